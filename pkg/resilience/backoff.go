@@ -1,0 +1,87 @@
+package resilience
+
+import (
+	"fmt"
+	"math"
+	"time"
+)
+
+// Jitter is the way randomness spreads the waits of many callers.
+type Jitter string
+
+// The jitters, with cap(n) = min(Max, Base·Factorⁿ⁻¹) before retry n (from 1)
+// and U(a, b) uniform. Full, equal and decorrelated are those of Marc Brooker,
+// "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+const (
+	JitterFull         Jitter = "full"         // U(0, cap)
+	JitterEqual        Jitter = "equal"        // cap/2 + U(0, cap/2)
+	JitterDecorrelated Jitter = "decorrelated" // min(Max, U(Base, 3·previous))
+	JitterNone         Jitter = "none"         // cap
+)
+
+// UnmarshalText accepts the four names and nothing else.
+func (j *Jitter) UnmarshalText(text []byte) error {
+	if !Jitter(text).valid() {
+		return fmt.Errorf("expected one of full, equal, decorrelated, none, got %q", text)
+	}
+	*j = Jitter(text)
+	return nil
+}
+
+func (j Jitter) valid() bool {
+	switch j {
+	case JitterFull, JitterEqual, JitterDecorrelated, JitterNone:
+		return true
+	}
+	return false
+}
+
+// Backoff is the wait between attempts. No wait is ever above Max.
+type Backoff struct {
+	Base   time.Duration `yaml:"base"`   // before the first retry; at least 0
+	Max    time.Duration `yaml:"max"`    // of any wait; at least Base
+	Factor float64       `yaml:"factor"` // growth from one retry to the next; at least 1
+	Jitter Jitter        `yaml:"jitter"`
+}
+
+// Delay is the wait before retry n (from 1). previous is the wait before the
+// retry before (0 for the first) and u a uniform number in [0, 1); the result
+// is within [0, Max]. It is a pure function and safe for concurrent use.
+func (b Backoff) Delay(n int, previous time.Duration, u float64) time.Duration {
+	// The ceiling is made in floating point and compared before the
+	// conversion: Base·Factorⁿ leaves the range of a Duration within a few dozen
+	// retries, and a wrapped number would be an immediate retry.
+	ceiling := math.Min(float64(b.Max), float64(b.Base)*math.Pow(b.Factor, float64(n-1)))
+	if b.Base == 0 {
+		ceiling = 0 // 0·∞ is not a number
+	}
+	var d float64
+	switch b.Jitter {
+	case JitterNone:
+		d = ceiling
+	case JitterEqual:
+		d = ceiling/2 + u*ceiling/2
+	case JitterDecorrelated:
+		low := float64(b.Base)
+		high := math.Max(low, 3*float64(max(previous, b.Base)))
+		d = math.Min(float64(b.Max), low+u*(high-low))
+	default:
+		d = u * ceiling
+	}
+	// 2^63-1 rounds up to 2^63 as a float64; converting that back would overflow.
+	if d >= float64(b.Max) {
+		return b.Max
+	}
+	return time.Duration(d)
+}
+
+func (b Backoff) mistakes() (m Mistakes) {
+	m.Check(b.Base >= 0, "base", "must be at least 0, got %v", b.Base)
+	m.Check(b.Max >= 0, "max", "must be at least 0, got %v", b.Max)
+	if b.Base >= 0 && b.Max >= 0 {
+		m.Check(b.Base <= b.Max, "base", "must be at most max (%v), got %v", b.Max, b.Base)
+	}
+	m.Check(b.Factor >= 1 && finite(b.Factor), "factor", "must be a number from 1, got %v", b.Factor)
+	m.Check(b.Jitter.valid(), "jitter", "expected one of full, equal, decorrelated, none, got %q", string(b.Jitter))
+	return m
+}

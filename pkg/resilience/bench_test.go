@@ -1,0 +1,62 @@
+package resilience_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/failsafe-go/failsafe-go"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+func BenchmarkPipeline(b *testing.B) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	ok := resilience.Func[int](func(context.Context) (int, error) { return 1, nil })
+
+	b.Run("success", func(b *testing.B) {
+		p := must(resilience.New[int]("bench", resilience.DefaultPolicy(), resilience.Options{}))
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, _, err := p.Do(ctx, ok); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("refused by an open breaker", func(b *testing.B) {
+		policy := resilience.DefaultPolicy()
+		policy.Retry.MaxAttempts = 1
+		policy.Breaker.ConsecutiveFailures = 1
+		policy.Breaker.OpenFor, policy.Breaker.MaxOpenFor = time.Hour, time.Hour
+		p := must(resilience.New[int]("bench", policy, resilience.Options{}))
+		fail := resilience.Func[int](func(context.Context) (int, error) { return 0, errors.New("down") })
+		_, _, _ = p.Do(ctx, fail)
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, _, err := p.Do(ctx, ok); !errors.Is(err, resilience.ErrBreakerOpen) {
+				b.Fatal(err)
+			}
+		}
+	})
+	// What failsafe-go costs before any policy does anything: the floor under
+	// the first figure.
+	b.Run("failsafe-go without policies", func(b *testing.B) {
+		e := failsafe.With[int]()
+		f := func() (int, error) { return 1, nil }
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := e.WithContext(ctx).Get(f); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}

@@ -1,0 +1,415 @@
+package resilience
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+)
+
+// BreakerPolicy says when the circuit to an upstream opens, and how it closes
+// again. With ConsecutiveFailures and FailureRatio both 0 it never opens.
+type BreakerPolicy struct {
+	// Window is the rolling time over which the ratio is taken, in ten steps.
+	// At least 10ms.
+	Window time.Duration `yaml:"window"`
+	// MinRequests must have ended within Window before the ratio counts. At least 1.
+	MinRequests int `yaml:"minRequests"`
+	// FailureRatio trips the breaker when it is reached. 0 to 1, 0 = never.
+	FailureRatio float64 `yaml:"failureRatio"`
+	// ConsecutiveFailures trips it too, however sparse they are. 0 = never.
+	ConsecutiveFailures int `yaml:"consecutiveFailures"`
+	// OpenFor is the first open period, jittered by ±20 % and doubled with every
+	// re-opening. Above 0.
+	OpenFor time.Duration `yaml:"openFor"`
+	// MaxOpenFor bounds every open period. At least OpenFor.
+	MaxOpenFor time.Duration `yaml:"maxOpenFor"`
+	// Probes go through while the circuit is half-open; as many successes in a
+	// row close it and one failure opens it again. At least 1.
+	Probes int `yaml:"probes"`
+}
+
+// DefaultBreakerPolicy is the breaker part of [DefaultPolicy].
+func DefaultBreakerPolicy() BreakerPolicy {
+	return BreakerPolicy{
+		Window:              10 * time.Second,
+		MinRequests:         50,
+		FailureRatio:        0.5,
+		ConsecutiveFailures: 10,
+		OpenFor:             time.Second,
+		MaxOpenFor:          5 * time.Second,
+		Probes:              3,
+	}
+}
+
+const (
+	windowSteps = 10
+	maxCount    = 1 << 30 // keeps every count within gobreaker's uint32
+)
+
+// Mistakes lists what is wrong, with paths relative to the breaker part.
+func (p BreakerPolicy) Mistakes() (m Mistakes) {
+	m.Check(p.Window >= 10*time.Millisecond, "window", "must be at least 10ms, got %v", p.Window)
+	m.Check(p.MinRequests >= 1 && p.MinRequests <= maxCount, "minRequests", "must be from 1 to %d, got %d", maxCount, p.MinRequests)
+	m.Check(p.FailureRatio >= 0 && p.FailureRatio <= 1, "failureRatio", "must be from 0 (never) to 1, got %v", p.FailureRatio)
+	m.Check(p.ConsecutiveFailures >= 0 && p.ConsecutiveFailures <= maxCount, "consecutiveFailures",
+		"must be from 0 (never) to %d, got %d", maxCount, p.ConsecutiveFailures)
+	m.Check(p.OpenFor > 0, "openFor", "must be above 0, got %v", p.OpenFor)
+	if p.OpenFor > 0 {
+		m.Check(p.MaxOpenFor >= p.OpenFor, "maxOpenFor", "must be at least openFor (%v), got %v", p.OpenFor, p.MaxOpenFor)
+	}
+	m.Check(p.Probes >= 1 && p.Probes <= maxCount, "probes", "must be from 1 to %d, got %d", maxCount, p.Probes)
+	return m
+}
+
+// State is the state of a circuit.
+type State uint8
+
+// The states.
+const (
+	Closed State = iota
+	HalfOpen
+	Open
+)
+
+// String is closed, half-open or open.
+func (s State) String() string {
+	switch s {
+	case HalfOpen:
+		return "half-open"
+	case Open:
+		return "open"
+	default:
+		return "closed"
+	}
+}
+
+// MarshalText makes the state readable in JSON and YAML.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Transition is one change of a circuit's state, with the counts that caused it.
+type Transition struct {
+	Upstream string
+	From, To State
+	At       time.Time
+	// Successes and Failures ended within the window, or as probes.
+	Successes, Failures int
+	// Consecutive failures, however far apart.
+	Consecutive int
+	// OpenFor is the open period that begins, 0 unless To is Open.
+	OpenFor time.Duration
+}
+
+// BreakerSnapshot is what a circuit looked like at one moment. Taking it never
+// changes the state.
+type BreakerSnapshot struct {
+	State State     `json:"state"`
+	Since time.Time `json:"since"`
+	// Successes and Failures within the window (closed) or among the probes (half-open).
+	Successes   int `json:"successes"`
+	Failures    int `json:"failures"`
+	Consecutive int `json:"consecutiveFailures"`
+	// ProbeAt is when an open circuit admits its next probe, zero in other states.
+	ProbeAt time.Time `json:"probeAt,omitzero"`
+	// Probes is the number of probes that are out now.
+	Probes int `json:"probes"`
+	// Stale counts results that came after the state they belong to had ended.
+	Stale uint64 `json:"staleResults"`
+}
+
+var (
+	errRefusedOpen     = errors.New("the circuit is open")
+	errRefusedHalfOpen = errors.New("the circuit is half-open and its probes are out")
+
+	// What gobreaker is told: it sees errors only.
+	errCountFailure = errors.New("failure")
+	errCountNeutral = errors.New("neutral")
+)
+
+// breaker is a circuit on gobreaker's two-step form. gobreaker counts and
+// decides; what it lacks is added around it: an open period that is jittered
+// and grows, a transition that happens on time instead of when someone looks,
+// an own consecutive count (gobreaker's loses the failures of buckets that
+// roll out of the window), and probes that cannot keep their slot for ever.
+//
+// mu is held around every call into gobreaker, so that its callbacks, which run
+// under its own mutex, only write fields of ours; observers are called after
+// mu is released.
+type breaker struct {
+	policy BreakerPolicy
+	lease  time.Duration
+	name   string
+	random func() float64
+	notify func(Transition)
+
+	// refusing is the time in ns since epoch until which the circuit is known to
+	// be open: a refusal reads one word and takes no lock.
+	refusing atomic.Int64
+	epoch    time.Time
+
+	mu          sync.Mutex
+	cb          *gobreaker.TwoStepCircuitBreaker[struct{}]
+	state       State
+	since       time.Time
+	generation  uint64
+	reopenings  int
+	probeAt     time.Time
+	consecutive int
+	lastResult  time.Time
+	causes      gobreaker.Counts // of the transition that is about to happen
+	probesOut   int
+	stale       uint64
+	pending     []Transition
+	publishing  bool
+}
+
+func newBreaker(name string, p BreakerPolicy, lease time.Duration, random func() float64, notify func(Transition)) *breaker {
+	b := &breaker{policy: p, lease: lease, name: name, random: random, notify: notify}
+	b.epoch = time.Now()
+	b.since = b.epoch
+	b.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		Name:         name,
+		MaxRequests:  uint32(p.Probes),
+		Interval:     p.Window,
+		BucketPeriod: p.Window / windowSteps,
+		// gobreaker's own open period is fixed for life. It is made to have passed
+		// at once, and ours, jittered and growing, is kept by not asking before.
+		Timeout:       1,
+		ReadyToTrip:   b.readyToTrip,
+		IsSuccessful:  func(err error) bool { return err == nil },
+		IsExcluded:    func(err error) bool { return errors.Is(err, errCountNeutral) },
+		OnStateChange: b.onStateChange,
+	})
+	return b
+}
+
+// ticket is the permission for one attempt, settled once with its outcome.
+type ticket struct {
+	breaker    *breaker
+	generation uint64
+	at         time.Time
+	done       func(error)
+	state      State
+	timer      *time.Timer // of a probe's lease
+	settled    atomic.Bool
+	answered   atomic.Bool // a good answer began; its body is not over yet
+}
+
+// refusal tells why the circuit would refuse an attempt now and how long until
+// the next probe, nil when it would not. It reads one word.
+func (b *breaker) refusal(now time.Time) (error, time.Duration) {
+	if left := time.Duration(b.refusing.Load()) - now.Sub(b.epoch); left > 0 {
+		return errRefusedOpen, left
+	}
+	return nil, 0
+}
+
+// allow asks for an attempt. Its error is errRefusedOpen or errRefusedHalfOpen,
+// with the time until the next probe when that is known.
+func (b *breaker) allow(t *ticket) (time.Duration, error) {
+	now := time.Now()
+	if err, left := b.refusal(now); err != nil {
+		return left, err
+	}
+	b.mu.Lock()
+	defer b.unlock()
+	b.wake(now)
+	if b.state == Open {
+		return b.probeAt.Sub(now), errRefusedOpen
+	}
+	done, err := b.cb.Allow()
+	if err != nil {
+		return 0, errRefusedHalfOpen
+	}
+	*t = ticket{breaker: b, generation: b.generation, at: now, done: done, state: b.state}
+	if b.state == HalfOpen {
+		b.probesOut++
+		t.timer = time.AfterFunc(b.lease, t.expire)
+	}
+	return 0, nil
+}
+
+// settle reports an attempt's outcome; only the first report counts.
+func (t *ticket) settle(h Health) {
+	if t.breaker == nil || !t.settled.CompareAndSwap(false, true) {
+		return
+	}
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+	t.breaker.report(t, h)
+}
+
+// expire ends a probe's lease: an answer that began is as much as a probe can
+// show in its time, and no answer is a failure.
+func (t *ticket) expire() {
+	if !t.settled.CompareAndSwap(false, true) {
+		return
+	}
+	if t.answered.Load() {
+		t.breaker.report(t, Healthy)
+	} else {
+		t.breaker.report(t, Unhealthy)
+	}
+}
+
+func (b *breaker) report(t *ticket, h Health) {
+	b.mu.Lock()
+	defer b.unlock()
+	if t.generation != b.generation {
+		// gobreaker drops it too, but only after having looked at the clock, which
+		// would turn an open circuit half-open before its time.
+		b.stale++
+		return
+	}
+	now := time.Now()
+	if t.state == HalfOpen {
+		b.probesOut--
+		b.causes = b.cb.Counts()
+	} else if now.Sub(t.at) >= b.policy.Window {
+		// gobreaker books a result under the time of its admission and drops it
+		// when that has left the window: the failure of a long download would
+		// never count. It is admitted again, to count when it became known.
+		if done, err := b.cb.Allow(); err == nil {
+			t.done = done
+		}
+	}
+	switch h {
+	case Healthy:
+		b.lastResult = now
+		b.consecutive = 0
+		b.causes.TotalSuccesses++
+		t.done(nil)
+	case Unhealthy:
+		b.lastResult = now
+		b.consecutive++
+		b.causes.TotalFailures++
+		t.done(errCountFailure)
+	case Neutral:
+		t.done(errCountNeutral)
+	}
+}
+
+// readyToTrip runs under gobreaker's mutex and ours: it only reads.
+func (b *breaker) readyToTrip(c gobreaker.Counts) bool {
+	b.causes = c
+	if n := b.policy.ConsecutiveFailures; n > 0 && b.consecutive >= n {
+		return true
+	}
+	// Attempts in flight say nothing yet, so Requests is not the volume.
+	ended := c.TotalSuccesses + c.TotalFailures
+	return b.policy.FailureRatio > 0 && ended >= uint32(b.policy.MinRequests) &&
+		float64(c.TotalFailures) >= b.policy.FailureRatio*float64(ended)
+}
+
+// onStateChange runs under gobreaker's mutex and ours: it only records.
+func (b *breaker) onStateChange(_ string, _, to gobreaker.State) {
+	now := time.Now()
+	tr := Transition{
+		Upstream: b.name, From: b.state, At: now, Consecutive: b.consecutive,
+		Successes: int(b.causes.TotalSuccesses), Failures: int(b.causes.TotalFailures),
+	}
+	b.generation++
+	b.since = now
+	b.probesOut = 0
+	b.causes = gobreaker.Counts{}
+	switch to {
+	case gobreaker.StateOpen:
+		if b.state == HalfOpen {
+			b.reopenings++
+		}
+		b.state = Open
+		tr.OpenFor = b.openPeriod()
+		b.probeAt = now.Add(tr.OpenFor)
+		b.refusing.Store(int64(b.probeAt.Sub(b.epoch)))
+		time.AfterFunc(tr.OpenFor, b.onTime)
+	case gobreaker.StateHalfOpen:
+		b.state = HalfOpen
+	case gobreaker.StateClosed:
+		b.state = Closed
+		b.reopenings = 0
+		b.consecutive = 0
+	}
+	tr.To = b.state
+	b.pending = append(b.pending, tr)
+}
+
+// openPeriod is OpenFor·2^re-openings, at most MaxOpenFor, times U(0.8, 1.2).
+// What the jitter lifts above MaxOpenFor is mirrored below it: cut off there,
+// half of all instances would probe in lockstep.
+func (b *breaker) openPeriod() time.Duration {
+	d := b.policy.OpenFor
+	for range b.reopenings {
+		if d >= b.policy.MaxOpenFor/2 {
+			d = b.policy.MaxOpenFor
+			break
+		}
+		d *= 2
+	}
+	d = min(d, b.policy.MaxOpenFor)
+	jittered := time.Duration(float64(d) * (0.8 + 0.4*b.random()))
+	if over := jittered - b.policy.MaxOpenFor; over > 0 {
+		jittered = b.policy.MaxOpenFor - over
+	}
+	return max(jittered, 1)
+}
+
+// onTime turns an open circuit half-open when its period has passed, with or
+// without traffic.
+func (b *breaker) onTime() {
+	b.mu.Lock()
+	defer b.unlock()
+	b.wake(time.Now())
+}
+
+// wake is called under mu.
+func (b *breaker) wake(now time.Time) {
+	if b.state == Open && !now.Before(b.probeAt) {
+		// gobreaker changes its state when it is looked at, strictly after its
+		// period; the look is the transition, and onStateChange records it.
+		b.cb.State()
+	}
+}
+
+// unlock releases mu and hands the transitions recorded meanwhile to the
+// observer, one goroutine at a time and in their order. No lock is held during
+// that, so the observer may look at the breaker or make a call.
+func (b *breaker) unlock() {
+	if b.publishing || len(b.pending) == 0 {
+		b.mu.Unlock()
+		return
+	}
+	b.publishing = true
+	for len(b.pending) > 0 {
+		next := b.pending
+		b.pending = nil
+		b.mu.Unlock()
+		for _, t := range next {
+			if b.notify != nil {
+				b.notify(t)
+			}
+		}
+		b.mu.Lock()
+	}
+	b.publishing = false
+	b.mu.Unlock()
+}
+
+func (b *breaker) snapshot() BreakerSnapshot {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := BreakerSnapshot{State: b.state, Since: b.since, Consecutive: b.consecutive, Probes: b.probesOut, Stale: b.stale}
+	if b.state == Open {
+		s.ProbeAt = b.probeAt
+		return s
+	}
+	// gobreaker rolls its window when a call comes; a window in which none came
+	// is empty whatever its counts still say.
+	if b.state == HalfOpen || time.Since(b.lastResult) < b.policy.Window {
+		c := b.cb.Counts()
+		s.Successes, s.Failures = int(c.TotalSuccesses), int(c.TotalFailures)
+	}
+	return s
+}

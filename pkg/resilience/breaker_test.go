@@ -1,0 +1,427 @@
+package resilience_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// single is a policy without retries, so that each call is one attempt.
+func single(change func(*resilience.BreakerPolicy)) resilience.Policy {
+	p := resilience.DefaultPolicy()
+	p.Retry.MaxAttempts = 1
+	p.Breaker.ConsecutiveFailures = 0
+	p.Breaker.FailureRatio = 0
+	change(&p.Breaker)
+	return p
+}
+
+// script runs one call for each letter: o = ok, x = failure, n = neutral.
+func script(t *testing.T, pl *resilience.Pipeline[string], letters string) {
+	t.Helper()
+	for _, letter := range letters {
+		o := answers(string(letter))
+		o.classify = func(r string, _ error) resilience.Outcome {
+			switch r {
+			case "o":
+				return resilience.Outcome{Reason: resilience.ReasonOK, Health: resilience.Healthy}
+			case "n":
+				return resilience.Outcome{Reason: "status_404", Health: resilience.Neutral}
+			default:
+				return resilience.Outcome{Reason: "status_500"}
+			}
+		}
+		_, _, _ = pl.Do(t.Context(), o)
+	}
+}
+
+func TestBreakerTrips(t *testing.T) {
+	ratio := func(b *resilience.BreakerPolicy) { b.FailureRatio, b.MinRequests = 0.5, 4 }
+	consecutive := func(b *resilience.BreakerPolicy) { b.ConsecutiveFailures = 3 }
+	for name, tc := range map[string]struct {
+		policy func(*resilience.BreakerPolicy)
+		calls  string
+		want   resilience.State
+	}{
+		"ratio reached":                          {ratio, "ooxx", resilience.Open},
+		"ratio not reached":                      {ratio, "oooxx", resilience.Closed},
+		"too few calls":                          {ratio, "xxx", resilience.Closed},
+		"from the minimum on":                    {ratio, "xxxx", resilience.Open},
+		"neutral calls are no volume":            {ratio, "xxxnnnn", resilience.Closed},
+		"consecutive":                            {consecutive, "oooooxxx", resilience.Open},
+		"a success between":                      {consecutive, "xxoxx", resilience.Closed},
+		"a neutral call between changes nothing": {consecutive, "xxnnx", resilience.Open},
+		"both rules off":                         {func(*resilience.BreakerPolicy) {}, "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", resilience.Closed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				pl := pipeline(t, single(tc.policy), resilience.Options{})
+				script(t, pl, tc.calls)
+				if got := pl.Breaker().State; got != tc.want {
+					t.Errorf("%s: %v, want %v", tc.calls, got, tc.want)
+				}
+			})
+		})
+	}
+}
+
+// gobreaker's own consecutive count loses the failures of buckets that leave
+// the window, so that sparse failures in a row never tripped.
+func TestSparseFailuresInARowTrip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := pipeline(t, single(func(b *resilience.BreakerPolicy) { b.ConsecutiveFailures = 20 }), resilience.Options{})
+		for range 19 {
+			script(t, pl, "x")
+			time.Sleep(5 * time.Second)
+		}
+		if s := pl.Breaker(); s.State != resilience.Closed || s.Consecutive != 19 {
+			t.Fatalf("after 19: %+v", s)
+		}
+		script(t, pl, "x")
+		if got := pl.Breaker().State; got != resilience.Open {
+			t.Errorf("state %v after 20 failures in a row, want open", got)
+		}
+	})
+}
+
+func TestOldResultsLeaveTheWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := pipeline(t, single(func(b *resilience.BreakerPolicy) { b.FailureRatio, b.MinRequests = 0.5, 4 }), resilience.Options{})
+		script(t, pl, "xxx")
+		time.Sleep(12 * time.Second)
+		if s := pl.Breaker(); s.Failures != 0 {
+			t.Errorf("%d failures in an empty window", s.Failures)
+		}
+		script(t, pl, "ooox")
+		if s := pl.Breaker(); s.State != resilience.Closed || s.Successes != 3 || s.Failures != 1 {
+			t.Errorf("%+v, want closed with 3 and 1", s)
+		}
+	})
+}
+
+// tripped is a pipeline whose circuit just opened for one second.
+func tripped(t *testing.T, o resilience.Options, change func(*resilience.BreakerPolicy)) *resilience.Pipeline[string] {
+	t.Helper()
+	if o.Random == nil {
+		o.Random = half
+	}
+	pl := pipeline(t, single(func(b *resilience.BreakerPolicy) {
+		b.ConsecutiveFailures = 1
+		if change != nil {
+			change(b)
+		}
+	}), o)
+	script(t, pl, "x")
+	if got := pl.Breaker().State; got != resilience.Open {
+		t.Fatalf("state %v, want open", got)
+	}
+	return pl
+}
+
+func TestOpenBreakerRefusesWithoutACall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := tripped(t, resilience.Options{}, nil)
+		time.Sleep(300 * time.Millisecond)
+		o := answers("ok")
+		_, report, err := pl.Do(t.Context(), o)
+		var e *resilience.Error
+		if !errors.As(err, &e) || !errors.Is(err, resilience.ErrBreakerOpen) || !e.Refused || e.Reason != resilience.ReasonBreakerOpen || e.RetryIn != 700*time.Millisecond || e.Attempts != 0 {
+			t.Errorf("err = %#v", err)
+		}
+		if len(o.times) != 0 || len(report.Attempts) != 0 || report.Reason != resilience.ReasonBreakerOpen || report.Duration != 0 {
+			t.Errorf("a call was made: %+v", report)
+		}
+		if want := "calling upstream, no attempt made: breaker_open: the circuit is open"; err.Error() != want {
+			t.Errorf("%q, want %q", err, want)
+		}
+	})
+}
+
+// A breaker that opens during the wait ends the call: with its refusal, since
+// the answer of the attempt before is gone.
+func TestBreakerThatOpensDuringTheWaitEndsTheCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := steady()
+		p.Breaker.ConsecutiveFailures = 2
+		p.Retry.Budget.Burst = 10
+		pl := pipeline(t, p, resilience.Options{})
+		time.AfterFunc(50*time.Millisecond, func() {
+			_, _, _ = pl.Do(t.Context(), answers("busy"))
+		})
+		_, report, err := pl.Do(t.Context(), answers("busy"))
+		if !errors.Is(err, resilience.ErrBreakerOpen) || report.Reason != resilience.ReasonBreakerOpen || len(report.Attempts) != 1 {
+			t.Errorf("err %v, reason %s, %d attempts", err, report.Reason, len(report.Attempts))
+		}
+		if report.Duration != 100*time.Millisecond {
+			t.Errorf("ended after %v", report.Duration)
+		}
+		synctest.Wait()
+		if got := pl.BudgetTokens(); got != 10 {
+			t.Errorf("%v tokens, want 10: the retry did not happen", got)
+		}
+	})
+}
+
+func TestBreakerTurnsHalfOpenOnTimeWithoutTraffic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var seen []resilience.Transition
+		start := time.Now()
+		pl := tripped(t, resilience.Options{Observer: resilience.Observer{Transition: func(tr resilience.Transition) { seen = append(seen, tr) }}}, nil)
+		for range 9 { // looking does not change the state
+			time.Sleep(100 * time.Millisecond)
+			if s := pl.Breaker(); s.State != resilience.Open || s.ProbeAt.Sub(start) != time.Second {
+				t.Errorf("after %v: %+v", time.Since(start), s)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if len(seen) != 2 || seen[1].To != resilience.HalfOpen || seen[1].At.Sub(start) != time.Second {
+			t.Errorf("transitions %+v, want half-open after 1s", seen)
+		}
+		if seen[0].OpenFor != time.Second || seen[0].Failures != 1 || seen[0].Consecutive != 1 || seen[0].Upstream != "upstream" {
+			t.Errorf("the trip does not tell its cause: %+v", seen[0])
+		}
+	})
+}
+
+// gobreaker calls back under its mutex: looking at the breaker from there deadlocks.
+func TestObserverMayLookAtTheBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var pl *resilience.Pipeline[string]
+		var states []resilience.State
+		pl = pipeline(t, single(func(b *resilience.BreakerPolicy) { b.ConsecutiveFailures = 1 }), resilience.Options{
+			Observer: resilience.Observer{Transition: func(tr resilience.Transition) {
+				states = append(states, pl.Breaker().State)
+				_, _, _ = pl.Do(t.Context(), answers("ok"))
+			}},
+		})
+		script(t, pl, "x")
+		if len(states) != 1 || states[0] != resilience.Open {
+			t.Errorf("saw %v", states)
+		}
+	})
+}
+
+func TestHalfOpenClosesAfterAsManySuccessesAsProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := tripped(t, resilience.Options{}, nil)
+		time.Sleep(time.Second + 1)
+		script(t, pl, "oo")
+		if s := pl.Breaker(); s.State != resilience.HalfOpen || s.Successes != 2 {
+			t.Fatalf("after two of three: %+v", s)
+		}
+		script(t, pl, "o")
+		if got := pl.Breaker().State; got != resilience.Closed {
+			t.Errorf("state %v, want closed", got)
+		}
+	})
+}
+
+func TestNeutralProbeFreesItsSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := tripped(t, resilience.Options{}, nil)
+		time.Sleep(time.Second + 1)
+		script(t, pl, "nnnnnnnnnnooo")
+		if got := pl.Breaker().State; got != resilience.Closed {
+			t.Errorf("state %v, want closed", got)
+		}
+	})
+}
+
+func TestOpenPeriodsGrowUpToTheirBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var periods []time.Duration
+		pl := tripped(t, resilience.Options{Observer: resilience.Observer{Transition: func(tr resilience.Transition) {
+			if tr.To == resilience.Open {
+				periods = append(periods, tr.OpenFor)
+			}
+		}}}, nil)
+		for range 4 {
+			time.Sleep(time.Until(pl.Breaker().ProbeAt) + 1)
+			script(t, pl, "x")
+		}
+		want := []time.Duration{1e9, 2e9, 4e9, 5e9, 5e9}
+		for i := range want {
+			if len(periods) != len(want) || periods[i] != want[i] {
+				t.Fatalf("open periods %v, want %v", periods, want)
+			}
+		}
+		time.Sleep(time.Until(pl.Breaker().ProbeAt) + 1)
+		script(t, pl, "ooox")
+		if got := periods[len(periods)-1]; got != time.Second {
+			t.Errorf("after closing the next open period is %v, want 1s again", got)
+		}
+	})
+}
+
+func TestOpenPeriodsAreJitteredWithinTheirBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		random := rand.New(rand.NewPCG(1, 2))
+		distinct := map[time.Duration]bool{}
+		for range 200 {
+			var period time.Duration
+			tripped(t, resilience.Options{
+				Random:   random.Float64,
+				Observer: resilience.Observer{Transition: func(tr resilience.Transition) { period = max(period, tr.OpenFor) }},
+			}, func(b *resilience.BreakerPolicy) { b.OpenFor, b.MaxOpenFor = time.Second, 1100*time.Millisecond })
+			if period < 800*time.Millisecond || period > 1100*time.Millisecond {
+				t.Errorf("open for %v, want 0.8s to 1.1s", period)
+			}
+			distinct[period] = true
+		}
+		if len(distinct) < 190 {
+			t.Errorf("only %d of 200 periods differ: instances would probe in lockstep", len(distinct))
+		}
+	})
+}
+
+func TestHalfOpenNeverLetsMoreThanProbesThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := tripped(t, resilience.Options{}, nil)
+		time.Sleep(time.Second + 1)
+		var inFlight, most, through, refused atomic.Int32
+		slow := func(context.Context, *resilience.Attempt) (string, error) {
+			through.Add(1)
+			now := inFlight.Add(1)
+			for m := most.Load(); now > m && !most.CompareAndSwap(m, now); m = most.Load() {
+			}
+			time.Sleep(time.Second)
+			inFlight.Add(-1)
+			return "ok", nil
+		}
+		var wg sync.WaitGroup
+		for range 200 {
+			wg.Go(func() {
+				if _, r, err := pl.Do(t.Context(), &op{attempt: slow}); errors.Is(err, resilience.ErrBreakerOpen) && r.Reason == resilience.ReasonBreakerHalfOpen {
+					refused.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if most.Load() != 3 || through.Load() != 3 || refused.Load() != 197 {
+			t.Errorf("%d at once, %d in all, %d refused; want 3, 3, 197", most.Load(), through.Load(), refused.Load())
+		}
+		if got := pl.Breaker().State; got != resilience.Closed {
+			t.Errorf("state %v after three good probes, want closed", got)
+		}
+	})
+}
+
+// With gobreaker and failsafe-go a hanging probe keeps the half-open slot, and
+// so every caller out, for ever.
+func TestHungProbeLosesItsSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := tripped(t, resilience.Options{}, func(b *resilience.BreakerPolicy) { b.Probes = 1 })
+		time.Sleep(time.Second + 1)
+		release := make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() { // an operation that does not even look at its context
+			_, _, _ = pl.Do(context.Background(), &op{attempt: func(context.Context, *resilience.Attempt) (string, error) {
+				<-release
+				return "ok", nil
+			}})
+		})
+		time.Sleep(1500 * time.Millisecond) // the attempt timeout
+		synctest.Wait()
+		if got := pl.Breaker().State; got != resilience.Open {
+			t.Fatalf("state %v, want open: the probe failed by its lease", got)
+		}
+		time.Sleep(2*time.Second + 1)
+		if _, _, err := pl.Do(t.Context(), answers("ok")); err != nil {
+			t.Errorf("the next probe: %v", err)
+		}
+		close(release)
+		wg.Wait()
+		if s := pl.Breaker(); s.State != resilience.Closed || s.Successes != 0 {
+			t.Errorf("%+v, want closed and nothing counted of the late result", s)
+		}
+	})
+}
+
+func TestHeldProbeIsJudgedByItsAnswerWhenItsLeaseEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := tripped(t, resilience.Options{}, func(b *resilience.BreakerPolicy) { b.Probes = 1 })
+		time.Sleep(time.Second + 1)
+		var held *resilience.Attempt
+		_, _, _ = pl.Do(t.Context(), &op{attempt: func(_ context.Context, a *resilience.Attempt) (string, error) {
+			a.Hold()
+			held = a
+			return "ok", nil
+		}})
+		time.Sleep(1500 * time.Millisecond)
+		synctest.Wait()
+		if got := pl.Breaker().State; got != resilience.Closed {
+			t.Errorf("state %v while a long body is read, want closed", got)
+		}
+		held.Release(resilience.Healthy)
+	})
+}
+
+// In failsafe-go successes from before the trip closed the breaker; in
+// gobreaker a late result turned an open circuit half-open.
+func TestResultsFromBeforeTheTripDoNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := pipeline(t, single(func(b *resilience.BreakerPolicy) { b.ConsecutiveFailures = 1 }), resilience.Options{Random: half})
+		var wg sync.WaitGroup
+		for _, after := range []time.Duration{500 * time.Millisecond, 1200 * time.Millisecond} {
+			for range 5 {
+				wg.Go(func() {
+					_, _, _ = pl.Do(t.Context(), &op{attempt: func(context.Context, *resilience.Attempt) (string, error) {
+						time.Sleep(after)
+						return "ok", nil
+					}})
+				})
+			}
+		}
+		synctest.Wait()
+		script(t, pl, "x")
+		time.Sleep(600 * time.Millisecond)
+		if got := pl.Breaker(); got.State != resilience.Open || got.Stale != 5 {
+			t.Errorf("after late results while open: %+v", got)
+		}
+		wg.Wait()
+		if got := pl.Breaker(); got.State != resilience.HalfOpen || got.Successes != 0 || got.Stale != 10 {
+			t.Errorf("after late results while half-open: %+v", got)
+		}
+	})
+}
+
+func TestTransitionsArriveInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var seen []resilience.Transition
+		pl := pipeline(t, single(func(b *resilience.BreakerPolicy) { b.ConsecutiveFailures, b.Probes = 3, 1 }), resilience.Options{
+			Observer: resilience.Observer{Transition: func(tr resilience.Transition) {
+				mu.Lock()
+				defer mu.Unlock()
+				seen = append(seen, tr)
+			}},
+		})
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() {
+				for j := range 200 {
+					script(t, pl, []string{"x", "o"}[(i+j/20)%2])
+					time.Sleep(time.Duration(i+1) * 7 * time.Millisecond)
+				}
+			})
+		}
+		wg.Wait()
+		synctest.Wait() // a timer's transition too
+		if len(seen) < 6 {
+			t.Fatalf("only %d transitions", len(seen))
+		}
+		for i := 1; i < len(seen); i++ {
+			if seen[i].From != seen[i-1].To || seen[i].At.Before(seen[i-1].At) {
+				t.Fatalf("transition %d is out of order: %+v after %+v", i, seen[i], seen[i-1])
+			}
+		}
+	})
+}

@@ -1,0 +1,126 @@
+package resilience
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// BudgetPolicy bounds how many retries the calls of one upstream may cause
+// together. A retry costs one token. All zeros are legal and forbid retries.
+type BudgetPolicy struct {
+	// Ratio is what a successful call earns, in tokens. Tokens are earned by
+	// success only, so an outage earns none; that is what keeps amplification
+	// near 1 when it matters (Marc Brooker, "Fixing retries with token buckets
+	// and circuit breakers", 2022). 0 to 100.
+	Ratio float64 `yaml:"ratio"`
+	// Burst is how many tokens are kept at most, and how many there are at the
+	// start. 0 to 1e6.
+	Burst float64 `yaml:"burst"`
+	// FloorPerSecond retries a second are given anyway, so that a caller with
+	// little traffic may retry at all; one second's worth is kept. 0 to 1e6.
+	FloorPerSecond float64 `yaml:"floorPerSecond"`
+}
+
+func (b BudgetPolicy) mistakes() (m Mistakes) {
+	m.Check(b.Ratio >= 0 && b.Ratio <= 100, "ratio", "must be from 0 to 100, got %v", b.Ratio)
+	m.Check(b.Burst >= 0 && b.Burst <= 1e6, "burst", "must be from 0 to 1000000, got %v", b.Burst)
+	m.Check(b.FloorPerSecond >= 0 && b.FloorPerSecond <= 1e6, "floorPerSecond",
+		"must be from 0 to 1000000, got %v", b.FloorPerSecond)
+	return m
+}
+
+// microTokens is the unit the balance is kept in: integers, so that it can be
+// one atomic word on the path of every successful call.
+const microTokens = 1e6
+
+// budget is a token bucket. It is safe for concurrent use and takes no lock.
+type budget struct {
+	earned, burst int64         // microTokens: per success, and at most
+	interval      time.Duration // between two floor tokens; 0 = there is no floor
+
+	tokens atomic.Int64 // microTokens
+	// floor is the virtual time of the floor's next token, in ns since epoch (a
+	// generic cell rate algorithm, ITU-T I.371, with one second's tolerance).
+	floor atomic.Int64
+	epoch time.Time
+}
+
+func newBudget(p BudgetPolicy) *budget {
+	b := &budget{
+		earned: int64(p.Ratio * microTokens),
+		burst:  int64(p.Burst * microTokens),
+		epoch:  time.Now(),
+	}
+	if p.FloorPerSecond > 0 {
+		b.interval = time.Duration(float64(time.Second) / p.FloorPerSecond)
+	}
+	b.tokens.Store(b.burst)
+	b.floor.Store(math.MinInt64 / 2)
+	return b
+}
+
+// earn credits one successful call.
+func (b *budget) earn() { b.credit(b.earned) }
+
+func (b *budget) credit(amount int64) {
+	for {
+		have := b.tokens.Load()
+		next := min(b.burst, have+amount)
+		// The usual case, a full bucket, writes nothing that other cores read.
+		if next == have || b.tokens.CompareAndSwap(have, next) {
+			return
+		}
+	}
+}
+
+// token is a reservation; refund gives it back.
+type token uint8
+
+const (
+	noToken token = iota
+	earnedToken
+	floorToken
+)
+
+// reserve takes a token, noToken when there is none.
+func (b *budget) reserve() token {
+	for {
+		have := b.tokens.Load()
+		if have < microTokens {
+			break
+		}
+		if b.tokens.CompareAndSwap(have, have-microTokens) {
+			return earnedToken
+		}
+	}
+	if b.interval == 0 {
+		return noToken
+	}
+	now := int64(time.Since(b.epoch))
+	for {
+		due := b.floor.Load()
+		// One second's worth is kept, one token at the least.
+		tolerance := max(int64(time.Second-b.interval), 0)
+		if due > now+tolerance {
+			return noToken
+		}
+		if b.floor.CompareAndSwap(due, max(due, now)+int64(b.interval)) {
+			return floorToken
+		}
+	}
+}
+
+// refund returns a token whose retry did not happen.
+func (b *budget) refund(t token) {
+	switch t {
+	case earnedToken:
+		b.credit(microTokens)
+	case floorToken:
+		b.floor.Add(-int64(b.interval))
+	case noToken:
+	}
+}
+
+// balance is the number of earned tokens left; the floor is not in it.
+func (b *budget) balance() float64 { return float64(b.tokens.Load()) / microTokens }

@@ -1,0 +1,85 @@
+package resilience
+
+import (
+	"math"
+	"time"
+)
+
+// Policy says how much time and how many attempts a call may have, and when
+// its upstream is left alone. A Policy is a plain value: read it, copy it,
+// compare it. [DefaultPolicy] is the one to start from; the zero value is not
+// valid.
+type Policy struct {
+	// Timeout bounds the whole call, attempts and waits together. Above 0.
+	Timeout time.Duration `yaml:"timeout"`
+	// AttemptTimeout bounds one attempt. Above 0 and at most Timeout.
+	AttemptTimeout time.Duration `yaml:"attemptTimeout"`
+	Retry          Retry         `yaml:"retry"`
+	Breaker        BreakerPolicy `yaml:"breaker"`
+}
+
+// Retry says when and how often a failed attempt is repeated.
+type Retry struct {
+	// MaxAttempts counts the first attempt too: 1 means never retry. 1 to 100.
+	MaxAttempts int     `yaml:"maxAttempts"`
+	Backoff     Backoff `yaml:"backoff"`
+	// MaxRetryAfter is the longest wait that an upstream may ask for; a longer
+	// one ends the call with the answer that asked. At least 0.
+	MaxRetryAfter time.Duration `yaml:"maxRetryAfter"`
+	Budget        BudgetPolicy  `yaml:"budget"`
+}
+
+// DefaultPolicy is the policy with the defaults that docs/tuning.md reasons about.
+func DefaultPolicy() Policy {
+	return Policy{
+		Timeout:        5 * time.Second,
+		AttemptTimeout: 1500 * time.Millisecond,
+		Retry:          DefaultRetry(),
+		Breaker:        DefaultBreakerPolicy(),
+	}
+}
+
+// DefaultRetry is the retry part of [DefaultPolicy].
+func DefaultRetry() Retry {
+	return Retry{
+		MaxAttempts:   3,
+		Backoff:       Backoff{Base: 100 * time.Millisecond, Max: time.Second, Factor: 2, Jitter: JitterFull},
+		MaxRetryAfter: 5 * time.Second,
+		Budget:        BudgetPolicy{Ratio: 0.5, Burst: 10, FloorPerSecond: 1},
+	}
+}
+
+// Validate reports every mistake at once, as [Mistakes].
+func (p Policy) Validate() error {
+	var m Mistakes
+	m.Merge("", p.TimeMistakes())
+	m.Merge("retry", p.Retry.Mistakes())
+	m.Merge("breaker", p.Breaker.Mistakes())
+	return m.Err()
+}
+
+// TimeMistakes lists what is wrong with the two timeouts.
+func (p Policy) TimeMistakes() (m Mistakes) {
+	m.Check(p.Timeout > 0, "timeout", "must be above 0, got %v", p.Timeout)
+	m.Check(p.AttemptTimeout > 0, "attemptTimeout", "must be above 0, got %v", p.AttemptTimeout)
+	if p.Timeout > 0 {
+		m.Check(p.AttemptTimeout <= p.Timeout, "attemptTimeout",
+			"must be at most timeout (%v), got %v", p.Timeout, p.AttemptTimeout)
+	}
+	return m
+}
+
+// maxAttemptsLimit keeps a typing error from becoming a retry storm.
+const maxAttemptsLimit = 100
+
+// Mistakes lists what is wrong, with paths relative to the retry part.
+func (r Retry) Mistakes() (m Mistakes) {
+	m.Check(r.MaxAttempts >= 1 && r.MaxAttempts <= maxAttemptsLimit, "maxAttempts",
+		"must be from 1 (never retry) to %d, got %d", maxAttemptsLimit, r.MaxAttempts)
+	m.Merge("backoff", r.Backoff.mistakes())
+	m.Check(r.MaxRetryAfter >= 0, "maxRetryAfter", "must be at least 0, got %v", r.MaxRetryAfter)
+	m.Merge("budget", r.Budget.mistakes())
+	return m
+}
+
+func finite(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }

@@ -1,0 +1,126 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"slices"
+	"sync"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// classifyStatus says what a response means.
+func (c *exchange) classifyStatus(resp *http.Response) resilience.Outcome {
+	code := resp.StatusCode
+	o := resilience.Outcome{Reason: resilience.ReasonOK, Health: resilience.Healthy}
+	switch {
+	case code == http.StatusSwitchingProtocols:
+		o.Reason = resilience.ReasonUpgrade
+		return o
+	case code < 400:
+		return o
+	case code < 500 || code == http.StatusNotImplemented:
+		o.Health = resilience.Neutral // the upstream is alive and said no
+	default:
+		o.Health = resilience.Unhealthy
+	}
+	o.Reason = resilience.StatusReason(code)
+	if !slices.Contains(c.transport.policy.Retry.Statuses, code) {
+		o.Final = resilience.ReasonStatusNotRetryable
+		return o
+	}
+	o.Retry = true
+	o.Veto = c.veto(true)
+	return o
+}
+
+// classifyError says what an attempt without a response means. Only what is
+// proven not to have been sent may be repeated whatever the method.
+func (c *exchange) classifyError(err error) resilience.Outcome {
+	o := resilience.Outcome{Reason: resilience.ReasonResetBeforeHeaders, Retry: true}
+	sent := true
+	var op *net.OpError
+	var refused streamError
+	switch {
+	case c.tls.failed(err):
+		o.Reason, sent = resilience.ReasonTLSError, false
+		if certificate := new(tls.CertificateVerificationError); errors.As(err, &certificate) {
+			o.Retry = false // it will not be better in a moment
+			return o
+		}
+	case errors.As(err, &op) && op.Op == "dial":
+		o.Reason, sent = resilience.ReasonDialError, false
+	case errors.As(err, &refused) && refused.Code == refusedStream:
+		sent = false
+	case errors.Is(err, errBodyGone):
+		o.Reason = resilience.ReasonBodyNotReplayable
+	case c.source.failed():
+		// The caller's own body broke: nothing is wrong with the upstream, and a
+		// repetition would break in the same place.
+		return resilience.Outcome{Reason: resilience.ReasonBodyFailed, Health: resilience.Neutral}
+	}
+	o.Veto = c.veto(sent)
+	return o
+}
+
+// veto is the rule of HTTP that forbids a repetition, "" for none.
+func (c *exchange) veto(sent bool) resilience.Reason {
+	switch {
+	case c.retriedAbove:
+		return resilience.ReasonRetriedUpstreamLayer
+	case c.passThrough:
+		return resilience.ReasonUpgrade
+	case sent && !c.repeatable:
+		return resilience.ReasonMethodNotIdempotent
+	case !c.source.replayable():
+		return resilience.ReasonBodyNotReplayable
+	}
+	return ""
+}
+
+// streamError has the shape of the HTTP/2 stream error inside net/http, whose
+// As method fills any such struct.
+type streamError struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+func (streamError) Error() string { return "stream error" }
+
+// refusedStream is REFUSED_STREAM (RFC 9113, 8.7): not processed in any way.
+const refusedStream = 0x7
+
+// handshakes remembers the failed TLS handshakes of one call. It is only used
+// for https: over plain TCP a failed dial is all there is before a request is
+// sent, and its error says so.
+type handshakes struct {
+	mu   sync.Mutex
+	errs []error
+}
+
+func (h *handshakes) trace(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
+			if err != nil {
+				h.mu.Lock()
+				h.errs = append(h.errs, err)
+				h.mu.Unlock()
+			}
+		},
+	})
+}
+
+// failed tells whether err is that of a handshake.
+func (h *handshakes) failed(err error) bool {
+	if h == nil {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.ContainsFunc(h.errs, func(e error) bool { return errors.Is(err, e) })
+}

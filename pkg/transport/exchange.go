@@ -1,0 +1,206 @@
+package transport
+
+import (
+	"context"
+	"io"
+	"maps"
+	"mime"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// Headers that Rebound reads and writes.
+const (
+	// HeaderAttemptCount tells the upstream which attempt of a call a request is,
+	// and the caller how many there were.
+	HeaderAttemptCount = "X-Attempt-Count"
+	// HeaderExpectedTimeout is the time left for the request in milliseconds, as
+	// Envoy spells it.
+	HeaderExpectedTimeout = "X-Envoy-Expected-Rq-Timeout-Ms"
+	// HeaderIdempotencyKey makes a request of any method safe to repeat.
+	HeaderIdempotencyKey = "Idempotency-Key"
+)
+
+// exchange is one call: the operation that the pipeline runs.
+type exchange struct {
+	transport *Transport
+	req       *http.Request
+	source    *replaySource
+	tls       *handshakes
+	upstream  string
+	report    *resilience.Report // the caller's, nil when none is wanted
+
+	repeatable   bool // by method or Idempotency-Key
+	retriedAbove bool
+	passThrough  bool // an upgrade or an event stream
+
+	body    responseBody // of the first attempt, which is mostly the only one
+	timeout [1]string
+}
+
+func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
+	c := &exchange{transport: t, req: req, upstream: upstream, report: reportOf(req.Context())}
+	c.source = newReplaySource(req, int64(t.policy.Retry.ReplayBuffer), &t.memory)
+	c.repeatable = t.methods[methodOf(req)] || len(req.Header[HeaderIdempotencyKey]) > 0
+	c.retriedAbove = inboundAttempt(req.Header) > 1
+	c.passThrough = isUpgrade(req.Header) || acceptsEvents(req.Header)
+	if req.URL.Scheme == "https" {
+		c.tls = &handshakes{}
+	}
+	return c
+}
+
+// Attempt sends the request once.
+func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Response, error) {
+	if c.tls != nil {
+		ctx = c.tls.trace(ctx)
+	}
+	req := c.req.WithContext(ctx)
+	// A RoundTripper must leave the caller's request as it is. The values are
+	// shared, which is safe: a header's values are replaced, never written into.
+	req.Header = make(http.Header, len(c.req.Header)+2)
+	maps.Copy(req.Header, c.req.Header)
+	req.Header[HeaderAttemptCount] = c.transport.attemptValue(a.Number())
+	req.Header[HeaderExpectedTimeout] = c.expectedTimeout(a)
+	if c.source != nil {
+		body, err := c.source.open(a.Number() == 1)
+		if err != nil {
+			return nil, err
+		}
+		req.Body = body
+		if req.GetBody == nil {
+			req.GetBody = func() (io.ReadCloser, error) { return c.source.open(false) }
+		}
+	}
+	resp, err := c.transport.next.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	c.hold(resp, a)
+	return resp, nil
+}
+
+// expectedTimeout is the attempt's time in whole milliseconds, at least 1: 0
+// would mean no limit.
+func (c *exchange) expectedTimeout(a *resilience.Attempt) []string {
+	values := c.timeout[:]
+	if a.Number() > 1 {
+		values = make([]string, 1) // the first attempt's may still be being written
+	}
+	values[0] = strconv.FormatInt(max(1, a.Limit().Milliseconds()), 10)
+	return values
+}
+
+// hold ties a response to its attempt until the body has been read.
+func (c *exchange) hold(resp *http.Response, a *resilience.Attempt) {
+	if resp.Body == nil {
+		resp.Body = http.NoBody // not every RoundTripper keeps the rule
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		a.Hold()
+		a.Settle(resilience.Healthy)
+		if conn, ok := resp.Body.(io.ReadWriteCloser); ok {
+			resp.Body = &upgradedBody{ReadWriteCloser: conn, attempt: a}
+			return
+		}
+	} else if resp.Body == http.NoBody {
+		return
+	}
+	a.Hold()
+	body := &c.body
+	if a.Number() > 1 {
+		body = new(responseBody)
+	}
+	*body = responseBody{
+		ReadCloser: resp.Body, attempt: a, exchange: c, stall: c.transport.policy.BodyIdleTimeout,
+	}
+	resp.Body = body
+	if isEventStream(resp.Header) {
+		a.Settle(resilience.Healthy) // it may go on for hours
+	}
+}
+
+// bodyFailed is the error of a body that died after its headers. The call's
+// reason changes with it.
+func (c *exchange) bodyFailed(a *resilience.Attempt, err error) error {
+	if c.report != nil {
+		c.report.Reason = resilience.ReasonBodyFailed
+	}
+	return &resilience.Error{
+		Upstream: c.upstream, Reason: resilience.ReasonBodyFailed, Last: resilience.ReasonBodyFailed,
+		Attempts: a.Number(), Err: err,
+	}
+}
+
+// Classify says what came of an attempt.
+func (c *exchange) Classify(resp *http.Response, err error) resilience.Outcome {
+	if err != nil {
+		return c.classifyError(err)
+	}
+	o := c.classifyStatus(resp)
+	if o.Retry {
+		o.RetryAfter = parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
+	}
+	return o
+}
+
+// Discard frees the response of an attempt that another one follows.
+func (c *exchange) Discard(resp *http.Response, a *resilience.Attempt) { discard(resp, a) }
+
+func methodOf(req *http.Request) string {
+	if req.Method == "" {
+		return http.MethodGet
+	}
+	return req.Method
+}
+
+// inboundAttempt is the attempt of the layer before, 0 when it says nothing
+// readable.
+func inboundAttempt(h http.Header) int64 {
+	if len(h[HeaderAttemptCount]) == 0 {
+		return 0
+	}
+	n, _ := parseSeconds(strings.TrimSpace(h.Get(HeaderAttemptCount)))
+	return n
+}
+
+// inboundLimit is the time that the layer before gives, 0 when it gives none.
+func inboundLimit(h http.Header) time.Duration {
+	if len(h[HeaderExpectedTimeout]) == 0 {
+		return 0
+	}
+	ms, _ := parseSeconds(strings.TrimSpace(h.Get(HeaderExpectedTimeout)))
+	return time.Duration(min(ms, int64(24*time.Hour/time.Millisecond))) * time.Millisecond
+}
+
+func isUpgrade(h http.Header) bool {
+	return len(h["Upgrade"]) > 0 && slices.ContainsFunc(h["Connection"], func(v string) bool {
+		for token := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(textproto.TrimString(token), "upgrade") {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+const eventStream = "text/event-stream"
+
+func acceptsEvents(h http.Header) bool {
+	return slices.ContainsFunc(h["Accept"], func(v string) bool { return strings.Contains(v, eventStream) })
+}
+
+func isEventStream(h http.Header) bool {
+	v := h["Content-Type"]
+	if len(v) == 0 || !strings.HasPrefix(strings.ToLower(v[0]), eventStream) {
+		return false
+	}
+	media, _, err := mime.ParseMediaType(v[0])
+	return err == nil && media == eventStream
+}

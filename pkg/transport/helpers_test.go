@@ -1,0 +1,180 @@
+package transport_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// steady is the default policy with its breaker and budget out of the way and
+// waits that are known.
+func steady() transport.Policy {
+	p := transport.DefaultPolicy()
+	p.Retry.Backoff.Jitter = resilience.JitterNone
+	p.Retry.Budget = resilience.BudgetPolicy{Burst: 1e6}
+	p.Breaker.FailureRatio, p.Breaker.ConsecutiveFailures = 0, 0
+	return p
+}
+
+// quick is steady with waits too short to notice on a real network.
+func quick() transport.Policy {
+	p := steady()
+	p.Retry.Backoff.Base, p.Retry.Backoff.Max = 0, 0
+	return p
+}
+
+func newTransport(t *testing.T, next http.RoundTripper, p transport.Policy, options ...transport.Option) *transport.Transport {
+	t.Helper()
+	rt, err := transport.New(next, p, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rt
+}
+
+// upstream is a real server that counts what reaches it.
+type upstream struct {
+	*httptest.Server
+	requests, connections atomic.Int64
+}
+
+func serve(t *testing.T, h http.HandlerFunc) *upstream {
+	t.Helper()
+	u := &upstream{}
+	u.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		u.requests.Add(1)
+		h(w, r)
+	}))
+	u.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			u.connections.Add(1)
+		}
+	}
+	u.Config.ErrorLog = log.New(io.Discard, "", 0)
+	u.Start()
+	t.Cleanup(u.Close)
+	return u
+}
+
+// base is a plain http.Transport of its own, closed with the test.
+func base(t *testing.T) *http.Transport {
+	t.Helper()
+	tr := &http.Transport{MaxIdleConnsPerHost: 100}
+	t.Cleanup(tr.CloseIdleConnections)
+	return tr
+}
+
+// pipes is a network of net.Pipe connections: real net/http on both sides that
+// works inside a synctest bubble.
+type pipes struct {
+	accept chan net.Conn
+	done   chan struct{}
+	once   sync.Once
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.accept:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
+func (p *pipes) Addr() net.Addr { return &net.IPAddr{} }
+
+func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case p.accept <- server:
+		return client, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-p.done:
+		return nil, &net.OpError{Op: "dial", Net: "pipe", Err: errors.New("connection refused")}
+	}
+}
+
+// inBubble starts an HTTP server on pipes and gives a transport to it. Both end
+// with the test.
+func inBubble(t *testing.T, h http.HandlerFunc) *http.Transport {
+	t.Helper()
+	p := &pipes{accept: make(chan net.Conn), done: make(chan struct{})}
+	var wg sync.WaitGroup
+	server := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		wg.Add(1) // Close does not wait for handlers, but a bubble must not outlive its test
+		defer wg.Done()
+		h(w, r)
+	})}
+	wg.Go(func() { _ = server.Serve(p) })
+	tr := &http.Transport{DialContext: p.dial, MaxIdleConnsPerHost: 1000}
+	t.Cleanup(func() {
+		tr.CloseIdleConnections()
+		_ = server.Close()
+		wg.Wait()
+	})
+	return tr
+}
+
+// result is what a call came to.
+type result struct {
+	resp   *http.Response
+	body   string
+	report resilience.Report
+	err    error
+}
+
+// call makes one call and reads the body.
+func call(t *testing.T, rt http.RoundTripper, req *http.Request) (r result) {
+	t.Helper()
+	req = req.WithContext(transport.WithReport(req.Context(), &r.report))
+	r.resp, r.err = rt.RoundTrip(req)
+	if r.err != nil {
+		return r
+	}
+	defer func() {
+		if err := r.resp.Body.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	}()
+	b, err := io.ReadAll(r.resp.Body)
+	r.body, r.err = string(b), err
+	return r
+}
+
+func request(t *testing.T, method, url string, body io.Reader) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return req
+}
+
+func get(t *testing.T, rt http.RoundTripper, url string) result {
+	t.Helper()
+	return call(t, rt, request(t, http.MethodGet, url, nil))
+}
+
+// reasons are those of the attempts.
+func (r result) reasons() (list []resilience.Reason) {
+	for _, a := range r.report.Attempts {
+		list = append(list, a.Reason)
+	}
+	return list
+}

@@ -1,0 +1,136 @@
+package transport
+
+import (
+	"fmt"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// Policy is how calls over HTTP are made to survive. It is a plain value;
+// [DefaultPolicy] is the one to start from.
+type Policy struct {
+	// Timeout bounds the whole call, attempts and waits, until the response
+	// headers. Above 0.
+	Timeout time.Duration `yaml:"timeout"`
+	// AttemptTimeout bounds one attempt until its response headers. Above 0, at
+	// most Timeout.
+	AttemptTimeout time.Duration `yaml:"attemptTimeout"`
+	// BodyIdleTimeout cuts a response body that stalls for longer. 0 = never.
+	BodyIdleTimeout time.Duration `yaml:"bodyIdleTimeout"`
+	Retry           Retry         `yaml:"retry"`
+	// Breaker guards an upstream's origin (scheme, host and port).
+	Breaker resilience.BreakerPolicy `yaml:"breaker"`
+}
+
+// Retry says which failures are transient, and how they are repeated.
+type Retry struct {
+	resilience.Retry `yaml:",inline"`
+	// Statuses are repeated. 400 to 599 each.
+	Statuses []int `yaml:"statuses"`
+	// Methods may be repeated; any other only with an Idempotency-Key header, or
+	// when nothing was sent.
+	Methods []string `yaml:"methods"`
+	// ReplayBuffer is how much of a request body is kept for a repetition. 0 to
+	// 64MiB.
+	ReplayBuffer Size `yaml:"replayBuffer"`
+}
+
+// DefaultPolicy is the policy with the defaults that docs/tuning.md reasons about.
+func DefaultPolicy() Policy {
+	core := resilience.DefaultPolicy()
+	return Policy{
+		Timeout:        core.Timeout,
+		AttemptTimeout: core.AttemptTimeout,
+		Retry: Retry{
+			Retry: core.Retry,
+			Statuses: []int{
+				http.StatusTooManyRequests, http.StatusBadGateway,
+				http.StatusServiceUnavailable, http.StatusGatewayTimeout,
+			},
+			Methods: []string{
+				http.MethodGet, http.MethodHead, http.MethodOptions,
+				http.MethodTrace, http.MethodPut, http.MethodDelete,
+			},
+			ReplayBuffer: 64 << 10,
+		},
+		Breaker: core.Breaker,
+	}
+}
+
+// SetDefaults makes p the default policy; loaders call it before they decode
+// over it.
+func (p *Policy) SetDefaults() { *p = DefaultPolicy() }
+
+// maxReplayBuffer bounds what one call can keep in memory.
+const maxReplayBuffer = 64 << 20
+
+// Mistakes lists what is wrong, in the order of the fields.
+func (p Policy) Mistakes() (m resilience.Mistakes) {
+	core := p.core()
+	m.Merge("", core.TimeMistakes())
+	m.Check(p.BodyIdleTimeout >= 0, "bodyIdleTimeout", "must be at least 0 (never), got %v", p.BodyIdleTimeout)
+	m.Merge("retry", p.Retry.Retry.Mistakes())
+	for i, s := range p.Retry.Statuses {
+		path := fmt.Sprintf("retry.statuses[%d]", i)
+		m.Check(s >= 400 && s <= 599, path, "must be an error status from 400 to 599, got %d", s)
+		m.Check(!slices.Contains(p.Retry.Statuses[:i], s), path, "%d is there already", s)
+	}
+	for i, method := range p.Retry.Methods {
+		path := fmt.Sprintf("retry.methods[%d]", i)
+		m.Check(validMethod(method), path, "must be a method in capital letters such as GET, got %q", method)
+		m.Check(!slices.Contains(p.Retry.Methods[:i], method), path, "%s is there already", method)
+	}
+	m.Check(p.Retry.ReplayBuffer >= 0 && p.Retry.ReplayBuffer <= maxReplayBuffer, "retry.replayBuffer",
+		"must be from 0 to %s, got %s", Size(maxReplayBuffer), p.Retry.ReplayBuffer)
+	m.Merge("breaker", p.Breaker.Mistakes())
+	return m
+}
+
+// Validate reports every mistake at once, as [resilience.Mistakes].
+func (p Policy) Validate() error { return p.Mistakes().Err() }
+
+func (p Policy) core() resilience.Policy {
+	return resilience.Policy{Timeout: p.Timeout, AttemptTimeout: p.AttemptTimeout, Retry: p.Retry.Retry, Breaker: p.Breaker}
+}
+
+func validMethod(m string) bool {
+	return m != "" && strings.IndexFunc(m, func(r rune) bool { return r < 'A' || r > 'Z' }) < 0
+}
+
+// Size is a number of bytes, written as 512B, 64KiB or 10MiB.
+type Size int64
+
+// UnmarshalText reads a whole number with B, KiB, MiB or GiB behind it, or 0.
+func (s *Size) UnmarshalText(text []byte) error {
+	t := string(text)
+	digits := strings.TrimRight(t, "BKMGi")
+	n, err := strconv.ParseInt(digits, 10, 64)
+	shift, known := map[string]uint{"B": 0, "KiB": 10, "MiB": 20, "GiB": 30}[t[len(digits):]]
+	if err != nil || n < 0 || !known && t != "0" || n > math.MaxInt64>>shift {
+		return fmt.Errorf("expected a size such as 64KiB or 1MiB, got %q", t)
+	}
+	*s = Size(n << shift)
+	return nil
+}
+
+// String is the size with the largest unit that divides it.
+func (s Size) String() string {
+	for _, u := range []struct {
+		name  string
+		shift uint
+	}{{"GiB", 30}, {"MiB", 20}, {"KiB", 10}} {
+		if s != 0 && s%(1<<u.shift) == 0 {
+			return strconv.FormatInt(int64(s>>u.shift), 10) + u.name
+		}
+	}
+	return strconv.FormatInt(int64(s), 10) + "B"
+}
+
+// MarshalText is [Size.String].
+func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

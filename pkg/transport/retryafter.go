@@ -1,0 +1,45 @@
+package transport
+
+import (
+	"math"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// parseRetryAfter reads a Retry-After header (RFC 9110, 10.2.3) as the time to
+// wait from now on: a number of seconds, or a date. What is negative, in the
+// past or unreadable is no wait, and a number that a Duration cannot hold is
+// the longest one instead of an overflow into none.
+func parseRetryAfter(v string, now time.Time) time.Duration {
+	v = strings.Trim(v, " \t")
+	if v == "" {
+		return 0
+	}
+	if seconds, ok := parseSeconds(v); ok {
+		if seconds > math.MaxInt64/int64(time.Second) {
+			return math.MaxInt64
+		}
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(v); err == nil {
+		return max(0, at.Sub(now)) // Sub saturates
+	}
+	return 0
+}
+
+// parseSeconds reads digits only, and saturates.
+func parseSeconds(v string) (int64, bool) {
+	var n int64
+	for _, c := range []byte(v) {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		if n > (math.MaxInt64-9)/10 {
+			n = math.MaxInt64
+			continue
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n, true
+}

@@ -1,0 +1,248 @@
+package transport
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// Transport is an http.RoundTripper that makes calls under a policy. Each
+// upstream origin (scheme, host and port) has its own circuit breaker and retry
+// budget. It is safe for concurrent use.
+type Transport struct {
+	next    http.RoundTripper
+	policy  Policy
+	options resilience.Options
+	methods map[string]bool
+	memory  memory
+	// attempts holds the values of X-Attempt-Count, made once.
+	attempts [][]string
+
+	origins   sync.Map // origin as written in a URL → *upstream
+	mu        sync.Mutex
+	upstreams map[origin]*upstream // by canonical origin
+	aliases   int                  // entries of origins
+}
+
+type origin struct{ scheme, host string }
+
+type upstream struct {
+	name     string
+	pipeline *resilience.Pipeline[*http.Response]
+	lastUsed atomic.Int64 // Unix seconds
+}
+
+var errNoURL = errors.New("the request has no URL")
+
+// Bounds that keep a caller of ever new hosts, such as a crawler, from filling
+// the memory: beyond maxUpstreams the one unused for longest is forgotten.
+const (
+	maxUpstreams        = 1024
+	maxAliases          = 4 * maxUpstreams
+	defaultReplayMemory = 64 << 20
+)
+
+// Option changes what is not policy.
+type Option func(*Transport)
+
+// WithObserver has o told of attempts, calls and breaker transitions.
+func WithObserver(o resilience.Observer) Option {
+	return func(t *Transport) { t.options.Observer = o }
+}
+
+// WithRandom takes jitter from random, uniform in [0, 1) and safe for
+// concurrent use, instead of math/rand/v2.
+func WithRandom(random func() float64) Option {
+	return func(t *Transport) { t.options.Random = random }
+}
+
+// WithReplayMemory bounds what all calls together keep of request bodies,
+// instead of 64 MiB. A body that finds no room is sent once.
+func WithReplayMemory(limit Size) Option {
+	return func(t *Transport) { t.memory.limit = int64(limit) }
+}
+
+// New puts the policy around next. It fails with [resilience.Mistakes] if the
+// policy is not valid.
+func New(next http.RoundTripper, p Policy, options ...Option) (*Transport, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	t := &Transport{
+		next: next, policy: p,
+		methods:   map[string]bool{},
+		memory:    memory{limit: defaultReplayMemory},
+		upstreams: map[origin]*upstream{},
+	}
+	for _, m := range p.Retry.Methods {
+		t.methods[m] = true
+	}
+	for n := range p.Retry.MaxAttempts {
+		t.attempts = append(t.attempts, []string{strconv.Itoa(n + 1)})
+	}
+	for _, o := range options {
+		o(t)
+	}
+	return t, nil
+}
+
+// Policy is the policy given to [New].
+func (t *Transport) Policy() Policy { return t.policy }
+
+// RoundTrip makes one call: as many attempts as the policy allows. It returns
+// the upstream's last response if there was one, whatever its status, and a
+// [*resilience.Error] otherwise. The response's body is streamed; it must be
+// closed.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	u, err := t.upstream(req)
+	if err != nil {
+		if req.Body != nil {
+			_ = req.Body.Close()
+		}
+		return nil, err
+	}
+	c := t.newExchange(req, u.name)
+	limit := t.policy.Timeout
+	if inbound := inboundLimit(req.Header); inbound > 0 {
+		limit = min(limit, inbound)
+	}
+	resp, report, err := u.pipeline.DoWithin(req.Context(), limit, c)
+	if c.report != nil {
+		*c.report = report
+	}
+	c.source.finish(len(report.Attempts))
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// CloseIdleConnections closes those of the RoundTripper below, if it can.
+func (t *Transport) CloseIdleConnections() {
+	if next, ok := t.next.(interface{ CloseIdleConnections() }); ok {
+		next.CloseIdleConnections()
+	}
+}
+
+func (t *Transport) attemptValue(n int) []string { return t.attempts[n-1] }
+
+// upstream is the one that req goes to.
+func (t *Transport) upstream(req *http.Request) (*upstream, error) {
+	if req.URL == nil {
+		return nil, errNoURL
+	}
+	written := origin{req.URL.Scheme, req.URL.Host}
+	found, ok := t.origins.Load(written)
+	if !ok {
+		added, err := t.addUpstream(written)
+		if err != nil {
+			return nil, err
+		}
+		found = added
+	}
+	u := found.(*upstream)
+	// A write only when the second changes keeps the word shared among cores.
+	if now := time.Now().Unix(); u.lastUsed.Load() != now {
+		u.lastUsed.Store(now)
+	}
+	return u, nil
+}
+
+func (t *Transport) addUpstream(written origin) (*upstream, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	canonical := written.canonical()
+	u, ok := t.upstreams[canonical]
+	if !ok {
+		if len(t.upstreams) >= maxUpstreams {
+			t.forgetOldest()
+		}
+		name := canonical.scheme + "://" + canonical.host
+		pipeline, err := resilience.New[*http.Response](name, t.policy.core(), t.options)
+		if err != nil {
+			return nil, err
+		}
+		u = &upstream{name: name, pipeline: pipeline}
+		t.upstreams[canonical] = u
+	}
+	if t.aliases >= maxAliases {
+		t.origins.Clear()
+		t.aliases = 0
+	}
+	t.origins.Store(written, u)
+	t.aliases++
+	return u, nil
+}
+
+func (t *Transport) forgetOldest() {
+	var oldest origin
+	var at int64
+	for o, u := range t.upstreams {
+		if used := u.lastUsed.Load(); at == 0 || used < at {
+			oldest, at = o, used
+		}
+	}
+	delete(t.upstreams, oldest)
+	t.origins.Clear()
+	t.aliases = 0
+}
+
+// canonical writes an origin as RFC 6454 compares it: lower case, without the
+// scheme's default port.
+func (o origin) canonical() origin {
+	o.scheme, o.host = strings.ToLower(o.scheme), strings.ToLower(o.host)
+	switch o.scheme {
+	case "http":
+		o.host = strings.TrimSuffix(o.host, ":80")
+	case "https":
+		o.host = strings.TrimSuffix(o.host, ":443")
+	}
+	return o
+}
+
+// UpstreamState is an upstream's breaker and budget at one moment.
+type UpstreamState struct {
+	Upstream string                     `json:"upstream"`
+	Breaker  resilience.BreakerSnapshot `json:"breaker"`
+	// BudgetTokens is the balance of the retry budget.
+	BudgetTokens float64 `json:"budgetTokens"`
+}
+
+// State tells of every upstream that was called, by name. Looking changes nothing.
+func (t *Transport) State() []UpstreamState {
+	t.mu.Lock()
+	all := make([]*upstream, 0, len(t.upstreams))
+	for _, u := range t.upstreams {
+		all = append(all, u)
+	}
+	t.mu.Unlock()
+	slices.SortFunc(all, func(a, b *upstream) int { return cmp.Compare(a.name, b.name) })
+	states := make([]UpstreamState, len(all))
+	for i, u := range all {
+		states[i] = UpstreamState{Upstream: u.name, Breaker: u.pipeline.Breaker(), BudgetTokens: u.pipeline.BudgetTokens()}
+	}
+	return states
+}
+
+type reportKey struct{}
+
+// WithReport has the report of a call written to r when RoundTrip returns, with
+// or without a response. If the response's body fails later, r.Reason becomes
+// body_failed, on the goroutine that reads the body. One context serves one call.
+func WithReport(ctx context.Context, r *resilience.Report) context.Context {
+	return context.WithValue(ctx, reportKey{}, r)
+}
+
+func reportOf(ctx context.Context) *resilience.Report {
+	r, _ := ctx.Value(reportKey{}).(*resilience.Report)
+	return r
+}
