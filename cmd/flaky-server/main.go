@@ -1,0 +1,144 @@
+// Command flaky-server is an upstream that misbehaves: by rate, by seed, by schedule, and by what PUT /faults says.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/pkg/faults"
+	"github.com/rebound-dev/rebound/pkg/flaky"
+	"github.com/rebound-dev/rebound/pkg/serve"
+)
+
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// drainTimeout is how long calls in flight may take to end. Those that hang are ended at once.
+const drainTimeout = 10 * time.Second
+
+func main() {
+	ctx, stop := serve.Signals(context.Background())
+	code := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the program: it serves until ctx ends and returns the exit code.
+func run(ctx context.Context, args []string, lookupEnv func(string) (string, bool), stdout, stderr io.Writer) int {
+	fs := flag.NewFlagSet("flaky-server", flag.ContinueOnError)
+	listen := fs.String("listen", ":5000", "`ADDR` of the data port: GET /process, POST /orders")
+	admin := fs.String("admin", ":5001", "`ADDR` of the admin port: /faults, /ledger, /livez, /readyz")
+	file := fs.String("config", "", "faults document, YAML or JSON, in `FILE`; what it leaves out keeps its default")
+	seed := fs.Uint64("seed", 0, "the same `N` gives the same faults again; 0 picks one and prints it")
+	version := fs.Bool("version", false, "print the version and exit")
+
+	fail := func(code int, err error) int {
+		fmt.Fprintf(stderr, "flaky-server: %v\n", err)
+		return code
+	}
+	if err := config.ParseFlags(fs, args, lookupEnv); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			help(stdout, fs)
+			return exitOK
+		}
+		return fail(exitUsage, fmt.Errorf("%w\nsee flaky-server --help", err))
+	}
+	if *version {
+		fmt.Fprintln(stdout, "flaky-server", buildVersion())
+		return exitOK
+	}
+	spec := faults.Default()
+	if *file != "" {
+		if err := config.Load(*file, &spec); err != nil {
+			return fail(exitUsage, err)
+		}
+	}
+	for *seed == 0 {
+		*seed = rand.Uint64()
+	}
+	injector, err := faults.New(spec, *seed)
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	instance, _ := lookupEnv("HOSTNAME") // the pod's name in Kubernetes
+	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	ready := serve.NewReadiness()
+	server, err := flaky.New(flaky.Options{
+		Faults: injector, Instance: instance, Logger: logger, Livez: ready.Livez(), Readyz: ready.Readyz(),
+	})
+	if err != nil {
+		return fail(exitFailed, err)
+	}
+	defer context.AfterFunc(ctx, server.Stop)()
+
+	err = serve.Run(ctx, serve.Config{
+		Data:         []serve.Listener{{Name: "data", Addr: *listen, Handler: server.Data()}},
+		Admin:        []serve.Listener{{Name: "admin", Addr: *admin, Handler: server.Admin()}},
+		DrainTimeout: drainTimeout,
+		Logger:       logger,
+	}, ready, func(addrs map[string]net.Addr) {
+		data, admin := baseURL(addrs["data"]), baseURL(addrs["admin"])
+		fmt.Fprintf(stdout, "process  %s/process\nfaults   %s/faults\nledger   %s/ledger\nseed     %d\n", data, admin, admin, *seed)
+	})
+	if err != nil {
+		return fail(exitFailed, err)
+	}
+	return exitOK
+}
+
+// baseURL is where a browser on this machine finds addr.
+func baseURL(addr net.Addr) string {
+	if tcp, ok := addr.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		return fmt.Sprintf("http://localhost:%d", tcp.Port)
+	}
+	return "http://" + addr.String()
+}
+
+func buildVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "(unknown)"
+	}
+	version := info.Main.Version
+	if version == "" {
+		version = "(devel)"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			version += " " + s.Value
+		}
+	}
+	return version + " " + info.GoVersion
+}
+
+func help(w io.Writer, fs *flag.FlagSet) {
+	fmt.Fprint(w, `flaky-server is an HTTP upstream that misbehaves. Without a faults document three calls in ten answer 503.
+
+Usage: flaky-server [flags]
+
+`)
+	config.Usage(w, fs, "listen", "admin", "config", "seed", "version")
+	fmt.Fprint(w, `
+Examples:
+  flaky-server --seed 42
+  curl -X PUT -d 'errorRate: 1' localhost:5001/faults
+  curl -X PATCH -d 'latency: {distribution: lognormal, median: 20ms, p99: 200ms}' localhost:5001/faults
+  curl -H 'X-Request-Id: a' localhost:5000/process
+  curl -d '{"order": "o-1", "item": "tea"}' localhost:5000/orders; curl localhost:5001/ledger
+
+It ends with 0 after SIGINT or SIGTERM, 1 if it cannot serve, 2 if a flag or the document is wrong.
+`)
+}

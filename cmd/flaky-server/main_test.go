@@ -1,0 +1,231 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"flag"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// env is an environment.
+func env(vars map[string]string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		v, ok := vars[name]
+		return v, ok
+	}
+}
+
+// program is flaky-server, running.
+type program struct {
+	urls map[string]string // what it prints: "process", "faults", "ledger", and the "seed"
+	stop func() (code int, stderr string)
+}
+
+func start(t *testing.T, vars map[string]string, args ...string) program {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	out, stdout := io.Pipe()
+	var stderr bytes.Buffer
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, append([]string{"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}, args...), env(vars), stdout, &stderr)
+		stdout.Close()
+	}()
+	p := program{urls: map[string]string{}}
+	p.stop = func() (int, string) {
+		cancel()
+		code := <-ended
+		ended <- code
+		return code, stderr.String()
+	}
+	t.Cleanup(func() { p.stop() })
+	for lines := bufio.NewScanner(out); len(p.urls) < 4 && lines.Scan(); {
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		p.urls[name] = strings.TrimSpace(value)
+	}
+	if len(p.urls) < 4 {
+		_, text := p.stop()
+		t.Fatalf("ended early: %s", text)
+	}
+	return p
+}
+
+func request(t *testing.T, method, url, body string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	resp, err := (&http.Client{Transport: transport}).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func TestServes(t *testing.T) {
+	p := start(t, map[string]string{"HOSTNAME": "pod-1", "REBOUND_SEED": "7"})
+	if p.urls["seed"] != "7" {
+		t.Errorf("seed %q, want the environment's 7", p.urls["seed"])
+	}
+	if code, body := request(t, http.MethodGet, p.urls["faults"], ""); code != http.StatusOK || !strings.HasPrefix(body, "errorRate: 0.3\n") {
+		t.Errorf("faults at the start: %d %s", code, body)
+	}
+	if code, body := request(t, http.MethodPut, p.urls["faults"], "errorRate: 1"); code != http.StatusOK {
+		t.Errorf("PUT /faults: %d %s", code, body)
+	}
+	if code, body := request(t, http.MethodGet, p.urls["process"], ""); code != http.StatusServiceUnavailable {
+		t.Errorf("/process with an error rate of 1: %d %s", code, body)
+	}
+	if code, body := request(t, http.MethodPut, p.urls["faults"], "{}"); code != http.StatusOK {
+		t.Errorf("PUT /faults: %d %s", code, body)
+	}
+	if code, body := request(t, http.MethodGet, p.urls["process"], ""); code != http.StatusOK || !strings.Contains(body, `"instance":"pod-1"`) {
+		t.Errorf("/process without faults: %d %s", code, body)
+	}
+	if code, body := request(t, http.MethodGet, p.urls["ledger"], ""); code != http.StatusOK || !strings.Contains(body, `"received":2`) {
+		t.Errorf("/ledger: %d %s", code, body)
+	}
+	if code, body := request(t, http.MethodGet, strings.Replace(p.urls["faults"], "/faults", "/readyz", 1), ""); code != http.StatusOK {
+		t.Errorf("/readyz: %d %s", code, body)
+	}
+	if code, text := p.stop(); code != exitOK {
+		t.Errorf("exit code %d, want 0: %s", code, text)
+	}
+}
+
+func TestPicksASeed(t *testing.T) {
+	if p := start(t, nil); p.urls["seed"] == "" || p.urls["seed"] == "0" {
+		t.Errorf("seed %q, want one", p.urls["seed"])
+	}
+}
+
+func TestStopDoesNotWaitForHangs(t *testing.T) {
+	p := start(t, nil, "--config", document(t, "errorRate: 0\nhangRate: 1\n"))
+	conn, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(p.urls["process"], "http://"), "/process"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET /process HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	for { // until it has arrived
+		if _, body := request(t, http.MethodGet, p.urls["ledger"], ""); strings.Contains(body, `"received":1`) {
+			break
+		}
+	}
+	if code, text := p.stop(); code != exitOK || strings.Contains(text, "calls cut") {
+		t.Errorf("exit code %d: %s", code, text)
+	}
+	if rest, err := io.ReadAll(conn); len(rest) > 0 {
+		t.Errorf("the call that hung got %q, %v", rest, err)
+	}
+}
+
+func document(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "faults.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestDocumentIsLaidOverTheDefault(t *testing.T) {
+	p := start(t, nil, "--config", document(t, "statuses: [500]"))
+	if _, body := request(t, http.MethodGet, p.urls["faults"], ""); !strings.HasPrefix(body, "errorRate: 0.3\nstatuses:\n  - 500\n") {
+		t.Errorf("faults %s", body)
+	}
+}
+
+func TestEnds(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	missing := filepath.Join(t.TempDir(), "missing.yaml")
+	bad := document(t, "errorRate: 2\nfailfirst: 1\n")
+
+	tests := map[string]struct {
+		args   []string
+		vars   map[string]string
+		code   int
+		stdout string
+		stderr []string
+	}{
+		"version":      {args: []string{"--version"}, code: 0, stdout: "flaky-server "},
+		"unknown flag": {args: []string{"--sed", "1"}, code: 2, stderr: []string{"flaky-server: unknown flag --sed, did you mean --seed?", "see flaky-server --help"}},
+		"argument":     {args: []string{"serve"}, code: 2, stderr: []string{`unexpected argument "serve"`}},
+		"bad seed":     {vars: map[string]string{"REBOUND_SEED": "-1"}, code: 2, stderr: []string{"REBOUND_SEED: expected an integer from 0"}},
+		"no document":  {args: []string{"--config", missing}, code: 2, stderr: []string{missing + ": cannot be read"}},
+		"bad document": {args: []string{"--config", bad}, code: 2, stderr: []string{
+			bad + ":1:12: errorRate: expected a rate from 0 to 1, got 2", bad + ":2:1: failfirst: unknown key",
+		}},
+		"port in use": {args: []string{"--listen", "127.0.0.1:0", "--admin", taken.Addr().String()}, code: 1, stderr: []string{
+			"flaky-server: listen on " + taken.Addr().String() + " (admin): address already in use\n",
+		}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			if code := run(t.Context(), tt.args, env(tt.vars), &stdout, &stderr); code != tt.code {
+				t.Errorf("exit code %d, want %d", code, tt.code)
+			}
+			if !strings.HasPrefix(stdout.String(), tt.stdout) || (tt.stdout == "") != (stdout.Len() == 0) {
+				t.Errorf("stdout %q, want %q", stdout.String(), tt.stdout)
+			}
+			for _, want := range tt.stderr {
+				if !strings.Contains(stderr.String(), want) {
+					t.Errorf("stderr %q, want it to say %q", stderr.String(), want)
+				}
+			}
+			if (len(tt.stderr) == 0) != (stderr.Len() == 0) {
+				t.Errorf("stderr %q", stderr.String())
+			}
+			if tt.code == exitFailed && strings.Count(stderr.String(), "\n") != 1 {
+				t.Errorf("stderr %q, want one line", stderr.String())
+			}
+		})
+	}
+}
+
+func TestHelp(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"--help"}, env(nil), &stdout, &stderr); code != exitOK || stderr.Len() > 0 {
+		t.Errorf("exit code %d, stderr %q", code, stderr.String())
+	}
+	golden := filepath.Join("testdata", "help.txt")
+	if *update {
+		if err := os.WriteFile(golden, stdout.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stdout.String() != string(want) {
+		t.Errorf("help is\n%s\nwant\n%s\nif it is meant so: go test ./cmd/flaky-server -update", stdout.String(), want)
+	}
+}

@@ -1,0 +1,150 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+var (
+	// ErrRefused means that all workers are busy and the queue is full. No work is done.
+	ErrRefused = errors.New("all workers are busy and the queue is full")
+	// ErrDropped means that the deadline had passed when the job's turn came. No work is done.
+	ErrDropped = errors.New("the deadline passed in the queue")
+)
+
+// Job is one piece of work.
+type Job struct {
+	// Service is how long it occupies a worker. 0 or less takes no time once its turn comes.
+	Service time.Duration
+	// Deadline drops the job if it has passed when the job's turn comes. Zero means that it is never dropped.
+	Deadline time.Time
+	// Done, unless nil, is called when the job has been served, whether or not its caller still waits, and
+	// before Do returns to one that does. It must be quick and must not use the Queue.
+	Done func()
+}
+
+// Stats counts what became of the jobs of a [Queue]. All but the first two only grow.
+type Stats struct {
+	Busy    int    `json:"busy"`    // workers at work now
+	Queued  int    `json:"queued"`  // jobs waiting now
+	Served  uint64 `json:"served"`  // jobs done
+	Wasted  uint64 `json:"wasted"`  // those of them that were done for a caller who had gone
+	Dropped uint64 `json:"dropped"` // jobs whose deadline had passed when their turn came
+	Refused uint64 `json:"refused"` // jobs that found the queue full
+}
+
+// Queue is a line of jobs in front of a number of workers, first come, first served.
+//
+// It does what real services do and clients forget: a job whose caller has given up stays in the line, and
+// occupies a worker for its whole service time. Only a [Job.Deadline] spares that work.
+//
+// It costs one timer for each job at work and no goroutine, and starting or ending a job takes constant time.
+// It is safe for concurrent use.
+type Queue struct {
+	capacity func() Capacity
+
+	mu      sync.Mutex
+	waiting []*job
+	stats   Stats
+}
+
+// job is a Job in the line. Its caller waits for done; err is set before.
+type job struct {
+	Job
+	caller context.Context
+	done   chan struct{}
+	err    error
+}
+
+// NewQueue returns a Queue that asks for its capacity whenever a job comes or goes, so that a change takes effect
+// without losing what runs or waits; [Capacity.ServiceTime] is for the caller to put into the job. It asks under
+// a lock: capacity must be quick and must not use the Queue.
+func NewQueue(capacity func() Capacity) *Queue {
+	return &Queue{capacity: capacity}
+}
+
+// Do puts j in the line and waits until it is served. It returns [ErrRefused] or [ErrDropped] when j is not to be
+// served, and the cause of ctx when the caller left first: the job goes on without it.
+func (q *Queue) Do(ctx context.Context, j Job) error {
+	entry := &job{Job: j, caller: ctx, done: make(chan struct{})}
+	if !q.enter(entry) {
+		return ErrRefused
+	}
+	select {
+	case <-entry.done:
+		return entry.err
+	default:
+	}
+	select {
+	case <-entry.done:
+		return entry.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Stats are the counts at this moment.
+func (q *Queue) Stats() Stats {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	stats := q.stats
+	stats.Queued = len(q.waiting)
+	return stats
+}
+
+func (q *Queue) enter(entry *job) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	c := q.capacity()
+	if !q.free(c) && len(q.waiting) >= c.Queue {
+		q.stats.Refused++
+		return false
+	}
+	q.waiting = append(q.waiting, entry)
+	q.dispatch(c)
+	return true
+}
+
+func (q *Queue) free(c Capacity) bool { return c.Workers == 0 || q.stats.Busy < c.Workers }
+
+// dispatch gives work to every free worker. The caller holds the lock.
+func (q *Queue) dispatch(c Capacity) {
+	for len(q.waiting) > 0 && q.free(c) {
+		next := q.waiting[0]
+		q.waiting[0] = nil
+		q.waiting = q.waiting[1:]
+		switch {
+		case !next.Deadline.IsZero() && !time.Now().Before(next.Deadline):
+			q.stats.Dropped++
+			next.err = ErrDropped
+			close(next.done)
+		case next.Service <= 0:
+			q.serve(next)
+		default:
+			q.stats.Busy++
+			time.AfterFunc(next.Service, func() { q.finish(next) })
+		}
+	}
+}
+
+func (q *Queue) finish(j *job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.stats.Busy--
+	q.serve(j)
+	q.dispatch(q.capacity())
+}
+
+// serve ends a job that was done. The caller holds the lock.
+func (q *Queue) serve(j *job) {
+	q.stats.Served++
+	if j.caller.Err() != nil {
+		q.stats.Wasted++
+	}
+	if j.Done != nil {
+		j.Done()
+	}
+	close(j.done)
+}

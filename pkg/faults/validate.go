@@ -1,0 +1,247 @@
+package faults
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+)
+
+// maxWindows keeps the price of one arrival, which looks at every window, within reason.
+const maxWindows = 1000
+
+// mistake is one value that cannot be. It says what was expected; where it stands is for the reader of the
+// document to add.
+type mistake struct{ path, text string }
+
+func (m mistake) Error() string { return m.text }
+
+// FieldPath is where the value stands in the document, such as "schedule[0].for".
+func (m mistake) FieldPath() string { return m.path }
+
+// Validate reports every impossible value at once, joined. Each error has a FieldPath method, and says what was
+// expected and what was given.
+func (s Spec) Validate() error {
+	var errs []error
+	for _, m := range s.mistakes() {
+		errs = append(errs, m)
+	}
+	return errors.Join(errs...)
+}
+
+// check is Validate for callers in Go, who have no file to be pointed at.
+func (s Spec) check() error {
+	var errs []error
+	for _, m := range s.mistakes() {
+		errs = append(errs, fmt.Errorf("%s: %w", m.path, m))
+	}
+	return errors.Join(errs...)
+}
+
+func (s Spec) mistakes() []mistake {
+	var c checker
+	c.rates("", s.rates())
+	c.statuses("statuses", s.Statuses)
+	c.retryAfter("retryAfter", s.RetryAfter)
+	c.latency("latency", s.Latency)
+	c.atLeastZero("failFirst", s.FailFirst)
+	c.capacity("capacity", s.Capacity)
+	if s.Effect != "" && s.Effect != EffectBefore && s.Effect != EffectAfter {
+		c.add("effect", "expected before or after, got %q", s.Effect)
+	}
+	if len(s.Schedule) > maxWindows {
+		c.add("schedule", "expected at most %d windows, got %d", maxWindows, len(s.Schedule))
+		return c.found
+	}
+	for i, w := range s.Schedule {
+		c.window(fmt.Sprintf("schedule[%d]", i), w)
+	}
+	if len(c.found) == 0 { // sums of impossible values would only repeat them
+		c.combinations(s)
+	}
+	return c.found
+}
+
+// rate is one of the faults that exclude each other, by its name in the document. Their order is the order in
+// which an Injector deals them out.
+type rate struct {
+	fault Fault
+	name  string
+	value float64
+}
+
+func (s Spec) rates() []rate {
+	return []rate{
+		{FaultError, "errorRate", s.ErrorRate},
+		{FaultReset, "resetRate", s.ResetRate},
+		{FaultTruncate, "truncateRate", s.TruncateRate},
+		{FaultHang, "hangRate", s.HangRate},
+		{FaultSlowBody, "slowBodyRate", s.SlowBodyRate},
+	}
+}
+
+// checker collects mistakes.
+type checker struct{ found []mistake }
+
+func (c *checker) add(path, format string, args ...any) {
+	c.found = append(c.found, mistake{path, fmt.Sprintf(format, args...)})
+}
+
+func (c *checker) rates(prefix string, rates []rate) {
+	for _, r := range rates {
+		if !(r.value >= 0 && r.value <= 1) { // also true for NaN
+			c.add(prefix+r.name, "expected a rate from 0 to 1, got %v", r.value)
+		}
+	}
+}
+
+func (c *checker) statuses(path string, statuses []int) {
+	for i, status := range statuses {
+		if status < 400 || status > 599 {
+			c.add(fmt.Sprintf("%s[%d]", path, i), "expected an error status from 400 to 599, got %d", status)
+		}
+	}
+}
+
+// retryAfter refuses what no header can carry: it would be sent as something else.
+func (c *checker) retryAfter(path, value string) {
+	control := func(r rune) bool { return (r < ' ' && r != '\t') || r == 0x7f }
+	if strings.ContainsFunc(value, control) {
+		c.add(path, "expected text that fits a header, without control characters, got %q", value)
+	}
+}
+
+func (c *checker) atLeastZero(path string, n int) {
+	if n < 0 {
+		c.add(path, "expected 0 or more, got %d", n)
+	}
+}
+
+func (c *checker) capacity(path string, v Capacity) {
+	c.atLeastZero(path+".workers", v.Workers)
+	if v.ServiceTime < 0 {
+		c.add(path+".serviceTime", "expected 0s or more, got %v", v.ServiceTime)
+	}
+	c.atLeastZero(path+".queue", v.Queue)
+}
+
+func (c *checker) latency(path string, l Latency) {
+	positive := func(name string, d time.Duration) bool {
+		if d <= 0 {
+			c.add(path+"."+name, "expected more than 0s with distribution %s, got %v", l.Distribution, d)
+		}
+		return d > 0
+	}
+	known := map[string]bool{}
+	use := func(names ...string) {
+		for _, name := range names {
+			known[name] = true
+		}
+	}
+	switch l.Distribution {
+	case "", DistributionNone:
+	case DistributionFixed:
+		use("value")
+		positive("value", l.Value)
+	case DistributionUniform:
+		use("min", "max")
+		if l.Min < 0 {
+			c.add(path+".min", "expected 0s or more, got %v", l.Min)
+		}
+		if positive("max", l.Max) && l.Max < l.Min {
+			c.add(path+".max", "expected at least min (%v), got %v", l.Min, l.Max)
+		}
+	case DistributionLognormal:
+		use("median", "p99")
+		if positive("median", l.Median) && l.P99 < l.Median {
+			c.add(path+".p99", "expected at least the median (%v), got %v", l.Median, l.P99)
+		}
+	case DistributionPareto:
+		use("min", "alpha")
+		positive("min", l.Min)
+		if !(l.Alpha > 0) || math.IsInf(l.Alpha, 0) {
+			c.add(path+".alpha", "expected a finite number above 0, got %v", l.Alpha)
+		}
+	default:
+		c.add(path+".distribution", "expected none, fixed, uniform, lognormal or pareto, got %q", l.Distribution)
+		return // what its parameters should be is anybody's guess
+	}
+	for _, p := range []struct {
+		name string
+		set  bool
+	}{
+		{"value", l.Value != 0}, {"min", l.Min != 0}, {"max", l.Max != 0},
+		{"median", l.Median != 0}, {"p99", l.P99 != 0}, {"alpha", l.Alpha != 0},
+	} {
+		if p.set && !known[p.name] {
+			c.add(path+"."+p.name, "expected nothing here: distribution %s does not use it", l.normalized().Distribution)
+		}
+	}
+}
+
+func (c *checker) window(path string, w Window) {
+	if w.At < 0 {
+		c.add(path+".at", "expected 0s or more, got %v", w.At)
+	}
+	if w.For <= 0 {
+		c.add(path+".for", "expected more than 0s, got %v", w.For)
+	}
+	// Over the zero value only what the window itself says can be wrong.
+	v := w.over(Spec{})
+	c.rates(path+".", v.rates())
+	c.statuses(path+".statuses", v.Statuses)
+	c.retryAfter(path+".retryAfter", v.RetryAfter)
+	c.latency(path+".latency", v.Latency)
+	c.capacity(path+".capacity", v.Capacity)
+}
+
+// combinations checks what no field can tell alone: what is in force at the start, and whenever a window opens
+// or closes.
+func (c *checker) combinations(s Spec) {
+	base := s
+	base.Schedule = nil
+	c.combination("", base)
+	if len(c.found) > 0 {
+		return // every window that leaves it as it is would repeat it
+	}
+	reported := map[string]bool{}
+	for _, w := range s.Schedule {
+		for _, t := range []time.Duration{w.At, w.At + w.For} {
+			last := -1
+			for i, other := range s.Schedule {
+				if other.covers(t) {
+					last = i
+				}
+			}
+			if path := fmt.Sprintf("schedule[%d]", last); last >= 0 && !reported[path] {
+				before := len(c.found)
+				c.combination(path, s.at(t))
+				reported[path] = len(c.found) > before
+			}
+		}
+	}
+}
+
+// combination reports at path, or at the field itself when there is no path.
+func (c *checker) combination(path string, s Spec) {
+	at := func(field string) string {
+		if path != "" {
+			return path
+		}
+		return field
+	}
+	sum := 0.0
+	for _, r := range s.rates() {
+		sum += r.value
+		if sum > 1+1e-9 { // 0.1 ten times is not 1 in binary
+			c.add(at(r.name), "expected errorRate, resetRate, truncateRate, hangRate and slowBodyRate to add up to at most 1, "+
+				"got %.4g", s.ErrorRate+s.ResetRate+s.TruncateRate+s.HangRate+s.SlowBodyRate)
+			break
+		}
+	}
+	if s.Capacity.Workers > 0 && s.Capacity.ServiceTime == 0 && s.Latency.normalized().Distribution == DistributionNone {
+		c.add(at("capacity.serviceTime"), "expected more than 0s with %d workers and no latency (work that takes no time fills no queue), got 0s",
+			s.Capacity.Workers)
+	}
+}

@@ -1,0 +1,181 @@
+package flaky
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/faults"
+)
+
+// processed is the answer of GET /process.
+type processed struct {
+	Status        string       `json:"status"` // "ok"
+	RequestID     string       `json:"requestId"`
+	Attempt       int          `json:"attempt"`                 // which attempt of that request id this was, from 1
+	AttemptHeader string       `json:"attemptHeader,omitempty"` // what X-Attempt-Count claimed
+	Fault         faults.Fault `json:"fault,omitempty"`         // what happens to this very answer
+	Instance      string       `json:"instance,omitempty"`
+}
+
+// ordered is the answer of POST /orders.
+type ordered struct {
+	Order          string `json:"order"`
+	RequestID      string `json:"requestId"` // of the attempt that took effect
+	IdempotencyKey string `json:"idempotencyKey"`
+	Replayed       bool   `json:"replayed"` // the effect was there already, this is the first answer again
+}
+
+func (s *Server) process(w http.ResponseWriter, r *http.Request) {
+	id, attempt, ok := s.arrive(w, r)
+	if !ok {
+		return
+	}
+	// The body means nothing, but only once it is read does net/http notice that the caller goes away.
+	if _, ok := read(w, r, maxBody); !ok {
+		return
+	}
+	fate := s.work(r, s.faults.Next(id), nil)
+	answer := processed{
+		Status: "ok", RequestID: id, Attempt: attempt, AttemptHeader: r.Header.Get("X-Attempt-Count"), Instance: s.options.Instance,
+	}
+	if fate.Fault != faults.FaultNone {
+		answer.Fault = fate.Fault
+	}
+	s.answer(w, r, fate, http.StatusOK, answer)
+}
+
+func (s *Server) orders(w http.ResponseWriter, r *http.Request) {
+	id, _, ok := s.arrive(w, r)
+	if !ok {
+		return
+	}
+	o := order{requestID: id, key: r.Header.Get("Idempotency-Key")}
+	if len(o.key) > maxID {
+		refuse(w, http.StatusBadRequest, fmt.Sprintf("expected an Idempotency-Key of at most %d bytes", maxID))
+		return
+	}
+	body, ok := read(w, r, maxBody)
+	if !ok {
+		return
+	}
+	if err := o.parse(body); err != nil {
+		refuse(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	name, err := s.ledger.arrive(o)
+	if err != nil {
+		refuse(w, http.StatusUnprocessableEntity, err.Error())
+		return
+	}
+	o.name = name
+
+	drawn := s.faults.Next(id)
+	answer := ordered{Order: o.name, RequestID: id, IdempotencyKey: o.key}
+	fate := s.work(r, drawn, func() {
+		if drawn.TakesEffect() {
+			answer = s.ledger.apply(o)
+		}
+	})
+	s.answer(w, r, fate, http.StatusCreated, answer)
+}
+
+// order is one attempt at an order.
+type order struct {
+	name, requestID, key string
+	fingerprint          [sha256.Size]byte // of what was ordered, to tell a retry from another order under the same key
+}
+
+func (o *order) parse(body []byte) error {
+	var fields struct {
+		Order string `json:"order"`
+	}
+	if !bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) {
+		return errors.New(`expected a JSON object such as {"order": "o-1", "item": "tea"}`)
+	}
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return fmt.Errorf(`expected a JSON object such as {"order": "o-1", "item": "tea"}: %w`, err)
+	}
+	if len(fields.Order) > maxID {
+		return fmt.Errorf("expected an order of at most %d bytes, got %d", maxID, len(fields.Order))
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, body); err != nil {
+		return fmt.Errorf("expected JSON: %w", err)
+	}
+	o.name = fields.Order
+	o.fingerprint = sha256.Sum256(compact.Bytes())
+	return nil
+}
+
+// arrive counts an attempt and says whose and which it is, or answers and returns false.
+func (s *Server) arrive(w http.ResponseWriter, r *http.Request) (id string, attempt int, ok bool) {
+	s.ledger.receive()
+	id = r.Header.Get("X-Request-Id")
+	if len(id) > maxID {
+		refuse(w, http.StatusBadRequest, fmt.Sprintf("expected an X-Request-Id of at most %d bytes", maxID))
+		return "", 0, false
+	}
+	if id == "" {
+		id = rand.Text()
+	}
+	w.Header().Set("X-Request-Id", id)
+	return id, s.attempts.Next(id), true
+}
+
+// work spends what this arrival costs, and returns its fate as it turned out. It ends the handler when the caller
+// goes away; done is called all the same once a worker got to it.
+func (s *Server) work(r *http.Request, fate faults.Fate, done func()) faults.Fate {
+	err := s.queue.Do(r.Context(), faults.Job{Service: fate.Service, Deadline: deadline(r, fate), Done: done})
+	switch {
+	case errors.Is(err, faults.ErrRefused):
+		fate.Fault, fate.Status, fate.Latency = faults.FaultOverload, http.StatusServiceUnavailable, 0
+	case errors.Is(err, faults.ErrDropped):
+		fate.Fault, fate.Status, fate.Latency = faults.FaultDropped, http.StatusGatewayTimeout, 0
+	}
+	if s.options.Observe != nil {
+		s.options.Observe(r.Context(), fate)
+	}
+	s.options.Logger.LogAttrs(r.Context(), slog.LevelDebug, "arrival",
+		slog.String("path", r.URL.Path), slog.Uint64("arrival", fate.Arrival), slog.String("fault", string(fate.Fault)))
+	if !pause(r.Context(), fate.Latency) {
+		abort()
+	}
+	return fate
+}
+
+// deadline is when the caller stops waiting, or zero if it did not say or nobody minds.
+func deadline(r *http.Request, fate faults.Fate) time.Time {
+	if !fate.HonourDeadline {
+		return time.Time{}
+	}
+	ms, err := strconv.ParseInt(r.Header.Get("X-Envoy-Expected-Rq-Timeout-Ms"), 10, 64)
+	const longest = int64(24 * time.Hour / time.Millisecond)
+	if err != nil || ms <= 0 || ms > longest {
+		return time.Time{} // unreadable, or as good as none
+	}
+	return time.Now().Add(time.Duration(ms) * time.Millisecond)
+}
+
+// pause waits for d and returns whether the caller is still there.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

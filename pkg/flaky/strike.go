@@ -1,0 +1,111 @@
+package flaky
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/faults"
+)
+
+const (
+	drips    = 10                     // pieces of a slow body
+	dripWait = 100 * time.Millisecond // before each piece
+)
+
+// answer sends v with status, or what fate makes of it.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, fate faults.Fate, status int, v any) {
+	switch fate.Fault {
+	case faults.FaultError, faults.FaultOverload, faults.FaultDropped:
+		if after := retryAfter(fate.RetryAfter); after != "" {
+			w.Header().Set("Retry-After", after)
+		}
+		refuse(w, fate.Status, fmt.Sprintf("injected fault: %s (arrival %d)", fate.Fault, fate.Arrival))
+		return
+	case faults.FaultReset:
+		reset(w)
+		return
+	case faults.FaultHang:
+		s.hang(r.Context())
+		return
+	case faults.FaultNone, faults.FaultTruncate, faults.FaultSlowBody:
+	}
+
+	body, err := encode(v)
+	if err != nil {
+		refuse(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	switch fate.Fault {
+	case faults.FaultTruncate:
+		send(w, body[:len(body)/2])
+		abort()
+	case faults.FaultSlowBody:
+		for i := range drips {
+			if !pause(r.Context(), dripWait) {
+				abort()
+			}
+			send(w, body[i*len(body)/drips:(i+1)*len(body)/drips])
+		}
+	default:
+		_, _ = w.Write(body) // fails only when the caller has gone
+	}
+}
+
+// send writes piece and pushes it out, so that the caller sees it now.
+func send(w http.ResponseWriter, piece []byte) {
+	if _, err := w.Write(piece); err != nil && !errors.Is(err, http.ErrBodyNotAllowed) { // HEAD has none
+		abort()
+	}
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		abort()
+	}
+}
+
+// hang waits until nobody waits for it any more.
+func (s *Server) hang(caller context.Context) {
+	select {
+	case <-caller.Done():
+	case <-s.stopped.Done():
+	}
+	abort()
+}
+
+// reset ends the connection with a TCP RST: closing with a linger of zero discards what is unsent and says so. A
+// connection that is no TCP is just closed; one that is shared (HTTP/2) loses the stream only.
+func reset(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		abort()
+	}
+	raw := conn
+	if wrapped, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS, whose own close would say good-bye
+		raw = wrapped.NetConn()
+	}
+	if tcp, ok := raw.(interface{ SetLinger(sec int) error }); ok {
+		_ = tcp.SetLinger(0) // if it fails the connection is gone already
+	}
+	_ = raw.Close()
+}
+
+// abort ends the handler without an answer that could be taken for a whole one. net/http closes the connection.
+func abort() { panic(http.ErrAbortHandler) }
+
+// retryAfter is the header for text, as [faults.Spec.RetryAfter] describes it. An HTTP-date is two seconds ahead.
+func retryAfter(text string) string {
+	if text == "date" {
+		return time.Now().Add(2 * time.Second).UTC().Format(http.TimeFormat)
+	}
+	if d, err := time.ParseDuration(text); err == nil {
+		return strconv.FormatFloat(math.Ceil(d.Seconds()), 'f', 0, 64)
+	}
+	return text
+}
