@@ -1,0 +1,422 @@
+package config
+
+import (
+	"encoding"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const (
+	// maxValues bounds the work of one document: a few lines of nested aliases expand to billions of values.
+	maxValues = 100_000
+	// maxKey is the longest key in bytes. Keys become part of paths, and paths part of every message.
+	maxKey = 256
+)
+
+// Decode decodes the one YAML document in data into dst, a pointer to a struct, over the values dst has:
+// what the document does not mention stays. name is what mistakes call the document, usually its file name.
+//
+// Fields are named by their yaml tag (`yaml:"name"`), or by the field's name in lower case without one;
+// "-" leaves a field out and ",inline" merges the fields of a struct into its parent. Fields may be structs,
+// maps with string keys, lists, pointers, strings, bools, numbers, [time.Duration] (as Go writes them; only 0
+// may stand without a unit), and any type with an UnmarshalText method. A mapping is laid over the struct or
+// the map entry that is there; a list replaces the list that is there; null is accepted for a pointer only,
+// which it makes nil. A new list element, map entry or pointer gets SetDefaults() called first, if it has
+// that method. Aliases and merge keys (<<) are followed; tags (!!binary) are refused.
+//
+// Then the Validate() error method of dst, if there is one, has its word on the whole. It may return several
+// errors through Unwrap() []error (as [errors.Join] does); one that has a method FieldPath() string, such as
+// those of [Errorf] and [At], is reported at the place of that value, or of what is nearest above it. An
+// error about a value that could not be decoded in the first place is dropped.
+//
+// The error is an [Errors] with every mistake, and dst is then as it was before. An error of another type
+// means that dst is not what Decode needs. Decode may be called concurrently with different dst.
+func Decode(name string, data []byte, dst any) error {
+	target := reflect.ValueOf(dst)
+	if target.Kind() != reflect.Pointer || target.IsNil() || target.Elem().Kind() != reflect.Struct {
+		return fmt.Errorf("decoding %s: expected a pointer to a struct as the target, got %T", name, dst)
+	}
+	d := &decoder{
+		file:   name,
+		failed: make(map[string]bool),
+		places: make(map[string]place),
+		open:   make(map[*yaml.Node]bool),
+		fields: make(map[reflect.Type][]field),
+	}
+	root, broken := parse(name, data)
+	if broken != nil {
+		return Errors{broken}
+	}
+	if root == nil || isNull(root) {
+		keys := strings.Join(names(d.fieldsOf(target.Type().Elem())), ", ")
+		return Errors{{File: name, Message: "is empty, expected a mapping with keys " + keys}}
+	}
+
+	// The result is built in a copy, and what the copy shares with dst is never written to, so that a
+	// document that is refused leaves no trace.
+	result := reflect.New(target.Type().Elem())
+	result.Elem().Set(target.Elem())
+	d.value(root, result.Elem(), "")
+	if v, ok := result.Interface().(interface{ Validate() error }); ok && !d.stopped {
+		d.merge(v.Validate())
+	}
+	if len(d.errs) > 0 {
+		return d.errs.sorted()
+	}
+	target.Elem().Set(result.Elem())
+	return nil
+}
+
+type place struct{ line, column int }
+
+type decoder struct {
+	file    string
+	errs    Errors
+	failed  map[string]bool  // the paths of values that are in the document, but not in the result
+	places  map[string]place // of every value that is in the document, by path
+	open    map[*yaml.Node]bool
+	fields  map[reflect.Type][]field
+	visited int
+	stopped bool
+}
+
+// mistake reports that the value at path is not used.
+func (d *decoder) mistake(n *yaml.Node, path, format string, args ...any) {
+	d.failed[path] = true
+	d.repeated(n, path, format, args...)
+}
+
+// repeated reports a key for which another value is used.
+func (d *decoder) repeated(n *yaml.Node, path, format string, args ...any) {
+	d.errs = append(d.errs, &Error{
+		File: d.file, Line: n.Line, Column: n.Column, Path: path, Message: fmt.Sprintf(format, args...),
+	})
+}
+
+func (d *decoder) expected(n *yaml.Node, path, what string) {
+	d.mistake(n, path, "expected %s, got %s", what, describe(n))
+}
+
+// merge adds what Validate says, unless the value in question was not decoded.
+func (d *decoder) merge(err error) {
+	for _, leaf := range leaves(err) {
+		path, text := split(leaf)
+		up := ancestors(path)
+		if slices.ContainsFunc(up, func(p string) bool { return d.failed[p] }) {
+			continue
+		}
+		e := &Error{File: d.file, Path: path, Message: text, err: leaf}
+		for _, p := range up {
+			if at, ok := d.places[p]; ok {
+				e.Line, e.Column = at.line, at.column
+				break
+			}
+		}
+		d.errs = append(d.errs, e)
+	}
+}
+
+// visit counts a value and reports whether decoding may go on.
+func (d *decoder) visit(n *yaml.Node, path string) bool {
+	if d.visited++; d.visited > maxValues && !d.stopped {
+		d.stopped = true
+		d.mistake(n, path, "expected at most %d values in a document, aliases included", maxValues)
+	}
+	return !d.stopped
+}
+
+// resolve follows n if it is an alias. The caller calls done when it is through with the value. An anchor
+// that is used within itself has no end: resolve then reports that and returns nil.
+func (d *decoder) resolve(n *yaml.Node, path string) (value *yaml.Node, done func()) {
+	if n.Kind != yaml.AliasNode {
+		return n, func() {}
+	}
+	if d.open[n.Alias] {
+		d.mistake(n, path, "the anchor &%s contains itself", n.Value)
+		return nil, func() {}
+	}
+	d.open[n.Alias] = true
+	return n.Alias, func() { delete(d.open, n.Alias) }
+}
+
+func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
+	if !d.visit(n, path) {
+		return
+	}
+	d.places[path] = place{n.Line, n.Column}
+	n, done := d.resolve(n, path)
+	defer done()
+	if n == nil {
+		return
+	}
+	if n.Style&yaml.TaggedStyle != 0 {
+		d.mistake(n, path, "expected a value without a tag, got %s", clip(n.Tag))
+		return
+	}
+
+	if v.Kind() == reflect.Pointer {
+		if isNull(n) {
+			v.SetZero()
+			return
+		}
+		p := fresh(v.Type().Elem())
+		if !v.IsNil() {
+			p.Elem().Set(v.Elem())
+		}
+		d.concrete(n, p.Elem(), path)
+		v.Set(p)
+		return
+	}
+	d.concrete(n, v, path)
+}
+
+// concrete decodes into anything but a pointer.
+func (d *decoder) concrete(n *yaml.Node, v reflect.Value, path string) {
+	if text, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		d.text(n, v, text, path)
+		return
+	}
+	if v.Type() == reflect.TypeFor[time.Duration]() {
+		d.duration(n, v, path)
+		return
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		d.structure(n, v, path)
+	case reflect.Map:
+		d.mapping(n, v, path)
+	case reflect.Slice:
+		d.list(n, v, path)
+	case reflect.String:
+		d.str(n, v, path)
+	case reflect.Bool:
+		d.boolean(n, v, path)
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		d.integer(n, v, path)
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		d.unsigned(n, v, path)
+	case reflect.Float32, reflect.Float64:
+		d.float(n, v, path)
+	default:
+		d.mistake(n, path, "cannot be configured: its type is %s", v.Type())
+	}
+}
+
+func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind != yaml.MappingNode {
+		d.expected(n, path, "a mapping")
+		return
+	}
+	fields := d.fieldsOf(v.Type())
+	for _, e := range d.entries(n, path) {
+		at := Join(path, e.name)
+		i := slices.IndexFunc(fields, func(f field) bool { return f.name == e.name })
+		if i < 0 {
+			near := nearest(e.name, names(fields))
+			d.failed[Join(path, near)] = true // that it is missing is no second mistake
+			d.mistake(e.key, at, "%s", unknownKey(near, names(fields)))
+			continue
+		}
+		d.value(e.value, v.FieldByIndex(fields[i].index), at)
+	}
+}
+
+func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind != yaml.MappingNode {
+		d.expected(n, path, "a mapping")
+		return
+	}
+	t := v.Type()
+	if t.Key().Kind() != reflect.String {
+		d.mistake(n, path, "cannot be configured: its type is %s", t)
+		return
+	}
+	result := reflect.MakeMap(t)
+	for iter := v.MapRange(); iter.Next(); {
+		result.SetMapIndex(iter.Key(), iter.Value())
+	}
+	for _, e := range d.entries(n, path) {
+		key := reflect.ValueOf(e.name).Convert(t.Key())
+		element := fresh(t.Elem()).Elem()
+		if present := result.MapIndex(key); present.IsValid() {
+			element.Set(present)
+		}
+		d.value(e.value, element, Join(path, e.name))
+		result.SetMapIndex(key, element)
+	}
+	v.Set(result)
+}
+
+func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind != yaml.SequenceNode {
+		d.expected(n, path, "a list")
+		return
+	}
+	result := reflect.MakeSlice(v.Type(), 0, min(len(n.Content), maxValues))
+	for i, item := range n.Content {
+		element := fresh(v.Type().Elem()).Elem()
+		d.value(item, element, Index(path, i))
+		result = reflect.Append(result, element)
+	}
+	v.Set(result)
+}
+
+type entry struct {
+	name       string
+	merge      bool // an unquoted <<
+	key, value *yaml.Node
+}
+
+// entries returns the keys and values of a mapping; those of its merge keys come last, and only where the
+// mapping does not have the key itself.
+func (d *decoder) entries(n *yaml.Node, path string) []entry {
+	var (
+		all    []entry
+		merges []entry
+		seen   = make(map[string]int) // key to line
+	)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		e, at, ok := d.entry(n.Content[i], n.Content[i+1], path)
+		if d.stopped {
+			return nil
+		}
+		if !ok {
+			continue
+		}
+		if e.merge {
+			merges = append(merges, e)
+			if len(merges) > 1 {
+				d.repeated(e.key, at, "the key is already given in line %d; merge a list instead", merges[0].key.Line)
+			}
+			continue
+		}
+		if line, again := seen[e.name]; again {
+			d.repeated(e.key, at, "the key is already given in line %d", line)
+			continue
+		}
+		seen[e.name] = e.key.Line
+		all = append(all, e)
+	}
+	if len(merges) == 0 {
+		return all
+	}
+	for _, e := range d.merged(merges[0].value, path, true) {
+		if _, own := seen[e.name]; !own {
+			seen[e.name] = e.key.Line
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// entry checks one key. at is the path of its value.
+func (d *decoder) entry(key, value *yaml.Node, path string) (e entry, at string, ok bool) {
+	if !d.visit(key, path) {
+		return e, path, false
+	}
+	k := key
+	if k.Kind == yaml.AliasNode {
+		k = k.Alias
+	}
+	at = Join(path, clip(k.Value))
+	switch {
+	case k.Style&yaml.TaggedStyle != 0:
+		d.mistake(key, at, "expected a key without a tag, got %s", clip(k.Tag))
+	case k.Kind != yaml.ScalarNode:
+		d.mistake(key, path, "expected a string as key, got %s", describe(k))
+	case k.Tag == "!!null", k.Tag == "!!bool", k.Tag == "!!int", k.Tag == "!!float":
+		d.mistake(key, at, "expected a string as key, got %s; write %q if the text is meant", describe(k), clip(k.Value))
+	case len(k.Value) > maxKey:
+		d.mistake(key, at, "expected a key of at most %d bytes, got %d", maxKey, len(k.Value))
+	default:
+		return entry{k.Value, k.Tag == "!!merge", key, value}, at, true
+	}
+	return e, at, false
+}
+
+// merged returns the entries of the value of a merge key: a mapping, or a list of mappings, the first of
+// which wins.
+func (d *decoder) merged(n *yaml.Node, path string, listAllowed bool) []entry {
+	if !d.visit(n, path) {
+		return nil
+	}
+	n, done := d.resolve(n, path)
+	defer done()
+	switch {
+	case n == nil:
+		return nil
+	case n.Kind == yaml.MappingNode:
+		return d.entries(n, path)
+	case n.Kind == yaml.SequenceNode && listAllowed:
+		var all []entry
+		for _, item := range n.Content {
+			all = append(all, d.merged(item, path, false)...)
+		}
+		return all
+	}
+	d.mistake(n, path, "expected a mapping or a list of mappings after <<, got %s", describe(n))
+	return nil
+}
+
+// field is one key of a struct.
+type field struct {
+	name      string
+	index     []int
+	omitEmpty bool
+}
+
+func (d *decoder) fieldsOf(t reflect.Type) []field {
+	fields, ok := d.fields[t]
+	if !ok {
+		fields = fieldsOf(t)
+		d.fields[t] = fields
+	}
+	return fields
+}
+
+func fieldsOf(t reflect.Type) []field {
+	var all []field
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		inline := slices.Contains(strings.Split(options, ","), "inline") && f.Type.Kind() == reflect.Struct
+		switch {
+		case name == "-", !f.IsExported() && !(inline && f.Anonymous):
+			continue
+		case inline:
+			for _, inner := range fieldsOf(f.Type) {
+				inner.index = append([]int{i}, inner.index...)
+				all = append(all, inner)
+			}
+			continue
+		case name == "":
+			name = strings.ToLower(f.Name)
+		}
+		all = append(all, field{name, []int{i}, slices.Contains(strings.Split(options, ","), "omitempty")})
+	}
+	return all
+}
+
+func names(fields []field) []string {
+	all := make([]string, len(fields))
+	for i, f := range fields {
+		all[i] = f.name
+	}
+	return all
+}
+
+// fresh returns a pointer to a new value of type t with its defaults.
+func fresh(t reflect.Type) reflect.Value {
+	p := reflect.New(t)
+	if d, ok := p.Interface().(interface{ SetDefaults() }); ok {
+		d.SetDefaults()
+	}
+	return p
+}
+
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }

@@ -1,0 +1,200 @@
+package config
+
+import (
+	"bytes"
+	"encoding"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Marshal returns v, a struct or a pointer to one, as a YAML document that [Decode] reads back into an equal
+// value, and that prints as the same bytes again. Keys are in the order of the struct's fields, maps in the
+// order of their keys; durations are as Go writes them, and types with a MarshalText method are their text.
+// Fields tagged ",omitempty" are left out when they are zero or empty. A nil list is [], a nil map {} and a
+// nil pointer null. What YAML or Decode cannot hold, such as NaN, is an error that names its path.
+func Marshal(v any) ([]byte, error) {
+	in := reflect.ValueOf(v)
+	for in.Kind() == reflect.Pointer {
+		in = in.Elem()
+	}
+	if in.Kind() != reflect.Struct {
+		return nil, fmt.Errorf("marshalling: expected a struct, got %T", v)
+	}
+	root, err := node(in, "")
+	if err != nil {
+		return nil, fmt.Errorf("marshalling %T: %w", v, err)
+	}
+	var out bytes.Buffer
+	encoder := yaml.NewEncoder(&out)
+	encoder.SetIndent(2)
+	if err := errors.Join(encoder.Encode(root), encoder.Close()); err != nil {
+		return nil, fmt.Errorf("marshalling %T: %w", v, err)
+	}
+	return out.Bytes(), nil
+}
+
+// node returns v as the parser would return its text. Building nodes, and not handing v to the YAML package,
+// is what keeps the two directions symmetric: its own rules for durations and text differ.
+func node(v reflect.Value, path string) (*yaml.Node, error) {
+	if v.Kind() == reflect.Pointer {
+		if v.IsNil() {
+			return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null"}, nil
+		}
+		return node(v.Elem(), path)
+	}
+	if !v.CanAddr() { // so that a MarshalText method of the pointer is found as well
+		p := reflect.New(v.Type())
+		p.Elem().Set(v)
+		v = p.Elem()
+	}
+	if text, ok := v.Addr().Interface().(encoding.TextMarshaler); ok {
+		b, err := text.MarshalText()
+		if err != nil {
+			return nil, At(path, err)
+		}
+		return plain(string(b), path)
+	}
+	if v.Type() == reflect.TypeFor[time.Duration]() {
+		return quoted(v.Interface().(time.Duration).String(), path)
+	}
+
+	scalar := func(tag, text string) (*yaml.Node, error) {
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: text}, nil
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		return structNode(v, path)
+	case reflect.Map:
+		return mapNode(v, path)
+	case reflect.Slice:
+		return listNode(v, path)
+	case reflect.String:
+		return quoted(v.String(), path)
+	case reflect.Bool:
+		return scalar("!!bool", strconv.FormatBool(v.Bool()))
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return scalar("!!int", strconv.FormatInt(v.Int(), 10))
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return scalar("!!int", strconv.FormatUint(v.Uint(), 10))
+	case reflect.Float32, reflect.Float64:
+		if math.IsNaN(v.Float()) || math.IsInf(v.Float(), 0) {
+			return nil, Errorf(path, "expected a finite number, got %v", v.Float())
+		}
+		return floatNode(v), nil
+	}
+	return nil, Errorf(path, "cannot be configured: its type is %s", v.Type())
+}
+
+func structNode(v reflect.Value, path string) (*yaml.Node, error) {
+	m := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+	for _, f := range fieldsOf(v.Type()) {
+		value := v.FieldByIndex(f.index)
+		if f.omitEmpty && isEmpty(value) {
+			continue
+		}
+		if err := add(m, f.name, value, path); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func mapNode(v reflect.Value, path string) (*yaml.Node, error) {
+	if v.Type().Key().Kind() != reflect.String {
+		return nil, Errorf(path, "cannot be configured: its type is %s", v.Type())
+	}
+	m := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+	keys := v.MapKeys()
+	slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
+	for _, key := range keys {
+		if len(key.String()) > maxKey {
+			return nil, Errorf(path, "expected keys of at most %d bytes, got %d", maxKey, len(key.String()))
+		}
+		if err := add(m, key.String(), v.MapIndex(key), path); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func add(m *yaml.Node, name string, value reflect.Value, path string) error {
+	path = Join(path, name)
+	k, err := quoted(name, path)
+	if err != nil {
+		return err
+	}
+	n, err := node(value, path)
+	if err != nil {
+		return err
+	}
+	m.Content = append(m.Content, k, n)
+	return nil
+}
+
+func listNode(v reflect.Value, path string) (*yaml.Node, error) {
+	list := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}
+	for i := range v.Len() {
+		n, err := node(v.Index(i), Index(path, i))
+		if err != nil {
+			return nil, err
+		}
+		list.Content = append(list.Content, n)
+	}
+	return list, nil
+}
+
+func floatNode(v reflect.Value) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.ScalarNode, Value: strconv.FormatFloat(v.Float(), 'g', -1, v.Type().Bits())}
+	n.Tag = n.ShortTag() // a whole number looks like an integer, and is read back as either
+	return n
+}
+
+// plain returns the text of a type that has its own: as a bare number if it reads as one ("0.3"), as a
+// string otherwise ("64KiB").
+func plain(s, path string) (*yaml.Node, error) {
+	n := &yaml.Node{Kind: yaml.ScalarNode, Value: s}
+	n.Tag = n.ShortTag()
+	if n.Tag == "!!int" || n.Tag == "!!float" {
+		return n, nil
+	}
+	return quoted(s, path)
+}
+
+// quoted returns s as a string, in quotes where the bare text would be taken for something else.
+func quoted(s, path string) (*yaml.Node, error) {
+	if !utf8.ValidString(s) {
+		return nil, Errorf(path, "expected UTF-8 text, got %q", clip(s))
+	}
+	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}
+	// The block style that the encoder chooses for several lines does not read back if one begins with a tab.
+	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) || oldBool(s) {
+		n.Style = yaml.DoubleQuotedStyle
+	}
+	return n, nil
+}
+
+// oldBool reports whether YAML 1.1, which many tools still speak, reads s as true or false.
+func oldBool(s string) bool {
+	switch strings.ToLower(s) {
+	case "y", "n", "yes", "no", "on", "off":
+		return true
+	}
+	return false
+}
+
+func isEmpty(v reflect.Value) bool {
+	if v.Kind() == reflect.Map || v.Kind() == reflect.Slice {
+		return v.Len() == 0
+	}
+	return v.IsZero()
+}

@@ -1,0 +1,128 @@
+package serve_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/serve"
+)
+
+// TestAddressInUse: one address that cannot be had, and nothing is served on the others either.
+func TestAddressInUse(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	var first net.Listener
+	err = serve.Run(t.Context(), serve.Config{
+		Data:         []serve.Listener{{Name: "data", Addr: "127.0.0.1:0", Handler: text("ok")}},
+		Admin:        []serve.Listener{{Name: "admin", Addr: taken.Addr().String(), Handler: text("ok")}},
+		DrainTimeout: time.Second,
+		Listen: func(ctx context.Context, network, addr string) (net.Listener, error) {
+			l, err := new(net.ListenConfig).Listen(ctx, network, addr)
+			if err == nil {
+				first = l
+			}
+			return l, err
+		},
+	}, serve.NewReadiness(), func(map[string]net.Addr) { t.Error("listens") })
+	want := "listen on " + taken.Addr().String() + " (admin): address already in use"
+	if err == nil || err.Error() != want || !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	if err := first.Close(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the first listener was still open: closing it gave %v", err)
+	}
+}
+
+// TestCallInFlightOverSockets drains over real connections, with each protocol that is served.
+func TestCallInFlightOverSockets(t *testing.T) {
+	for name, set := range map[string]func(*http.Protocols){
+		"http1": func(p *http.Protocols) { p.SetHTTP1(true) },
+		"h2c":   func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			entered, finish := make(chan string), make(chan struct{})
+			mux := http.NewServeMux()
+			mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+				entered <- r.Proto
+				<-finish
+				_, _ = io.WriteString(w, "whole")
+			})
+			ready := serve.NewReadiness()
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			addrs, ended := make(chan map[string]net.Addr, 1), make(chan error, 1)
+			flushing, flushed := make(chan struct{}), make(chan struct{})
+			go func() {
+				ended <- serve.Run(ctx, serve.Config{
+					Data:         []serve.Listener{{Name: "data", Addr: "127.0.0.1:0", Handler: mux}},
+					Admin:        []serve.Listener{{Name: "admin", Addr: "127.0.0.1:0", Handler: ready.Readyz()}},
+					DrainTimeout: time.Minute,
+					Flush:        func(ctx context.Context) error { close(flushing); <-flushed; return ctx.Err() },
+					FlushTimeout: time.Minute,
+				}, ready, func(m map[string]net.Addr) { addrs <- m })
+			}()
+			at := <-addrs
+			if len(at) != 2 {
+				t.Fatalf("got addresses %v, want data and admin", at)
+			}
+			protocols := new(http.Protocols)
+			set(protocols)
+			transport := &http.Transport{Protocols: protocols}
+			defer transport.CloseIdleConnections()
+			client := &http.Client{Transport: transport}
+			plain := &http.Transport{DisableKeepAlives: true}
+
+			slow := make(chan answer, 1)
+			go func() { slow <- get(t.Context(), client, "http://"+at["data"].String()+"/slow") }()
+			select {
+			case proto := <-entered:
+				if want := map[string]string{"http1": "HTTP/1.1", "h2c": "HTTP/2.0"}[name]; proto != want {
+					t.Errorf("the call came in over %s, want %s", proto, want)
+				}
+			case got := <-slow:
+				stop()
+				close(flushed)
+				t.Fatalf("the call did not come in: %+v, Run ended with %v", got, <-ended)
+			}
+			stop()
+			// New calls are refused from some moment on; readiness has failed by then.
+			for {
+				conn, err := net.Dial("tcp", at["data"].String())
+				if err != nil {
+					break
+				}
+				conn.Close()
+			}
+			if got := get(t.Context(), &http.Client{Transport: plain}, "http://"+at["admin"].String()); got.status != 503 || !strings.Contains(got.body, "draining") {
+				t.Errorf("readiness is %+v while draining, want 503", got)
+			}
+			select {
+			case <-flushing:
+				t.Error("flushed with a call in flight")
+			default:
+			}
+			close(finish)
+			if got := <-slow; got.err != nil || got.status != 200 || got.body != "whole" {
+				t.Errorf("the call in flight got %+v, want its whole answer", got)
+			}
+			<-flushing
+			if _, err := net.Dial("tcp", at["admin"].String()); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("the admin listener is open while flushing: %v", err)
+			}
+			close(flushed)
+			if err := <-ended; err != nil {
+				t.Errorf("Run ended with %v", err)
+			}
+		})
+	}
+}

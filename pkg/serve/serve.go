@@ -1,0 +1,226 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+// Listener is one address to serve.
+type Listener struct {
+	Name    string // in logs, and the key under which Run reports the address; unique
+	Addr    string // host:port, as net.Listen takes it; port 0 picks a free one
+	Handler http.Handler
+}
+
+// Config is what Run needs. Durations are limits that were decided elsewhere: none has a default.
+type Config struct {
+	// Data are the listeners that calls come in on. They are drained in this order; one that another one
+	// calls goes after it.
+	Data []Listener
+	// Admin are the listeners of probes, metrics and the like. They are served until all data is drained.
+	Admin []Listener
+
+	DrainDelay   time.Duration // from failing readiness to closing the data listeners; 0 or more
+	DrainTimeout time.Duration // for all calls in flight after that; above 0
+
+	// Flush, if it is not nil, is called last. It has FlushTimeout, above 0, to return; a Flush that does
+	// not heed its context is left behind then.
+	Flush        func(context.Context) error
+	FlushTimeout time.Duration
+
+	Logger *slog.Logger // nil for none
+
+	// Listen opens a listener; nil for TCP.
+	Listen func(ctx context.Context, network, addr string) (net.Listener, error)
+}
+
+// Run listens on every address of c or, if one of them cannot be had, on none. It then serves, makes ready
+// Ready, calls onListen (which may be nil) with the address of each listener by its name, and blocks until
+// ctx ends or a server fails. Then it makes ready Draining and stops as the package comment says. A nil
+// ready is not reported to.
+//
+// Run returns the error that kept it from listening or ended a server, and nil after a stop that was asked
+// for: what had to be cut, or a Flush that failed, is in the log.
+//
+// The context of a request ends when its call is cut, not with ctx. Connections that a handler has taken
+// over (WebSockets) count as calls for as long as that handler has not returned, and it is to watch its
+// request's context. Run is called once for each set of listeners; several may run concurrently.
+func Run(ctx context.Context, c Config, ready *Readiness, onListen func(map[string]net.Addr)) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if ready == nil {
+		ready = NewReadiness()
+	}
+
+	data, admin, err := c.listen(ctx)
+	if err != nil {
+		return err
+	}
+	all := append(append([]*server(nil), data...), admin...)
+	failed := make(chan error, len(all))
+	addrs := make(map[string]net.Addr, len(all))
+	for _, s := range all {
+		addrs[s.name] = s.listener.Addr()
+		go func() { failed <- s.serve() }()
+		c.Logger.Info("listening", "listener", s.name, "addr", s.listener.Addr().String())
+	}
+	ready.Set(Ready)
+	if onListen != nil {
+		onListen(addrs)
+	}
+
+	running := len(all)
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		running--
+		c.Logger.Error("server failed", "error", err)
+	}
+	c.stop(context.WithoutCancel(ctx), data, admin, ready)
+	for range running {
+		err = errors.Join(err, <-failed)
+	}
+	return err
+}
+
+func (c *Config) check() error {
+	seen := make(map[string]bool)
+	for _, l := range append(append([]Listener(nil), c.Data...), c.Admin...) {
+		switch {
+		case l.Name == "":
+			return fmt.Errorf("serving %s: expected a name for the listener", l.Addr)
+		case seen[l.Name]:
+			return fmt.Errorf("serving: expected one listener named %s, got two", l.Name)
+		case l.Handler == nil: // net/http would serve whatever is registered globally, such as pprof
+			return fmt.Errorf("serving %s (%s): expected a handler, got none", l.Addr, l.Name)
+		}
+		seen[l.Name] = true
+	}
+	switch {
+	case len(seen) == 0:
+		return errors.New("serving: expected at least one listener")
+	case c.DrainDelay < 0:
+		return fmt.Errorf("serving: expected a drain delay of 0s or more, got %s", c.DrainDelay)
+	case c.DrainTimeout <= 0:
+		return fmt.Errorf("serving: expected a drain timeout above 0s, got %s", c.DrainTimeout)
+	case c.Flush != nil && c.FlushTimeout <= 0:
+		return fmt.Errorf("serving: expected a flush timeout above 0s, got %s", c.FlushTimeout)
+	}
+	return nil
+}
+
+func (c *Config) listen(ctx context.Context) (data, admin []*server, err error) {
+	listen := c.Listen
+	if listen == nil {
+		listen = new(net.ListenConfig).Listen
+	}
+	// A ctx that has ended already is a stop, which has its order too; it must not look like a bad address.
+	ctx = context.WithoutCancel(ctx)
+	open := func(l Listener) (*server, error) {
+		opened, err := listen(ctx, "tcp", l.Addr)
+		if err != nil {
+			return nil, fmt.Errorf("listen on %s (%s): %w", l.Addr, l.Name, cause(err))
+		}
+		return newServer(ctx, l, opened, c.Logger), nil
+	}
+	defer func() {
+		if err != nil {
+			for _, s := range append(data, admin...) {
+				err = errors.Join(err, s.listener.Close())
+			}
+		}
+	}()
+	for _, l := range c.Data {
+		s, err := open(l)
+		if err != nil {
+			return data, admin, err
+		}
+		data = append(data, s)
+	}
+	for _, l := range c.Admin {
+		s, err := open(l)
+		if err != nil {
+			return data, admin, err
+		}
+		admin = append(admin, s)
+	}
+	return data, admin, nil
+}
+
+// cause strips what the net package repeats of the address: "listen tcp :8080: bind: ".
+func cause(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err
+	}
+	if call, ok := errors.AsType[*os.SyscallError](err); ok {
+		err = call.Err
+	}
+	return err
+}
+
+// stop takes the steps of the package comment.
+func (c *Config) stop(ctx context.Context, data, admin []*server, ready *Readiness) {
+	began := time.Now()
+	step := func(level slog.Level, what string, attrs ...any) {
+		c.Logger.Log(ctx, level, what, append(attrs, "after", time.Since(began))...)
+	}
+
+	ready.Set(Draining)
+	for _, s := range data {
+		s.leaving.Store(true)
+	}
+	step(slog.LevelInfo, "not ready any more", "drain_delay", c.DrainDelay)
+	time.Sleep(c.DrainDelay)
+
+	step(slog.LevelInfo, "draining", "drain_timeout", c.DrainTimeout)
+	limit, cancel := context.WithTimeout(ctx, c.DrainTimeout)
+	defer cancel()
+	for _, s := range data {
+		if cut := s.shutdown(limit); cut > 0 {
+			step(slog.LevelWarn, "calls cut at the drain timeout", "listener", s.name, "calls", cut)
+			continue
+		}
+		step(slog.LevelInfo, "drained", "listener", s.name)
+	}
+
+	// What is left on the admin port is a scrape, which is short, or a live page, which never ends.
+	brief, cancel := context.WithTimeout(ctx, cutGrace)
+	defer cancel()
+	for _, s := range admin {
+		s.cut(errCut)
+		s.shutdown(brief)
+		step(slog.LevelInfo, "closed", "listener", s.name)
+	}
+
+	if c.Flush == nil {
+		return
+	}
+	if err := c.flush(ctx); err != nil {
+		step(slog.LevelWarn, "telemetry was not flushed", "error", err)
+		return
+	}
+	step(slog.LevelInfo, "telemetry flushed")
+}
+
+func (c *Config) flush(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.FlushTimeout)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- c.Flush(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("not done within %s: %w", c.FlushTimeout, ctx.Err())
+	}
+}
