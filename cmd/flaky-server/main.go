@@ -11,13 +11,13 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/rebound-dev/rebound/pkg/config"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/flaky"
 	"github.com/rebound-dev/rebound/pkg/serve"
+	"github.com/rebound-dev/rebound/pkg/version"
 )
 
 const (
@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string, lookupEnv func(string) (string, boo
 	admin := fs.String("admin", ":5001", "`ADDR` of the admin port: /faults, /ledger, /livez, /readyz")
 	file := fs.String("config", "", "faults document, YAML or JSON, in `FILE`; what it leaves out keeps its default")
 	seed := fs.Uint64("seed", 0, "the same `N` gives the same faults again; 0 picks one and prints it")
-	version := fs.Bool("version", false, "print the version and exit")
+	showVersion := fs.Bool("version", false, "print the version and exit")
 
 	fail := func(code int, err error) int {
 		fmt.Fprintf(stderr, "flaky-server: %v\n", err)
@@ -56,8 +56,8 @@ func run(ctx context.Context, args []string, lookupEnv func(string) (string, boo
 		}
 		return fail(exitUsage, fmt.Errorf("%w\nsee flaky-server --help", err))
 	}
-	if *version {
-		fmt.Fprintln(stdout, "flaky-server", buildVersion())
+	if *showVersion {
+		fmt.Fprintln(stdout, "flaky-server", version.String())
 		return exitOK
 	}
 	spec := faults.Default()
@@ -90,38 +90,13 @@ func run(ctx context.Context, args []string, lookupEnv func(string) (string, boo
 		DrainTimeout: drainTimeout,
 		Logger:       logger,
 	}, ready, func(addrs map[string]net.Addr) {
-		data, admin := baseURL(addrs["data"]), baseURL(addrs["admin"])
+		data, admin := serve.URL(addrs["data"]), serve.URL(addrs["admin"])
 		fmt.Fprintf(stdout, "process  %s/process\nfaults   %s/faults\nledger   %s/ledger\nseed     %d\n", data, admin, admin, *seed)
 	})
 	if err != nil {
 		return fail(exitFailed, err)
 	}
 	return exitOK
-}
-
-// baseURL is where a browser on this machine finds addr.
-func baseURL(addr net.Addr) string {
-	if tcp, ok := addr.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
-		return fmt.Sprintf("http://localhost:%d", tcp.Port)
-	}
-	return "http://" + addr.String()
-}
-
-func buildVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "(unknown)"
-	}
-	version := info.Main.Version
-	if version == "" {
-		version = "(devel)"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			version += " " + s.Value
-		}
-	}
-	return version + " " + info.GoVersion
 }
 
 func help(w io.Writer, fs *flag.FlagSet) {

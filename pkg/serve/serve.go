@@ -16,6 +16,27 @@ type Listener struct {
 	Name    string // in logs, and the key under which Run reports the address; unique
 	Addr    string // host:port, as net.Listen takes it; port 0 picks a free one
 	Handler http.Handler
+
+	opened net.Listener
+}
+
+// Open listens on l's address ahead of Run, for a program that must know first what port 0 became. Run serves
+// what is open already, and closes it whatever happens.
+func Open(ctx context.Context, l Listener) (Listener, net.Addr, error) {
+	opened, err := listenOn(ctx, new(net.ListenConfig).Listen, l)
+	if err != nil {
+		return l, nil, err
+	}
+	l.opened = opened
+	return l, opened.Addr(), nil
+}
+
+func listenOn(ctx context.Context, listen func(context.Context, string, string) (net.Listener, error), l Listener) (net.Listener, error) {
+	opened, err := listen(ctx, "tcp", l.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s (%s): %w", l.Addr, l.Name, cause(err))
+	}
+	return opened, nil
 }
 
 // Config is what Run needs. Durations are limits that were decided elsewhere: none has a default.
@@ -127,16 +148,25 @@ func (c *Config) listen(ctx context.Context) (data, admin []*server, err error) 
 	// A ctx that has ended already is a stop, which has its order too; it must not look like a bad address.
 	ctx = context.WithoutCancel(ctx)
 	open := func(l Listener) (*server, error) {
-		opened, err := listen(ctx, "tcp", l.Addr)
-		if err != nil {
-			return nil, fmt.Errorf("listen on %s (%s): %w", l.Addr, l.Name, cause(err))
+		if l.opened == nil {
+			if l.opened, err = listenOn(ctx, listen, l); err != nil {
+				return nil, err
+			}
 		}
-		return newServer(ctx, l, opened, c.Logger), nil
+		return newServer(ctx, l, l.opened, c.Logger), nil
 	}
 	defer func() {
-		if err != nil {
-			for _, s := range append(data, admin...) {
-				err = errors.Join(err, s.listener.Close())
+		if err == nil {
+			return
+		}
+		for _, l := range append(append([]Listener(nil), c.Data...), c.Admin...) {
+			if l.opened != nil {
+				err = errors.Join(err, l.opened.Close())
+			}
+		}
+		for _, s := range append(data, admin...) {
+			if e := s.listener.Close(); !errors.Is(e, net.ErrClosed) {
+				err = errors.Join(err, e)
 			}
 		}
 	}()

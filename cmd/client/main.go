@@ -1,0 +1,144 @@
+// Command client is the gateway: it proxies routes to upstreams, and every call
+// survives what its policy lets it survive.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/serve"
+	"github.com/rebound-dev/rebound/pkg/version"
+)
+
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := serve.Signals(context.Background())
+	code := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the program: it serves until ctx ends and returns the exit code.
+func run(ctx context.Context, args []string, lookupEnv func(string) (string, bool), stdout, stderr io.Writer) int {
+	fs := flag.NewFlagSet("client", flag.ContinueOnError)
+	listen := fs.String("listen", ":8080", "`ADDR` of the data port: the routes")
+	admin := fs.String("admin", ":8081", "`ADDR` of the admin port: /livez, /readyz, /config, /breakers, /debug/pprof/")
+	file := fs.String("config", "", "routes and policies, YAML, in `FILE`")
+	upstream := fs.String("upstream", "", "without a file: send every path to `URL` under the default policy")
+	check := fs.Bool("check", false, "print the effective configuration as YAML and exit with 0, or 2 if it is wrong")
+	drainDelay := fs.Duration("drain-delay", 0, "how long to go on serving after readiness has failed")
+	showVersion := fs.Bool("version", false, "print the version and exit")
+
+	fail := func(code int, err error) int {
+		fmt.Fprintf(stderr, "client: %v\n", err)
+		return code
+	}
+	if err := config.ParseFlags(fs, args, lookupEnv); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			help(stdout, fs)
+			return exitOK
+		}
+		return fail(exitUsage, fmt.Errorf("%w\nsee client --help", err))
+	}
+	if *showVersion {
+		fmt.Fprintln(stdout, "client", version.String())
+		return exitOK
+	}
+	if *drainDelay < 0 {
+		return fail(exitUsage, fmt.Errorf("--drain-delay: must be at least 0, got %v", *drainDelay))
+	}
+	cfg, err := configuration(*file, *upstream)
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	if *check {
+		text, err := config.Marshal(cfg)
+		if err != nil {
+			return fail(exitFailed, err)
+		}
+		if _, err := stdout.Write(text); err != nil {
+			return fail(exitFailed, err)
+		}
+		return exitOK
+	}
+
+	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	gw, err := gateway.New(cfg, gateway.Options{Logger: logger, Observer: gateway.LogTransitions(logger)})
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	defer gw.Close()
+	ready := serve.NewReadiness()
+	err = serve.Run(ctx, serve.Config{
+		Data:         []serve.Listener{{Name: "data", Addr: *listen, Handler: gw}},
+		Admin:        []serve.Listener{{Name: "admin", Addr: *admin, Handler: gw.Admin(ready.Livez(), ready.Readyz())}},
+		DrainDelay:   *drainDelay,
+		DrainTimeout: drainTimeout(cfg),
+		Logger:       logger,
+	}, ready, func(addrs map[string]net.Addr) {
+		fmt.Fprintf(stdout, "routes  %s\nadmin   %s\n", serve.URL(addrs["data"]), serve.URL(addrs["admin"]))
+	})
+	if err != nil {
+		return fail(exitFailed, err)
+	}
+	return exitOK
+}
+
+// configuration is that of the file, or of the one upstream.
+func configuration(file, upstream string) (gateway.Config, error) {
+	switch {
+	case file != "" && upstream != "":
+		return gateway.Config{}, errors.New("--config and --upstream exclude each other: the file has the upstreams")
+	case file != "":
+		cfg := gateway.DefaultConfig()
+		return cfg, config.Load(file, &cfg)
+	case upstream != "":
+		cfg := gateway.ForUpstream(upstream)
+		if err := cfg.Validate(); err != nil {
+			return cfg, fmt.Errorf("--upstream: %w", err)
+		}
+		return cfg, nil
+	}
+	return gateway.Config{}, errors.New("nothing to proxy to: give --config FILE or --upstream URL\nsee client --help")
+}
+
+// drainTimeout lets every call in flight end by its own timeout.
+func drainTimeout(cfg gateway.Config) time.Duration {
+	var longest time.Duration
+	for _, p := range cfg.Policies {
+		longest = max(longest, p.Timeout)
+	}
+	return longest
+}
+
+func help(w io.Writer, fs *flag.FlagSet) {
+	fmt.Fprint(w, `client is a gateway that retries, times out and breaks circuits by a policy.
+
+Usage: client --config FILE [flags]
+       client --upstream URL [flags]
+
+`)
+	config.Usage(w, fs, "listen", "admin", "config", "upstream", "check", "drain-delay", "version")
+	fmt.Fprint(w, `
+Examples:
+  client --upstream http://localhost:5000
+  client --config rebound.yaml --check
+  curl -i localhost:8080/process; curl localhost:8081/breakers
+
+It ends with 0 after SIGINT or SIGTERM, 1 if it cannot serve, 2 if a flag or the configuration is wrong.
+`)
+}

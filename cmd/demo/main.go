@@ -1,0 +1,195 @@
+// Command demo runs a flaky upstream and the client in front of it in one
+// process, on loopback only: Rebound's main job on a laptop.
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/pkg/faults"
+	"github.com/rebound-dev/rebound/pkg/flaky"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/serve"
+	"github.com/rebound-dev/rebound/pkg/version"
+)
+
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+const drainTimeout = 5 * time.Second
+
+// policyFile is shown in the README; the same file serves `client --config`.
+//
+//go:embed rebound.yaml
+var policyFile []byte
+
+func main() {
+	ctx, stop := serve.Signals(context.Background())
+	code := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the program: it serves until ctx ends and returns the exit code.
+func run(ctx context.Context, args []string, lookupEnv func(string) (string, bool), stdout, stderr io.Writer) int {
+	fs := flag.NewFlagSet("demo", flag.ContinueOnError)
+	spec := faults.Default()
+	fs.Float64Var(&spec.ErrorRate, "error-rate", spec.ErrorRate, "share of attempts that answer 503, `0 to 1`")
+	fs.Float64Var(&spec.ResetRate, "reset-rate", 0, "share of attempts whose connection is reset, `0 to 1`")
+	fs.Float64Var(&spec.HangRate, "hang-rate", 0, "share of attempts that are never answered, `0 to 1`")
+	seed := fs.Uint64("seed", 1, "the same `N` gives the same faults again")
+	file := fs.String("config", "", "routes and policies of the client in `FILE`, instead of the demo's own")
+	ports := struct{ client, clientAdmin, flaky, flakyAdmin *string }{
+		fs.String("listen", "127.0.0.1:8080", "`ADDR` of the client"),
+		fs.String("admin", "127.0.0.1:8081", "`ADDR` of the client's admin port"),
+		fs.String("flaky-listen", "127.0.0.1:5000", "`ADDR` of flaky-server"),
+		fs.String("flaky-admin", "127.0.0.1:5001", "`ADDR` of flaky-server's admin port"),
+	}
+	showVersion := fs.Bool("version", false, "print the version and exit")
+
+	fail := func(code int, err error) int {
+		fmt.Fprintf(stderr, "demo: %v\n", err)
+		return code
+	}
+	if err := config.ParseFlags(fs, args, lookupEnv); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			help(stdout, fs)
+			return exitOK
+		}
+		return fail(exitUsage, fmt.Errorf("%w\nsee demo --help", err))
+	}
+	if *showVersion {
+		fmt.Fprintln(stdout, "demo", version.String())
+		return exitOK
+	}
+	for _, addr := range []string{*ports.client, *ports.clientAdmin, *ports.flaky, *ports.flakyAdmin} {
+		if err := onLoopback(addr); err != nil {
+			return fail(exitUsage, err)
+		}
+	}
+	injector, err := faults.New(spec, *seed)
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	cfg := gateway.DefaultConfig()
+	if *file != "" {
+		err = config.Load(*file, &cfg)
+	} else {
+		err = config.Decode("rebound.yaml", policyFile, &cfg)
+	}
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	logger := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	ready := serve.NewReadiness()
+	upstream, err := flaky.New(flaky.Options{Faults: injector, Instance: "demo", Logger: logger, Livez: ready.Livez(), Readyz: ready.Readyz()})
+	if err != nil {
+		return fail(exitFailed, err)
+	}
+	defer context.AfterFunc(ctx, upstream.Stop)()
+
+	// flaky-server may have been given any free port, so it listens before the
+	// routes are made that name it.
+	flakyData, flakyAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server", Addr: *ports.flaky, Handler: upstream.Data()})
+	if err != nil {
+		return fail(exitFailed, err)
+	}
+	if *file == "" {
+		for i := range cfg.Routes {
+			cfg.Routes[i].Upstream = "http://" + flakyAddr.String()
+		}
+	}
+	gw, err := gateway.New(cfg, gateway.Options{Logger: logger, Observer: gateway.LogTransitions(logger)})
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	defer gw.Close()
+
+	err = serve.Run(ctx, serve.Config{
+		Data: []serve.Listener{
+			{Name: "client", Addr: *ports.client, Handler: gw},
+			flakyData, // after the client, which calls it
+		},
+		Admin: []serve.Listener{
+			{Name: "client's admin", Addr: *ports.clientAdmin, Handler: gw.Admin(ready.Livez(), ready.Readyz())},
+			{Name: "flaky-server's admin", Addr: *ports.flakyAdmin, Handler: upstream.Admin()},
+		},
+		DrainTimeout: drainTimeout,
+		Logger:       logger,
+	}, ready, func(addrs map[string]net.Addr) {
+		welcome(stdout, spec, map[string]string{
+			"{client}": serve.URL(addrs["client"]), "{client-admin}": serve.URL(addrs["client's admin"]),
+			"{flaky}": serve.URL(addrs["flaky-server"]), "{flaky-admin}": serve.URL(addrs["flaky-server's admin"]),
+		})
+	})
+	if err != nil {
+		return fail(exitFailed, err)
+	}
+	fmt.Fprintln(stdout, "\nstopped")
+	return exitOK
+}
+
+// onLoopback refuses to offer a server that misbehaves to the network.
+func onLoopback(addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("%q: must be an address such as 127.0.0.1:8080: %w", addr, err)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("%q: the demo listens on loopback only, such as 127.0.0.1:8080; run client and flaky-server for more", addr)
+	}
+	return nil
+}
+
+// welcome says what runs where and what to try next.
+func welcome(w io.Writer, spec faults.Spec, urls map[string]string) {
+	text := `Rebound demo: a client in front of an upstream where {rate} of the attempts fail.
+
+  {client}/process  through the client: timeout, retry, circuit breaker
+  {client-admin}  the client's admin port: /breakers /config
+  {flaky}/process  the upstream itself
+  {flaky-admin}/faults  what goes wrong there: GET, PUT, PATCH; /ledger counts
+
+Try:
+  curl -i {client}/process
+  for i in $(seq 100); do curl -s -o /dev/null -w '%{http_code} ' {client}/process; done; echo
+  curl -X PUT -d 'errorRate: 1' {flaky-admin}/faults; curl -i {client}/process
+
+Ctrl-C stops it.
+`
+	pairs := []string{"{rate}", fmt.Sprintf("%.0f %%", 100*(spec.ErrorRate+spec.ResetRate+spec.HangRate))}
+	for name, url := range urls {
+		pairs = append(pairs, name, url)
+	}
+	_, _ = strings.NewReplacer(pairs...).WriteString(w, text)
+}
+
+func help(w io.Writer, fs *flag.FlagSet) {
+	fmt.Fprint(w, `demo runs flaky-server and the client in front of it in one process, on loopback only.
+
+Usage: demo [flags]
+
+`)
+	config.Usage(w, fs, "listen", "admin", "flaky-listen", "flaky-admin", "config", "error-rate", "reset-rate", "hang-rate", "seed", "version")
+	fmt.Fprint(w, `
+Examples:
+  go run ./cmd/demo
+  go run ./cmd/demo --error-rate 0.6
+  go run ./cmd/demo --config my-policy.yaml
+
+It ends with 0 after Ctrl-C, 1 if it cannot serve (a port is in use), 2 if a flag or the configuration is wrong.
+`)
+}

@@ -1,0 +1,67 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/pprof"
+
+	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/pkg/problem"
+)
+
+// Admin is the handler of the admin port. livez and readyz are the probes; an
+// open breaker never makes the gateway unready, since it can answer all the
+// same.
+func (g *Gateway) Admin(livez, readyz http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /livez", livez)
+	mux.Handle("GET /readyz", readyz)
+	mux.HandleFunc("GET /config", g.serveConfig)
+	mux.HandleFunc("GET /breakers", g.serveBreakers)
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("GET /{$}", serveIndex)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		problem.Write(w, problem.Problem{Status: http.StatusNotFound, Detail: "there is no " + r.URL.Path + " on the admin port; GET / lists what there is"})
+	})
+	return mux
+}
+
+func (g *Gateway) serveConfig(w http.ResponseWriter, _ *http.Request) {
+	text, err := config.Marshal(g.config)
+	if err != nil {
+		problem.Write(w, problem.Problem{Status: http.StatusInternalServerError, Detail: err.Error()})
+		return
+	}
+	w.Header().Set("Content-Type", "application/yaml")
+	_, _ = w.Write(text)
+}
+
+func (g *Gateway) serveBreakers(w http.ResponseWriter, _ *http.Request) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(map[string]any{"breakers": g.Breakers()}); err != nil {
+		problem.Write(w, problem.Problem{Status: http.StatusInternalServerError, Detail: err.Error()})
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = w.Write(b.Bytes())
+}
+
+func serveIndex(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte(`Rebound client, admin port
+
+GET /livez         the process is alive
+GET /readyz        it takes calls
+GET /config        the effective configuration, as YAML
+GET /breakers      circuits and retry budgets, as JSON
+GET /debug/pprof/  profiles
+`))
+}

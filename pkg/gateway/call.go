@@ -1,0 +1,218 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/problem"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+const (
+	headerRequestID    = "X-Request-Id"
+	headerServerTiming = "Server-Timing"
+)
+
+// route is one route's handler.
+type route struct {
+	Route
+	gateway *Gateway
+	target  *url.URL
+	origin  string
+	proxy   *httputil.ReverseProxy
+}
+
+func (g *Gateway) newRoute(r Route, t *transport.Transport) (*route, error) {
+	target, err := parseUpstream(r.Upstream)
+	if err != nil {
+		return nil, err
+	}
+	rt := &route{Route: r, gateway: g, target: target, origin: target.Scheme + "://" + target.Host}
+	rt.proxy = &httputil.ReverseProxy{
+		Transport:      t,
+		BufferPool:     &g.buffers,
+		ErrorLog:       slog.NewLogLogger(g.options.Logger.With("route", r.Name).Handler(), slog.LevelWarn),
+		Rewrite:        func(p *httputil.ProxyRequest) { callOf(p.Out.Context()).rewrite(p) },
+		ModifyResponse: func(resp *http.Response) error { callOf(resp.Request.Context()).answer(resp); return nil },
+		ErrorHandler:   func(w http.ResponseWriter, r *http.Request, err error) { callOf(r.Context()).fail(w, r, err) },
+	}
+	return rt, nil
+}
+
+// call is one call through the gateway.
+type call struct {
+	route     *route
+	in        *http.Request
+	out       http.ResponseWriter
+	requestID string
+	report    resilience.Report
+}
+
+func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := &call{route: rt, in: r, out: w, requestID: requestID(r)}
+	if r.Body != nil && r.Body != http.NoBody {
+		// An HTTP/1 server would read the request to its end before it answers; a
+		// stream that goes both ways would stand still. HTTP/2 needs no asking.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+	}
+	ctx := context.WithValue(r.Context(), callKey{}, c)
+	rt.proxy.ServeHTTP(w, r.WithContext(transport.WithReport(ctx, &c.report)))
+}
+
+// rewrite makes the upstream's request. Hop-by-hop headers are gone already.
+func (c *call) rewrite(p *httputil.ProxyRequest) {
+	query := p.In.URL.RawQuery
+	p.SetURL(c.route.target)
+	p.Out.URL.RawQuery = query // as it came, also where it is not well-formed
+	p.Out.Header["X-Forwarded-For"] = p.In.Header["X-Forwarded-For"]
+	p.SetXForwarded()
+	p.Out.Header.Set(headerRequestID, c.requestID)
+	// The same map, not a copy: a request's trailers arrive with the end of its body.
+	p.Out.Trailer = p.In.Trailer
+}
+
+// answer adds what the pipeline did to an upstream's response.
+func (c *call) answer(resp *http.Response) {
+	c.describe(resp.Header)
+	if resp.ContentLength > 0 && resp.StatusCode != http.StatusSwitchingProtocols {
+		resp.Body = &promptBody{ReadCloser: resp.Body, out: c.out}
+	}
+}
+
+// describe sets the headers that tell the caller what the pipeline did.
+func (c *call) describe(h http.Header) {
+	h.Set(headerRequestID, c.requestID)
+	h.Set(transport.HeaderAttemptCount, strconv.Itoa(len(c.report.Attempts)))
+	if timing := serverTiming(&c.report); timing != "" {
+		h.Add(headerServerTiming, timing)
+	}
+}
+
+// fail answers a call without a response.
+func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
+	p := problem.Problem{
+		Status: http.StatusBadGateway, Reason: string(c.report.Reason), Route: c.route.Name, Upstream: c.route.origin,
+		Attempts: len(c.report.Attempts), TraceID: c.route.gateway.options.TraceID(r),
+	}
+	var e *resilience.Error
+	switch {
+	case !errors.As(err, &e):
+		// httputil refuses an upgrade that the caller or the upstream got wrong.
+		p.Reason, p.Detail = string(resilience.ReasonUpgrade), err.Error()
+		if len(c.report.Attempts) == 0 {
+			p.Status = http.StatusBadRequest
+		}
+	case e.Refused:
+		p.Status = http.StatusServiceUnavailable
+		seconds := max(1, int64(math.Ceil(e.RetryIn.Seconds())))
+		w.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
+		p.Detail = fmt.Sprintf("%s is failing and is left alone for now; try again in %d s", c.route.origin, seconds)
+	case e.Timeout():
+		p.Status = http.StatusGatewayTimeout
+		p.Detail = c.tell("did not answer in time", e)
+	case e.Reason == resilience.ReasonCallerCanceled:
+		p.Status = statusCallerGone
+		p.Detail = "the caller went away"
+	case e.Last == resilience.ReasonBodyFailed:
+		p.Status = http.StatusBadRequest
+		p.Detail = "the request body could not be read to its end"
+	case e.Last == resilience.ReasonDialError:
+		p.Detail = c.tell("could not be reached", e)
+	case e.Last == resilience.ReasonTLSError:
+		p.Detail = c.tell("could not be reached securely", e)
+	default:
+		p.Detail = c.tell("closed the connection before it answered", e)
+	}
+	c.describe(w.Header())
+	problem.Write(w, p)
+}
+
+// statusCallerGone is what nginx calls a caller who hung up; nobody reads it,
+// but logs and metrics do.
+const statusCallerGone = 499
+
+func (c *call) tell(what string, e *resilience.Error) string {
+	return fmt.Sprintf("%s %s (%d attempts in %v; the last ended with %s)",
+		c.route.origin, what, e.Attempts, c.report.Duration.Round(time.Millisecond), e.Last)
+}
+
+// promptBody hands on what it has before it waits for more. The server keeps up
+// to 4 KiB of a response of known length to itself until it is complete, which
+// would hide the beginning of a slow one.
+type promptBody struct {
+	io.ReadCloser
+	out     http.ResponseWriter
+	pending bool
+}
+
+func (b *promptBody) Read(p []byte) (int, error) {
+	if b.pending {
+		_ = http.NewResponseController(b.out).Flush()
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.pending = n > 0
+	return n, err
+}
+
+// serverTiming writes a report as Server-Timing (W3C), which browsers draw as a
+// waterfall: one entry for each attempt and each wait, in milliseconds.
+func serverTiming(r *resilience.Report) string {
+	if len(r.Attempts) == 0 {
+		return ""
+	}
+	b := make([]byte, 0, 64*len(r.Attempts))
+	entry := func(name string, n int, d time.Duration, description string) {
+		if len(b) > 0 {
+			b = append(b, ", "...)
+		}
+		b = append(b, name...)
+		b = strconv.AppendInt(b, int64(n), 10)
+		b = append(b, ";dur="...)
+		b = strconv.AppendFloat(b, float64(d)/float64(time.Millisecond), 'f', 1, 64)
+		b = append(b, `;desc="`...)
+		b = append(b, description...)
+		b = append(b, '"')
+	}
+	for i := range r.Attempts {
+		a := &r.Attempts[i]
+		entry("attempt", a.Number, a.Duration, string(a.Reason))
+		if a.Verdict == resilience.VerdictRetry {
+			entry("wait", a.Number, a.Wait.Actual, string(a.Wait.Source))
+		}
+	}
+	return string(b)
+}
+
+// requestID is the caller's, if it is one that can stand in a log and a header,
+// and a new one otherwise. All attempts of a call carry the same.
+func requestID(r *http.Request) string {
+	if id := r.Header.Get(headerRequestID); id != "" && len(id) <= 128 && strings.IndexFunc(id, unsafeInID) < 0 {
+		return id
+	}
+	return rand.Text()
+}
+
+func unsafeInID(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-_.:/+=@", c)
+}
+
+// inboundTraceID is the trace id of a W3C traceparent header, "" if there is none.
+func inboundTraceID(r *http.Request) string {
+	parts := strings.Split(r.Header.Get("Traceparent"), "-")
+	if len(parts) < 4 || len(parts[1]) != 32 || strings.Trim(parts[1], "0123456789abcdef") != "" || strings.Trim(parts[1], "0") == "" {
+		return ""
+	}
+	return parts[1]
+}

@@ -1,0 +1,166 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"maps"
+
+	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// Config is the configuration of a gateway: what stands in its file.
+type Config struct {
+	Routes   []Route                     `yaml:"routes"`
+	Policies map[string]transport.Policy `yaml:"policies"`
+}
+
+// Route sends the requests that match a pattern to an upstream.
+type Route struct {
+	// Name is used in logs, metrics and problem documents. 1 to 63 letters,
+	// digits, dots, dashes and underscores; unique.
+	Name string `yaml:"name"`
+	// Match is a pattern of net/http's ServeMux, such as "/process",
+	// "GET /orders/{id}" or "/api/{rest...}".
+	Match string `yaml:"match"`
+	// Upstream is where the requests go: an http or https URL, whose path is put
+	// before the request's.
+	Upstream string `yaml:"upstream"`
+	// Policy is a key of Config.Policies.
+	Policy string `yaml:"policy"`
+}
+
+// DefaultPolicyName is the policy of routes that name none. It always exists.
+const DefaultPolicyName = "default"
+
+// DefaultConfig has the default policy and no route: what a file is laid over.
+func DefaultConfig() Config {
+	return Config{Policies: map[string]transport.Policy{DefaultPolicyName: transport.DefaultPolicy()}}
+}
+
+// ForUpstream is the configuration that sends every path to one upstream under
+// the default policy.
+func ForUpstream(upstream string) Config {
+	c := DefaultConfig()
+	c.Routes = []Route{{Name: "upstream", Match: "/", Upstream: upstream, Policy: DefaultPolicyName}}
+	return c
+}
+
+// SetDefaults is called by the loader before it decodes a route.
+func (r *Route) SetDefaults() { r.Policy = DefaultPolicyName }
+
+var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+const nameExpected = "must be 1 to 63 letters, digits, dots, dashes or underscores and begin with a letter or digit, got %q"
+
+// Validate reports every mistake at once, each with the path of its key.
+func (c Config) Validate() error {
+	var errs []error
+	report := func(path, format string, args ...any) { errs = append(errs, config.Errorf(path, format, args...)) }
+	if len(c.Routes) == 0 {
+		report("routes", "must have at least one route, such as {name: process, match: /process, upstream: \"http://flaky-server:5000\"}")
+	}
+	mux := http.NewServeMux()
+	for i, r := range c.Routes {
+		at := func(key string) string { return config.Join(config.Index("routes", i), key) }
+		if !nameRule.MatchString(r.Name) {
+			report(at("name"), nameExpected, r.Name)
+		} else if j := slices.IndexFunc(c.Routes[:i], func(o Route) bool { return o.Name == r.Name }); j >= 0 {
+			report(at("name"), "%q is the name of routes[%d] already", r.Name, j)
+		}
+		if r.Match == "" {
+			report(at("match"), "must be a pattern such as /process or GET /orders/{id}, got nothing")
+		} else if err := register(mux, r.Match); err != nil {
+			report(at("match"), "%s", c.explainPattern(i, err))
+		}
+		if _, err := parseUpstream(r.Upstream); err != nil {
+			report(at("upstream"), "%v", err)
+		}
+		if _, ok := c.Policies[r.Policy]; !ok {
+			report(at("policy"), "must be one of the policies (%s), got %q", strings.Join(c.policyNames(), ", "), r.Policy)
+		}
+	}
+	for _, name := range c.policyNames() {
+		path := config.Join("policies", name)
+		if !nameRule.MatchString(name) {
+			report(path, "a policy's name "+nameExpected, name)
+		}
+		if err := c.Policies[name].Validate(); err != nil {
+			errs = append(errs, config.At(path, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) policyNames() []string { return slices.Sorted(maps.Keys(c.Policies)) }
+
+// register adds a pattern to mux, which panics over a pattern that is malformed
+// or conflicts with another one.
+func register(mux *http.ServeMux, pattern string) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%v", p)
+		}
+	}()
+	mux.Handle(pattern, http.NotFoundHandler())
+	return nil
+}
+
+// explainPattern says what is wrong with the pattern of route i in words of the
+// configuration; net/http's own name lines of its caller's source.
+func (c Config) explainPattern(i int, err error) string {
+	pattern := c.Routes[i].Match
+	for j, other := range c.Routes[:i] {
+		pair := http.NewServeMux()
+		if register(pair, other.Match) != nil {
+			continue
+		}
+		if register(pair, pattern) == nil {
+			continue
+		}
+		if register(http.NewServeMux(), pattern) != nil {
+			break // it is malformed by itself
+		}
+		if other.Match == pattern {
+			return fmt.Sprintf("%q is the pattern of routes[%d] already", pattern, j)
+		}
+		return fmt.Sprintf("%q conflicts with %q of routes[%d]: both match some request and neither is more specific", pattern, other.Match, j)
+	}
+	return "must be a pattern such as /process or GET /orders/{id}: " + err.Error()
+}
+
+func parseUpstream(s string) (*url.URL, error) {
+	const expected = "must be a URL such as http://flaky-server:5000, got %q"
+	u, err := url.Parse(s)
+	switch {
+	case s == "":
+		return nil, errors.New("must be a URL such as http://flaky-server:5000, got nothing")
+	case err != nil:
+		var parse *url.Error
+		if errors.As(err, &parse) {
+			err = parse.Err
+		}
+		return nil, fmt.Errorf(expected+": %w", s, err)
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, fmt.Errorf(expected+": the scheme must be http or https", s)
+	case u.Hostname() == "":
+		return nil, fmt.Errorf(expected+": there is no host", s)
+	case u.User != nil:
+		return nil, fmt.Errorf("must be a URL without user and password, got one for %s", u.Host)
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return nil, fmt.Errorf(expected+": it must end with the path", s)
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			return nil, fmt.Errorf(expected+": the port must be from 1 to 65535", s)
+		}
+	}
+	return u, nil
+}

@@ -1,0 +1,210 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/rebound-dev/rebound/pkg/problem"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// Options are what a gateway needs besides its configuration. The zero value is
+// ready to use.
+type Options struct {
+	// Next sends the attempts; nil means one of [NewUpstreamTransport].
+	Next http.RoundTripper
+	// Observer is told of attempts, calls and breaker transitions.
+	Observer resilience.Observer
+	// Random is uniform in [0, 1) and safe for concurrent use; nil means math/rand/v2.
+	Random func() float64
+	// Logger gets what goes wrong with a connection; nil means nowhere.
+	Logger *slog.Logger
+	// TraceID is the id of the trace that a call belongs to, "" for none; nil
+	// means the one of the request's traceparent header.
+	TraceID func(*http.Request) string
+}
+
+// Gateway is the http.Handler of the data port. It is safe for concurrent use.
+type Gateway struct {
+	config     Config
+	options    Options
+	mux        *http.ServeMux
+	transports map[string]*transport.Transport
+	next       http.RoundTripper
+	buffers    bufferPool
+}
+
+// New makes a gateway. It fails with every mistake in the configuration.
+func New(c Config, o Options) (*Gateway, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Next == nil {
+		o.Next = NewUpstreamTransport()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.TraceID == nil {
+		o.TraceID = inboundTraceID
+	}
+	g := &Gateway{config: c, options: o, mux: http.NewServeMux(), transports: map[string]*transport.Transport{}, next: o.Next}
+	for _, r := range c.Routes {
+		t, err := g.transport(r.Policy)
+		if err != nil {
+			return nil, err
+		}
+		route, err := g.newRoute(r, t)
+		if err != nil {
+			return nil, err
+		}
+		g.mux.Handle(r.Match, route)
+	}
+	return g, nil
+}
+
+// transport is the one of a policy: routes that share the policy share, for
+// each upstream, the breaker and the budget.
+func (g *Gateway) transport(policy string) (*transport.Transport, error) {
+	if t, ok := g.transports[policy]; ok {
+		return t, nil
+	}
+	t, err := transport.New(g.next, g.config.Policies[policy],
+		transport.WithObserver(g.options.Observer), transport.WithRandom(g.options.Random))
+	if err != nil {
+		return nil, err
+	}
+	g.transports[policy] = t
+	return t, nil
+}
+
+// Config is the effective configuration.
+func (g *Gateway) Config() Config { return g.config }
+
+// Close closes idle connections to the upstreams. Calls in flight go on.
+func (g *Gateway) Close() {
+	if next, ok := g.next.(interface{ CloseIdleConnections() }); ok {
+		next.CloseIdleConnections()
+	}
+}
+
+// BreakerState is the circuit and the budget of one upstream under one policy.
+type BreakerState struct {
+	Policy string `json:"policy"`
+	transport.UpstreamState
+}
+
+// Breakers tells of every upstream that was called, by policy and name. Looking
+// changes nothing.
+func (g *Gateway) Breakers() []BreakerState {
+	list := []BreakerState{}
+	for policy, t := range g.transports {
+		for _, s := range t.State() {
+			list = append(list, BreakerState{Policy: policy, UpstreamState: s})
+		}
+	}
+	slices.SortFunc(list, func(a, b BreakerState) int {
+		return cmp.Or(cmp.Compare(a.Policy, b.Policy), cmp.Compare(a.Upstream, b.Upstream))
+	})
+	return list
+}
+
+// ServeHTTP makes the call that r asks for, or says that there is no route.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h, _ := g.mux.Handler(cleaned(r))
+	if route, ok := h.(*route); ok {
+		route.ServeHTTP(w, r)
+		return
+	}
+	g.refuse(w, r, h)
+}
+
+// cleaned is r with the path that ServeMux compares. ServeMux would redirect a
+// caller to it; a proxy has to pass on what came.
+func cleaned(r *http.Request) *http.Request {
+	p := r.URL.Path
+	if r.Method == http.MethodConnect || p == "" || p[0] != '/' || !strings.Contains(p, "//") && !strings.Contains(p, "/.") {
+		return r
+	}
+	clean := path.Clean(p)
+	if p[len(p)-1] == '/' && clean != "/" {
+		clean += "/"
+	}
+	if clean == p {
+		return r
+	}
+	c := *r
+	u := *r.URL
+	u.Path, u.RawPath = clean, ""
+	c.URL = &u
+	return &c
+}
+
+// refuse answers as ServeMux would, but with a problem document for an error.
+// What it would say is asked of it instead of worked out again.
+func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, mux http.Handler) {
+	asked := question{header: http.Header{}}
+	mux.ServeHTTP(&asked, r)
+	p := problem.Problem{Status: asked.status, TraceID: g.options.TraceID(r)}
+	switch asked.status {
+	case http.StatusMethodNotAllowed:
+		allow := asked.header.Get("Allow")
+		w.Header().Set("Allow", allow)
+		p.Reason = string(resilience.ReasonMethodNotAllowed)
+		p.Detail = "the route for " + r.URL.Path + " takes " + allow + ", not " + r.Method
+	case http.StatusNotFound:
+		p.Reason = string(resilience.ReasonNoRoute)
+		p.Detail = "no route matches " + r.Method + " " + r.URL.Path
+	default: // the redirect to a path with a slash at its end
+		mux.ServeHTTP(w, r)
+		return
+	}
+	w.Header().Set(transport.HeaderAttemptCount, "0")
+	problem.Write(w, p)
+}
+
+// question is a ResponseWriter that only wants to know the answer's status and
+// header.
+type question struct {
+	header http.Header
+	status int
+}
+
+func (q *question) Header() http.Header { return q.header }
+
+func (q *question) Write(b []byte) (int, error) {
+	q.WriteHeader(http.StatusOK)
+	return len(b), nil
+}
+
+func (q *question) WriteHeader(status int) {
+	if q.status == 0 {
+		q.status = status
+	}
+}
+
+// bufferPool spares httputil's proxy a 32 KiB buffer for each response.
+type bufferPool struct{ pool sync.Pool }
+
+const copyBufferSize = 32 << 10
+
+func (p *bufferPool) Get() []byte {
+	if b, ok := p.pool.Get().(*[copyBufferSize]byte); ok {
+		return b[:]
+	}
+	return new([copyBufferSize]byte)[:]
+}
+
+func (p *bufferPool) Put(b []byte) { p.pool.Put((*[copyBufferSize]byte)(b)) }
+
+// callKey is where a request's context has its call.
+type callKey struct{}
+
+func callOf(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }

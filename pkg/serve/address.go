@@ -1,0 +1,14 @@
+package serve
+
+import (
+	"fmt"
+	"net"
+)
+
+// URL is where a browser on this machine finds addr.
+func URL(addr net.Addr) string {
+	if tcp, ok := addr.(*net.TCPAddr); ok && (tcp.IP.IsUnspecified() || tcp.IP.IsLoopback()) {
+		return fmt.Sprintf("http://localhost:%d", tcp.Port)
+	}
+	return "http://" + addr.String()
+}
