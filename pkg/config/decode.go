@@ -54,7 +54,7 @@ func Decode(name string, data []byte, dst any) error {
 	}
 	if root == nil || isNull(root) {
 		keys := strings.Join(names(d.fieldsOf(target.Type().Elem())), ", ")
-		return Errors{{File: name, Message: "is empty, expected a mapping with keys " + keys}}
+		return Errors{{File: name, Line: 1, Column: 1, Message: "is empty, expected a mapping with keys " + keys}}
 	}
 
 	// The result is built in a copy, and what the copy shares with dst is never written to, so that a
@@ -213,12 +213,15 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
 		return
 	}
 	fields := d.fieldsOf(v.Type())
-	for _, e := range d.entries(n, path) {
+	entries := d.entries(n, path)
+	for _, e := range entries {
 		at := Join(path, e.name)
 		i := slices.IndexFunc(fields, func(f field) bool { return f.name == e.name })
 		if i < 0 {
 			near := nearest(e.name, names(fields))
-			d.failed[Join(path, near)] = true // that it is missing is no second mistake
+			if near != "" && !slices.ContainsFunc(entries, func(o entry) bool { return o.name == near }) {
+				d.failed[Join(path, near)] = true // that it is missing is no second mistake
+			}
 			d.mistake(e.key, at, "%s", unknownKey(near, names(fields)))
 			continue
 		}

@@ -23,7 +23,7 @@ func parse(name string, data []byte) (*yaml.Node, *Error) {
 		return &Error{File: name, Line: line, Column: column, Message: fmt.Sprintf(format, args...)}
 	}
 	if len(data) > maxBytes {
-		return nil, at(0, 0, "the document is larger than 1 MiB")
+		return nil, at(1, 1, "expected at most 1 MiB, got more")
 	}
 	if offset, what := notText(data); what != "" {
 		line, column := position(data, offset)

@@ -34,8 +34,8 @@ func TestLoad(t *testing.T) {
 		"missing":   {filepath.Join(dir, "none.yaml"), filepath.Join(dir, "none.yaml") + ": cannot be read: no such file or directory", fs.ErrNotExist},
 		"directory": {dir, dir + ": cannot be read: is a directory", syscall.EISDIR},
 		"no_name":   {"", ": cannot be read: no such file or directory", fs.ErrNotExist},
-		"endless":   {"/dev/zero", "/dev/zero: the document is larger than 1 MiB", nil},
-		"empty":     {os.DevNull, os.DevNull + ": is empty, expected a mapping with keys verbose, routes, policies, limits, note, nested, chain", nil},
+		"endless":   {"/dev/zero", "/dev/zero:1:1: expected at most 1 MiB, got more", nil},
+		"empty":     {os.DevNull, os.DevNull + ":1:1: is empty, expected a mapping with keys verbose, routes, policies, limits, note, nested, chain", nil},
 		"mistake":   {broken, broken + `:1:1: verbos: unknown key, did you mean "verbose"? allowed: verbose, routes, policies, limits, note, nested, chain`, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

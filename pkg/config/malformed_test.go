@@ -87,8 +87,8 @@ func TestHostile(t *testing.T) {
 		fmt.Fprintf(&unknown, "unknown%d: 1\n", i)
 	}
 	for name, tc := range map[string]struct{ document, want string }{
-		"too_large":      {"note: " + strings.Repeat("x", 1<<20), "f: the document is larger than 1 MiB"},
-		"line_of_10_MB":  {strings.Repeat("x", 10<<20), "f: the document is larger than 1 MiB"},
+		"too_large":      {"note: " + strings.Repeat("x", 1<<20), "f:1:1: expected at most 1 MiB, got more"},
+		"line_of_10_MB":  {strings.Repeat("x", 10<<20), "f:1:1: expected at most 1 MiB, got more"},
 		"deep_flow":      {"note: " + strings.Repeat("[", 1<<19), "f:1:1: exceeded max depth of 10000"},
 		"deep_block":     {strings.Repeat("- ", 1<<18), "f:1:1: exceeded max depth of 10000"},
 		"merge_bomb":     {bomb("{k: v}"), "expected at most 100000 values in a document, aliases included"},

@@ -117,7 +117,7 @@ func TestBadFaultsAreRefusedWhole(t *testing.T) {
 		},
 		"rates that are too much together": {"errorRate: 0.6\nhangRate: 0.6", 400, []string{"faults:2:11: hangRate: ", "at most 1, got 1.2"}},
 		"no YAML":                          {"{", 400, []string{"faults:1:"}},
-		"nothing":                          {"", 400, []string{"faults: is empty"}},
+		"nothing":                          {"", 400, []string{"faults:1:1: is empty"}},
 		"too large":                        {strings.Repeat("#", 1<<20+1), 413, []string{"at most 1048576 bytes"}},
 	}
 	for name, tt := range tests {

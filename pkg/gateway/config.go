@@ -58,6 +58,8 @@ func (r *Route) SetDefaults() { r.Policy = DefaultPolicyName }
 
 var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
+var methodRule = regexp.MustCompile(`^[A-Z]+$`)
+
 const nameExpected = "must be 1 to 63 letters, digits, dots, dashes or underscores and begin with a letter or digit, got %q"
 
 // Validate reports every mistake at once, each with the path of its key.
@@ -77,6 +79,9 @@ func (c Config) Validate() error {
 		}
 		if r.Match == "" {
 			report(at("match"), "must be a pattern such as /process or GET /orders/{id}, got nothing")
+		} else if fields := strings.Fields(r.Match); len(fields) > 2 || len(fields) == 2 && !methodRule.MatchString(fields[0]) {
+			// ServeMux takes these, for a method or a host that no request has.
+			report(at("match"), "must be a pattern such as /process or GET /orders/{id}, with a method in capital letters or none, got %q", r.Match)
 		} else if err := register(mux, r.Match); err != nil {
 			report(at("match"), "%s", c.explainPattern(i, err))
 		}

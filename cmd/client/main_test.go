@@ -1,0 +1,338 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func noEnv(string) (string, bool) { return "", false }
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs; run the test with -update and look at the change. Got:\n%s", path, got)
+	}
+}
+
+// output is a writer that several goroutines may write to.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// client runs the program until the test ends and gives the URLs it printed.
+func client(t *testing.T, args ...string) (routes, admin string, stop func() int) {
+	t.Helper()
+	reader, writer := io.Pipe()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan int, 1)
+	var stderr output
+	go func() {
+		done <- run(ctx, append([]string{"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}, args...), noEnv, writer, &stderr)
+		_ = writer.Close()
+	}()
+	var once sync.Once
+	code := -1
+	stop = func() int {
+		once.Do(func() { cancel(); code = <-done })
+		return code
+	}
+	t.Cleanup(func() { stop() })
+	for lines := bufio.NewScanner(reader); lines.Scan(); {
+		name, url, _ := strings.Cut(lines.Text(), " ")
+		switch url = strings.TrimSpace(url); name {
+		case "routes":
+			routes = url
+		case "admin":
+			return routes, url, stop
+		}
+	}
+	t.Fatalf("it did not start (exit %d): %s", stop(), stderr.String())
+	return "", "", nil
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b)
+}
+
+func TestProxiesAndDrains(t *testing.T) {
+	release := make(chan struct{})
+	arrived := make(chan struct{})
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(arrived)
+			<-release
+		}
+		_, _ = io.WriteString(w, "answered "+r.URL.Path)
+	}))
+	t.Cleanup(up.Close)
+	routes, admin, stop := client(t, "--upstream", up.URL)
+	if code, body := get(t, routes+"/any/path"); code != 200 || body != "answered /any/path" {
+		t.Errorf("%d %q", code, body)
+	}
+	for path, want := range map[string]string{"/livez": "ok", "/readyz": "ok", "/breakers": up.URL, "/config": "attemptTimeout: 1.5s"} {
+		if code, body := get(t, admin+path); code != 200 || !strings.Contains(body, want) {
+			t.Errorf("%s: %d %q", path, code, body)
+		}
+	}
+	answer := make(chan string)
+	go func() {
+		_, body := get(t, routes+"/slow")
+		answer <- body
+	}()
+	<-arrived
+	stopped := make(chan int)
+	go func() { stopped <- stop() }()
+	// No new connections while the call in flight goes on.
+	for {
+		if code, _ := get(t, routes+"/late"); code == 0 {
+			break
+		}
+	}
+	close(release)
+	if got := <-answer; got != "answered /slow" {
+		t.Errorf("the call in flight got %q", got)
+	}
+	if code := <-stopped; code != 0 {
+		t.Errorf("exit code %d after a drain", code)
+	}
+}
+
+func TestCheckPrintsAFileThatPrintsTheSameAgain(t *testing.T) {
+	var first, second, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"--check", "--config", "../demo/rebound.yaml"}, noEnv, &first, &stderr); code != 0 {
+		t.Fatal(stderr.String())
+	}
+	golden(t, "check.yaml", first.String())
+	file := filepath.Join(t.TempDir(), "again.yaml")
+	if err := os.WriteFile(file, first.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if code := run(t.Context(), []string{"--check", "--config", file}, noEnv, &second, &stderr); code != 0 || !bytes.Equal(first.Bytes(), second.Bytes()) {
+		t.Errorf("the second time (%s):\n%s", stderr.String(), second.String())
+	}
+}
+
+func TestHelp(t *testing.T) {
+	var stdout bytes.Buffer
+	if code := run(t.Context(), []string{"--help"}, noEnv, &stdout, io.Discard); code != 0 {
+		t.Error(code)
+	}
+	golden(t, "help.txt", stdout.String())
+}
+
+func TestUsageMistakes(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args []string
+		env  map[string]string
+		want string
+	}{
+		"nothing to proxy to":             {nil, nil, "give --config FILE or --upstream URL"},
+		"both":                            {[]string{"--config", "x.yaml", "--upstream", "http://x"}, nil, "exclude each other"},
+		"both, one by the environment":    {[]string{"--config", "x.yaml"}, map[string]string{"REBOUND_UPSTREAM": "http://x"}, "exclude each other"},
+		"unknown flag":                    {[]string{"--nope"}, nil, "nope"},
+		"argument":                        {[]string{"serve"}, nil, "serve"},
+		"bad URL":                         {[]string{"--upstream", "flaky:5000"}, nil, "must be a URL such as http://flaky-server:5000"},
+		"bad duration":                    {[]string{"--upstream", "http://x", "--drain-delay", "soon"}, nil, "drain-delay"},
+		"bad duration in the environment": {[]string{"--upstream", "http://x"}, map[string]string{"REBOUND_DRAIN_DELAY": "soon"}, "REBOUND_DRAIN_DELAY"},
+		"negative duration":               {[]string{"--upstream", "http://x", "--drain-delay", "-1s"}, nil, "must be at least 0"},
+		"missing file":                    {[]string{"--config", "no/such/file.yaml"}, nil, "no/such/file.yaml"},
+		"directory":                       {[]string{"--config", "testdata"}, nil, "testdata"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stderr bytes.Buffer
+			code := run(t.Context(), tc.args, func(k string) (string, bool) { v, ok := tc.env[k]; return v, ok }, io.Discard, &stderr)
+			if code != 2 || !strings.Contains(stderr.String(), tc.want) {
+				t.Errorf("exit %d, %q; want 2 and %q", code, stderr.String(), tc.want)
+			}
+		})
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	var stderr bytes.Buffer
+	code := run(t.Context(), []string{"--upstream", "http://x", "--listen", l.Addr().String(), "--admin", "127.0.0.1:0"}, noEnv, io.Discard, &stderr)
+	if want := fmt.Sprintf("client: listen on %s (data): address already in use\n", l.Addr()); code != 1 || stderr.String() != want {
+		t.Errorf("exit %d, %q; want 1 and %q", code, stderr.String(), want)
+	}
+}
+
+// The binary itself: signals, and 200 MB each way with little memory.
+func TestBinary(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("reads /proc")
+	}
+	binary := filepath.Join(t.TempDir(), "client")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	const size = 200 << 20
+	hang := make(chan struct{})
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/up":
+			n, err := io.Copy(io.Discard, r.Body)
+			_, _ = fmt.Fprintf(w, "%d %v", n, err)
+		case "/down":
+			_, _ = io.CopyN(w, zeros{}, size)
+		case "/hang":
+			close(hang)
+			<-r.Context().Done()
+		}
+	}))
+	t.Cleanup(up.Close)
+	start := func(t *testing.T) (*exec.Cmd, string) {
+		cmd := exec.CommandContext(t.Context(), binary, "--upstream", up.URL, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+		line, _ := bufio.NewReader(stdout).ReadString('\n')
+		return cmd, strings.TrimSpace(strings.TrimPrefix(line, "routes"))
+	}
+	httpClient := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	send := func(method, url string, body io.Reader) (string, int64, error) {
+		r, err := http.NewRequestWithContext(t.Context(), method, url, body)
+		if err != nil {
+			return "", 0, err
+		}
+		resp, err := httpClient.Do(r)
+		if err != nil {
+			return "", 0, err
+		}
+		defer func() { _ = resp.Body.Close() }()
+		var head bytes.Buffer
+		n, err := io.Copy(io.Discard, io.TeeReader(resp.Body, &limited{&head}))
+		return head.String(), n, err
+	}
+
+	t.Run("200 MB each way in under 64 MiB", func(t *testing.T) {
+		cmd, url := start(t)
+		if answer, _, err := send(http.MethodPut, url+"/up", io.LimitReader(zeros{}, size)); answer != fmt.Sprintf("%d <nil>", size) {
+			t.Errorf("up: %q, %v", answer, err)
+		}
+		if _, n, err := send(http.MethodGet, url+"/down", nil); n != size || err != nil {
+			t.Errorf("down: %d bytes, %v", n, err)
+		}
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		match := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status)
+		if match == nil {
+			t.Skip("no VmHWM in /proc")
+		}
+		if kib, _ := strconv.Atoi(string(match[1])); kib > 64<<10 {
+			t.Errorf("resident memory peaked at %d MiB", kib>>10)
+		} else {
+			t.Logf("resident memory peaked at %d MiB", kib>>10)
+		}
+	})
+	t.Run("SIGTERM drains and exits with 0", func(t *testing.T) {
+		cmd, _ := start(t)
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("a second signal ends at once", func(t *testing.T) {
+		cmd, url := start(t)
+		go func() { _, _, _ = send(http.MethodGet, url+"/hang", nil) }()
+		<-hang
+		began := time.Now()
+		_ = cmd.Process.Signal(syscall.SIGINT)
+		// The handler of the second signal is in place when the first has had its
+		// effect: no new connections.
+		for {
+			if _, _, err := send(http.MethodGet, url+"/late", nil); err != nil {
+				break
+			}
+		}
+		_ = cmd.Process.Signal(syscall.SIGINT)
+		err := cmd.Wait()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || time.Since(began) > 1200*time.Millisecond {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+	})
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+type limited struct{ b *bytes.Buffer }
+
+func (l *limited) Write(p []byte) (int, error) {
+	if room := 100 - l.b.Len(); room > 0 {
+		l.b.Write(p[:min(room, len(p))])
+	}
+	return len(p), nil
+}

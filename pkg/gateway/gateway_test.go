@@ -1,0 +1,668 @@
+package gateway_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/websocket"
+
+	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+func TestRoutes(t *testing.T) {
+	echo := server(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintf(w, "%s %s", r.Method, r.RequestURI)
+	})
+	g := gatewayTo(t, calm(),
+		gateway.Route{Name: "process", Match: "/process", Upstream: echo.URL},
+		gateway.Route{Name: "order", Match: "GET /orders/{id}", Upstream: echo.URL + "/v2"},
+		gateway.Route{Name: "api", Match: "/api/{rest...}", Upstream: echo.URL + "/base/"},
+		gateway.Route{Name: "tree", Match: "/tree/", Upstream: echo.URL},
+	)
+	for _, tc := range []struct {
+		method, path string
+		status       int
+		want         string // the upstream's view, or the problem's reason
+	}{
+		{"GET", "/process", 200, "GET /process"},
+		{"POST", "/process?a=1;b=%zz&c", 200, "POST /process?a=1;b=%zz&c"},
+		{"GET", "/orders/7", 200, "GET /v2/orders/7"},
+		{"HEAD", "/orders/7", 200, ""},
+		{"GET", "/api/a//b/../c%2Fd", 200, "GET /base/api/a//b/../c%2Fd"},
+		{"GET", "/tree", 307, ""},
+		{"GET", "/tree//x", 200, "GET /tree//x"},
+		{"GET", "/nowhere", 404, "no_route"},
+		{"GET", "/process/", 404, "no_route"},
+		{"DELETE", "/orders/7", 405, "method_not_allowed"},
+	} {
+		t.Run(tc.method+" "+tc.path, func(t *testing.T) {
+			r := request(t, tc.method, g.URL, nil)
+			r.URL.Opaque = tc.path // exactly as written
+			resp, body := do(t, r)
+			if resp.StatusCode != tc.status {
+				t.Fatalf("%d %s, want %d", resp.StatusCode, body, tc.status)
+			}
+			switch tc.status {
+			case 200:
+				if body != tc.want {
+					t.Errorf("the upstream saw %q, want %q", body, tc.want)
+				}
+			case 404, 405:
+				p := problemOf(t, resp, body)
+				if p["reason"] != tc.want || p["attempts"] != 0.0 {
+					t.Errorf("%s", body)
+				}
+			}
+			if tc.status == 405 && resp.Header.Get("Allow") != "GET, HEAD" {
+				t.Errorf("Allow: %q", resp.Header.Get("Allow"))
+			}
+		})
+	}
+}
+
+func TestHeadersUpstream(t *testing.T) {
+	var seen http.Header
+	var host string
+	up := server(t, func(_ http.ResponseWriter, r *http.Request) { seen, host = r.Header.Clone(), r.Host })
+	g := gatewayTo(t, calm(), all(up.URL))
+	r := request(t, http.MethodGet, g.URL+"/", nil)
+	r.Host = "shop.example"
+	for k, v := range map[string]string{
+		"Connection": "X-Hop, keep-alive", "X-Hop": "1", "Keep-Alive": "timeout=5", "Proxy-Authorization": "secret",
+		"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "Accept-Language": "de",
+		"Traceparent":  "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+		"X-Request-Id": "order-42",
+	} {
+		r.Header.Set(k, v)
+	}
+	resp, _ := do(t, r)
+	for k, want := range map[string]string{
+		"X-Hop": "", "Keep-Alive": "", "Proxy-Authorization": "",
+		"X-Forwarded-For": "203.0.113.9, 127.0.0.1", "X-Forwarded-Host": "shop.example", "X-Forwarded-Proto": "http",
+		"Accept-Language": "de", "Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+		"X-Request-Id": "order-42", "X-Attempt-Count": "1",
+	} {
+		if got := seen.Get(k); got != want {
+			t.Errorf("%s: %q went upstream, want %q", k, got, want)
+		}
+	}
+	if seen.Get(transport.HeaderExpectedTimeout) == "" {
+		t.Error("no deadline went upstream")
+	}
+	if want := strings.TrimPrefix(up.URL, "http://"); host != want {
+		t.Errorf("Host %q, want the upstream's %q", host, want)
+	}
+	if got := resp.Header.Get("X-Request-Id"); got != "order-42" {
+		t.Errorf("X-Request-Id %q came back", got)
+	}
+}
+
+func TestRequestIDIsMadeWhenThereIsNoneToTrust(t *testing.T) {
+	var mu sync.Mutex
+	var seen []string
+	up := server(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if seen = append(seen, r.Header.Get("X-Request-Id")); len(seen) == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	g := gatewayTo(t, calm(), all(up.URL))
+	for _, given := range []string{"", "with space", strings.Repeat("x", 129), "<script>"} {
+		r := request(t, http.MethodGet, g.URL, nil)
+		if given != "" {
+			r.Header.Set("X-Request-Id", given)
+		}
+		resp, _ := do(t, r)
+		if id := resp.Header.Get("X-Request-Id"); !regexp.MustCompile(`^[A-Z2-7]{26}$`).MatchString(id) {
+			t.Errorf("%q given, %q came back", given, id)
+		}
+	}
+	if seen[0] != seen[1] || seen[1] == seen[2] {
+		t.Errorf("upstream saw %q: the attempts of a call share an id, calls do not", seen)
+	}
+}
+
+func TestAnswerTellsTheAttempts(t *testing.T) {
+	up := server(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Server-Timing", "db;dur=1")
+		w.Header().Set("X-Attempt-Count", "77") // the upstream may be a gateway too
+		if r.Header.Get("X-Attempt-Count") != "3" {
+			w.WriteHeader(http.StatusBadGateway)
+		}
+	})
+	resp, _ := get(t, gatewayTo(t, calm(), all(up.URL)).URL)
+	if got := resp.Header.Values("X-Attempt-Count"); !reflect.DeepEqual(got, []string{"3"}) {
+		t.Errorf("X-Attempt-Count %q", got)
+	}
+	const ms = `\d+\.\d`
+	want := `^attempt1;dur=` + ms + `;desc="status_502", wait1;dur=` + ms + `;desc="jitter", ` +
+		`attempt2;dur=` + ms + `;desc="status_502", wait2;dur=` + ms + `;desc="jitter", attempt3;dur=` + ms + `;desc="ok"$`
+	timing := resp.Header.Values("Server-Timing")
+	if len(timing) != 2 || timing[0] != "db;dur=1" || !regexp.MustCompile(want).MatchString(timing[1]) {
+		t.Errorf("Server-Timing %q", timing)
+	}
+}
+
+func TestProblems(t *testing.T) {
+	impatient := calm()
+	impatient.Timeout, impatient.AttemptTimeout, impatient.Retry.MaxAttempts = 200*time.Millisecond, 40*time.Millisecond, 2
+	hang := server(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	reset := server(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	nobody := refusing(t)
+	for name, tc := range map[string]struct {
+		policy   transport.Policy
+		upstream string
+		limit    string
+		status   int
+		reason   string
+		attempts float64
+	}{
+		"last attempt timed out": {impatient, hang.URL, "", 504, "max_attempts", 2},
+		"deadline of the caller": {calm(), hang.URL, "30", 504, "deadline_exceeded", 1},
+		"nobody there":           {calm(), nobody, "", 502, "max_attempts", 3},
+		"reset before headers":   {calm(), reset.URL, "", 502, "max_attempts", 3},
+		"no secure connection":   {calm(), strings.Replace(hang.URL, "http:", "https:", 1), "", 502, "max_attempts", 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := gatewayTo(t, tc.policy, all(tc.upstream))
+			r := request(t, http.MethodGet, g.URL+"/x", nil)
+			r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+			if tc.limit != "" {
+				r.Header.Set(transport.HeaderExpectedTimeout, tc.limit)
+			}
+			resp, body := do(t, r)
+			p := problemOf(t, resp, body)
+			want := map[string]any{"status": float64(tc.status), "reason": tc.reason, "route": "all", "upstream": tc.upstream,
+				"attempts": tc.attempts, "traceId": "0af7651916cd43dd8448eb211c80319c"}
+			for k, v := range want {
+				if p[k] != v {
+					t.Errorf("%s is %v, want %v", k, p[k], v)
+				}
+			}
+			if p["type"] == "" || p["title"] == "" || p["detail"] == "" {
+				t.Errorf("incomplete: %s", body)
+			}
+			if got := resp.Header.Get("X-Attempt-Count"); got != fmt.Sprint(tc.attempts) {
+				t.Errorf("X-Attempt-Count %q", got)
+			}
+		})
+	}
+}
+
+func TestUpstreamsOwnErrorIsPassedOn(t *testing.T) {
+	up := server(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Own", "yes")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, "closed for lunch")
+	})
+	resp, body := get(t, gatewayTo(t, calm(), all(up.URL)).URL)
+	if resp.StatusCode != 503 || body != "closed for lunch" || resp.Header.Get("X-Own") != "yes" || resp.Header.Get("X-Attempt-Count") != "3" {
+		t.Errorf("%d %q %v", resp.StatusCode, body, resp.Header)
+	}
+}
+
+// A dead upstream costs nothing: after the trip it only sees probes, the caller
+// gets 503 at once, and after the outage the first success comes within an open
+// period.
+func TestOutage(t *testing.T) {
+	var dead atomic.Bool
+	var hits, inFlight, most atomic.Int64
+	dead.Store(true)
+	up := server(t, func(w http.ResponseWriter, _ *http.Request) {
+		hits.Add(1)
+		now := inFlight.Add(1)
+		defer inFlight.Add(-1)
+		for m := most.Load(); now > m && !most.CompareAndSwap(m, now); m = most.Load() {
+		}
+		if dead.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	p := transport.DefaultPolicy()
+	g := gatewayTo(t, p, all(up.URL))
+	client := caller(t)
+	call := func() (*http.Response, error) {
+		resp, err := client.Do(request(t, http.MethodGet, g.URL, nil))
+		if err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+		}
+		return resp, err
+	}
+	for range 100 { // trip it
+		if resp, err := call(); err != nil {
+			t.Fatal(err)
+		} else if resp.Header.Get("X-Attempt-Count") == "0" {
+			break
+		}
+	}
+	resp, body := get(t, g.URL)
+	if pr := problemOf(t, resp, body); pr["reason"] != "breaker_open" || resp.StatusCode != 503 || pr["attempts"] != 0.0 {
+		t.Errorf("%s", body)
+	}
+	if resp.Header.Get("Retry-After") != "1" && resp.Header.Get("Retry-After") != "2" {
+		t.Errorf("Retry-After %q", resp.Header.Get("Retry-After"))
+	}
+	before := hits.Load()
+	start := time.Now()
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() {
+			for range 5 {
+				if _, err := call(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	openings := int64(time.Since(start)/(800*time.Millisecond)) + 1
+	if cost := hits.Load() - before; cost > openings*int64(p.Breaker.Probes) {
+		t.Errorf("1000 calls during an outage cost the upstream %d", cost)
+	}
+
+	// The outage ends; 200 callers wait for it.
+	dead.Store(false)
+	most.Store(0)
+	end := time.Now()
+	var first atomic.Int64
+	for range 200 {
+		wg.Go(func() {
+			for time.Since(end) < 8*time.Second {
+				if resp, err := call(); err != nil {
+					t.Error(err)
+				} else if resp.StatusCode == http.StatusOK {
+					first.CompareAndSwap(0, int64(time.Since(end)))
+					return
+				}
+				// Real time: the breaker's clock is the gateway's process clock. A caller
+				// without a pause would only measure this machine.
+				select {
+				case <-time.After(5 * time.Millisecond):
+				case <-t.Context().Done():
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if d := time.Duration(first.Load()); d == 0 || d > p.Breaker.MaxOpenFor+time.Second {
+		t.Errorf("first success %v after the outage", d)
+	}
+}
+
+// With the breaker out of the way the budget bounds what an outage costs.
+func TestOutageWithoutBreakerIsBoundedByTheBudget(t *testing.T) {
+	var hits atomic.Int64
+	up := server(t, func(w http.ResponseWriter, _ *http.Request) {
+		hits.Add(1)
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	p := calm()
+	p.Retry.Budget = transport.DefaultPolicy().Retry.Budget
+	g := gatewayTo(t, p, all(up.URL))
+	client := caller(t)
+	start := time.Now()
+	for range 1000 {
+		resp, err := client.Do(request(t, http.MethodGet, g.URL, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+	}
+	b := p.Retry.Budget
+	if limit := 1000 + b.Burst + b.FloorPerSecond*(1+time.Since(start).Seconds()); float64(hits.Load()) > limit {
+		t.Errorf("1000 calls caused %d attempts, want at most %.0f", hits.Load(), limit)
+	}
+}
+
+func TestRoutesShareBreakerByUpstreamAndPolicy(t *testing.T) {
+	up := server(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	c := gateway.DefaultConfig()
+	p := calm()
+	p.Breaker.ConsecutiveFailures = 1
+	c.Policies["default"], c.Policies["other"] = p, p
+	c.Routes = []gateway.Route{
+		{Name: "a", Match: "/a", Upstream: up.URL, Policy: "default"},
+		{Name: "b", Match: "/b", Upstream: up.URL + "/path", Policy: "default"},
+		{Name: "c", Match: "/c", Upstream: up.URL, Policy: "other"},
+	}
+	g, err := gateway.New(c, gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	s := server(t, g.ServeHTTP)
+	get(t, s.URL+"/a")
+	if resp, body := get(t, s.URL+"/b"); problemOf(t, resp, body)["reason"] != "breaker_open" {
+		t.Errorf("routes of one upstream under one policy do not share its breaker: %s", body)
+	}
+	if resp, _ := get(t, s.URL+"/c"); resp.StatusCode != 500 {
+		t.Errorf("another policy shares the breaker: %d", resp.StatusCode)
+	}
+
+	admin := httptest.NewRecorder()
+	g.Admin(http.NotFoundHandler(), http.NotFoundHandler()).ServeHTTP(admin, request(t, http.MethodGet, "/breakers", nil))
+	var answer struct {
+		Breakers []struct {
+			Policy, Upstream string
+			Breaker          struct{ State string }
+		}
+	}
+	if err := json.Unmarshal(admin.Body.Bytes(), &answer); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(answer.Breakers); n != 2 || answer.Breakers[0].Policy != "default" || answer.Breakers[0].Breaker.State != "open" || answer.Breakers[1].Upstream != up.URL {
+		t.Errorf("/breakers: %s", admin.Body)
+	}
+}
+
+func TestCallerWhoHangsUpCancelsTheAttempt(t *testing.T) {
+	arrived, canceled := make(chan struct{}), make(chan struct{})
+	up := server(t, func(_ http.ResponseWriter, r *http.Request) {
+		close(arrived)
+		<-r.Context().Done()
+		close(canceled)
+	})
+	c := gateway.ForUpstream(up.URL)
+	g, err := gateway.New(c, gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	s := server(t, g.ServeHTTP)
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error)
+	go func() {
+		resp, err := caller(t).Do(request(t, http.MethodGet, s.URL, nil).WithContext(ctx))
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		failed <- err
+	}()
+	<-arrived
+	cancel()
+	if err := <-failed; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	select {
+	case <-canceled:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the attempt upstream went on")
+	}
+	for b := range g.Breakers() {
+		if s := g.Breakers()[b].Breaker; s.Failures+s.Successes+s.Consecutive != 0 {
+			t.Errorf("the breaker counted it: %+v", s)
+		}
+	}
+}
+
+func TestBodyThatDiesMidwayAbortsTheCallersConnection(t *testing.T) {
+	for name, length := range map[string]string{"length known": "1000", "chunked": ""} {
+		t.Run(name, func(t *testing.T) {
+			up := server(t, func(w http.ResponseWriter, _ *http.Request) {
+				if length != "" {
+					w.Header().Set("Content-Length", length)
+				}
+				_, _ = io.WriteString(w, "half of it")
+				_ = http.NewResponseController(w).Flush()
+				panic(http.ErrAbortHandler)
+			})
+			resp, err := caller(t).Do(request(t, http.MethodGet, gatewayTo(t, calm(), all(up.URL)).URL, nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = resp.Body.Close() }()
+			if b, err := io.ReadAll(resp.Body); err == nil {
+				t.Errorf("read %q as if it were whole", b)
+			}
+		})
+	}
+}
+
+func TestStreamsBothWaysAtOnce(t *testing.T) {
+	up := server(t, func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		for lines := bufio.NewScanner(r.Body); lines.Scan(); {
+			_, _ = fmt.Fprintf(w, "got %s\n", lines.Text())
+			_ = http.NewResponseController(w).Flush()
+		}
+	})
+	g := gatewayTo(t, calm(), all(up.URL))
+	reader, writer := io.Pipe()
+	go func() { _, _ = io.WriteString(writer, "line 0\n") }()
+	resp, err := caller(t).Do(request(t, http.MethodPost, g.URL, reader))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answers := bufio.NewScanner(resp.Body)
+	for i := range 20 {
+		if !answers.Scan() || answers.Text() != fmt.Sprintf("got line %d", i) {
+			t.Fatalf("line %d: %q, %v", i, answers.Text(), answers.Err())
+		}
+		if i < 19 {
+			_, _ = fmt.Fprintf(writer, "line %d\n", i+1)
+		}
+	}
+	_ = writer.Close()
+}
+
+// Each event arrives before the next is sent.
+func TestEventStreamIsNotBuffered(t *testing.T) {
+	next := make(chan struct{}, 1)
+	up := server(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for i := range 100 {
+			_, _ = fmt.Fprintf(w, "id: %d\ndata: event\n\n", i)
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-next:
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+	r := request(t, http.MethodGet, gatewayTo(t, calm(), all(up.URL)).URL, nil)
+	r.Header.Set("Accept", "text/event-stream")
+	resp, err := caller(t).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	lines := bufio.NewScanner(resp.Body)
+	for i := range 100 {
+		for _, want := range []string{fmt.Sprintf("id: %d", i), "data: event", ""} {
+			if !lines.Scan() || lines.Text() != want {
+				t.Fatalf("event %d: %q, %v", i, lines.Text(), lines.Err())
+			}
+		}
+		next <- struct{}{}
+	}
+	if lines.Scan() {
+		t.Errorf("more than 100 events: %q", lines.Text())
+	}
+}
+
+func TestBeginningOfASlowBodyArrivesAtOnce(t *testing.T) {
+	rest := make(chan struct{})
+	up := server(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "10")
+		_, _ = io.WriteString(w, "first")
+		_ = http.NewResponseController(w).Flush()
+		<-rest
+		_, _ = io.WriteString(w, "rest!")
+	})
+	resp, err := caller(t).Do(request(t, http.MethodGet, gatewayTo(t, calm(), all(up.URL)).URL, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(resp.Body, b); err != nil || string(b) != "first" {
+		t.Fatalf("%q, %v", b, err)
+	}
+	close(rest)
+	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "rest!" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+func TestWebSocketPassesThrough(t *testing.T) {
+	up := httptest.NewServer(websocket.Handler(func(c *websocket.Conn) {
+		for {
+			var message string
+			if websocket.Message.Receive(c, &message) != nil || websocket.Message.Send(c, message) != nil {
+				return
+			}
+		}
+	}))
+	t.Cleanup(up.Close)
+	g := gatewayTo(t, calm(), all(up.URL))
+	c, err := websocket.Dial(strings.Replace(g.URL, "http:", "ws:", 1)+"/echo", "", g.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	for i := range 10 {
+		sent := fmt.Sprintf("message %d %s", i, strings.Repeat("x", i*1000))
+		if err := websocket.Message.Send(c, sent); err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		if err := websocket.Message.Receive(c, &got); err != nil || got != sent {
+			t.Fatalf("%d bytes came back of %d: %v", len(got), len(sent), err)
+		}
+	}
+}
+
+func TestTrailersPassBothWays(t *testing.T) {
+	var seen http.Header
+	up := server(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Trailer", "X-Sum")
+		b, _ := io.ReadAll(r.Body)
+		seen = r.Trailer.Clone()
+		_, _ = w.Write(b)
+		w.Header().Set("X-Sum", "down")
+	})
+	g := gatewayTo(t, calm(), all(up.URL))
+	r := request(t, http.MethodPut, g.URL, io.MultiReader(strings.NewReader("body")))
+	r.Trailer = http.Header{"X-Check": nil}
+	r.Body = trailing{r.Body, func() { r.Trailer.Set("X-Check", "up") }}
+	resp, body := do(t, r)
+	if body != "body" || seen.Get("X-Check") != "up" || resp.Trailer.Get("X-Sum") != "down" {
+		t.Errorf("%q, up %v, down %v", body, seen, resp.Trailer)
+	}
+}
+
+type trailing struct {
+	io.ReadCloser
+	end func()
+}
+
+func (b trailing) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF { //nolint:errorlint // io.Reader's contract
+		b.end()
+	}
+	return n, err
+}
+
+// 1,000 calls that hang at once end at their deadlines and leave no goroutine
+// (goleak looks, in TestMain) and no connection behind.
+func TestThousandHangingCallsEndAtTheirDeadlines(t *testing.T) {
+	var open atomic.Int64
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	up.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		switch s {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			open.Add(-1)
+		}
+	}
+	up.Start()
+	t.Cleanup(up.Close)
+	p := calm()
+	p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = 2*time.Second, 2*time.Second, 1
+	g := gatewayTo(t, p, all(up.URL))
+	client := caller(t)
+	var wg sync.WaitGroup
+	var late, wrong atomic.Int64
+	start := time.Now()
+	for range 1000 {
+		wg.Go(func() {
+			resp, err := client.Do(request(t, http.MethodGet, g.URL, nil))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusGatewayTimeout {
+				wrong.Add(1)
+			}
+			if time.Since(start) > 20*time.Second {
+				late.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if late.Load() > 0 || wrong.Load() > 0 {
+		t.Errorf("%d late, %d not 504", late.Load(), wrong.Load())
+	}
+	for range 500 {
+		if open.Load() == 0 {
+			return
+		}
+		select { // the server notices a closed connection a moment later
+		case <-time.After(10 * time.Millisecond):
+		case <-t.Context().Done():
+		}
+	}
+	t.Errorf("%d connections are left", open.Load())
+}
+
+func TestAdminShowsTheEffectiveConfiguration(t *testing.T) {
+	g, err := gateway.New(gateway.ForUpstream("http://up:5000"), gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin := g.Admin(http.NotFoundHandler(), http.NotFoundHandler())
+	ask := func(path string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		admin.ServeHTTP(w, request(t, http.MethodGet, path, nil))
+		return w
+	}
+	shown := ask("/config").Body.Bytes()
+	again := gateway.DefaultConfig()
+	if err := config.Decode("shown", shown, &again); err != nil || !reflect.DeepEqual(again, g.Config()) {
+		t.Errorf("what /config shows is not its configuration: %v\n%s", err, shown)
+	}
+	if w := ask("/"); w.Code != 200 || !strings.Contains(w.Body.String(), "/breakers") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if w := ask("/nope"); w.Code != 404 || w.Header().Get("Content-Type") != "application/problem+json" {
+		t.Errorf("%d %v", w.Code, w.Header())
+	}
+	if w := ask("/debug/pprof/cmdline"); w.Code != 200 {
+		t.Errorf("pprof: %d", w.Code)
+	}
+}

@@ -1,0 +1,133 @@
+package gateway_test
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/problem"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// calm is a policy with short waits and its breaker and budget out of the way.
+func calm() transport.Policy {
+	p := transport.DefaultPolicy()
+	p.Retry.Backoff = resilience.Backoff{Base: time.Millisecond, Max: time.Millisecond, Factor: 1, Jitter: resilience.JitterNone}
+	p.Retry.Budget = resilience.BudgetPolicy{Burst: 1e6}
+	p.Breaker.FailureRatio, p.Breaker.ConsecutiveFailures = 0, 0
+	return p
+}
+
+// server is an upstream on loopback.
+func server(t *testing.T, h http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	s := httptest.NewUnstartedServer(h)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.Start()
+	t.Cleanup(s.Close)
+	return s
+}
+
+// gatewayTo serves a gateway on loopback whose routes are given as name,
+// pattern and upstream, under one policy.
+func gatewayTo(t *testing.T, p transport.Policy, routes ...gateway.Route) *httptest.Server {
+	t.Helper()
+	c := gateway.DefaultConfig()
+	c.Policies[gateway.DefaultPolicyName] = p
+	for i := range routes {
+		routes[i].SetDefaults()
+	}
+	c.Routes = routes
+	return start(t, c)
+}
+
+func start(t *testing.T, c gateway.Config) *httptest.Server {
+	t.Helper()
+	g, err := gateway.New(c, gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := server(t, g.ServeHTTP)
+	t.Cleanup(g.Close)
+	return s
+}
+
+func all(upstream string) gateway.Route {
+	return gateway.Route{Name: "all", Match: "/", Upstream: upstream}
+}
+
+func request(t *testing.T, method, url string, body io.Reader) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// caller is a client without redirects and without a pool, so that nothing of
+// it is left after a test.
+func caller(t *testing.T) *http.Client {
+	t.Helper()
+	tr := &http.Transport{MaxIdleConnsPerHost: 1000}
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+func do(t *testing.T, r *http.Request) (*http.Response, string) {
+	t.Helper()
+	resp, err := caller(t).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(b)
+}
+
+func get(t *testing.T, url string) (*http.Response, string) {
+	t.Helper()
+	return do(t, request(t, http.MethodGet, url, nil))
+}
+
+// problemOf reads a problem document and checks that it is one.
+func problemOf(t *testing.T, resp *http.Response, body string) map[string]any {
+	t.Helper()
+	if got := resp.Header.Get("Content-Type"); got != problem.ContentType {
+		t.Fatalf("%d %s: %s, want a problem document", resp.StatusCode, got, body)
+	}
+	var p map[string]any
+	if err := json.Unmarshal([]byte(body), &p); err != nil {
+		t.Fatal(err)
+	}
+	if p["status"] != float64(resp.StatusCode) {
+		t.Errorf("the document's status is %v, the response's %d", p["status"], resp.StatusCode)
+	}
+	return p
+}
+
+// refusing is the URL of a port where nobody listens.
+func refusing(t *testing.T) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return "http://" + l.Addr().String()
+}
