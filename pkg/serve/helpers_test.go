@@ -8,74 +8,37 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/rebound-dev/rebound/pkg/pipenet"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// network connects by address without sockets, so that a whole server and its clients run on a virtual clock.
+// network is a pipenet with clients, whose listeners a test can break.
 type network struct {
-	mu        sync.Mutex
-	listeners map[string]*pipes
+	*pipenet.Network
+	listeners map[string]net.Listener
 }
 
-func newNetwork() *network { return &network{listeners: make(map[string]*pipes)} }
+func newNetwork() *network {
+	return &network{pipenet.New(), make(map[string]net.Listener)}
+}
 
-func (n *network) listen(_ context.Context, _, addr string) (net.Listener, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	l := &pipes{addr: address(addr), conns: make(chan net.Conn), done: make(chan struct{})}
+func (n *network) Listen(ctx context.Context, network, addr string) (net.Listener, error) {
+	l, err := n.Network.Listen(ctx, network, addr)
 	n.listeners[addr] = l
-	return l, nil
-}
-
-func (n *network) dial(ctx context.Context, _, addr string) (net.Conn, error) {
-	n.mu.Lock()
-	l := n.listeners[addr]
-	n.mu.Unlock()
-	ours, theirs := net.Pipe()
-	select {
-	case l.conns <- theirs:
-		return ours, nil
-	case <-l.done:
-		return nil, syscall.ECONNREFUSED
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	return l, err
 }
 
 // client returns a client that keeps its connections, until the test ends.
 func (n *network) client(t *testing.T) *http.Client {
-	transport := &http.Transport{DialContext: n.dial}
+	transport := &http.Transport{DialContext: n.Dial}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
-}
-
-type address string
-
-func (address) Network() string  { return "pipe" }
-func (a address) String() string { return string(a) }
-
-type pipes struct {
-	addr  address
-	conns chan net.Conn
-	once  sync.Once
-	done  chan struct{}
-}
-
-func (l *pipes) Addr() net.Addr { return l.addr }
-func (l *pipes) Close() error   { l.once.Do(func() { close(l.done) }); return nil }
-func (l *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
 }
 
 // logs is a log to look at. Times in it are those of the bubble.

@@ -44,7 +44,7 @@ func run(t *testing.T, handler http.Handler, change func(*serve.Config)) *progra
 		DrainDelay:   delay,
 		DrainTimeout: timeout,
 		Logger:       p.log.logger(p.start),
-		Listen:       p.listen,
+		Listen:       p.Listen,
 	}
 	if change != nil {
 		change(&c)
@@ -160,7 +160,7 @@ func TestStopOrder(t *testing.T) {
 func TestPooledConnectionOutlivesDrainDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := run(t, text("ok"), nil)
-		conn, err := p.dial(t.Context(), "tcp", "data:1")
+		conn, err := p.Dial(t.Context(), "tcp", "data:1")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -251,7 +251,7 @@ func TestDrainTimeoutCuts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := run(t, tc.handler(t), nil)
-				conn, err := p.dial(t.Context(), "tcp", "data:1")
+				conn, err := p.Dial(t.Context(), "tcp", "data:1")
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -417,7 +417,7 @@ func TestEndedContext(t *testing.T) {
 func TestSlowHeadersAreNotWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := run(t, text("ok"), nil)
-		conn, err := p.dial(t.Context(), "tcp", "data:1")
+		conn, err := p.Dial(t.Context(), "tcp", "data:1")
 		if err != nil {
 			t.Fatal(err)
 		}

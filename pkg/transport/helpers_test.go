@@ -1,8 +1,6 @@
 package transport_test
 
 import (
-	"context"
-	"errors"
 	"io"
 	"log"
 	"net"
@@ -14,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/rebound-dev/rebound/pkg/pipenet"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -78,51 +77,23 @@ func base(t *testing.T) *http.Transport {
 	return tr
 }
 
-// pipes is a network of net.Pipe connections: real net/http on both sides that
-// works inside a synctest bubble.
-type pipes struct {
-	accept chan net.Conn
-	done   chan struct{}
-	once   sync.Once
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.accept:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
-func (p *pipes) Addr() net.Addr { return &net.IPAddr{} }
-
-func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	client, server := net.Pipe()
-	select {
-	case p.accept <- server:
-		return client, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	case <-p.done:
-		return nil, &net.OpError{Op: "dial", Net: "pipe", Err: errors.New("connection refused")}
-	}
-}
-
-// inBubble starts an HTTP server on pipes and gives a transport to it. Both end
+// inBubble starts an HTTP server on a pipenet and gives a transport to it. Both end
 // with the test.
 func inBubble(t *testing.T, h http.HandlerFunc) *http.Transport {
 	t.Helper()
-	p := &pipes{accept: make(chan net.Conn), done: make(chan struct{})}
+	network := pipenet.New()
+	listener, err := network.Listen(t.Context(), "", "up:80")
+	if err != nil {
+		t.Fatal(err)
+	}
 	var wg sync.WaitGroup
 	server := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		wg.Add(1) // Close does not wait for handlers, but a bubble must not outlive its test
 		defer wg.Done()
 		h(w, r)
 	})}
-	wg.Go(func() { _ = server.Serve(p) })
-	tr := &http.Transport{DialContext: p.dial, MaxIdleConnsPerHost: 1000}
+	wg.Go(func() { _ = server.Serve(listener) })
+	tr := &http.Transport{DialContext: network.Dial, MaxIdleConnsPerHost: 1000}
 	t.Cleanup(func() {
 		tr.CloseIdleConnections()
 		_ = server.Close()

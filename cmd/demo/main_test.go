@@ -1,0 +1,288 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"go.uber.org/goleak"
+
+	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/pkg/faults"
+	"github.com/rebound-dev/rebound/pkg/flaky"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/pipenet"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func noEnv(string) (string, bool) { return "", false }
+
+// world is the demo's client in front of the demo's upstream, on a virtual
+// network and, in a bubble, a virtual clock.
+type world struct {
+	http   *http.Client
+	client string
+	admin  string // flaky-server's
+}
+
+func newWorld(t *testing.T, spec faults.Spec, seed uint64) world {
+	t.Helper()
+	injector, err := faults.New(spec, seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	upstream, err := flaky.New(flaky.Options{Faults: injector})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := gateway.DefaultConfig()
+	if err := config.Decode("rebound.yaml", policyFile, &cfg); err != nil {
+		t.Fatal(err)
+	}
+	network := pipenet.New()
+	next := gateway.NewUpstreamTransport()
+	next.DialContext = network.Dial
+	gw, err := gateway.New(cfg, gateway.Options{Next: next})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait) // after the servers are closed
+	for addr, handler := range map[string]http.Handler{"client:8080": gw, "127.0.0.1:5000": upstream.Data(), "admin:5001": upstream.Admin()} {
+		l, err := network.Listen(t.Context(), "", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &http.Server{Handler: handler, ErrorLog: log.New(io.Discard, "", 0)}
+		wg.Go(func() { _ = s.Serve(l) })
+		t.Cleanup(func() { _ = s.Close() })
+	}
+	tr := &http.Transport{DialContext: network.Dial}
+	t.Cleanup(func() {
+		tr.CloseIdleConnections()
+		gw.Close()
+		upstream.Stop()
+	})
+	return world{http: &http.Client{Transport: tr}, client: "http://client:8080", admin: "http://admin:5001"}
+}
+
+func (w world) do(t *testing.T, method, url, body string, header ...string) (*http.Response, string, error) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	resp, err := w.http.Do(r)
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	return resp, string(b), err
+}
+
+func (w world) ledger(t *testing.T) (l flaky.Ledger) {
+	t.Helper()
+	_, body, err := w.do(t, http.MethodGet, w.admin+"/ledger", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(body), &l); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// The main job, as shipped: three attempts in ten fail, and of 300 calls at
+// least 297 succeed; what the client says of its attempts is what the upstream
+// counted.
+func TestMainJob(t *testing.T) {
+	for seed := uint64(1); seed <= 5; seed++ {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, faults.Default(), seed)
+				succeeded, attempts := 0, 0
+				for range 300 {
+					resp, body, err := w.do(t, http.MethodGet, w.client+"/process", "")
+					if err != nil {
+						t.Fatal(err)
+					}
+					n, err := strconv.Atoi(resp.Header.Get("X-Attempt-Count"))
+					if err != nil || strings.Count(resp.Header.Get("Server-Timing"), "attempt") != n {
+						t.Fatalf("X-Attempt-Count %q, Server-Timing %q", resp.Header.Get("X-Attempt-Count"), resp.Header.Get("Server-Timing"))
+					}
+					attempts += n
+					if resp.StatusCode == http.StatusOK {
+						succeeded++
+						if want := fmt.Sprintf(`"attempt":%d`, n); !strings.Contains(body, want) {
+							t.Errorf("%s, want %s", body, want)
+						}
+					}
+				}
+				if succeeded < 297 {
+					t.Errorf("%d of 300 calls succeeded", succeeded)
+				}
+				if got := w.ledger(t).Received; got != uint64(attempts) {
+					t.Errorf("flaky-server counted %d attempts, the client %d", got, attempts)
+				}
+				if attempts < 400 || attempts > 460 {
+					t.Errorf("%d attempts for 300 calls: are three in ten failing?", attempts)
+				}
+			})
+		})
+	}
+}
+
+// POST is not executed twice: not without a key, where it is not repeated once
+// it may have been sent, and not with one, where it is.
+func TestOrdersTakeEffectOnce(t *testing.T) {
+	spec := faults.Spec{ErrorRate: 0.5, ResetRate: 0.2, TruncateRate: 0.1}
+	order := func(i int) string { return fmt.Sprintf(`{"order":"o-%d","item":"tea"}`, i) }
+	for _, effect := range []faults.Effect{faults.EffectBefore, faults.EffectAfter} {
+		spec.Effect = effect
+		t.Run("without a key, effect "+string(effect), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, spec, 1)
+				lost := 0
+				for i := range 300 {
+					if resp, _, err := w.do(t, http.MethodPost, w.client+"/orders", order(i)); err != nil || resp.StatusCode != http.StatusCreated {
+						lost++
+					}
+				}
+				l := w.ledger(t)
+				for _, e := range l.Effects {
+					if e.Applied > 1 || e.Attempts > 1 {
+						t.Errorf("order %s was applied %d times in %d attempts", e.Order, e.Applied, e.Attempts)
+					}
+				}
+				if lost < 30 || len(l.Effects) == 0 {
+					t.Errorf("%d answers lost, %d effects: the faults did not strike", lost, len(l.Effects))
+				}
+			})
+		})
+		t.Run("with a key, effect "+string(effect), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, spec, 1)
+				retried := 0
+				for i := range 300 {
+					resp, _, err := w.do(t, http.MethodPost, w.client+"/orders", order(i), "Idempotency-Key", fmt.Sprint("key-", i))
+					if err == nil && resp.Header.Get("X-Attempt-Count") > "1" {
+						retried++
+					}
+				}
+				repeated := 0
+				for _, e := range w.ledger(t).Effects {
+					if e.Applied != 1 {
+						t.Errorf("order %s was applied %d times", e.Order, e.Applied)
+					}
+					if e.Attempts > 1 {
+						repeated++
+					}
+				}
+				if retried == 0 || effect == faults.EffectBefore && repeated == 0 {
+					t.Errorf("%d calls were retried, %d orders arrived more than once", retried, repeated)
+				}
+			})
+		})
+	}
+}
+
+// start runs the program on free ports; what it prints comes line by line.
+func start(t *testing.T, args ...string) (lines *bufio.Scanner, stop func() int) {
+	t.Helper()
+	reader, writer := io.Pipe()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan int, 1)
+	go func() {
+		free := []string{"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--flaky-listen", "127.0.0.1:0", "--flaky-admin", "127.0.0.1:0"}
+		done <- run(ctx, append(free, args...), noEnv, writer, io.Discard)
+		_ = writer.Close()
+	}()
+	var once sync.Once
+	code := -1
+	stop = func() int {
+		once.Do(func() {
+			cancel()
+			go func() { _, _ = io.Copy(io.Discard, reader) }()
+			code = <-done
+		})
+		return code
+	}
+	t.Cleanup(func() { stop() })
+	return bufio.NewScanner(reader), stop
+}
+
+func TestProgramPrintsWhatToTryAndItWorks(t *testing.T) {
+	lines, stop := start(t)
+	var curl string
+	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Ctrl-C") {
+		if rest, ok := strings.CutPrefix(lines.Text(), "  curl -i "); ok {
+			curl = rest
+		}
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, curl, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+	if err != nil {
+		t.Fatalf("the first line to try, %q: %v", curl, err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("X-Attempt-Count") == "" {
+		t.Errorf("%d %v", resp.StatusCode, resp.Header)
+	}
+	if code := stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	free := "127.0.0.1:0"
+	for name, tc := range map[string]struct {
+		args []string
+		code int
+		want string
+	}{
+		"port in use":             {[]string{"--listen", l.Addr().String()}, 1, "demo: listen on " + l.Addr().String() + " (client): address already in use\n"},
+		"the upstream's in use":   {[]string{"--flaky-listen", l.Addr().String()}, 1, "demo: listen on " + l.Addr().String() + " (flaky-server): address already in use\n"},
+		"not on loopback":         {[]string{"--listen", ":8080"}, 2, "loopback only"},
+		"not an address":          {[]string{"--listen", "8080"}, 2, "must be an address such as 127.0.0.1:8080"},
+		"error rate above 1":      {[]string{"--error-rate", "30"}, 2, "from 0 to 1"},
+		"rates too much together": {[]string{"--error-rate", "0.6", "--reset-rate", "0.6"}, 2, "at most 1"},
+		"unknown flag":            {[]string{"--error"}, 2, "error"},
+		"missing policy file":     {[]string{"--config", "no-such.yaml"}, 2, "no-such.yaml"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stderr bytes.Buffer
+			args := append([]string{"--listen", free, "--admin", free, "--flaky-listen", free, "--flaky-admin", free}, tc.args...)
+			code := run(t.Context(), args, noEnv, io.Discard, &stderr)
+			if code != tc.code || !strings.Contains(stderr.String(), tc.want) {
+				t.Errorf("exit %d, %q; want %d and %q", code, stderr.String(), tc.code, tc.want)
+			}
+			if tc.code == 1 && strings.Count(stderr.String(), "\n") != 1 {
+				t.Errorf("more than one line: %q", stderr.String())
+			}
+		})
+	}
+}
