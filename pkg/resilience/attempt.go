@@ -51,29 +51,29 @@ func (a *Attempt) Hold() { a.held.Store(true) }
 // first call counts, later ones do nothing. It is safe for concurrent use.
 func (a *Attempt) Release(h Health) {
 	if a.held.CompareAndSwap(true, false) {
-		a.settle(h)
+		a.settle(h, time.Now())
 		a.cancel(nil)
 	}
 }
 
 // Settle tells the breaker the attempt's health now, while it stays held: for an
 // answer that may go on for hours, such as an event stream.
-func (a *Attempt) Settle(h Health) { a.settle(h) }
+func (a *Attempt) Settle(h Health) { a.settle(h, time.Now()) }
 
 // Cancel ends the attempt's context with a cause, which makes what still works
 // on it give up. It does not release.
 func (a *Attempt) Cancel(cause error) { a.cancel(cause) }
 
-func (a *Attempt) settle(h Health) {
+func (a *Attempt) settle(h Health, now time.Time) {
 	if h == Healthy && !a.ticket.settled.Load() {
 		a.budget.earn()
 	}
-	a.ticket.settle(h)
+	a.ticket.settle(h, now)
 }
 
 // begin starts the attempt's clock.
-func (a *Attempt) begin(parent context.Context, limit time.Duration) {
-	a.start = time.Now()
+func (a *Attempt) begin(parent context.Context, now time.Time, limit time.Duration) {
+	a.start = now
 	a.limit = limit
 	var ctx context.Context
 	ctx, a.cancel = context.WithCancelCause(parent)
@@ -90,9 +90,9 @@ func (a *Attempt) timedOut() bool {
 
 // report tells the breaker how the operation ended. A good outcome of a held
 // attempt is not over yet.
-func (a *Attempt) report(h Health) {
+func (a *Attempt) report(h Health, now time.Time) {
 	if !a.held.Load() {
-		a.settle(h)
+		a.settle(h, now)
 		a.cancel(nil)
 		return
 	}
@@ -100,5 +100,5 @@ func (a *Attempt) report(h Health) {
 		a.ticket.answered.Store(true)
 		return
 	}
-	a.settle(h)
+	a.settle(h, now)
 }

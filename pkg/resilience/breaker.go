@@ -208,8 +208,7 @@ func (b *breaker) refusal(now time.Time) (error, time.Duration) {
 
 // allow asks for an attempt. Its error is errRefusedOpen or errRefusedHalfOpen,
 // with the time until the next probe when that is known.
-func (b *breaker) allow(t *ticket) (time.Duration, error) {
-	now := time.Now()
+func (b *breaker) allow(t *ticket, now time.Time) (time.Duration, error) {
 	if err, left := b.refusal(now); err != nil {
 		return left, err
 	}
@@ -232,14 +231,14 @@ func (b *breaker) allow(t *ticket) (time.Duration, error) {
 }
 
 // settle reports an attempt's outcome; only the first report counts.
-func (t *ticket) settle(h Health) {
+func (t *ticket) settle(h Health, now time.Time) {
 	if t.breaker == nil || !t.settled.CompareAndSwap(false, true) {
 		return
 	}
 	if t.timer != nil {
 		t.timer.Stop()
 	}
-	t.breaker.report(t, h)
+	t.breaker.report(t, h, now)
 }
 
 // expire ends a probe's lease: an answer that began is as much as a probe can
@@ -249,13 +248,13 @@ func (t *ticket) expire() {
 		return
 	}
 	if t.answered.Load() {
-		t.breaker.report(t, Healthy)
+		t.breaker.report(t, Healthy, time.Now())
 	} else {
-		t.breaker.report(t, Unhealthy)
+		t.breaker.report(t, Unhealthy, time.Now())
 	}
 }
 
-func (b *breaker) report(t *ticket, h Health) {
+func (b *breaker) report(t *ticket, h Health, now time.Time) {
 	b.mu.Lock()
 	defer b.unlock()
 	if t.generation != b.generation {
@@ -264,7 +263,6 @@ func (b *breaker) report(t *ticket, h Health) {
 		b.stale++
 		return
 	}
-	now := time.Now()
 	if t.state == HalfOpen {
 		b.probesOut--
 		b.causes = b.cb.Counts()

@@ -127,7 +127,11 @@ func (p *Pipeline[T]) Do(ctx context.Context, op Operation[T]) (T, Report, error
 
 // DoWithin is Do with less time than the policy gives: limit is the caller's own.
 func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Operation[T]) (T, Report, error) {
-	c := &call[T]{Context: ctx, pipeline: p, op: op, limit: limit, start: time.Now()}
+	start := time.Now()
+	if err, retryIn := p.breaker.refusal(start); err != nil {
+		return p.refuse(ctx, start, min(limit, p.policy.Timeout), err, retryIn)
+	}
+	c := &call[T]{Context: ctx, pipeline: p, op: op, limit: limit, start: start, now: start}
 	finished := false
 	defer func() {
 		if !finished { // op panicked: its probe slot and its token must not go with it
@@ -142,6 +146,19 @@ func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Oper
 	return result, c.report, err
 }
 
+// refuse answers a call at once that begins while the circuit is open. It is
+// what the composition would do with it, without composing anything.
+func (p *Pipeline[T]) refuse(ctx context.Context, start time.Time, limit time.Duration, cause error, retryIn time.Duration) (none T, _ Report, _ error) {
+	r := Report{
+		Upstream: p.upstream, Start: start, Deadline: start.Add(limit), Reason: ReasonBreakerOpen,
+		BudgetTokens: p.budget.balance(),
+	}
+	if p.observer.Call != nil {
+		p.observer.Call(ctx, &r)
+	}
+	return none, r, &Error{Upstream: p.upstream, Reason: ReasonBreakerOpen, Refused: true, RetryIn: retryIn, Err: cause}
+}
+
 // call is one call on its way through the pipeline: the state that the policies
 // share, and the execution's context, which is how they find it.
 type call[T any] struct {
@@ -151,6 +168,9 @@ type call[T any] struct {
 	limit    time.Duration
 	start    time.Time
 	deadline time.Time
+	// now is the last look at the clock: between two steps that do nothing but
+	// compute, it is not looked at again.
+	now time.Time
 
 	attempt *Attempt // the last one begun
 	first   Attempt  // storage of the first, which is mostly the only one
@@ -170,7 +190,7 @@ type call[T any] struct {
 	previous  time.Duration // backoff before the retry before
 
 	report  Report
-	storage [2]AttemptReport
+	storage [1]AttemptReport
 }
 
 // run is one attempt of the operation, innermost in the composition.
@@ -183,7 +203,10 @@ func (c *call[T]) run() (*call[T], error) {
 // startAttempt is asked before each attempt: whether there is still time, and
 // somebody to answer.
 func (c *call[T]) startAttempt() bool {
-	if c.Err() != nil || !time.Now().Before(c.deadline) {
+	if c.number > 0 {
+		c.now = time.Now() // a wait is over
+	}
+	if c.Err() != nil || !c.now.Before(c.deadline) {
 		c.stop(c.contextReason())
 		return false
 	}
@@ -225,7 +248,7 @@ func (c *call[T]) newAttempt() *Attempt {
 
 func (c *call[T]) endWait() {
 	if n := len(c.report.Attempts); n > 0 && !c.waitStart.IsZero() {
-		c.report.Attempts[n-1].Wait.Actual = time.Since(c.waitStart)
+		c.report.Attempts[n-1].Wait.Actual = c.now.Sub(c.waitStart)
 		c.waitStart = time.Time{}
 	}
 }
@@ -257,7 +280,7 @@ func (c *call[T]) classify() {
 // least half of an attempt's time does, or a chain of short deadlines in front
 // of a hanging upstream would never open the circuit.
 func (c *call[T]) cutHealth() Health {
-	if time.Since(c.attempt.start) >= c.pipeline.policy.AttemptTimeout/2 {
+	if c.now.Sub(c.attempt.start) >= c.pipeline.policy.AttemptTimeout/2 {
 		return Unhealthy
 	}
 	return Neutral
@@ -312,9 +335,8 @@ func (c *call[T]) plan() (time.Duration, WaitSource) {
 // forbids.
 func (c *call[T]) forbids(wait time.Duration) Reason {
 	p := c.pipeline
-	now := time.Now()
 	switch {
-	case c.Err() != nil || !now.Before(c.deadline):
+	case c.Err() != nil || !c.now.Before(c.deadline):
 		return c.contextReason()
 	case c.outcome.Veto != "":
 		return c.outcome.Veto
@@ -322,9 +344,9 @@ func (c *call[T]) forbids(wait time.Duration) Reason {
 		return ReasonMaxAttempts
 	case c.outcome.RetryAfter > p.policy.Retry.MaxRetryAfter:
 		return ReasonRetryAfterTooLong
-	case c.circuitOpen(now):
+	case c.circuitOpen():
 		return ReasonBreakerOpen
-	case !now.Add(wait).Before(c.deadline):
+	case !c.now.Add(wait).Before(c.deadline):
 		return ReasonDeadlineTooClose
 	}
 	if c.token = p.budget.reserve(); c.token == noToken {
@@ -333,19 +355,19 @@ func (c *call[T]) forbids(wait time.Duration) Reason {
 	return ""
 }
 
-func (c *call[T]) circuitOpen(now time.Time) bool {
-	err, _ := c.pipeline.breaker.refusal(now)
+func (c *call[T]) circuitOpen() bool {
+	err, _ := c.pipeline.breaker.refusal(c.now)
 	return err != nil
 }
 
 func (c *call[T]) record(wait time.Duration, source WaitSource) {
 	a := c.attempt
 	r := AttemptReport{
-		Number: a.number, Start: a.start, Duration: time.Since(a.start), Limit: a.limit,
+		Number: a.number, Start: a.start, Duration: c.now.Sub(a.start), Limit: a.limit,
 		Reason: c.outcome.Reason, Verdict: c.verdict, Breaker: a.ticket.state, Err: c.err,
 	}
 	if c.verdict == VerdictRetry {
-		c.wait, c.previous, c.waitStart = wait, wait, time.Now()
+		c.wait, c.previous, c.waitStart = wait, wait, c.now
 		r.Wait = Wait{Source: source, Reason: r.Reason, Planned: wait}
 	}
 	if c.report.Attempts == nil {
@@ -382,6 +404,7 @@ func (c *call[T]) end() (result T, err error) {
 	if !c.decided {
 		if c.verdict == VerdictRetry {
 			// The wait was interrupted.
+			c.now = time.Now()
 			c.endWait()
 			c.stop(c.contextReason())
 		} else {
@@ -393,7 +416,7 @@ func (c *call[T]) end() (result T, err error) {
 	p := c.pipeline
 	r := &c.report
 	r.Upstream, r.Start, r.Deadline, r.Reason = p.upstream, c.start, c.deadline, c.reason
-	r.Duration = time.Since(c.start)
+	r.Duration = c.now.Sub(c.start)
 	r.BudgetTokens = p.budget.balance()
 	if p.observer.Call != nil {
 		p.observer.Call(c.Context, r)
@@ -440,7 +463,7 @@ func (c *call[T]) abandon() {
 	c.returnToken()
 	if a := c.attempt; a != nil && a.cancel != nil {
 		a.timer.Stop()
-		a.settle(Unhealthy)
+		a.settle(Unhealthy, time.Now())
 		a.cancel(nil)
 	}
 }

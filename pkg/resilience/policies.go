@@ -66,7 +66,7 @@ func circuit[T any](b *breaker) failsafe.Policy[*call[T]] {
 			return refusedResult(c)
 		}
 		a := c.newAttempt()
-		retryIn, err := b.allow(&a.ticket)
+		retryIn, err := b.allow(&a.ticket, c.now)
 		if err != nil {
 			c.number-- // it was not begun
 			c.refused, c.retryIn = err, retryIn
@@ -74,7 +74,7 @@ func circuit[T any](b *breaker) failsafe.Policy[*call[T]] {
 			return refusedResult(c)
 		}
 		r := inner(exec)
-		a.report(c.outcome.Health)
+		a.report(c.outcome.Health, c.now)
 		return r
 	})
 }
@@ -95,9 +95,10 @@ func attemptTimeout[T any](d time.Duration) failsafe.Policy[*call[T]] {
 	return layer[T](func(c *call[T], exec execution[T], inner next[T]) result[T] {
 		a := c.attempt
 		c.token = noToken // it is spent: the attempt is being made
-		a.begin(c, max(1, min(d, time.Until(c.deadline))))
+		a.begin(c, c.now, max(1, min(d, c.deadline.Sub(c.now))))
 		r := inner(exec)
 		a.timer.Stop()
+		c.now = time.Now()
 		c.classify()
 		return r
 	})

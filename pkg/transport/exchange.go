@@ -40,8 +40,7 @@ type exchange struct {
 	retriedAbove bool
 	passThrough  bool // an upgrade or an event stream
 
-	body    responseBody // of the first attempt, which is mostly the only one
-	timeout [1]string
+	body responseBody // of the first attempt, which is mostly the only one
 }
 
 func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
@@ -64,8 +63,9 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	req := c.req.WithContext(ctx)
 	// A RoundTripper must leave the caller's request as it is. The values are
 	// shared, which is safe: a header's values are replaced, never written into.
-	req.Header = make(http.Header, len(c.req.Header)+2)
-	maps.Copy(req.Header, c.req.Header)
+	if req.Header = maps.Clone(c.req.Header); req.Header == nil {
+		req.Header = make(http.Header, 2)
+	}
 	req.Header[HeaderAttemptCount] = c.transport.attemptValue(a.Number())
 	req.Header[HeaderExpectedTimeout] = c.expectedTimeout(a)
 	if c.source != nil {
@@ -86,15 +86,17 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	return resp, nil
 }
 
-// expectedTimeout is the attempt's time in whole milliseconds, at least 1: 0
-// would mean no limit.
+// expectedTimeout is the attempt's time in whole milliseconds.
 func (c *exchange) expectedTimeout(a *resilience.Attempt) []string {
-	values := c.timeout[:]
-	if a.Number() > 1 {
-		values = make([]string, 1) // the first attempt's may still be being written
+	if a.Limit() == c.transport.policy.AttemptTimeout {
+		return c.transport.attemptTimeout
 	}
-	values[0] = strconv.FormatInt(max(1, a.Limit().Milliseconds()), 10)
-	return values
+	return []string{milliseconds(a.Limit())}
+}
+
+// milliseconds is at least 1: 0 would mean no limit.
+func milliseconds(d time.Duration) string {
+	return strconv.FormatInt(max(1, d.Milliseconds()), 10)
 }
 
 // hold ties a response to its attempt until the body has been read.

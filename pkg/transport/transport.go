@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -26,11 +27,14 @@ type Transport struct {
 	memory  memory
 	// attempts holds the values of X-Attempt-Count, made once.
 	attempts [][]string
+	// attemptTimeout is the usual value of X-Envoy-Expected-Rq-Timeout-Ms.
+	attemptTimeout []string
 
-	origins   sync.Map // origin as written in a URL → *upstream
+	// origins finds an upstream by its origin as it is written in a URL. The map
+	// is replaced, never changed: a lookup takes no lock and no memory.
+	origins   atomic.Pointer[map[origin]*upstream]
 	mu        sync.Mutex
 	upstreams map[origin]*upstream // by canonical origin
-	aliases   int                  // entries of origins
 }
 
 type origin struct{ scheme, host string }
@@ -83,6 +87,8 @@ func New(next http.RoundTripper, p Policy, options ...Option) (*Transport, error
 		memory:    memory{limit: defaultReplayMemory},
 		upstreams: map[origin]*upstream{},
 	}
+	t.origins.Store(&map[origin]*upstream{})
+	t.attemptTimeout = []string{milliseconds(p.AttemptTimeout)}
 	for _, m := range p.Retry.Methods {
 		t.methods[m] = true
 	}
@@ -116,6 +122,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		limit = min(limit, inbound)
 	}
 	resp, report, err := u.pipeline.DoWithin(req.Context(), limit, c)
+	u.used(report.Start)
 	if c.report != nil {
 		*c.report = report
 	}
@@ -141,20 +148,18 @@ func (t *Transport) upstream(req *http.Request) (*upstream, error) {
 		return nil, errNoURL
 	}
 	written := origin{req.URL.Scheme, req.URL.Host}
-	found, ok := t.origins.Load(written)
-	if !ok {
-		added, err := t.addUpstream(written)
-		if err != nil {
-			return nil, err
-		}
-		found = added
+	if u, ok := (*t.origins.Load())[written]; ok {
+		return u, nil
 	}
-	u := found.(*upstream)
-	// A write only when the second changes keeps the word shared among cores.
-	if now := time.Now().Unix(); u.lastUsed.Load() != now {
+	return t.addUpstream(written)
+}
+
+// used notes when a call was made. It writes only when the second changes, so
+// that the word stays shared among cores.
+func (u *upstream) used(at time.Time) {
+	if now := at.Unix(); u.lastUsed.Load() != now {
 		u.lastUsed.Store(now)
 	}
-	return u, nil
 }
 
 func (t *Transport) addUpstream(written origin) (*upstream, error) {
@@ -174,12 +179,14 @@ func (t *Transport) addUpstream(written origin) (*upstream, error) {
 		u = &upstream{name: name, pipeline: pipeline}
 		t.upstreams[canonical] = u
 	}
-	if t.aliases >= maxAliases {
-		t.origins.Clear()
-		t.aliases = 0
+	known := *t.origins.Load()
+	if len(known) >= maxAliases {
+		known = nil
 	}
-	t.origins.Store(written, u)
-	t.aliases++
+	origins := make(map[origin]*upstream, len(known)+1)
+	maps.Copy(origins, known)
+	origins[written] = u
+	t.origins.Store(&origins)
 	return u, nil
 }
 
@@ -192,8 +199,7 @@ func (t *Transport) forgetOldest() {
 		}
 	}
 	delete(t.upstreams, oldest)
-	t.origins.Clear()
-	t.aliases = 0
+	t.origins.Store(&map[origin]*upstream{})
 }
 
 // canonical writes an origin as RFC 6454 compares it: lower case, without the

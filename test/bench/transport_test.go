@@ -1,0 +1,142 @@
+// Package bench compares Rebound with what it is built from and with its peers.
+// It is a module of its own so that the peers do not become dependencies.
+// docs/benchmarks.md says how the figures are taken.
+package bench_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/failsafe-go/failsafe-go"
+	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"github.com/failsafe-go/failsafe-go/failsafehttp"
+	"github.com/failsafe-go/failsafe-go/timeout"
+	"github.com/hashicorp/go-retryablehttp"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// memory answers at once, with a body that is one allocation.
+type memory struct{ status int }
+
+type body struct{ done bool }
+
+func (b *body) Read(p []byte) (int, error) {
+	if b.done {
+		return 0, io.EOF
+	}
+	b.done = true
+	p[0] = 'x'
+	return 1, io.EOF
+}
+
+func (b *body) Close() error { return nil }
+
+func (m memory) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: m.status, Header: http.Header{}, Body: &body{}, ContentLength: 1, Request: r}, nil
+}
+
+func drain(b *testing.B, rt http.RoundTripper, req *http.Request) {
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var buffer [64]byte
+	for {
+		if _, err := resp.Body.Read(buffer[:]); err != nil {
+			break
+		}
+	}
+	_ = resp.Body.Close()
+}
+
+func request(b *testing.B) *http.Request {
+	// A context that can end, as a server's requests have.
+	ctx, cancel := context.WithCancel(context.Background())
+	b.Cleanup(cancel)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://upstream/process", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for k, v := range map[string]string{"Accept": "*/*", "User-Agent": "bench", "X-Request-Id": "r-1"} {
+		req.Header.Set(k, v)
+	}
+	return req
+}
+
+// BenchmarkSuccess is the success path over an in-memory RoundTripper.
+func BenchmarkSuccess(b *testing.B) {
+	next := memory{http.StatusOK}
+	rebound, err := transport.New(next, transport.DefaultPolicy())
+	if err != nil {
+		b.Fatal(err)
+	}
+	retryable := retryablehttp.NewClient()
+	retryable.HTTPClient = &http.Client{Transport: next}
+	retryable.Logger = slog.New(slog.DiscardHandler)
+	retryable.Logger = nil
+	for _, tc := range []struct {
+		name string
+		rt   http.RoundTripper
+	}{
+		{"bare", next},
+		{"rebound", rebound},
+		{"failsafehttp", failsafehttp.NewRoundTripper(next,
+			timeout.New[*http.Response](5*time.Second),
+			failsafehttp.NewRetryPolicyBuilder().WithBackoff(100*time.Millisecond, time.Second).Build(),
+			circuitbreaker.NewBuilder[*http.Response]().WithFailureRateThreshold(0.5, 50, 10*time.Second).Build(),
+			timeout.New[*http.Response](1500*time.Millisecond),
+		)},
+		{"go-retryablehttp", &retryablehttp.RoundTripper{Client: retryable}},
+	} {
+		b.Run(tc.name, func(b *testing.B) {
+			req := request(b)
+			b.ReportAllocs()
+			for b.Loop() {
+				drain(b, tc.rt, req)
+			}
+		})
+	}
+	// What failsafe-go costs before any policy does anything.
+	b.Run("failsafe-go without policies", func(b *testing.B) {
+		e := failsafe.With[*http.Response]()
+		req := request(b)
+		b.ReportAllocs()
+		for b.Loop() {
+			resp, err := e.WithContext(req.Context()).Get(func() (*http.Response, error) { return next.RoundTrip(req) })
+			if err != nil {
+				b.Fatal(err)
+			}
+			_ = resp.Body.Close()
+		}
+	})
+}
+
+// BenchmarkRefusal is a call against an open breaker.
+func BenchmarkRefusal(b *testing.B) {
+	p := transport.DefaultPolicy()
+	p.Breaker.ConsecutiveFailures = 1
+	p.Breaker.OpenFor, p.Breaker.MaxOpenFor = time.Hour, time.Hour
+	rt, err := transport.New(memory{http.StatusInternalServerError}, p)
+	if err != nil {
+		b.Fatal(err)
+	}
+	req := request(b)
+	drain(b, rt, req)
+	b.Run("rebound", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			resp, err := rt.RoundTrip(req)
+			if !errors.Is(err, resilience.ErrBreakerOpen) {
+				_ = resp.Body.Close()
+				b.Fatal(err)
+			}
+		}
+	})
+}
