@@ -112,7 +112,7 @@ func (w world) ledger(t *testing.T) (l flaky.Ledger) {
 // least 297 succeed; what the client says of its attempts is what the upstream
 // counted.
 func TestMainJob(t *testing.T) {
-	for seed := uint64(1); seed <= 5; seed++ {
+	for _, seed := range []uint64{shippedSeed, 1, 2, 3, 4, 5} {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, faults.Default(), seed)

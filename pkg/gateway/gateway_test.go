@@ -225,13 +225,17 @@ func TestOutage(t *testing.T) {
 	var dead atomic.Bool
 	var hits, inFlight, most atomic.Int64
 	dead.Store(true)
-	up := server(t, func(w http.ResponseWriter, _ *http.Request) {
+	up := server(t, func(w http.ResponseWriter, r *http.Request) {
 		hits.Add(1)
 		now := inFlight.Add(1)
 		defer inFlight.Add(-1)
 		for m := most.Load(); now > m && !most.CompareAndSwap(m, now); m = most.Load() {
 		}
 		if dead.Load() {
+			select { // long enough that probes which should not be there would meet
+			case <-time.After(20 * time.Millisecond):
+			case <-r.Context().Done():
+			}
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	})
@@ -261,26 +265,35 @@ func TestOutage(t *testing.T) {
 		t.Errorf("Retry-After %q", resp.Header.Get("Retry-After"))
 	}
 	before := hits.Load()
+	most.Store(0)
 	start := time.Now()
 	var wg sync.WaitGroup
-	for range 200 {
+	for range 200 { // for a while that sees the circuit half-open
 		wg.Go(func() {
-			for range 5 {
+			for calls := 0; calls < 5 || time.Since(start) < 1500*time.Millisecond; calls++ {
 				if _, err := call(); err != nil {
 					t.Error(err)
+				}
+				if calls >= 5 {
+					select {
+					case <-time.After(10 * time.Millisecond):
+					case <-t.Context().Done():
+					}
 				}
 			}
 		})
 	}
 	wg.Wait()
+	if got := most.Load(); got == 0 || got > int64(p.Breaker.Probes) {
+		t.Errorf("%d probes were out at once, want 1 to %d", got, p.Breaker.Probes)
+	}
 	openings := int64(time.Since(start)/(800*time.Millisecond)) + 1
 	if cost := hits.Load() - before; cost > openings*int64(p.Breaker.Probes) {
-		t.Errorf("1000 calls during an outage cost the upstream %d", cost)
+		t.Errorf("the calls of an outage cost the upstream %d attempts, want at most %d", cost, openings*int64(p.Breaker.Probes))
 	}
 
 	// The outage ends; 200 callers wait for it.
 	dead.Store(false)
-	most.Store(0)
 	end := time.Now()
 	var first atomic.Int64
 	for range 200 {
@@ -407,8 +420,8 @@ func TestCallerWhoHangsUpCancelsTheAttempt(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("the attempt upstream went on")
 	}
-	for b := range g.Breakers() {
-		if s := g.Breakers()[b].Breaker; s.Failures+s.Successes+s.Consecutive != 0 {
+	for _, b := range g.Breakers() {
+		if s := b.Breaker; s.Failures+s.Successes+s.Consecutive != 0 {
 			t.Errorf("the breaker counted it: %+v", s)
 		}
 	}
