@@ -21,7 +21,7 @@ type document struct {
 	Chain    []policy           `yaml:"chain,omitempty"`
 	Hidden   chan int           `yaml:"-"`
 
-	private int
+	private int //nolint:unused // what a decoder must not reach
 }
 
 type common struct {

@@ -55,7 +55,7 @@ func TestQueueServesInOrder(t *testing.T) {
 func TestNoWaitingRoomByDefault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := faults.NewQueue(constant(faults.Capacity{Workers: 1}))
-		go q.Do(t.Context(), faults.Job{Service: time.Second})
+		go func() { _ = q.Do(t.Context(), faults.Job{Service: time.Second}) }()
 		synctest.Wait()
 		if err := q.Do(t.Context(), faults.Job{Service: time.Second}); !errors.Is(err, faults.ErrRefused) {
 			t.Errorf("with its only worker busy: %v, want ErrRefused", err)

@@ -228,7 +228,7 @@ func TestJSON(t *testing.T) {
 		Capacity:  faults.Capacity{Workers: 2, ServiceTime: time.Second},
 		Schedule: []faults.Window{{
 			At: 30 * time.Second, For: 20 * time.Second, ErrorRate: new(0.0),
-			Capacity: &faults.CapacityChange{ServiceTime: new(time.Duration(90 * time.Second))},
+			Capacity: &faults.CapacityChange{ServiceTime: new(90 * time.Second)},
 		}},
 	}, 1)
 	if err != nil {

@@ -592,7 +592,7 @@ type trailing struct {
 
 func (b trailing) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF { //nolint:errorlint // io.Reader's contract
+	if err == io.EOF {
 		b.end()
 	}
 	return n, err

@@ -19,29 +19,31 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-var problems = map[string]problem.Problem{
-	"zero": {},
-	"breaker_open": {
-		Status: 503, Detail: "the circuit of flaky is open, the next probe is due in 2s",
-		Reason: "breaker_open", Route: "process", Upstream: "http://flaky-server:5000",
-		TraceID: "4bf92f3577b34da6a3ce929d0e0e4736",
-	},
-	"max_attempts":         {Status: 502, Reason: "max_attempts", Attempts: 3, Route: "process"},
-	"attempts_unknown":     {Status: 504, Reason: "deadline_exceeded", Attempts: -1},
-	"attempts_without_why": {Status: 502, Attempts: 3},
-	"no_reason":            {Status: 404, Detail: "no route matches GET /nowhere"},
-	"own_type_and_title":   {Type: "https://example.com/e", Title: "Refused", Status: 422, Reason: "no_route"},
-	"status_without_name":  {Status: 599},
-	"status_of_success":    {Status: 204, Detail: "a body must not vanish"},
-	"status_of_hints":      {Status: 103},
-	"status_out_of_range":  {Status: 1000},
-	"html_in_detail":       {Status: 400, Detail: "<script>alert('x')</script> & \"quotes\"\r\nSet-Cookie: a=b"},
-	"not_utf8":             {Status: 400, Detail: "a\xffb"},
+func problems() map[string]problem.Problem {
+	return map[string]problem.Problem{
+		"zero": {},
+		"breaker_open": {
+			Status: 503, Detail: "the circuit of flaky is open, the next probe is due in 2s",
+			Reason: "breaker_open", Route: "process", Upstream: "http://flaky-server:5000",
+			TraceID: "4bf92f3577b34da6a3ce929d0e0e4736",
+		},
+		"max_attempts":         {Status: 502, Reason: "max_attempts", Attempts: 3, Route: "process"},
+		"attempts_unknown":     {Status: 504, Reason: "deadline_exceeded", Attempts: -1},
+		"attempts_without_why": {Status: 502, Attempts: 3},
+		"no_reason":            {Status: 404, Detail: "no route matches GET /nowhere"},
+		"own_type_and_title":   {Type: "https://example.com/e", Title: "Refused", Status: 422, Reason: "no_route"},
+		"status_without_name":  {Status: 599},
+		"status_of_success":    {Status: 204, Detail: "a body must not vanish"},
+		"status_of_hints":      {Status: 103},
+		"status_out_of_range":  {Status: 1000},
+		"html_in_detail":       {Status: 400, Detail: "<script>alert('x')</script> & \"quotes\"\r\nSet-Cookie: a=b"},
+		"not_utf8":             {Status: 400, Detail: "a\xffb"},
+	}
 }
 
 // TestWrite compares whole responses, as they come over a real connection, with testdata/*.golden.
 func TestWrite(t *testing.T) {
-	for name, p := range problems {
+	for name, p := range problems() {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { problem.Write(w, p) }))
 			defer server.Close()
@@ -113,7 +115,7 @@ func TestWriteAnswersHeadWithoutBody(t *testing.T) {
 }
 
 func TestProblemReadsBack(t *testing.T) {
-	want := problems["breaker_open"]
+	want := problems()["breaker_open"]
 	data, err := json.Marshal(want)
 	if err != nil {
 		t.Fatal(err)

@@ -199,17 +199,17 @@ type ticket struct {
 
 // refusal tells why the circuit would refuse an attempt now and how long until
 // the next probe, nil when it would not. It reads one word.
-func (b *breaker) refusal(now time.Time) (error, time.Duration) {
+func (b *breaker) refusal(now time.Time) (time.Duration, error) {
 	if left := time.Duration(b.refusing.Load()) - now.Sub(b.epoch); left > 0 {
-		return errRefusedOpen, left
+		return left, errRefusedOpen
 	}
-	return nil, 0
+	return 0, nil
 }
 
 // allow asks for an attempt. Its error is errRefusedOpen or errRefusedHalfOpen,
 // with the time until the next probe when that is known.
 func (b *breaker) allow(t *ticket, now time.Time) (time.Duration, error) {
-	if err, left := b.refusal(now); err != nil {
+	if left, err := b.refusal(now); err != nil {
 		return left, err
 	}
 	b.mu.Lock()

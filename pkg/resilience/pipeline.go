@@ -128,8 +128,10 @@ func (p *Pipeline[T]) Do(ctx context.Context, op Operation[T]) (T, Report, error
 // DoWithin is Do with less time than the policy gives: limit is the caller's own.
 func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Operation[T]) (T, Report, error) {
 	start := time.Now()
-	if err, retryIn := p.breaker.refusal(start); err != nil {
-		return p.refuse(ctx, start, min(limit, p.policy.Timeout), err, retryIn)
+	if retryIn, err := p.breaker.refusal(start); err != nil {
+		var none T
+		report, err := p.refuse(ctx, start, min(limit, p.policy.Timeout), err, retryIn)
+		return none, report, err
 	}
 	c := &call[T]{Context: ctx, pipeline: p, op: op, limit: limit, start: start, now: start}
 	finished := false
@@ -148,7 +150,7 @@ func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Oper
 
 // refuse answers a call at once that begins while the circuit is open. It is
 // what the composition would do with it, without composing anything.
-func (p *Pipeline[T]) refuse(ctx context.Context, start time.Time, limit time.Duration, cause error, retryIn time.Duration) (none T, _ Report, _ error) {
+func (p *Pipeline[T]) refuse(ctx context.Context, start time.Time, limit time.Duration, cause error, retryIn time.Duration) (Report, error) {
 	r := Report{
 		Upstream: p.upstream, Start: start, Deadline: start.Add(limit), Reason: ReasonBreakerOpen,
 		BudgetTokens: p.budget.balance(),
@@ -156,7 +158,7 @@ func (p *Pipeline[T]) refuse(ctx context.Context, start time.Time, limit time.Du
 	if p.observer.Call != nil {
 		p.observer.Call(ctx, &r)
 	}
-	return none, r, &Error{Upstream: p.upstream, Reason: ReasonBreakerOpen, Refused: true, RetryIn: retryIn, Err: cause}
+	return r, &Error{Upstream: p.upstream, Reason: ReasonBreakerOpen, Refused: true, RetryIn: retryIn, Err: cause}
 }
 
 // call is one call on its way through the pipeline: the state that the policies
@@ -194,7 +196,7 @@ type call[T any] struct {
 }
 
 // run is one attempt of the operation, innermost in the composition.
-func (c *call[T]) run() (*call[T], error) {
+func (c *call[T]) run() (*call[T], error) { //nolint:unparam // the signature that the executor asks for
 	a := c.attempt
 	c.result, c.err = c.op.Attempt(&a.ctx, a)
 	return c, nil
@@ -356,7 +358,7 @@ func (c *call[T]) forbids(wait time.Duration) Reason {
 }
 
 func (c *call[T]) circuitOpen() bool {
-	err, _ := c.pipeline.breaker.refusal(c.now)
+	_, err := c.pipeline.breaker.refusal(c.now)
 	return err != nil
 }
 

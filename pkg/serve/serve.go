@@ -93,7 +93,7 @@ func Run(ctx context.Context, c Config, ready *Readiness, onListen func(map[stri
 	for _, s := range all {
 		addrs[s.name] = s.listener.Addr()
 		go func() { failed <- s.serve() }()
-		c.Logger.Info("listening", "listener", s.name, "addr", s.listener.Addr().String())
+		c.Logger.InfoContext(ctx, "listening", "listener", s.name, "addr", s.listener.Addr().String())
 	}
 	ready.Set(Ready)
 	if onListen != nil {
@@ -105,7 +105,7 @@ func Run(ctx context.Context, c Config, ready *Readiness, onListen func(map[stri
 	case <-ctx.Done():
 	case err = <-failed:
 		running--
-		c.Logger.Error("server failed", "error", err)
+		c.Logger.ErrorContext(ctx, "server failed", "error", err)
 	}
 	c.stop(context.WithoutCancel(ctx), data, admin, ready)
 	for range running {
@@ -202,7 +202,7 @@ func cause(err error) error {
 func (c *Config) stop(ctx context.Context, data, admin []*server, ready *Readiness) {
 	began := time.Now()
 	step := func(level slog.Level, what string, attrs ...any) {
-		c.Logger.Log(ctx, level, what, append(attrs, "after", time.Since(began))...)
+		c.Logger.Log(ctx, level, what, append(attrs, "after", time.Since(began))...) //nolint:sloglint // the steps below are constants
 	}
 
 	ready.Set(Draining)

@@ -334,7 +334,9 @@ func TestDataListenersDrainInOrder(t *testing.T) {
 		if a := <-got; a.body != "via back" {
 			t.Errorf("got %+v, want the answer from behind", a)
 		}
-		<-p.ended
+		if err := <-p.ended; err != nil {
+			t.Error(err)
+		}
 	})
 }
 
@@ -430,7 +432,9 @@ func TestSlowHeadersAreNotWaitedFor(t *testing.T) {
 			t.Errorf("the connection ended after %s, want 10s", at)
 		}
 		p.stop()
-		<-p.ended
+		if err := <-p.ended; err != nil {
+			t.Error(err)
+		}
 	})
 }
 
@@ -453,7 +457,9 @@ func TestLargeHeadersAreRefused(t *testing.T) {
 			}
 		}
 		p.stop()
-		<-p.ended
+		if err := <-p.ended; err != nil {
+			t.Error(err)
+		}
 	})
 }
 

@@ -137,7 +137,7 @@ func (s *replaySource) read(p []byte, offset int64) (int, error) {
 }
 
 // readKept reads without touching original; ok is false when that must be asked.
-func (s *replaySource) readKept(p []byte, offset int64) (n int, err error, ok bool) { //nolint:revive,staticcheck // ok belongs last
+func (s *replaySource) readKept(p []byte, offset int64) (n int, err error, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

@@ -145,7 +145,7 @@ func TestRequestBodyIsAlwaysClosed(t *testing.T) {
 	})
 	t.Run("without a URL", func(t *testing.T) {
 		body := &closable{Reader: strings.NewReader("x"), closed: make(chan struct{})}
-		_, err := newTransport(t, base(t), quick()).RoundTrip(&http.Request{Body: body}) //nolint:bodyclose // there is none
+		_, err := newTransport(t, base(t), quick()).RoundTrip(&http.Request{Body: body})
 		if err == nil {
 			t.Error("accepted")
 		}

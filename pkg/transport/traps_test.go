@@ -528,7 +528,7 @@ func TestTrapHungOrPanickingProbeKeepsTheSlot(t *testing.T) {
 				var wg sync.WaitGroup
 				wg.Go(func() {
 					defer func() { _ = recover() }()
-					_, _ = rt.RoundTrip(request(t, http.MethodGet, "http://up/probe", nil)) //nolint:bodyclose // there is none
+					_, _ = rt.RoundTrip(request(t, http.MethodGet, "http://up/probe", nil))
 				})
 				time.Sleep(1500*time.Millisecond + 2*time.Second + 2) // the lease, then the next open period
 				if r := get(t, rt, "http://up/"); r.err != nil {

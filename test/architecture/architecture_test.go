@@ -1,0 +1,235 @@
+// Package architecture_test keeps the packages of this repository pointing in
+// one direction.
+package architecture_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const (
+	module = "github.com/rebound-dev/rebound/"
+	root   = "../.."
+
+	// top is the level of what is not under pkg/: the programs, and tools and tests of the whole.
+	top = 3
+)
+
+// levels places every package under pkg/. A package imports only packages of a
+// strictly lower level, its tests also those of its own. The lower a package
+// is, the more can be built on it without the rest.
+func levels() map[string]int {
+	return map[string]int{
+		"pkg/config":     0,
+		"pkg/faults":     0,
+		"pkg/pipenet":    0, // for tests
+		"pkg/problem":    0,
+		"pkg/resilience": 0,
+		"pkg/version":    0,
+
+		"pkg/live":      1,
+		"pkg/serve":     1,
+		"pkg/telemetry": 1,
+		"pkg/transport": 1,
+
+		"pkg/flaky":   2,
+		"pkg/gateway": 2,
+		"pkg/lab":     2,
+	}
+}
+
+// pkg is what `go list -json` says of a package. Deps are the packages it is
+// built from, direct and indirect; tests count in neither Imports nor Deps.
+type pkg struct {
+	ImportPath   string
+	Imports      []string
+	TestImports  []string
+	XTestImports []string
+	Deps         []string
+}
+
+func TestImportDirection(t *testing.T) {
+	pkgs := list(t)
+	if len(pkgs) == 0 {
+		t.Fatal("go list found no package")
+	}
+	for _, v := range violations(pkgs) {
+		t.Error(v)
+	}
+}
+
+// The rules find what they are for, also when the tree has no such mistake.
+func TestRules(t *testing.T) {
+	for name, c := range map[string]struct {
+		pkg  pkg
+		want string // a part of the only violation; none when empty
+	}{
+		"down":                     {pkg{ImportPath: "pkg/gateway", Imports: []string{"net/http", module + "pkg/transport"}}, ""},
+		"down two levels":          {pkg{ImportPath: "pkg/gateway", Imports: []string{module + "pkg/config"}}, ""},
+		"sideways":                 {pkg{ImportPath: "pkg/live", Imports: []string{module + "pkg/transport"}}, "pkg/live (level 1) imports pkg/transport (level 1)"},
+		"up":                       {pkg{ImportPath: "pkg/config", Imports: []string{module + "pkg/serve"}}, "pkg/config (level 0) imports pkg/serve (level 1)"},
+		"test sideways":            {pkg{ImportPath: "pkg/live", TestImports: []string{module + "pkg/transport"}}, ""},
+		"test of itself":           {pkg{ImportPath: "cmd/client", XTestImports: []string{module + "cmd/client"}}, ""},
+		"test up":                  {pkg{ImportPath: "pkg/live", TestImports: []string{module + "pkg/lab"}}, "test of pkg/live (level 1) imports pkg/lab (level 2)"},
+		"external test up":         {pkg{ImportPath: "pkg/live", XTestImports: []string{module + "pkg/lab"}}, "test of pkg/live (level 1) imports pkg/lab (level 2)"},
+		"program from package":     {pkg{ImportPath: "pkg/lab", Imports: []string{module + "cmd/lab"}}, "pkg/lab imports cmd/lab"},
+		"program from program":     {pkg{ImportPath: "cmd/demo", Imports: []string{module + "cmd/client/run"}}, "cmd/demo imports cmd/client/run"},
+		"program from test":        {pkg{ImportPath: "pkg/lab", XTestImports: []string{module + "cmd/lab"}}, "test of pkg/lab imports cmd/lab"},
+		"everything from program":  {pkg{ImportPath: "cmd/demo", Imports: []string{module + "pkg/lab", module + "pkg/config"}}, ""},
+		"tool from package":        {pkg{ImportPath: "pkg/lab", Imports: []string{module + "test/tool"}}, "pkg/lab (level 2) imports test/tool (level 3)"},
+		"package without a level":  {pkg{ImportPath: "pkg/extra"}, "pkg/extra has no level"},
+		"inner package without":    {pkg{ImportPath: "pkg/live/page"}, "pkg/live/page has no level"},
+		"import without a level":   {pkg{ImportPath: "cmd/demo", Imports: []string{module + "pkg/extra"}}, "cmd/demo imports pkg/extra, which has no level"},
+		"HTTP in the core":         {pkg{ImportPath: "pkg/resilience", Deps: []string{"net/http"}}, "pkg/resilience depends on net/http"},
+		"tracing in the core":      {pkg{ImportPath: "pkg/resilience", Deps: []string{"go.opentelemetry.io/otel/trace"}}, "pkg/resilience depends on go.opentelemetry.io"},
+		"HTTP in a test":           {pkg{ImportPath: "pkg/resilience", XTestImports: []string{"net/http"}}, ""},
+		"tracing API in transport": {pkg{ImportPath: "pkg/transport", Deps: []string{"go.opentelemetry.io/otel/trace", "go.opentelemetry.io/auto/sdk"}}, ""},
+		"tracing SDK in transport": {pkg{ImportPath: "pkg/transport", Deps: []string{"go.opentelemetry.io/otel/sdk/trace"}}, "pkg/transport depends on go.opentelemetry.io/otel/sdk"},
+		"the engine in the core":   {pkg{ImportPath: "pkg/resilience", Imports: []string{"github.com/failsafe-go/failsafe-go", "github.com/sony/gobreaker/v2"}}, ""},
+		"an engine elsewhere":      {pkg{ImportPath: "pkg/transport", Imports: []string{"github.com/failsafe-go/failsafe-go/retrypolicy"}}, "pkg/transport imports github.com/failsafe-go/failsafe-go/retrypolicy"},
+		"a breaker elsewhere":      {pkg{ImportPath: "cmd/demo", Imports: []string{"github.com/sony/gobreaker/v2"}}, "cmd/demo imports github.com/sony/gobreaker/v2"},
+		"an engine in a test":      {pkg{ImportPath: "pkg/lab", TestImports: []string{"github.com/sony/gobreaker/v2"}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.pkg.ImportPath = module + c.pkg.ImportPath
+			got := violations([]pkg{c.pkg})
+			switch {
+			case c.want == "" && len(got) > 0:
+				t.Errorf("got %q, want none", got)
+			case c.want != "" && (len(got) != 1 || !strings.Contains(got[0], c.want)):
+				t.Errorf("got %q, want one with %q", got, c.want)
+			}
+		})
+	}
+}
+
+// violations tells each import that breaks a rule, and the rule.
+func violations(pkgs []pkg) []string {
+	var found []string
+	report := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
+
+	for _, p := range pkgs {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		level, placed := levelOf(name)
+		if !placed {
+			report("%s has no level: place it in levels() of test/architecture", name)
+			continue
+		}
+
+		check := func(who string, imports []string, highest int, rule string) {
+			for _, imported := range imports {
+				target, ours := strings.CutPrefix(imported, module)
+				if !ours || target == name {
+					continue
+				}
+				targetLevel, placed := levelOf(target)
+				switch {
+				case within(target, "cmd"):
+					report("%s imports %s: nothing imports a program", who, target)
+				case !placed:
+					report("%s imports %s, which has no level", who, target)
+				case targetLevel > highest:
+					report("%s (level %d) imports %s (level %d): %s", who, level, target, targetLevel, rule)
+				}
+			}
+		}
+		check(name, p.Imports, level-1, "a package imports only lower levels")
+		check("the test of "+name, slices.Concat(p.TestImports, p.XTestImports), level, "a test imports at most its own level")
+
+		for _, forbidden := range forbiddenDeps(name) {
+			if i := slices.IndexFunc(p.Deps, func(d string) bool { return within(d, forbidden.path) }); i >= 0 {
+				report("%s depends on %s: %s", name, p.Deps[i], forbidden.because)
+			}
+		}
+		if name != "pkg/resilience" {
+			for _, imported := range p.Imports {
+				if within(imported, "github.com/failsafe-go/failsafe-go") || within(imported, "github.com/sony/gobreaker") {
+					report("%s imports %s: only pkg/resilience knows what the pipeline is made of", name, imported)
+				}
+			}
+		}
+	}
+	return found
+}
+
+type forbiddenDep struct{ path, because string }
+
+// forbiddenDeps is what a package must not even depend on indirectly.
+func forbiddenDeps(name string) []forbiddenDep {
+	switch name {
+	case "pkg/resilience":
+		const because = "it also serves callers with a database or a queue"
+		return []forbiddenDep{{"net/http", because}, {"go.opentelemetry.io", because}}
+	case "pkg/transport":
+		const because = "a library uses the OpenTelemetry API, the program chooses the SDK"
+		return []forbiddenDep{
+			{"go.opentelemetry.io/otel/sdk", because},
+			{"go.opentelemetry.io/otel/exporters", because},
+			{"go.opentelemetry.io/contrib", because},
+		}
+	}
+	return nil
+}
+
+// levelOf is false for a package under pkg/ that has no place yet.
+func levelOf(name string) (int, bool) {
+	if !within(name, "pkg") {
+		return top, true
+	}
+	level, ok := levels()[name]
+	return level, ok
+}
+
+// within tells whether the import path is dir or below it.
+func within(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, dir+"/")
+}
+
+// list asks the go command for every package of the module.
+func list(t *testing.T) []pkg {
+	t.Helper()
+	touch(t)
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports,TestImports,XTestImports,Deps", "./...")
+	cmd.Dir = root
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.Bytes())
+	}
+	var pkgs []pkg
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return pkgs
+		} else if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
+
+// touch looks at every directory. The go command takes a test's result from its
+// cache while nothing that the test itself opened has changed; what go list
+// opens, it does not see.
+func touch(t *testing.T) {
+	t.Helper()
+	for _, top := range []string{"cmd", "pkg", "test"} {
+		err := filepath.WalkDir(filepath.Join(root, top), func(_ string, _ os.DirEntry, err error) error { return err })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil {
+		t.Fatal(err)
+	}
+}
