@@ -136,7 +136,28 @@ func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
 		p.Detail = c.tell("closed the connection before it answered", e)
 	}
 	c.describe(w.Header())
+	unfinished := p.Status == http.StatusGatewayTimeout && c.in.ContentLength != 0
+	if unfinished && c.in.ProtoMajor == 1 {
+		// What comes later of the body must not be taken for the next request.
+		w.Header().Set("Connection", "close")
+	}
 	problem.Write(w, p)
+	if unfinished {
+		c.stopReading()
+	}
+}
+
+// stopReading gives up the request's body. The caller may have stopped in the
+// middle of it, and the server would wait for the rest once the handler has
+// returned.
+func (c *call) stopReading() {
+	control := http.NewResponseController(c.out)
+	_ = control.Flush()
+	_ = control.SetReadDeadline(time.Now())
+	// A read that is going on ends by the deadline, and this one after it at once.
+	// Without it the server would meet the first still going on, and lift the
+	// deadline to end it.
+	_, _ = c.in.Body.Read(make([]byte, 1))
 }
 
 // statusCallerGone is what nginx calls a caller who hung up; nobody reads it,

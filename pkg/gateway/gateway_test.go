@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -651,6 +652,35 @@ func TestThousandHangingCallsEndAtTheirDeadlines(t *testing.T) {
 		}
 	}
 	t.Errorf("%d connections are left", open.Load())
+}
+
+// net/http waits for a request body that is being read, whatever the context
+// says: a caller who stops in the middle of an upload held the call for ever.
+func TestCallerWhoStopsUploadingIsAnsweredInTime(t *testing.T) {
+	up := server(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	p := calm()
+	p.Timeout, p.AttemptTimeout = 300*time.Millisecond, 100*time.Millisecond
+	g := gatewayTo(t, p, all(up.URL))
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(g.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_, _ = io.WriteString(conn, "PUT /file HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nonly this")
+	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	reader := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusGatewayTimeout {
+		t.Errorf("answered %s", resp.Status)
+	}
+	if _, err := reader.ReadByte(); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the connection is kept for the rest of the body: %v", err)
+	}
 }
 
 func TestAdminShowsTheEffectiveConfiguration(t *testing.T) {

@@ -16,7 +16,10 @@ type Operation[T any] interface {
 	// was called.
 	Attempt(ctx context.Context, a *Attempt) (T, error)
 	// Classify says what an attempt's outcome means. It is not asked about an
-	// attempt that ended by its timeout or by the caller.
+	// attempt that the caller ended. Of one that ran out of time (err matches
+	// context.DeadlineExceeded) the pipeline knows the reason itself; it asks
+	// whether a repetition may help, and whether the health is Neutral because
+	// the upstream was not what took the time.
 	Classify(result T, err error) Outcome
 	// Discard frees a result that the caller will not get because another
 	// attempt follows.
@@ -268,10 +271,17 @@ func (c *call[T]) classify() {
 	case c.Err() != nil && errors.Is(c.Err(), context.Canceled):
 		c.outcome = Outcome{Reason: ReasonCallerCanceled, Health: Neutral, Retry: true}
 	case c.Err() != nil || a.timedOut() && a.limit < c.pipeline.policy.AttemptTimeout:
-		c.outcome = Outcome{Reason: ReasonDeadlineExceeded, Health: c.cutHealth(), Retry: true}
+		health := c.cutHealth()
+		if c.op.Classify(c.result, errAttemptTimeout).Health == Neutral {
+			health = Neutral
+		}
+		c.outcome = Outcome{Reason: ReasonDeadlineExceeded, Health: health, Retry: true}
 	case a.timedOut():
 		c.outcome = c.op.Classify(c.result, errAttemptTimeout)
-		c.outcome.Reason, c.outcome.Health = ReasonAttemptTimeout, Unhealthy
+		c.outcome.Reason = ReasonAttemptTimeout
+		if c.outcome.Health == Healthy {
+			c.outcome.Health = Unhealthy
+		}
 	default:
 		c.outcome = c.op.Classify(c.result, c.err)
 	}

@@ -29,7 +29,7 @@ type Retry struct {
 	Budget        BudgetPolicy  `yaml:"budget"`
 }
 
-// DefaultPolicy is the policy with the defaults that docs/tuning.md reasons about.
+// DefaultPolicy is the policy with the defaults.
 func DefaultPolicy() Policy {
 	return Policy{
 		Timeout:        5 * time.Second,

@@ -63,6 +63,9 @@ func (c *exchange) classifyError(err error) resilience.Outcome {
 		// repetition would break in the same place.
 		return resilience.Outcome{Reason: resilience.ReasonBodyFailed, Health: resilience.Neutral}
 	}
+	if c.source.waiting() {
+		o.Health = resilience.Neutral // a slow upload is not the upstream's fault
+	}
 	o.Veto = c.veto(sent)
 	return o
 }

@@ -69,13 +69,13 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	req.Header[HeaderAttemptCount] = c.transport.attemptValue(a.Number())
 	req.Header[HeaderExpectedTimeout] = c.expectedTimeout(a)
 	if c.source != nil {
-		body, err := c.source.open(a.Number() == 1)
+		body, err := c.source.open(ctx, a.Number() == 1)
 		if err != nil {
 			return nil, err
 		}
 		req.Body = body
 		if req.GetBody == nil {
-			req.GetBody = func() (io.ReadCloser, error) { return c.source.open(false) }
+			req.GetBody = func() (io.ReadCloser, error) { return c.source.open(ctx, false) }
 		}
 	}
 	resp, err := c.transport.next.RoundTrip(req)

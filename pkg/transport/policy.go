@@ -16,7 +16,8 @@ import (
 // [DefaultPolicy] is the one to start from.
 type Policy struct {
 	// Timeout bounds the whole call, attempts and waits, until the response
-	// headers. Above 0.
+	// headers. Above 0. The upload of a request body counts: where callers send
+	// large ones over slow links it must be long enough for that.
 	Timeout time.Duration `yaml:"timeout"`
 	// AttemptTimeout bounds one attempt until its response headers. Above 0, at
 	// most Timeout.
@@ -41,7 +42,7 @@ type Retry struct {
 	ReplayBuffer Size `yaml:"replayBuffer"`
 }
 
-// DefaultPolicy is the policy with the defaults that docs/tuning.md reasons about.
+// DefaultPolicy is the policy with the defaults.
 func DefaultPolicy() Policy {
 	core := resilience.DefaultPolicy()
 	return Policy{

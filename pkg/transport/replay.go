@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -11,30 +12,34 @@ import (
 // errBodyGone is what a reader gets that asks for bytes which were not kept.
 var errBodyGone = errors.New("the request body was not kept for a repetition")
 
+// readSize is how much of a request body is read at once.
+const readSize = 32 << 10
+
 // replaySource gives every attempt the request body from its beginning. With a
 // GetBody it asks for a new one; otherwise it keeps what the first attempt
-// reads, as it reads it, up to a limit. Past the limit what was kept is let go
-// and the body streams through, for one attempt only.
+// reads, as it reads it, up to a limit. Past the limit the body streams through,
+// for one attempt only.
 //
-// An attempt that failed may still be reading in net/http's write loop when the
-// next one starts. That is harmless: whoever reads, the bytes go to the kept
-// part, and every reader follows its own offset.
+// The caller's body is read in a goroutine of its own, one read at a time,
+// because nothing can interrupt it: net/http waits for it even after the
+// attempt's time is up, and a caller who stops sending would hold the call past
+// every deadline. An attempt's reader waits for the result or for the end of
+// its attempt, and the next attempt's reader may get the result instead.
 type replaySource struct {
 	original io.ReadCloser
 	getBody  func() (io.ReadCloser, error)
 	memory   *memory
-
-	// reading has room for the one who reads original, which may take as long as
-	// the caller likes. A channel, because waiting for a mutex stops the virtual
-	// time of testing/synctest.
-	reading chan struct{}
+	limit    int64 // bytes that may be kept
 
 	mu       sync.Mutex
-	limit    int64 // bytes that may be kept
-	kept     []byte
-	consumed int64 // bytes read from original
-	lost     bool  // more was read than is kept
-	end      error // what original ended with
+	kept     []byte        // the body's beginning
+	keptEnd  int64         // how long it is, also when it was let go
+	lost     bool          // more was read than is kept: no other attempt
+	chunk    []byte        // what was read last, when it is not kept, and is still to be taken
+	consumed int64         // bytes read from original
+	end      error         // what original ended with
+	reading  chan struct{} // closed when the read that is going on is over, nil when none is
+	buffer   []byte
 	readers  int
 	over     bool // the call has ended: no attempt follows
 	closed   bool
@@ -47,11 +52,11 @@ func newReplaySource(req *http.Request, limit int64, m *memory) *replaySource {
 	if req.ContentLength > limit {
 		limit = 0 // it would overflow anyway; keep nothing of it
 	}
-	return &replaySource{original: req.Body, getBody: req.GetBody, memory: m, limit: limit, reading: make(chan struct{}, 1)}
+	return &replaySource{original: req.Body, getBody: req.GetBody, memory: m, limit: limit}
 }
 
-// open gives the body from its beginning.
-func (s *replaySource) open(first bool) (io.ReadCloser, error) {
+// open gives the body from its beginning, to an attempt with context ctx.
+func (s *replaySource) open(ctx context.Context, first bool) (io.ReadCloser, error) {
 	if s.getBody != nil {
 		if first {
 			return s.original, nil
@@ -64,7 +69,7 @@ func (s *replaySource) open(first bool) (io.ReadCloser, error) {
 		return nil, errBodyGone
 	}
 	s.readers++
-	return &replayReader{source: s}, nil
+	return &replayReader{source: s, ctx: ctx}, nil
 }
 
 // replayable tells whether another attempt could send the whole body.
@@ -75,6 +80,26 @@ func (s *replaySource) replayable() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !s.lost
+}
+
+// failed tells whether the caller's body itself broke.
+func (s *replaySource) failed() bool {
+	if s == nil || s.getBody != nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.end != nil && !errors.Is(s.end, io.EOF)
+}
+
+// waiting tells whether a read of the caller's body is going on right now.
+func (s *replaySource) waiting() bool {
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reading != nil
 }
 
 // finish says that no attempt follows after so many: nothing more is kept, and
@@ -91,23 +116,25 @@ func (s *replaySource) finish(attempts int) {
 		return
 	}
 	s.mu.Lock()
-	s.over = true
-	if s.readers == 0 {
-		s.letGo()
-	}
-	shut := s.mayClose()
-	s.mu.Unlock()
-	if shut {
-		_ = s.original.Close()
-	}
+	defer s.mu.Unlock()
+	s.over, s.lost = true, true
+	s.closeIfDone()
 }
 
-func (s *replaySource) mayClose() bool {
+// closeIfDone closes original when nobody will read it any more. It is called
+// under mu. A read that is going on is not waited for; for a pipe the closing
+// ends it, and an HTTP server's body lets the closing wait.
+func (s *replaySource) closeIfDone() {
 	if s.closed || !s.over || s.readers > 0 {
-		return false
+		return
 	}
 	s.closed = true
-	return true
+	s.letGo()
+	if s.reading != nil {
+		go func() { _ = s.original.Close() }()
+		return
+	}
+	_ = s.original.Close()
 }
 
 func (s *replaySource) letGo() {
@@ -115,68 +142,88 @@ func (s *replaySource) letGo() {
 	s.kept = nil
 }
 
-// read is one Read of a reader at offset.
-func (s *replaySource) read(p []byte, offset int64) (int, error) {
-	if n, err, ok := s.readKept(p, offset); ok {
-		return n, err
+// read is one Read at offset by a reader whose attempt has ctx.
+func (s *replaySource) read(ctx context.Context, p []byte, offset int64) (int, error) {
+	for {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		s.mu.Lock()
+		if n, ok, err := s.take(p, offset); ok {
+			s.mu.Unlock()
+			return n, err
+		}
+		if s.reading == nil {
+			s.reading = make(chan struct{})
+			go s.fill()
+		}
+		over := s.reading
+		s.mu.Unlock()
+		select {
+		case <-over:
+		case <-ctx.Done():
+		}
 	}
-	s.reading <- struct{}{}
-	defer func() { <-s.reading }()
-	if n, err, ok := s.readKept(p, offset); ok { // another reader was here first
-		return n, err
+}
+
+// take reads what there is at offset; ok is false when original must be asked.
+// It is called under mu.
+func (s *replaySource) take(p []byte, offset int64) (n int, ok bool, err error) {
+	if offset < s.keptEnd {
+		if s.kept == nil {
+			return 0, true, errBodyGone
+		}
+		return copy(p, s.kept[offset:]), true, nil
 	}
-	n, err := s.original.Read(p)
+	if s.lost && s.kept != nil && s.readers == 1 {
+		s.letGo() // its only reader is past it
+	}
+	switch {
+	case offset < s.consumed-int64(len(s.chunk)):
+		return 0, true, errBodyGone
+	case len(s.chunk) > 0:
+		n = copy(p, s.chunk)
+		s.chunk = s.chunk[n:]
+		return n, true, nil
+	case s.end != nil:
+		return 0, true, s.end
+	}
+	return 0, false, nil
+}
+
+// fill reads original once. Only one fill runs at a time, and only when what
+// the one before read was kept or taken.
+func (s *replaySource) fill() {
+	if s.buffer == nil {
+		s.buffer = make([]byte, readSize)
+	}
+	n, err := s.original.Read(s.buffer)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.end = err
 	if n > 0 {
-		s.keep(p[:n])
+		s.keep(s.buffer[:n])
 		s.consumed += int64(n)
 	}
-	return n, err
-}
-
-// readKept reads without touching original; ok is false when that must be asked.
-func (s *replaySource) readKept(p []byte, offset int64) (n int, err error, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case offset < s.consumed && s.lost:
-		return 0, errBodyGone, true
-	case offset < s.consumed:
-		return copy(p, s.kept[offset:]), nil, true
-	case s.end != nil:
-		return 0, s.end, true
-	}
-	return 0, nil, false
-}
-
-// failed tells whether the caller's body itself broke.
-func (s *replaySource) failed() bool {
-	if s == nil || s.getBody != nil {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.end != nil && !errors.Is(s.end, io.EOF)
+	close(s.reading)
+	s.reading = nil
 }
 
 func (s *replaySource) keep(b []byte) {
-	if s.lost {
-		return
-	}
 	need := int64(len(s.kept) + len(b))
-	if s.over && s.readers == 1 || need > s.limit || !s.memory.grow(&s.kept, need, s.limit) {
+	if s.lost || need > s.limit || !s.memory.grow(&s.kept, need, s.limit) {
 		s.lost = true
-		s.letGo()
+		s.chunk = b
 		return
 	}
 	s.kept = append(s.kept, b...)
+	s.keptEnd = need
 }
 
 // replayReader is one attempt's view of the body.
 type replayReader struct {
 	source *replaySource
+	ctx    context.Context
 	offset int64
 	closed atomic.Bool
 }
@@ -185,25 +232,18 @@ func (r *replayReader) Read(p []byte) (int, error) {
 	if r.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
-	n, err := r.source.read(p, r.offset)
+	n, err := r.source.read(r.ctx, p, r.offset)
 	r.offset += int64(n)
 	return n, err
 }
 
 func (r *replayReader) Close() error {
-	if !r.closed.CompareAndSwap(false, true) {
-		return nil
-	}
-	s := r.source
-	s.mu.Lock()
-	s.readers--
-	shut := s.mayClose()
-	if shut {
-		s.letGo()
-	}
-	s.mu.Unlock()
-	if shut {
-		return s.original.Close()
+	if r.closed.CompareAndSwap(false, true) {
+		s := r.source
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.readers--
+		s.closeIfDone()
 	}
 	return nil
 }

@@ -180,6 +180,56 @@ func TestCallersBrokenBodyIsNotTheUpstreamsFault(t *testing.T) {
 	}
 }
 
+// A caller who uploads slowly runs into the timeout all the same, but it is not
+// the upstream that the breaker should open for; unless the upstream is what
+// does not take the body.
+func TestSlowUploadIsNotTheUpstreamsFault(t *testing.T) {
+	for name, tc := range map[string]struct {
+		body     func() io.Reader
+		handler  http.HandlerFunc
+		limit    string
+		failures int
+	}{
+		"the caller stalls": {
+			func() io.Reader { reader, _ := io.Pipe(); return reader },
+			func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }, "", 0},
+		"the caller stalls, until the deadline": {
+			func() io.Reader { reader, _ := io.Pipe(); return reader },
+			func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }, "1400", 0},
+		"the upstream stalls": {
+			func() io.Reader { return io.LimitReader(zeros{}, 1<<20) },
+			func(http.ResponseWriter, *http.Request) { time.Sleep(time.Minute) }, "", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := steady()
+				p.Retry.MaxAttempts = 1
+				rt := newTransport(t, inBubble(t, tc.handler), p)
+				body := tc.body()
+				req := request(t, http.MethodPut, "http://up/", body)
+				if tc.limit != "" {
+					req.Header.Set(transport.HeaderExpectedTimeout, tc.limit)
+				}
+				start := time.Now()
+				r := call(t, rt, req)
+				if !errors.Is(r.err, resilience.ErrTimeout) || time.Since(start) > 1500*time.Millisecond {
+					t.Errorf("err = %v after %v", r.err, time.Since(start))
+				}
+				if got := rt.State()[0].Breaker.Failures; got != tc.failures {
+					t.Errorf("the breaker counts %d failures, want %d", got, tc.failures)
+				}
+				if c, ok := body.(io.Closer); ok {
+					_ = c.Close()
+				}
+			})
+		})
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
 type errorReader struct{ err error }
 
 func (r errorReader) Read([]byte) (int, error) { return 0, r.err }
