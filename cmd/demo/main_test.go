@@ -5,11 +5,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -249,6 +251,25 @@ func TestProgramPrintsWhatToTryAndItWorks(t *testing.T) {
 	}
 	if code := stop(); code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func TestHelp(t *testing.T) {
+	var stdout bytes.Buffer
+	if code := run(t.Context(), []string{"--help"}, noEnv, &stdout, io.Discard); code != 0 {
+		t.Error(code)
+	}
+	const path = "testdata/help.txt"
+	if *update {
+		if err := os.WriteFile(path, stdout.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil || !bytes.Equal(want, stdout.Bytes()) {
+		t.Errorf("%s differs (%v); run the test with -update and look at the change", path, err)
 	}
 }
 

@@ -21,6 +21,7 @@ const (
 
 // Latency is a distribution with its parameters. Parameters of other distributions are mistakes, not ignored.
 type Latency struct {
+	// Distribution is the family; empty means none. It decides which of the others are needed.
 	Distribution Distribution `yaml:"distribution" json:"distribution"`
 	// Value is the latency of fixed; above 0.
 	Value time.Duration `yaml:"value,omitempty" json:"value,omitempty"`

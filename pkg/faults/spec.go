@@ -13,7 +13,7 @@ import (
 //
 // A Spec is plain data: it may be read by many goroutines at once as long as none writes.
 type Spec struct {
-	// ErrorRate is the share of arrivals answered with an error status.
+	// ErrorRate is the share of arrivals answered with an error status. 0 to 1.
 	ErrorRate float64 `yaml:"errorRate" json:"errorRate"`
 	// Statuses are the error statuses, 400 to 599, each as likely as the others. Empty means 503 alone.
 	Statuses []int `yaml:"statuses" json:"statuses"`
@@ -22,16 +22,16 @@ type Spec struct {
 	RetryAfter string `yaml:"retryAfter" json:"retryAfter"`
 	// Latency is how long an answer takes.
 	Latency Latency `yaml:"latency" json:"latency"`
-	// ResetRate is the share of connections reset before any byte of the response.
+	// ResetRate is the share of connections reset before any byte of the response. 0 to 1.
 	ResetRate float64 `yaml:"resetRate" json:"resetRate"`
-	// TruncateRate is the share of responses whose connection dies after half the body.
+	// TruncateRate is the share of responses whose connection dies after half the body. 0 to 1.
 	TruncateRate float64 `yaml:"truncateRate" json:"truncateRate"`
-	// HangRate is the share of calls that are accepted and never answered.
+	// HangRate is the share of calls that are accepted and never answered. 0 to 1.
 	HangRate float64 `yaml:"hangRate" json:"hangRate"`
-	// SlowBodyRate is the share of responses whose body arrives whole, but in drips.
+	// SlowBodyRate is the share of responses whose body arrives whole, but in drips. 0 to 1.
 	SlowBodyRate float64 `yaml:"slowBodyRate" json:"slowBodyRate"`
 	// FailFirst makes the first FailFirst attempts of each request id fail with an error status, and every
-	// later one work. While it is above 0 nothing is left to chance: the rates above do not apply.
+	// later one work. At least 0; while it is above 0 nothing is left to chance: the rates above do not apply.
 	FailFirst int `yaml:"failFirst" json:"failFirst"`
 	// Capacity limits how much work is done at once.
 	Capacity Capacity `yaml:"capacity" json:"capacity"`
@@ -56,13 +56,13 @@ const (
 
 // Capacity is how much work can be done at once, and how much may wait for it.
 type Capacity struct {
-	// Workers is how many calls are worked on at once. 0 means no limit: nothing queues, and ServiceTime is
+	// Workers is how many calls are worked on at once. At least 0; 0 means no limit: nothing queues, and ServiceTime is
 	// not spent.
 	Workers int `yaml:"workers" json:"workers"`
 	// ServiceTime is how long a worker is busy with one call, on top of the latency. 0 means that the call's
 	// latency is spent in the worker instead.
 	ServiceTime time.Duration `yaml:"serviceTime" json:"serviceTime"`
-	// Queue is how many calls may wait for a worker. 0 means no waiting room: a call that finds all workers
+	// Queue is how many calls may wait for a worker. At least 0; 0 means no waiting room: a call that finds all workers
 	// busy is refused at once.
 	Queue int `yaml:"queue" json:"queue"`
 }
@@ -76,15 +76,15 @@ type Window struct {
 	ErrorRate    *float64        `yaml:"errorRate,omitempty" json:"errorRate,omitempty"`
 	Statuses     []int           `yaml:"statuses,omitempty" json:"statuses,omitempty"`
 	RetryAfter   *string         `yaml:"retryAfter,omitempty" json:"retryAfter,omitempty"`
-	Latency      *Latency        `yaml:"latency,omitempty" json:"latency,omitempty"` // replaced as a whole
+	Latency      *Latency        `yaml:"latency,omitempty" json:"latency,omitempty"` // replaces the latency as a whole
 	ResetRate    *float64        `yaml:"resetRate,omitempty" json:"resetRate,omitempty"`
 	TruncateRate *float64        `yaml:"truncateRate,omitempty" json:"truncateRate,omitempty"`
 	HangRate     *float64        `yaml:"hangRate,omitempty" json:"hangRate,omitempty"`
 	SlowBodyRate *float64        `yaml:"slowBodyRate,omitempty" json:"slowBodyRate,omitempty"`
-	Capacity     *CapacityChange `yaml:"capacity,omitempty" json:"capacity,omitempty"` // field by field
+	Capacity     *CapacityChange `yaml:"capacity,omitempty" json:"capacity,omitempty"` // changes the capacity, field by field
 }
 
-// CapacityChange is a [Capacity] of which only the fields that are present count.
+// CapacityChange is what a [Window] changes of the capacity: only the fields that are present count.
 type CapacityChange struct {
 	Workers     *int           `yaml:"workers,omitempty" json:"workers,omitempty"`
 	ServiceTime *time.Duration `yaml:"serviceTime,omitempty" json:"serviceTime,omitempty"`

@@ -58,6 +58,7 @@ type call struct {
 	out       http.ResponseWriter
 	requestID string
 	report    resilience.Report
+	resp      *http.Response // the upstream's, once there is one
 }
 
 func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -66,6 +67,9 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// An HTTP/1 server would read the request to its end before it answers; a
 		// stream that goes both ways would stand still. HTTP/2 needs no asking.
 		_ = http.NewResponseController(w).EnableFullDuplex()
+	}
+	if strings.EqualFold(r.Header.Get("Upgrade"), "h2c") {
+		r.Header.Del("Upgrade") // its settings header is hop-by-hop and gone, so it could not work
 	}
 	ctx := context.WithValue(r.Context(), callKey{}, c)
 	rt.proxy.ServeHTTP(w, r.WithContext(transport.WithReport(ctx, &c.report)))
@@ -85,6 +89,7 @@ func (c *call) rewrite(p *httputil.ProxyRequest) {
 
 // answer adds what the pipeline did to an upstream's response.
 func (c *call) answer(resp *http.Response) {
+	c.resp = resp
 	c.describe(resp.Header)
 	if resp.ContentLength > 0 && resp.StatusCode != http.StatusSwitchingProtocols {
 		resp.Body = &promptBody{ReadCloser: resp.Body, out: c.out}
@@ -110,6 +115,9 @@ func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case !errors.As(err, &e):
 		// httputil refuses an upgrade that the caller or the upstream got wrong.
+		if c.resp != nil {
+			_ = c.resp.Body.Close()
+		}
 		p.Reason, p.Detail = string(resilience.ReasonUpgrade), err.Error()
 		if len(c.report.Attempts) == 0 {
 			p.Status = http.StatusBadRequest

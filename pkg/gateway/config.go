@@ -18,7 +18,9 @@ import (
 
 // Config is the configuration of a gateway: what stands in its file.
 type Config struct {
-	Routes   []Route                     `yaml:"routes"`
+	// Routes say which requests go where. At least one.
+	Routes []Route `yaml:"routes"`
+	// Policies are what routes choose from, by name. "default" always exists.
 	Policies map[string]transport.Policy `yaml:"policies"`
 }
 

@@ -12,13 +12,15 @@ import (
 type Attempt struct {
 	number int
 	limit  time.Duration
-	start  time.Time
-	ctx    attemptContext
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
-	ticket ticket
-	budget *budget
-	held   atomic.Bool
+	// callDeadline is that of the call, attempts and waits together.
+	callDeadline time.Time
+	start        time.Time
+	ctx          attemptContext
+	cancel       context.CancelCauseFunc
+	timer        *time.Timer
+	ticket       ticket
+	budget       *budget
+	held         atomic.Bool
 }
 
 // attemptContext adds the attempt's deadline to a context that ends by a timer
@@ -37,6 +39,9 @@ func (a *Attempt) Number() int { return a.number }
 // Limit is the time this attempt was given, above 0: the policy's attempt
 // timeout, or what was left until the call's deadline when that is less.
 func (a *Attempt) Limit() time.Duration { return a.limit }
+
+// CallDeadline is when the whole call must be over.
+func (a *Attempt) CallDeadline() time.Time { return a.callDeadline }
 
 // Breaker is the state of the circuit that let the attempt through.
 func (a *Attempt) Breaker() State { return a.ticket.state }

@@ -38,10 +38,10 @@ func (j Jitter) valid() bool {
 
 // Backoff is the wait between attempts. No wait is ever above Max.
 type Backoff struct {
-	Base   time.Duration `yaml:"base"`   // before the first retry; at least 0
-	Max    time.Duration `yaml:"max"`    // of any wait; at least Base
+	Base   time.Duration `yaml:"base"`   // the wait before the first retry; at least 0, at most Max
+	Max    time.Duration `yaml:"max"`    // the longest wait; at least Base
 	Factor float64       `yaml:"factor"` // growth from one retry to the next; at least 1
-	Jitter Jitter        `yaml:"jitter"`
+	Jitter Jitter        `yaml:"jitter"` // how randomness spreads the waits of many callers
 }
 
 // Delay is the wait before retry n (from 1). previous is the wait before the

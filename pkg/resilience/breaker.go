@@ -13,7 +13,7 @@ import (
 // again. With ConsecutiveFailures and FailureRatio both 0 it never opens.
 type BreakerPolicy struct {
 	// Window is the rolling time over which the ratio is taken, in ten steps.
-	// At least 10ms.
+	// 10ms to 24h.
 	Window time.Duration `yaml:"window"`
 	// MinRequests must have ended within Window before the ratio counts. At least 1.
 	MinRequests int `yaml:"minRequests"`
@@ -46,12 +46,13 @@ func DefaultBreakerPolicy() BreakerPolicy {
 
 const (
 	windowSteps = 10
-	maxCount    = 1 << 30 // keeps every count within gobreaker's uint32
+	maxWindow   = 24 * time.Hour // near the end of a Duration's range gobreaker's arithmetic overflows
+	maxCount    = 1 << 30        // keeps every count within gobreaker's uint32
 )
 
 // Mistakes lists what is wrong, with paths relative to the breaker part.
 func (p BreakerPolicy) Mistakes() (m Mistakes) {
-	m.Check(p.Window >= 10*time.Millisecond, "window", "must be at least 10ms, got %v", p.Window)
+	m.Check(p.Window >= 10*time.Millisecond && p.Window <= maxWindow, "window", "must be from 10ms to %v, got %v", maxWindow, p.Window)
 	m.Check(p.MinRequests >= 1 && p.MinRequests <= maxCount, "minRequests", "must be from 1 to %d, got %d", maxCount, p.MinRequests)
 	m.Check(p.FailureRatio >= 0 && p.FailureRatio <= 1, "failureRatio", "must be from 0 (never) to 1, got %v", p.FailureRatio)
 	m.Check(p.ConsecutiveFailures >= 0 && p.ConsecutiveFailures <= maxCount, "consecutiveFailures",
@@ -266,10 +267,11 @@ func (b *breaker) report(t *ticket, h Health, now time.Time) {
 	if t.state == HalfOpen {
 		b.probesOut--
 		b.causes = b.cb.Counts()
-	} else if now.Sub(t.at) >= b.policy.Window {
+	} else if now.Sub(t.at) >= b.policy.Window-b.policy.Window/windowSteps {
 		// gobreaker books a result under the time of its admission and drops it
-		// when that has left the window: the failure of a long download would
-		// never count. It is admitted again, to count when it became known.
+		// when that has left the window, which its first step does before the window
+		// is over: the failure of a long download would never count. It is admitted
+		// again, to count when it became known.
 		if done, err := b.cb.Allow(); err == nil {
 			t.done = done
 		}
@@ -380,19 +382,25 @@ func (b *breaker) unlock() {
 		return
 	}
 	b.publishing = true
-	for len(b.pending) > 0 {
-		next := b.pending
-		b.pending = nil
+	defer func() { // an observer may panic, and others must still be told afterwards
+		b.publishing = false
 		b.mu.Unlock()
-		for _, t := range next {
-			if b.notify != nil {
-				b.notify(t)
-			}
-		}
-		b.mu.Lock()
+	}()
+	for len(b.pending) > 0 {
+		next := b.pending[0]
+		b.pending = b.pending[1:]
+		b.tell(next)
 	}
-	b.publishing = false
+}
+
+// tell calls the observer without mu, which is held again afterwards.
+func (b *breaker) tell(t Transition) {
+	if b.notify == nil {
+		return
+	}
 	b.mu.Unlock()
+	defer b.mu.Lock()
+	b.notify(t)
 }
 
 func (b *breaker) snapshot() BreakerSnapshot {

@@ -15,10 +15,10 @@ type BudgetPolicy struct {
 	// and circuit breakers", 2022). 0 to 100.
 	Ratio float64 `yaml:"ratio"`
 	// Burst is how many tokens are kept at most, and how many there are at the
-	// start. 0 to 1e6.
+	// start. 0 to 1000000.
 	Burst float64 `yaml:"burst"`
 	// FloorPerSecond retries a second are given anyway, so that a caller with
-	// little traffic may retry at all; one second's worth is kept. 0 to 1e6.
+	// little traffic may retry at all; one second's worth is kept. 0 to 1000000.
 	FloorPerSecond float64 `yaml:"floorPerSecond"`
 }
 
@@ -29,6 +29,10 @@ func (b BudgetPolicy) mistakes() (m Mistakes) {
 		"must be from 0 to 1000000, got %v", b.FloorPerSecond)
 	return m
 }
+
+// maxFloorInterval keeps a floor that is next to nothing from overflowing into
+// one that is unlimited.
+const maxFloorInterval = 365 * 24 * time.Hour
 
 // microTokens is the unit the balance is kept in: integers, so that it can be
 // one atomic word on the path of every successful call.
@@ -53,7 +57,7 @@ func newBudget(p BudgetPolicy) *budget {
 		epoch:  time.Now(),
 	}
 	if p.FloorPerSecond > 0 {
-		b.interval = time.Duration(float64(time.Second) / p.FloorPerSecond)
+		b.interval = time.Duration(min(float64(time.Second)/p.FloorPerSecond, float64(maxFloorInterval)))
 	}
 	b.tokens.Store(b.burst)
 	b.floor.Store(math.MinInt64 / 2)

@@ -3,6 +3,7 @@ package resilience
 import (
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -154,8 +155,12 @@ func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Oper
 // refuse answers a call at once that begins while the circuit is open. It is
 // what the composition would do with it, without composing anything.
 func (p *Pipeline[T]) refuse(ctx context.Context, start time.Time, limit time.Duration, cause error, retryIn time.Duration) (Report, error) {
+	deadline := start.Add(limit)
+	if own, ok := ctx.Deadline(); ok && own.Before(deadline) {
+		deadline = own
+	}
 	r := Report{
-		Upstream: p.upstream, Start: start, Deadline: start.Add(limit), Reason: ReasonBreakerOpen,
+		Upstream: p.upstream, Start: start, Deadline: deadline, Reason: ReasonBreakerOpen,
 		BudgetTokens: p.budget.balance(),
 	}
 	if p.observer.Call != nil {
@@ -247,7 +252,9 @@ func (c *call[T]) newAttempt() *Attempt {
 	}
 	a.number = c.number
 	a.budget = c.pipeline.budget
+	a.callDeadline = c.deadline
 	c.attempt = a
+	c.verdict = "" // that on the attempt before is carried out
 	return a
 }
 
@@ -334,7 +341,7 @@ func (c *call[T]) plan() (time.Duration, WaitSource) {
 		return backoff, WaitJitter
 	}
 	// Upward only: nobody comes back earlier than told, and not all at once.
-	after += time.Duration(float64(after) * 0.25 * c.pipeline.random())
+	after += min(time.Duration(float64(after)*0.25*c.pipeline.random()), math.MaxInt64-after)
 	if after < backoff {
 		return backoff, WaitJitter
 	}

@@ -35,7 +35,11 @@ func (o *op) Classify(result string, err error) resilience.Outcome {
 	return transient(result, err)
 }
 
-func (o *op) Discard(result string, _ *resilience.Attempt) { o.discarded = append(o.discarded, result) }
+// Discard releases as an operation does that closes a good answer's body.
+func (o *op) Discard(result string, a *resilience.Attempt) {
+	o.discarded = append(o.discarded, result)
+	a.Release(resilience.Healthy)
+}
 
 // transient takes "ok" for a success and anything else for a failure to repeat.
 func transient(result string, err error) resilience.Outcome {

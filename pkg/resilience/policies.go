@@ -97,7 +97,15 @@ func attemptTimeout[T any](d time.Duration) failsafe.Policy[*call[T]] {
 		c.token = noToken // it is spent: the attempt is being made
 		a.begin(c, c.now, max(1, min(d, c.deadline.Sub(c.now))))
 		r := inner(exec)
-		a.timer.Stop()
+		if !a.timer.Stop() && c.err == nil && a.held.Load() {
+			// The time was up as the answer began: its context is dead, and its body
+			// with it. It is worth no more than no answer.
+			a.settle(Unhealthy, time.Now())
+			c.op.Discard(c.result, a)
+			c.err = errAttemptTimeout
+			var none T
+			c.result = none
+		}
 		c.now = time.Now()
 		c.classify()
 		return r

@@ -59,7 +59,8 @@ type Wait struct {
 // Observer is told what a pipeline does. Every function may be nil, is called
 // without a lock of the pipeline held, on the goroutine of the call (transitions
 // also on a timer's), and may look at the pipeline. It must not block: the call
-// waits for it. What it is handed must not be changed, and an *AttemptReport or
+// waits for it. A panic goes through to the caller, and out of a timer's
+// goroutine it ends the process. What it is handed must not be changed, and an *AttemptReport or
 // a *Report is valid after the return only as a copy.
 type Observer struct {
 	// Attempt is called when the verdict on an attempt is known.

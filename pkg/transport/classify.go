@@ -98,12 +98,15 @@ func (streamError) Error() string { return "stream error" }
 // refusedStream is REFUSED_STREAM (RFC 9113, 8.7): not processed in any way.
 const refusedStream = 0x7
 
-// handshakes remembers the failed TLS handshakes of one call. It is only used
+// handshakes remembers the failed TLS handshakes of one attempt, and whether the
+// attempt got a connection after all: from then on no error proves any more
+// that nothing was sent, even one that looks the same (io.EOF). It is only used
 // for https: over plain TCP a failed dial is all there is before a request is
 // sent, and its error says so.
 type handshakes struct {
-	mu   sync.Mutex
-	errs []error
+	mu        sync.Mutex
+	errs      []error
+	connected bool
 }
 
 func (h *handshakes) trace(ctx context.Context) context.Context {
@@ -115,6 +118,11 @@ func (h *handshakes) trace(ctx context.Context) context.Context {
 				h.mu.Unlock()
 			}
 		},
+		GotConn: func(httptrace.GotConnInfo) {
+			h.mu.Lock()
+			h.connected = true
+			h.mu.Unlock()
+		},
 	})
 }
 
@@ -125,5 +133,5 @@ func (h *handshakes) failed(err error) bool {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.ContainsFunc(h.errs, func(e error) bool { return errors.Is(err, e) })
+	return !h.connected && slices.ContainsFunc(h.errs, func(e error) bool { return errors.Is(err, e) })
 }

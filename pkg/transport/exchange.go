@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"io"
 	"maps"
 	"mime"
@@ -32,7 +33,7 @@ type exchange struct {
 	transport *Transport
 	req       *http.Request
 	source    *replaySource
-	tls       *handshakes
+	tls       *handshakes // of the last attempt, nil over plain TCP
 	upstream  string
 	report    *resilience.Report // the caller's, nil when none is wanted
 
@@ -46,18 +47,16 @@ type exchange struct {
 func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
 	c := &exchange{transport: t, req: req, upstream: upstream, report: reportOf(req.Context())}
 	c.source = newReplaySource(req, int64(t.policy.Retry.ReplayBuffer), &t.memory)
-	c.repeatable = t.methods[methodOf(req)] || len(req.Header[HeaderIdempotencyKey]) > 0
+	c.repeatable = t.methods[methodOf(req)] || strings.TrimSpace(req.Header.Get(HeaderIdempotencyKey)) != ""
 	c.retriedAbove = inboundAttempt(req.Header) > 1
 	c.passThrough = isUpgrade(req.Header) || acceptsEvents(req.Header)
-	if req.URL.Scheme == "https" {
-		c.tls = &handshakes{}
-	}
 	return c
 }
 
 // Attempt sends the request once.
 func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Response, error) {
-	if c.tls != nil {
+	if c.req.URL.Scheme == "https" {
+		c.tls = &handshakes{}
 		ctx = c.tls.trace(ctx)
 	}
 	req := c.req.WithContext(ctx)
@@ -78,13 +77,33 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 			req.GetBody = func() (io.ReadCloser, error) { return c.source.open(ctx, false) }
 		}
 	}
+	if !c.repeatable {
+		// net/http repeats by rules of its own, unseen: a request with one of these
+		// headers, even empty, if it has a GetBody. Ours would be what allows it.
+		delete(req.Header, HeaderIdempotencyKey)
+		if _, ok := req.Header["X-Idempotency-Key"]; ok {
+			req.GetBody = nil
+		}
+	}
 	resp, err := c.transport.next.RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}
+	if resp == nil {
+		return nil, errNoResponse
+	}
+	// Not every RoundTripper keeps the rules of http.Response.
+	if resp.Header == nil {
+		resp.Header = http.Header{}
+	}
+	if resp.Request == nil {
+		resp.Request = req
+	}
 	c.hold(resp, a)
 	return resp, nil
 }
+
+var errNoResponse = errors.New("the RoundTripper gave neither a response nor an error")
 
 // expectedTimeout is the attempt's time in whole milliseconds.
 func (c *exchange) expectedTimeout(a *resilience.Attempt) []string {
@@ -102,7 +121,7 @@ func milliseconds(d time.Duration) string {
 // hold ties a response to its attempt until the body has been read.
 func (c *exchange) hold(resp *http.Response, a *resilience.Attempt) {
 	if resp.Body == nil {
-		resp.Body = http.NoBody // not every RoundTripper keeps the rule
+		resp.Body = http.NoBody
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		a.Hold()
@@ -123,7 +142,7 @@ func (c *exchange) hold(resp *http.Response, a *resilience.Attempt) {
 		ReadCloser: resp.Body, attempt: a, exchange: c, stall: c.transport.policy.BodyIdleTimeout,
 	}
 	resp.Body = body
-	if isEventStream(resp.Header) {
+	if resp.StatusCode < 400 && isEventStream(resp.Header) {
 		a.Settle(resilience.Healthy) // it may go on for hours
 	}
 }
@@ -181,8 +200,11 @@ func inboundLimit(h http.Header) time.Duration {
 	return time.Duration(min(ms, int64(24*time.Hour/time.Millisecond))) * time.Millisecond
 }
 
+// isUpgrade tells whether the caller asks for another protocol. Upgrade: h2c,
+// which some clients send with every request, does not count: RFC 9113 has
+// retired it, and an answer to it is an ordinary one.
 func isUpgrade(h http.Header) bool {
-	return len(h["Upgrade"]) > 0 && slices.ContainsFunc(h["Connection"], func(v string) bool {
+	return len(h["Upgrade"]) > 0 && !strings.EqualFold(h.Get("Upgrade"), "h2c") && slices.ContainsFunc(h["Connection"], func(v string) bool {
 		for token := range strings.SplitSeq(v, ",") {
 			if strings.EqualFold(textproto.TrimString(token), "upgrade") {
 				return true
@@ -194,15 +216,23 @@ func isUpgrade(h http.Header) bool {
 
 const eventStream = "text/event-stream"
 
+// acceptsEvents tells whether the caller asks for an event stream and nothing
+// else, as a browser's EventSource does; it reconnects by itself. Clients that
+// list it among other types get their retries.
 func acceptsEvents(h http.Header) bool {
-	return slices.ContainsFunc(h["Accept"], func(v string) bool { return strings.Contains(v, eventStream) })
+	accept := h["Accept"]
+	return len(accept) == 1 && isMediaType(accept[0], eventStream)
+}
+
+func isMediaType(v, want string) bool {
+	if len(v) < len(want) || !strings.EqualFold(v[:len(want)], want) {
+		return false
+	}
+	media, _, err := mime.ParseMediaType(v)
+	return err == nil && media == want
 }
 
 func isEventStream(h http.Header) bool {
 	v := h["Content-Type"]
-	if len(v) == 0 || !strings.HasPrefix(strings.ToLower(v[0]), eventStream) {
-		return false
-	}
-	media, _, err := mime.ParseMediaType(v[0])
-	return err == nil && media == eventStream
+	return len(v) > 0 && isMediaType(v[0], eventStream)
 }

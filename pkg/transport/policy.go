@@ -12,8 +12,9 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// Policy is how calls over HTTP are made to survive. It is a plain value;
-// [DefaultPolicy] is the one to start from.
+// Policy is how calls over HTTP are made to survive.
+//
+// It is a plain value; [DefaultPolicy] is the one to start from.
 type Policy struct {
 	// Timeout bounds the whole call, attempts and waits, until the response
 	// headers. Above 0. The upload of a request body counts: where callers send
@@ -22,7 +23,8 @@ type Policy struct {
 	// AttemptTimeout bounds one attempt until its response headers. Above 0, at
 	// most Timeout.
 	AttemptTimeout time.Duration `yaml:"attemptTimeout"`
-	// BodyIdleTimeout cuts a response body that stalls for longer. 0 = never.
+	// BodyIdleTimeout cuts a response body that stalls for longer. At least 0;
+	// 0 = never.
 	BodyIdleTimeout time.Duration `yaml:"bodyIdleTimeout"`
 	Retry           Retry         `yaml:"retry"`
 	// Breaker guards an upstream's origin (scheme, host and port).
@@ -32,13 +34,13 @@ type Policy struct {
 // Retry says which failures are transient, and how they are repeated.
 type Retry struct {
 	resilience.Retry `yaml:",inline"`
-	// Statuses are repeated. 400 to 599 each.
+	// Statuses are the answers that are repeated. 400 to 599, each once.
 	Statuses []int `yaml:"statuses"`
 	// Methods may be repeated; any other only with an Idempotency-Key header, or
-	// when nothing was sent.
+	// when nothing was sent. Capital letters, each once.
 	Methods []string `yaml:"methods"`
-	// ReplayBuffer is how much of a request body is kept for a repetition. 0 to
-	// 64MiB.
+	// ReplayBuffer is how much of a request body is kept for a repetition. A call
+	// with a larger body gets one attempt. 0 to 64MiB.
 	ReplayBuffer Size `yaml:"replayBuffer"`
 }
 

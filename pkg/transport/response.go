@@ -21,8 +21,10 @@ var errDrained = errors.New("the losing response took too long to drain")
 
 // discard drains a response nobody gets, within bounds, and closes it.
 func discard(resp *http.Response, a *resilience.Attempt) {
-	if resp.ContentLength <= drainBytes {
-		stop := time.AfterFunc(drainTime, func() { a.Cancel(errDrained) })
+	// Of the time that is left, the next attempt gets at least half.
+	limit := min(drainTime, time.Until(a.CallDeadline())/2)
+	if resp.ContentLength <= drainBytes && limit > 0 {
+		stop := time.AfterFunc(limit, func() { a.Cancel(errDrained) })
 		_, _ = io.CopyN(io.Discard, resp.Body, drainBytes+1)
 		stop.Stop()
 	}

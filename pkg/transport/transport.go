@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -121,12 +122,14 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if inbound := inboundLimit(req.Header); inbound > 0 {
 		limit = min(limit, inbound)
 	}
+	begun := 0
+	defer func() { c.source.finish(begun) }() // also when next panics
 	resp, report, err := u.pipeline.DoWithin(req.Context(), limit, c)
+	begun = len(report.Attempts)
 	u.used(report.Start)
 	if c.report != nil {
 		*c.report = report
 	}
-	c.source.finish(len(report.Attempts))
 	if err != nil {
 		return nil, err
 	}
@@ -177,6 +180,7 @@ func (t *Transport) addUpstream(written origin) (*upstream, error) {
 			return nil, err
 		}
 		u = &upstream{name: name, pipeline: pipeline}
+		u.used(time.Now())
 		t.upstreams[canonical] = u
 	}
 	known := *t.origins.Load()
@@ -192,9 +196,9 @@ func (t *Transport) addUpstream(written origin) (*upstream, error) {
 
 func (t *Transport) forgetOldest() {
 	var oldest origin
-	var at int64
+	at := int64(math.MaxInt64)
 	for o, u := range t.upstreams {
-		if used := u.lastUsed.Load(); at == 0 || used < at {
+		if used := u.lastUsed.Load(); used < at {
 			oldest, at = o, used
 		}
 	}

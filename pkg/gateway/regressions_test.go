@@ -1,0 +1,222 @@
+package gateway_test
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// Bugs that were there once, and what nearly was one.
+
+// raw sends a request as it is written and gives the first line of the final
+// answer.
+func raw(t *testing.T, s *httptest.Server, text string) string {
+	t.Helper()
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	_, _ = io.WriteString(c, text)
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	for r := bufio.NewReader(c); ; {
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			return "no answer: " + err.Error()
+		}
+		if resp.StatusCode >= 200 {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+			return resp.Status
+		}
+	}
+}
+
+// unfinished are the heads of requests whose bodies do not come.
+func unfinished() []string {
+	return []string{
+		"Content-Length: 10\r\n", "Content-Length: 1000000\r\n", "Transfer-Encoding: chunked\r\n",
+		"Expect: 100-continue\r\nContent-Length: 10\r\n",
+	}
+}
+
+func TestUnfinishedUploadsAreAnswered(t *testing.T) {
+	for name, tc := range map[string]struct {
+		handler http.HandlerFunc
+		want    string
+	}{
+		"the upstream waits for it": {func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }, "504"},
+		"the upstream has answered": {func(w http.ResponseWriter, _ *http.Request) {
+			_ = http.NewResponseController(w).EnableFullDuplex()
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_ = http.NewResponseController(w).Flush()
+		}, "503"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := calm()
+			p.Timeout, p.AttemptTimeout = 300*time.Millisecond, 100*time.Millisecond
+			g := gatewayTo(t, p, all(server(t, tc.handler).URL))
+			for _, method := range []string{"POST", "PUT"} {
+				for _, head := range unfinished() {
+					if got := raw(t, g, method+" / HTTP/1.1\r\nHost: x\r\n"+head+"\r\n"); !strings.HasPrefix(got, tc.want) {
+						t.Errorf("%s %q: %s, want %s", method, head, got, tc.want)
+					}
+				}
+			}
+		})
+	}
+	t.Run("the circuit is open", func(t *testing.T) {
+		p := calm()
+		p.Breaker.ConsecutiveFailures = 1
+		p.Breaker.OpenFor, p.Breaker.MaxOpenFor = time.Minute, time.Minute
+		g := gatewayTo(t, p, all(server(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }).URL))
+		get(t, g.URL)
+		for _, head := range unfinished() {
+			if got := raw(t, g, "POST / HTTP/1.1\r\nHost: x\r\n"+head+"\r\n"); !strings.HasPrefix(got, "503") {
+				t.Errorf("%q: %s, want 503", head, got)
+			}
+		}
+	})
+}
+
+// Slow callers once opened the circuit of a healthy upstream for everyone.
+func TestSlowUploadersDoNotOpenTheCircuit(t *testing.T) {
+	up := server(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	c := gateway.ForUpstream(up.URL)
+	p := calm()
+	p.Timeout, p.AttemptTimeout, p.Breaker.ConsecutiveFailures = 60*time.Millisecond, 50*time.Millisecond, 3
+	c.Policies[gateway.DefaultPolicyName] = p
+	g, err := gateway.New(c, gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	s := server(t, g.ServeHTTP)
+	for range 4 {
+		if got := raw(t, s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na"); !strings.HasPrefix(got, "504") {
+			t.Errorf("%s, want 504", got)
+		}
+	}
+	if b := g.Breakers()[0].Breaker; b.State != resilience.Closed || b.Consecutive != 0 {
+		t.Errorf("%+v", b)
+	}
+}
+
+func TestCallerWhoLeavesDuringAnUploadIsNeutral(t *testing.T) {
+	up := server(t, func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush()
+		_, _ = io.Copy(w, r.Body)
+	})
+	g, err := gateway.New(gateway.ForUpstream(up.URL), gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	s := httptest.NewServer(g)
+	for range 12 {
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+		_, _ = bufio.NewReader(c).ReadString('\n')
+		_ = c.Close()
+	}
+	s.Close() // waits for the calls
+	if b := g.Breakers()[0].Breaker; b.State != resilience.Closed || b.Consecutive > 0 {
+		t.Errorf("%+v", b)
+	}
+}
+
+// Some clients send Upgrade: h2c with every request; it cost them their retries.
+func TestUpgradeToH2CIsNoUpgrade(t *testing.T) {
+	attempts := 0
+	up := server(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "" {
+			t.Errorf("Upgrade: %s went upstream", r.Header.Get("Upgrade"))
+		}
+		if attempts++; attempts == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	g := gatewayTo(t, calm(), all(up.URL))
+	if got := raw(t, g, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"); !strings.HasPrefix(got, "200") {
+		t.Errorf("%s after %d attempts", got, attempts)
+	}
+}
+
+// The connection of an upstream that switches protocols unasked was left open.
+func TestUnaskedSwitchIsABadGatewayAndItsConnectionCloses(t *testing.T) {
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer func() { _ = c.Close() }()
+		_, _ = http.ReadRequest(bufio.NewReader(c))
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n")
+		_, _ = c.Read(make([]byte, 1))
+	}()
+	defer func() { _ = l.Close(); <-gone }()
+	resp, body := get(t, gatewayTo(t, calm(), all("http://"+l.Addr().String())).URL)
+	if p := problemOf(t, resp, body); resp.StatusCode != http.StatusBadGateway || p["reason"] != "upgrade" {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+	select {
+	case <-gone:
+	case <-time.After(5 * time.Second):
+		t.Error("the connection to the upstream is still open")
+	}
+}
+
+func TestResponsesWithoutABodyAndEarlyHints(t *testing.T) {
+	attempts := 0
+	up := server(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Link", "</style.css>; rel=preload")
+		w.WriteHeader(http.StatusEarlyHints)
+		if attempts++; attempts%2 == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		switch r.URL.Path {
+		case "/204":
+			w.WriteHeader(http.StatusNoContent)
+		case "/304":
+			w.WriteHeader(http.StatusNotModified)
+		default:
+			w.Header().Set("Content-Length", "5")
+			if r.Method != http.MethodHead {
+				_, _ = io.WriteString(w, "hello")
+			}
+		}
+	})
+	g := gatewayTo(t, calm(), all(up.URL))
+	for _, tc := range []struct {
+		method, path string
+		status       int
+		body, length string
+	}{
+		{"HEAD", "/", 200, "", "5"}, {"GET", "/204", 204, "", ""}, {"GET", "/304", 304, "", ""}, {"GET", "/", 200, "hello", "5"},
+	} {
+		resp, body := do(t, request(t, tc.method, g.URL+tc.path, nil))
+		if resp.StatusCode != tc.status || body != tc.body || resp.Header.Get("Content-Length") != tc.length || resp.Header.Get("X-Attempt-Count") != "2" {
+			t.Errorf("%s %s: %d %q %v", tc.method, tc.path, resp.StatusCode, body, resp.Header)
+		}
+	}
+}

@@ -1,0 +1,282 @@
+package resilience_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// Bugs that were there once, each with its story.
+
+// failsafe-go returns from a retry whose context ended without asking the
+// policy; the verdict on the attempt before was still there and made it look
+// like an interrupted wait, and the attempt vanished from report and observer.
+func TestSecondAttemptThatTheCallerEndsIsReported(t *testing.T) {
+	for name, limit := range map[string]func(context.Context) (context.Context, context.CancelFunc){
+		"canceled": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			time.AfterFunc(time.Second, cancel)
+			return ctx, cancel
+		},
+		"deadline": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, time.Second)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := limit(t.Context())
+				defer cancel()
+				seen := 0
+				pl := pipeline(t, steady(), resilience.Options{Observer: resilience.Observer{
+					Attempt: func(context.Context, *resilience.AttemptReport) { seen++ },
+				}})
+				_, report, err := pl.Do(ctx, &op{attempt: func(c context.Context, a *resilience.Attempt) (string, error) {
+					if a.Number() == 1 {
+						return "busy", nil
+					}
+					<-c.Done()
+					return "", c.Err()
+				}})
+				var e *resilience.Error
+				if !errors.As(err, &e) || e.Attempts != 2 || len(report.Attempts) != 2 || seen != 2 || e.Last != report.Attempts[1].Reason {
+					t.Errorf("%d attempts in the report, %d seen, error %#v", len(report.Attempts), seen, e)
+				}
+			})
+		})
+	}
+}
+
+// The same path lost the result of a second attempt that came as the caller
+// left: it was neither returned nor discarded.
+func TestResultThatComesAsTheCallerLeavesIsReturned(t *testing.T) {
+	for _, first := range []string{"ok", "busy"} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			o := answers(first, "ok")
+			answer := o.attempt
+			o.attempt = func(c context.Context, a *resilience.Attempt) (string, error) {
+				r, err := answer(c, a)
+				if r == "ok" {
+					cancel()
+				}
+				return r, err
+			}
+			if r, _, err := pipeline(t, steady(), resilience.Options{}).Do(ctx, o); r != "ok" || err != nil {
+				t.Errorf("after %q: got %q, %v", first, r, err)
+			}
+		})
+	}
+}
+
+// A timer that fired as the answer began left a good answer with a dead context,
+// so that its body failed in the caller's hands.
+func TestAnswerInTheInstantOfTheTimeoutIsATimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := steady()
+		p.Retry.MaxAttempts = 1
+		pl := pipeline(t, p, resilience.Options{})
+		o := &op{}
+		o.attempt = func(_ context.Context, a *resilience.Attempt) (string, error) {
+			time.Sleep(a.Limit())
+			synctest.Wait()
+			a.Hold()
+			return "ok", nil
+		}
+		_, report, err := pl.Do(t.Context(), o)
+		if !errors.Is(err, resilience.ErrTimeout) || report.Attempts[0].Reason != resilience.ReasonAttemptTimeout {
+			t.Errorf("%v, %+v", err, report.Attempts)
+		}
+		if len(o.discarded) != 1 {
+			t.Errorf("discarded %q: the answer's body is left open", o.discarded)
+		}
+		if b := pl.Breaker(); b.Failures != 1 || b.Successes != 0 {
+			t.Errorf("the breaker heard %+v", b)
+		}
+	})
+}
+
+// gobreaker drops a result when its bucket is reused, which is up to a tenth of
+// the window before the window is over: attempts that took that long never
+// counted.
+func TestAttemptsAsLongAsTheWindowCount(t *testing.T) {
+	for _, limit := range []time.Duration{8900 * time.Millisecond, 9500 * time.Millisecond, 10 * time.Second, 25 * time.Second} {
+		t.Run(limit.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := single(func(b *resilience.BreakerPolicy) { b.FailureRatio, b.MinRequests = 0.5, 10 })
+				p.Timeout, p.AttemptTimeout = time.Minute, limit
+				pl := pipeline(t, p, resilience.Options{})
+				time.Sleep(900 * time.Millisecond)
+				var wg sync.WaitGroup
+				for range 100 {
+					wg.Go(func() {
+						_, _, _ = pl.Do(t.Context(), &op{attempt: func(c context.Context, _ *resilience.Attempt) (string, error) {
+							<-c.Done()
+							return "", c.Err()
+						}})
+					})
+				}
+				wg.Wait()
+				if s := pl.Breaker(); s.State != resilience.Open {
+					t.Errorf("100 of 100 failed: %+v", s)
+				}
+			})
+		})
+	}
+}
+
+// A panic in an observer once ended all telling for good.
+func TestTransitionsAreToldAfterAnObserverPanicked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seen := 0
+		p := single(func(b *resilience.BreakerPolicy) { b.ConsecutiveFailures, b.Probes = 1, 1 })
+		pl := pipeline(t, p, resilience.Options{Observer: resilience.Observer{Transition: func(resilience.Transition) {
+			if seen++; seen == 1 {
+				panic("observer")
+			}
+		}}})
+		func() {
+			defer func() { _ = recover() }()
+			script(t, pl, "x")
+		}()
+		time.Sleep(2 * time.Second)
+		script(t, pl, "o")
+		if seen != 3 {
+			t.Errorf("%d transitions told, want open, half-open and closed", seen)
+		}
+	})
+}
+
+// 1/1e-10 seconds overflowed into a negative interval, and retries without limit.
+func TestTinyFloorIsNotUnlimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := steady()
+		p.Retry.MaxAttempts = 100
+		p.Retry.Backoff.Base = 0
+		p.Retry.Budget = resilience.BudgetPolicy{FloorPerSecond: 1e-10}
+		o := answers("busy")
+		_, _, _ = pipeline(t, p, resilience.Options{}).Do(t.Context(), o)
+		if len(o.times) > 2 {
+			t.Errorf("%d attempts", len(o.times))
+		}
+	})
+}
+
+// A quarter on top of the longest Duration overflowed into an early return.
+func TestLongestRetryAfterDoesNotOverflow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := steady()
+		p.Retry.MaxRetryAfter = math.MaxInt64
+		o := answers("busy", "ok")
+		o.classify = func(r string, err error) resilience.Outcome {
+			out := transient(r, err)
+			out.RetryAfter = math.MaxInt64
+			return out
+		}
+		_, report, _ := pipeline(t, p, resilience.Options{Random: half}).Do(t.Context(), o)
+		if len(o.times) != 1 || report.Reason != resilience.ReasonDeadlineTooClose {
+			t.Errorf("%d attempts, reason %s", len(o.times), report.Reason)
+		}
+	})
+}
+
+// Everything that validation lets through must work.
+func TestExtremePolicies(t *testing.T) {
+	for name, change := range map[string]func(*resilience.Policy){
+		"shortest timeouts": func(p *resilience.Policy) { p.Timeout, p.AttemptTimeout = 1, 1 },
+		"longest timeouts":  func(p *resilience.Policy) { p.Timeout, p.AttemptTimeout = math.MaxInt64, math.MaxInt64 },
+		"one timeout":       func(p *resilience.Policy) { p.AttemptTimeout = p.Timeout },
+		"no backoff": func(p *resilience.Policy) {
+			p.Retry.MaxAttempts, p.Retry.Backoff = 100, resilience.Backoff{Factor: 1e300, Jitter: resilience.JitterFull}
+		},
+		"longest backoff": func(p *resilience.Policy) { p.Retry.Backoff.Base, p.Retry.Backoff.Max = math.MaxInt64, math.MaxInt64 },
+		"smallest breaker": func(p *resilience.Policy) {
+			p.Breaker = resilience.BreakerPolicy{Window: 10 * time.Millisecond, MinRequests: 1, FailureRatio: 1e-300, ConsecutiveFailures: 1, OpenFor: 1, MaxOpenFor: math.MaxInt64, Probes: 1}
+		},
+		"largest breaker": func(p *resilience.Policy) {
+			p.Breaker = resilience.BreakerPolicy{Window: 24 * time.Hour, MinRequests: 1 << 30, FailureRatio: 1, ConsecutiveFailures: 1 << 30, OpenFor: math.MaxInt64, MaxOpenFor: math.MaxInt64, Probes: 1 << 30}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := steady()
+				change(&p)
+				pl := pipeline(t, p, resilience.Options{})
+				for range 5 {
+					_, report, _ := pl.Do(t.Context(), answers("busy", "busy", "ok"))
+					if !report.Reason.Valid() {
+						t.Errorf("reason %q", report.Reason)
+					}
+					time.Sleep(time.Second)
+				}
+			})
+		})
+	}
+}
+
+// Random outcomes, cancellations and late releases from all sides: the state
+// stays consistent and nothing is stuck.
+func TestChaos(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := resilience.DefaultPolicy()
+		p.Timeout, p.AttemptTimeout = 20*time.Millisecond, 4*time.Millisecond
+		p.Retry.Backoff = resilience.Backoff{Base: time.Millisecond, Max: 2 * time.Millisecond, Factor: 2, Jitter: resilience.JitterFull}
+		p.Retry.Budget = resilience.BudgetPolicy{Burst: 50}
+		p.Breaker = resilience.BreakerPolicy{Window: 10 * time.Millisecond, MinRequests: 5, FailureRatio: 0.5, ConsecutiveFailures: 3, OpenFor: time.Microsecond, MaxOpenFor: time.Millisecond, Probes: 1}
+		last := resilience.Closed
+		var mu sync.Mutex
+		var pl *resilience.Pipeline[string]
+		pl = pipeline(t, p, resilience.Options{Observer: resilience.Observer{Transition: func(tr resilience.Transition) {
+			mu.Lock()
+			defer mu.Unlock()
+			if tr.From != last {
+				t.Errorf("from %v after %v", tr.From, last)
+			}
+			last = tr.To
+			_ = pl.Breaker()
+		}}})
+		attempt := func(c context.Context, a *resilience.Attempt) (string, error) {
+			switch rand.IntN(5) {
+			case 0:
+				return "busy", nil
+			case 1:
+				return "", errors.New("reset")
+			case 2:
+				<-c.Done()
+				return "", c.Err()
+			case 3:
+				a.Hold()
+				time.AfterFunc(time.Duration(rand.IntN(8))*time.Millisecond, func() { a.Release(resilience.Health(rand.IntN(3))) })
+			}
+			return "ok", nil
+		}
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				for range 100 {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(10))*time.Millisecond)
+					if _, report, _ := pl.Do(ctx, &op{attempt: attempt}); !report.Reason.Valid() {
+						t.Errorf("reason %q", report.Reason)
+					}
+					cancel()
+				}
+			})
+		}
+		wg.Wait()
+		time.Sleep(30 * time.Millisecond)
+		synctest.Wait()
+		if _, report, err := pl.Do(t.Context(), answers("ok")); err != nil {
+			t.Errorf("afterwards: %v, reason %s", err, report.Reason)
+		}
+		if s := pl.Breaker(); s.Probes != 0 || pl.BudgetTokens() > 50 {
+			t.Errorf("%+v, %v tokens", s, pl.BudgetTokens())
+		}
+	})
+}

@@ -1,0 +1,305 @@
+package transport_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// Bugs that were there once, each with its story.
+
+// The failed handshakes were remembered for the whole call. One that ended with
+// io.EOF made the EOF of a later attempt, whose POST had been received, look as
+// if nothing had been sent.
+func TestHandshakeErrorOfAnEarlierAttemptProvesNothing(t *testing.T) {
+	u := httptest.NewTLSServer(http.NotFoundHandler()) // for its certificate
+	cert := u.TLS.Certificates[0]
+	roots := u.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	u.Close()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var posts atomic.Int64
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for n := 1; ; n++ {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if n == 1 { // the first handshake is cut
+				_, _ = c.Read(make([]byte, 1000))
+				_ = c.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(io.Discard, c)
+				_ = c.Close()
+				continue
+			}
+			secure := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
+			if r, err := http.ReadRequest(bufio.NewReader(secure)); err == nil {
+				_, _ = io.Copy(io.Discard, r.Body)
+				posts.Add(1) // it takes effect, and its answer is lost
+			}
+			_ = secure.Close()
+		}
+	})
+	next := base(t)
+	next.TLSClientConfig = &tls.Config{RootCAs: roots, ServerName: "example.com", MinVersion: tls.VersionTLS12}
+	r := call(t, newTransport(t, next, quick()), request(t, http.MethodPost, "https://"+l.Addr().String(), strings.NewReader("order")))
+	if posts.Load() != 1 || r.report.Reason != resilience.ReasonMethodNotIdempotent {
+		t.Errorf("the POST took effect %d times: %v, reason %s, %v", posts.Load(), r.reasons(), r.report.Reason, r.err)
+	}
+	_ = l.Close()
+	wg.Wait()
+}
+
+// pipeBody does not end its Read at Close, as the body of a request that
+// net/http serves.
+type pipeBody struct{ r *io.PipeReader }
+
+func (b pipeBody) Read(p []byte) (int, error) { return b.r.Read(p) }
+func (b pipeBody) Close() error               { return nil }
+
+// closesEarly answers the first attempt with 503 and closes its body while a
+// Read of it waits, as HTTP/2 does.
+func closesEarly(second func(*http.Request) (*http.Response, error)) roundTripper {
+	return func(r *http.Request) (*http.Response, error) {
+		if r.Header.Get(transport.HeaderAttemptCount) != "1" {
+			return second(r)
+		}
+		go func() { _, _ = r.Body.Read(make([]byte, 700)) }()
+		synctest.Wait()
+		_ = r.Body.Close()
+		return &http.Response{StatusCode: http.StatusServiceUnavailable, Body: http.NoBody}, nil
+	}
+}
+
+// What the waiting Read of a finished attempt got was thrown away, and the next
+// attempt missed the beginning of its body.
+func TestBodyReadByAFinishedAttemptIsNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reader, writer := io.Pipe()
+		rt := newTransport(t, closesEarly(func(r *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: http.StatusOK, Body: r.Body}, nil // an echo of what is still being sent
+		}), quick())
+		go func() {
+			time.Sleep(time.Second)
+			_, _ = io.WriteString(writer, "first ")
+			_, _ = io.WriteString(writer, "second")
+			_ = writer.Close()
+		}()
+		if r := call(t, rt, request(t, http.MethodPut, "http://up", pipeBody{reader})); r.body != "first second" || r.err != nil {
+			t.Errorf("the upstream got %q, then %v", r.body, r.err)
+		}
+	})
+}
+
+func TestBodyReadAfterTheCallIsOverTakesNoMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := newTransport(t, closesEarly(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Path == "/last" {
+				_, _ = io.Copy(io.Discard, r.Body)
+				return &http.Response{StatusCode: http.StatusServiceUnavailable, Body: http.NoBody}, nil
+			}
+			_ = r.Body.Close()
+			return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+		}), quick(), transport.WithReplayMemory(4096))
+		for range 20 {
+			reader, writer := io.Pipe()
+			if r := call(t, rt, request(t, http.MethodPut, "http://up", pipeBody{reader})); r.err != nil {
+				t.Fatal(r.err)
+			}
+			_, _ = writer.Write(bytes.Repeat([]byte("x"), 600)) // what was on its way when the call ended
+			_ = writer.Close()
+			synctest.Wait()
+		}
+		r := call(t, rt, request(t, http.MethodPut, "http://up/last", struct{ io.Reader }{strings.NewReader("hello")}))
+		if r.report.Reason != resilience.ReasonMaxAttempts {
+			t.Errorf("no room for 5 bytes of 4096: reason %s, %v", r.report.Reason, r.reasons())
+		}
+	})
+}
+
+func TestBodyIsLetGoWhenTheRoundTripperBelowPanics(t *testing.T) {
+	calls := 0
+	rt := newTransport(t, roundTripper(func(r *http.Request) (*http.Response, error) {
+		_, _ = io.ReadAll(r.Body)
+		if calls++; calls <= 20 {
+			_ = r.Body.Close()
+			panic("next")
+		}
+		return &http.Response{StatusCode: http.StatusServiceUnavailable, Body: http.NoBody}, nil
+	}), quick(), transport.WithReplayMemory(4096))
+	body := func(s string) *http.Request {
+		return request(t, http.MethodPut, "http://up", struct{ io.Reader }{strings.NewReader(s)})
+	}
+	for range 20 {
+		func() {
+			defer func() { _ = recover() }()
+			call(t, rt, body(strings.Repeat("x", 600)))
+		}()
+	}
+	if r := call(t, rt, body("hello")); r.report.Reason != resilience.ReasonMaxAttempts {
+		t.Errorf("no room for 5 bytes of 4096: reason %s, %v", r.report.Reason, r.reasons())
+	}
+}
+
+// An empty Idempotency-Key is none; and net/http repeats a request with one, or
+// with an X-Idempotency-Key, by itself if it has a GetBody.
+func TestPostIsNotRepeatedByNetHTTPEither(t *testing.T) {
+	for _, header := range []string{"Idempotency-Key", "X-Idempotency-Key", "X-Other"} {
+		t.Run(header, func(t *testing.T) {
+			var requests atomic.Int64
+			u := serve(t, func(_ http.ResponseWriter, r *http.Request) {
+				if requests.Add(1) == 2 { // on a connection that was used before
+					_, _ = io.Copy(io.Discard, r.Body)
+					panic(http.ErrAbortHandler)
+				}
+			})
+			rt := newTransport(t, base(t), quick())
+			get(t, rt, u.URL)
+			req := request(t, http.MethodPost, u.URL, struct{ io.Reader }{strings.NewReader("order")})
+			req.Header[header] = []string{map[bool]string{true: "", false: "1"}[header == "Idempotency-Key"]}
+			r := call(t, rt, req)
+			if requests.Load() != 2 {
+				t.Errorf("sent %d times in %d attempts (%v)", requests.Load()-1, len(r.report.Attempts), r.err)
+			}
+		})
+	}
+}
+
+func TestUpgradeToH2CAndListedEventStreamsKeepTheirRetries(t *testing.T) {
+	for name, header := range map[string]http.Header{
+		"h2c":                   {"Connection": {"Upgrade, HTTP2-Settings"}, "Upgrade": {"h2c"}},
+		"events among others":   {"Accept": {"application/json, text/event-stream"}},
+		"events in a 2nd field": {"Accept": {"application/json", "text/event-stream"}},
+	} {
+		u := serve(t, failingFirst(1, 0))
+		req := request(t, http.MethodGet, u.URL, nil)
+		req.Header = header
+		if r := call(t, newTransport(t, base(t), quick()), req); r.err != nil || len(r.report.Attempts) != 2 {
+			t.Errorf("%s: %v, reason %s, %v", name, r.reasons(), r.report.Reason, r.err)
+		}
+	}
+}
+
+// The stream was taken for healthy before its status was looked at.
+func TestEventStreamThatIsAnErrorCountsAsOne(t *testing.T) {
+	u := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.WriteHeader(http.StatusInternalServerError)
+		_, _ = io.WriteString(w, "data: x\n\n")
+	})
+	rt := newTransport(t, base(t), quick())
+	get(t, rt, u.URL)
+	if b := rt.State()[0].Breaker; b.Failures != 1 || b.Successes != 0 {
+		t.Errorf("the breaker heard %+v", b)
+	}
+}
+
+// Draining took its 50 ms whatever was left, and the upstream's last answer was
+// lost to a deadline that the draining had used up.
+func TestDrainingLeavesTimeForTheNextAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := quick()
+		p.Timeout, p.AttemptTimeout = 30*time.Millisecond, 30*time.Millisecond
+		rt := newTransport(t, inBubble(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get(transport.HeaderAttemptCount) == "1" {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				_ = http.NewResponseController(w).Flush()
+				<-r.Context().Done()
+			}
+		}), p)
+		if r := get(t, rt, "http://up/"); r.err != nil || r.resp.StatusCode != http.StatusOK {
+			t.Errorf("%v, reason %s, %v", r.err, r.report.Reason, r.reasons())
+		}
+	})
+}
+
+func TestRoundTripperThatBreaksTheRules(t *testing.T) {
+	t.Run("bare response", func(t *testing.T) {
+		rt := newTransport(t, roundTripper(func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: http.StatusOK}, nil
+		}), quick())
+		if r := get(t, rt, "http://up/"); r.err != nil || r.resp.Header == nil || r.resp.Request == nil {
+			t.Errorf("%+v, %v", r.resp, r.err)
+		}
+	})
+	t.Run("nothing at all", func(t *testing.T) {
+		rt := newTransport(t, roundTripper(func(*http.Request) (*http.Response, error) { return nil, nil }), quick())
+		if r := get(t, rt, "http://up/"); r.err == nil {
+			t.Error("no error")
+		}
+	})
+}
+
+func TestHTTP2Upstream(t *testing.T) {
+	var requests atomic.Int64
+	u := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		if r.ProtoMajor != 2 {
+			t.Errorf("came as %s", r.Proto)
+		}
+		b, _ := io.ReadAll(r.Body)
+		first := r.Header.Get(transport.HeaderAttemptCount) == "1"
+		switch {
+		case r.URL.Path == "/hang":
+			<-r.Context().Done()
+		case r.URL.Path == "/dies":
+			_, _ = io.WriteString(w, "half")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		case r.URL.Path == "/reset" && first:
+			panic(http.ErrAbortHandler)
+		case first:
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = io.WriteString(w, "busy")
+		default:
+			w.Header().Set("Trailer", "X-Sum")
+			_, _ = w.Write(b)
+			w.Header().Set("X-Sum", "s")
+		}
+	}))
+	u.EnableHTTP2 = true
+	u.Config.ErrorLog = log.New(io.Discard, "", 0)
+	u.StartTLS()
+	t.Cleanup(u.Close)
+	next := u.Client().Transport
+	for _, tc := range []struct {
+		method, path string
+		want         int64
+	}{{"PUT", "/", 2}, {"PUT", "/reset", 2}, {"POST", "/", 1}, {"POST", "/reset", 1}, {"HEAD", "/", 2}} {
+		requests.Store(0)
+		r := call(t, newTransport(t, next, quick()), request(t, tc.method, u.URL+tc.path, struct{ io.Reader }{strings.NewReader("order")}))
+		if requests.Load() != tc.want {
+			t.Errorf("%s %s: sent %d times, want %d: %v %v", tc.method, tc.path, requests.Load(), tc.want, r.reasons(), r.err)
+		}
+		if tc.method == "PUT" && (r.body != "order" || r.resp.Trailer.Get("X-Sum") != "s") {
+			t.Errorf("%s: %q, trailer %v", tc.path, r.body, r.resp.Trailer)
+		}
+	}
+	p := quick()
+	p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = 200*time.Millisecond, 200*time.Millisecond, 1
+	if r := get(t, newTransport(t, next, p), u.URL+"/hang"); !errors.Is(r.err, context.DeadlineExceeded) {
+		t.Errorf("hang: %v", r.err)
+	}
+	if r := get(t, newTransport(t, next, quick()), u.URL+"/dies"); r.report.Reason != resilience.ReasonBodyFailed || r.body != "half" {
+		t.Errorf("dies: %q, %v, reason %s", r.body, r.err, r.report.Reason)
+	}
+}
