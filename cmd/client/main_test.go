@@ -44,9 +44,17 @@ func golden(t *testing.T, name, got string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got != string(want) {
-		t.Errorf("%s differs; run the test with -update and look at the change. Got:\n%s", path, got)
+	if got == string(want) {
+		return
 	}
+	gotLines, wantLines := strings.Split(got, "\n"), strings.Split(string(want), "\n")
+	for i := range min(len(gotLines), len(wantLines)) {
+		if gotLines[i] != wantLines[i] {
+			t.Errorf("%s:%d: got %q, want %q; run the test with -update and look at the change", path, i+1, gotLines[i], wantLines[i])
+			return
+		}
+	}
+	t.Errorf("%s: got %d lines, want %d; run the test with -update and look at the change", path, len(gotLines), len(wantLines))
 }
 
 // output is a writer that several goroutines may write to.
