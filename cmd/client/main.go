@@ -10,76 +10,51 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"time"
 
 	"github.com/rebound-dev/rebound/pkg/config"
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/program"
 	"github.com/rebound-dev/rebound/pkg/serve"
-	"github.com/rebound-dev/rebound/pkg/version"
 )
 
-const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 2
-)
-
-func main() {
-	ctx, stop := serve.Signals(context.Background())
-	code := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
-}
+func main() { program.Main("client", run) }
 
 // run is the program: it serves until ctx ends and returns the exit code.
-func run(ctx context.Context, args []string, lookupEnv func(string) (string, bool), stdout, stderr io.Writer) int {
-	fs := flag.NewFlagSet("client", flag.ContinueOnError)
+func run(ctx context.Context, p program.Program) int {
+	fs := p.Flags()
 	listen := fs.String("listen", ":8080", "`ADDR` of the data port: the routes")
 	admin := fs.String("admin", ":8081", "`ADDR` of the admin port: /livez, /readyz, /config, /breakers, /debug/pprof/")
 	file := fs.String("config", "", "routes and policies, YAML, in `FILE`")
 	upstream := fs.String("upstream", "", "without a file: send every path to `URL` under the default policy")
 	check := fs.Bool("check", false, "print the effective configuration as YAML and exit with 0, or 2 if it is wrong")
 	drainDelay := fs.Duration("drain-delay", 0, "how long to go on serving after readiness has failed")
-	showVersion := fs.Bool("version", false, "print the version and exit")
 
-	fail := func(code int, err error) int {
-		fmt.Fprintf(stderr, "client: %v\n", err)
+	if code, done := p.Parse(fs, help); done {
 		return code
 	}
-	if err := config.ParseFlags(fs, args, lookupEnv); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			help(stdout, fs)
-			return exitOK
-		}
-		return fail(exitUsage, fmt.Errorf("%w\nsee client --help", err))
-	}
-	if *showVersion {
-		fmt.Fprintln(stdout, "client", version.String())
-		return exitOK
-	}
 	if *drainDelay < 0 {
-		return fail(exitUsage, fmt.Errorf("--drain-delay: must be at least 0, got %v", *drainDelay))
+		return p.Fail(program.ExitUsage, fmt.Errorf("--drain-delay: must be at least 0, got %v", *drainDelay))
 	}
 	cfg, err := configuration(*file, *upstream)
 	if err != nil {
-		return fail(exitUsage, err)
+		return p.Fail(program.ExitUsage, err)
 	}
 	if *check {
 		text, err := config.Marshal(cfg)
 		if err != nil {
-			return fail(exitFailed, err)
+			return p.Fail(program.ExitFailed, err)
 		}
-		if _, err := stdout.Write(text); err != nil {
-			return fail(exitFailed, err)
+		if _, err := p.Stdout.Write(text); err != nil {
+			return p.Fail(program.ExitFailed, err)
 		}
-		return exitOK
+		return program.ExitOK
 	}
 
-	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	logger := slog.New(slog.NewTextHandler(p.Stderr, nil))
 	gw, err := gateway.New(cfg, gateway.Options{Logger: logger, Observer: gateway.LogTransitions(logger)})
 	if err != nil {
-		return fail(exitUsage, err)
+		return p.Fail(program.ExitUsage, err)
 	}
 	defer gw.Close()
 	ready := serve.NewReadiness()
@@ -90,12 +65,12 @@ func run(ctx context.Context, args []string, lookupEnv func(string) (string, boo
 		DrainTimeout: drainTimeout(cfg),
 		Logger:       logger,
 	}, ready, func(addrs map[string]net.Addr) {
-		fmt.Fprintf(stdout, "routes  %s\nadmin   %s\n", serve.URL(addrs["data"]), serve.URL(addrs["admin"]))
+		fmt.Fprintf(p.Stdout, "routes  %s\nadmin   %s\n", serve.URL(addrs["data"]), serve.URL(addrs["admin"]))
 	})
 	if err != nil {
-		return fail(exitFailed, err)
+		return p.Fail(program.ExitFailed, err)
 	}
-	return exitOK
+	return program.ExitOK
 }
 
 // configuration is that of the file, or of the one upstream.

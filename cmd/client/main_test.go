@@ -24,9 +24,16 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/rebound-dev/rebound/pkg/program"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// execute runs the program as its main does.
+func execute(ctx context.Context, args []string, lookupEnv func(string) (string, bool), stdout, stderr io.Writer) int {
+	return run(ctx, program.Program{Name: "client", Args: args, LookupEnv: lookupEnv, Stdout: stdout, Stderr: stderr})
+}
 
 func noEnv(string) (string, bool) { return "", false }
 
@@ -83,7 +90,7 @@ func client(t *testing.T, args ...string) (routes, admin string, stop func() int
 	done := make(chan int, 1)
 	var stderr output
 	go func() {
-		done <- run(ctx, append([]string{"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}, args...), noEnv, writer, &stderr)
+		done <- execute(ctx, append([]string{"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}, args...), noEnv, writer, &stderr)
 		_ = writer.Close()
 	}()
 	var once sync.Once
@@ -166,7 +173,7 @@ func TestProxiesAndDrains(t *testing.T) {
 
 func TestCheckPrintsAFileThatPrintsTheSameAgain(t *testing.T) {
 	var first, second, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"--check", "--config", "../demo/rebound.yaml"}, noEnv, &first, &stderr); code != 0 {
+	if code := execute(t.Context(), []string{"--check", "--config", "../demo/rebound.yaml"}, noEnv, &first, &stderr); code != 0 {
 		t.Fatal(stderr.String())
 	}
 	golden(t, "check.yaml", first.String())
@@ -174,14 +181,14 @@ func TestCheckPrintsAFileThatPrintsTheSameAgain(t *testing.T) {
 	if err := os.WriteFile(file, first.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if code := run(t.Context(), []string{"--check", "--config", file}, noEnv, &second, &stderr); code != 0 || !bytes.Equal(first.Bytes(), second.Bytes()) {
+	if code := execute(t.Context(), []string{"--check", "--config", file}, noEnv, &second, &stderr); code != 0 || !bytes.Equal(first.Bytes(), second.Bytes()) {
 		t.Errorf("the second time (%s):\n%s", stderr.String(), second.String())
 	}
 }
 
 func TestHelp(t *testing.T) {
 	var stdout bytes.Buffer
-	if code := run(t.Context(), []string{"--help"}, noEnv, &stdout, io.Discard); code != 0 {
+	if code := execute(t.Context(), []string{"--help"}, noEnv, &stdout, io.Discard); code != 0 {
 		t.Error(code)
 	}
 	golden(t, "help.txt", stdout.String())
@@ -207,7 +214,7 @@ func TestUsageMistakes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stderr bytes.Buffer
-			code := run(t.Context(), tc.args, func(k string) (string, bool) { v, ok := tc.env[k]; return v, ok }, io.Discard, &stderr)
+			code := execute(t.Context(), tc.args, func(k string) (string, bool) { v, ok := tc.env[k]; return v, ok }, io.Discard, &stderr)
 			if code != 2 || !strings.Contains(stderr.String(), tc.want) {
 				t.Errorf("exit %d, %q; want 2 and %q", code, stderr.String(), tc.want)
 			}
@@ -222,7 +229,7 @@ func TestPortInUse(t *testing.T) {
 	}
 	defer func() { _ = l.Close() }()
 	var stderr bytes.Buffer
-	code := run(t.Context(), []string{"--upstream", "http://x", "--listen", l.Addr().String(), "--admin", "127.0.0.1:0"}, noEnv, io.Discard, &stderr)
+	code := execute(t.Context(), []string{"--upstream", "http://x", "--listen", l.Addr().String(), "--admin", "127.0.0.1:0"}, noEnv, io.Discard, &stderr)
 	if want := fmt.Sprintf("client: listen on %s (data): address already in use\n", l.Addr()); code != 1 || stderr.String() != want {
 		t.Errorf("exit %d, %q; want 1 and %q", code, stderr.String(), want)
 	}
@@ -238,7 +245,7 @@ func TestBinary(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	const size = 200 << 20
-	hang := make(chan struct{})
+	hang := make(chan struct{}, 10) // the call may be tried again
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/up":
@@ -247,7 +254,7 @@ func TestBinary(t *testing.T) {
 		case "/down":
 			_, _ = io.CopyN(w, zeros{}, size)
 		case "/hang":
-			close(hang)
+			hang <- struct{}{}
 			<-r.Context().Done()
 		}
 	}))

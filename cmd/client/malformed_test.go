@@ -109,7 +109,7 @@ func TestMalformedConfigurations(t *testing.T) {
 			t.Fatal(err)
 		}
 		var stdout, stderr bytes.Buffer
-		code := run(t.Context(), []string{"--check", "--config", file}, noEnv, &stdout, &stderr)
+		code := execute(t.Context(), []string{"--check", "--config", file}, noEnv, &stdout, &stderr)
 		if code != 2 || stdout.Len() > 0 || !strings.Contains(stderr.String(), "rebound.yaml") {
 			t.Errorf("%s: exit %d, stdout %q, stderr %q", name, code, stdout.String(), stderr.String())
 		}

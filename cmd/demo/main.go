@@ -5,13 +5,11 @@ package main
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -19,14 +17,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/flaky"
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/program"
 	"github.com/rebound-dev/rebound/pkg/serve"
-	"github.com/rebound-dev/rebound/pkg/version"
-)
-
-const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 2
 )
 
 const drainTimeout = 5 * time.Second
@@ -40,16 +32,11 @@ const shippedSeed = 30
 //go:embed rebound.yaml
 var policyFile []byte
 
-func main() {
-	ctx, stop := serve.Signals(context.Background())
-	code := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
-}
+func main() { program.Main("demo", run) }
 
 // run is the program: it serves until ctx ends and returns the exit code.
-func run(ctx context.Context, args []string, lookupEnv func(string) (string, bool), stdout, stderr io.Writer) int {
-	fs := flag.NewFlagSet("demo", flag.ContinueOnError)
+func run(ctx context.Context, p program.Program) int {
+	fs := p.Flags()
 	spec := faults.Default()
 	fs.Float64Var(&spec.ErrorRate, "error-rate", spec.ErrorRate, "share of attempts that answer 503, `0 to 1`")
 	fs.Float64Var(&spec.ResetRate, "reset-rate", 0, "share of attempts whose connection is reset, `0 to 1`")
@@ -62,31 +49,18 @@ func run(ctx context.Context, args []string, lookupEnv func(string) (string, boo
 		fs.String("flaky-listen", "127.0.0.1:5000", "`ADDR` of flaky-server"),
 		fs.String("flaky-admin", "127.0.0.1:5001", "`ADDR` of flaky-server's admin port"),
 	}
-	showVersion := fs.Bool("version", false, "print the version and exit")
 
-	fail := func(code int, err error) int {
-		fmt.Fprintf(stderr, "demo: %v\n", err)
+	if code, done := p.Parse(fs, help); done {
 		return code
-	}
-	if err := config.ParseFlags(fs, args, lookupEnv); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			help(stdout, fs)
-			return exitOK
-		}
-		return fail(exitUsage, fmt.Errorf("%w\nsee demo --help", err))
-	}
-	if *showVersion {
-		fmt.Fprintln(stdout, "demo", version.String())
-		return exitOK
 	}
 	for _, addr := range []string{*ports.client, *ports.clientAdmin, *ports.flaky, *ports.flakyAdmin} {
 		if err := onLoopback(addr); err != nil {
-			return fail(exitUsage, err)
+			return p.Fail(program.ExitUsage, err)
 		}
 	}
 	injector, err := faults.New(spec, *seed)
 	if err != nil {
-		return fail(exitUsage, err)
+		return p.Fail(program.ExitUsage, err)
 	}
 	cfg := gateway.DefaultConfig()
 	if *file != "" {
@@ -95,13 +69,13 @@ func run(ctx context.Context, args []string, lookupEnv func(string) (string, boo
 		err = config.Decode("rebound.yaml", policyFile, &cfg)
 	}
 	if err != nil {
-		return fail(exitUsage, err)
+		return p.Fail(program.ExitUsage, err)
 	}
-	logger := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	logger := slog.New(slog.NewTextHandler(p.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	ready := serve.NewReadiness()
 	upstream, err := flaky.New(flaky.Options{Faults: injector, Instance: "demo", Logger: logger, Livez: ready.Livez(), Readyz: ready.Readyz()})
 	if err != nil {
-		return fail(exitFailed, err)
+		return p.Fail(program.ExitFailed, err)
 	}
 	defer context.AfterFunc(ctx, upstream.Stop)()
 
@@ -109,7 +83,7 @@ func run(ctx context.Context, args []string, lookupEnv func(string) (string, boo
 	// routes are made that name it.
 	flakyData, flakyAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server", Addr: *ports.flaky, Handler: upstream.Data()})
 	if err != nil {
-		return fail(exitFailed, err)
+		return p.Fail(program.ExitFailed, err)
 	}
 	if *file == "" {
 		for i := range cfg.Routes {
@@ -118,7 +92,7 @@ func run(ctx context.Context, args []string, lookupEnv func(string) (string, boo
 	}
 	gw, err := gateway.New(cfg, gateway.Options{Logger: logger, Observer: gateway.LogTransitions(logger)})
 	if err != nil {
-		return fail(exitUsage, err)
+		return p.Fail(program.ExitUsage, err)
 	}
 	defer gw.Close()
 
@@ -134,16 +108,16 @@ func run(ctx context.Context, args []string, lookupEnv func(string) (string, boo
 		DrainTimeout: drainTimeout,
 		Logger:       logger,
 	}, ready, func(addrs map[string]net.Addr) {
-		welcome(stdout, spec, map[string]string{
+		welcome(p.Stdout, spec, map[string]string{
 			"{client}": serve.URL(addrs["client"]), "{client-admin}": serve.URL(addrs["client's admin"]),
 			"{flaky}": serve.URL(addrs["flaky-server"]), "{flaky-admin}": serve.URL(addrs["flaky-server's admin"]),
 		})
 	})
 	if err != nil {
-		return fail(exitFailed, err)
+		return p.Fail(program.ExitFailed, err)
 	}
-	fmt.Fprintln(stdout, "\nstopped")
-	return exitOK
+	fmt.Fprintln(p.Stdout, "\nstopped")
+	return program.ExitOK
 }
 
 // onLoopback refuses to offer a server that misbehaves to the network.

@@ -25,9 +25,15 @@ import (
 	"github.com/rebound-dev/rebound/pkg/flaky"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/pipenet"
+	"github.com/rebound-dev/rebound/pkg/program"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// execute runs the program as its main does.
+func execute(ctx context.Context, args []string, lookupEnv func(string) (string, bool), stdout, stderr io.Writer) int {
+	return run(ctx, program.Program{Name: "demo", Args: args, LookupEnv: lookupEnv, Stdout: stdout, Stderr: stderr})
+}
 
 func noEnv(string) (string, bool) { return "", false }
 
@@ -212,7 +218,7 @@ func start(t *testing.T, args ...string) (lines *bufio.Scanner, stop func() int)
 	done := make(chan int, 1)
 	go func() {
 		free := []string{"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--flaky-listen", "127.0.0.1:0", "--flaky-admin", "127.0.0.1:0"}
-		done <- run(ctx, append(free, args...), noEnv, writer, io.Discard)
+		done <- execute(ctx, append(free, args...), noEnv, writer, io.Discard)
 		_ = writer.Close()
 	}()
 	var once sync.Once
@@ -258,7 +264,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 func TestHelp(t *testing.T) {
 	var stdout bytes.Buffer
-	if code := run(t.Context(), []string{"--help"}, noEnv, &stdout, io.Discard); code != 0 {
+	if code := execute(t.Context(), []string{"--help"}, noEnv, &stdout, io.Discard); code != 0 {
 		t.Error(code)
 	}
 	const path = "testdata/help.txt"
@@ -297,7 +303,7 @@ func TestMistakes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var stderr bytes.Buffer
 			args := append([]string{"--listen", free, "--admin", free, "--flaky-listen", free, "--flaky-admin", free}, tc.args...)
-			code := run(t.Context(), args, noEnv, io.Discard, &stderr)
+			code := execute(t.Context(), args, noEnv, io.Discard, &stderr)
 			if code != tc.code || !strings.Contains(stderr.String(), tc.want) {
 				t.Errorf("exit %d, %q; want %d and %q", code, stderr.String(), tc.code, tc.want)
 			}

@@ -3,67 +3,41 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"os"
 	"time"
 
 	"github.com/rebound-dev/rebound/pkg/config"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/flaky"
+	"github.com/rebound-dev/rebound/pkg/program"
 	"github.com/rebound-dev/rebound/pkg/serve"
-	"github.com/rebound-dev/rebound/pkg/version"
-)
-
-const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 2
 )
 
 // drainTimeout is how long calls in flight may take to end. Those that hang are ended at once.
 const drainTimeout = 10 * time.Second
 
-func main() {
-	ctx, stop := serve.Signals(context.Background())
-	code := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
-}
+func main() { program.Main("flaky-server", run) }
 
 // run is the program: it serves until ctx ends and returns the exit code.
-func run(ctx context.Context, args []string, lookupEnv func(string) (string, bool), stdout, stderr io.Writer) int {
-	fs := flag.NewFlagSet("flaky-server", flag.ContinueOnError)
+func run(ctx context.Context, p program.Program) int {
+	fs := p.Flags()
 	listen := fs.String("listen", ":5000", "`ADDR` of the data port: GET /process, POST /orders")
 	admin := fs.String("admin", ":5001", "`ADDR` of the admin port: /faults, /ledger, /livez, /readyz")
 	file := fs.String("config", "", "faults document, YAML or JSON, in `FILE`; what it leaves out keeps its default")
 	seed := fs.Uint64("seed", 0, "the same `N` gives the same faults again; 0 picks one and prints it")
-	showVersion := fs.Bool("version", false, "print the version and exit")
 
-	fail := func(code int, err error) int {
-		fmt.Fprintf(stderr, "flaky-server: %v\n", err)
+	if code, done := p.Parse(fs, help); done {
 		return code
-	}
-	if err := config.ParseFlags(fs, args, lookupEnv); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			help(stdout, fs)
-			return exitOK
-		}
-		return fail(exitUsage, fmt.Errorf("%w\nsee flaky-server --help", err))
-	}
-	if *showVersion {
-		fmt.Fprintln(stdout, "flaky-server", version.String())
-		return exitOK
 	}
 	spec := faults.Default()
 	if *file != "" {
 		if err := config.Load(*file, &spec); err != nil {
-			return fail(exitUsage, err)
+			return p.Fail(program.ExitUsage, err)
 		}
 	}
 	for *seed == 0 {
@@ -71,16 +45,16 @@ func run(ctx context.Context, args []string, lookupEnv func(string) (string, boo
 	}
 	injector, err := faults.New(spec, *seed)
 	if err != nil {
-		return fail(exitUsage, err)
+		return p.Fail(program.ExitUsage, err)
 	}
-	instance, _ := lookupEnv("HOSTNAME") // the pod's name in Kubernetes
-	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	instance, _ := p.LookupEnv("HOSTNAME") // the pod's name in Kubernetes
+	logger := slog.New(slog.NewTextHandler(p.Stderr, nil))
 	ready := serve.NewReadiness()
 	server, err := flaky.New(flaky.Options{
 		Faults: injector, Instance: instance, Logger: logger, Livez: ready.Livez(), Readyz: ready.Readyz(),
 	})
 	if err != nil {
-		return fail(exitFailed, err)
+		return p.Fail(program.ExitFailed, err)
 	}
 	defer context.AfterFunc(ctx, server.Stop)()
 
@@ -91,12 +65,12 @@ func run(ctx context.Context, args []string, lookupEnv func(string) (string, boo
 		Logger:       logger,
 	}, ready, func(addrs map[string]net.Addr) {
 		data, admin := serve.URL(addrs["data"]), serve.URL(addrs["admin"])
-		fmt.Fprintf(stdout, "process  %s/process\nfaults   %s/faults\nledger   %s/ledger\nseed     %d\n", data, admin, admin, *seed)
+		fmt.Fprintf(p.Stdout, "process  %s/process\nfaults   %s/faults\nledger   %s/ledger\nseed     %d\n", data, admin, admin, *seed)
 	})
 	if err != nil {
-		return fail(exitFailed, err)
+		return p.Fail(program.ExitFailed, err)
 	}
-	return exitOK
+	return program.ExitOK
 }
 
 func help(w io.Writer, fs *flag.FlagSet) {

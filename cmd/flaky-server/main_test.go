@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/rebound-dev/rebound/pkg/program"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -21,6 +23,11 @@ var update = flag.Bool("update", false, "write the golden files")
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // env is an environment.
+// execute runs the program as its main does.
+func execute(ctx context.Context, args []string, lookupEnv func(string) (string, bool), stdout, stderr io.Writer) int {
+	return run(ctx, program.Program{Name: "flaky-server", Args: args, LookupEnv: lookupEnv, Stdout: stdout, Stderr: stderr})
+}
+
 func env(vars map[string]string) func(string) (string, bool) {
 	return func(name string) (string, bool) {
 		v, ok := vars[name]
@@ -28,23 +35,23 @@ func env(vars map[string]string) func(string) (string, bool) {
 	}
 }
 
-// program is flaky-server, running.
-type program struct {
+// running is flaky-server, started.
+type running struct {
 	urls map[string]string // what it prints: "process", "faults", "ledger", and the "seed"
 	stop func() (code int, stderr string)
 }
 
-func start(t *testing.T, vars map[string]string, args ...string) program {
+func start(t *testing.T, vars map[string]string, args ...string) running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	out, stdout := io.Pipe()
 	var stderr bytes.Buffer
 	ended := make(chan int, 1)
 	go func() {
-		ended <- run(ctx, append([]string{"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}, args...), env(vars), stdout, &stderr)
+		ended <- execute(ctx, append([]string{"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}, args...), env(vars), stdout, &stderr)
 		stdout.Close()
 	}()
-	p := program{urls: map[string]string{}}
+	p := running{urls: map[string]string{}}
 	p.stop = func() (int, string) {
 		cancel()
 		code := <-ended
@@ -108,7 +115,7 @@ func TestServes(t *testing.T) {
 	if code, body := request(t, http.MethodGet, strings.Replace(p.urls["faults"], "/faults", "/readyz", 1), ""); code != http.StatusOK {
 		t.Errorf("/readyz: %d %s", code, body)
 	}
-	if code, text := p.stop(); code != exitOK {
+	if code, text := p.stop(); code != program.ExitOK {
 		t.Errorf("exit code %d, want 0: %s", code, text)
 	}
 }
@@ -134,7 +141,7 @@ func TestStopDoesNotWaitForHangs(t *testing.T) {
 			break
 		}
 	}
-	if code, text := p.stop(); code != exitOK || strings.Contains(text, "calls cut") {
+	if code, text := p.stop(); code != program.ExitOK || strings.Contains(text, "calls cut") {
 		t.Errorf("exit code %d: %s", code, text)
 	}
 	if rest, err := io.ReadAll(conn); len(rest) > 0 {
@@ -189,7 +196,7 @@ func TestEnds(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			if code := run(t.Context(), tt.args, env(tt.vars), &stdout, &stderr); code != tt.code {
+			if code := execute(t.Context(), tt.args, env(tt.vars), &stdout, &stderr); code != tt.code {
 				t.Errorf("exit code %d, want %d", code, tt.code)
 			}
 			if !strings.HasPrefix(stdout.String(), tt.stdout) || (tt.stdout == "") != (stdout.Len() == 0) {
@@ -203,7 +210,7 @@ func TestEnds(t *testing.T) {
 			if (len(tt.stderr) == 0) != (stderr.Len() == 0) {
 				t.Errorf("stderr %q", stderr.String())
 			}
-			if tt.code == exitFailed && strings.Count(stderr.String(), "\n") != 1 {
+			if tt.code == program.ExitFailed && strings.Count(stderr.String(), "\n") != 1 {
 				t.Errorf("stderr %q, want one line", stderr.String())
 			}
 		})
@@ -212,7 +219,7 @@ func TestEnds(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"--help"}, env(nil), &stdout, &stderr); code != exitOK || stderr.Len() > 0 {
+	if code := execute(t.Context(), []string{"--help"}, env(nil), &stdout, &stderr); code != program.ExitOK || stderr.Len() > 0 {
 		t.Errorf("exit code %d, stderr %q", code, stderr.String())
 	}
 	golden := filepath.Join("testdata", "help.txt")

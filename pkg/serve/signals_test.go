@@ -46,20 +46,7 @@ func TestSignals(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			gone := make(chan error, 1)
-			go func() { gone <- child.Wait() }()
-			// A signal that comes before the default is restored, a moment after the context has ended, has
-			// no effect. It is then sent again, as a person would.
-			again := time.NewTicker(50 * time.Millisecond)
-			defer again.Stop()
-			for alive := true; alive; {
-				select {
-				case err = <-gone:
-					alive = false
-				case <-again.C:
-					_ = child.Process.Signal(signal)
-				}
-			}
+			err = child.Wait()
 			exit, ok := errors.AsType[*exec.ExitError](err)
 			if !ok {
 				t.Fatalf("the process ended with %v", err)

@@ -44,6 +44,7 @@ func levels() map[string]int {
 		"pkg/flaky":   2,
 		"pkg/gateway": 2,
 		"pkg/lab":     2,
+		"pkg/program": 2, // for the commands
 	}
 }
 

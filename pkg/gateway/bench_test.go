@@ -1,0 +1,46 @@
+package gateway_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+type dead struct{}
+
+func (dead) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusInternalServerError, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+}
+
+// BenchmarkRefusal is the gateway's own time for a call against an open breaker.
+func BenchmarkRefusal(b *testing.B) {
+	c := gateway.ForUpstream("http://up")
+	p := c.Policies[gateway.DefaultPolicyName]
+	p.Breaker.ConsecutiveFailures = 1
+	p.Breaker.OpenFor, p.Breaker.MaxOpenFor = time.Hour, time.Hour
+	c.Policies[gateway.DefaultPolicyName] = p
+	g, err := gateway.New(c, gateway.Options{Next: dead{}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/process", nil)
+	g.ServeHTTP(httptest.NewRecorder(), r)
+	if g.Breakers()[0].Breaker.State != resilience.Open {
+		b.Fatal("the circuit is not open")
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		w := httptest.NewRecorder()
+		g.ServeHTTP(w, r)
+		if w.Code != http.StatusServiceUnavailable {
+			b.Fatal(w.Code)
+		}
+	}
+}
