@@ -73,17 +73,14 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 			return nil, err
 		}
 		req.Body = body
-		if req.GetBody == nil {
+		req.GetBody = nil
+		if !repeatedByNetHTTP(req) {
+			// It then serves only to send again what never left, or was refused unseen.
 			req.GetBody = func() (io.ReadCloser, error) { return c.source.open(ctx, false) }
 		}
 	}
 	if !c.repeatable {
-		// net/http repeats by rules of its own, unseen: a request with one of these
-		// headers, even empty, if it has a GetBody. Ours would be what allows it.
-		delete(req.Header, HeaderIdempotencyKey)
-		if _, ok := req.Header["X-Idempotency-Key"]; ok {
-			req.GetBody = nil
-		}
+		delete(req.Header, HeaderIdempotencyKey) // empty, which net/http takes for one
 	}
 	resp, err := c.transport.next.RoundTrip(req)
 	if err != nil {
@@ -101,6 +98,19 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	}
 	c.hold(resp, a)
 	return resp, nil
+}
+
+// repeatedByNetHTTP tells whether net/http would send req again by itself, unseen
+// and beyond every budget, when a kept connection dies after it may have
+// arrived. For a request with a body it needs a GetBody for that.
+func repeatedByNetHTTP(req *http.Request) bool {
+	switch methodOf(req) {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	_, key := req.Header[HeaderIdempotencyKey]
+	_, xKey := req.Header["X-Idempotency-Key"]
+	return key || xKey
 }
 
 var errNoResponse = errors.New("the RoundTripper gave neither a response nor an error")

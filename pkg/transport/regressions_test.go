@@ -160,11 +160,17 @@ func TestBodyIsLetGoWhenTheRoundTripperBelowPanics(t *testing.T) {
 	}
 }
 
-// An empty Idempotency-Key is none; and net/http repeats a request with one, or
-// with an X-Idempotency-Key, by itself if it has a GetBody.
-func TestPostIsNotRepeatedByNetHTTPEither(t *testing.T) {
-	for _, header := range []string{"Idempotency-Key", "X-Idempotency-Key", "X-Other"} {
-		t.Run(header, func(t *testing.T) {
+// net/http repeats a request with an Idempotency-Key, even an empty one, or with
+// an X-Idempotency-Key, by itself if it has a GetBody: unseen, and beyond every
+// budget.
+func TestRequestWithABodyIsSentOnceAnAttempt(t *testing.T) {
+	for _, tc := range []struct {
+		header, value string
+		attempts      int
+	}{
+		{"X-Other", "1", 1}, {"Idempotency-Key", "", 1}, {"X-Idempotency-Key", "1", 1}, {"Idempotency-Key", "k-1", 2},
+	} {
+		t.Run(tc.header+": "+tc.value, func(t *testing.T) {
 			var requests atomic.Int64
 			u := serve(t, func(_ http.ResponseWriter, r *http.Request) {
 				if requests.Add(1) == 2 { // on a connection that was used before
@@ -173,12 +179,15 @@ func TestPostIsNotRepeatedByNetHTTPEither(t *testing.T) {
 				}
 			})
 			rt := newTransport(t, base(t), quick())
-			get(t, rt, u.URL)
-			req := request(t, http.MethodPost, u.URL, struct{ io.Reader }{strings.NewReader("order")})
-			req.Header[header] = []string{map[bool]string{true: "", false: "1"}[header == "Idempotency-Key"]}
-			r := call(t, rt, req)
-			if requests.Load() != 2 {
-				t.Errorf("sent %d times in %d attempts (%v)", requests.Load()-1, len(r.report.Attempts), r.err)
+			for _, body := range []io.Reader{strings.NewReader("with GetBody"), struct{ io.Reader }{strings.NewReader("without")}} {
+				requests.Store(0)
+				get(t, rt, u.URL)
+				req := request(t, http.MethodPost, u.URL, body)
+				req.Header.Set(tc.header, tc.value)
+				r := call(t, rt, req)
+				if sent := int(requests.Load()) - 1; sent != tc.attempts || len(r.report.Attempts) != tc.attempts {
+					t.Errorf("sent %d times in %d attempts, want %d (%v)", sent, len(r.report.Attempts), tc.attempts, r.err)
+				}
 			}
 		})
 	}
