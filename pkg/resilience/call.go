@@ -1,0 +1,326 @@
+package resilience
+
+import (
+	"context"
+	"errors"
+	"math"
+	"time"
+)
+
+// call is one call on its way through the pipeline: the state that the policies
+// share, and the execution's context, which is how they find it.
+type call[T any] struct {
+	context.Context
+	pipeline *Pipeline[T]
+	op       Operation[T]
+	limit    time.Duration
+	start    time.Time
+	deadline time.Time
+	// now is the last look at the clock: between two steps that do nothing but
+	// compute, it is not looked at again.
+	now time.Time
+
+	attempt *Attempt // the last one begun
+	first   Attempt  // storage of the first, which is mostly the only one
+	number  int
+	result  T
+	err     error
+	outcome Outcome
+
+	decided   bool
+	verdict   Verdict
+	reason    Reason // why the call ends
+	refused   error  // the circuit's refusal
+	retryIn   time.Duration
+	token     token
+	wait      time.Duration
+	waitStart time.Time
+	previous  time.Duration // backoff before the retry before
+
+	report  Report
+	storage [1]AttemptReport
+}
+
+// run is one attempt of the operation, innermost in the composition.
+func (c *call[T]) run() (*call[T], error) { //nolint:unparam // the signature that the executor asks for
+	a := c.attempt
+	c.result, c.err = c.op.Attempt(&a.ctx, a)
+	return c, nil
+}
+
+// startAttempt is asked before each attempt: whether there is still time, and
+// somebody to answer.
+func (c *call[T]) startAttempt() bool {
+	if c.number > 0 {
+		c.now = time.Now() // a wait is over
+	}
+	if c.Err() != nil || !c.now.Before(c.deadline) {
+		c.stop(c.contextReason())
+		return false
+	}
+	return true
+}
+
+// stop ends the call before an attempt is begun.
+func (c *call[T]) stop(r Reason) {
+	c.decided, c.verdict, c.reason = true, VerdictGiveUp, r
+	c.returnToken()
+}
+
+func (c *call[T]) returnToken() {
+	c.pipeline.budget.refund(c.token)
+	c.token = noToken
+}
+
+// contextReason tells a caller who went away from a deadline that passed.
+func (c *call[T]) contextReason() Reason {
+	if errors.Is(c.Err(), context.Canceled) {
+		return ReasonCallerCanceled
+	}
+	return ReasonDeadlineExceeded
+}
+
+// newAttempt prepares the next attempt and closes the wait before it.
+func (c *call[T]) newAttempt() *Attempt {
+	c.endWait()
+	c.number++
+	a := &c.first
+	if c.number > 1 {
+		a = new(Attempt)
+	}
+	a.number = c.number
+	a.budget = c.pipeline.budget
+	a.callDeadline = c.deadline
+	c.attempt = a
+	c.verdict = "" // that on the attempt before is carried out
+	return a
+}
+
+func (c *call[T]) endWait() {
+	if n := len(c.report.Attempts); n > 0 && !c.waitStart.IsZero() {
+		c.report.Attempts[n-1].Wait.Actual = c.now.Sub(c.waitStart)
+		c.waitStart = time.Time{}
+	}
+}
+
+// classify gives the attempt's outcome its meaning. What ended the attempt's
+// context is known here better than by any error text; the first gate of
+// forbids then ends a call whose caller or time is gone.
+func (c *call[T]) classify() {
+	a := c.attempt
+	if c.err == nil {
+		c.outcome = c.op.Classify(c.result, nil)
+		return
+	}
+	switch {
+	case c.Err() != nil && errors.Is(c.Err(), context.Canceled):
+		c.outcome = Outcome{Reason: ReasonCallerCanceled, Health: Neutral, Retry: true}
+	case c.Err() != nil || a.timedOut() && a.limit < c.pipeline.policy.AttemptTimeout:
+		health := c.cutHealth()
+		if c.op.Classify(c.result, errAttemptTimeout).Health == Neutral {
+			health = Neutral
+		}
+		c.outcome = Outcome{Reason: ReasonDeadlineExceeded, Health: health, Retry: true}
+	case a.timedOut():
+		c.outcome = c.op.Classify(c.result, errAttemptTimeout)
+		c.outcome.Reason = ReasonAttemptTimeout
+		if c.outcome.Health == Healthy {
+			c.outcome.Health = Unhealthy
+		}
+	default:
+		c.outcome = c.op.Classify(c.result, c.err)
+	}
+}
+
+// cutHealth is the health of an attempt that the call's deadline cut. A caller
+// with little time left proves nothing about the upstream; one that gave it at
+// least half of an attempt's time does, or a chain of short deadlines in front
+// of a hanging upstream would never open the circuit.
+func (c *call[T]) cutHealth() Health {
+	if c.now.Sub(c.attempt.start) >= c.pipeline.policy.AttemptTimeout/2 {
+		return Unhealthy
+	}
+	return Neutral
+}
+
+// decide gives the verdict on the attempt that just ended, records it, and
+// plans the wait if another one follows.
+func (c *call[T]) decide() Verdict {
+	if c.decided {
+		return c.verdict
+	}
+	var wait time.Duration
+	var source WaitSource
+	if !c.outcome.Retry {
+		c.verdict, c.reason = VerdictReturn, c.outcome.Final
+		if c.reason == "" {
+			c.reason = c.outcome.Reason
+		}
+	} else {
+		wait, source = c.plan()
+		if c.reason = c.forbids(wait); c.reason == "" {
+			c.verdict = VerdictRetry
+		} else {
+			c.verdict = VerdictGiveUp
+		}
+	}
+	c.decided = c.verdict != VerdictRetry
+	c.record(wait, source)
+	return c.verdict
+}
+
+// plan is the wait before the next attempt: the backoff, or what the upstream
+// asked for if that is longer.
+func (c *call[T]) plan() (time.Duration, WaitSource) {
+	p := &c.pipeline.policy.Retry
+	backoff := p.Backoff.Delay(c.number, c.previous, c.pipeline.random())
+	after := c.outcome.RetryAfter
+	if after <= 0 || after > p.MaxRetryAfter {
+		return backoff, WaitJitter
+	}
+	// Upward only: nobody comes back earlier than told, and not all at once.
+	after += min(time.Duration(float64(after)*0.25*c.pipeline.random()), math.MaxInt64-after)
+	if after < backoff {
+		return backoff, WaitJitter
+	}
+	return after, WaitRetryAfter
+}
+
+// forbids asks every gate between a failed attempt and the next, in order, and
+// gives the reason of the first that stays shut, "" when all are open. The
+// budget is last, so that a token is only taken for a retry that nothing else
+// forbids.
+func (c *call[T]) forbids(wait time.Duration) Reason {
+	p := c.pipeline
+	switch {
+	case c.Err() != nil || !c.now.Before(c.deadline):
+		return c.contextReason()
+	case c.outcome.Veto != "":
+		return c.outcome.Veto
+	case c.number >= p.policy.Retry.MaxAttempts:
+		return ReasonMaxAttempts
+	case c.outcome.RetryAfter > p.policy.Retry.MaxRetryAfter:
+		return ReasonRetryAfterTooLong
+	case c.circuitOpen():
+		return ReasonBreakerOpen
+	case !c.now.Add(wait).Before(c.deadline):
+		return ReasonDeadlineTooClose
+	}
+	if c.token = p.budget.reserve(); c.token == noToken {
+		return ReasonBudgetExhausted
+	}
+	return ""
+}
+
+func (c *call[T]) circuitOpen() bool {
+	_, err := c.pipeline.breaker.refusal(c.now)
+	return err != nil
+}
+
+func (c *call[T]) record(wait time.Duration, source WaitSource) {
+	a := c.attempt
+	r := AttemptReport{
+		Number: a.number, Start: a.start, Duration: c.now.Sub(a.start), Limit: a.limit,
+		Reason: c.outcome.Reason, Verdict: c.verdict, Breaker: a.ticket.state, Err: c.err,
+	}
+	if c.verdict == VerdictRetry {
+		c.wait, c.previous, c.waitStart = wait, wait, c.now
+		r.Wait = Wait{Source: source, Reason: r.Reason, Planned: wait}
+	}
+	if c.report.Attempts == nil {
+		c.report.Attempts = c.storage[:0]
+	}
+	c.report.Attempts = append(c.report.Attempts, r)
+	if observe := c.pipeline.observer.Attempt; observe != nil {
+		observe(c.Context, &c.report.Attempts[len(c.report.Attempts)-1])
+	}
+	if c.verdict == VerdictRetry {
+		c.discard()
+	}
+}
+
+// discard frees the losing result at once, so that its connection serves the
+// next attempt. The time this takes is part of the wait.
+func (c *call[T]) discard() {
+	a := c.attempt
+	if c.err == nil {
+		c.op.Discard(c.result, a)
+	}
+	a.Release(c.outcome.Health)
+	var zero T
+	c.result = zero
+}
+
+// remainingWait is what is left of the planned wait.
+func (c *call[T]) remainingWait() time.Duration {
+	return max(0, c.wait-time.Since(c.waitStart))
+}
+
+// end closes the books.
+func (c *call[T]) end() (result T, err error) {
+	if !c.decided {
+		if c.verdict == VerdictRetry {
+			// The wait was interrupted.
+			c.now = time.Now()
+			c.endWait()
+			c.stop(c.contextReason())
+		} else {
+			// failsafe-go drops the result of an attempt whose context ended meanwhile,
+			// without asking the retry policy.
+			c.decide()
+		}
+	}
+	p := c.pipeline
+	r := &c.report
+	r.Upstream, r.Start, r.Deadline, r.Reason = p.upstream, c.start, c.deadline, c.reason
+	r.Duration = c.now.Sub(c.start)
+	r.BudgetTokens = p.budget.balance()
+	if p.observer.Call != nil {
+		p.observer.Call(c.Context, r)
+	}
+	if c.hasResult() {
+		return c.result, nil
+	}
+	return result, c.failure()
+}
+
+// hasResult tells whether the last attempt gave a result that is still there.
+func (c *call[T]) hasResult() bool {
+	return c.err == nil && c.refused == nil && c.number > 0 && !c.interrupted()
+}
+
+// interrupted tells whether the call ended during a wait, when the result of
+// the attempt before was discarded already.
+func (c *call[T]) interrupted() bool {
+	n := len(c.report.Attempts)
+	return n > 0 && c.report.Attempts[n-1].Verdict == VerdictRetry
+}
+
+func (c *call[T]) failure() error {
+	e := &Error{
+		Upstream: c.pipeline.upstream, Reason: c.reason, Attempts: c.number,
+		Refused: c.refused != nil, RetryIn: c.retryIn, Err: c.err,
+	}
+	if n := len(c.report.Attempts); n > 0 {
+		e.Last = c.report.Attempts[n-1].Reason
+	}
+	switch {
+	case c.refused != nil:
+		e.Err = c.refused
+	case c.reason == ReasonCallerCanceled, c.reason == ReasonDeadlineExceeded:
+		if cause := context.Cause(c.Context); cause != nil {
+			e.Err = cause
+		}
+	}
+	return e
+}
+
+// abandon frees what a panicking operation held.
+func (c *call[T]) abandon() {
+	c.returnToken()
+	if a := c.attempt; a != nil && a.cancel != nil {
+		a.timer.Stop()
+		a.settle(Unhealthy, time.Now())
+		a.cancel(nil)
+	}
+}
