@@ -65,7 +65,9 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	if req.Header = maps.Clone(c.req.Header); req.Header == nil {
 		req.Header = make(http.Header, 2)
 	}
-	req.Header[HeaderAttemptCount] = c.transport.attemptValue(a.Number())
+	if !c.retriedAbove {
+		req.Header[HeaderAttemptCount] = c.transport.attemptValue(a.Number())
+	} // or else the layers below learn that this is a repetition
 	req.Header[HeaderExpectedTimeout] = c.expectedTimeout(a)
 	if c.source != nil {
 		body, err := c.source.open(ctx, a.Number() == 1)
