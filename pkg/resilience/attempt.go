@@ -36,6 +36,9 @@ func (c *attemptContext) Deadline() (time.Time, bool) { return c.deadline, true 
 // Number counts the attempts of a call from 1.
 func (a *Attempt) Number() int { return a.number }
 
+// Start is when the attempt was begun.
+func (a *Attempt) Start() time.Time { return a.start }
+
 // Limit is the time this attempt was given, above 0: the policy's attempt
 // timeout, or what was left until the call's deadline when that is less.
 func (a *Attempt) Limit() time.Duration { return a.limit }

@@ -231,8 +231,10 @@ func (c *call[T]) record(wait time.Duration, source WaitSource) {
 		c.report.Attempts = c.storage[:0]
 	}
 	c.report.Attempts = append(c.report.Attempts, r)
+	recorded := &c.report.Attempts[len(c.report.Attempts)-1]
+	c.op.Decided(recorded)
 	if observe := c.pipeline.observer.Attempt; observe != nil {
-		observe(c.Context, &c.report.Attempts[len(c.report.Attempts)-1])
+		observe(c.Context, recorded)
 	}
 	if c.verdict == VerdictRetry {
 		c.discard()

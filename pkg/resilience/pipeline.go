@@ -20,6 +20,9 @@ type Operation[T any] interface {
 	// whether a repetition may help, and whether the health is Neutral because
 	// the upstream was not what took the time.
 	Classify(result T, err error) Outcome
+	// Decided is told the verdict on an attempt, before its result is discarded or
+	// returned. It must not block or keep r.
+	Decided(r *AttemptReport)
 	// Discard frees a result that the caller will not get because another
 	// attempt follows.
 	Discard(result T, a *Attempt)
@@ -55,6 +58,9 @@ func (f Func[T]) Classify(_ T, err error) Outcome {
 	}
 	return Outcome{Reason: ReasonOK, Health: Healthy}
 }
+
+// Decided does nothing.
+func (f Func[T]) Decided(*AttemptReport) {}
 
 // Discard does nothing.
 func (f Func[T]) Discard(T, *Attempt) {}

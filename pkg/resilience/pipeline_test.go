@@ -35,6 +35,8 @@ func (o *op) Classify(result string, err error) resilience.Outcome {
 	return transient(result, err)
 }
 
+func (o *op) Decided(*resilience.AttemptReport) {}
+
 // Discard releases as an operation does that closes a good answer's body.
 func (o *op) Discard(result string, a *resilience.Attempt) {
 	o.discarded = append(o.discarded, result)

@@ -8,5 +8,5 @@
 //	// ...
 //	client := &http.Client{Transport: rt}
 //
-// It depends on net/http and package resilience only.
+// It depends on net/http, package resilience and OpenTelemetry's API only.
 package transport

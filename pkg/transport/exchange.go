@@ -41,7 +41,9 @@ type exchange struct {
 	retriedAbove bool
 	passThrough  bool // an upgrade or an event stream
 
-	body responseBody // of the first attempt, which is mostly the only one
+	body   responseBody // of the first attempt, which is mostly the only one
+	trace  *callTrace   // nil without tracing
+	status int          // of the last attempt's response, 0 when it had none
 }
 
 func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
@@ -55,6 +57,8 @@ func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
 
 // Attempt sends the request once.
 func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Response, error) {
+	c.status = 0
+	ctx = c.trace.begin(ctx, c.req, a)
 	if c.req.URL.Scheme == "https" {
 		c.tls = &handshakes{}
 		ctx = c.tls.trace(ctx)
@@ -69,6 +73,7 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 		req.Header[HeaderAttemptCount] = c.transport.attemptValue(a.Number())
 	} // or else the layers below learn that this is a repetition
 	req.Header[HeaderExpectedTimeout] = c.expectedTimeout(a)
+	c.trace.inject(ctx, req.Header)
 	if c.source != nil {
 		body, err := c.source.open(ctx, a.Number() == 1)
 		if err != nil {
@@ -98,9 +103,13 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	if resp.Request == nil {
 		resp.Request = req
 	}
+	c.status = resp.StatusCode
 	c.hold(resp, a)
 	return resp, nil
 }
+
+// Decided puts the verdict on an attempt into its trace.
+func (c *exchange) Decided(r *resilience.AttemptReport) { c.trace.verdict(r, c.status) }
 
 // repeatedByNetHTTP tells whether net/http would send req again by itself, unseen
 // and beyond every budget, when a kept connection dies after it may have
@@ -139,13 +148,15 @@ func (c *exchange) hold(resp *http.Response, a *resilience.Attempt) {
 		a.Hold()
 		a.Settle(resilience.Healthy)
 		if conn, ok := resp.Body.(io.ReadWriteCloser); ok {
-			resp.Body = &upgradedBody{ReadWriteCloser: conn, attempt: a}
+			c.trace.held()
+			resp.Body = &upgradedBody{ReadWriteCloser: conn, attempt: a, exchange: c}
 			return
 		}
 	} else if resp.Body == http.NoBody {
 		return
 	}
 	a.Hold()
+	c.trace.held()
 	body := &c.body
 	if a.Number() > 1 {
 		body = new(responseBody)

@@ -57,10 +57,13 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	switch {
 	case err == nil:
 	case err == io.EOF: //nolint:errorlint // io.Reader: only io.EOF itself is the end
+		b.exchange.trace.bodyEnded(nil)
 		b.attempt.Release(resilience.Healthy)
 	case b.callerGone():
+		b.exchange.trace.bodyEnded(nil)
 		b.attempt.Release(resilience.Neutral)
 	default:
+		b.exchange.trace.bodyEnded(err)
 		err = b.exchange.bodyFailed(b.attempt, err)
 		b.attempt.Release(resilience.Unhealthy)
 	}
@@ -76,6 +79,7 @@ func (b *responseBody) cut() {
 // Close before the end is the caller's choice; the upstream was good so far.
 func (b *responseBody) Close() error {
 	err := b.ReadCloser.Close()
+	b.exchange.trace.bodyEnded(nil)
 	if b.callerGone() {
 		b.attempt.Release(resilience.Neutral)
 	} else {
@@ -88,11 +92,13 @@ func (b *responseBody) Close() error {
 // for the attempt that ends with it.
 type upgradedBody struct {
 	io.ReadWriteCloser
-	attempt *resilience.Attempt
+	attempt  *resilience.Attempt
+	exchange *exchange
 }
 
 func (b *upgradedBody) Close() error {
 	err := b.ReadWriteCloser.Close()
+	b.exchange.trace.bodyEnded(nil)
 	b.attempt.Release(resilience.Neutral) // the breaker heard at the switch
 	return err
 }

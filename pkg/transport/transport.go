@@ -26,6 +26,7 @@ type Transport struct {
 	options resilience.Options
 	methods map[string]bool
 	memory  memory
+	tracer  *tracer // nil for none
 	// attempts holds the values of X-Attempt-Count, made once.
 	attempts [][]string
 	// attemptTimeout is the usual value of X-Envoy-Expected-Rq-Timeout-Ms.
@@ -123,9 +124,17 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		limit = min(limit, inbound)
 	}
 	begun := 0
-	defer func() { c.source.finish(begun) }() // also when next panics
-	resp, report, err := u.pipeline.DoWithin(req.Context(), limit, c)
+	ctx := req.Context()
+	if c.trace = t.tracer.start(ctx, u.name); c.trace != nil {
+		ctx = c.trace.ctx
+	}
+	defer func() { // also when next panics
+		c.source.finish(begun)
+		c.trace.abandon()
+	}()
+	resp, report, err := u.pipeline.DoWithin(ctx, limit, c)
 	begun = len(report.Attempts)
+	c.trace.end(&report, err)
 	u.used(report.Start)
 	if c.report != nil {
 		*c.report = report

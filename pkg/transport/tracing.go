@@ -1,0 +1,286 @@
+package transport
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strconv"
+	"sync/atomic"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// Attribute keys of the spans that a call leaves. The rest are those of
+// OpenTelemetry's semantic conventions for HTTP clients.
+const (
+	KeyRoute        = attribute.Key("rebound.route")         // resilience span: the name of the gateway's route
+	KeyPolicy       = attribute.Key("rebound.policy")        // resilience span: the name of the policy
+	KeyUpstream     = attribute.Key("rebound.upstream")      // resilience span: scheme, host and port
+	KeyAttempts     = attribute.Key("rebound.attempts")      // resilience span: attempts that were begun
+	KeyReason       = attribute.Key("rebound.reason")        // every span and event: why it ended, why it waits, why it was refused
+	KeyBudgetTokens = attribute.Key("rebound.budget.tokens") // resilience span: balance of the retry budget at the end
+
+	KeyAttempt           = attribute.Key("rebound.attempt")               // attempt: its number, from 1
+	KeyVerdict           = attribute.Key("rebound.verdict")               // attempt: return, retry or give_up
+	KeyBreakerState      = attribute.Key("rebound.breaker.state")         // attempt: of the circuit that let it through
+	KeyDeadlineRemaining = attribute.Key("rebound.deadline.remaining_ms") // attempt: time left for the call as it began
+
+	KeyBackoffPlanned = attribute.Key("rebound.backoff.planned_ms") // backoff: the wait that was chosen; its duration is the actual one
+	KeyBackoffSource  = attribute.Key("rebound.backoff.source")     // backoff: jitter or retry_after
+)
+
+// The names of spans and events that do not follow from the request.
+const (
+	SpanResilience = "resilience"
+	SpanBackoff    = "backoff"
+	EventRefused   = "attempt refused"  // on the resilience span: a further attempt was not begun
+	EventResend    = "transport.resend" // on an attempt: net/http sent it again on another connection
+)
+
+// tracer makes the spans of calls, through the OpenTelemetry API only.
+type tracer struct {
+	tracer     trace.Tracer
+	propagator propagation.TextMapPropagator
+	policy     string
+}
+
+// scope is the instrumentation scope's name.
+const scope = "github.com/rebound-dev/rebound/pkg/transport"
+
+// WithTracing leaves a span for every call and for every attempt and wait in it.
+// policy is the policy's name in them. Each attempt carries its own context to
+// the upstream, in the format of the propagator.
+func WithTracing(provider trace.TracerProvider, propagator propagation.TextMapPropagator, policy string) Option {
+	return func(t *Transport) {
+		t.tracer = &tracer{tracer: provider.Tracer(scope), propagator: propagator, policy: policy}
+	}
+}
+
+type routeKey struct{}
+
+// WithRoute names the route of a call in its trace.
+func WithRoute(ctx context.Context, name string) context.Context {
+	return context.WithValue(ctx, routeKey{}, name)
+}
+
+// callTrace is the trace of one call. A nil one does nothing: that is what a
+// transport without tracing has.
+type callTrace struct {
+	*tracer
+	ctx      context.Context // of the call's span
+	call     trace.Span
+	attempt  trace.Span
+	backoff  trace.Span
+	decided  bool
+	bodyOpen atomic.Bool // the attempt's span goes on until its body has ended
+	over     bool        // the call's span ends with its last attempt's
+}
+
+func (t *tracer) start(ctx context.Context, upstream string) *callTrace {
+	if t == nil {
+		return nil
+	}
+	route, _ := ctx.Value(routeKey{}).(string)
+	name := SpanResilience
+	if route != "" {
+		name += " " + route
+	}
+	c := &callTrace{tracer: t}
+	c.ctx, c.call = t.tracer.Start(ctx, name)
+	if c.call.IsRecording() {
+		c.call.SetAttributes(KeyPolicy.String(t.policy), KeyUpstream.String(upstream))
+		if route != "" {
+			c.call.SetAttributes(KeyRoute.String(route))
+		}
+	}
+	return c
+}
+
+// begin starts an attempt's span, and ends the wait before it.
+func (c *callTrace) begin(ctx context.Context, req *http.Request, a *resilience.Attempt) context.Context {
+	if c == nil {
+		return ctx
+	}
+	c.endBackoff()
+	c.decided = false
+	ctx, c.attempt = c.tracer.tracer.Start(ctx, methodOf(req), trace.WithSpanKind(trace.SpanKindClient))
+	if !c.attempt.IsRecording() {
+		return ctx
+	}
+	c.attempt.SetAttributes(
+		semconv.HTTPRequestMethodKey.String(methodOf(req)),
+		semconv.URLFull(withoutUser(req.URL)),
+		semconv.ServerAddress(req.URL.Hostname()),
+		KeyAttempt.Int(a.Number()),
+		KeyBreakerState.String(a.Breaker().String()),
+		KeyDeadlineRemaining.Int64(a.CallDeadline().Sub(a.Start()).Milliseconds()),
+	)
+	if port := portOf(req.URL); port > 0 {
+		c.attempt.SetAttributes(semconv.ServerPort(port))
+	}
+	if a.Number() > 1 {
+		c.attempt.SetAttributes(semconv.HTTPRequestResendCount(a.Number() - 1))
+	}
+	return c.watchResends(ctx)
+}
+
+// watchResends makes net/http's own repetitions visible: they show as a second
+// connection for one request.
+func (c *callTrace) watchResends(ctx context.Context) context.Context {
+	span := c.attempt
+	var connections atomic.Int32
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		if connections.Add(1) > 1 {
+			span.AddEvent(EventResend, trace.WithAttributes(attribute.Bool("reused", info.Reused)))
+		}
+	}})
+}
+
+// inject hands the attempt's own context to the upstream.
+func (c *callTrace) inject(ctx context.Context, h http.Header) {
+	if c != nil {
+		c.propagator.Inject(ctx, propagation.HeaderCarrier(h))
+	}
+}
+
+// held says that the attempt's body is still to be read.
+func (c *callTrace) held() {
+	if c != nil {
+		c.bodyOpen.Store(true)
+	}
+}
+
+// verdict completes the attempt's span, which ends now if no body goes on, and
+// begins the wait if another attempt follows.
+func (c *callTrace) verdict(r *resilience.AttemptReport, status int) {
+	if c == nil {
+		return
+	}
+	if c.attempt.IsRecording() {
+		c.attempt.SetAttributes(KeyVerdict.String(string(r.Verdict)), KeyReason.String(string(r.Reason)))
+		if status > 0 {
+			c.attempt.SetAttributes(semconv.HTTPResponseStatusCode(status))
+		}
+		switch {
+		case r.Err != nil:
+			c.attempt.SetAttributes(semconv.ErrorTypeKey.String(string(r.Reason)))
+			c.attempt.SetStatus(codes.Error, r.Err.Error())
+		case status >= 400:
+			c.attempt.SetAttributes(semconv.ErrorTypeKey.String(strconv.Itoa(status)))
+			c.attempt.SetStatus(codes.Error, "")
+		}
+	}
+	c.decided = true
+	if !c.bodyOpen.Load() {
+		c.attempt.End()
+	}
+	if r.Verdict == resilience.VerdictRetry {
+		_, c.backoff = c.tracer.tracer.Start(c.ctx, SpanBackoff, trace.WithAttributes(
+			KeyBackoffPlanned.Int64(r.Wait.Planned.Milliseconds()),
+			KeyBackoffSource.String(string(r.Wait.Source)),
+			KeyReason.String(string(r.Wait.Reason)),
+		))
+	}
+}
+
+func (c *callTrace) endBackoff() {
+	if c.backoff != nil {
+		c.backoff.End()
+		c.backoff = nil
+	}
+}
+
+// bodyEnded ends the span of an attempt whose body is over, well or not.
+func (c *callTrace) bodyEnded(err error) {
+	if c == nil || !c.bodyOpen.CompareAndSwap(true, false) || !c.decided {
+		return
+	}
+	if err != nil {
+		for _, span := range []trace.Span{c.attempt, c.call} {
+			span.SetAttributes(KeyReason.String(string(resilience.ReasonBodyFailed)), semconv.ErrorTypeKey.String(string(resilience.ReasonBodyFailed)))
+			span.SetStatus(codes.Error, err.Error())
+		}
+	}
+	c.attempt.End()
+	if c.over {
+		c.call.End()
+	}
+}
+
+// end completes the call's span. It ends now, or with the body.
+func (c *callTrace) end(r *resilience.Report, err error) {
+	if c == nil {
+		return
+	}
+	c.endBackoff()
+	if c.call.IsRecording() {
+		c.call.SetAttributes(
+			KeyAttempts.Int(len(r.Attempts)), KeyReason.String(string(r.Reason)), KeyBudgetTokens.Float64(r.BudgetTokens))
+		if refusal(r.Reason) {
+			c.call.AddEvent(EventRefused, trace.WithAttributes(KeyReason.String(string(r.Reason))))
+		}
+		if err != nil {
+			c.call.SetStatus(codes.Error, err.Error())
+		}
+	}
+	c.over = true
+	if !c.bodyOpen.Load() {
+		c.call.End()
+	}
+}
+
+// refusal tells whether a reason is that of an attempt which was not begun
+// although one was wanted.
+func refusal(r resilience.Reason) bool {
+	switch r {
+	case resilience.ReasonBreakerOpen, resilience.ReasonBreakerHalfOpen, resilience.ReasonBudgetExhausted,
+		resilience.ReasonDeadlineTooClose, resilience.ReasonRetryAfterTooLong:
+		return true
+	}
+	return false
+}
+
+// abandon ends what a panic left open.
+func (c *callTrace) abandon() {
+	if c == nil || c.over {
+		return
+	}
+	c.endBackoff()
+	if c.attempt != nil {
+		c.attempt.SetStatus(codes.Error, "panic")
+		c.attempt.End()
+	}
+	c.call.SetStatus(codes.Error, "panic")
+	c.call.End()
+}
+
+// withoutUser is u without user and password, which have no place in a trace.
+func withoutUser(u *url.URL) string {
+	if u.User == nil {
+		return u.String()
+	}
+	bare := *u
+	bare.User = nil
+	return bare.String()
+}
+
+func portOf(u *url.URL) int {
+	if p := u.Port(); p != "" {
+		n, _ := strconv.Atoi(p)
+		return n
+	}
+	switch u.Scheme {
+	case "http":
+		return 80
+	case "https":
+		return 443
+	}
+	return 0
+}

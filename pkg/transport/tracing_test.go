@@ -1,0 +1,242 @@
+package transport_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// tree draws spans as their parents hold them, with times from start.
+func tree(spans tracetest.SpanStubs, start time.Time) string {
+	var b strings.Builder
+	var draw func(parent trace.SpanID, indent string)
+	draw = func(parent trace.SpanID, indent string) {
+		children := slices.DeleteFunc(slices.Clone(spans), func(s tracetest.SpanStub) bool { return s.Parent.SpanID() != parent })
+		slices.SortStableFunc(children, func(a, b tracetest.SpanStub) int { return a.StartTime.Compare(b.StartTime) })
+		for _, s := range children {
+			fmt.Fprintf(&b, "%s%s %s, at %v for %v", indent, s.Name, s.SpanKind, s.StartTime.Sub(start), s.EndTime.Sub(s.StartTime))
+			if s.Status.Code != codes.Unset {
+				fmt.Fprintf(&b, ", %s %q", s.Status.Code, s.Status.Description)
+			}
+			b.WriteString("\n")
+			for _, a := range s.Attributes {
+				fmt.Fprintf(&b, "%s  - %s=%s\n", indent, a.Key, a.Value.Emit())
+			}
+			for _, e := range s.Events {
+				set := attribute.NewSet(e.Attributes...)
+				fmt.Fprintf(&b, "%s  * %s %s\n", indent, e.Name, set.Encoded(attribute.DefaultEncoder()))
+			}
+			draw(s.SpanContext.SpanID(), indent+"    ")
+		}
+	}
+	draw(trace.SpanID{}, "")
+	return b.String()
+}
+
+// The situations that a trace must explain by itself, as golden span trees on a
+// virtual clock.
+func TestTraces(t *testing.T) {
+	type world struct {
+		rt   *transport.Transport
+		call func(change ...func(*http.Request)) result
+	}
+	retryAfter := func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get(transport.HeaderAttemptCount) == "1" {
+			w.Header().Set("Retry-After", "2")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}
+	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	for name, tc := range map[string]struct {
+		handler http.HandlerFunc
+		policy  func(*transport.Policy)
+		before  func(world)
+		change  func(*http.Request)
+	}{
+		"fails-twice":          {handler: failingFirst(2, 10)},
+		"plain-success":        {handler: failingFirst(0, 0)},
+		"not-found":            {handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }},
+		"post-is-not-repeated": {handler: failingFirst(2, 10), change: func(r *http.Request) { r.Method = http.MethodPost }},
+		"open-breaker": {
+			handler: failingFirst(9, 0), policy: func(p *transport.Policy) { p.Breaker.ConsecutiveFailures = 1 },
+			before: func(w world) { w.call() },
+		},
+		"budget-refusal":   {handler: failingFirst(9, 0), policy: func(p *transport.Policy) { p.Retry.Budget.Burst = 1 }},
+		"deadline-refusal": {handler: failingFirst(9, 0), change: func(r *http.Request) { r.Header.Set(transport.HeaderExpectedTimeout, "150") }},
+		"retry-after":      {handler: retryAfter},
+		"attempt-timeout":  {handler: hang, policy: func(p *transport.Policy) { p.Retry.MaxAttempts = 2 }},
+		"caller-hangs-up": {handler: hang, change: func(r *http.Request) {
+			ctx, cancel := context.WithCancel(r.Context())
+			time.AfterFunc(time.Second, cancel)
+			*r = *r.WithContext(ctx)
+		}},
+		"body-dies": {handler: func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			_, _ = io.WriteString(w, "half")
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(700 * time.Millisecond)
+			panic(http.ErrAbortHandler)
+		}},
+		"streamed-body": {handler: func(w http.ResponseWriter, _ *http.Request) {
+			for range 3 {
+				_, _ = io.WriteString(w, "piece ")
+				_ = http.NewResponseController(w).Flush()
+				time.Sleep(time.Second)
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				exporter := tracetest.NewInMemoryExporter()
+				provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
+				p := steady()
+				if tc.policy != nil {
+					tc.policy(&p)
+				}
+				rt := newTransport(t, inBubble(t, tc.handler), p, transport.WithRandom(func() float64 { return 0.5 }),
+					transport.WithTracing(provider, propagation.TraceContext{}, "default"))
+				w := world{rt: rt, call: func(change ...func(*http.Request)) result {
+					req := request(t, http.MethodGet, "http://user:secret@up/process?x=1", nil)
+					req = req.WithContext(transport.WithRoute(req.Context(), "process"))
+					for _, c := range change {
+						c(req)
+					}
+					return call(t, rt, req)
+				}}
+				if tc.before != nil {
+					tc.before(w)
+					exporter.Reset()
+				}
+				start := time.Now()
+				if tc.change != nil {
+					w.call(tc.change)
+				} else {
+					w.call()
+				}
+				synctest.Wait()
+				got := tree(exporter.GetSpans(), start)
+				path := filepath.Join("testdata", "traces", name+".txt")
+				if *update {
+					if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want, err := os.ReadFile(path)
+				if err != nil || got != string(want) {
+					t.Errorf("%s differs (%v); run the test with -update and look at the change. Got:\n%s", path, err, got)
+				}
+			})
+		})
+	}
+}
+
+func TestEachAttemptSendsItsOwnTraceContext(t *testing.T) {
+	exporter := tracetest.NewInMemoryExporter()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
+	var mu sync.Mutex
+	var sent []string
+	u := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		sent = append(sent, r.Header.Get("Traceparent"))
+		mu.Unlock()
+		failingFirst(2, 10)(w, r)
+	})
+	ctx, parent := provider.Tracer("test").Start(t.Context(), "caller")
+	req := request(t, http.MethodGet, u.URL, nil).WithContext(ctx)
+	req.Header.Set("Traceparent", "00-00000000000000000000000000000001-0000000000000001-01") // what came in is replaced
+	call(t, newTransport(t, base(t), quick(), transport.WithTracing(provider, propagation.TraceContext{}, "p")), req)
+	parent.End()
+	attempts := 0
+	for _, s := range exporter.GetSpans() {
+		if s.SpanKind != trace.SpanKindClient {
+			continue
+		}
+		want := fmt.Sprintf("00-%s-%s-01", s.SpanContext.TraceID(), s.SpanContext.SpanID())
+		if s.SpanContext.TraceID() != parent.SpanContext().TraceID() || attempts >= len(sent) || sent[attempts] != want {
+			t.Errorf("attempt %d: sent %q, its span is %s", attempts+1, sent, want)
+		}
+		attempts++
+	}
+	if attempts != 3 || len(sent) != 3 {
+		t.Errorf("%d attempt spans, %d requests", attempts, len(sent))
+	}
+}
+
+// net/http sends a request again by itself when a kept connection dies; the
+// attempt's span tells.
+func TestResendByNetHTTPIsAnEvent(t *testing.T) {
+	exporter := tracetest.NewInMemoryExporter()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
+	requests := 0
+	u := serve(t, func(http.ResponseWriter, *http.Request) {
+		if requests++; requests == 2 {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	rt := newTransport(t, base(t), quick(), transport.WithTracing(provider, propagation.TraceContext{}, "p"))
+	get(t, rt, u.URL)
+	exporter.Reset()
+	r := get(t, rt, u.URL)
+	if requests != 3 || len(r.report.Attempts) != 1 {
+		t.Skipf("net/http did not send it again: %d requests, %v", requests, r.reasons())
+	}
+	for _, s := range exporter.GetSpans() {
+		if s.SpanKind == trace.SpanKindClient && (len(s.Events) != 1 || s.Events[0].Name != transport.EventResend) {
+			t.Errorf("events %+v", s.Events)
+		}
+	}
+}
+
+func TestSpansEndWhenTheRoundTripperBelowPanics(t *testing.T) {
+	exporter := tracetest.NewInMemoryExporter()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
+	rt := newTransport(t, roundTripper(func(*http.Request) (*http.Response, error) { panic("next") }), quick(),
+		transport.WithTracing(provider, propagation.TraceContext{}, "p"))
+	func() {
+		defer func() { _ = recover() }()
+		get(t, rt, "http://up/")
+	}()
+	if n := len(exporter.GetSpans()); n != 2 {
+		t.Errorf("%d spans ended, want the attempt's and the call's", n)
+	}
+}
+
+func TestReasonsInTracesAreClosed(t *testing.T) {
+	files, err := filepath.Glob("testdata/traces/*.txt")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("%d golden traces, %v", len(files), err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if reason, ok := strings.CutPrefix(strings.TrimSpace(line), "- rebound.reason="); ok && !resilience.Reason(reason).Valid() {
+				t.Errorf("%s: reason %q", f, reason)
+			}
+		}
+	}
+}
