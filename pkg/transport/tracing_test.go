@@ -42,7 +42,7 @@ func tree(spans tracetest.SpanStubs, start time.Time) string {
 			}
 			b.WriteString("\n")
 			for _, a := range s.Attributes {
-				fmt.Fprintf(&b, "%s  - %s=%s\n", indent, a.Key, a.Value.Emit())
+				fmt.Fprintf(&b, "%s  - %s=%s\n", indent, a.Key, a.Value.String())
 			}
 			for _, e := range s.Events {
 				set := attribute.NewSet(e.Attributes...)
