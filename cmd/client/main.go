@@ -16,7 +16,12 @@ import (
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/program"
 	"github.com/rebound-dev/rebound/pkg/serve"
+	"github.com/rebound-dev/rebound/pkg/telemetry"
+	"github.com/rebound-dev/rebound/pkg/version"
 )
+
+// flushTimeout is how long the last spans may take to a collector that may be away.
+const flushTimeout = 3 * time.Second
 
 func main() { program.Main("client", run) }
 
@@ -51,18 +56,28 @@ func run(ctx context.Context, p program.Program) int {
 		return program.ExitOK
 	}
 
-	logger := slog.New(slog.NewTextHandler(p.Stderr, nil))
-	gw, err := gateway.New(cfg, gateway.Options{Logger: logger, Observer: gateway.LogTransitions(logger)})
+	logger := telemetry.NewLogger(p.Stderr, slog.LevelInfo)
+	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "client", Version: version.String(), LookupEnv: p.LookupEnv, Logger: logger})
+	if err != nil {
+		return p.Fail(program.ExitUsage, err)
+	}
+	options := gateway.Options{Logger: logger, Observer: gateway.LogObserver(logger)}
+	if tel.Enabled() {
+		options.TracerProvider, options.Propagator = tel.Provider(), tel.Propagator()
+	}
+	gw, err := gateway.New(cfg, options)
 	if err != nil {
 		return p.Fail(program.ExitUsage, err)
 	}
 	defer gw.Close()
 	ready := serve.NewReadiness()
 	err = serve.Run(ctx, serve.Config{
-		Data:         []serve.Listener{{Name: "data", Addr: *listen, Handler: gw}},
+		Data:         []serve.Listener{{Name: "data", Addr: *listen, Handler: tel.Handler(gw)}},
 		Admin:        []serve.Listener{{Name: "admin", Addr: *admin, Handler: gw.Admin(ready.Livez(), ready.Readyz())}},
 		DrainDelay:   *drainDelay,
 		DrainTimeout: drainTimeout(cfg),
+		Flush:        tel.Flush,
+		FlushTimeout: flushTimeout,
 		Logger:       logger,
 	}, ready, func(addrs map[string]net.Addr) {
 		fmt.Fprintf(p.Stdout, "routes  %s\nadmin   %s\n", serve.URL(addrs["data"]), serve.URL(addrs["admin"]))

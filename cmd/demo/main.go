@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -19,9 +20,14 @@ import (
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/program"
 	"github.com/rebound-dev/rebound/pkg/serve"
+	"github.com/rebound-dev/rebound/pkg/telemetry"
+	"github.com/rebound-dev/rebound/pkg/version"
 )
 
-const drainTimeout = 5 * time.Second
+const (
+	drainTimeout = 5 * time.Second
+	flushTimeout = 3 * time.Second
+)
 
 // shippedSeed makes the first call need three attempts, so that the first thing
 // a visitor sees is what it is all about.
@@ -71,9 +77,18 @@ func run(ctx context.Context, p program.Program) int {
 	if err != nil {
 		return p.Fail(program.ExitUsage, err)
 	}
-	logger := slog.New(slog.NewTextHandler(p.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	logger := telemetry.NewLogger(p.Stderr, slog.LevelWarn)
+	var tel [2]*telemetry.Telemetry // of the two services
+	for i, service := range []string{"client", "flaky-server"} {
+		tel[i], err = telemetry.Start(ctx, telemetry.Options{Service: service, Version: version.String(), LookupEnv: p.LookupEnv, Logger: logger})
+		if err != nil {
+			return p.Fail(program.ExitUsage, err)
+		}
+	}
 	ready := serve.NewReadiness()
-	upstream, err := flaky.New(flaky.Options{Faults: injector, Instance: "demo", Logger: logger, Livez: ready.Livez(), Readyz: ready.Readyz()})
+	upstream, err := flaky.New(flaky.Options{Faults: injector, Instance: "demo", Logger: logger, Livez: ready.Livez(), Readyz: ready.Readyz(),
+		Observe: func(ctx context.Context, f faults.Fate) { telemetry.SetFault(ctx, string(f.Fault)) },
+	})
 	if err != nil {
 		return p.Fail(program.ExitFailed, err)
 	}
@@ -81,7 +96,7 @@ func run(ctx context.Context, p program.Program) int {
 
 	// flaky-server may have been given any free port, so it listens before the
 	// routes are made that name it.
-	flakyData, flakyAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server", Addr: *ports.flaky, Handler: upstream.Data()})
+	flakyData, flakyAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server", Addr: *ports.flaky, Handler: tel[1].Handler(upstream.Data())})
 	if err != nil {
 		return p.Fail(program.ExitFailed, err)
 	}
@@ -90,7 +105,11 @@ func run(ctx context.Context, p program.Program) int {
 			cfg.Routes[i].Upstream = "http://" + flakyAddr.String()
 		}
 	}
-	gw, err := gateway.New(cfg, gateway.Options{Logger: logger, Observer: gateway.LogTransitions(logger)})
+	options := gateway.Options{Logger: logger, Observer: gateway.LogObserver(logger)}
+	if tel[0].Enabled() {
+		options.TracerProvider, options.Propagator = tel[0].Provider(), tel[0].Propagator()
+	}
+	gw, err := gateway.New(cfg, options)
 	if err != nil {
 		return p.Fail(program.ExitUsage, err)
 	}
@@ -98,7 +117,7 @@ func run(ctx context.Context, p program.Program) int {
 
 	err = serve.Run(ctx, serve.Config{
 		Data: []serve.Listener{
-			{Name: "client", Addr: *ports.client, Handler: gw},
+			{Name: "client", Addr: *ports.client, Handler: tel[0].Handler(gw)},
 			flakyData, // after the client, which calls it
 		},
 		Admin: []serve.Listener{
@@ -106,6 +125,8 @@ func run(ctx context.Context, p program.Program) int {
 			{Name: "flaky-server's admin", Addr: *ports.flakyAdmin, Handler: upstream.Admin()},
 		},
 		DrainTimeout: drainTimeout,
+		Flush:        func(ctx context.Context) error { return errors.Join(tel[0].Flush(ctx), tel[1].Flush(ctx)) },
+		FlushTimeout: flushTimeout,
 		Logger:       logger,
 	}, ready, func(addrs map[string]net.Addr) {
 		welcome(p.Stdout, spec, map[string]string{

@@ -16,7 +16,12 @@ import (
 	"github.com/rebound-dev/rebound/pkg/flaky"
 	"github.com/rebound-dev/rebound/pkg/program"
 	"github.com/rebound-dev/rebound/pkg/serve"
+	"github.com/rebound-dev/rebound/pkg/telemetry"
+	"github.com/rebound-dev/rebound/pkg/version"
 )
+
+// flushTimeout is how long the last spans may take to a collector that may be away.
+const flushTimeout = 3 * time.Second
 
 // drainTimeout is how long calls in flight may take to end. Those that hang are ended at once.
 const drainTimeout = 10 * time.Second
@@ -48,10 +53,15 @@ func run(ctx context.Context, p program.Program) int {
 		return p.Fail(program.ExitUsage, err)
 	}
 	instance, _ := p.LookupEnv("HOSTNAME") // the pod's name in Kubernetes
-	logger := slog.New(slog.NewTextHandler(p.Stderr, nil))
+	logger := telemetry.NewLogger(p.Stderr, slog.LevelInfo)
+	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "flaky-server", Version: version.String(), LookupEnv: p.LookupEnv, Logger: logger})
+	if err != nil {
+		return p.Fail(program.ExitUsage, err)
+	}
 	ready := serve.NewReadiness()
 	server, err := flaky.New(flaky.Options{
 		Faults: injector, Instance: instance, Logger: logger, Livez: ready.Livez(), Readyz: ready.Readyz(),
+		Observe: func(ctx context.Context, f faults.Fate) { telemetry.SetFault(ctx, string(f.Fault)) },
 	})
 	if err != nil {
 		return p.Fail(program.ExitFailed, err)
@@ -59,9 +69,11 @@ func run(ctx context.Context, p program.Program) int {
 	defer context.AfterFunc(ctx, server.Stop)()
 
 	err = serve.Run(ctx, serve.Config{
-		Data:         []serve.Listener{{Name: "data", Addr: *listen, Handler: server.Data()}},
+		Data:         []serve.Listener{{Name: "data", Addr: *listen, Handler: tel.Handler(server.Data())}},
 		Admin:        []serve.Listener{{Name: "admin", Addr: *admin, Handler: server.Admin()}},
 		DrainTimeout: drainTimeout,
+		Flush:        tel.Flush,
+		FlushTimeout: flushTimeout,
 		Logger:       logger,
 	}, ready, func(addrs map[string]net.Addr) {
 		data, admin := serve.URL(addrs["data"]), serve.URL(addrs["admin"])

@@ -15,6 +15,9 @@ import (
 	"strings"
 	"time"
 
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/rebound-dev/rebound/pkg/problem"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -56,23 +59,54 @@ type call struct {
 	route     *route
 	in        *http.Request
 	out       http.ResponseWriter
+	body      *inboundBody // nil when the request has none
 	requestID string
 	report    resilience.Report
 	resp      *http.Response // the upstream's, once there is one
+	status    int            // what the caller gets
 }
 
 func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{route: rt, in: r, out: w, requestID: requestID(r)}
 	if r.Body != nil && r.Body != http.NoBody {
-		// An HTTP/1 server would read the request to its end before it answers; a
-		// stream that goes both ways would stand still. HTTP/2 needs no asking.
-		_ = http.NewResponseController(w).EnableFullDuplex()
+		c.body = &inboundBody{ReadCloser: r.Body, call: c}
 	}
 	if strings.EqualFold(r.Header.Get("Upgrade"), "h2c") {
 		r.Header.Del("Upgrade") // its settings header is hop-by-hop and gone, so it could not work
 	}
 	ctx := context.WithValue(r.Context(), callKey{}, c)
-	rt.proxy.ServeHTTP(w, r.WithContext(transport.WithReport(ctx, &c.report)))
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		_, path, found := strings.Cut(rt.Match, " ")
+		if !found {
+			path = rt.Match
+		}
+		span.SetName(r.Method + " " + path)
+		span.SetAttributes(semconv.HTTPRoute(path))
+		ctx = transport.WithRoute(ctx, rt.Name)
+	}
+	start := time.Now()
+	defer func() { c.log(ctx, time.Since(start)) }() // also when a dead body aborts the call
+	r = r.WithContext(transport.WithReport(ctx, &c.report))
+	if c.body != nil {
+		r.Body = c.body
+	}
+	rt.proxy.ServeHTTP(w, r)
+}
+
+// log writes the one line of a call.
+func (c *call) log(ctx context.Context, took time.Duration) {
+	logger := c.route.gateway.options.Logger
+	if !logger.Enabled(ctx, slog.LevelInfo) {
+		return
+	}
+	var waited time.Duration
+	for i := range c.report.Attempts {
+		waited += c.report.Attempts[i].Wait.Actual
+	}
+	logger.LogAttrs(ctx, slog.LevelInfo, "call",
+		slog.String("route", c.route.Name), slog.String("method", c.in.Method), slog.Int("status", c.status),
+		slog.String("reason", string(c.report.Reason)), slog.Int("attempts", len(c.report.Attempts)),
+		slog.Duration("waited", waited), slog.Duration("duration", took), slog.String("request_id", c.requestID))
 }
 
 // rewrite makes the upstream's request. Hop-by-hop headers are gone already.
@@ -89,8 +123,11 @@ func (c *call) rewrite(p *httputil.ProxyRequest) {
 
 // answer adds what the pipeline did to an upstream's response.
 func (c *call) answer(resp *http.Response) {
-	c.resp = resp
+	c.resp, c.status = resp, resp.StatusCode
 	c.describe(resp.Header)
+	if !c.body.atEnd() {
+		c.body.streamOn(resp.Header)
+	}
 	if resp.ContentLength > 0 && resp.StatusCode != http.StatusSwitchingProtocols {
 		resp.Body = &promptBody{ReadCloser: resp.Body, out: c.out}
 	}
@@ -109,7 +146,7 @@ func (c *call) describe(h http.Header) {
 func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := problem.Problem{
 		Status: http.StatusBadGateway, Reason: string(c.report.Reason), Route: c.route.Name, Upstream: c.route.origin,
-		Attempts: len(c.report.Attempts), TraceID: c.route.gateway.options.TraceID(r),
+		Attempts: len(c.report.Attempts), TraceID: traceID(r),
 	}
 	var e *resilience.Error
 	switch {
@@ -130,6 +167,9 @@ func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case e.Timeout():
 		p.Status = http.StatusGatewayTimeout
 		p.Detail = c.tell("did not answer in time", e)
+		if !c.body.atEnd() {
+			p.Detail = c.tell("was still being sent the request's body when the time was up", e)
+		}
 	case e.Reason == resilience.ReasonCallerCanceled:
 		p.Status = statusCallerGone
 		p.Detail = "the caller went away"
@@ -143,29 +183,16 @@ func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
 	default:
 		p.Detail = c.tell("closed the connection before it answered", e)
 	}
+	c.status = p.Status
 	c.describe(w.Header())
-	unfinished := p.Status == http.StatusGatewayTimeout && c.in.ContentLength != 0
-	if unfinished && c.in.ProtoMajor == 1 {
-		// What comes later of the body must not be taken for the next request.
+	unread := !c.body.drain()
+	if unread {
 		w.Header().Set("Connection", "close")
 	}
 	problem.Write(w, p)
-	if unfinished {
-		c.stopReading()
+	if unread {
+		c.body.abandon()
 	}
-}
-
-// stopReading gives up the request's body. The caller may have stopped in the
-// middle of it, and the server would wait for the rest once the handler has
-// returned.
-func (c *call) stopReading() {
-	control := http.NewResponseController(c.out)
-	_ = control.Flush()
-	_ = control.SetReadDeadline(time.Now())
-	// A read that is going on ends by the deadline, and this one after it at once.
-	// Without it the server would meet the first still going on, and lift the
-	// deadline to end it.
-	_, _ = c.in.Body.Read(make([]byte, 1))
 }
 
 // statusCallerGone is what nginx calls a caller who hung up; nobody reads it,
@@ -173,8 +200,12 @@ func (c *call) stopReading() {
 const statusCallerGone = 499
 
 func (c *call) tell(what string, e *resilience.Error) string {
-	return fmt.Sprintf("%s %s (%d attempts in %v; the last ended with %s)",
-		c.route.origin, what, e.Attempts, c.report.Duration.Round(time.Millisecond), e.Last)
+	attempts := "1 attempt"
+	if e.Attempts != 1 {
+		attempts = fmt.Sprintf("%d attempts", e.Attempts)
+	}
+	return fmt.Sprintf("%s %s (%s in %v; the last ended with %s)",
+		c.route.origin, what, attempts, c.report.Duration.Round(time.Millisecond), e.Last)
 }
 
 // promptBody hands on what it has before it waits for more. The server keeps up
@@ -237,8 +268,12 @@ func unsafeInID(c rune) bool {
 	return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-_.:/+=@", c)
 }
 
-// inboundTraceID is the trace id of a W3C traceparent header, "" if there is none.
-func inboundTraceID(r *http.Request) string {
+// traceID is that of the request's span, or else of its W3C traceparent header;
+// "" if there is none.
+func traceID(r *http.Request) string {
+	if span := trace.SpanContextFromContext(r.Context()); span.HasTraceID() {
+		return span.TraceID().String()
+	}
 	parts := strings.Split(r.Header.Get("Traceparent"), "-")
 	if len(parts) < 4 || len(parts[1]) != 32 || strings.Trim(parts[1], "0123456789abcdef") != "" || strings.Trim(parts[1], "0") == "" {
 		return ""

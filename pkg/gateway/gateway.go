@@ -10,6 +10,9 @@ import (
 	"strings"
 	"sync"
 
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/rebound-dev/rebound/pkg/problem"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -26,9 +29,10 @@ type Options struct {
 	Random func() float64
 	// Logger gets what goes wrong with a connection; nil means nowhere.
 	Logger *slog.Logger
-	// TraceID is the id of the trace that a call belongs to, "" for none; nil
-	// means the one of the request's traceparent header.
-	TraceID func(*http.Request) string
+	// TracerProvider and Propagator leave spans of calls, attempts and waits, below
+	// the span of the request's context; nil for none.
+	TracerProvider trace.TracerProvider
+	Propagator     propagation.TextMapPropagator
 }
 
 // Gateway is the http.Handler of the data port. It is safe for concurrent use.
@@ -52,9 +56,6 @@ func New(c Config, o Options) (*Gateway, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.TraceID == nil {
-		o.TraceID = inboundTraceID
-	}
 	g := &Gateway{config: c, options: o, mux: http.NewServeMux(), transports: map[string]*transport.Transport{}, next: o.Next}
 	for _, r := range c.Routes {
 		t, err := g.transport(r.Policy)
@@ -76,8 +77,11 @@ func (g *Gateway) transport(policy string) (*transport.Transport, error) {
 	if t, ok := g.transports[policy]; ok {
 		return t, nil
 	}
-	t, err := transport.New(g.next, g.config.Policies[policy],
-		transport.WithObserver(g.options.Observer), transport.WithRandom(g.options.Random))
+	options := []transport.Option{transport.WithObserver(g.options.Observer), transport.WithRandom(g.options.Random)}
+	if g.options.TracerProvider != nil {
+		options = append(options, transport.WithTracing(g.options.TracerProvider, g.options.Propagator, policy))
+	}
+	t, err := transport.New(g.next, g.config.Policies[policy], options...)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +156,7 @@ func cleaned(r *http.Request) *http.Request {
 func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, mux http.Handler) {
 	asked := question{header: http.Header{}}
 	mux.ServeHTTP(&asked, r)
-	p := problem.Problem{Status: asked.status, TraceID: g.options.TraceID(r)}
+	p := problem.Problem{Status: asked.status, TraceID: traceID(r)}
 	switch asked.status {
 	case http.StatusMethodNotAllowed:
 		allow := asked.header.Get("Allow")

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -85,6 +86,52 @@ func TestUnfinishedUploadsAreAnswered(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A body that nobody had read when the handler returned, with full duplex on,
+// made net/http's server panic at the connection's next request.
+func TestUnreadBodiesDoNotBreakTheCallersConnection(t *testing.T) {
+	open := calm()
+	open.Breaker.ConsecutiveFailures = 1
+	open.Breaker.OpenFor, open.Breaker.MaxOpenFor = time.Minute, time.Minute
+	bad := server(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	for name, tc := range map[string]struct {
+		g      *httptest.Server
+		status int
+	}{
+		"the circuit is open":        {gatewayTo(t, open, all(bad.URL)), http.StatusServiceUnavailable},
+		"nobody is there":            {gatewayTo(t, calm(), all(refusing(t))), http.StatusBadGateway},
+		"the upstream does not read": {gatewayTo(t, calm(), all(bad.URL)), http.StatusInternalServerError},
+	} {
+		t.Run(name, func(t *testing.T) {
+			get(t, tc.g.URL)
+			connections := 0
+			var dialer net.Dialer
+			tr := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				connections++
+				return dialer.DialContext(ctx, network, addr)
+			}}
+			defer tr.CloseIdleConnections()
+			for i := range 50 {
+				for _, size := range []int{1, 1000, 100_000} {
+					r := request(t, http.MethodPost, tc.g.URL, strings.NewReader(strings.Repeat("x", size)))
+					r.GetBody = nil // no repetition that hides a broken connection
+					resp, err := tr.RoundTrip(r)
+					if err != nil {
+						t.Fatalf("call %d with %d bytes: %v", i, size, err)
+					}
+					_, _ = io.Copy(io.Discard, resp.Body)
+					_ = resp.Body.Close()
+					if resp.StatusCode != tc.status {
+						t.Errorf("%s, want %d", resp.Status, tc.status)
+					}
+				}
+			}
+			if connections > 5 {
+				t.Errorf("%d connections for 150 calls one after another", connections)
+			}
+		})
+	}
 }
 
 // Slow callers once opened the circuit of a healthy upstream for everyone.

@@ -1,0 +1,46 @@
+package telemetry
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+
+	"go.opentelemetry.io/otel/trace"
+)
+
+// NewLogger writes lines from level on to w: readable ones to a terminal, JSON
+// elsewhere. What is logged with a context has the context's trace_id and
+// span_id.
+func NewLogger(w io.Writer, level slog.Leveler) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if terminal(w) {
+		return slog.New(&traced{slog.NewTextHandler(w, options)})
+	}
+	return slog.New(&traced{slog.NewJSONHandler(w, options)})
+}
+
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// traced adds the ids of the context's span.
+type traced struct{ slog.Handler }
+
+func (h *traced) Handle(ctx context.Context, r slog.Record) error {
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		r = r.Clone()
+		r.AddAttrs(slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String()))
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h *traced) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &traced{h.Handler.WithAttrs(attrs)}
+}
+func (h *traced) WithGroup(name string) slog.Handler { return &traced{h.Handler.WithGroup(name)} }
