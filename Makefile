@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test race lint fuzz bench build ci fmt clean
+.PHONY: help demo test race lint fuzz jaeger bench build ci fmt clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ lint: ## check formatting, vet, tidiness and the linters
 
 fuzz: ## fuzz every target briefly; FUZZTIME=5m for longer
 	.ci/run fuzz
+
+jaeger: ## send traces to a real Jaeger and ask for them again
+	.ci/run jaeger
 
 bench: ## run the benchmarks, also those against other libraries
 	go test -run='^$$' -bench=. -benchmem ./...

@@ -38,6 +38,9 @@ func run(ctx context.Context, p program.Program) int {
 	if code, done := p.Parse(fs, help); done {
 		return code
 	}
+	if err := program.CheckAddresses(*listen, *admin); err != nil {
+		return p.Fail(program.ExitUsage, err)
+	}
 	if *drainDelay < 0 {
 		return p.Fail(program.ExitUsage, fmt.Errorf("--drain-delay: must be at least 0, got %v", *drainDelay))
 	}

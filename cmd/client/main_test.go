@@ -209,6 +209,7 @@ func TestUsageMistakes(t *testing.T) {
 		"bad duration":                    {[]string{"--upstream", "http://x", "--drain-delay", "soon"}, nil, "drain-delay"},
 		"bad duration in the environment": {[]string{"--upstream", "http://x"}, map[string]string{"REBOUND_DRAIN_DELAY": "soon"}, "REBOUND_DRAIN_DELAY"},
 		"negative duration":               {[]string{"--upstream", "http://x", "--drain-delay", "-1s"}, nil, "must be at least 0"},
+		"no address":                      {[]string{"--upstream", "http://x", "--listen", "nope"}, nil, "must be an address such as :8080"},
 		"missing file":                    {[]string{"--config", "no/such/file.yaml"}, nil, "no/such/file.yaml"},
 		"directory":                       {[]string{"--config", "testdata"}, nil, "testdata"},
 	} {

@@ -220,14 +220,14 @@ func TestOrdersTakeEffectOnce(t *testing.T) {
 }
 
 // start runs the program on free ports; what it prints comes line by line.
-func start(t *testing.T, args ...string) (lines *bufio.Scanner, stop func() int) {
+func start(t *testing.T, lookupEnv func(string) (string, bool), args ...string) (lines *bufio.Scanner, stop func() int) {
 	t.Helper()
 	reader, writer := io.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan int, 1)
 	go func() {
 		free := []string{"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--flaky-listen", "127.0.0.1:0", "--flaky-admin", "127.0.0.1:0"}
-		done <- execute(ctx, append(free, args...), noEnv, writer, io.Discard)
+		done <- execute(ctx, append(free, args...), lookupEnv, writer, io.Discard)
 		_ = writer.Close()
 	}()
 	var once sync.Once
@@ -245,7 +245,7 @@ func start(t *testing.T, args ...string) (lines *bufio.Scanner, stop func() int)
 }
 
 func TestProgramPrintsWhatToTryAndItWorks(t *testing.T) {
-	lines, stop := start(t)
+	lines, stop := start(t, noEnv)
 	var curl string
 	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Ctrl-C") {
 		if rest, ok := strings.CutPrefix(lines.Text(), "  curl -i "); ok {

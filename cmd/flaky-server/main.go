@@ -39,6 +39,9 @@ func run(ctx context.Context, p program.Program) int {
 	if code, done := p.Parse(fs, help); done {
 		return code
 	}
+	if err := program.CheckAddresses(*listen, *admin); err != nil {
+		return p.Fail(program.ExitUsage, err)
+	}
 	spec := faults.Default()
 	if *file != "" {
 		if err := config.Load(*file, &spec); err != nil {

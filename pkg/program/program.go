@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 
 	"github.com/rebound-dev/rebound/pkg/config"
@@ -47,11 +48,20 @@ func (p Program) Flags() *flag.FlagSet {
 	return fs
 }
 
+// settings is the environment without REBOUND_VERSION, which many set as a label:
+// --version asks for something to be done and is no setting.
+func (p Program) settings(name string) (string, bool) {
+	if name == "REBOUND_VERSION" {
+		return "", false
+	}
+	return p.LookupEnv(name)
+}
+
 // Parse reads the command line and the environment into fs. When done is true
 // the program ends with code: it was asked for its help or its version, or
 // something was wrong.
 func (p Program) Parse(fs *flag.FlagSet, help func(io.Writer, *flag.FlagSet)) (code int, done bool) {
-	if err := config.ParseFlags(fs, p.Args, p.LookupEnv); err != nil {
+	if err := config.ParseFlags(fs, p.Args, p.settings); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			help(p.Stdout, fs)
 			return ExitOK, true
@@ -63,6 +73,16 @@ func (p Program) Parse(fs *flag.FlagSet, help func(io.Writer, *flag.FlagSet)) (c
 		return ExitOK, true
 	}
 	return ExitOK, false
+}
+
+// CheckAddresses refuses what cannot be listened on by the look of it.
+func CheckAddresses(addrs ...string) error {
+	for _, addr := range addrs {
+		if _, port, err := net.SplitHostPort(addr); err != nil || port == "" {
+			return fmt.Errorf("%q: must be an address such as :8080 or 127.0.0.1:8080", addr)
+		}
+	}
+	return nil
 }
 
 // Fail tells err on the standard error stream and gives code back.

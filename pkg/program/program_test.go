@@ -25,6 +25,7 @@ func TestParse(t *testing.T) {
 		"help":               {[]string{"--help"}, nil, program.ExitOK, true, "the help of tool", ""},
 		"version":            {[]string{"--version"}, nil, program.ExitOK, true, "tool ", ""},
 		"unknown flag":       {[]string{"--nope"}, nil, program.ExitUsage, true, "", "see tool --help\n"},
+		"a label":            {nil, map[string]string{"REBOUND_VERSION": "1.2.3"}, program.ExitOK, false, "", ""},
 		"bad environment":    {nil, map[string]string{"REBOUND_SIZE": "x"}, program.ExitUsage, true, "", "REBOUND_SIZE"},
 	} {
 		t.Run(name, func(t *testing.T) {

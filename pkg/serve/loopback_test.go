@@ -15,6 +15,21 @@ import (
 )
 
 // TestAddressInUse: one address that cannot be had, and nothing is served on the others either.
+func TestRefusedConfigurationClosesWhatIsOpen(t *testing.T) {
+	l, addr, err := serve.Open(t.Context(), serve.Listener{Name: "a", Addr: "127.0.0.1:0", Handler: http.NotFoundHandler()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if serve.Run(t.Context(), serve.Config{Data: []serve.Listener{l}}, nil, nil) == nil {
+		t.Fatal("a configuration without a drain timeout was accepted")
+	}
+	again, err := net.Listen("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = again.Close()
+}
+
 func TestAddressInUse(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

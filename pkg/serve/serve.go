@@ -74,7 +74,7 @@ type Config struct {
 // request's context. Run is called once for each set of listeners; several may run concurrently.
 func Run(ctx context.Context, c Config, ready *Readiness, onListen func(map[string]net.Addr)) error {
 	if err := c.check(); err != nil {
-		return err
+		return errors.Join(err, c.closeOpened())
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -159,11 +159,7 @@ func (c *Config) listen(ctx context.Context) (data, admin []*server, err error) 
 		if err == nil {
 			return
 		}
-		for _, l := range append(append([]Listener(nil), c.Data...), c.Admin...) {
-			if l.opened != nil {
-				err = errors.Join(err, l.opened.Close())
-			}
-		}
+		err = errors.Join(err, c.closeOpened())
 		for _, s := range append(data, admin...) {
 			if e := s.listener.Close(); !errors.Is(e, net.ErrClosed) {
 				err = errors.Join(err, e)
@@ -185,6 +181,16 @@ func (c *Config) listen(ctx context.Context) (data, admin []*server, err error) 
 		admin = append(admin, s)
 	}
 	return data, admin, nil
+}
+
+// closeOpened closes what [Open] has opened.
+func (c *Config) closeOpened() (err error) {
+	for _, l := range append(append([]Listener(nil), c.Data...), c.Admin...) {
+		if l.opened != nil {
+			err = errors.Join(err, l.opened.Close())
+		}
+	}
+	return err
 }
 
 // cause strips what the net package repeats of the address: "listen tcp :8080: bind: ".

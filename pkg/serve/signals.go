@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Signals returns a context that ends with the first SIGINT or SIGTERM. A second one ends a process that takes
@@ -38,10 +39,14 @@ func Signals(ctx context.Context) (_ context.Context, stop context.CancelFunc) {
 	}
 }
 
-// end ends the process by s, so that its parent sees what ended it.
+// end ends the process by s, so that its parent sees what ended it; and if s was
+// ignored when the process began, as in the background of a shell's script, as
+// a shell would report it.
 func end(s os.Signal) {
 	signal.Reset(s)
-	if self, err := os.FindProcess(os.Getpid()); err != nil || self.Signal(s) != nil {
-		os.Exit(1)
+	if self, err := os.FindProcess(os.Getpid()); err == nil && self.Signal(s) == nil {
+		time.Sleep(100 * time.Millisecond)
 	}
+	number, _ := s.(syscall.Signal)
+	os.Exit(128 + int(number))
 }

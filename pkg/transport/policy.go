@@ -20,8 +20,8 @@ type Policy struct {
 	// headers. Above 0. The upload of a request body counts: where callers send
 	// large ones over slow links it must be long enough for that.
 	Timeout time.Duration `yaml:"timeout"`
-	// AttemptTimeout bounds one attempt until its response headers. Above 0, at
-	// most Timeout.
+	// AttemptTimeout bounds one attempt until its response headers, its upload
+	// included. Above 0, at most Timeout.
 	AttemptTimeout time.Duration `yaml:"attemptTimeout"`
 	// BodyIdleTimeout cuts a response body that stalls for longer. At least 0;
 	// 0 = never.

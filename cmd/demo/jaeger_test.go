@@ -1,0 +1,278 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A real Jaeger receives the demo's traces over OTLP and is asked for them
+// through its query API. It is the binary named by JAEGER_BIN; `.ci/run jaeger`
+// builds one.
+func TestTracesInJaeger(t *testing.T) {
+	binary := os.Getenv("JAEGER_BIN")
+	if binary == "" {
+		t.Skip("JAEGER_BIN names no Jaeger all-in-one; .ci/run jaeger builds one and runs this test")
+	}
+	j := startJaeger(t, binary)
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", j.otlp)
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+	policy := t.TempDir() + "/rebound.yaml"
+
+	// demo runs the program with a policy and faults, makes the calls and stops it,
+	// which flushes the spans.
+	demo := func(t *testing.T, faults, overrides string, calls func(client string)) {
+		t.Helper()
+		var flakyPort int
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		flakyPort = l.Addr().(*net.TCPAddr).Port
+		_ = l.Close()
+		file := fmt.Sprintf("routes:\n  - {name: process, match: GET /process, upstream: \"http://127.0.0.1:%d\"}\npolicies:\n  default:\n%s", flakyPort, overrides)
+		if err := os.WriteFile(policy, []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		lines, stop := start(t, os.LookupEnv, "--flaky-listen", fmt.Sprintf("127.0.0.1:%d", flakyPort), "--config", policy)
+		urls := map[string]string{}
+		for lines.Scan() && !strings.HasPrefix(lines.Text(), "Try:") {
+			if fields := strings.Fields(lines.Text()); len(fields) > 1 && strings.HasPrefix(fields[0], "http://") {
+				for _, name := range []string{"through the client", "what goes wrong"} {
+					if strings.Contains(lines.Text(), name) {
+						urls[name] = fields[0]
+					}
+				}
+			}
+		}
+		fetch(t, http.MethodPut, urls["what goes wrong"], faults)
+		calls(urls["through the client"])
+		if code := stop(); code != 0 {
+			t.Fatalf("exit code %d", code)
+		}
+	}
+
+	t.Run("two attempts fail", func(t *testing.T) {
+		var timing string
+		demo(t, "failFirst: 2", "    retry: {maxAttempts: 3}\n", func(client string) {
+			timing = fetch(t, http.MethodGet, client, "").Get("Server-Timing")
+		})
+		spans := j.trace(t, "resilience process")
+		var attempts, waits, upstream []jaegerSpan
+		server, calls := 0, 0
+		for _, s := range spans {
+			switch kind := s.tag("span.kind"); {
+			case kind == "client":
+				attempts = append(attempts, s)
+			case s.OperationName == "backoff":
+				waits = append(waits, s)
+			case s.OperationName == "resilience process":
+				calls++
+			case kind == "server" && s.service == "flaky-server":
+				upstream = append(upstream, s)
+			case kind == "server" && s.service == "client":
+				server++
+			}
+		}
+		if server != 1 || calls != 1 || len(attempts) != 3 || len(waits) != 2 || len(upstream) != 3 {
+			t.Fatalf("%d server, %d resilience, %d attempt, %d backoff and %d upstream spans", server, calls, len(attempts), len(waits), len(upstream))
+		}
+		for i, want := range []struct{ verdict, resend, fault string }{{"retry", "", "error"}, {"retry", "1", "error"}, {"return", "2", "none"}} {
+			a := attempts[i]
+			if a.tag("rebound.verdict") != want.verdict || a.tag("http.request.resend_count") != want.resend {
+				t.Errorf("attempt %d: verdict %s, resend count %q", i+1, a.tag("rebound.verdict"), a.tag("http.request.resend_count"))
+			}
+			if upstream[i].parent() != a.SpanID || upstream[i].tag("rebound.fault") != want.fault {
+				t.Errorf("the upstream's span %d is not the child of its attempt, or its fault is %q", i+1, upstream[i].tag("rebound.fault"))
+			}
+		}
+		// What the caller was told of the waits is what the spans say.
+		for i, m := range regexp.MustCompile(`wait\d;dur=([\d.]+)`).FindAllStringSubmatch(timing, -1) {
+			told, _ := strconv.ParseFloat(m[1], 64)
+			if got := float64(waits[i].Duration) / 1000; got < told-5 || got > told+5 {
+				t.Errorf("wait %d: the caller was told %v ms, the span took %v ms", i+1, told, got)
+			}
+		}
+	})
+	t.Run("the circuit is open", func(t *testing.T) {
+		demo(t, "errorRate: 1", "    breaker: {consecutiveFailures: 1}\n", func(client string) {
+			fetch(t, http.MethodGet, client, "")
+			fetch(t, http.MethodGet, client, "")
+		})
+		spans := j.trace(t, "resilience process")
+		if len(spans) != 2 {
+			t.Fatalf("%d spans, want the server's and the call's", len(spans))
+		}
+		if call := spans[1]; call.tag("rebound.reason") != "breaker_open" || !call.event("attempt refused") {
+			t.Errorf("%+v", call)
+		}
+	})
+}
+
+// fetch makes a request and gives the answer's header.
+func fetch(t *testing.T, method, url, body string) http.Header {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.Header
+}
+
+type jaeger struct{ otlp, query string }
+
+type jaegerSpan struct {
+	SpanID        string
+	OperationName string
+	StartTime     int64
+	Duration      int64 // µs
+	ProcessID     string
+	References    []struct{ SpanID string }
+	Tags          []struct {
+		Key   string
+		Value any
+	}
+	Logs []struct {
+		Fields []struct {
+			Key   string
+			Value any
+		}
+	}
+	service string
+}
+
+func (s jaegerSpan) tag(key string) string {
+	for _, t := range s.Tags {
+		if t.Key == key {
+			return fmt.Sprint(t.Value)
+		}
+	}
+	return ""
+}
+
+func (s jaegerSpan) event(name string) bool {
+	for _, l := range s.Logs {
+		for _, f := range l.Fields {
+			if f.Key == "event" && f.Value == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (s jaegerSpan) parent() string {
+	if len(s.References) == 0 {
+		return ""
+	}
+	return s.References[0].SpanID
+}
+
+// startJaeger runs the binary on free loopback ports, with spans in memory.
+func startJaeger(t *testing.T, binary string) jaeger {
+	t.Helper()
+	var addrs [8]string
+	var reserved []net.Listener
+	for i := range addrs {
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs[i] = l.Addr().String()
+		reserved = append(reserved, l)
+	}
+	for _, l := range reserved {
+		_ = l.Close()
+	}
+	// Every port that it opens is a loopback one of ours.
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), binary,
+		"--collector.otlp.http.host-port="+addrs[0], "--collector.otlp.grpc.host-port="+addrs[1],
+		"--query.http-server.host-port="+addrs[2], "--query.grpc-server.host-port="+addrs[3],
+		"--collector.http-server.host-port="+addrs[4], "--collector.grpc-server.host-port="+addrs[5],
+		"--admin.http.host-port="+addrs[6], "--http-server.host-port="+addrs[7],
+		"--processor.jaeger-compact.server-host-port=127.0.0.1:0", "--processor.jaeger-binary.server-host-port=127.0.0.1:0",
+		"--processor.zipkin-compact.server-host-port=127.0.0.1:0")
+	cmd.Env = append(os.Environ(), "SPAN_STORAGE_TYPE=memory", "OTEL_TRACES_SAMPLER=always_off", "OTEL_EXPORTER_OTLP_ENDPOINT=")
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return launch(t, cmd, log, jaeger{otlp: "http://" + addrs[0], query: "http://" + addrs[2]})
+}
+
+func launch(t *testing.T, cmd *exec.Cmd, log io.Reader, j jaeger) jaeger {
+	t.Helper()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, log) }()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Second}
+	for began := time.Now(); time.Since(began) < 30*time.Second; {
+		if resp, err := client.Get(j.query + "/api/services"); err == nil {
+			_ = resp.Body.Close()
+			return j
+		}
+		<-time.After(50 * time.Millisecond) // another process: nothing to wait on
+	}
+	t.Fatal("Jaeger did not start")
+	return j
+}
+
+// trace gives the spans of the newest trace with an operation, by start.
+func (j jaeger) trace(t *testing.T, operation string) []jaegerSpan {
+	t.Helper()
+	var answer struct {
+		Data []struct {
+			Spans     []jaegerSpan
+			Processes map[string]struct{ ServiceName string }
+		}
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, j.query+"/api/traces?service=client&limit=20&operation="+strings.ReplaceAll(operation, " ", "+"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		t.Fatal(err)
+	}
+	if len(answer.Data) == 0 {
+		t.Fatal("Jaeger has no such trace")
+	}
+	var newest []jaegerSpan
+	for _, d := range answer.Data {
+		for i := range d.Spans {
+			d.Spans[i].service = d.Processes[d.Spans[i].ProcessID].ServiceName
+		}
+		slices.SortStableFunc(d.Spans, func(a, b jaegerSpan) int { return int(a.StartTime - b.StartTime) })
+		if newest == nil || d.Spans[0].StartTime > newest[0].StartTime {
+			newest = d.Spans
+		}
+	}
+	return newest
+}
