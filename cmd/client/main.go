@@ -17,7 +17,6 @@ import (
 	"github.com/rebound-dev/rebound/pkg/program"
 	"github.com/rebound-dev/rebound/pkg/serve"
 	"github.com/rebound-dev/rebound/pkg/telemetry"
-	"github.com/rebound-dev/rebound/pkg/version"
 )
 
 // flushTimeout is how long the last spans may take to a collector that may be away.
@@ -29,7 +28,7 @@ func main() { program.Main("client", run) }
 func run(ctx context.Context, p program.Program) int {
 	fs := p.Flags()
 	listen := fs.String("listen", ":8080", "`ADDR` of the data port: the routes")
-	admin := fs.String("admin", ":8081", "`ADDR` of the admin port: /livez, /readyz, /config, /breakers, /debug/pprof/")
+	admin := fs.String("admin", ":8081", "`ADDR` of the admin port: /livez, /readyz, /metrics, /config, /breakers, /debug/pprof/")
 	file := fs.String("config", "", "routes and policies, YAML, in `FILE`")
 	upstream := fs.String("upstream", "", "without a file: send every path to `URL` under the default policy")
 	check := fs.Bool("check", false, "print the effective configuration as YAML and exit with 0, or 2 if it is wrong")
@@ -60,26 +59,17 @@ func run(ctx context.Context, p program.Program) int {
 	}
 
 	logger := telemetry.NewLogger(p.Stderr, slog.LevelInfo)
-	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "client", Version: version.String(), LookupEnv: p.LookupEnv, Logger: logger})
-	if err != nil {
-		return p.Fail(program.ExitUsage, err)
-	}
-	options := gateway.Options{Logger: logger, Observer: gateway.LogObserver(logger)}
-	if tel.Enabled() {
-		options.TracerProvider, options.Propagator = tel.Provider(), tel.Propagator()
-	}
-	gw, err := gateway.New(cfg, options)
-	if err != nil {
-		return p.Fail(program.ExitUsage, err)
-	}
-	defer gw.Close()
 	ready := serve.NewReadiness()
+	client, err := p.NewClient(ctx, cfg, ready, logger)
+	if err != nil {
+		return p.Fail(program.ExitUsage, err)
+	}
 	err = serve.Run(ctx, serve.Config{
-		Data:         []serve.Listener{{Name: "data", Addr: *listen, Handler: tel.Handler(gw)}},
-		Admin:        []serve.Listener{{Name: "admin", Addr: *admin, Handler: gw.Admin(ready.Livez(), ready.Readyz())}},
+		Data:         []serve.Listener{{Name: "data", Addr: *listen, Handler: client.Data}},
+		Admin:        []serve.Listener{{Name: "admin", Addr: *admin, Handler: client.Admin}},
 		DrainDelay:   *drainDelay,
 		DrainTimeout: drainTimeout(cfg),
-		Flush:        tel.Flush,
+		Flush:        client.Flush,
 		FlushTimeout: flushTimeout,
 		Logger:       logger,
 	}, ready, func(addrs map[string]net.Addr) {

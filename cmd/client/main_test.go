@@ -143,7 +143,7 @@ func TestProxiesAndDrains(t *testing.T) {
 	if code, body := get(t, routes+"/any/path"); code != 200 || body != "answered /any/path" {
 		t.Errorf("%d %q", code, body)
 	}
-	for path, want := range map[string]string{"/livez": "ok", "/readyz": "ok", "/breakers": up.URL, "/config": "attemptTimeout: 1.5s"} {
+	for path, want := range map[string]string{"/livez": "ok", "/readyz": "ok", "/breakers": up.URL, "/metrics": `rebound_calls_total{reason="ok",route="upstream"} 1`, "/config": "attemptTimeout: 1.5s"} {
 		if code, body := get(t, admin+path); code != 200 || !strings.Contains(body, want) {
 			t.Errorf("%s: %d %q", path, code, body)
 		}

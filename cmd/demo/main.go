@@ -16,12 +16,10 @@ import (
 
 	"github.com/rebound-dev/rebound/pkg/config"
 	"github.com/rebound-dev/rebound/pkg/faults"
-	"github.com/rebound-dev/rebound/pkg/flaky"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/program"
 	"github.com/rebound-dev/rebound/pkg/serve"
 	"github.com/rebound-dev/rebound/pkg/telemetry"
-	"github.com/rebound-dev/rebound/pkg/version"
 )
 
 const (
@@ -78,25 +76,16 @@ func run(ctx context.Context, p program.Program) int {
 		return p.Fail(program.ExitUsage, err)
 	}
 	logger := telemetry.NewLogger(p.Stderr, slog.LevelWarn)
-	var tel [2]*telemetry.Telemetry // of the two services
-	for i, service := range []string{"client", "flaky-server"} {
-		tel[i], err = telemetry.Start(ctx, telemetry.Options{Service: service, Version: version.String(), LookupEnv: p.LookupEnv, Logger: logger})
-		if err != nil {
-			return p.Fail(program.ExitUsage, err)
-		}
-	}
 	ready := serve.NewReadiness()
-	upstream, err := flaky.New(flaky.Options{Faults: injector, Instance: "demo", Logger: logger, Livez: ready.Livez(), Readyz: ready.Readyz(),
-		Observe: func(ctx context.Context, f faults.Fate) { telemetry.SetFault(ctx, string(f.Fault)) },
-	})
+	upstream, err := p.NewFlaky(ctx, injector, "demo", ready, logger)
 	if err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(program.ExitUsage, err)
 	}
 	defer context.AfterFunc(ctx, upstream.Stop)()
 
 	// flaky-server may have been given any free port, so it listens before the
 	// routes are made that name it.
-	flakyData, flakyAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server", Addr: *ports.flaky, Handler: tel[1].Handler(upstream.Data())})
+	flakyData, flakyAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server", Addr: *ports.flaky, Handler: upstream.Data})
 	if err != nil {
 		return p.Fail(program.ExitFailed, err)
 	}
@@ -105,27 +94,22 @@ func run(ctx context.Context, p program.Program) int {
 			cfg.Routes[i].Upstream = "http://" + flakyAddr.String()
 		}
 	}
-	options := gateway.Options{Logger: logger, Observer: gateway.LogObserver(logger)}
-	if tel[0].Enabled() {
-		options.TracerProvider, options.Propagator = tel[0].Provider(), tel[0].Propagator()
-	}
-	gw, err := gateway.New(cfg, options)
+	client, err := p.NewClient(ctx, cfg, ready, logger)
 	if err != nil {
 		return p.Fail(program.ExitUsage, err)
 	}
-	defer gw.Close()
 
 	err = serve.Run(ctx, serve.Config{
 		Data: []serve.Listener{
-			{Name: "client", Addr: *ports.client, Handler: tel[0].Handler(gw)},
+			{Name: "client", Addr: *ports.client, Handler: client.Data},
 			flakyData, // after the client, which calls it
 		},
 		Admin: []serve.Listener{
-			{Name: "client's admin", Addr: *ports.clientAdmin, Handler: gw.Admin(ready.Livez(), ready.Readyz())},
-			{Name: "flaky-server's admin", Addr: *ports.flakyAdmin, Handler: upstream.Admin()},
+			{Name: "client's admin", Addr: *ports.clientAdmin, Handler: client.Admin},
+			{Name: "flaky-server's admin", Addr: *ports.flakyAdmin, Handler: upstream.Admin},
 		},
 		DrainTimeout: drainTimeout,
-		Flush:        func(ctx context.Context) error { return errors.Join(tel[0].Flush(ctx), tel[1].Flush(ctx)) },
+		Flush:        func(ctx context.Context) error { return errors.Join(client.Flush(ctx), upstream.Flush(ctx)) },
 		FlushTimeout: flushTimeout,
 		Logger:       logger,
 	}, ready, func(addrs map[string]net.Addr) {
@@ -158,7 +142,7 @@ func welcome(w io.Writer, spec faults.Spec, urls map[string]string) {
 	text := `Rebound demo: a client in front of an upstream where {rate} of the attempts fail.
 
   {client}/process  through the client: timeout, retry, circuit breaker
-  {client-admin}  the client's admin port: /breakers /config
+  {client-admin}  the client's admin port: /breakers /config /metrics
   {flaky}/process  the upstream itself
   {flaky-admin}/faults  what goes wrong there: GET, PUT, PATCH; /ledger counts
 

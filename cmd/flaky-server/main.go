@@ -13,11 +13,9 @@ import (
 
 	"github.com/rebound-dev/rebound/pkg/config"
 	"github.com/rebound-dev/rebound/pkg/faults"
-	"github.com/rebound-dev/rebound/pkg/flaky"
 	"github.com/rebound-dev/rebound/pkg/program"
 	"github.com/rebound-dev/rebound/pkg/serve"
 	"github.com/rebound-dev/rebound/pkg/telemetry"
-	"github.com/rebound-dev/rebound/pkg/version"
 )
 
 // flushTimeout is how long the last spans may take to a collector that may be away.
@@ -32,7 +30,7 @@ func main() { program.Main("flaky-server", run) }
 func run(ctx context.Context, p program.Program) int {
 	fs := p.Flags()
 	listen := fs.String("listen", ":5000", "`ADDR` of the data port: GET /process, POST /orders")
-	admin := fs.String("admin", ":5001", "`ADDR` of the admin port: /faults, /ledger, /livez, /readyz")
+	admin := fs.String("admin", ":5001", "`ADDR` of the admin port: /faults, /ledger, /metrics, /livez, /readyz")
 	file := fs.String("config", "", "faults document, YAML or JSON, in `FILE`; what it leaves out keeps its default")
 	seed := fs.Uint64("seed", 0, "the same `N` gives the same faults again; 0 picks one and prints it")
 
@@ -57,25 +55,18 @@ func run(ctx context.Context, p program.Program) int {
 	}
 	instance, _ := p.LookupEnv("HOSTNAME") // the pod's name in Kubernetes
 	logger := telemetry.NewLogger(p.Stderr, slog.LevelInfo)
-	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "flaky-server", Version: version.String(), LookupEnv: p.LookupEnv, Logger: logger})
+	ready := serve.NewReadiness()
+	server, err := p.NewFlaky(ctx, injector, instance, ready, logger)
 	if err != nil {
 		return p.Fail(program.ExitUsage, err)
-	}
-	ready := serve.NewReadiness()
-	server, err := flaky.New(flaky.Options{
-		Faults: injector, Instance: instance, Logger: logger, Livez: ready.Livez(), Readyz: ready.Readyz(),
-		Observe: func(ctx context.Context, f faults.Fate) { telemetry.SetFault(ctx, string(f.Fault)) },
-	})
-	if err != nil {
-		return p.Fail(program.ExitFailed, err)
 	}
 	defer context.AfterFunc(ctx, server.Stop)()
 
 	err = serve.Run(ctx, serve.Config{
-		Data:         []serve.Listener{{Name: "data", Addr: *listen, Handler: tel.Handler(server.Data())}},
-		Admin:        []serve.Listener{{Name: "admin", Addr: *admin, Handler: server.Admin()}},
+		Data:         []serve.Listener{{Name: "data", Addr: *listen, Handler: server.Data}},
+		Admin:        []serve.Listener{{Name: "admin", Addr: *admin, Handler: server.Admin}},
 		DrainTimeout: drainTimeout,
-		Flush:        tel.Flush,
+		Flush:        server.Flush,
 		FlushTimeout: flushTimeout,
 		Logger:       logger,
 	}, ready, func(addrs map[string]net.Addr) {

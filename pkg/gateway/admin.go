@@ -12,9 +12,10 @@ import (
 
 // Admin is the handler of the admin port. livez and readyz are the probes; an
 // open breaker never makes the gateway unready, since it can answer all the
-// same.
-func (g *Gateway) Admin(livez, readyz http.Handler) http.Handler {
+// same. metrics serves /metrics.
+func (g *Gateway) Admin(livez, readyz, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics)
 	mux.Handle("GET /livez", livez)
 	mux.Handle("GET /readyz", readyz)
 	mux.HandleFunc("GET /config", g.serveConfig)
@@ -62,6 +63,7 @@ GET /livez         the process is alive
 GET /readyz        it takes calls
 GET /config        the effective configuration, as YAML
 GET /breakers      circuits and retry budgets, as JSON
+GET /metrics       metrics, for Prometheus
 GET /debug/pprof/  profiles
 `))
 }

@@ -85,7 +85,7 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		ctx = transport.WithRoute(ctx, rt.Name)
 	}
 	start := time.Now()
-	defer func() { c.log(ctx, time.Since(start)) }() // also when a dead body aborts the call
+	defer func() { c.over(ctx, start) }() // also when a dead body aborts the call
 	r = r.WithContext(transport.WithReport(ctx, &c.report))
 	if c.body != nil {
 		r.Body = c.body
@@ -93,17 +93,24 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rt.proxy.ServeHTTP(w, r)
 }
 
-// log writes the one line of a call.
-func (c *call) log(ctx context.Context, took time.Duration) {
-	logger := c.route.gateway.options.Logger
-	if !logger.Enabled(ctx, slog.LevelInfo) {
+// over tells of the call that has ended, in one line of the log.
+func (c *call) over(ctx context.Context, start time.Time) {
+	o := &c.route.gateway.options
+	took := time.Since(start)
+	if o.OnCall != nil {
+		o.OnCall(ctx, Call{
+			Route: c.route.Name, Policy: c.route.Policy, Upstream: c.route.origin, Method: c.in.Method,
+			Status: c.status, RequestID: c.requestID, Start: start, Duration: took, Report: &c.report,
+		})
+	}
+	if !o.Logger.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
 	var waited time.Duration
 	for i := range c.report.Attempts {
 		waited += c.report.Attempts[i].Wait.Actual
 	}
-	logger.LogAttrs(ctx, slog.LevelInfo, "call",
+	o.Logger.LogAttrs(ctx, slog.LevelInfo, "call",
 		slog.String("route", c.route.Name), slog.String("method", c.in.Method), slog.Int("status", c.status),
 		slog.String("reason", string(c.report.Reason)), slog.Int("attempts", len(c.report.Attempts)),
 		slog.Duration("waited", waited), slog.Duration("duration", took), slog.String("request_id", c.requestID))

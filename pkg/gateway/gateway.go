@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
@@ -25,6 +26,9 @@ type Options struct {
 	Next http.RoundTripper
 	// Observer is told of attempts, calls and breaker transitions.
 	Observer resilience.Observer
+	// OnCall is told of every call through a route when its answer is written; it
+	// must not block.
+	OnCall func(context.Context, Call)
 	// Random is uniform in [0, 1) and safe for concurrent use; nil means math/rand/v2.
 	Random func() float64
 	// Logger gets what goes wrong with a connection; nil means nowhere.
@@ -33,6 +37,19 @@ type Options struct {
 	// the span of the request's context; nil for none.
 	TracerProvider trace.TracerProvider
 	Propagator     propagation.TextMapPropagator
+}
+
+// Call is a call as the gateway answered it.
+type Call struct {
+	Route, Policy string
+	Upstream      string // scheme, host and port
+	Method        string
+	Status        int // what the caller got
+	RequestID     string
+	Start         time.Time
+	Duration      time.Duration
+	// Report is what the pipeline did; it must not be changed.
+	Report *resilience.Report
 }
 
 // Gateway is the http.Handler of the data port. It is safe for concurrent use.

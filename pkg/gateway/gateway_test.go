@@ -373,7 +373,7 @@ func TestRoutesShareBreakerByUpstreamAndPolicy(t *testing.T) {
 	}
 
 	admin := httptest.NewRecorder()
-	g.Admin(http.NotFoundHandler(), http.NotFoundHandler()).ServeHTTP(admin, request(t, http.MethodGet, "/breakers", nil))
+	g.Admin(http.NotFoundHandler(), http.NotFoundHandler(), http.NotFoundHandler()).ServeHTTP(admin, request(t, http.MethodGet, "/breakers", nil))
 	var answer struct {
 		Breakers []struct {
 			Policy, Upstream string
@@ -688,7 +688,7 @@ func TestAdminShowsTheEffectiveConfiguration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	admin := g.Admin(http.NotFoundHandler(), http.NotFoundHandler())
+	admin := g.Admin(http.NotFoundHandler(), http.NotFoundHandler(), http.NotFoundHandler())
 	ask := func(path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
 		admin.ServeHTTP(w, request(t, http.MethodGet, path, nil))

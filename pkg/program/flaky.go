@@ -1,0 +1,57 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"github.com/rebound-dev/rebound/pkg/faults"
+	"github.com/rebound-dev/rebound/pkg/flaky"
+	"github.com/rebound-dev/rebound/pkg/serve"
+	"github.com/rebound-dev/rebound/pkg/telemetry"
+	"github.com/rebound-dev/rebound/pkg/version"
+)
+
+// Flaky is the server that misbehaves with its traces, metrics and log, as
+// flaky-server and demo run it.
+type Flaky struct {
+	Data  http.Handler
+	Admin http.Handler
+	// Stop ends the calls that hang.
+	Stop func()
+
+	telemetry *telemetry.Telemetry
+	metrics   *telemetry.Metrics
+}
+
+// NewFlaky puts the server together. The error is about the environment.
+func (p Program) NewFlaky(ctx context.Context, injector *faults.Injector, instance string, ready *serve.Readiness, logger *slog.Logger) (*Flaky, error) {
+	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "flaky-server", Version: version.String(), LookupEnv: p.LookupEnv, Logger: logger})
+	if err != nil {
+		return nil, err
+	}
+	metrics, err := telemetry.NewMetrics(nil)
+	if err != nil {
+		return nil, err
+	}
+	server, err := flaky.New(flaky.Options{
+		Faults: injector, Instance: instance, Logger: logger, Livez: ready.Livez(), Readyz: ready.Readyz(),
+		Observe: func(ctx context.Context, f faults.Fate) {
+			telemetry.SetFault(ctx, string(f.Fault))
+			metrics.Fault(ctx, string(f.Fault))
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	admin := http.NewServeMux()
+	admin.Handle("GET /metrics", metrics.Handler())
+	admin.Handle("/", server.Admin())
+	return &Flaky{Data: tel.Handler(server.Data()), Admin: admin, Stop: server.Stop, telemetry: tel, metrics: metrics}, nil
+}
+
+// Flush sends what is left of the traces; the last thing before the end.
+func (f *Flaky) Flush(ctx context.Context) error {
+	return errors.Join(f.telemetry.Flush(ctx), f.metrics.Close(ctx))
+}

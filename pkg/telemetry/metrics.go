@@ -1,0 +1,172 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/attribute"
+	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/metric"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// Metrics counts what a program does and shows it to Prometheus. Its labels come
+// from names in the configuration and from closed enumerations only, so that
+// no caller can make new series. It is safe for concurrent use.
+type Metrics struct {
+	registry *prometheus.Registry
+	provider *sdkmetric.MeterProvider
+
+	server, client, waits               metric.Float64Histogram
+	calls, attempts, transitions, fault metric.Int64Counter
+}
+
+// Upstream is the circuit and the budget of one upstream under one policy at the
+// moment of a scrape.
+type Upstream struct {
+	Name, Policy string
+	State        resilience.State
+	BudgetTokens float64
+}
+
+// The label keys.
+const (
+	labelRoute    = attribute.Key("route")
+	labelPolicy   = attribute.Key("policy")
+	labelUpstream = attribute.Key("upstream")
+	labelReason   = attribute.Key("reason")
+	labelVerdict  = attribute.Key("verdict")
+	labelSource   = attribute.Key("source")
+	labelState    = attribute.Key("state")
+	labelFrom     = attribute.Key("from")
+	labelTo       = attribute.Key("to")
+	labelFault    = attribute.Key("fault")
+)
+
+// NewMetrics makes the instruments. upstreams, unless nil, is asked at each scrape
+// and must be quick; looking must not change what it tells.
+func NewMetrics(upstreams func() []Upstream) (*Metrics, error) {
+	m := &Metrics{registry: prometheus.NewRegistry()}
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(m.registry), otelprometheus.WithoutScopeInfo(), otelprometheus.WithoutTargetInfo())
+	if err != nil {
+		return nil, err
+	}
+	m.provider = sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter))
+	meter := m.provider.Meter("github.com/rebound-dev/rebound")
+
+	var errs [8]error
+	// The boundaries are those that the semantic conventions ask for.
+	seconds := metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+	m.server, errs[0] = meter.Float64Histogram("http.server.request.duration", metric.WithUnit("s"), seconds,
+		metric.WithDescription("Duration of calls, until their answer was written."))
+	m.client, errs[1] = meter.Float64Histogram("http.client.request.duration", metric.WithUnit("s"), seconds,
+		metric.WithDescription("Duration of attempts, until their response headers."))
+	m.waits, errs[2] = meter.Float64Histogram("rebound.wait.duration", metric.WithUnit("s"), seconds,
+		metric.WithDescription("Duration of waits between attempts."))
+	m.calls, errs[3] = meter.Int64Counter("rebound.calls", metric.WithUnit("{call}"),
+		metric.WithDescription("Calls, by why they ended."))
+	m.attempts, errs[4] = meter.Int64Counter("rebound.attempts", metric.WithUnit("{attempt}"),
+		metric.WithDescription("Attempts, by what happened to them; verdict retry means that another followed."))
+	m.transitions, errs[5] = meter.Int64Counter("rebound.breaker.transitions", metric.WithUnit("{transition}"),
+		metric.WithDescription("Changes of a circuit's state."))
+	m.fault, errs[6] = meter.Int64Counter("rebound.faults", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests to flaky-server, by the fault that struck them."))
+	if upstreams != nil {
+		errs[7] = m.watch(meter, upstreams)
+	}
+	return m, errors.Join(errs[:]...)
+}
+
+func (m *Metrics) watch(meter metric.Meter, upstreams func() []Upstream) error {
+	state, err := meter.Int64ObservableGauge("rebound.breaker.state",
+		metric.WithDescription("1 for the state that a circuit is in, 0 for the others."))
+	if err != nil {
+		return err
+	}
+	tokens, err := meter.Float64ObservableGauge("rebound.budget.tokens", metric.WithUnit("{token}"),
+		metric.WithDescription("Balance of the retry budget."))
+	if err != nil {
+		return err
+	}
+	_, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		for _, u := range upstreams() {
+			who := []attribute.KeyValue{labelUpstream.String(u.Name), labelPolicy.String(u.Policy)}
+			for _, s := range []resilience.State{resilience.Closed, resilience.HalfOpen, resilience.Open} {
+				var in int64
+				if s == u.State {
+					in = 1
+				}
+				o.ObserveInt64(state, in, metric.WithAttributes(append(who[:2:2], labelState.String(s.String()))...))
+			}
+			o.ObserveFloat64(tokens, u.BudgetTokens, metric.WithAttributes(who...))
+		}
+		return nil
+	}, state, tokens)
+	return err
+}
+
+// Call is a call that a gateway has made.
+type Call struct {
+	Route, Policy, Upstream, Method string
+	Status                          int
+	Duration                        time.Duration
+	Report                          *resilience.Report
+}
+
+// Call counts a call with its attempts and waits. The trace in ctx becomes their
+// exemplar.
+func (m *Metrics) Call(ctx context.Context, c Call) {
+	method := semconv.HTTPRequestMethodKey.String(knownMethod(c.Method))
+	m.server.Record(ctx, c.Duration.Seconds(), metric.WithAttributes(
+		method, semconv.HTTPResponseStatusCode(c.Status), semconv.HTTPRoute(c.Route)))
+	m.calls.Add(ctx, 1, metric.WithAttributes(labelRoute.String(c.Route), labelReason.String(string(c.Report.Reason))))
+	upstream, policy := labelUpstream.String(c.Upstream), labelPolicy.String(c.Policy)
+	for i := range c.Report.Attempts {
+		a := &c.Report.Attempts[i]
+		reason := labelReason.String(string(a.Reason))
+		m.client.Record(ctx, a.Duration.Seconds(), metric.WithAttributes(method, upstream, reason))
+		m.attempts.Add(ctx, 1, metric.WithAttributes(upstream, policy, reason, labelVerdict.String(string(a.Verdict))))
+		if a.Verdict == resilience.VerdictRetry {
+			m.waits.Record(ctx, a.Wait.Actual.Seconds(), metric.WithAttributes(upstream, labelSource.String(string(a.Wait.Source))))
+		}
+	}
+}
+
+// Transition counts a change of a circuit.
+func (m *Metrics) Transition(t resilience.Transition) {
+	m.transitions.Add(context.Background(), 1, metric.WithAttributes(
+		labelUpstream.String(t.Upstream), labelFrom.String(t.From.String()), labelTo.String(t.To.String())))
+}
+
+// Fault counts a request to flaky-server.
+func (m *Metrics) Fault(ctx context.Context, fault string) {
+	m.fault.Add(ctx, 1, metric.WithAttributes(labelFault.String(fault)))
+}
+
+// Handler serves /metrics, in OpenMetrics with exemplars when asked for it.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
+}
+
+// Close ends the collection.
+func (m *Metrics) Close(ctx context.Context) error { return m.provider.Shutdown(ctx) }
+
+// knownMethod keeps callers from inventing label values, as the semantic
+// conventions ask.
+func knownMethod(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
+		http.MethodDelete, http.MethodConnect, http.MethodOptions, http.MethodTrace:
+		return method
+	}
+	return "_OTHER"
+}
