@@ -16,6 +16,8 @@ const (
 	maxValues = 100_000
 	// maxKey is the longest key in bytes. Keys become part of paths, and paths part of every message.
 	maxKey = 256
+	// maxMistakes is how many are looked for. Nobody corrects more in one pass, and each is compared with every key.
+	maxMistakes = 1000
 )
 
 // Decode decodes the one YAML document in data into dst, a pointer to a struct, over the values dst has:
@@ -34,20 +36,14 @@ const (
 // those of [Errorf] and [At], is reported at the place of that value, or of what is nearest above it. An
 // error about a value that could not be decoded in the first place is dropped.
 //
-// The error is an [Errors] with every mistake, and dst is then as it was before. An error of another type
+// The error is an [Errors] with every mistake, up to 1000, and dst is then as it was before. An error of another type
 // means that dst is not what Decode needs. Decode may be called concurrently with different dst.
 func Decode(name string, data []byte, dst any) error {
 	target := reflect.ValueOf(dst)
 	if target.Kind() != reflect.Pointer || target.IsNil() || target.Elem().Kind() != reflect.Struct {
 		return fmt.Errorf("decoding %s: expected a pointer to a struct as the target, got %T", name, dst)
 	}
-	d := &decoder{
-		file:   name,
-		failed: make(map[string]bool),
-		places: make(map[string]place),
-		open:   make(map[*yaml.Node]bool),
-		fields: make(map[reflect.Type][]field),
-	}
+	d := newDecoder(name)
 	root, broken := parse(name, data)
 	if broken != nil {
 		return Errors{broken}
@@ -66,10 +62,38 @@ func Decode(name string, data []byte, dst any) error {
 		d.merge(v.Validate())
 	}
 	if len(d.errs) > 0 {
-		return d.errs.sorted()
+		return d.mistakes()
 	}
 	target.Elem().Set(result.Elem())
 	return nil
+}
+
+// Keys returns the keys at the top level of the document in data, those of merge keys included, in their order
+// there. With them whoever decodes over what is there tells what was mentioned from what was not. An empty
+// document has none.
+//
+// The error is an [Errors], as that of [Decode]; what keys are known and what they hold is not looked at.
+func Keys(name string, data []byte) ([]string, error) {
+	root, broken := parse(name, data)
+	if broken != nil {
+		return nil, Errors{broken}
+	}
+	if root == nil || isNull(root) {
+		return nil, nil
+	}
+	d := newDecoder(name)
+	if root.Kind != yaml.MappingNode {
+		d.expected(root, "", "a mapping")
+		return nil, d.errs
+	}
+	var keys []string
+	for _, e := range d.entries(root, "") {
+		keys = append(keys, e.name)
+	}
+	if len(d.errs) > 0 {
+		return nil, d.mistakes()
+	}
+	return keys, nil
 }
 
 type place struct{ line, column int }
@@ -83,6 +107,27 @@ type decoder struct {
 	fields  map[reflect.Type][]field
 	visited int
 	stopped bool
+	cut     bool // there are more mistakes than errs has
+}
+
+func newDecoder(name string) *decoder {
+	return &decoder{
+		file:   name,
+		failed: make(map[string]bool),
+		places: make(map[string]place),
+		open:   make(map[*yaml.Node]bool),
+		fields: make(map[reflect.Type][]field),
+	}
+}
+
+// mistakes are all that were found. Where the search was ended before the document, the last one says so.
+func (d *decoder) mistakes() Errors {
+	all := d.errs.sorted()
+	if d.cut {
+		last := fmt.Sprintf("has more than %d mistakes; no more were looked for", maxMistakes)
+		all = append(all, &Error{File: d.file, Message: last})
+	}
+	return all
 }
 
 // mistake reports that the value at path is not used.
@@ -93,6 +138,10 @@ func (d *decoder) mistake(n *yaml.Node, path, format string, args ...any) {
 
 // repeated reports a key for which another value is used.
 func (d *decoder) repeated(n *yaml.Node, path, format string, args ...any) {
+	if len(d.errs) >= maxMistakes {
+		d.stopped, d.cut = true, true
+		return
+	}
 	d.errs = append(d.errs, &Error{
 		File: d.file, Line: n.Line, Column: n.Column, Path: path, Message: fmt.Sprintf(format, args...),
 	})
@@ -214,12 +263,19 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
 	}
 	fields := d.fieldsOf(v.Type())
 	entries := d.entries(n, path)
+	present := make(map[string]bool, len(entries))
 	for _, e := range entries {
+		present[e.name] = true
+	}
+	for _, e := range entries {
+		if d.stopped {
+			return
+		}
 		at := Join(path, e.name)
 		i := slices.IndexFunc(fields, func(f field) bool { return f.name == e.name })
 		if i < 0 {
 			near := nearest(e.name, names(fields))
-			if near != "" && !slices.ContainsFunc(entries, func(o entry) bool { return o.name == near }) {
+			if near != "" && !present[near] {
 				d.failed[Join(path, near)] = true // that it is missing is no second mistake
 			}
 			d.mistake(e.key, at, "%s", unknownKey(near, names(fields)))

@@ -25,6 +25,7 @@ func parse(name string, data []byte) (*yaml.Node, *Error) {
 	if len(data) > maxBytes {
 		return nil, at(1, 1, "expected at most 1 MiB, got more")
 	}
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // which some editors write; JSON knows no such thing
 	if offset, what := notText(data); what != "" {
 		line, column := position(data, offset)
 		return nil, at(line, column, "expected UTF-8 text, got %s", what)

@@ -42,6 +42,9 @@ func FuzzDecode(f *testing.F) {
 			}
 			return
 		}
+		if _, err := config.Keys("f", data); err != nil {
+			t.Fatalf("accepted, but its keys are not: %v", err)
+		}
 		printed, err := config.Marshal(first)
 		if err != nil {
 			t.Fatalf("accepted, but cannot be printed: %v", err)

@@ -27,7 +27,7 @@ func (f Fault) LosesAnswer() bool { return f != FaultNone && f != FaultSlowBody 
 
 // Fate is what happens to one arrival.
 type Fate struct {
-	Arrival        uint64        // which one it is, from 1, since the Spec came into force
+	Arrival        uint64        // which one it is, from 1, since the start or the last [Injector.Replace]
 	Fault          Fault         // what goes wrong
 	Status         int           // the status of FaultError, otherwise 0
 	RetryAfter     string        // as in [Spec.RetryAfter], for an answer with an error status
@@ -45,7 +45,7 @@ const rememberedIDs = 100_000
 
 // Injector decides the fate of each arrival.
 //
-// The n-th arrival since a Spec came into force has a fate that depends on the seed, on n and on what is in
+// The n-th arrival since the start or the last Replace has a fate that depends on the seed, on n and on what is in
 // force at that moment, and on nothing else: not on concurrency, and not on what was drawn for others. FailFirst
 // depends on the request id instead of n.
 //
@@ -73,6 +73,19 @@ func New(spec Spec, seed uint64) (*Injector, error) {
 // again, so that the same spec gives the same sequence again. A spec that [Spec.Validate] refuses changes
 // nothing.
 func (i *Injector) Replace(spec Spec) error {
+	return i.Amend(spec, Restart{Schedule: true, FailFirst: true, Arrivals: true})
+}
+
+// Restart says what begins anew with a change of the Spec. The zero value lets everything go on.
+type Restart struct {
+	Schedule  bool // its windows count from the change
+	FailFirst bool // every request id is a new one
+	Arrivals  bool // the next arrival is the first
+}
+
+// Amend puts spec in force from now on, as a change of what is there: the schedule, the memory of failFirst and the
+// count of arrivals go on, but for what restart says. A spec that [Spec.Validate] refuses changes nothing.
+func (i *Injector) Amend(spec Spec, restart Restart) error {
 	if err := spec.check(); err != nil {
 		return fmt.Errorf("faults: %w", err)
 	}
@@ -80,9 +93,15 @@ func (i *Injector) Replace(spec Spec) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.spec = spec
-	i.since = time.Now()
-	i.arrivals = 0
-	i.attempts = NewAttempts(rememberedIDs)
+	if restart.Schedule {
+		i.since = time.Now()
+	}
+	if restart.FailFirst {
+		i.attempts = NewAttempts(rememberedIDs)
+	}
+	if restart.Arrivals {
+		i.arrivals = 0
+	}
 	return nil
 }
 
@@ -100,12 +119,20 @@ func (i *Injector) Capacity() Capacity {
 	return i.spec.at(time.Since(i.since)).Capacity
 }
 
+// NextChange is how long it takes until the next window of the schedule begins or ends, or false when none will.
+func (i *Injector) NextChange() (in time.Duration, ok bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.spec.nextChange(time.Since(i.since))
+}
+
 // Next decides the fate of one arrival, an attempt of the request with this id.
 func (i *Injector) Next(requestID string) Fate {
 	spec, arrival, attempt := i.arrive(requestID)
 
 	// Every arrival has a stream of its own, and draws from it in one order whatever the rates are: a change of
-	// one rate leaves everything else as it was.
+	// one rate leaves latencies and the choice of statuses as they were. Which fault an arrival gets depends on
+	// that rate and on those dealt out before it.
 	rng := rand.New(rand.NewPCG(i.seed, arrival))
 	chance, choice := rng.Float64(), rng.Float64()
 	fate := Fate{
@@ -140,7 +167,8 @@ func (i *Injector) arrive(requestID string) (spec Spec, arrival uint64, attempt 
 	return i.spec.at(time.Since(i.since)), i.arrivals, attempt
 }
 
-// fault deals out the rates side by side: each owns a piece of [0, 1) as long as it is likely.
+// fault deals out the rates side by side: each owns a piece of [0, 1) as long as it is likely. A rate that grows
+// pushes the pieces of those behind it along.
 func (s Spec) fault(chance float64, attempt int) Fault {
 	if s.FailFirst > 0 {
 		if attempt <= s.FailFirst {

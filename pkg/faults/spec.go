@@ -18,7 +18,8 @@ type Spec struct {
 	// Statuses are the error statuses, 400 to 599, each as likely as the others. Empty means 503 alone.
 	Statuses []int `yaml:"statuses" json:"statuses"`
 	// RetryAfter is sent with every error status: a duration such as "2s" as whole seconds, rounded up;
-	// "date" as an HTTP-date; any other text as it is, so that nonsense can be tested. Empty sends none.
+	// "date" as an HTTP-date; any other text, a negative duration among it, as it is, so that nonsense can be
+	// tested. At most 1 KiB, without blanks around it. Empty sends none.
 	RetryAfter string `yaml:"retryAfter" json:"retryAfter"`
 	// Latency is how long an answer takes.
 	Latency Latency `yaml:"latency" json:"latency"`
@@ -32,11 +33,12 @@ type Spec struct {
 	SlowBodyRate float64 `yaml:"slowBodyRate" json:"slowBodyRate"`
 	// FailFirst makes the first FailFirst attempts of each request id fail with an error status, and every
 	// later one work. At least 0; while it is above 0 nothing is left to chance: the rates above do not apply.
+	// PUT, and a PATCH that names it, count from the first attempt again.
 	FailFirst int `yaml:"failFirst" json:"failFirst"`
 	// Capacity limits how much work is done at once.
 	Capacity Capacity `yaml:"capacity" json:"capacity"`
-	// HonourDeadline drops work that reaches the head of the queue after its caller's deadline. Otherwise it
-	// is done for nobody.
+	// HonourDeadline drops queued work whose caller's deadline has passed: when its turn comes, or when a full queue
+	// needs its place. Otherwise it is done for nobody.
 	HonourDeadline bool `yaml:"honourDeadline" json:"honourDeadline"`
 	// Effect says whether a call that suffers a fault has taken effect. Empty means [EffectBefore].
 	Effect Effect `yaml:"effect" json:"effect"`
@@ -67,9 +69,10 @@ type Capacity struct {
 	Queue int `yaml:"queue" json:"queue"`
 }
 
-// Window overrides a [Spec] from At until At+For, counted from when the Spec came into force. What it does not
-// mention stays as it is; what it mentions counts even when it is zero. FailFirst, HonourDeadline and Effect
-// cannot be scheduled: they describe the service, not its weather.
+// Window overrides a [Spec] from At until At+For, counted from the start, from the last PUT or from the last PATCH
+// that names schedule, whichever came last. What it does not mention stays as it is; what it mentions counts even
+// when it is zero. FailFirst, HonourDeadline and Effect cannot be scheduled: they describe the service, not its
+// weather.
 type Window struct {
 	At           time.Duration   `yaml:"at" json:"at"`   // 0 or more
 	For          time.Duration   `yaml:"for" json:"for"` // above 0
@@ -168,6 +171,19 @@ func (s Spec) at(elapsed time.Duration) Spec {
 // covers subtracts rather than adds, so that no window is too long.
 func (w Window) covers(elapsed time.Duration) bool {
 	return elapsed >= w.At && elapsed-w.At < w.For
+}
+
+// nextChange is how long it takes from elapsed until the next window begins or ends, or false when none will.
+func (s Spec) nextChange(elapsed time.Duration) (in time.Duration, ok bool) {
+	for _, w := range s.Schedule {
+		// As differences, so that no window is too long.
+		for _, left := range []time.Duration{w.At - elapsed, w.For - (elapsed - w.At)} {
+			if left > 0 && (!ok || left < in) {
+				in, ok = left, true
+			}
+		}
+	}
+	return in, ok
 }
 
 func (w Window) over(s Spec) Spec {

@@ -104,8 +104,18 @@ func (c *checker) statuses(path string, statuses []int) {
 	}
 }
 
+// maxRetryAfter is the longest text for the header, in bytes: it is sent with every error.
+const maxRetryAfter = 1 << 10
+
 // retryAfter refuses what no header can carry: it would be sent as something else.
 func (c *checker) retryAfter(path, value string) {
+	if len(value) > maxRetryAfter {
+		c.add(path, "expected at most %d bytes, got %d", maxRetryAfter, len(value))
+		return
+	}
+	if strings.Trim(value, " \t") != value {
+		c.add(path, "expected text without blanks around it, which a header cannot carry, got %q", value)
+	}
 	control := func(r rune) bool { return (r < ' ' && r != '\t') || r == 0x7f }
 	if strings.ContainsFunc(value, control) {
 		c.add(path, "expected text that fits a header, without control characters, got %q", value)

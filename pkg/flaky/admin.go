@@ -3,6 +3,8 @@ package flaky
 import (
 	"mime"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/rebound-dev/rebound/pkg/config"
@@ -11,7 +13,7 @@ import (
 
 // Ledger is the answer of GET /ledger.
 type Ledger struct {
-	Effects  []Effect `json:"effects"`  // one for each order that took effect, by its first application
+	Effects  []Effect `json:"effects"`  // one for each order that arrived, by its first arrival
 	Received uint64   `json:"received"` // requests to GET /process and POST /orders since the start or DELETE /ledger
 	// Truncated says that there were more orders or keys than are remembered: orders are missing, and a repeated
 	// key may have been applied again.
@@ -31,51 +33,74 @@ func (s *Server) deleteLedger(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) getFaults(w http.ResponseWriter, r *http.Request) {
-	s.showFaults(w, r)
+	showFaults(w, r, s.faults.Spec())
 }
 
-func (s *Server) putFaults(w http.ResponseWriter, r *http.Request) {
-	s.changeFaults(w, r, func([]byte) faults.Spec { return faults.Spec{} })
-}
+func (s *Server) putFaults(w http.ResponseWriter, r *http.Request) { s.changeFaults(w, r, s.replace) }
 
-func (s *Server) patchFaults(w http.ResponseWriter, r *http.Request) {
-	s.changeFaults(w, r, func(patch []byte) faults.Spec {
-		spec := s.faults.Spec()
-		// The parameters of one distribution mean nothing to another: with a new one they do not stay.
-		type unchecked faults.Spec
-		after := unchecked(spec)
-		if err := config.Decode("", patch, &after); err == nil && after.Latency.Distribution != spec.Latency.Distribution {
-			spec.Latency = faults.Latency{}
-		}
-		return spec // what is wrong with the patch is said when it is decoded for good
-	})
-}
+func (s *Server) patchFaults(w http.ResponseWriter, r *http.Request) { s.changeFaults(w, r, s.amend) }
 
-// changeFaults puts the document of r over what base says.
-func (s *Server) changeFaults(w http.ResponseWriter, r *http.Request, base func(document []byte) faults.Spec) {
+func (s *Server) changeFaults(w http.ResponseWriter, r *http.Request, change func(document []byte) error) {
 	document, ok := read(w, r, maxFaults)
 	if !ok {
 		return
 	}
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	spec := base(document)
-	err := config.Decode("faults", document, &spec)
-	if err == nil {
-		err = s.faults.Replace(spec)
-	}
+	spec, err := s.change(func() error { return change(document) })
 	if err != nil {
 		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	s.options.Logger.InfoContext(r.Context(), "faults changed", "method", r.Method)
-	s.showFaults(w, r)
+	showFaults(w, r, spec)
+}
+
+// change lets one change at a time read and replace the faults, and returns what is then in force. To answer is not
+// its business: a caller who does not read would keep everybody else from changing anything.
+func (s *Server) change(apply func() error) (faults.Spec, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if err := apply(); err != nil {
+		return faults.Spec{}, err
+	}
+	s.wake()
+	return s.faults.Spec(), nil
+}
+
+// replace puts document in force, and nothing of what was.
+func (s *Server) replace(document []byte) error {
+	var spec faults.Spec
+	if err := config.Decode(faultsName, document, &spec); err != nil {
+		return err
+	}
+	return s.faults.Replace(spec)
+}
+
+// amend puts patch over what is in force. Only what it names starts again.
+func (s *Server) amend(patch []byte) error {
+	spec := s.faults.Spec()
+	// The parameters of one distribution mean nothing to another: with a new one they do not stay.
+	type unchecked faults.Spec
+	after := unchecked(spec)
+	if err := config.Decode("", patch, &after); err == nil && after.Latency.Distribution != spec.Latency.Distribution {
+		spec.Latency = faults.Latency{}
+	}
+	// What is wrong with the patch is said here.
+	if err := config.Decode(faultsName, patch, &spec); err != nil {
+		return err
+	}
+	named, err := config.Keys(faultsName, patch)
+	if err != nil {
+		return err
+	}
+	return s.faults.Amend(spec, faults.Restart{
+		Schedule:  slices.Contains(named, "schedule"),
+		FailFirst: slices.Contains(named, "failFirst"),
+	})
 }
 
 // showFaults answers with the whole document: as JSON if the caller accepts JSON, or says nothing of what it
 // accepts and sent JSON; as YAML otherwise.
-func (s *Server) showFaults(w http.ResponseWriter, r *http.Request) {
-	spec := s.faults.Spec()
+func showFaults(w http.ResponseWriter, r *http.Request, spec faults.Spec) {
 	if wantsJSON(r) {
 		writeJSON(w, http.StatusOK, spec)
 		return
@@ -90,9 +115,21 @@ func (s *Server) showFaults(w http.ResponseWriter, r *http.Request) {
 }
 
 func wantsJSON(r *http.Request) bool {
-	accept := r.Header.Get("Accept")
-	if accept == "" || accept == "*/*" { // curl sends the latter
-		accept, _, _ = mime.ParseMediaType(r.Header.Get("Content-Type"))
+	accept := strings.Join(r.Header.Values("Accept"), ",")
+	if strings.TrimSpace(accept) == "" || accept == "*/*" { // curl sends the latter
+		return acceptsJSON(r.Header.Get("Content-Type"))
 	}
-	return strings.Contains(accept, "json")
+	return slices.ContainsFunc(strings.Split(accept, ","), acceptsJSON)
+}
+
+// acceptsJSON tells whether one media type is JSON itself, and not refused with q=0. Other documents written in JSON,
+// such as problems, are something else.
+func acceptsJSON(mediaRange string) bool {
+	kind, parameters, err := mime.ParseMediaType(mediaRange) // in lower case
+	if err != nil || kind != "application/json" {
+		return false
+	}
+	q, given := parameters["q"]
+	weight, err := strconv.ParseFloat(q, 64)
+	return !given || err == nil && weight > 0
 }

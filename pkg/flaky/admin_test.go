@@ -164,7 +164,7 @@ func TestPutStartsTheSchedule(t *testing.T) {
 	})
 }
 
-// Any page in a browser can send a PUT to localhost; none but our own may be obeyed.
+// Any page in a browser can send a PUT to localhost; one that the browser says is another site's is not obeyed.
 func TestBrowsersOfOtherSitesAreRefused(t *testing.T) {
 	w := start(t, faults.Spec{ErrorRate: 0.5})
 	for _, header := range []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: http://evil.example"} {

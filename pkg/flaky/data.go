@@ -71,12 +71,11 @@ func (s *Server) orders(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	name, err := s.ledger.arrive(o)
+	o, err := s.ledger.arrive(o)
 	if err != nil {
 		refuse(w, http.StatusUnprocessableEntity, err.Error())
 		return
 	}
-	o.name = name
 
 	drawn := s.faults.Next(id)
 	answer := ordered{Order: o.name, RequestID: id, IdempotencyKey: o.key}
@@ -92,6 +91,7 @@ func (s *Server) orders(w http.ResponseWriter, r *http.Request) {
 type order struct {
 	name, requestID, key string
 	fingerprint          [sha256.Size]byte // of what was ordered, to tell a retry from another order under the same key
+	era                  uint64            // of the ledger it arrived in
 }
 
 func (o *order) parse(body []byte) error {
@@ -135,18 +135,22 @@ func (s *Server) arrive(w http.ResponseWriter, r *http.Request) (id string, atte
 // goes away; done is called all the same once a worker got to it.
 func (s *Server) work(r *http.Request, fate faults.Fate, done func()) faults.Fate {
 	err := s.queue.Do(r.Context(), faults.Job{Service: fate.Service, Deadline: deadline(r, fate), Done: done})
+	left := false
 	switch {
 	case errors.Is(err, faults.ErrRefused):
 		fate.Fault, fate.Status, fate.Latency = faults.FaultOverload, http.StatusServiceUnavailable, 0
 	case errors.Is(err, faults.ErrDropped):
 		fate.Fault, fate.Status, fate.Latency = faults.FaultDropped, http.StatusGatewayTimeout, 0
+	case err != nil:
+		left = true
 	}
 	if s.options.Observe != nil {
 		s.options.Observe(r.Context(), fate)
 	}
 	s.options.Logger.LogAttrs(r.Context(), slog.LevelDebug, "arrival",
 		slog.String("path", r.URL.Path), slog.Uint64("arrival", fate.Arrival), slog.String("fault", string(fate.Fault)))
-	if !pause(r.Context(), fate.Latency) {
+	// Who left has no answer yet: the work is still to be done.
+	if left || !pause(r.Context(), fate.Latency) {
 		abort()
 	}
 	return fate

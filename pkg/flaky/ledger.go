@@ -14,21 +14,22 @@ var errKeyReused = errors.New("this Idempotency-Key was used before, with anothe
 // Effect is what became of one order.
 type Effect struct {
 	Order          string `json:"order"`
-	RequestID      string `json:"requestId"`      // of its first application
-	IdempotencyKey string `json:"idempotencyKey"` // of its first application
-	Applied        int    `json:"applied"`        // above 1 is a double effect
+	RequestID      string `json:"requestId"`      // of its first application, or of its first arrival until then
+	IdempotencyKey string `json:"idempotencyKey"` // of the same
+	Applied        int    `json:"applied"`        // 0 while nothing was done for it, above 1 a double effect
 	Attempts       int    `json:"attempts"`       // how often it arrived, whatever the answer
 
-	first uint64 // when it was applied first, relative to others
+	first uint64 // when it arrived first, relative to others
 }
 
-// ledger keeps which orders took effect, and the answers of idempotency keys. It is safe for concurrent use.
+// ledger keeps which orders came and took effect, and the answers of idempotency keys. It is safe for concurrent use.
 type ledger struct {
 	limit int
 
 	mu       sync.Mutex
+	era      uint64 // how often it was reset
 	received uint64
-	applied  uint64
+	seen     uint64 // orders there ever were
 	orders   *recent[*Effect]
 	keys     *recent[*keyed]
 }
@@ -48,7 +49,8 @@ func newLedger(limit int) *ledger {
 func (l *ledger) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.received, l.applied = 0, 0
+	l.era++
+	l.received, l.seen = 0, 0
 	l.orders = newRecent[*Effect](l.limit)
 	l.keys = newRecent[*keyed](l.limit)
 }
@@ -59,15 +61,15 @@ func (l *ledger) receive() {
 	l.received++
 }
 
-// arrive counts an attempt and returns its order, made up if it has none. It fails when the key belongs to
-// something else.
-func (l *ledger) arrive(o order) (name string, err error) {
+// arrive counts an attempt and returns it as part of this ledger, with an order made up if it has none. It fails when
+// the key belongs to something else.
+func (l *ledger) arrive(o order) (order, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if o.key != "" {
 		if k, known := l.keys.values[o.key]; known {
 			if k.first.fingerprint != o.fingerprint {
-				return "", errKeyReused
+				return order{}, errKeyReused
 			}
 			o.name = k.first.name
 		}
@@ -75,15 +77,21 @@ func (l *ledger) arrive(o order) (name string, err error) {
 	if o.name == "" {
 		o.name = rand.Text()
 	}
+	o.era = l.era
 	l.key(o)
 	l.effect(o).Attempts++
-	return o.name, nil
+	return o, nil
 }
 
-// apply makes o take effect, once for each key, and returns its answer.
+// apply makes o take effect, once for each key, and returns its answer. What arrived before a reset is answered, but
+// leaves no trace: the ledger is that of another experiment.
 func (l *ledger) apply(o order) ordered {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	answer := ordered{Order: o.name, RequestID: o.requestID, IdempotencyKey: o.key}
+	if o.era != l.era {
+		return answer
+	}
 	k := l.key(o)
 	if k.answer != nil {
 		again := *k.answer
@@ -92,11 +100,10 @@ func (l *ledger) apply(o order) ordered {
 	}
 	e := l.effect(o)
 	if e.Applied++; e.Applied == 1 {
-		l.applied++
-		e.RequestID, e.IdempotencyKey, e.first = o.requestID, o.key, l.applied
+		e.RequestID, e.IdempotencyKey = o.requestID, o.key
 	}
-	k.answer = &ordered{Order: o.name, RequestID: o.requestID, IdempotencyKey: o.key}
-	return *k.answer
+	k.answer = &answer
+	return answer
 }
 
 // key is what is known of o's key, from now on at least o. Without a key nothing is kept.
@@ -114,21 +121,20 @@ func (l *ledger) key(o order) *keyed {
 func (l *ledger) effect(o order) *Effect {
 	e, known := l.orders.values[o.name]
 	if !known {
-		e = &Effect{Order: o.name}
+		l.seen++
+		e = &Effect{Order: o.name, RequestID: o.requestID, IdempotencyKey: o.key, first: l.seen}
 		l.orders.put(o.name, e)
 	}
 	return e
 }
 
-// effects are the orders that took effect, in the order in which they first did.
+// effects are the orders that arrived, whether or not they took effect, in the order in which they first did.
 func (l *ledger) effects() (effects []Effect, received uint64, truncated bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	effects = []Effect{} // [] in JSON, not null
 	for _, e := range l.orders.values {
-		if e.Applied > 0 {
-			effects = append(effects, *e)
-		}
+		effects = append(effects, *e)
 	}
 	slices.SortFunc(effects, func(a, b Effect) int { return cmp.Compare(a.first, b.first) })
 	return effects, l.received, l.orders.forgot || l.keys.forgot

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/problem"
@@ -17,9 +18,9 @@ import (
 
 // Options are what a [Server] needs. Only Faults must be there.
 type Options struct {
-	Faults   *faults.Injector
-	Instance string       // shown in the answers, to tell replicas apart; may be empty
-	Logger   *slog.Logger // nil logs nothing
+	Faults   *faults.Injector // from now on only the admin port may change it
+	Instance string           // shown in the answers, to tell replicas apart; may be empty
+	Logger   *slog.Logger     // nil logs nothing
 	// Observe, unless nil, is called once for each arrival whose fate was decided, in its goroutine and with the
 	// context of its request, before the fault strikes.
 	Observe func(context.Context, faults.Fate)
@@ -38,7 +39,8 @@ type Server struct {
 	ledger   *ledger
 	options  Options
 
-	changing sync.Mutex // between reading and replacing the faults
+	changing sync.Mutex  // between reading and replacing the faults
+	boundary *time.Timer // of the schedule; guarded by changing
 	stopped  context.Context
 	stop     context.CancelFunc
 }
@@ -47,6 +49,8 @@ const (
 	maxBody   = 64 << 10 // of a request to the data port, in bytes
 	maxFaults = 1 << 20  // of a faults document, in bytes
 	maxID     = 256      // of an id from a header or a body, in bytes: many of them are kept
+
+	faultsName = "faults" // what mistakes call the document
 )
 
 // New returns a Server for o. It fails without an Injector.
@@ -75,7 +79,26 @@ func New(o Options) (*Server, error) {
 		options:  o,
 	}
 	s.stopped, s.stop = context.WithCancel(context.Background())
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.wake()
 	return s, nil
+}
+
+// wake lets those who wait for a worker have what a change of the faults gives them, now and whenever a window of the
+// schedule begins or ends. The caller holds changing.
+func (s *Server) wake() {
+	s.queue.Wake()
+	if s.boundary != nil {
+		s.boundary.Stop()
+	}
+	if in, ok := s.faults.NextChange(); ok {
+		s.boundary = time.AfterFunc(in, func() {
+			s.changing.Lock()
+			defer s.changing.Unlock()
+			s.wake()
+		})
+	}
 }
 
 // Stop ends the calls that hang, now and from now on, by cutting their connections. Without it a server that
@@ -92,7 +115,9 @@ func (s *Server) Data() http.Handler {
 }
 
 // Admin is the admin port: GET, PUT and PATCH /faults, GET and DELETE /ledger, GET /livez and /readyz. It refuses
-// what a browser sends on behalf of another site, because any page could otherwise change the faults.
+// changes that a browser says it sends for another site, because any page could otherwise change the faults. That is
+// no access control: whoever reaches the port may do everything, and so may a page whose own name was made to resolve
+// to it (DNS rebinding).
 func (s *Server) Admin() http.Handler {
 	mux := http.NewServeMux()
 	route(mux, "/faults", methods{http.MethodGet: s.getFaults, http.MethodPut: s.putFaults, http.MethodPatch: s.patchFaults})

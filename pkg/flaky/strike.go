@@ -104,7 +104,7 @@ func retryAfter(text string) string {
 	if text == "date" {
 		return time.Now().Add(2 * time.Second).UTC().Format(http.TimeFormat)
 	}
-	if d, err := time.ParseDuration(text); err == nil {
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
 		return strconv.FormatFloat(math.Ceil(d.Seconds()), 'f', 0, 64)
 	}
 	return text

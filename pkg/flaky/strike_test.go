@@ -31,7 +31,7 @@ func TestErrorStatus(t *testing.T) {
 
 func TestRetryAfter(t *testing.T) {
 	for text, want := range map[string]string{
-		"2s": "2", "1500ms": "2", "2m": "120", "0s": "0", "-5s": "-5", "120": "120", "soon": "soon", "9999999999": "9999999999",
+		"2s": "2", "1500ms": "2", "2m": "120", "0s": "0", "-5s": "-5s", "120": "120", "soon": "soon", "9999999999": "9999999999",
 	} {
 		t.Run(text, func(t *testing.T) {
 			w := start(t, faults.Spec{ErrorRate: 1, RetryAfter: text})

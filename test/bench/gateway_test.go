@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -21,6 +22,9 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/program"
+	"github.com/rebound-dev/rebound/pkg/serve"
+	"github.com/rebound-dev/rebound/pkg/telemetry"
 )
 
 // A proxy under test is a process of its own, so that its processor time can be
@@ -53,6 +57,13 @@ func proxy(kind, upstream string) error {
 			return err
 		}
 		handler = g
+	case "client": // as the command runs it: with metrics and a line of the log for each call
+		p := program.Program{Name: "client", LookupEnv: os.LookupEnv}
+		c, err := p.NewClient(context.Background(), gateway.ForUpstream(upstream), serve.NewReadiness(), telemetry.NewLogger(io.Discard, slog.LevelInfo))
+		if err != nil {
+			return err
+		}
+		handler = c.Data
 	case "plain": // the same transport settings, and nothing else
 		target, err := url.Parse(upstream)
 		if err != nil {
@@ -136,14 +147,15 @@ func BenchmarkGateway(b *testing.B) {
 			b.Cleanup(func() { _ = server.Close() })
 			upstream := "http://" + l.Addr().String()
 			rebound, plain := startProxy(b, "rebound", upstream), startProxy(b, "plain", upstream)
-			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: callers}}
-			b.Cleanup(client.CloseIdleConnections)
+			client := startProxy(b, "client", upstream)
+			caller := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: callers}}
+			b.Cleanup(caller.CloseIdleConnections)
 			load := func(url string, n int) {
 				var wg sync.WaitGroup
 				for range callers {
 					wg.Go(func() {
 						for range n / callers {
-							if err := fetch(b.Context(), client, url); err != nil {
+							if err := fetch(b.Context(), caller, url); err != nil {
 								b.Error(err)
 								return
 							}
@@ -159,13 +171,16 @@ func BenchmarkGateway(b *testing.B) {
 			}
 			load(rebound.url, 2000)
 			load(plain.url, 2000)
+			load(client.url, 2000)
 			for b.Loop() {
-				var ratios, ours, theirs []float64
+				var ratios, clientRatios, ours, theirs []float64
 				for range rounds {
-					r, p := per(rebound, 4000), per(plain, 4000)
+					r, p, c := per(rebound, 4000), per(plain, 4000), per(client, 4000)
+					clientRatios = append(clientRatios, c/p)
 					ratios, ours, theirs = append(ratios, r/p), append(ours, r), append(theirs, p)
 				}
 				b.ReportMetric(median(ratios), "cpu-ratio")
+				b.ReportMetric(median(clientRatios), "client-cpu-ratio")
 				b.ReportMetric(median(ours), "rebound-cpu-µs/req")
 				b.ReportMetric(median(theirs), "plain-cpu-µs/req")
 			}
