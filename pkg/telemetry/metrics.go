@@ -13,7 +13,6 @@ import (
 	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/metric"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -27,6 +26,12 @@ type Metrics struct {
 
 	server, client, waits               metric.Float64Histogram
 	calls, attempts, transitions, fault metric.Int64Counter
+
+	ofServer  labelSets[serverLabels, metric.RecordOption]
+	ofCall    labelSets[callLabels, metric.AddOption]
+	ofClient  labelSets[clientLabels, metric.RecordOption]
+	ofAttempt labelSets[attemptLabels, metric.AddOption]
+	ofWait    labelSets[waitLabels, metric.RecordOption]
 }
 
 // Upstream is the circuit and the budget of one upstream under one policy at the
@@ -125,18 +130,15 @@ type Call struct {
 // Call counts a call with its attempts and waits. The trace in ctx becomes their
 // exemplar.
 func (m *Metrics) Call(ctx context.Context, c Call) {
-	method := semconv.HTTPRequestMethodKey.String(knownMethod(c.Method))
-	m.server.Record(ctx, c.Duration.Seconds(), metric.WithAttributes(
-		method, semconv.HTTPResponseStatusCode(c.Status), semconv.HTTPRoute(c.Route)))
-	m.calls.Add(ctx, 1, metric.WithAttributes(labelRoute.String(c.Route), labelReason.String(string(c.Report.Reason))))
-	upstream, policy := labelUpstream.String(c.Upstream), labelPolicy.String(c.Policy)
+	method := knownMethod(c.Method)
+	m.server.Record(ctx, c.Duration.Seconds(), m.ofServer.get(serverLabels{method, c.Status, c.Route})...)
+	m.calls.Add(ctx, 1, m.ofCall.get(callLabels{c.Route, c.Report.Reason})...)
 	for i := range c.Report.Attempts {
 		a := &c.Report.Attempts[i]
-		reason := labelReason.String(string(a.Reason))
-		m.client.Record(ctx, a.Duration.Seconds(), metric.WithAttributes(method, upstream, reason))
-		m.attempts.Add(ctx, 1, metric.WithAttributes(upstream, policy, reason, labelVerdict.String(string(a.Verdict))))
+		m.client.Record(ctx, a.Duration.Seconds(), m.ofClient.get(clientLabels{method, c.Upstream, a.Reason})...)
+		m.attempts.Add(ctx, 1, m.ofAttempt.get(attemptLabels{c.Upstream, c.Policy, a.Reason, a.Verdict})...)
 		if a.Verdict == resilience.VerdictRetry {
-			m.waits.Record(ctx, a.Wait.Actual.Seconds(), metric.WithAttributes(upstream, labelSource.String(string(a.Wait.Source))))
+			m.waits.Record(ctx, a.Wait.Actual.Seconds(), m.ofWait.get(waitLabels{c.Upstream, a.Wait.Source})...)
 		}
 	}
 }

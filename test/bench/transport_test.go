@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"testing"
 	"time"
@@ -17,6 +16,8 @@ import (
 	"github.com/failsafe-go/failsafe-go/failsafehttp"
 	"github.com/failsafe-go/failsafe-go/timeout"
 	"github.com/hashicorp/go-retryablehttp"
+	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -77,9 +78,16 @@ func BenchmarkSuccess(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	traced := func(sampler sdktrace.Sampler) http.RoundTripper {
+		provider := sdktrace.NewTracerProvider(sdktrace.WithSampler(sampler), sdktrace.WithSpanProcessor(nowhere{}))
+		rt, err := transport.New(next, transport.DefaultPolicy(), transport.WithTracing(provider, propagation.TraceContext{}, "default"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		return rt
+	}
 	retryable := retryablehttp.NewClient()
 	retryable.HTTPClient = &http.Client{Transport: next}
-	retryable.Logger = slog.New(slog.DiscardHandler)
 	retryable.Logger = nil
 	for _, tc := range []struct {
 		name string
@@ -87,6 +95,8 @@ func BenchmarkSuccess(b *testing.B) {
 	}{
 		{"bare", next},
 		{"rebound", rebound},
+		{"rebound, traces sampled out", traced(sdktrace.NeverSample())},
+		{"rebound, traces recorded", traced(sdktrace.AlwaysSample())},
 		{"failsafehttp", failsafehttp.NewRoundTripper(next,
 			timeout.New[*http.Response](5*time.Second),
 			failsafehttp.NewRetryPolicyBuilder().WithBackoff(100*time.Millisecond, time.Second).Build(),
@@ -117,6 +127,14 @@ func BenchmarkSuccess(b *testing.B) {
 		}
 	})
 }
+
+// nowhere takes spans and drops them: the cost of making them, not of exporting.
+type nowhere struct{}
+
+func (nowhere) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
+func (nowhere) OnEnd(sdktrace.ReadOnlySpan)                     {}
+func (nowhere) Shutdown(context.Context) error                  { return nil }
+func (nowhere) ForceFlush(context.Context) error                { return nil }
 
 // BenchmarkRefusal is a call against an open breaker.
 func BenchmarkRefusal(b *testing.B) {
