@@ -118,6 +118,84 @@ func TestTracesInJaeger(t *testing.T) {
 			t.Errorf("%+v", call)
 		}
 	})
+
+	// One call each; its span and that of its last attempt tell what happened.
+	for name, tc := range map[string]struct {
+		faults, policy string
+		header         [2]string
+		patience       time.Duration
+		reason         string
+		refused        bool
+		attempts       int
+		last           string // what happened to the last attempt
+		waited         time.Duration
+		source         string
+	}{
+		"the budget is empty": {
+			faults: "errorRate: 1", policy: "    retry: {budget: {ratio: 0, burst: 0, floorPerSecond: 0}}\n",
+			reason: "budget_exhausted", refused: true, attempts: 1, last: "status_503",
+		},
+		"the deadline is too close": {
+			faults: "errorRate: 1", policy: "    retry: {backoff: {base: 500ms, jitter: none}}\n", header: [2]string{"X-Envoy-Expected-Rq-Timeout-Ms", "400"},
+			reason: "deadline_too_close", refused: true, attempts: 1, last: "status_503",
+		},
+		"the upstream asks for patience": {
+			faults: "{failFirst: 1, retryAfter: 1s}", policy: "    retry: {maxAttempts: 2}\n",
+			reason: "ok", attempts: 2, last: "ok", waited: time.Second, source: "retry_after",
+		},
+		"the caller hangs up": {
+			faults: "hangRate: 1", policy: "    retry: {maxAttempts: 2}\n", patience: 300 * time.Millisecond,
+			reason: "caller_canceled", attempts: 1, last: "caller_canceled",
+		},
+		"the body dies halfway": {
+			faults: "truncateRate: 1", policy: "    retry: {maxAttempts: 2}\n",
+			reason: "body_failed", attempts: 1, last: "body_failed",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			demo(t, tc.faults, tc.policy, func(client string) {
+				ctx := t.Context()
+				if tc.patience > 0 {
+					limited, cancel := context.WithTimeout(ctx, tc.patience)
+					defer cancel()
+					ctx = limited
+				}
+				r, err := http.NewRequestWithContext(ctx, http.MethodGet, client, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if tc.header[0] != "" {
+					r.Header.Set(tc.header[0], tc.header[1])
+				}
+				resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+				if err != nil {
+					return
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
+			})
+			var call, last, wait jaegerSpan
+			attempts := 0
+			for _, s := range j.trace(t, "resilience process") {
+				switch {
+				case s.OperationName == "resilience process":
+					call = s
+				case s.OperationName == "backoff":
+					wait = s
+				case s.tag("span.kind") == "client":
+					last = s
+					attempts++
+				}
+			}
+			if call.tag("rebound.reason") != tc.reason || call.event("attempt refused") != tc.refused || attempts != tc.attempts || last.tag("rebound.reason") != tc.last {
+				t.Errorf("reason %q, refused %v, %d attempts, the last %q; want %+v",
+					call.tag("rebound.reason"), call.event("attempt refused"), attempts, last.tag("rebound.reason"), tc)
+			}
+			if wait.tag("rebound.backoff.source") != tc.source || time.Duration(wait.Duration)*time.Microsecond < tc.waited {
+				t.Errorf("waited %v by %q, want %v by %q", time.Duration(wait.Duration)*time.Microsecond, wait.tag("rebound.backoff.source"), tc.waited, tc.source)
+			}
+		})
+	}
 }
 
 // fetch makes a request and gives the answer's header.
