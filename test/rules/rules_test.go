@@ -1,0 +1,141 @@
+// Package rules_test checks the alert rules and the dashboard with Prometheus'
+// own parsers, and their metrics against those that Rebound really shows. It is
+// a module of its own because Prometheus is a large dependency.
+package rules_test
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/rulefmt"
+	"github.com/prometheus/prometheus/promql/parser"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/telemetry"
+)
+
+// shown is every series name of a program that has used every instrument, with
+// its label names.
+func shown(t *testing.T) map[string]map[string]bool {
+	t.Helper()
+	m, err := telemetry.NewMetrics(func() []telemetry.Upstream { return []telemetry.Upstream{{Name: "u", Policy: "p"}} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Call(t.Context(), telemetry.Call{Route: "r", Method: http.MethodGet, Status: 200, Duration: time.Second, Report: &resilience.Report{
+		Reason:   resilience.ReasonOK,
+		Attempts: []resilience.AttemptReport{{Verdict: resilience.VerdictRetry, Wait: resilience.Wait{Source: resilience.WaitJitter}}},
+	}})
+	m.Transition(resilience.Transition{})
+	m.Fault(t.Context(), "none")
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	series := map[string]map[string]bool{}
+	for line := range strings.Lines(w.Body.String()) {
+		match := regexp.MustCompile(`^([a-z_]+)(\{.*\})? `).FindStringSubmatch(line)
+		if match == nil {
+			continue
+		}
+		if series[match[1]] == nil {
+			series[match[1]] = map[string]bool{"job": true, "instance": true} // the scrape adds them
+		}
+		for _, label := range regexp.MustCompile(`([a-z_]+)="`).FindAllStringSubmatch(match[2], -1) {
+			series[match[1]][label[1]] = true
+		}
+	}
+	return series
+}
+
+// check parses a query and looks its metrics and labels up.
+func check(t *testing.T, series map[string]map[string]bool, query string) {
+	t.Helper()
+	query = strings.NewReplacer("$__rate_interval", "1m", "$route", ".*").Replace(query)
+	expr, err := parser.NewParser(parser.Options{}).ParseExpr(query)
+	if err != nil {
+		t.Errorf("%s: %v", query, err)
+		return
+	}
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		v, ok := n.(*parser.VectorSelector)
+		if !ok {
+			return nil
+		}
+		known, ok := series[v.Name]
+		if !ok {
+			t.Errorf("%s: there is no metric %s", query, v.Name)
+		}
+		for _, m := range v.LabelMatchers {
+			if m.Name != labels.MetricName && !known[m.Name] {
+				t.Errorf("%s: %s has no label %s", query, v.Name, m.Name)
+			}
+		}
+		return nil
+	})
+}
+
+func TestAlertRules(t *testing.T) {
+	text, err := os.ReadFile("../../deploy/prometheus/rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups, errs := rulefmt.Parse(text, false, model.UTF8Validation, parser.NewParser(parser.Options{}), slog.New(slog.DiscardHandler))
+	for _, err := range errs {
+		t.Error(err)
+	}
+	series := shown(t)
+	rules := 0
+	for _, g := range groups.Groups {
+		for _, r := range g.Rules {
+			rules++
+			check(t, series, r.Expr)
+			if r.Annotations["summary"] == "" || r.Annotations["description"] == "" || r.Labels["severity"] == "" {
+				t.Errorf("%s lacks a summary, a description or a severity", r.Alert)
+			}
+		}
+	}
+	if rules < 3 {
+		t.Errorf("%d rules", rules)
+	}
+}
+
+func TestDashboard(t *testing.T) {
+	text, err := os.ReadFile("../../deploy/grafana/rebound.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d struct {
+		Title       string
+		Annotations struct{ List []struct{ Expr string } }
+		Panels      []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(text, &d); err != nil {
+		t.Fatal(err)
+	}
+	series := shown(t)
+	for _, p := range d.Panels {
+		if p.Title == "" || len(p.Targets) == 0 {
+			t.Errorf("panel %q shows nothing", p.Title)
+		}
+		for _, target := range p.Targets {
+			check(t, series, target.Expr)
+		}
+	}
+	for _, a := range d.Annotations.List {
+		check(t, series, a.Expr)
+	}
+	if len(d.Panels) < 6 {
+		t.Errorf("%d panels", len(d.Panels))
+	}
+}
