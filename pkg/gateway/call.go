@@ -93,27 +93,12 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rt.proxy.ServeHTTP(w, r)
 }
 
-// over tells of the call that has ended, in one line of the log.
+// over tells of the call that has ended.
 func (c *call) over(ctx context.Context, start time.Time) {
-	o := &c.route.gateway.options
-	took := time.Since(start)
-	if o.OnCall != nil {
-		o.OnCall(ctx, Call{
-			Route: c.route.Name, Policy: c.route.Policy, Upstream: c.route.origin, Method: c.in.Method,
-			Status: c.status, RequestID: c.requestID, Start: start, Duration: took, Report: &c.report,
-		})
-	}
-	if !o.Logger.Enabled(ctx, slog.LevelInfo) {
-		return
-	}
-	var waited time.Duration
-	for i := range c.report.Attempts {
-		waited += c.report.Attempts[i].Wait.Actual
-	}
-	o.Logger.LogAttrs(ctx, slog.LevelInfo, "call",
-		slog.String("route", c.route.Name), slog.String("method", c.in.Method), slog.Int("status", c.status),
-		slog.String("reason", string(c.report.Reason)), slog.Int("attempts", len(c.report.Attempts)),
-		slog.Duration("waited", waited), slog.Duration("duration", took), slog.String("request_id", c.requestID))
+	c.route.gateway.tell(ctx, Call{
+		Route: c.route.Name, Policy: c.route.Policy, Upstream: c.route.origin, Method: c.in.Method,
+		Status: c.status, RequestID: c.requestID, Start: start, Duration: time.Since(start), Report: &c.report,
+	})
 }
 
 // rewrite makes the upstream's request. Hop-by-hop headers are gone already.

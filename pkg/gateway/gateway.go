@@ -26,8 +26,8 @@ type Options struct {
 	Next http.RoundTripper
 	// Observer is told of attempts, calls and breaker transitions.
 	Observer resilience.Observer
-	// OnCall is told of every call through a route when its answer is written; it
-	// must not block.
+	// OnCall is told of every call when its answer is written, also of one without
+	// a route; it must not block.
 	OnCall func(context.Context, Call)
 	// Random is uniform in [0, 1) and safe for concurrent use; nil means math/rand/v2.
 	Random func() float64
@@ -41,7 +41,7 @@ type Options struct {
 
 // Call is a call as the gateway answered it.
 type Call struct {
-	Route, Policy string
+	Route, Policy string // empty without a route
 	Upstream      string // scheme, host and port
 	Method        string
 	Status        int // what the caller got
@@ -171,6 +171,7 @@ func cleaned(r *http.Request) *http.Request {
 // refuse answers as ServeMux would, but with a problem document for an error.
 // What it would say is asked of it instead of worked out again.
 func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, mux http.Handler) {
+	start := time.Now()
 	asked := question{header: http.Header{}}
 	mux.ServeHTTP(&asked, r)
 	p := problem.Problem{Status: asked.status, TraceID: traceID(r)}
@@ -189,6 +190,27 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, mux http.Handle
 	}
 	w.Header().Set(transport.HeaderAttemptCount, "0")
 	problem.Write(w, p)
+	g.tell(r.Context(), Call{Method: r.Method, Status: p.Status, Start: start, Duration: time.Since(start),
+		Report: &resilience.Report{Reason: resilience.Reason(p.Reason)}})
+}
+
+// tell tells of a call that has ended: whoever asked to be told, and the log, in
+// one line.
+func (g *Gateway) tell(ctx context.Context, c Call) {
+	if g.options.OnCall != nil {
+		g.options.OnCall(ctx, c)
+	}
+	if !g.options.Logger.Enabled(ctx, slog.LevelInfo) {
+		return
+	}
+	var waited time.Duration
+	for i := range c.Report.Attempts {
+		waited += c.Report.Attempts[i].Wait.Actual
+	}
+	g.options.Logger.LogAttrs(ctx, slog.LevelInfo, "call",
+		slog.String("route", c.Route), slog.String("method", c.Method), slog.Int("status", c.Status),
+		slog.String("reason", string(c.Report.Reason)), slog.Int("attempts", len(c.Report.Attempts)),
+		slog.Duration("waited", waited), slog.Duration("duration", c.Duration), slog.String("request_id", c.RequestID))
 }
 
 // question is a ResponseWriter that only wants to know the answer's status and
