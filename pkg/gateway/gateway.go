@@ -137,6 +137,14 @@ func (g *Gateway) Breakers() []BreakerState {
 	return list
 }
 
+// ReplayMemory is how many bytes of request bodies are kept now, for repetitions.
+func (g *Gateway) ReplayMemory() (bytes int64) {
+	for _, t := range g.transports {
+		bytes += t.ReplayMemory()
+	}
+	return bytes
+}
+
 // ServeHTTP makes the call that r asks for, or says that there is no route.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h, _ := g.mux.Handler(cleaned(r))

@@ -33,7 +33,10 @@ func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve
 		return nil, err
 	}
 	var gw atomic.Pointer[gateway.Gateway] // the metrics are made first, and ask for it when they are scraped
-	metrics, err := telemetry.NewMetrics(func() []telemetry.Upstream { return upstreams(gw.Load()) })
+	metrics, err := telemetry.NewMetrics(telemetry.Sources{
+		Upstreams:    func() []telemetry.Upstream { return upstreams(gw.Load()) },
+		ReplayMemory: func() int64 { return replayMemory(gw.Load()) },
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +78,13 @@ func upstreams(g *gateway.Gateway) []telemetry.Upstream {
 		list[i] = telemetry.Upstream{Name: s.Upstream, Policy: s.Policy, State: s.Breaker.State, BudgetTokens: s.BudgetTokens}
 	}
 	return list
+}
+
+func replayMemory(g *gateway.Gateway) int64 {
+	if g == nil {
+		return 0
+	}
+	return g.ReplayMemory()
 }
 
 // Flush sends what is left of the traces; the last thing before the end.

@@ -31,7 +31,7 @@ func (p Program) NewFlaky(ctx context.Context, injector *faults.Injector, instan
 	if err != nil {
 		return nil, err
 	}
-	metrics, err := telemetry.NewMetrics(nil)
+	metrics, err := telemetry.NewMetrics(telemetry.Sources{})
 	if err != nil {
 		return nil, err
 	}

@@ -143,7 +143,7 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 	}
 	spans := tracetest.NewInMemoryExporter()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
-	metrics, err := telemetry.NewMetrics(nil)
+	metrics, err := telemetry.NewMetrics(telemetry.Sources{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,9 +56,15 @@ const (
 	labelFault    = attribute.Key("fault")
 )
 
-// NewMetrics makes the instruments. upstreams, unless nil, is asked at each scrape
-// and must be quick; looking must not change what it tells.
-func NewMetrics(upstreams func() []Upstream) (*Metrics, error) {
+// Sources are asked at each scrape. They must be quick, and looking must not
+// change what they tell. Either may be nil.
+type Sources struct {
+	Upstreams    func() []Upstream
+	ReplayMemory func() int64 // bytes of request bodies that are kept for repetitions
+}
+
+// NewMetrics makes the instruments.
+func NewMetrics(s Sources) (*Metrics, error) {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(m.registry), otelprometheus.WithoutScopeInfo(), otelprometheus.WithoutTargetInfo())
@@ -68,7 +74,7 @@ func NewMetrics(upstreams func() []Upstream) (*Metrics, error) {
 	m.provider = sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter))
 	meter := m.provider.Meter("github.com/rebound-dev/rebound")
 
-	var errs [8]error
+	var errs [9]error
 	// The boundaries are those that the semantic conventions ask for.
 	seconds := metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 	m.server, errs[0] = meter.Float64Histogram("http.server.request.duration", metric.WithUnit("s"), seconds,
@@ -85,8 +91,16 @@ func NewMetrics(upstreams func() []Upstream) (*Metrics, error) {
 		metric.WithDescription("Changes of a circuit's state."))
 	m.fault, errs[6] = meter.Int64Counter("rebound.faults", metric.WithUnit("{request}"),
 		metric.WithDescription("Requests to flaky-server, by the fault that struck them."))
-	if upstreams != nil {
-		errs[7] = m.watch(meter, upstreams)
+	if s.Upstreams != nil {
+		errs[7] = m.watch(meter, s.Upstreams)
+	}
+	if s.ReplayMemory != nil {
+		_, errs[8] = meter.Int64ObservableGauge("rebound.replay.memory", metric.WithUnit("By"),
+			metric.WithDescription("Request bodies that are kept for repetitions."),
+			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+				o.Observe(s.ReplayMemory())
+				return nil
+			}))
 	}
 	return m, errors.Join(errs[:]...)
 }

@@ -31,7 +31,7 @@ func scrape(t *testing.T, m *telemetry.Metrics, accept string) string {
 
 func metrics(t *testing.T, upstreams func() []telemetry.Upstream) *telemetry.Metrics {
 	t.Helper()
-	m, err := telemetry.NewMetrics(upstreams)
+	m, err := telemetry.NewMetrics(telemetry.Sources{Upstreams: upstreams, ReplayMemory: func() int64 { return 4096 }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,6 +77,7 @@ func TestMetricsOfACall(t *testing.T) {
 		`rebound_breaker_transitions_total{from="closed",to="open",upstream="http://up:5000"} 1`,
 		`rebound_budget_tokens{policy="default",upstream="http://up:5000"} 9.5`,
 		`rebound_faults_total{fault="error"} 1`,
+		`rebound_replay_memory_bytes 4096`,
 		"go_goroutines ", "process_resident_memory_bytes ",
 	} {
 		if !strings.Contains(text, want+"\n") && !(strings.HasSuffix(want, " ") && strings.Contains(text, want)) {
@@ -129,7 +130,7 @@ func TestCallersDoNotMakeSeries(t *testing.T) {
 }
 
 func BenchmarkMetricsCall(b *testing.B) {
-	m, err := telemetry.NewMetrics(nil)
+	m, err := telemetry.NewMetrics(telemetry.Sources{})
 	if err != nil {
 		b.Fatal(err)
 	}

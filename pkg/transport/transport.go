@@ -145,6 +145,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+// ReplayMemory is how many bytes of request bodies are kept now, for repetitions.
+func (t *Transport) ReplayMemory() int64 { return t.memory.used.Load() }
+
 // CloseIdleConnections closes those of the RoundTripper below, if it can.
 func (t *Transport) CloseIdleConnections() {
 	if next, ok := t.next.(interface{ CloseIdleConnections() }); ok {

@@ -27,7 +27,10 @@ import (
 // its label names.
 func shown(t *testing.T) map[string]map[string]bool {
 	t.Helper()
-	m, err := telemetry.NewMetrics(func() []telemetry.Upstream { return []telemetry.Upstream{{Name: "u", Policy: "p"}} })
+	m, err := telemetry.NewMetrics(telemetry.Sources{
+		Upstreams:    func() []telemetry.Upstream { return []telemetry.Upstream{{Name: "u", Policy: "p"}} },
+		ReplayMemory: func() int64 { return 0 },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
