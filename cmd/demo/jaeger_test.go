@@ -100,7 +100,7 @@ func TestTracesInJaeger(t *testing.T) {
 		// What the caller was told of the waits is what the spans say.
 		for i, m := range regexp.MustCompile(`wait\d;dur=([\d.]+)`).FindAllStringSubmatch(timing, -1) {
 			told, _ := strconv.ParseFloat(m[1], 64)
-			if got := float64(waits[i].Duration) / 1000; got < told-5 || got > told+5 {
+			if got := float64(waits[i].Duration) / 1000; got < told-25 || got > told+25 {
 				t.Errorf("wait %d: the caller was told %v ms, the span took %v ms", i+1, told, got)
 			}
 		}
