@@ -34,12 +34,11 @@ func TestTracesInJaeger(t *testing.T) {
 	// which flushes the spans.
 	demo := func(t *testing.T, faults, overrides string, calls func(client string)) {
 		t.Helper()
-		var flakyPort int
 		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		flakyPort = l.Addr().(*net.TCPAddr).Port
+		flakyPort := l.Addr().(*net.TCPAddr).Port
 		_ = l.Close()
 		file := fmt.Sprintf("routes:\n  - {name: process, match: GET /process, upstream: \"http://127.0.0.1:%d\"}\npolicies:\n  default:\n%s", flakyPort, overrides)
 		if err := os.WriteFile(policy, []byte(file), 0o600); err != nil {
@@ -288,23 +287,14 @@ func startJaeger(t *testing.T, binary string) jaeger {
 		"--processor.jaeger-compact.server-host-port=127.0.0.1:0", "--processor.jaeger-binary.server-host-port=127.0.0.1:0",
 		"--processor.zipkin-compact.server-host-port=127.0.0.1:0")
 	cmd.Env = append(os.Environ(), "SPAN_STORAGE_TYPE=memory", "OTEL_TRACES_SAMPLER=always_off", "OTEL_EXPORTER_OTLP_ENDPOINT=")
-	log, err := cmd.StderrPipe()
-	if err != nil {
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	return launch(t, cmd, log, jaeger{otlp: "http://" + addrs[0], query: "http://" + addrs[2]})
-}
-
-func launch(t *testing.T, cmd *exec.Cmd, log io.Reader, j jaeger) jaeger {
-	t.Helper()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { _, _ = io.Copy(io.Discard, log) }()
+	j := jaeger{otlp: "http://" + addrs[0], query: "http://" + addrs[2]}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Second}
 	for began := time.Now(); time.Since(began) < 30*time.Second; {
 		if resp, err := client.Get(j.query + "/api/services"); err == nil {

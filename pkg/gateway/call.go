@@ -34,6 +34,7 @@ type route struct {
 	gateway *Gateway
 	target  *url.URL
 	origin  string
+	path    string // of the pattern, without its method
 	proxy   *httputil.ReverseProxy
 }
 
@@ -42,7 +43,10 @@ func (g *Gateway) newRoute(r Route, t *transport.Transport) (*route, error) {
 	if err != nil {
 		return nil, err
 	}
-	rt := &route{Route: r, gateway: g, target: target, origin: target.Scheme + "://" + target.Host}
+	rt := &route{Route: r, gateway: g, target: target, origin: target.Scheme + "://" + target.Host, path: r.Match}
+	if _, path, ok := strings.Cut(r.Match, " "); ok {
+		rt.path = path
+	}
 	rt.proxy = &httputil.ReverseProxy{
 		Transport:      t,
 		BufferPool:     &g.buffers,
@@ -76,12 +80,8 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx := context.WithValue(r.Context(), callKey{}, c)
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
-		_, path, found := strings.Cut(rt.Match, " ")
-		if !found {
-			path = rt.Match
-		}
-		span.SetName(r.Method + " " + path)
-		span.SetAttributes(semconv.HTTPRoute(path))
+		span.SetName(r.Method + " " + rt.path)
+		span.SetAttributes(semconv.HTTPRoute(rt.path))
 		ctx = transport.WithRoute(ctx, rt.Name)
 	}
 	start := time.Now()
