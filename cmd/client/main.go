@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/rebound-dev/rebound/pkg/config"
@@ -17,6 +18,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/program"
 	"github.com/rebound-dev/rebound/pkg/serve"
 	"github.com/rebound-dev/rebound/pkg/telemetry"
+	"github.com/rebound-dev/rebound/pkg/watch"
 )
 
 // flushTimeout is how long the last spans may take to a collector that may be away.
@@ -26,10 +28,13 @@ func main() { program.Main("client", run) }
 
 // run is the program: it serves until ctx ends and returns the exit code.
 func run(ctx context.Context, p program.Program) int {
+	if code, done := p.Probe(ctx); done {
+		return code
+	}
 	fs := p.Flags()
 	listen := fs.String("listen", ":8080", "`ADDR` of the data port: the routes")
 	admin := fs.String("admin", ":8081", "`ADDR` of the admin port: /livez, /readyz, /metrics, /config, /breakers, /debug/pprof/")
-	file := fs.String("config", "", "routes and policies, YAML, in `FILE`")
+	file := fs.String("config", "", "routes and policies, YAML, in `FILE`; a change of it takes effect at once")
 	upstream := fs.String("upstream", "", "without a file: send every path to `URL` under the default policy")
 	check := fs.Bool("check", false, "print the effective configuration as YAML and exit with 0, or 2 if it is wrong")
 	drainDelay := fs.Duration("drain-delay", 0, "how long to go on serving after readiness has failed")
@@ -42,6 +47,12 @@ func run(ctx context.Context, p program.Program) int {
 	}
 	if *drainDelay < 0 {
 		return p.Fail(program.ExitUsage, fmt.Errorf("--drain-delay: must be at least 0, got %v", *drainDelay))
+	}
+	logger := telemetry.NewLogger(p.Stderr, slog.LevelInfo)
+	var changes *watch.File
+	if *file != "" && !*check {
+		changes = watch.New(*file, logger) // before it is read, so that no change is missed
+		defer changes.Close()
 	}
 	cfg, err := configuration(*file, *upstream)
 	if err != nil {
@@ -58,17 +69,25 @@ func run(ctx context.Context, p program.Program) int {
 		return program.ExitOK
 	}
 
-	logger := telemetry.NewLogger(p.Stderr, slog.LevelInfo)
 	ready := serve.NewReadiness()
 	client, err := p.NewClient(ctx, cfg, ready, logger)
 	if err != nil {
 		return p.Fail(program.ExitUsage, err)
 	}
+	if changes != nil {
+		var watching sync.WaitGroup
+		defer watching.Wait()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		watching.Go(func() {
+			changes.Run(ctx, func() { client.Reload(func() (gateway.Config, error) { return configuration(*file, "") }) })
+		})
+	}
 	err = serve.Run(ctx, serve.Config{
 		Data:         []serve.Listener{{Name: "data", Addr: *listen, Handler: client.Data}},
 		Admin:        []serve.Listener{{Name: "admin", Addr: *admin, Handler: client.Admin}},
 		DrainDelay:   *drainDelay,
-		DrainTimeout: drainTimeout(cfg),
+		DrainTimeout: client.LongestTimeout,
 		Flush:        client.Flush,
 		FlushTimeout: flushTimeout,
 		Logger:       logger,
@@ -99,20 +118,12 @@ func configuration(file, upstream string) (gateway.Config, error) {
 	return gateway.Config{}, errors.New("nothing to proxy to: give --config FILE or --upstream URL\nsee client --help")
 }
 
-// drainTimeout lets every call in flight end by its own timeout.
-func drainTimeout(cfg gateway.Config) time.Duration {
-	var longest time.Duration
-	for _, p := range cfg.Policies {
-		longest = max(longest, p.Timeout)
-	}
-	return longest
-}
-
 func help(w io.Writer, fs *flag.FlagSet) {
 	fmt.Fprint(w, `client is a gateway that retries, times out and breaks circuits by a policy.
 
 Usage: client --config FILE [flags]
        client --upstream URL [flags]
+       client probe URL
 
 `)
 	config.Usage(w, fs, "listen", "admin", "config", "upstream", "check", "drain-delay", "version")
@@ -123,5 +134,6 @@ Examples:
   curl -i localhost:8080/process; curl localhost:8081/breakers
 
 It ends with 0 after SIGINT or SIGTERM, 1 if it cannot serve, 2 if a flag or the configuration is wrong.
+probe makes one GET, for health checks, and ends with 0 if the answer is 2xx and 1 if it is not.
 `)
 }

@@ -194,6 +194,14 @@ func TestHelp(t *testing.T) {
 	golden(t, "help.txt", stdout.String())
 }
 
+func TestProbe(t *testing.T) {
+	_, admin, _ := client(t, "--upstream", "http://127.0.0.1:1")
+	var stdout, stderr bytes.Buffer
+	if code := execute(t.Context(), []string{"probe", admin + "/readyz"}, noEnv, &stdout, &stderr); code != 0 || stdout.String() != admin+"/readyz: 200 OK\n" {
+		t.Errorf("exit %d, %q, %q", code, stdout.String(), stderr.String())
+	}
+}
+
 func TestUsageMistakes(t *testing.T) {
 	for name, tc := range map[string]struct {
 		args []string

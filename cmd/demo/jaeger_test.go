@@ -17,6 +17,9 @@ import (
 	"time"
 )
 
+// tracePicture is drawn from what Jaeger answers.
+const tracePicture = "../../docs/trace.svg"
+
 // A real Jaeger receives the demo's traces over OTLP and is asked for them
 // through its query API. It is the binary named by JAEGER_BIN; `.ci/run jaeger`
 // builds one.
@@ -32,8 +35,9 @@ func TestTracesInJaeger(t *testing.T) {
 
 	// demo runs the program with a policy and faults, makes the calls and stops it,
 	// which flushes the spans.
-	demo := func(t *testing.T, faults, overrides string, calls func(client string)) {
+	demo := func(t *testing.T, faults, overrides string, calls func(client string)) (began time.Time) {
 		t.Helper()
+		began = time.Now()
 		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -60,14 +64,15 @@ func TestTracesInJaeger(t *testing.T) {
 		if code := stop(); code != 0 {
 			t.Fatalf("exit code %d", code)
 		}
+		return began
 	}
 
 	t.Run("two attempts fail", func(t *testing.T) {
 		var timing string
-		demo(t, "failFirst: 2", "    retry: {maxAttempts: 3}\n", func(client string) {
+		began := demo(t, "{failFirst: 2, latency: {distribution: fixed, value: 25ms}}", "    retry: {maxAttempts: 3}\n", func(client string) {
 			timing = fetch(t, http.MethodGet, client, "").Get("Server-Timing")
 		})
-		spans := j.trace(t, "resilience process")
+		spans := j.trace(t, began, 10)
 		var attempts, waits, upstream []jaegerSpan
 		server, calls := 0, 0
 		for _, s := range spans {
@@ -103,13 +108,25 @@ func TestTracesInJaeger(t *testing.T) {
 				t.Errorf("wait %d: the caller was told %v ms, the span took %v ms", i+1, told, got)
 			}
 		}
+		// The picture in the documentation is one of this situation.
+		drawn := picture(spans)
+		if *update {
+			if err := os.WriteFile(tracePicture, []byte(drawn), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if kept, err := os.ReadFile(tracePicture); err != nil || !slices.Equal(words(drawn), words(string(kept))) {
+			t.Errorf("%s shows %q (%v), a trace of today %q; run the test with -update and look at the picture", tracePicture, words(string(kept)), err, words(drawn))
+		}
 	})
 	t.Run("the circuit is open", func(t *testing.T) {
+		var second time.Time
 		demo(t, "errorRate: 1", "    breaker: {consecutiveFailures: 1}\n", func(client string) {
 			fetch(t, http.MethodGet, client, "")
+			second = time.Now()
 			fetch(t, http.MethodGet, client, "")
 		})
-		spans := j.trace(t, "resilience process")
+		spans := j.trace(t, second, 2)
 		if len(spans) != 2 {
 			t.Fatalf("%d spans, want the server's and the call's", len(spans))
 		}
@@ -152,7 +169,7 @@ func TestTracesInJaeger(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			demo(t, tc.faults, tc.policy, func(client string) {
+			began := demo(t, tc.faults, tc.policy, func(client string) {
 				ctx := t.Context()
 				if tc.patience > 0 {
 					limited, cancel := context.WithTimeout(ctx, tc.patience)
@@ -175,7 +192,7 @@ func TestTracesInJaeger(t *testing.T) {
 			})
 			var call, last, wait jaegerSpan
 			attempts := 0
-			for _, s := range j.trace(t, "resilience process") {
+			for _, s := range j.trace(t, began, 2+2*tc.attempts) {
 				switch {
 				case s.OperationName == "resilience process":
 					call = s
@@ -307,8 +324,23 @@ func startJaeger(t *testing.T, binary string) jaeger {
 	return j
 }
 
-// trace gives the spans of the newest trace with an operation, by start.
-func (j jaeger) trace(t *testing.T, operation string) []jaegerSpan {
+// trace gives the spans of the newest trace that is younger than since, by their
+// start. Jaeger stores what it has accepted a moment later, so it is asked until
+// it has as many spans as there must be, or for a while.
+func (j jaeger) trace(t *testing.T, since time.Time, spans int) []jaegerSpan {
+	t.Helper()
+	var newest []jaegerSpan
+	for began := time.Now(); len(newest) < spans && time.Since(began) < 5*time.Second; {
+		newest = j.newest(t, since)
+		<-time.After(20 * time.Millisecond) // another process: nothing to wait on
+	}
+	if len(newest) == 0 {
+		t.Fatal("Jaeger has no such trace")
+	}
+	return newest
+}
+
+func (j jaeger) newest(t *testing.T, since time.Time) (newest []jaegerSpan) {
 	t.Helper()
 	var answer struct {
 		Data []struct {
@@ -317,7 +349,7 @@ func (j jaeger) trace(t *testing.T, operation string) []jaegerSpan {
 		}
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, j.query+"/api/traces?service=client&limit=20&operation="+strings.ReplaceAll(operation, " ", "+"), nil)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, j.query+"/api/traces?service=client&limit=20&operation=resilience+process", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,17 +361,14 @@ func (j jaeger) trace(t *testing.T, operation string) []jaegerSpan {
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
 		t.Fatal(err)
 	}
-	if len(answer.Data) == 0 {
-		t.Fatal("Jaeger has no such trace")
-	}
-	var newest []jaegerSpan
+	after := since.UnixMicro()
 	for _, d := range answer.Data {
 		for i := range d.Spans {
 			d.Spans[i].service = d.Processes[d.Spans[i].ProcessID].ServiceName
 		}
 		slices.SortStableFunc(d.Spans, func(a, b jaegerSpan) int { return int(a.StartTime - b.StartTime) })
-		if newest == nil || d.Spans[0].StartTime > newest[0].StartTime {
-			newest = d.Spans
+		if first := d.Spans[0].StartTime; first > after {
+			newest, after = d.Spans, first
 		}
 	}
 	return newest

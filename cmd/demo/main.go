@@ -108,7 +108,7 @@ func run(ctx context.Context, p program.Program) int {
 			{Name: "client's admin", Addr: *ports.clientAdmin, Handler: client.Admin},
 			{Name: "flaky-server's admin", Addr: *ports.flakyAdmin, Handler: upstream.Admin},
 		},
-		DrainTimeout: drainTimeout,
+		DrainTimeout: func() time.Duration { return drainTimeout },
 		Flush:        func(ctx context.Context) error { return errors.Join(client.Flush(ctx), upstream.Flush(ctx)) },
 		FlushTimeout: flushTimeout,
 		Logger:       logger,

@@ -28,6 +28,9 @@ func main() { program.Main("flaky-server", run) }
 
 // run is the program: it serves until ctx ends and returns the exit code.
 func run(ctx context.Context, p program.Program) int {
+	if code, done := p.Probe(ctx); done {
+		return code
+	}
 	fs := p.Flags()
 	listen := fs.String("listen", ":5000", "`ADDR` of the data port: GET /process, POST /orders")
 	admin := fs.String("admin", ":5001", "`ADDR` of the admin port: /faults, /ledger, /metrics, /livez, /readyz")
@@ -65,7 +68,7 @@ func run(ctx context.Context, p program.Program) int {
 	err = serve.Run(ctx, serve.Config{
 		Data:         []serve.Listener{{Name: "data", Addr: *listen, Handler: server.Data}},
 		Admin:        []serve.Listener{{Name: "admin", Addr: *admin, Handler: server.Admin}},
-		DrainTimeout: drainTimeout,
+		DrainTimeout: func() time.Duration { return drainTimeout },
 		Flush:        server.Flush,
 		FlushTimeout: flushTimeout,
 		Logger:       logger,
@@ -83,6 +86,7 @@ func help(w io.Writer, fs *flag.FlagSet) {
 	fmt.Fprint(w, `flaky-server is an HTTP upstream that misbehaves. Without a faults document three calls in ten answer 503.
 
 Usage: flaky-server [flags]
+       flaky-server probe URL
 
 `)
 	config.Usage(w, fs, "listen", "admin", "config", "seed", "version")
@@ -95,5 +99,6 @@ Examples:
   curl -d '{"order": "o-1", "item": "tea"}' localhost:5000/orders; curl localhost:5001/ledger
 
 It ends with 0 after SIGINT or SIGTERM, 1 if it cannot serve, 2 if a flag or the document is wrong.
+probe makes one GET, for health checks, and ends with 0 if the answer is 2xx and 1 if it is not.
 `)
 }

@@ -120,6 +120,14 @@ func TestServes(t *testing.T) {
 	}
 }
 
+func TestProbe(t *testing.T) {
+	admin := strings.TrimSuffix(start(t, nil).urls["faults"], "/faults")
+	var stdout, stderr bytes.Buffer
+	if code := execute(t.Context(), []string{"probe", admin + "/readyz"}, env(nil), &stdout, &stderr); code != 0 || stdout.String() != admin+"/readyz: 200 OK\n" {
+		t.Errorf("exit %d, %q, %q", code, stdout.String(), stderr.String())
+	}
+}
+
 func TestPicksASeed(t *testing.T) {
 	if p := start(t, nil); p.urls["seed"] == "" || p.urls["seed"] == "0" {
 		t.Errorf("seed %q, want one", p.urls["seed"])

@@ -12,7 +12,7 @@ type Fault string
 
 // The faults. An [Injector] deals out all but the last two, which a [Queue] decides.
 const (
-	FaultNone     Fault = "none"
+	FaultNone     Fault = "none"      // nothing goes wrong
 	FaultError    Fault = "error"     // an error status
 	FaultReset    Fault = "reset"     // the connection is reset before any byte
 	FaultTruncate Fault = "truncate"  // the connection dies after half the body

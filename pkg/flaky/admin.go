@@ -50,7 +50,7 @@ func (s *Server) changeFaults(w http.ResponseWriter, r *http.Request, change fun
 		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	s.options.Logger.InfoContext(r.Context(), "faults changed", "method", r.Method)
+	s.options.Logger.InfoContext(r.Context(), lineFaults, logMethod, r.Method)
 	showFaults(w, r, spec)
 }
 

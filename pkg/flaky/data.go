@@ -147,8 +147,8 @@ func (s *Server) work(r *http.Request, fate faults.Fate, done func()) faults.Fat
 	if s.options.Observe != nil {
 		s.options.Observe(r.Context(), fate)
 	}
-	s.options.Logger.LogAttrs(r.Context(), slog.LevelDebug, "arrival",
-		slog.String("path", r.URL.Path), slog.Uint64("arrival", fate.Arrival), slog.String("fault", string(fate.Fault)))
+	s.options.Logger.LogAttrs(r.Context(), slog.LevelDebug, lineArrival,
+		slog.String(logPath, r.URL.Path), slog.Uint64(logArrival, fate.Arrival), slog.String(logFault, string(fate.Fault)))
 	// Who left has no answer yet: the work is still to be done.
 	if left || !pause(r.Context(), fate.Latency) {
 		abort()

@@ -33,12 +33,16 @@ func (g *Gateway) Admin(livez, readyz, metrics http.Handler) http.Handler {
 }
 
 func (g *Gateway) serveConfig(w http.ResponseWriter, _ *http.Request) {
-	text, err := config.Marshal(g.config)
+	text, err := config.Marshal(g.Config())
 	if err != nil {
 		problem.Write(w, problem.Problem{Status: http.StatusInternalServerError, Detail: err.Error()})
 		return
 	}
 	w.Header().Set("Content-Type", "application/yaml")
+	w.Header().Set("Cache-Control", "no-store")
+	if r := g.Refused(); r != nil {
+		_, _ = w.Write(r.comment())
+	}
 	_, _ = w.Write(text)
 }
 

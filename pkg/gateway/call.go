@@ -38,19 +38,18 @@ type route struct {
 	proxy   *httputil.ReverseProxy
 }
 
-func (g *Gateway) newRoute(r Route, t *transport.Transport) (*route, error) {
+func (g *Gateway) newRoute(r Route) (*route, error) {
 	target, err := parseUpstream(r.Upstream)
 	if err != nil {
 		return nil, err
 	}
-	rt := &route{Route: r, gateway: g, target: target, origin: target.Scheme + "://" + target.Host, path: r.Match}
+	rt := &route{Route: r, gateway: g, target: target, origin: transport.UpstreamOf(target), path: r.Match}
 	if _, path, ok := strings.Cut(r.Match, " "); ok {
 		rt.path = path
 	}
 	rt.proxy = &httputil.ReverseProxy{
-		Transport:      t,
 		BufferPool:     &g.buffers,
-		ErrorLog:       slog.NewLogLogger(g.options.Logger.With("route", r.Name).Handler(), slog.LevelWarn),
+		ErrorLog:       slog.NewLogLogger(g.options.Logger.With(logRoute, r.Name).Handler(), slog.LevelWarn),
 		Rewrite:        func(p *httputil.ProxyRequest) { callOf(p.Out.Context()).rewrite(p) },
 		ModifyResponse: func(resp *http.Response) error { callOf(resp.Request.Context()).answer(resp); return nil },
 		ErrorHandler:   func(w http.ResponseWriter, r *http.Request, err error) { callOf(r.Context()).fail(w, r, err) },
@@ -96,7 +95,7 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // over tells of the call that has ended.
 func (c *call) over(ctx context.Context, start time.Time) {
 	c.route.gateway.tell(ctx, Call{
-		Route: c.route.Name, Policy: c.route.Policy, Upstream: c.route.origin, Method: c.in.Method,
+		Route: c.route.Name, Policy: c.route.Policy, Pattern: c.route.path, Upstream: c.route.origin, Scheme: scheme(c.in), Method: c.in.Method,
 		Status: c.status, RequestID: c.requestID, Start: start, Duration: time.Since(start), Report: &c.report,
 	})
 }
@@ -254,6 +253,15 @@ func requestID(r *http.Request) string {
 		return id
 	}
 	return rand.Text()
+}
+
+// scheme is what the caller's connection speaks. X-Forwarded-Proto could say
+// anything.
+func scheme(r *http.Request) string {
+	if r.TLS != nil {
+		return "https"
+	}
+	return "http"
 }
 
 func unsafeInID(c rune) bool {

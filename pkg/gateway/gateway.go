@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -42,7 +43,9 @@ type Options struct {
 // Call is a call as the gateway answered it.
 type Call struct {
 	Route, Policy string // empty without a route
+	Pattern       string // the path of the route's pattern
 	Upstream      string // scheme, host and port
+	Scheme        string // http, or https over TLS: how the caller came
 	Method        string
 	Status        int // what the caller got
 	RequestID     string
@@ -54,60 +57,86 @@ type Call struct {
 
 // Gateway is the http.Handler of the data port. It is safe for concurrent use.
 type Gateway struct {
+	options Options
+	next    http.RoundTripper
+	buffers bufferPool
+	// now is what new calls are made with; a call keeps what it began with.
+	now     atomic.Pointer[generation]
+	reload  sync.Mutex // one at a time
+	refusal atomic.Pointer[Refusal]
+}
+
+// generation is what one configuration makes.
+type generation struct {
 	config     Config
-	options    Options
 	mux        *http.ServeMux
-	transports map[string]*transport.Transport
-	next       http.RoundTripper
-	buffers    bufferPool
+	transports map[string]*transport.Transport // by policy
 }
 
 // New makes a gateway. It fails with every mistake in the configuration.
 func New(c Config, o Options) (*Gateway, error) {
-	if err := c.Validate(); err != nil {
-		return nil, err
-	}
 	if o.Next == nil {
 		o.Next = NewUpstreamTransport()
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{config: c, options: o, mux: http.NewServeMux(), transports: map[string]*transport.Transport{}, next: o.Next}
-	for _, r := range c.Routes {
-		t, err := g.transport(r.Policy)
-		if err != nil {
-			return nil, err
-		}
-		route, err := g.newRoute(r, t)
-		if err != nil {
-			return nil, err
-		}
-		g.mux.Handle(r.Match, route)
+	g := &Gateway{options: o, next: o.Next}
+	first, err := g.generation(c, nil)
+	if err != nil {
+		return nil, err
 	}
+	g.now.Store(first)
 	return g, nil
+}
+
+// generation makes what serves c, in the place of old where there is one.
+func (g *Gateway) generation(c Config, old *generation) (*generation, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	n := &generation{config: c, mux: http.NewServeMux(), transports: map[string]*transport.Transport{}}
+	routes := make([]*route, len(c.Routes))
+	upstreams := map[string]map[string]bool{} // by policy: those that its routes name
+	for i, r := range c.Routes {
+		var err error
+		if routes[i], err = g.newRoute(r); err != nil {
+			return nil, err
+		}
+		if upstreams[r.Policy] == nil {
+			upstreams[r.Policy] = map[string]bool{}
+		}
+		upstreams[r.Policy][routes[i].origin] = true
+	}
+	for policy, named := range upstreams {
+		t, err := g.transport(policy, c.Policies[policy], old, func(upstream string) bool { return named[upstream] })
+		if err != nil {
+			return nil, err
+		}
+		n.transports[policy] = t
+	}
+	for _, r := range routes {
+		r.proxy.Transport = n.transports[r.Policy]
+		n.mux.Handle(r.Match, r)
+	}
+	return n, nil
 }
 
 // transport is the one of a policy: routes that share the policy share, for
 // each upstream, the breaker and the budget.
-func (g *Gateway) transport(policy string) (*transport.Transport, error) {
-	if t, ok := g.transports[policy]; ok {
-		return t, nil
+func (g *Gateway) transport(name string, p transport.Policy, old *generation, keep func(string) bool) (*transport.Transport, error) {
+	if old != nil && old.transports[name] != nil {
+		return old.transports[name].Renew(p, keep)
 	}
 	options := []transport.Option{transport.WithObserver(g.options.Observer), transport.WithRandom(g.options.Random)}
 	if g.options.TracerProvider != nil {
-		options = append(options, transport.WithTracing(g.options.TracerProvider, g.options.Propagator, policy))
+		options = append(options, transport.WithTracing(g.options.TracerProvider, g.options.Propagator, name))
 	}
-	t, err := transport.New(g.next, g.config.Policies[policy], options...)
-	if err != nil {
-		return nil, err
-	}
-	g.transports[policy] = t
-	return t, nil
+	return transport.New(g.next, p, options...)
 }
 
 // Config is the effective configuration.
-func (g *Gateway) Config() Config { return g.config }
+func (g *Gateway) Config() Config { return g.now.Load().config }
 
 // Close closes idle connections to the upstreams. Calls in flight go on.
 func (g *Gateway) Close() {
@@ -126,7 +155,7 @@ type BreakerState struct {
 // changes nothing.
 func (g *Gateway) Breakers() []BreakerState {
 	list := []BreakerState{}
-	for policy, t := range g.transports {
+	for policy, t := range g.now.Load().transports {
 		for _, s := range t.State() {
 			list = append(list, BreakerState{Policy: policy, UpstreamState: s})
 		}
@@ -139,7 +168,7 @@ func (g *Gateway) Breakers() []BreakerState {
 
 // ReplayMemory is how many bytes of request bodies are kept now, for repetitions.
 func (g *Gateway) ReplayMemory() (bytes int64) {
-	for _, t := range g.transports {
+	for _, t := range g.now.Load().transports {
 		bytes += t.ReplayMemory()
 	}
 	return bytes
@@ -147,7 +176,7 @@ func (g *Gateway) ReplayMemory() (bytes int64) {
 
 // ServeHTTP makes the call that r asks for, or says that there is no route.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h, _ := g.mux.Handler(cleaned(r))
+	h, _ := g.now.Load().mux.Handler(cleaned(r))
 	if route, ok := h.(*route); ok {
 		route.ServeHTTP(w, r)
 		return
@@ -198,7 +227,7 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, mux http.Handle
 	}
 	w.Header().Set(transport.HeaderAttemptCount, "0")
 	problem.Write(w, p)
-	g.tell(r.Context(), Call{Method: r.Method, Status: p.Status, Start: start, Duration: time.Since(start),
+	g.tell(r.Context(), Call{Scheme: scheme(r), Method: r.Method, Status: p.Status, Start: start, Duration: time.Since(start),
 		Report: &resilience.Report{Reason: resilience.Reason(p.Reason)}})
 }
 
@@ -215,10 +244,10 @@ func (g *Gateway) tell(ctx context.Context, c Call) {
 	for i := range c.Report.Attempts {
 		waited += c.Report.Attempts[i].Wait.Actual
 	}
-	g.options.Logger.LogAttrs(ctx, slog.LevelInfo, "call",
-		slog.String("route", c.Route), slog.String("method", c.Method), slog.Int("status", c.Status),
-		slog.String("reason", string(c.Report.Reason)), slog.Int("attempts", len(c.Report.Attempts)),
-		slog.Duration("waited", waited), slog.Duration("duration", c.Duration), slog.String("request_id", c.RequestID))
+	g.options.Logger.LogAttrs(ctx, slog.LevelInfo, lineCall,
+		slog.String(logRoute, c.Route), slog.String(logMethod, c.Method), slog.Int(logStatus, c.Status),
+		slog.String(logReason, string(c.Report.Reason)), slog.Int(logAttempts, len(c.Report.Attempts)),
+		slog.Duration(logWaited, waited), slog.Duration(logDuration, c.Duration), slog.String(logRequestID, c.RequestID))
 }
 
 // question is a ResponseWriter that only wants to know the answer's status and

@@ -7,6 +7,40 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
+// The messages of the log's lines.
+const (
+	lineCall       = "call"                                       // a call has been answered, or its caller is gone
+	lineAttempt    = "attempt"                                    // an attempt has ended
+	lineTransition = "circuit changed"                            // a circuit has another state
+	lineReloaded   = "configuration reloaded"                     // the changed configuration is in force
+	lineRefused    = "configuration refused, the old one goes on" // the changed configuration is wrong
+)
+
+// The keys of their fields.
+const (
+	logRoute       = "route"                // the name of the route, empty for a call that has none
+	logMethod      = "method"               // the caller's method
+	logStatus      = "status"               // what the caller got; 499 when the caller did not wait for it
+	logReason      = "reason"               // why the call ended, or what happened to the attempt: a [resilience.Reason]
+	logAttempts    = "attempts"             // how many attempts were begun
+	logWaited      = "waited"               // all waits between attempts together
+	logDuration    = "duration"             // of the call until its answer was written, or of the attempt until its response headers
+	logRequestID   = "request_id"           // the X-Request-Id that caller and upstream see
+	logAttempt     = "attempt"              // its number, from 1
+	logVerdict     = "verdict"              // a [resilience.Verdict]
+	logWait        = "wait"                 // how long the wait after it will be; 0 unless the verdict is retry
+	logError       = "error"                // what went wrong
+	logUpstream    = "upstream"             // scheme, host and port
+	logFrom        = "from"                 // the [resilience.State] before
+	logTo          = "to"                   // the [resilience.State] after
+	logSuccesses   = "successes"            // how many ended well within the window, or as probes
+	logFailures    = "failures"             // how many ended badly within the window, or as probes
+	logConsecutive = "consecutive_failures" // how many ended badly in a row, however far apart
+	logOpenFor     = "open_for"             // the open period that begins; 0 unless the circuit opens
+	logRoutes      = "routes"               // how many there are
+	logPolicies    = "policies"             // how many there are
+)
+
 // LogObserver is an observer that writes a warning for every change of a
 // circuit, with the counts that caused it, and a line for every attempt at the
 // debug level.
@@ -16,15 +50,15 @@ func LogObserver(l *slog.Logger) resilience.Observer {
 			if !l.Enabled(ctx, slog.LevelDebug) {
 				return
 			}
-			l.LogAttrs(ctx, slog.LevelDebug, "attempt",
-				slog.Int("attempt", a.Number), slog.String("verdict", string(a.Verdict)), slog.String("reason", string(a.Reason)),
-				slog.Duration("duration", a.Duration), slog.Duration("wait", a.Wait.Planned), slog.Any("error", a.Err))
+			l.LogAttrs(ctx, slog.LevelDebug, lineAttempt,
+				slog.Int(logAttempt, a.Number), slog.String(logVerdict, string(a.Verdict)), slog.String(logReason, string(a.Reason)),
+				slog.Duration(logDuration, a.Duration), slog.Duration(logWait, a.Wait.Planned), slog.Any(logError, a.Err))
 		},
 		Transition: func(t resilience.Transition) {
-			l.LogAttrs(context.Background(), slog.LevelWarn, "circuit changed",
-				slog.String("upstream", t.Upstream), slog.String("from", t.From.String()), slog.String("to", t.To.String()),
-				slog.Int("successes", t.Successes), slog.Int("failures", t.Failures),
-				slog.Int("consecutive_failures", t.Consecutive), slog.Duration("open_for", t.OpenFor))
+			l.LogAttrs(context.Background(), slog.LevelWarn, lineTransition,
+				slog.String(logUpstream, t.Upstream), slog.String(logFrom, t.From.String()), slog.String(logTo, t.To.String()),
+				slog.Int(logSuccesses, t.Successes), slog.Int(logFailures, t.Failures),
+				slog.Int(logConsecutive, t.Consecutive), slog.Duration(logOpenFor, t.OpenFor))
 		},
 	}
 }

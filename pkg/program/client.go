@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -49,7 +50,7 @@ func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve
 		},
 		OnCall: func(ctx context.Context, c gateway.Call) {
 			metrics.Call(ctx, telemetry.Call{
-				Route: c.Route, Policy: c.Policy, Upstream: c.Upstream, Method: c.Method,
+				Route: c.Route, Policy: c.Policy, Pattern: c.Pattern, Upstream: c.Upstream, Scheme: c.Scheme, Method: c.Method,
 				Status: c.Status, Duration: c.Duration, Report: c.Report,
 			})
 		},
@@ -85,6 +86,20 @@ func replayMemory(g *gateway.Gateway) int64 {
 		return 0
 	}
 	return g.ReplayMemory()
+}
+
+// Reload is [gateway.Gateway.Reload]; how it went is in the log and the metrics.
+func (c *Client) Reload(load func() (gateway.Config, error)) {
+	c.metrics.Reload(c.gateway.Reload(load) == nil)
+}
+
+// LongestTimeout is how long a call may take: that of the policy with the most.
+func (c *Client) LongestTimeout() time.Duration {
+	var longest time.Duration
+	for _, p := range c.gateway.Config().Policies {
+		longest = max(longest, p.Timeout)
+	}
+	return longest
 }
 
 // Flush sends what is left of the traces; the last thing before the end.

@@ -65,14 +65,14 @@ func (p BreakerPolicy) Mistakes() (m Mistakes) {
 	return m
 }
 
-// State is the state of a circuit.
+// State says whether a circuit lets attempts through.
 type State uint8
 
 // The states.
 const (
-	Closed State = iota
-	HalfOpen
-	Open
+	Closed   State = iota // attempts go through
+	HalfOpen              // a few go through, as probes
+	Open                  // none goes through
 )
 
 // String is closed, half-open or open.
@@ -140,7 +140,6 @@ var (
 // mu is released.
 type breaker struct {
 	policy BreakerPolicy
-	lease  time.Duration
 	name   string
 	random func() float64
 	notify func(Transition)
@@ -164,10 +163,11 @@ type breaker struct {
 	stale       uint64
 	pending     []Transition
 	publishing  bool
+	retired     bool // nobody is told any more
 }
 
-func newBreaker(name string, p BreakerPolicy, lease time.Duration, random func() float64, notify func(Transition)) *breaker {
-	b := &breaker{policy: p, lease: lease, name: name, random: random, notify: notify}
+func newBreaker(name string, p BreakerPolicy, random func() float64, notify func(Transition)) *breaker {
+	b := &breaker{policy: p, name: name, random: random, notify: notify}
 	b.epoch = time.Now()
 	b.since = b.epoch
 	b.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
@@ -207,9 +207,10 @@ func (b *breaker) refusal(now time.Time) (time.Duration, error) {
 	return 0, nil
 }
 
-// allow asks for an attempt. Its error is errRefusedOpen or errRefusedHalfOpen,
-// with the time until the next probe when that is known.
-func (b *breaker) allow(t *ticket, now time.Time) (time.Duration, error) {
+// allow asks for an attempt, which keeps a probe's slot no longer than lease. Its
+// error is errRefusedOpen or errRefusedHalfOpen, with the time until the next
+// probe when that is known.
+func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration) (time.Duration, error) {
 	if left, err := b.refusal(now); err != nil {
 		return left, err
 	}
@@ -226,7 +227,7 @@ func (b *breaker) allow(t *ticket, now time.Time) (time.Duration, error) {
 	*t = ticket{breaker: b, generation: b.generation, at: now, done: done, state: b.state}
 	if b.state == HalfOpen {
 		b.probesOut++
-		t.timer = time.AfterFunc(b.lease, t.expire)
+		t.timer = time.AfterFunc(lease, t.expire)
 	}
 	return 0, nil
 }
@@ -395,12 +396,19 @@ func (b *breaker) unlock() {
 
 // tell calls the observer without mu, which is held again afterwards.
 func (b *breaker) tell(t Transition) {
-	if b.notify == nil {
+	if b.notify == nil || b.retired {
 		return
 	}
 	b.mu.Unlock()
 	defer b.mu.Lock()
 	b.notify(t)
+}
+
+// retire ends the telling of transitions.
+func (b *breaker) retire() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.retired = true
 }
 
 func (b *breaker) snapshot() BreakerSnapshot {

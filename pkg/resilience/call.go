@@ -3,7 +3,6 @@ package resilience
 import (
 	"context"
 	"errors"
-	"math"
 	"time"
 )
 
@@ -54,8 +53,8 @@ func (c *call[T]) startAttempt() bool {
 	if c.number > 0 {
 		c.now = time.Now() // a wait is over
 	}
-	if c.Err() != nil || !c.now.Before(c.deadline) {
-		c.stop(c.contextReason())
+	if ended := c.ended(); ended != "" {
+		c.stop(ended)
 		return false
 	}
 	return true
@@ -104,8 +103,8 @@ func (c *call[T]) endWait() {
 }
 
 // classify gives the attempt's outcome its meaning. What ended the attempt's
-// context is known here better than by any error text; the first gate of
-// forbids then ends a call whose caller or time is gone.
+// context is known here better than by any error text; the first gate
+// then ends a call whose caller or time is gone.
 func (c *call[T]) classify() {
 	a := c.attempt
 	if c.err == nil {
@@ -143,85 +142,51 @@ func (c *call[T]) cutHealth() Health {
 	return Neutral
 }
 
-// decide gives the verdict on the attempt that just ended, records it, and
-// plans the wait if another one follows.
+// decide gives the verdict on the attempt that just ended and records it.
 func (c *call[T]) decide() Verdict {
 	if c.decided {
 		return c.verdict
 	}
-	var wait time.Duration
-	var source WaitSource
-	if !c.outcome.Retry {
-		c.verdict, c.reason = VerdictReturn, c.outcome.Final
-		if c.reason == "" {
-			c.reason = c.outcome.Reason
-		}
-	} else {
-		wait, source = c.plan()
-		if c.reason = c.forbids(wait); c.reason == "" {
-			c.verdict = VerdictRetry
-		} else {
-			c.verdict = VerdictGiveUp
-		}
+	var s Situation
+	if c.outcome.Retry { // otherwise nothing of it matters, and success pays for nothing
+		s = c.situation()
 	}
+	d := c.pipeline.policy.Decide(c.outcome, s)
+	c.verdict, c.reason = d.Verdict, d.Reason
 	c.decided = c.verdict != VerdictRetry
-	c.record(wait, source)
+	c.record(d.Wait, d.Source)
 	return c.verdict
 }
 
-// plan is the wait before the next attempt: the backoff, or what the upstream
-// asked for if that is longer.
-func (c *call[T]) plan() (time.Duration, WaitSource) {
-	p := &c.pipeline.policy.Retry
-	backoff := p.Backoff.Delay(c.number, c.previous, c.pipeline.random())
-	after := c.outcome.RetryAfter
-	if after <= 0 || after > p.MaxRetryAfter {
-		return backoff, WaitJitter
+func (c *call[T]) situation() Situation {
+	p := c.pipeline
+	return Situation{
+		Attempt: c.number, Ended: c.ended(), Remaining: c.deadline.Sub(c.now), Previous: c.previous,
+		Random: p.random,
+		CircuitOpen: func() bool {
+			_, err := p.breaker.refusal(c.now)
+			return err != nil
+		},
+		TakeToken: func() bool {
+			c.token = p.budget.reserve()
+			return c.token != noToken
+		},
 	}
-	// Upward only: nobody comes back earlier than told, and not all at once.
-	after += min(time.Duration(float64(after)*0.25*c.pipeline.random()), math.MaxInt64-after)
-	if after < backoff {
-		return backoff, WaitJitter
-	}
-	return after, WaitRetryAfter
 }
 
-// forbids asks every gate between a failed attempt and the next, in order, and
-// gives the reason of the first that stays shut, "" when all are open. The
-// budget is last, so that a token is only taken for a retry that nothing else
-// forbids.
-func (c *call[T]) forbids(wait time.Duration) Reason {
-	p := c.pipeline
-	switch {
-	case c.Err() != nil || !c.now.Before(c.deadline):
+// ended is why the call is over already, "" while it is not.
+func (c *call[T]) ended() Reason {
+	if c.Err() != nil || !c.now.Before(c.deadline) {
 		return c.contextReason()
-	case c.outcome.Veto != "":
-		return c.outcome.Veto
-	case c.number >= p.policy.Retry.MaxAttempts:
-		return ReasonMaxAttempts
-	case c.outcome.RetryAfter > p.policy.Retry.MaxRetryAfter:
-		return ReasonRetryAfterTooLong
-	case c.circuitOpen():
-		return ReasonBreakerOpen
-	case !c.now.Add(wait).Before(c.deadline):
-		return ReasonDeadlineTooClose
-	}
-	if c.token = p.budget.reserve(); c.token == noToken {
-		return ReasonBudgetExhausted
 	}
 	return ""
-}
-
-func (c *call[T]) circuitOpen() bool {
-	_, err := c.pipeline.breaker.refusal(c.now)
-	return err != nil
 }
 
 func (c *call[T]) record(wait time.Duration, source WaitSource) {
 	a := c.attempt
 	r := AttemptReport{
 		Number: a.number, Start: a.start, Duration: c.now.Sub(a.start), Limit: a.limit,
-		Reason: c.outcome.Reason, Verdict: c.verdict, Breaker: a.ticket.state, Err: c.err,
+		Reason: c.outcome.Reason, Verdict: c.verdict, Breaker: a.ticket.state, Err: c.err, Status: c.outcome.Status,
 	}
 	if c.verdict == VerdictRetry {
 		c.wait, c.previous, c.waitStart = wait, wait, c.now

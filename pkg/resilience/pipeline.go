@@ -40,6 +40,8 @@ type Outcome struct {
 	Veto Reason
 	// Final is the call's reason when Retry is not set; empty means Reason.
 	Final Reason
+	// Status is that of an answer which has one, as HTTP's have; 0 for none.
+	Status int
 	// RetryAfter is a wait that the upstream asked for, 0 when it did not.
 	RetryAfter time.Duration
 }
@@ -101,17 +103,49 @@ func New[T any](upstream string, p Policy, o Options) (*Pipeline[T], error) {
 		policy:   p,
 		observer: o.Observer,
 		random:   random,
-		breaker:  newBreaker(upstream, p.Breaker, p.AttemptTimeout, random, o.Observer.Transition),
+		breaker:  newBreaker(upstream, p.Breaker, random, o.Observer.Transition),
 		budget:   newBudget(p.Retry.Budget),
 	}
-	pl.executor = failsafe.With(
-		totalTimeout[T](p.Timeout),
-		retryPolicy[T](),
-		circuit[T](pl.breaker),
-		attemptTimeout[T](p.AttemptTimeout),
-	)
+	pl.compose()
 	return pl, nil
 }
+
+func (p *Pipeline[T]) compose() {
+	p.executor = failsafe.With(
+		totalTimeout[T](p.policy.Timeout),
+		retryPolicy[T](),
+		circuit[T](p.breaker, p.policy.AttemptTimeout),
+		attemptTimeout[T](p.policy.AttemptTimeout),
+	)
+}
+
+// Renew is the pipeline of the same upstream under another policy, for a policy
+// that changes while calls go on. It shares with p the circuit breaker and the
+// budget whose settings are the same; what has other settings begins anew.
+// Calls that p has begun end under p's policy. The error is that of [New], and
+// p is as it was.
+func (p *Pipeline[T]) Renew(policy Policy) (*Pipeline[T], error) {
+	if err := policy.Validate(); err != nil {
+		return nil, err
+	}
+	next := &Pipeline[T]{
+		upstream: p.upstream, policy: policy, observer: p.observer, random: p.random,
+		breaker: p.breaker, budget: p.budget,
+	}
+	if policy.Breaker != p.policy.Breaker {
+		next.breaker = newBreaker(p.upstream, policy.Breaker, p.random, p.observer.Transition)
+		p.Retire()
+	}
+	if policy.Retry.Budget != p.policy.Retry.Budget {
+		next.budget = newBudget(policy.Retry.Budget)
+	}
+	next.compose()
+	return next, nil
+}
+
+// Retire keeps the circuit from telling of its transitions, when no new calls
+// will be made. Calls that go on end as they would have.
+func (p *Pipeline[T]) Retire() { p.breaker.retire() }
 
 // Upstream is the name given to [New].
 func (p *Pipeline[T]) Upstream() string { return p.upstream }

@@ -59,14 +59,14 @@ func retryPolicy[T any]() failsafe.Policy[*call[T]] {
 		Build()
 }
 
-// circuit is gobreaker as a failsafe-go policy.
-func circuit[T any](b *breaker) failsafe.Policy[*call[T]] {
+// circuit is gobreaker as a failsafe-go policy. lease bounds a probe.
+func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*call[T]] {
 	return layer[T](func(c *call[T], exec execution[T], inner next[T]) result[T] {
 		if !c.startAttempt() {
 			return refusedResult(c)
 		}
 		a := c.newAttempt()
-		retryIn, err := b.allow(&a.ticket, c.now)
+		retryIn, err := b.allow(&a.ticket, c.now, lease)
 		if err != nil {
 			c.number-- // it was not begun
 			c.refused, c.retryIn = err, retryIn

@@ -36,6 +36,7 @@ type AttemptReport struct {
 	// Breaker is the state of the circuit that let the attempt through.
 	Breaker State
 	Err     error // the operation's error, nil when it gave a result
+	Status  int   // of the answer, 0 for none
 	// Wait follows the attempt when its verdict is retry.
 	Wait Wait
 }

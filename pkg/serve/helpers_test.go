@@ -92,6 +92,9 @@ func get(ctx context.Context, client *http.Client, url string) answer {
 	return answer{response.StatusCode, string(body), response.Close, err}
 }
 
+// within is a drain timeout that does not change.
+func within(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
+
 func text(s string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, s) })
 }

@@ -40,7 +40,7 @@ func TestAddressInUse(t *testing.T) {
 	err = serve.Run(t.Context(), serve.Config{
 		Data:         []serve.Listener{{Name: "data", Addr: "127.0.0.1:0", Handler: text("ok")}},
 		Admin:        []serve.Listener{{Name: "admin", Addr: taken.Addr().String(), Handler: text("ok")}},
-		DrainTimeout: time.Second,
+		DrainTimeout: within(time.Second),
 		Listen: func(ctx context.Context, network, addr string) (net.Listener, error) {
 			l, err := new(net.ListenConfig).Listen(ctx, network, addr)
 			if err == nil {
@@ -81,7 +81,7 @@ func TestCallInFlightOverSockets(t *testing.T) {
 				ended <- serve.Run(ctx, serve.Config{
 					Data:         []serve.Listener{{Name: "data", Addr: "127.0.0.1:0", Handler: mux}},
 					Admin:        []serve.Listener{{Name: "admin", Addr: "127.0.0.1:0", Handler: ready.Readyz()}},
-					DrainTimeout: time.Minute,
+					DrainTimeout: within(time.Minute),
 					Flush:        func(ctx context.Context) error { close(flushing); <-flushed; return ctx.Err() },
 					FlushTimeout: time.Minute,
 				}, ready, func(m map[string]net.Addr) { addrs <- m })

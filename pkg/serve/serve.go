@@ -47,8 +47,9 @@ type Config struct {
 	// Admin are the listeners of probes, metrics and the like. They are served until all data is drained.
 	Admin []Listener
 
-	DrainDelay   time.Duration // from failing readiness to closing the data listeners; 0 or more
-	DrainTimeout time.Duration // for all calls in flight after that; above 0
+	DrainDelay time.Duration // from failing readiness to closing the data listeners; 0 or more
+	// DrainTimeout is how long all calls in flight have after that. It is asked when the stop begins.
+	DrainTimeout func() time.Duration
 
 	// Flush, if it is not nil, is called last. It has FlushTimeout, above 0, to return; a Flush that does
 	// not heed its context is left behind then.
@@ -93,7 +94,7 @@ func Run(ctx context.Context, c Config, ready *Readiness, onListen func(map[stri
 	for _, s := range all {
 		addrs[s.name] = s.listener.Addr()
 		go func() { failed <- s.serve() }()
-		c.Logger.InfoContext(ctx, "listening", "listener", s.name, "addr", s.listener.Addr().String())
+		c.Logger.InfoContext(ctx, lineListening, logListener, s.name, logAddr, s.listener.Addr().String())
 	}
 	ready.Set(Ready)
 	if onListen != nil {
@@ -105,7 +106,7 @@ func Run(ctx context.Context, c Config, ready *Readiness, onListen func(map[stri
 	case <-ctx.Done():
 	case err = <-failed:
 		running--
-		c.Logger.ErrorContext(ctx, "server failed", "error", err)
+		c.Logger.ErrorContext(ctx, lineFailed, logError, err)
 	}
 	c.stop(context.WithoutCancel(ctx), data, admin, ready)
 	for range running {
@@ -132,8 +133,8 @@ func (c *Config) check() error {
 		return errors.New("serving: expected at least one listener")
 	case c.DrainDelay < 0:
 		return fmt.Errorf("serving: expected a drain delay of 0s or more, got %s", c.DrainDelay)
-	case c.DrainTimeout <= 0:
-		return fmt.Errorf("serving: expected a drain timeout above 0s, got %s", c.DrainTimeout)
+	case c.DrainTimeout == nil:
+		return errors.New("serving: expected a drain timeout, got none")
 	case c.Flush != nil && c.FlushTimeout <= 0:
 		return fmt.Errorf("serving: expected a flush timeout above 0s, got %s", c.FlushTimeout)
 	}
@@ -208,25 +209,26 @@ func cause(err error) error {
 func (c *Config) stop(ctx context.Context, data, admin []*server, ready *Readiness) {
 	began := time.Now()
 	step := func(level slog.Level, what string, attrs ...any) {
-		c.Logger.Log(ctx, level, what, append(attrs, "after", time.Since(began))...) //nolint:sloglint // the steps below are constants
+		c.Logger.Log(ctx, level, what, append(attrs, logAfter, time.Since(began))...) //nolint:sloglint // the steps below are constants
 	}
 
 	ready.Set(Draining)
 	for _, s := range data {
 		s.leaving.Store(true)
 	}
-	step(slog.LevelInfo, "not ready any more", "drain_delay", c.DrainDelay)
+	step(slog.LevelInfo, lineNotReady, logDrainDelay, c.DrainDelay)
 	time.Sleep(c.DrainDelay)
+	timeout := c.DrainTimeout()
 
-	step(slog.LevelInfo, "draining", "drain_timeout", c.DrainTimeout)
-	limit, cancel := context.WithTimeout(ctx, c.DrainTimeout)
+	step(slog.LevelInfo, lineDraining, logDrainTimeout, timeout)
+	limit, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for _, s := range data {
 		if cut := s.shutdown(limit); cut > 0 {
-			step(slog.LevelWarn, "calls cut at the drain timeout", "listener", s.name, "calls", cut)
+			step(slog.LevelWarn, lineCut, logListener, s.name, logCalls, cut)
 			continue
 		}
-		step(slog.LevelInfo, "drained", "listener", s.name)
+		step(slog.LevelInfo, lineDrained, logListener, s.name)
 	}
 
 	// What is left on the admin port is a scrape, which is short, or a live page, which never ends.
@@ -235,17 +237,17 @@ func (c *Config) stop(ctx context.Context, data, admin []*server, ready *Readine
 	for _, s := range admin {
 		s.cut(errCut)
 		s.shutdown(brief)
-		step(slog.LevelInfo, "closed", "listener", s.name)
+		step(slog.LevelInfo, lineClosed, logListener, s.name)
 	}
 
 	if c.Flush == nil {
 		return
 	}
 	if err := c.flush(ctx); err != nil {
-		step(slog.LevelWarn, "telemetry was not flushed", "error", err)
+		step(slog.LevelWarn, lineNotFlushed, logError, err)
 		return
 	}
-	step(slog.LevelInfo, "telemetry flushed")
+	step(slog.LevelInfo, lineFlushed)
 }
 
 func (c *Config) flush(ctx context.Context) error {

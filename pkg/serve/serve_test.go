@@ -42,7 +42,7 @@ func run(t *testing.T, handler http.Handler, change func(*serve.Config)) *progra
 		Data:         []serve.Listener{{Name: "data", Addr: "data:1", Handler: handler}},
 		Admin:        []serve.Listener{{Name: "admin", Addr: "admin:1", Handler: admin}},
 		DrainDelay:   delay,
-		DrainTimeout: timeout,
+		DrainTimeout: within(timeout),
 		Logger:       p.log.logger(p.start),
 		Listen:       p.Listen,
 	}
@@ -406,7 +406,7 @@ func TestEndedContext(t *testing.T) {
 		flushed := false
 		err := serve.Run(ctx, serve.Config{
 			Data:         []serve.Listener{{Name: "data", Addr: "127.0.0.1:0", Handler: text("ok")}},
-			DrainTimeout: timeout,
+			DrainTimeout: within(timeout),
 			Flush:        func(ctx context.Context) error { flushed = true; return ctx.Err() },
 			FlushTimeout: time.Second,
 		}, nil, nil)
@@ -484,15 +484,15 @@ func TestBadConfig(t *testing.T) {
 		config serve.Config
 		want   string
 	}{
-		"no_listener":      {serve.Config{DrainTimeout: 1}, "serving: expected at least one listener"},
-		"no_name":          {serve.Config{Data: []serve.Listener{{Addr: ":1", Handler: text("")}}, DrainTimeout: 1}, "serving :1: expected a name for the listener"},
-		"no_handler":       {serve.Config{Data: []serve.Listener{{Name: "data", Addr: ":1"}}, DrainTimeout: 1}, "serving :1 (data): expected a handler, got none"},
-		"same_name":        {serve.Config{Data: one, Admin: one, DrainTimeout: 1}, "serving: expected one listener named data, got two"},
-		"negative_delay":   {serve.Config{Data: one, DrainDelay: -1, DrainTimeout: 1}, "serving: expected a drain delay of 0s or more, got -1ns"},
-		"no_drain_timeout": {serve.Config{Data: one}, "serving: expected a drain timeout above 0s, got 0s"},
-		"no_flush_timeout": {serve.Config{Data: one, DrainTimeout: 1, Flush: flush}, "serving: expected a flush timeout above 0s, got 0s"},
+		"no_listener":      {serve.Config{DrainTimeout: within(1)}, "serving: expected at least one listener"},
+		"no_name":          {serve.Config{Data: []serve.Listener{{Addr: ":1", Handler: text("")}}, DrainTimeout: within(1)}, "serving :1: expected a name for the listener"},
+		"no_handler":       {serve.Config{Data: []serve.Listener{{Name: "data", Addr: ":1"}}, DrainTimeout: within(1)}, "serving :1 (data): expected a handler, got none"},
+		"same_name":        {serve.Config{Data: one, Admin: one, DrainTimeout: within(1)}, "serving: expected one listener named data, got two"},
+		"negative_delay":   {serve.Config{Data: one, DrainDelay: -1, DrainTimeout: within(1)}, "serving: expected a drain delay of 0s or more, got -1ns"},
+		"no_drain_timeout": {serve.Config{Data: one}, "serving: expected a drain timeout, got none"},
+		"no_flush_timeout": {serve.Config{Data: one, DrainTimeout: within(1), Flush: flush}, "serving: expected a flush timeout above 0s, got 0s"},
 		"bad_address": {
-			serve.Config{Data: []serve.Listener{{Name: "data", Addr: "nonsense", Handler: text("")}}, DrainTimeout: 1},
+			serve.Config{Data: []serve.Listener{{Name: "data", Addr: "nonsense", Handler: text("")}}, DrainTimeout: within(1)},
 			"listen on nonsense (data): address nonsense: missing port in address",
 		},
 	} {

@@ -55,7 +55,7 @@ func newServer(ctx context.Context, l Listener, opened net.Listener, logger *slo
 		Protocols:   protocols,
 		BaseContext: func(net.Listener) context.Context { return requests },
 		// What net/http logs concerns one caller: a broken preface, a handler that panicked.
-		ErrorLog: slog.NewLogLogger(logger.With("listener", l.Name).Handler(), slog.LevelWarn),
+		ErrorLog: slog.NewLogLogger(logger.With(logListener, l.Name).Handler(), slog.LevelWarn),
 	}
 	return s
 }

@@ -1,6 +1,8 @@
 package telemetry
 
 import (
+	"net/url"
+	"strconv"
 	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -44,16 +46,62 @@ func (s *labelSets[L, O]) get(l L) []O {
 	return s.sets[l]
 }
 
+// The labels that are ours. Their values are names of the configuration or come
+// from closed enumerations.
+const (
+	labelRoute    attribute.Key = "route"    // the name of the route, empty for a call that has none
+	labelPolicy   attribute.Key = "policy"   // the name of the policy
+	labelUpstream attribute.Key = "upstream" // scheme, host and port
+	labelReason   attribute.Key = "reason"   // why a call ended, or what happened to an attempt: a [resilience.Reason]
+	labelVerdict  attribute.Key = "verdict"  // a [resilience.Verdict]
+	labelSource   attribute.Key = "source"   // who chose the wait: a [resilience.WaitSource]
+	labelState    attribute.Key = "state"    // a [resilience.State]
+	labelFrom     attribute.Key = "from"     // the [resilience.State] before
+	labelTo       attribute.Key = "to"       // the [resilience.State] after
+	labelFault    attribute.Key = "fault"    // a [faults.Fault]
+)
+
+// The labels of OpenTelemetry's semantic conventions for HTTP.
+const (
+	labelMethod        attribute.Key = semconv.HTTPRequestMethodKey      // the method; _OTHER for one that HTTP does not know
+	labelScheme        attribute.Key = semconv.URLSchemeKey              // how the caller came: http or https
+	labelPattern       attribute.Key = semconv.HTTPRouteKey              // the path of the route's pattern, such as /orders/{id}; absent without a route
+	labelStatus        attribute.Key = semconv.HTTPResponseStatusCodeKey // the status; absent when there was no answer; 499 for a caller who did not wait for it
+	labelServerAddress attribute.Key = semconv.ServerAddressKey          // the upstream's host
+	labelServerPort    attribute.Key = semconv.ServerPortKey             // the upstream's port
+	labelErrorType     attribute.Key = semconv.ErrorTypeKey              // the status of a failure (5xx, for an attempt also 4xx), or the [resilience.Reason] when there was no answer or it broke off; absent when all was well
+)
+
 type serverLabels struct {
-	method string
-	status int
-	route  string
+	method, scheme, pattern string
+	status                  int
+	reason                  resilience.Reason
 }
 
 func (l serverLabels) attributes() []attribute.KeyValue {
-	return []attribute.KeyValue{
-		semconv.HTTPRequestMethodKey.String(l.method), semconv.HTTPResponseStatusCode(l.status), semconv.HTTPRoute(l.route),
+	all := []attribute.KeyValue{labelMethod.String(l.method), labelScheme.String(l.scheme)}
+	if l.pattern != "" {
+		all = append(all, labelPattern.String(l.pattern))
 	}
+	// A 4xx is the caller's mistake, and by the conventions no error of a server.
+	return appendOutcome(all, l.status, 500, l.reason)
+}
+
+// appendOutcome adds the status, if there is one, and the type of the error, if
+// it is one: a status from failure on, no answer, or one that broke off.
+func appendOutcome(all []attribute.KeyValue, status, failure int, reason resilience.Reason) []attribute.KeyValue {
+	if status > 0 {
+		all = append(all, labelStatus.Int(status))
+	}
+	switch {
+	case status >= failure:
+		return append(all, labelErrorType.String(strconv.Itoa(status)))
+	case status == 0 && reason == "": // a panic
+		return append(all, semconv.ErrorTypeOther)
+	case status == 0, status < 400 && reason == resilience.ReasonBodyFailed:
+		return append(all, labelErrorType.String(string(reason)))
+	}
+	return all
 }
 
 type callLabels struct {
@@ -67,13 +115,26 @@ func (l callLabels) attributes() []attribute.KeyValue {
 
 type clientLabels struct {
 	method, upstream string
+	status           int
 	reason           resilience.Reason
 }
 
 func (l clientLabels) attributes() []attribute.KeyValue {
-	return []attribute.KeyValue{
-		semconv.HTTPRequestMethodKey.String(l.method), labelUpstream.String(l.upstream), labelReason.String(string(l.reason)),
+	all := []attribute.KeyValue{labelMethod.String(l.method)}
+	if u, err := url.Parse(l.upstream); err == nil {
+		all = append(all, labelServerAddress.String(u.Hostname()), labelServerPort.Int(port(u)))
 	}
+	return appendOutcome(all, l.status, 400, l.reason)
+}
+
+func port(u *url.URL) int {
+	if n, err := strconv.Atoi(u.Port()); err == nil {
+		return n
+	}
+	if u.Scheme == "https" {
+		return 443
+	}
+	return 80
 }
 
 type attemptLabels struct {

@@ -9,6 +9,19 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
+// The messages of the log's lines.
+const (
+	lineNoExport = "traces cannot be exported" // the collector is away, slow, or refuses; at most once a minute
+)
+
+// The keys of their fields.
+const (
+	logTraceID = "trace_id"                  // on every line that belongs to a traced request
+	logSpanID  = "span_id"                   // on the same lines: the server's span, for the line of an attempt the call's
+	logError   = "error"                     // what went wrong
+	logSkipped = "errors_since_last_warning" // failed exports that were not told of
+)
+
 // NewLogger writes lines from level on to w: readable ones to a terminal, JSON
 // elsewhere. What is logged with a context has the context's trace_id and
 // span_id.
@@ -35,7 +48,7 @@ type traced struct{ slog.Handler }
 func (h *traced) Handle(ctx context.Context, r slog.Record) error {
 	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
 		r = r.Clone()
-		r.AddAttrs(slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String()))
+		r.AddAttrs(slog.String(logTraceID, span.TraceID().String()), slog.String(logSpanID, span.SpanID().String()))
 	}
 	return h.Handler.Handle(ctx, r)
 }

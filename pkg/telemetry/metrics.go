@@ -26,6 +26,7 @@ type Metrics struct {
 
 	server, client, waits               metric.Float64Histogram
 	calls, attempts, transitions, fault metric.Int64Counter
+	refused                             metric.Int64Gauge
 
 	ofServer  labelSets[serverLabels, metric.RecordOption]
 	ofCall    labelSets[callLabels, metric.AddOption]
@@ -41,20 +42,6 @@ type Upstream struct {
 	State        resilience.State
 	BudgetTokens float64
 }
-
-// The label keys.
-const (
-	labelRoute    = attribute.Key("route")
-	labelPolicy   = attribute.Key("policy")
-	labelUpstream = attribute.Key("upstream")
-	labelReason   = attribute.Key("reason")
-	labelVerdict  = attribute.Key("verdict")
-	labelSource   = attribute.Key("source")
-	labelState    = attribute.Key("state")
-	labelFrom     = attribute.Key("from")
-	labelTo       = attribute.Key("to")
-	labelFault    = attribute.Key("fault")
-)
 
 // Sources are asked at each scrape. They must be quick, and looking must not
 // change what they tell. Either may be nil.
@@ -74,7 +61,7 @@ func NewMetrics(s Sources) (*Metrics, error) {
 	m.provider = sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter))
 	meter := m.provider.Meter("github.com/rebound-dev/rebound")
 
-	var errs [9]error
+	var errs [10]error
 	// The boundaries are those that the semantic conventions ask for.
 	seconds := metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 	m.server, errs[0] = meter.Float64Histogram("http.server.request.duration", metric.WithUnit("s"), seconds,
@@ -91,12 +78,14 @@ func NewMetrics(s Sources) (*Metrics, error) {
 		metric.WithDescription("Changes of a circuit's state."))
 	m.fault, errs[6] = meter.Int64Counter("rebound.faults", metric.WithUnit("{request}"),
 		metric.WithDescription("Requests to flaky-server, by the fault that struck them."))
+	m.refused, errs[7] = meter.Int64Gauge("rebound.config.refused",
+		metric.WithDescription("1 while the configuration file has changed, is refused, and the one before goes on; 0 when the last change was taken."))
 	if s.Upstreams != nil {
-		errs[7] = m.watch(meter, s.Upstreams)
+		errs[8] = m.watch(meter, s.Upstreams)
 	}
 	if s.ReplayMemory != nil {
-		_, errs[8] = meter.Int64ObservableGauge("rebound.replay.memory", metric.WithUnit("By"),
-			metric.WithDescription("Request bodies that are kept for repetitions."),
+		_, errs[9] = meter.Int64ObservableGauge("rebound.replay.memory", metric.WithUnit("By"),
+			metric.WithDescription("Request bodies that are kept for repetitions, of at most 64 MiB a policy."),
 			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
 				o.Observe(s.ReplayMemory())
 				return nil
@@ -133,23 +122,27 @@ func (m *Metrics) watch(meter metric.Meter, upstreams func() []Upstream) error {
 	return err
 }
 
-// Call is a call that a gateway has made.
+// Call is a call that a gateway has answered.
 type Call struct {
-	Route, Policy, Upstream, Method string
-	Status                          int
-	Duration                        time.Duration
-	Report                          *resilience.Report
+	Route, Policy string // names of the configuration; empty without a route
+	Pattern       string // the path of the route's pattern, empty without a route
+	Upstream      string // scheme, host and port, empty without a route
+	Scheme        string // http or https: how the caller came
+	Method        string
+	Status        int // what the caller got, 0 for nothing
+	Duration      time.Duration
+	Report        *resilience.Report
 }
 
 // Call counts a call with its attempts and waits. The trace in ctx becomes their
 // exemplar.
 func (m *Metrics) Call(ctx context.Context, c Call) {
 	method := knownMethod(c.Method)
-	m.server.Record(ctx, c.Duration.Seconds(), m.ofServer.get(serverLabels{method, c.Status, c.Route})...)
+	m.server.Record(ctx, c.Duration.Seconds(), m.ofServer.get(serverLabels{method, c.Scheme, c.Pattern, c.Status, c.Report.Reason})...)
 	m.calls.Add(ctx, 1, m.ofCall.get(callLabels{c.Route, c.Report.Reason})...)
 	for i := range c.Report.Attempts {
 		a := &c.Report.Attempts[i]
-		m.client.Record(ctx, a.Duration.Seconds(), m.ofClient.get(clientLabels{method, c.Upstream, a.Reason})...)
+		m.client.Record(ctx, a.Duration.Seconds(), m.ofClient.get(clientLabels{method, c.Upstream, a.Status, ended(c.Report, i)})...)
 		m.attempts.Add(ctx, 1, m.ofAttempt.get(attemptLabels{c.Upstream, c.Policy, a.Reason, a.Verdict})...)
 		if a.Verdict == resilience.VerdictRetry {
 			m.waits.Record(ctx, a.Wait.Actual.Seconds(), m.ofWait.get(waitLabels{c.Upstream, a.Wait.Source})...)
@@ -168,6 +161,15 @@ func (m *Metrics) Fault(ctx context.Context, fault string) {
 	m.fault.Add(ctx, 1, metric.WithAttributes(labelFault.String(fault)))
 }
 
+// Reload notes whether a changed configuration was taken.
+func (m *Metrics) Reload(taken bool) {
+	var refused int64
+	if !taken {
+		refused = 1
+	}
+	m.refused.Record(context.Background(), refused)
+}
+
 // Handler serves /metrics, in OpenMetrics with exemplars when asked for it.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
@@ -175,6 +177,14 @@ func (m *Metrics) Handler() http.Handler {
 
 // Close ends the collection.
 func (m *Metrics) Close(ctx context.Context) error { return m.provider.Shutdown(ctx) }
+
+// ended is how attempt i ended, with its body.
+func ended(r *resilience.Report, i int) resilience.Reason {
+	if r.Reason == resilience.ReasonBodyFailed && i == len(r.Attempts)-1 {
+		return r.Reason
+	}
+	return r.Attempts[i].Reason
+}
 
 // knownMethod keeps callers from inventing label values, as the semantic
 // conventions ask.

@@ -123,9 +123,8 @@ func (t *Telemetry) Handler(h http.Handler) http.Handler {
 		}))
 }
 
-// KeyFault is on flaky-server's spans: the fault that struck the request, none
-// for none.
-const KeyFault = attribute.Key("rebound.fault")
+// KeyFault is on flaky-server's spans.
+const KeyFault attribute.Key = "rebound.fault" // what struck the request: a [faults.Fault]
 
 // SetFault puts a fault on the span of ctx, if there is one.
 func SetFault(ctx context.Context, fault string) {
@@ -159,7 +158,7 @@ func (w *warnings) Handle(err error) {
 		return
 	}
 	if w.logger != nil {
-		w.logger.Warn("traces cannot be exported", "error", err, "errors_since_last_warning", w.skipped)
+		w.logger.Warn(lineNoExport, logError, err, logSkipped, w.skipped)
 	}
 	w.last, w.skipped = time.Now(), 0
 }

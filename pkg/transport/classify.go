@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -16,7 +17,7 @@ import (
 // classifyStatus says what a response means.
 func (c *exchange) classifyStatus(resp *http.Response) resilience.Outcome {
 	code := resp.StatusCode
-	o := resilience.Outcome{Reason: resilience.ReasonOK, Health: resilience.Healthy}
+	o := resilience.Outcome{Reason: resilience.ReasonOK, Health: resilience.Healthy, Status: code}
 	switch {
 	case code == http.StatusSwitchingProtocols:
 		o.Reason = resilience.ReasonUpgrade
@@ -29,7 +30,14 @@ func (c *exchange) classifyStatus(resp *http.Response) resilience.Outcome {
 		o.Health = resilience.Unhealthy
 	}
 	o.Reason = resilience.StatusReason(code)
-	if !slices.Contains(c.transport.policy.Retry.Statuses, code) {
+	retryable := slices.Contains(c.transport.policy.Retry.Statuses, code)
+	if c.gate != nil {
+		c.gate(resilience.Gate{
+			Name: "status", Found: fmt.Sprintf("%d, of %v", code, c.transport.policy.Retry.Statuses),
+			Reason: resilience.ReasonStatusNotRetryable, Shut: !retryable,
+		})
+	}
+	if !retryable {
 		o.Final = resilience.ReasonStatusNotRetryable
 		return o
 	}
@@ -71,18 +79,46 @@ func (c *exchange) classifyError(err error) resilience.Outcome {
 }
 
 // veto is the rule of HTTP that forbids a repetition, "" for none.
-func (c *exchange) veto(sent bool) resilience.Reason {
-	switch {
-	case c.retriedAbove:
-		return resilience.ReasonRetriedUpstreamLayer
-	case c.passThrough:
-		return resilience.ReasonUpgrade
-	case sent && !c.repeatable:
-		return resilience.ReasonMethodNotIdempotent
-	case !c.source.replayable():
-		return resilience.ReasonBodyNotReplayable
+func (c *exchange) veto(sent bool) (why resilience.Reason) {
+	for _, r := range c.rules(sent) {
+		if r.Shut && why == "" {
+			why = r.Reason
+		}
+		if c.gate != nil {
+			c.gate(r)
+		}
 	}
-	return ""
+	return why
+}
+
+// rules are the gates that HTTP puts before a repetition, in their order.
+func (c *exchange) rules(sent bool) [4]resilience.Gate {
+	method := methodOf(c.req)
+	switch {
+	case !sent:
+		method = "not sent, " + method
+	case !c.repeatable:
+		method += " without an " + HeaderIdempotencyKey
+	case !c.transport.methods[method]:
+		method += " with an " + HeaderIdempotencyKey
+	}
+	above, through, body := "none repeats this call", "an ordinary request", "can be sent again"
+	if c.retriedAbove {
+		above = "repeats this call already: " + HeaderAttemptCount + " " + c.req.Header.Get(HeaderAttemptCount)
+	}
+	if c.passThrough {
+		through = "an upgrade or an event stream"
+	}
+	replayable := c.source.replayable()
+	if !replayable {
+		body = "was not kept, it is larger than replayBuffer"
+	}
+	return [4]resilience.Gate{
+		{Name: "layer above", Found: above, Reason: resilience.ReasonRetriedUpstreamLayer, Shut: c.retriedAbove},
+		{Name: "kind", Found: through, Reason: resilience.ReasonUpgrade, Shut: c.passThrough},
+		{Name: "method", Found: method, Reason: resilience.ReasonMethodNotIdempotent, Shut: sent && !c.repeatable},
+		{Name: "body", Found: body, Reason: resilience.ReasonBodyNotReplayable, Shut: !replayable},
+	}
 }
 
 // streamError has the shape of the HTTP/2 stream error inside net/http, whose

@@ -41,14 +41,14 @@ type exchange struct {
 	retriedAbove bool
 	passThrough  bool // an upgrade or an event stream
 
-	body   responseBody // of the first attempt, which is mostly the only one
-	trace  *callTrace   // nil without tracing
-	status int          // of the last attempt's response, 0 when it had none
+	body  responseBody          // of the first attempt, which is mostly the only one
+	trace *callTrace            // nil without tracing
+	gate  func(resilience.Gate) // of an explanation, nil otherwise
 }
 
 func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
 	c := &exchange{transport: t, req: req, upstream: upstream, report: reportOf(req.Context())}
-	c.source = newReplaySource(req, int64(t.policy.Retry.ReplayBuffer), &t.memory)
+	c.source = newReplaySource(req, int64(t.policy.Retry.ReplayBuffer), t.memory)
 	c.repeatable = t.methods[methodOf(req)] || strings.TrimSpace(req.Header.Get(HeaderIdempotencyKey)) != ""
 	c.retriedAbove = inboundAttempt(req.Header) > 1
 	c.passThrough = isUpgrade(req.Header) || acceptsEvents(req.Header)
@@ -57,7 +57,6 @@ func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
 
 // Attempt sends the request once.
 func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Response, error) {
-	c.status = 0
 	ctx = c.trace.begin(ctx, c.req, a)
 	if c.req.URL.Scheme == "https" {
 		c.tls = &handshakes{}
@@ -103,13 +102,12 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	if resp.Request == nil {
 		resp.Request = req
 	}
-	c.status = resp.StatusCode
 	c.hold(resp, a)
 	return resp, nil
 }
 
 // Decided puts the verdict on an attempt into its trace.
-func (c *exchange) Decided(r *resilience.AttemptReport) { c.trace.verdict(r, c.status) }
+func (c *exchange) Decided(r *resilience.AttemptReport) { c.trace.verdict(r) }
 
 // repeatedByNetHTTP tells whether net/http would send req again by itself, unseen
 // and beyond every budget, when a kept connection dies after it may have

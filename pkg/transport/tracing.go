@@ -13,27 +13,38 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// Attribute keys of the spans that a call leaves. The rest are those of
-// OpenTelemetry's semantic conventions for HTTP clients.
+// Attribute keys of the span of a call. The page docs/observability.md is made from
+// these comments.
 const (
-	KeyRoute        = attribute.Key("rebound.route")         // resilience span: the name of the gateway's route
-	KeyPolicy       = attribute.Key("rebound.policy")        // resilience span: the name of the policy
-	KeyUpstream     = attribute.Key("rebound.upstream")      // resilience span: scheme, host and port
-	KeyAttempts     = attribute.Key("rebound.attempts")      // resilience span: attempts that were begun
-	KeyReason       = attribute.Key("rebound.reason")        // every span and event: why it ended, why it waits, why it was refused
-	KeyBudgetTokens = attribute.Key("rebound.budget.tokens") // resilience span: balance of the retry budget at the end
+	KeyRoute        attribute.Key = "rebound.route"         // the name of the gateway's route; absent without one
+	KeyPolicy       attribute.Key = "rebound.policy"        // the name of the policy
+	KeyUpstream     attribute.Key = "rebound.upstream"      // scheme, host and port
+	KeyAttempts     attribute.Key = "rebound.attempts"      // how many attempts were begun
+	KeyBudgetTokens attribute.Key = "rebound.budget.tokens" // the balance of the retry budget when the call ended
+)
 
-	KeyAttempt           = attribute.Key("rebound.attempt")               // attempt: its number, from 1
-	KeyVerdict           = attribute.Key("rebound.verdict")               // attempt: return, retry or give_up
-	KeyBreakerState      = attribute.Key("rebound.breaker.state")         // attempt: of the circuit that let it through
-	KeyDeadlineRemaining = attribute.Key("rebound.deadline.remaining_ms") // attempt: time left for the call as it began
+// KeyReason is on every span and event of a call.
+const KeyReason attribute.Key = "rebound.reason" // why the call ended, what happened to the attempt, why it waits, why an attempt was refused: a [resilience.Reason]
 
-	KeyBackoffPlanned = attribute.Key("rebound.backoff.planned_ms") // backoff: the wait that was chosen; its duration is the actual one
-	KeyBackoffSource  = attribute.Key("rebound.backoff.source")     // backoff: jitter or retry_after
+// Attribute keys of an attempt's span. The rest are those of OpenTelemetry's
+// semantic conventions for HTTP clients.
+const (
+	KeyAttempt           attribute.Key = "rebound.attempt"               // its number, from 1
+	KeyVerdict           attribute.Key = "rebound.verdict"               // what came of it: a [resilience.Verdict]
+	KeyBreakerState      attribute.Key = "rebound.breaker.state"         // of the circuit that let it through: a [resilience.State]
+	KeyDeadlineRemaining attribute.Key = "rebound.deadline.remaining_ms" // the time left for the whole call as it began
+	KeyReused            attribute.Key = "rebound.connection.reused"     // whether the connection of the second sending had been used before
+)
+
+// Attribute keys of the span of a wait.
+const (
+	KeyBackoffPlanned attribute.Key = "rebound.backoff.planned_ms" // the wait that was chosen; the span's duration is the actual one
+	KeyBackoffSource  attribute.Key = "rebound.backoff.source"     // who chose it: a [resilience.WaitSource]
 )
 
 // The names of spans and events that do not follow from the request.
@@ -56,9 +67,14 @@ const scope = "github.com/rebound-dev/rebound/pkg/transport"
 
 // WithTracing leaves a span for every call and for every attempt and wait in it.
 // policy is the policy's name in them. Each attempt carries its own context to
-// the upstream, in the format of the propagator.
+// the upstream, in the format of the propagator. With the provider of trace/noop
+// it does nothing, and costs nothing: what the request's header says of a trace
+// goes to the upstream as it is.
 func WithTracing(provider trace.TracerProvider, propagator propagation.TextMapPropagator, policy string) Option {
 	return func(t *Transport) {
+		if _, off := provider.(noop.TracerProvider); off {
+			return
+		}
 		t.tracer = &tracer{tracer: provider.Tracer(scope), propagator: propagator, policy: policy}
 	}
 }
@@ -138,7 +154,7 @@ func (c *callTrace) watchResends(ctx context.Context) context.Context {
 	var connections atomic.Int32
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
 		if connections.Add(1) > 1 {
-			span.AddEvent(EventResend, trace.WithAttributes(attribute.Bool("reused", info.Reused)))
+			span.AddEvent(EventResend, trace.WithAttributes(KeyReused.Bool(info.Reused)))
 		}
 	}})
 }
@@ -159,21 +175,21 @@ func (c *callTrace) held() {
 
 // verdict completes the attempt's span, which ends now if no body goes on, and
 // begins the wait if another attempt follows.
-func (c *callTrace) verdict(r *resilience.AttemptReport, status int) {
+func (c *callTrace) verdict(r *resilience.AttemptReport) {
 	if c == nil {
 		return
 	}
 	if c.attempt.IsRecording() {
 		c.attempt.SetAttributes(KeyVerdict.String(string(r.Verdict)), KeyReason.String(string(r.Reason)))
-		if status > 0 {
-			c.attempt.SetAttributes(semconv.HTTPResponseStatusCode(status))
+		if r.Status > 0 {
+			c.attempt.SetAttributes(semconv.HTTPResponseStatusCode(r.Status))
 		}
 		switch {
 		case r.Err != nil:
 			c.attempt.SetAttributes(semconv.ErrorTypeKey.String(string(r.Reason)))
 			c.attempt.SetStatus(codes.Error, r.Err.Error())
-		case status >= 400:
-			c.attempt.SetAttributes(semconv.ErrorTypeKey.String(strconv.Itoa(status)))
+		case r.Status >= 400:
+			c.attempt.SetAttributes(semconv.ErrorTypeKey.String(strconv.Itoa(r.Status)))
 			c.attempt.SetStatus(codes.Error, "")
 		}
 	}

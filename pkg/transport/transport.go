@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,7 +26,7 @@ type Transport struct {
 	policy  Policy
 	options resilience.Options
 	methods map[string]bool
-	memory  memory
+	memory  *memory
 	tracer  *tracer // nil for none
 	// attempts holds the values of X-Attempt-Count, made once.
 	attempts [][]string
@@ -85,25 +86,73 @@ func New(next http.RoundTripper, p Policy, options ...Option) (*Transport, error
 	}
 	t := &Transport{
 		next: next, policy: p,
-		methods:   map[string]bool{},
-		memory:    memory{limit: defaultReplayMemory},
+		memory:    &memory{limit: defaultReplayMemory},
 		upstreams: map[origin]*upstream{},
 	}
-	t.origins.Store(&map[origin]*upstream{})
-	t.attemptTimeout = []string{milliseconds(p.AttemptTimeout)}
-	for _, m := range p.Retry.Methods {
-		t.methods[m] = true
-	}
-	for n := range p.Retry.MaxAttempts {
-		t.attempts = append(t.attempts, []string{strconv.Itoa(n + 1)})
-	}
+	t.prepare()
 	for _, o := range options {
 		o(t)
 	}
 	return t, nil
 }
 
-// Policy is the policy given to [New].
+// prepare works out what depends on the policy alone.
+func (t *Transport) prepare() {
+	t.origins.Store(&map[origin]*upstream{})
+	t.attemptTimeout = []string{milliseconds(t.policy.AttemptTimeout)}
+	t.methods = map[string]bool{}
+	for _, m := range t.policy.Retry.Methods {
+		t.methods[m] = true
+	}
+	for n := range t.policy.Retry.MaxAttempts {
+		t.attempts = append(t.attempts, []string{strconv.Itoa(n + 1)})
+	}
+}
+
+// Renew is a transport under another policy in the place of t, for a policy that
+// changes while calls go on. It takes over the circuits and budgets whose
+// settings are the same, of the upstreams that keep says true for, and the
+// replay memory. Calls that t has begun end under t's policy; the circuits that
+// are not taken over tell of no more transitions. The error is that of [New],
+// and t is as it was.
+func (t *Transport) Renew(p Policy, keep func(upstream string) bool) (*Transport, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	next := &Transport{
+		next: t.next, policy: p, options: t.options, memory: t.memory, tracer: t.tracer,
+		upstreams: map[origin]*upstream{},
+	}
+	next.prepare()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for o, u := range t.upstreams {
+		if !keep(u.name) {
+			u.pipeline.Retire()
+			continue
+		}
+		pipeline, err := u.pipeline.Renew(p.core())
+		if err != nil {
+			return nil, err
+		}
+		renewed := &upstream{name: u.name, pipeline: pipeline}
+		renewed.lastUsed.Store(u.lastUsed.Load())
+		next.upstreams[o] = renewed
+	}
+	return next, nil
+}
+
+// Retire keeps the circuits from telling of their transitions, when t will make
+// no new calls.
+func (t *Transport) Retire() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, u := range t.upstreams {
+		u.pipeline.Retire()
+	}
+}
+
+// Policy is the one that calls are made under.
 func (t *Transport) Policy() Policy { return t.policy }
 
 // RoundTrip makes one call: as many attempts as the policy allows. It returns
@@ -186,7 +235,7 @@ func (t *Transport) addUpstream(written origin) (*upstream, error) {
 		if len(t.upstreams) >= maxUpstreams {
 			t.forgetOldest()
 		}
-		name := canonical.scheme + "://" + canonical.host
+		name := canonical.String()
 		pipeline, err := resilience.New[*http.Response](name, t.policy.core(), t.options)
 		if err != nil {
 			return nil, err
@@ -230,6 +279,12 @@ func (o origin) canonical() origin {
 	}
 	return o
 }
+
+func (o origin) String() string { return o.scheme + "://" + o.host }
+
+// UpstreamOf is the name of the upstream that u belongs to: its origin, as it is
+// in reports, spans and [Transport.State].
+func UpstreamOf(u *url.URL) string { return origin{u.Scheme, u.Host}.canonical().String() }
 
 // UpstreamState is an upstream's breaker and budget at one moment.
 type UpstreamState struct {

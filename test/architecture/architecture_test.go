@@ -35,6 +35,8 @@ func levels() map[string]int {
 		"pkg/problem":    0,
 		"pkg/resilience": 0,
 		"pkg/version":    0,
+		"pkg/virtual":    0,
+		"pkg/watch":      0,
 
 		"pkg/live":      1,
 		"pkg/serve":     1,

@@ -10,21 +10,24 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 )
 
 // comments are the doc comments of the repository's packages. Names are
 // qualified as reflect prints types: "gateway.Route", "gateway.Route.Match".
 type comments struct {
-	docs   map[string]string  // of types and of their fields
-	values map[string][]value // of named string types: the constants, in the order of the source
-	groups map[string]string  // of named string types: the comment over the constants
+	docs   map[string]string  // of types, of their fields and of functions
+	values map[string][]value // of named types: the constants, in the order of the source
+	groups map[string]string  // of named types: the comment over the constants
+	consts map[string][]value // of packages: the constants that are text, in the order of the source
 }
 
 type value struct{ name, text, doc string }
 
 func readComments(t *testing.T) comments {
 	t.Helper()
-	c := comments{map[string]string{}, map[string][]value{}, map[string]string{}}
+	c := comments{map[string]string{}, map[string][]value{}, map[string]string{}, map[string][]value{}}
 	for _, path := range glob(t, "pkg/*/*.go") {
 		if strings.HasSuffix(path, "_test.go") {
 			continue
@@ -33,9 +36,15 @@ func readComments(t *testing.T) comments {
 		if err != nil {
 			t.Fatal(err)
 		}
+		pkg := filepath.Base(filepath.Dir(path)) + "."
 		for _, decl := range file.Decls {
-			if gen, ok := decl.(*ast.GenDecl); ok {
-				c.add(filepath.Base(filepath.Dir(path))+".", gen)
+			switch d := decl.(type) {
+			case *ast.GenDecl:
+				c.add(pkg, d)
+			case *ast.FuncDecl:
+				if d.Recv == nil {
+					c.docs[pkg+d.Name.Name] = first(d.Doc)
+				}
 			}
 		}
 	}
@@ -57,18 +66,56 @@ func (c comments) add(pkg string, decl *ast.GenDecl) {
 				}
 			}
 		case *ast.ValueSpec:
-			typ, ok := s.Type.(*ast.Ident)
-			if !ok || decl.Tok != token.CONST || len(s.Values) != 1 {
-				continue
-			}
-			if lit, ok := s.Values[0].(*ast.BasicLit); ok && lit.Kind == token.STRING {
-				text, _ := strconv.Unquote(lit.Value)
-				name := pkg + typ.Name
-				c.values[name] = append(c.values[name], value{s.Names[0].Name, text, first(s.Doc, s.Comment)})
-				c.groups[name] = first(decl.Doc)
+			if decl.Tok == token.CONST && len(s.Names) == 1 {
+				c.addConstant(pkg, decl, s)
 			}
 		}
 	}
+}
+
+func (c comments) addConstant(pkg string, decl *ast.GenDecl, s *ast.ValueSpec) {
+	v := value{name: s.Names[0].Name, doc: first(s.Doc, s.Comment)}
+	typ, _ := s.Type.(*ast.Ident)
+	switch {
+	case len(s.Values) == 0: // one more of an enumeration by iota
+		typ, _ = decl.Specs[0].(*ast.ValueSpec).Type.(*ast.Ident)
+	case len(s.Values) == 1:
+		switch x := s.Values[0].(type) {
+		case *ast.BasicLit:
+			if x.Kind != token.STRING {
+				return
+			}
+			v.text, _ = strconv.Unquote(x.Value)
+		case *ast.SelectorExpr:
+			v.text = conventions(x.Sel.Name)
+		case *ast.Ident:
+			if x.Name != "iota" {
+				return
+			}
+		}
+	}
+	if v.text != "" {
+		c.consts[pkg] = append(c.consts[pkg], v)
+	}
+	if typ != nil {
+		name := pkg + typ.Name
+		c.values[name] = append(c.values[name], v)
+		c.groups[name] = first(decl.Doc)
+	}
+}
+
+// conventions is the name in OpenTelemetry's semantic conventions that their Go
+// package has as a constant, "" for one that is not used here.
+func conventions(constant string) string {
+	return map[string]string{
+		"HTTPRequestMethodKey":      string(semconv.HTTPRequestMethodKey),
+		"URLSchemeKey":              string(semconv.URLSchemeKey),
+		"HTTPRouteKey":              string(semconv.HTTPRouteKey),
+		"HTTPResponseStatusCodeKey": string(semconv.HTTPResponseStatusCodeKey),
+		"ServerAddressKey":          string(semconv.ServerAddressKey),
+		"ServerPortKey":             string(semconv.ServerPortKey),
+		"ErrorTypeKey":              string(semconv.ErrorTypeKey),
+	}[constant]
 }
 
 func first(groups ...*ast.CommentGroup) string {

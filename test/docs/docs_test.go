@@ -1,7 +1,9 @@
 // Package docs_test keeps the documentation true. The reference pages and the
 // JSON Schemas under docs/ are generated from the Go types that a document is
-// decoded into, from their doc comments and their defaults; a page that has
-// drifted from them fails, and so does a link or a command that leads nowhere.
+// decoded into, from their doc comments and their defaults, and the page of what
+// can be seen from the names' declarations and what the programs show; a page
+// that has drifted from them fails, and so does a link or a command that leads
+// nowhere.
 //
 //	go test ./test/docs -update
 //

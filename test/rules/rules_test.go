@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,12 +35,16 @@ func shown(t *testing.T) map[string]map[string]bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Call(t.Context(), telemetry.Call{Route: "r", Method: http.MethodGet, Status: 200, Duration: time.Second, Report: &resilience.Report{
-		Reason:   resilience.ReasonOK,
-		Attempts: []resilience.AttemptReport{{Verdict: resilience.VerdictRetry, Wait: resilience.Wait{Source: resilience.WaitJitter}}},
-	}})
+	m.Call(t.Context(), telemetry.Call{
+		Route: "r", Policy: "p", Pattern: "/", Upstream: "http://u", Scheme: "http", Method: http.MethodGet, Status: 503, Duration: time.Second,
+		Report: &resilience.Report{
+			Reason:   resilience.ReasonMaxAttempts,
+			Attempts: []resilience.AttemptReport{{Status: 503, Verdict: resilience.VerdictRetry, Wait: resilience.Wait{Source: resilience.WaitJitter}}},
+		},
+	})
 	m.Transition(resilience.Transition{})
 	m.Fault(t.Context(), "none")
+	m.Reload(true)
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
 	series := map[string]map[string]bool{}
@@ -67,7 +72,7 @@ func check(t *testing.T, series map[string]map[string]bool, query string) {
 		t.Errorf("%s: %v", query, err)
 		return
 	}
-	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+	parser.Inspect(expr, func(n parser.Node, above []parser.Node) error {
 		v, ok := n.(*parser.VectorSelector)
 		if !ok {
 			return nil
@@ -79,6 +84,11 @@ func check(t *testing.T, series map[string]map[string]bool, query string) {
 		for _, m := range v.LabelMatchers {
 			if m.Name != labels.MetricName && !known[m.Name] {
 				t.Errorf("%s: %s has no label %s", query, v.Name, m.Name)
+			}
+		}
+		for _, a := range above {
+			if by, ok := a.(*parser.AggregateExpr); ok && slices.ContainsFunc(by.Grouping, func(l string) bool { return !known[l] }) {
+				t.Errorf("%s: %s has not all of the labels %s", query, v.Name, by.Grouping)
 			}
 		}
 		return nil
@@ -107,6 +117,22 @@ func TestAlertRules(t *testing.T) {
 	}
 	if rules < 3 {
 		t.Errorf("%d rules", rules)
+	}
+}
+
+// The queries that the documentation recommends.
+func TestQueriesOfThePage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/observability.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	queries := regexp.MustCompile("(?s)```promql\n(.*?)```").FindAllSubmatch(page, -1)
+	if len(queries) < 2 {
+		t.Errorf("%d queries", len(queries))
+	}
+	series := shown(t)
+	for _, q := range queries {
+		check(t, series, string(q[1]))
 	}
 }
 

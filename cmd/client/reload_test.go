@@ -1,0 +1,79 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The running program takes a changed file, also one that is changed as
+// Kubernetes changes a ConfigMap: by a swap of a link. A wrong one changes nothing
+// and /config says where it is wrong.
+func TestChangedFileTakesEffect(t *testing.T) {
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.URL.Path) }))
+	t.Cleanup(up.Close)
+	dir := t.TempDir()
+	version := func(name, text string) {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name, "rebound.yaml"), []byte(strings.ReplaceAll(text, "UP", up.URL)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(name, filepath.Join(dir, "..data_tmp")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, "rebound.yaml")
+	if err := os.Symlink(filepath.Join("..data", "rebound.yaml"), file); err != nil {
+		t.Fatal(err)
+	}
+	version("..v1", "routes:\n  - {name: one, match: /one, upstream: UP}\n")
+	routes, admin, _ := client(t, "--config", file)
+	eventually := func(path, want string) {
+		t.Helper()
+		for limit := time.Now().Add(time.Minute); ; {
+			code, body := get(t, admin+path)
+			if code == http.StatusOK && strings.Contains(body, want) {
+				return
+			}
+			if time.Now().After(limit) {
+				t.Fatalf("%s does not say %q, but %q", path, want, body[:min(len(body), 500)])
+			}
+		}
+	}
+	answers := func(path string, want int) {
+		t.Helper()
+		if code, body := get(t, routes+path); code != want {
+			t.Errorf("%s: %d %s, want %d", path, code, body, want)
+		}
+	}
+	answers("/one", http.StatusOK)
+	answers("/two", http.StatusNotFound)
+
+	version("..v2", "routes:\n  - {name: two, match: /two, upstream: UP}\n")
+	eventually("/config", "name: two")
+	answers("/one", http.StatusNotFound)
+	answers("/two", http.StatusOK)
+
+	version("..v3", "routes:\n  - {name: three, match: /three, upstream: UP}\npolicies: {default: {timeout: 5}}\n")
+	eventually("/config", file+":3:")
+	eventually("/config", "name: two")
+	eventually("/metrics", "\nrebound_config_refused 1\n")
+	answers("/two", http.StatusOK)
+
+	version("..v4", "routes:\n  - {name: four, match: /four, upstream: UP}\n")
+	eventually("/config", "name: four")
+	eventually("/metrics", "\nrebound_config_refused 0\n")
+	if _, body := get(t, admin+"/config"); strings.Contains(body, "#") {
+		t.Errorf("/config still tells of the refusal:\n%s", body)
+	}
+}

@@ -1,0 +1,214 @@
+package docs_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/rebound-dev/rebound/pkg/faults"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/program"
+	"github.com/rebound-dev/rebound/pkg/serve"
+	"github.com/rebound-dev/rebound/pkg/telemetry"
+)
+
+// produced is what client and flaky-server have shown of a few calls.
+type produced struct {
+	metrics    map[string]*metric
+	attributes map[string]bool  // of exported spans, those that are ours
+	seen       map[string]*line // of the log, by message
+}
+
+type metric struct {
+	name, kind, help string
+	labels           []string
+}
+
+type line struct {
+	message, level string
+	keys           []string // in order
+}
+
+// produce runs both programs as their commands put them together, in front of
+// a collector that keeps what it gets and refuses it.
+func produce(t *testing.T) *produced {
+	t.Helper()
+	var exported, lines locked
+	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(&exported, r.Body)
+		w.WriteHeader(http.StatusBadRequest)
+	}))
+	defer collector.Close()
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL)
+	logger := telemetry.NewLogger(&lines, slog.LevelDebug)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	injector, err := faults.New(faults.Spec{FailFirst: 2}, 1)
+	must(err)
+	ready := serve.NewReadiness()
+	upstream, err := program.Program{Name: "flaky-server", LookupEnv: os.LookupEnv}.NewFlaky(t.Context(), injector, "docs", ready, logger)
+	must(err)
+	flakyData, addr, err := serve.Open(t.Context(), serve.Listener{Name: "flaky-server", Addr: "127.0.0.1:0", Handler: upstream.Data})
+	must(err)
+	cfg := gateway.DefaultConfig()
+	fragile := cfg.Policies[gateway.DefaultPolicyName]
+	fragile.Breaker.ConsecutiveFailures = 1
+	cfg.Policies["fragile"] = fragile
+	cfg.Routes = []gateway.Route{
+		{Name: "process", Match: "/process", Upstream: "http://" + addr.String(), Policy: gateway.DefaultPolicyName},
+		{Name: "nobody", Match: "/nobody", Upstream: "http://127.0.0.1:1", Policy: "fragile"},
+	}
+	client, err := program.Program{Name: "client", LookupEnv: os.LookupEnv}.NewClient(t.Context(), cfg, ready, logger)
+	must(err)
+
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	p := &produced{metrics: map[string]*metric{}, attributes: map[string]bool{}, seen: map[string]*line{}}
+	run(t, ctx, serve.Config{
+		Data:  []serve.Listener{{Name: "client", Addr: "127.0.0.1:0", Handler: client.Data}, flakyData},
+		Admin: []serve.Listener{{Name: "admin", Addr: "127.0.0.1:0", Handler: client.Admin}, {Name: "flaky's admin", Addr: "127.0.0.1:0", Handler: upstream.Admin}},
+		Flush: func(ctx context.Context) error { return errors.Join(client.Flush(ctx), upstream.Flush(ctx)) },
+	}, logger, ready, func(urls map[string]string) {
+		defer stop()
+		fetch(t, http.MethodGet, urls["client"]+"/process", "")
+		fetch(t, http.MethodGet, urls["client"]+"/nobody", "")
+		fetch(t, http.MethodGet, urls["client"]+"/nowhere", "")
+		fetch(t, http.MethodPatch, urls["flaky's admin"]+"/faults", "errorRate: 0")
+		client.Reload(func() (gateway.Config, error) { return gateway.Config{}, errors.New("unreadable") })
+		client.Reload(func() (gateway.Config, error) { return cfg, nil })
+		for _, admin := range []string{"admin", "flaky's admin"} {
+			p.addMetrics(t, fetch(t, http.MethodGet, urls[admin]+"/metrics", ""))
+		}
+	})
+	// What a stop can meet with.
+	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	ctx, stop = context.WithCancel(t.Context())
+	defer stop()
+	run(t, ctx, serve.Config{
+		Data:  []serve.Listener{{Name: "data", Addr: "127.0.0.1:0", Handler: http.HandlerFunc(hang)}},
+		Flush: func(context.Context) error { return errors.New("nobody there") },
+	}, logger, serve.NewReadiness(), func(urls map[string]string) {
+		r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, urls["data"], nil)
+		go func() {
+			time.Sleep(50 * time.Millisecond) // the call is on its way through a real connection
+			stop()
+		}()
+		if resp, err := http.DefaultClient.Do(r); err == nil {
+			_ = resp.Body.Close()
+		}
+	})
+
+	for _, key := range regexp.MustCompile(`rebound\.[a-z_.]+[a-z]`).FindAllString(exported.String(), -1) {
+		p.attributes[key] = true
+	}
+	for text := range strings.Lines(lines.String()) {
+		if l := lineOf(t, text); p.seen[l.message] == nil {
+			p.seen[l.message] = l
+		}
+	}
+	return p
+}
+
+// run serves until ctx ends; use is called with the URLs.
+func run(t *testing.T, ctx context.Context, c serve.Config, logger *slog.Logger, ready *serve.Readiness, use func(map[string]string)) { //nolint:revive // t first, as everywhere in tests
+	t.Helper()
+	c.Logger = logger
+	c.DrainTimeout, c.FlushTimeout = func() time.Duration { return 10 * time.Millisecond }, 5*time.Second
+	done := make(chan struct{})
+	err := serve.Run(ctx, c, ready, func(addrs map[string]net.Addr) {
+		urls := map[string]string{}
+		for name, a := range addrs {
+			urls[name] = serve.URL(a)
+		}
+		go func() { defer close(done); use(urls) }()
+	})
+	<-done
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *produced) addMetrics(t *testing.T, text string) {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for name, f := range families {
+		if !strings.HasPrefix(name, "rebound_") && !strings.HasPrefix(name, "http_") {
+			continue // the runtime's and the process's own
+		}
+		m := &metric{name: name, kind: strings.ToLower(f.GetType().String()), help: f.GetHelp()}
+		for _, series := range f.GetMetric() {
+			for _, l := range series.GetLabel() {
+				if !slices.Contains(m.labels, l.GetName()) {
+					m.labels = append(m.labels, l.GetName())
+				}
+			}
+		}
+		slices.Sort(m.labels)
+		if old := p.metrics[name]; old == nil || len(old.labels) < len(m.labels) {
+			p.metrics[name] = m
+		}
+	}
+}
+
+func fetch(t *testing.T, method, url, body string) string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(b)
+}
+
+// locked is a buffer that many write to.
+type locked struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
