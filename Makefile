@@ -1,8 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test race lint fuzz jaeger bench build ci fmt clean
+.PHONY: help demo test race lint fuzz jaeger e2e bench build images compose manifests ci fmt clean
+
+TAG = $(shell sed -n 's/^appVersion: //p' helm/rebound/Chart.yaml)
+VERSION = $(shell git describe --tags --always --dirty)
+REVISION = $(shell git rev-parse HEAD)
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## run the client and a flaky upstream, and print where to look
 	go run ./cmd/demo
@@ -22,12 +26,27 @@ fuzz: ## fuzz every target briefly; FUZZTIME=5m for longer
 jaeger: ## send traces to a real Jaeger and ask for them again
 	.ci/run jaeger
 
+e2e: ## install and use all of it on a kind cluster of its own
+	test/e2e/run
+
 bench: ## run the benchmarks, also those against other libraries
 	go test -run='^$$' -bench=. -benchmem ./...
 	go -C test/bench test -run='^$$' -bench=. -benchmem ./...
 
 build: ## build static binaries into dist/
 	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o dist/ ./cmd/...
+
+images: ## build the container images, with the tag that the chart installs
+	for program in client flaky-server; do \
+		docker build -f deploy/Dockerfile --target $$program -t rebound/$$program:$(TAG) \
+			--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) . || exit; \
+	done
+
+compose: ## run client, flaky-server and Jaeger in Docker, without Kubernetes
+	docker compose -f deploy/compose.yaml up --build
+
+manifests: ## make k8s/ from the chart, and the chart's schema and README from its values
+	go -C test/chart test -run=Generated -update
 
 ci: ## run all that a change must pass
 	.ci/run

@@ -1,0 +1,214 @@
+// Package chart_test renders the chart with Helm's own packages and holds the
+// objects against the Kubernetes API's types and the policies of Pod Security,
+// and the configuration in them against the real client. It is a module of its
+// own because those are large dependencies.
+//
+// What is made from the chart (k8s/, the tables and the schema) is compared with
+// what there is;
+//
+//	go -C test/chart test -update
+//
+// writes it again.
+package chart_test
+
+import (
+	"flag"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"helm.sh/helm/v4/pkg/chart/common"
+	"helm.sh/helm/v4/pkg/chart/common/util"
+	chart "helm.sh/helm/v4/pkg/chart/v2"
+	"helm.sh/helm/v4/pkg/chart/v2/lint"
+	"helm.sh/helm/v4/pkg/chart/v2/lint/support"
+	"helm.sh/helm/v4/pkg/chart/v2/loader"
+	"helm.sh/helm/v4/pkg/engine"
+	releaseutil "helm.sh/helm/v4/pkg/release/v1/util"
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+const (
+	root     = "../.."
+	chartDir = root + "/helm/rebound"
+)
+
+var update = flag.Bool("update", false, "write what is made from the chart again")
+
+// object is one object that the chart renders, strictly decoded into its type.
+type object interface {
+	metav1.Object
+	runtime.Object
+}
+
+// release is what `helm install` would send to the cluster.
+type release struct {
+	manifests []releaseutil.Manifest // in the order of their installation
+	objects   []object
+	tests     []object // the hooks of `helm test`
+	notes     string
+}
+
+// render does what `helm install NAME` does before it talks to a cluster.
+func render(t *testing.T, name string, values map[string]any) (release, error) {
+	t.Helper()
+	rendered, err := util.ToRenderValues(load(t), values, common.ReleaseOptions{Name: name, Namespace: "somewhere", IsInstall: true, Revision: 1}, capabilities(t))
+	if err != nil {
+		return release{}, err
+	}
+	files, err := engine.Engine{Strict: true}.Render(load(t), rendered)
+	if err != nil {
+		return release{}, err
+	}
+	var r release
+	for path, text := range files {
+		switch filepath.Base(path) {
+		case "NOTES.txt":
+			r.notes = text
+			delete(files, path)
+		case "_helpers.tpl":
+			delete(files, path)
+		}
+	}
+	hooks, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
+	if err != nil {
+		return release{}, err
+	}
+	r.manifests = manifests
+	for _, m := range manifests {
+		r.objects = append(r.objects, decode(t, m.Name, m.Content))
+	}
+	for _, h := range hooks {
+		r.tests = append(r.tests, decode(t, h.Path, h.Manifest))
+	}
+	return r, nil
+}
+
+func mustRender(t *testing.T, name string, values map[string]any) release {
+	t.Helper()
+	r, err := render(t, name, values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func load(t *testing.T) *chart.Chart {
+	t.Helper()
+	c, err := loader.Load(chartDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// capabilities are those of the oldest Kubernetes that the chart is for.
+func capabilities(t *testing.T) *common.Capabilities {
+	t.Helper()
+	oldest, err := common.ParseKubeVersion(strings.TrimSuffix(strings.TrimPrefix(load(t).Metadata.KubeVersion, ">="), "-0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := common.DefaultCapabilities.Copy()
+	c.KubeVersion = *oldest
+	return c
+}
+
+// lintStrict is `helm lint --strict`.
+func lintStrict(t *testing.T, values map[string]any) {
+	t.Helper()
+	for _, m := range lint.RunAll(chartDir, values, "somewhere", lint.WithKubeVersion(&capabilities(t).KubeVersion)).Messages {
+		if m.Severity >= support.WarningSev {
+			t.Error(m)
+		}
+	}
+}
+
+// decode fails the test for a key that its type does not have.
+func decode(t *testing.T, source, text string) object {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		corev1.AddToScheme, appsv1.AddToScheme, policyv1.AddToScheme, autoscalingv2.AddToScheme, networkingv1.AddToScheme,
+		gatewayv1.Install, monitoringv1.AddToScheme,
+	} {
+		if err := add(scheme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	decoder := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
+	o, _, err := decoder.Decode([]byte(text), nil, nil)
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", source, err, text)
+	}
+	return o.(object)
+}
+
+// parse reads values from YAML as Helm does.
+func parse(t *testing.T, text string) map[string]any {
+	t.Helper()
+	values, err := common.ReadValues([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return values
+}
+
+// find returns the object of a type by its name, or nil.
+func find[T object](r release, name string) (found T) {
+	for _, o := range append(r.objects, r.tests...) {
+		if o, ok := o.(T); ok && o.GetName() == name {
+			return o
+		}
+	}
+	return found
+}
+
+// all returns the objects of a type.
+func all[T object](r release) (found []T) {
+	for _, o := range append(r.objects, r.tests...) {
+		if o, ok := o.(T); ok {
+			found = append(found, o)
+		}
+	}
+	return found
+}
+
+// scenarios are the files of values in ci/, the other ones that the chart has,
+// and the values in its README, by their names.
+func scenarios(t *testing.T) map[string]map[string]any {
+	t.Helper()
+	paths, err := filepath.Glob(chartDir + "/ci/*-values.yaml")
+	if err != nil || len(paths) < 5 {
+		t.Fatalf("found %q (%v), expected the scenarios", paths, err)
+	}
+	found := map[string]map[string]any{}
+	for _, path := range append(paths, chartDir+"/values-dev.yaml") {
+		found[strings.TrimSuffix(filepath.Base(path), ".yaml")] = readValues(t, path)
+	}
+	_, example, _ := strings.Cut(read(t, "helm/rebound/README.md"), "```yaml\n")
+	example, _, ok := strings.Cut(example, "```\n")
+	if !ok {
+		t.Fatal("the chart's README shows no values")
+	}
+	found["README"] = parse(t, example)
+	return found
+}
+
+func readValues(t *testing.T, path string) map[string]any {
+	t.Helper()
+	values, err := common.ReadValuesFile(path)
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	return values
+}

@@ -1,0 +1,235 @@
+package chart_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+)
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// generated compares a file with what it is made from, or writes it.
+func generated(t *testing.T, path, want string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(filepath.Join(root, path), []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := read(t, path); got != want {
+		t.Errorf("%s is not what it is made from: run make manifests and look at the change", path)
+	}
+}
+
+// Helm sees only what is inside the chart.
+func TestGeneratedRules(t *testing.T) {
+	generated(t, "helm/rebound/files/rules.yaml", read(t, "deploy/prometheus/rules.yaml"))
+}
+
+// The schema of `config` and of `faults` is that of the programs, and every
+// description is the comment in values.yaml.
+func TestGeneratedSchema(t *testing.T) {
+	var schema map[string]any
+	if err := json.Unmarshal([]byte(read(t, "helm/rebound/values.schema.json")), &schema); err != nil {
+		t.Fatal(err)
+	}
+	values := schema["properties"].(map[string]any)
+	values["config"] = schemaOf(t, "docs/rebound.schema.json")
+	values["flakyServer"].(map[string]any)["properties"].(map[string]any)["faults"] = schemaOf(t, "docs/faults.schema.json")
+	for _, k := range keys(t) {
+		at := schema
+		for _, name := range k.path {
+			properties, _ := at["properties"].(map[string]any)
+			next, ok := properties[name].(map[string]any)
+			if !ok {
+				t.Fatalf("values.schema.json has no %s", k)
+			}
+			at = next
+		}
+		at["description"] = k.comment
+	}
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(schema); err != nil {
+		t.Fatal(err)
+	}
+	generated(t, "helm/rebound/values.schema.json", out.String())
+}
+
+func schemaOf(t *testing.T, path string) map[string]any {
+	t.Helper()
+	var schema map[string]any
+	if err := json.Unmarshal([]byte(read(t, path)), &schema); err != nil {
+		t.Fatal(err)
+	}
+	delete(schema, "$schema")
+	delete(schema, "title")
+	return schema
+}
+
+// The table of values is that of values.yaml.
+func TestGeneratedReadme(t *testing.T) {
+	const begin, end = "<!-- From the comments in values.yaml: make manifests -->\n", "<!-- end -->\n"
+	before, rest, ok := strings.Cut(read(t, "helm/rebound/README.md"), begin)
+	_, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("helm/rebound/README.md lacks the line %q or %q", begin, end)
+	}
+	var table strings.Builder
+	table.WriteString("\n| value | default | meaning |\n|---|---|---|\n")
+	for _, k := range keys(t) {
+		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", k, k.standard, strings.ReplaceAll(k.comment, "|", `\|`))
+	}
+	table.WriteString("\n")
+	generated(t, "helm/rebound/README.md", before+begin+table.String()+end+after)
+}
+
+// key is one value that can be set, as values.yaml has it.
+type key struct {
+	path     []string
+	standard string // its default as Markdown
+	comment  string
+}
+
+func (k key) String() string { return strings.Join(k.path, ".") }
+
+// keys are the values in values.yaml in their order. One without a comment fails
+// the test, unless it only holds others.
+func keys(t *testing.T) (found []key) {
+	t.Helper()
+	var document yaml.Node
+	if err := yaml.Unmarshal([]byte(read(t, "helm/rebound/values.yaml")), &document); err != nil {
+		t.Fatal(err)
+	}
+	var walk func(path []string, node *yaml.Node)
+	walk = func(path []string, node *yaml.Node) {
+		for i := 0; i+1 < len(node.Content); i += 2 {
+			name, value := node.Content[i], node.Content[i+1]
+			k := key{path: append(slices.Clone(path), name.Value), comment: comment(name.HeadComment)}
+			// What has comments inside is a group; what has none is a value as a whole.
+			group := value.Kind == yaml.MappingNode && slices.ContainsFunc(value.Content, func(n *yaml.Node) bool { return n.HeadComment != "" })
+			switch {
+			case !group && k.comment == "":
+				t.Errorf("values.yaml:%d: %s has no comment", name.Line, k)
+			case !group:
+				k.standard = inline(t, value)
+				found = append(found, k)
+			case k.comment != "":
+				found = append(found, k)
+			}
+			if group {
+				walk(k.path, value)
+			}
+		}
+	}
+	walk(nil, document.Content[0])
+	if len(found) < 50 {
+		t.Fatalf("found %d values", len(found))
+	}
+	return found
+}
+
+// comment joins a comment's lines. A part before an empty line is about the file.
+func comment(text string) string {
+	parts := strings.Split(text, "\n\n")
+	lines := strings.Split(parts[len(parts)-1], "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimSpace(strings.TrimPrefix(line, "#"))
+	}
+	return strings.TrimSpace(strings.Join(lines, " "))
+}
+
+// inline is a value on one line; a long one is better read in values.yaml.
+func inline(t *testing.T, node *yaml.Node) string {
+	t.Helper()
+	var value any
+	if err := node.Decode(&value); err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(value); err != nil {
+		t.Fatal(err)
+	}
+	if s := strings.TrimSpace(text.String()); len(s) <= 60 {
+		return "`" + s + "`"
+	}
+	return "see [values.yaml](values.yaml)"
+}
+
+const manifestsHeader = `# Made from helm/rebound by: make manifests
+# Do not edit. What it is:
+#
+#   helm template rebound helm/rebound --set jaeger.enabled=true --skip-tests
+`
+
+// k8s/ is the chart for those without Helm: with Jaeger, without the test.
+func TestGeneratedManifests(t *testing.T) {
+	r := mustRender(t, "rebound", map[string]any{"jaeger": map[string]any{"enabled": true}})
+	var out strings.Builder
+	out.WriteString(manifestsHeader)
+	for _, m := range r.manifests {
+		fmt.Fprintf(&out, "---\n# Source: %s\n%s\n", m.Name, strings.TrimSpace(m.Content))
+	}
+	generated(t, "k8s/rebound.yaml", out.String())
+}
+
+// `kubectl apply -k k8s/` sends what the chart renders, of which only the label
+// that says who manages it differs.
+func TestKustomization(t *testing.T) {
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), root+"/k8s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := mustRender(t, "rebound", map[string]any{"jaeger": map[string]any{"enabled": true}})
+	for _, o := range want.objects {
+		l := o.GetLabels()
+		l["app.kubernetes.io/managed-by"] = "kustomize"
+		o.SetLabels(l)
+	}
+	if built.Size() != len(want.objects) {
+		t.Errorf("%d objects, want %d", built.Size(), len(want.objects))
+	}
+	for _, res := range built.Resources() {
+		text, err := res.AsYAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := decode(t, res.GetName(), string(text))
+		if !slices.ContainsFunc(want.objects, func(o object) bool { return same(t, o, got) }) {
+			t.Errorf("the chart renders no such object:\n%s", text)
+		}
+	}
+}
+
+func same(t *testing.T, a, b object) bool {
+	t.Helper()
+	x, err := json.Marshal(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, err := json.Marshal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(x) == string(y)
+}

@@ -1,0 +1,272 @@
+package chart_test
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/yaml"
+)
+
+func TestNames(t *testing.T) {
+	for name, tc := range map[string]struct {
+		release, override, prefix string
+	}{
+		"called like the chart": {"rebound", "", ""},
+		"another release":       {"try", "", "try-"},
+		"of a given name":       {"rebound", "second", "second-"},
+		"the chart's name":      {"try", "rebound", "rebound-"},
+		"a long name":           {strings.Repeat("x", 53), "", strings.Repeat("x", 50) + "-"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := mustRender(t, tc.release, map[string]any{"fullnameOverride": tc.override, "jaeger": map[string]any{"enabled": true}})
+			for _, component := range []string{"client", "flaky-server", "jaeger"} {
+				if find[*appsv1.Deployment](r, tc.prefix+component) == nil || find[*corev1.Service](r, tc.prefix+component) == nil {
+					t.Errorf("there is no Deployment or no Service %s%s", tc.prefix, component)
+				}
+			}
+			c := clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.Containers[0]
+			if got, want := variable(c, "OTEL_EXPORTER_OTLP_ENDPOINT"), "http://"+tc.prefix+"jaeger:4318"; got != want {
+				t.Errorf("traces go to %q, want %q", got, want)
+			}
+			if got, want := variable(c, "OTEL_RESOURCE_ATTRIBUTES"), "k8s.deployment.name="+tc.prefix+"client,"; !strings.Contains(got, want) {
+				t.Errorf("the resource is %q, want %q in it", got, want)
+			}
+			if got, want := r.tests[0].(*corev1.Pod).Spec.Containers[0].Args[1], "http://"+tc.prefix+"client:8080/process"; got != want {
+				t.Errorf("the test calls %q, want %q", got, want)
+			}
+			checkNames(t, r)
+		})
+	}
+	for name, release := range map[string]string{"a digit": "2nd", "a dot": "v1.rebound"} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := render(t, release, nil); err == nil || !strings.Contains(err.Error(), "set fullnameOverride") {
+				t.Errorf("release %s: got %v, want advice", release, err)
+			}
+			mustRender(t, release, map[string]any{"fullnameOverride": "a"})
+		})
+	}
+}
+
+func variable(c corev1.Container, name string) string {
+	for _, v := range c.Env {
+		if v.Name == name {
+			return v.Value
+		}
+	}
+	return ""
+}
+
+// The host flaky-server is the one of this release, and no other host changes.
+func TestUpstreamOfThisRelease(t *testing.T) {
+	for upstream, want := range map[string]string{
+		"http://flaky-server:5000":         "http://try-flaky-server:5000",
+		"http://flaky-server":              "http://try-flaky-server",
+		"https://flaky-server/a":           "https://try-flaky-server/a",
+		"http://flaky-server.other:5000":   "http://flaky-server.other:5000",
+		"http://flaky-server-2:5000":       "http://flaky-server-2:5000",
+		"http://other/http://flaky-server": "http://other/http://flaky-server",
+	} {
+		t.Run(upstream, func(t *testing.T) {
+			r := mustRender(t, "try", map[string]any{"config": map[string]any{"routes": []any{
+				map[string]any{"name": "a", "match": "/", "upstream": upstream},
+			}}})
+			var c configuration
+			if err := yaml.Unmarshal([]byte(clientOf[*corev1.ConfigMap](t, r).Data["rebound.yaml"]), &c); err != nil {
+				t.Fatal(err)
+			}
+			if c.Routes[0].Upstream != want {
+				t.Errorf("got %s, want %s", c.Routes[0].Upstream, want)
+			}
+		})
+	}
+}
+
+// Where traces go: the user's endpoint before Jaeger's, and by default nowhere.
+func TestTraces(t *testing.T) {
+	for name, tc := range map[string]struct{ values, endpoint, protocol string }{
+		"nowhere":       {"{}", "", ""},
+		"Jaeger":        {"jaeger: {enabled: true}", "http://jaeger:4318", "http/protobuf"},
+		"by gRPC":       {"{jaeger: {enabled: true}, otel: {protocol: grpc}}", "http://jaeger:4317", "grpc"},
+		"the user's":    {"{jaeger: {enabled: true}, otel: {endpoint: 'https://a:1/x'}}", "https://a:1/x", "http/protobuf"},
+		"only an other": {"otel: {endpoint: 'http://a'}", "http://a", "http/protobuf"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := mustRender(t, "rebound", parse(t, tc.values))
+			for _, component := range []string{"client", "flaky-server"} {
+				c := find[*appsv1.Deployment](r, component).Spec.Template.Spec.Containers[0]
+				if e, p := variable(c, "OTEL_EXPORTER_OTLP_ENDPOINT"), variable(c, "OTEL_EXPORTER_OTLP_PROTOCOL"); e != tc.endpoint || p != tc.protocol {
+					t.Errorf("%s sends to %q by %q", component, e, p)
+				}
+				// A variable can only be used after it is there.
+				for _, m := range regexp.MustCompile(`\$\((\w+)\)`).FindAllStringSubmatch(variable(c, "OTEL_RESOURCE_ATTRIBUTES"), -1) {
+					at := func(name string) int {
+						return slices.IndexFunc(c.Env, func(v corev1.EnvVar) bool { return v.Name == name })
+					}
+					if i := at(m[1]); i < 0 || i > at("OTEL_RESOURCE_ATTRIBUTES") {
+						t.Errorf("%s: %s is not there yet", component, m[1])
+					}
+				}
+			}
+		})
+	}
+}
+
+// A variable of the user's takes the place of the chart's.
+func TestVariableOfTheUser(t *testing.T) {
+	r := mustRender(t, "rebound", parse(t, `
+jaeger: {enabled: true}
+client: {extraEnv: [{name: OTEL_EXPORTER_OTLP_ENDPOINT, value: "http://mine"}, {name: A, value: b}]}
+`))
+	c := clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.Containers[0]
+	seen := map[string]bool{}
+	for _, v := range c.Env {
+		if seen[v.Name] {
+			t.Errorf("%s is there twice", v.Name)
+		}
+		seen[v.Name] = true
+	}
+	if variable(c, "OTEL_EXPORTER_OTLP_ENDPOINT") != "http://mine" || variable(c, "A") != "b" || variable(c, "OTEL_RESOURCE_ATTRIBUTES") == "" {
+		t.Errorf("the environment is %v", c.Env)
+	}
+}
+
+// Who is let in where by the policies: everybody to the routes unless told
+// otherwise, and to the admin ports only who is named, besides the test.
+func TestNetworkPolicies(t *testing.T) {
+	const (
+		everybody = "*"
+		test      = "app.kubernetes.io/component=test,app.kubernetes.io/instance=rebound,app.kubernetes.io/name=rebound"
+		client    = "app.kubernetes.io/component=client,app.kubernetes.io/instance=rebound,app.kubernetes.io/name=rebound"
+		ours      = "app.kubernetes.io/instance=rebound,app.kubernetes.io/name=rebound"
+	)
+	for name, tc := range map[string]struct {
+		values string
+		want   map[string]string // policy and port: who
+	}{
+		"nobody is named": {"{}", map[string]string{
+			"client http": everybody + " " + test, "client admin": test,
+			"flaky-server http": client, "jaeger otlp-grpc": ours, "jaeger otlp-http": ours,
+		}},
+		"somebody is named": {"{from: [{podSelector: {matchLabels: {a: b}}}], adminFrom: [{podSelector: {matchLabels: {c: d}}}]}", map[string]string{
+			"client http": "a=b " + test, "client admin": test + " c=d",
+			"flaky-server http": client, "flaky-server admin": "c=d",
+			"jaeger otlp-grpc": ours, "jaeger otlp-http": ours, "jaeger query": "c=d",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			values := map[string]any{"jaeger": map[string]any{"enabled": true}, "networkPolicy": parse(t, tc.values)}
+			values["networkPolicy"].(map[string]any)["enabled"] = true
+			got := map[string]string{}
+			for _, n := range all[*networkingv1.NetworkPolicy](mustRender(t, "rebound", values)) {
+				if !slices.Equal(n.Spec.PolicyTypes, []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}) {
+					t.Errorf("%s is about %v", n.Name, n.Spec.PolicyTypes)
+				}
+				for _, rule := range n.Spec.Ingress {
+					who := everybody
+					if len(rule.From) > 0 {
+						who = labels.FormatLabels(rule.From[0].PodSelector.MatchLabels)
+					}
+					for _, p := range rule.Ports {
+						at := n.Name + " " + p.Port.String()
+						got[at] = strings.TrimSpace(got[at] + " " + who)
+					}
+				}
+			}
+			if !maps.Equal(got, tc.want) {
+				t.Errorf("got\n%v\nwant\n%v", got, tc.want)
+			}
+		})
+	}
+	t.Run("egress", func(t *testing.T) {
+		r := mustRender(t, "rebound", parse(t, "{jaeger: {enabled: true}, networkPolicy: {enabled: true, egress: [{ports: [{port: 443}]}]}}"))
+		var ports []string
+		for _, rule := range find[*networkingv1.NetworkPolicy](r, "client").Spec.Egress {
+			for _, p := range rule.Ports {
+				ports = append(ports, p.Port.String())
+			}
+		}
+		if want := []string{"53", "53", "5000", "4317", "4318", "443"}; !slices.Equal(ports, want) {
+			t.Errorf("the client may go to ports %q, want %q", ports, want)
+		}
+	})
+}
+
+// The commands that an installation prints are about objects and ports that it has.
+func TestNotes(t *testing.T) {
+	forward := regexp.MustCompile(`kubectl --namespace somewhere port-forward (service|deployment)/(\S+) (\d+)(?::(\d+))?\n`)
+	for name, values := range scenarios(t) {
+		for _, releaseName := range []string{"rebound", "try"} {
+			t.Run(name+"/"+releaseName, func(t *testing.T) {
+				r := mustRender(t, releaseName, values)
+				local := map[string]bool{}
+				found := forward.FindAllStringSubmatch(r.notes, -1)
+				if len(found) != strings.Count(r.notes, "kubectl") || len(found) < 2 {
+					t.Errorf("not every kubectl is one of the commands that are known here:\n%s", r.notes)
+				}
+				for _, m := range found {
+					remote := m[4]
+					if remote == "" {
+						remote = m[3]
+					}
+					local[m[3]] = true
+					n, _ := strconv.Atoi(remote)
+					port := int32(n)
+					switch m[1] {
+					case "service":
+						if s := find[*corev1.Service](r, m[2]); s == nil || !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.Port == port }) {
+							t.Errorf("there is no port %s of service %s", remote, m[2])
+						}
+					case "deployment":
+						if d := find[*appsv1.Deployment](r, m[2]); d == nil || !slices.ContainsFunc(d.Spec.Template.Spec.Containers[0].Ports, func(p corev1.ContainerPort) bool { return p.ContainerPort == port }) {
+							t.Errorf("there is no port %s of deployment %s", remote, m[2])
+						}
+					}
+				}
+				for _, m := range regexp.MustCompile(`localhost:(\d+)`).FindAllStringSubmatch(r.notes, -1) {
+					if !local[m[1]] {
+						t.Errorf("nothing forwards localhost:%s", m[1])
+					}
+				}
+				if !strings.Contains(r.notes, "helm uninstall "+releaseName+" --namespace somewhere\n") || strings.Contains(r.notes, "helm test") != (len(r.tests) > 0) {
+					t.Errorf("the notes do not say how to test or remove it:\n%s", r.notes)
+				}
+				if strings.Contains(r.notes, "<no value>") || strings.Contains(r.notes, "\n\n\n") {
+					t.Errorf("the notes have a gap:\n%s", r.notes)
+				}
+			})
+		}
+	}
+}
+
+// The alerts are those of deploy/, unchanged by their passage through a template.
+func TestPrometheusRule(t *testing.T) {
+	r := mustRender(t, "rebound", map[string]any{"prometheusRule": map[string]any{"enabled": true}})
+	for _, m := range r.manifests {
+		if m.Head.Kind != "PrometheusRule" {
+			continue
+		}
+		var rule struct{ Spec any }
+		var file any
+		if err := yaml.Unmarshal([]byte(m.Content), &rule); err != nil {
+			t.Fatal(err)
+		}
+		if err := yaml.Unmarshal([]byte(read(t, "deploy/prometheus/rules.yaml")), &file); err != nil {
+			t.Fatal(err)
+		}
+		got, _ := yaml.Marshal(rule.Spec)
+		want, _ := yaml.Marshal(file)
+		if string(got) != string(want) {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+		return
+	}
+	t.Error("there is no PrometheusRule")
+}

@@ -1,0 +1,551 @@
+package chart_test
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/pod-security-admission/api"
+	"k8s.io/pod-security-admission/policy"
+	"sigs.k8s.io/yaml"
+
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// Whatever values an installation has, these hold.
+func TestScenarios(t *testing.T) {
+	client := build(t, "client")
+	for name, values := range scenarios(t) {
+		for _, releaseName := range []string{"rebound", "try"} {
+			t.Run(name+"/"+releaseName, func(t *testing.T) {
+				lintStrict(t, values)
+				r := mustRender(t, releaseName, values)
+				checkNames(t, r)
+				checkSelectors(t, r)
+				checkPodSecurity(t, r)
+				checkReferences(t, r)
+				checkPorts(t, r)
+				checkDrain(t, r, effective(t, client, r))
+			})
+		}
+	}
+}
+
+// build builds a command of ours.
+func build(t *testing.T, name string) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), name)
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/"+name)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building %s: %v\n%s", name, err, out)
+	}
+	return binary
+}
+
+// configuration is what the tests look at of `client --check`.
+type configuration struct {
+	Routes   []struct{ Name, Match, Upstream, Policy string }
+	Policies map[string]struct{ Timeout string }
+}
+
+// effective asks the real client what it makes of the release's ConfigMap.
+func effective(t *testing.T, client string, r release) configuration {
+	t.Helper()
+	m := clientOf[*corev1.ConfigMap](t, r)
+	file := filepath.Join(t.TempDir(), "rebound.yaml")
+	if err := os.WriteFile(file, []byte(m.Data["rebound.yaml"]), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), client, "--config", file, "--check")
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("client refuses its ConfigMap: %v\n%s\n%s", err, stderr.String(), m.Data["rebound.yaml"])
+	}
+	var c configuration
+	if err := yaml.Unmarshal(out, &c); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// clientOf returns the only object of a type that belongs to the client.
+func clientOf[T object](t *testing.T, r release) T {
+	t.Helper()
+	for _, o := range all[T](r) {
+		if o.GetLabels()["app.kubernetes.io/component"] == "client" {
+			return o
+		}
+	}
+	var none T
+	t.Fatalf("there is no %T of the client", none)
+	return none
+}
+
+// pod is a pod or a template for one.
+type pod struct {
+	name string
+	meta metav1.ObjectMeta
+	spec corev1.PodSpec
+}
+
+func pods(r release) (found []pod) {
+	for _, d := range all[*appsv1.Deployment](r) {
+		found = append(found, pod{d.Name, d.Spec.Template.ObjectMeta, d.Spec.Template.Spec})
+	}
+	for _, p := range all[*corev1.Pod](r) {
+		found = append(found, pod{p.Name, p.ObjectMeta, p.Spec})
+	}
+	return found
+}
+
+func checkNames(t *testing.T, r release) {
+	t.Helper()
+	seen := map[string]bool{}
+	for _, o := range append(slices.Clone(r.objects), r.tests...) {
+		id := fmt.Sprintf("%T %s", o, o.GetName())
+		if seen[id] {
+			t.Errorf("two objects are %s", id)
+		}
+		seen[id] = true
+		if problems := validation.IsDNS1035Label(o.GetName()); problems != nil {
+			t.Errorf("%s: %s", id, problems)
+		}
+		if o.GetNamespace() != "" {
+			t.Errorf("%s has a namespace, %s", id, o.GetNamespace())
+		}
+		for _, key := range []string{"name", "instance", "version", "part-of", "managed-by"} {
+			if o.GetLabels()["app.kubernetes.io/"+key] == "" {
+				t.Errorf("%s lacks the label app.kubernetes.io/%s", id, key)
+			}
+		}
+		for _, value := range o.GetLabels() {
+			if problems := validation.IsValidLabelValue(value); problems != nil {
+				t.Errorf("%s: label %q: %s", id, value, problems)
+			}
+		}
+	}
+}
+
+// A selector has nothing in it that an upgrade changes, and finds the pods of one component only.
+func checkSelectors(t *testing.T, r release) {
+	t.Helper()
+	want := []string{"app.kubernetes.io/component", "app.kubernetes.io/instance", "app.kubernetes.io/name"}
+	selects := func(what string, selector map[string]string, component string) {
+		t.Helper()
+		keys := make([]string, 0, len(selector))
+		for key := range selector {
+			keys = append(keys, key)
+		}
+		slices.Sort(keys)
+		if !slices.Equal(keys, want) {
+			t.Errorf("%s selects by %q, want %q", what, keys, want)
+		}
+		found := 0
+		for _, p := range pods(r) {
+			if labels.SelectorFromSet(selector).Matches(labels.Set(p.meta.Labels)) {
+				found++
+				if p.meta.Labels["app.kubernetes.io/component"] != component {
+					t.Errorf("%s of %s selects %s", what, component, p.name)
+				}
+			}
+		}
+		if found != 1 {
+			t.Errorf("%s selects %d kinds of pods, want 1", what, found)
+		}
+	}
+	for _, o := range r.objects {
+		what, component := fmt.Sprintf("%T %s", o, o.GetName()), o.GetLabels()["app.kubernetes.io/component"]
+		switch o := o.(type) {
+		case *appsv1.Deployment:
+			selects(what, o.Spec.Selector.MatchLabels, component)
+			for _, spread := range o.Spec.Template.Spec.TopologySpreadConstraints {
+				selects(what+" (spread)", spread.LabelSelector.MatchLabels, component)
+			}
+		case *corev1.Service:
+			selects(what, o.Spec.Selector, component)
+		case *policyv1.PodDisruptionBudget:
+			selects(what, o.Spec.Selector.MatchLabels, component)
+		case *networkingv1.NetworkPolicy:
+			selects(what, o.Spec.PodSelector.MatchLabels, component)
+		}
+	}
+}
+
+func checkPodSecurity(t *testing.T, r release) {
+	t.Helper()
+	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restricted := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
+	for _, p := range pods(r) {
+		if result := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &p.meta, &p.spec)); !result.Allowed {
+			t.Errorf("%s is not restricted: %s", p.name, result.ForbiddenDetail())
+		}
+		if token := p.spec.AutomountServiceAccountToken; token == nil || *token {
+			t.Errorf("%s has a token", p.name)
+		}
+		if links := p.spec.EnableServiceLinks; links == nil || *links {
+			t.Errorf("%s has every Service in its environment", p.name)
+		}
+		for _, c := range p.spec.Containers {
+			if ro := c.SecurityContext.ReadOnlyRootFilesystem; ro == nil || !*ro {
+				t.Errorf("%s can write to its image", p.name)
+			}
+			if strings.HasSuffix(c.Image, ":") || strings.HasSuffix(c.Image, ":latest") || !strings.ContainsAny(c.Image, ":@") {
+				t.Errorf("%s has the image %q, which may be any", p.name, c.Image)
+			}
+		}
+	}
+	for _, a := range all[*corev1.ServiceAccount](r) {
+		if a.AutomountServiceAccountToken == nil || *a.AutomountServiceAccountToken {
+			t.Errorf("service account %s mounts a token", a.Name)
+		}
+	}
+}
+
+// What an object names is there, or was meant to be outside.
+func checkReferences(t *testing.T, r release) {
+	t.Helper()
+	for _, p := range pods(r) {
+		if a := p.spec.ServiceAccountName; a != "default" && find[*corev1.ServiceAccount](r, a) == nil {
+			t.Errorf("%s runs as %q, which there is not", p.name, a)
+		}
+		volumes := map[string]bool{}
+		for _, v := range p.spec.Volumes {
+			volumes[v.Name] = true
+			if v.ConfigMap != nil && find[*corev1.ConfigMap](r, v.ConfigMap.Name) == nil {
+				t.Errorf("%s mounts ConfigMap %q, which there is not", p.name, v.ConfigMap.Name)
+			}
+		}
+		for _, c := range p.spec.Containers {
+			for _, m := range c.VolumeMounts {
+				if !volumes[m.Name] {
+					t.Errorf("%s mounts volume %q, which there is not", p.name, m.Name)
+				}
+				if m.SubPath != "" {
+					t.Errorf("%s mounts a part of %q, which never sees a change", p.name, m.Name)
+				}
+			}
+			for _, a := range c.Args {
+				if path, ok := strings.CutPrefix(a, "--config="); ok {
+					if !configured(r, p, c, path) {
+						t.Errorf("%s is told of %s, which is not mounted", p.name, path)
+					}
+				}
+			}
+		}
+	}
+	for _, h := range all[*autoscalingv2.HorizontalPodAutoscaler](r) {
+		d := find[*appsv1.Deployment](r, h.Spec.ScaleTargetRef.Name)
+		if d == nil || h.Spec.ScaleTargetRef.Kind != "Deployment" {
+			t.Errorf("%s scales %v, which there is not", h.Name, h.Spec.ScaleTargetRef)
+		} else if d.Spec.Replicas != nil {
+			t.Errorf("%s scales %s, and an upgrade would set it back to %d pods", h.Name, d.Name, *d.Spec.Replicas)
+		}
+	}
+	port := func(what, service string, want intstr.IntOrString) {
+		t.Helper()
+		if s := find[*corev1.Service](r, service); s == nil || !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool {
+			return want == intstr.FromString(p.Name) || want == intstr.FromInt32(p.Port)
+		}) {
+			t.Errorf("%s leads to port %s of Service %s, which there is not", what, want.String(), service)
+		}
+	}
+	for _, i := range all[*networkingv1.Ingress](r) {
+		for _, rule := range i.Spec.Rules {
+			for _, p := range rule.HTTP.Paths {
+				port(i.Name, p.Backend.Service.Name, intstr.FromString(p.Backend.Service.Port.Name))
+			}
+		}
+	}
+	for _, h := range all[*gatewayv1.HTTPRoute](r) {
+		for _, rule := range h.Spec.Rules {
+			for _, b := range rule.BackendRefs {
+				port(h.Name, string(b.Name), intstr.FromInt32(int32(*b.Port)))
+			}
+		}
+	}
+	for _, m := range all[*monitoringv1.ServiceMonitor](r) {
+		selected := 0
+		for _, s := range all[*corev1.Service](r) {
+			hasAdmin := slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.Name == m.Spec.Endpoints[0].Port })
+			if labels.SelectorFromSet(m.Spec.Selector.MatchLabels).Matches(labels.Set(s.Labels)) && hasAdmin {
+				selected++
+			}
+		}
+		if selected == 0 {
+			t.Errorf("%s selects no Service with a port %s", m.Name, m.Spec.Endpoints[0].Port)
+		}
+	}
+}
+
+// configured tells whether a file that a container is told of comes from a ConfigMap.
+func configured(r release, p pod, c corev1.Container, path string) bool {
+	for _, m := range c.VolumeMounts {
+		for _, v := range p.spec.Volumes {
+			if m.MountPath == filepath.Dir(path) && m.Name == v.Name && v.ConfigMap != nil {
+				_, ok := find[*corev1.ConfigMap](r, v.ConfigMap.Name).Data[filepath.Base(path)]
+				return ok
+			}
+		}
+	}
+	return false
+}
+
+// The ports are those of the design; a Service leads to them by name, and so do probes and policies.
+func checkPorts(t *testing.T, r release) {
+	t.Helper()
+	want := map[string]map[string]int32{
+		"client":       {"http": 8080, "admin": 8081},
+		"flaky-server": {"http": 5000, "admin": 5001},
+		"jaeger":       {"query": 16686, "otlp-grpc": 4317, "otlp-http": 4318},
+	}
+	for _, d := range all[*appsv1.Deployment](r) {
+		component := d.Labels["app.kubernetes.io/component"]
+		ports := want[component]
+		c := d.Spec.Template.Spec.Containers[0]
+		if len(c.Ports) != len(ports) {
+			t.Errorf("%s has ports %v, want %v", d.Name, c.Ports, ports)
+		}
+		for _, p := range c.Ports {
+			if ports[p.Name] != p.ContainerPort {
+				t.Errorf("%s has port %s %d, want %v", d.Name, p.Name, p.ContainerPort, ports)
+			}
+		}
+		for what, probe := range map[string]*corev1.Probe{"startup": c.StartupProbe, "liveness": c.LivenessProbe, "readiness": c.ReadinessProbe} {
+			if probe == nil || ports[probe.HTTPGet.Port.StrVal] == 0 || component != "jaeger" && probe.HTTPGet.Port.StrVal != "admin" {
+				t.Errorf("%s has the %s probe %+v, want one of a port of its own, and the admin port if there is one", d.Name, what, probe)
+			}
+		}
+		s := find[*corev1.Service](r, d.Name)
+		if s == nil {
+			t.Errorf("%s has no Service", d.Name)
+			continue
+		}
+		for _, p := range s.Spec.Ports {
+			if ports[p.TargetPort.StrVal] == 0 || p.Name != p.TargetPort.StrVal {
+				t.Errorf("Service %s leads to port %s, want one of %v", s.Name, p.TargetPort.String(), ports)
+			}
+			if p.Port != ports[p.Name] && (component != "client" || p.Name != "http") {
+				t.Errorf("Service %s has %s at %d, want %d", s.Name, p.Name, p.Port, ports[p.Name])
+			}
+		}
+		if n := find[*networkingv1.NetworkPolicy](r, d.Name); n != nil {
+			for _, rule := range n.Spec.Ingress {
+				for _, p := range rule.Ports {
+					if ports[p.Port.StrVal] == 0 {
+						t.Errorf("policy %s is about port %s, want one of %v", n.Name, p.Port.String(), ports)
+					}
+				}
+			}
+		}
+	}
+}
+
+// Calls in flight may end before the kubelet kills: the drain delay, the longest
+// timeout, 2 s to cut what is left (pkg/serve) and 3 s for the last spans
+// (cmd/client).
+func checkDrain(t *testing.T, r release, c configuration) {
+	t.Helper()
+	d := clientOf[*appsv1.Deployment](t, r)
+	var delay, longest time.Duration
+	for _, a := range d.Spec.Template.Spec.Containers[0].Args {
+		if text, ok := strings.CutPrefix(a, "--drain-delay="); ok {
+			delay = duration(t, text)
+		}
+	}
+	for _, p := range c.Policies {
+		longest = max(longest, duration(t, p.Timeout))
+	}
+	if longest == 0 {
+		t.Fatal("no policy has a timeout")
+	}
+	grace := time.Duration(*d.Spec.Template.Spec.TerminationGracePeriodSeconds) * time.Second
+	if needed := delay + longest + 5*time.Second; grace < needed {
+		t.Errorf("the client has %v to end, and needs %v", grace, needed)
+	} else if grace > needed+40*time.Second {
+		t.Errorf("the client has %v to end, and needs only %v", grace, needed)
+	}
+	for _, d := range all[*appsv1.Deployment](r) {
+		if d.Labels["app.kubernetes.io/component"] == "jaeger" {
+			continue
+		}
+		if u := d.Spec.Strategy.RollingUpdate; u == nil || u.MaxUnavailable == nil || *u.MaxUnavailable != intstr.FromInt32(0) {
+			t.Errorf("%s: an update takes pods away before there are new ones", d.Name)
+		}
+		if d.Labels["app.kubernetes.io/component"] != "flaky-server" {
+			continue
+		}
+		sleep := int64(0)
+		if l := d.Spec.Template.Spec.Containers[0].Lifecycle; l != nil {
+			sleep = l.PreStop.Sleep.Seconds
+		}
+		// 10 s for calls in flight is its own constant (cmd/flaky-server).
+		if grace := *d.Spec.Template.Spec.TerminationGracePeriodSeconds; grace < sleep+10+5 {
+			t.Errorf("%s has %d s to end, and needs %d s", d.Name, grace, sleep+10+5)
+		}
+	}
+}
+
+// What is told of the drain delay: the client, which drains by itself, and the
+// kubelet, which sleeps for flaky-server. Older API servers refuse a sleep of 0.
+func TestDrainDelay(t *testing.T) {
+	for delay, sleep := range map[string]int64{"0": 0, "0s": 0, "5s": 5, "250ms": 1, "1m0.5s": 61} {
+		t.Run(delay, func(t *testing.T) {
+			r := mustRender(t, "rebound", parse(t, fmt.Sprintf("client: {drainDelay: %s}\nflakyServer: {drainDelay: %s}", delay, delay)))
+			args := clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.Containers[0].Args
+			if !slices.Contains(args, "--drain-delay="+delay) {
+				t.Errorf("the client runs with %q", args)
+			}
+			l := find[*appsv1.Deployment](r, "flaky-server").Spec.Template.Spec.Containers[0].Lifecycle
+			switch {
+			case sleep == 0 && l != nil:
+				t.Errorf("preStop is %v, want none", l.PreStop)
+			case sleep > 0 && (l == nil || l.PreStop.Sleep == nil || l.PreStop.Sleep.Seconds != sleep):
+				t.Errorf("lifecycle is %v, want a sleep of %d s", l, sleep)
+			}
+		})
+	}
+}
+
+func duration(t *testing.T, text string) time.Duration {
+	t.Helper()
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// The helper that adds durations up in the templates reads what the client reads.
+func TestGracePeriod(t *testing.T) {
+	for timeout, want := range map[string]int64{
+		"5s": 30, "15s": 30, "15.1s": 60, "15100ms": 60, ".1s": 30, "1m": 90, "1m15.0001s": 120, "1h2m3s": 3750,
+		"15000000us": 30, "15000001µs": 60, "15000000001ns": 60, "15.s": 30,
+	} {
+		t.Run(timeout, func(t *testing.T) {
+			r := mustRender(t, "rebound", map[string]any{"config": map[string]any{"policies": map[string]any{
+				"long": map[string]any{"timeout": timeout},
+			}}})
+			if got := *clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.TerminationGracePeriodSeconds; got != want {
+				t.Errorf("with a drain delay of 5s the grace period is %d s, want %d", got, want)
+			}
+		})
+	}
+	t.Run("what has no timeout has the client's", func(t *testing.T) {
+		// 16 s of drain delay leave 4 of the first half minute, and the default is 5 s.
+		for _, policies := range []map[string]any{
+			{"default": map[string]any{"timeout": "1s", "attemptTimeout": "1s"}, "demo": map[string]any{"timeout": "1s", "attemptTimeout": "1s"}, "other": map[string]any{}},
+			{"demo": nil},
+			nil,
+		} {
+			r := mustRender(t, "rebound", map[string]any{
+				"config": map[string]any{"policies": policies, "routes": []any{}},
+				"client": map[string]any{"drainDelay": "15.5s"},
+			})
+			if got := *clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.TerminationGracePeriodSeconds; got != 60 {
+				t.Errorf("policies %v: %d s, want 60", policies, got)
+			}
+		}
+	})
+}
+
+// A changed policy changes nothing of the pods, for they read it again.
+func TestChangeOfPolicyRestartsNobody(t *testing.T) {
+	with := func(component, values string) string {
+		text, err := yaml.Marshal(find[*appsv1.Deployment](mustRender(t, "rebound", parse(t, values)), component).Spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	for name, tc := range map[string]struct {
+		values string
+		same   bool
+	}{
+		"a policy":             {"config: {policies: {demo: {timeout: 4s, retry: {maxAttempts: 1}}}}", true},
+		"a route":              {"config: {routes: [{name: a, match: /, upstream: 'http://a'}]}", true},
+		"a far longer timeout": {"config: {policies: {demo: {timeout: 1h}}}", false},
+		"when asked for":       {"client: {restartOnConfigChange: true}", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if same := with("client", "{}") == with("client", tc.values); same != tc.same {
+				t.Errorf("the Deployment is the same: %v, want %v", same, tc.same)
+			}
+		})
+	}
+	if with("flaky-server", "{}") == with("flaky-server", "flakyServer: {faults: {errorRate: 0.2}}") {
+		t.Error("a change of the faults does not restart flaky-server, which reads them once")
+	}
+}
+
+// The demo's policy is what the chart shows, with the demo's routes.
+func TestDefaultIsTheDemo(t *testing.T) {
+	text, err := os.ReadFile(root + "/cmd/demo/rebound.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var demo, shipped struct {
+		Routes   []map[string]any
+		Policies map[string]map[string]any
+	}
+	if err := yaml.Unmarshal(text, &demo); err != nil {
+		t.Fatal(err)
+	}
+	m := clientOf[*corev1.ConfigMap](t, mustRender(t, "rebound", nil))
+	if err := yaml.Unmarshal([]byte(m.Data["rebound.yaml"]), &shipped); err != nil {
+		t.Fatal(err)
+	}
+	if fmt.Sprint(demo.Policies["default"]) != fmt.Sprint(shipped.Policies["demo"]) || len(shipped.Policies) != 1 {
+		t.Errorf("policies %v, want the demo's: %v", shipped.Policies, demo.Policies)
+	}
+	for i, route := range demo.Routes {
+		route["upstream"], route["policy"] = "http://flaky-server:5000", "demo"
+		if i >= len(shipped.Routes) || fmt.Sprint(shipped.Routes[i]) != fmt.Sprint(route) {
+			t.Errorf("routes %v, want %v as number %d", shipped.Routes, route, i)
+		}
+	}
+}
+
+// A number that Helm has read from YAML is still one for the client.
+func TestNumbersSurvive(t *testing.T) {
+	r := mustRender(t, "rebound", map[string]any{"config": map[string]any{"policies": map[string]any{"demo": map[string]any{
+		"breaker": map[string]any{"minRequests": float64(20000000), "failureRatio": 1e-7},
+	}}}})
+	text := clientOf[*corev1.ConfigMap](t, r).Data["rebound.yaml"]
+	var c struct {
+		Policies map[string]struct {
+			Breaker struct {
+				MinRequests  int
+				FailureRatio float64
+			}
+		}
+	}
+	if err := yaml.Unmarshal([]byte(text), &c); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	if b := c.Policies["demo"].Breaker; b.MinRequests != 20000000 || math.Abs(b.FailureRatio-1e-7) > 1e-12 || strings.Contains(text, "e+") {
+		t.Errorf("%+v\n%s", b, text)
+	}
+}

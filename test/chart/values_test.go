@@ -1,0 +1,105 @@
+package chart_test
+
+import (
+	"strings"
+	"testing"
+)
+
+// What is unknown or impossible is refused before anything is sent, with its path.
+func TestWrongValues(t *testing.T) {
+	for name, tc := range map[string]struct {
+		values string
+		want   string // parts of the error, divided by " … "
+	}{
+		"unknown key":                    {"clients: {}", "'clients' not allowed"},
+		"unknown key of a component":     {"client: {replicaCount: 3}", "at '/client': … 'replicaCount' not allowed"},
+		"unknown key far down":           {"client: {podDisruptionBudget: {min: 1}}", "at '/client/podDisruptionBudget': … 'min' not allowed"},
+		"number as text":                 {"client: {replicas: '3'}", "at '/client/replicas': got string, want integer"},
+		"negative number":                {"client: {replicas: -1}", "at '/client/replicas': minimum"},
+		"fraction of a pod":              {"client: {replicas: 1.5}", "at '/client/replicas'"},
+		"yes for true":                   {"jaeger: {enabled: 'yes'}", "at '/jaeger/enabled': got string, want boolean"},
+		"tag as a number":                {"client: {image: {tag: 1.0}}", "at '/client/image/tag': got number, want string"},
+		"tag in the repository":          {"client: {image: {repository: 'rebound/client:1.0'}}", "at '/client/image/repository'"},
+		"short digest":                   {"client: {image: {digest: 'sha256:abc'}}", "at '/client/image/digest'"},
+		"pull policy":                    {"flakyServer: {image: {pullPolicy: Sometimes}}", "at '/flakyServer/image/pullPolicy'"},
+		"Jaeger without a tag":           {"jaeger: {image: {tag: ''}}", "at '/jaeger/image/tag'"},
+		"duration without a unit":        {"client: {drainDelay: 5}", "at '/client/drainDelay'"},
+		"duration of days":               {"client: {drainDelay: 1d}", "at '/client/drainDelay'"},
+		"negative duration":              {"flakyServer: {drainDelay: -5s}", "at '/flakyServer/drainDelay'"},
+		"variable that is a number":      {"client: {extraEnv: [{name: A, value: 1}]}", "at '/client/extraEnv/0/value'"},
+		"variable without a name":        {"client: {extraEnv: [{value: a}]}", "at '/client/extraEnv/0': … 'name'"},
+		"mount over the configuration":   {"client: {extraVolumeMounts: [{name: x, mountPath: /etc/rebound}]}", "at '/client/extraVolumeMounts/0/mountPath'"},
+		"argument that is no flag":       {"client: {extraArgs: [serve]}", "at '/client/extraArgs/0'"},
+		"amount of memory":               {"client: {resources: {limits: {memory: 256MB}}}", "at '/client/resources/limits/memory'"},
+		"kind of resources":              {"client: {resources: {limit: {cpu: 1}}}", "at '/client/resources': … 'limit' not allowed"},
+		"Service without a port":         {"client: {service: {port: 0}}", "at '/client/service/port'"},
+		"port of the admin's":            {"client: {service: {port: 8081}}", "at '/client/service/port'"},
+		"type of Service":                {"client: {service: {type: Headless}}", "at '/client/service/type'"},
+		"admin port for the world":       {"client: {service: {type: LoadBalancer}}", "at '/client/service/admin'"},
+		"metrics without a port":         {"serviceMonitor: {enabled: true}\nclient: {service: {admin: false}}", "at '/client/service/admin'"},
+		"share above all":                {"client: {podDisruptionBudget: {maxUnavailable: 110%}}", "at '/client/podDisruptionBudget/maxUnavailable'"},
+		"no pods at the most":            {"client: {autoscaling: {maxReplicas: 0}}", "at '/client/autoscaling/maxReplicas'"},
+		"more at least than at most":     {"client: {autoscaling: {enabled: true, minReplicas: 11}}", "client.autoscaling.minReplicas: must be at most maxReplicas (10), got 11"},
+		"relative path of an Ingress":    {"client: {ingress: {hosts: [{host: a, paths: [{path: a, pathType: Prefix}]}]}}", "at '/client/ingress/hosts/0/paths/0/path'"},
+		"type of path":                   {"client: {ingress: {hosts: [{host: a, paths: [{path: /, pathType: prefix}]}]}}", "at '/client/ingress/hosts/0/paths/0/pathType'"},
+		"HTTPRoute without a Gateway":    {"client: {httpRoute: {enabled: true}}", "at '/client/httpRoute/parentRefs'"},
+		"spread with a selector":         {"client: {topologySpread: [{topologyKey: zone, maxSkew: 1, whenUnsatisfiable: DoNotSchedule, labelSelector: {}}]}", "at '/client/topologySpread/0': … 'labelSelector' not allowed"},
+		"effect of a taint":              {"client: {tolerations: [{effect: NoRun}]}", "at '/client/tolerations/0/effect'"},
+		"label that the chart sets":      {"commonLabels: {app.kubernetes.io/name: x}", "at '/commonLabels/app.kubernetes.io~1name'"},
+		"label that is too long":         {"client: {podLabels: {a: '" + strings.Repeat("x", 64) + "'}}", "at '/client/podLabels/a'"},
+		"name":                           {"fullnameOverride: Second", "at '/fullnameOverride'"},
+		"no path of an endpoint":         {"otel: {endpoint: 'collector:4318'}", "at '/otel/endpoint'"},
+		"protocol":                       {"otel: {protocol: http}", "at '/otel/protocol'"},
+		"attribute with a comma":         {"otel: {resourceAttributes: {a: 'b,c=d'}}", "at '/otel/resourceAttributes/a'"},
+		"attribute with a blank":         {"otel: {resourceAttributes: {'a b': c}}", "at '/otel/resourceAttributes': … 'a b' not allowed"},
+		"interval":                       {"serviceMonitor: {interval: fast}", "at '/serviceMonitor/interval'"},
+		"peer of nothing":                {"networkPolicy: {from: [{}]}", "at '/networkPolicy/from/0'"},
+		"path of the test":               {"test: {path: process}", "at '/test/path'"},
+		"root as a user of Jaeger's":     {"jaeger: {runAsUser: 0}", "at '/jaeger/runAsUser'"},
+		"route without an upstream":      {"config: {routes: [{name: a, match: /}]}", "at '/config/routes/0': … 'upstream'"},
+		"unknown key of a policy":        {"config: {policies: {default: {retries: 3}}}", "at '/config/policies/default': … 'retries' not allowed"},
+		"timeout without a unit":         {"config: {policies: {default: {timeout: 5}}}", "at '/config/policies/default/timeout'"},
+		"jitter":                         {"config: {policies: {default: {retry: {backoff: {jitter: some}}}}}", "at '/config/policies/default/retry/backoff/jitter'"},
+		"text for a list of statuses":    {"config: {policies: {default: {retry: {statuses: '503'}}}}", "at '/config/policies/default/retry/statuses'"},
+		"unknown fault":                  {"flakyServer: {faults: {errorrate: 1}}", "at '/flakyServer/faults': … 'errorrate' not allowed"},
+		"rate in percent":                {"flakyServer: {faults: {errorRate: 30%}}", "at '/flakyServer/faults/errorRate'"},
+		"window without an end":          {"flakyServer: {faults: {schedule: [{at: 1s}]}}", "at '/flakyServer/faults/schedule/0': … 'for'"},
+		"upstream that is not installed": {"flakyServer: {enabled: false}", "config.routes[0].upstream: flakyServer.enabled is false, so there is no http://flaky-server:5000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := render(t, "rebound", parse(t, tc.values))
+			if err == nil {
+				t.Fatal("was accepted")
+			}
+			rest := err.Error()
+			for part := range strings.SplitSeq(tc.want, " … ") {
+				_, after, found := strings.Cut(rest, part)
+				if !found {
+					t.Fatalf("got\n%v\nwant %q in it", err, tc.want)
+				}
+				rest = after
+			}
+		})
+	}
+}
+
+// What a platform may need is not refused.
+func TestRightValues(t *testing.T) {
+	for name, values := range map[string]string{
+		"users that the platform assigns": "podSecurityContext: {runAsUser: null, runAsGroup: null}\njaeger: {enabled: true, runAsUser: null}",
+		"no autoscaling by CPU":           "client: {autoscaling: {enabled: true, targetCPUUtilizationPercentage: null, metrics: [{type: Pods, pods: {metric: {name: calls}, target: {type: AverageValue, averageValue: 100}}}]}}",
+		"a load balancer":                 "client: {service: {type: LoadBalancer, admin: false}}",
+		"no probes by Helm":               "test: {enabled: false}\nnetworkPolicy: {enabled: true}",
+		"durations of zero":               "client: {drainDelay: 0}\nflakyServer: {drainDelay: 0s}",
+		"a fraction of a second":          "client: {drainDelay: 1.5s}\nflakyServer: {drainDelay: 250ms}",
+		"every kind of window":            "flakyServer: {faults: {schedule: [{for: 1s, errorRate: null, latency: {distribution: fixed, value: 1s}}]}}",
+		"values of a parent chart":        "global: {anything: true}",
+		"whole CPUs":                      "client: {resources: {requests: {cpu: 2, memory: 1Gi}}}",
+		"no pods":                         "client: {replicas: 0}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			lintStrict(t, parse(t, values))
+			checkReferences(t, mustRender(t, "rebound", parse(t, values)))
+		})
+	}
+}
