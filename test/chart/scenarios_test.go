@@ -375,6 +375,9 @@ func checkDrain(t *testing.T, r release, c configuration) {
 			delay = duration(t, text)
 		}
 	}
+	if l := d.Spec.Template.Spec.Containers[0].Lifecycle; l != nil {
+		delay += time.Duration(l.PreStop.Sleep.Seconds) * time.Second
+	}
 	for _, p := range c.Policies {
 		longest = max(longest, duration(t, p.Timeout))
 	}
@@ -408,22 +411,33 @@ func checkDrain(t *testing.T, r release, c configuration) {
 	}
 }
 
-// What is told of the drain delay: the client, which drains by itself, and the
-// kubelet, which sleeps for flaky-server. Older API servers refuse a sleep of 0.
+// What is told of the drain delay: the kubelet, which sleeps for flaky-server and
+// for the first half of the client's, and the client, which drains for the rest.
+// Older API servers refuse a sleep of 0.
 func TestDrainDelay(t *testing.T) {
-	for delay, sleep := range map[string]int64{"0": 0, "0s": 0, "5s": 5, "250ms": 1, "1m0.5s": 61} {
+	for delay, tc := range map[string]struct {
+		server, client int64
+		drain          string
+	}{
+		"0": {0, 0, "0s"}, "0s": {0, 0, "0s"}, "5s": {5, 2, "3s"}, "250ms": {1, 0, "0.25s"}, "1m0.5s": {61, 30, "30.5s"},
+	} {
 		t.Run(delay, func(t *testing.T) {
 			r := mustRender(t, "rebound", parse(t, fmt.Sprintf("client: {drainDelay: %s}\nflakyServer: {drainDelay: %s}", delay, delay)))
-			args := clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.Containers[0].Args
-			if !slices.Contains(args, "--drain-delay="+delay) {
-				t.Errorf("the client runs with %q", args)
+			client := clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.Containers[0]
+			if !slices.Contains(client.Args, "--drain-delay="+tc.drain) {
+				t.Errorf("the client runs with %q, want a drain delay of %s", client.Args, tc.drain)
 			}
-			l := find[*appsv1.Deployment](r, "flaky-server").Spec.Template.Spec.Containers[0].Lifecycle
-			switch {
-			case sleep == 0 && l != nil:
-				t.Errorf("preStop is %v, want none", l.PreStop)
-			case sleep > 0 && (l == nil || l.PreStop.Sleep == nil || l.PreStop.Sleep.Seconds != sleep):
-				t.Errorf("lifecycle is %v, want a sleep of %d s", l, sleep)
+			server := find[*appsv1.Deployment](r, "flaky-server").Spec.Template.Spec.Containers[0]
+			for _, c := range []struct {
+				container corev1.Container
+				sleep     int64
+			}{{client, tc.client}, {server, tc.server}} {
+				switch l := c.container.Lifecycle; {
+				case c.sleep == 0 && l != nil:
+					t.Errorf("%s: preStop is %v, want none", c.container.Name, l.PreStop)
+				case c.sleep > 0 && (l == nil || l.PreStop.Sleep == nil || l.PreStop.Sleep.Seconds != c.sleep):
+					t.Errorf("%s: lifecycle is %v, want a sleep of %d s", c.container.Name, l, c.sleep)
+				}
 			}
 		})
 	}

@@ -1,0 +1,381 @@
+//go:build e2e
+
+package e2e_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// What the README promises of helm install: the stack comes up, calls survive 30 %
+// of errors, the attempts are in Jaeger, helm test passes, a changed policy takes
+// effect without a restart, and nothing is left behind.
+func TestInstall(t *testing.T) {
+	p := newPlace(t)
+	p.install("--set", "jaeger.enabled=true")
+	for _, component := range []string{"client", "flaky-server", "jaeger"} {
+		for _, pod := range p.pods(component) {
+			checkSecurity(t, pod)
+		}
+	}
+	calls := p.forward("svc/client", "8080")
+	p.processSurvives(calls)
+
+	t.Run("a trace", func(t *testing.T) {
+		id := "0af7651916cd43dd8448eb211c80319c"
+		resp, text := request(t, http.MethodGet, calls+"/process", "", map[string]string{"traceparent": "00-" + id + "-b7ad6b7169203331-01"})
+		if resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s\n%s", resp.Status, text)
+		}
+		p.traceHasAttempts(t, p.forward("svc/jaeger", "16686"), id, resp.Header.Get("X-Attempt-Count"))
+	})
+	t.Run("helm test", func(*testing.T) { p.helm("test", "rebound", "--timeout", "1m") })
+	t.Run("a changed policy", func(t *testing.T) { p.policyChangesWithoutRestart(t) })
+	t.Run("a wrong policy is refused", func(t *testing.T) {
+		if _, err := output(t.Context(), "helm", "--kube-context", on.context, "--namespace", p.namespace,
+			"upgrade", "rebound", chart, "--reuse-values", "--set", "config.policies.default.timeout=soon"); err == nil || !strings.Contains(err.Error(), "timeout") {
+			t.Errorf("got %v, want an error that names the timeout", err)
+		}
+	})
+	t.Run("uninstall", func(t *testing.T) { p.uninstallLeavesNothing(t) })
+}
+
+// processSurvives makes 200 calls under the demo's faults and policy.
+func (p place) processSurvives(calls string) {
+	p.t.Helper()
+	succeeded, attempts := 0, map[string]int{}
+	for range 200 {
+		resp, _, err := try(p.t.Context(), http.MethodGet, calls+"/process", "", nil)
+		if err != nil {
+			p.t.Log(err)
+			continue
+		}
+		if resp.StatusCode == http.StatusOK {
+			succeeded++
+		}
+		attempts[resp.Header.Get("X-Attempt-Count")]++
+	}
+	p.t.Logf("%d of 200 calls succeeded; by attempts: %v", succeeded, attempts)
+	if succeeded < 198 || len(attempts) < 2 {
+		p.t.Errorf("%d of 200 calls succeeded, want at least 198, some of them after a retry: %v", succeeded, attempts)
+	}
+}
+
+// traceHasAttempts asks Jaeger for a call's spans on both sides.
+func (p place) traceHasAttempts(t *testing.T, jaeger, id, attempts string) {
+	t.Helper()
+	type trace struct {
+		Data []struct {
+			Spans []struct {
+				OperationName string
+				ProcessID     string
+				Tags          []struct{ Key string }
+			}
+			Processes map[string]struct {
+				ServiceName string
+				Tags        []struct{ Key, Value any }
+			}
+		}
+	}
+	eventually(t, 30*time.Second, "the trace is in Jaeger", func() (bool, string) {
+		_, text, err := try(t.Context(), http.MethodGet, jaeger+"/api/traces/"+id, "", nil)
+		if err != nil {
+			return false, err.Error()
+		}
+		var got trace
+		if err := json.Unmarshal([]byte(text), &got); err != nil || len(got.Data) != 1 {
+			return false, text
+		}
+		made, arrived, pods := 0, 0, map[string]bool{}
+		for _, s := range got.Data[0].Spans {
+			process := got.Data[0].Processes[s.ProcessID]
+			for _, tag := range process.Tags {
+				if tag.Key == "k8s.pod.name" {
+					pods[fmt.Sprint(tag.Value)] = true
+				}
+			}
+			for _, tag := range s.Tags {
+				switch {
+				case tag.Key == "rebound.verdict" && process.ServiceName == "client":
+					made++
+				case tag.Key == "rebound.fault" && process.ServiceName == "flaky-server":
+					arrived++
+				}
+			}
+		}
+		said := fmt.Sprintf("%d attempts made, %d arrived, of %s, in pods %v", made, arrived, attempts, pods)
+		return fmt.Sprint(made) == attempts && fmt.Sprint(arrived) == attempts && len(pods) == 2, said
+	})
+}
+
+// policyChangesWithoutRestart changes maxAttempts by helm upgrade.
+func (p place) policyChangesWithoutRestart(t *testing.T) {
+	t.Helper()
+	before := p.pods("client")
+	admins := map[string]string{}
+	for _, pod := range before {
+		admins[pod.Name] = p.forward("pod/"+pod.Name, "8081")
+	}
+	p.helm("upgrade", "rebound", chart, "--reuse-values", "--wait", "--set", "config.policies.demo.retry.maxAttempts=7")
+	for pod, admin := range admins {
+		// The kubelet looks at ConfigMaps about once a minute.
+		eventually(t, 3*time.Minute, pod+" takes the new policy", func() (bool, string) {
+			_, text, err := try(t.Context(), http.MethodGet, admin+"/config", "", nil)
+			return err == nil && strings.Contains(text, "maxAttempts: 7"), fmt.Sprint(err)
+		})
+	}
+	after := p.pods("client")
+	if len(after) != len(before) {
+		t.Errorf("%d pods became %d", len(before), len(after))
+	}
+	for _, pod := range after {
+		if _, ok := admins[pod.Name]; !ok || pod.Status.ContainerStatuses[0].RestartCount != 0 {
+			t.Errorf("pod %s is new, or was restarted", pod.Name)
+		}
+	}
+}
+
+// uninstallLeavesNothing looks at everything that a release can leave.
+func (p place) uninstallLeavesNothing(t *testing.T) {
+	t.Helper()
+	p.helm("uninstall", "rebound", "--wait", "--timeout", "2m")
+	var kept []string
+	for kind := range strings.FieldsSeq(p.kubectl("api-resources", "--namespaced", "--verbs=list,delete", "-o", "name")) {
+		if !strings.HasPrefix(kind, "events") && !strings.Contains(kind, "metrics.k8s.io") {
+			kept = append(kept, kind)
+		}
+	}
+	eventually(t, time.Minute, "nothing is left", func() (bool, string) {
+		var left []string
+		for line := range strings.Lines(p.kubectl("get", strings.Join(kept, ","), "--ignore-not-found", "-o", "name")) {
+			// What every namespace has.
+			if line = strings.TrimSpace(line); line != "configmap/kube-root-ca.crt" && line != "serviceaccount/default" {
+				left = append(left, line)
+			}
+		}
+		return len(left) == 0, strings.Join(left, " ")
+	})
+}
+
+// checkSecurity looks at what a pod may do; that it was admitted to a restricted
+// namespace says most of it already.
+func checkSecurity(t *testing.T, pod corev1.Pod) {
+	t.Helper()
+	for _, c := range pod.Spec.Containers {
+		s := c.SecurityContext
+		if s == nil || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem ||
+			s.Capabilities == nil || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || len(s.Capabilities.Add) != 0 {
+			t.Errorf("%s: container %s may write its root file system, or has capabilities: %+v", pod.Name, c.Name, s)
+		}
+	}
+	if token := pod.Spec.AutomountServiceAccountToken; token == nil || *token {
+		t.Errorf("%s has a token of its service account", pod.Name)
+	}
+}
+
+// load is callers inside the cluster, at a steady rate until stop is called, which
+// gives what became of the calls.
+type outcome struct {
+	Calls, Failed, Resent int
+	How                   map[string]int
+}
+
+func (p place) load(url string, rate int) (stop func() outcome) {
+	p.t.Helper()
+	no, yes := false, true
+	user := int64(65532)
+	job, err := on.BatchV1().Jobs(p.namespace).Create(p.t.Context(), &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "load-"},
+		Spec: batchv1.JobSpec{
+			BackoffLimit: new(int32),
+			Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
+				RestartPolicy: corev1.RestartPolicyNever,
+				SecurityContext: &corev1.PodSecurityContext{
+					RunAsNonRoot: &yes, RunAsUser: &user, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+				},
+				Containers: []corev1.Container{{
+					Name: "load", Image: loadImage, Args: []string{"-url", url, "-rate", fmt.Sprint(rate)},
+					SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: &no, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
+				}},
+			}},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	name := "job/" + job.Name
+	logs := func() (string, error) {
+		return output(p.t.Context(), "kubectl", p.kubectlArgs([]string{"logs", "--tail=-1", name})...)
+	}
+	eventually(p.t, time.Minute, "the load begins", func() (bool, string) {
+		text, err := logs()
+		return err == nil && strings.Contains(text, "begun"), fmt.Sprint(err)
+	})
+	return func() outcome {
+		p.t.Helper()
+		// The pod is told to stop and kept until its log has been read: deleting it
+		// would delete the log with it.
+		follow := make(chan string, 1)
+		go func() {
+			text, _ := output(p.t.Context(), "kubectl", p.kubectlArgs([]string{"logs", "--tail=-1", "--follow", name})...)
+			follow <- text
+		}()
+		time.Sleep(time.Second) // until it follows
+		p.kubectl("delete", name, "--wait=false")
+		text := <-follow
+		var o outcome
+		lines := strings.Split(strings.TrimSpace(text), "\n")
+		if err := json.Unmarshal([]byte(lines[len(lines)-1]), &o); err != nil {
+			p.t.Fatalf("the load did not tell: %v\n%s", err, text)
+		}
+		return o
+	}
+}
+
+// Restarts, and a pod that goes, cost no caller anything.
+func TestNoCallIsLost(t *testing.T) {
+	p := newPlace(t)
+	p.install("--set", "flakyServer.faults.errorRate=0", "--set", "flakyServer.replicas=2")
+	for name, disturb := range map[string]func(){
+		"restart of client":          func() { p.kubectl("rollout", "restart", "deployment/client") },
+		"restart of flaky-server":    func() { p.kubectl("rollout", "restart", "deployment/flaky-server") },
+		"a flaky-server pod deleted": func() { p.kubectl("delete", "pod", p.pods("flaky-server")[0].Name, "--wait=false") },
+		"a client pod deleted":       func() { p.kubectl("delete", "pod", p.pods("client")[0].Name, "--wait=false") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := place{t: t, namespace: p.namespace}
+			stop := p.load("http://client:8080/process", 50)
+			time.Sleep(2 * time.Second)
+			disturb()
+			for _, d := range []string{"client", "flaky-server"} {
+				p.kubectl("rollout", "status", "deployment/"+d, "--timeout=3m")
+				component := d
+				eventually(t, 2*time.Minute, "the old pods are gone", func() (bool, string) {
+					n := len(p.pods(component))
+					return n == 2, fmt.Sprintf("%d pods of %s", n, component)
+				})
+			}
+			time.Sleep(2 * time.Second)
+			got := stop()
+			t.Logf("%+v", got)
+			if got.Failed != 0 || got.Calls < 200 {
+				t.Errorf("%d of %d calls failed: %v", got.Failed, got.Calls, got.How)
+			}
+		})
+	}
+}
+
+// Each replica has a circuit of its own; an outage opens both, and both close again.
+// Metrics are told by pod.
+func TestEachReplicaHasItsOwnBreaker(t *testing.T) {
+	p := newPlace(t)
+	p.install("--set", "flakyServer.faults.errorRate=0")
+	faults := p.forward("svc/flaky-server", "5001")
+	pods := p.pods("client")
+	if len(pods) != 2 {
+		t.Fatalf("%d pods of client, want 2", len(pods))
+	}
+	state := func(admin string) string {
+		for line := range strings.Lines(get(t, admin+"/metrics")) {
+			if strings.HasPrefix(line, "rebound_breaker_state{") && strings.HasSuffix(strings.TrimSpace(line), " 1") {
+				_, rest, _ := strings.Cut(line, `state="`)
+				s, _, _ := strings.Cut(rest, `"`)
+				return s
+			}
+		}
+		return "none"
+	}
+	data, admin := make([]string, 2), make([]string, 2)
+	for i, pod := range pods {
+		data[i], admin[i] = p.forward("pod/"+pod.Name, "8080"), p.forward("pod/"+pod.Name, "8081")
+		get(t, data[i]+"/process")
+		if s := state(admin[i]); s != "closed" {
+			t.Errorf("%s: the circuit is %s at first", pod.Name, s)
+		}
+	}
+	resp, text := request(t, http.MethodPut, faults+"/faults", "errorRate: 1", nil)
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("PUT /faults: %s\n%s", resp.Status, text)
+	}
+	// The calls of one say nothing to the other.
+	eventually(t, time.Minute, "the first circuit opens", func() (bool, string) {
+		request(t, http.MethodGet, data[0]+"/process", "", nil)
+		s := state(admin[0])
+		return s == "open" || s == "half-open", s
+	})
+	if s := state(admin[1]); s != "closed" {
+		t.Errorf("the second circuit is %s after the failures of the first, want closed", s)
+	}
+	eventually(t, time.Minute, "the second circuit opens", func() (bool, string) {
+		request(t, http.MethodGet, data[1]+"/process", "", nil)
+		s := state(admin[1])
+		return s == "open" || s == "half-open", s
+	})
+	for i := range admin {
+		if text := get(t, admin[i]+"/breakers"); !strings.Contains(text, "flaky-server:5000") {
+			t.Errorf("/breakers does not show the upstream:\n%s", text)
+		}
+	}
+	request(t, http.MethodPut, faults+"/faults", "errorRate: 0", nil)
+	for i := range data {
+		eventually(t, time.Minute, "the circuit closes", func() (bool, string) {
+			request(t, http.MethodGet, data[i]+"/process", "", nil)
+			s := state(admin[i])
+			return s == "closed", s
+		})
+	}
+}
+
+// kubectl apply -k alone gives the same stack.
+func TestManifests(t *testing.T) {
+	p := newPlace(t)
+	p.kubectl("apply", "-k", root+"/k8s")
+	for _, d := range []string{"client", "flaky-server", "jaeger"} {
+		p.kubectl("rollout", "status", "deployment/"+d, "--timeout=3m")
+	}
+	calls := p.forward("svc/client", "8080")
+	p.processSurvives(calls)
+	id := "4bf92f3577b34da6a3ce929d0e0e4736"
+	resp, _ := request(t, http.MethodGet, calls+"/process", "", map[string]string{"traceparent": "00-" + id + "-00f067aa0ba902b7-01"})
+	p.traceHasAttempts(t, p.forward("svc/jaeger", "16686"), id, resp.Header.Get("X-Attempt-Count"))
+	p.kubectl("delete", "-k", root+"/k8s", "--wait")
+}
+
+// The API server accepts a HorizontalPodAutoscaler and a PodDisruptionBudget of the
+// chart; with a metrics server it scales.
+func TestScaling(t *testing.T) {
+	p := newPlace(t)
+	p.install("--set", "flakyServer.faults.errorRate=0",
+		"--set", "client.autoscaling.enabled=true", "--set", "client.autoscaling.minReplicas=1", "--set", "client.autoscaling.maxReplicas=3",
+		"--set", "client.autoscaling.targetCPUUtilizationPercentage=20", "--set", "client.resources.requests.cpu=20m")
+	if _, err := on.PolicyV1().PodDisruptionBudgets(p.namespace).Get(t.Context(), "client", metav1.GetOptions{}); err != nil {
+		t.Error(err)
+	}
+	if _, err := on.AutoscalingV2().HorizontalPodAutoscalers(p.namespace).Get(t.Context(), "client", metav1.GetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if os.Getenv("E2E_SETUP") == "" {
+		t.Skip("no metrics server: E2E_SETUP is not set")
+	}
+	stop := p.load("http://client:8080/process", 300)
+	eventually(t, 5*time.Minute, "it scales", func() (bool, string) {
+		h, err := on.AutoscalingV2().HorizontalPodAutoscalers(p.namespace).Get(t.Context(), "client", metav1.GetOptions{})
+		if err != nil {
+			return false, err.Error()
+		}
+		return h.Status.CurrentReplicas > 1, fmt.Sprintf("%+v", h.Status)
+	})
+	if got := stop(); got.Failed > 0 {
+		t.Errorf("%d of %d calls failed while it scaled: %v", got.Failed, got.Calls, got.How)
+	}
+}
