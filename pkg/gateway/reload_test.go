@@ -237,8 +237,10 @@ func TestReloadRefused(t *testing.T) {
 // Calls in flight end under what they began with; new ones are made with the new
 // configuration; none is lost.
 func TestReloadUnderLoad(t *testing.T) {
+	arrived := make(chan struct{})
 	s := server(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
+			close(arrived)
 			_, _ = io.Copy(io.Discard, r.Body)
 			w.WriteHeader(http.StatusAccepted)
 		}
@@ -278,6 +280,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	if _, err := upload.Write([]byte("begun")); err != nil {
 		t.Fatal(err)
 	}
+	<-arrived
 	var callers sync.WaitGroup
 	for range 8 {
 		callers.Go(func() {

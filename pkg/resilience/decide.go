@@ -137,7 +137,7 @@ func (p *Policy) forbids(o Outcome, s Situation, wait time.Duration) (why Reason
 		return why
 	}
 	if shut(GateDeadline, ReasonDeadlineTooClose, wait >= s.Remaining, func() string {
-		return fmt.Sprintf("wait of %v, %v left", wait, max(0, s.Remaining))
+		return fmt.Sprintf("wait of %v, %v left", wait.Round(time.Microsecond), max(0, s.Remaining))
 	}) {
 		return why
 	}

@@ -11,7 +11,7 @@ import (
 
 // The messages of the log's lines.
 const (
-	lineNoExport = "traces cannot be exported" // the collector is away, slow, or refuses; at most once a minute
+	lineNoExport = "traces cannot be exported" // the collector is away, slow, or refuses; at most once a minute, and with the last spans
 )
 
 // The keys of their fields.

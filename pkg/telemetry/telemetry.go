@@ -43,6 +43,7 @@ type Telemetry struct {
 	provider   trace.TracerProvider
 	sdk        *sdktrace.TracerProvider // nil when nothing is exported
 	propagator propagation.TextMapPropagator
+	failures   *warnings // of the export
 }
 
 // Start sets tracing up. An exporter that cannot be made is an error; one whose
@@ -58,7 +59,8 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	if !asked(o.LookupEnv) {
 		return t, nil
 	}
-	otel.SetErrorHandler(&warnings{logger: o.Logger})
+	t.failures = &warnings{logger: o.Logger}
+	otel.SetErrorHandler(t.failures)
 	exporter, err := autoexport.NewSpanExporter(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("exporting traces: %w", err)
@@ -137,7 +139,9 @@ func (t *Telemetry) Flush(ctx context.Context) error {
 	if t.sdk == nil {
 		return nil
 	}
-	return t.sdk.Shutdown(ctx)
+	err := t.sdk.Shutdown(ctx)
+	t.failures.rest() // what is lost with the last spans is told now or never
+	return err
 }
 
 // warnings turns export errors into one warning a minute.
@@ -147,6 +151,7 @@ type warnings struct {
 	mu      sync.Mutex
 	last    time.Time
 	skipped int
+	err     error // the last one that was skipped
 }
 
 // Handle is called by the SDK, from any goroutine.
@@ -155,8 +160,23 @@ func (w *warnings) Handle(err error) {
 	defer w.mu.Unlock()
 	if !w.last.IsZero() && time.Since(w.last) < time.Minute {
 		w.skipped++
+		w.err = err
 		return
 	}
+	w.warn(err)
+}
+
+// rest tells of what was skipped since the last warning.
+func (w *warnings) rest() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.skipped > 0 {
+		w.skipped-- // the one that is told
+		w.warn(w.err)
+	}
+}
+
+func (w *warnings) warn(err error) {
 	if w.logger != nil {
 		w.logger.Warn(lineNoExport, logError, err, logSkipped, w.skipped)
 	}

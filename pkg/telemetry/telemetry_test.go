@@ -133,40 +133,6 @@ func TestFlushSendsWhatIsLeft(t *testing.T) {
 	}
 }
 
-// A collector that is away costs one warning and no more time than the flush is
-// given.
-func TestCollectorThatIsAway(t *testing.T) {
-	setenv(t, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_BSP_SCHEDULE_DELAY": "10"})
-	var mu sync.Mutex
-	var log bytes.Buffer
-	tel := start(t, slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, nil)))
-	for range 5000 {
-		_, span := tel.Provider().Tracer("x").Start(context.Background(), "x")
-		span.End()
-	}
-	began := time.Now()
-	_ = flush(t, tel, 300*time.Millisecond)
-	if d := time.Since(began); d > 5*time.Second {
-		t.Errorf("flushing took %v", d)
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	if n := strings.Count(log.String(), "traces cannot be exported"); n > 1 {
-		t.Errorf("%d warnings:\n%s", n, log.String())
-	}
-}
-
-type lockedWriter struct {
-	mu *sync.Mutex
-	w  io.Writer
-}
-
-func (w lockedWriter) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.w.Write(p)
-}
-
 func TestLogLinesCarryTheTrace(t *testing.T) {
 	var b bytes.Buffer
 	log := telemetry.NewLogger(&b, slog.LevelInfo).With("component", "x")

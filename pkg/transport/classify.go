@@ -33,7 +33,7 @@ func (c *exchange) classifyStatus(resp *http.Response) resilience.Outcome {
 	retryable := slices.Contains(c.transport.policy.Retry.Statuses, code)
 	if c.gate != nil {
 		c.gate(resilience.Gate{
-			Name: "status", Found: fmt.Sprintf("%d, of %v", code, c.transport.policy.Retry.Statuses),
+			Name: gateStatus, Found: fmt.Sprintf("%d, of %v", code, c.transport.policy.Retry.Statuses),
 			Reason: resilience.ReasonStatusNotRetryable, Shut: !retryable,
 		})
 	}
@@ -77,6 +77,10 @@ func (c *exchange) classifyError(err error) resilience.Outcome {
 	o.Veto = c.veto(sent)
 	return o
 }
+
+// gateStatus is before all others: an answer that is not to be repeated is
+// returned, whatever they would say.
+const gateStatus = "status"
 
 // veto is the rule of HTTP that forbids a repetition, "" for none.
 func (c *exchange) veto(sent bool) (why resilience.Reason) {

@@ -24,7 +24,13 @@ func (t *Transport) Explain(req *http.Request, resp *http.Response, err error, s
 		show = func(resilience.Gate) {}
 	}
 	var rules []resilience.Gate
-	c.gate = func(g resilience.Gate) { rules = append(rules, g) }
+	c.gate = func(g resilience.Gate) {
+		if g.Name == gateStatus {
+			show(g) // it is the first of all
+			return
+		}
+		rules = append(rules, g)
+	}
 	var o resilience.Outcome
 	if err == nil {
 		o = c.Classify(resp, nil)
@@ -34,9 +40,6 @@ func (t *Transport) Explain(req *http.Request, resp *http.Response, err error, s
 		}
 	}
 	if !o.Retry {
-		for _, g := range rules {
-			show(g)
-		}
 		return o, t.policy.core().Decide(o, s)
 	}
 	s.Gate = func(g resilience.Gate) {

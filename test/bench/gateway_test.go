@@ -36,6 +36,13 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if tracing := os.Getenv(callsVariable); tracing != "" {
+		if err := makeCalls(tracing); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if kind := os.Getenv(proxyVariable); kind != "" {
 		if err := proxy(kind, os.Getenv(upstreamVariable)); err != nil {
 			fmt.Fprintln(os.Stderr, err)

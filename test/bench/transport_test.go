@@ -44,9 +44,15 @@ func (m memory) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func drain(b *testing.B, rt http.RoundTripper, req *http.Request) {
+	if err := roundTrip(rt, req); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func roundTrip(rt http.RoundTripper, req *http.Request) error {
 	resp, err := rt.RoundTrip(req)
 	if err != nil {
-		b.Fatal(err)
+		return err
 	}
 	var buffer [64]byte
 	for {
@@ -54,21 +60,29 @@ func drain(b *testing.B, rt http.RoundTripper, req *http.Request) {
 			break
 		}
 	}
-	_ = resp.Body.Close()
+	return resp.Body.Close()
 }
 
 func request(b *testing.B) *http.Request {
 	// A context that can end, as a server's requests have.
 	ctx, cancel := context.WithCancel(context.Background())
 	b.Cleanup(cancel)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://upstream/process", nil)
+	req, err := newRequest(ctx)
 	if err != nil {
 		b.Fatal(err)
+	}
+	return req
+}
+
+func newRequest(ctx context.Context) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://upstream/process", nil)
+	if err != nil {
+		return nil, err
 	}
 	for k, v := range map[string]string{"Accept": "*/*", "User-Agent": "bench", "X-Request-Id": "r-1"} {
 		req.Header.Set(k, v)
 	}
-	return req
+	return req, nil
 }
 
 // BenchmarkSuccess is the success path over an in-memory RoundTripper.
