@@ -58,14 +58,20 @@ type release struct {
 	notes     string
 }
 
-// render does what `helm install NAME` does before it talks to a cluster.
+// render does what `helm install NAME` does before it talks to a cluster, and like
+// `helm lint --strict` refuses to read a value that there is not.
 func render(t *testing.T, name string, values map[string]any) (release, error) {
+	t.Helper()
+	return renderBy(t, engine.Engine{Strict: true}, name, values)
+}
+
+func renderBy(t *testing.T, by engine.Engine, name string, values map[string]any) (release, error) {
 	t.Helper()
 	rendered, err := util.ToRenderValues(load(t), values, common.ReleaseOptions{Name: name, Namespace: "somewhere", IsInstall: true, Revision: 1}, capabilities(t))
 	if err != nil {
 		return release{}, err
 	}
-	files, err := engine.Engine{Strict: true}.Render(load(t), rendered)
+	files, err := by.Render(load(t), rendered)
 	if err != nil {
 		return release{}, err
 	}

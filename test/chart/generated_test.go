@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
+	sigsyaml "sigs.k8s.io/yaml"
 )
 
 func read(t *testing.T, path string) string {
@@ -42,19 +43,54 @@ func TestGeneratedRules(t *testing.T) {
 	generated(t, "helm/rebound/files/rules.yaml", read(t, "deploy/prometheus/rules.yaml"))
 }
 
-// The schema of `config` and of `faults` is that of the programs, and every
-// description is the comment in values.yaml.
+// What the client does where a policy says nothing, which decides whether one that
+// sets only a part is legal.
+func TestGeneratedPolicy(t *testing.T) {
+	out, err := check(t, build(t, "client"), "routes: [{name: a, match: /, upstream: \"http://a\"}]\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var effective struct {
+		Policies map[string]any `json:"policies"`
+	}
+	if err := sigsyaml.Unmarshal([]byte(out), &effective); err != nil {
+		t.Fatal(err)
+	}
+	text, err := sigsyaml.Marshal(effective.Policies["default"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	generated(t, "helm/rebound/files/policy.yaml", "# The client's default policy, from: make manifests\n"+string(text))
+}
+
+// nullable are the values that may be null though they are something without it;
+// null of another is a key less, which no template expects.
+var nullable = []string{
+	"client.resources", "flakyServer.resources", "jaeger.resources", "jaeger.runAsUser",
+	"client.autoscaling.targetCPUUtilizationPercentage", "client.podDisruptionBudget.maxUnavailable",
+	"client.topologySpread", "client.httpRoute.matches", "podSecurityContext", "securityContext",
+}
+
+// The schema of `config` and of `faults` is that of the programs, every
+// description is the comment in values.yaml, and what has a default must be there.
 func TestGeneratedSchema(t *testing.T) {
 	var schema map[string]any
 	if err := json.Unmarshal([]byte(read(t, "helm/rebound/values.schema.json")), &schema); err != nil {
 		t.Fatal(err)
 	}
 	values := schema["properties"].(map[string]any)
-	values["config"] = schemaOf(t, "docs/rebound.schema.json")
+	configSchema := schemaOf(t, "docs/rebound.schema.json")
+	configSchema["properties"].(map[string]any)["routes"].(map[string]any)["minItems"] = 1
+	values["config"] = configSchema
 	values["flakyServer"].(map[string]any)["properties"].(map[string]any)["faults"] = schemaOf(t, "docs/faults.schema.json")
+	required := map[string][]string{}
 	for _, k := range keys(t) {
 		at := schema
-		for _, name := range k.path {
+		for i, name := range k.path {
+			if group := strings.Join(k.path[:i], "."); (i+1 < len(k.path) || k.needed) && !slices.Contains(required[group], name) {
+				required[group] = append(required[group], name)
+				at["required"] = required[group]
+			}
 			properties, _ := at["properties"].(map[string]any)
 			next, ok := properties[name].(map[string]any)
 			if !ok {
@@ -106,6 +142,7 @@ func TestGeneratedReadme(t *testing.T) {
 type key struct {
 	path     []string
 	standard string // its default as Markdown
+	needed   bool   // it may not be null
 	comment  string
 }
 
@@ -131,6 +168,7 @@ func keys(t *testing.T) (found []key) {
 				t.Errorf("values.yaml:%d: %s has no comment", name.Line, k)
 			case !group:
 				k.standard = inline(t, value)
+				k.needed = !slices.Contains([]string{"`\"\"`", "`[]`", "`{}`", "`0`"}, k.standard) && !slices.Contains(nullable, k.String())
 				found = append(found, k)
 			case k.comment != "":
 				found = append(found, k)

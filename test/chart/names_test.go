@@ -1,13 +1,17 @@
 package chart_test
 
 import (
+	"fmt"
 	"maps"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	strictyaml "go.yaml.in/yaml/v3"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -19,14 +23,23 @@ func TestNames(t *testing.T) {
 	for name, tc := range map[string]struct {
 		release, override, prefix string
 	}{
-		"called like the chart": {"rebound", "", ""},
-		"another release":       {"try", "", "try-"},
-		"of a given name":       {"rebound", "second", "second-"},
-		"the chart's name":      {"try", "rebound", "rebound-"},
-		"a long name":           {strings.Repeat("x", 53), "", strings.Repeat("x", 50) + "-"},
+		"called like the chart":  {"rebound", "", ""},
+		"another release":        {"try", "", "try-"},
+		"of a given name":        {"rebound", "second", "second-"},
+		"the chart's name":       {"try", "rebound", "rebound-"},
+		"a word of YAML's":       {"true", "", "true-"},
+		"YAML's nothing":         {"null", "", "null-"},
+		"an old word of YAML's":  {"y", "", "y-"},
+		"a given word of YAML's": {"try", "yes", "yes-"},
+		"a long name":            {strings.Repeat("x", 53), "", strings.Repeat("x", 50) + "-"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := mustRender(t, tc.release, map[string]any{"fullnameOverride": tc.override, "jaeger": map[string]any{"enabled": true}})
+			r := mustRender(t, tc.release, map[string]any{
+				"fullnameOverride": tc.override, "jaeger": map[string]any{"enabled": true}, "networkPolicy": map[string]any{"enabled": true},
+				"serviceMonitor": map[string]any{"enabled": true}, "prometheusRule": map[string]any{"enabled": true},
+			})
+			checkSelectors(t, r)
+			checkReferences(t, r)
 			for _, component := range []string{"client", "flaky-server", "jaeger"} {
 				if find[*appsv1.Deployment](r, tc.prefix+component) == nil || find[*corev1.Service](r, tc.prefix+component) == nil {
 					t.Errorf("there is no Deployment or no Service %s%s", tc.prefix, component)
@@ -138,6 +151,96 @@ client: {extraEnv: [{name: OTEL_EXPORTER_OTLP_ENDPOINT, value: "http://mine"}, {
 	}
 }
 
+// A label of both kinds is there once, as the more specific values have it.
+func TestLabels(t *testing.T) {
+	values := `
+commonLabels: {a: common, b: common, c: common, d: common, e: common}
+client: {podLabels: {a: client, b: ""}, podAnnotations: {checksum/config: mine, x: w}, restartOnConfigChange: true}
+flakyServer: {podLabels: {c: "true"}, podAnnotations: {checksum/faults: mine, x: w}}
+serviceMonitor: {enabled: true, labels: {d: monitor}}
+prometheusRule: {enabled: true, labels: {e: rule}}
+`
+	r := mustRender(t, "try", parse(t, values))
+	for _, m := range r.manifests {
+		// Helm's own decoder takes a key that is there twice.
+		if err := strictyaml.Unmarshal([]byte(m.Content), new(any)); err != nil {
+			t.Errorf("%s: %v\n%s", m.Name, err, m.Content)
+		}
+	}
+	client, server := find[*appsv1.Deployment](r, "try-client"), find[*appsv1.Deployment](r, "try-flaky-server")
+	for name, tc := range map[string]struct {
+		got  map[string]string
+		want string
+	}{
+		"pods of the client":        {client.Spec.Template.Labels, "a=client b= c=common"},
+		"pods of flaky-server":      {server.Spec.Template.Labels, "a=common b=common c=true"},
+		"Deployment":                {client.Labels, "a=common b=common c=common"},
+		"ServiceMonitor":            {all[*monitoringv1.ServiceMonitor](r)[0].Labels, "a=common d=monitor e=common"},
+		"PrometheusRule":            {all[*monitoringv1.PrometheusRule](r)[0].Labels, "a=common d=common e=rule"},
+		"annotations of the client": {client.Spec.Template.Annotations, "x=w"},
+		"annotations of the server": {server.Spec.Template.Annotations, "x=w"},
+	} {
+		for _, want := range strings.Fields(tc.want) {
+			key, value, _ := strings.Cut(want, "=")
+			if got, ok := tc.got[key]; !ok || got != value {
+				t.Errorf("%s: %s is %q, want %q", name, key, got, value)
+			}
+		}
+		if tc.got["checksum/config"] == "mine" || tc.got["checksum/faults"] == "mine" {
+			t.Errorf("%s: a checksum that never changes, in %v", name, tc.got)
+		}
+	}
+}
+
+// What `helm test` calls is there whatever the values are, and answers: flaky-server
+// has no page but /process.
+func TestTest(t *testing.T) {
+	const (
+		own      = "config: {routes: [{name: a, match: %s, upstream: '%s'}]}\n"
+		external = "client: {service: {type: NodePort, admin: false}}\n"
+		alone    = "flakyServer: {enabled: false}\n"
+	)
+	mine := fmt.Sprintf(own, "/orders", "http://orders:8080")
+	for name, tc := range map[string]struct{ values, want string }{
+		"by default":                     {"{}", "http://client:8080/process"},
+		"on another port":                {"client: {service: {port: 80}}", "http://client:80/process"},
+		"from outside":                   {external, "http://client:8080/process"},
+		"own upstream":                   {alone + mine, "http://client:8081/readyz"},
+		"own upstream, from outside":     {alone + mine + external, ""},
+		"own routes beside flaky-server": {mine, "http://client:8081/readyz"},
+		"the same, from outside":         {mine + external, ""},
+		"a page that it lacks":           {fmt.Sprintf(own, "GET /other", "http://flaky-server:5000"), "http://client:8081/readyz"},
+		"a path before it":               {fmt.Sprintf(own, "GET /process", "http://flaky-server:5000/base"), "http://client:8081/readyz"},
+		"a port that it lacks":           {fmt.Sprintf(own, "/process", "http://flaky-server"), "http://client:8081/readyz"},
+		"another method":                 {fmt.Sprintf(own, "POST /process", "http://flaky-server:5000"), "http://client:8081/readyz"},
+		"any method":                     {fmt.Sprintf(own, "/process", "http://flaky-server:5000"), "http://client:8080/process"},
+		"a page of another's":            {fmt.Sprintf(own, "/process", "http://flaky-server.first:5000"), "http://client:8081/readyz"},
+		"a given path":                   {alone + mine + external + "test: {path: /orders}", "http://client:8080/orders"},
+		"none":                           {"test: {enabled: false, path: /process}", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := mustRender(t, "rebound", parse(t, tc.values+"\nnetworkPolicy: {enabled: true}"))
+			got := ""
+			if len(r.tests) > 0 {
+				got = r.tests[0].(*corev1.Pod).Spec.Containers[0].Args[1]
+			}
+			if got != tc.want {
+				t.Errorf("it calls %q, want %q", got, tc.want)
+			}
+			if strings.Contains(r.notes, "helm test") != (got != "") {
+				t.Errorf("the notes say:\n%s", r.notes)
+			}
+			u, err := url.Parse(got)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s := find[*corev1.Service](r, "client"); got != "" && !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return fmt.Sprint(p.Port) == u.Port() }) {
+				t.Errorf("the Service has no port %s", u.Port())
+			}
+		})
+	}
+}
+
 // Who is let in where by the policies: everybody to the routes unless told
 // otherwise, and to the admin ports only who is named, besides the test.
 func TestNetworkPolicies(t *testing.T) {
@@ -193,7 +296,7 @@ func TestNetworkPolicies(t *testing.T) {
 				ports = append(ports, p.Port.String())
 			}
 		}
-		if want := []string{"53", "53", "5000", "4317", "4318", "443"}; !slices.Equal(ports, want) {
+		if want := []string{"53", "53", "5353", "5353", "5000", "4317", "4318", "443"}; !slices.Equal(ports, want) {
 			t.Errorf("the client may go to ports %q, want %q", ports, want)
 		}
 	})

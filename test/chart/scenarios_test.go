@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -69,9 +71,23 @@ type configuration struct {
 // effective asks the real client what it makes of the release's ConfigMap.
 func effective(t *testing.T, client string, r release) configuration {
 	t.Helper()
-	m := clientOf[*corev1.ConfigMap](t, r)
+	text := clientOf[*corev1.ConfigMap](t, r).Data["rebound.yaml"]
+	out, err := check(t, client, text)
+	if err != nil {
+		t.Fatalf("client refuses its ConfigMap: %v\n%s", err, text)
+	}
+	var c configuration
+	if err := yaml.Unmarshal([]byte(out), &c); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// check is what `client --check` prints of a configuration, or why it refuses it.
+func check(t *testing.T, client, configuration string) (string, error) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "rebound.yaml")
-	if err := os.WriteFile(file, []byte(m.Data["rebound.yaml"]), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(configuration), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	var stderr bytes.Buffer
@@ -79,13 +95,9 @@ func effective(t *testing.T, client string, r release) configuration {
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("client refuses its ConfigMap: %v\n%s\n%s", err, stderr.String(), m.Data["rebound.yaml"])
+		return "", fmt.Errorf("%w: %s", err, stderr.String())
 	}
-	var c configuration
-	if err := yaml.Unmarshal(out, &c); err != nil {
-		t.Fatal(err)
-	}
-	return c
+	return string(out), nil
 }
 
 // clientOf returns the only object of a type that belongs to the client.
@@ -420,6 +432,7 @@ func TestDrainDelay(t *testing.T) {
 		drain          string
 	}{
 		"0": {0, 0, "0s"}, "0s": {0, 0, "0s"}, "5s": {5, 2, "3s"}, "250ms": {1, 0, "0.25s"}, "1m0.5s": {61, 30, "30.5s"},
+		"10us": {1, 0, "0.00001s"}, "1ns": {1, 0, "0.000000001s"}, "20s": {20, 10, "10s"}, "600h": {2160000, 1080000, "1080000s"},
 	} {
 		t.Run(delay, func(t *testing.T) {
 			r := mustRender(t, "rebound", parse(t, fmt.Sprintf("client: {drainDelay: %s}\nflakyServer: {drainDelay: %s}", delay, delay)))
@@ -460,7 +473,7 @@ func TestGracePeriod(t *testing.T) {
 	} {
 		t.Run(timeout, func(t *testing.T) {
 			r := mustRender(t, "rebound", map[string]any{"config": map[string]any{"policies": map[string]any{
-				"long": map[string]any{"timeout": timeout},
+				"long": map[string]any{"timeout": timeout, "attemptTimeout": "1ms"},
 			}}})
 			if got := *clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.TerminationGracePeriodSeconds; got != want {
 				t.Errorf("with a drain delay of 5s the grace period is %d s, want %d", got, want)
@@ -475,7 +488,7 @@ func TestGracePeriod(t *testing.T) {
 			nil,
 		} {
 			r := mustRender(t, "rebound", map[string]any{
-				"config": map[string]any{"policies": policies, "routes": []any{}},
+				"config": map[string]any{"policies": policies, "routes": []any{map[string]any{"name": "a", "match": "/", "upstream": "http://a"}}},
 				"client": map[string]any{"drainDelay": "15.5s"},
 			})
 			if got := *clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.TerminationGracePeriodSeconds; got != 60 {
@@ -540,6 +553,83 @@ func TestDefaultIsTheDemo(t *testing.T) {
 			t.Errorf("routes %v, want %v as number %d", shipped.Routes, route, i)
 		}
 	}
+}
+
+// Helm reads every number of a file as a floating one, whose text has an exponent
+// from a million on.
+func TestLargeNumbers(t *testing.T) {
+	const values = `
+client:
+  replicas: 1000000
+  podDisruptionBudget: {maxUnavailable: 2000000}
+  service: {type: NodePort, admin: false, port: 65535, nodePort: 32767}
+flakyServer: {replicas: 3000000, seed: 9007199254740991}
+jaeger: {enabled: true, runAsUser: 1000720000}
+podSecurityContext: {runAsUser: 1000730000, runAsGroup: 1000730000}
+`
+	const shares = `
+client:
+  podDisruptionBudget: {minAvailable: 2000000}
+  autoscaling: {enabled: true, minReplicas: 1000000, maxReplicas: 2000000, targetCPUUtilizationPercentage: 1000000}
+`
+	r, scaled := mustRender(t, "rebound", parse(t, values)), mustRender(t, "rebound", parse(t, shares))
+	for _, m := range append(r.manifests, scaled.manifests...) {
+		if e := regexp.MustCompile(`[0-9]e[+-][0-9]+`).FindString(m.Content); e != "" {
+			t.Errorf("%s has the number %s", m.Name, e)
+		}
+	}
+	client, server := clientOf[*appsv1.Deployment](t, r), find[*appsv1.Deployment](r, "flaky-server")
+	if *client.Spec.Replicas != 1000000 || *server.Spec.Replicas != 3000000 {
+		t.Errorf("%d and %d pods", *client.Spec.Replicas, *server.Spec.Replicas)
+	}
+	if args := server.Spec.Template.Spec.Containers[0].Args; !slices.Contains(args, "--seed=9007199254740991") {
+		t.Errorf("flaky-server runs with %q", args)
+	}
+	if u := *find[*appsv1.Deployment](r, "jaeger").Spec.Template.Spec.SecurityContext.RunAsUser; u != 1000720000 {
+		t.Errorf("Jaeger runs as %d", u)
+	}
+	if b := clientOf[*policyv1.PodDisruptionBudget](t, r).Spec.MaxUnavailable; *b != intstr.FromInt32(2000000) {
+		t.Errorf("%s may be away", b)
+	}
+	h := clientOf[*autoscalingv2.HorizontalPodAutoscaler](t, scaled)
+	if *h.Spec.MinReplicas != 1000000 || h.Spec.MaxReplicas != 2000000 || *h.Spec.Metrics[0].Resource.Target.AverageUtilization != 1000000 {
+		t.Errorf("scales by %+v", h.Spec)
+	}
+}
+
+// Go collects before it reaches the limit above which the kernel kills.
+func TestMemoryLimit(t *testing.T) {
+	for limit, want := range map[string]string{
+		"256Mi": "241591910", "1Gi": "966367641", "'1.5Gi'": "1449551462", "200M": "180000000", "134217728": "120795955", "1e9": "900000000",
+		"'1e9'": "900000000", "2E8": "180000000", "'+.5G'": "450000000", "128000000000m": "115200000", "1Pi": "1013309916158361", "1Ei": "1037629354146162304",
+		"null": "", "0": "",
+	} {
+		t.Run(limit, func(t *testing.T) {
+			resources := fmt.Sprintf("{resources: {limits: {memory: %s}}}", limit)
+			r := mustRender(t, "rebound", parse(t, "client: "+resources+"\nflakyServer: "+resources))
+			for _, component := range []string{"client", "flaky-server"} {
+				c := find[*appsv1.Deployment](r, component).Spec.Template.Spec.Containers[0]
+				got := variable(c, "GOMEMLIMIT")
+				if got != want {
+					t.Errorf("%s has %q, want %q", component, got, want)
+				}
+				if q, has := c.Resources.Limits[corev1.ResourceMemory]; want != "" {
+					n, err := strconv.ParseInt(got, 10, 64)
+					if share := float64(n) / q.AsApproximateFloat64(); err != nil || !has || math.Abs(share-0.9) > 1e-6 {
+						t.Errorf("%s may use %v of its limit, %s (%v)", component, share, q.String(), err)
+					}
+				}
+			}
+		})
+	}
+	t.Run("the user's", func(t *testing.T) {
+		r := mustRender(t, "rebound", parse(t, "client: {extraEnv: [{name: GOMEMLIMIT, value: 100MiB}]}"))
+		env := clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.Containers[0].Env
+		found := slices.DeleteFunc(slices.Clone(env), func(v corev1.EnvVar) bool { return v.Name != "GOMEMLIMIT" })
+		if len(found) != 1 || found[0].Value != "100MiB" {
+			t.Errorf("got %v", found)
+		}
+	})
 }
 
 // A number that Helm has read from YAML is still one for the client.

@@ -1,8 +1,11 @@
 package chart_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
+
+	"helm.sh/helm/v4/pkg/engine"
 )
 
 // What is unknown or impossible is refused before anything is sent, with its path.
@@ -65,6 +68,29 @@ func TestWrongValues(t *testing.T) {
 		"unknown fault":                  {"flakyServer: {faults: {errorrate: 1}}", "at '/flakyServer/faults': … 'errorrate' not allowed"},
 		"rate in percent":                {"flakyServer: {faults: {errorRate: 30%}}", "at '/flakyServer/faults/errorRate'"},
 		"window without an end":          {"flakyServer: {faults: {schedule: [{at: 1s}]}}", "at '/flakyServer/faults/schedule/0': … 'for'"},
+		"no configuration":               {"config: null", "at '': missing property 'config'"},
+		"no routes":                      {"config: {routes: []}", "at '/config/routes': minItems"},
+		"null for routes":                {"config: {routes: null}", "at '/config': missing property 'routes'"},
+		"null for a component":           {"client: null", "at '': missing property 'client'"},
+		"null for a part of one":         {"client: {image: null}", "at '/client': missing property 'image'"},
+		"null for a number":              {"client: {replicas: null}", "at '/client': missing property 'replicas'"},
+		"null for the faults":            {"flakyServer: {faults: null}", "at '/flakyServer': missing property 'faults'"},
+		"nothing to scale by":            {"client: {autoscaling: {enabled: true, targetCPUUtilizationPercentage: null}}", "at '/client/autoscaling/metrics': minItems"},
+		"budget of nothing":              {"client: {podDisruptionBudget: {maxUnavailable: null}}", "at '/client/podDisruptionBudget': missing property 'maxUnavailable'"},
+		"scrape longer than its turn":    {"serviceMonitor: {enabled: true, interval: 1m, scrapeTimeout: 61s}", "serviceMonitor.scrapeTimeout: must be at most interval (1m), got 61s"},
+		"units of an interval":           {"serviceMonitor: {interval: 1s1h}", "at '/serviceMonitor/interval'"},
+		"no interval":                    {"serviceMonitor: {interval: ''}", "at '/serviceMonitor/interval'"},
+		"port of the probes":             {"client: {extraArgs: ['--admin=:9000']}", "at '/client/extraArgs/0'"},
+		"port, by one dash":              {"client: {extraArgs: ['-listen=:9000']}", "at '/client/extraArgs/0'"},
+		"port, in two arguments":         {"client: {extraArgs: [--traces=http://a, --listen, ':9000']}", "at '/client/extraArgs/1'"},
+		"another configuration":          {"client: {extraArgs: [--config=/tmp/a]}", "at '/client/extraArgs/0'"},
+		"another drain delay":            {"client: {extraArgs: [--drain-delay=1s]}", "at '/client/extraArgs/0'"},
+		"an upstream besides the file":   {"client: {extraArgs: ['--upstream=http://a']}", "at '/client/extraArgs/0'"},
+		"only a check":                   {"client: {extraArgs: [--check]}", "at '/client/extraArgs/0'"},
+		"end of the flags":               {"client: {extraArgs: [--]}", "at '/client/extraArgs/0'"},
+		"port by a variable":             {"client: {extraEnv: [{name: REBOUND_LISTEN, value: ':9000'}]}", "at '/client/extraEnv/0/name'"},
+		"seed that Helm would round":     {"flakyServer: {seed: 9007199254740993}", "at '/flakyServer/seed': maximum"},
+		"label of a selector":            {"client: {podLabels: {app.kubernetes.io/instance: x}}", "at '/client/podLabels/app.kubernetes.io~1instance'"},
 		"upstream that is not installed": {"flakyServer: {enabled: false}", "config.routes[0].upstream: flakyServer.enabled is false, so there is no http://flaky-server:5000"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -98,10 +124,65 @@ func TestRightValues(t *testing.T) {
 		"values of a parent chart":        "global: {anything: true}",
 		"whole CPUs":                      "client: {resources: {requests: {cpu: 2, memory: 1Gi}}}",
 		"no pods":                         "client: {replicas: 0}",
+		"other flags":                     "client: {extraArgs: ['--faults=http://flaky-server:5001', --traces=http://localhost:16686, -log-level=debug]}",
+		"other variables":                 "client: {extraEnv: [{name: REBOUND_TRACES, value: 'http://a'}]}",
+		"every notation of an amount":     "client: {resources: {requests: {cpu: .5, memory: 1e6, example.com/a: 1P}, limits: {cpu: 1., memory: 1Pi, example.com/a: 1E3, example.com/b: 1Ei, example.com/c: 100n, example.com/d: 5u, example.com/e: +1.5e+1}}}",
+		"null for the unused share":       "client: {podDisruptionBudget: {maxUnavailable: null, minAvailable: 1}}",
+		"null for the other share":        "client: {podDisruptionBudget: {minAvailable: null}}",
+		"a disabled budget":               "client: {podDisruptionBudget: {enabled: false, maxUnavailable: null}}",
+		"no scaling, by nothing":          "client: {autoscaling: {targetCPUUtilizationPercentage: null}}",
+		"a scrape as long as its turn":    "serviceMonitor: {enabled: true, interval: 1m30s, scrapeTimeout: 90s}",
+		"a label of its own":              "commonLabels: {a: b}\nclient: {podLabels: {a: c}}",
 	} {
 		t.Run(name, func(t *testing.T) {
 			lintStrict(t, parse(t, values))
 			checkReferences(t, mustRender(t, "rebound", parse(t, values)))
 		})
+	}
+}
+
+// Null, which an empty line in a file of values is too, means nothing where nothing
+// is possible and is refused where it is not.
+func TestNull(t *testing.T) {
+	// Whether they are needed depends on other values.
+	dependent := []string{"client.httpRoute.parentRefs", "client.podDisruptionBudget.maxUnavailable", "client.autoscaling.targetCPUUtilizationPercentage"}
+	for _, scenario := range []string{"default-values", "jaeger-values", "production-values"} {
+		values := scenarios(t)[scenario]
+		for _, k := range keys(t) {
+			if k.standard == "" {
+				continue // a group, whose parts are there too
+			}
+			at, last := values, k.path[len(k.path)-1]
+			for _, name := range k.path[:len(k.path)-1] {
+				if at[name] == nil {
+					at[name] = map[string]any{}
+				}
+				at = at[name].(map[string]any)
+			}
+			before, given := at[last]
+			at[last] = nil
+			if k.needed && scenario == "default-values" {
+				_, err := render(t, "rebound", values)
+				if err == nil || !strings.Contains(err.Error(), "missing property '"+last+"'") {
+					t.Errorf("%s: null for %s: got %v, want that it is missing", scenario, k, err)
+				}
+			}
+			if k.needed || slices.Contains(dependent, k.String()) {
+				delete(at, last)
+				if given {
+					at[last] = before
+				}
+			}
+		}
+		r, err := renderBy(t, engine.Engine{}, "rebound", values)
+		if err != nil {
+			t.Fatalf("%s: %v", scenario, err)
+		}
+		for _, m := range r.manifests {
+			if strings.Contains(m.Content, "<no value>") || strings.Contains(m.Content, "<nil>") {
+				t.Errorf("%s: %s has a gap:\n%s", scenario, m.Name, m.Content)
+			}
+		}
+		checkSelectors(t, r)
 	}
 }

@@ -54,7 +54,7 @@ func shown(t *testing.T) map[string]map[string]bool {
 			continue
 		}
 		if series[match[1]] == nil {
-			series[match[1]] = map[string]bool{"job": true, "instance": true} // the scrape adds them
+			series[match[1]] = map[string]bool{"job": true, "instance": true, "namespace": true} // the scrape adds them
 		}
 		for _, label := range regexp.MustCompile(`([a-z_]+)="`).FindAllStringSubmatch(match[2], -1) {
 			series[match[1]][label[1]] = true
@@ -95,6 +95,29 @@ func check(t *testing.T, series map[string]map[string]bool, query string) {
 	})
 }
 
+// checkAlert holds an alert against what scrapes it may meet: a rate needs several
+// of them, which may be a minute apart, and the same job may be in two namespaces.
+func checkAlert(t *testing.T, alert, query string) {
+	t.Helper()
+	expr, err := parser.NewParser(parser.Options{}).ParseExpr(query)
+	if err != nil {
+		return // is reported already
+	}
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		switch n := n.(type) {
+		case *parser.MatrixSelector:
+			if n.Range < 4*time.Minute {
+				t.Errorf("%s looks at %v, in which there may be no two scrapes", alert, n.Range)
+			}
+		case *parser.AggregateExpr:
+			if n.Without || !slices.Contains(n.Grouping, "job") || !slices.Contains(n.Grouping, "namespace") {
+				t.Errorf("%s puts releases of different namespaces together: %s", alert, n)
+			}
+		}
+		return nil
+	})
+}
+
 func TestAlertRules(t *testing.T) {
 	text, err := os.ReadFile("../../deploy/prometheus/rules.yaml")
 	if err != nil {
@@ -110,6 +133,7 @@ func TestAlertRules(t *testing.T) {
 		for _, r := range g.Rules {
 			rules++
 			check(t, series, r.Expr)
+			checkAlert(t, r.Alert, r.Expr)
 			if r.Annotations["summary"] == "" || r.Annotations["description"] == "" || r.Labels["severity"] == "" {
 				t.Errorf("%s lacks a summary, a description or a severity", r.Alert)
 			}
@@ -153,16 +177,24 @@ func TestDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	series := shown(t)
+	var queries []string
 	for _, p := range d.Panels {
 		if p.Title == "" || len(p.Targets) == 0 {
 			t.Errorf("panel %q shows nothing", p.Title)
 		}
 		for _, target := range p.Targets {
-			check(t, series, target.Expr)
+			queries = append(queries, target.Expr)
 		}
 	}
 	for _, a := range d.Annotations.List {
-		check(t, series, a.Expr)
+		queries = append(queries, a.Expr)
+	}
+	for _, q := range queries {
+		check(t, series, q)
+		// Grafana knows how far apart the scrapes are.
+		if strings.Count(q, "[") != strings.Count(q, "[$__rate_interval]") {
+			t.Errorf("%s looks at a time of its own", q)
+		}
 	}
 	if len(d.Panels) < 6 {
 		t.Errorf("%d panels", len(d.Panels))

@@ -19,52 +19,57 @@
 {{- .Values.serviceAccount.name | default (ternary (include "rebound.fullname" .) "default" .Values.serviceAccount.create) -}}
 {{- end -}}
 
-{{/* A Deployment's selector cannot be changed, so nothing that changes is in it. Takes root and component. */}}
+{{/* Mappings as one, of which a later one wins. Two keys of one name would be refused, and `merge` takes an empty text
+     for none. Takes a list. */}}
+{{- define "rebound.merged" -}}
+{{- $all := dict -}}
+{{- range . -}}
+{{- range $key, $value := . | default dict -}}
+{{- $_ := set $all $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $all -}}
+{{- end -}}
+
+{{/* A Deployment's selector cannot be changed, so nothing that changes is in it. Takes root and, for the pods of one,
+     component. As YAML from a dict, because a release may be called true. */}}
 {{- define "rebound.selector" -}}
-app.kubernetes.io/name: {{ .root.Chart.Name }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
-app.kubernetes.io/component: {{ .component }}
+{{- $selector := dict "app.kubernetes.io/name" .root.Chart.Name "app.kubernetes.io/instance" .root.Release.Name -}}
+{{- with get . "component" -}}
+{{- $_ := set $selector "app.kubernetes.io/component" . -}}
+{{- end -}}
+{{- toYaml $selector -}}
 {{- end -}}
 
 {{/* Labels of an object; those of pods have neither the chart's version nor who manages it, because a new one would
-     restart them. Takes root and, for what belongs to one, component. */}}
+     restart them. Takes root and, for what belongs to one, component, and labels of the values that win over the
+     common ones. */}}
 {{- define "rebound.labels" -}}
-{{- if get . "component" -}}
-{{ include "rebound.podLabels" . }}
-{{- else -}}
-app.kubernetes.io/name: {{ .root.Chart.Name }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
-app.kubernetes.io/part-of: {{ .root.Chart.Name }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
-{{- end }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- $chart := printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" -}}
+{{- include "rebound.merged" (list (include "rebound.podLabels" . | fromYaml) (dict
+      "app.kubernetes.io/version" .root.Chart.AppVersion
+      "app.kubernetes.io/managed-by" .root.Release.Service
+      "helm.sh/chart" $chart)) -}}
 {{- end -}}
 
 {{- define "rebound.podLabels" -}}
-{{ include "rebound.selector" . }}
-app.kubernetes.io/part-of: {{ .root.Chart.Name }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- include "rebound.merged" (list .root.Values.commonLabels (get . "labels") (include "rebound.selector" . | fromYaml)
+      (dict "app.kubernetes.io/part-of" .root.Chart.Name)) -}}
 {{- end -}}
 
 {{/* Takes root and image. */}}
 {{- define "rebound.image" -}}
 {{- if .image.digest -}}
-{{ .image.repository }}@{{ .image.digest }}
+{{ printf "%s@%s" .image.repository .image.digest | quote }}
 {{- else -}}
-{{ .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
+{{ printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) | quote }}
 {{- end -}}
 {{- end -}}
 
 {{/* The part of a pod's specification that all have in common. Takes root, values (the component's) and runAsUser,
      for an image that has a user of its own. */}}
 {{- define "rebound.pod" -}}
-serviceAccountName: {{ include "rebound.serviceAccount" .root }}
+serviceAccountName: {{ include "rebound.serviceAccount" .root | quote }}
 automountServiceAccountToken: false
 # A Service called jaeger would be a JAEGER_PORT in Jaeger's environment.
 enableServiceLinks: false
@@ -73,11 +78,11 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
-  {{- if get . "runAsUser" }}
-  {{- merge (dict "runAsUser" .runAsUser "runAsGroup" .runAsUser) .root.Values.podSecurityContext | toYaml | nindent 2 }}
-  {{- else }}
-  {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
+  {{- $own := dict }}
+  {{- with get . "runAsUser" }}
+  {{- $own = dict "runAsUser" . "runAsGroup" . }}
   {{- end }}
+  {{- include "rebound.merged" (list .root.Values.podSecurityContext $own) | nindent 2 }}
 {{- with get .values "nodeSelector" }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
@@ -91,21 +96,25 @@ affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with get .values "priorityClassName" }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
-{{/* Environment of a container that sends traces. What the user has set too is the user's: a name given twice is
-     refused by server-side apply. Takes root, name and extra. */}}
+{{/* Environment of a container of ours. What the user has set too is the user's: a name given twice is refused by
+     server-side apply. Takes root, name and values (the component's). */}}
 {{- define "rebound.env" -}}
 {{- $given := list -}}
-{{- range .extra }}{{ $given = append $given .name }}{{ end -}}
-{{- range include "rebound.otel" . | fromYamlArray -}}
+{{- range .values.extraEnv }}{{ $given = append $given .name }}{{ end -}}
+{{- $own := include "rebound.otel" . | fromYamlArray -}}
+{{- with include "rebound.goMemory" .values.resources -}}
+{{- $own = append $own (dict "name" "GOMEMLIMIT" "value" .) -}}
+{{- end -}}
+{{- range $own -}}
 {{- if not (has .name $given) }}
 - {{ toYaml . | indent 2 | trim }}
 {{- end -}}
 {{- end -}}
-{{- with .extra }}
+{{- with .values.extraEnv }}
 {{ toYaml . }}
 {{- end -}}
 {{- end -}}
@@ -141,25 +150,107 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* A duration as Go writes it, in seconds: 1m30.5s is 90.5. */}}
-{{- define "rebound.seconds" -}}
-{{- $units := dict "ns" 1e-9 "us" 1e-6 "µs" 1e-6 "μs" 1e-6 "ms" 1e-3 "s" 1.0 "m" 60.0 "h" 3600.0 -}}
-{{- $sum := 0.0 -}}
-{{- range regexFindAll "([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)" (toString .) -1 -}}
-{{- $number := regexFind "^[0-9.]+" . -}}
-{{- $sum = addf $sum (mulf (float64 $number) (get $units (trimPrefix $number .))) -}}
+{{/* Nine tenths of a memory limit in bytes, or nothing when there is none: what Go may use before it collects harder,
+     with room for what is not its own. A resourceFieldRef could give the limit only as a whole. Takes resources. */}}
+{{- define "rebound.goMemory" -}}
+{{- $units := dict "" 1.0 "n" 1e-9 "u" 1e-6 "m" 1e-3 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024.0 "Mi" 1048576.0
+      "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0 -}}
+{{- $limit := get (get (. | default dict) "limits" | default dict) "memory" | toString | trimPrefix "+" -}}
+{{- $number := regexFind "^[0-9.]+([eE][-+]?[0-9]+)?" $limit -}}
+{{- $bytes := mulf (float64 $number) (get $units (trimPrefix $number $limit)) 0.9 | floor | int64 -}}
+{{- if gt $bytes 0 -}}
+{{- $bytes -}}
 {{- end -}}
-{{- $sum -}}
 {{- end -}}
 
-{{/* The longest timeout of the policies in seconds. What sets none has the client's own 5 s, and the policy default
-     is there without being named. */}}
+{{/* A duration as Go or Prometheus writes it, in seconds: 1m30.5s is 90.5. As in Go, what is below a nanosecond does
+     not count. */}}
+{{- define "rebound.seconds" -}}
+{{- $units := dict "ns" 1.0 "us" 1e3 "µs" 1e3 "μs" 1e3 "ms" 1e6 "s" 1e9 "m" 60e9 "h" 3600e9 "d" 86400e9 "w" 604800e9 "y" 31536000e9 -}}
+{{- $sum := 0.0 -}}
+{{- range regexFindAll "([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w|y)" (toString .) -1 -}}
+{{- $number := regexFind "^[0-9.]+" . -}}
+{{- $sum = addf $sum (mulf (float64 $number) (get $units (trimPrefix $number .)) | floor) -}}
+{{- end -}}
+{{- divf (ternary (mulf $sum -1) $sum (hasPrefix "-" (toString .))) 1e9 -}}
+{{- end -}}
+
+{{/* A duration for a flag, from seconds and without an exponent, which Go does not read. */}}
+{{- define "rebound.duration" -}}
+{{- printf "%.9f" . | regexFind "^.*[^0]" | trimSuffix "." -}}s
+{{- end -}}
+
+{{/* The policies of `config` as they are written. The policy default is there without being named. */}}
+{{- define "rebound.policies" -}}
+{{- include "rebound.merged" (list (dict "default" dict) (get .Values.config "policies")) -}}
+{{- end -}}
+
+{{/* One setting of a policy, the client's own where the policy has none. Takes root, policy and path. */}}
+{{- define "rebound.setting" -}}
+{{- $standard := .root.Files.Get "files/policy.yaml" | fromYaml -}}
+{{- $found := .policy | default dict -}}
+{{- range splitList "." .path -}}
+{{- $standard = get $standard . -}}
+{{- $found = ternary (get $found .) $standard (hasKey $found .) -}}
+{{- end -}}
+{{- $found -}}
+{{- end -}}
+
+{{/* The longest timeout of the policies in seconds. */}}
 {{- define "rebound.longestTimeout" -}}
 {{- $longest := 0.0 -}}
-{{- range merge (deepCopy (get .Values.config "policies" | default dict)) (dict "default" dict) -}}
-{{- $longest = maxf $longest (include "rebound.seconds" (dig "timeout" "5s" (. | default dict)) | float64) -}}
+{{- range include "rebound.policies" . | fromYaml -}}
+{{- $longest = maxf $longest (include "rebound.setting" (dict "root" $ "policy" . "path" "timeout") | include "rebound.seconds" | float64) -}}
 {{- end -}}
 {{- $longest -}}
+{{- end -}}
+
+{{/* Refuses what the client would refuse and a schema cannot: with such a file running pods would go on with the one
+     before, and new ones would not start. Of what is wrong in other ways the client itself has to tell. */}}
+{{- define "rebound.checkConfig" -}}
+{{- $policies := include "rebound.policies" . | fromYaml -}}
+{{- $seen := dict -}}
+{{- range $i, $route := .Values.config.routes -}}
+{{- range $key := list "name" "match" -}}
+{{- $value := get $route $key -}}
+{{- $id := printf "%s %s" $key $value -}}
+{{- if hasKey $seen $id -}}
+{{- fail (printf "config.routes[%d].%s: %q is the %s of routes[%d] already" $i $key $value $key (get $seen $id)) -}}
+{{- end -}}
+{{- $_ := set $seen $id $i -}}
+{{- end -}}
+{{- if and (hasKey $route "policy") (not (hasKey $policies $route.policy)) -}}
+{{- fail (printf "config.routes[%d].policy: must be one of the policies (%s), got %q" $i (keys $policies | sortAlpha | join ", ") $route.policy) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $policy := $policies -}}
+{{- range $pair := list (list "attemptTimeout" "timeout") (list "retry.backoff.base" "retry.backoff.max") (list "breaker.openFor" "breaker.maxOpenFor") -}}
+{{- $least := include "rebound.setting" (dict "root" $ "policy" $policy "path" (first $pair)) -}}
+{{- $most := include "rebound.setting" (dict "root" $ "policy" $policy "path" (last $pair)) -}}
+{{- if gt (include "rebound.seconds" $least | float64) (include "rebound.seconds" $most | float64) -}}
+{{- fail (printf "config.policies.%s.%s: must be at most %s (%s), got %s" $name (first $pair) (last $pair | splitList "." | last) $most $least) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What `helm test` calls, or nothing when nothing is known to answer: /process where a route leads it to flaky-server,
+     which has no other page, or else readiness where the Service has the admin port. */}}
+{{- define "rebound.testURL" -}}
+{{- $path := .Values.test.path -}}
+{{- if and (not $path) .Values.flakyServer.enabled -}}
+{{- range .Values.config.routes -}}
+{{- if and (has .match (list "/process" "GET /process")) (regexMatch "^http://flaky-server:5000/?$" .upstream) -}}
+{{- $path = "/process" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if not .Values.test.enabled -}}
+{{- else if $path -}}
+{{- printf "http://%s:%d%s" (include "rebound.client" .) (int64 .Values.client.service.port) $path -}}
+{{- else if .Values.client.service.admin -}}
+{{- printf "http://%s:8081/readyz" (include "rebound.client" .) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The client drains, cuts what is left (2 s at most) and sends its last spans (3 s at most). */}}

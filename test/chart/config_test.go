@@ -1,0 +1,123 @@
+package chart_test
+
+import (
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	oneRoute  = "routes: [{name: a, match: /, upstream: 'http://a'}]\n"
+	twoRoutes = "routes: [{name: a, match: /a, upstream: 'http://a'}, "
+)
+
+// A configuration that no pod would start with is refused already by Helm where it
+// can see that, at the client's own path.
+func TestRefusedConfiguration(t *testing.T) {
+	client := build(t, "client")
+	for name, tc := range map[string]struct{ config, path string }{
+		"no routes":                          {"routes: []", "routes"},
+		"attempt longer than the call":       {oneRoute + "policies: {b: {timeout: 5s, attemptTimeout: 10s}}", "policies.b.attemptTimeout"},
+		"call shorter than the usual try":    {oneRoute + "policies: {default: {timeout: 1ms}}", "policies.default.attemptTimeout"},
+		"attempt longer than the usual":      {oneRoute + "policies: {default: {attemptTimeout: 1h}}", "policies.default.attemptTimeout"},
+		"no time at all":                     {oneRoute + "policies: {b: {timeout: 0}}", "policies.b"},
+		"negative time":                      {oneRoute + "policies: {b: {timeout: -1h}}", "policies.b"},
+		"a nanosecond too much":              {oneRoute + "policies: {b: {timeout: 1h, attemptTimeout: 60m1ns}}", "policies.b.attemptTimeout"},
+		"first wait above the longest":       {oneRoute + "policies: {b: {retry: {backoff: {base: 3s, max: 2s}}}}", "policies.b.retry.backoff.base"},
+		"first wait above the usual":         {oneRoute + "policies: {b: {retry: {backoff: {base: 1h}}}}", "policies.b.retry.backoff.base"},
+		"longest wait below the usual":       {oneRoute + "policies: {b: {retry: {backoff: {max: 1ms}}}}", "policies.b.retry.backoff.base"},
+		"no longest wait":                    {oneRoute + "policies: {b: {retry: {backoff: {max: 0}}}}", "policies.b.retry.backoff.base"},
+		"open for longer than at most":       {oneRoute + "policies: {b: {breaker: {openFor: 3s, maxOpenFor: 2s}}}", "policies.b.breaker"},
+		"open for longer than usual":         {oneRoute + "policies: {b: {breaker: {openFor: 1h}}}", "policies.b.breaker"},
+		"open for at most less than usual":   {oneRoute + "policies: {b: {breaker: {maxOpenFor: 1ms}}}", "policies.b.breaker"},
+		"unknown policy":                     {twoRoutes + "{name: b, match: /b, upstream: 'http://a', policy: fast}]", "routes[1].policy"},
+		"policy without a name":              {twoRoutes + "{name: b, match: /b, upstream: 'http://a', policy: ''}]", "routes[1].policy"},
+		"two routes of one name":             {twoRoutes + "{name: a, match: /b, upstream: 'http://a'}]", "routes[1].name"},
+		"two routes of one pattern":          {twoRoutes + "{name: b, match: /a, upstream: 'http://a'}]", "routes[1].match"},
+		"a policy that an upgrade takes out": {"routes: [{name: a, match: /, upstream: 'http://a', policy: demo}]\npolicies: {demo: null}", "routes[0].policy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// What null takes out of the chart's own values the client never sees.
+			if _, err := check(t, client, strings.Replace(tc.config, "policies: {demo: null}", "", 1)); err == nil || !strings.Contains(err.Error(), tc.path) {
+				t.Fatalf("the client says %v, want a mistake in %s", err, tc.path)
+			}
+			_, err := render(t, "rebound", map[string]any{"config": parse(t, tc.config)})
+			path := "config." + tc.path
+			if tc.path == "routes" {
+				path = "'/config/routes'"
+			}
+			if err == nil || !strings.Contains(err.Error(), path) {
+				t.Errorf("the chart says %v, want a mistake in %s", err, path)
+			}
+		})
+	}
+}
+
+// What the client takes the chart takes too.
+func TestAcceptedConfiguration(t *testing.T) {
+	client := build(t, "client")
+	usual := defaults(t)
+	for name, config := range map[string]string{
+		"the same in other units":        oneRoute + "policies: {b: {timeout: 1.5s, attemptTimeout: 1500ms}, c: {timeout: 1h, attemptTimeout: 59m60s}, d: {timeout: 0.3s, attemptTimeout: 100ms200ms}}",
+		"the same in many digits":        oneRoute + "policies: {b: {timeout: 1100ms, attemptTimeout: 1.1s}, c: {timeout: 2.3s, attemptTimeout: 2300000us}, d: {timeout: 0.123456789s, attemptTimeout: 123456789ns}}",
+		"less than a nanosecond more":    oneRoute + "policies: {b: {timeout: 1s, attemptTimeout: 1000000000.9ns}, c: {timeout: 1.5ns, attemptTimeout: 1.9ns}}",
+		"signs":                          oneRoute + "policies: {b: {timeout: +5s, attemptTimeout: +1s}}",
+		"no first wait":                  oneRoute + "policies: {b: {retry: {backoff: {base: 0, max: 50ms}}}}",
+		"no waits":                       oneRoute + "policies: {b: {retry: {backoff: {base: 0, max: 0}}}}",
+		"bounds that are met":            oneRoute + usual.Replace("policies: {b: {retry: {backoff: {base: MAX}}, breaker: {openFor: MAXOPEN}}, c: {attemptTimeout: TIMEOUT}, d: {timeout: ATTEMPT}, e: {retry: {backoff: {max: BASE}}, breaker: {maxOpenFor: OPEN}}}"),
+		"only the rest of a policy":      oneRoute + "policies: {b: {}, c: {retry: {}, breaker: {}}, d: {retry: {maxAttempts: 1}}}",
+		"the policy default by name":     twoRoutes + "{name: b, match: /b, upstream: 'http://a', policy: default}]",
+		"names that differ by the case":  twoRoutes + "{name: A, match: /A, upstream: 'http://a'}]",
+		"one path for two methods":       twoRoutes + "{name: b, match: GET /a, upstream: 'http://a'}]",
+		"a name that is a pattern":       twoRoutes + "{name: b, match: /b, upstream: 'http://a'}, {name: match, match: /name, upstream: 'http://a'}]",
+		"policies that look like others": "routes: [{name: a, match: /, upstream: 'http://a', policy: 'true'}]\npolicies: {'true': {timeout: 30s}}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := check(t, client, config); err != nil {
+				t.Fatalf("the client says %v", err)
+			}
+			effective(t, client, mustRender(t, "rebound", map[string]any{"config": parse(t, config)}))
+		})
+	}
+}
+
+// defaults puts in what the client does where a policy says nothing.
+func defaults(t *testing.T) *strings.Replacer {
+	t.Helper()
+	var p struct {
+		Timeout, AttemptTimeout string
+		Retry                   struct{ Backoff struct{ Base, Max string } }
+		Breaker                 struct{ OpenFor, MaxOpenFor string }
+	}
+	if err := yaml.Unmarshal([]byte(read(t, "helm/rebound/files/policy.yaml")), &p); err != nil {
+		t.Fatal(err)
+	}
+	return strings.NewReplacer("TIMEOUT", p.Timeout, "ATTEMPT", p.AttemptTimeout, "BASE", p.Retry.Backoff.Base, "MAXOPEN", p.Breaker.MaxOpenFor,
+		"MAX", p.Retry.Backoff.Max, "OPEN", p.Breaker.OpenFor)
+}
+
+// The README's way to the client's configuration in what Helm renders.
+func TestCheckOfTheReadme(t *testing.T) {
+	found := regexp.MustCompile(`(?s)--show-only (\S+) \|\s+(sed '[^']+') \|`).FindStringSubmatch(read(t, "helm/rebound/README.md"))
+	if found == nil {
+		t.Fatal("the README does not say how to check the configuration")
+	}
+	r := mustRender(t, "rebound", nil)
+	for _, m := range r.manifests {
+		if m.Name != "rebound/"+found[1] {
+			continue
+		}
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", found[2])
+		cmd.Stdin = strings.NewReader("---\n# Source: " + m.Name + "\n" + m.Content + "\n")
+		out, err := cmd.Output()
+		if want := clientOf[*corev1.ConfigMap](t, r).Data["rebound.yaml"]; err != nil || strings.TrimSpace(string(out)) != strings.TrimSpace(want) {
+			t.Errorf("got %v\n%s\nwant\n%s", err, out, want)
+		}
+		return
+	}
+	t.Errorf("Helm renders no %s", found[1])
+}
