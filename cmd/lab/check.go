@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/program"
+)
+
+// check is the command of that name.
+func check(ctx context.Context, p program.Program) int {
+	fs := p.Flags()
+	policy := addPolicyFlags(fs)
+	file := fs.String("limits", "", "what the policy must hold, YAML, in `FILE`")
+	asJSON := fs.Bool("json", false, "print the findings as JSON")
+	if code, done := p.Parse(fs, usage(`check holds every policy that a route of the file uses against limits, and ends with 1 if one is
+broken. limits.yaml has any of these, and the load they are for if it is another than this one:
+
+  amplification: 1.2              # attempts a call in any second, in outage and outage-hanging
+  recoverWithin: 5s               # 95 % of the calls end well again, in the same two
+  successDuringErrorRate30: 0.97  # share of calls that end well in error-rate-30; also 10 and 60
+  scenarios:                      # and for any other scenario
+    - {scenario: herd, amplification: 1.5, recoverWithin: 3s, successDuring: 0.5, successAfter: 0.99, wasted: 0.1}
+  load: {rate: 500, clients: 20, capacity: 1000, seed: 1, seeds: 3}`, "lab check --config FILE --limits FILE [flags]",
+		`  lab check --config rebound.yaml --limits limits.yaml
+  lab check --config rebound.yaml --route process --limits limits.yaml --json
+`)); done {
+		return code
+	}
+	if *file == "" {
+		return p.Fail(program.ExitUsage, errors.New("nothing to hold the policy against: give --limits FILE\nsee lab check --help"))
+	}
+	policies, err := policy.policies()
+	if err != nil {
+		return p.Fail(program.ExitUsage, err)
+	}
+	limits, err := lab.LoadLimits(*file)
+	if err != nil {
+		return p.Fail(program.ExitUsage, err)
+	}
+	trials, err := limits.Trials()
+	if err != nil {
+		return p.Fail(program.ExitUsage, err)
+	}
+	var experiments []lab.Experiment
+	for _, chosen := range policies {
+		for _, t := range trials {
+			for _, load := range t.Loads {
+				e := lab.Experiment{Policy: chosen.Policy, Scenario: t.Scenario, Load: load}
+				if err := e.Validate(); err != nil {
+					return p.Fail(program.ExitUsage, err)
+				}
+				experiments = append(experiments, e)
+			}
+		}
+	}
+	results, err := withBar(ctx, p, experiments)
+	if err != nil {
+		return p.Fail(program.ExitFailed, err)
+	}
+	type finding struct {
+		Policy string `json:"policy"`
+		lab.Finding
+	}
+	var found []finding
+	broken := 0
+	for _, chosen := range policies {
+		for _, t := range trials {
+			for _, f := range t.Judge(results[:len(t.Loads)]) {
+				found = append(found, finding{chosen.Name, f})
+				if f.Broken {
+					broken++
+				}
+			}
+			results = results[len(t.Loads):]
+		}
+	}
+	if *asJSON {
+		if err := writeJSON(p.Stdout, found); err != nil {
+			return p.Fail(program.ExitFailed, err)
+		}
+	} else {
+		t := tabwriter.NewWriter(p.Stdout, 0, 0, 3, ' ', 0)
+		fmt.Fprintln(t, "\tpolicy\tscenario\tlimit\tfound\tseed")
+		for _, f := range found {
+			verdict := "ok"
+			if f.Broken {
+				verdict = "BROKEN"
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\n", verdict, f.Policy, f.Scenario, f.Limit, f.Found, f.Seed)
+		}
+		if err := t.Flush(); err != nil {
+			return p.Fail(program.ExitFailed, err)
+		}
+	}
+	if broken > 0 {
+		return p.Fail(program.ExitFailed, fmt.Errorf("%d of %d limits broken", broken, len(found)))
+	}
+	return program.ExitOK
+}

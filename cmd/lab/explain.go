@@ -1,0 +1,344 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/program"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// explanation is what the pipeline decides about one attempt, and why.
+type explanation struct {
+	Request string `json:"request"`
+	Route   string `json:"route,omitempty"`
+	Policy  string `json:"policy"`
+	Attempt int    `json:"attempt"`
+	// AttemptReason is what happened to the attempt.
+	AttemptReason resilience.Reason `json:"attemptReason"`
+	Breaker       string            `json:"countsAs"` // for the circuit breaker
+	Gates         []gate            `json:"gates"`
+	Verdicts      []verdict         `json:"verdicts"` // more than one when it depends on the jitter
+}
+
+type gate struct {
+	Name   string            `json:"gate"`
+	Found  string            `json:"found"`
+	Shut   bool              `json:"shut"`
+	Reason resilience.Reason `json:"reason,omitempty"` // of a shut one
+}
+
+type verdict struct {
+	Verdict resilience.Verdict `json:"verdict"`
+	Reason  resilience.Reason  `json:"reason,omitempty"`
+	Wait    string             `json:"wait,omitempty"` // before the next attempt
+	Source  string             `json:"waitSource,omitempty"`
+}
+
+// question is what explain is asked.
+type question struct {
+	status         int
+	failure        string
+	header, sent   http.Header
+	body           transport.Size
+	elapsed        time.Duration
+	attempt        int
+	circuit        string
+	tokens         float64
+	file, route    string
+	method, target string
+}
+
+const aboutExplain = `explain tells what the pipeline does after an attempt, gate by gate, with the functions that decide about calls.`
+
+// explain is the command of that name.
+func explain(_ context.Context, p program.Program) int {
+	q := question{header: http.Header{}, sent: http.Header{}, attempt: 1, tokens: -1, circuit: "closed"}
+	fs := p.Flags()
+	fs.StringVar(&q.file, "config", "", "routes and policies, YAML, in `FILE`; without it the default policy")
+	fs.StringVar(&q.route, "route", "", "take the route `NAME` instead of the one that the request matches")
+	fs.IntVar(&q.status, "status", 0, "the attempt was answered with this status `CODE`")
+	fs.StringVar(&q.failure, "error", "", "or it was not answered: `HOW` is dial, reset or timeout")
+	fs.Func("header", "of the answer, such as 'Retry-After: 7'; `NAME: VALUE`, may be given again", headerInto(q.header))
+	fs.Func("request-header", "of the request, such as 'Idempotency-Key: k'; `NAME: VALUE`, may be given again", headerInto(q.sent))
+	fs.TextVar(&q.body, "body", transport.Size(0), "the request's body has this `SIZE`, such as 100KiB")
+	fs.DurationVar(&q.elapsed, "elapsed", 0, "since the call began")
+	fs.IntVar(&q.attempt, "attempt", q.attempt, "it was the attempt number `N` of its call")
+	fs.StringVar(&q.circuit, "breaker", q.circuit, "the circuit's `STATE`: closed, half-open or open")
+	fs.Float64Var(&q.tokens, "tokens", q.tokens, "`N` tokens are left in the retry budget, with those of its floor; without it those of a full one")
+	asJSON := fs.Bool("json", false, "print it as JSON")
+	var positional []string
+	p.Args, positional = splitPositional(fs, p.Args)
+	if code, done := p.Parse(fs, usage(aboutExplain, "lab explain 'METHOD /path' --status CODE [flags]",
+		`  lab explain 'GET /process' --status 503
+  lab explain --config rebound.yaml 'POST /orders' --status 503 --header 'Retry-After: 7' --elapsed 3s
+  lab explain 'GET /process' --error timeout --elapsed 4.9s --attempt 2
+`)); done {
+		return code
+	}
+	if err := q.read(positional); err != nil {
+		return p.Fail(program.ExitUsage, err)
+	}
+	e, err := q.answer()
+	if err != nil {
+		return p.Fail(program.ExitUsage, err)
+	}
+	if *asJSON {
+		enc := json.NewEncoder(p.Stdout)
+		enc.SetIndent("", "  ")
+		err = enc.Encode(e)
+	} else {
+		err = e.write(p.Stdout)
+	}
+	if err != nil {
+		return p.Fail(program.ExitFailed, err)
+	}
+	return program.ExitOK
+}
+
+// splitPositional takes what is no flag out of args, wherever it stands; package
+// flag would stop there.
+func splitPositional(fs *flag.FlagSet, args []string) (flags, positional []string) {
+	for i := 0; i < len(args); i++ {
+		name := strings.TrimLeft(args[i], "-")
+		switch {
+		case args[i] == "--":
+			return flags, append(positional, args[i+1:]...)
+		case name == args[i] || name == "":
+			positional = append(positional, args[i])
+			continue
+		}
+		flags = append(flags, args[i])
+		if f := fs.Lookup(name); f != nil && i+1 < len(args) { // without "=value"
+			if b, ok := f.Value.(interface{ IsBoolFlag() bool }); !ok || !b.IsBoolFlag() {
+				i++
+				flags = append(flags, args[i])
+			}
+		}
+	}
+	return flags, positional
+}
+
+func headerInto(h http.Header) func(string) error {
+	return func(s string) error {
+		name, value, ok := strings.Cut(s, ":")
+		name = textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(name))
+		if !ok || name == "" {
+			return errors.New("must be a header such as 'Retry-After: 7'")
+		}
+		h.Add(name, strings.TrimSpace(value))
+		return nil
+	}
+}
+
+// read checks the flags and reads the request.
+func (q *question) read(positional []string) error {
+	if len(positional) != 1 {
+		return fmt.Errorf("expected one request such as 'GET /process', got %d", len(positional))
+	}
+	fields := strings.Fields(positional[0])
+	switch {
+	case len(fields) == 1 && strings.HasPrefix(fields[0], "/"):
+		q.method, q.target = http.MethodGet, fields[0]
+	case len(fields) == 2 && strings.HasPrefix(fields[1], "/"):
+		q.method, q.target = fields[0], fields[1]
+	default:
+		return fmt.Errorf("%q: must be a request such as 'POST /orders'", positional[0])
+	}
+	switch {
+	case (q.status == 0) == (q.failure == ""):
+		return errors.New("expected --status CODE or --error HOW, and not both")
+	case q.status != 0 && (q.status < 200 || q.status > 599):
+		return fmt.Errorf("--status: must be from 200 to 599, got %d", q.status)
+	case q.failure != "" && !slices.Contains([]string{"dial", "reset", "timeout"}, q.failure):
+		return fmt.Errorf("--error: must be dial, reset or timeout, got %q", q.failure)
+	case q.attempt < 1:
+		return fmt.Errorf("--attempt: must be at least 1, got %d", q.attempt)
+	case q.elapsed < 0:
+		return fmt.Errorf("--elapsed: must be at least 0s, got %v", q.elapsed)
+	case !slices.Contains([]string{"closed", "half-open", "open"}, q.circuit):
+		return fmt.Errorf("--breaker: must be closed, half-open or open, got %q", q.circuit)
+	}
+	return nil
+}
+
+// policy is that of the route that the request takes.
+func (q *question) policy() (route, name string, p transport.Policy, err error) {
+	if q.file == "" {
+		if q.route != "" {
+			return "", "", p, errors.New("--route: needs --config FILE, which has the routes")
+		}
+		return "", gateway.DefaultPolicyName, transport.DefaultPolicy(), nil
+	}
+	cfg := gateway.DefaultConfig()
+	if err := config.Load(q.file, &cfg); err != nil {
+		return "", "", p, err
+	}
+	mux := http.NewServeMux()
+	byPattern := map[string]gateway.Route{}
+	for _, r := range cfg.Routes {
+		if q.route == r.Name {
+			return r.Name, r.Policy, cfg.Policies[r.Policy], nil
+		}
+		mux.Handle(r.Match, http.NotFoundHandler())
+		byPattern[r.Match] = r
+	}
+	if q.route != "" {
+		return "", "", p, fmt.Errorf("--route: %s has no route %q", q.file, q.route)
+	}
+	host := cmp.Or(q.sent.Get("Host"), "gateway")
+	req, err := http.NewRequest(q.method, "http://"+host+q.target, nil) //nolint:noctx // it is only matched
+	if err != nil {
+		return "", "", p, err
+	}
+	_, pattern := mux.Handler(req)
+	r, ok := byPattern[pattern]
+	if !ok {
+		return "", "", p, fmt.Errorf("%s has no route for %s %s", q.file, q.method, q.target)
+	}
+	return r.Name, r.Policy, cfg.Policies[r.Policy], nil
+}
+
+// answer asks the pipeline for both ends of the jitter.
+func (q *question) answer() (explanation, error) {
+	route, name, policy, err := q.policy()
+	if err != nil {
+		return explanation{}, err
+	}
+	t, err := transport.New(nil, policy)
+	if err != nil {
+		return explanation{}, err
+	}
+	e := explanation{Request: q.method + " " + q.target, Route: route, Policy: name, Attempt: q.attempt}
+	tokens := q.tokens
+	if tokens < 0 {
+		tokens = policy.Retry.Budget.Burst
+	}
+	const almostOne = 1 - 1e-9
+	for _, u := range []float64{0, almostOne} {
+		req, err := q.request()
+		if err != nil {
+			return explanation{}, err
+		}
+		resp, failure := q.outcome() //nolint:bodyclose // it has none
+		var gates []gate
+		var previous time.Duration
+		for n := 1; n < q.attempt; n++ {
+			previous = policy.Retry.Backoff.Delay(n, previous, u)
+		}
+		o, d := t.Explain(req, resp, failure, resilience.Situation{
+			Attempt: q.attempt, Remaining: t.Limit(req) - q.elapsed, Previous: previous,
+			Random:      func() float64 { return u },
+			CircuitOpen: func() bool { return q.circuit == "open" },
+			TakeToken:   func() bool { return tokens >= 1 || policy.Retry.Budget.FloorPerSecond > 0 && q.tokens < 0 },
+			Gate: func(g resilience.Gate) {
+				shown := gate{Name: g.Name, Found: g.Found, Shut: g.Shut}
+				if g.Shut {
+					shown.Reason = g.Reason
+				}
+				gates = append(gates, shown)
+			},
+		})
+		e.AttemptReason = o.Reason
+		e.Breaker = map[resilience.Health]string{resilience.Healthy: "success", resilience.Unhealthy: "failure", resilience.Neutral: "neither"}[o.Health]
+		e.Gates = gates // those of the longest wait
+		v := verdict{Verdict: d.Verdict, Reason: d.Reason}
+		if d.Verdict == resilience.VerdictRetry {
+			v.Wait, v.Source = d.Wait.Round(time.Microsecond).String(), string(d.Source)
+		}
+		if len(e.Verdicts) == 0 || e.Verdicts[0] != v {
+			e.Verdicts = append(e.Verdicts, v)
+		}
+	}
+	return e, nil
+}
+
+func (q *question) request() (*http.Request, error) {
+	var body io.Reader
+	if q.body > 0 {
+		body = io.NopCloser(strings.NewReader("")) // only its size counts
+	}
+	req, err := http.NewRequest(q.method, "http://upstream"+q.target, body) //nolint:noctx // it is not sent
+	if err != nil {
+		return nil, err
+	}
+	if q.body > 0 {
+		req.ContentLength = int64(q.body)
+	}
+	req.Header = q.sent.Clone()
+	return req, nil
+}
+
+func (q *question) outcome() (*http.Response, error) {
+	switch q.failure {
+	case "dial":
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+	case "reset":
+		return nil, io.ErrUnexpectedEOF
+	case "timeout":
+		return nil, context.DeadlineExceeded
+	}
+	return &http.Response{StatusCode: q.status, Header: q.header, Body: http.NoBody}, nil
+}
+
+func (e explanation) write(w io.Writer) error {
+	var b strings.Builder
+	of := "policy " + e.Policy
+	if e.Route != "" {
+		of = "route " + e.Route + ", " + of
+	}
+	fmt.Fprintf(&b, "%s (%s): attempt %d ended with %s, for the circuit breaker a %s\n\n", e.Request, of, e.Attempt, e.AttemptReason,
+		cmp.Or(map[string]string{"neither": "result that says nothing"}[e.Breaker], e.Breaker))
+	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	decided := false
+	for _, g := range e.Gates {
+		says := "pass"
+		if g.Shut {
+			says = "shut: " + string(g.Reason)
+			if decided {
+				says += " (decided already)"
+			}
+			decided = true
+		}
+		fmt.Fprintf(tw, "  %s\t%s\t%s\n", g.Name, g.Found, says)
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	if len(e.Gates) == 0 {
+		b.WriteString("  no gate: there is nothing to repeat\n")
+	}
+	b.WriteString("\n")
+	switch {
+	case len(e.Verdicts) == 1:
+		fmt.Fprintf(&b, "%s\n", e.Verdicts[0])
+	case e.Verdicts[0].Verdict == resilience.VerdictRetry && e.Verdicts[1].Verdict == resilience.VerdictRetry:
+		fmt.Fprintf(&b, "retry after %s to %s (%s)\n", e.Verdicts[0].Wait, e.Verdicts[1].Wait, e.Verdicts[1].Source)
+	default:
+		fmt.Fprintf(&b, "depends on the jitter: with the shortest wait %s, with the longest (as above) %s\n", e.Verdicts[0], e.Verdicts[1])
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (v verdict) String() string {
+	if v.Verdict == resilience.VerdictRetry {
+		return fmt.Sprintf("retry after %s (%s)", v.Wait, v.Source)
+	}
+	return fmt.Sprintf("%s: the call ends with %s", v.Verdict, v.Reason)
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rebound-dev/rebound/pkg/program"
+)
+
+func explained(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, err bytes.Buffer
+	code = run(context.Background(), program.Program{
+		Name: "lab", Args: append([]string{"explain"}, args...), LookupEnv: func(string) (string, bool) { return "", false },
+		Stdout: &out, Stderr: &err,
+	})
+	return code, out.String(), err.String()
+}
+
+// What explain says last is what the pipeline would do; that the two agree on
+// every combination is tested in pkg/transport.
+func TestExplain(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "rebound.yaml")
+	if err := os.WriteFile(file, []byte(`routes:
+  - {name: orders, match: POST /orders, upstream: "http://upstream:5000", policy: patient}
+  - {name: rest, match: "/{rest...}", upstream: "http://upstream:5000"}
+  - {name: slow, match: /slow, upstream: "http://upstream:5000", policy: growing}
+  - {name: host, match: b.example/, upstream: "http://upstream:5000"}
+policies:
+  growing: {timeout: 20s, retry: {maxAttempts: 9, backoff: {jitter: decorrelated, base: 100ms, max: 2s}}}
+  patient: {timeout: 20s, retry: {maxRetryAfter: 10s, backoff: {jitter: none}}}
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		args []string
+		says []string // all of them
+		last string
+	}{
+		"the default policy":       {[]string{"GET /process", "--status", "503"}, []string{"policy default", "status_503", "1 of 3"}, "retry after 0s to 100ms (jitter)"},
+		"flags first":              {[]string{"--status=503", "GET /process"}, nil, "retry after 0s to 100ms (jitter)"},
+		"not idempotent":           {[]string{"--config", file, "POST /orders", "--status", "503", "--header", "Retry-After: 7", "--elapsed", "3s"}, []string{"route orders, policy patient", "POST without an Idempotency-Key", "7s, at most 10s"}, "give_up: the call ends with method_not_idempotent"},
+		"a key":                    {[]string{"--config", file, "POST /orders", "--request-header", "Idempotency-Key: k", "--status", "503", "--header", "Retry-After: 7"}, []string{"POST with an Idempotency-Key"}, "retry after 7s to 8.75s (retry_after)"},
+		"another route":            {[]string{"--config", file, "--route", "orders", "GET /", "--status", "503"}, []string{"policy patient"}, "retry after 100ms (jitter)"},
+		"Retry-After too long":     {[]string{"GET /", "--status", "429", "--header", "retry-after: 6"}, []string{"6s, at most 5s"}, "give_up: the call ends with retry_after_too_long"},
+		"the circuit is open":      {[]string{"GET /", "--error", "reset", "--breaker", "open"}, []string{"reset_before_headers"}, "give_up: the call ends with breaker_open"},
+		"no token":                 {[]string{"GET /", "--status", "502", "--tokens", "0"}, nil, "give_up: the call ends with budget_exhausted"},
+		"nothing was sent":         {[]string{"POST /", "--error", "dial"}, []string{"not sent, POST"}, "retry after 0s to 100ms (jitter)"},
+		"two ends, two reasons":    {[]string{"GET /", "--status", "503", "--elapsed", "4.95s", "--tokens", "0"}, nil, "depends on the jitter: with the shortest wait give_up: the call ends with budget_exhausted, with the longest (as above) give_up: the call ends with deadline_too_close"},
+		"nothing of it was read":   {[]string{"POST /", "--error", "dial", "--body", "1MiB"}, nil, "retry after 0s to 100ms (jitter)"},
+		"the caller's own limit":   {[]string{"GET /", "--status", "503", "--request-header", "X-Envoy-Expected-Rq-Timeout-Ms: 100", "--elapsed", "100ms"}, []string{"0s of"}, "give_up: the call ends with deadline_exceeded"},
+		"waits that grow":          {[]string{"--config", file, "GET /slow", "--status", "503", "--attempt", "4"}, []string{"policy growing"}, "retry after 100ms to 2s (jitter)"},
+		"a host in the pattern":    {[]string{"--config", file, "GET /", "--request-header", "Host: b.example", "--status", "503"}, []string{"route host"}, "retry after 0s to 100ms (jitter)"},
+		"the last attempt":         {[]string{"GET /", "--status", "503", "--attempt", "3"}, nil, "give_up: the call ends with max_attempts"},
+		"the call is over":         {[]string{"GET /", "--error", "timeout", "--elapsed", "5s"}, []string{"0s of 5s"}, "give_up: the call ends with deadline_exceeded"},
+		"a large body":             {[]string{"PUT /", "--status", "503", "--body", "65KiB"}, nil, "give_up: the call ends with body_not_replayable"},
+		"not a retryable status":   {[]string{"GET /", "--status", "500"}, []string{"shut: status_not_retryable"}, "return: the call ends with status_not_retryable"},
+		"success":                  {[]string{"GET /", "--status", "200"}, []string{"no gate"}, "return: the call ends with ok"},
+		"it depends on the jitter": {[]string{"GET /", "--status", "503", "--elapsed", "4.95s"}, nil, "depends on the jitter: with the shortest wait retry after 0s (jitter), with the longest (as above) give_up: the call ends with deadline_too_close"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, stdout, stderr := explained(t, tc.args...)
+			if code != program.ExitOK {
+				t.Fatalf("exit code %d: %s", code, stderr)
+			}
+			for _, s := range tc.says {
+				if !strings.Contains(stdout, s) {
+					t.Errorf("it does not say %q:\n%s", s, stdout)
+				}
+			}
+			lines := strings.Split(strings.TrimSpace(stdout), "\n")
+			if got := lines[len(lines)-1]; got != tc.last {
+				t.Errorf("at last it says %q, want %q:\n%s", got, tc.last, stdout)
+			}
+			code, stdout, stderr = explained(t, append(tc.args, "--json")...)
+			var e explanation
+			if err := json.Unmarshal([]byte(stdout), &e); code != program.ExitOK || err != nil || len(e.Verdicts) == 0 {
+				t.Errorf("as JSON: exit code %d, %v, %s\n%s", code, err, stderr, stdout)
+			}
+		})
+	}
+}
+
+func TestExplainRefuses(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no request":          {[]string{"--status", "503"}, "expected one request such as 'GET /process', got 0"},
+		"two requests":        {[]string{"GET /a", "GET /b", "--status", "503"}, "got 2"},
+		"no path":             {[]string{"GET", "--status", "503"}, `"GET": must be a request`},
+		"nothing happened":    {[]string{"GET /"}, "expected --status CODE or --error HOW"},
+		"both happened":       {[]string{"GET /", "--status", "503", "--error", "dial"}, "and not both"},
+		"no such status":      {[]string{"GET /", "--status", "700"}, "--status: must be from 200 to 599, got 700"},
+		"no such error":       {[]string{"GET /", "--error", "bang"}, `--error: must be dial, reset or timeout, got "bang"`},
+		"no such state":       {[]string{"GET /", "--status", "503", "--breaker", "ajar"}, `--breaker: must be closed, half-open or open, got "ajar"`},
+		"attempt zero":        {[]string{"GET /", "--status", "503", "--attempt", "0"}, "--attempt: must be at least 1, got 0"},
+		"a header without":    {[]string{"GET /", "--status", "503", "--header", "Retry-After"}, "must be a header such as 'Retry-After: 7'"},
+		"a route without":     {[]string{"GET /", "--status", "503", "--route", "r"}, "--route: needs --config FILE"},
+		"a file that is away": {[]string{"GET /", "--status", "503", "--config", "away.yaml"}, "away.yaml"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, stdout, stderr := explained(t, tc.args...)
+			if code != program.ExitUsage || stdout != "" || !strings.Contains(stderr, tc.want) {
+				t.Errorf("exit code %d, %q, %q, want 2 and %q", code, stdout, stderr, tc.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"flag"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/program"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// execute runs the program as its main does.
+func execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(t.Context(), program.Program{
+		Name: "lab", Args: args, LookupEnv: func(string) (string, bool) { return "", false }, Stdout: &out, Stderr: &errs,
+	})
+	return code, out.String(), errs.String()
+}
+
+func file(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// small is a load that takes no time.
+func small(args ...string) []string {
+	return append(args, "--rate", "100", "--clients", "4", "--capacity", "300", "--for", "60s")
+}
+
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	var got strings.Builder
+	for _, args := range [][]string{
+		{"--help"}, {"simulate", "--help"}, {"compare", "--help"}, {"check", "--help"}, {"run", "--help"}, {"scenarios", "--help"},
+	} {
+		code, out, errs := execute(t, args...)
+		if code != program.ExitOK || errs != "" {
+			t.Errorf("%v: exit code %d, stderr %q", args, code, errs)
+		}
+		got.WriteString("$ lab " + strings.Join(args, " ") + "\n" + out + "\n")
+	}
+	path := filepath.Join("testdata", "help.txt")
+	if *update {
+		if err := os.WriteFile(path, []byte(got.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.String() != string(want) {
+		t.Errorf("the help is not %s; run the test with -update and look at the change", path)
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	t.Parallel()
+	const routes = `routes: [{name: a, match: /a, upstream: "http://x"}, {name: b, match: /b, upstream: "http://x", policy: other}]
+policies: {other: {retry: {maxAttempts: 5}}}`
+	config := file(t, "rebound.yaml", routes)
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no command":        {nil, "expected a command"},
+		"unknown command":   {[]string{"stimulate"}, `unknown command "stimulate"`},
+		"unknown flag":      {[]string{"simulate", "--rates", "3"}, "unknown flag --rates, did you mean --rate?"},
+		"no such scenario":  {[]string{"simulate", "--scenario", "outrage"}, `--scenario: no scenario "outrage", there are bad-instance`},
+		"no such file":      {[]string{"simulate", "--scenario", "./none.yaml"}, "./none.yaml: cannot be read"},
+		"rate":              {[]string{"simulate", "--rate", "-3"}, "rate: must be from 0"},
+		"too short":         {[]string{"simulate", "--for", "10s"}, "length: scenario outage is not over before 40s, got 10s"},
+		"which route":       {[]string{"simulate", "--config", config}, "has routes with different policies"},
+		"no such route":     {[]string{"compare", "--config", config, "--route", "c"}, `has no route "c", only a, b`},
+		"route of what":     {[]string{"check", "--route", "a", "--limits", "x"}, "--route: needs --config"},
+		"no limits":         {[]string{"check"}, "give --limits FILE"},
+		"wrong limits":      {[]string{"check", "--limits", file(t, "limits.yaml", "amplification: 0")}, "limits.yaml:1:16: amplification: must be at least 1, got 0"},
+		"not in real time":  {[]string{"run", "--scenario", "outage"}, "scenario outage is for the simulation only: [upstream.phases[0].refuse: flaky-server does not refuse connections]"},
+		"clients to run":    {[]string{"run", "--clients", "3"}, "--clients: must be 1"},
+		"no such to print":  {[]string{"scenarios", "--scenario", "x"}, `no scenario "x"`},
+		"argument too many": {[]string{"scenarios", "x"}, `unexpected argument "x"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, out, errs := execute(t, c.args...)
+			if code != program.ExitUsage || !strings.Contains(errs, c.want) || out != "" {
+				t.Errorf("exit code %d, stdout %q, stderr %q, want 2 and %q", code, out, errs, c.want)
+			}
+		})
+	}
+}
+
+func TestSimulate(t *testing.T) {
+	t.Parallel()
+	config := file(t, "rebound.yaml", `routes: [{name: a, match: /a, upstream: "http://x"}, {name: b, match: /b, upstream: "http://x", policy: stubborn}]
+policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 1000000}}, breaker: {failureRatio: 0, consecutiveFailures: 0}}}`)
+	page := filepath.Join(t.TempDir(), "page.html")
+	code, out, errs := execute(t, small("simulate", "--config", config, "--route", "b", "--html", page)...)
+	if code != program.ExitOK || errs != "" {
+		t.Fatalf("exit code %d, stderr %q", code, errs)
+	}
+	for _, want := range []string{
+		"outage: For ten seconds connections are refused.\n100 calls/s by 4 clients to an upstream that can serve 300/s, for 1m0s; disturbed from 30s to 40s; seed 1\n",
+		"policy: stubborn\n", "recovery        0.0s, from the end", "ok ", "dial_error ",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if !regexp.MustCompile(`(?m)^ *ended well +100\.0 % +\d+\.\d % +100\.0 %\s*$`).MatchString(out) {
+		t.Errorf("no row of what ended well in\n%s", out)
+	}
+	checkPage(t, page, "stubborn")
+
+	code, out, errs = execute(t, small("simulate", "--config", config, "--route", "b", "--json")...)
+	var result lab.Result
+	if code != program.ExitOK || errs != "" || json.Unmarshal([]byte(out), &result) != nil {
+		t.Fatalf("exit code %d, stderr %q, stdout %.200q", code, errs, out)
+	}
+	if len(result.Series) != 60 || result.PeakAmplification < 2 || result.RecoveryS == nil {
+		t.Errorf("%d seconds, amplification %v and recovery %v, want 60 and those of a stubborn policy",
+			len(result.Series), result.PeakAmplification, result.RecoveryS)
+	}
+}
+
+// checkPage wants a page that needs nothing else, whose charts are whole.
+func checkPage(t *testing.T, path string, policies ...string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, forbidden := range []string{"http:", "https:", "<script", "src=", "href=", "url(", "@import", "NaN"} {
+		if bytes.Contains(text, []byte(forbidden)) {
+			t.Errorf("the page has %q", forbidden)
+		}
+	}
+	if !bytes.Contains(text, []byte("prefers-color-scheme: dark")) {
+		t.Error("the page has no dark colours")
+	}
+	for _, p := range policies {
+		if !bytes.Contains(text, []byte("<h2>"+p+"</h2>")) {
+			t.Errorf("the page has no policy %q", p)
+		}
+	}
+	charts := regexp.MustCompile(`(?s)<svg.*?</svg>`).FindAll(text, -1)
+	if len(charts) != 3*len(policies) {
+		t.Errorf("%d charts, want three of every policy", len(charts))
+	}
+	for _, chart := range charts {
+		for decoder := xml.NewDecoder(bytes.NewReader(chart)); ; {
+			if _, err := decoder.Token(); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatalf("a chart is no XML: %v", err)
+			}
+		}
+		if !bytes.Contains(chart, []byte(`class="band"`)) || bytes.Count(chart, []byte("<path")) < 4 {
+			t.Errorf("a chart without its band or curves: %.200s", chart)
+		}
+	}
+}
+
+func TestCompare(t *testing.T) {
+	t.Parallel()
+	page := filepath.Join(t.TempDir(), "page.html")
+	code, out, errs := execute(t, small("compare", "--scenario", "outage-hanging", "--html", page)...)
+	if code != program.ExitOK || errs != "" {
+		t.Fatalf("exit code %d, stderr %q", code, errs)
+	}
+	names := []string{"no retry", "immediate retry", "fixed wait", "exponential wait", "full jitter", "&#43; budget", "&#43; breaker", "the policy"}
+	checkPage(t, page, names...)
+	for _, name := range names {
+		name = strings.ReplaceAll(name, "&#43;", "+")
+		if !regexp.MustCompile(`(?m)^ *` + regexp.QuoteMeta(name) + ` +\d`).MatchString(out) {
+			t.Errorf("no row %q in\n%s", name, out)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	const load = "\nload: {rate: 100, clients: 4, capacity: 300, seeds: 2}"
+	config := file(t, "rebound.yaml", `routes: [{name: a, match: /a, upstream: "http://x"}, {name: b, match: /b, upstream: "http://x", policy: stubborn}]
+policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 1000000}}, breaker: {failureRatio: 0, consecutiveFailures: 0}}}`)
+	limits := file(t, "limits.yaml", "amplification: 2"+load)
+	code, out, errs := execute(t, "check", "--config", config, "--limits", limits)
+	if code != program.ExitFailed || !strings.Contains(errs, "lab check: 2 of 4 limits broken") {
+		t.Errorf("exit code %d, stderr %q, want 1 for the stubborn policy", code, errs)
+	}
+	for _, want := range []string{
+		`(?m)^ok +default +outage +amplification at most 2 in any second +1\.\d\d +\d$`,
+		`(?m)^BROKEN +stubborn +outage-hanging +amplification at most 2 in any second +[3-9]\.\d\d +\d$`,
+	} {
+		if !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("no %s in\n%s", want, out)
+		}
+	}
+	code, out, errs = execute(t, "check", "--config", config, "--route", "a", "--limits", limits, "--json")
+	var found []struct {
+		Policy string
+		Broken bool
+	}
+	if code != program.ExitOK || errs != "" || json.Unmarshal([]byte(out), &found) != nil || len(found) != 2 || found[0].Policy != "default" || found[0].Broken {
+		t.Errorf("exit code %d, stderr %q, findings %s, want two that hold", code, errs, out)
+	}
+}
+
+func TestScenarios(t *testing.T) {
+	t.Parallel()
+	code, out, _ := execute(t, "scenarios")
+	if code != program.ExitOK || strings.Count(out, "\n") != len(lab.Names()) || !strings.Contains(out, "outage-hanging   ") {
+		t.Errorf("exit code %d, list\n%s", code, out)
+	}
+	code, out, _ = execute(t, "scenarios", "--scenario", "herd")
+	if code != program.ExitOK || !strings.Contains(out, "\nload:\n  herd: {at: 30s, calls: 1000}\n") {
+		t.Errorf("exit code %d, file\n%s", code, out)
+	}
+}
+
+// The simulation and the programs agree: twenty seconds of real time. How fast the
+// programs are depends on what else the machine does, and is not asked here.
+func TestRun(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes twenty seconds")
+	}
+	t.Parallel()
+	_, out, errs := execute(t, "run", "--rate", "100", "--json")
+	var results struct{ Simulated, Measured *lab.Result }
+	if err := json.Unmarshal([]byte(out), &results); err != nil || results.Measured == nil {
+		t.Fatalf("%v, stderr %q, stdout %.200q", err, errs, out)
+	}
+	for _, a := range agreements() {
+		s, m := a.figure(results.Simulated), a.figure(results.Measured)
+		t.Logf("%s: simulated "+a.format+", measured "+a.format, a.name, s, m)
+		if !a.idle && !(math.Abs(s-m) <= a.tolerance) {
+			t.Errorf("%s: simulated %v, measured %v, want at most %v between them", a.name, s, m, a.tolerance)
+		}
+	}
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"html/template"
+	"math"
+	"strings"
+
+	"github.com/rebound-dev/rebound/pkg/lab"
+)
+
+//go:embed page.html
+var pageText string
+
+// renderPage is one page for one run or for several of the same scenario: no
+// script, and nothing that is fetched from elsewhere.
+func renderPage(rungs []rung) ([]byte, error) {
+	t, err := template.New("page").Funcs(template.FuncMap{
+		"percent": percent, "recovery": recovery, "latency": latency, "counts": counts,
+		"lost": func(p lab.Part) uint64 { return p.Calls - p.OK },
+	}).Parse(pageText)
+	if err != nil {
+		return nil, err
+	}
+	first := rungs[0].Result
+	name, about, _ := strings.Cut(strings.TrimSuffix(title(first), "\n"), "\n")
+	page := struct {
+		Title, Load string
+		Rungs       []rung
+		Charts      [][]template.HTML
+	}{Title: name, Load: about, Rungs: rungs}
+	scale := scaleOf(rungs)
+	for _, r := range rungs {
+		page.Charts = append(page.Charts, []template.HTML{
+			calls(r.Result, scale), latencies(r.Result, scale), circuits(r.Result, scale),
+		})
+	}
+	var b bytes.Buffer
+	if err := t.Execute(&b, page); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// scale is the tops of the axes, the same for all runs of a page.
+type scale struct{ calls, latency, tokens float64 }
+
+func scaleOf(rungs []rung) scale {
+	s := scale{calls: 1, latency: 1, tokens: 1}
+	for _, r := range rungs {
+		for _, x := range r.Result.Series {
+			s.calls = math.Max(s.calls, float64(max(x.Offered, x.Attempts, x.Goodput)))
+			s.latency = math.Max(s.latency, x.P99)
+			if x.Tokens < 1e5 { // more is a budget without an end, and no scale
+				s.tokens = math.Max(s.tokens, x.Tokens)
+			}
+		}
+	}
+	return scale{niceTop(s.calls), niceTop(s.latency), niceTop(s.tokens)}
+}
+
+// niceTop is the next number of 1, 2 or 5 times a power of ten.
+func niceTop(v float64) float64 {
+	power := math.Pow(10, math.Floor(math.Log10(v)))
+	for _, step := range []float64{1, 2, 5} {
+		if v <= step*power {
+			return step * power
+		}
+	}
+	return 10 * power
+}
+
+// The drawing area of a chart, in units of its view box.
+const (
+	chartWidth, chartHeight = 640.0, 186.0
+	legend                  = chartHeight - 10
+	plotLeft, plotRight     = 44.0, 596.0
+	plotTop, plotBottom     = 12.0, 140.0
+)
+
+// line is one curve: of class, which is its colour and its dashes.
+type line struct {
+	class, name string
+	value       func(lab.Second) float64
+	top         float64
+	right       bool // its axis is the right one
+}
+
+func calls(r *lab.Result, s scale) template.HTML {
+	return chart(r, "calls a second", []line{
+		{"offered", "offered", func(x lab.Second) float64 { return float64(x.Offered) }, s.calls, false},
+		{"attempts", "attempts", func(x lab.Second) float64 { return float64(x.Attempts) }, s.calls, false},
+		{"goodput", "goodput", func(x lab.Second) float64 { return float64(x.Goodput) }, s.calls, false},
+	})
+}
+
+func latencies(r *lab.Result, s scale) template.HTML {
+	return chart(r, "latency of calls that end well, ms", []line{
+		{"p50", "p50", some(func(x lab.Second) float64 { return x.P50 }), s.latency, false},
+		{"p99", "p99", some(func(x lab.Second) float64 { return x.P99 }), s.latency, false},
+	})
+}
+
+// some leaves out the seconds in which no call ended well.
+func some(value func(lab.Second) float64) func(lab.Second) float64 {
+	return func(x lab.Second) float64 {
+		if x.Goodput == 0 {
+			return math.NaN()
+		}
+		return value(x)
+	}
+}
+
+func circuits(r *lab.Result, s scale) template.HTML {
+	return chart(r, "clients with an open circuit (left), tokens of a client (right)", []line{
+		{"open", "open circuits", func(x lab.Second) float64 { return float64(x.Open) }, float64(r.Load.Clients), false},
+		{"tokens", "tokens", func(x lab.Second) float64 { return math.Min(x.Tokens, s.tokens) }, s.tokens, true},
+	})
+}
+
+// chart draws curves over the seconds of a run as SVG. Numbers and constants of
+// this file are all that is in it.
+func chart(r *lab.Result, name string, lines []line) template.HTML {
+	var b strings.Builder
+	n := float64(len(r.Series))
+	x := func(second float64) float64 { return plotLeft + (plotRight-plotLeft)*second/n }
+	fmt.Fprintf(&b, `<svg viewBox="0 0 %g %g" role="img" aria-label="%s">`, chartWidth, chartHeight, name)
+	fmt.Fprintf(&b, `<rect class="band" x="%.1f" y="%g" width="%.1f" height="%g"><title>the disturbance</title></rect>`,
+		x(r.DisturbanceFromS), plotTop, x(r.DisturbanceToS)-x(r.DisturbanceFromS), plotBottom-plotTop)
+	left, right := lines[0].top, 0.0
+	for _, l := range lines {
+		if l.right {
+			right = l.top
+		}
+	}
+	const parts = 2
+	for i := range parts + 1 {
+		share := float64(i) / parts
+		y := plotBottom - (plotBottom-plotTop)*share
+		fmt.Fprintf(&b, `<line class="grid" x1="%g" x2="%g" y1="%.1f" y2="%.1f"/>`, plotLeft, plotRight, y, y)
+		fmt.Fprintf(&b, `<text x="%g" y="%.1f" class="left">%g</text>`, plotLeft-5, y+4, left*share)
+		if right > 0 {
+			fmt.Fprintf(&b, `<text x="%g" y="%.1f">%g</text>`, plotRight+5, y+4, right*share)
+		}
+	}
+	step := niceTop(n / 10)
+	for second := 0.0; second <= n; second += step {
+		fmt.Fprintf(&b, `<text x="%.1f" y="%g" class="middle">%gs</text>`, x(second), plotBottom+16, second)
+	}
+	for _, l := range lines {
+		fmt.Fprintf(&b, `<path class="%s" d="`, l.class)
+		command := 'M'
+		for i, s := range r.Series {
+			v := l.value(s)
+			if math.IsNaN(v) {
+				command = 'M'
+				continue
+			}
+			fmt.Fprintf(&b, "%c%.1f %.1f", command, x(float64(i)+0.5), plotBottom-(plotBottom-plotTop)*math.Min(1, v/l.top))
+			command = 'L'
+		}
+		b.WriteString(`"/>`)
+	}
+	at := plotLeft
+	for _, l := range lines {
+		fmt.Fprintf(&b, `<path class="%s" d="M%.1f %gh18"/><text x="%.1f" y="%g">%s</text>`, l.class, at, legend-4, at+22, legend, l.name)
+		at += 34 + 7*float64(len(l.name))
+	}
+	fmt.Fprintf(&b, `<text x="%g" y="%g" class="left">%s</text>`, plotRight, legend, name)
+	b.WriteString("</svg>")
+	return template.HTML(b.String())
+}

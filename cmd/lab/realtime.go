@@ -1,0 +1,244 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/faults"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/program"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/serve"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// realTime is the command run: the scenario is played by the client and by
+// flaky-server, in this process and over loopback, and simulated too.
+func realTime(ctx context.Context, p program.Program) int {
+	fs := p.Flags()
+	policy := addPolicyFlags(fs)
+	load := &loadFlags{load: lab.Load{Rate: 200, Clients: 1, Capacity: 1000, Seed: 1}}
+	load.add(fs, "short")
+	asJSON := fs.Bool("json", false, "print both results as JSON")
+	if code, done := p.Parse(fs, usage(`run plays a scenario in real time: it calls the client, which calls flaky-server, as they are but in one
+process, over loopback. It prints the figures next to the simulated ones, and ends with 1 if they are
+further apart than the last column says. One client makes all calls.`, "lab run [flags]",
+		`  lab run
+  lab run --config rebound.yaml --route process --rate 100
+`)); done {
+		return code
+	}
+	chosen, err := policy.policy()
+	if err != nil {
+		return p.Fail(program.ExitUsage, err)
+	}
+	if load.load.Clients != 1 {
+		return p.Fail(program.ExitUsage, fmt.Errorf("--clients: must be 1, the client of this process, got %d", load.load.Clients))
+	}
+	e, err := load.experiment(chosen.Policy)
+	if err != nil {
+		return p.Fail(program.ExitUsage, err)
+	}
+	document, err := e.Scenario.Document(e.Load.Capacity)
+	if err != nil {
+		return p.Fail(program.ExitUsage, err)
+	}
+	simulated, err := runAll(ctx, []lab.Experiment{e}, func(float64) {})
+	if err != nil {
+		return p.Fail(program.ExitFailed, err)
+	}
+	measured, err := measure(ctx, p, e, document)
+	if err != nil {
+		return p.Fail(program.ExitFailed, err)
+	}
+	if *asJSON {
+		if err := writeJSON(p.Stdout, map[string]*lab.Result{"simulated": simulated[0], "measured": measured}); err != nil {
+			return p.Fail(program.ExitFailed, err)
+		}
+	}
+	apart, err := writeAgreement(p.Stdout, simulated[0], measured, *asJSON)
+	if err != nil {
+		return p.Fail(program.ExitFailed, err)
+	}
+	if apart > 0 {
+		return p.Fail(program.ExitFailed, fmt.Errorf("%d figures are too far apart", apart))
+	}
+	return program.ExitOK
+}
+
+// measure plays e with the programs.
+func measure(ctx context.Context, p program.Program, e lab.Experiment, document faults.Spec) (*lab.Result, error) {
+	injector, err := faults.New(document, e.Load.Seed)
+	if err != nil {
+		return nil, err
+	}
+	logger := slog.New(slog.DiscardHandler)
+	ready := serve.NewReadiness()
+	upstream, err := p.NewFlaky(ctx, injector, "lab", ready, logger)
+	if err != nil {
+		return nil, err
+	}
+	var arrived atomic.Pointer[func()]
+	flaky, err := listen(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if count := arrived.Load(); count != nil {
+			(*count)()
+		}
+		upstream.Data.ServeHTTP(w, r)
+	}))
+	if err != nil {
+		return nil, err
+	}
+	defer flaky.Close()
+	defer upstream.Stop()
+	cfg := gateway.ForUpstream("http://" + flaky.Addr)
+	cfg.Policies[gateway.DefaultPolicyName] = e.Policy
+	client, err := p.NewClient(ctx, cfg, ready, logger, program.LivePage{})
+	if err != nil {
+		return nil, err
+	}
+	front, err := listen(ctx, client.Data)
+	if err != nil {
+		return nil, err
+	}
+	defer front.Close()
+	calls := &http.Transport{MaxIdleConnsPerHost: 1000}
+	defer calls.CloseIdleConnections()
+
+	b := newBar(p.Stderr)
+	defer b.clear()
+	result, err := lab.Measurement{
+		Scenario: e.Scenario, Load: e.Load,
+		Call: func() *resilience.Report { return call(calls, "http://"+front.Addr+"/process") },
+		Begin: func(attempt func()) {
+			arrived.Store(&attempt)
+			_ = injector.Replace(document) // its schedule begins with the clock; New has taken the same one
+		},
+		Progress: func(passed time.Duration) {
+			b.set(float64(passed) / float64(cmp.Or(e.Load.Length, e.Scenario.Length)))
+		},
+	}.Run(ctx)
+	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	return result, errors.Join(err, client.Flush(flush), upstream.Flush(flush))
+}
+
+// server is one that listens on loopback.
+type server struct {
+	*http.Server
+}
+
+func listen(ctx context.Context, h http.Handler) (server, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return server{}, err
+	}
+	s := server{&http.Server{Addr: l.Addr().String(), Handler: h, ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}}
+	go func() { _ = s.Serve(l) }() // it ends with Close
+	return s, nil
+}
+
+// call makes one call through the client and tells how it ended, as far as its
+// answer does.
+func call(t http.RoundTripper, url string) *resilience.Report {
+	failed := &resilience.Report{Reason: resilience.ReasonResetBeforeHeaders}
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, nil)
+	if err != nil {
+		return failed
+	}
+	resp, err := t.RoundTrip(req)
+	if err != nil {
+		return failed
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	report := &resilience.Report{Reason: resilience.ReasonOK}
+	attempts, _ := strconv.Atoi(resp.Header.Get(transport.HeaderAttemptCount))
+	report.Attempts = make([]resilience.AttemptReport, attempts)
+	var problem struct {
+		Reason resilience.Reason `json:"reason"`
+	}
+	switch {
+	case err != nil:
+		report.Reason = resilience.ReasonBodyFailed
+	case resp.StatusCode < http.StatusBadRequest:
+	case json.Unmarshal(body, &problem) == nil && problem.Reason.Valid():
+		report.Reason = problem.Reason
+	default:
+		report.Reason = resilience.StatusReason(resp.StatusCode)
+	}
+	return report
+}
+
+// agreement is a figure with how far apart simulation and reality may be: chance
+// differs on both sides, and real calls have a network and two programs to pass.
+type agreement struct {
+	name      string
+	figure    func(*lab.Result) float64
+	tolerance float64
+	format    string
+	idle      bool // only a machine with nothing else to do is as fast as the model
+}
+
+func agreements() []agreement {
+	return []agreement{
+		{"ended well before, %", func(r *lab.Result) float64 { return 100 * r.Before.Success }, 2, "%.1f", false},
+		{"ended well during, %", func(r *lab.Result) float64 { return 100 * r.During.Success }, 6, "%.1f", false},
+		{"attempts a call until its end", untilEnd, 0.08, "%.2f", false},
+		{"attempts a call, worst second", func(r *lab.Result) float64 { return r.PeakAmplification }, 0.25, "%.2f", false},
+		{"recovery, s", func(r *lab.Result) float64 {
+			if r.RecoveryS == nil {
+				return math.Inf(1)
+			}
+			return *r.RecoveryS
+		}, 2.5, "%.1f", false},
+		{"latency p50 before, ms", func(r *lab.Result) float64 { return r.Before.P50 }, 15, "%.1f", true},
+		{"latency p50 during, ms", func(r *lab.Result) float64 { return r.During.P50 }, 25, "%.1f", true},
+	}
+}
+
+// untilEnd is the amplification until the end of the disturbance: what follows
+// depends on when a circuit happens to try.
+func untilEnd(r *lab.Result) float64 {
+	offered, attempts := 0.0, 0.0
+	for i, s := range r.Series {
+		if float64(i) < r.DisturbanceToS {
+			offered += float64(s.Offered)
+			attempts += float64(s.Attempts)
+		}
+	}
+	return attempts / max(1, offered)
+}
+
+// writeAgreement prints the figures side by side, unless silent, and tells how many
+// are too far apart.
+func writeAgreement(w io.Writer, simulated, measured *lab.Result, silent bool) (apart int, err error) {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(t, "%-32s\tsimulated\tmeasured\tapart by at most\t\n", "")
+	for _, a := range agreements() {
+		s, m := a.figure(simulated), a.figure(measured)
+		verdict := ""
+		if s != m && !(math.Abs(s-m) <= a.tolerance) { // two infinities agree
+			verdict = "  too far"
+			apart++
+		}
+		fmt.Fprintf(t, "%-32s\t"+a.format+"\t"+a.format+"\t%g%s\t\n", a.name, s, m, a.tolerance, verdict)
+	}
+	if silent {
+		return apart, nil
+	}
+	fmt.Fprintln(w, title(simulated))
+	return apart, t.Flush()
+}

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/program"
+)
+
+// scenarios is the command of that name.
+func scenarios(_ context.Context, p program.Program) int {
+	fs := p.Flags()
+	name := fs.String("scenario", "", "print the file of the built-in scenario `NAME`")
+	if code, done := p.Parse(fs, usage(`scenarios lists what can happen, or prints the file of one scenario: copy it, change it, and give its path
+to any other command.`, "lab scenarios [flags]",
+		`  lab scenarios
+  lab scenarios --scenario outage > my-outage.yaml; lab simulate --scenario my-outage.yaml
+`)); done {
+		return code
+	}
+	if *name != "" {
+		text, err := lab.Source(*name)
+		if err != nil {
+			return p.Fail(program.ExitUsage, fmt.Errorf("--scenario: %w", err))
+		}
+		if _, err := p.Stdout.Write(text); err != nil {
+			return p.Fail(program.ExitFailed, err)
+		}
+		return program.ExitOK
+	}
+	t := tabwriter.NewWriter(p.Stdout, 0, 0, 3, ' ', 0)
+	for _, name := range lab.Names() {
+		s, err := lab.Builtin(name)
+		if err != nil {
+			return p.Fail(program.ExitFailed, err)
+		}
+		fmt.Fprintf(t, "%s\t%s\n", name, s.Description)
+	}
+	if err := t.Flush(); err != nil {
+		return p.Fail(program.ExitFailed, err)
+	}
+	return program.ExitOK
+}

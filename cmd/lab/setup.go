@@ -1,0 +1,149 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/transport"
+	"github.com/rebound-dev/rebound/pkg/virtual"
+)
+
+// policyFlags choose a policy.
+type policyFlags struct{ file, route *string }
+
+func addPolicyFlags(fs *flag.FlagSet) policyFlags {
+	return policyFlags{
+		fs.String("config", "", "routes and policies, YAML, in `FILE`; without it the default policy"),
+		fs.String("route", "", "take the policy of the route `NAME`"),
+	}
+}
+
+// namedPolicy is a policy with the name it has in its file.
+type namedPolicy struct {
+	Name   string
+	Policy transport.Policy
+}
+
+// policies are those that the routes use, or the one route's that was asked for,
+// sorted by name.
+func (f policyFlags) policies() ([]namedPolicy, error) {
+	if *f.file == "" {
+		if *f.route != "" {
+			return nil, errors.New("--route: needs --config FILE, which has the routes")
+		}
+		return []namedPolicy{{gateway.DefaultPolicyName, transport.DefaultPolicy()}}, nil
+	}
+	cfg := gateway.DefaultConfig()
+	if err := config.Load(*f.file, &cfg); err != nil {
+		return nil, err
+	}
+	var names, routes []string
+	for _, r := range cfg.Routes {
+		routes = append(routes, r.Name)
+		if *f.route == "" || *f.route == r.Name {
+			names = append(names, r.Policy)
+		}
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("--route: %s has no route %q, only %s", *f.file, *f.route, strings.Join(routes, ", "))
+	}
+	slices.Sort(names)
+	var all []namedPolicy
+	for _, name := range slices.Compact(names) {
+		all = append(all, namedPolicy{name, cfg.Policies[name]})
+	}
+	return all, nil
+}
+
+// policy is the only one of policies.
+func (f policyFlags) policy() (namedPolicy, error) {
+	all, err := f.policies()
+	if err != nil {
+		return namedPolicy{}, err
+	}
+	for _, other := range all[1:] {
+		if !reflect.DeepEqual(other.Policy, all[0].Policy) {
+			return namedPolicy{}, fmt.Errorf("--route: %s has routes with different policies, choose one of the routes", *f.file)
+		}
+	}
+	return all[0], nil
+}
+
+// loadFlags choose a scenario and its load.
+type loadFlags struct {
+	scenario *string
+	load     lab.Load
+}
+
+func addLoadFlags(fs *flag.FlagSet) *loadFlags {
+	l := &loadFlags{load: lab.DefaultLoad()}
+	l.add(fs, "outage")
+	return l
+}
+
+// add adds the flags with the defaults that are in l.
+func (l *loadFlags) add(fs *flag.FlagSet, scenario string) {
+	l.scenario = fs.String("scenario", scenario, "what happens: the `NAME` of a built-in scenario, or a file that ends in .yaml")
+	fs.Float64Var(&l.load.Rate, "rate", l.load.Rate, "`CALLS` a second, all clients together")
+	fs.IntVar(&l.load.Clients, "clients", l.load.Clients, "`N` instances make the calls, each with a circuit breaker and a budget of its own")
+	fs.Float64Var(&l.load.Capacity, "capacity", l.load.Capacity, "`CALLS` a second that the upstream can serve; 0 is without limit")
+	fs.DurationVar(&l.load.Length, "for", 0, "how long calls are made; 0s is as long as the scenario says")
+	fs.Uint64Var(&l.load.Seed, "seed", l.load.Seed, "the same `N` gives the same figures")
+}
+
+// experiment is one of the policy p in the chosen scenario.
+func (l *loadFlags) experiment(p transport.Policy) (lab.Experiment, error) {
+	s, err := lab.LoadScenario(*l.scenario)
+	if err != nil {
+		return lab.Experiment{}, fmt.Errorf("--scenario: %w", err)
+	}
+	e := lab.Experiment{Policy: p, Scenario: s, Load: l.load}
+	return e, e.Validate()
+}
+
+// runAll runs experiments on virtual clocks, as many at once as there are
+// processors, and gives the results in the order of the experiments. progress is
+// told the share of all that is done.
+func runAll(ctx context.Context, experiments []lab.Experiment, progress func(float64)) ([]*lab.Result, error) {
+	var mu sync.Mutex
+	var total, done time.Duration
+	for _, e := range experiments {
+		total += cmp.Or(e.Load.Length, e.Scenario.Length)
+	}
+	step := func(time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		done += time.Second
+		progress(min(1, float64(done)/float64(total)))
+	}
+	results, errs := make([]*lab.Result, len(experiments)), make([]error, len(experiments))
+	var running sync.WaitGroup
+	free := make(chan struct{}, runtime.GOMAXPROCS(0))
+	for i, e := range experiments {
+		free <- struct{}{}
+		running.Go(func() {
+			defer func() { <-free }()
+			e.Progress = step
+			virtual.Run(func() { results[i], errs[i] = e.Run(ctx) })
+		})
+	}
+	running.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return results, nil
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// title says what a result is of, without the policy.
+func title(r *lab.Result) string {
+	capacity := fmt.Sprintf("that can serve %g/s", r.Load.Capacity)
+	if r.Load.Capacity == 0 {
+		capacity = "without a limit"
+	}
+	clients := "clients"
+	if r.Load.Clients == 1 {
+		clients = "client"
+	}
+	return fmt.Sprintf("%s: %s\n%g calls/s by %d %s to an upstream %s, for %v; disturbed from %v to %v; seed %d\n",
+		r.Scenario, r.Description, r.Load.Rate, r.Load.Clients, clients, capacity,
+		seconds(r.LengthS), seconds(r.DisturbanceFromS), seconds(r.DisturbanceToS), r.Load.Seed)
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// writeResult prints the figures of one run.
+func writeResult(w io.Writer, policy string, r *lab.Result) error {
+	fmt.Fprintf(w, "%spolicy: %s\n\n", title(r), policy)
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
+	row := func(name string, figure func(lab.Part) string) {
+		fmt.Fprintf(t, "%-24s\t%s\t%s\t%s\t\n", name, figure(r.Before), figure(r.During), figure(r.After))
+	}
+	fmt.Fprintf(t, "%-24s\tbefore\tduring\tafter\t\n", "")
+	row("calls", func(p lab.Part) string { return fmt.Sprint(p.Calls) })
+	row("ended well", func(p lab.Part) string { return percent(p.Success) })
+	row("goodput a second", func(p lab.Part) string { return fmt.Sprintf("%.1f", p.Goodput) })
+	row("latency p50, ms", func(p lab.Part) string { return latency(p.OK, p.P50) })
+	row("latency p99, ms", func(p lab.Part) string { return latency(p.OK, p.P99) })
+	row("failed calls p50, ms", func(p lab.Part) string { return latency(p.Calls-p.OK, p.FailedP50) })
+	row("failed calls p99, ms", func(p lab.Part) string { return latency(p.Calls-p.OK, p.FailedP99) })
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, `
+recovery        %s
+amplification   %.2f attempts a call, %.2f in the worst second
+retries         %d, of which %d saved a call
+circuits        opened %d times; at most %d probes of a client at once
+upstream        %d attempts worked on, %s of that for callers who had gone; refused %d, dropped %d
+calls           %s
+attempts        %s
+`, recovery(r)+", from the end of the disturbance until 95 % of the calls end well", r.Amplification, r.PeakAmplification,
+		r.Retries, r.RetriesSaved, r.Opened, r.Probes,
+		r.Work.Served, percent(r.Work.WastedShare()), r.Work.Refused, r.Work.Dropped, counts(r.Calls), counts(r.Attempts))
+	return err
+}
+
+func percent(share float64) string { return fmt.Sprintf("%.1f %%", 100*share) }
+
+// latency is a quantile in milliseconds, a dash when there was nothing to take it of.
+func latency(of uint64, ms float64) string {
+	if of == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f", ms)
+}
+
+func recovery(r *lab.Result) string {
+	if r.RecoveryS == nil {
+		return "never"
+	}
+	return fmt.Sprintf("%.1fs", *r.RecoveryS)
+}
+
+// counts is the reasons with the most frequent first.
+func counts(m map[resilience.Reason]uint64) string {
+	reasons := slices.SortedFunc(maps.Keys(m), func(a, b resilience.Reason) int {
+		return cmp.Or(cmp.Compare(m[b], m[a]), cmp.Compare(a, b))
+	})
+	var parts []string
+	for _, r := range reasons {
+		parts = append(parts, fmt.Sprintf("%s %d", r, m[r]))
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// rung is a policy's name and what it came to.
+type rung struct {
+	Policy string      `json:"policy"`
+	Result *lab.Result `json:"result"`
+}
+
+// writeLadder prints the figures of several policies side by side.
+func writeLadder(w io.Writer, rungs []rung) error {
+	fmt.Fprintln(w, title(rungs[0].Result))
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(t, "%-18s\tduring\tafter\trecovery\tmean ampl.\tpeak ampl.\tp99 after, ms\twasted\tretries saved\t\n", "")
+	for _, c := range rungs {
+		r := c.Result
+		fmt.Fprintf(t, "%-18s\t%s\t%s\t%s\t%.2f\t%.2f\t%s\t%s\t%d of %d\t\n", c.Policy, percent(r.During.Success), percent(r.After.Success),
+			recovery(r), r.Amplification, r.PeakAmplification, latency(r.After.OK, r.After.P99), percent(r.Work.WastedShare()), r.RetriesSaved, r.Retries)
+	}
+	return t.Flush()
+}

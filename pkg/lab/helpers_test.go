@@ -1,0 +1,108 @@
+package lab_test
+
+import (
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/faults"
+	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// simulate runs an experiment on a virtual clock.
+func simulate(t *testing.T, e lab.Experiment) *lab.Result {
+	t.Helper()
+	var result *lab.Result
+	synctest.Test(t, func(t *testing.T) {
+		var err error
+		if result, err = e.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	return result
+}
+
+// builtin is a scenario whose first disturbance is moved to begin at at, so that a
+// test need not wait for it.
+func builtin(t *testing.T, name string, at time.Duration) lab.Scenario {
+	t.Helper()
+	s, err := lab.Builtin(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	earlier := s.Disturbance.At - at
+	s.Disturbance.At -= earlier
+	for i := range s.Upstream.Phases {
+		s.Upstream.Phases[i].At -= earlier
+	}
+	if s.Load.Surge != nil {
+		s.Load.Surge.At -= earlier
+	}
+	if s.Load.Herd != nil {
+		s.Load.Herd.At -= earlier
+	}
+	s.Length = s.Disturbance.End() + 12*time.Second
+	return s
+}
+
+// steady is a scenario in which nothing happens, but for what change adds. The
+// disturbance is from 1 s to 2 s.
+func steady(change func(*lab.Scenario)) lab.Scenario {
+	var s lab.Scenario
+	s.SetDefaults()
+	s.Name, s.Length, s.Disturbance = "steady", 10*time.Second, lab.Span{At: time.Second, For: time.Second}
+	s.Upstream.Faults.Latency = faults.Latency{Distribution: faults.DistributionFixed, Value: 10 * time.Millisecond}
+	change(&s)
+	return s
+}
+
+// phase is one of all instances.
+func phase(at, length time.Duration, change func(*lab.Phase)) lab.Phase {
+	p := lab.Phase{Window: faults.Window{At: at, For: length}}
+	change(&p)
+	return p
+}
+
+func load(rate float64, seed uint64) lab.Load {
+	l := lab.DefaultLoad()
+	l.Rate, l.Seed = rate, seed
+	return l
+}
+
+// rungOf is one of the ladder of the default policy.
+func rungOf(t *testing.T, name string) transport.Policy {
+	t.Helper()
+	for _, r := range lab.Ladder(transport.DefaultPolicy()) {
+		if r.Name == name {
+			return r.Policy
+		}
+	}
+	t.Fatalf("no rung %q", name)
+	return transport.Policy{}
+}
+
+// changes collects what circuits do.
+type changes struct {
+	mu  sync.Mutex
+	all []change
+}
+
+type change struct {
+	client int
+	resilience.Transition
+}
+
+func (c *changes) add(client int, t resilience.Transition) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all = append(c.all, change{client, t})
+}
+
+// of is the changes of one client.
+func (c *changes) of(client int) []change {
+	return slices.DeleteFunc(slices.Clone(c.all), func(x change) bool { return x.client != client })
+}

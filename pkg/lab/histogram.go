@@ -1,0 +1,45 @@
+package lab
+
+import (
+	"math"
+	"time"
+)
+
+// histogram counts durations in buckets that grow by 2 %, so that a quantile is
+// wrong by at most that, whatever the number of durations. It is not safe for
+// concurrent use.
+type histogram struct {
+	counts [histogramBuckets]uint32
+	total  uint32
+}
+
+const (
+	histogramFirst   = 10 * time.Microsecond // everything shorter is in the first bucket
+	histogramGrowth  = 1.02
+	histogramBuckets = 1024 // up to more than an hour
+)
+
+func (h *histogram) add(d time.Duration) {
+	i := 0
+	if d > histogramFirst {
+		i = int(math.Log(float64(d)/float64(histogramFirst))/math.Log(histogramGrowth)) + 1
+	}
+	h.counts[min(i, histogramBuckets-1)]++
+	h.total++
+}
+
+// quantile is the upper bound of the bucket in which the share q of all
+// durations is reached, 0 when there is none.
+func (h *histogram) quantile(q float64) time.Duration {
+	if h.total == 0 {
+		return 0
+	}
+	rank := max(1, uint32(math.Ceil(q*float64(h.total))))
+	var seen uint32
+	for i, n := range h.counts {
+		if seen += n; seen >= rank {
+			return time.Duration(float64(histogramFirst) * math.Pow(histogramGrowth, float64(i)))
+		}
+	}
+	return 0
+}

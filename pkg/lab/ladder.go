@@ -1,0 +1,57 @@
+package lab
+
+import (
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// Rung is a policy with what it is called.
+type Rung struct {
+	Name   string
+	Policy transport.Policy
+}
+
+// Ladder is what people do about failures, from nothing to the policy p: every rung
+// adds to the one before, and has the timeouts, the backoff, the budget and the
+// circuit of p where it has any. The attempts are those of p, at least three.
+func Ladder(p transport.Policy) []Rung {
+	attempts := max(3, p.Retry.MaxAttempts)
+	with := func(change func(*transport.Policy)) transport.Policy {
+		r := p
+		r.Retry.MaxAttempts = attempts
+		r.Retry.Budget = unlimited()
+		r.Breaker.FailureRatio, r.Breaker.ConsecutiveFailures = 0, 0 // it never opens
+		change(&r)
+		return r
+	}
+	base := p.Retry.Backoff.Base
+	if base == 0 {
+		base = 100 * time.Millisecond
+	}
+	exponential := resilience.Backoff{Base: base, Max: max(base, p.Retry.Backoff.Max), Factor: max(2, p.Retry.Backoff.Factor), Jitter: resilience.JitterNone}
+	full := exponential
+	full.Jitter = resilience.JitterFull
+	return []Rung{
+		{"no retry", with(func(r *transport.Policy) { r.Retry.MaxAttempts = 1 })},
+		{"immediate retry", with(func(r *transport.Policy) {
+			r.Retry.Backoff = resilience.Backoff{Factor: 1, Jitter: resilience.JitterNone}
+		})},
+		{"fixed wait", with(func(r *transport.Policy) {
+			r.Retry.Backoff = resilience.Backoff{Base: base, Max: base, Factor: 1, Jitter: resilience.JitterNone}
+		})},
+		{"exponential wait", with(func(r *transport.Policy) { r.Retry.Backoff = exponential })},
+		{"full jitter", with(func(r *transport.Policy) { r.Retry.Backoff = full })},
+		{"+ budget", with(func(r *transport.Policy) { r.Retry.Backoff, r.Retry.Budget = full, p.Retry.Budget })},
+		{"+ breaker", with(func(r *transport.Policy) {
+			r.Retry.Backoff, r.Retry.Budget, r.Breaker = full, p.Retry.Budget, p.Breaker
+		})},
+		{"the policy", p},
+	}
+}
+
+// unlimited is a budget that never runs out.
+func unlimited() resilience.BudgetPolicy {
+	return resilience.BudgetPolicy{Ratio: 100, Burst: 1e6, FloorPerSecond: 1e6}
+}

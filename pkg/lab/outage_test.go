@@ -1,0 +1,122 @@
+package lab_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// What the defaults promise: an outage is not made worse by more than a fifth, not
+// for a second, and is over soon after it is over.
+func TestDefaultPolicyInAnOutage(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"outage", "outage-hanging"} {
+		for _, rate := range []float64{500, 700, 850} {
+			for seed := range uint64(5) {
+				t.Run(fmt.Sprintf("%s at %g, seed %d", name, rate, seed+1), func(t *testing.T) {
+					t.Parallel()
+					r := simulate(t, lab.Experiment{
+						Policy: transport.DefaultPolicy(), Scenario: builtin(t, name, 8*time.Second), Load: load(rate, seed+1),
+					})
+					if r.PeakAmplification > 1.2 {
+						t.Errorf("%.2f attempts a call in the worst second, want at most 1.2", r.PeakAmplification)
+					}
+					if r.RecoveryS == nil || *r.RecoveryS > 5 {
+						t.Errorf("recovery %s, want at most 5 s", shown(r.RecoveryS))
+					}
+					if r.Before.Success < 0.995 { // what it finds under way fails
+						t.Errorf("success before the outage %.4f, want nearly all", r.Before.Success)
+					}
+				})
+			}
+		}
+	}
+}
+
+// An outage of ten seconds may happen to end as the circuits try; others do not.
+func TestDefaultPolicyInOutagesOfAnyLength(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"outage", "outage-hanging"} {
+		for _, length := range []time.Duration{3, 6, 12, 20} {
+			t.Run(fmt.Sprintf("%s of %ds", name, length), func(t *testing.T) {
+				t.Parallel()
+				s := builtin(t, name, 4*time.Second)
+				s.Disturbance.For = length * time.Second
+				s.Upstream.Phases[0].For = length * time.Second
+				s.Length = s.Disturbance.End() + 12*time.Second
+				r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: load(700, 1)})
+				if r.RecoveryS == nil || *r.RecoveryS > 5 {
+					t.Errorf("recovery %s, want at most 5 s", shown(r.RecoveryS))
+				}
+			})
+		}
+	}
+}
+
+func shown(seconds *float64) string {
+	if seconds == nil {
+		return "never"
+	}
+	return fmt.Sprintf("after %.1f s", *seconds)
+}
+
+// Retries keep an upstream down that comes back: the work that nobody waits for any
+// more is what it does. What they wait in between makes no difference.
+func TestLadderInAnOutage(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		recovers bool
+		within   float64 // seconds
+		peak     float64 // at most
+	}{
+		"no retry":         {true, 12, 1.01},
+		"immediate retry":  {false, 0, 9},
+		"fixed wait":       {false, 0, 9},
+		"exponential wait": {false, 0, 9},
+		"full jitter":      {false, 0, 9},
+		"+ budget":         {true, 12, 1.5},
+		"+ breaker":        {true, 5, 1.2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := builtin(t, "outage-hanging", 4*time.Second)
+			s.Length = s.Disturbance.End() + 18*time.Second
+			r := simulate(t, lab.Experiment{Policy: rungOf(t, name), Scenario: s, Load: load(500, 1)})
+			switch {
+			case c.recovers && (r.RecoveryS == nil || *r.RecoveryS > c.within):
+				t.Errorf("recovery %s, want at most %v s", shown(r.RecoveryS), c.within)
+			case !c.recovers && r.RecoveryS != nil:
+				t.Errorf("recovery %s, want never", shown(r.RecoveryS))
+			case !c.recovers && r.Work.WastedShare() < 0.5:
+				t.Errorf("%.2f of the work is wasted, want at least half", r.Work.WastedShare())
+			}
+			if r.PeakAmplification > c.peak {
+				t.Errorf("%.2f attempts a call in the worst second, want at most %v", r.PeakAmplification, c.peak)
+			}
+		})
+	}
+}
+
+// A service that drops work whose caller has gone needs no circuit breaker to come
+// back: deadlines travel with the attempts.
+func TestHonouredDeadlines(t *testing.T) {
+	t.Parallel()
+	run := func(honour bool) *lab.Result {
+		s := builtin(t, "outage-hanging", 4*time.Second)
+		s.Upstream.Faults.HonourDeadline = honour
+		return simulate(t, lab.Experiment{Policy: rungOf(t, "+ budget"), Scenario: s, Load: load(500, 1)})
+	}
+	served, dropped := run(false), run(true)
+	if dropped.RecoveryS == nil || *dropped.RecoveryS > 1 {
+		t.Errorf("recovery %s, want at once", shown(dropped.RecoveryS))
+	}
+	if served.RecoveryS != nil && *served.RecoveryS < 5 {
+		t.Errorf("recovery %s without, want more", shown(served.RecoveryS))
+	}
+	if dropped.Work.Dropped == 0 || dropped.Work.WastedShare() > 0.01 {
+		t.Errorf("%d dropped and %.3f wasted, want many and none", dropped.Work.Dropped, dropped.Work.WastedShare())
+	}
+}

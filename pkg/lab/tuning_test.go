@@ -1,0 +1,193 @@
+package lab_test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/transport"
+	"github.com/rebound-dev/rebound/pkg/virtual"
+)
+
+var update = flag.Bool("update", false, "work the tables of docs/tuning.md out again")
+
+const tuning = "../../docs/tuning.md"
+
+// The tables of docs/tuning.md. They take minutes, so they are only made on demand:
+//
+//	go test -run TestTuningTables -timeout 30m ./pkg/lab -update
+func TestTuningTables(t *testing.T) {
+	if !*update {
+		t.Skip("works the tables of docs/tuning.md out with -update")
+	}
+	text, err := os.ReadFile(tuning)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, table := range map[string]func(*testing.T) string{
+		"alternatives": alternatives, "ladder": ladderTable, "clients": clientsTable,
+	} {
+		begin, end := "<!-- table "+name+" -->\n", "<!-- end -->"
+		head, rest, found := bytes.Cut(text, []byte(begin))
+		if !found {
+			t.Fatalf("%s has no %q", tuning, begin)
+		}
+		_, tail, found := bytes.Cut(rest, []byte(end))
+		if !found {
+			t.Fatalf("%s has no %q after %q", tuning, end, begin)
+		}
+		text = bytes.Join([][]byte{head, []byte(begin), []byte("\n" + table(t) + "\n"), []byte(end), tail}, nil)
+	}
+	if err := os.WriteFile(tuning, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// all runs experiments two at a time.
+func all(t *testing.T, experiments []lab.Experiment) []*lab.Result {
+	t.Helper()
+	results := make([]*lab.Result, len(experiments))
+	var wg sync.WaitGroup
+	free := make(chan struct{}, 2)
+	for i, e := range experiments {
+		free <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-free }()
+			virtual.Run(func() {
+				var err error
+				if results[i], err = e.Run(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	return results
+}
+
+// worst is the highest figure of some results.
+func worst(results []*lab.Result, figure func(*lab.Result) float64) float64 {
+	w := math.Inf(-1)
+	for _, r := range results {
+		w = math.Max(w, figure(r))
+	}
+	return w
+}
+
+func recoveryOf(r *lab.Result) float64 {
+	if r.RecoveryS == nil {
+		return math.Inf(1)
+	}
+	return *r.RecoveryS
+}
+
+func inSeconds(s float64) string {
+	if math.IsInf(s, 1) {
+		return "never"
+	}
+	return fmt.Sprintf("%.1f s", s)
+}
+
+func outageOf(t *testing.T, name string, length time.Duration) lab.Scenario {
+	s := builtin(t, name, 8*time.Second)
+	s.Disturbance.For, s.Upstream.Phases[0].For = length, length
+	s.Length = s.Disturbance.End() + 15*time.Second
+	return s
+}
+
+func alternatives(t *testing.T) string {
+	var b strings.Builder
+	b.WriteString("| ratio | burst | consecutiveFailures | maxOpenFor | success at 30 % errors: worst, mean | worst second, hanging | recovery, hanging | recovery, refusing |\n|---|---|---|---|---|---|---|---|\n")
+	for _, v := range []struct {
+		ratio, burst float64
+		consecutive  int
+		maxOpen      time.Duration
+	}{
+		{1, 4, 12, 2 * time.Second},
+		{0.5, 10, 10, 5 * time.Second},
+		{0.5, 4, 12, 2 * time.Second},
+		{1, 10, 12, 2 * time.Second},
+		{1, 3, 12, 2 * time.Second},
+		{1, 4, 10, 2 * time.Second},
+		{1, 4, 20, 2 * time.Second},
+		{1, 4, 12, time.Second},
+		{1, 4, 12, 5 * time.Second},
+		{1, 4, 12, 10 * time.Second},
+	} {
+		p := transport.DefaultPolicy()
+		p.Retry.Budget.Ratio, p.Retry.Budget.Burst = v.ratio, v.burst
+		p.Breaker.ConsecutiveFailures, p.Breaker.MaxOpenFor = v.consecutive, v.maxOpen
+		var errors, hanging, refusing []lab.Experiment
+		for seed := range uint64(5) {
+			errors = append(errors, lab.Experiment{Policy: p, Scenario: builtin(t, "error-rate-30", 2*time.Second), Load: load(500, seed+1)})
+			hanging = append(hanging, lab.Experiment{Policy: p, Scenario: outageOf(t, "outage-hanging", 10*time.Second), Load: load(500, seed+1)})
+		}
+		for _, length := range []time.Duration{3, 6, 8, 12, 14, 20} {
+			hanging = append(hanging, lab.Experiment{Policy: p, Scenario: outageOf(t, "outage-hanging", length*time.Second), Load: load(700, 1)})
+			refusing = append(refusing, lab.Experiment{Policy: p, Scenario: outageOf(t, "outage", length*time.Second), Load: load(700, 1)})
+		}
+		failing, hung, refused := all(t, errors), all(t, hanging), all(t, refusing)
+		mean := 0.0
+		for _, r := range failing {
+			mean += r.During.Success / float64(len(failing))
+		}
+		fmt.Fprintf(&b, "| %g | %g | %d | %v | %.2f %%, %.2f %% | %.2f | %s | %s |\n", v.ratio, v.burst, v.consecutive, v.maxOpen,
+			-100*worst(failing, func(r *lab.Result) float64 { return -r.During.Success }), 100*mean,
+			worst(hung, func(r *lab.Result) float64 { return r.PeakAmplification }), inSeconds(worst(hung, recoveryOf)), inSeconds(worst(refused, recoveryOf)))
+	}
+	return b.String()
+}
+
+func ladderTable(t *testing.T) string {
+	var b strings.Builder
+	b.WriteString("| scenario, load | policy | success during | success after | recovery | attempts a call | worst second | wasted work |\n|---|---|---|---|---|---|---|---|\n")
+	for _, c := range []struct {
+		scenario string
+		rate     float64
+	}{{"outage-hanging", 500}, {"outage-hanging", 850}, {"outage", 500}, {"overload", 500}, {"brownout", 700}, {"error-rate-30", 500}, {"bad-instance", 500}, {"herd", 500}} {
+		var experiments []lab.Experiment
+		ladder := lab.Ladder(transport.DefaultPolicy())
+		ladder = ladder[:len(ladder)-1] // the default policy is the one with the breaker
+		for _, rung := range ladder {
+			s := builtin(t, c.scenario, 10*time.Second)
+			s.Length = s.Disturbance.End() + 40*time.Second
+			experiments = append(experiments, lab.Experiment{Policy: rung.Policy, Scenario: s, Load: load(c.rate, 1)})
+		}
+		for i, r := range all(t, experiments) {
+			fmt.Fprintf(&b, "| %s, %g %% | %s | %.1f %% | %.1f %% | %s | %.2f | %.2f | %.1f %% |\n", c.scenario, c.rate/10, ladder[i].Name,
+				100*r.During.Success, 100*r.After.Success, inSeconds(recoveryOf(r)), r.Amplification, r.PeakAmplification, 100*r.Work.WastedShare())
+		}
+	}
+	return b.String()
+}
+
+func clientsTable(t *testing.T) string {
+	var b strings.Builder
+	b.WriteString("| clients | calls a second of each | worst second, hanging | recovery, hanging | worst second, refusing | recovery, refusing |\n|---|---|---|---|---|---|\n")
+	for _, clients := range []int{1, 5, 20, 50, 100, 250} {
+		var results [2][]*lab.Result
+		for i, name := range []string{"outage-hanging", "outage"} {
+			var experiments []lab.Experiment
+			for seed := range uint64(3) {
+				l := load(500, seed+1)
+				l.Clients = clients
+				experiments = append(experiments, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: outageOf(t, name, 10*time.Second), Load: l})
+			}
+			results[i] = all(t, experiments)
+		}
+		peak := func(r *lab.Result) float64 { return r.PeakAmplification }
+		fmt.Fprintf(&b, "| %d | %g | %.2f | %s | %.2f | %s |\n", clients, 500/float64(clients),
+			worst(results[0], peak), inSeconds(worst(results[0], recoveryOf)), worst(results[1], peak), inSeconds(worst(results[1], recoveryOf)))
+	}
+	return b.String()
+}

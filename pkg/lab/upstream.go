@@ -1,0 +1,355 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/faults"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// Two events at the same nanosecond of a virtual clock happen in any order, and
+// where the order matters the same seed would give other figures. So they are
+// kept apart. Of every grid of time each attempt has a lane of its own: it
+// arrives in its lane, and service times are whole grids, so that a worker,
+// which begins its next call as it ends one, stays in the lane of the attempt it
+// began with. Lanes are even; workers that come back after a phase begin at odd
+// ones. They repeat after half a million attempts, when an order that matters is
+// as unlikely as if all was left to chance.
+const (
+	grid  = 1 << 20 // ns, 1.05 ms
+	lanes = grid / 2
+)
+
+// service is the modelled upstream. It is safe for concurrent use.
+type service struct {
+	start     time.Time
+	seed      uint64
+	instances []*instance
+	attempts  atomic.Uint64
+	recorder  *recorder
+}
+
+// instance is one of the equal parts of a service.
+type instance struct {
+	injector *faults.Injector
+	queue    *faults.Queue
+	refuses  []Span // nobody listens
+	workers  int    // all of them; 0 = no limit
+	working  atomic.Int64
+	scale    float64 // of service times, which makes whole workers of the capacity
+	shares   []share
+}
+
+// share is a phase in which only a part of the workers works.
+type share struct {
+	Span
+	from, to float64
+}
+
+func newService(s Scenario, capacity float64, seed uint64, r *recorder) (*service, error) {
+	u := &service{start: r.start, seed: seed, recorder: r}
+	n := s.Upstream.Instances
+	for i := range n {
+		in, err := newInstance(s.Upstream, i+1, capacity/float64(n), seed^uint64(i)<<40)
+		if err != nil {
+			return nil, err
+		}
+		u.instances = append(u.instances, in)
+	}
+	return u, nil
+}
+
+// newInstance is instance number, from 1. A capacity of 0 is no limit.
+func newInstance(u Upstream, number int, capacity float64, seed uint64) (*instance, error) {
+	in := &instance{scale: 1}
+	spec := u.Faults
+	spec.Schedule = nil
+	for _, p := range u.Phases {
+		if p.Instance != 0 && p.Instance != number {
+			continue
+		}
+		spec.Schedule = append(spec.Schedule, p.Window)
+		if p.Refuse {
+			in.refuses = append(in.refuses, Span{p.At, p.For})
+		}
+		if p.Working != nil {
+			sh := share{Span{p.At, p.For}, *p.Working, *p.Working}
+			if p.WorkingAtEnd != nil {
+				sh.to = *p.WorkingAtEnd
+			}
+			in.shares = append(in.shares, sh)
+		}
+	}
+	if capacity > 0 {
+		mean := meanOf(u.Faults.Latency)
+		exact := capacity * mean.Seconds()
+		in.workers = max(1, int(math.Round(exact)))
+		in.scale = float64(in.workers) / exact
+		spec.Capacity = faults.Capacity{Workers: in.workers, Queue: int(capacity * u.Queue.Seconds())}
+		in.working.Store(int64(in.workers))
+	}
+	var err error
+	if in.injector, err = faults.New(spec, seed); err != nil {
+		return nil, err
+	}
+	room := spec.Capacity.Queue
+	in.queue = faults.NewQueue(func() faults.Capacity {
+		c := faults.Capacity{Workers: in.workers, Queue: room}
+		if in.workers > 0 {
+			if c.Workers = int(in.working.Load()); c.Workers == 0 {
+				c.Workers = -1 // nobody works; 0 would be no limit
+			}
+		}
+		return c
+	})
+	return in, nil
+}
+
+// link is the way of one client to the service.
+type link struct {
+	*service
+	client *client
+}
+
+// RoundTrip is one attempt.
+func (l link) RoundTrip(req *http.Request) (*http.Response, error) {
+	defer l.client.sent()()
+	number := l.attempts.Add(1)
+	l.recorder.attempt(time.Now())
+	l.travel(number)
+	rng := rand.New(rand.NewPCG(l.seed, streamAttempts+number))
+	in := l.instances[rng.IntN(len(l.instances))]
+	if in.down(time.Since(l.start)) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	}
+	resp, err := in.serve(req, rng)
+	if req.Context().Err() != nil {
+		// A probe's lease ends in the same nanosecond as its attempt. The lease goes first.
+		time.Sleep(time.Nanosecond)
+	}
+	return resp, err
+}
+
+// travel takes the attempt to its lane. It is the network: up to a grid long, half
+// of one on average.
+func (u *service) travel(number uint64) {
+	lane := time.Duration(number%lanes) * 2
+	wait := (lane - time.Since(u.start)) % grid
+	if wait < 0 {
+		wait += grid
+	}
+	time.Sleep(wait)
+}
+
+func (in *instance) down(elapsed time.Duration) bool {
+	for _, s := range in.refuses {
+		if elapsed >= s.At && elapsed < s.End() {
+			return true
+		}
+	}
+	return false
+}
+
+func (in *instance) serve(req *http.Request, rng *rand.Rand) (*http.Response, error) {
+	ctx := req.Context()
+	fate := in.injector.Next(req.Header.Get("X-Request-Id"))
+	err := in.queue.Do(ctx, faults.Job{
+		Service:  in.whole(fate.Service, rng),
+		Deadline: deadline(req, fate),
+	})
+	switch {
+	case errors.Is(err, faults.ErrRefused):
+		fate.Fault, fate.Status, fate.Latency = faults.FaultOverload, http.StatusServiceUnavailable, 0
+	case errors.Is(err, faults.ErrDropped):
+		fate.Fault, fate.Status, fate.Latency = faults.FaultDropped, http.StatusGatewayTimeout, 0
+	case err != nil:
+		return nil, err // the caller has gone
+	}
+	if !pause(ctx, fate.Latency) {
+		return nil, context.Cause(ctx)
+	}
+	return answer(req, fate)
+}
+
+// whole is a service time in whole grids, rounded by chance so that the mean stays.
+func (in *instance) whole(d time.Duration, rng *rand.Rand) time.Duration {
+	grids := min(float64(d)*in.scale/grid, float64(maxLength)/grid)
+	n, rest := math.Modf(grids)
+	if rng.Float64() < rest {
+		n++
+	}
+	return time.Duration(n) * grid
+}
+
+// deadline is when the caller stops waiting, zero when nobody minds.
+func deadline(req *http.Request, fate faults.Fate) time.Time {
+	if !fate.HonourDeadline {
+		return time.Time{}
+	}
+	ms, err := strconv.ParseInt(req.Header.Get(transport.HeaderExpectedTimeout), 10, 32)
+	if err != nil || ms <= 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(time.Duration(ms) * time.Millisecond)
+}
+
+// pause waits for d and tells whether the caller is still there.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// answer is what flaky-server would answer, without the bytes.
+func answer(req *http.Request, fate faults.Fate) (*http.Response, error) {
+	resp := &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: req}
+	switch fate.Fault {
+	case faults.FaultError, faults.FaultOverload, faults.FaultDropped:
+		resp.StatusCode = fate.Status
+		if after := retryAfter(fate.RetryAfter); after != "" {
+			resp.Header = http.Header{"Retry-After": {after}}
+		}
+	case faults.FaultReset:
+		return nil, &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
+	case faults.FaultHang:
+		<-req.Context().Done()
+		return nil, context.Cause(req.Context())
+	case faults.FaultTruncate:
+		resp.Body = &body{ctx: req.Context(), end: io.ErrUnexpectedEOF}
+	case faults.FaultSlowBody:
+		resp.Body = &body{ctx: req.Context(), takes: time.Second, end: io.EOF}
+	case faults.FaultNone:
+	}
+	return resp, nil
+}
+
+// retryAfter is the header for text, as [faults.Spec.RetryAfter] describes it.
+func retryAfter(text string) string {
+	if text == "date" {
+		return time.Now().Add(2 * time.Second).UTC().Format(http.TimeFormat)
+	}
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return strconv.FormatFloat(math.Ceil(d.Seconds()), 'f', 0, 64)
+	}
+	return text
+}
+
+// body takes its time, and then ends or breaks off.
+type body struct {
+	ctx   context.Context
+	takes time.Duration
+	end   error
+}
+
+func (b *body) Read([]byte) (int, error) {
+	if !pause(b.ctx, b.takes) {
+		return 0, context.Cause(b.ctx)
+	}
+	b.takes = 0
+	return 0, b.end
+}
+
+func (b *body) Close() error { return nil }
+
+// run keeps the number of working workers up to date until stop is closed.
+func (u *service) run(stop <-chan struct{}) {
+	var all sync.WaitGroup
+	for i, in := range u.instances {
+		if len(in.shares) > 0 {
+			// Instances do not change in the same nanosecond.
+			all.Go(func() { in.run(u.start.Add(time.Duration(2*i)*time.Microsecond+1), stop) })
+		}
+	}
+	all.Wait()
+}
+
+// rampStep is how often a share that changes is looked at.
+const rampStep = 100 * time.Millisecond
+
+func (in *instance) run(start time.Time, stop <-chan struct{}) {
+	for {
+		elapsed := time.Since(start)
+		in.set(in.target(elapsed))
+		next := in.nextChange(elapsed)
+		if next < 0 {
+			return
+		}
+		timer := time.NewTimer(next)
+		select {
+		case <-timer.C:
+		case <-stop:
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// set changes the number of working workers. Who comes back begins two
+// nanoseconds after the one before.
+func (in *instance) set(target int64) {
+	for in.working.Load() < target {
+		in.working.Add(1)
+		in.queue.Wake()
+		time.Sleep(2 * time.Nanosecond)
+	}
+	in.working.Store(target)
+}
+
+// target is how many workers work at a time. The last phase that covers it wins.
+func (in *instance) target(elapsed time.Duration) int64 {
+	working := 1.0
+	for _, s := range in.shares {
+		if elapsed >= s.At && elapsed < s.End() {
+			working = s.from + (s.to-s.from)*float64(elapsed-s.At)/float64(s.For)
+		}
+	}
+	return int64(math.Round(working * float64(in.workers)))
+}
+
+// nextChange is the time until the target may be another one, -1 when it never will.
+func (in *instance) nextChange(elapsed time.Duration) time.Duration {
+	next := time.Duration(-1)
+	sooner := func(d time.Duration) {
+		if d > 0 && (next < 0 || d < next) {
+			next = d
+		}
+	}
+	for _, s := range in.shares {
+		sooner(s.At - elapsed)
+		sooner(s.End() - elapsed)
+		if s.from != s.to && elapsed >= s.At && elapsed < s.End() {
+			sooner(rampStep)
+		}
+	}
+	return next
+}
+
+func (u *service) stats() (sum faults.Stats) {
+	for _, in := range u.instances {
+		s := in.queue.Stats()
+		sum.Served += s.Served
+		sum.Wasted += s.Wasted
+		sum.Dropped += s.Dropped
+		sum.Refused += s.Refused
+	}
+	return sum
+}
