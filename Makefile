@@ -1,12 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test race lint fuzz jaeger e2e bench build images compose manifests ci fmt clean
+.PHONY: help demo test race lint fuzz jaeger e2e bench build images compose manifests ci fmt screenshot clean
 
 TAG = $(shell sed -n 's/^appVersion: //p' helm/rebound/Chart.yaml)
 VERSION = $(shell git describe --tags --always --dirty)
 REVISION = $(shell git rev-parse HEAD)
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## run the client and a flaky upstream, and print where to look
 	go run ./cmd/demo
@@ -47,6 +47,9 @@ compose: ## run client, flaky-server and Jaeger in Docker, without Kubernetes
 
 manifests: ## make k8s/ from the chart, and the chart's schema and README from its values
 	go -C test/chart test -run=Generated -update
+
+screenshot: ## take the pictures of the live page in docs/ again, with Chromium
+	go -C test/page test -count=1 -run=TestPictures -update
 
 ci: ## run all that a change must pass
 	.ci/run

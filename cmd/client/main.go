@@ -33,10 +33,15 @@ func run(ctx context.Context, p program.Program) int {
 	}
 	fs := p.Flags()
 	listen := fs.String("listen", ":8080", "`ADDR` of the data port: the routes")
-	admin := fs.String("admin", ":8081", "`ADDR` of the admin port: /livez, /readyz, /metrics, /config, /breakers, /debug/pprof/")
+	admin := fs.String("admin", ":8081", "`ADDR` of the admin port: the live page at /, /livez, /readyz, /metrics, /config, /breakers, /debug/pprof/")
 	file := fs.String("config", "", "routes and policies, YAML, in `FILE`; a change of it takes effect at once")
 	upstream := fs.String("upstream", "", "without a file: send every path to `URL` under the default policy")
 	check := fs.Bool("check", false, "print the effective configuration as YAML and exit with 0, or 2 if it is wrong")
+	var page program.LivePage
+	fs.StringVar(&page.Faults, "faults", "", "let the live page change the faults of the flaky-server whose admin port is at `URL`")
+	fs.StringVar(&page.Traces, "traces", "", "link calls of the live page to their traces at `URL`, that of a Jaeger or one with {id} in it")
+	var level slog.Level
+	fs.TextVar(&level, "log-level", slog.LevelInfo, "the least `LEVEL` of log lines: debug (a line for each attempt), info, warn or error")
 	drainDelay := fs.Duration("drain-delay", 0, "how long to go on serving after readiness has failed")
 
 	if code, done := p.Parse(fs, help); done {
@@ -48,13 +53,16 @@ func run(ctx context.Context, p program.Program) int {
 	if *drainDelay < 0 {
 		return p.Fail(program.ExitUsage, fmt.Errorf("--drain-delay: must be at least 0, got %v", *drainDelay))
 	}
-	logger := telemetry.NewLogger(p.Stderr, slog.LevelInfo)
+	if err := page.Check(); err != nil {
+		return p.Fail(program.ExitUsage, fmt.Errorf("--%w", err))
+	}
+	logger := telemetry.NewLogger(p.Stderr, level)
 	var changes *watch.File
 	if *file != "" && !*check {
-		changes = watch.New(*file, logger) // before it is read, so that no change is missed
+		changes = watch.New(*file, func() ([]byte, error) { return config.Read(*file) }, logger)
 		defer changes.Close()
 	}
-	cfg, err := configuration(*file, *upstream)
+	cfg, err := configuration(*file, *upstream, changes)
 	if err != nil {
 		return p.Fail(program.ExitUsage, err)
 	}
@@ -70,17 +78,20 @@ func run(ctx context.Context, p program.Program) int {
 	}
 
 	ready := serve.NewReadiness()
-	client, err := p.NewClient(ctx, cfg, ready, logger)
+	client, err := p.NewClient(ctx, cfg, ready, logger, page)
 	if err != nil {
 		return p.Fail(program.ExitUsage, err)
 	}
+	defer client.Close()
 	if changes != nil {
 		var watching sync.WaitGroup
 		defer watching.Wait()
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		watching.Go(func() {
-			changes.Run(ctx, func() { client.Reload(func() (gateway.Config, error) { return configuration(*file, "") }) })
+			changes.Run(ctx, func(data []byte, err error) {
+				client.Reload(func() (gateway.Config, error) { return decode(*file, data, err) })
+			})
 		})
 	}
 	err = serve.Run(ctx, serve.Config{
@@ -100,14 +111,18 @@ func run(ctx context.Context, p program.Program) int {
 	return program.ExitOK
 }
 
-// configuration is that of the file, or of the one upstream.
-func configuration(file, upstream string) (gateway.Config, error) {
+// configuration is that of the file, as it was read when its watch began if there
+// is one, or of the one upstream.
+func configuration(file, upstream string, changes *watch.File) (gateway.Config, error) {
 	switch {
 	case file != "" && upstream != "":
 		return gateway.Config{}, errors.New("--config and --upstream exclude each other: the file has the upstreams")
+	case changes != nil:
+		data, err := changes.Content()
+		return decode(file, data, err)
 	case file != "":
-		cfg := gateway.DefaultConfig()
-		return cfg, config.Load(file, &cfg)
+		data, err := config.Read(file)
+		return decode(file, data, err)
 	case upstream != "":
 		cfg := gateway.ForUpstream(upstream)
 		if err := cfg.Validate(); err != nil {
@@ -118,6 +133,15 @@ func configuration(file, upstream string) (gateway.Config, error) {
 	return gateway.Config{}, errors.New("nothing to proxy to: give --config FILE or --upstream URL\nsee client --help")
 }
 
+// decode lays what was read of a file over the defaults.
+func decode(file string, data []byte, err error) (gateway.Config, error) {
+	cfg := gateway.DefaultConfig()
+	if err == nil {
+		err = config.Decode(file, data, &cfg)
+	}
+	return cfg, err
+}
+
 func help(w io.Writer, fs *flag.FlagSet) {
 	fmt.Fprint(w, `client is a gateway that retries, times out and breaks circuits by a policy.
 
@@ -126,7 +150,7 @@ Usage: client --config FILE [flags]
        client probe URL
 
 `)
-	config.Usage(w, fs, "listen", "admin", "config", "upstream", "check", "drain-delay", "version")
+	config.Usage(w, fs, "listen", "admin", "config", "upstream", "check", "drain-delay", "log-level", "faults", "traces", "version")
 	fmt.Fprint(w, `
 Examples:
   client --upstream http://localhost:5000

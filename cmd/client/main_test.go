@@ -360,3 +360,38 @@ func (l *limited) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// Attempts are told of at the debug level.
+func TestLogLevel(t *testing.T) {
+	up := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(up.Close)
+	for level, lines := range map[string]map[string]bool{
+		"debug": {`"msg":"attempt"`: true, `"msg":"call"`: true},
+		"info":  {`"msg":"attempt"`: false, `"msg":"call"`: true},
+		"warn":  {`"msg":"attempt"`: false, `"msg":"call"`: false},
+	} {
+		t.Run(level, func(t *testing.T) {
+			var stderr output
+			ctx, cancel := context.WithCancel(t.Context())
+			reader, writer := io.Pipe()
+			done := make(chan int, 1)
+			go func() {
+				done <- execute(ctx, []string{"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--upstream", up.URL, "--log-level", level}, noEnv, writer, &stderr)
+			}()
+			first, err := bufio.NewReader(reader).ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() { _, _ = io.Copy(io.Discard, reader) }()
+			get(t, strings.TrimSpace(strings.TrimPrefix(first, "routes")))
+			cancel()
+			<-done
+			_ = writer.Close()
+			for line, want := range lines {
+				if strings.Contains(stderr.String(), line) != want {
+					t.Errorf("%s is there: %v, want %v:\n%s", line, !want, want, stderr.String())
+				}
+			}
+		})
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rebound-dev/rebound/pkg/config"
@@ -46,6 +47,10 @@ func run(ctx context.Context, p program.Program) int {
 	fs.Float64Var(&spec.ResetRate, "reset-rate", 0, "share of attempts whose connection is reset, `0 to 1`")
 	fs.Float64Var(&spec.HangRate, "hang-rate", 0, "share of attempts that are never answered, `0 to 1`")
 	seed := fs.Uint64("seed", shippedSeed, "the same `N` gives the same faults again")
+	perSecond := fs.Int("traffic", 0, "`N` calls a second through the client, and as many past it, 0 to 200; the live page changes it")
+	page := program.LivePage{}
+	fs.StringVar(&page.Faults, "faults", "", "let the live page change the faults at `URL` instead of the demo's own")
+	fs.StringVar(&page.Traces, "traces", "", "link calls of the live page to their traces at `URL`, that of a Jaeger or one with {id} in it")
 	file := fs.String("config", "", "routes and policies of the client in `FILE`, instead of the demo's own")
 	ports := struct{ client, clientAdmin, flaky, flakyAdmin *string }{
 		fs.String("listen", "127.0.0.1:8080", "`ADDR` of the client"),
@@ -62,6 +67,14 @@ func run(ctx context.Context, p program.Program) int {
 			return p.Fail(program.ExitUsage, err)
 		}
 	}
+	if err := page.Check(); err != nil {
+		return p.Fail(program.ExitUsage, fmt.Errorf("--%w", err))
+	}
+	traffic, err := program.NewTraffic(*perSecond, drainTimeout)
+	if err != nil {
+		return p.Fail(program.ExitUsage, fmt.Errorf("--traffic: %w", err))
+	}
+	page.Traffic = traffic
 	injector, err := faults.New(spec, *seed)
 	if err != nil {
 		return p.Fail(program.ExitUsage, err)
@@ -84,21 +97,33 @@ func run(ctx context.Context, p program.Program) int {
 	defer context.AfterFunc(ctx, upstream.Stop)()
 
 	// flaky-server may have been given any free port, so it listens before the
-	// routes are made that name it.
+	// routes and the page are made that name it.
 	flakyData, flakyAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server", Addr: *ports.flaky, Handler: upstream.Data})
 	if err != nil {
 		return p.Fail(program.ExitFailed, err)
+	}
+	flakyAdmin, flakyAdminAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server's admin", Addr: *ports.flakyAdmin, Handler: upstream.Admin})
+	if err != nil {
+		return p.Fail(program.ExitFailed, err)
+	}
+	if page.Faults == "" {
+		page.Faults = "http://" + flakyAdminAddr.String()
 	}
 	if *file == "" {
 		for i := range cfg.Routes {
 			cfg.Routes[i].Upstream = "http://" + flakyAddr.String()
 		}
 	}
-	client, err := p.NewClient(ctx, cfg, ready, logger)
+	client, err := p.NewClient(ctx, cfg, ready, logger, page)
 	if err != nil {
 		return p.Fail(program.ExitUsage, err)
 	}
 
+	defer client.Close()
+	var sending sync.WaitGroup
+	defer sending.Wait()
+	sent, stopSending := context.WithCancel(ctx)
+	defer stopSending()
 	err = serve.Run(ctx, serve.Config{
 		Data: []serve.Listener{
 			{Name: "client", Addr: *ports.client, Handler: client.Data},
@@ -106,13 +131,16 @@ func run(ctx context.Context, p program.Program) int {
 		},
 		Admin: []serve.Listener{
 			{Name: "client's admin", Addr: *ports.clientAdmin, Handler: client.Admin},
-			{Name: "flaky-server's admin", Addr: *ports.flakyAdmin, Handler: upstream.Admin},
+			flakyAdmin,
 		},
 		DrainTimeout: func() time.Duration { return drainTimeout },
 		Flush:        func(ctx context.Context) error { return errors.Join(client.Flush(ctx), upstream.Flush(ctx)) },
 		FlushTimeout: flushTimeout,
 		Logger:       logger,
 	}, ready, func(addrs map[string]net.Addr) {
+		sending.Go(func() {
+			traffic.Run(sent, "http://"+addrs["client"].String()+"/process", "http://"+flakyAddr.String()+"/process")
+		})
 		welcome(p.Stdout, spec, map[string]string{
 			"{client}": serve.URL(addrs["client"]), "{client-admin}": serve.URL(addrs["client's admin"]),
 			"{flaky}": serve.URL(addrs["flaky-server"]), "{flaky-admin}": serve.URL(addrs["flaky-server's admin"]),
@@ -139,10 +167,12 @@ func onLoopback(addr string) error {
 
 // welcome says what runs where and what to try next.
 func welcome(w io.Writer, spec faults.Spec, urls map[string]string) {
-	text := `Rebound demo: a client in front of an upstream where {rate} of the attempts fail.
+	text := `{client-admin}/
+
+Rebound demo: a client in front of an upstream where {rate} of the attempts fail. Open the live page above to see each call.
 
   {client}/process  through the client: timeout, retry, circuit breaker
-  {client-admin}  the client's admin port: /breakers /config /metrics
+  {client-admin}  the client's admin port: the live page, /api/calls /breakers /config /metrics
   {flaky}/process  the upstream itself
   {flaky-admin}/faults  what goes wrong there: GET, PUT, PATCH; /ledger counts
 
@@ -166,7 +196,7 @@ func help(w io.Writer, fs *flag.FlagSet) {
 Usage: demo [flags]
 
 `)
-	config.Usage(w, fs, "listen", "admin", "flaky-listen", "flaky-admin", "config", "error-rate", "reset-rate", "hang-rate", "seed", "version")
+	config.Usage(w, fs, "listen", "admin", "flaky-listen", "flaky-admin", "config", "error-rate", "reset-rate", "hang-rate", "seed", "traffic", "faults", "traces", "version")
 	fmt.Fprint(w, `
 Examples:
   go run ./cmd/demo

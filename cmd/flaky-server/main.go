@@ -35,6 +35,8 @@ func run(ctx context.Context, p program.Program) int {
 	listen := fs.String("listen", ":5000", "`ADDR` of the data port: GET /process, POST /orders")
 	admin := fs.String("admin", ":5001", "`ADDR` of the admin port: /faults, /ledger, /metrics, /livez, /readyz")
 	file := fs.String("config", "", "faults document, YAML or JSON, in `FILE`; what it leaves out keeps its default")
+	var level slog.Level
+	fs.TextVar(&level, "log-level", slog.LevelInfo, "the least `LEVEL` of log lines: debug (a line for each request), info, warn or error")
 	seed := fs.Uint64("seed", 0, "the same `N` gives the same faults again; 0 picks one and prints it")
 
 	if code, done := p.Parse(fs, help); done {
@@ -57,7 +59,7 @@ func run(ctx context.Context, p program.Program) int {
 		return p.Fail(program.ExitUsage, err)
 	}
 	instance, _ := p.LookupEnv("HOSTNAME") // the pod's name in Kubernetes
-	logger := telemetry.NewLogger(p.Stderr, slog.LevelInfo)
+	logger := telemetry.NewLogger(p.Stderr, level)
 	ready := serve.NewReadiness()
 	server, err := p.NewFlaky(ctx, injector, instance, ready, logger)
 	if err != nil {
@@ -89,7 +91,7 @@ Usage: flaky-server [flags]
        flaky-server probe URL
 
 `)
-	config.Usage(w, fs, "listen", "admin", "config", "seed", "version")
+	config.Usage(w, fs, "listen", "admin", "config", "seed", "log-level", "version")
 	fmt.Fprint(w, `
 Examples:
   flaky-server --seed 42

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 
 	"github.com/rebound-dev/rebound/pkg/config"
 	"github.com/rebound-dev/rebound/pkg/problem"
@@ -12,8 +13,9 @@ import (
 
 // Admin is the handler of the admin port. livez and readyz are the probes; an
 // open breaker never makes the gateway unready, since it can answer all the
-// same. metrics serves /metrics.
-func (g *Gateway) Admin(livez, readyz, metrics http.Handler) http.Handler {
+// same. metrics serves /metrics. page serves the live page at /, to those who
+// accept HTML, and all below /assets/ and /api/; nil for none.
+func (g *Gateway) Admin(livez, readyz, metrics, page http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics)
 	mux.Handle("GET /livez", livez)
@@ -25,7 +27,21 @@ func (g *Gateway) Admin(livez, readyz, metrics http.Handler) http.Handler {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	mux.HandleFunc("GET /{$}", serveIndex)
+	index := http.HandlerFunc(serveIndex)
+	if page == nil {
+		mux.Handle("GET /{$}", index)
+	} else {
+		mux.Handle("/api/", page)
+		mux.Handle("/assets/", page)
+		mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Vary", "Accept")
+			if strings.Contains(r.Header.Get("Accept"), "text/html") {
+				page.ServeHTTP(w, r)
+				return
+			}
+			index(w, r)
+		})
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, problem.Problem{Status: http.StatusNotFound, Detail: "there is no " + r.URL.Path + " on the admin port; GET / lists what there is"})
 	})
@@ -63,11 +79,16 @@ func serveIndex(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = w.Write([]byte(`Rebound client, admin port
 
-GET /livez         the process is alive
-GET /readyz        it takes calls
-GET /config        the effective configuration, as YAML
-GET /breakers      circuits and retry budgets, as JSON
-GET /metrics       metrics, for Prometheus
-GET /debug/pprof/  profiles
+GET /                the live page, in a browser
+GET /livez           the process is alive
+GET /readyz          it takes calls
+GET /config          the effective configuration, as YAML
+GET /breakers        circuits and retry budgets, as JSON
+GET /metrics         metrics, for Prometheus
+GET /api/state       figures of the last ten seconds and since the start, as JSON
+GET /api/calls       recent calls, the newest first; ?limit=50&reason=max_attempts
+GET /api/calls/{id}  one of them
+GET /api/live        all of that as it happens, as server-sent events
+GET /debug/pprof/    profiles
 `))
 }

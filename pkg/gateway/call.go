@@ -95,7 +95,7 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // over tells of the call that has ended.
 func (c *call) over(ctx context.Context, start time.Time) {
 	c.route.gateway.tell(ctx, Call{
-		Route: c.route.Name, Policy: c.route.Policy, Pattern: c.route.path, Upstream: c.route.origin, Scheme: scheme(c.in), Method: c.in.Method,
+		Route: c.route.Name, Policy: c.route.Policy, Pattern: c.route.path, Upstream: c.route.origin, Scheme: scheme(c.in), Host: c.in.Host, Path: c.in.URL.Path, Method: c.in.Method,
 		Status: c.status, RequestID: c.requestID, Start: start, Duration: time.Since(start), Report: &c.report,
 	})
 }

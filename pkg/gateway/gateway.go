@@ -27,6 +27,9 @@ type Options struct {
 	Next http.RoundTripper
 	// Observer is told of attempts, calls and breaker transitions.
 	Observer resilience.Observer
+	// OnTransition is told of breaker transitions too, with the policy that the
+	// breaker belongs to; as the Observer's, it must not block.
+	OnTransition func(policy string, t resilience.Transition)
 	// OnCall is told of every call when its answer is written, also of one without
 	// a route; it must not block.
 	OnCall func(context.Context, Call)
@@ -46,6 +49,7 @@ type Call struct {
 	Pattern       string // the path of the route's pattern
 	Upstream      string // scheme, host and port
 	Scheme        string // http, or https over TLS: how the caller came
+	Host, Path    string // as the caller wrote them, of any length
 	Method        string
 	Status        int // what the caller got
 	RequestID     string
@@ -62,9 +66,15 @@ type Gateway struct {
 	buffers bufferPool
 	// now is what new calls are made with; a call keeps what it began with.
 	now     atomic.Pointer[generation]
-	reload  sync.Mutex // one at a time
+	memory  *transport.ReplayMemory // of all policies together
 	refusal atomic.Pointer[Refusal]
+
+	reload sync.Mutex  // one at a time
+	past   []time.Time // until when calls may go on that began before a Reload
 }
+
+// replayMemory is what a gateway keeps of request bodies at most.
+const replayMemory = 64 << 20
 
 // generation is what one configuration makes.
 type generation struct {
@@ -81,7 +91,7 @@ func New(c Config, o Options) (*Gateway, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{options: o, next: o.Next}
+	g := &Gateway{options: o, next: o.Next, memory: transport.NewReplayMemory(replayMemory)}
 	first, err := g.generation(c, nil)
 	if err != nil {
 		return nil, err
@@ -128,7 +138,17 @@ func (g *Gateway) transport(name string, p transport.Policy, old *generation, ke
 	if old != nil && old.transports[name] != nil {
 		return old.transports[name].Renew(p, keep)
 	}
-	options := []transport.Option{transport.WithObserver(g.options.Observer), transport.WithRandom(g.options.Random)}
+	observer := g.options.Observer
+	if told := g.options.OnTransition; told != nil {
+		first := observer.Transition
+		observer.Transition = func(t resilience.Transition) {
+			if first != nil {
+				first(t)
+			}
+			told(name, t)
+		}
+	}
+	options := []transport.Option{transport.WithObserver(observer), transport.WithRandom(g.options.Random), transport.WithReplayMemory(g.memory)}
 	if g.options.TracerProvider != nil {
 		options = append(options, transport.WithTracing(g.options.TracerProvider, g.options.Propagator, name))
 	}
@@ -167,11 +187,26 @@ func (g *Gateway) Breakers() []BreakerState {
 }
 
 // ReplayMemory is how many bytes of request bodies are kept now, for repetitions.
-func (g *Gateway) ReplayMemory() (bytes int64) {
-	for _, t := range g.now.Load().transports {
-		bytes += t.ReplayMemory()
+func (g *Gateway) ReplayMemory() (bytes int64) { return g.memory.Used() }
+
+// LongestTimeout is how long the calls that are on their way may still take: the
+// longest timeout of the policies, and of those that a Reload replaced while calls
+// may still be made under them.
+func (g *Gateway) LongestTimeout() time.Duration {
+	longest := g.now.Load().longestTimeout()
+	g.reload.Lock()
+	defer g.reload.Unlock()
+	for _, until := range g.past {
+		longest = max(longest, time.Until(until))
 	}
-	return bytes
+	return longest
+}
+
+func (n *generation) longestTimeout() (longest time.Duration) {
+	for _, p := range n.config.Policies {
+		longest = max(longest, p.Timeout)
+	}
+	return longest
 }
 
 // ServeHTTP makes the call that r asks for, or says that there is no route.
@@ -227,7 +262,7 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, mux http.Handle
 	}
 	w.Header().Set(transport.HeaderAttemptCount, "0")
 	problem.Write(w, p)
-	g.tell(r.Context(), Call{Scheme: scheme(r), Method: r.Method, Status: p.Status, Start: start, Duration: time.Since(start),
+	g.tell(r.Context(), Call{Scheme: scheme(r), Host: r.Host, Path: r.URL.Path, Method: r.Method, Status: p.Status, Start: start, Duration: time.Since(start),
 		Report: &resilience.Report{Reason: resilience.Reason(p.Reason)}})
 }
 

@@ -373,7 +373,7 @@ func TestRoutesShareBreakerByUpstreamAndPolicy(t *testing.T) {
 	}
 
 	admin := httptest.NewRecorder()
-	g.Admin(http.NotFoundHandler(), http.NotFoundHandler(), http.NotFoundHandler()).ServeHTTP(admin, request(t, http.MethodGet, "/breakers", nil))
+	g.Admin(http.NotFoundHandler(), http.NotFoundHandler(), http.NotFoundHandler(), nil).ServeHTTP(admin, request(t, http.MethodGet, "/breakers", nil))
 	var answer struct {
 		Breakers []struct {
 			Policy, Upstream string
@@ -688,7 +688,7 @@ func TestAdminShowsTheEffectiveConfiguration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	admin := g.Admin(http.NotFoundHandler(), http.NotFoundHandler(), http.NotFoundHandler())
+	admin := g.Admin(http.NotFoundHandler(), http.NotFoundHandler(), http.NotFoundHandler(), nil)
 	ask := func(path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
 		admin.ServeHTTP(w, request(t, http.MethodGet, path, nil))
@@ -707,5 +707,31 @@ func TestAdminShowsTheEffectiveConfiguration(t *testing.T) {
 	}
 	if w := ask("/debug/pprof/cmdline"); w.Code != 200 {
 		t.Errorf("pprof: %d", w.Code)
+	}
+}
+
+// A browser gets the live page, everybody else the list of what there is.
+func TestAdminServesThePageToBrowsers(t *testing.T) {
+	g, err := gateway.New(gateway.ForUpstream("http://127.0.0.1:1"), gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "page "+r.URL.Path) })
+	admin := g.Admin(http.NotFoundHandler(), http.NotFoundHandler(), http.NotFoundHandler(), page)
+	for _, c := range []struct{ path, accept, want string }{
+		{"/", "text/html,application/xhtml+xml,*/*;q=0.8", "page /"},
+		{"/", "*/*", "GET /livez"},
+		{"/", "", "GET /api/calls"},
+		{"/api/state", "", "page /api/state"},
+		{"/assets/live.js", "", "page /assets/live.js"},
+		{"/elsewhere", "text/html", "there is no /elsewhere"},
+	} {
+		r := request(t, http.MethodGet, c.path, nil)
+		r.Header.Set("Accept", c.accept)
+		w := httptest.NewRecorder()
+		admin.ServeHTTP(w, r)
+		if !strings.Contains(w.Body.String(), c.want) {
+			t.Errorf("%s for %q: %s, want %q", c.path, c.accept, w.Body, c.want)
+		}
 	}
 }

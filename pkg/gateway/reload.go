@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -35,11 +36,11 @@ func (g *Gateway) Reload(load func() (Config, error)) error {
 		return err
 	}
 	g.now.Store(n)
+	now := time.Now()
+	g.past = append(slices.DeleteFunc(g.past, now.After), now.Add(old.longestTimeout()))
 	g.refusal.Store(nil)
 	for policy, t := range old.transports {
-		if n.transports[policy] == nil {
-			t.Retire()
-		}
+		t.Retire(n.transports[policy])
 	}
 	g.options.Logger.Info(lineReloaded, slog.Int(logRoutes, len(c.Routes)), slog.Int(logPolicies, len(c.Policies)))
 	return nil

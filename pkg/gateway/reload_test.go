@@ -190,7 +190,7 @@ func TestReloadForgetsUpstreamsThatAreGone(t *testing.T) {
 func TestReloadRefused(t *testing.T) {
 	r := newReloaded(t, tripping(), failing)
 	r.call("/")
-	admin := r.Admin(http.NotFoundHandler(), http.NotFoundHandler(), http.NotFoundHandler())
+	admin := r.Admin(http.NotFoundHandler(), http.NotFoundHandler(), http.NotFoundHandler(), nil)
 	show := func() string {
 		w := httptest.NewRecorder()
 		admin.ServeHTTP(w, request(t, http.MethodGet, "/config", nil))
@@ -311,4 +311,32 @@ func TestReloadUnderLoad(t *testing.T) {
 	if got := <-slow; got != http.StatusAccepted {
 		t.Errorf("the call that was in flight got %d, want 202", got)
 	}
+}
+
+// A drain waits for calls that began under a policy which was replaced meanwhile,
+// and not for longer than they may take.
+func TestLongestTimeoutOutlivesItsPolicy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		timeout := func(d time.Duration) transport.Policy {
+			p := calm()
+			p.Timeout, p.AttemptTimeout = d, d
+			return p
+		}
+		r := newReloaded(t, timeout(time.Minute), failing)
+		want := func(d time.Duration) {
+			t.Helper()
+			if got := r.LongestTimeout(); got != d {
+				t.Errorf("a call may take %v, want %v", got, d)
+			}
+		}
+		want(time.Minute)
+		time.Sleep(time.Hour)
+		r.to(r.with(timeout(time.Second)))
+		want(time.Minute)
+		time.Sleep(50 * time.Second)
+		r.to(r.with(timeout(2 * time.Second)))
+		want(10 * time.Second)
+		time.Sleep(10 * time.Second)
+		want(2 * time.Second)
+	})
 }

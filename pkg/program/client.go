@@ -8,7 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/live"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/serve"
 	"github.com/rebound-dev/rebound/pkg/telemetry"
@@ -24,11 +27,29 @@ type Client struct {
 	gateway   *gateway.Gateway
 	telemetry *telemetry.Telemetry
 	metrics   *telemetry.Metrics
+	stopLive  func()
 }
 
-// NewClient puts a gateway together. The error is about the environment or the
-// configuration.
-func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve.Readiness, logger *slog.Logger) (*Client, error) {
+// LivePage is what the client's live page offers besides what it sees.
+type LivePage struct {
+	Faults  string       // URL of flaky-server's admin port, whose faults may be changed then; empty for none
+	Traces  string       // where the trace of a call is found, as [live.Options] has it; empty for none
+	Traffic live.Traffic // a generator that may be steered; nil for none
+}
+
+// Check is what NewClient would refuse.
+func (p LivePage) Check() error {
+	_, err := live.New(p.options())
+	return err
+}
+
+func (p LivePage) options() live.Options {
+	return live.Options{Faults: p.Faults, Traces: p.Traces, Traffic: p.Traffic}
+}
+
+// NewClient puts a gateway together; what it starts ends with [Client.Flush] or
+// [Client.Close]. The error is about the environment, the configuration or the page.
+func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve.Readiness, logger *slog.Logger, page LivePage) (*Client, error) {
 	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "client", Version: version.String(), LookupEnv: p.LookupEnv, Logger: logger})
 	if err != nil {
 		return nil, err
@@ -41,6 +62,13 @@ func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve
 	if err != nil {
 		return nil, err
 	}
+	metrics.Reload(true) // the configuration that it begins with
+	shown := page.options()
+	shown.Upstreams = func() []live.Upstream { return circuits(gw.Load()) }
+	recent, err := live.New(shown)
+	if err != nil {
+		return nil, err
+	}
 	log := gateway.LogObserver(logger)
 	options := gateway.Options{
 		Logger: logger,
@@ -48,7 +76,13 @@ func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve
 			Attempt:    log.Attempt,
 			Transition: func(t resilience.Transition) { log.Transition(t); metrics.Transition(t) },
 		},
+		OnTransition: recent.Transition,
 		OnCall: func(ctx context.Context, c gateway.Call) {
+			recent.Record(&live.Call{
+				Route: c.Route, Policy: c.Policy, Upstream: c.Upstream, Method: c.Method, Scheme: c.Scheme, Host: c.Host, Path: c.Path,
+				Status: c.Status, RequestID: c.RequestID, TraceID: trace.SpanContextFromContext(ctx).TraceID(),
+				Start: c.Start, Duration: c.Duration, Report: c.Report,
+			})
 			metrics.Call(ctx, telemetry.Call{
 				Route: c.Route, Policy: c.Policy, Pattern: c.Pattern, Upstream: c.Upstream, Scheme: c.Scheme, Method: c.Method,
 				Status: c.Status, Duration: c.Duration, Report: c.Report,
@@ -63,10 +97,34 @@ func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve
 		return nil, err
 	}
 	gw.Store(g)
+	// What it shows goes on while the program drains, after ctx has ended.
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		recent.Run(running)
+	}()
 	return &Client{
-		Data: tel.Handler(g), Admin: g.Admin(ready.Livez(), ready.Readyz(), metrics.Handler()),
-		gateway: g, telemetry: tel, metrics: metrics,
+		Data: tel.Handler(g), Admin: g.Admin(ready.Livez(), ready.Readyz(), metrics.Handler(), recent.Handler()),
+		gateway: g, telemetry: tel, metrics: metrics, stopLive: func() { stop(); <-ended },
 	}, nil
+}
+
+// circuits are what the live page shows of them, with the settings in force.
+func circuits(g *gateway.Gateway) []live.Upstream {
+	if g == nil {
+		return nil
+	}
+	states, policies := g.Breakers(), g.Config().Policies
+	list := make([]live.Upstream, len(states))
+	for i, s := range states {
+		p := policies[s.Policy]
+		list[i] = live.Upstream{
+			Upstream: s.Upstream, Policy: s.Policy, Breaker: s.Breaker, BudgetTokens: s.BudgetTokens,
+			Settings: p.Breaker, Burst: p.Retry.Budget.Burst,
+		}
+	}
+	return list
 }
 
 func upstreams(g *gateway.Gateway) []telemetry.Upstream {
@@ -93,17 +151,16 @@ func (c *Client) Reload(load func() (gateway.Config, error)) {
 	c.metrics.Reload(c.gateway.Reload(load) == nil)
 }
 
-// LongestTimeout is how long a call may take: that of the policy with the most.
-func (c *Client) LongestTimeout() time.Duration {
-	var longest time.Duration
-	for _, p := range c.gateway.Config().Policies {
-		longest = max(longest, p.Timeout)
-	}
-	return longest
-}
+// LongestTimeout is [gateway.Gateway.LongestTimeout].
+func (c *Client) LongestTimeout() time.Duration { return c.gateway.LongestTimeout() }
+
+// Close ends what NewClient has started, for a client that is never served; more
+// than once is allowed.
+func (c *Client) Close() { c.stopLive() }
 
 // Flush sends what is left of the traces; the last thing before the end.
 func (c *Client) Flush(ctx context.Context) error {
+	c.Close()
 	c.gateway.Close()
 	return errors.Join(c.telemetry.Flush(ctx), c.metrics.Close(ctx))
 }

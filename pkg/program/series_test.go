@@ -34,7 +34,7 @@ func TestCallersDoNotMakeSeries(t *testing.T) {
 		cfg.Routes = append(cfg.Routes, gateway.Route{Name: name, Match: match, Upstream: upstream.URL, Policy: gateway.DefaultPolicyName})
 	}
 	p := program.Program{Name: "client", LookupEnv: func(string) (string, bool) { return "", false }, Stdout: io.Discard, Stderr: io.Discard}
-	client, err := p.NewClient(t.Context(), cfg, serve.NewReadiness(), slog.New(slog.DiscardHandler))
+	client, err := p.NewClient(t.Context(), cfg, serve.NewReadiness(), slog.New(slog.DiscardHandler), program.LivePage{})
 	if err != nil {
 		t.Fatal(err)
 	}

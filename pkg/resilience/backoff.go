@@ -79,7 +79,8 @@ func (b Backoff) mistakes() (m Mistakes) {
 	m.Check(b.Base >= 0, "base", "must be at least 0, got %v", b.Base)
 	m.Check(b.Max >= 0, "max", "must be at least 0, got %v", b.Max)
 	if b.Base >= 0 && b.Max >= 0 {
-		m.Check(b.Base <= b.Max, "base", "must be at most max (%v), got %v", b.Max, b.Base)
+		m.Check(b.Base <= b.Max, "base", "must be at most max (%s), got %s",
+			named(b.Max, DefaultRetry().Backoff.Max), named(b.Base, DefaultRetry().Backoff.Base))
 	}
 	m.Check(b.Factor >= 1 && finite(b.Factor), "factor", "must be a number from 1, got %v", b.Factor)
 	m.Check(b.Jitter.valid(), "jitter", "expected one of full, equal, decorrelated, none, got %q", string(b.Jitter))

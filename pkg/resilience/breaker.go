@@ -37,9 +37,9 @@ func DefaultBreakerPolicy() BreakerPolicy {
 		Window:              10 * time.Second,
 		MinRequests:         50,
 		FailureRatio:        0.5,
-		ConsecutiveFailures: 10,
+		ConsecutiveFailures: 12,
 		OpenFor:             time.Second,
-		MaxOpenFor:          5 * time.Second,
+		MaxOpenFor:          2 * time.Second,
 		Probes:              3,
 	}
 }
@@ -59,7 +59,7 @@ func (p BreakerPolicy) Mistakes() (m Mistakes) {
 		"must be from 0 (never) to %d, got %d", maxCount, p.ConsecutiveFailures)
 	m.Check(p.OpenFor > 0, "openFor", "must be above 0, got %v", p.OpenFor)
 	if p.OpenFor > 0 {
-		m.Check(p.MaxOpenFor >= p.OpenFor, "maxOpenFor", "must be at least openFor (%v), got %v", p.OpenFor, p.MaxOpenFor)
+		m.Check(p.MaxOpenFor >= p.OpenFor, "maxOpenFor", "must be at least openFor (%v), got %s", p.OpenFor, named(p.MaxOpenFor, DefaultBreakerPolicy().MaxOpenFor))
 	}
 	m.Check(p.Probes >= 1 && p.Probes <= maxCount, "probes", "must be from 1 to %d, got %d", maxCount, p.Probes)
 	return m

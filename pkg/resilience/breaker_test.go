@@ -242,7 +242,7 @@ func TestOpenPeriodsGrowUpToTheirBound(t *testing.T) {
 			if tr.To == resilience.Open {
 				periods = append(periods, tr.OpenFor)
 			}
-		}}}, nil)
+		}}}, func(b *resilience.BreakerPolicy) { b.MaxOpenFor = 5 * time.Second })
 		for range 4 {
 			time.Sleep(time.Until(pl.Breaker().ProbeAt) + 1)
 			script(t, pl, "x")

@@ -122,8 +122,7 @@ func (p *Pipeline[T]) compose() {
 // Renew is the pipeline of the same upstream under another policy, for a policy
 // that changes while calls go on. It shares with p the circuit breaker and the
 // budget whose settings are the same; what has other settings begins anew.
-// Calls that p has begun end under p's policy. The error is that of [New], and
-// p is as it was.
+// Calls that p has begun end under p's policy. The error is that of [New].
 func (p *Pipeline[T]) Renew(policy Policy) (*Pipeline[T], error) {
 	if err := policy.Validate(); err != nil {
 		return nil, err
@@ -134,7 +133,6 @@ func (p *Pipeline[T]) Renew(policy Policy) (*Pipeline[T], error) {
 	}
 	if policy.Breaker != p.policy.Breaker {
 		next.breaker = newBreaker(p.upstream, policy.Breaker, p.random, p.observer.Transition)
-		p.Retire()
 	}
 	if policy.Retry.Budget != p.policy.Retry.Budget {
 		next.budget = newBudget(policy.Retry.Budget)
@@ -143,9 +141,14 @@ func (p *Pipeline[T]) Renew(policy Policy) (*Pipeline[T], error) {
 	return next, nil
 }
 
-// Retire keeps the circuit from telling of its transitions, when no new calls
-// will be made. Calls that go on end as they would have.
-func (p *Pipeline[T]) Retire() { p.breaker.retire() }
+// Retire says that p makes no new calls because successor, which [Pipeline.Renew]
+// gave, makes them, or nobody, if that is nil: a circuit that is not taken over
+// tells of no more transitions. Calls that go on end as they would have.
+func (p *Pipeline[T]) Retire(successor *Pipeline[T]) {
+	if successor == nil || successor.breaker != p.breaker {
+		p.breaker.retire()
+	}
+}
 
 // Upstream is the name given to [New].
 func (p *Pipeline[T]) Upstream() string { return p.upstream }

@@ -45,7 +45,7 @@ func DefaultRetry() Retry {
 		MaxAttempts:   3,
 		Backoff:       Backoff{Base: 100 * time.Millisecond, Max: time.Second, Factor: 2, Jitter: JitterFull},
 		MaxRetryAfter: 5 * time.Second,
-		Budget:        BudgetPolicy{Ratio: 0.5, Burst: 10, FloorPerSecond: 1},
+		Budget:        BudgetPolicy{Ratio: 1, Burst: 4, FloorPerSecond: 1},
 	}
 }
 
@@ -64,7 +64,7 @@ func (p Policy) TimeMistakes() (m Mistakes) {
 	m.Check(p.AttemptTimeout > 0, "attemptTimeout", "must be above 0, got %v", p.AttemptTimeout)
 	if p.Timeout > 0 {
 		m.Check(p.AttemptTimeout <= p.Timeout, "attemptTimeout",
-			"must be at most timeout (%v), got %v", p.Timeout, p.AttemptTimeout)
+			"must be at most timeout (%v), got %s", p.Timeout, named(p.AttemptTimeout, DefaultPolicy().AttemptTimeout))
 	}
 	return m
 }

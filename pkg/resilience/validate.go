@@ -3,6 +3,7 @@ package resilience
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // FieldError is one mistake in a policy.
@@ -62,4 +63,13 @@ func (m *Mistakes) Merge(prefix string, part Mistakes) {
 		}
 		*m = append(*m, &FieldError{Path: path, Message: e.Message})
 	}
+}
+
+// named tells of a value that may be in force because nobody set another one:
+// whoever is told of a conflict with it may not find it in what he wrote.
+func named(d, byDefault time.Duration) string {
+	if d == byDefault {
+		return d.String() + ", its default"
+	}
+	return d.String()
 }

@@ -58,7 +58,9 @@ func NewMetrics(s Sources) (*Metrics, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.provider = sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter))
+	// The SDK's own limit would take the newest series away after 2,000. The labels'
+	// values are bounded by the configuration and by closed enumerations.
+	m.provider = sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter), sdkmetric.WithCardinalityLimit(0))
 	meter := m.provider.Meter("github.com/rebound-dev/rebound")
 
 	var errs [10]error
@@ -85,7 +87,7 @@ func NewMetrics(s Sources) (*Metrics, error) {
 	}
 	if s.ReplayMemory != nil {
 		_, errs[9] = meter.Int64ObservableGauge("rebound.replay.memory", metric.WithUnit("By"),
-			metric.WithDescription("Request bodies that are kept for repetitions, of at most 64 MiB a policy."),
+			metric.WithDescription("Request bodies that are kept for repetitions, of at most 64 MiB."),
 			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
 				o.Observe(s.ReplayMemory())
 				return nil

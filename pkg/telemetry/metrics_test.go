@@ -213,3 +213,20 @@ func BenchmarkMetricsCall(b *testing.B) {
 		m.Call(b.Context(), c)
 	}
 }
+
+// The SDK's own limit of 2,000 series an instrument would hide the newest ones.
+func TestManyRoutesAreAllCounted(t *testing.T) {
+	m, err := telemetry.NewMetrics(telemetry.Sources{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const routes = 2500
+	for i := range routes {
+		m.Call(t.Context(), telemetry.Call{Route: fmt.Sprint("route-", i), Method: http.MethodGet, Status: 200, Report: &resilience.Report{}})
+	}
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	if got := strings.Count(w.Body.String(), "\nrebound_calls_total{"); got != routes || strings.Contains(w.Body.String(), "overflow") {
+		t.Errorf("%d series, want %d", got, routes)
+	}
+}

@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -13,10 +14,12 @@ import (
 // [resilience.Situation.Gate] is shown every gate, HTTP's own among them; the
 // rest of s is the situation to decide in. An err that matches
 // context.DeadlineExceeded is the attempt's timeout. The request's body is taken
-// for read up to its ContentLength.
+// for read up to its ContentLength, unless err is that of a dial.
 func (t *Transport) Explain(req *http.Request, resp *http.Response, err error, s resilience.Situation) (resilience.Outcome, resilience.Decision) {
 	c := t.newExchange(req, "")
-	if c.source != nil && req.ContentLength > int64(t.policy.Retry.ReplayBuffer) && req.GetBody == nil {
+	var op *net.OpError
+	read := !errors.As(err, &op) || op.Op != "dial"
+	if read && c.source != nil && req.ContentLength > int64(t.policy.Retry.ReplayBuffer) && req.GetBody == nil {
 		c.source.lost = true
 	}
 	show := s.Gate

@@ -119,7 +119,7 @@ func TestBodyReadAfterTheCallIsOverTakesNoMemory(t *testing.T) {
 			}
 			_ = r.Body.Close()
 			return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
-		}), quick(), transport.WithReplayMemory(4096))
+		}), quick(), transport.WithReplayMemory(transport.NewReplayMemory(4096)))
 		for range 20 {
 			reader, writer := io.Pipe()
 			if r := call(t, rt, request(t, http.MethodPut, "http://up", pipeBody{reader})); r.err != nil {
@@ -145,7 +145,7 @@ func TestBodyIsLetGoWhenTheRoundTripperBelowPanics(t *testing.T) {
 			panic("next")
 		}
 		return &http.Response{StatusCode: http.StatusServiceUnavailable, Body: http.NoBody}, nil
-	}), quick(), transport.WithReplayMemory(4096))
+	}), quick(), transport.WithReplayMemory(transport.NewReplayMemory(4096)))
 	body := func(s string) *http.Request {
 		return request(t, http.MethodPut, "http://up", struct{ io.Reader }{strings.NewReader(s)})
 	}

@@ -28,7 +28,7 @@ const readSize = 32 << 10
 type replaySource struct {
 	original io.ReadCloser
 	getBody  func() (io.ReadCloser, error)
-	memory   *memory
+	memory   *ReplayMemory
 	limit    int64 // bytes that may be kept
 
 	mu       sync.Mutex
@@ -45,7 +45,7 @@ type replaySource struct {
 	closed   bool
 }
 
-func newReplaySource(req *http.Request, limit int64, m *memory) *replaySource {
+func newReplaySource(req *http.Request, limit int64, m *ReplayMemory) *replaySource {
 	if req.Body == nil || req.Body == http.NoBody {
 		return nil
 	}
@@ -248,15 +248,22 @@ func (r *replayReader) Close() error {
 	return nil
 }
 
-// memory bounds what all calls of a transport keep together.
-type memory struct {
+// ReplayMemory bounds what all calls of the transports that share it keep of
+// request bodies. It is safe for concurrent use.
+type ReplayMemory struct {
 	limit int64
 	used  atomic.Int64
 }
 
+// NewReplayMemory makes one of at most limit.
+func NewReplayMemory(limit Size) *ReplayMemory { return &ReplayMemory{limit: int64(limit)} }
+
+// Used is how many bytes are kept now.
+func (m *ReplayMemory) Used() int64 { return m.used.Load() }
+
 // grow makes room for need bytes in b, which gets at most limit; false when
 // there is none left.
-func (m *memory) grow(b *[]byte, need, limit int64) bool {
+func (m *ReplayMemory) grow(b *[]byte, need, limit int64) bool {
 	have := int64(cap(*b))
 	if need <= have {
 		return true
@@ -272,4 +279,4 @@ func (m *memory) grow(b *[]byte, need, limit int64) bool {
 	return true
 }
 
-func (m *memory) free(n int64) { m.used.Add(-n) }
+func (m *ReplayMemory) free(n int64) { m.used.Add(-n) }

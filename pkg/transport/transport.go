@@ -26,7 +26,7 @@ type Transport struct {
 	policy  Policy
 	options resilience.Options
 	methods map[string]bool
-	memory  *memory
+	memory  *ReplayMemory
 	tracer  *tracer // nil for none
 	// attempts holds the values of X-Attempt-Count, made once.
 	attempts [][]string
@@ -38,6 +38,7 @@ type Transport struct {
 	origins   atomic.Pointer[map[origin]*upstream]
 	mu        sync.Mutex
 	upstreams map[origin]*upstream // by canonical origin
+	retired   bool
 }
 
 type origin struct{ scheme, host string }
@@ -72,10 +73,11 @@ func WithRandom(random func() float64) Option {
 	return func(t *Transport) { t.options.Random = random }
 }
 
-// WithReplayMemory bounds what all calls together keep of request bodies,
-// instead of 64 MiB. A body that finds no room is sent once.
-func WithReplayMemory(limit Size) Option {
-	return func(t *Transport) { t.memory.limit = int64(limit) }
+// WithReplayMemory bounds what all calls together keep of request bodies by m,
+// which transports may share, instead of 64 MiB of their own. A body that finds no
+// room is sent once.
+func WithReplayMemory(m *ReplayMemory) Option {
+	return func(t *Transport) { t.memory = m }
 }
 
 // New puts the policy around next. It fails with [resilience.Mistakes] if the
@@ -86,7 +88,7 @@ func New(next http.RoundTripper, p Policy, options ...Option) (*Transport, error
 	}
 	t := &Transport{
 		next: next, policy: p,
-		memory:    &memory{limit: defaultReplayMemory},
+		memory:    NewReplayMemory(defaultReplayMemory),
 		upstreams: map[origin]*upstream{},
 	}
 	t.prepare()
@@ -112,9 +114,8 @@ func (t *Transport) prepare() {
 // Renew is a transport under another policy in the place of t, for a policy that
 // changes while calls go on. It takes over the circuits and budgets whose
 // settings are the same, of the upstreams that keep says true for, and the
-// replay memory. Calls that t has begun end under t's policy; the circuits that
-// are not taken over tell of no more transitions. The error is that of [New],
-// and t is as it was.
+// replay memory. Calls that t has begun end under t's policy; when no new ones
+// will come to it, [Transport.Retire] is to be called. The error is that of [New].
 func (t *Transport) Renew(p Policy, keep func(upstream string) bool) (*Transport, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
@@ -128,7 +129,6 @@ func (t *Transport) Renew(p Policy, keep func(upstream string) bool) (*Transport
 	defer t.mu.Unlock()
 	for o, u := range t.upstreams {
 		if !keep(u.name) {
-			u.pipeline.Retire()
 			continue
 		}
 		pipeline, err := u.pipeline.Renew(p.core())
@@ -142,14 +142,29 @@ func (t *Transport) Renew(p Policy, keep func(upstream string) bool) (*Transport
 	return next, nil
 }
 
-// Retire keeps the circuits from telling of their transitions, when t will make
-// no new calls.
-func (t *Transport) Retire() {
+// Retire says that successor, which [Transport.Renew] gave, makes the calls from
+// now on, or nobody, if that is nil: the circuits that are not taken over tell of
+// no more transitions.
+func (t *Transport) Retire(successor *Transport) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, u := range t.upstreams {
-		u.pipeline.Retire()
+	t.retired = true
+	for o, u := range t.upstreams {
+		u.pipeline.Retire(successor.pipelineOf(o))
 	}
+}
+
+// pipelineOf is that of an upstream, nil when there is none.
+func (t *Transport) pipelineOf(o origin) *resilience.Pipeline[*http.Response] {
+	if t == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if u, ok := t.upstreams[o]; ok {
+		return u.pipeline
+	}
+	return nil
 }
 
 // Policy is the one that calls are made under.
@@ -168,10 +183,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	c := t.newExchange(req, u.name)
-	limit := t.policy.Timeout
-	if inbound := inboundLimit(req.Header); inbound > 0 {
-		limit = min(limit, inbound)
-	}
+	limit := t.Limit(req)
 	begun := 0
 	ctx := req.Context()
 	if c.trace = t.tracer.start(ctx, u.name); c.trace != nil {
@@ -194,14 +206,20 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// ReplayMemory is how many bytes of request bodies are kept now, for repetitions.
-func (t *Transport) ReplayMemory() int64 { return t.memory.used.Load() }
-
 // CloseIdleConnections closes those of the RoundTripper below, if it can.
 func (t *Transport) CloseIdleConnections() {
 	if next, ok := t.next.(interface{ CloseIdleConnections() }); ok {
 		next.CloseIdleConnections()
 	}
+}
+
+// Limit is how long a call of req may take: the policy's timeout, or less if req
+// brings less in X-Envoy-Expected-Rq-Timeout-Ms.
+func (t *Transport) Limit(req *http.Request) time.Duration {
+	if inbound := inboundLimit(req.Header); inbound > 0 {
+		return min(t.policy.Timeout, inbound)
+	}
+	return t.policy.Timeout
 }
 
 func (t *Transport) attemptValue(n int) []string { return t.attempts[n-1] }
@@ -239,6 +257,9 @@ func (t *Transport) addUpstream(written origin) (*upstream, error) {
 		pipeline, err := resilience.New[*http.Response](name, t.policy.core(), t.options)
 		if err != nil {
 			return nil, err
+		}
+		if t.retired { // a call that was late; nobody will see this circuit
+			pipeline.Retire(nil)
 		}
 		u = &upstream{name: name, pipeline: pipeline}
 		u.used(time.Now())

@@ -211,7 +211,7 @@ func TestTrapRequestBodyIsReadWholeBeforeTheFirstAttempt(t *testing.T) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			w.WriteHeader(http.StatusServiceUnavailable)
 		})
-		r := call(t, newTransport(t, base(t), quick(), transport.WithReplayMemory(1000)), request(t, http.MethodPut, u.URL, unknown(payload)))
+		r := call(t, newTransport(t, base(t), quick(), transport.WithReplayMemory(transport.NewReplayMemory(1000))), request(t, http.MethodPut, u.URL, unknown(payload)))
 		if r.report.Reason != resilience.ReasonBodyNotReplayable {
 			t.Errorf("reason %s", r.report.Reason)
 		}

@@ -4,10 +4,8 @@
 package watch
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
-	"errors"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -28,33 +26,47 @@ const (
 // File is a file that is watched.
 type File struct {
 	path    string
-	seen    content
+	read    func() ([]byte, error)
+	first   content
 	watcher *fsnotify.Watcher // nil when there is none to be had
 	events  <-chan fsnotify.Event
 	errors  <-chan error
 }
 
-// content is the hash of a file's content, or why it could not be read.
+// content is what was read at once, or why nothing was.
 type content struct {
-	sum [sha256.Size]byte
-	err string
+	data []byte
+	err  error
 }
 
-// New begins to watch: changes from now on are told by [File.Run]. The file need
-// not exist. Where the kernel's notification cannot be had, which logger is told,
-// changes are seen within five seconds. The file is to be closed.
-func New(path string, logger *slog.Logger) *File {
-	f := &File{path: path}
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
+func (c content) equal(o content) bool {
+	if c.err != nil || o.err != nil {
+		return c.err != nil && o.err != nil && c.err.Error() == o.err.Error()
+	}
+	return bytes.Equal(c.data, o.data)
+}
+
+// New reads the file at path by read and begins to watch it: changes from then on
+// are told by [File.Run]. The file need not exist. What is no file but a pipe or a
+// device is read this once only. Where the kernel's notification cannot be had,
+// which logger is told, changes are seen within five seconds. The file is to be
+// closed.
+func New(path string, read func() ([]byte, error), logger *slog.Logger) *File {
+	f := &File{path: path, read: read}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		f.read = nil
+	} else if w, err := fsnotify.NewWatcher(); err != nil {
 		logger.Warn(linePolling, logFile, path, logError, err)
 	} else {
 		f.watcher, f.events, f.errors = w, w.Events, w.Errors
 		f.follow()
 	}
-	f.seen = f.read()
+	f.first.data, f.first.err = read()
 	return f
 }
+
+// Content is what New read.
+func (f *File) Content() ([]byte, error) { return f.first.data, f.first.err }
 
 // Close ends the watch. It is called after [File.Run] has returned.
 func (f *File) Close() error {
@@ -64,13 +76,21 @@ func (f *File) Close() error {
 	return f.watcher.Close()
 }
 
-// Run calls changed, on its own goroutine, after each change of the content. It
-// returns when ctx has ended. It is called once.
-func (f *File) Run(ctx context.Context, changed func()) {
+// Run calls changed, on its own goroutine, with what the file has after each
+// change of its content, or with why it cannot be read any more. Of changes that
+// follow each other within a moment it tells of the last. It returns when ctx has
+// ended. It is called once.
+func (f *File) Run(ctx context.Context, changed func([]byte, error)) {
+	if f.read == nil {
+		<-ctx.Done()
+		return
+	}
 	anyway := time.NewTicker(lookAnyway)
 	defer anyway.Stop()
 	quiet := time.NewTimer(settle) // what happened between New and now
 	defer quiet.Stop()
+	// What was told, itself and not by another look: between two looks it may change.
+	seen := f.first
 	for {
 		select {
 		case <-ctx.Done():
@@ -91,9 +111,10 @@ func (f *File) Run(ctx context.Context, changed func()) {
 		case <-quiet.C:
 		}
 		f.follow()
-		if now := f.read(); now != f.seen {
-			f.seen = now
-			changed()
+		var now content
+		if now.data, now.err = f.read(); !now.equal(seen) {
+			seen = now
+			changed(now.data, now.err)
 		}
 	}
 }
@@ -120,17 +141,4 @@ func (f *File) follow() {
 	if real, err := filepath.EvalSymlinks(f.path); err == nil {
 		_ = f.watcher.Add(filepath.Dir(real))
 	}
-}
-
-func (f *File) read() content {
-	b, err := os.ReadFile(f.path)
-	if err != nil {
-		// Only what is wrong, not the words, which may hold a number that varies.
-		var path *fs.PathError
-		if errors.As(err, &path) {
-			err = path.Err
-		}
-		return content{err: err.Error()}
-	}
-	return content{sum: sha256.Sum256(b)}
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -99,19 +100,20 @@ func TestChanges(t *testing.T) {
 	}
 }
 
+func reading(path string) func() ([]byte, error) {
+	return func() ([]byte, error) { return os.ReadFile(path) }
+}
+
 // run watches path and passes on the file's content at each change.
 func run(t *testing.T, path string) (changed chan string, stop func()) {
 	t.Helper()
-	f := watch.New(path, slog.New(slog.DiscardHandler))
+	f := watch.New(path, reading(path), slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(t.Context())
 	changed = make(chan string, 10)
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		f.Run(ctx, func() {
-			text, _ := os.ReadFile(path)
-			changed <- string(text)
-		})
+		f.Run(ctx, func(text []byte, _ error) { changed <- string(text) })
 	}()
 	return changed, func() {
 		cancel()
@@ -127,7 +129,10 @@ func run(t *testing.T, path string) (changed chan string, stop func()) {
 func TestOnlyTheContentCounts(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	write(t, path, "same")
-	f := watch.New(path, slog.New(slog.DiscardHandler))
+	f := watch.New(path, reading(path), slog.New(slog.DiscardHandler))
+	if text, err := f.Content(); string(text) != "same" || err != nil {
+		t.Errorf("New has read %q, %v", text, err)
+	}
 	write(t, path, "before Run")
 	ctx, cancel := context.WithCancel(t.Context())
 	var told []string
@@ -135,8 +140,7 @@ func TestOnlyTheContentCounts(t *testing.T) {
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		f.Run(ctx, func() {
-			text, _ := os.ReadFile(path)
+		f.Run(ctx, func(text []byte, _ error) {
 			told = append(told, string(text))
 			first <- struct{}{}
 		})
@@ -174,4 +178,52 @@ func TestRemoved(t *testing.T) {
 	if got := <-changed; got != "again" {
 		t.Errorf("told of a change, the file has %q, want it back", got)
 	}
+}
+
+// A file that another program is writing may be read half, and that is told; the
+// whole is told too, although it is the same as what was there before.
+func TestHalfWrittenFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	write(t, path, "whole")
+	half := false
+	f := watch.New(path, func() ([]byte, error) {
+		if half {
+			half = false
+			return nil, nil // as at the moment after it was truncated
+		}
+		return os.ReadFile(path)
+	}, slog.New(slog.DiscardHandler))
+	defer f.Close()
+	half = true
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var told []string
+	f.Run(ctx, func(text []byte, _ error) {
+		told = append(told, string(text))
+		if len(told) == 2 {
+			cancel()
+			return
+		}
+		write(t, path, "whole")
+	})
+	if len(told) != 2 || told[0] != "" || told[1] != "whole" {
+		t.Errorf("told of %q, want nothing and then the whole", told)
+	}
+}
+
+// A pipe is read once: a second reader would take what is not there, or wait for ever.
+func TestPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Skip(err)
+	}
+	go func() { _ = os.WriteFile(path, []byte("once"), 0o600) }()
+	f := watch.New(path, reading(path), slog.New(slog.DiscardHandler))
+	defer f.Close()
+	if text, err := f.Content(); string(text) != "once" || err != nil {
+		t.Errorf("New has read %q, %v", text, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	f.Run(ctx, func([]byte, error) { t.Error("told of a change") })
 }

@@ -66,7 +66,7 @@ func proxy(kind, upstream string) error {
 		handler = g
 	case "client": // as the command runs it: with metrics and a line of the log for each call
 		p := program.Program{Name: "client", LookupEnv: os.LookupEnv}
-		c, err := p.NewClient(context.Background(), gateway.ForUpstream(upstream), serve.NewReadiness(), telemetry.NewLogger(io.Discard, slog.LevelInfo))
+		c, err := p.NewClient(context.Background(), gateway.ForUpstream(upstream), serve.NewReadiness(), telemetry.NewLogger(io.Discard, slog.LevelInfo), program.LivePage{})
 		if err != nil {
 			return err
 		}

@@ -78,7 +78,7 @@ func produce(t *testing.T) *produced {
 		{Name: "process", Match: "/process", Upstream: "http://" + addr.String(), Policy: gateway.DefaultPolicyName},
 		{Name: "nobody", Match: "/nobody", Upstream: "http://127.0.0.1:1", Policy: "fragile"},
 	}
-	client, err := program.Program{Name: "client", LookupEnv: os.LookupEnv}.NewClient(t.Context(), cfg, ready, logger)
+	client, err := program.Program{Name: "client", LookupEnv: os.LookupEnv}.NewClient(t.Context(), cfg, ready, logger, program.LivePage{})
 	must(err)
 
 	ctx, stop := context.WithCancel(t.Context())

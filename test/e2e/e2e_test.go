@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,13 +64,9 @@ func TestMain(m *testing.M) {
 func prepare(ctx context.Context) (*cluster, error) {
 	c := &cluster{context: os.Getenv("E2E_CONTEXT")}
 	if c.context == "" {
-		c.kind, c.made = "rebound-e2e", true
+		c.kind = "rebound-e2e"
 		c.context = "kind-" + c.kind
-		args := []string{"create", "cluster", "--name", c.kind, "--config", root + "/kind-config.yaml", "--wait", "3m"}
-		if image := os.Getenv("KIND_NODE_IMAGE"); image != "" {
-			args = append(args, "--image", image)
-		}
-		if err := run(ctx, nil, "kind", args...); err != nil {
+		if err := c.make(ctx); err != nil {
 			return c, err
 		}
 	} else if name, ok := strings.CutPrefix(c.context, "kind-"); ok {
@@ -92,6 +89,34 @@ func prepare(ctx context.Context) (*cluster, error) {
 		}
 	}
 	return c, nil
+}
+
+// make makes the kind cluster, of kind-config.yaml's nodes but without its ports,
+// which belong to the cluster that a person may have beside this one.
+func (c *cluster) make(ctx context.Context) error {
+	there, err := output(ctx, "kind", "get", "clusters")
+	if err != nil {
+		return err
+	}
+	if slices.Contains(strings.Fields(there), c.kind) {
+		return fmt.Errorf("there is a kind cluster %[1]s already: delete it (kind delete cluster --name %[1]s) or use it (E2E_CONTEXT=kind-%[1]s)", c.kind)
+	}
+	text, err := os.ReadFile(root + "/kind-config.yaml")
+	if err != nil {
+		return err
+	}
+	config, _, _ := strings.Cut(string(text), "    extraPortMappings:")
+	args := []string{"create", "cluster", "--name", c.kind, "--config", "-", "--wait", "3m"}
+	if image := os.Getenv("KIND_NODE_IMAGE"); image != "" {
+		args = append(args, "--image", image)
+	}
+	c.made = true // also when it is half made
+	cmd := exec.CommandContext(ctx, "kind", args...)
+	cmd.Stdin = strings.NewReader(config)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("kind create cluster: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // images builds the project's images and loads them, and what stands in for

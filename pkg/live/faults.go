@@ -1,0 +1,167 @@
+package live
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/problem"
+)
+
+const (
+	faultsTimeout = 5 * time.Second
+	maxBody       = 1 << 20
+)
+
+// faultsProxy lets the page see and change the faults of one flaky-server. It is
+// the only place that a request of the page can lead to.
+type faultsProxy struct {
+	url    string
+	client *http.Client
+	// version counts changes that went this way, so that all pages ask again.
+	version atomic.Uint64
+
+	mu    sync.Mutex
+	reset []byte // the document as it was first seen; nil until then
+}
+
+func newFaultsProxy(admin string) (*faultsProxy, error) {
+	u, err := checkURL(admin)
+	if err != nil {
+		return nil, fmt.Errorf("faults: %w", err)
+	}
+	u.Path = strings.TrimSuffix(strings.TrimSuffix(u.Path, "/"), "/faults") + "/faults"
+	u.RawQuery, u.Fragment = "", ""
+	return &faultsProxy{url: u.String(), client: &http.Client{
+		Timeout: faultsTimeout,
+		Transport: &http.Transport{ // as the gateway's own: no proxy from the environment
+			DialContext:         (&net.Dialer{Timeout: faultsTimeout}).DialContext,
+			DisableKeepAlives:   true, // a page asks rarely
+			TLSHandshakeTimeout: faultsTimeout,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+func checkURL(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return nil, fmt.Errorf("must be a URL such as http://flaky-server:5001, got %q", text)
+	}
+	return u, nil
+}
+
+// checkTraces completes the address of a Jaeger to the URL of a trace.
+func checkTraces(template *string) error {
+	if *template == "" {
+		return nil
+	}
+	const id = "{id}"
+	if u, err := url.Parse(strings.ReplaceAll(*template, id, "0")); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return fmt.Errorf("traces: must be a URL such as http://localhost:16686 or one with {id} in it, got %q", *template)
+	}
+	if !strings.Contains(*template, id) {
+		*template = strings.TrimSuffix(*template, "/") + "/trace/" + id
+	}
+	return nil
+}
+
+func (l *Live) serveFaults(w http.ResponseWriter, r *http.Request) {
+	if l.faults == nil {
+		problem.Write(w, problem.Problem{Status: http.StatusNotFound, Detail: "faults cannot be changed here: the program was started without --faults"})
+		return
+	}
+	body, ok := readBody(w, r)
+	if !ok {
+		return
+	}
+	l.faults.forward(w, r, r.Method, body)
+}
+
+// serveReset puts back what was first seen.
+func (l *Live) serveReset(w http.ResponseWriter, r *http.Request) {
+	if l.faults == nil {
+		l.serveFaults(w, r)
+		return
+	}
+	if body, err := l.faults.initial(r); err != nil {
+		unreachable(w, l.faults.url, err)
+	} else {
+		l.faults.forward(w, r, http.MethodPut, body)
+	}
+}
+
+// initial is the document as it was first seen, which is before the first change
+// that goes this way.
+func (p *faultsProxy) initial(r *http.Request) ([]byte, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reset != nil {
+		return p.reset, nil
+	}
+	status, _, document, err := p.do(r, http.MethodGet, nil)
+	if err != nil {
+		return nil, err
+	}
+	if status != http.StatusOK {
+		return nil, fmt.Errorf("it answered %d", status)
+	}
+	p.reset = document
+	return document, nil
+}
+
+func (p *faultsProxy) forward(w http.ResponseWriter, r *http.Request, method string, body []byte) {
+	if _, err := p.initial(r); err != nil {
+		unreachable(w, p.url, err)
+		return
+	}
+	if method != http.MethodGet && method != http.MethodHead {
+		defer p.version.Add(1)
+	}
+	status, contentType, answer, err := p.do(r, method, body)
+	if err != nil {
+		unreachable(w, p.url, err)
+		return
+	}
+	// Nothing that a browser could take for a page of ours.
+	if !strings.HasPrefix(contentType, "application/") || status >= 300 && status < 400 {
+		unreachable(w, p.url, errors.New("the answer is not one of flaky-server's"))
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(answer)
+}
+
+func (p *faultsProxy) do(r *http.Request, method string, body []byte) (status int, contentType string, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(r.Context(), method, p.url, bytes.NewReader(body))
+	if err != nil {
+		return 0, "", nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	if len(body) > 0 {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return 0, "", nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	return resp.StatusCode, resp.Header.Get("Content-Type"), answer, err
+}
+
+func unreachable(w http.ResponseWriter, where string, err error) {
+	problem.Write(w, problem.Problem{Status: http.StatusBadGateway, Detail: "flaky-server at " + where + " could not be asked: " + err.Error()})
+}

@@ -1,0 +1,100 @@
+package live
+
+import (
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// series is the figures of one upstream under one policy.
+type series struct {
+	key     seriesKey
+	total   totals
+	latest  int64 // second with anything in it
+	seconds [keptSeconds]secondSums
+}
+
+// totals count since the start.
+type totals struct {
+	offered, good, attempts, attemptsGood uint64
+	reasons                               [maxReasons]uint64
+}
+
+func (t *totals) add(s *sums) {
+	t.offered += uint64(s.offered)
+	t.good += uint64(s.good)
+	t.attempts += uint64(s.attempts)
+	t.attemptsGood += uint64(s.attemptsGood)
+	for i, n := range s.reasons {
+		t.reasons[i] += uint64(n)
+	}
+}
+
+func (t *totals) merge(o *totals) {
+	t.offered += o.offered
+	t.good += o.good
+	t.attempts += o.attempts
+	t.attemptsGood += o.attemptsGood
+	for i, n := range o.reasons {
+		t.reasons[i] += n
+	}
+}
+
+// secondSums is one second of a series.
+type secondSums struct {
+	number int64  // which one since the start; what is older is somebody else's
+	tick   uint64 // when it changed last
+	sums
+	state   resilience.State
+	tokens  float64
+	circuit bool // state and tokens are known
+}
+
+// at is the second to write to.
+func (s *series) at(number int64, tick uint64) *secondSums {
+	e := &s.seconds[number%keptSeconds]
+	if e.number != number {
+		*e = secondSums{number: number}
+	}
+	e.tick, s.latest = tick, number
+	return e
+}
+
+func (s *series) add(number int64, tick uint64, figures *sums) {
+	s.at(number, tick).merge(figures)
+	s.total.add(figures)
+}
+
+// observe changes nothing when there is nothing new, so that an idle gateway has
+// nothing to tell.
+func (s *series) observe(number int64, tick uint64, u *Upstream) {
+	state, tokens := u.Breaker.State, u.BudgetTokens
+	if e := &s.seconds[number%keptSeconds]; e.number == number && e.circuit && e.state == state && e.tokens == tokens {
+		return
+	}
+	e := s.at(number, tick)
+	e.state, e.tokens, e.circuit = state, tokens, true
+}
+
+// each gives the seconds that are kept, from the oldest, that changed after tick.
+func (s *series) each(now int64, after uint64, use func(*secondSums)) {
+	for number := max(0, now-keptSeconds+1); number <= now; number++ {
+		if e := &s.seconds[number%keptSeconds]; e.number == number && e.tick > after {
+			use(e)
+		}
+	}
+}
+
+// window is the sums of the last n seconds; it includes the present one.
+func (s *series) window(now, n int64) (w sums) {
+	for number := max(0, now-n+1); number <= now; number++ {
+		if e := &s.seconds[number%keptSeconds]; e.number == number {
+			w.merge(&e.sums)
+		}
+	}
+	return w
+}
+
+func (l *Live) second(now time.Time) int64 {
+	return int64((now.Sub(l.start) - gatherEvery/2) / time.Second)
+}

@@ -1,0 +1,116 @@
+package live
+
+import (
+	"net/http"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// seriesKey is what figures are kept by: a circuit and a budget belong to it.
+// Both are empty for calls without a route.
+type seriesKey struct{ policy, upstream string }
+
+// maxReasons is above how many reasons there are; one that is not known is
+// counted as the last.
+const maxReasons = 32
+
+// sums are the figures of some calls.
+type sums struct {
+	offered, good          uint32 // calls, and those whose caller got what it asked for
+	attempts, attemptsGood uint32
+	reasons                [maxReasons]uint32 // of calls, by their place in the enumeration
+	latency                histogram          // of calls
+}
+
+func (s *sums) add(c *Call, reason int) {
+	s.offered++
+	if goodCall(c) {
+		s.good++
+	}
+	for i := range c.Report.Attempts {
+		s.attempts++
+		if goodAttempt(&c.Report.Attempts[i]) {
+			s.attemptsGood++
+		}
+	}
+	s.reasons[reason]++
+	s.latency.add(c.Duration)
+}
+
+func (s *sums) merge(o *sums) {
+	s.offered += o.offered
+	s.good += o.good
+	s.attempts += o.attempts
+	s.attemptsGood += o.attemptsGood
+	for i, n := range o.reasons {
+		s.reasons[i] += n
+	}
+	s.latency.merge(&o.latency)
+}
+
+// goodCall tells whether the caller got what it asked for. An answer that is the
+// caller's own doing, such as a 404 of the upstream, is one.
+func goodCall(c *Call) bool {
+	switch c.Report.Reason {
+	case resilience.ReasonOK:
+		return true
+	case resilience.ReasonStatusNotRetryable, resilience.ReasonUpgrade:
+		return c.Status >= 100 && c.Status < http.StatusInternalServerError
+	}
+	return false
+}
+
+// goodAttempt is the same of the upstream's side.
+func goodAttempt(a *resilience.AttemptReport) bool {
+	return a.Reason == resilience.ReasonOK ||
+		a.Status >= 100 && a.Status < http.StatusInternalServerError && a.Status != http.StatusTooManyRequests && a.Err == nil
+}
+
+// reasonIndex finds a reason's place in the enumeration. It is made once and
+// only read.
+type reasonIndex struct {
+	names []resilience.Reason
+	index map[resilience.Reason]int
+}
+
+const reasonOther resilience.Reason = "other"
+
+func newReasonIndex() reasonIndex {
+	r := reasonIndex{names: resilience.Reasons(), index: map[resilience.Reason]int{}}
+	r.names = append(r.names[:min(len(r.names), maxReasons-1)], reasonOther)
+	for i, name := range r.names {
+		r.index[name] = i
+	}
+	return r
+}
+
+func (r *reasonIndex) of(name resilience.Reason) int {
+	if i, ok := r.index[name]; ok {
+		return i
+	}
+	return len(r.names) - 1
+}
+
+// named is counts by name, without those that are 0.
+func (r *reasonIndex) named(counts func(i int) uint64) map[resilience.Reason]uint64 {
+	var all map[resilience.Reason]uint64
+	for i, name := range r.names {
+		if n := counts(i); n > 0 {
+			if all == nil {
+				all = map[resilience.Reason]uint64{}
+			}
+			all[name] = n
+		}
+	}
+	return all
+}
+
+// isRefusal tells whether a call with this reason was kept from the upstream, or
+// from another attempt at it, to spare it.
+func isRefusal(r resilience.Reason) bool {
+	switch r {
+	case resilience.ReasonBreakerOpen, resilience.ReasonBreakerHalfOpen, resilience.ReasonBudgetExhausted:
+		return true
+	}
+	return false
+}

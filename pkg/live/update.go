@@ -1,0 +1,307 @@
+package live
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+const (
+	windowSeconds = 10 // of the figures that are shown as now
+
+	updateCalls = 16  // one by one in an event, of those since the one before
+	resumeCalls = 100 // in the first event of a page, and in that after a break
+)
+
+// update is one event: what has changed since the one before.
+type update struct {
+	Reset   bool    `json:"reset,omitempty"` // it is the first: forget what was
+	Now     float64 `json:"now"`             // ms since 1970, as everything
+	Started float64 `json:"started"`
+	// Calls are the newest, oldest first. Missed is how many there were besides, and
+	// Total how many there have been.
+	Calls       []*record         `json:"calls,omitempty"`
+	Missed      uint64            `json:"missed,omitempty"`
+	Total       uint64            `json:"total"`
+	Series      []seriesUpdate    `json:"series"`
+	Transitions []transitionShown `json:"transitions,omitempty"` // oldest first
+	Pages       pagesShown        `json:"pages"`
+	Settings    *settingsShown    `json:"settings,omitempty"` // with Reset
+	Faults      uint64            `json:"faultsVersion,omitempty"`
+	Traffic     *TrafficState     `json:"traffic,omitempty"`
+}
+
+type settingsShown struct {
+	Traces  string              `json:"traces,omitempty"`
+	Faults  bool                `json:"faults"`
+	Reasons []resilience.Reason `json:"reasons"`
+	Seconds int                 `json:"seconds"` // that are kept
+	Window  int                 `json:"window"`  // seconds of "now"
+}
+
+type pagesShown struct {
+	Open    int    `json:"open"`
+	Dropped uint64 `json:"dropped"` // since the start, because they did not read
+}
+
+// seriesUpdate is one upstream under one policy.
+type seriesUpdate struct {
+	Policy   string        `json:"policy"`
+	Upstream string        `json:"upstream"`
+	Window   windowShown   `json:"window"`
+	Circuit  *circuitShown `json:"circuit,omitempty"`
+	Seconds  []secondShown `json:"seconds,omitempty"`
+	Totals   *totalsShown  `json:"totals,omitempty"` // in /api/state
+}
+
+type totalsShown struct {
+	Offered      uint64                       `json:"offered"`
+	Good         uint64                       `json:"good"`
+	Attempts     uint64                       `json:"attempts"`
+	AttemptsGood uint64                       `json:"attemptsGood"`
+	Reasons      map[resilience.Reason]uint64 `json:"reasons"`
+}
+
+type windowShown struct {
+	Seconds      float64 `json:"seconds"` // that it covers
+	Offered      uint32  `json:"offered"`
+	Good         uint32  `json:"good"`
+	Attempts     uint32  `json:"attempts"`
+	AttemptsGood uint32  `json:"attemptsGood"`
+	Refused      uint32  `json:"refused"`
+	P50          float64 `json:"p50"` // ms
+	P99          float64 `json:"p99"`
+}
+
+type circuitShown struct {
+	State       resilience.State `json:"state"`
+	Since       float64          `json:"since"`
+	ProbeAt     float64          `json:"probeAt,omitempty"`
+	Successes   int              `json:"successes"`
+	Failures    int              `json:"failures"`
+	Consecutive int              `json:"consecutiveFailures"`
+	Probes      int              `json:"probesOut,omitempty"`
+	Tokens      float64          `json:"budgetTokens"`
+	Burst       float64          `json:"budgetBurst"`
+	Settings    circuitSettings  `json:"settings"`
+}
+
+type circuitSettings struct {
+	Window              float64 `json:"window"` // ms
+	MinRequests         int     `json:"minRequests"`
+	FailureRatio        float64 `json:"failureRatio"`
+	ConsecutiveFailures int     `json:"consecutiveFailures"`
+	Probes              int     `json:"probes"`
+}
+
+type secondShown struct {
+	At           float64                      `json:"at"`
+	Offered      uint32                       `json:"offered,omitempty"`
+	Good         uint32                       `json:"good,omitempty"`
+	Attempts     uint32                       `json:"attempts,omitempty"`
+	AttemptsGood uint32                       `json:"attemptsGood,omitempty"`
+	Refused      map[resilience.Reason]uint64 `json:"refused,omitempty"`
+	P50          float64                      `json:"p50,omitempty"`
+	P99          float64                      `json:"p99,omitempty"`
+	State        *resilience.State            `json:"state,omitempty"`
+	Tokens       *float64                     `json:"tokens,omitempty"`
+}
+
+// transition is a change of a circuit.
+type transition struct {
+	resilience.Transition
+	policy string
+	at     float64
+}
+
+type transitionShown struct {
+	At          float64          `json:"at"`
+	Policy      string           `json:"policy"`
+	Upstream    string           `json:"upstream"`
+	From        resilience.State `json:"from"`
+	To          resilience.State `json:"to"`
+	Successes   int              `json:"successes"`
+	Failures    int              `json:"failures"`
+	Consecutive int              `json:"consecutiveFailures"`
+	OpenFor     float64          `json:"openFor,omitempty"` // ms
+}
+
+// position is how far a page has come: what it says in Last-Event-ID.
+type position struct {
+	tick  uint64
+	total uint64 // calls
+}
+
+func (l *Live) eventID(p position) string { return fmt.Sprintf("%s-%d-%d", l.instant, p.tick, p.total) }
+
+// positionOf is false for an event of another process, or none of ours.
+func (l *Live) positionOf(id string) (p position, ok bool) {
+	rest, ok := strings.CutPrefix(id, l.instant+"-")
+	if !ok {
+		return p, false
+	}
+	if n, err := fmt.Sscanf(rest, "%d-%d", &p.tick, &p.total); n != 2 || err != nil || p.tick > l.tick || p.total > l.calls.total {
+		return position{}, false
+	}
+	return p, true
+}
+
+// since is what has changed since p, with limit calls at most.
+func (l *Live) since(p position, limit int, now time.Time) update {
+	u := update{
+		Now: l.millis(now), Started: l.millis(l.start), Total: l.calls.total,
+		Calls: l.recent(limit, p.tick, nil), Pages: l.hub.shown(), Series: []seriesUpdate{},
+	}
+	if limit == updateCalls && len(u.Calls) == limit {
+		// Of many, those that tell something first.
+		loud := l.recent(limit*2/3, p.tick, func(r *record) bool { return !r.quiet() })
+		for _, r := range u.Calls {
+			if len(loud) < limit && !slices.Contains(loud, r) {
+				loud = append(loud, r)
+			}
+		}
+		u.Calls = loud
+	}
+	slices.SortFunc(u.Calls, func(a, b *record) int { return int(a.ID) - int(b.ID) })
+	u.Missed = l.calls.total - p.total - uint64(len(u.Calls))
+
+	l.circuits.newest(p.tick, func(t *transition) bool {
+		u.Transitions = append(u.Transitions, transitionShown{
+			At: t.at, Policy: t.policy, Upstream: t.Upstream, From: t.From, To: t.To,
+			Successes: t.Successes, Failures: t.Failures, Consecutive: t.Consecutive, OpenFor: milliseconds(t.OpenFor),
+		})
+		return true
+	})
+	slices.Reverse(u.Transitions)
+
+	second := l.second(now)
+	for _, s := range l.sorted() {
+		shown := seriesUpdate{Policy: s.key.policy, Upstream: s.key.upstream, Window: l.window(s, now), Circuit: l.circuit(s.key)}
+		s.each(second, p.tick, func(e *secondSums) { shown.Seconds = append(shown.Seconds, l.secondShown(e)) })
+		u.Series = append(u.Series, shown)
+	}
+	if l.faults != nil {
+		u.Faults = l.faults.version.Load()
+	}
+	if l.options.Traffic != nil {
+		state := l.options.Traffic.State()
+		u.Traffic = &state
+	}
+	return u
+}
+
+func (l *Live) sorted() []*series {
+	all := make([]*series, 0, len(l.series))
+	for _, s := range l.series {
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(a, b *series) int {
+		return strings.Compare(a.key.upstream+"\x00"+a.key.policy, b.key.upstream+"\x00"+b.key.policy)
+	})
+	return all
+}
+
+func (l *Live) window(s *series, now time.Time) windowShown {
+	second := l.second(now)
+	w := s.window(second, windowSeconds)
+	shown := windowShown{
+		Seconds: min(now.Sub(l.start).Seconds(), now.Sub(l.start).Seconds()-float64(second-windowSeconds+1)),
+		Offered: w.offered, Good: w.good, Attempts: w.attempts, AttemptsGood: w.attemptsGood,
+		P50: milliseconds(w.latency.quantile(0.5)), P99: milliseconds(w.latency.quantile(0.99)),
+	}
+	for i, name := range l.reasons.names {
+		if isRefusal(name) {
+			shown.Refused += w.reasons[i]
+		}
+	}
+	return shown
+}
+
+func (l *Live) circuit(key seriesKey) *circuitShown {
+	for i := range l.states {
+		u := &l.states[i]
+		if u.Policy != key.policy || u.Upstream != key.upstream {
+			continue
+		}
+		b := &u.Breaker
+		shown := &circuitShown{
+			State: b.State, Since: l.millis(b.Since), Successes: b.Successes, Failures: b.Failures, Consecutive: b.Consecutive,
+			Probes: b.Probes, Tokens: u.BudgetTokens, Burst: u.Burst,
+			Settings: circuitSettings{
+				Window: milliseconds(u.Settings.Window), MinRequests: u.Settings.MinRequests, FailureRatio: u.Settings.FailureRatio,
+				ConsecutiveFailures: u.Settings.ConsecutiveFailures, Probes: u.Settings.Probes,
+			},
+		}
+		if !b.ProbeAt.IsZero() {
+			shown.ProbeAt = l.millis(b.ProbeAt)
+		}
+		return shown
+	}
+	return nil
+}
+
+func (l *Live) secondShown(e *secondSums) secondShown {
+	shown := secondShown{
+		At:      float64(l.start.UnixMilli()) + float64(e.number)*1000,
+		Offered: e.offered, Good: e.good, Attempts: e.attempts, AttemptsGood: e.attemptsGood,
+		Refused: l.reasons.named(func(i int) uint64 {
+			if isRefusal(l.reasons.names[i]) {
+				return uint64(e.reasons[i])
+			}
+			return 0
+		}),
+		P50: milliseconds(e.latency.quantile(0.5)), P99: milliseconds(e.latency.quantile(0.99)),
+	}
+	if e.circuit {
+		state, tokens := e.state, e.tokens
+		shown.State, shown.Tokens = &state, &tokens
+	}
+	return shown
+}
+
+// first is what a page is told when it opens or comes back: everything that it
+// does not have. The position is the one it has then.
+func (l *Live) first(lastEventID string, now time.Time) (u update, at position) {
+	p, known := l.positionOf(lastEventID)
+	u = l.since(p, resumeCalls, now)
+	if !known {
+		u.Reset, u.Missed = true, 0
+		u.Settings = &settingsShown{
+			Traces: l.options.Traces, Faults: l.faults != nil, Reasons: resilience.Reasons(), Seconds: keptSeconds, Window: windowSeconds,
+		}
+	}
+	return u, position{l.tick, l.calls.total}
+}
+
+// publish tells the open pages what this tick has brought.
+func (l *Live) publish(now time.Time, callsBefore uint64) {
+	if l.hub.empty() {
+		return
+	}
+	u := l.since(position{l.tick - 1, callsBefore}, updateCalls, now)
+	changed := len(u.Calls) > 0 || u.Missed > 0 || len(u.Transitions) > 0
+	for i := range u.Series {
+		changed = changed || len(u.Series[i].Seconds) > 0
+	}
+	if !changed {
+		changed = now.Sub(l.told) >= time.Second
+	}
+	if !changed {
+		return
+	}
+	l.told = now
+	l.hub.publish(event(l.eventID(position{l.tick, l.calls.total}), u))
+}
+
+// event encodes an update once for all pages.
+func event(id string, u update) []byte {
+	data, err := json.Marshal(u)
+	if err != nil { // NaN in a figure; the pages will say that they are stale
+		return []byte(": " + strings.ReplaceAll(err.Error(), "\n", " ") + "\n\n")
+	}
+	return slices.Concat([]byte("id: "+id+"\nevent: update\ndata: "), data, []byte("\n\n"))
+}
