@@ -212,6 +212,8 @@ func TestUsageMistakes(t *testing.T) {
 		"both":                            {[]string{"--config", "x.yaml", "--upstream", "http://x"}, nil, "exclude each other"},
 		"both, one by the environment":    {[]string{"--config", "x.yaml"}, map[string]string{"REBOUND_UPSTREAM": "http://x"}, "exclude each other"},
 		"unknown flag":                    {[]string{"--nope"}, nil, "nope"},
+		"faults that are no URL":          {[]string{"--upstream", "http://x", "--faults", "flaky:5001"}, nil, "--faults: must be a URL such as http://flaky-server:5001"},
+		"traces that are no URL":          {[]string{"--upstream", "http://x", "--traces", "jaeger"}, nil, "--traces: must be a URL such as http://localhost:16686"},
 		"argument":                        {[]string{"serve"}, nil, "serve"},
 		"bad URL":                         {[]string{"--upstream", "flaky:5000"}, nil, "must be a URL such as http://flaky-server:5000"},
 		"bad duration":                    {[]string{"--upstream", "http://x", "--drain-delay", "soon"}, nil, "drain-delay"},

@@ -244,9 +244,36 @@ func start(t *testing.T, lookupEnv func(string) (string, bool), args ...string) 
 	return bufio.NewScanner(reader), stop
 }
 
+func look(t *testing.T, url string, header ...string) string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
 func TestProgramPrintsWhatToTryAndItWorks(t *testing.T) {
 	lines, stop := start(t, noEnv)
 	var curl string
+	lines.Scan()
+	if page := lines.Text(); !strings.HasPrefix(page, "http://localhost:") || !strings.Contains(look(t, page, "Accept", "text/html"), "<title>Rebound live</title>") {
+		t.Errorf("the first line, %q, is not the live page's address", page)
+	} else if faults := look(t, page+"api/faults"); !strings.Contains(faults, `"errorRate":0.3`) {
+		t.Errorf("the page cannot see the faults: %s", faults)
+	}
 	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Ctrl-C") {
 		if rest, ok := strings.CutPrefix(lines.Text(), "  curl -i "); ok {
 			curl = rest
@@ -306,6 +333,9 @@ func TestMistakes(t *testing.T) {
 		"not an address":          {[]string{"--listen", "8080"}, 2, "must be an address such as 127.0.0.1:8080"},
 		"error rate above 1":      {[]string{"--error-rate", "30"}, 2, "from 0 to 1"},
 		"rates too much together": {[]string{"--error-rate", "0.6", "--reset-rate", "0.6"}, 2, "at most 1"},
+		"too much traffic":        {[]string{"--traffic", "201"}, 2, "--traffic: perSecond: must be from 0 to 200, got 201"},
+		"faults of nobody":        {[]string{"--faults", "flaky:5001"}, 2, "--faults: must be a URL"},
+		"traces of nobody":        {[]string{"--traces", "jaeger"}, 2, "--traces: must be a URL"},
 		"unknown flag":            {[]string{"--error"}, 2, "error"},
 		"missing policy file":     {[]string{"--config", "no-such.yaml"}, 2, "no-such.yaml"},
 	} {

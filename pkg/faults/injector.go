@@ -51,9 +51,8 @@ const rememberedIDs = 100_000
 //
 // It is safe for concurrent use.
 type Injector struct {
-	seed uint64
-
 	mu       sync.Mutex
+	seed     uint64
 	spec     Spec // never written to, only replaced: what was handed out of it stays readable
 	since    time.Time
 	arrivals uint64
@@ -105,6 +104,20 @@ func (i *Injector) Amend(spec Spec, restart Restart) error {
 	return nil
 }
 
+// Seed is the one that fates are drawn from.
+func (i *Injector) Seed() uint64 {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.seed
+}
+
+// Reseed draws fates from another seed, from the first arrival again.
+func (i *Injector) Reseed(seed uint64) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.seed, i.arrivals = seed, 0
+}
+
 // Spec is the whole document in force, with its defaults written out. The caller may change it.
 func (i *Injector) Spec() Spec {
 	i.mu.Lock()
@@ -128,12 +141,12 @@ func (i *Injector) NextChange() (in time.Duration, ok bool) {
 
 // Next decides the fate of one arrival, an attempt of the request with this id.
 func (i *Injector) Next(requestID string) Fate {
-	spec, arrival, attempt := i.arrive(requestID)
+	spec, seed, arrival, attempt := i.arrive(requestID)
 
 	// Every arrival has a stream of its own, and draws from it in one order whatever the rates are: a change of
 	// one rate leaves latencies and the choice of statuses as they were. Which fault an arrival gets depends on
 	// that rate and on those dealt out before it.
-	rng := rand.New(rand.NewPCG(i.seed, arrival))
+	rng := rand.New(rand.NewPCG(seed, arrival))
 	chance, choice := rng.Float64(), rng.Float64()
 	fate := Fate{
 		Arrival:        arrival,
@@ -157,14 +170,14 @@ func (i *Injector) Next(requestID string) Fate {
 }
 
 // arrive counts one arrival and tells what is in force for it. The attempt is 0 when nobody asks.
-func (i *Injector) arrive(requestID string) (spec Spec, arrival uint64, attempt int) {
+func (i *Injector) arrive(requestID string) (spec Spec, seed, arrival uint64, attempt int) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.arrivals++
 	if i.spec.FailFirst > 0 {
 		attempt = i.attempts.Next(requestID)
 	}
-	return i.spec.at(time.Since(i.since)), i.arrivals, attempt
+	return i.spec.at(time.Since(i.since)), i.seed, i.arrivals, attempt
 }
 
 // fault deals out the rates side by side: each owns a piece of [0, 1) as long as it is likely. A rate that grows

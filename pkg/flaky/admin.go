@@ -32,11 +32,34 @@ func (s *Server) deleteLedger(w http.ResponseWriter, _ *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// headerSeed tells the seed of the faults with each answer of /faults.
+const headerSeed = "Rebound-Seed"
+
 func (s *Server) getFaults(w http.ResponseWriter, r *http.Request) {
-	showFaults(w, r, s.faults.Spec())
+	s.showFaults(w, r, s.faults.Spec())
 }
 
-func (s *Server) putFaults(w http.ResponseWriter, r *http.Request) { s.changeFaults(w, r, s.replace) }
+// putFaults replaces the document, and the seed when the query has one: a new
+// experiment has both.
+func (s *Server) putFaults(w http.ResponseWriter, r *http.Request) {
+	text, given := r.URL.Query()["seed"]
+	if !given {
+		s.changeFaults(w, r, s.replace)
+		return
+	}
+	seed, err := strconv.ParseUint(text[0], 10, 64)
+	if err != nil || len(text) > 1 {
+		refuse(w, http.StatusBadRequest, "expected one seed, a whole number from 0 to 18446744073709551615, got "+strconv.Quote(strings.Join(text, ", ")))
+		return
+	}
+	s.changeFaults(w, r, func(document []byte) error {
+		err := s.replace(document)
+		if err == nil {
+			s.faults.Reseed(seed)
+		}
+		return err
+	})
+}
 
 func (s *Server) patchFaults(w http.ResponseWriter, r *http.Request) { s.changeFaults(w, r, s.amend) }
 
@@ -51,7 +74,7 @@ func (s *Server) changeFaults(w http.ResponseWriter, r *http.Request, change fun
 		return
 	}
 	s.options.Logger.InfoContext(r.Context(), lineFaults, logMethod, r.Method)
-	showFaults(w, r, spec)
+	s.showFaults(w, r, spec)
 }
 
 // change lets one change at a time read and replace the faults, and returns what is then in force. To answer is not
@@ -100,7 +123,8 @@ func (s *Server) amend(patch []byte) error {
 
 // showFaults answers with the whole document: as JSON if the caller accepts JSON, or says nothing of what it
 // accepts and sent JSON; as YAML otherwise.
-func showFaults(w http.ResponseWriter, r *http.Request, spec faults.Spec) {
+func (s *Server) showFaults(w http.ResponseWriter, r *http.Request, spec faults.Spec) {
+	w.Header().Set(headerSeed, strconv.FormatUint(s.faults.Seed(), 10))
 	if wantsJSON(r) {
 		writeJSON(w, http.StatusOK, spec)
 		return

@@ -3,6 +3,7 @@ package flaky_test
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -208,5 +209,36 @@ func TestAdminRoutes(t *testing.T) {
 				t.Errorf("%d, Allow %q, %s; want %+v", a.status, a.header.Get("Allow"), a.body, fmt.Sprint(tt.status, tt.allow, tt.detail))
 			}
 		})
+	}
+}
+
+// With another seed other arrivals fail, and with the first one the same again.
+func TestPutSetsTheSeed(t *testing.T) {
+	w := start(t, faults.Spec{ErrorRate: 0.5})
+	sequence := func(query string) (statuses string) {
+		changed := w.must(t, http.MethodPut, w.admin+"/faults"+query, "errorRate: 0.5")
+		for range 40 {
+			statuses += strconv.Itoa(w.must(t, http.MethodGet, w.data+"/process", "").status) + " "
+		}
+		if seed, ok := strings.CutPrefix(query, "?seed="); ok && changed.header.Get("Rebound-Seed") != seed {
+			t.Errorf("PUT %s tells the seed %q", query, changed.header.Get("Rebound-Seed"))
+		}
+		return statuses
+	}
+	first := w.must(t, http.MethodGet, w.admin+"/faults", "").header.Get("Rebound-Seed")
+	before := sequence("")
+	if other := sequence("?seed=18446744073709551615"); other == before {
+		t.Error("another seed gives the same sequence")
+	}
+	if again := sequence("?seed=" + first); again != before {
+		t.Errorf("the first seed gives another sequence:\n%s\n%s", before, again)
+	}
+	for _, bad := range []string{"?seed=", "?seed=-1", "?seed=x", "?seed=1&seed=2", "?seed=18446744073709551616"} {
+		if got := w.must(t, http.MethodPut, w.admin+"/faults"+bad, "errorRate: 0"); got.status != http.StatusBadRequest || !strings.Contains(got.body, "expected one seed") {
+			t.Errorf("%s: %d %s", bad, got.status, got.body)
+		}
+	}
+	if seed := w.must(t, http.MethodGet, w.admin+"/faults", "").header.Get("Rebound-Seed"); seed != first {
+		t.Errorf("a bad seed changed it to %s", seed)
 	}
 }

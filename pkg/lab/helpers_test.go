@@ -67,6 +67,15 @@ func phase(at, length time.Duration, change func(*lab.Phase)) lab.Phase {
 	return p
 }
 
+// statistics skips what makes so many calls that its figures mean something: the
+// race detector, which is ten times slower, sees the same code in fewer of them.
+func statistics(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("makes very many calls")
+	}
+}
+
 func load(rate float64, seed uint64) lab.Load {
 	l := lab.DefaultLoad()
 	l.Rate, l.Seed = rate, seed

@@ -12,6 +12,7 @@ import (
 // What the defaults promise: an outage is not made worse by more than a fifth, not
 // for a second, and is over soon after it is over.
 func TestDefaultPolicyInAnOutage(t *testing.T) {
+	statistics(t)
 	t.Parallel()
 	for _, name := range []string{"outage", "outage-hanging"} {
 		for _, rate := range []float64{500, 700, 850} {
@@ -66,6 +67,7 @@ func shown(seconds *float64) string {
 // Retries keep an upstream down that comes back: the work that nobody waits for any
 // more is what it does. What they wait in between makes no difference.
 func TestLadderInAnOutage(t *testing.T) {
+	statistics(t)
 	t.Parallel()
 	for name, c := range map[string]struct {
 		recovers bool

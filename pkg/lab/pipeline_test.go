@@ -19,6 +19,7 @@ import (
 // show that to within 0.3, and the budget and the circuit may cost as much; five
 // seeds together show who took it.
 func TestErrorRateUnderTheDefaultPolicy(t *testing.T) {
+	statistics(t)
 	t.Parallel()
 	var mu sync.Mutex
 	var calls, ok uint64

@@ -14,6 +14,7 @@ import (
 // Every built-in scenario does something to the calls, or to the upstream, and is
 // over when it says so.
 func TestBuiltinScenarios(t *testing.T) {
+	statistics(t)
 	t.Parallel()
 	names := lab.Names()
 	for _, want := range []string{

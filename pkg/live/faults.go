@@ -19,6 +19,7 @@ import (
 const (
 	faultsTimeout = 5 * time.Second
 	maxBody       = 1 << 20
+	headerSeed    = "Rebound-Seed" // with which flaky-server tells the seed
 )
 
 // faultsProxy lets the page see and change the faults of one flaky-server. It is
@@ -31,6 +32,7 @@ type faultsProxy struct {
 
 	mu    sync.Mutex
 	reset []byte // the document as it was first seen; nil until then
+	seed  string // the same of the seed; empty if it was not told
 }
 
 func newFaultsProxy(admin string) (*faultsProxy, error) {
@@ -83,7 +85,16 @@ func (l *Live) serveFaults(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	l.faults.forward(w, r, r.Method, body)
+	seed := ""
+	if r.Method == http.MethodPut {
+		if !query(w, r, "seed") {
+			return
+		}
+		seed = r.URL.Query().Get("seed")
+	} else if !query(w, r) {
+		return
+	}
+	l.faults.forward(w, r, r.Method, body, seed)
 }
 
 // serveReset puts back what was first seen.
@@ -95,7 +106,7 @@ func (l *Live) serveReset(w http.ResponseWriter, r *http.Request) {
 	if body, err := l.faults.initial(r); err != nil {
 		unreachable(w, l.faults.url, err)
 	} else {
-		l.faults.forward(w, r, http.MethodPut, body)
+		l.faults.forward(w, r, http.MethodPut, body, l.faults.firstSeed())
 	}
 }
 
@@ -107,18 +118,24 @@ func (p *faultsProxy) initial(r *http.Request) ([]byte, error) {
 	if p.reset != nil {
 		return p.reset, nil
 	}
-	status, _, document, err := p.do(r, http.MethodGet, nil)
+	status, header, document, err := p.do(r, http.MethodGet, nil, "")
 	if err != nil {
 		return nil, err
 	}
 	if status != http.StatusOK {
 		return nil, fmt.Errorf("it answered %d", status)
 	}
-	p.reset = document
+	p.reset, p.seed = document, header.Get(headerSeed)
 	return document, nil
 }
 
-func (p *faultsProxy) forward(w http.ResponseWriter, r *http.Request, method string, body []byte) {
+func (p *faultsProxy) firstSeed() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seed
+}
+
+func (p *faultsProxy) forward(w http.ResponseWriter, r *http.Request, method string, body []byte, seed string) {
 	if _, err := p.initial(r); err != nil {
 		unreachable(w, p.url, err)
 		return
@@ -126,28 +143,36 @@ func (p *faultsProxy) forward(w http.ResponseWriter, r *http.Request, method str
 	if method != http.MethodGet && method != http.MethodHead {
 		defer p.version.Add(1)
 	}
-	status, contentType, answer, err := p.do(r, method, body)
+	status, header, answer, err := p.do(r, method, body, seed)
 	if err != nil {
 		unreachable(w, p.url, err)
 		return
 	}
 	// Nothing that a browser could take for a page of ours.
+	contentType := header.Get("Content-Type")
 	if !strings.HasPrefix(contentType, "application/") || status >= 300 && status < 400 {
 		unreachable(w, p.url, errors.New("the answer is not one of flaky-server's"))
 		return
 	}
 	h := w.Header()
 	h.Set("Content-Type", contentType)
+	if seed := header.Get(headerSeed); seed != "" {
+		h.Set(headerSeed, seed)
+	}
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	_, _ = w.Write(answer)
 }
 
-func (p *faultsProxy) do(r *http.Request, method string, body []byte) (status int, contentType string, answer []byte, err error) {
-	req, err := http.NewRequestWithContext(r.Context(), method, p.url, bytes.NewReader(body))
+func (p *faultsProxy) do(r *http.Request, method string, body []byte, seed string) (status int, header http.Header, answer []byte, err error) {
+	where := p.url
+	if seed != "" {
+		where += "?" + url.Values{"seed": {seed}}.Encode()
+	}
+	req, err := http.NewRequestWithContext(r.Context(), method, where, bytes.NewReader(body))
 	if err != nil {
-		return 0, "", nil, err
+		return 0, nil, nil, err
 	}
 	req.Header.Set("Accept", "application/json")
 	if len(body) > 0 {
@@ -155,11 +180,11 @@ func (p *faultsProxy) do(r *http.Request, method string, body []byte) (status in
 	}
 	resp, err := p.client.Do(req)
 	if err != nil {
-		return 0, "", nil, err
+		return 0, nil, nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxBody))
-	return resp.StatusCode, resp.Header.Get("Content-Type"), answer, err
+	return resp.StatusCode, resp.Header, answer, err
 }
 
 func unreachable(w http.ResponseWriter, where string, err error) {

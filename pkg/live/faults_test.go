@@ -28,7 +28,7 @@ func newRecorder(t *testing.T, l *live.Live, path string, header ...string) *htt
 // admin stands for flaky-server's admin port; it keeps a document.
 func admin(t *testing.T) (url string, document *string) {
 	t.Helper()
-	now := `{"errorRate":0.3}`
+	now, seed := `{"errorRate":0.3}`, "30"
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/faults" {
 			t.Errorf("asked for %s", r.URL.Path)
@@ -43,7 +43,11 @@ func admin(t *testing.T) (url string, document *string) {
 				return
 			}
 			now = string(b)
+			if given := r.URL.Query().Get("seed"); given != "" {
+				seed = given
+			}
 		}
+		w.Header().Set("Rebound-Seed", seed)
 		_, _ = io.WriteString(w, now)
 	}))
 	t.Cleanup(s.Close)
@@ -78,6 +82,17 @@ func TestFaults(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// All pages hear that the faults were changed by one of them.
+func TestPagesHearOfChangedFaults(t *testing.T) {
+	url, _ := admin(t)
+	w := newWorld(t, live.Options{Faults: url})
+	before := w.open(t, "").mustNext(t).FaultsVersion
+	send(t, w.Live, http.MethodPut, "/api/faults", `{"errorRate":1}`, nil)
+	if after := w.open(t, "").mustNext(t).FaultsVersion; after != before+1 {
+		t.Errorf("the version went from %d to %d", before, after)
 	}
 }
 
@@ -159,5 +174,28 @@ func TestTraffic(t *testing.T) {
 		if status, body := send(t, l, http.MethodPut, "/api/traffic", step.body, nil); status != step.status || !strings.Contains(body, step.want) {
 			t.Errorf("%s: %d %s, want %d %s", step.body, status, body, step.status, step.want)
 		}
+	}
+}
+
+// The seed can be seen and set, and Reset puts the first one back.
+func TestSeed(t *testing.T) {
+	url, _ := admin(t)
+	l, err := live.New(live.Options{Faults: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := newRecorder(t, l, "/api/faults").Header().Get("Rebound-Seed"); got != "30" {
+		t.Errorf("the seed is %q", got)
+	}
+	send(t, l, http.MethodPut, "/api/faults?seed=7", `{"errorRate":0.3}`, nil)
+	if got := newRecorder(t, l, "/api/faults").Header().Get("Rebound-Seed"); got != "7" {
+		t.Errorf("the seed is %q now", got)
+	}
+	send(t, l, http.MethodPost, "/api/faults/reset", "", nil)
+	if got := newRecorder(t, l, "/api/faults").Header().Get("Rebound-Seed"); got != "30" {
+		t.Errorf("after a reset the seed is %q", got)
+	}
+	if status, body := send(t, l, http.MethodPut, "/api/faults?sed=7", "{}", nil); status != http.StatusBadRequest || !strings.Contains(body, "not known here") {
+		t.Errorf("%d %s", status, body)
 	}
 }

@@ -70,8 +70,9 @@ type event struct {
 	Total uint64
 	Calls []shownCall
 
-	Missed uint64
-	Series []struct {
+	Missed        uint64
+	FaultsVersion uint64
+	Series        []struct {
 		Policy, Upstream string
 		Window           struct{ Offered, Good, Attempts, AttemptsGood, Refused uint32 }
 		Circuit          *struct {
@@ -105,7 +106,8 @@ type world struct {
 	*live.Live
 	network *pipenet.Network
 	http    *http.Client
-	stop    func()
+	end     func() // of Run
+	stop    func() // of everything
 }
 
 func newWorld(t *testing.T, o live.Options) *world {
@@ -126,6 +128,7 @@ func newWorld(t *testing.T, o live.Options) *world {
 	running.Go(func() { _ = server.Serve(listener) })
 	transport := &http.Transport{DialContext: w.network.Dial, DisableKeepAlives: true}
 	w.http = &http.Client{Transport: transport}
+	w.end = cancel
 	w.stop = func() {
 		cancel()
 		_ = server.Close()

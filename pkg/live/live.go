@@ -86,7 +86,7 @@ type Live struct {
 	spare  ring
 	series map[seriesKey]*series
 	calls  struct {
-		total, kept uint64          // how many there were, and how many have a record
+		total       uint64
 		quiet, loud history[record] // good at the first attempt, and all others
 	}
 	circuits history[transition]
@@ -191,7 +191,6 @@ func (l *Live) gather() {
 	for _, r := range records {
 		next++
 		r.ID = next
-		l.calls.kept++
 		if r.quiet() {
 			l.calls.quiet.add(r, l.tick)
 		} else {

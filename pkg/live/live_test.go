@@ -266,6 +266,42 @@ func TestSlowPageIsDropped(t *testing.T) {
 	})
 }
 
+// A page that reads, but too slowly, is dropped too instead of being told with
+// gaps; what it missed it gets when it comes back.
+func TestLatePageIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		p := w.open(t, "")
+		last := p.mustNext(t)
+		time.Sleep(100 * time.Millisecond) // one call between two gatherings
+		var recording sync.WaitGroup
+		defer recording.Wait()
+		recording.Go(func() {
+			for range 150 {
+				w.Record(call(resilience.ReasonOK))
+				time.Sleep(200 * time.Millisecond)
+			}
+		})
+		for {
+			time.Sleep(2 * time.Second)
+			e, err := p.next()
+			if err != nil {
+				break
+			}
+			if e.Total != last.Total+1 || e.Missed != 0 {
+				t.Fatalf("after event %d came %d, %d missed", last.Total, e.Total, e.Missed)
+			}
+			last = e
+		}
+		recording.Wait()
+		time.Sleep(time.Second)
+		back := w.open(t, last.id).mustNext(t)
+		if back.Reset || back.Total != 150 || last.Total+uint64(len(back.Calls))+back.Missed != 150 || back.Pages.Dropped != 1 {
+			t.Errorf("it had %d, and got %d with %d missed of %d: %+v", last.Total, len(back.Calls), back.Missed, back.Total, back.Pages)
+		}
+	})
+}
+
 // Without events a page hears a heartbeat, so that proxies do not hang up. Here
 // nothing runs that would make events.
 func TestHeartbeat(t *testing.T) {
@@ -311,7 +347,7 @@ func TestStreamsEndWithRun(t *testing.T) {
 		w := newWorld(t, live.Options{})
 		p := w.open(t, "")
 		p.mustNext(t)
-		w.stop()
+		w.end()
 		if _, err := p.next(); err == nil {
 			t.Error("the stream goes on")
 		}
@@ -414,6 +450,35 @@ func TestMemoryIsFlat(t *testing.T) {
 		}
 		if len(e.Series) > 65 || offered < 1800 || e.Total != 120_000 {
 			t.Errorf("%d series with %d calls in ten seconds, %d in all", len(e.Series), offered, e.Total)
+		}
+	})
+}
+
+// An upstream that has not been called for five minutes makes room for another;
+// what it counted is not lost.
+func TestOldUpstreamsMakeRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		record := func(host string) {
+			c := call(resilience.ReasonOK)
+			c.Upstream = host
+			w.Record(c)
+			time.Sleep(time.Second)
+		}
+		for i := range 70 {
+			record(fmt.Sprintf("http://old-%d", i))
+		}
+		time.Sleep(6 * time.Minute)
+		record("http://new")
+		var state struct {
+			Series []struct {
+				Upstream string
+				Totals   struct{ Offered int }
+			}
+		}
+		w.get(t, "/api/state", &state)
+		if len(state.Series) != 2 || state.Series[0].Totals.Offered != 70 || state.Series[1].Upstream != "http://new" || state.Series[1].Totals.Offered != 1 {
+			t.Errorf("there are %+v", state.Series)
 		}
 	})
 }

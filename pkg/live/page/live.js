@@ -74,6 +74,7 @@ const known = {
   transitions: [],
   faults: null,
   faultsVersion: null,
+  seed: null,
   traffic: null,
   dropped: 0,
   started: 0,
@@ -361,6 +362,7 @@ async function ask(path, method = "GET", body) {
   const answer = await fetch(path, { method, body: body === undefined ? undefined : JSON.stringify(body), headers: body === undefined ? {} : { "Content-Type": "application/json" } });
   const json = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Error(json.detail || `the server answered ${answer.status}`);
+  if (answer.headers.has("Rebound-Seed")) known.seed = answer.headers.get("Rebound-Seed"); // as text: it may be too large for a number here
   return json;
 }
 
@@ -415,6 +417,16 @@ async function setTraffic(settings) {
   drawControls();
 }
 
+$("seed-set").addEventListener("submit", async (e) => {
+  e.preventDefault();
+  if (!known.faults) return;
+  const faults = await change("Setting the seed", `api/faults?seed=${encodeURIComponent($("seed").value)}`, "PUT", known.faults);
+  if (faults) known.faults = faults;
+  text("seed-note", faults ? "set; the faults begin anew" : "the same seed, the same faults");
+  $("seed").blur();
+  drawControls();
+});
+
 $("reset").addEventListener("click", async () => {
   if (known.settings.faults) {
     const faults = await change("Reset", "api/faults/reset", "POST");
@@ -428,6 +440,8 @@ function drawControls() {
   const { traffic } = known;
   show("controls", Boolean(known.settings.faults || traffic));
   show("scenario-set", Boolean(known.settings.faults));
+  show("seed-set", Boolean(known.settings.faults));
+  if (known.seed !== null && document.activeElement !== $("seed")) $("seed").value = known.seed;
   show("traffic-set", Boolean(traffic));
   show("path-set", Boolean(traffic));
   show("compare", Boolean(traffic));

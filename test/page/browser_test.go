@@ -1,0 +1,326 @@
+// Package page_test looks at the live page in a real browser, as a visitor does.
+// It is a module of its own because the browser's driver is a heavy dependency.
+//
+// The tests need Chromium: the one that CHROMIUM names, or one in PATH. Without
+// it they are skipped.
+//
+//	go test -run TestPictures -update
+//
+// takes the pictures in docs/ again.
+package page_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+)
+
+var update = flag.Bool("update", false, "take the pictures in docs/ again")
+
+// patience is how long anything on the page may take on a busy machine.
+const patience = 20 * time.Second
+
+// browser and demoBinary are made once: both take seconds.
+type shared struct {
+	browser context.Context
+	demo    string
+	skip    string
+}
+
+var once struct { //nolint:gochecknoglobals // see shared
+	sync.Once
+	shared
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code, cleanup := 0, []func(){}
+	defer func() { os.Exit(code) }()
+	defer func() {
+		for _, f := range cleanup {
+			f()
+		}
+	}()
+	dir, err := os.MkdirTemp("", "page")
+	if err != nil {
+		panic(err)
+	}
+	cleanup = append(cleanup, func() { _ = os.RemoveAll(dir) })
+	chromium, err := findChromium()
+	if err != nil {
+		once.skip = err.Error()
+	} else {
+		once.demo = filepath.Join(dir, "demo")
+		build := exec.Command("go", "build", "-o", once.demo, "./cmd/demo")
+		build.Dir = "../.."
+		if out, err := build.CombinedOutput(); err != nil {
+			panic(string(out))
+		}
+		allocator, stop := chromedp.NewExecAllocator(context.Background(),
+			chromedp.ExecPath(chromium), chromedp.NoSandbox, chromedp.Headless, chromedp.DisableGPU, chromedp.NoFirstRun,
+			chromedp.UserDataDir(filepath.Join(dir, "profile")),
+			chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
+			chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
+			chromedp.Flag("hide-scrollbars", true), chromedp.Flag("font-render-hinting", "none"),
+		)
+		b, close := chromedp.NewContext(allocator)
+		if err := chromedp.Do(b); err != nil {
+			panic(err)
+		}
+		once.browser = b
+		cleanup = append([]func(){close, stop}, cleanup...)
+	}
+	code = m.Run()
+}
+
+func findChromium() (string, error) {
+	if path := os.Getenv("CHROMIUM"); path != "" {
+		return path, nil
+	}
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("there is no Chromium: install Debian's chromium, or name one in CHROMIUM")
+}
+
+// demo is a running demo.
+type demo struct{ page, client, flaky, faults string }
+
+// start runs the demo on free ports until the test ends.
+func start(t *testing.T, args ...string) demo {
+	t.Helper()
+	if once.skip != "" {
+		t.Skip(once.skip)
+	}
+	free := "127.0.0.1:0"
+	cmd := exec.CommandContext(t.Context(), once.demo, append([]string{"--listen", free, "--admin", free, "--flaky-listen", free, "--flaky-admin", free}, args...)...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	stderr := new(bytes.Buffer)
+	cmd.Stderr = stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(stdout)
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		for lines.Scan() { //nolint:revive // to its end
+		}
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("the demo wrote: %s", stderr)
+		}
+	})
+	var d demo
+	url := regexp.MustCompile(`http://\S+`)
+	for lines.Scan() {
+		u := url.FindString(lines.Text())
+		switch {
+		case strings.HasPrefix(lines.Text(), "http://"):
+			d.page = u
+		case strings.Contains(lines.Text(), "through the client"):
+			d.client = strings.TrimSuffix(u, "/process")
+		case strings.Contains(lines.Text(), "the upstream itself"):
+			d.flaky = strings.TrimSuffix(u, "/process")
+		case strings.Contains(lines.Text(), "what goes wrong there"):
+			d.faults = u
+			return d
+		}
+	}
+	t.Fatalf("the demo did not start: %s", stderr)
+	return d
+}
+
+// visit opens the page in a tab of its own, of this width.
+func visit(t *testing.T, url string, width int, dark bool) *tab {
+	t.Helper()
+	ctx, closeTab := chromedp.NewContext(once.browser, chromedp.WithNewBrowserContext())
+	v := &tab{t: t, ctx: ctx}
+	t.Cleanup(closeTab)
+	v.do() // makes the tab
+	if err := chromedp.Listen(ctx, v.hear); err != nil {
+		t.Fatal(err)
+	}
+	scheme := "light"
+	if dark {
+		scheme = "dark"
+	}
+	v.do(
+		command(network.Enable, network.EnableParams{}), command(log.Enable, cdp.Empty{}), command(runtime.Enable, cdp.Empty{}),
+		chromedp.EmulateViewport(int64(width), 900),
+		command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}),
+		chromedp.Navigate(url))
+	return v
+}
+
+// tab is a tab of the browser. What its page complains of, and what it asks for,
+// is kept.
+type tab struct {
+	t   *testing.T
+	ctx context.Context
+
+	mu         sync.Mutex
+	complaints []string
+	requests   []string
+}
+
+func (v *tab) hear(event any) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch e := event.(type) {
+	case *runtime.EventConsoleAPICalled:
+		for _, a := range e.Args {
+			v.complaints = append(v.complaints, fmt.Sprintf("console.%s %s%s", e.Type, a.Value, a.Description))
+		}
+	case *runtime.EventExceptionThrown:
+		v.complaints = append(v.complaints, "exception: "+e.ExceptionDetails.Text+" "+describe(e.ExceptionDetails.Exception))
+	case *log.EventEntryAdded:
+		v.complaints = append(v.complaints, fmt.Sprintf("%s: %s %s", e.Entry.Level, e.Entry.Text, e.Entry.URL))
+	case *network.EventRequestWillBeSent:
+		v.requests = append(v.requests, e.Request.URL)
+	}
+}
+
+func (v *tab) heard() (complaints, requests []string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return append([]string(nil), v.complaints...), append([]string(nil), v.requests...)
+}
+
+// command is a command of the protocol as an action.
+func command[P, R any](c cdp.Command[P, R], params P) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		_, err := chromedp.Call(ctx, c, params)
+		return err
+	})
+}
+
+func (v *tab) do(actions ...chromedp.Action[chromedp.Void]) {
+	v.t.Helper()
+	if len(actions) == 0 { // a tab lives as long as the context of its first action
+		if err := chromedp.Do(v.ctx); err != nil {
+			v.t.Fatal(err)
+		}
+		return
+	}
+	ctx, cancel := context.WithTimeout(v.ctx, 2*patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, actions...); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// get does what gives something.
+func get[T any](v *tab, action chromedp.Action[T]) T {
+	v.t.Helper()
+	ctx, cancel := context.WithTimeout(v.ctx, 2*patience)
+	defer cancel()
+	value, err := chromedp.Run(ctx, action)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	return value
+}
+
+// eval gives the value of an expression on the page.
+func eval[T any](v *tab, expression string) T {
+	v.t.Helper()
+	return get(v, chromedp.Evaluate[T](expression))
+}
+
+// until waits for an expression to be true.
+func (v *tab) until(expression string) time.Duration {
+	v.t.Helper()
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(v.ctx, patience)
+	defer cancel()
+	if _, err := chromedp.Run(ctx, chromedp.Poll[chromedp.Void](expression, chromedp.WithPollingInterval(20*time.Millisecond))); err != nil {
+		v.t.Fatalf("%v while waiting for %s; the page says\n%s", err, expression, eval[string](v, "document.body.innerText"))
+	}
+	return time.Since(began)
+}
+
+// text is what an element shows.
+func (v *tab) text(id string) string {
+	v.t.Helper()
+	return eval[string](v, fmt.Sprintf("document.getElementById(%q).innerText", id))
+}
+
+func (v *tab) press(words string) {
+	v.t.Helper()
+	if !eval[bool](v, fmt.Sprintf(`(() => {
+		const e = [...document.querySelectorAll("button, label")].find((e) => e.innerText.trim() === %q);
+		(e?.querySelector("input") ?? e)?.click();
+		return Boolean(e);
+	})()`, words)) {
+		v.t.Fatalf("there is nothing to press that says %q", words)
+	}
+}
+
+// filter lists the calls with a reason, or all.
+func (v *tab) filter(reason string) {
+	v.t.Helper()
+	v.until(fmt.Sprintf(`[...document.getElementById("reason").options].some((o) => o.value === %q)`, reason))
+	_ = eval[bool](v, fmt.Sprintf(`(() => { const e = document.getElementById("reason"); e.value = %q; return e.dispatchEvent(new Event("change")); })()`, reason))
+	v.until(fmt.Sprintf(`document.getElementById("rows-note").innerText.includes("ended so") === %v`, reason != ""))
+}
+
+func ask(t *testing.T, method, url, body string) string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func decode[T any](t *testing.T, body string) (v T) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(body), &v); err != nil {
+		t.Fatalf("%v in %s", err, body)
+	}
+	return v
+}
+
+func describe(o *runtime.RemoteObject) string {
+	if o == nil {
+		return ""
+	}
+	return o.Description
+}

@@ -1,0 +1,561 @@
+package page_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	cdppage "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"github.com/rebound-dev/rebound/pkg/live"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+const (
+	isLive   = `document.getElementById("connection").innerText === "Live"`
+	attempts = `[...document.querySelectorAll("[data-bar=attempt]")]`
+	waits    = `[...document.querySelectorAll("[data-bar=wait]")]`
+)
+
+// The page comes up, and everything on it is used, without a complaint in the
+// console or a request to anywhere else.
+func TestNoComplaintsAndNoRequestsElsewhere(t *testing.T) {
+	d := start(t, "--traffic", "20", "--traces", "http://localhost:16686")
+	v := visit(t, d.page, 1440, false)
+	v.until(isLive + ` && document.querySelectorAll("#rows tr").length > 5`)
+	for _, press := range []string{"Slow", "Overload", "Healthy", "50", "Without", "With policy", "Pause", "Resume", "Follow the newest", "Reset"} {
+		v.press(press)
+	}
+	v.filter("ok")
+	complaints, requests := v.heard()
+	if len(complaints) > 0 {
+		t.Errorf("the console has %q", complaints)
+	}
+	own, err := url.Parse(d.page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range requests {
+		if u, err := url.Parse(r); err != nil || u.Host != own.Host {
+			t.Errorf("it asked for %s", r)
+		}
+	}
+	if len(requests) < 8 {
+		t.Errorf("it asked for %q only", requests)
+	}
+}
+
+// A call that fails twice is shown with three bars and two waits, as wide as the
+// report says.
+func TestWaterfallOfACall(t *testing.T) {
+	d := start(t)
+	v := visit(t, d.page, 1440, false)
+	v.until(isLive + ` && !document.getElementById("call-empty").hidden`)
+	ask(t, http.MethodPut, d.faults, "{failFirst: 2, latency: {distribution: fixed, value: 40ms}}")
+	ask(t, http.MethodGet, d.client+"/process", "")
+	took := v.until(attempts + `.length === 3 && ` + waits + `.length === 2`)
+	t.Logf("it was shown %v after it ended", took)
+
+	type attempt struct {
+		Start, Duration float64
+		Wait            *struct{ Planned, Actual float64 }
+	}
+	report := decode[struct {
+		Calls []struct {
+			Duration float64
+			Attempts []attempt
+		}
+	}](t, ask(t, http.MethodGet, d.page+"api/calls", "")).Calls[0]
+	type bar struct{ Left, Width float64 }
+	measure := `.map((e) => ({left: e.getBoundingClientRect().left - e.parentElement.getBoundingClientRect().left, width: e.getBoundingClientRect().width}))`
+	bars, gaps := eval[[]bar](v, attempts+measure), eval[[]bar](v, waits+measure)
+	// All on one scale: pixels for each millisecond, as the longest wait has it.
+	last := report.Attempts[2]
+	scale := bars[2].Left / last.Start
+	near := func(what string, got, ms float64) {
+		t.Helper()
+		if want := ms * scale; math.Abs(got-want) > 1.5 {
+			t.Errorf("%s is at %.1f px, want %.1f for %.1f ms", what, got, want, ms)
+		}
+	}
+	for i, a := range report.Attempts {
+		near(fmt.Sprint("the begin of attempt ", i+1), bars[i].Left, a.Start)
+		near(fmt.Sprint("the width of attempt ", i+1), bars[i].Width, a.Duration)
+		if i < 2 {
+			near(fmt.Sprint("the begin of wait ", i+1), gaps[i].Left, a.Start+a.Duration)
+			near(fmt.Sprint("the width of wait ", i+1), gaps[i].Width, a.Wait.Actual)
+		}
+	}
+	body := v.text("call-body")
+	for _, want := range []string{"Answered 200 after 3 attempts", "2 waits", "status 503", "retry", "returned", "jitter", "planned", "deadline 5 s", "curl -i '" + d.client} {
+		if !strings.Contains(body, want) {
+			t.Errorf("it does not say %q:\n%s", want, body)
+		}
+	}
+	if raw := eval[string](v, `document.getElementById("call-json").textContent`); !json.Valid([]byte(raw)) || !strings.Contains(raw, `"failed"`) && !strings.Contains(raw, `"status_503"`) {
+		t.Errorf("the raw JSON is %s", raw)
+	}
+}
+
+// Pressing "Outage" opens the circuit on the page, "Healthy" closes it, and the
+// timeline has both.
+func TestOutageAndRecovery(t *testing.T) {
+	d := start(t, "--traffic", "50")
+	v := visit(t, d.page, 1440, false)
+	state := func(word string) string {
+		return fmt.Sprintf(`document.getElementById("breaker-state").innerText === %q`, word)
+	}
+	v.until(state("Closed"))
+	v.press("Outage")
+	v.until(state("Open") + ` && document.getElementById("breaker-note").innerText.startsWith("next probe")`)
+	v.until(`document.getElementById("summary").innerText.startsWith("Outage. The circuit is open")`)
+	v.until(`document.querySelector("rect[data-state=open]") && /Closed → open\s+\d+ failures in a row/.test(document.getElementById("transitions").innerText)`)
+	if list := ask(t, http.MethodGet, d.page+"api/calls?limit=1&reason=breaker_open", ""); !strings.Contains(list, `"breaker_open"`) {
+		t.Errorf("no call was refused: %s", list)
+	}
+	v.press("Healthy")
+	v.until(state("Closed"))
+	v.until(`/Half-open → closed\s+3 probes succeeded/.test(document.getElementById("transitions").innerText)`)
+	// With the policy and without it, side by side.
+	v.until(`document.getElementById("with-share").innerText.endsWith("%") && document.getElementById("without-share").innerText.endsWith("%")`)
+}
+
+// The page agrees with /metrics and with what flaky-server counted.
+func TestFiguresAgree(t *testing.T) {
+	d := start(t)
+	v := visit(t, d.page, 1440, false)
+	const calls = 200
+	for range calls {
+		ask(t, http.MethodGet, d.client+"/process", "")
+	}
+	v.until(`document.getElementById("foot").innerText.startsWith("200 calls")`)
+	received := decode[struct{ Received int }](t, ask(t, http.MethodGet, strings.Replace(d.faults, "/faults", "/ledger", 1), "")).Received
+	text := ask(t, http.MethodGet, d.page+"metrics", "")
+	sum := func(metric string) (n int) {
+		for _, m := range regexp.MustCompile(`(?m)^`+metric+`{[^}]*} (\d+)`).FindAllStringSubmatch(text, -1) {
+			one, _ := strconv.Atoi(m[1])
+			n += one
+		}
+		return n
+	}
+	drawn := eval[struct{ Calls, Attempts int }](v, `(() => {
+		return { calls: Number(document.getElementById("foot").innerText.split(" ")[0].replace(",", "")), attempts: 0 };
+	})()`)
+	totals := decode[struct {
+		Series []struct {
+			Totals struct{ Offered, Attempts int }
+		}
+	}](t, ask(t, http.MethodGet, d.page+"api/state", "")).Series[0].Totals
+	if drawn.Calls != calls || totals.Offered != calls || sum("rebound_calls_total") != calls {
+		t.Errorf("the page says %d calls, the API %d, /metrics %d; there were %d", drawn.Calls, totals.Offered, sum("rebound_calls_total"), calls)
+	}
+	if totals.Attempts != received || sum("rebound_attempts_total") != received {
+		t.Errorf("the API says %d attempts, /metrics %d, flaky-server %d", totals.Attempts, sum("rebound_attempts_total"), received)
+	}
+}
+
+// The seed that is set on the page is flaky-server's.
+func TestSeed(t *testing.T) {
+	d := start(t, "--seed", "30")
+	v := visit(t, d.page, 1440, false)
+	v.until(`document.getElementById("seed").value === "30"`)
+	_ = eval[string](v, `document.getElementById("seed").value = "18446744073709551615"`)
+	v.press("Set")
+	v.until(`document.getElementById("seed-note").innerText.startsWith("set")`)
+	r, err := http.Get(d.faults)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = r.Body.Close()
+	if got := r.Header.Get("Rebound-Seed"); got != "18446744073709551615" {
+		t.Errorf("the seed is %s", got)
+	}
+	v.press("Reset")
+	v.until(`document.getElementById("seed").value === "30"`)
+}
+
+// switchable passes connections on while it is on. Off, it cuts them; held, it
+// keeps them and passes nothing back.
+type switchable struct {
+	listener net.Listener
+	to       string
+
+	mu    sync.Mutex
+	off   bool
+	held  bool
+	conns []net.Conn
+}
+
+func newSwitchable(t *testing.T, to string) *switchable {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &switchable{listener: l, to: to}
+	t.Cleanup(func() { _ = l.Close(); s.set(true, false) })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go s.pass(c)
+		}
+	}()
+	return s
+}
+
+func (s *switchable) pass(c net.Conn) {
+	up, err := net.Dial("tcp", s.to)
+	s.mu.Lock()
+	if err != nil || s.off {
+		s.mu.Unlock()
+		_ = c.Close()
+		return
+	}
+	s.conns = append(s.conns, c, up)
+	s.mu.Unlock()
+	go func() { _, _ = io.Copy(up, c); _ = up.Close() }()
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := up.Read(buffer)
+		for {
+			s.mu.Lock()
+			held := s.held
+			s.mu.Unlock()
+			if !held {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if _, e := c.Write(buffer[:n]); e != nil || err != nil {
+			_ = c.Close()
+			return
+		}
+	}
+}
+
+func (s *switchable) set(off, held bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.off, s.held = off, held
+	if off {
+		for _, c := range s.conns {
+			_ = c.Close()
+		}
+		s.conns = nil
+	}
+}
+
+// A connection that is cut and comes back: the page says so, and then has
+// everything that happened meanwhile. One over which nothing comes is stale.
+func TestConnectionIsCutAndRestored(t *testing.T) {
+	d := start(t)
+	u, err := url.Parse(d.page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	between := newSwitchable(t, u.Host)
+	v := visit(t, "http://"+between.listener.Addr().String(), 1440, false)
+	call := func(n int) {
+		for range n {
+			ask(t, http.MethodGet, d.client+"/process", "")
+		}
+	}
+	says := func(word string) string {
+		return fmt.Sprintf(`document.getElementById("connection").innerText === %q`, word)
+	}
+	v.until(isLive)
+	call(3)
+	v.until(`document.querySelectorAll("#rows tr").length === 3`)
+	between.set(true, false)
+	v.until(says("Reconnecting") + ` && document.getElementById("connection-for").innerText.includes("old")`)
+	call(20)
+	between.set(false, false)
+	v.until(isLive + ` && document.querySelectorAll("#rows tr").length === 23`)
+	if ids := eval[string](v, `[...document.querySelectorAll("#rows button")].map((b) => b.getAttribute("aria-label").split(" ")[2]).join(" ")`); ids != descending(23) {
+		t.Errorf("the list has the calls %s", ids)
+	}
+	between.set(false, true)
+	v.until(says("Stale") + ` && document.getElementById("connection-for").innerText.includes("no news for")`)
+	between.set(false, false)
+	v.until(isLive)
+}
+
+func descending(n int) string {
+	var all []string
+	for i := n; i > 0; i-- {
+		all = append(all, strconv.Itoa(i))
+	}
+	return strings.Join(all, " ")
+}
+
+// own serves a Live of the test's own, for what no gateway would tell.
+func own(t *testing.T, o live.Options) (*live.Live, string) {
+	t.Helper()
+	if once.skip != "" {
+		t.Skip(once.skip)
+	}
+	l, err := live.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); l.Run(ctx) }()
+	s := httptest.NewServer(l.Handler())
+	t.Cleanup(func() { cancel(); <-ended; s.Close() })
+	return l, s.URL
+}
+
+func call(upstream string) *live.Call {
+	start := time.Now().Add(-20 * time.Millisecond)
+	return &live.Call{
+		Route: "process", Policy: "default", Upstream: upstream, Method: "GET", Scheme: "http", Host: "localhost", Path: "/process", Status: 200,
+		Start: start, Duration: 20 * time.Millisecond,
+		Report: &resilience.Report{Start: start, Duration: 20 * time.Millisecond, Deadline: start.Add(time.Second), Reason: resilience.ReasonOK, Attempts: []resilience.AttemptReport{
+			{Number: 1, Start: start, Duration: 20 * time.Millisecond, Limit: time.Second, Reason: resilience.ReasonOK, Verdict: resilience.VerdictReturn, Status: 200},
+		}},
+	}
+}
+
+// Markup in any name is text.
+func TestMarkupIsText(t *testing.T) {
+	const evil = `<img src=x onerror="window.struck=1"><script>window.struck=1</script>"'&amp;`
+	up := live.Upstream{Upstream: evil, Policy: evil, Burst: 10}
+	l, at := own(t, live.Options{Upstreams: func() []live.Upstream { return []live.Upstream{up, {Upstream: "http://other", Policy: "default"}} }})
+	v := visit(t, at, 1440, false)
+	c := call(evil)
+	c.Policy, c.Route, c.Method, c.Host, c.Path, c.RequestID = evil, evil, evil, evil, evil, evil
+	c.Report.Attempts[0].Verdict, c.Report.Attempts[0].Err = resilience.VerdictGiveUp, fmt.Errorf("%s", evil)
+	c.Report.Attempts[0].Reason, c.Report.Reason, c.Status = evil, evil, 503
+	l.Record(c)
+	l.Transition(evil, resilience.Transition{Upstream: evil, From: resilience.Closed, To: resilience.Open, At: time.Now(), Failures: 10})
+	v.until(`document.querySelectorAll("#rows tr").length === 1 && document.querySelectorAll("#transitions li").length === 1`)
+	if !strings.Contains(v.text("call-facts"), evil) || !strings.Contains(eval[string](v, `document.getElementById("series").textContent`), evil) {
+		t.Errorf("the name is not shown as it is: %s", v.text("call-facts"))
+	}
+	if n := eval[int](v, `(window.struck ?? 0) + document.querySelectorAll("main img, main script, td img, option img").length`); n != 0 {
+		t.Error("the markup took effect")
+	}
+	if complaints, _ := v.heard(); len(complaints) > 0 {
+		t.Errorf("the console has %q", complaints)
+	}
+}
+
+// Ten thousand calls between two reads: the figures have them all, and the list
+// says how many it has not.
+func TestTenThousandCallsBetweenTwoReads(t *testing.T) {
+	l, at := own(t, live.Options{})
+	v := visit(t, at, 1440, false)
+	v.until(isLive)
+	for range 10_000 {
+		l.Record(call("http://upstream"))
+	}
+	v.until(`document.getElementById("foot").innerText.startsWith("10,000 calls")`)
+	listed := eval[int](v, `document.querySelectorAll("#rows tr").length`)
+	if note := v.text("rows-note"); listed == 0 || !strings.Contains(note, "came too fast to list") {
+		t.Errorf("%d calls are listed, and the note says %q", listed, note)
+	}
+	v.until(`document.getElementById("success-note").innerText.startsWith("10,000 calls, 10,000 attempts")`)
+}
+
+// A browser whose clock is three days ahead shows the same.
+func TestBrowsersClockDiffers(t *testing.T) {
+	up := live.Upstream{Upstream: "http://upstream", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Minute)}}
+	l, at := own(t, live.Options{Upstreams: func() []live.Upstream { return []live.Upstream{up} }})
+	v := visit(t, "about:blank", 1440, false)
+	v.do(command(cdppage.AddScriptToEvaluateOnNewDocument, cdppage.AddScriptToEvaluateOnNewDocumentParams{
+		Source: `const then = Date.now; Date.now = () => then() + 3 * 24 * 3600 * 1000;`,
+	}), chromedp.Navigate(at))
+	l.Record(call("http://upstream"))
+	v.until(`document.querySelectorAll("#rows tr").length === 1 && document.querySelector("rect[data-state=open]") !== null`)
+	text := v.text("breaker-note")
+	left, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimPrefix(text, "next probe in "), " s"), 64)
+	if want := time.Until(up.Breaker.ProbeAt).Seconds(); err != nil || math.Abs(left-want) > 5 {
+		t.Errorf("the probe is %q, want about %.1f s", text, want)
+	}
+	if complaints, _ := v.heard(); len(complaints) > 0 {
+		t.Errorf("the console has %q", complaints)
+	}
+}
+
+// What cannot be done is said, and nothing is pretended.
+func TestFaultsThatCannotBeChanged(t *testing.T) {
+	_, at := own(t, live.Options{Faults: "http://127.0.0.1:1"})
+	v := visit(t, at, 768, false)
+	v.until(`!document.getElementById("controls").hidden`)
+	v.press("Outage")
+	v.until(`!document.getElementById("controls-error").hidden && document.getElementById("controls-error").innerText.includes("could not be asked")`)
+	v.until(`!document.querySelector("#scenarios input:checked")`)
+	if v.text("call-empty") == "" || !strings.Contains(v.text("summary"), "No calls yet") {
+		t.Errorf("an empty page says %q", v.text("summary"))
+	}
+}
+
+// Without --faults and without a generator there is nothing to press.
+func TestNothingToControl(t *testing.T) {
+	_, at := own(t, live.Options{})
+	v := visit(t, at, 768, false)
+	v.until(isLive)
+	if eval[bool](v, `document.getElementById("controls").offsetParent !== null`) {
+		t.Error("there are controls")
+	}
+}
+
+// A call that is picked stays, by mouse and by keyboard, while others come; a
+// chart can be walked with the arrow keys.
+func TestPickingACall(t *testing.T) {
+	d := start(t, "--traffic", "20")
+	v := visit(t, d.page, 1440, false)
+	v.until(`document.querySelectorAll("#rows tr").length > 3`)
+	v.press("Pause")
+	id := eval[string](v, `(() => { const b = document.querySelectorAll("#rows button")[2]; b.focus(); return b.getAttribute("aria-label").split(" ")[2]; })()`)
+	v.do(chromedp.KeyEvent(kb.Enter))
+	v.until(fmt.Sprintf(`document.getElementById("call-facts").innerText.includes("%s at") && document.getElementById("follow").getAttribute("aria-pressed") === "false"`, id))
+	v.press("Resume")
+	total := eval[string](v, `document.getElementById("foot").innerText`)
+	v.until(fmt.Sprintf(`document.getElementById("foot").innerText !== %q`, total))
+	if facts := v.text("call-facts"); !strings.Contains(facts, id+" at") {
+		t.Errorf("it did not stay: %s", facts)
+	}
+	v.press("Follow the newest")
+	v.until(fmt.Sprintf(`!document.getElementById("call-facts").innerText.includes("%s at")`, id))
+	_ = eval[bool](v, `document.querySelectorAll("svg.plot")[1].focus() ?? true`)
+	v.do(chromedp.KeyEvent(kb.ArrowLeft))
+	v.until(`document.getElementById("cursor-time").innerText !== "now" && document.querySelectorAll(".cursor").length >= 3`)
+	v.do(chromedp.KeyEvent(kb.Escape))
+	v.until(`document.getElementById("cursor-time").innerText === "now"`)
+}
+
+// What a screen reader gets: names, roles and an order; and for the eye enough
+// contrast, by the formula of WCAG 2, in light and in dark.
+func TestAccessible(t *testing.T) {
+	d := start(t, "--traffic", "50")
+	for _, dark := range []bool{false, true} {
+		t.Run(map[bool]string{false: "light", true: "dark"}[dark], func(t *testing.T) {
+			v := visit(t, d.page, 1440, dark)
+			v.until(`document.querySelectorAll("#rows tr").length > 5`)
+			for _, scenario := range []string{"30 % errors", "Outage"} {
+				v.press(scenario)
+				if scenario == "Outage" {
+					v.until(`document.getElementById("breaker-state").innerText === "Open"`)
+				}
+				for _, mistake := range eval[[]string](v, accessibility) {
+					t.Errorf("%s: %s", scenario, mistake)
+				}
+			}
+		})
+	}
+}
+
+// accessibility lists mistakes.
+const accessibility = `(() => {
+	const found = [];
+	const nameOf = (e) => (e.getAttribute("aria-label") || (e.getAttribute("aria-labelledby") || "").split(" ").map((id) => document.getElementById(id)?.textContent ?? "").join(" ") ||
+		[...(e.labels ?? [])].map((l) => l.textContent).join(" ") || e.textContent || "").trim();
+	const seen = (e) => e.checkVisibility({ checkOpacity: false }) && e.getClientRects().length > 0;
+	for (const e of document.querySelectorAll("button, select, input, a[href], [tabindex='0'], [role=img], [role=list], [role=region], [role=radiogroup], section")) {
+		if (seen(e) && !nameOf(e) && !(e.getAttribute("role") === "radiogroup" && e.closest("fieldset")?.querySelector("legend")) && e.tagName !== "PRE") found.push("no name: " + e.outerHTML.slice(0, 100));
+	}
+	if (document.querySelectorAll("h1").length !== 1) found.push("not one h1");
+	if (document.querySelectorAll("main").length !== 1) found.push("not one main");
+	if (!document.documentElement.lang || !document.title) found.push("no language or no title");
+	let level = 1;
+	for (const h of document.querySelectorAll("h1, h2, h3, h4")) {
+		const n = Number(h.tagName[1]);
+		if (n > level + 1) found.push("a heading leaves out a level: " + h.textContent);
+		level = n;
+	}
+	for (const e of document.querySelectorAll("img")) if (!e.hasAttribute("alt")) found.push("no alt: " + e.outerHTML);
+	for (const e of document.querySelectorAll("svg")) if (!e.closest("[aria-hidden=true]") && e.getAttribute("role") !== "img") found.push("neither hidden nor an image: " + e.outerHTML.slice(0, 100));
+	for (const e of document.querySelectorAll("th")) if (!e.scope) found.push("a heading of a table without scope");
+	const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
+	for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) found.push("twice: " + id);
+	for (const e of document.querySelectorAll("[aria-labelledby]")) if (!document.getElementById(e.getAttribute("aria-labelledby"))) found.push("named by nothing: " + e.outerHTML.slice(0, 80));
+
+	const channel = (c) => { c /= 255; return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
+	const luminance = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+	const rgba = (text) => { const n = text.match(/[\d.]+/g)?.map(Number) ?? [0, 0, 0, 0]; return n.length === 3 ? [...n, 1] : n; };
+	const ground = (e) => {
+		for (let x = e; x; x = x.parentElement) { const c = rgba(getComputedStyle(x).backgroundColor); if (c[3] === 1) return c; }
+		return [255, 255, 255, 1];
+	};
+	const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+	const told = new Set();
+	for (let n = walker.nextNode(); n; n = walker.nextNode()) {
+		const e = n.parentElement;
+		if (!n.textContent.trim() || !seen(e) || e.closest("noscript, .hidden, .skip, option, title")) continue;
+		const style = getComputedStyle(e);
+		const color = rgba(e instanceof SVGElement ? style.fill : style.color);
+		const [a, b] = [luminance(color), luminance(ground(e))];
+		const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+		const what = contrast.toFixed(2) + " to 1 is too little contrast: " + e.className + " " + n.textContent.trim().slice(0, 40);
+		if (contrast < 4.5 && !told.has(e.className + "")) { told.add(e.className + ""); found.push(what); }
+	}
+	return found;
+})()`
+
+// From 375 px to wide nothing sticks out, and what comes does not push the rest
+// about.
+func TestLayout(t *testing.T) {
+	d := start(t, "--traffic", "20")
+	for _, width := range []int{320, 375, 768, 1024, 1440, 2200} {
+		t.Run(strconv.Itoa(width), func(t *testing.T) {
+			v := visit(t, d.page, width, false)
+			v.until(`document.querySelectorAll("#rows tr").length > 5 && !document.getElementById("call-body").hidden`)
+			_ = eval[bool](v, `(() => {
+				window.shifted = 0;
+				// A list that grows at its top moves: that is what it is for.
+				const moved = (e) => e.sources.map((s) => s.node?.nodeType === 1 ? s.node : s.node?.parentElement).filter((n) => n && !n.closest(".scroll"));
+				new PerformanceObserver((list) => {
+					for (const e of list.getEntries()) if (moved(e).length) { window.shifted += e.value; window.who = moved(e).map((n) => n.outerHTML.slice(0, 80)).join("; "); }
+				}).observe({ type: "layout-shift" });
+				return true;
+			})()`)
+			before := eval[string](v, `document.getElementById("foot").innerText`)
+			v.until(fmt.Sprintf(`parseInt(document.getElementById("foot").innerText.replace(",", "")) > parseInt(%q.replace(",", "")) + 40`, before))
+			if shift := eval[float64](v, "window.shifted"); shift > 0.1 {
+				t.Errorf("the layout shifts by %.3f while calls come: %s", shift, eval[string](v, "window.who"))
+			}
+			for _, e := range eval[[]string](v, `[...document.querySelectorAll("main *")].filter((e) => {
+				const r = e.getBoundingClientRect();
+				return r.width > 0 && (r.right > innerWidth + 1 || r.left < -1) && !e.closest(".scroll, pre, code, .skip, .hidden, .plot, .wf-track");
+			}).map((e) => e.outerHTML.slice(0, 90)).concat(document.documentElement.scrollWidth > innerWidth ? ["the page is wider than the window"] : [])`) {
+				t.Errorf("sticks out: %s", e)
+			}
+			for _, e := range eval[[]string](v, `[...document.querySelectorAll(".tile .big, .choices span, .panel-head > *, .wf-name")].filter((e) => e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0).map((e) => e.textContent.trim().slice(0, 60))`) {
+				t.Errorf("does not fit: %s", e)
+			}
+		})
+	}
+}
+
+// Who asked for less motion gets none.
+func TestReducedMotion(t *testing.T) {
+	_, at := own(t, live.Options{})
+	v := visit(t, at, 1440, false)
+	moving := `getComputedStyle(document.getElementById("meter-callers")).transitionDuration`
+	if got := eval[string](v, moving); got == "0s" {
+		t.Errorf("bars move in %s without the wish for less", got)
+	}
+	v.do(command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-reduced-motion", Value: "reduce"}}}))
+	if got := eval[string](v, moving); got != "0s" {
+		t.Errorf("bars move in %s all the same", got)
+	}
+}
