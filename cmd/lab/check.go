@@ -21,7 +21,7 @@ broken. limits.yaml has any of these, and the load they are for if it is another
 
   amplification: 1.2              # attempts a call in any second, in outage and outage-hanging
   recoverWithin: 5s               # 95 % of the calls end well again, in the same two
-  successDuringErrorRate30: 0.97  # share of calls that end well in error-rate-30; also 10 and 60
+  successDuringErrorRate30: 0.965 # share of calls that end well in error-rate-30; also 10 and 60
   scenarios:                      # and for any other scenario
     - {scenario: herd, amplification: 1.5, recoverWithin: 3s, successDuring: 0.5, successAfter: 0.99, wasted: 0.1}
   load: {rate: 500, clients: 20, capacity: 1000, seed: 1, seeds: 3}`, "lab check --config FILE --limits FILE [flags]",

@@ -79,7 +79,7 @@ func explain(_ context.Context, p program.Program) int {
 	fs.TextVar(&q.body, "body", transport.Size(0), "the request's body has this `SIZE`, such as 100KiB")
 	fs.DurationVar(&q.elapsed, "elapsed", 0, "since the call began")
 	fs.IntVar(&q.attempt, "attempt", q.attempt, "it was the attempt number `N` of its call")
-	fs.StringVar(&q.circuit, "breaker", q.circuit, "the circuit's `STATE`: closed, half-open or open")
+	fs.StringVar(&q.circuit, "breaker", q.circuit, "the circuit's `STATE` once it has counted the attempt, closed or open: a failed probe has opened it")
 	fs.Float64Var(&q.tokens, "tokens", q.tokens, "`N` tokens are left in the retry budget, with those of its floor; without it those of a full one")
 	asJSON := fs.Bool("json", false, "print it as JSON")
 	var positional []string
@@ -167,12 +167,14 @@ func (q *question) read(positional []string) error {
 		return fmt.Errorf("--status: must be from 200 to 599, got %d", q.status)
 	case q.failure != "" && !slices.Contains([]string{"dial", "reset", "timeout"}, q.failure):
 		return fmt.Errorf("--error: must be dial, reset or timeout, got %q", q.failure)
-	case q.attempt < 1:
-		return fmt.Errorf("--attempt: must be at least 1, got %d", q.attempt)
+	case q.attempt < 1 || q.attempt > 100:
+		return fmt.Errorf("--attempt: must be from 1 to 100, got %d", q.attempt)
 	case q.elapsed < 0:
 		return fmt.Errorf("--elapsed: must be at least 0s, got %v", q.elapsed)
-	case !slices.Contains([]string{"closed", "half-open", "open"}, q.circuit):
-		return fmt.Errorf("--breaker: must be closed, half-open or open, got %q", q.circuit)
+	case q.circuit != "closed" && q.circuit != "open":
+		return fmt.Errorf("--breaker: must be closed or open, got %q", q.circuit)
+	case !(q.tokens >= 0) && q.tokens != -1: // also what is not a number
+		return fmt.Errorf("--tokens: must be at least 0, got %v", q.tokens)
 	}
 	return nil
 }

@@ -74,6 +74,9 @@ func latency(of uint64, ms float64) string {
 }
 
 func recovery(r *lab.Result) string {
+	if r.RecoveryS == nil && r.LengthS < r.DisturbanceToS+lab.RecoveryHolds.Seconds() {
+		return "not seen, the run ends too early"
+	}
 	if r.RecoveryS == nil {
 		return "never"
 	}

@@ -63,6 +63,14 @@ func (l Load) validate(s Scenario) error {
 	if length := l.length(s); length > 0 {
 		check(s.Disturbance.End() <= length, "length: scenario %s is not over before %v, got %v", s.Name, s.Disturbance.End(), length)
 	}
+	if length := l.length(s); length > 0 {
+		if s.Load.Surge != nil {
+			check(s.Load.Surge.End() <= length, "length: the surge of scenario %s is not over before %v, got %v", s.Name, s.Load.Surge.End(), length)
+		}
+		if s.Load.Herd != nil {
+			check(s.Load.Herd.At < length, "length: the herd of scenario %s comes at %v, got %v", s.Name, s.Load.Herd.At, length)
+		}
+	}
 	if l.Capacity == 0 {
 		check(s.Load.Surge == nil, "capacity: scenario %s has a load relative to it, got none", s.Name)
 		for _, p := range s.Upstream.Phases {

@@ -191,6 +191,12 @@ func (t Trial) Judge(results []*Result) []Finding {
 		f := Finding{Scenario: t.Scenario.Name, Limit: limit}
 		worst := 0.0
 		for i, r := range results {
+			if r.During.Calls < fewest || r.After.Calls < fewest {
+				f.Found = fmt.Sprintf("only %d calls during and %d after the disturbance: too few to tell, give load.rate more", r.During.Calls, r.After.Calls)
+				f.Seed, f.Broken = r.Load.Seed, true
+				found = append(found, f)
+				return
+			}
 			if v := figure(r); i == 0 || sign*v > sign*worst {
 				worst, f.Seed = v, r.Load.Seed
 			}
@@ -213,7 +219,7 @@ func (t Trial) Judge(results []*Result) []Finding {
 			return *r.RecoveryS
 		}, func(v float64) string {
 			if v == never {
-				return "never"
+				return "never, or not before the run ended"
 			}
 			return fmt.Sprintf("%.1fs", v)
 		})

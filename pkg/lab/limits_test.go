@@ -5,8 +5,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
 func limits(t *testing.T, text string) (lab.Limits, error) {
@@ -59,7 +62,7 @@ load: {rate: 10, seed: 7, seeds: 2}
 	result := func(load lab.Load, peak float64, recovery *float64, success float64) *lab.Result {
 		return &lab.Result{Load: load, Figures: lab.Figures{
 			PeakAmplification: peak, RecoveryS: recovery,
-			During: lab.Part{Success: success}, After: lab.Part{Success: success}, Work: lab.Work{Served: 100, Wasted: 10},
+			During: lab.Part{Calls: 100, Success: success}, After: lab.Part{Calls: 100, Success: success}, Work: lab.Work{Served: 100, Wasted: 10},
 		}}
 	}
 	var lines []string
@@ -82,9 +85,9 @@ load: {rate: 10, seed: 7, seeds: 2}
 	}
 	want := []string{
 		"broken | outage | amplification at most 1.2 in any second | 1.30",
-		"broken | outage | recovery within 5s | never",
+		"broken | outage | recovery within 5s | never, or not before the run ended",
 		"broken | outage-hanging | amplification at most 1.2 in any second | 1.30",
-		"broken | outage-hanging | recovery within 5s | never",
+		"broken | outage-hanging | recovery within 5s | never, or not before the run ended",
 		"ok | error-rate-30 | success during it at least 97.00 % | 97.00 %",
 		"ok | herd | success after it at least 90.00 % | 97.00 %",
 		"ok | herd | wasted work at most 10.00 % | 10.00 %",
@@ -92,4 +95,45 @@ load: {rate: 10, seed: 7, seeds: 2}
 	if got := strings.Join(lines, "\n"); got != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", got, strings.Join(want, "\n"))
 	}
+}
+
+// A gate that has seen next to nothing must not be taken for one that was passed.
+func TestTooFewCallsAreNoVerdict(t *testing.T) {
+	five := lab.Limits{Amplification: new(1.2), Load: lab.LimitsLoad{Rate: 0.1, Clients: 1, Capacity: 1000, Seed: 1, Seeds: 1}}
+	trials, err := five.Trials()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, trial := range trials {
+		var r *lab.Result
+		synctest.Test(t, func(t *testing.T) {
+			var err error
+			if r, err = (lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: trial.Scenario, Load: trial.Loads[0]}).Run(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		})
+		for _, f := range trial.Judge([]*lab.Result{r}) {
+			if !f.Broken || !strings.Contains(f.Found, "too few to tell") {
+				t.Errorf("%+v, want no verdict on %d calls", f, r.During.Calls)
+			}
+		}
+	}
+}
+
+// At a rate of ten a second no second has enough calls by itself, and the retries
+// of a policy without limits show all the same.
+func TestAmplificationOfFewCalls(t *testing.T) {
+	p := transport.DefaultPolicy()
+	p.Retry.MaxAttempts, p.Retry.Budget.Burst = 5, 1e6
+	p.Breaker.FailureRatio, p.Breaker.ConsecutiveFailures = 0, 0
+	s := builtin(t, "outage", 10*time.Second)
+	synctest.Test(t, func(t *testing.T) {
+		r, err := (lab.Experiment{Policy: p, Scenario: s, Load: lab.Load{Rate: 10, Clients: 2, Capacity: 1000, Seed: 1}}).Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.PeakAmplification < 3 {
+			t.Errorf("%.2f attempts a call in the worst second, want nearly 5", r.PeakAmplification)
+		}
+	})
 }

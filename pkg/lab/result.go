@@ -29,7 +29,7 @@ type Figures struct {
 	During Part `json:"during"`
 	After  Part `json:"after"`
 	// Amplification is how many attempts begin for a call: over the whole run, and
-	// in the worst second. A second with fewer than 20 calls has none.
+	// in the worst second, or in as many before it as it takes for 20 calls.
 	Amplification     float64 `json:"amplification"`
 	PeakAmplification float64 `json:"peakAmplification"`
 	// RecoveryS is the time in seconds from the end of the disturbance until service
@@ -98,10 +98,13 @@ type Second struct {
 	Tokens   float64 `json:"tokens"`      // in the budget of a client as the second ends, on average
 }
 
+// RecoveryHolds is for how long service must be good to be called recovered. A run
+// that ends sooner after the disturbance cannot show it.
+const RecoveryHolds = 5 * time.Second
+
 const (
-	goodShare  = 0.95            // of the calls, for service to be good
-	goodFor    = 5 * time.Second // for it to be good again
-	fewestRate = 20              // calls in a second that has an amplification
+	goodShare = 0.95 // of the calls, for service to be good
+	fewest    = 20   // calls that an amplification is taken of, and that a verdict rests on
 )
 
 func (r *run) result(work faults.Stats) *Result {
@@ -150,12 +153,25 @@ func (r *Result) amplify() {
 	for _, s := range r.Series {
 		offered += float64(s.Offered)
 		attempts += float64(s.Attempts)
-		if s.Offered >= fewestRate {
-			r.PeakAmplification = max(r.PeakAmplification, float64(s.Attempts)/float64(s.Offered))
-		}
 	}
 	if offered > 0 {
 		r.Amplification = attempts / offered
+		r.PeakAmplification = r.Amplification // of fewer than fewest calls
+	}
+	if offered < fewest {
+		return
+	}
+	r.PeakAmplification = 0
+	for end := range r.Series {
+		// One second, or as many as it takes for enough calls.
+		var calls, made uint32
+		for i := end; i >= 0 && calls < fewest; i-- {
+			calls += r.Series[i].Offered
+			made += r.Series[i].Attempts
+		}
+		if calls >= fewest {
+			r.PeakAmplification = max(r.PeakAmplification, float64(made)/float64(calls))
+		}
 	}
 }
 
@@ -171,7 +187,7 @@ func recovery(tenths []tally, end time.Duration) (time.Duration, bool) {
 		}
 		return float64(sum.ok) >= goodShare*float64(sum.offered)
 	}
-	seconds := int(goodFor / time.Second)
+	seconds := int(RecoveryHolds / time.Second)
 next:
 	for at := first; at+seconds*second <= len(tenths); at++ {
 		for i := range seconds {

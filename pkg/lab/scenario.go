@@ -130,6 +130,7 @@ func (s Scenario) Validate() error {
 	check(s.Upstream.Faults.Capacity == faults.Capacity{}, "upstream.faults.capacity",
 		"must be left out: the capacity is that of the run, and upstream.queue the room in front of it")
 	check(len(s.Upstream.Faults.Schedule) == 0, "upstream.faults.schedule", "must be left out: upstream.phases is the schedule")
+	check(s.Upstream.Faults.FailFirst == 0, "upstream.faults.failFirst", "must be left out: it goes by the request's id, and the calls of a simulation have none")
 	check(meanOf(s.Upstream.Faults.Latency) > 0, "upstream.faults.latency",
 		"must have a mean above 0s and below %v, which is how long a worker needs for a call", maxLength)
 	base := s.Upstream.Faults

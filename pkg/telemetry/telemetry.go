@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"go.opentelemetry.io/contrib/exporters/autoexport"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -61,7 +60,7 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	}
 	t.failures = &warnings{logger: o.Logger}
 	otel.SetErrorHandler(t.failures)
-	exporter, err := autoexport.NewSpanExporter(ctx)
+	exporter, err := newSpanExporter(ctx, o.LookupEnv)
 	if err != nil {
 		return nil, fmt.Errorf("exporting traces: %w", err)
 	}

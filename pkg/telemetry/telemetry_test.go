@@ -157,3 +157,20 @@ func TestLogLinesCarryTheTrace(t *testing.T) {
 		t.Errorf("%v", without)
 	}
 }
+
+// What is asked for by a name that there is not is refused, with the names that there are.
+func TestUnknownExporter(t *testing.T) {
+	for variable, want := range map[string]string{
+		"OTEL_TRACES_EXPORTER":               `OTEL_TRACES_EXPORTER: must be otlp, console or none, got "pigeon"`,
+		"OTEL_EXPORTER_OTLP_PROTOCOL":        `OTEL_EXPORTER_OTLP_PROTOCOL: must be http/protobuf or grpc, got "pigeon"`,
+		"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": `must be http/protobuf or grpc, got "pigeon"`,
+	} {
+		t.Run(variable, func(t *testing.T) {
+			env := map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", variable: "pigeon"}
+			_, err := telemetry.Start(t.Context(), telemetry.Options{LookupEnv: func(name string) (string, bool) { v, ok := env[name]; return v, ok }})
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		})
+	}
+}
