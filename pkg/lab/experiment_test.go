@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
@@ -170,5 +172,25 @@ func TestImpossibleExperiments(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// The figure of opened circuits is that of the transitions.
+func TestOpenedAreTheTransitions(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var opened uint64
+	r := simulate(t, lab.Experiment{
+		Policy: transport.DefaultPolicy(), Scenario: builtin(t, "outage", time.Second), Load: load(200, 1),
+		Transition: func(_ int, tr resilience.Transition) {
+			mu.Lock()
+			defer mu.Unlock()
+			if tr.To == resilience.Open {
+				opened++
+			}
+		},
+	})
+	if opened == 0 || r.Opened != opened {
+		t.Errorf("%d circuits opened, the transitions say %d", r.Opened, opened)
 	}
 }

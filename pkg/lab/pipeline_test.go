@@ -58,6 +58,19 @@ func TestErrorRateAgreesWithTheClosedForm(t *testing.T) {
 			if diff := math.Abs(r.During.Success - want); diff > interval+1e-3 { // retries over the edges
 				t.Errorf("success %.4f, want %.4f ± %.4f", r.During.Success, want, interval)
 			}
+			var attempts uint64
+			for _, n := range r.Attempts {
+				attempts += n
+			}
+			calls := r.Before.Calls + r.During.Calls + r.After.Calls
+			if r.Retries != attempts-calls {
+				t.Errorf("%d retries, want %d: what attempts there are more than calls", r.Retries, attempts-calls)
+			}
+			// The second attempt saves 1−e of the calls that get there, and so does the third.
+			saved := float64(r.During.Calls) * (1 - errorRate) * (errorRate + errorRate*errorRate)
+			if diff := math.Abs(float64(r.RetriesSaved) - saved); diff > 4*math.Sqrt(saved)+20 {
+				t.Errorf("%d retries saved a call, want about %.0f", r.RetriesSaved, saved)
+			}
 			if got, want := r.During.Success, 1-errorRate; got < want {
 				t.Errorf("success %.4f, want more than %.4f of a single attempt", got, want)
 			}
