@@ -2,7 +2,6 @@ package flaky
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
@@ -10,8 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strconv"
-	"time"
 
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
@@ -134,7 +131,7 @@ func (s *Server) arrive(w http.ResponseWriter, r *http.Request) (id string, atte
 // work spends what this arrival costs, and returns its fate as it turned out. It ends the handler when the caller
 // goes away; done is called all the same once a worker got to it.
 func (s *Server) work(r *http.Request, fate faults.Fate, done func()) faults.Fate {
-	err := s.queue.Do(r.Context(), faults.Job{Service: fate.Service, Deadline: deadline(r, fate), Done: done})
+	err := s.queue.Do(r.Context(), faults.Job{Service: fate.Service, Deadline: fate.Deadline(r.Header.Get("X-Envoy-Expected-Rq-Timeout-Ms")), Done: done})
 	left := false
 	switch {
 	case errors.Is(err, faults.ErrRefused):
@@ -150,36 +147,8 @@ func (s *Server) work(r *http.Request, fate faults.Fate, done func()) faults.Fat
 	s.options.Logger.LogAttrs(r.Context(), slog.LevelDebug, lineArrival,
 		slog.String(logPath, r.URL.Path), slog.Uint64(logArrival, fate.Arrival), slog.String(logFault, string(fate.Fault)))
 	// Who left has no answer yet: the work is still to be done.
-	if left || !pause(r.Context(), fate.Latency) {
+	if left || !faults.Pause(r.Context(), fate.Latency) {
 		abort()
 	}
 	return fate
-}
-
-// deadline is when the caller stops waiting, or zero if it did not say or nobody minds.
-func deadline(r *http.Request, fate faults.Fate) time.Time {
-	if !fate.HonourDeadline {
-		return time.Time{}
-	}
-	ms, err := strconv.ParseInt(r.Header.Get("X-Envoy-Expected-Rq-Timeout-Ms"), 10, 64)
-	const longest = int64(24 * time.Hour / time.Millisecond)
-	if err != nil || ms <= 0 || ms > longest {
-		return time.Time{} // unreadable, or as good as none
-	}
-	return time.Now().Add(time.Duration(ms) * time.Millisecond)
-}
-
-// pause waits for d and returns whether the caller is still there.
-func pause(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

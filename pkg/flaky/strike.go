@@ -50,7 +50,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, fate faults.Fate
 		abort()
 	case faults.FaultSlowBody:
 		for i := range drips {
-			if !pause(r.Context(), dripWait) {
+			if !faults.Pause(r.Context(), dripWait) {
 				abort()
 			}
 			send(w, body[i*len(body)/drips:(i+1)*len(body)/drips])

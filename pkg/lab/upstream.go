@@ -166,7 +166,7 @@ func (in *instance) serve(req *http.Request, rng *rand.Rand) (*http.Response, er
 	fate := in.injector.Next(req.Header.Get("X-Request-Id"))
 	err := in.queue.Do(ctx, faults.Job{
 		Service:  in.whole(fate.Service, rng),
-		Deadline: deadline(req, fate),
+		Deadline: fate.Deadline(req.Header.Get(transport.HeaderExpectedTimeout)),
 	})
 	switch {
 	case errors.Is(err, faults.ErrRefused):
@@ -176,7 +176,7 @@ func (in *instance) serve(req *http.Request, rng *rand.Rand) (*http.Response, er
 	case err != nil:
 		return nil, err // the caller has gone
 	}
-	if !pause(ctx, fate.Latency) {
+	if !faults.Pause(ctx, fate.Latency) {
 		return nil, context.Cause(ctx)
 	}
 	return answer(req, fate)
@@ -190,33 +190,6 @@ func (in *instance) whole(d time.Duration, rng *rand.Rand) time.Duration {
 		n++
 	}
 	return time.Duration(n) * grid
-}
-
-// deadline is when the caller stops waiting, zero when nobody minds.
-func deadline(req *http.Request, fate faults.Fate) time.Time {
-	if !fate.HonourDeadline {
-		return time.Time{}
-	}
-	ms, err := strconv.ParseInt(req.Header.Get(transport.HeaderExpectedTimeout), 10, 32)
-	if err != nil || ms <= 0 {
-		return time.Time{}
-	}
-	return time.Now().Add(time.Duration(ms) * time.Millisecond)
-}
-
-// pause waits for d and tells whether the caller is still there.
-func pause(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // answer is what flaky-server would answer, without the bytes.
@@ -261,7 +234,7 @@ type body struct {
 }
 
 func (b *body) Read([]byte) (int, error) {
-	if !pause(b.ctx, b.takes) {
+	if !faults.Pause(b.ctx, b.takes) {
 		return 0, context.Cause(b.ctx)
 	}
 	b.takes = 0
