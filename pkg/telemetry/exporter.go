@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"strings"
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
@@ -16,10 +15,7 @@ import (
 // autoexport would do the same, but brings exporters of metrics and logs along, a
 // megabyte of every image.
 func newSpanExporter(ctx context.Context, lookup func(string) (string, bool)) (sdktrace.SpanExporter, error) {
-	value := func(name string) string {
-		v, _ := lookup(name)
-		return strings.ToLower(strings.TrimSpace(v))
-	}
+	value := variables(lookup)
 	switch exporter := value("OTEL_TRACES_EXPORTER"); exporter {
 	case "console":
 		return stdouttrace.New()

@@ -78,12 +78,18 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	return t, nil
 }
 
-// asked tells whether the environment asks for traces.
-func asked(lookup func(string) (string, bool)) bool {
-	value := func(name string) string {
+// variables reads the values of variables that are words, as OpenTelemetry compares
+// them.
+func variables(lookup func(string) (string, bool)) func(string) string {
+	return func(name string) string {
 		v, _ := lookup(name)
 		return strings.ToLower(strings.TrimSpace(v))
 	}
+}
+
+// asked tells whether the environment asks for traces.
+func asked(lookup func(string) (string, bool)) bool {
+	value := variables(lookup)
 	exporter := value("OTEL_TRACES_EXPORTER")
 	switch {
 	case value("OTEL_SDK_DISABLED") == "true" || exporter == "none":

@@ -103,9 +103,9 @@ type proxyProcess struct {
 	stdout *bufio.Scanner
 }
 
-func startProxy(b *testing.B, kind, upstream string) *proxyProcess {
-	cmd := exec.CommandContext(b.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), proxyVariable+"="+kind, upstreamVariable+"="+upstream)
+// startChild starts a process that is told what to do on its standard input, answers
+// in lines, and ends with the benchmark.
+func startChild(b *testing.B, cmd *exec.Cmd) (io.Writer, *bufio.Scanner) {
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -119,7 +119,14 @@ func startProxy(b *testing.B, kind, upstream string) *proxyProcess {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = stdin.Close(); _ = cmd.Wait() })
-	p := &proxyProcess{stdin: stdin, stdout: bufio.NewScanner(stdout)}
+	return stdin, bufio.NewScanner(stdout)
+}
+
+func startProxy(b *testing.B, kind, upstream string) *proxyProcess {
+	cmd := exec.CommandContext(b.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), proxyVariable+"="+kind, upstreamVariable+"="+upstream)
+	stdin, stdout := startChild(b, cmd)
+	p := &proxyProcess{stdin: stdin, stdout: stdout}
 	p.stdout.Scan()
 	p.url = p.stdout.Text()
 	return p

@@ -92,20 +92,8 @@ type caller struct {
 func startCaller(b *testing.B, name, binary, tracing string, env ...string) *caller {
 	cmd := exec.CommandContext(b.Context(), binary) //nolint:gosec // built here
 	cmd.Env = append(withoutOTel(), append(env, callsVariable+"="+tracing)...)
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = stdin.Close(); _ = cmd.Wait() })
-	return &caller{name: name, stdin: stdin, stdout: bufio.NewScanner(stdout)}
+	stdin, stdout := startChild(b, cmd)
+	return &caller{name: name, stdin: stdin, stdout: stdout}
 }
 
 func withoutOTel() []string {
