@@ -78,6 +78,7 @@ func run(ctx context.Context, p program.Program) int {
 	}
 
 	ready := serve.NewReadiness()
+	page.Listen = *listen
 	client, err := p.NewClient(ctx, cfg, ready, logger, page)
 	if err != nil {
 		return p.Fail(program.ExitUsage, err)

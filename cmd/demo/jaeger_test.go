@@ -34,7 +34,8 @@ func TestTracesInJaeger(t *testing.T) {
 	policy := t.TempDir() + "/rebound.yaml"
 
 	// demo runs the program with a policy and faults, makes the calls and stops it,
-	// which flushes the spans.
+	// which flushes the spans. While it runs, admin is its client's admin port.
+	var admin string
 	demo := func(t *testing.T, faults, overrides string, calls func(client string)) (began time.Time) {
 		t.Helper()
 		began = time.Now()
@@ -48,17 +49,18 @@ func TestTracesInJaeger(t *testing.T) {
 		if err := os.WriteFile(policy, []byte(file), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		lines, stop := start(t, os.LookupEnv, "--flaky-listen", fmt.Sprintf("127.0.0.1:%d", flakyPort), "--config", policy)
+		lines, stop := start(t, os.LookupEnv, "--flaky-listen", fmt.Sprintf("127.0.0.1:%d", flakyPort), "--config", policy, "--traces", j.query)
 		urls := map[string]string{}
 		for lines.Scan() && !strings.HasPrefix(lines.Text(), "Try:") {
 			if fields := strings.Fields(lines.Text()); len(fields) > 1 && strings.HasPrefix(fields[0], "http://") {
-				for _, name := range []string{"through the client", "what goes wrong"} {
+				for _, name := range []string{"through the client", "what goes wrong", "the client's admin port"} {
 					if strings.Contains(lines.Text(), name) {
 						urls[name] = fields[0]
 					}
 				}
 			}
 		}
+		admin = urls["the client's admin port"]
 		fetch(t, http.MethodPut, urls["what goes wrong"], faults)
 		calls(urls["through the client"])
 		if code := stop(); code != 0 {
@@ -117,6 +119,35 @@ func TestTracesInJaeger(t *testing.T) {
 		}
 		if kept, err := os.ReadFile(tracePicture); err != nil || !slices.Equal(words(drawn), words(string(kept))) {
 			t.Errorf("%s shows %q (%v), a trace of today %q; run the test with -update and look at the picture", tracePicture, words(string(kept)), err, words(drawn))
+		}
+	})
+	t.Run("the live page links to it", func(t *testing.T) {
+		var calls struct{ Calls []struct{ TraceID string } }
+		var state struct{ Settings struct{ Traces string } }
+		demo(t, "{}", "    retry: {maxAttempts: 1}\n", func(client string) {
+			fetch(t, http.MethodGet, client, "")
+			for began := time.Now(); len(calls.Calls) == 0 && time.Since(began) < 5*time.Second; {
+				get(t, admin+"/api/calls", &calls)
+				<-time.After(20 * time.Millisecond) // the page gathers calls five times a second
+			}
+			get(t, admin+"/api/state", &state)
+		})
+		if len(calls.Calls) != 1 {
+			t.Fatalf("%d calls on the page, want one", len(calls.Calls))
+		}
+		id := calls.Calls[0].TraceID
+		if link := strings.ReplaceAll(state.Settings.Traces, "{id}", id); link != j.query+"/trace/"+id {
+			t.Errorf("the page links to %s", link)
+		}
+		var answer struct {
+			Data []struct{ Spans []jaegerSpan }
+		}
+		for began := time.Now(); (len(answer.Data) == 0 || len(answer.Data[0].Spans) < 4) && time.Since(began) < 5*time.Second; {
+			get(t, j.query+"/api/traces/"+id, &answer)
+			<-time.After(20 * time.Millisecond) // another process: nothing to wait on
+		}
+		if len(answer.Data) != 1 || len(answer.Data[0].Spans) != 4 {
+			t.Errorf("what Jaeger has of the trace %s that the page names: %+v", id, answer)
 		}
 	})
 	t.Run("the circuit is open", func(t *testing.T) {
@@ -228,6 +259,23 @@ func fetch(t *testing.T, method, url, body string) http.Header {
 	defer func() { _ = resp.Body.Close() }()
 	_, _ = io.Copy(io.Discard, resp.Body)
 	return resp.Header
+}
+
+// get decodes what a URL answers.
+func get(t *testing.T, url string, into any) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
+		t.Fatalf("%s: %v", url, err)
+	}
 }
 
 type jaeger struct{ otlp, query string }
@@ -348,19 +396,7 @@ func (j jaeger) newest(t *testing.T, since time.Time) (newest []jaegerSpan) {
 			Processes map[string]struct{ ServiceName string }
 		}
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, j.query+"/api/traces?service=client&limit=20&operation=resilience+process", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := client.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		t.Fatal(err)
-	}
+	get(t, j.query+"/api/traces?service=client&limit=20&operation=resilience+process", &answer)
 	after := since.UnixMicro()
 	for _, d := range answer.Data {
 		for i := range d.Spans {

@@ -75,6 +75,7 @@ func run(ctx context.Context, p program.Program) int {
 		return p.Fail(program.ExitUsage, fmt.Errorf("--traffic: %w", err))
 	}
 	page.Traffic = traffic
+	page.Listen = *ports.client
 	injector, err := faults.New(spec, *seed)
 	if err != nil {
 		return p.Fail(program.ExitUsage, err)

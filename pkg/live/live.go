@@ -38,6 +38,9 @@ type Options struct {
 	// Faults is the URL of flaky-server's admin port, whose faults the page may then
 	// change. Empty for no such controls.
 	Faults string
+	// Example is a URL that is offered to be tried while there are no calls. Empty for
+	// none.
+	Example string
 	// Traffic is a generator that the page may steer, nil for none.
 	Traffic Traffic
 }

@@ -37,6 +37,7 @@ type update struct {
 
 type settingsShown struct {
 	Traces  string              `json:"traces,omitempty"`
+	Example string              `json:"example,omitempty"`
 	Faults  bool                `json:"faults"`
 	Reasons []resilience.Reason `json:"reasons"`
 	Seconds int                 `json:"seconds"` // that are kept
@@ -271,7 +272,7 @@ func (l *Live) first(lastEventID string, now time.Time) (u update, at position) 
 	if !known {
 		u.Reset, u.Missed = true, 0
 		u.Settings = &settingsShown{
-			Traces: l.options.Traces, Faults: l.faults != nil, Reasons: resilience.Reasons(), Seconds: keptSeconds, Window: windowSeconds,
+			Traces: l.options.Traces, Example: l.options.Example, Faults: l.faults != nil, Reasons: resilience.Reasons(), Seconds: keptSeconds, Window: windowSeconds,
 		}
 	}
 	return u, position{l.tick, l.calls.total}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +36,7 @@ type Client struct {
 type LivePage struct {
 	Faults  string       // URL of flaky-server's admin port, whose faults may be changed then; empty for none
 	Traces  string       // where the trace of a call is found, as [live.Options] has it; empty for none
+	Listen  string       // address of the data port, to tell a visitor what to call; empty for none
 	Traffic live.Traffic // a generator that may be steered; nil for none
 }
 
@@ -64,6 +67,7 @@ func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve
 	}
 	metrics.Reload(true) // the configuration that it begins with
 	shown := page.options()
+	shown.Example = example(page.Listen, cfg.Routes)
 	shown.Upstreams = func() []live.Upstream { return circuits(gw.Load()) }
 	recent, err := live.New(shown)
 	if err != nil {
@@ -108,6 +112,28 @@ func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve
 		Data: tel.Handler(g), Admin: g.Admin(ready.Livez(), ready.Readyz(), metrics.Handler(), recent.Handler()),
 		gateway: g, telemetry: tel, metrics: metrics, stopLive: func() { stop(); <-ended },
 	}, nil
+}
+
+// example is a call that a visitor of the page can make, if there is one that
+// needs no more than a URL.
+func example(listen string, routes []gateway.Route) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil || port == "0" {
+		return ""
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
+		host = "localhost" // where it is for who runs it, or has its port forwarded
+	}
+	for _, r := range routes {
+		method, path, ok := strings.Cut(r.Match, " ")
+		if !ok {
+			method, path = http.MethodGet, r.Match
+		}
+		if method == http.MethodGet && strings.HasPrefix(path, "/") && !strings.Contains(path, "{") {
+			return "http://" + net.JoinHostPort(host, port) + path
+		}
+	}
+	return ""
 }
 
 // circuits are what the live page shows of them, with the settings in force.

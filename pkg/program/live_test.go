@@ -22,6 +22,39 @@ import (
 	"github.com/rebound-dev/rebound/pkg/serve"
 )
 
+// An empty page offers a call that works: at the port that was asked for, of a
+// route that any GET reaches.
+func TestExampleOfACall(t *testing.T) {
+	for name, tc := range map[string]struct{ listen, match, want string }{
+		"every path":            {":8080", "/", "http://localhost:8080/"},
+		"one path":              {"127.0.0.1:9000", "GET /process", "http://localhost:9000/process"},
+		"an address of its own": {"192.0.2.1:80", "/process", "http://192.0.2.1:80/process"},
+		"IPv6":                  {"[::]:8080", "/process", "http://localhost:8080/process"},
+		"no GET":                {":8080", "POST /orders", ""},
+		"a part to fill in":     {":8080", "/orders/{id}", ""},
+		"of one host":           {":8080", "example.com/", ""},
+		"any free port":         {":0", "/", ""},
+		"nowhere":               {"", "/", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := gateway.ForUpstream("http://127.0.0.1:1")
+			cfg.Routes[0].Match = tc.match
+			p := program.Program{Name: "client", LookupEnv: func(string) (string, bool) { return "", false }, Stdout: io.Discard, Stderr: io.Discard}
+			client, err := p.NewClient(t.Context(), cfg, serve.NewReadiness(), slog.New(slog.DiscardHandler), program.LivePage{Listen: tc.listen})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = client.Flush(t.Context()) }()
+			var state struct{ Settings struct{ Example string } }
+			recorder := httptest.NewRecorder()
+			client.Admin.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/state", nil))
+			if err := json.Unmarshal(recorder.Body.Bytes(), &state); err != nil || state.Settings.Example != tc.want {
+				t.Errorf("%q (%v), want %q", state.Settings.Example, err, tc.want)
+			}
+		})
+	}
+}
+
 // After a thousand calls the live page's API, /metrics and flaky-server's own
 // counts say the same, reason by reason.
 func TestLivePageAgrees(t *testing.T) {

@@ -102,7 +102,7 @@ func TestWaterfallOfACall(t *testing.T) {
 		}
 	}
 	body := v.text("call-body")
-	for _, want := range []string{"Answered 200 after 3 attempts", "2 waits", "status 503", "retry", "returned", "jitter", "planned", "deadline 5 s", "curl -i '" + d.client} {
+	for _, want := range []string{"Answered 200 after 3 attempts", "2 waits", "status 503", "retry", "returned", "jitter", "planned", "deadline 5 s", "curl -i " + d.client} {
 		if !strings.Contains(body, want) {
 			t.Errorf("it does not say %q:\n%s", want, body)
 		}
@@ -397,13 +397,13 @@ func TestBrowsersClockDiffers(t *testing.T) {
 
 // What cannot be done is said, and nothing is pretended.
 func TestFaultsThatCannotBeChanged(t *testing.T) {
-	_, at := own(t, live.Options{Faults: "http://127.0.0.1:1"})
+	_, at := own(t, live.Options{Faults: "http://127.0.0.1:1", Example: "http://localhost:9000/it's"})
 	v := visit(t, at, 768, false)
 	v.until(`!document.getElementById("controls").hidden`)
 	v.press("Outage")
 	v.until(`!document.getElementById("controls-error").hidden && document.getElementById("controls-error").innerText.includes("could not be asked")`)
 	v.until(`!document.querySelector("#scenarios input:checked")`)
-	if v.text("call-empty") == "" || !strings.Contains(v.text("summary"), "No calls yet") {
+	if !strings.Contains(v.text("call-empty"), `curl -i 'http://localhost:9000/it'\''s'`) || !strings.Contains(v.text("summary"), "No calls yet") {
 		t.Errorf("an empty page says %q", v.text("summary"))
 	}
 }
@@ -415,6 +415,9 @@ func TestNothingToControl(t *testing.T) {
 	v.until(isLive)
 	if eval[bool](v, `document.getElementById("controls").offsetParent !== null`) {
 		t.Error("there are controls")
+	}
+	if strings.Contains(v.text("call-empty"), "Try") {
+		t.Errorf("nothing is known that could be tried, and the page says %q", v.text("call-empty"))
 	}
 }
 

@@ -180,6 +180,9 @@ setInterval(() => {
 
 // Settings that come with the first event.
 function setUp() {
+  const { example } = known.settings;
+  show("try", Boolean(example));
+  if (example) text("try-line", `curl -i ${quoted(example)}`);
   const select = $("reason");
   const chosen = select.value;
   select.replaceChildren(el("option", { value: "" }, "all"));
@@ -583,10 +586,11 @@ function traceLink(id) {
 }
 
 function curl(call) {
-  const quoted = `'${call.url.replaceAll("'", "'\\''")}'`;
-  const method = call.method === "GET" ? "" : ` -X '${call.method.replaceAll("'", "'\\''")}'`;
-  return `curl -i${method} ${quoted}`;
+  return `curl -i${call.method === "GET" ? "" : ` -X ${quoted(call.method)}`} ${quoted(call.url)}`;
 }
+
+// quoted is one word to a shell, whatever is in it.
+function quoted(word) { return /^[\w:/.-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`; }
 
 $("copy").addEventListener("click", async () => {
   try {
