@@ -40,6 +40,7 @@ func run(ctx context.Context, p program.Program) int {
 	var page program.LivePage
 	fs.StringVar(&page.Faults, "faults", "", "let the live page change the faults of the flaky-server whose admin port is at `URL`")
 	fs.StringVar(&page.Traces, "traces", "", "link calls of the live page to their traces at `URL`, that of a Jaeger or one with {id} in it")
+	fs.Var(&page.Hosts, "hosts", "`NAMES` under which the live page may be asked, with commas between them, or *; addresses and names within a cluster always may")
 	var level slog.Level
 	fs.TextVar(&level, "log-level", slog.LevelInfo, "the least `LEVEL` of log lines: debug (a line for each attempt), info, warn or error")
 	drainDelay := fs.Duration("drain-delay", 0, "how long to go on serving after readiness has failed")
@@ -151,7 +152,7 @@ Usage: client --config FILE [flags]
        client probe URL
 
 `)
-	config.Usage(w, fs, "listen", "admin", "config", "upstream", "check", "drain-delay", "log-level", "faults", "traces", "version")
+	config.Usage(w, fs, "listen", "admin", "config", "upstream", "check", "drain-delay", "log-level", "faults", "traces", "hosts", "version")
 	fmt.Fprint(w, `
 Examples:
   client --upstream http://localhost:5000

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rebound-dev/rebound/pkg/config"
 	"github.com/rebound-dev/rebound/pkg/faults"
+	"github.com/rebound-dev/rebound/pkg/origin"
 	"github.com/rebound-dev/rebound/pkg/program"
 	"github.com/rebound-dev/rebound/pkg/serve"
 	"github.com/rebound-dev/rebound/pkg/telemetry"
@@ -35,6 +36,8 @@ func run(ctx context.Context, p program.Program) int {
 	listen := fs.String("listen", ":5000", "`ADDR` of the data port: GET /process, POST /orders")
 	admin := fs.String("admin", ":5001", "`ADDR` of the admin port: /faults, /ledger, /metrics, /livez, /readyz")
 	file := fs.String("config", "", "faults document, YAML or JSON, in `FILE`; what it leaves out keeps its default")
+	var hosts origin.Hosts
+	fs.Var(&hosts, "hosts", "`NAMES` under which the admin port may be asked, with commas between them, or *; addresses and names within a cluster always may")
 	var level slog.Level
 	fs.TextVar(&level, "log-level", slog.LevelInfo, "the least `LEVEL` of log lines: debug (a line for each request), info, warn or error")
 	seed := fs.Uint64("seed", 0, "the same `N` gives the same faults again; 0 picks one and prints it")
@@ -61,7 +64,7 @@ func run(ctx context.Context, p program.Program) int {
 	instance, _ := p.LookupEnv("HOSTNAME") // the pod's name in Kubernetes
 	logger := telemetry.NewLogger(p.Stderr, level)
 	ready := serve.NewReadiness()
-	server, err := p.NewFlaky(ctx, injector, instance, ready, logger)
+	server, err := p.NewFlaky(ctx, injector, instance, ready, logger, hosts...)
 	if err != nil {
 		return p.Fail(program.ExitUsage, err)
 	}
@@ -91,7 +94,7 @@ Usage: flaky-server [flags]
        flaky-server probe URL
 
 `)
-	config.Usage(w, fs, "listen", "admin", "config", "seed", "log-level", "version")
+	config.Usage(w, fs, "listen", "admin", "config", "seed", "log-level", "hosts", "version")
 	fmt.Fprint(w, `
 Examples:
   flaky-server --seed 42

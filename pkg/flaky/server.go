@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/pkg/faults"
+	"github.com/rebound-dev/rebound/pkg/origin"
 	"github.com/rebound-dev/rebound/pkg/problem"
 )
 
@@ -26,6 +27,9 @@ type Options struct {
 	Observe func(context.Context, faults.Fate)
 	// Livez and Readyz are served by the admin port under these names. Nil answers 200.
 	Livez, Readyz http.Handler
+	// Hosts are the names that the admin port may be asked under, besides those that cannot be another site's; see
+	// [origin.Guard].
+	Hosts []string
 	// Remember is how many request ids, orders and idempotency keys are kept, of each; 0 or less means 100 000.
 	// The oldest are forgotten.
 	Remember int
@@ -114,23 +118,20 @@ func (s *Server) Data() http.Handler {
 	return mux
 }
 
-// Admin is the admin port: GET, PUT and PATCH /faults, GET and DELETE /ledger, GET /livez and /readyz. It refuses
-// changes that a browser says it sends for another site, because any page could otherwise change the faults. That is
-// no access control: whoever reaches the port may do everything, and so may a page whose own name was made to resolve
-// to it (DNS rebinding).
+// Admin is the admin port: GET, PUT and PATCH /faults, GET and DELETE /ledger, GET /livez and /readyz. It refuses the
+// pages of other sites, which could otherwise change the faults; see [origin.Guard]. That is no access control:
+// whoever reaches the port may do everything.
 func (s *Server) Admin() http.Handler {
+	guarded := http.NewServeMux()
+	route(guarded, "/faults", methods{http.MethodGet: s.getFaults, http.MethodPut: s.putFaults, http.MethodPatch: s.patchFaults})
+	route(guarded, "/ledger", methods{http.MethodGet: s.getLedger, http.MethodDelete: s.deleteLedger})
+	guarded.HandleFunc("/", notFound("/faults, /ledger, /livez and /readyz"))
+
 	mux := http.NewServeMux()
-	route(mux, "/faults", methods{http.MethodGet: s.getFaults, http.MethodPut: s.putFaults, http.MethodPatch: s.patchFaults})
-	route(mux, "/ledger", methods{http.MethodGet: s.getLedger, http.MethodDelete: s.deleteLedger})
+	mux.Handle("/", origin.Guard(guarded, s.options.Hosts...))
 	route(mux, "/livez", methods{http.MethodGet: s.options.Livez.ServeHTTP})
 	route(mux, "/readyz", methods{http.MethodGet: s.options.Readyz.ServeHTTP})
-	mux.HandleFunc("/", notFound("/faults, /ledger, /livez and /readyz"))
-
-	protection := http.NewCrossOriginProtection()
-	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		refuse(w, http.StatusForbidden, "a browser sent this request for another site, which must not change anything here")
-	}))
-	return protection.Handler(mux)
+	return mux
 }
 
 type methods map[string]http.HandlerFunc

@@ -11,11 +11,13 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/rebound-dev/rebound/pkg/origin"
 	"github.com/rebound-dev/rebound/pkg/problem"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -28,8 +30,8 @@ const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // Handler serves the page at /, what it is made of below /assets/, and what it
-// shows below /api/. It has no access control but one: a browser may change
-// nothing here on behalf of another site.
+// shows below /api/. It has no access control but one: the pages of other sites
+// are refused, see [origin.Guard].
 func (l *Live) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for path, file := range map[string]string{"/{$}": "index.html", "/assets/live.css": "live.css", "/assets/live.js": "live.js", "/assets/live.svg": "live.svg"} {
@@ -45,11 +47,7 @@ func (l *Live) Handler() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, problem.Problem{Status: http.StatusNotFound, Detail: "there is no " + r.URL.Path + " here"})
 	})
-	protection := http.NewCrossOriginProtection()
-	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		problem.Write(w, problem.Problem{Status: http.StatusForbidden, Detail: "a browser sent this for another site, which must not change anything here"})
-	}))
-	return protection.Handler(mux)
+	return origin.Guard(mux, l.options.Hosts...)
 }
 
 // handle serves path by method. The catch-all pattern of a ServeMux would turn
@@ -110,7 +108,7 @@ type state struct {
 	Calls    uint64         `json:"calls"` // since the start, those without a route among them
 	Series   []seriesUpdate `json:"series"`
 	Pages    pagesShown     `json:"pages"`
-	Settings settingsShown  `json:"settings"`
+	Settings *settingsShown `json:"settings"`
 	Traffic  *TrafficState  `json:"traffic,omitempty"`
 }
 
@@ -120,24 +118,26 @@ func (l *Live) serveState(w http.ResponseWriter, r *http.Request) {
 	}
 	now := time.Now()
 	l.mu.Lock()
-	first, _ := l.first("", now)
 	s := state{
-		Now: first.Now, Started: first.Started, Calls: first.Total, Series: first.Series,
-		Pages: first.Pages, Settings: *first.Settings, Traffic: first.Traffic,
+		Now: l.millis(now), Started: l.millis(l.start), Calls: l.calls.total, Series: []seriesUpdate{},
+		Pages: l.hub.shown(), Settings: l.settings(), Traffic: l.traffic(),
 	}
-	for i := range s.Series {
-		s.Series[i].Seconds = nil
-		t := &l.series[seriesKey{s.Series[i].Policy, s.Series[i].Upstream}].total
-		s.Series[i].Totals = &totalsShown{
-			Offered: t.offered, Good: t.good, Attempts: t.attempts, AttemptsGood: t.attemptsGood,
+	for _, one := range l.sorted() {
+		shown, t := l.present(one, now), &one.total
+		shown.Totals = &totalsShown{
+			Offered: t.offered, Good: t.good, Attempts: t.attempts, AttemptsGood: t.attemptsGood, AttemptsNeutral: t.attemptsNeutral,
 			Reasons: l.reasons.named(func(i int) uint64 { return t.reasons[i] }),
 		}
+		s.Series = append(s.Series, shown)
 	}
 	l.mu.Unlock()
 	writeJSON(w, s)
 }
 
 const (
+	readTimeout   = 10 * time.Second // of a body
+	answerTimeout = 30 * time.Second // of an answer that is no stream
+
 	defaultCalls = 50
 	mostCalls    = 2 * keptCalls
 )
@@ -223,7 +223,14 @@ func refuse(w http.ResponseWriter, detail string) {
 
 // readBody reads the whole body, or answers and returns false.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(readTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if errors.Is(err, os.ErrDeadlineExceeded) { // it stays: the server must not wait for the rest either
+		w.Header().Set("Connection", "close")
+		problem.Write(w, problem.Problem{Status: http.StatusRequestTimeout, Detail: fmt.Sprintf("the body did not come within %v", readTimeout)})
+		return nil, false
+	}
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		problem.Write(w, problem.Problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("expected a body of at most %d bytes", maxBody)})
 		return nil, false
@@ -232,6 +239,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
 		refuse(w, "the body could not be read: "+err.Error())
 		return nil, false
 	}
+	_ = control.SetReadDeadline(time.Time{})
 	return body, true
 }
 
@@ -245,5 +253,6 @@ func writeJSON(w http.ResponseWriter, v any) {
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTimeout))
 	_, _ = w.Write(append(body, '\n'))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"net/url"
@@ -36,7 +37,7 @@ type faultsProxy struct {
 }
 
 func newFaultsProxy(admin string) (*faultsProxy, error) {
-	u, err := checkURL(admin)
+	u, err := checkURL(admin, "a URL such as http://flaky-server:5001")
 	if err != nil {
 		return nil, fmt.Errorf("faults: %w", err)
 	}
@@ -53,26 +54,36 @@ func newFaultsProxy(admin string) (*faultsProxy, error) {
 	}}, nil
 }
 
-func checkURL(text string) (*url.URL, error) {
+// checkURL refuses what is no address, and one with a password: it would be told
+// to whoever opens the page.
+func checkURL(text, wanted string) (*url.URL, error) {
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
-		return nil, fmt.Errorf("must be a URL such as http://flaky-server:5001, got %q", text)
+	if err == nil && u.User != nil {
+		return nil, fmt.Errorf("must be %s, without a user and a password, got %q", wanted, u.Redacted())
+	}
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("must be %s, got %q", wanted, text)
 	}
 	return u, nil
 }
 
 // checkTraces completes the address of a Jaeger to the URL of a trace.
 func checkTraces(template *string) error {
+	const id, wanted = "{id}", "a URL such as http://localhost:16686 or one with {id} in it"
 	if *template == "" {
 		return nil
 	}
-	const id = "{id}"
-	if u, err := url.Parse(strings.ReplaceAll(*template, id, "0")); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return fmt.Errorf("traces: must be a URL such as http://localhost:16686 or one with {id} in it, got %q", *template)
+	u, err := checkURL(strings.ReplaceAll(*template, id, "0"), wanted)
+	if err != nil {
+		return fmt.Errorf("traces: %w", err)
 	}
-	if !strings.Contains(*template, id) {
-		*template = strings.TrimSuffix(*template, "/") + "/trace/" + id
+	if strings.Contains(*template, id) {
+		return nil
 	}
+	if u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("traces: must be %s, got %q, which has a query but no {id}", wanted, *template)
+	}
+	*template = strings.TrimSuffix(*template, "/") + "/trace/" + id
 	return nil
 }
 
@@ -103,6 +114,9 @@ func (l *Live) serveReset(w http.ResponseWriter, r *http.Request) {
 		l.serveFaults(w, r)
 		return
 	}
+	if !query(w, r) {
+		return
+	}
 	if body, err := l.faults.initial(r); err != nil {
 		unreachable(w, l.faults.url, err)
 	} else {
@@ -113,10 +127,8 @@ func (l *Live) serveReset(w http.ResponseWriter, r *http.Request) {
 // initial is the document as it was first seen, which is before the first change
 // that goes this way.
 func (p *faultsProxy) initial(r *http.Request) ([]byte, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.reset != nil {
-		return p.reset, nil
+	if document := p.first(); document != nil {
+		return document, nil
 	}
 	status, header, document, err := p.do(r, http.MethodGet, nil, "")
 	if err != nil {
@@ -125,8 +137,20 @@ func (p *faultsProxy) initial(r *http.Request) ([]byte, error) {
 	if status != http.StatusOK {
 		return nil, fmt.Errorf("it answered %d", status)
 	}
-	p.reset, p.seed = document, header.Get(headerSeed)
-	return document, nil
+	// Several may ask at once, for none is to wait for another's answer. The one that
+	// keeps its document first has seen no change: whoever changes has kept one before.
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reset == nil {
+		p.reset, p.seed = document, header.Get(headerSeed)
+	}
+	return p.reset, nil
+}
+
+func (p *faultsProxy) first() []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.reset
 }
 
 func (p *faultsProxy) firstSeed() string {
@@ -150,7 +174,7 @@ func (p *faultsProxy) forward(w http.ResponseWriter, r *http.Request, method str
 	}
 	// Nothing that a browser could take for a page of ours.
 	contentType := header.Get("Content-Type")
-	if !strings.HasPrefix(contentType, "application/") || status >= 300 && status < 400 {
+	if kind, _, _ := mime.ParseMediaType(contentType); kind != "application/json" && kind != "application/problem+json" || status >= 300 && status < 400 {
 		unreachable(w, p.url, errors.New("the answer is not one of flaky-server's"))
 		return
 	}
@@ -183,7 +207,10 @@ func (p *faultsProxy) do(r *http.Request, method string, body []byte, seed strin
 		return 0, nil, nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	if len(answer) > maxBody {
+		return 0, nil, nil, fmt.Errorf("its answer has more than %d bytes", maxBody)
+	}
 	return resp.StatusCode, resp.Header, answer, err
 }
 

@@ -125,7 +125,17 @@ func TestFaultsOfNobody(t *testing.T) {
 		_, _ = io.WriteString(w, "<script>alert(1)</script>")
 	}))
 	defer page.Close()
-	for name, address := range map[string]string{"nobody there": "http://127.0.0.1:1", "somebody else": page.URL} {
+	markup := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/xhtml+xml")
+		_, _ = io.WriteString(w, "<script>alert(1)</script>")
+	}))
+	defer markup.Close()
+	large := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `"`+strings.Repeat("x", 1<<20)+`"`)
+	}))
+	defer large.Close()
+	for name, address := range map[string]string{"nobody there": "http://127.0.0.1:1", "somebody else": page.URL, "markup": markup.URL, "too large": large.URL} {
 		t.Run(name, func(t *testing.T) {
 			l, err := live.New(live.Options{Faults: address})
 			if err != nil {

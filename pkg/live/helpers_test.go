@@ -74,7 +74,7 @@ type event struct {
 	FaultsVersion uint64
 	Series        []struct {
 		Policy, Upstream string
-		Window           struct{ Offered, Good, Attempts, AttemptsGood, Refused uint32 }
+		Window           struct{ Offered, Good, Attempts, AttemptsGood, AttemptsNeutral, Refused uint32 }
 		Circuit          *struct {
 			State   string
 			ProbeAt float64
@@ -85,7 +85,8 @@ type event struct {
 		Policy, Upstream, From, To string
 		Failures                   int
 	}
-	Pages struct {
+	TransitionsMissed uint64
+	Pages             struct {
 		Open    int
 		Dropped uint64
 	}

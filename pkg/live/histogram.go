@@ -5,11 +5,12 @@ import (
 	"time"
 )
 
-// A histogram has four buckets for each doubling, from 1 µs to 134 s: a quantile
-// is off by at most a tenth of itself. Longer is counted as that long.
+// A histogram has eight buckets for each doubling, from 1 µs to 134 s: a quantile
+// is off by at most an eighth of itself. Longer is counted as that long.
 const (
-	histogramOctaves = 28
-	histogramBuckets = 4 * histogramOctaves
+	histogramOctaves = 27
+	perOctave        = 8
+	histogramBuckets = perOctave * histogramOctaves
 )
 
 type histogram [histogramBuckets]uint32
@@ -28,14 +29,14 @@ func bucketOf(d time.Duration) int {
 	if octave >= histogramOctaves {
 		return histogramBuckets - 1
 	}
-	// The two bits below the highest one.
-	return 4*octave + int(us<<2>>octave&3)
+	// The three bits below the highest one.
+	return perOctave*octave + int(us*perOctave>>octave%perOctave)
 }
 
 // bucketBounds are in µs.
 func bucketBounds(i int) (from, to float64) {
-	width := float64(uint64(1)<<(i/4)) / 4
-	from = width * float64(4+i%4)
+	width := float64(uint64(1)<<(i/perOctave)) / perOctave
+	from = width * float64(perOctave+i%perOctave)
 	return from, from + width
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ const (
 	pageQueue      = 25 // events that a page may be late: five seconds
 	heartbeatEvery = 15 * time.Second
 	writeTimeout   = 5 * time.Second
+	writePiece     = 64 << 10 // that may take as long: an event for a page that opens can be megabytes
 )
 
 // hub hands events to the open pages. It waits for none of them: one that does
@@ -29,8 +31,9 @@ type hub struct {
 
 // page is one open stream.
 type page struct {
-	events chan []byte
-	gone   chan struct{} // closed by the hub, which sends nothing any more
+	listens bool // it is sent events
+	events  chan []byte
+	gone    chan struct{} // closed by the hub, which sends nothing any more
 }
 
 func (h *hub) empty() bool {
@@ -45,7 +48,8 @@ func (h *hub) shown() pagesShown {
 	return pagesShown{Open: len(h.pages), Dropped: h.dropped}
 }
 
-// open is nil when there are too many, or the stream is over for all.
+// open is nil when there are too many, or the stream is over for all. The page
+// is sent nothing before it listens.
 func (h *hub) open() *page {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -58,6 +62,12 @@ func (h *hub) open() *page {
 	p := &page{events: make(chan []byte, pageQueue), gone: make(chan struct{})}
 	h.pages[p] = struct{}{}
 	return p
+}
+
+func (h *hub) listen(p *page) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p.listens = true
 }
 
 func (h *hub) leave(p *page, slow bool) {
@@ -80,6 +90,9 @@ func (h *hub) publish(event []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for p := range h.pages {
+		if !p.listens {
+			continue
+		}
 		select {
 		case p.events <- event:
 		default:
@@ -99,18 +112,17 @@ func (h *hub) close() {
 
 // serveLive streams events until the page goes, or is dropped.
 func (l *Live) serveLive(w http.ResponseWriter, r *http.Request) {
-	l.mu.Lock() // between two ticks, so that nothing is told twice or not at all
 	p := l.hub.open()
 	if p == nil {
-		l.mu.Unlock()
 		w.Header().Set("Retry-After", "5")
 		problem.Write(w, problem.Problem{Status: http.StatusServiceUnavailable, Detail: "as many pages are open as there may be, or the program ends"})
 		return
 	}
 	var err error
+	defer func() { l.hub.leave(p, errors.Is(err, os.ErrDeadlineExceeded)) }()
+	l.mu.Lock()
 	u, at := l.first(r.Header.Get("Last-Event-ID"), time.Now())
 	l.mu.Unlock()
-	defer func() { l.hub.leave(p, errors.Is(err, os.ErrDeadlineExceeded)) }()
 
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
@@ -118,7 +130,22 @@ func (l *Live) serveLive(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Accel-Buffering", "no") // nginx would keep events back
 	stream := stream{w, http.NewResponseController(w)}
-	err = stream.write(append([]byte("retry: 1000\n"), event(l.eventID(at), u)...))
+	if err = stream.write(append([]byte("retry: 1000\n"), event(l.eventID(at), u)...)); err != nil {
+		return
+	}
+	// That may have taken long. What has happened in between comes in one event, and
+	// from then on, between two ticks, nothing twice and nothing not at all.
+	l.mu.Lock()
+	var late []byte
+	if l.tick > at.tick {
+		u = l.since(at, resumeCalls, time.Now())
+		late = event(l.eventID(l.position()), u)
+	}
+	l.hub.listen(p)
+	l.mu.Unlock()
+	if late != nil {
+		err = stream.write(late)
+	}
 
 	heartbeat := time.NewTimer(heartbeatEvery)
 	defer heartbeat.Stop()
@@ -144,9 +171,11 @@ type stream struct {
 
 // write fails when the page is gone, or does not read.
 func (s *stream) write(b []byte) error {
-	_ = s.control.SetWriteDeadline(time.Now().Add(writeTimeout))
-	if _, err := s.Write(b); err != nil {
-		return err
+	for piece := range slices.Chunk(b, writePiece) {
+		_ = s.control.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if _, err := s.Write(piece); err != nil {
+			return err
+		}
 	}
 	return s.control.Flush()
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"iter"
 	rnd "math/rand/v2"
 	"runtime"
 	"slices"
@@ -41,6 +42,9 @@ type Options struct {
 	// Example is a URL that is offered to be tried while there are no calls. Empty for
 	// none.
 	Example string
+	// Hosts are the names that it may be asked under, besides those that cannot be
+	// another site's; see [origin.Guard].
+	Hosts []string
 	// Traffic is a generator that the page may steer, nil for none.
 	Traffic Traffic
 }
@@ -79,22 +83,26 @@ type Live struct {
 
 	transitions struct {
 		mu      sync.Mutex
-		pending []transition
+		pending history[transition]
+		n       uint64 // how many came
 	}
 
 	// mu is never taken on a call's way. It holds what has been gathered, all of
 	// it in the order of tick.
 	mu     sync.Mutex
 	tick   uint64
-	spare  ring
+	spare  pending
 	series map[seriesKey]*series
 	calls  struct {
 		total       uint64
 		quiet, loud history[record] // good at the first attempt, and all others
 	}
-	circuits history[transition]
-	states   []Upstream
-	told     time.Time // when pages got the last event
+	circuits struct {
+		total uint64
+		history[transition]
+	}
+	states []Upstream
+	told   time.Time // when pages got the last event
 }
 
 // New makes a Live. The error is about the options' URLs. It is empty until
@@ -118,12 +126,11 @@ func New(o Options) (*Live, error) {
 	l.shards = make([]shard, n)
 	size := max(maxPending/n, minPending)
 	for i := range l.shards {
-		l.shards[i].recent.slots = make([]slot, size)
-		l.shards[i].series = map[seriesKey]*sums{}
+		l.shards[i].pending = newPending(size)
 	}
-	l.spare.slots = make([]slot, size)
+	l.spare = newPending(size)
 	l.calls.quiet.limit, l.calls.loud.limit = keptCalls, keptCalls
-	l.circuits.limit = keptTransitions
+	l.circuits.limit, l.transitions.pending.limit = keptTransitions, keptTransitions
 	return l, nil
 }
 
@@ -136,9 +143,8 @@ func (l *Live) Record(c *Call) {
 func (l *Live) Transition(policy string, t resilience.Transition) {
 	l.transitions.mu.Lock()
 	defer l.transitions.mu.Unlock()
-	if len(l.transitions.pending) < keptTransitions {
-		l.transitions.pending = append(l.transitions.pending, transition{policy: policy, Transition: t})
-	}
+	l.transitions.pending.add(&transition{policy: policy, Transition: t}, 0)
+	l.transitions.n++
 }
 
 // Run gathers what is recorded and tells the open pages of it, until ctx ends.
@@ -164,12 +170,13 @@ func (l *Live) gather() {
 		states = l.options.Upstreams()
 	}
 	l.transitions.mu.Lock()
-	circuits := l.transitions.pending
-	l.transitions.pending = nil
+	circuits, changes := l.transitions.pending, l.transitions.n
+	l.transitions.pending = history[transition]{limit: keptTransitions}
 	l.transitions.mu.Unlock()
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	at := l.position()
 	l.tick++
 	now := time.Now()
 	// The calls of a second are those gathered from its second tick to the next one's
@@ -177,20 +184,22 @@ func (l *Live) gather() {
 	second := l.second(now)
 
 	var records []*record
-	before := l.calls.total
 	for i := range l.shards {
-		l.spare = l.shards[i].take(l.spare, func(key seriesKey, figures *sums) {
-			l.seriesOf(key).add(second, l.tick, figures)
-			l.calls.total += uint64(figures.offered)
-		})
-		for j := range l.spare.slots[:min(l.spare.n, len(l.spare.slots))] {
-			records = append(records, l.newRecord(&l.spare.slots[j]))
+		l.spare = l.shards[i].take(l.spare)
+		for key, figures := range l.spare.series {
+			if figures.offered > 0 {
+				l.seriesOf(key).add(second, l.tick, figures)
+				l.calls.total += uint64(figures.offered)
+			}
+		}
+		for _, calls := range []*ring{&l.spare.quiet, &l.spare.loud} {
+			calls.each(func(s *slot) { records = append(records, l.newRecord(s)) })
 		}
 		l.spare.clear()
 	}
 	slices.SortFunc(records, func(a, b *record) int { return cmp.Compare(a.end(), b.end()) })
 	// Calls that came too fast have numbers all the same, before those that are kept.
-	next := before + uint64(max(0, int(l.calls.total-before)-len(records)))
+	next := l.calls.total - uint64(len(records))
 	for _, r := range records {
 		next++
 		r.ID = next
@@ -200,13 +209,14 @@ func (l *Live) gather() {
 			l.calls.loud.add(r, l.tick)
 		}
 	}
-	for i := range circuits {
-		circuits[i].at = l.millis(circuits[i].At)
-		l.circuits.add(&circuits[i], l.tick)
+	l.circuits.total = changes
+	for t := range circuits.oldest() {
+		t.at = l.millis(t.At)
+		l.circuits.add(t, l.tick)
 	}
 	l.observe(states, second)
 	l.forget(second)
-	l.publish(now, before)
+	l.publish(now, at)
 }
 
 // observe notes circuits and budgets as they are at the end of this tick.
@@ -214,7 +224,10 @@ func (l *Live) observe(states []Upstream, second int64) {
 	l.states = states
 	for i := range states {
 		u := &states[i]
-		l.seriesOf(seriesKey{u.Policy, u.Upstream}).observe(second, l.tick, u)
+		s := l.seriesOf(seriesKey{u.Policy, u.Upstream})
+		if s.key != otherSeries() { // which has no circuit, for it would be one after the other's
+			s.observe(second, l.tick, u)
+		}
 	}
 }
 
@@ -276,6 +289,17 @@ func (h *history[T]) add(v *T, tick uint64) {
 	}
 	h.items[h.next] = stamped[T]{v, tick}
 	h.next = (h.next + 1) % h.limit
+}
+
+// oldest goes through all from the oldest.
+func (h *history[T]) oldest() iter.Seq[*T] {
+	return func(yield func(*T) bool) {
+		for i := range h.items {
+			if !yield(h.items[(h.next+i)%len(h.items)].value) {
+				return
+			}
+		}
+	}
 }
 
 // newest gives those that came after a tick to use, the newest first, until it

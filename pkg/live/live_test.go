@@ -74,7 +74,9 @@ func TestFigures(t *testing.T) {
 		"not implemented":  {func(c *live.Call) { at("status_not_retryable", 501)(c); c.Report.Attempts[0].Status = 501 }, []resilience.Reason{"status_501"}, 0, 1, 0, 0},
 		"upgrade":          {func(c *live.Call) { at("upgrade", 101)(c); c.Report.Attempts[0].Status = 101 }, []resilience.Reason{"ok"}, 1, 1, 1, 0},
 		"too many":         {func(c *live.Call) { at("max_attempts", 429)(c); c.Report.Attempts[0].Status = 429 }, []resilience.Reason{"status_429"}, 0, 1, 0, 0},
-		"body failed":      {at("body_failed", 200), []resilience.Reason{"ok"}, 0, 1, 1, 0},
+		"body failed":      {at("body_failed", 200), []resilience.Reason{"status_503", "ok"}, 0, 2, 0, 0},
+		"own body failed":  {at("body_failed", 502), []resilience.Reason{"body_failed"}, 0, 1, 0, 0},
+		"caller gone":      {at("caller_canceled", 499), []resilience.Reason{"caller_canceled"}, 0, 1, 0, 0},
 		"circuit open":     {func(*live.Call) {}, nil, 0, 0, 0, 1},
 		"circuit probing":  {at("breaker_half_open", 503), nil, 0, 0, 0, 1},
 		"budget exhausted": {at("budget_exhausted", 503), []resilience.Reason{"status_503"}, 0, 1, 0, 1},
@@ -192,10 +194,14 @@ func TestResume(t *testing.T) {
 		if back = w.open(t, last.id).mustNext(t); len(back.Calls) != 100 || back.Missed != 203 {
 			t.Errorf("after a long break it got %d calls and %d missed", len(back.Calls), back.Missed)
 		}
-		for _, id := range []string{"1-2-3", "nonsense", last.id + "999999", "-", last.id[:9]} {
+		for _, id := range []string{"1-2-3", "nonsense", last.id + "999999", "-", last.id[:9], last.id + "-0", last.id + " x", last.id[:9] + "1--2-0", last.id[:9] + "1-+2-0"} {
 			if e := w.open(t, id).mustNext(t); !e.Reset || len(e.Calls) != 100 || e.Missed != 0 {
 				t.Errorf("Last-Event-ID %q: reset %v, %d calls, %d missed", id, e.Reset, len(e.Calls), e.Missed)
 			}
+		}
+		// One whose numbers do not go together is somebody's own making.
+		if e := w.open(t, last.id[:9]+"0-305-0").mustNext(t); e.Missed != 0 {
+			t.Errorf("of an id that was made up %d calls are missed", e.Missed)
 		}
 	})
 }
@@ -551,13 +557,18 @@ func TestOptionsAreChecked(t *testing.T) {
 		"template":             {live.Options{Traces: "https://jaeger.example/ui/trace/{id}?x=1"}, ""},
 		"faults without a URL": {live.Options{Faults: "flaky-server:5001"}, "faults: must be a URL such as http://flaky-server:5001"},
 		"faults in a file":     {live.Options{Faults: "file:///etc/passwd"}, "faults: must be a URL"},
-		"faults with password": {live.Options{Faults: "http://a:b@flaky-server:5001"}, "faults: must be a URL"},
+		"faults with password": {live.Options{Faults: "http://a:secret@flaky-server:5001"}, "faults: must be a URL"},
+		"traces with password": {live.Options{Traces: "http://a:secret@jaeger:16686"}, "traces: must be a URL"},
+		"traces with a query":  {live.Options{Traces: "http://jaeger:16686?x=1"}, "query but no {id}"},
 		"traces as a script":   {live.Options{Traces: "javascript:alert({id})"}, "traces: must be a URL"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := live.New(c.options)
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("got %v, want %q", err, c.want)
+			}
+			if err != nil && strings.Contains(err.Error(), "secret") {
+				t.Errorf("the password is in %q", err)
 			}
 		})
 	}

@@ -68,10 +68,11 @@ func (l *Live) newRecord(s *slot) *record {
 	c, report := &s.call, &s.report
 	withReport := *c
 	withReport.Report = report
+	method, host, path, id := s.texts()
 	r := &record{
-		Route: c.Route, Policy: c.Policy, Upstream: c.Upstream, Method: cut(c.Method, maxMethod),
-		URL:    cut(c.Scheme+"://"+cut(c.Host, maxHost)+c.Path, maxPath),
-		Status: c.Status, Good: goodCall(&withReport), Reason: report.Reason, RequestID: cut(c.RequestID, maxID),
+		Route: c.Route, Policy: c.Policy, Upstream: c.Upstream, Method: cut(method, maxMethod),
+		URL:    cut(c.Scheme+"://"+cut(host, maxHost)+path, maxPath),
+		Status: c.Status, Good: goodCall(&withReport), Reason: report.Reason, RequestID: cut(id, maxID),
 		Start: l.millis(c.Start), Duration: milliseconds(c.Duration), Tokens: report.BudgetTokens,
 		Attempts: make([]attemptShown, min(len(report.Attempts), maxKeptAttempts)),
 	}
@@ -89,7 +90,7 @@ func (l *Live) newRecord(s *slot) *record {
 		a := &report.Attempts[i]
 		shown := attemptShown{
 			Number: a.Number, Start: milliseconds(a.Start.Sub(c.Start)), Duration: milliseconds(a.Duration), Limit: milliseconds(a.Limit),
-			Good: goodAttempt(a), Reason: a.Reason, Verdict: a.Verdict, Breaker: a.Breaker, Status: a.Status,
+			Good: goodAttempt(report, i), Reason: report.Ended(i), Verdict: a.Verdict, Breaker: a.Breaker, Status: a.Status,
 		}
 		if a.Err != nil {
 			shown.Error = cut(a.Err.Error(), maxError)

@@ -16,8 +16,9 @@ type series struct {
 
 // totals count since the start.
 type totals struct {
-	offered, good, attempts, attemptsGood uint64
-	reasons                               [maxReasons]uint64
+	offered, good, attempts, attemptsGood, attemptsNeutral uint64
+
+	reasons [maxReasons]uint64
 }
 
 func (t *totals) add(s *sums) {
@@ -25,6 +26,7 @@ func (t *totals) add(s *sums) {
 	t.good += uint64(s.good)
 	t.attempts += uint64(s.attempts)
 	t.attemptsGood += uint64(s.attemptsGood)
+	t.attemptsNeutral += uint64(s.attemptsNeutral)
 	for i, n := range s.reasons {
 		t.reasons[i] += uint64(n)
 	}
@@ -35,6 +37,7 @@ func (t *totals) merge(o *totals) {
 	t.good += o.good
 	t.attempts += o.attempts
 	t.attemptsGood += o.attemptsGood
+	t.attemptsNeutral += o.attemptsNeutral
 	for i, n := range o.reasons {
 		t.reasons[i] += n
 	}
@@ -47,7 +50,8 @@ type secondSums struct {
 	sums
 	state   resilience.State
 	tokens  float64
-	circuit bool // state and tokens are known
+	circuit bool         // state and tokens are known
+	shown   *secondShown // as pages see it, once it is over and one has asked
 }
 
 // at is the second to write to.
@@ -56,7 +60,7 @@ func (s *series) at(number int64, tick uint64) *secondSums {
 	if e.number != number {
 		*e = secondSums{number: number}
 	}
-	e.tick, s.latest = tick, number
+	e.tick, e.shown, s.latest = tick, nil, number
 	return e
 }
 

@@ -16,10 +16,13 @@ const maxReasons = 32
 
 // sums are the figures of some calls.
 type sums struct {
-	offered, good          uint32 // calls, and those whose caller got what it asked for
-	attempts, attemptsGood uint32
-	reasons                [maxReasons]uint32 // of calls, by their place in the enumeration
-	latency                histogram          // of calls
+	offered, good uint32 // calls, and those whose caller got what it asked for
+	// Of the attempts, those that the upstream did well, and those that say nothing
+	// of it.
+	attempts, attemptsGood, attemptsNeutral uint32
+
+	reasons [maxReasons]uint32 // of calls, by their place in the enumeration
+	latency histogram          // of calls
 }
 
 func (s *sums) add(c *Call, reason int) {
@@ -29,8 +32,11 @@ func (s *sums) add(c *Call, reason int) {
 	}
 	for i := range c.Report.Attempts {
 		s.attempts++
-		if goodAttempt(&c.Report.Attempts[i]) {
+		switch {
+		case goodAttempt(c.Report, i):
 			s.attemptsGood++
+		case neutralAttempt(&c.Report.Attempts[i]):
+			s.attemptsNeutral++
 		}
 	}
 	s.reasons[reason]++
@@ -42,6 +48,7 @@ func (s *sums) merge(o *sums) {
 	s.good += o.good
 	s.attempts += o.attempts
 	s.attemptsGood += o.attemptsGood
+	s.attemptsNeutral += o.attemptsNeutral
 	for i, n := range o.reasons {
 		s.reasons[i] += n
 	}
@@ -61,9 +68,20 @@ func goodCall(c *Call) bool {
 }
 
 // goodAttempt is the same of the upstream's side.
-func goodAttempt(a *resilience.AttemptReport) bool {
-	return a.Reason == resilience.ReasonOK ||
-		a.Status >= 100 && a.Status < http.StatusInternalServerError && a.Status != http.StatusTooManyRequests && a.Err == nil
+func goodAttempt(r *resilience.Report, i int) bool {
+	switch a := &r.Attempts[i]; {
+	case r.Ended(i) == resilience.ReasonBodyFailed:
+		return false
+	default:
+		return a.Reason == resilience.ReasonOK ||
+			a.Status >= 100 && a.Status < http.StatusInternalServerError && a.Status != http.StatusTooManyRequests && a.Err == nil
+	}
+}
+
+// neutralAttempt tells whether an attempt ended by the caller's doing: it went
+// away, or its own body broke.
+func neutralAttempt(a *resilience.AttemptReport) bool {
+	return a.Reason == resilience.ReasonCallerCanceled || a.Reason == resilience.ReasonBodyFailed
 }
 
 // reasonIndex finds a reason's place in the enumeration. It is made once and

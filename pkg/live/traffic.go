@@ -47,6 +47,15 @@ type TrafficResult struct {
 	NotSent int `json:"notSent,omitempty"`
 }
 
+// traffic is nil without a generator.
+func (l *Live) traffic() *TrafficState {
+	if l.options.Traffic == nil {
+		return nil
+	}
+	state := l.options.Traffic.State()
+	return &state
+}
+
 func (l *Live) serveTraffic(w http.ResponseWriter, r *http.Request) {
 	if l.options.Traffic == nil {
 		problem.Write(w, problem.Problem{Status: http.StatusNotFound, Detail: "only the demo makes traffic of its own"})

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,10 +30,13 @@ type update struct {
 	Total       uint64            `json:"total"`
 	Series      []seriesUpdate    `json:"series"`
 	Transitions []transitionShown `json:"transitions,omitempty"` // oldest first
-	Pages       pagesShown        `json:"pages"`
-	Settings    *settingsShown    `json:"settings,omitempty"` // with Reset
-	Faults      uint64            `json:"faultsVersion,omitempty"`
-	Traffic     *TrafficState     `json:"traffic,omitempty"`
+	// TransitionsMissed is how many there were besides.
+	TransitionsMissed uint64 `json:"transitionsMissed,omitempty"`
+
+	Pages    pagesShown     `json:"pages"`
+	Settings *settingsShown `json:"settings,omitempty"` // with Reset
+	Faults   uint64         `json:"faultsVersion,omitempty"`
+	Traffic  *TrafficState  `json:"traffic,omitempty"`
 }
 
 type settingsShown struct {
@@ -51,20 +55,21 @@ type pagesShown struct {
 
 // seriesUpdate is one upstream under one policy.
 type seriesUpdate struct {
-	Policy   string        `json:"policy"`
-	Upstream string        `json:"upstream"`
-	Window   windowShown   `json:"window"`
-	Circuit  *circuitShown `json:"circuit,omitempty"`
-	Seconds  []secondShown `json:"seconds,omitempty"`
-	Totals   *totalsShown  `json:"totals,omitempty"` // in /api/state
+	Policy   string         `json:"policy"`
+	Upstream string         `json:"upstream"`
+	Window   windowShown    `json:"window"`
+	Circuit  *circuitShown  `json:"circuit,omitempty"`
+	Seconds  []*secondShown `json:"seconds,omitempty"`
+	Totals   *totalsShown   `json:"totals,omitempty"` // in /api/state
 }
 
 type totalsShown struct {
-	Offered      uint64                       `json:"offered"`
-	Good         uint64                       `json:"good"`
-	Attempts     uint64                       `json:"attempts"`
-	AttemptsGood uint64                       `json:"attemptsGood"`
-	Reasons      map[resilience.Reason]uint64 `json:"reasons"`
+	Offered         uint64                       `json:"offered"`
+	Good            uint64                       `json:"good"`
+	Attempts        uint64                       `json:"attempts"`
+	AttemptsGood    uint64                       `json:"attemptsGood"`
+	AttemptsNeutral uint64                       `json:"attemptsNeutral,omitempty"`
+	Reasons         map[resilience.Reason]uint64 `json:"reasons"`
 }
 
 type windowShown struct {
@@ -73,9 +78,12 @@ type windowShown struct {
 	Good         uint32  `json:"good"`
 	Attempts     uint32  `json:"attempts"`
 	AttemptsGood uint32  `json:"attemptsGood"`
-	Refused      uint32  `json:"refused"`
-	P50          float64 `json:"p50"` // ms
-	P99          float64 `json:"p99"`
+	// AttemptsNeutral ended by the caller's doing: the upstream did them neither well
+	// nor badly.
+	AttemptsNeutral uint32  `json:"attemptsNeutral,omitempty"`
+	Refused         uint32  `json:"refused"`
+	P50             float64 `json:"p50"` // ms
+	P99             float64 `json:"p99"`
 }
 
 type circuitShown struct {
@@ -132,20 +140,28 @@ type transitionShown struct {
 }
 
 // position is how far a page has come: what it says in Last-Event-ID.
-type position struct {
-	tick  uint64
-	total uint64 // calls
-}
+type position struct{ tick, calls, transitions uint64 }
 
-func (l *Live) eventID(p position) string { return fmt.Sprintf("%s-%d-%d", l.instant, p.tick, p.total) }
+func (l *Live) position() position { return position{l.tick, l.calls.total, l.circuits.total} }
+
+func (l *Live) eventID(p position) string {
+	return fmt.Sprintf("%s-%d-%d-%d", l.instant, p.tick, p.calls, p.transitions)
+}
 
 // positionOf is false for an event of another process, or none of ours.
 func (l *Live) positionOf(id string) (p position, ok bool) {
-	rest, ok := strings.CutPrefix(id, l.instant+"-")
-	if !ok {
-		return p, false
+	parts := strings.Split(id, "-")
+	into := []*uint64{&p.tick, &p.calls, &p.transitions}
+	if parts[0] != l.instant || len(parts) != 1+len(into) {
+		return position{}, false
 	}
-	if n, err := fmt.Sscanf(rest, "%d-%d", &p.tick, &p.total); n != 2 || err != nil || p.tick > l.tick || p.total > l.calls.total {
+	for i, n := range into {
+		var err error
+		if *n, err = strconv.ParseUint(parts[1+i], 10, 64); err != nil {
+			return position{}, false
+		}
+	}
+	if p.tick > l.tick || p.calls > l.calls.total || p.transitions > l.circuits.total {
 		return position{}, false
 	}
 	return p, true
@@ -168,7 +184,7 @@ func (l *Live) since(p position, limit int, now time.Time) update {
 		u.Calls = loud
 	}
 	slices.SortFunc(u.Calls, func(a, b *record) int { return int(a.ID) - int(b.ID) })
-	u.Missed = l.calls.total - p.total - uint64(len(u.Calls))
+	u.Missed = besides(l.calls.total-p.calls, len(u.Calls))
 
 	l.circuits.newest(p.tick, func(t *transition) bool {
 		u.Transitions = append(u.Transitions, transitionShown{
@@ -178,21 +194,38 @@ func (l *Live) since(p position, limit int, now time.Time) update {
 		return true
 	})
 	slices.Reverse(u.Transitions)
+	u.TransitionsMissed = besides(l.circuits.total-p.transitions, len(u.Transitions))
 
 	second := l.second(now)
 	for _, s := range l.sorted() {
-		shown := seriesUpdate{Policy: s.key.policy, Upstream: s.key.upstream, Window: l.window(s, now), Circuit: l.circuit(s.key)}
-		s.each(second, p.tick, func(e *secondSums) { shown.Seconds = append(shown.Seconds, l.secondShown(e)) })
+		shown := l.present(s, now)
+		s.each(second, p.tick, func(e *secondSums) {
+			if e.shown != nil {
+				shown.Seconds = append(shown.Seconds, e.shown)
+				return
+			}
+			one := l.secondShown(e)
+			if e.number < second {
+				e.shown = one
+			}
+			shown.Seconds = append(shown.Seconds, one)
+		})
 		u.Series = append(u.Series, shown)
 	}
 	if l.faults != nil {
 		u.Faults = l.faults.version.Load()
 	}
-	if l.options.Traffic != nil {
-		state := l.options.Traffic.State()
-		u.Traffic = &state
-	}
+	u.Traffic = l.traffic()
 	return u
+}
+
+// besides is how many there were of all besides those that are shown. An event's
+// id may be of somebody's making, and its numbers not go together.
+func besides(all uint64, shown int) uint64 { return all - min(all, uint64(shown)) }
+
+// present is a series without its past.
+func (l *Live) present(s *series, now time.Time) seriesUpdate {
+	return seriesUpdate{Policy: s.key.policy, Upstream: s.key.upstream, Window: l.window(s, now), Circuit: l.circuit(s.key)}
 }
 
 func (l *Live) sorted() []*series {
@@ -211,7 +244,7 @@ func (l *Live) window(s *series, now time.Time) windowShown {
 	w := s.window(second, windowSeconds)
 	shown := windowShown{
 		Seconds: min(now.Sub(l.start).Seconds(), now.Sub(l.start).Seconds()-float64(second-windowSeconds+1)),
-		Offered: w.offered, Good: w.good, Attempts: w.attempts, AttemptsGood: w.attemptsGood,
+		Offered: w.offered, Good: w.good, Attempts: w.attempts, AttemptsGood: w.attemptsGood, AttemptsNeutral: w.attemptsNeutral,
 		P50: milliseconds(w.latency.quantile(0.5)), P99: milliseconds(w.latency.quantile(0.99)),
 	}
 	for i, name := range l.reasons.names {
@@ -245,8 +278,8 @@ func (l *Live) circuit(key seriesKey) *circuitShown {
 	return nil
 }
 
-func (l *Live) secondShown(e *secondSums) secondShown {
-	shown := secondShown{
+func (l *Live) secondShown(e *secondSums) *secondShown {
+	shown := &secondShown{
 		At:      float64(l.start.UnixMilli()) + float64(e.number)*1000,
 		Offered: e.offered, Good: e.good, Attempts: e.attempts, AttemptsGood: e.attemptsGood,
 		Refused: l.reasons.named(func(i int) uint64 {
@@ -270,20 +303,24 @@ func (l *Live) first(lastEventID string, now time.Time) (u update, at position) 
 	p, known := l.positionOf(lastEventID)
 	u = l.since(p, resumeCalls, now)
 	if !known {
-		u.Reset, u.Missed = true, 0
-		u.Settings = &settingsShown{
-			Traces: l.options.Traces, Example: l.options.Example, Faults: l.faults != nil, Reasons: resilience.Reasons(), Seconds: keptSeconds, Window: windowSeconds,
-		}
+		u.Reset, u.Missed, u.TransitionsMissed = true, 0, 0
+		u.Settings = l.settings()
 	}
-	return u, position{l.tick, l.calls.total}
+	return u, l.position()
+}
+
+func (l *Live) settings() *settingsShown {
+	return &settingsShown{
+		Traces: l.options.Traces, Example: l.options.Example, Faults: l.faults != nil, Reasons: resilience.Reasons(), Seconds: keptSeconds, Window: windowSeconds,
+	}
 }
 
 // publish tells the open pages what this tick has brought.
-func (l *Live) publish(now time.Time, callsBefore uint64) {
+func (l *Live) publish(now time.Time, before position) {
 	if l.hub.empty() {
 		return
 	}
-	u := l.since(position{l.tick - 1, callsBefore}, updateCalls, now)
+	u := l.since(before, updateCalls, now)
 	changed := len(u.Calls) > 0 || u.Missed > 0 || len(u.Transitions) > 0
 	for i := range u.Series {
 		changed = changed || len(u.Series[i].Seconds) > 0
@@ -295,7 +332,7 @@ func (l *Live) publish(now time.Time, callsBefore uint64) {
 		return
 	}
 	l.told = now
-	l.hub.publish(event(l.eventID(position{l.tick, l.calls.total}), u))
+	l.hub.publish(event(l.eventID(l.position()), u))
 }
 
 // event encodes an update once for all pages.

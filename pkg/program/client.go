@@ -14,6 +14,7 @@ import (
 
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/live"
+	"github.com/rebound-dev/rebound/pkg/origin"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/serve"
 	"github.com/rebound-dev/rebound/pkg/telemetry"
@@ -36,6 +37,7 @@ type Client struct {
 type LivePage struct {
 	Faults  string       // URL of flaky-server's admin port, whose faults may be changed then; empty for none
 	Traces  string       // where the trace of a call is found, as [live.Options] has it; empty for none
+	Hosts   origin.Hosts // names that it may be asked under, besides those that cannot be another site's
 	Listen  string       // address of the data port, to tell a visitor what to call; empty for none
 	Traffic live.Traffic // a generator that may be steered; nil for none
 }
@@ -47,7 +49,7 @@ func (p LivePage) Check() error {
 }
 
 func (p LivePage) options() live.Options {
-	return live.Options{Faults: p.Faults, Traces: p.Traces, Traffic: p.Traffic}
+	return live.Options{Faults: p.Faults, Traces: p.Traces, Traffic: p.Traffic, Hosts: p.Hosts}
 }
 
 // NewClient puts a gateway together; what it starts ends with [Client.Flush] or

@@ -25,8 +25,9 @@ type Flaky struct {
 	metrics   *telemetry.Metrics
 }
 
-// NewFlaky puts the server together. The error is about the environment.
-func (p Program) NewFlaky(ctx context.Context, injector *faults.Injector, instance string, ready *serve.Readiness, logger *slog.Logger) (*Flaky, error) {
+// NewFlaky puts the server together. Its admin port may be asked under hosts, besides the names that cannot be another
+// site's. The error is about the environment.
+func (p Program) NewFlaky(ctx context.Context, injector *faults.Injector, instance string, ready *serve.Readiness, logger *slog.Logger, hosts ...string) (*Flaky, error) {
 	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "flaky-server", Version: version.String(), LookupEnv: p.LookupEnv, Logger: logger})
 	if err != nil {
 		return nil, err
@@ -36,7 +37,7 @@ func (p Program) NewFlaky(ctx context.Context, injector *faults.Injector, instan
 		return nil, err
 	}
 	server, err := flaky.New(flaky.Options{
-		Faults: injector, Instance: instance, Logger: logger, Livez: ready.Livez(), Readyz: ready.Readyz(),
+		Faults: injector, Instance: instance, Logger: logger, Livez: ready.Livez(), Readyz: ready.Readyz(), Hosts: hosts,
 		Observe: func(ctx context.Context, f faults.Fate) {
 			telemetry.SetFault(ctx, string(f.Fault))
 			metrics.Fault(ctx, string(f.Fault))

@@ -21,6 +21,16 @@ type Report struct {
 	BudgetTokens float64
 }
 
+// Ended is how attempt i, from 0, ended with its body: an answer that broke off
+// after its headers is no good one, though the attempt's own reason is that of
+// its headers.
+func (r *Report) Ended(i int) Reason {
+	if r.Reason == ReasonBodyFailed && i == len(r.Attempts)-1 {
+		return r.Reason
+	}
+	return r.Attempts[i].Reason
+}
+
 // AttemptReport is what happened to one attempt.
 type AttemptReport struct {
 	Number int // from 1

@@ -144,7 +144,7 @@ func (m *Metrics) Call(ctx context.Context, c Call) {
 	m.calls.Add(ctx, 1, m.ofCall.get(callLabels{c.Route, c.Report.Reason})...)
 	for i := range c.Report.Attempts {
 		a := &c.Report.Attempts[i]
-		m.client.Record(ctx, a.Duration.Seconds(), m.ofClient.get(clientLabels{method, c.Upstream, a.Status, ended(c.Report, i)})...)
+		m.client.Record(ctx, a.Duration.Seconds(), m.ofClient.get(clientLabels{method, c.Upstream, a.Status, c.Report.Ended(i)})...)
 		m.attempts.Add(ctx, 1, m.ofAttempt.get(attemptLabels{c.Upstream, c.Policy, a.Reason, a.Verdict})...)
 		if a.Verdict == resilience.VerdictRetry {
 			m.waits.Record(ctx, a.Wait.Actual.Seconds(), m.ofWait.get(waitLabels{c.Upstream, a.Wait.Source})...)
@@ -179,14 +179,6 @@ func (m *Metrics) Handler() http.Handler {
 
 // Close ends the collection.
 func (m *Metrics) Close(ctx context.Context) error { return m.provider.Shutdown(ctx) }
-
-// ended is how attempt i ended, with its body.
-func ended(r *resilience.Report, i int) resilience.Reason {
-	if r.Reason == resilience.ReasonBodyFailed && i == len(r.Attempts)-1 {
-		return r.Reason
-	}
-	return r.Attempts[i].Reason
-}
 
 // knownMethod keeps callers from inventing label values, as the semantic
 // conventions ask.

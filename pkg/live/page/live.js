@@ -76,6 +76,7 @@ const known = {
   faultsVersion: null,
   seed: null,
   traffic: null,
+  transitionsMissed: 0,
   dropped: 0,
   started: 0,
 };
@@ -89,7 +90,7 @@ const serverNow = () => (offset === null ? Date.now() : performance.now() + offs
 function take(update) {
   const now = update.now - performance.now();
   if (update.reset) {
-    Object.assign(known, { series: new Map(), calls: [], transitions: [], total: 0, faultsVersion: null });
+    Object.assign(known, { series: new Map(), calls: [], transitions: [], transitionsMissed: 0, total: 0, faultsVersion: null });
     known.settings = update.settings;
     offset = now;
     setUp();
@@ -116,6 +117,7 @@ function take(update) {
     known.transitions.push(t);
     if (!update.reset && keyOf(t) === known.chosen) announce(`Circuit ${stateWord[t.to].toLowerCase()}: ${cause(t)}`);
   }
+  known.transitionsMissed += update.transitionsMissed ?? 0;
   known.transitions.splice(0, known.transitions.length - 256);
 
   for (const call of update.calls ?? []) {
@@ -245,6 +247,10 @@ function nameOf(s) {
   return `${s.upstream}, policy ${s.policy}`;
 }
 
+// judged is how many attempts say something of the upstream: not those that ended
+// by their caller's doing.
+const judged = (w) => w.attempts - (w.attemptsNeutral ?? 0);
+
 // The sentence says what it is all about in one line.
 function drawSummary(s) {
   const scenario = scenarioName();
@@ -256,11 +262,12 @@ function drawSummary(s) {
   } else if (s.circuit?.state === "open") {
     parts.push(`The circuit is open: the upstream is left alone, and ${count(w.refused)} of ${plural(w.offered, "call")} were refused at once instead of waiting for a failure.`);
   } else if (w.attempts) {
-    const gap = w.good / w.offered - w.attemptsGood / w.attempts;
-    const fails = w.attempts - w.attemptsGood;
-    if (!fails) parts.push("Everything succeeds at the first attempt.");
-    else if (gap > 0.02) parts.push(`The upstream fails ${percent(fails, w.attempts)} of its attempts; callers see ${w.good === w.offered ? "none of it" : `${percent(w.offered - w.good, w.offered)} fail`}.`);
-    else parts.push(`The upstream fails ${percent(fails, w.attempts)} of its attempts, and ${percent(w.offered - w.good, w.offered)} of the calls fail.`);
+    const all = judged(w);
+    const gap = w.good / w.offered - w.attemptsGood / all;
+    const fails = all - w.attemptsGood;
+    if (!fails) parts.push(w.good === w.offered ? "Everything succeeds at the first attempt." : `The upstream does all of its attempts well; ${percent(w.offered - w.good, w.offered)} of the calls end badly all the same.`);
+    else if (gap > 0.02) parts.push(`The upstream fails ${percent(fails, all)} of its attempts; callers see ${w.good === w.offered ? "none of it" : `${percent(w.offered - w.good, w.offered)} fail`}.`);
+    else parts.push(`The upstream fails ${percent(fails, all)} of its attempts, and ${percent(w.offered - w.good, w.offered)} of the calls fail.`);
   }
   text("summary", parts.join(" "));
 }
@@ -270,9 +277,9 @@ function meter(id, share) { $(id).setAttribute("width", `${(100 * Math.min(1, Ma
 function drawNow(s) {
   const w = s?.window ?? { offered: 0, good: 0, attempts: 0, attemptsGood: 0, seconds: 10 };
   text("success-callers", percent(w.good, w.offered));
-  text("success-upstream", percent(w.attemptsGood, w.attempts));
+  text("success-upstream", percent(w.attemptsGood, judged(w)));
   meter("meter-callers", w.good / w.offered);
-  meter("meter-upstream", w.attemptsGood / w.attempts);
+  meter("meter-upstream", w.attemptsGood / judged(w));
   text("success-note", w.offered ? `${plural(w.offered, "call")}, ${plural(w.attempts, "attempt")}, ${count(w.refused)} refused` : "no calls in the last ten seconds");
   text("amplification", w.offered ? `×${(w.attempts / w.offered).toFixed(2)}` : "–");
   const seconds = Math.max(1, w.seconds);
@@ -909,10 +916,12 @@ function areaOf(values, x, y, bottom, start) {
 let drawnTransitions = "";
 function drawTransitions(mine) {
   const newest = mine.slice(-20).reverse();
-  const mark = `${known.chosen} ${newest.map((t) => t.at).join(" ")}`;
+  const mark = `${known.chosen} ${known.transitionsMissed} ${newest.map((t) => t.at).join(" ")}`;
   if (mark === drawnTransitions) return;
   drawnTransitions = mark;
   show("transitions-empty", newest.length === 0);
+  show("transitions-missed", known.transitionsMissed > 0);
+  text("transitions-missed", `${plural(known.transitionsMissed, "change")} of some circuit came too fast to list.`);
   $("transitions").replaceChildren(...newest.map((t) => el("li", {},
     el("time", { datetime: new Date(t.at).toISOString() }, clock(t.at)),
     el("span", { class: "to" }, icon(t.to, t.to === "closed" ? "is-good" : t.to === "open" ? "is-bad" : "is-warn"), `${stateWord[t.from]} → ${stateWord[t.to].toLowerCase()}`),

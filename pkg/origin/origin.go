@@ -1,0 +1,109 @@
+// Package origin keeps the pages of other sites away from an admin port that has
+// no access control. A browser on the same machine or in the same network can
+// reach such a port, and runs what strangers wrote.
+package origin
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/rebound-dev/rebound/pkg/problem"
+)
+
+// Guard refuses with 403
+//
+//   - what is asked for under a name that somebody else may own, because a page of
+//     that name may have had it resolved to here (DNS rebinding). Addresses, names
+//     without a dot, and names that no public registry gives away are ours, and so
+//     are hosts; "*" among them is every name.
+//   - changes that a browser sends for another origin.
+//   - what a browser reads for another origin, but for a link that is followed: the
+//     other page could not see it, but open more than its share.
+//
+// Programs that are no browsers are concerned by the first only.
+func Guard(next http.Handler, hosts ...string) http.Handler {
+	changes := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case !Ours(r.Host, hosts...):
+			refuse(w, fmt.Sprintf("this was asked of %q, a name that may belong to another site; ask an address, localhost or a name of the cluster, or allow it with --hosts", r.Host))
+		case changes.Check(r) != nil:
+			refuse(w, "a browser sent this for another site, which must not change anything here")
+		case foreign(r):
+			refuse(w, "a browser asked this for another site, which must not look at anything here")
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+func refuse(w http.ResponseWriter, detail string) {
+	problem.Write(w, problem.Problem{Status: http.StatusForbidden, Detail: detail})
+}
+
+func foreign(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "cross-site", "same-site":
+		return r.Header.Get("Sec-Fetch-Mode") != "navigate" || r.Header.Get("Sec-Fetch-Dest") != "document"
+	}
+	return false
+}
+
+// reserved tells whether nobody can register a name, by RFC 2606, RFC 6761, RFC
+// 6762, RFC 8375 and ICANN's resolution 2024.07.29.06 (internal), or it is one of a
+// cluster's services.
+func reserved(name string) bool {
+	for _, domain := range []string{
+		"localhost", "local", "internal", "home.arpa", "test", "invalid", "example", "example.com", "example.net", "example.org",
+		"svc", "cluster.local",
+	} {
+		if name == domain || strings.HasSuffix(name, "."+domain) {
+			return true
+		}
+	}
+	return false
+}
+
+// Ours tells whether host, a Host header, is an address or a name that cannot
+// belong to another site, or one of hosts. No host, which HTTP/1.0 allows, is no
+// browser's.
+func Ours(host string, hosts ...string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil || !strings.Contains(name, ".") || reserved(name) {
+		return true
+	}
+	return slices.Contains(hosts, "*") || slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, name) })
+}
+
+// Hosts is a flag's value: names with commas between them, or "*".
+type Hosts []string
+
+// String is what [Hosts.Set] takes.
+func (h *Hosts) String() string {
+	if h == nil {
+		return ""
+	}
+	return strings.Join(*h, ",")
+}
+
+// Set replaces the names. The error names the one that is none.
+func (h *Hosts) Set(text string) error {
+	var names Hosts
+	for name := range strings.SplitSeq(text, ",") {
+		name = strings.TrimSpace(name)
+		if name == "" || name != "*" && strings.ContainsAny(name, "/:*@ []") {
+			return fmt.Errorf("must be names such as rebound.example.com with commas between them, without ports, or *, got %q", name)
+		}
+		names = append(names, name)
+	}
+	*h = names
+	return nil
+}
