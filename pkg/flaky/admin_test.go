@@ -165,7 +165,8 @@ func TestPutStartsTheSchedule(t *testing.T) {
 	})
 }
 
-// Any page in a browser can send a PUT to localhost; one that the browser says is another site's is not obeyed.
+// Any page in a browser can send a PUT to localhost; one that the browser says is another site's is not obeyed, and
+// neither is one whose name may be another site's.
 func TestBrowsersOfOtherSitesAreRefused(t *testing.T) {
 	w := start(t, faults.Spec{ErrorRate: 0.5})
 	for _, header := range []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: http://evil.example"} {
@@ -173,8 +174,27 @@ func TestBrowsersOfOtherSitesAreRefused(t *testing.T) {
 			method, path, _ := strings.Cut(request, " ")
 			wantProblem(t, w.must(t, method, w.admin+path, "{}", header), http.StatusForbidden)
 		}
-		if a := w.must(t, http.MethodGet, w.admin+"/faults", "", header); a.status != http.StatusOK {
-			t.Errorf("%s: GET answers %d", header, a.status)
+	}
+	// A page that had its own name resolved to here is of the same origin.
+	for _, request := range []string{"GET /faults", "PUT /faults", "GET /ledger", "GET /livez"} {
+		method, path, _ := strings.Cut(request, " ")
+		r, err := http.NewRequestWithContext(t.Context(), method, w.admin+path, strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = "evil.com:5001"
+		r.Header.Set("Origin", "http://evil.com:5001")
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		want := http.StatusForbidden
+		if path == "/livez" {
+			want = http.StatusOK // whoever probes may do so by any name
+		}
+		if resp.StatusCode != want {
+			t.Errorf("%s of evil.com: %d", request, resp.StatusCode)
 		}
 	}
 	if a := w.must(t, http.MethodGet, w.admin+"/faults", "", asJSON); !strings.Contains(a.body, `"errorRate":0.5`) {
