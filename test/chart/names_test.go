@@ -250,22 +250,38 @@ func TestNetworkPolicies(t *testing.T) {
 		client    = "app.kubernetes.io/component=client,app.kubernetes.io/instance=rebound,app.kubernetes.io/name=rebound"
 		ours      = "app.kubernetes.io/instance=rebound,app.kubernetes.io/name=rebound"
 	)
+	const buttons = "client: {faultControls: true}\n"
 	for name, tc := range map[string]struct {
 		values string
 		want   map[string]string // policy and port: who
 	}{
-		"nobody is named": {"{}", map[string]string{
+		"nobody is named": {"networkPolicy: {}", map[string]string{
 			"client http": everybody + " " + test, "client admin": test,
 			"flaky-server http": client, "jaeger otlp-grpc": ours, "jaeger otlp-http": ours,
 		}},
-		"somebody is named": {"{from: [{podSelector: {matchLabels: {a: b}}}], adminFrom: [{podSelector: {matchLabels: {c: d}}}]}", map[string]string{
+		"somebody is named": {"networkPolicy: {from: [{podSelector: {matchLabels: {a: b}}}], adminFrom: [{podSelector: {matchLabels: {c: d}}}]}", map[string]string{
 			"client http": "a=b " + test, "client admin": test + " c=d",
 			"flaky-server http": client, "flaky-server admin": "c=d",
 			"jaeger otlp-grpc": ours, "jaeger otlp-http": ours, "jaeger query": "c=d",
 		}},
+		"the live page's buttons": {buttons + "networkPolicy: {}", map[string]string{
+			"client http": everybody + " " + test, "client admin": test,
+			"flaky-server http": client, "flaky-server admin": client, "jaeger otlp-grpc": ours, "jaeger otlp-http": ours,
+		}},
+		"the buttons, and somebody": {buttons + "networkPolicy: {adminFrom: [{podSelector: {matchLabels: {c: d}}}]}", map[string]string{
+			"client http": everybody + " " + test, "client admin": test + " c=d",
+			"flaky-server http": client, "flaky-server admin": client + " c=d",
+			"jaeger otlp-grpc": ours, "jaeger otlp-http": ours, "jaeger query": "c=d",
+		}},
+		// Its page had buttons, and no policy let them through.
+		"for development": {read(t, "helm/rebound/values-dev.yaml") + "\nnetworkPolicy: {}", map[string]string{
+			"client http": everybody + " " + test, "client admin": test,
+			"flaky-server http": client, "flaky-server admin": client, "jaeger otlp-grpc": ours, "jaeger otlp-http": ours,
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			values := map[string]any{"jaeger": map[string]any{"enabled": true}, "networkPolicy": parse(t, tc.values)}
+			values := parse(t, tc.values)
+			values["jaeger"] = map[string]any{"enabled": true}
 			values["networkPolicy"].(map[string]any)["enabled"] = true
 			got := map[string]string{}
 			for _, n := range all[*networkingv1.NetworkPolicy](mustRender(t, "rebound", values)) {
@@ -288,18 +304,102 @@ func TestNetworkPolicies(t *testing.T) {
 			}
 		})
 	}
-	t.Run("egress", func(t *testing.T) {
-		r := mustRender(t, "rebound", parse(t, "{jaeger: {enabled: true}, networkPolicy: {enabled: true, egress: [{ports: [{port: 443}]}]}}"))
-		var ports []string
-		for _, rule := range find[*networkingv1.NetworkPolicy](r, "client").Spec.Egress {
-			for _, p := range rule.Ports {
-				ports = append(ports, p.Port.String())
+	for name, tc := range map[string]struct {
+		values string
+		want   []string // component and port
+	}{
+		"egress": {"{}", []string{
+			"* 53", "* 53", "* 5353", "* 5353", "flaky-server 5000", "jaeger 4317", "jaeger 4318", "* 443",
+		}},
+		"egress of the buttons": {buttons, []string{
+			"* 53", "* 53", "* 5353", "* 5353", "flaky-server 5000", "flaky-server 5001", "jaeger 4317", "jaeger 4318", "* 443",
+		}},
+		"egress for development": {read(t, "helm/rebound/values-dev.yaml"), []string{
+			"* 53", "* 53", "* 5353", "* 5353", "flaky-server 5000", "flaky-server 5001", "jaeger 4317", "jaeger 4318", "* 443",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			values := parse(t, tc.values)
+			values["jaeger"] = map[string]any{"enabled": true}
+			values["networkPolicy"] = parse(t, "{enabled: true, egress: [{ports: [{port: 443}]}]}")
+			var got []string
+			for _, rule := range find[*networkingv1.NetworkPolicy](mustRender(t, "rebound", values), "client").Spec.Egress {
+				to := everybody
+				if len(rule.To) > 0 {
+					to = rule.To[0].PodSelector.MatchLabels["app.kubernetes.io/component"]
+				}
+				for _, p := range rule.Ports {
+					got = append(got, to+" "+p.Port.String())
+				}
 			}
-		}
-		if want := []string{"53", "53", "5353", "5353", "5000", "4317", "4318", "443"}; !slices.Equal(ports, want) {
-			t.Errorf("the client may go to ports %q, want %q", ports, want)
-		}
-	})
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("the client may go to %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+// The live page's buttons are those of this release's flaky-server, whatever the
+// release is called: by its bare name the page broke another release's.
+func TestFaultControls(t *testing.T) {
+	const on = "client: {faultControls: true}\n"
+	dev := read(t, "helm/rebound/values-dev.yaml")
+	for name, tc := range map[string]struct {
+		release, values string
+		want            []string // the arguments
+	}{
+		"off":                          {"try", "{}", nil},
+		"on":                           {"rebound", on, []string{"--faults=http://flaky-server:5001"}},
+		"another release":              {"try", on, []string{"--faults=http://try-flaky-server:5001"}},
+		"of a given name":              {"rebound", on + "fullnameOverride: second", []string{"--faults=http://second-flaky-server:5001"}},
+		"beside other flags":           {"try", "client: {faultControls: true, extraArgs: [--traces=http://a]}", []string{"--faults=http://try-flaky-server:5001", "--traces=http://a"}},
+		"one elsewhere":                {"try", "client: {extraArgs: ['--faults=http://flaky-server.other:5001']}", []string{"--faults=http://flaky-server.other:5001"}},
+		"for development":              {"rebound", dev, []string{"--faults=http://flaky-server:5001", "--traces=http://localhost:16686"}},
+		"for development, by any name": {"rebound", dev + "\nfullnameOverride: second", []string{"--faults=http://second-flaky-server:5001", "--traces=http://localhost:16686"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := mustRender(t, tc.release, parse(t, tc.values))
+			got := slices.DeleteFunc(slices.Clone(clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.Containers[0].Args), func(a string) bool {
+				return strings.HasPrefix(a, "--config=") || strings.HasPrefix(a, "--drain-delay=")
+			})
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("the client runs with %q, want %q", got, tc.want)
+			}
+			checkReferences(t, r)
+			if buttons := strings.Contains(tc.values, "faultControls: true"); strings.Contains(r.notes, "buttons") != buttons {
+				t.Errorf("the notes tell of buttons: %v, want %v:\n%s", !buttons, buttons, r.notes)
+			}
+		})
+	}
+}
+
+// A link to a trace is followed by a browser, which finds no Service: its address is
+// where the notes forward this release's Jaeger.
+func TestLinksToTraces(t *testing.T) {
+	dev := readValues(t, chartDir+"/values-dev.yaml")
+	for _, releaseName := range []string{"rebound", "try"} {
+		t.Run(releaseName, func(t *testing.T) {
+			r := mustRender(t, releaseName, dev)
+			for _, a := range clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.Containers[0].Args {
+				address, ok := strings.CutPrefix(a, "--traces=")
+				if !ok {
+					continue
+				}
+				u, err := url.Parse(address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				jaeger := all[*corev1.Service](r)[slices.IndexFunc(all[*corev1.Service](r), func(s *corev1.Service) bool {
+					return s.Labels["app.kubernetes.io/component"] == "jaeger"
+				})]
+				if forward := fmt.Sprintf("port-forward service/%s %s\n", jaeger.Name, u.Port()); u.Hostname() != "localhost" || !strings.Contains(r.notes, forward) {
+					t.Errorf("links lead to %s, and the notes lack %q:\n%s", address, forward, r.notes)
+				}
+				return
+			}
+			t.Error("calls have no links to their traces")
+		})
+	}
 }
 
 // The commands that an installation prints are about objects and ports that it has.

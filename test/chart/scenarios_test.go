@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -296,6 +297,17 @@ func checkReferences(t *testing.T, r release) {
 			for _, b := range rule.BackendRefs {
 				port(h.Name, string(b.Name), intstr.FromInt32(int32(*b.Port)))
 			}
+		}
+	}
+	for _, a := range clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.Containers[0].Args {
+		address, ok := strings.CutPrefix(a, "--faults=")
+		if !ok {
+			continue
+		}
+		if u, err := url.Parse(address); err != nil {
+			t.Error(err)
+		} else if !strings.Contains(u.Hostname(), ".") {
+			port("the live page", u.Hostname(), intstr.Parse(u.Port()))
 		}
 	}
 	for _, m := range all[*monitoringv1.ServiceMonitor](r) {

@@ -92,6 +92,11 @@ func TestWrongValues(t *testing.T) {
 		"seed that Helm would round":     {"flakyServer: {seed: 9007199254740993}", "at '/flakyServer/seed': maximum"},
 		"label of a selector":            {"client: {podLabels: {app.kubernetes.io/instance: x}}", "at '/client/podLabels/app.kubernetes.io~1instance'"},
 		"upstream that is not installed": {"flakyServer: {enabled: false}", "config.routes[0].upstream: flakyServer.enabled is false, so there is no http://flaky-server:5000"},
+		"buttons as text":                {"client: {faultControls: 'yes'}", "at '/client/faultControls': got string, want boolean"},
+		"buttons of nobody":              {"flakyServer: {enabled: false}\nclient: {faultControls: true}\nconfig: {routes: [{name: a, match: /, upstream: 'http://a'}]}", "client.faultControls: flakyServer.enabled is false, so there is no http://flaky-server:5001"},
+		"two sets of buttons":            {"client: {faultControls: true, extraArgs: [-log-level=debug, '--faults=http://a:5001']}", "at '/client/extraArgs/1'"},
+		"the same, by one dash":          {"client: {faultControls: true, extraArgs: ['-faults=http://a:5001']}", "at '/client/extraArgs/0'"},
+		"the same, by a variable":        {"client: {faultControls: true, extraEnv: [{name: REBOUND_FAULTS, value: 'http://a:5001'}]}", "at '/client/extraEnv/0/name'"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := render(t, "rebound", parse(t, tc.values))
@@ -125,7 +130,8 @@ func TestRightValues(t *testing.T) {
 		"whole CPUs":                      "client: {resources: {requests: {cpu: 2, memory: 1Gi}}}",
 		"no pods":                         "client: {replicas: 0}",
 		"other flags":                     "client: {extraArgs: ['--faults=http://flaky-server:5001', --traces=http://localhost:16686, -log-level=debug]}",
-		"other variables":                 "client: {extraEnv: [{name: REBOUND_TRACES, value: 'http://a'}]}",
+		"other variables":                 "client: {extraEnv: [{name: REBOUND_TRACES, value: 'http://a'}, {name: REBOUND_FAULTS, value: 'http://flaky-server-2:5001'}]}",
+		"buttons beside other flags":      "client: {faultControls: true, extraArgs: [--traces=http://a], extraEnv: [{name: A, value: b}]}",
 		"every notation of an amount":     "client: {resources: {requests: {cpu: .5, memory: 1e6, example.com/a: 1P}, limits: {cpu: 1., memory: 1Pi, example.com/a: 1E3, example.com/b: 1Ei, example.com/c: 100n, example.com/d: 5u, example.com/e: +1.5e+1}}}",
 		"null for the unused share":       "client: {podDisruptionBudget: {maxUnavailable: null, minAvailable: 1}}",
 		"null for the other share":        "client: {podDisruptionBudget: {minAvailable: null}}",

@@ -234,6 +234,17 @@ priorityClassName: {{ . | quote }}
 {{- end -}}
 {{- end -}}
 
+{{/* Where the live page changes faults, or nothing: the admin port of this release's flaky-server. */}}
+{{- define "rebound.faults" -}}
+{{- if .Values.client.faultControls -}}
+{{- $address := printf "http://%s:5001" (include "rebound.flaky-server" .) -}}
+{{- if not .Values.flakyServer.enabled -}}
+{{- fail (printf "client.faultControls: flakyServer.enabled is false, so there is no %s: set it to false, and name one that is elsewhere in client.extraArgs (--faults=http://flaky-server.NAMESPACE:5001)" $address) -}}
+{{- end -}}
+{{- $address -}}
+{{- end -}}
+{{- end -}}
+
 {{/* What `helm test` calls, or nothing when nothing is known to answer: /process where a route leads it to flaky-server,
      which has no other page, or else readiness where the Service has the admin port. */}}
 {{- define "rebound.testURL" -}}
