@@ -97,6 +97,9 @@ func TestWrongValues(t *testing.T) {
 		"two sets of buttons":            {"client: {faultControls: true, extraArgs: [-log-level=debug, '--faults=http://a:5001']}", "at '/client/extraArgs/1'"},
 		"the same, by one dash":          {"client: {faultControls: true, extraArgs: ['-faults=http://a:5001']}", "at '/client/extraArgs/0'"},
 		"the same, by a variable":        {"client: {faultControls: true, extraEnv: [{name: REBOUND_FAULTS, value: 'http://a:5001'}]}", "at '/client/extraEnv/0/name'"},
+		"buttons by a bare name":         {"client: {extraArgs: [-log-level=debug, '--faults=http://flaky-server:5001']}", "client.extraArgs[1]: … client.faultControls"},
+		"a bare name, by one dash":       {"client: {extraArgs: ['-faults=https://flaky-server/faults']}", "client.extraArgs[0]: … client.faultControls"},
+		"a bare name, by a variable":     {"client: {extraEnv: [{name: REBOUND_FAULTS, value: 'http://flaky-server:5001'}]}", "client.extraEnv[0].value: … client.faultControls"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := render(t, "rebound", parse(t, tc.values))
@@ -129,7 +132,7 @@ func TestRightValues(t *testing.T) {
 		"values of a parent chart":        "global: {anything: true}",
 		"whole CPUs":                      "client: {resources: {requests: {cpu: 2, memory: 1Gi}}}",
 		"no pods":                         "client: {replicas: 0}",
-		"other flags":                     "client: {extraArgs: ['--faults=http://flaky-server:5001', --traces=http://localhost:16686, -log-level=debug]}",
+		"other flags":                     "client: {extraArgs: ['--faults=http://flaky-server.other:5001', --traces=http://localhost:16686, -log-level=debug]}",
 		"other variables":                 "client: {extraEnv: [{name: REBOUND_TRACES, value: 'http://a'}, {name: REBOUND_FAULTS, value: 'http://flaky-server-2:5001'}]}",
 		"buttons beside other flags":      "client: {faultControls: true, extraArgs: [--traces=http://a], extraEnv: [{name: A, value: b}]}",
 		"every notation of an amount":     "client: {resources: {requests: {cpu: .5, memory: 1e6, example.com/a: 1P}, limits: {cpu: 1., memory: 1Pi, example.com/a: 1E3, example.com/b: 1Ei, example.com/c: 100n, example.com/d: 5u, example.com/e: +1.5e+1}}}",

@@ -234,8 +234,21 @@ priorityClassName: {{ . | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* Where the live page changes faults, or nothing: the admin port of this release's flaky-server. */}}
+{{/* Where the live page changes faults, or nothing: the admin port of this release's flaky-server. What the user sets
+     may lead elsewhere, but not to the bare name, which may be another release's and is in no policy of this one. */}}
 {{- define "rebound.faults" -}}
+{{- $bare := "https?://flaky-server([:/?#]|$)" -}}
+{{- $instead := "set client.faultControls to true for this release's (one called flaky-server elsewhere is flaky-server.NAMESPACE)" -}}
+{{- range $i, $flag := .Values.client.extraArgs -}}
+{{- if regexMatch (printf "^--?faults=%s" $bare) $flag -}}
+{{- fail (printf "client.extraArgs[%d]: %s may be another release's flaky-server: %s" $i $flag $instead) -}}
+{{- end -}}
+{{- end -}}
+{{- range $i, $variable := .Values.client.extraEnv -}}
+{{- if and (eq $variable.name "REBOUND_FAULTS") (regexMatch (printf "^%s" $bare) (get $variable "value")) -}}
+{{- fail (printf "client.extraEnv[%d].value: %s may be another release's flaky-server: %s" $i $variable.value $instead) -}}
+{{- end -}}
+{{- end -}}
 {{- if .Values.client.faultControls -}}
 {{- $address := printf "http://%s:5001" (include "rebound.flaky-server" .) -}}
 {{- if not .Values.flakyServer.enabled -}}
