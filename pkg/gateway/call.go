@@ -95,7 +95,7 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // over tells of the call that has ended.
 func (c *call) over(ctx context.Context, start time.Time) {
 	c.route.gateway.tell(ctx, Call{
-		Route: c.route.Name, Policy: c.route.Policy, Pattern: c.route.path, Upstream: c.route.origin, Scheme: scheme(c.in), Host: c.in.Host, Path: c.in.URL.Path, Method: c.in.Method,
+		Route: c.route.Name, Policy: c.route.Policy, Pattern: c.route.path, Upstream: c.route.origin, Scheme: scheme(c.in), Host: c.in.Host, Path: c.in.URL.EscapedPath(), Method: c.in.Method,
 		Status: c.status, RequestID: c.requestID, Start: start, Duration: time.Since(start), Report: &c.report,
 	})
 }
@@ -107,6 +107,9 @@ func (c *call) rewrite(p *httputil.ProxyRequest) {
 	p.Out.URL.RawQuery = query // as it came, also where it is not well-formed
 	p.Out.Header["X-Forwarded-For"] = p.In.Header["X-Forwarded-For"]
 	p.SetXForwarded()
+	if p.In.Host == "" { // HTTP/1.0 may leave it out, and an empty one would end up in links
+		p.Out.Header.Del("X-Forwarded-Host")
+	}
 	p.Out.Header.Set(headerRequestID, c.requestID)
 	// The same map, not a copy: a request's trailers arrive with the end of its body.
 	p.Out.Trailer = p.In.Trailer

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/rebound-dev/rebound/pkg/problem"
@@ -49,7 +50,8 @@ type Call struct {
 	Pattern       string // the path of the route's pattern
 	Upstream      string // scheme, host and port
 	Scheme        string // http, or https over TLS: how the caller came
-	Host, Path    string // as the caller wrote them, of any length
+	Host          string // as the caller wrote it, of any length; empty if HTTP/1.0 came without one
+	Path          string // as the caller wrote it, still escaped, of any length
 	Method        string
 	Status        int // what the caller got
 	RequestID     string
@@ -211,6 +213,10 @@ func (n *generation) longestTimeout() (longest time.Duration) {
 
 // ServeHTTP makes the call that r asks for, or says that there is no route.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if written := r.URL.EscapedPath(); written != r.URL.Path {
+		// otelhttp writes it decoded; url.path is that of the URL (RFC 3986, 3.3).
+		trace.SpanFromContext(r.Context()).SetAttributes(semconv.URLPath(written))
+	}
 	h, _ := g.now.Load().mux.Handler(cleaned(r))
 	if route, ok := h.(*route); ok {
 		route.ServeHTTP(w, r)
@@ -247,22 +253,23 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, mux http.Handle
 	asked := question{header: http.Header{}}
 	mux.ServeHTTP(&asked, r)
 	p := problem.Problem{Status: asked.status, TraceID: traceID(r)}
+	written := r.URL.EscapedPath()
 	switch asked.status {
 	case http.StatusMethodNotAllowed:
 		allow := asked.header.Get("Allow")
 		w.Header().Set("Allow", allow)
 		p.Reason = string(resilience.ReasonMethodNotAllowed)
-		p.Detail = "the route for " + r.URL.Path + " takes " + allow + ", not " + r.Method
+		p.Detail = "the route for " + written + " takes " + allow + ", not " + r.Method
 	case http.StatusNotFound:
 		p.Reason = string(resilience.ReasonNoRoute)
-		p.Detail = "no route matches " + r.Method + " " + r.URL.Path
+		p.Detail = "no route matches " + r.Method + " " + written
 	default: // the redirect to a path with a slash at its end
 		mux.ServeHTTP(w, r)
 		return
 	}
 	w.Header().Set(transport.HeaderAttemptCount, "0")
 	problem.Write(w, p)
-	g.tell(r.Context(), Call{Scheme: scheme(r), Host: r.Host, Path: r.URL.Path, Method: r.Method, Status: p.Status, Start: start, Duration: time.Since(start),
+	g.tell(r.Context(), Call{Scheme: scheme(r), Host: r.Host, Path: written, Method: r.Method, Status: p.Status, Start: start, Duration: time.Since(start),
 		Report: &resilience.Report{Reason: resilience.Reason(p.Reason)}})
 }
 

@@ -11,8 +11,15 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+	"go.opentelemetry.io/otel/attribute"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
 // Bugs that were there once, and what nearly was one.
@@ -39,6 +46,25 @@ func raw(t *testing.T, s *httptest.Server, text string) string {
 			return resp.Status
 		}
 	}
+}
+
+// telling is a gateway on loopback that tells of its calls.
+func telling(t *testing.T, p transport.Policy, o gateway.Options, routes ...gateway.Route) (*httptest.Server, <-chan gateway.Call) {
+	t.Helper()
+	c := gateway.DefaultConfig()
+	c.Policies[gateway.DefaultPolicyName] = p
+	for i := range routes {
+		routes[i].SetDefaults()
+	}
+	c.Routes = routes
+	told := make(chan gateway.Call, 100)
+	o.OnCall = func(_ context.Context, c gateway.Call) { told <- c }
+	g, err := gateway.New(c, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	return server(t, g.ServeHTTP), told
 }
 
 // unfinished are the heads of requests whose bodies do not come.
@@ -264,6 +290,64 @@ func TestResponsesWithoutABodyAndEarlyHints(t *testing.T) {
 		resp, body := do(t, request(t, tc.method, g.URL+tc.path, nil))
 		if resp.StatusCode != tc.status || body != tc.body || resp.Header.Get("Content-Length") != tc.length || resp.Header.Get("X-Attempt-Count") != "2" {
 			t.Errorf("%s %s: %d %q %v", tc.method, tc.path, resp.StatusCode, body, resp.Header)
+		}
+	}
+}
+
+// The path was told decoded: a question mark or a line break in it came out as
+// one, and the live page made another call of it than the caller's.
+func TestPathIsToldAsItWasWritten(t *testing.T) {
+	for name, tc := range map[string]struct{ written, want string }{
+		"nothing to escape":      {"/a:b,c/d", "/a:b,c/d"},
+		"a query that is none":   {"/process%3Fx=1%2Fy", "/process%3Fx=1%2Fy"},
+		"a line break":           {"/process%0d%0aX:%20y", "/process%0d%0aX:%20y"},
+		"escaped without need":   {"/%70rocess", "/%70rocess"},
+		"what no URL may have":   {"/caf\xc3\xa9\"", "/caf%C3%A9%22"},
+		"and a query besides it": {"/process%3Fa?b", "/process%3Fa"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spans := tracetest.NewInMemoryExporter()
+			g, told := telling(t, calm(), gateway.Options{}, gateway.Route{Name: "routed", Match: "/routed/", Upstream: server(t, func(http.ResponseWriter, *http.Request) {}).URL})
+			traced := httptest.NewServer(otelhttp.NewHandler(g.Config.Handler, "", otelhttp.WithTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans)))))
+			for _, route := range []string{"/routed", "/elsewhere"} {
+				raw(t, traced, "GET "+route+tc.written+" HTTP/1.1\r\nHost: x\r\n\r\n")
+				if c := <-told; c.Path != route+tc.want {
+					t.Errorf("%q is told as %q", route+tc.written, c.Path)
+				}
+			}
+			traced.Close() // waits for the spans to end
+			for i, route := range []string{"/routed", "/elsewhere"} {
+				attributes := attribute.NewSet(spans.GetSpans()[i].Attributes...)
+				if got, _ := attributes.Value(semconv.URLPathKey); got.AsString() != route+tc.want {
+					t.Errorf("the span says %q of %q", got.AsString(), route+tc.written)
+				}
+			}
+			resp, body := get(t, g.URL+"/elsewhere"+tc.want)
+			if detail := problemOf(t, resp, body)["detail"]; detail != "no route matches GET /elsewhere"+tc.want {
+				t.Errorf("the caller is told %q", detail)
+			}
+		})
+	}
+}
+
+// HTTP/1.0 may leave the host out: the call is told without one, and nothing is
+// made up for the upstream.
+func TestNoHost(t *testing.T) {
+	var seen *http.Request
+	up := server(t, func(_ http.ResponseWriter, r *http.Request) { seen = r })
+	g, told := telling(t, calm(), gateway.Options{}, all(up.URL), gateway.Route{Name: "host", Match: "shop.example/", Upstream: up.URL})
+	for _, head := range []string{"GET /process HTTP/1.0\r\n", "GET /process HTTP/1.1\r\nHost:\r\n"} {
+		if got := raw(t, g, head+"\r\n"); !strings.HasPrefix(got, "200") {
+			t.Fatalf("%q: %s", head, got)
+		}
+		if c := <-told; c.Route != "all" || c.Host != "" || c.Path != "/process" || c.Scheme != "http" {
+			t.Errorf("%q is told as %+v", head, c)
+		}
+		if want := strings.TrimPrefix(up.URL, "http://"); seen.Host != want {
+			t.Errorf("%q: Host %q went upstream, want the upstream's %q", head, seen.Host, want)
+		}
+		if host, made := seen.Header["X-Forwarded-Host"]; made {
+			t.Errorf("%q: X-Forwarded-Host %q went upstream", head, host)
 		}
 	}
 }
