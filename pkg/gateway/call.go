@@ -94,6 +94,9 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // over tells of the call that has ended.
 func (c *call) over(ctx context.Context, start time.Time) {
+	if c.report.Reason == "" { // what sends the attempts panicked, and net/http hangs up
+		c.report.Reason = resilience.ReasonResetBeforeHeaders
+	}
 	c.route.gateway.tell(ctx, Call{
 		Route: c.route.Name, Policy: c.route.Policy, Pattern: c.route.path, Upstream: c.route.origin, Scheme: scheme(c.in), Host: c.in.Host, Path: c.in.URL.EscapedPath(), Method: c.in.Method,
 		Status: c.status, RequestID: c.requestID, Start: start, Duration: time.Since(start), Report: &c.report,
@@ -149,7 +152,8 @@ func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
 		if c.resp != nil {
 			_ = c.resp.Body.Close()
 		}
-		p.Reason, p.Detail = string(resilience.ReasonUpgrade), err.Error()
+		c.report.Reason = resilience.ReasonUpgrade // the pipeline has not seen one that the caller got wrong
+		p.Reason, p.Detail = string(c.report.Reason), err.Error()
 		if len(c.report.Attempts) == 0 {
 			p.Status = http.StatusBadRequest
 		}

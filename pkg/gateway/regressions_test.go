@@ -351,3 +351,79 @@ func TestNoHost(t *testing.T) {
 		}
 	}
 }
+
+// panicking is a RoundTripper with a bug.
+type panicking struct{}
+
+func (panicking) RoundTrip(*http.Request) (*http.Response, error) { panic("oh") }
+
+// An upgrade that was refused at once was counted, and shown, under no reason.
+func TestNoCallEndsWithoutAReason(t *testing.T) {
+	switchTo := func(protocol string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			c, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer func() { _ = c.Close() }()
+			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+protocol+"\r\n\r\n")
+			_, _ = c.Read(make([]byte, 1))
+		}
+	}
+	fail := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
+	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	read := func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }
+	upgrade := "\r\nConnection: Upgrade\r\nUpgrade: "
+	for name, tc := range map[string]struct {
+		request string // its first line, and headers
+		body    string
+		leave   bool // the caller does not wait for the answer
+		handler http.HandlerFunc
+		next    http.RoundTripper
+		status  int
+		reason  resilience.Reason
+	}{
+		"no route":                    {request: "GET /nowhere HTTP/1.1", status: 404, reason: resilience.ReasonNoRoute},
+		"a proxy's method":            {request: "CONNECT shop.example:443 HTTP/1.1", status: 404, reason: resilience.ReasonNoRoute},
+		"another method":              {request: "DELETE /read HTTP/1.1", status: 405, reason: resilience.ReasonMethodNotAllowed},
+		"an upgrade to no protocol":   {request: "GET /all HTTP/1.1" + upgrade + "caf\xc3\xa9", status: 400, reason: resilience.ReasonUpgrade},
+		"the same, and gone":          {request: "POST /all HTTP/1.1" + upgrade + "caf\xc3\xa9\r\nContent-Length: 9", leave: true, status: 400, reason: resilience.ReasonUpgrade},
+		"a switch to something else":  {request: "GET /all HTTP/1.1" + upgrade + "a", handler: switchTo("b"), status: 502, reason: resilience.ReasonUpgrade},
+		"a switch to no protocol":     {request: "GET /all HTTP/1.1" + upgrade + "a", handler: switchTo("caf\xc3\xa9"), status: 502, reason: resilience.ReasonUpgrade},
+		"a switch that nobody wanted": {request: "GET /all HTTP/1.1", handler: switchTo("b"), status: 502, reason: resilience.ReasonUpgrade},
+		"a body that is none":         {request: "POST /all HTTP/1.1\r\nTransfer-Encoding: chunked", body: "nonsense\r\n", handler: read, status: 400, reason: resilience.ReasonBodyFailed},
+		"a body that breaks off":      {request: "POST /all HTTP/1.1\r\nContent-Length: 9", body: "1234", leave: true, handler: read, status: 499, reason: resilience.ReasonCallerCanceled},
+		"a body too large to keep":    {request: "PUT /all HTTP/1.1\r\nContent-Length: 9", body: "too large", handler: fail, status: 503, reason: resilience.ReasonBodyNotReplayable},
+		"no time":                     {request: "GET /all HTTP/1.1\r\nX-Envoy-Expected-Rq-Timeout-Ms: 1", handler: hang, status: 504, reason: resilience.ReasonDeadlineExceeded},
+		"gone":                        {request: "GET /all HTTP/1.1", leave: true, handler: hang, status: 499, reason: resilience.ReasonCallerCanceled},
+		"a bug below":                 {request: "GET /all HTTP/1.1", next: panicking{}, reason: resilience.ReasonResetBeforeHeaders},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := calm()
+			p.Retry.ReplayBuffer = 8
+			upstream := server(t, tc.handler).URL
+			g, told := telling(t, p, gateway.Options{Next: tc.next},
+				gateway.Route{Name: "all", Match: "/all", Upstream: upstream}, gateway.Route{Name: "read", Match: "GET /read", Upstream: upstream})
+			text := tc.request + "\r\nHost: x\r\n\r\n" + tc.body
+			if tc.leave {
+				c, err := new(net.Dialer).DialContext(t.Context(), "tcp", g.Listener.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = io.WriteString(c, text)
+				_ = c.Close()
+			} else {
+				raw(t, g, text)
+			}
+			select {
+			case c := <-told:
+				if c.Report.Reason != tc.reason || c.Status != tc.status {
+					t.Errorf("it ended with %d and %q, want %d and %q", c.Status, c.Report.Reason, tc.status, tc.reason)
+				}
+			case <-time.After(10 * time.Second):
+				t.Error("nobody was told of it")
+			}
+		})
+	}
+}
