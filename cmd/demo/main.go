@@ -127,7 +127,7 @@ func run(ctx context.Context, p program.Program) int {
 	defer stopSending()
 	err = serve.Run(ctx, serve.Config{
 		Data: []serve.Listener{
-			{Name: "client", Addr: *ports.client, Handler: client.Data},
+			{Name: "client", Addr: *ports.client, Handler: client.Data, Drained: client.CloseIdleConnections},
 			flakyData, // after the client, which calls it
 		},
 		Admin: []serve.Listener{

@@ -182,6 +182,9 @@ func (c *Client) Reload(load func() (gateway.Config, error)) {
 // LongestTimeout is [gateway.Gateway.LongestTimeout].
 func (c *Client) LongestTimeout() time.Duration { return c.gateway.LongestTimeout() }
 
+// CloseIdleConnections closes the connections to upstreams that no call uses.
+func (c *Client) CloseIdleConnections() { c.gateway.Close() }
+
 // Close ends what NewClient has started, for a client that is never served; more
 // than once is allowed.
 func (c *Client) Close() { c.stopLive() }
@@ -189,6 +192,6 @@ func (c *Client) Close() { c.stopLive() }
 // Flush sends what is left of the traces; the last thing before the end.
 func (c *Client) Flush(ctx context.Context) error {
 	c.Close()
-	c.gateway.Close()
+	c.CloseIdleConnections()
 	return errors.Join(c.telemetry.Flush(ctx), c.metrics.Close(ctx))
 }

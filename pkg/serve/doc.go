@@ -7,6 +7,7 @@
 //  2. For the drain delay everything is served as before, because they notice late; but answers ask for
 //     their connection to be closed, so that by the end of it nobody holds one that is about to go.
 //  3. The data listeners close one after the other, and the calls in flight have the drain timeout to end.
+//     A listener that has none left says so by its Drained before the next one closes.
 //  4. Calls that are left (an event stream ends no earlier by itself) are cut: their contexts end, then
 //     their connections.
 //  5. The admin listeners, which showed all this, close.

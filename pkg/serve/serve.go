@@ -17,6 +17,11 @@ type Listener struct {
 	Addr    string // host:port, as net.Listen takes it; port 0 picks a free one
 	Handler http.Handler
 
+	// Drained, if it is not nil, is called when the last call has ended or been cut, before the next listener
+	// closes. A handler that calls the next one is to close its idle connections to it here: one that has
+	// never carried a request would be waited on for 5 s, as if a call were about to come (go.dev/issue/22682).
+	Drained func()
+
 	opened net.Listener
 }
 

@@ -340,6 +340,43 @@ func TestDataListenersDrainInOrder(t *testing.T) {
 	})
 }
 
+// A connection that was made for a call that then took another one looks to its server like a call to come: it
+// held up the end of the listener behind for five seconds.
+func TestSpareConnectionsDoNotHoldUpTheNextListener(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p *program
+		var spare net.Conn
+		p = run(t, nil, func(c *serve.Config) {
+			front := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				time.Sleep(10 * time.Second)
+				var err error
+				if spare, err = p.Dial(r.Context(), "tcp", "back:1"); err != nil {
+					t.Error(err)
+				}
+			})
+			c.Data = []serve.Listener{
+				{Name: "front", Addr: "front:1", Handler: front, Drained: func() {
+					if got := get(t.Context(), p.client(t), "http://front:1/"); !errors.Is(got.err, syscall.ECONNREFUSED) {
+						t.Errorf("the listener that has drained answers %+v", got)
+					}
+					if got := get(t.Context(), p.client(t), "http://back:1/"); got.body != "back" {
+						t.Errorf("the next one is closed already: %+v", got)
+					}
+					_ = spare.Close()
+				}},
+				{Name: "back", Addr: "back:1", Handler: text("back")},
+			}
+		})
+		go get(t.Context(), p.client(t), "http://front:1/")
+		synctest.Wait()
+		p.stop()
+		// net/http looks for idle connections at intervals of up to half a second.
+		if err := <-p.ended; err != nil || time.Since(p.start) > 11*time.Second {
+			t.Errorf("Run ended with %v after %s, want nil right after the call, which takes 10s", err, time.Since(p.start))
+		}
+	})
+}
+
 func TestFlush(t *testing.T) {
 	for name, tc := range map[string]struct {
 		flush func(ctx context.Context, never chan struct{}) error

@@ -34,6 +34,7 @@ type server struct {
 	name     string
 	listener net.Listener
 	http     *http.Server
+	drained  func() // of the Listener
 	calls    calls
 	leaving  atomic.Bool             // answers ask for their connection to be closed
 	cut      context.CancelCauseFunc // ends the context of every request
@@ -41,7 +42,7 @@ type server struct {
 
 func newServer(ctx context.Context, l Listener, opened net.Listener, logger *slog.Logger) *server {
 	requests, cut := context.WithCancelCause(ctx)
-	s := &server{name: l.Name, listener: opened, cut: cut}
+	s := &server{name: l.Name, listener: opened, drained: l.Drained, cut: cut}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true) // with prior knowledge, as service meshes talk it within a pod
@@ -94,6 +95,9 @@ func (s *server) shutdown(limit context.Context) (cut int) {
 		s.calls.wait(grace)
 	}
 	_ = s.http.Close() // what could fail to close is about to end with the process
+	if s.drained != nil {
+		s.drained()
+	}
 	return cut
 }
 
