@@ -64,7 +64,8 @@ func NewTraffic(perSecond int, timeout time.Duration) (*Traffic, error) {
 	return t, t.Set(live.TrafficSettings{PerSecond: perSecond, Path: live.PathBoth})
 }
 
-// Set changes what is sent from now on.
+// Set changes what is sent from now on. The next call is due when the new rate
+// says so after the last one, however often it is set in between.
 func (t *Traffic) Set(s live.TrafficSettings) error {
 	if s.PerSecond < 0 || s.PerSecond > maxTraffic {
 		return fmt.Errorf("perSecond: must be from 0 to %d, got %d", maxTraffic, s.PerSecond)
@@ -105,16 +106,20 @@ func (t *Traffic) Run(ctx context.Context, client, upstream string) {
 	}
 	next := time.NewTimer(0)
 	defer next.Stop()
-	for at := time.Now(); ; {
+	var last time.Time // when a call was due last
+	for changed := time.Now(); ; {
 		t.mu.Lock()
 		s := t.settings
 		t.mu.Unlock()
+		var at time.Time
 		var due <-chan time.Time // never, without a rate
 		if s.PerSecond > 0 {
-			at = at.Add(time.Second / time.Duration(s.PerSecond))
-			// A little late is made up for; a long stall is not.
-			if oldest := time.Now().Add(-maxCatchUp); at.Before(oldest) {
-				at = oldest
+			at = last.Add(time.Second / time.Duration(s.PerSecond))
+			// A little late is made up for; a long stall is not, nor what another rate would have sent.
+			for _, earliest := range []time.Time{time.Now().Add(-maxCatchUp), changed} {
+				if at.Before(earliest) {
+					at = earliest
+				}
 			}
 			next.Reset(time.Until(at))
 			due = next.C
@@ -123,9 +128,10 @@ func (t *Traffic) Run(ctx context.Context, client, upstream string) {
 		case <-ctx.Done():
 			return
 		case <-t.changed:
-			at = time.Now()
+			changed = time.Now()
 			continue
 		case <-due:
+			last = at
 		}
 		for i, path := range []live.Path{live.PathWith, live.PathWithout} {
 			if s.Path == path || s.Path == live.PathBoth {
