@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -226,9 +227,13 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // cleaned is r with the path that ServeMux compares. ServeMux would redirect a
-// caller to it; a proxy has to pass on what came.
+// caller to it; a proxy has to pass on what came. An escaped dot is a dot
+// (RFC 3986, 6.2.2.2), an escaped slash part of a name.
 func cleaned(r *http.Request) *http.Request {
-	p := r.URL.Path
+	p := r.URL.EscapedPath()
+	if strings.Contains(p, "%2") {
+		p = strings.NewReplacer("%2e", ".", "%2E", ".").Replace(p)
+	}
 	if r.Method == http.MethodConnect || p == "" || p[0] != '/' || !strings.Contains(p, "//") && !strings.Contains(p, "/.") {
 		return r
 	}
@@ -236,12 +241,13 @@ func cleaned(r *http.Request) *http.Request {
 	if p[len(p)-1] == '/' && clean != "/" {
 		clean += "/"
 	}
-	if clean == p {
+	decoded, err := url.PathUnescape(clean)
+	if clean == p || err != nil {
 		return r
 	}
 	c := *r
 	u := *r.URL
-	u.Path, u.RawPath = clean, ""
+	u.Path, u.RawPath = decoded, clean
 	c.URL = &u
 	return &c
 }

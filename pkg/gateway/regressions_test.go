@@ -427,3 +427,35 @@ func TestNoCallEndsWithoutAReason(t *testing.T) {
 		})
 	}
 }
+
+// A path that had to be cleaned was decoded first. An escaped slash is part of a
+// name, for ServeMux and for the upstream; here it made another route of it.
+func TestRoutesAreFoundByTheEscapedPath(t *testing.T) {
+	var routes []gateway.Route
+	for name, match := range map[string]string{"order": "/orders/{id}", "public": "/public/{name...}", "private": "/private"} {
+		up := server(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, name+" gets "+r.RequestURI) })
+		routes = append(routes, gateway.Route{Name: name, Match: match, Upstream: up.URL})
+	}
+	g := gatewayTo(t, calm(), routes...)
+	for path, route := range map[string]string{
+		"/orders/a%2F%2Fb":            "order",
+		"/orders/..%2F.":              "order",
+		"/orders/%2E%2E%2Fprivate":    "order",
+		"/public/..%2Fprivate":        "public",
+		"/public/%2e%2e%2fprivate":    "public",
+		"/public/..%2Fprivate//x":     "public",
+		"/public//100%25/":            "public",
+		"/public/./100%25%2F/../x":    "public",
+		"/public/../private":          "private",
+		"/public/a%2F../../private":   "public",
+		"/public/%2e%2E/private":      "private",
+		"/.//private":                 "private",
+		"/public/../orders/a%2Fb%20c": "order",
+	} {
+		r := request(t, http.MethodGet, g.URL, nil)
+		r.URL.Opaque = path // exactly as written
+		if resp, body := do(t, r); body != route+" gets "+path {
+			t.Errorf("%s: %s %s, want the route %s", path, resp.Status, body, route)
+		}
+	}
+}
