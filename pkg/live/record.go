@@ -69,9 +69,13 @@ func (l *Live) newRecord(s *slot) *record {
 	withReport := *c
 	withReport.Report = report
 	method, host, path, id := s.texts()
+	origin := ""
+	if host != "" { // HTTP/1.0 has none: then there is no more than a path
+		origin = c.Scheme + "://" + cut(host, maxHost)
+	}
 	r := &record{
 		Route: c.Route, Policy: c.Policy, Upstream: c.Upstream, Method: cut(method, maxMethod),
-		URL:    cut(c.Scheme+"://"+cut(host, maxHost)+path, maxPath),
+		URL:    cut(origin+path, maxPath),
 		Status: c.Status, Good: goodCall(&withReport), Reason: report.Reason, RequestID: cut(id, maxID),
 		Start: l.millis(c.Start), Duration: milliseconds(c.Duration), Tokens: report.BudgetTokens,
 		Attempts: make([]attemptShown, min(len(report.Attempts), maxKeptAttempts)),

@@ -287,6 +287,21 @@ func TestCallersDoNotHoldMemory(t *testing.T) {
 	runtime.KeepAlive(l)
 }
 
+// A call without a Host header, by HTTP/1.0, was shown as http:///process.
+func TestCallWithoutAHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		c := call(resilience.ReasonOK)
+		c.Host = ""
+		w.Record(c)
+		time.Sleep(time.Second)
+		var answer struct{ URL string }
+		if w.get(t, "/api/calls/1", &answer); answer.URL != "/process" {
+			t.Errorf("it is shown as %q", answer.URL)
+		}
+	})
+}
+
 // Another site's page that had its name resolved to here was served, and could
 // change the faults.
 func TestOtherSitesAreRefused(t *testing.T) {

@@ -573,6 +573,7 @@ function drawCall(call) {
   }
   $("call-facts").replaceChildren(...list);
   text("call-curl", curl(call));
+  show("call-line", /^https?:/.test(call.url));
   text("call-json", JSON.stringify(call, null, 2));
   markRow();
 }
