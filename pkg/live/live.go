@@ -81,6 +81,8 @@ type Live struct {
 	hub     hub
 	faults  *faultsProxy // nil without
 
+	firstTraffic *TrafficSettings // nil without a generator
+
 	transitions struct {
 		mu      sync.Mutex
 		pending history[transition]
@@ -118,6 +120,9 @@ func New(o Options) (*Live, error) {
 			return nil, err
 		}
 		l.faults = p
+	}
+	if state := l.traffic(); state != nil {
+		l.firstTraffic = &state.TrafficSettings
 	}
 	n := 1
 	for n < runtime.GOMAXPROCS(0) && n < maxShards {

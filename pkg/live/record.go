@@ -28,7 +28,7 @@ type record struct {
 	Tokens    float64           `json:"budgetTokens"`       // of the retry budget when the call ended
 	// Offset is when the pipeline began, after the call's start.
 	Offset   float64        `json:"offset,omitempty"`
-	Attempts []attemptShown `json:"attempts"` // the first 32
+	Attempts []attemptShown `json:"attempts"` // the first 31 and the last, if there are more
 	Omitted  int            `json:"attemptsOmitted,omitempty"`
 }
 
@@ -90,7 +90,11 @@ func (l *Live) newRecord(s *slot) *record {
 	if !report.Deadline.IsZero() {
 		r.Deadline = milliseconds(report.Deadline.Sub(c.Start))
 	}
-	for i := range r.Attempts {
+	for shownAs := range r.Attempts {
+		i := shownAs
+		if shownAs == len(r.Attempts)-1 {
+			i = len(report.Attempts) - 1 // how it ended, whatever is left out before
+		}
 		a := &report.Attempts[i]
 		shown := attemptShown{
 			Number: a.Number, Start: milliseconds(a.Start.Sub(c.Start)), Duration: milliseconds(a.Duration), Limit: milliseconds(a.Limit),
@@ -102,7 +106,7 @@ func (l *Live) newRecord(s *slot) *record {
 		if a.Verdict == resilience.VerdictRetry {
 			shown.Wait = &waitShown{Source: a.Wait.Source, Reason: a.Wait.Reason, Planned: milliseconds(a.Wait.Planned), Actual: milliseconds(a.Wait.Actual)}
 		}
-		r.Attempts[i] = shown
+		r.Attempts[shownAs] = shown
 	}
 	return r
 }

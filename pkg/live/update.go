@@ -43,6 +43,7 @@ type settingsShown struct {
 	Traces  string              `json:"traces,omitempty"`
 	Example string              `json:"example,omitempty"`
 	Faults  bool                `json:"faults"`
+	Traffic *TrafficSettings    `json:"traffic,omitempty"` // that the generator began with
 	Reasons []resilience.Reason `json:"reasons"`
 	Seconds int                 `json:"seconds"` // that are kept
 	Window  int                 `json:"window"`  // seconds of "now"
@@ -311,7 +312,8 @@ func (l *Live) first(lastEventID string, now time.Time) (u update, at position) 
 
 func (l *Live) settings() *settingsShown {
 	return &settingsShown{
-		Traces: l.options.Traces, Example: l.options.Example, Faults: l.faults != nil, Reasons: resilience.Reasons(), Seconds: keptSeconds, Window: windowSeconds,
+		Traffic: l.firstTraffic,
+		Traces:  l.options.Traces, Example: l.options.Example, Faults: l.faults != nil, Reasons: resilience.Reasons(), Seconds: keptSeconds, Window: windowSeconds,
 	}
 }
 

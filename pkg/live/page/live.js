@@ -8,6 +8,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const LISTED = 100; // calls in the table
 const HOLD = 1000; // ms that the newest call stays before a newer one takes its place
 const STALE = 3000; // ms without an event; there is one each second
+const DEAD = 8000; // ms after which the connection is given up: it may be gone without a word
 
 function el(tag, properties = {}, ...children) {
   const e = document.createElement(tag);
@@ -79,6 +80,7 @@ const known = {
   transitionsMissed: 0,
   dropped: 0,
   started: 0,
+  now: 0,
 };
 const keyOf = (s) => JSON.stringify([s.upstream, s.policy]);
 
@@ -93,12 +95,16 @@ function take(update) {
     Object.assign(known, { series: new Map(), calls: [], transitions: [], transitionsMissed: 0, total: 0, faultsVersion: null });
     known.settings = update.settings;
     offset = now;
+    if (shown) shown.before = true; // it is another process's, and so are its number and its reason to be marked
+    filtered = held = null;
     setUp();
+    if ($("reason").value) askFiltered();
   }
   offset = Math.max(offset ?? now, now);
   known.total = update.total;
   known.dropped = update.pages.dropped;
   known.started = update.started;
+  known.now = update.now;
 
   const present = new Set();
   for (const s of update.series) {
@@ -115,7 +121,8 @@ function take(update) {
 
   for (const t of update.transitions ?? []) {
     known.transitions.push(t);
-    if (!update.reset && keyOf(t) === known.chosen) announce(`Circuit ${stateWord[t.to].toLowerCase()}: ${cause(t)}`);
+    // Probes that fail are in the list below; whoever listens wants to know when it begins and when it is over.
+    if (!update.reset && keyOf(t) === known.chosen && (t.from === "closed" || t.to === "closed")) announce(`Circuit ${stateWord[t.to].toLowerCase()}: ${cause(t)}`);
   }
   known.transitionsMissed += update.transitionsMissed ?? 0;
   known.transitions.splice(0, known.transitions.length - 256);
@@ -137,10 +144,12 @@ function announce(sentence) { text("announce", sentence); }
 // The connection. EventSource comes back by itself and says how far it had come;
 // only when the server refuses must it be asked again.
 let source;
+let askedAt = 0;
 let lastEvent = 0;
 let brokenSince = 0;
 function connect() {
   source = new EventSource("api/live");
+  askedAt = performance.now();
   source.addEventListener("update", (e) => {
     lastEvent = performance.now();
     brokenSince = 0;
@@ -174,6 +183,12 @@ setInterval(() => {
   const now = performance.now();
   if (document.body.dataset.connection === "live" && now - lastEvent > STALE) connection("stale", "Stale");
   if (document.body.dataset.connection === "stale") text("connection-for", `no news for ${duration(now - lastEvent)}`);
+  if (source.readyState !== EventSource.CLOSED && now - Math.max(lastEvent, askedAt) > DEAD) {
+    source.close();
+    brokenSince ||= now;
+    connection("reconnecting", "Reconnecting");
+    connect();
+  }
   if (brokenSince) {
     text("connection-for", lastEvent ? `what you see is ${duration(now - lastEvent)} old` : `for ${duration(now - brokenSince)}`);
   }
@@ -184,7 +199,7 @@ setInterval(() => {
 function setUp() {
   const { example } = known.settings;
   show("try", Boolean(example));
-  if (example) text("try-line", `curl -i ${quoted(example)}`);
+  if (example) text("try-line", curl({ method: "GET", url: example }));
   const select = $("reason");
   const chosen = select.value;
   select.replaceChildren(el("option", { value: "" }, "all"));
@@ -260,13 +275,16 @@ function drawSummary(s) {
   if (!w?.offered) {
     parts.push(known.total ? "No calls in the last ten seconds." : "No calls yet.");
   } else if (s.circuit?.state === "open") {
-    parts.push(`The circuit is open: the upstream is left alone, and ${count(w.refused)} of ${plural(w.offered, "call")} were refused at once instead of waiting for a failure.`);
-  } else if (w.attempts) {
+    parts.push(`The circuit is open: the upstream is left alone, and ${count(w.refused)} of ${plural(w.offered, "call")} ended early instead of waiting for more failures.`);
+  } else if (!w.attempts) {
+    parts.push(`${w.offered === 1 ? "The only call" : `None of the ${plural(w.offered, "call")}`} of the last ten seconds ${w.offered === 1 ? "did not reach" : "reached"} an upstream.`);
+  } else {
     const all = judged(w);
     const gap = w.good / w.offered - w.attemptsGood / all;
     const fails = all - w.attemptsGood;
     if (!fails) parts.push(w.good === w.offered ? "Everything succeeds at the first attempt." : `The upstream does all of its attempts well; ${percent(w.offered - w.good, w.offered)} of the calls end badly all the same.`);
     else if (gap > 0.02) parts.push(`The upstream fails ${percent(fails, all)} of its attempts; callers see ${w.good === w.offered ? "none of it" : `${percent(w.offered - w.good, w.offered)} fail`}.`);
+    else if (w.good === w.offered) parts.push(`The upstream fails ${percent(fails, all)} of its attempts, and none of the calls.`);
     else parts.push(`The upstream fails ${percent(fails, all)} of its attempts, and ${percent(w.offered - w.good, w.offered)} of the calls fail.`);
   }
   text("summary", parts.join(" "));
@@ -350,8 +368,10 @@ function matches(scenario) {
   for (const name of Object.keys(nothing)) if (f[name] !== wanted[name]) return false;
   const latency = scenario.faults.latency ?? { distribution: "none" };
   for (const [name, value] of Object.entries(latency)) if (f.latency?.[name] !== value) return false;
-  const workers = scenario.faults.capacity?.workers ?? 0;
-  return (f.capacity?.workers ?? 0) === workers;
+  if (wanted.errorRate > 0 && String(f.statuses ?? [503]) !== "503") return false;
+  const capacity = scenario.faults.capacity;
+  if (!capacity) return !f.capacity?.workers;
+  return Object.keys(capacity).every((name) => f.capacity?.[name] === capacity[name]);
 }
 
 function scenarioName() {
@@ -360,8 +380,10 @@ function scenarioName() {
   if (s) return s.name;
   const f = known.faults;
   const rates = [["errorRate", "errors"], ["resetRate", "resets"], ["truncateRate", "cut bodies"], ["hangRate", "hanging"], ["slowBodyRate", "slow bodies"]]
-    .filter(([name]) => f[name] > 0).map(([name, word]) => `${(100 * f[name]).toFixed(0)} % ${word}`);
-  if (f.failFirst > 0) rates.push(`the first ${plural(f.failFirst, "attempt")} of each call ${f.failFirst === 1 ? "fails" : "fail"}`);
+    .filter(([name]) => f[name] > 0).map(([name, word]) => `${percent(f[name], 1).replace(".0", "")} ${word}`);
+  if (f.errorRate > 0 && String(f.statuses ?? [503]) !== "503") rates[0] += ` (${f.statuses.join(", ")})`;
+  if (f.failFirst > 0) rates.push(f.failFirst === 1 ? "the first attempt of each call fails" : `the first ${count(f.failFirst)} attempts of each call fail`);
+  if (f.capacity?.workers) rates.push(`${plural(f.capacity.workers, "worker")}, ${f.capacity.serviceTime} a call`);
   if (f.latency && f.latency.distribution !== "none") rates.push(`${f.latency.distribution} latency`);
   if ((f.schedule ?? []).length) rates.push("on a schedule");
   const list = rates.join(", ") || "own faults";
@@ -376,24 +398,35 @@ async function ask(path, method = "GET", body) {
   return json;
 }
 
-async function change(what, path, method, body) {
+// change does what was pressed. What could not be done is said until something
+// else can, or until flaky-server, if it was that, answers again.
+let failed = null; // what was pressed, and went wrong
+async function change(what, act) {
   try {
-    const answer = await ask(path, method, body);
-    show("controls-error", false);
+    const answer = await act();
+    failed = null;
     return answer;
   } catch (err) {
+    failed = what;
     text("controls-error", `${what} was not possible: ${err.message}`);
-    show("controls-error", true);
     return null;
+  } finally {
+    show("controls-error", failed !== null);
   }
 }
 
+let asking = false;
 async function askFaults() {
+  if (asking) return; // one that hangs is enough
+  asking = true;
   try {
+    const away = known.faults === null;
     known.faults = await ask("api/faults");
+    if (away) show("controls-error", false); // it is back, and the buttons work again
   } catch {
     known.faults = null; // not known is better than wrong; a change will say why
   }
+  asking = false;
   drawControls();
 }
 // They can be changed without this page, too.
@@ -402,6 +435,7 @@ setInterval(() => { if (known.settings.faults && !document.hidden) askFaults(); 
 // choices makes one of several to choose, as radio buttons: arrow keys work.
 function choices(id, name, list, act) {
   $(id).setAttribute("role", "radiogroup");
+  $(id).setAttribute("aria-label", $(id).closest("fieldset").querySelector("legend").textContent);
   $(id).replaceChildren(...list.map(([value, word]) => {
     const input = el("input", { type: "radio", name, value });
     input.addEventListener("change", () => act(value));
@@ -414,7 +448,7 @@ function check(id, value) {
 }
 
 choices("scenarios", "scenario", scenarios.map((s) => [s.name, s.name]), async (name) => {
-  const faults = await change(name, "api/faults", "PUT", { ...scenarios.find((s) => s.name === name).faults });
+  const faults = await change(name, () => ask("api/faults", "PUT", scenarios.find((s) => s.name === name).faults));
   if (faults) known.faults = faults;
   draw();
 });
@@ -422,27 +456,32 @@ choices("rates", "rate", [[0, "Off"], [5, "5"], [20, "20"], [50, "50"], [100, "1
 choices("paths", "path", [["with", "With policy"], ["without", "Without"], ["both", "Both, to compare"]], (path) => setTraffic({ path }));
 
 async function setTraffic(settings) {
-  const traffic = await change("Changing the traffic", "api/traffic", "PUT", settings);
+  const traffic = await change("Changing the traffic", () => ask("api/traffic", "PUT", settings));
   if (traffic) known.traffic = traffic;
   drawControls();
 }
 
+// What was typed stays until it is set or given up, whatever the server says.
+let seedTyped = false;
+$("seed").addEventListener("input", () => { seedTyped = true; text("seed-note", "the same seed, the same faults"); });
+$("seed").addEventListener("keydown", (e) => { if (e.key === "Escape") { seedTyped = false; drawControls(); } });
 $("seed-set").addEventListener("submit", async (e) => {
   e.preventDefault();
-  if (!known.faults) return;
-  const faults = await change("Setting the seed", `api/faults?seed=${encodeURIComponent($("seed").value)}`, "PUT", known.faults);
-  if (faults) known.faults = faults;
+  const faults = await change("Setting the seed", async () => ask(`api/faults?seed=${encodeURIComponent($("seed").value)}`, "PUT", known.faults ?? await ask("api/faults")));
+  if (faults) {
+    known.faults = faults;
+    seedTyped = false;
+  }
   text("seed-note", faults ? "set; the faults begin anew" : "the same seed, the same faults");
-  $("seed").blur();
   drawControls();
 });
 
 $("reset").addEventListener("click", async () => {
-  if (known.settings.faults) {
-    const faults = await change("Reset", "api/faults/reset", "POST");
-    if (faults) known.faults = faults;
-  }
-  if (known.traffic) await setTraffic({ perSecond: 0, path: "both" });
+  await change("Reset", async () => {
+    if (known.settings.traffic) known.traffic = await ask("api/traffic", "PUT", known.settings.traffic);
+    if (known.settings.faults) known.faults = await ask("api/faults/reset", "POST");
+  });
+  seedTyped = false;
   draw();
 });
 
@@ -451,7 +490,7 @@ function drawControls() {
   show("controls", Boolean(known.settings.faults || traffic));
   show("scenario-set", Boolean(known.settings.faults));
   show("seed-set", Boolean(known.settings.faults));
-  if (known.seed !== null && document.activeElement !== $("seed")) $("seed").value = known.seed;
+  if (known.seed !== null && !seedTyped) $("seed").value = known.seed;
   show("traffic-set", Boolean(traffic));
   show("path-set", Boolean(traffic));
   show("compare", Boolean(traffic));
@@ -465,13 +504,13 @@ function drawControls() {
     const r = traffic[way];
     meter(`${way}-bar`, r.good / r.ended);
     text(`${way}-share`, percent(r.good, r.ended));
-    text(`${way}-note`, r.ended ? plural(r.ended, "call") : "no traffic");
+    text(`${way}-note`, (r.ended ? plural(r.ended, "call") : traffic.perSecond && [way, "both"].includes(traffic.path) ? "none has ended" : "no traffic") + (r.notSent ? `, ${count(r.notSent)} not sent: too many wait` : ""));
   }
 }
 
 // ---- One call.
 
-let shown = null; // the call that is drawn
+let shown = null; // the call that is drawn: {call, before}
 let shownSince = 0;
 let following = true;
 
@@ -487,10 +526,18 @@ function followNewest(atOnce = false) {
   if (!following || !known.calls.length) return;
   const now = performance.now();
   if (shown && !atOnce && now - shownSince < HOLD) return;
-  const fresh = known.calls.filter((c) => !shown || c.id > shown.id || c.start > shown.start);
+  if (shown && !atOnce && busy($("call-body"))) return;
+  const fresh = known.calls.filter((c) => !shown || shown.before || c.id > shown.call.id);
   if (!fresh.length) return;
   drawCall(fresh.find((c) => c.attempts.length > 1 || !c.good) ?? fresh[0]);
   shownSince = now;
+}
+
+// busy tells whether the visitor is at something in there that a redraw would take
+// away: it has the focus, or some of its text is selected.
+function busy(e) {
+  const selection = getSelection();
+  return e.contains(document.activeElement) || !selection.isCollapsed && e.contains(selection.anchorNode);
 }
 
 function kindOf(attempt) {
@@ -503,8 +550,8 @@ function verdictOf(a, last) {
   return { return: "returned", give_up: "given up" }[a.verdict] ?? a.verdict;
 }
 
-function drawCall(call) {
-  shown = call;
+function drawCall(call, before = false) {
+  shown = { call, before };
   show("call-empty", false);
   show("call-body", true);
   const waits = call.attempts.filter((a) => a.wait && a.wait.actual > 0);
@@ -516,7 +563,7 @@ function drawCall(call) {
     call.attempts.length
       ? ` after ${plural(call.attempts.length + (call.attemptsOmitted ?? 0), "attempt")} in ${duration(call.duration)}`
       : ` at once: ${words(call.reason)}, the upstream was not asked`,
-    waits.length ? `, of which ${plural(waits.length, "wait")} took ${duration(waited)}` : "",
+    waits.length && !call.attemptsOmitted ? `, of which ${plural(waits.length, "wait")} took ${duration(waited)}` : "",
     call.attempts.length && !call.good ? `. It ended because of: ${words(call.reason)}.` : ".",
   );
 
@@ -529,12 +576,12 @@ function drawCall(call) {
   const rows = [];
   const step = tick(scale, 6);
   const axis = svg("svg", { class: "wf-track", "aria-hidden": "true" });
-  for (let ms = 0; ms <= scale * (near ? 0.8 : 0.97); ms += step) {
+  for (let ms = 0; ms <= scale * 0.97; ms += step) {
     axis.append(svg("text", { x: at(ms), y: 14, "text-anchor": ms === 0 ? "start" : "middle" }, ms === 0 ? "0" : tickText(ms, step)));
   }
   const deadline = call.deadline ? `deadline ${whole(call.deadline)}` : "";
   if (near) axis.append(svg("text", { class: "deadline-text", x: at(call.deadline), y: 14, "text-anchor": "end" }, deadline));
-  rows.push(row("axis", "", axis, el("span", { class: "wf-detail deadline-text" }, near ? "" : `${deadline} →`)));
+  rows.push(row("axis", "", axis, el("span", { class: "wf-detail deadline-text" }, near || !deadline ? "" : `${deadline} →`)));
 
   const track = (...bars) => {
     const t = svg("svg", { class: "wf-track", "aria-hidden": "true" });
@@ -544,15 +591,17 @@ function drawCall(call) {
     return t;
   };
   call.attempts.forEach((a, i) => {
+    const last = i === call.attempts.length - 1;
+    if (last && call.attemptsOmitted) rows.push(row("omitted", "", track(), el("span", { class: "wf-detail" }, `${plural(call.attemptsOmitted, "more attempt")}`)));
     const kind = kindOf(a);
     const bar = svg("rect", { class: `bar-${kind}`, x: at(a.start), width: at(a.duration), y: "24%", height: "52%", rx: kind === "good" ? 8 : 1, "data-bar": "attempt" });
     const bars = [bar];
     if (kind === "bad") bars.push(svg("rect", { class: "bar-cap", x: at(a.start + a.duration), width: 3, y: "15%", height: "70%" }));
     const name = el("span", { class: "wf-name" }, icon(kind, `is-${kind}`), `Attempt ${a.number}`);
-    const detail = el("span", { class: "wf-detail" }, el("b", {}, a.good && a.reason === "ok" ? `${a.status || "ok"}` : words(a.reason)), ` · ${duration(a.duration)} · ${verdictOf(a, i === call.attempts.length - 1)}`, a.breaker === "closed" ? "" : ` · circuit ${a.breaker}`);
+    const detail = el("span", { class: "wf-detail" }, el("b", {}, a.good && a.reason === "ok" ? `${a.status || "ok"}` : words(a.reason)), ` · ${duration(a.duration)} · ${verdictOf(a, last)}`, a.breaker === "closed" ? "" : ` · circuit ${a.breaker}`);
     if (a.error) detail.setAttribute("title", a.error);
     rows.push(row("attempt", name, track(...bars), detail));
-    if (a.wait && (a.wait.actual > 0 || i < call.attempts.length - 1)) {
+    if (a.wait && (a.wait.actual > 0 || !last)) {
       const wait = svg("rect", { class: "bar-wait", x: at(a.start + a.duration), width: at(a.wait.actual), y: "30%", height: "40%", "data-bar": "wait" });
       rows.push(row("wait", el("span", { class: "wf-name is-wait" }, icon("wait", "is-wait"), "Wait"), track(wait),
         el("span", { class: "wf-detail" }, el("b", {}, duration(a.wait.actual)), ` of ${duration(a.wait.planned)} planned · ${a.wait.source === "retry_after" ? "Retry-After" : "jitter"}`)));
@@ -561,10 +610,10 @@ function drawCall(call) {
   if (!call.attempts.length) {
     rows.push(row("refused", el("span", { class: "wf-name" }, icon("refused", "is-refused"), "No attempt"), track(), el("span", { class: "wf-detail" }, el("b", {}, words(call.reason)))));
   }
-  if (call.attemptsOmitted) rows.push(row("omitted", "", track(), el("span", { class: "wf-detail" }, `and ${plural(call.attemptsOmitted, "attempt")} more`)));
   $("waterfall").replaceChildren(...rows);
+  spare(axis);
 
-  const facts = [["Call", `${call.id} at ${clock(call.start)}`], ["Reason", words(call.reason)], ["Route", call.route || "none"], ["Policy", call.policy || "none"],
+  const facts = [["Call", `${call.id} at ${clock(call.start)}`], ["Reason", words(call.reason)], ["Route", call.route || "none"], ["Upstream", call.upstream || "none"], ["Policy", call.policy || "none"],
     ["Deadline", call.deadline ? whole(call.deadline) : "none"], ["Budget left", `${call.budgetTokens.toFixed(1)} tokens`], ["Request id", call.requestId || "none"]];
   const list = facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
   if (call.traceId) {
@@ -576,6 +625,21 @@ function drawCall(call) {
   show("call-line", /^https?:/.test(call.url));
   text("call-json", JSON.stringify(call, null, 2));
   markRow();
+}
+
+// spare removes those of an axis' words that would run into the one before, or
+// into the deadline's, which comes last.
+function spare(axis) {
+  const words = [...axis.querySelectorAll("text")];
+  const deadline = axis.querySelector(".deadline-text");
+  const end = deadline ? deadline.getBoundingClientRect().left - 8 : Infinity;
+  let from = -Infinity;
+  for (const w of words) {
+    if (w === deadline) continue;
+    const box = w.getBoundingClientRect();
+    if (box.left < from || box.right > end) w.remove();
+    else from = box.right + 8;
+  }
 }
 
 function row(kind, name, track, detail) {
@@ -593,8 +657,13 @@ function traceLink(id) {
   return template.replaceAll("{id}", encodeURIComponent(id));
 }
 
+// curl asks for the same URL by the same method, and for nothing that curl would
+// make of it.
 function curl(call) {
-  return `curl -i${call.method === "GET" ? "" : ` -X ${quoted(call.method)}`} ${quoted(call.url)}`;
+  const options = [{ GET: "-i", HEAD: "-I" }[call.method] ?? `-i -X ${quoted(call.method)}`];
+  if (/[[\]{}]/.test(call.url)) options.push("-g");
+  if (/\/\.\.?(\/|$)/.test(call.url)) options.push("--path-as-is");
+  return `curl ${options.join(" ")} ${quoted(call.url)}`;
 }
 
 // quoted is one word to a shell, whatever is in it.
@@ -625,6 +694,8 @@ function tickText(ms, step) {
 
 let paused = null; // the list as it was when it was stopped
 let filtered = null; // what the server has kept with the chosen reason
+let filterError = "";
+let drawnCalls = []; // as they are on the page
 const rowOf = new Map(); // by call id
 
 $("pause").addEventListener("click", () => {
@@ -633,20 +704,23 @@ $("pause").addEventListener("click", () => {
   text("pause", paused ? "Resume" : "Pause");
   drawRows();
 });
-$("reason").addEventListener("change", async (e) => {
-  filtered = null;
-  const reason = e.target.value;
+$("reason").addEventListener("change", askFiltered);
+
+async function askFiltered() {
+  filtered = held = null;
+  filterError = "";
+  const reason = $("reason").value;
   if (reason) {
     try {
       const answer = await ask(`api/calls?limit=${LISTED}&reason=${encodeURIComponent(reason)}`);
       if ($("reason").value === reason) filtered = answer.calls;
     } catch (err) {
-      text("rows-note", `The kept calls could not be asked for: ${err.message}`);
+      filterError = `Older ones could not be asked for: ${err.message}. `;
     }
   }
   if (paused) paused = listed();
   drawRows();
-});
+}
 
 function hasReason(call, reason) { return call.reason === reason || call.attempts.some((a) => a.reason === reason); }
 
@@ -663,8 +737,19 @@ function resultOf(call) {
   return ["attempt_timeout", "deadline_exceeded"].includes(call.reason) ? { shape: "late", kind: "late" } : { shape: "bad", kind: "bad" };
 }
 
+// The list does not move under who points at it, or has the focus in it.
+const region = document.querySelector(".scroll");
+let pointed = false;
+let held = null; // the list as it was then
+region.addEventListener("pointerenter", (e) => { pointed = e.pointerType !== "touch"; });
+region.addEventListener("pointerleave", () => { pointed = false; drawRows(); });
+region.addEventListener("focusout", () => setTimeout(drawRows));
+
 function drawRows() {
-  const calls = paused ?? listed();
+  if (!pointed && !region.contains(document.activeElement)) held = null;
+  else if (!paused && drawnCalls.length) held ??= drawnCalls;
+  const calls = paused ?? held ?? listed();
+  drawnCalls = calls;
   const body = $("rows");
   const wanted = new Set(calls.map((c) => c.id));
   for (const [id, r] of rowOf) {
@@ -689,13 +774,14 @@ function drawRows() {
   let note = "";
   if (calls.length) {
     const span = calls[0].id - calls[calls.length - 1].id + 1;
-    if (paused) note = `Paused; ${plural(Math.max(0, known.total - calls[0].id), "newer call")}.`;
-    else if ($("reason").value) note = `${plural(calls.length, "call")} that ended so, or had an attempt that did.`;
+    if (paused) note = known.total < calls[0].id ? "Paused; the program has begun anew since." : `Paused; ${plural(known.total - calls[0].id, "newer call")}.`;
+    else if (held && known.total > calls[0].id) note = `Held while you are at it; ${plural(known.total - calls[0].id, "newer call")}.`;
+    else if ($("reason").value) note = `${calls.length < LISTED ? "" : "The newest "}${plural(calls.length, "call")} that ended so, or had an attempt that did.`;
     else if (span > calls.length) note = `${count(calls.length)} of the last ${count(span)} calls; ${count(span - calls.length)} came too fast to list.`;
     else if (calls.length < LISTED && calls.length < known.total) note = `${count(calls.length)} of ${count(known.total)} calls; ${count(known.total - calls.length)} came too fast to list.`;
     else note = `The last ${plural(calls.length, "call")} of ${count(known.total)}.`;
   }
-  text("rows-note", note);
+  text("rows-note", filterError + note);
   markRow();
 }
 
@@ -722,7 +808,7 @@ function pathOf(url) {
 
 function markRow() {
   for (const r of rowOf.values()) {
-    if (shown && r.call.id === shown.id) r.setAttribute("aria-current", "true");
+    if (shown && r.call === shown.call || shown && !shown.before && r.call.id === shown.call.id) r.setAttribute("aria-current", "true");
     else r.removeAttribute("aria-current");
   }
 }
@@ -736,9 +822,9 @@ let cursor = null; // a second's time that the visitor looks at
 function chart(title, height, lines) {
   const plot = svg("svg", { class: "plot", height, role: "img", tabindex: "0" });
   const heads = lines.map((l) => {
-    const value = el("output", { for: "" }, "–");
+    const value = el("span", { class: "value" }, "–");
     const sample = svg("svg", { viewBox: "0 0 22 8", "aria-hidden": "true" }, svg("path", { class: `line-${l.name}`, d: "M0 4H22" }));
-    l.output = value;
+    l.value = value;
     return el("span", { class: "key" }, sample, l.word, value);
   });
   const head = el("div", { class: "chart-head" }, el("b", {}, title), ...heads);
@@ -787,7 +873,7 @@ let drawnSecond = 0;
 function drawHistory(s, force = false) {
   const seconds = s ? [...s.seconds.values()].sort((a, b) => a.at - b.at) : [];
   // The present second is not over: what it has so far would look like a fall.
-  const newest = seconds.length ? seconds[seconds.length - 1].at : serverNow();
+  const newest = Math.max(seconds.length ? seconds[seconds.length - 1].at : 0, known.started + 1000 * Math.floor((known.now - known.started - 100) / 1000));
   const mark = `${known.chosen} ${newest}`;
   if (mark === drawnSecond && !force) return;
   drawnSecond = mark;
@@ -795,7 +881,9 @@ function drawHistory(s, force = false) {
   span = 60_000 * Math.min((known.settings.seconds ?? 300) / 60, Math.max(1, Math.ceil((end - known.started) / 60_000)));
   text("history-title", span === 60_000 ? "The last minute" : `The last ${span / 60_000} minutes`);
   const start = end - span;
-  const complete = seconds.filter((sec) => sec.at < newest && sec.at >= start - 1000);
+  // A second that is not told of had nothing in it.
+  const complete = [];
+  for (let when = Math.max(seconds[0]?.at ?? newest, newest - 1000 * Math.ceil(span / 1000)); when < newest; when += 1000) complete.push(s.seconds.get(when) ?? { at: when });
   const at = cursor === null ? null : start + cursor * span;
   const under = at === null ? complete[complete.length - 1] : complete.find((sec) => at >= sec.at && at < sec.at + 1000);
   text("cursor-time", at === null ? "now" : clock(at));
@@ -819,6 +907,14 @@ function bandOf(s, transitions, seconds, start, end) {
     if (t.at > from) spans.push({ state, from, to: Math.min(t.at, end) });
     state = t.to;
     from = Math.max(from, Math.min(t.at, end));
+  }
+  // What no transition tells of: after a changed configuration a circuit begins anew.
+  const changes = seconds.filter((sec) => sec.state && sec.at > (transitions.at(-1)?.at ?? 0)).map((sec) => [sec.at, sec.state]);
+  for (const [when, now] of [...changes, [s.circuit.since, s.circuit.state]]) {
+    if (now === state) continue;
+    const to = Math.min(end, Math.max(from, when));
+    spans.push({ state, from, to });
+    [state, from] = [now, to];
   }
   spans.push({ state, from, to: end });
   return spans.filter((x) => x.to > x.from);
@@ -885,7 +981,7 @@ function drawChart(c, seconds, spans, start, end, at, under) {
     if (l.area) parts.push(svg("path", { class: "area-good", d: areaOf(values[i], x, y, bottom, start) }));
     parts.push(svg("path", { class: `line-${l.name}`, d, "stroke-linejoin": "round", "stroke-linecap": "round" }));
     const value = under ? l.of(under) : null;
-    text(l.output, value === null || value === undefined ? "–" : l.say(value));
+    text(l.value, value === null || value === undefined ? "–" : l.say(value));
   });
   if (at !== null) parts.push(svg("line", { class: "cursor", x1: x(at).toFixed(1), x2: x(at).toFixed(1), y1: 0, y2: bottom }));
   if (c.axis) {
@@ -896,7 +992,7 @@ function drawChart(c, seconds, spans, start, end, at, under) {
     }
   }
   c.plot.replaceChildren(...parts);
-  c.plot.setAttribute("aria-label", `${c.title}: ${c.lines.map((l) => `${l.word} ${l.output.textContent}`).join(", ")}. Left and right move through the seconds.`);
+  c.plot.setAttribute("aria-label", `${c.title}: ${c.lines.map((l) => `${l.word} ${l.value.textContent}`).join(", ")}. Left and right move through the seconds.`);
 }
 
 function areaOf(values, x, y, bottom, start) {
@@ -930,5 +1026,11 @@ function drawTransitions(mine) {
 }
 
 new ResizeObserver(() => drawHistory(known.series.get(known.chosen), true)).observe($("charts"));
+let drawnWidth = 0; // which decides which of the axis' words there is room for
+new ResizeObserver(([e]) => {
+  const width = e.contentRect.width;
+  if (shown && width !== drawnWidth) drawCall(shown.call, shown.before);
+  drawnWidth = width;
+}).observe($("waterfall"));
 drawHistory(undefined, true);
 connect();

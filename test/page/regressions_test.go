@@ -1,0 +1,323 @@
+package page_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"github.com/rebound-dev/rebound/pkg/live"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// What was typed for a seed was overwritten as soon as the field lost the focus,
+// which it does when the button is pressed.
+func TestTypedSeedStays(t *testing.T) {
+	d := start(t, "--traffic", "20")
+	v := visit(t, d.page, 1440, false)
+	v.until(`document.getElementById("seed").value === "30"`)
+	_ = eval[bool](v, `document.getElementById("seed").focus() ?? document.getElementById("seed").select() ?? true`)
+	v.do(chromedp.KeyEvent("77"), chromedp.KeyEvent(kb.Tab))
+	before := v.text("foot")
+	v.until(fmt.Sprintf(`document.getElementById("foot").innerText !== %q && document.getElementById("seed").value === "77"`, before))
+	v.press("Set")
+	v.until(`document.getElementById("seed-note").innerText.startsWith("set")`)
+	r, err := http.Get(d.faults)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if got := r.Header.Get("Rebound-Seed"); got != "77" {
+		t.Errorf("the seed is %s", got)
+	}
+}
+
+// Two calls that overlapped were shown in turns for ever.
+func TestNewestCallStays(t *testing.T) {
+	l, at := own(t, live.Options{})
+	v := visit(t, at, 1440, false)
+	v.until(isLive)
+	short, long := call("http://upstream"), call("http://upstream")
+	short.Start = time.Now().Add(-500 * time.Millisecond)
+	long.Start, long.Duration = time.Now().Add(-time.Second), time.Second
+	l.Record(short)
+	l.Record(long)
+	shown := `document.getElementById("call-facts").innerText`
+	v.until(shown + `.includes("2 at")`)
+	for range 12 {
+		time.Sleep(250 * time.Millisecond)
+		if !eval[bool](v, shown+`.includes("2 at")`) {
+			t.Fatalf("nothing new came, and the page shows %s", v.text("call-facts"))
+		}
+	}
+}
+
+// Calls of a process that is gone were mixed with those of the next one, and its
+// numbers taken for the next one's.
+func TestAnotherProcess(t *testing.T) {
+	first, at := own(t, live.Options{})
+	second, other := own(t, live.Options{})
+	u, err := url.Parse(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	between := newSwitchable(t, u.Host)
+	v := visit(t, "http://"+between.listener.Addr().String(), 1440, false)
+	v.until(isLive)
+	fail := func(l *live.Live, n int) {
+		for range n {
+			c := call("http://upstream")
+			c.Status, c.Report.Reason, c.Report.Attempts[0].Reason = 503, resilience.ReasonMaxAttempts, resilience.StatusReason(503)
+			l.Record(c)
+		}
+	}
+	rows := func(n int) string { return fmt.Sprintf(`document.querySelectorAll("#rows tr").length === %d`, n) }
+	fail(first, 3)
+	v.until(rows(3))
+	v.filter("max_attempts")
+	_ = eval[bool](v, `document.querySelectorAll("#rows tr")[2].click() ?? true`)
+	v.until(`document.querySelectorAll("#rows tr[aria-current]").length === 1`)
+
+	between.set(true, false)
+	between.lead(strings.TrimPrefix(other, "http://"))
+	fail(second, 2)
+	between.set(false, false)
+	v.until(isLive + ` && ` + rows(2))
+	if eval[bool](v, `document.querySelector("#rows tr[aria-current]") !== null`) {
+		t.Error("a call of the new process is marked as the one that is shown, which is the old one's")
+	}
+
+	v.press("Pause")
+	between.set(true, false)
+	between.lead(u.Host)
+	between.set(false, false)
+	v.until(isLive + ` && document.getElementById("foot").innerText.startsWith("3 calls")`)
+	fail(first, 1)
+	v.until(`document.getElementById("foot").innerText.startsWith("4 calls")`)
+	if note := v.text("rows-note"); strings.Contains(note, " 0 newer") {
+		t.Errorf("the list says %q", note)
+	}
+}
+
+// A connection that has died without a word was waited for for ever.
+func TestDeadConnectionIsGivenUp(t *testing.T) {
+	d := start(t)
+	u, err := url.Parse(d.page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	between := newSwitchable(t, u.Host)
+	v := visit(t, "http://"+between.listener.Addr().String(), 1440, false)
+	v.until(isLive)
+	time.Sleep(2 * time.Second) // only the stream is still used then
+	between.kill()
+	v.until(`document.getElementById("connection").innerText === "Stale"`)
+	ask(t, http.MethodGet, d.client+"/process", "")
+	v.until(isLive + ` && document.querySelectorAll("#rows tr").length === 1`)
+}
+
+// kill lets the connection that is in use hear nothing any more, without a word;
+// a browser would try the idle ones first, one after the other.
+func (s *switchable) kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		if time.Since(s.used[c]) < 1500*time.Millisecond {
+			s.dead = append(s.dead, c)
+		} else {
+			_ = c.Close()
+		}
+	}
+	s.conns = nil
+}
+
+// lead is where connections go from now on.
+func (s *switchable) lead(to string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.to = to
+}
+
+// generator keeps what it is told.
+type generator struct {
+	mu  sync.Mutex
+	now live.TrafficSettings
+}
+
+func (g *generator) Set(s live.TrafficSettings) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.now = s
+	return nil
+}
+
+func (g *generator) State() live.TrafficState {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return live.TrafficState{TrafficSettings: g.now, Limit: 200, Without: live.TrafficResult{Ended: 5, NotSent: 1091}}
+}
+
+// The error of Reset was hidden by what Reset did next, and that of a button
+// stood for ever after flaky-server was back. Reset switched the traffic off.
+func TestErrorsStayAndGo(t *testing.T) {
+	var away atomic.Bool
+	flaky := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if away.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		w.Header().Set("Rebound-Seed", "30")
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"errorRate":0.3,"statuses":[503],"resetRate":0,"truncateRate":0,"hangRate":0,"slowBodyRate":0,"failFirst":0,"retryAfter":"","latency":{"distribution":"none"}}`)
+	}))
+	defer flaky.Close()
+	traffic := &generator{now: live.TrafficSettings{PerSecond: 50, Path: live.PathWith}}
+	_, at := own(t, live.Options{Faults: flaky.URL, Traffic: traffic})
+	v := visit(t, at, 1440, false)
+	v.until(`document.querySelector("#scenarios input:checked")?.value === "30 % errors"`)
+	if got := v.text("without-note"); !strings.Contains(got, "1,091 not sent") {
+		t.Errorf("the calls that were not sent are left out: %q", got)
+	}
+	const failed = `!document.getElementById("controls-error").hidden`
+	away.Store(true)
+	for press, works := range map[string]string{"Reset": "5", "Set": "20", "Outage": "100"} {
+		v.press(press)
+		v.until(failed)
+		time.Sleep(300 * time.Millisecond)
+		if !eval[bool](v, failed) {
+			t.Errorf("%s: the error is gone at once", press)
+		}
+		v.press(works)
+		v.until("!(" + failed + ")")
+	}
+	v.press("Outage")
+	v.until(failed + ` && document.getElementById("scenario-note").innerText.startsWith("not known")`)
+	away.Store(false)
+	v.until("!(" + failed + ")")
+	v.press("Reset")
+	v.until(`document.querySelector("#rates input:checked")?.value === "50" && document.querySelector("#paths input:checked")?.value === "with"`)
+}
+
+// After a changed configuration a circuit begins anew without a transition; the
+// timeline went on with the old state.
+func TestCircuitThatBeganAnew(t *testing.T) {
+	var mu sync.Mutex
+	up := live.Upstream{Upstream: "http://upstream", Policy: "default", Breaker: resilience.BreakerSnapshot{State: resilience.Closed, Since: time.Now()}}
+	l, at := own(t, live.Options{Upstreams: func() []live.Upstream {
+		mu.Lock()
+		defer mu.Unlock()
+		return []live.Upstream{up}
+	}})
+	set := func(s resilience.State) {
+		mu.Lock()
+		defer mu.Unlock()
+		up.Breaker.State, up.Breaker.Since = s, time.Now()
+	}
+	v := visit(t, at, 1440, false)
+	band := `[...document.querySelectorAll("rect[data-state]")].map((r) => r.dataset.state).join(" ")`
+	time.Sleep(1200 * time.Millisecond)
+	set(resilience.Open)
+	l.Transition("default", resilience.Transition{Upstream: "http://upstream", From: resilience.Closed, To: resilience.Open, At: time.Now(), Failures: 5})
+	v.until(band + ` === "closed open"`)
+	time.Sleep(1200 * time.Millisecond)
+	set(resilience.Closed)
+	v.until(band + ` === "closed open closed"`)
+}
+
+// Nobody could click on a row while calls came: it was another one by then.
+func TestListStandsStill(t *testing.T) {
+	d := start(t, "--traffic", "100")
+	v := visit(t, d.page, 1440, false)
+	v.until(`document.querySelectorAll("#rows tr").length > 20`)
+	where := eval[[]float64](v, `(() => { const r = document.querySelectorAll("#rows tr")[5].getBoundingClientRect(); return [r.left + 30, r.top + r.height / 2]; })()`)
+	mouse := func(kind input.DispatchMouseEventType, x, y float64) {
+		button := input.MouseButtonLeft
+		if kind == input.DispatchMouseEventTypeMouseMoved {
+			button = input.MouseButtonNone
+		}
+		v.do(command(input.DispatchMouseEvent, input.DispatchMouseEventParams{Type: kind, X: x, Y: y, Button: button, ClickCount: 1}))
+	}
+	mouse(input.DispatchMouseEventTypeMouseMoved, where[0], where[1])
+	under := fmt.Sprintf(`document.elementFromPoint(%v, %v).closest("tr").querySelector("button").ariaLabel.split(" ")[2]`, where[0], where[1])
+	v.until(`document.getElementById("rows-note").innerText.startsWith("Held")`)
+	aimed := eval[string](v, under)
+	time.Sleep(400 * time.Millisecond)
+	mouse(input.DispatchMouseEventTypeMousePressed, where[0], where[1])
+	time.Sleep(300 * time.Millisecond)
+	mouse(input.DispatchMouseEventTypeMouseReleased, where[0], where[1])
+	v.until(fmt.Sprintf(`document.getElementById("call-facts").innerText.includes("%s at")`, aimed))
+	// The focus is there now; with the pointer gone and the focus too, it goes on.
+	mouse(input.DispatchMouseEventTypeMouseMoved, 5, 5)
+	time.Sleep(1500 * time.Millisecond)
+	if got := eval[string](v, `document.activeElement.ariaLabel?.split(" ")[2] ?? document.activeElement.tagName`); got != aimed {
+		t.Errorf("the focus was on call %s and is on %s", aimed, got)
+	}
+	_ = eval[bool](v, `document.activeElement.blur() ?? true`)
+	v.until(`!document.getElementById("rows-note").innerText.startsWith("Held")`)
+}
+
+// Words of an axis ran into each other or into the deadline's, "Half-open" was
+// wider than its tile, and attempts of less than a pixel were not to be seen.
+func TestNothingCollides(t *testing.T) {
+	up := live.Upstream{Upstream: "http://upstream", Policy: "default", Breaker: resilience.BreakerSnapshot{State: resilience.HalfOpen, Since: time.Now()}}
+	l, at := own(t, live.Options{Upstreams: func() []live.Upstream { return []live.Upstream{up} }})
+	for name, took := range map[string]time.Duration{"a call near its deadline": 4900 * time.Millisecond, "a short one": 700 * time.Millisecond, "one of 40 ms": 40 * time.Millisecond} {
+		c := call("http://upstream")
+		start := c.Start
+		c.Duration, c.Report.Deadline = took, start.Add(5*time.Second)
+		first := c.Report.Attempts[0]
+		first.Duration, first.Verdict, first.Reason, first.Status = 300*time.Microsecond, resilience.VerdictRetry, resilience.StatusReason(503), 503
+		first.Wait = resilience.Wait{Source: resilience.WaitJitter, Reason: first.Reason, Planned: took, Actual: took - time.Millisecond}
+		last := c.Report.Attempts[0]
+		last.Number, last.Start, last.Duration = 2, start.Add(took-300*time.Microsecond), 300*time.Microsecond
+		c.Report.Attempts = []resilience.AttemptReport{first, last}
+		l.Record(c)
+		for _, width := range []int{320, 375, 625, 640, 768, 905, 1185, 1280, 1440} {
+			t.Run(fmt.Sprintf("%s, %d px", name, width), func(t *testing.T) {
+				v := visit(t, at, width, false)
+				v.until(isLive + ` && document.getElementById("breaker-state").innerText === "Half-open" && ` + attempts + `.length === 2`)
+				for _, e := range eval[[]string](v, `(() => {
+					const words = [...document.querySelectorAll(".wf-row.axis text")].map((e) => [e.textContent, e.getBoundingClientRect()]);
+					const found = [];
+					for (const [a, x] of words) for (const [b, y] of words) if (a < b && x.left < y.right && y.left < x.right) found.push(a + " and " + b);
+					const big = document.querySelector("#breaker-tile .big");
+					if (big.scrollWidth > big.clientWidth) found.push("Half-open does not fit");
+					for (const bar of document.querySelectorAll("[data-bar=attempt]")) if (!(parseFloat(getComputedStyle(bar).strokeWidth) >= 2)) found.push("an attempt of no width");
+					return found;
+				})()`) {
+					t.Error(e)
+				}
+			})
+		}
+	}
+}
+
+// Seven figures of the charts were live regions, and told a screen reader
+// something new every second.
+func TestFiguresDoNotChatter(t *testing.T) {
+	d := start(t, "--traffic", "50")
+	v := visit(t, d.page, 1440, false)
+	v.until(`document.querySelectorAll("#rows tr").length > 5`)
+	_ = eval[bool](v, `(() => {
+		window.said = [];
+		const o = new MutationObserver((all) => { for (const m of all) window.said.push((m.target.closest?.("output, [role=status], [role=alert], [aria-live]") ?? m.target.parentElement).textContent); });
+		for (const e of document.querySelectorAll("output, [role=status], [role=alert], [aria-live]")) o.observe(e, { childList: true, characterData: true, subtree: true });
+		return true;
+	})()`)
+	ask(t, http.MethodPut, d.faults, "errorRate: 1")
+	v.until(`document.querySelectorAll("#transitions li").length > 5`)
+	ask(t, http.MethodPut, d.faults, "errorRate: 0")
+	v.until(`document.getElementById("breaker-state").innerText === "Closed"`)
+	if said := eval[[]string](v, "window.said"); len(said) != 2 || !strings.HasPrefix(said[0], "Circuit open") || !strings.HasPrefix(said[1], "Circuit closed") {
+		t.Errorf("an outage and its end were told as %q", said)
+	}
+}
