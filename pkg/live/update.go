@@ -14,7 +14,8 @@ import (
 const (
 	windowSeconds = 10 // of the figures that are shown as now
 
-	updateCalls = 16  // one by one in an event, of those since the one before
+	updateCalls = 16  // one by one in an event: all since the one before, if there are no more
+	sampleCalls = 6   // of more than that: nobody reads thirty a second, and an event fits a server's buffer
 	resumeCalls = 100 // in the first event of a page, and in that after a break
 )
 
@@ -174,15 +175,15 @@ func (l *Live) since(p position, limit int, now time.Time) update {
 		Now: l.millis(now), Started: l.millis(l.start), Total: l.calls.total,
 		Calls: l.recent(limit, p.tick, nil), Pages: l.hub.shown(), Series: []seriesUpdate{},
 	}
-	if limit == updateCalls && len(u.Calls) == limit {
+	if limit == updateCalls && l.calls.total-p.calls > updateCalls {
 		// Of many, those that tell something first.
-		loud := l.recent(limit*2/3, p.tick, func(r *record) bool { return !r.quiet() })
+		sample := l.recent(sampleCalls*2/3, p.tick, func(r *record) bool { return !r.quiet() })
 		for _, r := range u.Calls {
-			if len(loud) < limit && !slices.Contains(loud, r) {
-				loud = append(loud, r)
+			if len(sample) < sampleCalls && !slices.Contains(sample, r) {
+				sample = append(sample, r)
 			}
 		}
-		u.Calls = loud
+		u.Calls = sample
 	}
 	slices.SortFunc(u.Calls, func(a, b *record) int { return int(a.ID) - int(b.ID) })
 	u.Missed = besides(l.calls.total-p.calls, len(u.Calls))
