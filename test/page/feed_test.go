@@ -1,0 +1,112 @@
+package page_test
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/live"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// step is one attempt of a call that is fed to a Live, and the wait after it.
+type step struct {
+	reason  resilience.Reason
+	took    time.Duration
+	wait    resilience.Wait // with a source when the verdict was retry
+	breaker resilience.State
+}
+
+// times is n of the same step, each but the last followed by its wait.
+func times(n int, s step) (all []step) {
+	for range n {
+		all = append(all, s)
+	}
+	all[n-1].wait = resilience.Wait{}
+	return all
+}
+
+// ended is a call that made these steps and ended now, allowed to take as long as
+// deadline says. Without steps the circuit refused it.
+func ended(upstream string, deadline time.Duration, reason resilience.Reason, status int, steps ...step) *live.Call {
+	var took time.Duration
+	for _, s := range steps {
+		took += s.took + s.wait.Actual
+	}
+	start := time.Now().Add(-took)
+	report := &resilience.Report{Upstream: upstream, Start: start, Duration: took, Deadline: start.Add(deadline), Reason: reason, BudgetTokens: 7.5}
+	at := start
+	for i, s := range steps {
+		a := resilience.AttemptReport{
+			Number: i + 1, Start: at, Duration: s.took, Limit: time.Second, Reason: s.reason, Verdict: resilience.VerdictGiveUp, Breaker: s.breaker, Wait: s.wait,
+		}
+		switch text, isStatus := strings.CutPrefix(string(s.reason), "status_"); {
+		case s.reason == resilience.ReasonOK:
+			a.Verdict, a.Status = resilience.VerdictReturn, http.StatusOK
+		case isStatus:
+			a.Status, _ = strconv.Atoi(text)
+		default:
+			a.Err = errors.New("what went wrong")
+		}
+		if s.wait.Source != "" {
+			a.Verdict = resilience.VerdictRetry
+		}
+		report.Attempts = append(report.Attempts, a)
+		at = at.Add(s.took + s.wait.Actual)
+	}
+	return &live.Call{
+		Route: "process", Policy: "default", Upstream: upstream, Method: "GET", Scheme: "http", Host: "localhost:8080", Path: "/process", Status: status,
+		RequestID: "r-1", Start: start, Duration: took, Report: report,
+	}
+}
+
+// wheel is a generator of traffic that only notes what it is asked for. It does
+// not take 200.
+type wheel struct {
+	mu    sync.Mutex
+	state live.TrafficState
+}
+
+func (w *wheel) Set(s live.TrafficSettings) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s.PerSecond == 200 {
+		return errors.New("perSecond: not today")
+	}
+	w.state.TrafficSettings = s
+	return nil
+}
+
+func (w *wheel) State() live.TrafficState {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.state
+}
+
+// between serves a Live, and lets something be done to what it writes.
+func between(t *testing.T, l *live.Live, rewrite func(string) string) string {
+	t.Helper()
+	inner := l.Handler()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		inner.ServeHTTP(rewriter{w, rewrite}, r)
+	}))
+	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
+	return s.URL
+}
+
+type rewriter struct {
+	http.ResponseWriter
+	rewrite func(string) string
+}
+
+func (w rewriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w rewriter) Write(b []byte) (int, error) {
+	_, err := w.ResponseWriter.Write([]byte(w.rewrite(string(b))))
+	return len(b), err
+}

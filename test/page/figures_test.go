@@ -1,0 +1,236 @@
+package page_test
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/live"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+const (
+	bad  = resilience.Reason("status_503")
+	good = resilience.ReasonOK
+)
+
+// perUpstream is what the page shows of each upstream, by the upstream's name and
+// the element's id. It looks as a visitor does who picks one after the other.
+const perUpstream = `Object.fromEntries([...document.getElementById("series").options].map((o) => {
+	const select = document.getElementById("series");
+	select.value = o.value;
+	select.dispatchEvent(new Event("change"));
+	const texts = [...document.querySelectorAll(".now [id], #summary")].map((e) => [e.id, e.textContent]);
+	texts.push(["shape", document.getElementById("breaker-shape").getAttribute("href")]);
+	for (const e of document.querySelectorAll(".now rect[id]")) texts.push([e.id, e.getAttribute("width")]);
+	return [o.textContent.split(", policy")[0], Object.fromEntries(texts)];
+}))`
+
+// Every figure of the strip, for calls that were fed.
+func TestFigures(t *testing.T) {
+	many := func(n int, of func(upstream string) *live.Call) func(*live.Live, string) {
+		return func(l *live.Live, upstream string) {
+			for range n {
+				l.Record(of(upstream))
+			}
+		}
+	}
+	one := func(reason resilience.Reason, status int, steps ...step) func(string) *live.Call {
+		return func(upstream string) *live.Call { return ended(upstream, 5*time.Second, reason, status, steps...) }
+	}
+	refused := one(resilience.ReasonBreakerOpen, 503)
+	failed := one(resilience.ReasonMaxAttempts, 503, step{reason: bad, took: 10 * time.Millisecond})
+	answered := one(good, 200, step{reason: good, took: 10 * time.Millisecond})
+	policy := resilience.BreakerPolicy{Window: 10 * time.Second, MinRequests: 50, FailureRatio: 0.5, ConsecutiveFailures: 10, Probes: 3}
+	type feed = func(*live.Live, string)
+
+	cases := map[string]struct {
+		feed     []feed
+		breaker  resilience.BreakerSnapshot
+		tokens   float64
+		want     map[string]string // by id
+		p50, p99 time.Duration
+	}{
+		"saved by repetition": {
+			feed: []feed{
+				many(80, one(good, 200, step{reason: bad, took: 10 * time.Millisecond}, step{reason: bad, took: 10 * time.Millisecond}, step{reason: good, took: 10 * time.Millisecond})),
+				many(20, one(resilience.ReasonMaxAttempts, 503, times(4, step{reason: bad, took: 200 * time.Millisecond})...)),
+			},
+			breaker: resilience.BreakerSnapshot{Successes: 8, Failures: 24}, tokens: 2.5,
+			want: map[string]string{
+				"success-callers": "80.0 %", "success-upstream": "25.0 %", "meter-callers": "80.00%", "meter-upstream": "25.00%",
+				"success-note": "100 calls, 320 attempts, 0 refused", "amplification": "×3.20",
+				"breaker-state": "Closed", "shape": "#shape-closed", "breaker-note": "24 of 32 failed in 10 s",
+				"tokens": "2.5", "tokens-note": "of 10 tokens for retries", "meter-budget": "25.00%",
+				"summary": "The upstream fails 75.0 % of its attempts; callers see 20.0 % fail.",
+			},
+			p50: 30 * time.Millisecond, p99: 800 * time.Millisecond,
+		},
+		"one of 3,000 fails": {
+			feed:    []feed{many(2999, answered), many(1, failed)},
+			breaker: resilience.BreakerSnapshot{State: resilience.HalfOpen, Successes: 1}, tokens: 10,
+			want: map[string]string{
+				"success-callers": "99.9 %", "success-upstream": "99.9 %", "success-note": "3,000 calls, 3,000 attempts, 0 refused", "amplification": "×1.00",
+				"breaker-state": "Half-open", "shape": "#shape-half-open", "breaker-note": "probing: 1 of 3 good", "tokens": "10.0", "meter-budget": "100.00%",
+			},
+			p50: 10 * time.Millisecond, p99: 10 * time.Millisecond,
+		},
+		"one of 3,000 works": {
+			feed:    []feed{many(2999, failed), many(1, answered)},
+			breaker: resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(-time.Second)},
+			want: map[string]string{
+				"success-callers": "0.1 %", "success-upstream": "0.1 %", "breaker-state": "Open", "breaker-note": "next probe with the next call", "tokens": "0.0", "meter-budget": "0.00%",
+			},
+			p50: 10 * time.Millisecond, p99: 10 * time.Millisecond,
+		},
+		"left alone": {
+			feed:    []feed{many(3, refused), many(1, failed)},
+			breaker: resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Hour)},
+			want: map[string]string{
+				"success-callers": "0 %", "success-upstream": "0 %", "success-note": "4 calls, 1 attempt, 3 refused", "amplification": "×0.25",
+				"breaker-state": "Open", "shape": "#shape-open", "goodput": "0.0",
+			},
+		},
+		"calls that go away": {
+			feed: []feed{many(1, answered), many(1, one(resilience.ReasonCallerCanceled, 499, step{reason: resilience.ReasonCallerCanceled, took: time.Millisecond}))},
+			want: map[string]string{"success-callers": "50.0 %", "success-upstream": "100 %", "success-note": "2 calls, 2 attempts, 0 refused"},
+		},
+		"nothing": {
+			want: map[string]string{
+				"success-callers": "–", "success-upstream": "–", "success-note": "no calls in the last ten seconds", "amplification": "–", "goodput": "–",
+				"p50": "–", "p99": "–", "meter-callers": "0.00%",
+			},
+		},
+	}
+	var upstreams []live.Upstream
+	for name, tc := range cases {
+		upstreams = append(upstreams, live.Upstream{Upstream: name, Policy: "default", Breaker: tc.breaker, BudgetTokens: tc.tokens, Burst: 10, Settings: policy})
+	}
+	l, at := own(t, live.Options{Upstreams: func() []live.Upstream { return upstreams }})
+	v := visit(t, at, 1440, false)
+	v.until(isLive + fmt.Sprintf(` && document.getElementById("series").options.length === %d`, len(cases)))
+	for name, tc := range cases {
+		for _, f := range tc.feed {
+			f(l, name)
+		}
+	}
+	v.until(`document.getElementById("foot").innerText.startsWith("6,106 calls")`)
+	drawn := eval[map[string]map[string]string](v, perUpstream)
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			got := drawn[name]
+			for id, want := range tc.want {
+				if got[id] != want {
+					t.Errorf("%s is %q, want %q", id, got[id], want)
+				}
+			}
+			// Latencies are counted in buckets an eighth wide.
+			for id, want := range map[string]time.Duration{"p50": tc.p50, "p99": tc.p99} {
+				if ms := float64(want.Milliseconds()); want > 0 && math.Abs(inMillis(t, got[id])-ms) > ms/8 {
+					t.Errorf("%s is %q, want about %v", id, got[id], want)
+				}
+			}
+		})
+	}
+	// How many seconds the window has is the moment's: both rates must be of the same.
+	rates := drawn["saved by repetition"]
+	goodput, offered := number(t, rates["goodput"]), number(t, strings.TrimSuffix(strings.TrimPrefix(rates["goodput-note"], "of "), " offered"))
+	if math.Abs(goodput/offered-0.8) > 0.02 || offered < 100/11. {
+		t.Errorf("the goodput is %s/s %s, want 80 of 100 in at most 11 s", rates["goodput"], rates["goodput-note"])
+	}
+	if note := drawn["left alone"]["breaker-note"]; !regexp.MustCompile(`^next probe in 35\d\d\.\d s$`).MatchString(note) {
+		t.Errorf("the probe of an hour from now is %q", note)
+	}
+	for _, part := range []string{"The circuit is open", "3 of 4 calls"} {
+		if summary := drawn["left alone"]["summary"]; !strings.Contains(summary, part) {
+			t.Errorf("the summary %q does not say %q", summary, part)
+		}
+	}
+}
+
+func number(t *testing.T, text string) float64 {
+	t.Helper()
+	n, err := strconv.ParseFloat(strings.ReplaceAll(text, ",", ""), 64)
+	if err != nil {
+		t.Error(err)
+	}
+	return n
+}
+
+// inMillis reads a duration as the page writes it.
+func inMillis(t *testing.T, text string) float64 {
+	t.Helper()
+	value, unit, _ := strings.Cut(text, " ")
+	factor, ok := map[string]float64{"ms": 1, "s": 1000, "min": 60_000}[unit]
+	if !ok {
+		t.Errorf("%q is no duration", text)
+	}
+	return factor * number(t, value)
+}
+
+// The countdown to the next probe goes on while no event comes.
+func TestCountdownBetweenEvents(t *testing.T) {
+	up := live.Upstream{Upstream: "http://upstream", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Hour)}}
+	_, at := own(t, live.Options{Upstreams: func() []live.Upstream { return []live.Upstream{up} }})
+	proxy := newSwitchable(t, strings.TrimPrefix(at, "http://"))
+	v := visit(t, "http://"+proxy.listener.Addr().String(), 1440, false)
+	note := `document.getElementById("breaker-note").innerText`
+	v.until(isLive + ` && ` + note + `.startsWith("next probe in")`)
+	_ = eval[bool](v, `(() => {
+		window.notes = new Set();
+		new MutationObserver(() => { if (`+isLive+`) notes.add(`+note+`); }).observe(document.getElementById("breaker-note"), { childList: true });
+		return true;
+	})()`)
+	proxy.set(false, true)
+	// One event may have been on its way.
+	v.until(`document.getElementById("connection").innerText === "Stale"`)
+	proxy.set(false, false)
+	if n := eval[int](v, "notes.size"); n < 5 {
+		t.Errorf("in three seconds without an event it changed %d times", n)
+	}
+}
+
+// With and without the policy are told apart, and what is pressed is asked for. An
+// error stays until something else works.
+func TestSteeringTheTraffic(t *testing.T) {
+	w := &wheel{state: live.TrafficState{
+		TrafficSettings: live.TrafficSettings{PerSecond: 5, Path: live.PathBoth}, Limit: 200,
+		With: live.TrafficResult{Ended: 2000, Good: 1900}, Without: live.TrafficResult{Ended: 1000, Good: 700},
+	}}
+	_, at := own(t, live.Options{Traffic: w})
+	v, other := visit(t, at, 1440, false), visit(t, at, 1440, false)
+	checked := func(name, value string) string {
+		return fmt.Sprintf(`document.querySelector("input[name=%s]:checked")?.value === %q`, name, value)
+	}
+	v.until(isLive + ` && ` + checked("rate", "5") + ` && ` + checked("path", "both"))
+	got := strings.Join(strings.Fields(v.text("compare")), " ")
+	if want := "With policy 95.0 % 2,000 calls Without 70.0 % 1,000 calls"; !strings.HasSuffix(got, want) {
+		t.Errorf("compared are %q, want %q", got, want)
+	}
+	widths := eval[[]string](v, `["with-bar", "without-bar"].map((id) => document.getElementById(id).getAttribute("width"))`)
+	if !slices.Equal(widths, []string{"95.00%", "70.00%"}) {
+		t.Errorf("the bars are as wide as %q", widths)
+	}
+	is := func(what string, want live.TrafficSettings) {
+		t.Helper()
+		if got := w.State().TrafficSettings; got != want {
+			t.Errorf("%s: the traffic is %+v, want %+v", what, got, want)
+		}
+	}
+	v.press("50")
+	v.until(checked("rate", "50"))
+	other.until(isLive + ` && ` + checked("rate", "50"))
+	is("50 was pressed", live.TrafficSettings{PerSecond: 50, Path: live.PathBoth})
+
+	v.press("200")
+	v.until(`!document.getElementById("controls-error").hidden && document.getElementById("controls-error").innerText.includes("not today")`)
+	v.until(checked("rate", "50"))
+	v.press("Without")
+	v.until(checked("path", "without") + ` && document.getElementById("controls-error").hidden`)
+	is("Without was pressed", live.TrafficSettings{PerSecond: 50, Path: live.PathWithout})
+}

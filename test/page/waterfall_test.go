@@ -1,0 +1,233 @@
+package page_test
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/live"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// drawing is the waterfall as it is measured: pixels from the left of the tracks.
+type drawing struct {
+	Sentence, Curl, Facts string
+	Axis                  []struct {
+		Word string
+		At   float64
+	}
+	End  string // what the axis says of the deadline
+	Rows []drawnRow
+}
+
+type drawnRow struct {
+	Text     string // the name and the detail
+	Icon     string
+	Bar      *struct{ Left, Width float64 }
+	Class    string // of the bar
+	Deadline *float64
+}
+
+const measured = `(() => {
+	const text = (id) => document.getElementById(id).innerText.trim();
+	const left = (e) => e.getBoundingClientRect().left - e.closest(".wf-track").getBoundingClientRect().left;
+	const middle = (e) => left(e) + e.getBoundingClientRect().width / 2;
+	const axis = document.querySelector("#waterfall [data-kind=axis]");
+	return {
+		sentence: text("call-sentence"), curl: text("call-curl"), facts: text("call-facts"),
+		axis: [...axis.querySelectorAll("text:not(.deadline-text)")].map((e) => ({ word: e.textContent, at: e.getAttribute("text-anchor") === "start" ? left(e) : middle(e) })),
+		end: axis.querySelector(".wf-detail").textContent + (axis.querySelector("text.deadline-text")?.textContent ?? ""),
+		rows: [...document.querySelectorAll("#waterfall [role=listitem]")].map((r) => {
+			const [bar, line] = [r.querySelector("[data-bar]"), r.querySelector("line.deadline")];
+			return {
+				text: [r.querySelector(".wf-name").textContent, r.querySelector(".wf-detail").textContent].join(": "), icon: r.querySelector("use")?.getAttribute("href") ?? "",
+				bar: bar && { left: left(bar), width: bar.getBoundingClientRect().width }, class: bar?.getAttribute("class") ?? "", deadline: line && middle(line),
+			};
+		}),
+	};
+})()`
+
+// pickPath picks the newest listed call of a path, and waits until it is shown.
+func (v *tab) pickPath(path string) {
+	v.t.Helper()
+	v.until(fmt.Sprintf(`(() => {
+		const row = [...document.querySelectorAll("#rows tr")].find((r) => r.cells[1].innerText.endsWith(%q));
+		row?.click();
+		return Boolean(row) && document.getElementById("call-curl").innerText.includes(%q);
+	})()`, " "+path, path))
+}
+
+// The waterfall of calls that were fed: what it says, what it draws, and all of
+// it on one scale.
+func TestWaterfall(t *testing.T) {
+	const ms = time.Millisecond
+	jitter := func(planned, actual time.Duration) resilience.Wait {
+		return resilience.Wait{Source: resilience.WaitJitter, Planned: planned, Actual: actual}
+	}
+	type row struct {
+		text, icon, class string
+		from, to          float64 // ms; both 0 for no bar
+	}
+	again := make([]row, 0, 63)
+	for i := range 31 {
+		again = append(again,
+			row{fmt.Sprintf("Attempt %d: status 503 · 1.0 ms · retry", i+1), "#shape-bad", "bar-bad", float64(2 * i), float64(2*i + 1)},
+			row{"Wait: 1.0 ms of 1.0 ms planned · jitter", "#shape-wait", "bar-wait", float64(2*i + 1), float64(2*i + 2)})
+	}
+	cases := map[string]struct {
+		call *live.Call
+		rows []row
+		// Of the sentence and the facts, and the whole line for curl.
+		says, facts []string
+		curl, end   string
+		deadline    float64 // ms, if it is drawn to scale
+	}{
+		"planned": {
+			call: ended("http://upstream", 500*ms, good, 200,
+				step{bad, 40 * ms, jitter(120*ms, 80*ms), resilience.Closed},
+				step{resilience.ReasonAttemptTimeout, 150 * ms, resilience.Wait{Source: resilience.WaitRetryAfter, Planned: 100 * ms, Actual: 100 * ms}, resilience.HalfOpen},
+				step{good, 30 * ms, resilience.Wait{}, resilience.Closed}),
+			rows: []row{
+				{"Attempt 1: status 503 · 40.0 ms · retry", "#shape-bad", "bar-bad", 0, 40},
+				{"Wait: 80.0 ms of 120 ms planned · jitter", "#shape-wait", "bar-wait", 40, 120},
+				{"Attempt 2: attempt timeout · 150 ms · retry · circuit half-open", "#shape-late", "bar-late", 120, 270},
+				{"Wait: 100 ms of 100 ms planned · Retry-After", "#shape-wait", "bar-wait", 270, 370},
+				{"Attempt 3: 200 · 30.0 ms · returned", "#shape-good", "bar-good", 370, 400},
+			},
+			says:  []string{"Answered 200 after 3 attempts in 400 ms, of which 2 waits took 180 ms."},
+			facts: []string{"500 ms", "7.5 tokens", "r-1", "process", "default"},
+			curl:  "curl -i -X POST http://localhost:8080/planned", end: "deadline 500 ms", deadline: 500,
+		},
+		"late": {
+			call: ended("http://upstream", 70*ms, resilience.ReasonDeadlineExceeded, 504, step{bad, 20 * ms, jitter(500*ms, 50*ms), resilience.Closed}),
+			rows: []row{
+				{"Attempt 1: status 503 · 20.0 ms · retry, which did not happen", "#shape-bad", "bar-bad", 0, 20},
+				{"Wait: 50.0 ms of 500 ms planned · jitter", "#shape-wait", "bar-wait", 20, 70},
+			},
+			says: []string{"Failed with 504 after 1 attempt in 70.0 ms, of which 1 wait took 50.0 ms. It ended because of: deadline exceeded."},
+			end:  "deadline 70 ms", deadline: 70,
+		},
+		"refused": {
+			call: ended("http://upstream", 5*time.Second, resilience.ReasonBreakerOpen, 503),
+			rows: []row{{text: "No attempt: breaker open", icon: "#shape-refused"}},
+			says: []string{"Refused with 503 at once: breaker open, the upstream was not asked."},
+			curl: "curl -i http://localhost:8080/refused", end: "deadline 5 s →",
+		},
+		"forty": {
+			call: ended("http://upstream", 5*time.Second, resilience.ReasonMaxAttempts, 503, times(40, step{bad, ms, jitter(ms, ms), resilience.Closed})...),
+			rows: again,
+			says: []string{"Failed with 503 after 40 attempts in 79.0 ms", "because of: max attempts"},
+			end:  "deadline 5 s →",
+		},
+	}
+	l, at := own(t, live.Options{Traces: "http://localhost:16686"})
+	v := visit(t, at, 1440, false)
+	v.until(isLive)
+	for name, tc := range cases {
+		tc.call.Path, tc.call.TraceID = "/"+name, [16]byte{1, 2, 3}
+		if name == "planned" {
+			tc.call.Method = "POST"
+		}
+		l.Record(tc.call)
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			v.t = t
+			v.pickPath("/" + name)
+			got := eval[drawing](v, measured)
+			for _, want := range tc.says {
+				if !strings.Contains(got.Sentence, want) {
+					t.Errorf("the sentence is %q, want %q", got.Sentence, want)
+				}
+			}
+			for _, want := range tc.facts {
+				if !strings.Contains(got.Facts, want) {
+					t.Errorf("the facts do not say %q:\n%s", want, got.Facts)
+				}
+			}
+			if tc.curl != "" && got.Curl != tc.curl {
+				t.Errorf("it is repeated by %q, want %q", got.Curl, tc.curl)
+			}
+			if got.End != tc.end {
+				t.Errorf("the axis says %q, want %q", got.End, tc.end)
+			}
+			// One scale for the bars, the deadline and the words of the axis.
+			scale := 0.0
+			for i, want := range tc.rows {
+				if i < len(got.Rows) && got.Rows[i].Bar != nil {
+					scale = (got.Rows[i].Bar.Left + got.Rows[i].Bar.Width) / want.to
+				}
+			}
+			near := func(what string, px, ms float64) {
+				t.Helper()
+				if math.Abs(px-ms*scale) > 1.5 {
+					t.Errorf("%s is at %.1f px, want %.1f for %.1f ms", what, px, ms*scale, ms)
+				}
+			}
+			for i, want := range tc.rows {
+				if i >= len(got.Rows) {
+					t.Fatalf("there are %d rows, want %d", len(got.Rows), len(tc.rows))
+				}
+				r := got.Rows[i]
+				if r.Text != want.text || r.Icon != want.icon || r.Class != want.class || (r.Bar != nil) != (want.to > 0) {
+					t.Errorf("row %d is %q with %q and %q, want %+v", i, r.Text, r.Icon, r.Class, want)
+				} else if r.Bar != nil {
+					near(r.Text+", its begin,", r.Bar.Left, want.from)
+					near(r.Text+", its end,", r.Bar.Left+r.Bar.Width, want.to)
+				}
+				switch {
+				case tc.deadline == 0 && r.Deadline != nil:
+					t.Errorf("row %d has a line for a deadline that is far away", i)
+				case tc.deadline > 0 && r.Deadline == nil && want.class != "bar-wait":
+					t.Errorf("row %d has no line for the deadline", i)
+				case r.Deadline != nil:
+					near("the deadline", *r.Deadline, tc.deadline)
+				}
+			}
+			if name == "forty" {
+				if !slices.ContainsFunc(got.Rows, func(r drawnRow) bool {
+					return strings.Contains(r.Text, "8 attempts more") || strings.Contains(r.Text, "8 more attempts")
+				}) {
+					t.Error("nothing tells of the attempts that are left out")
+				}
+			} else if len(got.Rows) != len(tc.rows) {
+				t.Errorf("there are %d rows, want %d", len(got.Rows), len(tc.rows))
+			}
+			for _, a := range got.Axis {
+				if scale > 0 && a.Word != "0" {
+					near("the word "+a.Word, a.At, inMillis(t, a.Word))
+				}
+			}
+			if len(got.Axis) < 3 {
+				t.Errorf("the axis has %+v only", got.Axis)
+			}
+		})
+	}
+}
+
+// The trace is linked, and only by what can be opened: were the server to tell of
+// a script, its page would not run it.
+func TestTraceLink(t *testing.T) {
+	l, at := own(t, live.Options{Traces: "http://localhost:16686"})
+	scripted := between(t, l, func(s string) string {
+		return strings.ReplaceAll(s, "http://localhost:16686/", "javascript:alert(1)//")
+	})
+	c := call("http://upstream")
+	c.TraceID = [16]byte{0xab, 15: 0xcd}
+	l.Record(c)
+	const id = "ab0000000000000000000000000000cd"
+	for url, want := range map[string]string{at: "http://localhost:16686/trace/" + id, scripted: ""} {
+		v := visit(t, url, 1440, false)
+		v.until(isLive + ` && !document.getElementById("call-body").hidden`)
+		link := eval[string](v, `document.querySelector("#call-facts a")?.getAttribute("href") ?? ""`)
+		if link != want {
+			t.Errorf("the trace is linked to %q, want %q", link, want)
+		}
+		if facts := v.text("call-facts"); !strings.Contains(facts, id[:16]) {
+			t.Errorf("the trace is not named in %q", facts)
+		}
+	}
+}
