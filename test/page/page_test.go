@@ -135,38 +135,120 @@ func TestOutageAndRecovery(t *testing.T) {
 	v.until(`document.getElementById("with-share").innerText.endsWith("%") && document.getElementById("without-share").innerText.endsWith("%")`)
 }
 
-// The page agrees with /metrics and with what flaky-server counted.
+// The page, the API, /metrics and what flaky-server counted agree after a thousand
+// calls, figure by figure.
 func TestFiguresAgree(t *testing.T) {
-	d := start(t)
+	d := start(t, "--seed", "30", "--error-rate", "0.2")
 	v := visit(t, d.page, 1440, false)
-	const calls = 200
-	for range calls {
-		ask(t, http.MethodGet, d.client+"/process", "")
+	v.until(isLive)
+	const calls, together = 1000, 20
+	var callers sync.WaitGroup
+	answered := make([]int, together) // with 200
+	for i := range together {
+		callers.Go(func() {
+			for range calls / together {
+				r, err := http.Get(d.client + "/process")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = io.Copy(io.Discard, r.Body)
+				_ = r.Body.Close()
+				if r.StatusCode == http.StatusOK {
+					answered[i]++
+				}
+			}
+		})
 	}
-	v.until(`document.getElementById("foot").innerText.startsWith("200 calls")`)
+	callers.Wait()
+	well := 0
+	for _, n := range answered {
+		well += n
+	}
+	v.until(`document.getElementById("foot").innerText.startsWith("1,000 calls")`)
+
+	type figures struct {
+		Offered, Good, Attempts, AttemptsGood, AttemptsNeutral, Refused int
+
+		Seconds, P50, P99 float64
+	}
+	type state struct {
+		Calls  int
+		Series []struct {
+			Totals, Window figures
+			Circuit        struct{ BudgetTokens, BudgetBurst float64 }
+		}
+	}
+	api := func() state { return decode[state](t, ask(t, http.MethodGet, d.page+"api/state", "")) }
+	percent := func(part, whole int) string {
+		return strings.Replace(fmt.Sprintf("%.1f %%", 100*float64(part)/float64(whole)), "100.0", "100", 1)
+	}
+	// Of the moment is what the page says, so the API is asked until the moment is the
+	// same; the figures are empty ten seconds after the calls.
+	var differ []string
+	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		drawn := eval[map[string]string](v, `Object.fromEntries([...document.querySelectorAll(".now [id]")].map((e) => [e.id, e.textContent]))`)
+		s := api().Series[0]
+		w := s.Window
+		if w.Offered == 0 || time.Since(began) > patience {
+			t.Fatalf("page and API did not agree: %q", differ)
+		}
+		differ = nil
+		for id, want := range map[string]string{
+			"success-callers": percent(w.Good, w.Offered), "success-upstream": percent(w.AttemptsGood, w.Attempts-w.AttemptsNeutral),
+			"success-note":  fmt.Sprintf("%s calls, %s attempts, %s refused", grouped(w.Offered), grouped(w.Attempts), grouped(w.Refused)),
+			"amplification": fmt.Sprintf("×%.2f", float64(w.Attempts)/float64(w.Offered)),
+			"tokens":        fmt.Sprintf("%.1f", s.Circuit.BudgetTokens), "tokens-note": fmt.Sprintf("of %v tokens for retries", s.Circuit.BudgetBurst),
+		} {
+			if drawn[id] != want {
+				differ = append(differ, fmt.Sprintf("%s is %q, want %q", id, drawn[id], want))
+			}
+		}
+		for id, want := range map[string]float64{"p50": w.P50, "p99": w.P99} {
+			if got := inMillis(t, drawn[id]); math.Abs(got-want) > want/50 {
+				differ = append(differ, fmt.Sprintf("%s is %q, want %.2f ms", id, drawn[id], want))
+			}
+		}
+		if goodput, offered := number(t, drawn["goodput"]), number(t, strings.Fields(drawn["goodput-note"])[1]); math.Abs(goodput/offered-float64(w.Good)/float64(w.Offered)) > 0.02 {
+			differ = append(differ, fmt.Sprintf("the goodput is %s %s, want %d of %d", drawn["goodput"], drawn["goodput-note"], w.Good, w.Offered))
+		}
+		if len(differ) == 0 {
+			break
+		}
+	}
+
 	received := decode[struct{ Received int }](t, ask(t, http.MethodGet, strings.Replace(d.faults, "/faults", "/ledger", 1), "")).Received
 	text := ask(t, http.MethodGet, d.page+"metrics", "")
-	sum := func(metric string) (n int) {
-		for _, m := range regexp.MustCompile(`(?m)^`+metric+`{[^}]*} (\d+)`).FindAllStringSubmatch(text, -1) {
+	sum := func(metric, labels string) (n int) {
+		for _, m := range regexp.MustCompile(`(?m)^`+metric+`{[^}]*`+labels+`[^}]*} (\d+)`).FindAllStringSubmatch(text, -1) {
 			one, _ := strconv.Atoi(m[1])
 			n += one
 		}
 		return n
 	}
-	drawn := eval[struct{ Calls, Attempts int }](v, `(() => {
-		return { calls: Number(document.getElementById("foot").innerText.split(" ")[0].replace(",", "")), attempts: 0 };
-	})()`)
-	totals := decode[struct {
-		Series []struct {
-			Totals struct{ Offered, Attempts int }
+	s := api()
+	totals := s.Series[0].Totals
+	for what, got := range map[string][]int{
+		"calls":    {calls, s.Calls, totals.Offered, sum("rebound_calls_total", "")},
+		"good":     {well, totals.Good, sum("rebound_calls_total", `reason="ok"`)},
+		"attempts": {received, totals.Attempts, sum("rebound_attempts_total", "")},
+		"well":     {totals.AttemptsGood, sum("rebound_attempts_total", `reason="ok"`)},
+	} {
+		for _, n := range got[1:] {
+			if n != got[0] {
+				t.Errorf("%s: the callers or flaky-server, the API and /metrics say %d", what, got)
+				break
+			}
 		}
-	}](t, ask(t, http.MethodGet, d.page+"api/state", "")).Series[0].Totals
-	if drawn.Calls != calls || totals.Offered != calls || sum("rebound_calls_total") != calls {
-		t.Errorf("the page says %d calls, the API %d, /metrics %d; there were %d", drawn.Calls, totals.Offered, sum("rebound_calls_total"), calls)
 	}
-	if totals.Attempts != received || sum("rebound_attempts_total") != received {
-		t.Errorf("the API says %d attempts, /metrics %d, flaky-server %d", totals.Attempts, sum("rebound_attempts_total"), received)
+}
+
+// grouped is a count as the page writes it.
+func grouped(n int) string {
+	if n < 1000 {
+		return strconv.Itoa(n)
 	}
+	return fmt.Sprintf("%d,%03d", n/1000, n%1000)
 }
 
 // The seed that is set on the page is flaky-server's.
@@ -340,27 +422,39 @@ func call(upstream string) *live.Call {
 	}
 }
 
-// Markup in any name is text.
+// Markup in any name is text, wherever it is shown: the only upstream's name is in
+// the head of the page, one of several is in a list to choose from.
 func TestMarkupIsText(t *testing.T) {
 	const evil = `<img src=x onerror="window.struck=1"><script>window.struck=1</script>"'&amp;`
-	up := live.Upstream{Upstream: evil, Policy: evil, Burst: 10}
-	l, at := own(t, live.Options{Upstreams: func() []live.Upstream { return []live.Upstream{up, {Upstream: "http://other", Policy: "default"}} }})
-	v := visit(t, at, 1440, false)
-	c := call(evil)
-	c.Policy, c.Route, c.Method, c.Host, c.Path, c.RequestID = evil, evil, evil, evil, evil, evil
-	c.Report.Attempts[0].Verdict, c.Report.Attempts[0].Err = resilience.VerdictGiveUp, fmt.Errorf("%s", evil)
-	c.Report.Attempts[0].Reason, c.Report.Reason, c.Status = evil, evil, 503
-	l.Record(c)
-	l.Transition(evil, resilience.Transition{Upstream: evil, From: resilience.Closed, To: resilience.Open, At: time.Now(), Failures: 10})
-	v.until(`document.querySelectorAll("#rows tr").length === 1 && document.querySelectorAll("#transitions li").length === 1`)
-	if !strings.Contains(v.text("call-facts"), evil) || !strings.Contains(eval[string](v, `document.getElementById("series").textContent`), evil) {
-		t.Errorf("the name is not shown as it is: %s", v.text("call-facts"))
-	}
-	if n := eval[int](v, `(window.struck ?? 0) + document.querySelectorAll("main img, main script, td img, option img").length`); n != 0 {
-		t.Error("the markup took effect")
-	}
-	if complaints, _ := v.heard(); len(complaints) > 0 {
-		t.Errorf("the console has %q", complaints)
+	for name, others := range map[string][]live.Upstream{"the only one": nil, "one of two": {{Upstream: "http://other", Policy: "default"}}} {
+		t.Run(name, func(t *testing.T) {
+			all := append([]live.Upstream{{Upstream: evil, Policy: evil, Burst: 10}}, others...)
+			l, at := own(t, live.Options{Upstreams: func() []live.Upstream { return all }})
+			v := visit(t, at, 1440, false)
+			c := call(evil)
+			c.Policy, c.Route, c.Method, c.Host, c.Path, c.RequestID = evil, evil, evil, evil, evil, evil
+			c.Report.Attempts[0].Verdict, c.Report.Attempts[0].Err = resilience.VerdictGiveUp, fmt.Errorf("%s", evil)
+			c.Report.Attempts[0].Reason, c.Report.Reason, c.Status = evil, evil, 503
+			v.until(isLive)
+			l.Record(c)
+			l.Transition(evil, resilience.Transition{Upstream: evil, From: resilience.Closed, To: resilience.Open, At: time.Now(), Failures: 10})
+			v.until(`document.querySelectorAll("#rows tr").length === 1 && document.querySelectorAll("#transitions li").length === 1`)
+			head := "series-name"
+			if len(others) > 0 {
+				head = "series"
+			}
+			for _, id := range []string{"call-facts", head} {
+				if text := eval[string](v, fmt.Sprintf(`document.getElementById(%q).textContent`, id)); !strings.Contains(text, evil) {
+					t.Errorf("the name is not shown in %s as it is: %s", id, text)
+				}
+			}
+			if n := eval[int](v, `(window.struck ?? 0) + document.querySelectorAll("body img:not(h1 > img), body script").length`); n != 0 {
+				t.Error("the markup took effect")
+			}
+			if complaints, _ := v.heard(); len(complaints) > 0 {
+				t.Errorf("the console has %q", complaints)
+			}
+		})
 	}
 }
 

@@ -1,0 +1,143 @@
+package page_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	cdppage "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
+
+	"github.com/rebound-dev/rebound/pkg/live"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// listed are the paths of the calls in the list.
+const listed = `[...document.querySelectorAll("#rows tr")].map((r) => r.cells[1].innerText.trim().split("/")[1]).join(" ")`
+
+// The list of one reason has the calls that ended so and those of which an attempt
+// did, older ones than the page was told of among them, and no others.
+func TestFilterByReason(t *testing.T) {
+	l, at := own(t, live.Options{})
+	record := func(path string, age time.Duration, reason resilience.Reason, steps ...step) {
+		status := 200
+		if reason != good {
+			status = 504
+		}
+		c := ended("http://upstream", 5*time.Second, reason, status, steps...)
+		c.Path, c.Start = "/"+path, c.Start.Add(-age)
+		l.Record(c)
+	}
+	late, fine := step{reason: resilience.ReasonAttemptTimeout, took: time.Millisecond}, step{reason: good, took: time.Millisecond}
+	record("old", time.Minute, resilience.ReasonMaxAttempts, late)
+	for range 150 {
+		record("fine", time.Second, good, fine)
+	}
+	v := visit(t, at, 1440, false)
+	v.until(`document.querySelectorAll("#rows tr").length === 100 && document.getElementById("foot").innerText.startsWith("151 calls")`)
+	record("repeated", 0, good, late, fine)
+	record("failed", 0, resilience.ReasonMaxAttempts, step{reason: bad, took: time.Millisecond})
+	v.until(listed + `.includes("repeated")`)
+	v.filter(string(resilience.ReasonAttemptTimeout))
+	v.until(listed + ` === "repeated old"`)
+	record("newest", 0, resilience.ReasonMaxAttempts, late)
+	record("fine", 0, good, fine)
+	v.until(`document.getElementById("foot").innerText.startsWith("155 calls")`)
+	v.until(listed + ` === "newest repeated old"`)
+	v.filter("")
+	v.until(`document.querySelectorAll("#rows tr").length === 100 && ` + listed + `.includes("failed")`)
+}
+
+// The newest call is shown until the visitor wants it to stay. Copy gives the line
+// for curl to the clipboard, or marks it where that is not allowed.
+func TestFollowAndCopy(t *testing.T) {
+	l, at := own(t, live.Options{})
+	v := visit(t, at, 1440, false)
+	v.until(isLive)
+	record := func(path string) {
+		c := ended("http://upstream", 5*time.Second, good, 200, step{reason: good, took: time.Millisecond})
+		c.Path = "/" + path
+		l.Record(c)
+	}
+	shows := func(path string) string {
+		return fmt.Sprintf(`document.getElementById("call-curl").innerText === "curl -i http://localhost:8080/%s"`, path)
+	}
+	pressed := func(on bool) string {
+		return fmt.Sprintf(`document.getElementById("follow").getAttribute("aria-pressed") === "%v"`, on)
+	}
+	record("first")
+	v.until(shows("first") + ` && ` + pressed(true))
+	record("second")
+	v.until(shows("second"))
+	v.press("Follow the newest")
+	v.until(pressed(false))
+	record("third")
+	v.until(listed + ` === "third second first"`)
+	// A followed one would take its place when the one before was shown for a second.
+	v.until(`(window.since ??= performance.now()) < performance.now() - 1500`)
+	if !eval[bool](v, shows("second")) {
+		t.Errorf("the call did not stay: %s", v.text("call-curl"))
+	}
+
+	v.until(`(() => { Object.defineProperty(navigator, "clipboard", { configurable: true, value: { writeText: async (text) => { window.copied = text; } } }); return true; })()`)
+	v.press("Copy")
+	v.until(`document.getElementById("copy").innerText === "Copied"`)
+	if got := eval[string](v, `window.copied`); got != "curl -i http://localhost:8080/second" {
+		t.Errorf("copied is %q", got)
+	}
+	v.until(`document.getElementById("copy").innerText === "Copy"`)
+	v.until(`(() => { Object.defineProperty(navigator, "clipboard", { value: { writeText: async () => { throw new Error("no"); } } }); return true; })()`)
+	v.press("Copy")
+	v.until(`document.getElementById("copy").innerText === "Selected"`)
+	if got := eval[string](v, `getSelection().toString().trim()`); got != "curl -i http://localhost:8080/second" {
+		t.Errorf("selected is %q", got)
+	}
+	_ = eval[bool](v, `getSelection().removeAllRanges() ?? true`)
+
+	v.press("Follow the newest")
+	v.until(shows("third") + ` && ` + pressed(true))
+}
+
+// What one page changes, the others show, at once.
+func TestTwoPagesAgree(t *testing.T) {
+	d := start(t)
+	v := visit(t, d.page, 1440, false)
+	// The other does not ask now and then by itself: it is told.
+	other := visit(t, "about:blank", 768, false)
+	other.do(command(cdppage.AddScriptToEvaluateOnNewDocument, cdppage.AddScriptToEvaluateOnNewDocumentParams{
+		Source: `const often = window.setInterval; window.setInterval = (f, ms) => ms < 1000 ? often(f, ms) : 0;`,
+	}), chromedp.Navigate(d.page))
+	for _, page := range []*tab{v, other} {
+		page.until(isLive + ` && document.querySelector("input[name=scenario]:checked")?.value === "30 % errors"`)
+	}
+	v.press("Outage")
+	v.press("5")
+	for _, page := range []*tab{v, other} {
+		page.until(`document.querySelector("input[name=scenario]:checked")?.value === "Outage" && document.querySelector("input[name=rate]:checked")?.value === "5"
+			&& document.getElementById("summary").innerText.startsWith("Outage.")`)
+	}
+	v.press("Reset")
+	for _, page := range []*tab{v, other} {
+		page.until(`document.querySelector("input[name=scenario]:checked")?.value === "30 % errors" && document.querySelector("input[name=rate]:checked")?.value === "0"`)
+	}
+}
+
+// A change of the circuit that is shown is announced, with its cause.
+func TestAnnouncements(t *testing.T) {
+	const shown = "http://shown"
+	up := live.Upstream{Upstream: shown, Policy: "default", Burst: 10, Settings: resilience.BreakerPolicy{ConsecutiveFailures: 10, MinRequests: 50, FailureRatio: 0.5}}
+	l, at := own(t, live.Options{Upstreams: func() []live.Upstream { return []live.Upstream{up} }})
+	v := visit(t, at, 1440, false)
+	v.until(isLive)
+	says := func(text string) string {
+		return fmt.Sprintf(`document.getElementById("announce").textContent === %q`, text)
+	}
+	l.Transition("default", resilience.Transition{Upstream: shown, From: resilience.Closed, To: resilience.Open, At: time.Now(), Failures: 12, Consecutive: 12, OpenFor: 5 * time.Second})
+	v.until(says("Circuit open: 12 failures in a row (limit 10), open for 5.00 s"))
+	l.Transition("default", resilience.Transition{Upstream: shown, From: resilience.Open, To: resilience.HalfOpen, At: time.Now()})
+	l.Transition("default", resilience.Transition{Upstream: shown, From: resilience.HalfOpen, To: resilience.Closed, At: time.Now(), Successes: 3})
+	v.until(says("Circuit closed: 3 probes succeeded"))
+	if role := eval[string](v, `document.getElementById("announce").getAttribute("role")`); role != "status" {
+		t.Errorf("nobody is told of it: its role is %q", role)
+	}
+}
