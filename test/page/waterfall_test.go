@@ -71,12 +71,14 @@ func TestWaterfall(t *testing.T) {
 		text, icon, class string
 		from, to          float64 // ms; both 0 for no bar
 	}
-	again := make([]row, 0, 63)
+	var forty []row // as far as they are shown: the first 31, and the last
 	for i := range 31 {
-		again = append(again,
+		forty = append(forty,
 			row{fmt.Sprintf("Attempt %d: status 503 · 1.0 ms · retry", i+1), "#shape-bad", "bar-bad", float64(2 * i), float64(2*i + 1)},
 			row{"Wait: 1.0 ms of 1.0 ms planned · jitter", "#shape-wait", "bar-wait", float64(2*i + 1), float64(2*i + 2)})
 	}
+	forty = append(forty, row{text: ": 8 more attempts"}, row{"Attempt 40: status 503 · 1.0 ms · given up", "#shape-bad", "bar-bad", 78, 79})
+
 	cases := map[string]struct {
 		call *live.Call
 		rows []row
@@ -98,7 +100,7 @@ func TestWaterfall(t *testing.T) {
 				{"Attempt 3: 200 · 30.0 ms · returned", "#shape-good", "bar-good", 370, 400},
 			},
 			says:  []string{"Answered 200 after 3 attempts in 400 ms, of which 2 waits took 180 ms."},
-			facts: []string{"500 ms", "7.5 tokens", "r-1", "process", "default"},
+			facts: []string{"500 ms", "7.5 tokens", "r-1", "process", "http://upstream", "default"},
 			curl:  "curl -i -X POST http://localhost:8080/planned", end: "deadline 500 ms", deadline: 500,
 		},
 		"late": {
@@ -118,7 +120,7 @@ func TestWaterfall(t *testing.T) {
 		},
 		"forty": {
 			call: ended("http://upstream", 5*time.Second, resilience.ReasonMaxAttempts, 503, times(40, step{bad, ms, jitter(ms, ms), resilience.Closed})...),
-			rows: again,
+			rows: forty,
 			says: []string{"Failed with 503 after 40 attempts in 79.0 ms", "because of: max attempts"},
 			end:  "deadline 5 s →",
 		},
@@ -144,7 +146,7 @@ func TestWaterfall(t *testing.T) {
 				}
 			}
 			for _, want := range tc.facts {
-				if !strings.Contains(got.Facts, want) {
+				if !slices.Contains(strings.Split(got.Facts, "\n"), want) {
 					t.Errorf("the facts do not say %q:\n%s", want, got.Facts)
 				}
 			}
@@ -169,7 +171,7 @@ func TestWaterfall(t *testing.T) {
 			}
 			for i, want := range tc.rows {
 				if i >= len(got.Rows) {
-					t.Fatalf("there are %d rows, want %d", len(got.Rows), len(tc.rows))
+					break
 				}
 				r := got.Rows[i]
 				if r.Text != want.text || r.Icon != want.icon || r.Class != want.class || (r.Bar != nil) != (want.to > 0) {
@@ -187,13 +189,7 @@ func TestWaterfall(t *testing.T) {
 					near("the deadline", *r.Deadline, tc.deadline)
 				}
 			}
-			if name == "forty" {
-				if !slices.ContainsFunc(got.Rows, func(r drawnRow) bool {
-					return strings.Contains(r.Text, "8 attempts more") || strings.Contains(r.Text, "8 more attempts")
-				}) {
-					t.Error("nothing tells of the attempts that are left out")
-				}
-			} else if len(got.Rows) != len(tc.rows) {
+			if len(got.Rows) != len(tc.rows) {
 				t.Errorf("there are %d rows, want %d", len(got.Rows), len(tc.rows))
 			}
 			for _, a := range got.Axis {
