@@ -131,7 +131,7 @@ func start(t *testing.T, args ...string) demo {
 	lines := bufio.NewScanner(stdout)
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(os.Interrupt)
-		for lines.Scan() { //nolint:revive // to its end
+		for lines.Scan() { // to its end
 		}
 		_ = cmd.Wait()
 		if t.Failed() {
