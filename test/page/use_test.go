@@ -122,7 +122,8 @@ func TestTwoPagesAgree(t *testing.T) {
 	}
 }
 
-// A change of the circuit that is shown is announced, with its cause.
+// When the circuit that is shown opens or closes, that is announced, with its
+// cause; what lies between is not.
 func TestAnnouncements(t *testing.T) {
 	const shown = "http://shown"
 	up := live.Upstream{Upstream: shown, Policy: "default", Burst: 10, Settings: resilience.BreakerPolicy{ConsecutiveFailures: 10, MinRequests: 50, FailureRatio: 0.5}}
@@ -133,8 +134,13 @@ func TestAnnouncements(t *testing.T) {
 		return fmt.Sprintf(`document.getElementById("announce").textContent === %q`, text)
 	}
 	l.Transition("default", resilience.Transition{Upstream: shown, From: resilience.Closed, To: resilience.Open, At: time.Now(), Failures: 12, Consecutive: 12, OpenFor: 5 * time.Second})
-	v.until(says("Circuit open: 12 failures in a row (limit 10), open for 5.00 s"))
+	const opened = "Circuit open: 12 failures in a row (limit 10), open for 5.00 s"
+	v.until(says(opened))
 	l.Transition("default", resilience.Transition{Upstream: shown, From: resilience.Open, To: resilience.HalfOpen, At: time.Now()})
+	v.until(`document.querySelectorAll("#transitions li").length === 2`)
+	if !eval[bool](v, says(opened)) {
+		t.Errorf("a probe is announced: %s", eval[string](v, `document.getElementById("announce").textContent`))
+	}
 	l.Transition("default", resilience.Transition{Upstream: shown, From: resilience.HalfOpen, To: resilience.Closed, At: time.Now(), Successes: 3})
 	v.until(says("Circuit closed: 3 probes succeeded"))
 	if role := eval[string](v, `document.getElementById("announce").getAttribute("role")`); role != "status" {
