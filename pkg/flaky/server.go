@@ -128,7 +128,7 @@ func (s *Server) Admin() http.Handler {
 	guarded.HandleFunc("/", notFound("/faults, /ledger, /livez and /readyz"))
 
 	mux := http.NewServeMux()
-	mux.Handle("/", origin.Guard(guarded, s.options.Hosts...))
+	mux.Handle("/", origin.Guard(guarded, func(w http.ResponseWriter, detail string) { refuse(w, http.StatusForbidden, detail) }, s.options.Hosts...))
 	route(mux, "/livez", methods{http.MethodGet: s.options.Livez.ServeHTTP})
 	route(mux, "/readyz", methods{http.MethodGet: s.options.Readyz.ServeHTTP})
 	return mux

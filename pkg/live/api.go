@@ -47,7 +47,9 @@ func (l *Live) Handler() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, problem.Problem{Status: http.StatusNotFound, Detail: "there is no " + r.URL.Path + " here"})
 	})
-	return origin.Guard(mux, l.options.Hosts...)
+	return origin.Guard(mux, func(w http.ResponseWriter, detail string) {
+		problem.Write(w, problem.Problem{Status: http.StatusForbidden, Detail: detail})
+	}, l.options.Hosts...)
 }
 
 // handle serves path by method. The catch-all pattern of a ServeMux would turn

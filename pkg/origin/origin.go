@@ -10,11 +10,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-
-	"github.com/rebound-dev/rebound/pkg/problem"
 )
 
-// Guard refuses with 403
+// Guard has refused, which answers 403 with the reason,
 //
 //   - what is asked for under a name that somebody else may own, because a page of
 //     that name may have had it resolved to here (DNS rebinding). Addresses, names
@@ -25,7 +23,7 @@ import (
 //     other page could not see it, but open more than its share.
 //
 // Programs that are no browsers are concerned by the first only.
-func Guard(next http.Handler, hosts ...string) http.Handler {
+func Guard(next http.Handler, refuse func(w http.ResponseWriter, detail string), hosts ...string) http.Handler {
 	changes := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -39,10 +37,6 @@ func Guard(next http.Handler, hosts ...string) http.Handler {
 			next.ServeHTTP(w, r)
 		}
 	})
-}
-
-func refuse(w http.ResponseWriter, detail string) {
-	problem.Write(w, problem.Problem{Status: http.StatusForbidden, Detail: detail})
 }
 
 func foreign(r *http.Request) bool {

@@ -32,6 +32,7 @@ func levels() map[string]int {
 		"pkg/config":     0,
 		"pkg/faults":     0,
 		"pkg/pipenet":    0, // for tests
+		"pkg/origin":     0,
 		"pkg/problem":    0,
 		"pkg/resilience": 0,
 		"pkg/version":    0,

@@ -354,6 +354,7 @@ func TestFaultControls(t *testing.T) {
 		"of a given name":              {"rebound", on + "fullnameOverride: second", []string{"--faults=http://second-flaky-server:5001"}},
 		"beside other flags":           {"try", "client: {faultControls: true, extraArgs: [--traces=http://a]}", []string{"--faults=http://try-flaky-server:5001", "--traces=http://a"}},
 		"one elsewhere":                {"try", "client: {extraArgs: ['--faults=http://flaky-server.other:5001']}", []string{"--faults=http://flaky-server.other:5001"}},
+		"by the name that it has":      {"rebound", "client: {extraArgs: ['--faults=http://flaky-server:5001']}", []string{"--faults=http://flaky-server:5001"}},
 		"for development":              {"rebound", dev, []string{"--faults=http://flaky-server:5001", "--traces=http://localhost:16686"}},
 		"for development, by any name": {"rebound", dev + "\nfullnameOverride: second", []string{"--faults=http://second-flaky-server:5001", "--traces=http://localhost:16686"}},
 	} {

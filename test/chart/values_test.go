@@ -97,9 +97,9 @@ func TestWrongValues(t *testing.T) {
 		"two sets of buttons":            {"client: {faultControls: true, extraArgs: [-log-level=debug, '--faults=http://a:5001']}", "at '/client/extraArgs/1'"},
 		"the same, by one dash":          {"client: {faultControls: true, extraArgs: ['-faults=http://a:5001']}", "at '/client/extraArgs/0'"},
 		"the same, by a variable":        {"client: {faultControls: true, extraEnv: [{name: REBOUND_FAULTS, value: 'http://a:5001'}]}", "at '/client/extraEnv/0/name'"},
-		"buttons by a bare name":         {"client: {extraArgs: [-log-level=debug, '--faults=http://flaky-server:5001']}", "client.extraArgs[1]: … client.faultControls"},
-		"a bare name, by one dash":       {"client: {extraArgs: ['-faults=https://flaky-server/faults']}", "client.extraArgs[0]: … client.faultControls"},
-		"a bare name, by a variable":     {"client: {extraEnv: [{name: REBOUND_FAULTS, value: 'http://flaky-server:5001'}]}", "client.extraEnv[0].value: … client.faultControls"},
+		"buttons by a bare name":         {"fullnameOverride: second\nclient: {extraArgs: [-log-level=debug, '--faults=http://flaky-server:5001']}", "client.extraArgs[1]: … client.faultControls"},
+		"a bare name, by one dash":       {"fullnameOverride: second\nclient: {extraArgs: ['-faults=https://flaky-server/faults']}", "client.extraArgs[0]: … client.faultControls"},
+		"a bare name, by a variable":     {"fullnameOverride: second\nclient: {extraEnv: [{name: REBOUND_FAULTS, value: 'http://flaky-server:5001'}]}", "client.extraEnv[0].value: … client.faultControls"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := render(t, "rebound", parse(t, tc.values))

@@ -235,10 +235,11 @@ priorityClassName: {{ . | quote }}
 {{- end -}}
 
 {{/* Where the live page changes faults, or nothing: the admin port of this release's flaky-server. What the user sets
-     may lead elsewhere, but not to the bare name, which may be another release's and is in no policy of this one. */}}
+     may lead elsewhere, but not to the bare name where that is not this release's. */}}
 {{- define "rebound.faults" -}}
 {{- $bare := "https?://flaky-server([:/?#]|$)" -}}
 {{- $instead := "set client.faultControls to true for this release's (one called flaky-server elsewhere is flaky-server.NAMESPACE)" -}}
+{{- if ne (include "rebound.flaky-server" .) "flaky-server" -}}
 {{- range $i, $flag := .Values.client.extraArgs -}}
 {{- if regexMatch (printf "^--?faults=%s" $bare) $flag -}}
 {{- fail (printf "client.extraArgs[%d]: %s may be another release's flaky-server: %s" $i $flag $instead) -}}
@@ -247,6 +248,7 @@ priorityClassName: {{ . | quote }}
 {{- range $i, $variable := .Values.client.extraEnv -}}
 {{- if and (eq $variable.name "REBOUND_FAULTS") (regexMatch (printf "^%s" $bare) (get $variable "value")) -}}
 {{- fail (printf "client.extraEnv[%d].value: %s may be another release's flaky-server: %s" $i $variable.value $instead) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if .Values.client.faultControls -}}
