@@ -22,7 +22,7 @@ import (
 // effect without a restart, and nothing is left behind.
 func TestInstall(t *testing.T) {
 	p := newPlace(t)
-	p.install("--set", "jaeger.enabled=true")
+	p.install("--set", "jaeger.enabled=true", "--set", "client.faultControls=true")
 	for _, component := range []string{"client", "flaky-server", "jaeger"} {
 		for _, pod := range p.pods(component) {
 			checkSecurity(t, pod)
@@ -39,6 +39,7 @@ func TestInstall(t *testing.T) {
 		}
 		p.traceHasAttempts(t, p.forward("svc/jaeger", "16686"), id, resp.Header.Get("X-Attempt-Count"))
 	})
+	t.Run("the live page", func(t *testing.T) { p.pageBreaksTheUpstream(t) })
 	t.Run("helm test", func(*testing.T) { p.helm("test", "rebound", "--timeout", "1m") })
 	t.Run("a changed policy", func(t *testing.T) { p.policyChangesWithoutRestart(t) })
 	t.Run("a wrong policy is refused", func(t *testing.T) {
@@ -116,6 +117,30 @@ func (p place) traceHasAttempts(t *testing.T, jaeger, id, attempts string) {
 		said := fmt.Sprintf("%d attempts made, %d arrived, of %s, in pods %v", made, arrived, attempts, pods)
 		return fmt.Sprint(made) == attempts && fmt.Sprint(arrived) == attempts && len(pods) == 2, said
 	})
+}
+
+// pageBreaksTheUpstream presses the live page's buttons as it does itself, and
+// looks at what flaky-server has of it.
+func (p place) pageBreaksTheUpstream(t *testing.T) {
+	t.Helper()
+	pod := p.pods("client")[0].Name
+	page, flaky := p.forward("pod/"+pod, "8081"), p.forward("svc/flaky-server", "5001")
+	own := map[string]string{"Origin": page, "Sec-Fetch-Site": "same-origin", "Content-Type": "application/json"}
+	if resp, text := request(t, http.MethodGet, page+"/", "", map[string]string{"Accept": "text/html"}); resp.StatusCode != http.StatusOK || !strings.Contains(text, "live.js") {
+		t.Fatalf("the page: %s\n%s", resp.Status, text)
+	}
+	if resp, text := request(t, http.MethodPut, page+"/api/faults", `{"errorRate": 1, "statuses": [500]}`, own); resp.StatusCode != http.StatusOK {
+		t.Fatalf("a button: %s\n%s", resp.Status, text)
+	}
+	if _, text := request(t, http.MethodGet, flaky+"/faults", "", nil); !strings.Contains(text, "errorRate: 1\n") && !strings.Contains(text, `"errorRate":1,`) {
+		t.Errorf("flaky-server has not heard of it:\n%s", text)
+	}
+	if resp, text := request(t, http.MethodPost, page+"/api/faults/reset", "", own); resp.StatusCode != http.StatusOK {
+		t.Errorf("Reset: %s\n%s", resp.Status, text)
+	}
+	if _, text := request(t, http.MethodGet, flaky+"/faults", "", nil); !strings.Contains(text, "errorRate: 0.3\n") && !strings.Contains(text, `"errorRate":0.3,`) {
+		t.Errorf("Reset has not put back what was there:\n%s", text)
+	}
 }
 
 // policyChangesWithoutRestart changes maxAttempts by helm upgrade.
