@@ -10,14 +10,16 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"golang.org/x/net/publicsuffix"
 )
 
 // Guard has refused, which answers 403 with the reason,
 //
 //   - what is asked for under a name that somebody else may own, because a page of
-//     that name may have had it resolved to here (DNS rebinding). Addresses, names
-//     without a dot, and names that no public registry gives away are ours, and so
-//     are hosts; "*" among them is every name.
+//     that name may have had it resolved to here (DNS rebinding). Addresses and names
+//     that no public registry gives away, such as those of a cluster, are ours, and
+//     so are hosts; "*" among them is every name.
 //   - changes that a browser sends for another origin.
 //   - what a browser reads for another origin, but for a link that is followed: the
 //     other page could not see it, but open more than its share.
@@ -47,19 +49,18 @@ func foreign(r *http.Request) bool {
 	return false
 }
 
-// reserved tells whether nobody can register a name, by RFC 2606, RFC 6761, RFC
-// 6762, RFC 8375 and ICANN's resolution 2024.07.29.06 (internal), or it is one of a
-// cluster's services.
-func reserved(name string) bool {
-	for _, domain := range []string{
-		"localhost", "local", "internal", "home.arpa", "test", "invalid", "example", "example.com", "example.net", "example.org",
-		"svc", "cluster.local",
-	} {
+// registrable tells whether a stranger can own a name, or one below it: its last
+// label is one of the public Internet's. That of a cluster's services, which may be
+// asked as client.NAMESPACE, is none, and neither are those that RFC 2606, RFC
+// 6761, RFC 6762 and ICANN (internal) reserve.
+func registrable(name string) bool {
+	for _, domain := range []string{"home.arpa", "example.com", "example.net", "example.org"} { // RFC 8375, RFC 2606
 		if name == domain || strings.HasSuffix(name, "."+domain) {
-			return true
+			return false
 		}
 	}
-	return false
+	suffix, icann := publicsuffix.PublicSuffix(name)
+	return icann || strings.Contains(suffix, ".") // one that a company gives away below its own
 }
 
 // Ours tells whether host, a Host header, is an address or a name that cannot
@@ -71,7 +72,7 @@ func Ours(host string, hosts ...string) bool {
 		name = h
 	}
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil || !strings.Contains(name, ".") || reserved(name) {
+	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil || !registrable(name) {
 		return true
 	}
 	return slices.Contains(hosts, "*") || slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, name) })
