@@ -17,9 +17,9 @@ import (
 // Guard has refused, which answers 403 with the reason,
 //
 //   - what is asked for under a name that somebody else may own, because a page of
-//     that name may have had it resolved to here (DNS rebinding). Addresses and names
-//     that no public registry gives away, such as those of a cluster, are ours, and
-//     so are hosts; "*" among them is every name.
+//     that name may have had it resolved to here (DNS rebinding). Addresses, names
+//     without a dot, and those that no public registry gives away, such as a
+//     cluster's, are ours, and so are hosts; "*" among them is every name.
 //   - changes that a browser sends for another origin.
 //   - what a browser reads for another origin, but for a link that is followed: the
 //     other page could not see it, but open more than its share.
@@ -72,7 +72,7 @@ func Ours(host string, hosts ...string) bool {
 		name = h
 	}
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil || !registrable(name) {
+	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil || !strings.Contains(name, ".") || !registrable(name) {
 		return true
 	}
 	return slices.Contains(hosts, "*") || slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, name) })

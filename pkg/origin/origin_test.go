@@ -19,7 +19,7 @@ func TestNamesThatMayBeAnotherSites(t *testing.T) {
 		"client:8081": true, "client.default.svc:8081": true, "client.default.svc.cluster.local": true, "laptop.local": true,
 		"host.docker.internal:8081": true, "example.com": true, "": true,
 		"evil.com": false, "evil.com:8081": false, "localhost.evil.com": false, "127.0.0.1.evil.com:8081": false, "evil.com.": false,
-		"evilexample.com": false, "client.dev:8081": false, "notlocal.evillocal.co": false, "client.default:8081": true, "flaky-server.my-namespace:5001": true, "com": false, "1.2.3.4.evil.org": false, "me.github.io": false,
+		"evilexample.com": false, "client.dev:8081": false, "notlocal.evillocal.co": false, "client.default:8081": true, "flaky-server.my-namespace:5001": true, "live:80": true, "1.2.3.4.evil.org": false, "me.github.io": false,
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, method := range []string{http.MethodGet, http.MethodPut} {
