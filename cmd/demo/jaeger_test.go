@@ -248,6 +248,21 @@ func TestTracesInJaeger(t *testing.T) {
 // fetch makes a request and gives the answer's header.
 func fetch(t *testing.T, method, url, body string) http.Header {
 	t.Helper()
+	header, _ := ask(t, method, url, body)
+	return header
+}
+
+// get decodes what a URL answers.
+func get(t *testing.T, url string, into any) {
+	t.Helper()
+	_, answer := ask(t, http.MethodGet, url, "")
+	if err := json.Unmarshal(answer, into); err != nil {
+		t.Fatalf("%s: %v", url, err)
+	}
+}
+
+func ask(t *testing.T, method, url, body string) (http.Header, []byte) {
+	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
@@ -257,25 +272,11 @@ func fetch(t *testing.T, method, url, body string) http.Header {
 		t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	_, _ = io.Copy(io.Discard, resp.Body)
-	return resp.Header
-}
-
-// get decodes what a URL answers.
-func get(t *testing.T, url string, into any) {
-	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	answer, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
-		t.Fatalf("%s: %v", url, err)
-	}
+	return resp.Header, answer
 }
 
 type jaeger struct{ otlp, query string }

@@ -117,25 +117,25 @@ func (l *Live) serveReset(w http.ResponseWriter, r *http.Request) {
 	if !query(w, r) {
 		return
 	}
-	if body, err := l.faults.initial(r); err != nil {
+	if body, seed, err := l.faults.initial(r); err != nil {
 		unreachable(w, l.faults.url, err)
 	} else {
-		l.faults.forward(w, r, http.MethodPut, body, l.faults.firstSeed())
+		l.faults.forward(w, r, http.MethodPut, body, seed)
 	}
 }
 
 // initial is the document as it was first seen, which is before the first change
 // that goes this way.
-func (p *faultsProxy) initial(r *http.Request) ([]byte, error) {
-	if document := p.first(); document != nil {
-		return document, nil
+func (p *faultsProxy) initial(r *http.Request) (document []byte, seed string, err error) {
+	if document, seed := p.first(); document != nil {
+		return document, seed, nil
 	}
 	status, header, document, err := p.do(r, http.MethodGet, nil, "")
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if status != http.StatusOK {
-		return nil, fmt.Errorf("it answered %d", status)
+		return nil, "", fmt.Errorf("it answered %d", status)
 	}
 	// Several may ask at once, for none is to wait for another's answer. The one that
 	// keeps its document first has seen no change: whoever changes has kept one before.
@@ -144,23 +144,17 @@ func (p *faultsProxy) initial(r *http.Request) ([]byte, error) {
 	if p.reset == nil {
 		p.reset, p.seed = document, header.Get(headerSeed)
 	}
-	return p.reset, nil
+	return p.reset, p.seed, nil
 }
 
-func (p *faultsProxy) first() []byte {
+func (p *faultsProxy) first() (document []byte, seed string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.reset
-}
-
-func (p *faultsProxy) firstSeed() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.seed
+	return p.reset, p.seed
 }
 
 func (p *faultsProxy) forward(w http.ResponseWriter, r *http.Request, method string, body []byte, seed string) {
-	if _, err := p.initial(r); err != nil {
+	if _, _, err := p.initial(r); err != nil {
 		unreachable(w, p.url, err)
 		return
 	}

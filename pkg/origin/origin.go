@@ -29,7 +29,7 @@ func Guard(next http.Handler, refuse func(w http.ResponseWriter, detail string),
 	changes := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case !Ours(r.Host, hosts...):
+		case !ours(r.Host, hosts...):
 			refuse(w, fmt.Sprintf("this was asked of %q, a name that may belong to another site; ask an address, localhost or a name of the cluster, or allow it with --hosts", r.Host))
 		case changes.Check(r) != nil:
 			refuse(w, "a browser sent this for another site, which must not change anything here")
@@ -63,10 +63,10 @@ func registrable(name string) bool {
 	return icann || strings.Contains(suffix, ".") // one that a company gives away below its own
 }
 
-// Ours tells whether host, a Host header, is an address or a name that cannot
+// ours tells whether host, a Host header, is an address or a name that cannot
 // belong to another site, or one of hosts. No host, which HTTP/1.0 allows, is no
 // browser's.
-func Ours(host string, hosts ...string) bool {
+func ours(host string, hosts ...string) bool {
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		name = h

@@ -304,6 +304,17 @@ func newSwitchable(t *testing.T, to string) *switchable {
 	return s
 }
 
+// visitThrough opens the page over a connection that can be cut.
+func visitThrough(t *testing.T, page string) (*switchable, *tab) {
+	t.Helper()
+	u, err := url.Parse(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSwitchable(t, u.Host)
+	return s, visit(t, "http://"+s.listener.Addr().String(), 1440, false)
+}
+
 func (s *switchable) pass(c net.Conn) {
 	s.mu.Lock()
 	to := s.to
@@ -354,12 +365,7 @@ func (s *switchable) set(off, held bool) {
 // everything that happened meanwhile. One over which nothing comes is stale.
 func TestConnectionIsCutAndRestored(t *testing.T) {
 	d := start(t)
-	u, err := url.Parse(d.page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	between := newSwitchable(t, u.Host)
-	v := visit(t, "http://"+between.listener.Addr().String(), 1440, false)
+	between, v := visitThrough(t, d.page)
 	call := func(n int) {
 		for range n {
 			ask(t, http.MethodGet, d.client+"/process", "")

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -67,12 +66,7 @@ func TestNewestCallStays(t *testing.T) {
 func TestAnotherProcess(t *testing.T) {
 	first, at := own(t, live.Options{})
 	second, other := own(t, live.Options{})
-	u, err := url.Parse(at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	between := newSwitchable(t, u.Host)
-	v := visit(t, "http://"+between.listener.Addr().String(), 1440, false)
+	between, v := visitThrough(t, at)
 	v.until(isLive)
 	fail := func(l *live.Live, n int) {
 		for range n {
@@ -99,7 +93,7 @@ func TestAnotherProcess(t *testing.T) {
 
 	v.press("Pause")
 	between.set(true, false)
-	between.lead(u.Host)
+	between.lead(strings.TrimPrefix(at, "http://"))
 	between.set(false, false)
 	v.until(isLive + ` && document.getElementById("foot").innerText.startsWith("3 calls")`)
 	fail(first, 1)
@@ -112,12 +106,7 @@ func TestAnotherProcess(t *testing.T) {
 // A connection that has died without a word was waited for for ever.
 func TestDeadConnectionIsGivenUp(t *testing.T) {
 	d := start(t)
-	u, err := url.Parse(d.page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	between := newSwitchable(t, u.Host)
-	v := visit(t, "http://"+between.listener.Addr().String(), 1440, false)
+	between, v := visitThrough(t, d.page)
 	v.until(isLive)
 	time.Sleep(2 * time.Second) // only the stream is still used then
 	between.kill()
