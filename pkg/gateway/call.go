@@ -162,7 +162,7 @@ func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
 		seconds := max(1, int64(math.Ceil(e.RetryIn.Seconds())))
 		w.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
 		p.Detail = fmt.Sprintf("%s is failing and is left alone for now; try again in %d s", c.route.origin, seconds)
-	case e.Timeout():
+	case errors.Is(e, resilience.ErrTimeout):
 		p.Status = http.StatusGatewayTimeout
 		p.Detail = c.tell("did not answer in time", e)
 		if !c.body.atEnd() {
@@ -174,6 +174,17 @@ func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case e.Last == resilience.ReasonBodyFailed:
 		p.Status = http.StatusBadRequest
 		p.Detail = "the request body could not be read to its end"
+	case errors.Is(e, transport.ErrHeaderTooLarge):
+		p.Status = http.StatusRequestHeaderFieldsTooLarge
+		p.Detail = "the request's header is larger than " + c.route.origin + " allows"
+	case e.Last == resilience.ReasonInvalidRequest:
+		p.Status = http.StatusBadRequest
+		p.Detail = e.Err.Error()
+	case e.Last == resilience.ReasonBodyNotReplayable:
+		p.Status = http.StatusBadRequest
+		p.Detail = "the request body cannot be had again"
+	case e.Last == resilience.ReasonNotHTTP:
+		p.Detail = c.tell("did not answer in HTTP", e) + ": " + e.Err.Error()
 	case e.Last == resilience.ReasonDialError:
 		p.Detail = c.tell("could not be reached", e)
 	case e.Last == resilience.ReasonTLSError:

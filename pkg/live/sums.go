@@ -35,7 +35,7 @@ func (s *sums) add(c *Call, reason int) {
 		switch {
 		case goodAttempt(c.Report, i):
 			s.attemptsGood++
-		case neutralAttempt(&c.Report.Attempts[i]):
+		case c.Report.Attempts[i].Health == resilience.Neutral:
 			s.attemptsNeutral++
 		}
 	}
@@ -76,12 +76,6 @@ func goodAttempt(r *resilience.Report, i int) bool {
 		return a.Reason == resilience.ReasonOK ||
 			a.Status >= 100 && a.Status < http.StatusInternalServerError && a.Status != http.StatusTooManyRequests && a.Err == nil
 	}
-}
-
-// neutralAttempt tells whether an attempt ended by the caller's doing: it went
-// away, or its own body broke.
-func neutralAttempt(a *resilience.AttemptReport) bool {
-	return a.Reason == resilience.ReasonCallerCanceled || a.Reason == resilience.ReasonBodyFailed
 }
 
 // reasonIndex finds a reason's place in the enumeration. It is made once and

@@ -1,6 +1,7 @@
 package program_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -35,6 +36,7 @@ type situation struct {
 	path     string
 	body     io.Reader
 	header   http.Header
+	raw      string        // the whole request, where net/http's client would not send it
 	patience time.Duration // the caller's
 	// attempt says that the reason is an attempt's; the call ends with another.
 	attempt bool
@@ -61,6 +63,11 @@ func situations(t *testing.T) map[resilience.Reason]situation {
 		resilience.ReasonDialError:          {upstream: nobody, policy: once, attempt: true, problem: true},
 		resilience.ReasonTLSError:           {upstream: strings.Replace(plain.URL, "http:", "https:", 1), policy: once, attempt: true, problem: true},
 		resilience.ReasonResetBeforeHeaders: {handler: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, policy: once, attempt: true, problem: true},
+		resilience.ReasonNotHTTP:            {upstream: notHTTP(t), policy: once, attempt: true, problem: true},
+		resilience.ReasonInvalidRequest: {
+			handler: func(http.ResponseWriter, *http.Request) {}, method: http.MethodPut, problem: true,
+			raw: "PUT /process HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: Bad Name\r\nConnection: close\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+		},
 		resilience.ReasonBodyFailed: {handler: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			_ = http.NewResponseController(w).Flush()
@@ -118,6 +125,49 @@ func TestEveryReasonIsNamedAlikeEverywhere(t *testing.T) {
 		}
 		t.Run(string(r), func(t *testing.T) { s.check(t, r) })
 	}
+}
+
+// exchange sends a request as it is written and returns the answer's body.
+func exchange(t *testing.T, addr, request string) string {
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// notHTTP is the URL of a server that answers each connection as Redis would.
+func notHTTP(t *testing.T) string {
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 1))
+			_, _ = io.WriteString(conn, "-ERR unknown command\r\n")
+			_ = conn.Close()
+		}
+	}()
+	return "http://" + l.Addr().String()
 }
 
 func (s situation) check(t *testing.T, want resilience.Reason) {
@@ -206,7 +256,12 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 	if s.path != "" {
 		path = s.path
 	}
-	answer := call(ctx, method, path, s.body, s.header)
+	var answer string
+	if s.raw != "" {
+		answer = exchange(t, front.Listener.Addr().String(), s.raw)
+	} else {
+		answer = call(ctx, method, path, s.body, s.header)
+	}
 	<-told
 
 	var line struct{ Reason, Route string }

@@ -17,9 +17,10 @@ type Attempt struct {
 	start        time.Time
 	ctx          attemptContext
 	cancel       context.CancelCauseFunc
-	timer        *time.Timer
+	clock        clock
 	ticket       ticket
 	budget       *budget
+	earns        bool // a healthy end pays into the budget
 	held         atomic.Bool
 }
 
@@ -73,7 +74,7 @@ func (a *Attempt) Settle(h Health) { a.settle(h, time.Now()) }
 func (a *Attempt) Cancel(cause error) { a.cancel(cause) }
 
 func (a *Attempt) settle(h Health, now time.Time) {
-	if h == Healthy && !a.ticket.settled.Load() {
+	if h == Healthy && a.earns && !a.ticket.settled.Load() {
 		a.budget.earn()
 	}
 	a.ticket.settle(h, now)
@@ -86,7 +87,8 @@ func (a *Attempt) begin(parent context.Context, now time.Time, limit time.Durati
 	var ctx context.Context
 	ctx, a.cancel = context.WithCancelCause(parent)
 	a.ctx = attemptContext{Context: ctx, deadline: a.start.Add(limit)}
-	a.timer = time.AfterFunc(limit, a.expire)
+	a.earns = true
+	a.clock.start(a.start, limit, a.expire)
 }
 
 func (a *Attempt) expire() { a.cancel(errAttemptTimeout) }

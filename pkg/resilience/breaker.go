@@ -157,6 +157,8 @@ type breaker struct {
 	reopenings  int
 	probeAt     time.Time
 	consecutive int
+	cuts        int       // attempts that callers ended since the last success
+	silent      time.Time // when the first of them began
 	lastResult  time.Time
 	causes      gobreaker.Counts // of the transition that is about to happen
 	probesOut   int
@@ -193,7 +195,9 @@ type ticket struct {
 	at         time.Time
 	done       func(error)
 	state      State
-	timer      *time.Timer // of a probe's lease
+	timer      *time.Timer   // of a probe's lease
+	lease      time.Duration // the attempt timeout
+	callerBusy func() bool   // reports whether the probe waits for its caller
 	settled    atomic.Bool
 	answered   atomic.Bool // a good answer began; its body is not over yet
 }
@@ -207,10 +211,11 @@ func (b *breaker) refusal(now time.Time) (time.Duration, error) {
 	return 0, nil
 }
 
-// allow asks for an attempt, which keeps a probe's slot no longer than lease. Its
-// error is errRefusedOpen or errRefusedHalfOpen, with the time until the next
+// allow asks for an attempt, which keeps a probe's slot no longer than lease.
+// callerBusy reports whether the attempt waits for its caller, for the end of the
+// lease. The error is errRefusedOpen or errRefusedHalfOpen, with the time until the next
 // probe when that is known.
-func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration) (time.Duration, error) {
+func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, callerBusy func() bool) (time.Duration, error) {
 	if left, err := b.refusal(now); err != nil {
 		return left, err
 	}
@@ -224,9 +229,10 @@ func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration) (time.Dur
 	if err != nil {
 		return 0, errRefusedHalfOpen
 	}
-	*t = ticket{breaker: b, generation: b.generation, at: now, done: done, state: b.state}
+	*t = ticket{breaker: b, generation: b.generation, at: now, done: done, state: b.state, lease: lease}
 	if b.state == HalfOpen {
 		b.probesOut++
+		t.callerBusy = callerBusy
 		t.timer = time.AfterFunc(lease, t.expire)
 	}
 	return 0, nil
@@ -243,17 +249,21 @@ func (t *ticket) settle(h Health, now time.Time) {
 	t.breaker.report(t, h, now)
 }
 
-// expire ends a probe's lease: an answer that began is as much as a probe can
-// show in its time, and no answer is a failure.
+// expire ends a probe's lease. An answer that began is as much as a probe can
+// show in its time. A probe that waits for its caller shows nothing, and no
+// answer is a failure.
 func (t *ticket) expire() {
 	if !t.settled.CompareAndSwap(false, true) {
 		return
 	}
-	if t.answered.Load() {
-		t.breaker.report(t, Healthy, time.Now())
-	} else {
-		t.breaker.report(t, Unhealthy, time.Now())
+	h := Unhealthy
+	switch {
+	case t.answered.Load():
+		h = Healthy
+	case t.callerBusy():
+		h = Neutral
 	}
+	t.breaker.report(t, h, time.Now())
 }
 
 func (b *breaker) report(t *ticket, h Health, now time.Time) {
@@ -277,10 +287,14 @@ func (b *breaker) report(t *ticket, h Health, now time.Time) {
 			t.done = done
 		}
 	}
+	if h == cut {
+		h = b.judgeCut(t, now)
+	}
 	switch h {
 	case Healthy:
 		b.lastResult = now
 		b.consecutive = 0
+		b.cuts = 0
 		b.causes.TotalSuccesses++
 		t.done(nil)
 	case Unhealthy:
@@ -288,9 +302,32 @@ func (b *breaker) report(t *ticket, h Health, now time.Time) {
 		b.consecutive++
 		b.causes.TotalFailures++
 		t.done(errCountFailure)
-	case Neutral:
+	case Neutral, cut:
 		t.done(errCountNeutral)
 	}
+}
+
+// severalCuts is from how many cut attempts on a silent upstream is suspected.
+const severalCuts = 3
+
+// judgeCut says what an attempt counts as that its caller ended after a fair
+// share of its time. A caller in a hurry proves nothing. But where several were
+// cut, each of another call, and nothing has succeeded for as long as a whole
+// attempt may take, the upstream hangs: it would hang unnoticed if every caller
+// gave up early. A probe that is cut proves nothing either way: its slot goes to
+// the next caller. It is called under mu.
+func (b *breaker) judgeCut(t *ticket, now time.Time) Health {
+	if t.state != Closed {
+		return Neutral
+	}
+	if b.cuts == 0 {
+		b.silent = t.at
+	}
+	b.cuts++
+	if b.cuts > severalCuts && now.Sub(b.silent) >= t.lease {
+		return Unhealthy
+	}
+	return Neutral
 }
 
 // readyToTrip runs under gobreaker's mutex and ours: it only reads.
@@ -332,6 +369,7 @@ func (b *breaker) onStateChange(_ string, _, to gobreaker.State) {
 		b.state = Closed
 		b.reopenings = 0
 		b.consecutive = 0
+		b.cuts = 0
 	}
 	tr.To = b.state
 	b.pending = append(b.pending, tr)

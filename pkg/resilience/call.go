@@ -15,6 +15,8 @@ type call[T any] struct {
 	limit    time.Duration
 	start    time.Time
 	deadline time.Time
+	// callersDeadline is set when the deadline is the caller's, not the policy's.
+	callersDeadline bool
 	// now is the last look at the clock: between two steps that do nothing but
 	// compute, it is not looked at again.
 	now time.Time
@@ -103,43 +105,57 @@ func (c *call[T]) endWait() {
 }
 
 // classify gives the attempt's outcome its meaning. What ended the attempt's
-// context is known here better than by any error text; the first gate
-// then ends a call whose caller or time is gone.
+// context is known here better than from any error text.
 func (c *call[T]) classify() {
-	a := c.attempt
-	if c.err == nil {
-		c.outcome = c.op.Classify(c.result, nil)
+	e := c.ending()
+	if e == endedByItself {
+		c.outcome = c.op.Classify(c.result, c.err)
 		return
 	}
-	switch {
-	case c.Err() != nil && errors.Is(c.Err(), context.Canceled):
-		c.outcome = Outcome{Reason: ReasonCallerCanceled, Health: Neutral, Retry: true}
-	case c.Err() != nil || a.timedOut() && a.limit < c.pipeline.policy.AttemptTimeout:
-		health := c.cutHealth()
-		if c.op.Classify(c.result, errAttemptTimeout).Health == Neutral {
-			health = Neutral
-		}
-		c.outcome = Outcome{Reason: ReasonDeadlineExceeded, Health: health, Retry: true}
-	case a.timedOut():
-		c.outcome = c.op.Classify(c.result, errAttemptTimeout)
+	health, _ := e.blame(c.now.Sub(c.attempt.start), c.pipeline.policy.AttemptTimeout)
+	if c.callerBusy() {
+		health = Neutral
+	}
+	c.outcome = Outcome{Health: health, Retry: true}
+	switch e {
+	case endedByCaller:
+		c.outcome.Reason = ReasonCallerCanceled // the first gate ends the call
+	case endedByAttemptLimit, endedByStall:
+		c.outcome = c.op.Classify(c.result, errAttemptTimeout) // it knows whether a repetition may help
 		c.outcome.Reason = ReasonAttemptTimeout
-		if c.outcome.Health == Healthy {
-			c.outcome.Health = Unhealthy
+		c.outcome.Health = health
+		if c.attempt.limit < c.pipeline.policy.AttemptTimeout {
+			c.outcome.Reason = ReasonDeadlineExceeded
 		}
 	default:
-		c.outcome = c.op.Classify(c.result, c.err)
+		c.outcome.Reason = ReasonDeadlineExceeded
 	}
 }
 
-// cutHealth is the health of an attempt that the call's deadline cut. A caller
-// with little time left proves nothing about the upstream; one that gave it at
-// least half of an attempt's time does, or a chain of short deadlines in front
-// of a hanging upstream would never open the circuit.
-func (c *call[T]) cutHealth() Health {
-	if c.now.Sub(c.attempt.start) >= c.pipeline.policy.AttemptTimeout/2 {
-		return Unhealthy
+// ending says what ended the attempt.
+func (c *call[T]) ending() ending {
+	a := c.attempt
+	switch {
+	case c.err == nil:
+		return endedByItself
+	case errors.Is(c.Err(), context.Canceled):
+		return endedByCaller
+	case c.Err() == nil && !a.timedOut():
+		return endedByItself
+	case a.clock.stood():
+		return endedByStall
+	case c.Err() == nil && a.limit >= c.pipeline.policy.AttemptTimeout:
+		return endedByAttemptLimit
+	case c.callersDeadline:
+		return endedByCallersLimit
 	}
-	return Neutral
+	return endedByTotalLimit
+}
+
+// callerBusy reports whether the attempt's time went to waiting for the caller.
+func (c *call[T]) callerBusy() bool {
+	op, ok := c.op.(CallerBusy)
+	return ok && op.CallerBusy()
 }
 
 // decide gives the verdict on the attempt that just ended and records it.
@@ -186,7 +202,7 @@ func (c *call[T]) record(wait time.Duration, source WaitSource) {
 	a := c.attempt
 	r := AttemptReport{
 		Number: a.number, Start: a.start, Duration: c.now.Sub(a.start), Limit: a.limit,
-		Reason: c.outcome.Reason, Verdict: c.verdict, Breaker: a.ticket.state, Err: c.err, Status: c.outcome.Status,
+		Reason: c.outcome.Reason, Verdict: c.verdict, Health: min(c.outcome.Health, Neutral), Breaker: a.ticket.state, Err: c.err, Status: c.outcome.Status,
 	}
 	if c.verdict == VerdictRetry {
 		c.wait, c.previous, c.waitStart = wait, wait, c.now
@@ -286,7 +302,7 @@ func (c *call[T]) failure() error {
 func (c *call[T]) abandon() {
 	c.returnToken()
 	if a := c.attempt; a != nil && a.cancel != nil {
-		a.timer.Stop()
+		a.clock.stop()
 		a.settle(Unhealthy, time.Now())
 		a.cancel(nil)
 	}

@@ -57,13 +57,23 @@ func (e *Error) Is(target error) bool {
 	case ErrBreakerOpen:
 		return e.Reason == ReasonBreakerOpen || e.Reason == ReasonBreakerHalfOpen
 	case ErrTimeout, context.DeadlineExceeded:
-		return e.Timeout()
+		return e.outOfTime()
 	}
 	return false
 }
 
-// Timeout tells whether time ran out; it makes Error a net.Error of that kind.
+// Timeout reports whether time ran out: by a limit of the policy or the caller, or by
+// one of what made the attempt, such as a dialer's. It makes Error a net.Error.
 func (e *Error) Timeout() bool {
+	if e.Refused {
+		return false
+	}
+	var inner interface{ Timeout() bool }
+	return e.outOfTime() || errors.As(e.Err, &inner) && inner.Timeout()
+}
+
+// outOfTime reports whether a limit of the policy or the caller has passed.
+func (e *Error) outOfTime() bool {
 	if e.Refused {
 		return false
 	}

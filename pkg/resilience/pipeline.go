@@ -16,9 +16,8 @@ type Operation[T any] interface {
 	Attempt(ctx context.Context, a *Attempt) (T, error)
 	// Classify says what an attempt's outcome means. It is not asked about an
 	// attempt that the caller ended. Of one that ran out of time (err matches
-	// context.DeadlineExceeded) the pipeline knows the reason itself; it asks
-	// whether a repetition may help, and whether the health is Neutral because
-	// the upstream was not what took the time.
+	// context.DeadlineExceeded) the pipeline knows the reason and the health itself;
+	// it asks whether a repetition may help.
 	Classify(result T, err error) Outcome
 	// Decided is told the verdict on an attempt, before its result is discarded or
 	// returned. It must not block or keep r.
@@ -26,6 +25,15 @@ type Operation[T any] interface {
 	// Discard frees a result that the caller will not get because another
 	// attempt follows.
 	Discard(result T, a *Attempt)
+}
+
+// CallerBusy is an [Operation] that can tell when an attempt waits for the caller
+// instead of the upstream, such as for the rest of an upload. Time that runs out
+// then counts against nobody.
+type CallerBusy interface {
+	// CallerBusy reports whether the attempt under way, or just ended, waits for the
+	// caller. It must be safe for concurrent use.
+	CallerBusy() bool
 }
 
 // Outcome is what the result of an attempt means.
@@ -45,27 +53,6 @@ type Outcome struct {
 	// RetryAfter is a wait that the upstream asked for, 0 when it did not.
 	RetryAfter time.Duration
 }
-
-// Func makes an operation of a plain function: an error is a transient failure
-// that may be repeated, so the function must be safe to repeat.
-type Func[T any] func(ctx context.Context) (T, error)
-
-// Attempt calls the function.
-func (f Func[T]) Attempt(ctx context.Context, _ *Attempt) (T, error) { return f(ctx) }
-
-// Classify takes every error for a transient failure before an answer.
-func (f Func[T]) Classify(_ T, err error) Outcome {
-	if err != nil {
-		return Outcome{Reason: ReasonResetBeforeHeaders, Retry: true}
-	}
-	return Outcome{Reason: ReasonOK, Health: Healthy}
-}
-
-// Decided does nothing.
-func (f Func[T]) Decided(*AttemptReport) {}
-
-// Discard does nothing.
-func (f Func[T]) Discard(T, *Attempt) {}
 
 // Options are the parts of a pipeline that are not policy. The zero value is
 // ready to use.

@@ -305,21 +305,22 @@ func TestDeadlineOfTheCallerIsKept(t *testing.T) {
 
 // An attempt that the caller's deadline cut counts against the upstream only if
 // it had a fair share of an attempt's time.
-func TestDeadlineCutCountsOnlyWithAFairShareOfTime(t *testing.T) {
+// What the policy's own timeout leaves for the last attempt is our limit, not the
+// caller's: it counts when it is a fair share of an attempt's time.
+func TestTotalTimeoutCountsOnlyWithAFairShareOfTime(t *testing.T) {
 	for name, tc := range map[string]struct {
-		limit    time.Duration
+		timeout  time.Duration
 		failures int
 	}{
-		"most of an attempt's time": {time.Second, 1},
-		"next to nothing":           {10 * time.Millisecond, 0},
+		"most of an attempt's time": {2800 * time.Millisecond, 2},
+		"next to nothing":           {1700 * time.Millisecond, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				pl := pipeline(t, steady(), resilience.Options{})
-				_, report, err := pl.DoWithin(t.Context(), tc.limit, &op{attempt: func(ctx context.Context, _ *resilience.Attempt) (string, error) {
-					<-ctx.Done()
-					return "", ctx.Err()
-				}})
+				p := steady()
+				p.Timeout = tc.timeout
+				pl := pipeline(t, p, resilience.Options{})
+				_, report, err := pl.Do(t.Context(), takes(0))
 				if !errors.Is(err, resilience.ErrTimeout) || report.Reason != resilience.ReasonDeadlineExceeded {
 					t.Errorf("err = %v, reason %s", err, report.Reason)
 				}

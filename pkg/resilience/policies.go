@@ -40,8 +40,9 @@ func (l layer[T]) Apply(inner next[T]) next[T] {
 func totalTimeout[T any](d time.Duration) failsafe.Policy[*call[T]] {
 	return layer[T](func(c *call[T], exec execution[T], inner next[T]) result[T] {
 		c.deadline = c.start.Add(min(d, c.limit))
+		c.callersDeadline = c.limit < d
 		if own, ok := c.Context.Deadline(); ok && own.Before(c.deadline) {
-			c.deadline = own
+			c.deadline, c.callersDeadline = own, true
 		}
 		return inner(exec)
 	})
@@ -66,7 +67,7 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*call[T]] {
 			return refusedResult(c)
 		}
 		a := c.newAttempt()
-		retryIn, err := b.allow(&a.ticket, c.now, lease)
+		retryIn, err := b.allow(&a.ticket, c.now, lease, c.callerBusy)
 		if err != nil {
 			c.number-- // it was not begun
 			c.refused, c.retryIn = err, retryIn
@@ -74,6 +75,9 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*call[T]] {
 			return refusedResult(c)
 		}
 		r := inner(exec)
+		// An answer that is good but repeated all the same must not pay for its own
+		// repetition.
+		a.earns = !c.outcome.Retry
 		a.report(c.outcome.Health, c.now)
 		return r
 	})
@@ -97,14 +101,16 @@ func attemptTimeout[T any](d time.Duration) failsafe.Policy[*call[T]] {
 		c.token = noToken // it is spent: the attempt is being made
 		a.begin(c, c.now, max(1, min(d, c.deadline.Sub(c.now))))
 		r := inner(exec)
-		if !a.timer.Stop() && c.err == nil && a.held.Load() {
+		if !a.clock.stop() && c.err == nil && a.held.Load() {
 			// The time was up as the answer began: its context is dead, and its body
 			// with it. It is worth no more than no answer.
-			a.settle(Unhealthy, time.Now())
-			c.op.Discard(c.result, a)
-			c.err = errAttemptTimeout
+			late := c.result
 			var none T
-			c.result = none
+			c.result, c.err, c.now = none, errAttemptTimeout, time.Now()
+			c.classify()
+			a.settle(c.outcome.Health, c.now)
+			c.op.Discard(late, a)
+			return r
 		}
 		c.now = time.Now()
 		c.classify()

@@ -17,6 +17,8 @@ const (
 	ReasonDialError            Reason = "dial_error"             // no connection: nothing was sent
 	ReasonTLSError             Reason = "tls_error"              // the TLS handshake failed: nothing was sent
 	ReasonResetBeforeHeaders   Reason = "reset_before_headers"   // the connection died before an answer began
+	ReasonNotHTTP              Reason = "not_http"               // the upstream answered with something that is not HTTP
+	ReasonInvalidRequest       Reason = "invalid_request"        // the request cannot be sent: it is malformed, or too large for the upstream
 	ReasonBodyFailed           Reason = "body_failed"            // the answer's body broke off or stalled
 	ReasonAttemptTimeout       Reason = "attempt_timeout"        // the attempt's own limit passed
 	ReasonDeadlineExceeded     Reason = "deadline_exceeded"      // the call's deadline passed
@@ -45,7 +47,7 @@ func StatusReason(code int) Reason { return Reason(statusPrefix + strconv.Itoa(c
 // Reasons lists the enumeration without the family status_<code>.
 func Reasons() []Reason {
 	return []Reason{
-		ReasonOK, ReasonDialError, ReasonTLSError, ReasonResetBeforeHeaders, ReasonBodyFailed,
+		ReasonOK, ReasonDialError, ReasonTLSError, ReasonResetBeforeHeaders, ReasonNotHTTP, ReasonInvalidRequest, ReasonBodyFailed,
 		ReasonAttemptTimeout, ReasonDeadlineExceeded, ReasonDeadlineTooClose, ReasonCallerCanceled,
 		ReasonMethodNotIdempotent, ReasonBodyNotReplayable, ReasonMaxAttempts, ReasonBudgetExhausted,
 		ReasonBreakerOpen, ReasonBreakerHalfOpen, ReasonRetryAfterTooLong, ReasonRetriedUpstreamLayer,
@@ -76,16 +78,4 @@ const (
 	VerdictReturn Verdict = "return"  // it goes to the caller: nothing about it asks for a repetition
 	VerdictRetry  Verdict = "retry"   // another attempt follows
 	VerdictGiveUp Verdict = "give_up" // a repetition was wanted or the call had to end, and the reason says what stood against it
-)
-
-// Health is what an attempt's outcome says of the upstream; the breaker counts
-// it.
-type Health uint8
-
-// The healths. The zero value is a failure, so that an outcome nobody looked
-// at is never taken for a good one.
-const (
-	Unhealthy Health = iota // counts against the upstream
-	Healthy                 // counts for it
-	Neutral                 // says nothing: the caller's own doing
 )

@@ -43,6 +43,9 @@ type AttemptReport struct {
 	Limit   time.Duration
 	Reason  Reason
 	Verdict Verdict
+	// Health is what the attempt says about the upstream. The body that follows
+	// may still change what the circuit counts.
+	Health Health
 	// Breaker is the state of the circuit that let the attempt through.
 	Breaker State
 	Err     error // the operation's error, nil when it gave a result

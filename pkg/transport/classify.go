@@ -9,73 +9,120 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// classifyStatus says what a response means.
-func (c *exchange) classifyStatus(resp *http.Response) resilience.Outcome {
-	code := resp.StatusCode
-	o := resilience.Outcome{Reason: resilience.ReasonOK, Health: resilience.Healthy, Status: code}
-	switch {
-	case code == http.StatusSwitchingProtocols:
-		o.Reason = resilience.ReasonUpgrade
-		return o
-	case code < 400:
-		return o
-	case code < 500 || code == http.StatusNotImplemented:
-		o.Health = resilience.Neutral // the upstream is alive and said no
-	default:
-		o.Health = resilience.Unhealthy
+// classify says what an attempt came to: its answer, or its error without one.
+func (c *exchange) classify(resp *http.Response, err error) resilience.Outcome {
+	if err != nil {
+		return c.outcome(c.errorEnding(err), 0)
 	}
-	o.Reason = resilience.StatusReason(code)
-	retryable := slices.Contains(c.transport.policy.Retry.Statuses, code)
-	if c.gate != nil {
-		c.gate(resilience.Gate{
-			Name: gateStatus, Found: fmt.Sprintf("%d, of %v", code, c.transport.policy.Retry.Statuses),
-			Reason: resilience.ReasonStatusNotRetryable, Shut: !retryable,
-		})
+	return c.outcome(statusEnding(resp.StatusCode), resp.StatusCode)
+}
+
+// outcome is what follows from an ending. status is the answer's, 0 for none.
+func (c *exchange) outcome(e ending, status int) resilience.Outcome {
+	j := e.blame()
+	o := resilience.Outcome{Reason: j.reason, Health: j.health, Status: status}
+	if o.Reason == "" {
+		o.Reason = resilience.StatusReason(status)
 	}
-	if !retryable {
-		o.Final = resilience.ReasonStatusNotRetryable
-		return o
+	switch j.repeat {
+	case never:
+	case everything, byMethod:
+		o.Retry = true
+		o.Veto = c.veto(j.repeat == byMethod)
+	case byStatus:
+		if !c.repeatsStatus(status) {
+			o.Final = resilience.ReasonStatusNotRetryable
+			break
+		}
+		o.Retry = true
+		o.Veto = c.veto(true)
 	}
-	o.Retry = true
-	o.Veto = c.veto(true)
 	return o
 }
 
-// classifyError says what an attempt without a response means. Only what is
-// proven not to have been sent may be repeated whatever the method.
-func (c *exchange) classifyError(err error) resilience.Outcome {
-	o := resilience.Outcome{Reason: resilience.ReasonResetBeforeHeaders, Retry: true}
-	sent := true
+func (c *exchange) repeatsStatus(code int) bool {
+	statuses := c.transport.policy.Retry.Statuses
+	listed := slices.Contains(statuses, code)
+	if c.gate != nil {
+		c.gate(resilience.Gate{
+			Name: gateStatus, Found: fmt.Sprintf("%d, of %v", code, statuses),
+			Reason: resilience.ReasonStatusNotRetryable, Shut: !listed,
+		})
+	}
+	return listed
+}
+
+// errorEnding is what an attempt without an answer came to.
+func (c *exchange) errorEnding(err error) ending {
 	var op *net.OpError
-	var refused streamError
+	var stream streamError
 	switch {
 	case c.tls.failed(err):
-		o.Reason, sent = resilience.ReasonTLSError, false
 		if certificate := new(tls.CertificateVerificationError); errors.As(err, &certificate) {
-			o.Retry = false // it will not be better in a moment
-			return o
+			return wrongIdentity
 		}
+		return notSecured
 	case errors.As(err, &op) && op.Op == "dial":
-		o.Reason, sent = resilience.ReasonDialError, false
-	case errors.As(err, &refused) && refused.Code == refusedStream:
-		sent = false
+		return notConnected
+	case errors.As(err, &stream) && stream.Code == refusedStream:
+		return refusedUnread
 	case errors.Is(err, errBodyGone):
-		o.Reason = resilience.ReasonBodyNotReplayable
-	case c.source.failed():
-		// The caller's own body broke: nothing is wrong with the upstream, and a
-		// repetition would break in the same place.
-		return resilience.Outcome{Reason: resilience.ReasonBodyFailed, Health: resilience.Neutral}
+		return uploadGone
+	case errors.Is(err, ErrHeaderTooLarge):
+		return tooLargeToSend
+	case errors.Is(err, ErrInvalidRequest):
+		return cannotBeSent
 	}
-	if c.source.waiting() {
-		o.Health = resilience.Neutral // a slow upload is not the upstream's fault
+	if broken, ok := c.source.ending(); ok {
+		return broken
 	}
-	o.Veto = c.veto(sent)
-	return o
+	if errors.Is(err, errNotHTTP) {
+		return notHTTP
+	}
+	return resetUnopened
+}
+
+// explainError gives an error of the RoundTripper below the type that says what it
+// means, where net/http has none.
+func (c *exchange) explainError(err error) error {
+	if invalid := checkRequest(c.req); invalid != nil {
+		// Whatever the error says: net/http does not send such a request.
+		return invalid
+	}
+	if refused := refusedBySender(err); refused != nil {
+		return fmt.Errorf("%w: %w", refused, err)
+	}
+	if began, ok := notHTTPBeginning(err); ok {
+		return fmt.Errorf("%w: %s", errNotHTTP, began)
+	}
+	return err
+}
+
+// errNotHTTP is the error of an answer that is not HTTP.
+var errNotHTTP = errors.New("the answer is not HTTP")
+
+// maxBeginning bounds how much of such an answer an error quotes.
+const maxBeginning = 200
+
+// notHTTPBeginning is what net/http could not read an answer from, in its words: "malformed
+// HTTP response" and a quotation of where the answer went wrong.
+func notHTTPBeginning(err error) (string, bool) {
+	text := err.Error()
+	i := strings.LastIndex(text, "malformed ")
+	if i < 0 {
+		return "", false
+	}
+	began := text[i:]
+	if len(began) > maxBeginning {
+		began = strings.ToValidUTF8(began[:maxBeginning], "") + "…"
+	}
+	return began, true
 }
 
 // gateStatus is before all others: an answer that is not to be repeated is
@@ -113,7 +160,12 @@ func (c *exchange) rules(sent bool) [4]resilience.Gate {
 	if c.passThrough {
 		through = "an upgrade or an event stream"
 	}
-	replayable := c.source.replayable()
+	replayable := true
+	if c.gate != nil {
+		replayable = c.source.replayable()
+	} else if shut := c.retriedAbove || c.passThrough || sent && !c.repeatable; !shut {
+		replayable = c.source.prepare()
+	}
 	if !replayable {
 		body = "was not kept, it is larger than replayBuffer"
 	}
@@ -166,7 +218,7 @@ func (h *handshakes) trace(ctx context.Context) context.Context {
 	})
 }
 
-// failed tells whether err is that of a handshake.
+// failed reports whether err is that of a handshake.
 func (h *handshakes) failed(err error) bool {
 	if h == nil {
 		return false

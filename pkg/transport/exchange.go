@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"mime"
@@ -40,6 +41,7 @@ type exchange struct {
 	repeatable   bool // by method or Idempotency-Key
 	retriedAbove bool
 	passThrough  bool // an upgrade or an event stream
+	failed       bool // the last attempt counted against the upstream
 
 	body  responseBody          // of the first attempt, which is mostly the only one
 	trace *callTrace            // nil without tracing
@@ -88,22 +90,44 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	if !c.repeatable {
 		delete(req.Header, HeaderIdempotencyKey) // empty, which net/http takes for one
 	}
-	resp, err := c.transport.next.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	if resp == nil {
+	resp, err := c.send(req, a)
+	switch {
+	case err != nil:
+		return nil, c.explainError(err)
+	case resp == nil:
 		return nil, errNoResponse
+	case resp.StatusCode < 100: // which no server can pass on
+		if resp.Body != nil {
+			_ = resp.Body.Close()
+		}
+		return nil, fmt.Errorf("%w: its status is %d", errNotHTTP, resp.StatusCode)
 	}
 	// Not every RoundTripper keeps the rules of http.Response.
 	if resp.Header == nil {
 		resp.Header = http.Header{}
 	}
-	if resp.Request == nil {
-		resp.Request = req
-	}
+	// The caller's own request, as http.RoundTripper has it: the attempt's has a
+	// context that ends with it, and headers that are not the caller's.
+	resp.Request = c.req
 	c.hold(resp, a)
 	return resp, nil
+}
+
+// send makes one attempt, on a connection of its own where the pool below can do
+// that and it may help: behind one name are several pods, and a kept connection
+// would lead a probe or a retry to the one that has just failed.
+func (c *exchange) send(req *http.Request, a *resilience.Attempt) (*http.Response, error) {
+	if pool := c.transport.pool; pool != nil && (c.failed || a.Breaker() == resilience.HalfOpen) {
+		return pool.RoundTripFresh(req)
+	}
+	return c.transport.next.RoundTrip(req)
+}
+
+// CallerBusy reports whether the attempt waits for the caller's request body, or
+// sends it on. An upstream that takes none of it for half of the attempt's time
+// is to blame itself.
+func (c *exchange) CallerBusy() bool {
+	return c.source.callerBusy(c.transport.policy.AttemptTimeout / 2)
 }
 
 // Decided puts the verdict on an attempt into its trace.
@@ -182,14 +206,30 @@ func (c *exchange) bodyFailed(a *resilience.Attempt, err error) error {
 
 // Classify says what came of an attempt.
 func (c *exchange) Classify(resp *http.Response, err error) resilience.Outcome {
+	o := c.classify(resp, err)
+	c.failed = o.Health == resilience.Unhealthy
 	if err != nil {
-		return c.classifyError(err)
+		return o
 	}
-	o := c.classifyStatus(resp)
+	if c.failed {
+		c.retire(resp)
+	}
 	if o.Retry {
-		o.RetryAfter = parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
+		o.RetryAfter = retryAfter(resp, time.Now())
 	}
 	return o
+}
+
+// retire keeps the connection of a failing answer from being used again, where the
+// pool below can do that: the next call would meet the same pod on it.
+func (c *exchange) retire(resp *http.Response) {
+	body := resp.Body
+	if held, ok := body.(*responseBody); ok {
+		body = held.ReadCloser
+	}
+	if r, ok := body.(interface{ Retire() }); ok {
+		r.Retire()
+	}
 }
 
 // Discard frees the response of an attempt that another one follows.

@@ -1,12 +1,17 @@
 package transport
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"reflect"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // errBodyGone is what a reader gets that asks for bytes which were not kept.
@@ -14,6 +19,10 @@ var errBodyGone = errors.New("the request body was not kept for a repetition")
 
 // readSize is how much of a request body is read at once.
 const readSize = 32 << 10
+
+// errBodyShort is what a reader gets at the end of a body that is shorter than the
+// request's ContentLength.
+var errBodyShort = fmt.Errorf("%w: its body is shorter than its ContentLength", ErrInvalidRequest)
 
 // replaySource gives every attempt the request body from its beginning. With a
 // GetBody it asks for a new one; otherwise it keeps what the first attempt
@@ -30,8 +39,11 @@ type replaySource struct {
 	getBody  func() (io.ReadCloser, error)
 	memory   *ReplayMemory
 	limit    int64 // bytes that may be kept
+	length   int64 // the request's ContentLength, -1 for unknown
 
 	mu       sync.Mutex
+	current  *progress     // of the last attempt, nil when nothing can go wrong with it
+	next     io.ReadCloser // asked of getBody for the attempt that may follow
 	kept     []byte        // the body's beginning
 	keptEnd  int64         // how long it is, also when it was let go
 	lost     bool          // more was read than is kept: no other attempt
@@ -52,16 +64,17 @@ func newReplaySource(req *http.Request, limit int64, m *ReplayMemory) *replaySou
 	if req.ContentLength > limit {
 		limit = 0 // it would overflow anyway; keep nothing of it
 	}
-	return &replaySource{original: req.Body, getBody: req.GetBody, memory: m, limit: limit}
+	length := req.ContentLength
+	if length == 0 { // with a body it means unknown
+		length = -1
+	}
+	return &replaySource{original: req.Body, getBody: req.GetBody, memory: m, limit: limit, length: length}
 }
 
 // open gives the body from its beginning, to an attempt with context ctx.
 func (s *replaySource) open(ctx context.Context, first bool) (io.ReadCloser, error) {
 	if s.getBody != nil {
-		if first {
-			return s.original, nil
-		}
-		return s.getBody()
+		return s.reopen(first)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,10 +82,36 @@ func (s *replaySource) open(ctx context.Context, first bool) (io.ReadCloser, err
 		return nil, errBodyGone
 	}
 	s.readers++
-	return &replayReader{source: s, ctx: ctx}, nil
+	r := &replayReader{source: s, ctx: ctx}
+	s.current = &r.progress
+	return r, nil
 }
 
-// replayable tells whether another attempt could send the whole body.
+func (s *replaySource) reopen(first bool) (io.ReadCloser, error) {
+	s.mu.Lock()
+	body := s.next
+	s.next = nil
+	s.mu.Unlock()
+	if first {
+		body = s.original
+	}
+	if body == nil {
+		var err error
+		if body, err = s.getBody(); err != nil {
+			return nil, fmt.Errorf("%w: %w", errBodyGone, err)
+		}
+	}
+	if inMemory(body) {
+		return body, nil // it neither waits nor breaks, and net/http sends it at once
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := &watchedBody{ReadCloser: body, source: s}
+	s.current = &r.progress
+	return r, nil
+}
+
+// replayable reports whether another attempt could send the whole body.
 func (s *replaySource) replayable() bool {
 	if s == nil || s.getBody != nil {
 		return true
@@ -82,24 +121,133 @@ func (s *replaySource) replayable() bool {
 	return !s.lost
 }
 
-// failed tells whether the caller's body itself broke.
-func (s *replaySource) failed() bool {
-	if s == nil || s.getBody != nil {
-		return false
+// prepare asks for the body of the next attempt and reports whether it can be had.
+// It is asked while there is still an answer that the caller can get instead.
+func (s *replaySource) prepare() bool {
+	if s == nil || s.getBody == nil {
+		return s.replayable()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.end != nil && !errors.Is(s.end, io.EOF)
+	if s.next == nil {
+		body, err := s.getBody()
+		if err != nil {
+			return false
+		}
+		s.next = body
+	}
+	return true
 }
 
-// waiting tells whether a read of the caller's body is going on right now.
-func (s *replaySource) waiting() bool {
+// ending is what is wrong with the caller's own body; ok is false when nothing is.
+func (s *replaySource) ending() (e ending, ok bool) {
+	if s == nil {
+		return 0, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.end
+	if p := s.current; p != nil && p.err != nil {
+		err = p.err
+	}
+	switch {
+	case err == nil, errors.Is(err, io.EOF):
+		return 0, false
+	case errors.Is(err, ErrInvalidRequest):
+		return cannotBeSent, true
+	}
+	return uploadBroke, true
+}
+
+// callerBusy reports whether the attempt waits for the caller to send, or sends on
+// what the caller has sent. An upstream that has taken nothing for as long as
+// patience is what the attempt waits for instead.
+func (s *replaySource) callerBusy(patience time.Duration) bool {
 	if s == nil {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.reading != nil
+	p := s.current
+	switch {
+	case p == nil, p.ended:
+		return false
+	case s.reading != nil, p.reading:
+		return true
+	}
+	return p.offset > 0 && time.Since(p.at) < patience
+}
+
+// progress is how far net/http has come with one attempt's body. It is read and
+// written under the source's mu.
+type progress struct {
+	offset  int64     // bytes that it has taken
+	at      time.Time // when it took the last
+	reading bool      // it waits for the caller
+	ended   bool      // it has everything
+	err     error     // what the body ended with, when that is wrong
+}
+
+// took books what one Read gave, and returns its error.
+func (p *progress) took(n int, err error, length int64) error {
+	p.reading = false
+	p.offset += int64(n)
+	if n > 0 {
+		p.at = time.Now()
+	}
+	if err == io.EOF && p.offset < length { //nolint:errorlint // io.Reader: only io.EOF itself is the end
+		err = errBodyShort
+	}
+	switch {
+	case err == io.EOF, p.offset == length: //nolint:errorlint // as above
+		p.ended = true
+	case err != nil:
+		p.err = err
+	}
+	return err
+}
+
+// watchedBody is a body that GetBody gave, or the one that it copies.
+type watchedBody struct {
+	io.ReadCloser
+	source   *replaySource
+	progress progress
+	closed   bool // under the source's mu
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	b.source.mu.Lock()
+	b.progress.reading = true
+	b.source.mu.Unlock()
+	n, err := b.ReadCloser.Read(p)
+	b.source.mu.Lock()
+	defer b.source.mu.Unlock()
+	if b.closed { // what a Read says after Close is nobody's mistake
+		b.progress.reading = false
+		return n, err
+	}
+	return n, b.progress.took(n, err, b.source.length)
+}
+
+func (b *watchedBody) Close() error {
+	b.source.mu.Lock()
+	b.closed = true
+	b.source.mu.Unlock()
+	return b.ReadCloser.Close()
+}
+
+// inMemory reports whether a body is one of those that http.NewRequest makes of
+// bytes in memory.
+func inMemory(body io.ReadCloser) bool {
+	t := reflect.TypeOf(body)
+	if t != reflect.TypeOf(io.NopCloser(nil)) && t != reflect.TypeOf(io.NopCloser(new(bytes.Reader))) {
+		return false
+	}
+	switch reflect.ValueOf(body).Field(0).Interface().(type) {
+	case *bytes.Reader, *bytes.Buffer, *strings.Reader:
+		return true
+	}
+	return false
 }
 
 // finish says that no attempt follows after so many: nothing more is kept, and
@@ -109,14 +257,17 @@ func (s *replaySource) finish(attempts int) {
 	if s == nil {
 		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.getBody != nil {
 		if attempts == 0 { // the RoundTripper below closes what it was given
 			_ = s.original.Close()
 		}
+		if s.next != nil {
+			_ = s.next.Close()
+		}
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.over, s.lost = true, true
 	s.closeIfDone()
 }
@@ -222,19 +373,23 @@ func (s *replaySource) keep(b []byte) {
 
 // replayReader is one attempt's view of the body.
 type replayReader struct {
-	source *replaySource
-	ctx    context.Context
-	offset int64
-	closed atomic.Bool
+	source   *replaySource
+	ctx      context.Context
+	progress progress
+	closed   atomic.Bool
 }
 
 func (r *replayReader) Read(p []byte) (int, error) {
 	if r.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
-	n, err := r.source.read(r.ctx, p, r.offset)
-	r.offset += int64(n)
-	return n, err
+	n, err := r.source.read(r.ctx, p, r.progress.offset) // only Read moves it
+	r.source.mu.Lock()
+	defer r.source.mu.Unlock()
+	if err != nil && r.ctx.Err() != nil { // the attempt's end, not the body's
+		return n, err
+	}
+	return n, r.progress.took(n, err, r.source.length)
 }
 
 func (r *replayReader) Close() error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -23,6 +24,9 @@ var errDrained = errors.New("the losing response took too long to drain")
 func discard(resp *http.Response, a *resilience.Attempt) {
 	// Of the time that is left, the next attempt gets at least half.
 	limit := min(drainTime, time.Until(a.CallDeadline())/2)
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		limit = 0 // the connection has no end to read to
+	}
 	if resp.ContentLength <= drainBytes && limit > 0 {
 		stop := time.AfterFunc(limit, func() { a.Cancel(errDrained) })
 		_, _ = io.CopyN(io.Discard, resp.Body, drainBytes+1)
@@ -39,9 +43,30 @@ type responseBody struct {
 	exchange *exchange
 	stall    time.Duration
 	timer    *time.Timer
+	read     int64 // bytes so far
+	// returned is when the last Read gave something, and paused whether its reader
+	// has then let patience pass before the next.
+	returned time.Time
+	paused   bool
+	over     atomic.Bool
 }
 
+// patience is how long a reader may pause without a doubt that the upstream, which
+// cannot send on meanwhile, still waits for it. The shortest limits in use are
+// 1 s and more (nginx's send_timeout and the like).
+const patience = 500 * time.Millisecond
+
+// unnoticed is how much of a body an upstream can send before it notices that
+// nobody reads: the buffers on the way hold more.
+const unnoticed = 64 << 10
+
 func (b *responseBody) Read(p []byte) (int, error) {
+	if b.over.Load() { // judged already
+		return b.ReadCloser.Read(p)
+	}
+	if !b.paused && b.read > unnoticed {
+		b.paused = time.Since(b.returned) >= patience
+	}
 	if b.stall > 0 {
 		// Only the upstream's silence counts, not a slow reader's.
 		if b.timer == nil {
@@ -54,20 +79,35 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	if b.timer != nil {
 		b.timer.Stop()
 	}
+	if b.read += int64(n); b.read > unnoticed && !b.paused {
+		b.returned = time.Now()
+	}
 	switch {
 	case err == nil:
 	case err == io.EOF: //nolint:errorlint // io.Reader: only io.EOF itself is the end
-		b.exchange.trace.bodyEnded(nil)
-		b.attempt.Release(resilience.Healthy)
+		b.end(bodyComplete, nil)
 	case b.callerGone():
-		b.exchange.trace.bodyEnded(nil)
-		b.attempt.Release(resilience.Neutral)
+		b.end(bodyAbandoned, nil)
+	case b.paused:
+		err = b.end(bodyNotRead, err)
 	default:
-		b.exchange.trace.bodyEnded(err)
-		err = b.exchange.bodyFailed(b.attempt, err)
-		b.attempt.Release(resilience.Unhealthy)
+		err = b.end(bodyDied, err)
 	}
 	return n, err
+}
+
+// end tells the breaker and the trace how the body ended, once, and returns what
+// its reader is told.
+func (b *responseBody) end(e ending, err error) error {
+	if !b.over.CompareAndSwap(false, true) {
+		return err
+	}
+	b.exchange.trace.bodyEnded(err)
+	if err != nil {
+		err = b.exchange.bodyFailed(b.attempt, err)
+	}
+	b.attempt.Release(e.blame().health)
+	return err
 }
 
 func (b *responseBody) callerGone() bool { return b.exchange.req.Context().Err() != nil }
@@ -79,11 +119,10 @@ func (b *responseBody) cut() {
 // Close before the end is the caller's choice; the upstream was good so far.
 func (b *responseBody) Close() error {
 	err := b.ReadCloser.Close()
-	b.exchange.trace.bodyEnded(nil)
 	if b.callerGone() {
-		b.attempt.Release(resilience.Neutral)
+		_ = b.end(bodyAbandoned, nil)
 	} else {
-		b.attempt.Release(resilience.Healthy)
+		_ = b.end(bodyClosed, nil)
 	}
 	return err
 }

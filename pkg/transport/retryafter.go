@@ -7,6 +7,19 @@ import (
 	"time"
 )
 
+// retryAfter is how long an answer that came at now asks to wait. A date counts from
+// the answer's own Date: the upstream's clock may differ from ours.
+func retryAfter(resp *http.Response, now time.Time) time.Duration {
+	v := resp.Header.Get("Retry-After")
+	if v == "" {
+		return 0
+	}
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		now = date
+	}
+	return parseRetryAfter(v, now)
+}
+
 // parseRetryAfter reads a Retry-After header (RFC 9110, 10.2.3) as the time to
 // wait from now on: a number of seconds, or a date. What is negative, in the
 // past or unreadable is no wait, and a number that a Duration cannot hold is

@@ -23,6 +23,7 @@ import (
 // budget. It is safe for concurrent use.
 type Transport struct {
 	next    http.RoundTripper
+	pool    pool // next, nil if it is no pool
 	policy  Policy
 	options resilience.Options
 	methods map[string]bool
@@ -80,11 +81,24 @@ func WithReplayMemory(m *ReplayMemory) Option {
 	return func(t *Transport) { t.memory = m }
 }
 
-// New puts the policy around next. It fails with [resilience.Mistakes] if the
+// pool is a RoundTripper that knows its connections, such as one of package
+// endpoint.
+type pool interface {
+	http.RoundTripper
+	// RoundTripFresh sends a request on a connection that no failed attempt before
+	// it has used.
+	RoundTripFresh(*http.Request) (*http.Response, error)
+	CloseIdleConnections()
+}
+
+// New puts the policy around next, or around http.DefaultTransport if that is nil. It fails with [resilience.Mistakes] if the
 // policy is not valid.
 func New(next http.RoundTripper, p Policy, options ...Option) (*Transport, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
+	}
+	if next == nil {
+		next = http.DefaultTransport
 	}
 	t := &Transport{
 		next: next, policy: p,
@@ -95,7 +109,25 @@ func New(next http.RoundTripper, p Policy, options ...Option) (*Transport, error
 	for _, o := range options {
 		o(t)
 	}
+	if t.pool, _ = next.(pool); t.pool != nil {
+		t.closeIdleOnOpening()
+	}
 	return t, nil
+}
+
+// closeIdleOnOpening drops the connections kept while a circuit opens. They lead
+// to the pods that have failed, and after a node has died silently each of them
+// would cost a call its attempt timeout.
+func (t *Transport) closeIdleOnOpening() {
+	observe := t.options.Observer.Transition
+	t.options.Observer.Transition = func(tr resilience.Transition) {
+		if tr.To == resilience.Open {
+			t.pool.CloseIdleConnections()
+		}
+		if observe != nil {
+			observe(tr)
+		}
+	}
 }
 
 // prepare works out what depends on the policy alone.
@@ -121,7 +153,7 @@ func (t *Transport) Renew(p Policy, keep func(upstream string) bool) (*Transport
 		return nil, err
 	}
 	next := &Transport{
-		next: t.next, policy: p, options: t.options, memory: t.memory, tracer: t.tracer,
+		next: t.next, pool: t.pool, policy: p, options: t.options, memory: t.memory, tracer: t.tracer,
 		upstreams: map[origin]*upstream{},
 	}
 	next.prepare()

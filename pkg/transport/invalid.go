@@ -1,0 +1,99 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// ErrInvalidRequest matches the error of a call whose request cannot be sent: net/http
+// refuses it, or it is larger than the upstream allows. The upstream is not to blame.
+var ErrInvalidRequest = errors.New("the request cannot be sent")
+
+// ErrHeaderTooLarge matches the error of a call whose request header is above the
+// limit that an HTTP/2 upstream announced. It matches [ErrInvalidRequest] too.
+var ErrHeaderTooLarge = fmt.Errorf("%w: its header is larger than the upstream allows", ErrInvalidRequest)
+
+// checkRequest returns why net/http would refuse to send req, nil if it would
+// not. Asking first is cheaper and surer than reading the error afterwards: some
+// are found only when a connection is there already, and look like its fault.
+func checkRequest(req *http.Request) error {
+	if req.Method != "" && !httpguts.ValidHeaderFieldName(req.Method) { // both are tokens (RFC 9110, 5.6.2)
+		return fmt.Errorf("%w: the method %q is not a token", ErrInvalidRequest, req.Method)
+	}
+	switch req.URL.Scheme {
+	case "http", "https":
+	default:
+		return fmt.Errorf("%w: the scheme of its URL must be http or https, got %q", ErrInvalidRequest, req.URL.Scheme)
+	}
+	if req.URL.Host == "" {
+		return fmt.Errorf("%w: its URL has no host", ErrInvalidRequest)
+	}
+	if req.Host != "" && !httpguts.ValidHostHeader(req.Host) {
+		return fmt.Errorf("%w: the host %q has characters that a host must not have", ErrInvalidRequest, req.Host)
+	}
+	if strings.ContainsFunc(req.URL.Opaque, isControl) || strings.ContainsFunc(req.URL.RawQuery, isControl) {
+		return fmt.Errorf("%w: its URL has a control character", ErrInvalidRequest)
+	}
+	if err := checkFields("header", req.Header); err != nil {
+		return err
+	}
+	if len(req.Trailer) > 0 {
+		if err := checkFields("trailer", req.Trailer); err != nil {
+			return err
+		}
+		for name := range req.Trailer {
+			if !httpguts.ValidTrailerHeader(http.CanonicalHeaderKey(name)) {
+				return fmt.Errorf("%w: %q cannot be a trailer", ErrInvalidRequest, name)
+			}
+		}
+	}
+	if req.ContentLength > 0 && req.Body == nil {
+		return fmt.Errorf("%w: it has a Content-Length of %d and no body", ErrInvalidRequest, req.ContentLength)
+	}
+	return nil
+}
+
+func checkFields(kind string, h http.Header) error {
+	for name, values := range h {
+		if !httpguts.ValidHeaderFieldName(name) {
+			return fmt.Errorf("%w: the %s name %q is not a token", ErrInvalidRequest, kind, name)
+		}
+		for _, v := range values {
+			if !httpguts.ValidHeaderFieldValue(v) {
+				return fmt.Errorf("%w: the value of the %s %s has a character that it must not have", ErrInvalidRequest, kind, name)
+			}
+		}
+	}
+	return nil
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+
+// refusedBySender returns what err matches when net/http found only while sending
+// that it will not send the request; nil for any other error. Its errors have no
+// types. TestA3WhatNetHTTPRefusesIsNobodysFault holds the words against it.
+func refusedBySender(err error) error {
+	cause := err
+	for next := errors.Unwrap(cause); next != nil; next = errors.Unwrap(cause) {
+		cause = next
+	}
+	text := cause.Error()
+	if strings.HasSuffix(text, "request header list larger than peer's advertised limit") {
+		return ErrHeaderTooLarge
+	}
+	for _, begin := range []string{
+		"http: ContentLength=", "http: Request.ContentLength=", "http2: request body larger than specified content length",
+		"net/http: invalid ", "http: invalid ", "net/http: can't write control character in Request.URL",
+		"invalid HTTP header ", "invalid HTTP trailer ", "invalid Trailer key ", "invalid request :path ", "invalid Host header",
+		"invalid Upgrade request header", "invalid Transfer-Encoding request header", "invalid Connection request header",
+	} {
+		if strings.HasPrefix(strings.TrimPrefix(text, "http2: "), strings.TrimPrefix(begin, "http2: ")) {
+			return ErrInvalidRequest
+		}
+	}
+	return nil
+}
