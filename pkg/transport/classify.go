@@ -98,6 +98,9 @@ func (c *exchange) explainError(err error) error {
 	if refused := refusedBySender(err); refused != nil {
 		return fmt.Errorf("%w: %w", refused, err)
 	}
+	if tooLargeForPeer(err, c.req.Header) {
+		return fmt.Errorf("%w: %w", ErrHeaderTooLarge, err)
+	}
 	if began, ok := notHTTPBeginning(err); ok {
 		return fmt.Errorf("%w: %s", errNotHTTP, began)
 	}

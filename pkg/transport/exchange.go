@@ -90,6 +90,9 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	if !c.repeatable {
 		delete(req.Header, HeaderIdempotencyKey) // empty, which net/http takes for one
 	}
+	if err := checkURL(req.URL); err != nil {
+		return nil, err
+	}
 	resp, err := c.send(req, a)
 	switch {
 	case err != nil:

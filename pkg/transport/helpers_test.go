@@ -1,6 +1,7 @@
 package transport_test
 
 import (
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -140,6 +141,11 @@ func request(t *testing.T, method, url string, body io.Reader) *http.Request {
 func get(t *testing.T, rt http.RoundTripper, url string) result {
 	t.Helper()
 	return call(t, rt, request(t, http.MethodGet, url, nil))
+}
+
+// tally is what a circuit has counted.
+func tally(b resilience.BreakerSnapshot) string {
+	return fmt.Sprintf("%d good, %d bad", b.Successes, b.Failures)
 }
 
 // reasons are those of the attempts.

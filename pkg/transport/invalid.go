@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -32,11 +33,8 @@ func checkRequest(req *http.Request) error {
 	if req.URL.Host == "" {
 		return fmt.Errorf("%w: its URL has no host", ErrInvalidRequest)
 	}
-	if req.Host != "" && !httpguts.ValidHostHeader(req.Host) {
-		return fmt.Errorf("%w: the host %q has characters that a host must not have", ErrInvalidRequest, req.Host)
-	}
-	if strings.ContainsFunc(req.URL.Opaque, isControl) || strings.ContainsFunc(req.URL.RawQuery, isControl) {
-		return fmt.Errorf("%w: its URL has a control character", ErrInvalidRequest)
+	if err := checkURL(req.URL); err != nil {
+		return err
 	}
 	if err := checkFields("header", req.Header); err != nil {
 		return err
@@ -57,6 +55,24 @@ func checkRequest(req *http.Request) error {
 	return nil
 }
 
+// checkURL is the one check that cannot wait for an error: over HTTP/2 net/http
+// sends such a URL, and the upstream may not answer at all.
+func checkURL(u *url.URL) error {
+	if hasControl(u.Opaque) || hasControl(u.RawQuery) {
+		return fmt.Errorf("%w: its URL has a control character", ErrInvalidRequest)
+	}
+	return nil
+}
+
+func hasControl(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] == 0x7f {
+			return true
+		}
+	}
+	return false
+}
+
 func checkFields(kind string, h http.Header) error {
 	for name, values := range h {
 		if !httpguts.ValidHeaderFieldName(name) {
@@ -70,8 +86,6 @@ func checkFields(kind string, h http.Header) error {
 	}
 	return nil
 }
-
-func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
 // refusedBySender returns what err matches when net/http found only while sending
 // that it will not send the request; nil for any other error. Its errors have no
@@ -97,3 +111,25 @@ func refusedBySender(err error) error {
 	}
 	return nil
 }
+
+// tooLargeForPeer reports whether err may come from a header that is above the
+// limit of an HTTP/2 upstream which had not announced it yet: on a new connection
+// the first request is sent at once, and the upstream ends the connection.
+func tooLargeForPeer(err error, h http.Header) bool {
+	text := err.Error()
+	if !strings.Contains(text, "server sent GOAWAY") ||
+		!strings.Contains(text, "ErrCode=PROTOCOL_ERROR") && !strings.Contains(text, "ErrCode=ENHANCE_YOUR_CALM") {
+		return false
+	}
+	size := 0
+	for name, values := range h {
+		for _, v := range values {
+			size += len(name) + len(v) + 32 // as RFC 9113, 6.5.2, counts
+		}
+	}
+	return size > suspiciousHeader
+}
+
+// suspiciousHeader is the header size, in bytes, from which a header is suspected. Servers allow
+// 4 KiB and more.
+const suspiciousHeader = 4 << 10

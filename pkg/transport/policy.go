@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -37,7 +39,7 @@ type Retry struct {
 	// Statuses are the answers that are repeated. 400 to 599, each once.
 	Statuses []int `yaml:"statuses"`
 	// Methods may be repeated; any other only with an Idempotency-Key header, or
-	// when nothing was sent. Capital letters, each once.
+	// when nothing was sent. Any method, such as GET or M-SEARCH; case matters; each once.
 	Methods []string `yaml:"methods"`
 	// ReplayBuffer is how much of a request body is kept for a repetition. A call
 	// with a larger body gets one attempt. 0 to 64MiB.
@@ -102,8 +104,17 @@ func (p Policy) core() resilience.Policy {
 	return resilience.Policy{Timeout: p.Timeout, AttemptTimeout: p.AttemptTimeout, Retry: p.Retry.Retry, Breaker: p.Breaker}
 }
 
+// validMethod reports whether m is a token (RFC 9110, 9.1), as header names are, and
+// no method of HTTP in small letters, which would never match.
 func validMethod(m string) bool {
-	return m != "" && strings.IndexFunc(m, func(r rune) bool { return r < 'A' || r > 'Z' }) < 0
+	if !httpguts.ValidHeaderFieldName(m) {
+		return false
+	}
+	capitals := strings.ToUpper(m)
+	return m == capitals || !slices.Contains([]string{
+		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
+		http.MethodDelete, http.MethodConnect, http.MethodOptions, http.MethodTrace,
+	}, capitals)
 }
 
 // Size is a number of bytes, written as 512B, 64KiB or 10MiB.

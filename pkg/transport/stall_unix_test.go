@@ -1,0 +1,102 @@
+//go:build unix
+
+package transport_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// stalledVariable makes this test binary the process that is stopped: it calls the
+// URL in it with twenty callers, until its input ends.
+const stalledVariable = "REBOUND_TEST_STALLED"
+
+// A process that was stopped for three seconds finds its attempts out of time. Its
+// upstream, which answers in 300 ms, is not to blame.
+func TestA16StalledProcessBlamesNobody(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes ten seconds of real time")
+	}
+	up := serve(t, func(w http.ResponseWriter, _ *http.Request) { time.Sleep(300 * time.Millisecond) })
+	// How long it is stopped and when it begins decide which timers are late.
+	for _, stop := range []time.Duration{1300 * time.Millisecond, 1550 * time.Millisecond, 3 * time.Second} {
+		t.Run(stop.String(), func(t *testing.T) {
+			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestStalledProcess$")
+			child.Env = append(os.Environ(), stalledVariable+"="+up.URL)
+			in, err := child.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := child.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := child.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = child.Wait() }()
+			lines := bufio.NewScanner(out)
+			for lines.Scan() && lines.Text() != "calling" {
+			}
+			for range 2 {
+				time.Sleep(450 * time.Millisecond)
+				if err := child.Process.Signal(syscall.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(stop)
+				if err := child.Process.Signal(syscall.SIGCONT); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(500 * time.Millisecond)
+			_ = in.Close()
+			var said []string
+			for lines.Scan() {
+				said = append(said, lines.Text())
+			}
+			if all := strings.Join(said, "\n"); !strings.Contains(all, "0 failures") || !strings.Contains(all, "closed") {
+				t.Errorf("after %v twice: %s; want a closed circuit without a failure", stop, all)
+			}
+		})
+	}
+}
+
+func TestStalledProcess(t *testing.T) {
+	target := os.Getenv(stalledVariable)
+	if target == "" {
+		t.Skip("a part of TestA16StalledProcessBlamesNobody")
+	}
+	next := base(t)
+	rt := newTransport(t, next, transport.DefaultPolicy())
+	ctx, stop := context.WithCancel(t.Context())
+	var callers sync.WaitGroup
+	for range 20 {
+		callers.Go(func() {
+			for ctx.Err() == nil {
+				get(t, rt, target)
+			}
+		})
+	}
+	fmt.Println("calling")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	b := rt.State()[0].Breaker
+	stop()
+	callers.Wait()
+	fmt.Printf("%d failures, %v\n", b.Failures, b.State)
+	if b.State != resilience.Closed {
+		t.Errorf("the circuit is %v", b.State)
+	}
+}
