@@ -1,0 +1,481 @@
+package gateway_test
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// A failing run prints its seed. The run is
+//
+//	go test ./pkg/gateway -run Chaos -chaos 60s
+func chaosFlags() (length *time.Duration, seed *uint64) {
+	return flag.Duration("chaos", 3*time.Second, "how long TestChaosCallersOpenNothing goes on"),
+		flag.Uint64("chaos-seed", 0, "its seed; 0 for a new one")
+}
+
+var chaosLength, chaosSeed = chaosFlags() //nolint:gochecknoglobals // a test's flags must be there before it runs
+
+// chaosUpstream is healthy: every answer is below 500 and comes well within the
+// attempt timeout.
+func chaosUpstream(w http.ResponseWriter, r *http.Request) {
+	rng := rand.New(rand.NewPCG(uint64(len(r.URL.Path)), uint64(time.Now().UnixNano())))
+	switch {
+	case r.Header.Get("Upgrade") != "":
+		conn, buf, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+r.Header.Get("Upgrade")+"\r\n\r\n")
+		_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+		_, _ = io.CopyN(conn, buf, 4)
+	case strings.Contains(r.URL.Path, "slow"):
+		time.Sleep(time.Duration(rng.IntN(1000)) * time.Millisecond)
+	case strings.Contains(r.URL.Path, "early"): // an answer before the upload, and the end of the connection
+		w.Header().Set("Connection", "close")
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+	case strings.Contains(r.URL.Path, "big"):
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Second)) // it has no patience
+		for range 64 {
+			if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+				return
+			}
+		}
+	case strings.Contains(r.URL.Path, "events"):
+		w.Header().Set("Content-Type", "text/event-stream")
+		for range rng.IntN(5) {
+			_, _ = io.WriteString(w, "data: x\n\n")
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(20 * time.Millisecond)
+		}
+	case strings.Contains(r.URL.Path, "status"):
+		w.WriteHeader([]int{200, 204, 301, 304, 400, 401, 403, 404, 409, 410, 418, 422, 429, 451, 501}[rng.IntN(15)])
+	case strings.Contains(r.URL.Path, "ignore"): // the request body
+		_, _ = io.WriteString(w, "ok")
+	default:
+		w.Header().Set("Trailer", "X-Sum")
+		n, _ := io.Copy(io.Discard, r.Body)
+		w.Header().Set("X-Sum", strconv.FormatInt(n, 10))
+		_, _ = io.WriteString(w, "ok")
+	}
+}
+
+// pick is one of list.
+func pick[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))] }
+
+// chaosHead is a random request line and header. length is of the body: -1 for
+// chunked, -2 for none.
+func chaosHead(rng *rand.Rand, length int) string {
+	var b strings.Builder
+	method := pick(rng, "GET", "GET", "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "M-SEARCH", "get", "A|B", "TRACE")
+	if length != -2 {
+		method = pick(rng, "POST", "PUT", "PUT", "PATCH", "GET", "DELETE")
+	}
+	fmt.Fprintf(&b, "%s /%s%s HTTP/1.%d\r\n", method,
+		pick(rng, "", "slow", "early", "big", "events", "status", "ignore", "a%2Fb|c", "%7e/{x}", "..%2e/x", "x?y=%zz&q={}"),
+		pick(rng, "", "", "?q=1"), pick(rng, 1, 1, 1, 1, 0))
+	fmt.Fprintf(&b, "Host: %s\r\n", pick(rng, "example.com", "UPPER:80", "x.", "[::1]:5", "a_b"))
+	for range rng.IntN(4) {
+		b.WriteString(pick(rng,
+			"X-Envoy-Expected-Rq-Timeout-Ms: "+strconv.Itoa(rng.IntN(1500))+"\r\n",
+			"X-Attempt-Count: "+pick(rng, "1", "2", "-1", "x", "99999999999999999999")+"\r\n",
+			"Trailer: "+pick(rng, "X-Sum", "Bad Name", "Content-Length", "", "X,,Y")+"\r\n",
+			"TE: trailers\r\n", "Connection: "+pick(rng, "close", "keep-alive", "x-thing, upgrade", "te")+"\r\n",
+			"Expect: 100-continue\r\n", "Idempotency-Key: k\r\n", "Cookie: "+strings.Repeat("c", rng.IntN(6000))+"\r\n",
+			"X-Odd: \t caf\xe9 \r\n", "Accept: text/event-stream\r\n", "Range: bytes=0-1\r\n", "Transfer-Encoding: identity\r\n",
+			"Content-Type: application/grpc\r\n", "Max-Forwards: 0\r\n", "Via: 1.1 somewhere\r\n", "Forwarded: for=x\r\n",
+		))
+	}
+	if rng.IntN(20) == 0 {
+		b.WriteString("Connection: Upgrade\r\nUpgrade: " + pick(rng, "websocket", "other", "h2c") + "\r\n")
+	}
+	switch length {
+	case -2:
+	case -1:
+		b.WriteString("Transfer-Encoding: chunked\r\n")
+	default:
+		fmt.Fprintf(&b, "Content-Length: %d\r\n", length)
+	}
+	return b.String() + "\r\n"
+}
+
+// chaosBody sends a body as the head has announced it, or breaks off.
+func chaosBody(rng *rand.Rand, conn io.Writer, length int) error {
+	switch length {
+	case -2:
+		return nil
+	case -1:
+		for range rng.IntN(6) {
+			if err := chaosPause(rng, conn); err != nil {
+				return err
+			}
+			size := 1 + rng.IntN(20<<10)
+			if _, err := fmt.Fprintf(conn, "%x\r\n%s\r\n", size, strings.Repeat("b", size)); err != nil {
+				return err
+			}
+		}
+		end := pick(rng, "0\r\n\r\n", "0\r\n\r\n", "0\r\nX-Sum: 1\r\n\r\n", "0\r\nBad Name: 1\r\n\r\n", "zz\r\n", "")
+		_, err := io.WriteString(conn, end)
+		return err
+	}
+	sent := length
+	if rng.IntN(4) == 0 {
+		sent = rng.IntN(length + 1)
+	}
+	for sent > 0 {
+		if err := chaosPause(rng, conn); err != nil {
+			return err
+		}
+		n := min(sent, 1+rng.IntN(100<<10))
+		if _, err := conn.Write(make([]byte, n)); err != nil {
+			return err
+		}
+		sent -= n
+	}
+	return nil
+}
+
+func chaosPause(rng *rand.Rand, _ io.Writer) error {
+	if rng.IntN(8) == 0 {
+		time.Sleep(time.Duration(rng.IntN(600)) * time.Millisecond)
+	}
+	return nil
+}
+
+// chaosRaw is one HTTP/1 caller: a random request, read to its end, slowly, or not at
+// all.
+func chaosRaw(ctx context.Context, rng *rand.Rand, addr string) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(8 * time.Second)) // a call takes 5 s at most
+	if rng.IntN(6) == 0 {                                 // it hangs up, with or without a reset
+		if tcp, ok := conn.(*net.TCPConn); ok && rng.IntN(2) == 0 {
+			_ = tcp.SetLinger(0)
+		}
+		defer time.AfterFunc(time.Duration(rng.IntN(1400))*time.Millisecond, func() { _ = conn.Close() }).Stop()
+	}
+	length := pick(rng, -2, -2, -2, -1, 0, 1+rng.IntN(100), rng.IntN(2<<20))
+	if _, err := io.WriteString(conn, chaosHead(rng, length)); err != nil {
+		return
+	}
+	uploaded := make(chan struct{})
+	go func() {
+		defer close(uploaded)
+		_ = chaosBody(rand.New(rand.NewPCG(rng.Uint64(), 1)), conn, length)
+		if tcp, ok := conn.(*net.TCPConn); ok && length == -1 {
+			_ = tcp.CloseWrite()
+		}
+	}()
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err == nil {
+		switch rng.IntN(6) {
+		case 0: // it stops reading for a while
+			time.Sleep(1500 * time.Millisecond)
+			fallthrough
+		default:
+			_, _ = io.Copy(io.Discard, resp.Body)
+		case 1: // it leaves without reading
+		}
+		_ = resp.Body.Close()
+	}
+	_ = conn.Close()
+	<-uploaded
+}
+
+// chaosH2 is one HTTP/2 caller.
+func chaosH2(ctx context.Context, rng *rand.Rand, client *http.Client, base string) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(50+rng.IntN(6000))*time.Millisecond)
+	defer cancel()
+	var body io.Reader
+	if rng.IntN(2) == 0 {
+		body = io.MultiReader(strings.NewReader(strings.Repeat("b", rng.IntN(100<<10))), chaosReader{rng.IntN(3) == 0})
+	}
+	r, err := http.NewRequestWithContext(ctx, pick(rng, "GET", "PUT", "POST", "DELETE", "HEAD"), base+"/"+pick(rng, "", "slow", "early", "big", "events", "status", "ignore"), body)
+	if err != nil {
+		return
+	}
+	if rng.IntN(3) == 0 {
+		r.Header.Set("X-Envoy-Expected-Rq-Timeout-Ms", strconv.Itoa(rng.IntN(1500)))
+	}
+	resp, err := client.Do(r)
+	if err != nil {
+		return
+	}
+	if rng.IntN(4) > 0 {
+		_, _ = io.Copy(io.Discard, resp.Body)
+	}
+	_ = resp.Body.Close()
+}
+
+// chaosReader ends a body, well or not.
+type chaosReader struct{ broken bool }
+
+func (c chaosReader) Read([]byte) (int, error) {
+	if c.broken {
+		return 0, io.ErrClosedPipe
+	}
+	return 0, io.EOF
+}
+
+// chaosGateway is a gateway on loopback that speaks HTTP/1 and h2c. It counts calls
+// in flight and ended.
+func chaosGateway(t *testing.T, upstream string, observer resilience.Observer) (g *gateway.Gateway, addr string, inFlight *atomic.Int64, ended *atomic.Int64) {
+	t.Helper()
+	inFlight, ended = new(atomic.Int64), new(atomic.Int64)
+	g, err := gateway.New(gateway.ForUpstream(upstream), gateway.Options{
+		Observer: observer,
+		OnCall:   func(context.Context, gateway.Call) { ended.Add(1) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	s := &http.Server{
+		Protocols: protocols, ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: 5 * time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			inFlight.Add(1)
+			defer inFlight.Add(-1)
+			g.ServeHTTP(w, r)
+		}),
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = s.Serve(l) })
+	t.Cleanup(func() {
+		_ = s.Close()
+		serving.Wait()
+		g.Close()
+	})
+	return g, l.Addr().String(), inFlight, ended
+}
+
+func h2c(t *testing.T) *http.Client {
+	t.Helper()
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	tr := &http.Transport{Protocols: protocols}
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr}
+}
+
+// chaos lets n callers make random calls until ctx ends.
+func chaos(ctx context.Context, t *testing.T, n int, addr string) (wait func()) {
+	t.Helper()
+	seed := *chaosSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("-chaos-seed %d", seed)
+	client := h2c(t)
+	var callers sync.WaitGroup
+	for i := range n {
+		rng := rand.New(rand.NewPCG(seed, uint64(i)))
+		callers.Go(func() {
+			for ctx.Err() == nil {
+				if rng.IntN(4) == 0 {
+					chaosH2(ctx, rng, client, "http://"+addr)
+				} else {
+					chaosRaw(ctx, rng, addr)
+				}
+			}
+		})
+	}
+	return callers.Wait
+}
+
+// Whatever callers do, in front of a healthy upstream no circuit opens, every call
+// ends, and no goroutine (TestMain looks for those) and no connection is left.
+func TestChaosCallersOpenNothing(t *testing.T) {
+	for name, secure := range map[string]bool{"HTTP/1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			var connections atomic.Int64
+			up := httptest.NewUnstartedServer(http.HandlerFunc(chaosUpstream))
+			up.Config.ErrorLog = log.New(io.Discard, "", 0)
+			up.Config.IdleTimeout = 50 * time.Millisecond // kept connections die all the time
+			up.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+				switch s {
+				case http.StateNew:
+					connections.Add(1)
+				case http.StateClosed, http.StateHijacked:
+					connections.Add(-1)
+				default:
+				}
+			}
+			if secure {
+				up.EnableHTTP2 = true
+				up.Config.MaxHeaderBytes = 4 << 10
+				up.StartTLS()
+			} else {
+				up.Start()
+			}
+			t.Cleanup(up.Close)
+			if secure {
+				t.Skip("waits for upstreams.NAME.tls: a gateway trusts the system's certificates only")
+			}
+			g, addr, inFlight, ended := chaosGateway(t, up.URL, resilience.Observer{
+				Transition: func(tr resilience.Transition) { t.Errorf("the circuit changed: %+v", tr) },
+				Attempt: func(_ context.Context, a *resilience.AttemptReport) {
+					if a.Health == resilience.Unhealthy {
+						t.Logf("a failure: %s, %v", a.Reason, a.Err)
+					}
+				},
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), *chaosLength)
+			defer cancel()
+			chaos(ctx, t, 24, addr)()
+			eventually(t, "every call to end", func() bool { return inFlight.Load() == 0 })
+			g.Close()
+			eventually(t, "every connection to be closed", func() bool { return connections.Load() == 0 })
+			if ended.Load() == 0 {
+				t.Error("no call was made")
+			}
+			s := g.Breakers()[0].Breaker
+			t.Logf("%d calls, %d good and %d bad attempts in the last window", ended.Load(), s.Successes, s.Failures)
+		})
+	}
+}
+
+// eventually waits for at most ten seconds.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			buf := make([]byte, 1<<20)
+			t.Fatalf("waited in vain for %s\n%s", what, buf[:runtime.Stack(buf, true)])
+		}
+	}
+}
+
+// The opposite: an upstream that is really bad is noticed within 50 calls or 3 s,
+// whatever its callers do.
+func TestChaosBadUpstreamIsNoticed(t *testing.T) {
+	reset := func(conn net.Conn) {
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0)
+		}
+		_ = conn.Close()
+	}
+	for name, serve := range map[string]func(conn net.Conn, r *bufio.Reader){
+		"hangs": func(conn net.Conn, _ *bufio.Reader) { _, _ = io.Copy(io.Discard, conn) },
+		"hangs without reading": func(conn net.Conn, _ *bufio.Reader) {
+			time.Sleep(4 * time.Second)
+		},
+		"resets": func(conn net.Conn, _ *bufio.Reader) { reset(conn) },
+		"closes": func(net.Conn, *bufio.Reader) {},
+		"truncates": func(conn net.Conn, _ *bufio.Reader) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+		},
+		"truncates chunks": func(conn net.Conn, _ *bufio.Reader) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhalf")
+		},
+		"answers 500": func(conn net.Conn, _ *bufio.Reader) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 500 Broken\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+		},
+		"answers 503": func(conn net.Conn, _ *bufio.Reader) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 503 Broken\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+		},
+		"is not HTTP": func(conn net.Conn, _ *bufio.Reader) { _, _ = io.WriteString(conn, "-ERR what?\r\n") },
+		"has a status below 100": func(conn net.Conn, _ *bufio.Reader) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 042 Odd\r\nContent-Length: 0\r\n\r\n")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			noticed(t, listening(t, serve))
+		})
+	}
+	t.Run("refuses connections", func(t *testing.T) {
+		t.Parallel()
+		noticed(t, refusing(t))
+	})
+}
+
+// listening serves each connection, from when the head of a request has come.
+func listening(t *testing.T, serve func(net.Conn, *bufio.Reader)) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var connections sync.WaitGroup
+	t.Cleanup(connections.Wait)
+	t.Cleanup(func() { _ = l.Close() })
+	connections.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			connections.Go(func() {
+				defer func() { _ = conn.Close() }()
+				r := bufio.NewReader(conn)
+				for {
+					line, err := r.ReadString('\n')
+					if err != nil {
+						return
+					}
+					if strings.TrimSpace(line) == "" {
+						break
+					}
+				}
+				serve(conn, r)
+			})
+		}
+	})
+	return "http://" + l.Addr().String()
+}
+
+// noticed lets random callers make calls, and checks that the circuit opens.
+func noticed(t *testing.T, upstream string) {
+	t.Helper()
+	opened := make(chan struct{})
+	var once sync.Once
+	var calls atomic.Int64
+	_, addr, inFlight, ended := chaosGateway(t, upstream, resilience.Observer{Transition: func(tr resilience.Transition) {
+		if tr.To == resilience.Open {
+			once.Do(func() { close(opened) })
+		}
+	}})
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	wait := chaos(ctx, t, 24, addr)
+	select {
+	case <-opened:
+	case <-ctx.Done():
+	}
+	took := time.Since(begin)
+	calls.Store(ended.Load())
+	cancel()
+	wait()
+	if took > 3*time.Second && calls.Load() > 50 {
+		t.Errorf("the circuit opened after %d calls and %v, want at most 50 or 3 s", calls.Load(), took)
+	}
+	eventually(t, "every call to end", func() bool { return inFlight.Load() == 0 })
+}
