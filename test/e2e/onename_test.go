@@ -1,0 +1,98 @@
+//go:build e2e
+
+package e2e_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// defaultRetries is the default policy's number of attempts instead of the demo's.
+var defaultRetries = []string{"--set", "config.policies.demo.retry.maxAttempts=3", "--set", "flakyServer.faults.errorRate=0"}
+
+// Behind a ClusterIP are three pods and one of them is sick. The two others serve
+// nearly every call from two seconds on, whatever connections were kept.
+func TestA1OneBadPodBehindAClusterIP(t *testing.T) {
+	p := newPlace(t)
+	p.install(append(defaultRetries, "--set", "flakyServer.replicas=3")...)
+	sick := p.forward("pod/"+p.pods("flaky-server")[0].Name, "5001")
+	before := p.load("http://client:8080/process", 100) // connections to all three are kept
+	defer before()
+	time.Sleep(3 * time.Second)
+	for name, faults := range map[string]string{
+		"answers 503": "errorRate: 1\nstatuses: [503]",
+		"hangs":       "hangRate: 1",
+		"resets":      "resetRate: 1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := place{t: t, namespace: p.namespace}
+			if resp, text := request(t, http.MethodPut, sick+"/faults", faults, nil); resp.StatusCode != http.StatusOK {
+				t.Fatalf("PUT /faults: %s\n%s", resp.Status, text)
+			}
+			time.Sleep(2 * time.Second)
+			stop := p.load("http://client:8080/process", 100)
+			time.Sleep(10 * time.Second)
+			got := stop()
+			t.Logf("%+v", got)
+			if got.Calls < 500 || got.Failed*100 > got.Calls*3 {
+				t.Errorf("%d of %d calls failed, want at most 3 %%: %v", got.Failed, got.Calls, got.How)
+			}
+			if resp, text := request(t, http.MethodPut, sick+"/faults", "errorRate: 0", nil); resp.StatusCode != http.StatusOK {
+				t.Fatalf("PUT /faults: %s\n%s", resp.Status, text)
+			}
+			time.Sleep(3 * time.Second)
+		})
+	}
+}
+
+// Pods that are added under load serve within ten seconds, though kept connections
+// lead to the old ones.
+func TestE1NewPodsServe(t *testing.T) {
+	p := newPlace(t)
+	p.install(append(defaultRetries, "--set", "flakyServer.replicas=3")...)
+	old := map[string]bool{}
+	for _, pod := range p.pods("flaky-server") {
+		old[pod.Name] = true
+	}
+	stop := p.load("http://client:8080/process", 100)
+	time.Sleep(2 * time.Second)
+	p.kubectl("scale", "deployment/flaky-server", "--replicas=6")
+	p.kubectl("rollout", "status", "deployment/flaky-server", "--timeout=3m")
+	ready := time.Now()
+	// All are asked at the end: forwarding to a pod takes a moment.
+	time.Sleep(10 * time.Second)
+	idle := []string{}
+	pods := p.pods("flaky-server")
+	for _, pod := range pods {
+		if !old[pod.Name] && served(t, p.forward("pod/"+pod.Name, "5001")) == 0 {
+			idle = append(idle, pod.Name)
+		}
+	}
+	got := stop()
+	t.Logf("%v after they were ready: %+v", time.Since(ready).Round(time.Second), got)
+	if len(pods) != 6 || len(idle) > 0 {
+		t.Errorf("of %d pods, %v have served nothing in ten seconds", len(pods), idle)
+	}
+	if got.Failed > 0 {
+		t.Errorf("%d of %d calls failed: %v", got.Failed, got.Calls, got.How)
+	}
+}
+
+// served is how many requests a flaky-server has had.
+func served(t *testing.T, admin string) (n int) {
+	t.Helper()
+	for line := range strings.Lines(get(t, admin+"/metrics")) {
+		if !strings.HasPrefix(line, "rebound_faults_total{") {
+			continue
+		}
+		var value float64
+		if _, err := fmt.Sscan(line[strings.LastIndex(line, " ")+1:], &value); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		n += int(value)
+	}
+	return n
+}
