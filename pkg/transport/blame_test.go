@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rebound-dev/rebound/pkg/pipenet"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -239,6 +240,42 @@ func TestA8UploadsAndWhoTakesTheTime(t *testing.T) {
 			})
 		}
 	}
+}
+
+// An upstream that does not know Expect is waited for, for as long as the
+// RoundTripper below likes. That is nobody's failure.
+func TestA9WaitForContinueIsNobodysFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := pipenet.New()
+		l, err := network.Listen(t.Context(), "", "up:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var connections sync.WaitGroup
+		connections.Go(func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				connections.Go(func() { _, _ = io.Copy(io.Discard, conn) }) // it says nothing
+			}
+		})
+		next := &http.Transport{DialContext: network.Dial, ExpectContinueTimeout: time.Second}
+		p := transport.DefaultPolicy()
+		p.AttemptTimeout = 800 * time.Millisecond
+		rt := newTransport(t, next, p)
+		for range 12 {
+			req := request(t, http.MethodPost, "http://up/", strings.NewReader("x"))
+			req.Header.Set("Expect", "100-continue")
+			if a := call(t, rt, req).judged(t); a.Health != resilience.Neutral || a.Reason != resilience.ReasonAttemptTimeout {
+				t.Errorf("%s, health %v; want a neutral timeout", a.Reason, a.Health)
+			}
+		}
+		next.CloseIdleConnections()
+		_ = l.Close()
+		connections.Wait()
+	})
 }
 
 func readAndHang(_ http.ResponseWriter, r *http.Request) {

@@ -8,10 +8,12 @@ import (
 	"maps"
 	"mime"
 	"net/http"
+	"net/http/httptrace"
 	"net/textproto"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -40,8 +42,9 @@ type exchange struct {
 
 	repeatable   bool // by method or Idempotency-Key
 	retriedAbove bool
-	passThrough  bool // an upgrade or an event stream
-	failed       bool // the last attempt counted against the upstream
+	passThrough  bool        // an upgrade or an event stream
+	failed       bool        // the last attempt counted against the upstream
+	heldBack     atomic.Bool // the body waits, or waited, for a 100 (Continue)
 
 	body  responseBody          // of the first attempt, which is mostly the only one
 	trace *callTrace            // nil without tracing
@@ -63,6 +66,9 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	if c.req.URL.Scheme == "https" {
 		c.tls = &handshakes{}
 		ctx = c.tls.trace(ctx)
+	}
+	if len(c.req.Header["Expect"]) > 0 {
+		ctx = c.traceExpect(ctx)
 	}
 	req := c.req.WithContext(ctx)
 	// A RoundTripper must leave the caller's request as it is. The values are
@@ -129,8 +135,19 @@ func (c *exchange) send(req *http.Request, a *resilience.Attempt) (*http.Respons
 // CallerBusy reports whether the attempt waits for the caller's request body, or
 // sends it on. An upstream that takes none of it for half of the attempt's time
 // is to blame itself.
+//
+// A body that is held back for a 100 (Continue) counts as the caller's time too:
+// most upstreams never send one, and net/http waits for it all the same.
 func (c *exchange) CallerBusy() bool {
-	return c.source.callerBusy(c.transport.policy.AttemptTimeout / 2)
+	return c.source.callerBusy(c.transport.policy.AttemptTimeout/2, c.heldBack.Load())
+}
+
+// traceExpect notes when net/http holds the request's body back.
+func (c *exchange) traceExpect(ctx context.Context) context.Context {
+	c.heldBack.Store(false)
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		Wait100Continue: func() { c.heldBack.Store(true) },
+	})
 }
 
 // Decided puts the verdict on an attempt into its trace.

@@ -40,6 +40,7 @@ type replaySource struct {
 	memory   *ReplayMemory
 	limit    int64 // bytes that may be kept
 	length   int64 // the request's ContentLength, -1 for unknown
+	expects  bool  // a 100 (Continue) before it is sent
 
 	mu       sync.Mutex
 	current  *progress     // of the last attempt, nil when nothing can go wrong with it
@@ -68,7 +69,7 @@ func newReplaySource(req *http.Request, limit int64, m *ReplayMemory) *replaySou
 	if length == 0 { // with a body it means unknown
 		length = -1
 	}
-	return &replaySource{original: req.Body, getBody: req.GetBody, memory: m, limit: limit, length: length}
+	return &replaySource{original: req.Body, getBody: req.GetBody, memory: m, limit: limit, length: length, expects: len(req.Header["Expect"]) > 0}
 }
 
 // open gives the body from its beginning, to an attempt with context ctx.
@@ -101,7 +102,7 @@ func (s *replaySource) reopen(first bool) (io.ReadCloser, error) {
 			return nil, fmt.Errorf("%w: %w", errBodyGone, err)
 		}
 	}
-	if inMemory(body) {
+	if !s.expects && inMemory(body) {
 		return body, nil // it neither waits nor breaks, and net/http sends it at once
 	}
 	s.mu.Lock()
@@ -161,8 +162,9 @@ func (s *replaySource) ending() (e ending, ok bool) {
 
 // callerBusy reports whether the attempt waits for the caller to send, or sends on
 // what the caller has sent. An upstream that has taken nothing for as long as
-// patience is what the attempt waits for instead.
-func (s *replaySource) callerBusy(patience time.Duration) bool {
+// patience is what the attempt waits for instead. heldBack reports whether the
+// body was held back at first.
+func (s *replaySource) callerBusy(patience time.Duration, heldBack bool) bool {
 	if s == nil {
 		return false
 	}
@@ -175,7 +177,10 @@ func (s *replaySource) callerBusy(patience time.Duration) bool {
 	case s.reading != nil, p.reading:
 		return true
 	}
-	return p.offset > 0 && time.Since(p.at) < patience
+	if p.offset == 0 {
+		return heldBack
+	}
+	return time.Since(p.at) < patience
 }
 
 // progress is how far net/http has come with one attempt's body. It is read and
