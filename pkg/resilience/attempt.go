@@ -20,7 +20,7 @@ type Attempt struct {
 	clock        clock
 	ticket       ticket
 	budget       *budget
-	earns        bool // a healthy end pays into the budget
+	repeated     atomic.Bool // its outcome asks for a repetition, and earns no token for it
 	held         atomic.Bool
 }
 
@@ -74,7 +74,7 @@ func (a *Attempt) Settle(h Health) { a.settle(h, time.Now()) }
 func (a *Attempt) Cancel(cause error) { a.cancel(cause) }
 
 func (a *Attempt) settle(h Health, now time.Time) {
-	if h == Healthy && a.earns && !a.ticket.settled.Load() {
+	if h == Healthy && !a.repeated.Load() && !a.ticket.settled.Load() {
 		a.budget.earn()
 	}
 	a.ticket.settle(h, now)
@@ -87,11 +87,8 @@ func (a *Attempt) begin(parent context.Context, now time.Time, limit time.Durati
 	var ctx context.Context
 	ctx, a.cancel = context.WithCancelCause(parent)
 	a.ctx = attemptContext{Context: ctx, deadline: a.start.Add(limit)}
-	a.earns = true
-	a.clock.start(a.start, limit, a.expire)
+	a.startClock()
 }
-
-func (a *Attempt) expire() { a.cancel(errAttemptTimeout) }
 
 // timedOut tells whether the attempt's own timer ended it.
 func (a *Attempt) timedOut() bool {

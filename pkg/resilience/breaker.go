@@ -188,6 +188,9 @@ func newBreaker(name string, p BreakerPolicy, random func() float64, notify func
 	return b
 }
 
+// waiter reports whether an attempt waits for its caller.
+type waiter interface{ callerBusy() bool }
+
 // ticket is the permission for one attempt, settled once with its outcome.
 type ticket struct {
 	breaker    *breaker
@@ -197,7 +200,7 @@ type ticket struct {
 	state      State
 	timer      *time.Timer   // of a probe's lease
 	lease      time.Duration // the attempt timeout
-	callerBusy func() bool   // reports whether the probe waits for its caller
+	caller     waiter        // of a probe
 	settled    atomic.Bool
 	answered   atomic.Bool // a good answer began; its body is not over yet
 }
@@ -212,10 +215,9 @@ func (b *breaker) refusal(now time.Time) (time.Duration, error) {
 }
 
 // allow asks for an attempt, which keeps a probe's slot no longer than lease.
-// callerBusy reports whether the attempt waits for its caller, for the end of the
-// lease. The error is errRefusedOpen or errRefusedHalfOpen, with the time until the next
+// caller says whether the attempt waits for its caller when the lease ends. The error is errRefusedOpen or errRefusedHalfOpen, with the time until the next
 // probe when that is known.
-func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, callerBusy func() bool) (time.Duration, error) {
+func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, caller waiter) (time.Duration, error) {
 	if left, err := b.refusal(now); err != nil {
 		return left, err
 	}
@@ -232,7 +234,7 @@ func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, callerBus
 	*t = ticket{breaker: b, generation: b.generation, at: now, done: done, state: b.state, lease: lease}
 	if b.state == HalfOpen {
 		b.probesOut++
-		t.callerBusy = callerBusy
+		t.caller = caller
 		t.timer = time.AfterFunc(lease, t.expire)
 	}
 	return 0, nil
@@ -260,7 +262,7 @@ func (t *ticket) expire() {
 	switch {
 	case t.answered.Load():
 		h = Healthy
-	case t.callerBusy():
+	case t.caller.callerBusy():
 		h = Neutral
 	}
 	t.breaker.report(t, h, time.Now())

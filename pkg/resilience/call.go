@@ -142,7 +142,7 @@ func (c *call[T]) ending() ending {
 		return endedByCaller
 	case c.Err() == nil && !a.timedOut():
 		return endedByItself
-	case a.clock.stood():
+	case a.clock.stalled.Load():
 		return endedByStall
 	case c.Err() == nil && a.limit >= c.pipeline.policy.AttemptTimeout:
 		return endedByAttemptLimit

@@ -1,7 +1,7 @@
 package resilience
 
 import (
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,63 +16,59 @@ import (
 //
 // An attempt that ends in time pays for one timer, as it would without this.
 type clock struct {
-	mu       sync.Mutex
-	timer    *time.Timer
-	due      time.Time // when the next look should be
-	deadline time.Time
-	late     time.Duration // a look that is later than this saw a stall
-	expire   func()
-	stopped  bool
-	expired  bool
-	stalled  bool
+	timer   *time.Timer // of the first look
+	state   atomic.Uint32
+	stalled atomic.Bool
 }
+
+// The states of a clock.
+const (
+	clockRuns uint32 = iota
+	clockStopped
+	clockExpired
+)
 
 // minStall is far above what a loaded machine delays a timer by, and far below a
 // stall that can make many attempts time out together.
 const minStall = 100 * time.Millisecond
 
-func (c *clock) start(now time.Time, limit time.Duration, expire func()) {
-	first := limit - limit/8
-	c.deadline, c.due, c.expire = now.Add(limit), now.Add(first), expire
-	c.late = max(limit/16, minStall)
-	c.mu.Lock() // look may come before timer is set
-	defer c.mu.Unlock()
-	c.timer = time.AfterFunc(first, c.look)
+// firstLook is when the first look is due.
+func firstLook(limit time.Duration) time.Duration { return limit - limit/8 }
+
+// startClock begins the attempt's time.
+func (a *Attempt) startClock() { a.clock.timer = time.AfterFunc(firstLook(a.limit), a.look) }
+
+// look is the first look. The last one has a timer of its own: this one may come
+// before the first timer's variable is set.
+func (a *Attempt) look() {
+	a.clock.notice(a.limit, a.start.Add(firstLook(a.limit)))
+	if left := time.Until(a.ctx.deadline); left > 0 {
+		time.AfterFunc(left, a.lastLook)
+		return
+	}
+	a.expire()
 }
 
-func (c *clock) look() {
-	c.mu.Lock()
-	if c.stopped {
-		c.mu.Unlock()
-		return
+func (a *Attempt) lastLook() {
+	a.clock.notice(a.limit, a.ctx.deadline)
+	a.expire()
+}
+
+// expire ends the attempt unless it has ended in time.
+func (a *Attempt) expire() {
+	if a.clock.state.CompareAndSwap(clockRuns, clockExpired) {
+		a.cancel(errAttemptTimeout)
 	}
-	now := time.Now()
-	if now.Sub(c.due) >= c.late {
-		c.stalled = true
+}
+
+// notice notes a stall when a look is late.
+func (c *clock) notice(limit time.Duration, due time.Time) {
+	if time.Since(due) >= max(limit/16, minStall) {
+		c.stalled.Store(true)
 	}
-	if left := c.deadline.Sub(now); left > 0 {
-		c.due = c.deadline
-		c.timer.Reset(left)
-		c.mu.Unlock()
-		return
-	}
-	c.expired = true
-	c.mu.Unlock()
-	c.expire()
 }
 
 // stop ends the clock and reports whether that was in time.
 func (c *clock) stop() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.stopped = true
-	c.timer.Stop()
-	return !c.expired
-}
-
-// stood reports whether this process stood still while the clock ran.
-func (c *clock) stood() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.stalled
+	return c.timer.Stop() || c.state.CompareAndSwap(clockRuns, clockStopped)
 }

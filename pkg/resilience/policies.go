@@ -67,7 +67,7 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*call[T]] {
 			return refusedResult(c)
 		}
 		a := c.newAttempt()
-		retryIn, err := b.allow(&a.ticket, c.now, lease, c.callerBusy)
+		retryIn, err := b.allow(&a.ticket, c.now, lease, c)
 		if err != nil {
 			c.number-- // it was not begun
 			c.refused, c.retryIn = err, retryIn
@@ -75,9 +75,9 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*call[T]] {
 			return refusedResult(c)
 		}
 		r := inner(exec)
-		// An answer that is good but repeated all the same must not pay for its own
-		// repetition.
-		a.earns = !c.outcome.Retry
+		if c.outcome.Retry {
+			a.repeated.Store(true)
+		}
 		a.report(c.outcome.Health, c.now)
 		return r
 	})
