@@ -25,14 +25,6 @@ func checkRequest(req *http.Request) error {
 	if req.Method != "" && !httpguts.ValidHeaderFieldName(req.Method) { // both are tokens (RFC 9110, 5.6.2)
 		return fmt.Errorf("%w: the method %q is not a token", ErrInvalidRequest, req.Method)
 	}
-	switch req.URL.Scheme {
-	case "http", "https":
-	default:
-		return fmt.Errorf("%w: the scheme of its URL must be http or https, got %q", ErrInvalidRequest, req.URL.Scheme)
-	}
-	if req.URL.Host == "" {
-		return fmt.Errorf("%w: its URL has no host", ErrInvalidRequest)
-	}
 	if err := checkURL(req.URL); err != nil {
 		return err
 	}
@@ -101,6 +93,7 @@ func refusedBySender(err error) error {
 	}
 	for _, begin := range []string{
 		"http: ContentLength=", "http: Request.ContentLength=", "http2: request body larger than specified content length",
+		"unsupported protocol scheme ", "http: no Host in request URL",
 		"net/http: invalid ", "http: invalid ", "net/http: can't write control character in Request.URL",
 		"invalid HTTP header ", "invalid HTTP trailer ", "invalid Trailer key ", "invalid request :path ", "invalid Host header",
 		"invalid Upgrade request header", "invalid Transfer-Encoding request header", "invalid Connection request header",
