@@ -60,9 +60,7 @@ func newWorld(t *testing.T, spec faults.Spec, seed uint64) world {
 		t.Fatal(err)
 	}
 	network := pipenet.New()
-	next := gateway.NewUpstreamTransport()
-	next.DialContext = network.Dial
-	gw, err := gateway.New(cfg, gateway.Options{Next: next})
+	gw, err := gateway.New(cfg, gateway.Options{DialContext: network.Dial})
 	if err != nil {
 		t.Fatal(err)
 	}

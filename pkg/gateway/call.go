@@ -33,17 +33,14 @@ type route struct {
 	Route
 	gateway *Gateway
 	target  *url.URL
-	origin  string
+	host    Host   // which one the upstream is sent
+	origin  string // the upstream's name: mostly its scheme, host and port
 	path    string // of the pattern, without its method
 	proxy   *httputil.ReverseProxy
 }
 
-func (g *Gateway) newRoute(r Route) (*route, error) {
-	target, err := parseUpstream(r.Upstream)
-	if err != nil {
-		return nil, err
-	}
-	rt := &route{Route: r, gateway: g, target: target, origin: transport.UpstreamOf(target), path: r.Match}
+func (g *Gateway) newRoute(r Route, to destination, upstream string) *route {
+	rt := &route{Route: r, gateway: g, target: to.url, host: to.Host, origin: upstream, path: r.Match}
 	if _, path, ok := strings.Cut(r.Match, " "); ok {
 		rt.path = path
 	}
@@ -54,7 +51,7 @@ func (g *Gateway) newRoute(r Route) (*route, error) {
 		ModifyResponse: func(resp *http.Response) error { callOf(resp.Request.Context()).answer(resp); return nil },
 		ErrorHandler:   func(w http.ResponseWriter, r *http.Request, err error) { callOf(r.Context()).fail(w, r, err) },
 	}
-	return rt, nil
+	return rt
 }
 
 // call is one call through the gateway.

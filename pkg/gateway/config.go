@@ -22,6 +22,8 @@ type Config struct {
 	Routes []Route `yaml:"routes"`
 	// Policies are what routes choose from, by name. "default" always exists.
 	Policies map[string]transport.Policy `yaml:"policies"`
+	// Upstreams are what routes may name instead of a URL, to say more than that.
+	Upstreams map[string]Upstream `yaml:"upstreams,omitempty"`
 }
 
 // Route sends the requests that match a pattern to an upstream.
@@ -33,7 +35,7 @@ type Route struct {
 	// "GET /orders/{id}" or "/api/{rest...}".
 	Match string `yaml:"match"`
 	// Upstream is where the requests go: an http or https URL, whose path is put
-	// before the request's.
+	// before the request's, or a key of Config.Upstreams.
 	Upstream string `yaml:"upstream"`
 	// Policy is a key of Config.Policies.
 	Policy string `yaml:"policy"`
@@ -87,7 +89,9 @@ func (c Config) Validate() error {
 		} else if err := register(mux, r.Match); err != nil {
 			report(at("match"), "%s", c.explainPattern(i, err))
 		}
-		if _, err := parseUpstream(r.Upstream); err != nil {
+		if _, ok := c.Upstreams[r.Upstream]; ok {
+			// What is wrong with it is told where it stands.
+		} else if _, err := c.destination(r.Upstream); err != nil {
 			report(at("upstream"), "%v", err)
 		}
 		if _, ok := c.Policies[r.Policy]; !ok {
@@ -100,6 +104,15 @@ func (c Config) Validate() error {
 			report(path, "a policy's name "+nameExpected, name)
 		}
 		if err := c.Policies[name].Validate(); err != nil {
+			errs = append(errs, config.At(path, err))
+		}
+	}
+	for _, name := range c.upstreamNames() {
+		path := config.Join("upstreams", name)
+		if !nameRule.MatchString(name) {
+			report(path, "an upstream's name "+nameExpected, name)
+		}
+		if err := c.Upstreams[name].Mistakes().Err(); err != nil {
 			errs = append(errs, config.At(path, err))
 		}
 	}

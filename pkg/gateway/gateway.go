@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"path"
@@ -25,8 +26,11 @@ import (
 // Options are what a gateway needs besides its configuration. The zero value is
 // ready to use.
 type Options struct {
-	// Next sends the attempts; nil means one of [NewUpstreamTransport].
+	// Next sends the attempts of all upstreams; nil means a pool of connections for
+	// each (package endpoint).
 	Next http.RoundTripper
+	// DialContext makes the connections of those pools; nil means a net.Dialer's.
+	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	// Observer is told of attempts, calls and breaker transitions.
 	Observer resilience.Observer
 	// OnTransition is told of breaker transitions too, with the policy that the
@@ -65,7 +69,6 @@ type Call struct {
 // Gateway is the http.Handler of the data port. It is safe for concurrent use.
 type Gateway struct {
 	options Options
-	next    http.RoundTripper
 	buffers bufferPool
 	// now is what new calls are made with; a call keeps what it began with.
 	now     atomic.Pointer[generation]
@@ -83,18 +86,23 @@ const replayMemory = 64 << 20
 type generation struct {
 	config     Config
 	mux        *http.ServeMux
-	transports map[string]*transport.Transport // by policy
+	upstreams  map[upstreamKey]*upstream
+	transports map[circuitKey]*transport.Transport
+	names      map[upstreamKey]string // in reports, metrics and /breakers
+}
+
+// circuitKey is a policy in front of an upstream: each has a circuit and a budget.
+type circuitKey struct {
+	policy   string
+	upstream upstreamKey
 }
 
 // New makes a gateway. It fails with every mistake in the configuration.
 func New(c Config, o Options) (*Gateway, error) {
-	if o.Next == nil {
-		o.Next = NewUpstreamTransport()
-	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{options: o, next: o.Next, memory: transport.NewReplayMemory(replayMemory)}
+	g := &Gateway{options: o, memory: transport.NewReplayMemory(replayMemory)}
 	first, err := g.generation(c, nil)
 	if err != nil {
 		return nil, err
@@ -108,69 +116,77 @@ func (g *Gateway) generation(c Config, old *generation) (*generation, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	n := &generation{config: c, mux: http.NewServeMux(), transports: map[string]*transport.Transport{}}
-	routes := make([]*route, len(c.Routes))
-	upstreams := map[string]map[string]bool{} // by policy: those that its routes name
-	for i, r := range c.Routes {
-		var err error
-		if routes[i], err = g.newRoute(r); err != nil {
-			return nil, err
-		}
-		if upstreams[r.Policy] == nil {
-			upstreams[r.Policy] = map[string]bool{}
-		}
-		upstreams[r.Policy][routes[i].origin] = true
+	n := &generation{
+		config: c, mux: http.NewServeMux(), upstreams: map[upstreamKey]*upstream{},
+		transports: map[circuitKey]*transport.Transport{}, names: c.names(),
 	}
-	for policy, named := range upstreams {
-		t, err := g.transport(policy, c.Policies[policy], old, func(upstream string) bool { return named[upstream] })
+	for _, r := range c.Routes {
+		to, err := c.destination(r.Upstream)
 		if err != nil {
 			return nil, err
 		}
-		n.transports[policy] = t
-	}
-	for _, r := range routes {
-		r.proxy.Transport = n.transports[r.Policy]
-		n.mux.Handle(r.Match, r)
+		key := circuitKey{r.Policy, to.key()}
+		if n.upstreams[key.upstream] == nil {
+			n.upstreams[key.upstream] = g.newUpstream(to, c.continueWait(key.upstream), old)
+		}
+		if n.transports[key] == nil {
+			if n.transports[key], err = g.transport(key, n, old); err != nil {
+				return nil, err
+			}
+		}
+		handler := g.newRoute(r, to, n.names[key.upstream])
+		handler.proxy.Transport = n.transports[key]
+		n.mux.Handle(r.Match, handler)
 	}
 	return n, nil
 }
 
-// transport is the one of a policy: routes that share the policy share, for
-// each upstream, the breaker and the budget.
-func (g *Gateway) transport(name string, p transport.Policy, old *generation, keep func(string) bool) (*transport.Transport, error) {
-	if old != nil && old.transports[name] != nil {
-		return old.transports[name].Renew(p, keep)
+// transport is that of a policy in front of an upstream: routes that share both
+// share the breaker and the budget.
+func (g *Gateway) transport(key circuitKey, n, old *generation) (*transport.Transport, error) {
+	p := n.config.Policies[key.policy]
+	if old != nil && old.transports[key] != nil {
+		return old.transports[key].Renew(p, func(string) bool { return true })
 	}
 	observer := g.options.Observer
-	if told := g.options.OnTransition; told != nil {
-		first := observer.Transition
-		observer.Transition = func(t resilience.Transition) {
-			if first != nil {
-				first(t)
-			}
-			told(name, t)
+	first, told := observer.Transition, g.options.OnTransition
+	observer.Transition = func(t resilience.Transition) {
+		t.Upstream = cmp.Or(g.now.Load().names[key.upstream], t.Upstream)
+		if first != nil {
+			first(t)
+		}
+		if told != nil {
+			told(key.policy, t)
 		}
 	}
 	options := []transport.Option{transport.WithObserver(observer), transport.WithRandom(g.options.Random), transport.WithReplayMemory(g.memory)}
 	if g.options.TracerProvider != nil {
-		options = append(options, transport.WithTracing(g.options.TracerProvider, g.options.Propagator, name))
+		options = append(options, transport.WithTracing(g.options.TracerProvider, g.options.Propagator, key.policy))
 	}
-	return transport.New(g.next, p, options...)
+	return transport.New(g.next(n.upstreams[key.upstream]), p, options...)
 }
 
 // Config is the effective configuration.
 func (g *Gateway) Config() Config { return g.now.Load().config }
 
-// Close closes idle connections to the upstreams. Calls in flight go on.
+// Close closes the connections to the upstreams, those of calls in flight when the
+// calls end. Calls that come later get a connection each.
 func (g *Gateway) Close() {
-	if next, ok := g.next.(interface{ CloseIdleConnections() }); ok {
+	if next, ok := g.options.Next.(interface{ CloseIdleConnections() }); ok {
 		next.CloseIdleConnections()
+	}
+	for _, u := range g.now.Load().upstreams {
+		if u.pool != nil {
+			u.pool.Close()
+		}
 	}
 }
 
 // BreakerState is the circuit and the budget of one upstream under one policy.
 type BreakerState struct {
 	Policy string `json:"policy"`
+	// Name is the key of Config.Upstreams, if the upstream has one.
+	Name string `json:"name,omitempty"`
 	transport.UpstreamState
 }
 
@@ -178,9 +194,11 @@ type BreakerState struct {
 // changes nothing.
 func (g *Gateway) Breakers() []BreakerState {
 	list := []BreakerState{}
-	for policy, t := range g.now.Load().transports {
+	n := g.now.Load()
+	for key, t := range n.transports {
 		for _, s := range t.State() {
-			list = append(list, BreakerState{Policy: policy, UpstreamState: s})
+			s.Upstream = n.names[key.upstream]
+			list = append(list, BreakerState{Policy: key.policy, Name: key.upstream.name, UpstreamState: s})
 		}
 	}
 	slices.SortFunc(list, func(a, b BreakerState) int {

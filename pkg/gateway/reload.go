@@ -39,9 +39,10 @@ func (g *Gateway) Reload(load func() (Config, error)) error {
 	now := time.Now()
 	g.past = append(slices.DeleteFunc(g.past, now.After), now.Add(old.longestTimeout()))
 	g.refusal.Store(nil)
-	for policy, t := range old.transports {
-		t.Retire(n.transports[policy])
+	for key, t := range old.transports {
+		t.Retire(n.transports[key])
 	}
+	n.takeOver(old)
 	g.options.Logger.Info(lineReloaded, slog.Int(logRoutes, len(c.Routes)), slog.Int(logPolicies, len(c.Policies)))
 	return nil
 }

@@ -39,6 +39,7 @@ func levels() map[string]int {
 		"pkg/virtual":    0,
 		"pkg/watch":      0,
 
+		"pkg/endpoint":  1,
 		"pkg/live":      1,
 		"pkg/serve":     1,
 		"pkg/telemetry": 1,

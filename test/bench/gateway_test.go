@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/program"
 	"github.com/rebound-dev/rebound/pkg/serve"
@@ -71,14 +72,17 @@ func proxy(kind, upstream string) error {
 			return err
 		}
 		handler = c.Data
-	case "plain": // the same transport settings, and nothing else
+	case "plain": // net/http's own connections, and nothing else
 		target, err := url.Parse(upstream)
 		if err != nil {
 			return err
 		}
 		handler = &httputil.ReverseProxy{
-			Transport: gateway.NewUpstreamTransport(),
-			Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target); r.SetXForwarded() },
+			Transport: &http.Transport{
+				ForceAttemptHTTP2: true, DisableCompression: true,
+				MaxIdleConnsPerHost: endpoint.DefaultConnections().MaxIdle, IdleConnTimeout: endpoint.DefaultConnections().IdleTimeout,
+			},
+			Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.SetXForwarded() },
 		}
 	}
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")

@@ -30,12 +30,14 @@ const root = "../.."
 
 var update = flag.Bool("update", false, "write the files under docs/ again")
 
-// example is the default configuration with a route, which has no default.
+// example is the default configuration with a route and an upstream, which have
+// no default.
 func example() gateway.Config {
 	c := gateway.DefaultConfig()
 	c.Routes = []gateway.Route{{
-		Name: "process", Match: "/process", Upstream: "http://flaky-server:5000", Policy: gateway.DefaultPolicyName,
+		Name: "process", Match: "/process", Upstream: "flaky-server", Policy: gateway.DefaultPolicyName,
 	}}
+	c.Upstreams = map[string]gateway.Upstream{"flaky-server": gateway.DefaultUpstream("http://flaky-server:5000")}
 	return c
 }
 
@@ -43,7 +45,7 @@ func TestConfiguration(t *testing.T) {
 	d := newDocument(t, gateway.DefaultConfig(), func(yaml []byte) error {
 		c := gateway.DefaultConfig()
 		return config.Decode("", yaml, &c)
-	}, "{}", "routes: [{}]")
+	}, "{}", "routes: [{}]", "upstreams: {NAME: {}}")
 	golden(t, "configuration.md", page(t, "configuration.md.tmpl", d, example()))
 	golden(t, "rebound.schema.json", d.jsonSchema(t, "Rebound: configuration of client"))
 }

@@ -41,7 +41,8 @@ type key struct {
 }
 
 // newDocument describes the type of defaults. What is required is asked of the
-// program: it is what decode misses in the blank documents.
+// program: it is what decode misses in the blank documents, whose names of the
+// reader's choice are NAME.
 func newDocument(t *testing.T, defaults any, decode func([]byte) error, blank ...string) *document {
 	t.Helper()
 	d := &document{comments: readComments(t), all: map[string]*key{}, required: map[string]bool{}}
@@ -50,7 +51,7 @@ func newDocument(t *testing.T, defaults any, decode func([]byte) error, blank ..
 		var mistakes config.Errors
 		if errors.As(decode([]byte(text)), &mistakes) {
 			for _, m := range mistakes {
-				d.required[index.ReplaceAllString(m.Path, "[]")] = true
+				d.required[strings.ReplaceAll(index.ReplaceAllString(m.Path, "[]"), ".NAME.", ".<name>.")] = true
 			}
 		}
 	}

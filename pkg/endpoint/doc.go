@@ -1,0 +1,2 @@
+// Package endpoint keeps the connections to one upstream.
+package endpoint

@@ -1,0 +1,219 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+func TestUpstreamsConfiguration(t *testing.T) {
+	const route = "routes: [{name: a, match: /a, upstream: %}]\n"
+	for name, tc := range map[string]struct {
+		yaml string
+		want string // a part of the only mistake; none when empty
+	}{
+		"an entry":            {strings.Replace(route, "%", "orders", 1) + "upstreams: {orders: {url: \"http://orders:8080\"}}", ""},
+		"an unused entry":     {strings.Replace(route, "%", "\"http://a\"", 1) + "upstreams: {orders: {url: \"http://orders:8080\"}}", ""},
+		"no such entry":       {strings.Replace(route, "%", "order", 1) + "upstreams: {orders: {url: \"http://orders:8080\"}}", `routes[0].upstream: must be a URL such as http://flaky-server:5000 or one of the upstreams (orders), got "order"`},
+		"no entries":          {strings.Replace(route, "%", "orders", 1), `routes[0].upstream: must be a URL`},
+		"a bad name":          {strings.Replace(route, "%", "\"http://a\"", 1) + "upstreams: {\"or ders\": {url: \"http://orders:8080\"}}", `an upstream's name must be 1 to 63 letters`},
+		"no url":              {strings.Replace(route, "%", "orders", 1) + "upstreams: {orders: {}}", `upstreams.orders.url: must be a URL such as http://flaky-server:5000, got nothing`},
+		"another scheme":      {strings.Replace(route, "%", "orders", 1) + "upstreams: {orders: {url: \"ftp://orders\"}}", `the scheme must be http or https`},
+		"an unknown host":     {strings.Replace(route, "%", "orders", 1) + "upstreams: {orders: {url: \"http://orders\", host: mine}}", `upstreams.orders.host: expected one of upstream, caller, got "mine"`},
+		"no idle time":        {strings.Replace(route, "%", "orders", 1) + "upstreams: {orders: {url: \"http://orders\", connections: {idleTimeout: 0s}}}", `upstreams.orders.connections.idleTimeout: must be above 0, got 0s`},
+		"a negative age":      {strings.Replace(route, "%", "orders", 1) + "upstreams: {orders: {url: \"http://orders\", connections: {maxAge: -1s}}}", `connections.maxAge: must be at least 0 (never), got -1s`},
+		"negative idle":       {strings.Replace(route, "%", "orders", 1) + "upstreams: {orders: {url: \"http://orders\", connections: {maxIdle: -1}}}", `connections.maxIdle: must be at least 0 (none), got -1`},
+		"a flood of pings":    {strings.Replace(route, "%", "orders", 1) + "upstreams: {orders: {url: \"http://orders\", connections: {http2Ping: 1ms}}}", `connections.http2Ping: must be 0 (never) or at least 100ms, got 1ms`},
+		"an unknown key":      {strings.Replace(route, "%", "orders", 1) + "upstreams: {orders: {url: \"http://orders\", idleTimeout: 1s}}", `idleTimeout`},
+		"everything switched": {strings.Replace(route, "%", "orders", 1) + "upstreams: {orders: {url: \"https://orders/v1\", host: caller, connections: {maxAge: 0s, maxIdle: 0, http2Ping: 0s, idleTimeout: 1s}}}", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := gateway.DefaultConfig()
+			err := config.Decode("", []byte(tc.yaml), &c)
+			if tc.want != "" {
+				if err == nil || strings.Count(err.Error(), "\n") > 0 || !strings.Contains(err.Error(), tc.want) {
+					t.Errorf("got %v, want %q alone", err, tc.want)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			// What --check prints is valid and prints the same again.
+			first, err := config.Marshal(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again := gateway.DefaultConfig()
+			if err := config.Decode("", first, &again); err != nil {
+				t.Fatalf("%v\nin\n%s", err, first)
+			}
+			if second, err := config.Marshal(again); err != nil || !bytes.Equal(first, second) {
+				t.Errorf("%v: it printed\n%s\nand then\n%s", err, first, second)
+			}
+		})
+	}
+}
+
+// A file says only what differs.
+func TestUpstreamsDefaults(t *testing.T) {
+	c := gateway.DefaultConfig()
+	if err := config.Decode("", []byte("routes: [{name: a, match: /a, upstream: orders}]\nupstreams: {orders: {url: \"http://orders\", connections: {maxIdle: 7}}}"), &c); err != nil {
+		t.Fatal(err)
+	}
+	want := gateway.DefaultUpstream("http://orders")
+	want.Connections.MaxIdle = 7
+	if c.Upstreams["orders"] != want {
+		t.Errorf("%+v, want %+v", c.Upstreams["orders"], want)
+	}
+}
+
+// Routes that name the same origin by URL share a circuit; an entry has its own,
+// and a name that tells it apart where another one has the same origin.
+func TestUpstreamsHaveTheirOwnCircuits(t *testing.T) {
+	c := gateway.DefaultConfig()
+	c.Policies[gateway.DefaultPolicyName] = tripping()
+	c.Upstreams = map[string]gateway.Upstream{
+		"orders": gateway.DefaultUpstream("http://shared.test/orders"), "stock": gateway.DefaultUpstream("http://shared.test:80/stock"),
+		"alone": gateway.DefaultUpstream("http://alone.test"), "unused": gateway.DefaultUpstream("http://shared.test"),
+	}
+	for _, r := range []gateway.Route{
+		{Name: "a", Match: "/a", Upstream: "http://shared.test/a"}, {Name: "b", Match: "/b", Upstream: "http://SHARED.test:80/b"},
+		{Name: "c", Match: "/c", Upstream: "orders"}, {Name: "d", Match: "/d", Upstream: "stock"}, {Name: "e", Match: "/e", Upstream: "alone"},
+	} {
+		r.Policy = gateway.DefaultPolicyName
+		c.Routes = append(c.Routes, r)
+	}
+	var told []gateway.Call
+	g, err := gateway.New(c, gateway.Options{Next: upstreamFunc(func(r *http.Request) int {
+		if strings.HasPrefix(r.URL.Path, "/orders/") {
+			return http.StatusServiceUnavailable
+		}
+		return http.StatusOK
+	}), OnCall: func(_ context.Context, call gateway.Call) { told = append(told, call) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/a", "/b", "/c", "/d", "/e"} {
+		g.ServeHTTP(httptest.NewRecorder(), request(t, http.MethodGet, "http://gateway.test"+path, nil))
+	}
+	type circuit struct{ Upstream, Name, State string }
+	var got []circuit
+	for _, b := range g.Breakers() {
+		got = append(got, circuit{b.Upstream, b.Name, b.Breaker.State.String()})
+	}
+	want := []circuit{
+		{"http://alone.test", "alone", "closed"}, {"http://shared.test", "", "closed"},
+		{"http://shared.test#orders", "orders", "open"}, {"http://shared.test#stock", "stock", "closed"},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the circuits are %v, want %v", got, want)
+	}
+	var names []string
+	for _, call := range told {
+		names = append(names, call.Upstream)
+	}
+	if want := []string{"http://shared.test", "http://shared.test", "http://shared.test#orders", "http://shared.test#stock", "http://alone.test"}; !slices.Equal(names, want) {
+		t.Errorf("calls are told of under %q, want %q", names, want)
+	}
+	if shown, err := json.Marshal(g.Breakers()[2]); err != nil || !strings.Contains(string(shown), `"name":"orders"`) {
+		t.Errorf("%s, %v: the entry's name is missing", shown, err)
+	}
+}
+
+// A change of connection settings brings new connections and keeps the circuit;
+// a change of anything else keeps both.
+func TestReloadOfConnections(t *testing.T) {
+	var opened connectionCount
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	up.Config.ConnState = opened.see
+	up.Start()
+	t.Cleanup(up.Close)
+	base := func() gateway.Config {
+		c := gateway.DefaultConfig()
+		c.Upstreams = map[string]gateway.Upstream{"a": gateway.DefaultUpstream(up.URL)}
+		c.Routes = []gateway.Route{{Name: "a", Match: "/", Upstream: "a", Policy: gateway.DefaultPolicyName}}
+		return c
+	}
+	g, err := gateway.New(base(), gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	front := server(t, g.ServeHTTP)
+	for _, step := range []struct {
+		name   string
+		change func(*gateway.Config)
+		opened int // connections altogether
+	}{
+		{"at first", func(*gateway.Config) {}, 1},
+		{"nothing", func(*gateway.Config) {}, 1},
+		{"a route", func(c *gateway.Config) { c.Routes[0].Name = "b" }, 1},
+		{"the path", func(c *gateway.Config) { c.Upstreams["a"] = gateway.DefaultUpstream(up.URL + "/v2") }, 1},
+		{"a policy", func(c *gateway.Config) {
+			p := transport.DefaultPolicy()
+			p.Retry.MaxAttempts = 1
+			c.Policies[gateway.DefaultPolicyName] = p
+		}, 1},
+		{"the connections", func(c *gateway.Config) {
+			u := gateway.DefaultUpstream(up.URL)
+			u.Connections.IdleTimeout = time.Minute
+			c.Upstreams["a"] = u
+		}, 2},
+		{"back", func(*gateway.Config) {}, 3},
+	} {
+		c := base()
+		step.change(&c)
+		if err := g.Reload(func() (gateway.Config, error) { return c, nil }); err != nil {
+			t.Fatal(err)
+		}
+		if resp, body := get(t, front.URL+"/"); resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %d %s", step.name, resp.StatusCode, body)
+		}
+		if got := opened.total(); got != step.opened {
+			t.Errorf("after a change of %s: %d connections were opened, want %d", step.name, got, step.opened)
+		}
+		if b := g.Breakers(); len(b) != 1 || b[0].Name != "a" {
+			t.Errorf("after a change of %s: %+v, want the one circuit", step.name, b)
+		}
+	}
+	opened.wantOpen(t, 1)
+	g.Close()
+	opened.wantOpen(t, 0)
+}
+
+// connectionCount counts the connections of a server, as its ConnState hook.
+type connectionCount struct{ opened, closed atomic.Int64 }
+
+func (c *connectionCount) see(_ net.Conn, s http.ConnState) {
+	switch s {
+	case http.StateNew:
+		c.opened.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		c.closed.Add(1)
+	}
+}
+
+func (c *connectionCount) total() int { return int(c.opened.Load()) }
+
+// wantOpen waits until so many are open.
+func (c *connectionCount) wantOpen(t *testing.T, n int64) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); c.opened.Load()-c.closed.Load() != n; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d connections are open, want %d", c.opened.Load()-c.closed.Load(), n)
+		}
+	}
+}
