@@ -2,55 +2,178 @@ package endpoint
 
 import (
 	"context"
+	"crypto/tls"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
+
+	"golang.org/x/net/idna"
 )
 
-// Options are what a [Pool] needs besides the address. The zero value is not
-// ready: Connections must be valid.
+const (
+	// dialTimeout and handshakeTimeout bound what goes on in the background; a
+	// request waits no longer than its context.
+	dialTimeout      = 10 * time.Second
+	handshakeTimeout = 10 * time.Second
+
+	// freshFor is how long a connection counts as new that nothing was sent on, and
+	// one of HTTP/2 as good after a success.
+	freshFor = time.Second
+
+	// sessions is how many TLS sessions are remembered, so that a new connection
+	// costs less than the first.
+	sessions = 64
+)
+
+// Options are what a [Pool] needs besides the address. Connections must be valid.
 type Options struct {
 	Connections Connections
-	// ContinueWait is how long a body waits for a 100 (Continue) that the request
+	// ContinueWait is how long a body waits for a 100 (Continue) that its request
 	// expects before it is sent all the same. At least 0.
 	ContinueWait time.Duration
 	// DialContext makes the connections; nil means a net.Dialer's.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+	// TLS is for https; nil means the roots of the system. It is not changed.
+	TLS *tls.Config
+	// Random is uniform in [0, 1) and safe for concurrent use; nil means math/rand/v2.
+	Random func() float64
 }
 
-// Pool is an http.RoundTripper over the connections to one upstream.
-type Pool struct{ transport *http.Transport }
+// Pool is an http.RoundTripper over the connections to one upstream. It is safe
+// for concurrent use.
+//
+// A request gets the kept connection that was used last, or a new one. It is sent
+// again, on a new one, only when a kept one died before it answered and nothing
+// of the request was written to it, or its method or Idempotency-Key allows that
+// as it does in net/http. The Body of a response has a Retire method: a caller who
+// takes the answer for a failure calls it before he closes the body, so that the
+// connection is not used again.
+type Pool struct {
+	scheme, address string
+	options         Options
+	transport       *http.Transport
 
-// New makes a pool for the scheme, host and port of target.
-func New(_ *url.URL, o Options) *Pool {
+	mu      sync.Mutex
+	idle    []*conn // HTTP/1, the one used last at the end
+	doomed  []*conn // to be closed when mu is free
+	reaper  *time.Timer
+	reaping bool // the reaper's timer runs
+	closed  bool
+
+	multiplexed bool    // the upstream speaks HTTP/2
+	shared      []*conn // HTTP/2, the newest at the end
+
+	waiting  []*waiter // in the order they came; some are done
+	dials    map[*dial]struct{}
+	joint    *dial     // the last one that several may wait for
+	jointAt  time.Time // when it began
+	orphans  int       // dials that nobody waits for any more
+	renewing bool      // a dial in the background goes on
+	renewed  time.Time // when the last one began
+	failedAt time.Time // when the upstream failed last
+}
+
+// New makes a pool for the scheme, host and port of target, which must be http or
+// https. It holds nothing until the first request.
+func New(target *url.URL, o Options) *Pool {
 	if o.DialContext == nil {
-		o.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+		o.DialContext = (&net.Dialer{
+			Timeout:         dialTimeout,
+			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3},
+		}).DialContext
 	}
-	return &Pool{transport: &http.Transport{
-		DialContext:           o.DialContext,
+	if o.Random == nil {
+		o.Random = rand.Float64
+	}
+	p := &Pool{scheme: target.Scheme, address: address(target), options: o, dials: map[*dial]struct{}{}}
+	secure := o.TLS.Clone()
+	if secure == nil {
+		secure = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if secure.ClientSessionCache == nil {
+		secure.ClientSessionCache = tls.NewLRUClientSessionCache(sessions)
+	}
+	p.transport = &http.Transport{
+		DialContext:           dialCounted(o.DialContext),
+		TLSClientConfig:       secure,
 		ForceAttemptHTTP2:     true,
 		DisableCompression:    true,
-		MaxIdleConnsPerHost:   o.Connections.MaxIdle,
 		IdleConnTimeout:       o.Connections.IdleTimeout,
-		TLSHandshakeTimeout:   10 * time.Second,
+		TLSHandshakeTimeout:   handshakeTimeout,
 		ExpectContinueTimeout: o.ContinueWait,
-	}}
+		HTTP2:                 &http.HTTP2Config{SendPingTimeout: o.Connections.HTTP2Ping, PingTimeout: o.Connections.HTTP2Ping},
+	}
+	return p
 }
 
-// RoundTrip sends a request once.
-func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) {
-	return p.transport.RoundTrip(req)
+// address is the host and port of u, as they are dialled.
+func address(u *url.URL) string {
+	host, port := u.Hostname(), u.Port()
+	if ascii, err := idna.Lookup.ToASCII(host); err == nil {
+		host = ascii
+	}
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return net.JoinHostPort(host, port)
 }
 
-// RoundTripFresh sends a request once, on a new connection.
-func (p *Pool) RoundTripFresh(req *http.Request) (*http.Response, error) {
-	return p.transport.RoundTrip(req)
+// CloseIdleConnections closes the connections that no request uses. Those of
+// HTTP/2 get no request any more and are closed when their last one has ended.
+func (p *Pool) CloseIdleConnections() {
+	p.mu.Lock()
+	defer p.unlock()
+	p.dropKept()
 }
 
-// CloseIdleConnections closes the connections that no call uses.
-func (p *Pool) CloseIdleConnections() { p.transport.CloseIdleConnections() }
+// Close closes the connections that no request uses, and the others when their
+// requests end. Requests that come later get a connection each.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	defer p.unlock()
+	p.closed = true
+	p.dropKept()
+	if p.reaper != nil {
+		p.reaper.Stop()
+		p.reaping = false
+	}
+	for d := range p.dials {
+		if d.waiters == 0 {
+			d.cancel()
+		}
+	}
+}
 
-// Close closes the connections that no call uses, and the others when their calls
-// end. Calls that come later get a connection each.
-func (p *Pool) Close() { p.transport.CloseIdleConnections() }
+// dropKept is called with mu held.
+func (p *Pool) dropKept() {
+	p.doomed = append(p.doomed, p.idle...)
+	p.idle = nil
+	for _, c := range p.shared {
+		p.retireShared(c)
+	}
+	p.shared = nil
+}
+
+// unlock frees mu, and closes what was given up while it was held. TLS says
+// goodbye to a peer that may not listen, so nobody waits for that.
+func (p *Pool) unlock() {
+	doomed := p.doomed
+	p.doomed = nil
+	p.mu.Unlock()
+	switch {
+	case len(doomed) == 0:
+	case p.scheme == "https" || len(doomed) > 4:
+		go closeAll(doomed)
+	default:
+		closeAll(doomed)
+	}
+}
+
+func closeAll(all []*conn) {
+	for _, c := range all {
+		_ = c.client.Close()
+	}
+}

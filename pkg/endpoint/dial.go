@@ -1,0 +1,282 @@
+package endpoint
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http/httptrace"
+	"slices"
+	"time"
+)
+
+// maxOrphans is how many dials go on that nobody waits for any more. A connection
+// that comes too late for its request is good for the next one.
+const maxOrphans = 64
+
+// dial makes one connection, on a goroutine of its own. What changes is guarded by
+// the pool's mutex once it runs.
+type dial struct {
+	pool     *Pool
+	ctx      context.Context
+	cancel   context.CancelFunc
+	began    time.Time
+	owner    *waiter // whose context it has; nil in the background
+	waiters  int     // that wait for it
+	orphan   bool
+	renewal  bool
+	replaces *conn // nil for none
+
+	wire      *wire
+	shared    bool  // HTTP/2 was agreed on
+	handshake error // how the TLS handshake failed
+}
+
+// waiter is a request that waits for a connection.
+type waiter struct {
+	ctx   context.Context
+	fresh bool // nothing that was used before
+	dial  *dial
+	done  bool // guarded by the pool's mutex
+	ready chan struct{}
+	conn  *conn
+	// reused is whether a request was sent on conn before.
+	reused bool
+	err    error
+}
+
+type dialKey struct{}
+
+var errClosedAtOnce = errors.New("the upstream closed a new HTTP/2 connection at once")
+
+// dialCounted has the connections of a dial counted.
+func dialCounted(dialContext func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		w := &wire{Conn: c}
+		ctx.Value(dialKey{}).(*dial).wire = w
+		return w, nil
+	}
+}
+
+// get returns a connection for one request, and whether it was used before.
+func (p *Pool) get(ctx context.Context, fresh bool) (c *conn, reused bool, err error) {
+	now := time.Now()
+	p.mu.Lock()
+	c = p.takeIdle(now, fresh)
+	if c == nil && len(p.shared) > 0 {
+		c = p.takeShared(now, fresh)
+	}
+	if c != nil {
+		reused = c.uses > 1
+		p.unlock()
+		return c, reused, nil
+	}
+	w := p.wait(ctx, now, fresh)
+	p.unlock()
+
+	select {
+	case <-w.ready:
+	case <-ctx.Done():
+		p.mu.Lock()
+		served := w.done
+		if !served {
+			w.done = true
+			p.leave(w)
+		}
+		p.unlock()
+		if served && w.conn != nil {
+			p.release(w.conn)
+		}
+		return nil, false, context.Cause(ctx)
+	}
+	if w.err != nil && w.dial.owner != w && w.dial.handshake != nil {
+		// The one whose dial it was heard of it as it happened.
+		if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.TLSHandshakeDone != nil {
+			trace.TLSHandshakeDone(tls.ConnectionState{}, w.dial.handshake)
+		}
+	}
+	return w.conn, w.reused, w.err
+}
+
+// release takes back a connection that was not used after all.
+func (p *Pool) release(c *conn) {
+	now := time.Now()
+	if c.shared {
+		c.client.Release()
+	}
+	p.mu.Lock()
+	defer p.unlock()
+	c.uses--
+	if c.shared {
+		p.streamEnded(c, false, now)
+	} else {
+		p.giveBack(c, now)
+	}
+}
+
+// wait queues a request, and dials for it if need be. It is called with mu held,
+// as is everything below but run.
+func (p *Pool) wait(ctx context.Context, now time.Time, fresh bool) *waiter {
+	w := &waiter{ctx: ctx, fresh: fresh, ready: make(chan struct{})}
+	for len(p.waiting) > 0 && p.waiting[0].done {
+		p.waiting = slices.Delete(p.waiting, 0, 1)
+	}
+	p.waiting = append(p.waiting, w)
+	if p.multiplexed && p.joint != nil && now.Sub(p.jointAt) < jointFor {
+		w.dial = p.joint
+		w.dial.waiters++
+		if w.dial.orphan {
+			w.dial.orphan = false
+			p.orphans--
+		}
+		return w
+	}
+	p.dialFor(w, now)
+	return w
+}
+
+// dialFor dials for w, with what its context says except when to stop.
+func (p *Pool) dialFor(w *waiter, now time.Time) {
+	d := &dial{owner: w, waiters: 1}
+	w.dial = d
+	p.start(d, context.WithoutCancel(w.ctx), now)
+}
+
+func (p *Pool) dialInBackground(now time.Time, replaces *conn) {
+	p.start(&dial{renewal: true, replaces: replaces}, context.Background(), now)
+}
+
+func (p *Pool) start(d *dial, ctx context.Context, now time.Time) {
+	d.pool, d.began = p, now
+	d.ctx, d.cancel = context.WithCancel(ctx)
+	p.dials[d] = struct{}{}
+	p.joint, p.jointAt = d, now
+	go d.run()
+}
+
+func (d *dial) run() {
+	defer d.cancel()
+	p := d.pool
+	ctx := httptrace.WithClientTrace(context.WithValue(d.ctx, dialKey{}, d), &httptrace.ClientTrace{
+		TLSHandshakeDone: func(s tls.ConnectionState, err error) {
+			d.shared, d.handshake = s.NegotiatedProtocol == "h2", err
+		},
+	})
+	client, err := p.transport.NewClientConn(ctx, p.scheme, p.address)
+	if err == nil && d.shared && client.Err() != nil {
+		err = errClosedAtOnce
+	}
+	now := time.Now()
+	p.mu.Lock()
+	defer p.unlock()
+	delete(p.dials, d)
+	if p.joint == d {
+		p.joint = nil
+	}
+	if d.orphan {
+		p.orphans--
+	}
+	if d.renewal {
+		p.renewing = false
+	}
+	if err != nil {
+		for w := p.nextWaiter(d.waitsForIt); w != nil; w = p.nextWaiter(d.waitsForIt) {
+			w.err = err
+			w.done = true
+			close(w.ready)
+		}
+		return
+	}
+	c := &conn{client: client, wire: d.wire, shared: d.shared, born: d.began}
+	if age := p.options.Connections.MaxAge; age > 0 {
+		c.expiry = now.Add(time.Duration(float64(age) * (0.9 + 0.2*p.options.Random())))
+	}
+	p.multiplexed = c.shared
+	if c.shared {
+		p.arrivedShared(d, c, now)
+	} else {
+		p.arrived(d, c, now)
+	}
+	// Whoever counted on this connection and did not get it has one of his own made.
+	for w := p.nextWaiter(d.waitsForIt); w != nil; w = p.nextWaiter(d.waitsForIt) {
+		if p.multiplexed && p.joint != nil {
+			w.dial = p.joint
+			p.joint.waiters++
+			continue
+		}
+		p.dialFor(w, now)
+	}
+}
+
+func (d *dial) waitsForIt(w *waiter) bool { return w.dial == d }
+
+// arrived hands out a new connection of HTTP/1.
+func (p *Pool) arrived(d *dial, c *conn, now time.Time) {
+	w := d.owner
+	if w == nil || w.done {
+		w = p.nextWaiter(func(*waiter) bool { return true })
+	}
+	switch {
+	case w != nil:
+		c.uses++
+		p.serve(w, c)
+	case p.closed:
+		p.doomed = append(p.doomed, c)
+	default:
+		p.keep(c, now)
+	}
+	if d.replaces != nil {
+		p.retire(d.replaces)
+	}
+}
+
+// arrivedShared hands out a new connection of HTTP/2.
+func (p *Pool) arrivedShared(d *dial, c *conn, now time.Time) {
+	needed := d.renewal || d.waiters > 0 || !p.hasShared(now)
+	for w := p.nextWaiter(nil); w != nil && c.client.Reserve() == nil; w = p.nextWaiter(nil) {
+		needed = true
+		p.serve(w, p.share(c))
+	}
+	switch {
+	case p.closed:
+		p.retireShared(c)
+	case needed:
+		p.addShared(c, now)
+	default:
+		p.doomed = append(p.doomed, c)
+	}
+}
+
+// nextWaiter is the first one that which, if given, says yes to.
+func (p *Pool) nextWaiter(which func(*waiter) bool) *waiter {
+	for _, w := range p.waiting {
+		if !w.done && (which == nil || which(w)) {
+			return w
+		}
+	}
+	return nil
+}
+
+// serve gives c to w.
+func (p *Pool) serve(w *waiter, c *conn) {
+	w.conn, w.reused, w.done = c, c.uses > 1, true
+	p.leave(w)
+	close(w.ready)
+}
+
+// leave is called when w does not wait for its dial any more.
+func (p *Pool) leave(w *waiter) {
+	d := w.dial
+	d.waiters--
+	if _, running := p.dials[d]; !running || d.waiters > 0 || d.renewal {
+		return
+	}
+	d.orphan = true
+	if p.orphans++; p.orphans > maxOrphans || p.closed {
+		d.cancel()
+	}
+}

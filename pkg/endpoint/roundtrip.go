@@ -1,0 +1,296 @@
+package endpoint
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// maxRefusals is how often a request is sent again that the upstream has refused
+// unseen.
+const maxRefusals = 2
+
+// RoundTrip sends a request on the kept connection that was used last, or on a new one.
+func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) { return p.roundTrip(req, false) }
+
+// RoundTripFresh sends a request on a connection that nothing was sent on before.
+// Over HTTP/2, where requests share connections, it may be one that others have
+// begun to use, if none has failed there.
+func (p *Pool) RoundTripFresh(req *http.Request) (*http.Response, error) {
+	return p.roundTrip(req, true)
+}
+
+func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) {
+	ctx := req.Context()
+	out, sent := watchBody(req)
+	if ctx.Err() != nil {
+		sent.Close()
+		return nil, context.Cause(ctx)
+	}
+	trace := httptrace.ContextClientTrace(ctx)
+	for again := 0; ; again++ {
+		if trace != nil && trace.GetConn != nil {
+			trace.GetConn(p.address)
+		}
+		c, reused, err := p.get(ctx, fresh)
+		if err != nil {
+			sent.Close()
+			return nil, err
+		}
+		if trace != nil && trace.GotConn != nil {
+			trace.GotConn(httptrace.GotConnInfo{Conn: c.wire, Reused: reused, WasIdle: reused && !c.shared})
+		}
+		written, read := c.wire.written.Load(), c.wire.read.Load()
+		resp, err := c.client.RoundTrip(out)
+		if err == nil {
+			resp.Request = req
+			p.hold(ctx, resp, c)
+			return resp, nil
+		}
+		lost := c.client.Err() != nil
+		p.failed(ctx, c, err, lost, sent.broken())
+		unsent := !c.shared && lost && c.wire.written.Load() == written
+		unanswered := !c.shared && lost && c.wire.read.Load()-read <= p.farewell()
+		switch {
+		case ctx.Err() != nil, sent.broken():
+		case c.shared && refused(err) && again < maxRefusals,
+			reused && unsent,
+			reused && unanswered && repeatable(req):
+			if next, body, ok := sent.rewind(req, out); ok {
+				out, sent, fresh = next, body, true
+				continue
+			}
+		}
+		sent.Close()
+		return nil, bare(err)
+	}
+}
+
+// farewell is how many bytes may come from an upstream that closes a connection
+// without answering: over TLS it may say so in an alert, of which this is the
+// longest there is, and much less than an answer.
+func (p *Pool) farewell() int64 {
+	if p.scheme == "https" {
+		return 64
+	}
+	return 0
+}
+
+// repeatable reports whether net/http would send req again that a kept connection
+// died over.
+func repeatable(req *http.Request) bool {
+	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
+		return false
+	}
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	_, key := req.Header["Idempotency-Key"]
+	_, xKey := req.Header["X-Idempotency-Key"]
+	return key || xKey
+}
+
+// refused reports whether an HTTP/2 upstream has said that it did not look at the
+// request, or closed the connection before the request was sent. The errors of
+// the second kind have no type.
+func refused(err error) bool {
+	var stream streamError
+	if errors.As(err, &stream) {
+		return stream.Code == refusedStream
+	}
+	switch err.Error() {
+	case "http2: Transport received Server's graceful shutdown GOAWAY", "http2: client conn not usable":
+		return true
+	}
+	return false
+}
+
+// streamError has the shape of the HTTP/2 stream error inside net/http, whose As
+// method fills any such struct.
+type streamError struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+func (streamError) Error() string { return "stream error" }
+
+// refusedStream is REFUSED_STREAM (RFC 9113, 8.7): not processed in any way.
+const refusedStream = 0x7
+
+// bare is err as http.Transport returns it: that of the connection itself.
+func bare(err error) error {
+	if strings.HasPrefix(err.Error(), "net/http: Transport failed to read from server: ") {
+		if inner := errors.Unwrap(err); inner != nil {
+			return inner
+		}
+	}
+	return err
+}
+
+// failed is told of a connection on which a request got no answer.
+func (p *Pool) failed(ctx context.Context, c *conn, err error, lost, callers bool) {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.unlock()
+	if !c.shared {
+		if lost || c.client.Available() == 0 {
+			p.failedAt = now
+			p.doomed = append(p.doomed, c)
+		} else { // net/http did not like the request, and has not sent it
+			c.uses--
+			p.giveBack(c, now)
+		}
+		return
+	}
+	if !callers && blames(ctx, err, lost) {
+		c.strikes++
+		p.failedAt = now
+	}
+	p.streamEnded(c, false, now)
+}
+
+// blames reports whether an error on an HTTP/2 connection speaks against it. That
+// the caller went away does not; that his time, or the attempt's, was up may.
+func blames(ctx context.Context, err error, lost bool) bool {
+	if ctx.Err() != nil {
+		return errors.Is(context.Cause(ctx), context.DeadlineExceeded)
+	}
+	var stream streamError
+	return lost || errors.As(err, &stream)
+}
+
+// hold ties a response to its connection until the body has been read.
+func (p *Pool) hold(ctx context.Context, resp *http.Response, c *conn) {
+	if resp.StatusCode == http.StatusSwitchingProtocols && !c.shared {
+		c.wire.handedOver.Store(true) // and it never comes back
+		return
+	}
+	resp.Body = &body{ReadCloser: resp.Body, pool: p, conn: c, ctx: ctx}
+}
+
+// body is the Body of every response, also of those without one.
+type body struct {
+	io.ReadCloser
+	pool   *Pool
+	conn   *conn
+	ctx    context.Context
+	failed atomic.Bool // by Retire
+	over   atomic.Bool
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.end(err)
+	}
+	return n, err
+}
+
+// Close frees the connection. One of HTTP/1 is lost when the body was not read to its end.
+func (b *body) Close() error {
+	err := b.ReadCloser.Close()
+	b.end(nil)
+	return err
+}
+
+// Retire says that the answer was a failure of the upstream: no request uses the
+// connection again. One of HTTP/2 goes on being used while there is no other, since
+// one failure among many requests does not tell much.
+func (b *body) Retire() {
+	now := time.Now()
+	if b.failed.Swap(true) {
+		return
+	}
+	b.pool.mu.Lock()
+	defer b.pool.unlock()
+	b.pool.failedAt = now
+	if b.conn.shared {
+		b.conn.strikes++
+	} else {
+		b.pool.retire(b.conn)
+	}
+}
+
+// end frees the connection: err is io.EOF after the whole body, nil when it was closed early.
+func (b *body) end(err error) {
+	if b.over.Swap(true) {
+		return
+	}
+	now := time.Now()
+	c, p := b.conn, b.pool
+	p.mu.Lock()
+	defer p.unlock()
+	if !c.shared {
+		p.giveBack(c, now)
+		return
+	}
+	broken := err != nil && err != io.EOF //nolint:errorlint // io.Reader: only io.EOF itself is the end
+	if broken && blames(b.ctx, err, c.client.Err() != nil) {
+		c.strikes++
+		p.failedAt = now
+	}
+	p.streamEnded(c, !broken && !b.failed.Load(), now)
+}
+
+// sentBody is a request's body, which knows whether it can be sent again.
+type sentBody struct {
+	io.ReadCloser
+	read, closed, bad atomic.Bool
+}
+
+// watchBody is req with a body that is watched, nil when there is none.
+func watchBody(req *http.Request) (*http.Request, *sentBody) {
+	if req.Body == nil || req.Body == http.NoBody {
+		return req, nil
+	}
+	out := *req
+	sent := &sentBody{ReadCloser: req.Body}
+	out.Body = sent
+	return &out, sent
+}
+
+func (b *sentBody) Read(p []byte) (int, error) {
+	b.read.Store(true)
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // io.Reader: only io.EOF itself is the end
+		b.bad.Store(true)
+	}
+	return n, err
+}
+
+// Close closes the body once; a nil one has nothing to close.
+func (b *sentBody) Close() error {
+	if b == nil || b.closed.Swap(true) {
+		return nil
+	}
+	return b.ReadCloser.Close()
+}
+
+// broken reports whether the caller's body failed.
+func (b *sentBody) broken() bool { return b != nil && b.bad.Load() }
+
+// rewind is out with its body from the beginning, if it can be had.
+func (b *sentBody) rewind(req, out *http.Request) (*http.Request, *sentBody, bool) {
+	if b == nil || !b.read.Load() && !b.closed.Load() {
+		return out, b, true
+	}
+	_ = b.Close()
+	if req.GetBody == nil {
+		return nil, nil, false
+	}
+	again, err := req.GetBody()
+	if err != nil {
+		return nil, nil, false
+	}
+	next := *out
+	sent := &sentBody{ReadCloser: again}
+	next.Body = sent
+	return &next, sent, true
+}
