@@ -10,7 +10,7 @@ import (
 // upstream fails, retries replace connections anyway.
 const (
 	renewEvery = 250 * time.Millisecond
-	renewAfter = 2 * time.Second
+	renewAfter = time.Second
 	renewPause = time.Second
 )
 

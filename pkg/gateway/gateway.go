@@ -3,6 +3,7 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/http"
@@ -31,6 +32,8 @@ type Options struct {
 	Next http.RoundTripper
 	// DialContext makes the connections of those pools; nil means a net.Dialer's.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+	// TLS is for the upstreams over https; nil means the roots of the system.
+	TLS *tls.Config
 	// Observer is told of attempts, calls and breaker transitions.
 	Observer resilience.Observer
 	// OnTransition is told of breaker transitions too, with the policy that the

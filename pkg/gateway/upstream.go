@@ -162,7 +162,7 @@ func (g *Gateway) newUpstream(d destination, wait time.Duration, old *generation
 	if g.options.Next != nil {
 		return &upstream{}
 	}
-	u := &upstream{options: endpoint.Options{Connections: d.Connections, ContinueWait: wait, DialContext: g.options.DialContext}}
+	u := &upstream{options: endpoint.Options{Connections: d.Connections, ContinueWait: wait, DialContext: g.options.DialContext, TLS: g.options.TLS}}
 	var before *upstream
 	if old != nil {
 		before = old.upstreams[d.key()]

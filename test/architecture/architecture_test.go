@@ -102,6 +102,8 @@ func TestRules(t *testing.T) {
 		"tracing SDK in transport": {pkg{ImportPath: "pkg/transport", Deps: []string{"go.opentelemetry.io/otel/sdk/trace"}}, "pkg/transport depends on go.opentelemetry.io/otel/sdk"},
 		"the engine in the core":   {pkg{ImportPath: "pkg/resilience", Imports: []string{"github.com/failsafe-go/failsafe-go", "github.com/sony/gobreaker/v2"}}, ""},
 		"an engine elsewhere":      {pkg{ImportPath: "pkg/transport", Imports: []string{"github.com/failsafe-go/failsafe-go/retrypolicy"}}, "pkg/transport imports github.com/failsafe-go/failsafe-go/retrypolicy"},
+		"the kit in a test":        {pkg{ImportPath: "pkg/faults", XTestImports: []string{module + "internal/testkit/balancer"}}, ""},
+		"upwards from the kit":     {pkg{ImportPath: "internal/testkit/balancer", Imports: []string{module + "pkg/config"}}, "internal/testkit/balancer (level 0) imports pkg/config (level 0)"},
 		"a breaker elsewhere":      {pkg{ImportPath: "cmd/demo", Imports: []string{"github.com/sony/gobreaker/v2"}}, "cmd/demo imports github.com/sony/gobreaker/v2"},
 		"an engine in a test":      {pkg{ImportPath: "pkg/lab", TestImports: []string{"github.com/sony/gobreaker/v2"}}, ""},
 	} {
@@ -186,8 +188,12 @@ func forbiddenDeps(name string) []forbiddenDep {
 	return nil
 }
 
-// levelOf is false for a package under pkg/ that has no place yet.
+// levelOf is false for a package under pkg/ that has no place yet. The test kit is
+// below everything, for everybody's tests.
 func levelOf(name string) (int, bool) {
+	if within(name, "internal/testkit") {
+		return 0, true
+	}
 	if !within(name, "pkg") {
 		return top, true
 	}
@@ -229,7 +235,7 @@ func list(t *testing.T) []pkg {
 // opens, it does not see.
 func touch(t *testing.T) {
 	t.Helper()
-	for _, top := range []string{"cmd", "pkg", "test"} {
+	for _, top := range []string{"cmd", "internal", "pkg", "test"} {
 		err := filepath.WalkDir(filepath.Join(root, top), func(_ string, _ os.DirEntry, err error) error { return err })
 		if err != nil {
 			t.Fatal(err)

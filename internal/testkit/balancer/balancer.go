@@ -1,0 +1,220 @@
+// Package balancer is a TCP load balancer on loopback for tests: one address in
+// front of several backends, each new connection to the next one, as a Service of
+// Kubernetes is. It can fail the way networks do.
+package balancer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Balancer forwards connections until its test ends. It is safe for concurrent use.
+type Balancer struct {
+	t       testing.TB
+	address string
+	tasks   sync.WaitGroup
+
+	mu       sync.Mutex
+	listener net.Listener // nil while it refuses
+	backends []string
+	next     int
+	hanging  bool
+	closed   bool
+	links    map[*link]struct{}
+	opened   map[string]int // connections that were made, by backend
+}
+
+// link is a caller's connection and the one to the backend.
+type link struct {
+	caller, backend net.Conn // backend is nil while the balancer hangs
+	dead            atomic.Bool
+}
+
+// New starts one in front of backends, which are host:port.
+func New(t testing.TB, backends ...string) *Balancer {
+	t.Helper()
+	b := &Balancer{t: t, backends: backends, links: map[*link]struct{}{}, opened: map[string]int{}}
+	b.listen("127.0.0.1:0")
+	b.address = b.listener.Addr().String()
+	t.Cleanup(b.close)
+	return b
+}
+
+// listen is called with mu held, or before anybody else knows b.
+func (b *Balancer) listen(address string) {
+	b.t.Helper()
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.listener = l
+	b.tasks.Go(func() { b.accept(l) })
+}
+
+// Address is where it listens, as host:port.
+func (b *Balancer) Address() string { return b.address }
+
+// SetBackends has new connections shared among backends. The others stay.
+func (b *Balancer) SetBackends(backends ...string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.backends, b.next = backends, 0
+}
+
+// Silence stops forwarding on the connections that there are, without closing
+// them: what is sent is accepted and goes nowhere, as behind a node that has died.
+// New connections work. It returns how many there were.
+func (b *Balancer) Silence() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for l := range b.links {
+		l.dead.Store(true)
+	}
+	return len(b.links)
+}
+
+// Hang has new connections accepted, and goes no further.
+func (b *Balancer) Hang(hang bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hanging = hang
+}
+
+// Refuse has new connections refused.
+func (b *Balancer) Refuse(refuse bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case refuse && b.listener != nil:
+		_ = b.listener.Close()
+		b.listener = nil
+	case !refuse && b.listener == nil && !b.closed:
+		b.listen(b.address)
+	}
+}
+
+// Open is how many connections of callers there are.
+func (b *Balancer) Open() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.links)
+}
+
+// Opened is how many connections were ever made to a backend.
+func (b *Balancer) Opened(backend string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.opened[backend]
+}
+
+func (b *Balancer) close() {
+	b.Refuse(true)
+	b.mu.Lock()
+	b.closed = true
+	for l := range b.links {
+		l.close()
+	}
+	b.mu.Unlock()
+	b.tasks.Wait()
+}
+
+func (b *Balancer) accept(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				b.t.Errorf("the balancer: %v", err)
+			}
+			return
+		}
+		b.tasks.Go(func() { b.serve(c) })
+	}
+}
+
+func (b *Balancer) serve(caller net.Conn) {
+	b.mu.Lock()
+	l := &link{caller: caller}
+	if b.closed {
+		b.mu.Unlock()
+		l.close()
+		return
+	}
+	b.links[l] = struct{}{}
+	hanging, backend := b.hanging, ""
+	if len(b.backends) > 0 && !hanging {
+		backend = b.backends[b.next%len(b.backends)]
+		b.next++
+	}
+	b.mu.Unlock()
+	defer func() {
+		l.close()
+		b.mu.Lock()
+		delete(b.links, l)
+		b.mu.Unlock()
+	}()
+	if hanging {
+		l.dead.Store(true)
+		l.forward(nil, caller)
+		return
+	}
+	c, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(context.Background(), "tcp", backend)
+	if err != nil {
+		_ = caller.(*net.TCPConn).SetLinger(0) // a reset, as if it had been refused
+		return
+	}
+	b.mu.Lock()
+	l.backend = c
+	b.opened[backend]++
+	if b.closed {
+		l.close()
+	}
+	b.mu.Unlock()
+	var back sync.WaitGroup
+	back.Go(func() { l.forward(caller, c) })
+	l.forward(c, caller)
+	back.Wait()
+}
+
+func (l *link) close() {
+	_ = l.caller.Close()
+	if l.backend != nil {
+		_ = l.backend.Close()
+	}
+}
+
+// forward copies from one side to the other, and the end of what there is to copy.
+// On a dead link the caller's end is the end of both.
+func (l *link) forward(to, from net.Conn) {
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buffer)
+		if n > 0 && !l.dead.Load() {
+			if _, err := to.Write(buffer[:n]); err != nil {
+				l.close()
+				return
+			}
+		}
+		switch {
+		case err == nil:
+		case !l.dead.Load():
+			if !errors.Is(err, io.EOF) {
+				_ = to.(*net.TCPConn).SetLinger(0) // a reset is passed on as one
+				l.close()
+				return
+			}
+			_ = to.(*net.TCPConn).CloseWrite()
+			return
+		case from == l.caller:
+			l.close()
+			return
+		default:
+			return // the caller hears nothing of it
+		}
+	}
+}

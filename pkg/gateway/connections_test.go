@@ -1,0 +1,239 @@
+package gateway_test
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/internal/testkit/balancer"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+)
+
+// pod is one of several servers behind one name.
+type pod struct {
+	*httptest.Server
+	served atomic.Int64
+}
+
+func newPod(t *testing.T, answer http.HandlerFunc) *pod {
+	t.Helper()
+	p := &pod{}
+	p.Server = server(t, func(w http.ResponseWriter, r *http.Request) {
+		p.served.Add(1)
+		answer(w, r)
+	})
+	return p
+}
+
+func (p *pod) address() string { return strings.TrimPrefix(p.URL, "http://") }
+
+func healthyPod(w http.ResponseWriter, _ *http.Request) {
+	time.Sleep(2 * time.Millisecond)
+	_, _ = io.WriteString(w, "ok")
+}
+
+// tally counts calls by whether they were answered with 200, in parts of a second.
+type tally struct {
+	mu          sync.Mutex
+	start       time.Time
+	good, total []int // by second in which the call began
+}
+
+func (c *tally) add(began time.Time, good bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	second := int(began.Sub(c.start) / time.Second)
+	for len(c.total) <= second {
+		c.good, c.total = append(c.good, 0), append(c.total, 0)
+	}
+	c.total[second]++
+	if good {
+		c.good[second]++
+	}
+}
+
+// since is the share of good calls among those that began after so many seconds.
+func (c *tally) since(seconds int) (ratio float64, told string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	good, total := 0, 0
+	for i := seconds; i < len(c.total); i++ {
+		good += c.good[i]
+		total += c.total[i]
+	}
+	return float64(good) / float64(max(1, total)), fmt.Sprintf("good %v of %v", c.good, c.total)
+}
+
+// load has callers call through the gateway, each at most once in pace, and
+// counts.
+func load(t *testing.T, url string, callers int, pace, length time.Duration) *tally {
+	t.Helper()
+	c := &tally{start: time.Now()}
+	client := caller(t)
+	var all sync.WaitGroup
+	for range callers {
+		all.Go(func() {
+			for began := time.Now(); began.Sub(c.start) < length; began = time.Now() {
+				resp, err := client.Do(request(t, http.MethodGet, url, nil))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, err = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
+				c.add(began, err == nil && resp.StatusCode == http.StatusOK)
+				time.Sleep(pace - time.Since(began))
+			}
+		})
+	}
+	all.Wait()
+	return c
+}
+
+// One of three pods behind a name is sick, as behind a ClusterIP: calls find the others.
+func TestA1OneBadPodBehindOneName(t *testing.T) {
+	t.Parallel()
+	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	for sickness, sick := range map[string]http.HandlerFunc{"answers 503": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, "hangs": hang, "refuses": nil} {
+		for _, callers := range []int{1, 4, 20} {
+			t.Run(fmt.Sprintf("%s, %d callers", sickness, callers), func(t *testing.T) {
+				t.Parallel()
+				addresses := []string{strings.TrimPrefix(refusing(t), "http://")}
+				if sick != nil {
+					addresses[0] = newPod(t, sick).address()
+				}
+				for range 2 {
+					addresses = append(addresses, newPod(t, healthyPod).address())
+				}
+				b := balancer.New(t, addresses...)
+				front := start(t, gateway.ForUpstream("http://"+b.Address()))
+				calls := load(t, front.URL, callers, time.Duration(callers)*10*time.Millisecond, 5*time.Second)
+				if ratio, told := calls.since(2); ratio < 0.97 {
+					t.Errorf("%.1f %% of the calls succeeded from 2 s on, want 97: %s", 100*ratio, told)
+				} else {
+					t.Logf("%.1f %%: %s", 100*ratio, told)
+				}
+			})
+		}
+	}
+}
+
+// Pods that are added behind a name get their share while there is load.
+func TestE1NewPodsServeUnderLoad(t *testing.T) {
+	t.Parallel()
+	for _, callers := range []int{1, 20} {
+		t.Run(fmt.Sprintf("%d callers", callers), func(t *testing.T) {
+			t.Parallel()
+			var pods []*pod
+			var addresses []string
+			for range 6 {
+				pods = append(pods, newPod(t, healthyPod))
+				addresses = append(addresses, pods[len(pods)-1].address())
+			}
+			b := balancer.New(t, addresses[:3]...)
+			front := start(t, gateway.ForUpstream("http://"+b.Address()))
+			load(t, front.URL, callers, time.Duration(callers)*10*time.Millisecond, time.Second)
+			b.SetBackends(addresses...)
+			calls := load(t, front.URL, callers, time.Duration(callers)*10*time.Millisecond, 10*time.Second)
+			for i, p := range pods[3:] {
+				if n := p.served.Load(); n == 0 {
+					t.Errorf("new pod %d of 3 served nothing in 10 s: %+v", i+1, served(pods))
+				}
+			}
+			if ratio, told := calls.since(0); ratio < 1 {
+				t.Errorf("not every call succeeded: %s", told)
+			}
+			t.Logf("served: %v", served(pods))
+		})
+	}
+}
+
+func served(pods []*pod) (n []int64) {
+	for _, p := range pods {
+		n = append(n, p.served.Load())
+	}
+	return n
+}
+
+// A node dies silently and takes the kept connections with it. New ones work.
+func TestB1DeadConnectionsOverHTTP1(t *testing.T) {
+	t.Parallel()
+	up := newPod(t, healthyPod)
+	b := balancer.New(t, up.address())
+	front := start(t, gateway.ForUpstream("http://"+b.Address()))
+	fill(t, front.URL, 300)
+	if n := b.Silence(); n < 300 {
+		t.Fatalf("%d connections were kept, want 300", n)
+	}
+	calls := load(t, front.URL, 10, 500*time.Millisecond, 9*time.Second)
+	if ratio, told := calls.since(6); ratio < 0.95 {
+		t.Errorf("%.1f %% of the calls succeeded from 6 s on, want 95: %s", 100*ratio, told)
+	} else {
+		t.Log(told)
+	}
+}
+
+// The same over HTTP/2, where all calls go over one connection.
+func TestB2DeadConnectionOverHTTP2(t *testing.T) {
+	t.Parallel()
+	up := httptest.NewUnstartedServer(http.HandlerFunc(healthyPod))
+	up.Config.ErrorLog = log.New(io.Discard, "", 0)
+	up.EnableHTTP2 = true
+	up.StartTLS()
+	t.Cleanup(up.Close)
+	b := balancer.New(t, strings.TrimPrefix(up.URL, "https://"))
+	g, err := gateway.New(gateway.ForUpstream("https://"+b.Address()), gateway.Options{TLS: up.Client().Transport.(*http.Transport).TLSClientConfig})
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := server(t, g.ServeHTTP)
+	t.Cleanup(g.Close)
+	load(t, front.URL, 20, 100*time.Millisecond, time.Second)
+	before := b.Open()
+	if before == 0 || before > 20 {
+		t.Fatalf("%d connections carry 20 calls at a time, want few", before)
+	}
+	b.Silence()
+	calls := load(t, front.URL, 10, 500*time.Millisecond, 9*time.Second)
+	if ratio, told := calls.since(6); ratio < 0.95 {
+		t.Errorf("%.1f %% of the calls succeeded from 6 s on, want 95: %s", 100*ratio, told)
+	} else {
+		t.Log(told, before, b.Open())
+	}
+}
+
+// fill has n calls on their way at a time, so that as many connections are kept.
+func fill(t *testing.T, url string, n int) {
+	t.Helper()
+	client := caller(t)
+	var all, sent sync.WaitGroup
+	sent.Add(n)
+	for range n {
+		all.Go(func() {
+			body, end := io.Pipe()
+			go func() {
+				_, _ = io.WriteString(end, "x")
+				sent.Done()
+				sent.Wait()
+				_ = end.Close()
+			}()
+			resp, err := client.Do(request(t, http.MethodPost, url, body))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				t.Errorf("a call got %d", resp.StatusCode)
+			}
+		})
+	}
+	all.Wait()
+}
