@@ -3,6 +3,8 @@ package gateway_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"flag"
 	"fmt"
 	"io"
@@ -11,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"runtime"
 	"strconv"
 	"strings"
@@ -19,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -240,12 +244,12 @@ func (c chaosReader) Read([]byte) (int, error) {
 
 // chaosGateway is a gateway on loopback that speaks HTTP/1 and h2c. It counts calls
 // in flight and ended.
-func chaosGateway(t *testing.T, upstream string, observer resilience.Observer) (g *gateway.Gateway, addr string, inFlight *atomic.Int64, ended *atomic.Int64) {
+func chaosGateway(t *testing.T, upstream string, next http.RoundTripper, observer resilience.Observer) (g *gateway.Gateway, addr string, inFlight *atomic.Int64, ended *atomic.Int64) {
 	t.Helper()
 	inFlight, ended = new(atomic.Int64), new(atomic.Int64)
 	g, err := gateway.New(gateway.ForUpstream(upstream), gateway.Options{
-		Observer: observer,
-		OnCall:   func(context.Context, gateway.Call) { ended.Add(1) },
+		Observer: observer, Next: next,
+		OnCall: func(context.Context, gateway.Call) { ended.Add(1) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -327,18 +331,17 @@ func TestChaosCallersOpenNothing(t *testing.T) {
 				default:
 				}
 			}
+			var next http.RoundTripper
 			if secure {
 				up.EnableHTTP2 = true
 				up.Config.MaxHeaderBytes = 4 << 10
 				up.StartTLS()
+				next = trusting(t, up)
 			} else {
 				up.Start()
 			}
 			t.Cleanup(up.Close)
-			if secure {
-				t.Skip("waits for upstreams.NAME.tls: a gateway trusts the system's certificates only")
-			}
-			g, addr, inFlight, ended := chaosGateway(t, up.URL, resilience.Observer{
+			g, addr, inFlight, ended := chaosGateway(t, up.URL, next, resilience.Observer{
 				Transition: func(tr resilience.Transition) { t.Errorf("the circuit changed: %+v", tr) },
 				Attempt: func(_ context.Context, a *resilience.AttemptReport) {
 					if a.Health == resilience.Unhealthy {
@@ -359,6 +362,23 @@ func TestChaosCallersOpenNothing(t *testing.T) {
 			t.Logf("%d calls, %d good and %d bad attempts in the last window", ended.Load(), s.Successes, s.Failures)
 		})
 	}
+}
+
+// trusting is a pool as the gateway has, which trusts the certificate of a test's server.
+func trusting(t *testing.T, up *httptest.Server) *endpoint.Pool {
+	t.Helper()
+	target, err := url.Parse(up.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(up.Certificate())
+	pool := endpoint.New(target, endpoint.Options{
+		Connections: endpoint.DefaultConnections(), ContinueWait: 375 * time.Millisecond,
+		TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+	})
+	t.Cleanup(pool.Close)
+	return pool
 }
 
 // eventually waits for at most ten seconds.
@@ -457,7 +477,7 @@ func noticed(t *testing.T, upstream string) {
 	opened := make(chan struct{})
 	var once sync.Once
 	var calls atomic.Int64
-	_, addr, inFlight, ended := chaosGateway(t, upstream, resilience.Observer{Transition: func(tr resilience.Transition) {
+	_, addr, inFlight, ended := chaosGateway(t, upstream, nil, resilience.Observer{Transition: func(tr resilience.Transition) {
 		if tr.To == resilience.Open {
 			once.Do(func() { close(opened) })
 		}
