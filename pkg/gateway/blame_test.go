@@ -1,0 +1,158 @@
+package gateway_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// watched serves a gateway to one upstream under the default policy, and counts
+// how often its circuit opens.
+func watched(t *testing.T, upstream string) (s *httptest.Server, opened *atomic.Int64) {
+	t.Helper()
+	opened = new(atomic.Int64)
+	g, err := gateway.New(gateway.ForUpstream(upstream), gateway.Options{Observer: resilience.Observer{
+		Transition: func(tr resilience.Transition) {
+			if tr.To == resilience.Open {
+				opened.Add(1)
+			}
+		},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = server(t, g.ServeHTTP)
+	t.Cleanup(g.Close)
+	return s, opened
+}
+
+// exchange sends a request as it is written, and returns the answer and its body.
+func exchange(t *testing.T, s *httptest.Server, text string) (*http.Response, string) {
+	t.Helper()
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := io.WriteString(conn, text); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(b)
+}
+
+func TestA2MalformedTrailerOpensNothing(t *testing.T) {
+	up := server(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
+	s, opened := watched(t, up.URL)
+	for name, trailer := range map[string]string{"a space": "Bad Name", "not a trailer": "Content-Length", "two, one bad": "X-Sum, Bad Name"} {
+		for range 20 {
+			resp, body := exchange(t, s, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: "+trailer+"\r\nConnection: close\r\n\r\n1\r\nx\r\n0\r\n\r\n")
+			if resp.StatusCode != http.StatusBadRequest {
+				t.Fatalf("%s: %d %s, want 400", name, resp.StatusCode, body)
+			}
+			if got := resp.Header.Get(transport.HeaderAttemptCount); strings.Contains(body, string(resilience.ReasonInvalidRequest)) && got != "1" {
+				t.Errorf("%s: %s attempts, want 1", name, got)
+			}
+			if resp, body := get(t, s.URL); resp.StatusCode != http.StatusOK {
+				t.Fatalf("a good call beside it: %d %s", resp.StatusCode, body)
+			}
+		}
+	}
+	if opened.Load() > 0 {
+		t.Error("the circuit opened")
+	}
+}
+
+func TestA4ShortDeadlinesOpenNothing(t *testing.T) {
+	t.Parallel()
+	up := server(t, func(http.ResponseWriter, *http.Request) { time.Sleep(900 * time.Millisecond) })
+	s, opened := watched(t, up.URL)
+	var callers sync.WaitGroup
+	for range 12 {
+		callers.Go(func() {
+			r := request(t, http.MethodGet, s.URL, nil)
+			r.Header.Set(transport.HeaderExpectedTimeout, "750")
+			if resp, body := do(t, r); resp.StatusCode != http.StatusGatewayTimeout {
+				t.Errorf("%d %s, want 504", resp.StatusCode, body)
+			}
+		})
+	}
+	callers.Wait()
+	if resp, body := get(t, s.URL); resp.StatusCode != http.StatusOK || opened.Load() > 0 {
+		t.Errorf("another caller gets %d %s; the circuit opened %d times", resp.StatusCode, body, opened.Load())
+	}
+}
+
+func TestA5CallersWhoHangUpAreNoticed(t *testing.T) {
+	t.Parallel()
+	up := server(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	s, opened := watched(t, up.URL)
+	client := caller(t)
+	var callers sync.WaitGroup
+	var refused atomic.Int64
+	for range 50 {
+		callers.Go(func() {
+			for range 20 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				resp, err := client.Do(request(t, http.MethodGet, s.URL, nil).WithContext(ctx))
+				if err == nil {
+					if resp.StatusCode == http.StatusServiceUnavailable {
+						refused.Add(1)
+					}
+					_ = resp.Body.Close()
+				}
+				cancel()
+			}
+		})
+	}
+	callers.Wait()
+	if opened.Load() == 0 || refused.Load() < 200 {
+		t.Errorf("of 1,000 callers %d were refused at once, and the circuit opened %d times", refused.Load(), opened.Load())
+	}
+}
+
+// An upload that is answered early with 413, and a closed connection, is answered
+// with 413.
+func TestA12EarlyAnswerToAnUpload(t *testing.T) {
+	up := server(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength > 1<<20 {
+			w.Header().Set("Connection", "close")
+			w.WriteHeader(http.StatusRequestEntityTooLarge)
+		}
+	})
+	s, opened := watched(t, up.URL)
+	got := map[string]int{}
+	for range 40 {
+		resp, err := caller(t).Do(request(t, http.MethodPost, s.URL, strings.NewReader(strings.Repeat("b", 8<<20))))
+		if err != nil {
+			got[err.Error()]++ // the caller's own client did not get to read it
+			continue
+		}
+		_ = resp.Body.Close()
+		got[fmt.Sprint(resp.StatusCode)]++
+	}
+	if opened.Load() > 0 || got["413"] < 38 || got["502"] > 0 {
+		t.Errorf("%v, and the circuit opened %d times; want 413 each time", got, opened.Load())
+	}
+}
