@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -9,10 +10,12 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
-	"net/http/httputil"
+	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
@@ -28,53 +31,74 @@ const (
 	headerServerTiming = "Server-Timing"
 )
 
+// maxHeaderBytes is what the header of a request may have, with the request's
+// target: far above any real one.
+const maxHeaderBytes = 64 << 10
+
 // route is one route's handler.
 type route struct {
 	Route
-	gateway *Gateway
-	target  *url.URL
-	host    Host   // which one the upstream is sent
-	origin  string // the upstream's name: mostly its scheme, host and port
-	path    string // of the pattern, without its method
-	proxy   *httputil.ReverseProxy
+	upstreamURL
+	pattern   pattern
+	gateway   *Gateway
+	listener  *listener
+	transport http.RoundTripper
+	origin    string // the upstream's name: mostly its scheme, host and port
+	path      string // of the pattern, without its method
+	keepHost  bool   // the upstream gets the caller's Host
+	looped    atomic.Bool
 }
 
-func (g *Gateway) newRoute(r Route, to destination, upstream string) *route {
-	rt := &route{Route: r, gateway: g, target: to.url, host: to.Host, origin: upstream, path: r.Match}
-	if _, path, ok := strings.Cut(r.Match, " "); ok {
-		rt.path = path
+func (g *Gateway) newRoute(r Route, to destination, upstream string, l *listener) (*route, error) {
+	p, err := parsePattern(r.Match)
+	if err != nil {
+		return nil, err
 	}
-	rt.proxy = &httputil.ReverseProxy{
-		BufferPool:     &g.buffers,
-		ErrorLog:       slog.NewLogLogger(g.options.Logger.With(logRoute, r.Name).Handler(), slog.LevelWarn),
-		Rewrite:        func(p *httputil.ProxyRequest) { callOf(p.Out.Context()).rewrite(p) },
-		ModifyResponse: func(resp *http.Response) error { callOf(resp.Request.Context()).answer(resp); return nil },
-		ErrorHandler:   func(w http.ResponseWriter, r *http.Request, err error) { callOf(r.Context()).fail(w, r, err) },
-	}
-	return rt
+	return &route{
+		Route: r, upstreamURL: newUpstreamURL(to.url), pattern: p, gateway: g, listener: l,
+		origin: upstream, path: p.host + p.path, keepHost: to.Host == HostCaller,
+	}, nil
 }
 
 // call is one call through the gateway.
 type call struct {
-	route     *route
-	in        *http.Request
-	out       http.ResponseWriter
-	body      *inboundBody // nil when the request has none
-	requestID string
-	report    resilience.Report
-	resp      *http.Response // the upstream's, once there is one
-	status    int            // what the caller gets
+	route  *route
+	in     *http.Request
+	out    http.ResponseWriter
+	path   string       // as [escapedPath] has it
+	body   *inboundBody // nil when the request has none
+	report resilience.Report
+	status int // what the caller gets
+
+	requestIDs []string // one
+	sending    sendWatch
+	informer   informer
+
+	trace  httptrace.ClientTrace
+	url    url.URL   // of the upstream's request
+	values [9]string // room for what [call.value] gives
+	used   int
 }
 
-func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := &call{route: rt, in: r, out: w, requestID: requestID(r)}
+// value is a header's value, in memory that the call has already.
+func (c *call) value(s string) []string {
+	if c.used == len(c.values) {
+		return []string{s}
+	}
+	c.values[c.used] = s
+	c.used++
+	return c.values[c.used-1 : c.used : c.used]
+}
+
+func (rt *route) serve(w http.ResponseWriter, r *http.Request, path string) {
+	c := &call{route: rt, in: r, out: w, path: path}
+	c.requestIDs = c.value(requestID(r))
+	c.sending = sendWatch{out: w, limit: rt.listener.sendTimeout}
 	if r.Body != nil && r.Body != http.NoBody {
-		c.body = &inboundBody{ReadCloser: r.Body, call: c}
+		c.body = &inboundBody{original: r.Body, call: c}
+		defer func() { _ = c.body.Close() }() // what is left of an attempt must not read on
 	}
-	if strings.EqualFold(r.Header.Get("Upgrade"), "h2c") {
-		r.Header.Del("Upgrade") // its settings header is hop-by-hop and gone, so it could not work
-	}
-	ctx := context.WithValue(r.Context(), callKey{}, c)
+	ctx := r.Context()
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
 		span.SetName(r.Method + " " + rt.path)
 		span.SetAttributes(semconv.HTTPRoute(rt.path))
@@ -82,11 +106,80 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	start := time.Now()
 	defer func() { c.over(ctx, start) }() // also when a dead body aborts the call
-	r = r.WithContext(transport.WithReport(ctx, &c.report))
-	if c.body != nil {
-		r.Body = c.body
+	header, size := c.outgoingHeader(rt.listener.trusts(r.RemoteAddr))
+	if c.endsHere(header, size) {
+		return
 	}
-	rt.proxy.ServeHTTP(w, r)
+	c.forwardTo(ctx, header)
+}
+
+// endsHere answers what is not passed on, and reports whether it did.
+func (c *call) endsHere(header http.Header, size int) bool {
+	r, rt := c.in, c.route
+	if size += len(r.RequestURI); size > maxHeaderBytes {
+		c.refuse(http.StatusRequestHeaderFieldsTooLarge, resilience.ReasonInvalidRequest,
+			fmt.Sprintf("the request's header has %d bytes, more than %d", size, maxHeaderBytes))
+		return true
+	}
+	if rt.gateway.via.seen(r.Header) {
+		if rt.looped.CompareAndSwap(false, true) {
+			rt.gateway.options.Logger.WarnContext(r.Context(), lineLoop,
+				slog.String(logRoute, rt.Name), slog.String(logUpstream, rt.origin), slog.String(logVia, r.Header.Get(headerVia)))
+		}
+		c.refuse(http.StatusLoopDetected, resilience.ReasonLoopDetected, rt.origin+" sends this request back to the gateway that sent it there")
+		return true
+	}
+	if protocol := upgradeTo(r.Header); !printable(protocol) {
+		c.refuse(http.StatusBadRequest, resilience.ReasonUpgrade, fmt.Sprintf("the request asks for the protocol %q, which cannot be the name of one", protocol))
+		return true
+	}
+	return c.lastForward(header)
+}
+
+// lastForward answers a TRACE or OPTIONS request that may not be passed on any
+// more, and counts down otherwise (RFC 9110, 7.6.2).
+func (c *call) lastForward(header http.Header) bool {
+	if c.in.Method != http.MethodTrace && c.in.Method != http.MethodOptions || len(header[headerMaxForwards]) != 1 {
+		return false
+	}
+	left, err := strconv.ParseUint(strings.TrimSpace(header.Get(headerMaxForwards)), 10, 31)
+	if err != nil {
+		return false
+	}
+	if left > 0 {
+		header[headerMaxForwards] = c.value(strconv.FormatUint(left-1, 10))
+		return false
+	}
+	c.status, c.report.Reason = http.StatusOK, resilience.ReasonOK
+	h := c.out.Header()
+	c.describe(h)
+	var seen strings.Builder
+	if c.in.Method == http.MethodTrace {
+		// Only what tells the way: the rest may be a secret of a proxy in front.
+		fmt.Fprintf(&seen, "TRACE %s %s\r\nHost: %s\r\n", c.in.RequestURI, c.in.Proto, c.in.Host)
+		for _, name := range []string{headerVia, headerMaxForwards} {
+			for _, v := range c.in.Header[name] {
+				fmt.Fprintf(&seen, "%s: %s\r\n", name, v)
+			}
+		}
+		h.Set(headerContentType, "message/http")
+	} else if allow := c.route.gateway.now.Load().router.methods(c.in.Host, c.path); len(allow) > 0 {
+		h.Set("Allow", strings.Join(allow, ", "))
+	}
+	h.Set("Content-Length", strconv.Itoa(seen.Len()))
+	c.out.WriteHeader(http.StatusOK)
+	_, _ = io.WriteString(c.out, seen.String())
+	return true
+}
+
+// printable reports whether s has only printable ASCII characters.
+func printable(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // over tells of the call that has ended.
@@ -95,69 +188,59 @@ func (c *call) over(ctx context.Context, start time.Time) {
 		c.report.Reason = resilience.ReasonResetBeforeHeaders
 	}
 	c.route.gateway.tell(ctx, Call{
-		Route: c.route.Name, Policy: c.route.Policy, Pattern: c.route.path, Upstream: c.route.origin, Scheme: scheme(c.in), Host: c.in.Host, Path: c.in.URL.EscapedPath(), Method: c.in.Method,
-		Status: c.status, RequestID: c.requestID, Start: start, Duration: time.Since(start), Report: &c.report,
+		Route: c.route.Name, Policy: c.route.Policy, Pattern: c.route.path, Upstream: c.route.origin, Scheme: scheme(c.in), Host: c.in.Host, Path: c.path, Method: c.in.Method,
+		Caller: c.in.RemoteAddr, Status: c.status, RequestID: c.requestIDs[0], Start: start, Duration: time.Since(start), Report: &c.report,
 	})
-}
-
-// rewrite makes the upstream's request. Hop-by-hop headers are gone already.
-func (c *call) rewrite(p *httputil.ProxyRequest) {
-	query := p.In.URL.RawQuery
-	p.SetURL(c.route.target)
-	p.Out.URL.RawQuery = query // as it came, also where it is not well-formed
-	p.Out.Header["X-Forwarded-For"] = p.In.Header["X-Forwarded-For"]
-	p.SetXForwarded()
-	if p.In.Host == "" { // HTTP/1.0 may leave it out, and an empty one would end up in links
-		p.Out.Header.Del("X-Forwarded-Host")
-	}
-	p.Out.Header.Set(headerRequestID, c.requestID)
-	// The same map, not a copy: a request's trailers arrive with the end of its body.
-	p.Out.Trailer = p.In.Trailer
-}
-
-// answer adds what the pipeline did to an upstream's response.
-func (c *call) answer(resp *http.Response) {
-	c.resp, c.status = resp, resp.StatusCode
-	c.describe(resp.Header)
-	if !c.body.atEnd() {
-		c.body.streamOn(resp.Header)
-	}
-	if resp.ContentLength > 0 && resp.StatusCode != http.StatusSwitchingProtocols {
-		resp.Body = &promptBody{ReadCloser: resp.Body, out: c.out}
-	}
 }
 
 // describe sets the headers that tell the caller what the pipeline did.
 func (c *call) describe(h http.Header) {
-	h.Set(headerRequestID, c.requestID)
-	h.Set(transport.HeaderAttemptCount, strconv.Itoa(len(c.report.Attempts)))
+	h[headerRequestID] = c.requestIDs
+	h[transport.HeaderAttemptCount] = c.value(strconv.Itoa(len(c.report.Attempts)))
 	if timing := serverTiming(&c.report); timing != "" {
-		h.Add(headerServerTiming, timing)
+		if before := h[headerServerTiming]; len(before) > 0 {
+			h[headerServerTiming] = append(slices.Clip(before), timing)
+		} else {
+			h[headerServerTiming] = c.value(timing)
+		}
+	}
+}
+
+// refuse ends a call for which nothing was asked of the upstream.
+func (c *call) refuse(status int, reason resilience.Reason, detail string) {
+	c.report.Reason = reason
+	c.write(problem.Problem{Status: status, Detail: detail})
+}
+
+// write answers with a problem document.
+func (c *call) write(p problem.Problem) {
+	p.Reason, p.Route, p.Upstream = string(c.report.Reason), c.route.Name, c.route.origin
+	p.Attempts, p.TraceID = len(c.report.Attempts), traceID(c.in)
+	c.status = p.Status
+	h := c.out.Header()
+	c.describe(h)
+	unread := !c.body.drain()
+	if unread {
+		h.Set(headerConnection, "close")
+	}
+	problem.Write(c.out, p)
+	if unread {
+		c.body.abandon()
 	}
 }
 
 // fail answers a call without a response.
-func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
-	p := problem.Problem{
-		Status: http.StatusBadGateway, Reason: string(c.report.Reason), Route: c.route.Name, Upstream: c.route.origin,
-		Attempts: len(c.report.Attempts), TraceID: traceID(r),
-	}
+func (c *call) fail(err error) {
+	p := problem.Problem{Status: http.StatusBadGateway}
 	var e *resilience.Error
 	switch {
 	case !errors.As(err, &e):
-		// httputil refuses an upgrade that the caller or the upstream got wrong.
-		if c.resp != nil {
-			_ = c.resp.Body.Close()
-		}
-		c.report.Reason = resilience.ReasonUpgrade // the pipeline has not seen one that the caller got wrong
-		p.Reason, p.Detail = string(c.report.Reason), err.Error()
-		if len(c.report.Attempts) == 0 {
-			p.Status = http.StatusBadRequest
-		}
+		p.Detail = err.Error()
+		c.report.Reason = cmp.Or(c.report.Reason, resilience.ReasonResetBeforeHeaders)
 	case e.Refused:
 		p.Status = http.StatusServiceUnavailable
 		seconds := max(1, int64(math.Ceil(e.RetryIn.Seconds())))
-		w.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
+		c.out.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
 		p.Detail = fmt.Sprintf("%s is failing and is left alone for now; try again in %d s", c.route.origin, seconds)
 	case errors.Is(e, resilience.ErrTimeout):
 		p.Status = http.StatusGatewayTimeout
@@ -189,16 +272,7 @@ func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
 	default:
 		p.Detail = c.tell("closed the connection before it answered", e)
 	}
-	c.status = p.Status
-	c.describe(w.Header())
-	unread := !c.body.drain()
-	if unread {
-		w.Header().Set("Connection", "close")
-	}
-	problem.Write(w, p)
-	if unread {
-		c.body.abandon()
-	}
+	c.write(p)
 }
 
 // statusCallerGone is what nginx calls a caller who hung up; nobody reads it,
@@ -214,51 +288,53 @@ func (c *call) tell(what string, e *resilience.Error) string {
 		c.route.origin, what, attempts, c.report.Duration.Round(time.Millisecond), e.Last)
 }
 
-// promptBody hands on what it has before it waits for more. The server keeps up
-// to 4 KiB of a response of known length to itself until it is complete, which
-// would hide the beginning of a slow one.
-type promptBody struct {
-	io.ReadCloser
-	out     http.ResponseWriter
-	pending bool
-}
-
-func (b *promptBody) Read(p []byte) (int, error) {
-	if b.pending {
-		_ = http.NewResponseController(b.out).Flush()
-	}
-	n, err := b.ReadCloser.Read(p)
-	b.pending = n > 0
-	return n, err
-}
+// maxServerTiming is how long Server-Timing may become: whoever is in front has a
+// limit for a whole header, 4 or 8 KiB mostly.
+const maxServerTiming = 1 << 10
 
 // serverTiming writes a report as Server-Timing (W3C), which browsers draw as a
-// waterfall: one entry for each attempt and each wait, in milliseconds.
+// waterfall: one entry for each attempt and each wait, in milliseconds. Of many
+// attempts it has the first and the last.
 func serverTiming(r *resilience.Report) string {
 	if len(r.Attempts) == 0 {
 		return ""
 	}
-	b := make([]byte, 0, 64*len(r.Attempts))
-	entry := func(name string, n int, d time.Duration, description string) {
-		if len(b) > 0 {
-			b = append(b, ", "...)
-		}
-		b = append(b, name...)
-		b = strconv.AppendInt(b, int64(n), 10)
-		b = append(b, ";dur="...)
-		b = strconv.AppendFloat(b, float64(d)/float64(time.Millisecond), 'f', 1, 64)
-		b = append(b, `;desc="`...)
-		b = append(b, description...)
-		b = append(b, '"')
-	}
-	for i := range r.Attempts {
-		a := &r.Attempts[i]
-		entry("attempt", a.Number, a.Duration, string(a.Reason))
-		if a.Verdict == resilience.VerdictRetry {
-			entry("wait", a.Number, a.Wait.Actual, string(a.Wait.Source))
+	last := len(r.Attempts) - 1
+	b := make([]byte, 0, min(64*len(r.Attempts), maxServerTiming))
+	for i := range r.Attempts[:last] {
+		before := len(b)
+		b = appendTiming(b, &r.Attempts[i])
+		// The longest entry of the last attempt, and the one that stands for those left
+		// out, must find room behind it.
+		if len(b) > maxServerTiming-192 {
+			b = append(b[:before], `left-out;desc="`...)
+			b = strconv.AppendInt(b, int64(last-i), 10)
+			b = append(b, ` more attempts", `...)
+			break
 		}
 	}
-	return string(b)
+	b = appendTiming(b, &r.Attempts[last])
+	return string(b[:len(b)-len(timingSeparator)])
+}
+
+const timingSeparator = ", "
+
+func appendTiming(b []byte, a *resilience.AttemptReport) []byte {
+	b = appendEntry(b, "attempt", a.Number, a.Duration, string(a.Reason))
+	if a.Verdict == resilience.VerdictRetry {
+		b = appendEntry(b, "wait", a.Number, a.Wait.Actual, string(a.Wait.Source))
+	}
+	return b
+}
+
+func appendEntry(b []byte, name string, n int, d time.Duration, description string) []byte {
+	b = append(b, name...)
+	b = strconv.AppendInt(b, int64(n), 10)
+	b = append(b, ";dur="...)
+	b = strconv.AppendFloat(b, float64(d)/float64(time.Millisecond), 'f', 1, 64)
+	b = append(b, `;desc="`...)
+	b = append(b, description...)
+	return append(append(b, '"'), timingSeparator...)
 }
 
 // requestID is the caller's, if it is one that can stand in a log and a header,

@@ -18,6 +18,8 @@ import (
 
 // Config is the configuration of a gateway: what stands in its file.
 type Config struct {
+	// Listener is how the data port treats its callers.
+	Listener Listener `yaml:"listener"`
 	// Routes say which requests go where. At least one.
 	Routes []Route `yaml:"routes"`
 	// Policies are what routes choose from, by name. "default" always exists.
@@ -31,8 +33,9 @@ type Route struct {
 	// Name is used in logs, metrics and problem documents. 1 to 63 letters,
 	// digits, dots, dashes and underscores; unique.
 	Name string `yaml:"name"`
-	// Match is a pattern of net/http's ServeMux, such as "/process",
-	// "GET /orders/{id}" or "/api/{rest...}".
+	// Match is a pattern in the language of net/http's ServeMux, such as "/process",
+	// "GET /orders/{id}", "/api/{rest...}" or "shop.example.com/". A host is compared
+	// without its case and port.
 	Match string `yaml:"match"`
 	// Upstream is where the requests go: an http or https URL, whose path is put
 	// before the request's, or a key of Config.Upstreams.
@@ -46,7 +49,7 @@ const DefaultPolicyName = "default"
 
 // DefaultConfig has the default policy and no route: what a file is laid over.
 func DefaultConfig() Config {
-	return Config{Policies: map[string]transport.Policy{DefaultPolicyName: transport.DefaultPolicy()}}
+	return Config{Listener: DefaultListener(), Policies: map[string]transport.Policy{DefaultPolicyName: transport.DefaultPolicy()}}
 }
 
 // ForUpstream is the configuration that sends every path to one upstream under
@@ -62,8 +65,6 @@ func (r *Route) SetDefaults() { r.Policy = DefaultPolicyName }
 
 var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
-var methodRule = regexp.MustCompile(`^[A-Z]+$`)
-
 const nameExpected = "must be 1 to 63 letters, digits, dots, dashes or underscores and begin with a letter or digit, got %q"
 
 // Validate reports every mistake at once, each with the path of its key.
@@ -73,6 +74,7 @@ func (c Config) Validate() error {
 	if len(c.Routes) == 0 {
 		report("routes", "must have at least one route, such as {name: process, match: /process, upstream: \"http://flaky-server:5000\"}")
 	}
+	c.Listener.mistakes(report)
 	mux := http.NewServeMux()
 	for i, r := range c.Routes {
 		at := func(key string) string { return config.Join(config.Index("routes", i), key) }
@@ -81,13 +83,10 @@ func (c Config) Validate() error {
 		} else if j := slices.IndexFunc(c.Routes[:i], func(o Route) bool { return o.Name == r.Name }); j >= 0 {
 			report(at("name"), "%q is the name of routes[%d] already", r.Name, j)
 		}
-		if r.Match == "" {
-			report(at("match"), "must be a pattern such as /process or GET /orders/{id}, got nothing")
-		} else if fields := strings.Fields(r.Match); len(fields) > 2 || len(fields) == 2 && !methodRule.MatchString(fields[0]) {
-			// ServeMux takes these, for a method or a host that no request has.
-			report(at("match"), "must be a pattern such as /process or GET /orders/{id}, with a method in capital letters or none, got %q", r.Match)
-		} else if err := register(mux, r.Match); err != nil {
-			report(at("match"), "%s", c.explainPattern(i, err))
+		if p, err := parsePattern(r.Match); err != nil {
+			report(at("match"), "%v", err)
+		} else if err := register(mux, p); err != nil {
+			report(at("match"), "%s", c.explainPattern(i, p, err))
 		}
 		if _, ok := c.Upstreams[r.Upstream]; ok {
 			// What is wrong with it is told where it stands.
@@ -123,37 +122,38 @@ func (c Config) policyNames() []string { return slices.Sorted(maps.Keys(c.Polici
 
 // register adds a pattern to mux, which panics over a pattern that is malformed
 // or conflicts with another one.
-func register(mux *http.ServeMux, pattern string) (err error) {
+func register(mux *http.ServeMux, p pattern) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%v", p)
 		}
 	}()
-	mux.Handle(pattern, http.NotFoundHandler())
+	mux.Handle(p.String(), http.NotFoundHandler())
 	return nil
 }
 
 // explainPattern says what is wrong with the pattern of route i in words of the
 // configuration; net/http's own name lines of its caller's source.
-func (c Config) explainPattern(i int, err error) string {
+func (c Config) explainPattern(i int, p pattern, err error) string {
 	pattern := c.Routes[i].Match
-	for j, other := range c.Routes[:i] {
+	for j, o := range c.Routes[:i] {
+		other, otherErr := parsePattern(o.Match)
 		pair := http.NewServeMux()
-		if register(pair, other.Match) != nil {
+		if otherErr != nil || register(pair, other) != nil {
 			continue
 		}
-		if register(pair, pattern) == nil {
+		if register(pair, p) == nil {
 			continue
 		}
-		if register(http.NewServeMux(), pattern) != nil {
+		if register(http.NewServeMux(), p) != nil {
 			break // it is malformed by itself
 		}
-		if other.Match == pattern {
+		if other == p {
 			return fmt.Sprintf("%q is the pattern of routes[%d] already", pattern, j)
 		}
-		return fmt.Sprintf("%q conflicts with %q of routes[%d]: both match some request and neither is more specific", pattern, other.Match, j)
+		return fmt.Sprintf("%q conflicts with %q of routes[%d]: both match some request and neither is more specific", pattern, o.Match, j)
 	}
-	return "must be a pattern such as /process or GET /orders/{id}: " + err.Error()
+	return patternExpected + ": " + err.Error()
 }
 
 func parseUpstream(s string) (*url.URL, error) {

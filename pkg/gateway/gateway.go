@@ -3,12 +3,11 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
-	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -61,7 +60,8 @@ type Call struct {
 	Host          string // as the caller wrote it, of any length; empty if HTTP/1.0 came without one
 	Path          string // as the caller wrote it, still escaped, of any length
 	Method        string
-	Status        int // what the caller got
+	Caller        string // address and port that the caller's connection comes from, which may be a proxy's
+	Status        int    // what the caller got
 	RequestID     string
 	Start         time.Time
 	Duration      time.Duration
@@ -73,6 +73,7 @@ type Call struct {
 type Gateway struct {
 	options Options
 	buffers bufferPool
+	via     via
 	// now is what new calls are made with; a call keeps what it began with.
 	now     atomic.Pointer[generation]
 	memory  *transport.ReplayMemory // of all policies together
@@ -88,7 +89,7 @@ const replayMemory = 64 << 20
 // generation is what one configuration makes.
 type generation struct {
 	config     Config
-	mux        *http.ServeMux
+	router     *router
 	upstreams  map[upstreamKey]*upstream
 	transports map[circuitKey]*transport.Transport
 	names      map[upstreamKey]string // in reports, metrics and /breakers
@@ -105,7 +106,7 @@ func New(c Config, o Options) (*Gateway, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{options: o, memory: transport.NewReplayMemory(replayMemory)}
+	g := &Gateway{options: o, via: newVia(pseudonym()), memory: transport.NewReplayMemory(replayMemory)}
 	first, err := g.generation(c, nil)
 	if err != nil {
 		return nil, err
@@ -120,9 +121,10 @@ func (g *Gateway) generation(c Config, old *generation) (*generation, error) {
 		return nil, err
 	}
 	n := &generation{
-		config: c, mux: http.NewServeMux(), upstreams: map[upstreamKey]*upstream{},
+		config: c, router: &router{}, upstreams: map[upstreamKey]*upstream{},
 		transports: map[circuitKey]*transport.Transport{}, names: c.names(),
 	}
+	l := newListener(c.Listener)
 	for _, r := range c.Routes {
 		to, err := c.destination(r.Upstream)
 		if err != nil {
@@ -137,9 +139,12 @@ func (g *Gateway) generation(c Config, old *generation) (*generation, error) {
 				return nil, err
 			}
 		}
-		handler := g.newRoute(r, to, n.names[key.upstream])
-		handler.proxy.Transport = n.transports[key]
-		n.mux.Handle(r.Match, handler)
+		handler, err := g.newRoute(r, to, n.names[key.upstream], l)
+		if err != nil {
+			return nil, err
+		}
+		handler.transport = n.transports[key]
+		n.router.add(handler)
 	}
 	return n, nil
 }
@@ -235,70 +240,49 @@ func (n *generation) longestTimeout() (longest time.Duration) {
 
 // ServeHTTP makes the call that r asks for, or says that there is no route.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if written := r.URL.EscapedPath(); written != r.URL.Path {
+	path := escapedPath(r.URL)
+	if path != r.URL.Path {
 		// otelhttp writes it decoded; url.path is that of the URL (RFC 3986, 3.3).
-		trace.SpanFromContext(r.Context()).SetAttributes(semconv.URLPath(written))
+		trace.SpanFromContext(r.Context()).SetAttributes(semconv.URLPath(path))
 	}
-	h, _ := g.now.Load().mux.Handler(cleaned(r))
-	if route, ok := h.(*route); ok {
-		route.ServeHTTP(w, r)
-		return
+	router := g.now.Load().router
+	if routable(r) {
+		if route := router.find(r.Host, r.Method, path); route != nil {
+			route.serve(w, r, path)
+			return
+		}
 	}
-	g.refuse(w, r, h)
+	g.refuse(w, r, router, path)
 }
 
-// cleaned is r with the path that ServeMux compares. ServeMux would redirect a
-// caller to it; a proxy has to pass on what came. An escaped dot is a dot
-// (RFC 3986, 6.2.2.2), an escaped slash part of a name.
-func cleaned(r *http.Request) *http.Request {
-	p := r.URL.EscapedPath()
-	if strings.Contains(p, "%2") {
-		p = strings.NewReplacer("%2e", ".", "%2E", ".").Replace(p)
-	}
-	if r.Method == http.MethodConnect || p == "" || p[0] != '/' || !strings.Contains(p, "//") && !strings.Contains(p, "/.") {
-		return r
-	}
-	clean := path.Clean(p)
-	if p[len(p)-1] == '/' && clean != "/" {
-		clean += "/"
-	}
-	decoded, err := url.PathUnescape(clean)
-	if clean == p || err != nil {
-		return r
-	}
-	c := *r
-	u := *r.URL
-	u.Path, u.RawPath = decoded, clean
-	c.URL = &u
-	return &c
+// routable reports whether r asks for something by its path: CONNECT asks for
+// another host, and a URL such as urn:x has none.
+func routable(r *http.Request) bool {
+	return r.URL.Opaque == "" && (r.Method != http.MethodConnect || r.URL.Path != "")
 }
 
-// refuse answers as ServeMux would, but with a problem document for an error.
-// What it would say is asked of it instead of worked out again.
-func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, mux http.Handler) {
+// refuse says that there is no route: none for the path, or none for the method.
+func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, router *router, path string) {
 	start := time.Now()
-	asked := question{header: http.Header{}}
-	mux.ServeHTTP(&asked, r)
-	p := problem.Problem{Status: asked.status, TraceID: traceID(r)}
-	written := r.URL.EscapedPath()
-	switch asked.status {
-	case http.StatusMethodNotAllowed:
-		allow := asked.header.Get("Allow")
-		w.Header().Set("Allow", allow)
-		p.Reason = string(resilience.ReasonMethodNotAllowed)
-		p.Detail = "the route for " + written + " takes " + allow + ", not " + r.Method
-	case http.StatusNotFound:
-		p.Reason = string(resilience.ReasonNoRoute)
-		p.Detail = "no route matches " + r.Method + " " + written
-	default: // the redirect to a path with a slash at its end
-		mux.ServeHTTP(w, r)
-		return
+	p := problem.Problem{
+		Status: http.StatusNotFound, Reason: string(resilience.ReasonNoRoute), TraceID: traceID(r),
+		Detail: "no route matches " + r.Method + " " + path,
+	}
+	if routable(r) {
+		if allowed := strings.Join(router.methods(r.Host, path), ", "); allowed != "" {
+			w.Header().Set("Allow", allowed)
+			p.Status, p.Reason = http.StatusMethodNotAllowed, string(resilience.ReasonMethodNotAllowed)
+			p.Detail = "the route for " + path + " takes " + allowed + ", not " + r.Method
+		}
 	}
 	w.Header().Set(transport.HeaderAttemptCount, "0")
 	problem.Write(w, p)
-	g.tell(r.Context(), Call{Scheme: scheme(r), Host: r.Host, Path: written, Method: r.Method, Status: p.Status, Start: start, Duration: time.Since(start),
+	g.tell(r.Context(), Call{Scheme: scheme(r), Host: r.Host, Path: path, Method: r.Method, Caller: r.RemoteAddr, Status: p.Status, Start: start, Duration: time.Since(start),
 		Report: &resilience.Report{Reason: resilience.Reason(p.Reason)}})
 }
+
+// pseudonym is a name for this process in Via.
+func pseudonym() string { return "rebound-" + strings.ToLower(rand.Text()[:8]) }
 
 // tell tells of a call that has ended: whoever asked to be told, and the log, in
 // one line.
@@ -319,27 +303,7 @@ func (g *Gateway) tell(ctx context.Context, c Call) {
 		slog.Duration(logWaited, waited), slog.Duration(logDuration, c.Duration), slog.String(logRequestID, c.RequestID))
 }
 
-// question is a ResponseWriter that only wants to know the answer's status and
-// header.
-type question struct {
-	header http.Header
-	status int
-}
-
-func (q *question) Header() http.Header { return q.header }
-
-func (q *question) Write(b []byte) (int, error) {
-	q.WriteHeader(http.StatusOK)
-	return len(b), nil
-}
-
-func (q *question) WriteHeader(status int) {
-	if q.status == 0 {
-		q.status = status
-	}
-}
-
-// bufferPool spares httputil's proxy a 32 KiB buffer for each response.
+// bufferPool spares a 32 KiB buffer for each response.
 type bufferPool struct{ pool sync.Pool }
 
 const copyBufferSize = 32 << 10
@@ -352,8 +316,3 @@ func (p *bufferPool) Get() []byte {
 }
 
 func (p *bufferPool) Put(b []byte) { p.pool.Put((*[copyBufferSize]byte)(b)) }
-
-// callKey is where a request's context has its call.
-type callKey struct{}
-
-func callOf(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // What is read of a request's body for nobody, at most, so that its connection
@@ -22,17 +24,70 @@ const (
 // after the handler and then trips over its own next read (go.dev/issue/68560).
 // A nil one is that of a request without a body.
 type inboundBody struct {
-	io.ReadCloser
-	call  *call
-	ended atomic.Bool
+	original io.ReadCloser
+	call     *call
+	ended    atomic.Bool
+	closed   atomic.Bool
+	trailers http.Header // of the upstream's request
 }
 
+// Read is what the attempts read with.
 func (b *inboundBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
+	if b.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	return b.read(p)
+}
+
+func (b *inboundBody) read(p []byte) (int, error) {
+	n, err := b.original.Read(p)
 	if errors.Is(err, io.EOF) {
+		b.takeTrailers()
 		b.ended.Store(true)
 	}
 	return n, err
+}
+
+// Close says that no attempt reads any more. It leaves the caller's body as it is:
+// net/http's own would wait for what the caller has still to send.
+func (b *inboundBody) Close() error {
+	b.closed.Store(true)
+	return nil
+}
+
+// announceTrailers is the map for the trailers of the upstream's request, with the
+// names that the caller has announced. It fills at the end of the body.
+func (b *inboundBody) announceTrailers() http.Header {
+	if b == nil || b.call.in.ContentLength >= 0 && len(b.call.in.Trailer) == 0 {
+		return nil
+	}
+	b.trailers = make(http.Header, len(b.call.in.Trailer))
+	for name := range b.call.in.Trailer {
+		// A name that no header can have stays, and the transport refuses the request.
+		if validTrailer(name) || !httpguts.ValidHeaderFieldName(name) {
+			b.trailers[name] = nil
+		}
+	}
+	return b.trailers
+}
+
+// takeTrailers passes on those that came. The server leaves them in the request.
+func (b *inboundBody) takeTrailers() {
+	if b.trailers == nil || b.ended.Load() {
+		return
+	}
+	for name, values := range b.call.in.Trailer {
+		if len(values) > 0 && validTrailer(name) {
+			b.trailers[name] = values
+		}
+	}
+}
+
+// validTrailer reports whether a field may be passed on behind a body: not one
+// that frames a message, that a peer decides by before the body, or that only this
+// gateway may say (RFC 9110, 6.5.1).
+func validTrailer(name string) bool {
+	return httpguts.ValidTrailerHeader(name) && !hopByHop(name) && !trustedOnly(name) && name != headerVia
 }
 
 // atEnd tells whether nothing is left to be read. An HTTP/2 stream ends with its
@@ -45,7 +100,7 @@ func (b *inboundBody) atEnd() bool {
 // nothing else afterwards.
 func (b *inboundBody) streamOn(answer http.Header) {
 	_ = http.NewResponseController(b.call.out).EnableFullDuplex()
-	answer.Set("Connection", "close")
+	answer.Set(headerConnection, "close")
 }
 
 // drain reads what little may be left, and tells whether that was all. It does
@@ -61,12 +116,17 @@ func (b *inboundBody) drain() bool {
 	if control.SetReadDeadline(time.Now().Add(drainTime)) != nil {
 		return false // reading could last
 	}
-	_, _ = io.CopyN(io.Discard, b, drainBytes+1)
+	_, _ = io.CopyN(io.Discard, reader(b.read), drainBytes+1)
 	if !b.ended.Load() {
 		return false
 	}
 	return control.SetReadDeadline(time.Time{}) == nil
 }
+
+// reader is a function that reads.
+type reader func([]byte) (int, error)
+
+func (r reader) Read(p []byte) (int, error) { return r(p) }
 
 // abandon gives up the rest after the answer. A read of it that is going on ends
 // by the deadline, and the one here after it at once; without that the server
@@ -75,6 +135,6 @@ func (b *inboundBody) abandon() {
 	control := http.NewResponseController(b.call.out)
 	_ = control.Flush()
 	if control.SetReadDeadline(time.Now()) == nil && b.call.in.Header.Get("Expect") == "" {
-		_, _ = b.ReadCloser.Read(make([]byte, 1))
+		_, _ = b.original.Read(make([]byte, 1))
 	}
 }

@@ -12,6 +12,7 @@ const (
 	lineCall       = "call"                                       // a call has been answered, or its caller is gone
 	lineAttempt    = "attempt"                                    // an attempt has ended
 	lineTransition = "circuit changed"                            // a circuit has another state
+	lineLoop       = "loop"                                       // a request has come back to the gateway that passed it on; once for a route
 	lineReloaded   = "configuration reloaded"                     // the changed configuration is in force
 	lineRefused    = "configuration refused, the old one goes on" // the changed configuration is wrong
 )
@@ -37,6 +38,7 @@ const (
 	logFailures    = "failures"             // how many ended badly within the window, or as probes
 	logConsecutive = "consecutive_failures" // how many ended badly in a row, however far apart
 	logOpenFor     = "open_for"             // the open period that begins; 0 unless the circuit opens
+	logVia         = "via"                  // the Via header of the request
 	logRoutes      = "routes"               // how many there are
 	logPolicies    = "policies"             // how many there are
 )

@@ -36,6 +36,7 @@ const (
 	ReasonUpgrade              Reason = "upgrade"                // an upgrade or an event stream: one attempt by rule
 	ReasonNoRoute              Reason = "no_route"               // the gateway has no route for the request
 	ReasonMethodNotAllowed     Reason = "method_not_allowed"     // the gateway's route takes other methods
+	ReasonLoopDetected         Reason = "loop_detected"          // the gateway has passed the same request on before
 )
 
 const statusPrefix = "status_"
@@ -51,7 +52,7 @@ func Reasons() []Reason {
 		ReasonAttemptTimeout, ReasonDeadlineExceeded, ReasonDeadlineTooClose, ReasonCallerCanceled,
 		ReasonMethodNotIdempotent, ReasonBodyNotReplayable, ReasonMaxAttempts, ReasonBudgetExhausted,
 		ReasonBreakerOpen, ReasonBreakerHalfOpen, ReasonRetryAfterTooLong, ReasonRetriedUpstreamLayer,
-		ReasonStatusNotRetryable, ReasonUpgrade, ReasonNoRoute, ReasonMethodNotAllowed,
+		ReasonStatusNotRetryable, ReasonUpgrade, ReasonNoRoute, ReasonMethodNotAllowed, ReasonLoopDetected,
 	}
 }
 

@@ -478,7 +478,7 @@ func TestSlowHeadersAreNotWaitedFor(t *testing.T) {
 func TestLargeHeadersAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := run(t, text("ok"), nil)
-		for size, want := range map[int]int{60 << 10: 200, 80 << 10: 431} {
+		for size, want := range map[int]int{120 << 10: 200, 150 << 10: 431} {
 			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://data:1/", nil)
 			if err != nil {
 				t.Fatal(err)

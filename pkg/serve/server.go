@@ -18,9 +18,10 @@ const (
 	// idleTimeout is above the 60 s and 90 s for which usual clients and load balancers keep a connection,
 	// so that they close it and not we: a request that meets a closing connection is lost.
 	idleTimeout = 120 * time.Second
-	// maxHeaderBytes is far above any real header, and a sixteenth of the default: it is memory that a
-	// caller takes before anything is known of it.
-	maxHeaderBytes = 64 << 10
+	// maxHeaderBytes is far above any real header, and an eighth of the default: it is memory that a
+	// caller takes before anything is known of it. A handler that refuses large headers in its own words has
+	// the half of it: what is above this, net/http refuses unseen.
+	maxHeaderBytes = 128 << 10
 	// cutGrace is how long handlers whose context has ended have before their connections end too. A
 	// handler that watches its context ends its call in its own way in it, and finishes its span.
 	cutGrace = time.Second

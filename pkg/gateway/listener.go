@@ -1,0 +1,116 @@
+package gateway
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/config"
+)
+
+// Listener is how the data port treats its callers.
+type Listener struct {
+	// Trust are the networks of the proxies in front, such as 10.0.0.0/8; ["*"] is
+	// everybody, [] nobody. Callers from there are believed: their X-Forwarded-Host,
+	// X-Forwarded-Proto, X-Forwarded-Port and Forwarded headers are kept,
+	// X-Forwarded-For is continued, and X-Attempt-Count and
+	// X-Envoy-Expected-Rq-Timeout-Ms are honoured. All of those that others send are
+	// dropped. Left out it is private (RFC 1918, RFC 4193), loopback and link-local
+	// addresses.
+	Trust []string `yaml:"trust"`
+	// SendTimeout cuts a caller who takes nothing of a part of its answer for so
+	// long: an upstream's connection is not held for somebody who does not read. At
+	// least 0; 0 = never.
+	SendTimeout time.Duration `yaml:"sendTimeout"`
+}
+
+// trustAll is the network of everybody.
+const trustAll = "*"
+
+// DefaultListener has the defaults.
+func DefaultListener() Listener {
+	return Listener{
+		Trust: []string{
+			"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", // private
+			"127.0.0.0/8", "::1/128", // loopback
+			"169.254.0.0/16", "fe80::/10", // link-local
+		},
+		SendTimeout: 15 * time.Second,
+	}
+}
+
+// mistakes reports what is wrong, each with the path of its key.
+func (l Listener) mistakes(report func(path, format string, args ...any)) {
+	for i, network := range l.Trust {
+		at := config.Index("listener.trust", i)
+		switch {
+		case network == trustAll:
+			if len(l.Trust) > 1 {
+				report(at, "%q trusts everybody and must stand alone", network)
+			}
+		case slices.Contains(l.Trust[:i], network):
+			report(at, "%s is there already", network)
+		default:
+			p, err := netip.ParsePrefix(network)
+			switch {
+			case err != nil:
+				report(at, "must be a network such as 10.0.0.0/8 or fd00::/8, or * for everybody, got %q", network)
+			case p.Addr().Is4In6():
+				report(at, "must be written as the IPv4 network that it is, such as 10.0.0.0/8, got %q", network)
+			case p.Masked() != p:
+				report(at, "must be a network without bits behind its mask: %s and not %s", p.Masked(), network)
+			}
+		}
+	}
+	if l.SendTimeout < 0 {
+		report("listener.sendTimeout", "must be at least 0 (never), got %v", l.SendTimeout)
+	}
+}
+
+// listener is a Listener that is ready for use.
+type listener struct {
+	all         bool
+	networks    []netip.Prefix
+	sendTimeout time.Duration
+}
+
+func newListener(c Listener) *listener {
+	l := &listener{sendTimeout: c.SendTimeout}
+	for _, network := range c.Trust {
+		if network == trustAll {
+			l.all = true
+		} else if p, err := netip.ParsePrefix(network); err == nil {
+			l.networks = append(l.networks, p)
+		}
+	}
+	return l
+}
+
+// trusts reports whether the caller at an address, host:port, is believed.
+func (l *listener) trusts(remote string) bool {
+	if l.all {
+		return true
+	}
+	peer, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return false
+	}
+	a := peer.Addr().Unmap().WithZone("")
+	for _, n := range l.networks {
+		if n.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// peerAddress is the address in remote, host:port, without its port; empty when
+// there is none, as on a connection without addresses.
+func peerAddress(remote string) string {
+	i := strings.LastIndexByte(remote, ':')
+	if i < 0 {
+		return ""
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(remote[:i], "["), "]")
+}

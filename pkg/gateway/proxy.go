@@ -1,0 +1,419 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// forwardTo makes the call and passes its answer on.
+func (c *call) forwardTo(ctx context.Context, header http.Header) {
+	c.informer.call = c
+	c.trace.Got1xxResponse = c.informer.inform
+	ctx = httptrace.WithClientTrace(transport.WithReport(ctx, &c.report), &c.trace)
+	resp, err := c.route.transport.RoundTrip(c.outgoing(ctx, header))
+	c.informer.stop()
+	switch {
+	case err != nil:
+		c.fail(err)
+	case resp.StatusCode == http.StatusSwitchingProtocols:
+		c.upgrade(resp)
+	case resp.StatusCode < 200:
+		_ = resp.Body.Close()
+		c.report.Reason = resilience.StatusReason(resp.StatusCode)
+		c.fail(fmt.Errorf("%s answered with the status %d, which ends no request", c.route.origin, resp.StatusCode))
+	default:
+		c.answer(resp)
+	}
+}
+
+// outgoing makes the upstream's request.
+func (c *call) outgoing(ctx context.Context, header http.Header) *http.Request {
+	out := c.in.WithContext(ctx)
+	c.url = c.route.of(c.in.URL)
+	out.URL = &c.url
+	out.RequestURI = ""
+	out.Header = header
+	out.Close = false
+	if !c.route.keepHost {
+		out.Host = ""
+	}
+	out.Body, out.GetBody = nil, nil
+	if c.body != nil {
+		out.Body = c.body
+	}
+	out.Trailer = c.body.announceTrailers()
+	return out
+}
+
+// answer passes a response on.
+func (c *call) answer(resp *http.Response) {
+	c.status = resp.StatusCode
+	h := c.out.Header()
+	c.copyHeader(h, resp)
+	c.describe(h)
+	c.route.gateway.via.add(h, resp.ProtoMajor, resp.ProtoMinor)
+	if !c.body.atEnd() {
+		c.body.streamOn(h)
+	}
+	announced := announcedTrailers(resp.Trailer)
+	if len(announced) > 0 {
+		h[headerTrailer] = []string{strings.Join(announced, ", ")}
+	}
+	c.out.WriteHeader(resp.StatusCode)
+	if err := c.copyBody(resp); err != nil {
+		if c.in.Context().Err() != nil || errors.Is(err, errCaller) {
+			c.report.Reason = resilience.ReasonCallerCanceled
+		}
+		_ = resp.Body.Close()
+		c.hangUp(errors.Is(err, errCaller))
+	}
+	_ = resp.Body.Close()
+	if len(resp.Trailer) > 0 {
+		c.sendTrailers(h, resp.Trailer, announced)
+	}
+}
+
+// copyHeader copies what is for the caller.
+func (c *call) copyHeader(h http.Header, resp *http.Response) {
+	if len(resp.Header[headerConnection]) > 0 {
+		dropNamed(resp.Header, resp.Header)
+	}
+	for name, values := range resp.Header {
+		if hopByHop(name) {
+			continue
+		}
+		if before := h[name]; len(before) > 0 {
+			values = append(slices.Clip(before), values...)
+		}
+		h[name] = values
+	}
+	if _, ok := h[headerContentType]; !ok {
+		h[headerContentType] = nil // or net/http would guess one
+	}
+	var host string
+	if c.route.keepHost {
+		host = c.in.Host
+	}
+	for _, name := range [...]string{headerLocation, headerContentLocation} {
+		if at := h[name]; len(at) == 1 {
+			if own := c.route.ownView(at[0], host); own != at[0] {
+				h[name] = []string{own}
+			}
+		}
+	}
+}
+
+func announcedTrailers(trailer http.Header) []string {
+	if len(trailer) == 0 {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(trailer)), func(name string) bool { return !httpguts.ValidTrailerHeader(name) })
+}
+
+// sendTrailers passes the trailers on, also those that were not announced.
+func (c *call) sendTrailers(h, trailer http.Header, announced []string) {
+	_ = c.flush() // or net/http could give a short body a length, which leaves no place for them
+	for name, values := range trailer {
+		switch {
+		case !httpguts.ValidTrailerHeader(name):
+		case slices.Contains(announced, name):
+			h[name] = values
+		default:
+			h[http.TrailerPrefix+name] = values
+		}
+	}
+}
+
+// keptBack is how much of an answer of known length net/http keeps until it is
+// complete: writing no more than that never waits for the caller.
+const keptBack = 2 << 10
+
+// errCaller is the end of a call whose caller did not take its answer.
+var errCaller = errors.New("the caller does not take the answer")
+
+// copyBody copies a response's body: of unknown length as it comes; of a known one
+// what there is before it waits for more, so that the beginning of a slow body is
+// not kept back.
+func (c *call) copyBody(resp *http.Response) error {
+	if resp.Body == http.NoBody {
+		return nil
+	}
+	pool := &c.route.gateway.buffers
+	buffer := pool.Get()
+	defer pool.Put(buffer)
+	left := resp.ContentLength
+	prompt := left < 0 // of a text/event-stream the length is not known
+	watched := prompt || left > keptBack
+	if prompt && c.in.Method != http.MethodHead {
+		if err := c.flush(); err != nil {
+			return err
+		}
+	}
+	for pending := false; ; {
+		if pending && left != 0 {
+			if err := c.flush(); err != nil {
+				return err
+			}
+		}
+		n, readErr := resp.Body.Read(buffer)
+		if n > 0 {
+			if err := c.send(buffer[:n], watched); err != nil {
+				return err
+			}
+			pending = true
+			left -= int64(n)
+			if prompt {
+				left = -1
+			}
+		}
+		if readErr == io.EOF { //nolint:errorlint // io.Reader: only io.EOF itself is the end
+			return nil
+		}
+		if readErr != nil {
+			return readErr
+		}
+	}
+}
+
+func (c *call) send(b []byte, watched bool) error {
+	if watched {
+		c.sending.start()
+	}
+	n, err := c.out.Write(b)
+	if watched && !c.sending.stop() || err != nil || n < len(b) {
+		return errCaller
+	}
+	return nil
+}
+
+func (c *call) flush() error {
+	c.sending.start()
+	_ = http.NewResponseController(c.out).Flush() // a broken connection shows at the next write
+	if !c.sending.stop() {
+		return errCaller
+	}
+	return nil
+}
+
+// sendWatch bounds how long a caller may take nothing of what is sent to it.
+type sendWatch struct {
+	out   http.ResponseWriter
+	limit time.Duration // 0 for none
+	timer *time.Timer
+}
+
+// start is called before what may wait for the caller, stop after it.
+func (s *sendWatch) start() {
+	switch {
+	case s.limit == 0:
+	case s.timer == nil:
+		s.timer = time.AfterFunc(s.limit, s.cut)
+	default:
+		s.timer.Reset(s.limit)
+	}
+}
+
+// stop reports whether it ended in time.
+func (s *sendWatch) stop() bool { return s.timer == nil || s.timer.Stop() }
+
+func (s *sendWatch) cut() { _ = http.NewResponseController(s.out).SetWriteDeadline(time.Unix(1, 0)) }
+
+// hangUpTime bounds what closing a connection may wait for a caller.
+const hangUpTime = time.Second
+
+// hangUp ends the caller's connection, or its HTTP/2 stream, in the middle of an
+// answer, and does not return. An HTTP/1.0 caller takes the end of the connection
+// for the end of the body, so it gets a reset; so does one who does not read, for
+// whom the kernel would go on keeping what was sent.
+func (c *call) hangUp(stalled bool) {
+	if c.in.ProtoMajor == 1 && (c.in.ProtoMinor == 0 || stalled) {
+		control := http.NewResponseController(c.out)
+		_ = control.SetWriteDeadline(time.Now().Add(hangUpTime)) // Hijack flushes
+		if conn, _, err := control.Hijack(); err == nil {
+			reset(conn)
+		}
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// reset closes a connection so that its peer sees no orderly end.
+func reset(conn net.Conn) {
+	inner := conn
+	for {
+		wrapper, ok := inner.(interface{ NetConn() net.Conn }) // TLS would say goodbye first
+		if !ok {
+			break
+		}
+		inner = wrapper.NetConn()
+	}
+	if tcp, ok := inner.(interface{ SetLinger(seconds int) error }); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = inner.Close()
+	_ = conn.Close()
+}
+
+// informer passes informational answers on while the call goes on. net/http calls
+// it from a goroutine of its own, of an attempt that may be over.
+type informer struct {
+	call    *call
+	mu      sync.Mutex
+	stopped bool
+}
+
+func (i *informer) stop() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.stopped = true
+}
+
+func (i *informer) inform(code int, header textproto.MIMEHeader) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	c := i.call
+	// HTTP/1.0 has none. A caller who waits for 100 gets it from the server when its
+	// body is read for the first time, which is what the upstream's 100 leads to.
+	if i.stopped || !c.in.ProtoAtLeast(1, 1) || code == http.StatusContinue && c.in.Header.Get("Expect") != "" {
+		return nil
+	}
+	h := c.out.Header()
+	before := maps.Clone(h)
+	clear(h)
+	for name, values := range header {
+		if !hopByHop(name) {
+			h[name] = values
+		}
+	}
+	dropNamed(h, http.Header(header))
+	c.sending.start()
+	c.out.WriteHeader(code)
+	c.sending.stop()
+	clear(h)
+	maps.Copy(h, before)
+	return nil
+}
+
+// upgrade joins the two connections after 101 Switching Protocols.
+func (c *call) upgrade(resp *http.Response) {
+	asked, given := upgradeTo(c.in.Header), upgradeType(resp.Header)
+	upstream, ok := resp.Body.(io.ReadWriteCloser)
+	switch {
+	case !printable(given) || !strings.EqualFold(asked, given):
+		c.notSwitched(resp, fmt.Errorf("%s switched to the protocol %q when %q was asked for", c.route.origin, given, asked))
+		return
+	case !ok:
+		c.notSwitched(resp, fmt.Errorf("%s switched to %q, but its connection cannot be written to", c.route.origin, given))
+		return
+	}
+	h := c.out.Header()
+	c.copyHeader(h, resp)
+	c.describe(h)
+	h[headerConnection], h[headerUpgrade] = []string{headerUpgrade}, []string{given}
+	conn, buffered, err := http.NewResponseController(c.out).Hijack()
+	if err != nil {
+		delete(h, headerConnection)
+		delete(h, headerUpgrade)
+		c.notSwitched(resp, fmt.Errorf("the caller's connection cannot switch protocols: %w", err))
+		return
+	}
+	c.status = resp.StatusCode
+	t := tunnel{upstream: upstream, caller: conn, fromCaller: buffered.Reader, limit: c.route.listener.sendTimeout, buffers: &c.route.gateway.buffers}
+	t.run(c.in.Context(), h)
+}
+
+// notSwitched answers an upgrade that one of the two got wrong.
+func (c *call) notSwitched(resp *http.Response, err error) {
+	_ = resp.Body.Close() // never read: it has no end
+	c.report.Reason = resilience.ReasonUpgrade
+	c.fail(err)
+}
+
+// tunnel copies between the two connections of an upgrade until both directions
+// have ended.
+type tunnel struct {
+	upstream   io.ReadWriteCloser
+	caller     net.Conn
+	fromCaller *bufio.Reader // has what came before the switch
+	limit      time.Duration // of each write to the caller, 0 for none
+	buffers    *bufferPool
+}
+
+func (t *tunnel) run(ctx context.Context, h http.Header) {
+	defer t.close()
+	stop := context.AfterFunc(ctx, t.close)
+	defer stop()
+	head := bufio.NewWriter(t.toCaller())
+	_, _ = head.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
+	_ = h.Write(head)
+	_, _ = head.WriteString("\r\n")
+	if head.Flush() != nil {
+		return
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		t.copy(t.upstream, t.fromCaller, t.upstream)
+	}()
+	t.copy(t.toCaller(), t.upstream, t.caller)
+	<-ended
+}
+
+func (t *tunnel) close() {
+	_ = t.upstream.Close()
+	_ = t.caller.Close()
+}
+
+// copy copies one direction, and passes its end on. When it breaks, or its end
+// cannot be passed on, the other one ends too.
+func (t *tunnel) copy(to io.Writer, from io.Reader, end any) {
+	buffer := t.buffers.Get()
+	defer t.buffers.Put(buffer)
+	for {
+		n, readErr := from.Read(buffer)
+		if n > 0 {
+			if _, err := to.Write(buffer[:n]); err != nil {
+				break
+			}
+		}
+		if readErr == nil {
+			continue
+		}
+		half, ok := end.(interface{ CloseWrite() error })
+		if errors.Is(readErr, io.EOF) && ok && half.CloseWrite() == nil {
+			return
+		}
+		break
+	}
+	t.close()
+}
+
+func (t *tunnel) toCaller() io.Writer { return writer(t.writeToCaller) }
+
+func (t *tunnel) writeToCaller(b []byte) (int, error) {
+	if t.limit > 0 {
+		_ = t.caller.SetWriteDeadline(time.Now().Add(t.limit))
+	}
+	return t.caller.Write(b)
+}
+
+// writer is a function that writes.
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }

@@ -1,0 +1,383 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// pattern is a route's match in its parts. The language is that of net/http's
+// ServeMux: [METHOD ][HOST]/[PATH].
+type pattern struct {
+	method string // empty for any
+	host   string // in lower case, without a dot at its end; empty for any
+	path   string // with its wildcards, as it was written
+}
+
+// String is the pattern as ServeMux reads it.
+func (p pattern) String() string {
+	if p.method == "" {
+		return p.host + p.path
+	}
+	return p.method + " " + p.host + p.path
+}
+
+const patternExpected = "must be a pattern such as /process or GET /orders/{id}"
+
+// parsePattern takes a pattern apart and refuses those that match no request at
+// all, which ServeMux takes. What else is wrong with one, ServeMux says.
+func parsePattern(match string) (pattern, error) {
+	var p pattern
+	fields := strings.Fields(match)
+	switch len(fields) {
+	case 0:
+		return p, errors.New(patternExpected + ", got nothing")
+	case 1:
+		p.path = fields[0]
+	case 2:
+		p.method, p.path = fields[0], fields[1]
+	}
+	if len(fields) > 2 || p.method != "" && !validMethod(p.method) {
+		return p, fmt.Errorf(patternExpected+", with a method in capital letters or none, got %q", match)
+	}
+	slash := strings.IndexByte(p.path, '/')
+	if slash < 0 {
+		return p, nil
+	}
+	host := p.path[:slash]
+	p.path = p.path[slash:]
+	if strings.Contains(host, "{") {
+		p.host = host
+		return p, nil
+	}
+	p.host = strings.TrimSuffix(strings.ToLower(host), ".")
+	if err := checkHost(host, p.host); err != nil {
+		return p, err
+	}
+	return p, checkPath(p.path)
+}
+
+// validMethod reports whether m can be the method of a request: any token (RFC
+// 9110, 9.1). A usual method in small letters is a mistake: methods are compared
+// with their case.
+func validMethod(m string) bool {
+	switch upper := strings.ToUpper(m); upper {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
+		http.MethodDelete, http.MethodConnect, http.MethodOptions, http.MethodTrace:
+		return m == upper
+	}
+	return httpguts.ValidHeaderFieldName(m)
+}
+
+// checkHost refuses a host that no request has. host is it in lower case and
+// without the dot at its end.
+func checkHost(written, host string) error {
+	if written == "" {
+		return nil
+	}
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		if a, err := netip.ParseAddr(strings.TrimSuffix(inner, "]")); err == nil && a.Is6() && strings.HasSuffix(inner, "]") {
+			return nil
+		}
+	}
+	name, port, found := strings.Cut(host, ":")
+	switch {
+	case found && port != "" && strings.Trim(port, "0123456789") == "":
+		return fmt.Errorf("must name the host without a port, since hosts are compared without it: %s/ and not %s/", name, written)
+	case strings.Contains(host, "*"):
+		return fmt.Errorf("must name a whole host such as shop.example.com, got %q; only paths have wildcards", written)
+	case strings.IndexFunc(host, func(c rune) bool { return c > 0x7f }) >= 0:
+		return fmt.Errorf("must name the host as requests do, with xn-- for letters beyond ASCII, got %q", written)
+	case strings.Trim(host, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" || host == "" || strings.Contains(host, ".."):
+		return fmt.Errorf("must name a host such as shop.example.com, got %q", written)
+	}
+	return nil
+}
+
+// checkPath refuses a path that no request has once it is cleaned.
+func checkPath(p string) error {
+	if strings.ContainsAny(p, "?#") {
+		return fmt.Errorf("must be a path without a query, got %q; a question mark in a path is written %%3F", p)
+	}
+	if _, err := url.PathUnescape(p); err != nil {
+		return fmt.Errorf("must have two hexadecimal digits behind each %%, got %q; a percent sign is written %%25", p)
+	}
+	if clean := cleanPath(p); clean != dotsUnescaped(p) {
+		return fmt.Errorf("must be a path without //, /./ and /../, which are taken out of a request's path before it is compared: %s and not %s", clean, p)
+	}
+	return nil
+}
+
+// router finds the route of a request: ServeMux's matching without its
+// redirects. A pattern with a host wins over one without; of the others the more
+// specific one wins. It is not changed once it is built.
+type router struct {
+	any   node
+	hosts map[string]*node // nil when no pattern has a host
+}
+
+// node is a place in the tree of paths: what follows the segments so far.
+type node struct {
+	literal map[string]*node // by segment, unescaped
+	one     *node            // {name}
+	end     leaf             // nothing
+	slash   leaf             // {$}
+	rest    leaf             // {name...}, or a slash at the pattern's end
+}
+
+// leaf is where patterns end, by method.
+type leaf struct {
+	all     *route // for any method
+	methods map[string]*route
+}
+
+// add adds a route. Its pattern is valid and in conflict with none that is there.
+func (rt *router) add(r *route) {
+	p := r.pattern
+	n := &rt.any
+	if p.host != "" {
+		if rt.hosts == nil {
+			rt.hosts = map[string]*node{}
+		}
+		host := bareHost(p.host)
+		if n = rt.hosts[host]; n == nil {
+			n = &node{}
+			rt.hosts[host] = n
+		}
+	}
+	n.leafOf(p.path).add(p.method, r)
+}
+
+func (l *leaf) add(method string, r *route) {
+	if method == "" {
+		l.all = r
+		return
+	}
+	if l.methods == nil {
+		l.methods = map[string]*route{}
+	}
+	l.methods[method] = r
+}
+
+// leafOf makes the way to where a pattern's path ends.
+func (n *node) leafOf(p string) *leaf {
+	for p != "" {
+		segment, rest := firstSegment(p)
+		switch {
+		case p == "/" || strings.HasPrefix(segment, "{") && strings.HasSuffix(segment, "...}"):
+			return &n.rest
+		case segment == "{$}":
+			return &n.slash
+		case strings.HasPrefix(segment, "{"):
+			if n.one == nil {
+				n.one = &node{}
+			}
+			n = n.one
+		default:
+			name := unescaped(segment)
+			if n.literal == nil {
+				n.literal = map[string]*node{}
+			}
+			if n.literal[name] == nil {
+				n.literal[name] = &node{}
+			}
+			n = n.literal[name]
+		}
+		p = rest
+	}
+	return &n.end
+}
+
+// firstSegment is the one at the beginning of p, which begins with a slash, and
+// what follows it.
+func firstSegment(p string) (segment, rest string) {
+	p = p[1:]
+	if i := strings.IndexByte(p, '/'); i >= 0 {
+		return p[:i], p[i:]
+	}
+	return p, ""
+}
+
+func unescaped(segment string) string {
+	if strings.IndexByte(segment, '%') < 0 {
+		return segment
+	}
+	s, err := url.PathUnescape(segment)
+	if err != nil {
+		return segment
+	}
+	return s
+}
+
+// search is the question to the tree.
+type search struct {
+	method string
+	// methods collects, when it is not nil, the methods that the path is there for,
+	// and then no route is found.
+	methods *[]string
+}
+
+// find is the route of a request, nil when there is none. p is its path as
+// [escapedPath] has it.
+func (rt *router) find(host, method, p string) *route {
+	return rt.search(host, p, search{method: method})
+}
+
+// methods are those that the path has a route for.
+func (rt *router) methods(host, p string) []string {
+	var found []string
+	rt.search(host, p, search{methods: &found})
+	if slices.Contains(found, http.MethodGet) {
+		found = append(found, http.MethodHead)
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+func (rt *router) search(host, p string, s search) *route {
+	switch {
+	case p == "": // the same as / (RFC 9110, 4.2.3)
+		p = "/"
+	case p[0] == '/':
+		p = cleanPath(p)
+	}
+	if rt.hosts != nil {
+		if n := rt.hosts[bareHost(host)]; n != nil {
+			if r := n.search(p, s); r != nil {
+				return r
+			}
+		}
+	}
+	return rt.any.search(p, s)
+}
+
+func (n *node) search(p string, s search) *route {
+	switch {
+	case p == "":
+		return n.end.search(s)
+	case p == "/":
+		if r := n.slash.search(s); r != nil {
+			return r
+		}
+	case p[0] == '/':
+		segment, rest := firstSegment(p)
+		if next := n.literal[unescaped(segment)]; next != nil {
+			if r := next.search(rest, s); r != nil {
+				return r
+			}
+		}
+		if n.one != nil {
+			if r := n.one.search(rest, s); r != nil {
+				return r
+			}
+		}
+	} // anything else is *, which no path but the whole has a part in
+	return n.rest.search(s)
+}
+
+func (l *leaf) search(s search) *route {
+	if s.methods != nil {
+		for m := range l.methods {
+			*s.methods = append(*s.methods, m)
+		}
+		return nil
+	}
+	if l.methods != nil {
+		if r := l.methods[s.method]; r != nil {
+			return r
+		}
+		if s.method == http.MethodHead {
+			if r := l.methods[http.MethodGet]; r != nil {
+				return r
+			}
+		}
+	}
+	return l.all
+}
+
+// bareHost is a host as hosts are compared: in lower case, without its port and
+// without a dot at its end; an IPv6 address without its brackets.
+func bareHost(h string) string {
+	if strings.HasPrefix(h, "[") {
+		if i := strings.IndexByte(h, ']'); i > 0 {
+			h = h[1:i]
+		}
+		if a, err := netip.ParseAddr(h); err == nil {
+			return a.String() // however its zeros are written
+		}
+	} else if i := strings.LastIndexByte(h, ':'); i >= 0 {
+		h = h[:i]
+	}
+	return strings.ToLower(strings.TrimSuffix(h, "."))
+}
+
+// cleanPath is an escaped path without what it can do without: // and the
+// segments . and .., however they are written. An escaped slash is part of a
+// name. p begins with a slash.
+func cleanPath(p string) string {
+	p = dotsUnescaped(p)
+	if !strings.Contains(p, "//") && !strings.Contains(p, "/.") {
+		return p
+	}
+	clean := path.Clean(p)
+	if p[len(p)-1] == '/' && clean != "/" {
+		clean += "/"
+	}
+	return clean
+}
+
+// dotsUnescaped is p with %2E written as a dot, which is the same (RFC 3986,
+// 6.2.2.2).
+func dotsUnescaped(p string) string {
+	if !strings.Contains(p, "%2") {
+		return p
+	}
+	return strings.NewReplacer("%2e", ".", "%2E", ".").Replace(p)
+}
+
+// escapedPath is the path of u as the caller wrote it, with escapes for the bytes
+// that no URL may have. [url.URL.EscapedPath] would unescape all of the others
+// then, and make two segments of one with an escaped slash.
+func escapedPath(u *url.URL) string {
+	p := u.EscapedPath()
+	if u.RawPath == "" || p == u.RawPath {
+		return p
+	}
+	return escapeBytes(u.RawPath, validInPath)
+}
+
+// validInPath reports whether a byte may stand in a path (RFC 3986, 3.3). The
+// brackets may not, but everybody takes them.
+func validInPath(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~!$&'()*+,;=:@%/[]", c) >= 0
+}
+
+// escapeBytes is s with escapes for the bytes that are not valid.
+func escapeBytes(s string, valid func(byte) bool) string {
+	bad := 0
+	for i := range len(s) {
+		if !valid(s[i]) {
+			bad++
+		}
+	}
+	if bad == 0 {
+		return s
+	}
+	const hex = "0123456789ABCDEF"
+	b := make([]byte, 0, len(s)+2*bad)
+	for i := range len(s) {
+		if c := s[i]; valid(c) {
+			b = append(b, c)
+		} else {
+			b = append(b, '%', hex[c>>4], hex[c&15])
+		}
+	}
+	return string(b)
+}
