@@ -18,14 +18,14 @@ import (
 
 // Config is the configuration of a gateway: what stands in its file.
 type Config struct {
-	// Listener is how the data port treats its callers.
-	Listener Listener `yaml:"listener"`
 	// Routes say which requests go where. At least one.
 	Routes []Route `yaml:"routes"`
 	// Policies are what routes choose from, by name. "default" always exists.
 	Policies map[string]transport.Policy `yaml:"policies"`
 	// Upstreams are what routes may name instead of a URL, to say more than that.
 	Upstreams map[string]Upstream `yaml:"upstreams,omitempty"`
+	// Listener is how the data port treats its callers.
+	Listener Listener `yaml:"listener"`
 }
 
 // Route sends the requests that match a pattern to an upstream.

@@ -1,0 +1,766 @@
+package gateway_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// What a caller sends reaches the upstream, and what the upstream answers the
+// caller, as it is: on every version of HTTP, and also when it breaks off.
+
+// peer is a server that is given each connection's first request as it was written
+// and answers as it likes.
+func peer(t *testing.T, serve func(net.Conn, string)) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conns sync.WaitGroup
+	conns.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns.Go(func() {
+				defer func() { _ = c.Close() }()
+				var head strings.Builder
+				for r := bufio.NewReader(c); ; {
+					line, err := r.ReadString('\n')
+					head.WriteString(line)
+					if err != nil {
+						return
+					}
+					if line == "\r\n" {
+						break
+					}
+				}
+				serve(c, head.String())
+			})
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); conns.Wait() })
+	return "http://" + l.Addr().String()
+}
+
+// answering is a peer that answers with the same bytes each time.
+func answering(t *testing.T, answer string) string {
+	return peer(t, func(c net.Conn, _ string) { _, _ = io.WriteString(c, answer) })
+}
+
+// wire sends a request as it is written and returns everything that comes back, and
+// how the connection ended: nil for an orderly end.
+func wire(t *testing.T, s *httptest.Server, text string) (string, error) {
+	t.Helper()
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(c)
+	return string(b), err
+}
+
+// overH2C is a client that speaks HTTP/2 without TLS.
+func overH2C(t *testing.T) *http.Transport {
+	t.Helper()
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	tr := &http.Transport{Protocols: p, DisableCompression: true}
+	t.Cleanup(tr.CloseIdleConnections)
+	return tr
+}
+
+// both are the versions that s is to speak.
+func both(s *httptest.Server) {
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetHTTP1(true)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+}
+
+// gatewayWith is gatewayTo for both versions of HTTP.
+func gatewayWith(t *testing.T, o gateway.Options, change func(*gateway.Config), routes ...gateway.Route) *httptest.Server {
+	t.Helper()
+	c := gateway.DefaultConfig()
+	c.Policies[gateway.DefaultPolicyName] = calm()
+	for i := range routes {
+		routes[i].SetDefaults()
+	}
+	c.Routes = routes
+	if change != nil {
+		change(&c)
+	}
+	g, err := gateway.New(c, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(g)
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	both(s)
+	s.Start()
+	t.Cleanup(s.Close)
+	t.Cleanup(g.Close)
+	return s
+}
+
+// An HTTP/1.0 caller knows the end of a body of unknown length only by the end of the
+// connection: half a body looked whole.
+func TestC1NoBodyThatBreaksOffLooksWhole(t *testing.T) {
+	broken := map[string]func(net.Conn){
+		"chunked, reset": func(c net.Conn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+			rest(c)
+		},
+		"chunked, closed": func(c net.Conn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+		},
+		"chunked, closed within a chunk": func(c net.Conn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhalf")
+		},
+		"chunked, closed within the trailers": func(c net.Conn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n4\r\nhalf\r\n0\r\nX-Su")
+		},
+		"chunked, nonsense": func(c net.Conn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nzz\r\n")
+		},
+		"length known, closed": func(c net.Conn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
+		},
+		"length known and large, closed": func(c net.Conn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n"+strings.Repeat("half", 25000))
+		},
+		"until the end of the connection, reset": func(c net.Conn) {
+			_, _ = io.WriteString(c, "HTTP/1.0 200 OK\r\n\r\nhalf")
+			rest(c)
+		},
+	}
+	for name, serve := range broken {
+		t.Run(name, func(t *testing.T) {
+			g := gatewayWith(t, gateway.Options{}, nil, all(peer(t, func(c net.Conn, _ string) { serve(c) })))
+			for _, head := range []string{"GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"} {
+				if got, err := wire(t, g, head); !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("%q: %d bytes and %v, want a reset", head, len(got), err)
+				}
+			}
+			for _, head := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"} {
+				text, _ := wire(t, g, head)
+				if text == "" {
+					continue // nothing at all cannot look whole
+				}
+				resp, err := http.ReadResponse(bufio.NewReader(strings.NewReader(text)), nil)
+				if err != nil {
+					continue
+				}
+				if b, err := io.ReadAll(resp.Body); err == nil {
+					t.Errorf("%q: %q looks whole", head, b)
+				}
+			}
+			resp, err := overH2C(t).RoundTrip(request(t, http.MethodGet, g.URL, nil))
+			if err != nil {
+				return
+			}
+			defer func() { _ = resp.Body.Close() }()
+			if b, err := io.ReadAll(resp.Body); err == nil {
+				t.Errorf("HTTP/2: %q looks whole", b)
+			}
+		})
+	}
+	t.Run("a stream of HTTP/2, reset", func(t *testing.T) {
+		up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "half")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}))
+		both(up)
+		up.Start()
+		t.Cleanup(up.Close)
+		g := gatewayWith(t, gateway.Options{Next: overH2C(t)}, nil, all(up.URL))
+		if got, err := wire(t, g, "GET / HTTP/1.0\r\n\r\n"); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%q and %v, want a reset", got, err)
+		}
+	})
+}
+
+// rest closes a connection with a reset, once the peer has had the time to read.
+func rest(c net.Conn) {
+	<-time.After(50 * time.Millisecond)
+	_ = c.(*net.TCPConn).SetLinger(0)
+}
+
+// An answer that is whole ends in an orderly way, also for an HTTP/1.0 caller.
+func TestC1WholeBodiesEndInOrder(t *testing.T) {
+	g := gatewayWith(t, gateway.Options{}, nil, all(answering(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n\r\n")))
+	got, err := wire(t, g, "GET / HTTP/1.0\r\n\r\n")
+	if err != nil || !strings.HasSuffix(got, "\r\n\r\nwhole") {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// net/http guesses a type where there is none, and a browser would believe it.
+func TestC2NoContentTypeIsInvented(t *testing.T) {
+	const html = "<html><script>alert(1)</script>"
+	for name, tc := range map[string]struct{ method, answer, want string }{
+		"length known":      {"GET", fmt.Sprintf("HTTP/1.1 200 OK\r\nX-Content-Type-Options: nosniff\r\nContent-Length: %d\r\n\r\n%s", len(html), html), html},
+		"chunked":           {"GET", fmt.Sprintf("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(html), html), html},
+		"until the end":     {"GET", "HTTP/1.0 200 OK\r\n\r\n" + html, html},
+		"an error":          {"GET", fmt.Sprintf("HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n%s", len(html), html), html},
+		"HEAD":              {"HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 31\r\n\r\n", ""},
+		"no content":        {"GET", "HTTP/1.1 204 No Content\r\n\r\n", ""},
+		"not modified":      {"GET", "HTTP/1.1 304 Not Modified\r\nEtag: \"1\"\r\n\r\n", ""},
+		"an empty body":     {"GET", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", ""},
+		"an empty type":     {"GET", "HTTP/1.1 200 OK\r\nContent-Type:\r\nContent-Length: 31\r\n\r\n" + html, html},
+		"reset and empty":   {"GET", "HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n", ""},
+		"its own is kept":   {"GET", "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 31\r\n\r\n" + html, html},
+		"an encoded body":   {"GET", "HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 31\r\n\r\n" + html, html},
+		"a range":           {"GET", "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-30/99\r\nContent-Length: 31\r\n\r\n" + html, html},
+		"an unusual status": {"GET", "HTTP/1.1 299 Fine\r\nContent-Length: 31\r\n\r\n" + html, html},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := gatewayWith(t, gateway.Options{}, nil, all(answering(t, tc.answer)))
+			for version, tr := range map[string]http.RoundTripper{"HTTP/1.1": &http.Transport{DisableKeepAlives: true}, "HTTP/2": overH2C(t)} {
+				resp, err := tr.RoundTrip(request(t, tc.method, g.URL, nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, err := io.ReadAll(resp.Body)
+				_ = resp.Body.Close()
+				if err != nil || string(b) != tc.want {
+					t.Errorf("%s: %q, %v", version, b, err)
+				}
+				want := ""
+				if name == "its own is kept" {
+					want = "text/plain"
+				}
+				if got := resp.Header.Get("Content-Type"); got != want {
+					t.Errorf("%s: Content-Type %q, want %q", version, got, want)
+				}
+				if got := resp.Header.Get("Content-Length"); tc.method == "HEAD" && got != "31" {
+					t.Errorf("%s: Content-Length %q", version, got)
+				}
+			}
+		})
+	}
+}
+
+func TestC3PathsArriveAsTheyWereWritten(t *testing.T) {
+	lines := make(chan string, 1)
+	up := peer(t, func(c net.Conn, head string) {
+		lines <- strings.SplitN(head, "\r\n", 2)[0]
+		_, _ = io.WriteString(c, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+	})
+	var other string
+	up2 := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { other = r.RequestURI }))
+	both(up2)
+	up2.Start()
+	t.Cleanup(up2.Close)
+	for name, tc := range map[string]struct{ sent, want string }{
+		"plain":                                {"/files/a", ""},
+		"an escaped slash":                     {"/files/a%2Fb", ""},
+		"a bar beside an escaped slash":        {"/files/a%2Fb|c", ""},
+		"braces":                               {"/files/a%2Fb{c}", ""},
+		"other bytes that no URL may have":     {"/files/%2F\"<>^`\\", ""},
+		"raw UTF-8 beside an escaped slash":    {"/files/a%2Fb/caf\xc3\xa9", ""},
+		"bytes that are no UTF-8":              {"/files/%2F\xff\xfe", ""},
+		"escapes that are not needed":          {"/%66iles/%7e%7E", ""},
+		"small letters in escapes":             {"/files/%2f%c3%a9", ""},
+		"slashes and dots":                     {"/files//a/./b/../c", ""},
+		"two slashes at the beginning":         {"//files/a", ""},
+		"two slashes and an escaped one":       {"//files/a%2Fb", ""},
+		"two slashes and what no URL may have": {"//files/a%2Fb|c", "//files/a%2Fb%7Cc"},
+		"a hash":                               {"/files/a%2Fb#c", "/files/a%2Fb%23c"},
+		"an escaped question mark":             {"/files/a%3Fb", ""},
+		"a query":                              {"/files/a%2F|?x=1;y=%zz&|\"{}", ""},
+		"an empty query":                       {"/files/a%2F|?", ""},
+		"a semicolon":                          {"/files;v=1/a", ""},
+		"brackets":                             {"/files/[a]%2F", ""},
+		"an absolute URL":                      {"http://x/files/a%2Fb|c?d", "/files/a%2Fb|c?d"},
+		"an absolute URL without a path":       {"http://x?a=b", "/?a=b"},
+		"an asterisk":                          {"*", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := tc.sent
+			if tc.want != "" {
+				want = tc.want
+			}
+			for _, prefix := range []string{"", "/base", "/b%2Fase/"} {
+				front := strings.TrimSuffix(prefix, "/")
+				switch {
+				case want == "*":
+					front = ""
+				case strings.HasPrefix(want, "//") && front != "" && tc.want != "":
+					want = tc.sent // no host can be meant behind a prefix
+				}
+				g := gatewayWith(t, gateway.Options{}, nil, all(up+prefix))
+				wire(t, g, "GET "+tc.sent+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+				if got := <-lines; got != "GET "+front+want+" HTTP/1.1" {
+					t.Errorf("behind %q the upstream reads %q, want %q", prefix, got, front+want)
+				}
+				g = gatewayWith(t, gateway.Options{Next: overH2C(t)}, nil, all(up2.URL+prefix))
+				wire(t, g, "GET "+tc.sent+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+				if other != front+want {
+					t.Errorf("behind %q the upstream reads %q over HTTP/2, want %q", prefix, other, front+want)
+				}
+			}
+		})
+	}
+}
+
+// HTTP/2 can carry a space, which would end the path in a request line.
+func TestC3ASpaceOfHTTP2IsEscaped(t *testing.T) {
+	lines := make(chan string, 1)
+	up := peer(t, func(c net.Conn, head string) {
+		lines <- strings.SplitN(head, "\r\n", 2)[0]
+		_, _ = io.WriteString(c, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+	})
+	g := gatewayWith(t, gateway.Options{}, nil, all(up))
+	r := request(t, http.MethodGet, g.URL, nil)
+	r.URL.Opaque = "/a%2Fb c|?d e HTTP/1.1"
+	resp, err := overH2C(t).RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if got, want := <-lines, "GET /a%2Fb%20c|?d%20e%20HTTP/1.1 HTTP/1.1"; got != want {
+		t.Errorf("the upstream reads %q, want %q", got, want)
+	}
+}
+
+// What is told of a call is the resource that the upstream was asked for.
+func TestC3ThePathIsToldWithItsEscapes(t *testing.T) {
+	g, told := telling(t, calm(), gateway.Options{}, all(server(t, func(http.ResponseWriter, *http.Request) {}).URL))
+	raw(t, g, "GET /files/a%2Fb|c HTTP/1.1\r\nHost: x\r\n\r\n")
+	if c := <-told; c.Path != "/files/a%2Fb%7Cc" {
+		t.Errorf("it is told as %q", c.Path)
+	}
+}
+
+func TestC4WhatATrustedProxySaysIsKept(t *testing.T) {
+	seen := make(chan http.Header, 1)
+	up := server(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Clone() })
+	given := map[string]string{
+		"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Host": "shop.example", "X-Forwarded-Proto": "https", "X-Forwarded-Port": "443",
+		"X-Forwarded-Prefix": "/shop", "Forwarded": "for=203.0.113.9;proto=https", "X-Attempt-Count": "2", "X-Envoy-Expected-Rq-Timeout-Ms": "700",
+	}
+	kept := map[string]string{
+		"X-Forwarded-For": "203.0.113.9, 127.0.0.1", "X-Forwarded-Host": "shop.example", "X-Forwarded-Proto": "https", "X-Forwarded-Port": "443",
+		"X-Forwarded-Prefix": "/shop", "Forwarded": "for=203.0.113.9;proto=https", "X-Attempt-Count": "2", "X-Envoy-Expected-Rq-Timeout-Ms": "700",
+	}
+	replaced := map[string]string{
+		"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "inner.example", "X-Forwarded-Proto": "http", "X-Forwarded-Port": "",
+		"X-Forwarded-Prefix": "", "Forwarded": "", "X-Attempt-Count": "1", "X-Envoy-Expected-Rq-Timeout-Ms": "1500",
+	}
+	for name, tc := range map[string]struct {
+		trust []string
+		want  map[string]string
+	}{
+		"by default the loopback": {gateway.DefaultListener().Trust, kept},
+		"everybody":               {[]string{"*"}, kept},
+		"the caller's network":    {[]string{"127.0.0.0/30"}, kept},
+		"another network":         {[]string{"10.0.0.0/8", "::1/128"}, replaced},
+		"nobody":                  {[]string{}, replaced},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := gatewayWith(t, gateway.Options{}, func(c *gateway.Config) { c.Listener.Trust = tc.trust }, all(up.URL))
+			for version, tr := range map[string]http.RoundTripper{"HTTP/1.1": &http.Transport{DisableKeepAlives: true}, "HTTP/2": overH2C(t)} {
+				r := request(t, http.MethodGet, g.URL, nil)
+				r.Host = "inner.example"
+				for k, v := range given {
+					r.Header.Set(k, v)
+				}
+				resp, err := tr.RoundTrip(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = resp.Body.Close()
+				got := <-seen
+				for k, want := range tc.want {
+					if got.Get(k) != want || len(got[k]) > 1 {
+						t.Errorf("%s: %s: %q went upstream, want %q", version, k, got[k], want)
+					}
+				}
+			}
+		})
+	}
+}
+
+// Without anything to keep, a trusted caller is told of as any other.
+func TestC4WhatNobodySaidIsAdded(t *testing.T) {
+	var seen http.Header
+	up := server(t, func(_ http.ResponseWriter, r *http.Request) { seen = r.Header.Clone() })
+	g := gatewayTo(t, calm(), all(up.URL))
+	r := request(t, http.MethodGet, g.URL, nil)
+	r.Host = "shop.example"
+	do(t, r)
+	for k, want := range map[string]string{"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "shop.example", "X-Forwarded-Proto": "http", "Forwarded": "", "X-Forwarded-Port": ""} {
+		if seen.Get(k) != want {
+			t.Errorf("%s: %q went upstream, want %q", k, seen[k], want)
+		}
+	}
+}
+
+// The addresses of a cluster, however they are written, are those that are trusted by
+// default.
+func TestC4TrustedByDefault(t *testing.T) {
+	for remote, want := range map[string]bool{
+		"10.1.2.3:4": true, "172.16.0.1:4": true, "172.32.0.1:4": false, "192.168.1.1:4": true, "127.9.9.9:4": true, "169.254.1.1:4": true,
+		"[::1]:4": true, "[fd00::1]:4": true, "[fe80::1%eth0]:4": true, "[::ffff:10.0.0.1]:4": true, "[::ffff:8.8.8.8]:4": false,
+		"8.8.8.8:4": false, "[2001:db8::1]:4": false, "100.64.0.1:4": false, "pipe": false, "": false,
+	} {
+		var seen http.Header
+		g, err := gateway.New(gateway.ForUpstream("http://up"), gateway.Options{Next: upstreamFunc(func(r *http.Request) int { seen = r.Header; return 200 })})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		r.RemoteAddr = remote
+		r.Header.Set("X-Forwarded-Proto", "https")
+		g.ServeHTTP(httptest.NewRecorder(), r)
+		if got := seen.Get("X-Forwarded-Proto") == "https"; got != want {
+			t.Errorf("%q is trusted: %v, want %v", remote, got, want)
+		}
+	}
+}
+
+// A caller who is not trusted can neither shorten its own call nor have it made once.
+func TestC4AttemptsAndDeadlinesOfStrangersAreIgnored(t *testing.T) {
+	var attempts atomic.Int64
+	up := server(t, func(w http.ResponseWriter, _ *http.Request) {
+		attempts.Add(1)
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	g := gatewayWith(t, gateway.Options{}, func(c *gateway.Config) { c.Listener.Trust = []string{} }, all(up.URL))
+	r := request(t, http.MethodGet, g.URL, nil)
+	r.Header.Set(transport.HeaderAttemptCount, "5")
+	r.Header.Set(transport.HeaderExpectedTimeout, "1")
+	if resp, body := do(t, r); resp.StatusCode != 503 || attempts.Load() != 3 {
+		t.Errorf("%d %s after %d attempts", resp.StatusCode, body, attempts.Load())
+	}
+}
+
+func TestC5ALoopEndsAtTheSecondPass(t *testing.T) {
+	var passes atomic.Int64
+	var log bytes.Buffer
+	var mu sync.Mutex
+	var g *gateway.Gateway
+	front := server(t, func(w http.ResponseWriter, r *http.Request) { passes.Add(1); g.ServeHTTP(w, r) })
+	c := gateway.ForUpstream(front.URL)
+	c.Policies[gateway.DefaultPolicyName] = calm()
+	told := make(chan gateway.Call, 100)
+	var err error
+	if g, err = gateway.New(c, gateway.Options{
+		Logger: slog.New(slog.NewTextHandler(&locked{mu: &mu, w: &log}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		OnCall: func(_ context.Context, c gateway.Call) { told <- c },
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	for range 3 {
+		passes.Store(0)
+		resp, body := get(t, front.URL+"/x")
+		if p := problemOf(t, resp, body); resp.StatusCode != http.StatusLoopDetected || p["reason"] != "loop_detected" || passes.Load() != 2 {
+			t.Errorf("%d %s after %d passes", resp.StatusCode, body, passes.Load())
+		}
+		if inner := <-told; inner.Status != 508 || inner.Report.Reason != resilience.ReasonLoopDetected {
+			t.Errorf("the second pass is told as %+v", inner)
+		}
+		if outer := <-told; outer.Status != 508 || len(outer.Report.Attempts) != 1 {
+			t.Errorf("the first pass is told as %+v", outer)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if n := strings.Count(log.String(), "msg=loop"); n != 1 {
+		t.Errorf("%d warnings:\n%s", n, &log)
+	}
+}
+
+// locked is a writer for several goroutines.
+type locked struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+func (l *locked) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
+}
+
+func TestC5ViaIsContinuedBothWays(t *testing.T) {
+	seen := make(chan []string, 1)
+	up := server(t, func(w http.ResponseWriter, r *http.Request) {
+		seen <- r.Header["Via"]
+		w.Header().Set("Via", "1.1 cache")
+	})
+	g := gatewayWith(t, gateway.Options{}, nil, all(up.URL))
+	own := ""
+	for _, tc := range []struct{ head, before, version string }{
+		{"GET / HTTP/1.1\r\nHost: x\r\n", "", "1.1"}, {"GET / HTTP/1.0\r\n", "", "1.0"},
+		{"GET / HTTP/1.1\r\nHost: x\r\nVia: 1.0 fred\r\nVia: 1.1 p.example.net (comment)\r\n", "1.0 fred, 1.1 p.example.net (comment), ", "1.1"},
+	} {
+		answer, _ := wire(t, g, tc.head+"Connection: close\r\n\r\n")
+		got := strings.Join(<-seen, "|")
+		name, ok := strings.CutPrefix(got, tc.before+tc.version+" rebound-")
+		if own == "" {
+			own = name
+		}
+		if !ok || name != own || len(name) != 8 {
+			t.Errorf("%q: Via %q went upstream", tc.head, got)
+		}
+		if !strings.Contains(answer, "\r\nVia: 1.1 cache, 1.1 rebound-"+own+"\r\n") {
+			t.Errorf("%q: the answer is %q", tc.head, answer)
+		}
+	}
+}
+
+func TestC10LocationsOfTheUpstreamAreTheCallers(t *testing.T) {
+	answers := make(chan string, 1)
+	up := server(t, func(w http.ResponseWriter, _ *http.Request) {
+		at := <-answers
+		w.Header().Set("Location", at)
+		w.Header().Set("Content-Location", at)
+		w.WriteHeader(http.StatusFound)
+	})
+	port := strings.TrimPrefix(up.URL, "http://127.0.0.1")
+	plain, behind := gatewayTo(t, calm(), all(up.URL)), gatewayTo(t, calm(), all(up.URL+"/base/"))
+	for name, tc := range map[string]struct{ sent, plain, behind string }{
+		"absolute":                    {up.URL + "/x/y?a=b#c", "/x/y?a=b#c", ""},
+		"absolute, within the prefix": {up.URL + "/base/x?a", "/base/x?a", "/x?a"},
+		"exactly the prefix":          {up.URL + "/base", "/base", "/"},
+		"the prefix and a query":      {up.URL + "/base?a", "/base?a", "/?a"},
+		"the prefix of another name":  {up.URL + "/based", "/based", ""},
+		"no path":                     {up.URL, "/", ""},
+		"no path, a query":            {up.URL + "?a", "/?a", ""},
+		"another case":                {"HTTP://127.0.0.1" + port + "/x", "/x", ""},
+		"without a scheme":            {"//127.0.0.1" + port + "/x", "/x", ""},
+		"relative to the host":        {"/base/x", "", "/x"},
+		"relative to the path":        {"x/y", "", ""},
+		"another scheme":              {"https://127.0.0.1" + port + "/x", "", ""},
+		"another host":                {"http://shop.example/x", "", ""},
+		"another port":                {"http://127.0.0.1/x", "", ""},
+		"with a user":                 {"http://u@127.0.0.1" + port + "/x", "", ""},
+		"a URL in a query":            {"/login?to=" + up.URL + "/x", "", ""},
+		"a host behind the host":      {up.URL + "//evil.example/x", "/.//evil.example/x", ""},
+		"a host behind the prefix":    {up.URL + "/base//evil.example/x", "/base//evil.example/x", "/.//evil.example/x"},
+		"a host of a lax browser":     {up.URL + `/\evil.example/x`, `/./\evil.example/x`, ""},
+		"no host at all":              {`http:///x`, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for g, want := range map[*httptest.Server]string{plain: tc.plain, behind: tc.behind} {
+				if want == "" {
+					want = tc.sent
+				}
+				answers <- tc.sent
+				resp, _ := get(t, g.URL)
+				for _, header := range []string{"Location", "Content-Location"} {
+					if got := resp.Header.Get(header); got != want {
+						t.Errorf("%s %q came as %q, want %q", header, tc.sent, got, want)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestC12ServerTimingStaysShort(t *testing.T) {
+	up := server(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+	for attempts, whole := range map[int]bool{1: true, 5: true, 20: false, 100: false} {
+		p := calm()
+		p.Timeout, p.Retry.MaxAttempts = time.Minute, attempts
+		p.Retry.Backoff.Base, p.Retry.Backoff.Max = time.Microsecond, time.Microsecond
+		resp, _ := get(t, gatewayTo(t, p, all(up.URL)).URL)
+		timing := resp.Header.Get("Server-Timing")
+		entries := strings.Split(timing, ", ")
+		last := fmt.Sprintf("attempt%d;", attempts)
+		if len(timing) > 1<<10 || !strings.HasPrefix(timing, "attempt1;") || !strings.HasPrefix(entries[len(entries)-1], last) {
+			t.Errorf("%d attempts, %d bytes: %s", attempts, len(timing), timing)
+		}
+		shown := strings.Count(timing, "attempt") - strings.Count(timing, "attempts")
+		if left := strings.Contains(timing, fmt.Sprintf(`left-out;desc="%d more attempts"`, attempts-shown)); left == whole || whole && shown != attempts {
+			t.Errorf("%d attempts, of which %d are shown: %s", attempts, shown, timing)
+		}
+	}
+}
+
+func TestC14LargeHeadersAreAProblem(t *testing.T) {
+	up := server(t, func(http.ResponseWriter, *http.Request) {})
+	g, told := telling(t, calm(), gateway.Options{}, all(up.URL))
+	for size, want := range map[int]int{60 << 10: 200, 70 << 10: 431} {
+		r := request(t, http.MethodGet, g.URL, nil)
+		r.Header.Set("X-Large", strings.Repeat("x", size))
+		resp, body := do(t, r)
+		if resp.StatusCode != want {
+			t.Errorf("%d bytes: %d", size, resp.StatusCode)
+		}
+		c := <-told
+		if c.Status != want {
+			t.Errorf("%d bytes are told as %+v", size, c)
+		}
+		if want == 431 {
+			if p := problemOf(t, resp, body); p["reason"] != "invalid_request" || c.Report.Reason != resilience.ReasonInvalidRequest {
+				t.Errorf("%s, %s", body, c.Report.Reason)
+			}
+		}
+	}
+}
+
+func TestC14MaxForwards(t *testing.T) {
+	seen := make(chan string, 1)
+	up := server(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Get("Max-Forwards") })
+	g := gatewayTo(t, calm(), all(up.URL), gateway.Route{Name: "get", Match: "GET /get", Upstream: up.URL}, gateway.Route{Name: "options", Match: "OPTIONS /get", Upstream: up.URL})
+	for name, tc := range map[string]struct{ method, given, want string }{
+		"counted down":        {"OPTIONS", "5", "4"},
+		"the last":            {"TRACE", "1", "0"},
+		"another method":      {"GET", "5", "5"},
+		"another method, 0":   {"GET", "0", "0"},
+		"unreadable":          {"OPTIONS", "x", "x"},
+		"beyond every number": {"TRACE", "99999999999999999999", "99999999999999999999"},
+	} {
+		r := request(t, tc.method, g.URL, nil)
+		r.Header.Set("Max-Forwards", tc.given)
+		do(t, r)
+		if got := <-seen; got != tc.want {
+			t.Errorf("%s: %q went upstream, want %q", name, got, tc.want)
+		}
+	}
+	answer, _ := wire(t, g, "OPTIONS /get HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\nConnection: close\r\n\r\n")
+	if !strings.HasPrefix(answer, "HTTP/1.1 200 ") || !strings.Contains(answer, "\r\nAllow: GET, HEAD, OPTIONS\r\n") || !strings.Contains(answer, "\r\nContent-Length: 0\r\n") {
+		t.Errorf("OPTIONS ends here with %q", answer)
+	}
+	answer, _ = wire(t, g, "TRACE /a?b HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\nVia: 1.1 a\r\nAuthorization: secret\r\nCookie: secret\r\nX-Api-Key: secret\r\nConnection: close\r\n\r\n")
+	if !strings.Contains(answer, "\r\nContent-Type: message/http\r\n") || !strings.HasSuffix(answer, "\r\n\r\nTRACE /a?b HTTP/1.1\r\nHost: x\r\nVia: 1.1 a\r\nMax-Forwards: 0\r\n") || strings.Contains(answer, "secret") {
+		t.Errorf("TRACE ends here with %q", answer)
+	}
+	select {
+	case got := <-seen:
+		t.Errorf("a request that may not be passed on went upstream with %q", got)
+	default:
+	}
+}
+
+func TestB5CallersWhoDoNotReadAreLetGo(t *testing.T) {
+	const size = 64 << 20
+	for name, head := range map[string]string{"length known": fmt.Sprintf("Content-Length: %d\r\n", size), "chunked": "Transfer-Encoding: chunked\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			var held atomic.Int64
+			up := peer(t, func(c net.Conn, _ string) {
+				held.Add(1)
+				defer held.Add(-1)
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n"+head+"\r\n")
+				chunk := []byte(strings.Repeat("x", 64<<10))
+				for range size / len(chunk) {
+					if strings.HasPrefix(head, "T") {
+						_, _ = fmt.Fprintf(c, "%x\r\n", len(chunk))
+					}
+					if _, err := c.Write(chunk); err != nil {
+						return
+					}
+					if strings.HasPrefix(head, "T") {
+						_, _ = io.WriteString(c, "\r\n")
+					}
+				}
+			})
+			told := make(chan gateway.Call, 10)
+			g := gatewayWith(t, gateway.Options{OnCall: func(_ context.Context, c gateway.Call) { told <- c }}, func(c *gateway.Config) { c.Listener.SendTimeout = 300 * time.Millisecond }, all(up))
+			for range 3 {
+				c, err := new(net.Dialer).DialContext(t.Context(), "tcp", g.Listener.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = c.Close() }()
+				_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+			}
+			resp, err := overH2C(t).RoundTrip(request(t, http.MethodGet, g.URL, nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = resp.Body.Close() }()
+			for range 4 {
+				select {
+				case c := <-told:
+					if c.Report.Reason != resilience.ReasonCallerCanceled {
+						t.Errorf("it ended with %s", c.Report.Reason)
+					}
+				case <-time.After(10 * time.Second):
+					t.Fatal("the call goes on")
+				}
+			}
+			for range 500 {
+				if held.Load() == 0 {
+					return
+				}
+				<-time.After(10 * time.Millisecond) // the upstream notices a moment later
+			}
+			t.Errorf("%d connections of the upstream are held", held.Load())
+		})
+	}
+}
+
+// A caller who reads slowly, and one who waits for the next event, are not cut.
+func TestB5SlowReadersAndQuietStreamsGoOn(t *testing.T) {
+	up := server(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/events" {
+			w.Header().Set("Content-Type", "text/event-stream")
+			for range 3 {
+				_, _ = io.WriteString(w, "data: x\n\n")
+				_ = http.NewResponseController(w).Flush()
+				<-time.After(250 * time.Millisecond)
+			}
+			return
+		}
+		_, _ = w.Write(make([]byte, 8<<20))
+	})
+	g := gatewayWith(t, gateway.Options{}, func(c *gateway.Config) { c.Listener.SendTimeout = 150 * time.Millisecond }, all(up.URL))
+	if resp, body := get(t, g.URL+"/events"); resp.StatusCode != 200 || strings.Count(body, "data") != 3 {
+		t.Errorf("%d %q", resp.StatusCode, body)
+	}
+	resp, err := caller(t).Do(request(t, http.MethodGet, g.URL, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	n := 0
+	for buffer := make([]byte, 1<<20); ; {
+		read, err := io.ReadFull(resp.Body, buffer)
+		n += read
+		if err != nil {
+			break
+		}
+		<-time.After(30 * time.Millisecond)
+	}
+	if n != 8<<20 {
+		t.Errorf("%d bytes came", n)
+	}
+}
+
+// Without a limit nothing is cut.
+func TestB5NoLimit(t *testing.T) {
+	up := server(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1<<20)) })
+	g := gatewayWith(t, gateway.Options{}, func(c *gateway.Config) { c.Listener.SendTimeout = 0 }, all(up.URL))
+	if _, body := get(t, g.URL); len(body) != 1<<20 {
+		t.Errorf("%d bytes came", len(body))
+	}
+}
