@@ -24,7 +24,8 @@ type Config struct {
 	Policies map[string]transport.Policy `yaml:"policies"`
 	// Upstreams are what routes may name instead of a URL, to say more than that.
 	Upstreams map[string]Upstream `yaml:"upstreams,omitempty"`
-	// Listener is how the data port treats its callers.
+	// Listener says whom the data port believes, and how long it waits for its callers.
+	Listener Listener `yaml:"listener"`
 	Listener Listener `yaml:"listener"`
 }
 

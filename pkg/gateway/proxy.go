@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -334,7 +335,12 @@ func (c *call) upgrade(resp *http.Response) {
 		return
 	}
 	c.status = resp.StatusCode
-	t := tunnel{upstream: upstream, caller: conn, fromCaller: buffered.Reader, limit: c.route.listener.sendTimeout, buffers: &c.route.gateway.buffers}
+	// Its reader would end the request's context at the end of what the caller sends.
+	before, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	t := tunnel{
+		upstream: upstream, caller: conn, fromCaller: io.MultiReader(bytes.NewReader(before), conn),
+		limit: c.route.listener.sendTimeout, buffers: &c.route.gateway.buffers,
+	}
 	t.run(c.in.Context(), h)
 }
 
@@ -350,7 +356,7 @@ func (c *call) notSwitched(resp *http.Response, err error) {
 type tunnel struct {
 	upstream   io.ReadWriteCloser
 	caller     net.Conn
-	fromCaller *bufio.Reader // has what came before the switch
+	fromCaller io.Reader     // begins with what came before the switch
 	limit      time.Duration // of each write to the caller, 0 for none
 	buffers    *bufferPool
 }

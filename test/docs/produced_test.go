@@ -70,6 +70,8 @@ func produce(t *testing.T) *produced {
 	must(err)
 	flakyData, addr, err := serve.Open(t.Context(), serve.Listener{Name: "flaky-server", Addr: "127.0.0.1:0", Handler: upstream.Data})
 	must(err)
+	clientData, own, err := serve.Open(t.Context(), serve.Listener{Name: "client", Addr: "127.0.0.1:0"})
+	must(err)
 	cfg := gateway.DefaultConfig()
 	fragile := cfg.Policies[gateway.DefaultPolicyName]
 	fragile.Breaker.ConsecutiveFailures = 1
@@ -77,15 +79,17 @@ func produce(t *testing.T) *produced {
 	cfg.Routes = []gateway.Route{
 		{Name: "process", Match: "/process", Upstream: "http://" + addr.String(), Policy: gateway.DefaultPolicyName},
 		{Name: "nobody", Match: "/nobody", Upstream: "http://127.0.0.1:1", Policy: "fragile"},
+		{Name: "loop", Match: "/loop", Upstream: "http://" + own.String(), Policy: gateway.DefaultPolicyName},
 	}
 	client, err := program.Program{Name: "client", LookupEnv: os.LookupEnv}.NewClient(t.Context(), cfg, ready, logger, program.LivePage{})
 	must(err)
 
+	clientData.Handler = client.Data
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	p := &produced{metrics: map[string]*metric{}, attributes: map[string]bool{}, seen: map[string]*line{}}
 	run(t, ctx, serve.Config{
-		Data:  []serve.Listener{{Name: "client", Addr: "127.0.0.1:0", Handler: client.Data}, flakyData},
+		Data:  []serve.Listener{clientData, flakyData},
 		Admin: []serve.Listener{{Name: "admin", Addr: "127.0.0.1:0", Handler: client.Admin}, {Name: "flaky's admin", Addr: "127.0.0.1:0", Handler: upstream.Admin}},
 		Flush: func(ctx context.Context) error { return errors.Join(client.Flush(ctx), upstream.Flush(ctx)) },
 	}, logger, ready, func(urls map[string]string) {
@@ -93,6 +97,7 @@ func produce(t *testing.T) *produced {
 		fetch(t, http.MethodGet, urls["client"]+"/process", "")
 		fetch(t, http.MethodGet, urls["client"]+"/nobody", "")
 		fetch(t, http.MethodGet, urls["client"]+"/nowhere", "")
+		fetch(t, http.MethodGet, urls["client"]+"/loop", "")
 		fetch(t, http.MethodPatch, urls["flaky's admin"]+"/faults", "errorRate: 0")
 		client.Reload(func() (gateway.Config, error) { return gateway.Config{}, errors.New("unreadable") })
 		client.Reload(func() (gateway.Config, error) { return cfg, nil })
