@@ -26,7 +26,6 @@ type Config struct {
 	Upstreams map[string]Upstream `yaml:"upstreams,omitempty"`
 	// Listener says whom the data port believes, and how long it waits for its callers.
 	Listener Listener `yaml:"listener"`
-	Listener Listener `yaml:"listener"`
 }
 
 // Route sends the requests that match a pattern to an upstream.
