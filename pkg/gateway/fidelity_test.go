@@ -585,6 +585,38 @@ func TestC10LocationsOfTheUpstreamAreTheCallers(t *testing.T) {
 	}
 }
 
+// The caller's Host can be kept, and redirects to it are the caller's own.
+func TestC10TheCallersHostIsKept(t *testing.T) {
+	hosts := make(chan string, 1)
+	up := server(t, func(w http.ResponseWriter, r *http.Request) {
+		hosts <- r.Host
+		w.Header().Set("Location", "http://"+r.Host+"/base/x")
+		w.WriteHeader(http.StatusFound)
+	})
+	for _, host := range []gateway.Host{gateway.HostCaller, gateway.HostUpstream} {
+		entry := gateway.DefaultUpstream(up.URL + "/base")
+		entry.Host = host
+		g := gatewayWith(t, gateway.Options{}, func(c *gateway.Config) { c.Upstreams = map[string]gateway.Upstream{"shop": entry} }, all("shop"))
+		want := map[gateway.Host]string{gateway.HostCaller: "shop.example:8080", gateway.HostUpstream: strings.TrimPrefix(up.URL, "http://")}[host]
+		for version, tr := range map[string]http.RoundTripper{"HTTP/1.1": &http.Transport{DisableKeepAlives: true}, "HTTP/2": overH2C(t)} {
+			r := request(t, http.MethodGet, g.URL, nil)
+			r.Host = "shop.example:8080"
+			resp, err := tr.RoundTrip(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if got := <-hosts; got != want || resp.Header.Get("Location") != "/x" {
+				t.Errorf("host: %s, %s: Host %q went upstream, want %q; Location %q", host, version, got, want, resp.Header.Get("Location"))
+			}
+		}
+		wire(t, g, "GET / HTTP/1.0\r\n\r\n") // without a host it is the upstream's in any case
+		if got := <-hosts; got != strings.TrimPrefix(up.URL, "http://") {
+			t.Errorf("host: %s: Host %q went upstream for a caller without one", host, got)
+		}
+	}
+}
+
 func TestC12ServerTimingStaysShort(t *testing.T) {
 	up := server(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
 	for attempts, whole := range map[int]bool{1: true, 5: true, 20: false, 100: false} {

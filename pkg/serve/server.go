@@ -52,6 +52,8 @@ func newServer(ctx context.Context, l Listener, opened net.Listener, logger *slo
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		// OPTIONS * is for the handler too, which counts and logs it.
+		DisableGeneralOptionsHandler: true,
 		// No ReadTimeout and no WriteTimeout: they bound a whole body, and a stream has no end. Handlers
 		// bound what they read and write.
 		Protocols:   protocols,

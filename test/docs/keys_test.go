@@ -146,6 +146,9 @@ func (d *document) describe(t *testing.T, k *key) {
 		k.takes, k.schema = "text", object{"type": "string"}
 	case k.typ.Kind() == reflect.Slice && k.mapping() == nil:
 		k.takes, k.schema = "list of "+k.name(), object{"type": "array"}
+		if !strings.HasSuffix(k.name(), "s") {
+			k.takes = "list of texts"
+		}
 	case k.typ.Kind() == reflect.Slice:
 		k.takes, k.schema = "list of mappings", object{"type": "array"}
 	case k.typ.Kind() == reflect.Struct, k.typ.Kind() == reflect.Map:
