@@ -18,6 +18,12 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -314,12 +320,12 @@ func TestC3PathsArriveAsTheyWereWritten(t *testing.T) {
 					want = tc.sent // no host can be meant behind a prefix
 				}
 				g := gatewayWith(t, gateway.Options{}, nil, all(up+prefix))
-				wire(t, g, "GET "+tc.sent+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+				_, _ = wire(t, g, "GET "+tc.sent+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 				if got := <-lines; got != "GET "+front+want+" HTTP/1.1" {
 					t.Errorf("behind %q the upstream reads %q, want %q", prefix, got, front+want)
 				}
 				g = gatewayWith(t, gateway.Options{Next: overH2C(t)}, nil, all(up2.URL+prefix))
-				wire(t, g, "GET "+tc.sent+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+				_, _ = wire(t, g, "GET "+tc.sent+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 				if other != front+want {
 					t.Errorf("behind %q the upstream reads %q over HTTP/2, want %q", prefix, other, front+want)
 				}
@@ -351,9 +357,27 @@ func TestC3ASpaceOfHTTP2IsEscaped(t *testing.T) {
 // What is told of a call is the resource that the upstream was asked for.
 func TestC3ThePathIsToldWithItsEscapes(t *testing.T) {
 	g, told := telling(t, calm(), gateway.Options{}, all(server(t, func(http.ResponseWriter, *http.Request) {}).URL))
-	raw(t, g, "GET /files/a%2Fb|c HTTP/1.1\r\nHost: x\r\n\r\n")
+	raw(t, g, "GET /files/a%2Fb|c?d HTTP/1.1\r\nHost: x\r\n\r\n")
 	if c := <-told; c.Path != "/files/a%2Fb%7Cc" {
 		t.Errorf("it is told as %q", c.Path)
+	}
+	spans := tracetest.NewInMemoryExporter()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+	up := server(t, func(http.ResponseWriter, *http.Request) {}).URL
+	g = gatewayWith(t, gateway.Options{TracerProvider: provider, Propagator: propagation.TraceContext{}}, nil, all(up))
+	raw(t, g, "GET /files/a%2Fb|c?d HTTP/1.1\r\nHost: x\r\n\r\n")
+	found := false
+	for _, span := range spans.GetSpans() {
+		attributes := attribute.NewSet(span.Attributes...)
+		if got, ok := attributes.Value(semconv.URLFullKey); ok {
+			found = true
+			if got.AsString() != up+"/files/a%2Fb|c?d" {
+				t.Errorf("the span says %q", got.AsString())
+			}
+		}
+	}
+	if !found {
+		t.Error("no span says where the attempt went")
 	}
 }
 
@@ -610,7 +634,7 @@ func TestC10TheCallersHostIsKept(t *testing.T) {
 				t.Errorf("host: %s, %s: Host %q went upstream, want %q; Location %q", host, version, got, want, resp.Header.Get("Location"))
 			}
 		}
-		wire(t, g, "GET / HTTP/1.0\r\n\r\n") // without a host it is the upstream's in any case
+		_, _ = wire(t, g, "GET / HTTP/1.0\r\n\r\n") // without a host it is the upstream's in any case
 		if got := <-hosts; got != strings.TrimPrefix(up.URL, "http://") {
 			t.Errorf("host: %s: Host %q went upstream for a caller without one", host, got)
 		}

@@ -184,7 +184,7 @@ func (c *call) copyBody(resp *http.Response) error {
 				left = -1
 			}
 		}
-		if readErr == io.EOF { //nolint:errorlint // io.Reader: only io.EOF itself is the end
+		if readErr == io.EOF {
 			return nil
 		}
 		if readErr != nil {

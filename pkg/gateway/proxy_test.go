@@ -150,7 +150,7 @@ func TestRequestsArePassedOnAsTheyAre(t *testing.T) {
 		"an authorization": {"GET / HTTP/1.1\r\nAuthorization: Basic eA==\r\n", []string{"Authorization: Basic eA=="}, nil},
 		"HTTP/1.0":         {"GET / HTTP/1.0\r\n", []string{"GET / HTTP/1.1", "Via: 1.0 "}, nil},
 	} {
-		wire(t, g, tc.head+"Host: x\r\nConnection: close\r\n\r\n")
+		_, _ = wire(t, g, tc.head+"Host: x\r\nConnection: close\r\n\r\n")
 		head := <-heads
 		for _, want := range tc.has {
 			if !strings.Contains("\r\n"+head, "\r\n"+want) {

@@ -6,6 +6,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -279,11 +280,14 @@ func (c *callTrace) abandon() {
 
 // withoutUser is u without user and password, which have no place in a trace.
 func withoutUser(u *url.URL) string {
-	if u.User == nil {
+	if u.User == nil && u.Opaque == "" {
 		return u.String()
 	}
 	bare := *u
 	bare.User = nil
+	if strings.HasPrefix(u.Opaque, "/") { // a path whose bytes net/url would not keep
+		bare.Opaque = "//" + u.Host + u.Opaque
+	}
 	return bare.String()
 }
 
