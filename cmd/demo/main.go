@@ -41,6 +41,8 @@ func main() { program.Main("demo", run) }
 
 // run is the program: it serves until ctx ends and returns the exit code.
 func run(ctx context.Context, p program.Program) int {
+	hangups, stopHangups := serve.Hangups()
+	defer stopHangups()
 	fs := p.Flags()
 	spec := faults.Default()
 	fs.Float64Var(&spec.ErrorRate, "error-rate", spec.ErrorRate, "share of attempts that answer 503, `0 to 1`")
@@ -51,7 +53,7 @@ func run(ctx context.Context, p program.Program) int {
 	page := program.LivePage{}
 	fs.StringVar(&page.Faults, "faults", "", "let the live page change the faults at `URL` instead of the demo's own")
 	fs.StringVar(&page.Traces, "traces", "", "link calls of the live page to their traces at `URL`, that of a Jaeger or one with {id} in it")
-	file := fs.String("config", "", "routes and policies of the client in `FILE`, instead of the demo's own")
+	file := fs.String("config", "", "routes and policies of the client in `FILE`, instead of the demo's own; SIGHUP reads it again")
 	ports := struct{ client, clientAdmin, flaky, flakyAdmin *string }{
 		fs.String("listen", "127.0.0.1:8080", "`ADDR` of the client"),
 		fs.String("admin", "127.0.0.1:8081", "`ADDR` of the client's admin port"),
@@ -80,18 +82,24 @@ func run(ctx context.Context, p program.Program) int {
 	if err != nil {
 		return p.Fail(program.ExitUsage, err)
 	}
-	cfg := gateway.DefaultConfig()
-	if *file != "" {
-		err = config.Load(*file, &cfg)
-	} else {
-		err = config.Decode("rebound.yaml", policyFile, &cfg)
+	load := func() (gateway.Config, error) {
+		cfg := gateway.DefaultConfig()
+		if *file != "" {
+			err := config.Load(*file, &cfg)
+			return cfg, err
+		}
+		err := config.Decode("rebound.yaml", policyFile, &cfg)
+		return cfg, err
 	}
+	cfg, err := load()
 	if err != nil {
 		return p.Fail(program.ExitUsage, err)
 	}
 	logger := telemetry.NewLogger(p.Stderr, slog.LevelWarn)
 	ready := serve.NewReadiness()
-	upstream, err := p.NewFlaky(ctx, injector, "demo", ready, logger)
+	quiet := p
+	quiet.Environ = nil // the client says what is set in vain
+	upstream, err := quiet.NewFlaky(ctx, injector, "demo", ready, logger)
 	if err != nil {
 		return p.Fail(program.ExitUsage, err)
 	}
@@ -121,6 +129,10 @@ func run(ctx context.Context, p program.Program) int {
 	}
 
 	defer client.Close()
+	var reload func() // nil without a file
+	if *file != "" {
+		reload = func() { client.Reload(load) }
+	}
 	var sending sync.WaitGroup
 	defer sending.Wait()
 	sent, stopSending := context.WithCancel(ctx)
@@ -137,13 +149,16 @@ func run(ctx context.Context, p program.Program) int {
 		DrainTimeout: func() time.Duration { return drainTimeout },
 		Flush:        func(ctx context.Context) error { return errors.Join(client.Flush(ctx), upstream.Flush(ctx)) },
 		FlushTimeout: flushTimeout,
+		Reload:       reload,
+		Hangups:      hangups,
 		Logger:       logger,
 	}, ready, func(addrs map[string]net.Addr) {
 		sending.Go(func() {
 			traffic.Run(sent, "http://"+addrs["client"].String()+"/process", "http://"+flakyAddr.String()+"/process")
 		})
 		welcome(p.Stdout, spec, map[string]string{
-			"{client}": serve.URL(addrs["client"]), "{client-admin}": serve.URL(addrs["client's admin"]),
+			"{timeouts}": strings.TrimSpace(program.Timeouts(cfg)),
+			"{client}":   serve.URL(addrs["client"]), "{client-admin}": serve.URL(addrs["client's admin"]),
 			"{flaky}": serve.URL(addrs["flaky-server"]), "{flaky-admin}": serve.URL(addrs["flaky-server's admin"]),
 		})
 	})
@@ -167,7 +182,7 @@ func onLoopback(addr string) error {
 }
 
 // welcome says what runs where and what to try next.
-func welcome(w io.Writer, spec faults.Spec, urls map[string]string) {
+func welcome(w io.Writer, spec faults.Spec, texts map[string]string) {
 	text := `{client-admin}/
 
 Rebound demo: a client in front of an upstream where {rate} of the attempts fail. Open the live page above to see each call.
@@ -177,6 +192,8 @@ Rebound demo: a client in front of an upstream where {rate} of the attempts fail
   {flaky}/process  the upstream itself
   {flaky-admin}/faults  what goes wrong there: GET, PUT, PATCH; /ledger counts
 
+{timeouts}
+
 Try:
   curl -i {client}/process
   for i in $(seq 100); do curl -s -o /dev/null -w '%{http_code} ' {client}/process; done; echo
@@ -185,8 +202,8 @@ Try:
 Ctrl-C stops it.
 `
 	pairs := []string{"{rate}", fmt.Sprintf("%.0f %%", 100*(spec.ErrorRate+spec.ResetRate+spec.HangRate))}
-	for name, url := range urls {
-		pairs = append(pairs, name, url)
+	for name, text := range texts {
+		pairs = append(pairs, name, text)
 	}
 	_, _ = strings.NewReplacer(pairs...).WriteString(w, text)
 }

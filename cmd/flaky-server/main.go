@@ -32,14 +32,16 @@ func run(ctx context.Context, p program.Program) int {
 	if code, done := p.Probe(ctx); done {
 		return code
 	}
+	hangups, stopHangups := serve.Hangups()
+	defer stopHangups()
 	fs := p.Flags()
 	listen := fs.String("listen", ":5000", "`ADDR` of the data port: GET /process, POST /orders")
 	admin := fs.String("admin", ":5001", "`ADDR` of the admin port: /faults, /ledger, /metrics, /livez, /readyz")
-	file := fs.String("config", "", "faults document, YAML or JSON, in `FILE`; what it leaves out keeps its default")
+	file := fs.String("config", "", "faults document, YAML or JSON, in `FILE`; what it leaves out keeps its default; SIGHUP reads it again")
 	var hosts origin.Hosts
 	fs.Var(&hosts, "hosts", "`NAMES` under which the admin port may be asked, with commas between them, or *; addresses and names within a cluster always may")
-	var level slog.Level
-	fs.TextVar(&level, "log-level", slog.LevelInfo, "the least `LEVEL` of log lines: debug (a line for each request), info, warn or error")
+	var level telemetry.Level
+	fs.TextVar(&level, "log-level", telemetry.Level(slog.LevelInfo), "the least `LEVEL` of log lines: debug (a line for each request), info, warn or error")
 	seed := fs.Uint64("seed", 0, "the same `N` gives the same faults again; 0 picks one and prints it")
 
 	if code, done := p.Parse(fs, help); done {
@@ -48,11 +50,17 @@ func run(ctx context.Context, p program.Program) int {
 	if err := program.CheckAddresses(*listen, *admin); err != nil {
 		return p.Fail(program.ExitUsage, err)
 	}
-	spec := faults.Default()
-	if *file != "" {
-		if err := config.Load(*file, &spec); err != nil {
-			return p.Fail(program.ExitUsage, err)
+	load := func() (faults.Spec, error) {
+		spec := faults.Default()
+		if *file == "" {
+			return spec, nil
 		}
+		err := config.Load(*file, &spec)
+		return spec, err
+	}
+	spec, err := load()
+	if err != nil {
+		return p.Fail(program.ExitUsage, err)
 	}
 	for *seed == 0 {
 		*seed = rand.Uint64()
@@ -69,6 +77,10 @@ func run(ctx context.Context, p program.Program) int {
 		return p.Fail(program.ExitUsage, err)
 	}
 	defer context.AfterFunc(ctx, server.Stop)()
+	var reload func() // nil without a file
+	if *file != "" {
+		reload = func() { server.Reload(load) }
+	}
 
 	err = serve.Run(ctx, serve.Config{
 		Data:         []serve.Listener{{Name: "data", Addr: *listen, Handler: server.Data}},
@@ -76,6 +88,8 @@ func run(ctx context.Context, p program.Program) int {
 		DrainTimeout: func() time.Duration { return drainTimeout },
 		Flush:        server.Flush,
 		FlushTimeout: flushTimeout,
+		Reload:       reload,
+		Hangups:      hangups,
 		Logger:       logger,
 	}, ready, func(addrs map[string]net.Addr) {
 		data, admin := serve.URL(addrs["data"]), serve.URL(addrs["admin"])

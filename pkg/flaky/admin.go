@@ -89,6 +89,23 @@ func (s *Server) change(apply func() error) (faults.Spec, error) {
 	return s.faults.Spec(), nil
 }
 
+// Reload puts what load gives in force, as PUT /faults does. If load fails, or the
+// faults are wrong, what is in force stays. The log has what came of it.
+func (s *Server) Reload(load func() (faults.Spec, error)) {
+	_, err := s.change(func() error {
+		spec, err := load()
+		if err != nil {
+			return err
+		}
+		return s.faults.Replace(spec)
+	})
+	if err != nil {
+		s.options.Logger.Error(lineRefused, logError, err)
+		return
+	}
+	s.options.Logger.Info(lineRead)
+}
+
 // replace puts document in force, and nothing of what was.
 func (s *Server) replace(document []byte) error {
 	var spec faults.Spec

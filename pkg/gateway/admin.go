@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/pkg/origin"
 	"github.com/rebound-dev/rebound/pkg/problem"
 )
 
@@ -15,11 +16,22 @@ import (
 // open breaker never makes the gateway unready, since it can answer all the
 // same. metrics serves /metrics. page serves the live page at /, to those who
 // accept HTML, and all below /assets/ and /api/; nil for none.
-func (g *Gateway) Admin(livez, readyz, metrics, page http.Handler) http.Handler {
+//
+// All but the probes and /metrics, which are asked by any name that leads here, is
+// kept from the pages of other sites; see [origin.Guard], which hosts are for.
+func (g *Gateway) Admin(livez, readyz, metrics, page http.Handler, hosts ...string) http.Handler {
+	open := http.NewServeMux()
+	open.Handle("/", origin.Guard(g.guarded(page), func(w http.ResponseWriter, detail string) {
+		problem.Write(w, problem.Problem{Status: http.StatusForbidden, Detail: detail})
+	}, hosts...))
+	open.Handle("GET /metrics", metrics)
+	open.Handle("GET /livez", livez)
+	open.Handle("GET /readyz", readyz)
+	return open
+}
+
+func (g *Gateway) guarded(page http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", metrics)
-	mux.Handle("GET /livez", livez)
-	mux.Handle("GET /readyz", readyz)
 	mux.HandleFunc("GET /config", g.serveConfig)
 	mux.HandleFunc("GET /breakers", g.serveBreakers)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"maps"
@@ -170,17 +169,13 @@ func parseUpstream(s string) (*url.URL, error) {
 		return nil, fmt.Errorf(expected+": %w", s, err)
 	case u.Scheme != "http" && u.Scheme != "https":
 		return nil, fmt.Errorf(expected+": the scheme must be http or https", s)
-	case u.Hostname() == "":
-		return nil, fmt.Errorf(expected+": there is no host", s)
 	case u.User != nil:
 		return nil, fmt.Errorf("must be a URL without user and password, got one for %s", u.Host)
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return nil, fmt.Errorf(expected+": it must end with the path", s)
 	}
-	if port := u.Port(); port != "" {
-		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-			return nil, fmt.Errorf(expected+": the port must be from 1 to 65535", s)
-		}
+	if err := config.CheckHost(u); err != nil {
+		return nil, fmt.Errorf(expected+": %w", s, err)
 	}
 	return u, nil
 }

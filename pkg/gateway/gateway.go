@@ -59,7 +59,7 @@ type Call struct {
 	Scheme        string // http, or https over TLS: how the caller came
 	Host          string // as the caller wrote it, of any length; empty if HTTP/1.0 came without one
 	Path          string // as the caller wrote it, still escaped, of any length
-	Method        string
+	Method        string // as the caller wrote it, of any length
 	Caller        string // address and port that the caller's connection comes from, which may be a proxy's
 	Status        int    // what the caller got
 	RequestID     string
@@ -298,7 +298,8 @@ func (g *Gateway) tell(ctx context.Context, c Call) {
 		waited += c.Report.Attempts[i].Wait.Actual
 	}
 	g.options.Logger.LogAttrs(ctx, slog.LevelInfo, lineCall,
-		slog.String(logRoute, c.Route), slog.String(logMethod, c.Method), slog.Int(logStatus, c.Status),
+		slog.String(logRoute, c.Route), slog.String(logMethod, clipped(c.Method, maxMethod)), slog.String(logPath, clipped(c.Path, maxPath)),
+		slog.String(logPeer, c.Caller), slog.String(logUpstream, c.Upstream), slog.Int(logStatus, c.Status),
 		slog.String(logReason, string(c.Report.Reason)), slog.Int(logAttempts, len(c.Report.Attempts)),
 		slog.Duration(logWaited, waited), slog.Duration(logDuration, c.Duration), slog.String(logRequestID, c.RequestID))
 }

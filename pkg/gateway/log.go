@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"log/slog"
+	"strings"
 
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -20,7 +21,9 @@ const (
 // The keys of their fields.
 const (
 	logRoute       = "route"                // the name of the route, empty for a call that has none
-	logMethod      = "method"               // the caller's method
+	logMethod      = "method"               // the caller's method, cut after 32 bytes
+	logPath        = "path"                 // the path as the caller wrote it, without the query, cut after 512 bytes
+	logPeer        = "peer"                 // address and port of the connection that it came on: the caller's, or those of the proxy in front
 	logStatus      = "status"               // what the caller got; 499 when the caller did not wait for it
 	logReason      = "reason"               // why the call ended, or what happened to the attempt: a [resilience.Reason]
 	logAttempts    = "attempts"             // how many attempts were begun
@@ -31,7 +34,8 @@ const (
 	logVerdict     = "verdict"              // a [resilience.Verdict]
 	logWait        = "wait"                 // how long the wait after it will be; 0 unless the verdict is retry
 	logError       = "error"                // what went wrong
-	logUpstream    = "upstream"             // scheme, host and port
+	logUpstream    = "upstream"             // scheme, host and port; empty without a route
+	logPolicy      = "policy"               // the name of the policy that the circuit belongs to
 	logFrom        = "from"                 // the [resilience.State] before
 	logTo          = "to"                   // the [resilience.State] after
 	logSuccesses   = "successes"            // how many ended well within the window, or as probes
@@ -43,24 +47,48 @@ const (
 	logPolicies    = "policies"             // how many there are
 )
 
-// LogObserver is an observer that writes a warning for every change of a
-// circuit, with the counts that caused it, and a line for every attempt at the
-// debug level.
+// LogObserver is an observer that writes a line for every attempt at the debug
+// level.
 func LogObserver(l *slog.Logger) resilience.Observer {
 	return resilience.Observer{
 		Attempt: func(ctx context.Context, a *resilience.AttemptReport) {
 			if !l.Enabled(ctx, slog.LevelDebug) {
 				return
 			}
+			var requestID, upstream string
+			if c, ok := ctx.Value(callKey{}).(*call); ok {
+				requestID, upstream = c.requestIDs[0], c.route.origin
+			}
 			l.LogAttrs(ctx, slog.LevelDebug, lineAttempt,
+				slog.String(logRequestID, requestID), slog.String(logUpstream, upstream),
 				slog.Int(logAttempt, a.Number), slog.String(logVerdict, string(a.Verdict)), slog.String(logReason, string(a.Reason)),
 				slog.Duration(logDuration, a.Duration), slog.Duration(logWait, a.Wait.Planned), slog.Any(logError, a.Err))
 		},
-		Transition: func(t resilience.Transition) {
-			l.LogAttrs(context.Background(), slog.LevelWarn, lineTransition,
-				slog.String(logUpstream, t.Upstream), slog.String(logFrom, t.From.String()), slog.String(logTo, t.To.String()),
-				slog.Int(logSuccesses, t.Successes), slog.Int(logFailures, t.Failures),
-				slog.Int(logConsecutive, t.Consecutive), slog.Duration(logOpenFor, t.OpenFor))
-		},
 	}
+}
+
+// LogTransition is an [Options.OnTransition] that writes a warning for every
+// change of a circuit, with the counts that caused it.
+func LogTransition(l *slog.Logger) func(policy string, t resilience.Transition) {
+	return func(policy string, t resilience.Transition) {
+		l.LogAttrs(context.Background(), slog.LevelWarn, lineTransition,
+			slog.String(logUpstream, t.Upstream), slog.String(logPolicy, policy),
+			slog.String(logFrom, t.From.String()), slog.String(logTo, t.To.String()),
+			slog.Int(logSuccesses, t.Successes), slog.Int(logFailures, t.Failures),
+			slog.Int(logConsecutive, t.Consecutive), slog.Duration(logOpenFor, t.OpenFor))
+	}
+}
+
+// The longest of what a stranger wrote that stands in a line.
+const (
+	maxMethod = 32
+	maxPath   = 512
+)
+
+// clipped is text, or its beginning where it is longer than limit bytes.
+func clipped(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit], "") + "…"
 }

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rebound-dev/rebound/pkg/config"
 	"github.com/rebound-dev/rebound/pkg/problem"
 )
 
@@ -61,8 +62,11 @@ func checkURL(text, wanted string) (*url.URL, error) {
 	if err == nil && u.User != nil {
 		return nil, fmt.Errorf("must be %s, without a user and a password, got %q", wanted, u.Redacted())
 	}
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("must be %s, got %q", wanted, text)
+	}
+	if err := config.CheckHost(u); err != nil {
+		return nil, fmt.Errorf("must be %s, got %q: %w", wanted, text, err)
 	}
 	return u, nil
 }

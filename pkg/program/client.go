@@ -37,7 +37,7 @@ type Client struct {
 type LivePage struct {
 	Faults  string       // URL of flaky-server's admin port, whose faults may be changed then; empty for none
 	Traces  string       // where the trace of a call is found, as [live.Options] has it; empty for none
-	Hosts   origin.Hosts // names that it may be asked under, besides those that cannot be another site's
+	Hosts   origin.Hosts // names that the admin port may be asked under, besides those that cannot be another site's
 	Listen  string       // address of the data port, to tell a visitor what to call; empty for none
 	Traffic live.Traffic // a generator that may be steered; nil for none
 }
@@ -55,7 +55,7 @@ func (p LivePage) options() live.Options {
 // NewClient puts a gateway together; what it starts ends with [Client.Flush] or
 // [Client.Close]. The error is about the environment, the configuration or the page.
 func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve.Readiness, logger *slog.Logger, page LivePage) (*Client, error) {
-	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "client", Version: version.String(), LookupEnv: p.LookupEnv, Logger: logger})
+	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "client", Version: version.String(), LookupEnv: p.LookupEnv, Environ: p.Environ, Logger: logger})
 	if err != nil {
 		return nil, err
 	}
@@ -75,14 +75,15 @@ func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve
 	if err != nil {
 		return nil, err
 	}
-	log := gateway.LogObserver(logger)
+	logTransition := gateway.LogTransition(logger)
 	options := gateway.Options{
-		Logger: logger,
-		Observer: resilience.Observer{
-			Attempt:    log.Attempt,
-			Transition: func(t resilience.Transition) { log.Transition(t); metrics.Transition(t) },
+		Logger:   logger,
+		Observer: gateway.LogObserver(logger),
+		OnTransition: func(policy string, t resilience.Transition) {
+			logTransition(policy, t)
+			metrics.Transition(policy, t)
+			recent.Transition(policy, t)
 		},
-		OnTransition: recent.Transition,
 		OnCall: func(ctx context.Context, c gateway.Call) {
 			recent.Record(&live.Call{
 				Route: c.Route, Policy: c.Policy, Upstream: c.Upstream, Method: c.Method, Scheme: c.Scheme, Host: c.Host, Path: c.Path,
@@ -111,7 +112,7 @@ func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve
 		recent.Run(running)
 	}()
 	return &Client{
-		Data: tel.Handler(g), Admin: g.Admin(ready.Livez(), ready.Readyz(), metrics.Handler(), recent.Handler()),
+		Data: tel.Handler(g), Admin: g.Admin(ready.Livez(), ready.Readyz(), metrics.Handler(), recent.Handler(), page.Hosts...),
 		gateway: g, telemetry: tel, metrics: metrics, stopLive: func() { stop(); <-ended },
 	}, nil
 }

@@ -20,6 +20,8 @@ type Flaky struct {
 	Admin http.Handler
 	// Stop ends the calls that hang.
 	Stop func()
+	// Reload is [flaky.Server.Reload].
+	Reload func(load func() (faults.Spec, error))
 
 	telemetry *telemetry.Telemetry
 	metrics   *telemetry.Metrics
@@ -28,7 +30,7 @@ type Flaky struct {
 // NewFlaky puts the server together. Its admin port may be asked under hosts, besides the names that cannot be another
 // site's. The error is about the environment.
 func (p Program) NewFlaky(ctx context.Context, injector *faults.Injector, instance string, ready *serve.Readiness, logger *slog.Logger, hosts ...string) (*Flaky, error) {
-	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "flaky-server", Version: version.String(), LookupEnv: p.LookupEnv, Logger: logger})
+	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "flaky-server", Version: version.String(), LookupEnv: p.LookupEnv, Environ: p.Environ, Logger: logger})
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +51,7 @@ func (p Program) NewFlaky(ctx context.Context, injector *faults.Injector, instan
 	admin := http.NewServeMux()
 	admin.Handle("GET /metrics", metrics.Handler())
 	admin.Handle("/", server.Admin())
-	return &Flaky{Data: tel.Handler(server.Data()), Admin: admin, Stop: server.Stop, telemetry: tel, metrics: metrics}, nil
+	return &Flaky{Data: tel.Handler(server.Data()), Admin: admin, Stop: server.Stop, Reload: server.Reload, telemetry: tel, metrics: metrics}, nil
 }
 
 // Flush sends what is left of the traces; the last thing before the end.

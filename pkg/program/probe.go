@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/rebound-dev/rebound/pkg/config"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
@@ -32,8 +33,12 @@ func (p Program) Probe(ctx context.Context) (code int, done bool) {
 	if len(p.Args) != 2 {
 		return p.Fail(ExitUsage, usage), true
 	}
-	if u, err := url.Parse(p.Args[1]); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+	u, err := url.Parse(p.Args[1])
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
 		return p.Fail(ExitUsage, fmt.Errorf("%w, got %q", usage, p.Args[1])), true
+	}
+	if err := config.CheckHost(u); err != nil {
+		return p.Fail(ExitUsage, fmt.Errorf("%w, got %q: %w", usage, p.Args[1], err)), true
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()

@@ -29,6 +29,7 @@ type Program struct {
 	Name           string
 	Args           []string // without the name
 	LookupEnv      func(string) (string, bool)
+	Environ        func() []string // all of it, as [os.Environ]; nil for no look at what is set in vain
 	Stdout, Stderr io.Writer
 }
 
@@ -36,7 +37,7 @@ type Program struct {
 // SIGINT or SIGTERM ends the context, a second one the process.
 func Main(name string, run func(context.Context, Program) int) {
 	ctx, stop := serve.Signals(context.Background())
-	code := run(ctx, Program{Name: name, Args: os.Args[1:], LookupEnv: os.LookupEnv, Stdout: os.Stdout, Stderr: os.Stderr})
+	code := run(ctx, Program{Name: name, Args: os.Args[1:], LookupEnv: os.LookupEnv, Environ: os.Environ, Stdout: os.Stdout, Stderr: os.Stderr})
 	stop()
 	os.Exit(code)
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -61,6 +62,12 @@ type Config struct {
 	Flush        func(context.Context) error
 	FlushTimeout time.Duration
 
+	// Reload, if it is not nil, is called for each SIGHUP of Hangups that comes before the stop. It reads the program's
+	// configuration file again, and calls go on meanwhile. All other signals of Hangups are ignored, with a line in the
+	// log. A nil Hangups has none; see the function of that name.
+	Reload  func()
+	Hangups <-chan os.Signal
+
 	Logger *slog.Logger // nil for none
 
 	// Listen opens a listener; nil for TCP.
@@ -106,6 +113,11 @@ func Run(ctx context.Context, c Config, ready *Readiness, onListen func(map[stri
 		onListen(addrs)
 	}
 
+	answered := make(chan struct{})
+	var answering sync.WaitGroup
+	answering.Go(func() { c.answer(ctx, answered) })
+	defer answering.Wait()
+	defer close(answered)
 	running := len(all)
 	select {
 	case <-ctx.Done():

@@ -39,6 +39,36 @@ func Signals(ctx context.Context) (_ context.Context, stop context.CancelFunc) {
 	}
 }
 
+// Hangups takes from now on, and until stop, what would end the process although nobody asks it to: SIGHUP, which the
+// channel gets for [Config.Hangups]; SIGUSR1 and SIGUSR2, which it gets too; and the SIGPIPE of a log whose reader is
+// gone. SIGQUIT still ends the process with the stacks of all goroutines.
+func Hangups() (_ <-chan os.Signal, stop func()) {
+	received, unread := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(received, hangups()...)
+	signal.Notify(unread, syscall.SIGPIPE) // that it is taken is enough
+	return received, func() {
+		signal.Stop(received)
+		signal.Stop(unread)
+	}
+}
+
+// answer answers the signals of c.Hangups until done.
+func (c *Config) answer(ctx context.Context, done <-chan struct{}) {
+	for {
+		select {
+		case s := <-c.Hangups:
+			if s != syscall.SIGHUP || c.Reload == nil || ctx.Err() != nil {
+				c.Logger.InfoContext(ctx, lineIgnored, logSignal, s.String())
+				continue
+			}
+			c.Logger.InfoContext(ctx, lineHangup)
+			c.Reload()
+		case <-done:
+			return
+		}
+	}
+}
+
 // end ends the process by s, so that its parent sees what ended it; and if s was
 // ignored when the process began, as in the background of a shell's script, as
 // a shell would report it.

@@ -1,8 +1,10 @@
 package telemetry
 
 import (
+	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -52,7 +54,7 @@ const (
 	labelRoute    attribute.Key = "route"    // the name of the route, empty for a call that has none
 	labelPolicy   attribute.Key = "policy"   // the name of the policy
 	labelUpstream attribute.Key = "upstream" // scheme, host and port
-	labelReason   attribute.Key = "reason"   // why a call ended, or what happened to an attempt: a [resilience.Reason]
+	labelReason   attribute.Key = "reason"   // why a call ended, or what happened to an attempt: a [resilience.Reason]; of a status that HTTP does not register only its class, such as status_5xx, or status_other
 	labelVerdict  attribute.Key = "verdict"  // a [resilience.Verdict]
 	labelSource   attribute.Key = "source"   // who chose the wait: a [resilience.WaitSource]
 	labelState    attribute.Key = "state"    // a [resilience.State]
@@ -66,15 +68,80 @@ const (
 	labelMethod        attribute.Key = semconv.HTTPRequestMethodKey      // the method; _OTHER for one that HTTP does not know
 	labelScheme        attribute.Key = semconv.URLSchemeKey              // how the caller came: http or https
 	labelPattern       attribute.Key = semconv.HTTPRouteKey              // the path of the route's pattern, such as /orders/{id}; absent without a route
-	labelStatus        attribute.Key = semconv.HTTPResponseStatusCodeKey // the status; absent when there was no answer; 499 for a caller who did not wait for it
+	labelStatus        attribute.Key = semconv.HTTPResponseStatusCodeKey // the status; absent when there was no answer; 499 for a caller who did not wait for it; 1xx to 5xx for the statuses of a class that HTTP does not register, _OTHER for those of no class
 	labelServerAddress attribute.Key = semconv.ServerAddressKey          // the upstream's host
 	labelServerPort    attribute.Key = semconv.ServerPortKey             // the upstream's port
-	labelErrorType     attribute.Key = semconv.ErrorTypeKey              // the status of a failure (5xx, for an attempt also 4xx), or the [resilience.Reason] when there was no answer or it broke off; absent when all was well
+	labelErrorType     attribute.Key = semconv.ErrorTypeKey              // the status of a failure (from 500 on, for an attempt from 400 on), as in http_response_status_code, or the [resilience.Reason] when there was no answer or it broke off; absent when all was well
 )
+
+// status is a status as a label: its number where HTTP registers it, and its
+// class otherwise. An upstream could answer hundreds of others, each of which
+// would be a series of every route.
+type status struct {
+	number int // of one that is registered; x00 of a class; 600 of none
+	kind   statusKind
+}
+
+type statusKind uint8
+
+const (
+	statusNone       statusKind = iota // there was no answer
+	statusRegistered                   // by its number
+	statusClass                        // one of a class, by RFC 9110, 15, to be treated as x00
+	statusOther                        // of no class
+)
+
+// statusCallerGone is what the gateway calls a caller who hung up. HTTP does not
+// register it.
+const statusCallerGone = 499
+
+func statusOf(code int) status {
+	switch {
+	case code == 0:
+		return status{}
+	case code == statusCallerGone || http.StatusText(code) != "":
+		return status{code, statusRegistered}
+	case code >= 100 && code < 600:
+		return status{code / 100 * 100, statusClass}
+	}
+	return status{600, statusOther} // a failure whatever its number is
+}
+
+// String is the label's value. The class keeps queries such as 5.. true.
+func (s status) String() string {
+	switch s.kind {
+	case statusRegistered:
+		return strconv.Itoa(s.number)
+	case statusClass:
+		return strconv.Itoa(s.number/100) + "xx"
+	case statusNone:
+		return ""
+	}
+	return semconv.ErrorTypeOther.Value.AsString()
+}
+
+// reasonOf is a reason as a label.
+func reasonOf(r resilience.Reason) resilience.Reason {
+	digits, ok := strings.CutPrefix(string(r), "status_")
+	if !ok {
+		return r
+	}
+	code, err := strconv.Atoi(digits)
+	if err != nil {
+		return r // status_not_retryable
+	}
+	switch s := statusOf(code); s.kind {
+	case statusClass:
+		return resilience.Reason("status_" + s.String())
+	case statusOther:
+		return "status_other"
+	}
+	return r
+}
 
 type serverLabels struct {
 	method, scheme, pattern string
-	status                  int
+	status                  status
 	reason                  resilience.Reason
 }
 
@@ -89,16 +156,16 @@ func (l serverLabels) attributes() []attribute.KeyValue {
 
 // appendOutcome adds the status, if there is one, and the type of the error, if
 // it is one: a status from failure on, no answer, or one that broke off.
-func appendOutcome(all []attribute.KeyValue, status, failure int, reason resilience.Reason) []attribute.KeyValue {
-	if status > 0 {
-		all = append(all, labelStatus.Int(status))
+func appendOutcome(all []attribute.KeyValue, s status, failure int, reason resilience.Reason) []attribute.KeyValue {
+	if s.kind != statusNone {
+		all = append(all, labelStatus.String(s.String()))
 	}
 	switch {
-	case status >= failure:
-		return append(all, labelErrorType.String(strconv.Itoa(status)))
-	case status == 0 && reason == "": // a panic
+	case s.number >= failure:
+		return append(all, labelErrorType.String(s.String()))
+	case s.kind == statusNone && reason == "": // a panic
 		return append(all, semconv.ErrorTypeOther)
-	case status == 0, status < 400 && reason == resilience.ReasonBodyFailed:
+	case s.kind == statusNone, s.number < 400 && reason == resilience.ReasonBodyFailed:
 		return append(all, labelErrorType.String(string(reason)))
 	}
 	return all
@@ -115,7 +182,7 @@ func (l callLabels) attributes() []attribute.KeyValue {
 
 type clientLabels struct {
 	method, upstream string
-	status           int
+	status           status
 	reason           resilience.Reason
 }
 

@@ -5,21 +5,24 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"go.opentelemetry.io/otel/trace"
 )
 
 // The messages of the log's lines.
 const (
-	lineNoExport = "traces cannot be exported" // the collector is away, slow, or refuses; at most once a minute, and with the last spans
+	lineNoEffect = "variables of OpenTelemetry's without effect" // at the start: some are set that change nothing here
+	lineNoExport = "traces cannot be exported"                   // the collector is away, slow, or refuses; at most once a minute, and with the last spans
 )
 
 // The keys of their fields.
 const (
-	logTraceID = "trace_id"                  // on every line that belongs to a traced request
-	logSpanID  = "span_id"                   // on the same lines: the server's span, for the line of an attempt the call's
-	logError   = "error"                     // what went wrong
-	logSkipped = "errors_since_last_warning" // failed exports that were not told of
+	logTraceID   = "trace_id"                  // on every line that belongs to a traced request
+	logSpanID    = "span_id"                   // on the same lines: the server's span, for the line of an attempt the call's
+	logError     = "error"                     // what went wrong
+	logSkipped   = "errors_since_last_warning" // failed exports that were not told of
+	logVariables = "variables"                 // their names, each with the reason
 )
 
 // NewLogger writes lines from level on to w: readable ones to a terminal, JSON
@@ -31,6 +34,30 @@ func NewLogger(w io.Writer, level slog.Leveler) *slog.Logger {
 		return slog.New(&traced{slog.NewTextHandler(w, options)})
 	}
 	return slog.New(&traced{slog.NewJSONHandler(w, options)})
+}
+
+// Level is a flag's value: the least level of lines that are written. The zero
+// value is info.
+type Level slog.Level
+
+// Level is what [NewLogger] asks for.
+func (l Level) Level() slog.Level { return slog.Level(l) }
+
+// MarshalText is what [Level.UnmarshalText] takes.
+func (l Level) MarshalText() ([]byte, error) {
+	return []byte(strings.ToLower(l.Level().String())), nil
+}
+
+// UnmarshalText takes debug, info, warn or error, in letters of any case. The
+// error names them.
+func (l *Level) UnmarshalText(text []byte) error {
+	for _, known := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError} {
+		if strings.EqualFold(string(text), known.String()) {
+			*l = Level(known)
+			return nil
+		}
+	}
+	return expected("debug, info, warn or error", string(text))
 }
 
 func terminal(w io.Writer) bool {

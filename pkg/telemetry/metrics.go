@@ -139,23 +139,23 @@ type Call struct {
 // Call counts a call with its attempts and waits. The trace in ctx becomes their
 // exemplar.
 func (m *Metrics) Call(ctx context.Context, c Call) {
-	method := knownMethod(c.Method)
-	m.server.Record(ctx, c.Duration.Seconds(), m.ofServer.get(serverLabels{method, c.Scheme, c.Pattern, c.Status, c.Report.Reason})...)
-	m.calls.Add(ctx, 1, m.ofCall.get(callLabels{c.Route, c.Report.Reason})...)
+	method, reason := knownMethod(c.Method), reasonOf(c.Report.Reason)
+	m.server.Record(ctx, c.Duration.Seconds(), m.ofServer.get(serverLabels{method, c.Scheme, c.Pattern, statusOf(c.Status), reason})...)
+	m.calls.Add(ctx, 1, m.ofCall.get(callLabels{c.Route, reason})...)
 	for i := range c.Report.Attempts {
 		a := &c.Report.Attempts[i]
-		m.client.Record(ctx, a.Duration.Seconds(), m.ofClient.get(clientLabels{method, c.Upstream, a.Status, c.Report.Ended(i)})...)
-		m.attempts.Add(ctx, 1, m.ofAttempt.get(attemptLabels{c.Upstream, c.Policy, a.Reason, a.Verdict})...)
+		m.client.Record(ctx, a.Duration.Seconds(), m.ofClient.get(clientLabels{method, c.Upstream, statusOf(a.Status), reasonOf(c.Report.Ended(i))})...)
+		m.attempts.Add(ctx, 1, m.ofAttempt.get(attemptLabels{c.Upstream, c.Policy, reasonOf(a.Reason), a.Verdict})...)
 		if a.Verdict == resilience.VerdictRetry {
 			m.waits.Record(ctx, a.Wait.Actual.Seconds(), m.ofWait.get(waitLabels{c.Upstream, a.Wait.Source})...)
 		}
 	}
 }
 
-// Transition counts a change of a circuit.
-func (m *Metrics) Transition(t resilience.Transition) {
+// Transition counts a change of the circuit of an upstream under a policy.
+func (m *Metrics) Transition(policy string, t resilience.Transition) {
 	m.transitions.Add(context.Background(), 1, metric.WithAttributes(
-		labelUpstream.String(t.Upstream), labelFrom.String(t.From.String()), labelTo.String(t.To.String())))
+		labelUpstream.String(t.Upstream), labelPolicy.String(policy), labelFrom.String(t.From.String()), labelTo.String(t.To.String())))
 }
 
 // Fault counts a request to flaky-server.

@@ -61,7 +61,7 @@ func TestMetricsOfACall(t *testing.T) {
 		return []telemetry.Upstream{{Name: "http://up:5000", Policy: "default", State: state, BudgetTokens: 9.5}}
 	})
 	m.Call(t.Context(), aCall())
-	m.Transition(resilience.Transition{Upstream: "http://up:5000", From: resilience.Closed, To: resilience.Open})
+	m.Transition("default", resilience.Transition{Upstream: "http://up:5000", From: resilience.Closed, To: resilience.Open})
 	m.Fault(t.Context(), "error")
 	m.Reload(false)
 	state = resilience.Open
@@ -77,7 +77,7 @@ func TestMetricsOfACall(t *testing.T) {
 		`http_client_request_duration_seconds_count{http_request_method="GET",http_response_status_code="200",server_address="up",server_port="5000"} 1`,
 		`rebound_breaker_state{policy="default",state="open",upstream="http://up:5000"} 1`,
 		`rebound_breaker_state{policy="default",state="closed",upstream="http://up:5000"} 0`,
-		`rebound_breaker_transitions_total{from="closed",to="open",upstream="http://up:5000"} 1`,
+		`rebound_breaker_transitions_total{from="closed",policy="default",to="open",upstream="http://up:5000"} 1`,
 		`rebound_budget_tokens{policy="default",upstream="http://up:5000"} 9.5`,
 		`rebound_faults_total{fault="error"} 1`,
 		`rebound_replay_memory_bytes 4096`,

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -30,10 +31,14 @@ type Options struct {
 	// Service and Version describe the program; OTEL_SERVICE_NAME and
 	// OTEL_RESOURCE_ATTRIBUTES say it better where they are set.
 	Service, Version string
-	// LookupEnv tells whether traces are asked for. The exporters then read the
-	// process's environment by themselves.
+	// LookupEnv has the variables. The exporters then read the process's
+	// environment by themselves.
 	LookupEnv func(string) (string, bool)
-	// Logger gets a warning, once a minute at most, when spans cannot be exported.
+	// Environ is all of the environment, as [os.Environ] has it: one warning names
+	// the variables of OpenTelemetry's that have no effect. Nil for no warning.
+	Environ func() []string
+	// Logger gets that, and a warning, once a minute at most, when spans cannot be
+	// exported.
 	Logger *slog.Logger
 }
 
@@ -45,22 +50,43 @@ type Telemetry struct {
 	failures   *warnings // of the export
 }
 
-// Start sets tracing up. An exporter that cannot be made is an error; one whose
-// collector is away is not.
+// Start sets tracing up. A variable with a value that cannot be, or an exporter
+// that cannot be made, is an error; an exporter whose collector is away is not.
 //
 // It sets OpenTelemetry's global error handler, which is the only way to hear of
-// an export that failed.
+// an export that failed, and its global logger.
 func Start(ctx context.Context, o Options) (*Telemetry, error) {
-	t := &Telemetry{
-		provider:   tracenoop.NewTracerProvider(),
-		propagator: propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}),
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if !asked(o.LookupEnv) {
+	env := environment(o.LookupEnv)
+	if err := env.check(); err != nil {
+		return nil, err
+	}
+	if o.Environ != nil {
+		if found := env.ineffective(o.Environ()); len(found) > 0 {
+			o.Logger.WarnContext(ctx, lineNoEffect, logVariables, found)
+		}
+	}
+	names := ""
+	if !env.disabled() {
+		names = env.text(varPropagators)
+	}
+	propagator, err := newPropagator(names)
+	if err != nil {
+		return nil, err // not after check
+	}
+	t := &Telemetry{provider: tracenoop.NewTracerProvider(), propagator: propagator}
+	if env.exporter() == none {
 		return t, nil
 	}
 	t.failures = &warnings{logger: o.Logger}
-	otel.SetErrorHandler(t.failures)
-	exporter, err := newSpanExporter(ctx, o.LookupEnv)
+	var beginning errorList
+	otel.SetErrorHandler(&beginning)
+	defer otel.SetErrorHandler(t.failures)
+	otel.SetLogger(logr.Discard()) // it would warn of 127.0.0.1:4317, which is an address
+	defer otel.SetLogger(logr.FromSlogHandler(o.Logger.Handler()))
+	exporter, err := newSpanExporter(ctx, env)
 	if err != nil {
 		return nil, fmt.Errorf("exporting traces: %w", err)
 	}
@@ -68,36 +94,36 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	about, err := resource.New(ctx,
 		resource.WithAttributes(semconv.ServiceName(o.Service), semconv.ServiceVersion(o.Version)),
 		resource.WithTelemetrySDK(), resource.WithFromEnv())
-	if err != nil && !errors.Is(err, resource.ErrPartialResource) && !errors.Is(err, resource.ErrSchemaURLConflict) {
+	if err != nil && !errors.Is(err, resource.ErrSchemaURLConflict) {
 		return nil, fmt.Errorf("describing the service: %w", err)
 	}
 	// The batch has a bounded queue and drops what does not fit: a collector that
 	// is slow or away costs neither time nor memory.
 	t.sdk = sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(about))
 	t.provider = t.sdk
+	if err := beginning.join(); err != nil { // of a variable whose values we do not know
+		return nil, errors.Join(fmt.Errorf("setting up traces: %w", err), t.sdk.Shutdown(ctx))
+	}
 	return t, nil
 }
 
-// variables reads the values of variables that are words, as OpenTelemetry compares
-// them.
-func variables(lookup func(string) (string, bool)) func(string) string {
-	return func(name string) string {
-		v, _ := lookup(name)
-		return strings.ToLower(strings.TrimSpace(v))
-	}
+// errorList keeps the errors that are handed to it. It is safe for concurrent use.
+type errorList struct {
+	mu   sync.Mutex
+	errs []error
 }
 
-// asked tells whether the environment asks for traces.
-func asked(lookup func(string) (string, bool)) bool {
-	value := variables(lookup)
-	exporter := value("OTEL_TRACES_EXPORTER")
-	switch {
-	case value("OTEL_SDK_DISABLED") == "true" || exporter == "none":
-		return false
-	case exporter != "":
-		return true
-	}
-	return value("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || value("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""
+// Handle is called by the SDK.
+func (l *errorList) Handle(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.errs = append(l.errs, err)
+}
+
+func (l *errorList) join() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return errors.Join(l.errs...)
 }
 
 // Enabled tells whether spans are made.
@@ -106,7 +132,8 @@ func (t *Telemetry) Enabled() bool { return t.sdk != nil }
 // Provider gives tracers; they do nothing when nothing is exported.
 func (t *Telemetry) Provider() trace.TracerProvider { return t.provider }
 
-// Propagator carries trace context and baggage in W3C's headers.
+// Propagator carries trace context and baggage, in W3C's headers unless
+// OTEL_PROPAGATORS names others.
 func (t *Telemetry) Propagator() propagation.TextMapPropagator { return t.propagator }
 
 // Handler leaves a server span for every request to h. It is h itself when
@@ -182,8 +209,6 @@ func (w *warnings) rest() {
 }
 
 func (w *warnings) warn(err error) {
-	if w.logger != nil {
-		w.logger.Warn(lineNoExport, logError, err, logSkipped, w.skipped)
-	}
+	w.logger.Warn(lineNoExport, logError, err, logSkipped, w.skipped)
 	w.last, w.skipped = time.Now(), 0
 }

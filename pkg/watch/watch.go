@@ -30,6 +30,7 @@ type File struct {
 	first   content
 	watcher *fsnotify.Watcher // nil when there is none to be had
 	events  <-chan fsnotify.Event
+	ask     chan struct{} // has something when Look was called
 	errors  <-chan error
 }
 
@@ -52,7 +53,7 @@ func (c content) equal(o content) bool {
 // which logger is told, changes are seen within five seconds. The file is to be
 // closed.
 func New(path string, read func() ([]byte, error), logger *slog.Logger) *File {
-	f := &File{path: path, read: read}
+	f := &File{path: path, read: read, ask: make(chan struct{}, 1)}
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		f.read = nil
 	} else if w, err := fsnotify.NewWatcher(); err != nil {
@@ -76,6 +77,15 @@ func (f *File) Close() error {
 	return f.watcher.Close()
 }
 
+// Look has [File.Run] read the file soon, and tell of it as of a change even if
+// it is the same as before. It does not wait, and is safe for concurrent use.
+func (f *File) Look() {
+	select {
+	case f.ask <- struct{}{}:
+	default: // it is about to look
+	}
+}
+
 // Run calls changed, on its own goroutine, with what the file has after each
 // change of its content, or with why it cannot be read any more. Of changes that
 // follow each other within a moment it tells of the last. It returns when ctx has
@@ -92,9 +102,12 @@ func (f *File) Run(ctx context.Context, changed func([]byte, error)) {
 	// What was told, itself and not by another look: between two looks it may change.
 	seen := f.first
 	for {
+		asked := false
 		select {
 		case <-ctx.Done():
 			return
+		case <-f.ask:
+			asked = true
 		case _, ok := <-f.events:
 			if !ok {
 				f.events = nil
@@ -112,7 +125,7 @@ func (f *File) Run(ctx context.Context, changed func([]byte, error)) {
 		}
 		f.follow()
 		var now content
-		if now.data, now.err = f.read(); !now.equal(seen) {
+		if now.data, now.err = f.read(); !now.equal(seen) || asked {
 			seen = now
 			changed(now.data, now.err)
 		}
