@@ -42,7 +42,7 @@ func run(ctx context.Context, p program.Program) int {
 	var times timeouts
 	defaults := transport.DefaultPolicy()
 	fs.DurationVar(&times.call, "timeout", defaults.Timeout, "with --upstream: the `TIME` that a call may take, with all attempts and waits, until the response headers")
-	fs.DurationVar(&times.attempt, "attempt-timeout", defaults.AttemptTimeout, "with --upstream: the `TIME` that one attempt of it may take; at most --timeout, and no longer than it by default")
+	fs.DurationVar(&times.attempt, "attempt-timeout", defaults.AttemptTimeout, "with --upstream: the `TIME` that one attempt may take, at most --timeout; a shorter --timeout lowers the default to itself")
 	check := fs.Bool("check", false, "print the effective configuration as YAML and exit with 0, or 2 if it is wrong")
 	var page program.LivePage
 	fs.StringVar(&page.Faults, "faults", "", "let the live page change the faults of the flaky-server whose admin port is at `URL`")

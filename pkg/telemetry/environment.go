@@ -51,7 +51,7 @@ func Variables() []Variable {
 		honoured(anything, "the name of the service; client, flaky-server by themselves", "OTEL_SERVICE_NAME"),
 		honoured(attributes, "what else describes the service: key=value pairs with commas between them, other characters of a value as %2C", "OTEL_RESOURCE_ATTRIBUTES"),
 
-		otlp(endpoint, "the collector, such as http://otel-collector:4318; https is encrypted. With grpc a port is needed, and otel-collector:4317, dns: and unix: are allowed too. /v1/traces is added to the path of the first of the two only", "ENDPOINT"),
+		otlp(endpoint, "the collector, such as http://otel-collector:4318; https is encrypted. With grpc a port is needed, and otel-collector:4317, dns: and unix: are allowed too. /v1/traces is added to the path of the first of the two only. With OTEL_TRACES_EXPORTER=otlp alone it is port 4318 of localhost, for grpc 4317", "ENDPOINT"),
 		otlp(oneOf(protocolHTTP, protocolJSON, protocolGRPC), "http/protobuf (unset), http/json or grpc", "PROTOCOL"),
 		otlp(headers, "sent with every export: key=value pairs with commas between them, other characters of a value as %2C", "HEADERS"),
 		otlp(number(0), "milliseconds that an export may take, with what is tried again; 10000 unset, 0 for no limit", "TIMEOUT"),

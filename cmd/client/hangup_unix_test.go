@@ -1,0 +1,242 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// process is one of the programs, as its own process.
+type process struct {
+	*exec.Cmd
+	urls []string // what it printed
+	log  *bufio.Reader
+}
+
+func launch(t *testing.T, binary string, args ...string) *process {
+	t.Helper()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = reader.Close() })
+	p := launchTo(t, writer, binary, args...)
+	p.log = bufio.NewReader(reader)
+	return p
+}
+
+// launchTo has the log written to a file, which is the process's from then on.
+func launchTo(t *testing.T, log *os.File, binary string, args ...string) *process {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	p := &process{Cmd: exec.CommandContext(ctx, binary, args...)}
+	stdout, err := p.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Stderr = log
+	err = p.Start()
+	_ = log.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Process.Kill(); _ = p.Wait() })
+	url := regexp.MustCompile(`http://localhost:\d+`)
+	for lines := bufio.NewScanner(stdout); lines.Scan(); {
+		p.urls = append(p.urls, url.FindAllString(lines.Text(), -1)...)
+		// The last line of each program.
+		if text := lines.Text(); strings.HasPrefix(text, "timeouts") || strings.HasPrefix(text, "seed") {
+			break
+		}
+	}
+	if len(p.urls) == 0 {
+		t.Fatal("it did not start")
+	}
+	go func() { _, _ = io.Copy(io.Discard, stdout) }()
+	return p
+}
+
+// until reads the log to a line with that message.
+func (p *process) until(t *testing.T, message string) map[string]any {
+	t.Helper()
+	for {
+		text, err := p.log.ReadString('\n')
+		if err != nil {
+			t.Fatalf("the log ends without %q: %v", message, err)
+		}
+		line := map[string]any{}
+		if json.Unmarshal([]byte(text), &line) == nil && line["msg"] == message {
+			return line
+		}
+	}
+}
+
+// SIGHUP ended the process and the calls in flight. It reads the configuration
+// file again, or nothing happens; and what else would end a process by default does
+// not either.
+func TestB6HangupKillsNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the programs")
+	}
+	bin := t.TempDir()
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, ".", "../demo", "../flaky-server").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	arrived, release := make(chan struct{}, 10), make(chan struct{})
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/process" {
+			arrived <- struct{}{}
+			<-release
+		}
+		_, _ = io.WriteString(w, "answered "+r.URL.Path)
+	}))
+	t.Cleanup(up.Close)
+	file := filepath.Join(t.TempDir(), "file.yaml")
+	write := func(t *testing.T, text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signal := func(t *testing.T, p *process, s syscall.Signal) {
+		t.Helper()
+		if err := p.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end := func(t *testing.T, p *process) {
+		t.Helper()
+		signal(t, p, syscall.SIGTERM)
+		go func() { _, _ = io.Copy(io.Discard, p.log) }()
+		if state, err := p.Process.Wait(); err != nil || !state.Success() {
+			t.Errorf("it ended with %v, %v", state, err)
+		}
+	}
+	ports := []string{"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}
+	const wrong = "nonsense: 1\n"
+
+	t.Run("client with a file", func(t *testing.T) {
+		routes := func(name string) string {
+			return "routes: [{name: " + name + ", match: /, upstream: \"" + up.URL + "\"}]\n"
+		}
+		write(t, routes("first"))
+		p := launch(t, filepath.Join(bin, "client"), append(ports, "--config", file)...)
+		answer := make(chan string, 1)
+		go func() {
+			_, body := get(t, p.urls[0]+"/process")
+			answer <- body
+		}()
+		<-arrived
+		signal(t, p, syscall.SIGHUP)
+		p.until(t, "SIGHUP: the configuration file is read")
+		p.until(t, "configuration reloaded") // although it is the same
+		write(t, routes("second"))
+		signal(t, p, syscall.SIGHUP)
+		p.until(t, "configuration reloaded")
+		if _, body := get(t, p.urls[1]+"/config"); !strings.Contains(body, "name: second") {
+			t.Errorf("in force is %s", body)
+		}
+		write(t, wrong)
+		signal(t, p, syscall.SIGHUP)
+		p.until(t, "configuration refused, the old one goes on")
+		for _, s := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2} {
+			signal(t, p, s)
+			if line := p.until(t, "signal ignored"); line["signal"] != s.String() {
+				t.Errorf("the line is %v", line)
+			}
+		}
+		close(release)
+		if got := <-answer; got != "answered /process" {
+			t.Errorf("the call in flight got %q", got)
+		}
+		end(t, p)
+	})
+	t.Run("client without a file", func(t *testing.T) {
+		p := launch(t, filepath.Join(bin, "client"), append(ports, "--upstream", up.URL)...)
+		signal(t, p, syscall.SIGHUP)
+		p.until(t, "signal ignored")
+		if code, body := get(t, p.urls[0]+"/x"); code != http.StatusOK {
+			t.Errorf("%d %s", code, body)
+		}
+		end(t, p)
+	})
+	t.Run("flaky-server with a file", func(t *testing.T) {
+		write(t, "errorRate: 0.25\n")
+		p := launch(t, filepath.Join(bin, "flaky-server"), append(ports, "--config", file)...)
+		write(t, "errorRate: 0.75\n")
+		signal(t, p, syscall.SIGHUP)
+		p.until(t, "faults read from the file")
+		write(t, wrong)
+		signal(t, p, syscall.SIGHUP)
+		p.until(t, "faults refused, the old ones go on")
+		if _, body := get(t, p.urls[1]+"/faults"); !strings.Contains(body, "errorRate: 0.75\n") {
+			t.Errorf("in force is %s", body)
+		}
+		end(t, p)
+	})
+	t.Run("flaky-server without a file", func(t *testing.T) {
+		p := launch(t, filepath.Join(bin, "flaky-server"), ports...)
+		signal(t, p, syscall.SIGHUP)
+		p.until(t, "signal ignored")
+		end(t, p)
+	})
+	demo := append(ports, "--flaky-listen", "127.0.0.1:0", "--flaky-admin", "127.0.0.1:0")
+	t.Run("demo with a file", func(t *testing.T) {
+		routes := "routes: [{name: first, match: /, upstream: \"" + up.URL + "\"}]\n"
+		write(t, routes)
+		p := launch(t, filepath.Join(bin, "demo"), append(demo, "--config", file)...)
+		write(t, wrong)
+		signal(t, p, syscall.SIGHUP)
+		p.until(t, "configuration refused, the old one goes on") // the demo logs warnings only
+		write(t, strings.Replace(routes, "first", "second", 1))
+		signal(t, p, syscall.SIGHUP)
+		for {
+			if _, body := get(t, p.urls[0]+"/config"); strings.Contains(body, "name: second") {
+				break
+			}
+		}
+		end(t, p)
+	})
+	t.Run("demo without a file", func(t *testing.T) {
+		p := launch(t, filepath.Join(bin, "demo"), demo...)
+		for range 3 {
+			signal(t, p, syscall.SIGHUP)
+			time.Sleep(10 * time.Millisecond) // so that each is a signal of its own
+		}
+		if code, body := get(t, p.urls[0]+"/livez"); code != http.StatusOK {
+			t.Errorf("%d %s", code, body)
+		}
+		end(t, p)
+	})
+	t.Run("the log's reader goes away", func(t *testing.T) {
+		reader, writer, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := launchTo(t, writer, filepath.Join(bin, "client"), append(ports, "--upstream", up.URL)...)
+		_ = reader.Close() // from now on, a line of the log is a broken pipe
+		for range 3 {
+			if code, body := get(t, p.urls[0]+"/x"); code != http.StatusOK {
+				t.Fatalf("%d %s", code, body)
+			}
+		}
+		signal(t, p, syscall.SIGTERM)
+		if state, err := p.Process.Wait(); err != nil || !state.Success() {
+			t.Errorf("it ended with %v, %v", state, err)
+		}
+	})
+}

@@ -1,0 +1,205 @@
+package gateway_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/problem"
+)
+
+// lines is a log in JSON. It is safe for concurrent use.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// of are the lines with that message.
+func (l *lines) of(t *testing.T, message string) (found []map[string]any) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for text := range strings.Lines(l.b.String()) {
+		line := map[string]any{}
+		if err := json.Unmarshal([]byte(text), &line); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		if line["msg"] == message {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// logged serves a gateway that logs as the client does, at the debug level.
+func logged(t *testing.T, c gateway.Config) (url string, log *lines) {
+	t.Helper()
+	log = &lines{}
+	logger := slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	g, err := gateway.New(c, gateway.Options{Logger: logger, Observer: gateway.LogObserver(logger), OnTransition: gateway.LogTransition(logger)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	return server(t, g.ServeHTTP).URL, log
+}
+
+// Two policies stand in front of one upstream: the line says whose circuit opened.
+func TestD3TransitionNamesThePolicy(t *testing.T) {
+	up := refusing(t)
+	c := gateway.DefaultConfig()
+	for policy, failures := range map[string]int{"strict": 1, "patient": 5} {
+		p := calm()
+		p.Retry.MaxAttempts, p.Breaker.ConsecutiveFailures = 1, failures
+		c.Policies[policy] = p
+		c.Routes = append(c.Routes, gateway.Route{Name: policy, Match: "/" + policy, Upstream: up, Policy: policy})
+	}
+	base, log := logged(t, c)
+	get(t, base+"/strict")
+	get(t, base+"/patient")
+	got := log.of(t, "circuit changed")
+	if len(got) != 1 || got[0]["policy"] != "strict" || got[0]["upstream"] != up || got[0]["to"] != "open" {
+		t.Errorf("got %v, want one line about strict", got)
+	}
+}
+
+func TestD6LineOfACall(t *testing.T) {
+	up := server(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/bad") {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	c := gateway.ForUpstream(up.URL + "/base")
+	c.Policies[gateway.DefaultPolicyName] = calm()
+	c.Routes[0].Match = "/in/"
+	base, log := logged(t, c)
+	long := strings.Repeat("x", 600)
+	for name, tc := range map[string]struct{ method, path, wantMethod, wantPath, wantUpstream string }{
+		"a path":             {"GET", "/in/a?secret=1", "GET", "/in/a", up.URL},
+		"an escaped one":     {"GET", "/in/a%2Fb%20c%0Ad", "GET", "/in/a%2Fb%20c%0Ad", up.URL},
+		"a query only":       {"GET", "/in/?secret=/x", "GET", "/in/", up.URL},
+		"one that fails":     {"GET", "/in/bad", "GET", "/in/bad", up.URL},
+		"no route":           {"GET", "/out?secret=1", "GET", "/out", ""},
+		"a long one":         {"GET", "/in/" + long + "?secret=1", "GET", ("/in/" + long)[:512] + "…", up.URL},
+		"a long one, no way": {"GET", "/" + long, "GET", ("/" + long)[:512] + "…", ""},
+		"a long method":      {strings.Repeat("M", 100), "/in/", strings.Repeat("M", 32) + "…", "/in/", up.URL},
+		"beyond ASCII":       {"GET", "/in/é", "GET", "/in/%C3%A9", up.URL},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := len(log.of(t, "call"))
+			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+			r := request(t, tc.method, base+tc.path, nil)
+			r.Header.Set("X-Request-Id", "id-"+url.PathEscape(strings.ReplaceAll(name, " ", "-")))
+			resp, err := client.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			calls := log.of(t, "call")
+			if len(calls) != before+1 {
+				t.Fatalf("%d lines for one call", len(calls)-before)
+			}
+			got := calls[before]
+			peer, _ := got["peer"].(string)
+			if got["method"] != tc.wantMethod || got["path"] != tc.wantPath || got["upstream"] != tc.wantUpstream || !strings.HasPrefix(peer, "127.0.0.1:") {
+				t.Errorf("got %v", got)
+			}
+			text := fmt.Sprint(got)
+			if strings.Contains(text, "secret") || !utf8.ValidString(text) || len(text) > 2000 {
+				t.Errorf("the line is %s", text)
+			}
+		})
+	}
+	// An attempt's line says whose it is.
+	attempts := 0
+	for _, a := range log.of(t, "attempt") {
+		if a["request_id"] == "id-one-that-fails" {
+			attempts++
+		}
+		if a["upstream"] != up.URL || a["request_id"] == "" {
+			t.Errorf("the attempt's line is %v", a)
+		}
+	}
+	if attempts != 3 {
+		t.Errorf("%d attempts of the call that fails are told, want 3", attempts)
+	}
+}
+
+// Under a name that may be another site's only what is asked by any name answers.
+func TestD7ForeignHostOnTheAdminPort(t *testing.T) {
+	g, err := gateway.New(gateway.ForUpstream("http://127.0.0.1:1"), gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ok := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) })
+	paths := map[string]bool{ // whether they are open
+		"/livez": true, "/readyz": true, "/metrics": true,
+		"/": false, "/config": false, "/breakers": false, "/api/state": false, "/assets/x.js": false, "/nowhere": false,
+		"/debug/pprof/": false, "/debug/pprof/cmdline": false, "/debug/pprof/heap": false, "/debug/pprof/symbol": false,
+	}
+	for pages, page := range map[string]http.Handler{"with the page": ok, "without": nil} {
+		admin := g.Admin(ok, ok, ok, page, "rebound.example.net.evil.com")
+		for path, open := range paths {
+			for host, owned := range map[string]bool{"evil.com": false, "evil.com:8081": false, "localhost:8081": true, "10.0.0.1": true, "client.ns.svc": true, "rebound.example.net.evil.com": true} {
+				r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+				r.Host = host
+				w := httptest.NewRecorder()
+				admin.ServeHTTP(w, r)
+				if refused := w.Code == http.StatusForbidden; refused == (open || owned) {
+					t.Errorf("%s: %s of %s: %d %s", pages, path, host, w.Code, w.Body)
+				} else if refused && w.Header().Get("Content-Type") != problem.ContentType {
+					t.Errorf("%s: %s of %s: no problem document but %s", pages, path, host, w.Body)
+				}
+			}
+			// Another site's script, in a browser on this machine.
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+			r.Host = "localhost:8081"
+			r.Header.Set("Sec-Fetch-Site", "cross-site")
+			r.Header.Set("Sec-Fetch-Mode", "no-cors")
+			w := httptest.NewRecorder()
+			admin.ServeHTTP(w, r)
+			if (w.Code == http.StatusForbidden) == open {
+				t.Errorf("%s: %s for another site's script: %d", pages, path, w.Code)
+			}
+		}
+	}
+}
+
+func TestD5UpstreamsThatAreNone(t *testing.T) {
+	for upstream, want := range map[string]string{
+		"http://$(HOST):5000":        "the host must be a name",
+		"http://a,b:5000":            "the host must be a name",
+		"http://unix:/run/x.sock":    "there is no port after the colon",
+		"http://*:5000":              "the host must be a name",
+		"http://a..b":                "the host must be a name",
+		"http://-a":                  "the host must be a name",
+		"http://300.1.1.1":           "the host must be a name",
+		"http://<host>":              "the host must be a name",
+		"http://":                    "there is no host",
+		"http://a:0":                 "the port must be from 1 to 65535",
+		"http://flaky_server-1:5000": "",
+		"http://10.0.0.1:5000/base":  "",
+		"http://[::1]:5000":          "",
+		"https://API.example.com.":   "",
+	} {
+		err := gateway.ForUpstream(upstream).Validate()
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), "routes[0].upstream: must be a URL such as http://flaky-server:5000, got ") || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", upstream, err, want)
+		}
+	}
+}
