@@ -84,3 +84,10 @@ func (h *traced) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return &traced{h.Handler.WithAttrs(attrs)}
 }
 func (h *traced) WithGroup(name string) slog.Handler { return &traced{h.Handler.WithGroup(name)} }
+
+// errorsOnly leaves out what the SDK tells of its own work.
+type errorsOnly struct{ slog.Handler }
+
+func (h errorsOnly) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelError && h.Handler.Enabled(ctx, level)
+}

@@ -84,8 +84,8 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	var beginning errorList
 	otel.SetErrorHandler(&beginning)
 	defer otel.SetErrorHandler(t.failures)
-	otel.SetLogger(logr.Discard()) // it would warn of 127.0.0.1:4317, which is an address
-	defer otel.SetLogger(logr.FromSlogHandler(o.Logger.Handler()))
+	otel.SetLogger(logr.Discard()) // it would complain of 127.0.0.1:4317, which is no URL
+	defer otel.SetLogger(logr.FromSlogHandler(errorsOnly{o.Logger.Handler()}))
 	exporter, err := newSpanExporter(ctx, env)
 	if err != nil {
 		return nil, fmt.Errorf("exporting traces: %w", err)

@@ -33,6 +33,7 @@ func TestObservability(t *testing.T) {
 		"labels":     func() string { return v.labelTable(t) },
 		"lines":      func(pkgs ...string) string { return v.lineTable(pkgs) },
 		"fields":     func(pkgs ...string) string { return v.fieldTable(pkgs) },
+		"variables":  variableTable,
 		"values":     func(typ string) string { return v.valueTable(t, typ) },
 	}).ParseFiles("observability.md.tmpl")
 	if err != nil {
@@ -313,6 +314,18 @@ func (v *visible) fieldTable(pkgs []string) string {
 				written[row] = true
 				out.WriteString(row)
 			}
+		}
+	}
+	return strings.TrimSpace(out.String())
+}
+
+// variableTable has the environment variables that are honoured, or the others.
+func variableTable(honoured bool) string {
+	var out strings.Builder
+	out.WriteString(map[bool]string{true: "| variable | takes |\n|---|---|\n", false: "| variable | why |\n|---|---|\n"}[honoured])
+	for _, v := range telemetry.Variables() {
+		if v.Honoured == honoured {
+			fmt.Fprintf(&out, "| `%s` | %s |\n", strings.Join(v.Names, "`, `"), v.Meaning)
 		}
 	}
 	return strings.TrimSpace(out.String())
