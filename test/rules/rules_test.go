@@ -42,7 +42,7 @@ func shown(t *testing.T) map[string]map[string]bool {
 			Attempts: []resilience.AttemptReport{{Status: 503, Verdict: resilience.VerdictRetry, Wait: resilience.Wait{Source: resilience.WaitJitter}}},
 		},
 	})
-	m.Transition(resilience.Transition{})
+	m.Transition("default", resilience.Transition{})
 	m.Fault(t.Context(), "none")
 	m.Reload(true)
 	w := httptest.NewRecorder()
