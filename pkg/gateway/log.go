@@ -34,7 +34,7 @@ const (
 	logVerdict     = "verdict"              // a [resilience.Verdict]
 	logWait        = "wait"                 // how long the wait after it will be; 0 unless the verdict is retry
 	logError       = "error"                // what went wrong
-	logUpstream    = "upstream"             // scheme, host and port; empty without a route
+	logUpstream    = "upstream"             // scheme, host and port, and after # its name where several share those; empty without a route
 	logPolicy      = "policy"               // the name of the policy that the circuit belongs to
 	logFrom        = "from"                 // the [resilience.State] before
 	logTo          = "to"                   // the [resilience.State] after

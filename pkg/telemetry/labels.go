@@ -53,7 +53,7 @@ func (s *labelSets[L, O]) get(l L) []O {
 const (
 	labelRoute    attribute.Key = "route"    // the name of the route, empty for a call that has none
 	labelPolicy   attribute.Key = "policy"   // the name of the policy
-	labelUpstream attribute.Key = "upstream" // scheme, host and port
+	labelUpstream attribute.Key = "upstream" // scheme, host and port, and after # its name where several share those
 	labelReason   attribute.Key = "reason"   // why a call ended, or what happened to an attempt: a [resilience.Reason]; of a status that HTTP does not register only its class, such as status_5xx, or status_other
 	labelVerdict  attribute.Key = "verdict"  // a [resilience.Verdict]
 	labelSource   attribute.Key = "source"   // who chose the wait: a [resilience.WaitSource]
@@ -74,22 +74,13 @@ const (
 	labelErrorType     attribute.Key = semconv.ErrorTypeKey              // the status of a failure (from 500 on, for an attempt from 400 on), as in http_response_status_code, or the [resilience.Reason] when there was no answer or it broke off; absent when all was well
 )
 
-// status is a status as a label: its number where HTTP registers it, and its
-// class otherwise. An upstream could answer hundreds of others, each of which
-// would be a series of every route.
-type status struct {
-	number int // of one that is registered; x00 of a class; 600 of none
-	kind   statusKind
-}
+// status is a status as a label: its number where HTTP registers it, and
+// otherwise its class, below 0. An upstream could answer hundreds of others, each
+// of which would be a series of every route. 0 is no answer.
+type status int
 
-type statusKind uint8
-
-const (
-	statusNone       statusKind = iota // there was no answer
-	statusRegistered                   // by its number
-	statusClass                        // one of a class, by RFC 9110, 15, to be treated as x00
-	statusOther                        // of no class
-)
+// statusOther is the class of those that are of none, which are failures.
+const statusOther status = -6
 
 // statusCallerGone is what the gateway calls a caller who hung up. HTTP does not
 // register it.
@@ -97,27 +88,31 @@ const statusCallerGone = 499
 
 func statusOf(code int) status {
 	switch {
-	case code == 0:
-		return status{}
-	case code == statusCallerGone || http.StatusText(code) != "":
-		return status{code, statusRegistered}
+	case code == 0 || code == statusCallerGone || http.StatusText(code) != "":
+		return status(code)
 	case code >= 100 && code < 600:
-		return status{code / 100 * 100, statusClass}
+		return status(-code / 100)
 	}
-	return status{600, statusOther} // a failure whatever its number is
+	return statusOther
+}
+
+// atLeast reports whether a status is code or above, for a code that ends with 00.
+func (s status) atLeast(code int) bool {
+	if s < 0 {
+		s *= -100 // a class is to be treated as its x00 (RFC 9110, 15)
+	}
+	return int(s) >= code
 }
 
 // String is the label's value. The class keeps queries such as 5.. true.
 func (s status) String() string {
-	switch s.kind {
-	case statusRegistered:
-		return strconv.Itoa(s.number)
-	case statusClass:
-		return strconv.Itoa(s.number/100) + "xx"
-	case statusNone:
-		return ""
+	switch {
+	case s == statusOther:
+		return semconv.ErrorTypeOther.Value.AsString()
+	case s < 0:
+		return strconv.Itoa(int(-s)) + "xx"
 	}
-	return semconv.ErrorTypeOther.Value.AsString()
+	return strconv.Itoa(int(s))
 }
 
 // reasonOf is a reason as a label.
@@ -130,11 +125,11 @@ func reasonOf(r resilience.Reason) resilience.Reason {
 	if err != nil {
 		return r // status_not_retryable
 	}
-	switch s := statusOf(code); s.kind {
-	case statusClass:
-		return resilience.Reason("status_" + s.String())
-	case statusOther:
+	switch s := statusOf(code); {
+	case s == statusOther:
 		return "status_other"
+	case s < 0:
+		return resilience.Reason("status_" + s.String())
 	}
 	return r
 }
@@ -157,15 +152,15 @@ func (l serverLabels) attributes() []attribute.KeyValue {
 // appendOutcome adds the status, if there is one, and the type of the error, if
 // it is one: a status from failure on, no answer, or one that broke off.
 func appendOutcome(all []attribute.KeyValue, s status, failure int, reason resilience.Reason) []attribute.KeyValue {
-	if s.kind != statusNone {
+	if s != 0 {
 		all = append(all, labelStatus.String(s.String()))
 	}
 	switch {
-	case s.number >= failure:
+	case s.atLeast(failure):
 		return append(all, labelErrorType.String(s.String()))
-	case s.kind == statusNone && reason == "": // a panic
+	case s == 0 && reason == "": // a panic
 		return append(all, semconv.ErrorTypeOther)
-	case s.kind == statusNone, s.number < 400 && reason == resilience.ReasonBodyFailed:
+	case s == 0, !s.atLeast(400) && reason == resilience.ReasonBodyFailed:
 		return append(all, labelErrorType.String(string(reason)))
 	}
 	return all

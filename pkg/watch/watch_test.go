@@ -227,3 +227,44 @@ func TestPipe(t *testing.T) {
 	cancel()
 	f.Run(ctx, func([]byte, error) { t.Error("told of a change") })
 }
+
+// Whoever asks is told, also of what is the same as before, and of what cannot be
+// read.
+func TestLook(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	write(t, path, "same")
+	f := watch.New(path, func() ([]byte, error) { return os.ReadFile(path) }, slog.New(slog.DiscardHandler))
+	defer f.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	told, done := make(chan string), make(chan struct{})
+	go func() {
+		defer close(done)
+		f.Run(ctx, func(data []byte, err error) {
+			if err != nil {
+				data = []byte("unreadable")
+			}
+			told <- string(data)
+		})
+	}()
+	for range 2 {
+		f.Look()
+		if got := <-told; got != "same" {
+			t.Errorf("told of %q", got)
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	f.Look()
+	if got := <-told; got != "unreadable" {
+		t.Errorf("told of %q", got)
+	}
+	cancel()
+	for { // the removal itself may be told too
+		select {
+		case <-told:
+		case <-done:
+			return
+		}
+	}
+}
