@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -105,6 +106,8 @@ func TestB6HangupKillsNothing(t *testing.T) {
 		_, _ = io.WriteString(w, "answered "+r.URL.Path)
 	}))
 	t.Cleanup(up.Close)
+	free := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(free)
 	file := filepath.Join(t.TempDir(), "file.yaml")
 	write := func(t *testing.T, text string) {
 		t.Helper()
@@ -159,7 +162,7 @@ func TestB6HangupKillsNothing(t *testing.T) {
 				t.Errorf("the line is %v", line)
 			}
 		}
-		close(release)
+		free()
 		if got := <-answer; got != "answered /process" {
 			t.Errorf("the call in flight got %q", got)
 		}
@@ -204,9 +207,13 @@ func TestB6HangupKillsNothing(t *testing.T) {
 		p.until(t, "configuration refused, the old one goes on") // the demo logs warnings only
 		write(t, strings.Replace(routes, "first", "second", 1))
 		signal(t, p, syscall.SIGHUP)
-		for {
-			if _, body := get(t, p.urls[0]+"/config"); strings.Contains(body, "name: second") {
+		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+			_, body := get(t, p.urls[0]+"/config")
+			if strings.Contains(body, "name: second") {
 				break
+			}
+			if time.Since(began) > 20*time.Second {
+				t.Fatalf("in force is %s", body)
 			}
 		}
 		end(t, p)
