@@ -104,6 +104,9 @@ func (rt *route) serve(w http.ResponseWriter, r *http.Request, path string) {
 		span.SetAttributes(semconv.HTTPRoute(rt.path))
 		ctx = transport.WithRoute(ctx, rt.Name)
 	}
+	if rt.gateway.options.Logger.Enabled(ctx, slog.LevelDebug) {
+		ctx = context.WithValue(ctx, callKey{}, c)
+	}
 	start := time.Now()
 	defer func() { c.over(ctx, start) }() // also when a dead body aborts the call
 	header, size := c.outgoingHeader(rt.listener.trusts(r.RemoteAddr))
@@ -124,7 +127,7 @@ func (c *call) endsHere(header http.Header, size int) bool {
 	if rt.gateway.via.seen(r.Header) {
 		if rt.looped.CompareAndSwap(false, true) {
 			rt.gateway.options.Logger.WarnContext(r.Context(), lineLoop,
-				slog.String(logRoute, rt.Name), slog.String(logUpstream, rt.origin), slog.String(logVia, r.Header.Get(headerVia)))
+				slog.String(logRoute, rt.Name), slog.String(logUpstream, rt.origin), slog.String(logVia, clipped(r.Header.Get(headerVia), maxPath)))
 		}
 		c.refuse(http.StatusLoopDetected, resilience.ReasonLoopDetected, rt.origin+" sends this request back to the gateway that sent it there")
 		return true

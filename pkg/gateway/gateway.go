@@ -299,7 +299,7 @@ func (g *Gateway) tell(ctx context.Context, c Call) {
 	}
 	g.options.Logger.LogAttrs(ctx, slog.LevelInfo, lineCall,
 		slog.String(logRoute, c.Route), slog.String(logMethod, clipped(c.Method, maxMethod)), slog.String(logPath, clipped(c.Path, maxPath)),
-		slog.String(logPeer, c.Caller), slog.String(logUpstream, c.Upstream), slog.Int(logStatus, c.Status),
+		slog.String(logCaller, c.Caller), slog.String(logUpstream, c.Upstream), slog.Int(logStatus, c.Status),
 		slog.String(logReason, string(c.Report.Reason)), slog.Int(logAttempts, len(c.Report.Attempts)),
 		slog.Duration(logWaited, waited), slog.Duration(logDuration, c.Duration), slog.String(logRequestID, c.RequestID))
 }

@@ -23,7 +23,7 @@ const (
 	logRoute       = "route"                // the name of the route, empty for a call that has none
 	logMethod      = "method"               // the caller's method, cut after 32 bytes
 	logPath        = "path"                 // the path as the caller wrote it, without the query, cut after 512 bytes
-	logPeer        = "peer"                 // address and port of the connection that it came on: the caller's, or those of the proxy in front
+	logCaller      = "caller"               // address and port that the caller's connection comes from, which may be a proxy's
 	logStatus      = "status"               // what the caller got; 499 when the caller did not wait for it
 	logReason      = "reason"               // why the call ended, or what happened to the attempt: a [resilience.Reason]
 	logAttempts    = "attempts"             // how many attempts were begun
@@ -42,13 +42,13 @@ const (
 	logFailures    = "failures"             // how many ended badly within the window, or as probes
 	logConsecutive = "consecutive_failures" // how many ended badly in a row, however far apart
 	logOpenFor     = "open_for"             // the open period that begins; 0 unless the circuit opens
-	logVia         = "via"                  // the Via header of the request
+	logVia         = "via"                  // the Via header of the request, cut after 512 bytes
 	logRoutes      = "routes"               // how many there are
 	logPolicies    = "policies"             // how many there are
 )
 
 // LogObserver is an observer that writes a line for every attempt at the debug
-// level.
+// level. It knows whose attempt it is if l is the gateway's Options.Logger.
 func LogObserver(l *slog.Logger) resilience.Observer {
 	return resilience.Observer{
 		Attempt: func(ctx context.Context, a *resilience.AttemptReport) {
@@ -78,6 +78,10 @@ func LogTransition(l *slog.Logger) func(policy string, t resilience.Transition) 
 			slog.Int(logConsecutive, t.Consecutive), slog.Duration(logOpenFor, t.OpenFor))
 	}
 }
+
+// callKey is where a call is in the context of its attempts, if the log has a line
+// for each.
+type callKey struct{}
 
 // The longest of what a stranger wrote that stands in a line.
 const (

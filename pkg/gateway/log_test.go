@@ -115,7 +115,7 @@ func TestD6LineOfACall(t *testing.T) {
 				t.Fatalf("%d lines for one call", len(calls)-before)
 			}
 			got := calls[before]
-			peer, _ := got["peer"].(string)
+			peer, _ := got["caller"].(string)
 			if got["method"] != tc.wantMethod || got["path"] != tc.wantPath || got["upstream"] != tc.wantUpstream || !strings.HasPrefix(peer, "127.0.0.1:") {
 				t.Errorf("got %v", got)
 			}
