@@ -184,9 +184,10 @@ func chaosRaw(ctx context.Context, rng *rand.Rand, addr string) {
 		return
 	}
 	uploaded := make(chan struct{})
+	uploads := rand.New(rand.NewPCG(rng.Uint64(), 1)) // the goroutine's own
 	go func() {
 		defer close(uploaded)
-		_ = chaosBody(rand.New(rand.NewPCG(rng.Uint64(), 1)), conn, length)
+		_ = chaosBody(uploads, conn, length)
 		if tcp, ok := conn.(*net.TCPConn); ok && length == -1 {
 			_ = tcp.CloseWrite()
 		}

@@ -4,7 +4,8 @@ package serve
 const (
 	lineListening  = "listening"                              // an address is served
 	lineHangup     = "SIGHUP: the configuration file is read" // what becomes of it is told by the program
-	lineIgnored    = "signal ignored"                         // a SIGHUP where there is no configuration file or the stop has begun, or one that means nothing
+	lineHungUp     = "SIGHUP: the program stops"              // there is no configuration file to read
+	lineIgnored    = "signal ignored"                         // a SIGHUP after the stop has begun, or a signal that means nothing
 	lineFailed     = "server failed"                          // an address cannot be served any more, and the program ends
 	lineNotReady   = "not ready any more"                     // the stop has begun: readiness fails
 	lineDraining   = "draining"                               // no new connections, and the calls in flight have their limit

@@ -63,10 +63,11 @@ type Config struct {
 	FlushTimeout time.Duration
 
 	// Reload, if it is not nil, is called for each SIGHUP of Hangups that comes before the stop. It reads the program's
-	// configuration file again, and calls go on meanwhile. All other signals of Hangups are ignored, with a line in the
-	// log. A nil Hangups has none; see the function of that name.
+	// configuration file again, and calls go on meanwhile. Without Reload a SIGHUP is a terminal that was closed, and
+	// begins the stop. All other signals of Hangups are ignored, with a line in the log. A nil Hangups has none; see the
+	// function of that name.
 	Reload  func()
-	Hangups <-chan os.Signal
+	Hangups *HangupSignals
 
 	Logger *slog.Logger // nil for none
 
@@ -115,12 +116,14 @@ func Run(ctx context.Context, c Config, ready *Readiness, onListen func(map[stri
 
 	answered := make(chan struct{})
 	var answering sync.WaitGroup
-	answering.Go(func() { c.answer(ctx, answered) })
+	hungUp := make(chan struct{})
+	answering.Go(func() { c.answer(ctx, answered, hungUp) })
 	defer answering.Wait()
 	defer close(answered)
 	running := len(all)
 	select {
 	case <-ctx.Done():
+	case <-hungUp:
 	case err = <-failed:
 		running--
 		c.Logger.ErrorContext(ctx, lineFailed, logError, err)

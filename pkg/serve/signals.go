@@ -39,30 +39,45 @@ func Signals(ctx context.Context) (_ context.Context, stop context.CancelFunc) {
 	}
 }
 
-// Hangups takes from now on, and until stop, what would end the process although nobody asks it to: SIGHUP, which the
-// channel gets for [Config.Hangups]; SIGUSR1 and SIGUSR2, which it gets too; and the SIGPIPE of a log whose reader is
-// gone. SIGQUIT still ends the process with the stacks of all goroutines.
-func Hangups() (_ <-chan os.Signal, stop func()) {
-	received, unread := make(chan os.Signal, 1), make(chan os.Signal, 1)
-	signal.Notify(received, hangups()...)
+// HangupSignals are the signals that would end a process although nobody asks it to: SIGHUP, SIGUSR1 and SIGUSR2. A
+// nil one has none.
+type HangupSignals struct {
+	received chan os.Signal
+	ignored  bool // the process was started to ignore SIGHUP, as nohup does
+}
+
+// Hangups takes these signals from now on, and until stop, for [Config.Hangups], and the SIGPIPE of a log whose reader
+// is gone. SIGQUIT still ends the process with the stacks of all goroutines.
+func Hangups() (_ *HangupSignals, stop func()) {
+	h, unread := &HangupSignals{received: make(chan os.Signal, 1), ignored: ignored()}, make(chan os.Signal, 1)
+	signal.Notify(h.received, hangups()...)
 	signal.Notify(unread, syscall.SIGPIPE) // that it is taken is enough
-	return received, func() {
-		signal.Stop(received)
+	return h, func() {
+		signal.Stop(h.received)
 		signal.Stop(unread)
 	}
 }
 
-// answer answers the signals of c.Hangups until done.
-func (c *Config) answer(ctx context.Context, done <-chan struct{}) {
+// answer answers the signals of c.Hangups until done. It closes hungUp when one of them asks for the stop.
+func (c *Config) answer(ctx context.Context, done <-chan struct{}, hungUp chan<- struct{}) {
+	if c.Hangups == nil {
+		return
+	}
+	stopping := false
 	for {
 		select {
-		case s := <-c.Hangups:
-			if s != syscall.SIGHUP || c.Reload == nil || ctx.Err() != nil {
+		case s := <-c.Hangups.received:
+			switch {
+			case s != syscall.SIGHUP || stopping || ctx.Err() != nil || c.Reload == nil && c.Hangups.ignored:
 				c.Logger.InfoContext(ctx, lineIgnored, logSignal, s.String())
-				continue
+			case c.Reload == nil:
+				c.Logger.InfoContext(ctx, lineHungUp)
+				stopping = true
+				close(hungUp)
+			default:
+				c.Logger.InfoContext(ctx, lineHangup)
+				c.Reload()
 			}
-			c.Logger.InfoContext(ctx, lineHangup)
-			c.Reload()
 		case <-done:
 			return
 		}

@@ -7,4 +7,6 @@ import (
 	"syscall"
 )
 
+func ignored() bool { return false }
+
 func hangups() []os.Signal { return []os.Signal{syscall.SIGHUP} }
