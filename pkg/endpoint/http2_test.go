@@ -1,0 +1,266 @@
+package endpoint_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/internal/testkit/balancer"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
+)
+
+func mustURL(t *testing.T, s string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func newHTTP1OverTLS(t *testing.T, h http.HandlerFunc) *upstream {
+	t.Helper()
+	u := &upstream{Server: httptest.NewUnstartedServer(h)}
+	u.Config.ConnState = u.see
+	u.StartTLS()
+	t.Cleanup(u.Close)
+	return u
+}
+
+// Requests that come at once over HTTP/2 share a connection, even before it is known
+// that the upstream speaks it.
+func TestHTTP2RequestsShareAConnection(t *testing.T) {
+	u := newHTTP2(t, func(w http.ResponseWriter, r *http.Request) { time.Sleep(10 * time.Millisecond); ok(w, r) })
+	p := newPool(t, u.URL, u.options())
+	for round, most := range []int64{50, 1, 1} {
+		before := u.opened.Load()
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() { want(t, p, u.URL) })
+		}
+		all.Wait()
+		if n := u.opened.Load() - before; n > most {
+			t.Errorf("round %d: 50 requests took %d connections, want at most %d", round, n, most)
+		}
+		u.wantOpen(t, 1) // the others came too late
+		p.CloseIdleConnections()
+		u.wantOpen(t, 0)
+	}
+}
+
+// More requests than one connection may carry get another one.
+func TestHTTP2ConnectionThatIsFull(t *testing.T) {
+	u := &upstream{}
+	release := make(chan struct{})
+	var inside atomic.Int64
+	u.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			inside.Add(1)
+			<-release
+		}
+		ok(w, r)
+	}))
+	u.Config.ConnState = u.see
+	u.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 5}
+	u.EnableHTTP2 = true
+	u.StartTLS()
+	t.Cleanup(u.Close)
+	p := newPool(t, u.URL, u.options())
+	want(t, p, u.URL)
+	var all sync.WaitGroup
+	for range 12 {
+		all.Go(func() { want(t, p, u.URL+"/wait") })
+		time.Sleep(5 * time.Millisecond)
+	}
+	for end := time.Now().Add(5 * time.Second); inside.Load() < 12; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Errorf("%d of 12 requests arrived", inside.Load())
+			break
+		}
+	}
+	close(release)
+	all.Wait()
+	if n := u.opened.Load(); n < 3 || n > 5 {
+		t.Errorf("12 requests at a time took %d connections for 5 each", n)
+	}
+}
+
+// A server that shuts down says which requests it did not look at. They are sent
+// again, elsewhere, and none is executed twice.
+func TestHTTP2ServerThatShutsDown(t *testing.T) {
+	handler := func(executed *sync.Map) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			b, err := io.ReadAll(r.Body)
+			if err != nil {
+				return
+			}
+			n, _ := executed.LoadOrStore(string(b), new(atomic.Int64))
+			n.(*atomic.Int64).Add(1)
+			ok(w, r)
+		}
+	}
+	var executed sync.Map
+	one, two := newHTTP2(t, handler(&executed)), newHTTP2(t, handler(&executed))
+	b := balancer.New(t, strings.TrimPrefix(one.URL, "https://"))
+	target := "https://" + b.Address()
+	p := newPool(t, target, one.options())
+	var failed, next atomic.Int64
+	var all sync.WaitGroup
+	stop := make(chan struct{})
+	for range 10 {
+		all.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				id := time.Duration(next.Add(1)).String()
+				status, _, err := read(p.RoundTrip(request(t.Context(), t, http.MethodPost, target, strings.NewReader(id))))
+				if n, done := executed.Load(id); err != nil || status != http.StatusOK || !done || n.(*atomic.Int64).Load() != 1 {
+					failed.Add(1)
+					t.Logf("%d, %v", status, err)
+				}
+			}
+		})
+	}
+	time.Sleep(50 * time.Millisecond)
+	b.SetBackends(strings.TrimPrefix(two.URL, "https://"))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := one.Config.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+	time.Sleep(50 * time.Millisecond)
+	close(stop)
+	all.Wait()
+	if failed.Load() > 0 {
+		t.Errorf("%d of %d requests failed or were executed twice", failed.Load(), next.Load())
+	}
+	if two.opened.Load() == 0 {
+		t.Error("the second server was never used")
+	}
+}
+
+// A silently dead connection is noticed by its ping, and a stream on it ends.
+func TestHTTP2PingNoticesADeadConnection(t *testing.T) {
+	u := newHTTP2(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	b := balancer.New(t, strings.TrimPrefix(u.URL, "https://"))
+	o := u.options()
+	o.Connections.HTTP2Ping = 100 * time.Millisecond
+	p := newPool(t, "https://"+b.Address(), o)
+	resp, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, "https://"+b.Address(), nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(500 * time.Millisecond) // a quiet stream is none that is dead
+	if n := b.Open(); n != 1 {
+		t.Fatalf("%d connections, want 1", n)
+	}
+	b.Silence()
+	begun := time.Now()
+	if _, _, err := read(resp, nil); err == nil || time.Since(begun) > 5*time.Second {
+		t.Errorf("the stream ended with %v after %v", err, time.Since(begun))
+	}
+}
+
+// A caller who goes away does not cost the others their connection. One whose time
+// is up may have found a server that hangs.
+func TestHTTP2RequestsThatAreGivenUp(t *testing.T) {
+	for name, tc := range map[string]struct {
+		giveUp func(context.Context) (context.Context, context.CancelFunc)
+		opened int64
+	}{
+		"cancelled": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			time.AfterFunc(150*time.Millisecond, cancel)
+			return ctx, cancel
+		}, 1},
+		"timed out": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, 150*time.Millisecond)
+		}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := newHTTP2(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/hang" {
+					<-r.Context().Done()
+					return
+				}
+				ok(w, r)
+			})
+			p := newPool(t, u.URL, u.options())
+			want(t, p, u.URL)
+			ctx, cancel := tc.giveUp(t.Context())
+			defer cancel()
+			if _, err := p.RoundTrip(request(ctx, t, http.MethodGet, u.URL+"/hang", nil)); err == nil {
+				t.Fatal("it was answered")
+			}
+			if status, _, err := read(p.RoundTripFresh(request(t.Context(), t, http.MethodGet, u.URL, nil))); err != nil || status != http.StatusOK {
+				t.Fatal(status, err)
+			}
+			if n := u.opened.Load(); n != tc.opened {
+				t.Errorf("%d connections were opened, want %d", n, tc.opened)
+			}
+			u.wantOpen(t, 1)
+		})
+	}
+}
+
+// Whoever waits for a dial hears how its TLS handshake failed, whoever began it.
+func TestHandshakeErrorsAreTold(t *testing.T) {
+	u := newHTTP2(t, ok)
+	o := u.options()
+	p := newPool(t, u.URL, o)
+	want(t, p, u.URL) // it is known to speak HTTP/2, so requests share a dial
+	b := balancer.New(t, strings.TrimPrefix(u.URL, "https://"))
+	strict := u.options()
+	strict.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	for name, p := range map[string]*endpoint.Pool{"unknown root": newPool(t, "https://"+b.Address(), strict)} {
+		t.Run(name, func(t *testing.T) {
+			var all sync.WaitGroup
+			for range 10 {
+				all.Go(func() {
+					var told error
+					ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{TLSHandshakeDone: func(_ tls.ConnectionState, err error) { told = err }})
+					_, err := p.RoundTrip(request(ctx, t, http.MethodGet, u.URL, nil))
+					if err == nil || told == nil || !errors.Is(err, told) {
+						t.Errorf("got %v and was told %v", err, told)
+					}
+				})
+			}
+			all.Wait()
+		})
+	}
+}
+
+// New connections resume the TLS session of earlier ones.
+func TestHandshakesResume(t *testing.T) {
+	var resumed atomic.Int64
+	u := newHTTP1OverTLS(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS.DidResume {
+			resumed.Add(1)
+		}
+		ok(w, r)
+	})
+	p := newPool(t, u.URL, u.options())
+	want(t, p, u.URL)
+	p.CloseIdleConnections()
+	want(t, p, u.URL)
+	if resumed.Load() != 1 {
+		t.Error("the second connection made a whole handshake")
+	}
+}

@@ -1,0 +1,764 @@
+package endpoint_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/endpoint"
+)
+
+func TestConnectionsAreKept(t *testing.T) {
+	for name, newServer := range map[string]func(*testing.T, http.HandlerFunc) *upstream{"HTTP/1": newUpstream, "HTTP/2": newHTTP2} {
+		t.Run(name, func(t *testing.T) {
+			u := newServer(t, ok)
+			p := newPool(t, u.URL, u.options())
+			for range 20 {
+				want(t, p, u.URL)
+			}
+			if n := u.opened.Load(); n != 1 {
+				t.Errorf("20 requests one after the other took %d connections, want 1", n)
+			}
+			var all sync.WaitGroup
+			for range 10 {
+				all.Go(func() {
+					for range 20 {
+						want(t, p, u.URL)
+					}
+				})
+			}
+			all.Wait()
+			// One that was dialled may come when another one was free already.
+			if n := u.open(); n > 20 {
+				t.Errorf("10 at a time left %d connections, want about 10", n)
+			}
+			p.Close()
+			u.wantOpen(t, 0)
+		})
+	}
+}
+
+// What repeats a request goes over a new connection, which takes the place of the
+// one that failed.
+func TestFreshReplacesTheOneThatFailed(t *testing.T) {
+	for name, newServer := range map[string]func(*testing.T, http.HandlerFunc) *upstream{"HTTP/1": newUpstream, "HTTP/2": newHTTP2} {
+		for body, answer := range map[string]string{"with a body": "sorry", "without": ""} {
+			t.Run(name+" "+body, func(t *testing.T) {
+				var sick sync.Map // by connection
+				u := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+					if _, known := sick.LoadOrStore(r.RemoteAddr, r.URL.Path == "/sick"); known || r.URL.Path != "/sick" {
+						ok(w, r)
+						return
+					}
+					w.WriteHeader(http.StatusServiceUnavailable)
+					_, _ = io.WriteString(w, answer)
+				})
+				p := newPool(t, u.URL, u.options())
+				for i := range int64(3) {
+					resp, err := p.RoundTripFresh(request(t.Context(), t, http.MethodGet, u.URL+"/sick", nil))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if resp.StatusCode != http.StatusServiceUnavailable {
+						t.Fatalf("round %d: a fresh connection answers %d", i, resp.StatusCode)
+					}
+					retire(t, resp)
+					if _, body, err := read(resp, nil); err != nil || body != answer {
+						t.Fatalf("%q, %v", body, err)
+					}
+					time.Sleep(110 * time.Millisecond) // as often as HTTP/2 dials at most
+				}
+				if status, _, err := read(p.RoundTripFresh(request(t.Context(), t, http.MethodGet, u.URL, nil))); err != nil || status != http.StatusOK {
+					t.Fatal(status, err)
+				}
+				if n := u.opened.Load(); n != 4 {
+					t.Errorf("%d connections were opened, want 4", n)
+				}
+				u.wantOpen(t, 1)
+				want(t, p, u.URL)
+				if n := u.opened.Load(); n != 4 {
+					t.Errorf("the fresh one was not kept: %d connections, want 4", n)
+				}
+			})
+		}
+	}
+}
+
+// A connection of HTTP/2 carries other requests, which one failure leaves alone.
+func TestRetiredHTTP2ConnectionEndsWithItsLastRequest(t *testing.T) {
+	hold := make(chan struct{})
+	u := newHTTP2(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/long" {
+			w.WriteHeader(http.StatusOK)
+			_ = http.NewResponseController(w).Flush()
+			<-hold
+			_, _ = io.WriteString(w, "end")
+			return
+		}
+		w.WriteHeader(map[string]int{"/sick": http.StatusServiceUnavailable}[r.URL.Path] + map[bool]int{true: 200}[r.URL.Path != "/sick"])
+	})
+	p := newPool(t, u.URL, u.options())
+	longer, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, u.URL+"/long", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, u.URL+"/sick", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	retire(t, resp)
+	_ = resp.Body.Close()
+	time.Sleep(110 * time.Millisecond)
+	if status, _, err := read(p.RoundTripFresh(request(t.Context(), t, http.MethodGet, u.URL, nil))); err != nil || status != http.StatusOK {
+		t.Fatal(status, err)
+	}
+	if n := u.open(); n != 2 {
+		t.Errorf("%d connections are open while the long answer goes on, want 2", n)
+	}
+	close(hold)
+	if _, body, err := read(longer, nil); err != nil || body != "end" {
+		t.Errorf("the long answer ended with %q, %v", body, err)
+	}
+	u.wantOpen(t, 1)
+}
+
+// At an error rate of 30 % nobody wants 300 TLS handshakes a second.
+func TestHTTP2DoesNotDialForEveryError(t *testing.T) {
+	var n atomic.Int64
+	u := newHTTP2(t, func(w http.ResponseWriter, _ *http.Request) {
+		if n.Add(7)%10 < 3 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	p := newPool(t, u.URL, u.options())
+	start := time.Now()
+	var all sync.WaitGroup
+	for range 10 {
+		all.Go(func() {
+			for range 100 {
+				resp, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, u.URL, nil))
+				if err == nil && resp.StatusCode != http.StatusOK {
+					retire(t, resp)
+					_ = resp.Body.Close()
+					resp, err = p.RoundTripFresh(request(t.Context(), t, http.MethodGet, u.URL, nil))
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_ = resp.Body.Close()
+			}
+		})
+	}
+	all.Wait()
+	if limit := 11 + int64(time.Since(start)/(100*time.Millisecond)); u.opened.Load() > limit {
+		t.Errorf("1,000 requests, 300 of which failed, took %d connections in %v, want at most %d", u.opened.Load(), time.Since(start), limit)
+	}
+}
+
+func TestIdleConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVirtual(t, func(w http.ResponseWriter, r *http.Request) { time.Sleep(time.Second); ok(w, r) })
+		c := endpoint.DefaultConnections()
+		c.IdleTimeout, c.MaxIdle = 10*time.Second, 3
+		p := v.pool(c)
+		defer v.end(p)
+		var all sync.WaitGroup
+		for range 5 {
+			all.Go(func() { want(t, p, "http://upstream") })
+		}
+		all.Wait()
+		synctest.Wait()
+		if n := v.open(); n != 3 {
+			t.Errorf("%d connections are kept after 5, want 3", n)
+		}
+		time.Sleep(9 * time.Second)
+		want(t, p, "http://upstream")
+		synctest.Wait()
+		if n := v.open(); n != 1 {
+			t.Errorf("%d connections are open after the idle time, want only the one that was used", n)
+		}
+		time.Sleep(9 * time.Second)
+		synctest.Wait()
+		if n := v.open(); n != 1 {
+			t.Errorf("%d connections, want 1: its idle time began anew", n)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := v.open(); n != 0 {
+			t.Errorf("%d connections are open after the idle time, want none", n)
+		}
+	})
+}
+
+func TestConnectionsHaveAMaximumAge(t *testing.T) {
+	for name, age := range map[string]time.Duration{"with one": 10 * time.Second, "without": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				v := newVirtual(t, ok)
+				c := endpoint.DefaultConnections()
+				c.MaxAge = age
+				p := v.pool(c)
+				defer v.end(p)
+				begun := time.Now()
+				for time.Since(begun) < 9*time.Second {
+					want(t, p, "http://upstream")
+					time.Sleep(200 * time.Millisecond)
+				}
+				synctest.Wait()
+				young := v.dials.Load()
+				if age == 0 && young != 1 {
+					t.Errorf("%d dials, want 1: nothing is replaced", young)
+				}
+				if age > 0 && (young < 5 || young > 10) {
+					t.Errorf("%d dials in 9 s of traffic over one connection, want about one a second", young)
+				}
+				time.Sleep(20 * time.Second) // less than the idle time
+				want(t, p, "http://upstream")
+				if n := v.dials.Load() - young; age > 0 && n != 1 || age == 0 && n != 0 {
+					t.Errorf("%d dials after 20 s without traffic, with an age of %v", n, age)
+				}
+			})
+		})
+	}
+}
+
+// Connections are replaced in the background, at a bounded rate, and a failure of that changes nothing.
+func TestReplacementIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVirtual(t, func(w http.ResponseWriter, r *http.Request) { time.Sleep(10 * time.Millisecond); ok(w, r) })
+		p := v.pool(endpoint.DefaultConnections())
+		defer v.end(p)
+		traffic := func(length time.Duration) {
+			var all sync.WaitGroup
+			begun := time.Now()
+			for range 50 {
+				all.Go(func() {
+					for time.Since(begun) < length {
+						want(t, p, "http://upstream")
+						time.Sleep(10 * time.Millisecond)
+					}
+				})
+			}
+			all.Wait()
+		}
+		traffic(time.Second)
+		first := v.dials.Load()
+		traffic(10 * time.Second)
+		if n := v.dials.Load() - first; n < 35 || n > 41 {
+			t.Errorf("%d connections were replaced in 10 s, want 4 a second", n)
+		}
+		if n := v.open(); n > 51 {
+			t.Errorf("%d connections are open for 50 at a time", n)
+		}
+		v.refuse.Store(true)
+		traffic(10 * time.Second)
+		v.refuse.Store(false)
+		traffic(time.Second)
+		if n := v.open(); n < 25 || n > 51 {
+			t.Errorf("%d connections are open after dials in the background failed", n)
+		}
+		idle := v.dials.Load()
+		time.Sleep(20 * time.Second)
+		if n := v.dials.Load(); n != idle {
+			t.Errorf("%d dials without traffic", n-idle)
+		}
+	})
+}
+
+// A connection is not replaced while the upstream fails: retries do that.
+func TestNoReplacementDuringFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sick atomic.Bool
+		v := newVirtual(t, func(w http.ResponseWriter, r *http.Request) {
+			if sick.Load() && r.URL.Path == "/sick" {
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+		})
+		p := v.pool(endpoint.DefaultConnections())
+		defer v.end(p)
+		want(t, p, "http://upstream")
+		time.Sleep(5 * time.Second)
+		sick.Store(true)
+		resp, err := p.RoundTripFresh(request(t.Context(), t, http.MethodGet, "http://upstream/sick", nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		retire(t, resp)
+		_ = resp.Body.Close()
+		before := v.dials.Load()
+		for range 9 {
+			want(t, p, "http://upstream")
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := v.dials.Load() - before; n != 0 {
+			t.Errorf("%d dials within a second after a failure, want none", n)
+		}
+		time.Sleep(200 * time.Millisecond)
+		want(t, p, "http://upstream")
+		synctest.Wait()
+		if n := v.dials.Load() - before; n != 1 {
+			t.Errorf("%d dials after that, want 1", n)
+		}
+	})
+}
+
+// rawServer speaks as it is told on each connection: answer is called with the
+// number of the connection, from 1, and of the request on it.
+func rawServer(t *testing.T, answer func(c net.Conn, r *http.Request, connection, request int) (goOn bool)) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tasks sync.WaitGroup
+	t.Cleanup(func() { _ = l.Close(); tasks.Wait() })
+	tasks.Go(func() {
+		for n := 1; ; n++ {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			tasks.Go(func() {
+				defer func() { _ = c.Close() }()
+				in := bufio.NewReader(c)
+				for i := 1; ; i++ {
+					r, err := http.ReadRequest(in)
+					if err != nil || !answer(c, r, n, i) {
+						return
+					}
+				}
+			})
+		}
+	})
+	return "http://" + l.Addr().String()
+}
+
+const plainOK = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+// A kept connection that dies before it answers: what may be sent again, and what
+// must not be.
+func TestKeptConnectionThatDies(t *testing.T) {
+	key := func(r *http.Request) { r.Header.Set("Idempotency-Key", "k") }
+	oneWay := func(r *http.Request) { r.GetBody = nil }
+	for name, tc := range map[string]struct {
+		method string
+		body   string
+		change func(*http.Request)
+		bytes  string // that the dying connection answers
+		again  bool
+	}{
+		"GET":                       {method: "GET", again: true},
+		"HEAD":                      {method: "HEAD", again: true},
+		"GET with a body":           {method: "GET", body: "b", again: true},
+		"GET with a one-way body":   {method: "GET", body: "b", change: oneWay},
+		"GET, half an answer":       {method: "GET", bytes: "HTTP/1.1 2"},
+		"POST":                      {method: "POST", body: "b"},
+		"POST without a body":       {method: "POST"},
+		"PUT":                       {method: "PUT", body: "b"},
+		"DELETE":                    {method: "DELETE"},
+		"POST with a key":           {method: "POST", body: "b", change: key, again: true},
+		"POST, key, one-way":        {method: "POST", body: "b", change: func(r *http.Request) { key(r); oneWay(r) }},
+		"POST, key, without a body": {method: "POST", change: key, again: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var seen atomic.Int64
+			target := rawServer(t, func(c net.Conn, r *http.Request, connection, request int) bool {
+				if r.Header.Get("X-Second") != "" {
+					seen.Add(1)
+				}
+				if connection == 1 && request == 2 {
+					_, _ = io.WriteString(c, tc.bytes)
+					return false
+				}
+				_, _ = io.Copy(io.Discard, r.Body)
+				answer := plainOK
+				if r.Method == http.MethodHead {
+					answer = strings.TrimSuffix(answer, "ok")
+				}
+				_, _ = io.WriteString(c, answer)
+				return true
+			})
+			p := newPool(t, target, endpoint.Options{Connections: endpoint.DefaultConnections()})
+			want(t, p, target)
+			var body io.Reader
+			if tc.body != "" {
+				body = strings.NewReader(tc.body)
+			}
+			var got []bool // for each connection, whether it had been used
+			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { got = append(got, i.Reused) }})
+			r := request(ctx, t, tc.method, target, body)
+			r.Header.Set("X-Second", "1")
+			if tc.change != nil {
+				tc.change(r)
+			}
+			status, _, err := read(p.RoundTrip(r))
+			if tc.again {
+				if err != nil || status != http.StatusOK || seen.Load() != 2 || fmt.Sprint(got) != "[true false]" {
+					t.Errorf("%d, %v, sent %d times on %v: want 200 from a second connection", status, err, seen.Load(), got)
+				}
+			} else if err == nil || seen.Load() != 1 || fmt.Sprint(got) != "[true]" {
+				t.Errorf("%d, %v, sent %d times on %v: want an error after the first", status, err, seen.Load(), got)
+			}
+		})
+	}
+}
+
+// Nothing was written on a kept connection that turns out to be closed: then
+// anything may be sent, on another one.
+func TestKeptConnectionThatIsClosed(t *testing.T) {
+	var posts atomic.Int64
+	target := rawServer(t, func(c net.Conn, r *http.Request, _, _ int) bool {
+		if r.Method == http.MethodPost {
+			posts.Add(1)
+			_, _ = io.Copy(io.Discard, r.Body)
+		}
+		_, _ = io.WriteString(c, plainOK)
+		return false
+	})
+	p := newPool(t, target, endpoint.Options{Connections: endpoint.DefaultConnections()})
+	for i := range int64(50) {
+		want(t, p, target)
+		time.Sleep(2 * time.Millisecond) // the connection is closed, and that is known
+		r := request(t.Context(), t, http.MethodPost, target, strings.NewReader("b"))
+		r.GetBody = nil
+		if status, _, err := read(p.RoundTrip(r)); err != nil || status != http.StatusOK || posts.Load() != i+1 {
+			t.Fatalf("round %d: %d, %v, %d posts arrived", i, status, err, posts.Load())
+		}
+	}
+}
+
+// An upstream that closes connections after a while, also between two requests:
+// a POST without a key is never executed twice, and never lost behind a 2xx.
+func TestB4PostsOverConnectionsThatAreClosed(t *testing.T) {
+	posts := 20_000
+	if testing.Short() {
+		posts = 2_000
+	}
+	var executed sync.Map
+	u := newUpstream(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		n, _ := executed.LoadOrStore(string(b), new(atomic.Int64))
+		n.(*atomic.Int64).Add(1)
+		w.WriteHeader(http.StatusCreated)
+	})
+	u.Config.IdleTimeout = 2 * time.Millisecond
+	p := newPool(t, u.URL, u.options())
+	var next, lost, failed, twice atomic.Int64
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			for n := next.Add(1); n <= int64(posts); n = next.Add(1) {
+				id := fmt.Sprint(n)
+				status, _, err := read(p.RoundTrip(request(t.Context(), t, http.MethodPost, u.URL, strings.NewReader(id))))
+				times := int64(0)
+				if n, ok := executed.Load(id); ok {
+					times = n.(*atomic.Int64).Load()
+				}
+				switch {
+				case times > 1:
+					twice.Add(1)
+				case err != nil:
+					failed.Add(1)
+				case status != http.StatusCreated || times != 1:
+					lost.Add(1)
+				}
+				if n%7 == 0 {
+					time.Sleep(time.Duration(n%5) * time.Millisecond)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if twice.Load() > 0 || lost.Load() > 0 || failed.Load() > int64(posts)/20 {
+		t.Errorf("of %d: %d executed twice, %d lost behind a 2xx, %d failed", posts, twice.Load(), lost.Load(), failed.Load())
+	}
+	t.Logf("%d connections, %d of %d failed", u.opened.Load(), failed.Load(), posts)
+}
+
+// An upstream that answers before it has read the body, and closes: the answer arrives.
+func TestA12EarlyAnswerToAnUpload(t *testing.T) {
+	for name, secure := range map[string]bool{"plain": false, "TLS": true} {
+		t.Run(name, func(t *testing.T) {
+			h := func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Connection", "close")
+				w.WriteHeader(http.StatusRequestEntityTooLarge)
+				_, _ = io.WriteString(w, "too large")
+			}
+			u := newUpstream(t, h)
+			o := u.options()
+			if secure {
+				u.Close()
+				u = newHTTP1OverTLS(t, h)
+				o = u.options()
+			}
+			p := newPool(t, u.URL, o)
+			var all sync.WaitGroup
+			for range 40 {
+				all.Go(func() {
+					status, body, err := read(p.RoundTrip(request(t.Context(), t, http.MethodPost, u.URL, long(8<<20))))
+					if err != nil || status != http.StatusRequestEntityTooLarge || body != "too large" {
+						t.Errorf("%d %q, %v", status, body, err)
+					}
+				})
+			}
+			all.Wait()
+			u.wantOpen(t, 0)
+		})
+	}
+}
+
+// A body waits for 100 (Continue) no longer than it is told to.
+func TestA9WaitForContinueIsBounded(t *testing.T) {
+	target := rawServer(t, func(c net.Conn, r *http.Request, _, _ int) bool { // as one that knows nothing of Expect
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(c, plainOK)
+		return true
+	})
+	p := newPool(t, target, endpoint.Options{Connections: endpoint.DefaultConnections(), ContinueWait: 50 * time.Millisecond})
+	ctx, cancel := context.WithTimeout(t.Context(), 800*time.Millisecond)
+	defer cancel()
+	r := request(ctx, t, http.MethodPost, target, strings.NewReader("body"))
+	r.Header.Set("Expect", "100-continue")
+	if status, _, err := read(p.RoundTrip(r)); err != nil || status != http.StatusOK {
+		t.Errorf("%d, %v", status, err)
+	}
+}
+
+// The connections that a circuit's opening closes are those that no request uses.
+func TestCloseIdleConnections(t *testing.T) {
+	for name, newServer := range map[string]func(*testing.T, http.HandlerFunc) *upstream{"HTTP/1": newUpstream, "HTTP/2": newHTTP2} {
+		t.Run(name, func(t *testing.T) {
+			hold := make(chan struct{})
+			u := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/long" {
+					w.WriteHeader(http.StatusOK)
+					_ = http.NewResponseController(w).Flush()
+					<-hold
+				}
+				ok(w, r)
+			})
+			p := newPool(t, u.URL, u.options())
+			longer, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, u.URL+"/long", nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want(t, p, u.URL)
+			p.CloseIdleConnections()
+			u.wantOpen(t, 1)
+			before := u.opened.Load()
+			want(t, p, u.URL)
+			if n := u.opened.Load() - before; n != 1 {
+				t.Errorf("%d new connections, want 1", n)
+			}
+			p.Close()
+			close(hold)
+			if _, body, err := read(longer, nil); err != nil || body != "ok" {
+				t.Errorf("the one in flight ended with %q, %v", body, err)
+			}
+			u.wantOpen(t, 0)
+			want(t, p, u.URL) // too late, but served
+			u.wantOpen(t, 0)
+		})
+	}
+}
+
+// Whoever waits for a connection takes the first that is free, and a dial that
+// comes too late is good for the next one.
+func TestSlowDials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVirtual(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				time.Sleep(2 * time.Second)
+			}
+			ok(w, r)
+		})
+		var slow atomic.Int64
+		c := endpoint.DefaultConnections()
+		c.MaxAge = 0 // nothing dials in the background
+		p := endpoint.New(mustURL(t, "http://upstream"), endpoint.Options{
+			Connections: c,
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				v.dials.Add(1)
+				select {
+				case <-time.After(time.Duration(slow.Load())):
+				case <-ctx.Done():
+					return nil, context.Cause(ctx)
+				}
+				return v.net.Dial(ctx, network, address)
+			},
+		})
+		defer v.end(p)
+		first := make(chan struct{})
+		go func() { defer close(first); want(t, p, "http://upstream/slow") }()
+		synctest.Wait()
+		slow.Store(int64(5 * time.Second))
+		begun := time.Now()
+		want(t, p, "http://upstream") // gets the first one's connection
+		if took := time.Since(begun); took != 2*time.Second {
+			t.Errorf("it took %v, want the 2 s until a connection was free", took)
+		}
+		<-first
+		p.CloseIdleConnections()
+		time.Sleep(5 * time.Second) // its own dial is done, and kept
+		dials := v.dials.Load()
+		want(t, p, "http://upstream")
+		if n := v.dials.Load() - dials; n != 0 {
+			t.Errorf("%d dials, want none: there was a spare connection", n)
+		}
+
+		// The caller's time is up before the dial is.
+		p.CloseIdleConnections()
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errTooLong)
+		defer cancel()
+		if _, err := p.RoundTrip(request(ctx, t, http.MethodGet, "http://upstream", nil)); !errors.Is(err, errTooLong) {
+			t.Errorf("got %v, want the cause of the context's end", err)
+		}
+		time.Sleep(5 * time.Second)
+		dials = v.dials.Load()
+		want(t, p, "http://upstream")
+		if n := v.dials.Load() - dials; n != 0 {
+			t.Errorf("%d dials, want none: the one that was given up came in", n)
+		}
+
+		// Nor does it outlive the pool.
+		p.CloseIdleConnections()
+		slow.Store(int64(time.Hour))
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := p.RoundTrip(request(ctx, t, http.MethodGet, "http://upstream", nil)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		p.Close()
+		synctest.Wait()
+	})
+}
+
+var errTooLong = errors.New("too long")
+
+// What net/http refuses to send does not cost the connection.
+func TestRequestsThatCannotBeSent(t *testing.T) {
+	for name, newServer := range map[string]func(*testing.T, http.HandlerFunc) *upstream{"HTTP/1": newUpstream, "HTTP/2": newHTTP2} {
+		t.Run(name, func(t *testing.T) {
+			u := newServer(t, ok)
+			p := newPool(t, u.URL, u.options())
+			want(t, p, u.URL)
+			for range 20 {
+				body := &closeCounter{Reader: strings.NewReader("b")}
+				r := request(t.Context(), t, http.MethodPost, u.URL, body)
+				r.Header["Bad Name"] = []string{"x"}
+				if _, err := p.RoundTrip(r); err == nil {
+					t.Error("it was sent")
+				}
+				if body.closed.Load() != 1 {
+					t.Errorf("its body was closed %d times, want once", body.closed.Load())
+				}
+			}
+			want(t, p, u.URL)
+			if n := u.opened.Load(); n != 1 {
+				t.Errorf("%d connections, want 1", n)
+			}
+		})
+	}
+}
+
+type closeCounter struct {
+	io.Reader
+	closed atomic.Int64
+}
+
+func (c *closeCounter) Close() error { c.closed.Add(1); return nil }
+
+// A caller's body that breaks is the caller's: nothing is sent again.
+func TestBrokenRequestBody(t *testing.T) {
+	u := newUpstream(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body); ok(w, r) })
+	p := newPool(t, u.URL, u.options())
+	want(t, p, u.URL)
+	broken := errors.New("the caller is gone")
+	r := request(t.Context(), t, http.MethodPost, u.URL, io.MultiReader(strings.NewReader("b"), errorReader{broken}))
+	r.Header.Set("Idempotency-Key", "k")
+	r.GetBody = func() (io.ReadCloser, error) { t.Error("the body was asked for again"); return nil, broken }
+	if _, err := p.RoundTrip(r); !errors.Is(err, broken) {
+		t.Errorf("got %v, want the body's own error", err)
+	}
+}
+
+type errorReader struct{ err error }
+
+func (e errorReader) Read([]byte) (int, error) { return 0, e.err }
+
+// An upgraded connection is the caller's, and tells him when it is dead.
+func TestUpgrade(t *testing.T) {
+	target := rawServer(t, func(c net.Conn, r *http.Request, _, _ int) bool {
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		b := make([]byte, 4)
+		if n, _ := io.ReadFull(c, b); n == 4 {
+			_, _ = c.Write(b)
+		}
+		return false
+	})
+	p := newPool(t, target, endpoint.Options{Connections: endpoint.DefaultConnections()})
+	r := request(t.Context(), t, http.MethodGet, target, nil)
+	r.Header.Set("Connection", "Upgrade")
+	r.Header.Set("Upgrade", "echo")
+	resp, err := p.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, ok := resp.Body.(io.ReadWriteCloser)
+	if !ok {
+		t.Fatalf("the body is a %T", resp.Body)
+	}
+	defer func() { _ = c.Close() }()
+	p.CloseIdleConnections()
+	b := make([]byte, 4)
+	if _, err := io.WriteString(c, "ping"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != "ping" {
+		t.Fatalf("%q, %v", b, err)
+	}
+	_, _ = c.Read(b) // the end
+	for range 100 {
+		if _, err = io.WriteString(c, "ping"); err != nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("writing to a connection that is gone never fails")
+}
+
+func TestDialErrors(t *testing.T) {
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Close()
+	target := "http://" + l.Addr().String()
+	p := newPool(t, target, endpoint.Options{Connections: endpoint.DefaultConnections()})
+	var told atomic.Int64
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{ConnectDone: func(_, _ string, err error) {
+		if err != nil {
+			told.Add(1)
+		}
+	}})
+	body := &closeCounter{Reader: strings.NewReader("b")}
+	_, err = p.RoundTrip(request(ctx, t, http.MethodPost, target, body))
+	if op := new(net.OpError); !errors.As(err, &op) || op.Op != "dial" {
+		t.Errorf("got %v, want a dial error", err)
+	}
+	if told.Load() != 1 || body.closed.Load() != 1 {
+		t.Errorf("the hook was called %d times and the body closed %d times, want once each", told.Load(), body.closed.Load())
+	}
+}
