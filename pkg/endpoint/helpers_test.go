@@ -51,9 +51,16 @@ func (u *upstream) see(_ net.Conn, s http.ConnState) {
 
 func newUpstream(t *testing.T, h http.HandlerFunc) *upstream {
 	t.Helper()
+	return newClosing(t, 0, h)
+}
+
+// newClosing is one that closes kept connections after a while.
+func newClosing(t *testing.T, after time.Duration, h http.HandlerFunc) *upstream {
+	t.Helper()
 	u := &upstream{Server: httptest.NewUnstartedServer(h)}
 	u.Config.ErrorLog = log.New(io.Discard, "", 0)
 	u.Config.ConnState = u.see
+	u.Config.IdleTimeout = after
 	u.Start()
 	t.Cleanup(u.Close)
 	return u

@@ -19,7 +19,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 )
 
-func mustURL(t *testing.T, s string) *url.URL {
+func mustURL(t testing.TB, s string) *url.URL {
 	t.Helper()
 	u, err := url.Parse(s)
 	if err != nil {

@@ -447,13 +447,12 @@ func TestB4PostsOverConnectionsThatAreClosed(t *testing.T) {
 		posts = 2_000
 	}
 	var executed sync.Map
-	u := newUpstream(t, func(w http.ResponseWriter, r *http.Request) {
+	u := newClosing(t, 3*time.Millisecond, func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
 		n, _ := executed.LoadOrStore(string(b), new(atomic.Int64))
 		n.(*atomic.Int64).Add(1)
 		w.WriteHeader(http.StatusCreated)
 	})
-	u.Config.IdleTimeout = 2 * time.Millisecond
 	p := newPool(t, u.URL, u.options())
 	var next, lost, failed, twice atomic.Int64
 	var all sync.WaitGroup
@@ -481,7 +480,7 @@ func TestB4PostsOverConnectionsThatAreClosed(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if twice.Load() > 0 || lost.Load() > 0 || failed.Load() > int64(posts)/20 {
+	if twice.Load() > 0 || lost.Load() > 0 || failed.Load() > int64(posts)/4 {
 		t.Errorf("of %d: %d executed twice, %d lost behind a 2xx, %d failed", posts, twice.Load(), lost.Load(), failed.Load())
 	}
 	t.Logf("%d connections, %d of %d failed", u.opened.Load(), failed.Load(), posts)

@@ -1,12 +1,16 @@
 package gateway_test
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,7 +18,9 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/testkit/balancer"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
 // pod is one of several servers behind one name.
@@ -251,4 +257,139 @@ func fill(t *testing.T, url string, n int) {
 		})
 	}
 	all.Wait()
+}
+
+// An upstream refuses an upload before it has read it, and closes. The caller gets
+// that answer, and the circuit stays closed.
+func TestA12UploadThatIsRefusedEarly(t *testing.T) {
+	up := server(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Connection", "close")
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+		_, _ = io.WriteString(w, "too large")
+	})
+	front := start(t, gateway.ForUpstream(up.URL))
+	target, err := url.Parse(front.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	callers := endpoint.New(target, endpoint.Options{Connections: endpoint.DefaultConnections()}) // which reads what comes early
+	defer callers.Close()
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 10 {
+				resp, err := callers.RoundTrip(request(t, http.MethodPost, front.URL, strings.NewReader(strings.Repeat("x", 8<<20))))
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				body, err := io.ReadAll(resp.Body)
+				_ = resp.Body.Close()
+				if err != nil || resp.StatusCode != http.StatusRequestEntityTooLarge || string(body) != "too large" {
+					t.Errorf("%d %q, %v", resp.StatusCode, body, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// An upstream that knows nothing of Expect: the body is sent in time for an answer.
+func TestA9ExpectThatIsIgnored(t *testing.T) {
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tasks sync.WaitGroup
+	t.Cleanup(func() { _ = l.Close(); tasks.Wait() }) // after the gateway has closed its connections
+	tasks.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			tasks.Go(func() {
+				defer func() { _ = c.Close() }()
+				for in := bufio.NewReader(c); ; {
+					r, err := http.ReadRequest(in)
+					if err != nil {
+						return
+					}
+					if n, err := io.Copy(io.Discard, r.Body); err != nil || n != 4 {
+						return
+					}
+					_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+				}
+			})
+		}
+	})
+	p := transport.DefaultPolicy()
+	p.AttemptTimeout = 800 * time.Millisecond
+	front := gatewayTo(t, p, all("http://"+l.Addr().String()))
+	var posts sync.WaitGroup
+	for range 12 {
+		posts.Go(func() {
+			r := request(t, http.MethodPost, front.URL, strings.NewReader("body"))
+			r.Header.Set("Expect", "100-continue")
+			if resp, body := do(t, r); resp.StatusCode != http.StatusOK {
+				t.Errorf("%d %s", resp.StatusCode, body)
+			}
+		})
+	}
+	posts.Wait()
+}
+
+// An upstream that closes kept connections all the time, and POSTs without a key:
+// each is executed once at most, and what was answered with 2xx was executed.
+func TestB4PostsWithoutAKey(t *testing.T) {
+	posts := 20_000
+	if testing.Short() {
+		posts = 2_000
+	}
+	var executed sync.Map
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		n, _ := executed.LoadOrStore(string(b), new(atomic.Int64))
+		n.(*atomic.Int64).Add(1)
+		w.WriteHeader(http.StatusCreated)
+	}))
+	up.Config.IdleTimeout = 30 * time.Millisecond
+	up.Start()
+	t.Cleanup(up.Close)
+	g, err := gateway.New(gateway.ForUpstream(up.URL), gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	var next, lost, failed, twice atomic.Int64
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			for n := next.Add(1); n <= int64(posts); n = next.Add(1) {
+				id := strconv.FormatInt(n, 10)
+				w := httptest.NewRecorder()
+				g.ServeHTTP(w, request(t, http.MethodPost, "http://gateway.test/orders", strings.NewReader(id)))
+				times := int64(0)
+				if n, ok := executed.Load(id); ok {
+					times = n.(*atomic.Int64).Load()
+				}
+				switch {
+				case times > 1:
+					twice.Add(1)
+				case w.Code != http.StatusCreated:
+					failed.Add(1)
+				case times != 1:
+					lost.Add(1)
+				}
+				if n%50 == 0 {
+					time.Sleep(time.Duration(29+n%3) * time.Millisecond) // as long as the upstream keeps connections
+				}
+			}
+		})
+	}
+	all.Wait()
+	if twice.Load() > 0 || lost.Load() > 0 || failed.Load() > int64(posts)/20 {
+		t.Errorf("of %d: %d executed twice, %d lost behind a 2xx, %d failed", posts, twice.Load(), lost.Load(), failed.Load())
+	}
+	t.Logf("%d of %d failed", failed.Load(), posts)
 }

@@ -1,0 +1,38 @@
+package endpoint_test
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/rebound-dev/rebound/pkg/endpoint"
+)
+
+// What a request costs over the pool, and over net/http's own.
+func BenchmarkRoundTrip(b *testing.B) {
+	s := httptest.NewServer(http.HandlerFunc(ok))
+	defer s.Close()
+	u := mustURL(b, s.URL)
+	p := endpoint.New(u, endpoint.Options{Connections: endpoint.DefaultConnections()})
+	defer p.Close()
+	plain := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 512}
+	defer plain.CloseIdleConnections()
+	for name, rt := range map[string]http.RoundTripper{"pool": p, "net/http": plain} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, s.URL, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				resp, err := rt.RoundTrip(req)
+				if err != nil {
+					b.Fatal(err)
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
+			}
+		})
+	}
+}
