@@ -262,12 +262,11 @@ func fill(t *testing.T, url string, n int) {
 // An upstream refuses an upload before it has read it, and closes. The caller gets
 // that answer, and the circuit stays closed.
 func TestA12UploadThatIsRefusedEarly(t *testing.T) {
-	up := server(t, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Connection", "close")
-		w.WriteHeader(http.StatusRequestEntityTooLarge)
-		_, _ = io.WriteString(w, "too large")
+	up := rawServer(t, func(c net.Conn, _ *http.Request) bool {
+		_, _ = io.WriteString(c, "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 9\r\n\r\ntoo large")
+		return false
 	})
-	front := start(t, gateway.ForUpstream(up.URL))
+	front := start(t, gateway.ForUpstream(up))
 	target, err := url.Parse(front.URL)
 	if err != nil {
 		t.Fatal(err)
@@ -296,36 +295,16 @@ func TestA12UploadThatIsRefusedEarly(t *testing.T) {
 
 // An upstream that knows nothing of Expect: the body is sent in time for an answer.
 func TestA9ExpectThatIsIgnored(t *testing.T) {
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var tasks sync.WaitGroup
-	t.Cleanup(func() { _ = l.Close(); tasks.Wait() }) // after the gateway has closed its connections
-	tasks.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			tasks.Go(func() {
-				defer func() { _ = c.Close() }()
-				for in := bufio.NewReader(c); ; {
-					r, err := http.ReadRequest(in)
-					if err != nil {
-						return
-					}
-					if n, err := io.Copy(io.Discard, r.Body); err != nil || n != 4 {
-						return
-					}
-					_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-				}
-			})
+	up := rawServer(t, func(c net.Conn, r *http.Request) bool {
+		if n, err := io.Copy(io.Discard, r.Body); err != nil || n != 4 {
+			return false
 		}
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		return true
 	})
 	p := transport.DefaultPolicy()
 	p.AttemptTimeout = 800 * time.Millisecond
-	front := gatewayTo(t, p, all("http://"+l.Addr().String()))
+	front := gatewayTo(t, p, all(up))
 	var posts sync.WaitGroup
 	for range 12 {
 		posts.Go(func() {
@@ -392,4 +371,32 @@ func TestB4PostsWithoutAKey(t *testing.T) {
 		t.Errorf("of %d: %d executed twice, %d lost behind a 2xx, %d failed", posts, twice.Load(), lost.Load(), failed.Load())
 	}
 	t.Logf("%d of %d failed", failed.Load(), posts)
+}
+
+// rawServer answers as it is told, without net/http's manners.
+func rawServer(t *testing.T, answer func(c net.Conn, r *http.Request) (goOn bool)) (url string) {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tasks sync.WaitGroup
+	t.Cleanup(func() { _ = l.Close(); tasks.Wait() }) // after the gateway has closed its connections
+	tasks.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			tasks.Go(func() {
+				defer func() { _ = c.Close() }()
+				for in := bufio.NewReader(c); ; {
+					if r, err := http.ReadRequest(in); err != nil || !answer(c, r) {
+						return
+					}
+				}
+			})
+		}
+	})
+	return "http://" + l.Addr().String()
 }
