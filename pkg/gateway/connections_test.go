@@ -39,7 +39,37 @@ func newPod(t *testing.T, answer http.HandlerFunc) *pod {
 	return p
 }
 
-func (p *pod) address() string { return strings.TrimPrefix(p.URL, "http://") }
+// newSecurePod speaks HTTP/2 over TLS.
+func newSecurePod(t *testing.T, answer http.HandlerFunc) *pod {
+	t.Helper()
+	p := &pod{}
+	p.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.served.Add(1)
+		answer(w, r)
+	}))
+	p.Config.ErrorLog = log.New(io.Discard, "", 0)
+	p.EnableHTTP2 = true
+	p.StartTLS()
+	t.Cleanup(p.Close)
+	return p
+}
+
+func (p *pod) address() string { return p.Listener.Addr().String() }
+
+// startOver is a gateway in front of one upstream, which trusts the certificate that
+// all test servers have.
+func startOver(t *testing.T, upstream string) *httptest.Server {
+	t.Helper()
+	trusted := httptest.NewTLSServer(nil)
+	trusted.Close()
+	g, err := gateway.New(gateway.ForUpstream(upstream), gateway.Options{TLS: trusted.Client().Transport.(*http.Transport).TLSClientConfig})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := server(t, g.ServeHTTP)
+	t.Cleanup(g.Close)
+	return s
+}
 
 func healthyPod(w http.ResponseWriter, _ *http.Request) {
 	time.Sleep(2 * time.Millisecond)
@@ -80,7 +110,7 @@ func (c *tally) since(seconds int) (ratio float64, told string) {
 
 // load has callers call through the gateway, each at most once in pace, and
 // counts.
-func load(t *testing.T, url string, callers int, pace, length time.Duration) *tally {
+func load(t *testing.T, method, url string, callers int, pace, length time.Duration) *tally {
 	t.Helper()
 	c := &tally{start: time.Now()}
 	client := caller(t)
@@ -88,7 +118,7 @@ func load(t *testing.T, url string, callers int, pace, length time.Duration) *ta
 	for range callers {
 		all.Go(func() {
 			for began := time.Now(); began.Sub(c.start) < length; began = time.Now() {
-				resp, err := client.Do(request(t, http.MethodGet, url, nil))
+				resp, err := client.Do(request(t, method, url, nil))
 				if err != nil {
 					t.Error(err)
 					return
@@ -108,32 +138,46 @@ func load(t *testing.T, url string, callers int, pace, length time.Duration) *ta
 func TestA1OneBadPodBehindOneName(t *testing.T) {
 	t.Parallel()
 	type set struct {
-		name, url string
-		callers   int
-		calls     *tally
+		name, method, url string
+		callers           int
+		calls             *tally
 	}
 	var sets []*set
-	for name, sick := range map[string]http.HandlerFunc{
-		"answers 503": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) },
-		"hangs":       func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-		"refuses":     nil,
+	unavailable := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
+	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	for name, tc := range map[string]struct {
+		sick   http.HandlerFunc // nil refuses
+		secure bool             // HTTP/2 over TLS
+		method string
+	}{
+		"answers 503":             {unavailable, false, http.MethodGet},
+		"answers 503 to POST":     {unavailable, false, http.MethodPost}, // which nothing repeats
+		"answers 503 over HTTP/2": {unavailable, true, http.MethodGet},
+		"hangs":                   {hang, false, http.MethodGet},
+		"hangs over HTTP/2":       {hang, true, http.MethodGet},
+		"refuses":                 {nil, false, http.MethodGet},
+		"refuses over HTTP/2":     {nil, true, http.MethodGet},
 	} {
 		for _, callers := range []int{1, 4, 20} {
+			newOne, scheme := newPod, "http://"
+			if tc.secure {
+				newOne, scheme = newSecurePod, "https://"
+			}
 			addresses := []string{strings.TrimPrefix(refusing(t), "http://")}
-			if sick != nil {
-				addresses[0] = newPod(t, sick).address()
+			if tc.sick != nil {
+				addresses[0] = newOne(t, tc.sick).address()
 			}
 			for range 2 {
-				addresses = append(addresses, newPod(t, healthyPod).address())
+				addresses = append(addresses, newOne(t, healthyPod).address())
 			}
-			front := start(t, gateway.ForUpstream("http://"+balancer.New(t, addresses...).Address()))
-			sets = append(sets, &set{fmt.Sprintf("%s, %d callers", name, callers), front.URL, callers, nil})
+			front := startOver(t, scheme+balancer.New(t, addresses...).Address())
+			sets = append(sets, &set{fmt.Sprintf("%s, %d callers", name, callers), tc.method, front.URL, callers, nil})
 		}
 	}
 	var all sync.WaitGroup
 	for _, s := range sets {
 		all.Go(func() {
-			s.calls = load(t, s.url, s.callers, time.Duration(s.callers)*10*time.Millisecond, 5*time.Second)
+			s.calls = load(t, s.method, s.url, s.callers, time.Duration(s.callers)*20*time.Millisecond, 5*time.Second)
 		})
 	}
 	all.Wait()
@@ -160,11 +204,11 @@ func TestE1NewPodsServeUnderLoad(t *testing.T) {
 			b := balancer.New(t, addresses[:3]...)
 			front := start(t, gateway.ForUpstream("http://"+b.Address()))
 			pace := time.Duration(callers) * 10 * time.Millisecond
-			load(t, front.URL, callers, pace, time.Second)
+			load(t, http.MethodGet, front.URL, callers, pace, time.Second)
 			b.SetBackends(addresses...)
 			scaled := time.Now()
 			for slices.Contains(served(pods), 0) && time.Since(scaled) < 10*time.Second {
-				if ratio, told := load(t, front.URL, callers, pace, time.Second).since(0); ratio < 1 {
+				if ratio, told := load(t, http.MethodGet, front.URL, callers, pace, time.Second).since(0); ratio < 1 {
 					t.Errorf("not every call succeeded: %s", told)
 				}
 			}
@@ -193,7 +237,7 @@ func TestB1DeadConnectionsOverHTTP1(t *testing.T) {
 	if n := b.Silence(); n < 300 {
 		t.Fatalf("%d connections were kept, want 300", n)
 	}
-	calls := load(t, front.URL, 10, 500*time.Millisecond, 8*time.Second)
+	calls := load(t, http.MethodGet, front.URL, 10, 500*time.Millisecond, 8*time.Second)
 	if ratio, told := calls.since(6); ratio < 0.95 {
 		t.Errorf("%.1f %% of the calls succeeded from 6 s on, want 95: %s", 100*ratio, told)
 	} else {
@@ -204,25 +248,15 @@ func TestB1DeadConnectionsOverHTTP1(t *testing.T) {
 // The same over HTTP/2, where all calls go over one connection.
 func TestB2DeadConnectionOverHTTP2(t *testing.T) {
 	t.Parallel()
-	up := httptest.NewUnstartedServer(http.HandlerFunc(healthyPod))
-	up.Config.ErrorLog = log.New(io.Discard, "", 0)
-	up.EnableHTTP2 = true
-	up.StartTLS()
-	t.Cleanup(up.Close)
-	b := balancer.New(t, strings.TrimPrefix(up.URL, "https://"))
-	g, err := gateway.New(gateway.ForUpstream("https://"+b.Address()), gateway.Options{TLS: up.Client().Transport.(*http.Transport).TLSClientConfig})
-	if err != nil {
-		t.Fatal(err)
-	}
-	front := server(t, g.ServeHTTP)
-	t.Cleanup(g.Close)
-	load(t, front.URL, 20, 100*time.Millisecond, time.Second)
+	b := balancer.New(t, newSecurePod(t, healthyPod).address())
+	front := startOver(t, "https://"+b.Address())
+	load(t, http.MethodGet, front.URL, 20, 100*time.Millisecond, time.Second)
 	before := b.Open()
 	if before == 0 || before > 20 {
 		t.Fatalf("%d connections carry 20 calls at a time, want few", before)
 	}
 	b.Silence()
-	calls := load(t, front.URL, 10, 500*time.Millisecond, 8*time.Second)
+	calls := load(t, http.MethodGet, front.URL, 10, 500*time.Millisecond, 8*time.Second)
 	if ratio, told := calls.since(6); ratio < 0.95 {
 		t.Errorf("%.1f %% of the calls succeeded from 6 s on, want 95: %s", 100*ratio, told)
 	} else {
