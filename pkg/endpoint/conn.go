@@ -22,17 +22,18 @@ type conn struct {
 	idleSince time.Time // HTTP/1
 	retired   bool      // gets no request any more
 
-	// Of HTTP/2.
-	streams  int       // that have not ended
-	strikes  int       // failures since the last success
 	lastGood time.Time // when a request on it ended well
+
+	// Of HTTP/2.
+	streams int // requests that have not ended
+	strikes int // failures since the last success
 }
 
 func (c *conn) expired(now time.Time) bool { return !c.expiry.IsZero() && now.After(c.expiry) }
 
-// proven reports whether c is new, or was seen to be good a moment ago.
-func (c *conn) proven(now time.Time) bool {
-	return now.Sub(c.born) < freshFor || now.Sub(c.lastGood) < freshFor
+// fresh reports whether c is new, or was good a moment ago.
+func (c *conn) fresh(now time.Time) bool {
+	return now.Sub(c.lastGood) < freshFor || now.Sub(c.born) < freshFor && (c.shared || c.uses == 0)
 }
 
 // wire counts what went over a network connection, and keeps a failed write to

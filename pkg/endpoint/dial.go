@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/http"
 	"net/http/httptrace"
 	"slices"
 	"time"
@@ -18,6 +19,7 @@ const maxOrphans = 64
 // the pool's mutex once it runs.
 type dial struct {
 	pool     *Pool
+	by       *http.Transport
 	ctx      context.Context
 	cancel   context.CancelFunc
 	began    time.Time
@@ -126,17 +128,40 @@ func (p *Pool) wait(ctx context.Context, now time.Time, fresh bool) *waiter {
 		p.waiting = slices.Delete(p.waiting, 0, 1)
 	}
 	p.waiting = append(p.waiting, w)
-	if p.multiplexed && p.joint != nil && now.Sub(p.jointAt) < jointFor {
-		w.dial = p.joint
-		w.dial.waiters++
-		if w.dial.orphan {
-			w.dial.orphan = false
-			p.orphans--
-		}
-		return w
+	if d := p.dialToJoin(now, fresh); d != nil {
+		p.join(w, d)
+	} else {
+		p.dialFor(w, now)
 	}
-	p.dialFor(w, now)
 	return w
+}
+
+// dialToJoin is one that is on its way and good for a further request, or nil.
+// Over HTTP/2 a few are enough for all; and those that are fresh together, such as
+// the probes of a circuit, meet with one machine behind the name and not with each.
+func (p *Pool) dialToJoin(now time.Time, fresh bool) *dial {
+	if !p.multiplexed {
+		return nil
+	}
+	if p.coming(now)+len(p.shared) < spread && !fresh {
+		return nil
+	}
+	var best *dial
+	for d := range p.dials {
+		if now.Sub(d.began) < jointFor && (best == nil || d.waiters < best.waiters) {
+			best = d
+		}
+	}
+	return best
+}
+
+func (p *Pool) join(w *waiter, d *dial) {
+	w.dial = d
+	d.waiters++
+	if d.orphan {
+		d.orphan = false
+		p.orphans--
+	}
 }
 
 // dialFor dials for w, with what its context says except when to stop.
@@ -151,10 +176,10 @@ func (p *Pool) dialInBackground(now time.Time, replaces *conn) {
 }
 
 func (p *Pool) start(d *dial, ctx context.Context, now time.Time) {
-	d.pool, d.began = p, now
+	d.pool, d.by, d.began = p, p.transport, now
 	d.ctx, d.cancel = context.WithCancel(ctx)
 	p.dials[d] = struct{}{}
-	p.joint, p.jointAt = d, now
+	p.dialled = now
 	go d.run()
 }
 
@@ -166,7 +191,7 @@ func (d *dial) run() {
 			d.shared, d.handshake = s.NegotiatedProtocol == "h2", err
 		},
 	})
-	client, err := p.transport.NewClientConn(ctx, p.scheme, p.address)
+	client, err := d.by.NewClientConn(ctx, p.scheme, p.address)
 	if err == nil && d.shared && client.Err() != nil {
 		err = errClosedAtOnce
 	}
@@ -174,9 +199,6 @@ func (d *dial) run() {
 	p.mu.Lock()
 	defer p.unlock()
 	delete(p.dials, d)
-	if p.joint == d {
-		p.joint = nil
-	}
 	if d.orphan {
 		p.orphans--
 	}
@@ -203,12 +225,11 @@ func (d *dial) run() {
 	}
 	// Whoever counted on this connection and did not get it has one of his own made.
 	for w := p.nextWaiter(d.waitsForIt); w != nil; w = p.nextWaiter(d.waitsForIt) {
-		if p.multiplexed && p.joint != nil {
-			w.dial = p.joint
-			p.joint.waiters++
-			continue
+		if d := p.dialToJoin(now, true); d != nil {
+			p.join(w, d)
+		} else {
+			p.dialFor(w, now)
 		}
-		p.dialFor(w, now)
 	}
 }
 
@@ -236,18 +257,29 @@ func (p *Pool) arrived(d *dial, c *conn, now time.Time) {
 
 // arrivedShared hands out a new connection of HTTP/2.
 func (p *Pool) arrivedShared(d *dial, c *conn, now time.Time) {
-	needed := d.renewal || d.waiters > 0 || !p.hasShared(now)
-	for w := p.nextWaiter(nil); w != nil && c.client.Reserve() == nil; w = p.nextWaiter(nil) {
-		needed = true
-		p.serve(w, p.share(c))
-	}
 	switch {
 	case p.closed:
+		for w := p.nextWaiter(nil); w != nil && c.client.Reserve() == nil; w = p.nextWaiter(nil) {
+			p.serve(w, p.share(c))
+		}
 		p.retireShared(c)
-	case needed:
-		p.addShared(c, now)
+		return
+	case p.spreadOut(now):
+		p.doomed = append(p.doomed, c) // one of many that were dialled before any was there
 	default:
-		p.doomed = append(p.doomed, c)
+		p.addShared(c, now)
+	}
+	p.serveShared(now, d.waitsForIt)
+}
+
+// serveShared gives connections of HTTP/2 to those of the waiting that which says yes to.
+func (p *Pool) serveShared(now time.Time, which func(*waiter) bool) {
+	for w := p.nextWaiter(which); w != nil; w = p.nextWaiter(which) {
+		c := p.takeShared(now, w.fresh)
+		if c == nil {
+			return
+		}
+		p.serve(w, c)
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
+
 	"github.com/rebound-dev/rebound/internal/testkit/balancer"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 )
@@ -37,12 +39,11 @@ func newHTTP1OverTLS(t *testing.T, h http.HandlerFunc) *upstream {
 	return u
 }
 
-// Requests that come at once over HTTP/2 share a connection, even before it is known
-// that the upstream speaks it.
-func TestHTTP2RequestsShareAConnection(t *testing.T) {
+// Requests that come at once over HTTP/2 share few connections.
+func TestHTTP2RequestsShareConnections(t *testing.T) {
 	u := newHTTP2(t, func(w http.ResponseWriter, r *http.Request) { time.Sleep(10 * time.Millisecond); ok(w, r) })
 	p := newPool(t, u.URL, u.options())
-	for round, most := range []int64{50, 1, 1} {
+	for round, most := range []int64{50, 3, 3} {
 		before := u.opened.Load()
 		var all sync.WaitGroup
 		for range 50 {
@@ -52,7 +53,10 @@ func TestHTTP2RequestsShareAConnection(t *testing.T) {
 		if n := u.opened.Load() - before; n > most {
 			t.Errorf("round %d: 50 requests took %d connections, want at most %d", round, n, most)
 		}
-		u.wantOpen(t, 1) // the others came too late
+		time.Sleep(50 * time.Millisecond) // until the last dial has come in
+		if n := u.open(); n > 3 {
+			t.Errorf("round %d: %d connections are kept, want at most 3", round, n)
+		}
 		p.CloseIdleConnections()
 		u.wantOpen(t, 0)
 	}
@@ -90,7 +94,7 @@ func TestHTTP2ConnectionThatIsFull(t *testing.T) {
 	}
 	close(release)
 	all.Wait()
-	if n := u.opened.Load(); n < 3 || n > 5 {
+	if n := u.opened.Load(); n < 3 || n > 6 {
 		t.Errorf("12 requests at a time took %d connections for 5 each", n)
 	}
 }
@@ -262,5 +266,68 @@ func TestHandshakesResume(t *testing.T) {
 	want(t, p, u.URL)
 	if resumed.Load() != 1 {
 		t.Error("the second connection made a whole handshake")
+	}
+}
+
+// An upstream that closes connections because of pings, as servers of gRPC do while
+// a stream is quiet, gets none any more.
+func TestHTTP2PingsThatAreNotWanted(t *testing.T) {
+	var connections, pings atomic.Int64
+	u := httptest.NewUnstartedServer(nil)
+	u.TLS = &tls.Config{NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}
+	u.Config.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){"h2": func(_ *http.Server, c *tls.Conn, _ http.Handler) {
+		connections.Add(1)
+		if _, err := io.CopyN(io.Discard, c, int64(len(http2.ClientPreface))); err != nil {
+			return
+		}
+		f := http2.NewFramer(c, c)
+		_ = f.WriteSettings()
+		for strikes := 0; ; {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				return
+			}
+			switch frame := frame.(type) {
+			case *http2.SettingsFrame:
+				if !frame.IsAck() {
+					_ = f.WriteSettingsAck()
+				}
+			case *http2.HeadersFrame:
+				_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: frame.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true}) // :status 200
+			case *http2.PingFrame:
+				pings.Add(1)
+				_ = f.WritePing(true, frame.Data)
+				if strikes++; strikes > 2 {
+					_ = f.WriteGoAway(1, http2.ErrCodeEnhanceYourCalm, []byte("too_many_pings"))
+					return
+				}
+			}
+		}
+	}}
+	u.StartTLS()
+	t.Cleanup(u.Close)
+	o := endpoint.Options{Connections: endpoint.DefaultConnections(), TLS: u.Client().Transport.(*http.Transport).TLSClientConfig}
+	o.Connections.HTTP2Ping = 100 * time.Millisecond
+	p := newPool(t, u.URL, o)
+	first, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, u.URL, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := read(first, nil); err == nil || !strings.Contains(err.Error(), "ENHANCE_YOUR_CALM") {
+		t.Fatalf("the first quiet stream ended with %v", err)
+	}
+	before := pings.Load()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	second, err := p.RoundTripFresh(request(ctx, t, http.MethodGet, u.URL, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := read(second, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the second one ended with %v, want it to be quiet until its time is up", err)
+	}
+	// One comes with the end of the stream.
+	if n := pings.Load() - before; n > 1 || connections.Load() != 2 {
+		t.Errorf("%d pings on %d connections after the upstream had enough", n, connections.Load())
 	}
 }

@@ -19,7 +19,7 @@ const (
 func (p *Pool) takeIdle(now time.Time, fresh bool) *conn {
 	for n := len(p.idle); n > 0; n = len(p.idle) {
 		c := p.idle[n-1]
-		if fresh && (c.uses > 0 || now.Sub(c.born) >= freshFor) {
+		if fresh && !c.fresh(now) {
 			return nil
 		}
 		p.idle[n-1] = nil

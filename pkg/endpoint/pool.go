@@ -19,8 +19,8 @@ const (
 	dialTimeout      = 10 * time.Second
 	handshakeTimeout = 10 * time.Second
 
-	// freshFor is how long a connection counts as new that nothing was sent on, and
-	// one of HTTP/2 as good after a success.
+	// freshFor is how long a connection counts as fresh: since it was dialled when
+	// nothing was sent on it, and since its last success.
 	freshFor = time.Second
 
 	// sessions is how many TLS sessions are remembered, so that a new connection
@@ -54,9 +54,11 @@ type Options struct {
 type Pool struct {
 	scheme, address string
 	options         Options
-	transport       *http.Transport
 
-	mu      sync.Mutex
+	mu        sync.Mutex
+	transport *http.Transport // makes the connections
+	unpinged  bool            // the upstream does not want pings
+
 	idle    []*conn // HTTP/1, the one used last at the end
 	doomed  []*conn // to be closed when mu is free
 	reaper  *time.Timer
@@ -68,8 +70,7 @@ type Pool struct {
 
 	waiting  []*waiter // in the order they came; some are done
 	dials    map[*dial]struct{}
-	joint    *dial     // the last one that several may wait for
-	jointAt  time.Time // when it began
+	dialled  time.Time // when the last one began
 	orphans  int       // dials that nobody waits for any more
 	renewing bool      // a dial in the background goes on
 	renewed  time.Time // when the last one began
@@ -88,25 +89,30 @@ func New(target *url.URL, o Options) *Pool {
 	if o.Random == nil {
 		o.Random = rand.Float64
 	}
+	o.TLS = o.TLS.Clone()
+	if o.TLS == nil {
+		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if o.TLS.ClientSessionCache == nil {
+		o.TLS.ClientSessionCache = tls.NewLRUClientSessionCache(sessions)
+	}
 	p := &Pool{scheme: target.Scheme, address: address(target), options: o, dials: map[*dial]struct{}{}}
-	secure := o.TLS.Clone()
-	if secure == nil {
-		secure = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
-	if secure.ClientSessionCache == nil {
-		secure.ClientSessionCache = tls.NewLRUClientSessionCache(sessions)
-	}
-	p.transport = &http.Transport{
-		DialContext:           dialCounted(o.DialContext),
-		TLSClientConfig:       secure,
+	p.transport = p.newTransport(o.Connections.HTTP2Ping)
+	return p
+}
+
+// newTransport is what makes connections. Nothing else of it is used.
+func (p *Pool) newTransport(ping time.Duration) *http.Transport {
+	return &http.Transport{
+		DialContext:           dialCounted(p.options.DialContext),
+		TLSClientConfig:       p.options.TLS.Clone(), // it adds to it
 		ForceAttemptHTTP2:     true,
 		DisableCompression:    true,
-		IdleConnTimeout:       o.Connections.IdleTimeout,
+		IdleConnTimeout:       p.options.Connections.IdleTimeout,
 		TLSHandshakeTimeout:   handshakeTimeout,
-		ExpectContinueTimeout: o.ContinueWait,
-		HTTP2:                 &http.HTTP2Config{SendPingTimeout: o.Connections.HTTP2Ping, PingTimeout: o.Connections.HTTP2Ping},
+		ExpectContinueTimeout: p.options.ContinueWait,
+		HTTP2:                 &http.HTTP2Config{SendPingTimeout: ping, PingTimeout: ping},
 	}
-	return p
 }
 
 // address is the host and port of u, as they are dialled.

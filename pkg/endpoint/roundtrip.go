@@ -18,9 +18,8 @@ const maxRefusals = 2
 // RoundTrip sends a request on the kept connection that was used last, or on a new one.
 func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) { return p.roundTrip(req, false) }
 
-// RoundTripFresh sends a request on a connection that nothing was sent on before.
-// Over HTTP/2, where requests share connections, it may be one that others have
-// begun to use, if none has failed there.
+// RoundTripFresh sends a request on a connection that is new, or over which the
+// upstream has answered well within the last second: for what repeats or probes.
 func (p *Pool) RoundTripFresh(req *http.Request) (*http.Response, error) {
 	return p.roundTrip(req, true)
 }
@@ -149,6 +148,7 @@ func (p *Pool) failed(ctx context.Context, c *conn, err error, lost, callers boo
 		}
 		return
 	}
+	p.mindPings(err)
 	if !callers && blames(ctx, err, lost) {
 		c.strikes++
 		p.failedAt = now
@@ -228,10 +228,16 @@ func (b *body) end(err error) {
 	p.mu.Lock()
 	defer p.unlock()
 	if !c.shared {
+		if !b.failed.Load() {
+			c.lastGood = now // or else it is closed now
+		}
 		p.giveBack(c, now)
 		return
 	}
 	broken := err != nil && err != io.EOF //nolint:errorlint // io.Reader: only io.EOF itself is the end
+	if broken {
+		p.mindPings(err)
+	}
 	if broken && blames(b.ctx, err, c.client.Err() != nil) {
 		c.strikes++
 		p.failedAt = now

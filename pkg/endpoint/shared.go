@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -18,32 +19,68 @@ const (
 	jointFor = 500 * time.Millisecond
 )
 
+// Requests are shared among up to spread connections, the least busy one first.
+// With a single one all of them would go to one machine behind the name, and if
+// that is sick, fail together. Another one is dialled when the least busy has
+// busyAt requests. Nor do more than those crowd upon one that has shown nothing
+// yet, while others are about to come.
+const (
+	spread = 3
+	busyAt = 2
+)
+
 // takeShared returns a connection of HTTP/2 with room for a request, or nil when
 // one should be waited for. It is called with mu held, as is everything below.
 func (p *Pool) takeShared(now time.Time, fresh bool) *conn {
 	p.shared = slices.DeleteFunc(p.shared, func(c *conn) bool { return c.client.Err() != nil })
-	aged := false
-	for _, c := range slices.Backward(p.shared) {
-		if c.strikes > 0 || fresh && !c.proven(now) || c.client.Reserve() != nil {
-			continue
+	coming, crowded := p.coming(now) > 0, false
+	c := p.leastBusy(func(c *conn) bool {
+		if coming && c.lastGood.IsZero() && c.streams >= busyAt {
+			crowded = true
+			return false
 		}
-		if aged = c.expired(now); aged {
-			p.replaceShared(now)
+		return c.strikes == 0 && (!fresh || c.fresh(now))
+	})
+	switch {
+	case c != nil:
+		if c.expired(now) || c.streams > busyAt && len(p.shared) < spread {
+			p.dialShared(now)
 		}
-		return p.share(c)
-	}
-	if len(p.shared) == 0 || fresh && p.mayDialShared(now) {
+		return c
+	case crowded, len(p.shared) == 0, fresh && p.mayDialShared(now):
 		return nil
 	}
 	// All have failed, or are full.
-	for _, c := range slices.Backward(p.shared) {
-		if c.strikes >= manyStrikes && p.mayDialShared(now) || c.client.Reserve() != nil {
-			continue
-		}
-		p.replaceShared(now)
-		return p.share(c)
+	c = p.leastBusy(func(c *conn) bool { return c.strikes < manyStrikes || !p.mayDialShared(now) })
+	if c != nil {
+		p.dialShared(now)
 	}
-	return nil
+	return c
+}
+
+// coming is how many connections are likely to be there in a moment.
+func (p *Pool) coming(now time.Time) (n int) {
+	for d := range p.dials {
+		if now.Sub(d.began) < jointFor {
+			n++
+		}
+	}
+	return n
+}
+
+// leastBusy takes the connection with the fewest requests of those that which says
+// yes to and that have room; the newest of several.
+func (p *Pool) leastBusy(which func(*conn) bool) *conn {
+	var best *conn
+	for _, c := range slices.Backward(p.shared) {
+		if (best == nil || c.streams < best.streams) && which(c) && c.client.Available() > 0 {
+			best = c
+		}
+	}
+	if best == nil || best.client.Reserve() != nil {
+		return nil
+	}
+	return p.share(best)
 }
 
 // share counts a request on a connection where a place is reserved for it.
@@ -55,12 +92,12 @@ func (p *Pool) share(c *conn) *conn {
 
 // mayDialShared reports whether another connection is on its way or may be dialled.
 func (p *Pool) mayDialShared(now time.Time) bool {
-	return p.joint != nil || now.Sub(p.jointAt) >= jointEvery
+	return len(p.dials) > 0 || now.Sub(p.dialled) >= jointEvery
 }
 
-// replaceShared dials in the background, unless that was done a moment ago.
-func (p *Pool) replaceShared(now time.Time) {
-	if p.joint == nil && !p.renewing && now.Sub(p.jointAt) >= jointEvery {
+// dialShared dials in the background, unless that was done a moment ago.
+func (p *Pool) dialShared(now time.Time) {
+	if len(p.dials) == 0 && !p.renewing && now.Sub(p.dialled) >= jointEvery {
 		p.renewing = true
 		p.dialInBackground(now, nil)
 	}
@@ -88,13 +125,18 @@ func (p *Pool) addShared(c *conn, now time.Time) {
 		p.retireShared(p.shared[worst])
 		p.shared = slices.Delete(p.shared, worst, worst+1)
 	}
-	p.shared = append(p.shared, c)
+	full := slices.ContainsFunc(p.shared, func(o *conn) bool { return o.client.Available() == 0 })
+	if p.shared = append(p.shared, c); len(p.shared) > spread && !full {
+		p.retireShared(p.shared[0])
+		p.shared = slices.Delete(p.shared, 0, 1)
+	}
 }
 
-// hasShared reports whether there is a connection that nothing speaks against.
-func (p *Pool) hasShared(now time.Time) bool {
-	return slices.ContainsFunc(p.shared, func(c *conn) bool {
-		return c.strikes == 0 && !c.expired(now) && c.client.Available() > 0
+// spreadOut reports whether there are as many connections as requests are shared
+// among, and nothing speaks against any.
+func (p *Pool) spreadOut(now time.Time) bool {
+	return len(p.shared) >= spread && !slices.ContainsFunc(p.shared, func(c *conn) bool {
+		return c.strikes > 0 || c.expired(now) || c.client.Available() == 0
 	})
 }
 
@@ -111,8 +153,20 @@ func (p *Pool) streamEnded(c *conn, good bool, now time.Time) {
 	c.streams--
 	if good {
 		c.strikes, c.lastGood = 0, now
+		if len(p.dials) > 0 { // whoever waits for one needs to no more
+			p.serveShared(now, nil)
+		}
 	}
 	if c.retired && c.streams == 0 {
 		p.doomed = append(p.doomed, c)
+	}
+}
+
+// mindPings stops pinging an upstream that has closed a connection over it. Servers
+// of gRPC count pings that come while a stream is quiet, and few are too many.
+func (p *Pool) mindPings(err error) {
+	if text := err.Error(); !p.unpinged && strings.Contains(text, "GOAWAY") && strings.Contains(text, "ENHANCE_YOUR_CALM") {
+		p.unpinged = true
+		p.transport = p.newTransport(0)
 	}
 }
