@@ -172,6 +172,12 @@ func (p *Pool) hold(ctx context.Context, resp *http.Response, c *conn) {
 		c.wire.handedOver.Store(true) // and it never comes back
 		return
 	}
+	if c.shared && resp.StatusCode < http.StatusInternalServerError {
+		now := time.Now()
+		p.mu.Lock()
+		p.streamAnswered(c, now)
+		p.unlock()
+	}
 	resp.Body = &body{ReadCloser: resp.Body, pool: p, conn: c, ctx: ctx}
 }
 

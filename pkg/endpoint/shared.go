@@ -23,7 +23,7 @@ const (
 // With a single one all of them would go to one machine behind the name, and if
 // that is sick, fail together. Another one is dialled when the least busy has
 // busyAt requests. Nor do more than those crowd upon one that has shown nothing
-// yet, while others are about to come.
+// yet, while others are about to come or can be had.
 const (
 	spread = 3
 	busyAt = 2
@@ -33,9 +33,10 @@ const (
 // one should be waited for. It is called with mu held, as is everything below.
 func (p *Pool) takeShared(now time.Time, fresh bool) *conn {
 	p.shared = slices.DeleteFunc(p.shared, func(c *conn) bool { return c.client.Err() != nil })
-	coming, crowded := p.coming(now) > 0, false
+	better := p.coming(now) > 0 || len(p.shared) < spread && len(p.dials) == 0
+	crowded := false
 	c := p.leastBusy(func(c *conn) bool {
-		if coming && c.lastGood.IsZero() && c.streams >= busyAt {
+		if better && c.lastGood.IsZero() && c.streams >= busyAt {
 			crowded = true
 			return false
 		}
@@ -148,14 +149,19 @@ func (p *Pool) retireShared(c *conn) {
 	}
 }
 
+// streamAnswered is the beginning of an answer on c that does not look like a failure.
+func (p *Pool) streamAnswered(c *conn, now time.Time) {
+	c.lastGood = now
+	if len(p.dials) > 0 { // whoever waits for one needs to no more
+		p.serveShared(now, nil)
+	}
+}
+
 // streamEnded is the end of a request on c.
 func (p *Pool) streamEnded(c *conn, good bool, now time.Time) {
 	c.streams--
 	if good {
 		c.strikes, c.lastGood = 0, now
-		if len(p.dials) > 0 { // whoever waits for one needs to no more
-			p.serveShared(now, nil)
-		}
 	}
 	if c.retired && c.streams == 0 {
 		p.doomed = append(p.doomed, c)
