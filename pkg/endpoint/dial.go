@@ -124,10 +124,11 @@ func (p *Pool) release(c *conn) {
 // as is everything below but run.
 func (p *Pool) wait(ctx context.Context, now time.Time, fresh bool) *waiter {
 	w := &waiter{ctx: ctx, fresh: fresh, ready: make(chan struct{})}
-	for len(p.waiting) > 0 && p.waiting[0].done {
-		p.waiting = slices.Delete(p.waiting, 0, 1)
+	done := 0
+	for done < len(p.waiting) && p.waiting[done].done {
+		done++
 	}
-	p.waiting = append(p.waiting, w)
+	p.waiting = append(slices.Delete(p.waiting, 0, done), w)
 	if d := p.dialToJoin(now, fresh); d != nil {
 		p.join(w, d)
 	} else {
@@ -143,7 +144,7 @@ func (p *Pool) dialToJoin(now time.Time, fresh bool) *dial {
 	if !p.multiplexed {
 		return nil
 	}
-	if p.coming(now)+len(p.shared) < spread && !fresh {
+	if p.coming(now, jointFor)+len(p.shared) < spread && !fresh {
 		return nil
 	}
 	var best *dial

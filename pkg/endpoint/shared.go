@@ -23,17 +23,18 @@ const (
 // With a single one all of them would go to one machine behind the name, and if
 // that is sick, fail together. Another one is dialled when the least busy has
 // busyAt requests. Nor do more than those crowd upon one that has shown nothing
-// yet, while others are about to come or can be had.
+// yet, while others can be had, or are on their way for less than crowdFor.
 const (
-	spread = 3
-	busyAt = 2
+	spread   = 3
+	busyAt   = 2
+	crowdFor = time.Second
 )
 
 // takeShared returns a connection of HTTP/2 with room for a request, or nil when
 // one should be waited for. It is called with mu held, as is everything below.
 func (p *Pool) takeShared(now time.Time, fresh bool) *conn {
 	p.shared = slices.DeleteFunc(p.shared, func(c *conn) bool { return c.client.Err() != nil })
-	better := p.coming(now) > 0 || len(p.shared) < spread && len(p.dials) == 0
+	better := p.coming(now, crowdFor) > 0 || len(p.shared) < spread && len(p.dials) == 0
 	crowded := false
 	c := p.leastBusy(func(c *conn) bool {
 		if better && c.lastGood.IsZero() && c.streams >= busyAt {
@@ -59,10 +60,10 @@ func (p *Pool) takeShared(now time.Time, fresh bool) *conn {
 	return c
 }
 
-// coming is how many connections are likely to be there in a moment.
-func (p *Pool) coming(now time.Time) (n int) {
+// coming is how many connections are on their way, for less than within.
+func (p *Pool) coming(now time.Time, within time.Duration) (n int) {
 	for d := range p.dials {
-		if now.Sub(d.began) < jointFor {
+		if now.Sub(d.began) < within {
 			n++
 		}
 	}

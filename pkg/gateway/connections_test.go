@@ -141,6 +141,7 @@ func TestA1OneBadPodBehindOneName(t *testing.T) {
 		name, method, url string
 		callers           int
 		calls             *tally
+		secure            bool
 	}
 	var sets []*set
 	unavailable := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
@@ -171,16 +172,21 @@ func TestA1OneBadPodBehindOneName(t *testing.T) {
 				addresses = append(addresses, newOne(t, healthyPod).address())
 			}
 			front := startOver(t, scheme+balancer.New(t, addresses...).Address())
-			sets = append(sets, &set{fmt.Sprintf("%s, %d callers", name, callers), tc.method, front.URL, callers, nil})
+			sets = append(sets, &set{fmt.Sprintf("%s, %d callers", name, callers), tc.method, front.URL, callers, nil, tc.secure})
 		}
 	}
-	var all sync.WaitGroup
-	for _, s := range sets {
-		all.Go(func() {
-			s.calls = load(t, s.method, s.url, s.callers, time.Duration(s.callers)*20*time.Millisecond, 5*time.Second)
-		})
+	for _, secure := range []bool{false, true} { // not too many at once for a small machine
+		var all sync.WaitGroup
+		for _, s := range sets {
+			if s.secure != secure {
+				continue
+			}
+			all.Go(func() {
+				s.calls = load(t, s.method, s.url, s.callers, time.Duration(s.callers)*20*time.Millisecond, 5*time.Second)
+			})
+		}
+		all.Wait()
 	}
-	all.Wait()
 	for _, s := range sets {
 		if ratio, told := s.calls.since(2); ratio < 0.97 {
 			t.Errorf("%s: %.1f %% of the calls succeeded from 2 s on, want 97: %s", s.name, 100*ratio, told)

@@ -21,7 +21,8 @@ type Balancer struct {
 	tasks   sync.WaitGroup
 
 	mu       sync.Mutex
-	listener net.Listener // nil while it refuses
+	listener net.Listener  // nil while it refuses
+	ended    chan struct{} // when the listener has accepted its last
 	backends []string
 	next     int
 	hanging  bool
@@ -53,8 +54,12 @@ func (b *Balancer) listen(address string) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.listener = l
-	b.tasks.Go(func() { b.accept(l) })
+	ended := make(chan struct{})
+	b.listener, b.ended = l, ended
+	b.tasks.Go(func() {
+		defer close(ended)
+		b.accept(l)
+	})
 }
 
 // Address is where it listens, as host:port.
@@ -94,6 +99,7 @@ func (b *Balancer) Refuse(refuse bool) {
 	case refuse && b.listener != nil:
 		_ = b.listener.Close()
 		b.listener = nil
+		<-b.ended // only then it is closed
 	case !refuse && b.listener == nil && !b.closed:
 		b.listen(b.address)
 	}

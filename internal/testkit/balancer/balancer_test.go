@@ -1,0 +1,145 @@
+package balancer_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/rebound-dev/rebound/internal/testkit/balancer"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// naming is a backend that says its name on every connection, and then echoes.
+func naming(t *testing.T, name string) (address string) {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tasks sync.WaitGroup
+	t.Cleanup(func() { _ = l.Close(); tasks.Wait() })
+	tasks.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			tasks.Go(func() {
+				defer func() { _ = c.Close() }()
+				_, _ = io.WriteString(c, name)
+				_, _ = io.Copy(c, c)
+			})
+		}
+	})
+	return l.Addr().String()
+}
+
+func dial(t *testing.T, b *balancer.Balancer) net.Conn {
+	t.Helper()
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", b.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// hear reads what comes, for a moment.
+func hear(t *testing.T, c net.Conn, n int) (string, error) {
+	t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, n)
+	got, err := io.ReadFull(c, b)
+	return string(b[:got]), err
+}
+
+func TestRoundRobinAndChangedBackends(t *testing.T) {
+	one, two, three := naming(t, "1"), naming(t, "2"), naming(t, "3")
+	b := balancer.New(t, one, two)
+	order := ""
+	for range 4 {
+		s, err := hear(t, dial(t, b), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		order += s
+	}
+	b.SetBackends(three)
+	kept := dial(t, b)
+	s, err := hear(t, kept, 1)
+	if order += s; order != "12123" || err != nil {
+		t.Errorf("%q, %v: want 1 and 2 in turn, then 3", order, err)
+	}
+	if _, err := io.WriteString(kept, "echo"); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := hear(t, kept, 4); s != "echo" || err != nil {
+		t.Errorf("%q, %v", s, err)
+	}
+	if err := kept.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hear(t, kept, 1); !errors.Is(err, io.EOF) {
+		t.Errorf("got %v after the end, want the backend's end", err)
+	}
+	if n := b.Opened(one); n != 2 {
+		t.Errorf("%d connections to the first backend, want 2", n)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	b := balancer.New(t, naming(t, "1"))
+	old := dial(t, b)
+	if s, err := hear(t, old, 1); s != "1" || err != nil {
+		t.Fatal(s, err)
+	}
+	if n := b.Silence(); n != 1 {
+		t.Errorf("%d connections were there, want 1", n)
+	}
+	for range 3 { // it is accepted, and goes nowhere
+		if _, err := io.WriteString(old, "echo"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s, err := hear(t, old, 1); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%q, %v on a dead connection, want silence", s, err)
+	}
+	if s, err := hear(t, dial(t, b), 1); s != "1" || err != nil {
+		t.Errorf("%q, %v on a new connection", s, err)
+	}
+
+	b.Hang(true)
+	if s, err := hear(t, dial(t, b), 1); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%q, %v while it hangs, want silence", s, err)
+	}
+	b.Hang(false)
+
+	b.Refuse(true)
+	if _, err := new(net.Dialer).DialContext(t.Context(), "tcp", b.Address()); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("got %v, want a refused connection", err)
+	}
+	b.Refuse(false)
+	if s, err := hear(t, dial(t, b), 1); s != "1" || err != nil {
+		t.Errorf("%q, %v afterwards", s, err)
+	}
+
+	nobody, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = nobody.Close()
+	b.SetBackends(nobody.Addr().String())
+	if _, err := hear(t, dial(t, b), 1); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %v before a backend that refuses, want a reset", err)
+	}
+}
