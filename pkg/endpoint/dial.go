@@ -258,19 +258,18 @@ func (p *Pool) arrived(d *dial, c *conn, now time.Time) {
 
 // arrivedShared hands out a new connection of HTTP/2.
 func (p *Pool) arrivedShared(d *dial, c *conn, now time.Time) {
-	switch {
-	case p.closed:
-		for w := p.nextWaiter(nil); w != nil && c.client.Reserve() == nil; w = p.nextWaiter(nil) {
-			p.serve(w, p.share(c))
-		}
-		p.retireShared(c)
-		return
-	case p.spreadOut(now):
-		p.doomed = append(p.doomed, c) // one of many that were dialled before any was there
-	default:
+	if !p.closed && !p.spreadOut(now) {
 		p.addShared(c, now)
+		p.serveShared(now, d.waitsForIt)
+		return
 	}
-	p.serveShared(now, d.waitsForIt)
+	// It is one of many that were dialled before any was there. Whoever waited for it
+	// gets it all the same, and so each where the balancer led him: the few that are
+	// kept, which were the quickest, may all lead to one machine.
+	for w := p.nextWaiter(d.waitsForIt); w != nil && c.client.Reserve() == nil; w = p.nextWaiter(d.waitsForIt) {
+		p.serve(w, p.share(c))
+	}
+	p.retireShared(c)
 }
 
 // serveShared gives connections of HTTP/2 to those of the waiting that which says yes to.
