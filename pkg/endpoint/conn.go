@@ -45,12 +45,27 @@ type wire struct {
 	closing       atomic.Bool // what is written from now on is TLS's farewell
 	deaf          atomic.Bool // a write failed
 	handedOver    atomic.Bool // it is the caller's, after an upgrade
+
+	asked     atomic.Int64    // what read was when the last request began
+	beginning [maxQuoted]byte // of what came since, for an error that quotes it
 }
+
+// maxQuoted is how much of an answer that is not HTTP an error quotes, in bytes.
+const maxQuoted = 64
 
 func (w *wire) Read(b []byte) (int, error) {
 	n, err := w.Conn.Read(b)
-	w.read.Add(int64(n))
+	read := w.read.Add(int64(n))
+	if at := read - int64(n) - w.asked.Load(); at >= 0 && at < maxQuoted {
+		copy(w.beginning[at:], b[:n])
+	}
 	return n, err
+}
+
+// answer is the beginning of what came since the last request. It must only be
+// called after an error of reading.
+func (w *wire) answer() []byte {
+	return w.beginning[:max(0, min(w.read.Load()-w.asked.Load(), maxQuoted))]
 }
 
 func (w *wire) Write(b []byte) (int, error) {

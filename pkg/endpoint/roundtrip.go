@@ -3,6 +3,7 @@ package endpoint
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
@@ -45,6 +46,7 @@ func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) 
 			trace.GotConn(httptrace.GotConnInfo{Conn: c.wire, Reused: reused, WasIdle: reused && !c.shared})
 		}
 		written, read := c.wire.written.Load(), c.wire.read.Load()
+		c.wire.asked.Store(read)
 		resp, err := c.client.RoundTrip(out)
 		if err == nil {
 			resp.Request = req
@@ -66,8 +68,17 @@ func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) 
 			}
 		}
 		sent.Close()
-		return nil, bare(err)
+		return nil, p.quoting(c, bare(err))
 	}
+}
+
+// quoting adds to net/http's complaint about an answer that is not HTTP what it began
+// with: net/http quotes the part that it could not read, which may be the middle.
+func (p *Pool) quoting(c *conn, err error) error {
+	if p.scheme != "http" || c.shared || !strings.Contains(err.Error(), "malformed ") {
+		return err
+	}
+	return fmt.Errorf("%w: malformed HTTP response %q", err, c.wire.answer())
 }
 
 // farewell is how many bytes may come from an upstream that closes a connection

@@ -156,3 +156,23 @@ func TestA12EarlyAnswerToAnUpload(t *testing.T) {
 		t.Errorf("%v, and the circuit opened %d times; want 413 each time", got, opened.Load())
 	}
 }
+
+// The detail says what an answer began with that is not HTTP.
+func TestC8DetailQuotesWhatIsNotHTTP(t *testing.T) {
+	for name, tc := range map[string]struct{ answer, quoted string }{
+		"Redis":                  {"-ERR unknown command 'GET'\r\n", `-ERR unknown command 'GET'`},
+		"HTTP/2 only":            {"\x00\x00\x12\x04\x00\x00", `\x00\x00\x12\x04`},
+		"header without a colon": {"HTTP/1.1 200 OK\r\nnonsense\r\n\r\n", `HTTP/1.1 200 OK\r\nnonsense`},
+		"status of two digits":   {"HTTP/1.1 20 OK\r\n\r\n", `HTTP/1.1 20 OK`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			up := listening(t, func(conn net.Conn, _ *bufio.Reader) { _, _ = io.WriteString(conn, tc.answer) })
+			s, _ := watched(t, up)
+			resp, body := get(t, s.URL)
+			p := problemOf(t, resp, body)
+			if detail, _ := p["detail"].(string); resp.StatusCode != http.StatusBadGateway || !strings.Contains(detail, tc.quoted) || p["reason"] != "max_attempts" {
+				t.Errorf("%d %v, want 502 and %s", resp.StatusCode, p, tc.quoted)
+			}
+		})
+	}
+}
