@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -226,4 +227,17 @@ func TestA14PermanentErrorIsAnAnswer(t *testing.T) {
 	if resilience.Permanent(nil) != nil {
 		t.Error("Permanent(nil) is an error")
 	}
+}
+
+// A lookup that finds nothing is an answer, not a failure of the database.
+func ExamplePermanent() {
+	users, err := resilience.New[string]("users-db", resilience.DefaultPolicy(), resilience.Options{})
+	if err != nil {
+		panic(err)
+	}
+	_, report, err := users.Do(context.Background(), resilience.Func[string](func(context.Context) (string, error) {
+		return "", resilience.Permanent(sql.ErrNoRows)
+	}))
+	fmt.Println(len(report.Attempts), errors.Is(err, sql.ErrNoRows), users.Breaker().Failures)
+	// Output: 1 true 0
 }
