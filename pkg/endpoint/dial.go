@@ -37,9 +37,9 @@ type dial struct {
 // waiter is a request that waits for a connection.
 type waiter struct {
 	ctx   context.Context
-	fresh bool // nothing that was used before
-	dial  *dial
-	done  bool // guarded by the pool's mutex
+	fresh bool  // nothing that was used before
+	dial  *dial // that it counts on; nil when it waits for a connection that is there
+	done  bool  // guarded by the pool's mutex
 	ready chan struct{}
 	conn  *conn
 	// reused is whether a request was sent on conn before.
@@ -69,31 +69,33 @@ func (p *Pool) get(ctx context.Context, fresh bool) (c *conn, reused bool, err e
 	now := time.Now()
 	p.mu.Lock()
 	c = p.takeIdle(now, fresh)
+	crowded := false
 	if c == nil && len(p.shared) > 0 {
-		c = p.takeShared(now, fresh)
+		c, crowded = p.takeShared(now, fresh)
 	}
 	if c != nil {
 		reused = c.uses > 1
 		p.unlock()
 		return c, reused, nil
 	}
-	w := p.wait(ctx, now, fresh)
+	w := p.wait(ctx, now, fresh, crowded)
 	p.unlock()
 
-	select {
-	case <-w.ready:
-	case <-ctx.Done():
-		p.mu.Lock()
-		served := w.done
-		if !served {
-			w.done = true
-			p.leave(w)
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-w.ready:
+			waiting = false
+		case now := <-timer.C:
+			p.losePatience(w, now)
+			timer.Reset(patience)
+		case <-ctx.Done():
+			if p.giveUp(w) && w.conn != nil {
+				p.release(w.conn)
+			}
+			return nil, false, context.Cause(ctx)
 		}
-		p.unlock()
-		if served && w.conn != nil {
-			p.release(w.conn)
-		}
-		return nil, false, context.Cause(ctx)
 	}
 	if w.err != nil && w.dial.owner != w && w.dial.handshake != nil {
 		// The one whose dial it was heard of it as it happened.
@@ -102,6 +104,37 @@ func (p *Pool) get(ctx context.Context, fresh bool) (c *conn, reused bool, err e
 		}
 	}
 	return w.conn, w.reused, w.err
+}
+
+// dialPatience is how long a request waits for its dial while there are connections
+// that have not answered yet.
+const dialPatience = time.Second
+
+// losePatience is called from time to time while w waits: for a dial that does not
+// end, or for connections that do not answer.
+func (p *Pool) losePatience(w *waiter, now time.Time) {
+	p.mu.Lock()
+	defer p.unlock()
+	if w.done || w.dial != nil && now.Sub(w.dial.began) < dialPatience || w.dial == nil && p.coming(now) > 0 {
+		return
+	}
+	if c := p.takeCrowded(now, w.fresh); c != nil {
+		p.serve(w, c)
+	} else if w.dial == nil {
+		p.dialFor(w, now)
+	}
+}
+
+// giveUp ends the waiting of w, and reports whether it was served in the meantime.
+func (p *Pool) giveUp(w *waiter) (served bool) {
+	p.mu.Lock()
+	defer p.unlock()
+	if !w.done {
+		p.finish(w)
+		p.leave(w)
+		return false
+	}
+	return true
 }
 
 // release takes back a connection that was not used after all.
@@ -122,19 +155,32 @@ func (p *Pool) release(c *conn) {
 
 // wait queues a request, and dials for it if need be. It is called with mu held,
 // as is everything below but run.
-func (p *Pool) wait(ctx context.Context, now time.Time, fresh bool) *waiter {
+func (p *Pool) wait(ctx context.Context, now time.Time, fresh, crowded bool) *waiter {
 	w := &waiter{ctx: ctx, fresh: fresh, ready: make(chan struct{})}
 	done := 0
 	for done < len(p.waiting) && p.waiting[done].done {
 		done++
 	}
 	p.waiting = append(slices.Delete(p.waiting, 0, done), w)
+	p.unserved++
+	if crowded && len(p.shared)+p.coming(now) >= spread {
+		return w // one of them will answer
+	}
 	if d := p.dialToJoin(now, fresh); d != nil {
 		p.join(w, d)
 	} else {
 		p.dialFor(w, now)
 	}
 	return w
+}
+
+// finish is the end of the waiting of w.
+func (p *Pool) finish(w *waiter) {
+	w.done = true
+	if p.unserved--; p.unserved == 0 {
+		clear(p.waiting)
+		p.waiting = p.waiting[:0]
+	}
 }
 
 // dialToJoin is one that is on its way and good for a further request, or nil.
@@ -144,7 +190,7 @@ func (p *Pool) dialToJoin(now time.Time, fresh bool) *dial {
 	if !p.multiplexed {
 		return nil
 	}
-	if p.coming(now, jointFor)+len(p.shared) < spread && !fresh {
+	if p.coming(now)+len(p.shared) < spread && !fresh {
 		return nil
 	}
 	var best *dial
@@ -209,7 +255,7 @@ func (d *dial) run() {
 	if err != nil {
 		for w := p.nextWaiter(d.waitsForIt); w != nil; w = p.nextWaiter(d.waitsForIt) {
 			w.err = err
-			w.done = true
+			p.finish(w)
 			close(w.ready)
 		}
 		return
@@ -228,6 +274,8 @@ func (d *dial) run() {
 	for w := p.nextWaiter(d.waitsForIt); w != nil; w = p.nextWaiter(d.waitsForIt) {
 		if d := p.dialToJoin(now, true); d != nil {
 			p.join(w, d)
+		} else if len(p.shared) >= spread {
+			w.dial = nil // one of them will answer
 		} else {
 			p.dialFor(w, now)
 		}
@@ -260,7 +308,7 @@ func (p *Pool) arrived(d *dial, c *conn, now time.Time) {
 func (p *Pool) arrivedShared(d *dial, c *conn, now time.Time) {
 	if !p.closed && !p.spreadOut(now) {
 		p.addShared(c, now)
-		p.serveShared(now, d.waitsForIt)
+		p.serveShared(now, func(w *waiter) bool { return w.dial == d || w.dial == nil })
 		return
 	}
 	// It is one of many that were dialled before any was there. Whoever waited for it
@@ -275,7 +323,7 @@ func (p *Pool) arrivedShared(d *dial, c *conn, now time.Time) {
 // serveShared gives connections of HTTP/2 to those of the waiting that which says yes to.
 func (p *Pool) serveShared(now time.Time, which func(*waiter) bool) {
 	for w := p.nextWaiter(which); w != nil; w = p.nextWaiter(which) {
-		c := p.takeShared(now, w.fresh)
+		c, _ := p.takeShared(now, w.fresh)
 		if c == nil {
 			return
 		}
@@ -285,6 +333,9 @@ func (p *Pool) serveShared(now time.Time, which func(*waiter) bool) {
 
 // nextWaiter is the first one that which, if given, says yes to.
 func (p *Pool) nextWaiter(which func(*waiter) bool) *waiter {
+	if p.unserved == 0 {
+		return nil
+	}
 	for _, w := range p.waiting {
 		if !w.done && (which == nil || which(w)) {
 			return w
@@ -295,7 +346,8 @@ func (p *Pool) nextWaiter(which func(*waiter) bool) *waiter {
 
 // serve gives c to w.
 func (p *Pool) serve(w *waiter, c *conn) {
-	w.conn, w.reused, w.done = c, c.uses > 1, true
+	w.conn, w.reused = c, c.uses > 1
+	p.finish(w)
 	p.leave(w)
 	close(w.ready)
 }
@@ -303,6 +355,9 @@ func (p *Pool) serve(w *waiter, c *conn) {
 // leave is called when w does not wait for its dial any more.
 func (p *Pool) leave(w *waiter) {
 	d := w.dial
+	if d == nil {
+		return
+	}
 	d.waiters--
 	if _, running := p.dials[d]; !running || d.waiters > 0 || d.renewal {
 		return

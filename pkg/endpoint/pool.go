@@ -69,6 +69,7 @@ type Pool struct {
 	shared      []*conn // HTTP/2, the newest at the end
 
 	waiting  []*waiter // in the order they came; some are done
+	unserved int       // those of them that are not
 	dials    map[*dial]struct{}
 	dialled  time.Time // when the last one began
 	orphans  int       // dials that nobody waits for any more

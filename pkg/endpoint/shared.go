@@ -22,48 +22,64 @@ const (
 // Requests are shared among up to spread connections, the least busy one first.
 // With a single one all of them would go to one machine behind the name, and if
 // that is sick, fail together. Another one is dialled when the least busy has
-// busyAt requests. Nor do more than those crowd upon one that has shown nothing
-// yet, while others can be had, or are on their way for less than crowdFor.
+// busyAt requests. Nor do more than those crowd upon one that has not answered
+// yet: they wait until one has, or until patience is over. Of fresh requests, such as
+// the probes of a circuit, freshAt may: where one machine in three is sick, three of
+// them do better with one connection than with three.
 const (
 	spread   = 3
 	busyAt   = 2
-	crowdFor = time.Second
+	freshAt  = 4
+	patience = 50 * time.Millisecond
 )
 
 // takeShared returns a connection of HTTP/2 with room for a request, or nil when
-// one should be waited for. It is called with mu held, as is everything below.
-func (p *Pool) takeShared(now time.Time, fresh bool) *conn {
+// one should be waited for: a new one, or, if they are crowded, one that answers.
+// It is called with mu held, as is everything below.
+func (p *Pool) takeShared(now time.Time, fresh bool) (c *conn, crowded bool) {
 	p.shared = slices.DeleteFunc(p.shared, func(c *conn) bool { return c.client.Err() != nil })
-	better := p.coming(now, crowdFor) > 0 || len(p.shared) < spread && len(p.dials) == 0
-	crowded := false
-	c := p.leastBusy(func(c *conn) bool {
-		if better && c.lastGood.IsZero() && c.streams >= busyAt {
+	most := busyAt
+	if fresh {
+		most = freshAt
+	}
+	c = p.leastBusy(func(c *conn) bool {
+		switch {
+		case c.strikes > 0, fresh && !c.fresh(now):
+			return false
+		case c.lastGood.IsZero() && c.streams >= most:
 			crowded = true
 			return false
 		}
-		return c.strikes == 0 && (!fresh || c.fresh(now))
+		return true
 	})
 	switch {
 	case c != nil:
 		if c.expired(now) || c.streams > busyAt && len(p.shared) < spread {
 			p.dialShared(now)
 		}
-		return c
+		return c, false
 	case crowded, len(p.shared) == 0, fresh && p.mayDialShared(now):
-		return nil
+		return nil, crowded
 	}
 	// All have failed, or are full.
 	c = p.leastBusy(func(c *conn) bool { return c.strikes < manyStrikes || !p.mayDialShared(now) })
 	if c != nil {
 		p.dialShared(now)
 	}
-	return c
+	return c, false
 }
 
-// coming is how many connections are on their way, for less than within.
-func (p *Pool) coming(now time.Time, within time.Duration) (n int) {
+// takeCrowded is takeShared for a request whose patience is over.
+func (p *Pool) takeCrowded(now time.Time, fresh bool) *conn {
+	return p.leastBusy(func(c *conn) bool {
+		return c.client.Err() == nil && c.strikes == 0 && (!fresh || c.fresh(now))
+	})
+}
+
+// coming is how many connections are likely to be there in a moment.
+func (p *Pool) coming(now time.Time) (n int) {
 	for d := range p.dials {
-		if now.Sub(d.began) < within {
+		if now.Sub(d.began) < jointFor {
 			n++
 		}
 	}
@@ -127,19 +143,23 @@ func (p *Pool) addShared(c *conn, now time.Time) {
 		p.retireShared(p.shared[worst])
 		p.shared = slices.Delete(p.shared, worst, worst+1)
 	}
-	full := slices.ContainsFunc(p.shared, func(o *conn) bool { return o.client.Available() == 0 })
-	if p.shared = append(p.shared, c); len(p.shared) > spread && !full {
+	if p.spreadOut(now) { // or else each is needed
 		p.retireShared(p.shared[0])
 		p.shared = slices.Delete(p.shared, 0, 1)
 	}
+	p.shared = append(p.shared, c)
 }
 
 // spreadOut reports whether there are as many connections as requests are shared
-// among, and nothing speaks against any.
+// among that have answered and that nothing speaks against.
 func (p *Pool) spreadOut(now time.Time) bool {
-	return len(p.shared) >= spread && !slices.ContainsFunc(p.shared, func(c *conn) bool {
-		return c.strikes > 0 || c.expired(now) || c.client.Available() == 0
-	})
+	good := 0
+	for _, c := range p.shared {
+		if c.strikes == 0 && !c.lastGood.IsZero() && !c.expired(now) && c.client.Available() > 0 {
+			good++
+		}
+	}
+	return good >= spread
 }
 
 // retireShared lets c have no request any more, and closes it after its last one.
@@ -152,8 +172,19 @@ func (p *Pool) retireShared(c *conn) {
 
 // streamAnswered is the beginning of an answer on c that does not look like a failure.
 func (p *Pool) streamAnswered(c *conn, now time.Time) {
+	first := c.lastGood.IsZero()
 	c.lastGood = now
-	if len(p.dials) > 0 { // whoever waits for one needs to no more
+	if first && len(p.shared) > spread && p.spreadOut(now) {
+		// Of many that were dialled at once, these were the first to answer.
+		p.shared = slices.DeleteFunc(p.shared, func(c *conn) bool {
+			if !c.lastGood.IsZero() {
+				return false
+			}
+			p.retireShared(c)
+			return true
+		})
+	}
+	if p.unserved > 0 { // whoever waits for one needs to no more
 		p.serveShared(now, nil)
 	}
 }
