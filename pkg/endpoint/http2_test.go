@@ -269,47 +269,91 @@ func TestHandshakesResume(t *testing.T) {
 	}
 }
 
-// An upstream that closes connections because of pings, as servers of gRPC do while
-// a stream is quiet, gets none any more.
-func TestHTTP2PingsThatAreNotWanted(t *testing.T) {
-	var connections, pings atomic.Int64
+// A refused stream is sent again once, and then told as what it is.
+func TestHTTP2RefusedStreams(t *testing.T) {
+	for name, tc := range map[string]struct {
+		refusals, arrive int64
+		good             bool
+	}{"once": {1, 2, true}, "always": {1 << 30, 2, false}} {
+		t.Run(name, func(t *testing.T) {
+			var arrived atomic.Int64
+			target, config := framedServer(t, func(f *http2.Framer, frame http2.Frame) bool {
+				if h, ok := frame.(*http2.HeadersFrame); ok {
+					if arrived.Add(1) <= tc.refusals {
+						return f.WriteRSTStream(h.StreamID, http2.ErrCodeRefusedStream) == nil
+					}
+					return f.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true, EndStream: true}) == nil
+				}
+				return true
+			})
+			p := newPool(t, target, endpoint.Options{Connections: endpoint.DefaultConnections(), TLS: config})
+			status, _, err := read(p.RoundTrip(request(t.Context(), t, http.MethodPost, target, strings.NewReader("b"))))
+			if arrived.Load() != tc.arrive || (err == nil && status == http.StatusOK) != tc.good {
+				t.Errorf("%d, %v after %d arrivals, want %d", status, err, arrived.Load(), tc.arrive)
+			}
+			if !tc.good && !strings.Contains(err.Error(), "REFUSED_STREAM") {
+				t.Errorf("got %v, want REFUSED_STREAM", err)
+			}
+		})
+	}
+}
+
+// framedServer speaks HTTP/2 over TLS frame by frame.
+func framedServer(t *testing.T, answer func(*http2.Framer, http2.Frame) (goOn bool)) (target string, config *tls.Config) {
+	t.Helper()
 	u := httptest.NewUnstartedServer(nil)
 	u.TLS = &tls.Config{NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}
 	u.Config.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){"h2": func(_ *http.Server, c *tls.Conn, _ http.Handler) {
-		connections.Add(1)
 		if _, err := io.CopyN(io.Discard, c, int64(len(http2.ClientPreface))); err != nil {
 			return
 		}
 		f := http2.NewFramer(c, c)
 		_ = f.WriteSettings()
-		for strikes := 0; ; {
+		for {
 			frame, err := f.ReadFrame()
 			if err != nil {
 				return
 			}
-			switch frame := frame.(type) {
-			case *http2.SettingsFrame:
-				if !frame.IsAck() {
-					_ = f.WriteSettingsAck()
-				}
-			case *http2.HeadersFrame:
-				_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: frame.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true}) // :status 200
-			case *http2.PingFrame:
-				pings.Add(1)
-				_ = f.WritePing(true, frame.Data)
-				if strikes++; strikes > 2 {
-					_ = f.WriteGoAway(1, http2.ErrCodeEnhanceYourCalm, []byte("too_many_pings"))
-					return
-				}
+			if s, ok := frame.(*http2.SettingsFrame); ok && !s.IsAck() {
+				_ = f.WriteSettingsAck()
+			}
+			if !answer(f, frame) {
+				return
 			}
 		}
 	}}
 	u.StartTLS()
 	t.Cleanup(u.Close)
-	o := endpoint.Options{Connections: endpoint.DefaultConnections(), TLS: u.Client().Transport.(*http.Transport).TLSClientConfig}
+	return u.URL, u.Client().Transport.(*http.Transport).TLSClientConfig
+}
+
+// An upstream that closes connections because of pings, as servers of gRPC do while
+// a stream is quiet, gets none any more.
+func TestHTTP2PingsThatAreNotWanted(t *testing.T) {
+	var settings, pings atomic.Int64
+	strikes := map[*http2.Framer]int{} // only the first connection is pinged
+	target, config := framedServer(t, func(f *http2.Framer, frame http2.Frame) bool {
+		switch frame := frame.(type) {
+		case *http2.SettingsFrame:
+			if !frame.IsAck() {
+				settings.Add(1)
+			}
+		case *http2.HeadersFrame:
+			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: frame.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true}) // :status 200
+		case *http2.PingFrame:
+			pings.Add(1)
+			_ = f.WritePing(true, frame.Data)
+			if strikes[f]++; strikes[f] > 2 {
+				_ = f.WriteGoAway(1, http2.ErrCodeEnhanceYourCalm, []byte("too_many_pings"))
+				return false
+			}
+		}
+		return true
+	})
+	o := endpoint.Options{Connections: endpoint.DefaultConnections(), TLS: config}
 	o.Connections.HTTP2Ping = 100 * time.Millisecond
-	p := newPool(t, u.URL, o)
-	first, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, u.URL, nil))
+	p := newPool(t, target, o)
+	first, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, target, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +363,7 @@ func TestHTTP2PingsThatAreNotWanted(t *testing.T) {
 	before := pings.Load()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	second, err := p.RoundTripFresh(request(ctx, t, http.MethodGet, u.URL, nil))
+	second, err := p.RoundTripFresh(request(ctx, t, http.MethodGet, target, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,7 +371,7 @@ func TestHTTP2PingsThatAreNotWanted(t *testing.T) {
 		t.Errorf("the second one ended with %v, want it to be quiet until its time is up", err)
 	}
 	// One comes with the end of the stream.
-	if n := pings.Load() - before; n > 1 || connections.Load() != 2 {
-		t.Errorf("%d pings on %d connections after the upstream had enough", n, connections.Load())
+	if n := pings.Load() - before; n > 1 || settings.Load() != 2 {
+		t.Errorf("%d pings on %d connections after the upstream had enough", n, settings.Load())
 	}
 }

@@ -12,9 +12,13 @@ import (
 	"time"
 )
 
-// maxRefusals is how often a request is sent again that the upstream has refused
-// unseen.
-const maxRefusals = 2
+// A request that the upstream has not looked at is sent again once when it refused
+// the stream, which may mean that it has too much to do, and more often when it
+// closes connections, of which there may be some.
+const (
+	maxRefusals = 1
+	maxGoAways  = spread + 1
+)
 
 // RoundTrip sends a request on the kept connection that was used last, or on a new one.
 func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) { return p.roundTrip(req, false) }
@@ -59,7 +63,7 @@ func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) 
 		unanswered := !c.shared && lost && c.wire.read.Load()-read <= p.farewell()
 		switch {
 		case ctx.Err() != nil, sent.broken():
-		case c.shared && refused(err) && again < maxRefusals,
+		case c.shared && again < unseen(err),
 			reused && unsent,
 			reused && unanswered && repeatable(req):
 			if next, body, ok := sent.rewind(req, out); ok {
@@ -106,19 +110,19 @@ func repeatable(req *http.Request) bool {
 	return key || xKey
 }
 
-// refused reports whether an HTTP/2 upstream has said that it did not look at the
-// request, or closed the connection before the request was sent. The errors of
-// the second kind have no type.
-func refused(err error) bool {
+// unseen is how often a request may be sent again after err: not at all unless an
+// HTTP/2 upstream has said that it did not look at it, or closed the connection
+// before it was sent. The errors of the second kind have no type.
+func unseen(err error) (times int) {
 	var stream streamError
-	if errors.As(err, &stream) {
-		return stream.Code == refusedStream
+	if errors.As(err, &stream) && stream.Code == refusedStream {
+		return maxRefusals
 	}
 	switch err.Error() {
 	case "http2: Transport received Server's graceful shutdown GOAWAY", "http2: client conn not usable":
-		return true
+		return maxGoAways
 	}
-	return false
+	return 0
 }
 
 // streamError has the shape of the HTTP/2 stream error inside net/http, whose As
