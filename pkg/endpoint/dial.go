@@ -215,14 +215,14 @@ func (p *Pool) join(w *waiter, d *dial) {
 func (p *Pool) dialFor(w *waiter, now time.Time) {
 	d := &dial{owner: w, waiters: 1}
 	w.dial = d
-	p.start(d, context.WithoutCancel(w.ctx), now)
+	p.start(context.WithoutCancel(w.ctx), d, now)
 }
 
 func (p *Pool) dialInBackground(now time.Time, replaces *conn) {
-	p.start(&dial{renewal: true, replaces: replaces}, context.Background(), now)
+	p.start(context.Background(), &dial{renewal: true, replaces: replaces}, now)
 }
 
-func (p *Pool) start(d *dial, ctx context.Context, now time.Time) {
+func (p *Pool) start(ctx context.Context, d *dial, now time.Time) {
 	d.pool, d.by, d.began = p, p.transport, now
 	d.ctx, d.cancel = context.WithCancel(ctx)
 	p.dials[d] = struct{}{}

@@ -33,7 +33,7 @@ func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) 
 	ctx := req.Context()
 	out, sent := watchBody(req)
 	if ctx.Err() != nil {
-		sent.Close()
+		_ = sent.Close()
 		return nil, context.Cause(ctx)
 	}
 	trace := httptrace.ContextClientTrace(ctx)
@@ -43,7 +43,7 @@ func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) 
 		}
 		c, reused, err := p.get(ctx, fresh)
 		if err != nil {
-			sent.Close()
+			_ = sent.Close()
 			return nil, err
 		}
 		if trace != nil && trace.GotConn != nil {
@@ -71,7 +71,7 @@ func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) 
 				continue
 			}
 		}
-		sent.Close()
+		_ = sent.Close()
 		return nil, p.quoting(c, bare(err))
 	}
 }
@@ -286,7 +286,7 @@ func watchBody(req *http.Request) (*http.Request, *sentBody) {
 func (b *sentBody) Read(p []byte) (int, error) {
 	b.read.Store(true)
 	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // io.Reader: only io.EOF itself is the end
+	if err != nil && err != io.EOF {
 		b.bad.Store(true)
 	}
 	return n, err
