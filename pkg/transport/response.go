@@ -85,9 +85,9 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	switch {
 	case err == nil:
 	case err == io.EOF: //nolint:errorlint // io.Reader: only io.EOF itself is the end
-		b.end(bodyComplete, nil)
+		_ = b.end(bodyComplete, nil)
 	case b.callerGone():
-		b.end(bodyAbandoned, nil)
+		_ = b.end(bodyAbandoned, nil)
 	case b.paused:
 		err = b.end(bodyNotRead, err)
 	default:
