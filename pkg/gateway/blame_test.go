@@ -127,6 +127,7 @@ func TestA5CallersWhoHangUpAreNoticed(t *testing.T) {
 		})
 	}
 	callers.Wait()
+	t.Logf("%d refused, opened %d times", refused.Load(), opened.Load())
 	if opened.Load() == 0 || refused.Load() < 200 {
 		t.Errorf("of 1,000 callers %d were refused at once, and the circuit opened %d times", refused.Load(), opened.Load())
 	}
