@@ -440,3 +440,29 @@ func rawServer(t *testing.T, answer func(c net.Conn, r *http.Request) (goOn bool
 	})
 	return "http://" + l.Addr().String()
 }
+
+// After an outage two of three pods are well again. The third must not keep the
+// circuit open, though each probe meets it with a chance of one in three.
+func TestA1OutageThatLeavesOneBadPod(t *testing.T) {
+	var sick [3]atomic.Bool
+	addresses := make([]string, len(sick))
+	for i := range sick {
+		sick[i].Store(true)
+		addresses[i] = newPod(t, func(w http.ResponseWriter, r *http.Request) {
+			if sick[i].Load() {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			healthyPod(w, r)
+		}).address()
+	}
+	s := startOver(t, "http://"+balancer.New(t, addresses...).Address())
+	const outage = 2
+	time.AfterFunc(outage*time.Second, func() { sick[0].Store(false); sick[1].Store(false) })
+	calls := load(t, http.MethodGet, s.URL, 20, 50*time.Millisecond, (outage+6)*time.Second)
+	if ratio, told := calls.since(outage + 3); ratio < 0.97 {
+		t.Errorf("%.1f %% of the calls succeeded from 3 s after the outage on: %s", 100*ratio, told)
+	} else {
+		t.Log(told)
+	}
+}

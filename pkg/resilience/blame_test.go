@@ -241,3 +241,38 @@ func ExamplePermanent() {
 	fmt.Println(len(report.Attempts), errors.Is(err, sql.ErrNoRows), users.Breaker().Failures)
 	// Output: 1 true 0
 }
+
+// A probe that fails and is tried again decides nothing: it may have met the one
+// bad pod behind the upstream's name. Its call's last attempt counts.
+func TestA1ProbeThatIsTriedAgain(t *testing.T) {
+	for name, tc := range map[string]struct {
+		budget  resilience.BudgetPolicy
+		answers []string
+		want    resilience.State
+		ok      bool
+	}{
+		"the second try is good":      {resilience.BudgetPolicy{Burst: 10}, []string{"busy", "ok"}, resilience.Closed, true},
+		"all tries fail":              {resilience.BudgetPolicy{Burst: 10}, []string{"busy"}, resilience.Open, false},
+		"there is no token to try it": {resilience.BudgetPolicy{}, []string{"busy", "ok"}, resilience.Open, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := resilience.DefaultPolicy()
+				p.Retry.Budget = tc.budget
+				p.Breaker.Probes, p.Breaker.ConsecutiveFailures = 1, 1
+				pl := pipeline(t, p, resilience.Options{Random: half})
+				once := answers("x")
+				once.classify = func(string, error) resilience.Outcome { return resilience.Outcome{Reason: "status_500"} }
+				_, _, _ = pl.Do(t.Context(), once)
+				time.Sleep(p.Breaker.OpenFor + 1)
+				if s := pl.Breaker().State; s != resilience.HalfOpen {
+					t.Fatalf("the circuit is %v, want half-open", s)
+				}
+				got, report, _ := pl.Do(t.Context(), answers(tc.answers...))
+				if s := pl.Breaker(); s.State != tc.want || (got == "ok") != tc.ok || s.Probes != 0 {
+					t.Errorf("%v with %d probes out after %q, want %v; %+v", s.State, s.Probes, got, tc.want, report.Attempts)
+				}
+			})
+		})
+	}
+}

@@ -29,6 +29,7 @@ type call[T any] struct {
 	outcome Outcome
 
 	decided   bool
+	judged    int // the number of the last attempt with a verdict
 	verdict   Verdict
 	reason    Reason // why the call ends
 	refused   error  // the circuit's refusal
@@ -158,11 +159,12 @@ func (c *call[T]) callerBusy() bool {
 	return ok && op.CallerBusy()
 }
 
-// decide gives the verdict on the attempt that just ended and records it.
+// decide gives the verdict on the attempt that just ended and records it, once.
 func (c *call[T]) decide() Verdict {
-	if c.decided {
+	if c.decided || c.judged == c.number {
 		return c.verdict
 	}
+	c.judged = c.number
 	var s Situation
 	if c.outcome.Retry { // otherwise nothing of it matters, and success pays for nothing
 		s = c.situation()
@@ -170,8 +172,22 @@ func (c *call[T]) decide() Verdict {
 	d := c.pipeline.policy.Decide(c.outcome, s)
 	c.verdict, c.reason = d.Verdict, d.Reason
 	c.decided = c.verdict != VerdictRetry
+	if c.attempt.ticket.state == HalfOpen && c.verdict == VerdictRetry {
+		c.outcome.Health = c.spare(c.outcome.Health)
+	}
 	c.record(d.Wait, d.Source)
 	return c.verdict
+}
+
+// spare is the health of a probe that is tried again. Its failure may be that of
+// one pod behind the upstream's name. It decides nothing, and the call's last
+// attempt counts. In an outage the budget has no token for a second try, so the
+// first failure opens the circuit again.
+func (c *call[T]) spare(h Health) Health {
+	if h == Unhealthy {
+		return Neutral
+	}
+	return h
 }
 
 func (c *call[T]) situation() Situation {

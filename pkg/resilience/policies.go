@@ -77,6 +77,9 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*call[T]] {
 		r := inner(exec)
 		if c.outcome.Retry {
 			a.repeated.Store(true)
+			if a.ticket.state == HalfOpen {
+				c.decide() // before the circuit hears of it, which depends on the verdict
+			}
 		}
 		a.report(c.outcome.Health, c.now)
 		return r
