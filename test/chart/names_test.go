@@ -88,15 +88,22 @@ func TestUpstreamOfThisRelease(t *testing.T) {
 		"http://other/http://flaky-server": "http://other/http://flaky-server",
 	} {
 		t.Run(upstream, func(t *testing.T) {
-			r := mustRender(t, "try", map[string]any{"config": map[string]any{"routes": []any{
-				map[string]any{"name": "a", "match": "/", "upstream": upstream},
-			}}})
+			r := mustRender(t, "try", map[string]any{"config": map[string]any{
+				"routes": []any{
+					map[string]any{"name": "a", "match": "/", "upstream": upstream},
+					map[string]any{"name": "b", "match": "/b", "upstream": "entry"},
+				},
+				"upstreams": map[string]any{"entry": map[string]any{"url": upstream}},
+			}})
 			var c configuration
 			if err := yaml.Unmarshal([]byte(clientOf[*corev1.ConfigMap](t, r).Data["rebound.yaml"]), &c); err != nil {
 				t.Fatal(err)
 			}
 			if c.Routes[0].Upstream != want {
 				t.Errorf("got %s, want %s", c.Routes[0].Upstream, want)
+			}
+			if got := c.Upstreams["entry"].URL; got != want || c.Routes[1].Upstream != "entry" {
+				t.Errorf("the entry has %s, want %s; its route has %s", got, want, c.Routes[1].Upstream)
 			}
 		})
 	}

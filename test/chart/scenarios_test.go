@@ -65,8 +65,9 @@ func build(t *testing.T, name string) string {
 
 // configuration is what the tests look at of `client --check`.
 type configuration struct {
-	Routes   []struct{ Name, Match, Upstream, Policy string }
-	Policies map[string]struct{ Timeout string }
+	Routes    []struct{ Name, Match, Upstream, Policy string }
+	Policies  map[string]struct{ Timeout string }
+	Upstreams map[string]struct{ URL string }
 }
 
 // effective asks the real client what it makes of the release's ConfigMap.

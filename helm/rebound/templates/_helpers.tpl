@@ -297,5 +297,13 @@ priorityClassName: {{ . | quote }}
 {{- $_ := set $route "upstream" (regexReplaceAll "^(https?://)flaky-server" $route.upstream (printf "${1}%s" $server)) -}}
 {{- end -}}
 {{- end -}}
+{{- range $name, $upstream := (get $config "upstreams" | default dict) -}}
+{{- if regexMatch "^https?://flaky-server([:/?]|$)" (get $upstream "url" | default "") -}}
+{{- if not $.Values.flakyServer.enabled -}}
+{{- fail (printf "config.upstreams.%s.url: flakyServer.enabled is false, so there is no %s: name your own upstream (one called flaky-server elsewhere as flaky-server.NAMESPACE)" $name (get $upstream "url")) -}}
+{{- end -}}
+{{- $_ := set $upstream "url" (regexReplaceAll "^(https?://)flaky-server" $upstream.url (printf "${1}%s" $server)) -}}
+{{- end -}}
+{{- end -}}
 {{- toYaml $config -}}
 {{- end -}}
