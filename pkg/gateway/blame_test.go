@@ -177,3 +177,16 @@ func TestC8DetailQuotesWhatIsNotHTTP(t *testing.T) {
 		})
 	}
 }
+
+// Found by random callers: an upgrade was made of a connection from which the
+// request's body was still being read.
+func TestUpgradeBeforeTheBodyHasEnded(t *testing.T) {
+	up := listening(t, func(conn net.Conn, _ *bufio.Reader) {
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n")
+	})
+	s, _ := watched(t, up)
+	resp, body := exchange(t, s, "POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: other\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe")
+	if p := problemOf(t, resp, body); resp.StatusCode != http.StatusBadGateway || p["reason"] != string(resilience.ReasonUpgrade) {
+		t.Errorf("%d %v, want 502 and %s", resp.StatusCode, p, resilience.ReasonUpgrade)
+	}
+}

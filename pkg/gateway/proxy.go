@@ -323,6 +323,10 @@ func (c *call) upgrade(resp *http.Response) {
 		c.notSwitched(resp, fmt.Errorf("%s switched to %q, but its connection cannot be written to", c.route.origin, given))
 		return
 	}
+	if !c.body.atEnd() { // it is still being read from the connection that would switch
+		c.notSwitched(resp, fmt.Errorf("%s switched to %q before the request's body had ended", c.route.origin, given))
+		return
+	}
 	h := c.out.Header()
 	c.copyHeader(h, resp)
 	c.describe(h)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -601,3 +602,33 @@ func TestC14Library(t *testing.T) {
 		}
 	})
 }
+
+// Found by random callers: reading a body sets the values of the request's
+// trailer, while a failed attempt looks at why it failed.
+func TestTrailerIsNotReadWhileItIsWritten(t *testing.T) {
+	var read chan struct{}
+	next := roundTripper(func(r *http.Request) (*http.Response, error) {
+		go func() { _, _ = io.Copy(io.Discard, r.Body) }() // as net/http's writer does, also after an error
+		<-read
+		return nil, io.ErrUnexpectedEOF
+	})
+	rt := newTransport(t, next, quick())
+	for range 100 {
+		req := request(t, http.MethodPost, "http://up/", nil)
+		trailer := http.Header{"X-Sum": nil}
+		read = make(chan struct{})
+		req.Trailer, req.ContentLength = trailer, -1
+		req.Body = io.NopCloser(readerFunc(func([]byte) (int, error) {
+			close(read)
+			for i := range 100 {
+				trailer["X-Sum"] = []string{fmt.Sprint(i)}
+			}
+			return 0, io.EOF
+		}))
+		_ = call(t, rt, req)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

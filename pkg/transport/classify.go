@@ -91,6 +91,9 @@ func (c *exchange) errorEnding(err error) ending {
 // explainError gives an error of the RoundTripper below the type that says what it
 // means, where net/http has none.
 func (c *exchange) explainError(err error) error {
+	if c.badTrailer != nil {
+		return c.badTrailer
+	}
 	if invalid := checkRequest(c.req); invalid != nil {
 		// Whatever the error says: net/http does not send such a request.
 		return invalid

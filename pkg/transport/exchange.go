@@ -44,6 +44,7 @@ type exchange struct {
 	retriedAbove bool
 	passThrough  bool        // an upgrade or an event stream
 	failed       bool        // the last attempt counted against the upstream
+	badTrailer   error       // why the request's trailer cannot be sent
 	heldBack     atomic.Bool // the body waits, or waited, for a 100 (Continue)
 
 	body  responseBody          // of the first attempt, which is mostly the only one
@@ -55,6 +56,7 @@ func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
 	c := &exchange{transport: t, req: req, upstream: upstream, report: reportOf(req.Context())}
 	c.source = newReplaySource(req, int64(t.policy.Retry.ReplayBuffer), t.memory)
 	c.repeatable = t.methods[methodOf(req)] || strings.TrimSpace(req.Header.Get(HeaderIdempotencyKey)) != ""
+	c.badTrailer = checkTrailer(req.Trailer)
 	c.retriedAbove = inboundAttempt(req.Header) > 1
 	c.passThrough = isUpgrade(req.Header) || acceptsEvents(req.Header)
 	return c

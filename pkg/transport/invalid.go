@@ -19,7 +19,7 @@ var ErrInvalidRequest = errors.New("the request cannot be sent")
 var ErrHeaderTooLarge = fmt.Errorf("%w: its header is larger than the upstream allows", ErrInvalidRequest)
 
 // checkRequest returns why net/http would refuse to send req, nil if it would
-// not. Asking first is cheaper and surer than reading the error afterwards: some
+// not. It does not look at the trailer; see checkTrailer. Asking first is cheaper and surer than reading the error afterwards: some
 // are found only when a connection is there already, and look like its fault.
 func checkRequest(req *http.Request) error {
 	if req.Method != "" && !httpguts.ValidHeaderFieldName(req.Method) { // both are tokens (RFC 9110, 5.6.2)
@@ -30,16 +30,6 @@ func checkRequest(req *http.Request) error {
 	}
 	if err := checkFields("header", req.Header); err != nil {
 		return err
-	}
-	if len(req.Trailer) > 0 {
-		if err := checkFields("trailer", req.Trailer); err != nil {
-			return err
-		}
-		for name := range req.Trailer {
-			if !httpguts.ValidTrailerHeader(http.CanonicalHeaderKey(name)) {
-				return fmt.Errorf("%w: %q cannot be a trailer", ErrInvalidRequest, name)
-			}
-		}
 	}
 	if req.ContentLength > 0 && req.Body == nil {
 		return fmt.Errorf("%w: it has a Content-Length of %d and no body", ErrInvalidRequest, req.ContentLength)
@@ -63,6 +53,20 @@ func hasControl(s string) bool {
 		}
 	}
 	return false
+}
+
+// checkTrailer returns why net/http would refuse to send a trailer. It must be asked
+// before the body is read: reading it may set the trailer's values.
+func checkTrailer(trailer http.Header) error {
+	if len(trailer) == 0 {
+		return nil
+	}
+	for name := range trailer {
+		if httpguts.ValidHeaderFieldName(name) && !httpguts.ValidTrailerHeader(http.CanonicalHeaderKey(name)) {
+			return fmt.Errorf("%w: %q cannot be a trailer", ErrInvalidRequest, name)
+		}
+	}
+	return checkFields("trailer", trailer)
 }
 
 func checkFields(kind string, h http.Header) error {
