@@ -105,6 +105,7 @@ func (a *Attempt) report(h Health, now time.Time) {
 	}
 	if h == Healthy {
 		a.ticket.answered.Store(true)
+		a.ticket.breaker.alive()
 		return
 	}
 	a.settle(h, now)

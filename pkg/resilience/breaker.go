@@ -157,8 +157,9 @@ type breaker struct {
 	reopenings  int
 	probeAt     time.Time
 	consecutive int
-	cuts        int       // attempts that callers ended since the last success
-	silent      time.Time // when the first of them began
+	cuts        atomic.Int32 // attempts that callers ended since the last success; written under mu
+	silent      time.Time    // when the first of them began
+	lastCut     time.Time
 	lastResult  time.Time
 	causes      gobreaker.Counts // of the transition that is about to happen
 	probesOut   int
@@ -296,7 +297,7 @@ func (b *breaker) report(t *ticket, h Health, now time.Time) {
 	case Healthy:
 		b.lastResult = now
 		b.consecutive = 0
-		b.cuts = 0
+		b.cuts.Store(0)
 		b.causes.TotalSuccesses++
 		t.done(nil)
 	case Unhealthy:
@@ -322,14 +323,27 @@ func (b *breaker) judgeCut(t *ticket, now time.Time) Health {
 	if t.state != Closed {
 		return Neutral
 	}
-	if b.cuts == 0 {
+	// Time in which nobody asked is no silence.
+	if b.cuts.Load() == 0 || t.at.Sub(b.lastCut) >= max(b.policy.Window, t.lease) {
+		b.cuts.Store(0)
 		b.silent = t.at
 	}
-	b.cuts++
-	if b.cuts > severalCuts && now.Sub(b.silent) >= t.lease {
+	b.lastCut = now
+	if b.cuts.Add(1) > severalCuts && now.Sub(b.silent) >= t.lease {
 		return Unhealthy
 	}
 	return Neutral
+}
+
+// alive is told of an answer that has begun, whose body may go on for long: an
+// upstream that answers does not hang.
+func (b *breaker) alive() {
+	if b.cuts.Load() == 0 { // mostly, and then success pays for one look
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cuts.Store(0)
 }
 
 // readyToTrip runs under gobreaker's mutex and ours: it only reads.
@@ -371,7 +385,7 @@ func (b *breaker) onStateChange(_ string, _, to gobreaker.State) {
 		b.state = Closed
 		b.reopenings = 0
 		b.consecutive = 0
-		b.cuts = 0
+		b.cuts.Store(0)
 	}
 	tr.To = b.state
 	b.pending = append(b.pending, tr)
