@@ -60,6 +60,19 @@ func (c *exchange) repeatsStatus(code int) bool {
 
 // errorEnding is what an attempt without an answer came to.
 func (c *exchange) errorEnding(err error) ending {
+	switch {
+	case errors.Is(err, errBodyGone):
+		return uploadGone
+	case errors.Is(err, ErrHeaderTooLarge):
+		return tooLargeToSend
+	case errors.Is(err, ErrInvalidRequest):
+		return cannotBeSent
+	}
+	// Before all that looks at the error: that of a broken body is in it, and may be
+	// of any kind, also one that would prove that nothing was sent.
+	if broken, ok := c.source.ending(); ok {
+		return broken
+	}
 	var op *net.OpError
 	var stream streamError
 	switch {
@@ -72,17 +85,7 @@ func (c *exchange) errorEnding(err error) ending {
 		return notConnected
 	case errors.As(err, &stream) && stream.Code == refusedStream:
 		return refusedUnread
-	case errors.Is(err, errBodyGone):
-		return uploadGone
-	case errors.Is(err, ErrHeaderTooLarge):
-		return tooLargeToSend
-	case errors.Is(err, ErrInvalidRequest):
-		return cannotBeSent
-	}
-	if broken, ok := c.source.ending(); ok {
-		return broken
-	}
-	if errors.Is(err, errNotHTTP) {
+	case errors.Is(err, errNotHTTP):
 		return notHTTP
 	}
 	return resetUnopened

@@ -99,6 +99,9 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 		delete(req.Header, HeaderIdempotencyKey) // empty, which net/http takes for one
 	}
 	if err := checkURL(req.URL); err != nil {
+		if c.source != nil {
+			_ = req.Body.Close() // the RoundTripper below, who would, does not get it
+		}
 		return nil, err
 	}
 	resp, err := c.send(req, a)

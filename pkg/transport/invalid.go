@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -27,6 +28,9 @@ func checkRequest(req *http.Request) error {
 	}
 	if err := checkURL(req.URL); err != nil {
 		return err
+	}
+	if _, err := httpguts.PunycodeHostPort(cmp.Or(req.Host, req.URL.Host)); err != nil {
+		return fmt.Errorf("%w: the host %q has no form that can be sent: %w", ErrInvalidRequest, cmp.Or(req.Host, req.URL.Host), err)
 	}
 	if err := checkFields("header", req.Header); err != nil {
 		return err
