@@ -64,11 +64,15 @@ func dialCounted(dialContext func(context.Context, string, string) (net.Conn, er
 	}
 }
 
-// get returns a connection for one request, and whether it was used before.
-func (p *Pool) get(ctx context.Context, fresh bool) (c *conn, reused bool, err error) {
+// get returns a connection for one request, and whether it was used before. A
+// request that is sent again gets no kept one, or it would be sent over each of them in
+// turn.
+func (p *Pool) get(ctx context.Context, fresh, again bool) (c *conn, reused bool, err error) {
 	now := time.Now()
 	p.mu.Lock()
-	c = p.takeIdle(now, fresh)
+	if !again {
+		c = p.takeIdle(now, fresh)
+	}
 	crowded := false
 	if c == nil && len(p.shared) > 0 {
 		c, crowded = p.takeShared(now, fresh)

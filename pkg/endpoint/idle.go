@@ -98,7 +98,7 @@ func (p *Pool) reap() {
 
 // renew replaces c, in the background, if it is time for that.
 func (p *Pool) renew(c *conn, now time.Time) {
-	if p.options.Connections.MaxAge == 0 || p.renewing || now.Sub(c.born) < renewAfter ||
+	if p.options.Connections.MaxAge == 0 || p.options.Connections.MaxIdle == 0 || p.renewing || now.Sub(c.born) < renewAfter ||
 		now.Sub(p.renewed) < renewEvery || now.Sub(p.failedAt) < renewPause {
 		return
 	}

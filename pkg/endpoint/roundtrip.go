@@ -41,7 +41,7 @@ func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) 
 		if trace != nil && trace.GetConn != nil {
 			trace.GetConn(p.address)
 		}
-		c, reused, err := p.get(ctx, fresh)
+		c, reused, err := p.get(ctx, fresh, again > 0)
 		if err != nil {
 			_ = sent.Close()
 			return nil, err
@@ -72,6 +72,9 @@ func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) 
 			}
 		}
 		_ = sent.Close()
+		if sent.broken() {
+			return nil, bare(err) // in the words of the caller's body, not of an answer
+		}
 		return nil, p.quoting(c, bare(err))
 	}
 }
@@ -218,6 +221,9 @@ func (b *body) Read(p []byte) (int, error) {
 func (b *body) Close() error {
 	err := b.ReadCloser.Close()
 	b.end(nil)
+	if b.conn.shared {
+		b.pool.streamFreed()
+	}
 	return err
 }
 

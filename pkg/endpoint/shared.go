@@ -200,6 +200,16 @@ func (p *Pool) streamEnded(c *conn, good bool, now time.Time) {
 	}
 }
 
+// streamFreed is told that a body was closed: only then net/http has surely freed its
+// stream, and whoever waits for a dial that hangs can have it. It takes mu itself.
+func (p *Pool) streamFreed() {
+	p.mu.Lock()
+	defer p.unlock()
+	if p.unserved > 0 {
+		p.serveShared(time.Now(), nil)
+	}
+}
+
 // mindPings stops pinging an upstream that has closed a connection over it. Servers
 // of gRPC count pings that come while a stream is quiet, and few are too many.
 func (p *Pool) mindPings(err error) {

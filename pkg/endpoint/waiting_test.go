@@ -1,0 +1,142 @@
+package endpoint_test
+
+import (
+	"context"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Nothing of a call is kept after its end.
+func TestNothingOfACallIsKept(t *testing.T) {
+	u := newUpstream(t, func(http.ResponseWriter, *http.Request) { time.Sleep(20 * time.Millisecond) })
+	p := newPool(t, u.URL, u.options())
+	type key struct{}
+	var left atomic.Int64
+	var calls sync.WaitGroup
+	for range 50 {
+		calls.Go(func() {
+			v := new([64]byte)
+			left.Add(1)
+			runtime.AddCleanup(v, func(struct{}) { left.Add(-1) }, struct{}{})
+			_, _, err := read(p.RoundTrip(request(context.WithValue(t.Context(), key{}, v), t, http.MethodGet, u.URL, nil)))
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	want(t, p, u.URL)
+	p.CloseIdleConnections() // net/http's may hold what was sent on them last
+	for range 50 {
+		runtime.GC()
+		time.Sleep(10 * time.Millisecond)
+		if left.Load() == 0 {
+			return
+		}
+	}
+	t.Errorf("%d of 50 contexts are kept", left.Load())
+}
+
+// Without kept connections none is made in the background.
+func TestNoReplacementWithoutKeptConnections(t *testing.T) {
+	u := newUpstream(t, func(http.ResponseWriter, *http.Request) { time.Sleep(1100 * time.Millisecond) })
+	o := u.options()
+	o.Connections.MaxIdle = 0
+	p := newPool(t, u.URL, o)
+	want(t, p, u.URL)
+	time.Sleep(50 * time.Millisecond)
+	if n := u.opened.Load(); n != 1 {
+		t.Errorf("%d connections for one request", n)
+	}
+}
+
+// A request is sent again once when a kept connection dies, not over all kept ones.
+func TestRepetitionNeedsANewConnection(t *testing.T) {
+	var sent atomic.Int64
+	var bad atomic.Bool
+	u := newUpstream(t, func(w http.ResponseWriter, _ *http.Request) {
+		if bad.Load() {
+			sent.Add(1)
+			c, _, _ := http.NewResponseController(w).Hijack()
+			_ = c.Close()
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	})
+	p := newPool(t, u.URL, u.options())
+	var calls sync.WaitGroup
+	for range 20 {
+		calls.Go(func() { want(t, p, u.URL) })
+	}
+	calls.Wait()
+	bad.Store(true)
+	_, _, err := read(p.RoundTrip(request(t.Context(), t, http.MethodGet, u.URL, nil)))
+	if n := sent.Load(); n > 2 {
+		t.Errorf("one GET was sent %d times, %v", n, err)
+	}
+}
+
+// A request that waits for a dial which hangs gets a stream that becomes free.
+func TestHTTP2FreeStreamServesTheWaiting(t *testing.T) {
+	free := make(chan struct{})
+	u := newHTTP2One(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			_ = http.NewResponseController(w).Flush()
+			<-free
+		}
+		_, _ = io.WriteString(w, "ok")
+	})
+	o := u.options()
+	var dials atomic.Int64
+	o.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if dials.Add(1) > 1 {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}
+	p := newPool(t, u.URL, o)
+	want(t, p, u.URL)
+	var calls sync.WaitGroup
+	calls.Go(func() {
+		if s, _, err := read(p.RoundTrip(request(t.Context(), t, http.MethodGet, u.URL+"/wait", nil))); err != nil || s != 200 {
+			t.Error(s, err)
+		}
+	})
+	time.Sleep(300 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	done := make(chan error)
+	go func() {
+		_, _, err := read(p.RoundTrip(request(ctx, t, http.MethodGet, u.URL, nil)))
+		done <- err
+	}()
+	time.Sleep(100 * time.Millisecond)
+	close(free)
+	if err := <-done; err != nil {
+		t.Error(err, dials.Load())
+	}
+	cancel()
+	calls.Wait()
+}
+
+// newHTTP2One is one that takes one stream at a time on a connection.
+func newHTTP2One(t *testing.T, h http.HandlerFunc) *upstream {
+	t.Helper()
+	u := &upstream{Server: httptest.NewUnstartedServer(h)}
+	u.Config.ErrorLog = log.New(io.Discard, "", 0)
+	u.Config.ConnState = u.see
+	u.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 1}
+	u.EnableHTTP2 = true
+	u.StartTLS()
+	t.Cleanup(u.Close)
+	return u
+}
