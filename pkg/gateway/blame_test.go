@@ -190,3 +190,45 @@ func TestUpgradeBeforeTheBodyHasEnded(t *testing.T) {
 		t.Errorf("%d %v, want 502 and %s", resp.StatusCode, p, resilience.ReasonUpgrade)
 	}
 }
+
+// The name of a gateway in Via is no secret: it stands in every answer. A caller who
+// writes it gets 508 from that gateway, which is nothing for the one in front to count.
+func TestC5ACallersViaOpensNothing(t *testing.T) {
+	up := server(t, func(http.ResponseWriter, *http.Request) {})
+	inner := gatewayTo(t, calm(), all(up.URL))
+	resp, _ := get(t, inner.URL)
+	s, opened := watched(t, inner.URL)
+	for range 60 {
+		r := request(t, http.MethodGet, s.URL, nil)
+		r.Header.Set("Via", resp.Header.Get("Via"))
+		if resp, body := do(t, r); resp.StatusCode != http.StatusLoopDetected {
+			t.Fatalf("%d %s, want 508", resp.StatusCode, body)
+		}
+	}
+	if resp, body := get(t, s.URL); resp.StatusCode != http.StatusOK || opened.Load() > 0 {
+		t.Errorf("another caller gets %d %s; the circuit opened %d times", resp.StatusCode, body, opened.Load())
+	}
+}
+
+// A gateway behind another one is told the caller's limit, and answers 504 at its end. Who
+// of the two is first is chance: the upstream is not to blame in either case.
+func TestA4ShortDeadlinesCountForNothingInTwoLayers(t *testing.T) {
+	up := server(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	inner := gatewayTo(t, calm(), all(up.URL))
+	g, err := gateway.New(gateway.ForUpstream(inner.URL), gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	s := server(t, g.ServeHTTP)
+	for range 100 {
+		r := request(t, http.MethodGet, s.URL, nil)
+		r.Header.Set(transport.HeaderExpectedTimeout, "3")
+		if resp, body := do(t, r); resp.StatusCode != http.StatusGatewayTimeout {
+			t.Fatalf("%d %s, want 504", resp.StatusCode, body)
+		}
+	}
+	if b := g.Breakers(); len(b) != 1 || b[0].Breaker.Failures > 0 {
+		t.Errorf("failures of the inner gateway were counted: %+v", b)
+	}
+}

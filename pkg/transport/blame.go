@@ -13,9 +13,10 @@ const (
 	// The upstream answered.
 	answered         ending = iota // below 400
 	switchedProtocol               // 101
-	saidNo                         // 4xx other than 429, and 501: alive, and refuses this request
+	saidNo                         // 4xx other than 429, 501 and 508: alive, and refuses this request
+	saidLate                       // 504, when the caller's time was up: it kept to the limit that it was told
 	saidWait                       // 429: alive, and refuses for now
-	saidBroken                     // 5xx other than 501, or a status that HTTP does not have
+	saidBroken                     // 5xx other than those two, or a status that HTTP does not have
 
 	// There is no answer.
 	notConnected   // no connection
@@ -75,7 +76,7 @@ func (e ending) blame() judgement {
 		return judge(resilience.Healthy, resilience.ReasonUpgrade, never)
 	case saidNo:
 		return judge(resilience.Healthy, "", byStatus)
-	case saidWait:
+	case saidLate, saidWait:
 		return judge(resilience.Neutral, "", byStatus)
 	case saidBroken:
 		return judge(resilience.Unhealthy, "", byStatus)
@@ -122,7 +123,8 @@ func statusEnding(code int) ending {
 		return answered
 	case code == http.StatusTooManyRequests:
 		return saidWait
-	case code < 500, code == http.StatusNotImplemented:
+	// 508: a caller can bring it about with the Via of a gateway behind this one.
+	case code < 500, code == http.StatusNotImplemented, code == http.StatusLoopDetected:
 		return saidNo
 	}
 	return saidBroken

@@ -147,6 +147,7 @@ func TestA7CircuitAfterAnOutage(t *testing.T) {
 		"404 closes it":            {http.StatusNotFound, resilience.Closed},
 		"401 closes it":            {http.StatusUnauthorized, resilience.Closed},
 		"501 closes it":            {http.StatusNotImplemented, resilience.Closed},
+		"508 closes it":            {http.StatusLoopDetected, resilience.Closed},
 		"429 goes on with probing": {http.StatusTooManyRequests, resilience.HalfOpen},
 		"500 opens it again":       {http.StatusInternalServerError, resilience.Open},
 	} {

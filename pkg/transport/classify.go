@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -20,7 +21,11 @@ func (c *exchange) classify(resp *http.Response, err error) resilience.Outcome {
 	if err != nil {
 		return c.outcome(c.errorEnding(err), 0)
 	}
-	return c.outcome(statusEnding(resp.StatusCode), resp.StatusCode)
+	e := statusEnding(resp.StatusCode)
+	if resp.StatusCode == http.StatusGatewayTimeout && c.limit > 0 && c.limit < c.transport.policy.AttemptTimeout && time.Since(c.start) >= c.limit {
+		e = saidLate // a moment before the attempt's own timer, which may be late
+	}
+	return c.outcome(e, resp.StatusCode)
 }
 
 // outcome is what follows from an ending. status is the answer's, 0 for none.

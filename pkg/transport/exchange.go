@@ -47,6 +47,9 @@ type exchange struct {
 	badTrailer   error       // why the request's trailer cannot be sent
 	heldBack     atomic.Bool // the body waits, or waited, for a 100 (Continue)
 
+	start time.Time     // of the last attempt
+	limit time.Duration // of the last attempt, 0 before the first
+
 	body  responseBody          // of the first attempt, which is mostly the only one
 	trace *callTrace            // nil without tracing
 	gate  func(resilience.Gate) // of an explanation, nil otherwise
@@ -64,6 +67,7 @@ func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
 
 // Attempt sends the request once.
 func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Response, error) {
+	c.start, c.limit = a.Start(), a.Limit()
 	ctx = c.trace.begin(ctx, c.req, a)
 	if c.req.URL.Scheme == "https" {
 		c.tls = &handshakes{}
@@ -181,9 +185,11 @@ func (c *exchange) expectedTimeout(a *resilience.Attempt) []string {
 	return []string{milliseconds(a.Limit())}
 }
 
-// milliseconds is at least 1: 0 would mean no limit.
+// milliseconds is rounded up: an upstream that keeps to a shorter limit than the
+// attempt has would answer 504 before the attempt ends, and be blamed for it. It is at
+// least 1: 0 would mean no limit.
 func milliseconds(d time.Duration) string {
-	return strconv.FormatInt(max(1, d.Milliseconds()), 10)
+	return strconv.FormatInt(max(1, (d+time.Millisecond-1).Milliseconds()), 10)
 }
 
 // hold ties a response to its attempt until the body has been read.

@@ -156,4 +156,6 @@ func TestExplanationAgreesWithTheCall(t *testing.T) {
 }
 
 // counts tells whether the circuit counts the answer as a failure.
-func counts(status int, err error) bool { return err != nil || status >= 500 && status != 501 }
+func counts(status int, err error) bool {
+	return err != nil || status >= 500 && status != 501 && status != 508
+}

@@ -457,6 +457,7 @@ func TestTrapBreakerCountsTheCallersCancellation(t *testing.T) {
 		"429":                  {status(429), 0, "0 good, 0 bad"},
 		"500":                  {status(500), 0, "0 good, 1 bad"},
 		"501":                  {status(501), 0, "1 good, 0 bad"},
+		"508":                  {status(508), 0, "1 good, 0 bad"},
 		"503":                  {status(503), 0, "0 good, 1 bad"},
 		"reset before headers": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 0, "0 good, 1 bad"},
 		"body dies":            {die, 0, "0 good, 1 bad"},
