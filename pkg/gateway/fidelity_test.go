@@ -430,6 +430,27 @@ func TestC4WhatATrustedProxySaysIsKept(t *testing.T) {
 	}
 }
 
+// A proxy in front may pass on the Connection header of its caller, who must not be able to
+// take out with it what the proxy says of him.
+func TestC4ConnectionHidesNoCaller(t *testing.T) {
+	seen := make(chan http.Header, 1)
+	up := server(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Clone() })
+	g := gatewayTo(t, calm(), all(up.URL))
+	_, _ = wire(t, g, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close, x-forwarded-for, X-Forwarded-Proto ,Forwarded,Via,X-Attempt-Count,X-Own\r\n"+
+		"X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\nForwarded: for=203.0.113.9\r\nVia: 1.1 front\r\nX-Attempt-Count: 2\r\nX-Own: a\r\n\r\n")
+	got := <-seen
+	for k, want := range map[string]string{
+		"X-Forwarded-For": "203.0.113.9, 127.0.0.1", "X-Forwarded-Proto": "https", "Forwarded": "for=203.0.113.9", "X-Attempt-Count": "2", "X-Own": "",
+	} {
+		if got.Get(k) != want {
+			t.Errorf("%s: %q went upstream, want %q", k, got[k], want)
+		}
+	}
+	if via := got.Get("Via"); !strings.HasPrefix(via, "1.1 front, ") {
+		t.Errorf("Via: %q went upstream", via)
+	}
+}
+
 // Without anything to keep, a trusted caller is told of as any other.
 func TestC4WhatNobodySaidIsAdded(t *testing.T) {
 	var seen http.Header
@@ -606,6 +627,21 @@ func TestC10LocationsOfTheUpstreamAreTheCallers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Browsers drop tabs in a URL: two slashes with one between them begin a host.
+func TestC10ATabInALocationMakesNoHost(t *testing.T) {
+	for location, want := range map[string]string{"/\t/evil.example": "/./\t/evil.example", "/\t\\evil.example": "/./\t\\evil.example", "/a\t/b": "/a\t/b"} {
+		var at string
+		up := peer(t, func(c net.Conn, _ string) {
+			_, _ = io.WriteString(c, "HTTP/1.1 302 Found\r\nLocation: "+at+location+"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+		})
+		at = up
+		g := gatewayTo(t, calm(), all(up))
+		if got, _ := wire(t, g, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); !strings.Contains(got, "\r\nLocation: "+want+"\r\n") {
+			t.Errorf("%q became %q, want %q", location, got, want)
+		}
 	}
 }
 

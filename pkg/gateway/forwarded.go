@@ -51,12 +51,14 @@ func trustedOnly(name string) bool {
 	return strings.HasPrefix(name, prefixForwarded)
 }
 
-// dropNamed deletes from h the headers that the Connection header of from names.
+// dropNamed deletes from h the headers that the Connection header of from names, but
+// not what proxies say of the caller: a proxy in front may pass on the Connection of
+// its caller, who could hide behind the proxy's own address with it.
 func dropNamed(h, from http.Header) {
 	for _, v := range from[headerConnection] {
 		for name := range strings.SplitSeq(v, ",") {
-			if name = textproto.TrimString(name); name != "" {
-				h.Del(name)
+			if name = http.CanonicalHeaderKey(textproto.TrimString(name)); name != headerVia && !trustedOnly(name) {
+				delete(h, name)
 			}
 		}
 	}
@@ -266,8 +268,8 @@ func (u *upstreamURL) ownView(location, host string) string {
 	if rest == "" || rest[0] != '/' {
 		rest = "/" + rest
 	}
-	if len(rest) > 1 && strings.IndexByte(`/\`, rest[1]) >= 0 {
-		rest = "/." + rest // two slashes at the beginning would make a host of what follows
+	if len(rest) > 1 && strings.IndexByte("/\\\t", rest[1]) >= 0 {
+		rest = "/." + rest // two slashes at the beginning, between which browsers drop tabs, would make a host of what follows
 	}
 	return rest
 }
