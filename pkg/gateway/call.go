@@ -124,6 +124,10 @@ func (c *call) endsHere(header http.Header, size int) bool {
 			fmt.Sprintf("the request's header has %d bytes, more than %d", size, maxHeaderBytes))
 		return true
 	}
+	if escapes(c.path, rt.prefix != "") {
+		c.refuse(http.StatusBadRequest, resilience.ReasonInvalidRequest, "the request's path has a .. that could lead out of the route")
+		return true
+	}
 	if rt.gateway.via.seen(r.Header) {
 		if rt.looped.CompareAndSwap(false, true) {
 			rt.gateway.options.Logger.WarnContext(r.Context(), lineLoop,

@@ -334,6 +334,41 @@ func TestC3PathsArriveAsTheyWereWritten(t *testing.T) {
 	}
 }
 
+// The path goes upstream as it came, and many servers unescape it before they take .. out:
+// nginx reads /api/..%2fsecret as /secret, which is not what the route was found by.
+func TestC3NoPathLeadsOutOfItsRoute(t *testing.T) {
+	var asked atomic.Int64
+	up := server(t, func(http.ResponseWriter, *http.Request) { asked.Add(1) })
+	plain, behind := gatewayTo(t, calm(), all(up.URL)), gatewayTo(t, calm(), all(up.URL+"/base"))
+	for target, tc := range map[string]struct{ plain, behind int }{
+		"/api/..%2fsecret":          {400, 400},
+		"/api/%2e%2E%2Fsecret":      {400, 400},
+		"/api/x%2f..%2f..%2fsecret": {400, 400},
+		"/api/..%5csecret":          {400, 400},
+		"/api/..\\secret":           {400, 400},
+		"/api/..;/secret":           {400, 400},
+		"/api/..;x=1/secret":        {400, 400},
+		"/api/..%3b/secret":         {400, 400},
+		"/../secret":                {200, 400},
+		"/%2e%2E/secret":            {200, 400},
+		"/a/../../base/x":           {200, 400},
+		"/a//../../x":               {200, 400},
+		"/a/./../../x":              {200, 400},
+		"/a/../b":                   {200, 200},
+		"/a/b/../../c":              {200, 200},
+		"/..a/b..%2Fc/...;x/a..b":   {200, 200},
+		"/a;v=../b?x=..%2f..%2f":    {200, 200},
+	} {
+		for g, want := range map[*httptest.Server]int{plain: tc.plain, behind: tc.behind} {
+			asked.Store(0)
+			got, _ := wire(t, g, "GET "+target+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+			if !strings.HasPrefix(got, fmt.Sprintf("HTTP/1.1 %d ", want)) || (asked.Load() == 1) != (want == 200) {
+				t.Errorf("%s, behind a prefix %t: %d requests went upstream, want %d; %s", target, g == behind, asked.Load(), want, got)
+			}
+		}
+	}
+}
+
 // HTTP/2 can carry a space, which would end the path in a request line.
 func TestC3ASpaceOfHTTP2IsEscaped(t *testing.T) {
 	lines := make(chan string, 1)

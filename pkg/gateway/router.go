@@ -342,6 +342,36 @@ func dotsUnescaped(p string) string {
 	return strings.NewReplacer("%2e", ".", "%2E", ".").Replace(p)
 }
 
+// escapes reports whether a server could take a path, which goes upstream as it came,
+// for one elsewhere than the route that it matches: with a .. that only an escaped
+// slash, a backslash or a semicolon makes part of a name, or, if it goes behind a
+// prefix, with so many .. that they lead out of that. p is as [escapedPath] has it.
+func escapes(p string, behindPrefix bool) bool {
+	if p = dotsUnescaped(p); !strings.Contains(p, "..") {
+		return false
+	}
+	depth := 0
+	for segment := range strings.SplitSeq(p, "/") {
+		switch segment {
+		case "", ".":
+		case "..":
+			if depth--; depth < 0 && behindPrefix {
+				return true
+			}
+		default:
+			for name := range strings.FieldsFuncSeq(unescaped(segment), slashLike) {
+				if name, _, _ = strings.Cut(name, ";"); name == ".." {
+					return true
+				}
+			}
+			depth++
+		}
+	}
+	return false
+}
+
+func slashLike(c rune) bool { return c == '/' || c == '\\' }
+
 // escapedPath is the path of u as the caller wrote it, with escapes for the bytes
 // that no URL may have. [url.URL.EscapedPath] would unescape all of the others
 // then, and make two segments of one with an escaped slash.
