@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -139,5 +141,50 @@ func TestCallInFlightOverSockets(t *testing.T) {
 				t.Errorf("Run ended with %v", err)
 			}
 		})
+	}
+}
+
+// A caller who reads steadily, however slowly, is no caller who does not read: what it takes
+// shows in the writes while megabytes are on their way to it.
+func TestB5ASlowReaderShowsInTheWrites(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("other systems keep what is written to a connection as they like")
+	}
+	const rate = 400 << 10 // a second
+	var slowest atomic.Int64
+	l, addr, err := serve.Open(t.Context(), serve.Listener{Name: "data", Addr: "127.0.0.1:0", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for block := make([]byte, 32<<10); ; {
+			begun := time.Now()
+			if _, err := w.Write(block); err != nil {
+				return
+			}
+			slowest.Store(max(slowest.Load(), int64(time.Since(begun))))
+		}
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- serve.Run(ctx, serve.Config{Data: []serve.Listener{l}, DrainTimeout: within(time.Second)}, nil, nil)
+	}()
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	for begun := time.Now(); time.Since(begun) < 6*time.Second; time.Sleep(50 * time.Millisecond) {
+		if _, err := io.CopyN(io.Discard, conn, rate/20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = conn.Close()
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if s := time.Duration(slowest.Load()); s > 1500*time.Millisecond {
+		t.Errorf("a write to a caller who reads %d bytes a second took %v", rate, s)
 	}
 }

@@ -58,6 +58,7 @@ func newServer(ctx context.Context, l Listener, opened net.Listener, logger *slo
 		// bound what they read and write.
 		Protocols:   protocols,
 		BaseContext: func(net.Listener) context.Context { return requests },
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context { limitUnsent(conn); return ctx },
 		// What net/http logs concerns one caller: a broken preface, a handler that panicked.
 		ErrorLog: slog.NewLogLogger(logger.With(logListener, l.Name).Handler(), slog.LevelWarn),
 	}
