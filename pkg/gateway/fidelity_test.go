@@ -486,6 +486,29 @@ func TestC4ConnectionHidesNoCaller(t *testing.T) {
 	}
 }
 
+// Servers that make variables of headers know no difference between _ and -.
+func TestC4UnderscoresSayNothingOfTheCaller(t *testing.T) {
+	seen := make(chan http.Header, 1)
+	up := server(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Clone() })
+	for _, trust := range [][]string{{"*"}, {}} {
+		g := gatewayWith(t, gateway.Options{}, func(c *gateway.Config) { c.Listener.Trust = trust }, all(up.URL))
+		r := request(t, http.MethodGet, g.URL, nil)
+		for _, name := range []string{"X_Forwarded_For", "x-forwarded_for", "X_FORWARDED-PROTO", "X_Attempt_Count", "X_Own"} {
+			r.Header[name] = []string{"1"}
+		}
+		do(t, r)
+		var got []string
+		for name := range <-seen {
+			if strings.Contains(name, "_") {
+				got = append(got, name)
+			}
+		}
+		if len(got) != 1 || !strings.EqualFold(got[0], "X_Own") {
+			t.Errorf("%v went upstream, want X_Own alone; trusted are %q", got, trust)
+		}
+	}
+}
+
 // Without anything to keep, a trusted caller is told of as any other.
 func TestC4WhatNobodySaidIsAdded(t *testing.T) {
 	var seen http.Header

@@ -51,6 +51,13 @@ func trustedOnly(name string) bool {
 	return strings.HasPrefix(name, prefixForwarded)
 }
 
+// lookAlike reports whether servers that make variables of headers (CGI, WSGI) take a
+// header for one that only a trusted caller may send: X_Forwarded_For for
+// X-Forwarded-For. Proxies in front pass it on as any other.
+func lookAlike(name string) bool {
+	return strings.IndexByte(name, '_') >= 0 && trustedOnly(http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-")))
+}
+
 // dropNamed deletes from h the headers that the Connection header of from names, but
 // not what proxies say of the caller: a proxy in front may pass on the Connection of
 // its caller, who could hide behind the proxy's own address with it.
@@ -92,7 +99,7 @@ func (c *call) outgoingHeader(trusted bool) (h http.Header, size int) {
 		for _, v := range values {
 			size += len(name) + len(v)
 		}
-		if !hopByHop(name) && (trusted || !trustedOnly(name)) {
+		if !hopByHop(name) && (trusted || !trustedOnly(name)) && !lookAlike(name) {
 			h[name] = values
 		}
 	}
