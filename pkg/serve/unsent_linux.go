@@ -10,7 +10,7 @@ const (
 	// it can be sent. Without it a caller who reads slowly leaves megabytes there, and the
 	// next write waits until a third of that is gone: to whoever watches how long a write
 	// takes, a caller of 40 KB/s looks like one who does not read.
-	unsent = 128 << 10
+	unsent = 64 << 10
 
 	tcpNotSentLowat = 25 // TCP_NOTSENT_LOWAT, which package syscall does not name
 )
