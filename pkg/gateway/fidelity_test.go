@@ -416,6 +416,34 @@ func TestC3ThePathIsToldWithItsEscapes(t *testing.T) {
 	}
 }
 
+// Any token can be a method. The names of spans are a few all the same.
+func TestC14AMethodOfAStrangersMakesNoNames(t *testing.T) {
+	spans := tracetest.NewInMemoryExporter()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+	g, err := gateway.New(gateway.ForUpstream(server(t, func(http.ResponseWriter, *http.Request) {}).URL), gateway.Options{TracerProvider: provider, Propagator: propagation.TraceContext{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	s := server(t, func(w http.ResponseWriter, r *http.Request) {
+		ctx, span := provider.Tracer("server").Start(r.Context(), "x")
+		defer span.End()
+		g.ServeHTTP(w, r.WithContext(ctx))
+	})
+	raw(t, s, "STRANGE-1 / HTTP/1.1\r\nHost: x\r\n\r\n")
+	for n := 0; len(spans.GetSpans()) < 3; n++ { // the server's, the call's and the attempt's
+		if n == 5000 {
+			t.Fatalf("%d spans", len(spans.GetSpans()))
+		}
+		time.Sleep(time.Millisecond)
+	}
+	for _, span := range spans.GetSpans() {
+		if strings.Contains(span.Name, "STRANGE") {
+			t.Errorf("a span has the name %q", span.Name)
+		}
+	}
+}
+
 func TestC4WhatATrustedProxySaysIsKept(t *testing.T) {
 	seen := make(chan http.Header, 1)
 	up := server(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Clone() })

@@ -147,13 +147,17 @@ func (t *Telemetry) Handler(h http.Handler) http.Handler {
 		otelhttp.WithPropagators(t.propagator),
 		otelhttp.WithMeterProvider(metricnoop.NewMeterProvider()),
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string {
+			method := r.Method
+			if knownMethod(method) != method {
+				method = "HTTP" // as the semantic conventions have it: a stranger could make many names
+			}
 			if r.Pattern == "" {
-				return r.Method // a path would make as many names as there are paths
+				return method // a path would make as many names as there are paths
 			}
 			if _, path, ok := strings.Cut(r.Pattern, " "); ok {
-				return r.Method + " " + path
+				return method + " " + path
 			}
-			return r.Method + " " + r.Pattern
+			return method + " " + r.Pattern
 		}))
 }
 
