@@ -109,6 +109,9 @@ func checkPath(p string) error {
 	if _, err := url.PathUnescape(p); err != nil {
 		return fmt.Errorf("must have two hexadecimal digits behind each %%, got %q; a percent sign is written %%25", p)
 	}
+	if escapes(p, false) {
+		return fmt.Errorf("must be a path without .. beside an escaped slash, a backslash or a semicolon, which is refused in a request's path, got %q", p)
+	}
 	if clean := cleanPath(p); clean != dotsUnescaped(p) {
 		return fmt.Errorf("must be a path without //, /./ and /../, which are taken out of a request's path before it is compared: %s and not %s", clean, p)
 	}

@@ -153,6 +153,7 @@ func TestC7PatternsThatMatchNothingAreRefused(t *testing.T) {
 		"./":                   "must name a host",
 		"/a//b":                "/a/b and not /a//b",
 		"/a/../b":              "/b and not /a/../b",
+		"/a/..%2fb":            "beside an escaped slash",
 		"/a/%2e%2E/b":          "/b and not /a/%2e%2E/b",
 		"/a/.":                 "/a and not /a/.",
 		"/search?q={q}":        "without a query",
