@@ -21,8 +21,8 @@ type Listener struct {
 	Trust []string `yaml:"trust"`
 	// SendTimeout cuts a caller who takes nothing of a part of its answer for so
 	// long: an upstream's connection is not held for somebody who does not read. TCP
-	// shows what a slow caller reads in steps of up to half a megabyte, so a caller of
-	// 10 KB/s needs a minute. At least 0; 0 = never.
+	// shows what a slow caller reads in steps of up to half a megabyte: give a minute
+	// where callers read 10 KB/s. At least 0; 0 = never.
 	SendTimeout time.Duration `yaml:"sendTimeout"`
 }
 
@@ -37,7 +37,7 @@ func DefaultListener() Listener {
 			"127.0.0.0/8", "::1/128", // loopback
 			"169.254.0.0/16", "fe80::/10", // link-local
 		},
-		SendTimeout: time.Minute,
+		SendTimeout: 15 * time.Second,
 	}
 }
 
