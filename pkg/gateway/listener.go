@@ -20,9 +20,10 @@ type Listener struct {
 	// addresses.
 	Trust []string `yaml:"trust"`
 	// SendTimeout cuts a caller who takes nothing of a part of its answer for so
-	// long: an upstream's connection is not held for somebody who does not read. TCP
-	// shows what a slow caller reads in steps of up to half a megabyte: give a minute
-	// where callers read 10 KB/s. At least 0; 0 = never.
+	// long: an upstream's connection is not held for somebody who does not read. A
+	// caller who has gone on after a pause of a second or more is slow, and gets four
+	// times as long: TCP shows what it reads in steps of up to megabytes. At least 0;
+	// 0 = never.
 	SendTimeout time.Duration `yaml:"sendTimeout"`
 }
 

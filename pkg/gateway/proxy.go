@@ -213,26 +213,46 @@ func (c *call) flush() error {
 	return nil
 }
 
-// sendWatch bounds how long a caller may take nothing of what is sent to it.
+// sendWatch bounds how long a caller may take nothing of what is sent to it. A
+// caller who has gone on after a pause is slow, and gets longer: TCP shows what it
+// reads in steps, which may be far apart.
 type sendWatch struct {
 	out   http.ResponseWriter
 	limit time.Duration // 0 for none
 	timer *time.Timer
+	begun time.Time // of the present wait
+	slow  bool
 }
+
+const (
+	slowPause  = time.Second // a wait for so long is a pause
+	slowFactor = 4           // the limit of a slow caller, in limits
+)
 
 // start is called before what may wait for the caller, stop after it.
 func (s *sendWatch) start() {
-	switch {
-	case s.limit == 0:
-	case s.timer == nil:
+	if s.limit == 0 {
+		return
+	}
+	s.begun = time.Now()
+	if s.timer == nil {
 		s.timer = time.AfterFunc(s.limit, s.cut)
-	default:
+	} else {
 		s.timer.Reset(s.limit)
 	}
 }
 
 // stop reports whether it ended in time.
-func (s *sendWatch) stop() bool { return s.timer == nil || s.timer.Stop() }
+func (s *sendWatch) stop() bool {
+	if s.timer == nil {
+		return true
+	}
+	inTime := s.timer.Stop()
+	if inTime && !s.slow && time.Since(s.begun) >= slowPause {
+		s.slow, s.limit = true, slowFactor*s.limit
+	}
+	return inTime
+}
 
 func (s *sendWatch) cut() { _ = http.NewResponseController(s.out).SetWriteDeadline(time.Unix(1, 0)) }
 

@@ -22,6 +22,17 @@ type step struct {
 	breaker resilience.State
 }
 
+// health is what package transport makes of such an ending.
+func health(r resilience.Reason) resilience.Health {
+	switch r {
+	case resilience.ReasonCallerCanceled:
+		return resilience.Neutral
+	case resilience.ReasonOK:
+		return resilience.Healthy
+	}
+	return resilience.Unhealthy
+}
+
 // times is n of the same step, each but the last followed by its wait.
 func times(n int, s step) (all []step) {
 	for range n {
@@ -43,7 +54,7 @@ func ended(upstream string, deadline time.Duration, reason resilience.Reason, st
 	at := start
 	for i, s := range steps {
 		a := resilience.AttemptReport{
-			Number: i + 1, Start: at, Duration: s.took, Limit: time.Second, Reason: s.reason, Verdict: resilience.VerdictGiveUp, Breaker: s.breaker, Wait: s.wait,
+			Number: i + 1, Start: at, Duration: s.took, Limit: time.Second, Reason: s.reason, Health: health(s.reason), Verdict: resilience.VerdictGiveUp, Breaker: s.breaker, Wait: s.wait,
 		}
 		switch text, isStatus := strings.CutPrefix(string(s.reason), "status_"); {
 		case s.reason == resilience.ReasonOK:
