@@ -112,6 +112,9 @@ func (c *exchange) explainError(err error) error {
 	if tooLargeForPeer(err, c.req.Header) {
 		return fmt.Errorf("%w: %w", ErrHeaderTooLarge, err)
 	}
+	if malformedForPeer(err) {
+		return fmt.Errorf("%w: the upstream calls it malformed: %w", ErrInvalidRequest, err)
+	}
 	if began, ok := notHTTPBeginning(err); ok {
 		return fmt.Errorf("%w: %s", errNotHTTP, began)
 	}

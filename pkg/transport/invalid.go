@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -118,8 +119,9 @@ func refusedBySender(err error) error {
 // the first request is sent at once, and the upstream ends the connection.
 func tooLargeForPeer(err error, h http.Header) bool {
 	text := err.Error()
-	if !strings.Contains(text, "server sent GOAWAY") ||
-		!strings.Contains(text, "ErrCode=PROTOCOL_ERROR") && !strings.Contains(text, "ErrCode=ENHANCE_YOUR_CALM") {
+	if !strings.Contains(text, "server sent GOAWAY") || !slices.ContainsFunc(
+		[]string{"PROTOCOL_ERROR", "COMPRESSION_ERROR", "ENHANCE_YOUR_CALM"}, // what servers say of it
+		func(code string) bool { return strings.Contains(text, "ErrCode="+code) }) {
 		return false
 	}
 	size := 0
@@ -130,6 +132,16 @@ func tooLargeForPeer(err error, h http.Header) bool {
 	}
 	return size > suspiciousHeader
 }
+
+// malformedForPeer reports whether an HTTP/2 upstream has called the request malformed
+// (RFC 9113, 8.1.1). An answer that is malformed has an error that is ours.
+func malformedForPeer(err error) bool {
+	var stream streamError
+	return errors.As(err, &stream) && stream.Code == protocolError && strings.Contains(err.Error(), "received from peer")
+}
+
+// protocolError is PROTOCOL_ERROR (RFC 9113, 7).
+const protocolError = 0x1
 
 // suspiciousHeader is the header size, in bytes, from which a header is suspected. Servers allow
 // 4 KiB and more.

@@ -1,0 +1,88 @@
+package transport_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/rebound-dev/rebound/pkg/endpoint"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// An HTTP/2 upstream that calls a request malformed (RFC 9113, 8.1.1) blames the
+// caller. Any other reset of the stream is the upstream's doing.
+func TestA3RequestThatThePeerCallsMalformed(t *testing.T) {
+	for name, tc := range map[string]struct {
+		code   http2.ErrCode
+		health resilience.Health
+		reason resilience.Reason
+	}{
+		"malformed":      {http2.ErrCodeProtocol, resilience.Neutral, resilience.ReasonInvalidRequest},
+		"internal error": {http2.ErrCodeInternal, resilience.Unhealthy, resilience.ReasonResetBeforeHeaders},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// net/http's own pool would send it again and again, unseen.
+			target, trusted := resetting(t, tc.code)
+			pool := endpoint.New(target, endpoint.Options{Connections: endpoint.DefaultConnections(), TLS: trusted})
+			defer pool.Close()
+			p := quick()
+			p.Retry.MaxAttempts = 1
+			r := get(t, newTransport(t, pool, p), target.String())
+			if a := r.judged(t); a.Health != tc.health || a.Reason != tc.reason || errors.Is(r.err, transport.ErrInvalidRequest) != (tc.health == resilience.Neutral) {
+				t.Errorf("%s, health %v, %v; want %s", a.Reason, a.Health, r.err, tc.reason)
+			}
+		})
+	}
+}
+
+// resetting resets every HTTP/2 stream with a code.
+func resetting(t *testing.T, code http2.ErrCode) (*url.URL, *tls.Config) {
+	t.Helper()
+	certified := httptest.NewTLSServer(nil) // for its certificate
+	certified.Close()
+	plain, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := tls.NewListener(plain, &tls.Config{Certificates: certified.TLS.Certificates, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12})
+	var connections sync.WaitGroup
+	t.Cleanup(connections.Wait)
+	t.Cleanup(func() { _ = l.Close() })
+	connections.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			connections.Go(func() {
+				defer func() { _ = conn.Close() }()
+				_ = conn.SetDeadline(time.Now().Add(time.Second)) // the client may keep it
+				if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
+					return
+				}
+				framer := http2.NewFramer(conn, conn)
+				_ = framer.WriteSettings()
+				for {
+					frame, err := framer.ReadFrame()
+					if err != nil {
+						return
+					}
+					if headers, ok := frame.(*http2.HeadersFrame); ok {
+						_ = framer.WriteRSTStream(headers.StreamID, code)
+					}
+				}
+			})
+		}
+	})
+	return &url.URL{Scheme: "https", Host: l.Addr().String()}, certified.Client().Transport.(*http.Transport).TLSClientConfig
+}
