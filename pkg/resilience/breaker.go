@@ -202,6 +202,7 @@ type ticket struct {
 	timer      *time.Timer   // of a probe's lease
 	lease      time.Duration // the attempt timeout
 	caller     waiter        // of a probe
+	clock      *clock        // of its attempt
 	settled    atomic.Bool
 	answered   atomic.Bool // a good answer began; its body is not over yet
 }
@@ -216,9 +217,10 @@ func (b *breaker) refusal(now time.Time) (time.Duration, error) {
 }
 
 // allow asks for an attempt, which keeps a probe's slot no longer than lease.
-// caller says whether the attempt waits for its caller when the lease ends. The error is errRefusedOpen or errRefusedHalfOpen, with the time until the next
-// probe when that is known.
-func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, caller waiter) (time.Duration, error) {
+// caller says whether the attempt waits for its caller when the lease ends, and c
+// whether this process stood still meanwhile. The error is errRefusedOpen or
+// errRefusedHalfOpen, with the time until the next probe when that is known.
+func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, caller waiter, c *clock) (time.Duration, error) {
 	if left, err := b.refusal(now); err != nil {
 		return left, err
 	}
@@ -235,7 +237,7 @@ func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, caller wa
 	*t = ticket{breaker: b, generation: b.generation, at: now, done: done, state: b.state, lease: lease}
 	if b.state == HalfOpen {
 		b.probesOut++
-		t.caller = caller
+		t.caller, t.clock = caller, c
 		t.timer = time.AfterFunc(lease, t.expire)
 	}
 	return 0, nil
@@ -253,8 +255,8 @@ func (t *ticket) settle(h Health, now time.Time) {
 }
 
 // expire ends a probe's lease. An answer that began is as much as a probe can
-// show in its time. A probe that waits for its caller shows nothing, and no
-// answer is a failure.
+// show in its time. A probe that waits for its caller shows nothing, nor does one
+// whose time passed while this process stood still; otherwise no answer is a failure.
 func (t *ticket) expire() {
 	if !t.settled.CompareAndSwap(false, true) {
 		return
@@ -263,10 +265,16 @@ func (t *ticket) expire() {
 	switch {
 	case t.answered.Load():
 		h = Healthy
-	case t.caller.callerBusy():
+	case t.caller.callerBusy(), t.stalled(time.Now()):
 		h = Neutral
 	}
 	t.breaker.report(t, h, time.Now())
+}
+
+// stalled reports whether this process did not run for a part of a probe's lease
+// that ends now, as [clock] has it for an attempt.
+func (t *ticket) stalled(now time.Time) bool {
+	return t.clock.stalled.Load() || late(now.Sub(t.at.Add(t.lease)), t.lease)
 }
 
 func (b *breaker) report(t *ticket, h Health, now time.Time) {

@@ -63,10 +63,13 @@ func (a *Attempt) expire() {
 
 // notice notes a stall when a look is late.
 func (c *clock) notice(limit time.Duration, due time.Time) {
-	if time.Since(due) >= max(limit/16, minStall) {
+	if late(time.Since(due), limit) {
 		c.stalled.Store(true)
 	}
 }
+
+// late reports whether a timer that came by so much after it was due shows a stall.
+func late(by, limit time.Duration) bool { return by >= max(limit/16, minStall) }
 
 // stop ends the clock and reports whether that was in time.
 func (c *clock) stop() bool {

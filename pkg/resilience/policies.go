@@ -67,7 +67,7 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*call[T]] {
 			return refusedResult(c)
 		}
 		a := c.newAttempt()
-		retryIn, err := b.allow(&a.ticket, c.now, lease, c)
+		retryIn, err := b.allow(&a.ticket, c.now, lease, c, &a.clock)
 		if err != nil {
 			c.number-- // it was not begun
 			c.refused, c.retryIn = err, retryIn
