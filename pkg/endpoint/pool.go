@@ -54,6 +54,7 @@ type Options struct {
 type Pool struct {
 	scheme, address string
 	options         Options
+	upgrades        *http.Transport // sends the upgrades over TLS
 
 	mu        sync.Mutex
 	transport *http.Transport // makes the connections
@@ -99,10 +100,19 @@ func New(target *url.URL, o Options) *Pool {
 	}
 	p := &Pool{scheme: target.Scheme, address: address(target), options: o, dials: map[*dial]struct{}{}}
 	p.transport = p.newTransport(o.Connections.HTTP2Ping)
+	if p.scheme == "https" {
+		p.upgrades = p.newTransport(0)
+		p.upgrades.DialContext = o.DialContext
+		p.upgrades.DisableKeepAlives = true
+		p.upgrades.TLSClientConfig.NextProtos = nil
+		p.upgrades.ForceAttemptHTTP2, p.upgrades.HTTP2 = false, nil
+		p.upgrades.Protocols = new(http.Protocols)
+		p.upgrades.Protocols.SetHTTP1(true)
+	}
 	return p
 }
 
-// newTransport is what makes connections. Nothing else of it is used.
+// newTransport is what makes connections. Nothing else of it is used but for upgrades.
 func (p *Pool) newTransport(ping time.Duration) *http.Transport {
 	return &http.Transport{
 		DialContext:           dialCounted(p.options.DialContext),

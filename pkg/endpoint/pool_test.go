@@ -761,3 +761,50 @@ func TestDialErrors(t *testing.T) {
 		t.Errorf("the hook was called %d times and the body closed %d times, want once each", told.Load(), body.closed.Load())
 	}
 }
+
+// An upgrade goes over HTTP/1 also to an upstream that prefers HTTP/2.
+func TestUpgradeBesideHTTP2(t *testing.T) {
+	u := newHTTP2(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 1 {
+			w.WriteHeader(http.StatusTeapot)
+			return
+		}
+		c, buf, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = c.Close() }()
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		_, _ = io.CopyN(c, buf, 4)
+	})
+	p := newPool(t, u.URL, u.options())
+	if status, _, err := read(p.RoundTrip(request(t.Context(), t, http.MethodGet, u.URL, nil))); err != nil || status != http.StatusTeapot {
+		t.Fatalf("%d, %v: want HTTP/2", status, err)
+	}
+	for name, send := range map[string]func(*http.Request) (*http.Response, error){"kept": p.RoundTrip, "fresh": p.RoundTripFresh} {
+		t.Run(name, func(t *testing.T) {
+			req := request(t.Context(), t, http.MethodGet, u.URL, nil)
+			req.Header.Set("Connection", "keep-alive, Upgrade")
+			req.Header.Set("Upgrade", "echo")
+			resp, err := send(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = resp.Body.Close() }()
+			wire, ok := resp.Body.(io.ReadWriter)
+			if resp.StatusCode != http.StatusSwitchingProtocols || !ok {
+				t.Fatalf("%d with a %T", resp.StatusCode, resp.Body)
+			}
+			got := make([]byte, 4)
+			if _, err := io.WriteString(wire, "ping"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(wire, got); err != nil || string(got) != "ping" {
+				t.Errorf("%q, %v", got, err)
+			}
+		})
+	}
+	p.Close()
+	u.wantOpen(t, 0)
+}

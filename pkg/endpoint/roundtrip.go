@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // A request that the upstream has not looked at is sent again once when it refused
@@ -30,6 +32,9 @@ func (p *Pool) RoundTripFresh(req *http.Request) (*http.Response, error) {
 }
 
 func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) {
+	if p.upgrades != nil && isUpgrade(req.Header) {
+		return p.upgrades.RoundTrip(req)
+	}
 	ctx := req.Context()
 	out, sent := watchBody(req)
 	if ctx.Err() != nil {
@@ -77,6 +82,14 @@ func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) 
 		}
 		return nil, p.quoting(c, bare(err))
 	}
+}
+
+// isUpgrade reports whether a request asks for another protocol, which HTTP/2 has no
+// way to do: it goes over a connection of HTTP/1 that no other request uses. h2c is
+// for cleartext only.
+func isUpgrade(h http.Header) bool {
+	return len(h["Upgrade"]) > 0 && !strings.EqualFold(h["Upgrade"][0], "h2c") &&
+		httpguts.HeaderValuesContainsToken(h["Connection"], "upgrade")
 }
 
 // quoting adds to net/http's complaint about an answer that is not HTTP what it began
