@@ -10,7 +10,7 @@ import (
 // upstream fails, retries replace connections anyway.
 const (
 	renewEvery = 250 * time.Millisecond
-	renewAfter = time.Second
+	renewAfter = 500 * time.Millisecond
 	renewPause = time.Second
 )
 

@@ -62,8 +62,7 @@ func TestE1NewPodsServe(t *testing.T) {
 	p.kubectl("scale", "deployment/flaky-server", "--replicas=6")
 	p.kubectl("rollout", "status", "deployment/flaky-server", "--timeout=3m")
 	ready := time.Now()
-	// Forwarding to each pod takes a moment.
-	time.Sleep(7 * time.Second)
+	time.Sleep(10 * time.Second)
 	idle := []string{}
 	pods := p.pods("flaky-server")
 	for _, pod := range pods {
