@@ -45,10 +45,10 @@ type Options struct {
 // Pool is an http.RoundTripper over the connections to one upstream. It is safe
 // for concurrent use.
 //
-// A request gets the kept connection that was used last, or a new one. It is sent
-// again, on a new one, only when a kept one died before it answered and nothing
-// of the request was written to it, or its method or Idempotency-Key allows that
-// as it does in net/http. The Body of a response has a Retire method: a caller who
+// A request gets the kept connection that was used last, or a new one. If a kept
+// one dies before it answers, the request may be sent again on a new one. That needs
+// proof that nothing of it was written, or a method or Idempotency-Key that allows it,
+// as in net/http. The Body of a response has a Retire method: a caller who
 // takes the answer for a failure calls it before he closes the body, so that the
 // connection is not used again.
 type Pool struct {

@@ -14,9 +14,9 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// A request that the upstream has not looked at is sent again once when it refused
-// the stream, which may mean that it has too much to do, and more often when it
-// closes connections, of which there may be some.
+// How often a request is sent again that the upstream has not looked at. A refused
+// stream may mean an upstream with too much to do. A GOAWAY closes one connection, and
+// each of the shared ones may get it.
 const (
 	maxRefusals = 1
 	maxGoAways  = spread + 1

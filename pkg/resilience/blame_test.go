@@ -30,8 +30,7 @@ func takes(d time.Duration) *op {
 	}}
 }
 
-// Twelve callers who give 800 ms to a healthy route of 1 s say nothing about it,
-// and a thousand who hang up after 1 s on an upstream that hangs are noticed.
+// Twelve callers who give 800 ms to a healthy route of 1 s say nothing about it.
 func TestA4CallersInAHurryOpenNothing(t *testing.T) {
 	for name, call := range map[string]func(pl *resilience.Pipeline[string], o *op){
 		"by a limit": func(pl *resilience.Pipeline[string], o *op) {
