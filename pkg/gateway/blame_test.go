@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -39,35 +40,12 @@ func watched(t *testing.T, upstream string) (s *httptest.Server, opened *atomic.
 	return s, opened
 }
 
-// exchange sends a request as it is written, and returns the answer and its body.
-func exchange(t *testing.T, s *httptest.Server, text string) (*http.Response, string) {
-	t.Helper()
-	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	if _, err := io.WriteString(conn, text); err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp, string(b)
-}
-
 func TestA2MalformedTrailerOpensNothing(t *testing.T) {
 	up := server(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
 	s, opened := watched(t, up.URL)
 	for name, trailer := range map[string]string{"a space": "Bad Name", "not a trailer": "Content-Length", "two, one bad": "X-Sum, Bad Name"} {
 		for range 20 {
-			resp, body := exchange(t, s, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: "+trailer+"\r\nConnection: close\r\n\r\n1\r\nx\r\n0\r\n\r\n")
+			resp, body := rawhttp.Exchange(t, s.Listener.Addr().String(), "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: "+trailer+"\r\nConnection: close\r\n\r\n1\r\nx\r\n0\r\n\r\n")
 			if resp.StatusCode != http.StatusBadRequest {
 				t.Fatalf("%s: %d %s, want 400", name, resp.StatusCode, body)
 			}
@@ -185,7 +163,7 @@ func TestUpgradeBeforeTheBodyHasEnded(t *testing.T) {
 		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n")
 	})
 	s, _ := watched(t, up)
-	resp, body := exchange(t, s, "POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: other\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe")
+	resp, body := rawhttp.Exchange(t, s.Listener.Addr().String(), "POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: other\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe")
 	if p := problemOf(t, resp, body); resp.StatusCode != http.StatusBadGateway || p["reason"] != string(resilience.ReasonUpgrade) {
 		t.Errorf("%d %v, want 502 and %s", resp.StatusCode, p, resilience.ReasonUpgrade)
 	}

@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -440,34 +441,19 @@ func TestChaosBadUpstreamIsNoticed(t *testing.T) {
 // listening serves each connection, from when the head of a request has come.
 func listening(t *testing.T, serve func(net.Conn, *bufio.Reader)) string {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var connections sync.WaitGroup
-	t.Cleanup(connections.Wait)
-	t.Cleanup(func() { _ = l.Close() })
-	connections.Go(func() {
+	l := rawhttp.Listen(t)
+	rawhttp.Serve(t, l, func(conn net.Conn) {
+		r := bufio.NewReader(conn)
 		for {
-			conn, err := l.Accept()
+			line, err := r.ReadString('\n')
 			if err != nil {
 				return
 			}
-			connections.Go(func() {
-				defer func() { _ = conn.Close() }()
-				r := bufio.NewReader(conn)
-				for {
-					line, err := r.ReadString('\n')
-					if err != nil {
-						return
-					}
-					if strings.TrimSpace(line) == "" {
-						break
-					}
-				}
-				serve(conn, r)
-			})
+			if strings.TrimSpace(line) == "" {
+				break
+			}
 		}
+		serve(conn, r)
 	})
 	return "http://" + l.Addr().String()
 }

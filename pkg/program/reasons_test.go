@@ -1,7 +1,6 @@
 package program_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -20,6 +19,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/telemetry"
@@ -133,46 +133,13 @@ func TestEveryReasonIsNamedAlikeEverywhere(t *testing.T) {
 	}
 }
 
-// exchange sends a request as it is written and returns the answer's body.
-func exchange(t *testing.T, addr, request string) string {
-	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	if _, err := io.WriteString(conn, request); err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
-
 // notHTTP is the URL of a server that answers each connection as Redis would.
 func notHTTP(t *testing.T) string {
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = conn.Read(make([]byte, 1))
-			_, _ = io.WriteString(conn, "-ERR unknown command\r\n")
-			_ = conn.Close()
-		}
-	}()
+	l := rawhttp.Listen(t)
+	rawhttp.Serve(t, l, func(conn net.Conn) {
+		_, _ = conn.Read(make([]byte, 1))
+		_, _ = io.WriteString(conn, "-ERR unknown command\r\n")
+	})
 	return "http://" + l.Addr().String()
 }
 
@@ -264,7 +231,7 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 	}
 	var answer string
 	if s.raw != "" {
-		answer = exchange(t, front.Listener.Addr().String(), s.raw)
+		_, answer = rawhttp.Exchange(t, front.Listener.Addr().String(), s.raw)
 	} else {
 		answer = call(ctx, method, path, s.body, s.header)
 	}

@@ -19,6 +19,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/pkg/pipenet"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -471,25 +472,10 @@ func TestB7TimeoutsOfTheRoundTripperBelow(t *testing.T) {
 // request.
 func raw(t *testing.T, answer string) string {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var connections sync.WaitGroup
-	t.Cleanup(connections.Wait)
-	t.Cleanup(func() { _ = l.Close() })
-	connections.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			connections.Go(func() {
-				defer func() { _ = conn.Close() }()
-				_, _ = conn.Read(make([]byte, 4096))
-				_, _ = io.WriteString(conn, answer)
-			})
-		}
+	l := rawhttp.Listen(t)
+	rawhttp.Serve(t, l, func(conn net.Conn) {
+		_, _ = conn.Read(make([]byte, 4096))
+		_, _ = io.WriteString(conn, answer)
 	})
 	return "http://" + l.Addr().String()
 }

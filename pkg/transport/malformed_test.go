@@ -8,12 +8,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/net/http2"
 
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -50,38 +49,21 @@ func resetting(t *testing.T, code http2.ErrCode) (*url.URL, *tls.Config) {
 	t.Helper()
 	certified := httptest.NewTLSServer(nil) // for its certificate
 	certified.Close()
-	plain, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := tls.NewListener(plain, &tls.Config{Certificates: certified.TLS.Certificates, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12})
-	var connections sync.WaitGroup
-	t.Cleanup(connections.Wait)
-	t.Cleanup(func() { _ = l.Close() })
-	connections.Go(func() {
+	l := tls.NewListener(rawhttp.Listen(t), &tls.Config{Certificates: certified.TLS.Certificates, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12})
+	rawhttp.Serve(t, l, func(conn net.Conn) {
+		if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
+			return
+		}
+		framer := http2.NewFramer(conn, conn)
+		_ = framer.WriteSettings()
 		for {
-			conn, err := l.Accept()
+			frame, err := framer.ReadFrame()
 			if err != nil {
 				return
 			}
-			connections.Go(func() {
-				defer func() { _ = conn.Close() }()
-				_ = conn.SetDeadline(time.Now().Add(time.Second)) // the client may keep it
-				if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
-					return
-				}
-				framer := http2.NewFramer(conn, conn)
-				_ = framer.WriteSettings()
-				for {
-					frame, err := framer.ReadFrame()
-					if err != nil {
-						return
-					}
-					if headers, ok := frame.(*http2.HeadersFrame); ok {
-						_ = framer.WriteRSTStream(headers.StreamID, code)
-					}
-				}
-			})
+			if headers, ok := frame.(*http2.HeadersFrame); ok {
+				_ = framer.WriteRSTStream(headers.StreamID, code)
+			}
 		}
 	})
 	return &url.URL{Scheme: "https", Host: l.Addr().String()}, certified.Client().Transport.(*http.Transport).TLSClientConfig
