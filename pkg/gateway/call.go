@@ -100,7 +100,7 @@ func (rt *route) serve(w http.ResponseWriter, r *http.Request, path string) {
 	}
 	ctx := r.Context()
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
-		span.SetName(spanMethod(r.Method) + " " + rt.path)
+		span.SetName(transport.SpanMethod(r.Method) + " " + rt.path)
 		span.SetAttributes(semconv.HTTPRoute(rt.path))
 		ctx = transport.WithRoute(ctx, rt.Name)
 	}
@@ -342,17 +342,6 @@ func appendEntry(b []byte, name string, n int, d time.Duration, description stri
 	b = append(b, `;desc="`...)
 	b = append(b, description...)
 	return append(append(b, '"'), timingSeparator...)
-}
-
-// spanMethod is a method in a span's name: HTTP for one that HTTP does not know, as the
-// semantic conventions have it. A stranger could make a name with each request otherwise.
-func spanMethod(method string) string {
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
-		http.MethodDelete, http.MethodConnect, http.MethodOptions, http.MethodTrace:
-		return method
-	}
-	return "HTTP"
 }
 
 // requestID is the caller's, if it is one that can stand in a log and a header,

@@ -127,7 +127,7 @@ func (c *callTrace) begin(ctx context.Context, req *http.Request, a *resilience.
 	}
 	c.endBackoff()
 	c.decided = false
-	ctx, c.attempt = c.tracer.tracer.Start(ctx, spanMethod(methodOf(req)), trace.WithSpanKind(trace.SpanKindClient))
+	ctx, c.attempt = c.tracer.tracer.Start(ctx, SpanMethod(methodOf(req)), trace.WithSpanKind(trace.SpanKindClient))
 	if !c.attempt.IsRecording() {
 		return ctx
 	}
@@ -305,9 +305,9 @@ func portOf(u *url.URL) int {
 	return 0
 }
 
-// spanMethod is a method in a span's name: HTTP for one that HTTP does not know, as the
+// SpanMethod is a method in a span's name: HTTP for one that HTTP does not know, as the
 // semantic conventions have it. A stranger could make a name with each request otherwise.
-func spanMethod(method string) string {
+func SpanMethod(method string) string {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
 		http.MethodDelete, http.MethodConnect, http.MethodOptions, http.MethodTrace:
