@@ -139,7 +139,13 @@ func TestFailures(t *testing.T) {
 	}
 	_ = nobody.Close()
 	b.SetBackends(nobody.Addr().String())
-	if _, err := hear(t, dial(t, b), 1); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+	// The reset may arrive before the dial returns, and then the dial reports it.
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", b.Address())
+	if err == nil {
+		defer func() { _ = c.Close() }()
+		_, err = hear(t, c, 1)
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("got %v before a backend that refuses, want a reset", err)
 	}
 }
