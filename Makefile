@@ -55,7 +55,7 @@ ci: ## run all that a change must pass
 	.ci/run
 
 fmt: ## format the code
-	gofmt -l -w cmd pkg test
+	gofmt -l -w cmd internal pkg test
 
 clean: ## remove what was built
 	rm -rf dist

@@ -13,13 +13,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/serve"
+	"github.com/rebound-dev/rebound/internal/telemetry"
+	"github.com/rebound-dev/rebound/internal/watch"
 	"github.com/rebound-dev/rebound/pkg/gateway"
-	"github.com/rebound-dev/rebound/pkg/program"
-	"github.com/rebound-dev/rebound/pkg/serve"
-	"github.com/rebound-dev/rebound/pkg/telemetry"
 	"github.com/rebound-dev/rebound/pkg/transport"
-	"github.com/rebound-dev/rebound/pkg/watch"
 )
 
 // flushTimeout is how long the last spans may take to a collector that may be away.

@@ -25,7 +25,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/rebound-dev/rebound/pkg/program"
+	"github.com/rebound-dev/rebound/internal/program"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -15,12 +15,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/serve"
+	"github.com/rebound-dev/rebound/internal/telemetry"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/gateway"
-	"github.com/rebound-dev/rebound/pkg/program"
-	"github.com/rebound-dev/rebound/pkg/serve"
-	"github.com/rebound-dev/rebound/pkg/telemetry"
 )
 
 const (

@@ -20,12 +20,12 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/flaky"
+	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/testkit/pipenet"
 	"github.com/rebound-dev/rebound/pkg/faults"
-	"github.com/rebound-dev/rebound/pkg/flaky"
 	"github.com/rebound-dev/rebound/pkg/gateway"
-	"github.com/rebound-dev/rebound/pkg/pipenet"
-	"github.com/rebound-dev/rebound/pkg/program"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

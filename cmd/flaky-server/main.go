@@ -11,12 +11,12 @@ import (
 	"net"
 	"time"
 
-	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/serve"
+	"github.com/rebound-dev/rebound/internal/siteguard"
+	"github.com/rebound-dev/rebound/internal/telemetry"
 	"github.com/rebound-dev/rebound/pkg/faults"
-	"github.com/rebound-dev/rebound/pkg/origin"
-	"github.com/rebound-dev/rebound/pkg/program"
-	"github.com/rebound-dev/rebound/pkg/serve"
-	"github.com/rebound-dev/rebound/pkg/telemetry"
 )
 
 // flushTimeout is how long the last spans may take to a collector that may be away.
@@ -38,7 +38,7 @@ func run(ctx context.Context, p program.Program) int {
 	listen := fs.String("listen", ":5000", "`ADDR` of the data port: GET /process, POST /orders")
 	admin := fs.String("admin", ":5001", "`ADDR` of the admin port: /faults, /ledger, /metrics, /livez, /readyz")
 	file := fs.String("config", "", "faults document, YAML or JSON, in `FILE`; what it leaves out keeps its default; SIGHUP reads it again")
-	var hosts origin.Hosts
+	var hosts siteguard.Hosts
 	fs.Var(&hosts, "hosts", "`NAMES` under which the admin port may be asked, with commas between them, or *; addresses and names within a cluster always may")
 	var level telemetry.Level
 	fs.TextVar(&level, "log-level", telemetry.Level(slog.LevelInfo), "the least `LEVEL` of log lines: debug (a line for each request), info, warn or error")

@@ -15,7 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/rebound-dev/rebound/pkg/program"
+	"github.com/rebound-dev/rebound/internal/program"
 )
 
 var update = flag.Bool("update", false, "write the golden files")

@@ -16,9 +16,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/program"
 	"github.com/rebound-dev/rebound/pkg/gateway"
-	"github.com/rebound-dev/rebound/pkg/program"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rebound-dev/rebound/pkg/program"
+	"github.com/rebound-dev/rebound/internal/program"
 )
 
 func explained(t *testing.T, args ...string) (code int, stdout, stderr string) {

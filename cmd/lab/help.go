@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/internal/config"
 )
 
 func help(w io.Writer, _ *flag.FlagSet) {

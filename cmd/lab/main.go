@@ -7,7 +7,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/rebound-dev/rebound/pkg/program"
+	"github.com/rebound-dev/rebound/internal/program"
 )
 
 func main() { program.Main("lab", run) }

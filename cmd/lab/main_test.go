@@ -16,8 +16,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/rebound-dev/rebound/internal/program"
 	"github.com/rebound-dev/rebound/pkg/lab"
-	"github.com/rebound-dev/rebound/pkg/program"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

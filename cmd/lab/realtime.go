@@ -16,12 +16,12 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/lab"
-	"github.com/rebound-dev/rebound/pkg/program"
 	"github.com/rebound-dev/rebound/pkg/resilience"
-	"github.com/rebound-dev/rebound/pkg/serve"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 

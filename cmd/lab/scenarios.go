@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"text/tabwriter"
 
+	"github.com/rebound-dev/rebound/internal/program"
 	"github.com/rebound-dev/rebound/pkg/lab"
-	"github.com/rebound-dev/rebound/pkg/program"
 )
 
 // scenarios is the command of that name.

@@ -13,11 +13,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/virtual"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/lab"
 	"github.com/rebound-dev/rebound/pkg/transport"
-	"github.com/rebound-dev/rebound/pkg/virtual"
 )
 
 // policyFlags choose a policy.

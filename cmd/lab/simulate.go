@@ -7,8 +7,8 @@ import (
 	"io"
 	"os"
 
+	"github.com/rebound-dev/rebound/internal/program"
 	"github.com/rebound-dev/rebound/pkg/lab"
-	"github.com/rebound-dev/rebound/pkg/program"
 )
 
 // simulate is the command of that name.

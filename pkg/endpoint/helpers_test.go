@@ -16,8 +16,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/rebound-dev/rebound/internal/testkit/pipenet"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
-	"github.com/rebound-dev/rebound/pkg/pipenet"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

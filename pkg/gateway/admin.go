@@ -7,9 +7,9 @@ import (
 	"net/http/pprof"
 	"strings"
 
-	"github.com/rebound-dev/rebound/pkg/config"
-	"github.com/rebound-dev/rebound/pkg/origin"
-	"github.com/rebound-dev/rebound/pkg/problem"
+	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/problem"
+	"github.com/rebound-dev/rebound/internal/siteguard"
 )
 
 // Admin is the handler of the admin port. livez and readyz are the probes; an
@@ -18,10 +18,10 @@ import (
 // accept HTML, and all below /assets/ and /api/; nil for none.
 //
 // All but the probes and /metrics, which are asked by any name that leads here, is
-// kept from the pages of other sites; see [origin.Guard], which hosts are for.
+// kept from the pages of other sites; see [siteguard.Guard], which hosts are for.
 func (g *Gateway) Admin(livez, readyz, metrics, page http.Handler, hosts ...string) http.Handler {
 	open := http.NewServeMux()
-	open.Handle("/", origin.Guard(g.guarded(page), func(w http.ResponseWriter, detail string) {
+	open.Handle("/", siteguard.Guard(g.guarded(page), func(w http.ResponseWriter, detail string) {
 		problem.Write(w, problem.Problem{Status: http.StatusForbidden, Detail: detail})
 	}, hosts...))
 	open.Handle("GET /metrics", metrics)

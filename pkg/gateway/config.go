@@ -11,7 +11,7 @@ import (
 
 	"maps"
 
-	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 

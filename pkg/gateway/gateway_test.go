@@ -21,7 +21,7 @@ import (
 
 	"golang.org/x/net/websocket"
 
-	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )

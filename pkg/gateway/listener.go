@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/internal/config"
 )
 
 // Listener is how the data port treats its callers.

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/rebound-dev/rebound/internal/problem"
 	"github.com/rebound-dev/rebound/pkg/gateway"
-	"github.com/rebound-dev/rebound/pkg/problem"
 )
 
 // lines is a log in JSON. It is safe for concurrent use.

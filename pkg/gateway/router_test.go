@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rebound-dev/rebound/internal/problem"
 	"github.com/rebound-dev/rebound/pkg/gateway"
-	"github.com/rebound-dev/rebound/pkg/problem"
 )
 
 // named answers every attempt with the route's name, which is its upstream's host.

@@ -4,9 +4,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/virtual"
 	"github.com/rebound-dev/rebound/pkg/lab"
 	"github.com/rebound-dev/rebound/pkg/transport"
-	"github.com/rebound-dev/rebound/pkg/virtual"
 )
 
 // A virtual minute of a thousand calls a second, healthy and with an outage.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/internal/config"
 )
 
 // Limits is what a policy must hold, a document. A limit that is left out is none.

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/virtual"
 	"github.com/rebound-dev/rebound/pkg/lab"
 	"github.com/rebound-dev/rebound/pkg/transport"
-	"github.com/rebound-dev/rebound/pkg/virtual"
 )
 
 var update = flag.Bool("update", false, "work the tables of docs/tuning.md out again")

@@ -20,37 +20,41 @@ const (
 	module = "github.com/rebound-dev/rebound/"
 	root   = "../.."
 
-	// top is the level of what is not under pkg/: the programs, and tools and tests of the whole.
+	// top is the level of what is not under pkg/ or internal/: the programs, and tools and tests of the whole.
 	top = 4
 )
 
-// levels places every package under pkg/. A package imports only packages of a
-// strictly lower level, its tests also those of its own. The lower a package
-// is, the more can be built on it without the rest.
+// levels places every package under pkg/ and internal/. A package imports only packages
+// of a strictly lower level, its tests also those of its own. The lower a package is, the
+// more can be built on it without the rest.
 func levels() map[string]int {
 	return map[string]int{
-		"pkg/config":     0,
-		"pkg/faults":     0,
-		"pkg/pipenet":    0, // for tests
-		"pkg/origin":     0,
-		"pkg/problem":    0,
-		"pkg/resilience": 0,
-		"pkg/version":    0,
-		"pkg/virtual":    0,
-		"pkg/watch":      0,
+		"internal/config":    0,
+		"internal/problem":   0,
+		"internal/siteguard": 0,
+		"internal/version":   0,
+		"internal/virtual":   0,
+		"internal/watch":     0,
+		"pkg/faults":         0,
+		"pkg/resilience":     0,
 
-		"pkg/endpoint":  1,
-		"pkg/live":      1,
-		"pkg/serve":     1,
-		"pkg/telemetry": 1,
-		"pkg/transport": 1,
+		"internal/live":      1,
+		"internal/serve":     1,
+		"internal/telemetry": 1,
+		"pkg/endpoint":       1,
+		"pkg/transport":      1,
 
-		"pkg/flaky":   2,
-		"pkg/gateway": 2,
-		"pkg/lab":     2,
+		"internal/flaky": 2,
+		"pkg/gateway":    2,
+		"pkg/lab":        2,
 
-		"pkg/program": 3, // what the commands put together
+		"internal/program": 3, // what the commands put together
 	}
+}
+
+// public is what a user's program may import: see VERSIONING.md.
+func public() []string {
+	return []string{"pkg/endpoint", "pkg/faults", "pkg/gateway", "pkg/lab", "pkg/resilience", "pkg/transport"}
 }
 
 // pkg is what `go list -json` says of a package. Deps are the packages it is
@@ -80,20 +84,20 @@ func TestRules(t *testing.T) {
 		want string // a part of the only violation; none when empty
 	}{
 		"down":                     {pkg{ImportPath: "pkg/gateway", Imports: []string{"net/http", module + "pkg/transport"}}, ""},
-		"down two levels":          {pkg{ImportPath: "pkg/gateway", Imports: []string{module + "pkg/config"}}, ""},
-		"sideways":                 {pkg{ImportPath: "pkg/live", Imports: []string{module + "pkg/transport"}}, "pkg/live (level 1) imports pkg/transport (level 1)"},
-		"up":                       {pkg{ImportPath: "pkg/config", Imports: []string{module + "pkg/serve"}}, "pkg/config (level 0) imports pkg/serve (level 1)"},
-		"test sideways":            {pkg{ImportPath: "pkg/live", TestImports: []string{module + "pkg/transport"}}, ""},
+		"down two levels":          {pkg{ImportPath: "pkg/gateway", Imports: []string{module + "internal/config"}}, ""},
+		"sideways":                 {pkg{ImportPath: "internal/live", Imports: []string{module + "pkg/transport"}}, "internal/live (level 1) imports pkg/transport (level 1)"},
+		"up":                       {pkg{ImportPath: "internal/config", Imports: []string{module + "internal/serve"}}, "internal/config (level 0) imports internal/serve (level 1)"},
+		"test sideways":            {pkg{ImportPath: "internal/live", TestImports: []string{module + "pkg/transport"}}, ""},
 		"test of itself":           {pkg{ImportPath: "cmd/client", XTestImports: []string{module + "cmd/client"}}, ""},
-		"test up":                  {pkg{ImportPath: "pkg/live", TestImports: []string{module + "pkg/lab"}}, "test of pkg/live (level 1) imports pkg/lab (level 2)"},
-		"external test up":         {pkg{ImportPath: "pkg/live", XTestImports: []string{module + "pkg/lab"}}, "test of pkg/live (level 1) imports pkg/lab (level 2)"},
+		"test up":                  {pkg{ImportPath: "internal/live", TestImports: []string{module + "pkg/lab"}}, "test of internal/live (level 1) imports pkg/lab (level 2)"},
+		"external test up":         {pkg{ImportPath: "internal/live", XTestImports: []string{module + "pkg/lab"}}, "test of internal/live (level 1) imports pkg/lab (level 2)"},
 		"program from package":     {pkg{ImportPath: "pkg/lab", Imports: []string{module + "cmd/lab"}}, "pkg/lab imports cmd/lab"},
 		"program from program":     {pkg{ImportPath: "cmd/demo", Imports: []string{module + "cmd/client/run"}}, "cmd/demo imports cmd/client/run"},
 		"program from test":        {pkg{ImportPath: "pkg/lab", XTestImports: []string{module + "cmd/lab"}}, "test of pkg/lab imports cmd/lab"},
-		"everything from program":  {pkg{ImportPath: "cmd/demo", Imports: []string{module + "pkg/lab", module + "pkg/config"}}, ""},
+		"everything from program":  {pkg{ImportPath: "cmd/demo", Imports: []string{module + "pkg/lab", module + "internal/config"}}, ""},
 		"tool from package":        {pkg{ImportPath: "pkg/lab", Imports: []string{module + "test/tool"}}, "pkg/lab (level 2) imports test/tool (level 4)"},
 		"package without a level":  {pkg{ImportPath: "pkg/extra"}, "pkg/extra has no level"},
-		"inner package without":    {pkg{ImportPath: "pkg/live/page"}, "pkg/live/page has no level"},
+		"inner package without":    {pkg{ImportPath: "internal/live/page"}, "internal/live/page has no level"},
 		"import without a level":   {pkg{ImportPath: "cmd/demo", Imports: []string{module + "pkg/extra"}}, "cmd/demo imports pkg/extra, which has no level"},
 		"HTTP in the core":         {pkg{ImportPath: "pkg/resilience", Deps: []string{"net/http"}}, "pkg/resilience depends on net/http"},
 		"tracing in the core":      {pkg{ImportPath: "pkg/resilience", Deps: []string{"go.opentelemetry.io/otel/trace"}}, "pkg/resilience depends on go.opentelemetry.io"},
@@ -103,7 +107,7 @@ func TestRules(t *testing.T) {
 		"the engine in the core":   {pkg{ImportPath: "pkg/resilience", Imports: []string{"github.com/failsafe-go/failsafe-go", "github.com/sony/gobreaker/v2"}}, ""},
 		"an engine elsewhere":      {pkg{ImportPath: "pkg/transport", Imports: []string{"github.com/failsafe-go/failsafe-go/retrypolicy"}}, "pkg/transport imports github.com/failsafe-go/failsafe-go/retrypolicy"},
 		"the kit in a test":        {pkg{ImportPath: "pkg/faults", XTestImports: []string{module + "internal/testkit/balancer"}}, ""},
-		"upwards from the kit":     {pkg{ImportPath: "internal/testkit/balancer", Imports: []string{module + "pkg/config"}}, "internal/testkit/balancer (level 0) imports pkg/config (level 0)"},
+		"upwards from the kit":     {pkg{ImportPath: "internal/testkit/balancer", Imports: []string{module + "internal/config"}}, "internal/testkit/balancer (level 0) imports internal/config (level 0)"},
 		"a breaker elsewhere":      {pkg{ImportPath: "cmd/demo", Imports: []string{"github.com/sony/gobreaker/v2"}}, "cmd/demo imports github.com/sony/gobreaker/v2"},
 		"an engine in a test":      {pkg{ImportPath: "pkg/lab", TestImports: []string{"github.com/sony/gobreaker/v2"}}, ""},
 	} {
@@ -131,6 +135,9 @@ func violations(pkgs []pkg) []string {
 		if !placed {
 			report("%s has no level: place it in levels() of test/architecture", name)
 			continue
+		}
+		if within(name, "pkg") && !slices.Contains(public(), name) {
+			report("%s is not public: move it to internal, or promise it in VERSIONING.md and public() of test/architecture", name)
 		}
 
 		check := func(who string, imports []string, highest int, rule string) {
@@ -188,13 +195,13 @@ func forbiddenDeps(name string) []forbiddenDep {
 	return nil
 }
 
-// levelOf is false for a package under pkg/ that has no place yet. The test kit is
-// below everything, for everybody's tests.
+// levelOf returns false for a package under pkg/ or internal/ that has no place yet. The
+// test kit is below everything, so that every test can use it.
 func levelOf(name string) (int, bool) {
 	if within(name, "internal/testkit") {
 		return 0, true
 	}
-	if !within(name, "pkg") {
+	if !within(name, "pkg") && !within(name, "internal") {
 		return top, true
 	}
 	level, ok := levels()[name]

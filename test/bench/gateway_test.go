@@ -21,11 +21,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/serve"
+	"github.com/rebound-dev/rebound/internal/telemetry"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/gateway"
-	"github.com/rebound-dev/rebound/pkg/program"
-	"github.com/rebound-dev/rebound/pkg/serve"
-	"github.com/rebound-dev/rebound/pkg/telemetry"
 )
 
 // A proxy under test is a process of its own, so that its processor time can be

@@ -389,7 +389,7 @@ func checkPorts(t *testing.T, r release) {
 }
 
 // Calls in flight may end before the kubelet kills: the drain delay, the longest
-// timeout, 2 s to cut what is left (pkg/serve) and 3 s for the last spans
+// timeout, 2 s to cut what is left (internal/serve) and 3 s for the last spans
 // (cmd/client).
 func checkDrain(t *testing.T, r release, c configuration) {
 	t.Helper()

@@ -195,22 +195,22 @@ func TestEveryBuilderCanBuild(t *testing.T) {
 func TestContext(t *testing.T) {
 	ignored := readIgnored(t)
 	for path, want := range map[string]bool{
-		"LICENSE":                       true,
-		"go.mod":                        true,
-		"go.sum":                        true,
-		"cmd/client/main.go":            true,
-		"cmd/demo/rebound.yaml":         true,
-		"pkg/gateway/gateway.go":        true,
-		"dist/linux_amd64/client":       true,
-		"dist/linux_arm64/flaky-server": true,
-		"dist/client":                   false,
-		"cmd/client/main_test.go":       false,
-		"pkg/config/testdata/a.yaml":    false,
-		".git/config":                   false,
-		"README.md":                     false,
-		"deploy/compose.yaml":           false,
-		"helm/rebound/values.yaml":      false,
-		"test/smoke/main.go":            false,
+		"LICENSE":                         true,
+		"go.mod":                          true,
+		"go.sum":                          true,
+		"cmd/client/main.go":              true,
+		"cmd/demo/rebound.yaml":           true,
+		"pkg/gateway/gateway.go":          true,
+		"dist/linux_amd64/client":         true,
+		"dist/linux_arm64/flaky-server":   true,
+		"dist/client":                     false,
+		"cmd/client/main_test.go":         false,
+		"internal/config/testdata/a.yaml": false,
+		".git/config":                     false,
+		"README.md":                       false,
+		"deploy/compose.yaml":             false,
+		"helm/rebound/values.yaml":        false,
+		"test/smoke/main.go":              false,
 	} {
 		if got := !ignored(path); got != want {
 			t.Errorf("%s is in the context: %t, want %t", path, got, want)

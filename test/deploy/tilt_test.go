@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	chartutil "helm.sh/helm/v4/pkg/chart/v2/util"
 )

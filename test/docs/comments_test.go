@@ -28,7 +28,7 @@ type value struct{ name, text, doc string }
 func readComments(t *testing.T) comments {
 	t.Helper()
 	c := comments{map[string]string{}, map[string][]value{}, map[string]string{}, map[string][]value{}}
-	for _, path := range glob(t, "pkg/*/*.go") {
+	for _, path := range append(glob(t, "pkg/*/*.go"), glob(t, "internal/*/*.go")...) {
 		if strings.HasSuffix(path, "_test.go") {
 			continue
 		}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rebound-dev/rebound/pkg/config"
+	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 

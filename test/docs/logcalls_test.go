@@ -24,7 +24,7 @@ type logCall struct {
 func logCalls(t *testing.T, c comments) (calls []logCall) {
 	t.Helper()
 	written := map[value]bool{}
-	for _, path := range append(glob(t, "pkg/*/*.go"), glob(t, "cmd/*/*.go")...) {
+	for _, path := range slices.Concat(glob(t, "pkg/*/*.go"), glob(t, "internal/*/*.go"), glob(t, "cmd/*/*.go")) {
 		if strings.HasSuffix(path, "_test.go") {
 			continue
 		}

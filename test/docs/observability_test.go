@@ -13,8 +13,8 @@ import (
 	"testing"
 	"text/template"
 
+	"github.com/rebound-dev/rebound/internal/telemetry"
 	"github.com/rebound-dev/rebound/pkg/resilience"
-	"github.com/rebound-dev/rebound/pkg/telemetry"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
@@ -99,7 +99,7 @@ func newVisible(t *testing.T) *visible {
 		known[prometheusName(c.text)] = true
 	}
 	compare(t, "label", known, v.labels)
-	for _, m := range regexp.MustCompile(`meter\.\w+\("([a-z.]+)"`).FindAllStringSubmatch(read(t, filepath.Join(root, "pkg/telemetry/metrics.go")), -1) {
+	for _, m := range regexp.MustCompile(`meter\.\w+\("([a-z.]+)"`).FindAllStringSubmatch(read(t, filepath.Join(root, "internal/telemetry/metrics.go")), -1) {
 		if !slices.ContainsFunc(slices.Collect(maps.Keys(v.metrics)), func(name string) bool { return strings.HasPrefix(name, prometheusName(m[1])) }) {
 			t.Errorf("the instrument %s is made, but no program shows it", m[1])
 		}

@@ -20,11 +20,11 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/serve"
+	"github.com/rebound-dev/rebound/internal/telemetry"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/gateway"
-	"github.com/rebound-dev/rebound/pkg/program"
-	"github.com/rebound-dev/rebound/pkg/serve"
-	"github.com/rebound-dev/rebound/pkg/telemetry"
 )
 
 // produced is what client and flaky-server have shown of a few calls.

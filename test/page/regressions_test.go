@@ -15,7 +15,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
-	"github.com/rebound-dev/rebound/pkg/live"
+	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 

@@ -8,7 +8,7 @@ import (
 	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 
-	"github.com/rebound-dev/rebound/pkg/live"
+	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rebound-dev/rebound/pkg/live"
+	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 

@@ -20,8 +20,8 @@ import (
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql/parser"
 
+	"github.com/rebound-dev/rebound/internal/telemetry"
 	"github.com/rebound-dev/rebound/pkg/resilience"
-	"github.com/rebound-dev/rebound/pkg/telemetry"
 )
 
 // shown is every series name of a program that has used every instrument, with

@@ -1,0 +1,132 @@
+package config_test
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/internal/config"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// TestMalformed decodes each document of testdata/malformed and compares what it is told with the one list
+// of all of them, which reads as a review of the messages.
+func TestMalformed(t *testing.T) {
+	const golden = "testdata/malformed.golden"
+	files, err := filepath.Glob("testdata/malformed/*.yaml")
+	if err != nil || len(files) < 100 {
+		t.Fatalf("found %d documents, error %v", len(files), err)
+	}
+	wanted := make(map[string]string)
+	if list, err := os.ReadFile(golden); err == nil {
+		for part := range strings.SplitSeq(strings.TrimSpace(string(list)), "\n\n") {
+			name, _, _ := strings.Cut(part, ":")
+			wanted[name] = part
+		}
+	} else if !*update {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, file := range files {
+		name := filepath.Base(file)
+		t.Run(strings.TrimSuffix(name, ".yaml"), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := document{common: common{Verbose: true}, Limits: limits{Extra: map[string]string{"a": "b"}}}
+			got := before
+			err = config.Decode(name, data, &got)
+			if err == nil {
+				t.Fatalf("accepted: %+v", got)
+			}
+			if !reflect.DeepEqual(got, before) {
+				t.Errorf("the target has changed: %+v", got)
+			}
+			mistakes, ok := errors.AsType[config.Errors](err)
+			if !ok || len(mistakes) == 0 {
+				t.Fatalf("got %T, want mistakes", err)
+			}
+			for _, m := range mistakes {
+				if lines := strings.Count(string(data), "\n") + 1; m.Line > lines || m.Line > 0 && m.Column < 1 {
+					t.Errorf("a place outside of the document: %v", m)
+				}
+			}
+			list = append(list, err.Error())
+			if !*update && err.Error() != wanted[name] {
+				t.Errorf("got\n%v\nwant\n%s", err, wanted[name])
+			}
+		})
+	}
+	if *update && len(list) == len(files) {
+		if err := os.WriteFile(golden, []byte(strings.Join(list, "\n\n")+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestHostile is about documents that are made to cost something.
+func TestHostile(t *testing.T) {
+	bomb := func(first string) string {
+		var b strings.Builder
+		b.WriteString("limits:\n  extra: &a0 " + first + "\nnested:\n")
+		for i := range 9 {
+			fmt.Fprintf(&b, "  a%d: &a%[1]d {<<: [%s]}\n", i+1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i), 10), ", "))
+		}
+		return b.String()
+	}
+	var unknown strings.Builder
+	for i := range 60 {
+		fmt.Fprintf(&unknown, "unknown%d: 1\n", i)
+	}
+	for name, tc := range map[string]struct{ document, want string }{
+		"too_large":      {"note: " + strings.Repeat("x", 1<<20), "f:1:1: expected at most 1 MiB, got more"},
+		"line_of_10_MB":  {strings.Repeat("x", 10<<20), "f:1:1: expected at most 1 MiB, got more"},
+		"deep_flow":      {"note: " + strings.Repeat("[", 1<<19), "f:1:1: exceeded max depth of 10000"},
+		"deep_block":     {strings.Repeat("- ", 1<<18), "f:1:1: exceeded max depth of 10000"},
+		"merge_bomb":     {bomb("{k: v}"), "expected at most 100000 values in a document, aliases included"},
+		"empty_bomb":     {bomb("{}"), "expected at most 100000 values in a document, aliases included"},
+		"long_list":      {"policies: {a: {retry: {statuses: [" + strings.Repeat("1,", 100_001) + "]}}}", "expected at most 100000 values in a document, aliases included"},
+		"long_value":     {"verbose: " + strings.Repeat("ü", 1000), "f:1:10: verbose: expected true or false, got \"" + strings.Repeat("ü", 60) + "…\""},
+		"many_mistakes":  {unknown.String(), "and 10 more"},
+		"long_key":       {"\"" + strings.Repeat("k", 1000) + "\": {}", "…\"]: expected a key of at most 256 bytes, got 1000"},
+		"unclosed_quote": {"note: \"" + strings.Repeat("x\n", 1<<18), "f:1:1: the quote that is opened here is never closed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			began := time.Now()
+			err := config.Decode("f", []byte(tc.document), &document{})
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %s", err, tc.want)
+			}
+			// Generous, for a machine that is busy: without a bound each of these takes minutes, or memory.
+			if took := time.Since(began); took > 20*time.Second {
+				t.Errorf("took %s", took)
+			}
+		})
+	}
+
+	// Billions of values, each of its own: it needs a type that nests in itself.
+	type tree struct {
+		Children []*struct {
+			Leaves []string `yaml:"leaves"`
+		} `yaml:"children"`
+	}
+	t.Run("alias_bomb", func(t *testing.T) {
+		leaves := "[" + strings.TrimSuffix(strings.Repeat("a,", 1000), ",") + "]"
+		document := "children: [&x {leaves: " + leaves + "}, " + strings.TrimSuffix(strings.Repeat("*x,", 1000), ",") + "]"
+		err := config.Decode("f", []byte(document), &tree{})
+		if err == nil || !strings.Contains(err.Error(), "expected at most 100000 values") {
+			t.Errorf("got %v, want a limit", err)
+		}
+		if mistakes, _ := errors.AsType[config.Errors](err); len(mistakes) != 1 {
+			t.Errorf("got %d mistakes, want one", len(mistakes))
+		}
+	})
+}

@@ -1,0 +1,176 @@
+package flaky
+
+import (
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/pkg/faults"
+)
+
+// Ledger is the answer of GET /ledger.
+type Ledger struct {
+	Effects  []Effect `json:"effects"`  // one for each order that arrived, by its first arrival
+	Received uint64   `json:"received"` // requests to GET /process and POST /orders since the start or DELETE /ledger
+	// Truncated says that there were more orders or keys than are remembered: orders are missing, and a repeated
+	// key may have been applied again.
+	Truncated bool         `json:"truncated"`
+	Work      faults.Stats `json:"work"` // of the capacity model since the start; DELETE does not change it
+}
+
+func (s *Server) getLedger(w http.ResponseWriter, _ *http.Request) {
+	l := Ledger{Work: s.queue.Stats()}
+	l.Effects, l.Received, l.Truncated = s.ledger.effects()
+	writeJSON(w, http.StatusOK, l)
+}
+
+func (s *Server) deleteLedger(w http.ResponseWriter, _ *http.Request) {
+	s.ledger.reset()
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// headerSeed tells the seed of the faults with each answer of /faults.
+const headerSeed = "Rebound-Seed"
+
+func (s *Server) getFaults(w http.ResponseWriter, r *http.Request) {
+	s.showFaults(w, r, s.faults.Spec())
+}
+
+// putFaults replaces the document, and the seed when the query has one: a new
+// experiment has both.
+func (s *Server) putFaults(w http.ResponseWriter, r *http.Request) {
+	text, given := r.URL.Query()["seed"]
+	if !given {
+		s.changeFaults(w, r, s.replace)
+		return
+	}
+	seed, err := strconv.ParseUint(text[0], 10, 64)
+	if err != nil || len(text) > 1 {
+		refuse(w, http.StatusBadRequest, "expected one seed, a whole number from 0 to 18446744073709551615, got "+strconv.Quote(strings.Join(text, ", ")))
+		return
+	}
+	s.changeFaults(w, r, func(document []byte) error {
+		err := s.replace(document)
+		if err == nil {
+			s.faults.Reseed(seed)
+		}
+		return err
+	})
+}
+
+func (s *Server) patchFaults(w http.ResponseWriter, r *http.Request) { s.changeFaults(w, r, s.amend) }
+
+func (s *Server) changeFaults(w http.ResponseWriter, r *http.Request, change func(document []byte) error) {
+	document, ok := read(w, r, maxFaults)
+	if !ok {
+		return
+	}
+	spec, err := s.change(func() error { return change(document) })
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	s.options.Logger.InfoContext(r.Context(), lineFaults, logMethod, r.Method)
+	s.showFaults(w, r, spec)
+}
+
+// change lets one change at a time read and replace the faults, and returns what is then in force. To answer is not
+// its business: a caller who does not read would keep everybody else from changing anything.
+func (s *Server) change(apply func() error) (faults.Spec, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if err := apply(); err != nil {
+		return faults.Spec{}, err
+	}
+	s.wake()
+	return s.faults.Spec(), nil
+}
+
+// Reload puts what load gives in force, as PUT /faults does. If load fails, or the
+// faults are wrong, what is in force stays. The log has what came of it.
+func (s *Server) Reload(load func() (faults.Spec, error)) {
+	_, err := s.change(func() error {
+		spec, err := load()
+		if err != nil {
+			return err
+		}
+		return s.faults.Replace(spec)
+	})
+	if err != nil {
+		s.options.Logger.Error(lineRefused, logError, err)
+		return
+	}
+	s.options.Logger.Info(lineRead)
+}
+
+// replace puts document in force, and nothing of what was.
+func (s *Server) replace(document []byte) error {
+	var spec faults.Spec
+	if err := config.Decode(faultsName, document, &spec); err != nil {
+		return err
+	}
+	return s.faults.Replace(spec)
+}
+
+// amend puts patch over what is in force. Only what it names starts again.
+func (s *Server) amend(patch []byte) error {
+	spec := s.faults.Spec()
+	// The parameters of one distribution mean nothing to another: with a new one they do not stay.
+	type unchecked faults.Spec
+	after := unchecked(spec)
+	if err := config.Decode("", patch, &after); err == nil && after.Latency.Distribution != spec.Latency.Distribution {
+		spec.Latency = faults.Latency{}
+	}
+	// What is wrong with the patch is said here.
+	if err := config.Decode(faultsName, patch, &spec); err != nil {
+		return err
+	}
+	named, err := config.Keys(faultsName, patch)
+	if err != nil {
+		return err
+	}
+	return s.faults.Amend(spec, faults.Restart{
+		Schedule:  slices.Contains(named, "schedule"),
+		FailFirst: slices.Contains(named, "failFirst"),
+	})
+}
+
+// showFaults answers with the whole document: as JSON if the caller accepts JSON, or says nothing of what it
+// accepts and sent JSON; as YAML otherwise.
+func (s *Server) showFaults(w http.ResponseWriter, r *http.Request, spec faults.Spec) {
+	w.Header().Set(headerSeed, strconv.FormatUint(s.faults.Seed(), 10))
+	if wantsJSON(r) {
+		writeJSON(w, http.StatusOK, spec)
+		return
+	}
+	document, err := config.Marshal(spec)
+	if err != nil {
+		refuse(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	w.Header().Set("Content-Type", "application/yaml")
+	_, _ = w.Write(document) // fails only when the caller has gone
+}
+
+func wantsJSON(r *http.Request) bool {
+	accept := strings.Join(r.Header.Values("Accept"), ",")
+	if strings.TrimSpace(accept) == "" || accept == "*/*" { // curl sends the latter
+		return acceptsJSON(r.Header.Get("Content-Type"))
+	}
+	return slices.ContainsFunc(strings.Split(accept, ","), acceptsJSON)
+}
+
+// acceptsJSON tells whether one media type is JSON itself, and not refused with q=0. Other documents written in JSON,
+// such as problems, are something else.
+func acceptsJSON(mediaRange string) bool {
+	kind, parameters, err := mime.ParseMediaType(mediaRange) // in lower case
+	if err != nil || kind != "application/json" {
+		return false
+	}
+	q, given := parameters["q"]
+	weight, err := strconv.ParseFloat(q, 64)
+	return !given || err == nil && weight > 0
+}

@@ -1,0 +1,191 @@
+package flaky_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/rebound-dev/rebound/internal/flaky"
+	"github.com/rebound-dev/rebound/pkg/faults"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is a running server with a client for it.
+type world struct {
+	*flaky.Server
+	data, admin string // base URLs
+	client      *http.Client
+}
+
+// start serves over real TCP.
+func start(t *testing.T, spec faults.Spec, adjust ...func(*flaky.Options)) world {
+	t.Helper()
+	s := newServer(t, spec, adjust...)
+	data, admin := httptest.NewServer(s.Data()), httptest.NewServer(s.Admin())
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true, // net/http retries by itself what fails on a connection it has used before
+	}}
+	t.Cleanup(func() {
+		s.Stop()
+		data.Close()
+		admin.Close()
+	})
+	return world{s, data.URL, admin.URL, client}
+}
+
+// startPiped serves over net.Pipe, for tests inside a synctest bubble.
+func startPiped(t *testing.T, spec faults.Spec, adjust ...func(*flaky.Options)) world {
+	t.Helper()
+	s := newServer(t, spec, adjust...)
+	data, admin := newPipes(), newPipes()
+	servers := []*http.Server{{Handler: s.Data()}, {Handler: s.Admin()}}
+	var wg sync.WaitGroup
+	for i, l := range []*pipes{data, admin} {
+		wg.Go(func() { _ = servers[i].Serve(l) })
+	}
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(_ context.Context, _, addr string) (net.Conn, error) {
+			if strings.HasPrefix(addr, "data") {
+				return data.dial()
+			}
+			return admin.dial()
+		},
+	}
+	t.Cleanup(func() {
+		s.Stop()
+		for _, server := range servers {
+			_ = server.Close()
+		}
+		wg.Wait()
+	})
+	return world{s, "http://data", "http://admin", &http.Client{Transport: transport}}
+}
+
+func newServer(t *testing.T, spec faults.Spec, adjust ...func(*flaky.Options)) *flaky.Server {
+	t.Helper()
+	injector, err := faults.New(spec, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := flaky.Options{Faults: injector}
+	for _, f := range adjust {
+		f(&o)
+	}
+	s, err := flaky.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// pipes is a net.Listener of net.Pipe connections.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	close  sync.Once
+}
+
+func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})} }
+
+func (p *pipes) dial() (net.Conn, error) {
+	here, there := net.Pipe()
+	select {
+	case p.conns <- there:
+		return here, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.close.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
+
+// answer is a response that was read.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// do sends a request and reads what comes back, as far as it comes. Headers are "Name: value".
+func (w world) do(ctx context.Context, method, url, body string, headers ...string) (answer, error) {
+	r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		r.Header.Set(name, value)
+	}
+	resp, err := w.client.Do(r)
+	if err != nil {
+		return answer{}, err
+	}
+	defer resp.Body.Close()
+	var b bytes.Buffer
+	_, err = io.Copy(&b, resp.Body)
+	return answer{resp.StatusCode, resp.Header, b.String()}, err
+}
+
+// must is do for requests that have to be answered.
+func (w world) must(t *testing.T, method, url, body string, headers ...string) answer {
+	t.Helper()
+	a, err := w.do(t.Context(), method, url, body, headers...)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, url, err)
+	}
+	return a
+}
+
+func (w world) ledger(t *testing.T) flaky.Ledger {
+	t.Helper()
+	return decode[flaky.Ledger](t, w.must(t, http.MethodGet, w.admin+"/ledger", ""))
+}
+
+func decode[T any](t *testing.T, a answer) T {
+	t.Helper()
+	var v T
+	if err := json.Unmarshal([]byte(a.body), &v); err != nil {
+		t.Fatalf("%d %q: %v", a.status, a.body, err)
+	}
+	return v
+}
+
+// wantProblem checks a problem document and returns its detail.
+func wantProblem(t *testing.T, a answer, status int) string {
+	t.Helper()
+	if got := a.header.Get("Content-Type"); a.status != status || got != "application/problem+json" {
+		t.Fatalf("%d %s %q, want a problem with status %d", a.status, got, a.body, status)
+	}
+	p := decode[struct {
+		Status int
+		Detail string
+	}](t, a)
+	if p.Status != status {
+		t.Errorf("status %d in the body of a %d", p.Status, status)
+	}
+	return p.Detail
+}

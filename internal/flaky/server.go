@@ -1,0 +1,202 @@
+package flaky
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rebound-dev/rebound/internal/problem"
+	"github.com/rebound-dev/rebound/internal/siteguard"
+	"github.com/rebound-dev/rebound/pkg/faults"
+)
+
+// Options are what a [Server] needs. Only Faults must be there.
+type Options struct {
+	Faults   *faults.Injector // from now on only the admin port may change it
+	Instance string           // shown in the answers, to tell replicas apart; may be empty
+	Logger   *slog.Logger     // nil logs nothing
+	// Observe, unless nil, is called once for each arrival whose fate was decided, in its goroutine and with the
+	// context of its request, before the fault strikes.
+	Observe func(context.Context, faults.Fate)
+	// Livez and Readyz are served by the admin port under these names. Nil answers 200.
+	Livez, Readyz http.Handler
+	// Hosts are the names that the admin port may be asked under, besides those that cannot be another site's; see
+	// [siteguard.Guard].
+	Hosts []string
+	// Remember is how many request ids, orders and idempotency keys are kept, of each; 0 or less means 100 000.
+	// The oldest are forgotten.
+	Remember int
+}
+
+// Server is the upstream. It is safe for concurrent use.
+type Server struct {
+	faults   *faults.Injector
+	queue    *faults.Queue
+	attempts *faults.Attempts
+	ledger   *ledger
+	options  Options
+
+	changing sync.Mutex  // between reading and replacing the faults
+	boundary *time.Timer // of the schedule; guarded by changing
+	stopped  context.Context
+	stop     context.CancelFunc
+}
+
+const (
+	maxBody   = 64 << 10 // of a request to the data port, in bytes
+	maxFaults = 1 << 20  // of a faults document, in bytes
+	maxID     = 256      // of an id from a header or a body, in bytes: many of them are kept
+
+	faultsName = "faults" // what mistakes call the document
+)
+
+// New returns a Server for o. It fails without an Injector.
+func New(o Options) (*Server, error) {
+	if o.Faults == nil {
+		return nil, errors.New("flaky: expected an injector in Options.Faults, got nil")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Remember <= 0 {
+		o.Remember = 100_000
+	}
+	alive := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	if o.Livez == nil {
+		o.Livez = alive
+	}
+	if o.Readyz == nil {
+		o.Readyz = alive
+	}
+	s := &Server{
+		faults:   o.Faults,
+		queue:    faults.NewQueue(o.Faults.Capacity),
+		attempts: faults.NewAttempts(o.Remember),
+		ledger:   newLedger(o.Remember),
+		options:  o,
+	}
+	s.stopped, s.stop = context.WithCancel(context.Background())
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.wake()
+	return s, nil
+}
+
+// wake lets those who wait for a worker have what a change of the faults gives them, now and whenever a window of the
+// schedule begins or ends. The caller holds changing.
+func (s *Server) wake() {
+	s.queue.Wake()
+	if s.boundary != nil {
+		s.boundary.Stop()
+	}
+	if in, ok := s.faults.NextChange(); ok {
+		s.boundary = time.AfterFunc(in, func() {
+			s.changing.Lock()
+			defer s.changing.Unlock()
+			s.wake()
+		})
+	}
+}
+
+// Stop ends the calls that hang, now and from now on, by cutting their connections. Without it a server that
+// drains would wait for them. Everything else goes on. Stop may be called more than once.
+func (s *Server) Stop() { s.stop() }
+
+// Data is the data port: GET /process and POST /orders.
+func (s *Server) Data() http.Handler {
+	mux := http.NewServeMux()
+	route(mux, "/process", methods{http.MethodGet: s.process})
+	route(mux, "/orders", methods{http.MethodPost: s.orders})
+	mux.HandleFunc("/", notFound("GET /process and POST /orders"))
+	return mux
+}
+
+// Admin is the admin port: GET, PUT and PATCH /faults, GET and DELETE /ledger, GET /livez and /readyz. It refuses the
+// pages of other sites, which could otherwise change the faults; see [siteguard.Guard]. That is no access control:
+// whoever reaches the port may do everything.
+func (s *Server) Admin() http.Handler {
+	guarded := http.NewServeMux()
+	route(guarded, "/faults", methods{http.MethodGet: s.getFaults, http.MethodPut: s.putFaults, http.MethodPatch: s.patchFaults})
+	route(guarded, "/ledger", methods{http.MethodGet: s.getLedger, http.MethodDelete: s.deleteLedger})
+	guarded.HandleFunc("/", notFound("/faults, /ledger, /livez and /readyz"))
+
+	mux := http.NewServeMux()
+	mux.Handle("/", siteguard.Guard(guarded, func(w http.ResponseWriter, detail string) { refuse(w, http.StatusForbidden, detail) }, s.options.Hosts...))
+	route(mux, "/livez", methods{http.MethodGet: s.options.Livez.ServeHTTP})
+	route(mux, "/readyz", methods{http.MethodGet: s.options.Readyz.ServeHTTP})
+	return mux
+}
+
+type methods map[string]http.HandlerFunc
+
+// route serves path by method. The catch-all pattern of a ServeMux would turn its own 405 into a 404.
+func route(mux *http.ServeMux, path string, by methods) {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		handler, ok := by[method]
+		if !ok {
+			continue
+		}
+		mux.HandleFunc(method+" "+path, handler) // GET takes HEAD too
+		allowed = append(allowed, method)
+		if method == http.MethodGet {
+			allowed = append(allowed, http.MethodHead)
+		}
+	}
+	allow := strings.Join(allowed, ", ")
+	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Allow", allow)
+		refuse(w, http.StatusMethodNotAllowed, "expected "+allow+" for "+path+", got "+r.Method)
+	})
+}
+
+func notFound(has string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, http.StatusNotFound, "nothing is here; this port has "+has)
+	}
+}
+
+func refuse(w http.ResponseWriter, status int, detail string) {
+	problem.Write(w, problem.Problem{Status: status, Detail: detail})
+}
+
+// read reads the whole body, or answers and returns false.
+func read(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, bool) {
+	var body bytes.Buffer
+	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("expected a body of at most %d bytes", limit))
+		return nil, false
+	}
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "the body could not be read: "+err.Error())
+		return nil, false
+	}
+	return body.Bytes(), true
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := encode(v)
+	if err != nil {
+		refuse(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // fails only when the caller has gone
+}
+
+func encode(v any) ([]byte, error) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the answer: %w", err)
+	}
+	return append(body, '\n'), nil
+}

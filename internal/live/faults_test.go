@@ -1,0 +1,211 @@
+package live_test
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/rebound-dev/rebound/internal/live"
+)
+
+func lines(r io.Reader) *bufio.Reader { return bufio.NewReaderSize(r, 1<<20) }
+
+func newRecorder(t *testing.T, l *live.Live, path string, header ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	l.Handler().ServeHTTP(w, r)
+	return w
+}
+
+// admin stands for flaky-server's admin port; it keeps a document.
+func admin(t *testing.T) (url string, document *string) {
+	t.Helper()
+	now, seed := `{"errorRate":0.3}`, "30"
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/faults" {
+			t.Errorf("asked for %s", r.URL.Path)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if r.Method != http.MethodGet {
+			b, _ := io.ReadAll(r.Body)
+			if strings.Contains(string(b), "bad") {
+				w.Header().Set("Content-Type", "application/problem+json")
+				w.WriteHeader(http.StatusBadRequest)
+				_, _ = io.WriteString(w, `{"detail":"bad"}`)
+				return
+			}
+			now = string(b)
+			if given := r.URL.Query().Get("seed"); given != "" {
+				seed = given
+			}
+		}
+		w.Header().Set("Rebound-Seed", seed)
+		_, _ = io.WriteString(w, now)
+	}))
+	t.Cleanup(s.Close)
+	return s.URL, &now
+}
+
+func TestFaults(t *testing.T) {
+	url, document := admin(t)
+	for name, address := range map[string]string{"origin": url, "with a slash": url + "/", "with the path": url + "/faults"} {
+		t.Run(name, func(t *testing.T) {
+			*document = `{"errorRate":0.3}`
+			l, err := live.New(live.Options{Faults: address})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, step := range []struct {
+				method, path, body string
+				status             int
+				want               string
+			}{
+				{http.MethodGet, "/api/faults", "", 200, `{"errorRate":0.3}`},
+				{http.MethodPut, "/api/faults", `{"errorRate":1}`, 200, `{"errorRate":1}`},
+				{http.MethodPatch, "/api/faults", `{"errorRate":0.5}`, 200, `{"errorRate":0.5}`},
+				{http.MethodPut, "/api/faults", `bad`, 400, `{"detail":"bad"}`},
+				{http.MethodGet, "/api/faults", "", 200, `{"errorRate":0.5}`},
+				{http.MethodPost, "/api/faults/reset", "", 200, `{"errorRate":0.3}`},
+				{http.MethodDelete, "/api/faults", "", 405, "takes GET, PATCH, PUT"},
+				{http.MethodPut, "/api/faults", strings.Repeat("x", 2<<20), 413, "at most"},
+			} {
+				if status, body := send(t, l, step.method, step.path, step.body, nil); status != step.status || !strings.Contains(body, step.want) {
+					t.Errorf("%s %s: %d %s, want %d %s", step.method, step.path, status, body, step.status, step.want)
+				}
+			}
+		})
+	}
+}
+
+// All pages hear that the faults were changed by one of them.
+func TestPagesHearOfChangedFaults(t *testing.T) {
+	url, _ := admin(t)
+	w := newWorld(t, live.Options{Faults: url})
+	before := w.open(t, "").mustNext(t).FaultsVersion
+	send(t, w.Live, http.MethodPut, "/api/faults", `{"errorRate":1}`, nil)
+	if after := w.open(t, "").mustNext(t).FaultsVersion; after != before+1 {
+		t.Errorf("the version went from %d to %d", before, after)
+	}
+}
+
+// Another site's page cannot change anything through a visitor's browser.
+func TestChangesAcrossOriginsAreRefused(t *testing.T) {
+	url, document := admin(t)
+	l, err := live.New(live.Options{Faults: url, Traffic: &traffic{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := *document
+	for _, header := range [][]string{{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "http://evil.example"}} {
+		for _, change := range [][2]string{{http.MethodPut, "/api/faults"}, {http.MethodPatch, "/api/faults"}, {http.MethodPost, "/api/faults/reset"}, {http.MethodPut, "/api/traffic"}} {
+			if status, body := send(t, l, change[0], change[1], `{"errorRate":1}`, nil, header...); status != http.StatusForbidden {
+				t.Errorf("%v %v: %d %s", header, change, status, body)
+			}
+		}
+	}
+	if *document != before {
+		t.Errorf("the faults are %s now", *document)
+	}
+	if status, body := send(t, l, http.MethodPut, "/api/faults", `{"errorRate":1}`, nil, "Sec-Fetch-Site", "same-origin"); status != 200 {
+		t.Errorf("the page itself: %d %s", status, body)
+	}
+}
+
+func TestFaultsOfNobody(t *testing.T) {
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = io.WriteString(w, "<script>alert(1)</script>")
+	}))
+	defer page.Close()
+	markup := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/xhtml+xml")
+		_, _ = io.WriteString(w, "<script>alert(1)</script>")
+	}))
+	defer markup.Close()
+	large := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `"`+strings.Repeat("x", 1<<20)+`"`)
+	}))
+	defer large.Close()
+	for name, address := range map[string]string{"nobody there": "http://127.0.0.1:1", "somebody else": page.URL, "markup": markup.URL, "too large": large.URL} {
+		t.Run(name, func(t *testing.T) {
+			l, err := live.New(live.Options{Faults: address})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, method := range []string{http.MethodGet, http.MethodPut} {
+				if status, body := send(t, l, method, "/api/faults", "{}", nil); status != http.StatusBadGateway || !strings.Contains(body, "could not be asked") || strings.Contains(body, "alert") {
+					t.Errorf("%s: %d %s", method, status, body)
+				}
+			}
+		})
+	}
+}
+
+// traffic is a generator that keeps what it is told.
+type traffic struct{ live.TrafficSettings }
+
+func (g *traffic) Set(s live.TrafficSettings) error {
+	if s.PerSecond > 200 {
+		return errors.New("perSecond: must be from 0 to 200")
+	}
+	g.TrafficSettings = s
+	return nil
+}
+
+func (g *traffic) State() live.TrafficState {
+	return live.TrafficState{TrafficSettings: g.TrafficSettings, Limit: 200}
+}
+
+func TestTraffic(t *testing.T) {
+	l, err := live.New(live.Options{Traffic: &traffic{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		body   string
+		status int
+		want   string
+	}{
+		{`{"perSecond":20,"path":"both"}`, 200, `{"perSecond":20,"path":"both","limit":200`},
+		{`{"perSecond":5}`, 200, `{"perSecond":5,"path":"both"`},
+		{`{"perSecond":201}`, 400, "must be from 0 to 200"},
+		{`{"rate":1}`, 400, "rate"},
+		{`nonsense`, 400, ""},
+	} {
+		if status, body := send(t, l, http.MethodPut, "/api/traffic", step.body, nil); status != step.status || !strings.Contains(body, step.want) {
+			t.Errorf("%s: %d %s, want %d %s", step.body, status, body, step.status, step.want)
+		}
+	}
+}
+
+// The seed can be seen and set, and Reset puts the first one back.
+func TestSeed(t *testing.T) {
+	url, _ := admin(t)
+	l, err := live.New(live.Options{Faults: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := newRecorder(t, l, "/api/faults").Header().Get("Rebound-Seed"); got != "30" {
+		t.Errorf("the seed is %q", got)
+	}
+	send(t, l, http.MethodPut, "/api/faults?seed=7", `{"errorRate":0.3}`, nil)
+	if got := newRecorder(t, l, "/api/faults").Header().Get("Rebound-Seed"); got != "7" {
+		t.Errorf("the seed is %q now", got)
+	}
+	send(t, l, http.MethodPost, "/api/faults/reset", "", nil)
+	if got := newRecorder(t, l, "/api/faults").Header().Get("Rebound-Seed"); got != "30" {
+		t.Errorf("after a reset the seed is %q", got)
+	}
+	if status, body := send(t, l, http.MethodPut, "/api/faults?sed=7", "{}", nil); status != http.StatusBadRequest || !strings.Contains(body, "not known here") {
+		t.Errorf("%d %s", status, body)
+	}
+}

@@ -1,0 +1,222 @@
+package live_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/testkit/pipenet"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const upstream = "http://flaky-server:5000"
+
+// call is one that ended now after some attempts: each reason is one of them,
+// and the last is the call's too.
+func call(reasons ...resilience.Reason) *live.Call {
+	const each, wait = 10 * time.Millisecond, 30 * time.Millisecond
+	took := time.Duration(len(reasons))*each + time.Duration(max(0, len(reasons)-1))*wait
+	start := time.Now().Add(-took)
+	report := &resilience.Report{Upstream: upstream, Start: start, Duration: took, Deadline: start.Add(5 * time.Second), BudgetTokens: 7}
+	status := http.StatusServiceUnavailable
+	for i, r := range reasons {
+		a := resilience.AttemptReport{
+			Number: i + 1, Start: start.Add(time.Duration(i) * (each + wait)), Duration: each, Limit: time.Second, Reason: r,
+			Verdict: resilience.VerdictRetry, Status: http.StatusServiceUnavailable,
+			Wait: resilience.Wait{Source: resilience.WaitJitter, Reason: r, Planned: wait, Actual: wait},
+		}
+		if i == len(reasons)-1 {
+			a.Verdict, a.Wait = resilience.VerdictGiveUp, resilience.Wait{}
+			report.Reason = resilience.ReasonMaxAttempts
+		}
+		if r == resilience.ReasonOK {
+			a.Status, a.Verdict, status, report.Reason = http.StatusOK, resilience.VerdictReturn, http.StatusOK, r
+		}
+		report.Attempts = append(report.Attempts, a)
+	}
+	if len(reasons) == 0 {
+		report.Reason = resilience.ReasonBreakerOpen
+	}
+	return &live.Call{
+		Route: "process", Policy: "default", Upstream: upstream, Method: "GET", Scheme: "http", Host: "localhost:8080", Path: "/process",
+		Status: status, RequestID: "r-1", Start: start, Duration: took, Report: report,
+	}
+}
+
+// shownCall is what the tests look at of a call.
+type shownCall struct {
+	ID       uint64
+	Attempts []struct{ Reason, Verdict string }
+}
+
+// event is what the tests look at of an event.
+type event struct {
+	id    string
+	Reset bool
+	Now   float64
+	Total uint64
+	Calls []shownCall
+
+	Missed        uint64
+	FaultsVersion uint64
+	Series        []struct {
+		Policy, Upstream string
+		Window           struct{ Offered, Good, Attempts, AttemptsGood, AttemptsNeutral, Refused uint32 }
+		Circuit          *struct {
+			State   string
+			ProbeAt float64
+		}
+		Seconds []second
+	}
+	Transitions []struct {
+		Policy, Upstream, From, To string
+		Failures                   int
+	}
+	TransitionsMissed uint64
+	Pages             struct {
+		Open    int
+		Dropped uint64
+	}
+}
+
+type second struct {
+	At                      float64
+	Offered, Good, Attempts uint32
+	Refused                 map[string]uint32
+	P50, P99                float64
+	Tokens                  *float64
+	State                   string
+}
+
+// world is a Live that runs and is served on a virtual network, until the test
+// ends.
+type world struct {
+	*live.Live
+	network *pipenet.Network
+	http    *http.Client
+	end     func() // of Run
+	stop    func() // of everything
+}
+
+func newWorld(t *testing.T, o live.Options) *world {
+	t.Helper()
+	l, err := live.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{Live: l, network: pipenet.New()}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { l.Run(ctx) })
+	listener, err := w.network.Listen(ctx, "", "live:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: l.Handler()}
+	running.Go(func() { _ = server.Serve(listener) })
+	transport := &http.Transport{DialContext: w.network.Dial, DisableKeepAlives: true}
+	w.http = &http.Client{Transport: transport}
+	w.end = cancel
+	w.stop = func() {
+		cancel()
+		_ = server.Close()
+		running.Wait()
+		transport.CloseIdleConnections()
+	}
+	t.Cleanup(w.stop)
+	return w
+}
+
+// page is an open stream of events.
+type page struct {
+	lines *bufio.Reader
+	close func()
+}
+
+func (w *world) open(t *testing.T, lastEventID string) *page {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	r, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://live:80/api/live", nil)
+	if lastEventID != "" {
+		r.Header.Set("Last-Event-ID", lastEventID)
+	}
+	resp, err := w.http.Do(r)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatal(resp, err)
+	}
+	p := &page{lines: bufio.NewReaderSize(resp.Body, 1<<20), close: func() { cancel(); _ = resp.Body.Close() }}
+	t.Cleanup(p.close)
+	return p
+}
+
+// next is the next event; comments are passed over. It fails at the stream's end.
+func (p *page) next() (e event, err error) {
+	for {
+		line, err := p.lines.ReadString('\n')
+		if err != nil {
+			return e, err
+		}
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+		switch name {
+		case "id":
+			e.id = value
+		case "data":
+			return e, json.Unmarshal([]byte(value), &e)
+		}
+	}
+}
+
+func (p *page) mustNext(t *testing.T) event {
+	t.Helper()
+	e, err := p.next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func (w *world) get(t *testing.T, path string, into any) (status int, body string) {
+	t.Helper()
+	return send(t, w.Live, http.MethodGet, path, "", into)
+}
+
+func send(t *testing.T, l *live.Live, method, path, body string, into any, header ...string) (status int, answer string) {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	recorder := httptest.NewRecorder()
+	l.Handler().ServeHTTP(recorder, r)
+	b, _ := io.ReadAll(recorder.Body)
+	if into != nil {
+		if err := json.Unmarshal(b, into); err != nil {
+			t.Fatalf("%s: %v in %s", path, err, b)
+		}
+	}
+	if recorder.Code >= 400 && recorder.Header().Get("Content-Type") != "application/problem+json" {
+		t.Errorf("%s %s: an error of type %s", method, path, recorder.Header().Get("Content-Type"))
+	}
+	return recorder.Code, string(b)
+}
+
+func ids(calls []shownCall) string {
+	text := make([]string, len(calls))
+	for i := range calls {
+		text[i] = fmt.Sprint(calls[i].ID)
+	}
+	return strings.Join(text, " ")
+}

@@ -1,0 +1,605 @@
+package live_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// A call is shown whole, and within a quarter of a second.
+func TestOneCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		p := w.open(t, "")
+		if first := p.mustNext(t); !first.Reset || first.Total != 0 || len(first.Calls) != 0 {
+			t.Errorf("the first event of an idle gateway is %+v", first)
+		}
+		c := call(resilience.StatusReason(503), resilience.ReasonOK)
+		c.Report.Attempts[0].Err = errors.New("no luck")
+		c.TraceID[15] = 0xab
+		recorded := time.Now()
+		w.Record(c)
+		clear(c.Report.Attempts) // the pipeline's memory is not kept
+		e := p.mustNext(t)
+		for len(e.Calls) == 0 {
+			e = p.mustNext(t)
+		}
+		if took := time.Since(recorded); took > 250*time.Millisecond {
+			t.Errorf("it was shown after %v", took)
+		}
+		var shown, want any
+		_, body := w.get(t, "/api/calls/1", &shown)
+		_ = json.Unmarshal([]byte(`{"id":1,"route":"process","policy":"default","upstream":"http://flaky-server:5000","method":"GET",
+			"url":"http://localhost:8080/process","status":200,"good":true,"reason":"ok","requestId":"r-1",
+			"traceId":"000000000000000000000000000000ab","start":946684799950,"duration":50,"deadline":5000,"budgetTokens":7,"attempts":[
+			{"number":1,"start":0,"duration":10,"limit":1000,"good":false,"reason":"status_503","verdict":"retry","breaker":"closed","status":503,
+			 "error":"no luck","wait":{"source":"jitter","reason":"status_503","planned":30,"actual":30}},
+			{"number":2,"start":40,"duration":10,"limit":1000,"good":true,"reason":"ok","verdict":"return","breaker":"closed","status":200}]}`), &want)
+		if got, want := fmt.Sprint(shown), fmt.Sprint(want); got != want {
+			t.Errorf("got %s\nwant %s", body, want)
+		}
+		s := e.Series[0]
+		if s.Upstream != upstream || s.Policy != "default" || s.Window.Offered != 1 || s.Window.Good != 1 || s.Window.Attempts != 2 || s.Window.AttemptsGood != 1 {
+			t.Errorf("its figures are %+v", s)
+		}
+		if got := s.Seconds[0]; got.Offered != 1 || got.Good != 1 || got.Attempts != 2 || got.P50 < 45 || got.P50 > 55 {
+			t.Errorf("its second is %+v", got)
+		}
+	})
+}
+
+// What counts as good, and as refused.
+func TestFigures(t *testing.T) {
+	at := func(reason resilience.Reason, status int) func(*live.Call) {
+		return func(c *live.Call) { c.Report.Reason, c.Status = reason, status }
+	}
+	for name, c := range map[string]struct {
+		change                               func(*live.Call)
+		attempts                             []resilience.Reason
+		good, attemptsMade, attemptsGood, no uint32
+	}{
+		"ok":               {func(*live.Call) {}, []resilience.Reason{"ok"}, 1, 1, 1, 0},
+		"not found":        {func(c *live.Call) { at("status_not_retryable", 404)(c); c.Report.Attempts[0].Status = 404 }, []resilience.Reason{"status_404"}, 1, 1, 1, 0},
+		"not implemented":  {func(c *live.Call) { at("status_not_retryable", 501)(c); c.Report.Attempts[0].Status = 501 }, []resilience.Reason{"status_501"}, 0, 1, 0, 0},
+		"upgrade":          {func(c *live.Call) { at("upgrade", 101)(c); c.Report.Attempts[0].Status = 101 }, []resilience.Reason{"ok"}, 1, 1, 1, 0},
+		"too many":         {func(c *live.Call) { at("max_attempts", 429)(c); c.Report.Attempts[0].Status = 429 }, []resilience.Reason{"status_429"}, 0, 1, 0, 0},
+		"body failed":      {at("body_failed", 200), []resilience.Reason{"status_503", "ok"}, 0, 2, 0, 0},
+		"own body failed":  {at("body_failed", 502), []resilience.Reason{"body_failed"}, 0, 1, 0, 0},
+		"caller gone":      {at("caller_canceled", 499), []resilience.Reason{"caller_canceled"}, 0, 1, 0, 0},
+		"circuit open":     {func(*live.Call) {}, nil, 0, 0, 0, 1},
+		"circuit probing":  {at("breaker_half_open", 503), nil, 0, 0, 0, 1},
+		"budget exhausted": {at("budget_exhausted", 503), []resilience.Reason{"status_503"}, 0, 1, 0, 1},
+		"a new reason":     {at("invented", 503), []resilience.Reason{"status_503"}, 0, 1, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, live.Options{})
+				one := call(c.attempts...)
+				c.change(one)
+				w.Record(one)
+				time.Sleep(time.Second)
+				got := w.open(t, "").mustNext(t).Series[0].Window
+				if got.Offered != 1 || got.Good != c.good || got.Attempts != c.attemptsMade || got.AttemptsGood != c.attemptsGood || got.Refused != c.no {
+					t.Errorf("got %+v, want %+v", got, c)
+				}
+			})
+		})
+	}
+}
+
+// Ten thousand calls between two events: the figures are exact, those that are
+// shown one by one are the newest, and the page is told how many it did not get.
+func TestMoreCallsThanCanBeShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		p := w.open(t, "")
+		p.mustNext(t)
+		var calls sync.WaitGroup
+		for range 4 {
+			calls.Go(func() {
+				for range 2500 {
+					w.Record(call(resilience.ReasonOK))
+				}
+			})
+		}
+		calls.Wait()
+		e := p.mustNext(t)
+		if e.Total != 10_000 || e.Missed+uint64(len(e.Calls)) != 10_000 || len(e.Calls) == 0 {
+			t.Errorf("of %d calls, %d were shown and %d missed", e.Total, len(e.Calls), e.Missed)
+		}
+		if last := e.Calls[len(e.Calls)-1]; last.ID != 10_000 {
+			t.Errorf("the newest that is shown is %d", last.ID)
+		}
+		if s := e.Series[0].Seconds[0]; s.Offered != 10_000 || s.Attempts != 10_000 {
+			t.Errorf("its second is %+v", s)
+		}
+	})
+}
+
+// Calls that went well at once do not push out the others, neither of what is
+// kept nor of an event.
+func TestWhatIsInterestingIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		p := w.open(t, "")
+		w.Record(call(resilience.StatusReason(503), resilience.ReasonOK))
+		shown := false
+		for range 20 {
+			for range 200 {
+				w.Record(call(resilience.ReasonOK))
+			}
+			time.Sleep(200 * time.Millisecond)
+		}
+		for range 20 {
+			for _, c := range p.mustNext(t).Calls {
+				shown = shown || len(c.Attempts) == 2
+			}
+		}
+		if !shown {
+			t.Error("no event had the call that was repeated")
+		}
+		var kept struct {
+			Total uint64
+			Calls []shownCall
+		}
+		w.get(t, "/api/calls?reason=status_503", &kept)
+		if kept.Total != 4001 || len(kept.Calls) != 1 || len(kept.Calls[0].Attempts) != 2 {
+			t.Errorf("%d calls of %d are kept with that reason, want the one", len(kept.Calls), kept.Total)
+		}
+	})
+}
+
+// A page that comes back is told what it missed and nothing else; one that comes
+// from another process, or with nonsense, begins anew.
+func TestResume(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		p := w.open(t, "")
+		p.mustNext(t)
+		w.Record(call(resilience.ReasonOK))
+		w.Record(call(resilience.ReasonOK))
+		last := p.mustNext(t)
+		if got := ids(last.Calls); got != "1 2" {
+			t.Fatalf("got calls %s", got)
+		}
+		p.close()
+		for range 3 {
+			w.Record(call(resilience.ReasonOK))
+			w.Transition("default", resilience.Transition{Upstream: upstream, From: resilience.Closed, To: resilience.Open, At: time.Now(), Failures: 9})
+			time.Sleep(time.Second)
+		}
+		back := w.open(t, last.id).mustNext(t)
+		if got := ids(back.Calls); back.Reset || got != "3 4 5" || back.Missed != 0 || len(back.Transitions) != 3 || len(back.Series[0].Seconds) != 3 {
+			t.Errorf("a page that is back got reset %v, calls %s, %d missed, %d transitions, seconds %+v",
+				back.Reset, got, back.Missed, len(back.Transitions), back.Series[0].Seconds)
+		}
+		if tr := back.Transitions[0]; tr.Policy != "default" || tr.To != "open" || tr.Failures != 9 {
+			t.Errorf("got the transition %+v", tr)
+		}
+		for range 300 {
+			w.Record(call(resilience.ReasonOK))
+		}
+		time.Sleep(time.Second)
+		if back = w.open(t, last.id).mustNext(t); len(back.Calls) != 100 || back.Missed != 203 {
+			t.Errorf("after a long break it got %d calls and %d missed", len(back.Calls), back.Missed)
+		}
+		for _, id := range []string{"1-2-3", "nonsense", last.id + "999999", "-", last.id[:9], last.id + "-0", last.id + " x", last.id[:9] + "1--2-0", last.id[:9] + "1-+2-0"} {
+			if e := w.open(t, id).mustNext(t); !e.Reset || len(e.Calls) != 100 || e.Missed != 0 {
+				t.Errorf("Last-Event-ID %q: reset %v, %d calls, %d missed", id, e.Reset, len(e.Calls), e.Missed)
+			}
+		}
+		// One whose numbers do not go together is somebody's own making.
+		if e := w.open(t, last.id[:9]+"0-305-0").mustNext(t); e.Missed != 0 {
+			t.Errorf("of an id that was made up %d calls are missed", e.Missed)
+		}
+	})
+}
+
+// Two pages that open at different moments are told the same from then on, each
+// call once.
+func TestNothingTwiceNothingLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		for i := range 20 {
+			time.Sleep(37 * time.Millisecond)
+			w.Record(call(resilience.ReasonOK))
+			p := w.open(t, "")
+			seen := map[uint64]int{}
+			e := p.mustNext(t)
+			for {
+				for _, c := range e.Calls {
+					seen[c.ID]++
+				}
+				if e.Missed != 0 {
+					t.Fatalf("%d missed", e.Missed)
+				}
+				if e.Total == uint64(i+1) {
+					break
+				}
+				e = p.mustNext(t)
+			}
+			p.close()
+			if len(seen) != i+1 {
+				t.Errorf("of %d calls %d were seen", i+1, len(seen))
+			}
+			for id, n := range seen {
+				if n != 1 {
+					t.Errorf("call %d was seen %d times", id, n)
+				}
+			}
+		}
+	})
+}
+
+// A page that does not read is dropped and counted; nobody waits for it, and the
+// others do not notice.
+func TestSlowPageIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		slow := w.open(t, "")
+		good := w.open(t, "")
+		slow.mustNext(t)
+		good.mustNext(t)
+		for i := range 200 {
+			before := time.Now()
+			w.Record(call(resilience.ReasonOK))
+			if took := time.Since(before); took != 0 {
+				t.Fatalf("call %d waited for %v", i, took)
+			}
+			e := good.mustNext(t)
+			for e.Total != uint64(i+1) {
+				e = good.mustNext(t)
+			}
+			if i == 199 && (e.Pages.Open != 1 || e.Pages.Dropped != 1) {
+				t.Errorf("in the end there are %+v", e.Pages)
+			}
+		}
+		for {
+			if _, err := slow.next(); err != nil {
+				break // its stream has ended
+			}
+		}
+	})
+}
+
+// A page that reads, but too slowly, is dropped too instead of being told with
+// gaps; what it missed it gets when it comes back.
+func TestLatePageIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		p := w.open(t, "")
+		last := p.mustNext(t)
+		time.Sleep(100 * time.Millisecond) // one call between two gatherings
+		var recording sync.WaitGroup
+		defer recording.Wait()
+		recording.Go(func() {
+			for range 150 {
+				w.Record(call(resilience.ReasonOK))
+				time.Sleep(200 * time.Millisecond)
+			}
+		})
+		for {
+			time.Sleep(2 * time.Second)
+			e, err := p.next()
+			if err != nil {
+				break
+			}
+			if e.Total != last.Total+1 || e.Missed != 0 {
+				t.Fatalf("after event %d came %d, %d missed", last.Total, e.Total, e.Missed)
+			}
+			last = e
+		}
+		recording.Wait()
+		time.Sleep(time.Second)
+		back := w.open(t, last.id).mustNext(t)
+		if back.Reset || back.Total != 150 || last.Total+uint64(len(back.Calls))+back.Missed != 150 || back.Pages.Dropped != 1 {
+			t.Errorf("it had %d, and got %d with %d missed of %d: %+v", last.Total, len(back.Calls), back.Missed, back.Total, back.Pages)
+		}
+	})
+}
+
+// Without events a page hears a heartbeat, so that proxies do not hang up. Here
+// nothing runs that would make events.
+func TestHeartbeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, err := live.New(live.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := newWorld(t, live.Options{})
+		listener, _ := w.network.Listen(t.Context(), "", "idle:80")
+		server := &http.Server{Handler: l.Handler()}
+		var serving sync.WaitGroup
+		serving.Go(func() { _ = server.Serve(listener) })
+		defer serving.Wait()
+		defer func() { _ = server.Close() }()
+		r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://idle:80/api/live", nil)
+		resp, err := w.http.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		p := &page{lines: lines(resp.Body)}
+		p.mustNext(t)
+		began := time.Now()
+		for range 2 {
+			line, err := p.lines.ReadString('\n')
+			for err == nil && line == "\n" {
+				line, err = p.lines.ReadString('\n')
+			}
+			if line != ": still here\n" || err != nil {
+				t.Errorf("heard %q, %v", line, err)
+			}
+		}
+		if took := time.Since(began); took != 30*time.Second {
+			t.Errorf("two heartbeats took %v", took)
+		}
+	})
+}
+
+// The streams end with Run, so that a program can stop.
+func TestStreamsEndWithRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		p := w.open(t, "")
+		p.mustNext(t)
+		w.end()
+		if _, err := p.next(); err == nil {
+			t.Error("the stream goes on")
+		}
+	})
+}
+
+func TestTooManyPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		pages := make([]*page, 128)
+		for i := range pages {
+			pages[i] = w.open(t, "")
+		}
+		r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://live:80/api/live", nil)
+		resp, err := w.http.Do(r)
+		if err != nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+			t.Fatalf("one more got %v, %v", resp, err)
+		}
+		resp.Body.Close()
+		pages[0].close()
+		time.Sleep(time.Second)
+		w.open(t, "")
+	})
+}
+
+// Circuits and budgets are as they were in each second, without a call too.
+func TestCircuits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		u := live.Upstream{Upstream: upstream, Policy: "default", BudgetTokens: 10, Burst: 10}
+		w := newWorld(t, live.Options{Upstreams: func() []live.Upstream { mu.Lock(); defer mu.Unlock(); return []live.Upstream{u} }})
+		time.Sleep(2100 * time.Millisecond)
+		mu.Lock()
+		u.Breaker = resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Minute)}
+		u.BudgetTokens = 0
+		mu.Unlock()
+		time.Sleep(time.Second)
+		s := w.open(t, "").mustNext(t).Series[0]
+		if s.Circuit.State != "open" || s.Circuit.ProbeAt == 0 {
+			t.Errorf("the circuit is %+v", s.Circuit)
+		}
+		var states []string
+		for _, sec := range s.Seconds {
+			states = append(states, fmt.Sprint(sec.State, " ", *sec.Tokens))
+		}
+		if got := strings.Join(states[:3], ", "); got != "closed 10, closed 10, open 0" {
+			t.Errorf("the seconds were %s", got)
+		}
+	})
+}
+
+// Memory is bounded: ten minutes of 2,000 calls a second to ever new upstreams,
+// with long paths and many attempts, fifty pages that read, and one that never does.
+func TestMemoryIsFlat(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes 1,200,000 calls")
+	}
+	const perSecond, pages = 2000, 50
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		var reading sync.WaitGroup
+		defer reading.Wait()
+		for range pages {
+			p := w.open(t, "")
+			reading.Go(func() { _, _ = io.Copy(io.Discard, p.lines) })
+			defer p.close()
+		}
+		w.open(t, "") // which is never read
+		heap := func() uint64 {
+			synctest.Wait()
+			runtime.GC()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			return m.HeapAlloc
+		}
+		var before uint64
+		path := "/" + strings.Repeat("x", 10_000)
+		for tick := range 600 * 5 {
+			if tick == 360*5 {
+				before = heap()
+			}
+			for i := range perSecond / 5 {
+				c := call(resilience.StatusReason(503), resilience.ReasonOK)
+				if i%10 == 0 {
+					c.Upstream = fmt.Sprintf("http://host-%d:80", tick*perSecond+i)
+				}
+				c.Path = path
+				w.Record(c)
+			}
+			time.Sleep(time.Second / 5)
+		}
+		if after := heap(); after > before+before/10+1<<20 {
+			t.Errorf("%d KiB became %d KiB in four minutes", before>>10, after>>10)
+		}
+		if after := heap(); after > 64<<20 {
+			t.Errorf("it takes %d MiB", after>>20)
+		} else {
+			t.Logf("it takes %d KiB", after>>10)
+		}
+		e := w.open(t, "").mustNext(t)
+		var offered uint32
+		for _, s := range e.Series {
+			offered += s.Window.Offered
+		}
+		if len(e.Series) > 65 || offered < 9*perSecond || e.Total != 600*perSecond || e.Pages.Open != pages+1 || e.Pages.Dropped != 1 {
+			t.Errorf("%d series with %d calls in ten seconds, %d in all; %+v", len(e.Series), offered, e.Total, e.Pages)
+		}
+	})
+}
+
+// An upstream that has not been called for five minutes makes room for another;
+// what it counted is not lost.
+func TestOldUpstreamsMakeRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		record := func(host string) {
+			c := call(resilience.ReasonOK)
+			c.Upstream = host
+			w.Record(c)
+			time.Sleep(time.Second)
+		}
+		for i := range 70 {
+			record(fmt.Sprintf("http://old-%d", i))
+		}
+		time.Sleep(6 * time.Minute)
+		record("http://new")
+		var state struct {
+			Series []struct {
+				Upstream string
+				Totals   struct{ Offered int }
+			}
+		}
+		w.get(t, "/api/state", &state)
+		if len(state.Series) != 2 || state.Series[0].Totals.Offered != 70 || state.Series[1].Upstream != "http://new" || state.Series[1].Totals.Offered != 1 {
+			t.Errorf("there are %+v", state.Series)
+		}
+	})
+}
+
+func TestAPI(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		for range 3 {
+			w.Record(call(resilience.StatusReason(503), resilience.ReasonOK))
+		}
+		time.Sleep(time.Millisecond)
+		w.Record(call())
+		time.Sleep(time.Second)
+		for path, want := range map[string]struct {
+			status int
+			text   string
+		}{
+			"/api/calls":                            {200, `"total":4`},
+			"/api/calls?limit=1":                    {200, `"calls":[{"id":4`},
+			"/api/calls?reason=breaker_open":        {200, `"calls":[{"id":4`},
+			"/api/calls?reason=caller_canceled":     {200, `"calls":[]`},
+			"/api/calls?limit=0":                    {400, "limit: must be from 1 to 1024"},
+			"/api/calls?limit=1025":                 {400, "limit: must be from 1 to 1024"},
+			"/api/calls?limit=ten":                  {400, "limit: must be from 1 to 1024"},
+			"/api/calls?limit=1&limit=2":            {400, "limit: must be given once"},
+			"/api/calls?reason=tired":               {400, "reason: must be one of"},
+			"/api/calls?reasons=ok":                 {400, `\"reasons\" is not known here`},
+			"/api/calls?%zz":                        {400, "query"},
+			"/api/calls/1":                          {200, `"id":1,`},
+			"/api/calls/5":                          {404, "there has been no call 5 yet, only 4"},
+			"/api/calls/0":                          {400, "id: must be a number from 1"},
+			"/api/calls/-1":                         {400, "id: must be a number from 1"},
+			"/api/calls/99999999999999999999999999": {400, "id: must be a number from 1"},
+			"/api/calls/x":                          {400, "id: must be a number from 1"},
+			"/api/state":                            {200, `"totals":{"offered":4,"good":3,"attempts":6,"attemptsGood":3,"reasons":{"breaker_open":1,"ok":3}}`},
+			"/api/state?x":                          {400, "not known here"},
+			"/api/faults":                           {404, "--faults"},
+			"/api/traffic":                          {404, "only the demo"},
+			"/api/nothing":                          {404, "there is no /api/nothing here"},
+			"/":                                     {200, "<!doctype html>"},
+			"/assets/live.js":                       {200, ""},
+			"/assets/live.css":                      {200, ""},
+			"/assets/live.svg":                      {200, "<svg"},
+			"/assets/":                              {404, "there is no /assets/ here"},
+		} {
+			if status, body := w.get(t, path, nil); status != want.status || !strings.Contains(body, want.text) {
+				t.Errorf("%s: %d %s, want %d with %s", path, status, body, want.status, want.text)
+			}
+		}
+		for _, method := range []string{http.MethodPost, http.MethodDelete, "INVENTED"} {
+			if status, body := send(t, w.Live, method, "/api/calls", "", nil); status != http.StatusMethodNotAllowed || !strings.Contains(body, "takes GET") {
+				t.Errorf("%s: %d %s", method, status, body)
+			}
+		}
+	})
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	for name, c := range map[string]struct {
+		options live.Options
+		want    string
+	}{
+		"nothing":              {live.Options{}, ""},
+		"both":                 {live.Options{Faults: "http://flaky-server:5001", Traces: "http://localhost:16686"}, ""},
+		"template":             {live.Options{Traces: "https://jaeger.example/ui/trace/{id}?x=1"}, ""},
+		"faults without a URL": {live.Options{Faults: "flaky-server:5001"}, "faults: must be a URL such as http://flaky-server:5001"},
+		"faults in a file":     {live.Options{Faults: "file:///etc/passwd"}, "faults: must be a URL"},
+		"faults with password": {live.Options{Faults: "http://a:secret@flaky-server:5001"}, "faults: must be a URL"},
+		"traces with password": {live.Options{Traces: "http://a:secret@jaeger:16686"}, "traces: must be a URL"},
+		"traces with a query":  {live.Options{Traces: "http://jaeger:16686?x=1"}, "query but no {id}"},
+		"traces as a script":   {live.Options{Traces: "javascript:alert({id})"}, "traces: must be a URL"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := live.New(c.options)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+			if err != nil && strings.Contains(err.Error(), "secret") {
+				t.Errorf("the password is in %q", err)
+			}
+		})
+	}
+}
+
+// The page may load nothing but its own files and API, and they say so. Nothing
+// of it is inline.
+func TestPageIsItsOwn(t *testing.T) {
+	l, err := live.New(live.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"/", "/assets/live.js", "/assets/live.css", "/assets/live.svg"} {
+		_, body := send(t, l, http.MethodGet, file, "", nil)
+		for _, bad := range []string{"//cdn", "https://", "innerHTML", "insertAdjacentHTML", "document.write", " style=\"", "<style", "eval(", " onclick", "@import"} {
+			if strings.Contains(strings.ToLower(body), strings.ToLower(bad)) {
+				t.Errorf("%s has %q", file, bad)
+			}
+		}
+		// SVG's name and the call to try are no addresses that the page asks for.
+		if strings.Contains(strings.NewReplacer("http://www.w3.org/2000/svg", "", "http://localhost:8080/process", "").Replace(body), "http://") {
+			t.Errorf("%s names an address elsewhere", file)
+		}
+	}
+	w := newRecorder(t, l, "/")
+	for _, want := range []string{"default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"} {
+		if csp := w.Header().Get("Content-Security-Policy"); !strings.Contains(csp, want) {
+			t.Errorf("Content-Security-Policy %q, want %s", csp, want)
+		}
+	}
+	if again := newRecorder(t, l, "/", "If-None-Match", w.Header().Get("ETag")); again.Code != http.StatusNotModified || again.Body.Len() != 0 {
+		t.Errorf("asked again: %d", again.Code)
+	}
+}

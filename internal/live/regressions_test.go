@@ -1,0 +1,328 @@
+package live_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// The newest changes of circuits used to be dropped without a word when more than
+// 256 came between two gatherings.
+func TestTransitionsThatDoNotFitAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		p := w.open(t, "")
+		first := p.mustNext(t)
+		for i := range 300 {
+			w.Transition("default", resilience.Transition{Upstream: fmt.Sprintf("http://u%d", i), From: resilience.Closed, To: resilience.Open, At: time.Now()})
+		}
+		check := func(e event) {
+			t.Helper()
+			if n := len(e.Transitions); n != 256 || e.TransitionsMissed != 44 || e.Transitions[0].Upstream != "http://u44" || e.Transitions[n-1].Upstream != "http://u299" {
+				t.Errorf("%d transitions and %d missed, from %+v to %+v", n, e.TransitionsMissed, e.Transitions[0], e.Transitions[n-1])
+			}
+		}
+		check(p.mustNext(t))
+		check(w.open(t, first.id).mustNext(t))
+		if e := w.open(t, "").mustNext(t); e.TransitionsMissed != 0 || len(e.Transitions) != 256 {
+			t.Errorf("a new page has %d transitions and missed %d", len(e.Transitions), e.TransitionsMissed)
+		}
+	})
+}
+
+// A failing call used to be lost when over a thousand that went well came after
+// it before the next gathering.
+func TestGoodCallsDoNotPushOutFailingOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		for range 5 {
+			w.Record(call(resilience.StatusReason(503)))
+		}
+		for range 5000 {
+			w.Record(call(resilience.ReasonOK))
+		}
+		time.Sleep(time.Second)
+		var answer struct{ Calls []shownCall }
+		w.get(t, "/api/calls?reason=max_attempts", &answer)
+		if len(answer.Calls) != 5 {
+			t.Errorf("%d of 5 failing calls are kept", len(answer.Calls))
+		}
+	})
+}
+
+// An answer whose body broke off was shown as a good attempt, and the upstream
+// as one that always succeeds.
+func TestAnswersThatBreakOffAreNoGoodAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		c := call(resilience.StatusReason(503), resilience.ReasonOK)
+		c.Report.Reason = resilience.ReasonBodyFailed
+		w.Record(c)
+		time.Sleep(time.Second)
+		var answer struct {
+			Attempts []struct {
+				Good   bool
+				Reason string
+			}
+		}
+		w.get(t, "/api/calls/1", &answer)
+		if a := answer.Attempts; len(a) != 2 || a[0].Reason != "status_503" || a[1].Good || a[1].Reason != "body_failed" {
+			t.Errorf("the attempts are %+v", a)
+		}
+	})
+}
+
+// A quantile was off by a quarter of itself, and by twice as much beyond the
+// histogram's end.
+func TestQuantilesAreNear(t *testing.T) {
+	for _, tc := range []struct{ took, shown time.Duration }{
+		{65600 * time.Microsecond, 0}, {1049 * time.Millisecond, 0}, {time.Microsecond, 0}, {99 * time.Second, 0},
+		{0, time.Microsecond}, {-time.Second, time.Microsecond}, {time.Hour, 134 * time.Second},
+	} {
+		t.Run(tc.took.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, live.Options{})
+				for range 1000 {
+					c := call(resilience.ReasonOK)
+					c.Duration = tc.took
+					w.Record(c)
+				}
+				time.Sleep(time.Second)
+				want := float64(max(tc.took, 0)) / 1e6
+				if tc.shown > 0 {
+					want = float64(tc.shown) / 1e6
+				}
+				s := w.open(t, "").mustNext(t).Series[0].Seconds[0]
+				for name, got := range map[string]float64{"50 %": s.P50, "99 %": s.P99} {
+					if got < want*0.875-0.001 || got > want*1.125+0.001 {
+						t.Errorf("%s: %v ms, want %v", name, got, want)
+					}
+				}
+			})
+		})
+	}
+}
+
+// Upstreams without a series of their own wrote their states over each other, five
+// times a second, although nothing changed.
+func TestManyIdleUpstreamsAreQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{Upstreams: func() []live.Upstream {
+			list := make([]live.Upstream, 70)
+			for i := range list {
+				list[i] = live.Upstream{Policy: "default", Upstream: fmt.Sprintf("http://u%d", i), BudgetTokens: float64(i)}
+			}
+			return list
+		}})
+		p := w.open(t, "")
+		p.mustNext(t)
+		began, events := time.Now(), 0
+		for time.Since(began) < 10*time.Second {
+			e := p.mustNext(t)
+			events++
+			for _, s := range e.Series {
+				if s.Upstream == "(others)" && len(s.Seconds) > 0 {
+					t.Fatalf("all others together have %+v", s.Seconds)
+				}
+			}
+		}
+		if events > 12 {
+			t.Errorf("%d events in ten seconds of nothing", events)
+		}
+	})
+}
+
+// A page with a slow line used to be dropped while it read its first event, and
+// began anew each time.
+func TestSlowLineGetsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		for range 200 {
+			for i := range 64 {
+				c := call(resilience.StatusReason(503), resilience.ReasonOK)
+				c.Upstream = fmt.Sprintf("http://upstream-%d", i)
+				w.Record(c)
+			}
+			time.Sleep(time.Second)
+		}
+		p := w.open(t, "")
+		p.lines = bufio.NewReaderSize(slow{p.lines, 100 << 10}, 1<<10)
+		began := time.Now()
+		first := p.mustNext(t)
+		if took := time.Since(began); took < 6*time.Second {
+			t.Fatalf("the first event was there after %v already", took)
+		}
+		w.Record(call(resilience.ReasonOK))
+		e := p.mustNext(t)
+		for e.Total == first.Total {
+			e = p.mustNext(t)
+		}
+		if e.Reset || e.Total != first.Total+1 || e.Pages.Dropped != 0 {
+			t.Errorf("after the first event came %v, %d after %d, %+v", e.Reset, e.Total, first.Total, e.Pages)
+		}
+	})
+}
+
+// slow reads so many bytes a second.
+type slow struct {
+	io.Reader
+	perSecond int
+}
+
+func (s slow) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p[:min(len(p), 1<<10)])
+	time.Sleep(time.Duration(n) * time.Second / time.Duration(s.perSecond))
+	return n, err
+}
+
+// Whoever sent half a body, or did not read an answer, kept a goroutine and the
+// answer for as long as it liked.
+func TestNobodyIsWaitedForForever(t *testing.T) {
+	for name, tc := range map[string]struct {
+		request string
+		within  time.Duration
+		answer  string
+	}{
+		"half a body":        {"PUT /api/faults HTTP/1.1\r\nHost: live\r\nContent-Length: 100\r\n\r\n{", 11 * time.Second, "HTTP/1.1 408"},
+		"an answer not read": {"GET /api/calls?limit=1024 HTTP/1.1\r\nHost: live\r\n\r\n", 31 * time.Second, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, live.Options{Faults: "http://127.0.0.1:1"})
+				for range 100 {
+					for range 10 {
+						c := call(resilience.StatusReason(503), resilience.ReasonOK)
+						c.Path = "/" + strings.Repeat("x", 500)
+						w.Record(c)
+					}
+					time.Sleep(200 * time.Millisecond)
+				}
+				conn, err := w.network.Dial(t.Context(), "tcp", "live:80")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				if _, err := io.WriteString(conn, tc.request); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(tc.within)
+				synctest.Wait()
+				_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+				answer, err := io.ReadAll(conn)
+				if err != nil || !strings.HasPrefix(string(answer), tc.answer) {
+					t.Errorf("after %v the connection is not closed: %v after %.100q", tc.within, err, answer)
+				}
+			})
+		})
+	}
+}
+
+// One page after the other used to wait for an admin port that does not answer.
+func TestFaultsThatHangDoNotQueue(t *testing.T) {
+	arrived, release := make(chan struct{}, 8), make(chan struct{})
+	hangs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	}))
+	defer hangs.Close()
+	defer close(release)
+	l, err := live.New(live.Options{Faults: hangs.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	for range 6 {
+		go func() {
+			l.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, "/api/faults", nil))
+			ended <- struct{}{}
+		}()
+	}
+	for range 6 {
+		<-arrived // all of them, although none is answered
+	}
+	cancel()
+	for range 6 {
+		<-ended
+	}
+}
+
+// What was called a small part of held all that the caller had sent until the
+// next gathering.
+func TestCallersDoNotHoldMemory(t *testing.T) {
+	l, err := live.New(live.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	for range 1100 {
+		c := call(resilience.StatusReason(503))
+		sent := strings.Repeat("x", 100_000)
+		c.Method, c.Host, c.Path, c.RequestID = sent[:4], sent[:10], sent[:20], sent[:10]
+		l.Record(c)
+	}
+	if after := heap(); after > before+5<<20 {
+		t.Errorf("1,100 calls hold %d KiB", (after-before)>>10)
+	}
+	runtime.KeepAlive(l)
+}
+
+// A call without a Host header, by HTTP/1.0, was shown as http:///process.
+func TestCallWithoutAHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, live.Options{})
+		c := call(resilience.ReasonOK)
+		c.Host = ""
+		w.Record(c)
+		time.Sleep(time.Second)
+		var answer struct{ URL string }
+		if w.get(t, "/api/calls/1", &answer); answer.URL != "/process" {
+			t.Errorf("it is shown as %q", answer.URL)
+		}
+	})
+}
+
+// Another site's page that had its name resolved to here was served, and could
+// change the faults.
+func TestOtherSitesAreRefused(t *testing.T) {
+	url, document := admin(t)
+	l, err := live.New(live.Options{Faults: url, Hosts: []string{"rebound.acme.io"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := *document
+	for host, want := range map[string]int{"evil.com:8081": http.StatusForbidden, "localhost:8081": http.StatusOK, "rebound.acme.io": http.StatusOK} {
+		for _, path := range []string{"/", "/api/state", "/api/faults"} {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+			r.Host = host
+			w := httptest.NewRecorder()
+			l.Handler().ServeHTTP(w, r)
+			if w.Code != want {
+				t.Errorf("%s of %s: %d", path, host, w.Code)
+			}
+		}
+	}
+	if *document != before {
+		t.Errorf("the faults are %s now", *document)
+	}
+}

@@ -1,0 +1,198 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/serve"
+	"github.com/rebound-dev/rebound/internal/siteguard"
+	"github.com/rebound-dev/rebound/internal/telemetry"
+	"github.com/rebound-dev/rebound/internal/version"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// Client is the gateway with its traces, metrics and log, as client and demo
+// run it.
+type Client struct {
+	Data  http.Handler
+	Admin http.Handler
+
+	gateway   *gateway.Gateway
+	telemetry *telemetry.Telemetry
+	metrics   *telemetry.Metrics
+	stopLive  func()
+}
+
+// LivePage is what the client's live page offers besides what it sees.
+type LivePage struct {
+	Faults  string          // URL of flaky-server's admin port, whose faults may be changed then; empty for none
+	Traces  string          // where the trace of a call is found, as [live.Options] has it; empty for none
+	Hosts   siteguard.Hosts // names that the admin port may be asked under, besides those that cannot be another site's
+	Listen  string          // address of the data port, to tell a visitor what to call; empty for none
+	Traffic live.Traffic    // a generator that may be steered; nil for none
+}
+
+// Check is what NewClient would refuse.
+func (p LivePage) Check() error {
+	_, err := live.New(p.options())
+	return err
+}
+
+func (p LivePage) options() live.Options {
+	return live.Options{Faults: p.Faults, Traces: p.Traces, Traffic: p.Traffic, Hosts: p.Hosts}
+}
+
+// NewClient puts a gateway together; what it starts ends with [Client.Flush] or
+// [Client.Close]. The error is about the environment, the configuration or the page.
+func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve.Readiness, logger *slog.Logger, page LivePage) (*Client, error) {
+	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "client", Version: version.String(), LookupEnv: p.LookupEnv, Environ: p.Environ, Logger: logger})
+	if err != nil {
+		return nil, err
+	}
+	var gw atomic.Pointer[gateway.Gateway] // the metrics are made first, and ask for it when they are scraped
+	metrics, err := telemetry.NewMetrics(telemetry.Sources{
+		Upstreams:    func() []telemetry.Upstream { return upstreams(gw.Load()) },
+		ReplayMemory: func() int64 { return replayMemory(gw.Load()) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	metrics.Reload(true) // the configuration that it begins with
+	shown := page.options()
+	shown.Example = example(page.Listen, cfg.Routes)
+	shown.Upstreams = func() []live.Upstream { return circuits(gw.Load()) }
+	recent, err := live.New(shown)
+	if err != nil {
+		return nil, err
+	}
+	logTransition := gateway.LogTransition(logger)
+	options := gateway.Options{
+		Logger:   logger,
+		Observer: gateway.LogObserver(logger),
+		OnTransition: func(policy string, t resilience.Transition) {
+			logTransition(policy, t)
+			metrics.Transition(policy, t)
+			recent.Transition(policy, t)
+		},
+		OnCall: func(ctx context.Context, c gateway.Call) {
+			recent.Record(&live.Call{
+				Route: c.Route, Policy: c.Policy, Upstream: c.Upstream, Method: c.Method, Scheme: c.Scheme, Host: c.Host, Path: c.Path,
+				Status: c.Status, RequestID: c.RequestID, TraceID: trace.SpanContextFromContext(ctx).TraceID(),
+				Start: c.Start, Duration: c.Duration, Report: c.Report,
+			})
+			metrics.Call(ctx, telemetry.Call{
+				Route: c.Route, Policy: c.Policy, Pattern: c.Pattern, Upstream: c.Upstream, Scheme: c.Scheme, Method: c.Method,
+				Status: c.Status, Duration: c.Duration, Report: c.Report,
+			})
+		},
+	}
+	if tel.Enabled() {
+		options.TracerProvider, options.Propagator = tel.Provider(), tel.Propagator()
+	}
+	g, err := gateway.New(cfg, options)
+	if err != nil {
+		return nil, err
+	}
+	gw.Store(g)
+	// What it shows goes on while the program drains, after ctx has ended.
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		recent.Run(running)
+	}()
+	return &Client{
+		Data: tel.Handler(g), Admin: g.Admin(ready.Livez(), ready.Readyz(), metrics.Handler(), recent.Handler(), page.Hosts...),
+		gateway: g, telemetry: tel, metrics: metrics, stopLive: func() { stop(); <-ended },
+	}, nil
+}
+
+// example is a call that a visitor of the page can make, if there is one that
+// needs no more than a URL.
+func example(listen string, routes []gateway.Route) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil || port == "0" {
+		return ""
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
+		host = "localhost" // where it is for who runs it, or has its port forwarded
+	}
+	for _, r := range routes {
+		method, path, ok := strings.Cut(r.Match, " ")
+		if !ok {
+			method, path = http.MethodGet, r.Match
+		}
+		if method == http.MethodGet && strings.HasPrefix(path, "/") && !strings.Contains(path, "{") {
+			return "http://" + net.JoinHostPort(host, port) + path
+		}
+	}
+	return ""
+}
+
+// circuits are what the live page shows of them, with the settings in force.
+func circuits(g *gateway.Gateway) []live.Upstream {
+	if g == nil {
+		return nil
+	}
+	states, policies := g.Breakers(), g.Config().Policies
+	list := make([]live.Upstream, len(states))
+	for i, s := range states {
+		p := policies[s.Policy]
+		list[i] = live.Upstream{
+			Upstream: s.Upstream, Policy: s.Policy, Breaker: s.Breaker, BudgetTokens: s.BudgetTokens,
+			Settings: p.Breaker, Burst: p.Retry.Budget.Burst,
+		}
+	}
+	return list
+}
+
+func upstreams(g *gateway.Gateway) []telemetry.Upstream {
+	if g == nil {
+		return nil
+	}
+	states := g.Breakers()
+	list := make([]telemetry.Upstream, len(states))
+	for i, s := range states {
+		list[i] = telemetry.Upstream{Name: s.Upstream, Policy: s.Policy, State: s.Breaker.State, BudgetTokens: s.BudgetTokens}
+	}
+	return list
+}
+
+func replayMemory(g *gateway.Gateway) int64 {
+	if g == nil {
+		return 0
+	}
+	return g.ReplayMemory()
+}
+
+// Reload is [gateway.Gateway.Reload]; how it went is in the log and the metrics.
+func (c *Client) Reload(load func() (gateway.Config, error)) {
+	c.metrics.Reload(c.gateway.Reload(load) == nil)
+}
+
+// LongestTimeout is [gateway.Gateway.LongestTimeout].
+func (c *Client) LongestTimeout() time.Duration { return c.gateway.LongestTimeout() }
+
+// CloseIdleConnections closes the connections to upstreams that no call uses.
+func (c *Client) CloseIdleConnections() { c.gateway.Close() }
+
+// Close ends what NewClient has started, for a client that is never served; more
+// than once is allowed.
+func (c *Client) Close() { c.stopLive() }
+
+// Flush sends what is left of the traces; the last thing before the end.
+func (c *Client) Flush(ctx context.Context) error {
+	c.Close()
+	c.CloseIdleConnections()
+	return errors.Join(c.telemetry.Flush(ctx), c.metrics.Close(ctx))
+}

@@ -1,0 +1,60 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"github.com/rebound-dev/rebound/internal/flaky"
+	"github.com/rebound-dev/rebound/internal/serve"
+	"github.com/rebound-dev/rebound/internal/telemetry"
+	"github.com/rebound-dev/rebound/internal/version"
+	"github.com/rebound-dev/rebound/pkg/faults"
+)
+
+// Flaky is the server that misbehaves with its traces, metrics and log, as
+// flaky-server and demo run it.
+type Flaky struct {
+	Data  http.Handler
+	Admin http.Handler
+	// Stop ends the calls that hang.
+	Stop func()
+	// Reload is [flaky.Server.Reload].
+	Reload func(load func() (faults.Spec, error))
+
+	telemetry *telemetry.Telemetry
+	metrics   *telemetry.Metrics
+}
+
+// NewFlaky puts the server together. Its admin port may be asked under hosts, besides the names that cannot be another
+// site's. The error is about the environment.
+func (p Program) NewFlaky(ctx context.Context, injector *faults.Injector, instance string, ready *serve.Readiness, logger *slog.Logger, hosts ...string) (*Flaky, error) {
+	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "flaky-server", Version: version.String(), LookupEnv: p.LookupEnv, Environ: p.Environ, Logger: logger})
+	if err != nil {
+		return nil, err
+	}
+	metrics, err := telemetry.NewMetrics(telemetry.Sources{})
+	if err != nil {
+		return nil, err
+	}
+	server, err := flaky.New(flaky.Options{
+		Faults: injector, Instance: instance, Logger: logger, Livez: ready.Livez(), Readyz: ready.Readyz(), Hosts: hosts,
+		Observe: func(ctx context.Context, f faults.Fate) {
+			telemetry.SetFault(ctx, string(f.Fault))
+			metrics.Fault(ctx, string(f.Fault))
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	admin := http.NewServeMux()
+	admin.Handle("GET /metrics", metrics.Handler())
+	admin.Handle("/", server.Admin())
+	return &Flaky{Data: tel.Handler(server.Data()), Admin: admin, Stop: server.Stop, Reload: server.Reload, telemetry: tel, metrics: metrics}, nil
+}
+
+// Flush sends what is left of the traces; the last thing before the end.
+func (f *Flaky) Flush(ctx context.Context) error {
+	return errors.Join(f.telemetry.Flush(ctx), f.metrics.Close(ctx))
+}

@@ -1,0 +1,215 @@
+package program_test
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/internal/flaky"
+	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/serve"
+	"github.com/rebound-dev/rebound/pkg/faults"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+)
+
+// An empty page offers a call that works: at the port that was asked for, of a
+// route that any GET reaches.
+func TestExampleOfACall(t *testing.T) {
+	for name, tc := range map[string]struct{ listen, match, want string }{
+		"every path":            {":8080", "/", "http://localhost:8080/"},
+		"one path":              {"127.0.0.1:9000", "GET /process", "http://localhost:9000/process"},
+		"an address of its own": {"192.0.2.1:80", "/process", "http://192.0.2.1:80/process"},
+		"IPv6":                  {"[::]:8080", "/process", "http://localhost:8080/process"},
+		"no GET":                {":8080", "POST /orders", ""},
+		"a part to fill in":     {":8080", "/orders/{id}", ""},
+		"of one host":           {":8080", "example.com/", ""},
+		"any free port":         {":0", "/", ""},
+		"nowhere":               {"", "/", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := gateway.ForUpstream("http://127.0.0.1:1")
+			cfg.Routes[0].Match = tc.match
+			p := program.Program{Name: "client", LookupEnv: func(string) (string, bool) { return "", false }, Stdout: io.Discard, Stderr: io.Discard}
+			client, err := p.NewClient(t.Context(), cfg, serve.NewReadiness(), slog.New(slog.DiscardHandler), program.LivePage{Listen: tc.listen})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = client.Flush(t.Context()) }()
+			var state struct{ Settings struct{ Example string } }
+			recorder := httptest.NewRecorder()
+			client.Admin.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/state", nil))
+			if err := json.Unmarshal(recorder.Body.Bytes(), &state); err != nil || state.Settings.Example != tc.want {
+				t.Errorf("%q (%v), want %q", state.Settings.Example, err, tc.want)
+			}
+		})
+	}
+}
+
+// After a thousand calls the live page's API, /metrics and flaky-server's own
+// counts say the same, reason by reason.
+func TestLivePageAgrees(t *testing.T) {
+	p := program.Program{Name: "client", LookupEnv: func(string) (string, bool) { return "", false }, Stdout: io.Discard, Stderr: io.Discard}
+	logger := slog.New(slog.DiscardHandler)
+	injector, err := faults.New(faults.Spec{ErrorRate: 0.3}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	upstream, err := p.NewFlaky(t.Context(), injector, "test", serve.NewReadiness(), logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = upstream.Flush(t.Context()) }()
+	server := httptest.NewServer(upstream.Data)
+	defer server.Close()
+	cfg := gateway.ForUpstream(server.URL)
+	policy := cfg.Policies[gateway.DefaultPolicyName]
+	policy.Retry.Backoff.Base, policy.Retry.Backoff.Max = time.Millisecond, 2*time.Millisecond
+	cfg.Policies[gateway.DefaultPolicyName] = policy
+	client, err := p.NewClient(t.Context(), cfg, serve.NewReadiness(), logger, program.LivePage{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Flush(t.Context()) }()
+
+	const calls, callers = 1000, 8
+	var calling sync.WaitGroup
+	for range callers {
+		calling.Go(func() {
+			for range calls / callers {
+				r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/process", nil)
+				client.Data.ServeHTTP(httptest.NewRecorder(), r)
+			}
+		})
+	}
+	calling.Wait()
+
+	admin := func(h http.Handler, path string) string {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+		return w.Body.String()
+	}
+	type totals struct {
+		Offered, Good, Attempts, AttemptsGood int
+		Reasons                               map[string]int
+	}
+	var state struct {
+		Calls  int
+		Series []struct{ Totals totals }
+	}
+	for state.Calls < calls { // it is gathered five times a second
+		if err := json.Unmarshal([]byte(admin(client.Admin, "/api/state")), &state); err != nil {
+			t.Fatal(err)
+		}
+	}
+	metrics := admin(client.Admin, "/metrics")
+	sum := func(metric, labels string) (n int) {
+		for _, m := range regexp.MustCompile(`(?m)^`+metric+`{([^}]*)} (\d+)`).FindAllStringSubmatch(metrics, -1) {
+			if strings.Contains(m[1], labels) {
+				one, _ := strconv.Atoi(m[2])
+				n += one
+			}
+		}
+		return n
+	}
+	var ledger flaky.Ledger
+	if err := json.Unmarshal([]byte(admin(upstream.Admin, "/ledger")), &ledger); err != nil {
+		t.Fatal(err)
+	}
+	got := state.Series[0].Totals
+	for what, c := range map[string][2]int{
+		"calls":                            {got.Offered, sum("rebound_calls_total", "")},
+		"calls, as made":                   {got.Offered, calls},
+		"good calls":                       {got.Good, sum("rebound_calls_total", `reason="ok"`)},
+		"attempts":                         {got.Attempts, sum("rebound_attempts_total", "")},
+		"attempts, as flaky-server counts": {got.Attempts, int(ledger.Received)},
+		"good attempts":                    {got.AttemptsGood, sum("rebound_attempts_total", `reason="ok"`)},
+	} {
+		if c[0] != c[1] {
+			t.Errorf("%s: the page says %d, want %d", what, c[0], c[1])
+		}
+	}
+	all := 0
+	for reason, n := range got.Reasons {
+		all += n
+		if want := sum("rebound_calls_total", `reason="`+reason+`"`); n != want {
+			t.Errorf("calls with %s: the page says %d, /metrics %d", reason, n, want)
+		}
+	}
+	if all != calls || got.AttemptsGood == got.Attempts {
+		t.Errorf("the reasons add up to %d calls: %v", all, got)
+	}
+}
+
+// Generated calls take the way that is chosen, and their results are told apart.
+func TestTraffic(t *testing.T) {
+	var mu sync.Mutex
+	seen := map[string]int{}
+	count := func(name string, status int) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			seen[name]++
+			w.WriteHeader(status)
+		})
+	}
+	with, without := httptest.NewServer(count("with", 200)), httptest.NewServer(count("without", 503))
+	defer with.Close()
+	defer without.Close()
+	traffic, err := program.NewTraffic(200, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	running.Go(func() { traffic.Run(ctx, with.URL, without.URL) })
+	for s := traffic.State(); s.With.Ended < 10 || s.Without.Ended < 10; s = traffic.State() {
+		time.Sleep(time.Millisecond)
+		if s.With.Good != s.With.Ended || s.Without.Good != 0 {
+			t.Fatalf("the results are %+v", s)
+		}
+	}
+	for _, path := range []live.Path{live.PathWith, live.PathWithout} {
+		if err := traffic.Set(live.TrafficSettings{PerSecond: 200, Path: path}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond) // what was on its way has ended
+		other := map[live.Path]string{live.PathWith: "without", live.PathWithout: "with"}[path]
+		look := func() (chosen, rest int) {
+			mu.Lock()
+			defer mu.Unlock()
+			return seen[string(path)], seen[other]
+		}
+		before, rest := look()
+		for chosen := before; chosen < before+5; chosen, _ = look() {
+			time.Sleep(time.Millisecond)
+		}
+		if _, now := look(); now != rest {
+			t.Errorf("%s: %d calls took the other way", path, now-rest)
+		}
+	}
+	for name, s := range map[string]live.TrafficSettings{
+		"too fast":     {PerSecond: 201, Path: live.PathBoth},
+		"negative":     {PerSecond: -1, Path: live.PathBoth},
+		"another path": {PerSecond: 1, Path: "around"},
+		"no path":      {PerSecond: 1},
+	} {
+		if err := traffic.Set(s); err == nil {
+			t.Errorf("%s was taken", name)
+		}
+	}
+	if s := traffic.State(); s.PerSecond != 200 || s.Path != live.PathWithout {
+		t.Errorf("what was refused is in force: %+v", s)
+	}
+}

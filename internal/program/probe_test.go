@@ -1,0 +1,68 @@
+package program_test
+
+import (
+	"bytes"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/rebound-dev/rebound/internal/program"
+)
+
+func TestProbe(t *testing.T) {
+	answers := http.NewServeMux()
+	calls := 0
+	answers.HandleFunc("GET /ok", func(w http.ResponseWriter, _ *http.Request) { calls++; w.WriteHeader(http.StatusNoContent) })
+	answers.HandleFunc("GET /retried", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Attempt-Count", "3") })
+	answers.HandleFunc("GET /failing", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+	answers.HandleFunc("GET /moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/ok", http.StatusFound) })
+	answers.HandleFunc("GET /cut", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	server := httptest.NewServer(answers)
+	defer server.Close()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := "http://" + l.Addr().String()
+	_ = l.Close()
+
+	for name, tc := range map[string]struct {
+		args           []string
+		code           int
+		done           bool
+		stdout, stderr string // the whole, or a part
+	}{
+		"nothing":         {nil, program.ExitOK, false, "", ""},
+		"a flag":          {[]string{"--check"}, program.ExitOK, false, "", ""},
+		"later":           {[]string{"--config", "probe"}, program.ExitOK, false, "", ""},
+		"good":            {[]string{"probe", server.URL + "/ok"}, program.ExitOK, true, server.URL + "/ok: 204 No Content\n", ""},
+		"with attempts":   {[]string{"probe", server.URL + "/retried"}, program.ExitOK, true, server.URL + "/retried: 200 OK, X-Attempt-Count 3\n", ""},
+		"bad":             {[]string{"probe", server.URL + "/failing"}, program.ExitFailed, true, "", "tool: " + server.URL + "/failing: 503 Service Unavailable\n"},
+		"a redirect":      {[]string{"probe", server.URL + "/moved"}, program.ExitFailed, true, "", "/moved: 302 Found\n"},
+		"a body cut":      {[]string{"probe", server.URL + "/cut"}, program.ExitFailed, true, "", "/cut: 200 OK, and then its body: unexpected EOF\n"},
+		"nobody there":    {[]string{"probe", nobody}, program.ExitFailed, true, "", "connection refused\n"},
+		"no URL":          {[]string{"probe"}, program.ExitUsage, true, "", "tool: expected one URL such as tool probe http://localhost:8081/readyz\n"},
+		"two URLs":        {[]string{"probe", nobody, nobody}, program.ExitUsage, true, "", "expected one URL"},
+		"not a URL":       {[]string{"probe", "localhost:8081"}, program.ExitUsage, true, "", `got "localhost:8081"`},
+		"URL of a scheme": {[]string{"probe", "ftp://localhost/x"}, program.ExitUsage, true, "", `got "ftp://localhost/x"`},
+		"a path":          {[]string{"probe", "/readyz"}, program.ExitUsage, true, "", `got "/readyz"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			calls = 0
+			var stdout, stderr bytes.Buffer
+			code, done := program.Program{Name: "tool", Args: tc.args, Stdout: &stdout, Stderr: &stderr}.Probe(t.Context())
+			if code != tc.code || done != tc.done || stdout.String() != tc.stdout || !strings.Contains(stderr.String(), tc.stderr) || (tc.stderr == "" && stderr.Len() > 0) {
+				t.Errorf("code %d, done %v, stdout %q, stderr %q", code, done, stdout.String(), stderr.String())
+			}
+			if calls > 1 || calls == 1 && name != "good" {
+				t.Errorf("made %d calls", calls)
+			}
+		})
+	}
+}

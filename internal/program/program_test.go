@@ -1,0 +1,48 @@
+package program_test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/rebound-dev/rebound/internal/program"
+)
+
+func TestParse(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args           []string
+		env            map[string]string
+		code           int
+		done           bool
+		stdout, stderr string
+	}{
+		"nothing":            {nil, nil, program.ExitOK, false, "", ""},
+		"a flag":             {[]string{"--size", "3"}, nil, program.ExitOK, false, "", ""},
+		"by the environment": {nil, map[string]string{"REBOUND_SIZE": "3"}, program.ExitOK, false, "", ""},
+		"help":               {[]string{"--help"}, nil, program.ExitOK, true, "the help of tool", ""},
+		"version":            {[]string{"--version"}, nil, program.ExitOK, true, "tool ", ""},
+		"unknown flag":       {[]string{"--nope"}, nil, program.ExitUsage, true, "", "see tool --help\n"},
+		"a label":            {nil, map[string]string{"REBOUND_VERSION": "1.2.3"}, program.ExitOK, false, "", ""},
+		"bad environment":    {nil, map[string]string{"REBOUND_SIZE": "x"}, program.ExitUsage, true, "", "REBOUND_SIZE"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			p := program.Program{
+				Name: "tool", Args: tc.args, Stdout: &stdout, Stderr: &stderr,
+				LookupEnv: func(k string) (string, bool) { v, ok := tc.env[k]; return v, ok },
+			}
+			fs := p.Flags()
+			size := fs.Int("size", 1, "how large")
+			code, done := p.Parse(fs, func(w io.Writer, fs *flag.FlagSet) { fmt.Fprintf(w, "the help of %s\n", fs.Name()) })
+			if code != tc.code || done != tc.done || !strings.HasPrefix(stdout.String(), tc.stdout) || !strings.Contains(stderr.String(), tc.stderr) {
+				t.Errorf("code %d, done %v, stdout %q, stderr %q", code, done, stdout.String(), stderr.String())
+			}
+			if !tc.done && *size != 1 && *size != 3 {
+				t.Errorf("size %d", *size)
+			}
+		})
+	}
+}

@@ -1,0 +1,295 @@
+package program_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
+	"github.com/rebound-dev/rebound/internal/telemetry"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// situation produces one reason: of the call, or of its last attempt.
+type situation struct {
+	handler  http.HandlerFunc
+	upstream string // instead of the handler's
+	policy   func(*transport.Policy)
+	before   int // calls first, that are not looked at
+	method   string
+	path     string
+	body     io.Reader
+	header   http.Header
+	raw      string        // the whole request, where net/http's client would not send it
+	patience time.Duration // the caller's
+	// attempt says that the reason is an attempt's; the call ends with another.
+	attempt bool
+	problem bool // the answer is ours, a problem document with the call's reason
+	refused bool // by the gateway itself: the pipeline has not seen it, and there is no span of it
+}
+
+func situations(t *testing.T) map[resilience.Reason]situation {
+	fail := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
+	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	once := func(p *transport.Policy) { p.Retry.MaxAttempts = 1 }
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := "http://" + l.Addr().String()
+	_ = l.Close()
+	plain := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(plain.Close)
+	passed := http.Header{} // what the request before had when it came back
+	return map[resilience.Reason]situation{
+		resilience.ReasonOK:                 {handler: func(http.ResponseWriter, *http.Request) {}},
+		resilience.ReasonStatusNotRetryable: {handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }},
+		resilience.StatusReason(503):        {handler: fail, policy: once, attempt: true},
+		resilience.ReasonMaxAttempts:        {handler: fail},
+		resilience.ReasonDialError:          {upstream: nobody, policy: once, attempt: true, problem: true},
+		resilience.ReasonTLSError:           {upstream: strings.Replace(plain.URL, "http:", "https:", 1), policy: once, attempt: true, problem: true},
+		resilience.ReasonResetBeforeHeaders: {handler: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, policy: once, attempt: true, problem: true},
+		resilience.ReasonNotHTTP:            {upstream: notHTTP(t), policy: once, attempt: true, problem: true},
+		resilience.ReasonInvalidRequest: {
+			handler: func(http.ResponseWriter, *http.Request) {}, method: http.MethodPut, problem: true,
+			raw: "PUT /process HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: Bad Name\r\nConnection: close\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+		},
+		resilience.ReasonBodyFailed: {handler: func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}},
+		resilience.ReasonAttemptTimeout:      {handler: hang, policy: func(p *transport.Policy) { once(p); p.AttemptTimeout = 30 * time.Millisecond }, attempt: true, problem: true},
+		resilience.ReasonDeadlineExceeded:    {handler: hang, header: http.Header{transport.HeaderExpectedTimeout: {"30"}}, problem: true},
+		resilience.ReasonDeadlineTooClose:    {handler: fail, policy: func(p *transport.Policy) { p.Retry.Backoff.Base, p.Retry.Backoff.Max = time.Minute, time.Minute }},
+		resilience.ReasonCallerCanceled:      {handler: hang, patience: 50 * time.Millisecond},
+		resilience.ReasonMethodNotIdempotent: {handler: fail, method: http.MethodPost},
+		resilience.ReasonBodyNotReplayable: {
+			handler: func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body); fail(w, r) },
+			method:  http.MethodPut, body: strings.NewReader("four"), policy: func(p *transport.Policy) { p.Retry.ReplayBuffer = 3 },
+		},
+		resilience.ReasonBudgetExhausted: {handler: fail, policy: func(p *transport.Policy) { p.Retry.Budget = resilience.BudgetPolicy{} }},
+		resilience.ReasonBreakerOpen: {handler: fail, before: 1, policy: func(p *transport.Policy) {
+			p.Breaker.ConsecutiveFailures = 1
+			p.Breaker.OpenFor, p.Breaker.MaxOpenFor = time.Minute, time.Minute
+		}, problem: true},
+		resilience.ReasonBreakerHalfOpen: {
+			// The first call opens the circuit for a moment; the second is the only
+			// probe and hangs; the third is the one that is looked at.
+			handler: func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/hang" {
+					hang(w, r)
+					return
+				}
+				fail(w, r)
+			},
+			before: 2, policy: func(p *transport.Policy) {
+				p.Breaker.ConsecutiveFailures, p.Breaker.Probes = 1, 1
+				p.Breaker.OpenFor, p.Breaker.MaxOpenFor = 1, 1
+			}, problem: true,
+		},
+		resilience.ReasonRetryAfterTooLong: {handler: func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Retry-After", "60")
+			fail(w, r)
+		}},
+		resilience.ReasonRetriedUpstreamLayer: {handler: fail, header: http.Header{transport.HeaderAttemptCount: {"2"}}},
+		resilience.ReasonUpgrade:              {handler: fail, header: http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}},
+		resilience.ReasonLoopDetected: {
+			handler: func(_ http.ResponseWriter, r *http.Request) { passed["Via"] = r.Header["Via"] }, header: passed,
+			before: 1, problem: true, refused: true,
+		},
+		resilience.ReasonNoRoute:          {handler: fail, path: "/elsewhere", problem: true},
+		resilience.ReasonMethodNotAllowed: {handler: fail, method: http.MethodTrace, path: "/get", problem: true},
+	}
+}
+
+// For every reason there is a situation that produces it, and what is seen of it
+// names it alike: span, metric, log line and problem document.
+func TestEveryReasonIsNamedAlikeEverywhere(t *testing.T) {
+	all := situations(t)
+	for _, r := range append(resilience.Reasons(), resilience.StatusReason(503)) {
+		s, ok := all[r]
+		if !ok {
+			t.Errorf("no situation produces %s: add one to situations", r)
+			continue
+		}
+		t.Run(string(r), func(t *testing.T) { s.check(t, r) })
+	}
+}
+
+// notHTTP is the URL of a server that answers each connection as Redis would.
+func notHTTP(t *testing.T) string {
+	l := rawhttp.Listen(t)
+	rawhttp.Serve(t, l, func(conn net.Conn) {
+		_, _ = conn.Read(make([]byte, 1))
+		_, _ = io.WriteString(conn, "-ERR unknown command\r\n")
+	})
+	return "http://" + l.Addr().String()
+}
+
+func (s situation) check(t *testing.T, want resilience.Reason) {
+	upstream := s.upstream
+	if s.handler != nil {
+		server := httptest.NewUnstartedServer(s.handler)
+		server.Config.ErrorLog = log.New(io.Discard, "", 0)
+		server.Start()
+		defer server.Close()
+		upstream = server.URL
+	}
+	policy := transport.DefaultPolicy()
+	policy.Retry.Backoff = resilience.Backoff{Factor: 1, Jitter: resilience.JitterNone}
+	policy.Breaker.ConsecutiveFailures = 0
+	if s.policy != nil {
+		s.policy(&policy)
+	}
+	cfg := gateway.DefaultConfig()
+	cfg.Policies["default"] = policy
+	for _, match := range []string{"/process", "/hang", "GET /get"} {
+		name := strings.Trim(match[strings.Index(match, "/"):], "/")
+		cfg.Routes = append(cfg.Routes, gateway.Route{Name: name, Match: match, Upstream: upstream, Policy: "default"})
+	}
+	spans := tracetest.NewInMemoryExporter()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+	metrics, err := telemetry.NewMetrics(telemetry.Sources{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines bytes.Buffer
+	told := make(chan struct{}, 10)
+	g, err := gateway.New(cfg, gateway.Options{
+		TracerProvider: provider, Propagator: propagation.TraceContext{},
+		OnCall: func(ctx context.Context, c gateway.Call) {
+			metrics.Call(ctx, telemetry.Call{Route: c.Route, Policy: c.Policy, Upstream: c.Upstream, Method: c.Method, Status: c.Status, Duration: c.Duration, Report: c.Report})
+		},
+		Logger: slog.New(announcing{slog.NewJSONHandler(&lines, nil), told}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	front := httptest.NewServer(g)
+	defer front.Close()
+	call := func(ctx context.Context, method, path string, body io.Reader, header http.Header) string {
+		r, err := http.NewRequestWithContext(ctx, method, front.URL+path, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k, v := range header {
+			r.Header[k] = v
+		}
+		resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+		if err != nil {
+			return ""
+		}
+		defer func() { _ = resp.Body.Close() }()
+		b, _ := io.ReadAll(resp.Body)
+		return string(b)
+	}
+	ctx := t.Context()
+	for i := range s.before {
+		if i == 0 {
+			call(ctx, http.MethodGet, "/process", nil, nil)
+			<-told
+			continue
+		}
+		probe, cancel := context.WithCancel(ctx)
+		hung := make(chan struct{})
+		go func() { defer close(hung); call(probe, http.MethodGet, "/hang", nil, nil) }()
+		defer func() { cancel(); <-hung }()
+		for g.Breakers()[0].Breaker.Probes == 0 {
+			<-time.After(time.Millisecond) // the probe is on its way through real connections
+		}
+	}
+	spans.Reset()
+	if s.patience > 0 {
+		limited, cancel := context.WithTimeout(ctx, s.patience)
+		defer cancel()
+		ctx = limited
+	}
+	method, path := http.MethodGet, "/process"
+	if s.method != "" {
+		method = s.method
+	}
+	if s.path != "" {
+		path = s.path
+	}
+	var answer string
+	if s.raw != "" {
+		_, answer = rawhttp.Exchange(t, front.Listener.Addr().String(), s.raw)
+	} else {
+		answer = call(ctx, method, path, s.body, s.header)
+	}
+	<-told
+
+	var line struct{ Reason, Route string }
+	all := strings.Split(strings.TrimSpace(lines.String()), "\n")
+	if err := json.Unmarshal([]byte(all[len(all)-1]), &line); err != nil {
+		t.Fatal(err)
+	}
+	inSpan, inAttempt := "", ""
+	for _, span := range spans.GetSpans() {
+		for _, a := range span.Attributes {
+			if a.Key == transport.KeyReason && strings.HasPrefix(span.Name, transport.SpanResilience) {
+				inSpan = a.Value.AsString()
+			} else if a.Key == transport.KeyReason && span.Name == method {
+				inAttempt = a.Value.AsString()
+			}
+		}
+	}
+	w := httptest.NewRecorder()
+	metrics.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	shown := w.Body.String()
+	if s.attempt {
+		if inAttempt != string(want) || !strings.Contains(shown, fmt.Sprintf(`rebound_attempts_total{policy="default",reason=%q`, want)) {
+			t.Errorf("the attempt's span says %q; metrics:\n%s", inAttempt, shown)
+		}
+	} else if line.Reason != string(want) {
+		t.Errorf("the log says %q", line.Reason)
+	}
+	if !strings.Contains(shown, fmt.Sprintf(`rebound_calls_total{reason=%q,route=%q} `, line.Reason, line.Route)) {
+		t.Errorf("the metrics do not say %q of route %q:\n%s", line.Reason, line.Route, shown)
+	}
+	if line.Route != "" && !s.refused && inSpan != line.Reason {
+		t.Errorf("the call's span says %q, the log %q", inSpan, line.Reason)
+	}
+	var document struct{ Reason string }
+	if s.problem {
+		if err := json.Unmarshal([]byte(answer), &document); err != nil || document.Reason != line.Reason {
+			t.Errorf("the problem document says %q, the log %q (%v): %s", document.Reason, line.Reason, err, answer)
+		}
+	}
+}
+
+// announcing says when the line of a call has been written.
+type announcing struct {
+	slog.Handler
+	told chan struct{}
+}
+
+func (h announcing) Handle(ctx context.Context, r slog.Record) error {
+	err := h.Handler.Handle(ctx, r)
+	if r.Message == "call" {
+		h.told <- struct{}{}
+	}
+	return err
+}
+
+func (h announcing) WithAttrs(a []slog.Attr) slog.Handler {
+	return announcing{h.Handler.WithAttrs(a), h.told}
+}

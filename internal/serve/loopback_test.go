@@ -1,0 +1,190 @@
+package serve_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/internal/serve"
+)
+
+// TestAddressInUse: one address that cannot be had, and nothing is served on the others either.
+func TestRefusedConfigurationClosesWhatIsOpen(t *testing.T) {
+	l, addr, err := serve.Open(t.Context(), serve.Listener{Name: "a", Addr: "127.0.0.1:0", Handler: http.NotFoundHandler()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if serve.Run(t.Context(), serve.Config{Data: []serve.Listener{l}}, nil, nil) == nil {
+		t.Fatal("a configuration without a drain timeout was accepted")
+	}
+	again, err := net.Listen("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = again.Close()
+}
+
+func TestAddressInUse(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	var first net.Listener
+	err = serve.Run(t.Context(), serve.Config{
+		Data:         []serve.Listener{{Name: "data", Addr: "127.0.0.1:0", Handler: text("ok")}},
+		Admin:        []serve.Listener{{Name: "admin", Addr: taken.Addr().String(), Handler: text("ok")}},
+		DrainTimeout: within(time.Second),
+		Listen: func(ctx context.Context, network, addr string) (net.Listener, error) {
+			l, err := new(net.ListenConfig).Listen(ctx, network, addr)
+			if err == nil {
+				first = l
+			}
+			return l, err
+		},
+	}, serve.NewReadiness(), func(map[string]net.Addr) { t.Error("listens") })
+	want := "listen on " + taken.Addr().String() + " (admin): address already in use"
+	if err == nil || err.Error() != want || !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	if err := first.Close(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the first listener was still open: closing it gave %v", err)
+	}
+}
+
+// TestCallInFlightOverSockets drains over real connections, with each protocol that is served.
+func TestCallInFlightOverSockets(t *testing.T) {
+	for name, set := range map[string]func(*http.Protocols){
+		"http1": func(p *http.Protocols) { p.SetHTTP1(true) },
+		"h2c":   func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			entered, finish := make(chan string), make(chan struct{})
+			mux := http.NewServeMux()
+			mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+				entered <- r.Proto
+				<-finish
+				_, _ = io.WriteString(w, "whole")
+			})
+			ready := serve.NewReadiness()
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			addrs, ended := make(chan map[string]net.Addr, 1), make(chan error, 1)
+			flushing, flushed := make(chan struct{}), make(chan struct{})
+			go func() {
+				ended <- serve.Run(ctx, serve.Config{
+					Data:         []serve.Listener{{Name: "data", Addr: "127.0.0.1:0", Handler: mux}},
+					Admin:        []serve.Listener{{Name: "admin", Addr: "127.0.0.1:0", Handler: ready.Readyz()}},
+					DrainTimeout: within(time.Minute),
+					Flush:        func(ctx context.Context) error { close(flushing); <-flushed; return ctx.Err() },
+					FlushTimeout: time.Minute,
+				}, ready, func(m map[string]net.Addr) { addrs <- m })
+			}()
+			at := <-addrs
+			if len(at) != 2 {
+				t.Fatalf("got addresses %v, want data and admin", at)
+			}
+			protocols := new(http.Protocols)
+			set(protocols)
+			transport := &http.Transport{Protocols: protocols}
+			defer transport.CloseIdleConnections()
+			client := &http.Client{Transport: transport}
+			plain := &http.Transport{DisableKeepAlives: true}
+
+			slow := make(chan answer, 1)
+			go func() { slow <- get(t.Context(), client, "http://"+at["data"].String()+"/slow") }()
+			select {
+			case proto := <-entered:
+				if want := map[string]string{"http1": "HTTP/1.1", "h2c": "HTTP/2.0"}[name]; proto != want {
+					t.Errorf("the call came in over %s, want %s", proto, want)
+				}
+			case got := <-slow:
+				stop()
+				close(flushed)
+				t.Fatalf("the call did not come in: %+v, Run ended with %v", got, <-ended)
+			}
+			stop()
+			// New calls are refused from some moment on; readiness has failed by then.
+			for {
+				conn, err := net.Dial("tcp", at["data"].String())
+				if err != nil {
+					break
+				}
+				conn.Close()
+			}
+			if got := get(t.Context(), &http.Client{Transport: plain}, "http://"+at["admin"].String()); got.status != 503 || !strings.Contains(got.body, "draining") {
+				t.Errorf("readiness is %+v while draining, want 503", got)
+			}
+			select {
+			case <-flushing:
+				t.Error("flushed with a call in flight")
+			default:
+			}
+			close(finish)
+			if got := <-slow; got.err != nil || got.status != 200 || got.body != "whole" {
+				t.Errorf("the call in flight got %+v, want its whole answer", got)
+			}
+			<-flushing
+			if _, err := net.Dial("tcp", at["admin"].String()); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("the admin listener is open while flushing: %v", err)
+			}
+			close(flushed)
+			if err := <-ended; err != nil {
+				t.Errorf("Run ended with %v", err)
+			}
+		})
+	}
+}
+
+// A caller who reads steadily, however slowly, is no caller who does not read: what it takes
+// shows in the writes while megabytes are on their way to it.
+func TestB5ASlowReaderShowsInTheWrites(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("other systems keep what is written to a connection as they like")
+	}
+	const rate = 400 << 10 // a second
+	var slowest atomic.Int64
+	l, addr, err := serve.Open(t.Context(), serve.Listener{Name: "data", Addr: "127.0.0.1:0", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for block := make([]byte, 32<<10); ; {
+			begun := time.Now()
+			if _, err := w.Write(block); err != nil {
+				return
+			}
+			slowest.Store(max(slowest.Load(), int64(time.Since(begun))))
+		}
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- serve.Run(ctx, serve.Config{Data: []serve.Listener{l}, DrainTimeout: within(time.Second)}, nil, nil)
+	}()
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	for begun := time.Now(); time.Since(begun) < 6*time.Second; time.Sleep(50 * time.Millisecond) {
+		if _, err := io.CopyN(io.Discard, conn, rate/20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = conn.Close()
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if s := time.Duration(slowest.Load()); s > 1500*time.Millisecond {
+		t.Errorf("a write to a caller who reads %d bytes a second took %v", rate, s)
+	}
+}

@@ -1,0 +1,435 @@
+package telemetry
+
+import (
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.opentelemetry.io/contrib/propagators/autoprop"
+	"go.opentelemetry.io/otel/propagation"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/rebound-dev/rebound/internal/config"
+)
+
+// Variable is one of OpenTelemetry's environment variables, or a few that mean
+// the same of different things.
+type Variable struct {
+	Names    []string // one that ends with * is a family
+	Meaning  string   // which values it takes, or why it has no effect
+	Honoured bool     // a value that cannot be is refused then; otherwise a warning names the variable
+	check    func(environment, string) error
+	exact    bool // the SDK does not read a value with spaces around it
+}
+
+// Variables are all those that a program knows, in the order of the documentation.
+func Variables() []Variable {
+	honoured := func(check func(environment, string) error, meaning string, names ...string) Variable {
+		return Variable{Names: names, Meaning: meaning, Honoured: true, check: check}
+	}
+	otlp := func(check func(environment, string) error, meaning string, suffix string) Variable {
+		return honoured(check, meaning, prefixOTLP+suffix, prefixTraces+suffix)
+	}
+	exact := func(check func(environment, string) error, meaning string, names ...string) Variable {
+		return Variable{Names: names, Meaning: meaning, Honoured: true, check: check, exact: true}
+	}
+	without := func(meaning string, names ...string) Variable { return Variable{Names: names, Meaning: meaning} }
+	return []Variable{
+		honoured(boolean, "true: no traces are made, whatever else is set, and nothing else is looked at. /metrics stays", varDisabled),
+		honoured(oneOf(exporterOTLP, exporterConsole, none), "otlp, console or none. Unset, it is otlp if there is an endpoint, and none otherwise", varTracesExporter),
+		honoured(propagators, "tracecontext, baggage, b3, b3multi, jaeger, xray and ottrace, with commas between them, or none. Unset, it is tracecontext,baggage", varPropagators),
+		honoured(anything, "the name of the service; client, flaky-server by themselves", "OTEL_SERVICE_NAME"),
+		honoured(attributes, "what else describes the service: key=value pairs with commas between them, other characters of a value as %2C", "OTEL_RESOURCE_ATTRIBUTES"),
+
+		otlp(endpoint, "the collector, such as http://otel-collector:4318; https is encrypted. With grpc a port is needed, and otel-collector:4317, dns: and unix: are allowed too. /v1/traces is added to the path of the first of the two only. With OTEL_TRACES_EXPORTER=otlp alone it is port 4318 of localhost, for grpc 4317", "ENDPOINT"),
+		otlp(oneOf(protocolHTTP, protocolJSON, protocolGRPC), "http/protobuf (unset), http/json or grpc", "PROTOCOL"),
+		otlp(headers, "sent with every export: key=value pairs with commas between them, other characters of a value as %2C", "HEADERS"),
+		otlp(number(0), "milliseconds that an export may take, with what is tried again; 10000 unset, 0 for no limit", "TIMEOUT"),
+		otlp(oneOf("gzip", none), "gzip or none (unset)", "COMPRESSION"),
+		otlp(boolean, "true: no encryption to a grpc endpoint without http or https, which say it by themselves", "INSECURE"),
+		otlp(certificates, "a file of certificates, PEM, that the collector's must be signed by; the system's unset", "CERTIFICATE"),
+		otlp(keyPair, "a file with our own certificate, PEM, for collectors that ask for one; needs the key", "CLIENT_CERTIFICATE"),
+		otlp(keyPair, "a file with its key, PEM; needs the certificate", "CLIENT_KEY"),
+
+		honoured(oneOf("always_on", "always_off", samplerRatio, "parentbased_always_on", "parentbased_always_off", samplerParentRatio),
+			"always_on, always_off, traceidratio, parentbased_always_on (unset), parentbased_always_off or parentbased_traceidratio", varSampler),
+		honoured(ratio, "the share of traces for traceidratio and parentbased_traceidratio, 0 to 1; 1 unset", varSamplerArg),
+		exact(number(1), "milliseconds between two exports; 5000 unset", "OTEL_BSP_SCHEDULE_DELAY"),
+		exact(number(0), "milliseconds that the export of a batch may take; 30000 unset, 0 for no limit", "OTEL_BSP_EXPORT_TIMEOUT"),
+		exact(number(1), "spans that may wait; 2048 unset. What does not fit is dropped", varQueue),
+		exact(batch, "spans of one export, at most what may wait; 512 unset", varBatch),
+		exact(number(-1), "length of an attribute's value; -1 (unset) for no limit", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"),
+		exact(number(-1), "attributes of a span; 128 unset, -1 for no limit", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
+		exact(number(-1), "events or links of a span, or attributes of one of those; 128 unset, -1 for no limit",
+			"OTEL_SPAN_EVENT_COUNT_LIMIT", "OTEL_SPAN_LINK_COUNT_LIMIT", "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT"),
+
+		honoured(oneOf("prometheus", none, exporterOTLP, exporterConsole), "prometheus or none, and neither changes /metrics. otlp and console have no effect", varMetricsExporter),
+		honoured(oneOf("always_on", "always_off", "trace_based"), "which measurements get an exemplar: always_on, always_off or trace_based (unset)", "OTEL_METRICS_EXEMPLAR_FILTER"),
+		honoured(oneOf(none, exporterOTLP, exporterConsole), "none. otlp and console have no effect", varLogsExporter),
+
+		without("no configuration file of OpenTelemetry's is read", "OTEL_CONFIG_FILE", "OTEL_EXPERIMENTAL_CONFIG_FILE"),
+		without("the level of the log is --log-level", "OTEL_LOG_LEVEL"),
+		without("metrics are scraped from /metrics, on the address that --admin gives", "OTEL_EXPORTER_OTLP_METRICS_*", "OTEL_METRIC_EXPORT_*", "OTEL_EXPORTER_PROMETHEUS_*"),
+		without("logs go to the standard error stream", "OTEL_EXPORTER_OTLP_LOGS_*", "OTEL_BLRP_*", "OTEL_LOGRECORD_*"),
+		without("profiles are at /debug/pprof/", "OTEL_EXPORTER_OTLP_PROFILES_*"),
+		without("there is no such exporter here", "OTEL_EXPORTER_JAEGER_*", "OTEL_EXPORTER_ZIPKIN_*"),
+		without("the name is an old one of OTEL_EXPORTER_OTLP_INSECURE", "OTEL_EXPORTER_OTLP_SPAN_INSECURE", "OTEL_EXPORTER_OTLP_METRIC_INSECURE"),
+		without("only the stable semantic conventions are followed", "OTEL_SEMCONV_STABILITY_OPT_IN"),
+		without("experiments of OpenTelemetry's SDK are not supported", "OTEL_GO_X_*", "OTEL_EXPERIMENTAL_*"),
+	}
+}
+
+const (
+	prefixOTLP   = "OTEL_EXPORTER_OTLP_"
+	prefixTraces = "OTEL_EXPORTER_OTLP_TRACES_"
+
+	varDisabled        = "OTEL_SDK_DISABLED"
+	varTracesExporter  = "OTEL_TRACES_EXPORTER"
+	varMetricsExporter = "OTEL_METRICS_EXPORTER"
+	varLogsExporter    = "OTEL_LOGS_EXPORTER"
+	varPropagators     = "OTEL_PROPAGATORS"
+	varSampler         = "OTEL_TRACES_SAMPLER"
+	varSamplerArg      = "OTEL_TRACES_SAMPLER_ARG"
+	varQueue           = "OTEL_BSP_MAX_QUEUE_SIZE"
+	varBatch           = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
+
+	none               = "none"
+	exporterOTLP       = "otlp"
+	exporterConsole    = "console"
+	protocolHTTP       = "http/protobuf"
+	protocolJSON       = "http/json"
+	protocolGRPC       = "grpc"
+	samplerRatio       = "traceidratio"
+	samplerParentRatio = "parentbased_traceidratio"
+)
+
+// environment looks variables up.
+type environment func(string) (string, bool)
+
+// text is the value of a variable, "" where it is not set.
+func (e environment) text(name string) string {
+	v, _ := e(name)
+	return strings.TrimSpace(v)
+}
+
+// word is a value that is compared without regard to case, as OpenTelemetry does.
+func (e environment) word(name string) string { return strings.ToLower(e.text(name)) }
+
+// otlp is the value for traces, or else that for everything, and which variable
+// has it.
+func (e environment) otlp(suffix string) (name, value string) {
+	if v := e.text(prefixTraces + suffix); v != "" {
+		return prefixTraces + suffix, v
+	}
+	return prefixOTLP + suffix, e.text(prefixOTLP + suffix)
+}
+
+func (e environment) protocol() string {
+	_, protocol := e.otlp("PROTOCOL")
+	return cmp.Or(strings.ToLower(protocol), protocolHTTP)
+}
+
+func (e environment) disabled() bool { return e.word(varDisabled) == "true" }
+
+// exporter is what spans go to, or none.
+func (e environment) exporter() string {
+	exporter := e.word(varTracesExporter)
+	_, collector := e.otlp("ENDPOINT")
+	switch {
+	case e.disabled():
+		return none
+	case exporter == "" && collector == "":
+		return none
+	}
+	return cmp.Or(exporter, exporterOTLP)
+}
+
+// check reports every value that cannot be. What is switched off, or said again
+// for traces alone, is not looked at, so that it can be left as it is.
+func (e environment) check() error {
+	var errs []error
+	for _, v := range Variables() {
+		for _, name := range v.Names {
+			value := e.text(name)
+			if v.check == nil || value == "" || e.off(name) {
+				continue
+			}
+			if raw, _ := e(name); v.exact {
+				value = raw
+			}
+			if err := v.check(e, value); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// off reports whether another variable makes this one meaningless.
+func (e environment) off(name string) bool {
+	switch name {
+	case varDisabled:
+		return false
+	case varTracesExporter, varPropagators, varMetricsExporter, varLogsExporter, "OTEL_METRICS_EXEMPLAR_FILTER":
+		return e.disabled()
+	}
+	suffix, otlp := strings.CutPrefix(name, prefixOTLP)
+	return e.disabled() || e.word(varTracesExporter) == none || otlp && e.text(prefixTraces+suffix) != ""
+}
+
+// serviceLink matches what Kubernetes and Docker set for a service whose name
+// begins with otel.
+func serviceLink(name string) bool {
+	return regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`).MatchString(name)
+}
+
+// ineffective are the variables of all, which has the form of [os.Environ], that
+// are set and change nothing, each with the reason.
+func (e environment) ineffective(all []string) (found []string) {
+	if e.disabled() {
+		return nil
+	}
+	known := Variables()
+	for _, kv := range all {
+		name, value, _ := strings.Cut(kv, "=")
+		// The last are parts that a manifest puts OTEL_RESOURCE_ATTRIBUTES together from.
+		if !strings.HasPrefix(name, "OTEL_") || strings.TrimSpace(value) == "" || serviceLink(name) || strings.HasPrefix(name, "OTEL_RESOURCE_ATTRIBUTES_") {
+			continue
+		}
+		if why := e.whyIneffective(name, known); why != "" {
+			found = append(found, name+": "+why)
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+func (e environment) whyIneffective(name string, known []Variable) string {
+	// A name by itself comes before the family that it would belong to.
+	i := slices.IndexFunc(known, func(v Variable) bool { return slices.Contains(v.Names, name) })
+	if i < 0 {
+		i = slices.IndexFunc(known, func(v Variable) bool {
+			return slices.ContainsFunc(v.Names, func(n string) bool {
+				family, ok := strings.CutSuffix(n, "*")
+				return ok && strings.HasPrefix(name, family)
+			})
+		})
+	}
+	exports := strings.HasPrefix(name, prefixOTLP) || strings.HasPrefix(name, "OTEL_BSP_") || strings.HasPrefix(name, varSampler)
+	switch {
+	case i < 0:
+		return "there is no such variable here"
+	case !known[i].Honoured:
+		return known[i].Meaning
+	case name == varMetricsExporter && e.word(name) != none && e.word(name) != "prometheus":
+		return "metrics are scraped from /metrics; set prometheus or none"
+	case name == varLogsExporter && e.word(name) != none:
+		return "logs go to the standard error stream; set none"
+	case exports && e.word(varTracesExporter) == "" && e.exporter() == none:
+		return "no traces are exported without " + prefixOTLP + "ENDPOINT or " + varTracesExporter
+	case strings.HasPrefix(name, prefixOTLP) && e.exporter() == exporterConsole:
+		return "traces go to the console"
+	case name == varSamplerArg && e.exporter() != none && e.word(varSampler) != samplerRatio && e.word(varSampler) != samplerParentRatio:
+		return varSampler + " is not one that takes a ratio"
+	}
+	return ""
+}
+
+func anything(environment, string) error { return nil }
+
+// expected is the error about a value, of which it shows no more than one can read.
+func expected(what, value string) error {
+	if len(value) > 100 {
+		value = strings.ToValidUTF8(value[:100], "") + "…"
+	}
+	return fmt.Errorf("must be %s, got %q", what, value)
+}
+
+func oneOf(words ...string) func(environment, string) error {
+	return func(_ environment, value string) error {
+		if slices.Contains(words, strings.ToLower(value)) {
+			return nil
+		}
+		last := len(words) - 1
+		return expected(strings.Join(words[:last], ", ")+" or "+words[last], value)
+	}
+}
+
+func boolean(e environment, value string) error { return oneOf("true", "false")(e, value) }
+
+// number checks what the SDK reads as an int, and multiplies by a million if it
+// is milliseconds.
+func number(least int) func(environment, string) error {
+	return func(_ environment, value string) error {
+		if n, err := strconv.Atoi(value); err != nil || n < least || n > math.MaxInt32 {
+			return expected(fmt.Sprintf("a whole number from %d to %d", least, math.MaxInt32), value)
+		}
+		return nil
+	}
+}
+
+func ratio(e environment, value string) error {
+	if sampler := e.word(varSampler); sampler != samplerRatio && sampler != samplerParentRatio {
+		return nil // other samplers' arguments are other things, and have no effect
+	}
+	if r, err := strconv.ParseFloat(value, 64); err != nil || !(r >= 0 && r <= 1) { // which NaN is not
+		return expected("a number from 0 to 1", value)
+	}
+	return nil
+}
+
+func batch(e environment, value string) error {
+	if err := number(1)(e, value); err != nil {
+		return err
+	}
+	queue, err := strconv.Atoi(cmp.Or(e.text(varQueue), "2048"))
+	if n, _ := strconv.Atoi(value); err == nil && queue > 0 && n > queue {
+		return expected(fmt.Sprintf("at most the %d spans that may wait (%s)", queue, varQueue), value)
+	}
+	return nil
+}
+
+func propagators(_ environment, value string) error {
+	_, err := newPropagator(value)
+	return err
+}
+
+// newPropagator makes the one that a list of names asks for.
+func newPropagator(names string) (propagation.TextMapPropagator, error) {
+	if names == "" {
+		names = "tracecontext,baggage"
+	}
+	var list []string
+	for name := range strings.SplitSeq(names, ",") {
+		list = append(list, strings.ToLower(strings.TrimSpace(name)))
+	}
+	all := []string{"tracecontext", "baggage", "b3", "b3multi", "jaeger", "xray", "ottrace", none}
+	for _, name := range list {
+		if !slices.Contains(all, name) {
+			return nil, expected("some of "+strings.Join(all[:len(all)-1], ", ")+" with commas between them, or none", names)
+		}
+	}
+	return autoprop.TextMapPropagator(list...)
+}
+
+func attributes(_ environment, value string) error {
+	for pair := range strings.SplitSeq(value, ",") {
+		key, v, ok := strings.Cut(pair, "=")
+		if !ok || strings.TrimSpace(key) == "" {
+			return expected("key=value pairs with commas between them", value)
+		}
+		if _, err := url.PathUnescape(strings.TrimSpace(v)); err != nil {
+			return fmt.Errorf("the value of %s must be percent-encoded: %w", strings.TrimSpace(key), err)
+		}
+	}
+	return nil
+}
+
+// headers never tells a value: it may be a secret.
+func headers(_ environment, value string) error {
+	for pair := range strings.SplitSeq(value, ",") {
+		key, v, ok := strings.Cut(pair, "=")
+		key = strings.TrimSpace(key)
+		if !ok || !httpguts.ValidHeaderFieldName(key) {
+			return errors.New("must be key=value pairs with commas between them, the keys names of headers; one is not")
+		}
+		v, err := url.PathUnescape(v)
+		if err != nil || !httpguts.ValidHeaderFieldValue(strings.TrimSpace(v)) {
+			return fmt.Errorf("the value of %s must be percent-encoded, and without control characters", key)
+		}
+	}
+	return nil
+}
+
+func endpoint(e environment, value string) error {
+	grpc := e.protocol() == protocolGRPC
+	wanted := "a URL such as http://otel-collector:4318"
+	if grpc {
+		wanted = "an address such as http://otel-collector:4317 or otel-collector:4317"
+	}
+	wrong := func(why string) error {
+		if strings.Contains(value, "@") { // a password may stand before it
+			return fmt.Errorf("must be %s: %s", wanted, why)
+		}
+		return fmt.Errorf("%w: %s", expected(wanted, value), why)
+	}
+	if grpc && hostPort(value) {
+		return nil
+	}
+	const scheme = "the scheme must be http or https"
+	u, err := url.Parse(value)
+	switch {
+	case !strings.Contains(value, "://") && !grpc, err != nil && !strings.Contains(value, "://"):
+		return wrong(scheme)
+	case err != nil:
+		if parse, ok := errors.AsType[*url.Error](err); ok {
+			err = parse.Err
+		}
+		return wrong(err.Error())
+	case grpc && (u.Scheme == "unix" || u.Scheme == "dns"):
+		return nil
+	case u.User != nil:
+		return wrong("user and password belong into " + prefixOTLP + "HEADERS")
+	case u.Scheme != "http" && u.Scheme != "https":
+		return wrong(scheme)
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return wrong("it must end with the path")
+	case grpc && strings.Trim(u.Path, "/") != "":
+		return wrong("grpc has no path")
+	}
+	if err := config.CheckHost(u); err != nil {
+		return wrong(err.Error())
+	}
+	if grpc && u.Port() == "" {
+		return wrong("grpc needs the port")
+	}
+	return nil
+}
+
+// hostPort reports whether value is a host and a port, and nothing else.
+func hostPort(value string) bool {
+	host, port, err := net.SplitHostPort(value)
+	if _, notNumber := strconv.Atoi(port); notNumber != nil {
+		return false
+	}
+	return err == nil && config.CheckHost(&url.URL{Host: net.JoinHostPort(host, port)}) == nil
+}
+
+func certificates(_ environment, file string) error {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("must be a file of certificates: %w", err)
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		return expected("a file of certificates as PEM", file)
+	}
+	return nil
+}
+
+// keyPair is asked for the certificate and for the key, and speaks of the first
+// unless it is missing. Only pairs of the same prefix belong together.
+func keyPair(e environment, file string) error {
+	for _, prefix := range []string{prefixOTLP, prefixTraces} {
+		certificate, key := e.text(prefix+"CLIENT_CERTIFICATE"), e.text(prefix+"CLIENT_KEY")
+		switch {
+		case certificate != file && (certificate != "" || key != file):
+		case certificate == "" || key == "":
+			return fmt.Errorf("%[1]sCLIENT_CERTIFICATE and %[1]sCLIENT_KEY need each other", prefix)
+		default:
+			if _, err := tls.LoadX509KeyPair(certificate, key); err != nil {
+				return fmt.Errorf("must be the file of a certificate as PEM, with its key in %sCLIENT_KEY: %w", prefix, err)
+			}
+		}
+	}
+	return nil
+}

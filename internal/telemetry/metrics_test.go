@@ -1,0 +1,232 @@
+package telemetry_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/rebound-dev/rebound/internal/telemetry"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+func scrape(t *testing.T, m *telemetry.Metrics, accept string) string {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil)
+	r.Header.Set("Accept", accept)
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, r)
+	if w.Code != http.StatusOK {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	return w.Body.String()
+}
+
+func metrics(t *testing.T, upstreams func() []telemetry.Upstream) *telemetry.Metrics {
+	t.Helper()
+	m, err := telemetry.NewMetrics(telemetry.Sources{Upstreams: upstreams, ReplayMemory: func() int64 { return 4096 }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+// aCall failed once, waited and succeeded.
+func aCall() telemetry.Call {
+	return telemetry.Call{
+		Route: "process", Policy: "default", Pattern: "/process/{id}", Upstream: "http://up:5000", Scheme: "http", Method: http.MethodGet,
+		Status: 200, Duration: 130 * time.Millisecond,
+		Report: &resilience.Report{Reason: resilience.ReasonOK, Attempts: []resilience.AttemptReport{
+			{Number: 1, Duration: 10 * time.Millisecond, Reason: "status_503", Status: 503, Verdict: resilience.VerdictRetry, Wait: resilience.Wait{Source: resilience.WaitJitter, Actual: 100 * time.Millisecond}},
+			{Number: 2, Duration: 20 * time.Millisecond, Reason: resilience.ReasonOK, Status: 200, Verdict: resilience.VerdictReturn},
+		}},
+	}
+}
+
+func TestMetricsOfACall(t *testing.T) {
+	state := resilience.Closed
+	m := metrics(t, func() []telemetry.Upstream {
+		return []telemetry.Upstream{{Name: "http://up:5000", Policy: "default", State: state, BudgetTokens: 9.5}}
+	})
+	m.Call(t.Context(), aCall())
+	m.Transition("default", resilience.Transition{Upstream: "http://up:5000", From: resilience.Closed, To: resilience.Open})
+	m.Fault(t.Context(), "error")
+	m.Reload(false)
+	state = resilience.Open
+	text := scrape(t, m, "text/plain")
+	for _, want := range []string{
+		`rebound_calls_total{reason="ok",route="process"} 1`,
+		`rebound_attempts_total{policy="default",reason="status_503",upstream="http://up:5000",verdict="retry"} 1`,
+		`rebound_attempts_total{policy="default",reason="ok",upstream="http://up:5000",verdict="return"} 1`,
+		`rebound_wait_duration_seconds_count{source="jitter",upstream="http://up:5000"} 1`,
+		`rebound_wait_duration_seconds_sum{source="jitter",upstream="http://up:5000"} 0.1`,
+		`http_server_request_duration_seconds_sum{http_request_method="GET",http_response_status_code="200",http_route="/process/{id}",url_scheme="http"} 0.13`,
+		`http_client_request_duration_seconds_count{error_type="503",http_request_method="GET",http_response_status_code="503",server_address="up",server_port="5000"} 1`,
+		`http_client_request_duration_seconds_count{http_request_method="GET",http_response_status_code="200",server_address="up",server_port="5000"} 1`,
+		`rebound_breaker_state{policy="default",state="open",upstream="http://up:5000"} 1`,
+		`rebound_breaker_state{policy="default",state="closed",upstream="http://up:5000"} 0`,
+		`rebound_breaker_transitions_total{from="closed",policy="default",to="open",upstream="http://up:5000"} 1`,
+		`rebound_budget_tokens{policy="default",upstream="http://up:5000"} 9.5`,
+		`rebound_faults_total{fault="error"} 1`,
+		`rebound_replay_memory_bytes 4096`,
+		`rebound_config_refused 1`,
+		"go_goroutines ", "process_resident_memory_bytes ",
+	} {
+		if !strings.Contains(text, want+"\n") && !(strings.HasSuffix(want, " ") && strings.Contains(text, want)) {
+			t.Errorf("%s is missing in:\n%s", want, ours(text))
+		}
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	if _, err := parser.TextToMetricFamilies(strings.NewReader(text)); err != nil {
+		t.Errorf("Prometheus cannot read it: %v", err)
+	}
+}
+
+// ours is what is not of the Go runtime or the process.
+func ours(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "rebound") || strings.HasPrefix(line, "http") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+// The labels that say how a call or an attempt ended are those that the semantic
+// conventions ask for.
+func TestLabelsOfTheOutcome(t *testing.T) {
+	attempt := func(reason resilience.Reason, status int) []resilience.AttemptReport {
+		return []resilience.AttemptReport{{Reason: reason, Status: status, Verdict: resilience.VerdictReturn}}
+	}
+	const get, origin, route = `http_request_method="GET"`, `server_address="up",server_port="80"`, `http_route="/process",url_scheme="http"`
+	for name, c := range map[string]struct {
+		call           telemetry.Call
+		server, client string // the labels, "" for no such series
+	}{
+		"well": {
+			telemetry.Call{Status: 204, Report: &resilience.Report{Reason: resilience.ReasonOK, Attempts: attempt(resilience.ReasonOK, 204)}},
+			get + `,http_response_status_code="204",` + route, get + `,http_response_status_code="204",` + origin,
+		},
+		"a mistake of the caller": {
+			telemetry.Call{Status: 404, Report: &resilience.Report{Reason: resilience.ReasonStatusNotRetryable, Attempts: attempt("status_404", 404)}},
+			get + `,http_response_status_code="404",` + route, `error_type="404",` + get + `,http_response_status_code="404",` + origin,
+		},
+		"a failure of the upstream": {
+			telemetry.Call{Status: 503, Report: &resilience.Report{Reason: resilience.ReasonMaxAttempts, Attempts: attempt("status_503", 503)}},
+			`error_type="503",` + get + `,http_response_status_code="503",` + route, `error_type="503",` + get + `,http_response_status_code="503",` + origin,
+		},
+		"no answer": {
+			telemetry.Call{Status: 504, Report: &resilience.Report{Reason: resilience.ReasonMaxAttempts, Attempts: attempt(resilience.ReasonAttemptTimeout, 0)}},
+			`error_type="504",` + get + `,http_response_status_code="504",` + route, `error_type="attempt_timeout",` + get + `,` + origin,
+		},
+		"a caller who hung up": {
+			telemetry.Call{Status: 499, Report: &resilience.Report{Reason: resilience.ReasonCallerCanceled, Attempts: attempt(resilience.ReasonCallerCanceled, 0)}},
+			get + `,http_response_status_code="499",` + route, `error_type="caller_canceled",` + get + `,` + origin,
+		},
+		"a body that died": {
+			telemetry.Call{Status: 200, Report: &resilience.Report{Reason: resilience.ReasonBodyFailed, Attempts: attempt(resilience.ReasonOK, 200)}},
+			`error_type="body_failed",` + get + `,http_response_status_code="200",` + route, `error_type="body_failed",` + get + `,http_response_status_code="200",` + origin,
+		},
+		"a panic": {
+			telemetry.Call{Report: &resilience.Report{}},
+			`error_type="_OTHER",` + get + `,` + route, "",
+		},
+		"an open circuit": {
+			telemetry.Call{Status: 503, Report: &resilience.Report{Reason: resilience.ReasonBreakerOpen}},
+			`error_type="503",` + get + `,http_response_status_code="503",` + route, "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := metrics(t, nil)
+			c.call.Pattern, c.call.Scheme, c.call.Upstream, c.call.Method = "/process", "http", "http://up", http.MethodGet
+			m.Call(t.Context(), c.call)
+			text := scrape(t, m, "text/plain")
+			for metric, want := range map[string]string{"server": c.server, "client": c.client} {
+				line := fmt.Sprintf("http_%s_request_duration_seconds_count{%s} 1\n", metric, want)
+				if has := strings.Contains(text, "http_"+metric+"_request_duration_seconds_count{"); has != (want != "") || has && !strings.Contains(text, line) {
+					t.Errorf("want %s in:\n%s", line, ours(text))
+				}
+			}
+		})
+	}
+}
+
+// Without a route there is no pattern to name.
+func TestNoRouteHasNoPattern(t *testing.T) {
+	m := metrics(t, nil)
+	m.Call(t.Context(), telemetry.Call{Scheme: "https", Method: http.MethodGet, Status: 404, Report: &resilience.Report{Reason: resilience.ReasonNoRoute}})
+	want := `http_server_request_duration_seconds_count{http_request_method="GET",http_response_status_code="404",url_scheme="https"} 1` + "\n"
+	if text := scrape(t, m, "text/plain"); !strings.Contains(text, want) {
+		t.Errorf("want %s in:\n%s", want, ours(text))
+	}
+}
+
+func TestExemplarsCarryTheTrace(t *testing.T) {
+	m := metrics(t, nil)
+	ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: trace.TraceID{0xab}, SpanID: trace.SpanID{0xcd}, TraceFlags: trace.FlagsSampled,
+	}))
+	m.Call(ctx, aCall())
+	if text := scrape(t, m, "application/openmetrics-text"); !strings.Contains(text, `trace_id="ab000000000000000000000000000000"`) {
+		t.Errorf("no exemplar in:\n%s", ours(text))
+	}
+}
+
+// No caller can make new series.
+func TestCallersDoNotMakeSeries(t *testing.T) {
+	m := metrics(t, nil)
+	count := func() int { return strings.Count(ours(scrape(t, m, "text/plain")), "\n") }
+	c := aCall()
+	c.Method = "INVENTED-0"
+	m.Call(t.Context(), c)
+	before := count()
+	for i := range 10_000 {
+		c.Method = fmt.Sprintf("INVENTED-%d", i)
+		m.Call(t.Context(), c)
+	}
+	if after := count(); after != before {
+		t.Errorf("%d series became %d", before, after)
+	}
+}
+
+func BenchmarkMetricsCall(b *testing.B) {
+	m, err := telemetry.NewMetrics(telemetry.Sources{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := aCall()
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Call(b.Context(), c)
+	}
+}
+
+// The SDK's own limit of 2,000 series an instrument would hide the newest ones.
+func TestManyRoutesAreAllCounted(t *testing.T) {
+	m, err := telemetry.NewMetrics(telemetry.Sources{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const routes = 2500
+	for i := range routes {
+		m.Call(t.Context(), telemetry.Call{Route: fmt.Sprint("route-", i), Method: http.MethodGet, Status: 200, Report: &resilience.Report{}})
+	}
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	if got := strings.Count(w.Body.String(), "\nrebound_calls_total{"); got != routes || strings.Contains(w.Body.String(), "overflow") {
+		t.Errorf("%d series, want %d", got, routes)
+	}
+}

@@ -1,0 +1,270 @@
+package watch_test
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/rebound-dev/rebound/internal/watch"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func link(t *testing.T, target, path string) {
+	t.Helper()
+	if err := os.Symlink(target, path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func rename(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Each way in which a file changes is told, with the new content in place.
+func TestChanges(t *testing.T) {
+	for name, tc := range map[string]struct {
+		prepare, change func(t *testing.T, dir string)
+	}{
+		"written in place": {
+			func(t *testing.T, dir string) { write(t, filepath.Join(dir, "file"), "old") },
+			func(t *testing.T, dir string) { write(t, filepath.Join(dir, "file"), "new") },
+		},
+		"renamed over, as editors do": {
+			func(t *testing.T, dir string) { write(t, filepath.Join(dir, "file"), "old") },
+			func(t *testing.T, dir string) {
+				write(t, filepath.Join(dir, "file~"), "new")
+				rename(t, filepath.Join(dir, "file~"), filepath.Join(dir, "file"))
+			},
+		},
+		"a ConfigMap's swap of its link": {
+			func(t *testing.T, dir string) {
+				for version, text := range map[string]string{"..v1": "old", "..v2": "new"} {
+					if err := os.Mkdir(filepath.Join(dir, version), 0o700); err != nil {
+						t.Fatal(err)
+					}
+					write(t, filepath.Join(dir, version, "file"), text)
+				}
+				link(t, "..v1", filepath.Join(dir, "..data"))
+				link(t, filepath.Join("..data", "file"), filepath.Join(dir, "file"))
+			},
+			func(t *testing.T, dir string) {
+				link(t, "..v2", filepath.Join(dir, "..data_tmp"))
+				rename(t, filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data"))
+				if err := os.RemoveAll(filepath.Join(dir, "..v1")); err != nil {
+					t.Fatal(err)
+				}
+			},
+		},
+		"written where a link leads": {
+			func(t *testing.T, dir string) {
+				if err := os.Mkdir(filepath.Join(dir, "elsewhere"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				write(t, filepath.Join(dir, "elsewhere", "real"), "old")
+				link(t, filepath.Join("elsewhere", "real"), filepath.Join(dir, "file"))
+			},
+			func(t *testing.T, dir string) { write(t, filepath.Join(dir, "elsewhere", "real"), "new") },
+		},
+		"made": {
+			func(*testing.T, string) {},
+			func(t *testing.T, dir string) { write(t, filepath.Join(dir, "file"), "new") },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			tc.prepare(t, dir)
+			changed, stop := run(t, filepath.Join(dir, "file"))
+			defer stop()
+			tc.change(t, dir)
+			if got := <-changed; got != "new" {
+				t.Errorf("told of a change, the file has %q, want the new content", got)
+			}
+		})
+	}
+}
+
+func reading(path string) func() ([]byte, error) {
+	return func() ([]byte, error) { return os.ReadFile(path) }
+}
+
+// run watches path and passes on the file's content at each change.
+func run(t *testing.T, path string) (changed chan string, stop func()) {
+	t.Helper()
+	f := watch.New(path, reading(path), slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	changed = make(chan string, 10)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		f.Run(ctx, func(text []byte, _ error) { changed <- string(text) })
+	}()
+	return changed, func() {
+		cancel()
+		<-over
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A file that is touched, or written with what it had, did not change; one that
+// changed between New and Run did.
+func TestOnlyTheContentCounts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	write(t, path, "same")
+	f := watch.New(path, reading(path), slog.New(slog.DiscardHandler))
+	if text, err := f.Content(); string(text) != "same" || err != nil {
+		t.Errorf("New has read %q, %v", text, err)
+	}
+	write(t, path, "before Run")
+	ctx, cancel := context.WithCancel(t.Context())
+	var told []string
+	first := make(chan struct{}, 1)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		f.Run(ctx, func(text []byte, _ error) {
+			told = append(told, string(text))
+			first <- struct{}{}
+		})
+	}()
+	<-first
+	write(t, path, "before Run")
+	now := time.Now()
+	if err := os.Chtimes(path, now, now); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(filepath.Dir(path), "another"), "file")
+	write(t, path, "at last")
+	<-first
+	cancel()
+	<-over
+	_ = f.Close()
+	if len(told) != 2 || told[1] != "at last" {
+		t.Errorf("told of %q, want the change before Run and the last one", told)
+	}
+}
+
+// Removing the file is a change, once: whoever reads it has to say that it is gone.
+func TestRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	write(t, path, "there")
+	changed, stop := run(t, path)
+	defer stop()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-changed; got != "" {
+		t.Errorf("told of a change, the file has %q", got)
+	}
+	write(t, path, "again")
+	if got := <-changed; got != "again" {
+		t.Errorf("told of a change, the file has %q, want it back", got)
+	}
+}
+
+// A file that another program is writing may be read half, and that is told; the
+// whole is told too, although it is the same as what was there before.
+func TestHalfWrittenFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	write(t, path, "whole")
+	half := false
+	f := watch.New(path, func() ([]byte, error) {
+		if half {
+			half = false
+			return nil, nil // as at the moment after it was truncated
+		}
+		return os.ReadFile(path)
+	}, slog.New(slog.DiscardHandler))
+	defer f.Close()
+	half = true
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var told []string
+	f.Run(ctx, func(text []byte, _ error) {
+		told = append(told, string(text))
+		if len(told) == 2 {
+			cancel()
+			return
+		}
+		write(t, path, "whole")
+	})
+	if len(told) != 2 || told[0] != "" || told[1] != "whole" {
+		t.Errorf("told of %q, want nothing and then the whole", told)
+	}
+}
+
+// A pipe is read once: a second reader would take what is not there, or wait for ever.
+func TestPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Skip(err)
+	}
+	go func() { _ = os.WriteFile(path, []byte("once"), 0o600) }()
+	f := watch.New(path, reading(path), slog.New(slog.DiscardHandler))
+	defer f.Close()
+	if text, err := f.Content(); string(text) != "once" || err != nil {
+		t.Errorf("New has read %q, %v", text, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	f.Run(ctx, func([]byte, error) { t.Error("told of a change") })
+}
+
+// Whoever asks is told, also of what is the same as before, and of what cannot be
+// read.
+func TestLook(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	write(t, path, "same")
+	f := watch.New(path, func() ([]byte, error) { return os.ReadFile(path) }, slog.New(slog.DiscardHandler))
+	defer f.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	told, done := make(chan string), make(chan struct{})
+	go func() {
+		defer close(done)
+		f.Run(ctx, func(data []byte, err error) {
+			if err != nil {
+				data = []byte("unreadable")
+			}
+			told <- string(data)
+		})
+	}()
+	for range 2 {
+		f.Look()
+		if got := <-told; got != "same" {
+			t.Errorf("told of %q", got)
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	f.Look()
+	if got := <-told; got != "unreadable" {
+		t.Errorf("told of %q", got)
+	}
+	cancel()
+	for { // the removal itself may be told too
+		select {
+		case <-told:
+		case <-done:
+			return
+		}
+	}
+}
