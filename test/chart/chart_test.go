@@ -1,14 +1,13 @@
 // Package chart_test renders the chart with Helm's own packages and holds the
 // objects against the Kubernetes API's types and the policies of Pod Security,
-// and the configuration in them against the real client. It is a module of its
-// own because those are large dependencies.
+// and the configuration in them against the real client. The packages below it
+// check the files around the chart. They share a module of their own, because the
+// parsers of Helm, Kubernetes, Docker and Prometheus are large dependencies.
 //
-// What is made from the chart (k8s/, the tables and the schema) is compared with
-// what there is;
+// The tests compare k8s/ and the chart's tables and schema with what the chart
+// generates. To write those files again:
 //
-//	go -C test/chart test -update
-//
-// writes it again.
+//	go -C test/chart test -run=Generated -update
 package chart_test
 
 import (

@@ -1,6 +1,6 @@
 module github.com/rebound-dev/rebound/test/e2e
 
-go 1.26.7
+go 1.26.0
 
 require (
 	k8s.io/api v0.37.2

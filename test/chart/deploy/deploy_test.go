@@ -1,7 +1,7 @@
 // Package deploy_test checks what runs Rebound without being part of the chart:
 // Dockerfile, Compose file, kind configuration and Tiltfile, each with the parser
 // of the tool that reads it, and all of them against each other and against the
-// chart. It is a module of its own because those parsers are large.
+// chart.
 package deploy_test
 
 import (
@@ -23,7 +23,7 @@ import (
 
 // root is the folder of the repository, where every path in these files begins
 // except those in the Compose file.
-const root = "../.."
+const root = "../../.."
 
 // ports are what design.md fixes for each program: the data port and the admin port.
 func ports() map[string][]int {

@@ -1,6 +1,5 @@
 // Package rules_test checks the alert rules and the dashboard with Prometheus'
-// own parsers, and their metrics against those that Rebound really shows. It is
-// a module of its own because Prometheus is a large dependency.
+// own parsers, and their metrics against those that Rebound really exports.
 package rules_test
 
 import (
@@ -119,7 +118,7 @@ func checkAlert(t *testing.T, alert, query string) {
 }
 
 func TestAlertRules(t *testing.T) {
-	text, err := os.ReadFile("../../deploy/prometheus/rules.yaml")
+	text, err := os.ReadFile("../../../deploy/prometheus/rules.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +145,7 @@ func TestAlertRules(t *testing.T) {
 
 // The queries that the documentation recommends.
 func TestQueriesOfThePage(t *testing.T) {
-	page, err := os.ReadFile("../../docs/observability.md")
+	page, err := os.ReadFile("../../../docs/observability.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +160,7 @@ func TestQueriesOfThePage(t *testing.T) {
 }
 
 func TestDashboard(t *testing.T) {
-	text, err := os.ReadFile("../../deploy/grafana/rebound.json")
+	text, err := os.ReadFile("../../../deploy/grafana/rebound.json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,5 @@
-// Package schema_test holds the JSON Schemas under docs/ against the programs,
-// by a validator that others use: what one accepts the other accepts. It is a
-// module of its own for the sake of the validator.
+// Package schema_test compares the JSON Schemas under docs/ with the programs: a
+// validator in common use and the program accept the same documents.
 package schema_test
 
 import (
