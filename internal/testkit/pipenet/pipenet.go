@@ -1,13 +1,17 @@
-// Package pipenet is a network of net.Pipe connections: real net/http on both
-// sides, and nothing that a testing/synctest bubble cannot wait for, so that a
-// whole chain of servers runs on a virtual clock.
+// Package pipenet is a network of net.Pipe connections. Both sides run the real
+// net/http, and a testing/synctest bubble can wait for all of it. A whole chain of
+// servers so runs on a virtual clock.
 package pipenet
 
 import (
 	"context"
+	"io"
+	"log"
 	"net"
+	"net/http"
 	"sync"
 	"syscall"
+	"testing"
 )
 
 // Network connects by address. The zero value is not ready; use [New]. It is
@@ -51,6 +55,45 @@ func (n *Network) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+}
+
+// Serve starts an HTTP server at addr, which logs nothing. configure changes it before
+// it starts. Calling stop, or the end of the test, closes the server and waits for its
+// handlers, since a bubble must not end before them.
+func (n *Network) Serve(t testing.TB, addr string, h http.Handler, configure ...func(*http.Server)) (stop func()) {
+	t.Helper()
+	l, err := n.Listen(t.Context(), "", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	server := &http.Server{
+		ErrorLog: log.New(io.Discard, "", 0),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			running.Add(1) // Close does not wait for handlers
+			defer running.Done()
+			h.ServeHTTP(w, r)
+		}),
+	}
+	for _, change := range configure {
+		change(server)
+	}
+	running.Go(func() { _ = server.Serve(l) })
+	stop = sync.OnceFunc(func() {
+		_ = server.Close()
+		running.Wait()
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// Transport returns a transport on the network. It closes its idle connections with
+// the test.
+func (n *Network) Transport(t testing.TB) *http.Transport {
+	t.Helper()
+	tr := &http.Transport{DialContext: n.Dial, MaxIdleConnsPerHost: 1000}
+	t.Cleanup(tr.CloseIdleConnections)
+	return tr
 }
 
 type address string

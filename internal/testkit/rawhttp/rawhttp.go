@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -19,6 +20,15 @@ func Listen(t testing.TB) net.Listener {
 		t.Fatal(err)
 	}
 	return l
+}
+
+// FreeAddress returns a loopback address, as host:port, where nobody listens. Another
+// program may take the port at any time, which is rare.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	l := Listen(t)
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
 }
 
 // Serve calls handle for each connection to l, on a goroutine of its own, and closes
@@ -64,6 +74,26 @@ func Serve(t testing.TB, l net.Listener, handle func(net.Conn)) {
 		mu.Unlock()
 		all.Wait()
 	})
+}
+
+// Requests starts a server that answers each request by hand, and returns its URL. It
+// calls answer with the connection and the request, and the numbers of both from 1;
+// requests are counted within their connection. It closes the connection when answer
+// returns false.
+func Requests(t testing.TB, answer func(c net.Conn, r *http.Request, connection, request int) (goOn bool)) (url string) {
+	t.Helper()
+	l := Listen(t)
+	var connections atomic.Int64
+	Serve(t, l, func(c net.Conn) {
+		n := int(connections.Add(1))
+		in := bufio.NewReader(c)
+		for i := 1; ; i++ {
+			if r, err := http.ReadRequest(in); err != nil || !answer(c, r, n, i) {
+				return
+			}
+		}
+	})
+	return "http://" + l.Addr().String()
 }
 
 // Exchange sends a request to addr as it is written, and returns the answer and its
