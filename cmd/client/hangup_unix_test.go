@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rebound-dev/rebound/internal/testkit/gobuild"
 )
 
 // process is one of the programs, as its own process.
@@ -95,10 +97,7 @@ func TestB6HangupKillsNothing(t *testing.T) {
 		t.Skip("builds the programs")
 	}
 	ignored := ossignal.Ignored(syscall.SIGHUP)
-	bin := t.TempDir()
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, ".", "../demo", "../flaky-server").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	bin := gobuild.Programs(t, ".", ".", "../demo", "../flaky-server")
 	arrived, release := make(chan struct{}, 10), make(chan struct{})
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/process" {

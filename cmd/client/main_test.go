@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -26,6 +25,10 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/testkit/fetch"
+	"github.com/rebound-dev/rebound/internal/testkit/gobuild"
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
+	"github.com/rebound-dev/rebound/internal/testkit/output"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -37,58 +40,13 @@ func execute(ctx context.Context, args []string, lookupEnv func(string) (string,
 
 func noEnv(string) (string, bool) { return "", false }
 
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got == string(want) {
-		return
-	}
-	gotLines, wantLines := strings.Split(got, "\n"), strings.Split(string(want), "\n")
-	for i := range min(len(gotLines), len(wantLines)) {
-		if gotLines[i] != wantLines[i] {
-			t.Errorf("%s:%d: got %q, want %q; run the test with -update and look at the change", path, i+1, gotLines[i], wantLines[i])
-			return
-		}
-	}
-	t.Errorf("%s: got %d lines, want %d; run the test with -update and look at the change", path, len(gotLines), len(wantLines))
-}
-
-// output is a writer that several goroutines may write to.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
 // client runs the program until the test ends and gives the URLs it printed.
 func client(t *testing.T, args ...string) (routes, admin string, stop func() int) {
 	t.Helper()
 	reader, writer := io.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan int, 1)
-	var stderr output
+	var stderr output.Buffer
 	go func() {
 		done <- execute(ctx, append([]string{"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}, args...), noEnv, writer, &stderr)
 		_ = writer.Close()
@@ -113,19 +71,14 @@ func client(t *testing.T, args ...string) (routes, admin string, stop func() int
 	return "", "", nil
 }
 
+// get returns status 0 and the error if there is no response.
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
-	if err != nil {
+	resp, body, err := fetch.Try(t.Context(), http.MethodGet, url, "")
+	if resp == nil {
 		return 0, err.Error()
 	}
-	defer func() { _ = resp.Body.Close() }()
-	b, _ := io.ReadAll(resp.Body)
-	return resp.StatusCode, string(b)
+	return resp.StatusCode, body
 }
 
 func TestProxiesAndDrains(t *testing.T) {
@@ -176,7 +129,7 @@ func TestCheckPrintsAFileThatPrintsTheSameAgain(t *testing.T) {
 	if code := execute(t.Context(), []string{"--check", "--config", "../demo/rebound.yaml"}, noEnv, &first, &stderr); code != 0 {
 		t.Fatal(stderr.String())
 	}
-	golden(t, "check.yaml", first.String())
+	golden.File(t, filepath.Join("testdata", "check.yaml"), first.String())
 	file := filepath.Join(t.TempDir(), "again.yaml")
 	if err := os.WriteFile(file, first.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
@@ -191,7 +144,7 @@ func TestHelp(t *testing.T) {
 	if code := execute(t.Context(), []string{"--help"}, noEnv, &stdout, io.Discard); code != 0 {
 		t.Error(code)
 	}
-	golden(t, "help.txt", stdout.String())
+	golden.File(t, filepath.Join("testdata", "help.txt"), stdout.String())
 }
 
 func TestProbe(t *testing.T) {
@@ -251,10 +204,7 @@ func TestBinary(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("reads /proc")
 	}
-	binary := filepath.Join(t.TempDir(), "client")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	binary := filepath.Join(gobuild.Programs(t, ".", "."), "client")
 	const size = 200 << 20
 	hang := make(chan struct{}, 10) // the call may be tried again
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -373,7 +323,7 @@ func TestLogLevel(t *testing.T) {
 		"warn":  {`"msg":"attempt"`: false, `"msg":"call"`: false},
 	} {
 		t.Run(level, func(t *testing.T) {
-			var stderr output
+			var stderr output.Buffer
 			ctx, cancel := context.WithCancel(t.Context())
 			reader, writer := io.Pipe()
 			done := make(chan int, 1)

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
 )
 
 // route is a good route, for documents whose mistake is elsewhere.
@@ -115,5 +117,5 @@ func TestMalformedConfigurations(t *testing.T) {
 		}
 		fmt.Fprintf(&listing, "## %s\n%s\n", name, strings.ReplaceAll(stderr.String(), dir+string(filepath.Separator), ""))
 	}
-	golden(t, "malformed.golden", listing.String())
+	golden.File(t, filepath.Join("testdata", "malformed.golden"), listing.String())
 }

@@ -5,10 +5,10 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/rebound-dev/rebound/internal/testkit/files"
 )
 
 // The policy of --upstream has the timeouts of the flags.
@@ -43,10 +43,7 @@ func TestA13TimeoutFlags(t *testing.T) {
 }
 
 func TestA13TimeoutMistakes(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "rebound.yaml")
-	if err := os.WriteFile(file, []byte("routes: [{name: a, match: /, upstream: \"http://x\"}]\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	file := files.Temp(t, "rebound.yaml", "routes: [{name: a, match: /, upstream: \"http://x\"}]\n")
 	for name, tc := range map[string]struct {
 		args []string
 		env  map[string]string

@@ -15,6 +15,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rebound-dev/rebound/internal/testkit/fetch"
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 )
 
 // tracePicture is drawn from what Jaeger answers.
@@ -39,17 +43,12 @@ func TestTracesInJaeger(t *testing.T) {
 	demo := func(t *testing.T, faults, overrides string, calls func(client string)) (began time.Time) {
 		t.Helper()
 		began = time.Now()
-		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		flakyPort := l.Addr().(*net.TCPAddr).Port
-		_ = l.Close()
-		file := fmt.Sprintf("routes:\n  - {name: process, match: GET /process, upstream: \"http://127.0.0.1:%d\"}\npolicies:\n  default:\n%s", flakyPort, overrides)
+		flakyAddress := rawhttp.FreeAddress(t)
+		file := fmt.Sprintf("routes:\n  - {name: process, match: GET /process, upstream: \"http://%s\"}\npolicies:\n  default:\n%s", flakyAddress, overrides)
 		if err := os.WriteFile(policy, []byte(file), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		lines, stop := start(t, os.LookupEnv, "--flaky-listen", fmt.Sprintf("127.0.0.1:%d", flakyPort), "--config", policy, "--traces", j.query)
+		lines, stop := start(t, os.LookupEnv, "--flaky-listen", flakyAddress, "--config", policy, "--traces", j.query)
 		urls := map[string]string{}
 		for lines.Scan() && !strings.HasPrefix(lines.Text(), "Try:") {
 			if fields := strings.Fields(lines.Text()); len(fields) > 1 && strings.HasPrefix(fields[0], "http://") {
@@ -61,7 +60,7 @@ func TestTracesInJaeger(t *testing.T) {
 			}
 		}
 		admin = urls["the client's admin port"]
-		fetch(t, http.MethodPut, urls["what goes wrong"], faults)
+		fetch.Send(t, http.MethodPut, urls["what goes wrong"], faults)
 		calls(urls["through the client"])
 		if code := stop(); code != 0 {
 			t.Fatalf("exit code %d", code)
@@ -72,7 +71,8 @@ func TestTracesInJaeger(t *testing.T) {
 	t.Run("two attempts fail", func(t *testing.T) {
 		var timing string
 		began := demo(t, "{failFirst: 2, latency: {distribution: fixed, value: 25ms}}", "    retry: {maxAttempts: 3}\n", func(client string) {
-			timing = fetch(t, http.MethodGet, client, "").Get("Server-Timing")
+			resp, _ := fetch.Get(t, client)
+			timing = resp.Header.Get("Server-Timing")
 		})
 		spans := j.trace(t, began, 10)
 		var attempts, waits, upstream []jaegerSpan
@@ -112,10 +112,8 @@ func TestTracesInJaeger(t *testing.T) {
 		}
 		// The picture in the documentation is one of this situation.
 		drawn := picture(spans)
-		if *update {
-			if err := os.WriteFile(tracePicture, []byte(drawn), 0o600); err != nil {
-				t.Fatal(err)
-			}
+		if golden.Updating() {
+			golden.Write(t, tracePicture, drawn)
 		}
 		if kept, err := os.ReadFile(tracePicture); err != nil || !slices.Equal(words(drawn), words(string(kept))) {
 			t.Errorf("%s shows %q (%v), a trace of today %q; run the test with -update and look at the picture", tracePicture, words(string(kept)), err, words(drawn))
@@ -125,7 +123,7 @@ func TestTracesInJaeger(t *testing.T) {
 		var calls struct{ Calls []struct{ TraceID string } }
 		var state struct{ Settings struct{ Traces string } }
 		demo(t, "{}", "    retry: {maxAttempts: 1}\n", func(client string) {
-			fetch(t, http.MethodGet, client, "")
+			fetch.Get(t, client)
 			for began := time.Now(); len(calls.Calls) == 0 && time.Since(began) < 5*time.Second; {
 				get(t, admin+"/api/calls", &calls)
 				<-time.After(20 * time.Millisecond) // the page gathers calls five times a second
@@ -153,9 +151,9 @@ func TestTracesInJaeger(t *testing.T) {
 	t.Run("the circuit is open", func(t *testing.T) {
 		var second time.Time
 		demo(t, "errorRate: 1", "    breaker: {consecutiveFailures: 1}\n", func(client string) {
-			fetch(t, http.MethodGet, client, "")
+			fetch.Get(t, client)
 			second = time.Now()
-			fetch(t, http.MethodGet, client, "")
+			fetch.Get(t, client)
 		})
 		spans := j.trace(t, second, 2)
 		if len(spans) != 2 {
@@ -245,38 +243,13 @@ func TestTracesInJaeger(t *testing.T) {
 	}
 }
 
-// fetch makes a request and gives the answer's header.
-func fetch(t *testing.T, method, url, body string) http.Header {
-	t.Helper()
-	header, _ := ask(t, method, url, body)
-	return header
-}
-
 // get decodes what a URL answers.
 func get(t *testing.T, url string, into any) {
 	t.Helper()
-	_, answer := ask(t, http.MethodGet, url, "")
-	if err := json.Unmarshal(answer, into); err != nil {
+	_, answer := fetch.Get(t, url)
+	if err := json.Unmarshal([]byte(answer), into); err != nil {
 		t.Fatalf("%s: %v", url, err)
 	}
-}
-
-func ask(t *testing.T, method, url, body string) (http.Header, []byte) {
-	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.Header, answer
 }
 
 type jaeger struct{ otlp, query string }

@@ -5,13 +5,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,6 +20,8 @@ import (
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/flaky"
 	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/testkit/fetch"
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
 	"github.com/rebound-dev/rebound/internal/testkit/pipenet"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/gateway"
@@ -64,16 +63,8 @@ func newWorld(t *testing.T, spec faults.Spec, seed uint64) world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var wg sync.WaitGroup
-	t.Cleanup(wg.Wait) // after the servers are closed
 	for addr, handler := range map[string]http.Handler{"client:8080": gw, "127.0.0.1:5000": upstream.Data(), "admin:5001": upstream.Admin()} {
-		l, err := network.Listen(t.Context(), "", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := &http.Server{Handler: handler, ErrorLog: log.New(io.Discard, "", 0)}
-		wg.Go(func() { _ = s.Serve(l) })
-		t.Cleanup(func() { _ = s.Close() })
+		network.Serve(t, addr, handler)
 	}
 	tr := &http.Transport{DialContext: network.Dial, DisableKeepAlives: true}
 	t.Cleanup(func() {
@@ -93,13 +84,7 @@ func (w world) do(t *testing.T, method, url, body string, header ...string) (*ht
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
-	resp, err := w.http.Do(r)
-	if err != nil {
-		return nil, "", err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body) // err when the body was cut
-	return resp, string(b), err
+	return fetch.Read(w.http.Do(r))
 }
 
 func (w world) ledger(t *testing.T) (l flaky.Ledger) {
@@ -294,23 +279,12 @@ func TestProgramPrintsWhatToTryAndItWorks(t *testing.T) {
 	}
 }
 
-var update = flag.Bool("update", false, "rewrite the golden files")
-
 func TestHelp(t *testing.T) {
 	var stdout bytes.Buffer
 	if code := execute(t.Context(), []string{"--help"}, noEnv, &stdout, io.Discard); code != 0 {
 		t.Error(code)
 	}
-	const path = "testdata/help.txt"
-	if *update {
-		if err := os.WriteFile(path, stdout.Bytes(), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil || !bytes.Equal(want, stdout.Bytes()) {
-		t.Errorf("%s differs (%v); run the test with -update and look at the change", path, err)
-	}
+	golden.File(t, "testdata/help.txt", stdout.Bytes())
 }
 
 func TestMistakes(t *testing.T) {

@@ -7,12 +7,13 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/rebound-dev/rebound/internal/testkit/files"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 )
 
 // relay hands the client's connections on to flaky-server, and knows which of them
@@ -28,10 +29,7 @@ type relay struct {
 
 func newRelay(t *testing.T) *relay {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := rawhttp.Listen(t)
 	r := &relay{Listener: l, open: map[net.Conn]bool{}}
 	r.serving.Go(func() {
 		for {
@@ -114,11 +112,8 @@ func (r *relay) hangUp() {
 // the client held a connection to flaky-server that no call had needed after all.
 func TestStopsAtOnceDespiteASpareConnection(t *testing.T) {
 	between := newRelay(t)
-	file := filepath.Join(t.TempDir(), "rebound.yaml")
 	policy := bytes.ReplaceAll(policyFile, []byte("127.0.0.1:5000"), []byte(between.Addr().String()))
-	if err := os.WriteFile(file, policy, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	file := files.Temp(t, "rebound.yaml", string(policy))
 	lines, stop := start(t, noEnv, "--config", file, "--error-rate", "0")
 	var urls []string // through the client, and of the upstream itself
 	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Ctrl-C") {

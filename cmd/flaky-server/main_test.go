@@ -4,11 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"flag"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,9 +14,10 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/testkit/fetch"
+	"github.com/rebound-dev/rebound/internal/testkit/files"
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -72,21 +71,8 @@ func start(t *testing.T, vars map[string]string, args ...string) running {
 
 func request(t *testing.T, method, url, body string) (int, string) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	transport := &http.Transport{DisableKeepAlives: true}
-	resp, err := (&http.Client{Transport: transport}).Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(b)
+	resp, text := fetch.Send(t, method, url, body)
+	return resp.StatusCode, text
 }
 
 func TestServes(t *testing.T) {
@@ -135,7 +121,7 @@ func TestPicksASeed(t *testing.T) {
 }
 
 func TestStopDoesNotWaitForHangs(t *testing.T) {
-	p := start(t, nil, "--config", document(t, "errorRate: 0\nhangRate: 1\n"))
+	p := start(t, nil, "--config", files.Temp(t, "faults.yaml", "errorRate: 0\nhangRate: 1\n"))
 	conn, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(p.urls["process"], "http://"), "/process"))
 	if err != nil {
 		t.Fatal(err)
@@ -157,17 +143,8 @@ func TestStopDoesNotWaitForHangs(t *testing.T) {
 	}
 }
 
-func document(t *testing.T, text string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "faults.yaml")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 func TestDocumentIsLaidOverTheDefault(t *testing.T) {
-	p := start(t, nil, "--config", document(t, "statuses: [500]"))
+	p := start(t, nil, "--config", files.Temp(t, "faults.yaml", "statuses: [500]"))
 	if _, body := request(t, http.MethodGet, p.urls["faults"], ""); !strings.HasPrefix(body, "errorRate: 0.3\nstatuses:\n  - 500\n") {
 		t.Errorf("faults %s", body)
 	}
@@ -180,7 +157,7 @@ func TestEnds(t *testing.T) {
 	}
 	defer taken.Close()
 	missing := filepath.Join(t.TempDir(), "missing.yaml")
-	bad := document(t, "errorRate: 2\nfailfirst: 1\n")
+	bad := files.Temp(t, "faults.yaml", "errorRate: 2\nfailfirst: 1\n")
 
 	tests := map[string]struct {
 		args   []string
@@ -230,17 +207,5 @@ func TestHelp(t *testing.T) {
 	if code := execute(t.Context(), []string{"--help"}, env(nil), &stdout, &stderr); code != program.ExitOK || stderr.Len() > 0 {
 		t.Errorf("exit code %d, stderr %q", code, stderr.String())
 	}
-	golden := filepath.Join("testdata", "help.txt")
-	if *update {
-		if err := os.WriteFile(golden, stdout.Bytes(), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if stdout.String() != string(want) {
-		t.Errorf("help is\n%s\nwant\n%s\nif it is meant so: go test ./cmd/flaky-server -update", stdout.String(), want)
-	}
+	golden.File(t, filepath.Join("testdata", "help.txt"), stdout.Bytes())
 }

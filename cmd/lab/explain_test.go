@@ -4,12 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/testkit/files"
 )
 
 func explained(t *testing.T, args ...string) (code int, stdout, stderr string) {
@@ -25,8 +24,7 @@ func explained(t *testing.T, args ...string) (code int, stdout, stderr string) {
 // What explain says last is what the pipeline would do; that the two agree on
 // every combination is tested in pkg/transport.
 func TestExplain(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "rebound.yaml")
-	if err := os.WriteFile(file, []byte(`routes:
+	file := files.Temp(t, "rebound.yaml", `routes:
   - {name: orders, match: POST /orders, upstream: "http://upstream:5000", policy: patient}
   - {name: rest, match: "/{rest...}", upstream: "http://upstream:5000"}
   - {name: slow, match: /slow, upstream: "http://upstream:5000", policy: growing}
@@ -34,9 +32,7 @@ func TestExplain(t *testing.T) {
 policies:
   growing: {timeout: 20s, retry: {maxAttempts: 9, backoff: {jitter: decorrelated, base: 100ms, max: 2s}}}
   patient: {timeout: 20s, retry: {maxRetryAfter: 10s, backoff: {jitter: none}}}
-`), 0o600); err != nil {
-		t.Fatal(err)
-	}
+`)
 	for name, tc := range map[string]struct {
 		args []string
 		says []string // all of them

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
-	"flag"
 	"io"
 	"math"
 	"os"
@@ -17,12 +16,12 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/testkit/files"
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
 	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // execute runs the program as its main does.
 func execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
@@ -32,15 +31,6 @@ func execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
 		Name: "lab", Args: args, LookupEnv: func(string) (string, bool) { return "", false }, Stdout: &out, Stderr: &errs,
 	})
 	return code, out.String(), errs.String()
-}
-
-func file(t *testing.T, name, text string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // small is a load that takes no time.
@@ -60,26 +50,14 @@ func TestHelp(t *testing.T) {
 		}
 		got.WriteString("$ lab " + strings.Join(args, " ") + "\n" + out + "\n")
 	}
-	path := filepath.Join("testdata", "help.txt")
-	if *update {
-		if err := os.WriteFile(path, []byte(got.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got.String() != string(want) {
-		t.Errorf("the help is not %s; run the test with -update and look at the change", path)
-	}
+	golden.File(t, filepath.Join("testdata", "help.txt"), got.String())
 }
 
 func TestMistakes(t *testing.T) {
 	t.Parallel()
 	const routes = `routes: [{name: a, match: /a, upstream: "http://x"}, {name: b, match: /b, upstream: "http://x", policy: other}]
 policies: {other: {retry: {maxAttempts: 5}}}`
-	config := file(t, "rebound.yaml", routes)
+	config := files.Temp(t, "rebound.yaml", routes)
 	for name, c := range map[string]struct {
 		args []string
 		want string
@@ -95,7 +73,7 @@ policies: {other: {retry: {maxAttempts: 5}}}`
 		"no such route":     {[]string{"compare", "--config", config, "--route", "c"}, `has no route "c", only a, b`},
 		"route of what":     {[]string{"check", "--route", "a", "--limits", "x"}, "--route: needs --config"},
 		"no limits":         {[]string{"check"}, "give --limits FILE"},
-		"wrong limits":      {[]string{"check", "--limits", file(t, "limits.yaml", "amplification: 0")}, "limits.yaml:1:16: amplification: must be at least 1, got 0"},
+		"wrong limits":      {[]string{"check", "--limits", files.Temp(t, "limits.yaml", "amplification: 0")}, "limits.yaml:1:16: amplification: must be at least 1, got 0"},
 		"not in real time":  {[]string{"run", "--scenario", "outage"}, "scenario outage is for the simulation only: [upstream.phases[0].refuse: flaky-server does not refuse connections]"},
 		"clients to run":    {[]string{"run", "--clients", "3"}, "--clients: must be 1"},
 		"no such to print":  {[]string{"scenarios", "--scenario", "x"}, `no scenario "x"`},
@@ -112,7 +90,7 @@ policies: {other: {retry: {maxAttempts: 5}}}`
 
 func TestSimulate(t *testing.T) {
 	t.Parallel()
-	config := file(t, "rebound.yaml", `routes: [{name: a, match: /a, upstream: "http://x"}, {name: b, match: /b, upstream: "http://x", policy: stubborn}]
+	config := files.Temp(t, "rebound.yaml", `routes: [{name: a, match: /a, upstream: "http://x"}, {name: b, match: /b, upstream: "http://x", policy: stubborn}]
 policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 1000000}}, breaker: {failureRatio: 0, consecutiveFailures: 0}}}`)
 	page := filepath.Join(t.TempDir(), "page.html")
 	code, out, errs := execute(t, small("simulate", "--config", config, "--route", "b", "--html", page)...)
@@ -201,9 +179,9 @@ func TestCompare(t *testing.T) {
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	const load = "\nload: {rate: 100, clients: 4, capacity: 300, seeds: 2}"
-	config := file(t, "rebound.yaml", `routes: [{name: a, match: /a, upstream: "http://x"}, {name: b, match: /b, upstream: "http://x", policy: stubborn}]
+	config := files.Temp(t, "rebound.yaml", `routes: [{name: a, match: /a, upstream: "http://x"}, {name: b, match: /b, upstream: "http://x", policy: stubborn}]
 policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 1000000}}, breaker: {failureRatio: 0, consecutiveFailures: 0}}}`)
-	limits := file(t, "limits.yaml", "amplification: 2"+load)
+	limits := files.Temp(t, "limits.yaml", "amplification: 2"+load)
 	code, out, errs := execute(t, "check", "--config", config, "--limits", limits)
 	if code != program.ExitFailed || !strings.Contains(errs, "lab check: 2 of 4 limits broken") {
 		t.Errorf("exit code %d, stderr %q, want 1 for the stubborn policy", code, errs)

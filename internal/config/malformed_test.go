@@ -2,7 +2,6 @@ package config_test
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,25 +11,24 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // TestMalformed decodes each document of testdata/malformed and compares what it is told with the one list
 // of all of them, which reads as a review of the messages.
 func TestMalformed(t *testing.T) {
-	const golden = "testdata/malformed.golden"
+	const path = "testdata/malformed.golden"
 	files, err := filepath.Glob("testdata/malformed/*.yaml")
 	if err != nil || len(files) < 100 {
 		t.Fatalf("found %d documents, error %v", len(files), err)
 	}
 	wanted := make(map[string]string)
-	if list, err := os.ReadFile(golden); err == nil {
+	if list, err := os.ReadFile(path); err == nil {
 		for part := range strings.SplitSeq(strings.TrimSpace(string(list)), "\n\n") {
 			name, _, _ := strings.Cut(part, ":")
 			wanted[name] = part
 		}
-	} else if !*update {
+	} else if !golden.Updating() {
 		t.Fatal(err)
 	}
 	var list []string
@@ -60,15 +58,13 @@ func TestMalformed(t *testing.T) {
 				}
 			}
 			list = append(list, err.Error())
-			if !*update && err.Error() != wanted[name] {
+			if !golden.Updating() && err.Error() != wanted[name] {
 				t.Errorf("got\n%v\nwant\n%s", err, wanted[name])
 			}
 		})
 	}
-	if *update && len(list) == len(files) {
-		if err := os.WriteFile(golden, []byte(strings.Join(list, "\n\n")+"\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
+	if golden.Updating() && len(list) == len(files) {
+		golden.Write(t, path, strings.Join(list, "\n\n")+"\n")
 	}
 }
 

@@ -1,18 +1,16 @@
 package flaky_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/rebound-dev/rebound/internal/flaky"
+	"github.com/rebound-dev/rebound/internal/testkit/fetch"
+	"github.com/rebound-dev/rebound/internal/testkit/pipenet"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"go.uber.org/goleak"
 )
@@ -42,32 +40,16 @@ func start(t *testing.T, spec faults.Spec, adjust ...func(*flaky.Options)) world
 	return world{s, data.URL, admin.URL, client}
 }
 
-// startPiped serves over net.Pipe, for tests inside a synctest bubble.
+// startPiped serves on a pipenet, for tests inside a synctest bubble.
 func startPiped(t *testing.T, spec faults.Spec, adjust ...func(*flaky.Options)) world {
 	t.Helper()
 	s := newServer(t, spec, adjust...)
-	data, admin := newPipes(), newPipes()
-	servers := []*http.Server{{Handler: s.Data()}, {Handler: s.Admin()}}
-	var wg sync.WaitGroup
-	for i, l := range []*pipes{data, admin} {
-		wg.Go(func() { _ = servers[i].Serve(l) })
-	}
-	transport := &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(_ context.Context, _, addr string) (net.Conn, error) {
-			if strings.HasPrefix(addr, "data") {
-				return data.dial()
-			}
-			return admin.dial()
-		},
-	}
-	t.Cleanup(func() {
-		s.Stop()
-		for _, server := range servers {
-			_ = server.Close()
-		}
-		wg.Wait()
-	})
+	network := pipenet.New()
+	network.Serve(t, "data:80", s.Data())
+	network.Serve(t, "admin:80", s.Admin())
+	transport := network.Transport(t)
+	transport.DisableKeepAlives = true
+	t.Cleanup(s.Stop) // before the servers wait for their handlers
 	return world{s, "http://data", "http://admin", &http.Client{Transport: transport}}
 }
 
@@ -88,41 +70,6 @@ func newServer(t *testing.T, spec faults.Spec, adjust ...func(*flaky.Options)) *
 	return s
 }
 
-// pipes is a net.Listener of net.Pipe connections.
-type pipes struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	close  sync.Once
-}
-
-func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})} }
-
-func (p *pipes) dial() (net.Conn, error) {
-	here, there := net.Pipe()
-	select {
-	case p.conns <- there:
-		return here, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error {
-	p.close.Do(func() { close(p.closed) })
-	return nil
-}
-
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
-
 // answer is a response that was read.
 type answer struct {
 	status int
@@ -140,14 +87,11 @@ func (w world) do(ctx context.Context, method, url, body string, headers ...stri
 		name, value, _ := strings.Cut(h, ": ")
 		r.Header.Set(name, value)
 	}
-	resp, err := w.client.Do(r)
-	if err != nil {
+	resp, text, err := fetch.Read(w.client.Do(r))
+	if resp == nil {
 		return answer{}, err
 	}
-	defer resp.Body.Close()
-	var b bytes.Buffer
-	_, err = io.Copy(&b, resp.Body)
-	return answer{resp.StatusCode, resp.Header, b.String()}, err
+	return answer{resp.StatusCode, resp.Header, text}, err
 }
 
 // must is do for requests that have to be answered.

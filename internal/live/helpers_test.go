@@ -121,18 +121,13 @@ func newWorld(t *testing.T, o live.Options) *world {
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { l.Run(ctx) })
-	listener, err := w.network.Listen(ctx, "", "live:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: l.Handler()}
-	running.Go(func() { _ = server.Serve(listener) })
+	stop := w.network.Serve(t, "live:80", l.Handler())
 	transport := &http.Transport{DialContext: w.network.Dial, DisableKeepAlives: true}
 	w.http = &http.Client{Transport: transport}
 	w.end = cancel
 	w.stop = func() {
 		cancel()
-		_ = server.Close()
+		stop()
 		running.Wait()
 		transport.CloseIdleConnections()
 	}

@@ -3,21 +3,18 @@ package problem_test
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
-	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/rebound-dev/rebound/internal/problem"
+	"github.com/rebound-dev/rebound/internal/testkit/fetch"
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 func problems() map[string]problem.Problem {
 	return map[string]problem.Problem{
@@ -47,20 +44,8 @@ func TestWrite(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { problem.Write(w, p) }))
 			defer server.Close()
-			got := dump(t, get(t, http.MethodGet, server.URL))
-			file := filepath.Join("testdata", name+".golden")
-			if *update {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(got, want) {
-				t.Errorf("got\n%s\nwant\n%s", got, want)
-			}
+			got := dump(fetch.Get(t, server.URL))
+			golden.File(t, filepath.Join("testdata", name+".golden"), got)
 		})
 	}
 }
@@ -80,12 +65,8 @@ func TestWriteDropsHeadersOfAnotherBody(t *testing.T) {
 		problem.Write(w, problem.Problem{Status: 503})
 	}))
 	defer server.Close()
-	response := get(t, http.MethodGet, server.URL)
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatalf("the body does not have the length that was announced: %v", err)
-	}
-	if int64(len(body)) != response.ContentLength || !json.Valid(body) {
+	response, body := fetch.Get(t, server.URL)
+	if int64(len(body)) != response.ContentLength || !json.Valid([]byte(body)) {
 		t.Errorf("got %d bytes of %d: %s", len(body), response.ContentLength, body)
 	}
 	want := map[string]string{
@@ -107,10 +88,9 @@ func TestWriteAnswersHeadWithoutBody(t *testing.T) {
 		problem.Write(w, problem.Problem{Status: 404})
 	}))
 	defer server.Close()
-	response := get(t, http.MethodHead, server.URL)
-	body, err := io.ReadAll(response.Body)
-	if err != nil || len(body) > 0 || response.ContentLength <= 0 || response.StatusCode != 404 {
-		t.Errorf("got %d, %q, length %d, error %v; want 404 with a length and no body", response.StatusCode, body, response.ContentLength, err)
+	response, body := fetch.Send(t, http.MethodHead, server.URL, "")
+	if len(body) > 0 || response.ContentLength <= 0 || response.StatusCode != 404 {
+		t.Errorf("got %d, %q, length %d; want 404 with a length and no body", response.StatusCode, body, response.ContentLength)
 	}
 }
 
@@ -130,34 +110,14 @@ func TestProblemReadsBack(t *testing.T) {
 	}
 }
 
-func get(t *testing.T, method, url string) *http.Response {
-	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), method, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { response.Body.Close() })
-	return response
-}
-
 // dump writes the response with its headers in order, and without the date.
-func dump(t *testing.T, response *http.Response) []byte {
-	t.Helper()
+func dump(response *http.Response, body string) []byte {
 	var b bytes.Buffer
 	b.WriteString(response.Status + "\n")
 	response.Header.Del("Date")
 	for _, name := range slices.Sorted(maps.Keys(response.Header)) {
 		b.WriteString(name + ": " + strings.Join(response.Header[name], ", ") + "\n")
 	}
-	b.WriteString("\n")
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.Write(body)
+	b.WriteString("\n" + body)
 	return b.Bytes()
 }

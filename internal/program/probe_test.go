@@ -2,13 +2,13 @@ package program_test
 
 import (
 	"bytes"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 )
 
 func TestProbe(t *testing.T) {
@@ -25,12 +25,7 @@ func TestProbe(t *testing.T) {
 	})
 	server := httptest.NewServer(answers)
 	defer server.Close()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody := "http://" + l.Addr().String()
-	_ = l.Close()
+	nobody := "http://" + rawhttp.FreeAddress(t)
 
 	for name, tc := range map[string]struct {
 		args           []string

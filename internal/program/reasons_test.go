@@ -16,11 +16,10 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/rebound-dev/rebound/internal/telemetry"
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
+	"github.com/rebound-dev/rebound/internal/testkit/spans"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -48,12 +47,7 @@ func situations(t *testing.T) map[resilience.Reason]situation {
 	fail := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	once := func(p *transport.Policy) { p.Retry.MaxAttempts = 1 }
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody := "http://" + l.Addr().String()
-	_ = l.Close()
+	nobody := "http://" + rawhttp.FreeAddress(t)
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)
 	passed := http.Header{} // what the request before had when it came back
@@ -164,8 +158,7 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 		name := strings.Trim(match[strings.Index(match, "/"):], "/")
 		cfg.Routes = append(cfg.Routes, gateway.Route{Name: name, Match: match, Upstream: upstream, Policy: "default"})
 	}
-	spans := tracetest.NewInMemoryExporter()
-	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+	provider, recorded := spans.Record()
 	metrics, err := telemetry.NewMetrics(telemetry.Sources{})
 	if err != nil {
 		t.Fatal(err)
@@ -216,7 +209,7 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 			<-time.After(time.Millisecond) // the probe is on its way through real connections
 		}
 	}
-	spans.Reset()
+	recorded.Reset()
 	if s.patience > 0 {
 		limited, cancel := context.WithTimeout(ctx, s.patience)
 		defer cancel()
@@ -243,7 +236,7 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 		t.Fatal(err)
 	}
 	inSpan, inAttempt := "", ""
-	for _, span := range spans.GetSpans() {
+	for _, span := range recorded.GetSpans() {
 		for _, a := range span.Attributes {
 			if a.Key == transport.KeyReason && strings.HasPrefix(span.Name, transport.SpanResilience) {
 				inSpan = a.Value.AsString()

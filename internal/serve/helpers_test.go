@@ -1,18 +1,18 @@
 package serve_test
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/rebound-dev/rebound/internal/testkit/fetch"
+	"github.com/rebound-dev/rebound/internal/testkit/output"
 	"github.com/rebound-dev/rebound/internal/testkit/pipenet"
 )
 
@@ -42,22 +42,7 @@ func (n *network) client(t *testing.T) *http.Client {
 }
 
 // logs is a log to look at. Times in it are those of the bubble.
-type logs struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
+type logs struct{ output.Buffer }
 
 // logger writes each record with the time since start, to the millisecond.
 func (l *logs) logger(start time.Time) *slog.Logger {
@@ -83,13 +68,11 @@ func get(ctx context.Context, client *http.Client, url string) answer {
 	if err != nil {
 		return answer{err: err}
 	}
-	response, err := client.Do(request)
-	if err != nil {
+	response, body, err := fetch.Read(client.Do(request))
+	if response == nil {
 		return answer{err: err}
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	return answer{response.StatusCode, string(body), response.Close, err}
+	return answer{response.StatusCode, body, response.Close, err}
 }
 
 // within is a drain timeout that does not change.

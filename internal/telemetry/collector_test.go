@@ -20,6 +20,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/rebound-dev/rebound/internal/telemetry"
+	"github.com/rebound-dev/rebound/internal/testkit/output"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 )
 
 // What the SDK's batch holds unless OTEL_BSP_* say otherwise. docs: OpenTelemetry's
@@ -47,12 +49,7 @@ type otlpServer struct {
 
 func newOTLPServer(t *testing.T) *otlpServer {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	s := &otlpServer{address: l.Addr().String(), came: make(chan struct{}, 1)}
+	s := &otlpServer{address: rawhttp.FreeAddress(t), came: make(chan struct{}, 1)}
 	s.behave(s.take)
 	return s
 }
@@ -353,22 +350,17 @@ func TestCollectorThatFails(t *testing.T) {
 type warnings struct {
 	first chan struct{} // closed with the first line
 
-	mu   sync.Mutex
-	text strings.Builder
+	once sync.Once
+	text output.Buffer
 }
 
 func (w *warnings) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.text.Len() == 0 {
-		close(w.first)
-	}
-	return w.text.Write(p)
+	n, err := w.text.Write(p)
+	w.once.Do(func() { close(w.first) })
+	return n, err
 }
 
 func (w *warnings) lines() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	return strings.Split(strings.TrimSpace(w.text.String()), "\n")
 }
 

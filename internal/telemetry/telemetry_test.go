@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rebound-dev/rebound/internal/telemetry"
+	"github.com/rebound-dev/rebound/internal/testkit/output"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -89,16 +89,13 @@ func sameFunc(a, b http.Handler) bool {
 // collector counts what an OTLP exporter sends it.
 func collector(t *testing.T) (url string, bodies func() string) {
 	t.Helper()
-	var mu sync.Mutex
-	var all strings.Builder
+	var all output.Buffer
 	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
-		mu.Lock()
-		defer mu.Unlock()
-		all.Write(b)
+		_, _ = all.Write(b)
 	}))
 	t.Cleanup(s.Close)
-	return s.URL, func() string { mu.Lock(); defer mu.Unlock(); return all.String() }
+	return s.URL, all.String
 }
 
 func TestFlushSendsWhatIsLeft(t *testing.T) {

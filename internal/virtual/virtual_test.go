@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/testkit/gobuild"
 	"github.com/rebound-dev/rebound/internal/virtual"
 )
 
@@ -78,10 +79,7 @@ func TestPanics(t *testing.T) {
 
 // A binary that is no test keeps its output, its flags and its exit code.
 func TestProgram(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "program")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./testdata/program").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	program := filepath.Join(gobuild.Programs(t, ".", "./testdata/program"), "program")
 	cmd := exec.CommandContext(t.Context(), program, "-test.v", "argument")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

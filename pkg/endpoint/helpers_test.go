@@ -16,6 +16,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/rebound-dev/rebound/internal/testkit/conncount"
+	"github.com/rebound-dev/rebound/internal/testkit/fetch"
 	"github.com/rebound-dev/rebound/internal/testkit/pipenet"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 )
@@ -25,28 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // upstream is a server that counts its connections.
 type upstream struct {
 	*httptest.Server
-	opened, closed atomic.Int64
-}
-
-func (u *upstream) open() int64 { return u.opened.Load() - u.closed.Load() }
-
-// wantOpen waits until so many connections are open.
-func (u *upstream) wantOpen(t *testing.T, n int64) {
-	t.Helper()
-	for end := time.Now().Add(5 * time.Second); u.open() != n; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%d connections are open, want %d", u.open(), n)
-		}
-	}
-}
-
-func (u *upstream) see(_ net.Conn, s http.ConnState) {
-	switch s {
-	case http.StateNew:
-		u.opened.Add(1)
-	case http.StateClosed, http.StateHijacked:
-		u.closed.Add(1)
-	}
+	conncount.Counter
 }
 
 func newUpstream(t *testing.T, h http.HandlerFunc) *upstream {
@@ -59,7 +40,7 @@ func newClosing(t *testing.T, after time.Duration, h http.HandlerFunc) *upstream
 	t.Helper()
 	u := &upstream{Server: httptest.NewUnstartedServer(h)}
 	u.Config.ErrorLog = log.New(io.Discard, "", 0)
-	u.Config.ConnState = u.see
+	u.Config.ConnState = u.See
 	u.Config.IdleTimeout = after
 	u.Start()
 	t.Cleanup(u.Close)
@@ -71,7 +52,7 @@ func newHTTP2(t *testing.T, h http.HandlerFunc) *upstream {
 	t.Helper()
 	u := &upstream{Server: httptest.NewUnstartedServer(h)}
 	u.Config.ErrorLog = log.New(io.Discard, "", 0)
-	u.Config.ConnState = u.see
+	u.Config.ConnState = u.See
 	u.EnableHTTP2 = true
 	u.StartTLS()
 	t.Cleanup(u.Close)
@@ -100,21 +81,16 @@ func newPool(t *testing.T, target string, o endpoint.Options) *endpoint.Pool {
 
 func request(ctx context.Context, t *testing.T, method, target string, body io.Reader) *http.Request {
 	t.Helper()
-	r, err := http.NewRequestWithContext(ctx, method, target, body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
+	return fetch.Request(t, method, target, body).WithContext(ctx)
 }
 
 // read is the status and the body of an answer.
 func read(resp *http.Response, err error) (int, string, error) {
-	if err != nil {
+	resp, body, err := fetch.Read(resp, err)
+	if resp == nil {
 		return 0, "", err
 	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
-	return resp.StatusCode, string(b), err
+	return resp.StatusCode, body, err
 }
 
 // want sends a GET and wants the answer 200.
@@ -129,33 +105,17 @@ func ok(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok")
 
 // virtual is an upstream on the virtual clock of a synctest bubble.
 type virtual struct {
-	net            *pipenet.Network
-	server         *http.Server
-	dials          atomic.Int64
-	refuse         atomic.Bool
-	opened, closed atomic.Int64
-	done           chan struct{}
+	conncount.Counter
+	net    *pipenet.Network
+	stop   func()
+	dials  atomic.Int64
+	refuse atomic.Bool
 }
 
 func newVirtual(t *testing.T, h http.HandlerFunc) *virtual {
 	t.Helper()
-	v := &virtual{net: pipenet.New(), done: make(chan struct{})}
-	l, err := v.net.Listen(t.Context(), "tcp", "upstream:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	v.server = &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0), ConnState: func(_ net.Conn, s http.ConnState) {
-		switch s {
-		case http.StateNew:
-			v.opened.Add(1)
-		case http.StateClosed:
-			v.closed.Add(1)
-		}
-	}}
-	go func() {
-		defer close(v.done)
-		_ = v.server.Serve(l)
-	}()
+	v := &virtual{net: pipenet.New()}
+	v.stop = v.net.Serve(t, "upstream:80", h, func(s *http.Server) { s.ConnState = v.See })
 	return v
 }
 
@@ -172,12 +132,9 @@ func (v *virtual) pool(c endpoint.Connections) *endpoint.Pool {
 	})
 }
 
-func (v *virtual) open() int64 { return v.opened.Load() - v.closed.Load() }
-
 func (v *virtual) end(p *endpoint.Pool) {
 	p.Close()
-	_ = v.server.Close()
-	<-v.done
+	v.stop()
 }
 
 // retire says that the answer was a failure, as package transport does.

@@ -33,7 +33,7 @@ func mustURL(t testing.TB, s string) *url.URL {
 func newHTTP1OverTLS(t *testing.T, h http.HandlerFunc) *upstream {
 	t.Helper()
 	u := &upstream{Server: httptest.NewUnstartedServer(h)}
-	u.Config.ConnState = u.see
+	u.Config.ConnState = u.See
 	u.StartTLS()
 	t.Cleanup(u.Close)
 	return u
@@ -44,21 +44,21 @@ func TestHTTP2RequestsShareConnections(t *testing.T) {
 	u := newHTTP2(t, func(w http.ResponseWriter, r *http.Request) { time.Sleep(10 * time.Millisecond); ok(w, r) })
 	p := newPool(t, u.URL, u.options())
 	for round, most := range []int64{50, 3, 3} {
-		before := u.opened.Load()
+		before := u.Opened()
 		var all sync.WaitGroup
 		for range 50 {
 			all.Go(func() { want(t, p, u.URL) })
 		}
 		all.Wait()
-		if n := u.opened.Load() - before; n > most {
+		if n := u.Opened() - before; n > most {
 			t.Errorf("round %d: 50 requests took %d connections, want at most %d", round, n, most)
 		}
 		time.Sleep(50 * time.Millisecond) // until the last dial has come in
-		if n := u.open(); n > 3 {
+		if n := u.Open(); n > 3 {
 			t.Errorf("round %d: %d connections are kept, want at most 3", round, n)
 		}
 		p.CloseIdleConnections()
-		u.wantOpen(t, 0)
+		u.WantOpen(t, 0)
 	}
 }
 
@@ -74,7 +74,7 @@ func TestHTTP2ConnectionThatIsFull(t *testing.T) {
 		}
 		ok(w, r)
 	}))
-	u.Config.ConnState = u.see
+	u.Config.ConnState = u.See
 	u.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 5}
 	u.EnableHTTP2 = true
 	u.StartTLS()
@@ -94,7 +94,7 @@ func TestHTTP2ConnectionThatIsFull(t *testing.T) {
 	}
 	close(release)
 	all.Wait()
-	if n := u.opened.Load(); n < 3 || n > 6 {
+	if n := u.Opened(); n < 3 || n > 6 {
 		t.Errorf("12 requests at a time took %d connections for 5 each", n)
 	}
 }
@@ -151,7 +151,7 @@ func TestHTTP2ServerThatShutsDown(t *testing.T) {
 	if failed.Load() > 0 {
 		t.Errorf("%d of %d requests failed or were executed twice", failed.Load(), next.Load())
 	}
-	if two.opened.Load() == 0 {
+	if two.Opened() == 0 {
 		t.Error("the second server was never used")
 	}
 }
@@ -216,10 +216,10 @@ func TestHTTP2RequestsThatAreGivenUp(t *testing.T) {
 			if status, _, err := read(p.RoundTripFresh(request(t.Context(), t, http.MethodGet, u.URL, nil))); err != nil || status != http.StatusOK {
 				t.Fatal(status, err)
 			}
-			if n := u.opened.Load(); n != tc.opened {
+			if n := u.Opened(); n != tc.opened {
 				t.Errorf("%d connections were opened, want %d", n, tc.opened)
 			}
-			u.wantOpen(t, 1)
+			u.WantOpen(t, 1)
 		})
 	}
 }

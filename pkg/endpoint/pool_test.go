@@ -1,7 +1,6 @@
 package endpoint_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 )
 
@@ -27,7 +27,7 @@ func TestConnectionsAreKept(t *testing.T) {
 			for range 20 {
 				want(t, p, u.URL)
 			}
-			if n := u.opened.Load(); n != 1 {
+			if n := u.Opened(); n != 1 {
 				t.Errorf("20 requests one after the other took %d connections, want 1", n)
 			}
 			var all sync.WaitGroup
@@ -40,11 +40,11 @@ func TestConnectionsAreKept(t *testing.T) {
 			}
 			all.Wait()
 			// One that was dialled may come when another one was free already.
-			if n := u.open(); n > 20 {
+			if n := u.Open(); n > 20 {
 				t.Errorf("10 at a time left %d connections, want about 10", n)
 			}
 			p.Close()
-			u.wantOpen(t, 0)
+			u.WantOpen(t, 0)
 		})
 	}
 }
@@ -82,12 +82,12 @@ func TestFreshReplacesTheOneThatFailed(t *testing.T) {
 				if status, _, err := read(p.RoundTripFresh(request(t.Context(), t, http.MethodGet, u.URL, nil))); err != nil || status != http.StatusOK {
 					t.Fatal(status, err)
 				}
-				if n := u.opened.Load(); n != 4 {
+				if n := u.Opened(); n != 4 {
 					t.Errorf("%d connections were opened, want 4", n)
 				}
-				u.wantOpen(t, 1)
+				u.WantOpen(t, 1)
 				want(t, p, u.URL)
-				if n := u.opened.Load(); n != 4 {
+				if n := u.Opened(); n != 4 {
 					t.Errorf("the fresh one was not kept: %d connections, want 4", n)
 				}
 			})
@@ -123,14 +123,14 @@ func TestRetiredHTTP2ConnectionEndsWithItsLastRequest(t *testing.T) {
 	if status, _, err := read(p.RoundTripFresh(request(t.Context(), t, http.MethodGet, u.URL, nil))); err != nil || status != http.StatusOK {
 		t.Fatal(status, err)
 	}
-	if n := u.open(); n != 2 {
+	if n := u.Open(); n != 2 {
 		t.Errorf("%d connections are open while the long answer goes on, want 2", n)
 	}
 	close(hold)
 	if _, body, err := read(longer, nil); err != nil || body != "end" {
 		t.Errorf("the long answer ended with %q, %v", body, err)
 	}
-	u.wantOpen(t, 1)
+	u.WantOpen(t, 1)
 }
 
 // At an error rate of 30 % nobody wants 300 TLS handshakes a second.
@@ -162,8 +162,8 @@ func TestHTTP2DoesNotDialForEveryError(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if limit := 11 + int64(time.Since(start)/(100*time.Millisecond)); u.opened.Load() > limit {
-		t.Errorf("1,000 requests, 300 of which failed, took %d connections in %v, want at most %d", u.opened.Load(), time.Since(start), limit)
+	if limit := 11 + int64(time.Since(start)/(100*time.Millisecond)); u.Opened() > limit {
+		t.Errorf("1,000 requests, 300 of which failed, took %d connections in %v, want at most %d", u.Opened(), time.Since(start), limit)
 	}
 }
 
@@ -180,23 +180,23 @@ func TestIdleConnections(t *testing.T) {
 		}
 		all.Wait()
 		synctest.Wait()
-		if n := v.open(); n != 3 {
+		if n := v.Open(); n != 3 {
 			t.Errorf("%d connections are kept after 5, want 3", n)
 		}
 		time.Sleep(9 * time.Second)
 		want(t, p, "http://upstream")
 		synctest.Wait()
-		if n := v.open(); n != 1 {
+		if n := v.Open(); n != 1 {
 			t.Errorf("%d connections are open after the idle time, want only the one that was used", n)
 		}
 		time.Sleep(9 * time.Second)
 		synctest.Wait()
-		if n := v.open(); n != 1 {
+		if n := v.Open(); n != 1 {
 			t.Errorf("%d connections, want 1: its idle time began anew", n)
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if n := v.open(); n != 0 {
+		if n := v.Open(); n != 0 {
 			t.Errorf("%d connections are open after the idle time, want none", n)
 		}
 	})
@@ -259,14 +259,14 @@ func TestReplacementIsBounded(t *testing.T) {
 		if n := v.dials.Load() - first; n < 35 || n > 41 {
 			t.Errorf("%d connections were replaced in 10 s, want 4 a second", n)
 		}
-		if n := v.open(); n > 51 {
+		if n := v.Open(); n > 51 {
 			t.Errorf("%d connections are open for 50 at a time", n)
 		}
 		v.refuse.Store(true)
 		traffic(10 * time.Second)
 		v.refuse.Store(false)
 		traffic(time.Second)
-		if n := v.open(); n < 25 || n > 51 {
+		if n := v.Open(); n < 25 || n > 51 {
 			t.Errorf("%d connections are open after dials in the background failed", n)
 		}
 		idle := v.dials.Load()
@@ -314,37 +314,6 @@ func TestNoReplacementDuringFailures(t *testing.T) {
 	})
 }
 
-// rawServer speaks as it is told on each connection: answer is called with the
-// number of the connection, from 1, and of the request on it.
-func rawServer(t *testing.T, answer func(c net.Conn, r *http.Request, connection, request int) (goOn bool)) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var tasks sync.WaitGroup
-	t.Cleanup(func() { _ = l.Close(); tasks.Wait() })
-	tasks.Go(func() {
-		for n := 1; ; n++ {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			tasks.Go(func() {
-				defer func() { _ = c.Close() }()
-				in := bufio.NewReader(c)
-				for i := 1; ; i++ {
-					r, err := http.ReadRequest(in)
-					if err != nil || !answer(c, r, n, i) {
-						return
-					}
-				}
-			})
-		}
-	})
-	return "http://" + l.Addr().String()
-}
-
 const plainOK = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 // A kept connection that dies before it answers: what may be sent again, and what
@@ -374,7 +343,7 @@ func TestKeptConnectionThatDies(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var seen atomic.Int64
-			target := rawServer(t, func(c net.Conn, r *http.Request, connection, request int) bool {
+			target := rawhttp.Requests(t, func(c net.Conn, r *http.Request, connection, request int) bool {
 				if r.Header.Get("X-Second") != "" {
 					seen.Add(1)
 				}
@@ -419,7 +388,7 @@ func TestKeptConnectionThatDies(t *testing.T) {
 // anything may be sent, on another one.
 func TestKeptConnectionThatIsClosed(t *testing.T) {
 	var posts atomic.Int64
-	target := rawServer(t, func(c net.Conn, r *http.Request, _, _ int) bool {
+	target := rawhttp.Requests(t, func(c net.Conn, r *http.Request, _, _ int) bool {
 		if r.Method == http.MethodPost {
 			posts.Add(1)
 			_, _ = io.Copy(io.Discard, r.Body)
@@ -483,7 +452,7 @@ func TestB4PostsOverConnectionsThatAreClosed(t *testing.T) {
 	if twice.Load() > 0 || lost.Load() > 0 || failed.Load() > int64(posts)/4 {
 		t.Errorf("of %d: %d executed twice, %d lost behind a 2xx, %d failed", posts, twice.Load(), lost.Load(), failed.Load())
 	}
-	t.Logf("%d connections, %d of %d failed", u.opened.Load(), failed.Load(), posts)
+	t.Logf("%d connections, %d of %d failed", u.Opened(), failed.Load(), posts)
 }
 
 // An upstream that answers before it has read the body, and closes: the answer arrives.
@@ -513,14 +482,14 @@ func TestA12EarlyAnswerToAnUpload(t *testing.T) {
 				})
 			}
 			all.Wait()
-			u.wantOpen(t, 0)
+			u.WantOpen(t, 0)
 		})
 	}
 }
 
 // A body waits for 100 (Continue) no longer than it is told to.
 func TestA9WaitForContinueIsBounded(t *testing.T) {
-	target := rawServer(t, func(c net.Conn, r *http.Request, _, _ int) bool { // as one that knows nothing of Expect
+	target := rawhttp.Requests(t, func(c net.Conn, r *http.Request, _, _ int) bool { // as one that knows nothing of Expect
 		_, _ = io.Copy(io.Discard, r.Body)
 		_, _ = io.WriteString(c, plainOK)
 		return true
@@ -555,10 +524,10 @@ func TestCloseIdleConnections(t *testing.T) {
 			}
 			want(t, p, u.URL)
 			p.CloseIdleConnections()
-			u.wantOpen(t, 1)
-			before := u.opened.Load()
+			u.WantOpen(t, 1)
+			before := u.Opened()
 			want(t, p, u.URL)
-			if n := u.opened.Load() - before; n != 1 {
+			if n := u.Opened() - before; n != 1 {
 				t.Errorf("%d new connections, want 1", n)
 			}
 			p.Close()
@@ -566,9 +535,9 @@ func TestCloseIdleConnections(t *testing.T) {
 			if _, body, err := read(longer, nil); err != nil || body != "ok" {
 				t.Errorf("the one in flight ended with %q, %v", body, err)
 			}
-			u.wantOpen(t, 0)
+			u.WantOpen(t, 0)
 			want(t, p, u.URL) // too late, but served
-			u.wantOpen(t, 0)
+			u.WantOpen(t, 0)
 		})
 	}
 }
@@ -665,7 +634,7 @@ func TestRequestsThatCannotBeSent(t *testing.T) {
 				}
 			}
 			want(t, p, u.URL)
-			if n := u.opened.Load(); n != 1 {
+			if n := u.Opened(); n != 1 {
 				t.Errorf("%d connections, want 1", n)
 			}
 		})
@@ -699,7 +668,7 @@ func (e errorReader) Read([]byte) (int, error) { return 0, e.err }
 
 // An upgraded connection is the caller's, and tells him when it is dead.
 func TestUpgrade(t *testing.T) {
-	target := rawServer(t, func(c net.Conn, r *http.Request, _, _ int) bool {
+	target := rawhttp.Requests(t, func(c net.Conn, r *http.Request, _, _ int) bool {
 		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 		b := make([]byte, 4)
 		if n, _ := io.ReadFull(c, b); n == 4 {
@@ -739,12 +708,7 @@ func TestUpgrade(t *testing.T) {
 }
 
 func TestDialErrors(t *testing.T) {
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = l.Close()
-	target := "http://" + l.Addr().String()
+	target := "http://" + rawhttp.FreeAddress(t)
 	p := newPool(t, target, endpoint.Options{Connections: endpoint.DefaultConnections()})
 	var told atomic.Int64
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{ConnectDone: func(_, _ string, err error) {
@@ -753,7 +717,7 @@ func TestDialErrors(t *testing.T) {
 		}
 	}})
 	body := &closeCounter{Reader: strings.NewReader("b")}
-	_, err = p.RoundTrip(request(ctx, t, http.MethodPost, target, body))
+	_, err := p.RoundTrip(request(ctx, t, http.MethodPost, target, body))
 	if op := new(net.OpError); !errors.As(err, &op) || op.Op != "dial" {
 		t.Errorf("got %v, want a dial error", err)
 	}
@@ -806,5 +770,5 @@ func TestUpgradeBesideHTTP2(t *testing.T) {
 		})
 	}
 	p.Close()
-	u.wantOpen(t, 0)
+	u.WantOpen(t, 0)
 }

@@ -53,7 +53,7 @@ func TestNoReplacementWithoutKeptConnections(t *testing.T) {
 	p := newPool(t, u.URL, o)
 	want(t, p, u.URL)
 	time.Sleep(50 * time.Millisecond)
-	if n := u.opened.Load(); n != 1 {
+	if n := u.Opened(); n != 1 {
 		t.Errorf("%d connections for one request", n)
 	}
 }
@@ -133,7 +133,7 @@ func newHTTP2One(t *testing.T, h http.HandlerFunc) *upstream {
 	t.Helper()
 	u := &upstream{Server: httptest.NewUnstartedServer(h)}
 	u.Config.ErrorLog = log.New(io.Discard, "", 0)
-	u.Config.ConnState = u.see
+	u.Config.ConnState = u.See
 	u.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 1}
 	u.EnableHTTP2 = true
 	u.StartTLS()

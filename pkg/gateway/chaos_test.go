@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,7 +21,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/testkit/conncount"
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
+	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -256,10 +257,7 @@ func chaosGateway(t *testing.T, upstream string, next http.RoundTripper, observe
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := rawhttp.Listen(t)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
@@ -320,19 +318,11 @@ func chaos(ctx context.Context, t *testing.T, n int, addr string) (wait func()) 
 func TestChaosCallersOpenNothing(t *testing.T) {
 	for name, secure := range map[string]bool{"HTTP/1": false, "HTTP/2": true} {
 		t.Run(name, func(t *testing.T) {
-			var connections atomic.Int64
+			var connections conncount.Counter
 			up := httptest.NewUnstartedServer(http.HandlerFunc(chaosUpstream))
 			up.Config.ErrorLog = log.New(io.Discard, "", 0)
 			up.Config.IdleTimeout = 50 * time.Millisecond // kept connections die all the time
-			up.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-				switch s {
-				case http.StateNew:
-					connections.Add(1)
-				case http.StateClosed, http.StateHijacked:
-					connections.Add(-1)
-				default:
-				}
-			}
+			up.Config.ConnState = connections.See
 			var next http.RoundTripper
 			if secure {
 				up.EnableHTTP2 = true
@@ -354,9 +344,9 @@ func TestChaosCallersOpenNothing(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), *chaosLength)
 			defer cancel()
 			chaos(ctx, t, 24, addr)()
-			eventually(t, "every call to end", func() bool { return inFlight.Load() == 0 })
+			wait.Until(t, 10*time.Second, "every call to end", func() bool { return inFlight.Load() == 0 })
 			g.Close()
-			eventually(t, "every connection to be closed", func() bool { return connections.Load() == 0 })
+			wait.Until(t, 10*time.Second, "every connection to be closed", func() bool { return connections.Open() == 0 })
 			if ended.Load() == 0 {
 				t.Error("no call was made")
 			}
@@ -381,17 +371,6 @@ func trusting(t *testing.T, up *httptest.Server) *endpoint.Pool {
 	})
 	t.Cleanup(pool.Close)
 	return pool
-}
-
-// eventually waits for at most ten seconds.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			buf := make([]byte, 1<<20)
-			t.Fatalf("waited in vain for %s\n%s", what, buf[:runtime.Stack(buf, true)])
-		}
-	}
 }
 
 // The opposite: an upstream that is really bad is noticed within 50 calls or 3 s,
@@ -472,7 +451,7 @@ func noticed(t *testing.T, upstream string) {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	wait := chaos(ctx, t, 24, addr)
+	callersLeave := chaos(ctx, t, 24, addr)
 	select {
 	case <-opened:
 	case <-ctx.Done():
@@ -480,9 +459,9 @@ func noticed(t *testing.T, upstream string) {
 	took := time.Since(begin)
 	calls.Store(ended.Load())
 	cancel()
-	wait()
+	callersLeave()
 	if took > 3*time.Second && calls.Load() > 50 {
 		t.Errorf("the circuit opened after %d calls and %v, want at most 50 or 3 s", calls.Load(), took)
 	}
-	eventually(t, "every call to end", func() bool { return inFlight.Load() == 0 })
+	wait.Until(t, 10*time.Second, "every call to end", func() bool { return inFlight.Load() == 0 })
 }

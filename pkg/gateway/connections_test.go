@@ -1,7 +1,6 @@
 package gateway_test
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"log"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/testkit/balancer"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -302,7 +302,7 @@ func fill(t *testing.T, url string, n int) {
 // An upstream refuses an upload before it has read it, and closes. The caller gets
 // that answer, and the circuit stays closed.
 func TestA12UploadThatIsRefusedEarly(t *testing.T) {
-	up := rawServer(t, func(c net.Conn, _ *http.Request) bool {
+	up := rawhttp.Requests(t, func(c net.Conn, _ *http.Request, _, _ int) bool {
 		_, _ = io.WriteString(c, "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 9\r\n\r\ntoo large")
 		return false
 	})
@@ -335,7 +335,7 @@ func TestA12UploadThatIsRefusedEarly(t *testing.T) {
 
 // An upstream that knows nothing of Expect: the body is sent in time for an answer.
 func TestA9ExpectThatIsIgnored(t *testing.T) {
-	up := rawServer(t, func(c net.Conn, r *http.Request) bool {
+	up := rawhttp.Requests(t, func(c net.Conn, r *http.Request, _, _ int) bool {
 		if n, err := io.Copy(io.Discard, r.Body); err != nil || n != 4 {
 			return false
 		}
@@ -411,34 +411,6 @@ func TestB4PostsWithoutAKey(t *testing.T) {
 		t.Errorf("of %d: %d executed twice, %d lost behind a 2xx, %d failed", posts, twice.Load(), lost.Load(), failed.Load())
 	}
 	t.Logf("%d of %d failed", failed.Load(), posts)
-}
-
-// rawServer answers as it is told, without net/http's manners.
-func rawServer(t *testing.T, answer func(c net.Conn, r *http.Request) (goOn bool)) (url string) {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var tasks sync.WaitGroup
-	t.Cleanup(func() { _ = l.Close(); tasks.Wait() }) // after the gateway has closed its connections
-	tasks.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			tasks.Go(func() {
-				defer func() { _ = c.Close() }()
-				for in := bufio.NewReader(c); ; {
-					if r, err := http.ReadRequest(in); err != nil || !answer(c, r) {
-						return
-					}
-				}
-			})
-		}
-	})
-	return "http://" + l.Addr().String()
 }
 
 // After an outage two of three pods are well again. The third must not keep the

@@ -20,10 +20,9 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
+	"github.com/rebound-dev/rebound/internal/testkit/spans"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -396,13 +395,12 @@ func TestC3ThePathIsToldWithItsEscapes(t *testing.T) {
 	if c := <-told; c.Path != "/files/a%2Fb%7Cc" {
 		t.Errorf("it is told as %q", c.Path)
 	}
-	spans := tracetest.NewInMemoryExporter()
-	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+	provider, recorded := spans.Record()
 	up := server(t, func(http.ResponseWriter, *http.Request) {}).URL
 	g = gatewayWith(t, gateway.Options{TracerProvider: provider, Propagator: propagation.TraceContext{}}, nil, all(up))
 	raw(t, g, "GET /files/a%2Fb|c?d HTTP/1.1\r\nHost: x\r\n\r\n")
 	found := false
-	for _, span := range spans.GetSpans() {
+	for _, span := range recorded.GetSpans() {
 		attributes := attribute.NewSet(span.Attributes...)
 		if got, ok := attributes.Value(semconv.URLFullKey); ok {
 			found = true
@@ -418,8 +416,7 @@ func TestC3ThePathIsToldWithItsEscapes(t *testing.T) {
 
 // Any token can be a method. The names of spans are a few all the same.
 func TestC14AMethodOfAStrangersMakesNoNames(t *testing.T) {
-	spans := tracetest.NewInMemoryExporter()
-	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+	provider, recorded := spans.Record()
 	g, err := gateway.New(gateway.ForUpstream(server(t, func(http.ResponseWriter, *http.Request) {}).URL), gateway.Options{TracerProvider: provider, Propagator: propagation.TraceContext{}})
 	if err != nil {
 		t.Fatal(err)
@@ -431,13 +428,13 @@ func TestC14AMethodOfAStrangersMakesNoNames(t *testing.T) {
 		g.ServeHTTP(w, r.WithContext(ctx))
 	})
 	raw(t, s, "STRANGE-1 / HTTP/1.1\r\nHost: x\r\n\r\n")
-	for n := 0; len(spans.GetSpans()) < 3; n++ { // the server's, the call's and the attempt's
+	for n := 0; len(recorded.GetSpans()) < 3; n++ { // the server's, the call's and the attempt's
 		if n == 5000 {
-			t.Fatalf("%d spans", len(spans.GetSpans()))
+			t.Fatalf("%d spans", len(recorded.GetSpans()))
 		}
 		time.Sleep(time.Millisecond)
 	}
-	for _, span := range spans.GetSpans() {
+	for _, span := range recorded.GetSpans() {
 		if strings.Contains(span.Name, "STRANGE") {
 			t.Errorf("a span has the name %q", span.Name)
 		}

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/net/websocket"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/testkit/conncount"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -602,16 +603,9 @@ func (b trailing) Read(p []byte) (int, error) {
 // 1,000 calls that hang at once end at their deadlines and leave no goroutine
 // (goleak looks, in TestMain) and no connection behind.
 func TestThousandHangingCallsEndAtTheirDeadlines(t *testing.T) {
-	var open atomic.Int64
+	var open conncount.Counter
 	up := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
-	up.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-		switch s {
-		case http.StateNew:
-			open.Add(1)
-		case http.StateClosed, http.StateHijacked:
-			open.Add(-1)
-		}
-	}
+	up.Config.ConnState = open.See
 	up.Start()
 	t.Cleanup(up.Close)
 	p := calm()
@@ -650,7 +644,7 @@ func TestThousandHangingCallsEndAtTheirDeadlines(t *testing.T) {
 	}
 	gw.Close() // a connection that was still being made when its call ended is kept for another one
 	for range 500 {
-		if open.Load() == 0 {
+		if open.Open() == 0 {
 			return
 		}
 		select { // the server notices a closed connection a moment later
@@ -658,7 +652,7 @@ func TestThousandHangingCallsEndAtTheirDeadlines(t *testing.T) {
 		case <-t.Context().Done():
 		}
 	}
-	t.Errorf("%d connections are left", open.Load())
+	t.Errorf("%d connections are left", open.Open())
 }
 
 // net/http waits for a request body that is being read, whatever the context

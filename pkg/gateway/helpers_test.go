@@ -1,11 +1,9 @@
 package gateway_test
 
 import (
-	"context"
 	"encoding/json"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -14,6 +12,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rebound-dev/rebound/internal/problem"
+	"github.com/rebound-dev/rebound/internal/testkit/fetch"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -70,11 +70,7 @@ func all(upstream string) gateway.Route {
 
 func request(t *testing.T, method, url string, body io.Reader) *http.Request {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, url, body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
+	return fetch.Request(t, method, url, body)
 }
 
 // caller is a client without redirects and without a pool, so that nothing of
@@ -88,21 +84,16 @@ func caller(t *testing.T) *http.Client {
 
 func do(t *testing.T, r *http.Request) (*http.Response, string) {
 	t.Helper()
-	resp, err := caller(t).Do(r)
+	resp, body, err := fetch.Read(caller(t).Do(r))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp, string(b)
+	return resp, body
 }
 
 func get(t *testing.T, url string) (*http.Response, string) {
 	t.Helper()
-	return do(t, request(t, http.MethodGet, url, nil))
+	return fetch.Get(t, url)
 }
 
 // problemOf reads a problem document and checks that it is one.
@@ -121,13 +112,8 @@ func problemOf(t *testing.T, resp *http.Response, body string) map[string]any {
 	return p
 }
 
-// refusing is the URL of a port where nobody listens.
+// refusing returns the URL of a port where nobody listens.
 func refusing(t *testing.T) string {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return "http://" + l.Addr().String()
+	return "http://" + rawhttp.FreeAddress(t)
 }

@@ -13,10 +13,9 @@ import (
 
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel/attribute"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
+	"github.com/rebound-dev/rebound/internal/testkit/spans"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -306,9 +305,9 @@ func TestPathIsToldAsItWasWritten(t *testing.T) {
 		"and a query besides it": {"/process%3Fa?b", "/process%3Fa"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			spans := tracetest.NewInMemoryExporter()
+			provider, recorded := spans.Record()
 			g, told := telling(t, calm(), gateway.Options{}, gateway.Route{Name: "routed", Match: "/routed/", Upstream: server(t, func(http.ResponseWriter, *http.Request) {}).URL})
-			traced := httptest.NewServer(otelhttp.NewHandler(g.Config.Handler, "", otelhttp.WithTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans)))))
+			traced := httptest.NewServer(otelhttp.NewHandler(g.Config.Handler, "", otelhttp.WithTracerProvider(provider)))
 			for _, route := range []string{"/routed", "/elsewhere"} {
 				raw(t, traced, "GET "+route+tc.written+" HTTP/1.1\r\nHost: x\r\n\r\n")
 				if c := <-told; c.Path != route+tc.want {
@@ -317,7 +316,7 @@ func TestPathIsToldAsItWasWritten(t *testing.T) {
 			}
 			traced.Close() // waits for the spans to end
 			for i, route := range []string{"/routed", "/elsewhere"} {
-				attributes := attribute.NewSet(spans.GetSpans()[i].Attributes...)
+				attributes := attribute.NewSet(recorded.GetSpans()[i].Attributes...)
 				if got, _ := attributes.Value(semconv.URLPathKey); got.AsString() != route+tc.want {
 					t.Errorf("the span says %q of %q", got.AsString(), route+tc.written)
 				}

@@ -4,16 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/testkit/conncount"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -136,9 +135,9 @@ func TestUpstreamsHaveTheirOwnCircuits(t *testing.T) {
 // A change of connection settings brings new connections and keeps the circuit;
 // a change of anything else keeps both.
 func TestReloadOfConnections(t *testing.T) {
-	var opened connectionCount
+	var opened conncount.Counter
 	up := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	up.Config.ConnState = opened.see
+	up.Config.ConnState = opened.See
 	up.Start()
 	t.Cleanup(up.Close)
 	base := func() gateway.Config {
@@ -156,7 +155,7 @@ func TestReloadOfConnections(t *testing.T) {
 	for _, step := range []struct {
 		name   string
 		change func(*gateway.Config)
-		opened int // connections altogether
+		opened int64 // connections altogether
 	}{
 		{"at first", func(*gateway.Config) {}, 1},
 		{"nothing", func(*gateway.Config) {}, 1},
@@ -182,38 +181,14 @@ func TestReloadOfConnections(t *testing.T) {
 		if resp, body := get(t, front.URL+"/"); resp.StatusCode != http.StatusOK {
 			t.Fatalf("%s: %d %s", step.name, resp.StatusCode, body)
 		}
-		if got := opened.total(); got != step.opened {
+		if got := opened.Opened(); got != step.opened {
 			t.Errorf("after a change of %s: %d connections were opened, want %d", step.name, got, step.opened)
 		}
 		if b := g.Breakers(); len(b) != 1 || b[0].Name != "a" {
 			t.Errorf("after a change of %s: %+v, want the one circuit", step.name, b)
 		}
 	}
-	opened.wantOpen(t, 1)
+	opened.WantOpen(t, 1)
 	g.Close()
-	opened.wantOpen(t, 0)
-}
-
-// connectionCount counts the connections of a server, as its ConnState hook.
-type connectionCount struct{ opened, closed atomic.Int64 }
-
-func (c *connectionCount) see(_ net.Conn, s http.ConnState) {
-	switch s {
-	case http.StateNew:
-		c.opened.Add(1)
-	case http.StateClosed, http.StateHijacked:
-		c.closed.Add(1)
-	}
-}
-
-func (c *connectionCount) total() int { return int(c.opened.Load()) }
-
-// wantOpen waits until so many are open.
-func (c *connectionCount) wantOpen(t *testing.T, n int64) {
-	t.Helper()
-	for end := time.Now().Add(5 * time.Second); c.opened.Load()-c.closed.Load() != n; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%d connections are open, want %d", c.opened.Load()-c.closed.Load(), n)
-		}
-	}
+	opened.WantOpen(t, 0)
 }

@@ -1,24 +1,19 @@
 package lab_test
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/testkit/files"
 	"github.com/rebound-dev/rebound/pkg/lab"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
 func limits(t *testing.T, text string) (lab.Limits, error) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "limits.yaml")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return lab.LoadLimits(path)
+	return lab.LoadLimits(files.Temp(t, "limits.yaml", text))
 }
 
 func TestWrongLimits(t *testing.T) {

@@ -1,12 +1,11 @@
 package lab_test
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/rebound-dev/rebound/internal/testkit/files"
 	"github.com/rebound-dev/rebound/pkg/lab"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -40,11 +39,7 @@ func TestBuiltinScenarios(t *testing.T) {
 				t.Errorf("it is called %q and described as %q", s.Name, s.Description)
 			}
 			// So that a copy can be run by its path.
-			copied := filepath.Join(t.TempDir(), "copy.yaml")
-			if err := os.WriteFile(copied, text, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if s, err = lab.LoadScenario(copied); err != nil {
+			if s, err = lab.LoadScenario(files.Temp(t, "copy.yaml", string(text))); err != nil {
 				t.Fatal(err)
 			}
 			r := simulate(t, lab.Experiment{Policy: rungOf(t, "no retry"), Scenario: s, Load: lab.Load{Rate: 210, Clients: 4, Capacity: 300, Seed: 1}})
@@ -85,10 +80,7 @@ func TestWrongScenarios(t *testing.T) {
 		"herd":             {rest + upstream + "}\nload: {herd: {at: 1s}}", "load.herd.calls: must be from 1 to 100000, got 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "s.yaml")
-			if err := os.WriteFile(path, []byte(strings.TrimPrefix(c.text, "\n")), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			path := files.Temp(t, "s.yaml", strings.TrimPrefix(c.text, "\n"))
 			if _, err := lab.LoadScenario(path); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}

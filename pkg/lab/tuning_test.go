@@ -2,7 +2,6 @@ package lab_test
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"math"
 	"os"
@@ -11,12 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
 	"github.com/rebound-dev/rebound/internal/virtual"
 	"github.com/rebound-dev/rebound/pkg/lab"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
-
-var update = flag.Bool("update", false, "work the tables of docs/tuning.md out again")
 
 const tuning = "../../docs/tuning.md"
 
@@ -24,7 +22,7 @@ const tuning = "../../docs/tuning.md"
 //
 //	go test -run TestTuningTables -timeout 30m ./pkg/lab -update
 func TestTuningTables(t *testing.T) {
-	if !*update {
+	if !golden.Updating() {
 		t.Skip("works the tables of docs/tuning.md out with -update")
 	}
 	text, err := os.ReadFile(tuning)
@@ -45,9 +43,7 @@ func TestTuningTables(t *testing.T) {
 		}
 		text = bytes.Join([][]byte{head, []byte(begin), []byte("\n" + table(t) + "\n"), []byte(end), tail}, nil)
 	}
-	if err := os.WriteFile(tuning, text, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	golden.Write(t, tuning, text)
 }
 
 // all runs experiments two at a time.

@@ -4,15 +4,15 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"sync"
 	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"github.com/rebound-dev/rebound/internal/testkit/conncount"
+	"github.com/rebound-dev/rebound/internal/testkit/fetch"
 	"github.com/rebound-dev/rebound/internal/testkit/pipenet"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -49,7 +49,8 @@ func newTransport(t *testing.T, next http.RoundTripper, p transport.Policy, opti
 // upstream is a real server that counts what reaches it.
 type upstream struct {
 	*httptest.Server
-	requests, connections atomic.Int64
+	requests    atomic.Int64
+	connections conncount.Counter
 }
 
 func serve(t *testing.T, h http.HandlerFunc) *upstream {
@@ -59,11 +60,7 @@ func serve(t *testing.T, h http.HandlerFunc) *upstream {
 		u.requests.Add(1)
 		h(w, r)
 	}))
-	u.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-		if s == http.StateNew {
-			u.connections.Add(1)
-		}
-	}
+	u.Config.ConnState = u.connections.See
 	u.Config.ErrorLog = log.New(io.Discard, "", 0)
 	u.Start()
 	t.Cleanup(u.Close)
@@ -83,24 +80,8 @@ func base(t *testing.T) *http.Transport {
 func inBubble(t *testing.T, h http.HandlerFunc) *http.Transport {
 	t.Helper()
 	network := pipenet.New()
-	listener, err := network.Listen(t.Context(), "", "up:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	server := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		wg.Add(1) // Close does not wait for handlers, but a bubble must not outlive its test
-		defer wg.Done()
-		h(w, r)
-	})}
-	wg.Go(func() { _ = server.Serve(listener) })
-	tr := &http.Transport{DialContext: network.Dial, MaxIdleConnsPerHost: 1000}
-	t.Cleanup(func() {
-		tr.CloseIdleConnections()
-		_ = server.Close()
-		wg.Wait()
-	})
-	return tr
+	network.Serve(t, "up:80", h)
+	return network.Transport(t)
 }
 
 // result is what a call came to.
@@ -131,11 +112,7 @@ func call(t *testing.T, rt http.RoundTripper, req *http.Request) (r result) {
 
 func request(t *testing.T, method, url string, body io.Reader) *http.Request {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return req
+	return fetch.Request(t, method, url, body)
 }
 
 func get(t *testing.T, rt http.RoundTripper, url string) result {

@@ -2,7 +2,6 @@ package transport_test
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,15 +17,14 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
+	"github.com/rebound-dev/rebound/internal/testkit/spans"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // tree draws spans as their parents hold them, with times from start.
 func tree(spans tracetest.SpanStubs, start time.Time) string {
@@ -109,8 +107,7 @@ func TestTraces(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				exporter := tracetest.NewInMemoryExporter()
-				provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
+				provider, exporter := spans.Record()
 				p := steady()
 				if tc.policy != nil {
 					tc.policy(&p)
@@ -137,24 +134,14 @@ func TestTraces(t *testing.T) {
 				}
 				synctest.Wait()
 				got := tree(exporter.GetSpans(), start)
-				path := filepath.Join("testdata", "traces", name+".txt")
-				if *update {
-					if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
-						t.Fatal(err)
-					}
-				}
-				want, err := os.ReadFile(path)
-				if err != nil || got != string(want) {
-					t.Errorf("%s differs (%v); run the test with -update and look at the change. Got:\n%s", path, err, got)
-				}
+				golden.File(t, filepath.Join("testdata", "traces", name+".txt"), got)
 			})
 		})
 	}
 }
 
 func TestEachAttemptSendsItsOwnTraceContext(t *testing.T) {
-	exporter := tracetest.NewInMemoryExporter()
-	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
+	provider, exporter := spans.Record()
 	var mu sync.Mutex
 	var sent []string
 	u := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -187,8 +174,7 @@ func TestEachAttemptSendsItsOwnTraceContext(t *testing.T) {
 // net/http sends a request again by itself when a kept connection dies; the
 // attempt's span tells.
 func TestResendByNetHTTPIsAnEvent(t *testing.T) {
-	exporter := tracetest.NewInMemoryExporter()
-	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
+	provider, exporter := spans.Record()
 	requests := 0
 	u := serve(t, func(http.ResponseWriter, *http.Request) {
 		if requests++; requests == 2 {
@@ -210,8 +196,7 @@ func TestResendByNetHTTPIsAnEvent(t *testing.T) {
 }
 
 func TestSpansEndWhenTheRoundTripperBelowPanics(t *testing.T) {
-	exporter := tracetest.NewInMemoryExporter()
-	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
+	provider, exporter := spans.Record()
 	rt := newTransport(t, roundTripper(func(*http.Request) (*http.Response, error) { panic("next") }), quick(),
 		transport.WithTracing(provider, propagation.TraceContext{}, "p"))
 	func() {

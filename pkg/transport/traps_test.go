@@ -20,6 +20,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -50,7 +51,7 @@ func TestTrapLosingResponseIsDroppedUnread(t *testing.T) {
 				t.Fatalf("%q, %v, %v", r.body, r.err, r.reasons())
 			}
 		}
-		if got := u.connections.Load(); got > 2 {
+		if got := u.connections.Opened(); got > 2 {
 			t.Errorf("%d connections for 50 calls one after another, want at most 2", got)
 		}
 	})
@@ -73,7 +74,7 @@ func TestTrapLosingResponseIsDroppedUnread(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if got := u.connections.Load(); got > callers {
+		if got := u.connections.Opened(); got > callers {
 			t.Errorf("%d connections, want at most the concurrency of %d", got, callers)
 		}
 	})
@@ -626,12 +627,7 @@ func TestTrapPostIsSentTwice(t *testing.T) {
 	}
 	t.Run("what was proven not to be sent is repeated whatever the method", func(t *testing.T) {
 		t.Run("dial", func(t *testing.T) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			_ = l.Close()
-			r := call(t, newTransport(t, base(t), quick()), request(t, http.MethodPost, "http://"+l.Addr().String(), strings.NewReader("order")))
+			r := call(t, newTransport(t, base(t), quick()), request(t, http.MethodPost, "http://"+rawhttp.FreeAddress(t), strings.NewReader("order")))
 			if want := []resilience.Reason{"dial_error", "dial_error", "dial_error"}; !reflect.DeepEqual(r.reasons(), want) || r.report.Reason != resilience.ReasonMaxAttempts {
 				t.Errorf("%v, reason %s", r.reasons(), r.report.Reason)
 			}

@@ -11,7 +11,6 @@
 package chart_test
 
 import (
-	"flag"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -40,8 +39,6 @@ const (
 	root     = "../.."
 	chartDir = root + "/helm/rebound"
 )
-
-var update = flag.Bool("update", false, "write what is made from the chart again")
 
 // object is one object that the chart renders, strictly decoded into its type.
 type object interface {

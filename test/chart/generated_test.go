@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,28 +13,21 @@ import (
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	sigsyaml "sigs.k8s.io/yaml"
+
+	"github.com/rebound-dev/rebound/internal/testkit/files"
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
 )
 
+// read returns the text of a file of the repository.
 func read(t *testing.T, path string) string {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(root, path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
+	return files.Read(t, filepath.Join(root, path))
 }
 
 // generated compares a file with what it is made from, or writes it.
 func generated(t *testing.T, path, want string) {
 	t.Helper()
-	if *update {
-		if err := os.WriteFile(filepath.Join(root, path), []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := read(t, path); got != want {
-		t.Errorf("%s is not what it is made from: run make manifests and look at the change", path)
-	}
+	golden.File(t, filepath.Join(root, path), want)
 }
 
 // Helm sees only what is inside the chart.

@@ -30,6 +30,9 @@ import (
 
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/rebound-dev/rebound/internal/testkit/files"
+	"github.com/rebound-dev/rebound/internal/testkit/gobuild"
 )
 
 // Whatever values an installation has, these hold.
@@ -54,13 +57,7 @@ func TestScenarios(t *testing.T) {
 // build builds a command of ours.
 func build(t *testing.T, name string) string {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), name)
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/"+name)
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building %s: %v\n%s", name, err, out)
-	}
-	return binary
+	return filepath.Join(gobuild.Programs(t, root, "./cmd/"+name), name)
 }
 
 // configuration is what the tests look at of `client --check`.
@@ -88,10 +85,7 @@ func effective(t *testing.T, client string, r release) configuration {
 // check is what `client --check` prints of a configuration, or why it refuses it.
 func check(t *testing.T, client, configuration string) (string, error) {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "rebound.yaml")
-	if err := os.WriteFile(file, []byte(configuration), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	file := files.Temp(t, "rebound.yaml", configuration)
 	var stderr bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), client, "--config", file, "--check")
 	cmd.Stderr = &stderr

@@ -13,8 +13,6 @@ package docs_test
 
 import (
 	"bytes"
-	"flag"
-	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -22,13 +20,13 @@ import (
 	"text/template"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/testkit/files"
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
 
 const root = "../.."
-
-var update = flag.Bool("update", false, "write the files under docs/ again")
 
 // example is the default configuration with a route and an upstream, which have
 // no default.
@@ -46,8 +44,8 @@ func TestConfiguration(t *testing.T) {
 		c := gateway.DefaultConfig()
 		return config.Decode("", yaml, &c)
 	}, "{}", "routes: [{}]", "upstreams: {NAME: {}}")
-	golden(t, "configuration.md", page(t, "configuration.md.tmpl", d, example()))
-	golden(t, "rebound.schema.json", d.jsonSchema(t, "Rebound: configuration of client"))
+	golden.File(t, filepath.Join(root, "docs", "configuration.md"), page(t, "configuration.md.tmpl", d, example()))
+	golden.File(t, filepath.Join(root, "docs", "rebound.schema.json"), d.jsonSchema(t, "Rebound: configuration of client"))
 }
 
 func TestFaults(t *testing.T) {
@@ -55,8 +53,8 @@ func TestFaults(t *testing.T) {
 		s := faults.Default()
 		return config.Decode("", yaml, &s)
 	}, "{}", "schedule: [{}]")
-	golden(t, "faults.md", page(t, "faults.md.tmpl", d, faults.Default()))
-	golden(t, "faults.schema.json", d.jsonSchema(t, "Rebound: faults of flaky-server"))
+	golden.File(t, filepath.Join(root, "docs", "faults.md"), page(t, "faults.md.tmpl", d, faults.Default()))
+	golden.File(t, filepath.Join(root, "docs", "faults.schema.json"), d.jsonSchema(t, "Rebound: faults of flaky-server"))
 }
 
 // page fills a template with the document's keys, and with value as an example.
@@ -70,7 +68,7 @@ func page(t *testing.T, file string, d *document, value any) []byte {
 	var programs []program
 	for _, help := range glob(t, "cmd/*/testdata/help.txt") {
 		name := filepath.Base(filepath.Dir(filepath.Dir(help)))
-		programs = append(programs, program{name, strings.TrimSpace(read(t, help))})
+		programs = append(programs, program{name, strings.TrimSpace(files.Read(t, help))})
 	}
 	var out bytes.Buffer
 	err = tmpl.Execute(&out, map[string]any{
@@ -85,22 +83,6 @@ func page(t *testing.T, file string, d *document, value any) []byte {
 	return out.Bytes()
 }
 
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join(root, "docs", name)
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if want, err := os.ReadFile(path); err != nil {
-		t.Errorf("%v; go test ./test/docs -update writes it", err)
-	} else if !bytes.Equal(got, want) {
-		t.Errorf("docs/%s is not what the Go types say: run go test ./test/docs -update and look at the change", name)
-	}
-}
-
 // What the pages show as YAML is what the programs accept, and the annotated
 // examples are the defaults.
 func TestExamples(t *testing.T) {
@@ -112,7 +94,7 @@ func TestExamples(t *testing.T) {
 		"docs/faults.md":        {faults.Default(), func() any { return &faults.Spec{} }},
 	} {
 		t.Run(file, func(t *testing.T) {
-			blocks := fenced(read(t, filepath.Join(root, file)), "yaml")
+			blocks := fenced(files.Read(t, filepath.Join(root, file)), "yaml")
 			if len(blocks) < 2 {
 				t.Fatalf("found %d blocks of YAML, want a short one and the annotated one", len(blocks))
 			}
@@ -131,15 +113,6 @@ func TestExamples(t *testing.T) {
 			}
 		})
 	}
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
 }
 
 // glob finds files by a pattern relative to the repository's root.

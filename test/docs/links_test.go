@@ -10,13 +10,14 @@ import (
 	"testing"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/testkit/files"
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
 // The README shows the policy that the demo runs, not one like it.
 func TestReadmeShowsTheDemosPolicy(t *testing.T) {
-	policy := read(t, filepath.Join(root, "cmd/demo/rebound.yaml"))
-	if !slices.Contains(fenced(read(t, filepath.Join(root, "README.md")), "yaml"), policy) {
+	policy := files.Read(t, filepath.Join(root, "cmd/demo/rebound.yaml"))
+	if !slices.Contains(fenced(files.Read(t, filepath.Join(root, "README.md")), "yaml"), policy) {
 		t.Errorf("no block of YAML in README.md is cmd/demo/rebound.yaml:\n%s", policy)
 	}
 }
@@ -29,7 +30,7 @@ func TestPages(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Run(name, func(t *testing.T) {
-			for _, m := range untrue(root, name, read(t, path)) {
+			for _, m := range untrue(root, name, files.Read(t, path)) {
 				t.Error(m)
 			}
 		})

@@ -14,6 +14,8 @@ import (
 	"text/template"
 
 	"github.com/rebound-dev/rebound/internal/telemetry"
+	"github.com/rebound-dev/rebound/internal/testkit/files"
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -43,7 +45,7 @@ func TestObservability(t *testing.T) {
 	if err := tmpl.Execute(&page, nil); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "observability.md", page.Bytes())
+	golden.File(t, filepath.Join(root, "docs", "observability.md"), page.Bytes())
 
 	// The hand-written text names nothing that there is not.
 	for _, m := range regexp.MustCompile("`((?:rebound[._]|https?_)[a-z_.]+)`").FindAllStringSubmatch(page.String(), -1) {
@@ -99,7 +101,7 @@ func newVisible(t *testing.T) *visible {
 		known[prometheusName(c.text)] = true
 	}
 	compare(t, "label", known, v.labels)
-	for _, m := range regexp.MustCompile(`meter\.\w+\("([a-z.]+)"`).FindAllStringSubmatch(read(t, filepath.Join(root, "internal/telemetry/metrics.go")), -1) {
+	for _, m := range regexp.MustCompile(`meter\.\w+\("([a-z.]+)"`).FindAllStringSubmatch(files.Read(t, filepath.Join(root, "internal/telemetry/metrics.go")), -1) {
 		if !slices.ContainsFunc(slices.Collect(maps.Keys(v.metrics)), func(name string) bool { return strings.HasPrefix(name, prometheusName(m[1])) }) {
 			t.Errorf("the instrument %s is made, but no program shows it", m[1])
 		}
@@ -232,7 +234,7 @@ func (v *visible) readTraces(t *testing.T) {
 	event := regexp.MustCompile(`^ *\* (\S+(?: [a-z]+)?) ([a-z_.]+)=`)
 	for _, path := range glob(t, "pkg/transport/testdata/traces/*.txt") {
 		current := ""
-		for line := range strings.Lines(read(t, path)) {
+		for line := range strings.Lines(files.Read(t, path)) {
 			if m := span.FindStringSubmatch(line); m != nil {
 				if current = m[1]; m[2] == "client" {
 					current = "attempt"

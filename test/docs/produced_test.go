@@ -1,7 +1,6 @@
 package docs_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -13,7 +12,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +21,8 @@ import (
 	"github.com/rebound-dev/rebound/internal/program"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/telemetry"
+	"github.com/rebound-dev/rebound/internal/testkit/fetch"
+	"github.com/rebound-dev/rebound/internal/testkit/output"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
@@ -48,7 +48,7 @@ type line struct {
 // a collector that keeps what it gets and refuses it.
 func produce(t *testing.T) *produced {
 	t.Helper()
-	var exported, lines locked
+	var exported, lines output.Buffer
 	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(&exported, r.Body)
 		w.WriteHeader(http.StatusBadRequest)
@@ -94,15 +94,15 @@ func produce(t *testing.T) *produced {
 		Flush: func(ctx context.Context) error { return errors.Join(client.Flush(ctx), upstream.Flush(ctx)) },
 	}, logger, ready, func(urls map[string]string) {
 		defer stop()
-		fetch(t, http.MethodGet, urls["client"]+"/process", "")
-		fetch(t, http.MethodGet, urls["client"]+"/nobody", "")
-		fetch(t, http.MethodGet, urls["client"]+"/nowhere", "")
-		fetch(t, http.MethodGet, urls["client"]+"/loop", "")
-		fetch(t, http.MethodPatch, urls["flaky's admin"]+"/faults", "errorRate: 0")
+		answer(t, http.MethodGet, urls["client"]+"/process", "")
+		answer(t, http.MethodGet, urls["client"]+"/nobody", "")
+		answer(t, http.MethodGet, urls["client"]+"/nowhere", "")
+		answer(t, http.MethodGet, urls["client"]+"/loop", "")
+		answer(t, http.MethodPatch, urls["flaky's admin"]+"/faults", "errorRate: 0")
 		client.Reload(func() (gateway.Config, error) { return gateway.Config{}, errors.New("unreadable") })
 		client.Reload(func() (gateway.Config, error) { return cfg, nil })
 		for _, admin := range []string{"admin", "flaky's admin"} {
-			p.addMetrics(t, fetch(t, http.MethodGet, urls[admin]+"/metrics", ""))
+			p.addMetrics(t, answer(t, http.MethodGet, urls[admin]+"/metrics", ""))
 		}
 	})
 	// What a stop can meet with.
@@ -180,40 +180,12 @@ func (p *produced) addMetrics(t *testing.T, text string) {
 	}
 }
 
-func fetch(t *testing.T, method, url, body string) string {
+// answer returns the body of a response. Goroutines may call it.
+func answer(t *testing.T, method, url, body string) string {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	_, text, err := fetch.Try(t.Context(), method, url, body)
 	if err != nil {
-		t.Error(err)
-		return ""
+		t.Errorf("%s %s: %v", method, url, err)
 	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
-	if err != nil {
-		t.Error(err)
-		return ""
-	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Error(err)
-	}
-	return string(b)
-}
-
-// locked is a buffer that many write to.
-type locked struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *locked) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *locked) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	return text
 }

@@ -19,6 +19,8 @@ import (
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/engine"
+
+	"github.com/rebound-dev/rebound/internal/testkit/files"
 )
 
 // root is the folder of the repository, where every path in these files begins
@@ -35,13 +37,10 @@ func images() map[string]string {
 	return map[string]string{"rebound/client": "client", "rebound/flaky-server": "flaky-server"}
 }
 
+// read returns the text of a file of the repository.
 func read(t *testing.T, path string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
+	return files.Read(t, filepath.Join(root, path))
 }
 
 // exists looks a path up that one of the files names.

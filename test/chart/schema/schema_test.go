@@ -3,7 +3,6 @@
 package schema_test
 
 import (
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -11,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/testkit/files"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
@@ -25,7 +25,7 @@ func TestConfiguration(t *testing.T) {
 		c := gateway.DefaultConfig()
 		return config.Decode("", text, &c)
 	}, map[string]document{
-		"the demo's policy":       {read(t, "cmd/demo/rebound.yaml"), true},
+		"the demo's policy":       {files.Read(t, filepath.Join(root, "cmd/demo/rebound.yaml")), true},
 		"every default":           {marshalled(t, gateway.ForUpstream("http://a")), true},
 		"a route alone":           {route, true},
 		"another policy":          {route + "policies: {default: {timeout: 9s}, other: {retry: {maxAttempts: 1}}}", true},
@@ -97,15 +97,6 @@ func agree(t *testing.T, file string, decode func([]byte) error, documents map[s
 			}
 		})
 	}
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(root, path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
 }
 
 func marshalled(t *testing.T, v any) string {
