@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -29,6 +28,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/gobuild"
 	"github.com/rebound-dev/rebound/internal/testkit/golden"
 	"github.com/rebound-dev/rebound/internal/testkit/output"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -187,10 +187,7 @@ func TestUsageMistakes(t *testing.T) {
 }
 
 func TestPortInUse(t *testing.T) {
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := rawhttp.Listen(t)
 	defer func() { _ = l.Close() }()
 	var stderr bytes.Buffer
 	code := execute(t.Context(), []string{"--upstream", "http://x", "--listen", l.Addr().String(), "--admin", "127.0.0.1:0"}, noEnv, io.Discard, &stderr)

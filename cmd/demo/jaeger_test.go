@@ -307,10 +307,7 @@ func startJaeger(t *testing.T, binary string) jaeger {
 	var addrs [8]string
 	var reserved []net.Listener
 	for i := range addrs {
-		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := rawhttp.Listen(t)
 		addrs[i] = l.Addr().String()
 		reserved = append(reserved, l)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/fetch"
 	"github.com/rebound-dev/rebound/internal/testkit/files"
 	"github.com/rebound-dev/rebound/internal/testkit/golden"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -151,10 +152,7 @@ func TestDocumentIsLaidOverTheDefault(t *testing.T) {
 }
 
 func TestEnds(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	taken := rawhttp.Listen(t)
 	defer taken.Close()
 	missing := filepath.Join(t.TempDir(), "missing.yaml")
 	bad := files.Temp(t, "faults.yaml", "errorRate: 2\nfailfirst: 1\n")

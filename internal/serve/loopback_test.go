@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/serve"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 )
 
 // TestAddressInUse: one address that cannot be had, and nothing is served on the others either.
@@ -33,13 +34,10 @@ func TestRefusedConfigurationClosesWhatIsOpen(t *testing.T) {
 }
 
 func TestAddressInUse(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	taken := rawhttp.Listen(t)
 	defer taken.Close()
 	var first net.Listener
-	err = serve.Run(t.Context(), serve.Config{
+	err := serve.Run(t.Context(), serve.Config{
 		Data:         []serve.Listener{{Name: "data", Addr: "127.0.0.1:0", Handler: text("ok")}},
 		Admin:        []serve.Listener{{Name: "admin", Addr: taken.Addr().String(), Handler: text("ok")}},
 		DrainTimeout: within(time.Second),

@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/spans"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -35,35 +36,21 @@ import (
 // and answers as it likes.
 func peer(t *testing.T, serve func(net.Conn, string)) string {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var conns sync.WaitGroup
-	conns.Go(func() {
-		for {
-			c, err := l.Accept()
+	l := rawhttp.Listen(t)
+	rawhttp.Serve(t, l, func(c net.Conn) {
+		var head strings.Builder
+		for r := bufio.NewReader(c); ; {
+			line, err := r.ReadString('\n')
+			head.WriteString(line)
 			if err != nil {
 				return
 			}
-			conns.Go(func() {
-				defer func() { _ = c.Close() }()
-				var head strings.Builder
-				for r := bufio.NewReader(c); ; {
-					line, err := r.ReadString('\n')
-					head.WriteString(line)
-					if err != nil {
-						return
-					}
-					if line == "\r\n" {
-						break
-					}
-				}
-				serve(c, head.String())
-			})
+			if line == "\r\n" {
+				break
+			}
 		}
+		serve(c, head.String())
 	})
-	t.Cleanup(func() { _ = l.Close(); conns.Wait() })
 	return "http://" + l.Addr().String()
 }
 

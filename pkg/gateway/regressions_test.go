@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/spans"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -229,10 +230,7 @@ func TestUpgradeToH2CIsNoUpgrade(t *testing.T) {
 
 // The connection of an upstream that switches protocols unasked was left open.
 func TestUnaskedSwitchIsABadGatewayAndItsConnectionCloses(t *testing.T) {
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := rawhttp.Listen(t)
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)

@@ -448,10 +448,7 @@ func TestB7TimeoutsOfTheRoundTripperBelow(t *testing.T) {
 			defer next.CloseIdleConnections()
 			target := up.URL
 			if name == "TLS handshake" {
-				l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0") // accepts, and says nothing
-				if err != nil {
-					t.Fatal(err)
-				}
+				l := rawhttp.Listen(t) // accepts, and says nothing
 				defer func() { _ = l.Close() }()
 				target = "https://" + l.Addr().String()
 			}

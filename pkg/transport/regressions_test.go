@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -32,10 +33,7 @@ func TestHandshakeErrorOfAnEarlierAttemptProvesNothing(t *testing.T) {
 	cert := u.TLS.Certificates[0]
 	roots := u.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	u.Close()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := rawhttp.Listen(t)
 	var posts atomic.Int64
 	var wg sync.WaitGroup
 	wg.Go(func() {

@@ -640,26 +640,12 @@ func TestTrapPostIsSentTwice(t *testing.T) {
 				"closed in the handshake": {func(c net.Conn) { _, _ = c.Read(make([]byte, 100)); _ = c.Close() }, []resilience.Reason{"tls_error", "tls_error", "tls_error"}},
 				"plain text":              {func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n"); _ = c.Close() }, []resilience.Reason{"tls_error", "tls_error", "tls_error"}},
 			} {
-				l, err := net.Listen("tcp", "127.0.0.1:0")
-				if err != nil {
-					t.Fatal(err)
-				}
-				var wg sync.WaitGroup
-				wg.Go(func() {
-					for {
-						c, err := l.Accept()
-						if err != nil {
-							return
-						}
-						tc.answer(c)
-					}
-				})
+				l := rawhttp.Listen(t)
+				rawhttp.Serve(t, l, tc.answer)
 				r := call(t, newTransport(t, base(t), quick()), request(t, http.MethodPost, "https://"+l.Addr().String(), strings.NewReader("order")))
 				if !reflect.DeepEqual(r.reasons(), tc.want) {
 					t.Errorf("%s: %v (%v), want %v", name, r.reasons(), r.err, tc.want)
 				}
-				_ = l.Close()
-				wg.Wait()
 			}
 		})
 		t.Run("REFUSED_STREAM", func(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rebound-dev/rebound/internal/testkit/balancer"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -20,24 +20,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // naming is a backend that says its name on every connection, and then echoes.
 func naming(t *testing.T, name string) (address string) {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var tasks sync.WaitGroup
-	t.Cleanup(func() { _ = l.Close(); tasks.Wait() })
-	tasks.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			tasks.Go(func() {
-				defer func() { _ = c.Close() }()
-				_, _ = io.WriteString(c, name)
-				_, _ = io.Copy(c, c)
-			})
-		}
+	l := rawhttp.Listen(t)
+	rawhttp.Serve(t, l, func(c net.Conn) {
+		_, _ = io.WriteString(c, name)
+		_, _ = io.Copy(c, c)
 	})
 	return l.Addr().String()
 }
@@ -133,12 +119,7 @@ func TestFailures(t *testing.T) {
 		t.Errorf("%q, %v afterwards", s, err)
 	}
 
-	nobody, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = nobody.Close()
-	b.SetBackends(nobody.Addr().String())
+	b.SetBackends(rawhttp.FreeAddress(t))
 	// The reset may arrive before the dial returns, and then the dial reports it.
 	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", b.Address())
 	if err == nil {
