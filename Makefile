@@ -1,18 +1,21 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test race lint fuzz jaeger e2e bench build images compose manifests ci fmt screenshot clean
+.PHONY: help demo test test-all race lint fuzz jaeger e2e bench build images compose manifests ci fmt screenshot clean
 
 TAG = $(shell sed -n 's/^appVersion: //p' helm/rebound/Chart.yaml)
 VERSION = $(shell git describe --tags --always --dirty)
 REVISION = $(shell git rev-parse HEAD)
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## run the client and a flaky upstream, and print where to look
 	go run ./cmd/demo
 
-test: ## run the tests
+test: ## run the tests of the main module
 	go test ./...
+
+test-all: test ## run the tests of the nested modules too, except e2e
+	for module in chart page bench; do go -C test/$$module test ./... || exit; done
 
 race: ## run the tests under the race detector, in random order
 	.ci/run race

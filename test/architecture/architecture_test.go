@@ -77,6 +77,32 @@ func TestImportDirection(t *testing.T) {
 	}
 }
 
+// A package under pkg/ without a promise, or a promise for a package that is gone, is
+// reported even when nothing imports the package.
+func TestPublicPackagesAreThoseUnderPkg(t *testing.T) {
+	var placed []string
+	for name := range levels() {
+		if within(name, "pkg") {
+			placed = append(placed, name)
+		}
+	}
+	slices.Sort(placed)
+	promised := slices.Sorted(slices.Values(public()))
+	for _, name := range placed {
+		if !slices.Contains(promised, name) {
+			t.Errorf("%s is in levels() and not in public(): promise it in VERSIONING.md, or move it to internal", name)
+		}
+	}
+	for _, name := range promised {
+		if !slices.Contains(placed, name) {
+			t.Errorf("%s is in public() and not in levels(): place it", name)
+		}
+		if _, err := os.Stat(filepath.Join(root, name)); err != nil {
+			t.Errorf("%s is in public(), but: %v", name, err)
+		}
+	}
+}
+
 // The rules find what they are for, also when the tree has no such mistake.
 func TestRules(t *testing.T) {
 	for name, c := range map[string]struct {
