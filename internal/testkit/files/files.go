@@ -10,7 +10,7 @@ import (
 // Read returns the text of the file at path.
 func Read(t testing.TB, path string) string {
 	t.Helper()
-	text, err := os.ReadFile(path) //nolint:gosec // a test names the path
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}

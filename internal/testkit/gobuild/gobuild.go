@@ -12,7 +12,7 @@ import (
 func Programs(t testing.TB, dir string, packages ...string) string {
 	t.Helper()
 	into := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "go", append([]string{"build", "-o", into}, packages...)...) //nolint:gosec // a test names the packages
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"build", "-o", into}, packages...)...)
 	cmd.Dir = dir
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build %q: %v\n%s", packages, err, text)

@@ -46,7 +46,7 @@ func File[T ~string | ~[]byte](t testing.TB, path string, got T) {
 // [File] calls it when [Updating] returns true.
 func Write[T ~string | ~[]byte](t testing.TB, path string, got T) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(got), 0o644); err != nil { //nolint:gosec // the file belongs to the repository
+	if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
