@@ -109,11 +109,11 @@ func TestA3WhatNetHTTPRefusesIsNobodysFault(t *testing.T) {
 						t.Fatalf("%s, health %v, %v; want %s and neutral", a.Reason, a.Health, r.err, resilience.ReasonInvalidRequest)
 					}
 					if tooLarge := strings.HasPrefix(name, "header a"); errors.Is(r.err, transport.ErrHeaderTooLarge) != tooLarge {
-						t.Errorf("err = %v", r.err)
+						t.Errorf("err = %v, want ErrHeaderTooLarge: %v", r.err, tooLarge)
 					}
 				}
 				if r := call(t, rt, request(t, http.MethodGet, base+"/", nil)); r.err != nil {
-					t.Errorf("a good call beside them: %v", r.err)
+					t.Errorf("a good call beside them: got error %v, want none", r.err)
 				}
 			})
 		}
@@ -135,7 +135,7 @@ func TestA6NotFoundIsASuccessForTheBreaker(t *testing.T) {
 				path = "/bad"
 			}
 			if r := get(t, rt, "http://up"+path); r.err != nil {
-				t.Fatalf("call %d: %v", i, r.err)
+				t.Fatalf("call %d: got error %v, want none", i, r.err)
 			}
 		}
 	})
@@ -337,7 +337,7 @@ func TestA10ReaderWhoPausesIsToBlame(t *testing.T) {
 				time.Sleep(tc.pause)
 				_, err = io.Copy(io.Discard, resp.Body)
 				if complete := strings.HasPrefix(tc.want, "1"); (err == nil) != complete || (report.Reason == resilience.ReasonBodyFailed) == complete {
-					t.Errorf("err = %v, reason %s", err, report.Reason)
+					t.Errorf("err = %v, reason %s, want a complete body: %v", err, report.Reason, complete)
 				}
 				b := rt.State()[0].Breaker
 				if got := tally(b); got != tc.want {
@@ -366,7 +366,7 @@ func TestA11CallersBodyThatBreaks(t *testing.T) {
 		req.GetBody = func() (io.ReadCloser, error) { return good(), nil }
 		r := call(t, rt, req)
 		if a := r.judged(t); a.Health != resilience.Neutral || a.Reason != resilience.ReasonBodyFailed || !errors.Is(r.err, broken) {
-			t.Errorf("%s, health %v, %v", a.Reason, a.Health, r.err)
+			t.Errorf("got reason %s, health %v, error %v, want %s, %v, %v", a.Reason, a.Health, r.err, resilience.ReasonBodyFailed, resilience.Neutral, broken)
 		}
 	})
 	t.Run("when it is asked for again", func(t *testing.T) {
@@ -379,7 +379,7 @@ func TestA11CallersBodyThatBreaks(t *testing.T) {
 			t.Fatalf("%+v, %v; want the upstream's answer", r.resp, r.err)
 		}
 		if a := r.judged(t); a.Verdict != resilience.VerdictGiveUp || r.report.Reason != resilience.ReasonBodyNotReplayable {
-			t.Errorf("%+v, %s", a, r.report.Reason)
+			t.Errorf("got attempt %+v, reason %s, want verdict %s and reason %s", a, r.report.Reason, resilience.VerdictGiveUp, resilience.ReasonBodyNotReplayable)
 		}
 	})
 	t.Run("a body that is asked for and not needed is closed", func(t *testing.T) {
@@ -428,7 +428,7 @@ func TestB3Late101IsClosed(t *testing.T) {
 			t.Errorf("%v after %v, want a timeout when the answer came", r.err, time.Since(begin))
 		}
 		if _, err := far.Read(make([]byte, 1)); err == nil {
-			t.Error("the connection is still open")
+			t.Error("the connection is still open, want it closed")
 		}
 	})
 }
@@ -459,7 +459,7 @@ func TestB7TimeoutsOfTheRoundTripperBelow(t *testing.T) {
 			}
 			var u *url.Error
 			if !errors.As(err, &u) || !u.Timeout() {
-				t.Errorf("%v: Timeout() is not true", err)
+				t.Errorf("got %v, want an error whose Timeout() is true", err)
 			}
 		})
 	}
@@ -493,17 +493,17 @@ func TestC8AnswerThatIsNotHTTP(t *testing.T) {
 			r := get(t, newTransport(t, base(t), p), raw(t, tc.answer))
 			a := r.judged(t)
 			if a.Reason != resilience.ReasonNotHTTP || a.Health != resilience.Unhealthy {
-				t.Errorf("%s, health %v", a.Reason, a.Health)
+				t.Errorf("got reason %s, health %v, want %s, %v", a.Reason, a.Health, resilience.ReasonNotHTTP, resilience.Unhealthy)
 			}
 			if r.err == nil || !strings.Contains(r.err.Error(), tc.began) || len(r.err.Error()) > 500 {
-				t.Errorf("%v: does not tell that it began with %q", r.err, tc.began)
+				t.Errorf("got error %v, want at most 500 bytes that include the beginning %q", r.err, tc.began)
 			}
 		})
 	}
 	t.Run("a status above 599 is passed on, and counts as a failure", func(t *testing.T) {
 		r := get(t, newTransport(t, base(t), quick()), raw(t, "HTTP/1.1 799 Odd\r\nContent-Length: 2\r\n\r\nhi"))
 		if r.err != nil || r.resp.StatusCode != 799 || r.body != "hi" || r.judged(t).Health != resilience.Unhealthy {
-			t.Errorf("%+v, %v", r.report, r.err)
+			t.Errorf("got report %+v, error %v, want an unhealthy answer with status 799 and body hi", r.report, r.err)
 		}
 	})
 }
@@ -521,11 +521,11 @@ func TestC9ResponseHasTheCallersRequest(t *testing.T) {
 	_, _ = io.Copy(io.Discard, resp.Body)
 	_ = resp.Body.Close()
 	if resp.Request != req {
-		t.Fatal("resp.Request is not the caller's")
+		t.Fatal("resp.Request is another request, want the caller's")
 	}
 	// As a paginator does, which takes the next request from the last.
 	if r := call(t, rt, resp.Request.Clone(resp.Request.Context())); r.err != nil || r.body != "1" {
-		t.Errorf("the next call is attempt %q, %v", r.body, r.err)
+		t.Errorf("the next call: got attempt %q, error %v, want attempt 1", r.body, r.err)
 	}
 }
 
@@ -562,10 +562,10 @@ func TestC14Library(t *testing.T) {
 		}
 		_ = resp.Body.Close()
 		if _, err := resp.Body.Read(make([]byte, 1)); err == nil {
-			t.Error("a read after Close succeeds")
+			t.Error("a read after Close succeeded, want an error")
 		}
 		if report.Reason != resilience.ReasonOK || tally(rt.State()[0].Breaker) != "1 good, 0 bad" {
-			t.Errorf("reason %s, %s", report.Reason, tally(rt.State()[0].Breaker))
+			t.Errorf("got reason %s and circuit %s, want %s and 1 good, 0 bad", report.Reason, tally(rt.State()[0].Breaker), resilience.ReasonOK)
 		}
 	})
 	t.Run("no RoundTripper is net/http's own", func(t *testing.T) {
@@ -583,7 +583,7 @@ func TestC14Library(t *testing.T) {
 		}
 		p.Retry.Methods = []string{"A B"}
 		if p.Validate() == nil {
-			t.Error("a method with a space is accepted")
+			t.Error("a method with a space is accepted, want an error")
 		}
 	})
 }

@@ -131,22 +131,22 @@ func TestExplanationAgreesWithTheCall(t *testing.T) {
 						})
 						what := fmt.Sprintf("%s, %+v", requestName, a)
 						if first == nil {
-							t.Fatalf("%s: no attempt: %v", what, callErr)
+							t.Fatalf("%s: the call made no attempt, error %v, want one", what, callErr)
 						}
 						if first.Verdict != d.Verdict || first.Reason != o.Reason {
-							t.Errorf("%s: the call says %s (%s), the explanation %s (%s)", what, first.Verdict, first.Reason, d.Verdict, o.Reason)
+							t.Errorf("%s: the call got verdict %s (%s), want the explanation's %s (%s)", what, first.Verdict, first.Reason, d.Verdict, o.Reason)
 						}
 						if d.Verdict == resilience.VerdictRetry {
 							if first.Wait.Planned != d.Wait || first.Wait.Source != d.Source || len(shut) > 0 {
-								t.Errorf("%s: the call waits %+v, the explanation says %v by %s, with shut gates %+v", what, first.Wait, d.Wait, d.Source, shut)
+								t.Errorf("%s: the call waited %+v, want the explanation's %v by %s and no shut gates, got %+v", what, first.Wait, d.Wait, d.Source, shut)
 							}
 							return
 						}
 						if report.Reason != d.Reason {
-							t.Errorf("%s: the call ends with %s, the explanation says %s", what, report.Reason, d.Reason)
+							t.Errorf("%s: the call ended with reason %s, want the explanation's %s", what, report.Reason, d.Reason)
 						}
 						if d.Verdict == resilience.VerdictGiveUp && (len(shut) == 0 || shut[0].Reason != d.Reason) {
-							t.Errorf("%s: gives up with %s, but the first shut gate is %+v", what, d.Reason, shut)
+							t.Errorf("%s: the explanation gives up with %s, want the reason of the first shut gate in %+v", what, d.Reason, shut)
 						}
 					})
 				}

@@ -34,10 +34,10 @@ func TestBodyOfARefusedRequestIsClosed(t *testing.T) {
 			}
 			r := call(t, rt, req)
 			if r.report.Reason != resilience.ReasonInvalidRequest {
-				t.Fatal(r.report.Reason, r.err)
+				t.Fatalf("got reason %s, error %v, want %s", r.report.Reason, r.err, resilience.ReasonInvalidRequest)
 			}
 			if !w.closed.Load() {
-				t.Error("not closed")
+				t.Error("the body is open, want it closed")
 			}
 		})
 	}
@@ -78,7 +78,7 @@ func TestA11CallersBodyBreaksWithANetworkError(t *testing.T) {
 				r := call(t, rt, request(t, http.MethodPost, u.URL, &broken{err: err}))
 				a := r.report.Attempts
 				if n := u.requests.Load(); n > 1 || len(a) != 1 || a[0].Health != resilience.Neutral {
-					t.Errorf("%d requests, %d attempts, %v, %+v", n, len(a), r.err, a)
+					t.Errorf("got %d requests, %d attempts, error %v, want at most 1 request and 1 neutral attempt: %+v", n, len(a), r.err, a)
 				}
 			})
 		}
@@ -95,11 +95,11 @@ func TestA3HostThatCannotBeSent(t *testing.T) {
 		r := call(t, rt, req)
 		for _, a := range r.report.Attempts {
 			if a.Health == resilience.Unhealthy {
-				t.Errorf("%q: %v, %v", host, a.Health, r.err)
+				t.Errorf("%q: got health %v, error %v, want it not unhealthy", host, a.Health, r.err)
 			}
 		}
 		if n := len(r.report.Attempts); n > 1 {
-			t.Errorf("%q: %d attempts", host, n)
+			t.Errorf("%q: got %d attempts, want at most 1", host, n)
 		}
 	}
 }

@@ -61,7 +61,7 @@ func TestHandshakeErrorOfAnEarlierAttemptProvesNothing(t *testing.T) {
 	next.TLSClientConfig = &tls.Config{RootCAs: roots, ServerName: "example.com", MinVersion: tls.VersionTLS12}
 	r := call(t, newTransport(t, next, quick()), request(t, http.MethodPost, "https://"+l.Addr().String(), strings.NewReader("order")))
 	if posts.Load() != 1 || r.report.Reason != resilience.ReasonMethodNotIdempotent {
-		t.Errorf("the POST took effect %d times: %v, reason %s, %v", posts.Load(), r.reasons(), r.report.Reason, r.err)
+		t.Errorf("the POST took effect %d times (%v), reason %s, error %v, want once and %s", posts.Load(), r.reasons(), r.report.Reason, r.err, resilience.ReasonMethodNotIdempotent)
 	}
 	_ = l.Close()
 	wg.Wait()
@@ -103,7 +103,7 @@ func TestBodyReadByAFinishedAttemptIsNotLost(t *testing.T) {
 			_ = writer.Close()
 		}()
 		if r := call(t, rt, request(t, http.MethodPut, "http://up", pipeBody{reader})); r.body != "first second" || r.err != nil {
-			t.Errorf("the upstream got %q, then %v", r.body, r.err)
+			t.Errorf("the upstream got %q, error %v, want %q", r.body, r.err, "first second")
 		}
 	})
 }
@@ -129,7 +129,7 @@ func TestBodyReadAfterTheCallIsOverTakesNoMemory(t *testing.T) {
 		}
 		r := call(t, rt, request(t, http.MethodPut, "http://up/last", struct{ io.Reader }{strings.NewReader("hello")}))
 		if r.report.Reason != resilience.ReasonMaxAttempts {
-			t.Errorf("no room for 5 bytes of 4096: reason %s, %v", r.report.Reason, r.reasons())
+			t.Errorf("no room for 5 bytes of 4096: got reason %s after %v, want %s", r.report.Reason, r.reasons(), resilience.ReasonMaxAttempts)
 		}
 	})
 }
@@ -154,7 +154,7 @@ func TestBodyIsLetGoWhenTheRoundTripperBelowPanics(t *testing.T) {
 		}()
 	}
 	if r := call(t, rt, body("hello")); r.report.Reason != resilience.ReasonMaxAttempts {
-		t.Errorf("no room for 5 bytes of 4096: reason %s, %v", r.report.Reason, r.reasons())
+		t.Errorf("no room for 5 bytes of 4096: got reason %s after %v, want %s", r.report.Reason, r.reasons(), resilience.ReasonMaxAttempts)
 	}
 }
 
@@ -201,7 +201,7 @@ func TestUpgradeToH2CAndListedEventStreamsKeepTheirRetries(t *testing.T) {
 		req := request(t, http.MethodGet, u.URL, nil)
 		req.Header = header
 		if r := call(t, newTransport(t, base(t), quick()), req); r.err != nil || len(r.report.Attempts) != 2 {
-			t.Errorf("%s: %v, reason %s, %v", name, r.reasons(), r.report.Reason, r.err)
+			t.Errorf("%s: got attempts %v, reason %s, error %v, want two attempts and no error", name, r.reasons(), r.report.Reason, r.err)
 		}
 	}
 }
@@ -216,7 +216,7 @@ func TestEventStreamThatIsAnErrorCountsAsOne(t *testing.T) {
 	rt := newTransport(t, base(t), quick())
 	get(t, rt, u.URL)
 	if b := rt.State()[0].Breaker; b.Failures != 1 || b.Successes != 0 {
-		t.Errorf("the breaker heard %+v", b)
+		t.Errorf("the circuit counts %+v, want 1 failure and no success", b)
 	}
 }
 
@@ -234,7 +234,7 @@ func TestDrainingLeavesTimeForTheNextAttempt(t *testing.T) {
 			}
 		}), p)
 		if r := get(t, rt, "http://up/"); r.err != nil || r.resp.StatusCode != http.StatusOK {
-			t.Errorf("%v, reason %s, %v", r.err, r.report.Reason, r.reasons())
+			t.Errorf("got error %v, reason %s, attempts %v, want status 200", r.err, r.report.Reason, r.reasons())
 		}
 	})
 }
@@ -245,13 +245,13 @@ func TestRoundTripperThatBreaksTheRules(t *testing.T) {
 			return &http.Response{StatusCode: http.StatusOK}, nil
 		}), quick())
 		if r := get(t, rt, "http://up/"); r.err != nil || r.resp.Header == nil || r.resp.Request == nil {
-			t.Errorf("%+v, %v", r.resp, r.err)
+			t.Errorf("got response %+v, error %v, want one with a header and a request", r.resp, r.err)
 		}
 	})
 	t.Run("nothing at all", func(t *testing.T) {
 		rt := newTransport(t, roundTripper(func(*http.Request) (*http.Response, error) { return nil, nil }), quick())
 		if r := get(t, rt, "http://up/"); r.err == nil {
-			t.Error("no error")
+			t.Error("got no error, want one")
 		}
 	})
 }
@@ -261,7 +261,7 @@ func TestHTTP2Upstream(t *testing.T) {
 	u := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		requests.Add(1)
 		if r.ProtoMajor != 2 {
-			t.Errorf("came as %s", r.Proto)
+			t.Errorf("got %s, want HTTP/2", r.Proto)
 		}
 		b, _ := io.ReadAll(r.Body)
 		first := r.Header.Get(transport.HeaderAttemptCount) == "1"
@@ -298,15 +298,15 @@ func TestHTTP2Upstream(t *testing.T) {
 			t.Errorf("%s %s: sent %d times, want %d: %v %v", tc.method, tc.path, requests.Load(), tc.want, r.reasons(), r.err)
 		}
 		if tc.method == "PUT" && (r.body != "order" || r.resp.Trailer.Get("X-Sum") != "s") {
-			t.Errorf("%s: %q, trailer %v", tc.path, r.body, r.resp.Trailer)
+			t.Errorf("%s: got body %q, trailer %v, want body order and X-Sum: s", tc.path, r.body, r.resp.Trailer)
 		}
 	}
 	p := quick()
 	p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = 200*time.Millisecond, 200*time.Millisecond, 1
 	if r := get(t, newTransport(t, next, p), u.URL+"/hang"); !errors.Is(r.err, context.DeadlineExceeded) {
-		t.Errorf("hang: %v", r.err)
+		t.Errorf("hang: got error %v, want context.DeadlineExceeded", r.err)
 	}
 	if r := get(t, newTransport(t, next, quick()), u.URL+"/dies"); r.report.Reason != resilience.ReasonBodyFailed || r.body != "half" {
-		t.Errorf("dies: %q, %v, reason %s", r.body, r.err, r.report.Reason)
+		t.Errorf("dies: got body %q, error %v, reason %s, want half of the body and %s", r.body, r.err, r.report.Reason, resilience.ReasonBodyFailed)
 	}
 }

@@ -97,6 +97,6 @@ func TestStalledProcess(t *testing.T) {
 	callers.Wait()
 	fmt.Printf("%d failures, %v\n", b.Failures, b.State)
 	if b.State != resilience.Closed {
-		t.Errorf("the circuit is %v", b.State)
+		t.Errorf("the circuit is %v, want closed", b.State)
 	}
 }

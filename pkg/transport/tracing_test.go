@@ -167,7 +167,7 @@ func TestEachAttemptSendsItsOwnTraceContext(t *testing.T) {
 		attempts++
 	}
 	if attempts != 3 || len(sent) != 3 {
-		t.Errorf("%d attempt spans, %d requests", attempts, len(sent))
+		t.Errorf("got %d attempt spans and %d requests, want 3 of each", attempts, len(sent))
 	}
 }
 
@@ -190,7 +190,7 @@ func TestResendByNetHTTPIsAnEvent(t *testing.T) {
 	}
 	for _, s := range exporter.GetSpans() {
 		if s.SpanKind == trace.SpanKindClient && (len(s.Events) != 1 || s.Events[0].Name != transport.EventResend) {
-			t.Errorf("events %+v", s.Events)
+			t.Errorf("got events %+v, want one %s", s.Events, transport.EventResend)
 		}
 	}
 }
@@ -211,7 +211,7 @@ func TestSpansEndWhenTheRoundTripperBelowPanics(t *testing.T) {
 func TestReasonsInTracesAreClosed(t *testing.T) {
 	files, err := filepath.Glob("testdata/traces/*.txt")
 	if err != nil || len(files) < 10 {
-		t.Fatalf("%d golden traces, %v", len(files), err)
+		t.Fatalf("got %d golden traces, error %v, want at least 10", len(files), err)
 	}
 	for _, f := range files {
 		text, err := os.ReadFile(f)
@@ -220,7 +220,7 @@ func TestReasonsInTracesAreClosed(t *testing.T) {
 		}
 		for line := range strings.Lines(string(text)) {
 			if reason, ok := strings.CutPrefix(strings.TrimSpace(line), "- rebound.reason="); ok && !resilience.Reason(reason).Valid() {
-				t.Errorf("%s: reason %q", f, reason)
+				t.Errorf("%s: got reason %q, want one of the closed list", f, reason)
 			}
 		}
 	}

@@ -60,7 +60,7 @@ func TestUpstreamSeesWhichAttemptItIsAndHowMuchTimeIsLeft(t *testing.T) {
 			t.Errorf("upstream saw %q, want %q", seen, want)
 		}
 		if !errors.Is(r.err, resilience.ErrTimeout) || r.report.Reason != resilience.ReasonDeadlineExceeded {
-			t.Errorf("%v, reason %s", r.err, r.report.Reason)
+			t.Errorf("got error %v, reason %s, want ErrTimeout and %s", r.err, r.report.Reason, resilience.ReasonDeadlineExceeded)
 		}
 	})
 }
@@ -92,7 +92,7 @@ func TestCallersRequestIsLeftAsItIs(t *testing.T) {
 	before := req.Header.Clone()
 	call(t, newTransport(t, base(t), quick()), req)
 	if !reflect.DeepEqual(req.Header, before) {
-		t.Errorf("header became %v", req.Header)
+		t.Errorf("the caller's header became %v, want %v", req.Header, before)
 	}
 }
 
@@ -119,7 +119,7 @@ func TestRequestBodyIsAlwaysClosed(t *testing.T) {
 			select {
 			case <-body.closed:
 			case <-time.After(5 * time.Second): // net/http may close it a moment later
-				t.Error("the body was not closed")
+				t.Error("the body is still open after 5 s, want it closed")
 			}
 		})
 	}
@@ -139,7 +139,7 @@ func TestRequestBodyIsAlwaysClosed(t *testing.T) {
 			select {
 			case <-body.closed:
 			default:
-				t.Error("the body was not closed")
+				t.Error("the body is open, want it closed")
 			}
 		}
 	})
@@ -147,7 +147,7 @@ func TestRequestBodyIsAlwaysClosed(t *testing.T) {
 		body := &closable{Reader: strings.NewReader("x"), closed: make(chan struct{})}
 		_, err := newTransport(t, base(t), quick()).RoundTrip(&http.Request{Body: body})
 		if err == nil {
-			t.Error("accepted")
+			t.Error("got no error, want one")
 		}
 		<-body.closed
 	})
@@ -173,10 +173,10 @@ func TestCallersBrokenBodyIsNotTheUpstreamsFault(t *testing.T) {
 	rt := newTransport(t, base(t), quick())
 	r := call(t, rt, request(t, http.MethodPut, u.URL, io.MultiReader(strings.NewReader("start"), errorReader{broken})))
 	if !errors.Is(r.err, broken) || len(r.report.Attempts) != 1 || r.report.Reason != resilience.ReasonBodyFailed {
-		t.Errorf("%v, %v, reason %s", r.err, r.reasons(), r.report.Reason)
+		t.Errorf("got error %v, attempts %v, reason %s, want %v, 1 attempt and %s", r.err, r.reasons(), r.report.Reason, broken, resilience.ReasonBodyFailed)
 	}
 	if b := rt.State()[0].Breaker; b.Failures != 0 {
-		t.Errorf("the breaker counts %d failures", b.Failures)
+		t.Errorf("the circuit counts %d failures, want 0", b.Failures)
 	}
 }
 
@@ -213,7 +213,7 @@ func TestSlowUploadIsNotTheUpstreamsFault(t *testing.T) {
 				start := time.Now()
 				r := call(t, rt, req)
 				if !errors.Is(r.err, resilience.ErrTimeout) || time.Since(start) > 1500*time.Millisecond {
-					t.Errorf("err = %v after %v", r.err, time.Since(start))
+					t.Errorf("got error %v after %v, want ErrTimeout within 1.5 s", r.err, time.Since(start))
 				}
 				if got := rt.State()[0].Breaker.Failures; got != tc.failures {
 					t.Errorf("the breaker counts %d failures, want %d", got, tc.failures)
@@ -269,10 +269,10 @@ func TestStalledBodyIsCut(t *testing.T) {
 		r := get(t, rt, "http://up/")
 		var e *resilience.Error
 		if !errors.As(r.err, &e) || e.Reason != resilience.ReasonBodyFailed || r.body != "piece piece piece " || time.Since(start) != 28*time.Second {
-			t.Errorf("%q, %v after %v", r.body, r.err, time.Since(start))
+			t.Errorf("got body %q, error %v after %v, want three pieces and %s after 28 s", r.body, r.err, time.Since(start), resilience.ReasonBodyFailed)
 		}
 		if b := rt.State()[0].Breaker; b.Failures != 1 {
-			t.Errorf("the breaker heard %+v", b)
+			t.Errorf("the circuit counts %+v, want 1 failure", b)
 		}
 	})
 	t.Run("a slow reader is not a stalled body", func(t *testing.T) {
@@ -288,7 +288,7 @@ func TestStalledBodyIsCut(t *testing.T) {
 			b := make([]byte, 1)
 			for i := range 5 {
 				if _, err := resp.Body.Read(b); err != nil && (i < 4 || err != io.EOF) {
-					t.Errorf("byte %d: %v", i, err)
+					t.Errorf("byte %d: got error %v, want none before the end", i, err)
 				}
 				time.Sleep(time.Hour)
 			}
@@ -330,17 +330,17 @@ func TestUpgradePassesThroughWithOneAttempt(t *testing.T) {
 	}
 	conn, ok := resp.Body.(io.ReadWriteCloser)
 	if !ok || report.Reason != resilience.ReasonUpgrade {
-		t.Fatalf("body %T, reason %s", resp.Body, report.Reason)
+		t.Fatalf("got body %T, reason %s, want an io.ReadWriteCloser and %s", resp.Body, report.Reason, resilience.ReasonUpgrade)
 	}
 	_, _ = io.WriteString(conn, "hello\n")
 	line, _ := bufio.NewReader(conn).ReadString('\n')
 	if line != "you said hello\n" {
-		t.Errorf("echo %q", line)
+		t.Errorf("got echo %q, want %q", line, "you said hello\n")
 	}
 	_ = conn.Close()
 
 	if r := call(t, rt, upgrade("/busy")); r.report.Reason != resilience.ReasonUpgrade || len(r.report.Attempts) != 1 {
-		t.Errorf("a refused upgrade: %v, reason %s", r.reasons(), r.report.Reason)
+		t.Errorf("a refused upgrade: got attempts %v, reason %s, want 1 attempt and %s", r.reasons(), r.report.Reason, resilience.ReasonUpgrade)
 	}
 }
 
@@ -362,12 +362,12 @@ func TestEventStreamIsOneAttemptAndHealthyFromItsHeadersOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		if b := rt.State()[0].Breaker; b.Successes != 1 {
-			t.Errorf("the breaker heard %+v while the stream runs", b)
+			t.Errorf("the circuit counts %+v while the stream runs, want 1 success", b)
 		}
 		_ = resp.Body.Close()
 		req.URL.Path = "/busy"
 		if r := call(t, rt, req); len(r.report.Attempts) != 1 {
-			t.Errorf("%v", r.reasons())
+			t.Errorf("got attempts %v, want 1", r.reasons())
 		}
 	})
 }
@@ -379,14 +379,14 @@ func TestEachOriginHasItsOwnBreaker(t *testing.T) {
 	rt := newTransport(t, base(t), p)
 	get(t, rt, bad.URL)
 	if r := get(t, rt, bad.URL+"/other/path"); !errors.Is(r.err, resilience.ErrBreakerOpen) {
-		t.Errorf("paths of one origin do not share their breaker: %v", r.err)
+		t.Errorf("another path of the origin: got error %v, want ErrBreakerOpen since they share a circuit", r.err)
 	}
 	if r := get(t, rt, good.URL); r.err != nil {
-		t.Errorf("another origin: %v", r.err)
+		t.Errorf("another origin: got error %v, want none", r.err)
 	}
 	states := rt.State()
 	if len(states) != 2 {
-		t.Fatalf("%+v", states)
+		t.Fatalf("got states %+v, want 2", states)
 	}
 	for _, s := range states {
 		want := resilience.Closed
@@ -429,14 +429,14 @@ func TestEndlessHostsDoNotFillTheMemory(t *testing.T) {
 		}
 		states := rt.State()
 		if len(states) > transport.MaxUpstreams {
-			t.Errorf("%d upstreams are remembered", len(states))
+			t.Errorf("%d upstreams are remembered, want at most %d", len(states), transport.MaxUpstreams)
 		}
 		found := false
 		for _, s := range states {
 			found = found || s.Upstream == "http://favourite"
 		}
 		if !found {
-			t.Error("the one in use was forgotten")
+			t.Error("the upstream in use was forgotten, want it kept")
 		}
 	})
 }
@@ -472,17 +472,17 @@ func TestSize(t *testing.T) {
 	for text, want := range map[string]transport.Size{"0": 0, "0B": 0, "512B": 512, "64KiB": 64 << 10, "10MiB": 10 << 20, "2GiB": 2 << 30} {
 		var s transport.Size
 		if err := s.UnmarshalText([]byte(text)); err != nil || s != want {
-			t.Errorf("%q = %d, %v", text, s, err)
+			t.Errorf("%q was read as %d, error %v, want %d", text, s, err, want)
 		}
 		var again transport.Size
 		if err := again.UnmarshalText([]byte(s.String())); err != nil || again != s {
-			t.Errorf("%q does not come back: %d, %v", s, again, err)
+			t.Errorf("%q was read again as %d, error %v, want %d", s, again, err, s)
 		}
 	}
 	for _, text := range []string{"", "64", "64KB", "KiB", "-1B", "1.5MiB", "9223372036854775807GiB", "64 KiB", "B64"} {
 		var s transport.Size
 		if err := s.UnmarshalText([]byte(text)); err == nil {
-			t.Errorf("%q was read as %d", text, s)
+			t.Errorf("%q was read as %d, want an error", text, s)
 		}
 	}
 }
@@ -495,10 +495,10 @@ func TestReportIsOfTheCall(t *testing.T) {
 		}))
 		r := get(t, rt, "http://up/")
 		if len(calls) != 1 || !reflect.DeepEqual(calls[0], r.report) {
-			t.Errorf("the observer saw %+v, the caller %+v", calls, r.report)
+			t.Errorf("the observer saw %+v, want once the caller's report %+v", calls, r.report)
 		}
 		if r.report.Upstream != "http://up" || r.report.Duration != 100*time.Millisecond || len(r.report.Attempts) != 2 {
-			t.Errorf("%+v", r.report)
+			t.Errorf("got report %+v, want two attempts of http://up in 100 ms", r.report)
 		}
 	})
 }
@@ -511,16 +511,16 @@ func FuzzRetryAfter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		d := transport.ParseRetryAfter(s, now)
 		if d < 0 {
-			t.Errorf("%q waits %v", s, d)
+			t.Errorf("%q: got a wait of %v, want none below 0", s, d)
 		}
 		digits := strings.Trim(s, " \t")
 		if digits != "" && strings.Trim(digits, "0123456789") == "" {
 			// A longer number never means a shorter wait.
 			if longer := transport.ParseRetryAfter(digits+"0", now); longer < d {
-				t.Errorf("%q waits %v, %q0 only %v", digits, d, digits, longer)
+				t.Errorf("%q waits %v, but %q0 only %v, want at least as long", digits, d, digits, longer)
 			}
 			if len(digits) > 20 && strings.Trim(digits, "0") != "" && strings.TrimLeft(digits, "0") == digits && d != math.MaxInt64 {
-				t.Errorf("%q does not saturate: %v", s, d)
+				t.Errorf("%q: got a wait of %v, want %v", s, d, time.Duration(math.MaxInt64))
 			}
 		}
 	})

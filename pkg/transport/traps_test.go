@@ -48,7 +48,7 @@ func TestTrapLosingResponseIsDroppedUnread(t *testing.T) {
 		rt := newTransport(t, base(t), quick())
 		for range 50 {
 			if r := get(t, rt, u.URL); r.err != nil || r.body != "fine" || len(r.report.Attempts) != 3 {
-				t.Fatalf("%q, %v, %v", r.body, r.err, r.reasons())
+				t.Fatalf("got body %q, error %v, attempts %v, want fine at the third attempt", r.body, r.err, r.reasons())
 			}
 		}
 		if got := u.connections.Opened(); got > 2 {
@@ -91,7 +91,7 @@ func TestTrapLosingResponseIsDroppedUnread(t *testing.T) {
 			start := time.Now()
 			r := get(t, newTransport(t, next, p), "http://up/")
 			if r.err != nil || r.resp.StatusCode != http.StatusOK || time.Since(start) != 50*time.Millisecond {
-				t.Errorf("%v after %v", r.err, time.Since(start))
+				t.Errorf("got error %v after %v, want status 200 after 50 ms", r.err, time.Since(start))
 			}
 		})
 	})
@@ -161,7 +161,7 @@ func TestTrapRequestBodyIsReadWholeBeforeTheFirstAttempt(t *testing.T) {
 			req.ContentLength = length
 			r := call(t, newTransport(t, base(t), quick()), req)
 			if r.err != nil || r.resp.StatusCode != http.StatusServiceUnavailable || r.report.Reason != resilience.ReasonBodyNotReplayable || len(got) != 1 {
-				t.Errorf("length %d: %v, reason %s, %d attempts", length, r.err, r.report.Reason, len(got))
+				t.Errorf("length %d: got error %v, reason %s, %d attempts, want status 503, %s, 1 attempt", length, r.err, r.report.Reason, len(got), resilience.ReasonBodyNotReplayable)
 			}
 		}
 	})
@@ -182,7 +182,7 @@ func TestTrapRequestBodyIsReadWholeBeforeTheFirstAttempt(t *testing.T) {
 			}()
 			r := call(t, newTransport(t, next, steady()), request(t, http.MethodPut, "http://up/", reader))
 			if r.err != nil || began != 0 {
-				t.Errorf("%v; the upstream saw the request after %v", r.err, began)
+				t.Errorf("got error %v, and the upstream saw the request after %v, want none and at once", r.err, began)
 			}
 		})
 	})
@@ -203,7 +203,7 @@ func TestTrapRequestBodyIsReadWholeBeforeTheFirstAttempt(t *testing.T) {
 		big := strings.Repeat("y", 1<<20)
 		r := call(t, newTransport(t, next, quick()), request(t, http.MethodPost, u.URL, unknown(big)))
 		if r.err != nil || r.body != "1048576 <nil>" || len(r.report.Attempts) != 3 {
-			t.Errorf("%v, %q, %v", r.err, r.body, r.reasons())
+			t.Errorf("got error %v, body %q, attempts %v, want 1048576 bytes at the third attempt", r.err, r.body, r.reasons())
 		}
 	})
 
@@ -214,7 +214,7 @@ func TestTrapRequestBodyIsReadWholeBeforeTheFirstAttempt(t *testing.T) {
 		})
 		r := call(t, newTransport(t, base(t), quick(), transport.WithReplayMemory(transport.NewReplayMemory(1000))), request(t, http.MethodPut, u.URL, unknown(payload)))
 		if r.report.Reason != resilience.ReasonBodyNotReplayable {
-			t.Errorf("reason %s", r.report.Reason)
+			t.Errorf("got reason %s, want %s", r.report.Reason, resilience.ReasonBodyNotReplayable)
 		}
 	})
 
@@ -248,10 +248,10 @@ func TestTrapRequestBodyIsReadWholeBeforeTheFirstAttempt(t *testing.T) {
 			p.Timeout, p.AttemptTimeout = time.Minute, 30*time.Second
 			r := call(t, newTransport(t, next, p, watch), request(t, http.MethodPut, "http://up/", reader))
 			if r.err != nil || r.body != "first second <nil>" {
-				t.Errorf("%q, %v", r.body, r.err)
+				t.Errorf("the upstream got %q, error %v, want %q", r.body, r.err, "first second <nil>")
 			}
 			if second >= 2*time.Second {
-				t.Errorf("the verdict on attempt 1 waited %v for the caller's body", second)
+				t.Errorf("the verdict on attempt 1 waited %v for the caller's body, want less than 2 s", second)
 			}
 		})
 	})
@@ -322,11 +322,11 @@ func TestTrapJitterIsAppliedAfterTheCap(t *testing.T) {
 			rt := newTransport(t, inBubble(t, failingFirst(100, 0)), p, transport.WithRandom(random.Float64))
 			r := get(t, rt, "http://up/")
 			if len(r.report.Attempts) != 30 {
-				t.Fatalf("%d attempts, reason %s", len(r.report.Attempts), r.report.Reason)
+				t.Fatalf("got %d attempts, reason %s, want 30 attempts", len(r.report.Attempts), r.report.Reason)
 			}
 			for _, a := range r.report.Attempts {
 				if a.Wait.Planned > 40*time.Millisecond || a.Wait.Actual > 40*time.Millisecond {
-					t.Errorf("%s: waited %v (planned %v), above the 40ms cap", jitter, a.Wait.Actual, a.Wait.Planned)
+					t.Errorf("%s: waited %v (planned %v), want at most 40 ms", jitter, a.Wait.Actual, a.Wait.Planned)
 				}
 			}
 		}
@@ -362,11 +362,11 @@ func TestTrapRetryLoopSleepsAgainstAnOpenBreaker(t *testing.T) {
 		}), p)
 		start := time.Now()
 		if r := get(t, rt, "http://up/"); r.report.Reason != resilience.ReasonBreakerOpen || r.resp.StatusCode != http.StatusServiceUnavailable {
-			t.Errorf("the call that trips it: reason %s", r.report.Reason)
+			t.Errorf("the call that trips it: got reason %s, want %s with status 503", r.report.Reason, resilience.ReasonBreakerOpen)
 		}
 		for range 1000 {
 			if r := get(t, rt, "http://up/"); !errors.Is(r.err, resilience.ErrBreakerOpen) || len(r.report.Attempts) != 0 {
-				t.Fatalf("%v, %v", r.err, r.reasons())
+				t.Fatalf("got error %v, attempts %v, want ErrBreakerOpen without an attempt", r.err, r.reasons())
 			}
 		}
 		if time.Since(start) != 0 || hits.Load() != 1 {
@@ -391,7 +391,7 @@ func TestTrapCallbacksRunUnderTheBreakersMutex(t *testing.T) {
 		for range 99 {
 			time.Sleep(10 * time.Millisecond)
 			if s := rt.State()[0].Breaker.State; s != resilience.Open {
-				t.Fatalf("looking turned it %v", s)
+				t.Fatalf("State turned the circuit %v, want it still open", s)
 			}
 		}
 		time.Sleep(11 * time.Millisecond)
@@ -413,10 +413,10 @@ func TestTrapTimeoutErrorIsNotADeadline(t *testing.T) {
 		var e *resilience.Error
 		var timeout net.Error
 		if !errors.Is(r.err, context.DeadlineExceeded) || !errors.Is(r.err, resilience.ErrTimeout) || !errors.As(r.err, &timeout) && !errors.As(r.err, &e) {
-			t.Errorf("err = %v", r.err)
+			t.Errorf("got error %v, want a timeout of the call", r.err)
 		}
 		if time.Since(start) != 1500*time.Millisecond {
-			t.Errorf("ended after %v", time.Since(start))
+			t.Errorf("ended after %v, want 1.5 s", time.Since(start))
 		}
 	})
 	waits := func() (list []time.Duration) {
@@ -431,7 +431,7 @@ func TestTrapTimeoutErrorIsNotADeadline(t *testing.T) {
 		return list
 	}
 	if a, b := waits(), waits(); !reflect.DeepEqual(a, b) || a[0] == a[1] {
-		t.Errorf("the same seed waited %v and %v", a, b)
+		t.Errorf("the same seed waited %v and then %v, want the same waits, which differ from each other", a, b)
 	}
 }
 
@@ -487,12 +487,12 @@ func TestTrapBreakerCountsTheCallersCancellation(t *testing.T) {
 					t.Errorf("the breaker counts %s, want %s (%v)", got, tc.want, r.err)
 				}
 				if tc.cancel > 0 && !errors.Is(r.err, context.Canceled) {
-					t.Errorf("err = %v", r.err)
+					t.Errorf("got error %v, want context.Canceled", r.err)
 				}
 				if name == "body dies" {
 					var e *resilience.Error
 					if !errors.As(r.err, &e) || e.Reason != resilience.ReasonBodyFailed || !errors.Is(r.err, io.ErrUnexpectedEOF) || r.report.Reason != resilience.ReasonBodyFailed {
-						t.Errorf("err = %v, reason %s", r.err, r.report.Reason)
+						t.Errorf("got error %v, reason %s, want io.ErrUnexpectedEOF and %s", r.err, r.report.Reason, resilience.ReasonBodyFailed)
 					}
 				}
 			})
@@ -534,7 +534,7 @@ func TestTrapHungOrPanickingProbeKeepsTheSlot(t *testing.T) {
 				})
 				time.Sleep(1500*time.Millisecond + 2*time.Second + 2) // the lease, then the next open period
 				if r := get(t, rt, "http://up/"); r.err != nil {
-					t.Errorf("the slot is still taken: %v", r.err)
+					t.Errorf("the slot is still taken: got error %v, want none", r.err)
 				}
 				close(hang)
 				wg.Wait()
@@ -585,7 +585,7 @@ func TestTrapConsecutiveCountDecaysWithTheWindow(t *testing.T) {
 			get(t, rt, "http://up/")
 		}
 		if b := rt.State()[0].Breaker; b.State != resilience.Open {
-			t.Errorf("20 failures in a row did not trip it: %+v", b)
+			t.Errorf("after 20 failures in a row the circuit is %+v, want it open", b)
 		}
 	})
 }
@@ -629,7 +629,7 @@ func TestTrapPostIsSentTwice(t *testing.T) {
 		t.Run("dial", func(t *testing.T) {
 			r := call(t, newTransport(t, base(t), quick()), request(t, http.MethodPost, "http://"+rawhttp.FreeAddress(t), strings.NewReader("order")))
 			if want := []resilience.Reason{"dial_error", "dial_error", "dial_error"}; !reflect.DeepEqual(r.reasons(), want) || r.report.Reason != resilience.ReasonMaxAttempts {
-				t.Errorf("%v, reason %s", r.reasons(), r.report.Reason)
+				t.Errorf("got attempts %v, reason %s, want %v, %s", r.reasons(), r.report.Reason, want, resilience.ReasonMaxAttempts)
 			}
 		})
 		t.Run("TLS handshake", func(t *testing.T) {
@@ -657,7 +657,7 @@ func TestTrapPostIsSentTwice(t *testing.T) {
 				return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
 			}), quick()), request(t, http.MethodPost, "http://up/", nil))
 			if r.err != nil || tries != 2 {
-				t.Errorf("%d tries, %v", tries, r.err)
+				t.Errorf("got %d tries, error %v, want 2 and none", tries, r.err)
 			}
 		})
 	})
@@ -668,7 +668,7 @@ func TestTrapPostIsSentTwice(t *testing.T) {
 		defer u.Close()
 		r := get(t, newTransport(t, base(t), quick()), u.URL)
 		if want := []resilience.Reason{"tls_error"}; !reflect.DeepEqual(r.reasons(), want) || r.report.Reason != resilience.ReasonTLSError {
-			t.Errorf("%v, reason %s, %v", r.reasons(), r.report.Reason, r.err)
+			t.Errorf("got attempts %v, reason %s, error %v, want %v, %s", r.reasons(), r.report.Reason, r.err, want, resilience.ReasonTLSError)
 		}
 	})
 }
@@ -706,7 +706,7 @@ func TestTrapWaitIsBegunThatCannotEndBeforeTheDeadline(t *testing.T) {
 		start := time.Now()
 		r := call(t, rt, req)
 		if r.report.Reason != resilience.ReasonDeadlineTooClose || time.Since(start) != time.Second || r.body != "the last answer" {
-			t.Errorf("reason %s after %v, body %q", r.report.Reason, time.Since(start), r.body)
+			t.Errorf("got reason %s after %v, body %q, want %s after 1 s with the last answer", r.report.Reason, time.Since(start), r.body, resilience.ReasonDeadlineTooClose)
 		}
 	})
 }
@@ -724,10 +724,10 @@ func TestTrapResponseBodyIsCanceledWithTheAttempt(t *testing.T) {
 		start := time.Now()
 		r := get(t, rt, "http://up/")
 		if r.err != nil || r.body != strings.Repeat("chunk ", 10) || time.Since(start) != 10*time.Minute {
-			t.Errorf("%q, %v after %v", r.body, r.err, time.Since(start))
+			t.Errorf("got body %q, error %v after %v, want ten chunks after 10 minutes", r.body, r.err, time.Since(start))
 		}
 		if b := rt.State()[0].Breaker; b.Successes != 1 {
-			t.Errorf("the breaker heard %+v", b)
+			t.Errorf("the circuit counts %+v, want 1 success", b)
 		}
 	})
 }
@@ -766,6 +766,6 @@ func TestTrapRetriesMultiplyAcrossLayers(t *testing.T) {
 	req.Header.Set(transport.HeaderAttemptCount, "2")
 	r = call(t, newTransport(t, base(t), quick()), req)
 	if hits.Load() != 1 || r.report.Reason != resilience.ReasonRetriedUpstreamLayer {
-		t.Errorf("a call on its second attempt above got %d attempts here, reason %s", hits.Load(), r.report.Reason)
+		t.Errorf("a call on its second attempt above: got %d attempts here, reason %s, want 1, %s", hits.Load(), r.report.Reason, resilience.ReasonRetriedUpstreamLayer)
 	}
 }
