@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all race lint fuzz jaeger e2e bench build images compose manifests ci fmt screenshot clean
+.PHONY: help demo test test-all race lint fuzz jaeger e2e bench build release images compose manifests ci fmt screenshot clean
 
 TAG = $(shell sed -n 's/^appVersion: //p' helm/rebound/Chart.yaml)
 VERSION = $(shell git describe --tags --always --dirty)
@@ -38,6 +38,10 @@ bench: ## run the benchmarks, also those against other libraries
 
 build: ## build static binaries into dist/
 	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o dist/ ./cmd/...
+
+release: ## build the archives of a release into dist/release/, and publish nothing
+	.ci/release binaries $(VERSION)
+	.ci/release checksums $(VERSION)
 
 images: ## build the container images, with the tag that the chart installs
 	for program in client flaky-server; do \
