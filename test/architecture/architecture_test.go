@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -100,6 +101,22 @@ func TestPublicPackagesAreThoseUnderPkg(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(root, name)); err != nil {
 			t.Errorf("%s is in public(), but: %v", name, err)
 		}
+	}
+}
+
+// VERSIONING.md promises stability for exactly the public packages.
+func TestVersioningListsPublicPackages(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root, "VERSIONING.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `(pkg/[^`]+)` \\|").FindAllSubmatch(page, -1) {
+		got = append(got, string(row[1]))
+	}
+	want := slices.Sorted(slices.Values(public()))
+	if slices.Sort(got); !slices.Equal(got, want) {
+		t.Errorf("public packages in VERSIONING.md = %q, want %q as in public()", got, want)
 	}
 }
 

@@ -23,7 +23,7 @@ func TestReadmeShowsTheDemosPolicy(t *testing.T) {
 }
 
 func TestPages(t *testing.T) {
-	pages := append(glob(t, "*.md"), glob(t, "docs/*.md")...)
+	pages := slices.Concat(glob(t, "*.md"), glob(t, "docs/*.md"), glob(t, "docs/adr/*.md"))
 	for _, path := range pages {
 		name, err := filepath.Rel(root, path)
 		if err != nil {
