@@ -1,9 +1,8 @@
-// Package live shows what a gateway is doing: its recent calls one by one, its
-// figures second by second for the last five minutes, and both as a stream of
-// events, with a page that draws them.
+// Package live records what a gateway is doing: its recent calls one by one, and its figures
+// second by second for the last five minutes. Package page serves them.
 //
-// A call costs less than a microsecond here and takes no lock that all calls
-// share: [Live.Record] adds it to one of many shards, and [Live.Run] gathers
-// the shards five times a second. Memory is bounded whatever the rate: what
-// does not fit is counted, and whoever reads is told how much it was.
+// Recording a call takes less than a microsecond and no lock that all calls share:
+// [Live.Record] adds it to one of many shards, and [Live.Run] gathers the shards five times a
+// second. Memory is bounded at any rate. Calls and transitions that do not fit are counted,
+// and readers get the count.
 package live

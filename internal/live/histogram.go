@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A histogram has eight buckets for each doubling, from 1 µs to 134 s: a quantile
-// is off by at most an eighth of itself. Longer is counted as that long.
+// A histogram has eight buckets for each doubling, from 1 µs to 134 s. A quantile is wrong by
+// at most an eighth of its value. Longer durations count as 134 s.
 const (
 	histogramOctaves = 27
 	perOctave        = 8
@@ -29,19 +29,19 @@ func bucketOf(d time.Duration) int {
 	if octave >= histogramOctaves {
 		return histogramBuckets - 1
 	}
-	// The three bits below the highest one.
+	// The lower part is the three bits below the highest one.
 	return perOctave*octave + int(us*perOctave>>octave%perOctave)
 }
 
-// bucketBounds are in µs.
+// bucketBounds returns the bounds of bucket i in µs.
 func bucketBounds(i int) (from, to float64) {
 	width := float64(uint64(1)<<(i/perOctave)) / perOctave
 	from = width * float64(perOctave+i%perOctave)
 	return from, from + width
 }
 
-// quantile is the duration that share q of all does not exceed, from 0 to 1; 0
-// without any.
+// quantile returns the duration that a share q of all durations, from 0 to 1, does not
+// exceed. It returns 0 for an empty histogram.
 func (h *histogram) quantile(q float64) time.Duration {
 	var all float64
 	for _, n := range h {

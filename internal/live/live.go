@@ -15,38 +15,28 @@ import (
 )
 
 const (
-	// gatherEvery is how old a call may get before it is shown.
+	// gatherEvery is the longest time that a call waits before it is shown.
 	gatherEvery = 200 * time.Millisecond
 
-	keptSeconds     = 300 // of figures
-	keptCalls       = 512 // of the calls that went well at once, and as many of the others
 	keptTransitions = 256 // of circuits
-	maxSeries       = 64  // with figures of their own; the rest is counted together
+	maxSeries       = 64  // the others are counted together
 	maxShards       = 64
-	maxPending      = 1024 // calls between two gatherings that are shown one by one
-	minPending      = 32   // of them for each shard
+	maxPending      = 1024 // calls kept between two gatherings
+	minPending      = 32   // the same for each shard
 )
 
-// Options are what a Live shows besides calls. The zero value is ready to use.
+// Limits of what a Live keeps and shows.
+const (
+	KeptSeconds   = 300 // of figures
+	KeptCalls     = 512 // calls that were good at the first attempt, and as many others
+	WindowSeconds = 10  // of the current figures
+)
+
+// Options configures a Live. The zero value is ready to use.
 type Options struct {
-	// Upstreams is asked five times a second for circuits and budgets. It must be
-	// quick, and looking must not change what it tells. Nil for none.
+	// Upstreams returns the current circuits and budgets. Live calls it five times a
+	// second: it must be quick and must not change them. Nil means that there are none.
 	Upstreams func() []Upstream
-	// Traces is where the trace of a call is found: an http or https URL in which
-	// {id} stands for the trace's id. Without {id} it is the address of a Jaeger.
-	// Empty for no links.
-	Traces string
-	// Faults is the URL of flaky-server's admin port, whose faults the page may then
-	// change. Empty for no such controls.
-	Faults string
-	// Example is a URL that is offered to be tried while there are no calls. Empty for
-	// none.
-	Example string
-	// Hosts are the names that it may be asked under, besides those that cannot be
-	// another site's; see [siteguard.Guard].
-	Hosts []string
-	// Traffic is a generator that the page may steer, nil for none.
-	Traffic Traffic
 }
 
 // Upstream is the circuit and the budget of one upstream under one policy.
@@ -54,16 +44,16 @@ type Upstream struct {
 	Upstream, Policy string
 	Breaker          resilience.BreakerSnapshot
 	BudgetTokens     float64
-	// Settings and Burst are what the policy says of them.
+	// Settings and Burst come from the policy.
 	Settings resilience.BreakerPolicy
 	Burst    float64
 }
 
-// Call is a call as a gateway answered it.
+// Call is a finished call of a gateway.
 type Call struct {
 	Route, Policy, Upstream    string // empty without a route
-	Method, Scheme, Host, Path string // what the caller asked for, without the query
-	Status                     int    // what the caller got
+	Method, Scheme, Host, Path string // of the caller's request, without the query
+	Status                     int    // that the caller got
 	RequestID                  string
 	TraceID                    [16]byte // zero for none
 	Start                      time.Time
@@ -71,59 +61,40 @@ type Call struct {
 	Report                     *resilience.Report // read only before Record returns
 }
 
-// Live is the recent past of a gateway. It is safe for concurrent use.
+// Live records the recent past of a gateway. It is safe for concurrent use.
 type Live struct {
 	options Options
 	reasons reasonIndex
 	shards  []shard // a power of two
-	instant string  // tells this process's events from those of one before
+	instant string  // distinguishes this process's update IDs from an earlier one's
 	start   time.Time
-	hub     hub
-	faults  *faultsProxy // nil without
-
-	firstTraffic *TrafficSettings // nil without a generator
 
 	transitions struct {
 		mu      sync.Mutex
 		pending history[transition]
-		n       uint64 // how many came
+		n       uint64 // all of them, also those that pending has dropped
 	}
 
-	// mu is never taken on a call's way. It holds what has been gathered, all of
-	// it in the order of tick.
+	// mu guards the gathered data. Record does not take it.
 	mu     sync.Mutex
-	tick   uint64
+	tick   uint64   // the number of gatherings
+	before position // of the latest gathering's begin
 	spare  pending
 	series map[seriesKey]*series
 	calls  struct {
 		total       uint64
-		quiet, loud history[record] // good at the first attempt, and all others
+		quiet, loud history[Record] // good at the first attempt, and all others
 	}
 	circuits struct {
 		total uint64
 		history[transition]
 	}
 	states []Upstream
-	told   time.Time // when pages got the last event
 }
 
-// New makes a Live. The error is about the options' URLs. It is empty until
-// [Live.Run] gathers what is recorded.
-func New(o Options) (*Live, error) {
+// New returns a Live. It shows nothing until [Live.Run] gathers the recorded calls.
+func New(o Options) *Live {
 	l := &Live{options: o, reasons: newReasonIndex(), start: time.Now(), instant: rand.Text()[:8], series: map[seriesKey]*series{}}
-	if err := checkTraces(&l.options.Traces); err != nil {
-		return nil, err
-	}
-	if o.Faults != "" {
-		p, err := newFaultsProxy(o.Faults)
-		if err != nil {
-			return nil, err
-		}
-		l.faults = p
-	}
-	if state := l.traffic(); state != nil {
-		l.firstTraffic = &state.TrafficSettings
-	}
 	n := 1
 	for n < runtime.GOMAXPROCS(0) && n < maxShards {
 		n *= 2
@@ -134,17 +105,17 @@ func New(o Options) (*Live, error) {
 		l.shards[i].pending = newPending(size)
 	}
 	l.spare = newPending(size)
-	l.calls.quiet.limit, l.calls.loud.limit = keptCalls, keptCalls
+	l.calls.quiet.limit, l.calls.loud.limit = KeptCalls, KeptCalls
 	l.circuits.limit, l.transitions.pending.limit = keptTransitions, keptTransitions
-	return l, nil
+	return l
 }
 
-// Record adds a call. It waits for nobody and takes less than a microsecond.
+// Record adds a call. It takes less than a microsecond, and no lock that all calls share.
 func (l *Live) Record(c *Call) {
 	l.shards[rnd.Uint32()&uint32(len(l.shards)-1)].record(c, l.reasons.of(c.Report.Reason))
 }
 
-// Transition adds a change of a circuit, under the policy of this name.
+// Transition adds a change of a circuit, which belongs to the named policy.
 func (l *Live) Transition(policy string, t resilience.Transition) {
 	l.transitions.mu.Lock()
 	defer l.transitions.mu.Unlock()
@@ -152,23 +123,26 @@ func (l *Live) Transition(policy string, t resilience.Transition) {
 	l.transitions.n++
 }
 
-// Run gathers what is recorded and tells the open pages of it, until ctx ends.
-// Then their streams end too.
-func (l *Live) Run(ctx context.Context) {
+// Run gathers the recorded calls and transitions five times a second, until ctx ends.
+// It calls gathered, unless that is nil, after each gathering. [Live.Latest] then returns
+// what has changed.
+func (l *Live) Run(ctx context.Context, gathered func()) {
 	ticker := time.NewTicker(gatherEvery)
 	defer ticker.Stop()
-	defer l.hub.close()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 			l.gather()
+			if gathered != nil {
+				gathered()
+			}
 		}
 	}
 }
 
-// gather takes what the shards have and publishes it.
+// gather moves the shards' calls into the history and the figures.
 func (l *Live) gather() {
 	var states []Upstream
 	if l.options.Upstreams != nil {
@@ -181,14 +155,13 @@ func (l *Live) gather() {
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	at := l.position()
+	l.before = l.position()
 	l.tick++
 	now := time.Now()
-	// The calls of a second are those gathered from its second tick to the next one's
-	// first.
+	// A second has the calls gathered from its second tick to the first tick of the next.
 	second := l.second(now)
 
-	var records []*record
+	var records []*Record
 	for i := range l.shards {
 		l.spare = l.shards[i].take(l.spare)
 		for key, figures := range l.spare.series {
@@ -202,8 +175,8 @@ func (l *Live) gather() {
 		}
 		l.spare.clear()
 	}
-	slices.SortFunc(records, func(a, b *record) int { return cmp.Compare(a.end(), b.end()) })
-	// Calls that came too fast have numbers all the same, before those that are kept.
+	slices.SortFunc(records, func(a, b *Record) int { return cmp.Compare(a.end(), b.end()) })
+	// Calls that were not kept have numbers too, which precede those of the kept ones.
 	next := l.calls.total - uint64(len(records))
 	for _, r := range records {
 		next++
@@ -221,22 +194,21 @@ func (l *Live) gather() {
 	}
 	l.observe(states, second)
 	l.forget(second)
-	l.publish(now, at)
 }
 
-// observe notes circuits and budgets as they are at the end of this tick.
+// observe adds the current circuits and budgets to their series.
 func (l *Live) observe(states []Upstream, second int64) {
 	l.states = states
 	for i := range states {
 		u := &states[i]
 		s := l.seriesOf(seriesKey{u.Policy, u.Upstream})
-		if s.key != otherSeries() { // which has no circuit, for it would be one after the other's
+		if s.key != otherSeries() { // it has many circuits, so it shows none
 			s.observe(second, l.tick, u)
 		}
 	}
 }
 
-// seriesOf is that of key, or the one of all for which there is no room.
+// seriesOf returns the series of key. Without room for it, it returns the one for all others.
 func (l *Live) seriesOf(key seriesKey) *series {
 	s, ok := l.series[key]
 	if !ok {
@@ -252,11 +224,11 @@ func (l *Live) seriesOf(key seriesKey) *series {
 	return s
 }
 
-// forget drops series of which nothing is left to be shown. What they counted
-// since the start goes on in the one of all others.
+// forget drops series that have had no second for [KeptSeconds]. Their totals move to the
+// series for all others.
 func (l *Live) forget(second int64) {
 	for key, s := range l.series {
-		if second-s.latest < keptSeconds || key == otherSeries() {
+		if second-s.latest < KeptSeconds || key == otherSeries() {
 			continue
 		}
 		delete(l.series, key)
@@ -268,14 +240,13 @@ func (l *Live) forget(second int64) {
 
 func otherSeries() seriesKey { return seriesKey{"", "(others)"} }
 
-// millis is a time as pages see it, in ms since 1970. All of them are taken from
-// one start, so that a clock that is set does not tear them apart.
+// millis returns t in ms since 1970. It counts from the start on the monotonic clock, so
+// that setting the system's clock does not shift the times against each other.
 func (l *Live) millis(t time.Time) float64 {
 	return float64(l.start.UnixMilli()) + float64(t.Sub(l.start))/float64(time.Millisecond)
 }
 
-// history is the newest of some things, oldest first, each with the tick in
-// which it came. The zero limit keeps none.
+// history holds the newest items up to limit, each with the tick in which it was added.
 type history[T any] struct {
 	limit int
 	next  int
@@ -296,7 +267,7 @@ func (h *history[T]) add(v *T, tick uint64) {
 	h.next = (h.next + 1) % h.limit
 }
 
-// oldest goes through all from the oldest.
+// oldest iterates over all items, from the oldest.
 func (h *history[T]) oldest() iter.Seq[*T] {
 	return func(yield func(*T) bool) {
 		for i := range h.items {
@@ -307,8 +278,8 @@ func (h *history[T]) oldest() iter.Seq[*T] {
 	}
 }
 
-// newest gives those that came after a tick to use, the newest first, until it
-// has enough.
+// newest calls use for the items added after a tick, from the newest, until use returns
+// false.
 func (h *history[T]) newest(after uint64, use func(*T) bool) {
 	for i := range h.items {
 		s := h.items[(h.next+2*len(h.items)-1-i)%len(h.items)]

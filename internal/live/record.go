@@ -8,10 +8,10 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// record is a call as it is shown. It is not changed any more. All times are in
-// milliseconds, those of the attempts from the call's start.
-type record struct {
-	ID        uint64            `json:"id"` // from 1, in the order in which calls ended
+// Record is a finished call in the form that readers get. It is immutable. All times are in
+// milliseconds, those of the attempts since the call's start.
+type Record struct {
+	ID        uint64            `json:"id"` // from 1, in the order of the calls' ends
 	Route     string            `json:"route"`
 	Policy    string            `json:"policy,omitempty"`
 	Upstream  string            `json:"upstream,omitempty"`
@@ -24,11 +24,11 @@ type record struct {
 	TraceID   string            `json:"traceId,omitempty"`
 	Start     float64           `json:"start"` // since 1970
 	Duration  float64           `json:"duration"`
-	Deadline  float64           `json:"deadline,omitempty"` // how long the call was allowed to take
-	Tokens    float64           `json:"budgetTokens"`       // of the retry budget when the call ended
-	// Offset is when the pipeline began, after the call's start.
+	Deadline  float64           `json:"deadline,omitempty"` // since the call's start
+	Tokens    float64           `json:"budgetTokens"`       // of the retry budget at the call's end
+	// Offset is the pipeline's begin, since the call's start.
 	Offset   float64        `json:"offset,omitempty"`
-	Attempts []attemptShown `json:"attempts"` // the first 31 and the last, if there are more
+	Attempts []attemptShown `json:"attempts"` // at most 32: the first 31 and the last
 	Omitted  int            `json:"attemptsOmitted,omitempty"`
 }
 
@@ -44,7 +44,7 @@ type attemptShown struct {
 	Breaker  resilience.State   `json:"breaker"`
 	Status   int                `json:"status,omitempty"`
 	Error    string             `json:"error,omitempty"`
-	Wait     *waitShown         `json:"wait,omitempty"` // when another attempt was to follow
+	Wait     *waitShown         `json:"wait,omitempty"` // if another attempt was planned
 }
 
 // waitShown is the pause after an attempt.
@@ -55,7 +55,7 @@ type waitShown struct {
 	Actual  float64               `json:"actual"`
 }
 
-// What callers choose the length of is cut, so that memory is bounded.
+// Callers choose the length of these texts. The limits bound memory, in bytes.
 const (
 	maxMethod = 32
 	maxHost   = 255
@@ -64,16 +64,16 @@ const (
 	maxError  = 512
 )
 
-func (l *Live) newRecord(s *slot) *record {
+func (l *Live) newRecord(s *slot) *Record {
 	c, report := &s.call, &s.report
 	withReport := *c
 	withReport.Report = report
 	method, host, path, id := s.texts()
 	origin := ""
-	if host != "" { // HTTP/1.0 has none: then there is no more than a path
+	if host != "" { // an HTTP/1.0 request may have none
 		origin = c.Scheme + "://" + cut(host, maxHost)
 	}
-	r := &record{
+	r := &Record{
 		Route: c.Route, Policy: c.Policy, Upstream: c.Upstream, Method: cut(method, maxMethod),
 		URL:    cut(origin+path, maxPath),
 		Status: c.Status, Good: goodCall(&withReport), Reason: report.Reason, RequestID: cut(id, maxID),
@@ -93,7 +93,7 @@ func (l *Live) newRecord(s *slot) *record {
 	for shownAs := range r.Attempts {
 		i := shownAs
 		if shownAs == len(r.Attempts)-1 {
-			i = len(report.Attempts) - 1 // how it ended, whatever is left out before
+			i = len(report.Attempts) - 1 // the last attempt is never omitted
 		}
 		a := &report.Attempts[i]
 		shown := attemptShown{
@@ -111,7 +111,7 @@ func (l *Live) newRecord(s *slot) *record {
 	return r
 }
 
-// cut is the beginning of s in memory of its own.
+// cut returns the beginning of s, copied, so that the rest of s can be freed.
 func cut(s string, limit int) string {
 	if len(s) <= limit {
 		return strings.Clone(s)
@@ -123,13 +123,13 @@ func milliseconds(d time.Duration) float64 {
 	return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
 }
 
-func (r *record) end() float64 { return r.Start + r.Duration }
+func (r *Record) end() float64 { return r.Start + r.Duration }
 
-// quiet tells whether there is nothing to learn from a call.
-func (r *record) quiet() bool { return r.Good && len(r.Attempts) == 1 && r.Omitted == 0 }
+// quiet reports whether the call was good at its first attempt.
+func (r *Record) quiet() bool { return r.Good && len(r.Attempts) == 1 && r.Omitted == 0 }
 
-// has tells whether this is the reason of the call or of one of its attempts.
-func (r *record) has(reason resilience.Reason) bool {
+// has reports whether the call or one of its attempts has this reason.
+func (r *Record) has(reason resilience.Reason) bool {
 	if r.Reason == reason {
 		return true
 	}
@@ -141,19 +141,19 @@ func (r *record) has(reason resilience.Reason) bool {
 	return false
 }
 
-// recent lists up to limit calls that are wanted and came after a tick, the
-// newest first.
-func (l *Live) recent(limit int, after uint64, wanted func(*record) bool) []*record {
-	var lists [2][]*record
-	for i, h := range []*history[record]{&l.calls.quiet, &l.calls.loud} {
-		h.newest(after, func(r *record) bool {
+// recent returns up to limit calls that were gathered after a tick and are wanted, the
+// newest first. A nil wanted means all.
+func (l *Live) recent(limit int, after uint64, wanted func(*Record) bool) []*Record {
+	var lists [2][]*Record
+	for i, h := range []*history[Record]{&l.calls.quiet, &l.calls.loud} {
+		h.newest(after, func(r *Record) bool {
 			if wanted == nil || wanted(r) {
 				lists[i] = append(lists[i], r)
 			}
 			return len(lists[i]) < limit
 		})
 	}
-	all := []*record{}
+	all := []*Record{}
 	for len(all) < limit && len(lists[0])+len(lists[1]) > 0 {
 		i := 0
 		if len(lists[0]) == 0 || len(lists[1]) > 0 && lists[1][0].ID > lists[0][0].ID {

@@ -6,12 +6,12 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// series is the figures of one upstream under one policy.
+// series holds the figures of one upstream under one policy.
 type series struct {
 	key     seriesKey
 	total   totals
-	latest  int64 // second with anything in it
-	seconds [keptSeconds]secondSums
+	latest  int64 // the latest second that was written
+	seconds [KeptSeconds]secondSums
 }
 
 // totals count since the start.
@@ -45,18 +45,18 @@ func (t *totals) merge(o *totals) {
 
 // secondSums is one second of a series.
 type secondSums struct {
-	number int64  // which one since the start; what is older is somebody else's
-	tick   uint64 // when it changed last
+	number int64  // counted from the start; a slot with another number is outdated
+	tick   uint64 // of the last change
 	sums
 	state   resilience.State
 	tokens  float64
-	circuit bool         // state and tokens are known
-	shown   *secondShown // as pages see it, once it is over and one has asked
+	circuit bool         // state and tokens are set
+	shown   *secondShown // cached, once the second is over
 }
 
-// at is the second to write to.
+// at returns the slot of a second for writing, and resets an outdated one.
 func (s *series) at(number int64, tick uint64) *secondSums {
-	e := &s.seconds[number%keptSeconds]
+	e := &s.seconds[number%KeptSeconds]
 	if e.number != number {
 		*e = secondSums{number: number}
 	}
@@ -69,30 +69,30 @@ func (s *series) add(number int64, tick uint64, figures *sums) {
 	s.total.add(figures)
 }
 
-// observe changes nothing when there is nothing new, so that an idle gateway has
-// nothing to tell.
+// observe sets circuit and budget of a second. It changes nothing if they are the same, so
+// that an idle gateway causes no updates.
 func (s *series) observe(number int64, tick uint64, u *Upstream) {
 	state, tokens := u.Breaker.State, u.BudgetTokens
-	if e := &s.seconds[number%keptSeconds]; e.number == number && e.circuit && e.state == state && e.tokens == tokens {
+	if e := &s.seconds[number%KeptSeconds]; e.number == number && e.circuit && e.state == state && e.tokens == tokens {
 		return
 	}
 	e := s.at(number, tick)
 	e.state, e.tokens, e.circuit = state, tokens, true
 }
 
-// each gives the seconds that are kept, from the oldest, that changed after tick.
+// each calls use for the kept seconds that changed after a tick, from the oldest.
 func (s *series) each(now int64, after uint64, use func(*secondSums)) {
-	for number := max(0, now-keptSeconds+1); number <= now; number++ {
-		if e := &s.seconds[number%keptSeconds]; e.number == number && e.tick > after {
+	for number := max(0, now-KeptSeconds+1); number <= now; number++ {
+		if e := &s.seconds[number%KeptSeconds]; e.number == number && e.tick > after {
 			use(e)
 		}
 	}
 }
 
-// window is the sums of the last n seconds; it includes the present one.
+// window returns the sums of the last n seconds, including the current one.
 func (s *series) window(now, n int64) (w sums) {
 	for number := max(0, now-n+1); number <= now; number++ {
-		if e := &s.seconds[number%keptSeconds]; e.number == number {
+		if e := &s.seconds[number%KeptSeconds]; e.number == number {
 			w.merge(&e.sums)
 		}
 	}

@@ -6,17 +6,16 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// shard takes a part of the calls between two gatherings.
+// shard holds a part of the calls that were recorded since the last gathering.
 type shard struct {
 	mu sync.Mutex
 	pending
 	_ [64]byte // keeps two shards out of one cache line
 }
 
-// pending is what has come since the last gathering. Its memory is used again
-// and again.
+// pending holds calls and figures until the next gathering. Its memory is reused.
 type pending struct {
-	quiet, loud ring // apart, so that calls which went well do not push out the others
+	quiet, loud ring // separate, so that good calls do not push out the others
 	series      map[seriesKey]*sums
 }
 
@@ -24,36 +23,36 @@ func newPending(calls int) pending {
 	return pending{ring{slots: make([]slot, calls/2)}, ring{slots: make([]slot, calls/2)}, map[seriesKey]*sums{}}
 }
 
-// clear forgets everything but the memory.
+// clear empties p and keeps its memory.
 func (p *pending) clear() {
 	p.quiet.clear()
 	p.loud.clear()
 	for key, figures := range p.series {
 		if figures.offered == 0 {
-			delete(p.series, key) // nothing for a while: it may not come back
+			delete(p.series, key) // unused since the last clear
 		} else {
 			*figures = sums{}
 		}
 	}
 }
 
-// ring is the newest calls.
+// ring holds the newest calls.
 type ring struct {
 	slots []slot
-	n     int // how many were put
+	n     int // calls put since the last clear
 }
 
-// slot is one call. What callers choose the length of is a copy in text, for the
-// string may be a small part of something large.
+// slot is one call. It copies the texts of the caller into text, because such a string may
+// be a small part of a large one.
 type slot struct {
 	call   Call
 	report resilience.Report
 	text   []byte
-	ends   [4]int // in text: of method, host, path and request id
+	ends   [4]int // offsets in text where method, host, path and request ID end
 }
 
-// put copies c. A report must not be kept: its attempts are a part of the call
-// that made it, and would hold request and response in memory.
+// put copies c with its report. Keeping the report itself would hold the call's request and
+// response in memory, because its attempts are part of a larger object.
 func (r *ring) put(c *Call) {
 	s := &r.slots[r.n%len(r.slots)]
 	r.n++
@@ -65,7 +64,7 @@ func (r *ring) put(c *Call) {
 		of    *string
 		limit int
 	}{{&s.call.Method, maxMethod}, {&s.call.Host, maxHost}, {&s.call.Path, maxPath}, {&s.call.RequestID, maxID}} {
-		// One more, which tells that it was longer.
+		// One byte more than the limit marks a longer text.
 		s.text = append(s.text, (*field.of)[:min(len(*field.of), field.limit+1)]...)
 		s.ends[i] = len(s.text)
 		*field.of = ""
@@ -96,8 +95,8 @@ func (r *ring) clear() {
 	r.n = 0
 }
 
-// maxKeptAttempts is how many attempts of one call are shown, and what a slot
-// keeps room for.
+// maxKeptAttempts limits the attempts shown of a call, and the memory that a slot keeps for
+// them.
 const maxKeptAttempts = 32
 
 func (s *shard) record(c *Call, reason int) {
@@ -122,8 +121,8 @@ func (s *shard) record(c *Call, reason int) {
 	calls.put(c)
 }
 
-// take hands over what has come since the last time, in exchange for something
-// empty: calls wait for no more than that.
+// take returns what was recorded since the last take, and continues with empty. Calls wait
+// only for this exchange.
 func (s *shard) take(empty pending) (taken pending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

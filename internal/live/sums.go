@@ -6,22 +6,21 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// seriesKey is what figures are kept by: a circuit and a budget belong to it.
-// Both are empty for calls without a route.
+// seriesKey identifies a series. A circuit and a budget belong to each. Both parts are empty
+// for calls without a route.
 type seriesKey struct{ policy, upstream string }
 
-// maxReasons is above how many reasons there are; one that is not known is
-// counted as the last.
+// maxReasons is greater than the number of reasons. Unknown reasons count as the last one.
 const maxReasons = 32
 
-// sums are the figures of some calls.
+// sums holds the figures of some calls.
 type sums struct {
-	offered, good uint32 // calls, and those whose caller got what it asked for
-	// Of the attempts, those that the upstream did well, and those that say nothing
-	// of it.
+	offered, good uint32 // all calls, and those that goodCall accepts
+	// All attempts, those that goodAttempt accepts, and those that say nothing about the
+	// upstream.
 	attempts, attemptsGood, attemptsNeutral uint32
 
-	reasons [maxReasons]uint32 // of calls, by their place in the enumeration
+	reasons [maxReasons]uint32 // of calls, by reasonIndex
 	latency histogram          // of calls
 }
 
@@ -55,8 +54,8 @@ func (s *sums) merge(o *sums) {
 	s.latency.merge(&o.latency)
 }
 
-// goodCall tells whether the caller got what it asked for. An answer that is the
-// caller's own doing, such as a 404 of the upstream, is one.
+// goodCall reports whether the caller got a proper answer. An upstream's 404, which the
+// caller caused, is one.
 func goodCall(c *Call) bool {
 	switch c.Report.Reason {
 	case resilience.ReasonOK:
@@ -67,7 +66,7 @@ func goodCall(c *Call) bool {
 	return false
 }
 
-// goodAttempt is the same of the upstream's side.
+// goodAttempt reports whether the upstream answered attempt i properly.
 func goodAttempt(r *resilience.Report, i int) bool {
 	switch a := &r.Attempts[i]; {
 	case r.Ended(i) == resilience.ReasonBodyFailed:
@@ -78,8 +77,7 @@ func goodAttempt(r *resilience.Report, i int) bool {
 	}
 }
 
-// reasonIndex finds a reason's place in the enumeration. It is made once and
-// only read.
+// reasonIndex numbers the reasons. It is read-only after newReasonIndex.
 type reasonIndex struct {
 	names []resilience.Reason
 	index map[resilience.Reason]int
@@ -103,7 +101,7 @@ func (r *reasonIndex) of(name resilience.Reason) int {
 	return len(r.names) - 1
 }
 
-// named is counts by name, without those that are 0.
+// named returns the counts by reason, without zeros.
 func (r *reasonIndex) named(counts func(i int) uint64) map[resilience.Reason]uint64 {
 	var all map[resilience.Reason]uint64
 	for i, name := range r.names {
@@ -117,8 +115,8 @@ func (r *reasonIndex) named(counts func(i int) uint64) map[resilience.Reason]uin
 	return all
 }
 
-// isRefusal tells whether a call with this reason was kept from the upstream, or
-// from another attempt at it, to spare it.
+// isRefusal reports whether a call with this reason was denied an attempt in order to
+// protect the upstream.
 func isRefusal(r resilience.Reason) bool {
 	switch r {
 	case resilience.ReasonBreakerOpen, resilience.ReasonBreakerHalfOpen, resilience.ReasonBudgetExhausted:

@@ -1,7 +1,6 @@
 package live
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -12,47 +11,44 @@ import (
 )
 
 const (
-	windowSeconds = 10 // of the figures that are shown as now
-
-	updateCalls = 16  // one by one in an event: all since the one before, if there are no more
-	sampleCalls = 6   // of more than that: nobody reads thirty a second, and an event fits a server's buffer
-	resumeCalls = 100 // in the first event of a page, and in that after a break
+	updateCalls = 16  // the limit for showing each call of a gathering
+	sampleCalls = 6   // shown when there are more, so that an update fits a server's write buffer
+	resumeCalls = 100 // in an update for a reader that opens or comes back
 )
 
-// update is one event: what has changed since the one before.
-type update struct {
-	Reset   bool    `json:"reset,omitempty"` // it is the first: forget what was
-	Now     float64 `json:"now"`             // ms since 1970, as everything
+// Update is what has changed since an earlier update. Callers must not change it. All times
+// are in milliseconds, points in time since 1970.
+type Update struct {
+	ID   string `json:"-"` // for [Live.Since]
+	Tick uint64 `json:"-"` // the number of the gathering that it includes last
+
+	Reset   bool    `json:"reset,omitempty"` // there is no earlier update: the reader starts afresh
+	Now     float64 `json:"now"`
 	Started float64 `json:"started"`
-	// Calls are the newest, oldest first. Missed is how many there were besides, and
-	// Total how many there have been.
-	Calls       []*record         `json:"calls,omitempty"`
+	// Calls are the newest calls, oldest first. Missed counts the new calls that are not
+	// among them. Total counts all calls since the start.
+	Calls       []*Record         `json:"calls,omitempty"`
 	Missed      uint64            `json:"missed,omitempty"`
 	Total       uint64            `json:"total"`
 	Series      []seriesUpdate    `json:"series"`
 	Transitions []transitionShown `json:"transitions,omitempty"` // oldest first
-	// TransitionsMissed is how many there were besides.
+	// TransitionsMissed counts the new transitions that are not among Transitions.
 	TransitionsMissed uint64 `json:"transitionsMissed,omitempty"`
-
-	Pages    pagesShown     `json:"pages"`
-	Settings *settingsShown `json:"settings,omitempty"` // with Reset
-	Faults   uint64         `json:"faultsVersion,omitempty"`
-	Traffic  *TrafficState  `json:"traffic,omitempty"`
 }
 
-type settingsShown struct {
-	Traces  string              `json:"traces,omitempty"`
-	Example string              `json:"example,omitempty"`
-	Faults  bool                `json:"faults"`
-	Traffic *TrafficSettings    `json:"traffic,omitempty"` // that the generator began with
-	Reasons []resilience.Reason `json:"reasons"`
-	Seconds int                 `json:"seconds"` // that are kept
-	Window  int                 `json:"window"`  // seconds of "now"
+// Empty reports whether the update has no call, no transition and no second. Its time and
+// its window may be new.
+func (u *Update) Empty() bool {
+	return len(u.Calls) == 0 && u.Missed == 0 && len(u.Transitions) == 0 &&
+		!slices.ContainsFunc(u.Series, func(s seriesUpdate) bool { return len(s.Seconds) > 0 })
 }
 
-type pagesShown struct {
-	Open    int    `json:"open"`
-	Dropped uint64 `json:"dropped"` // since the start, because they did not read
+// State is the present without the past.
+type State struct {
+	Now     float64        `json:"now"`
+	Started float64        `json:"started"`
+	Calls   uint64         `json:"calls"` // since the start, including calls without a route
+	Series  []seriesUpdate `json:"series"`
 }
 
 // seriesUpdate is one upstream under one policy.
@@ -62,7 +58,7 @@ type seriesUpdate struct {
 	Window   windowShown    `json:"window"`
 	Circuit  *circuitShown  `json:"circuit,omitempty"`
 	Seconds  []*secondShown `json:"seconds,omitempty"`
-	Totals   *totalsShown   `json:"totals,omitempty"` // in /api/state
+	Totals   *totalsShown   `json:"totals,omitempty"` // in a State only
 }
 
 type totalsShown struct {
@@ -80,8 +76,8 @@ type windowShown struct {
 	Good         uint32  `json:"good"`
 	Attempts     uint32  `json:"attempts"`
 	AttemptsGood uint32  `json:"attemptsGood"`
-	// AttemptsNeutral ended by the caller's doing: the upstream did them neither well
-	// nor badly.
+	// AttemptsNeutral counts attempts that the caller ended. They say nothing about the
+	// upstream.
 	AttemptsNeutral uint32  `json:"attemptsNeutral,omitempty"`
 	Refused         uint32  `json:"refused"`
 	P50             float64 `json:"p50"` // ms
@@ -122,7 +118,7 @@ type secondShown struct {
 	Tokens       *float64                     `json:"tokens,omitempty"`
 }
 
-// transition is a change of a circuit.
+// transition is a change of a circuit, with its time in ms since 1970.
 type transition struct {
 	resilience.Transition
 	policy string
@@ -141,16 +137,17 @@ type transitionShown struct {
 	OpenFor     float64          `json:"openFor,omitempty"` // ms
 }
 
-// position is how far a page has come: what it says in Last-Event-ID.
+// position is the state of a reader: an update's ID encodes it.
 type position struct{ tick, calls, transitions uint64 }
 
 func (l *Live) position() position { return position{l.tick, l.calls.total, l.circuits.total} }
 
-func (l *Live) eventID(p position) string {
+func (l *Live) updateID(p position) string {
 	return fmt.Sprintf("%s-%d-%d-%d", l.instant, p.tick, p.calls, p.transitions)
 }
 
-// positionOf is false for an event of another process, or none of ours.
+// positionOf decodes an update's ID. It returns false for one of another process, or one
+// that no update has had.
 func (l *Live) positionOf(id string) (p position, ok bool) {
 	parts := strings.Split(id, "-")
 	into := []*uint64{&p.tick, &p.calls, &p.transitions}
@@ -169,15 +166,16 @@ func (l *Live) positionOf(id string) (p position, ok bool) {
 	return p, true
 }
 
-// since is what has changed since p, with limit calls at most.
-func (l *Live) since(p position, limit int, now time.Time) update {
-	u := update{
+// since returns what has changed since p, with at most limit calls.
+func (l *Live) since(p position, limit int, now time.Time) Update {
+	u := Update{
+		ID: l.updateID(l.position()), Tick: l.tick,
 		Now: l.millis(now), Started: l.millis(l.start), Total: l.calls.total,
-		Calls: l.recent(limit, p.tick, nil), Pages: l.hub.shown(), Series: []seriesUpdate{},
+		Calls: l.recent(limit, p.tick, nil), Series: []seriesUpdate{},
 	}
 	if limit == updateCalls && l.calls.total-p.calls > updateCalls {
-		// Of many, those that tell something first.
-		sample := l.recent(sampleCalls*2/3, p.tick, func(r *record) bool { return !r.quiet() })
+		// Prefer failed and repeated calls.
+		sample := l.recent(sampleCalls*2/3, p.tick, func(r *Record) bool { return !r.quiet() })
 		for _, r := range u.Calls {
 			if len(sample) < sampleCalls && !slices.Contains(sample, r) {
 				sample = append(sample, r)
@@ -185,7 +183,7 @@ func (l *Live) since(p position, limit int, now time.Time) update {
 		}
 		u.Calls = sample
 	}
-	slices.SortFunc(u.Calls, func(a, b *record) int { return int(a.ID) - int(b.ID) })
+	slices.SortFunc(u.Calls, func(a, b *Record) int { return int(a.ID) - int(b.ID) })
 	u.Missed = besides(l.calls.total-p.calls, len(u.Calls))
 
 	l.circuits.newest(p.tick, func(t *transition) bool {
@@ -214,18 +212,14 @@ func (l *Live) since(p position, limit int, now time.Time) update {
 		})
 		u.Series = append(u.Series, shown)
 	}
-	if l.faults != nil {
-		u.Faults = l.faults.version.Load()
-	}
-	u.Traffic = l.traffic()
 	return u
 }
 
-// besides is how many there were of all besides those that are shown. An event's
-// id may be of somebody's making, and its numbers not go together.
+// besides returns how many of all are not shown. It does not go below 0, which the numbers
+// of a forged ID could otherwise cause.
 func besides(all uint64, shown int) uint64 { return all - min(all, uint64(shown)) }
 
-// present is a series without its past.
+// present returns the current figures of a series.
 func (l *Live) present(s *series, now time.Time) seriesUpdate {
 	return seriesUpdate{Policy: s.key.policy, Upstream: s.key.upstream, Window: l.window(s, now), Circuit: l.circuit(s.key)}
 }
@@ -243,9 +237,9 @@ func (l *Live) sorted() []*series {
 
 func (l *Live) window(s *series, now time.Time) windowShown {
 	second := l.second(now)
-	w := s.window(second, windowSeconds)
+	w := s.window(second, WindowSeconds)
 	shown := windowShown{
-		Seconds: min(now.Sub(l.start).Seconds(), now.Sub(l.start).Seconds()-float64(second-windowSeconds+1)),
+		Seconds: min(now.Sub(l.start).Seconds(), now.Sub(l.start).Seconds()-float64(second-WindowSeconds+1)),
 		Offered: w.offered, Good: w.good, Attempts: w.attempts, AttemptsGood: w.attemptsGood, AttemptsNeutral: w.attemptsNeutral,
 		P50: milliseconds(w.latency.quantile(0.5)), P99: milliseconds(w.latency.quantile(0.99)),
 	}
@@ -299,50 +293,62 @@ func (l *Live) secondShown(e *secondSums) *secondShown {
 	return shown
 }
 
-// first is what a page is told when it opens or comes back: everything that it
-// does not have. The position is the one it has then.
-func (l *Live) first(lastEventID string, now time.Time) (u update, at position) {
-	p, known := l.positionOf(lastEventID)
-	u = l.since(p, resumeCalls, now)
+// Latest returns what the latest gathering has changed.
+func (l *Live) Latest() Update {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.since(l.before, updateCalls, time.Now())
+}
+
+// Since returns what has changed since the update with this ID. An ID of another process,
+// or one that no update has had, gives everything that is kept, with Reset set.
+func (l *Live) Since(id string) Update {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p, known := l.positionOf(id)
+	u := l.since(p, resumeCalls, time.Now())
 	if !known {
 		u.Reset, u.Missed, u.TransitionsMissed = true, 0, 0
-		u.Settings = l.settings()
 	}
-	return u, l.position()
+	return u
 }
 
-func (l *Live) settings() *settingsShown {
-	return &settingsShown{
-		Traffic: l.firstTraffic,
-		Traces:  l.options.Traces, Example: l.options.Example, Faults: l.faults != nil, Reasons: resilience.Reasons(), Seconds: keptSeconds, Window: windowSeconds,
+// State returns the present figures and the totals since the start.
+func (l *Live) State() State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	s := State{Now: l.millis(now), Started: l.millis(l.start), Calls: l.calls.total, Series: []seriesUpdate{}}
+	for _, one := range l.sorted() {
+		shown, t := l.present(one, now), &one.total
+		shown.Totals = &totalsShown{
+			Offered: t.offered, Good: t.good, Attempts: t.attempts, AttemptsGood: t.attemptsGood, AttemptsNeutral: t.attemptsNeutral,
+			Reasons: l.reasons.named(func(i int) uint64 { return t.reasons[i] }),
+		}
+		s.Series = append(s.Series, shown)
 	}
+	return s
 }
 
-// publish tells the open pages what this tick has brought.
-func (l *Live) publish(now time.Time, before position) {
-	if l.hub.empty() {
-		return
+// Calls returns up to limit calls, the newest first, and the number of all calls since the
+// start. With a reason it returns only calls that have it, or an attempt that has it.
+func (l *Live) Calls(limit int, reason resilience.Reason) (calls []*Record, total uint64) {
+	var wanted func(*Record) bool
+	if reason != "" {
+		wanted = func(r *Record) bool { return r.has(reason) }
 	}
-	u := l.since(before, updateCalls, now)
-	changed := len(u.Calls) > 0 || u.Missed > 0 || len(u.Transitions) > 0
-	for i := range u.Series {
-		changed = changed || len(u.Series[i].Seconds) > 0
-	}
-	if !changed {
-		changed = now.Sub(l.told) >= time.Second
-	}
-	if !changed {
-		return
-	}
-	l.told = now
-	l.hub.publish(event(l.eventID(l.position()), u))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.recent(limit, 0, wanted), l.calls.total
 }
 
-// event encodes an update once for all pages.
-func event(id string, u update) []byte {
-	data, err := json.Marshal(u)
-	if err != nil { // NaN in a figure; the pages will say that they are stale
-		return []byte(": " + strings.ReplaceAll(err.Error(), "\n", " ") + "\n\n")
+// Call returns the call with this ID, or nil if it is not kept, and the number of all calls
+// since the start.
+func (l *Live) Call(id uint64) (call *Record, total uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if found := l.recent(1, 0, func(r *Record) bool { return r.ID == id }); len(found) > 0 {
+		call = found[0]
 	}
-	return slices.Concat([]byte("id: "+id+"\nevent: update\ndata: "), data, []byte("\n\n"))
+	return call, l.calls.total
 }

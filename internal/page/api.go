@@ -1,10 +1,7 @@
-package live
+package page
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"embed"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,134 +14,52 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/problem"
-	"github.com/rebound-dev/rebound/internal/siteguard"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-//go:embed page/index.html page/live.css page/live.js page/live.svg
-var files embed.FS
+const (
+	readTimeout   = 10 * time.Second // for a request's body
+	answerTimeout = 30 * time.Second // for writing an answer that is not a stream
 
-// contentSecurityPolicy is what the page's browser may do for it: nothing that is not ours.
-const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
-	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	defaultCalls = 50
+	mostCalls    = 2 * live.KeptCalls
+)
 
-// Handler serves the page at /, what it is made of below /assets/, and what it
-// shows below /api/. It has no access control but one: the pages of other sites
-// are refused, see [siteguard.Guard].
-func (l *Live) Handler() http.Handler {
-	mux := http.NewServeMux()
-	for path, file := range map[string]string{"/{$}": "index.html", "/assets/live.css": "live.css", "/assets/live.js": "live.js", "/assets/live.svg": "live.svg"} {
-		handle(mux, path, map[string]http.HandlerFunc{http.MethodGet: serveFile(file)})
-	}
-	handle(mux, "/api/live", map[string]http.HandlerFunc{http.MethodGet: l.serveLive})
-	handle(mux, "/api/state", map[string]http.HandlerFunc{http.MethodGet: l.serveState})
-	handle(mux, "/api/calls", map[string]http.HandlerFunc{http.MethodGet: l.serveCalls})
-	handle(mux, "/api/calls/{id}", map[string]http.HandlerFunc{http.MethodGet: l.serveCall})
-	handle(mux, "/api/faults", map[string]http.HandlerFunc{http.MethodGet: l.serveFaults, http.MethodPut: l.serveFaults, http.MethodPatch: l.serveFaults})
-	handle(mux, "/api/faults/reset", map[string]http.HandlerFunc{http.MethodPost: l.serveReset})
-	handle(mux, "/api/traffic", map[string]http.HandlerFunc{http.MethodGet: l.serveTraffic, http.MethodPut: l.serveTraffic})
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		problem.Write(w, problem.Problem{Status: http.StatusNotFound, Detail: "there is no " + r.URL.Path + " here"})
-	})
-	return siteguard.Guard(mux, func(w http.ResponseWriter, detail string) {
-		problem.Write(w, problem.Problem{Status: http.StatusForbidden, Detail: detail})
-	}, l.options.Hosts...)
-}
-
-// handle serves path by method. The catch-all pattern of a ServeMux would turn
-// its own 405 into a 404.
-func handle(mux *http.ServeMux, path string, by map[string]http.HandlerFunc) {
-	var allowed []string
-	for method := range by {
-		allowed = append(allowed, method)
-	}
-	slices.Sort(allowed)
-	allow := strings.Join(allowed, ", ")
-	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-		if h, ok := by[r.Method]; ok {
-			h(w, r)
-			return
-		}
-		if h, ok := by[http.MethodGet]; ok && r.Method == http.MethodHead && r.URL.Path != "/api/live" {
-			h(w, r)
-			return
-		}
-		w.Header().Set("Allow", allow)
-		problem.Write(w, problem.Problem{Status: http.StatusMethodNotAllowed, Detail: r.URL.Path + " takes " + allow + ", not " + r.Method})
-	})
-}
-
-func serveFile(name string) http.HandlerFunc {
-	content, err := files.ReadFile("page/" + name)
-	if err != nil {
-		panic(err) // it is embedded
-	}
-	sum := sha256.Sum256(content)
-	tag := `"` + hex.EncodeToString(sum[:8]) + `"`
-	types := map[string]string{
-		"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml",
-	}
-	contentType := types[name[strings.LastIndexByte(name, '.')+1:]]
-	return func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Content-Security-Policy", contentSecurityPolicy)
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cache-Control", "no-cache") // ask each time: a page of another version must not meet this API
-		h.Set("ETag", tag)
-		h.Set("Content-Type", contentType)
-		if r.Header.Get("If-None-Match") == tag {
-			w.WriteHeader(http.StatusNotModified)
-			return
-		}
-		h.Set("Content-Length", strconv.Itoa(len(content)))
-		_, _ = w.Write(content)
-	}
-}
-
-// state is the answer of /api/state: the present without the past.
+// state is the answer of /api/state.
 type state struct {
-	Now      float64        `json:"now"`
-	Started  float64        `json:"started"`
-	Calls    uint64         `json:"calls"` // since the start, those without a route among them
-	Series   []seriesUpdate `json:"series"`
+	live.State
 	Pages    pagesShown     `json:"pages"`
 	Settings *settingsShown `json:"settings"`
 	Traffic  *TrafficState  `json:"traffic,omitempty"`
 }
 
-func (l *Live) serveState(w http.ResponseWriter, r *http.Request) {
+type settingsShown struct {
+	Traces  string              `json:"traces,omitempty"`
+	Example string              `json:"example,omitempty"`
+	Faults  bool                `json:"faults"`            // can be changed
+	Traffic *TrafficSettings    `json:"traffic,omitempty"` // the generator's initial settings
+	Reasons []resilience.Reason `json:"reasons"`
+	Seconds int                 `json:"seconds"` // that are kept
+	Window  int                 `json:"window"`  // seconds of the current figures
+}
+
+func (p *Page) settings() *settingsShown {
+	return &settingsShown{
+		Traces: p.options.Traces, Example: p.options.Example, Faults: p.faults != nil, Traffic: p.firstTraffic,
+		Reasons: resilience.Reasons(), Seconds: live.KeptSeconds, Window: live.WindowSeconds,
+	}
+}
+
+func (p *Page) serveState(w http.ResponseWriter, r *http.Request) {
 	if !query(w, r) {
 		return
 	}
-	now := time.Now()
-	l.mu.Lock()
-	s := state{
-		Now: l.millis(now), Started: l.millis(l.start), Calls: l.calls.total, Series: []seriesUpdate{},
-		Pages: l.hub.shown(), Settings: l.settings(), Traffic: l.traffic(),
-	}
-	for _, one := range l.sorted() {
-		shown, t := l.present(one, now), &one.total
-		shown.Totals = &totalsShown{
-			Offered: t.offered, Good: t.good, Attempts: t.attempts, AttemptsGood: t.attemptsGood, AttemptsNeutral: t.attemptsNeutral,
-			Reasons: l.reasons.named(func(i int) uint64 { return t.reasons[i] }),
-		}
-		s.Series = append(s.Series, shown)
-	}
-	l.mu.Unlock()
-	writeJSON(w, s)
+	writeJSON(w, state{State: p.live.State(), Pages: p.hub.shown(), Settings: p.settings(), Traffic: p.traffic()})
 }
 
-const (
-	readTimeout   = 10 * time.Second // of a body
-	answerTimeout = 30 * time.Second // of an answer that is no stream
-
-	defaultCalls = 50
-	mostCalls    = 2 * keptCalls
-)
-
-func (l *Live) serveCalls(w http.ResponseWriter, r *http.Request) {
+func (p *Page) serveCalls(w http.ResponseWriter, r *http.Request) {
 	if !query(w, r, "limit", "reason") {
 		return
 	}
@@ -157,25 +72,19 @@ func (l *Live) serveCalls(w http.ResponseWriter, r *http.Request) {
 		}
 		limit = n
 	}
-	var wanted func(*record) bool
-	if text := r.URL.Query().Get("reason"); text != "" {
-		reason := resilience.Reason(text)
-		if !reason.Valid() {
-			refuse(w, fmt.Sprintf("reason: must be one of %v or status_<code>, got %q", resilience.Reasons(), text))
-			return
-		}
-		wanted = func(r *record) bool { return r.has(reason) }
+	reason := resilience.Reason(r.URL.Query().Get("reason"))
+	if reason != "" && !reason.Valid() {
+		refuse(w, fmt.Sprintf("reason: must be one of %v or status_<code>, got %q", resilience.Reasons(), reason))
+		return
 	}
-	l.mu.Lock()
-	answer := struct {
-		Total uint64    `json:"total"` // that there have been
-		Calls []*record `json:"calls"` // the newest first
-	}{l.calls.total, l.recent(limit, 0, wanted)}
-	l.mu.Unlock()
-	writeJSON(w, answer)
+	calls, total := p.live.Calls(limit, reason)
+	writeJSON(w, struct {
+		Total uint64         `json:"total"` // since the start
+		Calls []*live.Record `json:"calls"` // the newest first
+	}{total, calls})
 }
 
-func (l *Live) serveCall(w http.ResponseWriter, r *http.Request) {
+func (p *Page) serveCall(w http.ResponseWriter, r *http.Request) {
 	id, err := strconv.ParseUint(r.PathValue("id"), 10, 64)
 	if err != nil || id == 0 {
 		refuse(w, fmt.Sprintf("id: must be a number from 1, got %q", r.PathValue("id")))
@@ -184,22 +93,19 @@ func (l *Live) serveCall(w http.ResponseWriter, r *http.Request) {
 	if !query(w, r) {
 		return
 	}
-	l.mu.Lock()
-	total := l.calls.total
-	found := l.recent(1, 0, func(r *record) bool { return r.ID == id })
-	l.mu.Unlock()
+	call, total := p.live.Call(id)
 	switch {
-	case len(found) > 0:
-		writeJSON(w, found[0])
+	case call != nil:
+		writeJSON(w, call)
 	case id > total:
-		problem.Write(w, problem.Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("there has been no call %d yet, only %d", id, total)})
+		problem.Write(w, problem.Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("there is no call %d yet: the newest is call %d", id, total)})
 	default:
 		problem.Write(w, problem.Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf(
-			"call %d is not kept any more: the newest %d that went well at once are, and as many others", id, keptCalls)})
+			"call %d is not kept any more: only the newest %d calls that succeeded at once and the newest %d others are", id, live.KeptCalls, live.KeptCalls)})
 	}
 }
 
-// query refuses what would be ignored.
+// query answers 400 and returns false for query parameters that are unknown or repeated.
 func query(w http.ResponseWriter, r *http.Request, known ...string) bool {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -208,7 +114,7 @@ func query(w http.ResponseWriter, r *http.Request, known ...string) bool {
 	}
 	for name, given := range values {
 		if !slices.Contains(known, name) {
-			refuse(w, fmt.Sprintf("query: %q is not known here; there is %s", name, cmp.Or(strings.Join(known, ", "), "nothing to ask for")))
+			refuse(w, fmt.Sprintf("query: unknown parameter %q, expected %s", name, cmp.Or(strings.Join(known, " or "), "no parameters")))
 			return false
 		}
 		if len(given) > 1 {
@@ -223,22 +129,22 @@ func refuse(w http.ResponseWriter, detail string) {
 	problem.Write(w, problem.Problem{Status: http.StatusBadRequest, Detail: detail})
 }
 
-// readBody reads the whole body, or answers and returns false.
+// readBody returns the whole body, or answers with an error and returns false.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(readTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if errors.Is(err, os.ErrDeadlineExceeded) { // it stays: the server must not wait for the rest either
+	if errors.Is(err, os.ErrDeadlineExceeded) { // keep the deadline, so that the server does not wait for the rest either
 		w.Header().Set("Connection", "close")
-		problem.Write(w, problem.Problem{Status: http.StatusRequestTimeout, Detail: fmt.Sprintf("the body did not come within %v", readTimeout)})
+		problem.Write(w, problem.Problem{Status: http.StatusRequestTimeout, Detail: fmt.Sprintf("the body did not arrive within %v", readTimeout)})
 		return nil, false
 	}
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		problem.Write(w, problem.Problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("expected a body of at most %d bytes", maxBody)})
+		problem.Write(w, problem.Problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is too large: expected at most %d bytes", maxBody)})
 		return nil, false
 	}
 	if err != nil {
-		refuse(w, "the body could not be read: "+err.Error())
+		refuse(w, "cannot read the body: "+err.Error())
 		return nil, false
 	}
 	_ = control.SetReadDeadline(time.Time{})

@@ -1,4 +1,4 @@
-package live_test
+package page_test
 
 import (
 	"bufio"
@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -21,7 +22,8 @@ func BenchmarkRecord(b *testing.B) {
 	} {
 		for _, pages := range []int{0, 50} {
 			run := func(b *testing.B, loop func(b *testing.B, record func())) {
-				l, err := live.New(live.Options{})
+				l := live.New(live.Options{})
+				p, err := page.New(l, page.Options{})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -29,8 +31,8 @@ func BenchmarkRecord(b *testing.B) {
 				var running sync.WaitGroup
 				defer running.Wait()
 				defer cancel()
-				running.Go(func() { l.Run(ctx) })
-				server := httptest.NewServer(l.Handler())
+				running.Go(func() { p.Run(ctx) })
+				server := httptest.NewServer(p.Handler())
 				defer server.Close()
 				defer cancel() // the streams end before the server does
 				for range pages {

@@ -1,4 +1,4 @@
-package live
+package page
 
 import (
 	"bytes"
@@ -21,20 +21,20 @@ import (
 const (
 	faultsTimeout = 5 * time.Second
 	maxBody       = 1 << 20
-	headerSeed    = "Rebound-Seed" // with which flaky-server tells the seed
+	headerSeed    = "Rebound-Seed" // in which flaky-server returns its seed
 )
 
-// faultsProxy lets the page see and change the faults of one flaky-server. It is
-// the only place that a request of the page can lead to.
+// faultsProxy forwards requests of the page to /faults of one flaky-server. The page's
+// requests reach no other server.
 type faultsProxy struct {
 	url    string
 	client *http.Client
-	// version counts changes that went this way, so that all pages ask again.
+	// version counts the changes made through this proxy. All pages ask again when it changes.
 	version atomic.Uint64
 
 	mu    sync.Mutex
-	reset []byte // the document as it was first seen; nil until then
-	seed  string // the same of the seed; empty if it was not told
+	reset []byte // the first document that was read; nil before
+	seed  string // that came with it; empty if there was no seed
 }
 
 func newFaultsProxy(admin string) (*faultsProxy, error) {
@@ -46,17 +46,17 @@ func newFaultsProxy(admin string) (*faultsProxy, error) {
 	u.RawQuery, u.Fragment = "", ""
 	return &faultsProxy{url: u.String(), client: &http.Client{
 		Timeout: faultsTimeout,
-		Transport: &http.Transport{ // as the gateway's own: no proxy from the environment
+		Transport: &http.Transport{ // like the gateway's: it ignores proxies from the environment
 			DialContext:         (&net.Dialer{Timeout: faultsTimeout}).DialContext,
-			DisableKeepAlives:   true, // a page asks rarely
+			DisableKeepAlives:   true, // requests are rare
 			TLSHandshakeTimeout: faultsTimeout,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
 
-// checkURL refuses what is no address, and one with a password: it would be told
-// to whoever opens the page.
+// checkURL accepts an absolute http or https URL without a user and a password, because every
+// visitor of the page sees it.
 func checkURL(text, wanted string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err == nil && u.User != nil {
@@ -71,7 +71,7 @@ func checkURL(text, wanted string) (*url.URL, error) {
 	return u, nil
 }
 
-// checkTraces completes the address of a Jaeger to the URL of a trace.
+// checkTraces checks the URL of a trace. It completes the address of a Jaeger.
 func checkTraces(template *string) error {
 	const id, wanted = "{id}", "a URL such as http://localhost:16686 or one with {id} in it"
 	if *template == "" {
@@ -91,9 +91,9 @@ func checkTraces(template *string) error {
 	return nil
 }
 
-func (l *Live) serveFaults(w http.ResponseWriter, r *http.Request) {
-	if l.faults == nil {
-		problem.Write(w, problem.Problem{Status: http.StatusNotFound, Detail: "faults cannot be changed here: the program was started without --faults"})
+func (p *Page) serveFaults(w http.ResponseWriter, r *http.Request) {
+	if p.faults == nil {
+		problem.Write(w, problem.Problem{Status: http.StatusNotFound, Detail: "the faults cannot be changed here, because the program was started without --faults"})
 		return
 	}
 	body, ok := readBody(w, r)
@@ -109,27 +109,27 @@ func (l *Live) serveFaults(w http.ResponseWriter, r *http.Request) {
 	} else if !query(w, r) {
 		return
 	}
-	l.faults.forward(w, r, r.Method, body, seed)
+	p.faults.forward(w, r, r.Method, body, seed)
 }
 
-// serveReset puts back what was first seen.
-func (l *Live) serveReset(w http.ResponseWriter, r *http.Request) {
-	if l.faults == nil {
-		l.serveFaults(w, r)
+// serveReset restores the first document that was read.
+func (p *Page) serveReset(w http.ResponseWriter, r *http.Request) {
+	if p.faults == nil {
+		p.serveFaults(w, r)
 		return
 	}
 	if !query(w, r) {
 		return
 	}
-	if body, seed, err := l.faults.initial(r); err != nil {
-		unreachable(w, l.faults.url, err)
+	if body, seed, err := p.faults.initial(r); err != nil {
+		unreachable(w, p.faults.url, err)
 	} else {
-		l.faults.forward(w, r, http.MethodPut, body, seed)
+		p.faults.forward(w, r, http.MethodPut, body, seed)
 	}
 }
 
-// initial is the document as it was first seen, which is before the first change
-// that goes this way.
+// initial returns the first document that was read. The proxy reads it before it forwards
+// the first change.
 func (p *faultsProxy) initial(r *http.Request) (document []byte, seed string, err error) {
 	if document, seed := p.first(); document != nil {
 		return document, seed, nil
@@ -139,10 +139,11 @@ func (p *faultsProxy) initial(r *http.Request) (document []byte, seed string, er
 		return nil, "", err
 	}
 	if status != http.StatusOK {
-		return nil, "", fmt.Errorf("it answered %d", status)
+		return nil, "", fmt.Errorf("the answer has status %d, expected 200", status)
 	}
-	// Several may ask at once, for none is to wait for another's answer. The one that
-	// keeps its document first has seen no change: whoever changes has kept one before.
+	// Requests do not wait for each other here, so several may read at once. The first one to
+	// store its document has seen no change, because a change is forwarded only after one is
+	// stored.
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.reset == nil {
@@ -170,10 +171,10 @@ func (p *faultsProxy) forward(w http.ResponseWriter, r *http.Request, method str
 		unreachable(w, p.url, err)
 		return
 	}
-	// Nothing that a browser could take for a page of ours.
+	// Never pass on content that a browser could treat as a page of this origin.
 	contentType := header.Get("Content-Type")
 	if kind, _, _ := mime.ParseMediaType(contentType); kind != "application/json" && kind != "application/problem+json" || status >= 300 && status < 400 {
-		unreachable(w, p.url, errors.New("the answer is not one of flaky-server's"))
+		unreachable(w, p.url, errors.New("the answer is not JSON of a flaky-server"))
 		return
 	}
 	h := w.Header()
@@ -207,11 +208,11 @@ func (p *faultsProxy) do(r *http.Request, method string, body []byte, seed strin
 	defer func() { _ = resp.Body.Close() }()
 	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if len(answer) > maxBody {
-		return 0, nil, nil, fmt.Errorf("its answer has more than %d bytes", maxBody)
+		return 0, nil, nil, fmt.Errorf("the answer has more than %d bytes", maxBody)
 	}
 	return resp.StatusCode, resp.Header, answer, err
 }
 
 func unreachable(w http.ResponseWriter, where string, err error) {
-	problem.Write(w, problem.Problem{Status: http.StatusBadGateway, Detail: "flaky-server at " + where + " could not be asked: " + err.Error()})
+	problem.Write(w, problem.Problem{Status: http.StatusBadGateway, Detail: "no valid answer from flaky-server at " + where + ": " + err.Error()})
 }

@@ -1,4 +1,4 @@
-package live_test
+package page_test
 
 import (
 	"bufio"
@@ -9,12 +9,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/page"
 )
 
 func lines(r io.Reader) *bufio.Reader { return bufio.NewReaderSize(r, 1<<20) }
 
-func newRecorder(t *testing.T, l *live.Live, path string, header ...string) *httptest.ResponseRecorder {
+func newRecorder(t *testing.T, l *page.Page, path string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
 	for i := 0; i+1 < len(header); i += 2 {
@@ -59,10 +59,7 @@ func TestFaults(t *testing.T) {
 	for name, address := range map[string]string{"origin": url, "with a slash": url + "/", "with the path": url + "/faults"} {
 		t.Run(name, func(t *testing.T) {
 			*document = `{"errorRate":0.3}`
-			l, err := live.New(live.Options{Faults: address})
-			if err != nil {
-				t.Fatal(err)
-			}
+			l := newPage(t, page.Options{Faults: address})
 			for _, step := range []struct {
 				method, path, body string
 				status             int
@@ -88,9 +85,9 @@ func TestFaults(t *testing.T) {
 // All pages hear that the faults were changed by one of them.
 func TestPagesHearOfChangedFaults(t *testing.T) {
 	url, _ := admin(t)
-	w := newWorld(t, live.Options{Faults: url})
+	w := newWorld(t, page.Options{Faults: url})
 	before := w.open(t, "").mustNext(t).FaultsVersion
-	send(t, w.Live, http.MethodPut, "/api/faults", `{"errorRate":1}`, nil)
+	send(t, w.page, http.MethodPut, "/api/faults", `{"errorRate":1}`, nil)
 	if after := w.open(t, "").mustNext(t).FaultsVersion; after != before+1 {
 		t.Errorf("the version went from %d to %d", before, after)
 	}
@@ -99,10 +96,7 @@ func TestPagesHearOfChangedFaults(t *testing.T) {
 // Another site's page cannot change anything through a visitor's browser.
 func TestChangesAcrossOriginsAreRefused(t *testing.T) {
 	url, document := admin(t)
-	l, err := live.New(live.Options{Faults: url, Traffic: &traffic{}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := newPage(t, page.Options{Faults: url, Traffic: &traffic{}})
 	before := *document
 	for _, header := range [][]string{{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "http://evil.example"}} {
 		for _, change := range [][2]string{{http.MethodPut, "/api/faults"}, {http.MethodPatch, "/api/faults"}, {http.MethodPost, "/api/faults/reset"}, {http.MethodPut, "/api/traffic"}} {
@@ -120,11 +114,11 @@ func TestChangesAcrossOriginsAreRefused(t *testing.T) {
 }
 
 func TestFaultsOfNobody(t *testing.T) {
-	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	html := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
 		_, _ = io.WriteString(w, "<script>alert(1)</script>")
 	}))
-	defer page.Close()
+	defer html.Close()
 	markup := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/xhtml+xml")
 		_, _ = io.WriteString(w, "<script>alert(1)</script>")
@@ -135,14 +129,11 @@ func TestFaultsOfNobody(t *testing.T) {
 		_, _ = io.WriteString(w, `"`+strings.Repeat("x", 1<<20)+`"`)
 	}))
 	defer large.Close()
-	for name, address := range map[string]string{"nobody there": "http://127.0.0.1:1", "somebody else": page.URL, "markup": markup.URL, "too large": large.URL} {
+	for name, address := range map[string]string{"nobody there": "http://127.0.0.1:1", "somebody else": html.URL, "markup": markup.URL, "too large": large.URL} {
 		t.Run(name, func(t *testing.T) {
-			l, err := live.New(live.Options{Faults: address})
-			if err != nil {
-				t.Fatal(err)
-			}
+			l := newPage(t, page.Options{Faults: address})
 			for _, method := range []string{http.MethodGet, http.MethodPut} {
-				if status, body := send(t, l, method, "/api/faults", "{}", nil); status != http.StatusBadGateway || !strings.Contains(body, "could not be asked") || strings.Contains(body, "alert") {
+				if status, body := send(t, l, method, "/api/faults", "{}", nil); status != http.StatusBadGateway || !strings.Contains(body, "no valid answer from") || strings.Contains(body, "alert") {
 					t.Errorf("%s: %d %s", method, status, body)
 				}
 			}
@@ -151,9 +142,9 @@ func TestFaultsOfNobody(t *testing.T) {
 }
 
 // traffic is a generator that keeps what it is told.
-type traffic struct{ live.TrafficSettings }
+type traffic struct{ page.TrafficSettings }
 
-func (g *traffic) Set(s live.TrafficSettings) error {
+func (g *traffic) Set(s page.TrafficSettings) error {
 	if s.PerSecond > 200 {
 		return errors.New("perSecond: must be from 0 to 200")
 	}
@@ -161,15 +152,12 @@ func (g *traffic) Set(s live.TrafficSettings) error {
 	return nil
 }
 
-func (g *traffic) State() live.TrafficState {
-	return live.TrafficState{TrafficSettings: g.TrafficSettings, Limit: 200}
+func (g *traffic) State() page.TrafficState {
+	return page.TrafficState{TrafficSettings: g.TrafficSettings, Limit: 200}
 }
 
 func TestTraffic(t *testing.T) {
-	l, err := live.New(live.Options{Traffic: &traffic{}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := newPage(t, page.Options{Traffic: &traffic{}})
 	for _, step := range []struct {
 		body   string
 		status int
@@ -190,10 +178,7 @@ func TestTraffic(t *testing.T) {
 // The seed can be seen and set, and Reset puts the first one back.
 func TestSeed(t *testing.T) {
 	url, _ := admin(t)
-	l, err := live.New(live.Options{Faults: url})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := newPage(t, page.Options{Faults: url})
 	if got := newRecorder(t, l, "/api/faults").Header().Get("Rebound-Seed"); got != "30" {
 		t.Errorf("the seed is %q", got)
 	}
@@ -205,7 +190,7 @@ func TestSeed(t *testing.T) {
 	if got := newRecorder(t, l, "/api/faults").Header().Get("Rebound-Seed"); got != "30" {
 		t.Errorf("after a reset the seed is %q", got)
 	}
-	if status, body := send(t, l, http.MethodPut, "/api/faults?sed=7", "{}", nil); status != http.StatusBadRequest || !strings.Contains(body, "not known here") {
+	if status, body := send(t, l, http.MethodPut, "/api/faults?sed=7", "{}", nil); status != http.StatusBadRequest || !strings.Contains(body, "unknown parameter") {
 		t.Errorf("%d %s", status, body)
 	}
 }

@@ -1,4 +1,4 @@
-package live_test
+package page_test
 
 import (
 	"bufio"
@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/internal/testkit/pipenet"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -101,27 +102,45 @@ type second struct {
 	State                   string
 }
 
-// world is a Live that runs and is served on a virtual network, until the test
-// ends.
-type world struct {
-	*live.Live
-	network *pipenet.Network
-	http    *http.Client
-	end     func() // of Run
-	stop    func() // of everything
-}
-
-func newWorld(t *testing.T, o live.Options) *world {
+// newPage returns a page of a recorder that does not run.
+func newPage(t testing.TB, o page.Options) *page.Page {
 	t.Helper()
-	l, err := live.New(o)
+	p, err := page.New(live.New(live.Options{}), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{Live: l, network: pipenet.New()}
+	return p
+}
+
+// world is a recorder and its page. They run and are served on a virtual network until the
+// test ends.
+type world struct {
+	*live.Live
+	page    *page.Page
+	network *pipenet.Network
+	http    *http.Client
+	end     func() // stops Run
+	stop    func() // stops everything
+}
+
+// newWorld starts a world. It has circuits if one function for [live.Options.Upstreams] is
+// given.
+func newWorld(t *testing.T, o page.Options, upstreams ...func() []live.Upstream) *world {
+	t.Helper()
+	var options live.Options
+	if len(upstreams) > 0 {
+		options.Upstreams = upstreams[0]
+	}
+	l := live.New(options)
+	p, err := page.New(l, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{Live: l, page: p, network: pipenet.New()}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { l.Run(ctx) })
-	stop := w.network.Serve(t, "live:80", l.Handler())
+	running.Go(func() { p.Run(ctx) })
+	stop := w.network.Serve(t, "live:80", p.Handler())
 	transport := &http.Transport{DialContext: w.network.Dial, DisableKeepAlives: true}
 	w.http = &http.Client{Transport: transport}
 	w.end = cancel
@@ -135,13 +154,13 @@ func newWorld(t *testing.T, o live.Options) *world {
 	return w
 }
 
-// page is an open stream of events.
-type page struct {
+// stream is an open stream of events.
+type stream struct {
 	lines *bufio.Reader
 	close func()
 }
 
-func (w *world) open(t *testing.T, lastEventID string) *page {
+func (w *world) open(t *testing.T, lastEventID string) *stream {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	r, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://live:80/api/live", nil)
@@ -152,13 +171,13 @@ func (w *world) open(t *testing.T, lastEventID string) *page {
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatal(resp, err)
 	}
-	p := &page{lines: bufio.NewReaderSize(resp.Body, 1<<20), close: func() { cancel(); _ = resp.Body.Close() }}
+	p := &stream{lines: bufio.NewReaderSize(resp.Body, 1<<20), close: func() { cancel(); _ = resp.Body.Close() }}
 	t.Cleanup(p.close)
 	return p
 }
 
 // next is the next event; comments are passed over. It fails at the stream's end.
-func (p *page) next() (e event, err error) {
+func (p *stream) next() (e event, err error) {
 	for {
 		line, err := p.lines.ReadString('\n')
 		if err != nil {
@@ -174,7 +193,7 @@ func (p *page) next() (e event, err error) {
 	}
 }
 
-func (p *page) mustNext(t *testing.T) event {
+func (p *stream) mustNext(t *testing.T) event {
 	t.Helper()
 	e, err := p.next()
 	if err != nil {
@@ -185,17 +204,17 @@ func (p *page) mustNext(t *testing.T) event {
 
 func (w *world) get(t *testing.T, path string, into any) (status int, body string) {
 	t.Helper()
-	return send(t, w.Live, http.MethodGet, path, "", into)
+	return send(t, w.page, http.MethodGet, path, "", into)
 }
 
-func send(t *testing.T, l *live.Live, method, path, body string, into any, header ...string) (status int, answer string) {
+func send(t *testing.T, p *page.Page, method, path, body string, into any, header ...string) (status int, answer string) {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
 	recorder := httptest.NewRecorder()
-	l.Handler().ServeHTTP(recorder, r)
+	p.Handler().ServeHTTP(recorder, r)
 	b, _ := io.ReadAll(recorder.Body)
 	if into != nil {
 		if err := json.Unmarshal(b, into); err != nil {

@@ -1,4 +1,4 @@
-package live_test
+package page_test
 
 import (
 	"encoding/json"
@@ -14,13 +14,14 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
 // A call is shown whole, and within a quarter of a second.
 func TestOneCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{})
+		w := newWorld(t, page.Options{})
 		p := w.open(t, "")
 		if first := p.mustNext(t); !first.Reset || first.Total != 0 || len(first.Calls) != 0 {
 			t.Errorf("the first event of an idle gateway is %+v", first)
@@ -84,7 +85,7 @@ func TestFigures(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, live.Options{})
+				w := newWorld(t, page.Options{})
 				one := call(c.attempts...)
 				c.change(one)
 				w.Record(one)
@@ -102,7 +103,7 @@ func TestFigures(t *testing.T) {
 // shown one by one are the newest, and the page is told how many it did not get.
 func TestMoreCallsThanCanBeShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{})
+		w := newWorld(t, page.Options{})
 		p := w.open(t, "")
 		p.mustNext(t)
 		var calls sync.WaitGroup
@@ -131,7 +132,7 @@ func TestMoreCallsThanCanBeShown(t *testing.T) {
 // kept nor of an event.
 func TestWhatIsInterestingIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{})
+		w := newWorld(t, page.Options{})
 		p := w.open(t, "")
 		w.Record(call(resilience.StatusReason(503), resilience.ReasonOK))
 		shown := false
@@ -164,7 +165,7 @@ func TestWhatIsInterestingIsKept(t *testing.T) {
 // from another process, or with nonsense, begins anew.
 func TestResume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{})
+		w := newWorld(t, page.Options{})
 		p := w.open(t, "")
 		p.mustNext(t)
 		w.Record(call(resilience.ReasonOK))
@@ -210,7 +211,7 @@ func TestResume(t *testing.T) {
 // call once.
 func TestNothingTwiceNothingLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{})
+		w := newWorld(t, page.Options{})
 		for i := range 20 {
 			time.Sleep(37 * time.Millisecond)
 			w.Record(call(resilience.ReasonOK))
@@ -246,7 +247,7 @@ func TestNothingTwiceNothingLost(t *testing.T) {
 // others do not notice.
 func TestSlowPageIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{})
+		w := newWorld(t, page.Options{})
 		slow := w.open(t, "")
 		good := w.open(t, "")
 		slow.mustNext(t)
@@ -277,7 +278,7 @@ func TestSlowPageIsDropped(t *testing.T) {
 // gaps; what it missed it gets when it comes back.
 func TestLatePageIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{})
+		w := newWorld(t, page.Options{})
 		p := w.open(t, "")
 		last := p.mustNext(t)
 		time.Sleep(100 * time.Millisecond) // one call between two gatherings
@@ -313,11 +314,8 @@ func TestLatePageIsDropped(t *testing.T) {
 // nothing runs that would make events.
 func TestHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, err := live.New(live.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		w := newWorld(t, live.Options{})
+		l := newPage(t, page.Options{})
+		w := newWorld(t, page.Options{})
 		listener, _ := w.network.Listen(t.Context(), "", "idle:80")
 		server := &http.Server{Handler: l.Handler()}
 		var serving sync.WaitGroup
@@ -330,7 +328,7 @@ func TestHeartbeat(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
-		p := &page{lines: lines(resp.Body)}
+		p := &stream{lines: lines(resp.Body)}
 		p.mustNext(t)
 		began := time.Now()
 		for range 2 {
@@ -351,7 +349,7 @@ func TestHeartbeat(t *testing.T) {
 // The streams end with Run, so that a program can stop.
 func TestStreamsEndWithRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{})
+		w := newWorld(t, page.Options{})
 		p := w.open(t, "")
 		p.mustNext(t)
 		w.end()
@@ -363,8 +361,8 @@ func TestStreamsEndWithRun(t *testing.T) {
 
 func TestTooManyPages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{})
-		pages := make([]*page, 128)
+		w := newWorld(t, page.Options{})
+		pages := make([]*stream, 128)
 		for i := range pages {
 			pages[i] = w.open(t, "")
 		}
@@ -385,7 +383,7 @@ func TestCircuits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		u := live.Upstream{Upstream: upstream, Policy: "default", BudgetTokens: 10, Burst: 10}
-		w := newWorld(t, live.Options{Upstreams: func() []live.Upstream { mu.Lock(); defer mu.Unlock(); return []live.Upstream{u} }})
+		w := newWorld(t, page.Options{}, func() []live.Upstream { mu.Lock(); defer mu.Unlock(); return []live.Upstream{u} })
 		time.Sleep(2100 * time.Millisecond)
 		mu.Lock()
 		u.Breaker = resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Minute)}
@@ -414,7 +412,7 @@ func TestMemoryIsFlat(t *testing.T) {
 	}
 	const perSecond, pages = 2000, 50
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{})
+		w := newWorld(t, page.Options{})
 		var reading sync.WaitGroup
 		defer reading.Wait()
 		for range pages {
@@ -469,7 +467,7 @@ func TestMemoryIsFlat(t *testing.T) {
 // what it counted is not lost.
 func TestOldUpstreamsMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{})
+		w := newWorld(t, page.Options{})
 		record := func(host string) {
 			c := call(resilience.ReasonOK)
 			c.Upstream = host
@@ -496,7 +494,7 @@ func TestOldUpstreamsMakeRoom(t *testing.T) {
 
 func TestAPI(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{})
+		w := newWorld(t, page.Options{})
 		for range 3 {
 			w.Record(call(resilience.StatusReason(503), resilience.ReasonOK))
 		}
@@ -516,18 +514,18 @@ func TestAPI(t *testing.T) {
 			"/api/calls?limit=ten":                  {400, "limit: must be from 1 to 1024"},
 			"/api/calls?limit=1&limit=2":            {400, "limit: must be given once"},
 			"/api/calls?reason=tired":               {400, "reason: must be one of"},
-			"/api/calls?reasons=ok":                 {400, `\"reasons\" is not known here`},
+			"/api/calls?reasons=ok":                 {400, `unknown parameter \"reasons\"`},
 			"/api/calls?%zz":                        {400, "query"},
 			"/api/calls/1":                          {200, `"id":1,`},
-			"/api/calls/5":                          {404, "there has been no call 5 yet, only 4"},
+			"/api/calls/5":                          {404, "there is no call 5 yet: the newest is call 4"},
 			"/api/calls/0":                          {400, "id: must be a number from 1"},
 			"/api/calls/-1":                         {400, "id: must be a number from 1"},
 			"/api/calls/99999999999999999999999999": {400, "id: must be a number from 1"},
 			"/api/calls/x":                          {400, "id: must be a number from 1"},
 			"/api/state":                            {200, `"totals":{"offered":4,"good":3,"attempts":6,"attemptsGood":3,"reasons":{"breaker_open":1,"ok":3}}`},
-			"/api/state?x":                          {400, "not known here"},
+			"/api/state?x":                          {400, "unknown parameter"},
 			"/api/faults":                           {404, "--faults"},
-			"/api/traffic":                          {404, "only the demo"},
+			"/api/traffic":                          {404, "only the demo has one"},
 			"/api/nothing":                          {404, "there is no /api/nothing here"},
 			"/":                                     {200, "<!doctype html>"},
 			"/assets/live.js":                       {200, ""},
@@ -540,7 +538,7 @@ func TestAPI(t *testing.T) {
 			}
 		}
 		for _, method := range []string{http.MethodPost, http.MethodDelete, "INVENTED"} {
-			if status, body := send(t, w.Live, method, "/api/calls", "", nil); status != http.StatusMethodNotAllowed || !strings.Contains(body, "takes GET") {
+			if status, body := send(t, w.page, method, "/api/calls", "", nil); status != http.StatusMethodNotAllowed || !strings.Contains(body, "takes GET") {
 				t.Errorf("%s: %d %s", method, status, body)
 			}
 		}
@@ -549,21 +547,21 @@ func TestAPI(t *testing.T) {
 
 func TestOptionsAreChecked(t *testing.T) {
 	for name, c := range map[string]struct {
-		options live.Options
+		options page.Options
 		want    string
 	}{
-		"nothing":              {live.Options{}, ""},
-		"both":                 {live.Options{Faults: "http://flaky-server:5001", Traces: "http://localhost:16686"}, ""},
-		"template":             {live.Options{Traces: "https://jaeger.example/ui/trace/{id}?x=1"}, ""},
-		"faults without a URL": {live.Options{Faults: "flaky-server:5001"}, "faults: must be a URL such as http://flaky-server:5001"},
-		"faults in a file":     {live.Options{Faults: "file:///etc/passwd"}, "faults: must be a URL"},
-		"faults with password": {live.Options{Faults: "http://a:secret@flaky-server:5001"}, "faults: must be a URL"},
-		"traces with password": {live.Options{Traces: "http://a:secret@jaeger:16686"}, "traces: must be a URL"},
-		"traces with a query":  {live.Options{Traces: "http://jaeger:16686?x=1"}, "query but no {id}"},
-		"traces as a script":   {live.Options{Traces: "javascript:alert({id})"}, "traces: must be a URL"},
+		"nothing":              {page.Options{}, ""},
+		"both":                 {page.Options{Faults: "http://flaky-server:5001", Traces: "http://localhost:16686"}, ""},
+		"template":             {page.Options{Traces: "https://jaeger.example/ui/trace/{id}?x=1"}, ""},
+		"faults without a URL": {page.Options{Faults: "flaky-server:5001"}, "faults: must be a URL such as http://flaky-server:5001"},
+		"faults in a file":     {page.Options{Faults: "file:///etc/passwd"}, "faults: must be a URL"},
+		"faults with password": {page.Options{Faults: "http://a:secret@flaky-server:5001"}, "faults: must be a URL"},
+		"traces with password": {page.Options{Traces: "http://a:secret@jaeger:16686"}, "traces: must be a URL"},
+		"traces with a query":  {page.Options{Traces: "http://jaeger:16686?x=1"}, "query but no {id}"},
+		"traces as a script":   {page.Options{Traces: "javascript:alert({id})"}, "traces: must be a URL"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := live.New(c.options)
+			_, err := page.New(live.New(live.Options{}), c.options)
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
@@ -577,10 +575,7 @@ func TestOptionsAreChecked(t *testing.T) {
 // The page may load nothing but its own files and API, and they say so. Nothing
 // of it is inline.
 func TestPageIsItsOwn(t *testing.T) {
-	l, err := live.New(live.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := newPage(t, page.Options{})
 	for _, file := range []string{"/", "/assets/live.js", "/assets/live.css", "/assets/live.svg"} {
 		_, body := send(t, l, http.MethodGet, file, "", nil)
 		for _, bad := range []string{"//cdn", "https://", "innerHTML", "insertAdjacentHTML", "document.write", " style=\"", "<style", "eval(", " onclick", "@import"} {

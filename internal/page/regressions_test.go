@@ -1,4 +1,4 @@
-package live_test
+package page_test
 
 import (
 	"bufio"
@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -21,7 +22,7 @@ import (
 // 256 came between two gatherings.
 func TestTransitionsThatDoNotFitAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{})
+		w := newWorld(t, page.Options{})
 		p := w.open(t, "")
 		first := p.mustNext(t)
 		for i := range 300 {
@@ -45,7 +46,7 @@ func TestTransitionsThatDoNotFitAreCounted(t *testing.T) {
 // it before the next gathering.
 func TestGoodCallsDoNotPushOutFailingOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{})
+		w := newWorld(t, page.Options{})
 		for range 5 {
 			w.Record(call(resilience.StatusReason(503)))
 		}
@@ -65,7 +66,7 @@ func TestGoodCallsDoNotPushOutFailingOnes(t *testing.T) {
 // as one that always succeeds.
 func TestAnswersThatBreakOffAreNoGoodAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{})
+		w := newWorld(t, page.Options{})
 		c := call(resilience.StatusReason(503), resilience.ReasonOK)
 		c.Report.Reason = resilience.ReasonBodyFailed
 		w.Record(c)
@@ -92,7 +93,7 @@ func TestQuantilesAreNear(t *testing.T) {
 	} {
 		t.Run(tc.took.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, live.Options{})
+				w := newWorld(t, page.Options{})
 				for range 1000 {
 					c := call(resilience.ReasonOK)
 					c.Duration = tc.took
@@ -118,13 +119,13 @@ func TestQuantilesAreNear(t *testing.T) {
 // times a second, although nothing changed.
 func TestManyIdleUpstreamsAreQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{Upstreams: func() []live.Upstream {
+		w := newWorld(t, page.Options{}, func() []live.Upstream {
 			list := make([]live.Upstream, 70)
 			for i := range list {
 				list[i] = live.Upstream{Policy: "default", Upstream: fmt.Sprintf("http://u%d", i), BudgetTokens: float64(i)}
 			}
 			return list
-		}})
+		})
 		p := w.open(t, "")
 		p.mustNext(t)
 		began, events := time.Now(), 0
@@ -147,7 +148,7 @@ func TestManyIdleUpstreamsAreQuiet(t *testing.T) {
 // began anew each time.
 func TestSlowLineGetsThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{})
+		w := newWorld(t, page.Options{})
 		for range 200 {
 			for i := range 64 {
 				c := call(resilience.StatusReason(503), resilience.ReasonOK)
@@ -199,7 +200,7 @@ func TestNobodyIsWaitedForForever(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, live.Options{Faults: "http://127.0.0.1:1"})
+				w := newWorld(t, page.Options{Faults: "http://127.0.0.1:1"})
 				for range 100 {
 					for range 10 {
 						c := call(resilience.StatusReason(503), resilience.ReasonOK)
@@ -240,10 +241,7 @@ func TestFaultsThatHangDoNotQueue(t *testing.T) {
 	}))
 	defer hangs.Close()
 	defer close(release)
-	l, err := live.New(live.Options{Faults: hangs.URL})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := newPage(t, page.Options{Faults: hangs.URL})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	for range 6 {
@@ -264,10 +262,7 @@ func TestFaultsThatHangDoNotQueue(t *testing.T) {
 // What was called a small part of held all that the caller had sent until the
 // next gathering.
 func TestCallersDoNotHoldMemory(t *testing.T) {
-	l, err := live.New(live.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := live.New(live.Options{})
 	heap := func() uint64 {
 		runtime.GC()
 		var m runtime.MemStats
@@ -290,7 +285,7 @@ func TestCallersDoNotHoldMemory(t *testing.T) {
 // A call without a Host header, by HTTP/1.0, was shown as http:///process.
 func TestCallWithoutAHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, live.Options{})
+		w := newWorld(t, page.Options{})
 		c := call(resilience.ReasonOK)
 		c.Host = ""
 		w.Record(c)
@@ -306,10 +301,7 @@ func TestCallWithoutAHost(t *testing.T) {
 // change the faults.
 func TestOtherSitesAreRefused(t *testing.T) {
 	url, document := admin(t)
-	l, err := live.New(live.Options{Faults: url, Hosts: []string{"rebound.acme.io"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := newPage(t, page.Options{Faults: url, Hosts: []string{"rebound.acme.io"}})
 	before := *document
 	for host, want := range map[string]int{"evil.com:8081": http.StatusForbidden, "localhost:8081": http.StatusOK, "rebound.acme.io": http.StatusOK} {
 		for _, path := range []string{"/", "/api/state", "/api/faults"} {

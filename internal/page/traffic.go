@@ -1,4 +1,4 @@
-package live
+package page
 
 import (
 	"net/http"
@@ -7,58 +7,58 @@ import (
 	"github.com/rebound-dev/rebound/internal/problem"
 )
 
-// Traffic is a generator of calls that the page may steer. It must be safe for
-// concurrent use, and quick.
+// Traffic is a generator of calls that the page can control. It must be safe for concurrent
+// use, and its methods must be quick.
 type Traffic interface {
-	// Set changes what is sent from now on. Its error says which value is wrong.
+	// Set changes the traffic from now on. Its error names the wrong value.
 	Set(TrafficSettings) error
 	State() TrafficState
 }
 
-// Path is which way generated calls take.
+// Path selects how generated calls reach the upstream.
 type Path string
 
 // The paths.
 const (
 	PathWith    Path = "with"    // through the gateway, under its policy
-	PathWithout Path = "without" // straight to the upstream, one attempt each
-	PathBoth    Path = "both"    // the same calls both ways, to compare
+	PathWithout Path = "without" // directly to the upstream, with one attempt each
+	PathBoth    Path = "both"    // each call both ways, to compare them
 )
 
-// TrafficSettings is what a generator is asked to do.
+// TrafficSettings configures a generator.
 type TrafficSettings struct {
-	PerSecond int  `json:"perSecond" yaml:"perSecond"` // 0 for none
+	PerSecond int  `json:"perSecond" yaml:"perSecond"` // 0 for no traffic
 	Path      Path `json:"path" yaml:"path"`
 }
 
-// TrafficState is what it does, and what came of it in the last ten seconds.
+// TrafficState is a generator's settings and its results in the last ten seconds.
 type TrafficState struct {
 	TrafficSettings
-	Limit   int           `json:"limit"` // of PerSecond
+	Limit   int           `json:"limit"` // the maximum of PerSecond
 	With    TrafficResult `json:"with"`
 	Without TrafficResult `json:"without"`
 }
 
-// TrafficResult counts calls as their caller saw them end, in the last ten seconds.
+// TrafficResult counts the calls of the last ten seconds, as their caller saw them.
 type TrafficResult struct {
 	Ended int `json:"ended"`
-	Good  int `json:"good"` // answered with 2xx, whole
-	// NotSent is how many were left out because too many were still waiting for an answer.
+	Good  int `json:"good"` // answered completely, with 2xx
+	// NotSent counts calls that were skipped because too many others had no answer yet.
 	NotSent int `json:"notSent,omitempty"`
 }
 
-// traffic is nil without a generator.
-func (l *Live) traffic() *TrafficState {
-	if l.options.Traffic == nil {
+// traffic returns the generator's state, or nil without a generator.
+func (p *Page) traffic() *TrafficState {
+	if p.options.Traffic == nil {
 		return nil
 	}
-	state := l.options.Traffic.State()
+	state := p.options.Traffic.State()
 	return &state
 }
 
-func (l *Live) serveTraffic(w http.ResponseWriter, r *http.Request) {
-	if l.options.Traffic == nil {
-		problem.Write(w, problem.Problem{Status: http.StatusNotFound, Detail: "only the demo makes traffic of its own"})
+func (p *Page) serveTraffic(w http.ResponseWriter, r *http.Request) {
+	if p.options.Traffic == nil {
+		problem.Write(w, problem.Problem{Status: http.StatusNotFound, Detail: "there is no traffic generator: only the demo has one"})
 		return
 	}
 	if r.Method == http.MethodPut {
@@ -66,15 +66,15 @@ func (l *Live) serveTraffic(w http.ResponseWriter, r *http.Request) {
 		if !ok {
 			return
 		}
-		settings := l.options.Traffic.State().TrafficSettings
+		settings := p.options.Traffic.State().TrafficSettings
 		err := config.Decode("traffic", body, &settings)
 		if err == nil {
-			err = l.options.Traffic.Set(settings)
+			err = p.options.Traffic.Set(settings)
 		}
 		if err != nil {
 			problem.Write(w, problem.Problem{Status: http.StatusBadRequest, Detail: err.Error()})
 			return
 		}
 	}
-	writeJSON(w, l.options.Traffic.State())
+	writeJSON(w, p.options.Traffic.State())
 }

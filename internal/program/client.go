@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/siteguard"
 	"github.com/rebound-dev/rebound/internal/telemetry"
@@ -36,25 +37,25 @@ type Client struct {
 // LivePage is what the client's live page offers besides what it sees.
 type LivePage struct {
 	Faults  string          // URL of flaky-server's admin port, whose faults may be changed then; empty for none
-	Traces  string          // where the trace of a call is found, as [live.Options] has it; empty for none
+	Traces  string          // where the trace of a call is found, as [page.Options] has it; empty for none
 	Hosts   siteguard.Hosts // names that the admin port may be asked under, besides those that cannot be another site's
 	Listen  string          // address of the data port, to tell a visitor what to call; empty for none
-	Traffic live.Traffic    // a generator that may be steered; nil for none
+	Traffic page.Traffic    // a generator that may be steered; nil for none
 }
 
 // Check is what NewClient would refuse.
 func (p LivePage) Check() error {
-	_, err := live.New(p.options())
+	_, err := page.New(live.New(live.Options{}), p.options())
 	return err
 }
 
-func (p LivePage) options() live.Options {
-	return live.Options{Faults: p.Faults, Traces: p.Traces, Traffic: p.Traffic, Hosts: p.Hosts}
+func (p LivePage) options() page.Options {
+	return page.Options{Faults: p.Faults, Traces: p.Traces, Traffic: p.Traffic, Hosts: p.Hosts}
 }
 
 // NewClient puts a gateway together; what it starts ends with [Client.Flush] or
 // [Client.Close]. The error is about the environment, the configuration or the page.
-func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve.Readiness, logger *slog.Logger, page LivePage) (*Client, error) {
+func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve.Readiness, logger *slog.Logger, livePage LivePage) (*Client, error) {
 	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "client", Version: version.String(), LookupEnv: p.LookupEnv, Environ: p.Environ, Logger: logger})
 	if err != nil {
 		return nil, err
@@ -68,10 +69,10 @@ func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve
 		return nil, err
 	}
 	metrics.Reload(true) // the configuration that it begins with
-	shown := page.options()
-	shown.Example = example(page.Listen, cfg.Routes)
-	shown.Upstreams = func() []live.Upstream { return circuits(gw.Load()) }
-	recent, err := live.New(shown)
+	recent := live.New(live.Options{Upstreams: func() []live.Upstream { return circuits(gw.Load()) }})
+	shown := livePage.options()
+	shown.Example = example(livePage.Listen, cfg.Routes)
+	web, err := page.New(recent, shown)
 	if err != nil {
 		return nil, err
 	}
@@ -109,10 +110,10 @@ func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		recent.Run(running)
+		web.Run(running)
 	}()
 	return &Client{
-		Data: tel.Handler(g), Admin: g.Admin(ready.Livez(), ready.Readyz(), metrics.Handler(), recent.Handler(), page.Hosts...),
+		Data: tel.Handler(g), Admin: g.Admin(ready.Livez(), ready.Readyz(), metrics.Handler(), web.Handler(), livePage.Hosts...),
 		gateway: g, telemetry: tel, metrics: metrics, stopLive: func() { stop(); <-ended },
 	}, nil
 }

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/flaky"
-	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/internal/program"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/pkg/faults"
@@ -180,12 +180,12 @@ func TestTraffic(t *testing.T) {
 			t.Fatalf("the results are %+v", s)
 		}
 	}
-	for _, path := range []live.Path{live.PathWith, live.PathWithout} {
-		if err := traffic.Set(live.TrafficSettings{PerSecond: 200, Path: path}); err != nil {
+	for _, path := range []page.Path{page.PathWith, page.PathWithout} {
+		if err := traffic.Set(page.TrafficSettings{PerSecond: 200, Path: path}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(50 * time.Millisecond) // what was on its way has ended
-		other := map[live.Path]string{live.PathWith: "without", live.PathWithout: "with"}[path]
+		other := map[page.Path]string{page.PathWith: "without", page.PathWithout: "with"}[path]
 		look := func() (chosen, rest int) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -199,9 +199,9 @@ func TestTraffic(t *testing.T) {
 			t.Errorf("%s: %d calls took the other way", path, now-rest)
 		}
 	}
-	for name, s := range map[string]live.TrafficSettings{
-		"too fast":     {PerSecond: 201, Path: live.PathBoth},
-		"negative":     {PerSecond: -1, Path: live.PathBoth},
+	for name, s := range map[string]page.TrafficSettings{
+		"too fast":     {PerSecond: 201, Path: page.PathBoth},
+		"negative":     {PerSecond: -1, Path: page.PathBoth},
 		"another path": {PerSecond: 1, Path: "around"},
 		"no path":      {PerSecond: 1},
 	} {
@@ -209,7 +209,7 @@ func TestTraffic(t *testing.T) {
 			t.Errorf("%s was taken", name)
 		}
 	}
-	if s := traffic.State(); s.PerSecond != 200 || s.Path != live.PathWithout {
+	if s := traffic.State(); s.PerSecond != 200 || s.Path != page.PathWithout {
 		t.Errorf("what was refused is in force: %+v", s)
 	}
 }

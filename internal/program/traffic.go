@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/page"
 )
 
 // The bounds of the demo's traffic: enough to see everything, and never a load.
@@ -29,7 +29,7 @@ type Traffic struct {
 	changed chan struct{}
 
 	mu       sync.Mutex
-	settings live.TrafficSettings
+	settings page.TrafficSettings
 }
 
 // target is one way that calls take.
@@ -56,24 +56,24 @@ func NewTraffic(perSecond int, timeout time.Duration) (*Traffic, error) {
 			IdleConnTimeout:     time.Minute,
 		}},
 		changed:  make(chan struct{}, 1),
-		settings: live.TrafficSettings{Path: live.PathBoth},
+		settings: page.TrafficSettings{Path: page.PathBoth},
 	}
 	for i := range t.targets {
 		t.targets[i] = &target{slots: make(chan struct{}, maxInFlight)}
 	}
-	return t, t.Set(live.TrafficSettings{PerSecond: perSecond, Path: live.PathBoth})
+	return t, t.Set(page.TrafficSettings{PerSecond: perSecond, Path: page.PathBoth})
 }
 
 // Set changes what is sent from now on. The next call is due when the new rate
 // says so after the last one, however often it is set in between.
-func (t *Traffic) Set(s live.TrafficSettings) error {
+func (t *Traffic) Set(s page.TrafficSettings) error {
 	if s.PerSecond < 0 || s.PerSecond > maxTraffic {
 		return fmt.Errorf("perSecond: must be from 0 to %d, got %d", maxTraffic, s.PerSecond)
 	}
 	switch s.Path {
-	case live.PathWith, live.PathWithout, live.PathBoth:
+	case page.PathWith, page.PathWithout, page.PathBoth:
 	default:
-		return fmt.Errorf("path: must be %s, %s or %s, got %q", live.PathWith, live.PathWithout, live.PathBoth, s.Path)
+		return fmt.Errorf("path: must be %s, %s or %s, got %q", page.PathWith, page.PathWithout, page.PathBoth, s.Path)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -86,10 +86,10 @@ func (t *Traffic) Set(s live.TrafficSettings) error {
 }
 
 // State tells what is sent, and what came of it lately.
-func (t *Traffic) State() live.TrafficState {
+func (t *Traffic) State() page.TrafficState {
 	now := time.Now().Unix()
 	t.mu.Lock()
-	s := live.TrafficState{TrafficSettings: t.settings, Limit: maxTraffic}
+	s := page.TrafficState{TrafficSettings: t.settings, Limit: maxTraffic}
 	t.mu.Unlock()
 	s.With, s.Without = t.targets[0].sum(now), t.targets[1].sum(now)
 	return s
@@ -133,8 +133,8 @@ func (t *Traffic) Run(ctx context.Context, client, upstream string) {
 		case <-due:
 			last = at
 		}
-		for i, path := range []live.Path{live.PathWith, live.PathWithout} {
-			if s.Path == path || s.Path == live.PathBoth {
+		for i, path := range []page.Path{page.PathWith, page.PathWithout} {
+			if s.Path == path || s.Path == page.PathBoth {
 				t.send(ctx, &calls, t.targets[i])
 			}
 		}
@@ -189,7 +189,7 @@ func (o *target) count(change func(*trafficSecond)) {
 	change(s)
 }
 
-func (o *target) sum(now int64) (r live.TrafficResult) {
+func (o *target) sum(now int64) (r page.TrafficResult) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, s := range o.seconds {

@@ -6,7 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/internal/program"
 )
 
@@ -53,7 +53,7 @@ func TestTrafficKeepsItsPaceWhileItIsSet(t *testing.T) {
 				begin := time.Now()
 				for _, s := range tc.steps {
 					time.Sleep(s.at - time.Since(begin))
-					if err := traffic.Set(live.TrafficSettings{PerSecond: s.perSecond, Path: live.PathWith}); err != nil {
+					if err := traffic.Set(page.TrafficSettings{PerSecond: s.perSecond, Path: page.PathWith}); err != nil {
 						t.Fatal(err)
 					}
 				}

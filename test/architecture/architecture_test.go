@@ -46,6 +46,7 @@ func levels() map[string]int {
 		"pkg/transport":      1,
 
 		"internal/flaky": 2,
+		"internal/page":  2,
 		"pkg/gateway":    2,
 		"pkg/lab":        2,
 

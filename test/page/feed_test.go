@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -80,10 +81,10 @@ func ended(upstream string, deadline time.Duration, reason resilience.Reason, st
 // not take 200.
 type wheel struct {
 	mu    sync.Mutex
-	state live.TrafficState
+	state page.TrafficState
 }
 
-func (w *wheel) Set(s live.TrafficSettings) error {
+func (w *wheel) Set(s page.TrafficSettings) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if s.PerSecond == 200 {
@@ -93,16 +94,21 @@ func (w *wheel) Set(s live.TrafficSettings) error {
 	return nil
 }
 
-func (w *wheel) State() live.TrafficState {
+func (w *wheel) State() page.TrafficState {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.state
 }
 
-// between serves a Live, and lets something be done to what it writes.
-func between(t *testing.T, l *live.Live, rewrite func(string) string) string {
+// between serves another page of l, and passes what it writes through rewrite. The page gets
+// one event only, because just one page of a recorder can run.
+func between(t *testing.T, l *live.Live, o page.Options, rewrite func(string) string) string {
 	t.Helper()
-	inner := l.Handler()
+	p, err := page.New(l, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inner := p.Handler()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		inner.ServeHTTP(rewriter{w, rewrite}, r)
 	}))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -111,7 +112,7 @@ func TestFigures(t *testing.T) {
 	for name, tc := range cases {
 		upstreams = append(upstreams, live.Upstream{Upstream: name, Policy: "default", Breaker: tc.breaker, BudgetTokens: tc.tokens, Burst: 10, Settings: policy})
 	}
-	l, at := own(t, live.Options{Upstreams: func() []live.Upstream { return upstreams }})
+	l, at := own(t, page.Options{}, func() []live.Upstream { return upstreams })
 	v := visit(t, at, 1440, false)
 	v.until(isLive + fmt.Sprintf(` && document.getElementById("series").options.length === %d`, len(cases)))
 	for name, tc := range cases {
@@ -176,7 +177,7 @@ func inMillis(t *testing.T, text string) float64 {
 // The countdown to the next probe goes on while no event comes.
 func TestCountdownBetweenEvents(t *testing.T) {
 	up := live.Upstream{Upstream: "http://upstream", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Hour)}}
-	_, at := own(t, live.Options{Upstreams: func() []live.Upstream { return []live.Upstream{up} }})
+	_, at := own(t, page.Options{}, func() []live.Upstream { return []live.Upstream{up} })
 	proxy := newSwitchable(t, strings.TrimPrefix(at, "http://"))
 	v := visit(t, "http://"+proxy.listener.Addr().String(), 1440, false)
 	note := `document.getElementById("breaker-note").innerText`
@@ -197,11 +198,11 @@ func TestCountdownBetweenEvents(t *testing.T) {
 // With and without the policy are told apart, and what is pressed is asked for. An
 // error stays until something else works.
 func TestSteeringTheTraffic(t *testing.T) {
-	w := &wheel{state: live.TrafficState{
-		TrafficSettings: live.TrafficSettings{PerSecond: 5, Path: live.PathBoth}, Limit: 200,
-		With: live.TrafficResult{Ended: 2000, Good: 1900}, Without: live.TrafficResult{Ended: 1000, Good: 700},
+	w := &wheel{state: page.TrafficState{
+		TrafficSettings: page.TrafficSettings{PerSecond: 5, Path: page.PathBoth}, Limit: 200,
+		With: page.TrafficResult{Ended: 2000, Good: 1900}, Without: page.TrafficResult{Ended: 1000, Good: 700},
 	}}
-	_, at := own(t, live.Options{Traffic: w})
+	_, at := own(t, page.Options{Traffic: w})
 	v, other := visit(t, at, 1440, false), visit(t, at, 1440, false)
 	checked := func(name, value string) string {
 		return fmt.Sprintf(`document.querySelector("input[name=%s]:checked")?.value === %q`, name, value)
@@ -215,7 +216,7 @@ func TestSteeringTheTraffic(t *testing.T) {
 	if !slices.Equal(widths, []string{"95.00%", "70.00%"}) {
 		t.Errorf("the bars are as wide as %q", widths)
 	}
-	is := func(what string, want live.TrafficSettings) {
+	is := func(what string, want page.TrafficSettings) {
 		t.Helper()
 		if got := w.State().TrafficSettings; got != want {
 			t.Errorf("%s: the traffic is %+v, want %+v", what, got, want)
@@ -224,12 +225,12 @@ func TestSteeringTheTraffic(t *testing.T) {
 	v.press("50")
 	v.until(checked("rate", "50"))
 	other.until(isLive + ` && ` + checked("rate", "50"))
-	is("50 was pressed", live.TrafficSettings{PerSecond: 50, Path: live.PathBoth})
+	is("50 was pressed", page.TrafficSettings{PerSecond: 50, Path: page.PathBoth})
 
 	v.press("200")
 	v.until(`!document.getElementById("controls-error").hidden && document.getElementById("controls-error").innerText.includes("not today")`)
 	v.until(checked("rate", "50"))
 	v.press("Without")
 	v.until(checked("path", "without") + ` && document.getElementById("controls-error").hidden`)
-	is("Without was pressed", live.TrafficSettings{PerSecond: 50, Path: live.PathWithout})
+	is("Without was pressed", page.TrafficSettings{PerSecond: 50, Path: page.PathWithout})
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -21,7 +22,7 @@ func TestHistory(t *testing.T) {
 		Upstream: shown, Policy: "default", Burst: 10, BudgetTokens: 4, Breaker: resilience.BreakerSnapshot{Since: began.Add(-10 * time.Second)},
 		Settings: resilience.BreakerPolicy{Window: 10 * time.Second, MinRequests: 50, FailureRatio: 0.5, ConsecutiveFailures: 10, Probes: 3},
 	}
-	l, at := own(t, live.Options{Upstreams: func() []live.Upstream { return []live.Upstream{up} }})
+	l, at := own(t, page.Options{}, func() []live.Upstream { return []live.Upstream{up} })
 	changes := []struct {
 		resilience.Transition
 		ago  time.Duration

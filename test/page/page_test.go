@@ -23,6 +23,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -305,9 +306,9 @@ func newSwitchable(t *testing.T, to string) *switchable {
 }
 
 // visitThrough opens the page over a connection that can be cut.
-func visitThrough(t *testing.T, page string) (*switchable, *tab) {
+func visitThrough(t *testing.T, address string) (*switchable, *tab) {
 	t.Helper()
-	u, err := url.Parse(page)
+	u, err := url.Parse(address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,19 +401,24 @@ func descending(n int) string {
 }
 
 // own serves a Live of the test's own, for what no gateway would tell.
-func own(t *testing.T, o live.Options) (*live.Live, string) {
+func own(t *testing.T, o page.Options, upstreams ...func() []live.Upstream) (*live.Live, string) {
 	t.Helper()
 	if once.skip != "" {
 		t.Skip(once.skip)
 	}
-	l, err := live.New(o)
+	var options live.Options
+	if len(upstreams) > 0 {
+		options.Upstreams = upstreams[0]
+	}
+	l := live.New(options)
+	p, err := page.New(l, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
-	go func() { defer close(ended); l.Run(ctx) }()
-	s := httptest.NewServer(l.Handler())
+	go func() { defer close(ended); p.Run(ctx) }()
+	s := httptest.NewServer(p.Handler())
 	t.Cleanup(func() { cancel(); <-ended; s.Close() })
 	return l, s.URL
 }
@@ -435,7 +441,7 @@ func TestMarkupIsText(t *testing.T) {
 	for name, others := range map[string][]live.Upstream{"the only one": nil, "one of two": {{Upstream: "http://other", Policy: "default"}}} {
 		t.Run(name, func(t *testing.T) {
 			all := append([]live.Upstream{{Upstream: evil, Policy: evil, Burst: 10}}, others...)
-			l, at := own(t, live.Options{Upstreams: func() []live.Upstream { return all }})
+			l, at := own(t, page.Options{}, func() []live.Upstream { return all })
 			v := visit(t, at, 1440, false)
 			c := call(evil)
 			c.Policy, c.Route, c.Method, c.Host, c.Path, c.RequestID = evil, evil, evil, evil, evil, evil
@@ -467,7 +473,7 @@ func TestMarkupIsText(t *testing.T) {
 // Ten thousand calls between two reads: the figures have them all, and the list
 // says how many it has not.
 func TestTenThousandCallsBetweenTwoReads(t *testing.T) {
-	l, at := own(t, live.Options{})
+	l, at := own(t, page.Options{})
 	v := visit(t, at, 1440, false)
 	v.until(isLive)
 	for range 10_000 {
@@ -484,7 +490,7 @@ func TestTenThousandCallsBetweenTwoReads(t *testing.T) {
 // A browser whose clock is three days ahead shows the same.
 func TestBrowsersClockDiffers(t *testing.T) {
 	up := live.Upstream{Upstream: "http://upstream", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Minute)}}
-	l, at := own(t, live.Options{Upstreams: func() []live.Upstream { return []live.Upstream{up} }})
+	l, at := own(t, page.Options{}, func() []live.Upstream { return []live.Upstream{up} })
 	v := visit(t, "about:blank", 1440, false)
 	v.do(command(cdppage.AddScriptToEvaluateOnNewDocument, cdppage.AddScriptToEvaluateOnNewDocumentParams{
 		Source: `const then = Date.now; Date.now = () => then() + 3 * 24 * 3600 * 1000;`,
@@ -503,7 +509,7 @@ func TestBrowsersClockDiffers(t *testing.T) {
 
 // What cannot be done is said, and nothing is pretended.
 func TestFaultsThatCannotBeChanged(t *testing.T) {
-	_, at := own(t, live.Options{Faults: "http://127.0.0.1:1", Example: "http://localhost:9000/it's"})
+	_, at := own(t, page.Options{Faults: "http://127.0.0.1:1", Example: "http://localhost:9000/it's"})
 	v := visit(t, at, 768, false)
 	v.until(`!document.getElementById("controls").hidden`)
 	v.press("Outage")
@@ -516,7 +522,7 @@ func TestFaultsThatCannotBeChanged(t *testing.T) {
 
 // Without --faults and without a generator there is nothing to press.
 func TestNothingToControl(t *testing.T) {
-	_, at := own(t, live.Options{})
+	_, at := own(t, page.Options{})
 	v := visit(t, at, 768, false)
 	v.until(isLive)
 	if eval[bool](v, `document.getElementById("controls").offsetParent !== null`) {

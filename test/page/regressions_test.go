@@ -16,6 +16,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -43,7 +44,7 @@ func TestTypedSeedStays(t *testing.T) {
 
 // Two calls that overlapped were shown in turns for ever.
 func TestNewestCallStays(t *testing.T) {
-	l, at := own(t, live.Options{})
+	l, at := own(t, page.Options{})
 	v := visit(t, at, 1440, false)
 	v.until(isLive)
 	short, long := call("http://upstream"), call("http://upstream")
@@ -64,8 +65,8 @@ func TestNewestCallStays(t *testing.T) {
 // Calls of a process that is gone were mixed with those of the next one, and its
 // numbers taken for the next one's.
 func TestAnotherProcess(t *testing.T) {
-	first, at := own(t, live.Options{})
-	second, other := own(t, live.Options{})
+	first, at := own(t, page.Options{})
+	second, other := own(t, page.Options{})
 	between, v := visitThrough(t, at)
 	v.until(isLive)
 	fail := func(l *live.Live, n int) {
@@ -140,20 +141,20 @@ func (s *switchable) lead(to string) {
 // generator keeps what it is told.
 type generator struct {
 	mu  sync.Mutex
-	now live.TrafficSettings
+	now page.TrafficSettings
 }
 
-func (g *generator) Set(s live.TrafficSettings) error {
+func (g *generator) Set(s page.TrafficSettings) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.now = s
 	return nil
 }
 
-func (g *generator) State() live.TrafficState {
+func (g *generator) State() page.TrafficState {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return live.TrafficState{TrafficSettings: g.now, Limit: 200, Without: live.TrafficResult{Ended: 5, NotSent: 1091}}
+	return page.TrafficState{TrafficSettings: g.now, Limit: 200, Without: page.TrafficResult{Ended: 5, NotSent: 1091}}
 }
 
 // The error of Reset was hidden by what Reset did next, and that of a button
@@ -169,8 +170,8 @@ func TestErrorsStayAndGo(t *testing.T) {
 		_, _ = io.WriteString(w, `{"errorRate":0.3,"statuses":[503],"resetRate":0,"truncateRate":0,"hangRate":0,"slowBodyRate":0,"failFirst":0,"retryAfter":"","latency":{"distribution":"none"}}`)
 	}))
 	defer flaky.Close()
-	traffic := &generator{now: live.TrafficSettings{PerSecond: 50, Path: live.PathWith}}
-	_, at := own(t, live.Options{Faults: flaky.URL, Traffic: traffic})
+	traffic := &generator{now: page.TrafficSettings{PerSecond: 50, Path: page.PathWith}}
+	_, at := own(t, page.Options{Faults: flaky.URL, Traffic: traffic})
 	v := visit(t, at, 1440, false)
 	v.until(`document.querySelector("#scenarios input:checked")?.value === "30 % errors"`)
 	if got := v.text("without-note"); !strings.Contains(got, "1,091 not sent") {
@@ -201,11 +202,11 @@ func TestErrorsStayAndGo(t *testing.T) {
 func TestCircuitThatBeganAnew(t *testing.T) {
 	var mu sync.Mutex
 	up := live.Upstream{Upstream: "http://upstream", Policy: "default", Breaker: resilience.BreakerSnapshot{State: resilience.Closed, Since: time.Now()}}
-	l, at := own(t, live.Options{Upstreams: func() []live.Upstream {
+	l, at := own(t, page.Options{}, func() []live.Upstream {
 		mu.Lock()
 		defer mu.Unlock()
 		return []live.Upstream{up}
-	}})
+	})
 	set := func(s resilience.State) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -258,7 +259,7 @@ func TestListStandsStill(t *testing.T) {
 // wider than its tile, and attempts of less than a pixel were not to be seen.
 func TestNothingCollides(t *testing.T) {
 	up := live.Upstream{Upstream: "http://upstream", Policy: "default", Breaker: resilience.BreakerSnapshot{State: resilience.HalfOpen, Since: time.Now()}}
-	l, at := own(t, live.Options{Upstreams: func() []live.Upstream { return []live.Upstream{up} }})
+	l, at := own(t, page.Options{}, func() []live.Upstream { return []live.Upstream{up} })
 	for name, took := range map[string]time.Duration{"a call near its deadline": 4900 * time.Millisecond, "a short one": 700 * time.Millisecond, "one of 40 ms": 40 * time.Millisecond} {
 		c := call("http://upstream")
 		start := c.Start

@@ -9,6 +9,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -18,7 +19,7 @@ const listed = `[...document.querySelectorAll("#rows tr")].map((r) => r.cells[1]
 // The list of one reason has the calls that ended so and those of which an attempt
 // did, older ones than the page was told of among them, and no others.
 func TestFilterByReason(t *testing.T) {
-	l, at := own(t, live.Options{})
+	l, at := own(t, page.Options{})
 	record := func(path string, age time.Duration, reason resilience.Reason, steps ...step) {
 		status := 200
 		if reason != good {
@@ -51,7 +52,7 @@ func TestFilterByReason(t *testing.T) {
 // The newest call is shown until the visitor wants it to stay. Copy gives the line
 // for curl to the clipboard, or marks it where that is not allowed.
 func TestFollowAndCopy(t *testing.T) {
-	l, at := own(t, live.Options{})
+	l, at := own(t, page.Options{})
 	v := visit(t, at, 1440, false)
 	v.until(isLive)
 	record := func(path string) {
@@ -127,7 +128,7 @@ func TestTwoPagesAgree(t *testing.T) {
 func TestAnnouncements(t *testing.T) {
 	const shown = "http://shown"
 	up := live.Upstream{Upstream: shown, Policy: "default", Burst: 10, Settings: resilience.BreakerPolicy{ConsecutiveFailures: 10, MinRequests: 50, FailureRatio: 0.5}}
-	l, at := own(t, live.Options{Upstreams: func() []live.Upstream { return []live.Upstream{up} }})
+	l, at := own(t, page.Options{}, func() []live.Upstream { return []live.Upstream{up} })
 	v := visit(t, at, 1440, false)
 	v.until(isLive)
 	says := func(text string) string {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -125,7 +126,7 @@ func TestWaterfall(t *testing.T) {
 			end:  "deadline 5 s →",
 		},
 	}
-	l, at := own(t, live.Options{Traces: "http://localhost:16686"})
+	l, at := own(t, page.Options{Traces: "http://localhost:16686"})
 	v := visit(t, at, 1440, false)
 	v.until(isLive)
 	for name, tc := range cases {
@@ -201,16 +202,19 @@ func TestWaterfall(t *testing.T) {
 	}
 }
 
-// The trace is linked, and only by what can be opened: were the server to tell of
-// a script, its page would not run it.
+// A trace ID links to the trace. A template that is not an http URL gives no link.
 func TestTraceLink(t *testing.T) {
-	l, at := own(t, live.Options{Traces: "http://localhost:16686"})
-	scripted := between(t, l, func(s string) string {
+	traces := page.Options{Traces: "http://localhost:16686"}
+	l, at := own(t, traces)
+	scripted := between(t, l, traces, func(s string) string {
 		return strings.ReplaceAll(s, "http://localhost:16686/", "javascript:alert(1)//")
 	})
 	c := call("http://upstream")
 	c.TraceID = [16]byte{0xab, 15: 0xcd}
 	l.Record(c)
+	for _, total := l.Calls(1, ""); total == 0; _, total = l.Calls(1, "") {
+		time.Sleep(10 * time.Millisecond)
+	}
 	const id = "ab0000000000000000000000000000cd"
 	for url, want := range map[string]string{at: "http://localhost:16686/trace/" + id, scripted: ""} {
 		v := visit(t, url, 1440, false)
