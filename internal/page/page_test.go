@@ -1,12 +1,17 @@
 package page_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"path"
+	"path/filepath"
+	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -572,21 +577,43 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
-// The page may load nothing but its own files and API, and they say so. Nothing
-// of it is inline.
+// The page consists of files that it may load under its Content-Security-Policy. They name no
+// other address and have nothing inline.
 func TestPageIsItsOwn(t *testing.T) {
 	l := newPage(t, page.Options{})
-	for _, file := range []string{"/", "/assets/live.js", "/assets/live.css", "/assets/live.svg"} {
-		_, body := send(t, l, http.MethodGet, file, "", nil)
-		for _, bad := range []string{"//cdn", "https://", "innerHTML", "insertAdjacentHTML", "document.write", " style=\"", "<style", "eval(", " onclick", "@import"} {
-			if strings.Contains(strings.ToLower(body), strings.ToLower(bad)) {
-				t.Errorf("%s has %q", file, bad)
+	imported := regexp.MustCompile(`(?m)^import .* from "\./([a-z]+\.js)";$`)
+	files, types := []string{"/", "/assets/live.js", "/assets/live.css", "/assets/live.svg"}, map[string]string{
+		"/": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml",
+	}
+	for i := 0; i < len(files); i++ {
+		file := files[i]
+		r := newRecorder(t, l, file)
+		body := r.Body.String()
+		if got, want := r.Header().Get("Content-Type"), types[cmp.Or(path.Ext(file), file)]; r.Code != http.StatusOK || got != want {
+			t.Errorf("%s: status %d, content type %q, want 200 and %q", file, r.Code, got, want)
+		}
+		imports := imported.FindAllStringSubmatch(body, -1)
+		if got, want := len(imports), strings.Count(body, "\nimport"); got != want {
+			t.Errorf("%s: %d imports have the form that this test reads, want all %d", file, got, want)
+		}
+		for _, m := range imports {
+			if module := "/assets/" + m[1]; !slices.Contains(files, module) {
+				files = append(files, module)
 			}
 		}
-		// SVG's name and the call to try are no addresses that the page asks for.
-		if strings.Contains(strings.NewReplacer("http://www.w3.org/2000/svg", "", "http://localhost:8080/process", "").Replace(body), "http://") {
-			t.Errorf("%s names an address elsewhere", file)
+		for _, bad := range []string{"//cdn", "https://", "innerHTML", "insertAdjacentHTML", "document.write", " style=\"", "<style", "eval(", " onclick", "@import", "import("} {
+			if strings.Contains(strings.ToLower(body), strings.ToLower(bad)) {
+				t.Errorf("%s contains %q, want none of it", file, bad)
+			}
 		}
+		// The page requests neither SVG's namespace nor the example call.
+		if strings.Contains(strings.NewReplacer("http://www.w3.org/2000/svg", "", "http://localhost:8080/process", "").Replace(body), "http://") {
+			t.Errorf("%s contains an http address, want relative ones only", file)
+		}
+	}
+	embedded, err := filepath.Glob("assets/*")
+	if err != nil || len(embedded) != len(files) {
+		t.Errorf("the page uses %q, want all files in assets, which are %q (%v)", files, embedded, err)
 	}
 	w := newRecorder(t, l, "/")
 	for _, want := range []string{"default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"} {

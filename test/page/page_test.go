@@ -513,7 +513,7 @@ func TestFaultsThatCannotBeChanged(t *testing.T) {
 	v := visit(t, at, 768, false)
 	v.until(`!document.getElementById("controls").hidden`)
 	v.press("Outage")
-	v.until(`!document.getElementById("controls-error").hidden && document.getElementById("controls-error").innerText.includes("could not be asked")`)
+	v.until(`!document.getElementById("controls-error").hidden && document.getElementById("controls-error").innerText.includes("no valid answer from")`)
 	v.until(`!document.querySelector("#scenarios input:checked")`)
 	if !strings.Contains(v.text("call-empty"), `curl -i 'http://localhost:9000/it'\''s'`) || !strings.Contains(v.text("summary"), "No calls yet") {
 		t.Errorf("an empty page says %q", v.text("summary"))

@@ -1,0 +1,158 @@
+// The laboratory: the upstream's faults, their seed and the traffic.
+
+import { ask } from "./api.js";
+import { $, el, meter, show, text } from "./dom.js";
+import { count, percent, plural } from "./format.js";
+import { draw, known } from "./state.js";
+
+const nothing = {
+  errorRate: 0, resetRate: 0, truncateRate: 0, hangRate: 0, slowBodyRate: 0, failFirst: 0, retryAfter: "",
+};
+const scenarios = [
+  { name: "Healthy", faults: {}, note: "every attempt works" },
+  { name: "30 % errors", faults: { errorRate: 0.3 }, note: "three attempts in ten answer 503" },
+  { name: "Slow", faults: { latency: { distribution: "lognormal", median: "250ms", p99: "2s" } }, note: "half of the answers take over 250 ms, one in a hundred over 2 s" },
+  { name: "Outage", faults: { errorRate: 1 }, note: "every attempt answers 503" },
+  { name: "Hanging", faults: { hangRate: 1 }, note: "attempts are accepted and never answered" },
+  { name: "Overload", faults: { capacity: { workers: 2, serviceTime: "50ms", queue: 20 } }, note: "two workers of 50 ms each: more than 40 attempts a second are too many" },
+];
+
+function matches(scenario) {
+  const f = known.faults;
+  if (!f || (f.schedule ?? []).length) return false;
+  const wanted = { ...nothing, ...scenario.faults };
+  for (const name of Object.keys(nothing)) if (f[name] !== wanted[name]) return false;
+  const latency = scenario.faults.latency ?? { distribution: "none" };
+  for (const [name, value] of Object.entries(latency)) if (f.latency?.[name] !== value) return false;
+  if (wanted.errorRate > 0 && String(f.statuses ?? [503]) !== "503") return false;
+  const capacity = scenario.faults.capacity;
+  if (!capacity) return !f.capacity?.workers;
+  return Object.keys(capacity).every((name) => f.capacity?.[name] === capacity[name]);
+}
+
+// scenarioName describes the faults in force.
+export function scenarioName() {
+  if (!known.faults) return "";
+  const s = scenarios.find(matches);
+  if (s) return s.name;
+  const f = known.faults;
+  const rates = [["errorRate", "errors"], ["resetRate", "resets"], ["truncateRate", "cut bodies"], ["hangRate", "hanging"], ["slowBodyRate", "slow bodies"]]
+    .filter(([name]) => f[name] > 0).map(([name, word]) => `${percent(f[name], 1).replace(".0", "")} ${word}`);
+  if (f.errorRate > 0 && String(f.statuses ?? [503]) !== "503") rates[0] += ` (${f.statuses.join(", ")})`;
+  if (f.failFirst > 0) rates.push(f.failFirst === 1 ? "the first attempt of each call fails" : `the first ${count(f.failFirst)} attempts of each call fail`);
+  if (f.capacity?.workers) rates.push(`${plural(f.capacity.workers, "worker")}, ${f.capacity.serviceTime} a call`);
+  if (f.latency && f.latency.distribution !== "none") rates.push(`${f.latency.distribution} latency`);
+  if ((f.schedule ?? []).length) rates.push("on a schedule");
+  const list = rates.join(", ") || "own faults";
+  return list[0].toUpperCase() + list.slice(1);
+}
+
+// change runs act for a pressed control. It shows an error until another change succeeds, or
+// until flaky-server answers again.
+let failed = null; // the control whose change failed
+async function change(what, act) {
+  try {
+    const answer = await act();
+    failed = null;
+    return answer;
+  } catch (err) {
+    failed = what;
+    text("controls-error", `${what} was not possible: ${err.message}`);
+    return null;
+  } finally {
+    show("controls-error", failed !== null);
+  }
+}
+
+let asking = false;
+export async function askFaults() {
+  if (asking) return; // one hanging request is enough
+  asking = true;
+  try {
+    const away = known.faults === null;
+    known.faults = await ask("api/faults");
+    if (away) show("controls-error", false); // flaky-server is back, and the buttons work again
+  } catch {
+    known.faults = null; // show nothing rather than outdated faults; a change will show the error
+  }
+  asking = false;
+  drawControls();
+}
+// The faults can change without this page too.
+setInterval(() => { if (known.settings.faults && !document.hidden) askFaults(); }, 3000);
+
+// choices fills an element with radio buttons, so that arrow keys work.
+function choices(id, name, list, act) {
+  $(id).setAttribute("role", "radiogroup");
+  $(id).setAttribute("aria-label", $(id).closest("fieldset").querySelector("legend").textContent);
+  $(id).replaceChildren(...list.map(([value, word]) => {
+    const input = el("input", { type: "radio", name, value });
+    input.addEventListener("change", () => act(value));
+    return el("label", {}, input, el("span", {}, word));
+  }));
+}
+
+function check(id, value) {
+  for (const input of $(id).querySelectorAll("input")) input.checked = input.value === String(value);
+}
+
+choices("scenarios", "scenario", scenarios.map((s) => [s.name, s.name]), async (name) => {
+  const faults = await change(name, () => ask("api/faults", "PUT", scenarios.find((s) => s.name === name).faults));
+  if (faults) known.faults = faults;
+  draw();
+});
+choices("rates", "rate", [[0, "Off"], [5, "5"], [20, "20"], [50, "50"], [100, "100"], [200, "200"]], (perSecond) => setTraffic({ perSecond }));
+choices("paths", "path", [["with", "With policy"], ["without", "Without"], ["both", "Both, to compare"]], (path) => setTraffic({ path }));
+
+async function setTraffic(settings) {
+  const traffic = await change("Changing the traffic", () => ask("api/traffic", "PUT", settings));
+  if (traffic) known.traffic = traffic;
+  drawControls();
+}
+
+// A typed seed stays until it is set or dropped, also when the server sends another one.
+let seedTyped = false;
+$("seed").addEventListener("input", () => { seedTyped = true; text("seed-note", "the same seed, the same faults"); });
+$("seed").addEventListener("keydown", (e) => { if (e.key === "Escape") { seedTyped = false; drawControls(); } });
+$("seed-set").addEventListener("submit", async (e) => {
+  e.preventDefault();
+  const faults = await change("Setting the seed", async () => ask(`api/faults?seed=${encodeURIComponent($("seed").value)}`, "PUT", known.faults ?? await ask("api/faults")));
+  if (faults) {
+    known.faults = faults;
+    seedTyped = false;
+  }
+  text("seed-note", faults ? "set; the faults begin anew" : "the same seed, the same faults");
+  drawControls();
+});
+
+$("reset").addEventListener("click", async () => {
+  await change("Reset", async () => {
+    if (known.settings.traffic) known.traffic = await ask("api/traffic", "PUT", known.settings.traffic);
+    if (known.settings.faults) known.faults = await ask("api/faults/reset", "POST");
+  });
+  seedTyped = false;
+  draw();
+});
+
+export function drawControls() {
+  const { traffic } = known;
+  show("controls", Boolean(known.settings.faults || traffic));
+  show("scenario-set", Boolean(known.settings.faults));
+  show("seed-set", Boolean(known.settings.faults));
+  if (known.seed !== null && !seedTyped) $("seed").value = known.seed;
+  show("traffic-set", Boolean(traffic));
+  show("path-set", Boolean(traffic));
+  show("compare", Boolean(traffic));
+  const current = scenarios.find(matches);
+  check("scenarios", current?.name ?? "");
+  text("scenario-note", current ? current.note : known.faults ? `now: ${scenarioName()}` : "not known: flaky-server does not answer");
+  if (!traffic) return;
+  check("rates", traffic.perSecond);
+  check("paths", traffic.path);
+  for (const way of ["with", "without"]) {
+    const r = traffic[way];
+    meter(`${way}-bar`, r.good / r.ended);
+    text(`${way}-share`, percent(r.good, r.ended));
+    text(`${way}-note`, (r.ended ? plural(r.ended, "call") : traffic.perSecond && [way, "both"].includes(traffic.path) ? "none has ended" : "no traffic") + (r.notSent ? `, ${count(r.notSent)} not sent: too many wait` : ""));
+  }
+}

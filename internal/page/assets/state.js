@@ -1,0 +1,71 @@
+// The data that the server has sent, and the server's clock. This module touches no element.
+
+export const LISTED = 100; // calls in the table
+
+export const known = {
+  settings: { reasons: [] },
+  series: new Map(), // by key: {policy, upstream, window, circuit, seconds: Map}
+  chosen: null, // the key of the shown series
+  picked: false, // whether the visitor chose it
+  calls: [], // newest first
+  total: 0,
+  transitions: [],
+  faults: null,
+  faultsVersion: null,
+  seed: null,
+  traffic: null,
+  transitionsMissed: 0,
+  dropped: 0,
+  started: 0,
+  now: 0,
+};
+
+export const keyOf = (s) => JSON.stringify([s.upstream, s.policy]);
+export const chosenSeries = () => known.series.get(known.chosen);
+
+// draw redraws the whole page. It is set once, by live.js, so that modules can redraw it
+// without importing it.
+let drawAll = () => {};
+export function onDraw(f) { drawAll = f; }
+export function draw() { drawAll(); }
+
+// All shown times are the server's. This browser's clock only measures intervals. The offset
+// between both is the largest one seen: it belongs to the event with the shortest transfer.
+let offset = null;
+export const serverNow = () => (offset === null ? Date.now() : performance.now() + offset);
+
+// merge adds an update to the known data. An update with reset replaces the data.
+export function merge(update) {
+  const now = update.now - performance.now();
+  if (update.reset) {
+    Object.assign(known, { series: new Map(), calls: [], transitions: [], transitionsMissed: 0, total: 0, faultsVersion: null });
+    known.settings = update.settings;
+    offset = now;
+  }
+  offset = Math.max(offset ?? now, now);
+  known.total = update.total;
+  known.dropped = update.pages.dropped;
+  known.started = update.started;
+  known.now = update.now;
+
+  const present = new Set();
+  for (const s of update.series) {
+    const key = keyOf(s);
+    present.add(key);
+    const old = known.series.get(key);
+    const seconds = old ? old.seconds : new Map();
+    for (const second of s.seconds ?? []) seconds.set(second.at, second);
+    const oldest = update.now - (known.settings.seconds ?? 300) * 1000 - 2000;
+    for (const at of seconds.keys()) if (at < oldest) seconds.delete(at);
+    known.series.set(key, { ...s, seconds });
+  }
+  for (const key of known.series.keys()) if (!present.has(key)) known.series.delete(key);
+
+  known.transitions.push(...(update.transitions ?? []));
+  known.transitionsMissed += update.transitionsMissed ?? 0;
+  known.transitions.splice(0, known.transitions.length - 256);
+
+  for (const call of update.calls ?? []) known.calls.unshift(call);
+  known.calls.splice(4 * LISTED);
+  if (update.traffic) known.traffic = update.traffic;
+}
