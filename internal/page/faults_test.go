@@ -25,13 +25,13 @@ func newRecorder(t *testing.T, l *page.Page, path string, header ...string) *htt
 	return w
 }
 
-// admin stands for flaky-server's admin port; it keeps a document.
+// admin serves /faults like flaky-server's admin port. It returns its URL and its document.
 func admin(t *testing.T) (url string, document *string) {
 	t.Helper()
 	now, seed := `{"errorRate":0.3}`, "30"
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/faults" {
-			t.Errorf("asked for %s", r.URL.Path)
+			t.Errorf("got a request for %s, want /faults", r.URL.Path)
 		}
 		w.Header().Set("Content-Type", "application/json")
 		if r.Method != http.MethodGet {
@@ -75,25 +75,25 @@ func TestFaults(t *testing.T) {
 				{http.MethodPut, "/api/faults", strings.Repeat("x", 2<<20), 413, "at most"},
 			} {
 				if status, body := send(t, l, step.method, step.path, step.body, nil); status != step.status || !strings.Contains(body, step.want) {
-					t.Errorf("%s %s: %d %s, want %d %s", step.method, step.path, status, body, step.status, step.want)
+					t.Errorf("%s %s: got %d %s, want %d %s", step.method, step.path, status, body, step.status, step.want)
 				}
 			}
 		})
 	}
 }
 
-// All pages hear that the faults were changed by one of them.
+// A change of the faults increases the version in the events of all pages.
 func TestPagesHearOfChangedFaults(t *testing.T) {
 	url, _ := admin(t)
 	w := newWorld(t, page.Options{Faults: url})
 	before := w.open(t, "").mustNext(t).FaultsVersion
 	send(t, w.page, http.MethodPut, "/api/faults", `{"errorRate":1}`, nil)
 	if after := w.open(t, "").mustNext(t).FaultsVersion; after != before+1 {
-		t.Errorf("the version went from %d to %d", before, after)
+		t.Errorf("faults version = %d after a change, want %d", after, before+1)
 	}
 }
 
-// Another site's page cannot change anything through a visitor's browser.
+// A page of another site cannot change anything through a visitor's browser.
 func TestChangesAcrossOriginsAreRefused(t *testing.T) {
 	url, document := admin(t)
 	l := newPage(t, page.Options{Faults: url, Traffic: &traffic{}})
@@ -101,19 +101,20 @@ func TestChangesAcrossOriginsAreRefused(t *testing.T) {
 	for _, header := range [][]string{{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "http://evil.example"}} {
 		for _, change := range [][2]string{{http.MethodPut, "/api/faults"}, {http.MethodPatch, "/api/faults"}, {http.MethodPost, "/api/faults/reset"}, {http.MethodPut, "/api/traffic"}} {
 			if status, body := send(t, l, change[0], change[1], `{"errorRate":1}`, nil, header...); status != http.StatusForbidden {
-				t.Errorf("%v %v: %d %s", header, change, status, body)
+				t.Errorf("%v with %v: got %d %s, want 403", change, header, status, body)
 			}
 		}
 	}
 	if *document != before {
-		t.Errorf("the faults are %s now", *document)
+		t.Errorf("faults = %s, want them unchanged: %s", *document, before)
 	}
 	if status, body := send(t, l, http.MethodPut, "/api/faults", `{"errorRate":1}`, nil, "Sec-Fetch-Site", "same-origin"); status != 200 {
-		t.Errorf("the page itself: %d %s", status, body)
+		t.Errorf("a change by the page itself: got %d %s, want 200", status, body)
 	}
 }
 
-func TestFaultsOfNobody(t *testing.T) {
+// A server that does not answer like flaky-server gives 502, without its content.
+func TestFaultsOfWrongServers(t *testing.T) {
 	html := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
 		_, _ = io.WriteString(w, "<script>alert(1)</script>")
@@ -129,19 +130,19 @@ func TestFaultsOfNobody(t *testing.T) {
 		_, _ = io.WriteString(w, `"`+strings.Repeat("x", 1<<20)+`"`)
 	}))
 	defer large.Close()
-	for name, address := range map[string]string{"nobody there": "http://127.0.0.1:1", "somebody else": html.URL, "markup": markup.URL, "too large": large.URL} {
+	for name, address := range map[string]string{"no server": "http://127.0.0.1:1", "HTML": html.URL, "markup": markup.URL, "too large": large.URL} {
 		t.Run(name, func(t *testing.T) {
 			l := newPage(t, page.Options{Faults: address})
 			for _, method := range []string{http.MethodGet, http.MethodPut} {
 				if status, body := send(t, l, method, "/api/faults", "{}", nil); status != http.StatusBadGateway || !strings.Contains(body, "no valid answer from") || strings.Contains(body, "alert") {
-					t.Errorf("%s: %d %s", method, status, body)
+					t.Errorf("%s: got %d %s, want 502 without the server's content", method, status, body)
 				}
 			}
 		})
 	}
 }
 
-// traffic is a generator that keeps what it is told.
+// traffic is a generator that stores its settings.
 type traffic struct{ page.TrafficSettings }
 
 func (g *traffic) Set(s page.TrafficSettings) error {
@@ -170,27 +171,27 @@ func TestTraffic(t *testing.T) {
 		{`nonsense`, 400, ""},
 	} {
 		if status, body := send(t, l, http.MethodPut, "/api/traffic", step.body, nil); status != step.status || !strings.Contains(body, step.want) {
-			t.Errorf("%s: %d %s, want %d %s", step.body, status, body, step.status, step.want)
+			t.Errorf("%s: got %d %s, want %d %s", step.body, status, body, step.status, step.want)
 		}
 	}
 }
 
-// The seed can be seen and set, and Reset puts the first one back.
+// The page reads and sets the seed, and Reset restores the first one.
 func TestSeed(t *testing.T) {
 	url, _ := admin(t)
 	l := newPage(t, page.Options{Faults: url})
 	if got := newRecorder(t, l, "/api/faults").Header().Get("Rebound-Seed"); got != "30" {
-		t.Errorf("the seed is %q", got)
+		t.Errorf("seed = %q, want 30", got)
 	}
 	send(t, l, http.MethodPut, "/api/faults?seed=7", `{"errorRate":0.3}`, nil)
 	if got := newRecorder(t, l, "/api/faults").Header().Get("Rebound-Seed"); got != "7" {
-		t.Errorf("the seed is %q now", got)
+		t.Errorf("seed = %q, want 7", got)
 	}
 	send(t, l, http.MethodPost, "/api/faults/reset", "", nil)
 	if got := newRecorder(t, l, "/api/faults").Header().Get("Rebound-Seed"); got != "30" {
-		t.Errorf("after a reset the seed is %q", got)
+		t.Errorf("seed = %q after a reset, want 30", got)
 	}
 	if status, body := send(t, l, http.MethodPut, "/api/faults?sed=7", "{}", nil); status != http.StatusBadRequest || !strings.Contains(body, "unknown parameter") {
-		t.Errorf("%d %s", status, body)
+		t.Errorf("an unknown parameter: got %d %s, want 400", status, body)
 	}
 }

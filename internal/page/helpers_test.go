@@ -25,8 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const upstream = "http://flaky-server:5000"
 
-// call is one that ended now after some attempts: each reason is one of them,
-// and the last is the call's too.
+// call returns a call that has just ended, with one attempt for each reason.
 func call(reasons ...resilience.Reason) *live.Call {
 	const each, wait = 10 * time.Millisecond, 30 * time.Millisecond
 	took := time.Duration(len(reasons))*each + time.Duration(max(0, len(reasons)-1))*wait
@@ -57,13 +56,13 @@ func call(reasons ...resilience.Reason) *live.Call {
 	}
 }
 
-// shownCall is what the tests look at of a call.
+// shownCall is the part of a call that the tests read.
 type shownCall struct {
 	ID       uint64
 	Attempts []struct{ Reason, Verdict string }
 }
 
-// event is what the tests look at of an event.
+// event is the part of an event that the tests read.
 type event struct {
 	id    string
 	Reset bool
@@ -169,14 +168,14 @@ func (w *world) open(t *testing.T, lastEventID string) *stream {
 	}
 	resp, err := w.http.Do(r)
 	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatal(resp, err)
+		t.Fatalf("opening a stream: got %v, %v, want status 200", resp, err)
 	}
 	p := &stream{lines: bufio.NewReaderSize(resp.Body, 1<<20), close: func() { cancel(); _ = resp.Body.Close() }}
 	t.Cleanup(p.close)
 	return p
 }
 
-// next is the next event; comments are passed over. It fails at the stream's end.
+// next returns the next event and skips comments. It returns an error at the stream's end.
 func (p *stream) next() (e event, err error) {
 	for {
 		line, err := p.lines.ReadString('\n')
@@ -222,7 +221,7 @@ func send(t *testing.T, p *page.Page, method, path, body string, into any, heade
 		}
 	}
 	if recorder.Code >= 400 && recorder.Header().Get("Content-Type") != "application/problem+json" {
-		t.Errorf("%s %s: an error of type %s", method, path, recorder.Header().Get("Content-Type"))
+		t.Errorf("%s %s: content type of the error = %s, want application/problem+json", method, path, recorder.Header().Get("Content-Type"))
 	}
 	return recorder.Code, string(b)
 }

@@ -23,26 +23,26 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// A call is shown whole, and within a quarter of a second.
+// A call is shown completely, within 250 ms.
 func TestOneCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
 		p := w.open(t, "")
 		if first := p.mustNext(t); !first.Reset || first.Total != 0 || len(first.Calls) != 0 {
-			t.Errorf("the first event of an idle gateway is %+v", first)
+			t.Errorf("first event of an idle gateway = %+v, want a reset without calls", first)
 		}
 		c := call(resilience.StatusReason(503), resilience.ReasonOK)
 		c.Report.Attempts[0].Err = errors.New("no luck")
 		c.TraceID[15] = 0xab
 		recorded := time.Now()
 		w.Record(c)
-		clear(c.Report.Attempts) // the pipeline's memory is not kept
+		clear(c.Report.Attempts) // the pipeline reuses its memory
 		e := p.mustNext(t)
 		for len(e.Calls) == 0 {
 			e = p.mustNext(t)
 		}
 		if took := time.Since(recorded); took > 250*time.Millisecond {
-			t.Errorf("it was shown after %v", took)
+			t.Errorf("shown after %v, want at most 250ms", took)
 		}
 		var shown, want any
 		_, body := w.get(t, "/api/calls/1", &shown)
@@ -57,15 +57,15 @@ func TestOneCall(t *testing.T) {
 		}
 		s := e.Series[0]
 		if s.Upstream != upstream || s.Policy != "default" || s.Window.Offered != 1 || s.Window.Good != 1 || s.Window.Attempts != 2 || s.Window.AttemptsGood != 1 {
-			t.Errorf("its figures are %+v", s)
+			t.Errorf("series = %+v, want one good call with two attempts, one of them good", s)
 		}
 		if got := s.Seconds[0]; got.Offered != 1 || got.Good != 1 || got.Attempts != 2 || got.P50 < 45 || got.P50 > 55 {
-			t.Errorf("its second is %+v", got)
+			t.Errorf("second = %+v, want one good call with two attempts and a median of 50 ms", got)
 		}
 	})
 }
 
-// What counts as good, and as refused.
+// Each outcome counts as good, failed or refused.
 func TestFigures(t *testing.T) {
 	at := func(reason resilience.Reason, status int) func(*live.Call) {
 		return func(c *live.Call) { c.Report.Reason, c.Status = reason, status }
@@ -104,8 +104,8 @@ func TestFigures(t *testing.T) {
 	}
 }
 
-// Ten thousand calls between two events: the figures are exact, those that are
-// shown one by one are the newest, and the page is told how many it did not get.
+// With ten thousand calls between two events, the figures are exact, the newest calls are shown,
+// and the event counts the others.
 func TestMoreCallsThanCanBeShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
@@ -122,20 +122,20 @@ func TestMoreCallsThanCanBeShown(t *testing.T) {
 		calls.Wait()
 		e := p.mustNext(t)
 		if e.Total != 10_000 || e.Missed+uint64(len(e.Calls)) != 10_000 || len(e.Calls) == 0 {
-			t.Errorf("of %d calls, %d were shown and %d missed", e.Total, len(e.Calls), e.Missed)
+			t.Errorf("total %d, %d shown, %d missed, want a total of 10000, all shown or missed", e.Total, len(e.Calls), e.Missed)
 		}
 		if last := e.Calls[len(e.Calls)-1]; last.ID != 10_000 {
-			t.Errorf("the newest that is shown is %d", last.ID)
+			t.Errorf("newest shown call = %d, want 10000", last.ID)
 		}
 		if s := e.Series[0].Seconds[0]; s.Offered != 10_000 || s.Attempts != 10_000 {
-			t.Errorf("its second is %+v", s)
+			t.Errorf("second = %+v, want 10000 calls and attempts", s)
 		}
 	})
 }
 
-// Calls that went well at once do not push out the others, neither of what is
-// kept nor of an event.
-func TestWhatIsInterestingIsKept(t *testing.T) {
+// Calls that are good at the first attempt push out no others, neither from the history nor from
+// an event.
+func TestNotableCallsAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
 		p := w.open(t, "")
@@ -153,7 +153,7 @@ func TestWhatIsInterestingIsKept(t *testing.T) {
 			}
 		}
 		if !shown {
-			t.Error("no event had the call that was repeated")
+			t.Error("no event has the call with two attempts, want one")
 		}
 		var kept struct {
 			Total uint64
@@ -161,13 +161,13 @@ func TestWhatIsInterestingIsKept(t *testing.T) {
 		}
 		w.get(t, "/api/calls?reason=status_503", &kept)
 		if kept.Total != 4001 || len(kept.Calls) != 1 || len(kept.Calls[0].Attempts) != 2 {
-			t.Errorf("%d calls of %d are kept with that reason, want the one", len(kept.Calls), kept.Total)
+			t.Errorf("kept with the reason status_503: %d of %d calls, want 1 of 4001, with two attempts", len(kept.Calls), kept.Total)
 		}
 	})
 }
 
-// A page that comes back is told what it missed and nothing else; one that comes
-// from another process, or with nonsense, begins anew.
+// A page that comes back gets only what it missed. With an ID of another process, or an invalid
+// one, it starts afresh.
 func TestResume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
@@ -177,7 +177,7 @@ func TestResume(t *testing.T) {
 		w.Record(call(resilience.ReasonOK))
 		last := p.mustNext(t)
 		if got := ids(last.Calls); got != "1 2" {
-			t.Fatalf("got calls %s", got)
+			t.Fatalf("calls = %s, want 1 2", got)
 		}
 		p.close()
 		for range 3 {
@@ -187,34 +187,33 @@ func TestResume(t *testing.T) {
 		}
 		back := w.open(t, last.id).mustNext(t)
 		if got := ids(back.Calls); back.Reset || got != "3 4 5" || back.Missed != 0 || len(back.Transitions) != 3 || len(back.Series[0].Seconds) != 3 {
-			t.Errorf("a page that is back got reset %v, calls %s, %d missed, %d transitions, seconds %+v",
+			t.Errorf("after a break: got reset %v, calls %s, %d missed, %d transitions, seconds %+v, want calls 3 4 5 and three of each",
 				back.Reset, got, back.Missed, len(back.Transitions), back.Series[0].Seconds)
 		}
 		if tr := back.Transitions[0]; tr.Policy != "default" || tr.To != "open" || tr.Failures != 9 {
-			t.Errorf("got the transition %+v", tr)
+			t.Errorf("transition = %+v, want one of policy default to open with 9 failures", tr)
 		}
 		for range 300 {
 			w.Record(call(resilience.ReasonOK))
 		}
 		time.Sleep(time.Second)
 		if back = w.open(t, last.id).mustNext(t); len(back.Calls) != 100 || back.Missed != 203 {
-			t.Errorf("after a long break it got %d calls and %d missed", len(back.Calls), back.Missed)
+			t.Errorf("after a long break: got %d calls and %d missed, want 100 and 203", len(back.Calls), back.Missed)
 		}
 		for _, id := range []string{"1-2-3", "nonsense", last.id + "999999", "-", last.id[:9], last.id + "-0", last.id + " x", last.id[:9] + "1--2-0", last.id[:9] + "1-+2-0"} {
 			if e := w.open(t, id).mustNext(t); !e.Reset || len(e.Calls) != 100 || e.Missed != 0 {
-				t.Errorf("Last-Event-ID %q: reset %v, %d calls, %d missed", id, e.Reset, len(e.Calls), e.Missed)
+				t.Errorf("Last-Event-ID %q: got reset %v, %d calls, %d missed, want a reset with 100 calls", id, e.Reset, len(e.Calls), e.Missed)
 			}
 		}
-		// One whose numbers do not go together is somebody's own making.
+		// The numbers of this forged ID contradict each other.
 		if e := w.open(t, last.id[:9]+"0-305-0").mustNext(t); e.Missed != 0 {
-			t.Errorf("of an id that was made up %d calls are missed", e.Missed)
+			t.Errorf("a forged ID: missed = %d, want 0", e.Missed)
 		}
 	})
 }
 
-// Two pages that open at different moments are told the same from then on, each
-// call once.
-func TestNothingTwiceNothingLost(t *testing.T) {
+// Pages that open at different moments get each call exactly once.
+func TestEachCallOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
 		for i := range 20 {
@@ -228,7 +227,7 @@ func TestNothingTwiceNothingLost(t *testing.T) {
 					seen[c.ID]++
 				}
 				if e.Missed != 0 {
-					t.Fatalf("%d missed", e.Missed)
+					t.Fatalf("missed = %d, want 0", e.Missed)
 				}
 				if e.Total == uint64(i+1) {
 					break
@@ -237,19 +236,18 @@ func TestNothingTwiceNothingLost(t *testing.T) {
 			}
 			p.close()
 			if len(seen) != i+1 {
-				t.Errorf("of %d calls %d were seen", i+1, len(seen))
+				t.Errorf("got %d calls, want %d", len(seen), i+1)
 			}
 			for id, n := range seen {
 				if n != 1 {
-					t.Errorf("call %d was seen %d times", id, n)
+					t.Errorf("got call %d %d times, want once", id, n)
 				}
 			}
 		}
 	})
 }
 
-// A page that does not read is dropped and counted; nobody waits for it, and the
-// others do not notice.
+// A page that does not read is dropped and counted. Neither calls nor other pages wait for it.
 func TestSlowPageIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
@@ -261,14 +259,14 @@ func TestSlowPageIsDropped(t *testing.T) {
 			before := time.Now()
 			w.Record(call(resilience.ReasonOK))
 			if took := time.Since(before); took != 0 {
-				t.Fatalf("call %d waited for %v", i, took)
+				t.Fatalf("recording call %d took %v, want no wait", i, took)
 			}
 			e := good.mustNext(t)
 			for e.Total != uint64(i+1) {
 				e = good.mustNext(t)
 			}
 			if i == 199 && (e.Pages.Open != 1 || e.Pages.Dropped != 1) {
-				t.Errorf("in the end there are %+v", e.Pages)
+				t.Errorf("pages = %+v, want 1 open and 1 dropped", e.Pages)
 			}
 		}
 		for {
@@ -279,8 +277,8 @@ func TestSlowPageIsDropped(t *testing.T) {
 	})
 }
 
-// A page that reads, but too slowly, is dropped too instead of being told with
-// gaps; what it missed it gets when it comes back.
+// A page that reads too slowly is dropped before it misses an event. It gets the rest when it
+// comes back.
 func TestLatePageIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
@@ -302,7 +300,7 @@ func TestLatePageIsDropped(t *testing.T) {
 				break
 			}
 			if e.Total != last.Total+1 || e.Missed != 0 {
-				t.Fatalf("after event %d came %d, %d missed", last.Total, e.Total, e.Missed)
+				t.Fatalf("after a total of %d: got %d with %d missed, want the next call", last.Total, e.Total, e.Missed)
 			}
 			last = e
 		}
@@ -310,13 +308,13 @@ func TestLatePageIsDropped(t *testing.T) {
 		time.Sleep(time.Second)
 		back := w.open(t, last.id).mustNext(t)
 		if back.Reset || back.Total != 150 || last.Total+uint64(len(back.Calls))+back.Missed != 150 || back.Pages.Dropped != 1 {
-			t.Errorf("it had %d, and got %d with %d missed of %d: %+v", last.Total, len(back.Calls), back.Missed, back.Total, back.Pages)
+			t.Errorf("after %d calls: got %d calls, %d missed, total %d, pages %+v, want a total of 150 and one dropped page", last.Total, len(back.Calls), back.Missed, back.Total, back.Pages)
 		}
 	})
 }
 
-// Without events a page hears a heartbeat, so that proxies do not hang up. Here
-// nothing runs that would make events.
+// Without events a page gets heartbeats, so that proxies keep the connection. This page does not
+// run, so there are no events.
 func TestHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newPage(t, page.Options{})
@@ -342,16 +340,16 @@ func TestHeartbeat(t *testing.T) {
 				line, err = p.lines.ReadString('\n')
 			}
 			if line != ": still here\n" || err != nil {
-				t.Errorf("heard %q, %v", line, err)
+				t.Errorf("got %q, %v, want the comment \"still here\"", line, err)
 			}
 		}
 		if took := time.Since(began); took != 30*time.Second {
-			t.Errorf("two heartbeats took %v", took)
+			t.Errorf("two heartbeats took %v, want 30s", took)
 		}
 	})
 }
 
-// The streams end with Run, so that a program can stop.
+// Streams end when Run ends, so that a server can shut down.
 func TestStreamsEndWithRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
@@ -359,7 +357,7 @@ func TestStreamsEndWithRun(t *testing.T) {
 		p.mustNext(t)
 		w.end()
 		if _, err := p.next(); err == nil {
-			t.Error("the stream goes on")
+			t.Error("got an event after the end of Run, want the end of the stream")
 		}
 	})
 }
@@ -374,7 +372,7 @@ func TestTooManyPages(t *testing.T) {
 		r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://live:80/api/live", nil)
 		resp, err := w.http.Do(r)
 		if err != nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
-			t.Fatalf("one more got %v, %v", resp, err)
+			t.Fatalf("page 129: got %v, %v, want status 503 with Retry-After", resp, err)
 		}
 		resp.Body.Close()
 		pages[0].close()
@@ -383,7 +381,7 @@ func TestTooManyPages(t *testing.T) {
 	})
 }
 
-// Circuits and budgets are as they were in each second, without a call too.
+// Each second has its circuit and budget, also without calls.
 func TestCircuits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -397,20 +395,20 @@ func TestCircuits(t *testing.T) {
 		time.Sleep(time.Second)
 		s := w.open(t, "").mustNext(t).Series[0]
 		if s.Circuit.State != "open" || s.Circuit.ProbeAt == 0 {
-			t.Errorf("the circuit is %+v", s.Circuit)
+			t.Errorf("circuit = %+v, want it open with the time of a probe", s.Circuit)
 		}
 		var states []string
 		for _, sec := range s.Seconds {
 			states = append(states, fmt.Sprint(sec.State, " ", *sec.Tokens))
 		}
 		if got := strings.Join(states[:3], ", "); got != "closed 10, closed 10, open 0" {
-			t.Errorf("the seconds were %s", got)
+			t.Errorf("seconds = %s, want closed 10, closed 10, open 0", got)
 		}
 	})
 }
 
-// Memory is bounded: ten minutes of 2,000 calls a second to ever new upstreams,
-// with long paths and many attempts, fifty pages that read, and one that never does.
+// Memory is bounded: this is ten minutes of 2,000 calls a second to ever new upstreams, with long
+// paths, fifty pages that read, and one that never reads.
 func TestMemoryIsFlat(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes 1,200,000 calls")
@@ -425,7 +423,7 @@ func TestMemoryIsFlat(t *testing.T) {
 			reading.Go(func() { _, _ = io.Copy(io.Discard, p.lines) })
 			defer p.close()
 		}
-		w.open(t, "") // which is never read
+		w.open(t, "") // this page never reads
 		heap := func() uint64 {
 			synctest.Wait()
 			runtime.GC()
@@ -450,12 +448,12 @@ func TestMemoryIsFlat(t *testing.T) {
 			time.Sleep(time.Second / 5)
 		}
 		if after := heap(); after > before+before/10+1<<20 {
-			t.Errorf("%d KiB became %d KiB in four minutes", before>>10, after>>10)
+			t.Errorf("heap grew from %d KiB to %d KiB in four minutes, want at most 10 %% and 1 MiB more", before>>10, after>>10)
 		}
 		if after := heap(); after > 64<<20 {
-			t.Errorf("it takes %d MiB", after>>20)
+			t.Errorf("heap = %d MiB, want at most 64", after>>20)
 		} else {
-			t.Logf("it takes %d KiB", after>>10)
+			t.Logf("heap = %d KiB", after>>10)
 		}
 		e := w.open(t, "").mustNext(t)
 		var offered uint32
@@ -463,13 +461,12 @@ func TestMemoryIsFlat(t *testing.T) {
 			offered += s.Window.Offered
 		}
 		if len(e.Series) > 65 || offered < 9*perSecond || e.Total != 600*perSecond || e.Pages.Open != pages+1 || e.Pages.Dropped != 1 {
-			t.Errorf("%d series with %d calls in ten seconds, %d in all; %+v", len(e.Series), offered, e.Total, e.Pages)
+			t.Errorf("got %d series with %d calls in ten seconds, %d in total, pages %+v, want all calls in at most 65 series and one dropped page", len(e.Series), offered, e.Total, e.Pages)
 		}
 	})
 }
 
-// An upstream that has not been called for five minutes makes room for another;
-// what it counted is not lost.
+// An upstream without calls for five minutes makes room for another one. Its totals are kept.
 func TestOldUpstreamsMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
@@ -492,7 +489,7 @@ func TestOldUpstreamsMakeRoom(t *testing.T) {
 		}
 		w.get(t, "/api/state", &state)
 		if len(state.Series) != 2 || state.Series[0].Totals.Offered != 70 || state.Series[1].Upstream != "http://new" || state.Series[1].Totals.Offered != 1 {
-			t.Errorf("there are %+v", state.Series)
+			t.Errorf("series = %+v, want the 70 old calls in one and the new call in another", state.Series)
 		}
 	})
 }
@@ -539,12 +536,12 @@ func TestAPI(t *testing.T) {
 			"/assets/":                              {404, "there is no /assets/ here"},
 		} {
 			if status, body := w.get(t, path, nil); status != want.status || !strings.Contains(body, want.text) {
-				t.Errorf("%s: %d %s, want %d with %s", path, status, body, want.status, want.text)
+				t.Errorf("%s: got %d %s, want %d with %s", path, status, body, want.status, want.text)
 			}
 		}
 		for _, method := range []string{http.MethodPost, http.MethodDelete, "INVENTED"} {
 			if status, body := send(t, w.page, method, "/api/calls", "", nil); status != http.StatusMethodNotAllowed || !strings.Contains(body, "takes GET") {
-				t.Errorf("%s: %d %s", method, status, body)
+				t.Errorf("%s: got %d %s, want 405 with the allowed methods", method, status, body)
 			}
 		}
 	})
@@ -571,7 +568,7 @@ func TestOptionsAreChecked(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 			if err != nil && strings.Contains(err.Error(), "secret") {
-				t.Errorf("the password is in %q", err)
+				t.Errorf("error = %q, want it without the password", err)
 			}
 		})
 	}
@@ -622,6 +619,6 @@ func TestPageIsItsOwn(t *testing.T) {
 		}
 	}
 	if again := newRecorder(t, l, "/", "If-None-Match", w.Header().Get("ETag")); again.Code != http.StatusNotModified || again.Body.Len() != 0 {
-		t.Errorf("asked again: %d", again.Code)
+		t.Errorf("If-None-Match with the ETag: status = %d with %d bytes, want 304 without a body", again.Code, again.Body.Len())
 	}
 }

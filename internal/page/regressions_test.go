@@ -18,8 +18,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// The newest changes of circuits used to be dropped without a word when more than
-// 256 came between two gatherings.
+// More than 256 transitions between two gatherings used to lose the newest ones silently.
 func TestTransitionsThatDoNotFitAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
@@ -31,19 +30,18 @@ func TestTransitionsThatDoNotFitAreCounted(t *testing.T) {
 		check := func(e event) {
 			t.Helper()
 			if n := len(e.Transitions); n != 256 || e.TransitionsMissed != 44 || e.Transitions[0].Upstream != "http://u44" || e.Transitions[n-1].Upstream != "http://u299" {
-				t.Errorf("%d transitions and %d missed, from %+v to %+v", n, e.TransitionsMissed, e.Transitions[0], e.Transitions[n-1])
+				t.Errorf("got %d transitions and %d missed, from %+v to %+v, want 256 and 44, from u44 to u299", n, e.TransitionsMissed, e.Transitions[0], e.Transitions[n-1])
 			}
 		}
 		check(p.mustNext(t))
 		check(w.open(t, first.id).mustNext(t))
 		if e := w.open(t, "").mustNext(t); e.TransitionsMissed != 0 || len(e.Transitions) != 256 {
-			t.Errorf("a new page has %d transitions and missed %d", len(e.Transitions), e.TransitionsMissed)
+			t.Errorf("a new page: got %d transitions and %d missed, want 256 and 0", len(e.Transitions), e.TransitionsMissed)
 		}
 	})
 }
 
-// A failing call used to be lost when over a thousand that went well came after
-// it before the next gathering.
+// More than a thousand good calls before the next gathering used to push out failed ones.
 func TestGoodCallsDoNotPushOutFailingOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
@@ -57,14 +55,13 @@ func TestGoodCallsDoNotPushOutFailingOnes(t *testing.T) {
 		var answer struct{ Calls []shownCall }
 		w.get(t, "/api/calls?reason=max_attempts", &answer)
 		if len(answer.Calls) != 5 {
-			t.Errorf("%d of 5 failing calls are kept", len(answer.Calls))
+			t.Errorf("kept failed calls = %d, want 5", len(answer.Calls))
 		}
 	})
 }
 
-// An answer whose body broke off was shown as a good attempt, and the upstream
-// as one that always succeeds.
-func TestAnswersThatBreakOffAreNoGoodAttempts(t *testing.T) {
+// An attempt whose body failed used to count as good.
+func TestFailedBodiesAreNotGood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
 		c := call(resilience.StatusReason(503), resilience.ReasonOK)
@@ -79,13 +76,12 @@ func TestAnswersThatBreakOffAreNoGoodAttempts(t *testing.T) {
 		}
 		w.get(t, "/api/calls/1", &answer)
 		if a := answer.Attempts; len(a) != 2 || a[0].Reason != "status_503" || a[1].Good || a[1].Reason != "body_failed" {
-			t.Errorf("the attempts are %+v", a)
+			t.Errorf("attempts = %+v, want status_503 and body_failed, both not good", a)
 		}
 	})
 }
 
-// A quantile was off by a quarter of itself, and by twice as much beyond the
-// histogram's end.
+// A quantile used to be wrong by a quarter of its value, and by more beyond the histogram's end.
 func TestQuantilesAreNear(t *testing.T) {
 	for _, tc := range []struct{ took, shown time.Duration }{
 		{65600 * time.Microsecond, 0}, {1049 * time.Millisecond, 0}, {time.Microsecond, 0}, {99 * time.Second, 0},
@@ -115,8 +111,8 @@ func TestQuantilesAreNear(t *testing.T) {
 	}
 }
 
-// Upstreams without a series of their own wrote their states over each other, five
-// times a second, although nothing changed.
+// Upstreams that share the series for all others used to overwrite each other's state, which
+// caused five events a second although nothing changed.
 func TestManyIdleUpstreamsAreQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{}, func() []live.Upstream {
@@ -134,18 +130,17 @@ func TestManyIdleUpstreamsAreQuiet(t *testing.T) {
 			events++
 			for _, s := range e.Series {
 				if s.Upstream == "(others)" && len(s.Seconds) > 0 {
-					t.Fatalf("all others together have %+v", s.Seconds)
+					t.Fatalf("seconds of the series for all others = %+v, want none", s.Seconds)
 				}
 			}
 		}
 		if events > 12 {
-			t.Errorf("%d events in ten seconds of nothing", events)
+			t.Errorf("got %d events in ten seconds without changes, want at most 12", events)
 		}
 	})
 }
 
-// A page with a slow line used to be dropped while it read its first event, and
-// began anew each time.
+// A page on a slow connection used to be dropped while it read its first event, again and again.
 func TestSlowLineGetsThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
@@ -162,7 +157,7 @@ func TestSlowLineGetsThere(t *testing.T) {
 		began := time.Now()
 		first := p.mustNext(t)
 		if took := time.Since(began); took < 6*time.Second {
-			t.Fatalf("the first event was there after %v already", took)
+			t.Fatalf("the first event took %v, want at least 6s", took)
 		}
 		w.Record(call(resilience.ReasonOK))
 		e := p.mustNext(t)
@@ -170,12 +165,12 @@ func TestSlowLineGetsThere(t *testing.T) {
 			e = p.mustNext(t)
 		}
 		if e.Reset || e.Total != first.Total+1 || e.Pages.Dropped != 0 {
-			t.Errorf("after the first event came %v, %d after %d, %+v", e.Reset, e.Total, first.Total, e.Pages)
+			t.Errorf("second event: reset %v, total %d after %d, pages %+v, want one more call and no dropped page", e.Reset, e.Total, first.Total, e.Pages)
 		}
 	})
 }
 
-// slow reads so many bytes a second.
+// slow limits reading to a number of bytes a second.
 type slow struct {
 	io.Reader
 	perSecond int
@@ -187,9 +182,9 @@ func (s slow) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Whoever sent half a body, or did not read an answer, kept a goroutine and the
-// answer for as long as it liked.
-func TestNobodyIsWaitedForForever(t *testing.T) {
+// A client that sends half a body, or does not read an answer, used to hold a goroutine and its
+// memory forever.
+func TestStalledClientsAreCutOff(t *testing.T) {
 	for name, tc := range map[string]struct {
 		request string
 		within  time.Duration
@@ -222,14 +217,14 @@ func TestNobodyIsWaitedForForever(t *testing.T) {
 				_ = conn.SetReadDeadline(time.Now().Add(time.Second))
 				answer, err := io.ReadAll(conn)
 				if err != nil || !strings.HasPrefix(string(answer), tc.answer) {
-					t.Errorf("after %v the connection is not closed: %v after %.100q", tc.within, err, answer)
+					t.Errorf("after %v: got %.100q, %v, want the answer %q and a closed connection", tc.within, answer, err, tc.answer)
 				}
 			})
 		})
 	}
 }
 
-// One page after the other used to wait for an admin port that does not answer.
+// Requests to an admin port that hangs used to wait for each other.
 func TestFaultsThatHangDoNotQueue(t *testing.T) {
 	arrived, release := make(chan struct{}, 8), make(chan struct{})
 	hangs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -251,7 +246,7 @@ func TestFaultsThatHangDoNotQueue(t *testing.T) {
 		}()
 	}
 	for range 6 {
-		<-arrived // all of them, although none is answered
+		<-arrived // every request arrives before any is answered
 	}
 	cancel()
 	for range 6 {
@@ -259,8 +254,7 @@ func TestFaultsThatHangDoNotQueue(t *testing.T) {
 	}
 }
 
-// What was called a small part of held all that the caller had sent until the
-// next gathering.
+// Texts of a recorded call used to keep the large strings alive that they are parts of.
 func TestCallersDoNotHoldMemory(t *testing.T) {
 	l := live.New(live.Options{})
 	heap := func() uint64 {
@@ -277,12 +271,12 @@ func TestCallersDoNotHoldMemory(t *testing.T) {
 		l.Record(c)
 	}
 	if after := heap(); after > before+5<<20 {
-		t.Errorf("1,100 calls hold %d KiB", (after-before)>>10)
+		t.Errorf("1,100 calls hold %d KiB, want at most 5 MiB", (after-before)>>10)
 	}
 	runtime.KeepAlive(l)
 }
 
-// A call without a Host header, by HTTP/1.0, was shown as http:///process.
+// An HTTP/1.0 call without a Host header used to be shown as http:///process.
 func TestCallWithoutAHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
@@ -292,13 +286,13 @@ func TestCallWithoutAHost(t *testing.T) {
 		time.Sleep(time.Second)
 		var answer struct{ URL string }
 		if w.get(t, "/api/calls/1", &answer); answer.URL != "/process" {
-			t.Errorf("it is shown as %q", answer.URL)
+			t.Errorf("URL = %q, want /process", answer.URL)
 		}
 	})
 }
 
-// Another site's page that had its name resolved to here was served, and could
-// change the faults.
+// A site whose name resolves to this server (DNS rebinding) used to be served, and could change
+// the faults.
 func TestOtherSitesAreRefused(t *testing.T) {
 	url, document := admin(t)
 	l := newPage(t, page.Options{Faults: url, Hosts: []string{"rebound.acme.io"}})
@@ -310,11 +304,11 @@ func TestOtherSitesAreRefused(t *testing.T) {
 			w := httptest.NewRecorder()
 			l.Handler().ServeHTTP(w, r)
 			if w.Code != want {
-				t.Errorf("%s of %s: %d", path, host, w.Code)
+				t.Errorf("%s with host %s: status = %d, want %d", path, host, w.Code, want)
 			}
 		}
 	}
 	if *document != before {
-		t.Errorf("the faults are %s now", *document)
+		t.Errorf("faults = %s, want them unchanged: %s", *document, before)
 	}
 }

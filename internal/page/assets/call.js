@@ -6,8 +6,8 @@ import { known } from "./state.js";
 
 const HOLD = 1000; // ms until a newer call replaces the shown one
 
-// The drawn call: {call, before}. before marks a call of an earlier process of the server, whose
-// ID says nothing about the order.
+// The drawn call: {call, before}. before marks a call of an earlier server process. Its ID must
+// not be compared with newer ones.
 export let shown = null;
 let drawn = () => {};
 

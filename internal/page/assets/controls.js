@@ -47,9 +47,10 @@ export function scenarioName() {
   return list[0].toUpperCase() + list.slice(1);
 }
 
+let failed = null; // the control whose change failed
+
 // change runs act for a pressed control. It shows an error until another change succeeds, or
 // until flaky-server answers again.
-let failed = null; // the control whose change failed
 async function change(what, act) {
   try {
     const answer = await act();

@@ -72,7 +72,7 @@ export function drawHistory(s, force = false) {
   span = 60_000 * Math.min((known.settings.seconds ?? 300) / 60, Math.max(1, Math.ceil((end - known.started) / 60_000)));
   text("history-title", span === 60_000 ? "The last minute" : `The last ${span / 60_000} minutes`);
   const start = end - span;
-  // The server does not send seconds without calls.
+  // The server does not send seconds in which nothing changed.
   const complete = [];
   for (let when = Math.max(seconds[0]?.at ?? newest, newest - 1000 * Math.ceil(span / 1000)); when < newest; when += 1000) complete.push(s.seconds.get(when) ?? { at: when });
   const at = cursor === null ? null : start + cursor * span;
