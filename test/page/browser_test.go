@@ -1,12 +1,10 @@
-// Package page_test looks at the live page in a real browser, as a visitor does.
-// It is a module of its own because the browser's driver is a heavy dependency.
+// Package page_test tests the live page in Chromium. It is a separate module because the
+// browser's driver has many dependencies.
 //
-// The tests need Chromium: the one that CHROMIUM names, or one in PATH. Without
-// it they are skipped.
+// The tests use the Chromium that CHROMIUM names, or one in PATH. Without it they are skipped.
+// This command takes the pictures in docs/ again:
 //
 //	go test -run TestPictures -update
-//
-// takes the pictures in docs/ again.
 package page_test
 
 import (
@@ -38,10 +36,10 @@ import (
 
 var update = flag.Bool("update", false, "take the pictures in docs/ again")
 
-// patience is how long anything on the page may take on a busy machine.
+// patience is the timeout for everything on the page. It allows for a busy machine.
 const patience = 20 * time.Second
 
-// browser and demoBinary are made once: both take seconds.
+// browser and demoBinary are created once, because both take seconds.
 type shared struct {
 	browser context.Context
 	demo    string
@@ -131,11 +129,11 @@ func start(t *testing.T, args ...string) demo {
 	lines := bufio.NewScanner(stdout)
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(os.Interrupt)
-		for lines.Scan() { // to its end
+		for lines.Scan() { // until the demo ends
 		}
 		_ = cmd.Wait()
 		if t.Failed() {
-			t.Logf("the demo wrote: %s", stderr)
+			t.Logf("stderr of the demo: %s", stderr)
 		}
 	})
 	var d demo
@@ -154,17 +152,17 @@ func start(t *testing.T, args ...string) demo {
 			return d
 		}
 	}
-	t.Fatalf("the demo did not start: %s", stderr)
+	t.Fatalf("the demo did not start, stderr: %s", stderr)
 	return d
 }
 
-// visit opens the page in a tab of its own, of this width.
+// visit opens the page in a new tab of this width.
 func visit(t *testing.T, url string, width int, dark bool) *tab {
 	t.Helper()
 	ctx, closeTab := chromedp.NewContext(once.browser, chromedp.WithNewBrowserContext())
 	v := &tab{t: t, ctx: ctx}
 	t.Cleanup(closeTab)
-	v.do() // makes the tab
+	v.do() // creates the tab
 	if err := chromedp.Listen(ctx, v.hear); err != nil {
 		t.Fatal(err)
 	}
@@ -180,8 +178,7 @@ func visit(t *testing.T, url string, width int, dark bool) *tab {
 	return v
 }
 
-// tab is a tab of the browser. What its page complains of, and what it asks for,
-// is kept.
+// tab is a tab of the browser. It keeps the console's errors and the requests of its page.
 type tab struct {
 	t   *testing.T
 	ctx context.Context
@@ -214,7 +211,7 @@ func (v *tab) heard() (complaints, requests []string) {
 	return append([]string(nil), v.complaints...), append([]string(nil), v.requests...)
 }
 
-// command is a command of the protocol as an action.
+// command wraps a command of the DevTools protocol as an action.
 func command[P, R any](c cdp.Command[P, R], params P) chromedp.Action[chromedp.Void] {
 	return chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
 		_, err := chromedp.Call(ctx, c, params)
@@ -237,7 +234,7 @@ func (v *tab) do(actions ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// get does what gives something.
+// get runs a function that returns a value.
 func get[T any](v *tab, action chromedp.Action[T]) T {
 	v.t.Helper()
 	ctx, cancel := context.WithTimeout(v.ctx, 2*patience)
@@ -249,25 +246,25 @@ func get[T any](v *tab, action chromedp.Action[T]) T {
 	return value
 }
 
-// eval gives the value of an expression on the page.
+// eval returns the value of an expression on the page.
 func eval[T any](v *tab, expression string) T {
 	v.t.Helper()
 	return get(v, chromedp.Evaluate[T](expression))
 }
 
-// until waits for an expression to be true.
+// until waits until an expression is true. It returns the time that took.
 func (v *tab) until(expression string) time.Duration {
 	v.t.Helper()
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(v.ctx, patience)
 	defer cancel()
 	if _, err := chromedp.Run(ctx, chromedp.Poll[chromedp.Void](expression, chromedp.WithPollingInterval(20*time.Millisecond))); err != nil {
-		v.t.Fatalf("%v while waiting for %s; the page says\n%s", err, expression, eval[string](v, "document.body.innerText"))
+		v.t.Fatalf("%v while waiting for %s; the page shows\n%s", err, expression, eval[string](v, "document.body.innerText"))
 	}
 	return time.Since(began)
 }
 
-// text is what an element shows.
+// text returns the visible text of an element.
 func (v *tab) text(id string) string {
 	v.t.Helper()
 	return eval[string](v, fmt.Sprintf("document.getElementById(%q).innerText", id))
@@ -280,11 +277,11 @@ func (v *tab) press(words string) {
 		(e?.querySelector("input") ?? e)?.click();
 		return Boolean(e);
 	})()`, words)) {
-		v.t.Fatalf("there is nothing to press that says %q", words)
+		v.t.Fatalf("found no control with the text %q", words)
 	}
 }
 
-// filter lists the calls with a reason, or all.
+// filter lists the calls with a reason. An empty one lists all calls.
 func (v *tab) filter(reason string) {
 	v.t.Helper()
 	v.until(fmt.Sprintf(`[...document.getElementById("reason").options].some((o) => o.value === %q)`, reason))

@@ -15,15 +15,15 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// step is one attempt of a call that is fed to a Live, and the wait after it.
+// step is one attempt of a recorded call, and the wait after it.
 type step struct {
 	reason  resilience.Reason
 	took    time.Duration
-	wait    resilience.Wait // with a source when the verdict was retry
+	wait    resilience.Wait // has a source if the verdict is retry
 	breaker resilience.State
 }
 
-// health is what package transport makes of such an ending.
+// health returns how package transport classifies an attempt with this end.
 func health(r resilience.Reason) resilience.Health {
 	switch r {
 	case resilience.ReasonCallerCanceled:
@@ -34,7 +34,7 @@ func health(r resilience.Reason) resilience.Health {
 	return resilience.Unhealthy
 }
 
-// times is n of the same step, each but the last followed by its wait.
+// times returns n equal steps. The last one has no wait.
 func times(n int, s step) (all []step) {
 	for range n {
 		all = append(all, s)
@@ -43,8 +43,8 @@ func times(n int, s step) (all []step) {
 	return all
 }
 
-// ended is a call that made these steps and ended now, allowed to take as long as
-// deadline says. Without steps the circuit refused it.
+// ended returns a call that has just ended after these steps, with this deadline. Without steps
+// the circuit rejected it.
 func ended(upstream string, deadline time.Duration, reason resilience.Reason, status int, steps ...step) *live.Call {
 	var took time.Duration
 	for _, s := range steps {
@@ -77,8 +77,7 @@ func ended(upstream string, deadline time.Duration, reason resilience.Reason, st
 	}
 }
 
-// wheel is a generator of traffic that only notes what it is asked for. It does
-// not take 200.
+// wheel is a traffic generator that only stores its settings. It rejects 200 calls a second.
 type wheel struct {
 	mu    sync.Mutex
 	state page.TrafficState
@@ -100,8 +99,8 @@ func (w *wheel) State() page.TrafficState {
 	return w.state
 }
 
-// between serves another page of l, and passes what it writes through rewrite. The page gets
-// one event only, because just one page of a recorder can run.
+// between serves another page of l, and passes its answers through rewrite. That page does not
+// run, so its visitors get only the first event.
 func between(t *testing.T, l *live.Live, o page.Options, rewrite func(string) string) string {
 	t.Helper()
 	p, err := page.New(l, o)

@@ -20,8 +20,8 @@ const (
 	good = resilience.ReasonOK
 )
 
-// perUpstream is what the page shows of each upstream, by the upstream's name and
-// the element's id. It looks as a visitor does who picks one after the other.
+// perUpstream returns the shown texts by upstream and element ID. It selects one upstream after
+// the other, as a visitor does.
 const perUpstream = `Object.fromEntries([...document.getElementById("series").options].map((o) => {
 	const select = document.getElementById("series");
 	select.value = o.value;
@@ -32,7 +32,7 @@ const perUpstream = `Object.fromEntries([...document.getElementById("series").op
 	return [o.textContent.split(", policy")[0], Object.fromEntries(texts)];
 }))`
 
-// Every figure of the strip, for calls that were fed.
+// The page shows the right current figures of recorded calls.
 func TestFigures(t *testing.T) {
 	many := func(n int, of func(upstream string) *live.Call) func(*live.Live, string) {
 		return func(l *live.Live, upstream string) {
@@ -130,7 +130,7 @@ func TestFigures(t *testing.T) {
 					t.Errorf("%s is %q, want %q", id, got[id], want)
 				}
 			}
-			// Latencies are counted in buckets an eighth wide.
+			// The buckets of latencies are an eighth wide.
 			for id, want := range map[string]time.Duration{"p50": tc.p50, "p99": tc.p99} {
 				if ms := float64(want.Milliseconds()); want > 0 && math.Abs(inMillis(t, got[id])-ms) > ms/8 {
 					t.Errorf("%s is %q, want about %v", id, got[id], want)
@@ -138,18 +138,18 @@ func TestFigures(t *testing.T) {
 			}
 		})
 	}
-	// How many seconds the window has is the moment's: both rates must be of the same.
+	// The length of the window changes, so both rates must be read at the same time.
 	rates := drawn["saved by repetition"]
 	goodput, offered := number(t, rates["goodput"]), number(t, strings.TrimSuffix(strings.TrimPrefix(rates["goodput-note"], "of "), " offered"))
 	if math.Abs(goodput/offered-0.8) > 0.02 || offered < 100/11. {
-		t.Errorf("the goodput is %s/s %s, want 80 of 100 in at most 11 s", rates["goodput"], rates["goodput-note"])
+		t.Errorf("goodput = %s/s %s, want 80 of 100 in at most 11 s", rates["goodput"], rates["goodput-note"])
 	}
 	if note := drawn["left alone"]["breaker-note"]; !regexp.MustCompile(`^next probe in 35\d\d\.\d s$`).MatchString(note) {
-		t.Errorf("the probe of an hour from now is %q", note)
+		t.Errorf("note for a probe in an hour = %q, want the seconds", note)
 	}
 	for _, part := range []string{"The circuit is open", "3 of 4 calls"} {
 		if summary := drawn["left alone"]["summary"]; !strings.Contains(summary, part) {
-			t.Errorf("the summary %q does not say %q", summary, part)
+			t.Errorf("summary = %q, want %q in it", summary, part)
 		}
 	}
 }
@@ -163,18 +163,18 @@ func number(t *testing.T, text string) float64 {
 	return n
 }
 
-// inMillis reads a duration as the page writes it.
+// inMillis parses a duration of the page.
 func inMillis(t *testing.T, text string) float64 {
 	t.Helper()
 	value, unit, _ := strings.Cut(text, " ")
 	factor, ok := map[string]float64{"ms": 1, "s": 1000, "min": 60_000}[unit]
 	if !ok {
-		t.Errorf("%q is no duration", text)
+		t.Errorf("got %q, want a duration", text)
 	}
 	return factor * number(t, value)
 }
 
-// The countdown to the next probe goes on while no event comes.
+// The countdown to the next probe continues without events.
 func TestCountdownBetweenEvents(t *testing.T) {
 	up := live.Upstream{Upstream: "http://upstream", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Hour)}}
 	_, at := own(t, page.Options{}, func() []live.Upstream { return []live.Upstream{up} })
@@ -188,15 +188,15 @@ func TestCountdownBetweenEvents(t *testing.T) {
 		return true;
 	})()`)
 	proxy.set(false, true)
-	// One event may have been on its way.
+	// One event may still arrive.
 	v.until(`notes.size >= 5 || document.getElementById("connection").innerText === "Stale"`)
 	if n := eval[int](v, "notes.size"); n < 5 {
-		t.Errorf("in three seconds without an event it changed %d times", n)
+		t.Errorf("the countdown changed %d times in three seconds without events, want more", n)
 	}
 }
 
-// With and without the policy are told apart, and what is pressed is asked for. An
-// error stays until something else works.
+// The page compares traffic with and without the policy, and its buttons change the generator. An
+// error stays until another change succeeds.
 func TestSteeringTheTraffic(t *testing.T) {
 	w := &wheel{state: page.TrafficState{
 		TrafficSettings: page.TrafficSettings{PerSecond: 5, Path: page.PathBoth}, Limit: 200,
@@ -210,7 +210,7 @@ func TestSteeringTheTraffic(t *testing.T) {
 	v.until(isLive + ` && ` + checked("rate", "5") + ` && ` + checked("path", "both"))
 	got := strings.Join(strings.Fields(v.text("compare")), " ")
 	if want := "With policy 95.0 % 2,000 calls Without 70.0 % 1,000 calls"; !strings.Contains(got, want) {
-		t.Errorf("compared are %q, want %q", got, want)
+		t.Errorf("comparison = %q, want %q", got, want)
 	}
 	widths := eval[[]string](v, `["with-bar", "without-bar"].map((id) => document.getElementById(id).getAttribute("width"))`)
 	if !slices.Equal(widths, []string{"95.00%", "70.00%"}) {
@@ -219,7 +219,7 @@ func TestSteeringTheTraffic(t *testing.T) {
 	is := func(what string, want page.TrafficSettings) {
 		t.Helper()
 		if got := w.State().TrafficSettings; got != want {
-			t.Errorf("%s: the traffic is %+v, want %+v", what, got, want)
+			t.Errorf("%s: traffic = %+v, want %+v", what, got, want)
 		}
 	}
 	v.press("50")

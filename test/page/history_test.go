@@ -12,9 +12,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// The last minutes: the lines add up to the calls that were fed, one that was
-// measured on both sides of a pause is not drawn across it, and the band has each
-// state for as long as it lasted.
+// In the charts of the last minutes, the points of each line add up to the recorded calls. A line
+// is not drawn across a pause. The band shows each state of the circuit for its duration.
 func TestHistory(t *testing.T) {
 	const shown = "http://upstream"
 	began := time.Now()
@@ -73,11 +72,11 @@ func TestHistory(t *testing.T) {
 	v.until(`document.querySelectorAll("#transitions li").length === 8`)
 	lines := eval[[]string](v, `[...document.querySelectorAll("#transitions li")].map((e) => [...e.children].slice(1).map((e) => e.textContent).join(" "))`)
 	if !slices.Equal(lines, says) {
-		t.Errorf("the changes are\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(says, "\n"))
+		t.Errorf("changes = \n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(says, "\n"))
 	}
 	time.Sleep(time.Until(pause.Add(3500 * time.Millisecond)))
 	burst()
-	// sums is what the points of each line add up to, by the scale of its axis.
+	// sums has the sum of each line's points, on the scale of its axis.
 	const sums = `Object.fromEntries([...document.querySelectorAll("svg.plot")].slice(1).flatMap((plot) => {
 		const words = [...plot.querySelectorAll("text[text-anchor=end]")].filter((e) => /^\d+$/.test(e.textContent));
 		const place = (e) => Number(e.getAttribute("y")) - 4;
@@ -97,22 +96,22 @@ func TestHistory(t *testing.T) {
 	drawn := eval[map[string]line](v, sums)
 	for name, want := range map[string]float64{"line-offered": 60, "line-attempts": 84, "line-good": 24, "line-refused": 24} {
 		if got := drawn[name].Sum; math.Abs(got-want) > 1 {
-			t.Errorf("the points of %s add up to %.1f, want %.0f", name, got, want)
+			t.Errorf("sum of the points of %s = %.1f, want %.0f", name, got, want)
 		}
 	}
 	if got := drawn["line-tokens"]; math.Abs(got.Sum-4*float64(got.Points)) > 0.5 || got.Points < 3 {
-		t.Errorf("the budget was 4 throughout, and its line is %+v", got)
+		t.Errorf("line of the budget = %+v, want 4 everywhere", got)
 	}
 	for name, want := range map[string]int{"line-p50": 2, "line-offered": 1} {
 		if got := drawn[name].Pieces; got != want {
-			t.Errorf("%s is in %d pieces, want %d", name, got, want)
+			t.Errorf("pieces of %s = %d, want %d", name, got, want)
 		}
 	}
 
-	// The band, by the axis of the lowest chart.
+	// The band's spans, on the axis of the lowest chart.
 	type span struct {
 		State    string
-		From, To float64 // s before the end
+		From, To float64 // seconds before the end
 	}
 	spans := eval[[]span](v, `(() => {
 		const words = [...document.querySelectorAll("svg.plot")].at(-1).querySelectorAll("text");
@@ -124,19 +123,19 @@ func TestHistory(t *testing.T) {
 		});
 	})()`)
 	if len(spans) != len(changes) {
-		t.Fatalf("the band is %+v, want one for each of %d changes", spans, len(changes))
+		t.Fatalf("spans of the band = %+v, want one for each of %d changes", spans, len(changes))
 	}
-	shift := changes[0].ago.Seconds() - spans[0].From // the time since the beginning
+	shift := changes[0].ago.Seconds() - spans[0].From // the time since the test began
 	for i, c := range changes {
 		to := 0.0
 		if i+1 < len(changes) {
 			to = changes[i+1].ago.Seconds() - shift
 		}
 		if got := spans[i]; got.State != c.To.String() || math.Abs(got.From-(c.ago.Seconds()-shift)) > 0.3 || math.Abs(got.To-to) > 0.3 {
-			t.Errorf("span %d is %+v, want %s from %.1f to %.1f s before the end", i, got, c.To, c.ago.Seconds()-shift, to)
+			t.Errorf("span %d = %+v, want %s from %.1f to %.1f s before the end", i, got, c.To, c.ago.Seconds()-shift, to)
 		}
 	}
 	if took := time.Since(began).Seconds(); shift > 0 || -shift > took+1 {
-		t.Errorf("the band is %.1f s off after %.1f s", -shift, took)
+		t.Errorf("the band is shifted by %.1f s after %.1f s, want less", -shift, took)
 	}
 }

@@ -33,8 +33,8 @@ const (
 	waits    = `[...document.querySelectorAll("[data-bar=wait]")]`
 )
 
-// The page comes up, and everything on it is used, without a complaint in the
-// console or a request to anywhere else.
+// Using every control of the page causes no error in the console and no request to another
+// host.
 func TestNoComplaintsAndNoRequestsElsewhere(t *testing.T) {
 	d := start(t, "--traffic", "20", "--traces", "http://localhost:16686")
 	v := visit(t, d.page, 1440, false)
@@ -45,7 +45,7 @@ func TestNoComplaintsAndNoRequestsElsewhere(t *testing.T) {
 	v.filter("ok")
 	complaints, requests := v.heard()
 	if len(complaints) > 0 {
-		t.Errorf("the console has %q", complaints)
+		t.Errorf("console = %q, want no errors", complaints)
 	}
 	own, err := url.Parse(d.page)
 	if err != nil {
@@ -53,16 +53,16 @@ func TestNoComplaintsAndNoRequestsElsewhere(t *testing.T) {
 	}
 	for _, r := range requests {
 		if u, err := url.Parse(r); err != nil || u.Host != own.Host {
-			t.Errorf("it asked for %s", r)
+			t.Errorf("got a request for %s, want only the host %s", r, own.Host)
 		}
 	}
 	if len(requests) < 8 {
-		t.Errorf("it asked for %q only", requests)
+		t.Errorf("requests = %q, want at least 8", requests)
 	}
 }
 
-// A call that fails twice is shown with three bars and two waits, as wide as the
-// report says.
+// A call that succeeds at the third attempt has three bars and two waits. Their widths match the
+// report.
 func TestWaterfallOfACall(t *testing.T) {
 	d := start(t)
 	v := visit(t, d.page, 1440, false)
@@ -70,7 +70,7 @@ func TestWaterfallOfACall(t *testing.T) {
 	ask(t, http.MethodPut, d.faults, "{failFirst: 2, latency: {distribution: fixed, value: 40ms}}")
 	ask(t, http.MethodGet, d.client+"/process", "")
 	took := v.until(attempts + `.length === 3 && ` + waits + `.length === 2`)
-	t.Logf("it was shown %v after it ended", took)
+	t.Logf("shown %v after the call ended", took)
 
 	type attempt struct {
 		Start, Duration float64
@@ -85,13 +85,13 @@ func TestWaterfallOfACall(t *testing.T) {
 	type bar struct{ Left, Width float64 }
 	measure := `.map((e) => ({left: e.getBoundingClientRect().left - e.parentElement.getBoundingClientRect().left, width: e.getBoundingClientRect().width}))`
 	bars, gaps := eval[[]bar](v, attempts+measure), eval[[]bar](v, waits+measure)
-	// All on one scale: pixels for each millisecond, as the longest wait has it.
+	// All bars have the same scale, in pixels per millisecond.
 	last := report.Attempts[2]
 	scale := bars[2].Left / last.Start
 	near := func(what string, got, ms float64) {
 		t.Helper()
 		if want := ms * scale; math.Abs(got-want) > 1.5 {
-			t.Errorf("%s is at %.1f px, want %.1f for %.1f ms", what, got, want, ms)
+			t.Errorf("%s = %.1f px, want %.1f for %.1f ms", what, got, want, ms)
 		}
 	}
 	for i, a := range report.Attempts {
@@ -105,16 +105,15 @@ func TestWaterfallOfACall(t *testing.T) {
 	body := v.text("call-body")
 	for _, want := range []string{"Answered 200 after 3 attempts", "2 waits", "status 503", "retry", "returned", "jitter", "planned", "deadline 5 s", "curl -i " + d.client} {
 		if !strings.Contains(body, want) {
-			t.Errorf("it does not say %q:\n%s", want, body)
+			t.Errorf("got %s\nwant %q in it", body, want)
 		}
 	}
 	if raw := eval[string](v, `document.getElementById("call-json").textContent`); !json.Valid([]byte(raw)) || !strings.Contains(raw, `"failed"`) && !strings.Contains(raw, `"status_503"`) {
-		t.Errorf("the raw JSON is %s", raw)
+		t.Errorf("raw JSON = %s, want that of the call", raw)
 	}
 }
 
-// Pressing "Outage" opens the circuit on the page, "Healthy" closes it, and the
-// timeline has both.
+// The button "Outage" opens the circuit, and "Healthy" closes it. The timeline shows both.
 func TestOutageAndRecovery(t *testing.T) {
 	d := start(t, "--traffic", "50")
 	v := visit(t, d.page, 1440, false)
@@ -127,17 +126,17 @@ func TestOutageAndRecovery(t *testing.T) {
 	v.until(`document.getElementById("summary").innerText.startsWith("Outage. The circuit is open")`)
 	v.until(`document.querySelector("rect[data-state=open]") && /Closed → open\s+\d+ failures in a row/.test(document.getElementById("transitions").innerText)`)
 	if list := ask(t, http.MethodGet, d.page+"api/calls?limit=1&reason=breaker_open", ""); !strings.Contains(list, `"breaker_open"`) {
-		t.Errorf("no call was refused: %s", list)
+		t.Errorf("calls = %s, want one with breaker_open", list)
 	}
 	v.press("Healthy")
 	v.until(state("Closed"))
 	v.until(`/Half-open → closed\s+3 probes succeeded/.test(document.getElementById("transitions").innerText)`)
-	// With the policy and without it, side by side.
+	// The page compares traffic with and without the policy.
 	v.until(`document.getElementById("with-share").innerText.endsWith("%") && document.getElementById("without-share").innerText.endsWith("%")`)
 }
 
-// The page, the API, /metrics and what flaky-server counted agree after a thousand
-// calls, figure by figure.
+// After a thousand calls the page, the API, /metrics and flaky-server's ledger have the same
+// figures.
 func TestFiguresAgree(t *testing.T) {
 	d := start(t, "--seed", "30", "--error-rate", "0.2")
 	v := visit(t, d.page, 1440, false)
@@ -184,15 +183,15 @@ func TestFiguresAgree(t *testing.T) {
 	percent := func(part, whole int) string {
 		return strings.Replace(fmt.Sprintf("%.1f %%", 100*float64(part)/float64(whole)), "100.0", "100", 1)
 	}
-	// Of the moment is what the page says, so the API is asked until the moment is the
-	// same; the figures are empty ten seconds after the calls.
+	// The page's figures are current ones. Read the API until both are of the same moment. Ten
+	// seconds after the calls they are empty.
 	var differ []string
 	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		drawn := eval[map[string]string](v, `Object.fromEntries([...document.querySelectorAll(".now [id]")].map((e) => [e.id, e.textContent]))`)
 		s := api().Series[0]
 		w := s.Window
 		if w.Offered == 0 || time.Since(began) > patience {
-			t.Fatalf("page and API did not agree: %q", differ)
+			t.Fatalf("page and API differ: %q", differ)
 		}
 		differ = nil
 		for id, want := range map[string]string{
@@ -237,14 +236,14 @@ func TestFiguresAgree(t *testing.T) {
 	} {
 		for _, n := range got[1:] {
 			if n != got[0] {
-				t.Errorf("%s: the callers or flaky-server, the API and /metrics say %d", what, got)
+				t.Errorf("%s = %d by the callers or flaky-server, the API and /metrics, want equal numbers", what, got)
 				break
 			}
 		}
 	}
 }
 
-// grouped is a count as the page writes it.
+// grouped formats a count as the page does.
 func grouped(n int) string {
 	if n < 1000 {
 		return strconv.Itoa(n)
@@ -252,7 +251,7 @@ func grouped(n int) string {
 	return fmt.Sprintf("%d,%03d", n/1000, n%1000)
 }
 
-// The seed that is set on the page is flaky-server's.
+// Setting the seed on the page sets flaky-server's.
 func TestSeed(t *testing.T) {
 	d := start(t, "--seed", "30")
 	v := visit(t, d.page, 1440, false)
@@ -266,14 +265,14 @@ func TestSeed(t *testing.T) {
 	}
 	_ = r.Body.Close()
 	if got := r.Header.Get("Rebound-Seed"); got != "18446744073709551615" {
-		t.Errorf("the seed is %s", got)
+		t.Errorf("seed = %s, want 18446744073709551615", got)
 	}
 	v.press("Reset")
 	v.until(`document.getElementById("seed").value === "30"`)
 }
 
-// switchable passes connections on while it is on. Off, it cuts them; held, it
-// keeps them and passes nothing back.
+// switchable is a TCP proxy. While off it closes all connections. While held it keeps them open
+// and passes nothing back.
 type switchable struct {
 	listener net.Listener
 
@@ -282,7 +281,7 @@ type switchable struct {
 	off   bool
 	held  bool
 	conns []net.Conn
-	dead  []net.Conn // that nothing passes any more
+	dead  []net.Conn // still open, but passing nothing
 	used  map[net.Conn]time.Time
 }
 
@@ -305,7 +304,7 @@ func newSwitchable(t *testing.T, to string) *switchable {
 	return s
 }
 
-// visitThrough opens the page over a connection that can be cut.
+// visitThrough opens the page through a switchable.
 func visitThrough(t *testing.T, address string) (*switchable, *tab) {
 	t.Helper()
 	u, err := url.Parse(address)
@@ -362,8 +361,8 @@ func (s *switchable) set(off, held bool) {
 	}
 }
 
-// A connection that is cut and comes back: the page says so, and then has
-// everything that happened meanwhile. One over which nothing comes is stale.
+// When its connection is cut, the page shows that, and catches up after it reconnects. Without
+// events the page shows that it is stale.
 func TestConnectionIsCutAndRestored(t *testing.T) {
 	d := start(t)
 	between, v := visitThrough(t, d.page)
@@ -400,7 +399,7 @@ func descending(n int) string {
 	return strings.Join(all, " ")
 }
 
-// own serves a Live of the test's own, for what no gateway would tell.
+// own serves a recorder that the test fills, for calls that a gateway cannot easily produce.
 func own(t *testing.T, o page.Options, upstreams ...func() []live.Upstream) (*live.Live, string) {
 	t.Helper()
 	if once.skip != "" {
@@ -434,8 +433,8 @@ func call(upstream string) *live.Call {
 	}
 }
 
-// Markup in any name is text, wherever it is shown: the only upstream's name is in
-// the head of the page, one of several is in a list to choose from.
+// Markup in names is shown as text. The name of a single upstream is in the page's header, and
+// several are in a selection.
 func TestMarkupIsText(t *testing.T) {
 	const evil = `<img src=x onerror="window.struck=1"><script>window.struck=1</script>"'&amp;`
 	for name, others := range map[string][]live.Upstream{"the only one": nil, "one of two": {{Upstream: "http://other", Policy: "default"}}} {
@@ -457,21 +456,21 @@ func TestMarkupIsText(t *testing.T) {
 			}
 			for _, id := range []string{"call-facts", head} {
 				if text := eval[string](v, fmt.Sprintf(`document.getElementById(%q).textContent`, id)); !strings.Contains(text, evil) {
-					t.Errorf("the name is not shown in %s as it is: %s", id, text)
+					t.Errorf("text of %s = %s, want the name unchanged in it", id, text)
 				}
 			}
 			if n := eval[int](v, `(window.struck ?? 0) + document.querySelectorAll("body img:not(h1 > img), body script").length`); n != 0 {
-				t.Error("the markup took effect")
+				t.Error("the browser interpreted the markup, want text")
 			}
 			if complaints, _ := v.heard(); len(complaints) > 0 {
-				t.Errorf("the console has %q", complaints)
+				t.Errorf("console = %q, want no errors", complaints)
 			}
 		})
 	}
 }
 
-// Ten thousand calls between two reads: the figures have them all, and the list
-// says how many it has not.
+// With ten thousand calls between two events, the figures include all of them. The list shows
+// how many are missing.
 func TestTenThousandCallsBetweenTwoReads(t *testing.T) {
 	l, at := own(t, page.Options{})
 	v := visit(t, at, 1440, false)
@@ -482,12 +481,12 @@ func TestTenThousandCallsBetweenTwoReads(t *testing.T) {
 	v.until(`document.getElementById("foot").innerText.startsWith("10,000 calls")`)
 	listed := eval[int](v, `document.querySelectorAll("#rows tr").length`)
 	if note := v.text("rows-note"); listed == 0 || !strings.Contains(note, "came too fast to list") {
-		t.Errorf("%d calls are listed, and the note says %q", listed, note)
+		t.Errorf("listed calls = %d with the note %q, want the note to count the others", listed, note)
 	}
 	v.until(`document.getElementById("success-note").innerText.startsWith("10,000 calls, 10,000 attempts")`)
 }
 
-// A browser whose clock is three days ahead shows the same.
+// A browser whose clock is three days ahead shows the same times.
 func TestBrowsersClockDiffers(t *testing.T) {
 	up := live.Upstream{Upstream: "http://upstream", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Minute)}}
 	l, at := own(t, page.Options{}, func() []live.Upstream { return []live.Upstream{up} })
@@ -500,14 +499,14 @@ func TestBrowsersClockDiffers(t *testing.T) {
 	text := v.text("breaker-note")
 	left, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimPrefix(text, "next probe in "), " s"), 64)
 	if want := time.Until(up.Breaker.ProbeAt).Seconds(); err != nil || math.Abs(left-want) > 5 {
-		t.Errorf("the probe is %q, want about %.1f s", text, want)
+		t.Errorf("time to the probe = %q, want about %.1f s", text, want)
 	}
 	if complaints, _ := v.heard(); len(complaints) > 0 {
-		t.Errorf("the console has %q", complaints)
+		t.Errorf("console = %q, want no errors", complaints)
 	}
 }
 
-// What cannot be done is said, and nothing is pretended.
+// A failed change shows an error, and unknown figures are not shown.
 func TestFaultsThatCannotBeChanged(t *testing.T) {
 	_, at := own(t, page.Options{Faults: "http://127.0.0.1:1", Example: "http://localhost:9000/it's"})
 	v := visit(t, at, 768, false)
@@ -516,25 +515,25 @@ func TestFaultsThatCannotBeChanged(t *testing.T) {
 	v.until(`!document.getElementById("controls-error").hidden && document.getElementById("controls-error").innerText.includes("no valid answer from")`)
 	v.until(`!document.querySelector("#scenarios input:checked")`)
 	if !strings.Contains(v.text("call-empty"), `curl -i 'http://localhost:9000/it'\''s'`) || !strings.Contains(v.text("summary"), "No calls yet") {
-		t.Errorf("an empty page says %q", v.text("summary"))
+		t.Errorf("summary without calls = %q, want one that says so", v.text("summary"))
 	}
 }
 
-// Without --faults and without a generator there is nothing to press.
+// Without --faults and without a generator the page has no controls.
 func TestNothingToControl(t *testing.T) {
 	_, at := own(t, page.Options{})
 	v := visit(t, at, 768, false)
 	v.until(isLive)
 	if eval[bool](v, `document.getElementById("controls").offsetParent !== null`) {
-		t.Error("there are controls")
+		t.Error("the controls are visible, want them hidden")
 	}
 	if strings.Contains(v.text("call-empty"), "Try") {
-		t.Errorf("nothing is known that could be tried, and the page says %q", v.text("call-empty"))
+		t.Errorf("without an example the page shows %q, want no suggestion", v.text("call-empty"))
 	}
 }
 
-// A call that is picked stays, by mouse and by keyboard, while others come; a
-// chart can be walked with the arrow keys.
+// A call picked by mouse or keyboard stays while new calls arrive. The arrow keys move through a
+// chart.
 func TestPickingACall(t *testing.T) {
 	d := start(t, "--traffic", "20")
 	v := visit(t, d.page, 1440, false)
@@ -547,7 +546,7 @@ func TestPickingACall(t *testing.T) {
 	total := eval[string](v, `document.getElementById("foot").innerText`)
 	v.until(fmt.Sprintf(`document.getElementById("foot").innerText !== %q`, total))
 	if facts := v.text("call-facts"); !strings.Contains(facts, id+" at") {
-		t.Errorf("it did not stay: %s", facts)
+		t.Errorf("facts = %s, want those of the picked call", facts)
 	}
 	v.press("Follow the newest")
 	v.until(fmt.Sprintf(`!document.getElementById("call-facts").innerText.includes("%s at")`, id))
@@ -558,8 +557,8 @@ func TestPickingACall(t *testing.T) {
 	v.until(`document.getElementById("cursor-time").innerText === "now"`)
 }
 
-// What a screen reader gets: names, roles and an order; and for the eye enough
-// contrast, by the formula of WCAG 2, in light and in dark.
+// Every element has a name, a role and its place for a screen reader. Texts have enough contrast
+// by the formula of WCAG 2, in light and dark mode.
 func TestAccessible(t *testing.T) {
 	d := start(t, "--traffic", "50")
 	for _, dark := range []bool{false, true} {
@@ -579,7 +578,7 @@ func TestAccessible(t *testing.T) {
 	}
 }
 
-// accessibility lists mistakes.
+// accessibility returns the mistakes of the page.
 const accessibility = `(() => {
 	const found = [];
 	const nameOf = (e) => (e.getAttribute("aria-label") || (e.getAttribute("aria-labelledby") || "").split(" ").map((id) => document.getElementById(id)?.textContent ?? "").join(" ") ||
@@ -626,8 +625,7 @@ const accessibility = `(() => {
 	return found;
 })()`
 
-// From 375 px to wide nothing sticks out, and what comes does not push the rest
-// about.
+// From a width of 375 px on, nothing overflows, and new calls do not shift the layout.
 func TestLayout(t *testing.T) {
 	d := start(t, "--traffic", "20")
 	for _, width := range []int{320, 375, 768, 1024, 1440, 2200} {
@@ -636,7 +634,7 @@ func TestLayout(t *testing.T) {
 			v.until(`document.querySelectorAll("#rows tr").length > 5 && !document.getElementById("call-body").hidden`)
 			_ = eval[bool](v, `(() => {
 				window.shifted = 0;
-				// A list that grows at its top moves: that is what it is for.
+				// The list grows at its top, so its rows may move.
 				const moved = (e) => e.sources.map((s) => s.node?.nodeType === 1 ? s.node : s.node?.parentElement).filter((n) => n && !n.closest(".scroll"));
 				new PerformanceObserver((list) => {
 					for (const e of list.getEntries()) if (moved(e).length) { window.shifted += e.value; window.who = moved(e).map((n) => n.outerHTML.slice(0, 80)).join("; "); }
@@ -646,31 +644,31 @@ func TestLayout(t *testing.T) {
 			before := eval[string](v, `document.getElementById("foot").innerText`)
 			v.until(fmt.Sprintf(`parseInt(document.getElementById("foot").innerText.replace(",", "")) > parseInt(%q.replace(",", "")) + 40`, before))
 			if shift := eval[float64](v, "window.shifted"); shift > 0.1 {
-				t.Errorf("the layout shifts by %.3f while calls come: %s", shift, eval[string](v, "window.who"))
+				t.Errorf("the layout shifts by %.3f while calls arrive, want less: %s", shift, eval[string](v, "window.who"))
 			}
 			for _, e := range eval[[]string](v, `[...document.querySelectorAll("main *")].filter((e) => {
 				const r = e.getBoundingClientRect();
 				return r.width > 0 && (r.right > innerWidth + 1 || r.left < -1) && !e.closest(".scroll, pre, code, .skip, .hidden, .plot, .wf-track");
 			}).map((e) => e.outerHTML.slice(0, 90)).concat(document.documentElement.scrollWidth > innerWidth ? ["the page is wider than the window"] : [])`) {
-				t.Errorf("sticks out: %s", e)
+				t.Errorf("an element overflows the page: %s", e)
 			}
 			for _, e := range eval[[]string](v, `[...document.querySelectorAll(".tile .big, .choices span, .panel-head > *, .wf-name")].filter((e) => e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0).map((e) => e.textContent.trim().slice(0, 60))`) {
-				t.Errorf("does not fit: %s", e)
+				t.Errorf("a text does not fit its element: %s", e)
 			}
 		})
 	}
 }
 
-// Nothing moves but the figures: a bar that slides to its new length costs the
-// layout of the page again and again, and who asked for less motion gets none.
+// The page has no animations. They would cost layout work, and some visitors ask for reduced
+// motion.
 func TestNothingMovesByItself(t *testing.T) {
 	d := start(t, "--traffic", "50")
 	v := visit(t, d.page, 1440, false)
 	v.until(`document.querySelectorAll("#rows tr").length > 5`)
 	if moving := eval[[]string](v, `[...document.querySelectorAll("*")].filter((e) => !["0s", ""].includes(getComputedStyle(e).transitionDuration)).map((e) => e.outerHTML.slice(0, 90))`); len(moving) > 0 {
-		t.Errorf("moving: %q", moving)
+		t.Errorf("elements with transitions = %q, want none", moving)
 	}
 	if n := eval[int](v, `document.getAnimations().length`); n > 0 {
-		t.Errorf("%d animations", n)
+		t.Errorf("animations = %d, want 0", n)
 	}
 }

@@ -12,12 +12,12 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// shoot takes a picture of the whole page, or of the first element that selector
-// finds.
+// shoot takes a picture of the first element that matches selector. An empty selector means the
+// whole page.
 func (v *tab) shoot(file, selector string, width, height int) {
 	v.t.Helper()
 	v.do(command(emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: int64(width), Height: int64(height), DeviceScaleFactor: 1.5}))
-	time.Sleep(300 * time.Millisecond) // the resize is drawn
+	time.Sleep(300 * time.Millisecond) // until the page has redrawn for the new size
 	picture := chromedp.FullScreenshot(100)
 	if selector != "" {
 		picture = chromedp.Screenshot(selector)
@@ -27,9 +27,8 @@ func (v *tab) shoot(file, selector string, width, height int) {
 	}
 }
 
-// TestPictures takes the pictures in docs/: the page during an outage, and one
-// call. The faults are the same each time, by the seed; what a machine is slower
-// or faster at differs.
+// TestPictures takes the pictures in docs/: the page during an outage, and one call. The seed
+// makes the faults the same each time, but times differ between machines.
 func TestPictures(t *testing.T) {
 	if !*update {
 		t.Skip("go test -run TestPictures -update takes them")
@@ -45,7 +44,7 @@ func TestPictures(t *testing.T) {
 	phase("errorRate: 1", 9*time.Second)
 	phase("errorRate: 0.3", 16*time.Second)
 	phase("errorRate: 1", 7*time.Second)
-	// A call that was repeated tells more than one that was refused.
+	// A call with several attempts shows more than a rejected one.
 	v.filter("status_503")
 	v.pick(3)
 	v.filter("")
@@ -62,8 +61,7 @@ func TestPictures(t *testing.T) {
 	v.shoot("../../docs/call.png", ".call", 1440, 900)
 }
 
-// pick clicks on the newest listed call with at least so many attempts that
-// ended well.
+// pick clicks on the newest listed good call with at least this many attempts.
 func (v *tab) pick(n int) {
 	v.t.Helper()
 	v.until(`(() => {
@@ -73,7 +71,7 @@ func (v *tab) pick(n int) {
 	})()`)
 }
 
-// SHOTS=dir puts pictures of every width, in light and dark, there to look at.
+// With SHOTS=dir, this test writes pictures of every width, in light and dark mode, to dir.
 func TestLooks(t *testing.T) {
 	dir := os.Getenv("SHOTS")
 	if dir == "" {

@@ -20,8 +20,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// What was typed for a seed was overwritten as soon as the field lost the focus,
-// which it does when the button is pressed.
+// A typed seed used to be overwritten when the field lost the focus, which pressing the button
+// causes.
 func TestTypedSeedStays(t *testing.T) {
 	d := start(t, "--traffic", "20")
 	v := visit(t, d.page, 1440, false)
@@ -38,11 +38,11 @@ func TestTypedSeedStays(t *testing.T) {
 	}
 	defer r.Body.Close()
 	if got := r.Header.Get("Rebound-Seed"); got != "77" {
-		t.Errorf("the seed is %s", got)
+		t.Errorf("seed = %s, want the typed one", got)
 	}
 }
 
-// Two calls that overlapped were shown in turns for ever.
+// Two calls that overlapped used to be shown alternately forever.
 func TestNewestCallStays(t *testing.T) {
 	l, at := own(t, page.Options{})
 	v := visit(t, at, 1440, false)
@@ -57,13 +57,13 @@ func TestNewestCallStays(t *testing.T) {
 	for range 12 {
 		time.Sleep(250 * time.Millisecond)
 		if !eval[bool](v, shown+`.includes("2 at")`) {
-			t.Fatalf("nothing new came, and the page shows %s", v.text("call-facts"))
+			t.Fatalf("without new calls the shown call changed: %s, want the same one", v.text("call-facts"))
 		}
 	}
 }
 
-// Calls of a process that is gone were mixed with those of the next one, and its
-// numbers taken for the next one's.
+// Calls of an earlier server process used to be mixed with those of the next one, because both
+// count from 1.
 func TestAnotherProcess(t *testing.T) {
 	first, at := own(t, page.Options{})
 	second, other := own(t, page.Options{})
@@ -89,7 +89,7 @@ func TestAnotherProcess(t *testing.T) {
 	between.set(false, false)
 	v.until(isLive + ` && ` + rows(2))
 	if eval[bool](v, `document.querySelector("#rows tr[aria-current]") !== null`) {
-		t.Error("a call of the new process is marked as the one that is shown, which is the old one's")
+		t.Error("a call of the new process is marked as shown, want none: the shown one is of the old process")
 	}
 
 	v.press("Pause")
@@ -100,24 +100,24 @@ func TestAnotherProcess(t *testing.T) {
 	fail(first, 1)
 	v.until(`document.getElementById("foot").innerText.startsWith("4 calls")`)
 	if note := v.text("rows-note"); strings.Contains(note, " 0 newer") {
-		t.Errorf("the list says %q", note)
+		t.Errorf("note of the list = %q, want one about the restart", note)
 	}
 }
 
-// A connection that has died without a word was waited for for ever.
+// The page used to wait forever for a connection that was lost without an error.
 func TestDeadConnectionIsGivenUp(t *testing.T) {
 	d := start(t)
 	between, v := visitThrough(t, d.page)
 	v.until(isLive)
-	time.Sleep(2 * time.Second) // only the stream is still used then
+	time.Sleep(2 * time.Second) // by then only the stream's connection is in use
 	between.kill()
 	v.until(`document.getElementById("connection").innerText === "Stale"`)
 	ask(t, http.MethodGet, d.client+"/process", "")
 	v.until(isLive + ` && document.querySelectorAll("#rows tr").length === 1`)
 }
 
-// kill lets the connection that is in use hear nothing any more, without a word;
-// a browser would try the idle ones first, one after the other.
+// kill stops passing data on the connection in use, without closing it. It closes the idle ones,
+// because a browser would try them first.
 func (s *switchable) kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,14 +131,14 @@ func (s *switchable) kill() {
 	s.conns = nil
 }
 
-// lead is where connections go from now on.
+// lead sets the target of new connections.
 func (s *switchable) lead(to string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.to = to
 }
 
-// generator keeps what it is told.
+// generator is a traffic generator that stores its settings.
 type generator struct {
 	mu  sync.Mutex
 	now page.TrafficSettings
@@ -157,8 +157,8 @@ func (g *generator) State() page.TrafficState {
 	return page.TrafficState{TrafficSettings: g.now, Limit: 200, Without: page.TrafficResult{Ended: 5, NotSent: 1091}}
 }
 
-// The error of Reset was hidden by what Reset did next, and that of a button
-// stood for ever after flaky-server was back. Reset switched the traffic off.
+// An error of Reset used to be hidden by its next step, and an error of a button used to stay
+// after flaky-server was back. Reset used to turn the traffic off.
 func TestErrorsStayAndGo(t *testing.T) {
 	var away atomic.Bool
 	flaky := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -175,7 +175,7 @@ func TestErrorsStayAndGo(t *testing.T) {
 	v := visit(t, at, 1440, false)
 	v.until(`document.querySelector("#scenarios input:checked")?.value === "30 % errors"`)
 	if got := v.text("without-note"); !strings.Contains(got, "1,091 not sent") {
-		t.Errorf("the calls that were not sent are left out: %q", got)
+		t.Errorf("comparison = %q, want the number of calls not sent", got)
 	}
 	const failed = `!document.getElementById("controls-error").hidden`
 	away.Store(true)
@@ -184,7 +184,7 @@ func TestErrorsStayAndGo(t *testing.T) {
 		v.until(failed)
 		time.Sleep(300 * time.Millisecond)
 		if !eval[bool](v, failed) {
-			t.Errorf("%s: the error is gone at once", press)
+			t.Errorf("%s: the error is hidden at once, want it shown", press)
 		}
 		v.press(works)
 		v.until("!(" + failed + ")")
@@ -197,8 +197,8 @@ func TestErrorsStayAndGo(t *testing.T) {
 	v.until(`document.querySelector("#rates input:checked")?.value === "50" && document.querySelector("#paths input:checked")?.value === "with"`)
 }
 
-// After a changed configuration a circuit begins anew without a transition; the
-// timeline went on with the old state.
+// A changed configuration resets a circuit without a transition. The timeline used to keep the
+// old state.
 func TestCircuitThatBeganAnew(t *testing.T) {
 	var mu sync.Mutex
 	up := live.Upstream{Upstream: "http://upstream", Policy: "default", Breaker: resilience.BreakerSnapshot{State: resilience.Closed, Since: time.Now()}}
@@ -223,7 +223,7 @@ func TestCircuitThatBeganAnew(t *testing.T) {
 	v.until(band + ` === "closed open closed"`)
 }
 
-// Nobody could click on a row while calls came: it was another one by then.
+// Rows used to move while calls arrived, so that a click hit another call.
 func TestListStandsStill(t *testing.T) {
 	d := start(t, "--traffic", "100")
 	v := visit(t, d.page, 1440, false)
@@ -245,18 +245,18 @@ func TestListStandsStill(t *testing.T) {
 	time.Sleep(300 * time.Millisecond)
 	mouse(input.DispatchMouseEventTypeMouseReleased, where[0], where[1])
 	v.until(fmt.Sprintf(`document.getElementById("call-facts").innerText.includes("%s at")`, aimed))
-	// The focus is there now; with the pointer gone and the focus too, it goes on.
+	// The row has the focus now. The list continues when both pointer and focus have left it.
 	mouse(input.DispatchMouseEventTypeMouseMoved, 5, 5)
 	time.Sleep(1500 * time.Millisecond)
 	if got := eval[string](v, `document.activeElement.ariaLabel?.split(" ")[2] ?? document.activeElement.tagName`); got != aimed {
-		t.Errorf("the focus was on call %s and is on %s", aimed, got)
+		t.Errorf("focused call = %s, want %s", got, aimed)
 	}
 	_ = eval[bool](v, `document.activeElement.blur() ?? true`)
 	v.until(`!document.getElementById("rows-note").innerText.startsWith("Held")`)
 }
 
-// Words of an axis ran into each other or into the deadline's, "Half-open" was
-// wider than its tile, and attempts of less than a pixel were not to be seen.
+// Labels of an axis used to overlap, "Half-open" was wider than its tile, and attempts shorter
+// than a pixel were invisible.
 func TestNothingCollides(t *testing.T) {
 	up := live.Upstream{Upstream: "http://upstream", Policy: "default", Breaker: resilience.BreakerSnapshot{State: resilience.HalfOpen, Since: time.Now()}}
 	l, at := own(t, page.Options{}, func() []live.Upstream { return []live.Upstream{up} })
@@ -291,8 +291,8 @@ func TestNothingCollides(t *testing.T) {
 	}
 }
 
-// Seven figures of the charts were live regions, and told a screen reader
-// something new every second.
+// Seven figures of the charts used to be live regions, so that a screen reader read them every
+// second.
 func TestFiguresDoNotChatter(t *testing.T) {
 	d := start(t, "--traffic", "50")
 	v := visit(t, d.page, 1440, false)
@@ -308,6 +308,6 @@ func TestFiguresDoNotChatter(t *testing.T) {
 	ask(t, http.MethodPut, d.faults, "errorRate: 0")
 	v.until(`document.getElementById("breaker-state").innerText === "Closed"`)
 	if said := eval[[]string](v, "window.said"); len(said) != 2 || !strings.HasPrefix(said[0], "Circuit open") || !strings.HasPrefix(said[1], "Circuit closed") {
-		t.Errorf("an outage and its end were told as %q", said)
+		t.Errorf("announcements of an outage and its end = %q, want one for each", said)
 	}
 }

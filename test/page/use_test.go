@@ -13,11 +13,11 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// listed are the paths of the calls in the list.
+// listed is an expression for the paths of the listed calls.
 const listed = `[...document.querySelectorAll("#rows tr")].map((r) => r.cells[1].innerText.trim().split("/")[1]).join(" ")`
 
-// The list of one reason has the calls that ended so and those of which an attempt
-// did, older ones than the page was told of among them, and no others.
+// The list for a reason has exactly the calls that have it, or an attempt that has it. It includes
+// older calls that the page has not received as events.
 func TestFilterByReason(t *testing.T) {
 	l, at := own(t, page.Options{})
 	record := func(path string, age time.Duration, reason resilience.Reason, steps ...step) {
@@ -49,8 +49,8 @@ func TestFilterByReason(t *testing.T) {
 	v.until(`document.querySelectorAll("#rows tr").length === 100 && ` + listed + `.includes("failed")`)
 }
 
-// The newest call is shown until the visitor wants it to stay. Copy gives the line
-// for curl to the clipboard, or marks it where that is not allowed.
+// The page shows the newest call until the visitor picks one. Copy writes the curl command to the
+// clipboard, or selects it if that is not permitted.
 func TestFollowAndCopy(t *testing.T) {
 	l, at := own(t, page.Options{})
 	v := visit(t, at, 1440, false)
@@ -78,20 +78,20 @@ func TestFollowAndCopy(t *testing.T) {
 	v.press("Copy")
 	v.until(`document.getElementById("copy").innerText === "Copied"`)
 	if got := eval[string](v, `window.copied`); got != "curl -i http://localhost:8080/second" {
-		t.Errorf("copied is %q", got)
+		t.Errorf("clipboard = %q, want the curl command", got)
 	}
 
-	// A followed one would take its place when the one before was shown for a second.
+	// If the page still followed the newest call, that one would be shown after a second.
 	v.until(`window.since < performance.now() - 1500`)
 	if !eval[bool](v, shows("second")) {
-		t.Errorf("the call did not stay: %s", v.text("call-curl"))
+		t.Errorf("shown call = %s, want the picked one", v.text("call-curl"))
 	}
 
 	v.until(`(() => { Object.defineProperty(navigator, "clipboard", { value: { writeText: async () => { throw new Error("no"); } } }); return true; })()`)
 	v.press(v.text("copy"))
 	v.until(`document.getElementById("copy").innerText === "Selected"`)
 	if got := eval[string](v, `getSelection().toString().trim()`); got != "curl -i http://localhost:8080/second" {
-		t.Errorf("selected is %q", got)
+		t.Errorf("selection = %q, want the curl command", got)
 	}
 	_ = eval[bool](v, `getSelection().removeAllRanges() ?? true`)
 
@@ -99,11 +99,11 @@ func TestFollowAndCopy(t *testing.T) {
 	v.until(shows("third") + ` && ` + pressed(true))
 }
 
-// What one page changes, the others show, at once.
+// A change on one page is shown on other pages at once.
 func TestTwoPagesAgree(t *testing.T) {
 	d := start(t)
 	v := visit(t, d.page, 1440, false)
-	// The other does not ask now and then by itself: it is told.
+	// Disable the other page's polling, so that only an event can tell it.
 	other := visit(t, "about:blank", 768, false)
 	other.do(command(cdppage.AddScriptToEvaluateOnNewDocument, cdppage.AddScriptToEvaluateOnNewDocumentParams{
 		Source: `const often = window.setInterval; window.setInterval = (f, ms) => ms < 1000 ? often(f, ms) : 0;`,
@@ -123,8 +123,8 @@ func TestTwoPagesAgree(t *testing.T) {
 	}
 }
 
-// When the circuit that is shown opens or closes, that is announced, with its
-// cause; what lies between is not.
+// The page announces that the shown circuit opened or closed, with the cause. It does not announce
+// probes.
 func TestAnnouncements(t *testing.T) {
 	const shown = "http://shown"
 	up := live.Upstream{Upstream: shown, Policy: "default", Burst: 10, Settings: resilience.BreakerPolicy{ConsecutiveFailures: 10, MinRequests: 50, FailureRatio: 0.5}}
@@ -140,11 +140,11 @@ func TestAnnouncements(t *testing.T) {
 	l.Transition("default", resilience.Transition{Upstream: shown, From: resilience.Open, To: resilience.HalfOpen, At: time.Now()})
 	v.until(`document.querySelectorAll("#transitions li").length === 2`)
 	if !eval[bool](v, says(opened)) {
-		t.Errorf("a probe is announced: %s", eval[string](v, `document.getElementById("announce").textContent`))
+		t.Errorf("announcement = %s, want none about a probe", eval[string](v, `document.getElementById("announce").textContent`))
 	}
 	l.Transition("default", resilience.Transition{Upstream: shown, From: resilience.HalfOpen, To: resilience.Closed, At: time.Now(), Successes: 3})
 	v.until(says("Circuit closed: 3 probes succeeded"))
 	if role := eval[string](v, `document.getElementById("announce").getAttribute("role")`); role != "status" {
-		t.Errorf("nobody is told of it: its role is %q", role)
+		t.Errorf("role of the announcement = %q, want status", role)
 	}
 }

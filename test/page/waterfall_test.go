@@ -13,14 +13,14 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// drawing is the waterfall as it is measured: pixels from the left of the tracks.
+// drawing has the measures of a waterfall, in pixels from the left of the tracks.
 type drawing struct {
 	Sentence, Curl, Facts string
 	Axis                  []struct {
 		Word string
 		At   float64
 	}
-	End  string // what the axis says of the deadline
+	End  string // the axis' text about the deadline
 	Rows []drawnRow
 }
 
@@ -51,7 +51,7 @@ const measured = `(() => {
 	};
 })()`
 
-// pickPath picks the newest listed call of a path, and waits until it is shown.
+// pickPath picks the newest listed call of a path and waits until the page shows it.
 func (v *tab) pickPath(path string) {
 	v.t.Helper()
 	v.until(fmt.Sprintf(`(() => {
@@ -61,8 +61,7 @@ func (v *tab) pickPath(path string) {
 	})()`, " "+path, path))
 }
 
-// The waterfall of calls that were fed: what it says, what it draws, and all of
-// it on one scale.
+// The waterfall of a recorded call has the right texts and bars, all on the same scale.
 func TestWaterfall(t *testing.T) {
 	const ms = time.Millisecond
 	jitter := func(planned, actual time.Duration) resilience.Wait {
@@ -70,9 +69,9 @@ func TestWaterfall(t *testing.T) {
 	}
 	type row struct {
 		text, icon, class string
-		from, to          float64 // ms; both 0 for no bar
+		from, to          float64 // ms; both 0 if there is no bar
 	}
-	var forty []row // as far as they are shown: the first 31, and the last
+	var forty []row // the shown ones: the first 31 and the last
 	for i := range 31 {
 		forty = append(forty,
 			row{fmt.Sprintf("Attempt %d: status 503 · 1.0 ms · retry", i+1), "#shape-bad", "bar-bad", float64(2 * i), float64(2*i + 1)},
@@ -83,10 +82,10 @@ func TestWaterfall(t *testing.T) {
 	cases := map[string]struct {
 		call *live.Call
 		rows []row
-		// Of the sentence and the facts, and the whole line for curl.
+		// Parts of the sentence and the facts, and the whole curl command.
 		says, facts []string
 		curl, end   string
-		deadline    float64 // ms, if it is drawn to scale
+		deadline    float64 // ms, or 0 if it is not on the scale
 	}{
 		"planned": {
 			call: ended("http://upstream", 500*ms, good, 200,
@@ -143,24 +142,24 @@ func TestWaterfall(t *testing.T) {
 			got := eval[drawing](v, measured)
 			for _, want := range tc.says {
 				if !strings.Contains(got.Sentence, want) {
-					t.Errorf("the sentence is %q, want %q", got.Sentence, want)
+					t.Errorf("sentence = %q, want %q in it", got.Sentence, want)
 				}
 			}
 			for _, want := range tc.facts {
 				if !slices.Contains(strings.Split(got.Facts, "\n"), want) {
-					t.Errorf("the facts do not say %q:\n%s", want, got.Facts)
+					t.Errorf("facts = %s\nwant %q in them", got.Facts, want)
 				}
 			}
 			if tc.curl != "" && got.Curl != tc.curl {
-				t.Errorf("it is repeated by %q, want %q", got.Curl, tc.curl)
+				t.Errorf("curl command = %q, want %q", got.Curl, tc.curl)
 			}
 			if got.End != tc.end {
-				t.Errorf("the axis says %q, want %q", got.End, tc.end)
+				t.Errorf("text of the axis = %q, want %q", got.End, tc.end)
 			}
 			if len(got.Rows) != len(tc.rows) {
-				t.Fatalf("the rows are %+v, want %+v", got.Rows, tc.rows)
+				t.Fatalf("rows = %+v, want %+v", got.Rows, tc.rows)
 			}
-			// One scale for the bars, the deadline and the words of the axis.
+			// Bars, deadline and labels of the axis have the same scale.
 			scale := 0.0
 			for i, want := range tc.rows {
 				if want.to > 0 && got.Rows[i].Bar != nil {
@@ -170,22 +169,22 @@ func TestWaterfall(t *testing.T) {
 			near := func(what string, px, ms float64) {
 				t.Helper()
 				if math.Abs(px-ms*scale) > 1.5 {
-					t.Errorf("%s is at %.1f px, want %.1f for %.1f ms", what, px, ms*scale, ms)
+					t.Errorf("%s = %.1f px, want %.1f for %.1f ms", what, px, ms*scale, ms)
 				}
 			}
 			for i, want := range tc.rows {
 				r := got.Rows[i]
 				if r.Text != want.text || r.Icon != want.icon || r.Class != want.class || (r.Bar != nil) != (want.to > 0) {
-					t.Errorf("row %d is %q with %q and %q, want %+v", i, r.Text, r.Icon, r.Class, want)
+					t.Errorf("row %d = %q with icon %q and class %q, want %+v", i, r.Text, r.Icon, r.Class, want)
 				} else if r.Bar != nil {
 					near(r.Text+", its begin,", r.Bar.Left, want.from)
 					near(r.Text+", its end,", r.Bar.Left+r.Bar.Width, want.to)
 				}
 				switch {
 				case tc.deadline == 0 && r.Deadline != nil:
-					t.Errorf("row %d has a line for a deadline that is far away", i)
+					t.Errorf("row %d has a line for the deadline, want none: it is off the scale", i)
 				case tc.deadline > 0 && r.Deadline == nil && want.class != "bar-wait":
-					t.Errorf("row %d has no line for the deadline", i)
+					t.Errorf("row %d has no line for the deadline, want one", i)
 				case r.Deadline != nil:
 					near("the deadline", *r.Deadline, tc.deadline)
 				}
@@ -196,7 +195,7 @@ func TestWaterfall(t *testing.T) {
 				}
 			}
 			if len(got.Axis) < 3 {
-				t.Errorf("the axis has %+v only", got.Axis)
+				t.Errorf("labels of the axis = %+v, want more", got.Axis)
 			}
 		})
 	}
@@ -221,10 +220,10 @@ func TestTraceLink(t *testing.T) {
 		v.until(isLive + ` && !document.getElementById("call-body").hidden`)
 		link := eval[string](v, `document.querySelector("#call-facts a")?.getAttribute("href") ?? ""`)
 		if link != want {
-			t.Errorf("the trace is linked to %q, want %q", link, want)
+			t.Errorf("trace link = %q, want %q", link, want)
 		}
 		if facts := v.text("call-facts"); !strings.Contains(facts, id[:16]) {
-			t.Errorf("the trace is not named in %q", facts)
+			t.Errorf("facts = %q, want the trace ID in them", facts)
 		}
 	}
 }
