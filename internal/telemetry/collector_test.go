@@ -139,7 +139,7 @@ func (s *otlpServer) hold(t *testing.T) (asked <-chan context.Context, release f
 		case first <- r.Context():
 		case <-free:
 		default:
-			t.Error("a second request came while the first was held")
+			t.Error("a second request came while the first was held, want one at a time")
 		}
 		<-free
 		s.take(w, r, spans)
@@ -179,7 +179,7 @@ func await[T any](t *testing.T, what string, c <-chan T) T {
 	case v := <-c:
 		return v
 	case <-time.After(patience):
-		t.Fatalf("%s: nothing for %v", what, patience)
+		t.Fatalf("%s: got nothing for %v, want it sooner", what, patience)
 		panic("unreachable")
 	}
 }
@@ -213,10 +213,10 @@ func TestSpansEndWhileTheCollectorIsSilent(t *testing.T) {
 			returns(t, "ending spans beyond the queue", func() { endSpans(tel, "beyond-the-queue", 50_000) })
 			over := heap()
 			if request.Err() != nil {
-				t.Fatal("the request was not held all the time")
+				t.Fatal("the request ended early, want it held all the time")
 			}
 			if more, queue := over-full, full-empty; more > queue {
-				t.Errorf("50,000 spans more keep %d bytes, the full queue of %d keeps %d", more, queueSize, queue)
+				t.Errorf("50,000 spans more keep %d bytes, want at most what the full queue of %d keeps: %d", more, queueSize, queue)
 			}
 			release()
 			if err := flush(t, tel, patience); err != nil {
@@ -266,10 +266,10 @@ func TestFlushEndsWithItsContext(t *testing.T) {
 			await(t, "the processor", waited)
 			cancel()
 			if err := await(t, "the flush", flushed); !errors.Is(err, context.Canceled) {
-				t.Errorf("err = %v", err)
+				t.Errorf("got error %v, want context.Canceled", err)
 			}
 			if request.Err() != nil {
-				t.Error("the collector was not silent all the time")
+				t.Error("the collector's request ended, want it silent all the time")
 			}
 			release()
 			for collector.took("left") < batchSize+queueSize { // in the background, for as long as the process lives
@@ -321,7 +321,7 @@ func TestCollectorThatFails(t *testing.T) {
 			returns(t, "ending spans", func() { endSpans(tel, "lost", 20_000) })
 			// The queue, a batch on its way and buffers are 2 to 4 MiB; all spans would be 20.
 			if grown := heap() - before; grown > 8<<20 {
-				t.Errorf("20,000 spans keep %d bytes", grown)
+				t.Errorf("20,000 spans keep %d bytes, want at most 8 MiB", grown)
 			}
 			await(t, "a warning", log.first)
 			if tc.away {
@@ -330,7 +330,7 @@ func TestCollectorThatFails(t *testing.T) {
 			collector.behave(collector.take)
 			for began := time.Now(); collector.took("kept") == 0; {
 				if time.Since(began) > patience {
-					t.Fatalf("the collector is well, and gets nothing; the log has\n%s", strings.Join(log.lines(), "\n"))
+					t.Fatalf("the collector is well and got no spans, want some; the log has\n%s", strings.Join(log.lines(), "\n"))
 				}
 				endSpans(tel, "kept", 1)
 				select {

@@ -87,11 +87,11 @@ func TestD1EndpointThatIsNone(t *testing.T) {
 					err := refusal(t, vars)
 					switch {
 					case want == "" && err != nil:
-						t.Errorf("refused: %v", err)
+						t.Errorf("got error %v, want none", err)
 					case want != "" && (err == nil || !strings.HasPrefix(err.Error(), variable+": must be ") || !strings.Contains(err.Error(), want)):
 						t.Errorf("got %v, want %s: …%s", err, variable, want)
 					case err != nil && strings.Contains(err.Error(), "secret"):
-						t.Errorf("a password is told: %v", err)
+						t.Errorf("got an error with the password, want it left out: %v", err)
 					}
 				})
 			}
@@ -148,7 +148,7 @@ func TestD1EveryVariableIsChecked(t *testing.T) {
 	for _, v := range telemetry.Variables() {
 		for _, name := range v.Names {
 			if v.Honoured && name != "OTEL_SERVICE_NAME" && bad[name] == nil { // which may be anything
-				t.Errorf("no bad value of %s is tried", name)
+				t.Errorf("got no bad value for %s, want one", name)
 			}
 		}
 	}
@@ -165,12 +165,12 @@ func TestD1EveryVariableIsChecked(t *testing.T) {
 					t.Errorf("got %v, want one error about %s", err, name)
 				}
 				if err != nil && strings.HasSuffix(name, "HEADERS") && strings.Contains(err.Error(), "pigeon") {
-					t.Errorf("a header is told, which may be a secret: %v", err)
+					t.Errorf("got an error with a header, which may be a secret, want it left out: %v", err)
 				}
 				// What is switched off can be left as it is.
 				vars["OTEL_SDK_DISABLED"] = "true"
 				if err := refusal(t, vars); name != "OTEL_SDK_DISABLED" && err != nil {
-					t.Errorf("switched off: %v", err)
+					t.Errorf("switched off: got error %v, want none", err)
 				}
 			})
 		}
@@ -257,7 +257,7 @@ func TestD1RequestsOfAnExport(t *testing.T) {
 			r := await(t, "the export", requests)
 			if r.URL.Path != tc.path || r.Header.Get("Content-Encoding") != tc.encoding || r.Header.Get("Content-Type") != tc.contentType ||
 				r.Header.Get("X-Secret") != tc.secret || (r.TLS != nil) != strings.Contains(name, "encrypted") {
-				t.Errorf("%s %v, TLS %t", r.URL.Path, r.Header, r.TLS != nil)
+				t.Errorf("got path %s, header %v, TLS %t, want what case %q sets", r.URL.Path, r.Header, r.TLS != nil, name)
 			}
 		})
 	}
@@ -313,7 +313,7 @@ func TestD2Propagators(t *testing.T) {
 			tel.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { came = trace.SpanContextFromContext(r.Context()) })).
 				ServeHTTP(httptest.NewRecorder(), r)
 			if came.TraceID() != span.TraceID() {
-				t.Errorf("the trace that came in is %s, the one that goes on %s", span.TraceID(), came.TraceID())
+				t.Errorf("the trace that goes on is %s, want the one that came in, %s", came.TraceID(), span.TraceID())
 			}
 		})
 	}
@@ -365,7 +365,7 @@ func TestD2OneWarningOfWhatHasNoEffect(t *testing.T) {
 			}
 			if tc.want == nil {
 				if log.Len() > 0 {
-					t.Errorf("the log has %s", log.String())
+					t.Errorf("the log has %s, want it empty", log.String())
 				}
 				return
 			}
@@ -374,7 +374,7 @@ func TestD2OneWarningOfWhatHasNoEffect(t *testing.T) {
 				Variables  []string
 			}
 			if err := json.Unmarshal(log.Bytes(), &line); err != nil { // more than one line is none
-				t.Fatalf("%v: %s", err, log.String())
+				t.Fatalf("the log is not one line of JSON: %v: %s", err, log.String())
 			}
 			if line.Level != "WARN" || line.Msg != "variables of OpenTelemetry's without effect" || !slices.Equal(line.Variables, tc.want) || strings.Contains(log.String(), "secret") {
 				t.Errorf("got %+v, want %q", line, tc.want)
@@ -399,7 +399,7 @@ func TestD4TheTrueCause(t *testing.T) {
 			var log bytes.Buffer
 			_, err := telemetry.Start(t.Context(), telemetry.Options{LookupEnv: os.LookupEnv, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 			if err == nil || !strings.HasPrefix(err.Error(), variable+": must be ") || log.Len() > 0 {
-				t.Errorf("err = %v, and the log has %q", err, log.String())
+				t.Errorf("got error %v and log %q, want an error that begins %q and an empty log", err, log.String(), variable+": must be ")
 			}
 		})
 	}
@@ -450,12 +450,12 @@ func TestTableHasWhatTheSDKReads(t *testing.T) {
 	}
 	for _, must := range []string{otlpEndpoint, tracesEndpoint, "OTEL_TRACES_SAMPLER", "OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY"} {
 		if !read[must] {
-			t.Errorf("%s was not found in the source: the test looks in the wrong place", must)
+			t.Errorf("%s was not found in the source, want it: the test looks in the wrong place", must)
 		}
 	}
 	for name := range read {
 		if !known[name] && !slices.ContainsFunc(families, func(f string) bool { return strings.HasPrefix(name, f) || name+"_" == f }) && name != "OTEL_EXPORTER_OTLP" {
-			t.Errorf("the SDK reads %s, which Variables does not have", name)
+			t.Errorf("the SDK reads %s, want it in Variables", name)
 		}
 	}
 }
@@ -465,18 +465,18 @@ func TestD5LevelsByName(t *testing.T) {
 	for text, want := range map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "WARN": slog.LevelWarn, "Error": slog.LevelError} {
 		var level telemetry.Level
 		if err := level.UnmarshalText([]byte(text)); err != nil || level.Level() != want {
-			t.Errorf("%s is %v, %v", text, level.Level(), err)
+			t.Errorf("%s was read as %v, error %v, want %v", text, level.Level(), err, want)
 		}
 		again, err := level.MarshalText()
 		if err != nil || string(again) != strings.ToLower(text) {
-			t.Errorf("%s is written %s, %v", text, again, err)
+			t.Errorf("%s was written as %s, error %v, want it in lower case", text, again, err)
 		}
 	}
 	for _, text := range []string{"WARNING", "", "INFO+2", "trace", "4", "err"} {
 		var level telemetry.Level
 		err := level.UnmarshalText([]byte(text))
 		if err == nil || !strings.HasPrefix(err.Error(), "must be debug, info, warn or error, got ") {
-			t.Errorf("%q: %v", text, err)
+			t.Errorf("%q: got error %v, want one that names the levels", text, err)
 		}
 	}
 }

@@ -24,7 +24,7 @@ func scrape(t *testing.T, m *telemetry.Metrics, accept string) string {
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, r)
 	if w.Code != http.StatusOK {
-		t.Fatalf("%d %s", w.Code, w.Body)
+		t.Fatalf("got status %d, body %s, want 200", w.Code, w.Body)
 	}
 	return w.Body.String()
 }
@@ -90,7 +90,7 @@ func TestMetricsOfACall(t *testing.T) {
 	}
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	if _, err := parser.TextToMetricFamilies(strings.NewReader(text)); err != nil {
-		t.Errorf("Prometheus cannot read it: %v", err)
+		t.Errorf("Prometheus' parser: got error %v, want none", err)
 	}
 }
 
@@ -181,7 +181,7 @@ func TestExemplarsCarryTheTrace(t *testing.T) {
 	}))
 	m.Call(ctx, aCall())
 	if text := scrape(t, m, "application/openmetrics-text"); !strings.Contains(text, `trace_id="ab000000000000000000000000000000"`) {
-		t.Errorf("no exemplar in:\n%s", ours(text))
+		t.Errorf("got no exemplar, want one in:\n%s", ours(text))
 	}
 }
 
@@ -198,7 +198,7 @@ func TestCallersDoNotMakeSeries(t *testing.T) {
 		m.Call(t.Context(), c)
 	}
 	if after := count(); after != before {
-		t.Errorf("%d series became %d", before, after)
+		t.Errorf("got %d series, want %d as before", after, before)
 	}
 }
 

@@ -66,10 +66,10 @@ func TestNothingIsExportedUnlessAskedFor(t *testing.T) {
 			h := http.NotFoundHandler()
 			_, span := tel.Provider().Tracer("x").Start(t.Context(), "x")
 			if tel.Enabled() || span.IsRecording() {
-				t.Error("spans are made")
+				t.Error("tracing is on, want it off")
 			}
 			if got := tel.Handler(h); got == nil || !sameFunc(got, h) {
-				t.Error("the handler is wrapped")
+				t.Error("the handler is wrapped, want it as it was")
 			}
 			if err := flush(t, tel, time.Second); err != nil {
 				t.Error(err)
@@ -106,7 +106,7 @@ func TestFlushSendsWhatIsLeft(t *testing.T) {
 	tel := start(t, nil)
 	h := tel.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		if !trace.SpanContextFromContext(r.Context()).IsValid() {
-			t.Error("no span in the handler's context")
+			t.Error("got no span in the handler's context, want one")
 		}
 	}))
 	mux := http.NewServeMux()
@@ -133,16 +133,16 @@ func TestLogLinesCarryTheTrace(t *testing.T) {
 	log.Debug("below the level")
 	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
 	if len(lines) != 2 {
-		t.Fatalf("%d lines: %s", len(lines), b.String())
+		t.Fatalf("got %d lines, want 2: %s", len(lines), b.String())
 	}
 	var with, without map[string]any
 	if json.Unmarshal([]byte(lines[0]), &with) != nil || json.Unmarshal([]byte(lines[1]), &without) != nil {
-		t.Fatalf("no JSON: %s", b.String())
+		t.Fatalf("got a line that is not JSON, want two that are: %s", b.String())
 	}
 	if with["trace_id"] != "01000000000000000000000000000000" || with["span_id"] != "0200000000000000" || with["component"] != "x" {
-		t.Errorf("%v", with)
+		t.Errorf("got %v, want the trace, the span and the component", with)
 	}
 	if _, ok := without["trace_id"]; ok {
-		t.Errorf("%v", without)
+		t.Errorf("got %v, want no trace_id", without)
 	}
 }

@@ -97,7 +97,7 @@ func read(resp *http.Response, err error) (int, string, error) {
 func want(t *testing.T, p *endpoint.Pool, target string) {
 	t.Helper()
 	if status, body, err := read(p.RoundTrip(request(t.Context(), t, http.MethodGet, target, nil))); err != nil || status != http.StatusOK {
-		t.Fatalf("%d %q, %v", status, body, err)
+		t.Fatalf("got status %d, body %q, error %v, want 200", status, body, err)
 	}
 }
 
@@ -142,7 +142,7 @@ func retire(t *testing.T, resp *http.Response) {
 	t.Helper()
 	r, ok := resp.Body.(interface{ Retire() })
 	if !ok {
-		t.Fatalf("the body is a %T without Retire", resp.Body)
+		t.Fatalf("the body is a %T, want one with Retire", resp.Body)
 	}
 	r.Retire()
 }

@@ -88,14 +88,14 @@ func TestHTTP2ConnectionThatIsFull(t *testing.T) {
 	}
 	for end := time.Now().Add(5 * time.Second); inside.Load() < 12; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Errorf("%d of 12 requests arrived", inside.Load())
+			t.Errorf("%d requests arrived, want 12", inside.Load())
 			break
 		}
 	}
 	close(release)
 	all.Wait()
 	if n := u.Opened(); n < 3 || n > 6 {
-		t.Errorf("12 requests at a time took %d connections for 5 each", n)
+		t.Errorf("12 requests at a time took %d connections for 5 each, want 3 to 6", n)
 	}
 }
 
@@ -149,10 +149,10 @@ func TestHTTP2ServerThatShutsDown(t *testing.T) {
 	close(stop)
 	all.Wait()
 	if failed.Load() > 0 {
-		t.Errorf("%d of %d requests failed or were executed twice", failed.Load(), next.Load())
+		t.Errorf("%d of %d requests failed or were executed twice, want none", failed.Load(), next.Load())
 	}
 	if two.Opened() == 0 {
-		t.Error("the second server was never used")
+		t.Error("the second server got no connection, want one")
 	}
 }
 
@@ -178,7 +178,7 @@ func TestHTTP2PingNoticesADeadConnection(t *testing.T) {
 	b.Silence()
 	begun := time.Now()
 	if _, _, err := read(resp, nil); err == nil || time.Since(begun) > 5*time.Second {
-		t.Errorf("the stream ended with %v after %v", err, time.Since(begun))
+		t.Errorf("the stream ended with error %v after %v, want an error within 5 s", err, time.Since(begun))
 	}
 }
 
@@ -211,10 +211,10 @@ func TestHTTP2RequestsThatAreGivenUp(t *testing.T) {
 			ctx, cancel := tc.giveUp(t.Context())
 			defer cancel()
 			if _, err := p.RoundTrip(request(ctx, t, http.MethodGet, u.URL+"/hang", nil)); err == nil {
-				t.Fatal("it was answered")
+				t.Fatal("the request got an answer, want an error")
 			}
 			if status, _, err := read(p.RoundTripFresh(request(t.Context(), t, http.MethodGet, u.URL, nil))); err != nil || status != http.StatusOK {
-				t.Fatal(status, err)
+				t.Fatalf("got status %d, error %v, want 200", status, err)
 			}
 			if n := u.Opened(); n != tc.opened {
 				t.Errorf("%d connections were opened, want %d", n, tc.opened)
@@ -242,7 +242,7 @@ func TestHandshakeErrorsAreTold(t *testing.T) {
 					ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{TLSHandshakeDone: func(_ tls.ConnectionState, err error) { told = err }})
 					_, err := p.RoundTrip(request(ctx, t, http.MethodGet, u.URL, nil))
 					if err == nil || told == nil || !errors.Is(err, told) {
-						t.Errorf("got %v and was told %v", err, told)
+						t.Errorf("RoundTrip returned %v and the hook got %v, want the same error", err, told)
 					}
 				})
 			}
@@ -265,7 +265,7 @@ func TestHandshakesResume(t *testing.T) {
 	p.CloseIdleConnections()
 	want(t, p, u.URL)
 	if resumed.Load() != 1 {
-		t.Error("the second connection made a whole handshake")
+		t.Errorf("%d handshakes were resumed, want 1", resumed.Load())
 	}
 }
 
@@ -358,7 +358,7 @@ func TestHTTP2PingsThatAreNotWanted(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, _, err := read(first, nil); err == nil || !strings.Contains(err.Error(), "ENHANCE_YOUR_CALM") {
-		t.Fatalf("the first quiet stream ended with %v", err)
+		t.Fatalf("the first quiet stream ended with error %v, want ENHANCE_YOUR_CALM", err)
 	}
 	before := pings.Load()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -372,6 +372,6 @@ func TestHTTP2PingsThatAreNotWanted(t *testing.T) {
 	}
 	// One comes with the end of the stream.
 	if n := pings.Load() - before; n > 1 || settings.Load() != 2 {
-		t.Errorf("%d pings on %d connections after the upstream had enough", n, settings.Load())
+		t.Errorf("after the upstream had enough: got %d pings on %d connections, want at most 1 on 2", n, settings.Load())
 	}
 }

@@ -71,16 +71,16 @@ func TestFreshReplacesTheOneThatFailed(t *testing.T) {
 						t.Fatal(err)
 					}
 					if resp.StatusCode != http.StatusServiceUnavailable {
-						t.Fatalf("round %d: a fresh connection answers %d", i, resp.StatusCode)
+						t.Fatalf("round %d: a fresh connection got status %d, want 503", i, resp.StatusCode)
 					}
 					retire(t, resp)
 					if _, body, err := read(resp, nil); err != nil || body != answer {
-						t.Fatalf("%q, %v", body, err)
+						t.Fatalf("got body %q, error %v, want %q", body, err, answer)
 					}
 					time.Sleep(110 * time.Millisecond) // as often as HTTP/2 dials at most
 				}
 				if status, _, err := read(p.RoundTripFresh(request(t.Context(), t, http.MethodGet, u.URL, nil))); err != nil || status != http.StatusOK {
-					t.Fatal(status, err)
+					t.Fatalf("got status %d, error %v, want 200", status, err)
 				}
 				if n := u.Opened(); n != 4 {
 					t.Errorf("%d connections were opened, want 4", n)
@@ -121,14 +121,14 @@ func TestRetiredHTTP2ConnectionEndsWithItsLastRequest(t *testing.T) {
 	_ = resp.Body.Close()
 	time.Sleep(110 * time.Millisecond)
 	if status, _, err := read(p.RoundTripFresh(request(t.Context(), t, http.MethodGet, u.URL, nil))); err != nil || status != http.StatusOK {
-		t.Fatal(status, err)
+		t.Fatalf("got status %d, error %v, want 200", status, err)
 	}
 	if n := u.Open(); n != 2 {
 		t.Errorf("%d connections are open while the long answer goes on, want 2", n)
 	}
 	close(hold)
 	if _, body, err := read(longer, nil); err != nil || body != "end" {
-		t.Errorf("the long answer ended with %q, %v", body, err)
+		t.Errorf("the long answer: got %q, error %v, want %q", body, err, "end")
 	}
 	u.WantOpen(t, 1)
 }
@@ -227,7 +227,7 @@ func TestConnectionsHaveAMaximumAge(t *testing.T) {
 				time.Sleep(20 * time.Second) // less than the idle time
 				want(t, p, "http://upstream")
 				if n := v.dials.Load() - young; age > 0 && n != 1 || age == 0 && n != 0 {
-					t.Errorf("%d dials after 20 s without traffic, with an age of %v", n, age)
+					t.Errorf("%d dials after 20 s without traffic, with an age of %v, want one only with an age", n, age)
 				}
 			})
 		})
@@ -260,19 +260,19 @@ func TestReplacementIsBounded(t *testing.T) {
 			t.Errorf("%d connections were replaced in 10 s, want 4 a second", n)
 		}
 		if n := v.Open(); n > 51 {
-			t.Errorf("%d connections are open for 50 at a time", n)
+			t.Errorf("%d connections are open for 50 at a time, want at most 51", n)
 		}
 		v.refuse.Store(true)
 		traffic(10 * time.Second)
 		v.refuse.Store(false)
 		traffic(time.Second)
 		if n := v.Open(); n < 25 || n > 51 {
-			t.Errorf("%d connections are open after dials in the background failed", n)
+			t.Errorf("%d connections are open after dials in the background failed, want 25 to 51", n)
 		}
 		idle := v.dials.Load()
 		time.Sleep(20 * time.Second)
 		if n := v.dials.Load(); n != idle {
-			t.Errorf("%d dials without traffic", n-idle)
+			t.Errorf("%d dials without traffic, want 0", n-idle)
 		}
 	})
 }
@@ -403,7 +403,7 @@ func TestKeptConnectionThatIsClosed(t *testing.T) {
 		r := request(t.Context(), t, http.MethodPost, target, strings.NewReader("b"))
 		r.GetBody = nil
 		if status, _, err := read(p.RoundTrip(r)); err != nil || status != http.StatusOK || posts.Load() != i+1 {
-			t.Fatalf("round %d: %d, %v, %d posts arrived", i, status, err, posts.Load())
+			t.Fatalf("round %d: got status %d, error %v, %d posts, want 200 and %d posts", i, status, err, posts.Load(), i+1)
 		}
 	}
 }
@@ -450,7 +450,7 @@ func TestB4PostsOverConnectionsThatAreClosed(t *testing.T) {
 	}
 	all.Wait()
 	if twice.Load() > 0 || lost.Load() > 0 || failed.Load() > int64(posts)/4 {
-		t.Errorf("of %d: %d executed twice, %d lost behind a 2xx, %d failed", posts, twice.Load(), lost.Load(), failed.Load())
+		t.Errorf("of %d: %d executed twice, %d lost behind a 2xx, %d failed, want none twice or lost and at most a quarter failed", posts, twice.Load(), lost.Load(), failed.Load())
 	}
 	t.Logf("%d connections, %d of %d failed", u.Opened(), failed.Load(), posts)
 }
@@ -477,7 +477,7 @@ func TestA12EarlyAnswerToAnUpload(t *testing.T) {
 				all.Go(func() {
 					status, body, err := read(p.RoundTrip(request(t.Context(), t, http.MethodPost, u.URL, long(8<<20))))
 					if err != nil || status != http.StatusRequestEntityTooLarge || body != "too large" {
-						t.Errorf("%d %q, %v", status, body, err)
+						t.Errorf("got status %d, body %q, error %v, want 413 and too large", status, body, err)
 					}
 				})
 			}
@@ -500,7 +500,7 @@ func TestA9WaitForContinueIsBounded(t *testing.T) {
 	r := request(ctx, t, http.MethodPost, target, strings.NewReader("body"))
 	r.Header.Set("Expect", "100-continue")
 	if status, _, err := read(p.RoundTrip(r)); err != nil || status != http.StatusOK {
-		t.Errorf("%d, %v", status, err)
+		t.Errorf("got status %d, error %v, want 200", status, err)
 	}
 }
 
@@ -533,7 +533,7 @@ func TestCloseIdleConnections(t *testing.T) {
 			p.Close()
 			close(hold)
 			if _, body, err := read(longer, nil); err != nil || body != "ok" {
-				t.Errorf("the one in flight ended with %q, %v", body, err)
+				t.Errorf("the one in flight: got %q, error %v, want ok", body, err)
 			}
 			u.WantOpen(t, 0)
 			want(t, p, u.URL) // too late, but served
@@ -606,7 +606,7 @@ func TestSlowDials(t *testing.T) {
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := p.RoundTrip(request(ctx, t, http.MethodGet, "http://upstream", nil)); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("got %v", err)
+			t.Errorf("got error %v, want context.DeadlineExceeded", err)
 		}
 		p.Close()
 		synctest.Wait()
@@ -627,7 +627,7 @@ func TestRequestsThatCannotBeSent(t *testing.T) {
 				r := request(t.Context(), t, http.MethodPost, u.URL, body)
 				r.Header["Bad Name"] = []string{"x"}
 				if _, err := p.RoundTrip(r); err == nil {
-					t.Error("it was sent")
+					t.Error("the request was sent, want an error")
 				}
 				if body.closed.Load() != 1 {
 					t.Errorf("its body was closed %d times, want once", body.closed.Load())
@@ -656,7 +656,7 @@ func TestBrokenRequestBody(t *testing.T) {
 	broken := errors.New("the caller is gone")
 	r := request(t.Context(), t, http.MethodPost, u.URL, io.MultiReader(strings.NewReader("b"), errorReader{broken}))
 	r.Header.Set("Idempotency-Key", "k")
-	r.GetBody = func() (io.ReadCloser, error) { t.Error("the body was asked for again"); return nil, broken }
+	r.GetBody = func() (io.ReadCloser, error) { t.Error("GetBody was called, want the body unread"); return nil, broken }
 	if _, err := p.RoundTrip(r); !errors.Is(err, broken) {
 		t.Errorf("got %v, want the body's own error", err)
 	}
@@ -686,7 +686,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	c, ok := resp.Body.(io.ReadWriteCloser)
 	if !ok {
-		t.Fatalf("the body is a %T", resp.Body)
+		t.Fatalf("the body is a %T, want an io.ReadWriteCloser", resp.Body)
 	}
 	defer func() { _ = c.Close() }()
 	p.CloseIdleConnections()
@@ -695,7 +695,7 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadFull(c, b); err != nil || string(b) != "ping" {
-		t.Fatalf("%q, %v", b, err)
+		t.Fatalf("got %q, error %v, want the echo of ping", b, err)
 	}
 	_, _ = c.Read(b) // the end
 	for range 100 {
@@ -704,7 +704,7 @@ func TestUpgrade(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Error("writing to a connection that is gone never fails")
+	t.Error("100 writes to a connection that is gone succeeded, want an error")
 }
 
 func TestDialErrors(t *testing.T) {
@@ -758,14 +758,14 @@ func TestUpgradeBesideHTTP2(t *testing.T) {
 			defer func() { _ = resp.Body.Close() }()
 			wire, ok := resp.Body.(io.ReadWriter)
 			if resp.StatusCode != http.StatusSwitchingProtocols || !ok {
-				t.Fatalf("%d with a %T", resp.StatusCode, resp.Body)
+				t.Fatalf("got status %d with a %T, want 101 with an io.ReadWriteCloser", resp.StatusCode, resp.Body)
 			}
 			got := make([]byte, 4)
 			if _, err := io.WriteString(wire, "ping"); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := io.ReadFull(wire, got); err != nil || string(got) != "ping" {
-				t.Errorf("%q, %v", got, err)
+				t.Errorf("got %q, error %v, want the echo of ping", got, err)
 			}
 		})
 	}

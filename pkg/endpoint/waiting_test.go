@@ -42,7 +42,7 @@ func TestNothingOfACallIsKept(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("%d of 50 contexts are kept", left.Load())
+	t.Errorf("%d of 50 contexts are kept, want 0", left.Load())
 }
 
 // Without kept connections none is made in the background.
@@ -54,7 +54,7 @@ func TestNoReplacementWithoutKeptConnections(t *testing.T) {
 	want(t, p, u.URL)
 	time.Sleep(50 * time.Millisecond)
 	if n := u.Opened(); n != 1 {
-		t.Errorf("%d connections for one request", n)
+		t.Errorf("%d connections for one request, want 1", n)
 	}
 }
 
@@ -80,7 +80,7 @@ func TestRepetitionNeedsANewConnection(t *testing.T) {
 	bad.Store(true)
 	_, _, err := read(p.RoundTrip(request(t.Context(), t, http.MethodGet, u.URL, nil)))
 	if n := sent.Load(); n > 2 {
-		t.Errorf("one GET was sent %d times, %v", n, err)
+		t.Errorf("one GET was sent %d times, error %v, want at most 2 times", n, err)
 	}
 }
 
@@ -108,7 +108,7 @@ func TestHTTP2FreeStreamServesTheWaiting(t *testing.T) {
 	var calls sync.WaitGroup
 	calls.Go(func() {
 		if s, _, err := read(p.RoundTrip(request(t.Context(), t, http.MethodGet, u.URL+"/wait", nil))); err != nil || s != 200 {
-			t.Error(s, err)
+			t.Errorf("got status %d, error %v, want 200", s, err)
 		}
 	})
 	time.Sleep(300 * time.Millisecond)
@@ -122,7 +122,7 @@ func TestHTTP2FreeStreamServesTheWaiting(t *testing.T) {
 	time.Sleep(100 * time.Millisecond)
 	close(free)
 	if err := <-done; err != nil {
-		t.Error(err, dials.Load())
+		t.Errorf("got error %v after %d dials, want none", err, dials.Load())
 	}
 	cancel()
 	calls.Wait()

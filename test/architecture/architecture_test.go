@@ -72,7 +72,7 @@ type pkg struct {
 func TestImportDirection(t *testing.T) {
 	pkgs := list(t)
 	if len(pkgs) == 0 {
-		t.Fatal("go list found no package")
+		t.Fatal("go list found no package, want some")
 	}
 	for _, v := range violations(pkgs) {
 		t.Error(v)

@@ -106,7 +106,7 @@ func (c *caller) call(b *testing.B, n int) (wall, processor float64) {
 	c.stdout.Scan()
 	var took, used int64
 	if _, err := fmt.Sscan(c.stdout.Text(), &took, &used); err != nil {
-		b.Fatalf("%s: %q: %v", c.name, c.stdout.Text(), err)
+		b.Fatalf("%s printed %q, want two numbers: %v", c.name, c.stdout.Text(), err)
 	}
 	before := c.used
 	c.used = used
@@ -178,7 +178,7 @@ func TestTracingOffAllocatesNothing(t *testing.T) {
 	without := allocations()
 	with := allocations(transport.WithTracing(noop.NewTracerProvider(), propagation.TraceContext{}, "default"))
 	if with > without {
-		t.Errorf("a call makes %v allocations, without a provider %v", with, without)
+		t.Errorf("got %v allocations a call, want at most %v as without a provider", with, without)
 	}
 }
 
@@ -232,7 +232,7 @@ func instructions(b *testing.B, valgrind, binary, tracing string) float64 {
 		}
 		found := regexp.MustCompile(`guest instrs:\s+([\d,]+)`).FindSubmatch(said)
 		if found == nil {
-			b.Fatalf("valgrind says no count:\n%s", said)
+			b.Fatalf("valgrind printed no count, want one:\n%s", said)
 		}
 		n, err := strconv.ParseFloat(strings.ReplaceAll(string(found[1]), ",", ""), 64)
 		if err != nil {

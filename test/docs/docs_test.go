@@ -120,7 +120,7 @@ func glob(t *testing.T, pattern string) []string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(root, pattern))
 	if err != nil || len(found) == 0 {
-		t.Fatalf("no file matches %s: %v", pattern, err)
+		t.Fatalf("got no file for %s (error %v), want some", pattern, err)
 	}
 	return found
 }

@@ -65,12 +65,12 @@ func newDocument(t *testing.T, defaults any, decode func([]byte) error, blank ..
 			k.doc = d.all[outside].doc
 		}
 		if path != "" && k.doc == "" {
-			t.Errorf("%s: neither its field nor its type (%s) has a comment", path, k.typ)
+			t.Errorf("%s: got no comment on its field or type (%s), want one", path, k.typ)
 		}
 	}
 	for path := range d.required {
 		if d.all[path] == nil {
-			t.Errorf("the program requires %q, which is no key of %s", path, typ)
+			t.Errorf("the program requires %q, want it among the keys of %s", path, typ)
 		}
 	}
 	if t.Failed() {
@@ -154,7 +154,7 @@ func (d *document) describe(t *testing.T, k *key) {
 	case k.typ.Kind() == reflect.Struct, k.typ.Kind() == reflect.Map:
 		k.takes, k.schema = "mapping", object{"type": "object"}
 	default:
-		t.Fatalf("%s: there are no words for %s yet", k.path, k.typ)
+		t.Fatalf("%s: got type %s, want one that this test has words for", k.path, k.typ)
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 func TestReadmeShowsTheDemosPolicy(t *testing.T) {
 	policy := files.Read(t, filepath.Join(root, "cmd/demo/rebound.yaml"))
 	if !slices.Contains(fenced(files.Read(t, filepath.Join(root, "README.md")), "yaml"), policy) {
-		t.Errorf("no block of YAML in README.md is cmd/demo/rebound.yaml:\n%s", policy)
+		t.Errorf("got no YAML block in README.md that is cmd/demo/rebound.yaml, want\n%s", policy)
 	}
 }
 

@@ -70,12 +70,12 @@ func logCalls(t *testing.T, c comments) (calls []logCall) {
 	for pkg := range c.consts {
 		for _, line := range c.prefixed(pkg, "line") {
 			if !written[line] {
-				t.Errorf("package %s declares the line %q and never writes it", strings.TrimSuffix(pkg, "."), line.text)
+				t.Errorf("package %s declares the log line %q and never writes it, want a call", strings.TrimSuffix(pkg, "."), line.text)
 			}
 		}
 		for _, k := range append(c.prefixed(pkg, "line"), c.prefixed(pkg, "log")...) {
 			if k.doc == "" {
-				t.Errorf("%s%s has no comment", pkg, k.name)
+				t.Errorf("%s%s has no comment, want one for docs/observability.md", pkg, k.name)
 			}
 		}
 	}

@@ -104,7 +104,7 @@ func (d *document) annotate(t *testing.T, n *yaml.Node, k *key) {
 			child = d.all[strings.TrimPrefix(k.path+"."+name.Value, ".")]
 		}
 		if child == nil {
-			t.Fatalf("%s is printed, but is no key of %s", name.Value, k.typ)
+			t.Fatalf("%s is printed, want it among the keys of %s", name.Value, k.typ)
 		}
 		target := value
 		if len(value.Content) > 0 {

@@ -50,7 +50,7 @@ func TestObservability(t *testing.T) {
 	// The hand-written text names nothing that there is not.
 	for _, m := range regexp.MustCompile("`((?:rebound[._]|https?_)[a-z_.]+)`").FindAllStringSubmatch(page.String(), -1) {
 		if name := m[1]; v.metrics[name] == nil && !v.attributes[name] && !v.labels[name] {
-			t.Errorf("the page speaks of %s, which there is not", name)
+			t.Errorf("the page names %s, want a metric, attribute or label that exists", name)
 		}
 	}
 	for _, block := range fenced(page.String(), "json") {
@@ -103,7 +103,7 @@ func newVisible(t *testing.T) *visible {
 	compare(t, "label", known, v.labels)
 	for _, m := range regexp.MustCompile(`meter\.\w+\("([a-z.]+)"`).FindAllStringSubmatch(files.Read(t, filepath.Join(root, "internal/telemetry/metrics.go")), -1) {
 		if !slices.ContainsFunc(slices.Collect(maps.Keys(v.metrics)), func(name string) bool { return strings.HasPrefix(name, prometheusName(m[1])) }) {
-			t.Errorf("the instrument %s is made, but no program shows it", m[1])
+			t.Errorf("the instrument %s exists, want a program to export it", m[1])
 		}
 	}
 
@@ -116,12 +116,12 @@ func compare(t *testing.T, what string, declared, seen map[string]bool) {
 	t.Helper()
 	for name := range declared {
 		if !seen[name] {
-			t.Errorf("the %s %s is declared, but nothing shows it", what, name)
+			t.Errorf("the %s %s is declared, want something to emit it", what, name)
 		}
 	}
 	for name := range seen {
 		if !declared[name] {
-			t.Errorf("the %s %s can be seen, but no constant with a comment declares it", what, name)
+			t.Errorf("the %s %s is emitted, want a constant with a comment that declares it", what, name)
 		}
 	}
 }
@@ -133,28 +133,28 @@ func (v *visible) compareLines(t *testing.T) {
 	for message, line := range v.seen {
 		i := slices.IndexFunc(v.calls, func(c logCall) bool { return c.message.text == message })
 		if i < 0 {
-			t.Errorf("a line says %q, which no constant declares", message)
+			t.Errorf("a log line has the message %q, want a constant that declares it", message)
 			continue
 		}
 		c := v.calls[i]
 		common := v.common(c.pkg)
 		if c.level != line.level {
-			t.Errorf("the line %q is at %s in the source and was written at %s", message, c.level, line.level)
+			t.Errorf("the log line %q was written at %s, want %s as in the source", message, line.level, c.level)
 		}
 		for _, key := range line.keys {
 			if !slices.ContainsFunc(append(common, c.keys...), func(k value) bool { return k.text == key }) {
-				t.Errorf("the line %q has %s, which no constant of %s declares", message, key, c.pkg)
+				t.Errorf("the log line %q has the key %s, want a constant of %s that declares it", message, key, c.pkg)
 			}
 		}
 		for _, k := range c.keys {
 			if !slices.Contains(line.keys, k.text) {
-				t.Errorf("the line %q lacks %s", message, k.text)
+				t.Errorf("the log line %q has no key %s, want one", message, k.text)
 			}
 		}
 	}
 	for _, c := range v.calls {
 		if c.pkg == "gateway" && v.seen[c.message.text] == nil {
-			t.Errorf("no call through the gateway wrote the line %q", c.message.text)
+			t.Errorf("no call through the gateway wrote the log line %q, want one", c.message.text)
 		}
 	}
 }
@@ -186,7 +186,7 @@ func (c comments) constant(t *testing.T, pkg, text string) value {
 	t.Helper()
 	i := slices.IndexFunc(c.consts[pkg], func(v value) bool { return v.text == text })
 	if i < 0 {
-		t.Fatalf("package %s declares no constant %q", strings.TrimSuffix(pkg, "."), text)
+		t.Fatalf("package %s declares no constant %q, want one", strings.TrimSuffix(pkg, "."), text)
 	}
 	return c.consts[pkg][i]
 }
@@ -207,7 +207,7 @@ func (c comments) meaning(v value) string {
 func (v *visible) attributeTable(t *testing.T, span string) string {
 	t.Helper()
 	if len(v.spans[span]) == 0 {
-		t.Fatalf("no golden trace has a span or an event %q", span)
+		t.Fatalf("no golden trace has a span or an event %q, want one", span)
 	}
 	var out strings.Builder
 	var conventions []string
@@ -244,7 +244,7 @@ func (v *visible) readTraces(t *testing.T) {
 			} else if m := event.FindStringSubmatch(line); m != nil {
 				v.add(m[1], m[2])
 			} else {
-				t.Fatalf("%s: what is %q?", path, line)
+				t.Fatalf("%s: got line %q, want a span, an event or an attribute", path, line)
 			}
 		}
 	}
@@ -337,13 +337,13 @@ func variableTable(honoured bool) string {
 func (v *visible) valueTable(t *testing.T, typ string) string {
 	t.Helper()
 	if len(v.values[typ]) == 0 {
-		t.Fatalf("%s has no values", typ)
+		t.Fatalf("%s has no values, want some", typ)
 	}
 	var out strings.Builder
 	fmt.Fprintf(&out, "%s\n\n| value | meaning |\n|---|---|\n", prose(v.docs[typ], names{"Reason": "A reason", "Verdict": "A verdict", "State": "The state", "WaitSource": "The source", "Fault": "A fault"}))
 	for _, one := range v.values[typ] {
 		if one.doc == "" {
-			t.Errorf("the value %q of %s has no comment", one.text, typ)
+			t.Errorf("the value %q of %s has no comment, want one", one.text, typ)
 		}
 		fmt.Fprintf(&out, "| `%s` | %s |\n", one.text, v.meaning(one))
 	}
@@ -363,7 +363,7 @@ func lineOf(t *testing.T, text string) *line {
 	for key := ""; ; {
 		token, err := decoder.Token()
 		if err != nil {
-			t.Fatalf("no line of the log: %s: %v", text, err)
+			t.Fatalf("got %s in the log, want a line of JSON: %v", text, err)
 		}
 		switch token := token.(type) {
 		case json.Delim:
@@ -394,6 +394,6 @@ func lineOf(t *testing.T, text string) *line {
 func TestTraceIsPictured(t *testing.T) {
 	picture, err := os.ReadFile(filepath.Join(root, "docs", "trace.svg"))
 	if err != nil || !bytes.Contains(picture, []byte("<title")) || !bytes.Contains(picture, []byte(transport.SpanBackoff)) {
-		t.Errorf("docs/trace.svg is no picture of a trace: %v", err)
+		t.Errorf("docs/trace.svg: got error %v, want a picture of a trace", err)
 	}
 }
