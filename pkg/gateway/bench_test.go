@@ -35,14 +35,14 @@ func BenchmarkRefusal(b *testing.B) {
 	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/process", nil)
 	g.ServeHTTP(httptest.NewRecorder(), r)
 	if g.Breakers()[0].Breaker.State != resilience.Open {
-		b.Fatal("the circuit is not open")
+		b.Fatalf("the circuit is %v, want open", g.Breakers()[0].Breaker.State)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
 		w := httptest.NewRecorder()
 		g.ServeHTTP(w, r)
 		if w.Code != http.StatusServiceUnavailable {
-			b.Fatal(w.Code)
+			b.Fatalf("got status %d, want 503", w.Code)
 		}
 	}
 }
@@ -75,7 +75,7 @@ func BenchmarkSuccess(b *testing.B) {
 		w := httptest.NewRecorder()
 		g.ServeHTTP(w, r)
 		if w.Code != http.StatusOK {
-			b.Fatal(w.Code)
+			b.Fatalf("got status %d, want 200", w.Code)
 		}
 	}
 }

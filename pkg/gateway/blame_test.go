@@ -53,12 +53,12 @@ func TestA2MalformedTrailerOpensNothing(t *testing.T) {
 				t.Errorf("%s: %s attempts, want 1", name, got)
 			}
 			if resp, body := get(t, s.URL); resp.StatusCode != http.StatusOK {
-				t.Fatalf("a good call beside it: %d %s", resp.StatusCode, body)
+				t.Fatalf("a good call beside it: got status %d, body %s, want 200", resp.StatusCode, body)
 			}
 		}
 	}
 	if opened.Load() > 0 {
-		t.Error("the circuit opened")
+		t.Errorf("the circuit opened %d times, want 0", opened.Load())
 	}
 }
 
@@ -78,7 +78,7 @@ func TestA4ShortDeadlinesOpenNothing(t *testing.T) {
 	}
 	callers.Wait()
 	if resp, body := get(t, s.URL); resp.StatusCode != http.StatusOK || opened.Load() > 0 {
-		t.Errorf("another caller gets %d %s; the circuit opened %d times", resp.StatusCode, body, opened.Load())
+		t.Errorf("another caller: got status %d, body %s, want 200; the circuit opened %d times, want 0", resp.StatusCode, body, opened.Load())
 	}
 }
 
@@ -107,7 +107,7 @@ func TestA5CallersWhoHangUpAreNoticed(t *testing.T) {
 	callers.Wait()
 	t.Logf("%d refused, opened %d times", refused.Load(), opened.Load())
 	if opened.Load() == 0 || refused.Load() < 200 {
-		t.Errorf("of 1,000 callers %d were refused at once, and the circuit opened %d times", refused.Load(), opened.Load())
+		t.Errorf("of 1,000 callers %d were refused at once, want at least 200; the circuit opened %d times, want at least once", refused.Load(), opened.Load())
 	}
 }
 
@@ -184,7 +184,7 @@ func TestC5ACallersViaOpensNothing(t *testing.T) {
 		}
 	}
 	if resp, body := get(t, s.URL); resp.StatusCode != http.StatusOK || opened.Load() > 0 {
-		t.Errorf("another caller gets %d %s; the circuit opened %d times", resp.StatusCode, body, opened.Load())
+		t.Errorf("another caller: got status %d, body %s, want 200; the circuit opened %d times, want 0", resp.StatusCode, body, opened.Load())
 	}
 }
 
@@ -207,6 +207,6 @@ func TestA4ShortDeadlinesCountForNothingInTwoLayers(t *testing.T) {
 		}
 	}
 	if b := g.Breakers(); len(b) != 1 || b[0].Breaker.Failures > 0 {
-		t.Errorf("failures of the inner gateway were counted: %+v", b)
+		t.Errorf("the outer gateway counted %+v, want one circuit without failures", b)
 	}
 }

@@ -334,7 +334,9 @@ func TestChaosCallersOpenNothing(t *testing.T) {
 			}
 			t.Cleanup(up.Close)
 			g, addr, inFlight, ended := chaosGateway(t, up.URL, next, resilience.Observer{
-				Transition: func(tr resilience.Transition) { t.Errorf("the circuit changed: %+v", tr) },
+				Transition: func(tr resilience.Transition) {
+					t.Errorf("the circuit changed to %+v, want it closed all the time", tr)
+				},
 				Attempt: func(_ context.Context, a *resilience.AttemptReport) {
 					if a.Health == resilience.Unhealthy {
 						t.Logf("a failure: %s, %v", a.Reason, a.Err)
@@ -348,7 +350,7 @@ func TestChaosCallersOpenNothing(t *testing.T) {
 			g.Close()
 			wait.Until(t, 10*time.Second, "every connection to be closed", func() bool { return connections.Open() == 0 })
 			if ended.Load() == 0 {
-				t.Error("no call was made")
+				t.Error("got 0 calls, want some")
 			}
 			s := g.Breakers()[0].Breaker
 			t.Logf("%d calls, %d good and %d bad attempts in the last window", ended.Load(), s.Successes, s.Failures)

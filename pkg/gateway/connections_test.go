@@ -215,11 +215,11 @@ func TestE1NewPodsServeUnderLoad(t *testing.T) {
 			scaled := time.Now()
 			for slices.Contains(served(pods), 0) && time.Since(scaled) < 10*time.Second {
 				if ratio, told := load(t, http.MethodGet, front.URL, callers, pace, time.Second).since(0); ratio < 1 {
-					t.Errorf("not every call succeeded: %s", told)
+					t.Errorf("not every call succeeded, want all: %s", told)
 				}
 			}
 			if slices.Contains(served(pods), 0) {
-				t.Errorf("the last three pods are new for 10 s, and they served %v", served(pods))
+				t.Errorf("10 s after the last three pods came, the pods have served %v calls, want every one of them to serve", served(pods))
 			}
 			t.Logf("served: %v in %v", served(pods), time.Since(scaled))
 		})
@@ -292,7 +292,7 @@ func fill(t *testing.T, url string, n int) {
 			}
 			_ = resp.Body.Close()
 			if resp.StatusCode != http.StatusOK {
-				t.Errorf("a call got %d", resp.StatusCode)
+				t.Errorf("a call got status %d, want 200", resp.StatusCode)
 			}
 		})
 	}
@@ -325,7 +325,7 @@ func TestA12UploadThatIsRefusedEarly(t *testing.T) {
 				body, err := io.ReadAll(resp.Body)
 				_ = resp.Body.Close()
 				if err != nil || resp.StatusCode != http.StatusRequestEntityTooLarge || string(body) != "too large" {
-					t.Errorf("%d %q, %v", resp.StatusCode, body, err)
+					t.Errorf("got status %d, body %q, error %v, want 413 and too large", resp.StatusCode, body, err)
 				}
 			}
 		})
@@ -351,7 +351,7 @@ func TestA9ExpectThatIsIgnored(t *testing.T) {
 			r := request(t, http.MethodPost, front.URL, strings.NewReader("body"))
 			r.Header.Set("Expect", "100-continue")
 			if resp, body := do(t, r); resp.StatusCode != http.StatusOK {
-				t.Errorf("%d %s", resp.StatusCode, body)
+				t.Errorf("got status %d, body %s, want 200", resp.StatusCode, body)
 			}
 		})
 	}
@@ -408,7 +408,7 @@ func TestB4PostsWithoutAKey(t *testing.T) {
 	}
 	all.Wait()
 	if twice.Load() > 0 || lost.Load() > 0 || failed.Load() > int64(posts)/20 {
-		t.Errorf("of %d: %d executed twice, %d lost behind a 2xx, %d failed", posts, twice.Load(), lost.Load(), failed.Load())
+		t.Errorf("of %d: %d executed twice, %d lost behind a 2xx, %d failed, want none twice or lost and at most a twentieth failed", posts, twice.Load(), lost.Load(), failed.Load())
 	}
 	t.Logf("%d of %d failed", failed.Load(), posts)
 }
@@ -433,7 +433,7 @@ func TestA1OutageThatLeavesOneBadPod(t *testing.T) {
 	time.AfterFunc(outage*time.Second, func() { sick[0].Store(false); sick[1].Store(false) })
 	calls := load(t, http.MethodGet, s.URL, 20, 50*time.Millisecond, (outage+6)*time.Second)
 	if ratio, told := calls.since(outage + 3); ratio < 0.97 {
-		t.Errorf("%.1f %% of the calls succeeded from 3 s after the outage on: %s", 100*ratio, told)
+		t.Errorf("%.1f %% of the calls succeeded from 3 s after the outage on, want at least 97 %%: %s", 100*ratio, told)
 	} else {
 		t.Log(told)
 	}

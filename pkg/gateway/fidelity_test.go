@@ -167,7 +167,7 @@ func TestC1NoBodyThatBreaksOffLooksWhole(t *testing.T) {
 					continue
 				}
 				if b, err := io.ReadAll(resp.Body); err == nil {
-					t.Errorf("%q: %q looks whole", head, b)
+					t.Errorf("%q: got %q without an error, want one at the end", head, b)
 				}
 			}
 			resp, err := overH2C(t).RoundTrip(request(t, http.MethodGet, g.URL, nil))
@@ -176,7 +176,7 @@ func TestC1NoBodyThatBreaksOffLooksWhole(t *testing.T) {
 			}
 			defer func() { _ = resp.Body.Close() }()
 			if b, err := io.ReadAll(resp.Body); err == nil {
-				t.Errorf("HTTP/2: %q looks whole", b)
+				t.Errorf("HTTP/2: got %q without an error, want one at the end", b)
 			}
 		})
 	}
@@ -207,7 +207,7 @@ func TestC1WholeBodiesEndInOrder(t *testing.T) {
 	g := gatewayWith(t, gateway.Options{}, nil, all(answering(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n\r\n")))
 	got, err := wire(t, g, "GET / HTTP/1.0\r\n\r\n")
 	if err != nil || !strings.HasSuffix(got, "\r\n\r\nwhole") {
-		t.Errorf("%q, %v", got, err)
+		t.Errorf("got %q, error %v, want a body that ends with whole", got, err)
 	}
 }
 
@@ -240,7 +240,7 @@ func TestC2NoContentTypeIsInvented(t *testing.T) {
 				b, err := io.ReadAll(resp.Body)
 				_ = resp.Body.Close()
 				if err != nil || string(b) != tc.want {
-					t.Errorf("%s: %q, %v", version, b, err)
+					t.Errorf("%s: got %q, error %v, want %q", version, b, err, tc.want)
 				}
 				want := ""
 				if name == "its own is kept" {
@@ -250,7 +250,7 @@ func TestC2NoContentTypeIsInvented(t *testing.T) {
 					t.Errorf("%s: Content-Type %q, want %q", version, got, want)
 				}
 				if got := resp.Header.Get("Content-Length"); tc.method == "HEAD" && got != "31" {
-					t.Errorf("%s: Content-Length %q", version, got)
+					t.Errorf("%s: got Content-Length %q, want 31", version, got)
 				}
 			}
 		})
@@ -380,7 +380,7 @@ func TestC3ThePathIsToldWithItsEscapes(t *testing.T) {
 	g, told := telling(t, calm(), gateway.Options{}, all(server(t, func(http.ResponseWriter, *http.Request) {}).URL))
 	raw(t, g, "GET /files/a%2Fb|c?d HTTP/1.1\r\nHost: x\r\n\r\n")
 	if c := <-told; c.Path != "/files/a%2Fb%7Cc" {
-		t.Errorf("it is told as %q", c.Path)
+		t.Errorf("OnCall got path %q, want %q", c.Path, "/files/a%2Fb%7Cc")
 	}
 	provider, recorded := spans.Record()
 	up := server(t, func(http.ResponseWriter, *http.Request) {}).URL
@@ -392,12 +392,12 @@ func TestC3ThePathIsToldWithItsEscapes(t *testing.T) {
 		if got, ok := attributes.Value(semconv.URLFullKey); ok {
 			found = true
 			if got.AsString() != up+"/files/a%2Fb|c?d" {
-				t.Errorf("the span says %q", got.AsString())
+				t.Errorf("the span's URL is %q, want %q", got.AsString(), up+"/files/a%2Fb|c?d")
 			}
 		}
 	}
 	if !found {
-		t.Error("no span says where the attempt went")
+		t.Error("no span has the URL of the attempt, want one")
 	}
 }
 
@@ -417,13 +417,13 @@ func TestC14AMethodOfAStrangersMakesNoNames(t *testing.T) {
 	raw(t, s, "STRANGE-1 / HTTP/1.1\r\nHost: x\r\n\r\n")
 	for n := 0; len(recorded.GetSpans()) < 3; n++ { // the server's, the call's and the attempt's
 		if n == 5000 {
-			t.Fatalf("%d spans", len(recorded.GetSpans()))
+			t.Fatalf("got %d spans, want 3", len(recorded.GetSpans()))
 		}
 		time.Sleep(time.Millisecond)
 	}
 	for _, span := range recorded.GetSpans() {
 		if strings.Contains(span.Name, "STRANGE") {
-			t.Errorf("a span has the name %q", span.Name)
+			t.Errorf("a span is called %q, want a name without the method", span.Name)
 		}
 	}
 }
@@ -494,7 +494,7 @@ func TestC4ConnectionHidesNoCaller(t *testing.T) {
 		}
 	}
 	if via := got.Get("Via"); !strings.HasPrefix(via, "1.1 front, ") {
-		t.Errorf("Via: %q went upstream", via)
+		t.Errorf("the upstream got Via %q, want one that begins 1.1 front", via)
 	}
 }
 
@@ -571,7 +571,7 @@ func TestC4AttemptsAndDeadlinesOfStrangersAreIgnored(t *testing.T) {
 	r.Header.Set(transport.HeaderAttemptCount, "5")
 	r.Header.Set(transport.HeaderExpectedTimeout, "1")
 	if resp, body := do(t, r); resp.StatusCode != 503 || attempts.Load() != 3 {
-		t.Errorf("%d %s after %d attempts", resp.StatusCode, body, attempts.Load())
+		t.Errorf("got status %d, body %s after %d attempts, want 503 after 3", resp.StatusCode, body, attempts.Load())
 	}
 }
 
@@ -596,19 +596,19 @@ func TestC5ALoopEndsAtTheSecondPass(t *testing.T) {
 		passes.Store(0)
 		resp, body := get(t, front.URL+"/x")
 		if p := problemOf(t, resp, body); resp.StatusCode != http.StatusLoopDetected || p["reason"] != "loop_detected" || passes.Load() != 2 {
-			t.Errorf("%d %s after %d passes", resp.StatusCode, body, passes.Load())
+			t.Errorf("got status %d, body %s after %d passes, want 508, loop_detected after 2", resp.StatusCode, body, passes.Load())
 		}
 		if inner := <-told; inner.Status != 508 || inner.Report.Reason != resilience.ReasonLoopDetected {
-			t.Errorf("the second pass is told as %+v", inner)
+			t.Errorf("OnCall of the second pass got %+v, want status 508 and loop_detected", inner)
 		}
 		if outer := <-told; outer.Status != 508 || len(outer.Report.Attempts) != 1 {
-			t.Errorf("the first pass is told as %+v", outer)
+			t.Errorf("OnCall of the first pass got %+v, want status 508 and 1 attempt", outer)
 		}
 	}
 	mu.Lock()
 	defer mu.Unlock()
 	if n := strings.Count(log.String(), "msg=loop"); n != 1 {
-		t.Errorf("%d warnings:\n%s", n, &log)
+		t.Errorf("got %d warnings, want 1:\n%s", n, &log)
 	}
 }
 
@@ -643,10 +643,10 @@ func TestC5ViaIsContinuedBothWays(t *testing.T) {
 			own = name
 		}
 		if !ok || name != own || len(name) != 8 {
-			t.Errorf("%q: Via %q went upstream", tc.head, got)
+			t.Errorf("%q: the upstream got Via %q, want our name %q", tc.head, got, own)
 		}
 		if !strings.Contains(answer, "\r\nVia: 1.1 cache, 1.1 rebound-"+own+"\r\n") {
-			t.Errorf("%q: the answer is %q", tc.head, answer)
+			t.Errorf("%q: got answer %q, want Via: 1.1 cache, 1.1 rebound-%s", tc.head, answer, own)
 		}
 	}
 }
@@ -742,7 +742,7 @@ func TestC10TheCallersHostIsKept(t *testing.T) {
 		}
 		_, _ = wire(t, g, "GET / HTTP/1.0\r\n\r\n") // without a host it is the upstream's in any case
 		if got := <-hosts; got != strings.TrimPrefix(up.URL, "http://") {
-			t.Errorf("host: %s: Host %q went upstream for a caller without one", host, got)
+			t.Errorf("host: %s: the upstream got Host %q for a caller without one, want %q", host, got, strings.TrimPrefix(up.URL, "http://"))
 		}
 	}
 }
@@ -758,11 +758,11 @@ func TestC12ServerTimingStaysShort(t *testing.T) {
 		entries := strings.Split(timing, ", ")
 		last := fmt.Sprintf("attempt%d;", attempts)
 		if len(timing) > 1<<10 || !strings.HasPrefix(timing, "attempt1;") || !strings.HasPrefix(entries[len(entries)-1], last) {
-			t.Errorf("%d attempts, %d bytes: %s", attempts, len(timing), timing)
+			t.Errorf("%d attempts: got %d bytes, want at most 1 KiB with the first and the last attempt: %s", attempts, len(timing), timing)
 		}
 		shown := strings.Count(timing, "attempt") - strings.Count(timing, "attempts")
 		if left := strings.Contains(timing, fmt.Sprintf(`left-out;desc="%d more attempts"`, attempts-shown)); left == whole || whole && shown != attempts {
-			t.Errorf("%d attempts, of which %d are shown: %s", attempts, shown, timing)
+			t.Errorf("%d attempts, of which %d are shown, want the number of the others if not all are: %s", attempts, shown, timing)
 		}
 	}
 }
@@ -775,15 +775,15 @@ func TestC14LargeHeadersAreAProblem(t *testing.T) {
 		r.Header.Set("X-Large", strings.Repeat("x", size))
 		resp, body := do(t, r)
 		if resp.StatusCode != want {
-			t.Errorf("%d bytes: %d", size, resp.StatusCode)
+			t.Errorf("%d bytes: got status %d, want %d", size, resp.StatusCode, want)
 		}
 		c := <-told
 		if c.Status != want {
-			t.Errorf("%d bytes are told as %+v", size, c)
+			t.Errorf("%d bytes: OnCall got %+v, want status %d", size, c, want)
 		}
 		if want == 431 {
 			if p := problemOf(t, resp, body); p["reason"] != "invalid_request" || c.Report.Reason != resilience.ReasonInvalidRequest {
-				t.Errorf("%s, %s", body, c.Report.Reason)
+				t.Errorf("got problem %s, reason %s, want invalid_request", body, c.Report.Reason)
 			}
 		}
 	}
@@ -810,15 +810,15 @@ func TestC14MaxForwards(t *testing.T) {
 	}
 	answer, _ := wire(t, g, "OPTIONS /get HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\nConnection: close\r\n\r\n")
 	if !strings.HasPrefix(answer, "HTTP/1.1 200 ") || !strings.Contains(answer, "\r\nAllow: GET, HEAD, OPTIONS\r\n") || !strings.Contains(answer, "\r\nContent-Length: 0\r\n") {
-		t.Errorf("OPTIONS ends here with %q", answer)
+		t.Errorf("OPTIONS ends here with %q, want 200, the methods and no body", answer)
 	}
 	answer, _ = wire(t, g, "TRACE /a?b HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\nVia: 1.1 a\r\nAuthorization: secret\r\nCookie: secret\r\nX-Api-Key: secret\r\nConnection: close\r\n\r\n")
 	if !strings.Contains(answer, "\r\nContent-Type: message/http\r\n") || !strings.HasSuffix(answer, "\r\n\r\nTRACE /a?b HTTP/1.1\r\nHost: x\r\nVia: 1.1 a\r\nMax-Forwards: 0\r\n") || strings.Contains(answer, "secret") {
-		t.Errorf("TRACE ends here with %q", answer)
+		t.Errorf("TRACE ends here with %q, want the request without its secrets", answer)
 	}
 	select {
 	case got := <-seen:
-		t.Errorf("a request that may not be passed on went upstream with %q", got)
+		t.Errorf("the upstream got %q, want it answered here", got)
 	default:
 	}
 }
@@ -864,10 +864,10 @@ func TestB5CallersWhoDoNotReadAreLetGo(t *testing.T) {
 				select {
 				case c := <-told:
 					if c.Report.Reason != resilience.ReasonCallerCanceled {
-						t.Errorf("it ended with %s", c.Report.Reason)
+						t.Errorf("got reason %s, want %s", c.Report.Reason, resilience.ReasonCallerCanceled)
 					}
 				case <-time.After(10 * time.Second):
-					t.Fatal("the call goes on")
+					t.Fatal("the call goes on after 10 s, want it ended")
 				}
 			}
 			for range 500 {
@@ -876,7 +876,7 @@ func TestB5CallersWhoDoNotReadAreLetGo(t *testing.T) {
 				}
 				<-time.After(10 * time.Millisecond) // the upstream notices a moment later
 			}
-			t.Errorf("%d connections of the upstream are held", held.Load())
+			t.Errorf("%d connections of the upstream are held, want 0", held.Load())
 		})
 	}
 }
@@ -897,7 +897,7 @@ func TestB5SlowReadersAndQuietStreamsGoOn(t *testing.T) {
 	})
 	g := gatewayWith(t, gateway.Options{}, func(c *gateway.Config) { c.Listener.SendTimeout = 150 * time.Millisecond }, all(up.URL))
 	if resp, body := get(t, g.URL+"/events"); resp.StatusCode != 200 || strings.Count(body, "data") != 3 {
-		t.Errorf("%d %q", resp.StatusCode, body)
+		t.Errorf("got status %d, body %q, want 200 and three events", resp.StatusCode, body)
 	}
 	resp, err := caller(t).Do(request(t, http.MethodGet, g.URL, nil))
 	if err != nil {
@@ -914,7 +914,7 @@ func TestB5SlowReadersAndQuietStreamsGoOn(t *testing.T) {
 		<-time.After(30 * time.Millisecond)
 	}
 	if n != 8<<20 {
-		t.Errorf("%d bytes came", n)
+		t.Errorf("got %d bytes, want %d", n, 8<<20)
 	}
 }
 
@@ -923,6 +923,6 @@ func TestB5NoLimit(t *testing.T) {
 	up := server(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1<<20)) })
 	g := gatewayWith(t, gateway.Options{}, func(c *gateway.Config) { c.Listener.SendTimeout = 0 }, all(up.URL))
 	if _, body := get(t, g.URL); len(body) != 1<<20 {
-		t.Errorf("%d bytes came", len(body))
+		t.Errorf("got %d bytes, want %d", len(body), 1<<20)
 	}
 }

@@ -68,11 +68,11 @@ func TestRoutes(t *testing.T) {
 			case 404, 405:
 				p := problemOf(t, resp, body)
 				if p["reason"] != tc.want || p["attempts"] != 0.0 {
-					t.Errorf("%s", body)
+					t.Errorf("got problem %s, want reason %s and 0 attempts", body, tc.want)
 				}
 			}
 			if tc.status == 405 && resp.Header.Get("Allow") != "GET, HEAD" {
-				t.Errorf("Allow: %q", resp.Header.Get("Allow"))
+				t.Errorf("got Allow: %q, want GET, HEAD", resp.Header.Get("Allow"))
 			}
 		})
 	}
@@ -105,13 +105,13 @@ func TestHeadersUpstream(t *testing.T) {
 		}
 	}
 	if seen.Get(transport.HeaderExpectedTimeout) == "" {
-		t.Error("no deadline went upstream")
+		t.Error("the upstream got no deadline, want one")
 	}
 	if want := strings.TrimPrefix(up.URL, "http://"); host != want {
 		t.Errorf("Host %q, want the upstream's %q", host, want)
 	}
 	if got := resp.Header.Get("X-Request-Id"); got != "order-42" {
-		t.Errorf("X-Request-Id %q came back", got)
+		t.Errorf("got X-Request-Id %q, want order-42", got)
 	}
 }
 
@@ -133,11 +133,11 @@ func TestRequestIDIsMadeWhenThereIsNoneToTrust(t *testing.T) {
 		}
 		resp, _ := do(t, r)
 		if id := resp.Header.Get("X-Request-Id"); !regexp.MustCompile(`^[A-Z2-7]{26}$`).MatchString(id) {
-			t.Errorf("%q given, %q came back", given, id)
+			t.Errorf("%q given: got X-Request-Id %q, want 26 letters and digits", given, id)
 		}
 	}
 	if seen[0] != seen[1] || seen[1] == seen[2] {
-		t.Errorf("upstream saw %q: the attempts of a call share an id, calls do not", seen)
+		t.Errorf("the upstream got ids %q, want one for the attempts of a call, and another for each call", seen)
 	}
 }
 
@@ -151,14 +151,14 @@ func TestAnswerTellsTheAttempts(t *testing.T) {
 	})
 	resp, _ := get(t, gatewayTo(t, calm(), all(up.URL)).URL)
 	if got := resp.Header.Values("X-Attempt-Count"); !reflect.DeepEqual(got, []string{"3"}) {
-		t.Errorf("X-Attempt-Count %q", got)
+		t.Errorf("got X-Attempt-Count %q, want 3", got)
 	}
 	const ms = `\d+\.\d`
 	want := `^attempt1;dur=` + ms + `;desc="status_502", wait1;dur=` + ms + `;desc="jitter", ` +
 		`attempt2;dur=` + ms + `;desc="status_502", wait2;dur=` + ms + `;desc="jitter", attempt3;dur=` + ms + `;desc="ok"$`
 	timing := resp.Header.Values("Server-Timing")
 	if len(timing) != 2 || timing[0] != "db;dur=1" || !regexp.MustCompile(want).MatchString(timing[1]) {
-		t.Errorf("Server-Timing %q", timing)
+		t.Errorf("got Server-Timing %q, want db;dur=1 and one that matches %s", timing, want)
 	}
 }
 
@@ -199,10 +199,10 @@ func TestProblems(t *testing.T) {
 				}
 			}
 			if p["type"] == "" || p["title"] == "" || p["detail"] == "" {
-				t.Errorf("incomplete: %s", body)
+				t.Errorf("got problem %s, want a type, a title and a detail", body)
 			}
 			if got := resp.Header.Get("X-Attempt-Count"); got != fmt.Sprint(tc.attempts) {
-				t.Errorf("X-Attempt-Count %q", got)
+				t.Errorf("got X-Attempt-Count %q, want %v", got, tc.attempts)
 			}
 		})
 	}
@@ -216,7 +216,7 @@ func TestUpstreamsOwnErrorIsPassedOn(t *testing.T) {
 	})
 	resp, body := get(t, gatewayTo(t, calm(), all(up.URL)).URL)
 	if resp.StatusCode != 503 || body != "closed for lunch" || resp.Header.Get("X-Own") != "yes" || resp.Header.Get("X-Attempt-Count") != "3" {
-		t.Errorf("%d %q %v", resp.StatusCode, body, resp.Header)
+		t.Errorf("got status %d, body %q, header %v, want the upstream's 503 after 3 attempts", resp.StatusCode, body, resp.Header)
 	}
 }
 
@@ -261,10 +261,10 @@ func TestOutage(t *testing.T) {
 	}
 	resp, body := get(t, g.URL)
 	if pr := problemOf(t, resp, body); pr["reason"] != "breaker_open" || resp.StatusCode != 503 || pr["attempts"] != 0.0 {
-		t.Errorf("%s", body)
+		t.Errorf("got problem %s, want breaker_open with status 503 and 0 attempts", body)
 	}
 	if resp.Header.Get("Retry-After") != "1" && resp.Header.Get("Retry-After") != "2" {
-		t.Errorf("Retry-After %q", resp.Header.Get("Retry-After"))
+		t.Errorf("got Retry-After %q, want 1 or 2", resp.Header.Get("Retry-After"))
 	}
 	before := hits.Load()
 	most.Store(0)
@@ -318,7 +318,7 @@ func TestOutage(t *testing.T) {
 	}
 	wg.Wait()
 	if d := time.Duration(first.Load()); d == 0 || d > p.Breaker.MaxOpenFor+time.Second {
-		t.Errorf("first success %v after the outage", d)
+		t.Errorf("got the first success %v after the outage, want at most %v", d, p.Breaker.MaxOpenFor+time.Second)
 	}
 }
 
@@ -367,10 +367,10 @@ func TestRoutesShareBreakerByUpstreamAndPolicy(t *testing.T) {
 	s := server(t, g.ServeHTTP)
 	get(t, s.URL+"/a")
 	if resp, body := get(t, s.URL+"/b"); problemOf(t, resp, body)["reason"] != "breaker_open" {
-		t.Errorf("routes of one upstream under one policy do not share its breaker: %s", body)
+		t.Errorf("another route of the upstream under the policy: got %s, want breaker_open since they share a circuit", body)
 	}
 	if resp, _ := get(t, s.URL+"/c"); resp.StatusCode != 500 {
-		t.Errorf("another policy shares the breaker: %d", resp.StatusCode)
+		t.Errorf("another policy: got status %d, want 500 since it has its own circuit", resp.StatusCode)
 	}
 
 	admin := httptest.NewRecorder()
@@ -385,7 +385,7 @@ func TestRoutesShareBreakerByUpstreamAndPolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := len(answer.Breakers); n != 2 || answer.Breakers[0].Policy != "default" || answer.Breakers[0].Breaker.State != "open" || answer.Breakers[1].Upstream != up.URL {
-		t.Errorf("/breakers: %s", admin.Body)
+		t.Errorf("/breakers: got %s, want an open circuit of policy default and one of %s", admin.Body, up.URL)
 	}
 }
 
@@ -420,11 +420,11 @@ func TestCallerWhoHangsUpCancelsTheAttempt(t *testing.T) {
 	select {
 	case <-canceled:
 	case <-time.After(5 * time.Second):
-		t.Fatal("the attempt upstream went on")
+		t.Fatal("the attempt upstream goes on after 5 s, want it ended")
 	}
 	for _, b := range g.Breakers() {
 		if s := b.Breaker; s.Failures+s.Successes+s.Consecutive != 0 {
-			t.Errorf("the breaker counted it: %+v", s)
+			t.Errorf("the circuit counts %+v, want nothing", s)
 		}
 	}
 }
@@ -446,7 +446,7 @@ func TestBodyThatDiesMidwayAbortsTheCallersConnection(t *testing.T) {
 			}
 			defer func() { _ = resp.Body.Close() }()
 			if b, err := io.ReadAll(resp.Body); err == nil {
-				t.Errorf("read %q as if it were whole", b)
+				t.Errorf("got %q without an error, want one at the end", b)
 			}
 		})
 	}
@@ -471,7 +471,7 @@ func TestStreamsBothWaysAtOnce(t *testing.T) {
 	answers := bufio.NewScanner(resp.Body)
 	for i := range 20 {
 		if !answers.Scan() || answers.Text() != fmt.Sprintf("got line %d", i) {
-			t.Fatalf("line %d: %q, %v", i, answers.Text(), answers.Err())
+			t.Fatalf("line %d: got %q, error %v, want %q", i, answers.Text(), answers.Err(), fmt.Sprintf("got line %d", i))
 		}
 		if i < 19 {
 			_, _ = fmt.Fprintf(writer, "line %d\n", i+1)
@@ -506,13 +506,13 @@ func TestEventStreamIsNotBuffered(t *testing.T) {
 	for i := range 100 {
 		for _, want := range []string{fmt.Sprintf("id: %d", i), "data: event", ""} {
 			if !lines.Scan() || lines.Text() != want {
-				t.Fatalf("event %d: %q, %v", i, lines.Text(), lines.Err())
+				t.Fatalf("event %d: got %q, error %v, want %q", i, lines.Text(), lines.Err(), want)
 			}
 		}
 		next <- struct{}{}
 	}
 	if lines.Scan() {
-		t.Errorf("more than 100 events: %q", lines.Text())
+		t.Errorf("got event %q, want the end after 100", lines.Text())
 	}
 }
 
@@ -532,11 +532,11 @@ func TestBeginningOfASlowBodyArrivesAtOnce(t *testing.T) {
 	defer func() { _ = resp.Body.Close() }()
 	b := make([]byte, 5)
 	if _, err := io.ReadFull(resp.Body, b); err != nil || string(b) != "first" {
-		t.Fatalf("%q, %v", b, err)
+		t.Fatalf("got %q, error %v, want first", b, err)
 	}
 	close(rest)
 	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "rest!" {
-		t.Errorf("%q, %v", b, err)
+		t.Errorf("got %q, error %v, want rest!", b, err)
 	}
 }
 
@@ -563,7 +563,7 @@ func TestWebSocketPassesThrough(t *testing.T) {
 		}
 		var got string
 		if err := websocket.Message.Receive(c, &got); err != nil || got != sent {
-			t.Fatalf("%d bytes came back of %d: %v", len(got), len(sent), err)
+			t.Fatalf("got %d bytes back, error %v, want the %d that were sent", len(got), err, len(sent))
 		}
 	}
 }
@@ -583,7 +583,7 @@ func TestTrailersPassBothWays(t *testing.T) {
 	r.Body = trailing{r.Body, func() { r.Trailer.Set("X-Check", "up") }}
 	resp, body := do(t, r)
 	if body != "body" || seen.Get("X-Check") != "up" || resp.Trailer.Get("X-Sum") != "down" {
-		t.Errorf("%q, up %v, down %v", body, seen, resp.Trailer)
+		t.Errorf("got body %q, trailers up %v and down %v, want body, X-Check: up and X-Sum: down", body, seen, resp.Trailer)
 	}
 }
 
@@ -640,7 +640,7 @@ func TestThousandHangingCallsEndAtTheirDeadlines(t *testing.T) {
 	}
 	wg.Wait()
 	if late.Load() > 0 || wrong.Load() > 0 {
-		t.Errorf("%d late, %d not 504", late.Load(), wrong.Load())
+		t.Errorf("%d calls ended late and %d without 504, want 0 and 0", late.Load(), wrong.Load())
 	}
 	gw.Close() // a connection that was still being made when its call ended is kept for another one
 	for range 500 {
@@ -652,7 +652,7 @@ func TestThousandHangingCallsEndAtTheirDeadlines(t *testing.T) {
 		case <-t.Context().Done():
 		}
 	}
-	t.Errorf("%d connections are left", open.Open())
+	t.Errorf("%d connections are left, want 0", open.Open())
 }
 
 // net/http waits for a request body that is being read, whatever the context
@@ -677,10 +677,10 @@ func TestCallerWhoStopsUploadingIsAnsweredInTime(t *testing.T) {
 	_, _ = io.Copy(io.Discard, resp.Body)
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusGatewayTimeout {
-		t.Errorf("answered %s", resp.Status)
+		t.Errorf("got status %s, want 504", resp.Status)
 	}
 	if _, err := reader.ReadByte(); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("the connection is kept for the rest of the body: %v", err)
+		t.Errorf("reading the connection: got error %v, want it closed", err)
 	}
 }
 
@@ -698,16 +698,16 @@ func TestAdminShowsTheEffectiveConfiguration(t *testing.T) {
 	shown := ask("/config").Body.Bytes()
 	again := gateway.DefaultConfig()
 	if err := config.Decode("shown", shown, &again); err != nil || !reflect.DeepEqual(again, g.Config()) {
-		t.Errorf("what /config shows is not its configuration: %v\n%s", err, shown)
+		t.Errorf("/config: got error %v or another configuration, want the gateway's own:\n%s", err, shown)
 	}
 	if w := ask("/"); w.Code != 200 || !strings.Contains(w.Body.String(), "/breakers") {
-		t.Errorf("%d %s", w.Code, w.Body)
+		t.Errorf("got status %d, body %s, want 200 and the list of pages", w.Code, w.Body)
 	}
 	if w := ask("/nope"); w.Code != 404 || w.Header().Get("Content-Type") != "application/problem+json" {
-		t.Errorf("%d %v", w.Code, w.Header())
+		t.Errorf("got status %d, header %v, want 404 and a problem document", w.Code, w.Header())
 	}
 	if w := ask("/debug/pprof/cmdline"); w.Code != 200 {
-		t.Errorf("pprof: %d", w.Code)
+		t.Errorf("pprof: got status %d, want 200", w.Code)
 	}
 }
 

@@ -107,7 +107,7 @@ func problemOf(t *testing.T, resp *http.Response, body string) map[string]any {
 		t.Fatal(err)
 	}
 	if p["status"] != float64(resp.StatusCode) {
-		t.Errorf("the document's status is %v, the response's %d", p["status"], resp.StatusCode)
+		t.Errorf("the document's status is %v, want the response's %d", p["status"], resp.StatusCode)
 	}
 	return p
 }

@@ -25,7 +25,7 @@ func (l *lines) of(t *testing.T, message string) (found []map[string]any) {
 	for text := range strings.Lines(l.String()) {
 		line := map[string]any{}
 		if err := json.Unmarshal([]byte(text), &line); err != nil {
-			t.Fatalf("%v: %s", err, text)
+			t.Fatalf("got a log line that is not JSON: %v: %s", err, text)
 		}
 		if line["msg"] == message {
 			found = append(found, line)
@@ -100,16 +100,16 @@ func TestD6LineOfACall(t *testing.T) {
 			_ = resp.Body.Close()
 			calls := log.of(t, "call")
 			if len(calls) != before+1 {
-				t.Fatalf("%d lines for one call", len(calls)-before)
+				t.Fatalf("got %d lines for one call, want 1", len(calls)-before)
 			}
 			got := calls[before]
 			peer, _ := got["caller"].(string)
 			if got["method"] != tc.wantMethod || got["path"] != tc.wantPath || got["upstream"] != tc.wantUpstream || !strings.HasPrefix(peer, "127.0.0.1:") {
-				t.Errorf("got %v", got)
+				t.Errorf("got %v, want method %v, path %v, upstream %v and a caller on 127.0.0.1", got, tc.wantMethod, tc.wantPath, tc.wantUpstream)
 			}
 			text := fmt.Sprint(got)
 			if strings.Contains(text, "secret") || !utf8.ValidString(text) || len(text) > 2000 {
-				t.Errorf("the line is %s", text)
+				t.Errorf("got line %s, want at most 2000 bytes of UTF-8 without the secret", text)
 			}
 		})
 	}
@@ -120,7 +120,7 @@ func TestD6LineOfACall(t *testing.T) {
 			attempts++
 		}
 		if a["upstream"] != up.URL || a["request_id"] == "" {
-			t.Errorf("the attempt's line is %v", a)
+			t.Errorf("got the attempt's line %v, want upstream %s and a request id", a, up.URL)
 		}
 	}
 	if attempts != 3 {
@@ -149,9 +149,9 @@ func TestD7ForeignHostOnTheAdminPort(t *testing.T) {
 				w := httptest.NewRecorder()
 				admin.ServeHTTP(w, r)
 				if refused := w.Code == http.StatusForbidden; refused == (open || owned) {
-					t.Errorf("%s: %s of %s: %d %s", pages, path, host, w.Code, w.Body)
+					t.Errorf("%s: %s of %s: got status %d, body %s, want 403: %v", pages, path, host, w.Code, w.Body, !open && !owned)
 				} else if refused && w.Header().Get("Content-Type") != problem.ContentType {
-					t.Errorf("%s: %s of %s: no problem document but %s", pages, path, host, w.Body)
+					t.Errorf("%s: %s of %s: got %s, want a problem document", pages, path, host, w.Body)
 				}
 			}
 			// Another site's script, in a browser on this machine.
@@ -162,7 +162,7 @@ func TestD7ForeignHostOnTheAdminPort(t *testing.T) {
 			w := httptest.NewRecorder()
 			admin.ServeHTTP(w, r)
 			if (w.Code == http.StatusForbidden) == open {
-				t.Errorf("%s: %s for another site's script: %d", pages, path, w.Code)
+				t.Errorf("%s: %s for another site's script: got status %d, want 403: %v", pages, path, w.Code, !open)
 			}
 		}
 	}

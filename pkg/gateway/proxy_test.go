@@ -47,12 +47,12 @@ func TestAnswersArePassedOnWhole(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, ok := resp.Trailer["X-Sum"]; !ok {
-			t.Errorf("%s: the trailers that are announced: %v", version, resp.Trailer)
+			t.Errorf("%s: got announced trailers %v, want X-Sum among them", version, resp.Trailer)
 		}
 		b, err := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		if err != nil || resp.StatusCode != http.StatusTeapot || string(b) != "short and stout" {
-			t.Errorf("%s: %d %q %v", version, resp.StatusCode, b, err)
+			t.Errorf("%s: got status %d, body %q, error %v, want 418 and short and stout", version, resp.StatusCode, b, err)
 		}
 		for name, want := range map[string][]string{
 			"Set-Cookie": {"a=1; Path=/", "b=2"}, "X-Multi": {"one", "two"}, "Trailers": {"no special field"}, "Server": {"upstream"},
@@ -63,7 +63,7 @@ func TestAnswersArePassedOnWhole(t *testing.T) {
 			}
 		}
 		if resp.Trailer.Get("X-Sum") != "15" || resp.Trailer.Get("X-Late") != "unannounced" {
-			t.Errorf("%s: trailers %v", version, resp.Trailer)
+			t.Errorf("%s: got trailers %v, want X-Sum: 15 and X-Late: unannounced", version, resp.Trailer)
 		}
 	}
 }
@@ -77,7 +77,7 @@ func TestUnannouncedTrailersOfAnEmptyBody(t *testing.T) {
 		w.Header().Set(http.TrailerPrefix+"X-Late", "value")
 	}).URL))
 	if resp, _ := get(t, g.URL); resp.Trailer.Get("X-Late") != "value" {
-		t.Errorf("trailers %v", resp.Trailer)
+		t.Errorf("got trailers %v, want X-Late: value", resp.Trailer)
 	}
 }
 
@@ -108,22 +108,22 @@ func TestHopByHopHeadersAreForOneHop(t *testing.T) {
 		h := <-seen
 		for _, gone := range []string{"Connection", "X-Hop", "X-Hop2", "Proxy-Authorization", "Proxy-Connection", "Keep-Alive", "Upgrade"} {
 			if v, ok := h[gone]; ok {
-				t.Errorf("%s: %s %q went upstream", name, gone, v)
+				t.Errorf("%s: the upstream got %s %q, want it removed", name, gone, v)
 			}
 		}
 		if got := strings.Join(h["Te"], "|"); got != tc.te {
 			t.Errorf("%s: TE %q went upstream, want %q", name, got, tc.te)
 		}
 		if h.Get("X-Kept") == "" || !strings.HasSuffix(h.Get("X-Forwarded-For"), "127.0.0.1") || h.Get("Via") == "" || h.Get("X-Request-Id") == "" || h.Get("X-Forwarded-Proto") == "" {
-			t.Errorf("%s: %v went upstream", name, h)
+			t.Errorf("%s: the upstream got %v, want X-Kept and the headers of a proxy", name, h)
 		}
 		for _, gone := range []string{"X-Hop", "Keep-Alive", "Proxy-", "Upgrade"} {
 			if strings.Contains(answer, "\r\n"+gone) {
-				t.Errorf("%s: %q came back", name, answer)
+				t.Errorf("%s: the caller got %q, want the hop-by-hop headers removed", name, answer)
 			}
 		}
 		if !strings.Contains(answer, "\r\nX-Kept: 1\r\n") {
-			t.Errorf("%s: %q came back", name, answer)
+			t.Errorf("%s: the caller got %q, want X-Kept", name, answer)
 		}
 	}
 }
@@ -159,7 +159,7 @@ func TestRequestsArePassedOnAsTheyAre(t *testing.T) {
 		}
 		for _, not := range append(tc.not, "Connection", "Te:") {
 			if strings.Contains(head, "\r\n"+not) {
-				t.Errorf("%s: %s is in %q", name, not, head)
+				t.Errorf("%s: got %s, want it left out of %q", name, not, head)
 			}
 		}
 	}
@@ -181,7 +181,7 @@ func TestTheCallersRequestStaysAsItIs(t *testing.T) {
 	header, url, host := r.Header.Clone(), *r.URL, r.Host
 	g.ServeHTTP(httptest.NewRecorder(), r)
 	if !reflect.DeepEqual(r.Header, header) || *r.URL != url || r.Host != host {
-		t.Errorf("%v of %v and %v of %v", r.Header, header, r.URL, &url)
+		t.Errorf("the caller's request became %v, URL %v, want %v, %v", r.Header, r.URL, header, &url)
 	}
 }
 
@@ -200,7 +200,7 @@ func TestHeadersArriveBeforeTheBody(t *testing.T) {
 		}
 		more <- struct{}{}
 		if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "late" {
-			t.Errorf("%q, %v", b, err)
+			t.Errorf("got %q, error %v, want late", b, err)
 		}
 		_ = resp.Body.Close()
 	}
@@ -228,11 +228,11 @@ func TestInformationalAnswersPass(t *testing.T) {
 		b, _ := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		if want := []string{"103</a.css>", "102", "103</b.css>", "100"}; !slices.Equal(got, want) || string(b) != "ok" || resp.Header.Get("Link") != "" || resp.Header.Get("X-Final") != "1" {
-			t.Errorf("%s: %q, then %q %v", version, got, b, resp.Header)
+			t.Errorf("%s: got %q, body %q, header %v, want %q, ok and X-Final", version, got, b, resp.Header, want)
 		}
 	}
 	if text, _ := wire(t, g, "GET / HTTP/1.0\r\n\r\n"); !strings.HasPrefix(text, "HTTP/1.0 200 OK\r\n") {
-		t.Errorf("HTTP/1.0 gets %q", text)
+		t.Errorf("HTTP/1.0: got %q, want 200 without hints", text)
 	}
 }
 
@@ -247,7 +247,7 @@ func TestInformationalAnswersLeaveTheHeaderAlone(t *testing.T) {
 	text, err := wire(t, front, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	hints, final, _ := strings.Cut(text, "\r\n\r\n")
 	if err != nil || strings.Contains(hints, "close") || !strings.Contains(final, "\r\nConnection: close\r\n") {
-		t.Errorf("%q, %v", text, err)
+		t.Errorf("got %q, error %v, want Connection: close on the final answer only", text, err)
 	}
 }
 
@@ -265,7 +265,7 @@ func TestLateInformationalAnswersAreDropped(t *testing.T) {
 	g.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
 	before := w.Header().Clone()
 	if err := trace.Got1xxResponse(http.StatusEarlyHints, textproto.MIMEHeader{"Link": {"x"}}); err != nil || !reflect.DeepEqual(w.Header(), before) {
-		t.Errorf("%v: %v of %v", err, w.Header(), before)
+		t.Errorf("got error %v, header %v, want %v", err, w.Header(), before)
 	}
 }
 
@@ -305,14 +305,14 @@ func TestA2MalformedTrailersAreTheCallersFault(t *testing.T) {
 	g, told := telling(t, p, gateway.Options{}, all(up.URL))
 	for range 12 {
 		if got := raw(t, g, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: Bad Name\r\n\r\n1\r\nx\r\n0\r\n\r\n"); !strings.HasPrefix(got, "400") {
-			t.Errorf("answered %s", got)
+			t.Errorf("got %s, want 400", got)
 		}
 		if c := <-told; c.Report.Reason != resilience.ReasonInvalidRequest || len(c.Report.Attempts) != 1 {
-			t.Errorf("told as %+v", c.Report)
+			t.Errorf("OnCall got %+v, want invalid_request and 1 attempt", c.Report)
 		}
 	}
 	if resp, body := get(t, g.URL); resp.StatusCode != 200 {
-		t.Errorf("a good call beside it gets %d %s", resp.StatusCode, body)
+		t.Errorf("a good call beside it: got status %d, body %s, want 200", resp.StatusCode, body)
 	}
 }
 
@@ -356,12 +356,12 @@ func TestUpgradesEndOneDirectionAtATime(t *testing.T) {
 	c, r, head := upgraded(t, g, "echo", "sent with the request, ")
 	if !strings.HasPrefix(head, "HTTP/1.1 101 ") || !strings.Contains(head, "\r\nX-Own: 1\r\n") || !strings.Contains(head, "\r\nX-Attempt-Count: 1\r\n") ||
 		strings.Count(head, "Connection: Upgrade\r\n") != 1 || strings.Count(head, "Upgrade: Echo\r\n") != 1 {
-		t.Errorf("%q", head)
+		t.Errorf("the upstream got %q, want one upgrade to Echo", head)
 	}
 	_, _ = io.WriteString(c, "sent later")
 	_ = c.CloseWrite()
 	if b, err := io.ReadAll(r); err != nil || string(b) != "all of it: sent with the request, sent later" {
-		t.Errorf("%q, %v", b, err)
+		t.Errorf("got %q, error %v, want %q", b, err, "all of it: sent with the request, sent later")
 	}
 
 	heard := make(chan string, 1)
@@ -373,12 +373,12 @@ func TestUpgradesEndOneDirectionAtATime(t *testing.T) {
 	})))
 	c, r, _ = upgraded(t, g, "p", "")
 	if b, err := io.ReadAll(r); err != nil || string(b) != "first" {
-		t.Errorf("%q, %v", b, err)
+		t.Errorf("got %q, error %v, want first", b, err)
 	}
 	_, _ = io.WriteString(c, "second")
 	_ = c.Close()
 	if got := <-heard; got != "second" {
-		t.Errorf("the upstream heard %q", got)
+		t.Errorf("the upstream got %q, want second", got)
 	}
 }
 
@@ -405,7 +405,7 @@ func TestUpgradesWithoutHalfCloseEndAsAWhole(t *testing.T) {
 	_ = c.CloseWrite()
 	<-ended
 	if _, err := r.ReadByte(); err == nil {
-		t.Error("the caller's connection goes on")
+		t.Error("the caller's connection goes on, want it closed")
 	}
 }
 
@@ -424,7 +424,7 @@ func TestUpgradesEndWithTheirContext(t *testing.T) {
 	(<-cuts)()
 	<-ended
 	if _, err := r.ReadByte(); err == nil {
-		t.Error("the caller's connection goes on")
+		t.Error("the caller's connection goes on, want it closed")
 	}
 }
 
@@ -444,7 +444,7 @@ func TestUpgradesThatCannotBeTakenOver(t *testing.T) {
 	g.ServeHTTP(w, r)
 	<-ended
 	if p := problemOf(t, w.Result(), w.Body.String()); w.Code != http.StatusBadGateway || p["reason"] != "upgrade" {
-		t.Errorf("%d %s", w.Code, w.Body)
+		t.Errorf("got status %d, body %s, want 502 and upgrade", w.Code, w.Body)
 	}
 }
 
@@ -478,10 +478,10 @@ func TestB3ALateSwitchHoldsNoCall(t *testing.T) {
 		select {
 		case c := <-told:
 			if c.Status != 101 && c.Status != 504 && c.Status != 499 {
-				t.Errorf("it ended with %d and %s", c.Status, c.Report.Reason)
+				t.Errorf("got status %d and reason %s, want 101, 499 or 504", c.Status, c.Report.Reason)
 			}
 		case <-time.After(10 * time.Second):
-			t.Fatalf("%d calls hang", 200-i)
+			t.Fatalf("%d calls hang, want none", 200-i)
 		}
 	}
 }
@@ -492,7 +492,7 @@ func TestExpectWithoutAnUpstreamIsAnswered(t *testing.T) {
 	g := gatewayTo(t, calm(), all(refusing(t)))
 	text, err := wire(t, g, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
 	if err != nil || !strings.HasPrefix(text, "HTTP/1.1 502 ") {
-		t.Errorf("%q, %v", text, err)
+		t.Errorf("got %q, error %v, want 502", text, err)
 	}
 }
 
@@ -524,7 +524,7 @@ func TestExpectIsTheUpstreamsToAnswer(t *testing.T) {
 		more, err := io.ReadAll(r)
 		_ = c.Close()
 		if text += string(more); err != nil || !strings.HasPrefix(text, want) || strings.Count(text, " 100 ") > 1 {
-			t.Errorf("%s: %q, %v", path, text, err)
+			t.Errorf("%s: got %q, error %v, want %q and at most one 100", path, text, err, want)
 		}
 	}
 }
@@ -538,7 +538,7 @@ func TestUploadsArriveWhole(t *testing.T) {
 	}).URL))
 	body := strings.Repeat("x", 1<<20)
 	if resp, got := do(t, request(t, http.MethodPost, g.URL, strings.NewReader(body))); resp.StatusCode != 200 || got != body || length != 1<<20 {
-		t.Errorf("%d, %d bytes came back, length %d", resp.StatusCode, len(got), length)
+		t.Errorf("got status %d, %d bytes back and length %d, want 200 and the body that was sent", resp.StatusCode, len(got), length)
 	}
 }
 
@@ -555,7 +555,7 @@ func TestListenerOfAFile(t *testing.T) {
 	} {
 		c := gateway.DefaultConfig()
 		if err := config.Decode("file", []byte(routes+text), &c); err != nil {
-			t.Errorf("%q: %v", text, err)
+			t.Errorf("%q: got error %v, want none", text, err)
 			continue
 		}
 		shown, err := config.Marshal(c)

@@ -144,7 +144,7 @@ func TestUnreadBodiesDoNotBreakTheCallersConnection(t *testing.T) {
 					r.GetBody = nil // no repetition that hides a broken connection
 					resp, err := tr.RoundTrip(r)
 					if err != nil {
-						t.Fatalf("call %d with %d bytes: %v", i, size, err)
+						t.Fatalf("call %d with %d bytes: got error %v, want none", i, size, err)
 					}
 					_, _ = io.Copy(io.Discard, resp.Body)
 					_ = resp.Body.Close()
@@ -154,7 +154,7 @@ func TestUnreadBodiesDoNotBreakTheCallersConnection(t *testing.T) {
 				}
 			}
 			if connections > 5 {
-				t.Errorf("%d connections for 150 calls one after another", connections)
+				t.Errorf("%d connections for 150 calls one after another, want at most 5", connections)
 			}
 		})
 	}
@@ -179,7 +179,7 @@ func TestSlowUploadersDoNotOpenTheCircuit(t *testing.T) {
 		}
 	}
 	if b := g.Breakers()[0].Breaker; b.State != resilience.Closed || b.Consecutive != 0 {
-		t.Errorf("%+v", b)
+		t.Errorf("got circuit %+v, want it closed without failures", b)
 	}
 }
 
@@ -207,7 +207,7 @@ func TestCallerWhoLeavesDuringAnUploadIsNeutral(t *testing.T) {
 	}
 	s.Close() // waits for the calls
 	if b := g.Breakers()[0].Breaker; b.State != resilience.Closed || b.Consecutive > 0 {
-		t.Errorf("%+v", b)
+		t.Errorf("got circuit %+v, want it closed without failures", b)
 	}
 }
 
@@ -216,7 +216,7 @@ func TestUpgradeToH2CIsNoUpgrade(t *testing.T) {
 	attempts := 0
 	up := server(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") != "" {
-			t.Errorf("Upgrade: %s went upstream", r.Header.Get("Upgrade"))
+			t.Errorf("the upstream got Upgrade: %s, want it removed", r.Header.Get("Upgrade"))
 		}
 		if attempts++; attempts == 1 {
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -224,7 +224,7 @@ func TestUpgradeToH2CIsNoUpgrade(t *testing.T) {
 	})
 	g := gatewayTo(t, calm(), all(up.URL))
 	if got := raw(t, g, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"); !strings.HasPrefix(got, "200") {
-		t.Errorf("%s after %d attempts", got, attempts)
+		t.Errorf("got status %s after %d attempts, want 200", got, attempts)
 	}
 }
 
@@ -246,12 +246,12 @@ func TestUnaskedSwitchIsABadGatewayAndItsConnectionCloses(t *testing.T) {
 	defer func() { _ = l.Close(); <-gone }()
 	resp, body := get(t, gatewayTo(t, calm(), all("http://"+l.Addr().String())).URL)
 	if p := problemOf(t, resp, body); resp.StatusCode != http.StatusBadGateway || p["reason"] != "upgrade" {
-		t.Errorf("%d %s", resp.StatusCode, body)
+		t.Errorf("got status %d, body %s, want 502 and upgrade", resp.StatusCode, body)
 	}
 	select {
 	case <-gone:
 	case <-time.After(5 * time.Second):
-		t.Error("the connection to the upstream is still open")
+		t.Error("the connection to the upstream is still open, want it closed")
 	}
 }
 
@@ -286,7 +286,7 @@ func TestResponsesWithoutABodyAndEarlyHints(t *testing.T) {
 	} {
 		resp, body := do(t, request(t, tc.method, g.URL+tc.path, nil))
 		if resp.StatusCode != tc.status || body != tc.body || resp.Header.Get("Content-Length") != tc.length || resp.Header.Get("X-Attempt-Count") != "2" {
-			t.Errorf("%s %s: %d %q %v", tc.method, tc.path, resp.StatusCode, body, resp.Header)
+			t.Errorf("%s %s: got status %d, body %q, header %v, want %d, %q, Content-Length %q, 2 attempts", tc.method, tc.path, resp.StatusCode, body, resp.Header, tc.status, tc.body, tc.length)
 		}
 	}
 }
@@ -309,19 +309,19 @@ func TestPathIsToldAsItWasWritten(t *testing.T) {
 			for _, route := range []string{"/routed", "/elsewhere"} {
 				raw(t, traced, "GET "+route+tc.written+" HTTP/1.1\r\nHost: x\r\n\r\n")
 				if c := <-told; c.Path != route+tc.want {
-					t.Errorf("%q is told as %q", route+tc.written, c.Path)
+					t.Errorf("%q: OnCall got path %q, want %q", route+tc.written, c.Path, route+tc.want)
 				}
 			}
 			traced.Close() // waits for the spans to end
 			for i, route := range []string{"/routed", "/elsewhere"} {
 				attributes := attribute.NewSet(recorded.GetSpans()[i].Attributes...)
 				if got, _ := attributes.Value(semconv.URLPathKey); got.AsString() != route+tc.want {
-					t.Errorf("the span says %q of %q", got.AsString(), route+tc.written)
+					t.Errorf("%q: the span's path is %q, want %q", route+tc.written, got.AsString(), route+tc.want)
 				}
 			}
 			resp, body := get(t, g.URL+"/elsewhere"+tc.want)
 			if detail := problemOf(t, resp, body)["detail"]; detail != "no route matches GET /elsewhere"+tc.want {
-				t.Errorf("the caller is told %q", detail)
+				t.Errorf("got detail %q, want %q", detail, "no route matches GET /elsewhere"+tc.want)
 			}
 		})
 	}
@@ -335,16 +335,16 @@ func TestNoHost(t *testing.T) {
 	g, told := telling(t, calm(), gateway.Options{}, all(up.URL), gateway.Route{Name: "host", Match: "shop.example/", Upstream: up.URL})
 	for _, head := range []string{"GET /process HTTP/1.0\r\n", "GET /process HTTP/1.1\r\nHost:\r\n"} {
 		if got := raw(t, g, head+"\r\n"); !strings.HasPrefix(got, "200") {
-			t.Fatalf("%q: %s", head, got)
+			t.Fatalf("%q: got status %s, want 200", head, got)
 		}
 		if c := <-told; c.Route != "all" || c.Host != "" || c.Path != "/process" || c.Scheme != "http" {
-			t.Errorf("%q is told as %+v", head, c)
+			t.Errorf("%q: OnCall got %+v, want route all, path /process, scheme http and no host", head, c)
 		}
 		if want := strings.TrimPrefix(up.URL, "http://"); seen.Host != want {
 			t.Errorf("%q: Host %q went upstream, want the upstream's %q", head, seen.Host, want)
 		}
 		if host, made := seen.Header["X-Forwarded-Host"]; made {
-			t.Errorf("%q: X-Forwarded-Host %q went upstream", head, host)
+			t.Errorf("%q: the upstream got X-Forwarded-Host %q, want none", head, host)
 		}
 	}
 }
@@ -419,7 +419,7 @@ func TestNoCallEndsWithoutAReason(t *testing.T) {
 					t.Errorf("it ended with %d and %q, want %d and %q", c.Status, c.Report.Reason, tc.status, tc.reason)
 				}
 			case <-time.After(10 * time.Second):
-				t.Error("nobody was told of it")
+				t.Error("OnCall got nothing in 10 s, want the call")
 			}
 		})
 	}

@@ -208,10 +208,10 @@ func TestReloadRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			err := r.Reload(load)
 			if err == nil || r.Refused() == nil || !errors.Is(r.Refused().Err, err) {
-				t.Fatalf("the error is %v, the refusal %+v", err, r.Refused())
+				t.Fatalf("got error %v, refusal %+v, want the same mistake", err, r.Refused())
 			}
 			if r.state() != resilience.Open || r.Config().Routes[0].Policy != "default" {
-				t.Errorf("the refused configuration changed something: %+v, %v", r.Config(), r.state())
+				t.Errorf("the refused configuration changed something, want the old one and an open circuit: %+v, %v", r.Config(), r.state())
 			}
 			shown := show()
 			if !strings.HasSuffix(shown, before) || !strings.HasPrefix(shown, "# ") {
@@ -219,12 +219,12 @@ func TestReloadRefused(t *testing.T) {
 			}
 			for line := range strings.SplitSeq(err.Error(), "\n") {
 				if first, _, _ := strings.Cut(line, "\r"); !strings.Contains(shown, first) {
-					t.Errorf("/config does not say %q:\n%s", line, shown)
+					t.Errorf("/config has no %q, want it in\n%s", line, shown)
 				}
 			}
 			again := gateway.DefaultConfig()
 			if err := config.Decode("shown", []byte(shown), &again); err != nil {
-				t.Errorf("what /config shows is not a configuration: %v", err)
+				t.Errorf("what /config shows: got error %v, want a configuration", err)
 			}
 		})
 	}
@@ -292,7 +292,7 @@ func TestReloadUnderLoad(t *testing.T) {
 				}
 				_ = resp.Body.Close()
 				if resp.StatusCode != http.StatusOK {
-					t.Errorf("a call got %d", resp.StatusCode)
+					t.Errorf("a call got status %d, want 200", resp.StatusCode)
 				}
 			}
 		})

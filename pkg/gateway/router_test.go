@@ -48,7 +48,7 @@ func ask(t *testing.T, g http.Handler, method, host, target string) string {
 		return w.Body.String()
 	}
 	if got := w.Header().Get("Content-Type"); got != problem.ContentType {
-		t.Errorf("%s %s%s: %d with %s", method, host, target, w.Code, got)
+		t.Errorf("%s %s%s: got status %d with %s, want a problem document", method, host, target, w.Code, got)
 	}
 	answer := fmt.Sprint(w.Code)
 	if allow := w.Header().Get("Allow"); allow != "" {
@@ -111,10 +111,10 @@ func TestC6WhatHasNoRouteIsTold(t *testing.T) {
 	g, told := telling(t, calm(), gateway.Options{}, gateway.Route{Name: "api", Match: "/api/", Upstream: refusing(t)})
 	for _, head := range []string{"GET /api HTTP/1.1\r\n", "GET * HTTP/1.1\r\n", "GET http://x HTTP/1.1\r\n", "CONNECT x:1 HTTP/1.1\r\n"} {
 		if got := raw(t, g, head+"Host: x\r\n\r\n"); !strings.HasPrefix(got, "404") {
-			t.Errorf("%q: %s", head, got)
+			t.Errorf("%q: got status %s, want 404", head, got)
 		}
 		if c := <-told; c.Status != 404 || c.Report.Reason != "no_route" || !strings.HasPrefix(c.Caller, "127.0.0.1:") {
-			t.Errorf("%q is told as %+v", head, c)
+			t.Errorf("%q: OnCall got %+v, want status 404, no_route and a caller on 127.0.0.1", head, c)
 		}
 	}
 }
@@ -174,11 +174,11 @@ func TestC7PatternsThatMatchNothingAreRefused(t *testing.T) {
 	}
 	for _, pattern := range []string{"M-SEARCH /a", "Custom /a", "a_b.example/", "localhost/", "10.0.0.1/", "/.well-known/x", "/a/..b", "/%3F", "/a%2F%2Fb"} {
 		if _, err := routed(t, pattern); err != nil {
-			t.Errorf("%q: %v", pattern, err)
+			t.Errorf("%q: got error %v, want none", pattern, err)
 		}
 	}
 	if _, err := routed(t, "Same.example/", "same.example./"); err == nil || !strings.Contains(err.Error(), "routes[0]") {
-		t.Errorf("the same host twice: %v", err)
+		t.Errorf("the same host twice: got error %v, want one that names routes[0]", err)
 	}
 }
 
@@ -221,7 +221,7 @@ func TestRouterAgreesWithServeMux(t *testing.T) {
 		}
 		g, err := routed(t, patterns...)
 		if err != nil {
-			t.Fatalf("%q: %v", patterns, err)
+			t.Fatalf("%q: got error %v, want none", patterns, err)
 		}
 		for range 40 {
 			method, host := pick("GET", "POST", "HEAD", "PUT"), pick("h.example", "h.example:80", "other")
@@ -239,14 +239,14 @@ func TestRouterAgreesWithServeMux(t *testing.T) {
 			case http.StatusMethodNotAllowed:
 				// ServeMux counts those too that it would redirect to first.
 				if got := ask(t, g, method, host, target); got != "404" && !strings.HasPrefix(got, "405") {
-					t.Errorf("%q: %s %s%s: %s, ServeMux says 405", patterns, method, host, target, got)
+					t.Errorf("%q: %s %s%s: got %s, want 404 or 405 as ServeMux says 405", patterns, method, host, target, got)
 				}
 				continue
 			case http.StatusNotFound:
 				want = "404"
 			default:
 				if got := ask(t, g, method, host, target); strings.HasPrefix(got, "3") {
-					t.Errorf("%q: %s %s%s: redirected with %s", patterns, method, host, target, got)
+					t.Errorf("%q: %s %s%s: got %s, want no redirect", patterns, method, host, target, got)
 				}
 				continue
 			}
@@ -257,7 +257,7 @@ func TestRouterAgreesWithServeMux(t *testing.T) {
 		}
 	}
 	if compared < 2000 {
-		t.Errorf("only %d requests were compared", compared)
+		t.Errorf("%d requests were compared, want at least 2000", compared)
 	}
 }
 
@@ -296,6 +296,6 @@ func TestMistakesOfTheListener(t *testing.T) {
 		t.Error(err)
 	}
 	if !slices.Contains(gateway.DefaultConfig().Listener.Trust, "127.0.0.0/8") {
-		t.Error("the default does not trust the loopback")
+		t.Errorf("the default trusts %q, want 127.0.0.0/8 among them", gateway.DefaultConfig().Listener.Trust)
 	}
 }

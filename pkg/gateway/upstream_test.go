@@ -57,10 +57,10 @@ func TestUpstreamsConfiguration(t *testing.T) {
 			}
 			again := gateway.DefaultConfig()
 			if err := config.Decode("", first, &again); err != nil {
-				t.Fatalf("%v\nin\n%s", err, first)
+				t.Fatalf("got error %v, want none for\n%s", err, first)
 			}
 			if second, err := config.Marshal(again); err != nil || !bytes.Equal(first, second) {
-				t.Errorf("%v: it printed\n%s\nand then\n%s", err, first, second)
+				t.Errorf("got error %v; want the same text twice, got\n%s\nand then\n%s", err, first, second)
 			}
 		})
 	}
@@ -128,7 +128,7 @@ func TestUpstreamsHaveTheirOwnCircuits(t *testing.T) {
 		t.Errorf("calls are told of under %q, want %q", names, want)
 	}
 	if shown, err := json.Marshal(g.Breakers()[2]); err != nil || !strings.Contains(string(shown), `"name":"orders"`) {
-		t.Errorf("%s, %v: the entry's name is missing", shown, err)
+		t.Errorf("got %s, error %v, want the entry's name", shown, err)
 	}
 }
 
@@ -179,7 +179,7 @@ func TestReloadOfConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 		if resp, body := get(t, front.URL+"/"); resp.StatusCode != http.StatusOK {
-			t.Fatalf("%s: %d %s", step.name, resp.StatusCode, body)
+			t.Fatalf("%s: got status %d, body %s, want 200", step.name, resp.StatusCode, body)
 		}
 		if got := opened.Opened(); got != step.opened {
 			t.Errorf("after a change of %s: %d connections were opened, want %d", step.name, got, step.opened)
