@@ -200,7 +200,7 @@ func scenarios(t *testing.T) map[string]map[string]any {
 	_, example, _ := strings.Cut(read(t, "helm/rebound/README.md"), "```yaml\n")
 	example, _, ok := strings.Cut(example, "```\n")
 	if !ok {
-		t.Fatal("the chart's README shows no values")
+		t.Fatal("the chart's README has no YAML block, want values")
 	}
 	found["README"] = parse(t, example)
 	return found

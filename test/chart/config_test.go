@@ -78,7 +78,7 @@ func TestAcceptedConfiguration(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := check(t, client, config); err != nil {
-				t.Fatalf("the client says %v", err)
+				t.Fatalf("the client refuses the configuration, want it accepted: %v", err)
 			}
 			effective(t, client, mustRender(t, "rebound", map[string]any{"config": parse(t, config)}))
 		})
@@ -104,7 +104,7 @@ func defaults(t *testing.T) *strings.Replacer {
 func TestCheckOfTheReadme(t *testing.T) {
 	found := regexp.MustCompile(`(?s)--show-only (\S+) \|\s+(sed '[^']+') \|`).FindStringSubmatch(read(t, "helm/rebound/README.md"))
 	if found == nil {
-		t.Fatal("the README does not say how to check the configuration")
+		t.Fatal("the README has no command that checks the configuration, want one")
 	}
 	r := mustRender(t, "rebound", nil)
 	for _, m := range r.manifests {
@@ -119,5 +119,5 @@ func TestCheckOfTheReadme(t *testing.T) {
 		}
 		return
 	}
-	t.Errorf("Helm renders no %s", found[1])
+	t.Errorf("Helm renders no %s, want it", found[1])
 }

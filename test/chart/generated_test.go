@@ -86,7 +86,7 @@ func TestGeneratedSchema(t *testing.T) {
 			properties, _ := at["properties"].(map[string]any)
 			next, ok := properties[name].(map[string]any)
 			if !ok {
-				t.Fatalf("values.schema.json has no %s", k)
+				t.Fatalf("values.schema.json has no %s, want it", k)
 			}
 			at = next
 		}
@@ -119,7 +119,7 @@ func TestGeneratedReadme(t *testing.T) {
 	before, rest, ok := strings.Cut(read(t, "helm/rebound/README.md"), begin)
 	_, after, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {
-		t.Fatalf("helm/rebound/README.md lacks the line %q or %q", begin, end)
+		t.Fatalf("helm/rebound/README.md has no line %q or no %q, want both", begin, end)
 	}
 	var table strings.Builder
 	table.WriteString("\n| value | default | meaning |\n|---|---|---|\n")
@@ -157,7 +157,7 @@ func keys(t *testing.T) (found []key) {
 			group := value.Kind == yaml.MappingNode && slices.ContainsFunc(value.Content, func(n *yaml.Node) bool { return n.HeadComment != "" })
 			switch {
 			case !group && k.comment == "":
-				t.Errorf("values.yaml:%d: %s has no comment", name.Line, k)
+				t.Errorf("values.yaml:%d: %s has no comment, want one", name.Line, k)
 			case !group:
 				k.standard = inline(t, value)
 				k.needed = !slices.Contains([]string{"`\"\"`", "`[]`", "`{}`", "`0`"}, k.standard) && !slices.Contains(nullable, k.String())
@@ -172,7 +172,7 @@ func keys(t *testing.T) (found []key) {
 	}
 	walk(nil, document.Content[0])
 	if len(found) < 50 {
-		t.Fatalf("found %d values", len(found))
+		t.Fatalf("got %d values, want at least 50", len(found))
 	}
 	return found
 }
@@ -246,7 +246,7 @@ func TestKustomization(t *testing.T) {
 		}
 		got := decode(t, res.GetName(), string(text))
 		if !slices.ContainsFunc(want.objects, func(o object) bool { return same(t, o, got) }) {
-			t.Errorf("the chart renders no such object:\n%s", text)
+			t.Errorf("the chart renders no such object, want it:\n%s", text)
 		}
 	}
 }

@@ -42,7 +42,7 @@ func TestNames(t *testing.T) {
 			checkReferences(t, r)
 			for _, component := range []string{"client", "flaky-server", "jaeger"} {
 				if find[*appsv1.Deployment](r, tc.prefix+component) == nil || find[*corev1.Service](r, tc.prefix+component) == nil {
-					t.Errorf("there is no Deployment or no Service %s%s", tc.prefix, component)
+					t.Errorf("got no Deployment or no Service %s%s, want both", tc.prefix, component)
 				}
 			}
 			c := clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.Containers[0]
@@ -123,7 +123,7 @@ func TestTraces(t *testing.T) {
 			for _, component := range []string{"client", "flaky-server"} {
 				c := find[*appsv1.Deployment](r, component).Spec.Template.Spec.Containers[0]
 				if e, p := variable(c, "OTEL_EXPORTER_OTLP_ENDPOINT"), variable(c, "OTEL_EXPORTER_OTLP_PROTOCOL"); e != tc.endpoint || p != tc.protocol {
-					t.Errorf("%s sends to %q by %q", component, e, p)
+					t.Errorf("%s sends to %q by %q, want %q by %q", component, e, p, tc.endpoint, tc.protocol)
 				}
 				// A variable can only be used after it is there.
 				for _, m := range regexp.MustCompile(`\$\((\w+)\)`).FindAllStringSubmatch(variable(c, "OTEL_RESOURCE_ATTRIBUTES"), -1) {
@@ -131,7 +131,7 @@ func TestTraces(t *testing.T) {
 						return slices.IndexFunc(c.Env, func(v corev1.EnvVar) bool { return v.Name == name })
 					}
 					if i := at(m[1]); i < 0 || i > at("OTEL_RESOURCE_ATTRIBUTES") {
-						t.Errorf("%s: %s is not there yet", component, m[1])
+						t.Errorf("%s: %s comes too late, want it before OTEL_RESOURCE_ATTRIBUTES", component, m[1])
 					}
 				}
 			}
@@ -149,12 +149,12 @@ client: {extraEnv: [{name: OTEL_EXPORTER_OTLP_ENDPOINT, value: "http://mine"}, {
 	seen := map[string]bool{}
 	for _, v := range c.Env {
 		if seen[v.Name] {
-			t.Errorf("%s is there twice", v.Name)
+			t.Errorf("%s is there twice, want it once", v.Name)
 		}
 		seen[v.Name] = true
 	}
 	if variable(c, "OTEL_EXPORTER_OTLP_ENDPOINT") != "http://mine" || variable(c, "A") != "b" || variable(c, "OTEL_RESOURCE_ATTRIBUTES") == "" {
-		t.Errorf("the environment is %v", c.Env)
+		t.Errorf("got environment %v, want the values' variables beside the resource attributes", c.Env)
 	}
 }
 
@@ -194,7 +194,7 @@ prometheusRule: {enabled: true, labels: {e: rule}}
 			}
 		}
 		if tc.got["checksum/config"] == "mine" || tc.got["checksum/faults"] == "mine" {
-			t.Errorf("%s: a checksum that never changes, in %v", name, tc.got)
+			t.Errorf("%s: got annotations %v, want checksums that change with the configuration", name, tc.got)
 		}
 	}
 }
@@ -235,14 +235,14 @@ func TestTest(t *testing.T) {
 				t.Errorf("it calls %q, want %q", got, tc.want)
 			}
 			if strings.Contains(r.notes, "helm test") != (got != "") {
-				t.Errorf("the notes say:\n%s", r.notes)
+				t.Errorf("the notes name helm test: %t, want %t:\n%s", strings.Contains(r.notes, "helm test"), got != "", r.notes)
 			}
 			u, err := url.Parse(got)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if s := find[*corev1.Service](r, "client"); got != "" && !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return fmt.Sprint(p.Port) == u.Port() }) {
-				t.Errorf("the Service has no port %s", u.Port())
+				t.Errorf("the Service has no port %s, want it", u.Port())
 			}
 		})
 	}
@@ -293,7 +293,7 @@ func TestNetworkPolicies(t *testing.T) {
 			got := map[string]string{}
 			for _, n := range all[*networkingv1.NetworkPolicy](mustRender(t, "rebound", values)) {
 				if !slices.Equal(n.Spec.PolicyTypes, []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}) {
-					t.Errorf("%s is about %v", n.Name, n.Spec.PolicyTypes)
+					t.Errorf("%s is about %v, want ingress only", n.Name, n.Spec.PolicyTypes)
 				}
 				for _, rule := range n.Spec.Ingress {
 					who := everybody
@@ -401,11 +401,11 @@ func TestLinksToTraces(t *testing.T) {
 					return s.Labels["app.kubernetes.io/component"] == "jaeger"
 				})]
 				if forward := fmt.Sprintf("port-forward service/%s %s\n", jaeger.Name, u.Port()); u.Hostname() != "localhost" || !strings.Contains(r.notes, forward) {
-					t.Errorf("links lead to %s, and the notes lack %q:\n%s", address, forward, r.notes)
+					t.Errorf("links lead to %s, want %q in the notes:\n%s", address, forward, r.notes)
 				}
 				return
 			}
-			t.Error("calls have no links to their traces")
+			t.Error("calls have no links to their traces, want them")
 		})
 	}
 }
@@ -420,7 +420,7 @@ func TestNotes(t *testing.T) {
 				local := map[string]bool{}
 				found := forward.FindAllStringSubmatch(r.notes, -1)
 				if len(found) != strings.Count(r.notes, "kubectl") || len(found) < 2 {
-					t.Errorf("not every kubectl is one of the commands that are known here:\n%s", r.notes)
+					t.Errorf("got a kubectl command that this test does not know, want only known ones:\n%s", r.notes)
 				}
 				for _, m := range found {
 					remote := m[4]
@@ -433,24 +433,24 @@ func TestNotes(t *testing.T) {
 					switch m[1] {
 					case "service":
 						if s := find[*corev1.Service](r, m[2]); s == nil || !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.Port == port }) {
-							t.Errorf("there is no port %s of service %s", remote, m[2])
+							t.Errorf("got no port %s of service %s, want it", remote, m[2])
 						}
 					case "deployment":
 						if d := find[*appsv1.Deployment](r, m[2]); d == nil || !slices.ContainsFunc(d.Spec.Template.Spec.Containers[0].Ports, func(p corev1.ContainerPort) bool { return p.ContainerPort == port }) {
-							t.Errorf("there is no port %s of deployment %s", remote, m[2])
+							t.Errorf("got no port %s of deployment %s, want it", remote, m[2])
 						}
 					}
 				}
 				for _, m := range regexp.MustCompile(`localhost:(\d+)`).FindAllStringSubmatch(r.notes, -1) {
 					if !local[m[1]] {
-						t.Errorf("nothing forwards localhost:%s", m[1])
+						t.Errorf("nothing forwards localhost:%s, want a port-forward", m[1])
 					}
 				}
 				if !strings.Contains(r.notes, "helm uninstall "+releaseName+" --namespace somewhere\n") || strings.Contains(r.notes, "helm test") != (len(r.tests) > 0) {
-					t.Errorf("the notes do not say how to test or remove it:\n%s", r.notes)
+					t.Errorf("the notes do not say how to test or remove the release, want both:\n%s", r.notes)
 				}
 				if strings.Contains(r.notes, "<no value>") || strings.Contains(r.notes, "\n\n\n") {
-					t.Errorf("the notes have a gap:\n%s", r.notes)
+					t.Errorf("the notes have a gap, want none:\n%s", r.notes)
 				}
 			})
 		}
@@ -479,5 +479,5 @@ func TestPrometheusRule(t *testing.T) {
 		}
 		return
 	}
-	t.Error("there is no PrometheusRule")
+	t.Error("got no PrometheusRule, want one")
 }

@@ -73,7 +73,7 @@ func effective(t *testing.T, client string, r release) configuration {
 	text := clientOf[*corev1.ConfigMap](t, r).Data["rebound.yaml"]
 	out, err := check(t, client, text)
 	if err != nil {
-		t.Fatalf("client refuses its ConfigMap: %v\n%s", err, text)
+		t.Fatalf("client refuses its ConfigMap, want it accepted: %v\n%s", err, text)
 	}
 	var c configuration
 	if err := yaml.Unmarshal([]byte(out), &c); err != nil {
@@ -105,7 +105,7 @@ func clientOf[T object](t *testing.T, r release) T {
 		}
 	}
 	var none T
-	t.Fatalf("there is no %T of the client", none)
+	t.Fatalf("got no %T of the client, want one", none)
 	return none
 }
 
@@ -132,23 +132,23 @@ func checkNames(t *testing.T, r release) {
 	for _, o := range append(slices.Clone(r.objects), r.tests...) {
 		id := fmt.Sprintf("%T %s", o, o.GetName())
 		if seen[id] {
-			t.Errorf("two objects are %s", id)
+			t.Errorf("got two objects %s, want one", id)
 		}
 		seen[id] = true
 		if problems := validation.IsDNS1035Label(o.GetName()); problems != nil {
-			t.Errorf("%s: %s", id, problems)
+			t.Errorf("%s: got name problems %s, want none", id, problems)
 		}
 		if o.GetNamespace() != "" {
-			t.Errorf("%s has a namespace, %s", id, o.GetNamespace())
+			t.Errorf("%s has the namespace %s, want none", id, o.GetNamespace())
 		}
 		for _, key := range []string{"name", "instance", "version", "part-of", "managed-by"} {
 			if o.GetLabels()["app.kubernetes.io/"+key] == "" {
-				t.Errorf("%s lacks the label app.kubernetes.io/%s", id, key)
+				t.Errorf("%s has no label app.kubernetes.io/%s, want one", id, key)
 			}
 		}
 		for _, value := range o.GetLabels() {
 			if problems := validation.IsValidLabelValue(value); problems != nil {
-				t.Errorf("%s: label %q: %s", id, value, problems)
+				t.Errorf("%s: label %q is not valid, want it valid: %s", id, value, problems)
 			}
 		}
 	}
@@ -173,7 +173,7 @@ func checkSelectors(t *testing.T, r release) {
 			if labels.SelectorFromSet(selector).Matches(labels.Set(p.meta.Labels)) {
 				found++
 				if p.meta.Labels["app.kubernetes.io/component"] != component {
-					t.Errorf("%s of %s selects %s", what, component, p.name)
+					t.Errorf("%s of %s selects %s, want only its own pods", what, component, p.name)
 				}
 			}
 		}
@@ -208,26 +208,26 @@ func checkPodSecurity(t *testing.T, r release) {
 	restricted := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
 	for _, p := range pods(r) {
 		if result := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &p.meta, &p.spec)); !result.Allowed {
-			t.Errorf("%s is not restricted: %s", p.name, result.ForbiddenDetail())
+			t.Errorf("%s is not restricted, want it so: %s", p.name, result.ForbiddenDetail())
 		}
 		if token := p.spec.AutomountServiceAccountToken; token == nil || *token {
-			t.Errorf("%s has a token", p.name)
+			t.Errorf("%s has a service account token, want none", p.name)
 		}
 		if links := p.spec.EnableServiceLinks; links == nil || *links {
-			t.Errorf("%s has every Service in its environment", p.name)
+			t.Errorf("%s has every Service in its environment, want none", p.name)
 		}
 		for _, c := range p.spec.Containers {
 			if ro := c.SecurityContext.ReadOnlyRootFilesystem; ro == nil || !*ro {
-				t.Errorf("%s can write to its image", p.name)
+				t.Errorf("%s can write to its image, want it read-only", p.name)
 			}
 			if strings.HasSuffix(c.Image, ":") || strings.HasSuffix(c.Image, ":latest") || !strings.ContainsAny(c.Image, ":@") {
-				t.Errorf("%s has the image %q, which may be any", p.name, c.Image)
+				t.Errorf("%s has the image %q, want a tag or digest that stays the same", p.name, c.Image)
 			}
 		}
 	}
 	for _, a := range all[*corev1.ServiceAccount](r) {
 		if a.AutomountServiceAccountToken == nil || *a.AutomountServiceAccountToken {
-			t.Errorf("service account %s mounts a token", a.Name)
+			t.Errorf("service account %s mounts a token, want none", a.Name)
 		}
 	}
 }
@@ -237,28 +237,28 @@ func checkReferences(t *testing.T, r release) {
 	t.Helper()
 	for _, p := range pods(r) {
 		if a := p.spec.ServiceAccountName; a != "default" && find[*corev1.ServiceAccount](r, a) == nil {
-			t.Errorf("%s runs as %q, which there is not", p.name, a)
+			t.Errorf("%s runs as %q, want a service account that exists", p.name, a)
 		}
 		volumes := map[string]bool{}
 		for _, v := range p.spec.Volumes {
 			volumes[v.Name] = true
 			if v.ConfigMap != nil && find[*corev1.ConfigMap](r, v.ConfigMap.Name) == nil {
-				t.Errorf("%s mounts ConfigMap %q, which there is not", p.name, v.ConfigMap.Name)
+				t.Errorf("%s mounts ConfigMap %q, want one that exists", p.name, v.ConfigMap.Name)
 			}
 		}
 		for _, c := range p.spec.Containers {
 			for _, m := range c.VolumeMounts {
 				if !volumes[m.Name] {
-					t.Errorf("%s mounts volume %q, which there is not", p.name, m.Name)
+					t.Errorf("%s mounts volume %q, want one that exists", p.name, m.Name)
 				}
 				if m.SubPath != "" {
-					t.Errorf("%s mounts a part of %q, which never sees a change", p.name, m.Name)
+					t.Errorf("%s mounts a part of %q, want the whole, which sees changes", p.name, m.Name)
 				}
 			}
 			for _, a := range c.Args {
 				if path, ok := strings.CutPrefix(a, "--config="); ok {
 					if !configured(r, p, c, path) {
-						t.Errorf("%s is told of %s, which is not mounted", p.name, path)
+						t.Errorf("%s names the file %s, want it mounted", p.name, path)
 					}
 				}
 			}
@@ -267,9 +267,9 @@ func checkReferences(t *testing.T, r release) {
 	for _, h := range all[*autoscalingv2.HorizontalPodAutoscaler](r) {
 		d := find[*appsv1.Deployment](r, h.Spec.ScaleTargetRef.Name)
 		if d == nil || h.Spec.ScaleTargetRef.Kind != "Deployment" {
-			t.Errorf("%s scales %v, which there is not", h.Name, h.Spec.ScaleTargetRef)
+			t.Errorf("%s scales %v, want a Deployment that exists", h.Name, h.Spec.ScaleTargetRef)
 		} else if d.Spec.Replicas != nil {
-			t.Errorf("%s scales %s, and an upgrade would set it back to %d pods", h.Name, d.Name, *d.Spec.Replicas)
+			t.Errorf("%s scales %s, which has %d replicas, want none: an upgrade would set it back", h.Name, d.Name, *d.Spec.Replicas)
 		}
 	}
 	port := func(what, service string, want intstr.IntOrString) {
@@ -314,7 +314,7 @@ func checkReferences(t *testing.T, r release) {
 			}
 		}
 		if selected == 0 {
-			t.Errorf("%s selects no Service with a port %s", m.Name, m.Spec.Endpoints[0].Port)
+			t.Errorf("%s selects no Service with a port %s, want one", m.Name, m.Spec.Endpoints[0].Port)
 		}
 	}
 }
@@ -359,7 +359,7 @@ func checkPorts(t *testing.T, r release) {
 		}
 		s := find[*corev1.Service](r, d.Name)
 		if s == nil {
-			t.Errorf("%s has no Service", d.Name)
+			t.Errorf("%s has no Service, want one", d.Name)
 			continue
 		}
 		for _, p := range s.Spec.Ports {
@@ -401,20 +401,20 @@ func checkDrain(t *testing.T, r release, c configuration) {
 		longest = max(longest, duration(t, p.Timeout))
 	}
 	if longest == 0 {
-		t.Fatal("no policy has a timeout")
+		t.Fatal("no policy has a timeout, want one")
 	}
 	grace := time.Duration(*d.Spec.Template.Spec.TerminationGracePeriodSeconds) * time.Second
 	if needed := delay + longest + 5*time.Second; grace < needed {
-		t.Errorf("the client has %v to end, and needs %v", grace, needed)
+		t.Errorf("the client has %v to end, want at least %v", grace, needed)
 	} else if grace > needed+40*time.Second {
-		t.Errorf("the client has %v to end, and needs only %v", grace, needed)
+		t.Errorf("the client has %v to end, want at most %v", grace, needed+40*time.Second)
 	}
 	for _, d := range all[*appsv1.Deployment](r) {
 		if d.Labels["app.kubernetes.io/component"] == "jaeger" {
 			continue
 		}
 		if u := d.Spec.Strategy.RollingUpdate; u == nil || u.MaxUnavailable == nil || *u.MaxUnavailable != intstr.FromInt32(0) {
-			t.Errorf("%s: an update takes pods away before there are new ones", d.Name)
+			t.Errorf("%s: an update takes pods away before there are new ones, want maxUnavailable 0", d.Name)
 		}
 		if d.Labels["app.kubernetes.io/component"] != "flaky-server" {
 			continue
@@ -425,7 +425,7 @@ func checkDrain(t *testing.T, r release, c configuration) {
 		}
 		// 10 s for calls in flight is its own constant (cmd/flaky-server).
 		if grace := *d.Spec.Template.Spec.TerminationGracePeriodSeconds; grace < sleep+10+5 {
-			t.Errorf("%s has %d s to end, and needs %d s", d.Name, grace, sleep+10+5)
+			t.Errorf("%s has %d s to end, want at least %d s", d.Name, grace, sleep+10+5)
 		}
 	}
 }
@@ -530,7 +530,7 @@ func TestChangeOfPolicyRestartsNobody(t *testing.T) {
 		})
 	}
 	if with("flaky-server", "{}") == with("flaky-server", "flakyServer: {faults: {errorRate: 0.2}}") {
-		t.Error("a change of the faults does not restart flaky-server, which reads them once")
+		t.Error("a change of the faults keeps flaky-server's pods, want a restart: it reads them once")
 	}
 }
 
@@ -582,25 +582,25 @@ client:
 	r, scaled := mustRender(t, "rebound", parse(t, values)), mustRender(t, "rebound", parse(t, shares))
 	for _, m := range append(r.manifests, scaled.manifests...) {
 		if e := regexp.MustCompile(`[0-9]e[+-][0-9]+`).FindString(m.Content); e != "" {
-			t.Errorf("%s has the number %s", m.Name, e)
+			t.Errorf("%s has the number %s, want it without an exponent", m.Name, e)
 		}
 	}
 	client, server := clientOf[*appsv1.Deployment](t, r), find[*appsv1.Deployment](r, "flaky-server")
 	if *client.Spec.Replicas != 1000000 || *server.Spec.Replicas != 3000000 {
-		t.Errorf("%d and %d pods", *client.Spec.Replicas, *server.Spec.Replicas)
+		t.Errorf("got %d and %d pods, want 1000000 and 3000000", *client.Spec.Replicas, *server.Spec.Replicas)
 	}
 	if args := server.Spec.Template.Spec.Containers[0].Args; !slices.Contains(args, "--seed=9007199254740991") {
-		t.Errorf("flaky-server runs with %q", args)
+		t.Errorf("flaky-server runs with %q, want --seed=9007199254740991", args)
 	}
 	if u := *find[*appsv1.Deployment](r, "jaeger").Spec.Template.Spec.SecurityContext.RunAsUser; u != 1000720000 {
-		t.Errorf("Jaeger runs as %d", u)
+		t.Errorf("Jaeger runs as %d, want 1000720000", u)
 	}
 	if b := clientOf[*policyv1.PodDisruptionBudget](t, r).Spec.MaxUnavailable; *b != intstr.FromInt32(2000000) {
-		t.Errorf("%s may be away", b)
+		t.Errorf("%s may be away, want 2000000", b)
 	}
 	h := clientOf[*autoscalingv2.HorizontalPodAutoscaler](t, scaled)
 	if *h.Spec.MinReplicas != 1000000 || h.Spec.MaxReplicas != 2000000 || *h.Spec.Metrics[0].Resource.Target.AverageUtilization != 1000000 {
-		t.Errorf("scales by %+v", h.Spec)
+		t.Errorf("got %+v, want 1000000 to 2000000 pods at 1000000 %%", h.Spec)
 	}
 }
 
@@ -623,7 +623,7 @@ func TestMemoryLimit(t *testing.T) {
 				if q, has := c.Resources.Limits[corev1.ResourceMemory]; want != "" {
 					n, err := strconv.ParseInt(got, 10, 64)
 					if share := float64(n) / q.AsApproximateFloat64(); err != nil || !has || math.Abs(share-0.9) > 1e-6 {
-						t.Errorf("%s may use %v of its limit, %s (%v)", component, share, q.String(), err)
+						t.Errorf("%s may use %v of its limit, want 0.9: %s (%v)", component, share, q.String(), err)
 					}
 				}
 			}
@@ -634,7 +634,7 @@ func TestMemoryLimit(t *testing.T) {
 		env := clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.Containers[0].Env
 		found := slices.DeleteFunc(slices.Clone(env), func(v corev1.EnvVar) bool { return v.Name != "GOMEMLIMIT" })
 		if len(found) != 1 || found[0].Value != "100MiB" {
-			t.Errorf("got %v", found)
+			t.Errorf("got GOMEMLIMIT %v, want 100MiB", found)
 		}
 	})
 }
@@ -657,6 +657,6 @@ func TestNumbersSurvive(t *testing.T) {
 		t.Fatalf("%v\n%s", err, text)
 	}
 	if b := c.Policies["demo"].Breaker; b.MinRequests != 20000000 || math.Abs(b.FailureRatio-1e-7) > 1e-12 || strings.Contains(text, "e+") {
-		t.Errorf("%+v\n%s", b, text)
+		t.Errorf("got %+v, want 20000000 requests and a ratio of 1e-7 without exponent:\n%s", b, text)
 	}
 }

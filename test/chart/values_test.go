@@ -104,7 +104,7 @@ func TestWrongValues(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := render(t, "rebound", parse(t, tc.values))
 			if err == nil {
-				t.Fatal("was accepted")
+				t.Fatal("the values were accepted, want an error")
 			}
 			rest := err.Error()
 			for part := range strings.SplitSeq(tc.want, " … ") {
@@ -189,7 +189,7 @@ func TestNull(t *testing.T) {
 		}
 		for _, m := range r.manifests {
 			if strings.Contains(m.Content, "<no value>") || strings.Contains(m.Content, "<nil>") {
-				t.Errorf("%s: %s has a gap:\n%s", scenario, m.Name, m.Content)
+				t.Errorf("%s: %s has a gap, want none:\n%s", scenario, m.Name, m.Content)
 			}
 		}
 		checkSelectors(t, r)

@@ -373,7 +373,7 @@ func (p place) forward(target, port string) string {
 			p.t.Fatalf("port-forward %s %s: %s", target, port, line)
 		}
 	}
-	p.t.Fatalf("port-forward %s %s ended", target, port)
+	p.t.Fatalf("port-forward %s %s ended, want it to go on", target, port)
 	return ""
 }
 
@@ -409,7 +409,7 @@ func get(t *testing.T, url string) string {
 	t.Helper()
 	resp, text := request(t, http.MethodGet, url, "", nil)
 	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s\n%s", url, resp.Status, text)
+		t.Fatalf("%s: got status %s, want 200\n%s", url, resp.Status, text)
 	}
 	return text
 }
@@ -424,5 +424,5 @@ func eventually(t *testing.T, limit time.Duration, what string, ask func() (yes 
 			return
 		}
 	}
-	t.Fatalf("not within %v: %s: %s", limit, what, said)
+	t.Fatalf("waited %v in vain: %s: %s", limit, what, said)
 }

@@ -30,7 +30,7 @@ func TestA1OneBadPodBehindAClusterIP(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := place{t: t, namespace: p.namespace}
 			if resp, text := request(t, http.MethodPut, sick+"/faults", faults, nil); resp.StatusCode != http.StatusOK {
-				t.Fatalf("PUT /faults: %s\n%s", resp.Status, text)
+				t.Fatalf("PUT /faults: got status %s, want 200\n%s", resp.Status, text)
 			}
 			time.Sleep(2 * time.Second)
 			stop := p.load("http://client:8080/process", 100)
@@ -41,7 +41,7 @@ func TestA1OneBadPodBehindAClusterIP(t *testing.T) {
 				t.Errorf("%d of %d calls failed, want at most 3 %%: %v", got.Failed, got.Calls, got.How)
 			}
 			if resp, text := request(t, http.MethodPut, sick+"/faults", "errorRate: 0", nil); resp.StatusCode != http.StatusOK {
-				t.Fatalf("PUT /faults: %s\n%s", resp.Status, text)
+				t.Fatalf("PUT /faults: got status %s, want 200\n%s", resp.Status, text)
 			}
 			time.Sleep(3 * time.Second)
 		})
@@ -74,10 +74,10 @@ func TestE1NewPodsServe(t *testing.T) {
 	got := stop()
 	t.Logf("asked within %v after they were ready: %+v", asked, got)
 	if len(pods) != 6 || len(idle) > 0 {
-		t.Errorf("of %d pods, %v have served nothing in %v", len(pods), idle, asked)
+		t.Errorf("of %d pods, %v have served nothing in %v, want 6 pods that all serve", len(pods), idle, asked)
 	}
 	if got.Failed > 0 {
-		t.Errorf("%d of %d calls failed: %v", got.Failed, got.Calls, got.How)
+		t.Errorf("%d of %d calls failed, want none: %v", got.Failed, got.Calls, got.How)
 	}
 }
 

@@ -35,7 +35,7 @@ func TestInstall(t *testing.T) {
 		id := "0af7651916cd43dd8448eb211c80319c"
 		resp, text := request(t, http.MethodGet, calls+"/process", "", map[string]string{"traceparent": "00-" + id + "-b7ad6b7169203331-01"})
 		if resp.StatusCode != http.StatusOK {
-			t.Fatalf("%s\n%s", resp.Status, text)
+			t.Fatalf("got status %s, want 200\n%s", resp.Status, text)
 		}
 		p.traceHasAttempts(t, p.forward("svc/jaeger", "16686"), id, resp.Header.Get("X-Attempt-Count"))
 	})
@@ -127,19 +127,19 @@ func (p place) pageBreaksTheUpstream(t *testing.T) {
 	page, flaky := p.forward("pod/"+pod, "8081"), p.forward("svc/flaky-server", "5001")
 	own := map[string]string{"Origin": page, "Sec-Fetch-Site": "same-origin", "Content-Type": "application/json"}
 	if resp, text := request(t, http.MethodGet, page+"/", "", map[string]string{"Accept": "text/html"}); resp.StatusCode != http.StatusOK || !strings.Contains(text, "live.js") {
-		t.Fatalf("the page: %s\n%s", resp.Status, text)
+		t.Fatalf("the page: got status %s, want 200 and live.js\n%s", resp.Status, text)
 	}
 	if resp, text := request(t, http.MethodPut, page+"/api/faults", `{"errorRate": 1, "statuses": [500]}`, own); resp.StatusCode != http.StatusOK {
-		t.Fatalf("a button: %s\n%s", resp.Status, text)
+		t.Fatalf("a button: got status %s, want 200\n%s", resp.Status, text)
 	}
 	if _, text := request(t, http.MethodGet, flaky+"/faults", "", nil); !strings.Contains(text, "errorRate: 1\n") && !strings.Contains(text, `"errorRate":1,`) {
-		t.Errorf("flaky-server has not heard of it:\n%s", text)
+		t.Errorf("got flaky-server's faults, want errorRate 1:\n%s", text)
 	}
 	if resp, text := request(t, http.MethodPost, page+"/api/faults/reset", "", own); resp.StatusCode != http.StatusOK {
-		t.Errorf("Reset: %s\n%s", resp.Status, text)
+		t.Errorf("Reset: got status %s, want 200\n%s", resp.Status, text)
 	}
 	if _, text := request(t, http.MethodGet, flaky+"/faults", "", nil); !strings.Contains(text, "errorRate: 0.3\n") && !strings.Contains(text, `"errorRate":0.3,`) {
-		t.Errorf("Reset has not put back what was there:\n%s", text)
+		t.Errorf("got flaky-server's faults after Reset, want errorRate 0.3 again:\n%s", text)
 	}
 }
 
@@ -161,11 +161,11 @@ func (p place) policyChangesWithoutRestart(t *testing.T) {
 	}
 	after := p.pods("client")
 	if len(after) != len(before) {
-		t.Errorf("%d pods became %d", len(before), len(after))
+		t.Errorf("got %d pods, want %d as before", len(after), len(before))
 	}
 	for _, pod := range after {
 		if _, ok := admins[pod.Name]; !ok || pod.Status.ContainerStatuses[0].RestartCount != 0 {
-			t.Errorf("pod %s is new, or was restarted", pod.Name)
+			t.Errorf("pod %s is new or was restarted, want the old one", pod.Name)
 		}
 	}
 }
@@ -200,11 +200,11 @@ func checkSecurity(t *testing.T, pod corev1.Pod) {
 		s := c.SecurityContext
 		if s == nil || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem ||
 			s.Capabilities == nil || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || len(s.Capabilities.Add) != 0 {
-			t.Errorf("%s: container %s may write its root file system, or has capabilities: %+v", pod.Name, c.Name, s)
+			t.Errorf("%s: container %s may write its root file system or has capabilities, want neither: %+v", pod.Name, c.Name, s)
 		}
 	}
 	if token := pod.Spec.AutomountServiceAccountToken; token == nil || *token {
-		t.Errorf("%s has a token of its service account", pod.Name)
+		t.Errorf("%s has a token of its service account, want none", pod.Name)
 	}
 }
 
@@ -261,7 +261,7 @@ func (p place) load(url string, rate int) (stop func() outcome) {
 		var o outcome
 		lines := strings.Split(strings.TrimSpace(text), "\n")
 		if err := json.Unmarshal([]byte(lines[len(lines)-1]), &o); err != nil {
-			p.t.Fatalf("the load did not tell: %v\n%s", err, text)
+			p.t.Fatalf("the load printed no result, want one: %v\n%s", err, text)
 		}
 		return o
 	}
@@ -288,7 +288,7 @@ func TestNoCallIsLost(t *testing.T) {
 					return
 				}
 				if try == 2 {
-					t.Fatalf("%d of %d calls failed: %v", got.Failed, got.Calls, got.How)
+					t.Fatalf("%d of %d calls failed, want none: %v", got.Failed, got.Calls, got.How)
 				}
 			}
 		})
@@ -337,12 +337,12 @@ func TestEachReplicaHasItsOwnBreaker(t *testing.T) {
 		data[i], admin[i] = p.forward("pod/"+pod.Name, "8080"), p.forward("pod/"+pod.Name, "8081")
 		get(t, data[i]+"/process")
 		if s := state(admin[i]); s != "closed" {
-			t.Errorf("%s: the circuit is %s at first", pod.Name, s)
+			t.Errorf("%s: the circuit is %s at first, want closed", pod.Name, s)
 		}
 	}
 	resp, text := request(t, http.MethodPut, faults+"/faults", "errorRate: 1", nil)
 	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("PUT /faults: %s\n%s", resp.Status, text)
+		t.Fatalf("PUT /faults: got status %s, want 200\n%s", resp.Status, text)
 	}
 	// The calls of one say nothing to the other.
 	eventually(t, time.Minute, "the first circuit opens", func() (bool, string) {
@@ -360,7 +360,7 @@ func TestEachReplicaHasItsOwnBreaker(t *testing.T) {
 	})
 	for i := range admin {
 		if text := get(t, admin[i]+"/breakers"); !strings.Contains(text, "flaky-server:5000") {
-			t.Errorf("/breakers does not show the upstream:\n%s", text)
+			t.Errorf("/breakers has no flaky-server:5000, want it:\n%s", text)
 		}
 	}
 	request(t, http.MethodPut, faults+"/faults", "errorRate: 0", nil)
@@ -413,6 +413,6 @@ func TestScaling(t *testing.T) {
 		return h.Status.CurrentReplicas > 1, fmt.Sprintf("%+v", h.Status)
 	})
 	if got := stop(); got.Failed > 0 {
-		t.Errorf("%d of %d calls failed while it scaled: %v", got.Failed, got.Calls, got.How)
+		t.Errorf("%d of %d calls failed while it scaled, want none: %v", got.Failed, got.Calls, got.How)
 	}
 }

@@ -41,7 +41,7 @@ func TestComposeServices(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if !service.ReadOnly || !slices.Equal(service.CapDrop, []string{"ALL"}) || len(service.CapAdd) > 0 || service.Privileged ||
 				!slices.Contains(service.SecurityOpt, "no-new-privileges:true") {
-				t.Error("it may do more than it needs to")
+				t.Error("the service may do more than it needs to, want it read-only, without capabilities and new privileges")
 			}
 			var got []int
 			for _, port := range service.Ports {
@@ -55,7 +55,7 @@ func TestComposeServices(t *testing.T) {
 			}
 			for other, dependency := range service.DependsOn {
 				if dependency.Condition == types.ServiceConditionHealthy && project.Services[other].HealthCheck == nil {
-					t.Errorf("it waits until %s is healthy, which has no health check", other)
+					t.Errorf("it waits until %s is healthy, want a health check there", other)
 				}
 			}
 			if service.Build == nil {
@@ -70,11 +70,11 @@ func TestComposeServices(t *testing.T) {
 				t.Errorf("it is built with %s, want %s", file, want)
 			}
 			if _, ok := docker.stages[service.Build.Target]; !ok || service.Build.Target != name {
-				t.Errorf("it is built with the target %q", service.Build.Target)
+				t.Errorf("it is built with the target %q, want %q", service.Build.Target, name)
 			}
 			for name := range service.Build.Args {
 				if !docker.declares(name) {
-					t.Errorf("the Dockerfile has no argument %s", name)
+					t.Errorf("the Dockerfile has no argument %s, want one", name)
 				}
 			}
 
@@ -85,11 +85,11 @@ func TestComposeServices(t *testing.T) {
 			}
 			// 4318 is where Jaeger takes OTLP over HTTP, the protocol by default.
 			if to, ok := service.Environment.ToMapping()["OTEL_EXPORTER_OTLP_ENDPOINT"]; !ok || to != "http://jaeger:4318" {
-				t.Errorf("traces go to %q", to)
+				t.Errorf("traces go to %q, want http://jaeger:4318", to)
 			}
 			for variable := range service.Environment {
 				if !strings.HasPrefix(variable, "OTEL_") {
-					t.Errorf("%s: settings belong into the command or the file", variable)
+					t.Errorf("the environment has %s, want settings in the command or the file", variable)
 				}
 			}
 		})
@@ -102,17 +102,17 @@ func TestComposeConfiguration(t *testing.T) {
 	project := readCompose(t)
 	client := project.Services["client"]
 	if len(client.Command) != 2 || client.Command[0] != "--config" || len(client.Volumes) != 1 {
-		t.Fatalf("client runs %q with %v", client.Command, client.Volumes)
+		t.Fatalf("client runs %q with volumes %v, want --config FILE and one volume", client.Command, client.Volumes)
 	}
 	volume := client.Volumes[0]
 	if !volume.ReadOnly || volume.Target != path.Dir(client.Command[1]) {
-		t.Errorf("%s is mounted to %s, read-only: %t", volume.Source, volume.Target, volume.ReadOnly)
+		t.Errorf("%s is mounted to %s, read-only: %t, want %s, read-only", volume.Source, volume.Target, volume.ReadOnly, path.Dir(client.Command[1]))
 	}
 	got := load(t, filepath.Join(volume.Source, path.Base(client.Command[1])))
 	want := load(t, filepath.Join(root, "cmd/demo/rebound.yaml"))
 	for i, route := range got.Routes {
 		if route.Upstream != "http://flaky-server:5000" {
-			t.Errorf("%s goes to %s", route.Name, route.Upstream)
+			t.Errorf("%s goes to %s, want http://flaky-server:5000", route.Name, route.Upstream)
 		}
 		got.Routes[i].Upstream = "http://127.0.0.1:5000"
 	}

@@ -47,7 +47,7 @@ func read(t *testing.T, path string) string {
 func exists(t *testing.T, path string) {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(root, path)); errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("there is no %s", path)
+		t.Errorf("%s is missing, want it in the repository", path)
 	}
 }
 

@@ -100,14 +100,14 @@ func TestImages(t *testing.T) {
 	for image, program := range images() {
 		t.Run(program, func(t *testing.T) {
 			if _, ok := d.stages[program]; !ok {
-				t.Fatalf("there is no target for it, only %q", d.order)
+				t.Fatalf("the stages are %q, want %q among them", d.order, program)
 			}
 			exists(t, "cmd/"+program)
 
 			// Kubernetes refuses a user by name where runAsNonRoot is asked for.
 			users := all[*instructions.UserCommand](d, program)
 			if len(users) == 0 {
-				t.Fatal("no USER")
+				t.Fatal("got no USER, want one")
 			}
 			uid, gid, _ := strings.Cut(users[len(users)-1].User, ":")
 			if u, err := strconv.Atoi(uid); err != nil || u == 0 {
@@ -145,7 +145,7 @@ func TestImages(t *testing.T) {
 			}
 			for _, name := range []string{"source", "licenses", "version", "revision", "description"} {
 				if labels[name] == "" {
-					t.Errorf("it has no label %s", name)
+					t.Errorf("the image has no label %s, want one", name)
 				}
 			}
 			if labels["title"] != image {
@@ -159,21 +159,21 @@ func TestImages(t *testing.T) {
 func TestEveryBuilderCanBuild(t *testing.T) {
 	text := read(t, "deploy/Dockerfile")
 	if directive := regexp.MustCompile(`(?m)^#\s*(syntax|escape|check)\s*=.*`).FindString(text); directive != "" {
-		t.Errorf("%q: a syntax image would have to be pulled", directive)
+		t.Errorf("got directive %q, want none: it would pull a syntax image", directive)
 	}
 	d := readDockerfile(t)
 	for _, stage := range d.order {
 		for _, command := range d.stages[stage].Commands {
 			switch c := command.(type) {
 			case *instructions.AddCommand:
-				t.Errorf("%s: ADD fetches and unpacks, COPY does neither", stage)
+				t.Errorf("%s: got ADD, which fetches and unpacks, want COPY", stage)
 			case *instructions.RunCommand:
 				if len(c.FlagsUsed) > 0 {
-					t.Errorf("%s: RUN %q: the classic builder has no such option", stage, c.FlagsUsed)
+					t.Errorf("%s: got RUN %q, want no option, which the classic builder lacks", stage, c.FlagsUsed)
 				}
 			case *instructions.CopyCommand:
 				if len(c.SourceContents) > 0 || c.Chmod != "" || c.Link {
-					t.Errorf("%s: COPY with what only BuildKit knows", stage)
+					t.Errorf("%s: got COPY with options of BuildKit, want it without", stage)
 				}
 			}
 		}
@@ -182,7 +182,7 @@ func TestEveryBuilderCanBuild(t *testing.T) {
 		t.Errorf("SOURCE is %q, want build: a fresh checkout has no binaries", source)
 	}
 	if base := d.args["BASE"]; base != "gcr.io/distroless/static-debian12:nonroot" {
-		t.Errorf("BASE is %q", base)
+		t.Errorf("BASE is %q, want gcr.io/distroless/static-debian12:nonroot", base)
 	}
 	release := regexp.MustCompile(`(?m)^go (1\.\d+)`).FindStringSubmatch(read(t, "go.mod"))[1]
 	if d.args["GO"] != "golang:"+release {
@@ -269,7 +269,7 @@ func TestBuildIsReproducible(t *testing.T) {
 		}
 	}
 	if sums[0] != sums[1] {
-		t.Errorf("the same sources in two folders give two programs: %s and %s", sums[0], sums[1])
+		t.Errorf("the same sources in two folders give the programs %s and %s, want the same", sums[0], sums[1])
 	}
 }
 

@@ -26,13 +26,13 @@ func readKind(t *testing.T) v1alpha4.Cluster {
 func TestKindCluster(t *testing.T) {
 	cluster := readKind(t)
 	if cluster.Kind != "Cluster" || cluster.APIVersion != "kind.x-k8s.io/v1alpha4" || cluster.Name != "rebound" {
-		t.Errorf("it is a %s of %s called %q", cluster.Kind, cluster.APIVersion, cluster.Name)
+		t.Errorf("got a %s of %s called %q, want a Cluster of kind.x-k8s.io/v1alpha4 called rebound", cluster.Kind, cluster.APIVersion, cluster.Name)
 	}
 	if len(cluster.Nodes) != 1 || cluster.Nodes[0].Role != v1alpha4.ControlPlaneRole {
 		t.Fatalf("the nodes are %+v, want one", cluster.Nodes)
 	}
 	if image := cluster.Nodes[0].Image; image != "" {
-		t.Errorf("the image %s is pinned, the caller chooses it", image)
+		t.Errorf("the image %s is pinned, want none: the caller chooses it", image)
 	}
 	documented := documentedNodePorts(t)
 	for _, mapping := range cluster.Nodes[0].ExtraPortMappings {
@@ -40,14 +40,14 @@ func TestKindCluster(t *testing.T) {
 			t.Errorf("%d is open on %q, want loopback only", mapping.HostPort, mapping.ListenAddress)
 		}
 		if port := int(mapping.ContainerPort); documented[port] == "" {
-			t.Errorf("%d is mapped, but docs/kubernetes.md has no values that make it a NodePort", port)
+			t.Errorf("%d is mapped, want values in docs/kubernetes.md that make it a NodePort", port)
 		} else if documented[port] != fmt.Sprintf("localhost:%d", mapping.HostPort) {
-			t.Errorf("%d is mapped to %d, docs/kubernetes.md calls %s", port, mapping.HostPort, documented[port])
+			t.Errorf("%d is mapped to %d, want %s as in docs/kubernetes.md", port, mapping.HostPort, documented[port])
 		}
 		delete(documented, int(mapping.ContainerPort))
 	}
 	for port := range documented {
-		t.Errorf("docs/kubernetes.md has the NodePort %d, which is not mapped", port)
+		t.Errorf("docs/kubernetes.md has the NodePort %d, want it mapped", port)
 	}
 }
 

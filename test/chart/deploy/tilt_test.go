@@ -67,9 +67,9 @@ func TestTiltInstallsTheChart(t *testing.T) {
 		workload := c.text("workload")
 		for _, forward := range c.structs("port_forwards") {
 			if port := forward.number("container_port"); !slices.Contains(workloads[workload].containerPorts(), port) {
-				t.Errorf("%s: %d is none of its ports %v", workload, port, workloads[workload].containerPorts())
+				t.Errorf("%s: %d is forwarded, want one of its ports %v", workload, port, workloads[workload].containerPorts())
 			} else if !slices.Contains(services[workload].servicePorts(), port) {
-				t.Errorf("%s: %d is none of its Service's ports %v, so kubectl port-forward has others", workload, port, services[workload].servicePorts())
+				t.Errorf("%s: %d is forwarded, want one of its Service's ports %v, as for kubectl port-forward", workload, port, services[workload].servicePorts())
 			}
 			if port := forward.number("local_port"); local[port] != "" {
 				t.Errorf("%s and %s both want the port %d", local[port], workload, port)
@@ -99,24 +99,24 @@ func TestTiltBuildsTheImages(t *testing.T) {
 			program := images()[image]
 			exists(t, c.text("dockerfile"))
 			if c.text("context") != "." || c.text("dockerfile") != "deploy/Dockerfile" || c.text("target") != program {
-				t.Errorf("it builds %v", c)
+				t.Errorf("it builds %v, want %s from deploy/Dockerfile in the root", c, program)
 			}
 			if want := "linux/" + arch; c.text("platform") != want {
 				t.Errorf("the platform is %q, the programs are for %q", c.text("platform"), want)
 			}
 			for name := range c.dict("build_args") {
 				if !docker.declares(name) {
-					t.Errorf("the Dockerfile has no argument %s", name)
+					t.Errorf("the Dockerfile has no argument %s, want one", name)
 				}
 			}
 			source := docker.stages[c.dict("build_args")["SOURCE"]]
 			if source.Name != "prebuilt" {
-				t.Fatalf("the binaries come from the stage %q", source.Name)
+				t.Fatalf("the binaries come from the stage %q, want prebuilt", source.Name)
 			}
 			// Everything that the stage needs, and only what this image is made of.
 			for _, file := range c.list("only") {
 				if ignored(file) {
-					t.Errorf("%s is not in the context", file)
+					t.Errorf("%s is ignored, want it in the context", file)
 				}
 				if !outputs[file] {
 					exists(t, file)
@@ -135,17 +135,17 @@ func TestTiltBuildsTheImages(t *testing.T) {
 		for _, container := range workload.Spec.Template.Spec.Containers {
 			repository := container.Image[:strings.LastIndex(container.Image, ":")]
 			if strings.HasPrefix(repository, "rebound/") && !built[repository] {
-				t.Errorf("%s: nothing builds %s", name, repository)
+				t.Errorf("%s: nothing builds %s, want a docker_build", name, repository)
 			}
 			delete(built, repository)
 		}
 	}
 	if len(built) > 0 {
-		t.Errorf("built but not installed: %v", slices.Collect(maps.Keys(built)))
+		t.Errorf("%v are built and not installed, want every image used", slices.Collect(maps.Keys(built)))
 	}
 	for name, c := range d.resources() {
 		if c["workload"] != nil && slices.Contains(slices.Collect(maps.Values(images())), name) && !slices.Contains(c.list("resource_deps"), "build") {
-			t.Errorf("%s does not wait for its binary", name)
+			t.Errorf("%s does not wait for its binary, want build among its resource_deps", name)
 		}
 	}
 }
@@ -167,7 +167,7 @@ func compiled(t *testing.T, c call) (files map[string]bool, arch string) {
 		}
 	}
 	if !strings.HasSuffix(folder, "/") {
-		t.Errorf("-o %q: a folder ends with a slash", folder)
+		t.Errorf("got -o %q, want a slash at the end", folder)
 	}
 	files = map[string]bool{}
 	for _, arg := range args {
@@ -179,7 +179,7 @@ func compiled(t *testing.T, c call) (files map[string]bool, arch string) {
 	// The same flags as in the Dockerfile, but for the version.
 	for _, flag := range []string{"-tags=grpcnotrace", "-trimpath", "-buildvcs=false", "-s -w -buildid="} {
 		if !slices.ContainsFunc(args, func(arg string) bool { return strings.Contains(arg, flag) }) {
-			t.Errorf("it is built without %s, so that each build gives other bytes", flag)
+			t.Errorf("it is built without %s, want it, so that each build gives the same bytes", flag)
 		}
 	}
 	return files, env["GOARCH"]
@@ -192,23 +192,23 @@ func TestTiltResources(t *testing.T) {
 	for name, c := range resources {
 		// A list is run without a shell, so that it works on every developer's machine.
 		if c["cmd"] != nil && c["cmd"].Type() != "list" {
-			t.Errorf("%s: the command %v needs a shell", name, c["cmd"])
+			t.Errorf("%s: got command %v, want a list, which needs no shell", name, c["cmd"])
 		}
 		for _, l := range c.list("labels") {
 			if !label.MatchString(l) {
-				t.Errorf("%s: %q is no label", name, l)
+				t.Errorf("%s: got label %q, want a valid one", name, l)
 			}
 		}
 		for _, other := range c.list("resource_deps") {
 			dependency, ok := resources[other]
 			if !ok {
-				t.Errorf("%s waits for %s, which there is not", name, other)
+				t.Errorf("%s waits for %s, want a resource that exists", name, other)
 			} else if manual(dependency) {
-				t.Errorf("%s waits for %s, which runs only by hand: tilt ci would never end", name, other)
+				t.Errorf("%s waits for %s, want one that runs by itself: tilt ci would never end", name, other)
 			}
 		}
 		if byHand := name == "smoke" || name == "outage"; byHand != manual(c) {
-			t.Errorf("%s runs by itself: %t", name, !manual(c))
+			t.Errorf("%s runs by itself: %t, want %t", name, !manual(c), !byHand)
 		}
 	}
 
@@ -228,7 +228,7 @@ func TestTiltResources(t *testing.T) {
 		}
 	}
 	if len(addresses) < 3 {
-		t.Errorf("found only the addresses %v", addresses)
+		t.Errorf("got the addresses %v, want at least 3", addresses)
 	}
 	for name, address := range addresses {
 		u, err := url.Parse(address)
@@ -237,7 +237,7 @@ func TestTiltResources(t *testing.T) {
 			continue
 		}
 		if port, _ := strconv.Atoi(u.Port()); u.Hostname() != "localhost" || !slices.Contains(forwarded, port) {
-			t.Errorf("%s: %s is not forwarded, only %v", name, address, forwarded)
+			t.Errorf("%s: got address %s, want one of the forwarded ports %v", name, address, forwarded)
 		}
 	}
 }
@@ -245,7 +245,7 @@ func TestTiltResources(t *testing.T) {
 func TestTiltSmoke(t *testing.T) {
 	command := readTiltfile(t).resources()["smoke"].list("cmd")
 	if len(command) != 4 || !slices.Equal(command[:2], []string{"go", "run"}) {
-		t.Fatalf("it runs %q", command)
+		t.Fatalf("it runs %q, want go run with a package and an address", command)
 	}
 	exists(t, path.Join(command[2], "main.go"))
 }
@@ -255,7 +255,7 @@ func TestTiltOutage(t *testing.T) {
 	command := readTiltfile(t).resources()["outage"].list("cmd")
 	i, m := slices.Index(command, "-d"), slices.Index(command, "PATCH")
 	if command[0] != "curl" || i < 0 || m < 0 || !slices.Contains(command, "http://localhost:5001/faults") {
-		t.Fatalf("it runs %q", command)
+		t.Fatalf("it runs %q, want curl on http://localhost:5001/faults", command)
 	}
 	spec := faults.Default()
 	if err := config.Decode("outage", []byte(command[i+1]), &spec); err != nil {

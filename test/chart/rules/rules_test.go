@@ -78,16 +78,16 @@ func check(t *testing.T, series map[string]map[string]bool, query string) {
 		}
 		known, ok := series[v.Name]
 		if !ok {
-			t.Errorf("%s: there is no metric %s", query, v.Name)
+			t.Errorf("%s: got metric %s, want one that Rebound exports", query, v.Name)
 		}
 		for _, m := range v.LabelMatchers {
 			if m.Name != labels.MetricName && !known[m.Name] {
-				t.Errorf("%s: %s has no label %s", query, v.Name, m.Name)
+				t.Errorf("%s: %s has no label %s, want it", query, v.Name, m.Name)
 			}
 		}
 		for _, a := range above {
 			if by, ok := a.(*parser.AggregateExpr); ok && slices.ContainsFunc(by.Grouping, func(l string) bool { return !known[l] }) {
-				t.Errorf("%s: %s has not all of the labels %s", query, v.Name, by.Grouping)
+				t.Errorf("%s: %s lacks one of the labels %s, want all", query, v.Name, by.Grouping)
 			}
 		}
 		return nil
@@ -106,11 +106,11 @@ func checkAlert(t *testing.T, alert, query string) {
 		switch n := n.(type) {
 		case *parser.MatrixSelector:
 			if n.Range < 4*time.Minute {
-				t.Errorf("%s looks at %v, in which there may be no two scrapes", alert, n.Range)
+				t.Errorf("%s looks at %v, want at least 4 min, which has two scrapes", alert, n.Range)
 			}
 		case *parser.AggregateExpr:
 			if n.Without || !slices.Contains(n.Grouping, "job") || !slices.Contains(n.Grouping, "namespace") {
-				t.Errorf("%s puts releases of different namespaces together: %s", alert, n)
+				t.Errorf("%s: got %s, want it by job and namespace, so that releases stay apart", alert, n)
 			}
 		}
 		return nil
@@ -134,12 +134,12 @@ func TestAlertRules(t *testing.T) {
 			check(t, series, r.Expr)
 			checkAlert(t, r.Alert, r.Expr)
 			if r.Annotations["summary"] == "" || r.Annotations["description"] == "" || r.Labels["severity"] == "" {
-				t.Errorf("%s lacks a summary, a description or a severity", r.Alert)
+				t.Errorf("%s lacks a summary, a description or a severity, want all three", r.Alert)
 			}
 		}
 	}
 	if rules < 3 {
-		t.Errorf("%d rules", rules)
+		t.Errorf("got %d rules, want at least 3", rules)
 	}
 }
 
@@ -151,7 +151,7 @@ func TestQueriesOfThePage(t *testing.T) {
 	}
 	queries := regexp.MustCompile("(?s)```promql\n(.*?)```").FindAllSubmatch(page, -1)
 	if len(queries) < 2 {
-		t.Errorf("%d queries", len(queries))
+		t.Errorf("got %d queries, want at least 2", len(queries))
 	}
 	series := shown(t)
 	for _, q := range queries {
@@ -179,7 +179,7 @@ func TestDashboard(t *testing.T) {
 	var queries []string
 	for _, p := range d.Panels {
 		if p.Title == "" || len(p.Targets) == 0 {
-			t.Errorf("panel %q shows nothing", p.Title)
+			t.Errorf("panel %q lacks a title or a query, want both", p.Title)
 		}
 		for _, target := range p.Targets {
 			queries = append(queries, target.Expr)
@@ -192,10 +192,10 @@ func TestDashboard(t *testing.T) {
 		check(t, series, q)
 		// Grafana knows how far apart the scrapes are.
 		if strings.Count(q, "[") != strings.Count(q, "[$__rate_interval]") {
-			t.Errorf("%s looks at a time of its own", q)
+			t.Errorf("%s has a fixed range, want $__rate_interval", q)
 		}
 	}
 	if len(d.Panels) < 6 {
-		t.Errorf("%d panels", len(d.Panels))
+		t.Errorf("got %d panels, want at least 6", len(d.Panels))
 	}
 }

@@ -90,10 +90,10 @@ func agree(t *testing.T, file string, decode func([]byte) error, documents map[s
 				t.Fatal(err)
 			}
 			if err := schema.Validate(value); (err == nil) != c.ok {
-				t.Errorf("the schema says %v of\n%s", err, c.text)
+				t.Errorf("the schema's error is %v, want accepted: %t\n%s", err, c.ok, c.text)
 			}
 			if err := decode([]byte(c.text)); (err == nil) != c.ok {
-				t.Errorf("the program says %v of\n%s", err, c.text)
+				t.Errorf("the program's error is %v, want accepted: %t\n%s", err, c.ok, c.text)
 			}
 		})
 	}
