@@ -25,6 +25,26 @@ func BenchmarkPipeline(b *testing.B) {
 			}
 		}
 	})
+	b.Run("one retry", func(b *testing.B) {
+		policy := resilience.DefaultPolicy()
+		policy.Retry.Backoff.Base = 0
+		policy.Retry.Budget.Burst = 1e6
+		policy.Breaker.FailureRatio = 0
+		p := must(resilience.New[int]("bench", policy, resilience.Options{}))
+		fails := true
+		op := resilience.Func[int](func(context.Context) (int, error) {
+			if fails = !fails; !fails {
+				return 0, errors.New("down")
+			}
+			return 1, nil
+		})
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, _, err := p.Do(ctx, op); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	b.Run("refused by an open breaker", func(b *testing.B) {
 		policy := resilience.DefaultPolicy()
 		policy.Retry.MaxAttempts = 1
