@@ -243,19 +243,19 @@ func (q *question) answer() (explanation, error) {
 		for n := 1; n < q.attempt; n++ {
 			previous = policy.Retry.Backoff.Delay(n, previous, u)
 		}
-		o, d := t.Explain(req, resp, failure, resilience.Situation{
+		o, d, found := t.Explain(req, resp, failure, resilience.Situation{
 			Attempt: q.attempt, Remaining: t.Limit(req) - q.elapsed, Previous: previous,
 			Random:      func() float64 { return u },
 			CircuitOpen: func() bool { return q.circuit == "open" },
 			TakeToken:   func() bool { return tokens >= 1 || policy.Retry.Budget.FloorPerSecond > 0 && q.tokens < 0 },
-			Gate: func(g resilience.Gate) {
-				shown := gate{Name: g.Name, Found: g.Found, Shut: g.Shut}
-				if g.Shut {
-					shown.Reason = g.Reason
-				}
-				gates = append(gates, shown)
-			},
 		})
+		for _, g := range found {
+			shown := gate{Name: g.Name, Found: g.Found(), Shut: g.Shut}
+			if g.Shut {
+				shown.Reason = g.Reason
+			}
+			gates = append(gates, shown)
+		}
 		e.AttemptReason = o.Reason
 		e.Breaker = map[resilience.Health]string{resilience.Healthy: "success", resilience.Unhealthy: "failure", resilience.Neutral: "neither"}[o.Health]
 		e.Gates = gates // those of the longest wait

@@ -6,53 +6,48 @@ import (
 	"time"
 )
 
-// call is one call on its way through the pipeline: the state that the policies
-// share, and the execution's context, which is how they find it.
-type call[T any] struct {
+// callState is the state of one call in the pipeline. The layers share it. It is the context of the
+// failsafe-go execution, so that every layer can reach it.
+type callState[T any] struct {
 	context.Context
 	pipeline *Pipeline[T]
 	op       Operation[T]
 	limit    time.Duration
 	start    time.Time
 	deadline time.Time
-	// callersDeadline is set when the deadline is the caller's, not the policy's.
+	// callersDeadline reports whether the deadline is the caller's, not the policy's.
 	callersDeadline bool
-	// now is the last look at the clock: between two steps that do nothing but
-	// compute, it is not looked at again.
+	// now is the last time read from the clock. Steps that only compute do not read it again.
 	now time.Time
 
-	attempt *Attempt // the last one begun
-	first   Attempt  // storage of the first, which is mostly the only one
-	number  int
+	attempt *Attempt // the last one started
+	first   Attempt  // storage for the first attempt; most calls need no other
+	number  int      // attempts started
 	result  T
 	err     error
 	outcome Outcome
 
-	decided   bool
-	judged    int // the number of the last attempt with a verdict
-	verdict   Verdict
-	reason    Reason // why the call ends
-	refused   error  // the circuit's refusal
+	verdict   Verdict // on the last attempt, or give_up when the call ended without another one
+	reason    Reason  // why the call ends
+	refused   error   // the circuit's refusal
 	retryIn   time.Duration
 	token     token
-	wait      time.Duration
+	wait      time.Duration // before the next attempt; later, before the attempt that is running
 	waitStart time.Time
-	previous  time.Duration // backoff before the retry before
 
 	report  Report
 	storage [1]AttemptReport
 }
 
-// run is one attempt of the operation, innermost in the composition.
-func (c *call[T]) run() (*call[T], error) { //nolint:unparam // the signature that the executor asks for
+// run makes one attempt. It is the innermost function of the composition.
+func (c *callState[T]) run() (*callState[T], error) { //nolint:unparam // the executor needs this signature
 	a := c.attempt
 	c.result, c.err = c.op.Attempt(&a.ctx, a)
 	return c, nil
 }
 
-// startAttempt is asked before each attempt: whether there is still time, and
-// somebody to answer.
-func (c *call[T]) startAttempt() bool {
+// startAttempt reports whether an attempt may start: the call has time left and is not canceled.
+func (c *callState[T]) startAttempt() bool {
 	if c.number > 0 {
 		c.now = time.Now() // a wait is over
 	}
@@ -63,51 +58,48 @@ func (c *call[T]) startAttempt() bool {
 	return true
 }
 
-// stop ends the call before an attempt is begun.
-func (c *call[T]) stop(r Reason) {
-	c.decided, c.verdict, c.reason = true, VerdictGiveUp, r
+// stop ends the call before an attempt starts.
+func (c *callState[T]) stop(r Reason) {
+	c.verdict, c.reason = VerdictGiveUp, r
 	c.returnToken()
 }
 
-func (c *call[T]) returnToken() {
+func (c *callState[T]) returnToken() {
 	c.pipeline.budget.refund(c.token)
 	c.token = noToken
 }
 
-// contextReason tells a caller who went away from a deadline that passed.
-func (c *call[T]) contextReason() Reason {
+// contextReason distinguishes a canceled call from one whose deadline passed.
+func (c *callState[T]) contextReason() Reason {
 	if errors.Is(c.Err(), context.Canceled) {
 		return ReasonCallerCanceled
 	}
 	return ReasonDeadlineExceeded
 }
 
-// newAttempt prepares the next attempt and closes the wait before it.
-func (c *call[T]) newAttempt() *Attempt {
+// newAttempt prepares the next attempt and ends the wait before it.
+func (c *callState[T]) newAttempt() *Attempt {
 	c.endWait()
-	c.number++
 	a := &c.first
-	if c.number > 1 {
+	if c.number > 0 {
 		a = new(Attempt)
 	}
-	a.number = c.number
+	a.number = c.number + 1
 	a.budget = c.pipeline.budget
 	a.callDeadline = c.deadline
-	c.attempt = a
-	c.verdict = "" // that on the attempt before is carried out
 	return a
 }
 
-func (c *call[T]) endWait() {
+func (c *callState[T]) endWait() {
 	if n := len(c.report.Attempts); n > 0 && !c.waitStart.IsZero() {
 		c.report.Attempts[n-1].Wait.Actual = c.now.Sub(c.waitStart)
 		c.waitStart = time.Time{}
 	}
 }
 
-// classify gives the attempt's outcome its meaning. What ended the attempt's
-// context is known here better than from any error text.
-func (c *call[T]) classify() {
+// classify sets the outcome of the attempt. The operation classifies an attempt that returned by
+// itself. If the attempt's context ended, the cause is known here, and no error text is needed.
+func (c *callState[T]) classify() {
 	e := c.ending()
 	if e == endedByItself {
 		c.outcome = c.op.Classify(c.result, c.err)
@@ -120,9 +112,9 @@ func (c *call[T]) classify() {
 	c.outcome = Outcome{Health: health, Retry: true}
 	switch e {
 	case endedByCaller:
-		c.outcome.Reason = ReasonCallerCanceled // the first gate ends the call
+		c.outcome.Reason = ReasonCallerCanceled // the gate "time left" ends the call
 	case endedByAttemptLimit, endedByStall:
-		c.outcome = c.op.Classify(c.result, errAttemptTimeout) // it knows whether a repetition may help
+		c.outcome = c.op.Classify(c.result, errAttemptTimeout) // it decides whether a retry may help
 		c.outcome.Reason = ReasonAttemptTimeout
 		c.outcome.Health = health
 		if c.attempt.limit < c.pipeline.policy.AttemptTimeout {
@@ -133,8 +125,8 @@ func (c *call[T]) classify() {
 	}
 }
 
-// ending says what ended the attempt.
-func (c *call[T]) ending() ending {
+// ending returns what ended the attempt.
+func (c *callState[T]) ending() ending {
 	a := c.attempt
 	switch {
 	case c.err == nil:
@@ -153,47 +145,33 @@ func (c *call[T]) ending() ending {
 	return endedByTotalLimit
 }
 
-// callerBusy reports whether the attempt's time went to waiting for the caller.
-func (c *call[T]) callerBusy() bool {
-	op, ok := c.op.(CallerBusy)
+// callerBusy reports whether the attempt waits, or waited, for the caller.
+func (c *callState[T]) callerBusy() bool {
+	op, ok := c.op.(interface{ CallerBusy() bool })
 	return ok && op.CallerBusy()
 }
 
-// decide gives the verdict on the attempt that just ended and records it, once.
-func (c *call[T]) decide() Verdict {
-	if c.decided || c.judged == c.number {
-		return c.verdict
-	}
-	c.judged = c.number
-	var s Situation
-	if c.outcome.Retry { // otherwise nothing of it matters, and success pays for nothing
+// decide sets and records the verdict on the attempt that just ended.
+func (c *callState[T]) decide() {
+	var s *Situation
+	if c.outcome.Retry { // otherwise the decision does not need it, and a success does not pay for it
 		s = c.situation()
 	}
-	d := c.pipeline.policy.Decide(c.outcome, s)
+	d := c.pipeline.policy.decide(&c.outcome, s)
 	c.verdict, c.reason = d.Verdict, d.Reason
-	c.decided = c.verdict != VerdictRetry
-	if c.attempt.ticket.state == HalfOpen && c.verdict == VerdictRetry {
-		c.outcome.Health = c.spare(c.outcome.Health)
+	if c.attempt.ticket.state == HalfOpen && c.verdict == VerdictRetry && c.outcome.Health == Unhealthy {
+		// A failed probe that is retried counts as neutral: one bad pod behind the upstream's name may
+		// have caused the failure. The call's last attempt counts. In an outage the budget has no
+		// token for the retry, so the first failure opens the circuit again.
+		c.outcome.Health = Neutral
 	}
 	c.record(d.Wait, d.Source)
-	return c.verdict
 }
 
-// spare is the health of a probe that is tried again. Its failure may be that of
-// one pod behind the upstream's name. It decides nothing, and the call's last
-// attempt counts. In an outage the budget has no token for a second try, so the
-// first failure opens the circuit again.
-func (c *call[T]) spare(h Health) Health {
-	if h == Unhealthy {
-		return Neutral
-	}
-	return h
-}
-
-func (c *call[T]) situation() Situation {
+func (c *callState[T]) situation() *Situation {
 	p := c.pipeline
-	return Situation{
-		Attempt: c.number, Ended: c.ended(), Remaining: c.deadline.Sub(c.now), Previous: c.previous,
+	return &Situation{
+		Attempt: c.number, Ended: c.ended(), Remaining: c.deadline.Sub(c.now), Previous: c.wait,
 		Random: p.random,
 		CircuitOpen: func() bool {
 			_, err := p.breaker.refusal(c.now)
@@ -206,22 +184,22 @@ func (c *call[T]) situation() Situation {
 	}
 }
 
-// ended is why the call is over already, "" while it is not.
-func (c *call[T]) ended() Reason {
+// ended returns the reason if the call is already over, otherwise "".
+func (c *callState[T]) ended() Reason {
 	if c.Err() != nil || !c.now.Before(c.deadline) {
 		return c.contextReason()
 	}
 	return ""
 }
 
-func (c *call[T]) record(wait time.Duration, source WaitSource) {
+func (c *callState[T]) record(wait time.Duration, source WaitSource) {
 	a := c.attempt
 	r := AttemptReport{
 		Number: a.number, Start: a.start, Duration: c.now.Sub(a.start), Limit: a.limit,
 		Reason: c.outcome.Reason, Verdict: c.verdict, Health: min(c.outcome.Health, Neutral), Breaker: a.ticket.state, Err: c.err, Status: c.outcome.Status,
 	}
 	if c.verdict == VerdictRetry {
-		c.wait, c.previous, c.waitStart = wait, wait, c.now
+		c.wait, c.waitStart = wait, c.now
 		r.Wait = Wait{Source: source, Reason: r.Reason, Planned: wait}
 	}
 	if c.report.Attempts == nil {
@@ -238,9 +216,9 @@ func (c *call[T]) record(wait time.Duration, source WaitSource) {
 	}
 }
 
-// discard frees the losing result at once, so that its connection serves the
-// next attempt. The time this takes is part of the wait.
-func (c *call[T]) discard() {
+// discard frees the result of an attempt that is retried. It does so before the wait, so that the
+// next attempt can use the connection. The time this takes is part of the wait.
+func (c *callState[T]) discard() {
 	a := c.attempt
 	if c.err == nil {
 		c.op.Discard(c.result, a)
@@ -250,24 +228,17 @@ func (c *call[T]) discard() {
 	c.result = zero
 }
 
-// remainingWait is what is left of the planned wait.
-func (c *call[T]) remainingWait() time.Duration {
+// remainingWait returns the rest of the planned wait.
+func (c *callState[T]) remainingWait() time.Duration {
 	return max(0, c.wait-time.Since(c.waitStart))
 }
 
-// end closes the books.
-func (c *call[T]) end() (result T, err error) {
-	if !c.decided {
-		if c.verdict == VerdictRetry {
-			// The wait was interrupted.
-			c.now = time.Now()
-			c.endWait()
-			c.stop(c.contextReason())
-		} else {
-			// failsafe-go drops the result of an attempt whose context ended meanwhile,
-			// without asking the retry policy.
-			c.decide()
-		}
+// end completes the report and returns the result of the call.
+func (c *callState[T]) end() (result T, err error) {
+	if c.verdict == VerdictRetry { // the wait was interrupted
+		c.now = time.Now()
+		c.endWait()
+		c.stop(c.contextReason())
 	}
 	p := c.pipeline
 	r := &c.report
@@ -283,19 +254,13 @@ func (c *call[T]) end() (result T, err error) {
 	return result, c.failure()
 }
 
-// hasResult tells whether the last attempt gave a result that is still there.
-func (c *call[T]) hasResult() bool {
-	return c.err == nil && c.refused == nil && c.number > 0 && !c.interrupted()
-}
-
-// interrupted tells whether the call ended during a wait, when the result of
-// the attempt before was discarded already.
-func (c *call[T]) interrupted() bool {
+// hasResult reports whether the last attempt returned a result that was not discarded.
+func (c *callState[T]) hasResult() bool {
 	n := len(c.report.Attempts)
-	return n > 0 && c.report.Attempts[n-1].Verdict == VerdictRetry
+	return n > 0 && c.report.Attempts[n-1].Verdict != VerdictRetry && c.err == nil
 }
 
-func (c *call[T]) failure() error {
+func (c *callState[T]) failure() error {
 	e := &Error{
 		Upstream: c.pipeline.upstream, Reason: c.reason, Attempts: c.number,
 		Refused: c.refused != nil, RetryIn: c.retryIn, Err: c.err,
@@ -314,8 +279,8 @@ func (c *call[T]) failure() error {
 	return e
 }
 
-// abandon frees what a panicking operation held.
-func (c *call[T]) abandon() {
+// abandon returns the token and the circuit's slot after the operation panicked.
+func (c *callState[T]) abandon() {
 	c.returnToken()
 	if a := c.attempt; a != nil && a.cancel != nil {
 		a.clock.stop()

@@ -1,87 +1,108 @@
 package resilience
 
 import (
+	"cmp"
 	"fmt"
+	"iter"
 	"math"
+	"slices"
 	"time"
 )
 
-// Situation is what the decision after an attempt depends on, besides the policy
-// and the attempt's outcome.
+// Situation is the state of a call after an attempt. Together with the policy and the
+// attempt's outcome it determines the decision.
 type Situation struct {
 	// Attempt is the number of attempts so far, at least 1.
 	Attempt int
-	// Ended is why the call is over already, empty while it is not.
+	// Ended is the reason if the call is already over, otherwise empty.
 	Ended Reason
 	// Remaining is the time until the call's deadline.
 	Remaining time.Duration
-	// Previous is the backoff before the retry before, 0 for none.
+	// Previous is the backoff before this attempt, 0 before the first.
 	Previous time.Duration
-	// Random is uniform in [0, 1).
+	// Random returns uniform numbers in [0, 1).
 	Random func() float64
-	// CircuitOpen tells whether the circuit is open.
+	// CircuitOpen reports whether the circuit is open.
 	CircuitOpen func() bool
-	// TakeToken takes a token from the retry budget and tells whether there was one.
+	// TakeToken takes a token from the retry budget and reports whether there was one.
 	TakeToken func() bool
-	// Gate, unless nil, is shown every gate in order, also those behind one that is
-	// shut. It is for explanations: a token is then asked for whatever the rest says.
-	Gate func(Gate)
 }
 
-// Gate is one of the questions between a failed attempt and the next one.
+// Gate is one condition for another attempt.
 type Gate struct {
 	Name   string
-	Found  string // what the decision rests on
-	Reason Reason // why the call ends if the gate is shut
-	Shut   bool
+	Shut   bool          // it forbids the attempt
+	Reason Reason        // why the call ends if the gate is shut
+	Found  func() string // describes what the gate found, for explanations
 }
 
-// The names of the gates, in their order.
-const (
-	GateTimeLeft   = "time left"   // the call is not over
-	GateOperation  = "operation"   // the operation allows a repetition: [Outcome.Veto]
-	GateAttempts   = "attempts"    // fewer than maxAttempts
-	GateRetryAfter = "Retry-After" // what the upstream asks for is at most maxRetryAfter
-	GateCircuit    = "circuit"     // it is not open
-	GateDeadline   = "deadline"    // the wait ends before it
-	GateBudget     = "budget"      // a token is left
-)
-
-// Decision is what follows from an attempt.
+// Decision is the verdict on an attempt.
 type Decision struct {
 	Verdict Verdict
 	Reason  Reason // why the call ends, empty when it goes on
-	// Wait is before the next attempt, or would have been.
+	// Wait is the wait before the next attempt. It is also set when a gate forbids that attempt.
 	Wait   time.Duration
 	Source WaitSource
 }
 
-// Decide gives the verdict on an attempt. It is what a [Pipeline] decides by; it
-// depends on nothing but its arguments and is safe for concurrent use.
-func (p Policy) Decide(o Outcome, s Situation) Decision {
-	if !o.Retry {
-		d := Decision{Verdict: VerdictReturn, Reason: o.Final}
-		if d.Reason == "" {
-			d.Reason = o.Reason
-		}
+// Explain returns the decision that a [Pipeline] makes in the situation s, and every gate that it
+// depends on, in order. It reads the gates behind a shut one too, so it always takes a token. There
+// are no gates if o asks for no retry.
+func (p Policy) Explain(o Outcome, s Situation) (Decision, []Gate) {
+	d := p.plan(&o, &s)
+	if d.Verdict == VerdictReturn {
+		return d, nil
+	}
+	gates := slices.Collect(p.gates(&o, &s, d.Wait))
+	return d.after(firstShut(slices.Values(gates))), gates
+}
+
+// decide returns the verdict on an attempt. It reads the gates up to the first shut one. s may be nil
+// if o asks for no retry.
+func (p *Policy) decide(o *Outcome, s *Situation) Decision {
+	d := p.plan(o, s)
+	if d.Verdict == VerdictReturn {
 		return d
 	}
+	return d.after(firstShut(p.gates(o, s, d.Wait)))
+}
+
+// plan returns the decision before the gates are read.
+func (p *Policy) plan(o *Outcome, s *Situation) Decision {
+	if !o.Retry {
+		return Decision{Verdict: VerdictReturn, Reason: cmp.Or(o.Final, o.Reason)}
+	}
 	d := Decision{Verdict: VerdictRetry}
-	d.Wait, d.Source = p.Retry.plan(o.RetryAfter, s)
-	if d.Reason = p.forbids(o, s, d.Wait); d.Reason != "" {
-		d.Verdict = VerdictGiveUp
+	d.Wait, d.Source = p.Retry.wait(o.RetryAfter, s)
+	return d
+}
+
+// after returns the decision after the gates are read. r is the reason of the first shut gate, "" if
+// all are open.
+func (d Decision) after(r Reason) Decision {
+	if r != "" {
+		d.Verdict, d.Reason = VerdictGiveUp, r
 	}
 	return d
 }
 
-// plan is the wait before the next attempt: the backoff, or what the upstream
-// asked for if that is longer.
-func (r *Retry) plan(after time.Duration, s Situation) (time.Duration, WaitSource) {
+func firstShut(gates iter.Seq[Gate]) Reason {
+	for g := range gates {
+		if g.Shut {
+			return g.Reason
+		}
+	}
+	return ""
+}
+
+// wait returns the wait before the next attempt: the backoff, or the time that the upstream asked
+// for if that is longer.
+func (r *Retry) wait(after time.Duration, s *Situation) (time.Duration, WaitSource) {
 	backoff := r.Backoff.Delay(s.Attempt, s.Previous, s.Random())
 	if after <= 0 || after > r.MaxRetryAfter {
 		return backoff, WaitJitter
 	}
-	// Upward only: nobody comes back earlier than told, and not all at once.
+	// The jitter only adds: no retry comes before the time that the upstream asked for.
 	after += min(time.Duration(float64(after)*0.25*s.Random()), math.MaxInt64-after)
 	if after < backoff {
 		return backoff, WaitJitter
@@ -89,64 +110,79 @@ func (r *Retry) plan(after time.Duration, s Situation) (time.Duration, WaitSourc
 	return after, WaitRetryAfter
 }
 
-// forbids asks every gate between a failed attempt and the next, in order, and
-// gives the reason of the first that is shut, "" when all are open. The budget is
-// last, so that a token is only taken for a retry that nothing else forbids.
-func (p *Policy) forbids(o Outcome, s Situation, wait time.Duration) (why Reason) {
-	shut := func(name string, reason Reason, shut bool, found func() string) bool {
-		if s.Gate != nil {
-			s.Gate(Gate{Name: name, Found: found(), Reason: reason, Shut: shut})
+// gates yields the conditions for another attempt, in order. Each is evaluated when it is read. The
+// budget comes last, so that no retry takes a token which another gate forbids.
+func (p *Policy) gates(o *Outcome, s *Situation, wait time.Duration) iter.Seq[Gate] {
+	return func(yield func(Gate) bool) {
+		_ = yield(p.timeGate(s)) &&
+			yieldAll(o.Gates, yield) &&
+			yield(p.attemptsGate(s)) &&
+			yield(p.retryAfterGate(o)) &&
+			yield(circuitGate(s)) &&
+			yield(deadlineGate(s, wait)) &&
+			yield(budgetGate(s))
+	}
+}
+
+// yieldAll yields all of seq, which may be nil, and reports whether yield wants more.
+func yieldAll(seq iter.Seq[Gate], yield func(Gate) bool) bool {
+	if seq == nil {
+		return true
+	}
+	for g := range seq {
+		if !yield(g) {
+			return false
 		}
-		if shut && why == "" {
-			why = reason
-		}
-		return why != "" && s.Gate == nil
 	}
-	ended := s.Ended
-	if ended == "" {
-		ended = ReasonDeadlineExceeded
+	return true
+}
+
+func (p *Policy) timeGate(s *Situation) Gate {
+	return Gate{
+		Name: "time left", Shut: s.Ended != "" || s.Remaining <= 0,
+		Reason: cmp.Or(s.Ended, ReasonDeadlineExceeded),
+		Found:  func() string { return fmt.Sprintf("%v of %v", max(0, s.Remaining), p.Timeout) },
 	}
-	if shut(GateTimeLeft, ended, s.Ended != "" || s.Remaining <= 0, func() string {
-		return fmt.Sprintf("%v of %v", max(0, s.Remaining), p.Timeout)
-	}) {
-		return why
+}
+
+func (p *Policy) attemptsGate(s *Situation) Gate {
+	return Gate{
+		Name: "attempts", Shut: s.Attempt >= p.Retry.MaxAttempts, Reason: ReasonMaxAttempts,
+		Found: func() string { return fmt.Sprintf("%d of %d", s.Attempt, p.Retry.MaxAttempts) },
 	}
-	if shut(GateOperation, o.Veto, o.Veto != "", func() string { return string(o.Veto) }) {
-		return why
+}
+
+func (p *Policy) retryAfterGate(o *Outcome) Gate {
+	return Gate{
+		Name: "Retry-After", Shut: o.RetryAfter > p.Retry.MaxRetryAfter, Reason: ReasonRetryAfterTooLong,
+		Found: func() string {
+			if o.RetryAfter <= 0 {
+				return "not asked for"
+			}
+			return fmt.Sprintf("%v, at most %v", o.RetryAfter, p.Retry.MaxRetryAfter)
+		},
 	}
-	if shut(GateAttempts, ReasonMaxAttempts, s.Attempt >= p.Retry.MaxAttempts, func() string {
-		return fmt.Sprintf("%d of %d", s.Attempt, p.Retry.MaxAttempts)
-	}) {
-		return why
+}
+
+func circuitGate(s *Situation) Gate {
+	if s.CircuitOpen() {
+		return Gate{Name: "circuit", Shut: true, Reason: ReasonBreakerOpen, Found: func() string { return "open" }}
 	}
-	if shut(GateRetryAfter, ReasonRetryAfterTooLong, o.RetryAfter > p.Retry.MaxRetryAfter, func() string {
-		if o.RetryAfter <= 0 {
-			return "not asked for"
-		}
-		return fmt.Sprintf("%v, at most %v", o.RetryAfter, p.Retry.MaxRetryAfter)
-	}) {
-		return why
+	return Gate{Name: "circuit", Reason: ReasonBreakerOpen, Found: func() string { return "not open" }}
+}
+
+func deadlineGate(s *Situation, wait time.Duration) Gate {
+	return Gate{
+		Name: "deadline", Shut: wait >= s.Remaining, Reason: ReasonDeadlineTooClose,
+		Found: func() string {
+			return fmt.Sprintf("wait of %v, %v left", wait.Round(time.Microsecond), max(0, s.Remaining))
+		},
 	}
-	open := s.CircuitOpen()
-	if shut(GateCircuit, ReasonBreakerOpen, open, func() string {
-		if open {
-			return "open"
-		}
-		return "not open"
-	}) {
-		return why
+}
+
+func budgetGate(s *Situation) Gate {
+	if s.TakeToken() {
+		return Gate{Name: "budget", Reason: ReasonBudgetExhausted, Found: func() string { return "a token is left" }}
 	}
-	if shut(GateDeadline, ReasonDeadlineTooClose, wait >= s.Remaining, func() string {
-		return fmt.Sprintf("wait of %v, %v left", wait.Round(time.Microsecond), max(0, s.Remaining))
-	}) {
-		return why
-	}
-	left := s.TakeToken()
-	shut(GateBudget, ReasonBudgetExhausted, !left, func() string {
-		if left {
-			return "a token is left"
-		}
-		return "no token is left"
-	})
-	return why
+	return Gate{Name: "budget", Shut: true, Reason: ReasonBudgetExhausted, Found: func() string { return "no token is left" }}
 }

@@ -2,6 +2,7 @@ package resilience
 
 import (
 	"context"
+	"iter"
 	"math/rand/v2"
 	"time"
 
@@ -42,10 +43,11 @@ type Outcome struct {
 	Reason Reason
 	// Health is what the circuit breaker counts.
 	Health Health
-	// Retry tells that a repetition may help.
+	// Retry reports whether a retry may help.
 	Retry bool
-	// Veto, when Retry is set, forbids the repetition all the same, and says why.
-	Veto Reason
+	// Gates are the operation's own conditions for a retry, nil for none. They are read, up to the
+	// first shut one, when Retry is set and the call has time left. [slices.Values] makes them of a list.
+	Gates iter.Seq[Gate]
 	// Final is the call's reason when Retry is not set; empty means Reason.
 	Final Reason
 	// Status is that of an answer which has one, as HTTP's have; 0 for none.
@@ -72,7 +74,7 @@ type Pipeline[T any] struct {
 	random   func() float64
 	breaker  *breaker
 	budget   *budget
-	executor failsafe.Executor[*call[T]]
+	executor failsafe.Executor[*callState[T]]
 }
 
 // New makes the pipeline of an upstream, whose name is used in errors and
@@ -165,7 +167,7 @@ func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Oper
 		report, err := p.refuse(ctx, start, min(limit, p.policy.Timeout), err, retryIn)
 		return none, report, err
 	}
-	c := &call[T]{Context: ctx, pipeline: p, op: op, limit: limit, start: start, now: start}
+	c := &callState[T]{Context: ctx, pipeline: p, op: op, limit: limit, start: start, now: start}
 	finished := false
 	defer func() {
 		if !finished { // op panicked: its probe slot and its token must not go with it

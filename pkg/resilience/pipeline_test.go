@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -174,7 +175,7 @@ func TestGatesBetweenAttempts(t *testing.T) {
 	}{
 		"max attempts": {nil, nil, 3, resilience.ReasonMaxAttempts, resilience.VerdictGiveUp, 300 * time.Millisecond},
 		"never retry":  {func(p *resilience.Policy) { p.Retry.MaxAttempts = 1 }, nil, 1, resilience.ReasonMaxAttempts, resilience.VerdictGiveUp, 0},
-		"veto":         {nil, veto(resilience.Outcome{Veto: resilience.ReasonMethodNotIdempotent}), 1, resilience.ReasonMethodNotIdempotent, resilience.VerdictGiveUp, 0},
+		"veto":         {nil, veto(resilience.Outcome{Gates: slices.Values([]resilience.Gate{{Reason: resilience.ReasonMethodNotIdempotent, Shut: true}})}), 1, resilience.ReasonMethodNotIdempotent, resilience.VerdictGiveUp, 0},
 		"not a failure": {nil, func(string, error) resilience.Outcome {
 			return resilience.Outcome{Reason: "status_404", Final: resilience.ReasonStatusNotRetryable}
 		}, 1, resilience.ReasonStatusNotRetryable, resilience.VerdictReturn, 0},

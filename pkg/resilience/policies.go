@@ -17,28 +17,28 @@ import (
 // could outlast it.
 
 type (
-	execution[T any] = failsafe.Execution[*call[T]]
-	result[T any]    = *common.PolicyResult[*call[T]]
+	execution[T any] = failsafe.Execution[*callState[T]]
+	result[T any]    = *common.PolicyResult[*callState[T]]
 	next[T any]      = func(execution[T]) result[T]
 )
 
 // layer is a policy that needs no state of its own for an execution.
-type layer[T any] func(c *call[T], exec execution[T], inner next[T]) result[T]
+type layer[T any] func(c *callState[T], exec execution[T], inner next[T]) result[T]
 
 // ToExecutor is how failsafe-go asks a policy for its part in one execution.
-func (l layer[T]) ToExecutor(*call[T]) any { return l }
+func (l layer[T]) ToExecutor(*callState[T]) any { return l }
 
 // Apply puts the layer around inner.
 func (l layer[T]) Apply(inner next[T]) next[T] {
 	return func(exec execution[T]) result[T] {
-		return l(exec.Context().(*call[T]), exec, inner)
+		return l(exec.Context().(*callState[T]), exec, inner)
 	}
 }
 
 // totalTimeout fixes the call's deadline: the policy's timeout, the caller's
 // own limit or the context's deadline, whichever comes first.
-func totalTimeout[T any](d time.Duration) failsafe.Policy[*call[T]] {
-	return layer[T](func(c *call[T], exec execution[T], inner next[T]) result[T] {
+func totalTimeout[T any](d time.Duration) failsafe.Policy[*callState[T]] {
+	return layer[T](func(c *callState[T], exec execution[T], inner next[T]) result[T] {
 		c.deadline = c.start.Add(min(d, c.limit))
 		c.callersDeadline = c.limit < d
 		if own, ok := c.Context.Deadline(); ok && own.Before(c.deadline) {
@@ -48,12 +48,12 @@ func totalTimeout[T any](d time.Duration) failsafe.Policy[*call[T]] {
 	})
 }
 
-// retryPolicy is failsafe-go's retry, told by the call whether and when.
-func retryPolicy[T any]() failsafe.Policy[*call[T]] {
-	return retrypolicy.NewBuilder[*call[T]]().
+// retryPolicy returns failsafe-go's retry. The circuit layer has decided whether to retry and when.
+func retryPolicy[T any]() failsafe.Policy[*callState[T]] {
+	return retrypolicy.NewBuilder[*callState[T]]().
 		WithMaxRetries(-1). // the policy's own limit is one of the gates
-		HandleIf(func(c *call[T], _ error) bool { return c.decide() == VerdictRetry }).
-		WithDelayFunc(func(exec failsafe.ExecutionAttempt[*call[T]]) time.Duration {
+		HandleIf(func(c *callState[T], _ error) bool { return c.verdict == VerdictRetry }).
+		WithDelayFunc(func(exec failsafe.ExecutionAttempt[*callState[T]]) time.Duration {
 			return exec.LastResult().remainingWait()
 		}).
 		ReturnLastFailure().
@@ -61,27 +61,30 @@ func retryPolicy[T any]() failsafe.Policy[*call[T]] {
 }
 
 // circuit is gobreaker as a failsafe-go policy. lease bounds a probe.
-func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*call[T]] {
-	return layer[T](func(c *call[T], exec execution[T], inner next[T]) result[T] {
+func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*callState[T]] {
+	return layer[T](func(c *callState[T], exec execution[T], inner next[T]) result[T] {
 		if !c.startAttempt() {
 			return refusedResult(c)
 		}
 		a := c.newAttempt()
 		retryIn, err := b.allow(&a.ticket, c.now, lease, c, &a.clock)
 		if err != nil {
-			c.number-- // it was not begun
 			c.refused, c.retryIn = err, retryIn
 			c.stop(refusalReason(err))
 			return refusedResult(c)
 		}
+		c.attempt, c.number = a, a.number
 		r := inner(exec)
 		if c.outcome.Retry {
 			a.repeated.Store(true)
-			if a.ticket.state == HalfOpen {
-				c.decide() // before the circuit hears of it, which depends on the verdict
-			}
 		}
-		a.report(c.outcome.Health, c.now)
+		if a.ticket.state == HalfOpen {
+			c.decide() // first: the verdict may change what a probe counts as
+			a.report(c.outcome.Health, c.now)
+		} else {
+			a.report(c.outcome.Health, c.now) // first: it may open the circuit, which is one of the gates
+			c.decide()
+		}
 		return r
 	})
 }
@@ -93,13 +96,13 @@ func refusalReason(err error) Reason {
 	return ReasonBreakerOpen
 }
 
-func refusedResult[T any](c *call[T]) result[T] {
-	return &common.PolicyResult[*call[T]]{Result: c, Done: true}
+func refusedResult[T any](c *callState[T]) result[T] {
+	return &common.PolicyResult[*callState[T]]{Result: c, Done: true}
 }
 
 // attemptTimeout bounds one attempt by d or by what is left until the deadline.
-func attemptTimeout[T any](d time.Duration) failsafe.Policy[*call[T]] {
-	return layer[T](func(c *call[T], exec execution[T], inner next[T]) result[T] {
+func attemptTimeout[T any](d time.Duration) failsafe.Policy[*callState[T]] {
+	return layer[T](func(c *callState[T], exec execution[T], inner next[T]) result[T] {
 		a := c.attempt
 		c.token = noToken // it is spent: the attempt is being made
 		a.begin(c, c.now, max(1, min(d, c.deadline.Sub(c.now))))

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -39,28 +40,26 @@ func (c *exchange) outcome(e ending, status int) resilience.Outcome {
 	case never:
 	case everything, byMethod:
 		o.Retry = true
-		o.Veto = c.veto(j.repeat == byMethod)
+		o.Gates = c.gates(j.repeat == byMethod)
 	case byStatus:
-		if !c.repeatsStatus(status) {
-			o.Final = resilience.ReasonStatusNotRetryable
+		if g := c.statusGate(status); g.Shut {
+			o.Final = g.Reason
 			break
 		}
 		o.Retry = true
-		o.Veto = c.veto(true)
+		o.Gates = c.gates(true)
 	}
 	return o
 }
 
-func (c *exchange) repeatsStatus(code int) bool {
+// statusGate comes before all other gates: an answer with a status that is not listed is returned,
+// whatever the other gates found.
+func (c *exchange) statusGate(code int) resilience.Gate {
 	statuses := c.transport.policy.Retry.Statuses
-	listed := slices.Contains(statuses, code)
-	if c.gate != nil {
-		c.gate(resilience.Gate{
-			Name: gateStatus, Found: fmt.Sprintf("%d, of %v", code, statuses),
-			Reason: resilience.ReasonStatusNotRetryable, Shut: !listed,
-		})
+	return resilience.Gate{
+		Name: "status", Shut: !slices.Contains(statuses, code), Reason: resilience.ReasonStatusNotRetryable,
+		Found: func() string { return fmt.Sprintf("%d, of %v", code, statuses) },
 	}
-	return listed
 }
 
 // errorEnding is what an attempt without an answer came to.
@@ -142,56 +141,60 @@ func notHTTPBeginning(err error) (string, bool) {
 	return began, true
 }
 
-// gateStatus is before all others: an answer that is not to be repeated is
-// returned, whatever they would say.
-const gateStatus = "status"
-
-// veto is the rule of HTTP that forbids a repetition, "" for none.
-func (c *exchange) veto(sent bool) (why resilience.Reason) {
-	for _, r := range c.rules(sent) {
-		if r.Shut && why == "" {
-			why = r.Reason
-		}
-		if c.gate != nil {
-			c.gate(r)
-		}
+// gates yields the conditions that HTTP adds for a retry, in order. sent reports whether the
+// upstream may have received the request.
+func (c *exchange) gates(sent bool) iter.Seq[resilience.Gate] {
+	return func(yield func(resilience.Gate) bool) {
+		_ = yield(resilience.Gate{
+			Name: "layer above", Shut: c.retriedAbove, Reason: resilience.ReasonRetriedUpstreamLayer,
+			Found: func() string {
+				if c.retriedAbove {
+					return "repeats this call already: " + HeaderAttemptCount + " " + c.req.Header.Get(HeaderAttemptCount)
+				}
+				return "none repeats this call"
+			},
+		}) && yield(resilience.Gate{
+			Name: "kind", Shut: c.passThrough, Reason: resilience.ReasonUpgrade,
+			Found: func() string {
+				if c.passThrough {
+					return "an upgrade or an event stream"
+				}
+				return "an ordinary request"
+			},
+		}) && yield(resilience.Gate{
+			Name: "method", Shut: sent && !c.repeatable, Reason: resilience.ReasonMethodNotIdempotent,
+			Found: func() string { return c.methodFound(sent) },
+		}) && yield(c.bodyGate())
 	}
-	return why
 }
 
-// rules are the gates that HTTP puts before a repetition, in their order.
-func (c *exchange) rules(sent bool) [4]resilience.Gate {
+func (c *exchange) methodFound(sent bool) string {
 	method := methodOf(c.req)
 	switch {
 	case !sent:
-		method = "not sent, " + method
+		return "not sent, " + method
 	case !c.repeatable:
-		method += " without an " + HeaderIdempotencyKey
+		return method + " without an " + HeaderIdempotencyKey
 	case !c.transport.methods[method]:
-		method += " with an " + HeaderIdempotencyKey
+		return method + " with an " + HeaderIdempotencyKey
 	}
-	above, through, body := "none repeats this call", "an ordinary request", "can be sent again"
-	if c.retriedAbove {
-		above = "repeats this call already: " + HeaderAttemptCount + " " + c.req.Header.Get(HeaderAttemptCount)
+	return method
+}
+
+// bodyGate gets the body for the next attempt, except in an explanation.
+func (c *exchange) bodyGate() resilience.Gate {
+	replayable := c.source.prepare
+	if c.explains {
+		replayable = c.source.replayable
 	}
-	if c.passThrough {
-		through = "an upgrade or an event stream"
+	g := resilience.Gate{
+		Name: "body", Reason: resilience.ReasonBodyNotReplayable,
+		Found: func() string { return "can be sent again" },
 	}
-	replayable := true
-	if c.gate != nil {
-		replayable = c.source.replayable()
-	} else if shut := c.retriedAbove || c.passThrough || sent && !c.repeatable; !shut {
-		replayable = c.source.prepare()
+	if !replayable() {
+		g.Shut, g.Found = true, func() string { return "was not kept, it is larger than replayBuffer" }
 	}
-	if !replayable {
-		body = "was not kept, it is larger than replayBuffer"
-	}
-	return [4]resilience.Gate{
-		{Name: "layer above", Found: above, Reason: resilience.ReasonRetriedUpstreamLayer, Shut: c.retriedAbove},
-		{Name: "kind", Found: through, Reason: resilience.ReasonUpgrade, Shut: c.passThrough},
-		{Name: "method", Found: method, Reason: resilience.ReasonMethodNotIdempotent, Shut: sent && !c.repeatable},
-		{Name: "body", Found: body, Reason: resilience.ReasonBodyNotReplayable, Shut: !replayable},
-	}
+	return g
 }
 
 // streamError has the shape of the HTTP/2 stream error inside net/http, whose

@@ -50,9 +50,9 @@ type exchange struct {
 	start time.Time     // of the last attempt
 	limit time.Duration // of the last attempt, 0 before the first
 
-	body  responseBody          // of the first attempt, which is mostly the only one
-	trace *callTrace            // nil without tracing
-	gate  func(resilience.Gate) // of an explanation, nil otherwise
+	body     responseBody // of the first attempt, which is mostly the only one
+	trace    *callTrace   // nil without tracing
+	explains bool         // for [Transport.Explain]: no call is made
 }
 
 func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {

@@ -9,50 +9,27 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// Explain tells what the transport would do after an attempt of req that ended
-// with resp or err: with the functions that decide about calls, but without one.
-// [resilience.Situation.Gate] is shown every gate, HTTP's own among them; the
-// rest of s is the situation to decide in. An err that matches
-// context.DeadlineExceeded is the attempt's timeout. The request's body is taken
-// for read up to its ContentLength, unless err is that of a dial.
-func (t *Transport) Explain(req *http.Request, resp *http.Response, err error, s resilience.Situation) (resilience.Outcome, resilience.Decision) {
+// Explain returns what the transport would do after an attempt of req that ended with resp or err,
+// and every gate that this depends on, in order. It uses the functions that decide about calls, but
+// makes no call. s is the situation to decide in. An err that matches context.DeadlineExceeded is
+// the attempt's timeout. Explain assumes that the request's body was read up to its ContentLength,
+// unless err is that of a dial.
+func (t *Transport) Explain(req *http.Request, resp *http.Response, err error, s resilience.Situation) (resilience.Outcome, resilience.Decision, []resilience.Gate) {
 	c := t.newExchange(req, "")
+	c.explains = true
 	var op *net.OpError
 	read := !errors.As(err, &op) || op.Op != "dial"
 	if read && c.source != nil && req.ContentLength > int64(t.policy.Retry.ReplayBuffer) && req.GetBody == nil {
 		c.source.lost = true
 	}
-	show := s.Gate
-	if show == nil {
-		show = func(resilience.Gate) {}
+	o := c.Classify(resp, err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		o.Reason = resilience.ReasonAttemptTimeout
 	}
-	var rules []resilience.Gate
-	c.gate = func(g resilience.Gate) {
-		if g.Name == gateStatus {
-			show(g) // it is the first of all
-			return
-		}
-		rules = append(rules, g)
+	var first []resilience.Gate
+	if err == nil && statusEnding(resp.StatusCode).blame().repeat == byStatus {
+		first = append(first, c.statusGate(resp.StatusCode))
 	}
-	var o resilience.Outcome
-	if err == nil {
-		o = c.Classify(resp, nil)
-	} else {
-		if o = c.Classify(nil, err); errors.Is(err, context.DeadlineExceeded) {
-			o.Reason = resilience.ReasonAttemptTimeout
-		}
-	}
-	if !o.Retry {
-		return o, t.policy.core().Decide(o, s)
-	}
-	s.Gate = func(g resilience.Gate) {
-		if g.Name != resilience.GateOperation {
-			show(g)
-			return
-		}
-		for _, g := range rules { // what that gate is made of
-			show(g)
-		}
-	}
-	return o, t.policy.core().Decide(o, s)
+	d, gates := t.policy.core().Explain(o, s)
+	return o, d, append(first, gates...)
 }

@@ -109,7 +109,7 @@ func TestExplanationAgreesWithTheCall(t *testing.T) {
 							_ = resp.Body.Close()
 						}
 
-						var shut []resilience.Gate
+						var shut []resilience.Reason
 						var elapsed time.Duration
 						if errors.Is(a.err, context.DeadlineExceeded) {
 							elapsed = p.AttemptTimeout
@@ -118,17 +118,17 @@ func TestExplanationAgreesWithTheCall(t *testing.T) {
 						if a.err == nil {
 							answered, _ = give(r)
 						}
-						o, d := tr.Explain(request(), answered, a.err, resilience.Situation{
+						o, d, gates := tr.Explain(request(), answered, a.err, resilience.Situation{
 							Attempt: 1, Remaining: p.Timeout - elapsed,
 							Random:      func() float64 { return random },
 							CircuitOpen: func() bool { return p.Breaker.ConsecutiveFailures == 1 && counts(a.status, a.err) },
 							TakeToken:   func() bool { return p.Retry.Budget.Burst >= 1 },
-							Gate: func(g resilience.Gate) {
-								if g.Shut {
-									shut = append(shut, g)
-								}
-							},
 						})
+						for _, g := range gates {
+							if g.Shut {
+								shut = append(shut, g.Reason)
+							}
+						}
 						what := fmt.Sprintf("%s, %+v", requestName, a)
 						if first == nil {
 							t.Fatalf("%s: the call made no attempt, error %v, want one", what, callErr)
@@ -138,15 +138,15 @@ func TestExplanationAgreesWithTheCall(t *testing.T) {
 						}
 						if d.Verdict == resilience.VerdictRetry {
 							if first.Wait.Planned != d.Wait || first.Wait.Source != d.Source || len(shut) > 0 {
-								t.Errorf("%s: the call waited %+v, want the explanation's %v by %s and no shut gates, got %+v", what, first.Wait, d.Wait, d.Source, shut)
+								t.Errorf("%s: the call waited %+v, want the explanation's %v by %s and no shut gates, got %q", what, first.Wait, d.Wait, d.Source, shut)
 							}
 							return
 						}
 						if report.Reason != d.Reason {
 							t.Errorf("%s: the call ended with reason %s, want the explanation's %s", what, report.Reason, d.Reason)
 						}
-						if d.Verdict == resilience.VerdictGiveUp && (len(shut) == 0 || shut[0].Reason != d.Reason) {
-							t.Errorf("%s: the explanation gives up with %s, want the reason of the first shut gate in %+v", what, d.Reason, shut)
+						if d.Verdict == resilience.VerdictGiveUp && (len(shut) == 0 || shut[0] != d.Reason) {
+							t.Errorf("%s: the explanation gives up with %s, want the reason of the first shut gate in %q", what, d.Reason, shut)
 						}
 					})
 				}
