@@ -7,12 +7,11 @@ import (
 	"time"
 )
 
-// Attempt is one try of an operation. It is valid until the operation returns,
-// or, once [Attempt.Hold] was called, until [Attempt.Release].
+// Attempt is one attempt of an operation. It is valid until the operation returns. After
+// [Attempt.Hold] it is valid until [Attempt.Release].
 type Attempt struct {
-	number int
-	limit  time.Duration
-	// callDeadline is that of the call, attempts and waits together.
+	number       int
+	limit        time.Duration
 	callDeadline time.Time
 	start        time.Time
 	ctx          attemptContext
@@ -20,13 +19,13 @@ type Attempt struct {
 	clock        clock
 	ticket       ticket
 	budget       *budget
-	repeated     atomic.Bool // its outcome asks for a repetition, and earns no token for it
+	repeated     atomic.Bool // a retry may help, so the attempt earns no token
 	held         atomic.Bool
 }
 
-// attemptContext adds the attempt's deadline to a context that ends by a timer
-// of ours: the timer is stopped when the answer begins, while the context lives
-// on until its body is read, which context.WithDeadline cannot do.
+// attemptContext adds a deadline to a context that the attempt's clock cancels. Unlike
+// context.WithDeadline, the clock can be stopped when the answer begins, and the context lives on
+// until the body is read.
 type attemptContext struct {
 	context.Context
 	deadline time.Time
@@ -34,30 +33,29 @@ type attemptContext struct {
 
 func (c *attemptContext) Deadline() (time.Time, bool) { return c.deadline, true }
 
-// Number counts the attempts of a call from 1.
+// Number returns the number of the attempt in its call, from 1.
 func (a *Attempt) Number() int { return a.number }
 
-// Start is when the attempt was begun.
+// Start returns the time when the attempt began.
 func (a *Attempt) Start() time.Time { return a.start }
 
-// Limit is the time this attempt was given, above 0: the policy's attempt
-// timeout, or what was left until the call's deadline when that is less.
+// Limit returns the time that the attempt has, above 0: the policy's attempt timeout, or the time
+// until the call's deadline if that is shorter.
 func (a *Attempt) Limit() time.Duration { return a.limit }
 
-// CallDeadline is when the whole call must be over.
+// CallDeadline returns the deadline of the whole call.
 func (a *Attempt) CallDeadline() time.Time { return a.callDeadline }
 
-// Breaker is the state of the circuit that let the attempt through.
+// Breaker returns the state of the circuit when it let the attempt through.
 func (a *Attempt) Breaker() State { return a.ticket.state }
 
-// Hold keeps the attempt open after the operation has returned a result, such
-// as an answer whose body is still to be read: its context stays alive, and the
-// breaker hears of a good outcome at [Attempt.Release] only. Whoever holds must
-// release. A half-open circuit waits no longer than the attempt timeout.
+// Hold keeps the attempt open after the operation has returned a result whose body is not read yet.
+// Its context stays alive, and the breaker counts a good outcome at [Attempt.Release] only. The
+// holder must call Release. A half-open circuit waits for it no longer than the attempt timeout.
 func (a *Attempt) Hold() { a.held.Store(true) }
 
-// Release ends a held attempt with its health and cancels its context. The
-// first call counts, later ones do nothing. It is safe for concurrent use.
+// Release ends a held attempt, reports its health to the breaker and cancels its context. Only the
+// first call has an effect. It is safe for concurrent use.
 func (a *Attempt) Release(h Health) {
 	if a.held.CompareAndSwap(true, false) {
 		a.settle(h, time.Now())
@@ -65,12 +63,11 @@ func (a *Attempt) Release(h Health) {
 	}
 }
 
-// Settle tells the breaker the attempt's health now, while it stays held: for an
-// answer that may go on for hours, such as an event stream.
+// Settle reports the attempt's health to the breaker and keeps the attempt held. It is for answers
+// that may take hours, such as event streams.
 func (a *Attempt) Settle(h Health) { a.settle(h, time.Now()) }
 
-// Cancel ends the attempt's context with a cause, which makes what still works
-// on it give up. It does not release.
+// Cancel cancels the attempt's context with a cause. It does not release the attempt.
 func (a *Attempt) Cancel(cause error) { a.cancel(cause) }
 
 func (a *Attempt) settle(h Health, now time.Time) {
@@ -80,7 +77,7 @@ func (a *Attempt) settle(h Health, now time.Time) {
 	a.ticket.settle(h, now)
 }
 
-// begin starts the attempt's clock.
+// begin creates the attempt's context and starts its clock.
 func (a *Attempt) begin(parent context.Context, now time.Time, limit time.Duration) {
 	a.start = now
 	a.limit = limit
@@ -90,13 +87,13 @@ func (a *Attempt) begin(parent context.Context, now time.Time, limit time.Durati
 	a.startClock()
 }
 
-// timedOut tells whether the attempt's own timer ended it.
+// timedOut reports whether the clock ended the attempt.
 func (a *Attempt) timedOut() bool {
 	return errors.Is(context.Cause(&a.ctx), errAttemptTimeout)
 }
 
-// report tells the breaker how the operation ended. A good outcome of a held
-// attempt is not over yet.
+// report reports the health to the breaker after the operation has returned. If the attempt is
+// held, a good outcome has to wait for [Attempt.Release].
 func (a *Attempt) report(h Health, now time.Time) {
 	if !a.held.Load() {
 		a.settle(h, now)

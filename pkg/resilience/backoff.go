@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// Jitter is the way randomness spreads the waits of many callers.
+// Jitter selects how randomness spreads the waits of many callers.
 type Jitter string
 
-// The jitters, with cap(n) = min(Max, Base·Factorⁿ⁻¹) before retry n (from 1)
-// and U(a, b) uniform. Full, equal and decorrelated are those of Marc Brooker,
-// "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+// The jitters. Before retry n (from 1), cap is min(Max, Base·Factorⁿ⁻¹). U(a, b) is uniform. Full,
+// equal and decorrelated follow Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture
+// Blog, 2015.
 const (
 	JitterFull         Jitter = "full"         // U(0, cap)
 	JitterEqual        Jitter = "equal"        // cap/2 + U(0, cap/2)
@@ -19,7 +19,7 @@ const (
 	JitterNone         Jitter = "none"         // cap
 )
 
-// UnmarshalText accepts the four names and nothing else.
+// UnmarshalText accepts the four names only.
 func (j *Jitter) UnmarshalText(text []byte) error {
 	if !Jitter(text).valid() {
 		return fmt.Errorf("expected one of full, equal, decorrelated, none, got %q", text)
@@ -44,16 +44,14 @@ type Backoff struct {
 	Jitter Jitter        `yaml:"jitter"` // how randomness spreads the waits of many callers
 }
 
-// Delay is the wait before retry n (from 1). previous is the wait before the
-// retry before (0 for the first) and u a uniform number in [0, 1); the result
-// is within [0, Max]. It is a pure function and safe for concurrent use.
+// Delay returns the wait before retry n (from 1), within [0, Max]. previous is the wait before the
+// previous retry, 0 for the first. u is a uniform number in [0, 1).
 func (b Backoff) Delay(n int, previous time.Duration, u float64) time.Duration {
-	// The ceiling is made in floating point and compared before the
-	// conversion: Base·Factorⁿ leaves the range of a Duration within a few dozen
-	// retries, and a wrapped number would be an immediate retry.
+	// Compute in floating point and compare before the conversion: Base·Factorⁿ overflows a
+	// Duration within a few dozen retries, and an overflowed wait would be an immediate retry.
 	ceiling := math.Min(float64(b.Max), float64(b.Base)*math.Pow(b.Factor, float64(n-1)))
 	if b.Base == 0 {
-		ceiling = 0 // 0·∞ is not a number
+		ceiling = 0 // 0·∞ would be NaN
 	}
 	var d float64
 	switch b.Jitter {
@@ -68,7 +66,7 @@ func (b Backoff) Delay(n int, previous time.Duration, u float64) time.Duration {
 	default:
 		d = u * ceiling
 	}
-	// 2^63-1 rounds up to 2^63 as a float64; converting that back would overflow.
+	// As a float64, 2^63-1 rounds up to 2^63, which would overflow when converted back.
 	if d >= float64(b.Max) {
 		return b.Max
 	}
@@ -79,8 +77,9 @@ func (b Backoff) mistakes() (m Mistakes) {
 	m.Check(b.Base >= 0, "base", "must be at least 0, got %v", b.Base)
 	m.Check(b.Max >= 0, "max", "must be at least 0, got %v", b.Max)
 	if b.Base >= 0 && b.Max >= 0 {
+		byDefault := DefaultPolicy().Retry.Backoff
 		m.Check(b.Base <= b.Max, "base", "must be at most max (%s), got %s",
-			named(b.Max, DefaultRetry().Backoff.Max), named(b.Base, DefaultRetry().Backoff.Base))
+			named(b.Max, byDefault.Max), named(b.Base, byDefault.Base))
 	}
 	m.Check(b.Factor >= 1 && finite(b.Factor), "factor", "must be a number from 1, got %v", b.Factor)
 	m.Check(b.Jitter.valid(), "jitter", "expected one of full, equal, decorrelated, none, got %q", string(b.Jitter))

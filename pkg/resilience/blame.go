@@ -2,43 +2,44 @@ package resilience
 
 import "time"
 
-// Health is what an attempt's outcome says about the upstream. The circuit
-// breaker counts it, and the retry budget earns by it.
+// Health is what an attempt shows about the upstream. The circuit breaker counts it, and a healthy
+// attempt earns tokens for the retry budget.
 type Health uint8
 
-// The healths. The zero value is a failure, so that an outcome that nobody
-// judged is never taken for a good one.
+// The healths. The zero value is a failure, so that an outcome without a health never counts as a
+// success.
 const (
-	Unhealthy Health = iota // counts against the upstream
-	Healthy                 // counts for it
-	Neutral                 // says nothing about it: the caller's doing, or ours
+	Unhealthy Health = iota // counts as a failure
+	Healthy                 // counts as a success
+	Neutral                 // does not count: the cause is the caller or this process
 
-	// cut is an attempt that its caller ended after a fair share of its time. One
-	// says nothing; see breaker.hangs for when many do.
+	// cut is an attempt that its caller ended after a fair share of its time. breaker.judgeCut
+	// decides what it counts as.
 	cut
 )
 
-// ending is how an attempt ended, as far as the pipeline can tell by itself.
+// ending is what ended an attempt, as far as the pipeline knows.
 type ending uint8
 
 const (
-	endedByItself       ending = iota // the operation returned: [Operation.Classify] judges it
-	endedByCaller                     // the caller went away
-	endedByCallersLimit               // the caller's own deadline, shorter than ours
-	endedByTotalLimit                 // what the policy's timeout had left for this attempt
+	endedByItself       ending = iota // the operation returned; [Operation.Classify] judges it
+	endedByCaller                     // the caller canceled the call
+	endedByCallersLimit               // the caller's deadline, which was shorter than the policy's
+	endedByTotalLimit                 // the policy's total timeout
 	endedByAttemptLimit               // the policy's attempt timeout
-	endedByStall                      // time ran out while this process stood still
+	endedByStall                      // a timeout while this process was stopped
 
-	endings // how many there are
+	endings // the number of endings
 )
 
-// blame is the one place that decides whose fault an ending is. The rule is that
-// no caller can close a healthy upstream to others. lasted is the attempt's
-// length, full the policy's attempt timeout.
+// blame returns the health of an attempt that ended with e. lasted is the attempt's duration, full
+// the policy's attempt timeout. The rule is that no caller can open the circuit of a healthy
+// upstream. No other function decides this.
 //
-// Adding an ending without a case here fails TestEveryEndingIsJudged.
+// judged reports whether blame has a case for e. TestEveryEndingIsJudged fails for a new ending
+// without one.
 func (e ending) blame(lasted, full time.Duration) (h Health, judged bool) {
-	fair := lasted >= full/2 // enough time for the upstream to be expected to answer
+	fair := lasted >= full/2 // the upstream had enough time to answer
 	//exhaustive:enforce
 	switch e {
 	case endedByAttemptLimit:
@@ -56,7 +57,7 @@ func (e ending) blame(lasted, full time.Duration) (h Health, judged bool) {
 	case endedByStall:
 		return Neutral, true
 	case endedByItself:
-		return Unhealthy, true // until the operation says otherwise
+		return Unhealthy, true // the operation decides
 	case endings:
 	}
 	return Unhealthy, false

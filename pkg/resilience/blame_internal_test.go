@@ -33,7 +33,7 @@ func TestA16StalledProbeIsNeutral(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := DefaultBreakerPolicy()
+				p := DefaultPolicy().Breaker
 				p.ConsecutiveFailures = 1
 				b := newBreaker("upstream", p, func() float64 { return 0.5 }, nil)
 				const lease = time.Second

@@ -31,26 +31,13 @@ type BreakerPolicy struct {
 	Probes int `yaml:"probes"`
 }
 
-// DefaultBreakerPolicy is the breaker part of [DefaultPolicy].
-func DefaultBreakerPolicy() BreakerPolicy {
-	return BreakerPolicy{
-		Window:              10 * time.Second,
-		MinRequests:         50,
-		FailureRatio:        0.5,
-		ConsecutiveFailures: 12,
-		OpenFor:             time.Second,
-		MaxOpenFor:          2 * time.Second,
-		Probes:              3,
-	}
-}
-
 const (
 	windowSteps = 10
-	maxWindow   = 24 * time.Hour // near the end of a Duration's range gobreaker's arithmetic overflows
-	maxCount    = 1 << 30        // keeps every count within gobreaker's uint32
+	maxWindow   = 24 * time.Hour // gobreaker's arithmetic overflows near the largest Duration
+	maxCount    = 1 << 30        // fits into gobreaker's uint32 counts
 )
 
-// Mistakes lists what is wrong, with paths relative to the breaker part.
+// Mistakes returns the mistakes in p, with paths relative to it.
 func (p BreakerPolicy) Mistakes() (m Mistakes) {
 	m.Check(p.Window >= 10*time.Millisecond && p.Window <= maxWindow, "window", "must be from 10ms to %v, got %v", maxWindow, p.Window)
 	m.Check(p.MinRequests >= 1 && p.MinRequests <= maxCount, "minRequests", "must be from 1 to %d, got %d", maxCount, p.MinRequests)
@@ -59,23 +46,23 @@ func (p BreakerPolicy) Mistakes() (m Mistakes) {
 		"must be from 0 (never) to %d, got %d", maxCount, p.ConsecutiveFailures)
 	m.Check(p.OpenFor > 0, "openFor", "must be above 0, got %v", p.OpenFor)
 	if p.OpenFor > 0 {
-		m.Check(p.MaxOpenFor >= p.OpenFor, "maxOpenFor", "must be at least openFor (%v), got %s", p.OpenFor, named(p.MaxOpenFor, DefaultBreakerPolicy().MaxOpenFor))
+		m.Check(p.MaxOpenFor >= p.OpenFor, "maxOpenFor", "must be at least openFor (%v), got %s", p.OpenFor, named(p.MaxOpenFor, DefaultPolicy().Breaker.MaxOpenFor))
 	}
 	m.Check(p.Probes >= 1 && p.Probes <= maxCount, "probes", "must be from 1 to %d, got %d", maxCount, p.Probes)
 	return m
 }
 
-// State says whether a circuit lets attempts through.
+// State says which attempts a circuit lets through.
 type State uint8
 
 // The states.
 const (
-	Closed   State = iota // attempts go through
-	HalfOpen              // a few go through, as probes
-	Open                  // none goes through
+	Closed   State = iota // it lets all attempts through
+	HalfOpen              // it lets a few attempts through, as probes
+	Open                  // it lets no attempts through
 )
 
-// String is closed, half-open or open.
+// String returns closed, half-open or open.
 func (s State) String() string {
 	switch s {
 	case HalfOpen:
@@ -87,65 +74,66 @@ func (s State) String() string {
 	}
 }
 
-// MarshalText makes the state readable in JSON and YAML.
+// MarshalText returns the state as a word, for JSON and YAML.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Transition is one change of a circuit's state, with the counts that caused it.
+// Transition is one change of a circuit's state, and the counts that caused it.
 type Transition struct {
 	Upstream string
 	From, To State
 	At       time.Time
-	// Successes and Failures ended within the window, or as probes.
+	// Successes and Failures count the results within the window, or those of the probes.
 	Successes, Failures int
-	// Consecutive failures, however far apart.
+	// Consecutive counts the failures in a row, also those older than the window.
 	Consecutive int
-	// OpenFor is the open period that begins, 0 unless To is Open.
+	// OpenFor is the length of the open period, 0 unless To is Open.
 	OpenFor time.Duration
 }
 
-// BreakerSnapshot is what a circuit looked like at one moment. Taking it never
-// changes the state.
+// BreakerSnapshot is the state of a circuit at one moment.
 type BreakerSnapshot struct {
 	State State     `json:"state"`
 	Since time.Time `json:"since"`
-	// Successes and Failures within the window (closed) or among the probes (half-open).
+	// Successes and Failures count the results within the window (closed) or of the probes
+	// (half-open).
 	Successes   int `json:"successes"`
 	Failures    int `json:"failures"`
 	Consecutive int `json:"consecutiveFailures"`
-	// ProbeAt is when an open circuit admits its next probe, zero in other states.
+	// ProbeAt is the time when an open circuit turns half-open, zero in other states.
 	ProbeAt time.Time `json:"probeAt,omitzero"`
-	// Probes is the number of probes that are out now.
+	// Probes counts the probes in flight.
 	Probes int `json:"probes"`
-	// Stale counts results that came after the state they belong to had ended.
+	// Stale counts results of attempts that started before the last transition. They are dropped.
 	Stale uint64 `json:"staleResults"`
 }
 
 var (
 	errRefusedOpen     = errors.New("the circuit is open")
-	errRefusedHalfOpen = errors.New("the circuit is half-open and its probes are out")
+	errRefusedHalfOpen = errors.New("the circuit is half-open and all its probes are in flight")
 
-	// What gobreaker is told: it sees errors only.
+	// gobreaker takes results as errors.
 	errCountFailure = errors.New("failure")
 	errCountNeutral = errors.New("neutral")
 )
 
-// breaker is a circuit on gobreaker's two-step form. gobreaker counts and
-// decides; what it lacks is added around it: an open period that is jittered
-// and grows, a transition that happens on time instead of when someone looks,
-// an own consecutive count (gobreaker's loses the failures of buckets that
-// roll out of the window), and probes that cannot keep their slot for ever.
+// breaker is a circuit. gobreaker's two-step breaker counts and decides. breaker adds:
 //
-// mu is held around every call into gobreaker, so that its callbacks, which run
-// under its own mutex, only write fields of ours; observers are called after
-// mu is released.
+//   - an open period that is jittered and grows;
+//   - a transition to half-open on time, not at the next call;
+//   - its own count of consecutive failures, because gobreaker's loses the failures of buckets
+//     that leave the window;
+//   - a time limit for probes, so that none keeps its slot forever.
+//
+// mu is held during every call into gobreaker. gobreaker runs its callbacks under its own mutex, so
+// they only write fields of breaker. Observers are called after mu is released.
 type breaker struct {
 	policy BreakerPolicy
 	name   string
 	random func() float64
 	notify func(Transition)
 
-	// refusing is the time in ns since epoch until which the circuit is known to
-	// be open: a refusal reads one word and takes no lock.
+	// refusing is the time, in ns since epoch, until which the circuit is open. A refusal only
+	// reads this word and takes no lock.
 	refusing atomic.Int64
 	epoch    time.Time
 
@@ -158,15 +146,15 @@ type breaker struct {
 	probeAt     time.Time
 	consecutive int
 	cuts        atomic.Int32 // attempts that callers ended since the last success; written under mu
-	silent      time.Time    // when the first of them began
+	silent      time.Time    // start of the first of them
 	lastCut     time.Time
 	lastResult  time.Time
-	causes      gobreaker.Counts // of the transition that is about to happen
+	causes      gobreaker.Counts // counts behind the next transition
 	probesOut   int
 	stale       uint64
 	pending     []Transition
 	publishing  bool
-	retired     bool // nobody is told any more
+	retired     bool // notify is not called any more
 }
 
 func newBreaker(name string, p BreakerPolicy, random func() float64, notify func(Transition)) *breaker {
@@ -178,8 +166,8 @@ func newBreaker(name string, p BreakerPolicy, random func() float64, notify func
 		MaxRequests:  uint32(p.Probes),
 		Interval:     p.Window,
 		BucketPeriod: p.Window / windowSteps,
-		// gobreaker's own open period is fixed for life. It is made to have passed
-		// at once, and ours, jittered and growing, is kept by not asking before.
+		// gobreaker's open period cannot change. With 1 ns it is over at once, and breaker does not
+		// call gobreaker before its own period, jittered and growing, is over.
 		Timeout:       1,
 		ReadyToTrip:   b.readyToTrip,
 		IsSuccessful:  func(err error) bool { return err == nil },
@@ -192,23 +180,23 @@ func newBreaker(name string, p BreakerPolicy, random func() float64, notify func
 // waiter reports whether an attempt waits for its caller.
 type waiter interface{ callerBusy() bool }
 
-// ticket is the permission for one attempt, settled once with its outcome.
+// ticket is the permission for one attempt. It is settled once, with the attempt's health.
 type ticket struct {
 	breaker    *breaker
 	generation uint64
 	at         time.Time
 	done       func(error)
 	state      State
-	timer      *time.Timer   // of a probe's lease
+	timer      *time.Timer   // ends a probe's lease
 	lease      time.Duration // the attempt timeout
-	caller     waiter        // of a probe
-	clock      *clock        // of its attempt
+	caller     waiter        // set for probes
+	clock      *clock        // of a probe's attempt
 	settled    atomic.Bool
-	answered   atomic.Bool // a good answer began; its body is not over yet
+	answered   atomic.Bool // a good answer has begun, but its body is not complete
 }
 
-// refusal tells why the circuit would refuse an attempt now and how long until
-// the next probe, nil when it would not. It reads one word.
+// refusal returns an error if the circuit is open at now, and the time until its next probe. It
+// takes no lock.
 func (b *breaker) refusal(now time.Time) (time.Duration, error) {
 	if left := time.Duration(b.refusing.Load()) - now.Sub(b.epoch); left > 0 {
 		return left, errRefusedOpen
@@ -216,10 +204,10 @@ func (b *breaker) refusal(now time.Time) (time.Duration, error) {
 	return 0, nil
 }
 
-// allow asks for an attempt, which keeps a probe's slot no longer than lease.
-// caller says whether the attempt waits for its caller when the lease ends, and c
-// whether this process stood still meanwhile. The error is errRefusedOpen or
-// errRefusedHalfOpen, with the time until the next probe when that is known.
+// allow fills t with the permission for an attempt, or returns errRefusedOpen or errRefusedHalfOpen
+// and the time until the next probe, 0 if that is unknown. A probe keeps its slot for at most
+// lease. When the lease ends, caller reports whether the attempt waits for its caller, and c
+// whether this process was stopped meanwhile.
 func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, caller waiter, c *clock) (time.Duration, error) {
 	if left, err := b.refusal(now); err != nil {
 		return left, err
@@ -243,7 +231,7 @@ func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, caller wa
 	return 0, nil
 }
 
-// settle reports an attempt's outcome; only the first report counts.
+// settle reports the health of the attempt to the breaker. Only the first call counts.
 func (t *ticket) settle(h Health, now time.Time) {
 	if t.breaker == nil || !t.settled.CompareAndSwap(false, true) {
 		return
@@ -254,9 +242,9 @@ func (t *ticket) settle(h Health, now time.Time) {
 	t.breaker.report(t, h, now)
 }
 
-// expire ends a probe's lease. An answer that began is as much as a probe can
-// show in its time. A probe that waits for its caller shows nothing, nor does one
-// whose time passed while this process stood still; otherwise no answer is a failure.
+// expire ends a probe's lease. A probe whose answer has begun is healthy. A probe that waits for
+// its caller is neutral, and so is one whose time passed while this process was stopped. Any other
+// probe without an answer is a failure.
 func (t *ticket) expire() {
 	if !t.settled.CompareAndSwap(false, true) {
 		return
@@ -271,8 +259,8 @@ func (t *ticket) expire() {
 	t.breaker.report(t, h, time.Now())
 }
 
-// stalled reports whether this process did not run for a part of a probe's lease
-// that ends now, as [clock] has it for an attempt.
+// stalled reports whether this process was stopped during a part of the lease, which ends at now.
+// See [clock].
 func (t *ticket) stalled(now time.Time) bool {
 	return t.clock.stalled.Load() || late(now.Sub(t.at.Add(t.lease)), t.lease)
 }
@@ -281,8 +269,8 @@ func (b *breaker) report(t *ticket, h Health, now time.Time) {
 	b.mu.Lock()
 	defer b.unlock()
 	if t.generation != b.generation {
-		// gobreaker drops it too, but only after having looked at the clock, which
-		// would turn an open circuit half-open before its time.
+		// gobreaker would drop the result too. But it first reads the clock, which would turn an
+		// open circuit half-open too early.
 		b.stale++
 		return
 	}
@@ -290,10 +278,10 @@ func (b *breaker) report(t *ticket, h Health, now time.Time) {
 		b.probesOut--
 		b.causes = b.cb.Counts()
 	} else if now.Sub(t.at) >= b.policy.Window-b.policy.Window/windowSteps {
-		// gobreaker books a result under the time of its admission and drops it
-		// when that has left the window, which its first step does before the window
-		// is over: the failure of a long download would never count. It is admitted
-		// again, to count when it became known.
+		// gobreaker counts a result at the time of its Allow, and drops it if that bucket has left
+		// the window. The first bucket leaves before the window is over, so the failure of a long
+		// download would never count. A second Allow makes it count at the time when it became
+		// known.
 		if done, err := b.cb.Allow(); err == nil {
 			t.done = done
 		}
@@ -318,20 +306,19 @@ func (b *breaker) report(t *ticket, h Health, now time.Time) {
 	}
 }
 
-// severalCuts is from how many cut attempts on a silent upstream is suspected.
+// severalCuts is the number of cut attempts that say nothing yet about a silent upstream.
 const severalCuts = 3
 
-// judgeCut says what an attempt counts as that its caller ended after a fair
-// share of its time. A caller in a hurry proves nothing. But where several were
-// cut, each of another call, and nothing has succeeded for as long as a whole
-// attempt may take, the upstream hangs: it would hang unnoticed if every caller
-// gave up early. A probe that is cut proves nothing either way: its slot goes to
-// the next caller. It is called under mu.
+// judgeCut returns the health of an attempt that its caller ended after a fair share of its time.
+// One impatient caller proves nothing. But if several attempts of different calls were cut, and
+// nothing has succeeded for as long as a whole attempt may take, then the upstream hangs. Without
+// this rule a hanging upstream would go unnoticed if every caller gave up early. A cut probe is
+// neutral, and its slot goes to the next caller. judgeCut is called under mu.
 func (b *breaker) judgeCut(t *ticket, now time.Time) Health {
 	if t.state != Closed {
 		return Neutral
 	}
-	// Time in which nobody asked is no silence.
+	// The upstream is silent only while attempts are made. After a pause the count starts again.
 	if b.cuts.Load() == 0 || t.at.Sub(b.lastCut) >= max(b.policy.Window, t.lease) {
 		b.cuts.Store(0)
 		b.silent = t.at
@@ -343,10 +330,9 @@ func (b *breaker) judgeCut(t *ticket, now time.Time) Health {
 	return Neutral
 }
 
-// alive is told of an answer that has begun, whose body may go on for long: an
-// upstream that answers does not hang.
+// alive records that an answer has begun. Its body may take long, but the upstream does not hang.
 func (b *breaker) alive() {
-	if b.cuts.Load() == 0 { // mostly, and then success pays for one look
+	if b.cuts.Load() == 0 { // the usual case, without a lock
 		return
 	}
 	b.mu.Lock()
@@ -354,19 +340,19 @@ func (b *breaker) alive() {
 	b.cuts.Store(0)
 }
 
-// readyToTrip runs under gobreaker's mutex and ours: it only reads.
+// readyToTrip reports whether the circuit opens. It runs under gobreaker's mutex and mu.
 func (b *breaker) readyToTrip(c gobreaker.Counts) bool {
 	b.causes = c
 	if n := b.policy.ConsecutiveFailures; n > 0 && b.consecutive >= n {
 		return true
 	}
-	// Attempts in flight say nothing yet, so Requests is not the volume.
+	// c.Requests includes the attempts in flight, which have no result yet.
 	ended := c.TotalSuccesses + c.TotalFailures
 	return b.policy.FailureRatio > 0 && ended >= uint32(b.policy.MinRequests) &&
 		float64(c.TotalFailures) >= b.policy.FailureRatio*float64(ended)
 }
 
-// onStateChange runs under gobreaker's mutex and ours: it only records.
+// onStateChange records a transition. It runs under gobreaker's mutex and mu.
 func (b *breaker) onStateChange(_ string, _, to gobreaker.State) {
 	now := time.Now()
 	tr := Transition{
@@ -399,9 +385,9 @@ func (b *breaker) onStateChange(_ string, _, to gobreaker.State) {
 	b.pending = append(b.pending, tr)
 }
 
-// openPeriod is OpenFor·2^re-openings, at most MaxOpenFor, times U(0.8, 1.2).
-// What the jitter lifts above MaxOpenFor is mirrored below it: cut off there,
-// half of all instances would probe in lockstep.
+// openPeriod returns min(OpenFor·2^reopenings, MaxOpenFor)·U(0.8, 1.2). A result above MaxOpenFor
+// is mirrored to below it. If it were capped instead, half of all instances would probe in
+// lockstep.
 func (b *breaker) openPeriod() time.Duration {
 	d := b.policy.OpenFor
 	for range b.reopenings {
@@ -419,45 +405,44 @@ func (b *breaker) openPeriod() time.Duration {
 	return max(jittered, 1)
 }
 
-// onTime turns an open circuit half-open when its period has passed, with or
-// without traffic.
+// onTime turns an open circuit half-open when its period is over, even without traffic.
 func (b *breaker) onTime() {
 	b.mu.Lock()
 	defer b.unlock()
 	b.wake(time.Now())
 }
 
-// wake is called under mu.
+// wake turns an open circuit half-open if its period is over at now. It is called under mu.
 func (b *breaker) wake(now time.Time) {
 	if b.state == Open && !now.Before(b.probeAt) {
-		// gobreaker changes its state when it is looked at, strictly after its
-		// period; the look is the transition, and onStateChange records it.
+		// gobreaker changes its state when State is called after its period, and calls
+		// onStateChange.
 		b.cb.State()
 	}
 }
 
-// unlock releases mu and hands the transitions recorded meanwhile to the
-// observer, one goroutine at a time and in their order. No lock is held during
-// that, so the observer may look at the breaker or make a call.
+// unlock releases mu after passing the recorded transitions to the observer, in order. One
+// goroutine at a time does this. mu is not held during the observer's call, so the observer may
+// read the breaker or make a call.
 func (b *breaker) unlock() {
 	if b.publishing || len(b.pending) == 0 {
 		b.mu.Unlock()
 		return
 	}
 	b.publishing = true
-	defer func() { // an observer may panic, and others must still be told afterwards
+	defer func() { // also if the observer panics: later transitions must still be passed on
 		b.publishing = false
 		b.mu.Unlock()
 	}()
 	for len(b.pending) > 0 {
 		next := b.pending[0]
 		b.pending = b.pending[1:]
-		b.tell(next)
+		b.publish(next)
 	}
 }
 
-// tell calls the observer without mu, which is held again afterwards.
-func (b *breaker) tell(t Transition) {
+// publish releases mu, calls the observer, and takes mu again.
+func (b *breaker) publish(t Transition) {
 	if b.notify == nil || b.retired {
 		return
 	}
@@ -466,7 +451,7 @@ func (b *breaker) tell(t Transition) {
 	b.notify(t)
 }
 
-// retire ends the telling of transitions.
+// retire stops the calls of the observer.
 func (b *breaker) retire() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -481,8 +466,8 @@ func (b *breaker) snapshot() BreakerSnapshot {
 		s.ProbeAt = b.probeAt
 		return s
 	}
-	// gobreaker rolls its window when a call comes; a window in which none came
-	// is empty whatever its counts still say.
+	// gobreaker moves its window only when a call comes. After a whole window without results its
+	// counts are out of date, and the window is empty.
 	if b.state == HalfOpen || time.Since(b.lastResult) < b.policy.Window {
 		c := b.cb.Counts()
 		s.Successes, s.Failures = int(c.TotalSuccesses), int(c.TotalFailures)

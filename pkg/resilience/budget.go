@@ -30,22 +30,22 @@ func (b BudgetPolicy) mistakes() (m Mistakes) {
 	return m
 }
 
-// maxFloorInterval keeps a floor that is next to nothing from overflowing into
-// one that is unlimited.
+// maxFloorInterval keeps the interval of a tiny floor from overflowing, which would remove the
+// limit.
 const maxFloorInterval = 365 * 24 * time.Hour
 
-// microTokens is the unit the balance is kept in: integers, so that it can be
-// one atomic word on the path of every successful call.
+// microTokens is the number of balance units in a token. The balance is an integer, so that one
+// atomic word holds it: every successful call updates it.
 const microTokens = 1e6
 
 // budget is a token bucket. It is safe for concurrent use and takes no lock.
 type budget struct {
-	earned, burst int64         // microTokens: per success, and at most
-	interval      time.Duration // between two floor tokens; 0 = there is no floor
+	earned, burst int64         // per success, and at most; in 1/microTokens
+	interval      time.Duration // between two floor tokens; 0 = no floor
 
-	tokens atomic.Int64 // microTokens
-	// floor is the virtual time of the floor's next token, in ns since epoch (a
-	// generic cell rate algorithm, ITU-T I.371, with one second's tolerance).
+	tokens atomic.Int64 // in 1/microTokens
+	// floor is the virtual time of the next floor token, in ns since epoch. This is the generic
+	// cell rate algorithm of ITU-T I.371 with a tolerance of one second.
 	floor atomic.Int64
 	epoch time.Time
 }
@@ -71,14 +71,15 @@ func (b *budget) credit(amount int64) {
 	for {
 		have := b.tokens.Load()
 		next := min(b.burst, have+amount)
-		// The usual case, a full bucket, writes nothing that other cores read.
+		// In the usual case the bucket is full. Then nothing is written, and no other core is
+		// slowed down.
 		if next == have || b.tokens.CompareAndSwap(have, next) {
 			return
 		}
 	}
 }
 
-// token is a reservation; refund gives it back.
+// token is the kind of token that a retry has taken.
 type token uint8
 
 const (
@@ -87,7 +88,7 @@ const (
 	floorToken
 )
 
-// reserve takes a token, noToken when there is none.
+// reserve takes a token. It returns noToken if there is none.
 func (b *budget) reserve() token {
 	for {
 		have := b.tokens.Load()
@@ -104,7 +105,7 @@ func (b *budget) reserve() token {
 	now := int64(time.Since(b.epoch))
 	for {
 		due := b.floor.Load()
-		// One second's worth is kept, one token at the least.
+		// Up to one second's tokens accumulate, and at least one token.
 		tolerance := max(int64(time.Second-b.interval), 0)
 		if due > now+tolerance {
 			return noToken
@@ -126,5 +127,5 @@ func (b *budget) refund(t token) {
 	}
 }
 
-// balance is the number of earned tokens left; the floor is not in it.
+// balance returns the number of earned tokens left, without the floor.
 func (b *budget) balance() float64 { return float64(b.tokens.Load()) / microTokens }

@@ -160,9 +160,9 @@ func (c *callState[T]) decide() {
 	d := c.pipeline.policy.decide(&c.outcome, s)
 	c.verdict, c.reason = d.Verdict, d.Reason
 	if c.attempt.ticket.state == HalfOpen && c.verdict == VerdictRetry && c.outcome.Health == Unhealthy {
-		// A failed probe that is retried counts as neutral: one bad pod behind the upstream's name may
-		// have caused the failure. The call's last attempt counts. In an outage the budget has no
-		// token for the retry, so the first failure opens the circuit again.
+		// A failed probe that is retried counts as neutral: one bad pod behind the upstream's name
+		// may have caused the failure. The call's last attempt counts. In an outage the budget has
+		// no token for the retry, so the first failure opens the circuit again.
 		c.outcome.Health = Neutral
 	}
 	c.record(d.Wait, d.Source)

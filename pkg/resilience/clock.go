@@ -5,18 +5,17 @@ import (
 	"time"
 )
 
-// clock ends an attempt when its time is up, and notices when this process did
-// not run meanwhile: stopped by a signal, frozen by its container's CPU quota,
-// or suspended with the machine. An upstream may have answered during such a
-// stall without anybody looking, so running out of time proves nothing then.
+// clock ends an attempt when its time is up. It also notices when this process was stopped
+// meanwhile: by a signal, by its container's CPU quota, or because the machine was suspended. The
+// upstream may have answered during such a stall, so a timeout then proves nothing.
 //
-// It looks once at seven eighths of the time and once at the end. A look that
-// comes late means that nothing ran in between. The first look leaves an eighth
-// of the time for an answer that is waiting to be read after a short stall.
+// clock checks for a stall after seven eighths of the time and at the end. A check that runs late
+// shows that nothing ran before it. After a short stall, the last eighth leaves time to read an
+// answer that has already arrived.
 //
-// An attempt that ends in time pays for one timer, as it would without this.
+// An attempt that ends in time needs one timer, as it would without the check for stalls.
 type clock struct {
-	timer   *time.Timer // of the first look
+	timer   *time.Timer // runs the first check
 	state   atomic.Uint32
 	stalled atomic.Bool
 }
@@ -28,50 +27,50 @@ const (
 	clockExpired
 )
 
-// minStall is far above what a loaded machine delays a timer by, and far below a
-// stall that can make many attempts time out together.
+// minStall is much longer than a loaded machine delays a timer, and much shorter than a stall that
+// makes many attempts time out together.
 const minStall = 100 * time.Millisecond
 
-// firstLook is when the first look is due.
-func firstLook(limit time.Duration) time.Duration { return limit - limit/8 }
+// firstCheck returns the time from the start of an attempt to the first check.
+func firstCheck(limit time.Duration) time.Duration { return limit - limit/8 }
 
-// startClock begins the attempt's time.
-func (a *Attempt) startClock() { a.clock.timer = time.AfterFunc(firstLook(a.limit), a.look) }
+// startClock starts the timer of the first check.
+func (a *Attempt) startClock() { a.clock.timer = time.AfterFunc(firstCheck(a.limit), a.check) }
 
-// look is the first look. The last one has a timer of its own: this one may come
-// before the first timer's variable is set.
-func (a *Attempt) look() {
-	a.clock.notice(a.limit, a.start.Add(firstLook(a.limit)))
+// check is the first check. It cannot reset the first timer, because it may run before clock.timer
+// is set, so the last check has its own timer.
+func (a *Attempt) check() {
+	a.clock.detectStall(a.limit, a.start.Add(firstCheck(a.limit)))
 	if left := time.Until(a.ctx.deadline); left > 0 {
-		time.AfterFunc(left, a.lastLook)
+		time.AfterFunc(left, a.lastCheck)
 		return
 	}
 	a.expire()
 }
 
-func (a *Attempt) lastLook() {
-	a.clock.notice(a.limit, a.ctx.deadline)
+func (a *Attempt) lastCheck() {
+	a.clock.detectStall(a.limit, a.ctx.deadline)
 	a.expire()
 }
 
-// expire ends the attempt unless it has ended in time.
+// expire cancels the attempt unless its clock was stopped.
 func (a *Attempt) expire() {
 	if a.clock.state.CompareAndSwap(clockRuns, clockExpired) {
 		a.cancel(errAttemptTimeout)
 	}
 }
 
-// notice notes a stall when a look is late.
-func (c *clock) notice(limit time.Duration, due time.Time) {
+// detectStall records a stall if a check that was due at due runs late.
+func (c *clock) detectStall(limit time.Duration, due time.Time) {
 	if late(time.Since(due), limit) {
 		c.stalled.Store(true)
 	}
 }
 
-// late reports whether a timer that came by so much after it was due shows a stall.
+// late reports whether a timer that is late by so much shows a stall.
 func late(by, limit time.Duration) bool { return by >= max(limit/16, minStall) }
 
-// stop ends the clock and reports whether that was in time.
+// stop stops the clock and reports whether the attempt had not timed out.
 func (c *clock) stop() bool {
 	return c.timer.Stop() || c.state.CompareAndSwap(clockRuns, clockStopped)
 }

@@ -57,8 +57,8 @@ func (p Policy) Explain(o Outcome, s Situation) (Decision, []Gate) {
 	return d.after(firstShut(slices.Values(gates))), gates
 }
 
-// decide returns the verdict on an attempt. It reads the gates up to the first shut one. s may be nil
-// if o asks for no retry.
+// decide returns the verdict on an attempt. It reads the gates up to the first shut one. s may be
+// nil if o asks for no retry.
 func (p *Policy) decide(o *Outcome, s *Situation) Decision {
 	d := p.plan(o, s)
 	if d.Verdict == VerdictReturn {
@@ -77,8 +77,8 @@ func (p *Policy) plan(o *Outcome, s *Situation) Decision {
 	return d
 }
 
-// after returns the decision after the gates are read. r is the reason of the first shut gate, "" if
-// all are open.
+// after returns the decision after the gates are read. r is the reason of the first shut gate, ""
+// if all are open.
 func (d Decision) after(r Reason) Decision {
 	if r != "" {
 		d.Verdict, d.Reason = VerdictGiveUp, r

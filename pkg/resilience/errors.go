@@ -7,32 +7,31 @@ import (
 	"time"
 )
 
-// Errors to ask for with errors.Is; the details are in [Error].
+// Targets for errors.Is. [Error] has the details.
 var (
-	// ErrBreakerOpen matches a call that the circuit ended, open or half-open:
-	// it refused an attempt, or there was no use in waiting for a retry.
+	// ErrBreakerOpen matches a call that ended because the circuit was open, or was half-open with
+	// all its probes in flight.
 	ErrBreakerOpen = errors.New("circuit breaker is open")
-	// ErrTimeout matches a call that ended by its deadline or whose last attempt
-	// timed out. Such a call matches context.DeadlineExceeded too.
+	// ErrTimeout matches a call whose deadline passed or whose last attempt timed out. Such a call
+	// also matches context.DeadlineExceeded.
 	ErrTimeout = errors.New("call timed out")
 )
 
-// Error is how a call without a result ends. It wraps the last attempt's error.
+// Error is the error of a call without a result. It wraps the last attempt's error.
 type Error struct {
 	Upstream string
-	// Reason is why the call ended, Last what happened to its last attempt. They
-	// are the same when the call ended with the attempt, and Last is empty when
-	// no attempt was made.
+	// Reason is why the call ended. Last is the reason of its last attempt, empty without an
+	// attempt. They are equal if the last attempt ended the call.
 	Reason, Last Reason
 	Attempts     int
-	// Refused tells that the circuit refused the attempt that was next, and
-	// RetryIn how long it stays open, 0 when that is not known.
+	// Refused reports whether the circuit refused the next attempt. RetryIn is then the time until
+	// the circuit lets a probe through, 0 if that is unknown.
 	Refused bool
 	RetryIn time.Duration
 	Err     error
 }
 
-// Error tells upstream, attempts, reason and the last error.
+// Error returns the upstream, the number of attempts, the reasons and the last error.
 func (e *Error) Error() string {
 	attempts := "no attempt made"
 	if e.Attempts > 0 {
@@ -48,7 +47,7 @@ func (e *Error) Error() string {
 	return s
 }
 
-// Unwrap gives the last attempt's error.
+// Unwrap returns the last attempt's error.
 func (e *Error) Unwrap() error { return e.Err }
 
 // Is matches [ErrBreakerOpen], [ErrTimeout] and context.DeadlineExceeded.
@@ -62,8 +61,8 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// Timeout reports whether time ran out: by a limit of the policy or the caller, or by
-// one of what made the attempt, such as a dialer's. It makes Error a net.Error.
+// Timeout reports whether a time limit passed: one of the policy, the caller or the operation, such
+// as a dialer's. net.Error has this method.
 func (e *Error) Timeout() bool {
 	if e.Refused {
 		return false
@@ -72,7 +71,7 @@ func (e *Error) Timeout() bool {
 	return e.outOfTime() || errors.As(e.Err, &inner) && inner.Timeout()
 }
 
-// outOfTime reports whether a limit of the policy or the caller has passed.
+// outOfTime reports whether a time limit of the policy or the caller passed.
 func (e *Error) outOfTime() bool {
 	if e.Refused {
 		return false
@@ -80,6 +79,5 @@ func (e *Error) outOfTime() bool {
 	return e.Last == ReasonAttemptTimeout || e.Last == ReasonDeadlineExceeded || e.Reason == ReasonDeadlineExceeded
 }
 
-// errAttemptTimeout is the cause with which an attempt's context ends when its
-// time is up.
+// errAttemptTimeout is the cancellation cause of an attempt that timed out.
 var errAttemptTimeout = fmt.Errorf("attempt timed out: %w", context.DeadlineExceeded)

@@ -5,16 +5,15 @@ import (
 	"errors"
 )
 
-// Func makes an operation of a plain function. An error is a transient failure
-// of the upstream and may be repeated, so the function must be safe to repeat.
-// An error made by [Permanent] is an answer instead. [Classified] judges in
-// another way.
+// Func is an [Operation] made from a plain function. The function must be safe to repeat, because
+// an error counts as a transient failure of the upstream and is retried. An error made by
+// [Permanent] counts as an answer instead. Use [Classified] for other rules.
 type Func[T any] func(ctx context.Context) (T, error)
 
 // Attempt calls the function.
 func (f Func[T]) Attempt(ctx context.Context, _ *Attempt) (T, error) { return f(ctx) }
 
-// Classify is [Judge].
+// Classify returns [Judge] of err.
 func (f Func[T]) Classify(_ T, err error) Outcome { return Judge(err) }
 
 // Decided does nothing.
@@ -23,21 +22,18 @@ func (f Func[T]) Decided(*AttemptReport) {}
 // Discard does nothing.
 func (f Func[T]) Discard(T, *Attempt) {}
 
-// Classified is a [Func] with a classifier of its own, for results or errors
-// that need another judgement than [Judge] gives.
+// Classified is a [Func] with its own classifier instead of [Judge].
 type Classified[T any] struct {
 	Func[T]
-	// Classifier says what an attempt's outcome means, as [Operation.Classify]
-	// does. It must not be nil.
+	// Classifier is used as [Operation.Classify]. It must not be nil.
 	Classifier func(result T, err error) Outcome
 }
 
-// Classify asks the classifier.
+// Classify calls the classifier.
 func (c Classified[T]) Classify(result T, err error) Outcome { return c.Classifier(result, err) }
 
-// Judge is the outcome of a plain function: no error is success, a permanent
-// error is an answer of a healthy upstream that is not repeated, and any other
-// error is a transient failure.
+// Judge returns the outcome of a plain function. A nil error is a success. A [Permanent] error is
+// an answer of a healthy upstream and is not retried. Any other error is a transient failure.
 func Judge(err error) Outcome {
 	var permanent *permanentError
 	switch {
@@ -49,9 +45,9 @@ func Judge(err error) Outcome {
 	return Outcome{Reason: ReasonResetBeforeHeaders, Retry: true}
 }
 
-// Permanent marks err as an answer that a repetition would not change, such as
-// sql.ErrNoRows: the call ends with it at once, and the circuit counts a healthy
-// upstream. errors.Is and errors.As still find err. Permanent(nil) is nil.
+// Permanent marks err as an answer that a retry would not change, such as sql.ErrNoRows. The call
+// ends with it at once, and the circuit counts a success. errors.Is and errors.As still find err.
+// Permanent(nil) is nil.
 func Permanent(err error) error {
 	if err == nil {
 		return nil

@@ -9,64 +9,56 @@ import (
 	"github.com/failsafe-go/failsafe-go"
 )
 
-// Operation is what a pipeline runs: one attempt at a time, never two at once.
+// Operation makes the attempts of a call, one at a time.
+//
+// An Operation may also have a method CallerBusy() bool. It reports whether the current or last
+// attempt waits for the caller and not for the upstream, such as for the rest of an upload. A
+// timeout is then neutral for the circuit breaker. CallerBusy must be safe for concurrent use.
 type Operation[T any] interface {
-	// Attempt tries once. It must end soon after ctx is done; nothing waits for
-	// it in another goroutine. ctx ends with the attempt unless [Attempt.Hold]
-	// was called.
+	// Attempt makes one attempt. It must return soon after ctx is done: the pipeline waits for it.
+	// ctx ends with the attempt unless [Attempt.Hold] was called.
 	Attempt(ctx context.Context, a *Attempt) (T, error)
-	// Classify says what an attempt's outcome means. It is not asked about an
-	// attempt that the caller ended. Of one that ran out of time (err matches
-	// context.DeadlineExceeded) the pipeline knows the reason and the health itself;
-	// it asks whether a repetition may help.
+	// Classify returns the outcome of an attempt. It is not called if the caller ended the attempt.
+	// If the attempt timed out, err matches context.DeadlineExceeded, and the pipeline sets Reason
+	// and Health itself.
 	Classify(result T, err error) Outcome
-	// Decided is told the verdict on an attempt, before its result is discarded or
+	// Decided is called after the verdict on an attempt, before the result is discarded or
 	// returned. It must not block or keep r.
 	Decided(r *AttemptReport)
-	// Discard frees a result that the caller will not get because another
-	// attempt follows.
+	// Discard frees the result of an attempt that is retried.
 	Discard(result T, a *Attempt)
 }
 
-// CallerBusy is an [Operation] that can tell when an attempt waits for the caller
-// instead of the upstream, such as for the rest of an upload. Time that runs out
-// then counts against nobody.
-type CallerBusy interface {
-	// CallerBusy reports whether the attempt under way, or just ended, waits for the
-	// caller. It must be safe for concurrent use.
-	CallerBusy() bool
-}
-
-// Outcome is what the result of an attempt means.
+// Outcome describes the result of an attempt.
 type Outcome struct {
-	// Reason is what happened: [ReasonOK], or what failed.
+	// Reason is [ReasonOK] or the kind of failure.
 	Reason Reason
 	// Health is what the circuit breaker counts.
 	Health Health
 	// Retry reports whether a retry may help.
 	Retry bool
-	// Gates are the operation's own conditions for a retry, nil for none. They are read, up to the
-	// first shut one, when Retry is set and the call has time left. [slices.Values] makes them of a list.
+	// Gates are the operation's own conditions for a retry, or nil. The pipeline reads them, up to
+	// the first shut one, if Retry is set and the call has time left. [slices.Values] makes them
+	// from a list.
 	Gates iter.Seq[Gate]
-	// Final is the call's reason when Retry is not set; empty means Reason.
+	// Final is the call's reason if Retry is not set. Empty means Reason.
 	Final Reason
-	// Status is that of an answer which has one, as HTTP's have; 0 for none.
+	// Status is the status of the answer, such as HTTP's, or 0.
 	Status int
-	// RetryAfter is a wait that the upstream asked for, 0 when it did not.
+	// RetryAfter is the wait that the upstream asked for, or 0.
 	RetryAfter time.Duration
 }
 
-// Options are the parts of a pipeline that are not policy. The zero value is
-// ready to use.
+// Options are the settings of a pipeline besides its policy. The zero value is ready to use.
 type Options struct {
 	Observer Observer
-	// Random gives uniform numbers in [0, 1) for jitter. It must be safe for
-	// concurrent use. nil means math/rand/v2.
+	// Random returns uniform numbers in [0, 1) for jitter. It must be safe for concurrent use. nil
+	// means math/rand/v2.
 	Random func() float64
 }
 
-// Pipeline runs operations against one upstream under one policy. It holds the
-// upstream's circuit breaker and retry budget and is safe for concurrent use.
+// Pipeline runs operations against one upstream under one policy. It has a circuit and a retry
+// budget. It is safe for concurrent use.
 type Pipeline[T any] struct {
 	upstream string
 	policy   Policy
@@ -77,8 +69,8 @@ type Pipeline[T any] struct {
 	executor failsafe.Executor[*callState[T]]
 }
 
-// New makes the pipeline of an upstream, whose name is used in errors and
-// reports. It fails with [Mistakes] if the policy is not valid.
+// New returns a pipeline for an upstream. Errors and reports contain the upstream's name. The error
+// is [Mistakes] if the policy is not valid.
 func New[T any](upstream string, p Policy, o Options) (*Pipeline[T], error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
@@ -108,10 +100,10 @@ func (p *Pipeline[T]) compose() {
 	)
 }
 
-// Renew is the pipeline of the same upstream under another policy, for a policy
-// that changes while calls go on. It shares with p the circuit breaker and the
-// budget whose settings are the same; what has other settings begins anew.
-// Calls that p has begun end under p's policy. The error is that of [New].
+// Renew returns a pipeline for the same upstream with another policy. Use it to change a policy
+// while calls are in progress. Calls of p end under p's policy. The new pipeline shares p's circuit
+// if the breaker's settings are the same, and p's budget if the budget's settings are the same. The
+// error is that of [New].
 func (p *Pipeline[T]) Renew(policy Policy) (*Pipeline[T], error) {
 	if err := policy.Validate(); err != nil {
 		return nil, err
@@ -130,36 +122,30 @@ func (p *Pipeline[T]) Renew(policy Policy) (*Pipeline[T], error) {
 	return next, nil
 }
 
-// Retire says that p makes no new calls because successor, which [Pipeline.Renew]
-// gave, makes them, or nobody, if that is nil: a circuit that is not taken over
-// tells of no more transitions. Calls that go on end as they would have.
+// Retire tells p that it gets no new calls. successor is the pipeline from [Pipeline.Renew] that
+// replaces p, or nil. If successor does not share p's circuit, the observer gets no more
+// transitions of it. Calls in progress are not affected.
 func (p *Pipeline[T]) Retire(successor *Pipeline[T]) {
 	if successor == nil || successor.breaker != p.breaker {
 		p.breaker.retire()
 	}
 }
 
-// Upstream is the name given to [New].
-func (p *Pipeline[T]) Upstream() string { return p.upstream }
-
-// Policy is the policy given to [New].
-func (p *Pipeline[T]) Policy() Policy { return p.policy }
-
-// Breaker is what the circuit looks like now. Looking never changes it.
+// Breaker returns the state of the circuit. Reading it never changes the state.
 func (p *Pipeline[T]) Breaker() BreakerSnapshot { return p.breaker.snapshot() }
 
-// BudgetTokens is the balance of the retry budget.
+// BudgetTokens returns the balance of the retry budget.
 func (p *Pipeline[T]) BudgetTokens() float64 { return p.budget.balance() }
 
-// Do runs op until it succeeds or the policy ends it. It returns the result of
-// the last attempt even when that result is a failure (the upstream's own
-// answer is worth more than ours); the report's reason tells. Without a result
-// the error is an [*Error].
+// Do runs op until it succeeds or the policy ends the call. It returns the result of the last
+// attempt even if that is a failure, because the upstream's answer says more than an error. The
+// report's Reason shows whether the call succeeded. Without a result the error is an [*Error].
 func (p *Pipeline[T]) Do(ctx context.Context, op Operation[T]) (T, Report, error) {
 	return p.DoWithin(ctx, p.policy.Timeout, op)
 }
 
-// DoWithin is Do with less time than the policy gives: limit is the caller's own.
+// DoWithin is [Pipeline.Do] with a limit of the caller on the call's time. The policy's timeout
+// still applies.
 func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Operation[T]) (T, Report, error) {
 	start := time.Now()
 	if retryIn, err := p.breaker.refusal(start); err != nil {
@@ -170,20 +156,20 @@ func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Oper
 	c := &callState[T]{Context: ctx, pipeline: p, op: op, limit: limit, start: start, now: start}
 	finished := false
 	defer func() {
-		if !finished { // op panicked: its probe slot and its token must not go with it
+		if !finished { // op panicked: its probe's slot and its token must not be lost
 			c.abandon()
 		}
 	}()
-	// The verdict is in c; the executor's own error is only another sign of a
-	// canceled context, which c sees for itself.
+	// c has the result. The executor's own error only reports a canceled context, which c checks
+	// itself.
 	_, _ = p.executor.WithContext(c).Get(c.run)
 	result, err := c.end()
 	finished = true
 	return result, c.report, err
 }
 
-// refuse answers a call at once that begins while the circuit is open. It is
-// what the composition would do with it, without composing anything.
+// refuse ends a call that begins while the circuit is open. It does what the executor would do, but
+// faster.
 func (p *Pipeline[T]) refuse(ctx context.Context, start time.Time, limit time.Duration, cause error, retryIn time.Duration) (Report, error) {
 	deadline := start.Add(limit)
 	if own, ok := ctx.Deadline(); ok && own.Before(deadline) {

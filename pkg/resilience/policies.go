@@ -9,12 +9,14 @@ import (
 	"github.com/failsafe-go/failsafe-go/retrypolicy"
 )
 
-// The policies as failsafe-go composes them. The retry is its own; the two
-// timeouts are ours, because its timeout cancels the context when the inner
-// function returns (a response body is cut while the caller reads it), drops a
-// result that arrives as it fires, and costs a context and a timer each; here
-// the total timeout costs nothing, since no wait and no attempt is begun that
-// could outlast it.
+// failsafe-go composes the policies. The retry is failsafe-go's own. The two timeouts are ours,
+// because failsafe-go's timeout
+//
+//   - cancels the context when the inner function returns, so a response body breaks off while the
+//     caller reads it;
+//   - drops a result that arrives as the timeout fires;
+//   - costs a context and a timer. Our total timeout costs neither, because no wait and no attempt
+//     starts that could outlast it.
 
 type (
 	execution[T any] = failsafe.Execution[*callState[T]]
@@ -22,21 +24,21 @@ type (
 	next[T any]      = func(execution[T]) result[T]
 )
 
-// layer is a policy that needs no state of its own for an execution.
+// layer is a failsafe-go policy without state per execution.
 type layer[T any] func(c *callState[T], exec execution[T], inner next[T]) result[T]
 
-// ToExecutor is how failsafe-go asks a policy for its part in one execution.
+// ToExecutor returns l, which is its own executor. failsafe-go calls it for every execution.
 func (l layer[T]) ToExecutor(*callState[T]) any { return l }
 
-// Apply puts the layer around inner.
+// Apply wraps inner.
 func (l layer[T]) Apply(inner next[T]) next[T] {
 	return func(exec execution[T]) result[T] {
 		return l(exec.Context().(*callState[T]), exec, inner)
 	}
 }
 
-// totalTimeout fixes the call's deadline: the policy's timeout, the caller's
-// own limit or the context's deadline, whichever comes first.
+// totalTimeout sets the call's deadline: the policy's timeout d, the caller's limit or the
+// context's deadline, whichever comes first.
 func totalTimeout[T any](d time.Duration) failsafe.Policy[*callState[T]] {
 	return layer[T](func(c *callState[T], exec execution[T], inner next[T]) result[T] {
 		c.deadline = c.start.Add(min(d, c.limit))
@@ -51,7 +53,7 @@ func totalTimeout[T any](d time.Duration) failsafe.Policy[*callState[T]] {
 // retryPolicy returns failsafe-go's retry. The circuit layer has decided whether to retry and when.
 func retryPolicy[T any]() failsafe.Policy[*callState[T]] {
 	return retrypolicy.NewBuilder[*callState[T]]().
-		WithMaxRetries(-1). // the policy's own limit is one of the gates
+		WithMaxRetries(-1). // maxAttempts is one of the gates
 		HandleIf(func(c *callState[T], _ error) bool { return c.verdict == VerdictRetry }).
 		WithDelayFunc(func(exec failsafe.ExecutionAttempt[*callState[T]]) time.Duration {
 			return exec.LastResult().remainingWait()
@@ -60,7 +62,7 @@ func retryPolicy[T any]() failsafe.Policy[*callState[T]] {
 		Build()
 }
 
-// circuit is gobreaker as a failsafe-go policy. lease bounds a probe.
+// circuit lets attempts through b and decides what follows. lease limits a probe's time.
 func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*callState[T]] {
 	return layer[T](func(c *callState[T], exec execution[T], inner next[T]) result[T] {
 		if !c.startAttempt() {
@@ -100,16 +102,16 @@ func refusedResult[T any](c *callState[T]) result[T] {
 	return &common.PolicyResult[*callState[T]]{Result: c, Done: true}
 }
 
-// attemptTimeout bounds one attempt by d or by what is left until the deadline.
+// attemptTimeout limits one attempt to d, or to the time until the call's deadline.
 func attemptTimeout[T any](d time.Duration) failsafe.Policy[*callState[T]] {
 	return layer[T](func(c *callState[T], exec execution[T], inner next[T]) result[T] {
 		a := c.attempt
-		c.token = noToken // it is spent: the attempt is being made
+		c.token = noToken // spent on this attempt
 		a.begin(c, c.now, max(1, min(d, c.deadline.Sub(c.now))))
 		r := inner(exec)
 		if !a.clock.stop() && c.err == nil && a.held.Load() {
-			// The time was up as the answer began: its context is dead, and its body
-			// with it. It is worth no more than no answer.
+			// The attempt timed out as the answer began. The canceled context breaks the body, so
+			// the answer is useless.
 			late := c.result
 			var none T
 			c.result, c.err, c.now = none, errAttemptTimeout, time.Now()

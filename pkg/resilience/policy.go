@@ -29,27 +29,30 @@ type Retry struct {
 	Budget        BudgetPolicy  `yaml:"budget"`
 }
 
-// DefaultPolicy is the policy with the defaults.
+// DefaultPolicy returns the policy with the defaults.
 func DefaultPolicy() Policy {
 	return Policy{
 		Timeout:        5 * time.Second,
 		AttemptTimeout: 1500 * time.Millisecond,
-		Retry:          DefaultRetry(),
-		Breaker:        DefaultBreakerPolicy(),
+		Retry: Retry{
+			MaxAttempts:   3,
+			Backoff:       Backoff{Base: 100 * time.Millisecond, Max: time.Second, Factor: 2, Jitter: JitterFull},
+			MaxRetryAfter: 5 * time.Second,
+			Budget:        BudgetPolicy{Ratio: 1, Burst: 4, FloorPerSecond: 1},
+		},
+		Breaker: BreakerPolicy{
+			Window:              10 * time.Second,
+			MinRequests:         50,
+			FailureRatio:        0.5,
+			ConsecutiveFailures: 12,
+			OpenFor:             time.Second,
+			MaxOpenFor:          2 * time.Second,
+			Probes:              3,
+		},
 	}
 }
 
-// DefaultRetry is the retry part of [DefaultPolicy].
-func DefaultRetry() Retry {
-	return Retry{
-		MaxAttempts:   3,
-		Backoff:       Backoff{Base: 100 * time.Millisecond, Max: time.Second, Factor: 2, Jitter: JitterFull},
-		MaxRetryAfter: 5 * time.Second,
-		Budget:        BudgetPolicy{Ratio: 1, Burst: 4, FloorPerSecond: 1},
-	}
-}
-
-// Validate reports every mistake at once, as [Mistakes].
+// Validate returns all mistakes in p as [Mistakes], or nil.
 func (p Policy) Validate() error {
 	var m Mistakes
 	m.Merge("", p.TimeMistakes())
@@ -58,7 +61,7 @@ func (p Policy) Validate() error {
 	return m.Err()
 }
 
-// TimeMistakes lists what is wrong with the two timeouts.
+// TimeMistakes returns the mistakes in the two timeouts.
 func (p Policy) TimeMistakes() (m Mistakes) {
 	m.Check(p.Timeout > 0, "timeout", "must be above 0, got %v", p.Timeout)
 	m.Check(p.AttemptTimeout > 0, "attemptTimeout", "must be above 0, got %v", p.AttemptTimeout)
@@ -69,10 +72,10 @@ func (p Policy) TimeMistakes() (m Mistakes) {
 	return m
 }
 
-// maxAttemptsLimit keeps a typing error from becoming a retry storm.
+// maxAttemptsLimit keeps a typo from causing a retry storm.
 const maxAttemptsLimit = 100
 
-// Mistakes lists what is wrong, with paths relative to the retry part.
+// Mistakes returns the mistakes in r, with paths relative to it.
 func (r Retry) Mistakes() (m Mistakes) {
 	m.Check(r.MaxAttempts >= 1 && r.MaxAttempts <= maxAttemptsLimit, "maxAttempts",
 		"must be from 1 (never retry) to %d, got %d", maxAttemptsLimit, r.MaxAttempts)

@@ -9,19 +9,19 @@ import (
 // FieldError is one mistake in a policy.
 type FieldError struct {
 	Path    string // the configuration key, such as "retry.backoff.base"
-	Message string // what was expected and what is there instead
+	Message string // the expected value and the actual one
 }
 
-// FieldPath is the key that is wrong. Loaders use it to find file, line and column.
+// FieldPath returns the path. Loaders use it to find file, line and column.
 func (e *FieldError) FieldPath() string { return e.Path }
 
-// Error is the message alone; [Mistakes] puts the path before it.
+// Error returns the message without the path, which [Mistakes] adds.
 func (e *FieldError) Error() string { return e.Message }
 
-// Mistakes is every mistake found in a policy, in the order of its fields.
+// Mistakes lists all mistakes in a policy, in the order of its fields.
 type Mistakes []*FieldError
 
-// Error lists the mistakes, one a line.
+// Error returns the mistakes with their paths, one per line.
 func (m Mistakes) Error() string {
 	lines := make([]string, len(m))
 	for i, e := range m {
@@ -30,7 +30,7 @@ func (m Mistakes) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Unwrap gives the mistakes one by one.
+// Unwrap returns the mistakes as errors.
 func (m Mistakes) Unwrap() []error {
 	errs := make([]error, len(m))
 	for i, e := range m {
@@ -39,7 +39,7 @@ func (m Mistakes) Unwrap() []error {
 	return errs
 }
 
-// Err is m as an error, nil when there is no mistake.
+// Err returns m, or nil if it is empty.
 func (m Mistakes) Err() error {
 	if len(m) == 0 {
 		return nil
@@ -47,14 +47,14 @@ func (m Mistakes) Err() error {
 	return m
 }
 
-// Check records a mistake at path unless ok.
+// Check adds a mistake at path unless ok.
 func (m *Mistakes) Check(ok bool, path, format string, args ...any) {
 	if !ok {
 		*m = append(*m, &FieldError{Path: path, Message: fmt.Sprintf(format, args...)})
 	}
 }
 
-// Merge adds the mistakes of a part that stands at prefix ("" for here).
+// Merge adds the mistakes in a part of the policy, with prefix before their paths.
 func (m *Mistakes) Merge(prefix string, part Mistakes) {
 	for _, e := range part {
 		path := e.Path
@@ -65,8 +65,7 @@ func (m *Mistakes) Merge(prefix string, part Mistakes) {
 	}
 }
 
-// named tells of a value that may be in force because nobody set another one:
-// whoever is told of a conflict with it may not find it in what he wrote.
+// named formats d and marks a default, so that users do not search their file for it.
 func named(d, byDefault time.Duration) string {
 	if d == byDefault {
 		return d.String() + ", its default"
