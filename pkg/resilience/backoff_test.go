@@ -19,17 +19,17 @@ func TestBackoffFollowsItsFormula(t *testing.T) {
 		u        float64
 		want     time.Duration
 	}{
-		"none, first":                        {resilience.JitterNone, 1, 0, 0.9, 100 * ms},
-		"none, third":                        {resilience.JitterNone, 3, 0, 0.9, 400 * ms},
-		"none, capped":                       {resilience.JitterNone, 9, 0, 0.9, time.Second},
-		"full, lowest":                       {resilience.JitterFull, 3, 0, 0, 0},
-		"full, middle":                       {resilience.JitterFull, 3, 0, 0.5, 200 * ms},
-		"full, capped before the draw":       {resilience.JitterFull, 9, 0, 0.5, 500 * ms},
-		"equal, lowest":                      {resilience.JitterEqual, 2, 0, 0, 100 * ms},
-		"equal, middle":                      {resilience.JitterEqual, 2, 0, 0.5, 150 * ms},
-		"decorrelated, first":                {resilience.JitterDecorrelated, 1, 0, 0.5, 200 * ms},
-		"decorrelated, from the wait before": {resilience.JitterDecorrelated, 2, 300 * ms, 0.5, 500 * ms},
-		"decorrelated, capped":               {resilience.JitterDecorrelated, 3, 900 * ms, 0.9, time.Second},
+		"none, first":                          {resilience.JitterNone, 1, 0, 0.9, 100 * ms},
+		"none, third":                          {resilience.JitterNone, 3, 0, 0.9, 400 * ms},
+		"none, capped":                         {resilience.JitterNone, 9, 0, 0.9, time.Second},
+		"full, lowest":                         {resilience.JitterFull, 3, 0, 0, 0},
+		"full, middle":                         {resilience.JitterFull, 3, 0, 0.5, 200 * ms},
+		"full, capped before the draw":         {resilience.JitterFull, 9, 0, 0.5, 500 * ms},
+		"equal, lowest":                        {resilience.JitterEqual, 2, 0, 0, 100 * ms},
+		"equal, middle":                        {resilience.JitterEqual, 2, 0, 0.5, 150 * ms},
+		"decorrelated, first":                  {resilience.JitterDecorrelated, 1, 0, 0.5, 200 * ms},
+		"decorrelated, from the previous wait": {resilience.JitterDecorrelated, 2, 300 * ms, 0.5, 500 * ms},
+		"decorrelated, capped":                 {resilience.JitterDecorrelated, 3, 900 * ms, 0.9, time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := base
@@ -41,8 +41,8 @@ func TestBackoffFollowsItsFormula(t *testing.T) {
 	}
 }
 
-// Libraries apply the jitter after the cap, or overflow on a high attempt
-// number and come back at once.
+// Other libraries apply the jitter after the cap, or overflow at a high attempt number and then
+// retry at once.
 func TestBackoffIsNeverAboveMaxNorNegative(t *testing.T) {
 	for _, jitter := range []resilience.Jitter{
 		resilience.JitterFull, resilience.JitterEqual, resilience.JitterDecorrelated, resilience.JitterNone,
@@ -53,10 +53,10 @@ func TestBackoffIsNeverAboveMaxNorNegative(t *testing.T) {
 					b := resilience.Backoff{Base: min(limit, time.Second), Max: limit, Factor: 10, Jitter: jitter}
 					d := b.Delay(n, limit, u)
 					if d < 0 || d > limit {
-						t.Errorf("%s: Delay(%d, …, %v) = %v, want within 0 and %v", jitter, n, u, d, limit)
+						t.Errorf("%s: Delay(%d, …, %v) = %v, want 0 to %v", jitter, n, u, d, limit)
 					}
 					if jitter == resilience.JitterNone && n > 1 && limit >= 10*time.Second && d < time.Second {
-						t.Errorf("%s: Delay(%d) = %v: grew into an immediate retry", jitter, n, d)
+						t.Errorf("%s: Delay(%d) = %v, want at least 1s", jitter, n, d)
 					}
 				}
 			}
@@ -64,17 +64,17 @@ func TestBackoffIsNeverAboveMaxNorNegative(t *testing.T) {
 	}
 }
 
-func TestJitterNamesAreClosed(t *testing.T) {
+func TestJitterAcceptsItsFourNamesOnly(t *testing.T) {
 	for _, name := range []string{"full", "equal", "decorrelated", "none"} {
 		var j resilience.Jitter
 		if err := j.UnmarshalText([]byte(name)); err != nil || string(j) != name {
-			t.Errorf("UnmarshalText(%q) = %q, %v", name, j, err)
+			t.Errorf("UnmarshalText(%q) = %q, %v, want %q and no error", name, j, err, name)
 		}
 	}
 	for _, name := range []string{"", "Full", "random"} {
 		var j resilience.Jitter
 		if err := j.UnmarshalText([]byte(name)); err == nil {
-			t.Errorf("UnmarshalText(%q) was accepted", name)
+			t.Errorf("UnmarshalText(%q) = nil, want an error", name)
 		}
 	}
 }

@@ -60,8 +60,7 @@ func BenchmarkPipeline(b *testing.B) {
 			}
 		}
 	})
-	// What failsafe-go costs before any policy does anything: the floor under
-	// the first figure.
+	// The cost of failsafe-go alone. The first benchmark includes it.
 	b.Run("failsafe-go without policies", func(b *testing.B) {
 		e := failsafe.With[int]()
 		f := func() (int, error) { return 1, nil }

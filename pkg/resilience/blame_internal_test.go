@@ -9,20 +9,20 @@ import (
 func TestEveryEndingIsJudged(t *testing.T) {
 	for e := range endings {
 		if _, judged := e.blame(0, 1); !judged {
-			t.Errorf("ending %d has no case in blame: decide whose fault it is", e)
+			t.Errorf("blame has no case for ending %d, want one", e)
 		}
 	}
 	if _, judged := endings.blame(0, 1); judged {
-		t.Error("blame judges what is no ending: this test could not fail")
+		t.Error("blame has a case for a value that is no ending, want none")
 	}
 }
 
-type nobody struct{}
+type idleCaller struct{}
 
-func (nobody) callerBusy() bool { return false }
+func (idleCaller) callerBusy() bool { return false }
 
-// A probe whose lease ended while this process stood still decides nothing.
-func TestA16StalledProbeIsNeutral(t *testing.T) {
+// A probe is neutral if this process was stopped when its lease ended.
+func TestStalledProbeIsNeutral(t *testing.T) {
 	for name, tc := range map[string]struct {
 		late, noticed bool
 		want          State
@@ -39,22 +39,22 @@ func TestA16StalledProbeIsNeutral(t *testing.T) {
 				const lease = time.Second
 				var first, probe ticket
 				var c clock
-				if _, err := b.allow(&first, time.Now(), lease, nobody{}, &c); err != nil {
+				if _, err := b.allow(&first, time.Now(), lease, idleCaller{}, &c); err != nil {
 					t.Fatal(err)
 				}
 				first.settle(Unhealthy, time.Now())
 				time.Sleep(p.OpenFor + time.Second)
 				began := time.Now()
-				if tc.late { // its timer comes as late as if it had begun before a stall
+				if tc.late { // as if a stall had delayed the end of the lease
 					began = began.Add(-300 * time.Millisecond)
 				}
-				if _, err := b.allow(&probe, began, lease, nobody{}, &c); err != nil {
+				if _, err := b.allow(&probe, began, lease, idleCaller{}, &c); err != nil {
 					t.Fatal(err)
 				}
 				c.stalled.Store(tc.noticed)
 				time.Sleep(lease + time.Millisecond)
 				if s := b.snapshot(); s.State != tc.want || s.Probes != 0 {
-					t.Errorf("the circuit is %v with %d probes out, want %v and none", s.State, s.Probes, tc.want)
+					t.Errorf("state %v with %d probes in flight, want %v with 0", s.State, s.Probes, tc.want)
 				}
 			})
 		})

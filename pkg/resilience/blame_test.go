@@ -14,7 +14,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// takes is an operation that needs d for its answer, or hangs when d is 0.
+// takes returns an operation that answers after d. If d is 0, it hangs.
 func takes(d time.Duration) *op {
 	return &op{attempt: func(ctx context.Context, _ *resilience.Attempt) (string, error) {
 		var answer <-chan time.Time
@@ -30,8 +30,8 @@ func takes(d time.Duration) *op {
 	}}
 }
 
-// Twelve callers who give 800 ms to a healthy route of 1 s say nothing about it.
-func TestA4CallersInAHurryOpenNothing(t *testing.T) {
+// Twelve callers give up after 800 ms on a healthy upstream that answers after 1 s.
+func TestImpatientCallersDoNotOpenTheCircuit(t *testing.T) {
 	for name, call := range map[string]func(pl *resilience.Pipeline[string], o *op){
 		"by a limit": func(pl *resilience.Pipeline[string], o *op) {
 			_, _, _ = pl.DoWithin(context.Background(), 800*time.Millisecond, o)
@@ -41,7 +41,7 @@ func TestA4CallersInAHurryOpenNothing(t *testing.T) {
 			defer cancel()
 			_, _, _ = pl.Do(ctx, o)
 		},
-		"by hanging up": func(pl *resilience.Pipeline[string], o *op) {
+		"by canceling": func(pl *resilience.Pipeline[string], o *op) {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer time.AfterFunc(800*time.Millisecond, cancel).Stop()
 			defer cancel()
@@ -61,7 +61,7 @@ func TestA4CallersInAHurryOpenNothing(t *testing.T) {
 					}
 					calls.Wait()
 					if s := pl.Breaker(); s.State != resilience.Closed {
-						t.Errorf("the circuit is %v", s.State)
+						t.Errorf("state %v, want closed", s.State)
 					}
 				})
 			})
@@ -69,8 +69,8 @@ func TestA4CallersInAHurryOpenNothing(t *testing.T) {
 	}
 }
 
-// Callers in a hurry never matter while another caller is answered.
-func TestA4CallersInAHurryBesidePatientOnes(t *testing.T) {
+// Impatient callers do not count while other callers get answers.
+func TestImpatientCallersBesidePatientOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pl := pipeline(t, resilience.DefaultPolicy(), resilience.Options{})
 		var calls sync.WaitGroup
@@ -80,7 +80,7 @@ func TestA4CallersInAHurryBesidePatientOnes(t *testing.T) {
 			}
 			calls.Go(func() {
 				if got, _, err := pl.Do(context.Background(), takes(time.Second)); got != "ok" {
-					t.Errorf("got %q, %v", got, err)
+					t.Errorf("got %q, %v, want ok and no error", got, err)
 				}
 			})
 			time.Sleep(400 * time.Millisecond)
@@ -89,7 +89,7 @@ func TestA4CallersInAHurryBesidePatientOnes(t *testing.T) {
 	})
 }
 
-func TestA5CallersWhoHangUpOnAHangingUpstreamAreNoticed(t *testing.T) {
+func TestHangingUpstreamOpensTheCircuitThoughCallersCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pl := pipeline(t, resilience.DefaultPolicy(), resilience.Options{})
 		begin := time.Now()
@@ -111,13 +111,13 @@ func TestA5CallersWhoHangUpOnAHangingUpstreamAreNoticed(t *testing.T) {
 		}
 		calls.Wait()
 		if first := time.Duration(opened.Load()); first == 0 || first > 3*time.Second {
-			t.Errorf("the first refusal came after %v, want within 3 s", first)
+			t.Errorf("first refusal after %v (0 for none), want within 3s", first)
 		}
 	})
 }
 
-// A probe that its caller ends gives its slot back and decides nothing.
-func TestA8ProbeThatWaitsForItsCallerIsNeutral(t *testing.T) {
+// A probe that its caller ends, or that waits for its caller, is neutral and frees its slot.
+func TestProbeThatWaitsForItsCallerIsNeutral(t *testing.T) {
 	for name, o := range map[string]resilience.Operation[string]{
 		"cut by its caller": takes(0),
 		"a slow upload":     uploading{takes(0)},
@@ -132,39 +132,39 @@ func TestA8ProbeThatWaitsForItsCallerIsNeutral(t *testing.T) {
 				}
 				_, report, _ := pl.DoWithin(t.Context(), limit, o)
 				if len(report.Attempts) == 0 || report.Attempts[0].Health != resilience.Neutral {
-					t.Errorf("attempts %+v, want a neutral one", report.Attempts)
+					t.Errorf("attempts = %+v, want a neutral one", report.Attempts)
 				}
 				if s := pl.Breaker(); s.State != resilience.HalfOpen || s.Probes != 0 {
-					t.Errorf("%v with %d probes out, want half-open with none", s.State, s.Probes)
+					t.Errorf("state %v with %d probes in flight, want half-open with 0", s.State, s.Probes)
 				}
 				if got, _, err := pl.Do(t.Context(), answers("ok")); got != "ok" {
-					t.Errorf("the next probe: %q, %v", got, err)
+					t.Errorf("the next probe returned %q, %v, want ok and no error", got, err)
 				}
 			})
 		})
 	}
 }
 
-// uploading is an operation that waits for its caller all the time.
+// uploading is an operation that always waits for its caller.
 type uploading struct{ *op }
 
 func (uploading) CallerBusy() bool { return true }
 
-func TestA8SlowUploadsOpenNothing(t *testing.T) {
+func TestSlowUploadsDoNotOpenTheCircuit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pl := pipeline(t, resilience.DefaultPolicy(), resilience.Options{})
 		for range 20 {
 			_, _, _ = pl.Do(t.Context(), uploading{takes(0)})
 		}
 		if s := pl.Breaker(); s.State != resilience.Closed || s.Failures != 0 {
-			t.Errorf("%v after %d failures", s.State, s.Failures)
+			t.Errorf("state %v with %d failures, want closed with 0", s.State, s.Failures)
 		}
 	})
 }
 
-// An answer that is repeated although the upstream is healthy must not earn the
-// token for its own repetition, or nothing would bound the repetitions.
-func TestRepeatedAnswerEarnsNothing(t *testing.T) {
+// A healthy answer may be retried. It must not earn the token for its own retry, or nothing would
+// limit the retries.
+func TestRetriedAnswerEarnsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := steady()
 		p.Retry.Budget = resilience.BudgetPolicy{Ratio: 1, Burst: 2}
@@ -179,12 +179,12 @@ func TestRepeatedAnswerEarnsNothing(t *testing.T) {
 			attempts += len(report.Attempts)
 		}
 		if attempts != 22 {
-			t.Errorf("%d attempts for 20 calls and 2 tokens, want 22", attempts)
+			t.Errorf("%d attempts of 20 calls with 2 tokens, want 22", attempts)
 		}
 	})
 }
 
-func TestA14PermanentErrorIsAnAnswer(t *testing.T) {
+func TestPermanentErrorIsAnAnswer(t *testing.T) {
 	lookup := func(err error) resilience.Func[string] {
 		return func(context.Context) (string, error) { return "", err }
 	}
@@ -209,22 +209,22 @@ func TestA14PermanentErrorIsAnAnswer(t *testing.T) {
 				pl := pipeline(t, resilience.DefaultPolicy(), resilience.Options{Random: half})
 				_, first, err := pl.Do(t.Context(), tc.op)
 				if len(first.Attempts) != tc.attempts || err == nil {
-					t.Errorf("%d attempts, %v; want %d and the error", len(first.Attempts), err, tc.attempts)
+					t.Errorf("%d attempts, error %v; want %d attempts and an error", len(first.Attempts), err, tc.attempts)
 				}
 				if tc.attempts == 1 && (!errors.Is(err, sql.ErrNoRows) || first.Attempts[0].Health != resilience.Healthy) {
-					t.Errorf("%v, %+v: want the caller's own error and a healthy attempt", err, first.Attempts[0])
+					t.Errorf("error %v, attempt %+v; want sql.ErrNoRows and a healthy attempt", err, first.Attempts[0])
 				}
 				for range 30 {
 					_, _, _ = pl.Do(t.Context(), tc.op)
 				}
 				if got := pl.Breaker().State; got != tc.state {
-					t.Errorf("the circuit is %v, want %v", got, tc.state)
+					t.Errorf("state %v, want %v", got, tc.state)
 				}
 			})
 		})
 	}
 	if resilience.Permanent(nil) != nil {
-		t.Error("Permanent(nil) is an error")
+		t.Error("Permanent(nil) is an error, want nil")
 	}
 }
 
@@ -241,18 +241,18 @@ func ExamplePermanent() {
 	// Output: 1 true 0
 }
 
-// A probe that fails and is tried again decides nothing: it may have met the one
-// bad pod behind the upstream's name. Its call's last attempt counts.
-func TestA1ProbeThatIsTriedAgain(t *testing.T) {
+// A failed probe that is retried is neutral, because it may have met the one bad pod behind the
+// upstream's name. The last attempt of its call counts.
+func TestRetriedProbe(t *testing.T) {
 	for name, tc := range map[string]struct {
 		budget  resilience.BudgetPolicy
 		answers []string
 		want    resilience.State
 		ok      bool
 	}{
-		"the second try is good":      {resilience.BudgetPolicy{Burst: 10}, []string{"busy", "ok"}, resilience.Closed, true},
-		"all tries fail":              {resilience.BudgetPolicy{Burst: 10}, []string{"busy"}, resilience.Open, false},
-		"there is no token to try it": {resilience.BudgetPolicy{}, []string{"busy", "ok"}, resilience.Open, false},
+		"the second attempt succeeds": {resilience.BudgetPolicy{Burst: 10}, []string{"busy", "ok"}, resilience.Closed, true},
+		"all attempts fail":           {resilience.BudgetPolicy{Burst: 10}, []string{"busy"}, resilience.Open, false},
+		"no token for a retry":        {resilience.BudgetPolicy{}, []string{"busy", "ok"}, resilience.Open, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -265,11 +265,11 @@ func TestA1ProbeThatIsTriedAgain(t *testing.T) {
 				_, _, _ = pl.Do(t.Context(), once)
 				time.Sleep(p.Breaker.OpenFor + 1)
 				if s := pl.Breaker().State; s != resilience.HalfOpen {
-					t.Fatalf("the circuit is %v, want half-open", s)
+					t.Fatalf("state %v, want half-open", s)
 				}
 				got, report, _ := pl.Do(t.Context(), answers(tc.answers...))
 				if s := pl.Breaker(); s.State != tc.want || (got == "ok") != tc.ok || s.Probes != 0 {
-					t.Errorf("%v with %d probes out after %q, want %v; %+v", s.State, s.Probes, got, tc.want, report.Attempts)
+					t.Errorf("result %q, state %v with %d probes in flight, want state %v with 0; attempts %+v", got, s.State, s.Probes, tc.want, report.Attempts)
 				}
 			})
 		})

@@ -13,7 +13,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// single is a policy without retries, so that each call is one attempt.
+// single returns a policy without retries: each call makes one attempt.
 func single(change func(*resilience.BreakerPolicy)) resilience.Policy {
 	p := resilience.DefaultPolicy()
 	p.Retry.MaxAttempts = 1
@@ -23,7 +23,7 @@ func single(change func(*resilience.BreakerPolicy)) resilience.Policy {
 	return p
 }
 
-// script runs one call for each letter: o = ok, x = failure, n = neutral.
+// script makes one call for each letter: o = ok, x = failure, n = neutral.
 func script(t *testing.T, pl *resilience.Pipeline[string], letters string) {
 	t.Helper()
 	for _, letter := range letters {
@@ -53,8 +53,8 @@ func TestBreakerTrips(t *testing.T) {
 		"ratio reached":                          {ratio, "ooxx", resilience.Open},
 		"ratio not reached":                      {ratio, "oooxx", resilience.Closed},
 		"too few calls":                          {ratio, "xxx", resilience.Closed},
-		"from the minimum on":                    {ratio, "xxxx", resilience.Open},
-		"neutral calls are no volume":            {ratio, "xxxnnnn", resilience.Closed},
+		"as many calls as the minimum":           {ratio, "xxxx", resilience.Open},
+		"neutral calls do not count":             {ratio, "xxxnnnn", resilience.Closed},
 		"consecutive":                            {consecutive, "oooooxxx", resilience.Open},
 		"a success between":                      {consecutive, "xxoxx", resilience.Closed},
 		"a neutral call between changes nothing": {consecutive, "xxnnx", resilience.Open},
@@ -65,15 +65,15 @@ func TestBreakerTrips(t *testing.T) {
 				pl := pipeline(t, single(tc.policy), resilience.Options{})
 				script(t, pl, tc.calls)
 				if got := pl.Breaker().State; got != tc.want {
-					t.Errorf("%s: %v, want %v", tc.calls, got, tc.want)
+					t.Errorf("calls %s: state %v, want %v", tc.calls, got, tc.want)
 				}
 			})
 		})
 	}
 }
 
-// gobreaker's own consecutive count loses the failures of buckets that leave
-// the window, so that sparse failures in a row never tripped.
+// gobreaker's consecutive count loses the failures of buckets that leave the window, so sparse
+// failures in a row would never trip.
 func TestSparseFailuresInARowTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pl := pipeline(t, single(func(b *resilience.BreakerPolicy) { b.ConsecutiveFailures = 20 }), resilience.Options{})
@@ -82,7 +82,7 @@ func TestSparseFailuresInARowTrip(t *testing.T) {
 			time.Sleep(5 * time.Second)
 		}
 		if s := pl.Breaker(); s.State != resilience.Closed || s.Consecutive != 19 {
-			t.Fatalf("after 19: %+v", s)
+			t.Fatalf("after 19 failures: %+v, want closed with 19 consecutive failures", s)
 		}
 		script(t, pl, "x")
 		if got := pl.Breaker().State; got != resilience.Open {
@@ -97,16 +97,16 @@ func TestOldResultsLeaveTheWindow(t *testing.T) {
 		script(t, pl, "xxx")
 		time.Sleep(12 * time.Second)
 		if s := pl.Breaker(); s.Failures != 0 {
-			t.Errorf("%d failures in an empty window", s.Failures)
+			t.Errorf("%d failures in an empty window, want 0", s.Failures)
 		}
 		script(t, pl, "ooox")
 		if s := pl.Breaker(); s.State != resilience.Closed || s.Successes != 3 || s.Failures != 1 {
-			t.Errorf("%+v, want closed with 3 and 1", s)
+			t.Errorf("%+v, want closed with 3 successes and 1 failure", s)
 		}
 	})
 }
 
-// tripped is a pipeline whose circuit just opened for one second.
+// tripped returns a pipeline whose circuit has just opened for one second.
 func tripped(t *testing.T, o resilience.Options, change func(*resilience.BreakerPolicy)) *resilience.Pipeline[string] {
 	t.Helper()
 	if o.Random == nil {
@@ -125,7 +125,7 @@ func tripped(t *testing.T, o resilience.Options, change func(*resilience.Breaker
 	return pl
 }
 
-func TestOpenBreakerRefusesWithoutACall(t *testing.T) {
+func TestOpenCircuitRefusesWithoutAnAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pl := tripped(t, resilience.Options{}, nil)
 		time.Sleep(300 * time.Millisecond)
@@ -133,20 +133,20 @@ func TestOpenBreakerRefusesWithoutACall(t *testing.T) {
 		_, report, err := pl.Do(t.Context(), o)
 		var e *resilience.Error
 		if !errors.As(err, &e) || !errors.Is(err, resilience.ErrBreakerOpen) || !e.Refused || e.Reason != resilience.ReasonBreakerOpen || e.RetryIn != 700*time.Millisecond || e.Attempts != 0 {
-			t.Errorf("err = %#v", err)
+			t.Errorf("err = %#v, want a refusal by the open circuit and 700ms until its probe", err)
 		}
 		if len(o.times) != 0 || len(report.Attempts) != 0 || report.Reason != resilience.ReasonBreakerOpen || report.Duration != 0 {
-			t.Errorf("a call was made: %+v", report)
+			t.Errorf("%d attempts, report %+v; want none, ended at once with breaker_open", len(o.times), report)
 		}
 		if want := "calling upstream, no attempt made: breaker_open: the circuit is open"; err.Error() != want {
-			t.Errorf("%q, want %q", err, want)
+			t.Errorf("error %q, want %q", err, want)
 		}
 	})
 }
 
-// A breaker that opens during the wait ends the call: with its refusal, since
-// the answer of the attempt before is gone.
-func TestBreakerThatOpensDuringTheWaitEndsTheCall(t *testing.T) {
+// A circuit that opens during the wait ends the call with its refusal, because the result of the
+// previous attempt was discarded.
+func TestCircuitThatOpensDuringTheWaitEndsTheCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := steady()
 		p.Breaker.ConsecutiveFailures = 2
@@ -157,27 +157,27 @@ func TestBreakerThatOpensDuringTheWaitEndsTheCall(t *testing.T) {
 		})
 		_, report, err := pl.Do(t.Context(), answers("busy"))
 		if !errors.Is(err, resilience.ErrBreakerOpen) || report.Reason != resilience.ReasonBreakerOpen || len(report.Attempts) != 1 {
-			t.Errorf("err %v, reason %s, %d attempts", err, report.Reason, len(report.Attempts))
+			t.Errorf("err = %v, reason %s, %d attempts; want ErrBreakerOpen, breaker_open, 1", err, report.Reason, len(report.Attempts))
 		}
 		if report.Duration != 100*time.Millisecond {
-			t.Errorf("ended after %v", report.Duration)
+			t.Errorf("ended after %v, want 100ms", report.Duration)
 		}
 		synctest.Wait()
 		if got := pl.BudgetTokens(); got != 10 {
-			t.Errorf("%v tokens, want 10: the retry did not happen", got)
+			t.Errorf("%v tokens, want 10, because no retry was made", got)
 		}
 	})
 }
 
-func TestBreakerTurnsHalfOpenOnTimeWithoutTraffic(t *testing.T) {
+func TestCircuitTurnsHalfOpenOnTimeWithoutTraffic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen []resilience.Transition
 		start := time.Now()
 		pl := tripped(t, resilience.Options{Observer: resilience.Observer{Transition: func(tr resilience.Transition) { seen = append(seen, tr) }}}, nil)
-		for range 9 { // looking does not change the state
+		for range 9 { // reading the state does not change it
 			time.Sleep(100 * time.Millisecond)
 			if s := pl.Breaker(); s.State != resilience.Open || s.ProbeAt.Sub(start) != time.Second {
-				t.Errorf("after %v: %+v", time.Since(start), s)
+				t.Errorf("after %v: %+v, want open with a probe at 1s", time.Since(start), s)
 			}
 		}
 		time.Sleep(10 * time.Second)
@@ -186,13 +186,13 @@ func TestBreakerTurnsHalfOpenOnTimeWithoutTraffic(t *testing.T) {
 			t.Errorf("transitions %+v, want half-open after 1s", seen)
 		}
 		if seen[0].OpenFor != time.Second || seen[0].Failures != 1 || seen[0].Consecutive != 1 || seen[0].Upstream != "upstream" {
-			t.Errorf("the trip does not tell its cause: %+v", seen[0])
+			t.Errorf("first transition %+v, want upstream, open for 1s after 1 failure", seen[0])
 		}
 	})
 }
 
-// gobreaker calls back under its mutex: looking at the breaker from there deadlocks.
-func TestObserverMayLookAtTheBreaker(t *testing.T) {
+// gobreaker calls back under its mutex. Reading the breaker from there would deadlock.
+func TestObserverMayReadTheBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var pl *resilience.Pipeline[string]
 		var states []resilience.State
@@ -204,7 +204,7 @@ func TestObserverMayLookAtTheBreaker(t *testing.T) {
 		})
 		script(t, pl, "x")
 		if len(states) != 1 || states[0] != resilience.Open {
-			t.Errorf("saw %v", states)
+			t.Errorf("the observer saw %v, want open", states)
 		}
 	})
 }
@@ -215,7 +215,7 @@ func TestHalfOpenClosesAfterAsManySuccessesAsProbes(t *testing.T) {
 		time.Sleep(time.Second + 1)
 		script(t, pl, "oo")
 		if s := pl.Breaker(); s.State != resilience.HalfOpen || s.Successes != 2 {
-			t.Fatalf("after two of three: %+v", s)
+			t.Fatalf("after 2 of 3 probes: %+v, want half-open with 2 successes", s)
 		}
 		script(t, pl, "o")
 		if got := pl.Breaker().State; got != resilience.Closed {
@@ -235,7 +235,7 @@ func TestNeutralProbeFreesItsSlot(t *testing.T) {
 	})
 }
 
-func TestOpenPeriodsGrowUpToTheirBound(t *testing.T) {
+func TestOpenPeriodsGrowUpToTheirLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var periods []time.Duration
 		pl := tripped(t, resilience.Options{Observer: resilience.Observer{Transition: func(tr resilience.Transition) {
@@ -256,12 +256,12 @@ func TestOpenPeriodsGrowUpToTheirBound(t *testing.T) {
 		time.Sleep(time.Until(pl.Breaker().ProbeAt) + 1)
 		script(t, pl, "ooox")
 		if got := periods[len(periods)-1]; got != time.Second {
-			t.Errorf("after closing the next open period is %v, want 1s again", got)
+			t.Errorf("the open period after closing is %v, want 1s", got)
 		}
 	})
 }
 
-func TestOpenPeriodsAreJitteredWithinTheirBound(t *testing.T) {
+func TestOpenPeriodsAreJitteredWithinTheirLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		random := rand.New(rand.NewPCG(1, 2))
 		distinct := map[time.Duration]bool{}
@@ -277,7 +277,7 @@ func TestOpenPeriodsAreJitteredWithinTheirBound(t *testing.T) {
 			distinct[period] = true
 		}
 		if len(distinct) < 190 {
-			t.Errorf("only %d of 200 periods differ: instances would probe in lockstep", len(distinct))
+			t.Errorf("%d of 200 periods are distinct, want at least 190 so that instances do not probe in lockstep", len(distinct))
 		}
 	})
 }
@@ -306,23 +306,23 @@ func TestHalfOpenNeverLetsMoreThanProbesThrough(t *testing.T) {
 		}
 		wg.Wait()
 		if most.Load() != 3 || through.Load() != 3 || refused.Load() != 197 {
-			t.Errorf("%d at once, %d in all, %d refused; want 3, 3, 197", most.Load(), through.Load(), refused.Load())
+			t.Errorf("%d at once, %d in total, %d refused; want 3, 3, 197", most.Load(), through.Load(), refused.Load())
 		}
 		if got := pl.Breaker().State; got != resilience.Closed {
-			t.Errorf("state %v after three good probes, want closed", got)
+			t.Errorf("state %v after 3 good probes, want closed", got)
 		}
 	})
 }
 
-// With gobreaker and failsafe-go a hanging probe keeps the half-open slot, and
-// so every caller out, for ever.
+// With gobreaker and failsafe-go a hanging probe keeps the half-open slot forever, and every caller
+// is refused.
 func TestHungProbeLosesItsSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pl := tripped(t, resilience.Options{}, func(b *resilience.BreakerPolicy) { b.Probes = 1 })
 		time.Sleep(time.Second + 1)
 		release := make(chan struct{})
 		var wg sync.WaitGroup
-		wg.Go(func() { // an operation that does not even look at its context
+		wg.Go(func() { // an operation that ignores its context
 			_, _, _ = pl.Do(context.Background(), &op{attempt: func(context.Context, *resilience.Attempt) (string, error) {
 				<-release
 				return "ok", nil
@@ -331,16 +331,16 @@ func TestHungProbeLosesItsSlot(t *testing.T) {
 		time.Sleep(1500 * time.Millisecond) // the attempt timeout
 		synctest.Wait()
 		if got := pl.Breaker().State; got != resilience.Open {
-			t.Fatalf("state %v, want open: the probe failed by its lease", got)
+			t.Fatalf("state %v after the lease of the probe, want open", got)
 		}
 		time.Sleep(2*time.Second + 1)
 		if _, _, err := pl.Do(t.Context(), answers("ok")); err != nil {
-			t.Errorf("the next probe: %v", err)
+			t.Errorf("the next probe returned %v, want no error", err)
 		}
 		close(release)
 		wg.Wait()
 		if s := pl.Breaker(); s.State != resilience.Closed || s.Successes != 0 {
-			t.Errorf("%+v, want closed and nothing counted of the late result", s)
+			t.Errorf("%+v, want closed without the late result", s)
 		}
 	})
 }
@@ -358,14 +358,14 @@ func TestHeldProbeIsJudgedByItsAnswerWhenItsLeaseEnds(t *testing.T) {
 		time.Sleep(1500 * time.Millisecond)
 		synctest.Wait()
 		if got := pl.Breaker().State; got != resilience.Closed {
-			t.Errorf("state %v while a long body is read, want closed", got)
+			t.Errorf("state %v during a long body, want closed", got)
 		}
 		held.Release(resilience.Healthy)
 	})
 }
 
-// In failsafe-go successes from before the trip closed the breaker; in
-// gobreaker a late result turned an open circuit half-open.
+// In failsafe-go, successes from before the trip closed the circuit. In gobreaker, a late result
+// turned an open circuit half-open.
 func TestResultsFromBeforeTheTripDoNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pl := pipeline(t, single(func(b *resilience.BreakerPolicy) { b.ConsecutiveFailures = 1 }), resilience.Options{Random: half})
@@ -384,11 +384,11 @@ func TestResultsFromBeforeTheTripDoNotCount(t *testing.T) {
 		script(t, pl, "x")
 		time.Sleep(600 * time.Millisecond)
 		if got := pl.Breaker(); got.State != resilience.Open || got.Stale != 5 {
-			t.Errorf("after late results while open: %+v", got)
+			t.Errorf("after late results while open: %+v, want open with 5 stale results", got)
 		}
 		wg.Wait()
 		if got := pl.Breaker(); got.State != resilience.HalfOpen || got.Successes != 0 || got.Stale != 10 {
-			t.Errorf("after late results while half-open: %+v", got)
+			t.Errorf("after late results while half-open: %+v, want half-open with 10 stale results and no success", got)
 		}
 	})
 }
@@ -414,13 +414,13 @@ func TestTransitionsArriveInOrder(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		synctest.Wait() // a timer's transition too
+		synctest.Wait() // for transitions by a timer
 		if len(seen) < 6 {
-			t.Fatalf("only %d transitions", len(seen))
+			t.Fatalf("%d transitions, want at least 6", len(seen))
 		}
 		for i := 1; i < len(seen); i++ {
 			if seen[i].From != seen[i-1].To || seen[i].At.Before(seen[i-1].At) {
-				t.Fatalf("transition %d is out of order: %+v after %+v", i, seen[i], seen[i-1])
+				t.Fatalf("transition %d is %+v, want one that continues %+v", i, seen[i], seen[i-1])
 			}
 		}
 	})

@@ -10,9 +10,9 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// Callers in a hurry who come in bursts, with nobody between them, say no more
-// than those of one burst: the upstream was not asked in between.
-func TestA4CallersInAHurryMinutesApart(t *testing.T) {
+// Several bursts of impatient callers prove no more than one, because no attempt was made between
+// them.
+func TestBurstsOfImpatientCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pl := pipeline(t, resilience.DefaultPolicy(), resilience.Options{})
 		for range 5 {
@@ -22,15 +22,15 @@ func TestA4CallersInAHurryMinutesApart(t *testing.T) {
 			}
 			calls.Wait()
 			if s := pl.Breaker(); s.State != resilience.Closed {
-				t.Fatalf("the circuit is %v", s.State)
+				t.Fatalf("state %v, want closed", s.State)
 			}
 			time.Sleep(5 * time.Minute)
 		}
 	})
 }
 
-// An answer that began is a sign of life, though its body goes on for minutes.
-func TestA4CallersInAHurryBesideLongAnswers(t *testing.T) {
+// An answer that has begun shows that the upstream does not hang, even if its body takes minutes.
+func TestImpatientCallersBesideLongAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pl := pipeline(t, resilience.DefaultPolicy(), resilience.Options{})
 		var held []*resilience.Attempt
@@ -45,7 +45,7 @@ func TestA4CallersInAHurryBesideLongAnswers(t *testing.T) {
 				calls.Go(func() { _, _, _ = pl.DoWithin(context.Background(), 800*time.Millisecond, takes(time.Second)) })
 			}
 			if got, _, err := pl.Do(context.Background(), download); got != "ok" {
-				t.Fatalf("got %q, %v", got, err)
+				t.Fatalf("got %q, %v, want ok and no error", got, err)
 			}
 			time.Sleep(400 * time.Millisecond)
 		}

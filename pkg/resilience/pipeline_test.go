@@ -16,7 +16,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// op is an operation whose attempts and their meaning are written out in the test.
+// op is an operation with the attempts and the classifier of a test.
 type op struct {
 	attempt   func(ctx context.Context, a *resilience.Attempt) (string, error)
 	classify  func(result string, err error) resilience.Outcome
@@ -38,13 +38,13 @@ func (o *op) Classify(result string, err error) resilience.Outcome {
 
 func (o *op) Decided(*resilience.AttemptReport) {}
 
-// Discard releases as an operation does that closes a good answer's body.
+// Discard releases the attempt, as an operation does that closes the body of an answer.
 func (o *op) Discard(result string, a *resilience.Attempt) {
 	o.discarded = append(o.discarded, result)
 	a.Release(resilience.Healthy)
 }
 
-// transient takes "ok" for a success and anything else for a failure to repeat.
+// transient classifies "ok" as a success and anything else as a transient failure.
 func transient(result string, err error) resilience.Outcome {
 	switch {
 	case err != nil:
@@ -56,7 +56,7 @@ func transient(result string, err error) resilience.Outcome {
 	}
 }
 
-// answers gives one answer an attempt, the last again and again.
+// answers returns an operation with one answer per attempt. The last answer repeats.
 func answers(list ...string) *op {
 	o := &op{}
 	o.attempt = func(context.Context, *resilience.Attempt) (string, error) {
@@ -65,8 +65,7 @@ func answers(list ...string) *op {
 	return o
 }
 
-// steady is the default policy without randomness and with its breaker and
-// budget out of the way.
+// steady returns the default policy without jitter, without a breaker and with a large budget.
 func steady() resilience.Policy {
 	p := resilience.DefaultPolicy()
 	p.Retry.Backoff.Jitter = resilience.JitterNone
@@ -92,7 +91,7 @@ func TestRetriesUntilSuccess(t *testing.T) {
 		start := time.Now()
 		got, report, err := pipeline(t, steady(), resilience.Options{}).Do(t.Context(), o)
 		if got != "ok" || err != nil || report.Reason != resilience.ReasonOK {
-			t.Fatalf("got %q, %v, reason %s", got, err, report.Reason)
+			t.Fatalf("got %q, %v, reason %s; want ok, no error, ok", got, err, report.Reason)
 		}
 		want := []time.Duration{0, 100 * time.Millisecond, 300 * time.Millisecond}
 		for i, at := range o.times {
@@ -105,20 +104,20 @@ func TestRetriesUntilSuccess(t *testing.T) {
 		}
 		a := report.Attempts
 		if len(a) != 3 || a[0].Verdict != resilience.VerdictRetry || a[1].Verdict != resilience.VerdictRetry || a[2].Verdict != resilience.VerdictReturn {
-			t.Fatalf("attempts %+v", a)
+			t.Fatalf("attempts = %+v, want verdicts retry, retry, return", a)
 		}
 		wantWait := resilience.Wait{Source: resilience.WaitJitter, Reason: "status_503", Planned: 200 * time.Millisecond, Actual: 200 * time.Millisecond}
 		if a[1].Wait != wantWait {
 			t.Errorf("wait %+v, want %+v", a[1].Wait, wantWait)
 		}
 		if report.Duration != 300*time.Millisecond {
-			t.Errorf("duration %v", report.Duration)
+			t.Errorf("duration = %v, want 300ms", report.Duration)
 		}
 	})
 }
 
-// The order of composition, timeout(retry(breaker(attempt timeout(op)))), shown
-// by what each layer sees of the others.
+// The layers are timeout(retry(breaker(attempt timeout(op)))). Each case shows the order of two of
+// them.
 func TestOrderOfComposition(t *testing.T) {
 	hang := func(ctx context.Context, _ *resilience.Attempt) (string, error) {
 		<-ctx.Done()
@@ -131,13 +130,13 @@ func TestOrderOfComposition(t *testing.T) {
 		reason   resilience.Reason
 		failures int
 	}{
-		"the attempt timeout is inside the retry: a hanging attempt is repeated": {
+		"the attempt timeout is inside the retry: a hanging attempt is retried": {
 			func(p *resilience.Policy) { p.Timeout = time.Minute }, 3, 3*1500*time.Millisecond + 300*time.Millisecond, resilience.ReasonMaxAttempts, 3},
 		"the attempt timeout is inside the breaker: it counts as a failure": {
 			func(p *resilience.Policy) { p.Timeout = time.Minute; p.Retry.MaxAttempts = 1 }, 1, 1500 * time.Millisecond, resilience.ReasonMaxAttempts, 1},
 		"the breaker is inside the retry: it sees each attempt, and opening ends the call": {
 			func(p *resilience.Policy) { p.Timeout = time.Minute; p.Breaker.ConsecutiveFailures = 2 }, 2, 3100 * time.Millisecond, resilience.ReasonBreakerOpen, 0},
-		"the total timeout is outside the retry: it bounds attempts and waits together": {
+		"the total timeout is outside the retry: it limits attempts and waits together": {
 			func(p *resilience.Policy) { p.Timeout = 2 * time.Second }, 2, 2 * time.Second, resilience.ReasonDeadlineExceeded, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -154,7 +153,7 @@ func TestOrderOfComposition(t *testing.T) {
 					t.Errorf("err = %v, want a timeout", err)
 				}
 				if got := pl.Breaker().Failures; got != tc.failures {
-					t.Errorf("the breaker counts %d failures, want %d", got, tc.failures)
+					t.Errorf("the breaker counted %d failures, want %d", got, tc.failures)
 				}
 			})
 		})
@@ -162,7 +161,7 @@ func TestOrderOfComposition(t *testing.T) {
 }
 
 func TestGatesBetweenAttempts(t *testing.T) {
-	veto := func(o resilience.Outcome) func(string, error) resilience.Outcome {
+	gates := func(o resilience.Outcome) func(string, error) resilience.Outcome {
 		return func(string, error) resilience.Outcome { o.Reason, o.Retry = "status_503", true; return o }
 	}
 	for name, tc := range map[string]struct {
@@ -175,16 +174,16 @@ func TestGatesBetweenAttempts(t *testing.T) {
 	}{
 		"max attempts": {nil, nil, 3, resilience.ReasonMaxAttempts, resilience.VerdictGiveUp, 300 * time.Millisecond},
 		"never retry":  {func(p *resilience.Policy) { p.Retry.MaxAttempts = 1 }, nil, 1, resilience.ReasonMaxAttempts, resilience.VerdictGiveUp, 0},
-		"veto":         {nil, veto(resilience.Outcome{Gates: slices.Values([]resilience.Gate{{Reason: resilience.ReasonMethodNotIdempotent, Shut: true}})}), 1, resilience.ReasonMethodNotIdempotent, resilience.VerdictGiveUp, 0},
+		"operation":    {nil, gates(resilience.Outcome{Gates: slices.Values([]resilience.Gate{{Reason: resilience.ReasonMethodNotIdempotent, Shut: true}})}), 1, resilience.ReasonMethodNotIdempotent, resilience.VerdictGiveUp, 0},
 		"not a failure": {nil, func(string, error) resilience.Outcome {
 			return resilience.Outcome{Reason: "status_404", Final: resilience.ReasonStatusNotRetryable}
 		}, 1, resilience.ReasonStatusNotRetryable, resilience.VerdictReturn, 0},
 		"no budget":            {func(p *resilience.Policy) { p.Retry.Budget = resilience.BudgetPolicy{} }, nil, 1, resilience.ReasonBudgetExhausted, resilience.VerdictGiveUp, 0},
 		"budget for one":       {func(p *resilience.Policy) { p.Retry.Budget = resilience.BudgetPolicy{Burst: 1} }, nil, 2, resilience.ReasonBudgetExhausted, resilience.VerdictGiveUp, 100 * time.Millisecond},
-		"retry-after too long": {nil, veto(resilience.Outcome{RetryAfter: 5*time.Second + 1}), 1, resilience.ReasonRetryAfterTooLong, resilience.VerdictGiveUp, 0},
-		"wait ends at the deadline": {func(p *resilience.Policy) { p.Timeout = 1600 * time.Millisecond }, veto(resilience.Outcome{RetryAfter: 1600 * time.Millisecond}), 1,
+		"retry-after too long": {nil, gates(resilience.Outcome{RetryAfter: 5*time.Second + 1}), 1, resilience.ReasonRetryAfterTooLong, resilience.VerdictGiveUp, 0},
+		"wait ends at the deadline": {func(p *resilience.Policy) { p.Timeout = 1600 * time.Millisecond }, gates(resilience.Outcome{RetryAfter: 1600 * time.Millisecond}), 1,
 			resilience.ReasonDeadlineTooClose, resilience.VerdictGiveUp, 0},
-		"wait ends just before the deadline": {func(p *resilience.Policy) { p.Timeout, p.Retry.MaxAttempts = 1601*time.Millisecond, 2 }, veto(resilience.Outcome{RetryAfter: 1600 * time.Millisecond}), 2,
+		"wait ends just before the deadline": {func(p *resilience.Policy) { p.Timeout, p.Retry.MaxAttempts = 1601*time.Millisecond, 2 }, gates(resilience.Outcome{RetryAfter: 1600 * time.Millisecond}), 2,
 			resilience.ReasonMaxAttempts, resilience.VerdictGiveUp, 1600 * time.Millisecond},
 		"open breaker": {func(p *resilience.Policy) { p.Breaker.ConsecutiveFailures = 1 }, nil, 1, resilience.ReasonBreakerOpen, resilience.VerdictGiveUp, 0},
 	} {
@@ -199,7 +198,7 @@ func TestGatesBetweenAttempts(t *testing.T) {
 				start := time.Now()
 				got, report, err := pipeline(t, p, resilience.Options{Random: func() float64 { return 0 }}).Do(t.Context(), o)
 				if got != "busy" || err != nil {
-					t.Errorf("got %q, %v: the upstream's own answer must come back", got, err)
+					t.Errorf("got %q, %v, want the upstream's answer and no error", got, err)
 				}
 				last := report.Attempts[len(report.Attempts)-1]
 				if len(report.Attempts) != tc.attempts || report.Reason != tc.reason || last.Verdict != tc.verdict || time.Since(start) != tc.after {
@@ -211,7 +210,7 @@ func TestGatesBetweenAttempts(t *testing.T) {
 	}
 }
 
-func TestRetryAfterIsNeverEarlierThanTold(t *testing.T) {
+func TestRetryAfterIsNeverShortened(t *testing.T) {
 	for _, u := range []float64{0, 0.5, 0.999} {
 		synctest.Test(t, func(t *testing.T) {
 			o := answers("busy", "ok")
@@ -229,7 +228,7 @@ func TestRetryAfterIsNeverEarlierThanTold(t *testing.T) {
 	}
 }
 
-func TestCallerWhoGoesAway(t *testing.T) {
+func TestCanceledCall(t *testing.T) {
 	wantCanceled := func(t *testing.T, report resilience.Report, err error) {
 		t.Helper()
 		if !errors.Is(err, context.Canceled) || report.Reason != resilience.ReasonCallerCanceled {
@@ -243,7 +242,7 @@ func TestCallerWhoGoesAway(t *testing.T) {
 		_, report, err := pipeline(t, steady(), resilience.Options{}).Do(ctx, o)
 		wantCanceled(t, report, err)
 		if len(o.times) != 0 {
-			t.Error("an attempt was made")
+			t.Errorf("%d attempts, want 0", len(o.times))
 		}
 	})
 	t.Run("during an attempt: neutral for the breaker", func(t *testing.T) {
@@ -257,10 +256,10 @@ func TestCallerWhoGoesAway(t *testing.T) {
 			}})
 			wantCanceled(t, report, err)
 			if s := pl.Breaker(); s.Failures+s.Successes+s.Consecutive != 0 {
-				t.Errorf("the breaker counted it: %+v", s)
+				t.Errorf("breaker = %+v, want nothing counted", s)
 			}
 			if a := report.Attempts[0]; a.Reason != resilience.ReasonCallerCanceled || a.Verdict != resilience.VerdictGiveUp {
-				t.Errorf("attempt %+v", a)
+				t.Errorf("attempt = %+v, want caller_canceled, give_up", a)
 			}
 		})
 	})
@@ -274,7 +273,7 @@ func TestCallerWhoGoesAway(t *testing.T) {
 			_, report, err := pl.Do(ctx, answers("busy"))
 			wantCanceled(t, report, err)
 			if report.Duration != 50*time.Millisecond || report.Attempts[0].Wait.Actual != 50*time.Millisecond {
-				t.Errorf("duration %v, waited %v", report.Duration, report.Attempts[0].Wait.Actual)
+				t.Errorf("duration %v, waited %v; want 50ms for both", report.Duration, report.Attempts[0].Wait.Actual)
 			}
 			if got := pl.BudgetTokens(); got != 5 {
 				t.Errorf("%v tokens left, want 5", got)
@@ -298,16 +297,14 @@ func TestDeadlineOfTheCallerIsKept(t *testing.T) {
 			o := answers("busy")
 			got, report, err := do(pipeline(t, steady(), resilience.Options{}), o)
 			if got != "busy" || err != nil || report.Reason != resilience.ReasonDeadlineTooClose || len(report.Attempts) != 2 {
-				t.Errorf("%s: %q, %v, reason %s, %d attempts", name, got, err, report.Reason, len(report.Attempts))
+				t.Errorf("%s: got %q, %v, reason %s, %d attempts; want busy, no error, deadline_too_close, 2", name, got, err, report.Reason, len(report.Attempts))
 			}
 		}
 	})
 }
 
-// An attempt that the caller's deadline cut counts against the upstream only if
-// it had a fair share of an attempt's time.
-// What the policy's own timeout leaves for the last attempt is our limit, not the
-// caller's: it counts when it is a fair share of an attempt's time.
+// The policy's timeout may shorten the last attempt. That limit is ours and not the caller's, so
+// the attempt counts as a failure if it had at least half of the attempt timeout.
 func TestTotalTimeoutCountsOnlyWithAFairShareOfTime(t *testing.T) {
 	for name, tc := range map[string]struct {
 		timeout  time.Duration
@@ -323,7 +320,7 @@ func TestTotalTimeoutCountsOnlyWithAFairShareOfTime(t *testing.T) {
 				pl := pipeline(t, p, resilience.Options{})
 				_, report, err := pl.Do(t.Context(), takes(0))
 				if !errors.Is(err, resilience.ErrTimeout) || report.Reason != resilience.ReasonDeadlineExceeded {
-					t.Errorf("err = %v, reason %s", err, report.Reason)
+					t.Errorf("err = %v, reason %s; want ErrTimeout, deadline_exceeded", err, report.Reason)
 				}
 				if got := pl.Breaker().Failures; got != tc.failures {
 					t.Errorf("%d failures, want %d", got, tc.failures)
@@ -338,7 +335,7 @@ func TestAttemptContextCarriesTheAttemptsDeadline(t *testing.T) {
 		o := &op{attempt: func(ctx context.Context, a *resilience.Attempt) (string, error) {
 			at, ok := ctx.Deadline()
 			if !ok || time.Until(at) != a.Limit() || a.Limit() != 1500*time.Millisecond {
-				t.Errorf("deadline in %v (%v), limit %v", time.Until(at), ok, a.Limit())
+				t.Errorf("deadline in %v (%v), limit %v; want 1.5s for both", time.Until(at), ok, a.Limit())
 			}
 			return "ok", nil
 		}}
@@ -359,12 +356,12 @@ func TestHeldAttempt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Hour) // in the bubble: long after every timeout
+		time.Sleep(time.Hour) // virtual time, long after every timeout
 		if ctx.Err() != nil {
-			t.Error("the context of a held attempt ended with its timeout")
+			t.Errorf("context of the held attempt: %v, want it alive after the timeout", ctx.Err())
 		}
 		if s := pl.Breaker(); s.Successes != 0 {
-			t.Error("the breaker was told before the release")
+			t.Errorf("%d successes before the release, want 0", s.Successes)
 		}
 		held.Release(resilience.Unhealthy)
 		held.Release(resilience.Healthy)
@@ -372,7 +369,7 @@ func TestHeldAttempt(t *testing.T) {
 			t.Errorf("after the release: %+v, want one failure", s)
 		}
 		if ctx.Err() == nil {
-			t.Error("the context outlives the release")
+			t.Error("the context is alive after the release, want it canceled")
 		}
 	})
 }
@@ -391,36 +388,36 @@ func TestPanicLeavesNothingBehind(t *testing.T) {
 			return nil
 		}
 		if got := do(); got != "boom" {
-			t.Fatalf("recovered %v", got)
+			t.Fatalf("recovered %v, want boom", got)
 		}
 		if s := pl.Breaker().State; s != resilience.Open {
 			t.Fatalf("state %v after a panic, want open", s)
 		}
 		time.Sleep(1001 * time.Millisecond)
 		if got := do(); got != "boom" { // the only probe
-			t.Fatalf("recovered %v", got)
+			t.Fatalf("recovered %v, want boom", got)
 		}
 		time.Sleep(2001 * time.Millisecond)
 		if _, _, err := pl.Do(t.Context(), answers("ok")); err != nil {
-			t.Errorf("the probe's slot went with the panic: %v", err)
+			t.Errorf("call after the panic of a probe: %v, want no error", err)
 		}
 	})
 }
 
-func TestErrorTellsTheStory(t *testing.T) {
+func TestErrorText(t *testing.T) {
 	p := steady()
 	p.Retry.Backoff.Base = 0
 	cause := errors.New("connection reset by peer")
 	_, _, err := pipeline(t, p, resilience.Options{}).Do(t.Context(), &op{attempt: func(context.Context, *resilience.Attempt) (string, error) { return "", cause }})
 	var e *resilience.Error
 	if !errors.As(err, &e) || !errors.Is(err, cause) || e.Reason != resilience.ReasonMaxAttempts || e.Attempts != 3 || e.Last != resilience.ReasonResetBeforeHeaders {
-		t.Fatalf("err = %#v", err)
+		t.Fatalf("err = %#v, want max_attempts after 3 attempts, and the cause", err)
 	}
 	if want := "calling upstream, attempt 3 (reset_before_headers): max_attempts: connection reset by peer"; err.Error() != want {
-		t.Errorf("%q, want %q", err, want)
+		t.Errorf("error %q, want %q", err, want)
 	}
 	if errors.Is(err, resilience.ErrTimeout) || errors.Is(err, resilience.ErrBreakerOpen) || errors.Is(err, context.DeadlineExceeded) {
-		t.Error("it matches what it is not")
+		t.Errorf("%v matches ErrTimeout, ErrBreakerOpen or DeadlineExceeded, want none of them", err)
 	}
 }
 
@@ -436,13 +433,13 @@ func TestObserverSeesEveryAttemptAndCall(t *testing.T) {
 		_, _, _ = pipeline(t, steady(), o).Do(t.Context(), answers("busy", "ok"))
 		want := "attempt 1 status_503 retry, attempt 2 ok return, call ok"
 		if got := strings.Join(seen, ", "); got != want {
-			t.Errorf("saw %q, want %q", got, want)
+			t.Errorf("the observer saw %q, want %q", got, want)
 		}
 	})
 }
 
-// 1,000 calls against a dead upstream: what the budget lets through.
-func TestBudgetBoundsAmplification(t *testing.T) {
+// The budget limits the retries of 1,000 calls to a dead upstream.
+func TestBudgetLimitsAmplification(t *testing.T) {
 	for name, budget := range map[string]resilience.BudgetPolicy{
 		"default":    resilience.DefaultPolicy().Retry.Budget,
 		"only floor": {FloorPerSecond: 5},
@@ -469,10 +466,10 @@ func TestBudgetBoundsAmplification(t *testing.T) {
 				wg.Wait()
 				limit := 1000 + budget.Burst + budget.FloorPerSecond*(1+time.Since(start).Seconds())
 				if got := float64(attempts.Load()); got > limit || got < 1000+budget.Burst {
-					t.Errorf("%v attempts, want at most %v", got, limit)
+					t.Errorf("%v attempts, want %v to %v", got, 1000+budget.Burst, limit)
 				}
 				if budget.FloorPerSecond > 0 && float64(attempts.Load()) < 1000+budget.Burst+budget.FloorPerSecond*9 {
-					t.Errorf("%d attempts: the floor was not given", attempts.Load())
+					t.Errorf("%d attempts, want at least %v with the floor", attempts.Load(), 1000+budget.Burst+budget.FloorPerSecond*9)
 				}
 			})
 		})

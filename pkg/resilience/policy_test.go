@@ -40,7 +40,7 @@ func TestPolicyValidationNamesTheField(t *testing.T) {
 		"ratio above 1":                {func(p *resilience.Policy) { p.Breaker.FailureRatio = 1.1 }, "breaker.failureRatio"},
 		"negative consecutive":         {func(p *resilience.Policy) { p.Breaker.ConsecutiveFailures = -1 }, "breaker.consecutiveFailures"},
 		"no open period":               {func(p *resilience.Policy) { p.Breaker.OpenFor = 0 }, "breaker.openFor"},
-		"bound below the open period":  {func(p *resilience.Policy) { p.Breaker.MaxOpenFor = 1 }, "breaker.maxOpenFor"},
+		"limit below the open period":  {func(p *resilience.Policy) { p.Breaker.MaxOpenFor = 1 }, "breaker.maxOpenFor"},
 		"no probes":                    {func(p *resilience.Policy) { p.Breaker.Probes = 0 }, "breaker.probes"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -51,10 +51,10 @@ func TestPolicyValidationNamesTheField(t *testing.T) {
 				t.Fatalf("Validate() = %v, want a FieldError", err)
 			}
 			if field.Path != tc.path {
-				t.Errorf("path %q, want %q (%s)", field.Path, tc.path, field.Message)
+				t.Errorf("path = %q (%s), want %q", field.Path, field.Message, tc.path)
 			}
 			if _, err := resilience.New[int]("x", p, resilience.Options{}); err == nil {
-				t.Error("New accepted the policy")
+				t.Error("New returned no error, want one")
 			}
 		})
 	}
@@ -64,7 +64,7 @@ func TestPolicyValidationReportsEveryMistakeAtOnce(t *testing.T) {
 	err := resilience.Policy{}.Validate()
 	for _, path := range []string{"timeout", "attemptTimeout", "retry.maxAttempts", "retry.backoff.factor", "breaker.window", "breaker.probes"} {
 		if !strings.Contains(err.Error(), path+": ") {
-			t.Errorf("%s is missing in:\n%v", path, err)
+			t.Errorf("got no mistake at %s, want one in:\n%v", path, err)
 		}
 	}
 }
@@ -77,15 +77,15 @@ func TestBudgetOfZerosIsLegal(t *testing.T) {
 	}
 }
 
-func TestReasonsAreClosed(t *testing.T) {
+func TestReasonsAreAClosedList(t *testing.T) {
 	for _, r := range append(resilience.Reasons(), resilience.StatusReason(503), resilience.StatusReason(429)) {
 		if !r.Valid() {
-			t.Errorf("%q is not valid", r)
+			t.Errorf("Reason(%q).Valid() = false, want true", r)
 		}
 	}
 	for _, r := range []resilience.Reason{"", "status_", "status_5", "status_abc", "status_5030", "because"} {
 		if r.Valid() {
-			t.Errorf("%q is valid", r)
+			t.Errorf("Reason(%q).Valid() = true, want false", r)
 		}
 	}
 }

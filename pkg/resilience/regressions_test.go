@@ -13,11 +13,11 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// Bugs that were there once, each with its story.
+// Each test covers a bug that existed once, and its comment describes the bug.
 
-// failsafe-go returns from a retry whose context ended without asking the
-// policy; the verdict on the attempt before was still there and made it look
-// like an interrupted wait, and the attempt vanished from report and observer.
+// If a context ends during an attempt, failsafe-go does not call the retry policy. The verdict was
+// made there, so the verdict on the previous attempt remained and looked like an interrupted wait.
+// The attempt was missing in the report, and the observer did not get it.
 func TestSecondAttemptThatTheCallerEndsIsReported(t *testing.T) {
 	for name, limit := range map[string]func(context.Context) (context.Context, context.CancelFunc){
 		"canceled": func(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -46,16 +46,16 @@ func TestSecondAttemptThatTheCallerEndsIsReported(t *testing.T) {
 				}})
 				var e *resilience.Error
 				if !errors.As(err, &e) || e.Attempts != 2 || len(report.Attempts) != 2 || seen != 2 || e.Last != report.Attempts[1].Reason {
-					t.Errorf("%d attempts in the report, %d seen, error %#v", len(report.Attempts), seen, e)
+					t.Errorf("%d attempts in the report, %d seen by the observer, error %#v; want 2 each", len(report.Attempts), seen, e)
 				}
 			})
 		})
 	}
 }
 
-// The same path lost the result of a second attempt that came as the caller
-// left: it was neither returned nor discarded.
-func TestResultThatComesAsTheCallerLeavesIsReturned(t *testing.T) {
+// For the same reason, the result of a second attempt was lost if the caller canceled as it
+// arrived. It was neither returned nor discarded.
+func TestResultThatComesAsTheCallerCancelsIsReturned(t *testing.T) {
 	for _, first := range []string{"ok", "busy"} {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -70,15 +70,15 @@ func TestResultThatComesAsTheCallerLeavesIsReturned(t *testing.T) {
 				return r, err
 			}
 			if r, _, err := pipeline(t, steady(), resilience.Options{}).Do(ctx, o); r != "ok" || err != nil {
-				t.Errorf("after %q: got %q, %v", first, r, err)
+				t.Errorf("after %q: got %q, %v, want ok and no error", first, r, err)
 			}
 		})
 	}
 }
 
-// A timer that fired as the answer began left a good answer with a dead context,
-// so that its body failed in the caller's hands.
-func TestAnswerInTheInstantOfTheTimeoutIsATimeout(t *testing.T) {
+// If the timer fired as the answer began, the answer was returned with a canceled context, and the
+// caller could not read its body.
+func TestAnswerAtTheTimeoutIsATimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := steady()
 		p.Retry.MaxAttempts = 1
@@ -92,20 +92,19 @@ func TestAnswerInTheInstantOfTheTimeoutIsATimeout(t *testing.T) {
 		}
 		_, report, err := pl.Do(t.Context(), o)
 		if !errors.Is(err, resilience.ErrTimeout) || report.Attempts[0].Reason != resilience.ReasonAttemptTimeout {
-			t.Errorf("%v, %+v", err, report.Attempts)
+			t.Errorf("err = %v, attempts %+v; want ErrTimeout, attempt_timeout", err, report.Attempts)
 		}
 		if len(o.discarded) != 1 {
-			t.Errorf("discarded %q: the answer's body is left open", o.discarded)
+			t.Errorf("discarded %q, want the late answer", o.discarded)
 		}
 		if b := pl.Breaker(); b.Failures != 1 || b.Successes != 0 {
-			t.Errorf("the breaker heard %+v", b)
+			t.Errorf("breaker = %+v, want 1 failure", b)
 		}
 	})
 }
 
-// gobreaker drops a result when its bucket is reused, which is up to a tenth of
-// the window before the window is over: attempts that took that long never
-// counted.
+// gobreaker drops a result when its bucket is reused, up to a tenth of the window before the window
+// is over. Attempts that took that long never counted.
 func TestAttemptsAsLongAsTheWindowCount(t *testing.T) {
 	for _, limit := range []time.Duration{8900 * time.Millisecond, 9500 * time.Millisecond, 10 * time.Second, 25 * time.Second} {
 		t.Run(limit.String(), func(t *testing.T) {
@@ -125,15 +124,15 @@ func TestAttemptsAsLongAsTheWindowCount(t *testing.T) {
 				}
 				wg.Wait()
 				if s := pl.Breaker(); s.State != resilience.Open {
-					t.Errorf("100 of 100 failed: %+v", s)
+					t.Errorf("after 100 failures: %+v, want open", s)
 				}
 			})
 		})
 	}
 }
 
-// A panic in an observer once ended all telling for good.
-func TestTransitionsAreToldAfterAnObserverPanicked(t *testing.T) {
+// After a panic the observer got no more transitions.
+func TestTransitionsArriveAfterAnObserverPanicked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		seen := 0
 		p := single(func(b *resilience.BreakerPolicy) { b.ConsecutiveFailures, b.Probes = 1, 1 })
@@ -149,12 +148,12 @@ func TestTransitionsAreToldAfterAnObserverPanicked(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		script(t, pl, "o")
 		if seen != 3 {
-			t.Errorf("%d transitions told, want open, half-open and closed", seen)
+			t.Errorf("%d transitions, want 3: open, half-open and closed", seen)
 		}
 	})
 }
 
-// 1/1e-10 seconds overflowed into a negative interval, and retries without limit.
+// 1/1e-10 seconds overflowed into a negative interval, and retries had no limit.
 func TestTinyFloorIsNotUnlimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := steady()
@@ -164,12 +163,12 @@ func TestTinyFloorIsNotUnlimited(t *testing.T) {
 		o := answers("busy")
 		_, _, _ = pipeline(t, p, resilience.Options{}).Do(t.Context(), o)
 		if len(o.times) > 2 {
-			t.Errorf("%d attempts", len(o.times))
+			t.Errorf("%d attempts, want at most 2", len(o.times))
 		}
 	})
 }
 
-// A quarter on top of the longest Duration overflowed into an early return.
+// The jitter on the longest Duration overflowed, so the retry came too early.
 func TestLongestRetryAfterDoesNotOverflow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := steady()
@@ -182,12 +181,12 @@ func TestLongestRetryAfterDoesNotOverflow(t *testing.T) {
 		}
 		_, report, _ := pipeline(t, p, resilience.Options{Random: half}).Do(t.Context(), o)
 		if len(o.times) != 1 || report.Reason != resilience.ReasonDeadlineTooClose {
-			t.Errorf("%d attempts, reason %s", len(o.times), report.Reason)
+			t.Errorf("%d attempts, reason %s; want 1, deadline_too_close", len(o.times), report.Reason)
 		}
 	})
 }
 
-// Everything that validation lets through must work.
+// Every policy that passes validation must work.
 func TestExtremePolicies(t *testing.T) {
 	for name, change := range map[string]func(*resilience.Policy){
 		"shortest timeouts": func(p *resilience.Policy) { p.Timeout, p.AttemptTimeout = 1, 1 },
@@ -212,7 +211,7 @@ func TestExtremePolicies(t *testing.T) {
 				for range 5 {
 					_, report, _ := pl.Do(t.Context(), answers("busy", "busy", "ok"))
 					if !report.Reason.Valid() {
-						t.Errorf("reason %q", report.Reason)
+						t.Errorf("reason = %q, want a valid one", report.Reason)
 					}
 					time.Sleep(time.Second)
 				}
@@ -221,8 +220,8 @@ func TestExtremePolicies(t *testing.T) {
 	}
 }
 
-// Random outcomes, cancellations and late releases from all sides: the state
-// stays consistent and nothing is stuck.
+// After many concurrent calls with random outcomes, cancellations and late releases, the state is
+// consistent and the circuit works.
 func TestChaos(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := resilience.DefaultPolicy()
@@ -237,7 +236,7 @@ func TestChaos(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			if tr.From != last {
-				t.Errorf("from %v after %v", tr.From, last)
+				t.Errorf("transition from %v, want from %v", tr.From, last)
 			}
 			last = tr.To
 			_ = pl.Breaker()
@@ -263,7 +262,7 @@ func TestChaos(t *testing.T) {
 				for range 100 {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(10))*time.Millisecond)
 					if _, report, _ := pl.Do(ctx, &op{attempt: attempt}); !report.Reason.Valid() {
-						t.Errorf("reason %q", report.Reason)
+						t.Errorf("reason = %q, want a valid one", report.Reason)
 					}
 					cancel()
 				}
@@ -273,10 +272,10 @@ func TestChaos(t *testing.T) {
 		time.Sleep(30 * time.Millisecond)
 		synctest.Wait()
 		if _, report, err := pl.Do(t.Context(), answers("ok")); err != nil {
-			t.Errorf("afterwards: %v, reason %s", err, report.Reason)
+			t.Errorf("last call: %v, reason %s; want no error", err, report.Reason)
 		}
 		if s := pl.Breaker(); s.Probes != 0 || pl.BudgetTokens() > 50 {
-			t.Errorf("%+v, %v tokens", s, pl.BudgetTokens())
+			t.Errorf("breaker %+v, %v tokens; want no probes and at most 50 tokens", s, pl.BudgetTokens())
 		}
 	})
 }
