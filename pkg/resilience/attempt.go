@@ -19,7 +19,7 @@ type Attempt struct {
 	clock        clock
 	ticket       ticket
 	budget       *budget
-	repeated     atomic.Bool // a retry may help, so the attempt earns no token
+	retryable    atomic.Bool // a retry may help, so the attempt earns no token
 	held         atomic.Bool
 }
 
@@ -71,7 +71,7 @@ func (a *Attempt) Settle(h Health) { a.settle(h, time.Now()) }
 func (a *Attempt) Cancel(cause error) { a.cancel(cause) }
 
 func (a *Attempt) settle(h Health, now time.Time) {
-	if h == Healthy && !a.repeated.Load() && !a.ticket.settled.Load() {
+	if h == Healthy && !a.retryable.Load() && !a.ticket.settled.Load() {
 		a.budget.earn()
 	}
 	a.ticket.settle(h, now)

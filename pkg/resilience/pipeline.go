@@ -149,9 +149,9 @@ func (p *Pipeline[T]) Do(ctx context.Context, op Operation[T]) (T, Report, error
 func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Operation[T]) (T, Report, error) {
 	start := time.Now()
 	if retryIn, err := p.breaker.refusal(start); err != nil {
-		var none T
+		var zero T
 		report, err := p.refuse(ctx, start, min(limit, p.policy.Timeout), err, retryIn)
-		return none, report, err
+		return zero, report, err
 	}
 	c := &callState[T]{Context: ctx, pipeline: p, op: op, limit: limit, start: start, now: start}
 	finished := false

@@ -78,7 +78,7 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*callState[
 		c.attempt, c.number = a, a.number
 		r := inner(exec)
 		if c.outcome.Retry {
-			a.repeated.Store(true)
+			a.retryable.Store(true)
 		}
 		if a.ticket.state == HalfOpen {
 			c.decide() // first: the verdict may change what a probe counts as
@@ -113,8 +113,8 @@ func attemptTimeout[T any](d time.Duration) failsafe.Policy[*callState[T]] {
 			// The attempt timed out as the answer began. The canceled context breaks the body, so
 			// the answer is useless.
 			late := c.result
-			var none T
-			c.result, c.err, c.now = none, errAttemptTimeout, time.Now()
+			var zero T
+			c.result, c.err, c.now = zero, errAttemptTimeout, time.Now()
 			c.classify()
 			a.settle(c.outcome.Health, c.now)
 			c.op.Discard(late, a)
