@@ -13,8 +13,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/app"
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/config"
-	"github.com/rebound-dev/rebound/internal/program"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/telemetry"
 	"github.com/rebound-dev/rebound/internal/watch"
@@ -25,10 +26,10 @@ import (
 // flushTimeout is how long the last spans may take to a collector that may be away.
 const flushTimeout = 3 * time.Second
 
-func main() { program.Main("client", run) }
+func main() { cli.Main("client", run) }
 
 // run is the program: it serves until ctx ends and returns the exit code.
-func run(ctx context.Context, p program.Program) int {
+func run(ctx context.Context, p cli.Program) int {
 	if code, done := p.Probe(ctx); done {
 		return code
 	}
@@ -44,10 +45,10 @@ func run(ctx context.Context, p program.Program) int {
 	fs.DurationVar(&times.call, "timeout", defaults.Timeout, "with --upstream: the `TIME` that a call may take, with all attempts and waits, until the response headers")
 	fs.DurationVar(&times.attempt, "attempt-timeout", defaults.AttemptTimeout, "with --upstream: the `TIME` that one attempt may take, at most --timeout; a shorter --timeout lowers the default to itself")
 	check := fs.Bool("check", false, "print the effective configuration as YAML and exit with 0, or 2 if it is wrong")
-	var page program.LivePage
-	fs.StringVar(&page.Faults, "faults", "", "let the live page change the faults of the flaky-server whose admin port is at `URL`")
-	fs.StringVar(&page.Traces, "traces", "", "link calls of the live page to their traces at `URL`, that of a Jaeger or one with {id} in it")
-	fs.Var(&page.Hosts, "hosts", "`NAMES` under which the admin port may be asked, with commas between them, or *; addresses and names within a cluster always may")
+	var livePage app.LivePage
+	fs.StringVar(&livePage.Faults, "faults", "", "let the live page change the faults of the flaky-server whose admin port is at `URL`")
+	fs.StringVar(&livePage.Traces, "traces", "", "link calls of the live page to their traces at `URL`, that of a Jaeger or one with {id} in it")
+	fs.Var(&livePage.Hosts, "hosts", "`NAMES` under which the admin port may be asked, with commas between them, or *; addresses and names within a cluster always may")
 	var level telemetry.Level
 	fs.TextVar(&level, "log-level", telemetry.Level(slog.LevelInfo), "the least `LEVEL` of log lines: debug (a line for each attempt), info, warn or error")
 	drainDelay := fs.Duration("drain-delay", 0, "how long to go on serving after readiness has failed")
@@ -55,14 +56,14 @@ func run(ctx context.Context, p program.Program) int {
 	if code, done := p.Parse(fs, help); done {
 		return code
 	}
-	if err := program.CheckAddresses(*listen, *admin); err != nil {
-		return p.Fail(program.ExitUsage, err)
+	if err := cli.CheckAddresses(*listen, *admin); err != nil {
+		return p.Fail(cli.ExitUsage, err)
 	}
 	if *drainDelay < 0 {
-		return p.Fail(program.ExitUsage, fmt.Errorf("--drain-delay: must be at least 0, got %v", *drainDelay))
+		return p.Fail(cli.ExitUsage, fmt.Errorf("--drain-delay: must be at least 0, got %v", *drainDelay))
 	}
-	if err := page.Check(); err != nil {
-		return p.Fail(program.ExitUsage, fmt.Errorf("--%w", err))
+	if err := livePage.Check(); err != nil {
+		return p.Fail(cli.ExitUsage, fmt.Errorf("--%w", err))
 	}
 	fs.Visit(func(f *flag.Flag) {
 		times.callGiven = times.callGiven || f.Name == "timeout"
@@ -76,24 +77,24 @@ func run(ctx context.Context, p program.Program) int {
 	}
 	cfg, err := configuration(*file, *upstream, times, changes)
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	if *check {
 		text, err := config.Marshal(cfg)
 		if err != nil {
-			return p.Fail(program.ExitFailed, err)
+			return p.Fail(cli.ExitFailed, err)
 		}
 		if _, err := p.Stdout.Write(text); err != nil {
-			return p.Fail(program.ExitFailed, err)
+			return p.Fail(cli.ExitFailed, err)
 		}
-		return program.ExitOK
+		return cli.ExitOK
 	}
 
 	ready := serve.NewReadiness()
-	page.Listen = *listen
-	client, err := p.NewClient(ctx, cfg, ready, logger, page)
+	livePage.Listen = *listen
+	client, err := app.NewClient(ctx, p, cfg, ready, logger, livePage)
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	defer client.Close()
 	var reload func() // nil without a file
@@ -120,12 +121,12 @@ func run(ctx context.Context, p program.Program) int {
 		Hangups:      hangups,
 		Logger:       logger,
 	}, ready, func(addrs map[string]net.Addr) {
-		fmt.Fprintf(p.Stdout, "routes    %s\nadmin     %s\n%s", serve.URL(addrs["data"]), serve.URL(addrs["admin"]), program.Timeouts(cfg))
+		fmt.Fprintf(p.Stdout, "routes    %s\nadmin     %s\n%s", serve.URL(addrs["data"]), serve.URL(addrs["admin"]), app.Timeouts(cfg))
 	})
 	if err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(cli.ExitFailed, err)
 	}
-	return program.ExitOK
+	return cli.ExitOK
 }
 
 // timeouts are those of --upstream's policy.

@@ -15,8 +15,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/app"
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/config"
-	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/telemetry"
 	"github.com/rebound-dev/rebound/pkg/faults"
@@ -37,10 +39,10 @@ const shippedSeed = 30
 //go:embed rebound.yaml
 var policyFile []byte
 
-func main() { program.Main("demo", run) }
+func main() { cli.Main("demo", run) }
 
 // run is the program: it serves until ctx ends and returns the exit code.
-func run(ctx context.Context, p program.Program) int {
+func run(ctx context.Context, p cli.Program) int {
 	hangups, stopHangups := serve.Hangups()
 	defer stopHangups()
 	fs := p.Flags()
@@ -50,9 +52,9 @@ func run(ctx context.Context, p program.Program) int {
 	fs.Float64Var(&spec.HangRate, "hang-rate", 0, "share of attempts that are never answered, `0 to 1`")
 	seed := fs.Uint64("seed", shippedSeed, "the same `N` gives the same faults again")
 	perSecond := fs.Int("traffic", 0, "`N` calls a second through the client, and as many past it, 0 to 200; the live page changes it")
-	page := program.LivePage{}
-	fs.StringVar(&page.Faults, "faults", "", "let the live page change the faults at `URL` instead of the demo's own")
-	fs.StringVar(&page.Traces, "traces", "", "link calls of the live page to their traces at `URL`, that of a Jaeger or one with {id} in it")
+	livePage := app.LivePage{}
+	fs.StringVar(&livePage.Faults, "faults", "", "let the live page change the faults at `URL` instead of the demo's own")
+	fs.StringVar(&livePage.Traces, "traces", "", "link calls of the live page to their traces at `URL`, that of a Jaeger or one with {id} in it")
 	file := fs.String("config", "", "routes and policies of the client in `FILE`, instead of the demo's own; SIGHUP reads it again")
 	ports := struct{ client, clientAdmin, flaky, flakyAdmin *string }{
 		fs.String("listen", "127.0.0.1:8080", "`ADDR` of the client"),
@@ -66,21 +68,21 @@ func run(ctx context.Context, p program.Program) int {
 	}
 	for _, addr := range []string{*ports.client, *ports.clientAdmin, *ports.flaky, *ports.flakyAdmin} {
 		if err := onLoopback(addr); err != nil {
-			return p.Fail(program.ExitUsage, err)
+			return p.Fail(cli.ExitUsage, err)
 		}
 	}
-	if err := page.Check(); err != nil {
-		return p.Fail(program.ExitUsage, fmt.Errorf("--%w", err))
+	if err := livePage.Check(); err != nil {
+		return p.Fail(cli.ExitUsage, fmt.Errorf("--%w", err))
 	}
-	traffic, err := program.NewTraffic(*perSecond, drainTimeout)
+	traffic, err := page.NewGenerator(*perSecond, drainTimeout)
 	if err != nil {
-		return p.Fail(program.ExitUsage, fmt.Errorf("--traffic: %w", err))
+		return p.Fail(cli.ExitUsage, fmt.Errorf("--traffic: %w", err))
 	}
-	page.Traffic = traffic
-	page.Listen = *ports.client
+	livePage.Traffic = traffic
+	livePage.Listen = *ports.client
 	injector, err := faults.New(spec, *seed)
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	load := func() (gateway.Config, error) {
 		cfg := gateway.DefaultConfig()
@@ -93,15 +95,15 @@ func run(ctx context.Context, p program.Program) int {
 	}
 	cfg, err := load()
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	logger := telemetry.NewLogger(p.Stderr, slog.LevelWarn)
 	ready := serve.NewReadiness()
 	quiet := p
 	quiet.Environ = nil // the client says what is set in vain
-	upstream, err := quiet.NewFlaky(ctx, injector, "demo", ready, logger)
+	upstream, err := app.NewFlaky(ctx, quiet, injector, "demo", ready, logger)
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	defer context.AfterFunc(ctx, upstream.Stop)()
 
@@ -109,23 +111,23 @@ func run(ctx context.Context, p program.Program) int {
 	// routes and the page are made that name it.
 	flakyData, flakyAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server", Addr: *ports.flaky, Handler: upstream.Data})
 	if err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(cli.ExitFailed, err)
 	}
 	flakyAdmin, flakyAdminAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server's admin", Addr: *ports.flakyAdmin, Handler: upstream.Admin})
 	if err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(cli.ExitFailed, err)
 	}
-	if page.Faults == "" {
-		page.Faults = "http://" + flakyAdminAddr.String()
+	if livePage.Faults == "" {
+		livePage.Faults = "http://" + flakyAdminAddr.String()
 	}
 	if *file == "" {
 		for i := range cfg.Routes {
 			cfg.Routes[i].Upstream = "http://" + flakyAddr.String()
 		}
 	}
-	client, err := p.NewClient(ctx, cfg, ready, logger, page)
+	client, err := app.NewClient(ctx, p, cfg, ready, logger, livePage)
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 
 	defer client.Close()
@@ -157,16 +159,16 @@ func run(ctx context.Context, p program.Program) int {
 			traffic.Run(sent, "http://"+addrs["client"].String()+"/process", "http://"+flakyAddr.String()+"/process")
 		})
 		welcome(p.Stdout, spec, map[string]string{
-			"{timeouts}": strings.TrimSpace(program.Timeouts(cfg)),
+			"{timeouts}": strings.TrimSpace(app.Timeouts(cfg)),
 			"{client}":   serve.URL(addrs["client"]), "{client-admin}": serve.URL(addrs["client's admin"]),
 			"{flaky}": serve.URL(addrs["flaky-server"]), "{flaky-admin}": serve.URL(addrs["flaky-server's admin"]),
 		})
 	})
 	if err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(cli.ExitFailed, err)
 	}
 	fmt.Fprintln(p.Stdout, "\nstopped")
-	return program.ExitOK
+	return cli.ExitOK
 }
 
 // onLoopback refuses to offer a server that misbehaves to the network.

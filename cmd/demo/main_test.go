@@ -16,9 +16,9 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/flaky"
-	"github.com/rebound-dev/rebound/internal/program"
 	"github.com/rebound-dev/rebound/internal/testkit/fetch"
 	"github.com/rebound-dev/rebound/internal/testkit/golden"
 	"github.com/rebound-dev/rebound/internal/testkit/pipenet"
@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // execute runs the program as its main does.
 func execute(ctx context.Context, args []string, lookupEnv func(string) (string, bool), stdout, stderr io.Writer) int {
-	return run(ctx, program.Program{Name: "demo", Args: args, LookupEnv: lookupEnv, Stdout: stdout, Stderr: stderr})
+	return run(ctx, cli.Program{Name: "demo", Args: args, LookupEnv: lookupEnv, Stdout: stdout, Stderr: stderr})
 }
 
 func noEnv(string) (string, bool) { return "", false }

@@ -11,8 +11,9 @@ import (
 	"net"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/app"
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/config"
-	"github.com/rebound-dev/rebound/internal/program"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/siteguard"
 	"github.com/rebound-dev/rebound/internal/telemetry"
@@ -25,10 +26,10 @@ const flushTimeout = 3 * time.Second
 // drainTimeout is how long calls in flight may take to end. Those that hang are ended at once.
 const drainTimeout = 10 * time.Second
 
-func main() { program.Main("flaky-server", run) }
+func main() { cli.Main("flaky-server", run) }
 
 // run is the program: it serves until ctx ends and returns the exit code.
-func run(ctx context.Context, p program.Program) int {
+func run(ctx context.Context, p cli.Program) int {
 	if code, done := p.Probe(ctx); done {
 		return code
 	}
@@ -47,8 +48,8 @@ func run(ctx context.Context, p program.Program) int {
 	if code, done := p.Parse(fs, help); done {
 		return code
 	}
-	if err := program.CheckAddresses(*listen, *admin); err != nil {
-		return p.Fail(program.ExitUsage, err)
+	if err := cli.CheckAddresses(*listen, *admin); err != nil {
+		return p.Fail(cli.ExitUsage, err)
 	}
 	load := func() (faults.Spec, error) {
 		spec := faults.Default()
@@ -60,21 +61,21 @@ func run(ctx context.Context, p program.Program) int {
 	}
 	spec, err := load()
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	for *seed == 0 {
 		*seed = rand.Uint64()
 	}
 	injector, err := faults.New(spec, *seed)
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	instance, _ := p.LookupEnv("HOSTNAME") // the pod's name in Kubernetes
 	logger := telemetry.NewLogger(p.Stderr, level)
 	ready := serve.NewReadiness()
-	server, err := p.NewFlaky(ctx, injector, instance, ready, logger, hosts...)
+	server, err := app.NewFlaky(ctx, p, injector, instance, ready, logger, hosts...)
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	defer context.AfterFunc(ctx, server.Stop)()
 	var reload func() // nil without a file
@@ -96,9 +97,9 @@ func run(ctx context.Context, p program.Program) int {
 		fmt.Fprintf(p.Stdout, "process  %s/process\nfaults   %s/faults\nledger   %s/ledger\nseed     %d\n", data, admin, admin, *seed)
 	})
 	if err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(cli.ExitFailed, err)
 	}
-	return program.ExitOK
+	return cli.ExitOK
 }
 
 func help(w io.Writer, fs *flag.FlagSet) {

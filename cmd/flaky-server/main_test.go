@@ -13,7 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/testkit/fetch"
 	"github.com/rebound-dev/rebound/internal/testkit/files"
 	"github.com/rebound-dev/rebound/internal/testkit/golden"
@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // env is an environment.
 // execute runs the program as its main does.
 func execute(ctx context.Context, args []string, lookupEnv func(string) (string, bool), stdout, stderr io.Writer) int {
-	return run(ctx, program.Program{Name: "flaky-server", Args: args, LookupEnv: lookupEnv, Stdout: stdout, Stderr: stderr})
+	return run(ctx, cli.Program{Name: "flaky-server", Args: args, LookupEnv: lookupEnv, Stdout: stdout, Stderr: stderr})
 }
 
 func env(vars map[string]string) func(string) (string, bool) {
@@ -102,7 +102,7 @@ func TestServes(t *testing.T) {
 	if code, body := request(t, http.MethodGet, strings.Replace(p.urls["faults"], "/faults", "/readyz", 1), ""); code != http.StatusOK {
 		t.Errorf("/readyz: %d %s", code, body)
 	}
-	if code, text := p.stop(); code != program.ExitOK {
+	if code, text := p.stop(); code != cli.ExitOK {
 		t.Errorf("exit code %d, want 0: %s", code, text)
 	}
 }
@@ -136,7 +136,7 @@ func TestStopDoesNotWaitForHangs(t *testing.T) {
 			break
 		}
 	}
-	if code, text := p.stop(); code != program.ExitOK || strings.Contains(text, "calls cut") {
+	if code, text := p.stop(); code != cli.ExitOK || strings.Contains(text, "calls cut") {
 		t.Errorf("exit code %d: %s", code, text)
 	}
 	if rest, err := io.ReadAll(conn); len(rest) > 0 {
@@ -193,7 +193,7 @@ func TestEnds(t *testing.T) {
 			if (len(tt.stderr) == 0) != (stderr.Len() == 0) {
 				t.Errorf("stderr %q", stderr.String())
 			}
-			if tt.code == program.ExitFailed && strings.Count(stderr.String(), "\n") != 1 {
+			if tt.code == cli.ExitFailed && strings.Count(stderr.String(), "\n") != 1 {
 				t.Errorf("stderr %q, want one line", stderr.String())
 			}
 		})
@@ -202,7 +202,7 @@ func TestEnds(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if code := execute(t.Context(), []string{"--help"}, env(nil), &stdout, &stderr); code != program.ExitOK || stderr.Len() > 0 {
+	if code := execute(t.Context(), []string{"--help"}, env(nil), &stdout, &stderr); code != cli.ExitOK || stderr.Len() > 0 {
 		t.Errorf("exit code %d, stderr %q", code, stderr.String())
 	}
 	golden.File(t, filepath.Join("testdata", "help.txt"), stdout.Bytes())

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"text/tabwriter"
 
-	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
 // check is the command of that name.
-func check(ctx context.Context, p program.Program) int {
+func check(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
 	policy := addPolicyFlags(fs)
 	file := fs.String("limits", "", "what the policy must hold, YAML, in `FILE`")
@@ -31,19 +31,19 @@ broken. limits.yaml has any of these, and the load they are for if it is another
 		return code
 	}
 	if *file == "" {
-		return p.Fail(program.ExitUsage, errors.New("nothing to hold the policy against: give --limits FILE\nsee lab check --help"))
+		return p.Fail(cli.ExitUsage, errors.New("nothing to hold the policy against: give --limits FILE\nsee lab check --help"))
 	}
 	policies, err := policy.policies()
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	limits, err := lab.LoadLimits(*file)
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	trials, err := limits.Trials()
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	var experiments []lab.Experiment
 	for _, chosen := range policies {
@@ -51,7 +51,7 @@ broken. limits.yaml has any of these, and the load they are for if it is another
 			for _, load := range t.Loads {
 				e := lab.Experiment{Policy: chosen.Policy, Scenario: t.Scenario, Load: load}
 				if err := e.Validate(); err != nil {
-					return p.Fail(program.ExitUsage, err)
+					return p.Fail(cli.ExitUsage, err)
 				}
 				experiments = append(experiments, e)
 			}
@@ -59,7 +59,7 @@ broken. limits.yaml has any of these, and the load they are for if it is another
 	}
 	results, err := withBar(ctx, p, experiments)
 	if err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(cli.ExitFailed, err)
 	}
 	type finding struct {
 		Policy string `json:"policy"`
@@ -80,7 +80,7 @@ broken. limits.yaml has any of these, and the load they are for if it is another
 	}
 	if *asJSON {
 		if err := writeJSON(p.Stdout, found); err != nil {
-			return p.Fail(program.ExitFailed, err)
+			return p.Fail(cli.ExitFailed, err)
 		}
 	} else {
 		t := tabwriter.NewWriter(p.Stdout, 0, 0, 3, ' ', 0)
@@ -93,11 +93,11 @@ broken. limits.yaml has any of these, and the load they are for if it is another
 			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\n", verdict, f.Policy, f.Scenario, f.Limit, f.Found, f.Seed)
 		}
 		if err := t.Flush(); err != nil {
-			return p.Fail(program.ExitFailed, err)
+			return p.Fail(cli.ExitFailed, err)
 		}
 	}
 	if broken > 0 {
-		return p.Fail(program.ExitFailed, fmt.Errorf("%d of %d limits broken", broken, len(found)))
+		return p.Fail(cli.ExitFailed, fmt.Errorf("%d of %d limits broken", broken, len(found)))
 	}
-	return program.ExitOK
+	return cli.ExitOK
 }

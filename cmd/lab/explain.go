@@ -16,8 +16,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/config"
-	"github.com/rebound-dev/rebound/internal/program"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -67,7 +67,7 @@ type question struct {
 const aboutExplain = `explain tells what the pipeline does after an attempt, gate by gate, with the functions that decide about calls.`
 
 // explain is the command of that name.
-func explain(_ context.Context, p program.Program) int {
+func explain(_ context.Context, p cli.Program) int {
 	q := question{header: http.Header{}, sent: http.Header{}, attempt: 1, tokens: -1, circuit: "closed"}
 	fs := p.Flags()
 	fs.StringVar(&q.file, "config", "", "routes and policies, YAML, in `FILE`; without it the default policy")
@@ -92,11 +92,11 @@ func explain(_ context.Context, p program.Program) int {
 		return code
 	}
 	if err := q.read(positional); err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	e, err := q.answer()
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	if *asJSON {
 		enc := json.NewEncoder(p.Stdout)
@@ -106,9 +106,9 @@ func explain(_ context.Context, p program.Program) int {
 		err = e.write(p.Stdout)
 	}
 	if err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(cli.ExitFailed, err)
 	}
-	return program.ExitOK
+	return cli.ExitOK
 }
 
 // splitPositional takes what is no flag out of args, wherever it stands; package

@@ -7,14 +7,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/testkit/files"
 )
 
 func explained(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
-	code = run(context.Background(), program.Program{
+	code = run(context.Background(), cli.Program{
 		Name: "lab", Args: append([]string{"explain"}, args...), LookupEnv: func(string) (string, bool) { return "", false },
 		Stdout: &out, Stderr: &err,
 	})
@@ -61,7 +61,7 @@ policies:
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, stdout, stderr := explained(t, tc.args...)
-			if code != program.ExitOK {
+			if code != cli.ExitOK {
 				t.Fatalf("exit code %d: %s", code, stderr)
 			}
 			for _, s := range tc.says {
@@ -75,7 +75,7 @@ policies:
 			}
 			code, stdout, stderr = explained(t, append(tc.args, "--json")...)
 			var e explanation
-			if err := json.Unmarshal([]byte(stdout), &e); code != program.ExitOK || err != nil || len(e.Verdicts) == 0 {
+			if err := json.Unmarshal([]byte(stdout), &e); code != cli.ExitOK || err != nil || len(e.Verdicts) == 0 {
 				t.Errorf("as JSON: exit code %d, %v, %s\n%s", code, err, stderr, stdout)
 			}
 		})
@@ -102,7 +102,7 @@ func TestExplainRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, stdout, stderr := explained(t, tc.args...)
-			if code != program.ExitUsage || stdout != "" || !strings.Contains(stderr, tc.want) {
+			if code != cli.ExitUsage || stdout != "" || !strings.Contains(stderr, tc.want) {
 				t.Errorf("exit code %d, %q, %q, want 2 and %q", code, stdout, stderr, tc.want)
 			}
 		})

@@ -7,15 +7,15 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/cli"
 )
 
-func main() { program.Main("lab", run) }
+func main() { cli.Main("lab", run) }
 
 // command is what the word after the program's name chooses.
 type command struct {
 	name, about string
-	run         func(context.Context, program.Program) int
+	run         func(context.Context, cli.Program) int
 }
 
 func commands() []command {
@@ -30,7 +30,7 @@ func commands() []command {
 }
 
 // run is the program; it returns the exit code.
-func run(ctx context.Context, p program.Program) int {
+func run(ctx context.Context, p cli.Program) int {
 	if len(p.Args) > 0 {
 		for _, c := range commands() {
 			if c.name == p.Args[0] {
@@ -42,10 +42,10 @@ func run(ctx context.Context, p program.Program) int {
 	}
 	fs := p.Flags()
 	if len(p.Args) > 0 && p.Args[0] != "" && p.Args[0][0] != '-' {
-		return p.Fail(program.ExitUsage, fmt.Errorf("unknown command %q\nsee %s --help", p.Args[0], p.Name))
+		return p.Fail(cli.ExitUsage, fmt.Errorf("unknown command %q\nsee %s --help", p.Args[0], p.Name))
 	}
 	if code, done := p.Parse(fs, help); done {
 		return code
 	}
-	return p.Fail(program.ExitUsage, fmt.Errorf("expected a command, such as %[1]s simulate\nsee %[1]s --help", p.Name))
+	return p.Fail(cli.ExitUsage, fmt.Errorf("expected a command, such as %[1]s simulate\nsee %[1]s --help", p.Name))
 }

@@ -15,7 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/testkit/files"
 	"github.com/rebound-dev/rebound/internal/testkit/golden"
 	"github.com/rebound-dev/rebound/pkg/lab"
@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code = run(t.Context(), program.Program{
+	code = run(t.Context(), cli.Program{
 		Name: "lab", Args: args, LookupEnv: func(string) (string, bool) { return "", false }, Stdout: &out, Stderr: &errs,
 	})
 	return code, out.String(), errs.String()
@@ -45,7 +45,7 @@ func TestHelp(t *testing.T) {
 		{"--help"}, {"simulate", "--help"}, {"compare", "--help"}, {"check", "--help"}, {"run", "--help"}, {"scenarios", "--help"},
 	} {
 		code, out, errs := execute(t, args...)
-		if code != program.ExitOK || errs != "" {
+		if code != cli.ExitOK || errs != "" {
 			t.Errorf("%v: exit code %d, stderr %q", args, code, errs)
 		}
 		got.WriteString("$ lab " + strings.Join(args, " ") + "\n" + out + "\n")
@@ -81,7 +81,7 @@ policies: {other: {retry: {maxAttempts: 5}}}`
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, errs := execute(t, c.args...)
-			if code != program.ExitUsage || !strings.Contains(errs, c.want) || out != "" {
+			if code != cli.ExitUsage || !strings.Contains(errs, c.want) || out != "" {
 				t.Errorf("exit code %d, stdout %q, stderr %q, want 2 and %q", code, out, errs, c.want)
 			}
 		})
@@ -94,7 +94,7 @@ func TestSimulate(t *testing.T) {
 policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 1000000}}, breaker: {failureRatio: 0, consecutiveFailures: 0}}}`)
 	page := filepath.Join(t.TempDir(), "page.html")
 	code, out, errs := execute(t, small("simulate", "--config", config, "--route", "b", "--html", page)...)
-	if code != program.ExitOK || errs != "" {
+	if code != cli.ExitOK || errs != "" {
 		t.Fatalf("exit code %d, stderr %q", code, errs)
 	}
 	for _, want := range []string{
@@ -112,7 +112,7 @@ policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 100000
 
 	code, out, errs = execute(t, small("simulate", "--config", config, "--route", "b", "--json")...)
 	var result lab.Result
-	if code != program.ExitOK || errs != "" || json.Unmarshal([]byte(out), &result) != nil {
+	if code != cli.ExitOK || errs != "" || json.Unmarshal([]byte(out), &result) != nil {
 		t.Fatalf("exit code %d, stderr %q, stdout %.200q", code, errs, out)
 	}
 	if len(result.Series) != 60 || result.PeakAmplification < 2 || result.RecoveryS == nil {
@@ -163,7 +163,7 @@ func TestCompare(t *testing.T) {
 	t.Parallel()
 	page := filepath.Join(t.TempDir(), "page.html")
 	code, out, errs := execute(t, small("compare", "--scenario", "outage-hanging", "--html", page)...)
-	if code != program.ExitOK || errs != "" {
+	if code != cli.ExitOK || errs != "" {
 		t.Fatalf("exit code %d, stderr %q", code, errs)
 	}
 	names := []string{"no retry", "immediate retry", "fixed wait", "exponential wait", "full jitter", "&#43; budget", "&#43; breaker", "the policy"}
@@ -183,7 +183,7 @@ func TestCheck(t *testing.T) {
 policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 1000000}}, breaker: {failureRatio: 0, consecutiveFailures: 0}}}`)
 	limits := files.Temp(t, "limits.yaml", "amplification: 2"+load)
 	code, out, errs := execute(t, "check", "--config", config, "--limits", limits)
-	if code != program.ExitFailed || !strings.Contains(errs, "lab check: 2 of 4 limits broken") {
+	if code != cli.ExitFailed || !strings.Contains(errs, "lab check: 2 of 4 limits broken") {
 		t.Errorf("exit code %d, stderr %q, want 1 for the stubborn policy", code, errs)
 	}
 	for _, want := range []string{
@@ -199,7 +199,7 @@ policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 100000
 		Policy string
 		Broken bool
 	}
-	if code != program.ExitOK || errs != "" || json.Unmarshal([]byte(out), &found) != nil || len(found) != 2 || found[0].Policy != "default" || found[0].Broken {
+	if code != cli.ExitOK || errs != "" || json.Unmarshal([]byte(out), &found) != nil || len(found) != 2 || found[0].Policy != "default" || found[0].Broken {
 		t.Errorf("exit code %d, stderr %q, findings %s, want two that hold", code, errs, out)
 	}
 }
@@ -207,11 +207,11 @@ policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 100000
 func TestScenarios(t *testing.T) {
 	t.Parallel()
 	code, out, _ := execute(t, "scenarios")
-	if code != program.ExitOK || strings.Count(out, "\n") != len(lab.Names()) || !strings.Contains(out, "outage-hanging   ") {
+	if code != cli.ExitOK || strings.Count(out, "\n") != len(lab.Names()) || !strings.Contains(out, "outage-hanging   ") {
 		t.Errorf("exit code %d, list\n%s", code, out)
 	}
 	code, out, _ = execute(t, "scenarios", "--scenario", "herd")
-	if code != program.ExitOK || !strings.Contains(out, "\nload:\n  herd: {at: 30s, calls: 1000}\n") {
+	if code != cli.ExitOK || !strings.Contains(out, "\nload:\n  herd: {at: 30s, calls: 1000}\n") {
 		t.Errorf("exit code %d, file\n%s", code, out)
 	}
 }

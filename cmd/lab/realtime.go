@@ -16,7 +16,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/app"
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/gateway"
@@ -27,7 +28,7 @@ import (
 
 // realTime is the command run: the scenario is played by the client and by
 // flaky-server, in this process and over loopback, and simulated too.
-func realTime(ctx context.Context, p program.Program) int {
+func realTime(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
 	policy := addPolicyFlags(fs)
 	load := &loadFlags{load: lab.Load{Rate: 200, Clients: 1, Capacity: 1000, Seed: 1}}
@@ -43,51 +44,51 @@ further apart than the last column says. One client makes all calls.`, "lab run 
 	}
 	chosen, err := policy.policy()
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	if load.load.Clients != 1 {
-		return p.Fail(program.ExitUsage, fmt.Errorf("--clients: must be 1, the client of this process, got %d", load.load.Clients))
+		return p.Fail(cli.ExitUsage, fmt.Errorf("--clients: must be 1, the client of this process, got %d", load.load.Clients))
 	}
 	e, err := load.experiment(chosen.Policy)
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	document, err := e.Scenario.Document(e.Load.Capacity)
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	simulated, err := runAll(ctx, []lab.Experiment{e}, func(float64) {})
 	if err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(cli.ExitFailed, err)
 	}
 	measured, err := measure(ctx, p, e, document)
 	if err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(cli.ExitFailed, err)
 	}
 	if *asJSON {
 		if err := writeJSON(p.Stdout, map[string]*lab.Result{"simulated": simulated[0], "measured": measured}); err != nil {
-			return p.Fail(program.ExitFailed, err)
+			return p.Fail(cli.ExitFailed, err)
 		}
 	}
 	apart, err := writeAgreement(p.Stdout, simulated[0], measured, *asJSON)
 	if err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(cli.ExitFailed, err)
 	}
 	if apart > 0 {
-		return p.Fail(program.ExitFailed, fmt.Errorf("%d figures are too far apart", apart))
+		return p.Fail(cli.ExitFailed, fmt.Errorf("%d figures are too far apart", apart))
 	}
-	return program.ExitOK
+	return cli.ExitOK
 }
 
 // measure plays e with the programs.
-func measure(ctx context.Context, p program.Program, e lab.Experiment, document faults.Spec) (*lab.Result, error) {
+func measure(ctx context.Context, p cli.Program, e lab.Experiment, document faults.Spec) (*lab.Result, error) {
 	injector, err := faults.New(document, e.Load.Seed)
 	if err != nil {
 		return nil, err
 	}
 	logger := slog.New(slog.DiscardHandler)
 	ready := serve.NewReadiness()
-	upstream, err := p.NewFlaky(ctx, injector, "lab", ready, logger)
+	upstream, err := app.NewFlaky(ctx, p, injector, "lab", ready, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +106,7 @@ func measure(ctx context.Context, p program.Program, e lab.Experiment, document 
 	defer upstream.Stop()
 	cfg := gateway.ForUpstream("http://" + flaky.Addr)
 	cfg.Policies[gateway.DefaultPolicyName] = e.Policy
-	client, err := p.NewClient(ctx, cfg, ready, logger, program.LivePage{})
+	client, err := app.NewClient(ctx, p, cfg, ready, logger, app.LivePage{})
 	if err != nil {
 		return nil, err
 	}

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"text/tabwriter"
 
-	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
 // scenarios is the command of that name.
-func scenarios(_ context.Context, p program.Program) int {
+func scenarios(_ context.Context, p cli.Program) int {
 	fs := p.Flags()
 	name := fs.String("scenario", "", "print the file of the built-in scenario `NAME`")
 	if code, done := p.Parse(fs, usage(`scenarios lists what can happen, or prints the file of one scenario: copy it, change it, and give its path
@@ -23,23 +23,23 @@ to any other command.`, "lab scenarios [flags]",
 	if *name != "" {
 		text, err := lab.Source(*name)
 		if err != nil {
-			return p.Fail(program.ExitUsage, fmt.Errorf("--scenario: %w", err))
+			return p.Fail(cli.ExitUsage, fmt.Errorf("--scenario: %w", err))
 		}
 		if _, err := p.Stdout.Write(text); err != nil {
-			return p.Fail(program.ExitFailed, err)
+			return p.Fail(cli.ExitFailed, err)
 		}
-		return program.ExitOK
+		return cli.ExitOK
 	}
 	t := tabwriter.NewWriter(p.Stdout, 0, 0, 3, ' ', 0)
 	for _, name := range lab.Names() {
 		s, err := lab.Builtin(name)
 		if err != nil {
-			return p.Fail(program.ExitFailed, err)
+			return p.Fail(cli.ExitFailed, err)
 		}
 		fmt.Fprintf(t, "%s\t%s\n", name, s.Description)
 	}
 	if err := t.Flush(); err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(cli.ExitFailed, err)
 	}
-	return program.ExitOK
+	return cli.ExitOK
 }

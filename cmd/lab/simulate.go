@@ -7,12 +7,12 @@ import (
 	"io"
 	"os"
 
-	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
 // simulate is the command of that name.
-func simulate(ctx context.Context, p program.Program) int {
+func simulate(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
 	policy, load := addPolicyFlags(fs), addLoadFlags(fs)
 	asJSON := fs.Bool("json", false, "print all figures as JSON, with those of every second")
@@ -25,19 +25,19 @@ func simulate(ctx context.Context, p program.Program) int {
 	}
 	chosen, err := policy.policy()
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	e, err := load.experiment(chosen.Policy)
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	results, err := withBar(ctx, p, []lab.Experiment{e})
 	if err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(cli.ExitFailed, err)
 	}
 	rungs := []rung{{chosen.Name, results[0]}}
 	if err := writePage(*page, rungs); err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(cli.ExitFailed, err)
 	}
 	if *asJSON {
 		err = writeJSON(p.Stdout, results[0])
@@ -45,13 +45,13 @@ func simulate(ctx context.Context, p program.Program) int {
 		err = writeResult(p.Stdout, chosen.Name, results[0])
 	}
 	if err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(cli.ExitFailed, err)
 	}
-	return program.ExitOK
+	return cli.ExitOK
 }
 
 // compare is the command of that name.
-func compare(ctx context.Context, p program.Program) int {
+func compare(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
 	policy, load := addPolicyFlags(fs), addLoadFlags(fs)
 	asJSON := fs.Bool("json", false, "print all figures as JSON, with those of every second")
@@ -65,27 +65,27 @@ exponential one, full jitter, a budget, a circuit breaker, and the policy itself
 	}
 	chosen, err := policy.policy()
 	if err != nil {
-		return p.Fail(program.ExitUsage, err)
+		return p.Fail(cli.ExitUsage, err)
 	}
 	var experiments []lab.Experiment
 	ladder := lab.Ladder(chosen.Policy)
 	for _, r := range ladder {
 		e, err := load.experiment(r.Policy)
 		if err != nil {
-			return p.Fail(program.ExitUsage, err)
+			return p.Fail(cli.ExitUsage, err)
 		}
 		experiments = append(experiments, e)
 	}
 	results, err := withBar(ctx, p, experiments)
 	if err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(cli.ExitFailed, err)
 	}
 	var rungs []rung
 	for i, r := range ladder {
 		rungs = append(rungs, rung{r.Name, results[i]})
 	}
 	if err := writePage(*page, rungs); err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(cli.ExitFailed, err)
 	}
 	if *asJSON {
 		err = writeJSON(p.Stdout, rungs)
@@ -93,13 +93,13 @@ exponential one, full jitter, a budget, a circuit breaker, and the policy itself
 		err = writeLadder(p.Stdout, rungs)
 	}
 	if err != nil {
-		return p.Fail(program.ExitFailed, err)
+		return p.Fail(cli.ExitFailed, err)
 	}
-	return program.ExitOK
+	return cli.ExitOK
 }
 
 // withBar runs experiments and shows how far they are.
-func withBar(ctx context.Context, p program.Program, experiments []lab.Experiment) ([]*lab.Result, error) {
+func withBar(ctx context.Context, p cli.Program, experiments []lab.Experiment) ([]*lab.Result, error) {
 	b := newBar(p.Stderr)
 	defer b.clear()
 	return runAll(ctx, experiments, b.set)

@@ -45,12 +45,13 @@ func levels() map[string]int {
 		"pkg/endpoint":       1,
 		"pkg/transport":      1,
 
+		"internal/cli":   2,
 		"internal/flaky": 2,
 		"internal/page":  2,
 		"pkg/gateway":    2,
 		"pkg/lab":        2,
 
-		"internal/program": 3, // what the commands put together
+		"internal/app": 3, // what client and flaky-server are made of
 	}
 }
 

@@ -21,7 +21,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/app"
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/telemetry"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
@@ -66,8 +67,8 @@ func proxy(kind, upstream string) error {
 		}
 		handler = g
 	case "client": // as the command runs it: with metrics and a line of the log for each call
-		p := program.Program{Name: "client", LookupEnv: os.LookupEnv}
-		c, err := p.NewClient(context.Background(), gateway.ForUpstream(upstream), serve.NewReadiness(), telemetry.NewLogger(io.Discard, slog.LevelInfo), program.LivePage{})
+		p := cli.Program{Name: "client", LookupEnv: os.LookupEnv}
+		c, err := app.NewClient(context.Background(), p, gateway.ForUpstream(upstream), serve.NewReadiness(), telemetry.NewLogger(io.Discard, slog.LevelInfo), app.LivePage{})
 		if err != nil {
 			return err
 		}

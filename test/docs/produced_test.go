@@ -18,7 +18,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
-	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/app"
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/telemetry"
 	"github.com/rebound-dev/rebound/internal/testkit/fetch"
@@ -66,7 +67,7 @@ func produce(t *testing.T) *produced {
 	injector, err := faults.New(faults.Spec{FailFirst: 2}, 1)
 	must(err)
 	ready := serve.NewReadiness()
-	upstream, err := program.Program{Name: "flaky-server", LookupEnv: os.LookupEnv}.NewFlaky(t.Context(), injector, "docs", ready, logger)
+	upstream, err := app.NewFlaky(t.Context(), cli.Program{Name: "flaky-server", LookupEnv: os.LookupEnv}, injector, "docs", ready, logger)
 	must(err)
 	flakyData, addr, err := serve.Open(t.Context(), serve.Listener{Name: "flaky-server", Addr: "127.0.0.1:0", Handler: upstream.Data})
 	must(err)
@@ -81,7 +82,7 @@ func produce(t *testing.T) *produced {
 		{Name: "nobody", Match: "/nobody", Upstream: "http://127.0.0.1:1", Policy: "fragile"},
 		{Name: "loop", Match: "/loop", Upstream: "http://" + own.String(), Policy: gateway.DefaultPolicyName},
 	}
-	client, err := program.Program{Name: "client", LookupEnv: os.LookupEnv}.NewClient(t.Context(), cfg, ready, logger, program.LivePage{})
+	client, err := app.NewClient(t.Context(), cli.Program{Name: "client", LookupEnv: os.LookupEnv}, cfg, ready, logger, app.LivePage{})
 	must(err)
 
 	clientData.Handler = client.Data

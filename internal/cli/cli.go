@@ -1,6 +1,6 @@
-// Package program is what the commands have in common as programs: exit codes,
-// how flags and the environment are read, and how a mistake is told.
-package program
+// Package cli has what every command needs as a program: exit codes, flags with their
+// environment variables, the check of addresses, and the probe.
+package cli
 
 import (
 	"context"

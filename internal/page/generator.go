@@ -1,4 +1,4 @@
-package program
+package page
 
 import (
 	"context"
@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"sync"
 	"time"
-
-	"github.com/rebound-dev/rebound/internal/page"
 )
 
 // The bounds of the demo's traffic: enough to see everything, and never a load.
@@ -20,16 +18,16 @@ const (
 	maxCatchUp  = 100 * time.Millisecond
 )
 
-// Traffic makes calls to a client, to the upstream behind it, or to both, at an
+// Generator makes calls to a client, to the upstream behind it, or to both, at an
 // even rate. It is for the demo, which listens on loopback only. It is safe for
 // concurrent use.
-type Traffic struct {
+type Generator struct {
 	client  *http.Client
 	targets [2]*target // with the policy, without
 	changed chan struct{}
 
 	mu       sync.Mutex
-	settings page.TrafficSettings
+	settings TrafficSettings
 }
 
 // target is one way that calls take.
@@ -38,42 +36,42 @@ type target struct {
 
 	mu      sync.Mutex
 	url     string
-	seconds [trafficLag]trafficSecond
+	seconds [trafficLag]generatedSecond
 }
 
-type trafficSecond struct {
+type generatedSecond struct {
 	number               int64
 	ended, good, notSent int
 }
 
-// NewTraffic makes a generator that sends perSecond, 0 to 200, both ways. It
-// sends nothing before [Traffic.Run]. A call is given up after timeout.
-func NewTraffic(perSecond int, timeout time.Duration) (*Traffic, error) {
-	t := &Traffic{
+// NewGenerator makes a generator that sends perSecond, 0 to 200, both ways. It
+// sends nothing before [Generator.Run]. A call is given up after timeout.
+func NewGenerator(perSecond int, timeout time.Duration) (*Generator, error) {
+	t := &Generator{
 		client: &http.Client{Timeout: timeout, Transport: &http.Transport{
 			DialContext:         (&net.Dialer{Timeout: timeout}).DialContext,
 			MaxIdleConnsPerHost: maxInFlight,
 			IdleConnTimeout:     time.Minute,
 		}},
 		changed:  make(chan struct{}, 1),
-		settings: page.TrafficSettings{Path: page.PathBoth},
+		settings: TrafficSettings{Path: PathBoth},
 	}
 	for i := range t.targets {
 		t.targets[i] = &target{slots: make(chan struct{}, maxInFlight)}
 	}
-	return t, t.Set(page.TrafficSettings{PerSecond: perSecond, Path: page.PathBoth})
+	return t, t.Set(TrafficSettings{PerSecond: perSecond, Path: PathBoth})
 }
 
 // Set changes what is sent from now on. The next call is due when the new rate
 // says so after the last one, however often it is set in between.
-func (t *Traffic) Set(s page.TrafficSettings) error {
+func (t *Generator) Set(s TrafficSettings) error {
 	if s.PerSecond < 0 || s.PerSecond > maxTraffic {
 		return fmt.Errorf("perSecond: must be from 0 to %d, got %d", maxTraffic, s.PerSecond)
 	}
 	switch s.Path {
-	case page.PathWith, page.PathWithout, page.PathBoth:
+	case PathWith, PathWithout, PathBoth:
 	default:
-		return fmt.Errorf("path: must be %s, %s or %s, got %q", page.PathWith, page.PathWithout, page.PathBoth, s.Path)
+		return fmt.Errorf("path: must be %s, %s or %s, got %q", PathWith, PathWithout, PathBoth, s.Path)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -86,10 +84,10 @@ func (t *Traffic) Set(s page.TrafficSettings) error {
 }
 
 // State tells what is sent, and what came of it lately.
-func (t *Traffic) State() page.TrafficState {
+func (t *Generator) State() TrafficState {
 	now := time.Now().Unix()
 	t.mu.Lock()
-	s := page.TrafficState{TrafficSettings: t.settings, Limit: maxTraffic}
+	s := TrafficState{TrafficSettings: t.settings, Limit: maxTraffic}
 	t.mu.Unlock()
 	s.With, s.Without = t.targets[0].sum(now), t.targets[1].sum(now)
 	return s
@@ -97,7 +95,7 @@ func (t *Traffic) State() page.TrafficState {
 
 // Run sends calls to the client's URL and to the upstream's, until ctx ends and
 // the last call has.
-func (t *Traffic) Run(ctx context.Context, client, upstream string) {
+func (t *Generator) Run(ctx context.Context, client, upstream string) {
 	var calls sync.WaitGroup
 	defer t.client.CloseIdleConnections()
 	defer calls.Wait()
@@ -133,8 +131,8 @@ func (t *Traffic) Run(ctx context.Context, client, upstream string) {
 		case <-due:
 			last = at
 		}
-		for i, path := range []page.Path{page.PathWith, page.PathWithout} {
-			if s.Path == path || s.Path == page.PathBoth {
+		for i, path := range []Path{PathWith, PathWithout} {
+			if s.Path == path || s.Path == PathBoth {
 				t.send(ctx, &calls, t.targets[i])
 			}
 		}
@@ -142,11 +140,11 @@ func (t *Traffic) Run(ctx context.Context, client, upstream string) {
 }
 
 // send makes one call, if not too many are out already.
-func (t *Traffic) send(ctx context.Context, calls *sync.WaitGroup, to *target) {
+func (t *Generator) send(ctx context.Context, calls *sync.WaitGroup, to *target) {
 	select {
 	case to.slots <- struct{}{}:
 	default:
-		to.count(func(s *trafficSecond) { s.notSent++ })
+		to.count(func(s *generatedSecond) { s.notSent++ })
 		return
 	}
 	calls.Go(func() {
@@ -155,7 +153,7 @@ func (t *Traffic) send(ctx context.Context, calls *sync.WaitGroup, to *target) {
 		if ctx.Err() != nil {
 			return
 		}
-		to.count(func(s *trafficSecond) {
+		to.count(func(s *generatedSecond) {
 			s.ended++
 			if good {
 				s.good++
@@ -164,7 +162,7 @@ func (t *Traffic) send(ctx context.Context, calls *sync.WaitGroup, to *target) {
 	})
 }
 
-func (t *Traffic) call(ctx context.Context, url string) bool {
+func (t *Generator) call(ctx context.Context, url string) bool {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return false
@@ -178,18 +176,18 @@ func (t *Traffic) call(ctx context.Context, url string) bool {
 	return err == nil && resp.StatusCode >= 200 && resp.StatusCode < 300
 }
 
-func (o *target) count(change func(*trafficSecond)) {
+func (o *target) count(change func(*generatedSecond)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	number := time.Now().Unix()
 	s := &o.seconds[number%trafficLag]
 	if s.number != number {
-		*s = trafficSecond{number: number}
+		*s = generatedSecond{number: number}
 	}
 	change(s)
 }
 
-func (o *target) sum(now int64) (r page.TrafficResult) {
+func (o *target) sum(now int64) (r TrafficResult) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, s := range o.seconds {

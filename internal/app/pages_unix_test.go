@@ -1,6 +1,6 @@
 //go:build unix
 
-package program_test
+package app_test
 
 import (
 	"bufio"
@@ -16,7 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/app"
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
@@ -33,8 +34,8 @@ func BenchmarkOpenPages(b *testing.B) {
 	const perSecond, pages = 2000, 50
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }))
 	defer upstream.Close()
-	p := program.Program{Name: "client", LookupEnv: func(string) (string, bool) { return "", false }, Stdout: io.Discard, Stderr: io.Discard}
-	client, err := p.NewClient(b.Context(), gateway.ForUpstream(upstream.URL), serve.NewReadiness(), slog.New(slog.DiscardHandler), program.LivePage{})
+	p := cli.Program{Name: "client", LookupEnv: func(string) (string, bool) { return "", false }, Stdout: io.Discard, Stderr: io.Discard}
+	client, err := app.NewClient(b.Context(), p, gateway.ForUpstream(upstream.URL), serve.NewReadiness(), slog.New(slog.DiscardHandler), app.LivePage{})
 	if err != nil {
 		b.Fatal(err)
 	}

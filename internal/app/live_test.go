@@ -1,4 +1,4 @@
-package program_test
+package app_test
 
 import (
 	"context"
@@ -14,9 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/app"
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/flaky"
 	"github.com/rebound-dev/rebound/internal/page"
-	"github.com/rebound-dev/rebound/internal/program"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/gateway"
@@ -39,8 +40,8 @@ func TestExampleOfACall(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := gateway.ForUpstream("http://127.0.0.1:1")
 			cfg.Routes[0].Match = tc.match
-			p := program.Program{Name: "client", LookupEnv: func(string) (string, bool) { return "", false }, Stdout: io.Discard, Stderr: io.Discard}
-			client, err := p.NewClient(t.Context(), cfg, serve.NewReadiness(), slog.New(slog.DiscardHandler), program.LivePage{Listen: tc.listen})
+			p := cli.Program{Name: "client", LookupEnv: func(string) (string, bool) { return "", false }, Stdout: io.Discard, Stderr: io.Discard}
+			client, err := app.NewClient(t.Context(), p, cfg, serve.NewReadiness(), slog.New(slog.DiscardHandler), app.LivePage{Listen: tc.listen})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -58,13 +59,13 @@ func TestExampleOfACall(t *testing.T) {
 // After a thousand calls the live page's API, /metrics and flaky-server's own
 // counts say the same, reason by reason.
 func TestLivePageAgrees(t *testing.T) {
-	p := program.Program{Name: "client", LookupEnv: func(string) (string, bool) { return "", false }, Stdout: io.Discard, Stderr: io.Discard}
+	p := cli.Program{Name: "client", LookupEnv: func(string) (string, bool) { return "", false }, Stdout: io.Discard, Stderr: io.Discard}
 	logger := slog.New(slog.DiscardHandler)
 	injector, err := faults.New(faults.Spec{ErrorRate: 0.3}, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	upstream, err := p.NewFlaky(t.Context(), injector, "test", serve.NewReadiness(), logger)
+	upstream, err := app.NewFlaky(t.Context(), p, injector, "test", serve.NewReadiness(), logger)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +76,7 @@ func TestLivePageAgrees(t *testing.T) {
 	policy := cfg.Policies[gateway.DefaultPolicyName]
 	policy.Retry.Backoff.Base, policy.Retry.Backoff.Max = time.Millisecond, 2*time.Millisecond
 	cfg.Policies[gateway.DefaultPolicyName] = policy
-	client, err := p.NewClient(t.Context(), cfg, serve.NewReadiness(), logger, program.LivePage{})
+	client, err := app.NewClient(t.Context(), p, cfg, serve.NewReadiness(), logger, app.LivePage{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +166,7 @@ func TestTraffic(t *testing.T) {
 	with, without := httptest.NewServer(count("with", 200)), httptest.NewServer(count("without", 503))
 	defer with.Close()
 	defer without.Close()
-	traffic, err := program.NewTraffic(200, time.Second)
+	traffic, err := page.NewGenerator(200, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

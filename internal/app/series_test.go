@@ -1,4 +1,4 @@
-package program_test
+package app_test
 
 import (
 	"fmt"
@@ -9,7 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/app"
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -33,8 +34,8 @@ func TestCallersDoNotMakeSeries(t *testing.T) {
 	for name, match := range map[string]string{"tree": "/tree/{rest...}", "item": "/item/{id}", "read": "GET /read/{id}"} {
 		cfg.Routes = append(cfg.Routes, gateway.Route{Name: name, Match: match, Upstream: upstream.URL, Policy: gateway.DefaultPolicyName})
 	}
-	p := program.Program{Name: "client", LookupEnv: func(string) (string, bool) { return "", false }, Stdout: io.Discard, Stderr: io.Discard}
-	client, err := p.NewClient(t.Context(), cfg, serve.NewReadiness(), slog.New(slog.DiscardHandler), program.LivePage{})
+	p := cli.Program{Name: "client", LookupEnv: func(string) (string, bool) { return "", false }, Stdout: io.Discard, Stderr: io.Discard}
+	client, err := app.NewClient(t.Context(), p, cfg, serve.NewReadiness(), slog.New(slog.DiscardHandler), app.LivePage{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,6 @@
-package program
+// Package app is the composition: client and flaky-server with their traces, metrics, log and
+// live page, as the commands run them.
+package app
 
 import (
 	"context"
@@ -12,6 +14,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/internal/serve"
@@ -55,7 +58,7 @@ func (p LivePage) options() page.Options {
 
 // NewClient puts a gateway together; what it starts ends with [Client.Flush] or
 // [Client.Close]. The error is about the environment, the configuration or the page.
-func (p Program) NewClient(ctx context.Context, cfg gateway.Config, ready *serve.Readiness, logger *slog.Logger, livePage LivePage) (*Client, error) {
+func NewClient(ctx context.Context, p cli.Program, cfg gateway.Config, ready *serve.Readiness, logger *slog.Logger, livePage LivePage) (*Client, error) {
 	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "client", Version: version.String(), LookupEnv: p.LookupEnv, Environ: p.Environ, Logger: logger})
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package program
+package app
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/flaky"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/telemetry"
@@ -29,7 +30,7 @@ type Flaky struct {
 
 // NewFlaky puts the server together. Its admin port may be asked under hosts, besides the names that cannot be another
 // site's. The error is about the environment.
-func (p Program) NewFlaky(ctx context.Context, injector *faults.Injector, instance string, ready *serve.Readiness, logger *slog.Logger, hosts ...string) (*Flaky, error) {
+func NewFlaky(ctx context.Context, p cli.Program, injector *faults.Injector, instance string, ready *serve.Readiness, logger *slog.Logger, hosts ...string) (*Flaky, error) {
 	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "flaky-server", Version: version.String(), LookupEnv: p.LookupEnv, Environ: p.Environ, Logger: logger})
 	if err != nil {
 		return nil, err

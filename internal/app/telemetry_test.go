@@ -1,4 +1,4 @@
-package program_test
+package app_test
 
 import (
 	"bytes"
@@ -10,14 +10,15 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/app"
+	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
 
-func silentProgram(name string) program.Program {
-	return program.Program{Name: name, LookupEnv: func(string) (string, bool) { return "", false }, Stdout: io.Discard, Stderr: io.Discard}
+func silentProgram(name string) cli.Program {
+	return cli.Program{Name: name, LookupEnv: func(string) (string, bool) { return "", false }, Stdout: io.Discard, Stderr: io.Discard}
 }
 
 // ask is what a handler answers to a GET under a name.
@@ -44,7 +45,7 @@ func TestD3TransitionsNameThePolicy(t *testing.T) {
 		cfg.Routes = append(cfg.Routes, gateway.Route{Name: name, Match: "/" + name, Upstream: up.URL, Policy: name})
 	}
 	var log bytes.Buffer
-	client, err := silentProgram("client").NewClient(t.Context(), cfg, serve.NewReadiness(), slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})), program.LivePage{})
+	client, err := app.NewClient(t.Context(), silentProgram("client"), cfg, serve.NewReadiness(), slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})), app.LivePage{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +80,7 @@ func TestC13StatusesDoNotMakeSeries(t *testing.T) {
 	policy.Retry.MaxAttempts, policy.Retry.Statuses = 1, nil
 	policy.Breaker.FailureRatio, policy.Breaker.ConsecutiveFailures = 0, 0
 	cfg.Policies[gateway.DefaultPolicyName] = policy
-	client, err := silentProgram("client").NewClient(t.Context(), cfg, serve.NewReadiness(), slog.New(slog.DiscardHandler), program.LivePage{})
+	client, err := app.NewClient(t.Context(), silentProgram("client"), cfg, serve.NewReadiness(), slog.New(slog.DiscardHandler), app.LivePage{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +137,7 @@ func TestD7ForeignHostOnFlakyServersAdminPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := silentProgram("flaky-server").NewFlaky(t.Context(), injector, "x", serve.NewReadiness(), slog.New(slog.DiscardHandler), "mine.com")
+	server, err := app.NewFlaky(t.Context(), silentProgram("flaky-server"), injector, "x", serve.NewReadiness(), slog.New(slog.DiscardHandler), "mine.com")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +153,7 @@ func TestD7ForeignHostOnFlakyServersAdminPort(t *testing.T) {
 
 // The client's admin port as the command puts it together.
 func TestD7ForeignHostOnTheClientsAdminPort(t *testing.T) {
-	client, err := silentProgram("client").NewClient(t.Context(), gateway.ForUpstream("http://127.0.0.1:1"), serve.NewReadiness(), slog.New(slog.DiscardHandler), program.LivePage{Hosts: []string{"mine.com"}})
+	client, err := app.NewClient(t.Context(), silentProgram("client"), gateway.ForUpstream("http://127.0.0.1:1"), serve.NewReadiness(), slog.New(slog.DiscardHandler), app.LivePage{Hosts: []string{"mine.com"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +176,7 @@ func TestA13TimeoutsOfThePoliciesInUse(t *testing.T) {
 		cfg.Routes = append(cfg.Routes, gateway.Route{Policy: policy})
 	}
 	want := "timeouts  5s a call, 1.5s an attempt (policy default)\ntimeouts  30s a call, 10s an attempt (policy slow)\n"
-	if got := program.Timeouts(cfg); got != want {
+	if got := app.Timeouts(cfg); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }

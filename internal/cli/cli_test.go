@@ -1,4 +1,4 @@
-package program_test
+package cli_test
 
 import (
 	"bytes"
@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rebound-dev/rebound/internal/program"
+	"github.com/rebound-dev/rebound/internal/cli"
 )
 
 func TestParse(t *testing.T) {
@@ -19,18 +19,18 @@ func TestParse(t *testing.T) {
 		done           bool
 		stdout, stderr string
 	}{
-		"nothing":            {nil, nil, program.ExitOK, false, "", ""},
-		"a flag":             {[]string{"--size", "3"}, nil, program.ExitOK, false, "", ""},
-		"by the environment": {nil, map[string]string{"REBOUND_SIZE": "3"}, program.ExitOK, false, "", ""},
-		"help":               {[]string{"--help"}, nil, program.ExitOK, true, "the help of tool", ""},
-		"version":            {[]string{"--version"}, nil, program.ExitOK, true, "tool ", ""},
-		"unknown flag":       {[]string{"--nope"}, nil, program.ExitUsage, true, "", "see tool --help\n"},
-		"a label":            {nil, map[string]string{"REBOUND_VERSION": "1.2.3"}, program.ExitOK, false, "", ""},
-		"bad environment":    {nil, map[string]string{"REBOUND_SIZE": "x"}, program.ExitUsage, true, "", "REBOUND_SIZE"},
+		"nothing":            {nil, nil, cli.ExitOK, false, "", ""},
+		"a flag":             {[]string{"--size", "3"}, nil, cli.ExitOK, false, "", ""},
+		"by the environment": {nil, map[string]string{"REBOUND_SIZE": "3"}, cli.ExitOK, false, "", ""},
+		"help":               {[]string{"--help"}, nil, cli.ExitOK, true, "the help of tool", ""},
+		"version":            {[]string{"--version"}, nil, cli.ExitOK, true, "tool ", ""},
+		"unknown flag":       {[]string{"--nope"}, nil, cli.ExitUsage, true, "", "see tool --help\n"},
+		"a label":            {nil, map[string]string{"REBOUND_VERSION": "1.2.3"}, cli.ExitOK, false, "", ""},
+		"bad environment":    {nil, map[string]string{"REBOUND_SIZE": "x"}, cli.ExitUsage, true, "", "REBOUND_SIZE"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			p := program.Program{
+			p := cli.Program{
 				Name: "tool", Args: tc.args, Stdout: &stdout, Stderr: &stderr,
 				LookupEnv: func(k string) (string, bool) { v, ok := tc.env[k]; return v, ok },
 			}

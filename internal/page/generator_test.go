@@ -1,4 +1,4 @@
-package program_test
+package page_test
 
 import (
 	"context"
@@ -7,12 +7,11 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/page"
-	"github.com/rebound-dev/rebound/internal/program"
 )
 
 // Every change of the rate began the interval anew: whoever dragged the page's
 // slider for five seconds stopped the traffic for five seconds.
-func TestTrafficKeepsItsPaceWhileItIsSet(t *testing.T) {
+func TestGeneratorKeepsItsPaceWhileItIsSet(t *testing.T) {
 	type step struct {
 		at        time.Duration
 		perSecond int
@@ -42,7 +41,7 @@ func TestTrafficKeepsItsPaceWhileItIsSet(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				traffic, err := program.NewTraffic(0, time.Second)
+				traffic, err := page.NewGenerator(0, time.Second)
 				if err != nil {
 					t.Fatal(err)
 				}

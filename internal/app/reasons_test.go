@@ -1,4 +1,4 @@
-package program_test
+package app_test
 
 import (
 	"bytes"
