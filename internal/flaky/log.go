@@ -1,18 +1,21 @@
 package flaky
 
-// The messages of the log's lines.
+// The messages of the log lines.
 const (
-	lineArrival = "arrival"                            // a call has come in, and its fate is known
-	lineFaults  = "faults changed"                     // other faults are in force
-	lineRead    = "faults read from the file"          // they are in force, and count from here
-	lineRefused = "faults refused, the old ones go on" // what the file says now is wrong
+	// a call has arrived, and its fault is decided
+	lineArrival = "arrival"
+	lineFaults  = "faults changed" // other faults are in force
+	// the file's faults are in force, and count from now
+	lineRead    = "faults read from the file"
+	lineRefused = "faults refused, the old ones go on" // the changed file is wrong
 )
 
 // The keys of their fields.
 const (
-	logPath    = "path"    // what is asked for
-	logArrival = "arrival" // which one it is, from 1, since the start or the last PUT of faults
-	logFault   = "fault"   // what strikes it: a [faults.Fault]
-	logMethod  = "method"  // PUT or PATCH
-	logError   = "error"   // what went wrong
+	logPath = "path" // the path of the request
+	// the number of the arrival, from 1, since the start or the last PUT of faults
+	logArrival = "arrival"
+	logFault   = "fault"  // the [faults.Fault]
+	logMethod  = "method" // PUT or PATCH
+	logError   = "error"  // the error
 )

@@ -1,29 +1,33 @@
 package serve
 
-// The messages of the log's lines.
+// The messages of the log lines.
 const (
-	lineListening  = "listening"                              // an address is served
-	lineHangup     = "SIGHUP: the configuration file is read" // what becomes of it is told by the program
-	lineHungUp     = "SIGHUP: the program stops"              // there is no configuration file to read
-	lineIgnored    = "signal ignored"                         // a SIGHUP after the stop has begun, or a signal that means nothing
-	lineFailed     = "server failed"                          // an address cannot be served any more, and the program ends
-	lineNotReady   = "not ready any more"                     // the stop has begun: readiness fails
-	lineDraining   = "draining"                               // no new connections, and the calls in flight have their limit
-	lineDrained    = "drained"                                // the last call has ended
-	lineCut        = "calls cut at the drain timeout"         // some had not ended
-	lineClosed     = "closed"                                 // an admin port is closed
-	lineFlushed    = "telemetry flushed"                      // the last spans have been sent
-	lineNotFlushed = "telemetry was not flushed"              // the last spans may be lost
+	lineListening = "listening"                              // a listener is open
+	lineHangup    = "SIGHUP: the configuration file is read" // the program logs the result
+	lineHungUp    = "SIGHUP: the program stops"              // there is no configuration file to read
+	// a SIGHUP after the stop has begun, or a signal without a meaning
+	lineIgnored = "signal ignored"
+	// a listener has failed, and the program ends
+	lineFailed   = "server failed"
+	lineNotReady = "not ready any more" // the stop has begun: readiness fails
+	// no new connections; calls in flight have the drain timeout
+	lineDraining   = "draining"
+	lineDrained    = "drained"                        // the last call has ended
+	lineCut        = "calls cut at the drain timeout" // some calls had not ended
+	lineClosed     = "closed"                         // an admin port is closed
+	lineFlushed    = "telemetry flushed"              // the last spans have been sent
+	lineNotFlushed = "telemetry was not flushed"      // the last spans may be lost
 )
 
 // The keys of their fields.
 const (
-	logListener     = "listener"      // its name; also on net/http's own lines about a connection
-	logSignal       = "signal"        // which one
+	// the listener's name; also on net/http's own lines about a connection
+	logListener     = "listener"
+	logSignal       = "signal"        // the signal
 	logAddr         = "addr"          // host and port
-	logError        = "error"         // what went wrong
-	logAfter        = "after"         // on every line of a stop: the time since it began
-	logDrainDelay   = "drain_delay"   // the time until the listeners are closed
-	logDrainTimeout = "drain_timeout" // the time that calls in flight have
-	logCalls        = "calls"         // how many were cut
+	logError        = "error"         // the error
+	logAfter        = "after"         // the time since the stop began, on every line of the stop
+	logDrainDelay   = "drain_delay"   // the time until the listeners close
+	logDrainTimeout = "drain_timeout" // the limit for calls in flight
+	logCalls        = "calls"         // the number of calls
 )

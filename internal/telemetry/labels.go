@@ -48,30 +48,40 @@ func (s *labelSets[L, O]) get(l L) []O {
 	return s.sets[l]
 }
 
-// The labels that are ours. Their values are names of the configuration or come
-// from closed enumerations.
+// Our own labels. Their values are names from the configuration, or come from closed enumerations.
 const (
-	labelRoute    attribute.Key = "route"    // the name of the route, empty for a call that has none
-	labelPolicy   attribute.Key = "policy"   // the name of the policy
-	labelUpstream attribute.Key = "upstream" // scheme, host and port, and after # its name where several share those
-	labelReason   attribute.Key = "reason"   // why a call ended, or what happened to an attempt: a [resilience.Reason]; of a status that HTTP does not register only its class, such as status_5xx, or status_other
-	labelVerdict  attribute.Key = "verdict"  // a [resilience.Verdict]
-	labelSource   attribute.Key = "source"   // who chose the wait: a [resilience.WaitSource]
-	labelState    attribute.Key = "state"    // a [resilience.State]
-	labelFrom     attribute.Key = "from"     // the [resilience.State] before
-	labelTo       attribute.Key = "to"       // the [resilience.State] after
-	labelFault    attribute.Key = "fault"    // a [faults.Fault]
+	labelRoute  attribute.Key = "route"  // the name of the route; empty for a call without one
+	labelPolicy attribute.Key = "policy" // the name of the policy
+	// scheme, host and port, and # with the name where several upstreams share those
+	labelUpstream attribute.Key = "upstream"
+	// the [resilience.Reason] of the call or the attempt; of a status that HTTP does not register
+	// only its class, such as status_5xx, or status_other
+	labelReason  attribute.Key = "reason"
+	labelVerdict attribute.Key = "verdict" // the [resilience.Verdict]
+	labelSource  attribute.Key = "source"  // the [resilience.WaitSource]
+	labelState   attribute.Key = "state"   // the [resilience.State]
+	labelFrom    attribute.Key = "from"    // the [resilience.State] before
+	labelTo      attribute.Key = "to"      // the [resilience.State] after
+	labelFault   attribute.Key = "fault"   // the [faults.Fault]
 )
 
 // The labels of OpenTelemetry's semantic conventions for HTTP.
 const (
-	labelMethod        attribute.Key = semconv.HTTPRequestMethodKey      // the method; _OTHER for one that HTTP does not know
-	labelScheme        attribute.Key = semconv.URLSchemeKey              // how the caller came: http or https
-	labelPattern       attribute.Key = semconv.HTTPRouteKey              // the path of the route's pattern, such as /orders/{id}; absent without a route
-	labelStatus        attribute.Key = semconv.HTTPResponseStatusCodeKey // the status; absent when there was no answer; 499 for a caller who did not wait for it; 1xx to 5xx for the statuses of a class that HTTP does not register, _OTHER for those of no class
-	labelServerAddress attribute.Key = semconv.ServerAddressKey          // the upstream's host
-	labelServerPort    attribute.Key = semconv.ServerPortKey             // the upstream's port
-	labelErrorType     attribute.Key = semconv.ErrorTypeKey              // the status of a failure (from 500 on, for an attempt from 400 on), as in http_response_status_code, or the [resilience.Reason] when there was no answer or it broke off; absent when all was well
+	// the method; _OTHER for one that HTTP does not know
+	labelMethod attribute.Key = semconv.HTTPRequestMethodKey
+	// the scheme of the caller's request: http or https
+	labelScheme attribute.Key = semconv.URLSchemeKey
+	// the path of the route's pattern, such as /orders/{id}; absent without a route
+	labelPattern attribute.Key = semconv.HTTPRouteKey
+	// the status; absent without a response; 499 for a caller that left before it; for a status
+	// that HTTP does not register its class, 1xx to 5xx, or _OTHER
+	labelStatus        attribute.Key = semconv.HTTPResponseStatusCodeKey
+	labelServerAddress attribute.Key = semconv.ServerAddressKey // the upstream's host
+	labelServerPort    attribute.Key = semconv.ServerPortKey    // the upstream's port
+	// the status of an error (500 and above; for an attempt 400 and above), as in
+	// http_response_status_code, or the [resilience.Reason] when the response is missing or broke
+	// off; absent on success
+	labelErrorType attribute.Key = semconv.ErrorTypeKey
 )
 
 // status is a status as a label: its number where HTTP registers it, and

@@ -10,19 +10,22 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// The messages of the log's lines.
+// The messages of the log lines.
 const (
-	lineNoEffect = "variables of OpenTelemetry's without effect" // at the start: some are set that change nothing here
-	lineNoExport = "traces cannot be exported"                   // the collector is away, slow, or refuses; at most once a minute, and with the last spans
+	// at the start: variables are set that have no effect here
+	lineNoEffect = "variables of OpenTelemetry's without effect"
+	// the collector is away, slow, or refuses; at most once a minute, and with the last spans
+	lineNoExport = "traces cannot be exported"
 )
 
 // The keys of their fields.
 const (
-	logTraceID   = "trace_id"                  // on every line that belongs to a traced request
-	logSpanID    = "span_id"                   // on the same lines: the server's span, for the line of an attempt the call's
-	logError     = "error"                     // what went wrong
-	logSkipped   = "errors_since_last_warning" // failed exports that were not told of
-	logVariables = "variables"                 // their names, each with the reason
+	logTraceID = "trace_id" // the trace, on every line of a traced request
+	// the server's span, on the same lines; on the line of an attempt the call's span
+	logSpanID    = "span_id"
+	logError     = "error"                     // the error
+	logSkipped   = "errors_since_last_warning" // failed exports since the last warning
+	logVariables = "variables"                 // the variables, each with the reason
 )
 
 // NewLogger writes lines from level on to w: readable ones to a terminal, JSON

@@ -67,27 +67,27 @@ func NewMetrics(s Sources) (*Metrics, error) {
 	// The boundaries are those that the semantic conventions ask for.
 	seconds := metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 	m.server, errs[0] = meter.Float64Histogram("http.server.request.duration", metric.WithUnit("s"), seconds,
-		metric.WithDescription("Duration of calls, until their answer was written."))
+		metric.WithDescription("Duration of calls until their response was written."))
 	m.client, errs[1] = meter.Float64Histogram("http.client.request.duration", metric.WithUnit("s"), seconds,
-		metric.WithDescription("Duration of attempts, until their response headers."))
+		metric.WithDescription("Duration of attempts until their response headers."))
 	m.waits, errs[2] = meter.Float64Histogram("rebound.wait.duration", metric.WithUnit("s"), seconds,
 		metric.WithDescription("Duration of waits between attempts."))
 	m.calls, errs[3] = meter.Int64Counter("rebound.calls", metric.WithUnit("{call}"),
-		metric.WithDescription("Calls, by why they ended."))
+		metric.WithDescription("Calls, by reason."))
 	m.attempts, errs[4] = meter.Int64Counter("rebound.attempts", metric.WithUnit("{attempt}"),
-		metric.WithDescription("Attempts, by what happened to them; verdict retry means that another followed."))
+		metric.WithDescription("Attempts, by reason and verdict."))
 	m.transitions, errs[5] = meter.Int64Counter("rebound.breaker.transitions", metric.WithUnit("{transition}"),
 		metric.WithDescription("Changes of a circuit's state."))
 	m.fault, errs[6] = meter.Int64Counter("rebound.faults", metric.WithUnit("{request}"),
-		metric.WithDescription("Requests to flaky-server, by the fault that struck them."))
+		metric.WithDescription("Calls of flaky-server, by fault."))
 	m.refused, errs[7] = meter.Int64Gauge("rebound.config.refused",
-		metric.WithDescription("1 while the configuration file has changed, is refused, and the one before goes on; 0 when the last change was taken."))
+		metric.WithDescription("1 while the changed configuration file is refused and the previous one stays in force, otherwise 0."))
 	if s.Upstreams != nil {
 		errs[8] = m.watch(meter, s.Upstreams)
 	}
 	if s.ReplayMemory != nil {
 		_, errs[9] = meter.Int64ObservableGauge("rebound.replay.memory", metric.WithUnit("By"),
-			metric.WithDescription("Request bodies that are kept for repetitions, of at most 64 MiB."),
+			metric.WithDescription("Request bodies that are kept for retries, at most 64 MiB."),
 			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
 				o.Observe(s.ReplayMemory())
 				return nil
@@ -98,7 +98,7 @@ func NewMetrics(s Sources) (*Metrics, error) {
 
 func (m *Metrics) watch(meter metric.Meter, upstreams func() []Upstream) error {
 	state, err := meter.Int64ObservableGauge("rebound.breaker.state",
-		metric.WithDescription("1 for the state that a circuit is in, 0 for the others."))
+		metric.WithDescription("1 for the current state of a circuit, 0 for the others."))
 	if err != nil {
 		return err
 	}

@@ -162,7 +162,7 @@ func (t *Telemetry) Handler(h http.Handler) http.Handler {
 }
 
 // KeyFault is on flaky-server's spans.
-const KeyFault attribute.Key = "rebound.fault" // what struck the request: a [faults.Fault]
+const KeyFault attribute.Key = "rebound.fault" // the [faults.Fault]
 
 // SetFault puts a fault on the span of ctx, if there is one.
 func SetFault(ctx context.Context, fault string) {

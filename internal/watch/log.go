@@ -1,12 +1,13 @@
 package watch
 
-// The messages of the log's lines.
+// The messages of the log lines.
 const (
-	linePolling = "changes of the file are looked for every few seconds only" // the kernel cannot tell of them
+	// the kernel cannot report changes
+	linePolling = "changes of the file are looked for every few seconds only"
 )
 
 // The keys of their fields.
 const (
-	logFile  = "file"  // the file that is watched
-	logError = "error" // what went wrong
+	logFile  = "file"  // the watched file
+	logError = "error" // the error
 )

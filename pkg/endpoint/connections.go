@@ -6,21 +6,19 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// Connections says how long connections to an upstream are kept, and how many.
+// Connections limits the age and the number of kept connections.
 type Connections struct {
-	// IdleTimeout closes a connection that no call has used for so long. It should
-	// be shorter than the time after which the upstream closes it. Above 0.
+	// IdleTimeout closes a connection that has been idle for this long. Set it below the upstream's
+	// own idle timeout. Above 0.
 	IdleTimeout time.Duration `yaml:"idleTimeout"`
-	// MaxAge replaces a connection when it is so old, more or less a tenth, so that
-	// what is behind one name shares the load again after it changed. At least 0;
-	// 0 = never, and HTTP/1 connections are not replaced one by one under traffic
-	// either.
+	// MaxAge replaces a connection at this age, ±10 %, so that new machines behind a name get their
+	// share of the load. At least 0. 0 = never; it also stops the replacement of HTTP/1 connections
+	// under traffic.
 	MaxAge time.Duration `yaml:"maxAge"`
-	// MaxIdle is how many HTTP/1 connections are kept while no call uses them. At
-	// least 0; 0 = none.
+	// MaxIdle is the largest number of idle HTTP/1 connections. At least 0; 0 keeps none.
 	MaxIdle int `yaml:"maxIdle"`
-	// HTTP2Ping asks an HTTP/2 connection for a sign of life when it was silent for
-	// so long, and closes it after as long without one. 0 = never, or at least 100ms.
+	// HTTP2Ping pings an HTTP/2 connection that has been silent for this long, and closes it when
+	// the reply takes as long again. 0 = never, or at least 100ms.
 	HTTP2Ping time.Duration `yaml:"http2Ping"`
 }
 

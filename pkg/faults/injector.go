@@ -7,22 +7,23 @@ import (
 	"time"
 )
 
-// Fault names what happens to a call. The names are what traces and metrics show.
+// Fault is what goes wrong with a call.
 type Fault string
 
 // The faults. An [Injector] deals out all but the last two, which a [Queue] decides.
 const (
-	FaultNone     Fault = "none"      // nothing goes wrong
+	FaultNone     Fault = "none"      // no fault
 	FaultError    Fault = "error"     // an error status
 	FaultReset    Fault = "reset"     // the connection is reset before any byte
 	FaultTruncate Fault = "truncate"  // the connection dies after half the body
-	FaultHang     Fault = "hang"      // never answered
-	FaultSlowBody Fault = "slow_body" // answered whole, in drips
-	FaultOverload Fault = "overload"  // refused: all workers busy and the queue full
-	FaultDropped  Fault = "dropped"   // its deadline had passed when its turn came
+	FaultHang     Fault = "hang"      // the call is never answered
+	FaultSlowBody Fault = "slow_body" // the body arrives complete, but slowly
+	// the call is refused: all workers are busy and the queue is full
+	FaultOverload Fault = "overload"
+	FaultDropped  Fault = "dropped" // the caller's deadline had passed when the call's turn came
 )
 
-// LosesAnswer tells whether the caller is left without the answer that the work would have given.
+// LosesAnswer reports whether the caller does not get the response of the work.
 func (f Fault) LosesAnswer() bool { return f != FaultNone && f != FaultSlowBody }
 
 // Fate is what happens to one arrival.
@@ -37,7 +38,7 @@ type Fate struct {
 	Effect         Effect        // as in [Spec.Effect]
 }
 
-// TakesEffect tells whether the work of this arrival counts, given its fault.
+// TakesEffect reports whether the work of this arrival takes effect, given its fault.
 func (f Fate) TakesEffect() bool { return f.Effect == EffectBefore || !f.Fault.LosesAnswer() }
 
 // rememberedIDs bounds the memory behind FailFirst. An id that comes back after as many others fails again.

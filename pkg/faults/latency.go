@@ -10,30 +10,32 @@ import (
 // Distribution names a family of latencies.
 type Distribution string
 
-// The distributions. Empty means none.
+// The distributions.
 const (
 	DistributionNone      Distribution = "none"      // no latency
 	DistributionFixed     Distribution = "fixed"     // always Value
-	DistributionUniform   Distribution = "uniform"   // anything from Min to Max
-	DistributionLognormal Distribution = "lognormal" // what most services look like: a hump and a tail
-	DistributionPareto    Distribution = "pareto"    // a power-law tail from Min on: now and then, very long
+	DistributionUniform   Distribution = "uniform"   // evenly from Min to Max
+	DistributionLognormal Distribution = "lognormal" // a hump and a tail, as most services have
+	// a power-law tail from Min: now and then very long
+	DistributionPareto Distribution = "pareto"
 )
 
-// Latency is a distribution with its parameters. Parameters of other distributions are mistakes, not ignored.
+// Latency is a distribution with its parameters. Parameters of another distribution are refused.
 type Latency struct {
-	// Distribution is the family; empty means none. It decides which of the others are needed.
+	// Distribution decides which other keys are required. Empty means none.
 	Distribution Distribution `yaml:"distribution" json:"distribution"`
-	// Value is the latency of fixed; above 0.
+	// Value is the latency of fixed. Above 0.
 	Value time.Duration `yaml:"value,omitempty" json:"value,omitempty"`
-	// Min is the smallest latency: of uniform, 0 or more; of pareto, above 0.
+	// Min is the smallest latency of uniform (0 or more) or pareto (above 0).
 	Min time.Duration `yaml:"min,omitempty" json:"min,omitempty"`
-	// Max is the largest latency of uniform; at least Min, above 0.
+	// Max is the largest latency of uniform. At least Min, above 0.
 	Max time.Duration `yaml:"max,omitempty" json:"max,omitempty"`
-	// Median of lognormal: half of the calls are faster; above 0.
+	// Median is the median of lognormal. Above 0.
 	Median time.Duration `yaml:"median,omitempty" json:"median,omitempty"`
-	// P99 of lognormal: one call in a hundred is slower; at least Median.
+	// P99 is the 99th percentile of lognormal. At least Median.
 	P99 time.Duration `yaml:"p99,omitempty" json:"p99,omitempty"`
-	// Alpha is the weight of pareto's tail; above 0. The smaller, the heavier: up to 1 it has no mean.
+	// Alpha is the exponent of pareto. Above 0. A smaller one makes a heavier tail; up to 1 there
+	// is no mean.
 	Alpha float64 `yaml:"alpha,omitempty" json:"alpha,omitempty"`
 }
 

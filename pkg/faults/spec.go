@@ -13,81 +13,84 @@ import (
 //
 // A Spec is plain data: it may be read by many goroutines at once as long as none writes.
 type Spec struct {
-	// ErrorRate is the share of arrivals answered with an error status. 0 to 1.
+	// ErrorRate is the share of calls that get an error status. 0 to 1.
 	ErrorRate float64 `yaml:"errorRate" json:"errorRate"`
-	// Statuses are the error statuses, 400 to 599, each as likely as the others. Empty means 503 alone.
+	// Statuses are the error statuses, 400 to 599, all equally likely. Empty means 503.
 	Statuses []int `yaml:"statuses" json:"statuses"`
-	// RetryAfter is sent with every error status: a duration such as "2s" as whole seconds, rounded up;
-	// "date" as an HTTP-date; any other text, a negative duration among it, as it is, so that nonsense can be
-	// tested. At most 1 KiB, without blanks around it. Empty sends none.
+	// RetryAfter is the Retry-After header of every error status. A duration such as "2s" becomes
+	// whole seconds, rounded up; "date" becomes an HTTP-date; any other text, and a negative
+	// duration, is sent unchanged, to test nonsense. At most 1 KiB, without surrounding blanks.
+	// Empty sends no header.
 	RetryAfter string `yaml:"retryAfter" json:"retryAfter"`
-	// Latency is how long an answer takes.
+	// Latency is the duration of a call.
 	Latency Latency `yaml:"latency" json:"latency"`
-	// ResetRate is the share of connections reset before any byte of the response. 0 to 1.
+	// ResetRate is the share of calls whose connection is reset before any byte of the response. 0
+	// to 1.
 	ResetRate float64 `yaml:"resetRate" json:"resetRate"`
-	// TruncateRate is the share of responses whose connection dies after half the body. 0 to 1.
+	// TruncateRate is the share of calls whose connection dies after half the body. 0 to 1.
 	TruncateRate float64 `yaml:"truncateRate" json:"truncateRate"`
 	// HangRate is the share of calls that are accepted and never answered. 0 to 1.
 	HangRate float64 `yaml:"hangRate" json:"hangRate"`
-	// SlowBodyRate is the share of responses whose body arrives whole, but in drips. 0 to 1.
+	// SlowBodyRate is the share of calls whose body arrives complete, but slowly. 0 to 1.
 	SlowBodyRate float64 `yaml:"slowBodyRate" json:"slowBodyRate"`
-	// FailFirst makes the first FailFirst attempts of each request id fail with an error status, and every
-	// later one work. At least 0; while it is above 0 nothing is left to chance: the rates above do not apply.
-	// PUT, and a PATCH that names it, count from the first attempt again.
+	// FailFirst is the number of attempts of each request id that fail with an error status; later
+	// ones succeed. At least 0; above 0 the rates do not apply. PUT, and a PATCH that names it,
+	// start the count again.
 	FailFirst int `yaml:"failFirst" json:"failFirst"`
-	// Capacity limits how much work is done at once.
+	// Capacity limits the work that is done at once.
 	Capacity Capacity `yaml:"capacity" json:"capacity"`
-	// HonourDeadline drops queued work whose caller's deadline has passed: when its turn comes, or when a full queue
-	// needs its place. Otherwise it is done for nobody.
+	// HonourDeadline drops queued work whose caller's deadline has passed, when its turn comes or
+	// when a full queue needs its place. Otherwise such work is done for a caller that has left.
 	HonourDeadline bool `yaml:"honourDeadline" json:"honourDeadline"`
-	// Effect says whether a call that suffers a fault has taken effect. Empty means [EffectBefore].
+	// Effect decides whether a call with a fault takes effect. Empty means [EffectBefore].
 	Effect Effect `yaml:"effect" json:"effect"`
-	// Schedule changes the document for a while. Where windows overlap, the later one in the list wins, field
-	// by field. At most 1000 windows.
+	// Schedule changes the document for a time. Where windows overlap, the later one in the list
+	// wins, key by key. At most 1000 windows.
 	Schedule []Window `yaml:"schedule" json:"schedule"`
 }
 
-// Effect says when a call takes effect relative to the fault that strikes it.
+// Effect orders the effect of a call and its fault.
 type Effect string
 
-// The two orders of effect and fault.
+// The orders of effect and fault.
 const (
-	EffectBefore Effect = "before" // the work is done, then its answer is lost
-	EffectAfter  Effect = "after"  // a fault that loses the answer leaves the work undone
+	EffectBefore Effect = "before" // the work is done, then the response is lost
+	EffectAfter  Effect = "after"  // a fault that loses the response also prevents the work
 )
 
-// Capacity is how much work can be done at once, and how much may wait for it.
+// Capacity limits the calls in work and in the queue.
 type Capacity struct {
-	// Workers is how many calls are worked on at once. At least 0; 0 means no limit: nothing queues, and ServiceTime is
-	// not spent.
+	// Workers is the number of calls in work at once. At least 0; 0 = no limit: no call queues, and
+	// ServiceTime does not apply.
 	Workers int `yaml:"workers" json:"workers"`
-	// ServiceTime is how long a worker is busy with one call, on top of the latency. 0 means that the call's
-	// latency is spent in the worker instead.
+	// ServiceTime is the time that a worker needs for one call, in addition to the latency. 0 = the
+	// worker is busy for the call's latency instead.
 	ServiceTime time.Duration `yaml:"serviceTime" json:"serviceTime"`
-	// Queue is how many calls may wait for a worker. At least 0; 0 means no waiting room: a call that finds all workers
-	// busy is refused at once.
+	// Queue is the number of calls that may wait for a worker. At least 0; 0 refuses a call at once
+	// when all workers are busy.
 	Queue int `yaml:"queue" json:"queue"`
 }
 
-// Window overrides a [Spec] from At until At+For, counted from the start, from the last PUT or from the last PATCH
-// that names schedule, whichever came last. What it does not mention stays as it is; what it mentions counts even
-// when it is zero. FailFirst, HonourDeadline and Effect cannot be scheduled: they describe the service, not its
-// weather.
+// Window overrides a [Spec] from At until At+For. The time counts from the start, the last PUT or
+// the last PATCH that names schedule, whichever is latest. Keys that it lacks stay as they are;
+// keys that it has count even at zero. FailFirst, HonourDeadline and Effect cannot be scheduled.
 type Window struct {
-	At           time.Duration   `yaml:"at" json:"at"`   // 0 or more
-	For          time.Duration   `yaml:"for" json:"for"` // above 0
-	ErrorRate    *float64        `yaml:"errorRate,omitempty" json:"errorRate,omitempty"`
-	Statuses     []int           `yaml:"statuses,omitempty" json:"statuses,omitempty"`
-	RetryAfter   *string         `yaml:"retryAfter,omitempty" json:"retryAfter,omitempty"`
-	Latency      *Latency        `yaml:"latency,omitempty" json:"latency,omitempty"` // replaces the latency as a whole
-	ResetRate    *float64        `yaml:"resetRate,omitempty" json:"resetRate,omitempty"`
-	TruncateRate *float64        `yaml:"truncateRate,omitempty" json:"truncateRate,omitempty"`
-	HangRate     *float64        `yaml:"hangRate,omitempty" json:"hangRate,omitempty"`
-	SlowBodyRate *float64        `yaml:"slowBodyRate,omitempty" json:"slowBodyRate,omitempty"`
-	Capacity     *CapacityChange `yaml:"capacity,omitempty" json:"capacity,omitempty"` // changes the capacity, field by field
+	At         time.Duration `yaml:"at" json:"at"`   // 0 or more
+	For        time.Duration `yaml:"for" json:"for"` // above 0
+	ErrorRate  *float64      `yaml:"errorRate,omitempty" json:"errorRate,omitempty"`
+	Statuses   []int         `yaml:"statuses,omitempty" json:"statuses,omitempty"`
+	RetryAfter *string       `yaml:"retryAfter,omitempty" json:"retryAfter,omitempty"`
+	// replaces the whole latency
+	Latency      *Latency `yaml:"latency,omitempty" json:"latency,omitempty"`
+	ResetRate    *float64 `yaml:"resetRate,omitempty" json:"resetRate,omitempty"`
+	TruncateRate *float64 `yaml:"truncateRate,omitempty" json:"truncateRate,omitempty"`
+	HangRate     *float64 `yaml:"hangRate,omitempty" json:"hangRate,omitempty"`
+	SlowBodyRate *float64 `yaml:"slowBodyRate,omitempty" json:"slowBodyRate,omitempty"`
+	// changes the capacity, key by key
+	Capacity *CapacityChange `yaml:"capacity,omitempty" json:"capacity,omitempty"`
 }
 
-// CapacityChange is what a [Window] changes of the capacity: only the fields that are present count.
+// CapacityChange is a change of the capacity. Only the keys that are present count.
 type CapacityChange struct {
 	Workers     *int           `yaml:"workers,omitempty" json:"workers,omitempty"`
 	ServiceTime *time.Duration `yaml:"serviceTime,omitempty" json:"serviceTime,omitempty"`

@@ -15,29 +15,28 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// Config is the configuration of a gateway: what stands in its file.
+// Config is the configuration of a gateway, as its file has it.
 type Config struct {
-	// Routes say which requests go where. At least one.
+	// Routes send requests to upstreams. At least one.
 	Routes []Route `yaml:"routes"`
-	// Policies are what routes choose from, by name. "default" always exists.
+	// Policies are the policies that routes name. "default" always exists.
 	Policies map[string]transport.Policy `yaml:"policies"`
-	// Upstreams are what routes may name instead of a URL, to say more than that.
+	// Upstreams are the upstreams that routes name instead of a URL.
 	Upstreams map[string]Upstream `yaml:"upstreams,omitempty"`
-	// Listener says whom the data port believes, and how long it waits for its callers.
+	// Listener sets which callers the data port trusts, and how long it waits for them.
 	Listener Listener `yaml:"listener"`
 }
 
 // Route sends the requests that match a pattern to an upstream.
 type Route struct {
-	// Name is used in logs, metrics and problem documents. 1 to 63 letters,
-	// digits, dots, dashes and underscores; unique.
+	// Name identifies the route in logs, metrics and problem documents. 1 to 63 letters, digits,
+	// dots, dashes and underscores; unique.
 	Name string `yaml:"name"`
-	// Match is a pattern in the language of net/http's ServeMux, such as "/process",
-	// "GET /orders/{id}", "/api/{rest...}" or "shop.example.com/". A host is compared
-	// without its case and port.
+	// Match is a pattern as in net/http's ServeMux, such as "/process", "GET /orders/{id}",
+	// "/api/{rest...}" or "shop.example.com/". The case and the port of a host do not matter.
 	Match string `yaml:"match"`
-	// Upstream is where the requests go: an http or https URL, whose path is put
-	// before the request's, or a key of Config.Upstreams.
+	// Upstream is the destination: a key of Config.Upstreams, or an http or https URL, whose path
+	// is put before the request's.
 	Upstream string `yaml:"upstream"`
 	// Policy is a key of Config.Policies.
 	Policy string `yaml:"policy"`

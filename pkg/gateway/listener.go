@@ -9,21 +9,18 @@ import (
 	"github.com/rebound-dev/rebound/internal/config"
 )
 
-// Listener is how the data port treats its callers.
+// Listener holds the settings of the data port.
 type Listener struct {
-	// Trust are the networks of the proxies in front, such as 10.0.0.0/8; ["*"] is
-	// everybody, [] nobody. Callers from there are believed: their X-Forwarded-Host,
-	// X-Forwarded-Proto, X-Forwarded-Port and Forwarded headers are kept,
-	// X-Forwarded-For is continued, and X-Attempt-Count and
-	// X-Envoy-Expected-Rq-Timeout-Ms are honoured. All of those that others send are
-	// dropped. Left out it is private (RFC 1918, RFC 4193), loopback and link-local
-	// addresses.
+	// Trust lists the networks of trusted callers, such as 10.0.0.0/8. ["*"] trusts all callers, []
+	// trusts no caller. From trusted callers the gateway keeps X-Forwarded-Host, X-Forwarded-Proto,
+	// X-Forwarded-Port and Forwarded, continues X-Forwarded-For, and honours X-Attempt-Count and
+	// X-Envoy-Expected-Rq-Timeout-Ms. It drops these headers from all other callers. The default is
+	// private (RFC 1918, RFC 4193), loopback and link-local addresses.
 	Trust []string `yaml:"trust"`
-	// SendTimeout cuts a caller who takes nothing of a part of its answer for so
-	// long: an upstream's connection is not held for somebody who does not read. A
-	// caller who has gone on after a pause of a second or more is slow, and gets four
-	// times as long: TCP shows what it reads in steps of up to megabytes. At least 0;
-	// 0 = never.
+	// SendTimeout cuts a caller that accepts no byte of its response for this long, so that callers
+	// that do not read hold no upstream connection. A caller that has resumed after a pause of 1s
+	// or more gets four times as long, because TCP reports slow reads in steps of up to megabytes.
+	// At least 0; 0 = never.
 	SendTimeout time.Duration `yaml:"sendTimeout"`
 }
 

@@ -8,43 +8,52 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// The messages of the log's lines.
+// The messages of the log lines.
 const (
-	lineCall       = "call"                                       // a call has been answered, or its caller is gone
-	lineAttempt    = "attempt"                                    // an attempt has ended
-	lineTransition = "circuit changed"                            // a circuit has another state
-	lineLoop       = "loop"                                       // a request has come back to the gateway that passed it on; once for a route
-	lineReloaded   = "configuration reloaded"                     // the changed configuration is in force
-	lineRefused    = "configuration refused, the old one goes on" // the changed configuration is wrong
+	// a call has ended, or its caller has left
+	lineCall       = "call"
+	lineAttempt    = "attempt"         // an attempt has ended
+	lineTransition = "circuit changed" // a circuit has changed its state
+	// a request has come back to the gateway; once for each route
+	lineLoop     = "loop"
+	lineReloaded = "configuration reloaded"                     // the changed configuration is in force
+	lineRefused  = "configuration refused, the old one goes on" // the changed configuration is wrong
 )
 
 // The keys of their fields.
 const (
-	logRoute       = "route"                // the name of the route, empty for a call that has none
-	logMethod      = "method"               // the caller's method, cut after 32 bytes
-	logPath        = "path"                 // the path as the caller wrote it, without the query, cut after 512 bytes
-	logCaller      = "caller"               // address and port that the caller's connection comes from, which may be a proxy's
-	logStatus      = "status"               // what the caller got; 499 when the caller did not wait for it
-	logReason      = "reason"               // why the call ended, or what happened to the attempt: a [resilience.Reason]
-	logAttempts    = "attempts"             // how many attempts were begun
-	logWaited      = "waited"               // all waits between attempts together
-	logDuration    = "duration"             // of the call until its answer was written, or of the attempt until its response headers
-	logRequestID   = "request_id"           // the X-Request-Id that caller and upstream see
-	logAttempt     = "attempt"              // its number, from 1
-	logVerdict     = "verdict"              // a [resilience.Verdict]
-	logWait        = "wait"                 // how long the wait after it will be; 0 unless the verdict is retry
-	logError       = "error"                // what went wrong
-	logUpstream    = "upstream"             // scheme, host and port, and after # its name where several share those; empty without a route
-	logPolicy      = "policy"               // the name of the policy that the circuit belongs to
+	logRoute  = "route"  // the name of the route; empty for a call without one
+	logMethod = "method" // the caller's method, cut after 32 bytes
+	// the caller's path without the query, cut after 512 bytes
+	logPath = "path"
+	// address and port of the caller's connection, which may be a proxy's
+	logCaller = "caller"
+	// the caller's status; 499 when the caller left before it
+	logStatus   = "status"
+	logReason   = "reason"   // the [resilience.Reason] of the call or the attempt
+	logAttempts = "attempts" // the number of attempts
+	logWaited   = "waited"   // the sum of the waits between attempts
+	// of the call until its response was written; of the attempt until its response headers
+	logDuration  = "duration"
+	logRequestID = "request_id" // the X-Request-Id of caller and upstream
+	logAttempt   = "attempt"    // the number of the attempt, from 1
+	logVerdict   = "verdict"    // the [resilience.Verdict]
+	// the planned wait after the attempt; 0 unless the verdict is retry
+	logWait  = "wait"
+	logError = "error" // the error
+	// scheme, host and port, and # with the name where several upstreams share those; empty without
+	// a route
+	logUpstream    = "upstream"
+	logPolicy      = "policy"               // the name of the circuit's policy
 	logFrom        = "from"                 // the [resilience.State] before
 	logTo          = "to"                   // the [resilience.State] after
-	logSuccesses   = "successes"            // how many ended well within the window, or as probes
-	logFailures    = "failures"             // how many ended badly within the window, or as probes
-	logConsecutive = "consecutive_failures" // how many ended badly in a row, however far apart
-	logOpenFor     = "open_for"             // the open period that begins; 0 unless the circuit opens
+	logSuccesses   = "successes"            // successes within the window, or of probes
+	logFailures    = "failures"             // failures within the window, or of probes
+	logConsecutive = "consecutive_failures" // failures in a row, however far apart
+	logOpenFor     = "open_for"             // the open period; 0 unless the circuit opens
 	logVia         = "via"                  // the Via header of the request, cut after 512 bytes
-	logRoutes      = "routes"               // how many there are
-	logPolicies    = "policies"             // how many there are
+	logRoutes      = "routes"               // the number of routes
+	logPolicies    = "policies"             // the number of policies
 )
 
 // LogObserver is an observer that writes a line for every attempt at the debug

@@ -15,24 +15,23 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// Upstream is where requests go, and how.
+// Upstream is a destination of requests.
 type Upstream struct {
-	// URL is where they go, over http or https, such as http://orders:8080/v1; its
-	// path is put before the request's.
+	// URL is the address, over http or https, such as "http://orders:8080/v1". Its path is put
+	// before the request's.
 	URL string `yaml:"url"`
-	// Host is which host the requests name: the upstream's own, or the one that the
-	// caller asked for.
+	// Host selects the host that the requests name.
 	Host        Host                 `yaml:"host"`
 	Connections endpoint.Connections `yaml:"connections"`
 }
 
-// Host says which host an upstream's requests name.
+// Host selects the host that an upstream's requests name.
 type Host string
 
-// The hosts that an upstream's requests can name.
+// The values of Host.
 const (
-	HostUpstream Host = "upstream" // its own
-	HostCaller   Host = "caller"   // the one that the caller asked for
+	HostUpstream Host = "upstream" // the host of the upstream's URL
+	HostCaller   Host = "caller"   // the host that the caller asked for
 )
 
 // UnmarshalText accepts the known values only.

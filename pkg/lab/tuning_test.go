@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,12 +19,13 @@ import (
 
 const tuning = "../../docs/tuning.md"
 
-// The tables of docs/tuning.md. They take minutes, so they are only made on demand:
+// TestTuningTables writes the tables of docs/tuning.md. They take minutes, so it runs only on
+// demand:
 //
 //	go test -run TestTuningTables -timeout 30m ./pkg/lab -update
 func TestTuningTables(t *testing.T) {
 	if !golden.Updating() {
-		t.Skip("works the tables of docs/tuning.md out with -update")
+		t.Skip("writes the tables of docs/tuning.md with -update")
 	}
 	text, err := os.ReadFile(tuning)
 	if err != nil {
@@ -71,7 +73,7 @@ func all(t *testing.T, experiments []lab.Experiment) []*lab.Result {
 	return results
 }
 
-// worst is the highest figure of some results.
+// worst returns the highest figure of some results.
 func worst(results []*lab.Result, figure func(*lab.Result) float64) float64 {
 	w := math.Inf(-1)
 	for _, r := range results {
@@ -91,7 +93,7 @@ func inSeconds(s float64) string {
 	if math.IsInf(s, 1) {
 		return "never"
 	}
-	return fmt.Sprintf("%.1f s", s)
+	return fmt.Sprintf("%.1f", s)
 }
 
 func outageOf(t *testing.T, name string, length time.Duration) lab.Scenario {
@@ -103,7 +105,7 @@ func outageOf(t *testing.T, name string, length time.Duration) lab.Scenario {
 
 func alternatives(t *testing.T) string {
 	var b strings.Builder
-	b.WriteString("| ratio | burst | consecutiveFailures | maxOpenFor | success at 30 % errors: worst, mean | worst second, hanging | recovery, hanging | recovery, refusing |\n|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| ratio | burst | consecutiveFailures | maxOpenFor | success at 30 % errors, %: worst, mean | worst second, hanging | recovery, s: hanging | refusing |\n|---|---|---|---|---|---|---|---|\n")
 	for _, v := range []struct {
 		ratio, burst float64
 		consecutive  int
@@ -137,7 +139,7 @@ func alternatives(t *testing.T) string {
 		for _, r := range failing {
 			mean += r.During.Success / float64(len(failing))
 		}
-		fmt.Fprintf(&b, "| %g | %g | %d | %v | %.2f %%, %.2f %% | %.2f | %s | %s |\n", v.ratio, v.burst, v.consecutive, v.maxOpen,
+		fmt.Fprintf(&b, "| %g | %g | %d | %v | %.2f, %.2f | %.2f | %s | %s |\n", v.ratio, v.burst, v.consecutive, v.maxOpen,
 			-100*worst(failing, func(r *lab.Result) float64 { return -r.During.Success }), 100*mean,
 			worst(hung, func(r *lab.Result) float64 { return r.PeakAmplification }), inSeconds(worst(hung, recoveryOf)), inSeconds(worst(refused, recoveryOf)))
 	}
@@ -146,7 +148,7 @@ func alternatives(t *testing.T) string {
 
 func ladderTable(t *testing.T) string {
 	var b strings.Builder
-	b.WriteString("| scenario, load | policy | success during | success after | recovery | attempts a call | worst second | wasted work |\n|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| scenario | load, % | policy | success during, % | after, % | recovery, s | amplification | worst second | wasted, % |\n|---|---|---|---|---|---|---|---|---|\n")
 	for _, c := range []struct {
 		scenario string
 		rate     float64
@@ -154,13 +156,15 @@ func ladderTable(t *testing.T) string {
 		var experiments []lab.Experiment
 		ladder := lab.Ladder(transport.DefaultPolicy())
 		ladder = ladder[:len(ladder)-1] // the default policy is the one with the breaker
+		// These two are much like their neighbours.
+		ladder = slices.DeleteFunc(ladder, func(r lab.Rung) bool { return r.Name == "fixed wait" || r.Name == "exponential wait" })
 		for _, rung := range ladder {
 			s := builtin(t, c.scenario, 10*time.Second)
 			s.Length = s.Disturbance.End() + 40*time.Second
 			experiments = append(experiments, lab.Experiment{Policy: rung.Policy, Scenario: s, Load: load(c.rate, 1)})
 		}
 		for i, r := range all(t, experiments) {
-			fmt.Fprintf(&b, "| %s, %g %% | %s | %.1f %% | %.1f %% | %s | %.2f | %.2f | %.1f %% |\n", c.scenario, c.rate/10, ladder[i].Name,
+			fmt.Fprintf(&b, "| %s | %g | %s | %.1f | %.1f | %s | %.2f | %.2f | %.1f |\n", c.scenario, c.rate/10, ladder[i].Name,
 				100*r.During.Success, 100*r.After.Success, inSeconds(recoveryOf(r)), r.Amplification, r.PeakAmplification, 100*r.Work.WastedShare())
 		}
 	}
@@ -169,7 +173,7 @@ func ladderTable(t *testing.T) string {
 
 func clientsTable(t *testing.T) string {
 	var b strings.Builder
-	b.WriteString("| clients | calls a second of each | worst second, hanging | recovery, hanging | worst second, refusing | recovery, refusing |\n|---|---|---|---|---|---|\n")
+	b.WriteString("| clients | calls a second each | worst second, hanging | refusing | recovery, s: hanging | refusing |\n|---|---|---|---|---|---|\n")
 	for _, clients := range []int{1, 5, 20, 50, 100, 250} {
 		var results [2][]*lab.Result
 		for i, name := range []string{"outage-hanging", "outage"} {
@@ -182,8 +186,8 @@ func clientsTable(t *testing.T) string {
 			results[i] = all(t, experiments)
 		}
 		peak := func(r *lab.Result) float64 { return r.PeakAmplification }
-		fmt.Fprintf(&b, "| %d | %g | %.2f | %s | %.2f | %s |\n", clients, 500/float64(clients),
-			worst(results[0], peak), inSeconds(worst(results[0], recoveryOf)), worst(results[1], peak), inSeconds(worst(results[1], recoveryOf)))
+		fmt.Fprintf(&b, "| %d | %g | %.2f | %.2f | %s | %s |\n", clients, 500/float64(clients),
+			worst(results[0], peak), worst(results[1], peak), inSeconds(worst(results[0], recoveryOf)), inSeconds(worst(results[1], recoveryOf)))
 	}
 	return b.String()
 }

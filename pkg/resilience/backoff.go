@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// Jitter selects how randomness spreads the waits of many callers.
+// Jitter selects how waits are randomised, so that many callers do not retry at once.
 type Jitter string
 
-// The jitters. Before retry n (from 1), cap is min(Max, Base·Factorⁿ⁻¹). U(a, b) is uniform. Full,
-// equal and decorrelated follow Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture
-// Blog, 2015.
+// The jitters. The wait before retry n, counted from 1, is based on cap(n) = min(Max,
+// Base·Factorⁿ⁻¹); U(a, b) is uniform. Full, equal and decorrelated are from Marc Brooker,
+// "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 const (
 	JitterFull         Jitter = "full"         // U(0, cap)
 	JitterEqual        Jitter = "equal"        // cap/2 + U(0, cap/2)
@@ -36,12 +36,13 @@ func (j Jitter) valid() bool {
 	return false
 }
 
-// Backoff is the wait between attempts. No wait is ever above Max.
+// Backoff sets the wait between attempts. No backoff is above Max; a longer Retry-After replaces
+// it.
 type Backoff struct {
 	Base   time.Duration `yaml:"base"`   // the wait before the first retry; at least 0, at most Max
 	Max    time.Duration `yaml:"max"`    // the longest wait; at least Base
-	Factor float64       `yaml:"factor"` // growth from one retry to the next; at least 1
-	Jitter Jitter        `yaml:"jitter"` // how randomness spreads the waits of many callers
+	Factor float64       `yaml:"factor"` // the growth from one retry to the next; at least 1
+	Jitter Jitter        `yaml:"jitter"` // the randomness of the waits
 }
 
 // Delay returns the wait before retry n (from 1), within [0, Max]. previous is the wait before the

@@ -9,25 +9,26 @@ import (
 	"github.com/sony/gobreaker/v2"
 )
 
-// BreakerPolicy says when the circuit to an upstream opens, and how it closes
-// again. With ConsecutiveFailures and FailureRatio both 0 it never opens.
+// BreakerPolicy sets when the circuit to an upstream opens, and how it closes again. With
+// ConsecutiveFailures and FailureRatio both 0 it never opens.
 type BreakerPolicy struct {
-	// Window is the rolling time over which the ratio is taken, in ten steps.
-	// 10ms to 24h.
+	// Window is the time that FailureRatio covers. It rolls in ten steps. 10ms to 24h.
 	Window time.Duration `yaml:"window"`
-	// MinRequests must have ended within Window before the ratio counts. At least 1.
+	// MinRequests is the number of attempts that must have ended within Window before FailureRatio
+	// counts. At least 1.
 	MinRequests int `yaml:"minRequests"`
-	// FailureRatio trips the breaker when it is reached. 0 to 1, 0 = never.
+	// FailureRatio is the share of failures that opens the circuit. 0 to 1; 0 = never.
 	FailureRatio float64 `yaml:"failureRatio"`
-	// ConsecutiveFailures trips it too, however sparse they are. 0 = never.
+	// ConsecutiveFailures is the number of failures in a row that opens the circuit, however far
+	// apart they are. 0 = never.
 	ConsecutiveFailures int `yaml:"consecutiveFailures"`
-	// OpenFor is the first open period, jittered by ±20 % and doubled with every
-	// re-opening. Above 0.
+	// OpenFor is the first open period. It is jittered by ±20 % and doubles each time the circuit
+	// opens again. Above 0.
 	OpenFor time.Duration `yaml:"openFor"`
-	// MaxOpenFor bounds every open period. At least OpenFor.
+	// MaxOpenFor is the longest open period. At least OpenFor.
 	MaxOpenFor time.Duration `yaml:"maxOpenFor"`
-	// Probes go through while the circuit is half-open; as many successes in a
-	// row close it and one failure opens it again. At least 1.
+	// Probes is the number of probes that may be in flight while the circuit is half-open. As many
+	// successes in a row close it; one failure opens it again. At least 1.
 	Probes int `yaml:"probes"`
 }
 
@@ -52,14 +53,14 @@ func (p BreakerPolicy) Mistakes() (m Mistakes) {
 	return m
 }
 
-// State says which attempts a circuit lets through.
+// State decides whether a circuit lets attempts pass.
 type State uint8
 
 // The states.
 const (
-	Closed   State = iota // it lets all attempts through
-	HalfOpen              // it lets a few attempts through, as probes
-	Open                  // it lets no attempts through
+	Closed   State = iota // all attempts pass
+	HalfOpen              // a few attempts pass, as probes
+	Open                  // no attempt passes
 )
 
 // String returns closed, half-open or open.

@@ -6,19 +6,17 @@ import (
 	"time"
 )
 
-// BudgetPolicy bounds how many retries the calls of one upstream may cause
-// together. A retry costs one token. All zeros are legal and forbid retries.
+// BudgetPolicy limits the retries of all calls to one upstream together. A retry costs one token.
+// All zeros are valid and forbid retries.
 type BudgetPolicy struct {
-	// Ratio is what a successful call earns, in tokens. Tokens are earned by
-	// success only, so an outage earns none; that is what keeps amplification
-	// near 1 when it matters (Marc Brooker, "Fixing retries with token buckets
-	// and circuit breakers", 2022). 0 to 100.
+	// Ratio is the number of tokens that a successful call earns. An outage earns none, which keeps
+	// amplification near 1 (Marc Brooker, "Fixing retries with token buckets and circuit breakers",
+	// 2022). 0 to 100.
 	Ratio float64 `yaml:"ratio"`
-	// Burst is how many tokens are kept at most, and how many there are at the
-	// start. 0 to 1000000.
+	// Burst is the largest number of tokens, and the number at the start. 0 to 1000000.
 	Burst float64 `yaml:"burst"`
-	// FloorPerSecond retries a second are given anyway, so that a caller with
-	// little traffic may retry at all; one second's worth is kept. 0 to 1000000.
+	// FloorPerSecond is the number of retries a second that need no token, so that a caller with
+	// little traffic can retry too. Unused ones are kept for one second. 0 to 1000000.
 	FloorPerSecond float64 `yaml:"floorPerSecond"`
 }
 

@@ -5,26 +5,24 @@ import (
 	"time"
 )
 
-// Policy says how much time and how many attempts a call may have, and when
-// its upstream is left alone. A Policy is a plain value: read it, copy it,
-// compare it. [DefaultPolicy] is the one to start from; the zero value is not
-// valid.
+// Policy holds the limits of a call and the settings of the circuit breaker. A Policy is a plain
+// value: read it, copy it, compare it. Start from [DefaultPolicy]; the zero value is not valid.
 type Policy struct {
-	// Timeout bounds the whole call, attempts and waits together. Above 0.
+	// Timeout limits the whole call, with all attempts and waits. Above 0.
 	Timeout time.Duration `yaml:"timeout"`
-	// AttemptTimeout bounds one attempt. Above 0 and at most Timeout.
+	// AttemptTimeout limits one attempt. Above 0 and at most Timeout.
 	AttemptTimeout time.Duration `yaml:"attemptTimeout"`
 	Retry          Retry         `yaml:"retry"`
 	Breaker        BreakerPolicy `yaml:"breaker"`
 }
 
-// Retry says when and how often a failed attempt is repeated.
+// Retry sets when and how often a failed attempt is retried.
 type Retry struct {
-	// MaxAttempts counts the first attempt too: 1 means never retry. 1 to 100.
+	// MaxAttempts is the number of attempts, including the first: 1 means never retry. 1 to 100.
 	MaxAttempts int     `yaml:"maxAttempts"`
 	Backoff     Backoff `yaml:"backoff"`
-	// MaxRetryAfter is the longest wait that an upstream may ask for; a longer
-	// one ends the call with the answer that asked. At least 0.
+	// MaxRetryAfter is the longest wait that an upstream may ask for with Retry-After. A response
+	// that asks for more ends the call and goes to the caller. At least 0.
 	MaxRetryAfter time.Duration `yaml:"maxRetryAfter"`
 	Budget        BudgetPolicy  `yaml:"budget"`
 }

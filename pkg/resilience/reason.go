@@ -5,42 +5,66 @@ import (
 	"strings"
 )
 
-// Reason is the result of an attempt, or the reason why a call ended. The list is closed. Spans,
-// metrics, logs and problem documents all use these words.
+// Reason is why an attempt or a call ended as it did. An attempt's reason says what happened to it;
+// a call's reason says why the call ended. The enumeration is closed. The same word is the span
+// attribute, the metric label, the log field and the member of the problem document.
 type Reason string
 
 // The reasons. [StatusReason] returns the others, status_<code>.
 const (
-	ReasonOK                   Reason = "ok"                     // the attempt or the call succeeded
-	ReasonDialError            Reason = "dial_error"             // no connection; nothing was sent
-	ReasonTLSError             Reason = "tls_error"              // the TLS handshake failed; nothing was sent
-	ReasonResetBeforeHeaders   Reason = "reset_before_headers"   // the connection broke before an answer began
-	ReasonNotHTTP              Reason = "not_http"               // the upstream's answer is not HTTP
-	ReasonInvalidRequest       Reason = "invalid_request"        // the request is malformed, or too large for the upstream
-	ReasonBodyFailed           Reason = "body_failed"            // the answer's body broke off or stalled
-	ReasonAttemptTimeout       Reason = "attempt_timeout"        // the policy's attemptTimeout passed
-	ReasonDeadlineExceeded     Reason = "deadline_exceeded"      // the call's deadline passed
-	ReasonDeadlineTooClose     Reason = "deadline_too_close"     // the wait before the next attempt would pass the deadline
-	ReasonCallerCanceled       Reason = "caller_canceled"        // the caller canceled the call
-	ReasonMethodNotIdempotent  Reason = "method_not_idempotent"  // a retry could take effect twice
-	ReasonBodyNotReplayable    Reason = "body_not_replayable"    // the request body was not kept for a retry
-	ReasonMaxAttempts          Reason = "max_attempts"           // the policy's maxAttempts is reached
-	ReasonBudgetExhausted      Reason = "budget_exhausted"       // the retry budget has no token
-	ReasonBreakerOpen          Reason = "breaker_open"           // the circuit is open
-	ReasonBreakerHalfOpen      Reason = "breaker_half_open"      // the circuit is half-open and all its probes are in flight
-	ReasonRetryAfterTooLong    Reason = "retry_after_too_long"   // the upstream asked for a wait longer than maxRetryAfter
-	ReasonRetriedUpstreamLayer Reason = "retried_upstream_layer" // a layer above already retries this call
-	ReasonStatusNotRetryable   Reason = "status_not_retryable"   // a retry would not change the answer
-	ReasonUpgrade              Reason = "upgrade"                // an upgrade or an event stream is never retried
-	ReasonNoRoute              Reason = "no_route"               // the gateway has no route for the request
-	ReasonMethodNotAllowed     Reason = "method_not_allowed"     // the gateway's route does not accept the method
-	ReasonLoopDetected         Reason = "loop_detected"          // the request has passed through this gateway before
+	// success
+	ReasonOK Reason = "ok"
+	// no connection: nothing was sent
+	ReasonDialError Reason = "dial_error"
+	// the TLS handshake failed: nothing was sent
+	ReasonTLSError Reason = "tls_error"
+	// the connection died before the response began; outside HTTP: the operation failed
+	ReasonResetBeforeHeaders Reason = "reset_before_headers"
+	// the response is not HTTP
+	ReasonNotHTTP Reason = "not_http"
+	// the request is malformed, or its header is larger than the upstream allows; one attempt
+	ReasonInvalidRequest Reason = "invalid_request"
+	// a body broke off or stalled
+	ReasonBodyFailed Reason = "body_failed"
+	// the attempt took longer than its limit
+	ReasonAttemptTimeout Reason = "attempt_timeout"
+	// the call's deadline passed
+	ReasonDeadlineExceeded Reason = "deadline_exceeded"
+	// the wait before the next attempt would not end before the deadline
+	ReasonDeadlineTooClose Reason = "deadline_too_close"
+	// the caller left
+	ReasonCallerCanceled Reason = "caller_canceled"
+	// a retry could take effect twice
+	ReasonMethodNotIdempotent Reason = "method_not_idempotent"
+	// the request body cannot be sent again
+	ReasonBodyNotReplayable Reason = "body_not_replayable"
+	// all attempts of the policy are used
+	ReasonMaxAttempts Reason = "max_attempts"
+	// the budget has no token for a retry
+	ReasonBudgetExhausted Reason = "budget_exhausted"
+	// the circuit is open
+	ReasonBreakerOpen Reason = "breaker_open"
+	// the circuit is half-open and all its probes are in flight
+	ReasonBreakerHalfOpen Reason = "breaker_half_open"
+	// the upstream asks for a longer wait than maxRetryAfter
+	ReasonRetryAfterTooLong Reason = "retry_after_too_long"
+	// the call is already a retry of the layer before
+	ReasonRetriedUpstreamLayer Reason = "retried_upstream_layer"
+	// a status that the policy does not retry
+	ReasonStatusNotRetryable Reason = "status_not_retryable"
+	// an upgrade or an event stream always gets one attempt
+	ReasonUpgrade Reason = "upgrade"
+	// the gateway has no route for the request
+	ReasonNoRoute Reason = "no_route"
+	// the gateway has routes for the path, but not for the method
+	ReasonMethodNotAllowed Reason = "method_not_allowed"
+	// the request has passed the gateway before: an upstream leads back to it
+	ReasonLoopDetected Reason = "loop_detected"
 )
 
 const statusPrefix = "status_"
 
-// StatusReason is the reason of an attempt whose answer has an HTTP status that is not a success,
-// such as status_503.
+// StatusReason is the reason of an attempt whose HTTP status is not a success, such as status_503.
 func StatusReason(code int) Reason { return Reason(statusPrefix + strconv.Itoa(code)) }
 
 // Reasons returns all reasons except status_<code>.
@@ -54,7 +78,8 @@ func Reasons() []Reason {
 	}
 }
 
-// Valid reports whether r is one of [Reasons] or status_<code> with a code from 100 to 999.
+// Valid reports whether r belongs to the enumeration: one of [Reasons], or status_ and a code from
+// 100 to 999.
 func (r Reason) Valid() bool {
 	if code, ok := strings.CutPrefix(string(r), statusPrefix); ok && len(code) == 3 {
 		n, err := strconv.Atoi(code)
@@ -68,12 +93,16 @@ func (r Reason) Valid() bool {
 	return false
 }
 
-// Verdict is the pipeline's decision after an attempt.
+// Verdict is what the pipeline did with the result of one attempt.
 type Verdict string
 
 // The verdicts.
 const (
-	VerdictReturn Verdict = "return"  // the result goes to the caller: no retry would help
-	VerdictRetry  Verdict = "retry"   // another attempt follows
-	VerdictGiveUp Verdict = "give_up" // a retry might help, but is not possible; the call's reason says why
+	// the result goes to the caller
+	VerdictReturn Verdict = "return"
+	// another attempt follows
+	VerdictRetry Verdict = "retry"
+	// the result would be retried, but a gate was shut or the call had to end; the call's reason
+	// says why
+	VerdictGiveUp Verdict = "give_up"
 )

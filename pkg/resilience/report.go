@@ -53,7 +53,7 @@ type AttemptReport struct {
 	Wait Wait
 }
 
-// WaitSource says what determined the length of a wait.
+// WaitSource names the origin of a wait's length.
 type WaitSource string
 
 // The sources.

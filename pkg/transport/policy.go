@@ -14,35 +14,34 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// Policy is how calls over HTTP are made to survive.
+// Policy holds the settings of the pipeline for HTTP calls.
 //
-// It is a plain value; [DefaultPolicy] is the one to start from.
+// It is a plain value. Start from [DefaultPolicy].
 type Policy struct {
-	// Timeout bounds the whole call, attempts and waits, until the response
-	// headers. Above 0. The upload of a request body counts: where callers send
-	// large ones over slow links it must be long enough for that.
+	// Timeout limits the whole call, with all attempts and waits, until the response headers. Above
+	// 0. It includes the upload of the request body, so allow for large bodies over slow links.
 	Timeout time.Duration `yaml:"timeout"`
-	// AttemptTimeout bounds one attempt until its response headers, its upload
-	// included. Above 0, at most Timeout.
+	// AttemptTimeout limits one attempt, including its upload, until its response headers. Above 0,
+	// at most Timeout.
 	AttemptTimeout time.Duration `yaml:"attemptTimeout"`
-	// BodyIdleTimeout cuts a response body that stalls for longer. At least 0;
-	// 0 = never.
+	// BodyIdleTimeout cuts a response body that stalls for longer. At least 0; 0 = never.
 	BodyIdleTimeout time.Duration `yaml:"bodyIdleTimeout"`
 	Retry           Retry         `yaml:"retry"`
 	// Breaker guards an upstream's origin (scheme, host and port).
 	Breaker resilience.BreakerPolicy `yaml:"breaker"`
 }
 
-// Retry says which failures are transient, and how they are repeated.
+// Retry selects the failures that are retried, and how.
 type Retry struct {
 	resilience.Retry `yaml:",inline"`
-	// Statuses are the answers that are repeated. 400 to 599, each once.
+	// Statuses are the statuses that are retried. 400 to 599, each once.
 	Statuses []int `yaml:"statuses"`
-	// Methods may be repeated; any other only with an Idempotency-Key header, or
-	// when nothing was sent. Any method, such as GET or M-SEARCH; case matters; each once.
+	// Methods are the methods that may be retried. Any other method is retried only with an
+	// Idempotency-Key header, or when nothing was sent. Any method is possible, such as GET or
+	// M-SEARCH; case matters; each once.
 	Methods []string `yaml:"methods"`
-	// ReplayBuffer is how much of a request body is kept for a repetition. A call
-	// with a larger body gets one attempt. 0 to 64MiB.
+	// ReplayBuffer is the largest request body that is kept for a retry. A call with a larger body
+	// gets one attempt. 0 to 64MiB.
 	ReplayBuffer Size `yaml:"replayBuffer"`
 }
 

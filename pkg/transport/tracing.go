@@ -19,40 +19,44 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// Attribute keys of the span of a call. The page docs/observability.md is made from
-// these comments.
+// Attribute keys of a call's span. docs/observability.md is generated from these comments.
 const (
 	KeyRoute        attribute.Key = "rebound.route"         // the name of the gateway's route; absent without one
 	KeyPolicy       attribute.Key = "rebound.policy"        // the name of the policy
 	KeyUpstream     attribute.Key = "rebound.upstream"      // scheme, host and port
-	KeyAttempts     attribute.Key = "rebound.attempts"      // how many attempts were begun
+	KeyAttempts     attribute.Key = "rebound.attempts"      // the number of attempts
 	KeyBudgetTokens attribute.Key = "rebound.budget.tokens" // the balance of the retry budget when the call ended
 )
 
 // KeyReason is on every span and event of a call.
-const KeyReason attribute.Key = "rebound.reason" // why the call ended, what happened to the attempt, why it waits, why an attempt was refused: a [resilience.Reason]
+const KeyReason attribute.Key = "rebound.reason" // the [resilience.Reason]
 
 // Attribute keys of an attempt's span. The rest are those of OpenTelemetry's
 // semantic conventions for HTTP clients.
 const (
-	KeyAttempt           attribute.Key = "rebound.attempt"               // its number, from 1
-	KeyVerdict           attribute.Key = "rebound.verdict"               // what came of it: a [resilience.Verdict]
-	KeyBreakerState      attribute.Key = "rebound.breaker.state"         // of the circuit that let it through: a [resilience.State]
-	KeyDeadlineRemaining attribute.Key = "rebound.deadline.remaining_ms" // the time left for the whole call as it began
-	KeyReused            attribute.Key = "rebound.connection.reused"     // whether the connection of the second sending had been used before
+	// the number of the attempt, from 1
+	KeyAttempt attribute.Key = "rebound.attempt"
+	KeyVerdict attribute.Key = "rebound.verdict" // the [resilience.Verdict]
+	// the [resilience.State] of the circuit when the attempt passed it
+	KeyBreakerState attribute.Key = "rebound.breaker.state"
+	// the time left for the whole call when the attempt began
+	KeyDeadlineRemaining attribute.Key = "rebound.deadline.remaining_ms"
+	// whether the connection of the second send had been used before
+	KeyReused attribute.Key = "rebound.connection.reused"
 )
 
 // Attribute keys of the span of a wait.
 const (
-	KeyBackoffPlanned attribute.Key = "rebound.backoff.planned_ms" // the wait that was chosen; the span's duration is the actual one
-	KeyBackoffSource  attribute.Key = "rebound.backoff.source"     // who chose it: a [resilience.WaitSource]
+	// the planned wait; the span's duration is the actual one
+	KeyBackoffPlanned attribute.Key = "rebound.backoff.planned_ms"
+	KeyBackoffSource  attribute.Key = "rebound.backoff.source" // the [resilience.WaitSource]
 )
 
 // The names of spans and events that do not follow from the request.
 const (
 	SpanResilience = "resilience"
 	SpanBackoff    = "backoff"
-	EventRefused   = "attempt refused"  // on the resilience span: a further attempt was not begun
+	EventRefused   = "attempt refused"  // on the resilience span: a further attempt was refused
 	EventResend    = "transport.resend" // on an attempt: net/http sent it again on another connection
 )
 

@@ -14,8 +14,8 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 )
 
-// comments are the doc comments of the repository's packages. Names are
-// qualified as reflect prints types: "gateway.Route", "gateway.Route.Match".
+// comments holds the doc comments of the repository's packages. Names are qualified as reflect
+// prints types: "gateway.Route", "gateway.Route.Match".
 type comments struct {
 	docs   map[string]string  // of types, of their fields and of functions
 	values map[string][]value // of named types: the constants, in the order of the source
@@ -55,7 +55,7 @@ func (c comments) add(pkg string, decl *ast.GenDecl) {
 	for _, spec := range decl.Specs {
 		switch s := spec.(type) {
 		case *ast.TypeSpec:
-			// What follows the first paragraph is for those who write Go.
+			// The later paragraphs are for Go programmers.
 			doc, _, _ := strings.Cut(first(s.Doc, decl.Doc), "\n\n")
 			c.docs[pkg+s.Name.Name] = doc
 			if fields, ok := s.Type.(*ast.StructType); ok {
@@ -104,8 +104,8 @@ func (c comments) addConstant(pkg string, decl *ast.GenDecl, s *ast.ValueSpec) {
 	}
 }
 
-// conventions is the name in OpenTelemetry's semantic conventions that their Go
-// package has as a constant, "" for one that is not used here.
+// conventions returns the name in OpenTelemetry's semantic conventions for a constant of their Go
+// package, or "" for a constant that is not used here.
 func conventions(constant string) string {
 	return map[string]string{
 		"HTTPRequestMethodKey":      string(semconv.HTTPRequestMethodKey),
@@ -127,7 +127,7 @@ func first(groups ...*ast.CommentGroup) string {
 	return ""
 }
 
-// names says what to put for a Go name in the text of a page.
+// names maps Go names to the words that replace them on a page.
 type names map[string]string
 
 func (n names) with(more names) names {
@@ -150,7 +150,7 @@ func (n names) replace(text string) string {
 	})
 }
 
-// valueNames are the constants, for comments that speak of them.
+// valueNames maps the constants to their values, for comments that mention them.
 func (c comments) valueNames() names {
 	n := names{}
 	for _, values := range c.values {
@@ -163,7 +163,7 @@ func (c comments) valueNames() names {
 
 var goName = regexp.MustCompile(`"[^"]*"|\[[A-Z]\w*(\.\w+)?\]|\b[A-Z][\w-]*(\.[A-Z]\w*)?`)
 
-// prose is a doc comment for a reader who knows keys, not Go: one paragraph of
+// prose rewrites a doc comment for a reader who knows the keys but not Go, as one paragraph of
 // whole sentences.
 func prose(comment string, known names) string {
 	text := strings.Join(strings.Fields(comment), " ")

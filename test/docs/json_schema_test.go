@@ -9,7 +9,7 @@ import (
 
 type object = map[string]any
 
-// jsonSchema is the document as a JSON Schema.
+// jsonSchema returns the document as a JSON Schema.
 func (d *document) jsonSchema(t *testing.T, title string) []byte {
 	t.Helper()
 	s := d.root.jsonSchema()

@@ -16,7 +16,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// document is what a program reads: a tree of keys, made from the Go type.
+// document describes a file that a program reads: a tree of keys, made from the Go type.
 type document struct {
 	comments
 	root     *key
@@ -29,6 +29,7 @@ type document struct {
 type key struct {
 	path     string // "policies.<name>.timeout", "routes[].name"; "" for the document
 	doc      string
+	repeats  bool         // in a list element: doc is that of the document's own key
 	typ      reflect.Type // not a pointer
 	optional bool         // a pointer: null is as good as absent
 	required bool
@@ -40,9 +41,8 @@ type key struct {
 	schema object // without what is below
 }
 
-// newDocument describes the type of defaults. What is required is asked of the
-// program: it is what decode misses in the blank documents, whose names of the
-// reader's choice are NAME.
+// newDocument describes the type of defaults. The program says which keys are required: decode
+// reports them as missing from the blank documents. NAME stands for the names that a user chooses.
 func newDocument(t *testing.T, defaults any, decode func([]byte) error, blank ...string) *document {
 	t.Helper()
 	d := &document{comments: readComments(t), all: map[string]*key{}, required: map[string]bool{}}
@@ -60,9 +60,9 @@ func newDocument(t *testing.T, defaults any, decode func([]byte) error, blank ..
 	d.root = d.key(t, "", typ, marshalled(t, defaults), "", known)
 	d.root.doc = "" // the page says it
 	for path, k := range d.all {
-		// What a window overrides means the same as outside of it.
+		// A key of a window means the same as the document's own.
 		if _, outside, ok := strings.Cut(path, "[]."); ok && k.doc == "" && d.all[outside] != nil {
-			k.doc = d.all[outside].doc
+			k.doc, k.repeats = d.all[outside].doc, true
 		}
 		if path != "" && k.doc == "" {
 			t.Errorf("%s: got no comment on its field or type (%s), want one", path, k.typ)
@@ -74,7 +74,7 @@ func newDocument(t *testing.T, defaults any, decode func([]byte) error, blank ..
 		}
 	}
 	if t.Failed() {
-		t.FailNow() // all of them were told
+		t.FailNow() // after all mistakes
 	}
 	return d
 }
@@ -91,7 +91,10 @@ func (d *document) key(t *testing.T, path string, typ reflect.Type, standard any
 	switch k.typ.Kind() {
 	case reflect.Struct:
 		known = known.with(fieldNames(k.typ))
-		if path != "" && !k.isElement() {
+		switch {
+		case k.isElement():
+			known = known.with(names{k.typ.Name(): article(k.typ.Name())})
+		case path != "":
 			known = known.with(names{k.typ.Name(): "`" + k.name() + "`"})
 		}
 		k.doc = strings.TrimSpace(k.doc + " " + prose(d.docs[k.typ.String()], known))
@@ -120,8 +123,17 @@ func (d *document) key(t *testing.T, path string, typ reflect.Type, standard any
 	return k
 }
 
-// describe says what k takes, to the reader and to an editor. Which numbers
-// are possible, alone and together, is for the program to say.
+// article returns the name of a type as a noun: "a route" for Route.
+func article(name string) string {
+	name = strings.ToLower(name)
+	if strings.ContainsAny(name[:1], "aeiou") {
+		return "an " + name
+	}
+	return "a " + name
+}
+
+// describe sets what k takes, in words and as a schema. The program itself checks which numbers are
+// possible, alone and together.
 func (d *document) describe(t *testing.T, k *key) {
 	t.Helper()
 	values := d.values[k.typ.String()]
@@ -158,7 +170,7 @@ func (d *document) describe(t *testing.T, k *key) {
 	}
 }
 
-// quantity has a unit, which only 0 may lack.
+// quantity returns the schema of a number with a unit. Only 0 may lack the unit.
 func quantity(pattern string) object {
 	return object{"type": []string{"string", "integer"}, "pattern": pattern, "minimum": 0, "maximum": 0}
 }
@@ -169,7 +181,7 @@ func (k *key) isElement() bool {
 	return strings.HasSuffix(k.path, "[]") || strings.HasSuffix(k.path, ">")
 }
 
-// mapping is what has known keys: k itself, or its elements; nil if neither.
+// mapping returns the key that has known keys: k itself, or its elements; nil if neither has.
 func (k *key) mapping() *key {
 	if k.element != nil {
 		k = k.element
@@ -180,10 +192,10 @@ func (k *key) mapping() *key {
 	return k
 }
 
-// synopsis is the first sentence of a key's comment.
+// synopsis returns the first sentence of a key's comment.
 func (k *key) synopsis() string { return new(doc.Package).Synopsis(k.doc) }
 
-// shown is the default as it would stand in a file.
+// shown returns the default as it is written in a file.
 func (k *key) shown() string {
 	switch {
 	case k.required:
@@ -204,8 +216,8 @@ type structField struct {
 	qualified string // as comments has it
 }
 
-// fields are those of a struct that have a key, in order, with those of inline
-// structs among them.
+// fields returns the fields of a struct that have a key, in order, including those of inline
+// structs.
 func fields(t reflect.Type) (all []structField) {
 	for _, f := range reflect.VisibleFields(t) {
 		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
@@ -229,7 +241,7 @@ func fieldNames(t reflect.Type) names {
 	return n
 }
 
-// fresh is a new list element or map entry as the loader makes one.
+// fresh returns a new list element or map entry as the loader makes it.
 func fresh(t *testing.T, typ reflect.Type) any {
 	t.Helper()
 	p := reflect.New(typ)
@@ -242,7 +254,7 @@ func fresh(t *testing.T, typ reflect.Type) any {
 	return marshalled(t, p.Interface())
 }
 
-// marshalled is what the program would print of v, as JSON has it.
+// marshalled returns what the program prints for v, as JSON types.
 func marshalled(t *testing.T, v any) any {
 	t.Helper()
 	text, err := config.Marshal(v)

@@ -14,7 +14,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
-// The README shows the policy that the demo runs, not one like it.
+// TestReadmeShowsTheDemosPolicy checks that the README shows exactly the policy that the demo runs.
 func TestReadmeShowsTheDemosPolicy(t *testing.T) {
 	policy := files.Read(t, filepath.Join(root, "cmd/demo/rebound.yaml"))
 	if !slices.Contains(fenced(files.Read(t, filepath.Join(root, "README.md")), "yaml"), policy) {
@@ -37,7 +37,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// The rules find what they are for, also when no page has such a mistake.
+// TestUntrue checks that each rule finds its kind of mistake, even while no page has one.
 func TestUntrue(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
@@ -100,7 +100,7 @@ var (
 	heading  = regexp.MustCompile(`(?m)^#+ (.*)$`)
 )
 
-// untrue lists what a page promises and the tree does not keep.
+// untrue lists the links, paths, commands and documents of a page that are wrong in this tree.
 func untrue(root, page, text string) (found []string) {
 	report := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
 	exists := func(path string) bool {
@@ -163,7 +163,7 @@ func anchors(text string) (all []string) {
 	return all
 }
 
-// fenced are the blocks of code in a language.
+// fenced returns the code blocks in a language.
 func fenced(text, language string) (blocks []string) {
 	for _, b := range block.FindAllString(text, -1) {
 		if first, rest, _ := strings.Cut(b, "\n"); first == "```"+language {

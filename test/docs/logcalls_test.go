@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// logCall is a place in the source where a line of the log is written.
+// logCall is a call in the source that writes a log line.
 type logCall struct {
 	pkg     string // "gateway"
 	message value
@@ -19,8 +19,8 @@ type logCall struct {
 	keys    []value // in the order of the source
 }
 
-// logCalls finds them. Messages and keys are constants, line... and log..., whose
-// comments say what they mean; a literal is reported.
+// logCalls finds the calls that write log lines. Messages and keys must be constants named line...
+// and log... with a comment; a literal is an error.
 func logCalls(t *testing.T, c comments) (calls []logCall) {
 	t.Helper()
 	written := map[value]bool{}
@@ -44,7 +44,7 @@ func logCalls(t *testing.T, c comments) (calls []logCall) {
 				return true
 			}
 			if text := literal(call); text != "" {
-				t.Errorf("%s: a line or field of the log is %s; declare it as a constant line... or log... with a comment, for docs/observability.md",
+				t.Errorf("%s: got the literal %s in a log line, want a constant line... or log... with a comment, for docs/observability.md",
 					set.Position(call.Pos()), text)
 			}
 			message := slices.IndexFunc(call.Args, func(a ast.Expr) bool { return named(a, lines) != nil })
@@ -85,7 +85,7 @@ func logCalls(t *testing.T, c comments) (calls []logCall) {
 	return calls
 }
 
-// logs tells whether a file uses a logger although it does not name slog.
+// logs reports whether a file uses a logger without importing slog.
 func logs(file *ast.File) (found bool) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		s, ok := n.(*ast.SelectorExpr)
@@ -104,7 +104,7 @@ func named(x ast.Expr, among []value) *value {
 	return nil
 }
 
-// literal is the first text that a call of slog's has as it stands, "" for none.
+// literal returns the first string literal in a call of slog, quoted, or "" if there is none.
 func literal(call *ast.CallExpr) string {
 	f, ok := call.Fun.(*ast.SelectorExpr)
 	if !ok {
@@ -130,7 +130,7 @@ func literal(call *ast.CallExpr) string {
 	return ""
 }
 
-// levelOf is that of the method, or of an argument.
+// levelOf returns the level of a call: an argument's, or else the method's.
 func levelOf(call *ast.CallExpr) string {
 	for _, a := range call.Args {
 		if s, ok := a.(*ast.SelectorExpr); ok && strings.HasPrefix(s.Sel.Name, "Level") {

@@ -28,10 +28,10 @@ import (
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
 
-// produced is what client and flaky-server have shown of a few calls.
+// produced is what client and flaky-server showed of a few calls.
 type produced struct {
 	metrics    map[string]*metric
-	attributes map[string]bool  // of exported spans, those that are ours
+	attributes map[string]bool  // of exported spans, only those with our prefix
 	seen       map[string]*line // of the log, by message
 }
 
@@ -45,8 +45,8 @@ type line struct {
 	keys           []string // in order
 }
 
-// produce runs both programs as their commands put them together, in front of
-// a collector that keeps what it gets and refuses it.
+// produce runs both programs as their commands compose them. Their collector keeps what it gets,
+// and answers with an error.
 func produce(t *testing.T) *produced {
 	t.Helper()
 	var exported, lines output.Buffer
@@ -106,7 +106,7 @@ func produce(t *testing.T) *produced {
 			p.addMetrics(t, answer(t, http.MethodGet, urls[admin]+"/metrics", ""))
 		}
 	})
-	// What a stop can meet with.
+	// A stop with a call that hangs, and with a flush that fails.
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	ctx, stop = context.WithCancel(t.Context())
 	defer stop()
@@ -135,7 +135,7 @@ func produce(t *testing.T) *produced {
 	return p
 }
 
-// run serves until ctx ends; use is called with the URLs.
+// run serves until ctx ends. It calls use with the URLs.
 func run(t *testing.T, ctx context.Context, c serve.Config, logger *slog.Logger, ready *serve.Readiness, use func(map[string]string)) { //nolint:revive // t first, as everywhere in tests
 	t.Helper()
 	c.Logger = logger
