@@ -8,34 +8,31 @@ import (
 	"github.com/rebound-dev/rebound/internal/config"
 )
 
-// Limits is what a policy must hold, a document. A limit that is left out is none.
+// Limits are the limits that a policy must keep. A limit that is left out does not apply.
 type Limits struct {
-	// Load is what the policy is tried with.
+	// Load is the load of the runs.
 	Load LimitsLoad `yaml:"load"`
-	// Amplification is how many attempts may begin for a call in any second of the
-	// scenarios outage and outage-hanging. At least 1.
+	// Amplification is the largest number of attempts per call in any second of the scenarios
+	// outage and outage-hanging. At least 1.
 	Amplification *float64 `yaml:"amplification"`
-	// RecoverWithin is how long service may take to be good again after the same two.
-	// Above 0.
+	// RecoverWithin is the longest recovery in the same two. Above 0.
 	RecoverWithin *time.Duration `yaml:"recoverWithin"`
-	// SuccessDuringErrorRate10 and its like are the share of calls that must end well
-	// in the scenario error-rate-10 while it lasts. 0 to 1.
+	// SuccessDuringErrorRate10 is the lowest share of calls that end well during the disturbance of
+	// the scenario error-rate-10; the others likewise. 0 to 1.
 	SuccessDuringErrorRate10 *float64 `yaml:"successDuringErrorRate10"`
 	SuccessDuringErrorRate30 *float64 `yaml:"successDuringErrorRate30"`
 	SuccessDuringErrorRate60 *float64 `yaml:"successDuringErrorRate60"`
-	// Scenarios are limits for any scenario.
+	// Scenarios are limits for other scenarios.
 	Scenarios []ScenarioLimits `yaml:"scenarios"`
 }
 
-// LimitsLoad is the load that a policy is tried with. What is left out is as in
-// [DefaultLoad].
+// LimitsLoad is the load of the runs. Keys that are left out are as in [DefaultLoad].
 type LimitsLoad struct {
 	Rate     float64 `yaml:"rate"`     // calls a second, all clients together; above 0
-	Clients  int     `yaml:"clients"`  // from 1
+	Clients  int     `yaml:"clients"`  // at least 1
 	Capacity float64 `yaml:"capacity"` // calls a second that the upstream serves; above 0
-	Seed     uint64  `yaml:"seed"`     // the first one
-	// Seeds is how many seeds every scenario is tried with; the worst figure counts. 1
-	// to 100.
+	Seed     uint64  `yaml:"seed"`     // the first seed
+	// Seeds is the number of seeds of each scenario; the worst figure counts. 1 to 100.
 	Seeds int `yaml:"seeds"`
 }
 
@@ -43,16 +40,15 @@ type LimitsLoad struct {
 type ScenarioLimits struct {
 	// Scenario is a built-in one, or the path of a file that ends in .yaml.
 	Scenario string `yaml:"scenario"`
-	// Amplification is how many attempts may begin for a call in any second. At least 1.
+	// Amplification is the largest number of attempts per call in any second. At least 1.
 	Amplification *float64 `yaml:"amplification"`
-	// RecoverWithin is how long service may take to be good again. Above 0.
+	// RecoverWithin is the longest recovery. Above 0.
 	RecoverWithin *time.Duration `yaml:"recoverWithin"`
-	// SuccessDuring and SuccessAfter are the share of the calls begun during and after
-	// the disturbance that must end well. 0 to 1.
+	// SuccessDuring and SuccessAfter are the lowest shares of calls, begun during and after the
+	// disturbance, that end well. 0 to 1.
 	SuccessDuring *float64 `yaml:"successDuring"`
 	SuccessAfter  *float64 `yaml:"successAfter"`
-	// Wasted is the share of the upstream's work that may be for callers who have
-	// gone. 0 to 1.
+	// Wasted is the largest share of the upstream's work for callers that have left. 0 to 1.
 	Wasted *float64 `yaml:"wasted"`
 }
 

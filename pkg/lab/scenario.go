@@ -20,22 +20,21 @@ import (
 //
 // All times count from the start of the run.
 type Scenario struct {
-	// Name is how reports call it: letters, digits, dots, dashes and underscores.
+	// Name identifies the scenario in reports. Letters, digits, dots, dashes and underscores.
 	Name string `yaml:"name"`
-	// Description says in a sentence what happens.
+	// Description describes the scenario in one sentence.
 	Description string `yaml:"description"`
-	// Length is how long calls are made when nobody says otherwise. Above 0.
+	// Length is the default time for which calls are made. Above 0.
 	Length time.Duration `yaml:"length"`
-	// Disturbance is the time that the figures are split by: before, during and
-	// after it. It changes nothing by itself.
+	// Disturbance splits the figures into before, during and after. It changes nothing by itself.
 	Disturbance Span `yaml:"disturbance"`
-	// Upstream is the service that is called.
+	// Upstream is the modelled upstream.
 	Upstream Upstream `yaml:"upstream"`
-	// Load is how the calls come.
+	// Load is the pattern of the calls.
 	Load Shape `yaml:"load"`
 }
 
-// Span is a piece of time.
+// Span is an interval.
 type Span struct {
 	At  time.Duration `yaml:"at"`  // 0 or more
 	For time.Duration `yaml:"for"` // above 0
@@ -44,59 +43,58 @@ type Span struct {
 // End is when the span is over.
 func (s Span) End() time.Duration { return s.At + s.For }
 
-// Upstream is a service of a number of equal instances behind one name. Each
-// attempt goes to one of them, all equally likely, whatever its state.
+// Upstream is a service of equal instances behind one name. Each attempt goes to a random instance,
+// whatever its state.
 type Upstream struct {
 	// Instances share the capacity in equal parts. 1 to 1000.
 	Instances int `yaml:"instances"`
-	// Queue is how much work may wait for a worker, as the time that all workers
-	// need for it. 0 or more; 0 refuses a call that finds all workers busy.
+	// Queue is the size of the queue, as the time that all workers need for its work. 0 or more; 0
+	// refuses a call when all workers are busy.
 	Queue time.Duration `yaml:"queue"`
-	// Faults is what is wrong all the time: a faults document without capacity and
-	// schedule. Its latency is the time that a worker needs for a call.
+	// Faults are the constant faults: a faults document without capacity and schedule. Its latency
+	// is the time that a worker needs for a call.
 	Faults faults.Spec `yaml:"faults"`
-	// Phases change the upstream for a while. Where they overlap, the later one in
-	// the list wins, field by field.
+	// Phases change the upstream for a time. Where they overlap, the later one in the list wins,
+	// key by key.
 	Phases []Phase `yaml:"phases"`
 }
 
-// Phase is a change of the upstream from At until At+For: the keys of a window of
-// the faults document, but for capacity, and what a faults document cannot say.
+// Phase changes the upstream from At until At+For. It has the keys of a window of the faults
+// document, except capacity, and keys that a faults document lacks.
 type Phase struct {
 	faults.Window `yaml:",inline"`
-	// Instance is the only one that it is about, from 1; 0 means all of them.
+	// Instance is the number of the changed instance, from 1; 0 means all instances.
 	Instance int `yaml:"instance"`
-	// Refuse refuses connections: nobody listens.
+	// Refuse refuses connections.
 	Refuse bool `yaml:"refuse"`
-	// Working is the share of the workers that work; the others end the call they
-	// have and take no new one. 0 to 1; at 0 the upstream hangs: calls wait in line.
+	// Working is the share of workers that take calls; the others only finish the call that they
+	// have. 0 to 1; at 0 the upstream hangs: calls stay in the queue.
 	Working *float64 `yaml:"working"`
-	// WorkingAtEnd makes Working the share at the start of the phase, from where it
-	// goes in a straight line to this one. 0 to 1.
+	// WorkingAtEnd is the share at the end of the phase. From Working, at the start, the share
+	// changes in a straight line. 0 to 1.
 	WorkingAtEnd *float64 `yaml:"workingAtEnd"`
 }
 
-// Shape is how calls come.
+// Shape is the pattern of the calls.
 type Shape struct {
-	// Think makes callers wait for each other's answers: there are as many callers
-	// as make the rate if answers took no time, and each thinks for Think on
-	// average between an answer and its next call. 0, the default, lets calls come
-	// by themselves at random (Poisson), which is how a public service is called.
+	// Think makes callers wait for their response, and then for Think on average before the next
+	// call. There are as many callers as would reach the rate if responses took no time. 0, the
+	// default, makes calls at random times (Poisson), as callers of a public service do.
 	Think time.Duration `yaml:"think"`
-	// Surge sets another rate for a while.
+	// Surge sets another rate for a time.
 	Surge *Surge `yaml:"surge"`
 	// Herd begins many calls at once.
 	Herd *Herd `yaml:"herd"`
 }
 
-// Surge is a rate relative to what the upstream can do.
+// Surge is a rate relative to the capacity.
 type Surge struct {
 	Span `yaml:",inline"`
 	// OfCapacity is the rate as a share of the capacity. Above 0, at most 100.
 	OfCapacity float64 `yaml:"ofCapacity"`
 }
 
-// Herd is a number of calls that begin together, in turns among the clients.
+// Herd is a number of calls that begin together, distributed over the clients in turn.
 type Herd struct {
 	At    time.Duration `yaml:"at"`    // 0 or more
 	Calls int           `yaml:"calls"` // 1 to 100000
