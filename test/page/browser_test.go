@@ -234,7 +234,7 @@ func (v *tab) do(actions ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// get runs a function that returns a value.
+// get runs an action and returns its value.
 func get[T any](v *tab, action chromedp.Action[T]) T {
 	v.t.Helper()
 	ctx, cancel := context.WithTimeout(v.ctx, 2*patience)

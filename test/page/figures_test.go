@@ -191,7 +191,7 @@ func TestCountdownBetweenEvents(t *testing.T) {
 	// One event may still arrive.
 	v.until(`notes.size >= 5 || document.getElementById("connection").innerText === "Stale"`)
 	if n := eval[int](v, "notes.size"); n < 5 {
-		t.Errorf("the countdown changed %d times in three seconds without events, want more", n)
+		t.Errorf("the countdown changed %d times in three seconds without events, want at least 5", n)
 	}
 }
 

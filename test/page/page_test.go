@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"regexp"
 	"slices"
@@ -433,6 +435,26 @@ func call(upstream string) *live.Call {
 	}
 }
 
+// The page works below a path prefix, because all its addresses are relative.
+func TestPathPrefix(t *testing.T) {
+	l, at := own(t, page.Options{})
+	to, err := url.Parse(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(http.StripPrefix("/below", &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }, ErrorLog: log.New(io.Discard, "", 0),
+	}))
+	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
+	v := visit(t, s.URL+"/below/", 1440, false)
+	v.until(isLive)
+	l.Record(call("http://upstream"))
+	v.until(`document.querySelectorAll("#rows tr").length === 1`)
+	if complaints, _ := v.heard(); len(complaints) > 0 {
+		t.Errorf("console = %q, want no errors", complaints)
+	}
+}
+
 // Markup in names is shown as text. The name of a single upstream is in the page's header, and
 // several are in a selection.
 func TestMarkupIsText(t *testing.T) {
@@ -515,7 +537,7 @@ func TestFaultsThatCannotBeChanged(t *testing.T) {
 	v.until(`!document.getElementById("controls-error").hidden && document.getElementById("controls-error").innerText.includes("no valid answer from")`)
 	v.until(`!document.querySelector("#scenarios input:checked")`)
 	if !strings.Contains(v.text("call-empty"), `curl -i 'http://localhost:9000/it'\''s'`) || !strings.Contains(v.text("summary"), "No calls yet") {
-		t.Errorf("summary without calls = %q, want one that says so", v.text("summary"))
+		t.Errorf("got the suggestion %q and the summary %q, want the example quoted for curl and \"No calls yet\"", v.text("call-empty"), v.text("summary"))
 	}
 }
 
