@@ -78,7 +78,7 @@ type Live struct {
 	// mu guards the gathered data. Record does not take it.
 	mu     sync.Mutex
 	tick   uint64   // the number of gatherings
-	before position // of the latest gathering's begin
+	before position // before the latest gathering
 	spare  pending
 	series map[seriesKey]*series
 	calls  struct {

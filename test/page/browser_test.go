@@ -286,7 +286,7 @@ func (v *tab) filter(reason string) {
 	v.t.Helper()
 	v.until(fmt.Sprintf(`[...document.getElementById("reason").options].some((o) => o.value === %q)`, reason))
 	_ = eval[bool](v, fmt.Sprintf(`(() => { const e = document.getElementById("reason"); e.value = %q; return e.dispatchEvent(new Event("change")); })()`, reason))
-	v.until(fmt.Sprintf(`document.getElementById("rows-note").innerText.includes("ended so") === %v`, reason != ""))
+	v.until(fmt.Sprintf(`document.getElementById("rows-note").innerText.includes("with this reason") === %v`, reason != ""))
 }
 
 func ask(t *testing.T, method, url, body string) string {

@@ -100,9 +100,9 @@ export function drawRows() {
   let note = "";
   if (calls.length) {
     const span = calls[0].id - calls[calls.length - 1].id + 1;
-    if (paused) note = known.total < calls[0].id ? "Paused; the program has begun anew since." : `Paused; ${plural(known.total - calls[0].id, "newer call")}.`;
-    else if (held && known.total > calls[0].id) note = `Held while you are at it; ${plural(known.total - calls[0].id, "newer call")}.`;
-    else if ($("reason").value) note = `${calls.length < LISTED ? "" : "The newest "}${plural(calls.length, "call")} that ended so, or had an attempt that did.`;
+    if (paused) note = known.total < calls[0].id ? "Paused; the server has restarted since." : `Paused; ${plural(known.total - calls[0].id, "newer call")}.`;
+    else if (held && known.total > calls[0].id) note = `Held while you point at it or have the focus in it; ${plural(known.total - calls[0].id, "newer call")}.`;
+    else if ($("reason").value) note = `${calls.length < LISTED ? "" : "The newest "}${plural(calls.length, "call")} with this reason, or with an attempt that has it.`;
     else if (span > calls.length) note = `${count(calls.length)} of the last ${count(span)} calls; ${count(span - calls.length)} came too fast to list.`;
     else if (calls.length < LISTED && calls.length < known.total) note = `${count(calls.length)} of ${count(known.total)} calls; ${count(known.total - calls.length)} came too fast to list.`;
     else note = `The last ${plural(calls.length, "call")} of ${count(known.total)}.`;

@@ -58,7 +58,7 @@ async function change(what, act) {
     return answer;
   } catch (err) {
     failed = what;
-    text("controls-error", `${what} was not possible: ${err.message}`);
+    text("controls-error", `${what} failed: ${err.message}`);
     return null;
   } finally {
     show("controls-error", failed !== null);
@@ -122,7 +122,7 @@ $("seed-set").addEventListener("submit", async (e) => {
     known.faults = faults;
     seedTyped = false;
   }
-  text("seed-note", faults ? "set; the faults begin anew" : "the same seed, the same faults");
+  text("seed-note", faults ? "set; the faults start over" : "the same seed, the same faults");
   drawControls();
 });
 
@@ -154,6 +154,6 @@ export function drawControls() {
     const r = traffic[way];
     meter(`${way}-bar`, r.good / r.ended);
     text(`${way}-share`, percent(r.good, r.ended));
-    text(`${way}-note`, (r.ended ? plural(r.ended, "call") : traffic.perSecond && [way, "both"].includes(traffic.path) ? "none has ended" : "no traffic") + (r.notSent ? `, ${count(r.notSent)} not sent: too many wait` : ""));
+    text(`${way}-note`, (r.ended ? plural(r.ended, "call") : traffic.perSecond && [way, "both"].includes(traffic.path) ? "none ended yet" : "no traffic") + (r.notSent ? `, ${count(r.notSent)} not sent: too many others wait` : ""));
   }
 }

@@ -209,7 +209,7 @@ function drawTransitions(mine) {
   drawnTransitions = mark;
   show("transitions-empty", newest.length === 0);
   show("transitions-missed", known.transitionsMissed > 0);
-  text("transitions-missed", `${plural(known.transitionsMissed, "change")} of some circuit came too fast to list.`);
+  text("transitions-missed", `${plural(known.transitionsMissed, "change")} of the circuits came too fast to list.`);
   $("transitions").replaceChildren(...newest.map((t) => el("li", {},
     el("time", { datetime: new Date(t.at).toISOString() }, clock(t.at)),
     el("span", { class: "to" }, icon(t.to, t.to === "closed" ? "is-good" : t.to === "open" ? "is-bad" : "is-warn"), `${stateWord[t.from]} → ${stateWord[t.to].toLowerCase()}`),

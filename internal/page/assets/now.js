@@ -47,17 +47,18 @@ export function drawSummary(s) {
   if (!w?.offered) {
     parts.push(known.total ? "No calls in the last ten seconds." : "No calls yet.");
   } else if (s.circuit?.state === "open") {
-    parts.push(`The circuit is open: the upstream is left alone, and ${count(w.refused)} of ${plural(w.offered, "call")} ended early instead of waiting for more failures.`);
+    parts.push(`The circuit is open: ${count(w.refused)} of ${plural(w.offered, "call")} ended early, to spare the upstream.`);
   } else if (!w.attempts) {
     parts.push(`${w.offered === 1 ? "The only call" : `None of the ${plural(w.offered, "call")}`} of the last ten seconds ${w.offered === 1 ? "did not reach" : "reached"} an upstream.`);
   } else {
     const all = judged(w);
     const gap = w.good / w.offered - w.attemptsGood / all;
     const fails = all - w.attemptsGood;
-    if (!fails) parts.push(w.good === w.offered ? "Everything succeeds at the first attempt." : `The upstream does all of its attempts well; ${percent(w.offered - w.good, w.offered)} of the calls end badly all the same.`);
-    else if (gap > 0.02) parts.push(`The upstream fails ${percent(fails, all)} of its attempts; callers see ${w.good === w.offered ? "none of it" : `${percent(w.offered - w.good, w.offered)} fail`}.`);
-    else if (w.good === w.offered) parts.push(`The upstream fails ${percent(fails, all)} of its attempts, and none of the calls.`);
-    else parts.push(`The upstream fails ${percent(fails, all)} of its attempts, and ${percent(w.offered - w.good, w.offered)} of the calls fail.`);
+    const upstream = `The upstream fails ${percent(fails, all)} of its attempts`;
+    const calls = `${percent(w.offered - w.good, w.offered)} of the calls fail.`;
+    if (!fails) parts.push(w.good === w.offered ? "Everything succeeds at the first attempt." : `All attempts succeed, but ${calls}`);
+    else if (w.good === w.offered) parts.push(`${upstream}, but no call fails.`);
+    else parts.push(gap > 0.02 ? `${upstream}, but only ${calls}` : `${upstream}, and ${calls}`);
   }
   text("summary", parts.join(" "));
 }

@@ -30,7 +30,7 @@ function open() {
     try {
       handlers.take(JSON.parse(e.data));
     } catch (err) {
-      connection("failed", `This page and the server do not understand each other: ${err.message}`);
+      connection("failed", `This page cannot read the server's data: ${err.message}`);
       source.close();
       throw err;
     }
