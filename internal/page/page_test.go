@@ -65,45 +65,6 @@ func TestOneCall(t *testing.T) {
 	})
 }
 
-// Each outcome counts as good, failed or refused.
-func TestFigures(t *testing.T) {
-	at := func(reason resilience.Reason, status int) func(*live.Call) {
-		return func(c *live.Call) { c.Report.Reason, c.Status = reason, status }
-	}
-	for name, c := range map[string]struct {
-		change                               func(*live.Call)
-		attempts                             []resilience.Reason
-		good, attemptsMade, attemptsGood, no uint32
-	}{
-		"ok":               {func(*live.Call) {}, []resilience.Reason{"ok"}, 1, 1, 1, 0},
-		"not found":        {func(c *live.Call) { at("status_not_retryable", 404)(c); c.Report.Attempts[0].Status = 404 }, []resilience.Reason{"status_404"}, 1, 1, 1, 0},
-		"not implemented":  {func(c *live.Call) { at("status_not_retryable", 501)(c); c.Report.Attempts[0].Status = 501 }, []resilience.Reason{"status_501"}, 0, 1, 0, 0},
-		"upgrade":          {func(c *live.Call) { at("upgrade", 101)(c); c.Report.Attempts[0].Status = 101 }, []resilience.Reason{"ok"}, 1, 1, 1, 0},
-		"too many":         {func(c *live.Call) { at("max_attempts", 429)(c); c.Report.Attempts[0].Status = 429 }, []resilience.Reason{"status_429"}, 0, 1, 0, 0},
-		"body failed":      {at("body_failed", 200), []resilience.Reason{"status_503", "ok"}, 0, 2, 0, 0},
-		"own body failed":  {at("body_failed", 502), []resilience.Reason{"body_failed"}, 0, 1, 0, 0},
-		"caller gone":      {at("caller_canceled", 499), []resilience.Reason{"caller_canceled"}, 0, 1, 0, 0},
-		"circuit open":     {func(*live.Call) {}, nil, 0, 0, 0, 1},
-		"circuit probing":  {at("breaker_half_open", 503), nil, 0, 0, 0, 1},
-		"budget exhausted": {at("budget_exhausted", 503), []resilience.Reason{"status_503"}, 0, 1, 0, 1},
-		"a new reason":     {at("invented", 503), []resilience.Reason{"status_503"}, 0, 1, 0, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, page.Options{})
-				one := call(c.attempts...)
-				c.change(one)
-				w.Record(one)
-				time.Sleep(time.Second)
-				got := w.open(t, "").mustNext(t).Series[0].Window
-				if got.Offered != 1 || got.Good != c.good || got.Attempts != c.attemptsMade || got.AttemptsGood != c.attemptsGood || got.Refused != c.no {
-					t.Errorf("got %+v, want %+v", got, c)
-				}
-			})
-		})
-	}
-}
-
 // With ten thousand calls between two events, the figures are exact, the newest calls are shown,
 // and the event counts the others.
 func TestMoreCallsThanCanBeShown(t *testing.T) {
@@ -381,32 +342,6 @@ func TestTooManyPages(t *testing.T) {
 	})
 }
 
-// Each second has its circuit and budget, also without calls.
-func TestCircuits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var mu sync.Mutex
-		u := live.Upstream{Upstream: upstream, Policy: "default", BudgetTokens: 10, Burst: 10}
-		w := newWorld(t, page.Options{}, func() []live.Upstream { mu.Lock(); defer mu.Unlock(); return []live.Upstream{u} })
-		time.Sleep(2100 * time.Millisecond)
-		mu.Lock()
-		u.Breaker = resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Minute)}
-		u.BudgetTokens = 0
-		mu.Unlock()
-		time.Sleep(time.Second)
-		s := w.open(t, "").mustNext(t).Series[0]
-		if s.Circuit.State != "open" || s.Circuit.ProbeAt == 0 {
-			t.Errorf("circuit = %+v, want it open with the time of a probe", s.Circuit)
-		}
-		var states []string
-		for _, sec := range s.Seconds {
-			states = append(states, fmt.Sprint(sec.State, " ", *sec.Tokens))
-		}
-		if got := strings.Join(states[:3], ", "); got != "closed 10, closed 10, open 0" {
-			t.Errorf("seconds = %s, want closed 10, closed 10, open 0", got)
-		}
-	})
-}
-
 // Memory is bounded: this is ten minutes of 2,000 calls a second to ever new upstreams, with long
 // paths, fifty pages that read, and one that never reads.
 func TestMemoryIsFlat(t *testing.T) {
@@ -462,34 +397,6 @@ func TestMemoryIsFlat(t *testing.T) {
 		}
 		if len(e.Series) > 65 || offered < 9*perSecond || e.Total != 600*perSecond || e.Pages.Open != pages+1 || e.Pages.Dropped != 1 {
 			t.Errorf("got %d series with %d calls in ten seconds, %d in total, pages %+v, want all calls in at most 65 series and one dropped page", len(e.Series), offered, e.Total, e.Pages)
-		}
-	})
-}
-
-// An upstream without calls for five minutes makes room for another one. Its totals are kept.
-func TestOldUpstreamsMakeRoom(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, page.Options{})
-		record := func(host string) {
-			c := call(resilience.ReasonOK)
-			c.Upstream = host
-			w.Record(c)
-			time.Sleep(time.Second)
-		}
-		for i := range 70 {
-			record(fmt.Sprintf("http://old-%d", i))
-		}
-		time.Sleep(6 * time.Minute)
-		record("http://new")
-		var state struct {
-			Series []struct {
-				Upstream string
-				Totals   struct{ Offered int }
-			}
-		}
-		w.get(t, "/api/state", &state)
-		if len(state.Series) != 2 || state.Series[0].Totals.Offered != 70 || state.Series[1].Upstream != "http://new" || state.Series[1].Totals.Offered != 1 {
-			t.Errorf("series = %+v, want the 70 old calls in one and the new call in another", state.Series)
 		}
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,99 +16,6 @@ import (
 	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
-
-// More than 256 transitions between two gatherings used to lose the newest ones silently.
-func TestTransitionsThatDoNotFitAreCounted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, page.Options{})
-		p := w.open(t, "")
-		first := p.mustNext(t)
-		for i := range 300 {
-			w.Transition("default", resilience.Transition{Upstream: fmt.Sprintf("http://u%d", i), From: resilience.Closed, To: resilience.Open, At: time.Now()})
-		}
-		check := func(e event) {
-			t.Helper()
-			if n := len(e.Transitions); n != 256 || e.TransitionsMissed != 44 || e.Transitions[0].Upstream != "http://u44" || e.Transitions[n-1].Upstream != "http://u299" {
-				t.Errorf("got %d transitions and %d missed, from %+v to %+v, want 256 and 44, from u44 to u299", n, e.TransitionsMissed, e.Transitions[0], e.Transitions[n-1])
-			}
-		}
-		check(p.mustNext(t))
-		check(w.open(t, first.id).mustNext(t))
-		if e := w.open(t, "").mustNext(t); e.TransitionsMissed != 0 || len(e.Transitions) != 256 {
-			t.Errorf("a new page: got %d transitions and %d missed, want 256 and 0", len(e.Transitions), e.TransitionsMissed)
-		}
-	})
-}
-
-// More than a thousand good calls before the next gathering used to push out failed ones.
-func TestGoodCallsDoNotPushOutFailingOnes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, page.Options{})
-		for range 5 {
-			w.Record(call(resilience.StatusReason(503)))
-		}
-		for range 5000 {
-			w.Record(call(resilience.ReasonOK))
-		}
-		time.Sleep(time.Second)
-		var answer struct{ Calls []shownCall }
-		w.get(t, "/api/calls?reason=max_attempts", &answer)
-		if len(answer.Calls) != 5 {
-			t.Errorf("kept failed calls = %d, want 5", len(answer.Calls))
-		}
-	})
-}
-
-// An attempt whose body failed used to count as good.
-func TestFailedBodiesAreNotGood(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, page.Options{})
-		c := call(resilience.StatusReason(503), resilience.ReasonOK)
-		c.Report.Reason = resilience.ReasonBodyFailed
-		w.Record(c)
-		time.Sleep(time.Second)
-		var answer struct {
-			Attempts []struct {
-				Good   bool
-				Reason string
-			}
-		}
-		w.get(t, "/api/calls/1", &answer)
-		if a := answer.Attempts; len(a) != 2 || a[0].Reason != "status_503" || a[1].Good || a[1].Reason != "body_failed" {
-			t.Errorf("attempts = %+v, want status_503 and body_failed, both not good", a)
-		}
-	})
-}
-
-// A quantile used to be wrong by a quarter of its value, and by more beyond the histogram's end.
-func TestQuantilesAreNear(t *testing.T) {
-	for _, tc := range []struct{ took, shown time.Duration }{
-		{65600 * time.Microsecond, 0}, {1049 * time.Millisecond, 0}, {time.Microsecond, 0}, {99 * time.Second, 0},
-		{0, time.Microsecond}, {-time.Second, time.Microsecond}, {time.Hour, 134 * time.Second},
-	} {
-		t.Run(tc.took.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, page.Options{})
-				for range 1000 {
-					c := call(resilience.ReasonOK)
-					c.Duration = tc.took
-					w.Record(c)
-				}
-				time.Sleep(time.Second)
-				want := float64(max(tc.took, 0)) / 1e6
-				if tc.shown > 0 {
-					want = float64(tc.shown) / 1e6
-				}
-				s := w.open(t, "").mustNext(t).Series[0].Seconds[0]
-				for name, got := range map[string]float64{"50 %": s.P50, "99 %": s.P99} {
-					if got < want*0.875-0.001 || got > want*1.125+0.001 {
-						t.Errorf("%s: %v ms, want %v", name, got, want)
-					}
-				}
-			})
-		})
-	}
-}
 
 // Upstreams that share the series for all others used to overwrite each other's state, which
 // caused five events a second although nothing changed.
@@ -252,43 +158,6 @@ func TestFaultsThatHangDoNotQueue(t *testing.T) {
 	for range 6 {
 		<-ended
 	}
-}
-
-// Texts of a recorded call used to keep the large strings alive that they are parts of.
-func TestCallersDoNotHoldMemory(t *testing.T) {
-	l := live.New(live.Options{})
-	heap := func() uint64 {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
-	before := heap()
-	for range 1100 {
-		c := call(resilience.StatusReason(503))
-		sent := strings.Repeat("x", 100_000)
-		c.Method, c.Host, c.Path, c.RequestID = sent[:4], sent[:10], sent[:20], sent[:10]
-		l.Record(c)
-	}
-	if after := heap(); after > before+5<<20 {
-		t.Errorf("1,100 calls hold %d KiB, want at most 5 MiB", (after-before)>>10)
-	}
-	runtime.KeepAlive(l)
-}
-
-// An HTTP/1.0 call without a Host header used to be shown as http:///process.
-func TestCallWithoutAHost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, page.Options{})
-		c := call(resilience.ReasonOK)
-		c.Host = ""
-		w.Record(c)
-		time.Sleep(time.Second)
-		var answer struct{ URL string }
-		if w.get(t, "/api/calls/1", &answer); answer.URL != "/process" {
-			t.Errorf("URL = %q, want /process", answer.URL)
-		}
-	})
 }
 
 // A site whose name resolves to this server (DNS rebinding) used to be served, and could change

@@ -1,0 +1,258 @@
+package live_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const upstream = "http://flaky-server:5000"
+
+// call returns a call that has just ended, with one attempt for each reason.
+func call(reasons ...resilience.Reason) *live.Call {
+	c := &live.Call{
+		Policy: "default", Upstream: upstream, Method: http.MethodGet, Scheme: "http", Host: "localhost:8080", Path: "/process",
+		Status: http.StatusServiceUnavailable, Start: time.Now(), Report: &resilience.Report{Reason: resilience.ReasonBreakerOpen},
+	}
+	for i, r := range reasons {
+		a := resilience.AttemptReport{Number: i + 1, Start: c.Start, Reason: r, Verdict: resilience.VerdictGiveUp, Status: http.StatusServiceUnavailable}
+		c.Report.Reason = resilience.ReasonMaxAttempts
+		if r == resilience.ReasonOK {
+			a.Status, a.Verdict, c.Status, c.Report.Reason = http.StatusOK, resilience.VerdictReturn, http.StatusOK, r
+		}
+		c.Report.Attempts = append(c.Report.Attempts, a)
+	}
+	return c
+}
+
+// run returns a Live that runs until the test ends.
+func run(t *testing.T, o live.Options) *live.Live {
+	t.Helper()
+	l := live.New(o)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); l.Run(ctx, nil) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	return l
+}
+
+// Each outcome counts as good, failed or refused.
+func TestFigures(t *testing.T) {
+	at := func(reason resilience.Reason, status int) func(*live.Call) {
+		return func(c *live.Call) { c.Report.Reason, c.Status = reason, status }
+	}
+	for name, c := range map[string]struct {
+		change                               func(*live.Call)
+		attempts                             []resilience.Reason
+		good, attemptsMade, attemptsGood, no uint32
+	}{
+		"ok":               {func(*live.Call) {}, []resilience.Reason{"ok"}, 1, 1, 1, 0},
+		"not found":        {func(c *live.Call) { at("status_not_retryable", 404)(c); c.Report.Attempts[0].Status = 404 }, []resilience.Reason{"status_404"}, 1, 1, 1, 0},
+		"not implemented":  {func(c *live.Call) { at("status_not_retryable", 501)(c); c.Report.Attempts[0].Status = 501 }, []resilience.Reason{"status_501"}, 0, 1, 0, 0},
+		"upgrade":          {func(c *live.Call) { at("upgrade", 101)(c); c.Report.Attempts[0].Status = 101 }, []resilience.Reason{"ok"}, 1, 1, 1, 0},
+		"too many":         {func(c *live.Call) { at("max_attempts", 429)(c); c.Report.Attempts[0].Status = 429 }, []resilience.Reason{"status_429"}, 0, 1, 0, 0},
+		"body failed":      {at("body_failed", 200), []resilience.Reason{"status_503", "ok"}, 0, 2, 0, 0},
+		"own body failed":  {at("body_failed", 502), []resilience.Reason{"body_failed"}, 0, 1, 0, 0},
+		"caller gone":      {at("caller_canceled", 499), []resilience.Reason{"caller_canceled"}, 0, 1, 0, 0},
+		"circuit open":     {func(*live.Call) {}, nil, 0, 0, 0, 1},
+		"circuit probing":  {at("breaker_half_open", 503), nil, 0, 0, 0, 1},
+		"budget exhausted": {at("budget_exhausted", 503), []resilience.Reason{"status_503"}, 0, 1, 0, 1},
+		"a new reason":     {at("invented", 503), []resilience.Reason{"status_503"}, 0, 1, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := run(t, live.Options{})
+				one := call(c.attempts...)
+				c.change(one)
+				l.Record(one)
+				time.Sleep(time.Second)
+				got := l.Since("").Series[0].Window
+				if got.Offered != 1 || got.Good != c.good || got.Attempts != c.attemptsMade || got.AttemptsGood != c.attemptsGood || got.Refused != c.no {
+					t.Errorf("got %+v, want %+v", got, c)
+				}
+			})
+		})
+	}
+}
+
+// An upstream without calls for five minutes makes room for another one. Its totals are kept.
+func TestOldUpstreamsMakeRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := run(t, live.Options{})
+		record := func(host string) {
+			c := call(resilience.ReasonOK)
+			c.Upstream = host
+			l.Record(c)
+			time.Sleep(time.Second)
+		}
+		for i := range 70 {
+			record(fmt.Sprintf("http://old-%d", i))
+		}
+		time.Sleep(6 * time.Minute)
+		record("http://new")
+		state := l.State()
+		if len(state.Series) != 2 || state.Series[0].Totals.Offered != 70 || state.Series[1].Upstream != "http://new" || state.Series[1].Totals.Offered != 1 {
+			t.Errorf("series = %+v, want the 70 old calls in one and the new call in another", state.Series)
+		}
+	})
+}
+
+// Each second has its circuit and budget, also without calls.
+func TestCircuits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		u := live.Upstream{Upstream: upstream, Policy: "default", BudgetTokens: 10, Burst: 10}
+		l := run(t, live.Options{Upstreams: func() []live.Upstream { mu.Lock(); defer mu.Unlock(); return []live.Upstream{u} }})
+		time.Sleep(2100 * time.Millisecond)
+		mu.Lock()
+		u.Breaker = resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Minute)}
+		u.BudgetTokens = 0
+		mu.Unlock()
+		time.Sleep(time.Second)
+		s := l.Since("").Series[0]
+		if s.Circuit.State != resilience.Open || s.Circuit.ProbeAt == 0 {
+			t.Errorf("circuit = %+v, want it open with the time of a probe", s.Circuit)
+		}
+		var states []string
+		for _, sec := range s.Seconds {
+			states = append(states, fmt.Sprint(*sec.State, " ", *sec.Tokens))
+		}
+		if got := strings.Join(states[:3], ", "); got != "closed 10, closed 10, open 0" {
+			t.Errorf("seconds = %s, want closed 10, closed 10, open 0", got)
+		}
+	})
+}
+
+// More than 256 transitions between two gatherings used to lose the newest ones silently.
+func TestTransitionsThatDoNotFitAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := run(t, live.Options{})
+		first := l.Since("")
+		for i := range 300 {
+			l.Transition("default", resilience.Transition{Upstream: fmt.Sprintf("http://u%d", i), From: resilience.Closed, To: resilience.Open, At: time.Now()})
+		}
+		check := func(e live.Update) {
+			t.Helper()
+			if n := len(e.Transitions); n != 256 || e.TransitionsMissed != 44 || e.Transitions[0].Upstream != "http://u44" || e.Transitions[n-1].Upstream != "http://u299" {
+				t.Errorf("got %d transitions and %d missed, from %+v to %+v, want 256 and 44, from u44 to u299", n, e.TransitionsMissed, e.Transitions[0], e.Transitions[n-1])
+			}
+		}
+		time.Sleep(300 * time.Millisecond)
+		check(l.Latest())
+		check(l.Since(first.ID))
+		if e := l.Since(""); e.TransitionsMissed != 0 || len(e.Transitions) != 256 {
+			t.Errorf("without an ID: got %d transitions and %d missed, want 256 and 0", len(e.Transitions), e.TransitionsMissed)
+		}
+	})
+}
+
+// More than a thousand good calls before the next gathering used to push out failed ones.
+func TestGoodCallsDoNotPushOutFailingOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := run(t, live.Options{})
+		for range 5 {
+			l.Record(call(resilience.StatusReason(503)))
+		}
+		for range 5000 {
+			l.Record(call(resilience.ReasonOK))
+		}
+		time.Sleep(time.Second)
+		if calls, _ := l.Calls(live.KeptCalls, resilience.ReasonMaxAttempts); len(calls) != 5 {
+			t.Errorf("kept failed calls = %d, want 5", len(calls))
+		}
+	})
+}
+
+// An attempt whose body failed used to count as good.
+func TestFailedBodiesAreNotGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := run(t, live.Options{})
+		c := call(resilience.StatusReason(503), resilience.ReasonOK)
+		c.Report.Reason = resilience.ReasonBodyFailed
+		l.Record(c)
+		time.Sleep(time.Second)
+		kept, _ := l.Call(1)
+		if a := kept.Attempts; len(a) != 2 || a[0].Reason != "status_503" || a[1].Good || a[1].Reason != "body_failed" {
+			t.Errorf("attempts = %+v, want status_503 and body_failed, both not good", a)
+		}
+	})
+}
+
+// A quantile used to be wrong by a quarter of its value, and by more beyond the histogram's end.
+func TestQuantilesAreNear(t *testing.T) {
+	for _, tc := range []struct{ took, shown time.Duration }{
+		{65600 * time.Microsecond, 0}, {1049 * time.Millisecond, 0}, {time.Microsecond, 0}, {99 * time.Second, 0},
+		{0, time.Microsecond}, {-time.Second, time.Microsecond}, {time.Hour, 134 * time.Second},
+	} {
+		t.Run(tc.took.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := run(t, live.Options{})
+				for range 1000 {
+					c := call(resilience.ReasonOK)
+					c.Duration = tc.took
+					l.Record(c)
+				}
+				time.Sleep(time.Second)
+				want := float64(max(tc.took, 0)) / 1e6
+				if tc.shown > 0 {
+					want = float64(tc.shown) / 1e6
+				}
+				s := l.Since("").Series[0].Seconds[0]
+				for name, got := range map[string]float64{"50 %": s.P50, "99 %": s.P99} {
+					if got < want*0.875-0.001 || got > want*1.125+0.001 {
+						t.Errorf("%s: %v ms, want %v", name, got, want)
+					}
+				}
+			})
+		})
+	}
+}
+
+// Texts of a recorded call used to keep the large strings alive that they are parts of.
+func TestCallersDoNotHoldMemory(t *testing.T) {
+	l := live.New(live.Options{})
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	for range 1100 {
+		c := call(resilience.StatusReason(503))
+		sent := strings.Repeat("x", 100_000)
+		c.Method, c.Host, c.Path, c.RequestID = sent[:4], sent[:10], sent[:20], sent[:10]
+		l.Record(c)
+	}
+	if after := heap(); after > before+5<<20 {
+		t.Errorf("1,100 calls hold %d KiB, want at most 5 MiB", (after-before)>>10)
+	}
+	runtime.KeepAlive(l)
+}
+
+// An HTTP/1.0 call without a Host header used to be shown as http:///process.
+func TestCallWithoutAHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := run(t, live.Options{})
+		c := call(resilience.ReasonOK)
+		c.Host = ""
+		l.Record(c)
+		time.Sleep(time.Second)
+		if kept, _ := l.Call(1); kept.URL != "/process" {
+			t.Errorf("URL = %q, want /process", kept.URL)
+		}
+	})
+}
