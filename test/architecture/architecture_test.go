@@ -1,5 +1,5 @@
-// Package architecture_test keeps the packages of this repository pointing in
-// one direction.
+// Package architecture_test checks that the imports between the packages of this repository point
+// in one direction.
 package architecture_test
 
 import (
@@ -21,13 +21,14 @@ const (
 	module = "github.com/rebound-dev/rebound/"
 	root   = "../.."
 
-	// top is the level of what is not under pkg/ or internal/: the programs, and tools and tests of the whole.
+	// top is the level of everything outside pkg/ and internal/: the programs, and the tools and
+	// tests of the whole.
 	top = 4
 )
 
-// levels places every package under pkg/ and internal/. A package imports only packages
-// of a strictly lower level, its tests also those of its own. The lower a package is, the
-// more can be built on it without the rest.
+// levels places every package under pkg/ and internal/. A package imports only packages of a
+// strictly lower level; its tests may also import its own level. The lower a package is, the more
+// can be built on it without the rest.
 func levels() map[string]int {
 	return map[string]int{
 		"internal/config":    0,
@@ -55,13 +56,13 @@ func levels() map[string]int {
 	}
 }
 
-// public is what a user's program may import: see VERSIONING.md.
+// public lists the packages that a user's program may import: see VERSIONING.md.
 func public() []string {
 	return []string{"pkg/endpoint", "pkg/faults", "pkg/gateway", "pkg/lab", "pkg/resilience", "pkg/transport"}
 }
 
-// pkg is what `go list -json` says of a package. Deps are the packages it is
-// built from, direct and indirect; tests count in neither Imports nor Deps.
+// pkg is the output of `go list -json` for a package. Deps are the packages it is built from,
+// direct and indirect. Neither Imports nor Deps includes tests.
 type pkg struct {
 	ImportPath   string
 	Imports      []string
@@ -80,8 +81,8 @@ func TestImportDirection(t *testing.T) {
 	}
 }
 
-// A package under pkg/ without a promise, or a promise for a package that is gone, is
-// reported even when nothing imports the package.
+// The test reports a package under pkg/ that nobody promised, and a promise for a package that is
+// gone, even if nothing imports the package.
 func TestPublicPackagesAreThoseUnderPkg(t *testing.T) {
 	var placed []string
 	for name := range levels() {
@@ -122,7 +123,7 @@ func TestVersioningListsPublicPackages(t *testing.T) {
 	}
 }
 
-// The rules find what they are for, also when the tree has no such mistake.
+// The rules find each kind of mistake, even while the tree has none.
 func TestRules(t *testing.T) {
 	for name, c := range map[string]struct {
 		pkg  pkg
@@ -169,7 +170,7 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// violations tells each import that breaks a rule, and the rule.
+// violations returns a line for each import that breaks a rule, with the rule.
 func violations(pkgs []pkg) []string {
 	var found []string
 	report := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
@@ -223,7 +224,7 @@ func violations(pkgs []pkg) []string {
 
 type forbiddenDep struct{ path, because string }
 
-// forbiddenDeps is what a package must not even depend on indirectly.
+// forbiddenDeps returns the packages that a package must not depend on, even indirectly.
 func forbiddenDeps(name string) []forbiddenDep {
 	switch name {
 	case "pkg/resilience":
@@ -240,8 +241,8 @@ func forbiddenDeps(name string) []forbiddenDep {
 	return nil
 }
 
-// levelOf returns false for a package under pkg/ or internal/ that has no place yet. The
-// test kit is below everything, so that every test can use it.
+// levelOf returns false for a package under pkg/ or internal/ that levels does not place. The test
+// kit is below everything, so that every test can use it.
 func levelOf(name string) (int, bool) {
 	if within(name, "internal/testkit") {
 		return 0, true
@@ -253,7 +254,7 @@ func levelOf(name string) (int, bool) {
 	return level, ok
 }
 
-// within tells whether the import path is dir or below it.
+// within reports whether the import path is dir or below it.
 func within(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, dir+"/")
 }
@@ -282,9 +283,8 @@ func list(t *testing.T) []pkg {
 	}
 }
 
-// touch looks at every directory. The go command takes a test's result from its
-// cache while nothing that the test itself opened has changed; what go list
-// opens, it does not see.
+// touch reads every directory. The go command takes a test's result from its cache as long as the
+// files that the test opened are the same. It does not see the files that go list opens.
 func touch(t *testing.T) {
 	t.Helper()
 	for _, top := range []string{"cmd", "internal", "pkg", "test"} {

@@ -29,9 +29,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
 
-// A proxy under test is a process of its own, so that its processor time can be
-// told from that of the load and of the upstream: this test binary, started
-// with these variables.
+// A proxy under test runs in a process of its own: this test binary, started with these variables.
+// Its processor time is thus apart from that of the load and the upstream.
 const (
 	proxyVariable    = "BENCH_PROXY"
 	upstreamVariable = "BENCH_UPSTREAM"
@@ -55,8 +54,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// proxy serves until its input ends. It prints its address and then, for each
-// line that comes in, the processor time it has used so far in nanoseconds.
+// proxy serves until its input ends. It prints its address. For each line of input it then prints
+// the processor time it has used so far, in nanoseconds.
 func proxy(kind, upstream string) error {
 	var handler http.Handler
 	switch kind {
@@ -108,8 +107,8 @@ type proxyProcess struct {
 	stdout *bufio.Scanner
 }
 
-// startChild starts a process that is told what to do on its standard input, answers
-// in lines, and ends with the benchmark.
+// startChild starts a process that takes commands on its standard input, answers in lines, and ends
+// with the benchmark.
 func startChild(b *testing.B, cmd *exec.Cmd) (io.Writer, *bufio.Scanner) {
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
@@ -147,8 +146,8 @@ func (p *proxyProcess) used(b *testing.B) time.Duration {
 	return time.Duration(n)
 }
 
-// BenchmarkGateway compares the processor time of the gateway with that of
-// httputil's plain proxy, for the same requests in turns.
+// BenchmarkGateway compares the processor time of the gateway with that of httputil's plain proxy.
+// Both serve the same requests in turns.
 func BenchmarkGateway(b *testing.B) {
 	const callers, rounds = 16, 10
 	for _, size := range []int{128, 64 << 10} {

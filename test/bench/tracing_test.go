@@ -26,18 +26,17 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// callsVariable makes this test binary a caller: a process that makes calls of
-// the success path over an in-memory RoundTripper, so that what tracing does in
-// the background counts, and what a collector does for it does not.
+// callsVariable makes this test binary a caller: a process that makes calls over an in-memory
+// RoundTripper. Its figures include the background work of tracing, and exclude the work of the
+// collector.
 const (
 	callsVariable = "BENCH_CALLS"
 	withOption    = "with"    // tracing as telemetry.Start sets it up from the environment
 	withoutOption = "without" // as the command does when the environment asks for nothing
 )
 
-// makeCalls makes as many calls as each line of its input says, and prints the
-// time that they took and the processor time of the process so far, in
-// nanoseconds.
+// makeCalls makes as many calls as each line of its input says. It prints the time they took and
+// the processor time of the process so far, in nanoseconds.
 func makeCalls(tracing string) error {
 	var options []transport.Option
 	if tracing == withOption {
@@ -100,7 +99,7 @@ func withoutOTel() []string {
 	return slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "OTEL_") })
 }
 
-// call has n calls made, and gives what one took and the processor time of one.
+// call makes n calls and returns the time and the processor time of one.
 func (c *caller) call(b *testing.B, n int) (wall, processor float64) {
 	_, _ = fmt.Fprintln(c.stdin, n)
 	c.stdout.Scan()
@@ -113,8 +112,8 @@ func (c *caller) call(b *testing.B, n int) (wall, processor float64) {
 	return float64(took) / float64(n), float64(used-before) / float64(n)
 }
 
-// inTurns has all make calls, round after round, each round in another order. A
-// round is of bursts with a pause after each, which an exporter works in.
+// inTurns lets all make calls, round after round, in another order each round. A round consists of
+// bursts with a pause after each, in which an exporter works.
 func inTurns(b *testing.B, callers []*caller, rounds, bursts, calls int, pause time.Duration) {
 	for _, c := range callers {
 		c.call(b, 2*calls)
@@ -136,7 +135,7 @@ func inTurns(b *testing.B, callers []*caller, rounds, bursts, calls int, pause t
 	}
 }
 
-// report compares all with one of them: medians of the rounds' ratios and differences.
+// report compares all with one of them, by medians of the rounds' ratios and differences.
 func report(base *caller, callers []*caller) {
 	fmt.Printf("\n%d rounds, compared with %q\n", len(base.wall), base.name)
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -158,7 +157,7 @@ func report(base *caller, callers []*caller) {
 	_ = table.Flush()
 }
 
-// A provider that does nothing costs what no provider costs.
+// A provider that does nothing costs as much as no provider.
 func TestTracingOffAllocatesNothing(t *testing.T) {
 	req, err := newRequest(t.Context())
 	if err != nil {
@@ -182,8 +181,8 @@ func TestTracingOffAllocatesNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkTracingOff compares the code as it is, without tracing and with the
-// provider that does nothing, with a build that has no tracing code.
+// BenchmarkTracingOff compares the code without tracing, and with a provider that does nothing,
+// with a build that has no tracing code.
 func BenchmarkTracingOff(b *testing.B) {
 	asItIs, untraced := buildCallers(b)
 	for b.Loop() {
@@ -198,8 +197,8 @@ func BenchmarkTracingOff(b *testing.B) {
 	}
 }
 
-// BenchmarkTracingInstructions counts the instructions of a call, which no other
-// load on the machine changes. It needs valgrind.
+// BenchmarkTracingInstructions counts the instructions of a call, which do not depend on other load
+// on the machine. It needs valgrind.
 func BenchmarkTracingInstructions(b *testing.B) {
 	valgrind, err := exec.LookPath("valgrind")
 	if err != nil {
@@ -219,11 +218,11 @@ func BenchmarkTracingInstructions(b *testing.B) {
 	}
 }
 
-// instructions is what a call takes more when there are more of them.
+// instructions returns the cost of one more call.
 func instructions(b *testing.B, valgrind, binary, tracing string) float64 {
 	count := func(calls int) float64 {
 		cmd := exec.CommandContext(b.Context(), valgrind, "--tool=lackey", "--basic-counts=yes", binary) //nolint:gosec // built here
-		// Collections and preemptions come when they come.
+		// Garbage collections and preemptions come at random times.
 		cmd.Env = append(withoutOTel(), callsVariable+"="+tracing, "GOGC=off", "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1")
 		cmd.Stdin = strings.NewReader(strconv.Itoa(calls) + "\n")
 		said, err := cmd.CombinedOutput()
@@ -244,8 +243,8 @@ func instructions(b *testing.B, valgrind, binary, tracing string) float64 {
 	return (count(many) - count(few)) / (many - few)
 }
 
-// BenchmarkTracingOn is what traces cost for each state of the collector. The
-// collectors are in this process, the callers in processes of their own.
+// BenchmarkTracingOn measures the cost of traces for each state of the collector. The collectors
+// run in this process, the callers in processes of their own.
 func BenchmarkTracingOn(b *testing.B) {
 	asItIs, untraced := buildCallers(b)
 	collector := func(answer http.HandlerFunc) string {

@@ -1,6 +1,6 @@
-// Package bench compares Rebound with what it is built from and with its peers.
-// It is a module of its own so that the peers do not become dependencies.
-// docs/benchmarks.md says how the figures are taken.
+// Package bench compares Rebound with the libraries it is built from and with its peers. It is a
+// module of its own so that the peers do not become dependencies. docs/benchmarks.md explains how
+// the figures are taken.
 package bench_test
 
 import (
@@ -64,7 +64,7 @@ func roundTrip(rt http.RoundTripper, req *http.Request) error {
 }
 
 func request(b *testing.B) *http.Request {
-	// A context that can end, as a server's requests have.
+	// The context can end, as that of a server's request can.
 	ctx, cancel := context.WithCancel(context.Background())
 	b.Cleanup(cancel)
 	req, err := newRequest(ctx)
@@ -127,7 +127,7 @@ func BenchmarkSuccess(b *testing.B) {
 			}
 		})
 	}
-	// What failsafe-go costs before any policy does anything.
+	// The cost of failsafe-go before any policy does anything.
 	b.Run("failsafe-go without policies", func(b *testing.B) {
 		e := failsafe.With[*http.Response]()
 		req := request(b)
@@ -142,7 +142,7 @@ func BenchmarkSuccess(b *testing.B) {
 	})
 }
 
-// nowhere takes spans and drops them: the cost of making them, not of exporting.
+// nowhere takes spans and drops them: it shows the cost of making spans without exporting them.
 type nowhere struct{}
 
 func (nowhere) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
@@ -150,7 +150,7 @@ func (nowhere) OnEnd(sdktrace.ReadOnlySpan)                     {}
 func (nowhere) Shutdown(context.Context) error                  { return nil }
 func (nowhere) ForceFlush(context.Context) error                { return nil }
 
-// BenchmarkRefusal is a call against an open breaker.
+// BenchmarkRefusal measures a call against an open circuit.
 func BenchmarkRefusal(b *testing.B) {
 	p := transport.DefaultPolicy()
 	p.Breaker.ConsecutiveFailures = 1

@@ -16,10 +16,10 @@ import (
 	"testing"
 )
 
-// transportDir is where the code with tracing is.
+// transportDir is the directory of the code with tracing.
 const transportDir = "../../pkg/transport"
 
-// withoutTracing stands in for tracing.go.
+// withoutTracing replaces tracing.go.
 const withoutTracing = `package transport
 
 import (
@@ -36,10 +36,9 @@ func WithTracing(trace.TracerProvider, propagation.TextMapPropagator, string) Op
 func WithRoute(ctx context.Context, _ string) context.Context { return ctx }
 `
 
-// buildCallers builds this test binary twice: as it is, and from a copy of
-// pkg/transport from which every statement, field and argument of tracing is
-// taken. That copy is the honest "no tracing code at all": it is the code of
-// today, and the compiler sees no more of tracing than if it had never been written.
+// buildCallers builds this test binary twice: as it is, and from a copy of pkg/transport without
+// the statements, fields and arguments of tracing. The copy is the honest baseline: it is today's
+// code, and the compiler sees no tracing in it.
 func buildCallers(b *testing.B) (asItIs, untraced string) {
 	dir := b.TempDir()
 	overlay, err := untracedOverlay(dir)
@@ -57,8 +56,8 @@ func buildCallers(b *testing.B) (asItIs, untraced string) {
 	return build("as-it-is"), build("untraced", "-overlay", overlay)
 }
 
-// untracedOverlay writes the copy, and the file for go build's -overlay that
-// puts it in the place of the original.
+// untracedOverlay writes the copy, and the file for go build's -overlay that puts it in place of
+// the original.
 func untracedOverlay(dir string) (string, error) {
 	root, err := filepath.Abs(transportDir)
 	if err != nil {
@@ -87,7 +86,7 @@ func untracedOverlay(dir string) (string, error) {
 			return "", err
 		}
 	}
-	// Start, begin, inject, verdict, end and abandon are the least.
+	// It must find at least Start, begin, inject, verdict, end and abandon.
 	if dropped < 6 {
 		return "", fmt.Errorf("%s: only %d uses of tracing were found: it is built in another way than this expects", root, dropped)
 	}
@@ -99,8 +98,8 @@ func untracedOverlay(dir string) (string, error) {
 	return path, os.WriteFile(path, overlay, 0o600)
 }
 
-// withoutTracingIn is a file without what mentions tracing, and how many places
-// that were.
+// withoutTracingIn returns a file without the code that mentions tracing, and the number of places
+// it removed.
 func withoutTracingIn(path string) ([]byte, int, error) {
 	fset := token.NewFileSet()
 	file, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
@@ -115,7 +114,7 @@ func withoutTracingIn(path string) ([]byte, int, error) {
 		dropped++
 		return true
 	}
-	// Innermost first: what is around a statement that goes stays.
+	// Innermost first: the statements around a removed one stay.
 	var lists []*[]ast.Stmt
 	ast.Inspect(file, func(n ast.Node) bool {
 		switch n := n.(type) {
@@ -148,8 +147,7 @@ func withoutTracingIn(path string) ([]byte, int, error) {
 	return []byte(out.String()), dropped, nil
 }
 
-// holdsStatements tells whether there are statements within s: then not all of it
-// is tracing.
+// holdsStatements reports whether s contains statements. Then not all of it is tracing.
 func holdsStatements(s ast.Stmt) bool {
 	found := false
 	ast.Inspect(s, func(n ast.Node) bool {
@@ -164,14 +162,13 @@ func holdsStatements(s ast.Stmt) bool {
 	return found
 }
 
-// mentionsTracing tells whether n reads or declares a call's trace or a
-// transport's tracer.
+// mentionsTracing reports whether n reads or declares a call's trace or a transport's tracer.
 func mentionsTracing(n ast.Node) bool {
 	found := false
 	ast.Inspect(n, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.SelectorExpr:
-			// The TLS handshakes of net/http/httptrace are no tracing.
+			// The TLS handshakes of net/http/httptrace are not tracing.
 			if on, ok := n.X.(*ast.SelectorExpr); ok && on.Sel.Name == "tls" {
 				return true
 			}
@@ -186,7 +183,7 @@ func mentionsTracing(n ast.Node) bool {
 	return found
 }
 
-// The baseline of BenchmarkTracing must compile, and must be without tracing.
+// The baseline of BenchmarkTracing must compile and must contain no tracing.
 func TestUntracedCopyCompiles(t *testing.T) {
 	overlay, err := untracedOverlay(t.TempDir())
 	if err != nil {

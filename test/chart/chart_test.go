@@ -1,8 +1,7 @@
-// Package chart_test renders the chart with Helm's own packages and holds the
-// objects against the Kubernetes API's types and the policies of Pod Security,
-// and the configuration in them against the real client. The packages below it
-// check the files around the chart. They share a module of their own, because the
-// parsers of Helm, Kubernetes, Docker and Prometheus are large dependencies.
+// Package chart_test renders the chart with Helm's own packages. It checks the objects against the
+// types of the Kubernetes API and the policies of Pod Security, and their configuration with the
+// real client. The packages below it check the files around the chart. They share a module of their
+// own, because the parsers of Helm, Kubernetes, Docker and Prometheus are large dependencies.
 //
 // The tests compare k8s/ and the chart's tables and schema with what the chart
 // generates. To write those files again:
@@ -40,13 +39,13 @@ const (
 	chartDir = root + "/helm/rebound"
 )
 
-// object is one object that the chart renders, strictly decoded into its type.
+// object is an object of the chart, strictly decoded into its type.
 type object interface {
 	metav1.Object
 	runtime.Object
 }
 
-// release is what `helm install` would send to the cluster.
+// release is what `helm install` sends to the cluster.
 type release struct {
 	manifests []releaseutil.Manifest // in the order of their installation
 	objects   []object
@@ -54,8 +53,8 @@ type release struct {
 	notes     string
 }
 
-// render does what `helm install NAME` does before it talks to a cluster, and like
-// `helm lint --strict` refuses to read a value that there is not.
+// render does what `helm install NAME` does before it contacts a cluster. Like `helm lint
+// --strict`, it refuses to read a missing value.
 func render(t *testing.T, name string, values map[string]any) (release, error) {
 	t.Helper()
 	return renderBy(t, engine.Engine{Strict: true}, name, values)
@@ -113,7 +112,7 @@ func load(t *testing.T) *chart.Chart {
 	return c
 }
 
-// capabilities are those of the oldest Kubernetes that the chart is for.
+// capabilities returns those of the oldest Kubernetes that the chart supports.
 func capabilities(t *testing.T) *common.Capabilities {
 	t.Helper()
 	oldest, err := common.ParseKubeVersion(strings.TrimSuffix(strings.TrimPrefix(load(t).Metadata.KubeVersion, ">="), "-0"))
@@ -125,7 +124,7 @@ func capabilities(t *testing.T) *common.Capabilities {
 	return c
 }
 
-// lintStrict is `helm lint --strict`.
+// lintStrict does the same as `helm lint --strict`.
 func lintStrict(t *testing.T, values map[string]any) {
 	t.Helper()
 	for _, m := range lint.RunAll(chartDir, values, "somewhere", lint.WithKubeVersion(&capabilities(t).KubeVersion)).Messages {
@@ -185,8 +184,8 @@ func all[T object](r release) (found []T) {
 	return found
 }
 
-// scenarios are the files of values in ci/, the other ones that the chart has,
-// and the values in its README, by their names.
+// scenarios returns the files of values in ci/, the chart's other ones, and the values in its
+// README, by name.
 func scenarios(t *testing.T) map[string]map[string]any {
 	t.Helper()
 	paths, err := filepath.Glob(chartDir + "/ci/*-values.yaml")

@@ -15,8 +15,8 @@ const (
 	twoRoutes = "routes: [{name: a, match: /a, upstream: 'http://a'}, "
 )
 
-// A configuration that no pod would start with is refused already by Helm where it
-// can see that, at the client's own path.
+// Helm refuses a configuration that no pod would start with, as far as it can see that. The message
+// names the client's own path.
 func TestRefusedConfiguration(t *testing.T) {
 	client := build(t, "client")
 	for name, tc := range map[string]struct{ config, path string }{
@@ -41,7 +41,7 @@ func TestRefusedConfiguration(t *testing.T) {
 		"a policy that an upgrade takes out": {"routes: [{name: a, match: /, upstream: 'http://a', policy: demo}]\npolicies: {demo: null}", "routes[0].policy"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// What null takes out of the chart's own values the client never sees.
+			// The client never sees the chart's values that null removes.
 			if _, err := check(t, client, strings.Replace(tc.config, "policies: {demo: null}", "", 1)); err == nil || !strings.Contains(err.Error(), tc.path) {
 				t.Fatalf("the client says %v, want a mistake in %s", err, tc.path)
 			}
@@ -57,7 +57,7 @@ func TestRefusedConfiguration(t *testing.T) {
 	}
 }
 
-// What the client takes the chart takes too.
+// The chart accepts every configuration that the client accepts.
 func TestAcceptedConfiguration(t *testing.T) {
 	client := build(t, "client")
 	usual := defaults(t)
@@ -85,7 +85,7 @@ func TestAcceptedConfiguration(t *testing.T) {
 	}
 }
 
-// defaults puts in what the client does where a policy says nothing.
+// defaults fills in the client's defaults for everything that a policy leaves out.
 func defaults(t *testing.T) *strings.Replacer {
 	t.Helper()
 	var p struct {
@@ -100,7 +100,7 @@ func defaults(t *testing.T) *strings.Replacer {
 		"MAX", p.Retry.Backoff.Max, "OPEN", p.Breaker.OpenFor)
 }
 
-// The README's way to the client's configuration in what Helm renders.
+// The README's command extracts the client's configuration from Helm's output.
 func TestCheckOfTheReadme(t *testing.T) {
 	found := regexp.MustCompile(`(?s)--show-only (\S+) \|\s+(sed '[^']+') \|`).FindStringSubmatch(read(t, "helm/rebound/README.md"))
 	if found == nil {

@@ -24,19 +24,18 @@ func read(t *testing.T, path string) string {
 	return files.Read(t, filepath.Join(root, path))
 }
 
-// generated compares a file with what it is made from, or writes it.
+// generated compares a file with the text that it is generated from, or writes it with -update.
 func generated(t *testing.T, path, want string) {
 	t.Helper()
 	golden.File(t, filepath.Join(root, path), want)
 }
 
-// Helm sees only what is inside the chart.
+// Helm sees only files inside the chart.
 func TestGeneratedRules(t *testing.T) {
 	generated(t, "helm/rebound/files/rules.yaml", read(t, "deploy/prometheus/rules.yaml"))
 }
 
-// What the client does where a policy says nothing, which decides whether one that
-// sets only a part is legal.
+// The client's defaults decide whether a policy that sets only a part of its keys is legal.
 func TestGeneratedPolicy(t *testing.T) {
 	out, err := check(t, build(t, "client"), "routes: [{name: a, match: /, upstream: \"http://a\"}]\n")
 	if err != nil {
@@ -55,16 +54,16 @@ func TestGeneratedPolicy(t *testing.T) {
 	generated(t, "helm/rebound/files/policy.yaml", "# The client's default policy, from: make manifests\n"+string(text))
 }
 
-// nullable are the values that may be null though they are something without it;
-// null of another is a key less, which no template expects.
+// nullable returns the values that may be null although they have a default. Null for another value
+// removes its key, and no template expects that.
 var nullable = []string{
 	"client.resources", "flakyServer.resources", "jaeger.resources", "jaeger.runAsUser",
 	"client.autoscaling.targetCPUUtilizationPercentage", "client.podDisruptionBudget.maxUnavailable",
 	"client.topologySpread", "client.httpRoute.matches", "podSecurityContext", "securityContext",
 }
 
-// The schema of `config` and of `faults` is that of the programs, every
-// description is the comment in values.yaml, and what has a default must be there.
+// The schema of `config` and of `faults` is the programs' own. Every description is the comment in
+// values.yaml, and every value with a default is required.
 func TestGeneratedSchema(t *testing.T) {
 	var schema map[string]any
 	if err := json.Unmarshal([]byte(read(t, "helm/rebound/values.schema.json")), &schema); err != nil {
@@ -113,7 +112,7 @@ func schemaOf(t *testing.T, path string) map[string]any {
 	return schema
 }
 
-// The table of values is that of values.yaml.
+// The table of values has the values of values.yaml.
 func TestGeneratedReadme(t *testing.T) {
 	const begin, end = "<!-- From the comments in values.yaml: make manifests -->\n", "<!-- end -->\n"
 	before, rest, ok := strings.Cut(read(t, "helm/rebound/README.md"), begin)
@@ -130,7 +129,7 @@ func TestGeneratedReadme(t *testing.T) {
 	generated(t, "helm/rebound/README.md", before+begin+table.String()+end+after)
 }
 
-// key is one value that can be set, as values.yaml has it.
+// key is a value that a user can set in values.yaml.
 type key struct {
 	path     []string
 	standard string // its default as Markdown
@@ -140,8 +139,8 @@ type key struct {
 
 func (k key) String() string { return strings.Join(k.path, ".") }
 
-// keys are the values in values.yaml in their order. One without a comment fails
-// the test, unless it only holds others.
+// keys returns the values in values.yaml in their order. A value without a comment fails the test,
+// unless it only holds others.
 func keys(t *testing.T) (found []key) {
 	t.Helper()
 	var document yaml.Node
@@ -153,7 +152,7 @@ func keys(t *testing.T) (found []key) {
 		for i := 0; i+1 < len(node.Content); i += 2 {
 			name, value := node.Content[i], node.Content[i+1]
 			k := key{path: append(slices.Clone(path), name.Value), comment: comment(name.HeadComment)}
-			// What has comments inside is a group; what has none is a value as a whole.
+			// A mapping with comments inside is a group. A mapping without is one value.
 			group := value.Kind == yaml.MappingNode && slices.ContainsFunc(value.Content, func(n *yaml.Node) bool { return n.HeadComment != "" })
 			switch {
 			case !group && k.comment == "":
@@ -187,7 +186,7 @@ func comment(text string) string {
 	return strings.TrimSpace(strings.Join(lines, " "))
 }
 
-// inline is a value on one line; a long one is better read in values.yaml.
+// inline returns a value on one line. It leaves a long one to values.yaml.
 func inline(t *testing.T, node *yaml.Node) string {
 	t.Helper()
 	var value any
@@ -212,7 +211,7 @@ const manifestsHeader = `# Made from helm/rebound by: make manifests
 #   helm template rebound helm/rebound --set jaeger.enabled=true --skip-tests
 `
 
-// k8s/ is the chart for those without Helm: with Jaeger, without the test.
+// k8s/ is the chart for users without Helm: with Jaeger, without the test.
 func TestGeneratedManifests(t *testing.T) {
 	r := mustRender(t, "rebound", map[string]any{"jaeger": map[string]any{"enabled": true}})
 	var out strings.Builder
@@ -223,8 +222,8 @@ func TestGeneratedManifests(t *testing.T) {
 	generated(t, "k8s/rebound.yaml", out.String())
 }
 
-// `kubectl apply -k k8s/` sends what the chart renders, of which only the label
-// that says who manages it differs.
+// `kubectl apply -k k8s/` sends what the chart renders. Only the label that names the manager
+// differs.
 func TestKustomization(t *testing.T) {
 	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), root+"/k8s")
 	if err != nil {

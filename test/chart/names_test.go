@@ -77,7 +77,7 @@ func variable(c corev1.Container, name string) string {
 	return ""
 }
 
-// The host flaky-server is the one of this release, and no other host changes.
+// The chart replaces the host flaky-server by the one of this release, and changes no other host.
 func TestUpstreamOfThisRelease(t *testing.T) {
 	for upstream, want := range map[string]string{
 		"http://flaky-server:5000":         "http://try-flaky-server:5000",
@@ -109,7 +109,7 @@ func TestUpstreamOfThisRelease(t *testing.T) {
 	}
 }
 
-// Where traces go: the user's endpoint before Jaeger's, and by default nowhere.
+// Traces go to the user's endpoint, then to Jaeger's, and by default nowhere.
 func TestTraces(t *testing.T) {
 	for name, tc := range map[string]struct{ values, endpoint, protocol string }{
 		"nowhere":       {"{}", "", ""},
@@ -125,7 +125,7 @@ func TestTraces(t *testing.T) {
 				if e, p := variable(c, "OTEL_EXPORTER_OTLP_ENDPOINT"), variable(c, "OTEL_EXPORTER_OTLP_PROTOCOL"); e != tc.endpoint || p != tc.protocol {
 					t.Errorf("%s sends to %q by %q, want %q by %q", component, e, p, tc.endpoint, tc.protocol)
 				}
-				// A variable can only be used after it is there.
+				// A variable can refer only to variables before it.
 				for _, m := range regexp.MustCompile(`\$\((\w+)\)`).FindAllStringSubmatch(variable(c, "OTEL_RESOURCE_ATTRIBUTES"), -1) {
 					at := func(name string) int {
 						return slices.IndexFunc(c.Env, func(v corev1.EnvVar) bool { return v.Name == name })
@@ -139,7 +139,7 @@ func TestTraces(t *testing.T) {
 	}
 }
 
-// A variable of the user's takes the place of the chart's.
+// A user's variable replaces the chart's.
 func TestVariableOfTheUser(t *testing.T) {
 	r := mustRender(t, "rebound", parse(t, `
 jaeger: {enabled: true}
@@ -158,7 +158,7 @@ client: {extraEnv: [{name: OTEL_EXPORTER_OTLP_ENDPOINT, value: "http://mine"}, {
 	}
 }
 
-// A label of both kinds is there once, as the more specific values have it.
+// A label that is set for all pods and for one kind appears once, with the more specific value.
 func TestLabels(t *testing.T) {
 	values := `
 commonLabels: {a: common, b: common, c: common, d: common, e: common}
@@ -169,7 +169,7 @@ prometheusRule: {enabled: true, labels: {e: rule}}
 `
 	r := mustRender(t, "try", parse(t, values))
 	for _, m := range r.manifests {
-		// Helm's own decoder takes a key that is there twice.
+		// Helm's own decoder accepts a key that appears twice.
 		if err := strictyaml.Unmarshal([]byte(m.Content), new(any)); err != nil {
 			t.Errorf("%s: %v\n%s", m.Name, err, m.Content)
 		}
@@ -199,8 +199,8 @@ prometheusRule: {enabled: true, labels: {e: rule}}
 	}
 }
 
-// What `helm test` calls is there whatever the values are, and answers: flaky-server
-// has no page but /process.
+// Whatever the values are, `helm test` calls a URL that exists and answers. flaky-server has only
+// /process.
 func TestTest(t *testing.T) {
 	const (
 		own      = "config: {routes: [{name: a, match: %s, upstream: '%s'}]}\n"
@@ -248,8 +248,8 @@ func TestTest(t *testing.T) {
 	}
 }
 
-// Who is let in where by the policies: everybody to the routes unless told
-// otherwise, and to the admin ports only who is named, besides the test.
+// The policies admit everyone to the routes unless the values say otherwise. They admit only the
+// peers in the values to the admin ports, and the test.
 func TestNetworkPolicies(t *testing.T) {
 	const (
 		everybody = "*"
@@ -280,7 +280,7 @@ func TestNetworkPolicies(t *testing.T) {
 			"flaky-server http": client, "flaky-server admin": client + " c=d",
 			"jaeger otlp-grpc": ours, "jaeger otlp-http": ours, "jaeger query": "c=d",
 		}},
-		// Its page had buttons, and no policy let them through.
+		// The page had buttons that no policy let through.
 		"for development": {read(t, "helm/rebound/values-dev.yaml") + "\nnetworkPolicy: {}", map[string]string{
 			"client http": everybody + " " + test, "client admin": test,
 			"flaky-server http": client, "flaky-server admin": client, "jaeger otlp-grpc": ours, "jaeger otlp-http": ours,
@@ -346,8 +346,8 @@ func TestNetworkPolicies(t *testing.T) {
 	}
 }
 
-// The live page's buttons are those of this release's flaky-server, whatever the
-// release is called: by its bare name the page broke another release's.
+// The live page's buttons change this release's flaky-server, whatever the release is called. By
+// its bare name, the page once changed another release's.
 func TestFaultControls(t *testing.T) {
 	const on = "client: {faultControls: true}\n"
 	dev := read(t, "helm/rebound/values-dev.yaml")
@@ -381,8 +381,8 @@ func TestFaultControls(t *testing.T) {
 	}
 }
 
-// A link to a trace is followed by a browser, which finds no Service: its address is
-// where the notes forward this release's Jaeger.
+// A browser follows a link to a trace, and a browser does not find Services. The link's address is
+// therefore the port to which the notes forward this release's Jaeger.
 func TestLinksToTraces(t *testing.T) {
 	dev := readValues(t, chartDir+"/values-dev.yaml")
 	for _, releaseName := range []string{"rebound", "try"} {
@@ -410,7 +410,7 @@ func TestLinksToTraces(t *testing.T) {
 	}
 }
 
-// The commands that an installation prints are about objects and ports that it has.
+// The commands in the notes name objects and ports of this installation.
 func TestNotes(t *testing.T) {
 	forward := regexp.MustCompile(`kubectl --namespace somewhere port-forward (service|deployment)/(\S+) (\d+)(?::(\d+))?\n`)
 	for name, values := range scenarios(t) {
@@ -457,7 +457,7 @@ func TestNotes(t *testing.T) {
 	}
 }
 
-// The alerts are those of deploy/, unchanged by their passage through a template.
+// The chart's alerts are those of deploy/, unchanged by the template.
 func TestPrometheusRule(t *testing.T) {
 	r := mustRender(t, "rebound", map[string]any{"prometheusRule": map[string]any{"enabled": true}})
 	for _, m := range r.manifests {

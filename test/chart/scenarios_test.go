@@ -35,7 +35,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/gobuild"
 )
 
-// Whatever values an installation has, these hold.
+// These hold for all values of an installation.
 func TestScenarios(t *testing.T) {
 	client := build(t, "client")
 	for name, values := range scenarios(t) {
@@ -54,20 +54,20 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
-// build builds a command of ours.
+// build builds one of the commands and returns its path.
 func build(t *testing.T, name string) string {
 	t.Helper()
 	return filepath.Join(gobuild.Programs(t, root, "./cmd/"+name), name)
 }
 
-// configuration is what the tests look at of `client --check`.
+// configuration is the part of `client --check` that the tests read.
 type configuration struct {
 	Routes    []struct{ Name, Match, Upstream, Policy string }
 	Policies  map[string]struct{ Timeout string }
 	Upstreams map[string]struct{ URL string }
 }
 
-// effective asks the real client what it makes of the release's ConfigMap.
+// effective returns the configuration that the real client makes from the release's ConfigMap.
 func effective(t *testing.T, client string, r release) configuration {
 	t.Helper()
 	text := clientOf[*corev1.ConfigMap](t, r).Data["rebound.yaml"]
@@ -82,7 +82,7 @@ func effective(t *testing.T, client string, r release) configuration {
 	return c
 }
 
-// check is what `client --check` prints of a configuration, or why it refuses it.
+// check returns what `client --check` prints for a configuration, or its error.
 func check(t *testing.T, client, configuration string) (string, error) {
 	t.Helper()
 	file := files.Temp(t, "rebound.yaml", configuration)
@@ -109,7 +109,7 @@ func clientOf[T object](t *testing.T, r release) T {
 	return none
 }
 
-// pod is a pod or a template for one.
+// pod is a pod or a pod template.
 type pod struct {
 	name string
 	meta metav1.ObjectMeta
@@ -154,7 +154,7 @@ func checkNames(t *testing.T, r release) {
 	}
 }
 
-// A selector has nothing in it that an upgrade changes, and finds the pods of one component only.
+// A selector has no label that an upgrade changes, and selects the pods of one component only.
 func checkSelectors(t *testing.T, r release) {
 	t.Helper()
 	want := []string{"app.kubernetes.io/component", "app.kubernetes.io/instance", "app.kubernetes.io/name"}
@@ -232,7 +232,7 @@ func checkPodSecurity(t *testing.T, r release) {
 	}
 }
 
-// What an object names is there, or was meant to be outside.
+// The release contains every object that another one names, except those meant to be outside.
 func checkReferences(t *testing.T, r release) {
 	t.Helper()
 	for _, p := range pods(r) {
@@ -319,7 +319,7 @@ func checkReferences(t *testing.T, r release) {
 	}
 }
 
-// configured tells whether a file that a container is told of comes from a ConfigMap.
+// configured reports whether a file that a container names comes from a ConfigMap.
 func configured(r release, p pod, c corev1.Container, path string) bool {
 	for _, m := range c.VolumeMounts {
 		for _, v := range p.spec.Volumes {
@@ -332,7 +332,7 @@ func configured(r release, p pod, c corev1.Container, path string) bool {
 	return false
 }
 
-// The ports are those of the design; a Service leads to them by name, and so do probes and policies.
+// The ports are the design's. Services lead to them by name, and so do probes and policies.
 func checkPorts(t *testing.T, r release) {
 	t.Helper()
 	want := map[string]map[string]int32{
@@ -382,9 +382,8 @@ func checkPorts(t *testing.T, r release) {
 	}
 }
 
-// Calls in flight may end before the kubelet kills: the drain delay, the longest
-// timeout, 2 s to cut what is left (internal/serve) and 3 s for the last spans
-// (cmd/client).
+// Calls in flight may end before the kubelet kills the pod. That takes the drain delay, the longest
+// timeout, 2 s to cut what is left (internal/serve) and 3 s for the last spans (cmd/client).
 func checkDrain(t *testing.T, r release, c configuration) {
 	t.Helper()
 	d := clientOf[*appsv1.Deployment](t, r)
@@ -423,16 +422,16 @@ func checkDrain(t *testing.T, r release, c configuration) {
 		if l := d.Spec.Template.Spec.Containers[0].Lifecycle; l != nil {
 			sleep = l.PreStop.Sleep.Seconds
 		}
-		// 10 s for calls in flight is its own constant (cmd/flaky-server).
+		// The 10 s for calls in flight are a constant of cmd/flaky-server.
 		if grace := *d.Spec.Template.Spec.TerminationGracePeriodSeconds; grace < sleep+10+5 {
 			t.Errorf("%s has %d s to end, want at least %d s", d.Name, grace, sleep+10+5)
 		}
 	}
 }
 
-// What is told of the drain delay: the kubelet, which sleeps for flaky-server and
-// for the first half of the client's, and the client, which drains for the rest.
-// Older API servers refuse a sleep of 0.
+// The drain delay goes to the kubelet and to the client. The kubelet sleeps for flaky-server and
+// for the first half of the client's delay; the client drains for the rest. Older API servers
+// refuse a sleep of 0.
 func TestDrainDelay(t *testing.T) {
 	for delay, tc := range map[string]struct {
 		server, client int64
@@ -472,7 +471,7 @@ func duration(t *testing.T, text string) time.Duration {
 	return d
 }
 
-// The helper that adds durations up in the templates reads what the client reads.
+// The template's helper that adds durations reads the formats that the client reads.
 func TestGracePeriod(t *testing.T) {
 	for timeout, want := range map[string]int64{
 		"5s": 30, "15s": 30, "15.1s": 60, "15100ms": 60, ".1s": 30, "1m": 90, "1m15.0001s": 120, "1h2m3s": 3750,
@@ -505,7 +504,7 @@ func TestGracePeriod(t *testing.T) {
 	})
 }
 
-// A changed policy changes nothing of the pods, for they read it again.
+// A changed policy leaves the pods alone, because they read it again.
 func TestChangeOfPolicyRestartsNobody(t *testing.T) {
 	with := func(component, values string) string {
 		text, err := yaml.Marshal(find[*appsv1.Deployment](mustRender(t, "rebound", parse(t, values)), component).Spec)
@@ -534,7 +533,7 @@ func TestChangeOfPolicyRestartsNobody(t *testing.T) {
 	}
 }
 
-// The demo's policy is what the chart shows, with the demo's routes.
+// The chart shows the demo's policy with the demo's routes.
 func TestDefaultIsTheDemo(t *testing.T) {
 	text, err := os.ReadFile(root + "/cmd/demo/rebound.yaml")
 	if err != nil {
@@ -562,8 +561,7 @@ func TestDefaultIsTheDemo(t *testing.T) {
 	}
 }
 
-// Helm reads every number of a file as a floating one, whose text has an exponent
-// from a million on.
+// Helm reads every number in a file as a float. From a million on, its text has an exponent.
 func TestLargeNumbers(t *testing.T) {
 	const values = `
 client:
@@ -604,7 +602,7 @@ client:
 	}
 }
 
-// Go collects before it reaches the limit above which the kernel kills.
+// Go collects garbage before it reaches the limit at which the kernel kills.
 func TestMemoryLimit(t *testing.T) {
 	for limit, want := range map[string]string{
 		"256Mi": "241591910", "1Gi": "966367641", "'1.5Gi'": "1449551462", "200M": "180000000", "134217728": "120795955", "1e9": "900000000",
@@ -639,7 +637,7 @@ func TestMemoryLimit(t *testing.T) {
 	})
 }
 
-// A number that Helm has read from YAML is still one for the client.
+// A number that Helm has read from YAML is still a number for the client.
 func TestNumbersSurvive(t *testing.T) {
 	r := mustRender(t, "rebound", map[string]any{"config": map[string]any{"policies": map[string]any{"demo": map[string]any{
 		"breaker": map[string]any{"minRequests": float64(20000000), "failureRatio": 1e-7},

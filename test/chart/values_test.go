@@ -8,7 +8,7 @@ import (
 	"helm.sh/helm/v4/pkg/engine"
 )
 
-// What is unknown or impossible is refused before anything is sent, with its path.
+// Helm refuses unknown and impossible values, with their path, before it sends anything.
 func TestWrongValues(t *testing.T) {
 	for name, tc := range map[string]struct {
 		values string
@@ -118,7 +118,7 @@ func TestWrongValues(t *testing.T) {
 	}
 }
 
-// What a platform may need is not refused.
+// Helm accepts what a platform may need.
 func TestRightValues(t *testing.T) {
 	for name, values := range map[string]string{
 		"users that the platform assigns": "podSecurityContext: {runAsUser: null, runAsGroup: null}\njaeger: {enabled: true, runAsUser: null}",
@@ -150,10 +150,10 @@ func TestRightValues(t *testing.T) {
 	}
 }
 
-// Null, which an empty line in a file of values is too, means nothing where nothing
-// is possible and is refused where it is not.
+// Null, also an empty line in a file of values, removes an optional value and is refused for a
+// required one.
 func TestNull(t *testing.T) {
-	// Whether they are needed depends on other values.
+	// Other values decide whether these are needed.
 	dependent := []string{"client.httpRoute.parentRefs", "client.podDisruptionBudget.maxUnavailable", "client.autoscaling.targetCPUUtilizationPercentage"}
 	for _, scenario := range []string{"default-values", "jaeger-values", "production-values"} {
 		values := scenarios(t)[scenario]

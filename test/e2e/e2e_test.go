@@ -1,7 +1,7 @@
 //go:build e2e
 
-// Package e2e_test installs Rebound on a real cluster and uses it as a person would:
-// with helm, kubectl and HTTP. README.md says what it needs.
+// Package e2e_test installs Rebound on a real cluster and uses it as a user would, with helm,
+// kubectl and HTTP. README.md lists what it needs.
 package e2e_test
 
 import (
@@ -33,7 +33,7 @@ const (
 	chart = root + "/helm/rebound"
 )
 
-// cluster is the one that the tests run on.
+// cluster is the cluster that the tests run on.
 type cluster struct {
 	context string // of kubectl
 	kind    string // its name in kind, empty for another kind of cluster
@@ -91,8 +91,8 @@ func prepare(ctx context.Context) (*cluster, error) {
 	return c, nil
 }
 
-// make makes the kind cluster, of kind-config.yaml's nodes but without its ports,
-// which belong to the cluster that a person may have beside this one.
+// make creates the kind cluster with the nodes of kind-config.yaml. It leaves out the ports, which
+// a user's cluster on this machine may have taken.
 func (c *cluster) make(ctx context.Context) error {
 	there, err := output(ctx, "kind", "get", "clusters")
 	if err != nil {
@@ -119,8 +119,8 @@ func (c *cluster) make(ctx context.Context) error {
 	return nil
 }
 
-// images builds the project's images and loads them, and what stands in for
-// Jaeger's. Another kind of cluster has to have them already.
+// images builds the project's images and loads them, and the image that stands in for Jaeger's. A
+// cluster that is not kind's must have them already.
 func (c *cluster) images(ctx context.Context) error {
 	if c.kind == "" {
 		return nil
@@ -144,7 +144,7 @@ func (c *cluster) images(ctx context.Context) error {
 		}
 		images = append(images, image)
 	}
-	// The callers of the tests, from nothing.
+	// The callers of the tests, in an image from scratch.
 	if err := run(ctx, static, "go", append(build, dist+"/load", "./load")...); err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func (c *cluster) images(ctx context.Context) error {
 
 const loadImage = "rebound-e2e/load:1"
 
-// appVersion is the chart's, which is the images' tag.
+// appVersion returns the chart's appVersion, which is the tag of the images.
 func appVersion() (string, error) {
 	text, err := os.ReadFile(chart + "/Chart.yaml")
 	if err != nil {
@@ -182,7 +182,7 @@ func appVersion() (string, error) {
 	return "", errors.New("Chart.yaml has no appVersion")
 }
 
-// jaegerImage is the one that the chart installs.
+// jaegerImage returns the image that the chart installs.
 func jaegerImage(ctx context.Context) (string, error) {
 	out, err := output(ctx, "helm", "template", "rebound", chart, "--set", "jaeger.enabled=true", "--show-only", "templates/jaeger/deployment.yaml")
 	if err != nil {
@@ -205,7 +205,7 @@ func (c *cluster) remove(ctx context.Context) {
 	}
 }
 
-// run runs a command with more environment and fails with what it printed.
+// run runs a command with extra environment variables. If it fails, the test ends with its output.
 func run(ctx context.Context, env []string, name string, args ...string) error {
 	return runIn(ctx, "", env, name, args...)
 }
@@ -221,7 +221,7 @@ func runIn(ctx context.Context, dir string, env []string, name string, args ...s
 	return nil
 }
 
-// docker runs Docker's client: the one named by DOCKER, or that of the path.
+// docker runs Docker's client: the program that DOCKER names, or docker from the path.
 func docker(ctx context.Context, stdin io.Reader, args ...string) error {
 	name := os.Getenv("DOCKER")
 	if name == "" {
@@ -247,8 +247,8 @@ func output(ctx context.Context, name string, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// place is a namespace of a test, whose pods have to keep to Pod Security's
-// strictest level. It is gone when the test has ended.
+// place is the namespace of a test. Its pods must pass Pod Security's strictest level. It is
+// deleted with the test.
 type place struct {
 	t         *testing.T
 	namespace string
@@ -275,7 +275,7 @@ func newPlace(t *testing.T) place {
 	return p
 }
 
-// dump shows what a person would look at first.
+// dump logs what a user would check first after a failure.
 func (p place) dump() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -326,8 +326,8 @@ func (p place) pods(component string) []corev1.Pod {
 	return list.Items
 }
 
-// forward is kubectl port-forward to a free port of this machine, until the test
-// ends. It gives the URL.
+// forward runs kubectl port-forward to a free port of this machine until the test ends, and returns
+// the URL.
 func (p place) forward(target, port string) string {
 	p.t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(p.t.Context()))
@@ -414,7 +414,7 @@ func get(t *testing.T, url string) string {
 	return text
 }
 
-// eventually asks until the answer is yes. What it last said is the failure.
+// eventually calls ask until it returns true. On timeout the failure has what it said last.
 func eventually(t *testing.T, limit time.Duration, what string, ask func() (yes bool, said string)) {
 	t.Helper()
 	var said string

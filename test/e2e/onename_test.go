@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// defaultRetries is the default policy's number of attempts instead of the demo's.
+// defaultRetries sets the default policy's number of attempts instead of the demo's.
 var defaultRetries = []string{"--set", "config.policies.demo.retry.maxAttempts=3", "--set", "flakyServer.faults.errorRate=0"}
 
-// Behind a ClusterIP are three pods and one of them is sick. The two others serve
-// nearly every call from two seconds on, whatever connections were kept.
+// One of three pods behind a ClusterIP is sick. From two seconds on, the other two serve nearly
+// every call, whatever connections the client keeps.
 func TestA1OneBadPodBehindAClusterIP(t *testing.T) {
 	p := newPlace(t)
 	p.install(append(defaultRetries, "--set", "flakyServer.replicas=3")...)
@@ -48,8 +48,7 @@ func TestA1OneBadPodBehindAClusterIP(t *testing.T) {
 	}
 }
 
-// Pods that are added under load serve within ten seconds, though kept connections
-// lead to the old ones.
+// Pods added under load serve within ten seconds, although kept connections lead to the old ones.
 func TestE1NewPodsServe(t *testing.T) {
 	p := newPlace(t)
 	p.install(append(defaultRetries, "--set", "flakyServer.replicas=3")...)
@@ -81,7 +80,7 @@ func TestE1NewPodsServe(t *testing.T) {
 	}
 }
 
-// served is how many requests a flaky-server has had.
+// served returns the number of requests that a flaky-server has received.
 func served(t *testing.T, admin string) (n int) {
 	t.Helper()
 	for line := range strings.Lines(get(t, admin+"/metrics")) {

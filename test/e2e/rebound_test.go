@@ -17,9 +17,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// What the README promises of helm install: the stack comes up, calls survive 30 %
-// of errors, the attempts are in Jaeger, helm test passes, a changed policy takes
-// effect without a restart, and nothing is left behind.
+// The README's promises of helm install hold: the stack comes up, calls survive 30 % of errors,
+// Jaeger has the attempts, helm test passes, a changed policy takes effect without a restart, and
+// uninstall leaves nothing behind.
 func TestInstall(t *testing.T) {
 	p := newPlace(t)
 	p.install("--set", "jaeger.enabled=true", "--set", "client.faultControls=true")
@@ -119,8 +119,8 @@ func (p place) traceHasAttempts(t *testing.T, jaeger, id, attempts string) {
 	})
 }
 
-// pageBreaksTheUpstream presses the live page's buttons as it does itself, and
-// looks at what flaky-server has of it.
+// pageBreaksTheUpstream presses the live page's buttons through its API, and checks flaky-server's
+// faults.
 func (p place) pageBreaksTheUpstream(t *testing.T) {
 	t.Helper()
 	pod := p.pods("client")[0].Name
@@ -153,7 +153,7 @@ func (p place) policyChangesWithoutRestart(t *testing.T) {
 	}
 	p.helm("upgrade", "rebound", chart, "--reuse-values", "--wait", "--set", "config.policies.demo.retry.maxAttempts=7")
 	for pod, admin := range admins {
-		// The kubelet looks at ConfigMaps about once a minute.
+		// The kubelet reads ConfigMaps again about once a minute.
 		eventually(t, 3*time.Minute, pod+" takes the new policy", func() (bool, string) {
 			_, text, err := try(t.Context(), http.MethodGet, admin+"/config", "", nil)
 			return err == nil && strings.Contains(text, "maxAttempts: 7"), fmt.Sprint(err)
@@ -170,7 +170,7 @@ func (p place) policyChangesWithoutRestart(t *testing.T) {
 	}
 }
 
-// uninstallLeavesNothing looks at everything that a release can leave.
+// uninstallLeavesNothing checks everything that a release can leave.
 func (p place) uninstallLeavesNothing(t *testing.T) {
 	t.Helper()
 	p.helm("uninstall", "rebound", "--wait", "--timeout", "2m")
@@ -183,7 +183,7 @@ func (p place) uninstallLeavesNothing(t *testing.T) {
 	eventually(t, time.Minute, "nothing is left", func() (bool, string) {
 		var left []string
 		for line := range strings.Lines(p.kubectl("get", strings.Join(kept, ","), "--ignore-not-found", "-o", "name")) {
-			// What every namespace has.
+			// Every namespace has these.
 			if line = strings.TrimSpace(line); line != "configmap/kube-root-ca.crt" && line != "serviceaccount/default" {
 				left = append(left, line)
 			}
@@ -192,8 +192,8 @@ func (p place) uninstallLeavesNothing(t *testing.T) {
 	})
 }
 
-// checkSecurity looks at what a pod may do; that it was admitted to a restricted
-// namespace says most of it already.
+// checkSecurity checks what a pod may do. Its admission to a restricted namespace proves most of it
+// already.
 func checkSecurity(t *testing.T, pod corev1.Pod) {
 	t.Helper()
 	for _, c := range pod.Spec.Containers {
@@ -208,8 +208,8 @@ func checkSecurity(t *testing.T, pod corev1.Pod) {
 	}
 }
 
-// load is callers inside the cluster, at a steady rate until stop is called, which
-// gives what became of the calls.
+// load starts callers inside the cluster. They call at a steady rate until stop is called, which
+// returns the results.
 type outcome struct {
 	Calls, Failed, Resent int
 	How                   map[string]int
@@ -248,8 +248,7 @@ func (p place) load(url string, rate int) (stop func() outcome) {
 	})
 	return func() outcome {
 		p.t.Helper()
-		// The pod is told to stop and kept until its log has been read: deleting it
-		// would delete the log with it.
+		// The pod stays until its log has been read: deleting it would delete the log too.
 		follow := make(chan string, 1)
 		go func() {
 			text, _ := output(p.t.Context(), "kubectl", p.kubectlArgs([]string{"logs", "--tail=-1", "--follow", name})...)
@@ -267,7 +266,7 @@ func (p place) load(url string, rate int) (stop func() outcome) {
 	}
 }
 
-// Restarts, and a pod that goes, cost no caller anything.
+// Restarted and deleted pods cost no caller anything.
 func TestNoCallIsLost(t *testing.T) {
 	p := newPlace(t)
 	p.install("--set", "flakyServer.faults.errorRate=0", "--set", "flakyServer.replicas=2")
@@ -279,8 +278,8 @@ func TestNoCallIsLost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := place{t: t, namespace: p.namespace}
-			// A pod is Ready a moment before the cluster's network knows it, and a new
-			// client may reach nothing then. What is lost twice is lost by us.
+			// A pod is Ready a moment before the cluster's network knows it, and a new client may
+			// reach nothing then. A call that is lost in both tries is our fault.
 			for try := 1; ; try++ {
 				got := p.disturbed(disturb)
 				t.Logf("%+v", got)
@@ -295,7 +294,7 @@ func TestNoCallIsLost(t *testing.T) {
 	}
 }
 
-// disturbed is what becomes of calls while disturb changes the pods.
+// disturbed returns the results of calls while disturb changes the pods.
 func (p place) disturbed(disturb func()) outcome {
 	p.t.Helper()
 	stop := p.load("http://client:8080/process", 50)
@@ -312,8 +311,8 @@ func (p place) disturbed(disturb func()) outcome {
 	return stop()
 }
 
-// Each replica has a circuit of its own; an outage opens both, and both close again.
-// Metrics are told by pod.
+// Each replica has its own circuit. An outage opens both, and both close again. Metrics are
+// labelled by pod.
 func TestEachReplicaHasItsOwnBreaker(t *testing.T) {
 	p := newPlace(t)
 	p.install("--set", "flakyServer.faults.errorRate=0")
@@ -344,7 +343,7 @@ func TestEachReplicaHasItsOwnBreaker(t *testing.T) {
 	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("PUT /faults: got status %s, want 200\n%s", resp.Status, text)
 	}
-	// The calls of one say nothing to the other.
+	// One circuit does not see the calls of the other replica.
 	eventually(t, time.Minute, "the first circuit opens", func() (bool, string) {
 		request(t, http.MethodGet, data[0]+"/process", "", nil)
 		s := state(admin[0])
@@ -373,7 +372,7 @@ func TestEachReplicaHasItsOwnBreaker(t *testing.T) {
 	}
 }
 
-// kubectl apply -k alone gives the same stack.
+// kubectl apply -k gives the same stack without Helm.
 func TestManifests(t *testing.T) {
 	p := newPlace(t)
 	p.kubectl("apply", "-k", root+"/k8s")
@@ -388,8 +387,8 @@ func TestManifests(t *testing.T) {
 	p.kubectl("delete", "-k", root+"/k8s", "--wait")
 }
 
-// The API server accepts a HorizontalPodAutoscaler and a PodDisruptionBudget of the
-// chart; with a metrics server it scales.
+// The API server accepts the chart's HorizontalPodAutoscaler and PodDisruptionBudget. With a
+// metrics server the autoscaler scales.
 func TestScaling(t *testing.T) {
 	p := newPlace(t)
 	p.install("--set", "flakyServer.faults.errorRate=0",

@@ -17,13 +17,12 @@ import (
 	"time"
 )
 
-// callTimeout is longer than the longest timeout of the policies it is tried with.
+// callTimeout is longer than the longest timeout of the policies it is used with.
 const callTimeout = 15 * time.Second
 
 func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) }
 
-// run exits with 0, with 1 when too few calls succeeded, with 2 when it was asked
-// something wrong.
+// run returns the exit code: 0, 1 if too few calls succeeded, 2 for wrong arguments.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs := flag.NewFlagSet("smoke", flag.ContinueOnError)
 	fs.SetOutput(stderr)
@@ -71,7 +70,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// call makes one call. A body that does not end as it should is a failure too.
+// call makes one call. A body that breaks off is a failure too.
 func call(ctx context.Context, url string) (status, attempts int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

@@ -1,6 +1,6 @@
-// Package balancer is a TCP load balancer on loopback for tests: one address in
-// front of several backends, each new connection to the next one, as a Service of
-// Kubernetes is. It can fail the way networks do.
+// Package balancer is a TCP load balancer on loopback for tests. It has one address in front of
+// several backends and gives each new connection to the next backend, as a Kubernetes Service does.
+// It can fail the way networks do.
 package balancer
 
 import (
@@ -31,13 +31,13 @@ type Balancer struct {
 	opened   map[string]int // connections that were made, by backend
 }
 
-// link is a caller's connection and the one to the backend.
+// link is a caller's connection and its connection to the backend.
 type link struct {
 	caller, backend net.Conn // backend is nil while the balancer hangs
 	dead            atomic.Bool
 }
 
-// New starts one in front of backends, which are host:port.
+// New starts a balancer in front of backends, which are host:port.
 func New(t testing.TB, backends ...string) *Balancer {
 	t.Helper()
 	b := &Balancer{t: t, backends: backends, links: map[*link]struct{}{}, opened: map[string]int{}}
@@ -47,7 +47,7 @@ func New(t testing.TB, backends ...string) *Balancer {
 	return b
 }
 
-// listen is called with mu held, or before anybody else knows b.
+// listen needs mu, unless b is still unknown to others.
 func (b *Balancer) listen(address string) {
 	b.t.Helper()
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
@@ -62,19 +62,19 @@ func (b *Balancer) listen(address string) {
 	})
 }
 
-// Address is where it listens, as host:port.
+// Address returns the address it listens on, as host:port.
 func (b *Balancer) Address() string { return b.address }
 
-// SetBackends has new connections shared among backends. The others stay.
+// SetBackends shares new connections among backends. Existing connections stay.
 func (b *Balancer) SetBackends(backends ...string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.backends, b.next = backends, 0
 }
 
-// Silence stops forwarding on the connections that there are, without closing
-// them: what is sent is accepted and goes nowhere, as behind a node that has died.
-// New connections work. It returns how many there were.
+// Silence stops forwarding on existing connections without closing them: the balancer accepts data
+// and drops it, as behind a node that has died. New connections work. Silence returns the number of
+// silenced connections.
 func (b *Balancer) Silence() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -84,14 +84,14 @@ func (b *Balancer) Silence() int {
 	return len(b.links)
 }
 
-// Hang has new connections accepted, and goes no further.
+// Hang makes the balancer accept new connections without forwarding anything.
 func (b *Balancer) Hang(hang bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.hanging = hang
 }
 
-// Refuse has new connections refused.
+// Refuse makes the balancer refuse new connections.
 func (b *Balancer) Refuse(refuse bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -105,14 +105,14 @@ func (b *Balancer) Refuse(refuse bool) {
 	}
 }
 
-// Open is how many connections of callers there are.
+// Open returns the number of callers' connections that are open.
 func (b *Balancer) Open() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.links)
 }
 
-// Opened is how many connections were ever made to a backend.
+// Opened returns the number of connections ever made to a backend.
 func (b *Balancer) Opened(backend string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -194,8 +194,8 @@ func (l *link) close() {
 	}
 }
 
-// forward copies from one side to the other, and the end of what there is to copy.
-// On a dead link the caller's end is the end of both.
+// forward copies data from one side to the other, and then the end of the stream. On a dead link,
+// the caller's end closes both connections.
 func (l *link) forward(to, from net.Conn) {
 	buffer := make([]byte, 32<<10)
 	for {

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// naming is a backend that says its name on every connection, and then echoes.
+// naming starts a backend that sends its name on every connection, and then echoes.
 func naming(t *testing.T, name string) (address string) {
 	t.Helper()
 	l := rawhttp.Listen(t)
@@ -38,7 +38,7 @@ func dial(t *testing.T, b *balancer.Balancer) net.Conn {
 	return c
 }
 
-// hear reads what comes, for a moment.
+// hear reads n bytes, or what arrives within a moment.
 func hear(t *testing.T, c net.Conn, n int) (string, error) {
 	t.Helper()
 	if err := c.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {

@@ -15,8 +15,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
 
-// readCompose loads deploy/compose.yaml as Docker Compose does, with nothing in
-// the environment.
+// readCompose loads deploy/compose.yaml as Docker Compose does, with an empty environment.
 func readCompose(t *testing.T) *types.Project {
 	t.Helper()
 	options, err := cli.NewProjectOptions([]string{filepath.Join(root, "deploy/compose.yaml")}, cli.WithEnv(nil))
@@ -78,12 +77,12 @@ func TestComposeServices(t *testing.T) {
 				}
 			}
 
-			// There is nothing in the image but the program.
+			// The image contains only the program.
 			admin := "http://127.0.0.1:" + strconv.Itoa(ports()[name][1])
 			if want := []string{"CMD", "/" + name, "probe", admin + "/readyz"}; service.HealthCheck == nil || !slices.Equal(service.HealthCheck.Test, want) {
 				t.Errorf("the health check is %+v, want %q", service.HealthCheck, want)
 			}
-			// 4318 is where Jaeger takes OTLP over HTTP, the protocol by default.
+			// Jaeger takes OTLP over HTTP, the default protocol, on port 4318.
 			if to, ok := service.Environment.ToMapping()["OTEL_EXPORTER_OTLP_ENDPOINT"]; !ok || to != "http://jaeger:4318" {
 				t.Errorf("traces go to %q, want http://jaeger:4318", to)
 			}
@@ -96,8 +95,7 @@ func TestComposeServices(t *testing.T) {
 	}
 }
 
-// The policy in Compose is that of the demo, which the README explains. Only the
-// host of the upstream is another.
+// The policy in Compose is the demo's, which the README explains. Only the upstream's host differs.
 func TestComposeConfiguration(t *testing.T) {
 	project := readCompose(t)
 	client := project.Services["client"]
@@ -144,7 +142,7 @@ func marshal(t *testing.T, cfg gateway.Config) string {
 	return string(text)
 }
 
-// Jaeger is the chart's, so that what was seen with one is true of the other.
+// Compose and the chart use the same Jaeger, so that they behave the same.
 func TestComposeHasTheJaegerOfTheChart(t *testing.T) {
 	jaeger := readTiltfile(t).rendered(t).ofKind("Deployment")["jaeger"]
 	if got, want := readCompose(t).Services["jaeger"].Image, jaeger.Spec.Template.Spec.Containers[0].Image; got != want {

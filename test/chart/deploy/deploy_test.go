@@ -23,16 +23,16 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/files"
 )
 
-// root is the folder of the repository, where every path in these files begins
-// except those in the Compose file.
+// root is the root of the repository. Paths in these files are relative to it, except in the
+// Compose file.
 const root = "../../.."
 
-// ports are what design.md fixes for each program: the data port and the admin port.
+// ports returns each program's data port and admin port, as design.md fixes them.
 func ports() map[string][]int {
 	return map[string][]int{"client": {8080, 8081}, "flaky-server": {5000, 5001}}
 }
 
-// images are the programs that have one, by the name of the image.
+// images returns the programs that have an image, by the name of the image.
 func images() map[string]string {
 	return map[string]string{"rebound/client": "client", "rebound/flaky-server": "flaky-server"}
 }
@@ -43,7 +43,7 @@ func read(t *testing.T, path string) string {
 	return files.Read(t, filepath.Join(root, path))
 }
 
-// exists looks a path up that one of the files names.
+// exists fails the test if the repository has no such path.
 func exists(t *testing.T, path string) {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(root, path)); errors.Is(err, fs.ErrNotExist) {
@@ -74,7 +74,7 @@ type object struct {
 	}
 }
 
-// containerPorts are those of a Deployment's only container.
+// containerPorts returns the ports of a Deployment's only container.
 func (o object) containerPorts() []int {
 	var numbers []int
 	for _, p := range o.Spec.Template.Spec.Containers[0].Ports {
@@ -83,7 +83,7 @@ func (o object) containerPorts() []int {
 	return numbers
 }
 
-// servicePorts are those of a Service.
+// servicePorts returns the ports of a Service.
 func (o object) servicePorts() []int {
 	var numbers []int
 	for _, p := range o.Spec.Ports {
@@ -104,7 +104,7 @@ func (all objects) ofKind(kind string) map[string]object {
 	return found
 }
 
-// render is what `helm template NAME CHART --values FILE...` prints.
+// render returns what `helm template NAME CHART --values FILE...` prints.
 func render(t *testing.T, path, name string, valuesFiles ...string) objects {
 	t.Helper()
 	values := map[string]any{}
@@ -152,8 +152,7 @@ func renderValues(t *testing.T, path, name string, values map[string]any) object
 	return all
 }
 
-// readChart is the head of the chart. Its appVersion is the tag of the images that
-// it installs when it is told none.
+// readChart returns the chart's metadata. Its appVersion is the default tag of the images.
 func readChart(t *testing.T) *chart.Metadata {
 	t.Helper()
 	c, err := loader.Load(filepath.Join(root, "helm/rebound"))

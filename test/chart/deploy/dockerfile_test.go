@@ -21,7 +21,7 @@ import (
 	"github.com/moby/patternmatcher/ignorefile"
 )
 
-// maxProgram is what keeps an image under 20 MB, 2 MB of which are the base.
+// maxProgram keeps an image under 20 MB, 2 MB of which are the base.
 const maxProgram = 18_000_000
 
 // dockerfile is deploy/Dockerfile as BuildKit reads it.
@@ -57,7 +57,7 @@ func readDockerfile(t *testing.T) dockerfile {
 	return d
 }
 
-// all are the commands of one type of a stage and of the stages it begins with.
+// all returns the commands of one type in a stage and in the stages it builds on.
 func all[T instructions.Command](d dockerfile, stage string) []T {
 	var found []T
 	for s, ok := d.stages[stage]; ok; s, ok = d.stages[s.BaseName] {
@@ -71,7 +71,7 @@ func all[T instructions.Command](d dockerfile, stage string) []T {
 	return found
 }
 
-// copies are the sources of what a stage copies.
+// copies returns the sources that a stage copies.
 func (d dockerfile) copies(stage string) []string {
 	var sources []string
 	for _, c := range all[*instructions.CopyCommand](d, stage) {
@@ -80,7 +80,7 @@ func (d dockerfile) copies(stage string) []string {
 	return sources
 }
 
-// declares says whether a stage knows a build argument.
+// declares reports whether a stage declares a build argument.
 func (d dockerfile) declares(name string) bool {
 	if _, ok := d.args[name]; ok {
 		return true
@@ -104,7 +104,7 @@ func TestImages(t *testing.T) {
 			}
 			exists(t, "cmd/"+program)
 
-			// Kubernetes refuses a user by name where runAsNonRoot is asked for.
+			// With runAsNonRoot, Kubernetes refuses a user given by name.
 			users := all[*instructions.UserCommand](d, program)
 			if len(users) == 0 {
 				t.Fatal("got no USER, want one")
@@ -155,7 +155,8 @@ func TestImages(t *testing.T) {
 	}
 }
 
-// What only some builders can do, or what makes a build depend on more than its context.
+// The Dockerfile uses nothing that only some builders know, and nothing that makes a build depend
+// on more than its context.
 func TestEveryBuilderCanBuild(t *testing.T) {
 	text := read(t, "deploy/Dockerfile")
 	if directive := regexp.MustCompile(`(?m)^#\s*(syntax|escape|check)\s*=.*`).FindString(text); directive != "" {
@@ -190,8 +191,8 @@ func TestEveryBuilderCanBuild(t *testing.T) {
 	}
 }
 
-// A build gets what the Dockerfile copies and nothing else, so that a change of
-// anything else builds nothing again.
+// A build receives only the files that the Dockerfile copies, so that a change to any other file
+// does not rebuild anything.
 func TestContext(t *testing.T) {
 	ignored := readIgnored(t)
 	for path, want := range map[string]bool{
@@ -237,9 +238,9 @@ func readIgnored(t *testing.T) func(path string) bool {
 	}
 }
 
-// The stage build does here what it does in a container: with what the Dockerfile
-// copies of the context, and nothing else, its own command gives a static program
-// that knows its version, and the same bytes again in another folder.
+// The stage build works here as in a container: with only the files that the Dockerfile copies, its
+// own command builds a static program that knows its version. In another folder it gives the same
+// bytes.
 func TestBuildIsReproducible(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compiles and links twice")
@@ -273,7 +274,7 @@ func TestBuildIsReproducible(t *testing.T) {
 	}
 }
 
-// buildFolder is the working folder of the stage build after its COPYs.
+// buildFolder returns a folder with the contents that the stage build has after its COPYs.
 func buildFolder(t *testing.T) string {
 	t.Helper()
 	folder, ignored := t.TempDir(), readIgnored(t)
@@ -291,8 +292,8 @@ func buildFolder(t *testing.T) string {
 	return folder
 }
 
-// build runs the commands of the stage build in a folder and returns the one with
-// what came out. Of the programs it builds client only.
+// build runs the commands of the stage build in a folder and returns the output folder. It builds
+// only client.
 func build(t *testing.T, folder, version string) string {
 	t.Helper()
 	out := t.TempDir()
@@ -311,7 +312,7 @@ func build(t *testing.T, folder, version string) string {
 	return out
 }
 
-// copyContext copies a file or a folder as it is in the context of a build.
+// copyContext copies a file or folder that is in the context of a build.
 func copyContext(t *testing.T, path, to string, ignored func(string) bool) {
 	t.Helper()
 	from := filepath.Join(root, path)

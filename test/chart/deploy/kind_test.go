@@ -51,8 +51,8 @@ func TestKindCluster(t *testing.T) {
 	}
 }
 
-// documentedNodePorts are the NodePorts that the values of docs/kubernetes.md make
-// the chart have, and the address on which the page calls each.
+// documentedNodePorts returns the NodePorts that the values in docs/kubernetes.md create, with the
+// address that the page uses for each.
 func documentedNodePorts(t *testing.T) map[int]string {
 	t.Helper()
 	page := read(t, "docs/kubernetes.md")

@@ -16,7 +16,7 @@ import (
 	chartutil "helm.sh/helm/v4/pkg/chart/v2/util"
 )
 
-// resources are what Tilt shows: workloads and local commands, by name.
+// resources returns what Tilt shows, workloads and local commands, by name.
 func (d declared) resources() map[string]call {
 	found := map[string]call{}
 	for _, c := range d["k8s_resource"] {
@@ -28,12 +28,12 @@ func (d declared) resources() map[string]call {
 	return found
 }
 
-// manual says whether a resource runs only when somebody asks for it.
+// manual reports whether a resource runs only on request.
 func manual(c call) bool {
 	return c["auto_init"] != nil && !bool(c["auto_init"].Truth()) && c["trigger_mode"] == mode("TRIGGER_MODE_MANUAL")
 }
 
-// rendered is what the chart installs under Tilt.
+// rendered returns the objects that the chart installs under Tilt.
 func (d declared) rendered(t *testing.T) objects {
 	t.Helper()
 	if len(d["helm"]) != 1 {
@@ -113,7 +113,8 @@ func TestTiltBuildsTheImages(t *testing.T) {
 			if source.Name != "prebuilt" {
 				t.Fatalf("the binaries come from the stage %q, want prebuilt", source.Name)
 			}
-			// Everything that the stage needs, and only what this image is made of.
+			// Everything that the stage needs is in the context, and only what this image is made
+			// of.
 			for _, file := range c.list("only") {
 				if ignored(file) {
 					t.Errorf("%s is ignored, want it in the context", file)
@@ -130,7 +131,7 @@ func TestTiltBuildsTheImages(t *testing.T) {
 			}
 		})
 	}
-	// Each image that the chart installs is built, but for those of others.
+	// Each image that the chart installs is built, except those of other projects.
 	for name, workload := range d.rendered(t).ofKind("Deployment") {
 		for _, container := range workload.Spec.Template.Spec.Containers {
 			repository := container.Image[:strings.LastIndex(container.Image, ":")]
@@ -150,7 +151,7 @@ func TestTiltBuildsTheImages(t *testing.T) {
 	}
 }
 
-// compiled are the files that the resource "build" makes, and their architecture.
+// compiled returns the files that the resource "build" makes, and their architecture.
 func compiled(t *testing.T, c call) (files map[string]bool, arch string) {
 	t.Helper()
 	env := c.dict("env")
@@ -176,7 +177,7 @@ func compiled(t *testing.T, c call) (files map[string]bool, arch string) {
 			files[folder+path.Base(arg)] = true
 		}
 	}
-	// The same flags as in the Dockerfile, but for the version.
+	// The flags are the Dockerfile's, except the version.
 	for _, flag := range []string{"-tags=grpcnotrace", "-trimpath", "-buildvcs=false", "-s -w -buildid="} {
 		if !slices.ContainsFunc(args, func(arg string) bool { return strings.Contains(arg, flag) }) {
 			t.Errorf("it is built without %s, want it, so that each build gives the same bytes", flag)
@@ -190,7 +191,7 @@ func TestTiltResources(t *testing.T) {
 	resources := d.resources()
 	label := regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$`)
 	for name, c := range resources {
-		// A list is run without a shell, so that it works on every developer's machine.
+		// A list runs without a shell, so it works on every developer's machine.
 		if c["cmd"] != nil && c["cmd"].Type() != "list" {
 			t.Errorf("%s: got command %v, want a list, which needs no shell", name, c["cmd"])
 		}
@@ -250,7 +251,7 @@ func TestTiltSmoke(t *testing.T) {
 	exists(t, path.Join(command[2], "main.go"))
 }
 
-// The button's outage is a valid change of the faults, and ends by itself.
+// The button's outage is a valid change of the faults and ends by itself.
 func TestTiltOutage(t *testing.T) {
 	command := readTiltfile(t).resources()["outage"].list("cmd")
 	i, m := slices.Index(command, "-d"), slices.Index(command, "PATCH")

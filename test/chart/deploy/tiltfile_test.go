@@ -36,7 +36,7 @@ func builtins() map[string]string {
 	}
 }
 
-// call is one call of a built-in: the arguments that were given, by parameter.
+// call is one call of a built-in: its arguments by parameter.
 type call map[string]starlark.Value
 
 func (c call) text(name string) string {
@@ -44,7 +44,7 @@ func (c call) text(name string) string {
 	return text
 }
 
-// list is a parameter that takes a string or a list of them.
+// list returns a parameter that takes a string or a list of strings.
 func (c call) list(name string) []string {
 	if text, ok := starlark.AsString(c[name]); ok {
 		return []string{text}
@@ -68,7 +68,7 @@ func (c call) dict(name string) map[string]string {
 	return dict
 }
 
-// structs are the port forwards or links of a resource.
+// structs returns the port forwards or links of a resource.
 func (c call) structs(name string) []call {
 	var list []call
 	for _, v := range elements(c[name]) {
@@ -100,10 +100,10 @@ func elements(v starlark.Value) []starlark.Value {
 	return all
 }
 
-// declared is what a Tiltfile tells Tilt: the calls of each built-in, in order.
+// declared holds the calls of each built-in in a Tiltfile, in order.
 type declared map[string][]call
 
-// execute runs a Tiltfile with built-ins that only take down what they are told.
+// execute runs a Tiltfile with built-ins that only record their arguments.
 func execute(name string, source any) (declared, error) {
 	found := declared{}
 	known := starlark.StringDict{
@@ -128,14 +128,14 @@ func execute(name string, source any) (declared, error) {
 			return starlark.None, nil
 		})
 	}
-	// The dialect of Tilt: statements at the top level, and names assigned twice.
+	// Tilt's dialect allows statements at the top level, and assigning a name twice.
 	options := &syntax.FileOptions{Set: true, TopLevelControl: true, GlobalReassign: true, Recursion: true}
 	thread := &starlark.Thread{Name: name} // without Load: load() fails
 	_, err := starlark.ExecFileOptions(options, thread, name, source, known)
 	return found, err
 }
 
-// runLocal runs what only asks this machine something. It must not change anything.
+// runLocal runs a command that only reads. It must not change anything.
 func runLocal(c call) (starlark.Value, error) {
 	args := c.list("command")
 	if !slices.Equal(args, []string{"go", "env", "GOARCH"}) {
@@ -145,7 +145,7 @@ func runLocal(c call) (starlark.Value, error) {
 	return blob(output), err
 }
 
-// blob is text that is no path: what helm and local return.
+// blob is text instead of a path: the result of helm and local.
 type blob string
 
 func (b blob) String() string      { return string(b) }
@@ -163,7 +163,7 @@ func (mode) Freeze()               {}
 func (mode) Truth() starlark.Bool  { return true }
 func (mode) Hash() (uint32, error) { return 0, nil }
 
-// bind gives arguments to the parameters of a signature and checks their types.
+// bind assigns arguments to the parameters of a signature and checks their types.
 func bind(signature string, args starlark.Tuple, kwargs []starlark.Tuple) (call, error) {
 	required, optional, _ := strings.Cut(signature, "!")
 	if !strings.Contains(signature, "!") {
@@ -205,8 +205,8 @@ func bind(signature string, args starlark.Tuple, kwargs []starlark.Tuple) (call,
 	return c, nil
 }
 
-// is checks a value against one of the types in [builtins]. A type without a case
-// is one that the Tiltfile does not use.
+// is reports whether a value has one of the types in [builtins]. The Tiltfile uses no type without
+// a case here.
 func is(kind string, v starlark.Value) bool {
 	every := func(ok func(starlark.Value) bool) bool {
 		_, list := v.(*starlark.List)
@@ -232,7 +232,7 @@ func is(kind string, v starlark.Value) bool {
 	return v.Type() == kind
 }
 
-// The built-ins refuse what Tilt refuses, so that the Tiltfile's passing means something.
+// The built-ins refuse what Tilt refuses. Otherwise a Tiltfile that passes would prove nothing.
 func TestTiltBuiltins(t *testing.T) {
 	for name, c := range map[string]struct {
 		source string
@@ -265,7 +265,7 @@ func TestTiltBuiltins(t *testing.T) {
 	}
 }
 
-// readTiltfile executes the repository's own.
+// readTiltfile executes the repository's Tiltfile.
 func readTiltfile(t *testing.T) declared {
 	t.Helper()
 	found, err := execute(filepath.Join(root, "Tiltfile"), nil)

@@ -23,8 +23,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// shown is every series name of a program that has used every instrument, with
-// its label names.
+// shown returns the name and the labels of every series that a program exports after using every
+// instrument.
 func shown(t *testing.T) map[string]map[string]bool {
 	t.Helper()
 	m, err := telemetry.NewMetrics(telemetry.Sources{
@@ -62,7 +62,7 @@ func shown(t *testing.T) map[string]map[string]bool {
 	return series
 }
 
-// check parses a query and looks its metrics and labels up.
+// check parses a query and checks that its metrics and labels exist.
 func check(t *testing.T, series map[string]map[string]bool, query string) {
 	t.Helper()
 	query = strings.NewReplacer("$__rate_interval", "1m", "$route", ".*").Replace(query)
@@ -94,8 +94,8 @@ func check(t *testing.T, series map[string]map[string]bool, query string) {
 	})
 }
 
-// checkAlert holds an alert against what scrapes it may meet: a rate needs several
-// of them, which may be a minute apart, and the same job may be in two namespaces.
+// checkAlert checks that an alert works with real scrapes. A rate needs several of them, which may
+// be a minute apart, and two namespaces may have the same job.
 func checkAlert(t *testing.T, alert, query string) {
 	t.Helper()
 	expr, err := parser.NewParser(parser.Options{}).ParseExpr(query)
@@ -143,7 +143,7 @@ func TestAlertRules(t *testing.T) {
 	}
 }
 
-// The queries that the documentation recommends.
+// The queries in the documentation are valid.
 func TestQueriesOfThePage(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/observability.md")
 	if err != nil {
@@ -190,7 +190,7 @@ func TestDashboard(t *testing.T) {
 	}
 	for _, q := range queries {
 		check(t, series, q)
-		// Grafana knows how far apart the scrapes are.
+		// Grafana knows the interval between scrapes.
 		if strings.Count(q, "[") != strings.Count(q, "[$__rate_interval]") {
 			t.Errorf("%s has a fixed range, want $__rate_interval", q)
 		}

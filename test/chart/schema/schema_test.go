@@ -17,7 +17,7 @@ import (
 
 const root = "../../.."
 
-// A route, in front of what is under test.
+// route is a route that completes a document under test.
 const route = "routes: [{name: a, match: /, upstream: 'http://a'}]\n"
 
 func TestConfiguration(t *testing.T) {
@@ -76,7 +76,7 @@ type document struct {
 	ok   bool
 }
 
-// agree validates documents by the schema and by the program.
+// agree checks documents against the schema and the program.
 func agree(t *testing.T, file string, decode func([]byte) error, documents map[string]document) {
 	t.Helper()
 	schema, err := jsonschema.NewCompiler().Compile(filepath.Join(root, "docs", file))

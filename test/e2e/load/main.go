@@ -1,5 +1,5 @@
-// Command load calls a URL at a steady rate from inside a cluster and prints what
-// became of the calls, as JSON, when it is told to stop or its time is up.
+// Command load calls a URL at a steady rate from inside a cluster. When it receives a signal or its
+// time is up, it prints the results as JSON.
 package main
 
 import (
