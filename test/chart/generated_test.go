@@ -54,7 +54,7 @@ func TestGeneratedPolicy(t *testing.T) {
 	generated(t, "helm/rebound/files/policy.yaml", "# The client's default policy, from: make manifests\n"+string(text))
 }
 
-// nullable returns the values that may be null although they have a default. Null for another value
+// nullable lists the values that may be null although they have a default. Null for another value
 // removes its key, and no template expects that.
 var nullable = []string{
 	"client.resources", "flakyServer.resources", "jaeger.resources", "jaeger.runAsUser",
