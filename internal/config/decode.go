@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
 const (
@@ -153,13 +155,13 @@ func (d *decoder) expected(n *yaml.Node, path, what string) {
 
 // merge adds what Validate says, unless the value in question was not decoded.
 func (d *decoder) merge(err error) {
-	for _, leaf := range leaves(err) {
-		path, text := split(leaf)
+	for _, m := range mistake.Of(err) {
+		path, text := m.Path, m.Message
 		up := ancestors(path)
 		if slices.ContainsFunc(up, func(p string) bool { return d.failed[p] }) {
 			continue
 		}
-		e := &Error{File: d.file, Path: path, Message: text, err: leaf}
+		e := &Error{File: d.file, Path: path, Message: text, err: m}
 		for _, p := range up {
 			if at, ok := d.places[p]; ok {
 				e.Line, e.Column = at.line, at.column

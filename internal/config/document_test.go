@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
 // The document of these tests has one of everything that configuration may hold.
@@ -90,19 +91,19 @@ func (t *textual) MarshalText() ([]byte, error)    { return []byte(t.text), nil 
 var errRouteWithoutMatch = errors.New("expected a pattern, got none")
 
 func (d *document) Validate() error {
-	var mistakes []error
+	var mistakes mistake.List
 	for i, r := range d.Routes {
 		if r.Match == "" {
-			mistakes = append(mistakes, config.At(config.Join(config.Index("routes", i), "match"), errRouteWithoutMatch))
+			mistakes.Add(config.Join(config.Index("routes", i), "match"), "%w", errRouteWithoutMatch)
 		}
 	}
 	for name, p := range d.Policies {
-		mistakes = append(mistakes, config.At(config.Join("policies", name), p.validate()))
+		mistakes.Merge(config.Join("policies", name), mistake.Of(p.validate()))
 	}
 	if d.Limits.Extra["whole"] != "" {
-		mistakes = append(mistakes, errors.New("the whole of it is wrong"))
+		mistakes.Add("", "the whole of it is wrong")
 	}
-	return errors.Join(mistakes...)
+	return mistakes.Err()
 }
 
 // validate returns errors of a foreign make: all that is needed is a FieldPath method.

@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
 // Marshal returns v, a struct or a pointer to one, as a YAML document that [Decode] reads back into an equal
@@ -60,7 +62,7 @@ func node(v reflect.Value, path string) (*yaml.Node, error) {
 	if text, ok := v.Addr().Interface().(encoding.TextMarshaler); ok {
 		b, err := text.MarshalText()
 		if err != nil {
-			return nil, At(path, err)
+			return nil, mistake.New(path, "%w", err)
 		}
 		return plain(string(b), path)
 	}
@@ -88,11 +90,11 @@ func node(v reflect.Value, path string) (*yaml.Node, error) {
 		return scalar("!!int", strconv.FormatUint(v.Uint(), 10))
 	case reflect.Float32, reflect.Float64:
 		if math.IsNaN(v.Float()) || math.IsInf(v.Float(), 0) {
-			return nil, Errorf(path, "expected a finite number, got %v", v.Float())
+			return nil, mistake.New(path, "expected a finite number, got %v", v.Float())
 		}
 		return floatNode(v), nil
 	}
-	return nil, Errorf(path, "cannot be configured: its type is %s", v.Type())
+	return nil, mistake.New(path, "cannot be configured: its type is %s", v.Type())
 }
 
 func structNode(v reflect.Value, path string) (*yaml.Node, error) {
@@ -111,14 +113,14 @@ func structNode(v reflect.Value, path string) (*yaml.Node, error) {
 
 func mapNode(v reflect.Value, path string) (*yaml.Node, error) {
 	if v.Type().Key().Kind() != reflect.String {
-		return nil, Errorf(path, "cannot be configured: its type is %s", v.Type())
+		return nil, mistake.New(path, "cannot be configured: its type is %s", v.Type())
 	}
 	m := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
 	keys := v.MapKeys()
 	slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
 	for _, key := range keys {
 		if len(key.String()) > maxKey {
-			return nil, Errorf(path, "expected keys of at most %d bytes, got %d", maxKey, len(key.String()))
+			return nil, mistake.New(path, "expected keys of at most %d bytes, got %d", maxKey, len(key.String()))
 		}
 		if err := add(m, key.String(), v.MapIndex(key), path); err != nil {
 			return nil, err
@@ -173,7 +175,7 @@ func plain(s, path string) (*yaml.Node, error) {
 // quoted returns s as a string, in quotes where the bare text would be taken for something else.
 func quoted(s, path string) (*yaml.Node, error) {
 	if !utf8.ValidString(s) {
-		return nil, Errorf(path, "expected UTF-8 text, got %q", clip(s))
+		return nil, mistake.New(path, "expected UTF-8 text, got %q", clip(s))
 	}
 	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}
 	// The block style that the encoder chooses for several lines does not read back if one begins with a tab.

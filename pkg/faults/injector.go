@@ -86,7 +86,7 @@ type Restart struct {
 // Amend puts spec in force from now on, as a change of what is there: the schedule, the memory of failFirst and the
 // count of arrivals go on, but for what restart says. A spec that [Spec.Validate] refuses changes nothing.
 func (i *Injector) Amend(spec Spec, restart Restart) error {
-	if err := spec.check(); err != nil {
+	if err := spec.Validate(); err != nil {
 		return fmt.Errorf("faults: %w", err)
 	}
 	spec = spec.normalized()

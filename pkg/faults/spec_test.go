@@ -166,7 +166,7 @@ func mistakes(err error) map[string]string {
 			found["(no path)"] = e.Error()
 			continue
 		}
-		found[located.FieldPath()] = e.Error()
+		found[located.FieldPath()] = strings.TrimPrefix(e.Error(), located.FieldPath()+": ")
 	}
 	return found
 }

@@ -6,40 +6,18 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
 // maxWindows keeps the price of one arrival, which looks at every window, within reason.
 const maxWindows = 1000
 
-// mistake is one value that cannot be. It says what was expected; where it stands is for the reader of the
-// document to add.
-type mistake struct{ path, text string }
+// Validate returns all impossible values at once, or nil. Each error has a FieldPath method, and
+// says what was expected and what was given.
+func (s Spec) Validate() error { return errors.Join(s.mistakes().Unwrap()...) }
 
-func (m mistake) Error() string { return m.text }
-
-// FieldPath is where the value stands in the document, such as "schedule[0].for".
-func (m mistake) FieldPath() string { return m.path }
-
-// Validate reports every impossible value at once, joined. Each error has a FieldPath method, and says what was
-// expected and what was given.
-func (s Spec) Validate() error {
-	var errs []error
-	for _, m := range s.mistakes() {
-		errs = append(errs, m)
-	}
-	return errors.Join(errs...)
-}
-
-// check is Validate for callers in Go, who have no file to be pointed at.
-func (s Spec) check() error {
-	var errs []error
-	for _, m := range s.mistakes() {
-		errs = append(errs, fmt.Errorf("%s: %w", m.path, m))
-	}
-	return errors.Join(errs...)
-}
-
-func (s Spec) mistakes() []mistake {
+func (s Spec) mistakes() mistake.List {
 	var c checker
 	c.rates("", s.rates())
 	c.statuses("statuses", s.Statuses)
@@ -82,10 +60,10 @@ func (s Spec) rates() []rate {
 }
 
 // checker collects mistakes.
-type checker struct{ found []mistake }
+type checker struct{ found mistake.List }
 
 func (c *checker) add(path, format string, args ...any) {
-	c.found = append(c.found, mistake{path, fmt.Sprintf(format, args...)})
+	c.found.Add(path, format, args...)
 }
 
 func (c *checker) rates(prefix string, rates []rate) {

@@ -12,6 +12,7 @@ import (
 	"maps"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/mistake"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
@@ -67,8 +68,8 @@ const nameExpected = "must be 1 to 63 letters, digits, dots, dashes or underscor
 
 // Validate reports every mistake at once, each with the path of its key.
 func (c Config) Validate() error {
-	var errs []error
-	report := func(path, format string, args ...any) { errs = append(errs, config.Errorf(path, format, args...)) }
+	var found mistake.List
+	report := found.Add
 	if len(c.Routes) == 0 {
 		report("routes", "must have at least one route, such as {name: process, match: /process, upstream: \"http://flaky-server:5000\"}")
 	}
@@ -100,20 +101,16 @@ func (c Config) Validate() error {
 		if !nameRule.MatchString(name) {
 			report(path, "a policy's name "+nameExpected, name)
 		}
-		if err := c.Policies[name].Validate(); err != nil {
-			errs = append(errs, config.At(path, err))
-		}
+		found.Merge(path, c.Policies[name].Mistakes())
 	}
 	for _, name := range c.upstreamNames() {
 		path := config.Join("upstreams", name)
 		if !nameRule.MatchString(name) {
 			report(path, "an upstream's name "+nameExpected, name)
 		}
-		if err := c.Upstreams[name].Mistakes().Err(); err != nil {
-			errs = append(errs, config.At(path, err))
-		}
+		found.Merge(path, c.Upstreams[name].Mistakes())
 	}
-	return errors.Join(errs...)
+	return errors.Join(found.Unwrap()...) // comparable, unlike a List
 }
 
 func (c Config) policyNames() []string { return slices.Sorted(maps.Keys(c.Policies)) }

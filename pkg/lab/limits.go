@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
 // Limits are the limits that a policy must keep. A limit that is left out does not apply.
@@ -67,12 +68,8 @@ func LoadLimits(path string) (Limits, error) {
 
 // Validate reports every impossible value at once, each with the path of its key.
 func (l Limits) Validate() error {
-	var errs []error
-	check := func(ok bool, path, format string, args ...any) {
-		if !ok {
-			errs = append(errs, config.Errorf(path, format, args...))
-		}
-	}
+	var found mistake.List
+	check := found.Check
 	check(l.Load.Rate > 0, "load.rate", "must be above 0 calls a second, got %v", l.Load.Rate)
 	check(l.Load.Clients >= 1, "load.clients", "must be at least 1, got %d", l.Load.Clients)
 	check(l.Load.Capacity > 0, "load.capacity", "must be above 0 calls a second, got %v", l.Load.Capacity)
@@ -96,11 +93,11 @@ func (l Limits) Validate() error {
 		share("successAfter", s.SuccessAfter)
 		share("wasted", s.Wasted)
 		if _, err := LoadScenario(s.Scenario); err != nil {
-			errs = append(errs, config.Errorf(at("scenario"), "%w", err))
+			found.Add(at("scenario"), "%w", err)
 		}
 		check(s != ScenarioLimits{Scenario: s.Scenario}, at("scenario"), "must come with a limit, such as recoverWithin: 5s")
 	}
-	return errors.Join(errs...)
+	return errors.Join(found.Unwrap()...) // comparable, unlike a List
 }
 
 func value[T any](p *T) (v T) {

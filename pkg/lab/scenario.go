@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/mistake"
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
@@ -113,12 +114,8 @@ const maxLength = 24 * time.Hour
 
 // Validate reports every impossible value at once, each with the path of its key.
 func (s Scenario) Validate() error {
-	var errs []error
-	check := func(ok bool, path, format string, args ...any) {
-		if !ok {
-			errs = append(errs, config.Errorf(path, format, args...))
-		}
-	}
+	var found mistake.List
+	check := found.Check
 	check(validName(s.Name), "name", "must be letters, digits, dots, dashes or underscores, got %q", s.Name)
 	check(s.Length > 0 && s.Length <= maxLength, "length", "must be above 0 and at most %v, got %v", maxLength, s.Length)
 	check(s.Disturbance.At >= 0, "disturbance.at", "must be 0s or more, got %v", s.Disturbance.At)
@@ -134,10 +131,10 @@ func (s Scenario) Validate() error {
 	base := s.Upstream.Faults
 	base.Capacity, base.Schedule = faults.Capacity{}, nil
 	if err := base.Validate(); err != nil {
-		errs = append(errs, config.At("upstream.faults", err))
+		found.Merge("upstream.faults", mistake.Of(err))
 	} else {
 		for i, p := range s.Upstream.Phases {
-			errs = append(errs, p.validate(config.Index("upstream.phases", i), s.Upstream)...)
+			found.Merge(config.Index("upstream.phases", i), p.mistakes(s.Upstream))
 		}
 	}
 	check(s.Load.Think >= 0, "load.think", "must be 0s (calls come by themselves) or more, got %v", s.Load.Think)
@@ -151,15 +148,12 @@ func (s Scenario) Validate() error {
 		check(herd.At >= 0, "load.herd.at", "must be 0s or more, got %v", herd.At)
 		check(herd.Calls >= 1 && herd.Calls <= 100_000, "load.herd.calls", "must be from 1 to 100000, got %d", herd.Calls)
 	}
-	return errors.Join(errs...)
+	return errors.Join(found.Unwrap()...) // comparable, unlike a List
 }
 
-func (p Phase) validate(path string, u Upstream) (errs []error) {
-	check := func(ok bool, key, format string, args ...any) {
-		if !ok {
-			errs = append(errs, config.Errorf(config.Join(path, key), format, args...))
-		}
-	}
+// mistakes returns the mistakes in p, with paths relative to it.
+func (p Phase) mistakes(u Upstream) (found mistake.List) {
+	check := found.Check
 	check(p.Instance >= 0 && p.Instance <= u.Instances, "instance", "must be from 1 to %d, or 0 for all, got %d", u.Instances, p.Instance)
 	check(p.Capacity == nil, "capacity", "must be left out: working is the share of the workers that work")
 	share := func(key string, v *float64) {
@@ -171,24 +165,10 @@ func (p Phase) validate(path string, u Upstream) (errs []error) {
 	alone := u.Faults
 	alone.Capacity, alone.Schedule = faults.Capacity{}, []faults.Window{p.Window}
 	alone.Schedule[0].Capacity = nil
-	for _, err := range unjoin(alone.Validate()) {
-		place := path
-		if f, ok := err.(interface{ FieldPath() string }); ok {
-			place += strings.TrimPrefix(f.FieldPath(), "schedule[0]")
-		}
-		errs = append(errs, config.Errorf(place, "%w", err))
+	for _, m := range mistake.Of(alone.Validate()) {
+		found.Add(strings.TrimPrefix(strings.TrimPrefix(m.Path, "schedule[0]"), "."), "%s", m.Message)
 	}
-	return errs
-}
-
-func unjoin(err error) []error {
-	if err == nil {
-		return nil
-	}
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		return many.Unwrap()
-	}
-	return []error{err}
+	return found
 }
 
 func deref(v *float64) float64 {
