@@ -1,5 +1,5 @@
-// Command client is the gateway: it proxies routes to upstreams, and every call
-// survives what its policy lets it survive.
+// Command client is a server: an HTTP gateway. It proxies routes to upstreams and applies a
+// resilience policy to each call.
 package main
 
 import (
@@ -194,7 +194,7 @@ func decode(file string, data []byte, err error) (gateway.Config, error) {
 }
 
 func help(w io.Writer, fs *flag.FlagSet) {
-	fmt.Fprint(w, `client is a gateway that retries, times out and breaks circuits by a policy.
+	fmt.Fprint(w, `client is a server: an HTTP gateway that retries, times out and breaks circuits by a policy.
 
 Usage: client --config FILE [flags]
        client --upstream URL [flags]

@@ -34,7 +34,7 @@ type Readiness struct{ state atomic.Int32 }
 // NewReadiness returns a Readiness that is Starting.
 func NewReadiness() *Readiness { return &Readiness{} }
 
-// Set moves on to s. Moving back is ignored: whoever becomes ready late does not undo a drain.
+// Set moves on to s. It ignores a move back, so becoming ready late does not undo a drain.
 func (r *Readiness) Set(s State) {
 	for {
 		old := r.state.Load()

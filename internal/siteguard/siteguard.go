@@ -49,7 +49,7 @@ func foreign(r *http.Request) bool {
 	return false
 }
 
-// registrable tells whether a stranger can own a name, or one below it: its last
+// registrable reports whether a stranger can own a name, or one below it: its last
 // label is one of the public Internet's. That of a cluster's services, which may be
 // asked as client.NAMESPACE, is none, and neither are those that RFC 2606, RFC
 // 6761, RFC 6762 and ICANN (internal) reserve.
@@ -63,7 +63,7 @@ func registrable(name string) bool {
 	return icann || strings.Contains(suffix, ".") // one that a company gives away below its own
 }
 
-// ours tells whether host, a Host header, is an address or a name that cannot
+// ours reports whether host, a Host header, is an address or a name that cannot
 // belong to another site, or one of hosts. No host, which HTTP/1.0 allows, is no
 // browser's.
 func ours(host string, hosts ...string) bool {

@@ -28,7 +28,7 @@ type File struct {
 	path    string
 	read    func() ([]byte, error)
 	first   content
-	watcher *fsnotify.Watcher // nil when there is none to be had
+	watcher *fsnotify.Watcher // nil when the system provides none
 	events  <-chan fsnotify.Event
 	ask     chan struct{} // has something when Look was called
 	errors  <-chan error
