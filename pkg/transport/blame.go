@@ -6,44 +6,44 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// ending is what became of an attempt over HTTP, or of the body of its answer.
+// ending says how an attempt over HTTP ended, or how the body of its response ended.
 type ending uint8
 
 const (
 	// The upstream answered.
 	answered         ending = iota // below 400
 	switchedProtocol               // 101
-	saidNo                         // 4xx other than 429, 501 and 508: alive, and refuses this request
-	saidLate                       // 504, when the caller's time was up: it kept to the limit that it was told
-	saidWait                       // 429: alive, and refuses for now
-	saidBroken                     // 5xx other than those two, or a status that HTTP does not have
+	saidNo                         // 4xx other than 429, or 501 or 508: it works, and refuses this request
+	saidLate                       // 504 after the caller's time was up: it respected the caller's limit
+	saidWait                       // 429: it works, and refuses for now
+	saidBroken                     // any other 5xx, or a status that HTTP does not define
 
-	// There is no answer.
+	// There is no response.
 	notConnected   // no connection
 	notSecured     // the TLS handshake failed
 	wrongIdentity  // the upstream's certificate is not accepted
-	refusedUnread  // HTTP/2 REFUSED_STREAM: not processed in any way
-	resetUnopened  // the connection died before an answer began
-	notHTTP        // the upstream answered with something that is not HTTP
+	refusedUnread  // HTTP/2 REFUSED_STREAM: the upstream has not processed the request
+	resetUnopened  // the connection failed before the response headers
+	notHTTP        // the response is not HTTP
 	cannotBeSent   // net/http refuses to send the request
-	tooLargeToSend // the request's header is above what the upstream announced
-	uploadBroke    // the caller's request body failed
-	uploadGone     // the caller's request body cannot be had again
+	tooLargeToSend // the request header is larger than the limit that the upstream announced
+	uploadBroke    // reading the caller's request body failed
+	uploadGone     // the caller's request body cannot be read again
 
-	// The body of the answer.
+	// The body of the response.
 	bodyComplete  // read to its end
-	bodyClosed    // its reader wanted no more of it
-	bodyDied      // the upstream broke off, or stalled for longer than bodyIdleTimeout
-	bodyNotRead   // it broke off after its reader had paused: the upstream may have lost patience
-	bodyAbandoned // its reader is gone
+	bodyClosed    // closed early by its reader
+	bodyDied      // the upstream broke off, or sent nothing for bodyIdleTimeout
+	bodyNotRead   // the upstream broke off after the reader had paused: it may have given up waiting
+	bodyAbandoned // the caller has left
 
-	endings // how many there are
+	endings // the number of endings
 )
 
-// judgement is what an ending means. The zero value is not one.
+// judgement is the meaning of an ending. Its zero value is not a valid judgement.
 type judgement struct {
 	health resilience.Health
-	reason resilience.Reason // empty for the status's own
+	reason resilience.Reason // empty: derived from the status
 	repeat repeat
 	judged bool
 }
@@ -53,17 +53,17 @@ type repeat uint8
 
 const (
 	never      repeat = iota
-	byStatus          // those whose status the policy lists, if their method allows it
-	byMethod          // those whose method allows it: the upstream may have processed the request
-	everything        // all: the upstream has provably not processed it
+	byStatus          // if the policy lists the status and the method allows it
+	byMethod          // if the method allows it: the upstream may have processed the request
+	everything        // all: the upstream has not processed the request
 )
 
-// blame is the one place that decides whose fault an ending is, as the table in
-// docs/pipeline.md shows. The rule is that no caller can close a healthy upstream
-// to others. Running out of time is judged by package resilience.
+// blame decides who is to blame for an ending. It implements the table in docs/pipeline.md, and is
+// the only place that decides this. The rule: no caller can open the circuit of a healthy upstream
+// for others. Package resilience judges timeouts.
 //
-// The switch has no default: an ending without a case fails
-// TestEveryEndingIsJudged, and the linter exhaustive reports it.
+// The switch has no default on purpose: TestEveryEndingIsJudged and the linter exhaustive report an
+// ending without a case.
 func (e ending) blame() judgement {
 	judge := func(h resilience.Health, reason resilience.Reason, r repeat) judgement {
 		return judgement{h, reason, r, true}
@@ -85,7 +85,7 @@ func (e ending) blame() judgement {
 		return judge(resilience.Unhealthy, resilience.ReasonDialError, everything)
 	case notSecured:
 		return judge(resilience.Unhealthy, resilience.ReasonTLSError, everything)
-	case wrongIdentity: // it will not be better in a moment
+	case wrongIdentity: // another attempt would meet the same certificate
 		return judge(resilience.Unhealthy, resilience.ReasonTLSError, never)
 	case refusedUnread:
 		return judge(resilience.Unhealthy, resilience.ReasonResetBeforeHeaders, everything)
@@ -93,9 +93,9 @@ func (e ending) blame() judgement {
 		return judge(resilience.Unhealthy, resilience.ReasonResetBeforeHeaders, byMethod)
 	case notHTTP:
 		return judge(resilience.Unhealthy, resilience.ReasonNotHTTP, byMethod)
-	case cannotBeSent, tooLargeToSend: // it would be refused again
+	case cannotBeSent, tooLargeToSend: // another attempt would be refused too
 		return judge(resilience.Neutral, resilience.ReasonInvalidRequest, never)
-	case uploadBroke: // it would break again
+	case uploadBroke: // another attempt would fail too
 		return judge(resilience.Neutral, resilience.ReasonBodyFailed, never)
 	case uploadGone:
 		return judge(resilience.Neutral, resilience.ReasonBodyNotReplayable, never)
@@ -114,7 +114,7 @@ func (e ending) blame() judgement {
 	return judgement{}
 }
 
-// statusEnding is what an answer's status means.
+// statusEnding returns the ending that a status stands for.
 func statusEnding(code int) ending {
 	switch {
 	case code == http.StatusSwitchingProtocols:
@@ -123,7 +123,8 @@ func statusEnding(code int) ending {
 		return answered
 	case code == http.StatusTooManyRequests:
 		return saidWait
-	// 508: a caller can bring it about with the Via of a gateway behind this one.
+	// 508 does not blame the upstream: a caller can cause it with a Via header if there is another
+	// gateway behind this one.
 	case code < 500, code == http.StatusNotImplemented, code == http.StatusLoopDetected:
 		return saidNo
 	}

@@ -17,19 +17,20 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// classify says what an attempt came to: its answer, or its error without one.
+// classify returns the outcome of an attempt that ended with resp or err.
 func (c *exchange) classify(resp *http.Response, err error) resilience.Outcome {
 	if err != nil {
 		return c.outcome(c.errorEnding(err), 0)
 	}
 	e := statusEnding(resp.StatusCode)
 	if resp.StatusCode == http.StatusGatewayTimeout && c.limit > 0 && c.limit < c.transport.policy.AttemptTimeout && time.Since(c.start) >= c.limit {
-		e = saidLate // a moment before the attempt's own timer, which may be late
+		e = saidLate // the upstream's timer may fire just before the attempt's
 	}
 	return c.outcome(e, resp.StatusCode)
 }
 
-// outcome is what follows from an ending. status is the answer's, 0 for none.
+// outcome returns the outcome for an ending. status is the status of the response, or 0 if there is
+// none.
 func (c *exchange) outcome(e ending, status int) resilience.Outcome {
 	j := e.blame()
 	o := resilience.Outcome{Reason: j.reason, Health: j.health, Status: status}
@@ -62,7 +63,7 @@ func (c *exchange) statusGate(code int) resilience.Gate {
 	}
 }
 
-// errorEnding is what an attempt without an answer came to.
+// errorEnding returns the ending of an attempt that got no response.
 func (c *exchange) errorEnding(err error) ending {
 	switch {
 	case errors.Is(err, errBodyGone):
@@ -72,8 +73,8 @@ func (c *exchange) errorEnding(err error) ending {
 	case errors.Is(err, ErrInvalidRequest):
 		return cannotBeSent
 	}
-	// Before all that looks at the error: that of a broken body is in it, and may be
-	// of any kind, also one that would prove that nothing was sent.
+	// This must come before every check of err. err wraps the error of a failed request body, which
+	// can be of any kind, even of one that proves that nothing was sent.
 	if broken, ok := c.source.ending(); ok {
 		return broken
 	}
@@ -95,14 +96,14 @@ func (c *exchange) errorEnding(err error) ending {
 	return resetUnopened
 }
 
-// explainError gives an error of the RoundTripper below the type that says what it
-// means, where net/http has none.
+// explainError wraps an error of the RoundTripper below in a type that says what it means, where
+// net/http has no such type.
 func (c *exchange) explainError(err error) error {
 	if c.badTrailer != nil {
 		return c.badTrailer
 	}
 	if invalid := checkRequest(c.req); invalid != nil {
-		// Whatever the error says: net/http does not send such a request.
+		// net/http does not send such a request, whatever the text of err.
 		return invalid
 	}
 	if refused := refusedBySender(err); refused != nil {
@@ -112,7 +113,7 @@ func (c *exchange) explainError(err error) error {
 		return fmt.Errorf("%w: %w", ErrHeaderTooLarge, err)
 	}
 	if malformedForPeer(err) {
-		return fmt.Errorf("%w: the upstream calls it malformed: %w", ErrInvalidRequest, err)
+		return fmt.Errorf("%w: the upstream reports that it is malformed: %w", ErrInvalidRequest, err)
 	}
 	if began, ok := notHTTPBeginning(err); ok {
 		return fmt.Errorf("%w: %s", errNotHTTP, began)
@@ -120,14 +121,14 @@ func (c *exchange) explainError(err error) error {
 	return err
 }
 
-// errNotHTTP is the error of an answer that is not HTTP.
-var errNotHTTP = errors.New("the answer is not HTTP")
+// errNotHTTP is the error of a response that is not HTTP.
+var errNotHTTP = errors.New("the response is not HTTP")
 
-// maxBeginning bounds how much of such an answer an error quotes.
+// maxBeginning is how many bytes of such a response an error quotes at most.
 const maxBeginning = 200
 
-// notHTTPBeginning is what net/http could not read an answer from, in its words: "malformed
-// HTTP response" and a quotation of where the answer went wrong.
+// notHTTPBeginning returns the part of net/http's error that says why it could not read the
+// response: "malformed HTTP response" and a quotation of the faulty part.
 func notHTTPBeginning(err error) (string, bool) {
 	text := err.Error()
 	i := strings.LastIndex(text, "malformed ")
@@ -197,8 +198,8 @@ func (c *exchange) bodyGate() resilience.Gate {
 	return g
 }
 
-// streamError has the shape of the HTTP/2 stream error inside net/http, whose
-// As method fills any such struct.
+// streamError has the shape of the HTTP/2 stream error inside net/http. The As method of that error
+// fills any struct of this shape.
 type streamError struct {
 	StreamID uint32
 	Code     uint32
@@ -207,14 +208,13 @@ type streamError struct {
 
 func (streamError) Error() string { return "stream error" }
 
-// refusedStream is REFUSED_STREAM (RFC 9113, 8.7): not processed in any way.
+// refusedStream is REFUSED_STREAM (RFC 9113, 8.7): the request was not processed.
 const refusedStream = 0x7
 
-// handshakes remembers the failed TLS handshakes of one attempt, and whether the
-// attempt got a connection after all: from then on no error proves any more
-// that nothing was sent, even one that looks the same (io.EOF). It is only used
-// for https: over plain TCP a failed dial is all there is before a request is
-// sent, and its error says so.
+// handshakes records the failed TLS handshakes of one attempt, and whether the attempt got a
+// connection in the end. Once it has one, no error proves that nothing was sent, even one that
+// looks the same (io.EOF). handshakes is used for https only: over plain TCP, a dial error alone
+// proves that nothing was sent.
 type handshakes struct {
 	mu        sync.Mutex
 	errs      []error
@@ -238,7 +238,7 @@ func (h *handshakes) trace(ctx context.Context) context.Context {
 	})
 }
 
-// failed reports whether err is that of a handshake.
+// failed reports whether err comes from a failed handshake.
 func (h *handshakes) failed(err error) bool {
 	if h == nil {
 		return false

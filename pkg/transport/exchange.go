@@ -21,36 +21,36 @@ import (
 
 // Headers that Rebound reads and writes.
 const (
-	// HeaderAttemptCount tells the upstream which attempt of a call a request is,
-	// and the caller how many there were.
+	// HeaderAttemptCount carries the number of the attempt to the upstream, and the number of
+	// attempts made back to the caller.
 	HeaderAttemptCount = "X-Attempt-Count"
-	// HeaderExpectedTimeout is the time left for the request in milliseconds, as
-	// Envoy spells it.
+	// HeaderExpectedTimeout carries the time left for the request, in milliseconds. The name is
+	// Envoy's.
 	HeaderExpectedTimeout = "X-Envoy-Expected-Rq-Timeout-Ms"
-	// HeaderIdempotencyKey makes a request of any method safe to repeat.
+	// HeaderIdempotencyKey marks a request as safe to send again, whatever its method.
 	HeaderIdempotencyKey = "Idempotency-Key"
 )
 
-// exchange is one call: the operation that the pipeline runs.
+// exchange is the HTTP side of one call. It is the operation that the pipeline runs.
 type exchange struct {
 	transport *Transport
 	req       *http.Request
 	source    *replaySource
-	tls       *handshakes // of the last attempt, nil over plain TCP
+	tls       *handshakes // of the last attempt; nil over plain TCP
 	upstream  string
-	report    *resilience.Report // the caller's, nil when none is wanted
+	report    *resilience.Report // where the caller wants its report, or nil
 
-	repeatable   bool // by method or Idempotency-Key
+	repeatable   bool // the method or an Idempotency-Key allows another attempt
 	retriedAbove bool
 	passThrough  bool        // an upgrade or an event stream
 	failed       bool        // the last attempt counted against the upstream
 	badTrailer   error       // why the request's trailer cannot be sent
-	heldBack     atomic.Bool // the body waits, or waited, for a 100 (Continue)
+	heldBack     atomic.Bool // net/http holds, or held, the body back for a 100 (Continue)
 
 	start time.Time     // of the last attempt
-	limit time.Duration // of the last attempt, 0 before the first
+	limit time.Duration // of the last attempt; 0 before the first
 
-	body     responseBody // of the first attempt, which is mostly the only one
+	body     responseBody // for the first attempt, usually the only one
 	trace    *callTrace   // nil without tracing
 	explains bool         // for [Transport.Explain]: no call is made
 }
@@ -77,14 +77,14 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 		ctx = c.traceExpect(ctx)
 	}
 	req := c.req.WithContext(ctx)
-	// A RoundTripper must leave the caller's request as it is. The values are
-	// shared, which is safe: a header's values are replaced, never written into.
+	// A RoundTripper must not change the caller's request. Sharing the values is safe: header
+	// values are replaced, never changed in place.
 	if req.Header = maps.Clone(c.req.Header); req.Header == nil {
 		req.Header = make(http.Header, 2)
 	}
 	if !c.retriedAbove {
 		req.Header[HeaderAttemptCount] = c.transport.attemptValue(a.Number())
-	} // or else the layers below learn that this is a repetition
+	} // otherwise the layers below see that this is a repetition
 	req.Header[HeaderExpectedTimeout] = c.expectedTimeout(a)
 	c.trace.inject(ctx, req.Header)
 	if c.source != nil {
@@ -95,16 +95,17 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 		req.Body = body
 		req.GetBody = nil
 		if !repeatedByNetHTTP(req) {
-			// It then serves only to send again what never left, or was refused unseen.
+			// net/http then calls GetBody only for requests that it never sent, or that the
+			// upstream refused unread.
 			req.GetBody = func() (io.ReadCloser, error) { return c.source.open(ctx, false) }
 		}
 	}
 	if !c.repeatable {
-		delete(req.Header, HeaderIdempotencyKey) // empty, which net/http takes for one
+		delete(req.Header, HeaderIdempotencyKey) // an empty key, which net/http would take for a real one
 	}
 	if err := checkURL(req.URL); err != nil {
 		if c.source != nil {
-			_ = req.Body.Close() // the RoundTripper below, who would, does not get it
+			_ = req.Body.Close() // the RoundTripper below, which would close it, does not get it
 		}
 		return nil, err
 	}
@@ -114,26 +115,26 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 		return nil, c.explainError(err)
 	case resp == nil:
 		return nil, errNoResponse
-	case resp.StatusCode < 100: // which no server can pass on
+	case resp.StatusCode < 100: // no server can pass such a status on
 		if resp.Body != nil {
 			_ = resp.Body.Close()
 		}
-		return nil, fmt.Errorf("%w: its status is %d", errNotHTTP, resp.StatusCode)
+		return nil, fmt.Errorf("%w: it has status %d", errNotHTTP, resp.StatusCode)
 	}
-	// Not every RoundTripper keeps the rules of http.Response.
+	// Some RoundTrippers break the rules of http.Response.
 	if resp.Header == nil {
 		resp.Header = http.Header{}
 	}
-	// The caller's own request, as http.RoundTripper has it: the attempt's has a
-	// context that ends with it, and headers that are not the caller's.
+	// http.RoundTripper wants the caller's own request here. The attempt's request has a context
+	// that ends with the attempt, and headers that the caller did not set.
 	resp.Request = c.req
 	c.hold(resp, a)
 	return resp, nil
 }
 
-// send makes one attempt, on a connection of its own where the pool below can do
-// that and it may help: behind one name are several pods, and a kept connection
-// would lead a probe or a retry to the one that has just failed.
+// send makes one attempt. A probe or a retry gets a new connection if the pool below supports it.
+// One host name often stands for several pods, and a kept connection would lead to the pod that has
+// just failed.
 func (c *exchange) send(req *http.Request, a *resilience.Attempt) (*http.Response, error) {
 	if pool := c.transport.pool; pool != nil && (c.failed || a.Breaker() == resilience.HalfOpen) {
 		return pool.RoundTripFresh(req)
@@ -141,17 +142,16 @@ func (c *exchange) send(req *http.Request, a *resilience.Attempt) (*http.Respons
 	return c.transport.next.RoundTrip(req)
 }
 
-// CallerBusy reports whether the attempt waits for the caller's request body, or
-// sends it on. An upstream that takes none of it for half of the attempt's time
-// is to blame itself.
+// CallerBusy reports whether the attempt waits for the caller's request body or is still sending
+// it. An upstream that accepts no bytes for half of the attempt timeout is to blame itself.
 //
-// A body that is held back for a 100 (Continue) counts as the caller's time too:
-// most upstreams never send one, and net/http waits for it all the same.
+// A body held back for a 100 (Continue) counts as the caller's time too: most upstreams never send
+// one, and net/http waits for it anyway.
 func (c *exchange) CallerBusy() bool {
 	return c.source.callerBusy(c.transport.policy.AttemptTimeout/2, c.heldBack.Load())
 }
 
-// traceExpect notes when net/http holds the request's body back.
+// traceExpect records whether net/http holds the request body back.
 func (c *exchange) traceExpect(ctx context.Context) context.Context {
 	c.heldBack.Store(false)
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
@@ -159,12 +159,12 @@ func (c *exchange) traceExpect(ctx context.Context) context.Context {
 	})
 }
 
-// Decided puts the verdict on an attempt into its trace.
+// Decided adds the verdict on an attempt to its trace.
 func (c *exchange) Decided(r *resilience.AttemptReport) { c.trace.verdict(r) }
 
-// repeatedByNetHTTP tells whether net/http would send req again by itself, unseen
-// and beyond every budget, when a kept connection dies after it may have
-// arrived. For a request with a body it needs a GetBody for that.
+// repeatedByNetHTTP reports whether net/http may send req again by itself when a kept connection
+// fails, even if req may have arrived. Such a repetition is in no trace and in no budget. For a
+// request with a body, net/http needs GetBody.
 func repeatedByNetHTTP(req *http.Request) bool {
 	switch methodOf(req) {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
@@ -175,9 +175,9 @@ func repeatedByNetHTTP(req *http.Request) bool {
 	return key || xKey
 }
 
-var errNoResponse = errors.New("the RoundTripper gave neither a response nor an error")
+var errNoResponse = errors.New("the RoundTripper returned neither a response nor an error")
 
-// expectedTimeout is the attempt's time in whole milliseconds.
+// expectedTimeout returns the attempt's limit in milliseconds, as a header value.
 func (c *exchange) expectedTimeout(a *resilience.Attempt) []string {
 	if a.Limit() == c.transport.policy.AttemptTimeout {
 		return c.transport.attemptTimeout
@@ -185,14 +185,13 @@ func (c *exchange) expectedTimeout(a *resilience.Attempt) []string {
 	return []string{milliseconds(a.Limit())}
 }
 
-// milliseconds is rounded up: an upstream that keeps to a shorter limit than the
-// attempt has would answer 504 before the attempt ends, and be blamed for it. It is at
-// least 1: 0 would mean no limit.
+// milliseconds rounds up. With a limit rounded down, an upstream that respects it would answer 504
+// before the attempt ends, and be blamed. The result is at least 1, because 0 would mean no limit.
 func milliseconds(d time.Duration) string {
 	return strconv.FormatInt(max(1, (d+time.Millisecond-1).Milliseconds()), 10)
 }
 
-// hold ties a response to its attempt until the body has been read.
+// hold keeps the attempt open until the response body has been read.
 func (c *exchange) hold(resp *http.Response, a *resilience.Attempt) {
 	if resp.Body == nil {
 		resp.Body = http.NoBody
@@ -219,12 +218,12 @@ func (c *exchange) hold(resp *http.Response, a *resilience.Attempt) {
 	}
 	resp.Body = body
 	if resp.StatusCode < 400 && isEventStream(resp.Header) {
-		a.Settle(resilience.Healthy) // it may go on for hours
+		a.Settle(resilience.Healthy) // the stream may last for hours
 	}
 }
 
-// bodyFailed is the error of a body that died after its headers. The call's
-// reason changes with it.
+// bodyFailed returns the error for a body that failed after its headers, and updates the call's
+// report.
 func (c *exchange) bodyFailed(a *resilience.Attempt, err error) error {
 	if c.report != nil {
 		c.report.Reason = resilience.ReasonBodyFailed
@@ -235,7 +234,7 @@ func (c *exchange) bodyFailed(a *resilience.Attempt, err error) error {
 	}
 }
 
-// Classify says what came of an attempt.
+// Classify returns the outcome of an attempt.
 func (c *exchange) Classify(resp *http.Response, err error) resilience.Outcome {
 	o := c.classify(resp, err)
 	c.failed = o.Health == resilience.Unhealthy
@@ -251,8 +250,8 @@ func (c *exchange) Classify(resp *http.Response, err error) resilience.Outcome {
 	return o
 }
 
-// retire keeps the connection of a failing answer from being used again, where the
-// pool below can do that: the next call would meet the same pod on it.
+// retire keeps the connection of a failed response from being reused, if the pool below supports
+// it. The next call would reach the same pod on it.
 func (c *exchange) retire(resp *http.Response) {
 	body := resp.Body
 	if held, ok := body.(*responseBody); ok {
@@ -263,7 +262,7 @@ func (c *exchange) retire(resp *http.Response) {
 	}
 }
 
-// Discard frees the response of an attempt that another one follows.
+// Discard releases a response that is followed by another attempt.
 func (c *exchange) Discard(resp *http.Response, a *resilience.Attempt) { discard(resp, a) }
 
 func methodOf(req *http.Request) string {
@@ -273,8 +272,8 @@ func methodOf(req *http.Request) string {
 	return req.Method
 }
 
-// inboundAttempt is the attempt of the layer before, 0 when it says nothing
-// readable.
+// inboundAttempt returns the attempt number that the layer before sent, or 0 if there is no
+// readable one.
 func inboundAttempt(h http.Header) int64 {
 	if len(h[HeaderAttemptCount]) == 0 {
 		return 0
@@ -283,7 +282,7 @@ func inboundAttempt(h http.Header) int64 {
 	return n
 }
 
-// inboundLimit is the time that the layer before gives, 0 when it gives none.
+// inboundLimit returns the time limit that the layer before sent, or 0 if there is none.
 func inboundLimit(h http.Header) time.Duration {
 	if len(h[HeaderExpectedTimeout]) == 0 {
 		return 0
@@ -292,9 +291,9 @@ func inboundLimit(h http.Header) time.Duration {
 	return time.Duration(min(ms, int64(24*time.Hour/time.Millisecond))) * time.Millisecond
 }
 
-// isUpgrade tells whether the caller asks for another protocol. Upgrade: h2c,
-// which some clients send with every request, does not count: RFC 9113 has
-// retired it, and an answer to it is an ordinary one.
+// isUpgrade reports whether the caller asks for another protocol. "Upgrade: h2c" does not count:
+// some clients send it with every request, RFC 9113 has retired it, and the response is an ordinary
+// one.
 func isUpgrade(h http.Header) bool {
 	return len(h["Upgrade"]) > 0 && !strings.EqualFold(h.Get("Upgrade"), "h2c") && slices.ContainsFunc(h["Connection"], func(v string) bool {
 		for token := range strings.SplitSeq(v, ",") {
@@ -308,9 +307,9 @@ func isUpgrade(h http.Header) bool {
 
 const eventStream = "text/event-stream"
 
-// acceptsEvents tells whether the caller asks for an event stream and nothing
-// else, as a browser's EventSource does; it reconnects by itself. Clients that
-// list it among other types get their retries.
+// acceptsEvents reports whether the caller asks for an event stream and nothing else, as a
+// browser's EventSource does. EventSource reconnects by itself. Clients that list the type among
+// others get their retries.
 func acceptsEvents(h http.Header) bool {
 	accept := h["Accept"]
 	return len(accept) == 1 && isMediaType(accept[0], eventStream)

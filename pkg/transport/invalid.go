@@ -12,17 +12,18 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// ErrInvalidRequest matches the error of a call whose request cannot be sent: net/http
+// ErrInvalidRequest matches the error of a call whose request cannot be sent. Either net/http
 // refuses it, or it is larger than the upstream allows. The upstream is not to blame.
 var ErrInvalidRequest = errors.New("the request cannot be sent")
 
-// ErrHeaderTooLarge matches the error of a call whose request header is above the
-// limit that an HTTP/2 upstream announced. It matches [ErrInvalidRequest] too.
+// ErrHeaderTooLarge matches the error of a call whose request header is larger than the limit that
+// an HTTP/2 upstream announced. It matches [ErrInvalidRequest] too.
 var ErrHeaderTooLarge = fmt.Errorf("%w: its header is larger than the upstream allows", ErrInvalidRequest)
 
-// checkRequest returns why net/http would refuse to send req, nil if it would
-// not. It does not look at the trailer; see checkTrailer. Asking first is cheaper and surer than reading the error afterwards: some
-// are found only when a connection is there already, and look like its fault.
+// checkRequest returns the reason why net/http would refuse to send req, or nil. It does not check
+// the trailer; see checkTrailer. Checking first is cheaper and more reliable than reading
+// net/http's error: some mistakes are found only on an open connection, and then look like a
+// connection failure.
 func checkRequest(req *http.Request) error {
 	if req.Method != "" && !httpguts.ValidHeaderFieldName(req.Method) { // both are tokens (RFC 9110, 5.6.2)
 		return fmt.Errorf("%w: the method %q is not a token", ErrInvalidRequest, req.Method)
@@ -31,7 +32,7 @@ func checkRequest(req *http.Request) error {
 		return err
 	}
 	if _, err := httpguts.PunycodeHostPort(cmp.Or(req.Host, req.URL.Host)); err != nil {
-		return fmt.Errorf("%w: the host %q has no form that can be sent: %w", ErrInvalidRequest, cmp.Or(req.Host, req.URL.Host), err)
+		return fmt.Errorf("%w: the host %q is not valid: %w", ErrInvalidRequest, cmp.Or(req.Host, req.URL.Host), err)
 	}
 	if err := checkFields("header", req.Header); err != nil {
 		return err
@@ -42,8 +43,8 @@ func checkRequest(req *http.Request) error {
 	return nil
 }
 
-// checkURL is the one check that cannot wait for an error: over HTTP/2 net/http
-// sends such a URL, and the upstream may not answer at all.
+// checkURL checks what must be checked before sending. Over HTTP/2, net/http sends a URL with
+// control characters, and the upstream may never answer.
 func checkURL(u *url.URL) error {
 	if hasControl(u.Opaque) || hasControl(u.RawQuery) {
 		return fmt.Errorf("%w: its URL has a control character", ErrInvalidRequest)
@@ -60,8 +61,8 @@ func hasControl(s string) bool {
 	return false
 }
 
-// checkTrailer returns why net/http would refuse to send a trailer. It must be asked
-// before the body is read: reading it may set the trailer's values.
+// checkTrailer returns the reason why net/http would refuse to send the trailer, or nil. Call it
+// before the body is read: reading may set the trailer's values.
 func checkTrailer(trailer http.Header) error {
 	if len(trailer) == 0 {
 		return nil
@@ -81,16 +82,16 @@ func checkFields(kind string, h http.Header) error {
 		}
 		for _, v := range values {
 			if !httpguts.ValidHeaderFieldValue(v) {
-				return fmt.Errorf("%w: the value of the %s %s has a character that it must not have", ErrInvalidRequest, kind, name)
+				return fmt.Errorf("%w: the value of the %s %s has an invalid character", ErrInvalidRequest, kind, name)
 			}
 		}
 	}
 	return nil
 }
 
-// refusedBySender returns what err matches when net/http found only while sending
-// that it will not send the request; nil for any other error. Its errors have no
-// types. TestA3WhatNetHTTPRefusesIsNobodysFault holds the words against it.
+// refusedBySender returns the error to wrap err in if net/http refused the request while sending
+// it, or nil for any other error. These errors of net/http have no types, so their texts are
+// compared. TestA3WhatNetHTTPRefusesIsNobodysFault checks the texts against net/http.
 func refusedBySender(err error) error {
 	cause := err
 	for next := errors.Unwrap(cause); next != nil; next = errors.Unwrap(cause) {
@@ -114,27 +115,28 @@ func refusedBySender(err error) error {
 	return nil
 }
 
-// tooLargeForPeer reports whether err may come from a header that is above the
-// limit of an HTTP/2 upstream which had not announced it yet: on a new connection
-// the first request is sent at once, and the upstream ends the connection.
+// tooLargeForPeer reports whether err may be due to a header above the limit of an HTTP/2 upstream
+// that had not announced its limit yet. On a new connection the first request is sent at once, and
+// such an upstream closes the connection.
 func tooLargeForPeer(err error, h http.Header) bool {
 	text := err.Error()
 	if !strings.Contains(text, "server sent GOAWAY") || !slices.ContainsFunc(
-		[]string{"PROTOCOL_ERROR", "COMPRESSION_ERROR", "ENHANCE_YOUR_CALM"}, // what servers say of it
+		[]string{"PROTOCOL_ERROR", "COMPRESSION_ERROR", "ENHANCE_YOUR_CALM"}, // the codes that servers use for it
 		func(code string) bool { return strings.Contains(text, "ErrCode="+code) }) {
 		return false
 	}
 	size := 0
 	for name, values := range h {
 		for _, v := range values {
-			size += len(name) + len(v) + 32 // as RFC 9113, 6.5.2, counts
+			size += len(name) + len(v) + 32 // the size as defined in RFC 9113, 6.5.2
 		}
 	}
 	return size > suspiciousHeader
 }
 
-// malformedForPeer reports whether an HTTP/2 upstream has called the request malformed
-// (RFC 9113, 8.1.1). An answer that is malformed has an error that is ours.
+// malformedForPeer reports whether an HTTP/2 upstream has rejected the request as malformed (RFC
+// 9113, 8.1.1). The error for a malformed response has the same code, but comes from net/http
+// itself.
 func malformedForPeer(err error) bool {
 	var stream streamError
 	return errors.As(err, &stream) && stream.Code == protocolError && strings.Contains(err.Error(), "received from peer")
@@ -143,6 +145,6 @@ func malformedForPeer(err error) bool {
 // protocolError is PROTOCOL_ERROR (RFC 9113, 7).
 const protocolError = 0x1
 
-// suspiciousHeader is the header size, in bytes, from which a header is suspected. Servers allow
-// 4 KiB and more.
+// suspiciousHeader is the smallest header size, in bytes, that tooLargeForPeer suspects. Servers
+// allow 4 KiB and more.
 const suspiciousHeader = 4 << 10

@@ -67,14 +67,13 @@ func DefaultPolicy() Policy {
 	}
 }
 
-// SetDefaults makes p the default policy; loaders call it before they decode
-// over it.
+// SetDefaults sets p to the default policy. Loaders call it before they decode a file into p.
 func (p *Policy) SetDefaults() { *p = DefaultPolicy() }
 
-// maxReplayBuffer bounds what one call can keep in memory.
+// maxReplayBuffer is the most that one call may keep in memory, in bytes.
 const maxReplayBuffer = 64 << 20
 
-// Mistakes lists what is wrong, in the order of the fields.
+// Mistakes returns all mistakes in p, in the order of the fields.
 func (p Policy) Mistakes() (m resilience.Mistakes) {
 	core := p.core()
 	m.Merge("", core.TimeMistakes())
@@ -83,12 +82,12 @@ func (p Policy) Mistakes() (m resilience.Mistakes) {
 	for i, s := range p.Retry.Statuses {
 		path := fmt.Sprintf("retry.statuses[%d]", i)
 		m.Check(s >= 400 && s <= 599, path, "must be an error status from 400 to 599, got %d", s)
-		m.Check(!slices.Contains(p.Retry.Statuses[:i], s), path, "%d is there already", s)
+		m.Check(!slices.Contains(p.Retry.Statuses[:i], s), path, "%d is listed twice", s)
 	}
 	for i, method := range p.Retry.Methods {
 		path := fmt.Sprintf("retry.methods[%d]", i)
 		m.Check(validMethod(method), path, "must be a method in capital letters such as GET, got %q", method)
-		m.Check(!slices.Contains(p.Retry.Methods[:i], method), path, "%s is there already", method)
+		m.Check(!slices.Contains(p.Retry.Methods[:i], method), path, "%s is listed twice", method)
 	}
 	m.Check(p.Retry.ReplayBuffer >= 0 && p.Retry.ReplayBuffer <= maxReplayBuffer, "retry.replayBuffer",
 		"must be from 0 to %s, got %s", Size(maxReplayBuffer), p.Retry.ReplayBuffer)
@@ -96,15 +95,15 @@ func (p Policy) Mistakes() (m resilience.Mistakes) {
 	return m
 }
 
-// Validate reports every mistake at once, as [resilience.Mistakes].
+// Validate returns all mistakes at once, as [resilience.Mistakes].
 func (p Policy) Validate() error { return p.Mistakes().Err() }
 
 func (p Policy) core() resilience.Policy {
 	return resilience.Policy{Timeout: p.Timeout, AttemptTimeout: p.AttemptTimeout, Retry: p.Retry.Retry, Breaker: p.Breaker}
 }
 
-// validMethod reports whether m is a token (RFC 9110, 9.1), as header names are, and
-// no method of HTTP in small letters, which would never match.
+// validMethod reports whether m is a token (RFC 9110, 9.1), and not a standard method in lower
+// case, which would never match.
 func validMethod(m string) bool {
 	if !httpguts.ValidHeaderFieldName(m) {
 		return false
@@ -119,7 +118,7 @@ func validMethod(m string) bool {
 // Size is a number of bytes, written as 512B, 64KiB or 10MiB.
 type Size int64
 
-// UnmarshalText reads a whole number with B, KiB, MiB or GiB behind it, or 0.
+// UnmarshalText parses a whole number with the unit B, KiB, MiB or GiB, or a plain 0.
 func (s *Size) UnmarshalText(text []byte) error {
 	t := string(text)
 	digits := strings.TrimRight(t, "BKMGi")
@@ -132,7 +131,7 @@ func (s *Size) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String is the size with the largest unit that divides it.
+// String formats s with the largest unit that divides it.
 func (s Size) String() string {
 	for _, u := range []struct {
 		name  string

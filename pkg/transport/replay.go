@@ -14,44 +14,41 @@ import (
 	"time"
 )
 
-// errBodyGone is what a reader gets that asks for bytes which were not kept.
-var errBodyGone = errors.New("the request body was not kept for a repetition")
+// errBodyGone is the error for reading bytes of a request body that were not kept.
+var errBodyGone = errors.New("the request body was not kept for another attempt")
 
-// readSize is how much of a request body is read at once.
+// readSize is the size of one read of the request body, in bytes.
 const readSize = 32 << 10
 
-// errBodyShort is what a reader gets at the end of a body that is shorter than the
-// request's ContentLength.
+// errBodyShort is the error for a body that is shorter than the request's ContentLength.
 var errBodyShort = fmt.Errorf("%w: its body is shorter than its ContentLength", ErrInvalidRequest)
 
-// replaySource gives every attempt the request body from its beginning. With a
-// GetBody it asks for a new one; otherwise it keeps what the first attempt
-// reads, as it reads it, up to a limit. Past the limit the body streams through,
-// for one attempt only.
+// replaySource gives every attempt the request body from its beginning. If the request has GetBody,
+// it asks for a new body. Otherwise it keeps what the first attempt reads, up to a limit. Past the
+// limit the body streams through, and only one attempt is possible.
 //
-// The caller's body is read in a goroutine of its own, one read at a time,
-// because nothing can interrupt it: net/http waits for it even after the
-// attempt's time is up, and a caller who stops sending would hold the call past
-// every deadline. An attempt's reader waits for the result or for the end of
-// its attempt, and the next attempt's reader may get the result instead.
+// A separate goroutine reads the caller's body, one read at a time, because a read cannot be
+// interrupted. net/http waits for a read even after the attempt's time is up, so a caller that
+// stops sending would hold the call past every deadline. The reader of an attempt waits for the
+// result or for the end of its attempt. The next attempt's reader may get that result instead.
 type replaySource struct {
 	original io.ReadCloser
 	getBody  func() (io.ReadCloser, error)
 	memory   *ReplayMemory
-	limit    int64 // bytes that may be kept
-	length   int64 // the request's ContentLength, -1 for unknown
-	expects  bool  // a 100 (Continue) before it is sent
+	limit    int64 // how many bytes may be kept
+	length   int64 // the request's ContentLength, -1 if unknown
+	expects  bool  // the request waits for a 100 (Continue)
 
 	mu       sync.Mutex
-	current  *progress     // of the last attempt, nil when nothing can go wrong with it
-	next     io.ReadCloser // asked of getBody for the attempt that may follow
-	kept     []byte        // the body's beginning
-	keptEnd  int64         // how long it is, also when it was let go
-	lost     bool          // more was read than is kept: no other attempt
-	chunk    []byte        // what was read last, when it is not kept, and is still to be taken
+	current  *progress     // of the last attempt; nil for a body in memory, which cannot fail
+	next     io.ReadCloser // from getBody, for the next attempt if there is one
+	kept     []byte        // the beginning of the body
+	keptEnd  int64         // the length of kept, even after it was released
+	lost     bool          // more was read than was kept: no other attempt is possible
+	chunk    []byte        // bytes that were read, are not in kept, and wait to be taken
 	consumed int64         // bytes read from original
-	end      error         // what original ended with
-	reading  chan struct{} // closed when the read that is going on is over, nil when none is
+	end      error         // the error that ended original
+	reading  chan struct{} // closed when the current read ends; nil if no read is running
 	buffer   []byte
 	readers  int
 	over     bool // the call has ended: no attempt follows
@@ -63,16 +60,16 @@ func newReplaySource(req *http.Request, limit int64, m *ReplayMemory) *replaySou
 		return nil
 	}
 	if req.ContentLength > limit {
-		limit = 0 // it would overflow anyway; keep nothing of it
+		limit = 0 // it would not fit: keep nothing
 	}
 	length := req.ContentLength
-	if length == 0 { // with a body it means unknown
+	if length == 0 { // means unknown if there is a body
 		length = -1
 	}
 	return &replaySource{original: req.Body, getBody: req.GetBody, memory: m, limit: limit, length: length, expects: len(req.Header["Expect"]) > 0}
 }
 
-// open gives the body from its beginning, to an attempt with context ctx.
+// open returns the body from its beginning, for an attempt with context ctx.
 func (s *replaySource) open(ctx context.Context, first bool) (io.ReadCloser, error) {
 	if s.getBody != nil {
 		return s.reopen(first)
@@ -103,7 +100,7 @@ func (s *replaySource) reopen(first bool) (io.ReadCloser, error) {
 		}
 	}
 	if !s.expects && inMemory(body) {
-		return body, nil // it neither waits nor breaks, and net/http sends it at once
+		return body, nil // it neither waits nor fails, and net/http sends it at once
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,8 +119,8 @@ func (s *replaySource) replayable() bool {
 	return !s.lost
 }
 
-// prepare asks for the body of the next attempt and reports whether it can be had.
-// It is asked while there is still an answer that the caller can get instead.
+// prepare gets the body for the next attempt and reports whether there is one. It is called while
+// the caller can still get the last response instead.
 func (s *replaySource) prepare() bool {
 	if s == nil || s.getBody == nil {
 		return s.replayable()
@@ -140,7 +137,8 @@ func (s *replaySource) prepare() bool {
 	return true
 }
 
-// ending is what is wrong with the caller's own body; ok is false when nothing is.
+// ending returns the ending for a failure of the caller's body. ok is false if the body has not
+// failed.
 func (s *replaySource) ending() (e ending, ok bool) {
 	if s == nil {
 		return 0, false
@@ -160,10 +158,9 @@ func (s *replaySource) ending() (e ending, ok bool) {
 	return uploadBroke, true
 }
 
-// callerBusy reports whether the attempt waits for the caller to send, or sends on
-// what the caller has sent. An upstream that has taken nothing for as long as
-// patience is what the attempt waits for instead. heldBack reports whether the
-// body was held back at first.
+// callerBusy reports whether the attempt waits for the caller's body or is still sending it. It is
+// false if the upstream has accepted no bytes for patience: the attempt then waits for the
+// upstream. heldBack says whether net/http held the body back at first.
 func (s *replaySource) callerBusy(patience time.Duration, heldBack bool) bool {
 	if s == nil {
 		return false
@@ -183,17 +180,16 @@ func (s *replaySource) callerBusy(patience time.Duration, heldBack bool) bool {
 	return time.Since(p.at) < patience
 }
 
-// progress is how far net/http has come with one attempt's body. It is read and
-// written under the source's mu.
+// progress is how far net/http has come with the body of one attempt. The source's mu guards it.
 type progress struct {
-	offset  int64     // bytes that it has taken
-	at      time.Time // when it took the last
-	reading bool      // it waits for the caller
-	ended   bool      // it has everything
-	err     error     // what the body ended with, when that is wrong
+	offset  int64     // bytes taken
+	at      time.Time // the time of the last taken byte
+	reading bool      // a read waits for the caller
+	ended   bool      // the whole body was taken
+	err     error     // the error of the body, nil at a proper end
 }
 
-// took books what one Read gave, and returns its error.
+// took records the result of one Read, and returns its error.
 func (p *progress) took(n int, err error, length int64) error {
 	p.reading = false
 	p.offset += int64(n)
@@ -212,12 +208,12 @@ func (p *progress) took(n int, err error, length int64) error {
 	return err
 }
 
-// watchedBody is a body that GetBody gave, or the one that it copies.
+// watchedBody is the original body of a request with GetBody, or a copy from GetBody.
 type watchedBody struct {
 	io.ReadCloser
 	source   *replaySource
 	progress progress
-	closed   bool // under the source's mu
+	closed   bool // guarded by the source's mu
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
@@ -227,7 +223,7 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.source.mu.Lock()
 	defer b.source.mu.Unlock()
-	if b.closed { // what a Read says after Close is nobody's mistake
+	if b.closed { // an error after Close is expected
 		b.progress.reading = false
 		return n, err
 	}
@@ -241,8 +237,7 @@ func (b *watchedBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// inMemory reports whether a body is one of those that http.NewRequest makes of
-// bytes in memory.
+// inMemory reports whether body is one that http.NewRequest makes from bytes in memory.
 func inMemory(body io.ReadCloser) bool {
 	t := reflect.TypeOf(body)
 	if t != reflect.TypeOf(io.NopCloser(nil)) && t != reflect.TypeOf(io.NopCloser(new(bytes.Reader))) {
@@ -255,9 +250,8 @@ func inMemory(body io.ReadCloser) bool {
 	return false
 }
 
-// finish says that no attempt follows after so many: nothing more is kept, and
-// the body is closed when its last reader is done with it, as a RoundTripper
-// must.
+// finish ends the replay after the given number of attempts. It releases the kept bytes, and closes
+// the body when the last reader is done, as a RoundTripper must.
 func (s *replaySource) finish(attempts int) {
 	if s == nil {
 		return
@@ -265,7 +259,7 @@ func (s *replaySource) finish(attempts int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.getBody != nil {
-		if attempts == 0 { // the RoundTripper below closes what it was given
+		if attempts == 0 { // otherwise the RoundTripper below has closed it
 			_ = s.original.Close()
 		}
 		if s.next != nil {
@@ -277,9 +271,9 @@ func (s *replaySource) finish(attempts int) {
 	s.closeIfDone()
 }
 
-// closeIfDone closes original when nobody will read it any more. It is called
-// under mu. A read that is going on is not waited for; for a pipe the closing
-// ends it, and an HTTP server's body lets the closing wait.
+// closeIfDone closes original if it has no more readers. The caller holds mu. It does not wait for
+// a running read: closing a pipe ends the read, and the body of an HTTP server blocks Close until
+// the read ends.
 func (s *replaySource) closeIfDone() {
 	if s.closed || !s.over || s.readers > 0 {
 		return
@@ -298,7 +292,7 @@ func (s *replaySource) letGo() {
 	s.kept = nil
 }
 
-// read is one Read at offset by a reader whose attempt has ctx.
+// read reads at offset for a reader whose attempt has ctx.
 func (s *replaySource) read(ctx context.Context, p []byte, offset int64) (int, error) {
 	for {
 		if ctx.Err() != nil {
@@ -322,8 +316,8 @@ func (s *replaySource) read(ctx context.Context, p []byte, offset int64) (int, e
 	}
 }
 
-// take reads what there is at offset; ok is false when original must be asked.
-// It is called under mu.
+// take reads the bytes available at offset. ok is false if original must be read first. The caller
+// holds mu.
 func (s *replaySource) take(p []byte, offset int64) (n int, ok bool, err error) {
 	if offset < s.keptEnd {
 		if s.kept == nil {
@@ -347,8 +341,8 @@ func (s *replaySource) take(p []byte, offset int64) (n int, ok bool, err error) 
 	return 0, false, nil
 }
 
-// fill reads original once. Only one fill runs at a time, and only when what
-// the one before read was kept or taken.
+// fill reads original once. Only one fill runs at a time, after the bytes of the last one were kept
+// or taken.
 func (s *replaySource) fill() {
 	if s.buffer == nil {
 		s.buffer = make([]byte, readSize)
@@ -376,7 +370,7 @@ func (s *replaySource) keep(b []byte) {
 	s.keptEnd = need
 }
 
-// replayReader is one attempt's view of the body.
+// replayReader is the body that one attempt reads.
 type replayReader struct {
 	source   *replaySource
 	ctx      context.Context
@@ -388,10 +382,10 @@ func (r *replayReader) Read(p []byte) (int, error) {
 	if r.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
-	n, err := r.source.read(r.ctx, p, r.progress.offset) // only Read moves it
+	n, err := r.source.read(r.ctx, p, r.progress.offset) // only Read changes offset
 	r.source.mu.Lock()
 	defer r.source.mu.Unlock()
-	if err != nil && r.ctx.Err() != nil { // the attempt's end, not the body's
+	if err != nil && r.ctx.Err() != nil { // the attempt has ended, not the body
 		return n, err
 	}
 	return n, r.progress.took(n, err, r.source.length)
@@ -408,21 +402,21 @@ func (r *replayReader) Close() error {
 	return nil
 }
 
-// ReplayMemory bounds what all calls of the transports that share it keep of
-// request bodies. It is safe for concurrent use.
+// ReplayMemory limits the memory for request bodies, for all calls of the transports that share it.
+// It is safe for concurrent use.
 type ReplayMemory struct {
 	limit int64
 	used  atomic.Int64
 }
 
-// NewReplayMemory makes one of at most limit.
+// NewReplayMemory returns a ReplayMemory of limit bytes.
 func NewReplayMemory(limit Size) *ReplayMemory { return &ReplayMemory{limit: int64(limit)} }
 
-// Used is how many bytes are kept now.
+// Used returns how many bytes are kept now.
 func (m *ReplayMemory) Used() int64 { return m.used.Load() }
 
-// grow makes room for need bytes in b, which gets at most limit; false when
-// there is none left.
+// grow makes room for need bytes in b, up to a capacity of limit. It returns false if the memory is
+// used up.
 func (m *ReplayMemory) grow(b *[]byte, need, limit int64) bool {
 	have := int64(cap(*b))
 	if need <= have {

@@ -11,21 +11,21 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// What the losing response of a retried attempt is read for, at most, so that
-// its connection can serve the next attempt.
+// Limits for draining the response of a retried attempt. Only a drained connection can serve the
+// next attempt.
 const (
 	drainBytes = 64 << 10
 	drainTime  = 50 * time.Millisecond
 )
 
-var errDrained = errors.New("the losing response took too long to drain")
+var errDrained = errors.New("the discarded response took too long to drain")
 
-// discard drains a response nobody gets, within bounds, and closes it.
+// discard drains a response that the caller does not get, within limits, and closes it.
 func discard(resp *http.Response, a *resilience.Attempt) {
-	// Of the time that is left, the next attempt gets at least half.
+	// The next attempt gets at least half of the time that is left.
 	limit := min(drainTime, time.Until(a.CallDeadline())/2)
 	if resp.StatusCode == http.StatusSwitchingProtocols {
-		limit = 0 // the connection has no end to read to
+		limit = 0 // the body of an upgrade has no end
 	}
 	if resp.ContentLength <= drainBytes && limit > 0 {
 		stop := time.AfterFunc(limit, func() { a.Cancel(errDrained) })
@@ -35,40 +35,39 @@ func discard(resp *http.Response, a *resilience.Attempt) {
 	_ = resp.Body.Close()
 }
 
-// responseBody holds the attempt open while the caller reads: the attempt's
-// context lives until the end, and the end is what the breaker hears.
+// responseBody keeps the attempt open while the caller reads. The attempt's context ends with the
+// body, and the end of the body counts for the circuit.
 type responseBody struct {
 	io.ReadCloser
 	attempt  *resilience.Attempt
 	exchange *exchange
 	stall    time.Duration
 	timer    *time.Timer
-	read     int64 // bytes so far
-	// returned is when the last Read gave something, and paused whether its reader
-	// has then let patience pass before the next.
+	read     int64 // bytes read so far
+	// returned is when the last Read returned data. paused reports whether the reader then waited
+	// longer than patience before its next Read.
 	returned time.Time
 	paused   bool
 	over     atomic.Bool
 }
 
-// patience is how long a reader may pause without a doubt that the upstream, which
-// cannot send on meanwhile, still waits for it. The shortest limits in use are
-// 1 s and more (nginx's send_timeout and the like).
+// patience is how long a reader may pause before an error of the upstream may be due to the pause.
+// The shortest send timeouts in use are 1 s and more (nginx's send_timeout, for example).
 const patience = 500 * time.Millisecond
 
-// unnoticed is how much of a body an upstream can send before it notices that
-// nobody reads: the buffers on the way hold more.
+// unnoticed is how many bytes an upstream can send before it notices a paused reader: the buffers
+// on the way hold more.
 const unnoticed = 64 << 10
 
 func (b *responseBody) Read(p []byte) (int, error) {
-	if b.over.Load() { // judged already
+	if b.over.Load() { // the end was recorded already
 		return b.ReadCloser.Read(p)
 	}
 	if !b.paused && b.read > unnoticed {
 		b.paused = time.Since(b.returned) >= patience
 	}
 	if b.stall > 0 {
-		// Only the upstream's silence counts, not a slow reader's.
+		// Only the upstream's silence counts, not the time that a slow reader takes.
 		if b.timer == nil {
 			b.timer = time.AfterFunc(b.stall, b.cut)
 		} else {
@@ -96,8 +95,8 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// end tells the breaker and the trace how the body ended, once, and returns what
-// its reader is told.
+// end records how the body ended in the circuit and the trace, once. It returns the error for the
+// reader.
 func (b *responseBody) end(e ending, err error) error {
 	if !b.over.CompareAndSwap(false, true) {
 		return err
@@ -116,7 +115,7 @@ func (b *responseBody) cut() {
 	b.attempt.Cancel(fmt.Errorf("the response body stalled for %v", b.stall))
 }
 
-// Close before the end is the caller's choice; the upstream was good so far.
+// A Close before the end is the caller's choice. The upstream was healthy so far.
 func (b *responseBody) Close() error {
 	err := b.ReadCloser.Close()
 	if b.callerGone() {
@@ -127,8 +126,8 @@ func (b *responseBody) Close() error {
 	return err
 }
 
-// upgradedBody is the connection after 101 Switching Protocols, untouched but
-// for the attempt that ends with it.
+// upgradedBody is the connection after 101 Switching Protocols. It changes nothing but ends the
+// attempt when it is closed.
 type upgradedBody struct {
 	io.ReadWriteCloser
 	attempt  *resilience.Attempt
@@ -138,11 +137,11 @@ type upgradedBody struct {
 func (b *upgradedBody) Close() error {
 	err := b.ReadWriteCloser.Close()
 	b.exchange.trace.bodyEnded(nil)
-	b.attempt.Release(resilience.Neutral) // the breaker heard at the switch
+	b.attempt.Release(resilience.Neutral) // the circuit counted the attempt at the switch
 	return err
 }
 
-// CloseWrite passes a half-close on, which proxies ask for by this method.
+// CloseWrite half-closes the connection. Proxies look for this method.
 func (b *upgradedBody) CloseWrite() error {
 	if half, ok := b.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

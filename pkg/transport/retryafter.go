@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// retryAfter is how long an answer that came at now asks to wait. A date counts from
-// the answer's own Date: the upstream's clock may differ from ours.
+// retryAfter returns how long a response that arrived at now asks the caller to wait. A date counts
+// from the response's own Date, because the upstream's clock may differ from ours.
 func retryAfter(resp *http.Response, now time.Time) time.Duration {
 	v := resp.Header.Get("Retry-After")
 	if v == "" {
@@ -20,10 +20,9 @@ func retryAfter(resp *http.Response, now time.Time) time.Duration {
 	return parseRetryAfter(v, now)
 }
 
-// parseRetryAfter reads a Retry-After header (RFC 9110, 10.2.3) as the time to
-// wait from now on: a number of seconds, or a date. What is negative, in the
-// past or unreadable is no wait, and a number that a Duration cannot hold is
-// the longest one instead of an overflow into none.
+// parseRetryAfter parses a Retry-After header (RFC 9110, 10.2.3), a number of seconds or a date, as
+// the time to wait from now. A value that is negative, past or unreadable gives 0. A number that
+// does not fit in a Duration gives the longest Duration.
 func parseRetryAfter(v string, now time.Time) time.Duration {
 	v = strings.Trim(v, " \t")
 	if v == "" {
@@ -41,7 +40,7 @@ func parseRetryAfter(v string, now time.Time) time.Duration {
 	return 0
 }
 
-// parseSeconds reads digits only, and saturates.
+// parseSeconds parses a number of digits only. A number that is too large gives the largest int64.
 func parseSeconds(v string) (int64, bool) {
 	var n int64
 	for _, c := range []byte(v) {

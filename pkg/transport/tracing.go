@@ -60,7 +60,7 @@ const (
 	EventResend    = "transport.resend" // on an attempt: net/http sent it again on another connection
 )
 
-// tracer makes the spans of calls, through the OpenTelemetry API only.
+// tracer makes the spans of calls. It uses OpenTelemetry's API only.
 type tracer struct {
 	tracer     trace.Tracer
 	propagator propagation.TextMapPropagator
@@ -70,11 +70,10 @@ type tracer struct {
 // scope is the instrumentation scope's name.
 const scope = "github.com/rebound-dev/rebound/pkg/transport"
 
-// WithTracing leaves a span for every call and for every attempt and wait in it.
-// policy is the policy's name in them. Each attempt carries its own context to
-// the upstream, in the format of the propagator. With the provider of trace/noop
-// it does nothing, and costs nothing: what the request's header says of a trace
-// goes to the upstream as it is.
+// WithTracing makes a span for every call, with spans for its attempts and waits. policy is the
+// policy's name in them. The propagator writes the context of each attempt into the request to the
+// upstream. With the provider of trace/noop, WithTracing does nothing and costs nothing: trace
+// headers of the request reach the upstream unchanged.
 func WithTracing(provider trace.TracerProvider, propagator propagation.TextMapPropagator, policy string) Option {
 	return func(t *Transport) {
 		if _, off := provider.(noop.TracerProvider); off {
@@ -86,22 +85,21 @@ func WithTracing(provider trace.TracerProvider, propagator propagation.TextMapPr
 
 type routeKey struct{}
 
-// WithRoute names the route of a call in its trace.
+// WithRoute sets the route's name for the trace of a call.
 func WithRoute(ctx context.Context, name string) context.Context {
 	return context.WithValue(ctx, routeKey{}, name)
 }
 
-// callTrace is the trace of one call. A nil one does nothing: that is what a
-// transport without tracing has.
+// callTrace is the trace of one call. A transport without tracing uses nil, which does nothing.
 type callTrace struct {
 	*tracer
-	ctx      context.Context // of the call's span
+	ctx      context.Context // with the call's span
 	call     trace.Span
 	attempt  trace.Span
 	backoff  trace.Span
 	decided  bool
-	bodyOpen atomic.Bool // the attempt's span goes on until its body has ended
-	over     bool        // the call's span ends with its last attempt's
+	bodyOpen atomic.Bool // the attempt's span ends with its body
+	over     bool        // the call's span ends with the span of its last attempt
 }
 
 func (t *tracer) start(ctx context.Context, upstream string) *callTrace {
@@ -124,7 +122,7 @@ func (t *tracer) start(ctx context.Context, upstream string) *callTrace {
 	return c
 }
 
-// begin starts an attempt's span, and ends the wait before it.
+// begin starts the span of an attempt and ends the wait before it.
 func (c *callTrace) begin(ctx context.Context, req *http.Request, a *resilience.Attempt) context.Context {
 	if c == nil {
 		return ctx
@@ -152,7 +150,7 @@ func (c *callTrace) begin(ctx context.Context, req *http.Request, a *resilience.
 	return c.watchResends(ctx)
 }
 
-// watchResends makes net/http's own repetitions visible: they show as a second
+// watchResends records requests that net/http sends again by itself. They show as a second
 // connection for one request.
 func (c *callTrace) watchResends(ctx context.Context) context.Context {
 	span := c.attempt
@@ -164,22 +162,22 @@ func (c *callTrace) watchResends(ctx context.Context) context.Context {
 	}})
 }
 
-// inject hands the attempt's own context to the upstream.
+// inject writes the attempt's trace context into the request to the upstream.
 func (c *callTrace) inject(ctx context.Context, h http.Header) {
 	if c != nil {
 		c.propagator.Inject(ctx, propagation.HeaderCarrier(h))
 	}
 }
 
-// held says that the attempt's body is still to be read.
+// held marks the attempt's body as not yet read.
 func (c *callTrace) held() {
 	if c != nil {
 		c.bodyOpen.Store(true)
 	}
 }
 
-// verdict completes the attempt's span, which ends now if no body goes on, and
-// begins the wait if another attempt follows.
+// verdict completes the attempt's span, and ends it unless a body is still open. It starts the span
+// of a wait if another attempt follows.
 func (c *callTrace) verdict(r *resilience.AttemptReport) {
 	if c == nil {
 		return
@@ -218,7 +216,7 @@ func (c *callTrace) endBackoff() {
 	}
 }
 
-// bodyEnded ends the span of an attempt whose body is over, well or not.
+// bodyEnded ends the span of an attempt when its body ends. err is nil if the body is complete.
 func (c *callTrace) bodyEnded(err error) {
 	if c == nil || !c.bodyOpen.CompareAndSwap(true, false) || !c.decided {
 		return
@@ -235,7 +233,7 @@ func (c *callTrace) bodyEnded(err error) {
 	}
 }
 
-// end completes the call's span. It ends now, or with the body.
+// end completes the call's span, and ends it unless a body is still open.
 func (c *callTrace) end(r *resilience.Report, err error) {
 	if c == nil {
 		return
@@ -257,8 +255,7 @@ func (c *callTrace) end(r *resilience.Report, err error) {
 	}
 }
 
-// refusal tells whether a reason is that of an attempt which was not begun
-// although one was wanted.
+// refusal reports whether r is the reason of an attempt that was wanted but not started.
 func refusal(r resilience.Reason) bool {
 	switch r {
 	case resilience.ReasonBreakerOpen, resilience.ReasonBreakerHalfOpen, resilience.ReasonBudgetExhausted,
@@ -268,7 +265,7 @@ func refusal(r resilience.Reason) bool {
 	return false
 }
 
-// abandon ends what a panic left open.
+// abandon ends the spans that a panic left open.
 func (c *callTrace) abandon() {
 	if c == nil || c.over {
 		return
@@ -282,14 +279,14 @@ func (c *callTrace) abandon() {
 	c.call.End()
 }
 
-// withoutUser is u without user and password, which have no place in a trace.
+// withoutUser returns u without user and password, which must not appear in a trace.
 func withoutUser(u *url.URL) string {
 	if u.User == nil && u.Opaque == "" {
 		return u.String()
 	}
 	bare := *u
 	bare.User = nil
-	if strings.HasPrefix(u.Opaque, "/") { // a path whose bytes net/url would not keep
+	if strings.HasPrefix(u.Opaque, "/") { // a path that net/url would write differently
 		bare.Opaque = "//" + u.Host + u.Opaque
 	}
 	return bare.String()
@@ -309,8 +306,8 @@ func portOf(u *url.URL) int {
 	return 0
 }
 
-// SpanMethod is a method in a span's name: HTTP for one that HTTP does not know, as the
-// semantic conventions have it. A stranger could make a name with each request otherwise.
+// SpanMethod returns the name of a method for a span: HTTP for an unknown method, as the semantic
+// conventions require. Otherwise every request could add a new span name.
 func SpanMethod(method string) string {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,

@@ -18,24 +18,23 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// Transport is an http.RoundTripper that makes calls under a policy. Each
-// upstream origin (scheme, host and port) has its own circuit breaker and retry
-// budget. It is safe for concurrent use.
+// Transport is an http.RoundTripper that makes calls under a policy. Each upstream (scheme, host
+// and port) has its own circuit and retry budget. A Transport is safe for concurrent use.
 type Transport struct {
 	next    http.RoundTripper
-	pool    pool // next, nil if it is no pool
+	pool    pool // next, or nil if next is not a pool
 	policy  Policy
 	options resilience.Options
 	methods map[string]bool
 	memory  *ReplayMemory
-	tracer  *tracer // nil for none
-	// attempts holds the values of X-Attempt-Count, made once.
+	tracer  *tracer // nil without tracing
+	// attempts holds the header values of X-Attempt-Count, so that calls do not allocate them.
 	attempts [][]string
 	// attemptTimeout is the usual value of X-Envoy-Expected-Rq-Timeout-Ms.
 	attemptTimeout []string
 
-	// origins finds an upstream by its origin as it is written in a URL. The map
-	// is replaced, never changed: a lookup takes no lock and no memory.
+	// origins finds an upstream by the scheme and host of a URL as written. The map is replaced,
+	// never changed: a lookup takes no lock and allocates nothing.
 	origins   atomic.Pointer[map[origin]*upstream]
 	mu        sync.Mutex
 	upstreams map[origin]*upstream // by canonical origin
@@ -52,47 +51,44 @@ type upstream struct {
 
 var errNoURL = errors.New("the request has no URL")
 
-// Bounds that keep a caller of ever new hosts, such as a crawler, from filling
-// the memory: beyond maxUpstreams the one unused for longest is forgotten.
+// Limits that protect the memory from a caller that uses ever new hosts, such as a crawler. Beyond
+// maxUpstreams, the transport forgets the one that was unused for longest.
 const (
 	maxUpstreams        = 1024
 	maxAliases          = 4 * maxUpstreams
 	defaultReplayMemory = 64 << 20
 )
 
-// Option changes what is not policy.
+// Option sets something that is not part of the policy.
 type Option func(*Transport)
 
-// WithObserver has o told of attempts, calls and breaker transitions.
+// WithObserver reports attempts, calls and circuit transitions to o.
 func WithObserver(o resilience.Observer) Option {
 	return func(t *Transport) { t.options.Observer = o }
 }
 
-// WithRandom takes jitter from random, uniform in [0, 1) and safe for
-// concurrent use, instead of math/rand/v2.
+// WithRandom takes jitter from random instead of math/rand/v2. random must be uniform in [0, 1) and
+// safe for concurrent use.
 func WithRandom(random func() float64) Option {
 	return func(t *Transport) { t.options.Random = random }
 }
 
-// WithReplayMemory bounds what all calls together keep of request bodies by m,
-// which transports may share, instead of 64 MiB of their own. A body that finds no
-// room is sent once.
+// WithReplayMemory limits the memory for request bodies by m, which several transports may share.
+// Without it, each transport has 64 MiB of its own. A body that does not fit is sent once only.
 func WithReplayMemory(m *ReplayMemory) Option {
 	return func(t *Transport) { t.memory = m }
 }
 
-// pool is a RoundTripper that knows its connections, such as one of package
-// endpoint.
+// pool is a RoundTripper that manages its connections, such as one of package endpoint.
 type pool interface {
 	http.RoundTripper
-	// RoundTripFresh sends a request on a connection that no failed attempt before
-	// it has used.
+	// RoundTripFresh sends a request on a connection that no failed attempt has used before.
 	RoundTripFresh(*http.Request) (*http.Response, error)
 	CloseIdleConnections()
 }
 
-// New puts the policy around next, or around http.DefaultTransport if that is nil. It fails with [resilience.Mistakes] if the
-// policy is not valid.
+// New returns a Transport that sends requests through next under policy p. If next is nil, it uses
+// http.DefaultTransport. If p is not valid, the error is [resilience.Mistakes].
 func New(next http.RoundTripper, p Policy, options ...Option) (*Transport, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
@@ -115,9 +111,8 @@ func New(next http.RoundTripper, p Policy, options ...Option) (*Transport, error
 	return t, nil
 }
 
-// closeIdleOnOpening drops the connections kept while a circuit opens. They lead
-// to the pods that have failed, and after a node has died silently each of them
-// would cost a call its attempt timeout.
+// closeIdleOnOpening drops the idle connections when a circuit opens. They lead to the pods that
+// have failed. After a node has died silently, each of them would cost a call its attempt timeout.
 func (t *Transport) closeIdleOnOpening() {
 	observe := t.options.Observer.Transition
 	t.options.Observer.Transition = func(tr resilience.Transition) {
@@ -130,7 +125,7 @@ func (t *Transport) closeIdleOnOpening() {
 	}
 }
 
-// prepare works out what depends on the policy alone.
+// prepare computes what depends on the policy alone.
 func (t *Transport) prepare() {
 	t.origins.Store(&map[origin]*upstream{})
 	t.attemptTimeout = []string{milliseconds(t.policy.AttemptTimeout)}
@@ -143,11 +138,11 @@ func (t *Transport) prepare() {
 	}
 }
 
-// Renew is a transport under another policy in the place of t, for a policy that
-// changes while calls go on. It takes over the circuits and budgets whose
-// settings are the same, of the upstreams that keep says true for, and the
-// replay memory. Calls that t has begun end under t's policy; when no new ones
-// will come to it, [Transport.Retire] is to be called. The error is that of [New].
+// Renew returns a transport under policy p to replace t, for a policy that changes while calls are
+// running. It takes over the replay memory, and the circuits and budgets with unchanged settings of
+// the upstreams for which keep returns true. Calls that t has begun end under t's policy. When no
+// new calls will come to t, call [Transport.Retire]. If p is not valid, the error is
+// [resilience.Mistakes].
 func (t *Transport) Renew(p Policy, keep func(upstream string) bool) (*Transport, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
@@ -174,9 +169,9 @@ func (t *Transport) Renew(p Policy, keep func(upstream string) bool) (*Transport
 	return next, nil
 }
 
-// Retire says that successor, which [Transport.Renew] gave, makes the calls from
-// now on, or nobody, if that is nil: the circuits that are not taken over tell of
-// no more transitions.
+// Retire ends t's role: from now on successor, which [Transport.Renew] returned, makes the calls,
+// or no transport does if successor is nil. Circuits that successor did not take over report no
+// more transitions.
 func (t *Transport) Retire(successor *Transport) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -186,7 +181,7 @@ func (t *Transport) Retire(successor *Transport) {
 	}
 }
 
-// pipelineOf is that of an upstream, nil when there is none.
+// pipelineOf returns the pipeline of an upstream, or nil.
 func (t *Transport) pipelineOf(o origin) *resilience.Pipeline[*http.Response] {
 	if t == nil {
 		return nil
@@ -199,13 +194,12 @@ func (t *Transport) pipelineOf(o origin) *resilience.Pipeline[*http.Response] {
 	return nil
 }
 
-// Policy is the one that calls are made under.
+// Policy returns t's policy.
 func (t *Transport) Policy() Policy { return t.policy }
 
-// RoundTrip makes one call: as many attempts as the policy allows. It returns
-// the upstream's last response if there was one, whatever its status, and a
-// [*resilience.Error] otherwise. The response's body is streamed; it must be
-// closed.
+// RoundTrip makes one call, with as many attempts as the policy allows. It returns the upstream's
+// last response if there was one, whatever its status, and a [*resilience.Error] otherwise. The
+// response body is streamed. The caller must close it.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	u, err := t.upstream(req)
 	if err != nil {
@@ -221,7 +215,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if c.trace = t.tracer.start(ctx, u.name); c.trace != nil {
 		ctx = c.trace.ctx
 	}
-	defer func() { // also when next panics
+	defer func() { // deferred, because next may panic
 		c.source.finish(begun)
 		c.trace.abandon()
 	}()
@@ -238,15 +232,15 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// CloseIdleConnections closes those of the RoundTripper below, if it can.
+// CloseIdleConnections closes the idle connections of the RoundTripper below, if it supports that.
 func (t *Transport) CloseIdleConnections() {
 	if next, ok := t.next.(interface{ CloseIdleConnections() }); ok {
 		next.CloseIdleConnections()
 	}
 }
 
-// Limit is how long a call of req may take: the policy's timeout, or less if req
-// brings less in X-Envoy-Expected-Rq-Timeout-Ms.
+// Limit returns how long a call of req may take: the policy's timeout, or the limit in req's
+// X-Envoy-Expected-Rq-Timeout-Ms if that is lower.
 func (t *Transport) Limit(req *http.Request) time.Duration {
 	if inbound := inboundLimit(req.Header); inbound > 0 {
 		return min(t.policy.Timeout, inbound)
@@ -256,7 +250,7 @@ func (t *Transport) Limit(req *http.Request) time.Duration {
 
 func (t *Transport) attemptValue(n int) []string { return t.attempts[n-1] }
 
-// upstream is the one that req goes to.
+// upstream returns the upstream of req.
 func (t *Transport) upstream(req *http.Request) (*upstream, error) {
 	if req.URL == nil {
 		return nil, errNoURL
@@ -268,8 +262,8 @@ func (t *Transport) upstream(req *http.Request) (*upstream, error) {
 	return t.addUpstream(written)
 }
 
-// used notes when a call was made. It writes only when the second changes, so
-// that the word stays shared among cores.
+// used records the time of a call. It writes only when the second changes, so that CPU cores can
+// share the cache line.
 func (u *upstream) used(at time.Time) {
 	if now := at.Unix(); u.lastUsed.Load() != now {
 		u.lastUsed.Store(now)
@@ -290,7 +284,7 @@ func (t *Transport) addUpstream(written origin) (*upstream, error) {
 		if err != nil {
 			return nil, err
 		}
-		if t.retired { // a call that was late; nobody will see this circuit
+		if t.retired { // for a late call; its circuit is not reported
 			pipeline.Retire(nil)
 		}
 		u = &upstream{name: name, pipeline: pipeline}
@@ -320,8 +314,8 @@ func (t *Transport) forgetOldest() {
 	t.origins.Store(&map[origin]*upstream{})
 }
 
-// canonical writes an origin as RFC 6454 compares it: lower case, without the
-// scheme's default port.
+// canonical returns the origin in the form that RFC 6454 compares: lower case, without the scheme's
+// default port.
 func (o origin) canonical() origin {
 	o.scheme, o.host = strings.ToLower(o.scheme), strings.ToLower(o.host)
 	switch o.scheme {
@@ -335,11 +329,11 @@ func (o origin) canonical() origin {
 
 func (o origin) String() string { return o.scheme + "://" + o.host }
 
-// UpstreamOf is the name of the upstream that u belongs to: its origin, as it is
-// in reports, spans and [Transport.State].
+// UpstreamOf returns the name of the upstream of u: its origin, as in reports, spans and
+// [Transport.State].
 func UpstreamOf(u *url.URL) string { return origin{u.Scheme, u.Host}.canonical().String() }
 
-// UpstreamState is an upstream's breaker and budget at one moment.
+// UpstreamState is the state of an upstream's circuit and budget at one moment.
 type UpstreamState struct {
 	Upstream string                     `json:"upstream"`
 	Breaker  resilience.BreakerSnapshot `json:"breaker"`
@@ -347,7 +341,7 @@ type UpstreamState struct {
 	BudgetTokens float64 `json:"budgetTokens"`
 }
 
-// State tells of every upstream that was called, by name. Looking changes nothing.
+// State returns the state of every upstream that was called, sorted by name. It changes nothing.
 func (t *Transport) State() []UpstreamState {
 	t.mu.Lock()
 	all := make([]*upstream, 0, len(t.upstreams))
@@ -365,9 +359,9 @@ func (t *Transport) State() []UpstreamState {
 
 type reportKey struct{}
 
-// WithReport has the report of a call written to r when RoundTrip returns, with
-// or without a response. If the response's body fails later, r.Reason becomes
-// body_failed, on the goroutine that reads the body. One context serves one call.
+// WithReport makes RoundTrip write the report of the call to r when it returns, with or without a
+// response. If the response body fails later, r.Reason becomes body_failed, on the goroutine that
+// reads the body. Use one context per call.
 func WithReport(ctx context.Context, r *resilience.Report) context.Context {
 	return context.WithValue(ctx, reportKey{}, r)
 }
