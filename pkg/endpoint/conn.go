@@ -10,47 +10,48 @@ import (
 	"time"
 )
 
-// conn is one connection. What is not constant is guarded by its pool's mutex.
+// conn is one connection. The pool's mutex guards the fields that change.
 type conn struct {
 	client *http.ClientConn
 	wire   *wire
-	shared bool      // HTTP/2: many requests at a time
+	shared bool      // HTTP/2: carries several requests at a time
 	born   time.Time // when its dial began
-	expiry time.Time // zero for never
+	expiry time.Time // zero: never
 
-	uses      int       // requests that were ever given to it
-	idleSince time.Time // HTTP/1
-	retired   bool      // gets no request any more
+	uses      int       // how many requests it was ever given
+	idleSince time.Time // HTTP/1 only
+	retired   bool      // gets no more requests
 
-	lastGood time.Time // when a request on it ended well
+	lastGood time.Time // when a request on it last succeeded
 
-	// Of HTTP/2.
+	// HTTP/2 only.
 	streams int // requests that have not ended
 	strikes int // failures since the last success
 }
 
 func (c *conn) expired(now time.Time) bool { return !c.expiry.IsZero() && now.After(c.expiry) }
 
-// fresh reports whether c is new, or was good a moment ago.
+// fresh reports whether c succeeded within freshFor, or is that new. A new HTTP/1 connection must
+// also be unused.
 func (c *conn) fresh(now time.Time) bool {
 	return now.Sub(c.lastGood) < freshFor || now.Sub(c.born) < freshFor && (c.shared || c.uses == 0)
 }
 
-// wire counts what went over a network connection, and keeps a failed write to
-// itself: a peer that answers before it has read everything closes its side, and
-// the answer is still there to be read. If it is not, reading fails too.
+// wire counts the bytes on a network connection, and hides a failed write. An upstream that answers
+// before it has read the whole request closes its side, and its answer can still be read. If there
+// is no answer, the read fails too.
 type wire struct {
 	net.Conn
 	written, read atomic.Int64
-	closing       atomic.Bool // what is written from now on is TLS's farewell
-	deaf          atomic.Bool // a write failed
-	handedOver    atomic.Bool // it is the caller's, after an upgrade
+	closing       atomic.Bool // only TLS's close_notify is written from now on
+	writeFailed   atomic.Bool // a write has failed
+	handedOver    atomic.Bool // the connection belongs to the caller, after an upgrade
 
-	asked     atomic.Int64    // what read was when the last request began
-	beginning [maxQuoted]byte // of what came since, for an error that quotes it
+	asked     atomic.Int64    // the value of read when the last request began
+	beginning [maxQuoted]byte // the first bytes read since then, for an error to quote
 }
 
-// maxQuoted is how much of an answer that is not HTTP an error quotes, in bytes.
+// maxQuoted is how many bytes of a response that is not HTTP an error quotes.
 const maxQuoted = 64
 
 func (w *wire) Read(b []byte) (int, error) {
@@ -62,14 +63,14 @@ func (w *wire) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// answer is the beginning of what came since the last request. It must only be
-// called after an error of reading.
+// answer returns the first bytes read since the last request began. Call it only after a read has
+// failed.
 func (w *wire) answer() []byte {
 	return w.beginning[:max(0, min(w.read.Load()-w.asked.Load(), maxQuoted))]
 }
 
 func (w *wire) Write(b []byte) (int, error) {
-	if w.deaf.Load() && !w.handedOver.Load() {
+	if w.writeFailed.Load() && !w.handedOver.Load() {
 		return len(b), nil
 	}
 	n, err := w.Conn.Write(b)
@@ -77,20 +78,20 @@ func (w *wire) Write(b []byte) (int, error) {
 		w.written.Add(int64(n))
 	}
 	if err != nil && peerClosed(err) && !w.handedOver.Load() {
-		w.deaf.Store(true)
+		w.writeFailed.Store(true)
 		return len(b), nil
 	}
 	return n, err
 }
 
-// SetWriteDeadline is called by crypto/tls before it writes that it closes, and by
-// nobody else here.
+// SetWriteDeadline marks w as closing. Only crypto/tls calls it here, before it writes
+// close_notify.
 func (w *wire) SetWriteDeadline(t time.Time) error {
 	w.closing.Store(true)
 	return w.Conn.SetWriteDeadline(t)
 }
 
-// CloseWrite passes a half-close on, which proxies ask for after an upgrade.
+// CloseWrite half-closes the connection. Proxies call it after an upgrade.
 func (w *wire) CloseWrite() error {
 	if half, ok := w.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

@@ -25,15 +25,15 @@ type Connections struct {
 // minHTTP2Ping keeps a typing error from flooding an upstream with pings.
 const minHTTP2Ping = 100 * time.Millisecond
 
-// DefaultConnections has the defaults.
+// DefaultConnections returns the defaults.
 func DefaultConnections() Connections {
 	return Connections{IdleTimeout: 30 * time.Second, MaxAge: 5 * time.Minute, MaxIdle: 512, HTTP2Ping: 2 * time.Second}
 }
 
-// SetDefaults makes c [DefaultConnections]; loaders call it before they decode over it.
+// SetDefaults sets c to [DefaultConnections]. Loaders call it before they decode a file into c.
 func (c *Connections) SetDefaults() { *c = DefaultConnections() }
 
-// Mistakes lists what is wrong, in the order of the fields.
+// Mistakes returns all mistakes in c, in the order of the fields.
 func (c Connections) Mistakes() (m resilience.Mistakes) {
 	m.Check(c.IdleTimeout > 0, "idleTimeout", "must be above 0, got %v", c.IdleTimeout)
 	m.Check(c.MaxAge >= 0, "maxAge", "must be at least 0 (never), got %v", c.MaxAge)
@@ -42,5 +42,5 @@ func (c Connections) Mistakes() (m resilience.Mistakes) {
 	return m
 }
 
-// Validate reports every mistake at once, as [resilience.Mistakes].
+// Validate returns all mistakes at once, as [resilience.Mistakes].
 func (c Connections) Validate() error { return c.Mistakes().Err() }

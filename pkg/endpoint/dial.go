@@ -11,38 +11,38 @@ import (
 	"time"
 )
 
-// maxOrphans is how many dials go on that nobody waits for any more. A connection
-// that comes too late for its request is good for the next one.
+// maxOrphans is how many dials may continue with no request waiting for them. A connection that
+// comes too late for its request can serve the next one.
 const maxOrphans = 64
 
-// dial makes one connection, on a goroutine of its own. What changes is guarded by
-// the pool's mutex once it runs.
+// dial makes one connection, on its own goroutine. Once it runs, the pool's mutex guards the fields
+// that change.
 type dial struct {
 	pool     *Pool
 	by       *http.Transport
 	ctx      context.Context
 	cancel   context.CancelFunc
 	began    time.Time
-	owner    *waiter // whose context it has; nil in the background
-	waiters  int     // that wait for it
+	owner    *waiter // the request whose context it has; nil in the background
+	waiters  int     // the number of requests that wait for it
 	orphan   bool
 	renewal  bool
-	replaces *conn // nil for none
+	replaces *conn // or nil
 
 	wire      *wire
-	shared    bool  // HTTP/2 was agreed on
-	handshake error // how the TLS handshake failed
+	shared    bool  // HTTP/2 was negotiated
+	handshake error // the error of the TLS handshake, or nil
 }
 
 // waiter is a request that waits for a connection.
 type waiter struct {
 	ctx   context.Context
-	fresh bool  // nothing that was used before
-	dial  *dial // that it counts on; nil when it waits for a connection that is there
+	fresh bool  // wants a fresh connection
+	dial  *dial // the dial it waits for; nil if it waits for an existing connection
 	done  bool  // guarded by the pool's mutex
 	ready chan struct{}
 	conn  *conn
-	// reused is whether a request was sent on conn before.
+	// reused reports whether a request was sent on conn before.
 	reused bool
 	err    error
 }
@@ -51,7 +51,7 @@ type dialKey struct{}
 
 var errClosedAtOnce = errors.New("the upstream closed a new HTTP/2 connection at once")
 
-// dialCounted has the connections of a dial counted.
+// dialCounted wraps dialContext so that its connections count their bytes.
 func dialCounted(dialContext func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := dialContext(ctx, network, address)
@@ -64,9 +64,8 @@ func dialCounted(dialContext func(context.Context, string, string) (net.Conn, er
 	}
 }
 
-// get returns a connection for one request, and whether it was used before. A
-// request that is sent again gets no kept one, or it would be sent over each of them in
-// turn.
+// get returns a connection for one request, and whether it was used before. A request that is sent
+// again gets no kept HTTP/1 connection. Otherwise it could be sent on each of them in turn.
 func (p *Pool) get(ctx context.Context, fresh, again bool) (c *conn, reused bool, err error) {
 	now := time.Now()
 	p.mu.Lock()
@@ -92,7 +91,7 @@ func (p *Pool) get(ctx context.Context, fresh, again bool) (c *conn, reused bool
 		case <-w.ready:
 			waiting = false
 		case now := <-timer.C:
-			p.losePatience(w, now)
+			p.checkWaiter(w, now)
 			timer.Reset(patience)
 		case <-ctx.Done():
 			if p.giveUp(w) && w.conn != nil {
@@ -102,7 +101,7 @@ func (p *Pool) get(ctx context.Context, fresh, again bool) (c *conn, reused bool
 		}
 	}
 	if w.err != nil && w.dial.owner != w && w.dial.handshake != nil {
-		// The one whose dial it was heard of it as it happened.
+		// The trace of the request that owns the dial saw the handshake already.
 		if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.TLSHandshakeDone != nil {
 			trace.TLSHandshakeDone(tls.ConnectionState{}, w.dial.handshake)
 		}
@@ -110,16 +109,16 @@ func (p *Pool) get(ctx context.Context, fresh, again bool) (c *conn, reused bool
 	return w.conn, w.reused, w.err
 }
 
-// dialPatience is how long a request waits for its dial while there are connections
-// that have not answered yet.
+// dialPatience is how long a request waits for its dial if there are connections that have not
+// answered yet.
 const dialPatience = time.Second
 
-// losePatience is called from time to time while w waits: for a dial that does not
-// end, or for connections that do not answer.
-func (p *Pool) losePatience(w *waiter, now time.Time) {
+// checkWaiter finds another connection for w if its dial takes too long, or if the connections it
+// waits for do not answer. It is called every patience while w waits.
+func (p *Pool) checkWaiter(w *waiter, now time.Time) {
 	p.mu.Lock()
 	defer p.unlock()
-	if w.done || w.dial != nil && now.Sub(w.dial.began) < dialPatience || w.dial == nil && p.coming(now) > 0 {
+	if w.done || w.dial != nil && now.Sub(w.dial.began) < dialPatience || w.dial == nil && p.pendingDials(now) > 0 {
 		return
 	}
 	if c := p.takeCrowded(now, w.fresh); c != nil {
@@ -129,7 +128,7 @@ func (p *Pool) losePatience(w *waiter, now time.Time) {
 	}
 }
 
-// giveUp ends the waiting of w, and reports whether it was served in the meantime.
+// giveUp stops waiting for w, and reports whether w was served in the meantime.
 func (p *Pool) giveUp(w *waiter) (served bool) {
 	p.mu.Lock()
 	defer p.unlock()
@@ -141,7 +140,7 @@ func (p *Pool) giveUp(w *waiter) (served bool) {
 	return true
 }
 
-// release takes back a connection that was not used after all.
+// release returns a connection that was not used after all.
 func (p *Pool) release(c *conn) {
 	now := time.Now()
 	if c.shared {
@@ -157,8 +156,8 @@ func (p *Pool) release(c *conn) {
 	}
 }
 
-// wait queues a request, and dials for it if need be. It is called with mu held,
-// as is everything below but run.
+// wait queues a request, and starts a dial for it if necessary. The caller holds mu. That is true
+// for everything below but run.
 func (p *Pool) wait(ctx context.Context, now time.Time, fresh, crowded bool) *waiter {
 	w := &waiter{ctx: ctx, fresh: fresh, ready: make(chan struct{})}
 	done := 0
@@ -166,9 +165,9 @@ func (p *Pool) wait(ctx context.Context, now time.Time, fresh, crowded bool) *wa
 		done++
 	}
 	p.waiting = append(slices.Delete(p.waiting, 0, done), w)
-	p.unserved++
-	if crowded && len(p.shared)+p.coming(now) >= spread {
-		return w // one of them will answer
+	p.unservedCount++
+	if crowded && len(p.shared)+p.pendingDials(now) >= spread {
+		return w // one of the existing connections will answer
 	}
 	if d := p.dialToJoin(now, fresh); d != nil {
 		p.join(w, d)
@@ -178,28 +177,28 @@ func (p *Pool) wait(ctx context.Context, now time.Time, fresh, crowded bool) *wa
 	return w
 }
 
-// finish is the end of the waiting of w.
+// finish marks w as done.
 func (p *Pool) finish(w *waiter) {
 	w.done = true
-	if p.unserved--; p.unserved == 0 {
+	if p.unservedCount--; p.unservedCount == 0 {
 		clear(p.waiting)
 		p.waiting = p.waiting[:0]
 	}
 }
 
-// dialToJoin is one that is on its way and good for a further request, or nil.
-// Over HTTP/2 a few are enough for all; and those that are fresh together, such as
-// the probes of a circuit, meet with one machine behind the name and not with each.
+// dialToJoin returns a running dial that one more request can wait for, or nil. Over HTTP/2 a few
+// connections are enough for all requests. Fresh requests that come together, such as the probes of
+// a circuit, share one dial and so try one machine instead of several.
 func (p *Pool) dialToJoin(now time.Time, fresh bool) *dial {
 	if !p.multiplexed {
 		return nil
 	}
-	if p.coming(now)+len(p.shared) < spread && !fresh {
+	if p.pendingDials(now)+len(p.shared) < spread && !fresh {
 		return nil
 	}
 	var best *dial
 	for d := range p.dials {
-		if now.Sub(d.began) < jointFor && (best == nil || d.waiters < best.waiters) {
+		if now.Sub(d.began) < dialWait && (best == nil || d.waiters < best.waiters) {
 			best = d
 		}
 	}
@@ -215,7 +214,7 @@ func (p *Pool) join(w *waiter, d *dial) {
 	}
 }
 
-// dialFor dials for w, with what its context says except when to stop.
+// dialFor starts a dial for w. The dial has the values of w's context, but not its end.
 func (p *Pool) dialFor(w *waiter, now time.Time) {
 	d := &dial{owner: w, waiters: 1}
 	w.dial = d
@@ -230,7 +229,7 @@ func (p *Pool) start(ctx context.Context, d *dial, now time.Time) {
 	d.pool, d.by, d.began = p, p.transport, now
 	d.ctx, d.cancel = context.WithCancel(ctx)
 	p.dials[d] = struct{}{}
-	p.dialled = now
+	p.lastDial = now
 	go d.run()
 }
 
@@ -274,12 +273,12 @@ func (d *dial) run() {
 	} else {
 		p.arrived(d, c, now)
 	}
-	// Whoever counted on this connection and did not get it has one of his own made.
+	// Requests that waited for this connection and did not get it wait for another one.
 	for w := p.nextWaiter(d.waitsForIt); w != nil; w = p.nextWaiter(d.waitsForIt) {
 		if d := p.dialToJoin(now, true); d != nil {
 			p.join(w, d)
 		} else if len(p.shared) >= spread {
-			w.dial = nil // one of them will answer
+			w.dial = nil // one of the existing connections will answer
 		} else {
 			p.dialFor(w, now)
 		}
@@ -288,7 +287,7 @@ func (d *dial) run() {
 
 func (d *dial) waitsForIt(w *waiter) bool { return w.dial == d }
 
-// arrived hands out a new connection of HTTP/1.
+// arrived hands out a new HTTP/1 connection.
 func (p *Pool) arrived(d *dial, c *conn, now time.Time) {
 	w := d.owner
 	if w == nil || w.done {
@@ -299,7 +298,7 @@ func (p *Pool) arrived(d *dial, c *conn, now time.Time) {
 		c.uses++
 		p.serve(w, c)
 	case p.closed:
-		p.doomed = append(p.doomed, c)
+		p.toClose = append(p.toClose, c)
 	default:
 		p.keep(c, now)
 	}
@@ -308,25 +307,25 @@ func (p *Pool) arrived(d *dial, c *conn, now time.Time) {
 	}
 }
 
-// arrivedShared hands out a new connection of HTTP/2.
+// arrivedShared hands out a new HTTP/2 connection.
 func (p *Pool) arrivedShared(d *dial, c *conn, now time.Time) {
 	if !p.closed && !p.spreadOut(now) {
 		p.addShared(c, now)
 		p.serveShared(now, func(w *waiter) bool { return w.dial == d || w.dial == nil })
 		return
 	}
-	// It is one of many that were dialled before any was there. Whoever waited for it
-	// gets it all the same, and so each where the balancer led him: the few that are
-	// kept, which were the quickest, may all lead to one machine.
+	// Many connections were dialled before one was ready, and the pool has enough now. The requests
+	// that waited for this one still use it, so that each goes where the load balancer sent it. The
+	// connections that are kept were the quickest, and may all lead to one machine.
 	for w := p.nextWaiter(d.waitsForIt); w != nil && c.client.Reserve() == nil; w = p.nextWaiter(d.waitsForIt) {
 		p.serve(w, p.share(c))
 	}
 	p.retireShared(c)
 }
 
-// serveShared gives connections of HTTP/2 to those of the waiting that which says yes to.
-func (p *Pool) serveShared(now time.Time, which func(*waiter) bool) {
-	for w := p.nextWaiter(which); w != nil; w = p.nextWaiter(which) {
+// serveShared gives HTTP/2 connections to the waiting requests that match.
+func (p *Pool) serveShared(now time.Time, match func(*waiter) bool) {
+	for w := p.nextWaiter(match); w != nil; w = p.nextWaiter(match) {
 		c, _ := p.takeShared(now, w.fresh)
 		if c == nil {
 			return
@@ -335,13 +334,13 @@ func (p *Pool) serveShared(now time.Time, which func(*waiter) bool) {
 	}
 }
 
-// nextWaiter is the first one that which, if given, says yes to.
-func (p *Pool) nextWaiter(which func(*waiter) bool) *waiter {
-	if p.unserved == 0 {
+// nextWaiter returns the first waiting request that matches, or nil. A nil match takes any.
+func (p *Pool) nextWaiter(match func(*waiter) bool) *waiter {
+	if p.unservedCount == 0 {
 		return nil
 	}
 	for _, w := range p.waiting {
-		if !w.done && (which == nil || which(w)) {
+		if !w.done && (match == nil || match(w)) {
 			return w
 		}
 	}
@@ -356,7 +355,7 @@ func (p *Pool) serve(w *waiter, c *conn) {
 	close(w.ready)
 }
 
-// leave is called when w does not wait for its dial any more.
+// leave removes w from its dial.
 func (p *Pool) leave(w *waiter) {
 	d := w.dial
 	if d == nil {

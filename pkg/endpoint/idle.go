@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// Under traffic an HTTP/1 connection is replaced every renewEvery that is at least
-// renewAfter old, and renewPause after a failure at the earliest: while the
-// upstream fails, retries replace connections anyway.
+// Under traffic, HTTP/1 connections that are at least renewAfter old are replaced, one every
+// renewEvery. After a failure the pool waits for renewPause first: while the upstream fails,
+// retries replace connections anyway.
 const (
 	renewEvery = 250 * time.Millisecond
 	renewAfter = 500 * time.Millisecond
 	renewPause = time.Second
 )
 
-// takeIdle returns the HTTP/1 connection used last, or nil. It is called with mu
-// held, as is everything below.
+// takeIdle returns the HTTP/1 connection that was used last, or nil. The caller holds mu. That is
+// true for everything below.
 func (p *Pool) takeIdle(now time.Time, fresh bool) *conn {
 	for n := len(p.idle); n > 0; n = len(p.idle) {
 		c := p.idle[n-1]
@@ -28,7 +28,7 @@ func (p *Pool) takeIdle(now time.Time, fresh bool) *conn {
 			continue
 		}
 		if c.expired(now) || now.Sub(c.idleSince) >= p.options.Connections.IdleTimeout {
-			p.doomed = append(p.doomed, c)
+			p.toClose = append(p.toClose, c)
 			continue
 		}
 		c.uses++
@@ -39,8 +39,8 @@ func (p *Pool) takeIdle(now time.Time, fresh bool) *conn {
 
 // giveBack keeps an HTTP/1 connection whose request has ended, or closes it.
 func (p *Pool) giveBack(c *conn, now time.Time) {
-	if c.retired || p.closed || c.expired(now) || c.wire.deaf.Load() || c.client.Available() == 0 {
-		p.doomed = append(p.doomed, c)
+	if c.retired || p.closed || c.expired(now) || c.wire.writeFailed.Load() || c.client.Available() == 0 {
+		p.toClose = append(p.toClose, c)
 		return
 	}
 	if w := p.nextWaiter(func(w *waiter) bool { return !w.fresh }); w != nil {
@@ -52,14 +52,14 @@ func (p *Pool) giveBack(c *conn, now time.Time) {
 	p.renew(c, now)
 }
 
-// keep puts a connection among the idle ones.
+// keep adds a connection to the idle ones.
 func (p *Pool) keep(c *conn, now time.Time) {
 	if p.options.Connections.MaxIdle == 0 {
-		p.doomed = append(p.doomed, c)
+		p.toClose = append(p.toClose, c)
 		return
 	}
 	if len(p.idle) >= p.options.Connections.MaxIdle {
-		p.doomed = append(p.doomed, p.idle[0])
+		p.toClose = append(p.toClose, p.idle[0])
 		p.idle = slices.Delete(p.idle, 0, 1)
 	}
 	c.idleSince = now
@@ -75,7 +75,7 @@ func (p *Pool) keep(c *conn, now time.Time) {
 	}
 }
 
-// reap closes what was idle for too long, and comes again when the next one will be.
+// reap closes connections that were idle for too long, and sets its timer for the next one.
 func (p *Pool) reap() {
 	now := time.Now()
 	p.mu.Lock()
@@ -88,7 +88,7 @@ func (p *Pool) reap() {
 	for stale < len(p.idle) && now.Sub(p.idle[stale].idleSince) >= p.options.Connections.IdleTimeout {
 		stale++
 	}
-	p.doomed = append(p.doomed, p.idle[:stale]...)
+	p.toClose = append(p.toClose, p.idle[:stale]...)
 	p.idle = slices.Delete(p.idle, 0, stale)
 	if len(p.idle) > 0 {
 		p.reaping = true
@@ -96,21 +96,21 @@ func (p *Pool) reap() {
 	}
 }
 
-// renew replaces c, in the background, if it is time for that.
+// renew replaces c in the background if it is due.
 func (p *Pool) renew(c *conn, now time.Time) {
 	if p.options.Connections.MaxAge == 0 || p.options.Connections.MaxIdle == 0 || p.renewing || now.Sub(c.born) < renewAfter ||
-		now.Sub(p.renewed) < renewEvery || now.Sub(p.failedAt) < renewPause {
+		now.Sub(p.lastRenewal) < renewEvery || now.Sub(p.lastFailure) < renewPause {
 		return
 	}
-	p.renewed, p.renewing = now, true
+	p.lastRenewal, p.renewing = now, true
 	p.dialInBackground(now, c)
 }
 
-// retire gives up a connection of HTTP/1: now if it is idle, or when its request ends.
+// retire closes an HTTP/1 connection, at once if it is idle, otherwise when its request ends.
 func (p *Pool) retire(c *conn) {
 	c.retired = true
 	if i := slices.Index(p.idle, c); i >= 0 {
 		p.idle = slices.Delete(p.idle, i, i+1)
-		p.doomed = append(p.doomed, c)
+		p.toClose = append(p.toClose, c)
 	}
 }

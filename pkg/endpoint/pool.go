@@ -14,73 +14,72 @@ import (
 )
 
 const (
-	// dialTimeout and handshakeTimeout bound what goes on in the background; a
-	// request waits no longer than its context.
+	// dialTimeout and handshakeTimeout limit dials in the background. A request never waits longer
+	// than its context allows.
 	dialTimeout      = 10 * time.Second
 	handshakeTimeout = 10 * time.Second
 
-	// freshFor is how long a connection counts as fresh: since it was dialled when
-	// nothing was sent on it, and since its last success.
+	// freshFor is how long a connection counts as fresh, after its dial if it was not used, or
+	// after its last success.
 	freshFor = time.Second
 
-	// sessions is how many TLS sessions are remembered, so that a new connection
-	// costs less than the first.
+	// sessions is how many TLS sessions are remembered. A resumed session makes a new connection
+	// cheaper.
 	sessions = 64
 )
 
-// Options are what a [Pool] needs besides the address. Connections must be valid.
+// Options configure a [Pool]. Connections must be valid.
 type Options struct {
 	Connections Connections
-	// ContinueWait is how long a body waits for a 100 (Continue) that its request
-	// expects before it is sent all the same. At least 0.
+	// ContinueWait is how long a request with "Expect: 100-continue" waits for the 100 before it
+	// sends its body anyway. At least 0.
 	ContinueWait time.Duration
-	// DialContext makes the connections; nil means a net.Dialer's.
+	// DialContext makes the connections; nil means that of a net.Dialer.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
-	// TLS is for https; nil means the roots of the system. It is not changed.
+	// TLS is for https; nil means the system's roots. It is not changed.
 	TLS *tls.Config
 	// Random is uniform in [0, 1) and safe for concurrent use; nil means math/rand/v2.
 	Random func() float64
 }
 
-// Pool is an http.RoundTripper over the connections to one upstream. It is safe
-// for concurrent use.
+// Pool is an http.RoundTripper over the connections to one upstream. It is safe for concurrent use.
 //
-// A request gets the kept connection that was used last, or a new one. If a kept
-// one dies before it answers, the request may be sent again on a new one. That needs
-// proof that nothing of it was written, or a method or Idempotency-Key that allows it,
-// as in net/http. The Body of a response has a Retire method: a caller who
-// takes the answer for a failure calls it before he closes the body, so that the
-// connection is not used again.
+// A request gets the kept connection that was used last, or a new one. If a kept connection fails
+// before it answers, the request may be sent again on a new one. As in net/http, this needs proof
+// that nothing of it was written, or a method or Idempotency-Key that allows it.
+//
+// The Body of a response has a Retire method. A caller that counts the response as a failure calls
+// Retire before Close, so that the connection is not used again.
 type Pool struct {
 	scheme, address string
 	options         Options
-	upgrades        *http.Transport // sends the upgrades over TLS
+	upgrades        *http.Transport // sends upgrades over TLS
 
-	mu        sync.Mutex
-	transport *http.Transport // makes the connections
-	unpinged  bool            // the upstream does not want pings
+	mu           sync.Mutex
+	transport    *http.Transport // makes the connections
+	pingsStopped bool            // the upstream has objected to pings
 
 	idle    []*conn // HTTP/1, the one used last at the end
-	doomed  []*conn // to be closed when mu is free
+	toClose []*conn // to close once mu is free
 	reaper  *time.Timer
-	reaping bool // the reaper's timer runs
+	reaping bool // the reaper's timer is running
 	closed  bool
 
 	multiplexed bool    // the upstream speaks HTTP/2
 	shared      []*conn // HTTP/2, the newest at the end
 
-	waiting  []*waiter // in the order they came; some are done
-	unserved int       // those of them that are not
-	dials    map[*dial]struct{}
-	dialled  time.Time // when the last one began
-	orphans  int       // dials that nobody waits for any more
-	renewing bool      // a dial in the background goes on
-	renewed  time.Time // when the last one began
-	failedAt time.Time // when the upstream failed last
+	waiting       []*waiter // in order of arrival; some are done
+	unservedCount int       // how many of them are not done
+	dials         map[*dial]struct{}
+	lastDial      time.Time // when the last dial began
+	orphans       int       // running dials without a waiter
+	renewing      bool      // a background dial is running
+	lastRenewal   time.Time // when the last renewal began
+	lastFailure   time.Time // when the upstream last failed
 }
 
-// New makes a pool for the scheme, host and port of target, which must be http or
-// https. It holds nothing until the first request.
+// New returns a pool for the scheme, host and port of target. The scheme must be http or https. The
+// pool opens no connection before the first request.
 func New(target *url.URL, o Options) *Pool {
 	if o.DialContext == nil {
 		o.DialContext = (&net.Dialer{
@@ -112,11 +111,11 @@ func New(target *url.URL, o Options) *Pool {
 	return p
 }
 
-// newTransport is what makes connections. Nothing else of it is used but for upgrades.
+// newTransport returns a transport to make connections with. Only upgrades use the rest of it.
 func (p *Pool) newTransport(ping time.Duration) *http.Transport {
 	return &http.Transport{
 		DialContext:           dialCounted(p.options.DialContext),
-		TLSClientConfig:       p.options.TLS.Clone(), // it adds to it
+		TLSClientConfig:       p.options.TLS.Clone(), // the transport changes it
 		ForceAttemptHTTP2:     true,
 		DisableCompression:    true,
 		IdleConnTimeout:       p.options.Connections.IdleTimeout,
@@ -126,7 +125,7 @@ func (p *Pool) newTransport(ping time.Duration) *http.Transport {
 	}
 }
 
-// address is the host and port of u, as they are dialled.
+// address returns the host and port of u in the form to dial.
 func address(u *url.URL) string {
 	host, port := u.Hostname(), u.Port()
 	if ascii, err := idna.Lookup.ToASCII(host); err == nil {
@@ -138,16 +137,16 @@ func address(u *url.URL) string {
 	return net.JoinHostPort(host, port)
 }
 
-// CloseIdleConnections closes the connections that no request uses. Those of
-// HTTP/2 get no request any more and are closed when their last one has ended.
+// CloseIdleConnections closes the connections that no request uses. HTTP/2 connections get no more
+// requests, and are closed when their last request ends.
 func (p *Pool) CloseIdleConnections() {
 	p.mu.Lock()
 	defer p.unlock()
 	p.dropKept()
 }
 
-// Close closes the connections that no request uses, and the others when their
-// requests end. Requests that come later get a connection each.
+// Close closes the connections that no request uses, and the others when their requests end. Later
+// requests get a connection each.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	defer p.unlock()
@@ -164,9 +163,9 @@ func (p *Pool) Close() {
 	}
 }
 
-// dropKept is called with mu held.
+// dropKept drops all kept connections. The caller holds mu.
 func (p *Pool) dropKept() {
-	p.doomed = append(p.doomed, p.idle...)
+	p.toClose = append(p.toClose, p.idle...)
 	p.idle = nil
 	for _, c := range p.shared {
 		p.retireShared(c)
@@ -174,18 +173,18 @@ func (p *Pool) dropKept() {
 	p.shared = nil
 }
 
-// unlock frees mu, and closes what was given up while it was held. TLS says
-// goodbye to a peer that may not listen, so nobody waits for that.
+// unlock unlocks mu, and closes the connections that were dropped while it was held. For TLS it
+// does not wait: close_notify is written to a peer that may not be reading.
 func (p *Pool) unlock() {
-	doomed := p.doomed
-	p.doomed = nil
+	toClose := p.toClose
+	p.toClose = nil
 	p.mu.Unlock()
 	switch {
-	case len(doomed) == 0:
-	case p.scheme == "https" || len(doomed) > 4:
-		go closeAll(doomed)
+	case len(toClose) == 0:
+	case p.scheme == "https" || len(toClose) > 4:
+		go closeAll(toClose)
 	default:
-		closeAll(doomed)
+		closeAll(toClose)
 	}
 }
 

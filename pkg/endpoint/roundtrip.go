@@ -14,9 +14,9 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// How often a request is sent again that the upstream has not looked at. A refused
-// stream may mean an upstream with too much to do. A GOAWAY closes one connection, and
-// each of the shared ones may get it.
+// How often a request is sent again if the upstream has not processed it. A refused stream may mean
+// that the upstream is overloaded, so it counts for little. A GOAWAY closes one connection only,
+// and each of the shared ones may get it.
 const (
 	maxRefusals = 1
 	maxGoAways  = spread + 1
@@ -25,8 +25,8 @@ const (
 // RoundTrip sends a request on the kept connection that was used last, or on a new one.
 func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) { return p.roundTrip(req, false) }
 
-// RoundTripFresh sends a request on a connection that is new, or over which the
-// upstream has answered well within the last second: for what repeats or probes.
+// RoundTripFresh sends a request on a connection that is new, or on which the upstream has answered
+// well within the last second. Retries and probes use it.
 func (p *Pool) RoundTripFresh(req *http.Request) (*http.Response, error) {
 	return p.roundTrip(req, true)
 }
@@ -65,10 +65,10 @@ func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) 
 		lost := c.client.Err() != nil
 		p.failed(ctx, c, err, lost, sent.broken())
 		unsent := !c.shared && lost && c.wire.written.Load() == written
-		unanswered := !c.shared && lost && c.wire.read.Load()-read <= p.farewell()
+		unanswered := !c.shared && lost && c.wire.read.Load()-read <= p.maxAlert()
 		switch {
 		case ctx.Err() != nil, sent.broken():
-		case c.shared && again < unseen(err),
+		case c.shared && again < maxResends(err),
 			reused && unsent,
 			reused && unanswered && repeatable(req):
 			if next, body, ok := sent.rewind(req, out); ok {
@@ -78,41 +78,38 @@ func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) 
 		}
 		_ = sent.Close()
 		if sent.broken() {
-			return nil, bare(err) // in the words of the caller's body, not of an answer
+			return nil, unwrapConnError(err) // the error of the caller's body, unchanged
 		}
-		return nil, p.quoting(c, bare(err))
+		return nil, p.quoteResponse(c, unwrapConnError(err))
 	}
 }
 
-// isUpgrade reports whether a request asks for another protocol, which HTTP/2 has no
-// way to do: it goes over a connection of HTTP/1 that no other request uses. h2c is
-// for cleartext only.
+// isUpgrade reports whether the caller asks for another protocol. HTTP/2 has no upgrades, so the
+// request goes over an HTTP/1 connection of its own. h2c does not count: it is for cleartext only.
 func isUpgrade(h http.Header) bool {
 	return len(h["Upgrade"]) > 0 && !strings.EqualFold(h["Upgrade"][0], "h2c") &&
 		httpguts.HeaderValuesContainsToken(h["Connection"], "upgrade")
 }
 
-// quoting adds to net/http's complaint about an answer that is not HTTP what it began
-// with: net/http quotes the part that it could not read, which may be the middle.
-func (p *Pool) quoting(c *conn, err error) error {
+// quoteResponse adds the beginning of a response that is not HTTP to net/http's error. net/http quotes
+// only the part it could not parse, which may be in the middle.
+func (p *Pool) quoteResponse(c *conn, err error) error {
 	if p.scheme != "http" || c.shared || !strings.Contains(err.Error(), "malformed ") {
 		return err
 	}
 	return fmt.Errorf("%w: malformed HTTP response %q", err, c.wire.answer())
 }
 
-// farewell is how many bytes may come from an upstream that closes a connection
-// without answering: over TLS it may say so in an alert, of which this is the
-// longest there is, and much less than an answer.
-func (p *Pool) farewell() int64 {
+// maxAlert is how many bytes an upstream may send when it closes a connection without a response.
+// Over TLS that is an alert: the longest one has this size, much less than a response.
+func (p *Pool) maxAlert() int64 {
 	if p.scheme == "https" {
 		return 64
 	}
 	return 0
 }
 
-// repeatable reports whether net/http would send req again that a kept connection
-// died over.
+// repeatable reports whether net/http would send req again after a kept connection failed.
 func repeatable(req *http.Request) bool {
 	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
 		return false
@@ -126,10 +123,10 @@ func repeatable(req *http.Request) bool {
 	return key || xKey
 }
 
-// unseen is how often a request may be sent again after err: not at all unless an
-// HTTP/2 upstream has said that it did not look at it, or closed the connection
-// before it was sent. The errors of the second kind have no type.
-func unseen(err error) (times int) {
+// maxResends returns how often a request may be sent again after err. It is 0, unless an HTTP/2
+// upstream has reported that it did not process the request, or has closed the connection before
+// the request was sent. The errors of the second kind have no type.
+func maxResends(err error) (times int) {
 	var stream streamError
 	if errors.As(err, &stream) && stream.Code == refusedStream {
 		return maxRefusals
@@ -141,8 +138,8 @@ func unseen(err error) (times int) {
 	return 0
 }
 
-// streamError has the shape of the HTTP/2 stream error inside net/http, whose As
-// method fills any such struct.
+// streamError has the shape of the HTTP/2 stream error inside net/http. The As method of that error
+// fills any struct of this shape.
 type streamError struct {
 	StreamID uint32
 	Code     uint32
@@ -151,11 +148,11 @@ type streamError struct {
 
 func (streamError) Error() string { return "stream error" }
 
-// refusedStream is REFUSED_STREAM (RFC 9113, 8.7): not processed in any way.
+// refusedStream is REFUSED_STREAM (RFC 9113, 8.7): the request was not processed.
 const refusedStream = 0x7
 
-// bare is err as http.Transport returns it: that of the connection itself.
-func bare(err error) error {
+// unwrapConnError returns err as http.Transport would return it: the error of the connection itself.
+func unwrapConnError(err error) error {
 	if strings.HasPrefix(err.Error(), "net/http: Transport failed to read from server: ") {
 		if inner := errors.Unwrap(err); inner != nil {
 			return inner
@@ -164,32 +161,33 @@ func bare(err error) error {
 	return err
 }
 
-// failed is told of a connection on which a request got no answer.
+// failed records that a request on c got no response. lost says that c is closed, and callers that
+// the caller's body failed.
 func (p *Pool) failed(ctx context.Context, c *conn, err error, lost, callers bool) {
 	now := time.Now()
 	p.mu.Lock()
 	defer p.unlock()
 	if !c.shared {
 		if lost || c.client.Available() == 0 {
-			p.failedAt = now
-			p.doomed = append(p.doomed, c)
-		} else { // net/http did not like the request, and has not sent it
+			p.lastFailure = now
+			p.toClose = append(p.toClose, c)
+		} else { // net/http has refused to send the request
 			c.uses--
 			p.giveBack(c, now)
 		}
 		return
 	}
-	p.mindPings(err)
-	if !callers && blames(ctx, err, lost) {
+	p.stopPings(err)
+	if !callers && countsAgainst(ctx, err, lost) {
 		c.strikes++
-		p.failedAt = now
+		p.lastFailure = now
 	}
 	p.streamEnded(c, false, now)
 }
 
-// blames reports whether an error on an HTTP/2 connection speaks against it. That
-// the caller went away does not; that his time, or the attempt's, was up may.
-func blames(ctx context.Context, err error, lost bool) bool {
+// countsAgainst reports whether an error on an HTTP/2 connection counts against the connection. A caller
+// that left does not count; a deadline that passed does.
+func countsAgainst(ctx context.Context, err error, lost bool) bool {
 	if ctx.Err() != nil {
 		return errors.Is(context.Cause(ctx), context.DeadlineExceeded)
 	}
@@ -197,10 +195,10 @@ func blames(ctx context.Context, err error, lost bool) bool {
 	return lost || errors.As(err, &stream)
 }
 
-// hold ties a response to its connection until the body has been read.
+// hold keeps the connection in use until the response body has been read.
 func (p *Pool) hold(ctx context.Context, resp *http.Response, c *conn) {
 	if resp.StatusCode == http.StatusSwitchingProtocols && !c.shared {
-		c.wire.handedOver.Store(true) // and it never comes back
+		c.wire.handedOver.Store(true) // it does not return to the pool
 		return
 	}
 	if c.shared && resp.StatusCode < http.StatusInternalServerError {
@@ -212,13 +210,13 @@ func (p *Pool) hold(ctx context.Context, resp *http.Response, c *conn) {
 	resp.Body = &body{ReadCloser: resp.Body, pool: p, conn: c, ctx: ctx}
 }
 
-// body is the Body of every response, also of those without one.
+// body is the Body of every response, even of one without content.
 type body struct {
 	io.ReadCloser
 	pool   *Pool
 	conn   *conn
 	ctx    context.Context
-	failed atomic.Bool // by Retire
+	failed atomic.Bool // set by Retire
 	over   atomic.Bool
 }
 
@@ -230,7 +228,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close frees the connection. One of HTTP/1 is lost when the body was not read to its end.
+// Close frees the connection. An HTTP/1 connection is lost if the body was not read to its end.
 func (b *body) Close() error {
 	err := b.ReadCloser.Close()
 	b.end(nil)
@@ -240,9 +238,9 @@ func (b *body) Close() error {
 	return err
 }
 
-// Retire says that the answer was a failure of the upstream: no request uses the
-// connection again. One of HTTP/2 goes on being used while there is no other, since
-// one failure among many requests does not tell much.
+// Retire reports that the response was a failure of the upstream. The connection gets no more
+// requests. An HTTP/2 connection stays in use while there is no other, because one failure among
+// many requests proves little.
 func (b *body) Retire() {
 	now := time.Now()
 	if b.failed.Swap(true) {
@@ -250,7 +248,7 @@ func (b *body) Retire() {
 	}
 	b.pool.mu.Lock()
 	defer b.pool.unlock()
-	b.pool.failedAt = now
+	b.pool.lastFailure = now
 	if b.conn.shared {
 		b.conn.strikes++
 	} else {
@@ -258,7 +256,8 @@ func (b *body) Retire() {
 	}
 }
 
-// end frees the connection: err is io.EOF after the whole body, nil when it was closed early.
+// end frees the connection. err is io.EOF after the whole body, and nil if the body was closed
+// early.
 func (b *body) end(err error) {
 	if b.over.Swap(true) {
 		return
@@ -269,29 +268,29 @@ func (b *body) end(err error) {
 	defer p.unlock()
 	if !c.shared {
 		if !b.failed.Load() {
-			c.lastGood = now // or else it is closed now
+			c.lastGood = now // otherwise it is being closed
 		}
 		p.giveBack(c, now)
 		return
 	}
 	broken := err != nil && err != io.EOF //nolint:errorlint // io.Reader: only io.EOF itself is the end
 	if broken {
-		p.mindPings(err)
+		p.stopPings(err)
 	}
-	if broken && blames(b.ctx, err, c.client.Err() != nil) {
+	if broken && countsAgainst(b.ctx, err, c.client.Err() != nil) {
 		c.strikes++
-		p.failedAt = now
+		p.lastFailure = now
 	}
 	p.streamEnded(c, !broken && !b.failed.Load(), now)
 }
 
-// sentBody is a request's body, which knows whether it can be sent again.
+// sentBody is a request body that records whether it was read.
 type sentBody struct {
 	io.ReadCloser
 	read, closed, bad atomic.Bool
 }
 
-// watchBody is req with a body that is watched, nil when there is none.
+// watchBody returns req with its body wrapped in a sentBody, which is nil if there is no body.
 func watchBody(req *http.Request) (*http.Request, *sentBody) {
 	if req.Body == nil || req.Body == http.NoBody {
 		return req, nil
@@ -311,7 +310,7 @@ func (b *sentBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close closes the body once; a nil one has nothing to close.
+// Close closes the body once. A nil sentBody has nothing to close.
 func (b *sentBody) Close() error {
 	if b == nil || b.closed.Swap(true) {
 		return nil
@@ -319,10 +318,10 @@ func (b *sentBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// broken reports whether the caller's body failed.
+// broken reports whether reading the caller's body failed.
 func (b *sentBody) broken() bool { return b != nil && b.bad.Load() }
 
-// rewind is out with its body from the beginning, if it can be had.
+// rewind returns out with its body from the beginning, if that is possible.
 func (b *sentBody) rewind(req, out *http.Request) (*http.Request, *sentBody, bool) {
 	if b == nil || !b.read.Load() && !b.closed.Load() {
 		return out, b, true

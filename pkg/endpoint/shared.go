@@ -6,26 +6,26 @@ import (
 	"time"
 )
 
-// One connection of HTTP/2 carries many requests, so that a single failure cannot
-// be the end of it: at an error rate of 30 % and 1,000 requests a second it would
-// not live for 4 ms. A failure is a strike, which a success takes back. While one
-// connection has no strike, requests go there; otherwise another one is dialled.
+// One HTTP/2 connection carries many requests, so a single failure must not end it: at an error
+// rate of 30 % and 1,000 requests a second it would live for less than 4 ms. Each failure is a
+// strike, and a success clears the strikes. Requests use connections without a strike. If there are
+// none, another one is dialled.
 const (
-	// manyStrikes is from when on a request rather waits for another connection.
+	// manyStrikes is the number of strikes at which requests prefer to wait for another connection.
 	manyStrikes = 3
-	// jointEvery is how often connections are dialled at most while there are some.
-	jointEvery = 100 * time.Millisecond
-	// jointFor is how long a dial is waited for before another one is begun beside it.
-	jointFor = 500 * time.Millisecond
+	// dialInterval is the least time between dials if there are connections.
+	dialInterval = 100 * time.Millisecond
+	// dialWait is how long requests wait for a dial before another one starts.
+	dialWait = 500 * time.Millisecond
 )
 
-// Requests are shared among up to spread connections, the least busy one first.
-// With a single one all of them would go to one machine behind the name, and if
-// that is sick, fail together. Another one is dialled when the least busy has
-// busyAt requests. Nor do more than those crowd upon one that has not answered
-// yet: they wait until one has, or until patience is over. Of fresh requests, such as
-// the probes of a circuit, freshAt may: where one machine in three is sick, three of
-// them do better with one connection than with three.
+// Requests are spread over up to spread connections, the least busy first. A single connection
+// would send all requests to one machine behind the name, and all would fail if that machine does.
+//
+// Another connection is dialled when the least busy has busyAt requests. A connection that has not
+// answered yet gets no more than busyAt requests: others wait until it answers, or until patience
+// has passed. For fresh requests, such as the probes of a circuit, the limit is freshAt: if one
+// machine in three is sick, three probes do better on one connection than on three.
 const (
 	spread   = 3
 	busyAt   = 2
@@ -33,9 +33,9 @@ const (
 	patience = 50 * time.Millisecond
 )
 
-// takeShared returns a connection of HTTP/2 with room for a request, or nil when
-// one should be waited for: a new one, or, if they are crowded, one that answers.
-// It is called with mu held, as is everything below.
+// takeShared returns an HTTP/2 connection with room for a request. It returns nil if the request
+// should wait, for a new connection or, if crowded is true, for one to answer. The caller holds mu.
+// That is true for everything below but streamFreed.
 func (p *Pool) takeShared(now time.Time, fresh bool) (c *conn, crowded bool) {
 	p.shared = slices.DeleteFunc(p.shared, func(c *conn) bool { return c.client.Err() != nil })
 	most := busyAt
@@ -61,7 +61,7 @@ func (p *Pool) takeShared(now time.Time, fresh bool) (c *conn, crowded bool) {
 	case crowded, len(p.shared) == 0, fresh && p.mayDialShared(now):
 		return nil, crowded
 	}
-	// All have failed, or are full.
+	// All connections have failed or are full.
 	c = p.leastBusy(func(c *conn) bool { return c.strikes < manyStrikes || !p.mayDialShared(now) })
 	if c != nil {
 		p.dialShared(now)
@@ -69,29 +69,29 @@ func (p *Pool) takeShared(now time.Time, fresh bool) (c *conn, crowded bool) {
 	return c, false
 }
 
-// takeCrowded is takeShared for a request whose patience is over.
+// takeCrowded is takeShared for a request that has waited for longer than patience.
 func (p *Pool) takeCrowded(now time.Time, fresh bool) *conn {
 	return p.leastBusy(func(c *conn) bool {
 		return c.client.Err() == nil && c.strikes == 0 && (!fresh || c.fresh(now))
 	})
 }
 
-// coming is how many connections are likely to be there in a moment.
-func (p *Pool) coming(now time.Time) (n int) {
+// pendingDials returns how many connections are likely to be ready soon.
+func (p *Pool) pendingDials(now time.Time) (n int) {
 	for d := range p.dials {
-		if now.Sub(d.began) < jointFor {
+		if now.Sub(d.began) < dialWait {
 			n++
 		}
 	}
 	return n
 }
 
-// leastBusy takes the connection with the fewest requests of those that which says
-// yes to and that have room; the newest of several.
-func (p *Pool) leastBusy(which func(*conn) bool) *conn {
+// leastBusy takes the connection with the fewest requests among those that match and have room.
+// Among equals it takes the newest.
+func (p *Pool) leastBusy(match func(*conn) bool) *conn {
 	var best *conn
 	for _, c := range slices.Backward(p.shared) {
-		if (best == nil || c.streams < best.streams) && which(c) && c.client.Available() > 0 {
+		if (best == nil || c.streams < best.streams) && match(c) && c.client.Available() > 0 {
 			best = c
 		}
 	}
@@ -101,27 +101,27 @@ func (p *Pool) leastBusy(which func(*conn) bool) *conn {
 	return p.share(best)
 }
 
-// share counts a request on a connection where a place is reserved for it.
+// share counts a request on a connection where a stream is reserved for it.
 func (p *Pool) share(c *conn) *conn {
 	c.uses++
 	c.streams++
 	return c
 }
 
-// mayDialShared reports whether another connection is on its way or may be dialled.
+// mayDialShared reports whether another connection is being dialled or may be dialled.
 func (p *Pool) mayDialShared(now time.Time) bool {
-	return len(p.dials) > 0 || now.Sub(p.dialled) >= jointEvery
+	return len(p.dials) > 0 || now.Sub(p.lastDial) >= dialInterval
 }
 
-// dialShared dials in the background, unless that was done a moment ago.
+// dialShared dials in the background, unless a dial is running or has just begun.
 func (p *Pool) dialShared(now time.Time) {
-	if len(p.dials) == 0 && !p.renewing && now.Sub(p.dialled) >= jointEvery {
+	if len(p.dials) == 0 && !p.renewing && now.Sub(p.lastDial) >= dialInterval {
 		p.renewing = true
 		p.dialInBackground(now, nil)
 	}
 }
 
-// addShared takes up a new connection, in the place of one that failed or has become old.
+// addShared adds a new connection in place of one that failed or expired.
 func (p *Pool) addShared(c *conn, now time.Time) {
 	worst := -1
 	p.shared = slices.DeleteFunc(p.shared, func(o *conn) bool {
@@ -143,15 +143,15 @@ func (p *Pool) addShared(c *conn, now time.Time) {
 		p.retireShared(p.shared[worst])
 		p.shared = slices.Delete(p.shared, worst, worst+1)
 	}
-	if p.spreadOut(now) { // or else each is needed
+	if p.spreadOut(now) { // otherwise all are needed
 		p.retireShared(p.shared[0])
 		p.shared = slices.Delete(p.shared, 0, 1)
 	}
 	p.shared = append(p.shared, c)
 }
 
-// spreadOut reports whether there are as many connections as requests are shared
-// among that have answered and that nothing speaks against.
+// spreadOut reports whether there are at least spread connections that have answered, have no
+// strike, have room and have not expired.
 func (p *Pool) spreadOut(now time.Time) bool {
 	good := 0
 	for _, c := range p.shared {
@@ -162,20 +162,20 @@ func (p *Pool) spreadOut(now time.Time) bool {
 	return good >= spread
 }
 
-// retireShared lets c have no request any more, and closes it after its last one.
+// retireShared gives c no more requests, and closes it after its last one.
 func (p *Pool) retireShared(c *conn) {
 	c.retired = true
 	if c.streams == 0 {
-		p.doomed = append(p.doomed, c)
+		p.toClose = append(p.toClose, c)
 	}
 }
 
-// streamAnswered is the beginning of an answer on c that does not look like a failure.
+// streamAnswered records the headers of a response on c that do not look like a failure.
 func (p *Pool) streamAnswered(c *conn, now time.Time) {
 	first := c.lastGood.IsZero()
 	c.lastGood = now
 	if first && len(p.shared) > spread && p.spreadOut(now) {
-		// Of many that were dialled at once, these were the first to answer.
+		// Many were dialled at once. Keep those that answered first.
 		p.shared = slices.DeleteFunc(p.shared, func(c *conn) bool {
 			if !c.lastGood.IsZero() {
 				return false
@@ -184,37 +184,37 @@ func (p *Pool) streamAnswered(c *conn, now time.Time) {
 			return true
 		})
 	}
-	if p.unserved > 0 { // whoever waits for one needs to no more
+	if p.unservedCount > 0 { // the waiting requests can use c
 		p.serveShared(now, nil)
 	}
 }
 
-// streamEnded is the end of a request on c.
+// streamEnded records the end of a request on c.
 func (p *Pool) streamEnded(c *conn, good bool, now time.Time) {
 	c.streams--
 	if good {
 		c.strikes, c.lastGood = 0, now
 	}
 	if c.retired && c.streams == 0 {
-		p.doomed = append(p.doomed, c)
+		p.toClose = append(p.toClose, c)
 	}
 }
 
-// streamFreed is told that a body was closed: only then net/http has surely freed its
-// stream, and whoever waits for a dial that hangs can have it. It takes mu itself.
+// streamFreed is called when a body is closed. Only then has net/http surely freed its stream, and
+// requests that wait for a slow dial can use it. It locks mu itself.
 func (p *Pool) streamFreed() {
 	p.mu.Lock()
 	defer p.unlock()
-	if p.unserved > 0 {
+	if p.unservedCount > 0 {
 		p.serveShared(time.Now(), nil)
 	}
 }
 
-// mindPings stops pinging an upstream that has closed a connection over it. Servers
-// of gRPC count pings that come while a stream is quiet, and few are too many.
-func (p *Pool) mindPings(err error) {
-	if text := err.Error(); !p.unpinged && strings.Contains(text, "GOAWAY") && strings.Contains(text, "ENHANCE_YOUR_CALM") {
-		p.unpinged = true
+// stopPings stops the pings to an upstream that has closed a connection because of them. gRPC
+// servers count pings while a stream is quiet, and tolerate only a few.
+func (p *Pool) stopPings(err error) {
+	if text := err.Error(); !p.pingsStopped && strings.Contains(text, "GOAWAY") && strings.Contains(text, "ENHANCE_YOUR_CALM") {
+		p.pingsStopped = true
 		p.transport = p.newTransport(0)
 	}
 }
