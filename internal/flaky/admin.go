@@ -13,12 +13,12 @@ import (
 
 // Ledger is the answer of GET /ledger.
 type Ledger struct {
-	Effects  []Effect `json:"effects"`  // one for each order that arrived, by its first arrival
-	Received uint64   `json:"received"` // requests to GET /process and POST /orders since the start or DELETE /ledger
-	// Truncated says that there were more orders or keys than are remembered: orders are missing, and a repeated
-	// key may have been applied again.
+	Effects  []Effect `json:"effects"`  // one for each order that arrived, in order of first arrival
+	Received uint64   `json:"received"` // requests to GET /process and POST /orders since the start or the last DELETE /ledger
+	// Truncated means that there were more orders or keys than the limit. Orders are missing, and a
+	// repeated key may have been applied again.
 	Truncated bool         `json:"truncated"`
-	Work      faults.Stats `json:"work"` // of the capacity model since the start; DELETE does not change it
+	Work      faults.Stats `json:"work"` // of the capacity model since the start; DELETE does not reset it
 }
 
 func (s *Server) getLedger(w http.ResponseWriter, _ *http.Request) {
@@ -32,15 +32,15 @@ func (s *Server) deleteLedger(w http.ResponseWriter, _ *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// headerSeed tells the seed of the faults with each answer of /faults.
+// headerSeed carries the seed of the faults, in every answer of /faults.
 const headerSeed = "Rebound-Seed"
 
 func (s *Server) getFaults(w http.ResponseWriter, r *http.Request) {
 	s.showFaults(w, r, s.faults.Spec())
 }
 
-// putFaults replaces the document, and the seed when the query has one: a new
-// experiment has both.
+// putFaults replaces the document. With a seed in the query it sets the seed too, as a new
+// experiment needs both.
 func (s *Server) putFaults(w http.ResponseWriter, r *http.Request) {
 	text, given := r.URL.Query()["seed"]
 	if !given {
@@ -77,8 +77,9 @@ func (s *Server) changeFaults(w http.ResponseWriter, r *http.Request, change fun
 	s.showFaults(w, r, spec)
 }
 
-// change lets one change at a time read and replace the faults, and returns what is then in force. To answer is not
-// its business: a caller who does not read would keep everybody else from changing anything.
+// change makes one change of the faults, and returns the faults then in force. It lets only one
+// change run at a time. It does not write the answer: a caller that does not read would block all
+// other changes.
 func (s *Server) change(apply func() error) (faults.Spec, error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
@@ -89,8 +90,8 @@ func (s *Server) change(apply func() error) (faults.Spec, error) {
 	return s.faults.Spec(), nil
 }
 
-// Reload puts what load gives in force, as PUT /faults does. If load fails, or the
-// faults are wrong, what is in force stays. The log has what came of it.
+// Reload puts the faults from load in force, as PUT /faults does. If load fails or the faults are
+// not valid, the old ones stay. Reload logs the result.
 func (s *Server) Reload(load func() (faults.Spec, error)) {
 	_, err := s.change(func() error {
 		spec, err := load()
@@ -106,7 +107,7 @@ func (s *Server) Reload(load func() (faults.Spec, error)) {
 	s.options.Logger.Info(lineRead)
 }
 
-// replace puts document in force, and nothing of what was.
+// replace puts document in force and keeps nothing of the old one.
 func (s *Server) replace(document []byte) error {
 	var spec faults.Spec
 	if err := config.Decode(faultsName, document, &spec); err != nil {
@@ -115,16 +116,16 @@ func (s *Server) replace(document []byte) error {
 	return s.faults.Replace(spec)
 }
 
-// amend puts patch over what is in force. Only what it names starts again.
+// amend merges patch into the faults in force. Only the fields in patch start again.
 func (s *Server) amend(patch []byte) error {
 	spec := s.faults.Spec()
-	// The parameters of one distribution mean nothing to another: with a new one they do not stay.
+	// A new distribution does not keep the parameters of the old one.
 	type unchecked faults.Spec
 	after := unchecked(spec)
 	if err := config.Decode("", patch, &after); err == nil && after.Latency.Distribution != spec.Latency.Distribution {
 		spec.Latency = faults.Latency{}
 	}
-	// What is wrong with the patch is said here.
+	// Unlike the first decoding, this one reports mistakes.
 	if err := config.Decode(faultsName, patch, &spec); err != nil {
 		return err
 	}
@@ -138,8 +139,8 @@ func (s *Server) amend(patch []byte) error {
 	})
 }
 
-// showFaults answers with the whole document: as JSON if the caller accepts JSON, or says nothing of what it
-// accepts and sent JSON; as YAML otherwise.
+// showFaults answers with the whole document. It writes JSON if the caller accepts JSON, or if it
+// has no Accept header and sent JSON. Otherwise it writes YAML.
 func (s *Server) showFaults(w http.ResponseWriter, r *http.Request, spec faults.Spec) {
 	w.Header().Set(headerSeed, strconv.FormatUint(s.faults.Seed(), 10))
 	if wantsJSON(r) {
@@ -152,21 +153,21 @@ func (s *Server) showFaults(w http.ResponseWriter, r *http.Request, spec faults.
 		return
 	}
 	w.Header().Set("Content-Type", "application/yaml")
-	_, _ = w.Write(document) // fails only when the caller has gone
+	_, _ = w.Write(document) // fails only if the caller has left
 }
 
 func wantsJSON(r *http.Request) bool {
 	accept := strings.Join(r.Header.Values("Accept"), ",")
-	if strings.TrimSpace(accept) == "" || accept == "*/*" { // curl sends the latter
+	if strings.TrimSpace(accept) == "" || accept == "*/*" { // curl sends */*
 		return acceptsJSON(r.Header.Get("Content-Type"))
 	}
 	return slices.ContainsFunc(strings.Split(accept, ","), acceptsJSON)
 }
 
-// acceptsJSON tells whether one media type is JSON itself, and not refused with q=0. Other documents written in JSON,
-// such as problems, are something else.
+// acceptsJSON reports whether one media range is application/json and is not refused with q=0.
+// Other types based on JSON, such as problem+json, do not count.
 func acceptsJSON(mediaRange string) bool {
-	kind, parameters, err := mime.ParseMediaType(mediaRange) // in lower case
+	kind, parameters, err := mime.ParseMediaType(mediaRange) // lower case
 	if err != nil || kind != "application/json" {
 		return false
 	}

@@ -17,9 +17,9 @@ import (
 type processed struct {
 	Status        string       `json:"status"` // "ok"
 	RequestID     string       `json:"requestId"`
-	Attempt       int          `json:"attempt"`                 // which attempt of that request id this was, from 1
-	AttemptHeader string       `json:"attemptHeader,omitempty"` // what X-Attempt-Count claimed
-	Fault         faults.Fault `json:"fault,omitempty"`         // what happens to this very answer
+	Attempt       int          `json:"attempt"`                 // the number of the attempt for that request id, from 1
+	AttemptHeader string       `json:"attemptHeader,omitempty"` // the value of the X-Attempt-Count header
+	Fault         faults.Fault `json:"fault,omitempty"`         // the fault that this answer suffers
 	Instance      string       `json:"instance,omitempty"`
 }
 
@@ -28,7 +28,7 @@ type ordered struct {
 	Order          string `json:"order"`
 	RequestID      string `json:"requestId"` // of the attempt that took effect
 	IdempotencyKey string `json:"idempotencyKey"`
-	Replayed       bool   `json:"replayed"` // the effect was there already, this is the first answer again
+	Replayed       bool   `json:"replayed"` // the order had taken effect before; this repeats the first answer
 }
 
 func (s *Server) process(w http.ResponseWriter, r *http.Request) {
@@ -36,7 +36,8 @@ func (s *Server) process(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	// The body means nothing, but only once it is read does net/http notice that the caller goes away.
+	// The body is not used, but net/http notices that the caller has left only after the body was
+	// read.
 	if _, ok := read(w, r, maxBody); !ok {
 		return
 	}
@@ -87,8 +88,8 @@ func (s *Server) orders(w http.ResponseWriter, r *http.Request) {
 // order is one attempt at an order.
 type order struct {
 	name, requestID, key string
-	fingerprint          [sha256.Size]byte // of what was ordered, to tell a retry from another order under the same key
-	era                  uint64            // of the ledger it arrived in
+	fingerprint          [sha256.Size]byte // of the body, to tell a retry from another order under the same key
+	era                  uint64            // the era of the ledger when it arrived
 }
 
 func (o *order) parse(body []byte) error {
@@ -113,7 +114,8 @@ func (o *order) parse(body []byte) error {
 	return nil
 }
 
-// arrive counts an attempt and says whose and which it is, or answers and returns false.
+// arrive counts an attempt and returns its request id and number. If the request is not valid, it
+// answers and returns false.
 func (s *Server) arrive(w http.ResponseWriter, r *http.Request) (id string, attempt int, ok bool) {
 	s.ledger.receive()
 	id = r.Header.Get("X-Request-Id")
@@ -128,8 +130,8 @@ func (s *Server) arrive(w http.ResponseWriter, r *http.Request) (id string, atte
 	return id, s.attempts.Next(id), true
 }
 
-// work spends what this arrival costs, and returns its fate as it turned out. It ends the handler when the caller
-// goes away; done is called all the same once a worker got to it.
+// work spends the time that this arrival takes, and returns its final fate. It aborts the handler
+// if the caller leaves. done is called even then, when a worker has served the job.
 func (s *Server) work(r *http.Request, fate faults.Fate, done func()) faults.Fate {
 	err := s.queue.Do(r.Context(), faults.Job{Service: fate.Service, Deadline: fate.Deadline(r.Header.Get("X-Envoy-Expected-Rq-Timeout-Ms")), Done: done})
 	left := false
@@ -146,7 +148,7 @@ func (s *Server) work(r *http.Request, fate faults.Fate, done func()) faults.Fat
 	}
 	s.options.Logger.LogAttrs(r.Context(), slog.LevelDebug, lineArrival,
 		slog.String(logPath, r.URL.Path), slog.Uint64(logArrival, fate.Arrival), slog.String(logFault, string(fate.Fault)))
-	// Who left has no answer yet: the work is still to be done.
+	// A caller that left gets no answer, although its job is still in the queue.
 	if left || !faults.Pause(r.Context(), fate.Latency) {
 		abort()
 	}

@@ -1,6 +1,7 @@
-// Package flaky is an HTTP upstream that misbehaves on demand: by the faults document of package faults, it
-// answers errors, resets connections, cuts answers short, hangs, dawdles, and works itself to death.
+// Package flaky is an HTTP upstream that misbehaves on demand. It follows the faults document of
+// package faults: it answers with errors, resets connections, truncates answers, hangs, answers
+// slowly, and overloads.
 //
-// It also keeps the evidence. Its ledger tells how often each order really took effect, so that a retry which
-// executes something twice shows.
+// Its ledger records how often each order really took effect, so that a retry that executes an
+// order twice is visible.
 package flaky

@@ -8,36 +8,38 @@ import (
 	"sync"
 )
 
-// errKeyReused is what the IETF draft on the Idempotency-Key header field (section 2.7) wants to be a 422.
-var errKeyReused = errors.New("this Idempotency-Key was used before, with another body")
+// errKeyReused leads to a 422, as the IETF draft on the Idempotency-Key header field requires
+// (section 2.7).
+var errKeyReused = errors.New("this Idempotency-Key was used before with a different body")
 
-// Effect is what became of one order.
+// Effect is the ledger's entry for one order.
 type Effect struct {
 	Order          string `json:"order"`
-	RequestID      string `json:"requestId"`      // of its first application, or of its first arrival until then
-	IdempotencyKey string `json:"idempotencyKey"` // of the same
-	Applied        int    `json:"applied"`        // 0 while nothing was done for it, above 1 a double effect
-	Attempts       int    `json:"attempts"`       // how often it arrived, whatever the answer
+	RequestID      string `json:"requestId"`      // of the attempt that was applied first, until then of the first attempt
+	IdempotencyKey string `json:"idempotencyKey"` // of the same attempt
+	Applied        int    `json:"applied"`        // 0: had no effect yet; above 1: took effect more than once
+	Attempts       int    `json:"attempts"`       // how often it arrived, whatever the answer was
 
-	first uint64 // when it arrived first, relative to others
+	first uint64 // its place in the order of arrival
 }
 
-// ledger keeps which orders came and took effect, and the answers of idempotency keys. It is safe for concurrent use.
+// ledger records which orders arrived and took effect, and the answers for idempotency keys. It is
+// safe for concurrent use.
 type ledger struct {
 	limit int
 
 	mu       sync.Mutex
-	era      uint64 // how often it was reset
+	era      uint64 // how often the ledger was reset
 	received uint64
-	seen     uint64 // orders there ever were
+	seen     uint64 // orders seen since the last reset
 	orders   *recent[*Effect]
 	keys     *recent[*keyed]
 }
 
-// keyed is what is known of an idempotency key.
+// keyed is the state of an idempotency key.
 type keyed struct {
 	first  order
-	answer *ordered // nil until it took effect
+	answer *ordered // nil until the order took effect
 }
 
 func newLedger(limit int) *ledger {
@@ -61,8 +63,8 @@ func (l *ledger) receive() {
 	l.received++
 }
 
-// arrive counts an attempt and returns it as part of this ledger, with an order made up if it has none. It fails when
-// the key belongs to something else.
+// arrive counts an attempt and returns it with the ledger's era, and with a generated name if it
+// has none. It fails if the key was used with a different body.
 func (l *ledger) arrive(o order) (order, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -83,8 +85,8 @@ func (l *ledger) arrive(o order) (order, error) {
 	return o, nil
 }
 
-// apply makes o take effect, once for each key, and returns its answer. What arrived before a reset is answered, but
-// leaves no trace: the ledger is that of another experiment.
+// apply makes o take effect, once per key, and returns its answer. An order that arrived before a
+// reset is answered but not recorded, because it belongs to an earlier experiment.
 func (l *ledger) apply(o order) ordered {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -106,7 +108,7 @@ func (l *ledger) apply(o order) ordered {
 	return answer
 }
 
-// key is what is known of o's key, from now on at least o. Without a key nothing is kept.
+// key returns the state of o's key, and adds it if it is new. Without a key nothing is stored.
 func (l *ledger) key(o order) *keyed {
 	k, known := l.keys.values[o.key]
 	if !known {
@@ -128,11 +130,12 @@ func (l *ledger) effect(o order) *Effect {
 	return e
 }
 
-// effects are the orders that arrived, whether or not they took effect, in the order in which they first did.
+// effects returns the orders that arrived, in order of first arrival, whether or not they took
+// effect.
 func (l *ledger) effects() (effects []Effect, received uint64, truncated bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	effects = []Effect{} // [] in JSON, not null
+	effects = []Effect{} // so that JSON has [] instead of null
 	for _, e := range l.orders.values {
 		effects = append(effects, *e)
 	}
@@ -140,7 +143,7 @@ func (l *ledger) effects() (effects []Effect, received uint64, truncated bool) {
 	return effects, l.received, l.orders.forgot || l.keys.forgot
 }
 
-// recent is a map that keeps the limit newest keys.
+// recent is a map that keeps only the newest keys, up to limit.
 type recent[V any] struct {
 	limit  int
 	values map[string]V
@@ -153,7 +156,7 @@ func newRecent[V any](limit int) *recent[V] {
 	return &recent[V]{limit: limit, values: map[string]V{}}
 }
 
-// put adds a key that is not there.
+// put adds a new key.
 func (m *recent[V]) put(key string, v V) {
 	m.values[key] = v
 	if len(m.keys) < m.limit {

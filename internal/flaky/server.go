@@ -17,21 +17,20 @@ import (
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
-// Options are what a [Server] needs. Only Faults must be there.
+// Options configure a [Server]. Only Faults is required.
 type Options struct {
-	Faults   *faults.Injector // from now on only the admin port may change it
-	Instance string           // shown in the answers, to tell replicas apart; may be empty
-	Logger   *slog.Logger     // nil logs nothing
-	// Observe, unless nil, is called once for each arrival whose fate was decided, in its goroutine and with the
-	// context of its request, before the fault strikes.
+	Faults   *faults.Injector // only the admin port may change it from now on
+	Instance string           // shown in the answers to tell replicas apart; may be empty
+	Logger   *slog.Logger     // nil: no log
+	// Observe, if not nil, is called once for each arrival, after its fate is decided and before
+	// the fault strikes. It runs on the goroutine of the request, with the request's context.
 	Observe func(context.Context, faults.Fate)
-	// Livez and Readyz are served by the admin port under these names. Nil answers 200.
+	// Livez and Readyz serve these paths on the admin port. Nil answers 200.
 	Livez, Readyz http.Handler
-	// Hosts are the names that the admin port may be asked under, besides those that cannot be another site's; see
-	// [siteguard.Guard].
+	// Hosts are additional host names that the admin port accepts; see [siteguard.Guard].
 	Hosts []string
-	// Remember is how many request ids, orders and idempotency keys are kept, of each; 0 or less means 100 000.
-	// The oldest are forgotten.
+	// Remember is how many request ids, orders and idempotency keys are kept, of each. 0 or less
+	// means 100 000. The oldest are forgotten first.
 	Remember int
 }
 
@@ -43,8 +42,8 @@ type Server struct {
 	ledger   *ledger
 	options  Options
 
-	changing sync.Mutex  // between reading and replacing the faults
-	boundary *time.Timer // of the schedule; guarded by changing
+	changing sync.Mutex  // held while the faults are read and replaced
+	boundary *time.Timer // fires at the next change of the schedule; guarded by changing
 	stopped  context.Context
 	stop     context.CancelFunc
 }
@@ -52,12 +51,12 @@ type Server struct {
 const (
 	maxBody   = 64 << 10 // of a request to the data port, in bytes
 	maxFaults = 1 << 20  // of a faults document, in bytes
-	maxID     = 256      // of an id from a header or a body, in bytes: many of them are kept
+	maxID     = 256      // of an id in a header or body, in bytes, because ids are stored
 
-	faultsName = "faults" // what mistakes call the document
+	faultsName = "faults" // the name of the document in error messages
 )
 
-// New returns a Server for o. It fails without an Injector.
+// New returns a Server. It fails if o.Faults is nil.
 func New(o Options) (*Server, error) {
 	if o.Faults == nil {
 		return nil, errors.New("flaky: expected an injector in Options.Faults, got nil")
@@ -89,8 +88,8 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// wake lets those who wait for a worker have what a change of the faults gives them, now and whenever a window of the
-// schedule begins or ends. The caller holds changing.
+// wake applies the current capacity to waiting jobs, now and whenever a window of the schedule
+// begins or ends. The caller holds changing.
 func (s *Server) wake() {
 	s.queue.Wake()
 	if s.boundary != nil {
@@ -105,11 +104,11 @@ func (s *Server) wake() {
 	}
 }
 
-// Stop ends the calls that hang, now and from now on, by cutting their connections. Without it a server that
-// drains would wait for them. Everything else goes on. Stop may be called more than once.
+// Stop ends all hanging calls, current and future, by closing their connections. Otherwise a server
+// that drains would wait for them. Everything else continues. Stop may be called more than once.
 func (s *Server) Stop() { s.stop() }
 
-// Data is the data port: GET /process and POST /orders.
+// Data returns the handler of the data port: GET /process and POST /orders.
 func (s *Server) Data() http.Handler {
 	mux := http.NewServeMux()
 	route(mux, "/process", methods{http.MethodGet: s.process})
@@ -118,9 +117,10 @@ func (s *Server) Data() http.Handler {
 	return mux
 }
 
-// Admin is the admin port: GET, PUT and PATCH /faults, GET and DELETE /ledger, GET /livez and /readyz. It refuses the
-// pages of other sites, which could otherwise change the faults; see [siteguard.Guard]. That is no access control:
-// whoever reaches the port may do everything.
+// Admin returns the handler of the admin port: GET, PUT and PATCH /faults, GET and DELETE /ledger,
+// GET /livez and /readyz. It rejects requests from pages of other sites, which could change the
+// faults; see [siteguard.Guard]. This is not access control: any client that reaches the port may
+// do everything.
 func (s *Server) Admin() http.Handler {
 	guarded := http.NewServeMux()
 	route(guarded, "/faults", methods{http.MethodGet: s.getFaults, http.MethodPut: s.putFaults, http.MethodPatch: s.patchFaults})
@@ -136,7 +136,8 @@ func (s *Server) Admin() http.Handler {
 
 type methods map[string]http.HandlerFunc
 
-// route serves path by method. The catch-all pattern of a ServeMux would turn its own 405 into a 404.
+// route serves path by method. It answers 405 itself, because with a catch-all pattern a ServeMux
+// answers 404.
 func route(mux *http.ServeMux, path string, by methods) {
 	var allowed []string
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
@@ -144,7 +145,7 @@ func route(mux *http.ServeMux, path string, by methods) {
 		if !ok {
 			continue
 		}
-		mux.HandleFunc(method+" "+path, handler) // GET takes HEAD too
+		mux.HandleFunc(method+" "+path, handler) // GET includes HEAD
 		allowed = append(allowed, method)
 		if method == http.MethodGet {
 			allowed = append(allowed, http.MethodHead)
@@ -159,7 +160,7 @@ func route(mux *http.ServeMux, path string, by methods) {
 
 func notFound(has string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, http.StatusNotFound, "nothing is here; this port has "+has)
+		refuse(w, http.StatusNotFound, "not found; this port serves "+has)
 	}
 }
 
@@ -167,7 +168,7 @@ func refuse(w http.ResponseWriter, status int, detail string) {
 	problem.Write(w, problem.Problem{Status: status, Detail: detail})
 }
 
-// read reads the whole body, or answers and returns false.
+// read reads the whole body. If it cannot, it answers and returns false.
 func read(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, bool) {
 	var body bytes.Buffer
 	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
@@ -190,7 +191,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // fails only when the caller has gone
+	_, _ = w.Write(body) // fails only if the caller has left
 }
 
 func encode(v any) ([]byte, error) {

@@ -18,7 +18,7 @@ const (
 	dripWait = 100 * time.Millisecond // before each piece
 )
 
-// answer sends v with status, or what fate makes of it.
+// answer sends v with status, or the answer that fate demands.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, fate faults.Fate, status int, v any) {
 	switch fate.Fault {
 	case faults.FaultError, faults.FaultOverload, faults.FaultDropped:
@@ -56,13 +56,13 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, fate faults.Fate
 			send(w, body[i*len(body)/drips:(i+1)*len(body)/drips])
 		}
 	default:
-		_, _ = w.Write(body) // fails only when the caller has gone
+		_, _ = w.Write(body) // fails only if the caller has left
 	}
 }
 
-// send writes piece and pushes it out, so that the caller sees it now.
+// send writes piece and flushes it, so that the caller sees it now.
 func send(w http.ResponseWriter, piece []byte) {
-	if _, err := w.Write(piece); err != nil && !errors.Is(err, http.ErrBodyNotAllowed) { // HEAD has none
+	if _, err := w.Write(piece); err != nil && !errors.Is(err, http.ErrBodyNotAllowed) { // HEAD has no body
 		abort()
 	}
 	if err := http.NewResponseController(w).Flush(); err != nil {
@@ -70,7 +70,7 @@ func send(w http.ResponseWriter, piece []byte) {
 	}
 }
 
-// hang waits until nobody waits for it any more.
+// hang blocks until the caller leaves or the server stops.
 func (s *Server) hang(caller context.Context) {
 	select {
 	case <-caller.Done():
@@ -79,27 +79,29 @@ func (s *Server) hang(caller context.Context) {
 	abort()
 }
 
-// reset ends the connection with a TCP RST: closing with a linger of zero discards what is unsent and says so. A
-// connection that is no TCP is just closed; one that is shared (HTTP/2) loses the stream only.
+// reset ends the connection with a TCP RST. Closing with a linger of 0 discards unsent data and
+// sends RST. A connection that is not TCP is just closed. On a shared connection (HTTP/2) only the
+// stream is reset.
 func reset(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		abort()
 	}
 	raw := conn
-	if wrapped, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS, whose own close would say good-bye
+	if wrapped, ok := conn.(interface{ NetConn() net.Conn }); ok { // for TLS, whose own Close would send close_notify
 		raw = wrapped.NetConn()
 	}
 	if tcp, ok := raw.(interface{ SetLinger(sec int) error }); ok {
-		_ = tcp.SetLinger(0) // if it fails the connection is gone already
+		_ = tcp.SetLinger(0) // fails only if the connection is gone
 	}
 	_ = raw.Close()
 }
 
-// abort ends the handler without an answer that could be taken for a whole one. net/http closes the connection.
+// abort ends the handler without a complete answer. net/http closes the connection.
 func abort() { panic(http.ErrAbortHandler) }
 
-// retryAfter is the header for text, as [faults.Spec.RetryAfter] describes it. An HTTP-date is two seconds ahead.
+// retryAfter returns the header value for text, as [faults.Spec.RetryAfter] describes. An HTTP-date
+// is two seconds ahead.
 func retryAfter(text string) string {
 	if text == "date" {
 		return time.Now().Add(2 * time.Second).UTC().Format(http.TimeFormat)

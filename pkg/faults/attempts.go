@@ -2,8 +2,8 @@ package faults
 
 import "sync"
 
-// Attempts counts how often each id was seen. It remembers the newest ids only: one that was forgotten starts
-// again at 1. Ids are kept as they are, so whoever takes them from strangers limits their length.
+// Attempts counts how often each id was seen. It remembers only the newest ids: a forgotten id
+// starts again at 1. It stores ids as they are. Limit the length of ids that come from outside.
 //
 // It is safe for concurrent use.
 type Attempts struct {
@@ -14,12 +14,12 @@ type Attempts struct {
 	oldest int
 }
 
-// NewAttempts remembers limit ids, at least one.
+// NewAttempts returns Attempts that remember limit ids, at least one.
 func NewAttempts(limit int) *Attempts {
 	return &Attempts{limit: max(limit, 1), counts: map[string]int{}}
 }
 
-// Next counts one more attempt of id and returns which one it is, from 1.
+// Next counts an attempt of id and returns its number, from 1.
 func (a *Attempts) Next(id string) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()

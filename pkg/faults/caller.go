@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// Deadline is when the caller of the work stops waiting, given what it says in
-// X-Envoy-Expected-Rq-Timeout-Ms, or zero if that says nothing or nobody minds.
+// Deadline returns the time at which the caller stops waiting, given the value of its
+// X-Envoy-Expected-Rq-Timeout-Ms header. It is zero if there is no readable value, or if
+// HonourDeadline is off.
 func (f Fate) Deadline(timeout string) time.Time {
 	if !f.HonourDeadline {
 		return time.Time{}
@@ -15,13 +16,12 @@ func (f Fate) Deadline(timeout string) time.Time {
 	ms, err := strconv.ParseInt(timeout, 10, 64)
 	const longest = int64(24 * time.Hour / time.Millisecond)
 	if err != nil || ms <= 0 || ms > longest {
-		return time.Time{} // unreadable, or as good as none
+		return time.Time{} // unreadable, or too long to matter
 	}
 	return time.Now().Add(time.Duration(ms) * time.Millisecond)
 }
 
-// Pause waits for d and tells whether the caller, whose context ctx is, is still
-// there.
+// Pause waits for d and reports whether the caller, whose context is ctx, is still there.
 func Pause(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil

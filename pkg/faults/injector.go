@@ -28,12 +28,12 @@ func (f Fault) LosesAnswer() bool { return f != FaultNone && f != FaultSlowBody 
 
 // Fate is what happens to one arrival.
 type Fate struct {
-	Arrival        uint64        // which one it is, from 1, since the start or the last [Injector.Replace]
+	Arrival        uint64        // its number, from 1, since the start or the last [Injector.Replace]
 	Fault          Fault         // what goes wrong
-	Status         int           // the status of FaultError, otherwise 0
-	RetryAfter     string        // as in [Spec.RetryAfter], for an answer with an error status
-	Latency        time.Duration // how long the answer takes, without a worker
-	Service        time.Duration // how long a worker is busy with it; 0 without a capacity
+	Status         int           // the status for FaultError, otherwise 0
+	RetryAfter     string        // as in [Spec.RetryAfter], for an error status
+	Latency        time.Duration // how long the answer takes, without the time in a worker
+	Service        time.Duration // how long it occupies a worker; 0 without a capacity
 	HonourDeadline bool          // as in [Spec.HonourDeadline]
 	Effect         Effect        // as in [Spec.Effect]
 }
@@ -41,26 +41,28 @@ type Fate struct {
 // TakesEffect reports whether the work of this arrival takes effect, given its fault.
 func (f Fate) TakesEffect() bool { return f.Effect == EffectBefore || !f.Fault.LosesAnswer() }
 
-// rememberedIDs bounds the memory behind FailFirst. An id that comes back after as many others fails again.
+// rememberedIDs limits the memory for FailFirst. An id that returns after this many others fails
+// again.
 const rememberedIDs = 100_000
 
 // Injector decides the fate of each arrival.
 //
-// The n-th arrival since the start or the last Replace has a fate that depends on the seed, on n and on what is in
-// force at that moment, and on nothing else: not on concurrency, and not on what was drawn for others. FailFirst
-// depends on the request id instead of n.
+// The fate of the n-th arrival since the start or the last Replace depends on the seed, on n and on
+// the Spec in force at that moment. It does not depend on concurrency or on the fates of other
+// arrivals. FailFirst depends on the request id instead of n.
 //
 // It is safe for concurrent use.
 type Injector struct {
 	mu       sync.Mutex
 	seed     uint64
-	spec     Spec // never written to, only replaced: what was handed out of it stays readable
+	spec     Spec // replaced, never changed: readers may keep it
 	since    time.Time
 	arrivals uint64
 	attempts *Attempts
 }
 
-// New returns an Injector whose schedule starts now. It refuses a spec that [Spec.Validate] refuses.
+// New returns an Injector whose schedule starts now. It returns the error of [Spec.Validate] if
+// spec is not valid.
 func New(spec Spec, seed uint64) (*Injector, error) {
 	i := &Injector{seed: seed}
 	if err := i.Replace(spec); err != nil {
@@ -69,22 +71,23 @@ func New(spec Spec, seed uint64) (*Injector, error) {
 	return i, nil
 }
 
-// Replace puts spec in force from now on: the schedule, the count of arrivals and the memory of failFirst start
-// again, so that the same spec gives the same sequence again. A spec that [Spec.Validate] refuses changes
-// nothing.
+// Replace puts spec in force. The schedule, the count of arrivals and the memory of FailFirst start
+// again, so the same spec gives the same sequence again. If spec is not valid, it returns the error
+// of [Spec.Validate] and changes nothing.
 func (i *Injector) Replace(spec Spec) error {
 	return i.Amend(spec, Restart{Schedule: true, FailFirst: true, Arrivals: true})
 }
 
-// Restart says what begins anew with a change of the Spec. The zero value lets everything go on.
+// Restart says what starts again when the Spec changes. The zero value restarts nothing.
 type Restart struct {
-	Schedule  bool // its windows count from the change
-	FailFirst bool // every request id is a new one
-	Arrivals  bool // the next arrival is the first
+	Schedule  bool // the windows count from the change
+	FailFirst bool // every request id counts as new
+	Arrivals  bool // the next arrival is number 1
 }
 
-// Amend puts spec in force from now on, as a change of what is there: the schedule, the memory of failFirst and the
-// count of arrivals go on, but for what restart says. A spec that [Spec.Validate] refuses changes nothing.
+// Amend puts spec in force. The schedule, the count of arrivals and the memory of FailFirst
+// continue, except for those in restart. If spec is not valid, it returns the error of
+// [Spec.Validate] and changes nothing.
 func (i *Injector) Amend(spec Spec, restart Restart) error {
 	if err := spec.Validate(); err != nil {
 		return fmt.Errorf("faults: %w", err)
@@ -105,48 +108,50 @@ func (i *Injector) Amend(spec Spec, restart Restart) error {
 	return nil
 }
 
-// Seed is the one that fates are drawn from.
+// Seed returns the seed of the fates.
 func (i *Injector) Seed() uint64 {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.seed
 }
 
-// Reseed draws fates from another seed, from the first arrival again.
+// Reseed sets the seed of the fates, and starts again at the first arrival.
 func (i *Injector) Reseed(seed uint64) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.seed, i.arrivals = seed, 0
 }
 
-// Spec is the whole document in force, with its defaults written out. The caller may change it.
+// Spec returns the Spec in force, with its defaults filled in. The caller may change it.
 func (i *Injector) Spec() Spec {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.spec.clone()
 }
 
-// Capacity is the capacity at this moment of the schedule. A [Queue] asks for it.
+// Capacity returns the capacity in force at this moment of the schedule, for a [Queue].
 func (i *Injector) Capacity() Capacity {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.spec.at(time.Since(i.since)).Capacity
 }
 
-// NextChange is how long it takes until the next window of the schedule begins or ends, or false when none will.
+// NextChange returns how long it takes until the next window of the schedule begins or ends. ok is
+// false if there is none.
 func (i *Injector) NextChange() (in time.Duration, ok bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.spec.nextChange(time.Since(i.since))
 }
 
-// Next decides the fate of one arrival, an attempt of the request with this id.
+// Next decides the fate of one arrival. requestID is the id of the request that it is an attempt
+// of.
 func (i *Injector) Next(requestID string) Fate {
 	spec, seed, arrival, attempt := i.arrive(requestID)
 
-	// Every arrival has a stream of its own, and draws from it in one order whatever the rates are: a change of
-	// one rate leaves latencies and the choice of statuses as they were. Which fault an arrival gets depends on
-	// that rate and on those dealt out before it.
+	// Every arrival has its own random stream, and always draws from it in the same order. So a
+	// change of one rate does not change the latencies and the choice of statuses. The fault
+	// depends on that rate and on those before it in the list.
 	rng := rand.New(rand.NewPCG(seed, arrival))
 	chance, choice := rng.Float64(), rng.Float64()
 	fate := Fate{
@@ -170,7 +175,7 @@ func (i *Injector) Next(requestID string) Fate {
 	return fate
 }
 
-// arrive counts one arrival and tells what is in force for it. The attempt is 0 when nobody asks.
+// arrive counts one arrival and returns what is in force for it. attempt is 0 if FailFirst is off.
 func (i *Injector) arrive(requestID string) (spec Spec, seed, arrival uint64, attempt int) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -181,8 +186,8 @@ func (i *Injector) arrive(requestID string) (spec Spec, seed, arrival uint64, at
 	return i.spec.at(time.Since(i.since)), i.seed, i.arrivals, attempt
 }
 
-// fault deals out the rates side by side: each owns a piece of [0, 1) as long as it is likely. A rate that grows
-// pushes the pieces of those behind it along.
+// fault divides [0, 1) among the rates: each owns a piece as long as its rate, in order. If a rate
+// grows, the pieces after it move.
 func (s Spec) fault(chance float64, attempt int) Fault {
 	if s.FailFirst > 0 {
 		if attempt <= s.FailFirst {

@@ -42,9 +42,10 @@ type Latency struct {
 // z99 is the 99th percentile of the standard normal distribution.
 const z99 = 2.3263478740408408
 
-// Sample draws one latency from rng, 0 or more. What would be too long for a time.Duration is the longest one.
+// Sample draws one latency from rng, 0 or more. A latency too long for a time.Duration becomes the
+// longest one.
 //
-// The formulas are the textbook ones (Johnson, Kotz, Balakrishnan, Continuous Univariate Distributions, vol. 1):
+// The formulas are in Johnson, Kotz, Balakrishnan, Continuous Univariate Distributions, vol. 1:
 //
 //	lognormal  exp(μ + σZ), Z standard normal; the median is exp(μ) and the 99th percentile exp(μ + 2.326σ),
 //	           hence μ = ln(median) and σ = ln(p99/median) / 2.326
@@ -59,14 +60,15 @@ func (l Latency) Sample(rng *rand.Rand) time.Duration {
 		sigma := math.Log(float64(l.P99)/float64(l.Median)) / z99
 		return saturated(float64(l.Median) * math.Exp(sigma*rng.NormFloat64()))
 	case DistributionPareto:
-		u := 1 - rng.Float64() // Float64 may be 0 and is never 1; here it must be the other way round
+		u := 1 - rng.Float64() // Float64 may be 0 but is never 1; U may be 1 but never 0
 		return saturated(float64(l.Min) * math.Pow(u, -1/l.Alpha))
 	default:
 		return 0
 	}
 }
 
-// saturated converts d, because a conversion that overflows has no defined result.
+// saturated converts d, and limits it to the longest Duration. Go does not define the result of a
+// conversion that overflows.
 func saturated(d float64) time.Duration {
 	if d >= math.MaxInt64 {
 		return math.MaxInt64
@@ -81,8 +83,8 @@ func (l Latency) normalized() Latency {
 	return l
 }
 
-// MarshalJSON writes the durations as the document does ("20ms"). Documents are read by package config, which
-// takes JSON too.
+// MarshalJSON writes the durations as in the document ("20ms"). Package config reads documents,
+// JSON included.
 func (l Latency) MarshalJSON() ([]byte, error) {
 	type plain Latency
 	return json.Marshal(struct {

@@ -8,53 +8,53 @@ import (
 )
 
 var (
-	// ErrRefused means that all workers are busy and the queue is full. No work is done.
+	// ErrRefused means that all workers are busy and the queue is full. The job was not done.
 	ErrRefused = errors.New("all workers are busy and the queue is full")
-	// ErrDropped means that the deadline had passed when the job's turn came, or when its place was needed. No work is
-	// done.
+	// ErrDropped means that the deadline had passed when the job's turn came, or when another job
+	// needed its place. The job was not done.
 	ErrDropped = errors.New("the deadline passed in the queue")
 )
 
 // Job is one piece of work.
 type Job struct {
-	// Service is how long it occupies a worker. 0 or less takes no time once its turn comes.
+	// Service is how long the job occupies a worker. 0 or less takes no time.
 	Service time.Duration
-	// Deadline drops the job if it has passed when the job's turn comes, or when the line is full and another job
-	// needs the place. Zero means that it is never dropped.
+	// Deadline drops the job if it has passed when the job's turn comes, or when the queue is full
+	// and another job needs the place. A zero Deadline never drops the job.
 	Deadline time.Time
-	// Done, unless nil, is called when the job has been served, whether or not its caller still waits, and
-	// before Do returns to one that does. It must be quick and must not use the Queue.
+	// Done, if not nil, is called when the job has been served, even if its caller has left. If the
+	// caller waits, Done is called before Do returns. Done must be quick and must not use the
+	// Queue.
 	Done func()
 }
 
-// Stats counts what became of the jobs of a [Queue]. All but the first two only grow.
+// Stats counts the jobs of a [Queue]. All but Busy and Queued only grow.
 type Stats struct {
-	Busy    int    `json:"busy"`    // workers at work now
-	Queued  int    `json:"queued"`  // jobs waiting now
+	Busy    int    `json:"busy"`    // workers that are busy now
+	Queued  int    `json:"queued"`  // jobs that wait now
 	Served  uint64 `json:"served"`  // jobs done
-	Wasted  uint64 `json:"wasted"`  // those of them that were done for a caller who had gone
-	Dropped uint64 `json:"dropped"` // jobs whose deadline had passed when their turn came, or when their place was needed
+	Wasted  uint64 `json:"wasted"`  // jobs done whose caller had left
+	Dropped uint64 `json:"dropped"` // jobs dropped because their deadline had passed
 	Refused uint64 `json:"refused"` // jobs that found the queue full
 }
 
-// Queue is a line of jobs in front of a number of workers, first come, first served.
+// Queue is a first-come, first-served queue in front of a number of workers.
 //
-// It does what real services do and clients forget: a job whose caller has given up stays in the line, and
-// occupies a worker for its whole service time. Only a [Job.Deadline] spares that work.
+// It works like a real service: a job whose caller has given up stays in the queue, and occupies a
+// worker for its whole service time. Only a [Job.Deadline] avoids that work.
 //
-// It costs one timer for each job at work and no goroutine, and starting or ending a job takes constant time, but
-// for the search for passed deadlines in a full line.
-// It is safe for concurrent use.
+// A running job costs one timer and no goroutine. Starting or ending a job takes constant time,
+// except for the search for passed deadlines in a full queue. A Queue is safe for concurrent use.
 type Queue struct {
 	capacity func() Capacity
 
 	mu      sync.Mutex
 	waiting []*job
-	soonest time.Time // no deadline in the line is before it; zero if there is none
+	soonest time.Time // no later than the first deadline in the queue; zero if there is none
 	stats   Stats
 }
 
-// job is a Job in the line. Its caller waits for done; err is set before.
+// job is a Job in the queue. Its caller waits for done; err is set before done is closed.
 type job struct {
 	Job
 	caller context.Context
@@ -64,15 +64,16 @@ type job struct {
 
 func (j *job) expired(now time.Time) bool { return !j.Deadline.IsZero() && !now.Before(j.Deadline) }
 
-// NewQueue returns a Queue that asks for its capacity whenever a job comes or goes and at [Queue.Wake], so that a change
-// takes effect without losing what runs or waits; [Capacity.ServiceTime] is for the caller to put into the job. It asks
-// under a lock: capacity must be quick and must not use the Queue.
+// NewQueue returns a Queue that calls capacity when a job arrives or ends and in [Queue.Wake]. A
+// change of the capacity takes effect without losing running or waiting jobs.
+// [Capacity.ServiceTime] has no effect here: set [Job.Service] from it. The Queue holds a lock
+// while it calls capacity, so capacity must be quick and must not use the Queue.
 func NewQueue(capacity func() Capacity) *Queue {
 	return &Queue{capacity: capacity}
 }
 
-// Do puts j in the line and waits until it is served. It returns [ErrRefused] or [ErrDropped] when j is not to be
-// served, and the cause of ctx when the caller left first: the job goes on without it.
+// Do queues j and waits until it is served. It returns [ErrRefused] or [ErrDropped] if j will not
+// be served, and the cause of ctx if ctx ends first. In that case j stays in the Queue.
 func (q *Queue) Do(ctx context.Context, j Job) error {
 	entry := &job{Job: j, caller: ctx, done: make(chan struct{})}
 	if !q.enter(entry) {
@@ -91,15 +92,15 @@ func (q *Queue) Do(ctx context.Context, j Job) error {
 	}
 }
 
-// Wake gives work to the workers that a change of the capacity has added. Without it those who wait would wait for the
-// next job that comes or goes.
+// Wake starts waiting jobs on workers that a change of the capacity has added. Without Wake, they
+// start when the next job arrives or ends.
 func (q *Queue) Wake() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.dispatch(q.capacity())
 }
 
-// Stats are the counts at this moment.
+// Stats returns the current counts.
 func (q *Queue) Stats() Stats {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -112,7 +113,7 @@ func (q *Queue) enter(entry *job) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	c := q.capacity()
-	q.dispatch(c) // who waits goes before who comes
+	q.dispatch(c) // queued jobs run before new arrivals
 	if !q.room(c) {
 		q.purge()
 	}
@@ -125,12 +126,12 @@ func (q *Queue) enter(entry *job) bool {
 	return true
 }
 
-// room tells whether one more job may come.
+// room reports whether there is room for one more job.
 func (q *Queue) room(c Capacity) bool { return q.free(c) || len(q.waiting) < c.Queue }
 
 func (q *Queue) free(c Capacity) bool { return c.Workers == 0 || q.stats.Busy < c.Workers }
 
-// wait puts j at the end of the line. The caller holds the lock.
+// wait appends j to the queue. The caller holds the lock.
 func (q *Queue) wait(j *job) {
 	q.waiting = append(q.waiting, j)
 	if !j.Deadline.IsZero() && (q.soonest.IsZero() || j.Deadline.Before(q.soonest)) {
@@ -138,12 +139,12 @@ func (q *Queue) wait(j *job) {
 	}
 }
 
-// purge drops the jobs whose deadline has passed, so that they hold no place that others could use. The caller holds
-// the lock.
+// purge drops the jobs whose deadline has passed, so that others can have their places. The caller
+// holds the lock.
 func (q *Queue) purge() {
 	now := time.Now()
 	if q.soonest.IsZero() || now.Before(q.soonest) {
-		return // under overload this is asked at every arrival
+		return // a quick exit: under overload, every arrival calls purge
 	}
 	all := q.waiting
 	q.waiting, q.soonest = nil, time.Time{}
@@ -156,14 +157,14 @@ func (q *Queue) purge() {
 	}
 }
 
-// drop ends a job that is not done. The caller holds the lock.
+// drop ends a job without doing it. The caller holds the lock.
 func (q *Queue) drop(j *job) {
 	q.stats.Dropped++
 	j.err = ErrDropped
 	close(j.done)
 }
 
-// dispatch gives work to every free worker. The caller holds the lock.
+// dispatch starts a job on every free worker. The caller holds the lock.
 func (q *Queue) dispatch(c Capacity) {
 	for len(q.waiting) > 0 && q.free(c) {
 		next := q.waiting[0]

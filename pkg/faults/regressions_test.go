@@ -189,8 +189,8 @@ func TestRetryAfterIsWhatAHeaderCarries(t *testing.T) {
 		"in a while":               "",
 		strings.Repeat("x", 1<<10): "",
 		strings.Repeat("x", 1025):  "expected at most 1024 bytes, got 1025",
-		" 5":                       "without blanks around it",
-		"5\t":                      "without blanks around it",
+		" 5":                       "without blanks at either end",
+		"5\t":                      "without blanks at either end",
 	} {
 		got := mistakes(faults.Spec{RetryAfter: value}.Validate())["retryAfter"]
 		if (got == "") != (want == "") || !strings.Contains(got, want) {

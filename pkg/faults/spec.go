@@ -97,8 +97,8 @@ type CapacityChange struct {
 	Queue       *int           `yaml:"queue,omitempty" json:"queue,omitempty"`
 }
 
-// Default is what flaky-server starts with: three calls in ten answer 503, at once, and nothing limits the
-// rest.
+// Default returns the faults that flaky-server starts with: three calls in ten get 503 at once, and
+// capacity is unlimited.
 func Default() Spec {
 	return Spec{
 		ErrorRate: 0.3,
@@ -106,7 +106,7 @@ func Default() Spec {
 	}.normalized()
 }
 
-// normalized is s with the meaning of what is empty written out, in memory of its own.
+// normalized returns a copy of s with its defaults filled in. It shares no memory with s.
 func (s Spec) normalized() Spec {
 	s = s.clone()
 	if len(s.Statuses) == 0 {
@@ -130,7 +130,7 @@ func (s Spec) normalized() Spec {
 
 func defaultStatuses() []int { return []int{503} }
 
-// clone shares no memory with s, and shows an absent schedule as an empty one.
+// clone returns a copy of s that shares no memory with s. A nil schedule becomes an empty one.
 func (s Spec) clone() Spec {
 	s.Statuses = slices.Clone(s.Statuses)
 	s.Schedule = append([]Window{}, s.Schedule...)
@@ -159,7 +159,7 @@ func cloned[T any](p *T) *T {
 	return new(*p)
 }
 
-// at is what is in force when elapsed has passed, without its schedule.
+// at returns the Spec in force after elapsed, without its schedule.
 func (s Spec) at(elapsed time.Duration) Spec {
 	windows := s.Schedule
 	s.Schedule = nil
@@ -171,15 +171,17 @@ func (s Spec) at(elapsed time.Duration) Spec {
 	return s
 }
 
-// covers subtracts rather than adds, so that no window is too long.
+// covers reports whether w is open at elapsed. It subtracts instead of adding, because At+For may
+// overflow.
 func (w Window) covers(elapsed time.Duration) bool {
 	return elapsed >= w.At && elapsed-w.At < w.For
 }
 
-// nextChange is how long it takes from elapsed until the next window begins or ends, or false when none will.
+// nextChange returns how long it takes from elapsed until the next window begins or ends. ok is
+// false if there is none.
 func (s Spec) nextChange(elapsed time.Duration) (in time.Duration, ok bool) {
 	for _, w := range s.Schedule {
-		// As differences, so that no window is too long.
+		// Differences do not overflow, however long the window is.
 		for _, left := range []time.Duration{w.At - elapsed, w.For - (elapsed - w.At)} {
 			if left > 0 && (!ok || left < in) {
 				in, ok = left, true
@@ -214,8 +216,8 @@ func override[T any](dst *T, src *T) {
 	}
 }
 
-// MarshalJSON writes the service time as the document does ("20ms"). Documents are read by package config,
-// which takes JSON too.
+// MarshalJSON writes the service time as in the document ("20ms"). Package config reads documents,
+// JSON included.
 func (c Capacity) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		Workers     int    `json:"workers"`
@@ -224,7 +226,7 @@ func (c Capacity) MarshalJSON() ([]byte, error) {
 	}{c.Workers, c.ServiceTime.String(), c.Queue})
 }
 
-// MarshalJSON writes the service time as the document does.
+// MarshalJSON writes the service time as in the document.
 func (c CapacityChange) MarshalJSON() ([]byte, error) {
 	type plain CapacityChange
 	shown := struct {
@@ -237,7 +239,7 @@ func (c CapacityChange) MarshalJSON() ([]byte, error) {
 	return json.Marshal(shown)
 }
 
-// MarshalJSON writes the durations as the document does.
+// MarshalJSON writes the durations as in the document.
 func (w Window) MarshalJSON() ([]byte, error) {
 	type plain Window
 	return json.Marshal(struct {

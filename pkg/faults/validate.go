@@ -10,10 +10,10 @@ import (
 	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
-// maxWindows keeps the price of one arrival, which looks at every window, within reason.
+// maxWindows limits the cost of an arrival, which looks at every window.
 const maxWindows = 1000
 
-// Validate returns all impossible values at once, or nil. Each error has a FieldPath method, and
+// Validate returns all invalid values at once, or nil. Each error has a FieldPath method, and
 // says what was expected and what was given.
 func (s Spec) Validate() error { return errors.Join(s.mistakes().Unwrap()...) }
 
@@ -35,14 +35,14 @@ func (s Spec) mistakes() mistake.List {
 	for i, w := range s.Schedule {
 		c.window(fmt.Sprintf("schedule[%d]", i), w)
 	}
-	if len(c.found) == 0 { // sums of impossible values would only repeat them
+	if len(c.found) == 0 { // otherwise they would repeat the mistakes above
 		c.combinations(s)
 	}
 	return c.found
 }
 
-// rate is one of the faults that exclude each other, by its name in the document. Their order is the order in
-// which an Injector deals them out.
+// rate is one of the faults that exclude each other, with its name in the document. Their order is
+// the order in which an Injector deals them out.
 type rate struct {
 	fault Fault
 	name  string
@@ -68,7 +68,7 @@ func (c *checker) add(path, format string, args ...any) {
 
 func (c *checker) rates(prefix string, rates []rate) {
 	for _, r := range rates {
-		if !(r.value >= 0 && r.value <= 1) { // also true for NaN
+		if !(r.value >= 0 && r.value <= 1) { // also rejects NaN
 			c.add(prefix+r.name, "expected a rate from 0 to 1, got %v", r.value)
 		}
 	}
@@ -82,21 +82,21 @@ func (c *checker) statuses(path string, statuses []int) {
 	}
 }
 
-// maxRetryAfter is the longest text for the header, in bytes: it is sent with every error.
+// maxRetryAfter is the longest text for the header, in bytes. It is sent with every error.
 const maxRetryAfter = 1 << 10
 
-// retryAfter refuses what no header can carry: it would be sent as something else.
+// retryAfter rejects text that a header cannot carry unchanged.
 func (c *checker) retryAfter(path, value string) {
 	if len(value) > maxRetryAfter {
 		c.add(path, "expected at most %d bytes, got %d", maxRetryAfter, len(value))
 		return
 	}
 	if strings.Trim(value, " \t") != value {
-		c.add(path, "expected text without blanks around it, which a header cannot carry, got %q", value)
+		c.add(path, "expected text without blanks at either end (a header cannot carry them), got %q", value)
 	}
 	control := func(r rune) bool { return (r < ' ' && r != '\t') || r == 0x7f }
 	if strings.ContainsFunc(value, control) {
-		c.add(path, "expected text that fits a header, without control characters, got %q", value)
+		c.add(path, "expected text without control characters, got %q", value)
 	}
 }
 
@@ -153,7 +153,7 @@ func (c *checker) latency(path string, l Latency) {
 		}
 	default:
 		c.add(path+".distribution", "expected none, fixed, uniform, lognormal or pareto, got %q", l.Distribution)
-		return // what its parameters should be is anybody's guess
+		return // the parameters of an unknown distribution cannot be checked
 	}
 	for _, p := range []struct {
 		name string
@@ -175,7 +175,7 @@ func (c *checker) window(path string, w Window) {
 	if w.For <= 0 {
 		c.add(path+".for", "expected more than 0s, got %v", w.For)
 	}
-	// Over the zero value only what the window itself says can be wrong.
+	// The base is the zero value, so only mistakes of the window itself show.
 	v := w.over(Spec{})
 	c.rates(path+".", v.rates())
 	c.statuses(path+".statuses", v.Statuses)
@@ -184,14 +184,14 @@ func (c *checker) window(path string, w Window) {
 	c.capacity(path+".capacity", v.Capacity)
 }
 
-// combinations checks what no field can tell alone: what is in force at the start, and whenever a window opens
-// or closes.
+// combinations checks what depends on several fields: at the start, and whenever a window opens or
+// closes.
 func (c *checker) combinations(s Spec) {
 	base := s
 	base.Schedule = nil
 	c.combination("", base)
 	if len(c.found) > 0 {
-		return // every window that leaves it as it is would repeat it
+		return // windows that do not change these fields would repeat it
 	}
 	reported := map[string]bool{}
 	for _, w := range s.Schedule {
@@ -211,7 +211,7 @@ func (c *checker) combinations(s Spec) {
 	}
 }
 
-// combination reports at path, or at the field itself when there is no path.
+// combination reports mistakes at path, or at the field itself if path is empty.
 func (c *checker) combination(path string, s Spec) {
 	at := func(field string) string {
 		if path != "" {
@@ -222,7 +222,7 @@ func (c *checker) combination(path string, s Spec) {
 	sum := 0.0
 	for _, r := range s.rates() {
 		sum += r.value
-		if sum > 1+1e-9 { // 0.1 ten times is not 1 in binary
+		if sum > 1+1e-9 { // adding 0.1 ten times does not give exactly 1
 			c.add(at(r.name), "expected errorRate, resetRate, truncateRate, hangRate and slowBodyRate to add up to at most 1, "+
 				"got %.4g", s.ErrorRate+s.ResetRate+s.TruncateRate+s.HangRate+s.SlowBodyRate)
 			break
