@@ -10,19 +10,18 @@ import (
 	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
-// check is the command of that name.
 func check(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
 	policy := addPolicyFlags(fs)
-	file := fs.String("limits", "", "what the policy must hold, YAML, in `FILE`")
+	file := fs.String("limits", "", "read the limits, YAML, from `FILE`")
 	asJSON := fs.Bool("json", false, "print the findings as JSON")
-	if code, done := p.Parse(fs, usage(`check holds every policy that a route of the file uses against limits, and ends with 1 if one is
-broken. limits.yaml has any of these, and the load they are for if it is another than this one:
+	if code, done := p.Parse(fs, usage(`check checks every policy that a route of the file uses against limits. The exit code is 1 if one
+is broken. The file of limits may have these keys. The load below is the default:
 
-  amplification: 1.2              # attempts a call in any second, in outage and outage-hanging
-  recoverWithin: 5s               # 95 % of the calls end well again, in the same two
+  amplification: 1.2              # attempts per call in any second, in outage and outage-hanging
+  recoverWithin: 5s               # until 95 % of the calls end well, in the same scenarios
   successDuringErrorRate30: 0.965 # share of calls that end well in error-rate-30; also 10 and 60
-  scenarios:                      # and for any other scenario
+  scenarios:                      # limits for any scenario
     - {scenario: herd, amplification: 1.5, recoverWithin: 3s, successDuring: 0.5, successAfter: 0.99, wasted: 0.1}
   load: {rate: 500, clients: 20, capacity: 1000, seed: 1, seeds: 3}`, "lab check --config FILE --limits FILE [flags]",
 		`  lab check --config rebound.yaml --limits limits.yaml
@@ -31,7 +30,7 @@ broken. limits.yaml has any of these, and the load they are for if it is another
 		return code
 	}
 	if *file == "" {
-		return p.Fail(cli.ExitUsage, errors.New("nothing to hold the policy against: give --limits FILE\nsee lab check --help"))
+		return p.Fail(cli.ExitUsage, errors.New("--limits: a file with limits is required\nsee lab check --help"))
 	}
 	policies, err := policy.policies()
 	if err != nil {
@@ -57,7 +56,7 @@ broken. limits.yaml has any of these, and the load they are for if it is another
 			}
 		}
 	}
-	results, err := withBar(ctx, p, experiments)
+	results, err := runWithProgress(ctx, p, experiments)
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}

@@ -29,18 +29,18 @@ type explanation struct {
 	Route   string `json:"route,omitempty"`
 	Policy  string `json:"policy"`
 	Attempt int    `json:"attempt"`
-	// AttemptReason is what happened to the attempt.
+	// AttemptReason is the reason of the attempt.
 	AttemptReason resilience.Reason `json:"attemptReason"`
-	Breaker       string            `json:"countsAs"` // for the circuit breaker
+	Breaker       string            `json:"countsAs"` // how the circuit counts the attempt
 	Gates         []gate            `json:"gates"`
-	Verdicts      []verdict         `json:"verdicts"` // more than one when it depends on the jitter
+	Verdicts      []verdict         `json:"verdicts"` // two if the decision depends on the jitter
 }
 
 type gate struct {
 	Name   string            `json:"gate"`
 	Found  string            `json:"found"`
 	Shut   bool              `json:"shut"`
-	Reason resilience.Reason `json:"reason,omitempty"` // of a shut one
+	Reason resilience.Reason `json:"reason,omitempty"` // only if the gate is shut
 }
 
 type verdict struct {
@@ -50,8 +50,8 @@ type verdict struct {
 	Source  string             `json:"waitSource,omitempty"`
 }
 
-// question is what explain is asked.
-type question struct {
+// explainInput is the attempt to explain: the flags and arguments of the command.
+type explainInput struct {
 	status         int
 	failure        string
 	header, sent   http.Header
@@ -64,24 +64,24 @@ type question struct {
 	method, target string
 }
 
-const aboutExplain = `explain tells what the pipeline does after an attempt, gate by gate, with the functions that decide about calls.`
+const aboutExplain = `explain shows what the pipeline does after an attempt, gate by gate. It uses the code that real calls use.`
 
-// explain is the command of that name.
+// explain runs the command explain.
 func explain(_ context.Context, p cli.Program) int {
-	q := question{header: http.Header{}, sent: http.Header{}, attempt: 1, tokens: -1, circuit: "closed"}
+	q := explainInput{header: http.Header{}, sent: http.Header{}, attempt: 1, tokens: -1, circuit: "closed"}
 	fs := p.Flags()
-	fs.StringVar(&q.file, "config", "", "routes and policies, YAML, in `FILE`; without it the default policy")
-	fs.StringVar(&q.route, "route", "", "take the route `NAME` instead of the one that the request matches")
-	fs.IntVar(&q.status, "status", 0, "the attempt was answered with this status `CODE`")
-	fs.StringVar(&q.failure, "error", "", "or it was not answered: `HOW` is dial, reset or timeout")
-	fs.Func("header", "of the answer, such as 'Retry-After: 7'; `NAME: VALUE`, may be given again", headerInto(q.header))
-	fs.Func("request-header", "of the request, such as 'Idempotency-Key: k'; `NAME: VALUE`, may be given again", headerInto(q.sent))
-	fs.TextVar(&q.body, "body", transport.Size(0), "the request's body has this `SIZE`, such as 100KiB")
-	fs.DurationVar(&q.elapsed, "elapsed", 0, "since the call began")
-	fs.IntVar(&q.attempt, "attempt", q.attempt, "it was the attempt number `N` of its call")
-	fs.StringVar(&q.circuit, "breaker", q.circuit, "the circuit's `STATE` once it has counted the attempt, closed or open: a failed probe has opened it")
-	fs.Float64Var(&q.tokens, "tokens", q.tokens, "`N` tokens are left in the retry budget, with those of its floor; without it those of a full one")
-	asJSON := fs.Bool("json", false, "print it as JSON")
+	fs.StringVar(&q.file, "config", "", "read routes and policies, YAML, from `FILE`; default: the default policy")
+	fs.StringVar(&q.route, "route", "", "use the route `NAME` instead of the one that matches the request")
+	fs.IntVar(&q.status, "status", 0, "the status `CODE` of the response")
+	fs.StringVar(&q.failure, "error", "", "or how the attempt failed without a response: `HOW` is dial, reset or timeout")
+	fs.Func("header", "a header of the response, such as 'Retry-After: 7'; `NAME: VALUE`, may be repeated", headerInto(q.header))
+	fs.Func("request-header", "a header of the request, such as 'Idempotency-Key: k'; `NAME: VALUE`, may be repeated", headerInto(q.sent))
+	fs.TextVar(&q.body, "body", transport.Size(0), "the `SIZE` of the request body, such as 100KiB")
+	fs.DurationVar(&q.elapsed, "elapsed", 0, "time since the call began")
+	fs.IntVar(&q.attempt, "attempt", q.attempt, "the number `N` of the attempt in its call")
+	fs.StringVar(&q.circuit, "breaker", q.circuit, "the circuit's `STATE` after it has counted the attempt: closed or open (a failed probe opens it)")
+	fs.Float64Var(&q.tokens, "tokens", q.tokens, "`N` tokens in the retry budget, its floor included; default: a full budget")
+	asJSON := fs.Bool("json", false, "print the explanation as JSON")
 	var positional []string
 	p.Args, positional = splitPositional(fs, p.Args)
 	if code, done := p.Parse(fs, usage(aboutExplain, "lab explain 'METHOD /path' --status CODE [flags]",
@@ -111,8 +111,8 @@ func explain(_ context.Context, p cli.Program) int {
 	return cli.ExitOK
 }
 
-// splitPositional takes what is no flag out of args, wherever it stands; package
-// flag would stop there.
+// splitPositional separates args into flags and positional arguments, in any order. Package flag
+// stops at the first positional argument.
 func splitPositional(fs *flag.FlagSet, args []string) (flags, positional []string) {
 	for i := 0; i < len(args); i++ {
 		name := strings.TrimLeft(args[i], "-")
@@ -124,7 +124,7 @@ func splitPositional(fs *flag.FlagSet, args []string) (flags, positional []strin
 			continue
 		}
 		flags = append(flags, args[i])
-		if f := fs.Lookup(name); f != nil && i+1 < len(args) { // without "=value"
+		if f := fs.Lookup(name); f != nil && i+1 < len(args) { // the value is the next argument
 			if b, ok := f.Value.(interface{ IsBoolFlag() bool }); !ok || !b.IsBoolFlag() {
 				i++
 				flags = append(flags, args[i])
@@ -139,7 +139,7 @@ func headerInto(h http.Header) func(string) error {
 		name, value, ok := strings.Cut(s, ":")
 		name = textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(name))
 		if !ok || name == "" {
-			return errors.New("must be a header such as 'Retry-After: 7'")
+			return errors.New("expected a header such as 'Retry-After: 7'")
 		}
 		h.Add(name, strings.TrimSpace(value))
 		return nil
@@ -147,7 +147,7 @@ func headerInto(h http.Header) func(string) error {
 }
 
 // read checks the flags and reads the request.
-func (q *question) read(positional []string) error {
+func (q *explainInput) read(positional []string) error {
 	if len(positional) != 1 {
 		return fmt.Errorf("expected one request such as 'GET /process', got %d", len(positional))
 	}
@@ -158,11 +158,11 @@ func (q *question) read(positional []string) error {
 	case len(fields) == 2 && strings.HasPrefix(fields[1], "/"):
 		q.method, q.target = fields[0], fields[1]
 	default:
-		return fmt.Errorf("%q: must be a request such as 'POST /orders'", positional[0])
+		return fmt.Errorf("%q: expected a request such as 'POST /orders'", positional[0])
 	}
 	switch {
 	case (q.status == 0) == (q.failure == ""):
-		return errors.New("expected --status CODE or --error HOW, and not both")
+		return errors.New("expected either --status CODE or --error HOW")
 	case q.status != 0 && (q.status < 200 || q.status > 599):
 		return fmt.Errorf("--status: must be from 200 to 599, got %d", q.status)
 	case q.failure != "" && !slices.Contains([]string{"dial", "reset", "timeout"}, q.failure):
@@ -173,17 +173,17 @@ func (q *question) read(positional []string) error {
 		return fmt.Errorf("--elapsed: must be at least 0s, got %v", q.elapsed)
 	case q.circuit != "closed" && q.circuit != "open":
 		return fmt.Errorf("--breaker: must be closed or open, got %q", q.circuit)
-	case !(q.tokens >= 0) && q.tokens != -1: // also what is not a number
+	case !(q.tokens >= 0) && q.tokens != -1: // also rejects NaN
 		return fmt.Errorf("--tokens: must be at least 0, got %v", q.tokens)
 	}
 	return nil
 }
 
-// policy is that of the route that the request takes.
-func (q *question) policy() (route, name string, p transport.Policy, err error) {
+// policy returns the policy of the route that matches the request.
+func (q *explainInput) policy() (route, name string, p transport.Policy, err error) {
 	if q.file == "" {
 		if q.route != "" {
-			return "", "", p, errors.New("--route: needs --config FILE, which has the routes")
+			return "", "", p, errors.New("--route: requires --config FILE")
 		}
 		return "", gateway.DefaultPolicyName, transport.DefaultPolicy(), nil
 	}
@@ -216,8 +216,8 @@ func (q *question) policy() (route, name string, p transport.Policy, err error) 
 	return r.Name, r.Policy, cfg.Policies[r.Policy], nil
 }
 
-// answer asks the pipeline for both ends of the jitter.
-func (q *question) answer() (explanation, error) {
+// answer asks the pipeline for the decision with the shortest and the longest jitter.
+func (q *explainInput) answer() (explanation, error) {
 	route, name, policy, err := q.policy()
 	if err != nil {
 		return explanation{}, err
@@ -258,7 +258,7 @@ func (q *question) answer() (explanation, error) {
 		}
 		e.AttemptReason = o.Reason
 		e.Breaker = map[resilience.Health]string{resilience.Healthy: "success", resilience.Unhealthy: "failure", resilience.Neutral: "neither"}[o.Health]
-		e.Gates = gates // those of the longest wait
+		e.Gates = gates // those with the longest wait remain
 		v := verdict{Verdict: d.Verdict, Reason: d.Reason}
 		if d.Verdict == resilience.VerdictRetry {
 			v.Wait, v.Source = d.Wait.Round(time.Microsecond).String(), string(d.Source)
@@ -270,10 +270,10 @@ func (q *question) answer() (explanation, error) {
 	return e, nil
 }
 
-func (q *question) request() (*http.Request, error) {
+func (q *explainInput) request() (*http.Request, error) {
 	var body io.Reader
 	if q.body > 0 {
-		body = io.NopCloser(strings.NewReader("")) // only its size counts
+		body = io.NopCloser(strings.NewReader("")) // only its size matters
 	}
 	req, err := http.NewRequest(q.method, "http://upstream"+q.target, body) //nolint:noctx // it is not sent
 	if err != nil {
@@ -286,7 +286,7 @@ func (q *question) request() (*http.Request, error) {
 	return req, nil
 }
 
-func (q *question) outcome() (*http.Response, error) {
+func (q *explainInput) outcome() (*http.Response, error) {
 	switch q.failure {
 	case "dial":
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
@@ -304,8 +304,8 @@ func (e explanation) write(w io.Writer) error {
 	if e.Route != "" {
 		of = "route " + e.Route + ", " + of
 	}
-	fmt.Fprintf(&b, "%s (%s): attempt %d ended with %s, for the circuit breaker a %s\n\n", e.Request, of, e.Attempt, e.AttemptReason,
-		cmp.Or(map[string]string{"neither": "result that says nothing"}[e.Breaker], e.Breaker))
+	fmt.Fprintf(&b, "%s (%s): attempt %d ended with %s, which the circuit counts as a %s\n\n", e.Request, of, e.Attempt, e.AttemptReason,
+		cmp.Or(map[string]string{"neither": "result that does not count"}[e.Breaker], e.Breaker))
 	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	decided := false
 	for _, g := range e.Gates {
@@ -323,7 +323,7 @@ func (e explanation) write(w io.Writer) error {
 		return err
 	}
 	if len(e.Gates) == 0 {
-		b.WriteString("  no gate: there is nothing to repeat\n")
+		b.WriteString("  no gate: the attempt needs no retry\n")
 	}
 	b.WriteString("\n")
 	switch {

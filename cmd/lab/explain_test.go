@@ -89,15 +89,15 @@ func TestExplainRefuses(t *testing.T) {
 	}{
 		"no request":          {[]string{"--status", "503"}, "expected one request such as 'GET /process', got 0"},
 		"two requests":        {[]string{"GET /a", "GET /b", "--status", "503"}, "got 2"},
-		"no path":             {[]string{"GET", "--status", "503"}, `"GET": must be a request`},
-		"nothing happened":    {[]string{"GET /"}, "expected --status CODE or --error HOW"},
-		"both happened":       {[]string{"GET /", "--status", "503", "--error", "dial"}, "and not both"},
+		"no path":             {[]string{"GET", "--status", "503"}, `"GET": expected a request`},
+		"nothing happened":    {[]string{"GET /"}, "expected either --status CODE or --error HOW"},
+		"both happened":       {[]string{"GET /", "--status", "503", "--error", "dial"}, "expected either"},
 		"no such status":      {[]string{"GET /", "--status", "700"}, "--status: must be from 200 to 599, got 700"},
 		"no such error":       {[]string{"GET /", "--error", "bang"}, `--error: must be dial, reset or timeout, got "bang"`},
 		"no such state":       {[]string{"GET /", "--status", "503", "--breaker", "ajar"}, `--breaker: must be closed or open, got "ajar"`},
 		"attempt zero":        {[]string{"GET /", "--status", "503", "--attempt", "0"}, "--attempt: must be from 1 to 100, got 0"},
-		"a header without":    {[]string{"GET /", "--status", "503", "--header", "Retry-After"}, "must be a header such as 'Retry-After: 7'"},
-		"a route without":     {[]string{"GET /", "--status", "503", "--route", "r"}, "--route: needs --config FILE"},
+		"a header without":    {[]string{"GET /", "--status", "503", "--header", "Retry-After"}, "expected a header such as 'Retry-After: 7'"},
+		"a route without":     {[]string{"GET /", "--status", "503", "--route", "r"}, "--route: requires --config FILE"},
 		"a file that is away": {[]string{"GET /", "--status", "503", "--config", "away.yaml"}, "away.yaml"},
 	} {
 		t.Run(name, func(t *testing.T) {

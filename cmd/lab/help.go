@@ -9,8 +9,8 @@ import (
 )
 
 func help(w io.Writer, _ *flag.FlagSet) {
-	fmt.Fprint(w, `lab tells what a policy would do in an outage. It runs the policy's own pipeline against a
-modelled upstream, in virtual time: minutes take seconds, and the same seed gives the same figures.
+	fmt.Fprint(w, `lab shows how a policy behaves in an outage. It runs the policy's own pipeline against a modelled
+upstream in virtual time. Minutes take seconds, and the same seed gives the same figures.
 
 Usage: lab COMMAND [flags]
 
@@ -24,12 +24,12 @@ Examples:
   lab compare --config rebound.yaml --route process --rate 700
   lab check --config rebound.yaml --limits limits.yaml
 
-lab COMMAND --help has the flags of each. It ends with 0, 1 if it failed or a limit is broken, 2 if a
-flag or a file is wrong.
+lab COMMAND --help lists the flags of a command. Exit codes: 0 ok, 1 failed or a limit is broken,
+2 wrong flag or file.
 `)
 }
 
-// usage is the help of a command: what it does, its flags, and examples.
+// usage returns the help of a command: its description, flags and examples.
 func usage(about, line, examples string) func(io.Writer, *flag.FlagSet) {
 	return func(w io.Writer, fs *flag.FlagSet) {
 		fmt.Fprintf(w, "%s\n\nUsage: %s\n\n", about, line)
@@ -38,7 +38,7 @@ func usage(about, line, examples string) func(io.Writer, *flag.FlagSet) {
 	}
 }
 
-// usageOrder is the order of flags in the help; a command has some of them.
+// usageOrder returns the names of the flags of fs in the order of the help.
 func usageOrder(fs *flag.FlagSet) []string {
 	var names []string
 	for _, name := range []string{

@@ -1,6 +1,5 @@
-// Command lab tells what a policy would do: in an outage, under errors, in a
-// herd. It runs the policy's own pipeline against a modelled upstream on a virtual
-// clock.
+// Command lab shows how a policy behaves in an outage, under errors, or with a herd of calls. It
+// runs the policy's own pipeline against a modelled upstream on a virtual clock.
 package main
 
 import (
@@ -12,7 +11,7 @@ import (
 
 func main() { cli.Main("lab", run) }
 
-// command is what the word after the program's name chooses.
+// command is one of lab's commands.
 type command struct {
 	name, about string
 	run         func(context.Context, cli.Program) int
@@ -20,16 +19,16 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		{"simulate", "one policy in one scenario: the figures, and a page with charts", simulate},
-		{"compare", "the same scenario for no retry, every kind of wait, a budget, a breaker, and the policy", compare},
-		{"check", "hold a policy against limits: exit code 1 if one is broken", check},
-		{"run", "twenty seconds in real time with the real programs, next to what the simulation says", realTime},
-		{"explain", "what happens after one attempt: every gate with what it found", explain},
-		{"scenarios", "the scenarios there are, or the file of one to copy", scenarios},
+		{"simulate", "run one policy in one scenario; print the figures, write a page with charts", simulate},
+		{"compare", "run one scenario without retries, with simpler policies, and with the policy", compare},
+		{"check", "check policies against limits; exit code 1 if one is broken", check},
+		{"run", "run a scenario with the real programs and compare with the simulation", runReal},
+		{"explain", "explain the decision after one attempt, gate by gate", explain},
+		{"scenarios", "list the built-in scenarios, or print the file of one", scenarios},
 	}
 }
 
-// run is the program; it returns the exit code.
+// run runs the command in p.Args and returns the exit code.
 func run(ctx context.Context, p cli.Program) int {
 	if len(p.Args) > 0 {
 		for _, c := range commands() {

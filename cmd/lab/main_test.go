@@ -65,16 +65,16 @@ policies: {other: {retry: {maxAttempts: 5}}}`
 		"no command":        {nil, "expected a command"},
 		"unknown command":   {[]string{"stimulate"}, `unknown command "stimulate"`},
 		"unknown flag":      {[]string{"simulate", "--rates", "3"}, "unknown flag --rates, did you mean --rate?"},
-		"no such scenario":  {[]string{"simulate", "--scenario", "outrage"}, `--scenario: no scenario "outrage", there are bad-instance`},
+		"no such scenario":  {[]string{"simulate", "--scenario", "outrage"}, `--scenario: no scenario "outrage"; the built-in scenarios are bad-instance`},
 		"no such file":      {[]string{"simulate", "--scenario", "./none.yaml"}, "./none.yaml: cannot be read"},
 		"rate":              {[]string{"simulate", "--rate", "-3"}, "rate: must be from 0"},
-		"too short":         {[]string{"simulate", "--for", "10s"}, "length: scenario outage is not over before 40s, got 10s"},
+		"too short":         {[]string{"simulate", "--for", "10s"}, "length: must be at least 40s, the end of the disturbance of scenario outage, got 10s"},
 		"which route":       {[]string{"simulate", "--config", config}, "has routes with different policies"},
-		"no such route":     {[]string{"compare", "--config", config, "--route", "c"}, `has no route "c", only a, b`},
-		"route of what":     {[]string{"check", "--route", "a", "--limits", "x"}, "--route: needs --config"},
-		"no limits":         {[]string{"check"}, "give --limits FILE"},
+		"no such route":     {[]string{"compare", "--config", config, "--route", "c"}, `has no route "c"; its routes are a, b`},
+		"route of what":     {[]string{"check", "--route", "a", "--limits", "x"}, "--route: requires --config"},
+		"no limits":         {[]string{"check"}, "a file with limits is required"},
 		"wrong limits":      {[]string{"check", "--limits", files.Temp(t, "limits.yaml", "amplification: 0")}, "limits.yaml:1:16: amplification: must be at least 1, got 0"},
-		"not in real time":  {[]string{"run", "--scenario", "outage"}, "scenario outage is for the simulation only: [upstream.phases[0].refuse: flaky-server does not refuse connections]"},
+		"not in real time":  {[]string{"run", "--scenario", "outage"}, "scenario outage can only be simulated: [upstream.phases[0].refuse: flaky-server does not refuse connections]"},
 		"clients to run":    {[]string{"run", "--clients", "3"}, "--clients: must be 1"},
 		"no such to print":  {[]string{"scenarios", "--scenario", "x"}, `no scenario "x"`},
 		"argument too many": {[]string{"scenarios", "x"}, `unexpected argument "x"`},
@@ -98,7 +98,7 @@ policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 100000
 		t.Fatalf("exit code %d, stderr %q", code, errs)
 	}
 	for _, want := range []string{
-		"outage: For ten seconds connections are refused.\n100 calls/s by 4 clients to an upstream that can serve 300/s, for 1m0s; disturbed from 30s to 40s; seed 1\n",
+		"outage: For ten seconds connections are refused.\n100 calls/s by 4 clients to an upstream with a capacity of 300/s, for 1m0s; disturbed from 30s to 40s; seed 1\n",
 		"policy: stubborn\n", "recovery        0.0s, from the end", "ok ", "dial_error ",
 	} {
 		if !strings.Contains(out, want) {

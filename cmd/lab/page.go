@@ -14,9 +14,9 @@ import (
 //go:embed page.html
 var pageText string
 
-// renderPage is one page for one run or for several of the same scenario: no
-// script, and nothing that is fetched from elsewhere.
-func renderPage(rungs []rung) ([]byte, error) {
+// renderPage returns one page for one or more runs of the same scenario. It has no script and loads
+// nothing.
+func renderPage(results []policyResult) ([]byte, error) {
 	t, err := template.New("page").Funcs(template.FuncMap{
 		"percent": percent, "recovery": recovery, "latency": latency, "counts": counts,
 		"lost": func(p lab.Part) uint64 { return p.Calls - p.OK },
@@ -24,15 +24,15 @@ func renderPage(rungs []rung) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	first := rungs[0].Result
+	first := results[0].Result
 	name, about, _ := strings.Cut(strings.TrimSuffix(title(first), "\n"), "\n")
 	page := struct {
 		Title, Load string
-		Rungs       []rung
+		Rungs       []policyResult
 		Charts      [][]template.HTML
-	}{Title: name, Load: about, Rungs: rungs}
-	scale := scaleOf(rungs)
-	for _, r := range rungs {
+	}{Title: name, Load: about, Rungs: results}
+	scale := scaleOf(results)
+	for _, r := range results {
 		page.Charts = append(page.Charts, []template.HTML{
 			calls(r.Result, scale), latencies(r.Result, scale), circuits(r.Result, scale),
 		})
@@ -44,16 +44,16 @@ func renderPage(rungs []rung) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// scale is the tops of the axes, the same for all runs of a page.
+// scale has the upper ends of the axes, the same for all runs of a page.
 type scale struct{ calls, latency, tokens float64 }
 
-func scaleOf(rungs []rung) scale {
+func scaleOf(results []policyResult) scale {
 	s := scale{calls: 1, latency: 1, tokens: 1}
-	for _, r := range rungs {
+	for _, r := range results {
 		for _, x := range r.Result.Series {
 			s.calls = math.Max(s.calls, float64(max(x.Offered, x.Attempts, x.Goodput)))
 			s.latency = math.Max(s.latency, x.P99)
-			if x.Tokens < 1e5 { // more is a budget without an end, and no scale
+			if x.Tokens < 1e5 { // a larger balance means an unlimited budget, which has no scale
 				s.tokens = math.Max(s.tokens, x.Tokens)
 			}
 		}
@@ -61,7 +61,7 @@ func scaleOf(rungs []rung) scale {
 	return scale{niceTop(s.calls), niceTop(s.latency), niceTop(s.tokens)}
 }
 
-// niceTop is the next number of 1, 2 or 5 times a power of ten.
+// niceTop returns the next number of 1, 2 or 5 times a power of ten.
 func niceTop(v float64) float64 {
 	power := math.Pow(10, math.Floor(math.Log10(v)))
 	for _, step := range []float64{1, 2, 5} {
@@ -80,16 +80,16 @@ const (
 	plotTop, plotBottom     = 12.0, 140.0
 )
 
-// line is one curve: of class, which is its colour and its dashes.
-type line struct {
+// curve is one curve of a chart. class sets its colour and dashes.
+type curve struct {
 	class, name string
 	value       func(lab.Second) float64
 	top         float64
-	right       bool // its axis is the right one
+	right       bool // uses the right axis
 }
 
 func calls(r *lab.Result, s scale) template.HTML {
-	return chart(r, "calls a second", []line{
+	return chart(r, "calls a second", []curve{
 		{"offered", "offered", func(x lab.Second) float64 { return float64(x.Offered) }, s.calls, false},
 		{"attempts", "attempts", func(x lab.Second) float64 { return float64(x.Attempts) }, s.calls, false},
 		{"goodput", "goodput", func(x lab.Second) float64 { return float64(x.Goodput) }, s.calls, false},
@@ -97,14 +97,14 @@ func calls(r *lab.Result, s scale) template.HTML {
 }
 
 func latencies(r *lab.Result, s scale) template.HTML {
-	return chart(r, "latency of calls that end well, ms", []line{
-		{"p50", "p50", some(func(x lab.Second) float64 { return x.P50 }), s.latency, false},
-		{"p99", "p99", some(func(x lab.Second) float64 { return x.P99 }), s.latency, false},
+	return chart(r, "latency of calls that end well, ms", []curve{
+		{"p50", "p50", whereServed(func(x lab.Second) float64 { return x.P50 }), s.latency, false},
+		{"p99", "p99", whereServed(func(x lab.Second) float64 { return x.P99 }), s.latency, false},
 	})
 }
 
-// some leaves out the seconds in which no call ended well.
-func some(value func(lab.Second) float64) func(lab.Second) float64 {
+// whereServed skips the seconds in which no call ended well.
+func whereServed(value func(lab.Second) float64) func(lab.Second) float64 {
 	return func(x lab.Second) float64 {
 		if x.Goodput == 0 {
 			return math.NaN()
@@ -114,15 +114,15 @@ func some(value func(lab.Second) float64) func(lab.Second) float64 {
 }
 
 func circuits(r *lab.Result, s scale) template.HTML {
-	return chart(r, "clients with an open circuit (left), tokens of a client (right)", []line{
+	return chart(r, "clients with an open circuit (left), tokens of a client (right)", []curve{
 		{"open", "open circuits", func(x lab.Second) float64 { return float64(x.Open) }, float64(r.Load.Clients), false},
 		{"tokens", "tokens", func(x lab.Second) float64 { return math.Min(x.Tokens, s.tokens) }, s.tokens, true},
 	})
 }
 
-// chart draws curves over the seconds of a run as SVG. Numbers and constants of
-// this file are all that is in it.
-func chart(r *lab.Result, name string, lines []line) template.HTML {
+// chart draws lines over the seconds of a run as SVG. Its text consists of numbers and of constants
+// from this file only.
+func chart(r *lab.Result, name string, lines []curve) template.HTML {
 	var b strings.Builder
 	n := float64(len(r.Series))
 	x := func(second float64) float64 { return plotLeft + (plotRight-plotLeft)*second/n }

@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// bar shows on w how much is done, if w is a terminal.
-type bar struct {
+// progressBar is a progress bar on w. It shows nothing if w is not a terminal.
+type progressBar struct {
 	w     io.Writer
 	mu    sync.Mutex
 	shown int
@@ -17,17 +17,17 @@ type bar struct {
 
 const barWidth = 40
 
-func newBar(w io.Writer) *bar {
+func newProgressBar(w io.Writer) *progressBar {
 	if f, ok := w.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return &bar{w: w, shown: -1}
+			return &progressBar{w: w, shown: -1}
 		}
 	}
-	return &bar{w: nil}
+	return &progressBar{w: nil}
 }
 
 // set shows a share from 0 to 1. It is safe for concurrent use.
-func (b *bar) set(done float64) {
+func (b *progressBar) set(done float64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := int(done * 100)
@@ -39,8 +39,8 @@ func (b *bar) set(done float64) {
 	fmt.Fprintf(b.w, "\r[%s%s] %3d %%", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), n)
 }
 
-// clear takes the bar away.
-func (b *bar) clear() {
+// clear removes the bar.
+func (b *progressBar) clear() {
 	if b.w != nil && b.shown >= 0 {
 		fmt.Fprintf(b.w, "\r%s\r", strings.Repeat(" ", barWidth+8))
 	}

@@ -26,17 +26,17 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// realTime is the command run: the scenario is played by the client and by
-// flaky-server, in this process and over loopback, and simulated too.
-func realTime(ctx context.Context, p cli.Program) int {
+// runReal runs the command run. It plays the scenario with the client and flaky-server, in this
+// process and over loopback, and simulates it too.
+func runReal(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
 	policy := addPolicyFlags(fs)
 	load := &loadFlags{load: lab.Load{Rate: 200, Clients: 1, Capacity: 1000, Seed: 1}}
 	load.add(fs, "short")
 	asJSON := fs.Bool("json", false, "print both results as JSON")
-	if code, done := p.Parse(fs, usage(`run plays a scenario in real time: it calls the client, which calls flaky-server, as they are but in one
-process, over loopback. It prints the figures next to the simulated ones, and ends with 1 if they are
-further apart than the last column says. One client makes all calls.`, "lab run [flags]",
+	if code, done := p.Parse(fs, usage(`run plays a scenario in real time with the real client and flaky-server, in one process and over
+loopback. It prints the figures next to the simulated ones. The exit code is 1 if they differ by more
+than the last column says. One client makes all calls.`, "lab run [flags]",
 		`  lab run
   lab run --config rebound.yaml --route process --rate 100
 `)); done {
@@ -47,7 +47,7 @@ further apart than the last column says. One client makes all calls.`, "lab run 
 		return p.Fail(cli.ExitUsage, err)
 	}
 	if load.load.Clients != 1 {
-		return p.Fail(cli.ExitUsage, fmt.Errorf("--clients: must be 1, the client of this process, got %d", load.load.Clients))
+		return p.Fail(cli.ExitUsage, fmt.Errorf("--clients: must be 1, because this process is the only client, got %d", load.load.Clients))
 	}
 	e, err := load.experiment(chosen.Policy)
 	if err != nil {
@@ -75,12 +75,12 @@ further apart than the last column says. One client makes all calls.`, "lab run 
 		return p.Fail(cli.ExitFailed, err)
 	}
 	if apart > 0 {
-		return p.Fail(cli.ExitFailed, fmt.Errorf("%d figures are too far apart", apart))
+		return p.Fail(cli.ExitFailed, fmt.Errorf("%d figures differ too much", apart))
 	}
 	return cli.ExitOK
 }
 
-// measure plays e with the programs.
+// measure plays e with the real programs.
 func measure(ctx context.Context, p cli.Program, e lab.Experiment, document faults.Spec) (*lab.Result, error) {
 	injector, err := faults.New(document, e.Load.Seed)
 	if err != nil {
@@ -118,14 +118,15 @@ func measure(ctx context.Context, p cli.Program, e lab.Experiment, document faul
 	calls := &http.Transport{MaxIdleConnsPerHost: 1000}
 	defer calls.CloseIdleConnections()
 
-	b := newBar(p.Stderr)
+	b := newProgressBar(p.Stderr)
 	defer b.clear()
 	result, err := lab.Measurement{
 		Scenario: e.Scenario, Load: e.Load,
-		Call: func() *resilience.Report { return call(calls, "http://"+front.Addr+"/process") },
+		Call: func() *resilience.Report { return callClient(calls, "http://"+front.Addr+"/process") },
 		Begin: func(attempt func()) {
 			arrived.Store(&attempt)
-			_ = injector.Replace(document) // its schedule begins with the clock; New has taken the same one
+			// starts its schedule with the clock; cannot fail, because New has accepted document
+			_ = injector.Replace(document)
 		},
 		Progress: func(passed time.Duration) {
 			b.set(float64(passed) / float64(cmp.Or(e.Load.Length, e.Scenario.Length)))
@@ -136,7 +137,7 @@ func measure(ctx context.Context, p cli.Program, e lab.Experiment, document faul
 	return result, errors.Join(err, client.Flush(flush), upstream.Flush(flush))
 }
 
-// server is one that listens on loopback.
+// server is an HTTP server on loopback.
 type server struct {
 	*http.Server
 }
@@ -147,13 +148,12 @@ func listen(ctx context.Context, h http.Handler) (server, error) {
 		return server{}, err
 	}
 	s := server{&http.Server{Addr: l.Addr().String(), Handler: h, ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}}
-	go func() { _ = s.Serve(l) }() // it ends with Close
+	go func() { _ = s.Serve(l) }() // ends with Close
 	return s, nil
 }
 
-// call makes one call through the client and tells how it ended, as far as its
-// answer does.
-func call(t http.RoundTripper, url string) *resilience.Report {
+// callClient makes one call through the client, and returns what its answer says about how it ended.
+func callClient(t http.RoundTripper, url string) *resilience.Report {
 	failed := &resilience.Report{Reason: resilience.ReasonResetBeforeHeaders}
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, nil)
 	if err != nil {
@@ -183,22 +183,22 @@ func call(t http.RoundTripper, url string) *resilience.Report {
 	return report
 }
 
-// agreement is a figure with how far apart simulation and reality may be: chance
-// differs on both sides, and real calls have a network and two programs to pass.
+// agreement is a figure, and how much simulation and reality may differ in it. Both have randomness
+// of their own, and real calls pass a network and two programs.
 type agreement struct {
 	name      string
 	figure    func(*lab.Result) float64
 	tolerance float64
 	format    string
-	idle      bool // only a machine with nothing else to do is as fast as the model
+	idle      bool // comparable only on an idle machine
 }
 
 func agreements() []agreement {
 	return []agreement{
 		{"ended well before, %", func(r *lab.Result) float64 { return 100 * r.Before.Success }, 2, "%.1f", false},
 		{"ended well during, %", func(r *lab.Result) float64 { return 100 * r.During.Success }, 6, "%.1f", false},
-		{"attempts a call until its end", untilEnd, 0.08, "%.2f", false},
-		{"attempts a call, worst second", func(r *lab.Result) float64 { return r.PeakAmplification }, 0.25, "%.2f", false},
+		{"attempts per call until the end", amplificationUntilEnd, 0.08, "%.2f", false},
+		{"attempts per call, worst second", func(r *lab.Result) float64 { return r.PeakAmplification }, 0.25, "%.2f", false},
 		{"recovery, s", func(r *lab.Result) float64 {
 			if r.RecoveryS == nil {
 				return math.Inf(1)
@@ -210,9 +210,9 @@ func agreements() []agreement {
 	}
 }
 
-// untilEnd is the amplification until the end of the disturbance: what follows
-// depends on when a circuit happens to try.
-func untilEnd(r *lab.Result) float64 {
+// amplificationUntilEnd returns the amplification until the end of the disturbance. Later attempts depend on
+// when a circuit happens to probe.
+func amplificationUntilEnd(r *lab.Result) float64 {
 	offered, attempts := 0.0, 0.0
 	for i, s := range r.Series {
 		if float64(i) < r.DisturbanceToS {
@@ -223,15 +223,15 @@ func untilEnd(r *lab.Result) float64 {
 	return attempts / max(1, offered)
 }
 
-// writeAgreement prints the figures side by side, unless silent, and tells how many
-// are too far apart.
+// writeAgreement prints the figures side by side, unless silent, and returns how many differ too
+// much.
 func writeAgreement(w io.Writer, simulated, measured *lab.Result, silent bool) (apart int, err error) {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "%-32s\tsimulated\tmeasured\tapart by at most\t\n", "")
+	fmt.Fprintf(t, "%-32s\tsimulated\tmeasured\tdifference at most\t\n", "")
 	for _, a := range agreements() {
 		s, m := a.figure(simulated), a.figure(measured)
 		verdict := ""
-		if s != m && !(math.Abs(s-m) <= a.tolerance) { // two infinities agree
+		if s != m && !(math.Abs(s-m) <= a.tolerance) { // infinities are equal
 			verdict = "  too far"
 			apart++
 		}

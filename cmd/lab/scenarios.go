@@ -9,12 +9,11 @@ import (
 	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
-// scenarios is the command of that name.
 func scenarios(_ context.Context, p cli.Program) int {
 	fs := p.Flags()
 	name := fs.String("scenario", "", "print the file of the built-in scenario `NAME`")
-	if code, done := p.Parse(fs, usage(`scenarios lists what can happen, or prints the file of one scenario: copy it, change it, and give its path
-to any other command.`, "lab scenarios [flags]",
+	if code, done := p.Parse(fs, usage(`scenarios lists the built-in scenarios, or prints the file of one. Copy it, change it, and
+give its path to any other command.`, "lab scenarios [flags]",
 		`  lab scenarios
   lab scenarios --scenario outage > my-outage.yaml; lab simulate --scenario my-outage.yaml
 `)); done {

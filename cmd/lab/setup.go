@@ -25,23 +25,23 @@ type policyFlags struct{ file, route *string }
 
 func addPolicyFlags(fs *flag.FlagSet) policyFlags {
 	return policyFlags{
-		fs.String("config", "", "routes and policies, YAML, in `FILE`; without it the default policy"),
-		fs.String("route", "", "take the policy of the route `NAME`"),
+		fs.String("config", "", "read routes and policies, YAML, from `FILE`; default: the default policy"),
+		fs.String("route", "", "use the policy of the route `NAME`"),
 	}
 }
 
-// namedPolicy is a policy with the name it has in its file.
+// namedPolicy is a policy and its name in the file.
 type namedPolicy struct {
 	Name   string
 	Policy transport.Policy
 }
 
-// policies are those that the routes use, or the one route's that was asked for,
-// sorted by name.
+// policies returns the policies that the routes use, sorted by name. With --route it returns only
+// that route's policy.
 func (f policyFlags) policies() ([]namedPolicy, error) {
 	if *f.file == "" {
 		if *f.route != "" {
-			return nil, errors.New("--route: needs --config FILE, which has the routes")
+			return nil, errors.New("--route: requires --config FILE")
 		}
 		return []namedPolicy{{gateway.DefaultPolicyName, transport.DefaultPolicy()}}, nil
 	}
@@ -57,7 +57,7 @@ func (f policyFlags) policies() ([]namedPolicy, error) {
 		}
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("--route: %s has no route %q, only %s", *f.file, *f.route, strings.Join(routes, ", "))
+		return nil, fmt.Errorf("--route: %s has no route %q; its routes are %s", *f.file, *f.route, strings.Join(routes, ", "))
 	}
 	slices.Sort(names)
 	var all []namedPolicy
@@ -67,7 +67,7 @@ func (f policyFlags) policies() ([]namedPolicy, error) {
 	return all, nil
 }
 
-// policy is the only one of policies.
+// policy returns the only policy, and fails if there are several.
 func (f policyFlags) policy() (namedPolicy, error) {
 	all, err := f.policies()
 	if err != nil {
@@ -75,7 +75,7 @@ func (f policyFlags) policy() (namedPolicy, error) {
 	}
 	for _, other := range all[1:] {
 		if !reflect.DeepEqual(other.Policy, all[0].Policy) {
-			return namedPolicy{}, fmt.Errorf("--route: %s has routes with different policies, choose one of the routes", *f.file)
+			return namedPolicy{}, fmt.Errorf("--route: %s has routes with different policies, choose one", *f.file)
 		}
 	}
 	return all[0], nil
@@ -93,17 +93,17 @@ func addLoadFlags(fs *flag.FlagSet) *loadFlags {
 	return l
 }
 
-// add adds the flags with the defaults that are in l.
+// add adds the flags. Their defaults are the values in l.
 func (l *loadFlags) add(fs *flag.FlagSet, scenario string) {
-	l.scenario = fs.String("scenario", scenario, "what happens: the `NAME` of a built-in scenario, or a file that ends in .yaml")
-	fs.Float64Var(&l.load.Rate, "rate", l.load.Rate, "`CALLS` a second, all clients together")
-	fs.IntVar(&l.load.Clients, "clients", l.load.Clients, "`N` instances make the calls, each with a circuit breaker and a budget of its own")
-	fs.Float64Var(&l.load.Capacity, "capacity", l.load.Capacity, "`CALLS` a second that the upstream can serve; 0 is without limit")
-	fs.DurationVar(&l.load.Length, "for", 0, "how long calls are made; 0s is as long as the scenario says")
-	fs.Uint64Var(&l.load.Seed, "seed", l.load.Seed, "the same `N` gives the same figures")
+	l.scenario = fs.String("scenario", scenario, "run this scenario: the `NAME` of a built-in one, or the path of a .yaml file")
+	fs.Float64Var(&l.load.Rate, "rate", l.load.Rate, "`CALLS` per second, of all clients together")
+	fs.IntVar(&l.load.Clients, "clients", l.load.Clients, "`N` client instances make the calls, each with its own circuit and budget")
+	fs.Float64Var(&l.load.Capacity, "capacity", l.load.Capacity, "`CALLS` per second that the upstream can serve; 0 means no limit")
+	fs.DurationVar(&l.load.Length, "for", 0, "how long calls are made; 0s means the scenario's length")
+	fs.Uint64Var(&l.load.Seed, "seed", l.load.Seed, "seed of all randomness: the same `N` gives the same figures")
 }
 
-// experiment is one of the policy p in the chosen scenario.
+// experiment returns an experiment with policy p in the chosen scenario.
 func (l *loadFlags) experiment(p transport.Policy) (lab.Experiment, error) {
 	s, err := lab.LoadScenario(*l.scenario)
 	if err != nil {
@@ -113,9 +113,8 @@ func (l *loadFlags) experiment(p transport.Policy) (lab.Experiment, error) {
 	return e, e.Validate()
 }
 
-// runAll runs experiments on virtual clocks, as many at once as there are
-// processors, and gives the results in the order of the experiments. progress is
-// told the share of all that is done.
+// runAll runs experiments on virtual clocks, one per processor at a time. It returns the results in
+// the order of the experiments, and reports the share that is done to progress.
 func runAll(ctx context.Context, experiments []lab.Experiment, progress func(float64)) ([]*lab.Result, error) {
 	var mu sync.Mutex
 	var total, done time.Duration

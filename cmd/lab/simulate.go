@@ -11,13 +11,12 @@ import (
 	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
-// simulate is the command of that name.
 func simulate(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
 	policy, load := addPolicyFlags(fs), addLoadFlags(fs)
-	asJSON := fs.Bool("json", false, "print all figures as JSON, with those of every second")
+	asJSON := fs.Bool("json", false, "print all figures as JSON, including those of every second")
 	page := fs.String("html", "", "write a page with charts to `FILE`")
-	if code, done := p.Parse(fs, usage("simulate puts a policy into a scenario and prints the figures.", "lab simulate [flags]",
+	if code, done := p.Parse(fs, usage("simulate runs a policy in a scenario and prints the figures.", "lab simulate [flags]",
 		`  lab simulate --scenario outage-hanging --rate 700 --html outage.html
   lab simulate --config rebound.yaml --route process --scenario my-outage.yaml
 `)); done {
@@ -31,12 +30,12 @@ func simulate(ctx context.Context, p cli.Program) int {
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
-	results, err := withBar(ctx, p, []lab.Experiment{e})
+	results, err := runWithProgress(ctx, p, []lab.Experiment{e})
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
-	rungs := []rung{{chosen.Name, results[0]}}
-	if err := writePage(*page, rungs); err != nil {
+	named := []policyResult{{chosen.Name, results[0]}}
+	if err := writePage(*page, named); err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
 	if *asJSON {
@@ -50,14 +49,13 @@ func simulate(ctx context.Context, p cli.Program) int {
 	return cli.ExitOK
 }
 
-// compare is the command of that name.
 func compare(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
 	policy, load := addPolicyFlags(fs), addLoadFlags(fs)
-	asJSON := fs.Bool("json", false, "print all figures as JSON, with those of every second")
+	asJSON := fs.Bool("json", false, "print all figures as JSON, including those of every second")
 	page := fs.String("html", "", "write a page with charts to `FILE`")
-	if code, done := p.Parse(fs, usage(`compare puts a ladder of policies into a scenario: no retry, immediate retry, a fixed wait, an
-exponential one, full jitter, a budget, a circuit breaker, and the policy itself.`, "lab compare [flags]",
+	if code, done := p.Parse(fs, usage(`compare runs a series of policies in one scenario. Each adds to the one before: no retry, immediate
+retry, a fixed wait, an exponential wait, full jitter, a budget, a circuit breaker, the policy itself.`, "lab compare [flags]",
 		`  lab compare --scenario outage-hanging
   lab compare --config rebound.yaml --scenario overload --html overload.html
 `)); done {
@@ -76,21 +74,21 @@ exponential one, full jitter, a budget, a circuit breaker, and the policy itself
 		}
 		experiments = append(experiments, e)
 	}
-	results, err := withBar(ctx, p, experiments)
+	results, err := runWithProgress(ctx, p, experiments)
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
-	var rungs []rung
+	var named []policyResult
 	for i, r := range ladder {
-		rungs = append(rungs, rung{r.Name, results[i]})
+		named = append(named, policyResult{r.Name, results[i]})
 	}
-	if err := writePage(*page, rungs); err != nil {
+	if err := writePage(*page, named); err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
 	if *asJSON {
-		err = writeJSON(p.Stdout, rungs)
+		err = writeJSON(p.Stdout, named)
 	} else {
-		err = writeLadder(p.Stdout, rungs)
+		err = writeLadder(p.Stdout, named)
 	}
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
@@ -98,9 +96,9 @@ exponential one, full jitter, a budget, a circuit breaker, and the policy itself
 	return cli.ExitOK
 }
 
-// withBar runs experiments and shows how far they are.
-func withBar(ctx context.Context, p cli.Program, experiments []lab.Experiment) ([]*lab.Result, error) {
-	b := newBar(p.Stderr)
+// runWithProgress runs experiments with a progress bar.
+func runWithProgress(ctx context.Context, p cli.Program, experiments []lab.Experiment) ([]*lab.Result, error) {
+	b := newProgressBar(p.Stderr)
 	defer b.clear()
 	return runAll(ctx, experiments, b.set)
 }
@@ -111,12 +109,12 @@ func writeJSON(w io.Writer, v any) error {
 	return encoder.Encode(v)
 }
 
-// writePage writes the page, if one is wanted.
-func writePage(path string, rungs []rung) error {
+// writePage writes the page to path, if path is not empty.
+func writePage(path string, results []policyResult) error {
 	if path == "" {
 		return nil
 	}
-	text, err := renderPage(rungs)
+	text, err := renderPage(results)
 	if err != nil {
 		return err
 	}

@@ -14,11 +14,11 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// title says what a result is of, without the policy.
+// title describes a result, without the policy.
 func title(r *lab.Result) string {
-	capacity := fmt.Sprintf("that can serve %g/s", r.Load.Capacity)
+	capacity := fmt.Sprintf("with a capacity of %g/s", r.Load.Capacity)
 	if r.Load.Capacity == 0 {
-		capacity = "without a limit"
+		capacity = "with unlimited capacity"
 	}
 	clients := "clients"
 	if r.Load.Clients == 1 {
@@ -41,7 +41,7 @@ func writeResult(w io.Writer, policy string, r *lab.Result) error {
 	fmt.Fprintf(t, "%-24s\tbefore\tduring\tafter\t\n", "")
 	row("calls", func(p lab.Part) string { return fmt.Sprint(p.Calls) })
 	row("ended well", func(p lab.Part) string { return percent(p.Success) })
-	row("goodput a second", func(p lab.Part) string { return fmt.Sprintf("%.1f", p.Goodput) })
+	row("goodput per second", func(p lab.Part) string { return fmt.Sprintf("%.1f", p.Goodput) })
 	row("latency p50, ms", func(p lab.Part) string { return latency(p.OK, p.P50) })
 	row("latency p99, ms", func(p lab.Part) string { return latency(p.OK, p.P99) })
 	row("failed calls p50, ms", func(p lab.Part) string { return latency(p.Calls-p.OK, p.FailedP50) })
@@ -51,10 +51,10 @@ func writeResult(w io.Writer, policy string, r *lab.Result) error {
 	}
 	_, err := fmt.Fprintf(w, `
 recovery        %s
-amplification   %.2f attempts a call, %.2f in the worst second
+amplification   %.2f attempts per call, %.2f in the worst second
 retries         %d, of which %d saved a call
-circuits        opened %d times; at most %d probes of a client at once
-upstream        %d attempts worked on, %s of that for callers who had gone; refused %d, dropped %d
+circuits        opened %d times; at most %d probes of a client at a time
+upstream        %d attempts served, %s of them after the caller had left; refused %d, dropped %d
 calls           %s
 attempts        %s
 `, recovery(r)+", from the end of the disturbance until 95 % of the calls end well", r.Amplification, r.PeakAmplification,
@@ -65,7 +65,7 @@ attempts        %s
 
 func percent(share float64) string { return fmt.Sprintf("%.1f %%", 100*share) }
 
-// latency is a quantile in milliseconds, a dash when there was nothing to take it of.
+// latency formats a quantile in milliseconds. It returns a dash if there were no calls.
 func latency(of uint64, ms float64) string {
 	if of == 0 {
 		return "-"
@@ -75,7 +75,7 @@ func latency(of uint64, ms float64) string {
 
 func recovery(r *lab.Result) string {
 	if r.RecoveryS == nil && r.LengthS < r.DisturbanceToS+lab.RecoveryHolds.Seconds() {
-		return "not seen, the run ends too early"
+		return "unknown, the run is too short"
 	}
 	if r.RecoveryS == nil {
 		return "never"
@@ -83,7 +83,7 @@ func recovery(r *lab.Result) string {
 	return fmt.Sprintf("%.1fs", *r.RecoveryS)
 }
 
-// counts is the reasons with the most frequent first.
+// counts formats the reasons, the most frequent first.
 func counts(m map[resilience.Reason]uint64) string {
 	reasons := slices.SortedFunc(maps.Keys(m), func(a, b resilience.Reason) int {
 		return cmp.Or(cmp.Compare(m[b], m[a]), cmp.Compare(a, b))
@@ -98,18 +98,18 @@ func counts(m map[resilience.Reason]uint64) string {
 	return strings.Join(parts, ", ")
 }
 
-// rung is a policy's name and what it came to.
-type rung struct {
+// policyResult is a policy's name and its result.
+type policyResult struct {
 	Policy string      `json:"policy"`
 	Result *lab.Result `json:"result"`
 }
 
 // writeLadder prints the figures of several policies side by side.
-func writeLadder(w io.Writer, rungs []rung) error {
-	fmt.Fprintln(w, title(rungs[0].Result))
+func writeLadder(w io.Writer, results []policyResult) error {
+	fmt.Fprintln(w, title(results[0].Result))
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(t, "%-18s\tduring\tafter\trecovery\tmean ampl.\tpeak ampl.\tp99 after, ms\twasted\tretries saved\t\n", "")
-	for _, c := range rungs {
+	for _, c := range results {
 		r := c.Result
 		fmt.Fprintf(t, "%-18s\t%s\t%s\t%s\t%.2f\t%.2f\t%s\t%s\t%d of %d\t\n", c.Policy, percent(r.During.Success), percent(r.After.Success),
 			recovery(r), r.Amplification, r.PeakAmplification, latency(r.After.OK, r.After.P99), percent(r.Work.WastedShare()), r.RetriesSaved, r.Retries)

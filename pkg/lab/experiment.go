@@ -20,32 +20,31 @@ type Experiment struct {
 	Policy   transport.Policy
 	Scenario Scenario
 	Load     Load
-	// Progress, unless nil, is told once for every second of the run how much of it
-	// has passed. It must not block.
+	// Progress, if not nil, is called once for every second of the run with the time that has
+	// passed. It must not block.
 	Progress func(passed time.Duration)
-	// Transition, unless nil, is told of every change of a client's circuit, clients
-	// counted from 0. It must not block, and be safe for concurrent use.
+	// Transition, if not nil, is called for every change of a client's circuit. Clients count from
+	// 0. It must not block, and must be safe for concurrent use.
 	Transition func(client int, t resilience.Transition)
 }
 
-// Load is how much is asked of how much.
+// Load is the number of calls and the capacity for them.
 type Load struct {
-	// Rate is the number of calls a second of all clients together. 0 to 1000000;
-	// 0 leaves the herd of the scenario alone.
+	// Rate is the number of calls per second, of all clients together. 0 to 1000000; with 0, only
+	// the scenario's herd makes calls.
 	Rate float64 `json:"rate"`
-	// Clients is the number of instances that make the calls, each with a circuit
-	// breaker and a budget of its own. 1 to 100000.
+	// Clients is the number of client instances, each with its own circuit and budget. 1 to 100000.
 	Clients int `json:"clients"`
-	// Capacity is the number of calls a second that the upstream can serve.
-	// 0 to 1000000; 0 is without limit.
+	// Capacity is the number of calls per second that the upstream can serve. 0 to 1000000; 0 means
+	// no limit.
 	Capacity float64 `json:"capacity"`
-	// Length is how long calls are made. 0 means as long as the scenario says.
+	// Length is how long calls are made. 0 means the scenario's length.
 	Length time.Duration `json:"-"`
-	// Seed decides all that is left to chance: the same one gives the same figures.
+	// Seed seeds all randomness: the same seed gives the same figures.
 	Seed uint64 `json:"seed"`
 }
 
-// DefaultLoad is half of what the upstream can do, by 20 clients.
+// DefaultLoad returns a load of 20 clients at half the upstream's capacity.
 func DefaultLoad() Load { return Load{Rate: 500, Clients: 20, Capacity: 1000, Seed: 1} }
 
 func (l Load) validate(s Scenario) error {
@@ -61,21 +60,21 @@ func (l Load) validate(s Scenario) error {
 	check(l.Capacity >= 0 && l.Capacity <= most, "capacity: must be from 0 (no limit) to %v calls a second, got %v", int(most), l.Capacity)
 	check(l.Length >= 0 && l.Length <= maxLength, "length: must be above 0 and at most %v, got %v", maxLength, l.Length)
 	if length := l.length(s); length > 0 {
-		check(s.Disturbance.End() <= length, "length: scenario %s is not over before %v, got %v", s.Name, s.Disturbance.End(), length)
+		check(s.Disturbance.End() <= length, "length: must be at least %v, the end of the disturbance of scenario %s, got %v", s.Disturbance.End(), s.Name, length)
 	}
 	if length := l.length(s); length > 0 {
 		if s.Load.Surge != nil {
-			check(s.Load.Surge.End() <= length, "length: the surge of scenario %s is not over before %v, got %v", s.Name, s.Load.Surge.End(), length)
+			check(s.Load.Surge.End() <= length, "length: must be at least %v, the end of the surge of scenario %s, got %v", s.Load.Surge.End(), s.Name, length)
 		}
 		if s.Load.Herd != nil {
-			check(s.Load.Herd.At < length, "length: the herd of scenario %s comes at %v, got %v", s.Name, s.Load.Herd.At, length)
+			check(s.Load.Herd.At < length, "length: must be above %v, the start of the herd of scenario %s, got %v", s.Load.Herd.At, s.Name, length)
 		}
 	}
 	if l.Capacity == 0 {
-		check(s.Load.Surge == nil, "capacity: scenario %s has a load relative to it, got none", s.Name)
+		check(s.Load.Surge == nil, "capacity: must be above 0, because the surge of scenario %s is relative to it, got 0", s.Name)
 		for _, p := range s.Upstream.Phases {
 			if p.Working != nil {
-				check(false, "capacity: scenario %s takes workers away, and without a limit there are none", s.Name)
+				check(false, "capacity: must be above 0, because scenario %s stops workers, got 0", s.Name)
 				break
 			}
 		}
@@ -90,27 +89,26 @@ func (l Load) length(s Scenario) time.Duration {
 	return s.Length
 }
 
-// Validate reports what is wrong with the scenario, the load and the policy.
+// Validate returns the mistakes in the scenario, the load and the policy.
 func (e Experiment) Validate() error {
 	return errors.Join(e.Scenario.Validate(), e.Load.validate(e.Scenario), e.Policy.Validate())
 }
 
-// What is left to chance comes from streams of their own, so that one does not
-// depend on how much another was used.
+// Numbers of the random streams. Each source has its own stream, so that none depends on how much
+// another one has drawn.
 const (
 	streamArrivals = 0
-	streamClients  = 1       // one for each from here on
-	streamCallers  = 1 << 32 // likewise
-	streamAttempts = 1 << 40 // likewise
+	streamClients  = 1       // one per client, from here on
+	streamCallers  = 1 << 32 // one per caller, from here on
+	streamAttempts = 1 << 40 // one per attempt, from here on
 )
 
-// Run makes the calls and returns when the last of them has ended. In a bubble
-// of testing/synctest, such as [virtual.Run] of this repository gives, time is
-// virtual; elsewhere it is real, and the same seed does not give the same
-// figures.
+// Run makes the calls and returns when the last one has ended. In a bubble of testing/synctest,
+// such as internal/virtual provides, time is virtual. Outside a bubble time is real, and the same
+// seed does not give the same figures.
 //
-// The errors are those of [Experiment.Validate]. Run looks at ctx once a second
-// and ends early with its cause.
+// If e is not valid, Run returns the error of [Experiment.Validate]. Run checks ctx once per
+// second, and returns its cause if it has ended.
 func (e Experiment) Run(ctx context.Context) (*Result, error) {
 	if err := e.Validate(); err != nil {
 		return nil, err
@@ -143,7 +141,7 @@ func (e Experiment) Run(ctx context.Context) (*Result, error) {
 	return r.result(service.stats()), nil
 }
 
-// run is a load under way.
+// run makes the calls of a load and records them.
 type run struct {
 	scenario Scenario
 	load     Load
@@ -156,7 +154,7 @@ type run struct {
 
 func (r *run) run(ctx context.Context) error {
 	var sources sync.WaitGroup
-	sources.Go(r.surge)
+	sources.Go(r.openLoop)
 	if r.scenario.Load.Herd != nil {
 		sources.Go(r.herd)
 	}
@@ -167,7 +165,7 @@ func (r *run) run(ctx context.Context) error {
 	return err
 }
 
-// watch looks at every client once a second.
+// watch samples all clients once per second.
 func (r *run) watch(ctx context.Context) error {
 	for at := time.Second; at <= r.load.Length; at += time.Second {
 		time.Sleep(time.Until(r.recorder.start.Add(at - 1)))
@@ -175,30 +173,31 @@ func (r *run) watch(ctx context.Context) error {
 		if r.progress != nil {
 			r.progress(at)
 		}
-		// Its channel is from outside of the bubble: to wait for it would stop the clock.
+		// The channel of ctx was made outside the bubble, and waiting for it would stop the virtual
+		// clock.
 		if ctx.Err() != nil {
-			r.recorder.callOff()
+			r.recorder.stop()
 			return context.Cause(ctx)
 		}
 	}
 	return nil
 }
 
-// surge makes the calls that come at a rate.
-func (r *run) surge() {
+// openLoop makes calls at a rate, without waiting for their answers.
+func (r *run) openLoop() {
 	if r.scenario.Load.Think > 0 {
 		r.closedLoop()
 		return
 	}
 	rng := rand.New(rand.NewPCG(r.load.Seed, streamArrivals))
 	var at time.Duration
-	for !r.recorder.calledOff() {
+	for !r.recorder.stopped() {
 		rate, until := r.rate(at)
 		gap := maxLength
 		if rate > 0 {
 			gap = time.Duration(min(rng.ExpFloat64()/rate*float64(time.Second), float64(maxLength)))
 		}
-		// A Poisson process has no memory: where the rate changes it begins anew.
+		// A Poisson process has no memory, so it may start again where the rate changes.
 		if at+gap >= until {
 			if at = until; at >= r.load.Length {
 				return
@@ -208,11 +207,11 @@ func (r *run) surge() {
 		at += gap + 1
 		time.Sleep(time.Until(r.recorder.start.Add(at)))
 		client := rng.IntN(r.load.Clients)
-		r.calls.Go(func() { r.one(client) })
+		r.calls.Go(func() { r.makeCall(client) })
 	}
 }
 
-// rate is the rate at a time, and until when it stays.
+// rate returns the rate of calls at a time, and until when it applies.
 func (r *run) rate(at time.Duration) (rate float64, until time.Duration) {
 	s := r.scenario.Load.Surge
 	switch {
@@ -224,7 +223,7 @@ func (r *run) rate(at time.Duration) (rate float64, until time.Duration) {
 	return s.OfCapacity * r.load.Capacity, min(s.End(), r.load.Length)
 }
 
-// closedLoop makes the calls of callers who wait for their answers.
+// closedLoop makes the calls of callers that wait for their answers.
 func (r *run) closedLoop() {
 	think := float64(r.scenario.Load.Think)
 	for i := range int(max(1, r.load.Rate*r.scenario.Load.Think.Seconds())) {
@@ -232,49 +231,49 @@ func (r *run) closedLoop() {
 		r.calls.Go(func() {
 			for wait := rng.Float64() * think; ; wait = rng.ExpFloat64() * think {
 				time.Sleep(time.Duration(wait))
-				if time.Since(r.recorder.start) >= r.load.Length || r.recorder.calledOff() {
+				if time.Since(r.recorder.start) >= r.load.Length || r.recorder.stopped() {
 					return
 				}
-				r.one(i % r.load.Clients)
+				r.makeCall(i % r.load.Clients)
 			}
 		})
 	}
 }
 
-// herd makes the calls that begin together: two nanoseconds are between them, to
-// keep them in one order.
+// herd makes the calls that begin together. They are two nanoseconds apart, so that their order is
+// always the same.
 func (r *run) herd() {
 	h := r.scenario.Load.Herd
 	time.Sleep(time.Until(r.recorder.start.Add(h.At)))
 	for i := range h.Calls {
-		if r.recorder.calledOff() {
+		if r.recorder.stopped() {
 			return
 		}
-		r.calls.Go(func() { r.one(i % r.load.Clients) })
+		r.calls.Go(func() { r.makeCall(i % r.load.Clients) })
 		time.Sleep(2 * time.Nanosecond)
 	}
 }
 
-// one makes one call of a client.
-func (r *run) one(client int) {
+// makeCall makes one call from a client, and records it.
+func (r *run) makeCall(client int) {
 	start := time.Now()
 	slot := r.recorder.begin(start)
 	report := r.call(client)
 	r.recorder.end(slot, time.Since(start), report)
 }
 
-// client is one of the instances that make calls.
+// client is one client instance.
 type client struct {
 	transport *transport.Transport
 	request   *http.Request
 
 	recorder *recorder
 
-	mu       sync.Mutex
-	halfOpen bool
-	turns    int // of the circuit
-	flying   int // attempts under way
-	stray    int // of them, begun before the last turn
+	mu          sync.Mutex
+	halfOpen    bool
+	transitions int // transitions of the circuit
+	inFlight    int // running attempts
+	leftover    int // those that began before the last transition
 }
 
 func newClient(number int, e Experiment, s *service, r *recorder) (*client, error) {
@@ -285,10 +284,10 @@ func newClient(number int, e Experiment, s *service, r *recorder) (*client, erro
 	}
 	random := random{seed: e.Load.Seed, stream: streamClients + uint64(number), start: s.start}
 	t, err := transport.New(link{s, c}, e.Policy, transport.WithRandom(random.Float64), transport.WithObserver(resilience.Observer{
-		Attempt: func(_ context.Context, a *resilience.AttemptReport) { r.attempted(a) },
+		Attempt: func(_ context.Context, a *resilience.AttemptReport) { r.attemptEnded(a) },
 		Transition: func(t resilience.Transition) {
-			c.turn(t.To)
-			r.turned(t.To)
+			c.recordTransition(t.To)
+			r.transition(t.To)
 			if e.Transition != nil {
 				e.Transition(number, t)
 			}
@@ -298,22 +297,22 @@ func newClient(number int, e Experiment, s *service, r *recorder) (*client, erro
 	return c, err
 }
 
-// call makes one call and reads its answer to the end.
+// call makes one call and reads its response to the end.
 func (c *client) call() *resilience.Report {
 	var report resilience.Report
 	resp, err := c.transport.RoundTrip(c.request.WithContext(transport.WithReport(context.Background(), &report)))
 	if err == nil {
-		_, _ = io.Copy(io.Discard, resp.Body) // how that ends is in the report
+		_, _ = io.Copy(io.Discard, resp.Body) // the report has the error
 		_ = resp.Body.Close()
 	}
 	return &report
 }
 
-// look is how many circuits are open, and the mean balance of the budgets.
+// look returns the number of open circuits, and the mean balance of the budgets.
 func look(clients []*client) (open int, tokens float64) {
 	for _, c := range clients {
-		balance := c.transport.Policy().Retry.Budget.Burst // before its first call
-		for _, s := range c.transport.State() {            // one upstream
+		balance := c.transport.Policy().Retry.Budget.Burst // for a client without calls
+		for _, s := range c.transport.State() {            // there is one upstream
 			balance = s.BudgetTokens
 			if s.Breaker.State == resilience.Open {
 				open++
@@ -324,36 +323,36 @@ func look(clients []*client) (open int, tokens float64) {
 	return open, tokens / float64(len(clients))
 }
 
-// turn notes a new state of the circuit.
-func (c *client) turn(to resilience.State) {
+// recordTransition records a transition of the circuit.
+func (c *client) recordTransition(to resilience.State) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.halfOpen = to == resilience.HalfOpen
-	c.turns++
-	c.stray = c.flying
+	c.transitions++
+	c.leftover = c.inFlight
 }
 
-// sent counts an attempt, and when it is over what it gives is called.
-func (c *client) sent() (returned func()) {
+// beginAttempt records the start of an attempt. Call the returned function when the attempt ends.
+func (c *client) beginAttempt() (returned func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.flying++
+	c.inFlight++
 	if c.halfOpen {
-		c.recorder.probing(c.flying - c.stray)
+		c.recorder.probesInFlight(c.inFlight - c.leftover)
 	}
-	turn := c.turns
+	at := c.transitions
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.flying--
-		if turn != c.turns {
-			c.stray--
+		c.inFlight--
+		if at != c.transitions {
+			c.leftover--
 		}
 	}
 }
 
-// random gives the uniform numbers of a client. They are a function of the time, so
-// that calls and circuits of the same nanosecond do not take each other's.
+// random draws a client's uniform random numbers. Each number depends only on the time, so that
+// calls and circuits of the same nanosecond do not change each other's numbers.
 type random struct {
 	seed, stream uint64
 	start        time.Time

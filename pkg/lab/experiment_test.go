@@ -153,8 +153,8 @@ func TestImpossibleExperiments(t *testing.T) {
 		"rate":       {func(e *lab.Experiment) { e.Load.Rate = -1 }, "rate: must be from 0 to 1000000 calls a second, got -1"},
 		"clients":    {func(e *lab.Experiment) { e.Load.Clients = 0 }, "clients: must be from 1 to 100000, got 0"},
 		"capacity":   {func(e *lab.Experiment) { e.Load.Capacity = 1e9 }, "capacity: must be from 0 (no limit) to 1000000 calls a second, got 1e+09"},
-		"too short":  {func(e *lab.Experiment) { e.Load.Length = time.Second }, "length: scenario steady is not over before 2s, got 1s"},
-		"no workers": {func(e *lab.Experiment) { e.Load.Capacity = 0 }, "capacity: scenario steady takes workers away, and without a limit there are none"},
+		"too short":  {func(e *lab.Experiment) { e.Load.Length = time.Second }, "length: must be at least 2s, the end of the disturbance of scenario steady, got 1s"},
+		"no workers": {func(e *lab.Experiment) { e.Load.Capacity = 0 }, "capacity: must be above 0, because scenario steady stops workers, got 0"},
 		"policy":     {func(e *lab.Experiment) { e.Policy.Timeout = 0 }, "timeout: must be above 0"},
 		"scenario":   {func(e *lab.Experiment) { e.Scenario.Name = "" }, "must be letters"},
 		"phases that clash": {func(e *lab.Experiment) {

@@ -5,18 +5,17 @@ import (
 	"time"
 )
 
-// histogram counts durations in buckets that grow by 2 %, so that a quantile is
-// wrong by at most that, whatever the number of durations. It is not safe for
-// concurrent use.
+// histogram counts durations in buckets that grow by 2 %. So a quantile is at most 2 % too high,
+// and the size does not depend on the number of durations. It is not safe for concurrent use.
 type histogram struct {
 	counts [histogramBuckets]uint32
 	total  uint32
 }
 
 const (
-	histogramFirst   = 10 * time.Microsecond // everything shorter is in the first bucket
+	histogramFirst   = 10 * time.Microsecond // the upper bound of the first bucket
 	histogramGrowth  = 1.02
-	histogramBuckets = 1024 // up to more than an hour
+	histogramBuckets = 1024 // enough for more than an hour
 )
 
 func (h *histogram) add(d time.Duration) {
@@ -28,8 +27,7 @@ func (h *histogram) add(d time.Duration) {
 	h.total++
 }
 
-// quantile is the upper bound of the bucket in which the share q of all
-// durations is reached, 0 when there is none.
+// quantile returns the upper bound of the bucket with quantile q, or 0 if the histogram is empty.
 func (h *histogram) quantile(q float64) time.Duration {
 	if h.total == 0 {
 		return 0

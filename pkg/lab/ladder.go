@@ -7,22 +7,22 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// Rung is a policy with what it is called.
+// Rung is a policy with a name.
 type Rung struct {
 	Name   string
 	Policy transport.Policy
 }
 
-// Ladder is what people do about failures, from nothing to the policy p: every rung
-// adds to the one before, and has the timeouts, the backoff, the budget and the
-// circuit of p where it has any. The attempts are those of p, at least three.
+// Ladder returns what teams usually do about failures, from nothing up to policy p. Each rung adds
+// something to the one before. It takes timeouts, backoff, budget and circuit from p, and makes p's
+// number of attempts, but at least three.
 func Ladder(p transport.Policy) []Rung {
 	attempts := max(3, p.Retry.MaxAttempts)
 	with := func(change func(*transport.Policy)) transport.Policy {
 		r := p
 		r.Retry.MaxAttempts = attempts
 		r.Retry.Budget = unlimited()
-		r.Breaker.FailureRatio, r.Breaker.ConsecutiveFailures = 0, 0 // it never opens
+		r.Breaker.FailureRatio, r.Breaker.ConsecutiveFailures = 0, 0 // disables the circuit
 		change(&r)
 		return r
 	}
@@ -51,7 +51,7 @@ func Ladder(p transport.Policy) []Rung {
 	}
 }
 
-// unlimited is a budget that never runs out.
+// unlimited returns a budget that never runs out.
 func unlimited() resilience.BudgetPolicy {
 	return resilience.BudgetPolicy{Ratio: 100, Burst: 1e6, FloorPerSecond: 1e6}
 }

@@ -53,20 +53,20 @@ type ScenarioLimits struct {
 	Wasted *float64 `yaml:"wasted"`
 }
 
-// SetDefaults is called by the loader before it decodes limits.
+// SetDefaults sets l to the defaults. Loaders call it before they decode a file into l.
 func (l *Limits) SetDefaults() {
 	d := DefaultLoad()
 	*l = Limits{Load: LimitsLoad{Rate: d.Rate, Clients: d.Clients, Capacity: d.Capacity, Seed: d.Seed, Seeds: 3}}
 }
 
-// LoadLimits reads the limits in the file at path.
+// LoadLimits reads limits from the file at path.
 func LoadLimits(path string) (Limits, error) {
 	var l Limits
 	l.SetDefaults()
 	return l, config.Load(path, &l)
 }
 
-// Validate reports every impossible value at once, each with the path of its key.
+// Validate returns all invalid values at once, each with the path of its key.
 func (l Limits) Validate() error {
 	var found mistake.List
 	check := found.Check
@@ -77,7 +77,7 @@ func (l Limits) Validate() error {
 	all := l.all()
 	check(len(all) > 0, "", "must have at least one limit, such as amplification: 1.2")
 	for i, s := range all {
-		// Those of the short keys come first, by their own names.
+		// The limits of the short keys come first; their keys are at the top level.
 		at := func(key string) string {
 			if n := i - (len(all) - len(l.Scenarios)); n >= 0 {
 				return config.Join(config.Index("scenarios", n), key)
@@ -107,7 +107,7 @@ func value[T any](p *T) (v T) {
 	return v
 }
 
-// all is the limits of every scenario; those of the short keys first.
+// all returns the limits of every scenario. Those of the short keys come first.
 func (l Limits) all() []ScenarioLimits {
 	var all []ScenarioLimits
 	if l.Amplification != nil || l.RecoverWithin != nil {
@@ -130,7 +130,7 @@ func (l Limits) all() []ScenarioLimits {
 	return append(all, l.Scenarios...)
 }
 
-// short is the key that stands for a limit at the top level.
+// short returns the top-level key for a limit.
 func (s ScenarioLimits) short(key string) string {
 	if key == "successDuring" {
 		return map[string]string{
@@ -142,14 +142,14 @@ func (s ScenarioLimits) short(key string) string {
 	return key
 }
 
-// Trial is one scenario that limits ask for, with every seed.
+// Trial is one scenario to run with every seed, and its limits.
 type Trial struct {
 	Limits   ScenarioLimits
 	Scenario Scenario
 	Loads    []Load
 }
 
-// Trials are the experiments that the limits ask for.
+// Trials returns the experiments that are needed to check l.
 func (l Limits) Trials() ([]Trial, error) {
 	var trials []Trial
 	for _, s := range l.all() {
@@ -168,24 +168,24 @@ func (l Limits) Trials() ([]Trial, error) {
 	return trials, nil
 }
 
-// Finding is one limit held against the figures.
+// Finding is the result of checking one limit.
 type Finding struct {
 	Scenario string `json:"scenario"`
 	Limit    string `json:"limit"` // in words, with its value
 	Found    string `json:"found"` // the worst figure of all seeds
-	Seed     uint64 `json:"seed"`  // that has it
+	Seed     uint64 `json:"seed"`  // the seed with that figure
 	Broken   bool   `json:"broken"`
 }
 
-// Judge holds the limits of t against the results of its loads, in their order.
+// Judge checks the limits of t against the results of its loads, which are in the same order.
 func (t Trial) Judge(results []*Result) []Finding {
 	var found []Finding
 	judge := func(limit string, bound, sign float64, figure func(*Result) float64, show func(float64) string) {
 		f := Finding{Scenario: t.Scenario.Name, Limit: limit}
 		worst := 0.0
 		for i, r := range results {
-			if r.During.Calls < fewest || r.After.Calls < fewest {
-				f.Found = fmt.Sprintf("only %d calls during and %d after the disturbance: too few to tell, give load.rate more", r.During.Calls, r.After.Calls)
+			if r.During.Calls < minCalls || r.After.Calls < minCalls {
+				f.Found = fmt.Sprintf("only %d calls during and %d after the disturbance: too few to judge, raise load.rate", r.During.Calls, r.After.Calls)
 				f.Seed, f.Broken = r.Load.Seed, true
 				found = append(found, f)
 				return
@@ -212,17 +212,17 @@ func (t Trial) Judge(results []*Result) []Finding {
 			return *r.RecoveryS
 		}, func(v float64) string {
 			if v == never {
-				return "never, or not before the run ended"
+				return "not within the run"
 			}
 			return fmt.Sprintf("%.1fs", v)
 		})
 	}
 	percent := func(v float64) string { return fmt.Sprintf("%.2f %%", 100*v) }
 	if v := l.SuccessDuring; v != nil {
-		judge("success during it at least "+percent(*v), *v, atLeast, func(r *Result) float64 { return r.During.Success }, percent)
+		judge("success during the disturbance at least "+percent(*v), *v, atLeast, func(r *Result) float64 { return r.During.Success }, percent)
 	}
 	if v := l.SuccessAfter; v != nil {
-		judge("success after it at least "+percent(*v), *v, atLeast, func(r *Result) float64 { return r.After.Success }, percent)
+		judge("success after the disturbance at least "+percent(*v), *v, atLeast, func(r *Result) float64 { return r.After.Success }, percent)
 	}
 	if v := l.Wasted; v != nil {
 		judge("wasted work at most "+percent(*v), *v, atMost, func(r *Result) float64 { return r.Work.WastedShare() }, percent)

@@ -80,11 +80,11 @@ load: {rate: 10, seed: 7, seeds: 2}
 	}
 	want := []string{
 		"broken | outage | amplification at most 1.2 in any second | 1.30",
-		"broken | outage | recovery within 5s | never, or not before the run ended",
+		"broken | outage | recovery within 5s | not within the run",
 		"broken | outage-hanging | amplification at most 1.2 in any second | 1.30",
-		"broken | outage-hanging | recovery within 5s | never, or not before the run ended",
-		"ok | error-rate-30 | success during it at least 97.00 % | 97.00 %",
-		"ok | herd | success after it at least 90.00 % | 97.00 %",
+		"broken | outage-hanging | recovery within 5s | not within the run",
+		"ok | error-rate-30 | success during the disturbance at least 97.00 % | 97.00 %",
+		"ok | herd | success after the disturbance at least 90.00 % | 97.00 %",
 		"ok | herd | wasted work at most 10.00 % | 10.00 %",
 	}
 	if got := strings.Join(lines, "\n"); got != strings.Join(want, "\n") {
@@ -108,7 +108,7 @@ func TestTooFewCallsAreNoVerdict(t *testing.T) {
 			}
 		})
 		for _, f := range trial.Judge([]*lab.Result{r}) {
-			if !f.Broken || !strings.Contains(f.Found, "too few to tell") {
+			if !f.Broken || !strings.Contains(f.Found, "too few to judge") {
 				t.Errorf("%+v, want no verdict on %d calls", f, r.During.Calls)
 			}
 		}

@@ -11,25 +11,24 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// Measurement makes the calls of a scenario against something real, in real time,
-// and counts them as an [Experiment] does.
+// Measurement makes the calls of a scenario against a real service in real time, and counts them as
+// an [Experiment] does.
 type Measurement struct {
 	Scenario Scenario
 	Load     Load
-	// Call makes one call and tells how it ended, with as many attempts as there
-	// were. It must be safe for concurrent use.
+	// Call makes one call and returns how it ended, with one entry for each attempt. It must be
+	// safe for concurrent use.
 	Call func() *resilience.Report
 	// Progress is as in [Experiment].
 	Progress func(passed time.Duration)
-	// Begin, unless nil, is called as the clock starts. It is handed what to call
-	// for every attempt that reaches the upstream.
+	// Begin, if not nil, is called when the clock starts. Call attempt for every attempt that
+	// reaches the upstream.
 	Begin func(attempt func())
 }
 
-// Run makes the calls and returns when the last of them has ended. The errors are
-// those of the scenario and the load; Run looks at ctx once a second and ends
-// early with its cause. What only a model knows is left out of the result:
-// circuits, budgets, and the upstream's work.
+// Run makes the calls and returns when the last one has ended. It fails if the scenario or the load
+// is not valid. Run checks ctx once per second, and returns its cause if it has ended. The result
+// has no figures that only a model can know: circuits, budgets, and the upstream's work.
 func (m Measurement) Run(ctx context.Context) (*Result, error) {
 	if err := m.Scenario.Validate(); err != nil {
 		return nil, err
@@ -57,10 +56,10 @@ func (m Measurement) Run(ctx context.Context) (*Result, error) {
 	return r.result(faults.Stats{}), nil
 }
 
-// Document is the scenario's upstream as a faults document for flaky-server, with
-// a capacity in calls a second, 0 for none. It fails, with every key at once,
-// for what flaky-server cannot do: refuse connections, be several instances,
-// have no worker, or change their number step by step.
+// Document returns the scenario's upstream as a faults document for flaky-server. capacity is in
+// calls per second; 0 means no limit. It fails, and lists every key, if flaky-server cannot play
+// the scenario: it cannot refuse connections, be several instances, have no workers, or change the
+// number of workers in steps.
 func (s Scenario) Document(capacity float64) (faults.Spec, error) {
 	var mistakes []string
 	cannot := func(path, why string) { mistakes = append(mistakes, path+": "+why) }
@@ -93,7 +92,7 @@ func (s Scenario) Document(capacity float64) (faults.Spec, error) {
 		spec.Schedule = append(spec.Schedule, w)
 	}
 	if len(mistakes) > 0 {
-		return faults.Spec{}, fmt.Errorf("scenario %s is for the simulation only: %v", s.Name, mistakes)
+		return faults.Spec{}, fmt.Errorf("scenario %s can only be simulated: %v", s.Name, mistakes)
 	}
 	return spec, spec.Validate()
 }

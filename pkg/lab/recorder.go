@@ -8,22 +8,21 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// tenth is how finely the end of a disturbance is looked at.
+// tenth is the resolution at which recovery is measured.
 const tenth = 100 * time.Millisecond
 
-// recorder counts what happens. What it keeps for a run grows by a second's
-// figures with every second, and not with the calls. It is safe for concurrent
-// use.
+// recorder counts what happens. Its memory grows with the seconds of the run, not with the calls.
+// It is safe for concurrent use.
 type recorder struct {
 	start       time.Time
 	disturbance Span
 	off         atomic.Bool
 
 	mu       sync.Mutex
-	tenths   []tally // by the time that calls began
+	tenths   []tally // by the start time of the calls
 	seconds  []Second
-	current  int        // the second that latency is of
-	latency  *histogram // of the calls that ended well in it
+	current  int        // the second that latency belongs to
+	latency  *histogram // of the calls that succeeded in that second
 	parts    [3]part
 	attempts map[resilience.Reason]uint64
 	calls    map[resilience.Reason]uint64
@@ -33,13 +32,13 @@ type recorder struct {
 	probes   int
 }
 
-// tally is the calls of some time, and those of them that ended well.
+// tally counts calls, and those of them that succeeded.
 type tally struct{ offered, ok uint32 }
 
-// part is what is before, during or after the disturbance.
+// part has the figures before, during or after the disturbance.
 type part struct {
 	calls, ok  uint64
-	good, lost histogram // latencies
+	good, lost histogram // latencies of the successful and the failed calls
 }
 
 const (
@@ -58,11 +57,11 @@ func newRecorder(d Span, length time.Duration) *recorder {
 	}
 }
 
-func (r *recorder) callOff()        { r.off.Store(true) }
-func (r *recorder) calledOff() bool { return r.off.Load() }
+func (r *recorder) stop()         { r.off.Store(true) }
+func (r *recorder) stopped() bool { return r.off.Load() }
 
-// second is the one that now is in, which becomes the current one; nil after the
-// end of the run. It is called under mu.
+// second makes the second of now the current one, and returns it. It returns nil after the end of
+// the run. The caller holds mu.
 func (r *recorder) second(now time.Time) *Second {
 	i := int(now.Sub(r.start) / time.Second)
 	if i > r.current {
@@ -75,7 +74,7 @@ func (r *recorder) second(now time.Time) *Second {
 	return &r.seconds[i]
 }
 
-// close ends the current second. It is called under mu.
+// close completes the current second. The caller holds mu.
 func (r *recorder) close() {
 	if r.current < len(r.seconds) && r.latency.total > 0 {
 		s := &r.seconds[r.current]
@@ -84,7 +83,7 @@ func (r *recorder) close() {
 	}
 }
 
-// slot remembers when a call began.
+// slot says when a call began.
 type slot struct {
 	tenth, second, part int
 }
@@ -135,7 +134,7 @@ func (r *recorder) end(began slot, took time.Duration, report *resilience.Report
 	}
 }
 
-// attempt counts one that begins.
+// attempt counts the start of an attempt.
 func (r *recorder) attempt(at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -144,8 +143,8 @@ func (r *recorder) attempt(at time.Time) {
 	}
 }
 
-// attempted counts one that has ended.
-func (r *recorder) attempted(a *resilience.AttemptReport) {
+// attemptEnded counts the end of an attempt.
+func (r *recorder) attemptEnded(a *resilience.AttemptReport) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.attempts[a.Reason]++
@@ -154,15 +153,15 @@ func (r *recorder) attempted(a *resilience.AttemptReport) {
 	}
 }
 
-// retried counts the retries of a call whose attempts were seen by somebody else.
+// retried counts the retries of a call whose attempts are not reported to attemptEnded.
 func (r *recorder) retried(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.retries += uint64(max(0, n))
 }
 
-// turned counts a new state of a circuit.
-func (r *recorder) turned(to resilience.State) {
+// transition counts a transition of a circuit.
+func (r *recorder) transition(to resilience.State) {
 	if to != resilience.Open {
 		return
 	}
@@ -171,14 +170,14 @@ func (r *recorder) turned(to resilience.State) {
 	r.opened++
 }
 
-// probing notes how many probes of one circuit are under way.
-func (r *recorder) probing(n int) {
+// probesInFlight records how many probes of one circuit are running.
+func (r *recorder) probesInFlight(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.probes = max(r.probes, n)
 }
 
-// sample notes what circuits and budgets look like now.
+// sample records the state of circuits and budgets.
 func (r *recorder) sample(open int, tokens float64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,13 +7,13 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// Result is what an [Experiment] has shown. Times are in the unit of their name.
+// Result is the outcome of an [Experiment]. Times have the unit in their names.
 type Result struct {
 	Scenario    string  `json:"scenario"`
 	Description string  `json:"description"`
 	Load        Load    `json:"load"`
 	LengthS     float64 `json:"lengthSeconds"`
-	// Disturbance is when it was, in seconds from the start.
+	// The disturbance, in seconds from the start.
 	DisturbanceFromS float64 `json:"disturbanceFromSeconds"`
 	DisturbanceToS   float64 `json:"disturbanceToSeconds"`
 	Figures
@@ -21,65 +21,64 @@ type Result struct {
 	Series []Second `json:"series"`
 }
 
-// Figures are those of a whole run.
+// Figures are the figures of a whole run.
 type Figures struct {
-	// Before, During and After are about the calls that began then, relative to the
+	// Before, During and After describe the calls that began before, during and after the
 	// disturbance.
 	Before Part `json:"before"`
 	During Part `json:"during"`
 	After  Part `json:"after"`
-	// Amplification is how many attempts begin for a call: over the whole run, and
-	// in the worst second, or in as many before it as it takes for 20 calls.
+	// Amplification is the number of attempts per call, over the whole run. PeakAmplification is
+	// the highest value in any second. A second with fewer than 20 calls is counted together with
+	// the seconds before it.
 	Amplification     float64 `json:"amplification"`
 	PeakAmplification float64 `json:"peakAmplification"`
-	// RecoveryS is the time in seconds from the end of the disturbance until service
-	// is good again: from then on, of the calls that begin in each of five seconds
-	// in a row, at least 95 % end well. It is looked at every tenth of a second, and
-	// nil when that never happens within the run. Calls are counted where they
-	// begin, so that neither chance in the number of calls nor old calls that end
-	// late are taken for goodput.
+	// RecoveryS is the time in seconds from the end of the disturbance until service is good again,
+	// or nil if that does not happen within the run. Service is good if, in each of five seconds in
+	// a row, at least 95 % of the calls that begin end well. The resolution is a tenth of a second.
+	// Calls count where they begin. So neither random changes in the number of calls nor old calls
+	// that end late look like goodput.
 	RecoveryS *float64 `json:"recoverySeconds"`
-	// Retries are the attempts after a call's first; a retry that was the last
-	// attempt of a call that ended well has saved it.
+	// Retries counts the attempts after the first attempt of a call. RetriesSaved counts the calls
+	// that ended well after a retry.
 	Retries      uint64 `json:"retries"`
 	RetriesSaved uint64 `json:"retriesThatSavedACall"`
-	// Opened is how often circuits opened, all clients together.
+	// Opened is how often circuits opened, for all clients together.
 	Opened uint64 `json:"circuitsOpened"`
-	// Probes is how many attempts a half-open circuit of one client had under way at
-	// most.
+	// Probes is the largest number of simultaneous attempts of a half-open circuit.
 	Probes int `json:"probesAtOnce"`
-	// Work is what the upstream did.
+	// Work is the work of the upstream.
 	Work Work `json:"upstream"`
-	// Calls and Attempts are counted by how they ended.
+	// Calls and Attempts are counted by the reason of their end.
 	Calls    map[resilience.Reason]uint64 `json:"calls"`
 	Attempts map[resilience.Reason]uint64 `json:"attempts"`
 }
 
-// Part is what became of the calls that began in a part of the run.
+// Part describes the calls that began in one part of the run.
 type Part struct {
 	Calls uint64 `json:"calls"`
 	OK    uint64 `json:"ok"`
-	// Success is the share of the calls that ended well, 1 when there were none.
+	// Success is the share of calls that ended well; 1 without calls.
 	Success float64 `json:"success"`
-	// Goodput is the calls that ended well, for each second of the part.
+	// Goodput is the number of calls per second that ended well.
 	Goodput float64 `json:"goodputPerSecond"`
-	// P50 and P99 are the latencies of the calls that ended well, and FailedP50 and
-	// FailedP99 of the others, in milliseconds.
+	// P50 and P99 are latencies of the calls that ended well, FailedP50 and FailedP99 of the
+	// others, in milliseconds.
 	P50       float64 `json:"p50ms"`
 	P99       float64 `json:"p99ms"`
 	FailedP50 float64 `json:"failedP50ms"`
 	FailedP99 float64 `json:"failedP99ms"`
 }
 
-// Work is what the upstream's workers and its line did with attempts.
+// Work counts what the upstream's workers and queue did with attempts.
 type Work struct {
-	Served  uint64 `json:"served"`  // worked on
-	Wasted  uint64 `json:"wasted"`  // of those, for a caller who had gone
-	Dropped uint64 `json:"dropped"` // their deadline had passed
-	Refused uint64 `json:"refused"` // the line was full
+	Served  uint64 `json:"served"`  // done by a worker
+	Wasted  uint64 `json:"wasted"`  // of those, done after the caller had left
+	Dropped uint64 `json:"dropped"` // dropped, because their deadline had passed
+	Refused uint64 `json:"refused"` // refused, because the queue was full
 }
 
-// WastedShare is the share of the work that nobody waited for any more.
+// WastedShare returns the share of the work that was done after the caller had left.
 func (w Work) WastedShare() float64 {
 	if w.Served == 0 {
 		return 0
@@ -87,24 +86,24 @@ func (w Work) WastedShare() float64 {
 	return float64(w.Wasted) / float64(w.Served)
 }
 
-// Second is one second of a run.
+// Second has the figures of one second of a run.
 type Second struct {
 	Offered  uint32  `json:"offered"`     // calls that began
-	Attempts uint32  `json:"attempts"`    // that began
+	Attempts uint32  `json:"attempts"`    // attempts that began
 	Goodput  uint32  `json:"goodput"`     // calls that ended well
-	P50      float64 `json:"p50ms"`       // of the latency of those, in milliseconds
+	P50      float64 `json:"p50ms"`       // latency of the calls that ended well, in milliseconds
 	P99      float64 `json:"p99ms"`       //
-	Open     int     `json:"openClients"` // clients whose circuit is open as the second ends
-	Tokens   float64 `json:"tokens"`      // in the budget of a client as the second ends, on average
+	Open     int     `json:"openClients"` // clients with an open circuit at the end of the second
+	Tokens   float64 `json:"tokens"`      // mean balance of the clients' budgets at the end of the second
 }
 
-// RecoveryHolds is for how long service must be good to be called recovered. A run
-// that ends sooner after the disturbance cannot show it.
+// RecoveryHolds is how long service must be good to count as recovered. A run must last at least
+// that long after the disturbance to show a recovery.
 const RecoveryHolds = 5 * time.Second
 
 const (
-	goodShare = 0.95 // of the calls, for service to be good
-	fewest    = 20   // calls that an amplification is taken of, and that a verdict rests on
+	goodShare = 0.95 // of the calls must end well for good service
+	minCalls  = 20   // calls that an amplification or a finding needs
 )
 
 func (r *run) result(work faults.Stats) *Result {
@@ -156,26 +155,26 @@ func (r *Result) amplify() {
 	}
 	if offered > 0 {
 		r.Amplification = attempts / offered
-		r.PeakAmplification = r.Amplification // of fewer than fewest calls
+		r.PeakAmplification = r.Amplification // if there are fewer than minCalls calls
 	}
-	if offered < fewest {
+	if offered < minCalls {
 		return
 	}
 	r.PeakAmplification = 0
 	for end := range r.Series {
-		// One second, or as many as it takes for enough calls.
+		// Go back until there are enough calls.
 		var calls, made uint32
-		for i := end; i >= 0 && calls < fewest; i-- {
+		for i := end; i >= 0 && calls < minCalls; i-- {
 			calls += r.Series[i].Offered
 			made += r.Series[i].Attempts
 		}
-		if calls >= fewest {
+		if calls >= minCalls {
 			r.PeakAmplification = max(r.PeakAmplification, float64(made)/float64(calls))
 		}
 	}
 }
 
-// recovery is the time from end until service is good, as [Figures.RecoveryS] has it.
+// recovery returns the time from end until service is good; see [Figures.RecoveryS].
 func recovery(tenths []tally, end time.Duration) (time.Duration, bool) {
 	const second = int(time.Second / tenth)
 	first := int((end + tenth - 1) / tenth)

@@ -41,7 +41,7 @@ type Span struct {
 	For time.Duration `yaml:"for"` // above 0
 }
 
-// End is when the span is over.
+// End returns the end of the span.
 func (s Span) End() time.Duration { return s.At + s.For }
 
 // Upstream is a service of equal instances behind one name. Each attempt goes to a random instance,
@@ -101,7 +101,7 @@ type Herd struct {
 	Calls int           `yaml:"calls"` // 1 to 100000
 }
 
-// SetDefaults is called by the loader before it decodes a scenario.
+// SetDefaults sets s to the defaults. Loaders call it before they decode a file into s.
 func (s *Scenario) SetDefaults() {
 	*s = Scenario{
 		Length:   2 * time.Minute,
@@ -109,10 +109,10 @@ func (s *Scenario) SetDefaults() {
 	}
 }
 
-// maxLength bounds a run: the series of seconds is kept in memory.
+// maxLength limits a run, because its series of seconds is kept in memory.
 const maxLength = 24 * time.Hour
 
-// Validate reports every impossible value at once, each with the path of its key.
+// Validate returns all invalid values at once, each with the path of its key.
 func (s Scenario) Validate() error {
 	var found mistake.List
 	check := found.Check
@@ -123,11 +123,11 @@ func (s Scenario) Validate() error {
 	check(s.Upstream.Instances >= 1 && s.Upstream.Instances <= 1000, "upstream.instances", "must be from 1 to 1000, got %d", s.Upstream.Instances)
 	check(s.Upstream.Queue >= 0, "upstream.queue", "must be 0s or more, got %v", s.Upstream.Queue)
 	check(s.Upstream.Faults.Capacity == faults.Capacity{}, "upstream.faults.capacity",
-		"must be left out: the capacity is that of the run, and upstream.queue the room in front of it")
+		"must be left out: the run sets the capacity, and upstream.queue the queue")
 	check(len(s.Upstream.Faults.Schedule) == 0, "upstream.faults.schedule", "must be left out: upstream.phases is the schedule")
-	check(s.Upstream.Faults.FailFirst == 0, "upstream.faults.failFirst", "must be left out: it goes by the request's id, and the calls of a simulation have none")
+	check(s.Upstream.Faults.FailFirst == 0, "upstream.faults.failFirst", "must be left out: it needs request ids, and simulated calls have none")
 	check(meanOf(s.Upstream.Faults.Latency) > 0, "upstream.faults.latency",
-		"must have a mean above 0s and below %v, which is how long a worker needs for a call", maxLength)
+		"must have a mean above 0s and below %v: it is the time that a worker needs for a call", maxLength)
 	base := s.Upstream.Faults
 	base.Capacity, base.Schedule = faults.Capacity{}, nil
 	if err := base.Validate(); err != nil {
@@ -137,9 +137,9 @@ func (s Scenario) Validate() error {
 			found.Merge(config.Index("upstream.phases", i), p.mistakes(s.Upstream))
 		}
 	}
-	check(s.Load.Think >= 0, "load.think", "must be 0s (calls come by themselves) or more, got %v", s.Load.Think)
+	check(s.Load.Think >= 0, "load.think", "must be at least 0s (0s: calls do not wait for each other), got %v", s.Load.Think)
 	if surge := s.Load.Surge; surge != nil {
-		check(s.Load.Think == 0, "load.surge", "must be left out with load.think: callers who wait cannot surge")
+		check(s.Load.Think == 0, "load.surge", "must be left out with load.think: callers that wait for their answers cannot surge")
 		check(surge.At >= 0, "load.surge.at", "must be 0s or more, got %v", surge.At)
 		check(surge.For > 0, "load.surge.for", "must be above 0s, got %v", surge.For)
 		check(surge.OfCapacity > 0 && surge.OfCapacity <= 100, "load.surge.ofCapacity", "must be above 0 and at most 100, got %v", surge.OfCapacity)
@@ -182,8 +182,8 @@ func validName(name string) bool {
 	return name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == ""
 }
 
-// meanOf is the mean of a latency, 0 when there is none or it has no usable one.
-// The formulas are those of the distributions of [faults.Latency.Sample].
+// meanOf returns the mean of a latency, or 0 if it is not above 0 or too large. The formulas are
+// those of the distributions of [faults.Latency.Sample].
 func meanOf(l faults.Latency) time.Duration {
 	var mean float64
 	switch l.Distribution {
@@ -211,11 +211,11 @@ const z99 = 2.3263478740408408
 //go:embed scenarios/*.yaml
 var builtin embed.FS
 
-// Names are those of the built-in scenarios, sorted.
+// Names returns the sorted names of the built-in scenarios.
 func Names() []string {
 	files, err := fs.Glob(builtin, "scenarios/*.yaml")
 	if err != nil {
-		return nil // the pattern is a constant
+		return nil // cannot happen: the pattern is a constant
 	}
 	for i, f := range files {
 		files[i] = strings.TrimSuffix(path.Base(f), ".yaml")
@@ -224,16 +224,16 @@ func Names() []string {
 	return files
 }
 
-// Source is the document of a built-in scenario, to read or to copy.
+// Source returns the document of a built-in scenario.
 func Source(name string) ([]byte, error) {
 	text, err := builtin.ReadFile("scenarios/" + name + ".yaml")
 	if err != nil {
-		return nil, fmt.Errorf("no scenario %q, there are %s", name, strings.Join(Names(), ", "))
+		return nil, fmt.Errorf("no scenario %q; the built-in scenarios are %s", name, strings.Join(Names(), ", "))
 	}
 	return text, nil
 }
 
-// Builtin is a scenario that comes with Rebound.
+// Builtin returns a scenario that comes with Rebound.
 func Builtin(name string) (Scenario, error) {
 	text, err := Source(name)
 	if err != nil {
@@ -242,8 +242,8 @@ func Builtin(name string) (Scenario, error) {
 	return decodeScenario(name+".yaml", text)
 }
 
-// LoadScenario is the built-in scenario of that name, or the one in the file at
-// that path: a name has neither a slash nor the ending .yaml.
+// LoadScenario returns a built-in scenario by name, or reads one from a file. A path has a slash or
+// ends in .yaml or .yml; a name does not.
 func LoadScenario(nameOrPath string) (Scenario, error) {
 	if !strings.ContainsAny(nameOrPath, `/\`) && !strings.HasSuffix(nameOrPath, ".yaml") && !strings.HasSuffix(nameOrPath, ".yml") {
 		return Builtin(nameOrPath)

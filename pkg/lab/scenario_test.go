@@ -86,7 +86,7 @@ func TestWrongScenarios(t *testing.T) {
 			}
 		})
 	}
-	if _, err := lab.LoadScenario("outrage"); err == nil || !strings.Contains(err.Error(), `no scenario "outrage", there are bad-instance, brownout`) {
+	if _, err := lab.LoadScenario("outrage"); err == nil || !strings.Contains(err.Error(), `no scenario "outrage"; the built-in scenarios are bad-instance, brownout`) {
 		t.Errorf("an unknown name: %v", err)
 	}
 }

@@ -18,14 +18,12 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// Two events at the same nanosecond of a virtual clock happen in any order, and
-// where the order matters the same seed would give other figures. So they are
-// kept apart. Of every grid of time each attempt has a lane of its own: it
-// arrives in its lane, and service times are whole grids, so that a worker,
-// which begins its next call as it ends one, stays in the lane of the attempt it
-// began with. Lanes are even; workers that come back after a phase begin at odd
-// ones. They repeat after half a million attempts, when an order that matters is
-// as unlikely as if all was left to chance.
+// Events in the same nanosecond of a virtual clock happen in any order. If their order matters, the
+// same seed gives different figures. So events are kept apart: time is divided into grids, and each
+// attempt has its own lane in every grid. An attempt arrives in its lane, and service times are
+// whole grids. A worker starts its next job when it ends one, so it stays in the lane of its first
+// attempt. Lanes are even; workers that return after a phase start at odd ones. Lanes repeat after
+// half a million attempts. By then a collision is as unlikely as with random times.
 const (
 	grid  = 1 << 20 // ns, 1.05 ms
 	lanes = grid / 2
@@ -40,14 +38,14 @@ type service struct {
 	recorder  *recorder
 }
 
-// instance is one of the equal parts of a service.
+// instance is one of the equal instances of a service.
 type instance struct {
 	injector *faults.Injector
 	queue    *faults.Queue
-	refuses  []Span // nobody listens
+	refuses  []Span // when it refuses connections
 	workers  int    // all of them; 0 = no limit
 	working  atomic.Int64
-	scale    float64 // of service times, which makes whole workers of the capacity
+	scale    float64 // factor for service times, which makes the capacity a whole number of workers
 	shares   []share
 }
 
@@ -70,7 +68,7 @@ func newService(s Scenario, capacity float64, seed uint64, r *recorder) (*servic
 	return u, nil
 }
 
-// newInstance is instance number, from 1. A capacity of 0 is no limit.
+// newInstance returns an instance. Instances are numbered from 1. A capacity of 0 means no limit.
 func newInstance(u Upstream, number int, capacity float64, seed uint64) (*instance, error) {
 	in := &instance{scale: 1}
 	spec := u.Faults
@@ -108,7 +106,7 @@ func newInstance(u Upstream, number int, capacity float64, seed uint64) (*instan
 		c := faults.Capacity{Workers: in.workers, Queue: room}
 		if in.workers > 0 {
 			if c.Workers = int(in.working.Load()); c.Workers == 0 {
-				c.Workers = -1 // nobody works; 0 would be no limit
+				c.Workers = -1 // no worker works; 0 would mean no limit
 			}
 		}
 		return c
@@ -116,15 +114,15 @@ func newInstance(u Upstream, number int, capacity float64, seed uint64) (*instan
 	return in, nil
 }
 
-// link is the way of one client to the service.
+// link connects one client with the service.
 type link struct {
 	*service
 	client *client
 }
 
-// RoundTrip is one attempt.
+// RoundTrip makes one attempt.
 func (l link) RoundTrip(req *http.Request) (*http.Response, error) {
-	defer l.client.sent()()
+	defer l.client.beginAttempt()()
 	number := l.attempts.Add(1)
 	l.recorder.attempt(time.Now())
 	l.travel(number)
@@ -135,14 +133,15 @@ func (l link) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp, err := in.serve(req, rng)
 	if req.Context().Err() != nil {
-		// A probe's lease ends in the same nanosecond as its attempt. The lease goes first.
+		// The lease of a probe ends in the same nanosecond as its attempt. The lease must end
+		// first.
 		time.Sleep(time.Nanosecond)
 	}
 	return resp, err
 }
 
-// travel takes the attempt to its lane. It is the network: up to a grid long, half
-// of one on average.
+// travel delays the attempt until its lane. It models the network: at most one grid, half a grid on
+// average.
 func (u *service) travel(number uint64) {
 	lane := time.Duration(number%lanes) * 2
 	wait := (lane - time.Since(u.start)) % grid
@@ -165,7 +164,7 @@ func (in *instance) serve(req *http.Request, rng *rand.Rand) (*http.Response, er
 	ctx := req.Context()
 	fate := in.injector.Next(req.Header.Get("X-Request-Id"))
 	err := in.queue.Do(ctx, faults.Job{
-		Service:  in.whole(fate.Service, rng),
+		Service:  in.roundToGrid(fate.Service, rng),
 		Deadline: fate.Deadline(req.Header.Get(transport.HeaderExpectedTimeout)),
 	})
 	switch {
@@ -174,7 +173,7 @@ func (in *instance) serve(req *http.Request, rng *rand.Rand) (*http.Response, er
 	case errors.Is(err, faults.ErrDropped):
 		fate.Fault, fate.Status, fate.Latency = faults.FaultDropped, http.StatusGatewayTimeout, 0
 	case err != nil:
-		return nil, err // the caller has gone
+		return nil, err // the caller has left
 	}
 	if !faults.Pause(ctx, fate.Latency) {
 		return nil, context.Cause(ctx)
@@ -182,8 +181,8 @@ func (in *instance) serve(req *http.Request, rng *rand.Rand) (*http.Response, er
 	return answer(req, fate)
 }
 
-// whole is a service time in whole grids, rounded by chance so that the mean stays.
-func (in *instance) whole(d time.Duration, rng *rand.Rand) time.Duration {
+// roundToGrid rounds a service time to whole grids, up or down at random so that the mean stays the same.
+func (in *instance) roundToGrid(d time.Duration, rng *rand.Rand) time.Duration {
 	grids := min(float64(d)*in.scale/grid, float64(maxLength)/grid)
 	n, rest := math.Modf(grids)
 	if rng.Float64() < rest {
@@ -192,7 +191,7 @@ func (in *instance) whole(d time.Duration, rng *rand.Rand) time.Duration {
 	return time.Duration(n) * grid
 }
 
-// answer is what flaky-server would answer, without the bytes.
+// answer returns the response that flaky-server would send, without a body.
 func answer(req *http.Request, fate faults.Fate) (*http.Response, error) {
 	resp := &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: req}
 	switch fate.Fault {
@@ -215,7 +214,7 @@ func answer(req *http.Request, fate faults.Fate) (*http.Response, error) {
 	return resp, nil
 }
 
-// retryAfter is the header for text, as [faults.Spec.RetryAfter] describes it.
+// retryAfter returns the header value for text, as [faults.Spec.RetryAfter] describes.
 func retryAfter(text string) string {
 	if text == "date" {
 		return time.Now().Add(2 * time.Second).UTC().Format(http.TimeFormat)
@@ -226,7 +225,7 @@ func retryAfter(text string) string {
 	return text
 }
 
-// body takes its time, and then ends or breaks off.
+// body waits for a time, and then ends or fails.
 type body struct {
 	ctx   context.Context
 	takes time.Duration
@@ -248,14 +247,14 @@ func (u *service) run(stop <-chan struct{}) {
 	var all sync.WaitGroup
 	for i, in := range u.instances {
 		if len(in.shares) > 0 {
-			// Instances do not change in the same nanosecond.
+			// The offsets keep instances from changing in the same nanosecond.
 			all.Go(func() { in.run(u.start.Add(time.Duration(2*i)*time.Microsecond+1), stop) })
 		}
 	}
 	all.Wait()
 }
 
-// rampStep is how often a share that changes is looked at.
+// rampStep is how often a share that changes gradually is updated.
 const rampStep = 100 * time.Millisecond
 
 func (in *instance) run(start time.Time, stop <-chan struct{}) {
@@ -276,8 +275,7 @@ func (in *instance) run(start time.Time, stop <-chan struct{}) {
 	}
 }
 
-// set changes the number of working workers. Who comes back begins two
-// nanoseconds after the one before.
+// set changes the number of working workers. Returning workers start two nanoseconds apart.
 func (in *instance) set(target int64) {
 	for in.working.Load() < target {
 		in.working.Add(1)
@@ -287,7 +285,7 @@ func (in *instance) set(target int64) {
 	in.working.Store(target)
 }
 
-// target is how many workers work at a time. The last phase that covers it wins.
+// target returns how many workers work at a time. The last phase that covers it wins.
 func (in *instance) target(elapsed time.Duration) int64 {
 	working := 1.0
 	for _, s := range in.shares {
@@ -298,7 +296,7 @@ func (in *instance) target(elapsed time.Duration) int64 {
 	return int64(math.Round(working * float64(in.workers)))
 }
 
-// nextChange is the time until the target may be another one, -1 when it never will.
+// nextChange returns the time until the target may change, or -1 if it will not change any more.
 func (in *instance) nextChange(elapsed time.Duration) time.Duration {
 	next := time.Duration(-1)
 	sooner := func(d time.Duration) {
