@@ -31,7 +31,7 @@ give its path to any other command.`, "lab scenarios [flags]",
 	}
 	t := tabwriter.NewWriter(p.Stdout, 0, 0, 3, ' ', 0)
 	for _, name := range lab.Names() {
-		s, err := lab.Builtin(name)
+		s, err := lab.LoadScenario(name)
 		if err != nil {
 			return p.Fail(cli.ExitFailed, err)
 		}

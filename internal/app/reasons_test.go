@@ -238,9 +238,9 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 	inSpan, inAttempt := "", ""
 	for _, span := range recorded.GetSpans() {
 		for _, a := range span.Attributes {
-			if a.Key == transport.KeyReason && strings.HasPrefix(span.Name, transport.SpanResilience) {
+			if a.Key == "rebound.reason" && strings.HasPrefix(span.Name, "resilience") {
 				inSpan = a.Value.AsString()
-			} else if a.Key == transport.KeyReason && span.Name == method {
+			} else if a.Key == "rebound.reason" && span.Name == method {
 				inAttempt = a.Value.AsString()
 			}
 		}

@@ -127,7 +127,7 @@ func (s *Server) arrive(w http.ResponseWriter, r *http.Request) (id string, atte
 		id = rand.Text()
 	}
 	w.Header().Set("X-Request-Id", id)
-	return id, s.attempts.Next(id), true
+	return id, s.attempts.next(id), true
 }
 
 // work spends the time that this arrival takes, and returns its final fate. It aborts the handler

@@ -168,3 +168,27 @@ func (m *recent[V]) put(key string, v V) {
 	m.keys[m.oldest] = key
 	m.oldest = (m.oldest + 1) % m.limit
 }
+
+// attemptCounter counts how often each request id was seen. It remembers only the newest ids: a
+// forgotten id starts again at 1. It is safe for concurrent use.
+type attemptCounter struct {
+	mu     sync.Mutex
+	counts *recent[int]
+}
+
+func newAttemptCounter(limit int) *attemptCounter {
+	return &attemptCounter{counts: newRecent[int](limit)}
+}
+
+// next counts an attempt of id and returns its number, from 1.
+func (c *attemptCounter) next(id string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.counts.values[id] + 1
+	if n == 1 {
+		c.counts.put(id, n)
+	} else {
+		c.counts.values[id] = n
+	}
+	return n
+}

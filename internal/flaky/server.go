@@ -38,7 +38,7 @@ type Options struct {
 type Server struct {
 	faults   *faults.Injector
 	queue    *faults.Queue
-	attempts *faults.Attempts
+	attempts *attemptCounter
 	ledger   *ledger
 	options  Options
 
@@ -77,7 +77,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		faults:   o.Faults,
 		queue:    faults.NewQueue(o.Faults.Capacity),
-		attempts: faults.NewAttempts(o.Remember),
+		attempts: newAttemptCounter(o.Remember),
 		ledger:   newLedger(o.Remember),
 		options:  o,
 	}

@@ -2,11 +2,11 @@ package faults
 
 import "sync"
 
-// Attempts counts how often each id was seen. It remembers only the newest ids: a forgotten id
+// attempts counts how often each id was seen. It remembers only the newest ids: a forgotten id
 // starts again at 1. It stores ids as they are. Limit the length of ids that come from outside.
 //
 // It is safe for concurrent use.
-type Attempts struct {
+type attempts struct {
 	mu     sync.Mutex
 	limit  int
 	counts map[string]int
@@ -14,13 +14,13 @@ type Attempts struct {
 	oldest int
 }
 
-// NewAttempts returns Attempts that remember limit ids, at least one.
-func NewAttempts(limit int) *Attempts {
-	return &Attempts{limit: max(limit, 1), counts: map[string]int{}}
+// newAttempts returns attempts that remember limit ids, at least one.
+func newAttempts(limit int) *attempts {
+	return &attempts{limit: max(limit, 1), counts: map[string]int{}}
 }
 
-// Next counts an attempt of id and returns its number, from 1.
-func (a *Attempts) Next(id string) int {
+// next counts an attempt of id and returns its number, from 1.
+func (a *attempts) next(id string) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if _, known := a.counts[id]; !known {
@@ -30,7 +30,7 @@ func (a *Attempts) Next(id string) int {
 	return a.counts[id]
 }
 
-func (a *Attempts) remember(id string) {
+func (a *attempts) remember(id string) {
 	if len(a.ids) < a.limit {
 		a.ids = append(a.ids, id)
 		return

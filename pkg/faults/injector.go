@@ -23,8 +23,8 @@ const (
 	FaultDropped  Fault = "dropped" // the caller's deadline had passed when the call's turn came
 )
 
-// LosesAnswer reports whether the caller does not get the response of the work.
-func (f Fault) LosesAnswer() bool { return f != FaultNone && f != FaultSlowBody }
+// losesAnswer reports whether the caller does not get the response of the work.
+func (f Fault) losesAnswer() bool { return f != FaultNone && f != FaultSlowBody }
 
 // Fate is what happens to one arrival.
 type Fate struct {
@@ -39,7 +39,7 @@ type Fate struct {
 }
 
 // TakesEffect reports whether the work of this arrival takes effect, given its fault.
-func (f Fate) TakesEffect() bool { return f.Effect == EffectBefore || !f.Fault.LosesAnswer() }
+func (f Fate) TakesEffect() bool { return f.Effect == EffectBefore || !f.Fault.losesAnswer() }
 
 // rememberedIDs limits the memory for FailFirst. An id that returns after this many others fails
 // again.
@@ -58,7 +58,7 @@ type Injector struct {
 	spec     Spec // replaced, never changed: readers may keep it
 	since    time.Time
 	arrivals uint64
-	attempts *Attempts
+	attempts *attempts
 }
 
 // New returns an Injector whose schedule starts now. It returns the error of [Spec.Validate] if
@@ -100,7 +100,7 @@ func (i *Injector) Amend(spec Spec, restart Restart) error {
 		i.since = time.Now()
 	}
 	if restart.FailFirst {
-		i.attempts = NewAttempts(rememberedIDs)
+		i.attempts = newAttempts(rememberedIDs)
 	}
 	if restart.Arrivals {
 		i.arrivals = 0
@@ -181,7 +181,7 @@ func (i *Injector) arrive(requestID string) (spec Spec, seed, arrival uint64, at
 	defer i.mu.Unlock()
 	i.arrivals++
 	if i.spec.FailFirst > 0 {
-		attempt = i.attempts.Next(requestID)
+		attempt = i.attempts.next(requestID)
 	}
 	return i.spec.at(time.Since(i.since)), i.seed, i.arrivals, attempt
 }

@@ -16,7 +16,7 @@ func BenchmarkMinute(b *testing.B) {
 			s := steady(func(s *lab.Scenario) { s.Length = time.Minute })
 			if name != "healthy" {
 				var err error
-				if s, err = lab.Builtin(name); err != nil {
+				if s, err = lab.LoadScenario(name); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -30,7 +30,7 @@ func simulate(t *testing.T, e lab.Experiment) *lab.Result {
 // test need not wait for it.
 func builtin(t *testing.T, name string, at time.Duration) lab.Scenario {
 	t.Helper()
-	s, err := lab.Builtin(name)
+	s, err := lab.LoadScenario(name)
 	if err != nil {
 		t.Fatal(err)
 	}

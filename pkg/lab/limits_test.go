@@ -55,10 +55,10 @@ load: {rate: 10, seed: 7, seeds: 2}
 		t.Fatal(err)
 	}
 	result := func(load lab.Load, peak float64, recovery *float64, success float64) *lab.Result {
-		return &lab.Result{Load: load, Figures: lab.Figures{
+		return &lab.Result{Load: load,
 			PeakAmplification: peak, RecoveryS: recovery,
 			During: lab.Part{Calls: 100, Success: success}, After: lab.Part{Calls: 100, Success: success}, Work: lab.Work{Served: 100, Wasted: 10},
-		}}
+		}
 	}
 	var lines []string
 	for _, trial := range trials {

@@ -16,13 +16,7 @@ type Result struct {
 	// The disturbance, in seconds from the start.
 	DisturbanceFromS float64 `json:"disturbanceFromSeconds"`
 	DisturbanceToS   float64 `json:"disturbanceToSeconds"`
-	Figures
-	// Series has the figures of every second.
-	Series []Second `json:"series"`
-}
 
-// Figures are the figures of a whole run.
-type Figures struct {
 	// Before, During and After describe the calls that began before, during and after the
 	// disturbance.
 	Before Part `json:"before"`
@@ -52,6 +46,8 @@ type Figures struct {
 	// Calls and Attempts are counted by the reason of their end.
 	Calls    map[resilience.Reason]uint64 `json:"calls"`
 	Attempts map[resilience.Reason]uint64 `json:"attempts"`
+	// Series has the figures of every second.
+	Series []Second `json:"series"`
 }
 
 // Part describes the calls that began in one part of the run.
@@ -115,14 +111,12 @@ func (r *run) result(work faults.Stats) *Result {
 	result := &Result{
 		Scenario: r.scenario.Name, Description: r.scenario.Description, Load: r.load, LengthS: r.load.Length.Seconds(),
 		DisturbanceFromS: d.At.Seconds(), DisturbanceToS: d.End().Seconds(),
-		Figures: Figures{
-			Before:  rec.parts[before].figures(d.At),
-			During:  rec.parts[during].figures(d.For),
-			After:   rec.parts[after].figures(r.load.Length - d.End()),
-			Retries: rec.retries, RetriesSaved: rec.saved, Opened: rec.opened, Probes: rec.probes,
-			Work:  Work{Served: work.Served, Wasted: work.Wasted, Dropped: work.Dropped, Refused: work.Refused},
-			Calls: rec.calls, Attempts: rec.attempts,
-		},
+		Before:  rec.parts[before].figures(d.At),
+		During:  rec.parts[during].figures(d.For),
+		After:   rec.parts[after].figures(r.load.Length - d.End()),
+		Retries: rec.retries, RetriesSaved: rec.saved, Opened: rec.opened, Probes: rec.probes,
+		Work:  Work{Served: work.Served, Wasted: work.Wasted, Dropped: work.Dropped, Refused: work.Refused},
+		Calls: rec.calls, Attempts: rec.attempts,
 		Series: rec.seconds,
 	}
 	result.amplify()
@@ -174,7 +168,7 @@ func (r *Result) amplify() {
 	}
 }
 
-// recovery returns the time from end until service is good; see [Figures.RecoveryS].
+// recovery returns the time from end until service is good; see [Result.RecoveryS].
 func recovery(tenths []tally, end time.Duration) (time.Duration, bool) {
 	const second = int(time.Second / tenth)
 	first := int((end + tenth - 1) / tenth)

@@ -233,28 +233,17 @@ func Source(name string) ([]byte, error) {
 	return text, nil
 }
 
-// Builtin returns a scenario that comes with Rebound.
-func Builtin(name string) (Scenario, error) {
-	text, err := Source(name)
-	if err != nil {
-		return Scenario{}, err
-	}
-	return decodeScenario(name+".yaml", text)
-}
-
 // LoadScenario returns a built-in scenario by name, or reads one from a file. A path has a slash or
 // ends in .yaml or .yml; a name does not.
 func LoadScenario(nameOrPath string) (Scenario, error) {
+	var s Scenario
+	s.SetDefaults()
 	if !strings.ContainsAny(nameOrPath, `/\`) && !strings.HasSuffix(nameOrPath, ".yaml") && !strings.HasSuffix(nameOrPath, ".yml") {
-		return Builtin(nameOrPath)
+		text, err := Source(nameOrPath)
+		if err != nil {
+			return Scenario{}, err
+		}
+		return s, config.Decode(nameOrPath+".yaml", text, &s)
 	}
-	var s Scenario
-	s.SetDefaults()
 	return s, config.Load(nameOrPath, &s)
-}
-
-func decodeScenario(name string, text []byte) (Scenario, error) {
-	var s Scenario
-	s.SetDefaults()
-	return s, config.Decode(name, text, &s)
 }

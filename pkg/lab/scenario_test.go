@@ -27,7 +27,7 @@ func TestBuiltinScenarios(t *testing.T) {
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, err := lab.Builtin(name)
+			s, err := lab.LoadScenario(name)
 			if err != nil {
 				t.Fatal(err)
 			}

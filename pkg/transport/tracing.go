@@ -21,43 +21,43 @@ import (
 
 // Attribute keys of a call's span. docs/observability.md is generated from these comments.
 const (
-	KeyRoute        attribute.Key = "rebound.route"         // the name of the gateway's route; absent without one
-	KeyPolicy       attribute.Key = "rebound.policy"        // the name of the policy
-	KeyUpstream     attribute.Key = "rebound.upstream"      // scheme, host and port
-	KeyAttempts     attribute.Key = "rebound.attempts"      // the number of attempts
-	KeyBudgetTokens attribute.Key = "rebound.budget.tokens" // the balance of the retry budget when the call ended
+	keyRoute        attribute.Key = "rebound.route"         // the name of the gateway's route; absent without one
+	keyPolicy       attribute.Key = "rebound.policy"        // the name of the policy
+	keyUpstream     attribute.Key = "rebound.upstream"      // scheme, host and port
+	keyAttempts     attribute.Key = "rebound.attempts"      // the number of attempts
+	keyBudgetTokens attribute.Key = "rebound.budget.tokens" // the balance of the retry budget when the call ended
 )
 
-// KeyReason is on every span and event of a call.
-const KeyReason attribute.Key = "rebound.reason" // the [resilience.Reason]
+// keyReason is on every span and event of a call.
+const keyReason attribute.Key = "rebound.reason" // the [resilience.Reason]
 
 // Attribute keys of an attempt's span. The rest are those of OpenTelemetry's
 // semantic conventions for HTTP clients.
 const (
 	// the number of the attempt, from 1
-	KeyAttempt attribute.Key = "rebound.attempt"
-	KeyVerdict attribute.Key = "rebound.verdict" // the [resilience.Verdict]
+	keyAttempt attribute.Key = "rebound.attempt"
+	keyVerdict attribute.Key = "rebound.verdict" // the [resilience.Verdict]
 	// the [resilience.State] of the circuit when the attempt passed it
-	KeyBreakerState attribute.Key = "rebound.breaker.state"
+	keyBreakerState attribute.Key = "rebound.breaker.state"
 	// the time left for the whole call when the attempt began
-	KeyDeadlineRemaining attribute.Key = "rebound.deadline.remaining_ms"
+	keyDeadlineRemaining attribute.Key = "rebound.deadline.remaining_ms"
 	// whether the connection of the second send had been used before
-	KeyReused attribute.Key = "rebound.connection.reused"
+	keyReused attribute.Key = "rebound.connection.reused"
 )
 
 // Attribute keys of the span of a wait.
 const (
 	// the planned wait; the span's duration is the actual one
-	KeyBackoffPlanned attribute.Key = "rebound.backoff.planned_ms"
-	KeyBackoffSource  attribute.Key = "rebound.backoff.source" // the [resilience.WaitSource]
+	keyBackoffPlanned attribute.Key = "rebound.backoff.planned_ms"
+	keyBackoffSource  attribute.Key = "rebound.backoff.source" // the [resilience.WaitSource]
 )
 
 // The names of spans and events that do not follow from the request.
 const (
-	SpanResilience = "resilience"
-	SpanBackoff    = "backoff"
-	EventRefused   = "attempt refused"  // on the resilience span: a further attempt was refused
-	EventResend    = "transport.resend" // on an attempt: net/http sent it again on another connection
+	spanResilience = "resilience"
+	spanBackoff    = "backoff"
+	eventRefused   = "attempt refused"  // on the resilience span: a further attempt was refused
+	eventResend    = "transport.resend" // on an attempt: net/http sent it again on another connection
 )
 
 // tracer makes the spans of calls. It uses OpenTelemetry's API only.
@@ -107,16 +107,16 @@ func (t *tracer) start(ctx context.Context, upstream string) *callTrace {
 		return nil
 	}
 	route, _ := ctx.Value(routeKey{}).(string)
-	name := SpanResilience
+	name := spanResilience
 	if route != "" {
 		name += " " + route
 	}
 	c := &callTrace{tracer: t}
 	c.ctx, c.call = t.tracer.Start(ctx, name)
 	if c.call.IsRecording() {
-		c.call.SetAttributes(KeyPolicy.String(t.policy), KeyUpstream.String(upstream))
+		c.call.SetAttributes(keyPolicy.String(t.policy), keyUpstream.String(upstream))
 		if route != "" {
-			c.call.SetAttributes(KeyRoute.String(route))
+			c.call.SetAttributes(keyRoute.String(route))
 		}
 	}
 	return c
@@ -137,9 +137,9 @@ func (c *callTrace) begin(ctx context.Context, req *http.Request, a *resilience.
 		semconv.HTTPRequestMethodKey.String(methodOf(req)),
 		semconv.URLFull(withoutUser(req.URL)),
 		semconv.ServerAddress(req.URL.Hostname()),
-		KeyAttempt.Int(a.Number()),
-		KeyBreakerState.String(a.Breaker().String()),
-		KeyDeadlineRemaining.Int64(a.CallDeadline().Sub(a.Start()).Milliseconds()),
+		keyAttempt.Int(a.Number()),
+		keyBreakerState.String(a.Breaker().String()),
+		keyDeadlineRemaining.Int64(a.CallDeadline().Sub(a.Start()).Milliseconds()),
 	)
 	if port := portOf(req.URL); port > 0 {
 		c.attempt.SetAttributes(semconv.ServerPort(port))
@@ -157,7 +157,7 @@ func (c *callTrace) watchResends(ctx context.Context) context.Context {
 	var connections atomic.Int32
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
 		if connections.Add(1) > 1 {
-			span.AddEvent(EventResend, trace.WithAttributes(KeyReused.Bool(info.Reused)))
+			span.AddEvent(eventResend, trace.WithAttributes(keyReused.Bool(info.Reused)))
 		}
 	}})
 }
@@ -183,7 +183,7 @@ func (c *callTrace) verdict(r *resilience.AttemptReport) {
 		return
 	}
 	if c.attempt.IsRecording() {
-		c.attempt.SetAttributes(KeyVerdict.String(string(r.Verdict)), KeyReason.String(string(r.Reason)))
+		c.attempt.SetAttributes(keyVerdict.String(string(r.Verdict)), keyReason.String(string(r.Reason)))
 		if r.Status > 0 {
 			c.attempt.SetAttributes(semconv.HTTPResponseStatusCode(r.Status))
 		}
@@ -201,10 +201,10 @@ func (c *callTrace) verdict(r *resilience.AttemptReport) {
 		c.attempt.End()
 	}
 	if r.Verdict == resilience.VerdictRetry {
-		_, c.backoff = c.tracer.tracer.Start(c.ctx, SpanBackoff, trace.WithAttributes(
-			KeyBackoffPlanned.Int64(r.Wait.Planned.Milliseconds()),
-			KeyBackoffSource.String(string(r.Wait.Source)),
-			KeyReason.String(string(r.Wait.Reason)),
+		_, c.backoff = c.tracer.tracer.Start(c.ctx, spanBackoff, trace.WithAttributes(
+			keyBackoffPlanned.Int64(r.Wait.Planned.Milliseconds()),
+			keyBackoffSource.String(string(r.Wait.Source)),
+			keyReason.String(string(r.Wait.Reason)),
 		))
 	}
 }
@@ -223,7 +223,7 @@ func (c *callTrace) bodyEnded(err error) {
 	}
 	if err != nil {
 		for _, span := range []trace.Span{c.attempt, c.call} {
-			span.SetAttributes(KeyReason.String(string(resilience.ReasonBodyFailed)), semconv.ErrorTypeKey.String(string(resilience.ReasonBodyFailed)))
+			span.SetAttributes(keyReason.String(string(resilience.ReasonBodyFailed)), semconv.ErrorTypeKey.String(string(resilience.ReasonBodyFailed)))
 			span.SetStatus(codes.Error, err.Error())
 		}
 	}
@@ -241,9 +241,9 @@ func (c *callTrace) end(r *resilience.Report, err error) {
 	c.endBackoff()
 	if c.call.IsRecording() {
 		c.call.SetAttributes(
-			KeyAttempts.Int(len(r.Attempts)), KeyReason.String(string(r.Reason)), KeyBudgetTokens.Float64(r.BudgetTokens))
+			keyAttempts.Int(len(r.Attempts)), keyReason.String(string(r.Reason)), keyBudgetTokens.Float64(r.BudgetTokens))
 		if refusal(r.Reason) {
-			c.call.AddEvent(EventRefused, trace.WithAttributes(KeyReason.String(string(r.Reason))))
+			c.call.AddEvent(eventRefused, trace.WithAttributes(keyReason.String(string(r.Reason))))
 		}
 		if err != nil {
 			c.call.SetStatus(codes.Error, err.Error())

@@ -189,8 +189,8 @@ func TestResendByNetHTTPIsAnEvent(t *testing.T) {
 		t.Skipf("net/http did not send it again: %d requests, %v", requests, r.reasons())
 	}
 	for _, s := range exporter.GetSpans() {
-		if s.SpanKind == trace.SpanKindClient && (len(s.Events) != 1 || s.Events[0].Name != transport.EventResend) {
-			t.Errorf("got events %+v, want one %s", s.Events, transport.EventResend)
+		if s.SpanKind == trace.SpanKindClient && (len(s.Events) != 1 || s.Events[0].Name != "transport.resend") {
+			t.Errorf("got events %+v, want one transport.resend", s.Events)
 		}
 	}
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/files"
 	"github.com/rebound-dev/rebound/internal/testkit/golden"
 	"github.com/rebound-dev/rebound/pkg/resilience"
-	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
 // TestObservability generates docs/observability.md from two sides: the meaning of a name is the
@@ -79,8 +78,8 @@ func newVisible(t *testing.T) *visible {
 
 	// The golden traces have all spans of a call. They lack the event for a request that net/http
 	// sends again by itself, and flaky-server's spans.
-	v.spans[transport.EventResend] = []string{string(transport.KeyReused)}
-	v.attributes[string(transport.KeyReused)] = true
+	v.spans["transport.resend"] = []string{"rebound.connection.reused"}
+	v.attributes["rebound.connection.reused"] = true
 	v.readTraces(t)
 	declared := map[string]bool{string(telemetry.KeyFault): true}
 	for _, c := range v.consts["transport."] {
@@ -402,7 +401,7 @@ func lineOf(t *testing.T, text string) *line {
 // TestTraceIsPictured checks that the picture exists. cmd/demo's test with Jaeger draws it.
 func TestTraceIsPictured(t *testing.T) {
 	picture, err := os.ReadFile(filepath.Join(root, "docs", "trace.svg"))
-	if err != nil || !bytes.Contains(picture, []byte("<title")) || !bytes.Contains(picture, []byte(transport.SpanBackoff)) {
+	if err != nil || !bytes.Contains(picture, []byte("<title")) || !bytes.Contains(picture, []byte("backoff")) {
 		t.Errorf("docs/trace.svg: got %v, want a picture of a trace", err)
 	}
 }
