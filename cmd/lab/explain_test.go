@@ -21,8 +21,8 @@ func explained(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	return code, out.String(), err.String()
 }
 
-// What explain says last is what the pipeline would do; that the two agree on
-// every combination is tested in pkg/transport.
+// The last line of explain is what the pipeline would do. pkg/transport tests that the two agree on
+// every combination.
 func TestExplain(t *testing.T) {
 	file := files.Temp(t, "rebound.yaml", `routes:
   - {name: orders, match: POST /orders, upstream: "http://upstream:5000", policy: patient}
@@ -35,7 +35,7 @@ policies:
 `)
 	for name, tc := range map[string]struct {
 		args []string
-		says []string // all of them
+		says []string // all of these must appear
 		last string
 	}{
 		"the default policy":       {[]string{"GET /process", "--status", "503"}, []string{"policy default", "status_503", "1 of 3"}, "retry after 0s to 100ms (jitter)"},

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// execute runs the program as its main does.
+// execute runs the program as main does.
 func execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -33,7 +33,7 @@ func execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	return code, out.String(), errs.String()
 }
 
-// small is a load that takes no time.
+// small returns args with a load that runs quickly.
 func small(args ...string) []string {
 	return append(args, "--rate", "100", "--clients", "4", "--capacity", "300", "--for", "60s")
 }
@@ -121,7 +121,7 @@ policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 100000
 	}
 }
 
-// checkPage wants a page that needs nothing else, whose charts are whole.
+// checkPage checks that the page loads nothing else and that its charts are complete.
 func checkPage(t *testing.T, path string, policies ...string) {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -216,8 +216,8 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
-// The simulation and the programs agree: twenty seconds of real time. How fast the
-// programs are depends on what else the machine does, and is not asked here.
+// The simulation and the real programs agree, in twenty seconds of real time. Latency depends on
+// what else runs on the machine, so it is not compared.
 func TestRun(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes twenty seconds")

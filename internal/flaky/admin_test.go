@@ -15,7 +15,7 @@ import (
 
 const asJSON = "Accept: application/json"
 
-// noFaults is the zero value as JSON, to replace parts of.
+// noFaults is the zero value as JSON. Tests replace parts of it.
 const noFaults = `{"errorRate":0,"statuses":[503],"retryAfter":"","latency":{"distribution":"none"},"resetRate":0,"truncateRate":0,` +
 	`"hangRate":0,"slowBodyRate":0,"failFirst":0,"capacity":{"workers":0,"serviceTime":"0s","queue":0},"honourDeadline":false,` +
 	`"effect":"before","schedule":[]}`
@@ -58,7 +58,8 @@ func TestFaultsChange(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, lognormal)
-			// What curl -d sends; the answer to the change and a later GET are the same document.
+			// The header that curl -d sends. The answer to the change and a later GET are the same
+			// document.
 			changed := w.must(t, tt.method, w.admin+"/faults", tt.body, "Content-Type: application/x-www-form-urlencoded", asJSON)
 			if changed.status != http.StatusOK || changed.body != tt.want+"\n" {
 				t.Errorf("%d %s, want\n200 %s", changed.status, changed.body, tt.want)
@@ -138,7 +139,7 @@ func TestBadFaultsAreRefusedWhole(t *testing.T) {
 	}
 }
 
-// PATCH adds to what is there: the sum counts, not the patch alone.
+// PATCH merges: the sum of all rates counts, not just those in the patch.
 func TestPatchCountsWhatIsThere(t *testing.T) {
 	w := start(t, faults.Spec{ErrorRate: 0.6})
 	got := wantProblem(t, w.must(t, http.MethodPatch, w.admin+"/faults", "hangRate: 0.6"), http.StatusBadRequest)
@@ -165,8 +166,8 @@ func TestPutStartsTheSchedule(t *testing.T) {
 	})
 }
 
-// Any page in a browser can send a PUT to localhost; one that the browser says is another site's is not obeyed, and
-// neither is one whose name may be another site's.
+// Any page in a browser can send a PUT to localhost. Requests are rejected if the browser says that
+// they come from another site, or if the host name may be another site's.
 func TestBrowsersOfOtherSitesAreRefused(t *testing.T) {
 	w := start(t, faults.Spec{ErrorRate: 0.5})
 	for _, header := range []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: http://evil.example"} {
@@ -175,7 +176,7 @@ func TestBrowsersOfOtherSitesAreRefused(t *testing.T) {
 			wantProblem(t, w.must(t, method, w.admin+path, "{}", header), http.StatusForbidden)
 		}
 	}
-	// A page that had its own name resolved to here is of the same origin.
+	// A page whose own host name resolves to this machine has the same origin.
 	for _, request := range []string{"GET /faults", "PUT /faults", "GET /ledger", "GET /livez"} {
 		method, path, _ := strings.Cut(request, " ")
 		r, err := http.NewRequestWithContext(t.Context(), method, w.admin+path, strings.NewReader("{}"))
@@ -191,7 +192,7 @@ func TestBrowsersOfOtherSitesAreRefused(t *testing.T) {
 		_ = resp.Body.Close()
 		want := http.StatusForbidden
 		if path == "/livez" {
-			want = http.StatusOK // whoever probes may do so by any name
+			want = http.StatusOK // probes may use any name
 		}
 		if resp.StatusCode != want {
 			t.Errorf("%s of evil.com: %d", request, resp.StatusCode)
@@ -232,7 +233,7 @@ func TestAdminRoutes(t *testing.T) {
 	}
 }
 
-// With another seed other arrivals fail, and with the first one the same again.
+// Another seed fails other arrivals. The first seed fails the same ones again.
 func TestPutSetsTheSeed(t *testing.T) {
 	w := start(t, faults.Spec{ErrorRate: 0.5})
 	sequence := func(query string) (statuses string) {

@@ -76,7 +76,7 @@ func TestRefusals(t *testing.T) {
 		"long order":         {"POST", "/orders", `{"order": "` + long + `"}`, nil, 400, "at most 256 bytes, got 257"},
 		"long key":           {"POST", "/orders", `{}`, []string{"Idempotency-Key: " + long}, 400, "Idempotency-Key of at most 256 bytes"},
 	}
-	// A bad request is the caller's fault and told so, whatever else would go wrong.
+	// A bad request is the caller's fault, and its answer says so, whatever faults are in force.
 	w := start(t, faults.Spec{HangRate: 1})
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -110,13 +110,14 @@ func TestOrders(t *testing.T) {
 		return decode[ordered](t, a)
 	}
 
-	// Without a key each attempt takes effect.
+	// Without a key, every attempt takes effect.
 	for _, id := range []string{"r-1", "r-2"} {
 		if got, want := order(`{"order":"o-1","item":"tea"}`, "X-Request-Id: "+id), (ordered{"o-1", id, "", false}); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}
-	// With one the first does, and its answer is given again. Spaces make no other order.
+	// With a key, only the first attempt takes effect, and its answer is repeated. Spaces do not
+	// make another order.
 	for n, body := range []string{`{"order":"o-2","item":"tea"}`, `{"order": "o-2", "item": "tea"}`} {
 		got := order(body, "X-Request-Id: r-"+fmt.Sprint(n+3), "Idempotency-Key: k-1")
 		if want := (ordered{"o-2", "r-3", "k-1", n > 0}); got != want {
@@ -125,7 +126,7 @@ func TestOrders(t *testing.T) {
 	}
 	a := w.must(t, http.MethodPost, w.data+"/orders", `{"order":"o-2","item":"coffee"}`, "Idempotency-Key: k-1")
 	wantProblem(t, a, http.StatusUnprocessableEntity)
-	// Without an order the server makes one, the same for the same key.
+	// Without an order name the server makes one, the same for the same key.
 	made, again := order(`{}`, "Idempotency-Key: k-2"), order(`{}`, "Idempotency-Key: k-2")
 	if made.Order == "" || again.Order != made.Order || !again.Replayed {
 		t.Errorf("made %+v, again %+v", made, again)
@@ -155,11 +156,11 @@ func TestOrders(t *testing.T) {
 	}
 }
 
-// equal compares what JSON shows of effects.
+// equal compares the exported fields, as JSON shows them.
 func equal(got, want []flaky.Effect) bool { return slices.Equal(got, want) }
 
-// The reason for the ledger: the answer is lost, the caller tries again, and the order is executed twice. Who sends
-// a key, or talks to a server that undoes what it cannot answer, is spared.
+// The reason for the ledger: the answer is lost, the caller retries, and the order is executed
+// twice. A key prevents that, and so does a server that has no effect when its answer is lost.
 func TestDoubleEffect(t *testing.T) {
 	lost := map[string]faults.Spec{
 		"error": {ErrorRate: 1}, "reset": {ResetRate: 1}, "truncate": {TruncateRate: 1},
@@ -201,7 +202,7 @@ func TestDoubleEffect(t *testing.T) {
 	}
 }
 
-// A slow body is an answer: it must not say that something happened which did not.
+// A slow body is an answer, so the order must have taken effect.
 func TestSlowBodyTakesEffect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := startPiped(t, faults.Spec{SlowBodyRate: 1, Effect: faults.EffectAfter})
@@ -302,7 +303,7 @@ func TestOverload(t *testing.T) {
 	})
 }
 
-// A caller that gives up is not told, but its work is done: a retry then does it twice.
+// The work of a caller that gives up is done anyway, and a retry does it again.
 func TestAbandonedOrderTakesEffect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := startPiped(t, busyFor(10*time.Second, 5))

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// world is a running server with a client for it.
+// world is a running server and a client for it.
 type world struct {
 	*flaky.Server
 	data, admin string // base URLs
@@ -30,7 +30,7 @@ func start(t *testing.T, spec faults.Spec, adjust ...func(*flaky.Options)) world
 	s := newServer(t, spec, adjust...)
 	data, admin := httptest.NewServer(s.Data()), httptest.NewServer(s.Admin())
 	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true, // net/http retries by itself what fails on a connection it has used before
+		DisableKeepAlives: true, // net/http retries by itself on connections that were used before
 	}}
 	t.Cleanup(func() {
 		s.Stop()
@@ -70,14 +70,14 @@ func newServer(t *testing.T, spec faults.Spec, adjust ...func(*flaky.Options)) *
 	return s
 }
 
-// answer is a response that was read.
+// answer is a response with its body.
 type answer struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// do sends a request and reads what comes back, as far as it comes. Headers are "Name: value".
+// do sends a request and reads as much of the response as arrives. Headers are "Name: value".
 func (w world) do(ctx context.Context, method, url, body string, headers ...string) (answer, error) {
 	r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
@@ -94,7 +94,7 @@ func (w world) do(ctx context.Context, method, url, body string, headers ...stri
 	return answer{resp.StatusCode, resp.Header, text}, err
 }
 
-// must is do for requests that have to be answered.
+// must is do for requests that must get a response.
 func (w world) must(t *testing.T, method, url, body string, headers ...string) answer {
 	t.Helper()
 	a, err := w.do(t.Context(), method, url, body, headers...)

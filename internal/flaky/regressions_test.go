@@ -16,8 +16,9 @@ import (
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
-// Two experiments, one after the other, with DELETE /ledger between them. An order of the first is still in the queue
-// then: it must not show in the ledger of the second, nor give its answer to an order with the same key there.
+// Two experiments with DELETE /ledger between them. An order of the first is still queued at that
+// time. It must not appear in the ledger of the second, nor give its answer to an order with the
+// same key.
 func TestDeletedLedgerIsNotWrittenToByWorkFromBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := startPiped(t, busyFor(time.Second, 9))
@@ -42,7 +43,7 @@ func TestDeletedLedgerIsNotWrittenToByWorkFromBefore(t *testing.T) {
 	})
 }
 
-// The same with a caller who gave up: its work is done after the DELETE, for nobody and for no ledger.
+// The same with a caller that gave up. Its work is done after the DELETE, and must not be recorded.
 func TestDeletedLedgerStaysEmpty(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := startPiped(t, busyFor(time.Second, 9))
@@ -59,7 +60,7 @@ func TestDeletedLedgerStaysEmpty(t *testing.T) {
 	})
 }
 
-// stuck is a caller who does not read the answer.
+// stuck is a caller that does not read the response.
 type stuck struct {
 	*httptest.ResponseRecorder
 
@@ -76,7 +77,7 @@ func (s stuck) Write(b []byte) (int, error) {
 	return s.ResponseRecorder.Write(b)
 }
 
-// One caller changes the faults and does not read the answer. Others can change them all the same.
+// A caller that changes the faults and does not read the response must not block other changes.
 func TestCallerWhoDoesNotReadBlocksNobody(t *testing.T) {
 	for _, method := range []string{http.MethodPut, http.MethodPatch} {
 		t.Run(method, func(t *testing.T) {
@@ -108,8 +109,9 @@ func TestCallerWhoDoesNotReadBlocksNobody(t *testing.T) {
 	}
 }
 
-// A caller who left the queue has no answer, however short the latency on top: the work is still to be done. It was a
-// race between the clock and the departure, hence the many callers.
+// A caller that left the queue gets no answer, however short the latency is, because its work is
+// still to be done. This was a race between the clock and the caller's departure, hence the many
+// callers.
 func TestWhoLeftTheQueueIsNotAnswered(t *testing.T) {
 	spec := busyFor(time.Hour, 10_000)
 	spec.Latency = faults.Latency{Distribution: faults.DistributionFixed, Value: 1}
@@ -137,8 +139,8 @@ func TestWhoLeftTheQueueIsNotAnswered(t *testing.T) {
 	}
 }
 
-// An hour of work waits in front of one worker. Whatever gives it another gives it to those who wait, at once: a
-// change, or a window of the schedule that begins or ends while nobody comes or goes.
+// An hour of work waits for one worker. A second worker must start on waiting jobs at once. It
+// comes with a change, or with a window of the schedule, while no job arrives or ends.
 func TestNewWorkersHelpThoseWhoWait(t *testing.T) {
 	const long = `capacity: {workers: 1, serviceTime: 1h, queue: 9}`
 	tests := map[string]struct {
@@ -182,7 +184,7 @@ func TestNewWorkersHelpThoseWhoWait(t *testing.T) {
 	}
 }
 
-// The schedule of the file the server starts with has boundaries too.
+// The windows of the schedule that the server starts with count too.
 func TestScheduleOfTheStartHelpsThoseWhoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		spec := busyFor(time.Hour, 9)
@@ -200,7 +202,7 @@ func TestScheduleOfTheStartHelpsThoseWhoWait(t *testing.T) {
 	})
 }
 
-// A queue full of calls whose time is up has a place for one who still has time; they are told at once.
+// Calls whose time is up make room in a full queue, and get their answer at once.
 func TestPassedDeadlinesMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		spec := busyFor(10*time.Second, 1)
@@ -227,12 +229,12 @@ func TestPassedDeadlinesMakeRoom(t *testing.T) {
 	})
 }
 
-// An outage is planned for 30s from now. A PATCH of something else at 25s must not put it off.
+// An outage is scheduled for 30s from now. A PATCH of another field at 25s must not delay it.
 func TestPatchRestartsOnlyWhatItNames(t *testing.T) {
 	tests := map[string]struct {
 		method, change string
 		outage         bool // 35s after the first PUT
-		arrival        int  // of the call after the change; there was one before
+		arrival        int  // of the first call after the change; one call came before
 		third          int  // the status of the third attempt of an id
 	}{
 		"PATCH of the latency":      {"PATCH", "latency: {distribution: fixed, value: 1ms}", true, 4, 200},
@@ -282,7 +284,7 @@ func TestPatchRestartsOnlyWhatItNames(t *testing.T) {
 	}
 }
 
-// An order that never took effect is the evidence for a lost one, and not to be left out of the ledger.
+// An order that never took effect must be in the ledger, because it shows a lost order.
 func TestLostOrderIsInTheLedger(t *testing.T) {
 	w := start(t, faults.Spec{ErrorRate: 1, Effect: faults.EffectAfter})
 	for n := range 2 {
@@ -297,7 +299,7 @@ func TestLostOrderIsInTheLedger(t *testing.T) {
 	if got := w.ledger(t).Effects; !equal(got, want) {
 		t.Errorf("effects %+v, want %+v", got, want)
 	}
-	// Once it takes effect it says by which attempt, and keeps its place.
+	// Once it takes effect, the ledger names the attempt, and the order keeps its place.
 	w.must(t, http.MethodPost, w.data+"/orders", `{"order":"lost"}`, "Idempotency-Key: k", "X-Request-Id: r-4")
 	want[0] = flaky.Effect{Order: "lost", RequestID: "r-4", IdempotencyKey: "k", Applied: 1, Attempts: 3}
 	if got := w.ledger(t).Effects; !equal(got, want) {
@@ -330,7 +332,7 @@ func TestAcceptIsReadAsMediaTypes(t *testing.T) {
 	}
 }
 
-// Windows editors save JSON with a byte order mark; it is JSON all the same.
+// Windows editors save JSON with a byte order mark. It is JSON anyway.
 func TestFaultsWithAByteOrderMark(t *testing.T) {
 	w := start(t, faults.Spec{})
 	a := w.must(t, http.MethodPut, w.admin+"/faults", "\ufeff"+`{"retryAfter": "a\/b"}`, "Content-Type: application/json")
@@ -339,7 +341,7 @@ func TestFaultsWithAByteOrderMark(t *testing.T) {
 	}
 }
 
-// A time in the past is nonsense to test clients with, and must reach them as it was written.
+// A time in the past is used to test clients, and must be sent as written.
 func TestNegativeRetryAfterIsSentAsItIs(t *testing.T) {
 	for text, want := range map[string]string{"-500ms": "-500ms", "-5s": "-5s", "-5": "-5", "0s": "0"} {
 		w := start(t, faults.Spec{ErrorRate: 1, RetryAfter: text})

@@ -117,7 +117,7 @@ func TestTruncate(t *testing.T) {
 	})
 }
 
-// tracked counts the handlers at work, to see that none stays behind.
+// tracked counts running handlers, so that a test sees whether one stays behind.
 func tracked(h http.Handler) (http.Handler, *sync.WaitGroup) {
 	var wg sync.WaitGroup
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -148,7 +148,7 @@ func TestHangEndsWithItsCaller(t *testing.T) {
 			if a, err := w.do(ctx, method, server.URL+path, "{}"); !errors.Is(err, context.Canceled) {
 				t.Errorf("%+v, %v; want no answer until the caller cancels", a, err)
 			}
-			handlers.Wait() // would never end if the handler went on
+			handlers.Wait() // would block if a handler were still running
 		})
 	}
 }
@@ -172,7 +172,7 @@ func TestStopEndsHangs(t *testing.T) {
 			w.Stop()
 		}()
 		start := time.Now()
-		for range 2 { // one that hangs when it comes, and one that arrives after it
+		for range 2 { // the first hangs before Stop, the second arrives after it
 			if a, err := w.do(t.Context(), http.MethodGet, w.data+"/process", ""); !errors.Is(err, io.EOF) {
 				t.Errorf("%+v, %v; want the connection closed", a, err)
 			}

@@ -77,7 +77,7 @@ func TestPanics(t *testing.T) {
 	}
 }
 
-// A binary that is no test keeps its output, its flags and its exit code.
+// A binary that is not a test keeps its output, its flags and its exit code.
 func TestProgram(t *testing.T) {
 	program := filepath.Join(gobuild.Programs(t, ".", "./testdata/program"), "program")
 	cmd := exec.CommandContext(t.Context(), program, "-test.v", "argument")

@@ -9,7 +9,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 )
 
-// What a request costs over the pool, and over net/http's own.
+// The cost of a request with the pool, and with net/http's own pool.
 func BenchmarkRoundTrip(b *testing.B) {
 	s := httptest.NewServer(http.HandlerFunc(ok))
 	defer s.Close()

@@ -35,7 +35,7 @@ func newUpstream(t *testing.T, h http.HandlerFunc) *upstream {
 	return newClosing(t, 0, h)
 }
 
-// newClosing is one that closes kept connections after a while.
+// newClosing returns an upstream that closes idle connections after a while.
 func newClosing(t *testing.T, after time.Duration, h http.HandlerFunc) *upstream {
 	t.Helper()
 	u := &upstream{Server: httptest.NewUnstartedServer(h)}
@@ -47,7 +47,7 @@ func newClosing(t *testing.T, after time.Duration, h http.HandlerFunc) *upstream
 	return u
 }
 
-// newHTTP2 is one that speaks HTTP/2 over TLS.
+// newHTTP2 returns an upstream that speaks HTTP/2 over TLS.
 func newHTTP2(t *testing.T, h http.HandlerFunc) *upstream {
 	t.Helper()
 	u := &upstream{Server: httptest.NewUnstartedServer(h)}
@@ -67,7 +67,7 @@ func (u *upstream) options() endpoint.Options {
 	return o
 }
 
-// newPool is a pool that is closed with the test.
+// newPool returns a pool that is closed with the test.
 func newPool(t *testing.T, target string, o endpoint.Options) *endpoint.Pool {
 	t.Helper()
 	u, err := url.Parse(target)
@@ -84,7 +84,7 @@ func request(ctx context.Context, t *testing.T, method, target string, body io.R
 	return fetch.Request(t, method, target, body).WithContext(ctx)
 }
 
-// read is the status and the body of an answer.
+// read returns the status and the body of a response.
 func read(resp *http.Response, err error) (int, string, error) {
 	resp, body, err := fetch.Read(resp, err)
 	if resp == nil {
@@ -93,7 +93,7 @@ func read(resp *http.Response, err error) (int, string, error) {
 	return resp.StatusCode, body, err
 }
 
-// want sends a GET and wants the answer 200.
+// want sends a GET and expects a 200.
 func want(t *testing.T, p *endpoint.Pool, target string) {
 	t.Helper()
 	if status, body, err := read(p.RoundTrip(request(t.Context(), t, http.MethodGet, target, nil))); err != nil || status != http.StatusOK {
@@ -137,7 +137,7 @@ func (v *virtual) end(p *endpoint.Pool) {
 	v.stop()
 }
 
-// retire says that the answer was a failure, as package transport does.
+// retire reports the response as a failure, as package transport does.
 func retire(t *testing.T, resp *http.Response) {
 	t.Helper()
 	r, ok := resp.Body.(interface{ Retire() })

@@ -39,7 +39,7 @@ func newHTTP1OverTLS(t *testing.T, h http.HandlerFunc) *upstream {
 	return u
 }
 
-// Requests that come at once over HTTP/2 share few connections.
+// Simultaneous requests share a few HTTP/2 connections.
 func TestHTTP2RequestsShareConnections(t *testing.T) {
 	u := newHTTP2(t, func(w http.ResponseWriter, r *http.Request) { time.Sleep(10 * time.Millisecond); ok(w, r) })
 	p := newPool(t, u.URL, u.options())
@@ -53,7 +53,7 @@ func TestHTTP2RequestsShareConnections(t *testing.T) {
 		if n := u.Opened() - before; n > most {
 			t.Errorf("round %d: 50 requests took %d connections, want at most %d", round, n, most)
 		}
-		time.Sleep(50 * time.Millisecond) // until the last dial has come in
+		time.Sleep(50 * time.Millisecond) // until the last dial has ended
 		if n := u.Open(); n > 3 {
 			t.Errorf("round %d: %d connections are kept, want at most 3", round, n)
 		}
@@ -62,7 +62,7 @@ func TestHTTP2RequestsShareConnections(t *testing.T) {
 	}
 }
 
-// More requests than one connection may carry get another one.
+// Requests beyond the stream limit of a connection get another connection.
 func TestHTTP2ConnectionThatIsFull(t *testing.T) {
 	u := &upstream{}
 	release := make(chan struct{})
@@ -99,8 +99,8 @@ func TestHTTP2ConnectionThatIsFull(t *testing.T) {
 	}
 }
 
-// A server that shuts down says which requests it did not look at. They are sent
-// again, elsewhere, and none is executed twice.
+// A server that shuts down reports which requests it did not process. They are sent again
+// elsewhere, and no request is executed twice.
 func TestHTTP2ServerThatShutsDown(t *testing.T) {
 	handler := func(executed *sync.Map) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -156,7 +156,7 @@ func TestHTTP2ServerThatShutsDown(t *testing.T) {
 	}
 }
 
-// A silently dead connection is noticed by its ping, and a stream on it ends.
+// The ping detects a connection that died silently, and its streams end.
 func TestHTTP2PingNoticesADeadConnection(t *testing.T) {
 	u := newHTTP2(t, func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusOK)
@@ -171,7 +171,7 @@ func TestHTTP2PingNoticesADeadConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(500 * time.Millisecond) // a quiet stream is none that is dead
+	time.Sleep(500 * time.Millisecond) // a quiet stream is not a dead one
 	if n := b.Open(); n != 1 {
 		t.Fatalf("%d connections, want 1", n)
 	}
@@ -182,8 +182,8 @@ func TestHTTP2PingNoticesADeadConnection(t *testing.T) {
 	}
 }
 
-// A caller who goes away does not cost the others their connection. One whose time
-// is up may have found a server that hangs.
+// A caller that leaves does not cost other callers their connection. A caller whose time is up may
+// have found a hanging server.
 func TestHTTP2RequestsThatAreGivenUp(t *testing.T) {
 	for name, tc := range map[string]struct {
 		giveUp func(context.Context) (context.Context, context.CancelFunc)
@@ -224,12 +224,13 @@ func TestHTTP2RequestsThatAreGivenUp(t *testing.T) {
 	}
 }
 
-// Whoever waits for a dial hears how its TLS handshake failed, whoever began it.
+// All requests that wait for a dial see the error of its TLS handshake, whichever request started
+// it.
 func TestHandshakeErrorsAreTold(t *testing.T) {
 	u := newHTTP2(t, ok)
 	o := u.options()
 	p := newPool(t, u.URL, o)
-	want(t, p, u.URL) // it is known to speak HTTP/2, so requests share a dial
+	want(t, p, u.URL) // the pool now knows that it speaks HTTP/2, so requests share a dial
 	b := balancer.New(t, strings.TrimPrefix(u.URL, "https://"))
 	strict := u.options()
 	strict.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
@@ -269,7 +270,7 @@ func TestHandshakesResume(t *testing.T) {
 	}
 }
 
-// A refused stream is sent again once, and then told as what it is.
+// A refused stream is sent again once. Then its error is returned.
 func TestHTTP2RefusedStreams(t *testing.T) {
 	for name, tc := range map[string]struct {
 		refusals, arrive int64
@@ -327,11 +328,10 @@ func framedServer(t *testing.T, answer func(*http2.Framer, http2.Frame) (goOn bo
 	return u.URL, u.Client().Transport.(*http.Transport).TLSClientConfig
 }
 
-// An upstream that closes connections because of pings, as servers of gRPC do while
-// a stream is quiet, gets none any more.
+// gRPC servers close connections because of pings on a quiet stream. The pool then stops its pings.
 func TestHTTP2PingsThatAreNotWanted(t *testing.T) {
 	var settings, pings atomic.Int64
-	strikes := map[*http2.Framer]int{} // only the first connection is pinged
+	strikes := map[*http2.Framer]int{} // only the first connection gets pings
 	target, config := framedServer(t, func(f *http2.Framer, frame http2.Frame) bool {
 		switch frame := frame.(type) {
 		case *http2.SettingsFrame:
@@ -370,7 +370,7 @@ func TestHTTP2PingsThatAreNotWanted(t *testing.T) {
 	if _, _, err := read(second, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the second one ended with %v, want it to be quiet until its time is up", err)
 	}
-	// One comes with the end of the stream.
+	// One ping comes with the end of the stream.
 	if n := pings.Load() - before; n > 1 || settings.Load() != 2 {
 		t.Errorf("after the upstream had enough: got %d pings on %d connections, want at most 1 on 2", n, settings.Load())
 	}

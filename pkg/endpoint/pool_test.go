@@ -39,7 +39,7 @@ func TestConnectionsAreKept(t *testing.T) {
 				})
 			}
 			all.Wait()
-			// One that was dialled may come when another one was free already.
+			// A dial may end after another connection was free already.
 			if n := u.Open(); n > 20 {
 				t.Errorf("10 at a time left %d connections, want about 10", n)
 			}
@@ -49,8 +49,7 @@ func TestConnectionsAreKept(t *testing.T) {
 	}
 }
 
-// What repeats a request goes over a new connection, which takes the place of the
-// one that failed.
+// A retry uses a new connection, which replaces the one that failed.
 func TestFreshReplacesTheOneThatFailed(t *testing.T) {
 	for name, newServer := range map[string]func(*testing.T, http.HandlerFunc) *upstream{"HTTP/1": newUpstream, "HTTP/2": newHTTP2} {
 		for body, answer := range map[string]string{"with a body": "sorry", "without": ""} {
@@ -77,7 +76,7 @@ func TestFreshReplacesTheOneThatFailed(t *testing.T) {
 					if _, body, err := read(resp, nil); err != nil || body != answer {
 						t.Fatalf("got body %q, error %v, want %q", body, err, answer)
 					}
-					time.Sleep(110 * time.Millisecond) // as often as HTTP/2 dials at most
+					time.Sleep(110 * time.Millisecond) // the shortest time between HTTP/2 dials
 				}
 				if status, _, err := read(p.RoundTripFresh(request(t.Context(), t, http.MethodGet, u.URL, nil))); err != nil || status != http.StatusOK {
 					t.Fatalf("got status %d, error %v, want 200", status, err)
@@ -95,7 +94,7 @@ func TestFreshReplacesTheOneThatFailed(t *testing.T) {
 	}
 }
 
-// A connection of HTTP/2 carries other requests, which one failure leaves alone.
+// Other requests on a retired HTTP/2 connection continue.
 func TestRetiredHTTP2ConnectionEndsWithItsLastRequest(t *testing.T) {
 	hold := make(chan struct{})
 	u := newHTTP2(t, func(w http.ResponseWriter, r *http.Request) {
@@ -133,7 +132,7 @@ func TestRetiredHTTP2ConnectionEndsWithItsLastRequest(t *testing.T) {
 	u.WantOpen(t, 1)
 }
 
-// At an error rate of 30 % nobody wants 300 TLS handshakes a second.
+// An error rate of 30 % must not cause 300 TLS handshakes a second.
 func TestHTTP2DoesNotDialForEveryError(t *testing.T) {
 	var n atomic.Int64
 	u := newHTTP2(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -234,7 +233,8 @@ func TestConnectionsHaveAMaximumAge(t *testing.T) {
 	}
 }
 
-// Connections are replaced in the background, at a bounded rate, and a failure of that changes nothing.
+// Connections are replaced in the background at a limited rate. A failed replacement changes
+// nothing.
 func TestReplacementIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVirtual(t, func(w http.ResponseWriter, r *http.Request) { time.Sleep(10 * time.Millisecond); ok(w, r) })
@@ -277,7 +277,7 @@ func TestReplacementIsBounded(t *testing.T) {
 	})
 }
 
-// A connection is not replaced while the upstream fails: retries do that.
+// No connection is replaced while the upstream fails, because retries do that.
 func TestNoReplacementDuringFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sick atomic.Bool
@@ -316,8 +316,7 @@ func TestNoReplacementDuringFailures(t *testing.T) {
 
 const plainOK = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
-// A kept connection that dies before it answers: what may be sent again, and what
-// must not be.
+// Which requests may be sent again when a kept connection dies before it answers.
 func TestKeptConnectionThatDies(t *testing.T) {
 	key := func(r *http.Request) { r.Header.Set("Idempotency-Key", "k") }
 	oneWay := func(r *http.Request) { r.GetBody = nil }
@@ -325,7 +324,7 @@ func TestKeptConnectionThatDies(t *testing.T) {
 		method string
 		body   string
 		change func(*http.Request)
-		bytes  string // that the dying connection answers
+		bytes  string // what the dying connection sends
 		again  bool
 	}{
 		"GET":                       {method: "GET", again: true},
@@ -365,7 +364,7 @@ func TestKeptConnectionThatDies(t *testing.T) {
 			if tc.body != "" {
 				body = strings.NewReader(tc.body)
 			}
-			var got []bool // for each connection, whether it had been used
+			var got []bool // for each connection: was it used before?
 			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { got = append(got, i.Reused) }})
 			r := request(ctx, t, tc.method, target, body)
 			r.Header.Set("X-Second", "1")
@@ -384,8 +383,8 @@ func TestKeptConnectionThatDies(t *testing.T) {
 	}
 }
 
-// Nothing was written on a kept connection that turns out to be closed: then
-// anything may be sent, on another one.
+// If nothing was written on a kept connection that is closed, any request may be sent on another
+// one.
 func TestKeptConnectionThatIsClosed(t *testing.T) {
 	var posts atomic.Int64
 	target := rawhttp.Requests(t, func(c net.Conn, r *http.Request, _, _ int) bool {
@@ -399,7 +398,7 @@ func TestKeptConnectionThatIsClosed(t *testing.T) {
 	p := newPool(t, target, endpoint.Options{Connections: endpoint.DefaultConnections()})
 	for i := range int64(50) {
 		want(t, p, target)
-		time.Sleep(2 * time.Millisecond) // the connection is closed, and that is known
+		time.Sleep(2 * time.Millisecond) // the connection is closed, and the pool knows it
 		r := request(t.Context(), t, http.MethodPost, target, strings.NewReader("b"))
 		r.GetBody = nil
 		if status, _, err := read(p.RoundTrip(r)); err != nil || status != http.StatusOK || posts.Load() != i+1 {
@@ -408,8 +407,8 @@ func TestKeptConnectionThatIsClosed(t *testing.T) {
 	}
 }
 
-// An upstream that closes connections after a while, also between two requests:
-// a POST without a key is never executed twice, and never lost behind a 2xx.
+// The upstream closes connections after a while, even between two requests. A POST without a key is
+// never executed twice, and never lost behind a 2xx.
 func TestB4PostsOverConnectionsThatAreClosed(t *testing.T) {
 	posts := 20_000
 	if testing.Short() {
@@ -455,7 +454,7 @@ func TestB4PostsOverConnectionsThatAreClosed(t *testing.T) {
 	t.Logf("%d connections, %d of %d failed", u.Opened(), failed.Load(), posts)
 }
 
-// An upstream that answers before it has read the body, and closes: the answer arrives.
+// The upstream answers before it has read the body, and closes. The response arrives.
 func TestA12EarlyAnswerToAnUpload(t *testing.T) {
 	for name, secure := range map[string]bool{"plain": false, "TLS": true} {
 		t.Run(name, func(t *testing.T) {
@@ -487,9 +486,9 @@ func TestA12EarlyAnswerToAnUpload(t *testing.T) {
 	}
 }
 
-// A body waits for 100 (Continue) no longer than it is told to.
+// A body waits for 100 (Continue) for ContinueWait at most.
 func TestA9WaitForContinueIsBounded(t *testing.T) {
-	target := rawhttp.Requests(t, func(c net.Conn, r *http.Request, _, _ int) bool { // as one that knows nothing of Expect
+	target := rawhttp.Requests(t, func(c net.Conn, r *http.Request, _, _ int) bool { // as if it did not know Expect
 		_, _ = io.Copy(io.Discard, r.Body)
 		_, _ = io.WriteString(c, plainOK)
 		return true
@@ -504,7 +503,7 @@ func TestA9WaitForContinueIsBounded(t *testing.T) {
 	}
 }
 
-// The connections that a circuit's opening closes are those that no request uses.
+// CloseIdleConnections closes only connections that no request uses.
 func TestCloseIdleConnections(t *testing.T) {
 	for name, newServer := range map[string]func(*testing.T, http.HandlerFunc) *upstream{"HTTP/1": newUpstream, "HTTP/2": newHTTP2} {
 		t.Run(name, func(t *testing.T) {
@@ -536,14 +535,13 @@ func TestCloseIdleConnections(t *testing.T) {
 				t.Errorf("the one in flight: got %q, error %v, want ok", body, err)
 			}
 			u.WantOpen(t, 0)
-			want(t, p, u.URL) // too late, but served
+			want(t, p, u.URL) // after Close: still served
 			u.WantOpen(t, 0)
 		})
 	}
 }
 
-// Whoever waits for a connection takes the first that is free, and a dial that
-// comes too late is good for the next one.
+// A waiting request takes the first free connection, and a late dial serves the next request.
 func TestSlowDials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVirtual(t, func(w http.ResponseWriter, r *http.Request) {
@@ -554,7 +552,7 @@ func TestSlowDials(t *testing.T) {
 		})
 		var slow atomic.Int64
 		c := endpoint.DefaultConnections()
-		c.MaxAge = 0 // nothing dials in the background
+		c.MaxAge = 0 // no background dials
 		p := endpoint.New(mustURL(t, "http://upstream"), endpoint.Options{
 			Connections: c,
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -573,20 +571,20 @@ func TestSlowDials(t *testing.T) {
 		synctest.Wait()
 		slow.Store(int64(5 * time.Second))
 		begun := time.Now()
-		want(t, p, "http://upstream") // gets the first one's connection
+		want(t, p, "http://upstream") // gets the first request's connection
 		if took := time.Since(begun); took != 2*time.Second {
 			t.Errorf("it took %v, want the 2 s until a connection was free", took)
 		}
 		<-first
 		p.CloseIdleConnections()
-		time.Sleep(5 * time.Second) // its own dial is done, and kept
+		time.Sleep(5 * time.Second) // until its own dial has ended
 		dials := v.dials.Load()
 		want(t, p, "http://upstream")
 		if n := v.dials.Load() - dials; n != 0 {
 			t.Errorf("%d dials, want none: there was a spare connection", n)
 		}
 
-		// The caller's time is up before the dial is.
+		// The caller's time is up before the dial ends.
 		p.CloseIdleConnections()
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errTooLong)
 		defer cancel()
@@ -600,7 +598,7 @@ func TestSlowDials(t *testing.T) {
 			t.Errorf("%d dials, want none: the one that was given up came in", n)
 		}
 
-		// Nor does it outlive the pool.
+		// A dial does not outlive the pool.
 		p.CloseIdleConnections()
 		slow.Store(int64(time.Hour))
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
@@ -615,7 +613,7 @@ func TestSlowDials(t *testing.T) {
 
 var errTooLong = errors.New("too long")
 
-// What net/http refuses to send does not cost the connection.
+// A request that net/http refuses to send does not cost the connection.
 func TestRequestsThatCannotBeSent(t *testing.T) {
 	for name, newServer := range map[string]func(*testing.T, http.HandlerFunc) *upstream{"HTTP/1": newUpstream, "HTTP/2": newHTTP2} {
 		t.Run(name, func(t *testing.T) {
@@ -648,7 +646,7 @@ type closeCounter struct {
 
 func (c *closeCounter) Close() error { c.closed.Add(1); return nil }
 
-// A caller's body that breaks is the caller's: nothing is sent again.
+// When the caller's body fails, nothing is sent again.
 func TestBrokenRequestBody(t *testing.T) {
 	u := newUpstream(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body); ok(w, r) })
 	p := newPool(t, u.URL, u.options())
@@ -666,7 +664,7 @@ type errorReader struct{ err error }
 
 func (e errorReader) Read([]byte) (int, error) { return 0, e.err }
 
-// An upgraded connection is the caller's, and tells him when it is dead.
+// An upgraded connection belongs to the caller, and reports its errors.
 func TestUpgrade(t *testing.T) {
 	target := rawhttp.Requests(t, func(c net.Conn, r *http.Request, _, _ int) bool {
 		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
@@ -697,7 +695,7 @@ func TestUpgrade(t *testing.T) {
 	if _, err := io.ReadFull(c, b); err != nil || string(b) != "ping" {
 		t.Fatalf("got %q, error %v, want the echo of ping", b, err)
 	}
-	_, _ = c.Read(b) // the end
+	_, _ = c.Read(b) // the end of the stream
 	for range 100 {
 		if _, err = io.WriteString(c, "ping"); err != nil {
 			return
@@ -726,7 +724,7 @@ func TestDialErrors(t *testing.T) {
 	}
 }
 
-// An upgrade goes over HTTP/1 also to an upstream that prefers HTTP/2.
+// An upgrade uses HTTP/1 even if the upstream prefers HTTP/2.
 func TestUpgradeBesideHTTP2(t *testing.T) {
 	u := newHTTP2(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor != 1 {

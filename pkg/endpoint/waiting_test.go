@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Nothing of a call is kept after its end.
+// The pool keeps nothing of a call after it ends.
 func TestNothingOfACallIsKept(t *testing.T) {
 	u := newUpstream(t, func(http.ResponseWriter, *http.Request) { time.Sleep(20 * time.Millisecond) })
 	p := newPool(t, u.URL, u.options())
@@ -34,7 +34,7 @@ func TestNothingOfACallIsKept(t *testing.T) {
 	}
 	calls.Wait()
 	want(t, p, u.URL)
-	p.CloseIdleConnections() // net/http's may hold what was sent on them last
+	p.CloseIdleConnections() // net/http's connections may refer to the last request
 	for range 50 {
 		runtime.GC()
 		time.Sleep(10 * time.Millisecond)
@@ -45,7 +45,7 @@ func TestNothingOfACallIsKept(t *testing.T) {
 	t.Errorf("%d of 50 contexts are kept, want 0", left.Load())
 }
 
-// Without kept connections none is made in the background.
+// Without kept connections, none is dialled in the background.
 func TestNoReplacementWithoutKeptConnections(t *testing.T) {
 	u := newUpstream(t, func(http.ResponseWriter, *http.Request) { time.Sleep(1100 * time.Millisecond) })
 	o := u.options()
@@ -58,7 +58,7 @@ func TestNoReplacementWithoutKeptConnections(t *testing.T) {
 	}
 }
 
-// A request is sent again once when a kept connection dies, not over all kept ones.
+// When a kept connection dies, a request is sent again once, not on every kept connection in turn.
 func TestRepetitionNeedsANewConnection(t *testing.T) {
 	var sent atomic.Int64
 	var bad atomic.Bool
@@ -84,7 +84,7 @@ func TestRepetitionNeedsANewConnection(t *testing.T) {
 	}
 }
 
-// A request that waits for a dial which hangs gets a stream that becomes free.
+// A request that waits for a hanging dial gets the next free stream.
 func TestHTTP2FreeStreamServesTheWaiting(t *testing.T) {
 	free := make(chan struct{})
 	u := newHTTP2One(t, func(w http.ResponseWriter, r *http.Request) {
@@ -128,7 +128,7 @@ func TestHTTP2FreeStreamServesTheWaiting(t *testing.T) {
 	calls.Wait()
 }
 
-// newHTTP2One is one that takes one stream at a time on a connection.
+// newHTTP2One returns an upstream that allows one stream per connection.
 func newHTTP2One(t *testing.T, h http.HandlerFunc) *upstream {
 	t.Helper()
 	u := &upstream{Server: httptest.NewUnstartedServer(h)}

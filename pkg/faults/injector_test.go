@@ -107,7 +107,7 @@ func TestSequenceDoesNotDependOnConcurrency(t *testing.T) {
 		wg.Go(func() {
 			for range 100 {
 				f := i.Next("any")
-				got[f.Arrival-1] = f // each arrival is one goroutine's
+				got[f.Arrival-1] = f // each arrival belongs to one goroutine
 			}
 		})
 	}
@@ -117,8 +117,9 @@ func TestSequenceDoesNotDependOnConcurrency(t *testing.T) {
 	}
 }
 
-// A change of one rate must not reshuffle what is drawn, or two policies could not be compared under "the same" luck.
-// Which fault strikes does change: the rates share one draw.
+// A change of one rate must not change what else is drawn. Otherwise two policies could not be
+// compared under the same luck. Only the choice of the fault changes, because the rates share one
+// draw.
 func TestRatesDoNotDisturbLatencies(t *testing.T) {
 	spec := everything()
 	before := fates(t, spec, 7, 500)
@@ -132,7 +133,7 @@ func TestRatesDoNotDisturbLatencies(t *testing.T) {
 }
 
 func TestFailFirst(t *testing.T) {
-	// The rate of errors would fail everything, but nothing is left to chance here.
+	// The error rate would fail everything, but FailFirst disables the rates.
 	i := injector(t, faults.Spec{FailFirst: 2, ErrorRate: 1, Statuses: []int{502}}, 1)
 	want := []faults.Fault{faults.FaultError, faults.FaultError, faults.FaultNone, faults.FaultNone}
 	sequence := func(id string) (got []faults.Fault) {
@@ -164,7 +165,7 @@ func TestAttemptsForgetTheOldest(t *testing.T) {
 	for _, id := range []string{"a", "b", "a", "c", "b", "a", "c", "b"} {
 		got = append(got, a.Next(id))
 	}
-	// c pushes a out; a coming back pushes b out; b coming back pushes c out.
+	// c evicts a; the second a evicts b; the second b evicts c.
 	if want := []int{1, 1, 2, 1, 2, 1, 2, 1}; !slices.Equal(got, want) {
 		t.Errorf("attempts %v, want %v", got, want)
 	}
@@ -204,8 +205,8 @@ func TestSchedule(t *testing.T) {
 			{0, faults.FaultError, 503, 4},
 			{10*time.Second - 1, faults.FaultError, 503, 4},
 			{10 * time.Second, faults.FaultNone, 0, 1},
-			{20 * time.Second, faults.FaultHang, 0, 1}, // both windows
-			{30 * time.Second, faults.FaultHang, 0, 4}, // the second alone
+			{20 * time.Second, faults.FaultHang, 0, 1}, // both windows are open
+			{30 * time.Second, faults.FaultHang, 0, 4}, // only the second is open
 			{40*time.Second - 1, faults.FaultHang, 0, 4},
 			{40 * time.Second, faults.FaultError, 503, 4},
 			{50 * time.Second, faults.FaultError, 429, 4},

@@ -15,7 +15,7 @@ func TestSampleQuantiles(t *testing.T) {
 	tests := map[string]struct {
 		latency  faults.Latency
 		min, max time.Duration             // of all samples
-		want     map[float64]time.Duration // quantiles, from the formulas by hand
+		want     map[float64]time.Duration // quantiles, calculated by hand from the formulas
 	}{
 		"empty": {latency: faults.Latency{}},
 		"none":  {latency: faults.Latency{Distribution: faults.DistributionNone}},

@@ -36,7 +36,7 @@ func TestQueueServesInOrder(t *testing.T) {
 				defer mu.Unlock()
 				took[n], errs[n] = time.Since(start), err
 			})
-			synctest.Wait() // they come one after the other
+			synctest.Wait() // so that jobs arrive in order
 		}
 		wantStats(t, q, faults.Stats{Busy: 2, Queued: 2, Refused: 1})
 		wg.Wait()
@@ -94,8 +94,8 @@ func TestWithoutLimitNothingQueues(t *testing.T) {
 	})
 }
 
-// The story behind a retry storm: callers give up after 1 s, but the server, who needs 10 s, works for them all
-// the same, so the caller who comes next and is patient waits for work that nobody wants.
+// How a retry storm begins: callers give up after 1 s, but the server, which needs 10 s, does their
+// work anyway. A patient caller that comes later waits for that useless work.
 func TestAbandonedWorkKeepsItsWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := faults.NewQueue(constant(faults.Capacity{Workers: 1, Queue: 10}))
@@ -104,7 +104,7 @@ func TestAbandonedWorkKeepsItsWorker(t *testing.T) {
 		impatient, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		var wg sync.WaitGroup
-		for range 2 { // one at work, one in the queue
+		for range 2 { // one is served, one waits
 			wg.Go(func() {
 				err := q.Do(impatient, faults.Job{Service: 10 * time.Second, Done: func() { done++ }})
 				if !errors.Is(err, context.DeadlineExceeded) {
@@ -140,7 +140,8 @@ func TestDeadlineSparesTheWork(t *testing.T) {
 				deadline := start.Add([]time.Duration{time.Second, 10 * time.Second, 11 * time.Second}[n])
 				done := false
 				err := q.Do(t.Context(), faults.Job{Service: 10 * time.Second, Deadline: deadline, Done: func() { done = true }})
-				// The first began in time and is finished; the second's turn comes exactly at its deadline.
+				// The first began in time and is finished. The second's turn comes exactly at its
+				// deadline.
 				if !errors.Is(err, want) || done != (want == nil) {
 					t.Errorf("job %d: %v, done %v; want %v", n+1, err, done, want)
 				}
@@ -181,12 +182,12 @@ func TestCapacityChangesWhileWorkRuns(t *testing.T) {
 		}
 		add(7)
 		wantStats(t, q, faults.Stats{Busy: 3, Queued: 4})
-		set(1) // what runs goes on; of the three who finish, one worker remains
+		set(1) // running jobs continue; one worker remains when they end
 		wantStats(t, q, faults.Stats{Busy: 3, Queued: 4})
 		time.Sleep(time.Second)
 		wantStats(t, q, faults.Stats{Busy: 1, Queued: 3, Served: 3})
 		set(2)
-		add(1) // the queue keeps its order: the newcomer goes to its end
+		add(1) // a new job goes to the end of the queue
 		wantStats(t, q, faults.Stats{Busy: 2, Queued: 3, Served: 3})
 		set(0)
 		time.Sleep(time.Second)

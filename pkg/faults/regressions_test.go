@@ -12,7 +12,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
-// line is a Queue whose capacity changes, with jobs of a second each.
+// line is a Queue whose capacity changes. Its jobs take a second each.
 type line struct {
 	*faults.Queue
 
@@ -37,7 +37,7 @@ func (l *line) set(c faults.Capacity) {
 	l.capacity = c
 }
 
-// add puts a job with a deadline in that many seconds, or none, in the line. It has to end with want.
+// add queues a job with a deadline, 0 for none, that must end with want.
 func (l *line) add(t *testing.T, deadline time.Duration, want error) {
 	t.Helper()
 	j := faults.Job{Service: time.Second}
@@ -52,8 +52,9 @@ func (l *line) add(t *testing.T, deadline time.Duration, want error) {
 	synctest.Wait()
 }
 
-// A second worker is hired while three wait, and the line is closed. The worker is for the first of the three, and not
-// a reason to let one more in, who would then wait in a line that has no places.
+// A second worker is added while three jobs wait, and the queue length becomes 0. The worker must
+// take the first of the three. It must not make room for a new job, which would then wait in a
+// queue without places.
 func TestNewcomerDoesNotTakeTheWorkerOfThoseWhoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine(faults.Capacity{Workers: 1, Queue: 3})
@@ -67,7 +68,7 @@ func TestNewcomerDoesNotTakeTheWorkerOfThoseWhoWait(t *testing.T) {
 	})
 }
 
-// The same hire, but nobody comes: those who wait must not have to wait for that.
+// The same change, but no job arrives. The waiting jobs must not have to wait for an arrival.
 func TestWakeGivesNewWorkersWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine(faults.Capacity{Workers: 1, Queue: 3})
@@ -78,25 +79,25 @@ func TestWakeGivesNewWorkersWork(t *testing.T) {
 		wantStats(t, l.Queue, faults.Stats{Busy: 1, Queued: 3})
 		l.Wake()
 		wantStats(t, l.Queue, faults.Stats{Busy: 3, Queued: 1})
-		l.set(faults.Capacity{}) // no limit at all
+		l.set(faults.Capacity{}) // no limit
 		l.Wake()
 		wantStats(t, l.Queue, faults.Stats{Busy: 4})
 		l.jobs.Wait()
 	})
 }
 
-// A line full of callers whose time is up is an empty line with a bad memory: who still has time gets the place.
+// Jobs whose deadline has passed hold no place in a full queue: a job with time left gets it.
 func TestPassedDeadlinesHoldNoPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine(faults.Capacity{Workers: 1, Queue: 3})
-		l.add(t, 0, nil) // at work for a second
+		l.add(t, 0, nil) // served for a second
 		l.add(t, 100*time.Millisecond, faults.ErrDropped)
 		l.add(t, 5*time.Second, nil)
 		l.add(t, 200*time.Millisecond, faults.ErrDropped)
 		l.add(t, 0, faults.ErrRefused) // all have time left
 
 		time.Sleep(100 * time.Millisecond)
-		wantStats(t, l.Queue, faults.Stats{Busy: 1, Queued: 3, Refused: 1}) // a place nobody needs is left alone
+		wantStats(t, l.Queue, faults.Stats{Busy: 1, Queued: 3, Refused: 1}) // an unneeded place stays as it is
 		l.add(t, 0, nil)
 		wantStats(t, l.Queue, faults.Stats{Busy: 1, Queued: 3, Refused: 1, Dropped: 1})
 		l.add(t, 0, faults.ErrRefused)
@@ -109,7 +110,7 @@ func TestPassedDeadlinesHoldNoPlaces(t *testing.T) {
 	})
 }
 
-// A small correction in the middle of an experiment must not begin it anew.
+// A small change in the middle of an experiment must not start it again.
 func TestAmendGoesOn(t *testing.T) {
 	tests := map[string]struct {
 		restart faults.Restart
@@ -141,7 +142,7 @@ func TestAmendGoesOn(t *testing.T) {
 				}
 
 				time.Sleep(10 * time.Second) // 35s after the start
-				spec.FailFirst = 0           // it leaves nothing to the schedule
+				spec.FailFirst = 0           // FailFirst overrides the schedule
 				if err := i.Amend(spec, faults.Restart{}); err != nil {
 					t.Fatal(err)
 				}
@@ -182,7 +183,7 @@ func TestWithoutScheduleNothingChanges(t *testing.T) {
 	}
 }
 
-// What net/http would trim, or send with every one of a thousand errors a second, is refused.
+// Text that net/http would trim, or that is too long to send with every error, is rejected.
 func TestRetryAfterIsWhatAHeaderCarries(t *testing.T) {
 	for value, want := range map[string]string{
 		"soon":                     "",
@@ -199,7 +200,8 @@ func TestRetryAfterIsWhatAHeaderCarries(t *testing.T) {
 	}
 }
 
-// What a change of one rate leaves as it was: what was drawn. What it does not: where the rates behind it strike.
+// A change of one rate keeps what was drawn. It changes where the faults after it in the list
+// strike.
 func TestWhatAChangeOfOneRateKeeps(t *testing.T) {
 	spec := everything()
 	spec.ErrorRate = 0.1

@@ -19,7 +19,7 @@ func TestValidate(t *testing.T) {
 	}
 	tests := map[string]struct {
 		spec faults.Spec
-		want map[string]string // path to a part of the text
+		want map[string]string // part of the text, by path
 	}{
 		"zero value":      {spec: faults.Spec{}},
 		"default":         {spec: faults.Default()},
@@ -153,7 +153,7 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// mistakes are the texts by path.
+// mistakes returns the texts by path.
 func mistakes(err error) map[string]string {
 	found := map[string]string{}
 	joined, _ := err.(interface{ Unwrap() []error })
@@ -194,7 +194,7 @@ func TestSpecShowsWhatIsInForce(t *testing.T) {
 	}
 }
 
-// What goes in and comes out is a copy: nobody can change what is in force except by Replace.
+// Specs are copied on the way in and out: only Replace changes the Spec in force.
 func TestSpecSharesNothing(t *testing.T) {
 	in := faults.Spec{
 		Statuses: []int{500},

@@ -9,7 +9,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// A virtual minute of a thousand calls a second, healthy and with an outage.
+// A virtual minute of a thousand calls per second, healthy and with an outage.
 func BenchmarkMinute(b *testing.B) {
 	for _, name := range []string{"healthy", "outage-hanging"} {
 		b.Run(name, func(b *testing.B) {

@@ -20,8 +20,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// The same seed gives the same figures, every second of them, also where all goes
-// wrong at once; another seed gives others.
+// The same seed gives the same figures for every second, even if many things fail at once. Another
+// seed gives other figures.
 func TestSameSeedSameFigures(t *testing.T) {
 	t.Parallel()
 	everything := func(honour bool) lab.Scenario {
@@ -40,7 +40,7 @@ func TestSameSeedSameFigures(t *testing.T) {
 			s.Load.Herd = &lab.Herd{At: 9 * time.Second, Calls: 300}
 		})
 	}
-	// No wait and no jitter: the most that can happen at once.
+	// Without waits and jitter, the most happens at once.
 	bare := rungOf(t, "immediate retry")
 	bare.Breaker, bare.Retry.Budget = transport.DefaultPolicy().Breaker, transport.DefaultPolicy().Retry.Budget
 	usual := lab.Load{Rate: 200, Clients: 5, Capacity: 300}
@@ -175,7 +175,7 @@ func TestImpossibleExperiments(t *testing.T) {
 	}
 }
 
-// The figure of opened circuits is that of the transitions.
+// The number of opened circuits matches the reported transitions.
 func TestOpenedAreTheTransitions(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

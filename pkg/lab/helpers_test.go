@@ -26,8 +26,8 @@ func simulate(t *testing.T, e lab.Experiment) *lab.Result {
 	return result
 }
 
-// builtin is a scenario whose first disturbance is moved to begin at at, so that a
-// test need not wait for it.
+// builtin returns a scenario whose disturbance is moved to start at at, so that tests take less
+// time.
 func builtin(t *testing.T, name string, at time.Duration) lab.Scenario {
 	t.Helper()
 	s, err := lab.LoadScenario(name)
@@ -49,8 +49,7 @@ func builtin(t *testing.T, name string, at time.Duration) lab.Scenario {
 	return s
 }
 
-// steady is a scenario in which nothing happens, but for what change adds. The
-// disturbance is from 1 s to 2 s.
+// steady returns a scenario without faults, changed by change. Its disturbance is from 1 s to 2 s.
 func steady(change func(*lab.Scenario)) lab.Scenario {
 	var s lab.Scenario
 	s.SetDefaults()
@@ -60,15 +59,15 @@ func steady(change func(*lab.Scenario)) lab.Scenario {
 	return s
 }
 
-// phase is one of all instances.
+// phase returns a phase of all instances.
 func phase(at, length time.Duration, change func(*lab.Phase)) lab.Phase {
 	p := lab.Phase{Window: faults.Window{At: at, For: length}}
 	change(&p)
 	return p
 }
 
-// statistics skips what makes so many calls that its figures mean something: the
-// race detector, which is ten times slower, sees the same code in fewer of them.
+// statistics skips tests that need very many calls for meaningful figures under the race detector.
+// It is ten times slower, and other tests run the same code with fewer calls.
 func statistics(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
@@ -82,7 +81,7 @@ func load(rate float64, seed uint64) lab.Load {
 	return l
 }
 
-// rungOf is one of the ladder of the default policy.
+// rungOf returns a policy of the ladder for the default policy.
 func rungOf(t *testing.T, name string) transport.Policy {
 	t.Helper()
 	for _, r := range lab.Ladder(transport.DefaultPolicy()) {
@@ -94,7 +93,7 @@ func rungOf(t *testing.T, name string) transport.Policy {
 	return transport.Policy{}
 }
 
-// changes collects what circuits do.
+// changes records the transitions of circuits.
 type changes struct {
 	mu  sync.Mutex
 	all []change
@@ -111,7 +110,7 @@ func (c *changes) add(client int, t resilience.Transition) {
 	c.all = append(c.all, change{client, t})
 }
 
-// of is the changes of one client.
+// of returns the transitions of one client's circuit.
 func (c *changes) of(client int) []change {
 	return slices.DeleteFunc(slices.Clone(c.all), func(x change) bool { return x.client != client })
 }

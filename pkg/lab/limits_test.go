@@ -92,7 +92,7 @@ load: {rate: 10, seed: 7, seeds: 2}
 	}
 }
 
-// A gate that has seen next to nothing must not be taken for one that was passed.
+// A check with too few calls must not pass.
 func TestTooFewCallsAreNoVerdict(t *testing.T) {
 	five := lab.Limits{Amplification: new(1.2), Load: lab.LimitsLoad{Rate: 0.1, Clients: 1, Capacity: 1000, Seed: 1, Seeds: 1}}
 	trials, err := five.Trials()
@@ -115,8 +115,8 @@ func TestTooFewCallsAreNoVerdict(t *testing.T) {
 	}
 }
 
-// At a rate of ten a second no second has enough calls by itself, and the retries
-// of a policy without limits show all the same.
+// At ten calls per second, no second has enough calls by itself. The retries of a policy without
+// limits must show anyway.
 func TestAmplificationOfFewCalls(t *testing.T) {
 	p := transport.DefaultPolicy()
 	p.Retry.MaxAttempts, p.Retry.Budget.Burst = 5, 1e6

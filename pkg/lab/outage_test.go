@@ -9,8 +9,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// What the defaults promise: an outage is not made worse by more than a fifth, not
-// for a second, and is over soon after it is over.
+// The promise of the defaults: in any second of an outage, attempts exceed calls by at most a
+// fifth, and service recovers soon after it.
 func TestDefaultPolicyInAnOutage(t *testing.T) {
 	statistics(t)
 	t.Parallel()
@@ -28,7 +28,7 @@ func TestDefaultPolicyInAnOutage(t *testing.T) {
 					if r.RecoveryS == nil || *r.RecoveryS > 5 {
 						t.Errorf("recovery %s, want at most 5 s", shown(r.RecoveryS))
 					}
-					if r.Before.Success < 0.995 { // what it finds under way fails
+					if r.Before.Success < 0.995 { // calls in flight when it begins fail
 						t.Errorf("success before the outage %.4f, want nearly all", r.Before.Success)
 					}
 				})
@@ -37,7 +37,8 @@ func TestDefaultPolicyInAnOutage(t *testing.T) {
 	}
 }
 
-// An outage of ten seconds may happen to end as the circuits try; others do not.
+// After an outage of ten seconds, circuits may happen to probe at the right moment. Other lengths
+// show whether they do in general.
 func TestDefaultPolicyInOutagesOfAnyLength(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"outage", "outage-hanging"} {
@@ -64,15 +65,15 @@ func shown(seconds *float64) string {
 	return fmt.Sprintf("after %.1f s", *seconds)
 }
 
-// Retries keep an upstream down that comes back: the work that nobody waits for any
-// more is what it does. What they wait in between makes no difference.
+// Retries keep an upstream down: it spends its time on work that no caller waits for any more. The
+// waits between attempts make no difference.
 func TestLadderInAnOutage(t *testing.T) {
 	statistics(t)
 	t.Parallel()
 	for name, c := range map[string]struct {
 		recovers bool
-		within   float64 // seconds
-		peak     float64 // at most
+		within   float64 // in seconds
+		peak     float64 // upper limit
 	}{
 		"no retry":         {true, 12, 1.01},
 		"immediate retry":  {false, 0, 9},
@@ -102,8 +103,8 @@ func TestLadderInAnOutage(t *testing.T) {
 	}
 }
 
-// A service that drops work whose caller has gone needs no circuit breaker to come
-// back: deadlines travel with the attempts.
+// A service that drops the work of callers that have left recovers without a circuit breaker,
+// because deadlines travel with the attempts.
 func TestHonouredDeadlines(t *testing.T) {
 	t.Parallel()
 	run := func(honour bool) *lab.Result {

@@ -15,9 +15,9 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// Three attempts succeed 97.3 times in a hundred. One seed's thirty thousand calls
-// show that to within 0.3, and the budget and the circuit may cost as much; five
-// seeds together show who took it.
+// Three attempts succeed in 97.3 % of calls. One seed's thirty thousand calls show that to within
+// 0.3 %, and the budget and the circuit may cost as much again. Five seeds together show how much
+// they really cost.
 func TestErrorRateUnderTheDefaultPolicy(t *testing.T) {
 	statistics(t)
 	t.Parallel()
@@ -42,7 +42,7 @@ func TestErrorRateUnderTheDefaultPolicy(t *testing.T) {
 	}
 }
 
-// With nothing in the way, three attempts fail as often as three dice show it.
+// With nothing else in the way, three attempts fail as often as probability says.
 func TestErrorRateAgreesWithTheClosedForm(t *testing.T) {
 	t.Parallel()
 	for name, errorRate := range map[string]float64{"error-rate-10": 0.1, "error-rate-30": 0.3, "error-rate-60": 0.6} {
@@ -53,9 +53,9 @@ func TestErrorRateAgreesWithTheClosedForm(t *testing.T) {
 			s.Length = 33 * time.Second
 			r := simulate(t, lab.Experiment{Policy: rungOf(t, "full jitter"), Scenario: s, Load: load(500, 1)})
 			want := 1 - errorRate*errorRate*errorRate
-			// 99.9 % of all seeds are within; this one is.
+			// 99.9 % of all seeds are within this interval.
 			interval := 3.29 * math.Sqrt(want*(1-want)/float64(r.During.Calls))
-			if diff := math.Abs(r.During.Success - want); diff > interval+1e-3 { // retries over the edges
+			if diff := math.Abs(r.During.Success - want); diff > interval+1e-3 { // for retries that cross the edges of the disturbance
 				t.Errorf("success %.4f, want %.4f ± %.4f", r.During.Success, want, interval)
 			}
 			var attempts uint64
@@ -66,7 +66,7 @@ func TestErrorRateAgreesWithTheClosedForm(t *testing.T) {
 			if r.Retries != attempts-calls {
 				t.Errorf("%d retries, want %d: what attempts there are more than calls", r.Retries, attempts-calls)
 			}
-			// The second attempt saves 1−e of the calls that get there, and so does the third.
+			// The second attempt saves 1−e of the calls that reach it, and so does the third.
 			saved := float64(r.During.Calls) * (1 - errorRate) * (errorRate + errorRate*errorRate)
 			if diff := math.Abs(float64(r.RetriesSaved) - saved); diff > 4*math.Sqrt(saved)+20 {
 				t.Errorf("%d retries saved a call, want about %.0f", r.RetriesSaved, saved)
@@ -78,7 +78,7 @@ func TestErrorRateAgreesWithTheClosedForm(t *testing.T) {
 	}
 }
 
-// The budget bounds what retries add, whatever fails.
+// The budget limits the attempts that retries add, whatever fails.
 func TestBudgetBoundsAmplification(t *testing.T) {
 	t.Parallel()
 	policy := rungOf(t, "+ budget")
@@ -102,9 +102,8 @@ func TestBudgetBoundsAmplification(t *testing.T) {
 	}
 }
 
-// The figure of Marc Brooker's "Exponential Backoff And Jitter": a hundred clients
-// contend for what one can have at a time; those who wait at random need less than
-// half of the calls.
+// The figure of Marc Brooker's "Exponential Backoff And Jitter": a hundred clients compete for
+// something that one can have at a time. With random waits they need less than half of the calls.
 func TestJitterHalvesContention(t *testing.T) {
 	t.Parallel()
 	calls := func(j resilience.Jitter) uint64 {
@@ -132,7 +131,7 @@ func TestJitterHalvesContention(t *testing.T) {
 	}
 }
 
-// An attempt that cannot end in time is not waited for.
+// The pipeline does not wait for an attempt that cannot end in time.
 func TestDeadlineTooClose(t *testing.T) {
 	t.Parallel()
 	p := rungOf(t, "full jitter")
@@ -151,7 +150,7 @@ func TestDeadlineTooClose(t *testing.T) {
 	}
 }
 
-// A thousand callers wait for a circuit to close; the upstream sees the probes.
+// A thousand callers wait for a circuit to close. The upstream sees only the probes.
 func TestProbesOfAThousandCallers(t *testing.T) {
 	t.Parallel()
 	for _, probes := range []int{1, 3} {
@@ -160,7 +159,7 @@ func TestProbesOfAThousandCallers(t *testing.T) {
 			p := transport.DefaultPolicy()
 			p.Breaker.Probes = probes
 			s := steady(func(s *lab.Scenario) {
-				s.Load.Think = 100 * time.Millisecond // a rate of 10,000 is a thousand callers
+				s.Load.Think = 100 * time.Millisecond // at a rate of 10,000, that makes a thousand callers
 				s.Disturbance.For = 8 * time.Second
 				s.Upstream.Phases = []lab.Phase{phase(time.Second, 8*time.Second, func(p *lab.Phase) { p.Working = new(0.0) })}
 			})
@@ -171,7 +170,7 @@ func TestProbesOfAThousandCallers(t *testing.T) {
 			if r.Probes != probes {
 				t.Errorf("%d probes at once, want %d", r.Probes, probes)
 			}
-			// A probe that hangs gives its slot back when its attempt's time is up.
+			// A hanging probe releases its slot at its attempt timeout.
 			var halfOpen time.Time
 			tried := 0
 			for _, c := range circuits.of(0) {
@@ -192,7 +191,7 @@ func TestProbesOfAThousandCallers(t *testing.T) {
 	}
 }
 
-// Circuits that open at the same moment do not try again at the same moment.
+// Circuits that open together do not probe together.
 func TestClientsDoNotProbeInLockstep(t *testing.T) {
 	t.Parallel()
 	s := steady(func(s *lab.Scenario) {
@@ -226,7 +225,7 @@ func TestClientsDoNotProbeInLockstep(t *testing.T) {
 	}
 }
 
-// Nobody comes back before the upstream has asked for, and not all at once.
+// No caller returns before the time that the upstream asked for, and not all return at once.
 func TestRetryAfterStorm(t *testing.T) {
 	t.Parallel()
 	s := steady(func(s *lab.Scenario) {
@@ -242,7 +241,7 @@ func TestRetryAfterStorm(t *testing.T) {
 	if attempts(1) > 1.02 || attempts(2) > 1.02 {
 		t.Errorf("%.2f and %.2f attempts a call in the two seconds after, want no retry", attempts(1), attempts(2))
 	}
-	// Two seconds and up to a quarter more: from 3.0 to 4.5.
+	// The wait is two seconds and up to a quarter more, so retries come from 3.0 to 4.5.
 	if attempts(3) < 1.5 || attempts(4) < 1.1 {
 		t.Errorf("%.2f and %.2f attempts a call two seconds later, want the retries spread over both", attempts(3), attempts(4))
 	}
@@ -251,7 +250,7 @@ func TestRetryAfterStorm(t *testing.T) {
 	}
 }
 
-// What the model itself does, without a policy to help it.
+// The model itself, without a policy to help it.
 func TestUpstream(t *testing.T) {
 	t.Parallel()
 	alone := rungOf(t, "no retry")
@@ -266,7 +265,7 @@ func TestUpstream(t *testing.T) {
 				if r.After.Success != 1 || r.Amplification != 1 {
 					t.Errorf("success %v, amplification %v, want 1", r.After.Success, r.Amplification)
 				}
-				// The service time, and the network of half a millisecond.
+				// The service time, and half a millisecond for the network.
 				if math.Abs(r.After.P50-10.5) > 1 {
 					t.Errorf("p50 %.1f ms, want about 10.5", r.After.P50)
 				}
@@ -336,7 +335,7 @@ func TestUpstream(t *testing.T) {
 		},
 		"callers who wait": {
 			func(s *lab.Scenario) { s.Load.Think = 90 * time.Millisecond },
-			load(1000, 1), // 90 callers, a round of 10 and 90 ms each
+			load(1000, 1), // 90 callers, each with 10 ms of service and 90 ms of thinking
 			func(t *testing.T, r *lab.Result) {
 				if rate := float64(r.After.Calls) / 8; math.Abs(rate-890) > 30 {
 					t.Errorf("%.0f calls a second, want about 890", rate)
@@ -400,7 +399,7 @@ func TestUpstream(t *testing.T) {
 					resilience.ReasonResetBeforeHeaders: 0.2, resilience.ReasonBodyFailed: 0.2,
 					resilience.ReasonOK: 0.4, resilience.ReasonMaxAttempts: 0,
 				} {
-					// One attempt: what happened to it ends the call as max_attempts.
+					// With one attempt, every failed call ends as max_attempts.
 					if reason == resilience.ReasonResetBeforeHeaders {
 						if got := float64(r.Attempts[reason]) / total; math.Abs(got-want) > 0.03 {
 							t.Errorf("%s: %.3f of the attempts, want %.1f", reason, got, want)

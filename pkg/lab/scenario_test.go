@@ -10,8 +10,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// Every built-in scenario does something to the calls, or to the upstream, and is
-// over when it says so.
+// Every built-in scenario affects the calls or the upstream, and ends when it says.
 func TestBuiltinScenarios(t *testing.T) {
 	statistics(t)
 	t.Parallel()
@@ -38,7 +37,7 @@ func TestBuiltinScenarios(t *testing.T) {
 			if s.Name != name || s.Description == "" {
 				t.Errorf("it is called %q and described as %q", s.Name, s.Description)
 			}
-			// So that a copy can be run by its path.
+			// A copy can be run by its path.
 			if s, err = lab.LoadScenario(files.Temp(t, "copy.yaml", string(text))); err != nil {
 				t.Fatal(err)
 			}

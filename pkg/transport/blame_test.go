@@ -25,7 +25,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// judged is how the only attempt of a call ended.
+// judged returns the report of the only attempt of a call.
 func (r result) judged(t *testing.T) resilience.AttemptReport {
 	t.Helper()
 	if len(r.report.Attempts) != 1 {
@@ -34,12 +34,12 @@ func (r result) judged(t *testing.T) resilience.AttemptReport {
 	return r.report.Attempts[0]
 }
 
-// What net/http refuses to send says nothing about the upstream. It is one attempt,
-// and no number of them opens the circuit. The table is of what Go's HTTP/1 and
-// HTTP/2 clients can refuse.
+// A request that net/http refuses to send says nothing about the upstream. It makes one attempt,
+// and any number of them leaves the circuit closed. The table lists what Go's HTTP/1 and HTTP/2
+// clients can refuse.
 func TestA3WhatNetHTTPRefusesIsNobodysFault(t *testing.T) {
 	ok := func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/slow" { // or the answer could come before net/http sees the mistake
+		if r.URL.Path == "/slow" { // otherwise the answer may come before net/http sees the mistake
 			time.Sleep(50 * time.Millisecond)
 		}
 		_, _ = io.Copy(w, r.Body)
@@ -56,7 +56,7 @@ func TestA3WhatNetHTTPRefusesIsNobodysFault(t *testing.T) {
 	body := func(s string) io.ReadCloser { return io.NopCloser(iotest.OneByteReader(strings.NewReader(s))) }
 	for name, tc := range map[string]struct {
 		change func(*http.Request)
-		only   int // the HTTP version that refuses it, 0 for both
+		only   int // the HTTP version that refuses it; 0 means both
 	}{
 		"method with a space":         {change: func(r *http.Request) { r.Method = "A B" }, only: 1},
 		"method with a line feed":     {change: func(r *http.Request) { r.Method = "GET\n" }, only: 1},
@@ -204,7 +204,7 @@ func TestA8UploadsAndWhoTakesTheTime(t *testing.T) {
 	hang := func(_ http.ResponseWriter, r *http.Request) {
 		select {
 		case <-r.Context().Done():
-		case <-time.After(10 * time.Second): // a server does not notice who leaves while a body is unread
+		case <-time.After(10 * time.Second): // a server does not notice that the caller leaves while a body is unread
 		}
 	}
 	read := func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }
@@ -232,7 +232,7 @@ func TestA8UploadsAndWhoTakesTheTime(t *testing.T) {
 					if req.Body = tc.body(ctx); req.Body != nil {
 						req.ContentLength = -1
 						if replay == "GetBody" {
-							req.Body = struct{ io.ReadCloser }{req.Body} // not one that net/http knows
+							req.Body = struct{ io.ReadCloser }{req.Body} // not a body type that net/http knows
 							req.GetBody = func() (io.ReadCloser, error) { return tc.body(ctx), nil }
 						}
 					}
@@ -246,8 +246,7 @@ func TestA8UploadsAndWhoTakesTheTime(t *testing.T) {
 	}
 }
 
-// An upstream that does not know Expect is waited for, for as long as the
-// RoundTripper below likes. That is nobody's failure.
+// net/http waits as long as it likes for an upstream that ignores Expect. Nobody is to blame.
 func TestA9WaitForContinueIsNobodysFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := pipenet.New()
@@ -262,7 +261,7 @@ func TestA9WaitForContinueIsNobodysFailure(t *testing.T) {
 				if err != nil {
 					return
 				}
-				connections.Go(func() { _, _ = io.Copy(io.Discard, conn) }) // it says nothing
+				connections.Go(func() { _, _ = io.Copy(io.Discard, conn) }) // reads, and never answers
 			}
 		})
 		next := &http.Transport{DialContext: network.Dial, ExpectContinueTimeout: time.Second}
@@ -287,7 +286,7 @@ func readAndHang(_ http.ResponseWriter, r *http.Request) {
 	<-r.Context().Done()
 }
 
-// slowly takes 32 KiB every tenth of a second.
+// slowly reads 32 KiB every tenth of a second.
 func slowly(_ http.ResponseWriter, r *http.Request) {
 	for {
 		if _, err := io.CopyN(io.Discard, r.Body, 32<<10); err != nil {
@@ -297,8 +296,8 @@ func slowly(_ http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// An upstream that loses its patience with a reader who pauses has done nothing
-// wrong; one that breaks off by itself has.
+// An upstream that loses patience with a paused reader has done nothing wrong. An upstream that
+// breaks off by itself has.
 func TestA10ReaderWhoPausesIsToBlame(t *testing.T) {
 	const size = 4 << 20
 	impatient := func(w http.ResponseWriter, _ *http.Request) {
@@ -408,8 +407,7 @@ type closing struct {
 
 func (c *closing) Close() error { c.closed(); return c.ReadCloser.Close() }
 
-// A 101 that comes as the attempt's time is up is closed. Draining it would wait
-// for ever: it has no end.
+// A 101 that comes when the attempt's time is up is closed. Draining it would never end.
 func TestB3Late101IsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, far := net.Pipe()
@@ -448,7 +446,7 @@ func TestB7TimeoutsOfTheRoundTripperBelow(t *testing.T) {
 			defer next.CloseIdleConnections()
 			target := up.URL
 			if name == "TLS handshake" {
-				l := rawhttp.Listen(t) // accepts, and says nothing
+				l := rawhttp.Listen(t) // accepts, and never answers
 				defer func() { _ = l.Close() }()
 				target = "https://" + l.Addr().String()
 			}
@@ -465,8 +463,7 @@ func TestB7TimeoutsOfTheRoundTripperBelow(t *testing.T) {
 	}
 }
 
-// raw serves each connection with what answer says after it has read the beginning of a
-// request.
+// raw serves a connection: it reads the beginning of a request and sends answer.
 func raw(t *testing.T, answer string) string {
 	t.Helper()
 	l := rawhttp.Listen(t)
@@ -523,7 +520,7 @@ func TestC9ResponseHasTheCallersRequest(t *testing.T) {
 	if resp.Request != req {
 		t.Fatal("resp.Request is another request, want the caller's")
 	}
-	// As a paginator does, which takes the next request from the last.
+	// Like a paginator, which makes the next request from the last response.
 	if r := call(t, rt, resp.Request.Clone(resp.Request.Context())); r.err != nil || r.body != "1" {
 		t.Errorf("the next call: got attempt %q, error %v, want attempt 1", r.body, r.err)
 	}
@@ -588,12 +585,12 @@ func TestC14Library(t *testing.T) {
 	})
 }
 
-// Found by random callers: reading a body sets the values of the request's
-// trailer, while a failed attempt looks at why it failed.
+// Found with random callers: reading a body sets the values of the request's trailer, while a
+// failed attempt reads them.
 func TestTrailerIsNotReadWhileItIsWritten(t *testing.T) {
 	var read chan struct{}
 	next := roundTripper(func(r *http.Request) (*http.Response, error) {
-		go func() { _, _ = io.Copy(io.Discard, r.Body) }() // as net/http's writer does, also after an error
+		go func() { _, _ = io.Copy(io.Discard, r.Body) }() // like net/http's writer, which reads on after an error
 		<-read
 		return nil, io.ErrUnexpectedEOF
 	})

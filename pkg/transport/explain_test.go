@@ -20,7 +20,7 @@ type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// An explanation says of every combination what a real call then does.
+// For every combination, Explain says what a real call then does.
 func TestExplanationAgreesWithTheCall(t *testing.T) {
 	type answer struct {
 		status     int
@@ -85,7 +85,7 @@ func TestExplanationAgreesWithTheCall(t *testing.T) {
 						var first *resilience.AttemptReport
 						tr, err := transport.New(roundTripFunc(func(r *http.Request) (*http.Response, error) {
 							if r.Body != nil {
-								if op := new(net.OpError); !errors.As(a.err, &op) { // a dial comes before all reading
+								if op := new(net.OpError); !errors.As(a.err, &op) { // a failed dial comes before any read of the body
 									_, _ = io.Copy(io.Discard, r.Body)
 								}
 								_ = r.Body.Close()
@@ -155,7 +155,7 @@ func TestExplanationAgreesWithTheCall(t *testing.T) {
 	}
 }
 
-// counts tells whether the circuit counts the answer as a failure.
+// counts reports whether the circuit counts the outcome as a failure.
 func counts(status int, err error) bool {
 	return err != nil || status >= 500 && status != 501 && status != 508
 }

@@ -1,7 +1,7 @@
 package transport
 
-// ParseRetryAfter is what the fuzz test reads headers with.
+// ParseRetryAfter is for the fuzz test.
 var ParseRetryAfter = parseRetryAfter
 
-// MaxUpstreams is the number of origins that are remembered.
+// MaxUpstreams is how many origins a transport remembers.
 const MaxUpstreams = maxUpstreams

@@ -20,8 +20,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// steady is the default policy with its breaker and budget out of the way and
-// waits that are known.
+// steady returns the default policy with fixed waits, and without a breaker or budget that could
+// interfere.
 func steady() transport.Policy {
 	p := transport.DefaultPolicy()
 	p.Retry.Backoff.Jitter = resilience.JitterNone
@@ -30,7 +30,7 @@ func steady() transport.Policy {
 	return p
 }
 
-// quick is steady with waits too short to notice on a real network.
+// quick returns steady with waits too short to notice on a real network.
 func quick() transport.Policy {
 	p := steady()
 	p.Retry.Backoff.Base, p.Retry.Backoff.Max = 0, 0
@@ -46,7 +46,7 @@ func newTransport(t *testing.T, next http.RoundTripper, p transport.Policy, opti
 	return rt
 }
 
-// upstream is a real server that counts what reaches it.
+// upstream is a real server that counts requests and connections.
 type upstream struct {
 	*httptest.Server
 	requests    atomic.Int64
@@ -67,7 +67,7 @@ func serve(t *testing.T, h http.HandlerFunc) *upstream {
 	return u
 }
 
-// base is a plain http.Transport of its own, closed with the test.
+// base returns a new http.Transport, closed with the test.
 func base(t *testing.T) *http.Transport {
 	t.Helper()
 	tr := &http.Transport{MaxIdleConnsPerHost: 100}
@@ -75,8 +75,8 @@ func base(t *testing.T) *http.Transport {
 	return tr
 }
 
-// inBubble starts an HTTP server on a pipenet and gives a transport to it. Both end
-// with the test.
+// inBubble starts an HTTP server on a pipenet and returns a transport to it. Both end with the
+// test.
 func inBubble(t *testing.T, h http.HandlerFunc) *http.Transport {
 	t.Helper()
 	network := pipenet.New()
@@ -84,7 +84,7 @@ func inBubble(t *testing.T, h http.HandlerFunc) *http.Transport {
 	return network.Transport(t)
 }
 
-// result is what a call came to.
+// result is the result of a call.
 type result struct {
 	resp   *http.Response
 	body   string
@@ -120,12 +120,12 @@ func get(t *testing.T, rt http.RoundTripper, url string) result {
 	return call(t, rt, request(t, http.MethodGet, url, nil))
 }
 
-// tally is what a circuit has counted.
+// tally formats the counts of a circuit.
 func tally(b resilience.BreakerSnapshot) string {
 	return fmt.Sprintf("%d good, %d bad", b.Successes, b.Failures)
 }
 
-// reasons are those of the attempts.
+// reasons returns the reasons of the attempts.
 func (r result) reasons() (list []resilience.Reason) {
 	for _, a := range r.report.Attempts {
 		list = append(list, a.Reason)

@@ -18,8 +18,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// An HTTP/2 upstream that calls a request malformed (RFC 9113, 8.1.1) blames the
-// caller. Any other reset of the stream is the upstream's doing.
+// If an HTTP/2 upstream reports a malformed request (RFC 9113, 8.1.1), the caller is to blame. Any
+// other reset of the stream blames the upstream.
 func TestA3RequestThatThePeerCallsMalformed(t *testing.T) {
 	for name, tc := range map[string]struct {
 		code   http2.ErrCode
@@ -30,7 +30,7 @@ func TestA3RequestThatThePeerCallsMalformed(t *testing.T) {
 		"internal error": {http2.ErrCodeInternal, resilience.Unhealthy, resilience.ReasonResetBeforeHeaders},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// net/http's own pool would send it again and again, unseen.
+			// net/http's own pool would send it again and again, without a trace.
 			target, trusted := resetting(t, tc.code)
 			pool := endpoint.New(target, endpoint.Options{Connections: endpoint.DefaultConnections(), TLS: trusted})
 			defer pool.Close()
@@ -44,10 +44,10 @@ func TestA3RequestThatThePeerCallsMalformed(t *testing.T) {
 	}
 }
 
-// resetting resets every HTTP/2 stream with a code.
+// resetting returns an upstream that resets every HTTP/2 stream with code.
 func resetting(t *testing.T, code http2.ErrCode) (*url.URL, *tls.Config) {
 	t.Helper()
-	certified := httptest.NewTLSServer(nil) // for its certificate
+	certified := httptest.NewTLSServer(nil) // to take its certificate
 	certified.Close()
 	l := tls.NewListener(rawhttp.Listen(t), &tls.Config{Certificates: certified.TLS.Certificates, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12})
 	rawhttp.Serve(t, l, func(conn net.Conn) {

@@ -21,7 +21,7 @@ type watched struct {
 
 func (w *watched) Close() error { w.closed.Store(true); return nil }
 
-// A body is closed also when the request cannot be sent.
+// The body is closed even if the request cannot be sent.
 func TestBodyOfARefusedRequestIsClosed(t *testing.T) {
 	rt := newTransport(t, base(t), quick())
 	for name, again := range map[string]bool{"GetBody": true, "kept": false} {
@@ -57,7 +57,7 @@ func (b *broken) Read(p []byte) (int, error) {
 }
 func (b *broken) Close() error { return nil }
 
-// The error of a caller's body is the caller's, whatever it looks like.
+// An error of the caller's body blames the caller, whatever the error looks like.
 func TestA11CallersBodyBreaksWithANetworkError(t *testing.T) {
 	for name, err := range map[string]error{
 		"dial":      &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("refused")},
@@ -85,7 +85,7 @@ func TestA11CallersBodyBreaksWithANetworkError(t *testing.T) {
 	}
 }
 
-// A host that cannot be sent is the caller's mistake.
+// An invalid host is the caller's mistake.
 func TestA3HostThatCannotBeSent(t *testing.T) {
 	u := serve(t, func(http.ResponseWriter, *http.Request) {})
 	rt := newTransport(t, base(t), quick())

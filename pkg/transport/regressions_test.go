@@ -23,13 +23,12 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// Bugs that were there once, each with its story.
+// Regression tests. Each comment describes the bug.
 
-// The failed handshakes were remembered for the whole call. One that ended with
-// io.EOF made the EOF of a later attempt, whose POST had been received, look as
-// if nothing had been sent.
+// Failed handshakes were remembered for the whole call. One that ended with io.EOF made the EOF of
+// a later attempt, whose POST had been received, look as if nothing had been sent.
 func TestHandshakeErrorOfAnEarlierAttemptProvesNothing(t *testing.T) {
-	u := httptest.NewTLSServer(http.NotFoundHandler()) // for its certificate
+	u := httptest.NewTLSServer(http.NotFoundHandler()) // to take its certificate
 	cert := u.TLS.Certificates[0]
 	roots := u.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	u.Close()
@@ -42,7 +41,7 @@ func TestHandshakeErrorOfAnEarlierAttemptProvesNothing(t *testing.T) {
 			if err != nil {
 				return
 			}
-			if n == 1 { // the first handshake is cut
+			if n == 1 { // break the first handshake
 				_, _ = c.Read(make([]byte, 1000))
 				_ = c.(*net.TCPConn).CloseWrite()
 				_, _ = io.Copy(io.Discard, c)
@@ -52,7 +51,7 @@ func TestHandshakeErrorOfAnEarlierAttemptProvesNothing(t *testing.T) {
 			secure := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
 			if r, err := http.ReadRequest(bufio.NewReader(secure)); err == nil {
 				_, _ = io.Copy(io.Discard, r.Body)
-				posts.Add(1) // it takes effect, and its answer is lost
+				posts.Add(1) // the POST takes effect, and its answer is lost
 			}
 			_ = secure.Close()
 		}
@@ -67,15 +66,13 @@ func TestHandshakeErrorOfAnEarlierAttemptProvesNothing(t *testing.T) {
 	wg.Wait()
 }
 
-// pipeBody does not end its Read at Close, as the body of a request that
-// net/http serves.
+// pipeBody does not end its Read at Close, like a request body in a net/http server.
 type pipeBody struct{ r *io.PipeReader }
 
 func (b pipeBody) Read(p []byte) (int, error) { return b.r.Read(p) }
 func (b pipeBody) Close() error               { return nil }
 
-// closesEarly answers the first attempt with 503 and closes its body while a
-// Read of it waits, as HTTP/2 does.
+// closesEarly answers the first attempt with 503 and closes its body during a Read, as HTTP/2 does.
 func closesEarly(second func(*http.Request) (*http.Response, error)) roundTripper {
 	return func(r *http.Request) (*http.Response, error) {
 		if r.Header.Get(transport.HeaderAttemptCount) != "1" {
@@ -88,13 +85,13 @@ func closesEarly(second func(*http.Request) (*http.Response, error)) roundTrippe
 	}
 }
 
-// What the waiting Read of a finished attempt got was thrown away, and the next
-// attempt missed the beginning of its body.
+// The bytes that a finished attempt's pending Read received were dropped, and the next attempt
+// missed the beginning of its body.
 func TestBodyReadByAFinishedAttemptIsNotLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reader, writer := io.Pipe()
 		rt := newTransport(t, closesEarly(func(r *http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: http.StatusOK, Body: r.Body}, nil // an echo of what is still being sent
+			return &http.Response{StatusCode: http.StatusOK, Body: r.Body}, nil // echoes what is still being sent
 		}), quick())
 		go func() {
 			time.Sleep(time.Second)
@@ -123,7 +120,7 @@ func TestBodyReadAfterTheCallIsOverTakesNoMemory(t *testing.T) {
 			if r := call(t, rt, request(t, http.MethodPut, "http://up", pipeBody{reader})); r.err != nil {
 				t.Fatal(r.err)
 			}
-			_, _ = writer.Write(bytes.Repeat([]byte("x"), 600)) // what was on its way when the call ended
+			_, _ = writer.Write(bytes.Repeat([]byte("x"), 600)) // bytes on their way when the call ended
 			_ = writer.Close()
 			synctest.Wait()
 		}
@@ -158,9 +155,8 @@ func TestBodyIsLetGoWhenTheRoundTripperBelowPanics(t *testing.T) {
 	}
 }
 
-// net/http repeats a request with an Idempotency-Key, even an empty one, or with
-// an X-Idempotency-Key, by itself if it has a GetBody: unseen, and beyond every
-// budget.
+// net/http sends a request again by itself, outside every budget, if it has a GetBody and an
+// Idempotency-Key (even an empty one) or X-Idempotency-Key.
 func TestRequestWithABodyIsSentOnceAnAttempt(t *testing.T) {
 	for _, tc := range []struct {
 		header, value string
@@ -206,7 +202,7 @@ func TestUpgradeToH2CAndListedEventStreamsKeepTheirRetries(t *testing.T) {
 	}
 }
 
-// The stream was taken for healthy before its status was looked at.
+// The stream counted as healthy before its status was checked.
 func TestEventStreamThatIsAnErrorCountsAsOne(t *testing.T) {
 	u := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -220,8 +216,8 @@ func TestEventStreamThatIsAnErrorCountsAsOne(t *testing.T) {
 	}
 }
 
-// Draining took its 50 ms whatever was left, and the upstream's last answer was
-// lost to a deadline that the draining had used up.
+// Draining took its 50 ms even with less time left. The upstream's last answer was then lost to the
+// deadline.
 func TestDrainingLeavesTimeForTheNextAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := quick()

@@ -20,18 +20,18 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// stalledVariable makes this test binary the process that is stopped: it calls the
-// URL in it with twenty callers, until its input ends.
+// stalledVariable holds a URL. With it, this test binary is the process to stop: it calls the URL
+// with twenty callers until its input ends.
 const stalledVariable = "REBOUND_TEST_STALLED"
 
-// A process that was stopped for three seconds finds its attempts out of time. Its
-// upstream, which answers in 300 ms, is not to blame.
+// A process that was stopped for three seconds finds its attempts timed out. Its upstream, which
+// answers in 300 ms, is not to blame.
 func TestA16StalledProcessBlamesNobody(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes ten seconds of real time")
 	}
 	up := serve(t, func(w http.ResponseWriter, _ *http.Request) { time.Sleep(300 * time.Millisecond) })
-	// How long it is stopped and when it begins decide which timers are late.
+	// The length and the start of the stop decide which timers fire late.
 	for _, stop := range []time.Duration{1300 * time.Millisecond, 1550 * time.Millisecond, 3 * time.Second} {
 		t.Run(stop.String(), func(t *testing.T) {
 			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestStalledProcess$")

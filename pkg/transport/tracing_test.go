@@ -26,7 +26,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// tree draws spans as their parents hold them, with times from start.
+// tree draws spans below their parents, with times relative to start.
 func tree(spans tracetest.SpanStubs, start time.Time) string {
 	var b strings.Builder
 	var draw func(parent trace.SpanID, indent string)
@@ -53,8 +53,7 @@ func tree(spans tracetest.SpanStubs, start time.Time) string {
 	return b.String()
 }
 
-// The situations that a trace must explain by itself, as golden span trees on a
-// virtual clock.
+// The cases that a trace must explain by itself, as golden span trees on a virtual clock.
 func TestTraces(t *testing.T) {
 	type world struct {
 		rt   *transport.Transport
@@ -152,7 +151,7 @@ func TestEachAttemptSendsItsOwnTraceContext(t *testing.T) {
 	})
 	ctx, parent := provider.Tracer("test").Start(t.Context(), "caller")
 	req := request(t, http.MethodGet, u.URL, nil).WithContext(ctx)
-	req.Header.Set("Traceparent", "00-00000000000000000000000000000001-0000000000000001-01") // what came in is replaced
+	req.Header.Set("Traceparent", "00-00000000000000000000000000000001-0000000000000001-01") // the incoming trace context is replaced
 	call(t, newTransport(t, base(t), quick(), transport.WithTracing(provider, propagation.TraceContext{}, "p")), req)
 	parent.End()
 	attempts := 0
@@ -171,8 +170,8 @@ func TestEachAttemptSendsItsOwnTraceContext(t *testing.T) {
 	}
 }
 
-// net/http sends a request again by itself when a kept connection dies; the
-// attempt's span tells.
+// net/http sends a request again by itself when a kept connection fails. The attempt's span has an
+// event for it.
 func TestResendByNetHTTPIsAnEvent(t *testing.T) {
 	provider, exporter := spans.Record()
 	requests := 0

@@ -55,7 +55,7 @@ func TestUpstreamSeesWhichAttemptItIsAndHowMuchTimeIsLeft(t *testing.T) {
 		p.Timeout = 3 * time.Second
 		r := get(t, newTransport(t, next, p), "http://up/")
 		synctest.Wait()
-		// 3s - 1s - 100ms - 1s - 200ms = 700ms, too little for the last answer.
+		// 3s - 1s - 100ms - 1s - 200ms = 700ms are left for the third attempt.
 		if want := []string{"1 1500", "2 1500", "3 700"}; !reflect.DeepEqual(seen, want) {
 			t.Errorf("upstream saw %q, want %q", seen, want)
 		}
@@ -118,7 +118,7 @@ func TestRequestBodyIsAlwaysClosed(t *testing.T) {
 			call(t, newTransport(t, base(t), quick()), request(t, http.MethodPut, url, body))
 			select {
 			case <-body.closed:
-			case <-time.After(5 * time.Second): // net/http may close it a moment later
+			case <-time.After(5 * time.Second): // net/http may close it a little later
 				t.Error("the body is still open after 5 s, want it closed")
 			}
 		})
@@ -180,9 +180,8 @@ func TestCallersBrokenBodyIsNotTheUpstreamsFault(t *testing.T) {
 	}
 }
 
-// A caller who uploads slowly runs into the timeout all the same, but it is not
-// the upstream that the breaker should open for; unless the upstream is what
-// does not take the body.
+// A slow upload runs into the timeout, but does not count against the upstream, unless the upstream
+// does not read the body.
 func TestSlowUploadIsNotTheUpstreamsFault(t *testing.T) {
 	for name, tc := range map[string]struct {
 		body     func() io.Reader
@@ -258,7 +257,7 @@ func TestStalledBodyIsCut(t *testing.T) {
 		p := steady()
 		p.BodyIdleTimeout = 10 * time.Second
 		rt := newTransport(t, inBubble(t, func(w http.ResponseWriter, r *http.Request) {
-			for range 3 { // slow, but alive
+			for range 3 { // slow, but sending
 				_, _ = io.WriteString(w, "piece ")
 				_ = http.NewResponseController(w).Flush()
 				time.Sleep(9 * time.Second)
@@ -515,7 +514,7 @@ func FuzzRetryAfter(f *testing.F) {
 		}
 		digits := strings.Trim(s, " \t")
 		if digits != "" && strings.Trim(digits, "0123456789") == "" {
-			// A longer number never means a shorter wait.
+			// One more digit never means a shorter wait.
 			if longer := transport.ParseRetryAfter(digits+"0", now); longer < d {
 				t.Errorf("%q waits %v, but %q0 only %v, want at least as long", digits, d, digits, longer)
 			}

@@ -25,11 +25,11 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// Each test here is named after a trap that the stock libraries fall into; it
-// was reproduced on failsafe-go 0.9.8, gobreaker 2.4.0 or go-retryablehttp 0.7.8.
+// Each test here is named after a trap in the stock libraries, which was reproduced on failsafe-go
+// 0.9.8, gobreaker 2.4.0 or go-retryablehttp 0.7.8.
 
-// failingFirst answers 503 with a body of size bytes to the first n attempts of
-// each call, as X-Attempt-Count numbers them.
+// failingFirst answers 503 with a body of size bytes to the first n attempts of each call, by
+// X-Attempt-Count.
 func failingFirst(n, size int) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if attempt, _ := strconv.Atoi(r.Header.Get(transport.HeaderAttemptCount)); attempt <= n {
@@ -41,7 +41,7 @@ func failingFirst(n, size int) http.HandlerFunc {
 	}
 }
 
-// failsafehttp: 50 calls opened 101 connections, 100 of 150 bodies were never closed.
+// failsafehttp: 50 calls opened 101 connections, and 100 of 150 bodies were never closed.
 func TestTrapLosingResponseIsDroppedUnread(t *testing.T) {
 	t.Run("one after another", func(t *testing.T) {
 		u := serve(t, failingFirst(2, 10_000))
@@ -59,8 +59,8 @@ func TestTrapLosingResponseIsDroppedUnread(t *testing.T) {
 		const callers = 8
 		u := serve(t, failingFirst(2, 10_000))
 		next := base(t)
-		// net/http dials ahead of need; with this limit a connection that was not
-		// given back shows as a call that times out.
+		// net/http dials more than it needs. With this limit, a connection that is not returned
+		// makes a call time out.
 		next.MaxConnsPerHost = callers
 		rt := newTransport(t, next, quick())
 		var wg sync.WaitGroup
@@ -257,8 +257,8 @@ func TestTrapRequestBodyIsReadWholeBeforeTheFirstAttempt(t *testing.T) {
 	})
 }
 
-// failsafehttp and go-retryablehttp: 9999999999 overflows into an immediate
-// retry, -5 likewise, an HTTP-date is ignored, and jitter comes back early.
+// failsafehttp and go-retryablehttp: 9999999999 overflows into an immediate retry, -5 does too, an
+// HTTP-date is ignored, and jitter shortens the wait.
 func TestTrapRetryAfterOverflowsOrIsIgnored(t *testing.T) {
 	const s = time.Second
 	for name, tc := range map[string]struct {
@@ -311,7 +311,7 @@ func TestTrapRetryAfterOverflowsOrIsIgnored(t *testing.T) {
 	}
 }
 
-// failsafe-go: cap 4 µs with a factor of .5 waited 6 µs.
+// failsafe-go: with a cap of 4 µs and a factor of .5 it waited 6 µs.
 func TestTrapJitterIsAppliedAfterTheCap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		random := rand.New(rand.NewPCG(7, 7))
@@ -333,8 +333,8 @@ func TestTrapJitterIsAppliedAfterTheCap(t *testing.T) {
 	})
 }
 
-// failsafe-go: the budget is asked after the sleep, and the caller gets "budget
-// exceeded" instead of the upstream's 503.
+// failsafe-go: the budget is checked after the sleep, and the caller gets "budget exceeded" instead
+// of the upstream's 503.
 func TestTrapBudgetIsAskedAfterTheSleep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := steady()
@@ -350,7 +350,7 @@ func TestTrapBudgetIsAskedAfterTheSleep(t *testing.T) {
 	})
 }
 
-// failsafe-go: 301 ms of sleep and no call made.
+// failsafe-go: it slept for 301 ms and made no call.
 func TestTrapRetryLoopSleepsAgainstAnOpenBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var hits atomic.Int64
@@ -375,7 +375,7 @@ func TestTrapRetryLoopSleepsAgainstAnOpenBreaker(t *testing.T) {
 	})
 }
 
-// gobreaker: callbacks run under its mutex (looking deadlocks), and a scrape
+// gobreaker: callbacks run under its mutex (reading the state deadlocks), and reading the state
 // turns an open circuit half-open.
 func TestTrapCallbacksRunUnderTheBreakersMutex(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -402,8 +402,8 @@ func TestTrapCallbacksRunUnderTheBreakersMutex(t *testing.T) {
 	})
 }
 
-// failsafe-go: timeout.ErrExceeded is not context.DeadlineExceeded, and its
-// jitter cannot be seeded.
+// failsafe-go: timeout.ErrExceeded is not context.DeadlineExceeded, and its jitter cannot be
+// seeded.
 func TestTrapTimeoutErrorIsNotADeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := steady()
@@ -435,7 +435,7 @@ func TestTrapTimeoutErrorIsNotADeadline(t *testing.T) {
 	}
 }
 
-// A caller who hangs up, or any 4xx, counted as a failure.
+// A canceled call, or any 4xx, counted as a failure.
 func TestTrapBreakerCountsTheCallersCancellation(t *testing.T) {
 	die := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "100")
@@ -519,7 +519,7 @@ func TestTrapHungOrPanickingProbeKeepsTheSlot(t *testing.T) {
 					switch {
 					case r.URL.Path != "/probe":
 						return good.RoundTrip(r)
-					case name == "hung": // not even the context ends it
+					case name == "hung": // ignores even the end of its context
 						<-hang
 						return nil, errors.New("late")
 					}
@@ -532,7 +532,7 @@ func TestTrapHungOrPanickingProbeKeepsTheSlot(t *testing.T) {
 					defer func() { _ = recover() }()
 					_, _ = rt.RoundTrip(request(t, http.MethodGet, "http://up/probe", nil))
 				})
-				time.Sleep(1500*time.Millisecond + 2*time.Second + 2) // the lease, then the next open period
+				time.Sleep(1500*time.Millisecond + 2*time.Second + 2) // until the lease ends, and then the next open period
 				if r := get(t, rt, "http://up/"); r.err != nil {
 					t.Errorf("the slot is still taken: got error %v, want none", r.err)
 				}
@@ -547,7 +547,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// failsafe-go: successes from before the trip closed the breaker.
+// failsafe-go: successes from before the circuit opened closed it.
 func TestTrapResultsFromBeforeTheTripCloseTheBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := steady()
@@ -573,7 +573,7 @@ func TestTrapResultsFromBeforeTheTripCloseTheBreaker(t *testing.T) {
 	})
 }
 
-// gobreaker: 20 failures in a row, spaced wider than the window's buckets, never trip.
+// gobreaker: 20 failures in a row, further apart than the window's buckets, never open the circuit.
 func TestTrapConsecutiveCountDecaysWithTheWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := steady()
@@ -590,7 +590,7 @@ func TestTrapConsecutiveCountDecaysWithTheWindow(t *testing.T) {
 	})
 }
 
-// failsafehttp and go-retryablehttp repeat any method.
+// failsafehttp and go-retryablehttp retry any method.
 func TestTrapPostIsSentTwice(t *testing.T) {
 	reset := func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get(transport.HeaderAttemptCount) == "1" {
@@ -691,8 +691,8 @@ func (e refusedStream) As(target any) bool {
 	return true
 }
 
-// A wait longer than what is left is slept through, or clipped into an attempt
-// that cannot end.
+// A wait longer than the time left was slept through, or cut short for an attempt that could not
+// end.
 func TestTrapWaitIsBegunThatCannotEndBeforeTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := newTransport(t, inBubble(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -711,7 +711,7 @@ func TestTrapWaitIsBegunThatCannotEndBeforeTheDeadline(t *testing.T) {
 	})
 }
 
-// failsafe-go #123: the body's context ends with the timeout policy.
+// failsafe-go #123: the context of the body ends with the timeout policy.
 func TestTrapResponseBodyIsCanceledWithTheAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := newTransport(t, inBubble(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -732,14 +732,14 @@ func TestTrapResponseBodyIsCanceledWithTheAttempt(t *testing.T) {
 	})
 }
 
-// 3 layers of 4 attempts = 64 calls.
+// 3 layers of 4 attempts make 64 calls.
 func TestTrapRetriesMultiplyAcrossLayers(t *testing.T) {
 	var hits atomic.Int64
 	u := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		hits.Add(1)
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})
-	// Two more layers, each of which passes the request's headers on.
+	// Two more layers. Each passes on the request's headers.
 	layer := func(next string) *upstream {
 		rt := newTransport(t, base(t), quick())
 		return serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -756,8 +756,8 @@ func TestTrapRetriesMultiplyAcrossLayers(t *testing.T) {
 	}
 	top := layer(layer(u.URL).URL)
 	r := get(t, newTransport(t, base(t), quick()), top.URL)
-	// The top's first attempt: 3 in the middle, the first of which has 3 at the
-	// bottom and the others 1; the top's second and third: 1 each, all the way.
+	// The top's first attempt makes 3 in the middle. The first of these makes 3 at the bottom, the
+	// others 1 each. The top's second and third attempts make 1 each, all the way down.
 	if r.resp.StatusCode != http.StatusServiceUnavailable || hits.Load() != 7 {
 		t.Errorf("%d calls at the bottom of three layers of 3 attempts, want 7 instead of 27", hits.Load())
 	}

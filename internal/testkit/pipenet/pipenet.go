@@ -1,6 +1,6 @@
-// Package pipenet is a network of net.Pipe connections. Both sides run the real
-// net/http, and a testing/synctest bubble can wait for all of it. A whole chain of
-// servers so runs on a virtual clock.
+// Package pipenet is a network of net.Pipe connections. Both sides run the real net/http, and a
+// testing/synctest bubble can wait for all of it. So a whole chain of servers runs on a virtual
+// clock.
 package pipenet
 
 import (
@@ -21,11 +21,11 @@ type Network struct {
 	listeners map[string]*listener
 }
 
-// New is a network without listeners.
+// New returns a network without listeners.
 func New() *Network { return &Network{listeners: map[string]*listener{}} }
 
-// Listen takes the address until the listener is closed. It has the shape of
-// net.ListenConfig's.
+// Listen takes the address until the listener is closed. It has the signature of net.ListenConfig's
+// Listen.
 func (n *Network) Listen(_ context.Context, _, addr string) (net.Listener, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -37,7 +37,7 @@ func (n *Network) Listen(_ context.Context, _, addr string) (net.Listener, error
 	return l, nil
 }
 
-// Dial connects to a listener's address. It has the shape of net.Dialer's.
+// Dial connects to a listener's address. It has the signature of net.Dialer's DialContext.
 func (n *Network) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	refused := &net.OpError{Op: "dial", Net: "pipe", Addr: address(addr), Err: syscall.ECONNREFUSED}
 	n.mu.Lock()

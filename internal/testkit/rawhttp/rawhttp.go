@@ -22,8 +22,8 @@ func Listen(t testing.TB) net.Listener {
 	return l
 }
 
-// FreeAddress returns a loopback address, as host:port, where nobody listens. Another
-// program may take the port at any time, which is rare.
+// FreeAddress returns a loopback address, as host:port, on which nothing listens. In rare cases
+// another program takes the port before it is used.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	l := Listen(t)
@@ -96,8 +96,7 @@ func Requests(t testing.TB, answer func(c net.Conn, r *http.Request, connection,
 	return "http://" + l.Addr().String()
 }
 
-// Exchange sends a request to addr as it is written, and returns the answer and its
-// body.
+// Exchange sends request to addr unchanged, and returns the response and its body.
 func Exchange(t testing.TB, addr, request string) (*http.Response, string) {
 	t.Helper()
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
