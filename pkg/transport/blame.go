@@ -13,31 +13,31 @@ const (
 	// The upstream answered.
 	answered         ending = iota // below 400
 	switchedProtocol               // 101
-	saidNo                         // 4xx other than 429, or 501 or 508: it works, and refuses this request
-	saidLate                       // 504 after the caller's time was up: it respected the caller's limit
-	saidWait                       // 429: it works, and refuses for now
-	saidBroken                     // any other 5xx, or a status that HTTP does not define
+	rejected                       // 4xx other than 429, or 501 or 508: it works, and refuses this request
+	deadlinePassed                 // 504 after the caller's time was up: it respected the caller's limit
+	rateLimited                    // 429: it works, and refuses for now
+	serverError                    // any other 5xx, or a status that HTTP does not define
 
 	// There is no response.
-	notConnected   // no connection
-	notSecured     // the TLS handshake failed
-	wrongIdentity  // the upstream's certificate is not accepted
-	refusedUnread  // HTTP/2 REFUSED_STREAM: the upstream has not processed the request
-	resetUnopened  // the connection failed before the response headers
-	notHTTP        // the response is not HTTP
-	cannotBeSent   // net/http refuses to send the request
-	tooLargeToSend // the request header is larger than the limit that the upstream announced
-	uploadBroke    // reading the caller's request body failed
-	uploadGone     // the caller's request body cannot be read again
+	dialFailed          // no connection
+	tlsFailed           // the TLS handshake failed
+	badCertificate      // the upstream's certificate is not accepted
+	streamRefused       // HTTP/2 REFUSED_STREAM: the upstream has not processed the request
+	resetBeforeHeaders  // the connection failed before the response headers
+	notHTTP             // the response is not HTTP
+	invalidRequest      // net/http refuses to send the request
+	headerTooLarge      // the request header is larger than the limit that the upstream announced
+	uploadFailed        // reading the caller's request body failed
+	uploadNotReplayable // the caller's request body cannot be read again
 
 	// The body of the response.
 	bodyComplete  // read to its end
 	bodyClosed    // closed early by its reader
-	bodyDied      // the upstream broke off, or sent nothing for bodyIdleTimeout
-	bodyNotRead   // the upstream broke off after the reader had paused: it may have given up waiting
+	bodyBroken    // the upstream broke off, or sent nothing for bodyIdleTimeout
+	bodyUnread    // the upstream broke off after the reader had paused: it may have given up waiting
 	bodyAbandoned // the caller has left
 
-	endings // the number of endings
+	endingCount // the number of endings
 )
 
 // judgement is the meaning of an ending. Its zero value is not a valid judgement.
@@ -74,42 +74,42 @@ func (e ending) blame() judgement {
 		return judge(resilience.Healthy, resilience.ReasonOK, never)
 	case switchedProtocol:
 		return judge(resilience.Healthy, resilience.ReasonUpgrade, never)
-	case saidNo:
+	case rejected:
 		return judge(resilience.Healthy, "", byStatus)
-	case saidLate, saidWait:
+	case deadlinePassed, rateLimited:
 		return judge(resilience.Neutral, "", byStatus)
-	case saidBroken:
+	case serverError:
 		return judge(resilience.Unhealthy, "", byStatus)
 
-	case notConnected:
+	case dialFailed:
 		return judge(resilience.Unhealthy, resilience.ReasonDialError, everything)
-	case notSecured:
+	case tlsFailed:
 		return judge(resilience.Unhealthy, resilience.ReasonTLSError, everything)
-	case wrongIdentity: // another attempt would meet the same certificate
+	case badCertificate: // another attempt would meet the same certificate
 		return judge(resilience.Unhealthy, resilience.ReasonTLSError, never)
-	case refusedUnread:
+	case streamRefused:
 		return judge(resilience.Unhealthy, resilience.ReasonResetBeforeHeaders, everything)
-	case resetUnopened:
+	case resetBeforeHeaders:
 		return judge(resilience.Unhealthy, resilience.ReasonResetBeforeHeaders, byMethod)
 	case notHTTP:
 		return judge(resilience.Unhealthy, resilience.ReasonNotHTTP, byMethod)
-	case cannotBeSent, tooLargeToSend: // another attempt would be refused too
+	case invalidRequest, headerTooLarge: // another attempt would be refused too
 		return judge(resilience.Neutral, resilience.ReasonInvalidRequest, never)
-	case uploadBroke: // another attempt would fail too
+	case uploadFailed: // another attempt would fail too
 		return judge(resilience.Neutral, resilience.ReasonBodyFailed, never)
-	case uploadGone:
+	case uploadNotReplayable:
 		return judge(resilience.Neutral, resilience.ReasonBodyNotReplayable, never)
 
 	case bodyComplete, bodyClosed:
 		return judge(resilience.Healthy, resilience.ReasonOK, never)
-	case bodyDied:
+	case bodyBroken:
 		return judge(resilience.Unhealthy, resilience.ReasonBodyFailed, never)
-	case bodyNotRead:
+	case bodyUnread:
 		return judge(resilience.Neutral, resilience.ReasonBodyFailed, never)
 	case bodyAbandoned:
 		return judge(resilience.Neutral, resilience.ReasonCallerCanceled, never)
 
-	case endings:
+	case endingCount:
 	}
 	return judgement{}
 }
@@ -122,11 +122,11 @@ func statusEnding(code int) ending {
 	case code < 400:
 		return answered
 	case code == http.StatusTooManyRequests:
-		return saidWait
+		return rateLimited
 	// 508 does not blame the upstream: a caller can cause it with a Via header if there is another
 	// gateway behind this one.
 	case code < 500, code == http.StatusNotImplemented, code == http.StatusLoopDetected:
-		return saidNo
+		return rejected
 	}
-	return saidBroken
+	return serverError
 }

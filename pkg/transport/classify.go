@@ -24,7 +24,7 @@ func (c *exchange) classify(resp *http.Response, err error) resilience.Outcome {
 	}
 	e := statusEnding(resp.StatusCode)
 	if resp.StatusCode == http.StatusGatewayTimeout && c.limit > 0 && c.limit < c.transport.policy.AttemptTimeout && time.Since(c.start) >= c.limit {
-		e = saidLate // the upstream's timer may fire just before the attempt's
+		e = deadlinePassed // the upstream's timer may fire just before the attempt's
 	}
 	return c.outcome(e, resp.StatusCode)
 }
@@ -66,12 +66,12 @@ func (c *exchange) statusGate(code int) resilience.Gate {
 // errorEnding returns the ending of an attempt that got no response.
 func (c *exchange) errorEnding(err error) ending {
 	switch {
-	case errors.Is(err, errBodyGone):
-		return uploadGone
+	case errors.Is(err, errBodyNotKept):
+		return uploadNotReplayable
 	case errors.Is(err, ErrHeaderTooLarge):
-		return tooLargeToSend
+		return headerTooLarge
 	case errors.Is(err, ErrInvalidRequest):
-		return cannotBeSent
+		return invalidRequest
 	}
 	// This must come before every check of err. err wraps the error of a failed request body, which
 	// can be of any kind, even of one that proves that nothing was sent.
@@ -83,17 +83,17 @@ func (c *exchange) errorEnding(err error) ending {
 	switch {
 	case c.tls.failed(err):
 		if certificate := new(tls.CertificateVerificationError); errors.As(err, &certificate) {
-			return wrongIdentity
+			return badCertificate
 		}
-		return notSecured
+		return tlsFailed
 	case errors.As(err, &op) && op.Op == "dial":
-		return notConnected
+		return dialFailed
 	case errors.As(err, &stream) && stream.Code == refusedStream:
-		return refusedUnread
+		return streamRefused
 	case errors.Is(err, errNotHTTP):
 		return notHTTP
 	}
-	return resetUnopened
+	return resetBeforeHeaders
 }
 
 // explainError wraps an error of the RoundTripper below in a type that says what it means, where
@@ -150,9 +150,9 @@ func (c *exchange) gates(sent bool) iter.Seq[resilience.Gate] {
 			Name: "layer above", Shut: c.retriedAbove, Reason: resilience.ReasonRetriedUpstreamLayer,
 			Found: func() string {
 				if c.retriedAbove {
-					return "repeats this call already: " + HeaderAttemptCount + " " + c.req.Header.Get(HeaderAttemptCount)
+					return "retries this call already: " + HeaderAttemptCount + " " + c.req.Header.Get(HeaderAttemptCount)
 				}
-				return "none repeats this call"
+				return "does not retry this call"
 			},
 		}) && yield(resilience.Gate{
 			Name: "kind", Shut: c.passThrough, Reason: resilience.ReasonUpgrade,
@@ -193,7 +193,7 @@ func (c *exchange) bodyGate() resilience.Gate {
 		Found: func() string { return "can be sent again" },
 	}
 	if !replayable() {
-		g.Shut, g.Found = true, func() string { return "was not kept, it is larger than replayBuffer" }
+		g.Shut, g.Found = true, func() string { return "cannot be sent again: it is larger than replayBuffer" }
 	}
 	return g
 }

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// errBodyGone is the error for reading bytes of a request body that were not kept.
-var errBodyGone = errors.New("the request body was not kept for another attempt")
+// errBodyNotKept is the error for reading bytes of a request body that were not kept.
+var errBodyNotKept = errors.New("the request body was not kept for another attempt")
 
 // readSize is the size of one read of the request body, in bytes.
 const readSize = 32 << 10
@@ -77,7 +77,7 @@ func (s *replaySource) open(ctx context.Context, first bool) (io.ReadCloser, err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lost {
-		return nil, errBodyGone
+		return nil, errBodyNotKept
 	}
 	s.readers++
 	r := &replayReader{source: s, ctx: ctx}
@@ -96,7 +96,7 @@ func (s *replaySource) reopen(first bool) (io.ReadCloser, error) {
 	if body == nil {
 		var err error
 		if body, err = s.getBody(); err != nil {
-			return nil, fmt.Errorf("%w: %w", errBodyGone, err)
+			return nil, fmt.Errorf("%w: %w", errBodyNotKept, err)
 		}
 	}
 	if !s.expects && inMemory(body) {
@@ -153,9 +153,9 @@ func (s *replaySource) ending() (e ending, ok bool) {
 	case err == nil, errors.Is(err, io.EOF):
 		return 0, false
 	case errors.Is(err, ErrInvalidRequest):
-		return cannotBeSent, true
+		return invalidRequest, true
 	}
-	return uploadBroke, true
+	return uploadFailed, true
 }
 
 // callerBusy reports whether the attempt waits for the caller's body or is still sending it. It is
@@ -189,8 +189,8 @@ type progress struct {
 	err     error     // the error of the body, nil at a proper end
 }
 
-// took records the result of one Read, and returns its error.
-func (p *progress) took(n int, err error, length int64) error {
+// record notes the result of one Read, and returns its error.
+func (p *progress) record(n int, err error, length int64) error {
 	p.reading = false
 	p.offset += int64(n)
 	if n > 0 {
@@ -227,7 +227,7 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 		b.progress.reading = false
 		return n, err
 	}
-	return n, b.progress.took(n, err, b.source.length)
+	return n, b.progress.record(n, err, b.source.length)
 }
 
 func (b *watchedBody) Close() error {
@@ -279,7 +279,7 @@ func (s *replaySource) closeIfDone() {
 		return
 	}
 	s.closed = true
-	s.letGo()
+	s.releaseKept()
 	if s.reading != nil {
 		go func() { _ = s.original.Close() }()
 		return
@@ -287,7 +287,7 @@ func (s *replaySource) closeIfDone() {
 	_ = s.original.Close()
 }
 
-func (s *replaySource) letGo() {
+func (s *replaySource) releaseKept() {
 	s.memory.free(int64(cap(s.kept)))
 	s.kept = nil
 }
@@ -321,16 +321,16 @@ func (s *replaySource) read(ctx context.Context, p []byte, offset int64) (int, e
 func (s *replaySource) take(p []byte, offset int64) (n int, ok bool, err error) {
 	if offset < s.keptEnd {
 		if s.kept == nil {
-			return 0, true, errBodyGone
+			return 0, true, errBodyNotKept
 		}
 		return copy(p, s.kept[offset:]), true, nil
 	}
 	if s.lost && s.kept != nil && s.readers == 1 {
-		s.letGo() // its only reader is past it
+		s.releaseKept() // its only reader is past it
 	}
 	switch {
 	case offset < s.consumed-int64(len(s.chunk)):
-		return 0, true, errBodyGone
+		return 0, true, errBodyNotKept
 	case len(s.chunk) > 0:
 		n = copy(p, s.chunk)
 		s.chunk = s.chunk[n:]
@@ -388,7 +388,7 @@ func (r *replayReader) Read(p []byte) (int, error) {
 	if err != nil && r.ctx.Err() != nil { // the attempt has ended, not the body
 		return n, err
 	}
-	return n, r.progress.took(n, err, r.source.length)
+	return n, r.progress.record(n, err, r.source.length)
 }
 
 func (r *replayReader) Close() error {

@@ -45,26 +45,26 @@ type responseBody struct {
 	timer    *time.Timer
 	read     int64 // bytes read so far
 	// returned is when the last Read returned data. paused reports whether the reader then waited
-	// longer than patience before its next Read.
+	// longer than maxReadPause before its next Read.
 	returned time.Time
 	paused   bool
 	over     atomic.Bool
 }
 
-// patience is how long a reader may pause before an error of the upstream may be due to the pause.
+// maxReadPause is how long a reader may pause before an error of the upstream may be due to the pause.
 // The shortest send timeouts in use are 1 s and more (nginx's send_timeout, for example).
-const patience = 500 * time.Millisecond
+const maxReadPause = 500 * time.Millisecond
 
-// unnoticed is how many bytes an upstream can send before it notices a paused reader: the buffers
+// undetectedSize is how many bytes an upstream can send before it notices a paused reader: the buffers
 // on the way hold more.
-const unnoticed = 64 << 10
+const undetectedSize = 64 << 10
 
 func (b *responseBody) Read(p []byte) (int, error) {
 	if b.over.Load() { // the end was recorded already
 		return b.ReadCloser.Read(p)
 	}
-	if !b.paused && b.read > unnoticed {
-		b.paused = time.Since(b.returned) >= patience
+	if !b.paused && b.read > undetectedSize {
+		b.paused = time.Since(b.returned) >= maxReadPause
 	}
 	if b.stall > 0 {
 		// Only the upstream's silence counts, not the time that a slow reader takes.
@@ -78,7 +78,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	if b.timer != nil {
 		b.timer.Stop()
 	}
-	if b.read += int64(n); b.read > unnoticed && !b.paused {
+	if b.read += int64(n); b.read > undetectedSize && !b.paused {
 		b.returned = time.Now()
 	}
 	switch {
@@ -88,9 +88,9 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	case b.callerGone():
 		_ = b.end(bodyAbandoned, nil)
 	case b.paused:
-		err = b.end(bodyNotRead, err)
+		err = b.end(bodyUnread, err)
 	default:
-		err = b.end(bodyDied, err)
+		err = b.end(bodyBroken, err)
 	}
 	return n, err
 }
