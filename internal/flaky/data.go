@@ -13,8 +13,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
-// processed is the answer of GET /process.
-type processed struct {
+// processAnswer is the answer of GET /process.
+type processAnswer struct {
 	Status        string       `json:"status"` // "ok"
 	RequestID     string       `json:"requestId"`
 	Attempt       int          `json:"attempt"`                 // the number of the attempt for that request id, from 1
@@ -23,8 +23,8 @@ type processed struct {
 	Instance      string       `json:"instance,omitempty"`
 }
 
-// ordered is the answer of POST /orders.
-type ordered struct {
+// orderAnswer is the answer of POST /orders.
+type orderAnswer struct {
 	Order          string `json:"order"`
 	RequestID      string `json:"requestId"` // of the attempt that took effect
 	IdempotencyKey string `json:"idempotencyKey"`
@@ -42,7 +42,7 @@ func (s *Server) process(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fate := s.work(r, s.faults.Next(id), nil)
-	answer := processed{
+	answer := processAnswer{
 		Status: "ok", RequestID: id, Attempt: attempt, AttemptHeader: r.Header.Get("X-Attempt-Count"), Instance: s.options.Instance,
 	}
 	if fate.Fault != faults.FaultNone {
@@ -76,7 +76,7 @@ func (s *Server) orders(w http.ResponseWriter, r *http.Request) {
 	}
 
 	drawn := s.faults.Next(id)
-	answer := ordered{Order: o.name, RequestID: id, IdempotencyKey: o.key}
+	answer := orderAnswer{Order: o.name, RequestID: id, IdempotencyKey: o.key}
 	fate := s.work(r, drawn, func() {
 		if drawn.TakesEffect() {
 			answer = s.ledger.apply(o)

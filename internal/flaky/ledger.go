@@ -33,13 +33,13 @@ type ledger struct {
 	received uint64
 	seen     uint64 // orders seen since the last reset
 	orders   *recent[*Effect]
-	keys     *recent[*keyed]
+	keys     *recent[*keyState]
 }
 
-// keyed is the state of an idempotency key.
-type keyed struct {
+// keyState is the state of an idempotency key.
+type keyState struct {
 	first  order
-	answer *ordered // nil until the order took effect
+	answer *orderAnswer // nil until the order took effect
 }
 
 func newLedger(limit int) *ledger {
@@ -54,7 +54,7 @@ func (l *ledger) reset() {
 	l.era++
 	l.received, l.seen = 0, 0
 	l.orders = newRecent[*Effect](l.limit)
-	l.keys = newRecent[*keyed](l.limit)
+	l.keys = newRecent[*keyState](l.limit)
 }
 
 func (l *ledger) receive() {
@@ -87,10 +87,10 @@ func (l *ledger) arrive(o order) (order, error) {
 
 // apply makes o take effect, once per key, and returns its answer. An order that arrived before a
 // reset is answered but not recorded, because it belongs to an earlier experiment.
-func (l *ledger) apply(o order) ordered {
+func (l *ledger) apply(o order) orderAnswer {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	answer := ordered{Order: o.name, RequestID: o.requestID, IdempotencyKey: o.key}
+	answer := orderAnswer{Order: o.name, RequestID: o.requestID, IdempotencyKey: o.key}
 	if o.era != l.era {
 		return answer
 	}
@@ -109,10 +109,10 @@ func (l *ledger) apply(o order) ordered {
 }
 
 // key returns the state of o's key, and adds it if it is new. Without a key nothing is stored.
-func (l *ledger) key(o order) *keyed {
+func (l *ledger) key(o order) *keyState {
 	k, known := l.keys.values[o.key]
 	if !known {
-		k = &keyed{first: o}
+		k = &keyState{first: o}
 		if o.key != "" {
 			l.keys.put(o.key, k)
 		}

@@ -132,8 +132,8 @@ func (e Experiment) Run(ctx context.Context) (*Result, error) {
 	defer close(stop)
 	r := &run{
 		scenario: e.Scenario, load: e.Load, progress: e.Progress, recorder: recorder,
-		call: func(i int) *resilience.Report { return clients[i].call() },
-		look: func() (open int, tokens float64) { return look(clients) },
+		call:          func(i int) *resilience.Report { return clients[i].call() },
+		sampleClients: func() (open int, tokens float64) { return sampleClients(clients) },
 	}
 	if err := r.run(ctx); err != nil {
 		return nil, err
@@ -143,13 +143,13 @@ func (e Experiment) Run(ctx context.Context) (*Result, error) {
 
 // run makes the calls of a load and records them.
 type run struct {
-	scenario Scenario
-	load     Load
-	progress func(time.Duration)
-	recorder *recorder
-	call     func(client int) *resilience.Report
-	look     func() (open int, tokens float64)
-	calls    sync.WaitGroup
+	scenario      Scenario
+	load          Load
+	progress      func(time.Duration)
+	recorder      *recorder
+	call          func(client int) *resilience.Report
+	sampleClients func() (open int, tokens float64)
+	calls         sync.WaitGroup
 }
 
 func (r *run) run(ctx context.Context) error {
@@ -169,7 +169,7 @@ func (r *run) run(ctx context.Context) error {
 func (r *run) watch(ctx context.Context) error {
 	for at := time.Second; at <= r.load.Length; at += time.Second {
 		time.Sleep(time.Until(r.recorder.start.Add(at - 1)))
-		r.recorder.sample(r.look())
+		r.recorder.sample(r.sampleClients())
 		if r.progress != nil {
 			r.progress(at)
 		}
@@ -308,8 +308,8 @@ func (c *client) call() *resilience.Report {
 	return &report
 }
 
-// look returns the number of open circuits, and the mean balance of the budgets.
-func look(clients []*client) (open int, tokens float64) {
+// sampleClients returns the number of open circuits, and the mean balance of the budgets.
+func sampleClients(clients []*client) (open int, tokens float64) {
 	for _, c := range clients {
 		balance := c.transport.Policy().Retry.Budget.Burst // for a client without calls
 		for _, s := range c.transport.State() {            // there is one upstream

@@ -48,7 +48,7 @@ func (m Measurement) Run(ctx context.Context) (*Result, error) {
 			rec.retried(len(report.Attempts) - 1)
 			return report
 		},
-		look: func() (int, float64) { return 0, 0 },
+		sampleClients: func() (int, float64) { return 0, 0 },
 	}
 	if err := r.run(ctx); err != nil {
 		return nil, err
