@@ -13,12 +13,15 @@ import (
 
 // Ledger is the answer of GET /ledger.
 type Ledger struct {
-	Effects  []Effect `json:"effects"`  // one for each order that arrived, in order of first arrival
-	Received uint64   `json:"received"` // requests to GET /process and POST /orders since the start or the last DELETE /ledger
+	// one for each order that arrived, in order of first arrival
+	Effects []Effect `json:"effects"`
+	// requests to GET /process and POST /orders since the start or the last DELETE /ledger
+	Received uint64 `json:"received"`
 	// Truncated means that there were more orders or keys than the limit. Orders are missing, and a
 	// repeated key may have been applied again.
-	Truncated bool         `json:"truncated"`
-	Work      faults.Stats `json:"work"` // of the capacity model since the start; DELETE does not reset it
+	Truncated bool `json:"truncated"`
+	// of the capacity model since the start; DELETE does not reset it
+	Work faults.Stats `json:"work"`
 }
 
 func (s *Server) getLedger(w http.ResponseWriter, _ *http.Request) {

@@ -15,12 +15,15 @@ import (
 
 // processAnswer is the answer of GET /process.
 type processAnswer struct {
-	Status        string       `json:"status"` // "ok"
-	RequestID     string       `json:"requestId"`
-	Attempt       int          `json:"attempt"`                 // the number of the attempt for that request id, from 1
-	AttemptHeader string       `json:"attemptHeader,omitempty"` // the value of the X-Attempt-Count header
-	Fault         faults.Fault `json:"fault,omitempty"`         // the fault that this answer suffers
-	Instance      string       `json:"instance,omitempty"`
+	Status    string `json:"status"` // "ok"
+	RequestID string `json:"requestId"`
+	// the number of the attempt for that request id, from 1
+	Attempt int `json:"attempt"`
+	// the value of the X-Attempt-Count header
+	AttemptHeader string `json:"attemptHeader,omitempty"`
+	// the fault that this answer suffers
+	Fault    faults.Fault `json:"fault,omitempty"`
+	Instance string       `json:"instance,omitempty"`
 }
 
 // orderAnswer is the answer of POST /orders.
@@ -28,7 +31,8 @@ type orderAnswer struct {
 	Order          string `json:"order"`
 	RequestID      string `json:"requestId"` // of the attempt that took effect
 	IdempotencyKey string `json:"idempotencyKey"`
-	Replayed       bool   `json:"replayed"` // the order had taken effect before; this repeats the first answer
+	// the order had taken effect before; this repeats the first answer
+	Replayed bool `json:"replayed"`
 }
 
 func (s *Server) process(w http.ResponseWriter, r *http.Request) {
@@ -88,8 +92,9 @@ func (s *Server) orders(w http.ResponseWriter, r *http.Request) {
 // order is one attempt at an order.
 type order struct {
 	name, requestID, key string
-	fingerprint          [sha256.Size]byte // of the body, to tell a retry from another order under the same key
-	era                  uint64            // the era of the ledger when it arrived
+	// of the body, to tell a retry from another order under the same key
+	fingerprint [sha256.Size]byte
+	era         uint64 // the era of the ledger when it arrived
 }
 
 func (o *order) parse(body []byte) error {

@@ -14,11 +14,13 @@ var errKeyReused = errors.New("this Idempotency-Key was used before with a diffe
 
 // Effect is the ledger's entry for one order.
 type Effect struct {
-	Order          string `json:"order"`
-	RequestID      string `json:"requestId"`      // of the attempt that was applied first, until then of the first attempt
+	Order string `json:"order"`
+	// of the attempt that was applied first, until then of the first attempt
+	RequestID      string `json:"requestId"`
 	IdempotencyKey string `json:"idempotencyKey"` // of the same attempt
-	Applied        int    `json:"applied"`        // 0: had no effect yet; above 1: took effect more than once
-	Attempts       int    `json:"attempts"`       // how often it arrived, whatever the answer was
+	// 0: had no effect yet; above 1: took effect more than once
+	Applied  int `json:"applied"`
+	Attempts int `json:"attempts"` // how often it arrived, whatever the answer was
 
 	first uint64 // its place in the order of arrival
 }

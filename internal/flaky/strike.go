@@ -62,7 +62,8 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, fate faults.Fate
 
 // send writes piece and flushes it, so that the caller sees it now.
 func send(w http.ResponseWriter, piece []byte) {
-	if _, err := w.Write(piece); err != nil && !errors.Is(err, http.ErrBodyNotAllowed) { // HEAD has no body
+	// HEAD has no body
+	if _, err := w.Write(piece); err != nil && !errors.Is(err, http.ErrBodyNotAllowed) {
 		abort()
 	}
 	if err := http.NewResponseController(w).Flush(); err != nil {
@@ -88,7 +89,8 @@ func reset(w http.ResponseWriter) {
 		abort()
 	}
 	raw := conn
-	if wrapped, ok := conn.(interface{ NetConn() net.Conn }); ok { // for TLS, whose own Close would send close_notify
+	// for TLS, whose own Close would send close_notify
+	if wrapped, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		raw = wrapped.NetConn()
 	}
 	if tcp, ok := raw.(interface{ SetLinger(sec int) error }); ok {

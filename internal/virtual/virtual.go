@@ -21,7 +21,8 @@ func Run(f func()) {
 	// test run and no output reach the program. TestProgram checks that.
 	synctest.Test(new(testing.T), func(*testing.T) {
 		defer func() {
-			if p := recover(); p != nil { // otherwise a panic in the bubble's goroutine would end the process
+			// otherwise a panic in the bubble's goroutine would end the process
+			if p := recover(); p != nil {
 				thrown = fmt.Errorf("%v\n\non the virtual clock:\n%s", p, debug.Stack())
 			}
 		}()

@@ -339,7 +339,8 @@ func TestHTTP2PingsThatAreNotWanted(t *testing.T) {
 				settings.Add(1)
 			}
 		case *http2.HeadersFrame:
-			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: frame.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true}) // :status 200
+			// :status 200
+			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: frame.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true})
 		case *http2.PingFrame:
 			pings.Add(1)
 			_ = f.WritePing(true, frame.Data)

@@ -488,7 +488,8 @@ func TestA12EarlyAnswerToAnUpload(t *testing.T) {
 
 // A body waits for 100 (Continue) for ContinueWait at most.
 func TestA9WaitForContinueIsBounded(t *testing.T) {
-	target := rawhttp.Requests(t, func(c net.Conn, r *http.Request, _, _ int) bool { // as if it did not know Expect
+	// as if it did not know Expect
+	target := rawhttp.Requests(t, func(c net.Conn, r *http.Request, _, _ int) bool {
 		_, _ = io.Copy(io.Discard, r.Body)
 		_, _ = io.WriteString(c, plainOK)
 		return true

@@ -28,7 +28,8 @@ func (f Fault) losesAnswer() bool { return f != FaultNone && f != FaultSlowBody 
 
 // Fate is what happens to one arrival.
 type Fate struct {
-	Arrival        uint64        // its number, from 1, since the start or the last [Injector.Replace]
+	// its number, from 1, since the start or the last [Injector.Replace]
+	Arrival        uint64
 	Fault          Fault         // what goes wrong
 	Status         int           // the status for FaultError, otherwise 0
 	RetryAfter     string        // as in [Spec.RetryAfter], for an error status

@@ -97,7 +97,8 @@ func TestPassedDeadlinesHoldNoPlaces(t *testing.T) {
 		l.add(t, 0, faults.ErrRefused) // all have time left
 
 		time.Sleep(100 * time.Millisecond)
-		wantStats(t, l.Queue, faults.Stats{Busy: 1, Queued: 3, Refused: 1}) // an unneeded place stays as it is
+		// an unneeded place stays as it is
+		wantStats(t, l.Queue, faults.Stats{Busy: 1, Queued: 3, Refused: 1})
 		l.add(t, 0, nil)
 		wantStats(t, l.Queue, faults.Stats{Busy: 1, Queued: 3, Refused: 1, Dropped: 1})
 		l.add(t, 0, faults.ErrRefused)

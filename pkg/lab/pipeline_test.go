@@ -55,7 +55,8 @@ func TestErrorRateAgreesWithTheClosedForm(t *testing.T) {
 			want := 1 - errorRate*errorRate*errorRate
 			// 99.9 % of all seeds are within this interval.
 			interval := 3.29 * math.Sqrt(want*(1-want)/float64(r.During.Calls))
-			if diff := math.Abs(r.During.Success - want); diff > interval+1e-3 { // for retries that cross the edges of the disturbance
+			// for retries that cross the edges of the disturbance
+			if diff := math.Abs(r.During.Success - want); diff > interval+1e-3 {
 				t.Errorf("success %.4f, want %.4f ± %.4f", r.During.Success, want, interval)
 			}
 			var attempts uint64
@@ -159,7 +160,8 @@ func TestProbesOfAThousandCallers(t *testing.T) {
 			p := transport.DefaultPolicy()
 			p.Breaker.Probes = probes
 			s := steady(func(s *lab.Scenario) {
-				s.Load.Think = 100 * time.Millisecond // at a rate of 10,000, that makes a thousand callers
+				// at a rate of 10,000, that makes a thousand callers
+				s.Load.Think = 100 * time.Millisecond
 				s.Disturbance.For = 8 * time.Second
 				s.Upstream.Phases = []lab.Phase{phase(time.Second, 8*time.Second, func(p *lab.Phase) { p.Working = new(0.0) })}
 			})

@@ -90,7 +90,8 @@ type Second struct {
 	P50      float64 `json:"p50ms"`       // latency of the calls that ended well, in milliseconds
 	P99      float64 `json:"p99ms"`       //
 	Open     int     `json:"openClients"` // clients with an open circuit at the end of the second
-	Tokens   float64 `json:"tokens"`      // mean balance of the clients' budgets at the end of the second
+	// mean balance of the clients' budgets at the end of the second
+	Tokens float64 `json:"tokens"`
 }
 
 // RecoveryHolds is how long service must be good to count as recovered. A run must last at least

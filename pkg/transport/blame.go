@@ -13,10 +13,12 @@ const (
 	// The upstream answered.
 	answered         ending = iota // below 400
 	switchedProtocol               // 101
-	rejected                       // 4xx other than 429, or 501 or 508: it works, and refuses this request
-	deadlinePassed                 // 504 after the caller's time was up: it respected the caller's limit
-	rateLimited                    // 429: it works, and refuses for now
-	serverError                    // any other 5xx, or a status that HTTP does not define
+	// 4xx other than 429, or 501 or 508: it works, and refuses this request
+	rejected
+	// 504 after the caller's time was up: it respected the caller's limit
+	deadlinePassed
+	rateLimited // 429: it works, and refuses for now
+	serverError // any other 5xx, or a status that HTTP does not define
 
 	// There is no response.
 	dialFailed          // no connection
@@ -31,10 +33,11 @@ const (
 	uploadNotReplayable // the caller's request body cannot be read again
 
 	// The body of the response.
-	bodyComplete  // read to its end
-	bodyClosed    // closed early by its reader
-	bodyBroken    // the upstream broke off, or sent nothing for bodyIdleTimeout
-	bodyUnread    // the upstream broke off after the reader had paused: it may have given up waiting
+	bodyComplete // read to its end
+	bodyClosed   // closed early by its reader
+	bodyBroken   // the upstream broke off, or sent nothing for bodyIdleTimeout
+	// the upstream broke off after the reader had paused: it may have given up waiting
+	bodyUnread
 	bodyAbandoned // the caller has left
 
 	endingCount // the number of endings

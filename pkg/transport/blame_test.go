@@ -204,7 +204,8 @@ func TestA8UploadsAndWhoTakesTheTime(t *testing.T) {
 	hang := func(_ http.ResponseWriter, r *http.Request) {
 		select {
 		case <-r.Context().Done():
-		case <-time.After(10 * time.Second): // a server does not notice that the caller leaves while a body is unread
+		// a server does not notice that the caller leaves while a body is unread
+		case <-time.After(10 * time.Second):
 		}
 	}
 	read := func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }
@@ -232,7 +233,8 @@ func TestA8UploadsAndWhoTakesTheTime(t *testing.T) {
 					if req.Body = tc.body(ctx); req.Body != nil {
 						req.ContentLength = -1
 						if replay == "GetBody" {
-							req.Body = struct{ io.ReadCloser }{req.Body} // not a body type that net/http knows
+							// not a body type that net/http knows
+							req.Body = struct{ io.ReadCloser }{req.Body}
 							req.GetBody = func() (io.ReadCloser, error) { return tc.body(ctx), nil }
 						}
 					}
@@ -261,7 +263,8 @@ func TestA9WaitForContinueIsNobodysFailure(t *testing.T) {
 				if err != nil {
 					return
 				}
-				connections.Go(func() { _, _ = io.Copy(io.Discard, conn) }) // reads, and never answers
+				// reads, and never answers
+				connections.Go(func() { _, _ = io.Copy(io.Discard, conn) })
 			}
 		})
 		next := &http.Transport{DialContext: network.Dial, ExpectContinueTimeout: time.Second}
@@ -590,7 +593,8 @@ func TestC14Library(t *testing.T) {
 func TestTrailerIsNotReadWhileItIsWritten(t *testing.T) {
 	var read chan struct{}
 	next := roundTripper(func(r *http.Request) (*http.Response, error) {
-		go func() { _, _ = io.Copy(io.Discard, r.Body) }() // like net/http's writer, which reads on after an error
+		// like net/http's writer, which reads on after an error
+		go func() { _, _ = io.Copy(io.Discard, r.Body) }()
 		<-read
 		return nil, io.ErrUnexpectedEOF
 	})

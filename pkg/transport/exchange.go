@@ -101,7 +101,8 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 		}
 	}
 	if !c.repeatable {
-		delete(req.Header, HeaderIdempotencyKey) // an empty key, which net/http would take for a real one
+		// an empty key, which net/http would take for a real one
+		delete(req.Header, HeaderIdempotencyKey)
 	}
 	if err := checkURL(req.URL); err != nil {
 		if c.source != nil {

@@ -85,7 +85,8 @@ func TestExplanationAgreesWithTheCall(t *testing.T) {
 						var first *resilience.AttemptReport
 						tr, err := transport.New(roundTripFunc(func(r *http.Request) (*http.Response, error) {
 							if r.Body != nil {
-								if op := new(net.OpError); !errors.As(a.err, &op) { // a failed dial comes before any read of the body
+								// a failed dial comes before any read of the body
+								if op := new(net.OpError); !errors.As(a.err, &op) {
 									_, _ = io.Copy(io.Discard, r.Body)
 								}
 								_ = r.Body.Close()

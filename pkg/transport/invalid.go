@@ -25,7 +25,8 @@ var ErrHeaderTooLarge = fmt.Errorf("%w: its header is larger than the upstream a
 // net/http's error: some mistakes are found only on an open connection, and then look like a
 // connection failure.
 func checkRequest(req *http.Request) error {
-	if req.Method != "" && !httpguts.ValidHeaderFieldName(req.Method) { // both are tokens (RFC 9110, 5.6.2)
+	// both are tokens (RFC 9110, 5.6.2)
+	if req.Method != "" && !httpguts.ValidHeaderFieldName(req.Method) {
 		return fmt.Errorf("%w: the method %q is not a token", ErrInvalidRequest, req.Method)
 	}
 	if err := checkURL(req.URL); err != nil {
@@ -121,7 +122,8 @@ func refusedBySender(err error) error {
 func tooLargeForPeer(err error, h http.Header) bool {
 	text := err.Error()
 	if !strings.Contains(text, "server sent GOAWAY") || !slices.ContainsFunc(
-		[]string{"PROTOCOL_ERROR", "COMPRESSION_ERROR", "ENHANCE_YOUR_CALM"}, // the codes that servers use for it
+		// the codes that servers use for it
+		[]string{"PROTOCOL_ERROR", "COMPRESSION_ERROR", "ENHANCE_YOUR_CALM"},
 		func(code string) bool { return strings.Contains(text, "ErrCode="+code) }) {
 		return false
 	}

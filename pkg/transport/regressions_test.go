@@ -91,7 +91,8 @@ func TestBodyReadByAFinishedAttemptIsNotLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reader, writer := io.Pipe()
 		rt := newTransport(t, closesEarly(func(r *http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: http.StatusOK, Body: r.Body}, nil // echoes what is still being sent
+			// echoes what is still being sent
+			return &http.Response{StatusCode: http.StatusOK, Body: r.Body}, nil
 		}), quick())
 		go func() {
 			time.Sleep(time.Second)
@@ -120,7 +121,8 @@ func TestBodyReadAfterTheCallIsOverTakesNoMemory(t *testing.T) {
 			if r := call(t, rt, request(t, http.MethodPut, "http://up", pipeBody{reader})); r.err != nil {
 				t.Fatal(r.err)
 			}
-			_, _ = writer.Write(bytes.Repeat([]byte("x"), 600)) // bytes on their way when the call ended
+			// bytes on their way when the call ended
+			_, _ = writer.Write(bytes.Repeat([]byte("x"), 600))
 			_ = writer.Close()
 			synctest.Wait()
 		}

@@ -151,7 +151,8 @@ func TestEachAttemptSendsItsOwnTraceContext(t *testing.T) {
 	})
 	ctx, parent := provider.Tracer("test").Start(t.Context(), "caller")
 	req := request(t, http.MethodGet, u.URL, nil).WithContext(ctx)
-	req.Header.Set("Traceparent", "00-00000000000000000000000000000001-0000000000000001-01") // the incoming trace context is replaced
+	// the incoming trace context is replaced
+	req.Header.Set("Traceparent", "00-00000000000000000000000000000001-0000000000000001-01")
 	call(t, newTransport(t, base(t), quick(), transport.WithTracing(provider, propagation.TraceContext{}, "p")), req)
 	parent.End()
 	attempts := 0

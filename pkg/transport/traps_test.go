@@ -532,7 +532,8 @@ func TestTrapHungOrPanickingProbeKeepsTheSlot(t *testing.T) {
 					defer func() { _ = recover() }()
 					_, _ = rt.RoundTrip(request(t, http.MethodGet, "http://up/probe", nil))
 				})
-				time.Sleep(1500*time.Millisecond + 2*time.Second + 2) // until the lease ends, and then the next open period
+				// until the lease ends, and then the next open period
+				time.Sleep(1500*time.Millisecond + 2*time.Second + 2)
 				if r := get(t, rt, "http://up/"); r.err != nil {
 					t.Errorf("the slot is still taken: got error %v, want none", r.err)
 				}
