@@ -152,7 +152,8 @@ func listen(ctx context.Context, h http.Handler) (server, error) {
 	return s, nil
 }
 
-// callClient makes one call through the client, and returns what its answer says about how it ended.
+// callClient makes one call through the client, and returns what its answer says about how it
+// ended.
 func callClient(t http.RoundTripper, url string) *resilience.Report {
 	failed := &resilience.Report{Reason: resilience.ReasonResetBeforeHeaders}
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, nil)
@@ -210,8 +211,8 @@ func agreements() []agreement {
 	}
 }
 
-// amplificationUntilEnd returns the amplification until the end of the disturbance. Later attempts depend on
-// when a circuit happens to probe.
+// amplificationUntilEnd returns the amplification until the end of the disturbance. Later attempts
+// depend on when a circuit happens to probe.
 func amplificationUntilEnd(r *lab.Result) float64 {
 	offered, attempts := 0.0, 0.0
 	for i, s := range r.Series {

@@ -91,8 +91,8 @@ func isUpgrade(h http.Header) bool {
 		httpguts.HeaderValuesContainsToken(h["Connection"], "upgrade")
 }
 
-// quoteResponse adds the beginning of a response that is not HTTP to net/http's error. net/http quotes
-// only the part it could not parse, which may be in the middle.
+// quoteResponse adds the beginning of a response that is not HTTP to net/http's error. net/http
+// quotes only the part it could not parse, which may be in the middle.
 func (p *Pool) quoteResponse(c *conn, err error) error {
 	if p.scheme != "http" || c.shared || !strings.Contains(err.Error(), "malformed ") {
 		return err
@@ -151,7 +151,8 @@ func (streamError) Error() string { return "stream error" }
 // refusedStream is REFUSED_STREAM (RFC 9113, 8.7): the request was not processed.
 const refusedStream = 0x7
 
-// unwrapConnError returns err as http.Transport would return it: the error of the connection itself.
+// unwrapConnError returns err as http.Transport would return it: the error of the connection
+// itself.
 func unwrapConnError(err error) error {
 	if strings.HasPrefix(err.Error(), "net/http: Transport failed to read from server: ") {
 		if inner := errors.Unwrap(err); inner != nil {
@@ -185,8 +186,8 @@ func (p *Pool) failed(ctx context.Context, c *conn, err error, lost, callers boo
 	p.streamEnded(c, false, now)
 }
 
-// countsAgainst reports whether an error on an HTTP/2 connection counts against the connection. A caller
-// that left does not count; a deadline that passed does.
+// countsAgainst reports whether an error on an HTTP/2 connection counts against the connection. A
+// caller that left does not count; a deadline that passed does.
 func countsAgainst(ctx context.Context, err error, lost bool) bool {
 	if ctx.Err() != nil {
 		return errors.Is(context.Cause(ctx), context.DeadlineExceeded)

@@ -181,7 +181,8 @@ func (in *instance) serve(req *http.Request, rng *rand.Rand) (*http.Response, er
 	return answer(req, fate)
 }
 
-// roundToGrid rounds a service time to whole grids, up or down at random so that the mean stays the same.
+// roundToGrid rounds a service time to whole grids, up or down at random so that the mean stays the
+// same.
 func (in *instance) roundToGrid(d time.Duration, rng *rand.Rand) time.Duration {
 	grids := min(float64(d)*in.scale/grid, float64(maxLength)/grid)
 	n, rest := math.Modf(grids)

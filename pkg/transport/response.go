@@ -51,12 +51,12 @@ type responseBody struct {
 	over     atomic.Bool
 }
 
-// maxReadPause is how long a reader may pause before an error of the upstream may be due to the pause.
-// The shortest send timeouts in use are 1 s and more (nginx's send_timeout, for example).
+// maxReadPause is how long a reader may pause before an error of the upstream may be due to the
+// pause. The shortest send timeouts in use are 1 s and more (nginx's send_timeout, for example).
 const maxReadPause = 500 * time.Millisecond
 
-// undetectedSize is how many bytes an upstream can send before it notices a paused reader: the buffers
-// on the way hold more.
+// undetectedSize is how many bytes an upstream can send before it notices a paused reader: the
+// buffers on the way hold more.
 const undetectedSize = 64 << 10
 
 func (b *responseBody) Read(p []byte) (int, error) {
