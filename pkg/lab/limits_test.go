@@ -128,7 +128,7 @@ func TestAmplificationOfFewCalls(t *testing.T) {
 			t.Fatal(err)
 		}
 		if r.PeakAmplification < 3 {
-			t.Errorf("%.2f attempts a call in the worst second, want nearly 5", r.PeakAmplification)
+			t.Errorf("%.2f attempts per call in the worst second, want nearly 5", r.PeakAmplification)
 		}
 	})
 }

@@ -23,7 +23,7 @@ func TestDefaultPolicyInAnOutage(t *testing.T) {
 						Policy: transport.DefaultPolicy(), Scenario: builtin(t, name, 8*time.Second), Load: load(rate, seed+1),
 					})
 					if r.PeakAmplification > 1.2 {
-						t.Errorf("%.2f attempts a call in the worst second, want at most 1.2", r.PeakAmplification)
+						t.Errorf("%.2f attempts per call in the worst second, want at most 1.2", r.PeakAmplification)
 					}
 					if r.RecoveryS == nil || *r.RecoveryS > 5 {
 						t.Errorf("recovery %s, want at most 5 s", shown(r.RecoveryS))
@@ -97,7 +97,7 @@ func TestLadderInAnOutage(t *testing.T) {
 				t.Errorf("%.2f of the work is wasted, want at least half", r.Work.WastedShare())
 			}
 			if r.PeakAmplification > c.peak {
-				t.Errorf("%.2f attempts a call in the worst second, want at most %v", r.PeakAmplification, c.peak)
+				t.Errorf("%.2f attempts per call in the worst second, want at most %v", r.PeakAmplification, c.peak)
 			}
 		})
 	}

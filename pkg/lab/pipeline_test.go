@@ -97,7 +97,7 @@ func TestBudgetBoundsAmplification(t *testing.T) {
 			s.Disturbance.For, s.Upstream.Phases[0].For, s.Length = 20*time.Second, 20*time.Second, 21*time.Second
 			r := simulate(t, lab.Experiment{Policy: c.policy, Scenario: s, Load: load(500, 1)})
 			if r.Amplification < c.least || r.Amplification > c.most {
-				t.Errorf("%.3f attempts a call, want from %v to %v", r.Amplification, c.least, c.most)
+				t.Errorf("%.3f attempts per call, want from %v to %v", r.Amplification, c.least, c.most)
 			}
 		})
 	}
@@ -241,11 +241,11 @@ func TestRetryAfterStorm(t *testing.T) {
 		return float64(r.Series[second].Attempts) / float64(r.Series[second].Offered)
 	}
 	if attempts(1) > 1.02 || attempts(2) > 1.02 {
-		t.Errorf("%.2f and %.2f attempts a call in the two seconds after, want no retry", attempts(1), attempts(2))
+		t.Errorf("%.2f and %.2f attempts per call in the two seconds after, want no retry", attempts(1), attempts(2))
 	}
 	// The wait is two seconds and up to a quarter more, so retries come from 3.0 to 4.5.
 	if attempts(3) < 1.5 || attempts(4) < 1.1 {
-		t.Errorf("%.2f and %.2f attempts a call two seconds later, want the retries spread over both", attempts(3), attempts(4))
+		t.Errorf("%.2f and %.2f attempts per call two seconds later, want the retries spread over both", attempts(3), attempts(4))
 	}
 	if r.During.Success != 1 {
 		t.Errorf("success %.3f, want all", r.During.Success)
