@@ -62,11 +62,11 @@ policies:
 		t.Run(name, func(t *testing.T) {
 			code, stdout, stderr := explained(t, tc.args...)
 			if code != cli.ExitOK {
-				t.Fatalf("exit code %d: %s", code, stderr)
+				t.Fatalf("got exit code %d, want 0: %s", code, stderr)
 			}
 			for _, s := range tc.says {
 				if !strings.Contains(stdout, s) {
-					t.Errorf("it does not say %q:\n%s", s, stdout)
+					t.Errorf("want %q in\n%s", s, stdout)
 				}
 			}
 			lines := strings.Split(strings.TrimSpace(stdout), "\n")

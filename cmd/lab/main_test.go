@@ -46,7 +46,7 @@ func TestHelp(t *testing.T) {
 	} {
 		code, out, errs := execute(t, args...)
 		if code != cli.ExitOK || errs != "" {
-			t.Errorf("%v: exit code %d, stderr %q", args, code, errs)
+			t.Errorf("%v: got exit code %d, stderr %q, want 0 and none", args, code, errs)
 		}
 		got.WriteString("$ lab " + strings.Join(args, " ") + "\n" + out + "\n")
 	}
@@ -95,7 +95,7 @@ policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 100000
 	page := filepath.Join(t.TempDir(), "page.html")
 	code, out, errs := execute(t, small("simulate", "--config", config, "--route", "b", "--html", page)...)
 	if code != cli.ExitOK || errs != "" {
-		t.Fatalf("exit code %d, stderr %q", code, errs)
+		t.Fatalf("got exit code %d, stderr %q, want 0 and none", code, errs)
 	}
 	for _, want := range []string{
 		"outage: For ten seconds connections are refused.\n100 calls/s by 4 clients to an upstream with a capacity of 300/s, for 1m0s; disturbed from 30s to 40s; seed 1\n",
@@ -106,7 +106,7 @@ policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 100000
 		}
 	}
 	if !regexp.MustCompile(`(?m)^ *ended well +100\.0 % +\d+\.\d % +100\.0 %\s*$`).MatchString(out) {
-		t.Errorf("no row of what ended well in\n%s", out)
+		t.Errorf("want a row for the calls that ended well in\n%s", out)
 	}
 	checkPage(t, page, "stubborn")
 
@@ -130,7 +130,7 @@ func checkPage(t *testing.T, path string, policies ...string) {
 	}
 	for _, forbidden := range []string{"http:", "https:", "<script", "src=", "href=", "url(", "@import", "NaN"} {
 		if bytes.Contains(text, []byte(forbidden)) {
-			t.Errorf("the page has %q", forbidden)
+			t.Errorf("the page has %q, want none", forbidden)
 		}
 	}
 	if !bytes.Contains(text, []byte("prefers-color-scheme: dark")) {
@@ -138,7 +138,7 @@ func checkPage(t *testing.T, path string, policies ...string) {
 	}
 	for _, p := range policies {
 		if !bytes.Contains(text, []byte("<h2>"+p+"</h2>")) {
-			t.Errorf("the page has no policy %q", p)
+			t.Errorf("want policy %q in the page", p)
 		}
 	}
 	charts := regexp.MustCompile(`(?s)<svg.*?</svg>`).FindAll(text, -1)
@@ -150,7 +150,7 @@ func checkPage(t *testing.T, path string, policies ...string) {
 			if _, err := decoder.Token(); errors.Is(err, io.EOF) {
 				break
 			} else if err != nil {
-				t.Fatalf("a chart is no XML: %v", err)
+				t.Fatalf("a chart: got %v, want valid XML", err)
 			}
 		}
 		if !bytes.Contains(chart, []byte(`class="band"`)) || bytes.Count(chart, []byte("<path")) < 4 {
@@ -164,14 +164,14 @@ func TestCompare(t *testing.T) {
 	page := filepath.Join(t.TempDir(), "page.html")
 	code, out, errs := execute(t, small("compare", "--scenario", "outage-hanging", "--html", page)...)
 	if code != cli.ExitOK || errs != "" {
-		t.Fatalf("exit code %d, stderr %q", code, errs)
+		t.Fatalf("got exit code %d, stderr %q, want 0 and none", code, errs)
 	}
 	names := []string{"no retry", "immediate retry", "fixed wait", "exponential wait", "full jitter", "&#43; budget", "&#43; breaker", "the policy"}
 	checkPage(t, page, names...)
 	for _, name := range names {
 		name = strings.ReplaceAll(name, "&#43;", "+")
 		if !regexp.MustCompile(`(?m)^ *` + regexp.QuoteMeta(name) + ` +\d`).MatchString(out) {
-			t.Errorf("no row %q in\n%s", name, out)
+			t.Errorf("want a row %q in\n%s", name, out)
 		}
 	}
 }

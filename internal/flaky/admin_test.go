@@ -132,7 +132,7 @@ func TestBadFaultsAreRefusedWhole(t *testing.T) {
 					}
 				}
 				if after := w.must(t, http.MethodGet, w.admin+"/faults", "", asJSON).body; after != before {
-					t.Errorf("faults became %s", after)
+					t.Errorf("got faults %s, want them unchanged", after)
 				}
 			})
 		}
@@ -195,14 +195,14 @@ func TestBrowsersOfOtherSitesAreRefused(t *testing.T) {
 			want = http.StatusOK // probes may use any name
 		}
 		if resp.StatusCode != want {
-			t.Errorf("%s of evil.com: %d", request, resp.StatusCode)
+			t.Errorf("%s of evil.com: got status %d", request, resp.StatusCode)
 		}
 	}
 	if a := w.must(t, http.MethodGet, w.admin+"/faults", "", asJSON); !strings.Contains(a.body, `"errorRate":0.5`) {
-		t.Errorf("faults became %s", a.body)
+		t.Errorf("got faults %s, want them unchanged", a.body)
 	}
 	if a := w.must(t, http.MethodPut, w.admin+"/faults", "{}", "Origin: "+w.admin, "Sec-Fetch-Site: same-origin"); a.status != http.StatusOK {
-		t.Errorf("our own page: %d %s", a.status, a.body)
+		t.Errorf("our own page: got %d %s, want 200", a.status, a.body)
 	}
 }
 
@@ -242,7 +242,7 @@ func TestPutSetsTheSeed(t *testing.T) {
 			statuses += strconv.Itoa(w.must(t, http.MethodGet, w.data+"/process", "").status) + " "
 		}
 		if seed, ok := strings.CutPrefix(query, "?seed="); ok && changed.header.Get("Rebound-Seed") != seed {
-			t.Errorf("PUT %s tells the seed %q", query, changed.header.Get("Rebound-Seed"))
+			t.Errorf("PUT %s: got seed %q", query, changed.header.Get("Rebound-Seed"))
 		}
 		return statuses
 	}
@@ -252,14 +252,14 @@ func TestPutSetsTheSeed(t *testing.T) {
 		t.Error("another seed gives the same sequence")
 	}
 	if again := sequence("?seed=" + first); again != before {
-		t.Errorf("the first seed gives another sequence:\n%s\n%s", before, again)
+		t.Errorf("the first seed: got two sequences, want the same twice:\n%s\n%s", before, again)
 	}
 	for _, bad := range []string{"?seed=", "?seed=-1", "?seed=x", "?seed=1&seed=2", "?seed=18446744073709551616"} {
 		if got := w.must(t, http.MethodPut, w.admin+"/faults"+bad, "errorRate: 0"); got.status != http.StatusBadRequest || !strings.Contains(got.body, "expected one seed") {
-			t.Errorf("%s: %d %s", bad, got.status, got.body)
+			t.Errorf("%s: got %d %s, want a problem", bad, got.status, got.body)
 		}
 	}
 	if seed := w.must(t, http.MethodGet, w.admin+"/faults", "").header.Get("Rebound-Seed"); seed != first {
-		t.Errorf("a bad seed changed it to %s", seed)
+		t.Errorf("after a bad seed: got seed %s, want it unchanged", seed)
 	}
 }

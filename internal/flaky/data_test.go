@@ -18,7 +18,7 @@ import (
 
 func TestNewNeedsFaults(t *testing.T) {
 	if s, err := flaky.New(flaky.Options{}); err == nil {
-		t.Errorf("got %v without an injector", s)
+		t.Errorf("got %v without an injector, want an error", s)
 	}
 }
 
@@ -90,7 +90,7 @@ func TestRefusals(t *testing.T) {
 		})
 	}
 	if effects := w.ledger(t).Effects; len(effects) != 0 {
-		t.Errorf("effects of bad requests: %+v", effects)
+		t.Errorf("got effects %+v of bad requests, want none", effects)
 	}
 }
 
@@ -146,13 +146,13 @@ func TestOrders(t *testing.T) {
 	}
 
 	if a := w.must(t, http.MethodDelete, w.admin+"/ledger", ""); a.status != http.StatusNoContent {
-		t.Errorf("DELETE /ledger: %d %s", a.status, a.body)
+		t.Errorf("DELETE /ledger: got %d %s, want 204", a.status, a.body)
 	}
 	if a := w.must(t, http.MethodGet, w.admin+"/ledger", ""); !strings.HasPrefix(a.body, `{"effects":[],"received":0,"truncated":false,`) {
-		t.Errorf("ledger after DELETE: %s", a.body)
+		t.Errorf("got ledger %s after DELETE, want an empty one", a.body)
 	}
 	if again := order(`{"order":"o-2","item":"coffee"}`, "Idempotency-Key: k-1"); again.Replayed {
-		t.Errorf("after DELETE the key is still known: %+v", again)
+		t.Errorf("got %+v after DELETE, want a new order", again)
 	}
 }
 
@@ -182,7 +182,7 @@ func TestDoubleEffect(t *testing.T) {
 				for range 2 {
 					a, err := w.do(t.Context(), http.MethodPost, w.data+"/orders", `{"order":"o"}`, tt.headers...)
 					if err == nil && a.status < 500 {
-						t.Fatalf("the answer %+v was not lost", a)
+						t.Fatalf("got answer %+v, want it lost", a)
 					}
 				}
 				if a := w.must(t, http.MethodPut, w.admin+"/faults", "{}"); a.status != http.StatusOK {
@@ -278,7 +278,7 @@ func TestOverload(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			if a := w.must(t, http.MethodPost, w.data+"/orders", `{"order":"served"}`); a.status != http.StatusCreated {
-				t.Errorf("the first got %+v", a)
+				t.Errorf("the first got %+v, want 201", a)
 			}
 		})
 		synctest.Wait()

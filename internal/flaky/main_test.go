@@ -129,7 +129,7 @@ func wantProblem(t *testing.T, a answer, status int) string {
 		Detail string
 	}](t, a)
 	if p.Status != status {
-		t.Errorf("status %d in the body of a %d", p.Status, status)
+		t.Errorf("got status %d in the body, want %d", p.Status, status)
 	}
 	return p.Detail
 }

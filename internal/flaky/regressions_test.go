@@ -103,7 +103,7 @@ func TestCallerWhoDoesNotReadBlocksNobody(t *testing.T) {
 				t.Fatal("the second change waits for the first caller to read")
 			}
 			if second.Code != http.StatusOK || !strings.HasPrefix(second.Body.String(), "errorRate: 0.5\n") {
-				t.Errorf("%d %s", second.Code, second.Body)
+				t.Errorf("got %d %s, want 200", second.Code, second.Body)
 			}
 		})
 	}
@@ -135,7 +135,7 @@ func TestWhoLeftTheQueueIsNotAnswered(t *testing.T) {
 		}
 	}
 	if answered > 0 {
-		t.Errorf("%d orders were answered before they were worked on", answered)
+		t.Errorf("%d orders were answered before they were served, want none", answered)
 	}
 }
 
@@ -337,7 +337,7 @@ func TestFaultsWithAByteOrderMark(t *testing.T) {
 	w := start(t, faults.Spec{})
 	a := w.must(t, http.MethodPut, w.admin+"/faults", "\ufeff"+`{"retryAfter": "a\/b"}`, "Content-Type: application/json")
 	if a.status != http.StatusOK || !strings.Contains(a.body, `"retryAfter":"a/b"`) {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("got %d %s, want 200", a.status, a.body)
 	}
 }
 

@@ -197,7 +197,7 @@ func TestSlowBody(t *testing.T) {
 		}
 		defer resp.Body.Close()
 		if took := time.Since(start); took > 100*time.Millisecond {
-			t.Errorf("the headers took %v", took)
+			t.Errorf("the headers took %v, want them at once", took)
 		}
 		pieces, total := 0, 0
 		for buf := make([]byte, 1024); err == nil; {

@@ -69,12 +69,12 @@ func TestRatesHold(t *testing.T) {
 func TestAllOrNothing(t *testing.T) {
 	for _, f := range fates(t, faults.Spec{}, 1, 1000) {
 		if f.Fault != faults.FaultNone || f.Status != 0 || f.Latency != 0 {
-			t.Fatalf("the zero value gave %+v", f)
+			t.Fatalf("the zero value: got %+v, want no fault", f)
 		}
 	}
 	for _, f := range fates(t, faults.Spec{ErrorRate: 1}, 1, 1000) {
 		if f.Fault != faults.FaultError || f.Status != 503 {
-			t.Fatalf("an error rate of 1 gave %+v", f)
+			t.Fatalf("an error rate of 1: got %+v, want an error", f)
 		}
 	}
 }
@@ -127,7 +127,7 @@ func TestRatesDoNotDisturbLatencies(t *testing.T) {
 	after := fates(t, spec, 7, 500)
 	for n := range before {
 		if before[n].Latency != after[n].Latency {
-			t.Fatalf("arrival %d: latency %v became %v", n+1, before[n].Latency, after[n].Latency)
+			t.Fatalf("arrival %d: got latencies %v and %v, want equal ones", n+1, before[n].Latency, after[n].Latency)
 		}
 	}
 }
@@ -177,7 +177,7 @@ func TestReplaceRefusesAndKeeps(t *testing.T) {
 		t.Error("an error rate of 2 was taken")
 	}
 	if f := i.Next("a"); f.Fault != faults.FaultError || f.Arrival != 1 {
-		t.Errorf("after a refused Replace: %+v", f)
+		t.Errorf("after a refused Replace: got %+v, want an error as before", f)
 	}
 }
 
@@ -263,7 +263,7 @@ func TestTakesEffect(t *testing.T) {
 		faults.FaultTruncate: true, faults.FaultHang: true,
 	} {
 		if !(faults.Fate{Fault: fault, Effect: faults.EffectBefore}).TakesEffect() {
-			t.Errorf("%s before: no effect", fault)
+			t.Errorf("%s before: got no effect, want one", fault)
 		}
 		if got := (faults.Fate{Fault: fault, Effect: faults.EffectAfter}).TakesEffect(); got == lost {
 			t.Errorf("%s after: effect %v, want %v", fault, got, !lost)

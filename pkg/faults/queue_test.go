@@ -45,7 +45,7 @@ func TestQueueServesInOrder(t *testing.T) {
 				t.Errorf("job %d ended at %v, want %v", n+1, took[n], want)
 			}
 			if refused := n == 4; errors.Is(errs[n], faults.ErrRefused) != refused {
-				t.Errorf("job %d: %v", n+1, errs[n])
+				t.Errorf("job %d: got %v, want no error", n+1, errs[n])
 			}
 		}
 		wantStats(t, q, faults.Stats{Served: 4, Refused: 1})
@@ -63,7 +63,7 @@ func TestNoWaitingRoomByDefault(t *testing.T) {
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if err := q.Do(t.Context(), faults.Job{Service: time.Second}); err != nil {
-			t.Errorf("with its only worker free again: %v", err)
+			t.Errorf("with its only worker free again: got %v, want no error", err)
 		}
 	})
 }
@@ -88,7 +88,7 @@ func TestWithoutLimitNothingQueues(t *testing.T) {
 			t.Error(err)
 		}
 		if took := time.Since(start); took != time.Second {
-			t.Errorf("a job without work took %v", took-time.Second)
+			t.Errorf("a job without work took %v, want no time", took-time.Second)
 		}
 		wantStats(t, q, faults.Stats{Served: 101})
 	})
@@ -108,10 +108,10 @@ func TestAbandonedWorkKeepsItsWorker(t *testing.T) {
 			wg.Go(func() {
 				err := q.Do(impatient, faults.Job{Service: 10 * time.Second, Done: func() { done++ }})
 				if !errors.Is(err, context.DeadlineExceeded) {
-					t.Errorf("the impatient caller got %v", err)
+					t.Errorf("the impatient caller got %v, want the end of its context", err)
 				}
 				if waited := time.Since(start); waited != time.Second {
-					t.Errorf("the impatient caller waited %v", waited)
+					t.Errorf("the impatient caller waited %v, want 1s", waited)
 				}
 			})
 		}

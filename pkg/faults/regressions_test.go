@@ -180,7 +180,7 @@ func TestNextChange(t *testing.T) {
 
 func TestWithoutScheduleNothingChanges(t *testing.T) {
 	if in, ok := injector(t, faults.Spec{}, 1).NextChange(); ok {
-		t.Errorf("a change in %v", in)
+		t.Errorf("got a change in %v, want none", in)
 	}
 }
 
@@ -211,10 +211,10 @@ func TestWhatAChangeOfOneRateKeeps(t *testing.T) {
 	moved := 0
 	for n, after := range fates(t, spec, 7, 2000) {
 		if after.Latency != before[n].Latency {
-			t.Fatalf("arrival %d: latency %v became %v", n+1, before[n].Latency, after.Latency)
+			t.Fatalf("arrival %d: got latencies %v and %v, want equal ones", n+1, before[n].Latency, after.Latency)
 		}
 		if before[n].Status != 0 && after.Status != before[n].Status {
-			t.Fatalf("arrival %d: status %d became %d", n+1, before[n].Status, after.Status)
+			t.Fatalf("arrival %d: got statuses %d and %d, want equal ones", n+1, before[n].Status, after.Status)
 		}
 		if before[n].Fault == faults.FaultReset && after.Fault != faults.FaultReset {
 			moved++

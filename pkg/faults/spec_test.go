@@ -147,7 +147,7 @@ func TestValidate(t *testing.T) {
 				}
 			}
 			if _, err := faults.New(tt.spec, 1); (err != nil) != (len(tt.want) > 0) {
-				t.Errorf("New: %v", err)
+				t.Errorf("New: got %v, want an error only if there are mistakes", err)
 			}
 		})
 	}
@@ -217,7 +217,7 @@ func TestSpecSharesNothing(t *testing.T) {
 	got := injector.Spec()
 	w := got.Schedule[0]
 	if got.Statuses[0] != 500 || w.Statuses[0] != 501 || *w.ErrorRate != 0.5 || w.Latency.Value != 0 || *w.Capacity.Workers != 0 {
-		t.Errorf("spec %+v, window %+v: changed from outside", got, w)
+		t.Errorf("got spec %+v, window %+v, want them unchanged from outside", got, w)
 	}
 }
 

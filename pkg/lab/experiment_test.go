@@ -139,7 +139,7 @@ func TestRunIsCalledOff(t *testing.T) {
 			t.Errorf("got %v, want %v", err, interrupted)
 		}
 		if took := time.Since(start); took > 4*time.Second {
-			t.Errorf("it took %v after all", took)
+			t.Errorf("it took %v, want an early end", took)
 		}
 	})
 }
@@ -191,6 +191,6 @@ func TestOpenedAreTheTransitions(t *testing.T) {
 		},
 	})
 	if opened == 0 || r.Opened != opened {
-		t.Errorf("%d circuits opened, the transitions say %d", r.Opened, opened)
+		t.Errorf("%d circuits opened, want %d as in the transitions", r.Opened, opened)
 	}
 }

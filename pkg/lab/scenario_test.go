@@ -35,7 +35,7 @@ func TestBuiltinScenarios(t *testing.T) {
 				t.Errorf("its file begins with %.20q, want a comment that says what it is; error %v", text, err)
 			}
 			if s.Name != name || s.Description == "" {
-				t.Errorf("it is called %q and described as %q", s.Name, s.Description)
+				t.Errorf("got name %q and description %q, want the file's name and a description", s.Name, s.Description)
 			}
 			// A copy can be run by its path.
 			if s, err = lab.LoadScenario(files.Temp(t, "copy.yaml", string(text))); err != nil {
@@ -86,6 +86,6 @@ func TestWrongScenarios(t *testing.T) {
 		})
 	}
 	if _, err := lab.LoadScenario("outrage"); err == nil || !strings.Contains(err.Error(), `no scenario "outrage"; the built-in scenarios are bad-instance, brownout`) {
-		t.Errorf("an unknown name: %v", err)
+		t.Errorf("an unknown name: got %v, want an error with the built-in names", err)
 	}
 }
