@@ -34,15 +34,18 @@ func TestNothingOfACallIsKept(t *testing.T) {
 	}
 	calls.Wait()
 	want(t, p, u.URL)
-	p.CloseIdleConnections() // net/http's connections may refer to the last request
 	for range 50 {
+		p.CloseIdleConnections() // net/http's connections may refer to the last request
 		runtime.GC()
 		time.Sleep(10 * time.Millisecond)
 		if left.Load() == 0 {
 			return
 		}
 	}
-	t.Errorf("%d of 50 contexts are kept, want 0", left.Load())
+	// A leak keeps nearly all. One or two may still be on the stack of a goroutine that sleeps.
+	if n := left.Load(); n > 2 {
+		t.Errorf("%d of 50 contexts are kept, want at most 2", n)
+	}
 }
 
 // Without kept connections, none is dialled in the background.
