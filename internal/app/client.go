@@ -9,10 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
-
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/live"
@@ -22,7 +19,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/telemetry"
 	"github.com/rebound-dev/rebound/internal/version"
 	"github.com/rebound-dev/rebound/pkg/gateway"
-	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/observe"
 )
 
 // Client is the gateway with its traces, metrics and log, as client and demo
@@ -48,7 +45,7 @@ type LivePage struct {
 
 // Check is what NewClient would refuse.
 func (p LivePage) Check() error {
-	_, err := page.New(live.New(live.Options{}), p.options())
+	_, err := page.New(live.New(), p.options())
 	return err
 }
 
@@ -63,42 +60,21 @@ func NewClient(ctx context.Context, p cli.Program, cfg gateway.Config, ready *se
 	if err != nil {
 		return nil, err
 	}
-	var gw atomic.Pointer[gateway.Gateway] // the metrics are made first, and ask for it when they are scraped
-	metrics, err := telemetry.NewMetrics(telemetry.Sources{
-		Upstreams:    func() []telemetry.Upstream { return upstreams(gw.Load()) },
-		ReplayMemory: func() int64 { return replayMemory(gw.Load()) },
-	})
+	metrics, err := telemetry.NewMetrics()
 	if err != nil {
 		return nil, err
 	}
 	metrics.Reload(true) // the configuration that it begins with
-	recent := live.New(live.Options{Upstreams: func() []live.Upstream { return circuits(gw.Load()) }})
+	recent := live.New()
 	shown := livePage.options()
 	shown.Example = example(livePage.Listen, cfg.Routes)
 	web, err := page.New(recent, shown)
 	if err != nil {
 		return nil, err
 	}
-	logTransition := gateway.LogTransition(logger)
 	options := gateway.Options{
-		Logger:   logger,
-		Observer: gateway.LogObserver(logger),
-		OnTransition: func(policy string, t resilience.Transition) {
-			logTransition(policy, t)
-			metrics.Transition(policy, t)
-			recent.Transition(policy, t)
-		},
-		OnCall: func(ctx context.Context, c gateway.Call) {
-			recent.Record(&live.Call{
-				Route: c.Route, Policy: c.Policy, Upstream: c.Upstream, Method: c.Method, Scheme: c.Scheme, Host: c.Host, Path: c.Path,
-				Status: c.Status, RequestID: c.RequestID, TraceID: trace.SpanContextFromContext(ctx).TraceID(),
-				Start: c.Start, Duration: c.Duration, Report: c.Report,
-			})
-			metrics.Call(ctx, telemetry.Call{
-				Route: c.Route, Policy: c.Policy, Pattern: c.Pattern, Upstream: c.Upstream, Scheme: c.Scheme, Method: c.Method,
-				Status: c.Status, Duration: c.Duration, Report: c.Report,
-			})
-		},
+		Logger:    logger,
+		Observers: []observe.Observer{recent, metrics, gateway.LogObserver(logger)},
 	}
 	if tel.Enabled() {
 		options.TracerProvider, options.Propagator = tel.Provider(), tel.Propagator()
@@ -107,7 +83,10 @@ func NewClient(ctx context.Context, p cli.Program, cfg gateway.Config, ready *se
 	if err != nil {
 		return nil, err
 	}
-	gw.Store(g)
+	recent.Attach(g.Upstreams)
+	if err := metrics.Attach(telemetry.Sources{Upstreams: g.Upstreams, ReplayMemory: g.ReplayMemory}); err != nil {
+		return nil, err
+	}
 	// What it shows goes on while the program drains, after ctx has ended.
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})
@@ -141,42 +120,6 @@ func example(listen string, routes []gateway.Route) string {
 		}
 	}
 	return ""
-}
-
-// circuits are what the live page shows of them, with the settings in force.
-func circuits(g *gateway.Gateway) []live.Upstream {
-	if g == nil {
-		return nil
-	}
-	states, policies := g.Breakers(), g.Config().Policies
-	list := make([]live.Upstream, len(states))
-	for i, s := range states {
-		p := policies[s.Policy]
-		list[i] = live.Upstream{
-			Upstream: s.Upstream, Policy: s.Policy, Breaker: s.Breaker, BudgetTokens: s.BudgetTokens,
-			Settings: p.Breaker, Burst: p.Retry.Budget.Burst,
-		}
-	}
-	return list
-}
-
-func upstreams(g *gateway.Gateway) []telemetry.Upstream {
-	if g == nil {
-		return nil
-	}
-	states := g.Breakers()
-	list := make([]telemetry.Upstream, len(states))
-	for i, s := range states {
-		list[i] = telemetry.Upstream{Name: s.Upstream, Policy: s.Policy, State: s.Breaker.State, BudgetTokens: s.BudgetTokens}
-	}
-	return list
-}
-
-func replayMemory(g *gateway.Gateway) int64 {
-	if g == nil {
-		return 0
-	}
-	return g.ReplayMemory()
 }
 
 // Reload is [gateway.Gateway.Reload]; how it went is in the log and the metrics.

@@ -35,7 +35,7 @@ func NewFlaky(ctx context.Context, p cli.Program, injector *faults.Injector, ins
 	if err != nil {
 		return nil, err
 	}
-	metrics, err := telemetry.NewMetrics(telemetry.Sources{})
+	metrics, err := telemetry.NewMetrics()
 	if err != nil {
 		return nil, err
 	}

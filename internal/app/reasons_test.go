@@ -21,6 +21,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/spans"
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -159,18 +160,16 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 		cfg.Routes = append(cfg.Routes, gateway.Route{Name: name, Match: match, Upstream: upstream, Policy: "default"})
 	}
 	provider, recorded := spans.Record()
-	metrics, err := telemetry.NewMetrics(telemetry.Sources{})
+	metrics, err := telemetry.NewMetrics()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var lines bytes.Buffer
 	told := make(chan struct{}, 10)
+	logger := slog.New(announcing{slog.NewJSONHandler(&lines, nil), told})
 	g, err := gateway.New(cfg, gateway.Options{
 		TracerProvider: provider, Propagator: propagation.TraceContext{},
-		OnCall: func(ctx context.Context, c gateway.Call) {
-			metrics.Call(ctx, telemetry.Call{Route: c.Route, Policy: c.Policy, Upstream: c.Upstream, Method: c.Method, Status: c.Status, Duration: c.Duration, Report: c.Report})
-		},
-		Logger: slog.New(announcing{slog.NewJSONHandler(&lines, nil), told}),
+		Observers: []observe.Observer{metrics, gateway.LogObserver(logger)}, Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -205,7 +204,7 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 		hung := make(chan struct{})
 		go func() { defer close(hung); call(probe, http.MethodGet, "/hang", nil, nil) }()
 		defer func() { cancel(); <-hung }()
-		for g.Breakers()[0].Breaker.Probes == 0 {
+		for g.Upstreams()[0].Breaker.Probes == 0 {
 			<-time.After(time.Millisecond) // the probe is on its way through real connections
 		}
 	}

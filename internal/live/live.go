@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -32,42 +33,14 @@ const (
 	WindowSeconds = 10  // of the current figures
 )
 
-// Options configures a Live. The zero value is ready to use.
-type Options struct {
-	// Upstreams returns the current circuits and budgets. Live calls it five times a
-	// second: it must be quick and must not change them. Nil means that there are none.
-	Upstreams func() []Upstream
-}
-
-// Upstream is the circuit and the budget of one upstream under one policy.
-type Upstream struct {
-	Upstream, Policy string
-	Breaker          resilience.BreakerSnapshot
-	BudgetTokens     float64
-	// Settings and Burst come from the policy.
-	Settings resilience.BreakerPolicy
-	Burst    float64
-}
-
-// Call is a finished call of a gateway.
-type Call struct {
-	Route, Policy, Upstream    string // empty without a route
-	Method, Scheme, Host, Path string // of the caller's request, without the query
-	Status                     int    // that the caller got
-	RequestID                  string
-	TraceID                    [16]byte // zero for none
-	Start                      time.Time
-	Duration                   time.Duration
-	Report                     *resilience.Report // read only before Record returns
-}
-
 // Live records the recent past of a gateway. It is safe for concurrent use.
 type Live struct {
-	options Options
-	reasons reasonIndex
-	shards  []shard // a power of two
-	instant string  // distinguishes this process's update IDs from an earlier one's
-	start   time.Time
+	// upstreams returns the current circuits and budgets, unless it is nil.
+	upstreams func() []observe.Upstream
+	reasons   reasonIndex
+	shards    []shard // a power of two
+	instant   string  // distinguishes this process's update IDs from an earlier one's
+	start     time.Time
 
 	transitions struct {
 		mu      sync.Mutex
@@ -75,7 +48,7 @@ type Live struct {
 		n       uint64 // all of them, also those that pending has dropped
 	}
 
-	// mu guards the gathered data. Record does not take it.
+	// mu guards the gathered data. ObserveCall does not take it.
 	mu     sync.Mutex
 	tick   uint64   // the number of gatherings
 	before position // before the latest gathering
@@ -89,12 +62,12 @@ type Live struct {
 		total uint64
 		history[transition]
 	}
-	states []Upstream
+	states []observe.Upstream
 }
 
 // New returns a Live. It shows nothing until [Live.Run] gathers the recorded calls.
-func New(o Options) *Live {
-	l := &Live{options: o, reasons: newReasonIndex(), start: time.Now(), instant: rand.Text()[:8], series: map[seriesKey]*series{}}
+func New() *Live {
+	l := &Live{reasons: newReasonIndex(), start: time.Now(), instant: rand.Text()[:8], series: map[seriesKey]*series{}}
 	n := 1
 	for n < runtime.GOMAXPROCS(0) && n < maxShards {
 		n *= 2
@@ -110,18 +83,26 @@ func New(o Options) *Live {
 	return l
 }
 
-// Record adds a call. It takes less than a microsecond, and no lock that all calls share.
-func (l *Live) Record(c *Call) {
-	l.shards[rnd.Uint32()&uint32(len(l.shards)-1)].record(c, l.reasons.of(c.Report.Reason))
+// ObserveCall records a call. It copies what it keeps. It takes less than a microsecond, and no
+// lock that all calls share.
+func (l *Live) ObserveCall(_ context.Context, c observe.Call) {
+	l.shards[rnd.Uint32()&uint32(len(l.shards)-1)].record(&c, l.reasons.of(c.Report.Reason))
 }
 
-// Transition adds a change of a circuit, which belongs to the named policy.
-func (l *Live) Transition(policy string, t resilience.Transition) {
+// ObserveAttempt does nothing: the call's report has its attempts.
+func (l *Live) ObserveAttempt(context.Context, *resilience.AttemptReport) {}
+
+// ObserveTransition adds a change of a circuit.
+func (l *Live) ObserveTransition(t observe.Transition) {
 	l.transitions.mu.Lock()
 	defer l.transitions.mu.Unlock()
-	l.transitions.pending.add(&transition{policy: policy, Transition: t}, 0)
+	l.transitions.pending.add(&transition{Transition: t}, 0)
 	l.transitions.n++
 }
+
+// Attach makes Live show the circuits and budgets that upstreams returns. Live calls it five times
+// a second: it must be quick and must not change them. Attach must be called before [Live.Run].
+func (l *Live) Attach(upstreams func() []observe.Upstream) { l.upstreams = upstreams }
 
 // Run gathers the recorded calls and transitions five times a second, until ctx ends.
 // It calls gathered, unless that is nil, after each gathering. [Live.Latest] then returns
@@ -144,9 +125,9 @@ func (l *Live) Run(ctx context.Context, gathered func()) {
 
 // gather moves the shards' calls into the history and the figures.
 func (l *Live) gather() {
-	var states []Upstream
-	if l.options.Upstreams != nil {
-		states = l.options.Upstreams()
+	var states []observe.Upstream
+	if l.upstreams != nil {
+		states = l.upstreams()
 	}
 	l.transitions.mu.Lock()
 	circuits, changes := l.transitions.pending, l.transitions.n
@@ -197,7 +178,7 @@ func (l *Live) gather() {
 }
 
 // observe adds the current circuits and budgets to their series.
-func (l *Live) observe(states []Upstream, second int64) {
+func (l *Live) observe(states []observe.Upstream, second int64) {
 	l.states = states
 	for i := range states {
 		u := &states[i]

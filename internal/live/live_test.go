@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -22,8 +23,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const upstream = "http://flaky-server:5000"
 
 // call returns a call that has just ended, with one attempt for each reason.
-func call(reasons ...resilience.Reason) *live.Call {
-	c := &live.Call{
+func call(reasons ...resilience.Reason) *observe.Call {
+	c := &observe.Call{
 		Policy: "default", Upstream: upstream, Method: http.MethodGet, Scheme: "http", Host: "localhost:8080", Path: "/process",
 		Status: http.StatusServiceUnavailable, Start: time.Now(), Report: &resilience.Report{Reason: resilience.ReasonBreakerOpen},
 	}
@@ -39,9 +40,12 @@ func call(reasons ...resilience.Reason) *live.Call {
 }
 
 // run returns a Live that runs until the test ends.
-func run(t *testing.T, o live.Options) *live.Live {
+func run(t *testing.T, upstreams ...func() []observe.Upstream) *live.Live {
 	t.Helper()
-	l := live.New(o)
+	l := live.New()
+	if len(upstreams) > 0 {
+		l.Attach(upstreams[0])
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); l.Run(ctx, nil) }()
@@ -51,33 +55,33 @@ func run(t *testing.T, o live.Options) *live.Live {
 
 // Each outcome counts as good, failed or refused.
 func TestFigures(t *testing.T) {
-	at := func(reason resilience.Reason, status int) func(*live.Call) {
-		return func(c *live.Call) { c.Report.Reason, c.Status = reason, status }
+	at := func(reason resilience.Reason, status int) func(*observe.Call) {
+		return func(c *observe.Call) { c.Report.Reason, c.Status = reason, status }
 	}
 	for name, c := range map[string]struct {
-		change                               func(*live.Call)
+		change                               func(*observe.Call)
 		attempts                             []resilience.Reason
 		good, attemptsMade, attemptsGood, no uint32
 	}{
-		"ok":               {func(*live.Call) {}, []resilience.Reason{"ok"}, 1, 1, 1, 0},
-		"not found":        {func(c *live.Call) { at("status_not_retryable", 404)(c); c.Report.Attempts[0].Status = 404 }, []resilience.Reason{"status_404"}, 1, 1, 1, 0},
-		"not implemented":  {func(c *live.Call) { at("status_not_retryable", 501)(c); c.Report.Attempts[0].Status = 501 }, []resilience.Reason{"status_501"}, 0, 1, 0, 0},
-		"upgrade":          {func(c *live.Call) { at("upgrade", 101)(c); c.Report.Attempts[0].Status = 101 }, []resilience.Reason{"ok"}, 1, 1, 1, 0},
-		"too many":         {func(c *live.Call) { at("max_attempts", 429)(c); c.Report.Attempts[0].Status = 429 }, []resilience.Reason{"status_429"}, 0, 1, 0, 0},
+		"ok":               {func(*observe.Call) {}, []resilience.Reason{"ok"}, 1, 1, 1, 0},
+		"not found":        {func(c *observe.Call) { at("status_not_retryable", 404)(c); c.Report.Attempts[0].Status = 404 }, []resilience.Reason{"status_404"}, 1, 1, 1, 0},
+		"not implemented":  {func(c *observe.Call) { at("status_not_retryable", 501)(c); c.Report.Attempts[0].Status = 501 }, []resilience.Reason{"status_501"}, 0, 1, 0, 0},
+		"upgrade":          {func(c *observe.Call) { at("upgrade", 101)(c); c.Report.Attempts[0].Status = 101 }, []resilience.Reason{"ok"}, 1, 1, 1, 0},
+		"too many":         {func(c *observe.Call) { at("max_attempts", 429)(c); c.Report.Attempts[0].Status = 429 }, []resilience.Reason{"status_429"}, 0, 1, 0, 0},
 		"body failed":      {at("body_failed", 200), []resilience.Reason{"status_503", "ok"}, 0, 2, 0, 0},
 		"own body failed":  {at("body_failed", 502), []resilience.Reason{"body_failed"}, 0, 1, 0, 0},
 		"caller gone":      {at("caller_canceled", 499), []resilience.Reason{"caller_canceled"}, 0, 1, 0, 0},
-		"circuit open":     {func(*live.Call) {}, nil, 0, 0, 0, 1},
+		"circuit open":     {func(*observe.Call) {}, nil, 0, 0, 0, 1},
 		"circuit probing":  {at("breaker_half_open", 503), nil, 0, 0, 0, 1},
 		"budget exhausted": {at("budget_exhausted", 503), []resilience.Reason{"status_503"}, 0, 1, 0, 1},
 		"a new reason":     {at("invented", 503), []resilience.Reason{"status_503"}, 0, 1, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := run(t, live.Options{})
+				l := run(t)
 				one := call(c.attempts...)
 				c.change(one)
-				l.Record(one)
+				l.ObserveCall(context.Background(), *one)
 				time.Sleep(time.Second)
 				got := l.Since("").Series[0].Window
 				if got.Offered != 1 || got.Good != c.good || got.Attempts != c.attemptsMade || got.AttemptsGood != c.attemptsGood || got.Refused != c.no {
@@ -91,11 +95,11 @@ func TestFigures(t *testing.T) {
 // An upstream without calls for five minutes makes room for another one. Its totals are kept.
 func TestOldUpstreamsMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := run(t, live.Options{})
+		l := run(t)
 		record := func(host string) {
 			c := call(resilience.ReasonOK)
 			c.Upstream = host
-			l.Record(c)
+			l.ObserveCall(context.Background(), *c)
 			time.Sleep(time.Second)
 		}
 		for i := range 70 {
@@ -114,8 +118,8 @@ func TestOldUpstreamsMakeRoom(t *testing.T) {
 func TestCircuits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
-		u := live.Upstream{Upstream: upstream, Policy: "default", BudgetTokens: 10, Burst: 10}
-		l := run(t, live.Options{Upstreams: func() []live.Upstream { mu.Lock(); defer mu.Unlock(); return []live.Upstream{u} }})
+		u := observe.Upstream{Upstream: upstream, Policy: "default", BudgetTokens: 10, Burst: 10}
+		l := run(t, func() []observe.Upstream { mu.Lock(); defer mu.Unlock(); return []observe.Upstream{u} })
 		time.Sleep(2100 * time.Millisecond)
 		mu.Lock()
 		u.Breaker = resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Minute)}
@@ -139,10 +143,10 @@ func TestCircuits(t *testing.T) {
 // More than 256 transitions between two gatherings used to lose the newest ones silently.
 func TestTransitionsThatDoNotFitAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := run(t, live.Options{})
+		l := run(t)
 		first := l.Since("")
 		for i := range 300 {
-			l.Transition("default", resilience.Transition{Upstream: fmt.Sprintf("http://u%d", i), From: resilience.Closed, To: resilience.Open, At: time.Now()})
+			l.ObserveTransition(observe.Transition{Policy: "default", Transition: resilience.Transition{Upstream: fmt.Sprintf("http://u%d", i), From: resilience.Closed, To: resilience.Open, At: time.Now()}})
 		}
 		check := func(e live.Update) {
 			t.Helper()
@@ -162,12 +166,12 @@ func TestTransitionsThatDoNotFitAreCounted(t *testing.T) {
 // More than a thousand good calls before the next gathering used to push out failed ones.
 func TestGoodCallsDoNotPushOutFailingOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := run(t, live.Options{})
+		l := run(t)
 		for range 5 {
-			l.Record(call(resilience.StatusReason(503)))
+			l.ObserveCall(context.Background(), *call(resilience.StatusReason(503)))
 		}
 		for range 5000 {
-			l.Record(call(resilience.ReasonOK))
+			l.ObserveCall(context.Background(), *call(resilience.ReasonOK))
 		}
 		time.Sleep(time.Second)
 		if calls, _ := l.Calls(live.KeptCalls, resilience.ReasonMaxAttempts); len(calls) != 5 {
@@ -179,10 +183,10 @@ func TestGoodCallsDoNotPushOutFailingOnes(t *testing.T) {
 // An attempt whose body failed used to count as good.
 func TestFailedBodiesAreNotGood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := run(t, live.Options{})
+		l := run(t)
 		c := call(resilience.StatusReason(503), resilience.ReasonOK)
 		c.Report.Reason = resilience.ReasonBodyFailed
-		l.Record(c)
+		l.ObserveCall(context.Background(), *c)
 		time.Sleep(time.Second)
 		kept, _ := l.Call(1)
 		if a := kept.Attempts; len(a) != 2 || a[0].Reason != "status_503" || a[1].Good || a[1].Reason != "body_failed" {
@@ -199,11 +203,11 @@ func TestQuantilesAreNear(t *testing.T) {
 	} {
 		t.Run(tc.took.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := run(t, live.Options{})
+				l := run(t)
 				for range 1000 {
 					c := call(resilience.ReasonOK)
 					c.Duration = tc.took
-					l.Record(c)
+					l.ObserveCall(context.Background(), *c)
 				}
 				time.Sleep(time.Second)
 				want := float64(max(tc.took, 0)) / 1e6
@@ -223,7 +227,7 @@ func TestQuantilesAreNear(t *testing.T) {
 
 // Texts of a recorded call used to keep the large strings alive that they are parts of.
 func TestCallersDoNotHoldMemory(t *testing.T) {
-	l := live.New(live.Options{})
+	l := live.New()
 	heap := func() uint64 {
 		runtime.GC()
 		var m runtime.MemStats
@@ -235,7 +239,7 @@ func TestCallersDoNotHoldMemory(t *testing.T) {
 		c := call(resilience.StatusReason(503))
 		sent := strings.Repeat("x", 100_000)
 		c.Method, c.Host, c.Path, c.RequestID = sent[:4], sent[:10], sent[:20], sent[:10]
-		l.Record(c)
+		l.ObserveCall(context.Background(), *c)
 	}
 	if after := heap(); after > before+5<<20 {
 		t.Errorf("1,100 calls hold %d KiB, want at most 5 MiB", (after-before)>>10)
@@ -246,10 +250,10 @@ func TestCallersDoNotHoldMemory(t *testing.T) {
 // An HTTP/1.0 call without a Host header used to be shown as http:///process.
 func TestCallWithoutAHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := run(t, live.Options{})
+		l := run(t)
 		c := call(resilience.ReasonOK)
 		c.Host = ""
-		l.Record(c)
+		l.ObserveCall(context.Background(), *c)
 		time.Sleep(time.Second)
 		if kept, _ := l.Call(1); kept.URL != "/process" {
 			t.Errorf("URL = %q, want /process", kept.URL)

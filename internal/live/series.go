@@ -3,6 +3,7 @@ package live
 import (
 	"time"
 
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -71,7 +72,7 @@ func (s *series) add(number int64, tick uint64, figures *sums) {
 
 // observe sets circuit and budget of a second. It changes nothing if they are the same, so
 // that an idle gateway causes no updates.
-func (s *series) observe(number int64, tick uint64, u *Upstream) {
+func (s *series) observe(number int64, tick uint64, u *observe.Upstream) {
 	state, tokens := u.Breaker.State, u.BudgetTokens
 	if e := &s.seconds[number%KeptSeconds]; e.number == number && e.circuit && e.state == state && e.tokens == tokens {
 		return

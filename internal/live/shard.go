@@ -3,6 +3,7 @@ package live
 import (
 	"sync"
 
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -45,7 +46,7 @@ type ring struct {
 // slot is one call. It copies the texts of the caller into text, because such a string may
 // be a small part of a large one.
 type slot struct {
-	call   Call
+	call   observe.Call
 	report resilience.Report
 	text   []byte
 	ends   [4]int // offsets in text where method, host, path and request ID end
@@ -53,11 +54,12 @@ type slot struct {
 
 // put copies c with its report. Keeping the report itself would hold the call's request and
 // response in memory, because its attempts are part of a larger object.
-func (r *ring) put(c *Call) {
+func (r *ring) put(c *observe.Call) {
 	s := &r.slots[r.n%len(r.slots)]
 	r.n++
 	attempts := s.report.Attempts[:0]
 	s.call, s.report = *c, *c.Report
+	s.call.Caller = "" // not shown
 	s.report.Attempts = append(attempts, c.Report.Attempts...)
 	s.text = s.text[:0]
 	for i, field := range [...]struct {
@@ -99,7 +101,7 @@ func (r *ring) clear() {
 // them.
 const maxKeptAttempts = 32
 
-func (s *shard) record(c *Call, reason int) {
+func (s *shard) record(c *observe.Call, reason int) {
 	key := seriesKey{c.Policy, c.Upstream}
 	calls := &s.loud
 	if goodCall(c) && len(c.Report.Attempts) == 1 {

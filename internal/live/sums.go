@@ -3,6 +3,7 @@ package live
 import (
 	"net/http"
 
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -24,7 +25,7 @@ type sums struct {
 	latency histogram          // of calls
 }
 
-func (s *sums) add(c *Call, reason int) {
+func (s *sums) add(c *observe.Call, reason int) {
 	s.offered++
 	if goodCall(c) {
 		s.good++
@@ -56,7 +57,7 @@ func (s *sums) merge(o *sums) {
 
 // goodCall reports whether the caller got a proper answer. An upstream's 404, which the
 // caller caused, is one.
-func goodCall(c *Call) bool {
+func goodCall(c *observe.Call) bool {
 	switch c.Report.Reason {
 	case resilience.ReasonOK:
 		return true

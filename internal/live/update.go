@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -120,9 +121,8 @@ type secondShown struct {
 
 // transition is a change of a circuit, with its time in ms since 1970.
 type transition struct {
-	resilience.Transition
-	policy string
-	at     float64
+	observe.Transition
+	at float64
 }
 
 type transitionShown struct {
@@ -188,7 +188,7 @@ func (l *Live) since(p position, limit int, now time.Time) Update {
 
 	l.circuits.newest(p.tick, func(t *transition) bool {
 		u.Transitions = append(u.Transitions, transitionShown{
-			At: t.at, Policy: t.policy, Upstream: t.Upstream, From: t.From, To: t.To,
+			At: t.at, Policy: t.Policy, Upstream: t.Upstream, From: t.From, To: t.To,
 			Successes: t.Successes, Failures: t.Failures, Consecutive: t.Consecutive, OpenFor: milliseconds(t.OpenFor),
 		})
 		return true

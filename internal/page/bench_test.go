@@ -22,7 +22,7 @@ func BenchmarkRecord(b *testing.B) {
 	} {
 		for _, pages := range []int{0, 50} {
 			run := func(b *testing.B, loop func(b *testing.B, record func())) {
-				l := live.New(live.Options{})
+				l := live.New()
 				p, err := page.New(l, page.Options{})
 				if err != nil {
 					b.Fatal(err)
@@ -53,7 +53,7 @@ func BenchmarkRecord(b *testing.B) {
 				c := call(reasons...)
 				b.ReportAllocs()
 				b.ResetTimer()
-				loop(b, func() { l.Record(c) })
+				loop(b, func() { l.ObserveCall(context.Background(), *c) })
 				b.StopTimer()
 			}
 			suffix := map[int]string{0: "", 50: ", 50 pages"}[pages]

@@ -18,6 +18,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/internal/testkit/pipenet"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const upstream = "http://flaky-server:5000"
 
 // call returns a call that has just ended, with one attempt for each reason.
-func call(reasons ...resilience.Reason) *live.Call {
+func call(reasons ...resilience.Reason) *observe.Call {
 	const each, wait = 10 * time.Millisecond, 30 * time.Millisecond
 	took := time.Duration(len(reasons))*each + time.Duration(max(0, len(reasons)-1))*wait
 	start := time.Now().Add(-took)
@@ -50,7 +51,7 @@ func call(reasons ...resilience.Reason) *live.Call {
 	if len(reasons) == 0 {
 		report.Reason = resilience.ReasonBreakerOpen
 	}
-	return &live.Call{
+	return &observe.Call{
 		Route: "process", Policy: "default", Upstream: upstream, Method: "GET", Scheme: "http", Host: "localhost:8080", Path: "/process",
 		Status: status, RequestID: "r-1", Start: start, Duration: took, Report: report,
 	}
@@ -104,7 +105,7 @@ type second struct {
 // newPage returns a page of a recorder that does not run.
 func newPage(t testing.TB, o page.Options) *page.Page {
 	t.Helper()
-	p, err := page.New(live.New(live.Options{}), o)
+	p, err := page.New(live.New(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,15 +123,14 @@ type world struct {
 	stop    func() // stops everything
 }
 
-// newWorld starts a world. It has circuits if one function for [live.Options.Upstreams] is
+// newWorld starts a world. It has circuits if one function for [live.Live.Attach] is
 // given.
-func newWorld(t *testing.T, o page.Options, upstreams ...func() []live.Upstream) *world {
+func newWorld(t *testing.T, o page.Options, upstreams ...func() []observe.Upstream) *world {
 	t.Helper()
-	var options live.Options
+	l := live.New()
 	if len(upstreams) > 0 {
-		options.Upstreams = upstreams[0]
+		l.Attach(upstreams[0])
 	}
-	l := live.New(options)
 	p, err := page.New(l, o)
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package page_test
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -35,7 +37,7 @@ func TestOneCall(t *testing.T) {
 		c.Report.Attempts[0].Err = errors.New("no luck")
 		c.TraceID[15] = 0xab
 		recorded := time.Now()
-		w.Record(c)
+		w.ObserveCall(context.Background(), *c)
 		clear(c.Report.Attempts) // the pipeline reuses its memory
 		e := p.mustNext(t)
 		for len(e.Calls) == 0 {
@@ -76,7 +78,7 @@ func TestMoreCallsThanCanBeShown(t *testing.T) {
 		for range 4 {
 			calls.Go(func() {
 				for range 2500 {
-					w.Record(call(resilience.ReasonOK))
+					w.ObserveCall(context.Background(), *call(resilience.ReasonOK))
 				}
 			})
 		}
@@ -100,11 +102,11 @@ func TestNotableCallsAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
 		p := w.open(t, "")
-		w.Record(call(resilience.StatusReason(503), resilience.ReasonOK))
+		w.ObserveCall(context.Background(), *call(resilience.StatusReason(503), resilience.ReasonOK))
 		shown := false
 		for range 20 {
 			for range 200 {
-				w.Record(call(resilience.ReasonOK))
+				w.ObserveCall(context.Background(), *call(resilience.ReasonOK))
 			}
 			time.Sleep(200 * time.Millisecond)
 		}
@@ -134,16 +136,16 @@ func TestResume(t *testing.T) {
 		w := newWorld(t, page.Options{})
 		p := w.open(t, "")
 		p.mustNext(t)
-		w.Record(call(resilience.ReasonOK))
-		w.Record(call(resilience.ReasonOK))
+		w.ObserveCall(context.Background(), *call(resilience.ReasonOK))
+		w.ObserveCall(context.Background(), *call(resilience.ReasonOK))
 		last := p.mustNext(t)
 		if got := ids(last.Calls); got != "1 2" {
 			t.Fatalf("calls = %s, want 1 2", got)
 		}
 		p.close()
 		for range 3 {
-			w.Record(call(resilience.ReasonOK))
-			w.Transition("default", resilience.Transition{Upstream: upstream, From: resilience.Closed, To: resilience.Open, At: time.Now(), Failures: 9})
+			w.ObserveCall(context.Background(), *call(resilience.ReasonOK))
+			w.ObserveTransition(observe.Transition{Policy: "default", Transition: resilience.Transition{Upstream: upstream, From: resilience.Closed, To: resilience.Open, At: time.Now(), Failures: 9}})
 			time.Sleep(time.Second)
 		}
 		back := w.open(t, last.id).mustNext(t)
@@ -155,7 +157,7 @@ func TestResume(t *testing.T) {
 			t.Errorf("transition = %+v, want one of policy default to open with 9 failures", tr)
 		}
 		for range 300 {
-			w.Record(call(resilience.ReasonOK))
+			w.ObserveCall(context.Background(), *call(resilience.ReasonOK))
 		}
 		time.Sleep(time.Second)
 		if back = w.open(t, last.id).mustNext(t); len(back.Calls) != 100 || back.Missed != 203 {
@@ -179,7 +181,7 @@ func TestEachCallOnce(t *testing.T) {
 		w := newWorld(t, page.Options{})
 		for i := range 20 {
 			time.Sleep(37 * time.Millisecond)
-			w.Record(call(resilience.ReasonOK))
+			w.ObserveCall(context.Background(), *call(resilience.ReasonOK))
 			p := w.open(t, "")
 			seen := map[uint64]int{}
 			e := p.mustNext(t)
@@ -218,7 +220,7 @@ func TestSlowPageIsDropped(t *testing.T) {
 		good.mustNext(t)
 		for i := range 200 {
 			before := time.Now()
-			w.Record(call(resilience.ReasonOK))
+			w.ObserveCall(context.Background(), *call(resilience.ReasonOK))
 			if took := time.Since(before); took != 0 {
 				t.Fatalf("recording call %d took %v, want no wait", i, took)
 			}
@@ -250,7 +252,7 @@ func TestLatePageIsDropped(t *testing.T) {
 		defer recording.Wait()
 		recording.Go(func() {
 			for range 150 {
-				w.Record(call(resilience.ReasonOK))
+				w.ObserveCall(context.Background(), *call(resilience.ReasonOK))
 				time.Sleep(200 * time.Millisecond)
 			}
 		})
@@ -378,7 +380,7 @@ func TestMemoryIsFlat(t *testing.T) {
 					c.Upstream = fmt.Sprintf("http://host-%d:80", tick*perSecond+i)
 				}
 				c.Path = path
-				w.Record(c)
+				w.ObserveCall(context.Background(), *c)
 			}
 			time.Sleep(time.Second / 5)
 		}
@@ -405,10 +407,10 @@ func TestAPI(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
 		for range 3 {
-			w.Record(call(resilience.StatusReason(503), resilience.ReasonOK))
+			w.ObserveCall(context.Background(), *call(resilience.StatusReason(503), resilience.ReasonOK))
 		}
 		time.Sleep(time.Millisecond)
-		w.Record(call())
+		w.ObserveCall(context.Background(), *call())
 		time.Sleep(time.Second)
 		for path, want := range map[string]struct {
 			status int
@@ -470,7 +472,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		"traces as a script":   {page.Options{Traces: "javascript:alert({id})"}, "traces: must be a URL"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := page.New(live.New(live.Options{}), c.options)
+			_, err := page.New(live.New(), c.options)
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}

@@ -12,8 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -21,10 +21,10 @@ import (
 // caused five events a second although nothing changed.
 func TestManyIdleUpstreamsAreQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, page.Options{}, func() []live.Upstream {
-			list := make([]live.Upstream, 70)
+		w := newWorld(t, page.Options{}, func() []observe.Upstream {
+			list := make([]observe.Upstream, 70)
 			for i := range list {
-				list[i] = live.Upstream{Policy: "default", Upstream: fmt.Sprintf("http://u%d", i), BudgetTokens: float64(i)}
+				list[i] = observe.Upstream{Policy: "default", Upstream: fmt.Sprintf("http://u%d", i), BudgetTokens: float64(i)}
 			}
 			return list
 		})
@@ -54,7 +54,7 @@ func TestSlowLineGetsThere(t *testing.T) {
 			for i := range 64 {
 				c := call(resilience.StatusReason(503), resilience.ReasonOK)
 				c.Upstream = fmt.Sprintf("http://upstream-%d", i)
-				w.Record(c)
+				w.ObserveCall(context.Background(), *c)
 			}
 			time.Sleep(time.Second)
 		}
@@ -65,7 +65,7 @@ func TestSlowLineGetsThere(t *testing.T) {
 		if took := time.Since(began); took < 6*time.Second {
 			t.Fatalf("the first event took %v, want at least 6s", took)
 		}
-		w.Record(call(resilience.ReasonOK))
+		w.ObserveCall(context.Background(), *call(resilience.ReasonOK))
 		e := p.mustNext(t)
 		for e.Total == first.Total {
 			e = p.mustNext(t)
@@ -106,7 +106,7 @@ func TestStalledClientsAreCutOff(t *testing.T) {
 					for range 10 {
 						c := call(resilience.StatusReason(503), resilience.ReasonOK)
 						c.Path = "/" + strings.Repeat("x", 500)
-						w.Record(c)
+						w.ObserveCall(context.Background(), *c)
 					}
 					time.Sleep(200 * time.Millisecond)
 				}

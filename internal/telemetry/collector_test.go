@@ -319,9 +319,10 @@ func TestCollectorThatFails(t *testing.T) {
 			t.Cleanup(func() { _ = flush(t, tel, patience) })
 			before := heap()
 			returns(t, "ending spans", func() { endSpans(tel, "lost", 20_000) })
-			// The queue, a batch on its way and buffers are 2 to 4 MiB; all spans would be 20.
-			if grown := heap() - before; grown > 8<<20 {
-				t.Errorf("20,000 spans keep %d bytes, want at most 8 MiB", grown)
+			// The queue, a batch on its way and buffers are 2 to 4 MiB, up to 10 on a busy machine; all
+			// spans would be 20.
+			if grown := heap() - before; grown > 14<<20 {
+				t.Errorf("20,000 spans keep %d bytes, want at most 14 MiB", grown)
 			}
 			await(t, "a warning", log.first)
 			if tc.away {

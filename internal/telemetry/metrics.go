@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -14,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -35,23 +35,15 @@ type Metrics struct {
 	ofWait    labelSets[waitLabels, metric.RecordOption]
 }
 
-// Upstream is the circuit and the budget of one upstream under one policy at the
-// moment of a scrape.
-type Upstream struct {
-	Name, Policy string
-	State        resilience.State
-	BudgetTokens float64
-}
-
-// Sources are asked at each scrape. They must be quick, and looking must not
-// change what they tell. Either may be nil.
+// Sources are the functions that the gauges call at each scrape. They must be quick and must not
+// change what they report. Either may be nil.
 type Sources struct {
-	Upstreams    func() []Upstream
-	ReplayMemory func() int64 // bytes of request bodies that are kept for repetitions
+	Upstreams    func() []observe.Upstream
+	ReplayMemory func() int64 // bytes of request bodies kept for retries
 }
 
 // NewMetrics makes the instruments.
-func NewMetrics(s Sources) (*Metrics, error) {
+func NewMetrics() (*Metrics, error) {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(m.registry), otelprometheus.WithoutScopeInfo(), otelprometheus.WithoutTargetInfo())
@@ -61,9 +53,9 @@ func NewMetrics(s Sources) (*Metrics, error) {
 	// The SDK's own limit would take the newest series away after 2,000. The labels'
 	// values are bounded by the configuration and by closed enumerations.
 	m.provider = sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter), sdkmetric.WithCardinalityLimit(0))
-	meter := m.provider.Meter("github.com/rebound-dev/rebound")
+	meter := m.meter()
 
-	var errs [10]error
+	var errs [8]error
 	// The boundaries are those that the semantic conventions ask for.
 	seconds := metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 	m.server, errs[0] = meter.Float64Histogram("http.server.request.duration", metric.WithUnit("s"), seconds,
@@ -82,21 +74,30 @@ func NewMetrics(s Sources) (*Metrics, error) {
 		metric.WithDescription("Calls of flaky-server, by fault."))
 	m.refused, errs[7] = meter.Int64Gauge("rebound.config.refused",
 		metric.WithDescription("1 while the changed configuration file is refused and the previous one stays in force, otherwise 0."))
+	return m, errors.Join(errs[:]...)
+}
+
+func (m *Metrics) meter() metric.Meter { return m.provider.Meter("github.com/rebound-dev/rebound") }
+
+// Attach adds the gauges that show what the sources return. It is called once at most.
+func (m *Metrics) Attach(s Sources) error {
+	var errs [2]error
+	meter := m.meter()
 	if s.Upstreams != nil {
-		errs[8] = m.watch(meter, s.Upstreams)
+		errs[0] = m.watch(meter, s.Upstreams)
 	}
 	if s.ReplayMemory != nil {
-		_, errs[9] = meter.Int64ObservableGauge("rebound.replay.memory", metric.WithUnit("By"),
+		_, errs[1] = meter.Int64ObservableGauge("rebound.replay.memory", metric.WithUnit("By"),
 			metric.WithDescription("Request bodies that are kept for retries, at most 64 MiB."),
 			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
 				o.Observe(s.ReplayMemory())
 				return nil
 			}))
 	}
-	return m, errors.Join(errs[:]...)
+	return errors.Join(errs[:]...)
 }
 
-func (m *Metrics) watch(meter metric.Meter, upstreams func() []Upstream) error {
+func (m *Metrics) watch(meter metric.Meter, upstreams func() []observe.Upstream) error {
 	state, err := meter.Int64ObservableGauge("rebound.breaker.state",
 		metric.WithDescription("1 for the current state of a circuit, 0 for the others."))
 	if err != nil {
@@ -109,10 +110,10 @@ func (m *Metrics) watch(meter metric.Meter, upstreams func() []Upstream) error {
 	}
 	_, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		for _, u := range upstreams() {
-			who := []attribute.KeyValue{labelUpstream.String(u.Name), labelPolicy.String(u.Policy)}
+			who := []attribute.KeyValue{labelUpstream.String(u.Upstream), labelPolicy.String(u.Policy)}
 			for _, s := range []resilience.State{resilience.Closed, resilience.HalfOpen, resilience.Open} {
 				var in int64
-				if s == u.State {
+				if s == u.Breaker.State {
 					in = 1
 				}
 				o.ObserveInt64(state, in, metric.WithAttributes(append(who[:2:2], labelState.String(s.String()))...))
@@ -124,21 +125,12 @@ func (m *Metrics) watch(meter metric.Meter, upstreams func() []Upstream) error {
 	return err
 }
 
-// Call is a call that a gateway has answered.
-type Call struct {
-	Route, Policy string // names of the configuration; empty without a route
-	Pattern       string // the path of the route's pattern, empty without a route
-	Upstream      string // scheme, host and port, empty without a route
-	Scheme        string // http or https: how the caller came
-	Method        string
-	Status        int // what the caller got, 0 for nothing
-	Duration      time.Duration
-	Report        *resilience.Report
-}
+// ObserveAttempt does nothing: ObserveCall counts the attempts.
+func (m *Metrics) ObserveAttempt(context.Context, *resilience.AttemptReport) {}
 
-// Call counts a call with its attempts and waits. The trace in ctx becomes their
+// ObserveCall counts a call with its attempts and waits. The trace in ctx becomes their
 // exemplar.
-func (m *Metrics) Call(ctx context.Context, c Call) {
+func (m *Metrics) ObserveCall(ctx context.Context, c observe.Call) {
 	method, reason := knownMethod(c.Method), reasonOf(c.Report.Reason)
 	m.server.Record(ctx, c.Duration.Seconds(), m.ofServer.get(serverLabels{method, c.Scheme, c.Pattern, statusOf(c.Status), reason})...)
 	m.calls.Add(ctx, 1, m.ofCall.get(callLabels{c.Route, reason})...)
@@ -152,10 +144,10 @@ func (m *Metrics) Call(ctx context.Context, c Call) {
 	}
 }
 
-// Transition counts a change of the circuit of an upstream under a policy.
-func (m *Metrics) Transition(policy string, t resilience.Transition) {
+// ObserveTransition counts a change of a circuit.
+func (m *Metrics) ObserveTransition(t observe.Transition) {
 	m.transitions.Add(context.Background(), 1, metric.WithAttributes(
-		labelUpstream.String(t.Upstream), labelPolicy.String(policy), labelFrom.String(t.From.String()), labelTo.String(t.To.String())))
+		labelUpstream.String(t.Upstream), labelPolicy.String(t.Policy), labelFrom.String(t.From.String()), labelTo.String(t.To.String())))
 }
 
 // Fault counts a request to flaky-server.

@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/rebound-dev/rebound/internal/telemetry"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -29,9 +30,12 @@ func scrape(t *testing.T, m *telemetry.Metrics, accept string) string {
 	return w.Body.String()
 }
 
-func metrics(t *testing.T, upstreams func() []telemetry.Upstream) *telemetry.Metrics {
+func metrics(t *testing.T, upstreams func() []observe.Upstream) *telemetry.Metrics {
 	t.Helper()
-	m, err := telemetry.NewMetrics(telemetry.Sources{Upstreams: upstreams, ReplayMemory: func() int64 { return 4096 }})
+	m, err := telemetry.NewMetrics()
+	if err == nil {
+		err = m.Attach(telemetry.Sources{Upstreams: upstreams, ReplayMemory: func() int64 { return 4096 }})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,8 +48,8 @@ func metrics(t *testing.T, upstreams func() []telemetry.Upstream) *telemetry.Met
 }
 
 // aCall failed once, waited and succeeded.
-func aCall() telemetry.Call {
-	return telemetry.Call{
+func aCall() observe.Call {
+	return observe.Call{
 		Route: "process", Policy: "default", Pattern: "/process/{id}", Upstream: "http://up:5000", Scheme: "http", Method: http.MethodGet,
 		Status: 200, Duration: 130 * time.Millisecond,
 		Report: &resilience.Report{Reason: resilience.ReasonOK, Attempts: []resilience.AttemptReport{
@@ -57,11 +61,11 @@ func aCall() telemetry.Call {
 
 func TestMetricsOfACall(t *testing.T) {
 	state := resilience.Closed
-	m := metrics(t, func() []telemetry.Upstream {
-		return []telemetry.Upstream{{Name: "http://up:5000", Policy: "default", State: state, BudgetTokens: 9.5}}
+	m := metrics(t, func() []observe.Upstream {
+		return []observe.Upstream{{Upstream: "http://up:5000", Policy: "default", Breaker: resilience.BreakerSnapshot{State: state}, BudgetTokens: 9.5}}
 	})
-	m.Call(t.Context(), aCall())
-	m.Transition("default", resilience.Transition{Upstream: "http://up:5000", From: resilience.Closed, To: resilience.Open})
+	m.ObserveCall(t.Context(), aCall())
+	m.ObserveTransition(observe.Transition{Policy: "default", Transition: resilience.Transition{Upstream: "http://up:5000", From: resilience.Closed, To: resilience.Open}})
 	m.Fault(t.Context(), "error")
 	m.Reload(false)
 	state = resilience.Open
@@ -113,46 +117,46 @@ func TestLabelsOfTheOutcome(t *testing.T) {
 	}
 	const get, origin, route = `http_request_method="GET"`, `server_address="up",server_port="80"`, `http_route="/process",url_scheme="http"`
 	for name, c := range map[string]struct {
-		call           telemetry.Call
+		call           observe.Call
 		server, client string // the labels, "" for no such series
 	}{
 		"well": {
-			telemetry.Call{Status: 204, Report: &resilience.Report{Reason: resilience.ReasonOK, Attempts: attempt(resilience.ReasonOK, 204)}},
+			observe.Call{Status: 204, Report: &resilience.Report{Reason: resilience.ReasonOK, Attempts: attempt(resilience.ReasonOK, 204)}},
 			get + `,http_response_status_code="204",` + route, get + `,http_response_status_code="204",` + origin,
 		},
 		"a mistake of the caller": {
-			telemetry.Call{Status: 404, Report: &resilience.Report{Reason: resilience.ReasonStatusNotRetryable, Attempts: attempt("status_404", 404)}},
+			observe.Call{Status: 404, Report: &resilience.Report{Reason: resilience.ReasonStatusNotRetryable, Attempts: attempt("status_404", 404)}},
 			get + `,http_response_status_code="404",` + route, `error_type="404",` + get + `,http_response_status_code="404",` + origin,
 		},
 		"a failure of the upstream": {
-			telemetry.Call{Status: 503, Report: &resilience.Report{Reason: resilience.ReasonMaxAttempts, Attempts: attempt("status_503", 503)}},
+			observe.Call{Status: 503, Report: &resilience.Report{Reason: resilience.ReasonMaxAttempts, Attempts: attempt("status_503", 503)}},
 			`error_type="503",` + get + `,http_response_status_code="503",` + route, `error_type="503",` + get + `,http_response_status_code="503",` + origin,
 		},
 		"no answer": {
-			telemetry.Call{Status: 504, Report: &resilience.Report{Reason: resilience.ReasonMaxAttempts, Attempts: attempt(resilience.ReasonAttemptTimeout, 0)}},
+			observe.Call{Status: 504, Report: &resilience.Report{Reason: resilience.ReasonMaxAttempts, Attempts: attempt(resilience.ReasonAttemptTimeout, 0)}},
 			`error_type="504",` + get + `,http_response_status_code="504",` + route, `error_type="attempt_timeout",` + get + `,` + origin,
 		},
 		"a caller who hung up": {
-			telemetry.Call{Status: 499, Report: &resilience.Report{Reason: resilience.ReasonCallerCanceled, Attempts: attempt(resilience.ReasonCallerCanceled, 0)}},
+			observe.Call{Status: 499, Report: &resilience.Report{Reason: resilience.ReasonCallerCanceled, Attempts: attempt(resilience.ReasonCallerCanceled, 0)}},
 			get + `,http_response_status_code="499",` + route, `error_type="caller_canceled",` + get + `,` + origin,
 		},
 		"a body that died": {
-			telemetry.Call{Status: 200, Report: &resilience.Report{Reason: resilience.ReasonBodyFailed, Attempts: attempt(resilience.ReasonOK, 200)}},
+			observe.Call{Status: 200, Report: &resilience.Report{Reason: resilience.ReasonBodyFailed, Attempts: attempt(resilience.ReasonOK, 200)}},
 			`error_type="body_failed",` + get + `,http_response_status_code="200",` + route, `error_type="body_failed",` + get + `,http_response_status_code="200",` + origin,
 		},
 		"a panic": {
-			telemetry.Call{Report: &resilience.Report{}},
+			observe.Call{Report: &resilience.Report{}},
 			`error_type="_OTHER",` + get + `,` + route, "",
 		},
 		"an open circuit": {
-			telemetry.Call{Status: 503, Report: &resilience.Report{Reason: resilience.ReasonBreakerOpen}},
+			observe.Call{Status: 503, Report: &resilience.Report{Reason: resilience.ReasonBreakerOpen}},
 			`error_type="503",` + get + `,http_response_status_code="503",` + route, "",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := metrics(t, nil)
 			c.call.Pattern, c.call.Scheme, c.call.Upstream, c.call.Method = "/process", "http", "http://up", http.MethodGet
-			m.Call(t.Context(), c.call)
+			m.ObserveCall(t.Context(), c.call)
 			text := scrape(t, m, "text/plain")
 			for metric, want := range map[string]string{"server": c.server, "client": c.client} {
 				line := fmt.Sprintf("http_%s_request_duration_seconds_count{%s} 1\n", metric, want)
@@ -167,7 +171,7 @@ func TestLabelsOfTheOutcome(t *testing.T) {
 // Without a route there is no pattern to name.
 func TestNoRouteHasNoPattern(t *testing.T) {
 	m := metrics(t, nil)
-	m.Call(t.Context(), telemetry.Call{Scheme: "https", Method: http.MethodGet, Status: 404, Report: &resilience.Report{Reason: resilience.ReasonNoRoute}})
+	m.ObserveCall(t.Context(), observe.Call{Scheme: "https", Method: http.MethodGet, Status: 404, Report: &resilience.Report{Reason: resilience.ReasonNoRoute}})
 	want := `http_server_request_duration_seconds_count{http_request_method="GET",http_response_status_code="404",url_scheme="https"} 1` + "\n"
 	if text := scrape(t, m, "text/plain"); !strings.Contains(text, want) {
 		t.Errorf("want %s in:\n%s", want, ours(text))
@@ -179,7 +183,7 @@ func TestExemplarsCarryTheTrace(t *testing.T) {
 	ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: trace.TraceID{0xab}, SpanID: trace.SpanID{0xcd}, TraceFlags: trace.FlagsSampled,
 	}))
-	m.Call(ctx, aCall())
+	m.ObserveCall(ctx, aCall())
 	if text := scrape(t, m, "application/openmetrics-text"); !strings.Contains(text, `trace_id="ab000000000000000000000000000000"`) {
 		t.Errorf("got no exemplar, want one in:\n%s", ours(text))
 	}
@@ -191,11 +195,11 @@ func TestCallersDoNotMakeSeries(t *testing.T) {
 	count := func() int { return strings.Count(ours(scrape(t, m, "text/plain")), "\n") }
 	c := aCall()
 	c.Method = "INVENTED-0"
-	m.Call(t.Context(), c)
+	m.ObserveCall(t.Context(), c)
 	before := count()
 	for i := range 10_000 {
 		c.Method = fmt.Sprintf("INVENTED-%d", i)
-		m.Call(t.Context(), c)
+		m.ObserveCall(t.Context(), c)
 	}
 	if after := count(); after != before {
 		t.Errorf("got %d series, want %d as before", after, before)
@@ -203,26 +207,26 @@ func TestCallersDoNotMakeSeries(t *testing.T) {
 }
 
 func BenchmarkMetricsCall(b *testing.B) {
-	m, err := telemetry.NewMetrics(telemetry.Sources{})
+	m, err := telemetry.NewMetrics()
 	if err != nil {
 		b.Fatal(err)
 	}
 	c := aCall()
 	b.ReportAllocs()
 	for b.Loop() {
-		m.Call(b.Context(), c)
+		m.ObserveCall(b.Context(), c)
 	}
 }
 
 // The SDK's own limit of 2,000 series an instrument would hide the newest ones.
 func TestManyRoutesAreAllCounted(t *testing.T) {
-	m, err := telemetry.NewMetrics(telemetry.Sources{})
+	m, err := telemetry.NewMetrics()
 	if err != nil {
 		t.Fatal(err)
 	}
 	const routes = 2500
 	for i := range routes {
-		m.Call(t.Context(), telemetry.Call{Route: fmt.Sprint("route-", i), Method: http.MethodGet, Status: 200, Report: &resilience.Report{}})
+		m.ObserveCall(t.Context(), observe.Call{Route: fmt.Sprint("route-", i), Method: http.MethodGet, Status: 200, Report: &resilience.Report{}})
 	}
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))

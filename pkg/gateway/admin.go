@@ -78,7 +78,7 @@ func (g *Gateway) serveBreakers(w http.ResponseWriter, _ *http.Request) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetIndent("", "  ")
-	if err := enc.Encode(map[string]any{"breakers": g.Breakers()}); err != nil {
+	if err := enc.Encode(map[string]any{"breakers": g.Upstreams()}); err != nil {
 		problem.Write(w, problem.Problem{Status: http.StatusInternalServerError, Detail: err.Error()})
 		return
 	}

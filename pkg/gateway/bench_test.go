@@ -34,8 +34,8 @@ func BenchmarkRefusal(b *testing.B) {
 	defer cancel()
 	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/process", nil)
 	g.ServeHTTP(httptest.NewRecorder(), r)
-	if g.Breakers()[0].Breaker.State != resilience.Open {
-		b.Fatalf("the circuit is %v, want open", g.Breakers()[0].Breaker.State)
+	if g.Upstreams()[0].Breaker.State != resilience.Open {
+		b.Fatalf("the circuit is %v, want open", g.Upstreams()[0].Breaker.State)
 	}
 	b.ReportAllocs()
 	for b.Loop() {

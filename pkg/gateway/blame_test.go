@@ -16,6 +16,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -25,13 +26,13 @@ import (
 func watched(t *testing.T, upstream string) (s *httptest.Server, opened *atomic.Int64) {
 	t.Helper()
 	opened = new(atomic.Int64)
-	g, err := gateway.New(gateway.ForUpstream(upstream), gateway.Options{Observer: resilience.Observer{
-		Transition: func(tr resilience.Transition) {
+	g, err := gateway.New(gateway.ForUpstream(upstream), gateway.Options{Observers: []observe.Observer{observe.Funcs{
+		Transition: func(tr observe.Transition) {
 			if tr.To == resilience.Open {
 				opened.Add(1)
 			}
 		},
-	}})
+	}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +207,7 @@ func TestA4ShortDeadlinesCountForNothingInTwoLayers(t *testing.T) {
 			t.Fatalf("%d %s, want 504", resp.StatusCode, body)
 		}
 	}
-	if b := g.Breakers(); len(b) != 1 || b[0].Breaker.Failures > 0 {
+	if b := g.Upstreams(); len(b) != 1 || b[0].Breaker.Failures > 0 {
 		t.Errorf("the outer gateway counted %+v, want one circuit without failures", b)
 	}
 }

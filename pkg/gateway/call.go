@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/rebound-dev/rebound/internal/problem"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -170,7 +171,7 @@ func (c *call) lastForward(header http.Header) bool {
 			}
 		}
 		h.Set(headerContentType, "message/http")
-	} else if allow := c.route.gateway.now.Load().router.methods(c.in.Host, c.path); len(allow) > 0 {
+	} else if allow := c.route.gateway.current.Load().router.methods(c.in.Host, c.path); len(allow) > 0 {
 		h.Set("Allow", strings.Join(allow, ", "))
 	}
 	h.Set("Content-Length", strconv.Itoa(seen.Len()))
@@ -189,12 +190,12 @@ func printable(s string) bool {
 	return true
 }
 
-// over tells of the call that has ended.
+// over reports the finished call to the observers.
 func (c *call) over(ctx context.Context, start time.Time) {
 	if c.report.Reason == "" { // what sends the attempts panicked, and net/http hangs up
 		c.report.Reason = resilience.ReasonResetBeforeHeaders
 	}
-	c.route.gateway.tell(ctx, Call{
+	c.route.gateway.finished(ctx, observe.Call{
 		Route: c.route.Name, Policy: c.route.Policy, Pattern: c.route.path, Upstream: c.route.origin, Scheme: scheme(c.in), Host: c.in.Host, Path: c.path, Method: c.in.Method,
 		Caller: c.in.RemoteAddr, Status: c.status, RequestID: c.requestIDs[0], Start: start, Duration: time.Since(start), Report: &c.report,
 	})

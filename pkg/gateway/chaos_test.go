@@ -26,6 +26,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -247,12 +248,12 @@ func (c chaosReader) Read([]byte) (int, error) {
 
 // chaosGateway is a gateway on loopback that speaks HTTP/1 and h2c. It counts calls
 // in flight and ended.
-func chaosGateway(t *testing.T, upstream string, next http.RoundTripper, observer resilience.Observer) (g *gateway.Gateway, addr string, inFlight *atomic.Int64, ended *atomic.Int64) {
+func chaosGateway(t *testing.T, upstream string, next http.RoundTripper, observer observe.Observer) (g *gateway.Gateway, addr string, inFlight *atomic.Int64, ended *atomic.Int64) {
 	t.Helper()
 	inFlight, ended = new(atomic.Int64), new(atomic.Int64)
 	g, err := gateway.New(gateway.ForUpstream(upstream), gateway.Options{
-		Observer: observer, Next: next,
-		OnCall: func(context.Context, gateway.Call) { ended.Add(1) },
+		Next:      next,
+		Observers: []observe.Observer{observer, observe.Funcs{Call: func(context.Context, observe.Call) { ended.Add(1) }}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -333,8 +334,8 @@ func TestChaosCallersOpenNothing(t *testing.T) {
 				up.Start()
 			}
 			t.Cleanup(up.Close)
-			g, addr, inFlight, ended := chaosGateway(t, up.URL, next, resilience.Observer{
-				Transition: func(tr resilience.Transition) {
+			g, addr, inFlight, ended := chaosGateway(t, up.URL, next, observe.Funcs{
+				Transition: func(tr observe.Transition) {
 					t.Errorf("the circuit changed to %+v, want it closed all the time", tr)
 				},
 				Attempt: func(_ context.Context, a *resilience.AttemptReport) {
@@ -352,7 +353,7 @@ func TestChaosCallersOpenNothing(t *testing.T) {
 			if ended.Load() == 0 {
 				t.Error("got 0 calls, want some")
 			}
-			s := g.Breakers()[0].Breaker
+			s := g.Upstreams()[0].Breaker
 			t.Logf("%d calls, %d good and %d bad attempts in the last window", ended.Load(), s.Successes, s.Failures)
 		})
 	}
@@ -445,7 +446,7 @@ func noticed(t *testing.T, upstream string) {
 	opened := make(chan struct{})
 	var once sync.Once
 	var calls atomic.Int64
-	_, addr, inFlight, ended := chaosGateway(t, upstream, nil, resilience.Observer{Transition: func(tr resilience.Transition) {
+	_, addr, inFlight, ended := chaosGateway(t, upstream, nil, observe.Funcs{Transition: func(tr observe.Transition) {
 		if tr.To == resilience.Open {
 			once.Do(func() { close(opened) })
 		}

@@ -25,6 +25,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/spans"
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -380,7 +381,7 @@ func TestC3ThePathIsToldWithItsEscapes(t *testing.T) {
 	g, told := telling(t, calm(), gateway.Options{}, all(server(t, func(http.ResponseWriter, *http.Request) {}).URL))
 	raw(t, g, "GET /files/a%2Fb|c?d HTTP/1.1\r\nHost: x\r\n\r\n")
 	if c := <-told; c.Path != "/files/a%2Fb%7Cc" {
-		t.Errorf("OnCall got path %q, want %q", c.Path, "/files/a%2Fb%7Cc")
+		t.Errorf("observer got path %q, want %q", c.Path, "/files/a%2Fb%7Cc")
 	}
 	provider, recorded := spans.Record()
 	up := server(t, func(http.ResponseWriter, *http.Request) {}).URL
@@ -583,11 +584,11 @@ func TestC5ALoopEndsAtTheSecondPass(t *testing.T) {
 	front := server(t, func(w http.ResponseWriter, r *http.Request) { passes.Add(1); g.ServeHTTP(w, r) })
 	c := gateway.ForUpstream(front.URL)
 	c.Policies[gateway.DefaultPolicyName] = calm()
-	told := make(chan gateway.Call, 100)
+	told := make(chan observe.Call, 100)
 	var err error
 	if g, err = gateway.New(c, gateway.Options{
-		Logger: slog.New(slog.NewTextHandler(&locked{mu: &mu, w: &log}, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		OnCall: func(_ context.Context, c gateway.Call) { told <- c },
+		Logger:    slog.New(slog.NewTextHandler(&locked{mu: &mu, w: &log}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Observers: []observe.Observer{observe.Funcs{Call: func(_ context.Context, c observe.Call) { told <- c }}},
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -599,10 +600,10 @@ func TestC5ALoopEndsAtTheSecondPass(t *testing.T) {
 			t.Errorf("got status %d, body %s after %d passes, want 508, loop_detected after 2", resp.StatusCode, body, passes.Load())
 		}
 		if inner := <-told; inner.Status != 508 || inner.Report.Reason != resilience.ReasonLoopDetected {
-			t.Errorf("OnCall of the second pass got %+v, want status 508 and loop_detected", inner)
+			t.Errorf("observer of the second pass got %+v, want status 508 and loop_detected", inner)
 		}
 		if outer := <-told; outer.Status != 508 || len(outer.Report.Attempts) != 1 {
-			t.Errorf("OnCall of the first pass got %+v, want status 508 and 1 attempt", outer)
+			t.Errorf("observer of the first pass got %+v, want status 508 and 1 attempt", outer)
 		}
 	}
 	mu.Lock()
@@ -779,7 +780,7 @@ func TestC14LargeHeadersAreAProblem(t *testing.T) {
 		}
 		c := <-told
 		if c.Status != want {
-			t.Errorf("%d bytes: OnCall got %+v, want status %d", size, c, want)
+			t.Errorf("%d bytes: observer got %+v, want status %d", size, c, want)
 		}
 		if want == 431 {
 			if p := problemOf(t, resp, body); p["reason"] != "invalid_request" || c.Report.Reason != resilience.ReasonInvalidRequest {
@@ -845,8 +846,8 @@ func TestB5CallersWhoDoNotReadAreLetGo(t *testing.T) {
 					}
 				}
 			})
-			told := make(chan gateway.Call, 10)
-			g := gatewayWith(t, gateway.Options{OnCall: func(_ context.Context, c gateway.Call) { told <- c }}, func(c *gateway.Config) { c.Listener.SendTimeout = 300 * time.Millisecond }, all(up))
+			told := make(chan observe.Call, 10)
+			g := gatewayWith(t, gateway.Options{Observers: []observe.Observer{observe.Funcs{Call: func(_ context.Context, c observe.Call) { told <- c }}}}, func(c *gateway.Config) { c.Listener.SendTimeout = 300 * time.Millisecond }, all(up))
 			for range 3 {
 				c, err := new(net.Dialer).DialContext(t.Context(), "tcp", g.Listener.Addr().String())
 				if err != nil {

@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/rebound-dev/rebound/internal/problem"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -33,14 +34,8 @@ type Options struct {
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	// TLS is for the upstreams over https; nil means the roots of the system.
 	TLS *tls.Config
-	// Observer is told of attempts, calls and breaker transitions.
-	Observer resilience.Observer
-	// OnTransition is told of breaker transitions too, with the policy that the
-	// breaker belongs to; as the Observer's, it must not block.
-	OnTransition func(policy string, t resilience.Transition)
-	// OnCall is told of every call when its answer is written, also of one without
-	// a route; it must not block.
-	OnCall func(context.Context, Call)
+	// Observers are notified of attempts, calls and changes of circuits, each in this order.
+	Observers []observe.Observer
 	// Random is uniform in [0, 1) and safe for concurrent use; nil means math/rand/v2.
 	Random func() float64
 	// Logger gets what goes wrong with a connection; nil means nowhere.
@@ -51,31 +46,13 @@ type Options struct {
 	Propagator     propagation.TextMapPropagator
 }
 
-// Call is a call as the gateway answered it.
-type Call struct {
-	Route, Policy string // empty without a route
-	Pattern       string // the path of the route's pattern
-	Upstream      string // scheme, host and port
-	Scheme        string // http, or https over TLS: how the caller came
-	Host          string // as the caller wrote it, of any length; empty if HTTP/1.0 came without one
-	Path          string // as the caller wrote it, still escaped, of any length
-	Method        string // as the caller wrote it, of any length
-	Caller        string // address and port that the caller's connection comes from, which may be a proxy's
-	Status        int    // what the caller got
-	RequestID     string
-	Start         time.Time
-	Duration      time.Duration
-	// Report is what the pipeline did; it must not be changed.
-	Report *resilience.Report
-}
-
 // Gateway is the http.Handler of the data port. It is safe for concurrent use.
 type Gateway struct {
 	options Options
 	buffers bufferPool
 	via     via
-	// now is what new calls are made with; a call keeps what it began with.
-	now     atomic.Pointer[generation]
+	// current serves new calls. A call in flight keeps the generation that it began with.
+	current atomic.Pointer[generation]
 	memory  *transport.ReplayMemory // of all policies together
 	refusal atomic.Pointer[Refusal]
 
@@ -111,7 +88,7 @@ func New(c Config, o Options) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.now.Store(first)
+	g.current.Store(first)
 	return g, nil
 }
 
@@ -156,26 +133,43 @@ func (g *Gateway) transport(key circuitKey, n, old *generation) (*transport.Tran
 	if old != nil && old.transports[key] != nil {
 		return old.transports[key].Renew(p, func(string) bool { return true })
 	}
-	observer := g.options.Observer
-	first, told := observer.Transition, g.options.OnTransition
-	observer.Transition = func(t resilience.Transition) {
-		t.Upstream = cmp.Or(g.now.Load().names[key.upstream], t.Upstream)
-		if first != nil {
-			first(t)
-		}
-		if told != nil {
-			told(key.policy, t)
-		}
-	}
-	options := []transport.Option{transport.WithObserver(observer), transport.WithRandom(g.options.Random), transport.WithReplayMemory(g.memory)}
+	options := []transport.Option{transport.WithObserver(g.observer(key)), transport.WithRandom(g.options.Random), transport.WithReplayMemory(g.memory)}
 	if g.options.TracerProvider != nil {
 		options = append(options, transport.WithTracing(g.options.TracerProvider, g.options.Propagator, key.policy))
 	}
 	return transport.New(g.next(n.upstreams[key.upstream]), p, options...)
 }
 
+// observer passes what happens in front of one upstream to all observers.
+func (g *Gateway) observer(key circuitKey) resilience.Observer {
+	if len(g.options.Observers) == 0 {
+		return resilience.Observer{}
+	}
+	return resilience.Observer{
+		Attempt: func(ctx context.Context, a *resilience.AttemptReport) {
+			for _, o := range g.options.Observers {
+				o.ObserveAttempt(ctx, a)
+			}
+		},
+		Transition: func(t resilience.Transition) {
+			t.Upstream = cmp.Or(g.current.Load().names[key.upstream], t.Upstream)
+			for _, o := range g.options.Observers {
+				o.ObserveTransition(observe.Transition{Policy: key.policy, Transition: t})
+			}
+		},
+	}
+}
+
+// finished passes a finished call to all observers.
+func (g *Gateway) finished(ctx context.Context, c observe.Call) {
+	c.TraceID = trace.SpanContextFromContext(ctx).TraceID()
+	for _, o := range g.options.Observers {
+		o.ObserveCall(ctx, c)
+	}
+}
+
 // Config is the effective configuration.
-func (g *Gateway) Config() Config { return g.now.Load().config }
+func (g *Gateway) Config() Config { return g.current.Load().config }
 
 // Close closes the connections to the upstreams, those of calls in flight when the
 // calls end. Calls that come later get a connection each.
@@ -183,33 +177,28 @@ func (g *Gateway) Close() {
 	if next, ok := g.options.Next.(interface{ CloseIdleConnections() }); ok {
 		next.CloseIdleConnections()
 	}
-	for _, u := range g.now.Load().upstreams {
+	for _, u := range g.current.Load().upstreams {
 		if u.pool != nil {
 			u.pool.Close()
 		}
 	}
 }
 
-// BreakerState is the circuit and the budget of one upstream under one policy.
-type BreakerState struct {
-	Policy string `json:"policy"`
-	// Name is the key of Config.Upstreams, if the upstream has one.
-	Name string `json:"name,omitempty"`
-	transport.UpstreamState
-}
-
-// Breakers tells of every upstream that was called, by policy and name. Looking
-// changes nothing.
-func (g *Gateway) Breakers() []BreakerState {
-	list := []BreakerState{}
-	n := g.now.Load()
+// Upstreams returns the circuit and the budget of every upstream that was called, sorted by policy
+// and name. It changes nothing.
+func (g *Gateway) Upstreams() []observe.Upstream {
+	list := []observe.Upstream{}
+	n := g.current.Load()
 	for key, t := range n.transports {
+		p := n.config.Policies[key.policy]
 		for _, s := range t.State() {
-			s.Upstream = n.names[key.upstream]
-			list = append(list, BreakerState{Policy: key.policy, Name: key.upstream.name, UpstreamState: s})
+			list = append(list, observe.Upstream{
+				Policy: key.policy, Name: key.upstream.name, Upstream: n.names[key.upstream],
+				Breaker: s.Breaker, BudgetTokens: s.BudgetTokens, Settings: p.Breaker, Burst: p.Retry.Budget.Burst,
+			})
 		}
 	}
-	slices.SortFunc(list, func(a, b BreakerState) int {
+	slices.SortFunc(list, func(a, b observe.Upstream) int {
 		return cmp.Or(cmp.Compare(a.Policy, b.Policy), cmp.Compare(a.Upstream, b.Upstream))
 	})
 	return list
@@ -222,7 +211,7 @@ func (g *Gateway) ReplayMemory() (bytes int64) { return g.memory.Used() }
 // longest timeout of the policies, and of those that a Reload replaced while calls
 // may still be made under them.
 func (g *Gateway) LongestTimeout() time.Duration {
-	longest := g.now.Load().longestTimeout()
+	longest := g.current.Load().longestTimeout()
 	g.reload.Lock()
 	defer g.reload.Unlock()
 	for _, until := range g.past {
@@ -245,7 +234,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// otelhttp writes it decoded; url.path is that of the URL (RFC 3986, 3.3).
 		trace.SpanFromContext(r.Context()).SetAttributes(semconv.URLPath(path))
 	}
-	router := g.now.Load().router
+	router := g.current.Load().router
 	if routable(r) {
 		if route := router.find(r.Host, r.Method, path); route != nil {
 			route.serve(w, r, path)
@@ -277,32 +266,12 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, router *router,
 	}
 	w.Header().Set(transport.HeaderAttemptCount, "0")
 	problem.Write(w, p)
-	g.tell(r.Context(), Call{Scheme: scheme(r), Host: r.Host, Path: path, Method: r.Method, Caller: r.RemoteAddr, Status: p.Status, Start: start, Duration: time.Since(start),
+	g.finished(r.Context(), observe.Call{Scheme: scheme(r), Host: r.Host, Path: path, Method: r.Method, Caller: r.RemoteAddr, Status: p.Status, Start: start, Duration: time.Since(start),
 		Report: &resilience.Report{Reason: resilience.Reason(p.Reason)}})
 }
 
 // pseudonym is a name for this process in Via.
 func pseudonym() string { return "rebound-" + strings.ToLower(rand.Text()[:8]) }
-
-// tell tells of a call that has ended: whoever asked to be told, and the log, in
-// one line.
-func (g *Gateway) tell(ctx context.Context, c Call) {
-	if g.options.OnCall != nil {
-		g.options.OnCall(ctx, c)
-	}
-	if !g.options.Logger.Enabled(ctx, slog.LevelInfo) {
-		return
-	}
-	var waited time.Duration
-	for i := range c.Report.Attempts {
-		waited += c.Report.Attempts[i].Wait.Actual
-	}
-	g.options.Logger.LogAttrs(ctx, slog.LevelInfo, lineCall,
-		slog.String(logRoute, c.Route), slog.String(logMethod, clipped(c.Method, maxMethod)), slog.String(logPath, clipped(c.Path, maxPath)),
-		slog.String(logCaller, c.Caller), slog.String(logUpstream, c.Upstream), slog.Int(logStatus, c.Status),
-		slog.String(logReason, string(c.Report.Reason)), slog.Int(logAttempts, len(c.Report.Attempts)),
-		slog.Duration(logWaited, waited), slog.Duration(logDuration, c.Duration), slog.String(logRequestID, c.RequestID))
-}
 
 // bufferPool spares a 32 KiB buffer for each response.
 type bufferPool struct{ pool sync.Pool }

@@ -422,7 +422,7 @@ func TestCallerWhoHangsUpCancelsTheAttempt(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("the attempt upstream goes on after 5 s, want it ended")
 	}
-	for _, b := range g.Breakers() {
+	for _, b := range g.Upstreams() {
 		if s := b.Breaker; s.Failures+s.Successes+s.Consecutive != 0 {
 			t.Errorf("the circuit counts %+v, want nothing", s)
 		}

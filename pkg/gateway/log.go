@@ -4,7 +4,9 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"time"
 
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -56,36 +58,49 @@ const (
 	logPolicies    = "policies"             // the number of policies
 )
 
-// LogObserver is an observer that writes a line for every attempt at the debug
-// level. It knows whose attempt it is if l is the gateway's Options.Logger.
-func LogObserver(l *slog.Logger) resilience.Observer {
-	return resilience.Observer{
-		Attempt: func(ctx context.Context, a *resilience.AttemptReport) {
-			if !l.Enabled(ctx, slog.LevelDebug) {
-				return
-			}
-			var requestID, upstream string
-			if c, ok := ctx.Value(callKey{}).(*call); ok {
-				requestID, upstream = c.requestIDs[0], c.route.origin
-			}
-			l.LogAttrs(ctx, slog.LevelDebug, lineAttempt,
-				slog.String(logRequestID, requestID), slog.String(logUpstream, upstream),
-				slog.Int(logAttempt, a.Number), slog.String(logVerdict, string(a.Verdict)), slog.String(logReason, string(a.Reason)),
-				slog.Duration(logDuration, a.Duration), slog.Duration(logWait, a.Wait.Planned), slog.Any(logError, a.Err))
-		},
+// LogObserver returns an observer that writes a line for each attempt at the debug level, for each
+// call at the info level, and for each change of a circuit at the warning level. The lines of the
+// attempts name request and upstream only if l is also the gateway's Options.Logger.
+func LogObserver(l *slog.Logger) observe.Observer { return logObserver{l} }
+
+type logObserver struct{ logger *slog.Logger }
+
+func (o logObserver) ObserveAttempt(ctx context.Context, a *resilience.AttemptReport) {
+	if !o.logger.Enabled(ctx, slog.LevelDebug) {
+		return
 	}
+	var requestID, upstream string
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		requestID, upstream = c.requestIDs[0], c.route.origin
+	}
+	o.logger.LogAttrs(ctx, slog.LevelDebug, lineAttempt,
+		slog.String(logRequestID, requestID), slog.String(logUpstream, upstream),
+		slog.Int(logAttempt, a.Number), slog.String(logVerdict, string(a.Verdict)), slog.String(logReason, string(a.Reason)),
+		slog.Duration(logDuration, a.Duration), slog.Duration(logWait, a.Wait.Planned), slog.Any(logError, a.Err))
 }
 
-// LogTransition is an [Options.OnTransition] that writes a warning for every
-// change of a circuit, with the counts that caused it.
-func LogTransition(l *slog.Logger) func(policy string, t resilience.Transition) {
-	return func(policy string, t resilience.Transition) {
-		l.LogAttrs(context.Background(), slog.LevelWarn, lineTransition,
-			slog.String(logUpstream, t.Upstream), slog.String(logPolicy, policy),
-			slog.String(logFrom, t.From.String()), slog.String(logTo, t.To.String()),
-			slog.Int(logSuccesses, t.Successes), slog.Int(logFailures, t.Failures),
-			slog.Int(logConsecutive, t.Consecutive), slog.Duration(logOpenFor, t.OpenFor))
+func (o logObserver) ObserveCall(ctx context.Context, c observe.Call) {
+	if !o.logger.Enabled(ctx, slog.LevelInfo) {
+		return
 	}
+	var waited time.Duration
+	for i := range c.Report.Attempts {
+		waited += c.Report.Attempts[i].Wait.Actual
+	}
+	o.logger.LogAttrs(ctx, slog.LevelInfo, lineCall,
+		slog.String(logRoute, c.Route), slog.String(logMethod, clipped(c.Method, maxMethod)), slog.String(logPath, clipped(c.Path, maxPath)),
+		slog.String(logCaller, c.Caller), slog.String(logUpstream, c.Upstream), slog.Int(logStatus, c.Status),
+		slog.String(logReason, string(c.Report.Reason)), slog.Int(logAttempts, len(c.Report.Attempts)),
+		slog.Duration(logWaited, waited), slog.Duration(logDuration, c.Duration), slog.String(logRequestID, c.RequestID))
+}
+
+// ObserveTransition logs the counts that caused the change, too.
+func (o logObserver) ObserveTransition(t observe.Transition) {
+	o.logger.LogAttrs(context.Background(), slog.LevelWarn, lineTransition,
+		slog.String(logUpstream, t.Upstream), slog.String(logPolicy, t.Policy),
+		slog.String(logFrom, t.From.String()), slog.String(logTo, t.To.String()),
+		slog.Int(logSuccesses, t.Successes), slog.Int(logFailures, t.Failures),
+		slog.Int(logConsecutive, t.Consecutive), slog.Duration(logOpenFor, t.OpenFor))
 }
 
 // callKey is where a call is in the context of its attempts, if the log has a line

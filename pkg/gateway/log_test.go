@@ -14,6 +14,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/problem"
 	"github.com/rebound-dev/rebound/internal/testkit/output"
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/observe"
 )
 
 // lines is a log in JSON. It is safe for concurrent use.
@@ -39,7 +40,7 @@ func logged(t *testing.T, c gateway.Config) (url string, log *lines) {
 	t.Helper()
 	log = &lines{}
 	logger := slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	g, err := gateway.New(c, gateway.Options{Logger: logger, Observer: gateway.LogObserver(logger), OnTransition: gateway.LogTransition(logger)})
+	g, err := gateway.New(c, gateway.Options{Logger: logger, Observers: []observe.Observer{gateway.LogObserver(logger)}})
 	if err != nil {
 		t.Fatal(err)
 	}

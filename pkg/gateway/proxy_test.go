@@ -20,6 +20,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -308,7 +309,7 @@ func TestA2MalformedTrailersAreTheCallersFault(t *testing.T) {
 			t.Errorf("got %s, want 400", got)
 		}
 		if c := <-told; c.Report.Reason != resilience.ReasonInvalidRequest || len(c.Report.Attempts) != 1 {
-			t.Errorf("OnCall got %+v, want invalid_request and 1 attempt", c.Report)
+			t.Errorf("observer got %+v, want invalid_request and 1 attempt", c.Report)
 		}
 	}
 	if resp, body := get(t, g.URL); resp.StatusCode != 200 {
@@ -457,8 +458,8 @@ func TestB3ALateSwitchHoldsNoCall(t *testing.T) {
 		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: p\r\n\r\n")
 		_, _ = io.Copy(io.Discard, c)
 	})
-	told := make(chan gateway.Call, 200)
-	g := gatewayWith(t, gateway.Options{OnCall: func(_ context.Context, c gateway.Call) { told <- c }}, func(c *gateway.Config) {
+	told := make(chan observe.Call, 200)
+	g := gatewayWith(t, gateway.Options{Observers: []observe.Observer{observe.Funcs{Call: func(_ context.Context, c observe.Call) { told <- c }}}}, func(c *gateway.Config) {
 		p := calm()
 		p.Timeout, p.AttemptTimeout = 2*attempt, attempt
 		c.Policies[gateway.DefaultPolicyName] = p

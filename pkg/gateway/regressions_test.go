@@ -18,6 +18,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/spans"
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -49,7 +50,7 @@ func raw(t *testing.T, s *httptest.Server, text string) string {
 }
 
 // telling is a gateway on loopback that tells of its calls.
-func telling(t *testing.T, p transport.Policy, o gateway.Options, routes ...gateway.Route) (*httptest.Server, <-chan gateway.Call) {
+func telling(t *testing.T, p transport.Policy, o gateway.Options, routes ...gateway.Route) (*httptest.Server, <-chan observe.Call) {
 	t.Helper()
 	c := gateway.DefaultConfig()
 	c.Policies[gateway.DefaultPolicyName] = p
@@ -57,8 +58,8 @@ func telling(t *testing.T, p transport.Policy, o gateway.Options, routes ...gate
 		routes[i].SetDefaults()
 	}
 	c.Routes = routes
-	told := make(chan gateway.Call, 100)
-	o.OnCall = func(_ context.Context, c gateway.Call) { told <- c }
+	told := make(chan observe.Call, 100)
+	o.Observers = []observe.Observer{observe.Funcs{Call: func(_ context.Context, c observe.Call) { told <- c }}}
 	g, err := gateway.New(c, o)
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +179,7 @@ func TestSlowUploadersDoNotOpenTheCircuit(t *testing.T) {
 			t.Errorf("%s, want 504", got)
 		}
 	}
-	if b := g.Breakers()[0].Breaker; b.State != resilience.Closed || b.Consecutive != 0 {
+	if b := g.Upstreams()[0].Breaker; b.State != resilience.Closed || b.Consecutive != 0 {
 		t.Errorf("got circuit %+v, want it closed without failures", b)
 	}
 }
@@ -206,7 +207,7 @@ func TestCallerWhoLeavesDuringAnUploadIsNeutral(t *testing.T) {
 		_ = c.Close()
 	}
 	s.Close() // waits for the calls
-	if b := g.Breakers()[0].Breaker; b.State != resilience.Closed || b.Consecutive > 0 {
+	if b := g.Upstreams()[0].Breaker; b.State != resilience.Closed || b.Consecutive > 0 {
 		t.Errorf("got circuit %+v, want it closed without failures", b)
 	}
 }
@@ -309,7 +310,7 @@ func TestPathIsToldAsItWasWritten(t *testing.T) {
 			for _, route := range []string{"/routed", "/elsewhere"} {
 				raw(t, traced, "GET "+route+tc.written+" HTTP/1.1\r\nHost: x\r\n\r\n")
 				if c := <-told; c.Path != route+tc.want {
-					t.Errorf("%q: OnCall got path %q, want %q", route+tc.written, c.Path, route+tc.want)
+					t.Errorf("%q: observer got path %q, want %q", route+tc.written, c.Path, route+tc.want)
 				}
 			}
 			traced.Close() // waits for the spans to end
@@ -338,7 +339,7 @@ func TestNoHost(t *testing.T) {
 			t.Fatalf("%q: got status %s, want 200", head, got)
 		}
 		if c := <-told; c.Route != "all" || c.Host != "" || c.Path != "/process" || c.Scheme != "http" {
-			t.Errorf("%q: OnCall got %+v, want route all, path /process, scheme http and no host", head, c)
+			t.Errorf("%q: observer got %+v, want route all, path /process, scheme http and no host", head, c)
 		}
 		if want := strings.TrimPrefix(up.URL, "http://"); seen.Host != want {
 			t.Errorf("%q: Host %q went upstream, want the upstream's %q", head, seen.Host, want)
@@ -419,7 +420,7 @@ func TestNoCallEndsWithoutAReason(t *testing.T) {
 					t.Errorf("it ended with %d and %q, want %d and %q", c.Status, c.Report.Reason, tc.status, tc.reason)
 				}
 			case <-time.After(10 * time.Second):
-				t.Error("OnCall got nothing in 10 s, want the call")
+				t.Error("observer got nothing in 10 s, want the call")
 			}
 		})
 	}

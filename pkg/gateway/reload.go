@@ -24,7 +24,7 @@ type Refusal struct {
 func (g *Gateway) Reload(load func() (Config, error)) error {
 	g.reload.Lock()
 	defer g.reload.Unlock()
-	old := g.now.Load()
+	old := g.current.Load()
 	c, err := load()
 	var n *generation
 	if err == nil {
@@ -35,7 +35,7 @@ func (g *Gateway) Reload(load func() (Config, error)) error {
 		g.options.Logger.Error(lineRefused, slog.Any(logError, err))
 		return err
 	}
-	g.now.Store(n)
+	g.current.Store(n)
 	now := time.Now()
 	g.past = append(slices.DeleteFunc(g.past, now.After), now.Add(old.longestTimeout()))
 	g.refusal.Store(nil)

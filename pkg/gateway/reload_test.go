@@ -14,6 +14,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -24,7 +25,7 @@ type reloaded struct {
 	*gateway.Gateway
 	t      *testing.T
 	config gateway.Config
-	told   []resilience.Transition
+	told   []observe.Transition
 }
 
 // upstreamFunc answers attempts without a network, so that it works on the virtual clock.
@@ -43,8 +44,8 @@ func newReloaded(t *testing.T, p transport.Policy, upstream upstreamFunc) *reloa
 	r := &reloaded{t: t}
 	r.config = r.with(p)
 	g, err := gateway.New(r.config, gateway.Options{
-		Next:     upstream,
-		Observer: resilience.Observer{Transition: func(tr resilience.Transition) { r.told = append(r.told, tr) }},
+		Next:      upstream,
+		Observers: []observe.Observer{observe.Funcs{Transition: func(tr observe.Transition) { r.told = append(r.told, tr) }}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +83,7 @@ func (r *reloaded) call(path string) *http.Response {
 
 func (r *reloaded) state() resilience.State {
 	r.t.Helper()
-	b := r.Breakers()
+	b := r.Upstreams()
 	if len(b) != 1 {
 		r.t.Fatalf("%d circuits, want 1: %+v", len(b), b)
 	}
@@ -136,7 +137,7 @@ func TestReloadKeepsWhatDidNotChange(t *testing.T) {
 				tc.change(&c, &p)
 				c.Policies[gateway.DefaultPolicyName] = p
 				r.to(c)
-				if b := r.Breakers(); len(b) != 1 || (b[0].Breaker.State == resilience.Open) != tc.open || b[0].BudgetTokens != tc.tokens {
+				if b := r.Upstreams(); len(b) != 1 || (b[0].Breaker.State == resilience.Open) != tc.open || b[0].BudgetTokens != tc.tokens {
 					t.Errorf("after the change: %+v, want open %v and %v tokens", b, tc.open, tc.tokens)
 				}
 				if got := r.call("/").StatusCode; got != tc.secondAnswers {
@@ -165,11 +166,11 @@ func TestReloadForgetsUpstreamsThatAreGone(t *testing.T) {
 				r.to(c)
 				r.call("/a")
 				r.call("/b")
-				if got := len(r.Breakers()); got != 2 {
+				if got := len(r.Upstreams()); got != 2 {
 					t.Fatalf("%d circuits, want 2", got)
 				}
 				r.to(r.with(tripping(), gateway.Route{Name: "a", Match: "/a", Upstream: "http://A.test:80"}))
-				if b := r.Breakers(); len(b) != 1 || b[0].Upstream != "http://a.test" || b[0].Breaker.State != resilience.Open {
+				if b := r.Upstreams(); len(b) != 1 || b[0].Upstream != "http://a.test" || b[0].Breaker.State != resilience.Open {
 					t.Errorf("%+v, want only that of a, still open", b)
 				}
 				if got := r.call("/b").StatusCode; got != http.StatusNotFound {

@@ -114,7 +114,7 @@ func TestC6WhatHasNoRouteIsTold(t *testing.T) {
 			t.Errorf("%q: got status %s, want 404", head, got)
 		}
 		if c := <-told; c.Status != 404 || c.Report.Reason != "no_route" || !strings.HasPrefix(c.Caller, "127.0.0.1:") {
-			t.Errorf("%q: OnCall got %+v, want status 404, no_route and a caller on 127.0.0.1", head, c)
+			t.Errorf("%q: observer got %+v, want status 404, no_route and a caller on 127.0.0.1", head, c)
 		}
 	}
 }

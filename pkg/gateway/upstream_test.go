@@ -14,6 +14,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/testkit/conncount"
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
@@ -95,13 +96,13 @@ func TestUpstreamsHaveTheirOwnCircuits(t *testing.T) {
 		r.Policy = gateway.DefaultPolicyName
 		c.Routes = append(c.Routes, r)
 	}
-	var told []gateway.Call
+	var told []observe.Call
 	g, err := gateway.New(c, gateway.Options{Next: upstreamFunc(func(r *http.Request) int {
 		if strings.HasPrefix(r.URL.Path, "/orders/") {
 			return http.StatusServiceUnavailable
 		}
 		return http.StatusOK
-	}), OnCall: func(_ context.Context, call gateway.Call) { told = append(told, call) }})
+	}), Observers: []observe.Observer{observe.Funcs{Call: func(_ context.Context, call observe.Call) { told = append(told, call) }}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +111,7 @@ func TestUpstreamsHaveTheirOwnCircuits(t *testing.T) {
 	}
 	type circuit struct{ Upstream, Name, State string }
 	var got []circuit
-	for _, b := range g.Breakers() {
+	for _, b := range g.Upstreams() {
 		got = append(got, circuit{b.Upstream, b.Name, b.Breaker.State.String()})
 	}
 	want := []circuit{
@@ -127,7 +128,7 @@ func TestUpstreamsHaveTheirOwnCircuits(t *testing.T) {
 	if want := []string{"http://shared.test", "http://shared.test", "http://shared.test#orders", "http://shared.test#stock", "http://alone.test"}; !slices.Equal(names, want) {
 		t.Errorf("calls are told of under %q, want %q", names, want)
 	}
-	if shown, err := json.Marshal(g.Breakers()[2]); err != nil || !strings.Contains(string(shown), `"name":"orders"`) {
+	if shown, err := json.Marshal(g.Upstreams()[2]); err != nil || !strings.Contains(string(shown), `"name":"orders"`) {
 		t.Errorf("got %s, error %v, want the entry's name", shown, err)
 	}
 }
@@ -184,7 +185,7 @@ func TestReloadOfConnections(t *testing.T) {
 		if got := opened.Opened(); got != step.opened {
 			t.Errorf("after a change of %s: %d connections were opened, want %d", step.name, got, step.opened)
 		}
-		if b := g.Breakers(); len(b) != 1 || b[0].Name != "a" {
+		if b := g.Upstreams(); len(b) != 1 || b[0].Name != "a" {
 			t.Errorf("after a change of %s: %+v, want the one circuit", step.name, b)
 		}
 	}

@@ -23,7 +23,7 @@ const (
 
 	// top is the level of everything outside pkg/ and internal/: the programs, and the tools and
 	// tests of the whole.
-	top = 4
+	top = 5
 )
 
 // levels places every package under pkg/ and internal/. A package imports only packages of a
@@ -42,25 +42,27 @@ func levels() map[string]int {
 		"pkg/faults":         0,
 		"pkg/resilience":     0,
 
-		"internal/live":      1,
-		"internal/serve":     1,
-		"internal/telemetry": 1,
-		"pkg/endpoint":       1,
-		"pkg/transport":      1,
+		"internal/serve": 1,
+		"pkg/endpoint":   1,
+		"pkg/observe":    1,
+		"pkg/transport":  1,
 
-		"internal/cli":   2,
-		"internal/flaky": 2,
-		"internal/page":  2,
-		"pkg/gateway":    2,
-		"pkg/lab":        2,
+		"internal/cli":       2,
+		"internal/flaky":     2,
+		"internal/live":      2,
+		"internal/telemetry": 2,
+		"pkg/gateway":        2,
+		"pkg/lab":            2,
 
-		"internal/app": 3, // what client and flaky-server are made of
+		"internal/page": 3,
+
+		"internal/app": 4, // what client and flaky-server are made of
 	}
 }
 
 // public lists the packages that a user's program may import: see VERSIONING.md.
 func public() []string {
-	return []string{"pkg/endpoint", "pkg/faults", "pkg/gateway", "pkg/lab", "pkg/resilience", "pkg/transport"}
+	return []string{"pkg/endpoint", "pkg/faults", "pkg/gateway", "pkg/lab", "pkg/observe", "pkg/resilience", "pkg/transport"}
 }
 
 // pkg is the output of `go list -json` for a package. Deps are the packages it is built from,
@@ -133,17 +135,17 @@ func TestRules(t *testing.T) {
 	}{
 		"down":                     {pkg{ImportPath: "pkg/gateway", Imports: []string{"net/http", module + "pkg/transport"}}, ""},
 		"down two levels":          {pkg{ImportPath: "pkg/gateway", Imports: []string{module + "internal/config"}}, ""},
-		"sideways":                 {pkg{ImportPath: "internal/live", Imports: []string{module + "pkg/transport"}}, "internal/live (level 1) imports pkg/transport (level 1)"},
+		"sideways":                 {pkg{ImportPath: "internal/serve", Imports: []string{module + "pkg/transport"}}, "internal/serve (level 1) imports pkg/transport (level 1)"},
 		"up":                       {pkg{ImportPath: "internal/config", Imports: []string{module + "internal/serve"}}, "internal/config (level 0) imports internal/serve (level 1)"},
-		"test sideways":            {pkg{ImportPath: "internal/live", TestImports: []string{module + "pkg/transport"}}, ""},
+		"test sideways":            {pkg{ImportPath: "internal/serve", TestImports: []string{module + "pkg/transport"}}, ""},
 		"test of itself":           {pkg{ImportPath: "cmd/client", XTestImports: []string{module + "cmd/client"}}, ""},
-		"test up":                  {pkg{ImportPath: "internal/live", TestImports: []string{module + "pkg/lab"}}, "test of internal/live (level 1) imports pkg/lab (level 2)"},
-		"external test up":         {pkg{ImportPath: "internal/live", XTestImports: []string{module + "pkg/lab"}}, "test of internal/live (level 1) imports pkg/lab (level 2)"},
+		"test up":                  {pkg{ImportPath: "internal/serve", TestImports: []string{module + "pkg/lab"}}, "test of internal/serve (level 1) imports pkg/lab (level 2)"},
+		"external test up":         {pkg{ImportPath: "internal/serve", XTestImports: []string{module + "pkg/lab"}}, "test of internal/serve (level 1) imports pkg/lab (level 2)"},
 		"program from package":     {pkg{ImportPath: "pkg/lab", Imports: []string{module + "cmd/lab"}}, "pkg/lab imports cmd/lab"},
 		"program from program":     {pkg{ImportPath: "cmd/demo", Imports: []string{module + "cmd/client/run"}}, "cmd/demo imports cmd/client/run"},
 		"program from test":        {pkg{ImportPath: "pkg/lab", XTestImports: []string{module + "cmd/lab"}}, "test of pkg/lab imports cmd/lab"},
 		"everything from program":  {pkg{ImportPath: "cmd/demo", Imports: []string{module + "pkg/lab", module + "internal/config"}}, ""},
-		"tool from package":        {pkg{ImportPath: "pkg/lab", Imports: []string{module + "test/tool"}}, "pkg/lab (level 2) imports test/tool (level 4)"},
+		"tool from package":        {pkg{ImportPath: "pkg/lab", Imports: []string{module + "test/tool"}}, "pkg/lab (level 2) imports test/tool (level 5)"},
 		"package without a level":  {pkg{ImportPath: "pkg/extra"}, "pkg/extra has no level"},
 		"inner package without":    {pkg{ImportPath: "internal/live/page"}, "internal/live/page has no level"},
 		"import without a level":   {pkg{ImportPath: "cmd/demo", Imports: []string{module + "pkg/extra"}}, "cmd/demo imports pkg/extra, which has no level"},

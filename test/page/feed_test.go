@@ -12,6 +12,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -45,7 +46,7 @@ func times(n int, s step) (all []step) {
 
 // ended returns a call that has just ended after these steps, with this deadline. Without steps
 // the circuit rejected it.
-func ended(upstream string, deadline time.Duration, reason resilience.Reason, status int, steps ...step) *live.Call {
+func ended(upstream string, deadline time.Duration, reason resilience.Reason, status int, steps ...step) *observe.Call {
 	var took time.Duration
 	for _, s := range steps {
 		took += s.took + s.wait.Actual
@@ -71,7 +72,7 @@ func ended(upstream string, deadline time.Duration, reason resilience.Reason, st
 		report.Attempts = append(report.Attempts, a)
 		at = at.Add(s.took + s.wait.Actual)
 	}
-	return &live.Call{
+	return &observe.Call{
 		Route: "process", Policy: "default", Upstream: upstream, Method: "GET", Scheme: "http", Host: "localhost:8080", Path: "/process", Status: status,
 		RequestID: "r-1", Start: start, Duration: took, Report: report,
 	}

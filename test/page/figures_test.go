@@ -12,6 +12,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -34,15 +35,15 @@ const perUpstream = `Object.fromEntries([...document.getElementById("series").op
 
 // The page shows the right current figures of recorded calls.
 func TestFigures(t *testing.T) {
-	many := func(n int, of func(upstream string) *live.Call) func(*live.Live, string) {
+	many := func(n int, of func(upstream string) *observe.Call) func(*live.Live, string) {
 		return func(l *live.Live, upstream string) {
 			for range n {
-				l.Record(of(upstream))
+				l.ObserveCall(t.Context(), *of(upstream))
 			}
 		}
 	}
-	one := func(reason resilience.Reason, status int, steps ...step) func(string) *live.Call {
-		return func(upstream string) *live.Call { return ended(upstream, 5*time.Second, reason, status, steps...) }
+	one := func(reason resilience.Reason, status int, steps ...step) func(string) *observe.Call {
+		return func(upstream string) *observe.Call { return ended(upstream, 5*time.Second, reason, status, steps...) }
 	}
 	refused := one(resilience.ReasonBreakerOpen, 503)
 	failed := one(resilience.ReasonMaxAttempts, 503, step{reason: bad, took: 10 * time.Millisecond})
@@ -108,11 +109,11 @@ func TestFigures(t *testing.T) {
 			},
 		},
 	}
-	var upstreams []live.Upstream
+	var upstreams []observe.Upstream
 	for name, tc := range cases {
-		upstreams = append(upstreams, live.Upstream{Upstream: name, Policy: "default", Breaker: tc.breaker, BudgetTokens: tc.tokens, Burst: 10, Settings: policy})
+		upstreams = append(upstreams, observe.Upstream{Upstream: name, Policy: "default", Breaker: tc.breaker, BudgetTokens: tc.tokens, Burst: 10, Settings: policy})
 	}
-	l, at := own(t, page.Options{}, func() []live.Upstream { return upstreams })
+	l, at := own(t, page.Options{}, func() []observe.Upstream { return upstreams })
 	v := visit(t, at, 1440, false)
 	v.until(isLive + fmt.Sprintf(` && document.getElementById("series").options.length === %d`, len(cases)))
 	for name, tc := range cases {
@@ -176,8 +177,8 @@ func inMillis(t *testing.T, text string) float64 {
 
 // The countdown to the next probe continues without events.
 func TestCountdownBetweenEvents(t *testing.T) {
-	up := live.Upstream{Upstream: "http://upstream", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Hour)}}
-	_, at := own(t, page.Options{}, func() []live.Upstream { return []live.Upstream{up} })
+	up := observe.Upstream{Upstream: "http://upstream", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Hour)}}
+	_, at := own(t, page.Options{}, func() []observe.Upstream { return []observe.Upstream{up} })
 	proxy := newSwitchable(t, strings.TrimPrefix(at, "http://"))
 	v := visit(t, "http://"+proxy.listener.Addr().String(), 1440, false)
 	note := `document.getElementById("breaker-note").innerText`

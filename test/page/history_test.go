@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -17,11 +17,11 @@ import (
 func TestHistory(t *testing.T) {
 	const shown = "http://upstream"
 	began := time.Now()
-	up := live.Upstream{
+	up := observe.Upstream{
 		Upstream: shown, Policy: "default", Burst: 10, BudgetTokens: 4, Breaker: resilience.BreakerSnapshot{Since: began.Add(-10 * time.Second)},
 		Settings: resilience.BreakerPolicy{Window: 10 * time.Second, MinRequests: 50, FailureRatio: 0.5, ConsecutiveFailures: 10, Probes: 3},
 	}
-	l, at := own(t, page.Options{}, func() []live.Upstream { return []live.Upstream{up} })
+	l, at := own(t, page.Options{}, func() []observe.Upstream { return []observe.Upstream{up} })
 	changes := []struct {
 		resilience.Transition
 		ago  time.Duration
@@ -47,7 +47,7 @@ func TestHistory(t *testing.T) {
 	var says []string
 	for _, c := range changes {
 		c.Upstream, c.At = shown, began.Add(-c.ago)
-		l.Transition("default", c.Transition)
+		l.ObserveTransition(observe.Transition{Policy: "default", Transition: c.Transition})
 		says = append(says, c.says)
 	}
 	slices.Reverse(says)
@@ -59,11 +59,11 @@ func TestHistory(t *testing.T) {
 			fine := step{reason: good, took: time.Millisecond}
 			switch {
 			case i < 12:
-				l.Record(ended(shown, time.Second, good, 200, step{reason: bad, took: time.Millisecond}, fine))
+				l.ObserveCall(t.Context(), *ended(shown, time.Second, good, 200, step{reason: bad, took: time.Millisecond}, fine))
 			case i < 18:
-				l.Record(ended(shown, time.Second, resilience.ReasonMaxAttempts, 503, times(3, step{reason: bad, took: time.Millisecond})...))
+				l.ObserveCall(t.Context(), *ended(shown, time.Second, resilience.ReasonMaxAttempts, 503, times(3, step{reason: bad, took: time.Millisecond})...))
 			default:
-				l.Record(ended(shown, time.Second, resilience.ReasonBreakerOpen, 503))
+				l.ObserveCall(t.Context(), *ended(shown, time.Second, resilience.ReasonBreakerOpen, 503))
 			}
 		}
 	}

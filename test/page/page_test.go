@@ -26,6 +26,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -402,16 +403,15 @@ func descending(n int) string {
 }
 
 // own serves a recorder that the test fills, for calls that a gateway cannot easily produce.
-func own(t *testing.T, o page.Options, upstreams ...func() []live.Upstream) (*live.Live, string) {
+func own(t *testing.T, o page.Options, upstreams ...func() []observe.Upstream) (*live.Live, string) {
 	t.Helper()
 	if once.skip != "" {
 		t.Skip(once.skip)
 	}
-	var options live.Options
+	l := live.New()
 	if len(upstreams) > 0 {
-		options.Upstreams = upstreams[0]
+		l.Attach(upstreams[0])
 	}
-	l := live.New(options)
 	p, err := page.New(l, o)
 	if err != nil {
 		t.Fatal(err)
@@ -424,9 +424,9 @@ func own(t *testing.T, o page.Options, upstreams ...func() []live.Upstream) (*li
 	return l, s.URL
 }
 
-func call(upstream string) *live.Call {
+func call(upstream string) *observe.Call {
 	start := time.Now().Add(-20 * time.Millisecond)
-	return &live.Call{
+	return &observe.Call{
 		Route: "process", Policy: "default", Upstream: upstream, Method: "GET", Scheme: "http", Host: "localhost", Path: "/process", Status: 200,
 		Start: start, Duration: 20 * time.Millisecond,
 		Report: &resilience.Report{Start: start, Duration: 20 * time.Millisecond, Deadline: start.Add(time.Second), Reason: resilience.ReasonOK, Attempts: []resilience.AttemptReport{
@@ -448,7 +448,7 @@ func TestPathPrefix(t *testing.T) {
 	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
 	v := visit(t, s.URL+"/below/", 1440, false)
 	v.until(isLive)
-	l.Record(call("http://upstream"))
+	l.ObserveCall(t.Context(), *call("http://upstream"))
 	v.until(`document.querySelectorAll("#rows tr").length === 1`)
 	if complaints, _ := v.heard(); len(complaints) > 0 {
 		t.Errorf("console = %q, want no errors", complaints)
@@ -459,18 +459,18 @@ func TestPathPrefix(t *testing.T) {
 // several are in a selection.
 func TestMarkupIsText(t *testing.T) {
 	const evil = `<img src=x onerror="window.struck=1"><script>window.struck=1</script>"'&amp;`
-	for name, others := range map[string][]live.Upstream{"the only one": nil, "one of two": {{Upstream: "http://other", Policy: "default"}}} {
+	for name, others := range map[string][]observe.Upstream{"the only one": nil, "one of two": {{Upstream: "http://other", Policy: "default"}}} {
 		t.Run(name, func(t *testing.T) {
-			all := append([]live.Upstream{{Upstream: evil, Policy: evil, Burst: 10}}, others...)
-			l, at := own(t, page.Options{}, func() []live.Upstream { return all })
+			all := append([]observe.Upstream{{Upstream: evil, Policy: evil, Burst: 10}}, others...)
+			l, at := own(t, page.Options{}, func() []observe.Upstream { return all })
 			v := visit(t, at, 1440, false)
 			c := call(evil)
 			c.Policy, c.Route, c.Method, c.Host, c.Path, c.RequestID = evil, evil, evil, evil, evil, evil
 			c.Report.Attempts[0].Verdict, c.Report.Attempts[0].Err = resilience.VerdictGiveUp, fmt.Errorf("%s", evil)
 			c.Report.Attempts[0].Reason, c.Report.Reason, c.Status = evil, evil, 503
 			v.until(isLive)
-			l.Record(c)
-			l.Transition(evil, resilience.Transition{Upstream: evil, From: resilience.Closed, To: resilience.Open, At: time.Now(), Failures: 10})
+			l.ObserveCall(t.Context(), *c)
+			l.ObserveTransition(observe.Transition{Policy: evil, Transition: resilience.Transition{Upstream: evil, From: resilience.Closed, To: resilience.Open, At: time.Now(), Failures: 10}})
 			v.until(`document.querySelectorAll("#rows tr").length === 1 && document.querySelectorAll("#transitions li").length === 1`)
 			head := "series-name"
 			if len(others) > 0 {
@@ -498,7 +498,7 @@ func TestTenThousandCallsBetweenTwoReads(t *testing.T) {
 	v := visit(t, at, 1440, false)
 	v.until(isLive)
 	for range 10_000 {
-		l.Record(call("http://upstream"))
+		l.ObserveCall(t.Context(), *call("http://upstream"))
 	}
 	v.until(`document.getElementById("foot").innerText.startsWith("10,000 calls")`)
 	listed := eval[int](v, `document.querySelectorAll("#rows tr").length`)
@@ -510,13 +510,13 @@ func TestTenThousandCallsBetweenTwoReads(t *testing.T) {
 
 // A browser whose clock is three days ahead shows the same times.
 func TestBrowsersClockDiffers(t *testing.T) {
-	up := live.Upstream{Upstream: "http://upstream", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Minute)}}
-	l, at := own(t, page.Options{}, func() []live.Upstream { return []live.Upstream{up} })
+	up := observe.Upstream{Upstream: "http://upstream", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Minute)}}
+	l, at := own(t, page.Options{}, func() []observe.Upstream { return []observe.Upstream{up} })
 	v := visit(t, "about:blank", 1440, false)
 	v.do(command(cdppage.AddScriptToEvaluateOnNewDocument, cdppage.AddScriptToEvaluateOnNewDocumentParams{
 		Source: `const then = Date.now; Date.now = () => then() + 3 * 24 * 3600 * 1000;`,
 	}), chromedp.Navigate(at))
-	l.Record(call("http://upstream"))
+	l.ObserveCall(t.Context(), *call("http://upstream"))
 	v.until(`document.querySelectorAll("#rows tr").length === 1 && document.querySelector("rect[data-state=open]") !== null`)
 	text := v.text("breaker-note")
 	left, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimPrefix(text, "next probe in "), " s"), 64)

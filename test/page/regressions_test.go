@@ -17,6 +17,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -50,8 +51,8 @@ func TestNewestCallStays(t *testing.T) {
 	short, long := call("http://upstream"), call("http://upstream")
 	short.Start = time.Now().Add(-500 * time.Millisecond)
 	long.Start, long.Duration = time.Now().Add(-time.Second), time.Second
-	l.Record(short)
-	l.Record(long)
+	l.ObserveCall(t.Context(), *short)
+	l.ObserveCall(t.Context(), *long)
 	shown := `document.getElementById("call-facts").innerText`
 	v.until(shown + `.includes("2 at")`)
 	for range 12 {
@@ -73,7 +74,7 @@ func TestAnotherProcess(t *testing.T) {
 		for range n {
 			c := call("http://upstream")
 			c.Status, c.Report.Reason, c.Report.Attempts[0].Reason = 503, resilience.ReasonMaxAttempts, resilience.StatusReason(503)
-			l.Record(c)
+			l.ObserveCall(t.Context(), *c)
 		}
 	}
 	rows := func(n int) string { return fmt.Sprintf(`document.querySelectorAll("#rows tr").length === %d`, n) }
@@ -201,11 +202,11 @@ func TestErrorsStayAndGo(t *testing.T) {
 // old state.
 func TestCircuitThatBeganAnew(t *testing.T) {
 	var mu sync.Mutex
-	up := live.Upstream{Upstream: "http://upstream", Policy: "default", Breaker: resilience.BreakerSnapshot{State: resilience.Closed, Since: time.Now()}}
-	l, at := own(t, page.Options{}, func() []live.Upstream {
+	up := observe.Upstream{Upstream: "http://upstream", Policy: "default", Breaker: resilience.BreakerSnapshot{State: resilience.Closed, Since: time.Now()}}
+	l, at := own(t, page.Options{}, func() []observe.Upstream {
 		mu.Lock()
 		defer mu.Unlock()
-		return []live.Upstream{up}
+		return []observe.Upstream{up}
 	})
 	set := func(s resilience.State) {
 		mu.Lock()
@@ -216,7 +217,7 @@ func TestCircuitThatBeganAnew(t *testing.T) {
 	band := `[...document.querySelectorAll("rect[data-state]")].map((r) => r.dataset.state).join(" ")`
 	time.Sleep(1200 * time.Millisecond)
 	set(resilience.Open)
-	l.Transition("default", resilience.Transition{Upstream: "http://upstream", From: resilience.Closed, To: resilience.Open, At: time.Now(), Failures: 5})
+	l.ObserveTransition(observe.Transition{Policy: "default", Transition: resilience.Transition{Upstream: "http://upstream", From: resilience.Closed, To: resilience.Open, At: time.Now(), Failures: 5}})
 	v.until(band + ` === "closed open"`)
 	time.Sleep(1200 * time.Millisecond)
 	set(resilience.Closed)
@@ -258,8 +259,8 @@ func TestListStandsStill(t *testing.T) {
 // Labels of an axis used to overlap, "Half-open" was wider than its tile, and attempts shorter
 // than a pixel were invisible.
 func TestNothingCollides(t *testing.T) {
-	up := live.Upstream{Upstream: "http://upstream", Policy: "default", Breaker: resilience.BreakerSnapshot{State: resilience.HalfOpen, Since: time.Now()}}
-	l, at := own(t, page.Options{}, func() []live.Upstream { return []live.Upstream{up} })
+	up := observe.Upstream{Upstream: "http://upstream", Policy: "default", Breaker: resilience.BreakerSnapshot{State: resilience.HalfOpen, Since: time.Now()}}
+	l, at := own(t, page.Options{}, func() []observe.Upstream { return []observe.Upstream{up} })
 	for name, took := range map[string]time.Duration{"a call near its deadline": 4900 * time.Millisecond, "a short one": 700 * time.Millisecond, "one of 40 ms": 40 * time.Millisecond} {
 		c := call("http://upstream")
 		start := c.Start
@@ -270,7 +271,7 @@ func TestNothingCollides(t *testing.T) {
 		last := c.Report.Attempts[0]
 		last.Number, last.Start, last.Duration = 2, start.Add(took-300*time.Microsecond), 300*time.Microsecond
 		c.Report.Attempts = []resilience.AttemptReport{first, last}
-		l.Record(c)
+		l.ObserveCall(t.Context(), *c)
 		for _, width := range []int{320, 375, 625, 640, 768, 905, 1185, 1280, 1440} {
 			t.Run(fmt.Sprintf("%s, %d px", name, width), func(t *testing.T) {
 				v := visit(t, at, width, false)

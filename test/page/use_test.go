@@ -8,8 +8,8 @@ import (
 	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 
-	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -27,7 +27,7 @@ func TestFilterByReason(t *testing.T) {
 		}
 		c := ended("http://upstream", 5*time.Second, reason, status, steps...)
 		c.Path, c.Start = "/"+path, c.Start.Add(-age)
-		l.Record(c)
+		l.ObserveCall(t.Context(), *c)
 	}
 	late, fine := step{reason: resilience.ReasonAttemptTimeout, took: time.Millisecond}, step{reason: good, took: time.Millisecond}
 	record("old", time.Minute, resilience.ReasonMaxAttempts, late)
@@ -58,7 +58,7 @@ func TestFollowAndCopy(t *testing.T) {
 	record := func(path string) {
 		c := ended("http://upstream", 5*time.Second, good, 200, step{reason: good, took: time.Millisecond})
 		c.Path = "/" + path
-		l.Record(c)
+		l.ObserveCall(t.Context(), *c)
 	}
 	shows := func(path string) string {
 		return fmt.Sprintf(`document.getElementById("call-curl").innerText === "curl -i http://localhost:8080/%s"`, path)
@@ -127,22 +127,22 @@ func TestTwoPagesAgree(t *testing.T) {
 // probes.
 func TestAnnouncements(t *testing.T) {
 	const shown = "http://shown"
-	up := live.Upstream{Upstream: shown, Policy: "default", Burst: 10, Settings: resilience.BreakerPolicy{ConsecutiveFailures: 10, MinRequests: 50, FailureRatio: 0.5}}
-	l, at := own(t, page.Options{}, func() []live.Upstream { return []live.Upstream{up} })
+	up := observe.Upstream{Upstream: shown, Policy: "default", Burst: 10, Settings: resilience.BreakerPolicy{ConsecutiveFailures: 10, MinRequests: 50, FailureRatio: 0.5}}
+	l, at := own(t, page.Options{}, func() []observe.Upstream { return []observe.Upstream{up} })
 	v := visit(t, at, 1440, false)
 	v.until(isLive)
 	says := func(text string) string {
 		return fmt.Sprintf(`document.getElementById("announce").textContent === %q`, text)
 	}
-	l.Transition("default", resilience.Transition{Upstream: shown, From: resilience.Closed, To: resilience.Open, At: time.Now(), Failures: 12, Consecutive: 12, OpenFor: 5 * time.Second})
+	l.ObserveTransition(observe.Transition{Policy: "default", Transition: resilience.Transition{Upstream: shown, From: resilience.Closed, To: resilience.Open, At: time.Now(), Failures: 12, Consecutive: 12, OpenFor: 5 * time.Second}})
 	const opened = "Circuit open: 12 failures in a row (limit 10), open for 5.00 s"
 	v.until(says(opened))
-	l.Transition("default", resilience.Transition{Upstream: shown, From: resilience.Open, To: resilience.HalfOpen, At: time.Now()})
+	l.ObserveTransition(observe.Transition{Policy: "default", Transition: resilience.Transition{Upstream: shown, From: resilience.Open, To: resilience.HalfOpen, At: time.Now()}})
 	v.until(`document.querySelectorAll("#transitions li").length === 2`)
 	if !eval[bool](v, says(opened)) {
 		t.Errorf("announcement = %s, want none about a probe", eval[string](v, `document.getElementById("announce").textContent`))
 	}
-	l.Transition("default", resilience.Transition{Upstream: shown, From: resilience.HalfOpen, To: resilience.Closed, At: time.Now(), Successes: 3})
+	l.ObserveTransition(observe.Transition{Policy: "default", Transition: resilience.Transition{Upstream: shown, From: resilience.HalfOpen, To: resilience.Closed, At: time.Now(), Successes: 3}})
 	v.until(says("Circuit closed: 3 probes succeeded"))
 	if role := eval[string](v, `document.getElementById("announce").getAttribute("role")`); role != "status" {
 		t.Errorf("role of the announcement = %q, want status", role)

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -80,7 +80,7 @@ func TestWaterfall(t *testing.T) {
 	forty = append(forty, row{text: ": 8 more attempts"}, row{"Attempt 40: status 503 · 1.0 ms · given up", "#shape-bad", "bar-bad", 78, 79})
 
 	cases := map[string]struct {
-		call *live.Call
+		call *observe.Call
 		rows []row
 		// Parts of the sentence and the facts, and the whole curl command.
 		says, facts []string
@@ -133,7 +133,7 @@ func TestWaterfall(t *testing.T) {
 		if name == "planned" {
 			tc.call.Method = "POST"
 		}
-		l.Record(tc.call)
+		l.ObserveCall(t.Context(), *tc.call)
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -210,7 +210,7 @@ func TestTraceLink(t *testing.T) {
 	})
 	c := call("http://upstream")
 	c.TraceID = [16]byte{0xab, 15: 0xcd}
-	l.Record(c)
+	l.ObserveCall(t.Context(), *c)
 	for _, total := l.Calls(1, ""); total == 0; _, total = l.Calls(1, "") {
 		time.Sleep(10 * time.Millisecond)
 	}

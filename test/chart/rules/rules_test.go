@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/rebound-dev/rebound/internal/telemetry"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -27,21 +28,24 @@ import (
 // instrument.
 func shown(t *testing.T) map[string]map[string]bool {
 	t.Helper()
-	m, err := telemetry.NewMetrics(telemetry.Sources{
-		Upstreams:    func() []telemetry.Upstream { return []telemetry.Upstream{{Name: "u", Policy: "p"}} },
-		ReplayMemory: func() int64 { return 0 },
-	})
+	m, err := telemetry.NewMetrics()
+	if err == nil {
+		err = m.Attach(telemetry.Sources{
+			Upstreams:    func() []observe.Upstream { return []observe.Upstream{{Upstream: "u", Policy: "p"}} },
+			ReplayMemory: func() int64 { return 0 },
+		})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Call(t.Context(), telemetry.Call{
+	m.ObserveCall(t.Context(), observe.Call{
 		Route: "r", Policy: "p", Pattern: "/", Upstream: "http://u", Scheme: "http", Method: http.MethodGet, Status: 503, Duration: time.Second,
 		Report: &resilience.Report{
 			Reason:   resilience.ReasonMaxAttempts,
 			Attempts: []resilience.AttemptReport{{Status: 503, Verdict: resilience.VerdictRetry, Wait: resilience.Wait{Source: resilience.WaitJitter}}},
 		},
 	})
-	m.Transition("default", resilience.Transition{})
+	m.ObserveTransition(observe.Transition{Policy: "default", Transition: resilience.Transition{}})
 	m.Fault(t.Context(), "none")
 	m.Reload(true)
 	w := httptest.NewRecorder()
