@@ -54,21 +54,25 @@ func TestInstall(t *testing.T) {
 // processSurvives makes 200 calls under the demo's faults and policy.
 func (p place) processSurvives(calls string) {
 	p.t.Helper()
-	succeeded, attempts := 0, map[string]int{}
+	succeeded, attempts, failures := 0, map[string]int{}, ""
 	for range 200 {
-		resp, _, err := try(p.t.Context(), http.MethodGet, calls+"/process", "", nil)
+		resp, text, err := try(p.t.Context(), http.MethodGet, calls+"/process", "", nil)
 		if err != nil {
 			p.t.Log(err)
 			continue
 		}
 		if resp.StatusCode == http.StatusOK {
 			succeeded++
+		} else {
+			failures += fmt.Sprintf("%s %.300s\n", resp.Status, text)
 		}
 		attempts[resp.Header.Get("X-Attempt-Count")]++
 	}
 	p.t.Logf("%d of 200 calls succeeded; by attempts: %v", succeeded, attempts)
-	if succeeded < 198 || len(attempts) < 2 {
-		p.t.Errorf("%d of 200 calls succeeded, want at least 198, some of them after a retry: %v", succeeded, attempts)
+	// Five attempts fail for 0.3⁵ of the calls: half a call of 200. Five such calls or more happen
+	// once in 6,000 runs.
+	if succeeded < 196 || len(attempts) < 2 {
+		p.t.Errorf("%d of 200 calls succeeded, want at least 196, some of them after a retry: %v\n%s", succeeded, attempts, failures)
 	}
 }
 
