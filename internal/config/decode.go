@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding"
 	"fmt"
 	"reflect"
@@ -34,11 +35,10 @@ const (
 // that method. Aliases and merge keys (<<) are followed; tags (!!binary) are refused.
 //
 // Then the Validate() error method of dst, if there is one, has its word on the whole. It may return several
-// errors through Unwrap() []error (as [errors.Join] does); one that has a method FieldPath() string, such as
-// those of [Errorf] and [At], is reported at the place of that value, or of what is nearest above it. An
-// error about a value that could not be decoded in the first place is dropped.
+// errors through Unwrap() []error (as [errors.Join] does); a [mistake.Mistake] is reported at the place of its
+// value, or of what is nearest above it. An error about a value that could not be decoded in the first place is dropped.
 //
-// The error is an [Errors] with every mistake, up to 1000, and dst is then as it was before. An error of another type
+// The error is a *[mistake.List] with every mistake, up to 1000, and dst is then as it was before. An error of another type
 // means that dst is not what Decode needs. Decode may be called concurrently with different dst.
 func Decode(name string, data []byte, dst any) error {
 	target := reflect.ValueOf(dst)
@@ -48,11 +48,11 @@ func Decode(name string, data []byte, dst any) error {
 	d := newDecoder(name)
 	root, broken := parse(name, data)
 	if broken != nil {
-		return Errors{broken}
+		return mistake.List{broken}.Err()
 	}
 	if root == nil || isNull(root) {
 		keys := strings.Join(names(d.fieldsOf(target.Type().Elem())), ", ")
-		return Errors{{File: name, Line: 1, Column: 1, Message: "is empty, expected a mapping with keys " + keys}}
+		return mistake.List{{File: name, Line: 1, Column: 1, Message: "is empty, expected a mapping with keys " + keys}}.Err()
 	}
 
 	// The result is built in a copy, and what the copy shares with dst is never written to, so that a
@@ -64,7 +64,7 @@ func Decode(name string, data []byte, dst any) error {
 		d.merge(v.Validate())
 	}
 	if len(d.errs) > 0 {
-		return d.mistakes()
+		return d.mistakes().Err()
 	}
 	target.Elem().Set(result.Elem())
 	return nil
@@ -74,11 +74,11 @@ func Decode(name string, data []byte, dst any) error {
 // there. With them whoever decodes over what is there tells what was mentioned from what was not. An empty
 // document has none.
 //
-// The error is an [Errors], as that of [Decode]; what keys are known and what they hold is not looked at.
+// The error is a *[mistake.List], as that of [Decode]; what keys are known and what they hold is not looked at.
 func Keys(name string, data []byte) ([]string, error) {
 	root, broken := parse(name, data)
 	if broken != nil {
-		return nil, Errors{broken}
+		return nil, mistake.List{broken}.Err()
 	}
 	if root == nil || isNull(root) {
 		return nil, nil
@@ -86,14 +86,14 @@ func Keys(name string, data []byte) ([]string, error) {
 	d := newDecoder(name)
 	if root.Kind != yaml.MappingNode {
 		d.expected(root, "", "a mapping")
-		return nil, d.errs
+		return nil, d.errs.Err()
 	}
 	var keys []string
 	for _, e := range d.entries(root, "") {
 		keys = append(keys, e.name)
 	}
 	if len(d.errs) > 0 {
-		return nil, d.mistakes()
+		return nil, d.mistakes().Err()
 	}
 	return keys, nil
 }
@@ -102,7 +102,7 @@ type place struct{ line, column int }
 
 type decoder struct {
 	file    string
-	errs    Errors
+	errs    mistake.List
 	failed  map[string]bool  // the paths of values that are in the document, but not in the result
 	places  map[string]place // of every value that is in the document, by path
 	open    map[*yaml.Node]bool
@@ -123,11 +123,14 @@ func newDecoder(name string) *decoder {
 }
 
 // mistakes are all that were found. Where the search was ended before the document, the last one says so.
-func (d *decoder) mistakes() Errors {
-	all := d.errs.sorted()
+func (d *decoder) mistakes() mistake.List {
+	all := d.errs
+	slices.SortStableFunc(all, func(a, b *mistake.Mistake) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
 	if d.cut {
 		last := fmt.Sprintf("has more than %d mistakes; no more were looked for", maxMistakes)
-		all = append(all, &Error{File: d.file, Message: last})
+		all = append(all, &mistake.Mistake{File: d.file, Message: last})
 	}
 	return all
 }
@@ -144,9 +147,9 @@ func (d *decoder) repeated(n *yaml.Node, path, format string, args ...any) {
 		d.stopped, d.cut = true, true
 		return
 	}
-	d.errs = append(d.errs, &Error{
-		File: d.file, Line: n.Line, Column: n.Column, Path: path, Message: fmt.Sprintf(format, args...),
-	})
+	m := mistake.New(path, format, args...)
+	m.File, m.Line, m.Column = d.file, n.Line, n.Column
+	d.errs = append(d.errs, m)
 }
 
 func (d *decoder) expected(n *yaml.Node, path, what string) {
@@ -155,20 +158,21 @@ func (d *decoder) expected(n *yaml.Node, path, what string) {
 
 // merge adds what Validate says, unless the value in question was not decoded.
 func (d *decoder) merge(err error) {
-	for _, m := range mistake.Of(err) {
-		path, text := m.Path, m.Message
-		up := ancestors(path)
+	var found mistake.List
+	found.Merge("", err)
+	for _, m := range found {
+		up := ancestors(m.Path)
 		if slices.ContainsFunc(up, func(p string) bool { return d.failed[p] }) {
 			continue
 		}
-		e := &Error{File: d.file, Path: path, Message: text, err: m}
+		m.File, m.Line, m.Column = d.file, 0, 0
 		for _, p := range up {
 			if at, ok := d.places[p]; ok {
-				e.Line, e.Column = at.line, at.column
+				m.Line, m.Column = at.line, at.column
 				break
 			}
 		}
-		d.errs = append(d.errs, e)
+		d.errs = append(d.errs, m)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
 func TestDecode(t *testing.T) {
@@ -204,12 +205,12 @@ func TestDecodeErrorsWork(t *testing.T) {
 	if !errors.Is(err, errRouteWithoutMatch) {
 		t.Errorf("%v does not lead to what Validate returned", err)
 	}
-	one, ok := errors.AsType[*config.Error](err)
+	one, ok := errors.AsType[*mistake.Mistake](err)
 	if !ok {
 		t.Fatalf("got %T", err)
 	}
-	got := config.Error{File: one.File, Line: one.Line, Column: one.Column, Path: one.Path, Message: one.Message}
-	if want := (config.Error{File: "rebound.yaml", Line: 3, Column: 12, Path: "routes[0].match", Message: "expected a pattern, got none"}); got != want {
+	got := mistake.Mistake{File: one.File, Line: one.Line, Column: one.Column, Path: one.Path, Message: one.Message}
+	if want := (mistake.Mistake{File: "rebound.yaml", Line: 3, Column: 12, Path: "routes[0].match", Message: "expected a pattern, got none"}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	if want := "rebound.yaml:3:12: routes[0].match: expected a pattern, got none\nrebound.yaml:5:10: limits.small: expected a decimal integer, got \"x\""; err.Error() != want {
@@ -227,7 +228,8 @@ func TestManyMistakes(t *testing.T) {
 	if len(lines) != 51 || lines[50] != "and 3 more" || !strings.HasPrefix(lines[49], "f:51:3: routes[49]: ") {
 		t.Errorf("got %d lines, the last %q and %q", len(lines), lines[len(lines)-2], lines[len(lines)-1])
 	}
-	if all, _ := errors.AsType[config.Errors](err); len(all) != 53 || len(all.Unwrap()) != 53 {
+	var all mistake.List
+	if all.Merge("", err); len(all) != 53 {
 		t.Errorf("got %d mistakes, want 53", len(all))
 	}
 }

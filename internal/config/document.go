@@ -12,15 +12,17 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
 // maxBytes is the largest document accepted. The parser needs some hundred bytes of memory for one of text.
 const maxBytes = 1 << 20
 
 // parse returns the root value of the only document in data, or what keeps the text from having one.
-func parse(name string, data []byte) (*yaml.Node, *Error) {
-	at := func(line, column int, format string, args ...any) *Error {
-		return &Error{File: name, Line: line, Column: column, Message: fmt.Sprintf(format, args...)}
+func parse(name string, data []byte) (*yaml.Node, *mistake.Mistake) {
+	at := func(line, column int, format string, args ...any) *mistake.Mistake {
+		return &mistake.Mistake{File: name, Line: line, Column: column, Message: fmt.Sprintf(format, args...)}
 	}
 	if len(data) > maxBytes {
 		return nil, at(1, 1, "expected at most 1 MiB, got more")

@@ -91,37 +91,27 @@ func (t *textual) MarshalText() ([]byte, error)    { return []byte(t.text), nil 
 var errRouteWithoutMatch = errors.New("expected a pattern, got none")
 
 func (d *document) Validate() error {
-	var mistakes mistake.List
+	var m mistake.List
 	for i, r := range d.Routes {
 		if r.Match == "" {
-			mistakes.Add(config.Join(config.Index("routes", i), "match"), "%w", errRouteWithoutMatch)
+			m.Merge(config.Join(config.Index("routes", i), "match"), errRouteWithoutMatch)
 		}
 	}
 	for name, p := range d.Policies {
-		mistakes.Merge(config.Join("policies", name), mistake.Of(p.validate()))
+		m.Merge(config.Join("policies", name), p.validate())
 	}
 	if d.Limits.Extra["whole"] != "" {
-		mistakes.Add("", "the whole of it is wrong")
+		m.Merge("", errors.New("the whole of it is wrong"))
 	}
-	return mistakes.Err()
+	return m.Err()
 }
 
-// validate returns errors of a foreign make: all that is needed is a FieldPath method.
 func (p policy) validate() error {
-	var mistakes []error
-	if p.Timeout < 0 {
-		mistakes = append(mistakes, foreign{"timeout", fmt.Sprintf("must not be negative, got %s", p.Timeout)})
-	}
-	if p.Retry.MaxAttempts < 1 {
-		mistakes = append(mistakes, fmt.Errorf("%w", foreign{"retry.maxAttempts", fmt.Sprintf("must be at least 1, got %d", p.Retry.MaxAttempts)}))
-	}
-	return errors.Join(mistakes...)
+	var m mistake.List
+	m.Check(p.Timeout >= 0, "timeout", "must not be negative, got %s", p.Timeout)
+	m.Check(p.Retry.MaxAttempts >= 1, "retry.maxAttempts", "must be at least 1, got %d", p.Retry.MaxAttempts)
+	return m.Err()
 }
-
-type foreign struct{ path, text string }
-
-func (f foreign) FieldPath() string { return f.path }
-func (f foreign) Error() string     { return f.path + ": " + f.text }
 
 const whole = `verbose: true
 routes:

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
 // FuzzDecode: whatever the bytes are, Decode ends without a panic; a mistake has a message; and what is
@@ -31,11 +32,11 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		first := document{}
 		if err := config.Decode("f", data, &first); err != nil {
-			mistakes, ok := errors.AsType[config.Errors](err)
-			if !ok || len(mistakes) == 0 {
+			mistakes, ok := errors.AsType[*mistake.List](err)
+			if !ok || len(*mistakes) == 0 {
 				t.Fatalf("error is %T %v, want mistakes", err, err)
 			}
-			for _, m := range mistakes {
+			for _, m := range *mistakes {
 				if m.Message == "" {
 					t.Fatalf("a mistake without a message: %+v", *m)
 				}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/mistake"
 	"github.com/rebound-dev/rebound/internal/testkit/golden"
 )
 
@@ -48,11 +49,11 @@ func TestMalformed(t *testing.T) {
 			if !reflect.DeepEqual(got, before) {
 				t.Errorf("the target has changed: %+v", got)
 			}
-			mistakes, ok := errors.AsType[config.Errors](err)
-			if !ok || len(mistakes) == 0 {
+			mistakes, ok := errors.AsType[*mistake.List](err)
+			if !ok || len(*mistakes) == 0 {
 				t.Fatalf("got %T, want mistakes", err)
 			}
-			for _, m := range mistakes {
+			for _, m := range *mistakes {
 				if lines := strings.Count(string(data), "\n") + 1; m.Line > lines || m.Line > 0 && m.Column < 1 {
 					t.Errorf("a place outside of the document: %v", m)
 				}
@@ -121,7 +122,8 @@ func TestHostile(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "expected at most 100000 values") {
 			t.Errorf("got %v, want a limit", err)
 		}
-		if mistakes, _ := errors.AsType[config.Errors](err); len(mistakes) != 1 {
+		var mistakes mistake.List
+		if mistakes.Merge("", err); len(mistakes) != 1 {
 			t.Errorf("got %d mistakes, want one", len(mistakes))
 		}
 	})

@@ -1,13 +1,13 @@
 package config_test
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
 // A stranger who may send a document must not be able to keep the server busy with it: each misspelt key used to be
@@ -28,8 +28,8 @@ func TestManyMisspeltKeysAreNotAllLookedAt(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, ok := errors.AsType[config.Errors](decode(tt.document))
-			if !ok || len(got) != tt.want {
+			var got mistake.List
+			if got.Merge("", decode(tt.document)); len(got) != tt.want {
 				t.Fatalf("%d mistakes, want %d", len(got), tt.want)
 			}
 			last := got[len(got)-1].Error()
@@ -47,8 +47,8 @@ func TestMisspeltKeyBesideTheRightOne(t *testing.T) {
 		`routes: [{macth: /, match: ""}]`:           2,
 		`routes: [{macth: /, mtach: /, match: ""}]`: 3,
 	} {
-		got, _ := errors.AsType[config.Errors](decode(document))
-		if len(got) != want {
+		var got mistake.List
+		if got.Merge("", decode(document)); len(got) != want {
 			t.Errorf("%s: %v, want %d mistakes", document, got, want)
 		}
 	}

@@ -20,8 +20,7 @@ func (d *decoder) text(n *yaml.Node, v reflect.Value, into encoding.TextUnmarsha
 	}
 	v.SetZero() // whatever the old value points to belongs to dst
 	if err := into.UnmarshalText([]byte(n.Value)); err != nil {
-		d.mistake(n, path, "%s", err)
-		d.errs[len(d.errs)-1].err = err
+		d.mistake(n, path, "%w", err)
 	}
 }
 

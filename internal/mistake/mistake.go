@@ -1,4 +1,4 @@
-// Package mistake collects mistakes in a configuration, so that a user sees all of them at once.
+// Package mistake collects the mistakes in a configuration, so that users see all of them at once.
 package mistake
 
 import (
@@ -7,110 +7,112 @@ import (
 	"strings"
 )
 
-// Mistake is one value that is not allowed.
-type Mistake struct {
-	Path    string // the key, such as "retry.backoff.base" or "routes[1].match"; "" for the whole
-	Message string // the expected value and the actual one
+// shown is how many mistakes a List prints. Nobody reads a longer list before correcting the first.
+const shown = 50
 
-	err error
+// Mistake is one mistake in a configuration.
+type Mistake struct {
+	File         string // "" outside a document
+	Line, Column int    // from 1, the column in characters; 0 without a place in the text
+	Path         string // "retry.maxAttempts", "routes[1].match", `policies["a.b"]`; "" for the whole
+	Message      string // what was expected and what was found
+	Err          error  // the cause, or nil
 }
 
-// New returns a mistake at path. The message follows [fmt.Errorf], so %w wraps a cause.
+// New returns a mistake at path. The text follows [fmt.Errorf], with %w for a cause.
 func New(path, format string, args ...any) *Mistake {
 	err := fmt.Errorf(format, args...)
-	return &Mistake{Path: path, Message: err.Error(), err: err}
+	return &Mistake{Path: path, Message: err.Error(), Err: errors.Unwrap(err)}
 }
 
-// FieldPath returns the path. Loaders use it to find file, line and column.
-func (m *Mistake) FieldPath() string { return m.Path }
-
-// Unwrap returns the cause, or nil.
-func (m *Mistake) Unwrap() error { return m.err }
-
-// Error returns "path: message", or only the message if there is no path.
+// Error returns "file:line:column: path: message", without the parts that are not known.
 func (m *Mistake) Error() string {
-	if m.Path == "" {
-		return m.Message
+	var b strings.Builder
+	b.WriteString(m.File)
+	if m.Line > 0 {
+		fmt.Fprintf(&b, ":%d:%d", m.Line, m.Column)
 	}
-	return m.Path + ": " + m.Message
+	if b.Len() > 0 {
+		b.WriteString(": ")
+	}
+	if m.Path != "" {
+		b.WriteString(m.Path + ": ")
+	}
+	b.WriteString(m.Message)
+	return b.String()
 }
 
-// List is a list of mistakes in the order in which they were found. Its zero value is empty.
+// Unwrap returns the cause.
+func (m *Mistake) Unwrap() error { return m.Err }
+
+// List is a list of mistakes. Its zero value is empty.
 type List []*Mistake
 
-// Error returns the mistakes, one per line.
-func (l List) Error() string {
-	lines := make([]string, len(l))
-	for i, m := range l {
-		lines[i] = m.Error()
-	}
-	return strings.Join(lines, "\n")
+// Add adds a mistake at path. The text follows [fmt.Errorf].
+func (l *List) Add(path, format string, args ...any) {
+	*l = append(*l, New(path, format, args...))
 }
 
-// Unwrap returns each mistake, for [errors.Is] and [errors.As].
-func (l List) Unwrap() []error {
-	errs := make([]error, len(l))
-	for i, m := range l {
-		errs[i] = m
-	}
-	return errs
-}
-
-// Err returns l, or nil if it is empty.
-func (l List) Err() error {
-	if len(l) == 0 {
-		return nil
-	}
-	return l
-}
-
-// Add adds a mistake, made as [New] makes it.
-func (l *List) Add(path, format string, args ...any) { *l = append(*l, New(path, format, args...)) }
-
-// Check adds a mistake unless ok.
+// Check adds a mistake at path unless ok.
 func (l *List) Check(ok bool, path, format string, args ...any) {
 	if !ok {
 		l.Add(path, format, args...)
 	}
 }
 
-// Merge adds the mistakes in the part of the configuration at path. Their paths are relative to it.
-func (l *List) Merge(path string, part List) {
-	for _, m := range part {
-		*l = append(*l, &Mistake{Path: under(path, m.Path), Message: m.Message, err: m})
+// Merge adds the mistakes that validating the part at path returned, with path before their own.
+// It takes joined errors apart. An error that holds no [Mistake] becomes a mistake at path itself.
+func (l *List) Merge(path string, err error) {
+	if err == nil {
+		return
 	}
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range many.Unwrap() {
+			l.Merge(path, e)
+		}
+		return
+	}
+	m := Mistake{Message: err.Error(), Err: err}
+	if one, ok := errors.AsType[*Mistake](err); ok {
+		m = *one
+	}
+	switch {
+	case m.Path == "":
+		m.Path = path
+	case path != "" && m.Path[0] != '[':
+		m.Path = path + "." + m.Path
+	default:
+		m.Path = path + m.Path
+	}
+	*l = append(*l, &m)
 }
 
-// Of returns the single mistakes in err, which may be joined. An error with a method
-// FieldPath() string is a mistake at that path. Any other error has no path.
-func Of(err error) List {
-	if err == nil {
+// Err returns a pointer to l, which is comparable, or nil if l is empty.
+func (l List) Err() error {
+	if len(l) == 0 {
 		return nil
 	}
-	// Each level is checked by itself: errors.As would search the whole tree.
-	if many, ok := err.(interface{ Unwrap() []error }); ok && len(many.Unwrap()) > 0 {
-		var all List
-		for _, e := range many.Unwrap() {
-			all = append(all, Of(e)...)
-		}
-		return all
-	}
-	m := &Mistake{Message: err.Error(), err: err}
-	var f interface{ FieldPath() string }
-	if errors.As(err, &f) {
-		m.Path = f.FieldPath()
-		m.Message = strings.TrimPrefix(m.Message, m.Path+": ")
-	}
-	return List{m}
+	return &l
 }
 
-// under returns the path of below, which is relative to above.
-func under(above, below string) string {
-	switch {
-	case above == "":
-		return below
-	case below == "" || strings.HasPrefix(below, "["):
-		return above + below
+// Error returns one line for each of the first 50 mistakes, and the number of the others.
+func (l *List) Error() string {
+	lines := make([]string, 0, min(len(*l), shown+1))
+	for i, m := range *l {
+		if i == shown {
+			lines = append(lines, fmt.Sprintf("and %d more", len(*l)-shown))
+			break
+		}
+		lines = append(lines, m.Error())
 	}
-	return above + "." + below
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns each mistake, for [errors.Is] and [errors.As].
+func (l *List) Unwrap() []error {
+	all := make([]error, len(*l))
+	for i, m := range *l {
+		all[i] = m
+	}
+	return all
 }

@@ -8,45 +8,48 @@ import (
 	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
-// at puts the mistakes in err below path.
-func at(path string, err error) error {
-	var l mistake.List
-	l.Merge(path, mistake.Of(err))
-	return l.Err()
-}
-
-// foreign is an error of another package.
-type foreign struct{ path, text string }
-
-func (f foreign) FieldPath() string { return f.path }
-func (f foreign) Error() string     { return f.path + ": " + f.text }
-
 func TestMerge(t *testing.T) {
 	cause := errors.New("must be more")
-	below := mistake.New("retry.maxAttempts", "must be at least %d, got %d", 1, 0)
+	below := mistake.New("retry.maxAttempts", "must be at least %d, got %d: %w", 1, 0, errors.ErrUnsupported)
 	for name, tc := range map[string]struct {
+		path string
 		err  error
 		want string
 	}{
-		"nil":             {at("a", nil), "<nil>"},
-		"nothing_joined":  {at("a", errors.Join(nil, nil)), "<nil>"},
-		"no_path_of_its":  {at("a", cause), "a: must be more"},
-		"below":           {at("policies.a", below), "policies.a.retry.maxAttempts: must be at least 1, got 0"},
-		"below_an_index":  {at("routes", at("[0]", cause)), "routes[0]: must be more"},
-		"below_the_root":  {at("", below), "retry.maxAttempts: must be at least 1, got 0"},
-		"three_levels":    {at("a", at("b", at("c", cause))), "a.b.c: must be more"},
-		"joined":          {at("a", errors.Join(cause, errors.Join(below, cause))), "a: must be more\na.retry.maxAttempts: must be at least 1, got 0\na: must be more"},
-		"of_another_make": {at("a", foreign{"b", "must be less"}), "a.b: must be less"},
-		"wrapped":         {at("a", fmt.Errorf("wrapped: %w", foreign{"b", "must be less"})), "a.b: wrapped: b: must be less"},
-		"whole":           {mistake.New("", "is wrong"), "is wrong"},
+		"nil":            {"a", nil, ""},
+		"nothing_joined": {"a", errors.Join(nil, nil), ""},
+		"no_path":        {"a", cause, "a: must be more"},
+		"no_path_at_all": {"", cause, "must be more"},
+		"below":          {"policies.a", below, "policies.a.retry.maxAttempts: must be at least 1, got 0: unsupported operation"},
+		"below_an_index": {"routes", mistake.New("[0]", "is wrong"), "routes[0]: is wrong"},
+		"below_the_root": {"", mistake.New("a", "is wrong"), "a: is wrong"},
+		"list":           {"a", mistake.List{mistake.New("b", "is wrong"), mistake.New("", "is empty")}.Err(), "a.b: is wrong\na: is empty"},
+		"joined":         {"a", errors.Join(cause, errors.Join(mistake.New("b", "is wrong"), cause)), "a: must be more\na.b: is wrong\na: must be more"},
+		"placed":         {"", &mistake.Mistake{File: "f", Line: 2, Column: 3, Path: "a", Message: "is wrong"}, "f:2:3: a: is wrong"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := fmt.Sprint(tc.err); got != tc.want {
-				t.Errorf("got %s, want %s", got, tc.want)
+			var l mistake.List
+			l.Merge(tc.path, tc.err)
+			if got := l.Error(); got != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+			if err := l.Err(); (err != nil) != (tc.want != "") {
+				t.Errorf("Err() = %v, want an error exactly if there is a mistake", err)
 			}
 		})
 	}
-	if err := at("a", errors.Join(below, cause)); !errors.Is(err, cause) || !errors.Is(err, below) {
-		t.Errorf("%v does not lead to its causes", err)
+	if below.Path != "retry.maxAttempts" {
+		t.Errorf("Merge changed the path of its argument to %q", below.Path)
+	}
+	var l mistake.List
+	l.Merge("a", errors.Join(below, cause))
+	err := l.Err()
+	for _, want := range []error{cause, errors.ErrUnsupported, err} {
+		if !errors.Is(err, want) {
+			t.Errorf("errors.Is(%v, %v) = false, want true", err, want)
+		}
+	}
+	if m, ok := errors.AsType[*mistake.Mistake](fmt.Errorf("wrapped: %w", err)); !ok || m.Path != "a.retry.maxAttempts" {
+		t.Errorf("errors.AsType returned %v, want the first mistake", m)
 	}
 }

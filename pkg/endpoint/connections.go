@@ -3,7 +3,7 @@ package endpoint
 import (
 	"time"
 
-	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
 // Connections limits the age and the number of kept connections.
@@ -33,14 +33,12 @@ func DefaultConnections() Connections {
 // SetDefaults sets c to [DefaultConnections]. Loaders call it before they decode a file into c.
 func (c *Connections) SetDefaults() { *c = DefaultConnections() }
 
-// Mistakes returns all mistakes in c, in the order of the fields.
-func (c Connections) Mistakes() (m resilience.Mistakes) {
+// Validate returns all mistakes in c at once, each with the path of its key, or nil.
+func (c Connections) Validate() error {
+	var m mistake.List
 	m.Check(c.IdleTimeout > 0, "idleTimeout", "must be above 0, got %v", c.IdleTimeout)
 	m.Check(c.MaxAge >= 0, "maxAge", "must be at least 0 (never), got %v", c.MaxAge)
 	m.Check(c.MaxIdle >= 0, "maxIdle", "must be at least 0 (none), got %d", c.MaxIdle)
 	m.Check(c.HTTP2Ping == 0 || c.HTTP2Ping >= minHTTP2Ping, "http2Ping", "must be 0 (never) or at least %v, got %v", minHTTP2Ping, c.HTTP2Ping)
-	return m
+	return m.Err()
 }
-
-// Validate returns all mistakes at once, as [resilience.Mistakes].
-func (c Connections) Validate() error { return c.Mistakes().Err() }

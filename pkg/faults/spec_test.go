@@ -2,7 +2,7 @@ package faults_test
 
 import (
 	"encoding/json"
-	"errors"
+	"github.com/rebound-dev/rebound/internal/mistake"
 	"maps"
 	"math"
 	"slices"
@@ -155,18 +155,11 @@ func TestValidate(t *testing.T) {
 
 // mistakes returns the texts by path.
 func mistakes(err error) map[string]string {
+	var list mistake.List
+	list.Merge("", err)
 	found := map[string]string{}
-	joined, _ := err.(interface{ Unwrap() []error })
-	if joined == nil {
-		return found
-	}
-	for _, e := range joined.Unwrap() {
-		var located interface{ FieldPath() string }
-		if !errors.As(e, &located) {
-			found["(no path)"] = e.Error()
-			continue
-		}
-		found[located.FieldPath()] = strings.TrimPrefix(e.Error(), located.FieldPath()+": ")
+	for _, m := range list {
+		found[m.Path] = m.Message
 	}
 	return found
 }

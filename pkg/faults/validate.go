@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -13,11 +12,9 @@ import (
 // maxWindows limits the cost of an arrival, which looks at every window.
 const maxWindows = 1000
 
-// Validate returns all invalid values at once, or nil. Each error has a FieldPath method, and
-// says what was expected and what was given.
-func (s Spec) Validate() error { return errors.Join(s.mistakes().Unwrap()...) }
-
-func (s Spec) mistakes() mistake.List {
+// Validate returns all invalid values at once, or nil. Each error says which key is wrong, what was
+// expected and what was given.
+func (s Spec) Validate() error {
 	var c checker
 	c.rates("", s.rates())
 	c.statuses("statuses", s.Statuses)
@@ -26,19 +23,19 @@ func (s Spec) mistakes() mistake.List {
 	c.atLeastZero("failFirst", s.FailFirst)
 	c.capacity("capacity", s.Capacity)
 	if s.Effect != "" && s.Effect != EffectBefore && s.Effect != EffectAfter {
-		c.add("effect", "expected before or after, got %q", s.Effect)
+		c.Add("effect", "expected before or after, got %q", s.Effect)
 	}
 	if len(s.Schedule) > maxWindows {
-		c.add("schedule", "expected at most %d windows, got %d", maxWindows, len(s.Schedule))
-		return c.found
+		c.Add("schedule", "expected at most %d windows, got %d", maxWindows, len(s.Schedule))
+		return c.Err()
 	}
 	for i, w := range s.Schedule {
 		c.window(fmt.Sprintf("schedule[%d]", i), w)
 	}
-	if len(c.found) == 0 { // otherwise they would repeat the mistakes above
+	if len(c.List) == 0 { // otherwise they would repeat the mistakes above
 		c.combinations(s)
 	}
-	return c.found
+	return c.Err()
 }
 
 // rate is one of the faults that exclude each other, with its name in the document. Their order is
@@ -60,16 +57,12 @@ func (s Spec) rates() []rate {
 }
 
 // checker collects mistakes.
-type checker struct{ found mistake.List }
-
-func (c *checker) add(path, format string, args ...any) {
-	c.found.Add(path, format, args...)
-}
+type checker struct{ mistake.List }
 
 func (c *checker) rates(prefix string, rates []rate) {
 	for _, r := range rates {
 		if !(r.value >= 0 && r.value <= 1) { // also rejects NaN
-			c.add(prefix+r.name, "expected a rate from 0 to 1, got %v", r.value)
+			c.Add(prefix+r.name, "expected a rate from 0 to 1, got %v", r.value)
 		}
 	}
 }
@@ -77,7 +70,7 @@ func (c *checker) rates(prefix string, rates []rate) {
 func (c *checker) statuses(path string, statuses []int) {
 	for i, status := range statuses {
 		if status < 400 || status > 599 {
-			c.add(fmt.Sprintf("%s[%d]", path, i), "expected an error status from 400 to 599, got %d", status)
+			c.Add(fmt.Sprintf("%s[%d]", path, i), "expected an error status from 400 to 599, got %d", status)
 		}
 	}
 }
@@ -88,28 +81,28 @@ const maxRetryAfter = 1 << 10
 // retryAfter rejects text that a header cannot carry unchanged.
 func (c *checker) retryAfter(path, value string) {
 	if len(value) > maxRetryAfter {
-		c.add(path, "expected at most %d bytes, got %d", maxRetryAfter, len(value))
+		c.Add(path, "expected at most %d bytes, got %d", maxRetryAfter, len(value))
 		return
 	}
 	if strings.Trim(value, " \t") != value {
-		c.add(path, "expected text without blanks at either end (a header cannot carry them), got %q", value)
+		c.Add(path, "expected text without blanks at either end (a header cannot carry them), got %q", value)
 	}
 	control := func(r rune) bool { return (r < ' ' && r != '\t') || r == 0x7f }
 	if strings.ContainsFunc(value, control) {
-		c.add(path, "expected text without control characters, got %q", value)
+		c.Add(path, "expected text without control characters, got %q", value)
 	}
 }
 
 func (c *checker) atLeastZero(path string, n int) {
 	if n < 0 {
-		c.add(path, "expected 0 or more, got %d", n)
+		c.Add(path, "expected 0 or more, got %d", n)
 	}
 }
 
 func (c *checker) capacity(path string, v Capacity) {
 	c.atLeastZero(path+".workers", v.Workers)
 	if v.ServiceTime < 0 {
-		c.add(path+".serviceTime", "expected 0s or more, got %v", v.ServiceTime)
+		c.Add(path+".serviceTime", "expected 0s or more, got %v", v.ServiceTime)
 	}
 	c.atLeastZero(path+".queue", v.Queue)
 }
@@ -117,7 +110,7 @@ func (c *checker) capacity(path string, v Capacity) {
 func (c *checker) latency(path string, l Latency) {
 	positive := func(name string, d time.Duration) bool {
 		if d <= 0 {
-			c.add(path+"."+name, "expected more than 0s with distribution %s, got %v", l.Distribution, d)
+			c.Add(path+"."+name, "expected more than 0s with distribution %s, got %v", l.Distribution, d)
 		}
 		return d > 0
 	}
@@ -135,24 +128,24 @@ func (c *checker) latency(path string, l Latency) {
 	case DistributionUniform:
 		use("min", "max")
 		if l.Min < 0 {
-			c.add(path+".min", "expected 0s or more, got %v", l.Min)
+			c.Add(path+".min", "expected 0s or more, got %v", l.Min)
 		}
 		if positive("max", l.Max) && l.Max < l.Min {
-			c.add(path+".max", "expected at least min (%v), got %v", l.Min, l.Max)
+			c.Add(path+".max", "expected at least min (%v), got %v", l.Min, l.Max)
 		}
 	case DistributionLognormal:
 		use("median", "p99")
 		if positive("median", l.Median) && l.P99 < l.Median {
-			c.add(path+".p99", "expected at least the median (%v), got %v", l.Median, l.P99)
+			c.Add(path+".p99", "expected at least the median (%v), got %v", l.Median, l.P99)
 		}
 	case DistributionPareto:
 		use("min", "alpha")
 		positive("min", l.Min)
 		if !(l.Alpha > 0) || math.IsInf(l.Alpha, 0) {
-			c.add(path+".alpha", "expected a finite number above 0, got %v", l.Alpha)
+			c.Add(path+".alpha", "expected a finite number above 0, got %v", l.Alpha)
 		}
 	default:
-		c.add(path+".distribution", "expected none, fixed, uniform, lognormal or pareto, got %q", l.Distribution)
+		c.Add(path+".distribution", "expected none, fixed, uniform, lognormal or pareto, got %q", l.Distribution)
 		return // the parameters of an unknown distribution cannot be checked
 	}
 	for _, p := range []struct {
@@ -163,17 +156,17 @@ func (c *checker) latency(path string, l Latency) {
 		{"median", l.Median != 0}, {"p99", l.P99 != 0}, {"alpha", l.Alpha != 0},
 	} {
 		if p.set && !known[p.name] {
-			c.add(path+"."+p.name, "expected nothing here: distribution %s does not use it", l.normalized().Distribution)
+			c.Add(path+"."+p.name, "expected nothing here: distribution %s does not use it", l.normalized().Distribution)
 		}
 	}
 }
 
 func (c *checker) window(path string, w Window) {
 	if w.At < 0 {
-		c.add(path+".at", "expected 0s or more, got %v", w.At)
+		c.Add(path+".at", "expected 0s or more, got %v", w.At)
 	}
 	if w.For <= 0 {
-		c.add(path+".for", "expected more than 0s, got %v", w.For)
+		c.Add(path+".for", "expected more than 0s, got %v", w.For)
 	}
 	// The base is the zero value, so only mistakes of the window itself show.
 	v := w.over(Spec{})
@@ -190,7 +183,7 @@ func (c *checker) combinations(s Spec) {
 	base := s
 	base.Schedule = nil
 	c.combination("", base)
-	if len(c.found) > 0 {
+	if len(c.List) > 0 {
 		return // windows that do not change these fields would repeat it
 	}
 	reported := map[string]bool{}
@@ -203,9 +196,9 @@ func (c *checker) combinations(s Spec) {
 				}
 			}
 			if path := fmt.Sprintf("schedule[%d]", last); last >= 0 && !reported[path] {
-				before := len(c.found)
+				before := len(c.List)
 				c.combination(path, s.at(t))
-				reported[path] = len(c.found) > before
+				reported[path] = len(c.List) > before
 			}
 		}
 	}
@@ -223,13 +216,13 @@ func (c *checker) combination(path string, s Spec) {
 	for _, r := range s.rates() {
 		sum += r.value
 		if sum > 1+1e-9 { // adding 0.1 ten times does not give exactly 1
-			c.add(at(r.name), "expected errorRate, resetRate, truncateRate, hangRate and slowBodyRate to add up to at most 1, "+
+			c.Add(at(r.name), "expected errorRate, resetRate, truncateRate, hangRate and slowBodyRate to add up to at most 1, "+
 				"got %.4g", s.ErrorRate+s.ResetRate+s.TruncateRate+s.HangRate+s.SlowBodyRate)
 			break
 		}
 	}
 	if s.Capacity.Workers > 0 && s.Capacity.ServiceTime == 0 && s.Latency.normalized().Distribution == DistributionNone {
-		c.add(at("capacity.serviceTime"), "expected more than 0s with %d workers and no latency (work that takes no time fills no queue), got 0s",
+		c.Add(at("capacity.serviceTime"), "expected more than 0s with %d workers and no latency (work that takes no time fills no queue), got 0s",
 			s.Capacity.Workers)
 	}
 }

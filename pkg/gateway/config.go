@@ -73,7 +73,7 @@ func (c Config) Validate() error {
 	if len(c.Routes) == 0 {
 		report("routes", "must have at least one route, such as {name: process, match: /process, upstream: \"http://flaky-server:5000\"}")
 	}
-	c.Listener.mistakes(report)
+	found.Merge("listener", c.Listener.validate())
 	mux := http.NewServeMux()
 	for i, r := range c.Routes {
 		at := func(key string) string { return config.Join(config.Index("routes", i), key) }
@@ -101,16 +101,16 @@ func (c Config) Validate() error {
 		if !nameRule.MatchString(name) {
 			report(path, "a policy's name "+nameExpected, name)
 		}
-		found.Merge(path, c.Policies[name].Mistakes())
+		found.Merge(path, c.Policies[name].Validate())
 	}
 	for _, name := range c.upstreamNames() {
 		path := config.Join("upstreams", name)
 		if !nameRule.MatchString(name) {
 			report(path, "an upstream's name "+nameExpected, name)
 		}
-		found.Merge(path, c.Upstreams[name].Mistakes())
+		found.Merge(path, c.Upstreams[name].Validate())
 	}
-	return errors.Join(found.Unwrap()...) // comparable, unlike a List
+	return found.Err()
 }
 
 func (c Config) policyNames() []string { return slices.Sorted(maps.Keys(c.Policies)) }

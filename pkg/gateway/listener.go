@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
 // Listener holds the settings of the data port.
@@ -39,32 +40,34 @@ func DefaultListener() Listener {
 	}
 }
 
-// mistakes reports what is wrong, each with the path of its key.
-func (l Listener) mistakes(report func(path, format string, args ...any)) {
+// validate returns every mistake at once, each with the path of its key.
+func (l Listener) validate() error {
+	var m mistake.List
 	for i, network := range l.Trust {
-		at := config.Index("listener.trust", i)
+		at := config.Index("trust", i)
 		switch {
 		case network == trustAll:
 			if len(l.Trust) > 1 {
-				report(at, "%q trusts everybody and must stand alone", network)
+				m.Add(at, "%q trusts everybody and must stand alone", network)
 			}
 		case slices.Contains(l.Trust[:i], network):
-			report(at, "%s is there already", network)
+			m.Add(at, "%s is there already", network)
 		default:
 			p, err := netip.ParsePrefix(network)
 			switch {
 			case err != nil:
-				report(at, "must be a network such as 10.0.0.0/8 or fd00::/8, or * for everybody, got %q", network)
+				m.Add(at, "must be a network such as 10.0.0.0/8 or fd00::/8, or * for everybody, got %q", network)
 			case p.Addr().Is4In6():
-				report(at, "must be written as the IPv4 network that it is, such as 10.0.0.0/8, got %q", network)
+				m.Add(at, "must be written as the IPv4 network that it is, such as 10.0.0.0/8, got %q", network)
 			case p.Masked() != p:
-				report(at, "must be a network without bits behind its mask: %s and not %s", p.Masked(), network)
+				m.Add(at, "must be a network without bits behind its mask: %s and not %s", p.Masked(), network)
 			}
 		}
 	}
 	if l.SendTimeout < 0 {
-		report("listener.sendTimeout", "must be at least 0 (never), got %v", l.SendTimeout)
+		m.Add("sendTimeout", "must be at least 0 (never), got %v", l.SendTimeout)
 	}
+	return m.Err()
 }
 
 // listener is a Listener that is ready for use.

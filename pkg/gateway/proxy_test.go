@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/mistake"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -575,8 +576,7 @@ func TestListenerOfAFile(t *testing.T) {
 	}
 	c := gateway.DefaultConfig()
 	err := config.Decode("file", []byte(routes+"listener:\n  trust: [nonsense]\n"), &c)
-	var mistakes config.Errors
-	if !errors.As(err, &mistakes) || mistakes[0].Line != 3 || !strings.Contains(err.Error(), "listener.trust[0]") {
+	if m, ok := errors.AsType[*mistake.Mistake](err); !ok || m.Line != 3 || !strings.Contains(err.Error(), "listener.trust[0]") {
 		t.Error(err)
 	}
 }

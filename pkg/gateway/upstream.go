@@ -10,8 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/mistake"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
-	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
@@ -53,14 +53,15 @@ func DefaultUpstream(url string) Upstream {
 // SetDefaults is called by the loader before it decodes an upstream.
 func (u *Upstream) SetDefaults() { *u = DefaultUpstream("") }
 
-// Mistakes lists what is wrong, in the order of the fields.
-func (u Upstream) Mistakes() (m resilience.Mistakes) {
+// Validate returns every mistake at once, each with the path of its key.
+func (u Upstream) Validate() error {
+	var m mistake.List
 	if _, err := parseUpstream(u.URL); err != nil {
-		m.Check(false, "url", "%v", err)
+		m.Add("url", "%v", err)
 	}
 	m.Check(u.Host.valid(), "host", "expected one of %s, %s, got %q", HostUpstream, HostCaller, string(u.Host))
-	m.Merge("connections", u.Connections.Mistakes())
-	return m
+	m.Merge("connections", u.Connections.Validate())
+	return m.Err()
 }
 
 // destination is the upstream that a route names.

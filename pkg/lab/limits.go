@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -97,7 +96,7 @@ func (l Limits) Validate() error {
 		}
 		check(s != ScenarioLimits{Scenario: s.Scenario}, at("scenario"), "must come with a limit, such as recoverWithin: 5s")
 	}
-	return errors.Join(found.Unwrap()...) // comparable, unlike a List
+	return found.Err()
 }
 
 func value[T any](p *T) (v T) {

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"embed"
-	"errors"
 	"fmt"
 	"io/fs"
 	"math"
@@ -130,11 +129,11 @@ func (s Scenario) Validate() error {
 		"must have a mean above 0s and below %v: it is the time that a worker needs for a call", maxLength)
 	base := s.Upstream.Faults
 	base.Capacity, base.Schedule = faults.Capacity{}, nil
-	if err := base.Validate(); err != nil {
-		found.Merge("upstream.faults", mistake.Of(err))
-	} else {
+	err := base.Validate()
+	found.Merge("upstream.faults", err)
+	if err == nil {
 		for i, p := range s.Upstream.Phases {
-			found.Merge(config.Index("upstream.phases", i), p.mistakes(s.Upstream))
+			found.Merge(config.Index("upstream.phases", i), p.validate(s.Upstream))
 		}
 	}
 	check(s.Load.Think >= 0, "load.think", "must be at least 0s (0s: calls do not wait for each other), got %v", s.Load.Think)
@@ -148,11 +147,12 @@ func (s Scenario) Validate() error {
 		check(herd.At >= 0, "load.herd.at", "must be 0s or more, got %v", herd.At)
 		check(herd.Calls >= 1 && herd.Calls <= 100_000, "load.herd.calls", "must be from 1 to 100000, got %d", herd.Calls)
 	}
-	return errors.Join(found.Unwrap()...) // comparable, unlike a List
+	return found.Err()
 }
 
-// mistakes returns the mistakes in p, with paths relative to it.
-func (p Phase) mistakes(u Upstream) (found mistake.List) {
+// validate returns the mistakes in p, with paths relative to it.
+func (p Phase) validate(u Upstream) error {
+	var found mistake.List
 	check := found.Check
 	check(p.Instance >= 0 && p.Instance <= u.Instances, "instance", "must be from 1 to %d, or 0 for all, got %d", u.Instances, p.Instance)
 	check(p.Capacity == nil, "capacity", "must be left out: working is the share of the workers that work")
@@ -165,10 +165,12 @@ func (p Phase) mistakes(u Upstream) (found mistake.List) {
 	alone := u.Faults
 	alone.Capacity, alone.Schedule = faults.Capacity{}, []faults.Window{p.Window}
 	alone.Schedule[0].Capacity = nil
-	for _, m := range mistake.Of(alone.Validate()) {
+	var window mistake.List
+	window.Merge("", alone.Validate())
+	for _, m := range window {
 		found.Add(strings.TrimPrefix(strings.TrimPrefix(m.Path, "schedule[0]"), "."), "%s", m.Message)
 	}
-	return found
+	return found.Err()
 }
 
 func deref(v *float64) float64 {

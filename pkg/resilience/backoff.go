@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
 // Jitter selects how waits are randomised, so that many callers do not retry at once.
@@ -74,7 +76,7 @@ func (b Backoff) Delay(n int, previous time.Duration, u float64) time.Duration {
 	return time.Duration(d)
 }
 
-func (b Backoff) mistakes() (m Mistakes) {
+func (b Backoff) mistakes() (m mistake.List) {
 	m.Check(b.Base >= 0, "base", "must be at least 0, got %v", b.Base)
 	m.Check(b.Max >= 0, "max", "must be at least 0, got %v", b.Max)
 	if b.Base >= 0 && b.Max >= 0 {

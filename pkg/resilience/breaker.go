@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/sony/gobreaker/v2"
+
+	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
 // BreakerPolicy sets when the circuit to an upstream opens, and how it closes again. With
@@ -38,8 +40,8 @@ const (
 	maxCount    = 1 << 30        // fits into gobreaker's uint32 counts
 )
 
-// Mistakes returns the mistakes in p, with paths relative to it.
-func (p BreakerPolicy) Mistakes() (m Mistakes) {
+// mistakes returns the mistakes in p, with paths relative to it.
+func (p BreakerPolicy) mistakes() (m mistake.List) {
 	m.Check(p.Window >= 10*time.Millisecond && p.Window <= maxWindow, "window", "must be from 10ms to %v, got %v", maxWindow, p.Window)
 	m.Check(p.MinRequests >= 1 && p.MinRequests <= maxCount, "minRequests", "must be from 1 to %d, got %d", maxCount, p.MinRequests)
 	m.Check(p.FailureRatio >= 0 && p.FailureRatio <= 1, "failureRatio", "must be from 0 (never) to 1, got %v", p.FailureRatio)

@@ -4,6 +4,8 @@ import (
 	"math"
 	"sync/atomic"
 	"time"
+
+	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
 // BudgetPolicy limits the retries of all calls to one upstream together. A retry costs one token.
@@ -20,7 +22,7 @@ type BudgetPolicy struct {
 	FloorPerSecond float64 `yaml:"floorPerSecond"`
 }
 
-func (b BudgetPolicy) mistakes() (m Mistakes) {
+func (b BudgetPolicy) mistakes() (m mistake.List) {
 	m.Check(b.Ratio >= 0 && b.Ratio <= 100, "ratio", "must be from 0 to 100, got %v", b.Ratio)
 	m.Check(b.Burst >= 0 && b.Burst <= 1e6, "burst", "must be from 0 to 1000000, got %v", b.Burst)
 	m.Check(b.FloorPerSecond >= 0 && b.FloorPerSecond <= 1e6, "floorPerSecond",

@@ -70,7 +70,7 @@ type Pipeline[T any] struct {
 }
 
 // New returns a pipeline for an upstream. Errors and reports contain the upstream's name. The error
-// is [Mistakes] if the policy is not valid.
+// lists every mistake if the policy is not valid.
 func New[T any](upstream string, p Policy, o Options) (*Pipeline[T], error) {
 	if err := p.Validate(); err != nil {
 		return nil, err

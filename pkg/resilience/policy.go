@@ -3,6 +3,8 @@ package resilience
 import (
 	"math"
 	"time"
+
+	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
 // Policy holds the limits of a call and the settings of the circuit breaker. A Policy is a plain
@@ -50,17 +52,17 @@ func DefaultPolicy() Policy {
 	}
 }
 
-// Validate returns all mistakes in p as [Mistakes], or nil.
+// Validate returns all mistakes in p as one error, or nil.
 func (p Policy) Validate() error {
-	var m Mistakes
-	m.Merge("", p.TimeMistakes())
-	m.Merge("retry", p.Retry.Mistakes())
-	m.Merge("breaker", p.Breaker.Mistakes())
+	var m mistake.List
+	m.Merge("", p.times().Err())
+	m.Merge("retry", p.Retry.mistakes().Err())
+	m.Merge("breaker", p.Breaker.mistakes().Err())
 	return m.Err()
 }
 
-// TimeMistakes returns the mistakes in the two timeouts.
-func (p Policy) TimeMistakes() (m Mistakes) {
+// times returns the mistakes in the two timeouts.
+func (p Policy) times() (m mistake.List) {
 	m.Check(p.Timeout > 0, "timeout", "must be above 0, got %v", p.Timeout)
 	m.Check(p.AttemptTimeout > 0, "attemptTimeout", "must be above 0, got %v", p.AttemptTimeout)
 	if p.Timeout > 0 {
@@ -73,14 +75,22 @@ func (p Policy) TimeMistakes() (m Mistakes) {
 // maxAttemptsLimit keeps a typo from causing a retry storm.
 const maxAttemptsLimit = 100
 
-// Mistakes returns the mistakes in r, with paths relative to it.
-func (r Retry) Mistakes() (m Mistakes) {
+// mistakes returns the mistakes in r, with paths relative to it.
+func (r Retry) mistakes() (m mistake.List) {
 	m.Check(r.MaxAttempts >= 1 && r.MaxAttempts <= maxAttemptsLimit, "maxAttempts",
 		"must be from 1 (never retry) to %d, got %d", maxAttemptsLimit, r.MaxAttempts)
-	m.Merge("backoff", r.Backoff.mistakes())
+	m.Merge("backoff", r.Backoff.mistakes().Err())
 	m.Check(r.MaxRetryAfter >= 0, "maxRetryAfter", "must be at least 0, got %v", r.MaxRetryAfter)
-	m.Merge("budget", r.Budget.mistakes())
+	m.Merge("budget", r.Budget.mistakes().Err())
 	return m
 }
 
 func finite(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }
+
+// named formats d and marks a default, so that users do not search their file for it.
+func named(d, byDefault time.Duration) string {
+	if d == byDefault {
+		return d.String() + ", its default"
+	}
+	return d.String()
+}

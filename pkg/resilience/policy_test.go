@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/mistake"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -46,9 +47,9 @@ func TestPolicyValidationNamesTheField(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := resilience.DefaultPolicy()
 			tc.change(&p)
-			var field *resilience.FieldError
+			var field *mistake.Mistake
 			if err := p.Validate(); !errors.As(err, &field) {
-				t.Fatalf("Validate() = %v, want a FieldError", err)
+				t.Fatalf("Validate() = %v, want a mistake", err)
 			}
 			if field.Path != tc.path {
 				t.Errorf("path = %q (%s), want %q", field.Path, field.Message, tc.path)

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/rebound-dev/rebound/internal/mistake"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -73,12 +74,11 @@ func (p *Policy) SetDefaults() { *p = DefaultPolicy() }
 // maxReplayBuffer is the most that one call may keep in memory, in bytes.
 const maxReplayBuffer = 64 << 20
 
-// Mistakes returns all mistakes in p, in the order of the fields.
-func (p Policy) Mistakes() (m resilience.Mistakes) {
-	core := p.core()
-	m.Merge("", core.TimeMistakes())
+// Validate returns all mistakes in p at once, each with the path of its key, or nil.
+func (p Policy) Validate() error {
+	var m mistake.List
+	m.Merge("", p.core().Validate())
 	m.Check(p.BodyIdleTimeout >= 0, "bodyIdleTimeout", "must be at least 0 (never), got %v", p.BodyIdleTimeout)
-	m.Merge("retry", p.Retry.Retry.Mistakes())
 	for i, s := range p.Retry.Statuses {
 		path := fmt.Sprintf("retry.statuses[%d]", i)
 		m.Check(s >= 400 && s <= 599, path, "must be an error status from 400 to 599, got %d", s)
@@ -91,12 +91,8 @@ func (p Policy) Mistakes() (m resilience.Mistakes) {
 	}
 	m.Check(p.Retry.ReplayBuffer >= 0 && p.Retry.ReplayBuffer <= maxReplayBuffer, "retry.replayBuffer",
 		"must be from 0 to %s, got %s", Size(maxReplayBuffer), p.Retry.ReplayBuffer)
-	m.Merge("breaker", p.Breaker.Mistakes())
-	return m
+	return m.Err()
 }
-
-// Validate returns all mistakes at once, as [resilience.Mistakes].
-func (p Policy) Validate() error { return p.Mistakes().Err() }
 
 func (p Policy) core() resilience.Policy {
 	return resilience.Policy{Timeout: p.Timeout, AttemptTimeout: p.AttemptTimeout, Retry: p.Retry.Retry, Breaker: p.Breaker}

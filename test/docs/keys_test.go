@@ -1,7 +1,6 @@
 package docs_test
 
 import (
-	"errors"
 	"fmt"
 	"go/doc"
 	"reflect"
@@ -13,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/mistake"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
@@ -48,11 +48,10 @@ func newDocument(t *testing.T, defaults any, decode func([]byte) error, blank ..
 	d := &document{comments: readComments(t), all: map[string]*key{}, required: map[string]bool{}}
 	index := regexp.MustCompile(`\[\d+\]`)
 	for _, text := range blank {
-		var mistakes config.Errors
-		if errors.As(decode([]byte(text)), &mistakes) {
-			for _, m := range mistakes {
-				d.required[strings.ReplaceAll(index.ReplaceAllString(m.Path, "[]"), ".NAME.", ".<name>.")] = true
-			}
+		var mistakes mistake.List
+		mistakes.Merge("", decode([]byte(text)))
+		for _, m := range mistakes {
+			d.required[strings.ReplaceAll(index.ReplaceAllString(m.Path, "[]"), ".NAME.", ".<name>.")] = true
 		}
 	}
 	typ := reflect.TypeOf(defaults)
