@@ -34,12 +34,13 @@ const (
 // which it makes nil. A new list element, map entry or pointer gets SetDefaults() called first, if it has
 // that method. Aliases and merge keys (<<) are followed; tags (!!binary) are refused.
 //
-// Then the Validate() error method of dst, if there is one, has its word on the whole. It may return several
-// errors through Unwrap() []error (as [errors.Join] does); a [mistake.Mistake] is reported at the place of its
-// value, or of what is nearest above it. An error about a value that could not be decoded in the first place is dropped.
+// Then Decode calls the Validate() error method of dst, if it has one. Validate may return several
+// errors through Unwrap() []error, as [errors.Join] and [mistake.List] do. A [mistake.Mistake] gets
+// the place of its value, or of the nearest value above it. Decode drops an error about a value
+// that it could not decode.
 //
-// The error is a *[mistake.List] with every mistake, up to 1000, and dst is then as it was before. An error of another type
-// means that dst is not what Decode needs. Decode may be called concurrently with different dst.
+// The error is a *[mistake.List] with all mistakes, up to 1000, and dst is then unchanged. An error
+// of another type means that dst is not what Decode needs. Decode may be called concurrently with different dst.
 func Decode(name string, data []byte, dst any) error {
 	target := reflect.ValueOf(dst)
 	if target.Kind() != reflect.Pointer || target.IsNil() || target.Elem().Kind() != reflect.Struct {
@@ -74,7 +75,7 @@ func Decode(name string, data []byte, dst any) error {
 // there. With them whoever decodes over what is there tells what was mentioned from what was not. An empty
 // document has none.
 //
-// The error is a *[mistake.List], as that of [Decode]; what keys are known and what they hold is not looked at.
+// The error is a *[mistake.List], as from [Decode]. Keys does not check the keys or their values.
 func Keys(name string, data []byte) ([]string, error) {
 	root, broken := parse(name, data)
 	if broken != nil {
