@@ -15,32 +15,39 @@ import (
 )
 
 const (
-	// maxValues bounds the work of one document: a few lines of nested aliases expand to billions of values.
+	// maxValues bounds the work of one document. A few lines of nested aliases can expand to
+	// billions of values.
 	maxValues = 100_000
-	// maxKey is the longest key in bytes. Keys become part of paths, and paths part of every message.
+	// maxKey is the longest key in bytes. Keys become part of paths, and paths part of every
+	// message.
 	maxKey = 256
-	// maxMistakes is how many are looked for. Nobody corrects more in one pass, and each is compared with every key.
+	// maxMistakes is how many mistakes are reported. Each one costs a comparison with every known
+	// key.
 	maxMistakes = 1000
 )
 
-// Decode decodes the one YAML document in data into dst, a pointer to a struct, over the values dst has:
-// what the document does not mention stays. name is what mistakes call the document, usually its file name.
+// Decode decodes the one YAML document in data into dst, a pointer to a struct. Values that the
+// document does not mention keep what dst has. Errors call the document name, usually its file
+// name.
 //
-// Fields are named by their yaml tag (`yaml:"name"`), or by the field's name in lower case without one;
-// "-" leaves a field out and ",inline" merges the fields of a struct into its parent. Fields may be structs,
-// maps with string keys, lists, pointers, strings, bools, numbers, [time.Duration] (as Go writes them; only 0
-// may stand without a unit), and any type with an UnmarshalText method. A mapping is laid over the struct or
-// the map entry that is there; a list replaces the list that is there; null is accepted for a pointer only,
-// which it makes nil. A new list element, map entry or pointer gets SetDefaults() called first, if it has
-// that method. Aliases and merge keys (<<) are followed; tags (!!binary) are refused.
+// A field's key is its yaml tag (`yaml:"name"`), or its name in lower case. The tag "-" leaves a
+// field out, and ",inline" merges the fields of a struct into its parent. Fields may be structs,
+// maps with string keys, lists, pointers, strings, bools, numbers, [time.Duration] (as Go writes
+// them; only 0 may lack a unit), and any type with an UnmarshalText method.
 //
-// Then Decode calls the Validate() error method of dst, if it has one. Validate may return several
-// errors through Unwrap() []error, as [errors.Join] and [mistake.List] do. A [mistake.Mistake] gets
-// the place of its value, or of the nearest value above it. Decode drops an error about a value
-// that it could not decode.
+// A mapping is merged into the existing struct or map entry. A list replaces the existing list.
+// Only pointers accept null, which sets them to nil. If a new list element, map entry or pointer
+// has a SetDefaults method, it is called first. Aliases and merge keys (<<) are followed; tags
+// (!!binary) are errors.
 //
-// The error is a *[mistake.List] with all mistakes, up to 1000, and dst is then unchanged. An error
-// of another type means that dst is not what Decode needs. Decode may be called concurrently with different dst.
+// If dst has a Validate() error method, Decode calls it last, on the whole value. It may return
+// several errors through Unwrap() []error, as [errors.Join] and [mistake.List] do. A
+// [mistake.Mistake] gets the place of its value, or of the nearest value above it. An error about a
+// value that could not be decoded is dropped.
+//
+// The error is a *[mistake.List] with every mistake, up to 1000, and dst is then unchanged. An error
+// of another type means that dst is not a pointer to a struct. Decode may be called concurrently
+// with different dst.
 func Decode(name string, data []byte, dst any) error {
 	target := reflect.ValueOf(dst)
 	if target.Kind() != reflect.Pointer || target.IsNil() || target.Elem().Kind() != reflect.Struct {
@@ -56,8 +63,8 @@ func Decode(name string, data []byte, dst any) error {
 		return mistake.List{{File: name, Line: 1, Column: 1, Message: "is empty, expected a mapping with keys " + keys}}.Err()
 	}
 
-	// The result is built in a copy, and what the copy shares with dst is never written to, so that a
-	// document that is refused leaves no trace.
+	// Decode into a copy and write to nothing that it shares with dst, so that a rejected document
+	// changes nothing.
 	result := reflect.New(target.Type().Elem())
 	result.Elem().Set(target.Elem())
 	d.value(root, result.Elem(), "")
@@ -71,11 +78,12 @@ func Decode(name string, data []byte, dst any) error {
 	return nil
 }
 
-// Keys returns the keys at the top level of the document in data, those of merge keys included, in their order
-// there. With them whoever decodes over what is there tells what was mentioned from what was not. An empty
-// document has none.
+// Keys returns the top-level keys of the document in data in document order, followed by those of
+// its merge keys. A caller uses it to find out which values the document sets. An empty document
+// has no keys.
 //
-// The error is a *[mistake.List], as from [Decode]. Keys does not check the keys or their values.
+// The error is a *[mistake.List], as for [Decode]. Keys checks neither whether a key is known nor
+// its value.
 func Keys(name string, data []byte) ([]string, error) {
 	root, broken := parse(name, data)
 	if broken != nil {
@@ -104,8 +112,8 @@ type place struct{ line, column int }
 type decoder struct {
 	file    string
 	errs    mistake.List
-	failed  map[string]bool  // the paths of values that are in the document, but not in the result
-	places  map[string]place // of every value that is in the document, by path
+	failed  map[string]bool  // paths of values that are in the document, but not in the result
+	places  map[string]place // every value in the document, by path
 	open    map[*yaml.Node]bool
 	fields  map[reflect.Type][]field
 	visited int
@@ -123,14 +131,14 @@ func newDecoder(name string) *decoder {
 	}
 }
 
-// mistakes are all that were found. Where the search was ended before the document, the last one says so.
+// mistakes returns all mistakes found. If the search stopped early, the last one says so.
 func (d *decoder) mistakes() mistake.List {
 	all := d.errs
 	slices.SortStableFunc(all, func(a, b *mistake.Mistake) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	if d.cut {
-		last := fmt.Sprintf("has more than %d mistakes; no more were looked for", maxMistakes)
+		last := fmt.Sprintf("has more than %d mistakes; the rest are not listed", maxMistakes)
 		all = append(all, &mistake.Mistake{File: d.file, Message: last})
 	}
 	return all
@@ -139,11 +147,12 @@ func (d *decoder) mistakes() mistake.List {
 // mistake reports that the value at path is not used.
 func (d *decoder) mistake(n *yaml.Node, path, format string, args ...any) {
 	d.failed[path] = true
-	d.repeated(n, path, format, args...)
+	d.duplicate(n, path, format, args...)
 }
 
-// repeated reports a key for which another value is used.
-func (d *decoder) repeated(n *yaml.Node, path, format string, args ...any) {
+// duplicate reports a second value for a key. Unlike mistake it does not mark path as failed, since
+// the first value is used.
+func (d *decoder) duplicate(n *yaml.Node, path, format string, args ...any) {
 	if len(d.errs) >= maxMistakes {
 		d.stopped, d.cut = true, true
 		return
@@ -157,7 +166,7 @@ func (d *decoder) expected(n *yaml.Node, path, what string) {
 	d.mistake(n, path, "expected %s, got %s", what, describe(n))
 }
 
-// merge adds what Validate says, unless the value in question was not decoded.
+// merge adds the errors of Validate, except those about values that were not decoded.
 func (d *decoder) merge(err error) {
 	var found mistake.List
 	found.Merge("", err)
@@ -186,8 +195,8 @@ func (d *decoder) visit(n *yaml.Node, path string) bool {
 	return !d.stopped
 }
 
-// resolve follows n if it is an alias. The caller calls done when it is through with the value. An anchor
-// that is used within itself has no end: resolve then reports that and returns nil.
+// resolve follows n if it is an alias. The caller calls done when it has decoded the value. If an
+// anchor contains itself, resolve reports that and returns nil.
 func (d *decoder) resolve(n *yaml.Node, path string) (value *yaml.Node, done func()) {
 	if n.Kind != yaml.AliasNode {
 		return n, func() {}
@@ -220,7 +229,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 			v.SetZero()
 			return
 		}
-		p := fresh(v.Type().Elem())
+		p := newValue(v.Type().Elem())
 		if !v.IsNil() {
 			p.Elem().Set(v.Elem())
 		}
@@ -231,7 +240,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 	d.concrete(n, v, path)
 }
 
-// concrete decodes into anything but a pointer.
+// concrete decodes into any type except a pointer.
 func (d *decoder) concrete(n *yaml.Node, v reflect.Value, path string) {
 	if text, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
 		d.text(n, v, text, path)
@@ -283,7 +292,7 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
 		if i < 0 {
 			near := nearest(e.name, names(fields))
 			if near != "" && !present[near] {
-				d.failed[Join(path, near)] = true // that it is missing is no second mistake
+				d.failed[Join(path, near)] = true // do not report it as missing too
 			}
 			d.mistake(e.key, at, "%s", unknownKey(near, names(fields)))
 			continue
@@ -308,7 +317,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 	}
 	for _, e := range d.entries(n, path) {
 		key := reflect.ValueOf(e.name).Convert(t.Key())
-		element := fresh(t.Elem()).Elem()
+		element := newValue(t.Elem()).Elem()
 		if present := result.MapIndex(key); present.IsValid() {
 			element.Set(present)
 		}
@@ -325,7 +334,7 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
 	}
 	result := reflect.MakeSlice(v.Type(), 0, min(len(n.Content), maxValues))
 	for i, item := range n.Content {
-		element := fresh(v.Type().Elem()).Elem()
+		element := newValue(v.Type().Elem()).Elem()
 		d.value(item, element, Index(path, i))
 		result = reflect.Append(result, element)
 	}
@@ -338,8 +347,8 @@ type entry struct {
 	key, value *yaml.Node
 }
 
-// entries returns the keys and values of a mapping; those of its merge keys come last, and only where the
-// mapping does not have the key itself.
+// entries returns the keys and values of a mapping. Those of its merge keys come last, without the
+// keys that the mapping has itself.
 func (d *decoder) entries(n *yaml.Node, path string) []entry {
 	var (
 		all    []entry
@@ -357,12 +366,12 @@ func (d *decoder) entries(n *yaml.Node, path string) []entry {
 		if e.merge {
 			merges = append(merges, e)
 			if len(merges) > 1 {
-				d.repeated(e.key, at, "the key is already given in line %d; merge a list instead", merges[0].key.Line)
+				d.duplicate(e.key, at, "the key is already given on line %d; merge a list instead", merges[0].key.Line)
 			}
 			continue
 		}
 		if line, again := seen[e.name]; again {
-			d.repeated(e.key, at, "the key is already given in line %d", line)
+			d.duplicate(e.key, at, "the key is already given on line %d", line)
 			continue
 		}
 		seen[e.name] = e.key.Line
@@ -405,8 +414,8 @@ func (d *decoder) entry(key, value *yaml.Node, path string) (e entry, at string,
 	return e, at, false
 }
 
-// merged returns the entries of the value of a merge key: a mapping, or a list of mappings, the first of
-// which wins.
+// merged returns the entries of a merge key's value: a mapping, or a list of mappings. In a list
+// the first mapping wins.
 func (d *decoder) merged(n *yaml.Node, path string, listAllowed bool) []entry {
 	if !d.visit(n, path) {
 		return nil
@@ -476,8 +485,8 @@ func names(fields []field) []string {
 	return all
 }
 
-// fresh returns a pointer to a new value of type t with its defaults.
-func fresh(t reflect.Type) reflect.Value {
+// newValue returns a pointer to a new value of type t with its defaults.
+func newValue(t reflect.Type) reflect.Value {
 	p := reflect.New(t)
 	if d, ok := p.Interface().(interface{ SetDefaults() }); ok {
 		d.SetDefaults()

@@ -149,8 +149,8 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// What a refused document has in common with the target, such as the entries of a map, must not change with
-// it: a PATCH that fails leaves the configuration that others are reading alone.
+// A rejected document must not change values that it shares with the target, such as map entries.
+// Others may read the running configuration while a PATCH fails.
 func TestRefusedDocumentLeavesNoTrace(t *testing.T) {
 	shared := map[string]policy{"a": {Timeout: time.Second, Retry: retry{MaxAttempts: 1}}}
 	pointed := map[string]*policy{"a": {Timeout: time.Second}}
@@ -163,25 +163,25 @@ note: after
 limits: {extra: {a: after}, small: 1000}
 `), &d)
 	if err == nil {
-		t.Fatal("accepted")
+		t.Fatal("got no error, want one")
 	}
 	if len(shared) != 1 || shared["a"].Timeout != time.Second || pointed["a"].Timeout != time.Second ||
 		note != "before" || d.Limits.Extra["a"] != "before" || d.Limits.Small != 0 {
-		t.Errorf("changed: %+v, %+v, %s, %+v", shared, pointed["a"], note, d.Limits)
+		t.Errorf("got %+v, %+v, %s, %+v after a rejected document, want no change", shared, pointed["a"], note, d.Limits)
 	}
-	// An accepted one does not change what it shares with the value before either.
+	// An accepted document does not change shared values either.
 	if err := config.Decode("f", []byte("policies: {b: {}}\nnested: {a: {timeout: 2s}}"), &d); err != nil {
 		t.Fatal(err)
 	}
 	if len(shared) != 1 || pointed["a"].Timeout != time.Second || len(d.Policies) != 2 || d.Nested["a"].Timeout != 2*time.Second {
-		t.Errorf("shared values have changed: %+v, %+v", shared, pointed["a"])
+		t.Errorf("got shared values %+v, %+v, want no change", shared, pointed["a"])
 	}
 }
 
-// through is a text type that writes through a pointer it holds, as some with a buffer do.
-type through struct{ to *string }
+// pointerText is a text type that writes through a pointer it holds, as types with a buffer do.
+type pointerText struct{ to *string }
 
-func (r *through) UnmarshalText(text []byte) error {
+func (r *pointerText) UnmarshalText(text []byte) error {
 	if r.to == nil {
 		r.to = new(string)
 	}
@@ -191,23 +191,23 @@ func (r *through) UnmarshalText(text []byte) error {
 
 func TestTextTypeDoesNotWriteIntoTheOldValue(t *testing.T) {
 	type target struct {
-		Text through `yaml:"text"`
+		Text pointerText `yaml:"text"`
 	}
 	old := "before"
-	got := target{through{&old}}
+	got := target{pointerText{&old}}
 	if err := config.Decode("f", []byte("text: after"), &got); err != nil || *got.Text.to != "after" || old != "before" {
-		t.Errorf("error %v, got %s, and what was there is now %s", err, *got.Text.to, old)
+		t.Errorf("got %s (error %v), want after; the old value is %s, want before", *got.Text.to, err, old)
 	}
 }
 
 func TestDecodeErrorsWork(t *testing.T) {
 	err := config.Decode("rebound.yaml", []byte("routes:\n  - name: a\n    match: \"\"\nlimits:\n  small: x\n"), &document{})
 	if !errors.Is(err, errRouteWithoutMatch) {
-		t.Errorf("%v does not lead to what Validate returned", err)
+		t.Errorf("got %v, want it to wrap %v", err, errRouteWithoutMatch)
 	}
 	one, ok := errors.AsType[*mistake.Mistake](err)
 	if !ok {
-		t.Fatalf("got %T", err)
+		t.Fatalf("got %T, want *config.Error", err)
 	}
 	got := mistake.Mistake{File: one.File, Line: one.Line, Column: one.Column, Path: one.Path, Message: one.Message}
 	if want := (mistake.Mistake{File: "rebound.yaml", Line: 3, Column: 12, Path: "routes[0].match", Message: "expected a pattern, got none"}); got != want {
@@ -226,7 +226,7 @@ func TestManyMistakes(t *testing.T) {
 	err := config.Decode("f", []byte("routes:\n"+b.String()), &document{})
 	lines := strings.Split(err.Error(), "\n")
 	if len(lines) != 51 || lines[50] != "and 3 more" || !strings.HasPrefix(lines[49], "f:51:3: routes[49]: ") {
-		t.Errorf("got %d lines, the last %q and %q", len(lines), lines[len(lines)-2], lines[len(lines)-1])
+		t.Errorf("got %d lines that end in %q and %q, want 51 lines", len(lines), lines[len(lines)-2], lines[len(lines)-1])
 	}
 	var all mistake.List
 	if all.Merge("", err); len(all) != 53 {
@@ -234,8 +234,8 @@ func TestManyMistakes(t *testing.T) {
 	}
 }
 
-// What Decode is given by a program, and not by a user, is an error of that program: it says so, and is not
-// taken for a mistake in the document.
+// A target that Decode cannot use is a bug in the program. The error says so and does not look like
+// a mistake in the document.
 func TestUnusableTarget(t *testing.T) {
 	type unusable struct {
 		Any      any            `yaml:"any"`
@@ -280,6 +280,6 @@ func TestStandardTextTypes(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	if err := config.Decode("f", []byte("one: nowhere"), &got); err == nil || !strings.HasPrefix(err.Error(), "f:1:6: one: ParseAddr") {
-		t.Errorf("got %v, want what the type itself says", err)
+		t.Errorf("got %v, want the error of netip.ParseAddr", err)
 	}
 }

@@ -16,10 +16,12 @@ import (
 	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
-// maxBytes is the largest document accepted. The parser needs some hundred bytes of memory for one of text.
+// maxBytes is the largest document accepted. The parser needs several hundred bytes of memory for
+// each byte of text.
 const maxBytes = 1 << 20
 
-// parse returns the root value of the only document in data, or what keeps the text from having one.
+// parse returns the root value of the only document in data, or the mistake that keeps it from being
+// parsed.
 func parse(name string, data []byte) (*yaml.Node, *mistake.Mistake) {
 	at := func(line, column int, format string, args ...any) *mistake.Mistake {
 		return &mistake.Mistake{File: name, Line: line, Column: column, Message: fmt.Sprintf(format, args...)}
@@ -27,8 +29,8 @@ func parse(name string, data []byte) (*yaml.Node, *mistake.Mistake) {
 	if len(data) > maxBytes {
 		return nil, at(1, 1, "expected at most 1 MiB, got more")
 	}
-	data = bytes.TrimPrefix(data, []byte("\ufeff")) // which some editors write; JSON knows no such thing
-	if offset, what := notText(data); what != "" {
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // some editors write a byte order mark; JSON does not allow one
+	if offset, what := invalidByte(data); what != "" {
 		line, column := position(data, offset)
 		return nil, at(line, column, "expected UTF-8 text, got %s", what)
 	}
@@ -55,8 +57,8 @@ func position(data []byte, offset int) (line, column int) {
 	return 1 + bytes.Count(before, []byte{'\n'}), 1 + utf8.RuneCount(before[start:])
 }
 
-// notText finds the first byte that has no place in a text file and says what it is.
-func notText(data []byte) (offset int, what string) {
+// invalidByte finds the first byte that a text file must not have, and describes it.
+func invalidByte(data []byte) (offset int, what string) {
 	for i := 0; i < len(data); {
 		r, size := utf8.DecodeRune(data[i:])
 		switch {
@@ -70,7 +72,7 @@ func notText(data []byte) (offset int, what string) {
 	return 0, ""
 }
 
-// documents parses up to two documents; the second only matters by being there.
+// documents parses up to two documents. Callers only check whether there is a second.
 func documents(text []byte) (first, second *yaml.Node, err error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	read := func() *yaml.Node {
@@ -90,13 +92,13 @@ func documents(text []byte) (first, second *yaml.Node, err error) {
 	return first, second, err
 }
 
-// locate says where and why the parser gave up. What the parser says of the line is of no use: it is missing,
-// one too small, or the start of the block around the mistake, depending on which part of it complains. But
-// it reads from left to right: the mistake is in the first line with which the text up to there, its open
-// brackets closed, fails like the whole.
+// locate returns the place and the reason of a parse error. The parser's own line number is
+// unreliable: depending on the error it is missing, one too small, or the start of the surrounding
+// block. But the parser reads from left to right. So locate searches for the shortest prefix of
+// lines that fails with the same error, with its open brackets closed.
 func locate(data []byte, cause error) (line, column int, message string) {
 	why := reason(cause)
-	var ends []int // of each line
+	var ends []int // end offset of each line
 	for i, c := range data {
 		if c == '\n' || i == len(data)-1 {
 			ends = append(ends, i+1)
@@ -104,14 +106,14 @@ func locate(data []byte, cause error) (line, column int, message string) {
 	}
 	n := sort.Search(len(ends), func(i int) bool {
 		text := data[:ends[i]]
-		closers, _ := closing(text)
+		closers, _ := unclosed(text)
 		_, _, err := documents(slices.Concat(text, closers))
 		return err != nil && reason(err) == why
 	})
-	if n == len(ends) { // with its brackets closed there is nothing wrong with it
-		if closers, at := closing(data); len(closers) > 0 {
+	if n == len(ends) { // with its brackets closed, the text is valid
+		if closers, at := unclosed(data); len(closers) > 0 {
 			line, column = position(data, at)
-			return line, column, "the bracket that is opened here is never closed"
+			return line, column, "this bracket is never closed"
 		}
 		n--
 	}
@@ -127,9 +129,9 @@ func locate(data []byte, cause error) (line, column int, message string) {
 	return n + 1, indent + 1, hint(why)
 }
 
-// closing returns the brackets that close what text leaves open, and where the outermost of those begins.
-// It knows quotes, but no other context: no more than the place in a message hangs on it.
-func closing(text []byte) (closers []byte, outermost int) {
+// unclosed returns the brackets that close those left open in text, and the offset of the outermost
+// open one. It understands quotes but no other syntax, which is enough for an error's position.
+func unclosed(text []byte) (closers []byte, outermost int) {
 	var quote byte
 	for i := 0; i < len(text); i++ {
 		c := text[i]
@@ -148,7 +150,7 @@ func closing(text []byte) (closers []byte, outermost int) {
 			if len(closers) == 0 {
 				outermost = i
 			}
-			closers = append(closers, c+2) // in ASCII a bracket closes two after it opens
+			closers = append(closers, c+2) // in ASCII, [ and ] are two apart, and so are { and }
 		case len(closers) > 0 && c == closers[len(closers)-1]:
 			closers = closers[:len(closers)-1]
 		}
@@ -157,26 +159,26 @@ func closing(text []byte) (closers []byte, outermost int) {
 	return closers, outermost
 }
 
-// hint adds to the parser's words what they usually mean.
+// hint adds the usual cause to the parser's message.
 func hint(why string) string {
 	switch {
 	case strings.Contains(why, "found unexpected end of stream"):
-		return "the quote that is opened here is never closed"
+		return "this quote is never closed"
 	case strings.Contains(why, "mapping values are not allowed"):
-		why += ` (a wrong indentation, or a value with ": " in it that needs quotes)`
+		why += ` (check the indentation, and quote values that contain ": ")`
 	case strings.Contains(why, "did not find expected key"):
-		why += " (a wrong indentation?)"
+		why += " (check the indentation)"
 	case strings.Contains(why, "cannot start any token"):
-		why += " (a value that begins with such a character needs quotes)"
+		why += " (quote values that begin with this character)"
 	case strings.Contains(why, "unknown anchor"), strings.Contains(why, "alphabetic or numeric character"):
-		why += " (a value that begins with * or & needs quotes)"
+		why += " (quote values that begin with * or &)"
 	case strings.Contains(why, "incompatible YAML document"):
-		why += " (leave the line with %YAML out)"
+		why += " (remove the %YAML line)"
 	}
 	return why
 }
 
-// reason is the parser's message without what it says of the place.
+// reason returns the parser's message without its position.
 func reason(err error) string {
 	return regexp.MustCompile(`^yaml: (line \d+: )?`).ReplaceAllString(err.Error(), "")
 }

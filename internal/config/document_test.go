@@ -11,7 +11,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
-// The document of these tests has one of everything that configuration may hold.
+// document has a field of every kind that a configuration may hold.
 type document struct {
 	common   `yaml:",inline"`
 	Routes   []route            `yaml:"routes"`
@@ -22,7 +22,7 @@ type document struct {
 	Chain    []policy           `yaml:"chain,omitempty"`
 	Hidden   chan int           `yaml:"-"`
 
-	private int //nolint:unused // what a decoder must not reach
+	private int //nolint:unused // the decoder must not set unexported fields
 }
 
 type common struct {
@@ -59,7 +59,7 @@ type limits struct {
 	Extra  map[string]string `yaml:"extra"`
 }
 
-// size is text of its own: "64KiB".
+// size has its own text form: "64KiB".
 type size int
 
 func (s *size) UnmarshalText(text []byte) error {
@@ -82,7 +82,7 @@ func (s size) MarshalText() ([]byte, error) {
 	return fmt.Appendf(nil, "%d", s), nil
 }
 
-// textual keeps its text, and marshals through its pointer.
+// textual keeps its text. Its marshal method has a pointer receiver.
 type textual struct{ text string }
 
 func (t *textual) UnmarshalText(text []byte) error { t.text = string(text); return nil }

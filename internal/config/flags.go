@@ -12,14 +12,14 @@ import (
 	"unicode/utf8"
 )
 
-// ParseFlags parses args, the command line without the program's name, and then gives every flag that was
-// not on it the value of its environment variable, if lookupEnv has one (even an empty one): --drain-delay is
-// REBOUND_DRAIN_DELAY. What counts is that a flag was given, not whether it differs from its default.
-// Afterwards fs.Visit visits the flags that were set by either.
+// ParseFlags parses args, the command line without the program's name. Then it sets every flag that
+// args does not contain from its environment variable, if lookupEnv has one, even an empty one:
+// --drain-delay is REBOUND_DRAIN_DELAY. A flag on the command line wins even if it repeats the
+// default. Afterwards fs.Visit visits the flags that either source set.
 //
-// All mistakes of the environment are returned at once; arguments that are not flags are an error.
-// [flag.ErrHelp] is returned as it is. ParseFlags prints nothing and does not end the program, whatever the
-// error handling of fs: what to print, and where, is the caller's decision. See [Usage].
+// All mistakes in the environment are returned at once. Arguments that are not flags are an error.
+// [flag.ErrHelp] is returned unchanged. ParseFlags never prints or exits, whatever the error
+// handling of fs; that is left to the caller. See [Usage].
 func ParseFlags(fs *flag.FlagSet, args []string, lookupEnv func(string) (string, bool)) error {
 	output, usage := fs.Output(), fs.Usage
 	fs.Init(fs.Name(), flag.ContinueOnError)
@@ -28,7 +28,7 @@ func ParseFlags(fs *flag.FlagSet, args []string, lookupEnv func(string) (string,
 	defer func() { fs.SetOutput(output); fs.Usage = usage }()
 
 	if err := fs.Parse(args); err != nil {
-		return readable(fs, err)
+		return rewriteError(fs, err)
 	}
 	if fs.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q: expected flags only", fs.Arg(0))
@@ -43,7 +43,7 @@ func ParseFlags(fs *flag.FlagSet, args []string, lookupEnv func(string) (string,
 			return
 		}
 		if err := fs.Set(f.Name, text); err != nil {
-			mistakes = append(mistakes, mismatch(envName(f.Name), f, text, err))
+			mistakes = append(mistakes, valueError(envName(f.Name), f, text, err))
 		}
 	})
 	return errors.Join(mistakes...)
@@ -54,9 +54,9 @@ func envName(flagName string) string {
 	return "REBOUND_" + strings.ToUpper(strings.ReplaceAll(flagName, "-", "_"))
 }
 
-// mismatch says what was expected of a flag, from wherever its value came. The flag package itself says
-// "parse error" for every type of its own.
-func mismatch(origin string, f *flag.Flag, text string, err error) error {
+// valueError says which value was expected from source, a flag or an environment variable. The flag
+// package only says "parse error" for its own types.
+func valueError(source string, f *flag.Flag, text string, err error) error {
 	expected := ""
 	if g, ok := f.Value.(flag.Getter); ok {
 		switch g.Get().(type) {
@@ -73,17 +73,18 @@ func mismatch(origin string, f *flag.Flag, text string, err error) error {
 		}
 	}
 	if expected == "" {
-		return fmt.Errorf("%s: %w", origin, err)
+		return fmt.Errorf("%s: %w", source, err)
 	}
 	if strings.Contains(err.Error(), "out of range") {
-		expected += " that is not so large"
+		expected += " within range"
 	}
-	return fmt.Errorf("%s: expected %s, got %q", origin, expected, clip(text))
+	return fmt.Errorf("%s: expected %s, got %q", source, expected, clip(text))
 }
 
-// readable says the flag package's errors the way everything else is said here: with two dashes, and with
-// what was expected. The package offers its errors as text only; one that is not recognised stays as it is.
-func readable(fs *flag.FlagSet, err error) error {
+// rewriteError rewrites an error of the flag package in this package's style: with two dashes and
+// the expected value. The flag package only offers text to match; an unknown message is returned
+// unchanged.
+func rewriteError(fs *flag.FlagSet, err error) error {
 	text := err.Error()
 	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
 		var known []string
@@ -100,18 +101,19 @@ func readable(fs *flag.FlagSet, err error) error {
 	if m := invalid.FindStringSubmatch(text); m != nil {
 		if f := fs.Lookup(m[2]); f != nil {
 			value, _ := strconv.Unquote(m[1])
-			return mismatch("--"+f.Name, f, value, errors.New(m[3]))
+			return valueError("--"+f.Name, f, value, errors.New(m[3]))
 		}
 	}
 	return err
 }
 
-// Usage prints one line for each flag of fs that is named, in that order, or for all by name if none is:
+// Usage prints one line for each of the named flags of fs, in the given order, or for all flags by
+// name:
 //
 //	--listen ADDR         where calls come in (default :8080) [REBOUND_LISTEN]
 //
-// The word for the value is the one in back quotes in the flag's usage text, as [flag.UnquoteUsage] finds
-// it. The texts are aligned over the whole of fs, so that several calls can print groups that line up.
+// The value's name is the back-quoted word in the flag's usage text, as for [flag.UnquoteUsage].
+// Columns are aligned over all flags of fs, so that several calls can print groups that line up.
 func Usage(w io.Writer, fs *flag.FlagSet, names ...string) {
 	var all []string
 	left := make(map[string]string)

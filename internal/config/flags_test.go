@@ -24,12 +24,12 @@ type settings struct {
 
 func flags(s *settings) *flag.FlagSet {
 	fs := flag.NewFlagSet("client", flag.ExitOnError)
-	fs.StringVar(&s.listen, "listen", ":8080", "`ADDR` that calls come in on")
-	fs.DurationVar(&s.delay, "drain-delay", 0, "how long to go on after readiness fails, as a `DURATION`")
-	fs.Int64Var(&s.seed, "seed", 1, "`N` that all randomness follows from")
+	fs.StringVar(&s.listen, "listen", ":8080", "`ADDR` to listen on")
+	fs.DurationVar(&s.delay, "drain-delay", 0, "how long to keep serving after readiness fails, as a `DURATION`")
+	fs.Int64Var(&s.seed, "seed", 1, "`N` to seed the random numbers with")
 	fs.Float64Var(&s.rate, "error-rate", 0.3, "share of calls that fail, 0 to 1")
 	fs.BoolVar(&s.check, "check", false, "validate, print and exit")
-	fs.TextVar(&s.size, "size", size(1024), "`SIZE` of it")
+	fs.TextVar(&s.size, "size", size(1024), "`SIZE` of the buffer")
 	return fs
 }
 
@@ -48,14 +48,14 @@ func TestParseFlags(t *testing.T) {
 			"--listen :1 --seed=2", map[string]string{"REBOUND_LISTEN": ":2", "REBOUND_SEED": "3", "REBOUND_ERROR_RATE": "0.5"},
 			changed(func(s *settings) { s.listen, s.seed, s.rate = ":1", 2, 0.5 }), "",
 		},
-		// The trap: a flag that repeats its default has been given all the same.
+		// A flag on the command line wins even if it repeats the default.
 		"default_given_over_environment":  {"--listen :8080 --check=false", map[string]string{"REBOUND_LISTEN": ":2", "REBOUND_CHECK": "true"}, byDefault, ""},
 		"empty_is_present":                {"", map[string]string{"REBOUND_LISTEN": ""}, changed(func(s *settings) { s.listen = "" }), ""},
 		"unused_bad_variable":             {"--seed 2", map[string]string{"REBOUND_SEED": "x"}, changed(func(s *settings) { s.seed = 2 }), ""},
 		"other_variables":                 {"", map[string]string{"LISTEN": ":2", "REBOUND_DRAIN-DELAY": "1s", "REBOUND_": "x"}, byDefault, ""},
 		"one_dash":                        {"-seed 2", nil, changed(func(s *settings) { s.seed = 2 }), ""},
 		"bad_variables":                   {"", map[string]string{"REBOUND_SEED": "x", "REBOUND_DRAIN_DELAY": "5", "REBOUND_CHECK": "maybe", "REBOUND_ERROR_RATE": "", "REBOUND_SIZE": "big"}, settings{}, "REBOUND_CHECK: expected true or false, got \"maybe\"\nREBOUND_DRAIN_DELAY: expected a duration such as 250ms, got \"5\"\nREBOUND_ERROR_RATE: expected a number, got \"\"\nREBOUND_SEED: expected an integer, got \"x\"\nREBOUND_SIZE: expected a size such as 64KiB, got \"big\""},
-		"variable_out_of_range":           {"", map[string]string{"REBOUND_SEED": "99999999999999999999"}, settings{}, `REBOUND_SEED: expected an integer that is not so large, got "99999999999999999999"`},
+		"variable_out_of_range":           {"", map[string]string{"REBOUND_SEED": "99999999999999999999"}, settings{}, `REBOUND_SEED: expected an integer within range, got "99999999999999999999"`},
 		"bad_duration":                    {"--drain-delay 5", nil, settings{}, `--drain-delay: expected a duration such as 250ms, got "5"`},
 		"bad_bool":                        {"--check=maybe", nil, settings{}, `--check: expected true or false, got "maybe"`},
 		"bad_text":                        {"--size=big", nil, settings{}, `--size: expected a size such as 64KiB, got "big"`},
@@ -87,10 +87,10 @@ func TestParseFlags(t *testing.T) {
 				t.Errorf("got error\n%v\nwant\n%s", err, tc.err)
 			}
 			if printed.Len() > 0 {
-				t.Errorf("printed %s", &printed)
+				t.Errorf("printed %q, want nothing", &printed)
 			}
 			if fs.Output() != io.Writer(&printed) {
-				t.Error("the output of the flag set has changed")
+				t.Error("got another output of the flag set, want it unchanged")
 			}
 		})
 	}
@@ -103,7 +103,7 @@ func TestParseFlagsPassesHelpThrough(t *testing.T) {
 	}
 }
 
-// What was set by either can be told from a default, so that --config and --upstream can exclude each other.
+// fs.Visit reports flags from both sources, so that --config and --upstream can exclude each other.
 func TestParseFlagsMarksWhatWasSet(t *testing.T) {
 	fs := flags(new(settings))
 	err := config.ParseFlags(fs, []string{"--seed", "1"}, func(name string) (string, bool) { return ":8080", name == "REBOUND_LISTEN" })
@@ -122,17 +122,17 @@ func TestUsage(t *testing.T) {
 	var all, some strings.Builder
 	config.Usage(&all, fs)
 	want := `  --check                 validate, print and exit (default false) [REBOUND_CHECK]
-  --drain-delay DURATION  how long to go on after readiness fails, as a DURATION (default 0s) [REBOUND_DRAIN_DELAY]
+  --drain-delay DURATION  how long to keep serving after readiness fails, as a DURATION (default 0s) [REBOUND_DRAIN_DELAY]
   --error-rate float      share of calls that fail, 0 to 1 (default 0.3) [REBOUND_ERROR_RATE]
-  --listen ADDR           ADDR that calls come in on (default :8080) [REBOUND_LISTEN]
-  --seed N                N that all randomness follows from (default 1) [REBOUND_SEED]
-  --size SIZE             SIZE of it (default 1KiB) [REBOUND_SIZE]
+  --listen ADDR           ADDR to listen on (default :8080) [REBOUND_LISTEN]
+  --seed N                N to seed the random numbers with (default 1) [REBOUND_SEED]
+  --size SIZE             SIZE of the buffer (default 1KiB) [REBOUND_SIZE]
 `
 	if all.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", &all, want)
 	}
 	config.Usage(&some, fs, "seed", "check", "none")
-	want = `  --seed N                N that all randomness follows from (default 1) [REBOUND_SEED]
+	want = `  --seed N                N to seed the random numbers with (default 1) [REBOUND_SEED]
   --check                 validate, print and exit (default false) [REBOUND_CHECK]
 `
 	if some.String() != want {

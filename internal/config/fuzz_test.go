@@ -11,8 +11,8 @@ import (
 	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
-// FuzzDecode: whatever the bytes are, Decode ends without a panic; a mistake has a message; and what is
-// accepted prints as a document that is accepted, and prints the same again.
+// FuzzDecode checks that Decode never panics, that every mistake has a message, and that an
+// accepted document prints as an accepted document that prints the same again.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(whole))
 	f.Add([]byte(`{"routes":[{"name":"a","match":"/"}],"policies":{"x":{"timeout":"1s"}}}`))
@@ -34,29 +34,29 @@ func FuzzDecode(f *testing.F) {
 		if err := config.Decode("f", data, &first); err != nil {
 			mistakes, ok := errors.AsType[*mistake.List](err)
 			if !ok || len(*mistakes) == 0 {
-				t.Fatalf("error is %T %v, want mistakes", err, err)
+				t.Fatalf("got error %T %v, want a list of mistakes", err, err)
 			}
 			for _, m := range *mistakes {
 				if m.Message == "" {
-					t.Fatalf("a mistake without a message: %+v", *m)
+					t.Fatalf("got mistake %+v, want one with a message", *m)
 				}
 			}
 			return
 		}
 		if _, err := config.Keys("f", data); err != nil {
-			t.Fatalf("accepted, but its keys are not: %v", err)
+			t.Fatalf("Decode accepts the document, Keys does not: %v", err)
 		}
 		printed, err := config.Marshal(first)
 		if err != nil {
-			t.Fatalf("accepted, but cannot be printed: %v", err)
+			t.Fatalf("Decode accepts the document, Marshal does not: %v", err)
 		}
 		second := document{}
 		if err := config.Decode("f", printed, &second); err != nil {
-			t.Fatalf("what was printed is refused: %v\n%s", err, printed)
+			t.Fatalf("Decode rejects the printed document: %v\n%s", err, printed)
 		}
 		again, err := config.Marshal(second)
 		if err != nil || !bytes.Equal(printed, again) {
-			t.Fatalf("printed again (error %v) it differs:\n%s\n%s", err, printed, again)
+			t.Fatalf("printed again (error %v), got\n%s\nwant\n%s", err, again, printed)
 		}
 	})
 }

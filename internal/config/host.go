@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// CheckHost reports what is wrong with the host and the port of u, which [url.Parse] takes nearly as they come: a
-// variable that nobody has replaced, a list, a path. The host must be a name of at most 253 letters, digits, dots,
-// dashes and underscores, an IPv4 address, or an IPv6 address in brackets. A port must be from 1 to 65535; u may go
-// without one.
+// CheckHost checks the host and the port of u. [url.Parse] accepts almost any host, such as an
+// unexpanded variable, a list or a path. CheckHost requires a name of at most 253 letters, digits,
+// dots, dashes and underscores, an IPv4 address, or an IPv6 address in brackets. A port is optional
+// and must be from 1 to 65535.
 func CheckHost(u *url.URL) error {
 	host, port := u.Hostname(), u.Port()
 	if host == "" {
@@ -29,8 +29,8 @@ func CheckHost(u *url.URL) error {
 	return nil
 }
 
-// isHostName reports whether a resolver would look name up. A name whose last label is a number would be an IPv4
-// address, if it were one.
+// isHostName reports whether name is a host name to resolve. A name whose last label is a number is
+// not: it looks like an IPv4 address.
 func isHostName(name string) bool {
 	name = strings.TrimSuffix(name, ".")
 	if len(name) > 253 {

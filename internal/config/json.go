@@ -8,17 +8,17 @@ import (
 	"unicode/utf8"
 )
 
-// fromJSON returns data as it is, unless it is JSON that the YAML parser would not read as JSON. Contrary to
-// the letter of YAML 1.2 it does not know the escape \/, which PHP writes, nor surrogate pairs, which Python
-// writes for an emoji, and it folds the line separators of Unicode. Only the columns behind such a character
-// differ then from those of the text.
+// fromJSON rewrites JSON that the YAML parser would read differently, and returns any other data
+// unchanged. Against YAML 1.2 the parser does not know the escape \/, which PHP writes, or
+// surrogate pairs, which Python writes for an emoji, and it folds Unicode's line separators. The
+// rewriting shifts the columns after such a character.
 func fromJSON(data []byte) []byte {
 	if !json.Valid(data) {
 		return data
 	}
 	var out bytes.Buffer
 	for rest := data; len(rest) > 0; {
-		// In JSON a backslash, and anything beyond ASCII, is always within a string.
+		// In JSON, a backslash or a character beyond ASCII is always inside a string.
 		size := 2
 		switch {
 		case bytes.HasPrefix(rest, []byte(`\/`)):
@@ -48,8 +48,8 @@ func fromJSON(data []byte) []byte {
 	return out.Bytes()
 }
 
-// unicodeEscape returns the character that text, which is within valid JSON, begins with as \uXXXX, or an
-// invalid one.
+// unicodeEscape returns the character of the \uXXXX at the start of text, which is part of valid
+// JSON, or utf8.RuneError if there is none.
 func unicodeEscape(text []byte) rune {
 	var r rune
 	if _, err := fmt.Sscanf(string(text[:min(6, len(text))]), `\u%04x`, &r); err != nil {

@@ -8,8 +8,8 @@ import (
 	"os"
 )
 
-// Load decodes the file at path into dst as [Decode] does. A pipe or a device is read too, up to the limit
-// of 1 MiB. A file that cannot be read gives an error of one line that works with [errors.Is] and
+// Load decodes the file at path into dst as [Decode] does. Pipes and devices are read up to the
+// limit of 1 MiB. If the file cannot be read, the error is one line and works with [errors.Is] and
 // [fs.ErrNotExist], [fs.ErrPermission] and the like.
 func Load(path string, dst any) error {
 	data, err := Read(path)
@@ -19,12 +19,12 @@ func Load(path string, dst any) error {
 	return Decode(path, data, dst)
 }
 
-// Read is the first half of [Load], for a caller who has to know what was decoded. Of a document that is too
-// long it returns one byte more than a document may have, which [Decode] refuses.
+// Read is the first half of [Load], for callers that need the text too. It stops one byte after the
+// size limit; [Decode] then rejects the document as too large.
 func Read(path string) ([]byte, error) {
 	data, err := read(path)
 	if err != nil {
-		// The operating system's error without the name of the call, which says nothing to a reader.
+		// Keep the system's error without the name of the system call.
 		if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 			err = pathErr.Err
 		}

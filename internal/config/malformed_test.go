@@ -15,13 +15,13 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/golden"
 )
 
-// TestMalformed decodes each document of testdata/malformed and compares what it is told with the one list
-// of all of them, which reads as a review of the messages.
+// TestMalformed decodes every document in testdata/malformed and compares the errors with one
+// golden file, which makes all messages easy to review.
 func TestMalformed(t *testing.T) {
 	const path = "testdata/malformed.golden"
 	files, err := filepath.Glob("testdata/malformed/*.yaml")
 	if err != nil || len(files) < 100 {
-		t.Fatalf("found %d documents, error %v", len(files), err)
+		t.Fatalf("found %d documents (error %v), want at least 100", len(files), err)
 	}
 	wanted := make(map[string]string)
 	if list, err := os.ReadFile(path); err == nil {
@@ -44,10 +44,10 @@ func TestMalformed(t *testing.T) {
 			got := before
 			err = config.Decode(name, data, &got)
 			if err == nil {
-				t.Fatalf("accepted: %+v", got)
+				t.Fatalf("got %+v, want an error", got)
 			}
 			if !reflect.DeepEqual(got, before) {
-				t.Errorf("the target has changed: %+v", got)
+				t.Errorf("got target %+v, want it unchanged: %+v", got, before)
 			}
 			mistakes, ok := errors.AsType[*mistake.List](err)
 			if !ok || len(*mistakes) == 0 {
@@ -55,7 +55,7 @@ func TestMalformed(t *testing.T) {
 			}
 			for _, m := range *mistakes {
 				if lines := strings.Count(string(data), "\n") + 1; m.Line > lines || m.Line > 0 && m.Column < 1 {
-					t.Errorf("a place outside of the document: %v", m)
+					t.Errorf("got place %d:%d, want one in the document: %v", m.Line, m.Column, m)
 				}
 			}
 			list = append(list, err.Error())
@@ -69,7 +69,7 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// TestHostile is about documents that are made to cost something.
+// TestHostile decodes documents that are built to waste time or memory.
 func TestHostile(t *testing.T) {
 	bomb := func(first string) string {
 		var b strings.Builder
@@ -94,7 +94,7 @@ func TestHostile(t *testing.T) {
 		"long_value":     {"verbose: " + strings.Repeat("ü", 1000), "f:1:10: verbose: expected true or false, got \"" + strings.Repeat("ü", 60) + "…\""},
 		"many_mistakes":  {unknown.String(), "and 10 more"},
 		"long_key":       {"\"" + strings.Repeat("k", 1000) + "\": {}", "…\"]: expected a key of at most 256 bytes, got 1000"},
-		"unclosed_quote": {"note: \"" + strings.Repeat("x\n", 1<<18), "f:1:1: the quote that is opened here is never closed"},
+		"unclosed_quote": {"note: \"" + strings.Repeat("x\n", 1<<18), "f:1:1: this quote is never closed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			began := time.Now()
@@ -102,14 +102,15 @@ func TestHostile(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want %s", err, tc.want)
 			}
-			// Generous, for a machine that is busy: without a bound each of these takes minutes, or memory.
+			// The limit is generous for busy machines. Without the checks, each document takes
+			// minutes or exhausts memory.
 			if took := time.Since(began); took > 20*time.Second {
-				t.Errorf("took %s", took)
+				t.Errorf("took %s, want at most 20s", took)
 			}
 		})
 	}
 
-	// Billions of values, each of its own: it needs a type that nests in itself.
+	// tree nests, so that aliases expand to billions of values.
 	type tree struct {
 		Children []*struct {
 			Leaves []string `yaml:"leaves"`
@@ -120,7 +121,7 @@ func TestHostile(t *testing.T) {
 		document := "children: [&x {leaves: " + leaves + "}, " + strings.TrimSuffix(strings.Repeat("*x,", 1000), ",") + "]"
 		err := config.Decode("f", []byte(document), &tree{})
 		if err == nil || !strings.Contains(err.Error(), "expected at most 100000 values") {
-			t.Errorf("got %v, want a limit", err)
+			t.Errorf("got %v, want a limit on values", err)
 		}
 		var mistakes mistake.List
 		if mistakes.Merge("", err); len(mistakes) != 1 {

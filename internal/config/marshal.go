@@ -19,11 +19,12 @@ import (
 	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
-// Marshal returns v, a struct or a pointer to one, as a YAML document that [Decode] reads back into an equal
-// value, and that prints as the same bytes again. Keys are in the order of the struct's fields, maps in the
-// order of their keys; durations are as Go writes them, and types with a MarshalText method are their text.
-// Fields tagged ",omitempty" are left out when they are zero or empty. A nil list is [], a nil map {} and a
-// nil pointer null. What YAML or Decode cannot hold, such as NaN, is an error that names its path.
+// Marshal returns v, a struct or a pointer to one, as a YAML document. [Decode] reads it back into
+// an equal value, which prints the same bytes again. Keys are in the order of the struct's fields,
+// map keys are sorted, durations are as Go writes them, and types with a MarshalText method print
+// as their text. Fields tagged ",omitempty" are left out when they are zero or empty. A nil list is
+// [], a nil map {} and a nil pointer null. A value that YAML or Decode cannot hold, such as NaN, is
+// an error that names its path.
 func Marshal(v any) ([]byte, error) {
 	in := reflect.ValueOf(v)
 	for in.Kind() == reflect.Pointer {
@@ -45,8 +46,8 @@ func Marshal(v any) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// node returns v as the parser would return its text. Building nodes, and not handing v to the YAML package,
-// is what keeps the two directions symmetric: its own rules for durations and text differ.
+// node returns v as the parser would return its text. The YAML package's own rules for durations
+// and text differ from Decode's, so Marshal builds the nodes itself.
 func node(v reflect.Value, path string) (*yaml.Node, error) {
 	if v.Kind() == reflect.Pointer {
 		if v.IsNil() {
@@ -54,7 +55,7 @@ func node(v reflect.Value, path string) (*yaml.Node, error) {
 		}
 		return node(v.Elem(), path)
 	}
-	if !v.CanAddr() { // so that a MarshalText method of the pointer is found as well
+	if !v.CanAddr() { // make it addressable, to find MarshalText methods with a pointer receiver
 		p := reflect.New(v.Type())
 		p.Elem().Set(v)
 		v = p.Elem()
@@ -64,10 +65,10 @@ func node(v reflect.Value, path string) (*yaml.Node, error) {
 		if err != nil {
 			return nil, mistake.New(path, "%w", err)
 		}
-		return plain(string(b), path)
+		return textNode(string(b), path)
 	}
 	if v.Type() == reflect.TypeFor[time.Duration]() {
-		return quoted(v.Interface().(time.Duration).String(), path)
+		return stringNode(v.Interface().(time.Duration).String(), path)
 	}
 
 	scalar := func(tag, text string) (*yaml.Node, error) {
@@ -81,7 +82,7 @@ func node(v reflect.Value, path string) (*yaml.Node, error) {
 	case reflect.Slice:
 		return listNode(v, path)
 	case reflect.String:
-		return quoted(v.String(), path)
+		return stringNode(v.String(), path)
 	case reflect.Bool:
 		return scalar("!!bool", strconv.FormatBool(v.Bool()))
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
@@ -131,7 +132,7 @@ func mapNode(v reflect.Value, path string) (*yaml.Node, error) {
 
 func add(m *yaml.Node, name string, value reflect.Value, path string) error {
 	path = Join(path, name)
-	k, err := quoted(name, path)
+	k, err := stringNode(name, path)
 	if err != nil {
 		return err
 	}
@@ -157,35 +158,35 @@ func listNode(v reflect.Value, path string) (*yaml.Node, error) {
 
 func floatNode(v reflect.Value) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.ScalarNode, Value: strconv.FormatFloat(v.Float(), 'g', -1, v.Type().Bits())}
-	n.Tag = n.ShortTag() // a whole number looks like an integer, and is read back as either
+	n.Tag = n.ShortTag() // a whole number is tagged as an integer; Decode reads it as either
 	return n
 }
 
-// plain returns the text of a type that has its own: as a bare number if it reads as one ("0.3"), as a
-// string otherwise ("64KiB").
-func plain(s, path string) (*yaml.Node, error) {
+// textNode returns the text of a type with a MarshalText method: as a number if it looks like one
+// ("0.3"), and as a string otherwise ("64KiB").
+func textNode(s, path string) (*yaml.Node, error) {
 	n := &yaml.Node{Kind: yaml.ScalarNode, Value: s}
 	n.Tag = n.ShortTag()
 	if n.Tag == "!!int" || n.Tag == "!!float" {
 		return n, nil
 	}
-	return quoted(s, path)
+	return stringNode(s, path)
 }
 
-// quoted returns s as a string, in quotes where the bare text would be taken for something else.
-func quoted(s, path string) (*yaml.Node, error) {
+// stringNode returns s as a string, in quotes if the bare text would mean something else.
+func stringNode(s, path string) (*yaml.Node, error) {
 	if !utf8.ValidString(s) {
 		return nil, mistake.New(path, "expected UTF-8 text, got %q", clip(s))
 	}
 	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}
-	// The block style that the encoder chooses for several lines does not read back if one begins with a tab.
+	// The encoder's block style for several lines does not read back if a line begins with a tab.
 	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) || oldBool(s) {
 		n.Style = yaml.DoubleQuotedStyle
 	}
 	return n, nil
 }
 
-// oldBool reports whether YAML 1.1, which many tools still speak, reads s as true or false.
+// oldBool reports whether YAML 1.1, which many tools still use, reads s as true or false.
 func oldBool(s string) bool {
 	switch strings.ToLower(s) {
 	case "y", "n", "yes", "no", "on", "off":

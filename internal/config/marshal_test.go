@@ -46,7 +46,7 @@ note: null
 	}
 }
 
-// TestMarshalQuotes: what other readers of YAML, of version 1.1, would not take for a string is quoted too.
+// Text that YAML 1.1 would not read as a string is quoted too.
 func TestMarshalQuotes(t *testing.T) {
 	got, err := config.Marshal(struct{ A, B, C, D, E string }{"yes", "N", "10", "null", "no way"})
 	if want := "a: \"yes\"\nb: \"N\"\nc: \"10\"\nd: \"null\"\ne: no way\n"; err != nil || string(got) != want {
@@ -54,7 +54,7 @@ func TestMarshalQuotes(t *testing.T) {
 	}
 }
 
-// TestStringsReadBack: a string is that string again, whatever YAML would make of its bare text.
+// A string reads back as the same string, whatever its bare text would mean in YAML.
 func TestStringsReadBack(t *testing.T) {
 	for _, s := range []string{
 		"", " ", "a", " a", "a ", "a: b", "a #b", "#", "- a", "-", "?", ":", "~", "null", "Null", "true", "False", "yes", "NO", "on", "y",
@@ -77,7 +77,7 @@ func TestStringsReadBack(t *testing.T) {
 	}
 }
 
-// clipped returns as much of s as a key may have.
+// clipped cuts s to the longest allowed key.
 func clipped(s string) string { return s[:min(len(s), 256)] }
 
 func TestNumbersReadBack(t *testing.T) {

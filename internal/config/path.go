@@ -2,8 +2,9 @@ package config
 
 import "strconv"
 
-// Join returns the path of key below path: "policies.default". A key that is not made of ASCII letters,
-// digits, '-' and '_' alone is quoted as Go quotes it, so that a path is never ambiguous: policies["a.b"].
+// Join returns the path of key below path: "policies.default". A key with characters other than
+// ASCII letters, digits, '-' and '_' is quoted as Go quotes it, so that paths are unambiguous:
+// policies["a.b"].
 func Join(path, key string) string {
 	switch {
 	case !plainKey(key):
@@ -30,8 +31,8 @@ func plainKey(key string) bool {
 	return key != ""
 }
 
-// ancestors returns path and every path above it, the nearest first, ending with the root "". Between them
-// are prefixes that end within a quoted key; they are no paths, and so equal to none.
+// ancestors returns path and its parents, nearest first, ending with the root "". The list also has
+// prefixes that end inside a quoted key; they equal no real path.
 func ancestors(path string) []string {
 	up := []string{path}
 	for i := len(path) - 1; i > 0; i-- {

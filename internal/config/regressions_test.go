@@ -10,8 +10,8 @@ import (
 	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
-// A stranger who may send a document must not be able to keep the server busy with it: each misspelt key used to be
-// looked for among all the others, which took half a minute for a megabyte of them.
+// A document from a stranger must not keep the server busy. Each misspelt key used to be compared
+// with all the others, which took half a minute for a megabyte of them.
 func TestManyMisspeltKeysAreNotAllLookedAt(t *testing.T) {
 	var misspelt strings.Builder
 	for n := range 5_000 {
@@ -30,42 +30,42 @@ func TestManyMisspeltKeysAreNotAllLookedAt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var got mistake.List
 			if got.Merge("", decode(tt.document)); len(got) != tt.want {
-				t.Fatalf("%d mistakes, want %d", len(got), tt.want)
+				t.Fatalf("got %d mistakes, want %d", len(got), tt.want)
 			}
 			last := got[len(got)-1].Error()
-			if says := last == "f: has more than 1000 mistakes; no more were looked for"; says != (tt.want > 1000) {
-				t.Errorf("the last mistake is %q", last)
+			if says := last == "f: has more than 1000 mistakes; the rest are not listed"; says != (tt.want > 1000) {
+				t.Errorf("got last mistake %q, want a note on the limit: %v", last, tt.want > 1000)
 			}
 		})
 	}
 }
 
-// Which keys are present decides whether the one that was meant counts as missing too.
+// A misspelt key hides the error about the missing right key, but only if the right key is absent.
 func TestMisspeltKeyBesideTheRightOne(t *testing.T) {
 	for document, want := range map[string]int{
-		`routes: [{macth: /}]`:                      1, // that there is no match is no second mistake
+		`routes: [{macth: /}]`:                      1, // the missing match is not reported too
 		`routes: [{macth: /, match: ""}]`:           2,
 		`routes: [{macth: /, mtach: /, match: ""}]`: 3,
 	} {
 		var got mistake.List
 		if got.Merge("", decode(document)); len(got) != want {
-			t.Errorf("%s: %v, want %d mistakes", document, got, want)
+			t.Errorf("%s: got %v, want %d mistakes", document, got, want)
 		}
 	}
 }
 
 func decode(text string) error { return config.Decode("f", []byte(text), new(document)) }
 
-// Windows editors put a byte order mark before JSON too. Without it the escapes of JSON are still those of JSON, and
-// a column is the one an editor shows.
+// Windows editors put a byte order mark before JSON too. JSON's escapes must still work, and
+// columns must match the editor's.
 func TestByteOrderMark(t *testing.T) {
 	var d document
 	if err := config.Decode("f", []byte("\ufeff"+`{"note": "\/ \ud83d\ude00"}`), &d); err != nil || *d.Note != "/ 😀" {
-		t.Errorf("note %v, %v", d.Note, err)
+		t.Errorf("got note %v, error %v, want / 😀", d.Note, err)
 	}
 	err := decode("\ufeffnote: x\x00")
 	if err == nil || !strings.HasPrefix(err.Error(), "f:1:8: ") {
-		t.Errorf("got %v, want it at 1:8", err)
+		t.Errorf("got %v, want an error at 1:8", err)
 	}
 }
 
@@ -81,17 +81,17 @@ func TestKeys(t *testing.T) {
 		"none":             {document: "{}"},
 		"of an empty text": {document: "# nothing\n"},
 		"of a list":        {document: "[a]", mistake: "f:1:1: expected a mapping, got a list"},
-		"twice":            {document: "a: 1\na: 2", mistake: "f:2:1: a: the key is already given in line 1"},
+		"twice":            {document: "a: 1\na: 2", mistake: "f:2:1: a: the key is already given on line 1"},
 		"of no document":   {document: "{", mistake: "f:1:"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			got, err := config.Keys("f", []byte(tt.document))
 			if !slices.Equal(got, tt.want) {
-				t.Errorf("keys %q, want %q", got, tt.want)
+				t.Errorf("got keys %q, want %q", got, tt.want)
 			}
 			if (err != nil) != (tt.mistake != "") || err != nil && !strings.HasPrefix(err.Error(), tt.mistake) {
-				t.Errorf("error %v, want %q", err, tt.mistake)
+				t.Errorf("got error %v, want %q", err, tt.mistake)
 			}
 		})
 	}

@@ -18,7 +18,7 @@ func (d *decoder) text(n *yaml.Node, v reflect.Value, into encoding.TextUnmarsha
 		d.expected(n, path, "a string")
 		return
 	}
-	v.SetZero() // whatever the old value points to belongs to dst
+	v.SetZero() // the old value may point to memory of dst
 	if err := into.UnmarshalText([]byte(n.Value)); err != nil {
 		d.mistake(n, path, "%w", err)
 	}
@@ -100,15 +100,16 @@ func (d *decoder) float(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-// isNumber reports whether n is a decimal number, with also as the characters it may have besides a sign and
-// digits. It looks at the text, not at the parser's tag, because YAML 1.1 reads 010 as 8, 1_0 as 10, and
-// counts .nan and .inf as numbers: each of them is more likely a mistake than meant.
-func isNumber(n *yaml.Node, also string) bool {
+// isNumber reports whether n is a decimal number. extra has the characters that it may contain
+// besides a sign and digits. isNumber ignores the parser's tag: YAML 1.1 reads 010 as 8 and 1_0 as
+// 10, and counts .nan and .inf as numbers. In a configuration each of these is more likely a
+// mistake.
+func isNumber(n *yaml.Node, extra string) bool {
 	if n.Kind != yaml.ScalarNode || n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
 		return false
 	}
 	digits := strings.TrimLeft(n.Value, "+-")
-	if len(n.Value)-len(digits) > 1 || strings.Trim(digits, "0123456789"+also) != "" || !strings.ContainsAny(digits, "0123456789") {
+	if len(n.Value)-len(digits) > 1 || strings.Trim(digits, "0123456789"+extra) != "" || !strings.ContainsAny(digits, "0123456789") {
 		return false
 	}
 	octal := len(digits) > 1 && digits[0] == '0' && '0' <= digits[1] && digits[1] <= '9'

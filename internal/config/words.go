@@ -9,7 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// describe names a value the way a mistake says what it got.
+// describe names a value for the "got" part of an error.
 func describe(n *yaml.Node) string {
 	switch {
 	case n.Kind == yaml.MappingNode:
@@ -24,7 +24,7 @@ func describe(n *yaml.Node) string {
 	return clip(n.Value)
 }
 
-// clip shortens what is quoted from a document, so that a message stays one readable line.
+// clip shortens quoted text, so that a message stays one readable line.
 func clip(s string) string {
 	const most = 60
 	if utf8.RuneCountInString(s) <= most {
@@ -40,7 +40,7 @@ func unknownKey(near string, allowed []string) string {
 	return fmt.Sprintf("unknown key, %sallowed: %s", near, strings.Join(allowed, ", "))
 }
 
-// nearest returns the candidate that is most likely meant by word, or "" if none is near.
+// nearest returns the candidate most similar to word, or "" if none is close.
 func nearest(word string, candidates []string) string {
 	best, least := "", max(1, len(word)/3)+1
 	for _, c := range candidates {
@@ -51,7 +51,7 @@ func nearest(word string, candidates []string) string {
 	return best
 }
 
-// distance is the number of edits between a and b; two swapped neighbours count as one.
+// distance returns the number of edits between a and b. Two swapped neighbours count as one edit.
 func distance(a, b string) int {
 	rows := make([][]int, len(a)+1)
 	for i := range rows {
