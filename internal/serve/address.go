@@ -5,7 +5,7 @@ import (
 	"net"
 )
 
-// URL is where a browser on this machine finds addr.
+// URL returns a URL at which a browser on this machine can open addr.
 func URL(addr net.Addr) string {
 	if tcp, ok := addr.(*net.TCPAddr); ok && (tcp.IP.IsUnspecified() || tcp.IP.IsLoopback()) {
 		return fmt.Sprintf("http://localhost:%d", tcp.Port)

@@ -1,15 +1,17 @@
-// Package serve runs a program's HTTP listeners from the first to the last: it listens on all addresses or
-// none, says when the program is ready, and stops in an order in which no call is lost.
+// Package serve runs a program's HTTP listeners. It opens all listeners or none, reports when the
+// program is ready, and stops it without losing calls.
 //
-// The order of a stop, each step of which is logged:
+// A stop takes these steps, and logs each one:
 //
-//  1. Readiness fails, so that load balancers look elsewhere.
-//  2. For the drain delay everything is served as before, because they notice late; but answers ask for
-//     their connection to be closed, so that by the end of it nobody holds one that is about to go.
-//  3. The data listeners close one after the other, and the calls in flight have the drain timeout to end.
-//     A listener that has none left says so by its Drained before the next one closes.
-//  4. Calls that are left (an event stream ends no earlier by itself) are cut: their contexts end, then
-//     their connections.
-//  5. The admin listeners, which showed all this, close.
-//  6. Flush sends what telemetry is left.
+//  1. Readiness fails, so that load balancers send traffic elsewhere.
+//  2. Load balancers notice late, so everything is served as before during the drain delay. But
+//     responses ask the caller to close its connection, so that no caller holds one when the
+//     listeners close.
+//  3. The data listeners close one after the other. The calls in flight share the drain timeout.
+//     When a listener's last call has ended, its Drained function is called, and the next listener
+//     closes.
+//  4. The contexts of the remaining calls are cancelled, then their connections are closed. An
+//     event stream, for example, never ends by itself.
+//  5. The admin listeners close. Until then they serve the probes, metrics and pages.
+//  6. Flush sends the remaining telemetry.
 package serve

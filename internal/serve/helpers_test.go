@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// network is a pipenet with clients, whose listeners a test can break.
+// network is a pipenet that remembers its listeners, so that a test can break them.
 type network struct {
 	*pipenet.Network
 	listeners map[string]net.Listener
@@ -34,14 +34,14 @@ func (n *network) Listen(ctx context.Context, network, addr string) (net.Listene
 	return l, err
 }
 
-// client returns a client that keeps its connections, until the test ends.
+// client returns a client that keeps its connections open until the test ends.
 func (n *network) client(t *testing.T) *http.Client {
 	transport := &http.Transport{DialContext: n.Dial}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
 }
 
-// logs is a log to look at. Times in it are those of the bubble.
+// logs collects log lines for a test. Times are those of the synctest bubble.
 type logs struct{ output.Buffer }
 
 // logger writes each record with the time since start, to the millisecond.
@@ -59,7 +59,7 @@ func (l *logs) logger(start time.Time) *slog.Logger {
 type answer struct {
 	status int
 	body   string
-	close  bool // the connection ends with it
+	close  bool // the response closes the connection
 	err    error
 }
 
@@ -75,7 +75,7 @@ func get(ctx context.Context, client *http.Client, url string) answer {
 	return answer{response.StatusCode, body, response.Close, err}
 }
 
-// within is a drain timeout that does not change.
+// within returns a constant drain timeout.
 func within(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
 
 func text(s string) http.Handler {

@@ -17,14 +17,14 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 )
 
-// TestAddressInUse: one address that cannot be had, and nothing is served on the others either.
+// A configuration error closes the listeners that Open opened.
 func TestRefusedConfigurationClosesWhatIsOpen(t *testing.T) {
 	l, addr, err := serve.Open(t.Context(), serve.Listener{Name: "a", Addr: "127.0.0.1:0", Handler: http.NotFoundHandler()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if serve.Run(t.Context(), serve.Config{Data: []serve.Listener{l}}, nil, nil) == nil {
-		t.Fatal("a configuration without a drain timeout was accepted")
+		t.Fatal("Run without a drain timeout: got no error, want one")
 	}
 	again, err := net.Listen("tcp", addr.String())
 	if err != nil {
@@ -48,17 +48,17 @@ func TestAddressInUse(t *testing.T) {
 			}
 			return l, err
 		},
-	}, serve.NewReadiness(), func(map[string]net.Addr) { t.Error("listens") })
+	}, serve.NewReadiness(), func(map[string]net.Addr) { t.Error("onListen was called, want no listener") })
 	want := "listen on " + taken.Addr().String() + " (admin): address already in use"
 	if err == nil || err.Error() != want || !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	if err := first.Close(); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("the first listener was still open: closing it gave %v", err)
+		t.Errorf("closing the first listener again: got %v, want it already closed", err)
 	}
 }
 
-// TestCallInFlightOverSockets drains over real connections, with each protocol that is served.
+// TestCallInFlightOverSockets drains real connections, with each protocol that is served.
 func TestCallInFlightOverSockets(t *testing.T) {
 	for name, set := range map[string]func(*http.Protocols){
 		"http1": func(p *http.Protocols) { p.SetHTTP1(true) },
@@ -102,15 +102,15 @@ func TestCallInFlightOverSockets(t *testing.T) {
 			select {
 			case proto := <-entered:
 				if want := map[string]string{"http1": "HTTP/1.1", "h2c": "HTTP/2.0"}[name]; proto != want {
-					t.Errorf("the call came in over %s, want %s", proto, want)
+					t.Errorf("got a call over %s, want %s", proto, want)
 				}
 			case got := <-slow:
 				stop()
 				close(flushed)
-				t.Fatalf("the call did not come in: %+v, Run ended with %v", got, <-ended)
+				t.Fatalf("the call did not reach the handler: got %+v, Run returned %v", got, <-ended)
 			}
 			stop()
-			// New calls are refused from some moment on; readiness has failed by then.
+			// The listener closes at some point; readiness has failed by then.
 			for {
 				conn, err := net.Dial("tcp", at["data"].String())
 				if err != nil {
@@ -119,36 +119,35 @@ func TestCallInFlightOverSockets(t *testing.T) {
 				conn.Close()
 			}
 			if got := get(t.Context(), &http.Client{Transport: plain}, "http://"+at["admin"].String()); got.status != 503 || !strings.Contains(got.body, "draining") {
-				t.Errorf("readiness is %+v while draining, want 503", got)
+				t.Errorf("got readiness %+v while draining, want 503", got)
 			}
 			select {
 			case <-flushing:
-				t.Error("flushed with a call in flight")
+				t.Error("Flush was called with a call in flight, want it after the call")
 			default:
 			}
 			close(finish)
 			if got := <-slow; got.err != nil || got.status != 200 || got.body != "whole" {
-				t.Errorf("the call in flight got %+v, want its whole answer", got)
+				t.Errorf("the call in flight got %+v, want 200 whole", got)
 			}
 			<-flushing
 			if _, err := net.Dial("tcp", at["admin"].String()); !errors.Is(err, syscall.ECONNREFUSED) {
-				t.Errorf("the admin listener is open while flushing: %v", err)
+				t.Errorf("dialling the admin listener while flushing: got %v, want connection refused", err)
 			}
 			close(flushed)
 			if err := <-ended; err != nil {
-				t.Errorf("Run ended with %v", err)
+				t.Errorf("Run returned %v, want nil", err)
 			}
 		})
 	}
 }
 
-// A caller who reads steadily, however slowly, is no caller who does not read: what it takes
-// shows in the writes while megabytes are on their way to it.
+// Writes to a steady but slow reader must show its progress, even with megabytes in flight.
 func TestB5ASlowReaderShowsInTheWrites(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("other systems keep what is written to a connection as they like")
+		t.Skip("only Linux can limit the unsent data of a connection")
 	}
-	const rate = 400 << 10 // a second
+	const rate = 400 << 10 // bytes per second
 	var slowest atomic.Int64
 	l, addr, err := serve.Open(t.Context(), serve.Listener{Name: "data", Addr: "127.0.0.1:0", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		for block := make([]byte, 32<<10); ; {
@@ -183,6 +182,6 @@ func TestB5ASlowReaderShowsInTheWrites(t *testing.T) {
 		t.Error(err)
 	}
 	if s := time.Duration(slowest.Load()); s > 1500*time.Millisecond {
-		t.Errorf("a write to a caller who reads %d bytes a second took %v", rate, s)
+		t.Errorf("a write to a caller who reads %d bytes a second took %v, want at most 1.5s", rate, s)
 	}
 }

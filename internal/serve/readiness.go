@@ -5,14 +5,14 @@ import (
 	"sync/atomic"
 )
 
-// State is where a program is in its life. It only ever moves on.
+// State is a stage in the life of a program. It never moves back.
 type State int32
 
-// The states in their order.
+// The states, in order.
 const (
-	Starting State = iota // not yet listening, or not yet warm
+	Starting State = iota // not listening yet, or not warm yet
 	Ready                 // accepting calls
-	Draining              // on the way out; the last state
+	Draining              // stopping; the last state
 )
 
 // String returns the state in lower case.
@@ -28,13 +28,15 @@ func (s State) String() string {
 	return "unknown"
 }
 
-// Readiness is what the probes of an orchestrator are told. It is safe for concurrent use.
+// Readiness holds the state that readiness and liveness probes report. It is safe for concurrent
+// use.
 type Readiness struct{ state atomic.Int32 }
 
 // NewReadiness returns a Readiness that is Starting.
 func NewReadiness() *Readiness { return &Readiness{} }
 
-// Set moves on to s. It ignores a move back, so becoming ready late does not undo a drain.
+// Set moves to state s. It ignores an earlier state than the current one, so that becoming ready
+// late does not undo a drain.
 func (r *Readiness) Set(s State) {
 	for {
 		old := r.state.Load()
@@ -47,15 +49,16 @@ func (r *Readiness) Set(s State) {
 // State returns the current state.
 func (r *Readiness) State() State { return State(r.state.Load()) }
 
-// Livez answers 200 "ok" for as long as the process answers at all. It depends on nothing else, because a
-// restart mends nothing else.
+// Livez returns a handler that always answers 200 "ok". It checks nothing else, because a restart
+// would not repair anything else.
 func (r *Readiness) Livez() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, "ok")
 	})
 }
 
-// Readyz answers 200 "ok" when Ready, and otherwise 503 with the reason: "not ready: draining".
+// Readyz returns a handler that answers 200 "ok" if the state is Ready, and otherwise 503 with the
+// reason: "not ready: draining".
 func (r *Readiness) Readyz() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if s := r.State(); s != Ready {

@@ -14,20 +14,21 @@ import (
 
 // Listener is one address to serve.
 type Listener struct {
-	Name    string // in logs, and the key under which Run reports the address; unique
-	Addr    string // host:port, as net.Listen takes it; port 0 picks a free one
+	Name    string // in logs, and Run's key for the address; unique
+	Addr    string // host:port, as for net.Listen; port 0 picks a free port
 	Handler http.Handler
 
-	// Drained, if it is not nil, is called when the last call has ended or been cut, before the next listener
-	// closes. A handler that calls the next one is to close its idle connections to it here: one that has
-	// never carried a request would be waited on for 5 s, as if a call were about to come (go.dev/issue/22682).
+	// Drained, if not nil, is called when the last call has ended or been cut, before the next
+	// listener closes. If this listener's handler calls the next listener, Drained should close the
+	// idle connections to it. net/http waits 5 s for a connection that has never carried a request
+	// (go.dev/issue/22682).
 	Drained func()
 
 	opened net.Listener
 }
 
-// Open listens on l's address ahead of Run, for a program that must know first what port 0 became. Run serves
-// what is open already, and closes it whatever happens.
+// Open listens on l's address before Run, for a program that needs to know the port chosen for port
+// 0. Run serves the open listener, and always closes it.
 func Open(ctx context.Context, l Listener) (Listener, net.Addr, error) {
 	opened, err := listenOn(ctx, new(net.ListenConfig).Listen, l)
 	if err != nil {
@@ -45,47 +46,49 @@ func listenOn(ctx context.Context, listen func(context.Context, string, string) 
 	return opened, nil
 }
 
-// Config is what Run needs. Durations are limits that were decided elsewhere: none has a default.
+// Config configures Run. No duration has a default.
 type Config struct {
-	// Data are the listeners that calls come in on. They are drained in this order; one that another one
-	// calls goes after it.
+	// Data are the listeners for calls. They drain in this order: a listener that another one calls
+	// must come later.
 	Data []Listener
-	// Admin are the listeners of probes, metrics and the like. They are served until all data is drained.
+	// Admin are the listeners for probes, metrics and the like. They are served until all data
+	// listeners have drained.
 	Admin []Listener
 
 	DrainDelay time.Duration // from failing readiness to closing the data listeners; 0 or more
-	// DrainTimeout is how long all calls in flight have after that. It is asked when the stop begins.
+	// DrainTimeout returns how long the calls in flight have after that. It is called when the stop
+	// begins.
 	DrainTimeout func() time.Duration
 
-	// Flush, if it is not nil, is called last. It has FlushTimeout, above 0, to return; a Flush that does
-	// not heed its context is left behind then.
+	// Flush, if not nil, is called last. It has FlushTimeout, above 0, to return. Run does not wait
+	// longer, even if Flush ignores its context.
 	Flush        func(context.Context) error
 	FlushTimeout time.Duration
 
-	// Reload, if it is not nil, is called for each SIGHUP of Hangups that comes before the stop. It reads the program's
-	// configuration file again, and calls go on meanwhile. Without Reload a SIGHUP is a terminal that was closed, and
-	// begins the stop. All other signals of Hangups are ignored, with a line in the log. A nil Hangups has none; see the
-	// function of that name.
+	// Reload, if not nil, is called for each SIGHUP before the stop. It reads the program's
+	// configuration file again while calls go on. If Reload is nil, a SIGHUP means that the
+	// terminal was closed, and begins the stop. All other signals of Hangups are logged and
+	// ignored. See the function [Hangups]; a nil Hangups receives no signals.
 	Reload  func()
 	Hangups *HangupSignals
 
-	Logger *slog.Logger // nil for none
+	Logger *slog.Logger // nil for no logs
 
-	// Listen opens a listener; nil for TCP.
+	// Listen opens a listener; nil means TCP.
 	Listen func(ctx context.Context, network, addr string) (net.Listener, error)
 }
 
-// Run listens on every address of c or, if one of them cannot be had, on none. It then serves, makes ready
-// Ready, calls onListen (which may be nil) with the address of each listener by its name, and blocks until
-// ctx ends or a server fails. Then it makes ready Draining and stops as the package comment says. A nil
-// ready is not reported to.
+// Run opens all listeners of c, or none if one of them fails to open. It then serves, sets ready to
+// Ready, calls onListen (which may be nil) with the address of each listener by name, and blocks
+// until ctx ends or a server fails. Then it sets ready to Draining and stops as the package comment
+// says. ready may be nil.
 //
-// Run returns the error that kept it from listening or ended a server, and nil after a stop that was asked
-// for: what had to be cut, or a Flush that failed, is in the log.
+// Run returns the error of a listener that failed to open or a server that failed. After a
+// requested stop it returns nil; cut calls and a failed Flush are only logged.
 //
-// The context of a request ends when its call is cut, not with ctx. Connections that a handler has taken
-// over (WebSockets) count as calls for as long as that handler has not returned, and it is to watch its
-// request's context. Run is called once for each set of listeners; several may run concurrently.
+// The context of a request does not end with ctx, but when its call is cut. A hijacked connection,
+// such as a WebSocket, counts as a call until its handler returns, and the handler must watch its
+// request's context. Each set of listeners can run once; several calls of Run may be concurrent.
 func Run(ctx context.Context, c Config, ready *Readiness, onListen func(map[string]net.Addr)) error {
 	if err := c.check(); err != nil {
 		return errors.Join(err, c.closeOpened())
@@ -114,12 +117,12 @@ func Run(ctx context.Context, c Config, ready *Readiness, onListen func(map[stri
 		onListen(addrs)
 	}
 
-	answered := make(chan struct{})
-	var answering sync.WaitGroup
+	done := make(chan struct{})
+	var signals sync.WaitGroup
 	hungUp := make(chan struct{})
-	answering.Go(func() { c.answer(ctx, answered, hungUp) })
-	defer answering.Wait()
-	defer close(answered)
+	signals.Go(func() { c.handleSignals(ctx, done, hungUp) })
+	defer signals.Wait()
+	defer close(done)
 	running := len(all)
 	select {
 	case <-ctx.Done():
@@ -143,7 +146,7 @@ func (c *Config) check() error {
 			return fmt.Errorf("serving %s: expected a name for the listener", l.Addr)
 		case seen[l.Name]:
 			return fmt.Errorf("serving: expected one listener named %s, got two", l.Name)
-		case l.Handler == nil: // net/http would serve whatever is registered globally, such as pprof
+		case l.Handler == nil: // net/http would serve the global handlers, such as pprof
 			return fmt.Errorf("serving %s (%s): expected a handler, got none", l.Addr, l.Name)
 		}
 		seen[l.Name] = true
@@ -166,7 +169,8 @@ func (c *Config) listen(ctx context.Context) (data, admin []*server, err error) 
 	if listen == nil {
 		listen = new(net.ListenConfig).Listen
 	}
-	// A ctx that has ended already is a stop, which has its order too; it must not look like a bad address.
+	// If ctx has already ended, Run still stops in order. The error must not look like a bad
+	// address.
 	ctx = context.WithoutCancel(ctx)
 	open := func(l Listener) (*server, error) {
 		if l.opened == nil {
@@ -204,7 +208,7 @@ func (c *Config) listen(ctx context.Context) (data, admin []*server, err error) 
 	return data, admin, nil
 }
 
-// closeOpened closes what [Open] has opened.
+// closeOpened closes the listeners that [Open] opened.
 func (c *Config) closeOpened() (err error) {
 	for _, l := range append(append([]Listener(nil), c.Data...), c.Admin...) {
 		if l.opened != nil {
@@ -214,7 +218,7 @@ func (c *Config) closeOpened() (err error) {
 	return err
 }
 
-// cause strips what the net package repeats of the address: "listen tcp :8080: bind: ".
+// cause removes the net package's prefix, which repeats the address: "listen tcp :8080: bind: ".
 func cause(err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err
@@ -225,7 +229,7 @@ func cause(err error) error {
 	return err
 }
 
-// stop takes the steps of the package comment.
+// stop takes the steps in the package comment.
 func (c *Config) stop(ctx context.Context, data, admin []*server, ready *Readiness) {
 	began := time.Now()
 	step := func(level slog.Level, what string, attrs ...any) {
@@ -251,7 +255,7 @@ func (c *Config) stop(ctx context.Context, data, admin []*server, ready *Readine
 		step(slog.LevelInfo, lineDrained, logListener, s.name)
 	}
 
-	// What is left on the admin port is a scrape, which is short, or a live page, which never ends.
+	// The admin port only has scrapes left, which are short, and live pages, which never end.
 	brief, cancel := context.WithTimeout(ctx, cutGrace)
 	defer cancel()
 	for _, s := range admin {

@@ -21,7 +21,7 @@ const (
 	timeout = 20 * time.Second
 )
 
-// program is a running Run in a bubble.
+// program is a Run inside a synctest bubble.
 type program struct {
 	*network
 	log   logs
@@ -56,24 +56,25 @@ func run(t *testing.T, handler http.Handler, change func(*serve.Config)) *progra
 	select {
 	case <-listening:
 	case err := <-p.ended:
-		t.Fatalf("Run ended before it listened: %v", err)
+		t.Fatalf("Run returned %v before it listened", err)
 	}
 	return p
 }
 
-// wait waits for Run to end and checks when and how it did.
+// wait waits for Run to return, and checks when it did and that the error is nil.
 func (p *program) wait(t *testing.T, at time.Duration) {
 	t.Helper()
 	err := <-p.ended
 	if took := time.Since(p.start); err != nil || took != at {
-		t.Errorf("Run ended with %v after %s, want nil after %s; its log:\n%s", err, took, at, &p.log)
+		t.Errorf("Run returned %v after %s, want nil after %s; its log:\n%s", err, took, at, &p.log)
 	}
 }
 
-// until sleeps up to a time since the start.
+// until sleeps until the given time since the start.
 func (p *program) until(at time.Duration) { time.Sleep(at - time.Since(p.start)) }
 
-// The whole order on one clock: stop at 0s, delay until 5s, the call in flight until 12s, flush until 13s.
+// TestStopOrder checks the whole order: stop at 0s, drain delay until 5s, the call in flight until
+// 12s, flush until 13s.
 func TestStopOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mux := http.NewServeMux()
@@ -92,7 +93,7 @@ func TestStopOrder(t *testing.T) {
 			c.Flush = func(ctx context.Context) error {
 				flushed = time.Since(start)
 				if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) != 3*time.Second {
-					t.Errorf("flush has until %v, want 3s", deadline)
+					t.Errorf("got deadline %v for Flush (set: %t), want 3s from now", deadline, ok)
 				}
 				time.Sleep(time.Second)
 				return ctx.Err()
@@ -131,9 +132,9 @@ func TestStopOrder(t *testing.T) {
 
 		err := <-p.ended
 		took := time.Since(p.start)
-		// net/http looks for idle connections at intervals of up to half a second.
+		// net/http checks for idle connections at intervals of up to half a second.
 		if err != nil || flushed < 12*time.Second || flushed > 13*time.Second || took != flushed+time.Second {
-			t.Errorf("Run ended with %v after %s, flushed at %s; want nil, a second after a flush right after the call", err, took, flushed)
+			t.Errorf("Run returned %v after %s, Flush was called at %s; want nil, one second after Flush, which follows the call at 12s", err, took, flushed)
 		}
 		var steps []string
 		for line := range strings.Lines(p.log.String()) {
@@ -151,12 +152,12 @@ func TestStopOrder(t *testing.T) {
 			`"telemetry flushed"`,
 		}
 		if got := strings.Join(steps, "\n"); got != strings.Join(want, "\n") {
-			t.Errorf("the log has\n%s\nwant\n%s", got, strings.Join(want, "\n"))
+			t.Errorf("got log\n%s\nwant\n%s", got, strings.Join(want, "\n"))
 		}
 	})
 }
 
-// A connection that waits in a client's pool must survive the delay, or the next request on it is lost.
+// A connection in a client's pool must survive the drain delay, or the next request on it is lost.
 func TestPooledConnectionOutlivesDrainDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := run(t, text("ok"), nil)
@@ -181,15 +182,15 @@ func TestPooledConnectionOutlivesDrainDelay(t *testing.T) {
 			return response
 		}
 		if call("").Close {
-			t.Error("the connection is closed while nothing is wrong")
+			t.Error("got Connection: close before the stop, want none")
 		}
 		p.stop()
 		p.until(4 * time.Second)
 		if call("Connection: Upgrade\r\nUpgrade: websocket\r\n").Close {
-			t.Error("an upgrade is answered with Connection: close, and cannot succeed")
+			t.Error("got Connection: close for an upgrade, want none: the upgrade cannot succeed with it")
 		}
 		if !call("").Close {
-			t.Error("the connection is not closed with the answer in the drain delay")
+			t.Error("got no Connection: close in the drain delay, want one")
 		}
 		p.wait(t, delay)
 	})
@@ -217,12 +218,12 @@ func TestDrainTimeoutCuts(t *testing.T) {
 			end: delay + timeout,
 			log: `level=WARN msg="calls cut at the drain timeout" listener=data calls=1 after=25s`,
 		},
-		"handler_that_heeds_nothing": {
+		"handler_that_ignores_its_context": {
 			handler: func(t *testing.T) http.HandlerFunc {
 				never := release(t)
 				return func(w http.ResponseWriter, _ *http.Request) { stream(w); <-never }
 			},
-			end: delay + timeout + time.Second, // the grace that handlers have
+			end: delay + timeout + time.Second, // the grace period for handlers
 			log: `level=WARN msg="calls cut at the drain timeout" listener=data calls=1 after=26s`,
 		},
 		"hijacked_that_watches_its_context": {
@@ -271,10 +272,10 @@ func TestDrainTimeoutCuts(t *testing.T) {
 				p.stop()
 				p.wait(t, tc.end)
 				if got := <-received; !strings.HasPrefix(got, "HTTP/1.1 200 OK") {
-					t.Errorf("received %q", got)
+					t.Errorf("received %q, want a 200 response", got)
 				}
 				if !strings.Contains(p.log.String(), tc.log) {
-					t.Errorf("the log lacks %s:\n%s", tc.log, &p.log)
+					t.Errorf("got log\n%s\nwant it to contain %s", &p.log, tc.log)
 				}
 			})
 		})
@@ -291,7 +292,7 @@ func hijack(t *testing.T, w http.ResponseWriter) net.Conn {
 	return conn
 }
 
-// A page that is open on the admin port must not hold up the end.
+// An open page on the admin port must not delay the end.
 func TestAdminStreamEndsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := run(t, text("ok"), func(c *serve.Config) {
@@ -308,12 +309,13 @@ func TestAdminStreamEndsAtOnce(t *testing.T) {
 			t.Errorf("got %+v after %s, want the page to end after %s", got, time.Since(p.start), delay)
 		}
 		if err := <-p.ended; err != nil || time.Since(p.start) > delay+time.Second {
-			t.Errorf("Run ended with %v after %s", err, time.Since(p.start))
+			t.Errorf("Run returned %v after %s, want nil after at most %s", err, time.Since(p.start), delay+time.Second)
 		}
 	})
 }
 
-// In one process of a gateway and its upstream the upstream goes last: calls in flight still need it.
+// If one process has a gateway and its upstream, the upstream stops last: calls in flight still
+// need it.
 func TestDataListenersDrainInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p *program
@@ -332,7 +334,7 @@ func TestDataListenersDrainInOrder(t *testing.T) {
 		synctest.Wait()
 		p.stop()
 		if a := <-got; a.body != "via back" {
-			t.Errorf("got %+v, want the answer from behind", a)
+			t.Errorf("got %+v, want body \"via back\"", a)
 		}
 		if err := <-p.ended; err != nil {
 			t.Error(err)
@@ -340,8 +342,8 @@ func TestDataListenersDrainInOrder(t *testing.T) {
 	})
 }
 
-// A connection that was made for a call that then took another one looks to its server like a call to come: it
-// held up the end of the listener behind for five seconds.
+// A client may dial a connection for a call and then use another one. The server waits for a
+// request on the unused connection, which delayed the end of the next listener by five seconds.
 func TestSpareConnectionsDoNotHoldUpTheNextListener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p *program
@@ -357,10 +359,10 @@ func TestSpareConnectionsDoNotHoldUpTheNextListener(t *testing.T) {
 			c.Data = []serve.Listener{
 				{Name: "front", Addr: "front:1", Handler: front, Drained: func() {
 					if got := get(t.Context(), p.client(t), "http://front:1/"); !errors.Is(got.err, syscall.ECONNREFUSED) {
-						t.Errorf("the listener that has drained answers %+v", got)
+						t.Errorf("the drained listener: got %+v, want connection refused", got)
 					}
 					if got := get(t.Context(), p.client(t), "http://back:1/"); got.body != "back" {
-						t.Errorf("the next one is closed already: %+v", got)
+						t.Errorf("the next listener: got %+v, want body back", got)
 					}
 					_ = spare.Close()
 				}},
@@ -370,9 +372,9 @@ func TestSpareConnectionsDoNotHoldUpTheNextListener(t *testing.T) {
 		go get(t.Context(), p.client(t), "http://front:1/")
 		synctest.Wait()
 		p.stop()
-		// net/http looks for idle connections at intervals of up to half a second.
+		// net/http checks for idle connections at intervals of up to half a second.
 		if err := <-p.ended; err != nil || time.Since(p.start) > 11*time.Second {
-			t.Errorf("Run ended with %v after %s, want nil right after the call, which takes 10s", err, time.Since(p.start))
+			t.Errorf("Run returned %v after %s, want nil right after the call, which takes 10s", err, time.Since(p.start))
 		}
 	})
 }
@@ -393,7 +395,7 @@ func TestFlush(t *testing.T) {
 			end:   delay + 3*time.Second,
 			log:   `level=WARN msg="telemetry was not flushed"`,
 		},
-		"heeds_nothing": {
+		"ignores_its_context": {
 			flush: func(_ context.Context, never chan struct{}) error { <-never; return nil },
 			end:   delay + 3*time.Second,
 			log:   `level=WARN msg="telemetry was not flushed" error="not done within 3s: context deadline exceeded" after=8s`,
@@ -410,7 +412,7 @@ func TestFlush(t *testing.T) {
 				p.stop()
 				p.wait(t, tc.end)
 				if !strings.Contains(p.log.String(), tc.log) {
-					t.Errorf("the log lacks %s:\n%s", tc.log, &p.log)
+					t.Errorf("got log\n%s\nwant it to contain %s", &p.log, tc.log)
 				}
 			})
 		})
@@ -423,19 +425,19 @@ func TestFailedServerStopsTheRest(t *testing.T) {
 		p.listeners["data:1"].Close()
 		synctest.Wait()
 		if got := get(t.Context(), p.client(t), "http://admin:1/readyz"); got.status != 503 {
-			t.Errorf("readiness is %+v although nothing listens", got)
+			t.Errorf("got readiness %+v after the data listener failed, want 503", got)
 		}
 		err := <-p.ended
 		if !errors.Is(err, net.ErrClosed) || !strings.HasPrefix(err.Error(), "serving data:1 (data): ") {
-			t.Errorf("Run ended with %v, want what happened to which listener", err)
+			t.Errorf("Run returned %v, want net.ErrClosed with the listener's name", err)
 		}
 		if got := get(t.Context(), p.client(t), "http://admin:1/readyz"); !errors.Is(got.err, syscall.ECONNREFUSED) {
-			t.Errorf("the admin listener is open after the end: %+v", got)
+			t.Errorf("the admin listener after the end: got %+v, want connection refused", got)
 		}
 	})
 }
 
-// A stop that was asked for before the start is a stop, not an error.
+// A stop requested before the start is not an error.
 func TestEndedContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -448,12 +450,12 @@ func TestEndedContext(t *testing.T) {
 			FlushTimeout: time.Second,
 		}, nil, nil)
 		if err != nil || !flushed {
-			t.Errorf("got %v, flushed %t; want nil, true", err, flushed)
+			t.Errorf("got error %v, flushed %t; want nil, true", err, flushed)
 		}
 	})
 }
 
-func TestSlowHeadersAreNotWaitedFor(t *testing.T) {
+func TestSlowHeadersTimeOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := run(t, text("ok"), nil)
 		conn, err := p.Dial(t.Context(), "tcp", "data:1")
@@ -475,7 +477,7 @@ func TestSlowHeadersAreNotWaitedFor(t *testing.T) {
 	})
 }
 
-func TestLargeHeadersAreRefused(t *testing.T) {
+func TestLargeHeadersAreRejected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := run(t, text("ok"), nil)
 		for size, want := range map[int]int{120 << 10: 200, 150 << 10: 431} {
@@ -507,9 +509,9 @@ func TestPanicOfAHandlerIsLogged(t *testing.T) {
 			t.Errorf("got %+v, want an error", got)
 		}
 		p.stop()
-		p.wait(t, delay) // the call is counted out although it panicked
+		p.wait(t, delay) // a call that panicked no longer counts as in flight
 		if log := p.log.String(); !strings.Contains(log, "level=WARN") || !strings.Contains(log, "panic serving") || !strings.Contains(log, "listener=data") {
-			t.Errorf("the log lacks the panic as a warning:\n%s", log)
+			t.Errorf("got log\n%s\nwant a warning with the panic", log)
 		}
 	})
 }
@@ -535,12 +537,12 @@ func TestBadConfig(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ready := serve.NewReadiness()
-			err := serve.Run(t.Context(), tc.config, ready, func(map[string]net.Addr) { t.Error("listens") })
+			err := serve.Run(t.Context(), tc.config, ready, func(map[string]net.Addr) { t.Error("onListen was called, want an error first") })
 			if err == nil || err.Error() != tc.want {
 				t.Errorf("got %v, want %s", err, tc.want)
 			}
 			if ready.State() != serve.Starting {
-				t.Errorf("readiness is %s, want starting", ready.State())
+				t.Errorf("got readiness %s, want starting", ready.State())
 			}
 		})
 	}

@@ -13,31 +13,34 @@ import (
 )
 
 const (
-	// readHeaderTimeout keeps a client that sends its headers byte by byte from holding a connection.
+	// readHeaderTimeout limits how long a client that sends its headers byte by byte holds a
+	// connection.
 	readHeaderTimeout = 10 * time.Second
-	// idleTimeout is above the 60 s and 90 s for which usual clients and load balancers keep a connection,
-	// so that they close it and not we: a request that meets a closing connection is lost.
+	// idleTimeout is longer than the 60 s to 90 s for which common clients and load balancers keep
+	// a connection. So the other side closes it first: a request that meets a closing connection is
+	// lost.
 	idleTimeout = 120 * time.Second
-	// maxHeaderBytes is far above any real header, and an eighth of the default: it is memory that a
-	// caller takes before anything is known of it. A handler that refuses large headers in its own words has
-	// the half of it: what is above this, net/http refuses unseen.
+	// maxHeaderBytes is far above real headers, and an eighth of net/http's default. A caller can
+	// make the server allocate that much before the handler sees the request. net/http rejects
+	// larger headers itself. A handler that wants to reject large headers itself must use a lower
+	// limit; the gateway uses half.
 	maxHeaderBytes = 128 << 10
-	// cutGrace is how long handlers whose context has ended have before their connections end too. A
-	// handler that watches its context ends its call in its own way in it, and finishes its span.
+	// cutGrace is the time between the end of a handler's context and the end of its connection. In
+	// it, a handler that watches its context can end its call properly and finish its span.
 	cutGrace = time.Second
 )
 
-// errCut is the cause of the end of a request's context when the drain timeout is over.
+// errCut is the cause of cancellation of a request that outlives the drain timeout.
 var errCut = errors.New("the server is shutting down")
 
-// server is one listener with its calls.
+// server is one listener and its calls.
 type server struct {
 	name     string
 	listener net.Listener
 	http     *http.Server
-	drained  func() // of the Listener
+	drained  func() // Listener.Drained
 	calls    calls
-	leaving  atomic.Bool             // answers ask for their connection to be closed
+	leaving  atomic.Bool             // responses ask the caller to close the connection
 	cut      context.CancelCauseFunc // ends the context of every request
 }
 
@@ -46,32 +49,33 @@ func newServer(ctx context.Context, l Listener, opened net.Listener, logger *slo
 	s := &server{name: l.Name, listener: opened, drained: l.Drained, cut: cut}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true) // with prior knowledge, as service meshes talk it within a pod
+	protocols.SetUnencryptedHTTP2(true) // with prior knowledge, as service meshes use it within a pod
 	s.http = &http.Server{
 		Handler:           s.counted(l.Handler),
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		// OPTIONS * is for the handler too, which counts and logs it.
+		// Let the handler count and log OPTIONS * too.
 		DisableGeneralOptionsHandler: true,
-		// No ReadTimeout and no WriteTimeout: they bound a whole body, and a stream has no end. Handlers
-		// bound what they read and write.
+		// No ReadTimeout or WriteTimeout: they limit a whole body, and a stream has no end.
+		// Handlers limit their reads and writes.
 		Protocols:   protocols,
 		BaseContext: func(net.Listener) context.Context { return requests },
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context { limitUnsent(conn); return ctx },
-		// What net/http logs concerns one caller: a broken preface, a handler that panicked.
+		// net/http logs problems of single callers: a broken preface, a handler that panicked.
 		ErrorLog: slog.NewLogLogger(logger.With(logListener, l.Name).Handler(), slog.LevelWarn),
 	}
 	return s
 }
 
-// counted wraps next without wrapping its ResponseWriter, which may be a Flusher, a Hijacker and more.
+// counted counts the calls of next. It passes on the ResponseWriter unwrapped, since that may
+// implement Flusher, Hijacker and more.
 func (s *server) counted(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.calls.begin()
 		defer s.calls.end()
-		// Not Server.SetKeepAlivesEnabled(false): that closes idle connections there and then, and a
-		// request that is on its way on one of them is lost. An upgrade needs its own Connection header.
+		// Not Server.SetKeepAlivesEnabled(false): that closes idle connections at once, which loses
+		// requests on their way. An upgrade needs its own Connection header.
 		if s.leaving.Load() && r.Header.Get("Upgrade") == "" {
 			w.Header().Set("Connection", "close")
 		}
@@ -79,7 +83,7 @@ func (s *server) counted(next http.Handler) http.Handler {
 	})
 }
 
-// serve returns nil when the server was shut down.
+// serve returns nil after a shutdown.
 func (s *server) serve() error {
 	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving %s (%s): %w", s.listener.Addr(), s.name, err)
@@ -87,18 +91,18 @@ func (s *server) serve() error {
 	return nil
 }
 
-// shutdown stops accepting, gives the calls in flight until limit ends, cuts the rest, and returns how many
-// that were.
+// shutdown stops accepting and waits for the calls in flight until limit ends. Then it cuts the
+// remaining calls and returns their number.
 func (s *server) shutdown(limit context.Context) (cut int) {
-	_ = s.http.Shutdown(limit) // its error is that limit has ended, and what that means is seen below
-	cut = s.calls.wait(limit)  // connections that were taken over are unknown to Shutdown
+	_ = s.http.Shutdown(limit) // the error only says that limit ended; cut shows the effect
+	cut = s.calls.wait(limit)  // Shutdown does not know hijacked connections
 	s.cut(errCut)
 	if cut > 0 {
 		grace, cancel := context.WithTimeout(context.WithoutCancel(limit), cutGrace)
 		defer cancel()
 		s.calls.wait(grace)
 	}
-	_ = s.http.Close() // what could fail to close is about to end with the process
+	_ = s.http.Close() // a connection that fails to close ends with the process
 	if s.drained != nil {
 		s.drained()
 	}
@@ -109,7 +113,7 @@ func (s *server) shutdown(limit context.Context) (cut int) {
 type calls struct {
 	mu   sync.Mutex
 	n    int
-	none chan struct{} // closed when n becomes 0; nil while nobody waits
+	none chan struct{} // closed when n becomes 0; nil while there is no waiter
 }
 
 func (c *calls) begin() {
@@ -128,7 +132,8 @@ func (c *calls) end() {
 	}
 }
 
-// wait returns when no call is in flight, or when ctx ends, and then how many are. One caller at a time.
+// wait returns 0 when no call is in flight. If ctx ends first, it returns the number of calls. Only
+// one goroutine may wait at a time.
 func (c *calls) wait(ctx context.Context) int {
 	c.mu.Lock()
 	if c.n == 0 {

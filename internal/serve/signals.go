@@ -9,11 +9,12 @@ import (
 	"time"
 )
 
-// Signals returns a context that ends with the first SIGINT or SIGTERM. A second one ends a process that takes
-// too long at once, however soon it comes. The caller calls stop when it no longer waits for signals.
+// Signals returns a context that ends with the first SIGINT or SIGTERM. A second signal kills the
+// process at once, even if it arrives before the first is handled. The caller calls stop when it no
+// longer waits for signals.
 func Signals(ctx context.Context) (_ context.Context, stop context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	received := make(chan os.Signal, 2) // both may come before either is looked at
+	received := make(chan os.Signal, 2) // room for both signals, if the second arrives early
 	signal.Notify(received, syscall.SIGINT, syscall.SIGTERM)
 	stopped := make(chan struct{})
 	go func() {
@@ -39,27 +40,29 @@ func Signals(ctx context.Context) (_ context.Context, stop context.CancelFunc) {
 	}
 }
 
-// HangupSignals are the signals that would end a process although nobody asks it to: SIGHUP, SIGUSR1 and SIGUSR2. A
-// nil one has none.
+// HangupSignals receives SIGHUP, SIGUSR1 and SIGUSR2, which would kill the process by default. A
+// nil *HangupSignals receives none.
 type HangupSignals struct {
 	received chan os.Signal
-	ignored  bool // the process was started to ignore SIGHUP, as nohup does
+	ignored  bool // the process was started with SIGHUP ignored, as by nohup
 }
 
-// Hangups takes these signals from now on, and until stop, for [Config.Hangups], and the SIGPIPE of a log whose reader
-// is gone. SIGQUIT still ends the process with the stacks of all goroutines.
+// Hangups starts to receive these signals for [Config.Hangups], until stop is called. It also
+// catches the SIGPIPE of a log whose reader has closed. SIGQUIT still ends the process with the
+// stacks of all goroutines.
 func Hangups() (_ *HangupSignals, stop func()) {
 	h, unread := &HangupSignals{received: make(chan os.Signal, 1), ignored: ignored()}, make(chan os.Signal, 1)
 	signal.Notify(h.received, hangups()...)
-	signal.Notify(unread, syscall.SIGPIPE) // that it is taken is enough
+	signal.Notify(unread, syscall.SIGPIPE) // catching it is enough
 	return h, func() {
 		signal.Stop(h.received)
 		signal.Stop(unread)
 	}
 }
 
-// answer answers the signals of c.Hangups until done. It closes hungUp when one of them asks for the stop.
-func (c *Config) answer(ctx context.Context, done <-chan struct{}, hungUp chan<- struct{}) {
+// handleSignals handles the signals of c.Hangups until done is closed. It closes hungUp when a
+// signal begins the stop.
+func (c *Config) handleSignals(ctx context.Context, done <-chan struct{}, hungUp chan<- struct{}) {
 	if c.Hangups == nil {
 		return
 	}
@@ -84,9 +87,9 @@ func (c *Config) answer(ctx context.Context, done <-chan struct{}, hungUp chan<-
 	}
 }
 
-// end ends the process by s, so that its parent sees what ended it; and if s was
-// ignored when the process began, as in the background of a shell's script, as
-// a shell would report it.
+// end kills the process with s, so that its parent sees the signal. If the process was started with
+// s ignored, as in the background of a shell script, end exits with the status that a shell would
+// report.
 func end(s os.Signal) {
 	signal.Reset(s)
 	if self, err := os.FindProcess(os.Getpid()); err == nil && self.Signal(s) == nil {

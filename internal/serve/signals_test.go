@@ -14,7 +14,8 @@ import (
 	"github.com/rebound-dev/rebound/internal/serve"
 )
 
-// TestSignals runs itself as a process that waits for the first signal, says so, and then hangs.
+// TestSignals runs its own binary as a child process that prints a line at the first signal and
+// then hangs.
 func TestSignals(t *testing.T) {
 	if os.Getenv("SERVE_TEST_HANG") != "" {
 		ctx, stop := serve.Signals(t.Context())
@@ -40,7 +41,7 @@ func TestSignals(t *testing.T) {
 			lines := bufio.NewScanner(out)
 			for _, want := range []string{"waiting", "stopping"} {
 				if !lines.Scan() || lines.Text() != want {
-					t.Fatalf("the process says %q, want %q", lines.Text(), want)
+					t.Fatalf("the process printed %q, want %q", lines.Text(), want)
 				}
 				if err := child.Process.Signal(signal); err != nil {
 					t.Fatal(err)
@@ -49,10 +50,10 @@ func TestSignals(t *testing.T) {
 			err = child.Wait()
 			exit, ok := errors.AsType[*exec.ExitError](err)
 			if !ok {
-				t.Fatalf("the process ended with %v", err)
+				t.Fatalf("the process ended with %v, want an exit error", err)
 			}
 			if status := exit.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != signal {
-				t.Errorf("the process ended with %v, want it ended by the second %s", err, name)
+				t.Errorf("the process ended with %v, want it killed by the second %s", err, name)
 			}
 		})
 	}

@@ -6,13 +6,13 @@ import (
 )
 
 const (
-	// unsent is how much of what is written to a connection the kernel takes at most before
-	// it can be sent. Without it a caller who reads slowly leaves megabytes there, and the
-	// next write waits until a third of that is gone: to whoever watches how long a write
-	// takes, a caller of 40 KB/s looks like one who does not read.
+	// unsent is the most that the kernel buffers of a connection's unsent data. By default a slow
+	// reader can leave megabytes there, and the next write waits until a third of that is gone. A
+	// caller who reads 40 KB/s then looks, to code that times its writes, like one who does not
+	// read.
 	unsent = 64 << 10
 
-	tcpNotSentLowat = 25 // TCP_NOTSENT_LOWAT, which package syscall does not name
+	tcpNotSentLowat = 25 // TCP_NOTSENT_LOWAT, which package syscall lacks
 )
 
 func limitUnsent(conn net.Conn) {
@@ -22,7 +22,7 @@ func limitUnsent(conn net.Conn) {
 	}
 	if raw, err := tcp.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
-			_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat, unsent) // it works without
+			_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat, unsent) // optional
 		})
 	}
 }
