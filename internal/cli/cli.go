@@ -1,5 +1,5 @@
-// Package cli has what every command needs as a program: exit codes, flags with their
-// environment variables, the check of addresses, and the probe.
+// Package cli has what every command shares: exit codes, flags with their environment variables,
+// address checks, and the probe sub-command.
 package cli
 
 import (
@@ -19,22 +19,22 @@ import (
 // The exit codes.
 const (
 	ExitOK     = 0
-	ExitFailed = 1 // it could not do what it was asked to
-	ExitUsage  = 2 // it was asked something wrong
+	ExitFailed = 1 // the command failed
+	ExitUsage  = 2 // the flags, the environment or the configuration are wrong
 )
 
-// Program is one run of a command, with all that a process has handed in, so
-// that a test can run it too.
+// Program is one run of a command. It holds everything that a process gets from outside, so that
+// tests can run it too.
 type Program struct {
 	Name           string
 	Args           []string // without the name
 	LookupEnv      func(string) (string, bool)
-	Environ        func() []string // all of it, as [os.Environ]; nil for no look at what is set in vain
+	Environ        func() []string // the whole environment, as [os.Environ]; nil skips warnings about unused variables
 	Stdout, Stderr io.Writer
 }
 
-// Main runs the command of this process and exits with its code. The first
-// SIGINT or SIGTERM ends the context, a second one the process.
+// Main runs the command of this process and exits with its code. The first SIGINT or SIGTERM ends
+// the context, a second one kills the process.
 func Main(name string, run func(context.Context, Program) int) {
 	ctx, stop := serve.Signals(context.Background())
 	code := run(ctx, Program{Name: name, Args: os.Args[1:], LookupEnv: os.LookupEnv, Environ: os.Environ, Stdout: os.Stdout, Stderr: os.Stderr})
@@ -42,15 +42,15 @@ func Main(name string, run func(context.Context, Program) int) {
 	os.Exit(code)
 }
 
-// Flags is a new flag set that [Program.Parse] takes. It has --version.
+// Flags returns a new flag set for [Program.Parse]. It has --version.
 func (p Program) Flags() *flag.FlagSet {
 	fs := flag.NewFlagSet(p.Name, flag.ContinueOnError)
 	fs.Bool("version", false, "print the version and exit")
 	return fs
 }
 
-// settings is the environment without REBOUND_VERSION, which many set as a label:
-// --version asks for something to be done and is no setting.
+// settings looks up a variable, but hides REBOUND_VERSION. Many users set that as a label, and
+// --version is a command rather than a setting.
 func (p Program) settings(name string) (string, bool) {
 	if name == "REBOUND_VERSION" {
 		return "", false
@@ -58,9 +58,8 @@ func (p Program) settings(name string) (string, bool) {
 	return p.LookupEnv(name)
 }
 
-// Parse reads the command line and the environment into fs. When done is true
-// the program ends with code: it was asked for its help or its version, or
-// something was wrong.
+// Parse reads the command line and the environment into fs. If done is true, the program must exit
+// with code: Parse has printed the help, the version or an error.
 func (p Program) Parse(fs *flag.FlagSet, help func(io.Writer, *flag.FlagSet)) (code int, done bool) {
 	if err := config.ParseFlags(fs, p.Args, p.settings); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -69,14 +68,14 @@ func (p Program) Parse(fs *flag.FlagSet, help func(io.Writer, *flag.FlagSet)) (c
 		}
 		return p.Fail(ExitUsage, fmt.Errorf("%w\nsee %s --help", err, p.Name)), true
 	}
-	if asked := fs.Lookup("version"); asked != nil && asked.Value.String() == "true" {
+	if show := fs.Lookup("version"); show != nil && show.Value.String() == "true" {
 		fmt.Fprintln(p.Stdout, p.Name, version.String())
 		return ExitOK, true
 	}
 	return ExitOK, false
 }
 
-// CheckAddresses refuses what cannot be listened on by the look of it.
+// CheckAddresses returns an error if an address has the wrong form to listen on.
 func CheckAddresses(addrs ...string) error {
 	for _, addr := range addrs {
 		if _, port, err := net.SplitHostPort(addr); err != nil || port == "" {
@@ -86,7 +85,7 @@ func CheckAddresses(addrs ...string) error {
 	return nil
 }
 
-// Fail tells err on the standard error stream and gives code back.
+// Fail prints err to Stderr and returns code.
 func (p Program) Fail(code int, err error) int {
 	fmt.Fprintf(p.Stderr, "%s: %v\n", p.Name, err)
 	return code

@@ -38,10 +38,10 @@ func TestParse(t *testing.T) {
 			size := fs.Int("size", 1, "how large")
 			code, done := p.Parse(fs, func(w io.Writer, fs *flag.FlagSet) { fmt.Fprintf(w, "the help of %s\n", fs.Name()) })
 			if code != tc.code || done != tc.done || !strings.HasPrefix(stdout.String(), tc.stdout) || !strings.Contains(stderr.String(), tc.stderr) {
-				t.Errorf("code %d, done %v, stdout %q, stderr %q", code, done, stdout.String(), stderr.String())
+				t.Errorf("got code %d, done %v, stdout %q, stderr %q, want %d, %v, %q, %q", code, done, stdout.String(), stderr.String(), tc.code, tc.done, tc.stdout, tc.stderr)
 			}
 			if !tc.done && *size != 1 && *size != 3 {
-				t.Errorf("size %d", *size)
+				t.Errorf("got size %d, want 1 or 3", *size)
 			}
 		})
 	}

@@ -14,17 +14,18 @@ import (
 )
 
 const (
-	// probeTimeout is above the whole timeout of the default policy, so that a probe through the client
-	// sees the client's own answer.
+	// probeTimeout is longer than the default policy's timeout, so that a probe through the client
+	// gets the client's own answer.
 	probeTimeout = 10 * time.Second
-	// probeBody bounds what is read of an answer; an upstream's may have no end.
+	// probeBody limits how much of a response is read; an upstream's may be endless.
 	probeBody = 1 << 20
 )
 
-// Probe is the sub-command `probe URL`: an image without a shell has no curl, and health checks of containers
-// and `helm test` need one. It makes one GET, without redirects and without the environment's proxy, within
-// 10 s, and prints the status and how many attempts it took if that is said. The exit code is 0 for a status
-// from 200 to 299 with a whole body. When done is false, the arguments ask for something else.
+// Probe runs the sub-command `probe URL`. Images without a shell have no curl, but container health
+// checks and `helm test` need one. Probe makes one GET within 10 s, without redirects or the
+// environment's proxy. It prints the status and, if the response has it, the number of attempts.
+// The exit code is 0 for a status from 200 to 299 with a complete body. If done is false, the
+// arguments are not for this sub-command.
 func (p Program) Probe(ctx context.Context) (code int, done bool) {
 	if len(p.Args) == 0 || p.Args[0] != "probe" {
 		return ExitOK, false
@@ -42,11 +43,11 @@ func (p Program) Probe(ctx context.Context) (code int, done bool) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	said, err := probe(ctx, p.Args[1])
+	result, err := probe(ctx, p.Args[1])
 	if err != nil {
 		return p.Fail(ExitFailed, err), true
 	}
-	fmt.Fprintln(p.Stdout, said)
+	fmt.Fprintln(p.Stdout, result)
 	return ExitOK, true
 }
 
@@ -64,15 +65,15 @@ func probe(ctx context.Context, target string) (string, error) {
 		return "", err
 	}
 	defer response.Body.Close()
-	said := target + ": " + response.Status
+	result := target + ": " + response.Status
 	if attempts := response.Header.Get(transport.HeaderAttemptCount); attempts != "" {
-		said += ", " + transport.HeaderAttemptCount + " " + attempts
+		result += ", " + transport.HeaderAttemptCount + " " + attempts
 	}
 	if _, err := io.Copy(io.Discard, io.LimitReader(response.Body, probeBody)); err != nil {
-		return "", fmt.Errorf("%s, and then its body: %w", said, err)
+		return "", fmt.Errorf("%s, reading the body: %w", result, err)
 	}
 	if response.StatusCode < 200 || response.StatusCode > 299 {
-		return "", errors.New(said)
+		return "", errors.New(result)
 	}
-	return said, nil
+	return result, nil
 }

@@ -25,13 +25,13 @@ func TestProbe(t *testing.T) {
 	})
 	server := httptest.NewServer(answers)
 	defer server.Close()
-	nobody := "http://" + rawhttp.FreeAddress(t)
+	unreachable := "http://" + rawhttp.FreeAddress(t)
 
 	for name, tc := range map[string]struct {
 		args           []string
 		code           int
 		done           bool
-		stdout, stderr string // the whole, or a part
+		stdout, stderr string // stdout is the whole output, stderr a part of it
 	}{
 		"nothing":         {nil, cli.ExitOK, false, "", ""},
 		"a flag":          {[]string{"--check"}, cli.ExitOK, false, "", ""},
@@ -40,10 +40,10 @@ func TestProbe(t *testing.T) {
 		"with attempts":   {[]string{"probe", server.URL + "/retried"}, cli.ExitOK, true, server.URL + "/retried: 200 OK, X-Attempt-Count 3\n", ""},
 		"bad":             {[]string{"probe", server.URL + "/failing"}, cli.ExitFailed, true, "", "tool: " + server.URL + "/failing: 503 Service Unavailable\n"},
 		"a redirect":      {[]string{"probe", server.URL + "/moved"}, cli.ExitFailed, true, "", "/moved: 302 Found\n"},
-		"a body cut":      {[]string{"probe", server.URL + "/cut"}, cli.ExitFailed, true, "", "/cut: 200 OK, and then its body: unexpected EOF\n"},
-		"nobody there":    {[]string{"probe", nobody}, cli.ExitFailed, true, "", "connection refused\n"},
+		"a body cut":      {[]string{"probe", server.URL + "/cut"}, cli.ExitFailed, true, "", "/cut: 200 OK, reading the body: unexpected EOF\n"},
+		"no listener":     {[]string{"probe", unreachable}, cli.ExitFailed, true, "", "connection refused\n"},
 		"no URL":          {[]string{"probe"}, cli.ExitUsage, true, "", "tool: expected one URL such as tool probe http://localhost:8081/readyz\n"},
-		"two URLs":        {[]string{"probe", nobody, nobody}, cli.ExitUsage, true, "", "expected one URL"},
+		"two URLs":        {[]string{"probe", unreachable, unreachable}, cli.ExitUsage, true, "", "expected one URL"},
 		"not a URL":       {[]string{"probe", "localhost:8081"}, cli.ExitUsage, true, "", `got "localhost:8081"`},
 		"URL of a scheme": {[]string{"probe", "ftp://localhost/x"}, cli.ExitUsage, true, "", `got "ftp://localhost/x"`},
 		"a path":          {[]string{"probe", "/readyz"}, cli.ExitUsage, true, "", `got "/readyz"`},
@@ -53,10 +53,10 @@ func TestProbe(t *testing.T) {
 			var stdout, stderr bytes.Buffer
 			code, done := cli.Program{Name: "tool", Args: tc.args, Stdout: &stdout, Stderr: &stderr}.Probe(t.Context())
 			if code != tc.code || done != tc.done || stdout.String() != tc.stdout || !strings.Contains(stderr.String(), tc.stderr) || (tc.stderr == "" && stderr.Len() > 0) {
-				t.Errorf("code %d, done %v, stdout %q, stderr %q", code, done, stdout.String(), stderr.String())
+				t.Errorf("got code %d, done %v, stdout %q, stderr %q, want %d, %v, %q, %q", code, done, stdout.String(), stderr.String(), tc.code, tc.done, tc.stdout, tc.stderr)
 			}
 			if calls > 1 || calls == 1 && name != "good" {
-				t.Errorf("made %d calls", calls)
+				t.Errorf("got %d calls, want one at most, and only for \"good\"", calls)
 			}
 		})
 	}

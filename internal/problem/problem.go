@@ -1,5 +1,5 @@
-// Package problem encodes errors for callers, as RFC 9457 problem documents. It is the only place that does,
-// so that an error looks the same wherever it comes from, and is never HTML.
+// Package problem writes errors to callers as RFC 9457 problem documents, never as HTML. No other
+// package does, so that all errors look alike.
 package problem
 
 import (
@@ -12,36 +12,36 @@ import (
 // ContentType is the media type of a problem document.
 const ContentType = "application/problem+json"
 
-// Problem is one error as its caller sees it. The zero value is an error of which nothing is known, a 500.
-// It is a value: copies may be used concurrently.
+// Problem is one error as its caller sees it. The zero value is an unspecified error with status
+// 500. A Problem is a plain value: copies may be used concurrently.
 type Problem struct {
-	// Type is a URI that identifies the kind of problem. Left empty it follows from Reason: "breaker_open"
-	// is "/problems/breaker-open", and no reason is "about:blank".
+	// Type is a URI that identifies the kind of problem. If empty, it follows from Reason:
+	// "breaker_open" becomes "/problems/breaker-open", and no reason becomes "about:blank".
 	Type string `json:"type"`
 
-	// Title is the same for every problem of a type. Left empty it follows from Reason too ("Breaker open"),
-	// or is the status in words, as RFC 9457 asks for with "about:blank".
+	// Title is the same for every problem of a type. If empty, it follows from Reason ("Breaker
+	// open"). Without a reason it is the status text, as RFC 9457 asks for with "about:blank".
 	Title string `json:"title"`
 
-	// Status is the HTTP status, 400 to 599. Any other is no error to a caller, and written as 500.
+	// Status is the HTTP status, 400 to 599. Any other value is written as 500.
 	Status int `json:"status"`
 
-	Detail string `json:"detail"` // what happened to this call, in a sentence
+	Detail string `json:"detail"` // one sentence about this call
 
-	// Reason is one of the closed set of words that traces, metrics and logs use for the same ending. With
-	// it come Route and Upstream, by their names in the configuration, and Attempts, how many were made.
+	// Reason is the reason that traces, metrics and logs use for the same outcome. Route and
+	// Upstream are names from the configuration.
 	Reason   string `json:"reason"`
 	Route    string `json:"route"`
 	Upstream string `json:"upstream"`
 
-	// Attempts is written when there is a Reason: that 0 were made is information then. A negative number
-	// is not known, and left out.
+	// Attempts is the number of attempts. It is written only with a Reason, and then even if it is
+	// 0. A negative number means unknown and is left out.
 	Attempts int `json:"attempts"`
 
 	TraceID string `json:"traceId"` // 32 hexadecimal digits
 }
 
-// MarshalJSON encodes p with what Type, Title and Status default to, and without what is empty.
+// MarshalJSON encodes p with the defaults of Type, Title and Status, and leaves out empty fields.
 func (p Problem) MarshalJSON() ([]byte, error) {
 	p = p.complete()
 	var attempts *int
@@ -83,18 +83,18 @@ func (p Problem) complete() Problem {
 	return p
 }
 
-// Write answers with p as the whole response. It must be the first thing written to w. Headers that are set
-// already stay, so that a Retry-After can be set before; but not those that describe another body.
+// Write writes p as the whole response. It must be the first write to w. Headers that are already
+// set, such as Retry-After, stay, except those that describe another body.
 //
-// A write that fails is not reported: the caller it was for is gone.
+// A failed write is not reported: the caller has gone.
 func Write(w http.ResponseWriter, p Problem) {
 	p = p.complete()
 	body, _ := json.Marshal(p) // strings and integers always encode
 	body = append(body, '\n')
 
 	h := w.Header()
-	// A handler may have begun to copy an upstream's response before it failed. A length or an encoding
-	// from there would break this body, and a validator would let a cache take it for the resource.
+	// A handler may fail after it began to copy an upstream's response. That response's length or
+	// encoding would break this body, and a cache would take its validator for the resource's.
 	for _, name := range []string{
 		"Content-Disposition", "Content-Encoding", "Content-Language", "Content-Location", "Content-Range",
 		"Accept-Ranges", "Etag", "Last-Modified", "Expires", "Trailer", "Transfer-Encoding",

@@ -24,21 +24,21 @@ func problems() map[string]problem.Problem {
 			Reason: "breaker_open", Route: "process", Upstream: "http://flaky-server:5000",
 			TraceID: "4bf92f3577b34da6a3ce929d0e0e4736",
 		},
-		"max_attempts":         {Status: 502, Reason: "max_attempts", Attempts: 3, Route: "process"},
-		"attempts_unknown":     {Status: 504, Reason: "deadline_exceeded", Attempts: -1},
-		"attempts_without_why": {Status: 502, Attempts: 3},
-		"no_reason":            {Status: 404, Detail: "no route matches GET /nowhere"},
-		"own_type_and_title":   {Type: "https://example.com/e", Title: "Refused", Status: 422, Reason: "no_route"},
-		"status_without_name":  {Status: 599},
-		"status_of_success":    {Status: 204, Detail: "a body must not vanish"},
-		"status_of_hints":      {Status: 103},
-		"status_out_of_range":  {Status: 1000},
-		"html_in_detail":       {Status: 400, Detail: "<script>alert('x')</script> & \"quotes\"\r\nSet-Cookie: a=b"},
-		"not_utf8":             {Status: 400, Detail: "a\xffb"},
+		"max_attempts":            {Status: 502, Reason: "max_attempts", Attempts: 3, Route: "process"},
+		"attempts_unknown":        {Status: 504, Reason: "deadline_exceeded", Attempts: -1},
+		"attempts_without_reason": {Status: 502, Attempts: 3},
+		"no_reason":               {Status: 404, Detail: "no route matches GET /nowhere"},
+		"own_type_and_title":      {Type: "https://example.com/e", Title: "Refused", Status: 422, Reason: "no_route"},
+		"status_without_name":     {Status: 599},
+		"status_of_success":       {Status: 204, Detail: "a body must not vanish"},
+		"status_of_hints":         {Status: 103},
+		"status_out_of_range":     {Status: 1000},
+		"html_in_detail":          {Status: 400, Detail: "<script>alert('x')</script> & \"quotes\"\r\nSet-Cookie: a=b"},
+		"not_utf8":                {Status: 400, Detail: "a\xffb"},
 	}
 }
 
-// TestWrite compares whole responses, as they come over a real connection, with testdata/*.golden.
+// TestWrite compares whole responses, read from a real connection, with testdata/*.golden.
 func TestWrite(t *testing.T) {
 	for name, p := range problems() {
 		t.Run(name, func(t *testing.T) {
@@ -67,7 +67,7 @@ func TestWriteDropsHeadersOfAnotherBody(t *testing.T) {
 	defer server.Close()
 	response, body := fetch.Get(t, server.URL)
 	if int64(len(body)) != response.ContentLength || !json.Valid([]byte(body)) {
-		t.Errorf("got %d bytes of %d: %s", len(body), response.ContentLength, body)
+		t.Errorf("got %d bytes, want Content-Length (%d) bytes of JSON: %s", len(body), response.ContentLength, body)
 	}
 	want := map[string]string{
 		"Content-Encoding": "", "Content-Range": "", "Etag": "", "Last-Modified": "", "Trailer": "",
@@ -110,7 +110,7 @@ func TestProblemReadsBack(t *testing.T) {
 	}
 }
 
-// dump writes the response with its headers in order, and without the date.
+// dump formats the response with sorted headers and without the date.
 func dump(response *http.Response, body string) []byte {
 	var b bytes.Buffer
 	b.WriteString(response.Status + "\n")

@@ -1,6 +1,5 @@
-// Package siteguard keeps the pages of other sites away from an admin port that has
-// no access control. A browser on the same machine or in the same network can
-// reach such a port, and runs what strangers wrote.
+// Package siteguard protects an admin port without access control from pages of other sites. A
+// browser on the same machine or network can reach such a port, and runs code that strangers wrote.
 package siteguard
 
 import (
@@ -14,34 +13,35 @@ import (
 	"golang.org/x/net/publicsuffix"
 )
 
-// Guard has refused, which answers 403 with the reason,
+// Guard passes requests on to next, but rejects these by calling refuse, which answers 403 with the
+// reason:
 //
-//   - what is asked for under a name that somebody else may own, because a page of
-//     that name may have had it resolved to here (DNS rebinding). Addresses, names
-//     without a dot, and those that no public registry gives away, such as a
-//     cluster's, are ours, and so are hosts; "*" among them is every name.
-//   - changes that a browser sends for another origin.
-//   - what a browser reads for another origin, but for a link that is followed: the
-//     other page could not see it, but open more than its share.
+//   - Requests for a host name that may belong to another site. A page of that site can have its
+//     own name resolve to this server (DNS rebinding). Always accepted are addresses, names without
+//     a dot, names outside the public registries, such as a cluster's, and the names in hosts; "*"
+//     in hosts accepts every name.
+//   - Changes that a browser sends from another origin.
+//   - Reads that a browser sends from another origin, except when the user follows a link. The
+//     other page could not see the response, but it could open too many connections.
 //
-// Programs that are no browsers are concerned by the first only.
+// Programs other than browsers are only affected by the first rule.
 func Guard(next http.Handler, refuse func(w http.ResponseWriter, detail string), hosts ...string) http.Handler {
 	changes := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case !ours(r.Host, hosts...):
-			refuse(w, fmt.Sprintf("this was asked of %q, a name that may belong to another site; ask an address, localhost or a name of the cluster, or allow it with --hosts", r.Host))
+		case !allowed(r.Host, hosts...):
+			refuse(w, fmt.Sprintf("host %q may belong to another site; use an IP address, localhost or a cluster name, or allow the name with --hosts", r.Host))
 		case changes.Check(r) != nil:
-			refuse(w, "a browser sent this for another site, which must not change anything here")
-		case foreign(r):
-			refuse(w, "a browser asked this for another site, which must not look at anything here")
+			refuse(w, "cross-origin request: pages of other sites must not change anything here")
+		case crossSite(r):
+			refuse(w, "cross-origin request: pages of other sites must not read anything here")
 		default:
 			next.ServeHTTP(w, r)
 		}
 	})
 }
 
-func foreign(r *http.Request) bool {
+func crossSite(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "cross-site", "same-site":
 		return r.Header.Get("Sec-Fetch-Mode") != "navigate" || r.Header.Get("Sec-Fetch-Dest") != "document"
@@ -49,10 +49,9 @@ func foreign(r *http.Request) bool {
 	return false
 }
 
-// registrable reports whether a stranger can own a name, or one below it: its last
-// label is one of the public Internet's. That of a cluster's services, which may be
-// asked as client.NAMESPACE, is none, and neither are those that RFC 2606, RFC
-// 6761, RFC 6762 and ICANN (internal) reserve.
+// registrable reports whether a stranger can own name or a parent of it, because its last label is
+// one of the public Internet's. It reports false for a cluster's services, which callers may name
+// client.NAMESPACE, and for names that RFC 2606, RFC 6761, RFC 6762 and ICANN (internal) reserve.
 func registrable(name string) bool {
 	for _, domain := range []string{"home.arpa", "example.com", "example.net", "example.org"} { // RFC 8375, RFC 2606
 		if name == domain || strings.HasSuffix(name, "."+domain) {
@@ -60,13 +59,12 @@ func registrable(name string) bool {
 		}
 	}
 	suffix, icann := publicsuffix.PublicSuffix(name)
-	return icann || strings.Contains(suffix, ".") // one that a company gives away below its own
+	return icann || strings.Contains(suffix, ".") // a company lets others register names below its own
 }
 
-// ours reports whether host, a Host header, is an address or a name that cannot
-// belong to another site, or one of hosts. No host, which HTTP/1.0 allows, is no
-// browser's.
-func ours(host string, hosts ...string) bool {
+// allowed reports whether host, a Host header, is an address, a name that cannot belong to another
+// site, or one of hosts. An empty host, as in HTTP/1.0, is allowed: browsers always send one.
+func allowed(host string, hosts ...string) bool {
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		name = h
@@ -78,10 +76,10 @@ func ours(host string, hosts ...string) bool {
 	return slices.Contains(hosts, "*") || slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, name) })
 }
 
-// Hosts is a flag's value: names with commas between them, or "*".
+// Hosts is a flag's value: comma-separated names, or "*".
 type Hosts []string
 
-// String is what [Hosts.Set] takes.
+// String returns the names in the form that [Hosts.Set] accepts.
 func (h *Hosts) String() string {
 	if h == nil {
 		return ""
@@ -89,13 +87,13 @@ func (h *Hosts) String() string {
 	return strings.Join(*h, ",")
 }
 
-// Set replaces the names. The error names the one that is none.
+// Set replaces the names. The error quotes the invalid name.
 func (h *Hosts) Set(text string) error {
 	var names Hosts
 	for name := range strings.SplitSeq(text, ",") {
 		name = strings.TrimSpace(name)
 		if name == "" || name != "*" && strings.ContainsAny(name, "/:*@ []") {
-			return fmt.Errorf("must be names such as rebound.example.com with commas between them, without ports, or *, got %q", name)
+			return fmt.Errorf("must be comma-separated names without ports, such as rebound.example.com, or *, got %q", name)
 		}
 		names = append(names, name)
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/rebound-dev/rebound/internal/siteguard"
 )
 
-// A site that makes its own name resolve to here is refused, whatever it asks.
+// A request for a name that a site could resolve to this server is rejected.
 func TestNamesThatMayBeAnotherSites(t *testing.T) {
-	for name, ours := range map[string]bool{
+	for name, allowed := range map[string]bool{
 		"127.0.0.1": true, "127.0.0.1:8081": true, "10.1.2.3:8081": true, "[::1]:8081": true, "[::1]": true, "[fe80::1%25eth0]:8081": true,
 		"localhost": true, "LocalHost:8081": true, "localhost.": true, "my.localhost:80": true,
 		"client:8081": true, "client.default.svc:8081": true, "client.default.svc.cluster.local": true, "laptop.local": true,
@@ -24,8 +24,8 @@ func TestNamesThatMayBeAnotherSites(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, method := range []string{http.MethodGet, http.MethodPut} {
 				status := ask(t, method, name, nil)
-				if want := map[bool]int{true: http.StatusOK, false: http.StatusForbidden}[ours]; status != want {
-					t.Errorf("%s: %d, want %d", method, status, want)
+				if want := map[bool]int{true: http.StatusOK, false: http.StatusForbidden}[allowed]; status != want {
+					t.Errorf("%s: got status %d, want %d", method, status, want)
 				}
 			}
 		})
@@ -42,10 +42,10 @@ func TestNamesThatAreAllowed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var hosts siteguard.Hosts
 			if err := hosts.Set(tc.flag); err != nil || hosts.String() != tc.flag {
-				t.Fatal(hosts, err)
+				t.Fatalf("got hosts %q (error %v), want %q", hosts, err, tc.flag)
 			}
 			if status := ask(t, http.MethodPut, "rebound.acme.io:443", hosts); status != tc.want {
-				t.Errorf("%d, want %d", status, tc.want)
+				t.Errorf("got status %d, want %d", status, tc.want)
 			}
 		})
 	}
@@ -53,8 +53,8 @@ func TestNamesThatAreAllowed(t *testing.T) {
 	fs.SetOutput(io.Discard)
 	fs.Var(new(siteguard.Hosts), "hosts", "")
 	for _, wrong := range []string{"", "a,,b", "http://a.io", "a.io:80", "*.io", "a b"} {
-		if err := fs.Parse([]string{"--hosts", wrong}); err == nil || !strings.Contains(err.Error(), "must be names") {
-			t.Errorf("%q: %v", wrong, err)
+		if err := fs.Parse([]string{"--hosts", wrong}); err == nil || !strings.Contains(err.Error(), "must be comma-separated names") {
+			t.Errorf("--hosts %q: got error %v, want one about the names", wrong, err)
 		}
 	}
 }
@@ -81,7 +81,7 @@ func TestOtherOrigins(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if status := ask(t, tc.method, "localhost:8081", nil, tc.header...); status != tc.want {
-				t.Errorf("%d, want %d", status, tc.want)
+				t.Errorf("got status %d, want %d", status, tc.want)
 			}
 		})
 	}
@@ -99,7 +99,7 @@ func ask(t *testing.T, method, host string, hosts []string, header ...string) in
 	w := httptest.NewRecorder()
 	guarded.ServeHTTP(w, r)
 	if refused := w.Code == http.StatusForbidden; served == refused || refused && len(w.Body.String()) < 20 {
-		t.Errorf("served %v with %d, %s", served, w.Code, w.Body)
+		t.Errorf("next called: %v; got %d %q, want a call or a 403 with a reason", served, w.Code, w.Body)
 	}
 	return w.Code
 }

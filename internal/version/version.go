@@ -1,4 +1,4 @@
-// Package version tells which build of Rebound this is.
+// Package version reports which build of Rebound this is.
 package version
 
 import (
@@ -7,13 +7,12 @@ import (
 	"strings"
 )
 
-// version is for builds that have no repository to read it from, as that of
-// deploy/Dockerfile: -ldflags "-X github.com/rebound-dev/rebound/internal/version.version=v1.2.0".
+// version is set by the linker in builds without a repository, such as that of deploy/Dockerfile:
+// -ldflags "-X github.com/rebound-dev/rebound/internal/version.version=v1.2.0".
 var version string
 
-// String is the module's version, the commit where it is known, and the Go
-// release: "v1.2.0 3f2a9c1 go1.26.8". A build from a work tree is (devel), unless
-// the linker was told its version.
+// String returns the module's version, the commit if it is known, and the Go release: "v1.2.0
+// 3f2a9c1 go1.26.8". The version of a build from a work tree is (devel), unless the linker set one.
 func String() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

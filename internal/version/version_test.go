@@ -10,6 +10,6 @@ import (
 
 func TestStringNamesTheBuild(t *testing.T) {
 	if s := version.String(); !strings.HasSuffix(s, runtime.Version()) || strings.Count(s, " ") < 1 {
-		t.Errorf("%q does not tell version and Go release", s)
+		t.Errorf("got %q, want a version and the Go release %s", s, runtime.Version())
 	}
 }

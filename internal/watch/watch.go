@@ -1,6 +1,5 @@
-// Package watch tells when the content of a file has changed, however it was
-// replaced: written in place, renamed over, or by a swap of the symbolic link
-// that Kubernetes mounts a ConfigMap with.
+// Package watch reports when the content of a file changes. It notices a write in place, a rename
+// over the file, and a swap of the symbolic link through which Kubernetes mounts a ConfigMap.
 package watch
 
 import (
@@ -15,26 +14,26 @@ import (
 )
 
 const (
-	// settle is how long a file must have been left alone: an editor empties a
-	// file before it writes it.
+	// settle is how long a file must be quiet before it is read: editors empty a file before they
+	// write it.
 	settle = 100 * time.Millisecond
-	// lookAnyway is for what the kernel does not tell of: network file systems, a
-	// directory that was replaced, a machine without a free inotify instance.
-	lookAnyway = 5 * time.Second
+	// pollInterval is how often the file is read without an event. The kernel reports no events for
+	// network file systems, for a replaced directory, or if no inotify instance is free.
+	pollInterval = 5 * time.Second
 )
 
-// File is a file that is watched.
+// File is a watched file.
 type File struct {
 	path    string
 	read    func() ([]byte, error)
 	first   content
-	watcher *fsnotify.Watcher // nil when the system provides none
+	watcher *fsnotify.Watcher // nil if it could not be created
 	events  <-chan fsnotify.Event
-	ask     chan struct{} // has something when Look was called
+	ask     chan struct{} // holds a value after Look was called
 	errors  <-chan error
 }
 
-// content is what was read at once, or why nothing was.
+// content is the result of one read: data or an error.
 type content struct {
 	data []byte
 	err  error
@@ -47,11 +46,10 @@ func (c content) equal(o content) bool {
 	return bytes.Equal(c.data, o.data)
 }
 
-// New reads the file at path by read and begins to watch it: changes from then on
-// are told by [File.Run]. The file need not exist. What is no file but a pipe or a
-// device is read this once only. Where the kernel's notification cannot be had,
-// which logger is told, changes are seen within five seconds. The file is to be
-// closed.
+// New reads the file at path with read and begins to watch it; [File.Run] reports later changes.
+// The file need not exist. A pipe or device is read only this once. If the kernel cannot report
+// changes, New logs that, and changes are noticed within five seconds. The caller must close the
+// File.
 func New(path string, read func() ([]byte, error), logger *slog.Logger) *File {
 	f := &File{path: path, read: read, ask: make(chan struct{}, 1)}
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
@@ -66,10 +64,10 @@ func New(path string, read func() ([]byte, error), logger *slog.Logger) *File {
 	return f
 }
 
-// Content is what New read.
+// Content returns what New read.
 func (f *File) Content() ([]byte, error) { return f.first.data, f.first.err }
 
-// Close ends the watch. It is called after [File.Run] has returned.
+// Close ends the watch. Call it after [File.Run] has returned.
 func (f *File) Close() error {
 	if f.watcher == nil {
 		return nil
@@ -77,29 +75,28 @@ func (f *File) Close() error {
 	return f.watcher.Close()
 }
 
-// Look has [File.Run] read the file soon, and tell of it as of a change even if
-// it is the same as before. It does not wait, and is safe for concurrent use.
+// Look makes [File.Run] read the file soon and report it even if it has not changed. It does not
+// wait, and is safe for concurrent use.
 func (f *File) Look() {
 	select {
 	case f.ask <- struct{}{}:
-	default: // it is about to look
+	default: // a look is already pending
 	}
 }
 
-// Run calls changed, on its own goroutine, with what the file has after each
-// change of its content, or with why it cannot be read any more. Of changes that
-// follow each other within a moment it tells of the last. It returns when ctx has
-// ended. It is called once.
+// Run calls changed on its own goroutine after each change, with the file's new content or the
+// error from reading it. Of several changes in quick succession it reports only the last. It
+// returns when ctx ends. Run may be called once.
 func (f *File) Run(ctx context.Context, changed func([]byte, error)) {
 	if f.read == nil {
 		<-ctx.Done()
 		return
 	}
-	anyway := time.NewTicker(lookAnyway)
-	defer anyway.Stop()
-	quiet := time.NewTimer(settle) // what happened between New and now
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
+	quiet := time.NewTimer(settle) // also for changes between New and now
 	defer quiet.Stop()
-	// What was told, itself and not by another look: between two looks it may change.
+	// Compare with the content last reported. Reading it again here could miss a change in between.
 	seen := f.first
 	for {
 		asked := false
@@ -120,7 +117,7 @@ func (f *File) Run(ctx context.Context, changed func([]byte, error)) {
 				f.errors = nil
 				continue
 			}
-		case <-anyway.C:
+		case <-poll.C:
 		case <-quiet.C:
 		}
 		f.follow()
@@ -132,15 +129,15 @@ func (f *File) Run(ctx context.Context, changed func([]byte, error)) {
 	}
 }
 
-// follow watches the directories of the file and of every link on the way to it.
-// The file itself would be lost when it is replaced.
+// follow watches the directories of the file and of every symbolic link on the way to it. A watch
+// on the file itself would be lost when the file is replaced.
 func (f *File) follow() {
 	if f.watcher == nil {
 		return
 	}
 	path := f.path
-	for range 40 { // as many links as Linux follows
-		_ = f.watcher.Add(filepath.Dir(path)) // if it is gone, lookAnyway sees it come back
+	for range 40 { // Linux's limit for symbolic links
+		_ = f.watcher.Add(filepath.Dir(path)) // if the directory is gone, polling notices when it returns
 		target, err := os.Readlink(path)
 		if err != nil {
 			break
@@ -150,7 +147,7 @@ func (f *File) follow() {
 		}
 		path = target
 	}
-	// A directory on the way may be a link too, as ..data of a ConfigMap is.
+	// A directory on the way may be a link too, such as ..data of a ConfigMap.
 	if real, err := filepath.EvalSymlinks(f.path); err == nil {
 		_ = f.watcher.Add(filepath.Dir(real))
 	}

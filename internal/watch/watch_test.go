@@ -37,7 +37,7 @@ func rename(t *testing.T, from, to string) {
 	}
 }
 
-// Each way in which a file changes is told, with the new content in place.
+// Every way to change a file is reported, and the new content is in place by then.
 func TestChanges(t *testing.T) {
 	for name, tc := range map[string]struct {
 		prepare, change func(t *testing.T, dir string)
@@ -94,7 +94,7 @@ func TestChanges(t *testing.T) {
 			defer stop()
 			tc.change(t, dir)
 			if got := <-changed; got != "new" {
-				t.Errorf("told of a change, the file has %q, want the new content", got)
+				t.Errorf("got content %q, want new", got)
 			}
 		})
 	}
@@ -104,7 +104,7 @@ func reading(path string) func() ([]byte, error) {
 	return func() ([]byte, error) { return os.ReadFile(path) }
 }
 
-// run watches path and passes on the file's content at each change.
+// run watches path and sends the file's content at each change.
 func run(t *testing.T, path string) (changed chan string, stop func()) {
 	t.Helper()
 	f := watch.New(path, reading(path), slog.New(slog.DiscardHandler))
@@ -124,24 +124,24 @@ func run(t *testing.T, path string) (changed chan string, stop func()) {
 	}
 }
 
-// A file that is touched, or written with what it had, did not change; one that
-// changed between New and Run did.
+// Touching a file or rewriting the same content is not a change. A change between New and Run is
+// one.
 func TestOnlyTheContentCounts(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	write(t, path, "same")
 	f := watch.New(path, reading(path), slog.New(slog.DiscardHandler))
 	if text, err := f.Content(); string(text) != "same" || err != nil {
-		t.Errorf("New has read %q, %v", text, err)
+		t.Errorf("got content %q, error %v from New", text, err)
 	}
 	write(t, path, "before Run")
 	ctx, cancel := context.WithCancel(t.Context())
-	var told []string
+	var got []string
 	first := make(chan struct{}, 1)
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
 		f.Run(ctx, func(text []byte, _ error) {
-			told = append(told, string(text))
+			got = append(got, string(text))
 			first <- struct{}{}
 		})
 	}()
@@ -157,12 +157,12 @@ func TestOnlyTheContentCounts(t *testing.T) {
 	cancel()
 	<-over
 	_ = f.Close()
-	if len(told) != 2 || told[1] != "at last" {
-		t.Errorf("told of %q, want the change before Run and the last one", told)
+	if len(got) != 2 || got[1] != "at last" {
+		t.Errorf("got reports %q, want the change before Run and the last one", got)
 	}
 }
 
-// Removing the file is a change, once: whoever reads it has to say that it is gone.
+// Removing the file is reported once, so that the reader can report the error.
 func TestRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	write(t, path, "there")
@@ -172,16 +172,16 @@ func TestRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := <-changed; got != "" {
-		t.Errorf("told of a change, the file has %q", got)
+		t.Errorf("got content %q, want none", got)
 	}
 	write(t, path, "again")
 	if got := <-changed; got != "again" {
-		t.Errorf("told of a change, the file has %q, want it back", got)
+		t.Errorf("got content %q, want again", got)
 	}
 }
 
-// A file that another program is writing may be read half, and that is told; the
-// whole is told too, although it is the same as what was there before.
+// A half-written file is reported. So is the whole file after it, although it equals the content
+// before.
 func TestHalfWrittenFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	write(t, path, "whole")
@@ -189,7 +189,7 @@ func TestHalfWrittenFile(t *testing.T) {
 	f := watch.New(path, func() ([]byte, error) {
 		if half {
 			half = false
-			return nil, nil // as at the moment after it was truncated
+			return nil, nil // as just after the file was truncated
 		}
 		return os.ReadFile(path)
 	}, slog.New(slog.DiscardHandler))
@@ -197,21 +197,21 @@ func TestHalfWrittenFile(t *testing.T) {
 	half = true
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var told []string
+	var got []string
 	f.Run(ctx, func(text []byte, _ error) {
-		told = append(told, string(text))
-		if len(told) == 2 {
+		got = append(got, string(text))
+		if len(got) == 2 {
 			cancel()
 			return
 		}
 		write(t, path, "whole")
 	})
-	if len(told) != 2 || told[0] != "" || told[1] != "whole" {
-		t.Errorf("told of %q, want nothing and then the whole", told)
+	if len(got) != 2 || got[0] != "" || got[1] != "whole" {
+		t.Errorf("got reports %q, want an empty one and then the whole file", got)
 	}
 }
 
-// A pipe is read once: a second reader would take what is not there, or wait for ever.
+// A pipe is read once: a second reader would take another reader's data or block forever.
 func TestPipe(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
@@ -221,34 +221,33 @@ func TestPipe(t *testing.T) {
 	f := watch.New(path, reading(path), slog.New(slog.DiscardHandler))
 	defer f.Close()
 	if text, err := f.Content(); string(text) != "once" || err != nil {
-		t.Errorf("New has read %q, %v", text, err)
+		t.Errorf("got content %q, error %v from New", text, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	f.Run(ctx, func([]byte, error) { t.Error("told of a change") })
+	f.Run(ctx, func([]byte, error) { t.Error("got a report, want none for a pipe") })
 }
 
-// Whoever asks is told, also of what is the same as before, and of what cannot be
-// read.
+// After Look, the content is reported even if it is unchanged or cannot be read.
 func TestLook(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	write(t, path, "same")
 	f := watch.New(path, func() ([]byte, error) { return os.ReadFile(path) }, slog.New(slog.DiscardHandler))
 	defer f.Close()
 	ctx, cancel := context.WithCancel(t.Context())
-	told, done := make(chan string), make(chan struct{})
+	reports, done := make(chan string), make(chan struct{})
 	go func() {
 		defer close(done)
 		f.Run(ctx, func(data []byte, err error) {
 			if err != nil {
 				data = []byte("unreadable")
 			}
-			told <- string(data)
+			reports <- string(data)
 		})
 	}()
 	for range 2 {
 		f.Look()
-		if got := <-told; got != "same" {
+		if got := <-reports; got != "same" {
 			t.Errorf("told of %q", got)
 		}
 	}
@@ -256,13 +255,13 @@ func TestLook(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Look()
-	if got := <-told; got != "unreadable" {
+	if got := <-reports; got != "unreadable" {
 		t.Errorf("told of %q", got)
 	}
 	cancel()
-	for { // the removal itself may be told too
+	for { // the removal itself may be reported too
 		select {
-		case <-told:
+		case <-reports:
 		case <-done:
 			return
 		}
