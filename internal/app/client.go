@@ -1,5 +1,5 @@
-// Package app is the composition: client and flaky-server with their traces, metrics, log and
-// live page, as the commands run them.
+// Package app assembles client and flaky-server, with their traces, metrics, log and live page, for
+// the commands.
 package app
 
 import (
@@ -22,8 +22,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/observe"
 )
 
-// Client is the gateway with its traces, metrics and log, as client and demo
-// run it.
+// Client is the gateway with its traces, metrics, log and live page, as the commands client and
+// demo run it.
 type Client struct {
 	Data  http.Handler
 	Admin http.Handler
@@ -34,16 +34,16 @@ type Client struct {
 	stopLive  func()
 }
 
-// LivePage is what the client's live page offers besides what it sees.
+// LivePage configures the client's live page.
 type LivePage struct {
-	Faults  string          // URL of flaky-server's admin port, whose faults may be changed then; empty for none
-	Traces  string          // where the trace of a call is found, as [page.Options] has it; empty for none
-	Hosts   siteguard.Hosts // names that the admin port may be asked under, besides those that cannot be another site's
-	Listen  string          // address of the data port, to tell a visitor what to call; empty for none
-	Traffic page.Traffic    // a generator that may be steered; nil for none
+	Faults  string          // URL of flaky-server's admin port, if the page may change its faults; empty if not
+	Traces  string          // where to find a call's trace, as in [page.Options]; empty if nowhere
+	Hosts   siteguard.Hosts // host names accepted on the admin port, besides those that [siteguard.Guard] always accepts
+	Listen  string          // address of the data port, for the page's example call; empty for no example
+	Traffic page.Traffic    // a traffic generator that the page controls; nil for none
 }
 
-// Check is what NewClient would refuse.
+// Check returns the error that NewClient would return for p.
 func (p LivePage) Check() error {
 	_, err := page.New(live.New(), p.options())
 	return err
@@ -53,8 +53,8 @@ func (p LivePage) options() page.Options {
 	return page.Options{Faults: p.Faults, Traces: p.Traces, Traffic: p.Traffic, Hosts: p.Hosts}
 }
 
-// NewClient puts a gateway together; what it starts ends with [Client.Flush] or
-// [Client.Close]. The error is about the environment, the configuration or the page.
+// NewClient assembles a gateway. [Client.Flush] or [Client.Close] stops what it starts. The error
+// is about the environment, the configuration or the live page.
 func NewClient(ctx context.Context, p cli.Program, cfg gateway.Config, ready *serve.Readiness, logger *slog.Logger, livePage LivePage) (*Client, error) {
 	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "client", Version: version.String(), LookupEnv: p.LookupEnv, Environ: p.Environ, Logger: logger})
 	if err != nil {
@@ -64,11 +64,11 @@ func NewClient(ctx context.Context, p cli.Program, cfg gateway.Config, ready *se
 	if err != nil {
 		return nil, err
 	}
-	metrics.Reload(true) // the configuration that it begins with
+	metrics.Reload(true) // the initial configuration
 	recent := live.New()
-	shown := livePage.options()
-	shown.Example = example(livePage.Listen, cfg.Routes)
-	web, err := page.New(recent, shown)
+	pageOptions := livePage.options()
+	pageOptions.Example = example(livePage.Listen, cfg.Routes)
+	web, err := page.New(recent, pageOptions)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,7 @@ func NewClient(ctx context.Context, p cli.Program, cfg gateway.Config, ready *se
 	if err := metrics.Attach(telemetry.Sources{Upstreams: g.Upstreams, ReplayMemory: g.ReplayMemory}); err != nil {
 		return nil, err
 	}
-	// What it shows goes on while the program drains, after ctx has ended.
+	// The page stays up while the program drains, after ctx has ended.
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})
 	go func() {
@@ -100,15 +100,15 @@ func NewClient(ctx context.Context, p cli.Program, cfg gateway.Config, ready *se
 	}, nil
 }
 
-// example is a call that a visitor of the page can make, if there is one that
-// needs no more than a URL.
+// example returns the URL of a call that a visitor of the page can make: a GET route whose path has
+// no variables. It returns "" if there is none.
 func example(listen string, routes []gateway.Route) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil || port == "0" {
 		return ""
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
-		host = "localhost" // where it is for who runs it, or has its port forwarded
+		host = "localhost" // works on this machine, and through a port forward
 	}
 	for _, r := range routes {
 		method, path, ok := strings.Cut(r.Match, " ")
@@ -122,22 +122,22 @@ func example(listen string, routes []gateway.Route) string {
 	return ""
 }
 
-// Reload is [gateway.Gateway.Reload]; how it went is in the log and the metrics.
+// Reload calls [gateway.Gateway.Reload], and records the result in the metrics.
 func (c *Client) Reload(load func() (gateway.Config, error)) {
 	c.metrics.Reload(c.gateway.Reload(load) == nil)
 }
 
-// LongestTimeout is [gateway.Gateway.LongestTimeout].
+// LongestTimeout calls [gateway.Gateway.LongestTimeout].
 func (c *Client) LongestTimeout() time.Duration { return c.gateway.LongestTimeout() }
 
-// CloseIdleConnections closes the connections to upstreams that no call uses.
+// CloseIdleConnections closes idle connections to upstreams.
 func (c *Client) CloseIdleConnections() { c.gateway.Close() }
 
-// Close ends what NewClient has started, for a client that is never served; more
-// than once is allowed.
+// Close stops what NewClient started, for a client that is never served. It may be called more than
+// once.
 func (c *Client) Close() { c.stopLive() }
 
-// Flush sends what is left of the traces; the last thing before the end.
+// Flush closes the client and sends the remaining traces. It is the last call.
 func (c *Client) Flush(ctx context.Context) error {
 	c.Close()
 	c.CloseIdleConnections()

@@ -14,12 +14,12 @@ import (
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
-// Flaky is the server that misbehaves with its traces, metrics and log, as
-// flaky-server and demo run it.
+// Flaky is the misbehaving server with its traces, metrics and log, as the commands flaky-server
+// and demo run it.
 type Flaky struct {
 	Data  http.Handler
 	Admin http.Handler
-	// Stop ends the calls that hang.
+	// Stop ends hanging calls.
 	Stop func()
 	// Reload is [flaky.Server.Reload].
 	Reload func(load func() (faults.Spec, error))
@@ -28,8 +28,8 @@ type Flaky struct {
 	metrics   *telemetry.Metrics
 }
 
-// NewFlaky puts the server together. Its admin port may be asked under hosts, besides the names that cannot be another
-// site's. The error is about the environment.
+// NewFlaky assembles the server. Its admin port accepts the host names in hosts, besides those that
+// [siteguard.Guard] always accepts. The error is about the environment.
 func NewFlaky(ctx context.Context, p cli.Program, injector *faults.Injector, instance string, ready *serve.Readiness, logger *slog.Logger, hosts ...string) (*Flaky, error) {
 	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "flaky-server", Version: version.String(), LookupEnv: p.LookupEnv, Environ: p.Environ, Logger: logger})
 	if err != nil {
@@ -55,7 +55,7 @@ func NewFlaky(ctx context.Context, p cli.Program, injector *faults.Injector, ins
 	return &Flaky{Data: tel.Handler(server.Data()), Admin: admin, Stop: server.Stop, Reload: server.Reload, telemetry: tel, metrics: metrics}, nil
 }
 
-// Flush sends what is left of the traces; the last thing before the end.
+// Flush sends the remaining traces. It is the last call.
 func (f *Flaky) Flush(ctx context.Context) error {
 	return errors.Join(f.telemetry.Flush(ctx), f.metrics.Close(ctx))
 }

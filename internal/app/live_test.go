@@ -23,8 +23,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
 
-// An empty page offers a call that works: at the port that was asked for, of a
-// route that any GET reaches.
+// The empty page shows an example call that works: it has the listening port and the path of a
+// route that any GET matches.
 func TestExampleOfACall(t *testing.T) {
 	for name, tc := range map[string]struct{ listen, match, want string }{
 		"every path":            {":8080", "/", "http://localhost:8080/"},
@@ -50,14 +50,14 @@ func TestExampleOfACall(t *testing.T) {
 			recorder := httptest.NewRecorder()
 			client.Admin.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/state", nil))
 			if err := json.Unmarshal(recorder.Body.Bytes(), &state); err != nil || state.Settings.Example != tc.want {
-				t.Errorf("%q (%v), want %q", state.Settings.Example, err, tc.want)
+				t.Errorf("got example %q (error %v), want %q", state.Settings.Example, err, tc.want)
 			}
 		})
 	}
 }
 
-// After a thousand calls the live page's API, /metrics and flaky-server's own
-// counts say the same, reason by reason.
+// After a thousand calls, the live page's API, /metrics and flaky-server's ledger have the same
+// counts for each reason.
 func TestLivePageAgrees(t *testing.T) {
 	p := cli.Program{Name: "client", LookupEnv: func(string) (string, bool) { return "", false }, Stdout: io.Discard, Stderr: io.Discard}
 	logger := slog.New(slog.DiscardHandler)
@@ -82,17 +82,17 @@ func TestLivePageAgrees(t *testing.T) {
 	}
 	defer func() { _ = client.Flush(t.Context()) }()
 
-	const calls, callers = 1000, 8
-	var calling sync.WaitGroup
-	for range callers {
-		calling.Go(func() {
-			for range calls / callers {
+	const calls, clients = 1000, 8
+	var callers sync.WaitGroup
+	for range clients {
+		callers.Go(func() {
+			for range calls / clients {
 				r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/process", nil)
 				client.Data.ServeHTTP(httptest.NewRecorder(), r)
 			}
 		})
 	}
-	calling.Wait()
+	callers.Wait()
 
 	admin := func(h http.Handler, path string) string {
 		w := httptest.NewRecorder()
@@ -107,7 +107,7 @@ func TestLivePageAgrees(t *testing.T) {
 		Calls  int
 		Series []struct{ Totals totals }
 	}
-	for state.Calls < calls { // it is gathered five times a second
+	for state.Calls < calls { // the page gathers calls five times a second
 		if err := json.Unmarshal([]byte(admin(client.Admin, "/api/state")), &state); err != nil {
 			t.Fatal(err)
 		}
@@ -136,22 +136,22 @@ func TestLivePageAgrees(t *testing.T) {
 		"good attempts":                    {got.AttemptsGood, sum("rebound_attempts_total", `reason="ok"`)},
 	} {
 		if c[0] != c[1] {
-			t.Errorf("%s: the page says %d, want %d", what, c[0], c[1])
+			t.Errorf("%s: got %d on the page, want %d", what, c[0], c[1])
 		}
 	}
 	all := 0
 	for reason, n := range got.Reasons {
 		all += n
 		if want := sum("rebound_calls_total", `reason="`+reason+`"`); n != want {
-			t.Errorf("calls with %s: the page says %d, /metrics %d", reason, n, want)
+			t.Errorf("calls with reason %s: got %d on the page, want %d as on /metrics", reason, n, want)
 		}
 	}
 	if all != calls || got.AttemptsGood == got.Attempts {
-		t.Errorf("the reasons add up to %d calls: %v", all, got)
+		t.Errorf("got %d calls over all reasons, want %d with some failed attempts: %v", all, calls, got)
 	}
 }
 
-// Generated calls take the way that is chosen, and their results are told apart.
+// Generated calls take the chosen path, and their results are counted per path.
 func TestTraffic(t *testing.T) {
 	var mu sync.Mutex
 	seen := map[string]int{}
@@ -178,14 +178,14 @@ func TestTraffic(t *testing.T) {
 	for s := traffic.State(); s.With.Ended < 10 || s.Without.Ended < 10; s = traffic.State() {
 		time.Sleep(time.Millisecond)
 		if s.With.Good != s.With.Ended || s.Without.Good != 0 {
-			t.Fatalf("the results are %+v", s)
+			t.Fatalf("got %+v, want only good calls with the client and none without", s)
 		}
 	}
 	for _, path := range []page.Path{page.PathWith, page.PathWithout} {
 		if err := traffic.Set(page.TrafficSettings{PerSecond: 200, Path: path}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(50 * time.Millisecond) // what was on its way has ended
+		time.Sleep(50 * time.Millisecond) // let calls in flight end
 		other := map[page.Path]string{page.PathWith: "without", page.PathWithout: "with"}[path]
 		look := func() (chosen, rest int) {
 			mu.Lock()
@@ -197,7 +197,7 @@ func TestTraffic(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		if _, now := look(); now != rest {
-			t.Errorf("%s: %d calls took the other way", path, now-rest)
+			t.Errorf("%s: got %d calls on the other path, want none", path, now-rest)
 		}
 	}
 	for name, s := range map[string]page.TrafficSettings{
@@ -207,10 +207,10 @@ func TestTraffic(t *testing.T) {
 		"no path":      {PerSecond: 1},
 	} {
 		if err := traffic.Set(s); err == nil {
-			t.Errorf("%s was taken", name)
+			t.Errorf("%s: got no error, want one", name)
 		}
 	}
 	if s := traffic.State(); s.PerSecond != 200 || s.Path != page.PathWithout {
-		t.Errorf("what was refused is in force: %+v", s)
+		t.Errorf("got settings %+v after rejected ones, want 200 a second without the client", s)
 	}
 }

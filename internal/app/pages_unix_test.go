@@ -22,14 +22,13 @@ import (
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
 
-// BenchmarkOpenPages makes 2,000 calls a second, in turn with no live page open
-// and with fifty that read. One iteration is a second with pages and one without
-// after it; the second with pages is compared with the mean of the two without
-// around it, so that a machine that gets slower or faster does no harm. It reports
-// medians over the iterations: of a call's median time, of the ratio of both,
-// of the same ratio for the 99th percentile and for the processor time, and, as
-// the noise in all that, of the ratio of the two seconds without pages. The
-// pages' readers run in the same process, so that their cost is in the ratios too.
+// BenchmarkOpenPages makes 2,000 calls a second, alternately with no open live page and with fifty.
+// One iteration is a second with pages and then one without. The second with pages is compared with
+// the mean of the seconds without pages before and after it, to cancel drift of the machine. The
+// benchmark reports medians over the iterations: of a call's median time, and of the ratio
+// with/without pages for the median, the 99th percentile and the processor time. The ratio of the
+// two seconds without pages shows the noise. The pages' readers run in the same process, so the
+// ratios include their cost.
 func BenchmarkOpenPages(b *testing.B) {
 	const perSecond, pages = 2000, 50
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }))
@@ -91,10 +90,10 @@ func BenchmarkOpenPages(b *testing.B) {
 				}
 			})
 		}
-		time.Sleep(300 * time.Millisecond) // each has had its first event
+		time.Sleep(300 * time.Millisecond) // until each page has received its first event
 		return second()
 	}
-	second() // connections are made
+	second() // open the connections
 	var without, with, ratio, p99, processor, noise []float64
 	for before := second(); b.Loop(); {
 		open := withPages()
@@ -116,7 +115,7 @@ func BenchmarkOpenPages(b *testing.B) {
 	b.ReportMetric(median(noise), "ratio-without")
 }
 
-// processorTime is what this process has used.
+// processorTime returns the processor time that this process has used.
 func processorTime(b *testing.B) time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

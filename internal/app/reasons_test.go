@@ -26,38 +26,38 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// situation produces one reason: of the call, or of its last attempt.
+// situation produces one reason, of the call or of its last attempt.
 type situation struct {
 	handler  http.HandlerFunc
-	upstream string // instead of the handler's
+	upstream string // used instead of a server with handler
 	policy   func(*transport.Policy)
-	before   int // calls first, that are not looked at
+	before   int // number of calls made first, whose results are ignored
 	method   string
 	path     string
 	body     io.Reader
 	header   http.Header
-	raw      string        // the whole request, where net/http's client would not send it
-	patience time.Duration // the caller's
-	// attempt says that the reason is an attempt's; the call ends with another.
-	attempt bool
-	problem bool // the answer is ours, a problem document with the call's reason
-	refused bool // by the gateway itself: the pipeline has not seen it, and there is no span of it
+	raw      string        // the whole request, if net/http's client would not send it
+	patience time.Duration // how long the caller waits
+	// attempt means that want is the reason of the attempt. The call has another reason.
+	attempt  bool
+	problem  bool // the gateway answers itself, with a problem document that has the call's reason
+	rejected bool // the gateway rejects the call before the pipeline, so the call has no span
 }
 
 func situations(t *testing.T) map[resilience.Reason]situation {
 	fail := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	once := func(p *transport.Policy) { p.Retry.MaxAttempts = 1 }
-	nobody := "http://" + rawhttp.FreeAddress(t)
+	unreachable := "http://" + rawhttp.FreeAddress(t)
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)
-	passed := http.Header{} // what the request before had when it came back
+	passed := http.Header{} // headers of the first request as it reached the upstream
 	return map[resilience.Reason]situation{
 		resilience.ReasonOK:                 {handler: func(http.ResponseWriter, *http.Request) {}},
 		resilience.ReasonStatusNotRetryable: {handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }},
 		resilience.StatusReason(503):        {handler: fail, policy: once, attempt: true},
 		resilience.ReasonMaxAttempts:        {handler: fail},
-		resilience.ReasonDialError:          {upstream: nobody, policy: once, attempt: true, problem: true},
+		resilience.ReasonDialError:          {upstream: unreachable, policy: once, attempt: true, problem: true},
 		resilience.ReasonTLSError:           {upstream: strings.Replace(plain.URL, "http:", "https:", 1), policy: once, attempt: true, problem: true},
 		resilience.ReasonResetBeforeHeaders: {handler: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, policy: once, attempt: true, problem: true},
 		resilience.ReasonNotHTTP:            {upstream: notHTTP(t), policy: once, attempt: true, problem: true},
@@ -85,8 +85,8 @@ func situations(t *testing.T) map[resilience.Reason]situation {
 			p.Breaker.OpenFor, p.Breaker.MaxOpenFor = time.Minute, time.Minute
 		}, problem: true},
 		resilience.ReasonBreakerHalfOpen: {
-			// The first call opens the circuit for a moment; the second is the only
-			// probe and hangs; the third is the one that is looked at.
+			// The first call opens the circuit for a moment. The second is the only probe, and
+			// hangs. The third is the call under test.
 			handler: func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/hang" {
 					hang(w, r)
@@ -107,28 +107,28 @@ func situations(t *testing.T) map[resilience.Reason]situation {
 		resilience.ReasonUpgrade:              {handler: fail, header: http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}},
 		resilience.ReasonLoopDetected: {
 			handler: func(_ http.ResponseWriter, r *http.Request) { passed["Via"] = r.Header["Via"] }, header: passed,
-			before: 1, problem: true, refused: true,
+			before: 1, problem: true, rejected: true,
 		},
 		resilience.ReasonNoRoute:          {handler: fail, path: "/elsewhere", problem: true},
 		resilience.ReasonMethodNotAllowed: {handler: fail, method: http.MethodTrace, path: "/get", problem: true},
 	}
 }
 
-// For every reason there is a situation that produces it, and what is seen of it
-// names it alike: span, metric, log line and problem document.
+// Each reason has a situation that produces it, and has the same name in span, metric, log line and
+// problem document.
 func TestEveryReasonIsNamedAlikeEverywhere(t *testing.T) {
 	all := situations(t)
 	for _, r := range append(resilience.Reasons(), resilience.StatusReason(503)) {
 		s, ok := all[r]
 		if !ok {
-			t.Errorf("no situation produces %s: add one to situations", r)
+			t.Errorf("got no situation for reason %s: add one to situations", r)
 			continue
 		}
 		t.Run(string(r), func(t *testing.T) { s.check(t, r) })
 	}
 }
 
-// notHTTP is the URL of a server that answers each connection as Redis would.
+// notHTTP returns the URL of a server that answers each connection as Redis would.
 func notHTTP(t *testing.T) string {
 	l := rawhttp.Listen(t)
 	rawhttp.Serve(t, l, func(conn net.Conn) {
@@ -165,8 +165,8 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 		t.Fatal(err)
 	}
 	var lines bytes.Buffer
-	told := make(chan struct{}, 10)
-	logger := slog.New(announcing{slog.NewJSONHandler(&lines, nil), told})
+	logged := make(chan struct{}, 10)
+	logger := slog.New(announcing{slog.NewJSONHandler(&lines, nil), logged})
 	g, err := gateway.New(cfg, gateway.Options{
 		TracerProvider: provider, Propagator: propagation.TraceContext{},
 		Observers: []observe.Observer{metrics, gateway.LogObserver(logger)}, Logger: logger,
@@ -197,7 +197,7 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 	for i := range s.before {
 		if i == 0 {
 			call(ctx, http.MethodGet, "/process", nil, nil)
-			<-told
+			<-logged
 			continue
 		}
 		probe, cancel := context.WithCancel(ctx)
@@ -205,7 +205,7 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 		go func() { defer close(hung); call(probe, http.MethodGet, "/hang", nil, nil) }()
 		defer func() { cancel(); <-hung }()
 		for g.Upstreams()[0].Breaker.Probes == 0 {
-			<-time.After(time.Millisecond) // the probe is on its way through real connections
+			<-time.After(time.Millisecond) // the probe passes through real connections
 		}
 	}
 	recorded.Reset()
@@ -227,7 +227,7 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 	} else {
 		answer = call(ctx, method, path, s.body, s.header)
 	}
-	<-told
+	<-logged
 
 	var line struct{ Reason, Route string }
 	all := strings.Split(strings.TrimSpace(lines.String()), "\n")
@@ -249,39 +249,39 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 	shown := w.Body.String()
 	if s.attempt {
 		if inAttempt != string(want) || !strings.Contains(shown, fmt.Sprintf(`rebound_attempts_total{policy="default",reason=%q`, want)) {
-			t.Errorf("the attempt's span says %q; metrics:\n%s", inAttempt, shown)
+			t.Errorf("got reason %q on the attempt's span, want %q; metrics:\n%s", inAttempt, want, shown)
 		}
 	} else if line.Reason != string(want) {
-		t.Errorf("the log says %q", line.Reason)
+		t.Errorf("got reason %q in the log, want %q", line.Reason, want)
 	}
 	if !strings.Contains(shown, fmt.Sprintf(`rebound_calls_total{reason=%q,route=%q} `, line.Reason, line.Route)) {
-		t.Errorf("the metrics do not say %q of route %q:\n%s", line.Reason, line.Route, shown)
+		t.Errorf("got metrics\n%s\nwant a call with reason %q of route %q", shown, line.Reason, line.Route)
 	}
-	if line.Route != "" && !s.refused && inSpan != line.Reason {
-		t.Errorf("the call's span says %q, the log %q", inSpan, line.Reason)
+	if line.Route != "" && !s.rejected && inSpan != line.Reason {
+		t.Errorf("got reason %q on the call's span, want %q as in the log", inSpan, line.Reason)
 	}
 	var document struct{ Reason string }
 	if s.problem {
 		if err := json.Unmarshal([]byte(answer), &document); err != nil || document.Reason != line.Reason {
-			t.Errorf("the problem document says %q, the log %q (%v): %s", document.Reason, line.Reason, err, answer)
+			t.Errorf("got reason %q in the problem document, want %q as in the log (error %v): %s", document.Reason, line.Reason, err, answer)
 		}
 	}
 }
 
-// announcing says when the line of a call has been written.
+// announcing is a handler that reports when a call's log line has been written.
 type announcing struct {
 	slog.Handler
-	told chan struct{}
+	logged chan struct{}
 }
 
 func (h announcing) Handle(ctx context.Context, r slog.Record) error {
 	err := h.Handler.Handle(ctx, r)
 	if r.Message == "call" {
-		h.told <- struct{}{}
+		h.logged <- struct{}{}
 	}
 	return err
 }
 
 func (h announcing) WithAttrs(a []slog.Attr) slog.Handler {
-	return announcing{h.Handler.WithAttrs(a), h.told}
+	return announcing{h.Handler.WithAttrs(a), h.logged}
 }

@@ -21,7 +21,7 @@ func silentProgram(name string) cli.Program {
 	return cli.Program{Name: name, LookupEnv: func(string) (string, bool) { return "", false }, Stdout: io.Discard, Stderr: io.Discard}
 }
 
-// ask is what a handler answers to a GET under a name.
+// ask sends a GET for host to a handler.
 func ask(t *testing.T, h http.Handler, host, path string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
@@ -31,8 +31,8 @@ func ask(t *testing.T, h http.Handler, host, path string) *httptest.ResponseReco
 	return w
 }
 
-// Of two policies in front of one upstream, the log, the metrics and the live page
-// say alike whose circuit opened.
+// With two policies for one upstream, the log, the metrics and the live page all name the policy
+// whose circuit opened.
 func TestD3TransitionsNameThePolicy(t *testing.T) {
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
 	defer up.Close()
@@ -54,18 +54,18 @@ func TestD3TransitionsNameThePolicy(t *testing.T) {
 	}
 	metrics := ask(t, client.Admin, "localhost", "/metrics").Body.String()
 	if want := `rebound_breaker_transitions_total{from="closed",policy="strict",to="open",upstream="` + up.URL + `"} 1`; !strings.Contains(metrics, want) || strings.Count(metrics, "\nrebound_breaker_transitions_total{") != 1 {
-		t.Errorf("/metrics lacks %s:\n%s", want, metrics)
+		t.Errorf("got /metrics\n%s\nwant %s once", metrics, want)
 	}
-	if err := client.Flush(t.Context()); err != nil { // after which the log is not written any more
+	if err := client.Flush(t.Context()); err != nil { // nothing writes to the log after this
 		t.Error(err)
 	}
 	if want := `msg="circuit changed" upstream=` + up.URL + ` policy=strict from=closed to=open`; strings.Count(log.String(), "circuit changed") != 1 || !strings.Contains(log.String(), want) {
-		t.Errorf("the log lacks %s:\n%s", want, log.String())
+		t.Errorf("got log\n%s\nwant %s once", log.String(), want)
 	}
 }
 
-// However many statuses an upstream answers, the series are as many as after the
-// registered ones and one of each class.
+// An upstream cannot create metric series with its statuses: only registered statuses and one per
+// class are labels.
 func TestC13StatusesDoNotMakeSeries(t *testing.T) {
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		status, err := strconv.Atoi(r.URL.Path[1:])
@@ -96,7 +96,7 @@ func TestC13StatusesDoNotMakeSeries(t *testing.T) {
 	}
 	call := func(status int) {
 		if w := ask(t, client.Data, "localhost", "/"+strconv.Itoa(status)); w.Code != status {
-			t.Fatalf("%d became %d", status, w.Code)
+			t.Fatalf("got status %d, want %d", w.Code, status)
 		}
 	}
 	for status := 200; status < 600; status++ {
@@ -109,12 +109,12 @@ func TestC13StatusesDoNotMakeSeries(t *testing.T) {
 	}
 	before := series()
 	for status := 200; status < 1000; status++ {
-		if status != 499 { // which is registered by us
+		if status != 499 { // 499 is a status that the gateway registers
 			call(status)
 		}
 	}
 	if after := series(); after != before {
-		t.Errorf("%d series became %d", before, after)
+		t.Errorf("got %d series, want %d as before", after, before)
 	}
 	metrics := ask(t, client.Admin, "localhost", "/metrics").Body.String()
 	for _, want := range []string{
@@ -122,12 +122,12 @@ func TestC13StatusesDoNotMakeSeries(t *testing.T) {
 		`error_type="_OTHER"`, `http_response_status_code="_OTHER"`, `reason="status_5xx"`, `reason="status_other"`, `reason="status_503"`, `reason="status_not_retryable"`,
 	} {
 		if !strings.Contains(metrics, want) {
-			t.Errorf("/metrics lacks %s", want)
+			t.Errorf("got no %s on /metrics, want it", want)
 		}
 	}
 	for _, not := range []string{`"599"`, "status_520", `"999"`} {
 		if strings.Contains(metrics, not) {
-			t.Errorf("/metrics has %s", not)
+			t.Errorf("got %s on /metrics, want none", not)
 		}
 	}
 }
@@ -145,13 +145,13 @@ func TestD7ForeignHostOnFlakyServersAdminPort(t *testing.T) {
 	for path, open := range map[string]bool{"/livez": true, "/readyz": true, "/metrics": true, "/faults": false, "/ledger": false, "/": false, "/nowhere": false} {
 		for host, owned := range map[string]bool{"evil.com": false, "localhost:5001": true, "mine.com": true} {
 			if w := ask(t, server.Admin, host, path); (w.Code == http.StatusForbidden) == (open || owned) {
-				t.Errorf("%s of %s: %d %s", path, host, w.Code, w.Body)
+				t.Errorf("%s for host %s: got %d %s, want 403 only for a foreign host and a guarded path", path, host, w.Code, w.Body)
 			}
 		}
 	}
 }
 
-// The client's admin port as the command puts it together.
+// The client's admin port, as the command assembles it.
 func TestD7ForeignHostOnTheClientsAdminPort(t *testing.T) {
 	client, err := app.NewClient(t.Context(), silentProgram("client"), gateway.ForUpstream("http://127.0.0.1:1"), serve.NewReadiness(), slog.New(slog.DiscardHandler), app.LivePage{Hosts: []string{"mine.com"}})
 	if err != nil {
@@ -161,7 +161,7 @@ func TestD7ForeignHostOnTheClientsAdminPort(t *testing.T) {
 	for path, open := range map[string]bool{"/livez": true, "/readyz": true, "/metrics": true, "/config": false, "/breakers": false, "/debug/pprof/": false, "/api/state": false, "/": false} {
 		for host, owned := range map[string]bool{"evil.com": false, "localhost:8081": true, "mine.com": true} {
 			if w := ask(t, client.Admin, host, path); (w.Code == http.StatusForbidden) == (open || owned) {
-				t.Errorf("%s of %s: %d %s", path, host, w.Code, w.Body)
+				t.Errorf("%s for host %s: got %d %s, want 403 only for a foreign host and a guarded path", path, host, w.Code, w.Body)
 			}
 		}
 	}

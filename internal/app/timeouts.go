@@ -8,8 +8,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
 
-// Timeouts are the start-up lines about the policies that routes use, each with how long a call and an attempt may
-// take: what surprises first about a policy that one has not chosen.
+// Timeouts returns a start-up line for each policy that a route uses, with the time limits of a
+// call and of an attempt. These defaults surprise users most.
 func Timeouts(c gateway.Config) string {
 	var names []string
 	for _, r := range c.Routes {
