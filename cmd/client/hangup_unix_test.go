@@ -23,10 +23,10 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/gobuild"
 )
 
-// process is one of the programs, as its own process.
+// process is one of the programs, running as its own process.
 type process struct {
 	*exec.Cmd
-	urls []string // what it printed
+	urls []string // as printed on stdout
 	log  *bufio.Reader
 }
 
@@ -42,7 +42,7 @@ func launch(t *testing.T, binary string, args ...string) *process {
 	return p
 }
 
-// launchTo has the log written to a file, which is the process's from then on.
+// launchTo starts a process that logs to a file. It closes the file in this process.
 func launchTo(t *testing.T, log *os.File, binary string, args ...string) *process {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -62,25 +62,25 @@ func launchTo(t *testing.T, log *os.File, binary string, args ...string) *proces
 	url := regexp.MustCompile(`http://localhost:\d+`)
 	for lines := bufio.NewScanner(stdout); lines.Scan(); {
 		p.urls = append(p.urls, url.FindAllString(lines.Text(), -1)...)
-		// The last line of each program.
+		// This is the last line that each program prints.
 		if text := lines.Text(); strings.HasPrefix(text, "timeouts") || strings.HasPrefix(text, "seed") {
 			break
 		}
 	}
 	if len(p.urls) == 0 {
-		t.Fatal("it did not start")
+		t.Fatal("got no URLs on stdout, want a started program")
 	}
 	go func() { _, _ = io.Copy(io.Discard, stdout) }()
 	return p
 }
 
-// until reads the log to a line with that message.
+// until reads the log up to a line with the given message.
 func (p *process) until(t *testing.T, message string) map[string]any {
 	t.Helper()
 	for {
 		text, err := p.log.ReadString('\n')
 		if err != nil {
-			t.Fatalf("the log ends without %q: %v", message, err)
+			t.Fatalf("got the end of the log, want message %q: %v", message, err)
 		}
 		line := map[string]any{}
 		if json.Unmarshal([]byte(text), &line) == nil && line["msg"] == message {
@@ -89,9 +89,8 @@ func (p *process) until(t *testing.T, message string) map[string]any {
 	}
 }
 
-// SIGHUP ended the process and the calls in flight. It reads the configuration
-// file again, or nothing happens; and what else would end a process by default does
-// not either.
+// SIGHUP used to kill the process and its calls in flight. It must reload the configuration file,
+// if there is one. SIGUSR1 and SIGUSR2 must not kill the process either.
 func TestB6HangupKillsNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the programs")
@@ -122,27 +121,27 @@ func TestB6HangupKillsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ended := func(t *testing.T, p *process) {
+	waitExit := func(t *testing.T, p *process) {
 		t.Helper()
 		go func() { _, _ = io.Copy(io.Discard, p.log) }()
 		if state, err := p.Process.Wait(); err != nil || !state.Success() {
-			t.Errorf("it ended with %v, %v", state, err)
+			t.Errorf("got exit state %v, error %v, want success", state, err)
 		}
 	}
-	end := func(t *testing.T, p *process) {
+	terminate := func(t *testing.T, p *process) {
 		t.Helper()
 		signal(t, p, syscall.SIGTERM)
-		ended(t, p)
+		waitExit(t, p)
 	}
-	// Without a file SIGHUP means that the terminal was closed. It ends the program in order.
-	stops := func(t *testing.T, p *process) {
+	// Without a file, SIGHUP means that the terminal was closed, and stops the program in order.
+	hangUp := func(t *testing.T, p *process) {
 		t.Helper()
 		signal(t, p, syscall.SIGHUP)
 		if ignored {
-			end(t, p) // SIGHUP is ignored here, as below nohup, and so it is there
+			terminate(t, p) // under nohup the programs ignore SIGHUP too
 			return
 		}
-		ended(t, p)
+		waitExit(t, p)
 	}
 	ports := []string{"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}
 	const wrong = "nonsense: 1\n"
@@ -161,12 +160,12 @@ func TestB6HangupKillsNothing(t *testing.T) {
 		<-arrived
 		signal(t, p, syscall.SIGHUP)
 		p.until(t, "SIGHUP: the configuration file is read")
-		p.until(t, "configuration reloaded") // although it is the same
+		p.until(t, "configuration reloaded") // even though the file is unchanged
 		write(t, routes("second"))
 		signal(t, p, syscall.SIGHUP)
 		p.until(t, "configuration reloaded")
 		if _, body := get(t, p.urls[1]+"/config"); !strings.Contains(body, "name: second") {
-			t.Errorf("in force is %s", body)
+			t.Errorf("got configuration\n%s\nwant the new one", body)
 		}
 		write(t, wrong)
 		signal(t, p, syscall.SIGHUP)
@@ -174,23 +173,23 @@ func TestB6HangupKillsNothing(t *testing.T) {
 		for _, s := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2} {
 			signal(t, p, s)
 			if line := p.until(t, "signal ignored"); line["signal"] != s.String() {
-				t.Errorf("the line is %v", line)
+				t.Errorf("got log line %v, want signal %s", line, s)
 			}
 		}
 		free()
 		if got := <-answer; got != "answered /process" {
-			t.Errorf("the call in flight got %q", got)
+			t.Errorf("got %q for the call in flight, want answered /process", got)
 		}
-		end(t, p)
+		terminate(t, p)
 	})
 	t.Run("client without a file", func(t *testing.T) {
 		p := launch(t, filepath.Join(bin, "client"), append(ports, "--upstream", up.URL)...)
 		signal(t, p, syscall.SIGUSR1)
 		p.until(t, "signal ignored")
 		if code, body := get(t, p.urls[0]+"/x"); code != http.StatusOK {
-			t.Errorf("%d %s", code, body)
+			t.Errorf("got %d %s, want 200", code, body)
 		}
-		stops(t, p)
+		hangUp(t, p)
 	})
 	t.Run("flaky-server with a file", func(t *testing.T) {
 		write(t, "errorRate: 0.25\n")
@@ -202,12 +201,12 @@ func TestB6HangupKillsNothing(t *testing.T) {
 		signal(t, p, syscall.SIGHUP)
 		p.until(t, "faults refused, the old ones go on")
 		if _, body := get(t, p.urls[1]+"/faults"); !strings.Contains(body, "errorRate: 0.75\n") {
-			t.Errorf("in force is %s", body)
+			t.Errorf("got configuration\n%s\nwant the new one", body)
 		}
-		end(t, p)
+		terminate(t, p)
 	})
 	t.Run("flaky-server without a file", func(t *testing.T) {
-		stops(t, launch(t, filepath.Join(bin, "flaky-server"), ports...))
+		hangUp(t, launch(t, filepath.Join(bin, "flaky-server"), ports...))
 	})
 	demo := append(ports, "--flaky-listen", "127.0.0.1:0", "--flaky-admin", "127.0.0.1:0")
 	t.Run("demo with a file", func(t *testing.T) {
@@ -216,7 +215,7 @@ func TestB6HangupKillsNothing(t *testing.T) {
 		p := launch(t, filepath.Join(bin, "demo"), append(demo, "--config", file)...)
 		write(t, wrong)
 		signal(t, p, syscall.SIGHUP)
-		p.until(t, "configuration refused, the old one goes on") // the demo logs warnings only
+		p.until(t, "configuration refused, the old one goes on") // the demo only logs warnings
 		write(t, strings.Replace(routes, "first", "second", 1))
 		signal(t, p, syscall.SIGHUP)
 		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
@@ -225,13 +224,13 @@ func TestB6HangupKillsNothing(t *testing.T) {
 				break
 			}
 			if time.Since(began) > 20*time.Second {
-				t.Fatalf("in force is %s", body)
+				t.Fatalf("got configuration\n%s\nwant the new one", body)
 			}
 		}
-		end(t, p)
+		terminate(t, p)
 	})
 	t.Run("demo without a file", func(t *testing.T) {
-		stops(t, launch(t, filepath.Join(bin, "demo"), demo...))
+		hangUp(t, launch(t, filepath.Join(bin, "demo"), demo...))
 	})
 	t.Run("the log's reader goes away", func(t *testing.T) {
 		reader, writer, err := os.Pipe()
@@ -239,15 +238,15 @@ func TestB6HangupKillsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := launchTo(t, writer, filepath.Join(bin, "client"), append(ports, "--upstream", up.URL)...)
-		_ = reader.Close() // from now on, a line of the log is a broken pipe
+		_ = reader.Close() // from now on, writing a log line fails with a broken pipe
 		for range 3 {
 			if code, body := get(t, p.urls[0]+"/x"); code != http.StatusOK {
-				t.Fatalf("%d %s", code, body)
+				t.Fatalf("got %d %s, want 200", code, body)
 			}
 		}
 		signal(t, p, syscall.SIGTERM)
 		if state, err := p.Process.Wait(); err != nil || !state.Success() {
-			t.Errorf("it ended with %v, %v", state, err)
+			t.Errorf("got exit state %v, error %v, want success", state, err)
 		}
 	})
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// flushTimeout is how long the last spans may take to a collector that may be away.
+// flushTimeout limits sending the last spans, in case the collector is unreachable.
 const flushTimeout = 3 * time.Second
 
 func main() { cli.Main("client", run) }
@@ -36,22 +36,22 @@ func run(ctx context.Context, p cli.Program) int {
 	hangups, stopHangups := serve.Hangups()
 	defer stopHangups()
 	fs := p.Flags()
-	listen := fs.String("listen", ":8080", "`ADDR` of the data port: the routes")
-	admin := fs.String("admin", ":8081", "`ADDR` of the admin port: the live page at /, /livez, /readyz, /metrics, /config, /breakers, /debug/pprof/")
-	file := fs.String("config", "", "routes and policies, YAML, in `FILE`; a change of it takes effect at once, and so does SIGHUP")
-	upstream := fs.String("upstream", "", "without a file: send every path to `URL` under the default policy")
+	listen := fs.String("listen", ":8080", "`ADDR` of the data port, which serves the routes")
+	admin := fs.String("admin", ":8081", "`ADDR` of the admin port: the live page at /, and /livez, /readyz, /metrics, /config, /breakers, /debug/pprof/")
+	file := fs.String("config", "", "YAML `FILE` with routes and policies; it is reloaded when it changes, and on SIGHUP")
+	upstream := fs.String("upstream", "", "instead of a file: send every path to `URL` under the default policy")
 	var times timeouts
 	defaults := transport.DefaultPolicy()
-	fs.DurationVar(&times.call, "timeout", defaults.Timeout, "with --upstream: the `TIME` that a call may take, with all attempts and waits, until the response headers")
-	fs.DurationVar(&times.attempt, "attempt-timeout", defaults.AttemptTimeout, "with --upstream: the `TIME` that one attempt may take, at most --timeout; a shorter --timeout lowers the default to itself")
-	check := fs.Bool("check", false, "print the effective configuration as YAML and exit with 0, or 2 if it is wrong")
+	fs.DurationVar(&times.call, "timeout", defaults.Timeout, "with --upstream: the longest `TIME` from the start of a call to its response headers, with all attempts and waits")
+	fs.DurationVar(&times.attempt, "attempt-timeout", defaults.AttemptTimeout, "with --upstream: the longest `TIME` of one attempt, at most --timeout; if --timeout is shorter than the default, it applies here too")
+	check := fs.Bool("check", false, "print the effective configuration as YAML and exit with 0, or with 2 if it is wrong")
 	var livePage app.LivePage
-	fs.StringVar(&livePage.Faults, "faults", "", "let the live page change the faults of the flaky-server whose admin port is at `URL`")
-	fs.StringVar(&livePage.Traces, "traces", "", "link calls of the live page to their traces at `URL`, that of a Jaeger or one with {id} in it")
-	fs.Var(&livePage.Hosts, "hosts", "`NAMES` under which the admin port may be asked, with commas between them, or *; addresses and names within a cluster always may")
+	fs.StringVar(&livePage.Faults, "faults", "", "`URL` of the admin port of a flaky-server whose faults the live page may change")
+	fs.StringVar(&livePage.Traces, "traces", "", "`URL` of a Jaeger, or any URL with {id}, to link calls on the live page to their traces")
+	fs.Var(&livePage.Hosts, "hosts", "comma-separated host `NAMES` that the admin port accepts, or *; it always accepts IP addresses and names in a cluster")
 	var level telemetry.Level
-	fs.TextVar(&level, "log-level", telemetry.Level(slog.LevelInfo), "the least `LEVEL` of log lines: debug (a line for each attempt), info, warn or error")
-	drainDelay := fs.Duration("drain-delay", 0, "how long to go on serving after readiness has failed")
+	fs.TextVar(&level, "log-level", telemetry.Level(slog.LevelInfo), "the lowest `LEVEL` to log: debug (a line for each attempt), info, warn or error")
+	drainDelay := fs.Duration("drain-delay", 0, "how long to keep serving after readiness fails")
 
 	if code, done := p.Parse(fs, help); done {
 		return code
@@ -129,14 +129,14 @@ func run(ctx context.Context, p cli.Program) int {
 	return cli.ExitOK
 }
 
-// timeouts are those of --upstream's policy.
+// timeouts are the flags that change the policy of --upstream.
 type timeouts struct {
 	call, attempt           time.Duration
 	callGiven, attemptGiven bool
 }
 
-// apply changes a policy. An attempt is never given more time than its call, unless
-// somebody says so, which is a mistake.
+// apply sets the timeouts in p. Without --attempt-timeout, a shorter --timeout also limits the
+// attempt. With it, an attempt longer than the call is a mistake.
 func (t timeouts) apply(p *transport.Policy) error {
 	if !t.attemptGiven {
 		t.attempt = min(t.attempt, t.call)
@@ -153,8 +153,8 @@ func (t timeouts) apply(p *transport.Policy) error {
 	return nil
 }
 
-// configuration is that of the file, as it was read when its watch began if there
-// is one, or of the one upstream.
+// configuration returns the configuration of the file, or of the one upstream. If changes is not
+// nil, it uses the content that changes read first.
 func configuration(file, upstream string, times timeouts, changes *watch.File) (gateway.Config, error) {
 	switch {
 	case file != "" && upstream != "":
@@ -184,7 +184,8 @@ func configuration(file, upstream string, times timeouts, changes *watch.File) (
 	return gateway.Config{}, errors.New("nothing to proxy to: give --config FILE or --upstream URL\nsee client --help")
 }
 
-// decode lays what was read of a file over the defaults.
+// decode decodes data, the content of the file, over the defaults, unless err reports that it could
+// not be read.
 func decode(file string, data []byte, err error) (gateway.Config, error) {
 	cfg := gateway.DefaultConfig()
 	if err == nil {
@@ -194,7 +195,7 @@ func decode(file string, data []byte, err error) (gateway.Config, error) {
 }
 
 func help(w io.Writer, fs *flag.FlagSet) {
-	fmt.Fprint(w, `client is a server: an HTTP gateway that retries, times out and breaks circuits by a policy.
+	fmt.Fprint(w, `client is a server: an HTTP gateway with timeouts, retries and circuit breakers.
 
 Usage: client --config FILE [flags]
        client --upstream URL [flags]
@@ -209,7 +210,7 @@ Examples:
   client --config rebound.yaml --check
   curl -i localhost:8080/process; curl localhost:8081/breakers
 
-It ends with 0 after SIGINT or SIGTERM, 1 if it cannot serve, 2 if a flag or the configuration is wrong.
-probe makes one GET, for health checks, and ends with 0 if the answer is 2xx and 1 if it is not.
+client exits with 0 after SIGINT or SIGTERM, 1 if it cannot serve, and 2 if a flag or the configuration is wrong.
+probe makes one GET, for health checks. It exits with 0 if the response is 2xx, and with 1 if it is not.
 `)
 }

@@ -33,14 +33,14 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// execute runs the program as its main does.
+// execute runs the program as main does.
 func execute(ctx context.Context, args []string, lookupEnv func(string) (string, bool), stdout, stderr io.Writer) int {
 	return run(ctx, cli.Program{Name: "client", Args: args, LookupEnv: lookupEnv, Stdout: stdout, Stderr: stderr})
 }
 
 func noEnv(string) (string, bool) { return "", false }
 
-// client runs the program until the test ends and gives the URLs it printed.
+// client runs the program until the test ends, and returns the URLs that it printed.
 func client(t *testing.T, args ...string) (routes, admin string, stop func() int) {
 	t.Helper()
 	reader, writer := io.Pipe()
@@ -67,7 +67,7 @@ func client(t *testing.T, args ...string) (routes, admin string, stop func() int
 			return routes, url, stop
 		}
 	}
-	t.Fatalf("it did not start (exit %d): %s", stop(), stderr.String())
+	t.Fatalf("got exit code %d, want a started program: %s", stop(), stderr.String())
 	return "", "", nil
 }
 
@@ -94,11 +94,11 @@ func TestProxiesAndDrains(t *testing.T) {
 	t.Cleanup(up.Close)
 	routes, admin, stop := client(t, "--upstream", up.URL)
 	if code, body := get(t, routes+"/any/path"); code != 200 || body != "answered /any/path" {
-		t.Errorf("%d %q", code, body)
+		t.Errorf("got %d %q, want 200 \"answered /any/path\"", code, body)
 	}
 	for path, want := range map[string]string{"/livez": "ok", "/readyz": "ok", "/breakers": up.URL, "/metrics": `rebound_calls_total{reason="ok",route="upstream"} 1`, "/config": "attemptTimeout: 1.5s"} {
 		if code, body := get(t, admin+path); code != 200 || !strings.Contains(body, want) {
-			t.Errorf("%s: %d %q", path, code, body)
+			t.Errorf("%s: got %d %q, want 200 and %q", path, code, body, want)
 		}
 	}
 	answer := make(chan string)
@@ -109,7 +109,7 @@ func TestProxiesAndDrains(t *testing.T) {
 	<-arrived
 	stopped := make(chan int)
 	go func() { stopped <- stop() }()
-	// No new connections while the call in flight goes on.
+	// The listener closes while the call in flight goes on.
 	for {
 		if code, _ := get(t, routes+"/late"); code == 0 {
 			break
@@ -117,14 +117,14 @@ func TestProxiesAndDrains(t *testing.T) {
 	}
 	close(release)
 	if got := <-answer; got != "answered /slow" {
-		t.Errorf("the call in flight got %q", got)
+		t.Errorf("got %q for the call in flight, want answered /slow", got)
 	}
 	if code := <-stopped; code != 0 {
-		t.Errorf("exit code %d after a drain", code)
+		t.Errorf("got exit code %d after a drain, want 0", code)
 	}
 }
 
-func TestCheckPrintsAFileThatPrintsTheSameAgain(t *testing.T) {
+func TestCheckOutputIsStable(t *testing.T) {
 	var first, second, stderr bytes.Buffer
 	if code := execute(t.Context(), []string{"--check", "--config", "../demo/rebound.yaml"}, noEnv, &first, &stderr); code != 0 {
 		t.Fatal(stderr.String())
@@ -135,14 +135,14 @@ func TestCheckPrintsAFileThatPrintsTheSameAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code := execute(t.Context(), []string{"--check", "--config", file}, noEnv, &second, &stderr); code != 0 || !bytes.Equal(first.Bytes(), second.Bytes()) {
-		t.Errorf("the second time (%s):\n%s", stderr.String(), second.String())
+		t.Errorf("--check of its own output: got (stderr %q)\n%s\nwant\n%s", stderr.String(), second.String(), first.String())
 	}
 }
 
 func TestHelp(t *testing.T) {
 	var stdout bytes.Buffer
 	if code := execute(t.Context(), []string{"--help"}, noEnv, &stdout, io.Discard); code != 0 {
-		t.Error(code)
+		t.Errorf("got exit code %d, want 0", code)
 	}
 	golden.File(t, filepath.Join("testdata", "help.txt"), stdout.String())
 }
@@ -151,7 +151,7 @@ func TestProbe(t *testing.T) {
 	_, admin, _ := client(t, "--upstream", "http://127.0.0.1:1")
 	var stdout, stderr bytes.Buffer
 	if code := execute(t.Context(), []string{"probe", admin + "/readyz"}, noEnv, &stdout, &stderr); code != 0 || stdout.String() != admin+"/readyz: 200 OK\n" {
-		t.Errorf("exit %d, %q, %q", code, stdout.String(), stderr.String())
+		t.Errorf("got exit code %d, stdout %q, stderr %q, want 0 and the status on stdout", code, stdout.String(), stderr.String())
 	}
 }
 
@@ -180,7 +180,7 @@ func TestUsageMistakes(t *testing.T) {
 			var stderr bytes.Buffer
 			code := execute(t.Context(), tc.args, func(k string) (string, bool) { v, ok := tc.env[k]; return v, ok }, io.Discard, &stderr)
 			if code != 2 || !strings.Contains(stderr.String(), tc.want) {
-				t.Errorf("exit %d, %q; want 2 and %q", code, stderr.String(), tc.want)
+				t.Errorf("got exit code %d, stderr %q, want 2 and %q", code, stderr.String(), tc.want)
 			}
 		})
 	}
@@ -192,18 +192,18 @@ func TestPortInUse(t *testing.T) {
 	var stderr bytes.Buffer
 	code := execute(t.Context(), []string{"--upstream", "http://x", "--listen", l.Addr().String(), "--admin", "127.0.0.1:0"}, noEnv, io.Discard, &stderr)
 	if want := fmt.Sprintf("client: listen on %s (data): address already in use\n", l.Addr()); code != 1 || stderr.String() != want {
-		t.Errorf("exit %d, %q; want 1 and %q", code, stderr.String(), want)
+		t.Errorf("got exit code %d, stderr %q, want 1 and %q", code, stderr.String(), want)
 	}
 }
 
-// The binary itself: signals, and 200 MB each way with little memory.
+// TestBinary runs the binary itself: signals, and 200 MB in each direction with little memory.
 func TestBinary(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("reads /proc")
 	}
 	binary := filepath.Join(gobuild.Programs(t, ".", "."), "client")
 	const size = 200 << 20
-	hang := make(chan struct{}, 10) // the call may be tried again
+	hang := make(chan struct{}, 10) // room for retries of the call
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/up":
@@ -249,10 +249,10 @@ func TestBinary(t *testing.T) {
 	t.Run("200 MB each way in under 64 MiB", func(t *testing.T) {
 		cmd, url := start(t)
 		if answer, _, err := send(http.MethodPut, url+"/up", io.LimitReader(zeros{}, size)); answer != fmt.Sprintf("%d <nil>", size) {
-			t.Errorf("up: %q, %v", answer, err)
+			t.Errorf("PUT /up: got %q, error %v, want %d bytes without error", answer, err, size)
 		}
 		if _, n, err := send(http.MethodGet, url+"/down", nil); n != size || err != nil {
-			t.Errorf("down: %d bytes, %v", n, err)
+			t.Errorf("GET /down: got %d bytes, error %v, want %d", n, err, size)
 		}
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
 		if err != nil {
@@ -263,7 +263,7 @@ func TestBinary(t *testing.T) {
 			t.Skip("no VmHWM in /proc")
 		}
 		if kib, _ := strconv.Atoi(string(match[1])); kib > 64<<10 {
-			t.Errorf("resident memory peaked at %d MiB", kib>>10)
+			t.Errorf("got a peak of %d MiB resident memory, want at most 64", kib>>10)
 		} else {
 			t.Logf("resident memory peaked at %d MiB", kib>>10)
 		}
@@ -281,8 +281,8 @@ func TestBinary(t *testing.T) {
 		<-hang
 		began := time.Now()
 		_ = cmd.Process.Signal(syscall.SIGINT)
-		// The handler of the second signal is in place when the first has had its
-		// effect: no new connections.
+		// The first signal has taken effect when new connections fail. Only then is the second
+		// signal handled.
 		for {
 			if _, _, err := send(http.MethodGet, url+"/late", nil); err != nil {
 				break
@@ -292,7 +292,7 @@ func TestBinary(t *testing.T) {
 		err := cmd.Wait()
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || time.Since(began) > 4*time.Second /* the drain would take 5 */ {
-			t.Errorf("%v after %v", err, time.Since(began))
+			t.Errorf("got exit %v after %v, want a failure within 4s", err, time.Since(began))
 		}
 	})
 }
@@ -310,7 +310,7 @@ func (l *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Attempts are told of at the debug level.
+// The debug level logs attempts.
 func TestLogLevel(t *testing.T) {
 	up := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(up.Close)
@@ -338,7 +338,7 @@ func TestLogLevel(t *testing.T) {
 			_ = writer.Close()
 			for line, want := range lines {
 				if strings.Contains(stderr.String(), line) != want {
-					t.Errorf("%s is there: %v, want %v:\n%s", line, !want, want, stderr.String())
+					t.Errorf("got %s in the log: %v, want %v:\n%s", line, !want, want, stderr.String())
 				}
 			}
 		})

@@ -13,10 +13,10 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/golden"
 )
 
-// route is a good route, for documents whose mistake is elsewhere.
+// route is a valid route, for documents with a mistake elsewhere.
 const route = "routes:\n  - {name: a, match: /a, upstream: \"http://up:5000\"}\n"
 
-// malformed are configurations with the mistake that each is named after.
+// malformed returns configurations, each named after its mistake.
 func malformed() map[string]string {
 	policy := func(s string) string { return route + "policies:\n  default:\n" + s }
 	routes := func(s string) string { return "routes:\n" + s }
@@ -99,8 +99,8 @@ func malformed() map[string]string {
 	}
 }
 
-// Every malformed configuration gives one readable report with file, line,
-// column and expectation, exit code 2, and no panic.
+// Every malformed configuration gives a readable report with file, line, column and expectation,
+// exit code 2, and no panic.
 func TestMalformedConfigurations(t *testing.T) {
 	dir := t.TempDir()
 	var listing strings.Builder
@@ -113,7 +113,7 @@ func TestMalformedConfigurations(t *testing.T) {
 		var stdout, stderr bytes.Buffer
 		code := execute(t.Context(), []string{"--check", "--config", file}, noEnv, &stdout, &stderr)
 		if code != 2 || stdout.Len() > 0 || !strings.Contains(stderr.String(), "rebound.yaml") {
-			t.Errorf("%s: exit %d, stdout %q, stderr %q", name, code, stdout.String(), stderr.String())
+			t.Errorf("%s: got exit code %d, stdout %q, stderr %q, want 2 and a report on stderr", name, code, stdout.String(), stderr.String())
 		}
 		fmt.Fprintf(&listing, "## %s\n%s\n", name, strings.ReplaceAll(stderr.String(), dir+string(filepath.Separator), ""))
 	}

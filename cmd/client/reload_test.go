@@ -11,9 +11,8 @@ import (
 	"time"
 )
 
-// The running program takes a changed file, also one that is changed as
-// Kubernetes changes a ConfigMap: by a swap of a link. A wrong one changes nothing
-// and /config says where it is wrong.
+// The running program applies a changed file. That includes the way Kubernetes changes a ConfigMap:
+// it swaps a symbolic link. An invalid file changes nothing, and /config shows its mistakes.
 func TestChangedFileTakesEffect(t *testing.T) {
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.URL.Path) }))
 	t.Cleanup(up.Close)
@@ -46,14 +45,14 @@ func TestChangedFileTakesEffect(t *testing.T) {
 				return
 			}
 			if time.Now().After(limit) {
-				t.Fatalf("%s does not say %q, but %q", path, want, body[:min(len(body), 500)])
+				t.Fatalf("%s: got %q, want it to contain %q", path, body[:min(len(body), 500)], want)
 			}
 		}
 	}
 	answers := func(path string, want int) {
 		t.Helper()
 		if code, body := get(t, routes+path); code != want {
-			t.Errorf("%s: %d %s, want %d", path, code, body, want)
+			t.Errorf("%s: got %d %s, want %d", path, code, body, want)
 		}
 	}
 	answers("/one", http.StatusOK)
@@ -74,6 +73,6 @@ func TestChangedFileTakesEffect(t *testing.T) {
 	eventually("/config", "name: four")
 	eventually("/metrics", "\nrebound_config_refused 0\n")
 	if _, body := get(t, admin+"/config"); strings.Contains(body, "#") {
-		t.Errorf("/config still tells of the refusal:\n%s", body)
+		t.Errorf("/config: got\n%s\nwant no comment about the rejected file", body)
 	}
 }

@@ -11,12 +11,12 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/files"
 )
 
-// The policy of --upstream has the timeouts of the flags.
+// The flags set the timeouts of --upstream's policy.
 func TestA13TimeoutFlags(t *testing.T) {
 	for name, tc := range map[string]struct {
 		args []string
 		env  map[string]string
-		want string // the two lines of --check
+		want string // the two lines that --check prints
 	}{
 		"neither":                      {nil, nil, "timeout: 5s attemptTimeout: 1.5s"},
 		"both":                         {[]string{"--timeout", "30s", "--attempt-timeout", "10s"}, nil, "timeout: 30s attemptTimeout: 10s"},
@@ -36,7 +36,7 @@ func TestA13TimeoutFlags(t *testing.T) {
 				}
 			}
 			if code != 0 || strings.Join(got, " ") != tc.want {
-				t.Errorf("exit %d, %q, %q; want %q", code, got, stderr.String(), tc.want)
+				t.Errorf("got exit code %d, %q, stderr %q, want 0 and %q", code, got, stderr.String(), tc.want)
 			}
 		})
 	}
@@ -74,13 +74,13 @@ func TestA13TimeoutMistakes(t *testing.T) {
 			var stderr bytes.Buffer
 			code := execute(t.Context(), tc.args, func(k string) (string, bool) { v, ok := tc.env[k]; return v, ok }, io.Discard, &stderr)
 			if code != 2 || !strings.Contains(stderr.String(), tc.want) {
-				t.Errorf("exit %d, %q; want 2 and %q", code, stderr.String(), tc.want)
+				t.Errorf("got exit code %d, stderr %q, want 2 and %q", code, stderr.String(), tc.want)
 			}
 		})
 	}
 }
 
-// What surprises first about a policy that nobody has chosen is on the screen.
+// The timeouts of the default policy, which surprise users most, are printed at the start.
 func TestA13StartUpLines(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	reader, writer := io.Pipe()
@@ -89,12 +89,12 @@ func TestA13StartUpLines(t *testing.T) {
 		done <- execute(ctx, []string{"--upstream", "http://127.0.0.1:1", "--timeout", "20s", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}, noEnv, writer, io.Discard)
 		_ = writer.Close()
 	}()
-	var said []string
-	for lines := bufio.NewScanner(reader); len(said) < 3 && lines.Scan(); {
-		said = append(said, lines.Text())
+	var printed []string
+	for lines := bufio.NewScanner(reader); len(printed) < 3 && lines.Scan(); {
+		printed = append(printed, lines.Text())
 	}
 	cancel()
-	if code := <-done; code != 0 || len(said) != 3 || said[2] != "timeouts  20s a call, 1.5s an attempt (policy default)" {
-		t.Errorf("exit %d, %q", code, said)
+	if code := <-done; code != 0 || len(printed) != 3 || printed[2] != "timeouts  20s a call, 1.5s an attempt (policy default)" {
+		t.Errorf("got exit code %d, lines %q, want 0 and three lines that end with the timeouts", code, printed)
 	}
 }

@@ -21,24 +21,23 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 )
 
-// tracePicture is drawn from what Jaeger answers.
+// tracePicture is drawn from Jaeger's response.
 const tracePicture = "../../docs/trace.svg"
 
-// A real Jaeger receives the demo's traces over OTLP and is asked for them
-// through its query API. It is the binary named by JAEGER_BIN; `.ci/run jaeger`
-// builds one.
+// TestTracesInJaeger sends the demo's traces over OTLP to a real Jaeger, and reads them through its
+// query API. JAEGER_BIN names the Jaeger binary; `.ci/run jaeger` builds one.
 func TestTracesInJaeger(t *testing.T) {
 	binary := os.Getenv("JAEGER_BIN")
 	if binary == "" {
-		t.Skip("JAEGER_BIN names no Jaeger all-in-one; .ci/run jaeger builds one and runs this test")
+		t.Skip("JAEGER_BIN is not set; .ci/run jaeger builds one and runs this test")
 	}
 	j := startJaeger(t, binary)
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", j.otlp)
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
 	policy := t.TempDir() + "/rebound.yaml"
 
-	// demo runs the program with a policy and faults, makes the calls and stops it,
-	// which flushes the spans. While it runs, admin is its client's admin port.
+	// demo runs the program with a policy and faults, makes the calls, and stops the program, which
+	// flushes the spans. During calls, admin is the client's admin port.
 	var admin string
 	demo := func(t *testing.T, faults, overrides string, calls func(client string)) (began time.Time) {
 		t.Helper()
@@ -52,7 +51,7 @@ func TestTracesInJaeger(t *testing.T) {
 		urls := map[string]string{}
 		for lines.Scan() && !strings.HasPrefix(lines.Text(), "Try:") {
 			if fields := strings.Fields(lines.Text()); len(fields) > 1 && strings.HasPrefix(fields[0], "http://") {
-				for _, name := range []string{"through the client", "what goes wrong", "the client's admin port"} {
+				for _, name := range []string{"through the client", "the upstream's faults", "the client's admin port"} {
 					if strings.Contains(lines.Text(), name) {
 						urls[name] = fields[0]
 					}
@@ -60,10 +59,10 @@ func TestTracesInJaeger(t *testing.T) {
 			}
 		}
 		admin = urls["the client's admin port"]
-		fetch.Send(t, http.MethodPut, urls["what goes wrong"], faults)
+		fetch.Send(t, http.MethodPut, urls["the upstream's faults"], faults)
 		calls(urls["through the client"])
 		if code := stop(); code != 0 {
-			t.Fatalf("exit code %d", code)
+			t.Fatalf("got exit code %d, want 0", code)
 		}
 		return began
 	}
@@ -92,31 +91,31 @@ func TestTracesInJaeger(t *testing.T) {
 			}
 		}
 		if server != 1 || calls != 1 || len(attempts) != 3 || len(waits) != 2 || len(upstream) != 3 {
-			t.Fatalf("%d server, %d resilience, %d attempt, %d backoff and %d upstream spans", server, calls, len(attempts), len(waits), len(upstream))
+			t.Fatalf("got %d server, %d resilience, %d attempt, %d backoff and %d upstream spans, want 1, 1, 3, 2 and 3", server, calls, len(attempts), len(waits), len(upstream))
 		}
 		for i, want := range []struct{ verdict, resend, fault string }{{"retry", "", "error"}, {"retry", "1", "error"}, {"return", "2", "none"}} {
 			a := attempts[i]
 			if a.tag("rebound.verdict") != want.verdict || a.tag("http.request.resend_count") != want.resend {
-				t.Errorf("attempt %d: verdict %s, resend count %q", i+1, a.tag("rebound.verdict"), a.tag("http.request.resend_count"))
+				t.Errorf("attempt %d: got verdict %s, resend count %q, want %+v", i+1, a.tag("rebound.verdict"), a.tag("http.request.resend_count"), want)
 			}
 			if upstream[i].parent() != a.SpanID || upstream[i].tag("rebound.fault") != want.fault {
-				t.Errorf("the upstream's span %d is not the child of its attempt, or its fault is %q", i+1, upstream[i].tag("rebound.fault"))
+				t.Errorf("upstream span %d: got parent %s, fault %q, want %s, %q", i+1, upstream[i].parent(), upstream[i].tag("rebound.fault"), a.SpanID, want.fault)
 			}
 		}
-		// What the caller was told of the waits is what the spans say.
+		// The spans have the waits that the response reported to the caller.
 		for i, m := range regexp.MustCompile(`wait\d;dur=([\d.]+)`).FindAllStringSubmatch(timing, -1) {
-			told, _ := strconv.ParseFloat(m[1], 64)
-			if got := float64(waits[i].Duration) / 1000; got < told-25 || got > told+25 {
-				t.Errorf("wait %d: the caller was told %v ms, the span took %v ms", i+1, told, got)
+			want, _ := strconv.ParseFloat(m[1], 64)
+			if got := float64(waits[i].Duration) / 1000; got < want-25 || got > want+25 {
+				t.Errorf("wait %d: got a span of %v ms, want %v ms as in Server-Timing", i+1, got, want)
 			}
 		}
-		// The picture in the documentation is one of this situation.
+		// The picture in the documentation shows this trace.
 		drawn := picture(spans)
 		if golden.Updating() {
 			golden.Write(t, tracePicture, drawn)
 		}
 		if kept, err := os.ReadFile(tracePicture); err != nil || !slices.Equal(words(drawn), words(string(kept))) {
-			t.Errorf("%s shows %q (%v), a trace of today %q; run the test with -update and look at the picture", tracePicture, words(string(kept)), err, words(drawn))
+			t.Errorf("%s: got texts %q (error %v), want %q; run the test with -update and look at the picture", tracePicture, words(string(kept)), err, words(drawn))
 		}
 	})
 	t.Run("the live page links to it", func(t *testing.T) {
@@ -131,21 +130,21 @@ func TestTracesInJaeger(t *testing.T) {
 			get(t, admin+"/api/state", &state)
 		})
 		if len(calls.Calls) != 1 {
-			t.Fatalf("%d calls on the page, want one", len(calls.Calls))
+			t.Fatalf("got %d calls on the page, want one", len(calls.Calls))
 		}
 		id := calls.Calls[0].TraceID
 		if link := strings.ReplaceAll(state.Settings.Traces, "{id}", id); link != j.query+"/trace/"+id {
-			t.Errorf("the page links to %s", link)
+			t.Errorf("got link %s, want %s/trace/%s", link, j.query, id)
 		}
 		var answer struct {
 			Data []struct{ Spans []jaegerSpan }
 		}
 		for began := time.Now(); (len(answer.Data) == 0 || len(answer.Data[0].Spans) < 4) && time.Since(began) < 5*time.Second; {
 			get(t, j.query+"/api/traces/"+id, &answer)
-			<-time.After(20 * time.Millisecond) // another process: nothing to wait on
+			<-time.After(20 * time.Millisecond) // Jaeger is another process: there is nothing to wait on
 		}
 		if len(answer.Data) != 1 || len(answer.Data[0].Spans) != 4 {
-			t.Errorf("what Jaeger has of the trace %s that the page names: %+v", id, answer)
+			t.Errorf("trace %s in Jaeger: got %+v, want four spans", id, answer)
 		}
 	})
 	t.Run("the circuit is open", func(t *testing.T) {
@@ -157,14 +156,14 @@ func TestTracesInJaeger(t *testing.T) {
 		})
 		spans := j.trace(t, second, 2)
 		if len(spans) != 2 {
-			t.Fatalf("%d spans, want the server's and the call's", len(spans))
+			t.Fatalf("got %d spans, want the server's and the call's", len(spans))
 		}
 		if call := spans[1]; call.tag("rebound.reason") != "breaker_open" || !call.event("attempt refused") {
-			t.Errorf("%+v", call)
+			t.Errorf("got %+v, want reason breaker_open and an event \"attempt refused\"", call)
 		}
 	})
 
-	// One call each; its span and that of its last attempt tell what happened.
+	// Each case makes one call. Its span and the span of its last attempt show what happened.
 	for name, tc := range map[string]struct {
 		faults, policy string
 		header         [2]string
@@ -172,7 +171,7 @@ func TestTracesInJaeger(t *testing.T) {
 		reason         string
 		refused        bool
 		attempts       int
-		last           string // what happened to the last attempt
+		last           string // the reason of the last attempt
 		waited         time.Duration
 		source         string
 	}{
@@ -233,17 +232,17 @@ func TestTracesInJaeger(t *testing.T) {
 				}
 			}
 			if call.tag("rebound.reason") != tc.reason || call.event("attempt refused") != tc.refused || attempts != tc.attempts || last.tag("rebound.reason") != tc.last {
-				t.Errorf("reason %q, refused %v, %d attempts, the last %q; want %+v",
+				t.Errorf("got reason %q, refused %v, %d attempts, the last %q, want %+v",
 					call.tag("rebound.reason"), call.event("attempt refused"), attempts, last.tag("rebound.reason"), tc)
 			}
 			if wait.tag("rebound.backoff.source") != tc.source || time.Duration(wait.Duration)*time.Microsecond < tc.waited {
-				t.Errorf("waited %v by %q, want %v by %q", time.Duration(wait.Duration)*time.Microsecond, wait.tag("rebound.backoff.source"), tc.waited, tc.source)
+				t.Errorf("got a wait of %v from %q, want %v from %q", time.Duration(wait.Duration)*time.Microsecond, wait.tag("rebound.backoff.source"), tc.waited, tc.source)
 			}
 		})
 	}
 }
 
-// get decodes what a URL answers.
+// get decodes the JSON response of a URL.
 func get(t *testing.T, url string, into any) {
 	t.Helper()
 	_, answer := fetch.Get(t, url)
@@ -301,7 +300,7 @@ func (s jaegerSpan) parent() string {
 	return s.References[0].SpanID
 }
 
-// startJaeger runs the binary on free loopback ports, with spans in memory.
+// startJaeger runs the binary on free loopback ports. It keeps spans in memory.
 func startJaeger(t *testing.T, binary string) jaeger {
 	t.Helper()
 	var addrs [8]string
@@ -314,7 +313,7 @@ func startJaeger(t *testing.T, binary string) jaeger {
 	for _, l := range reserved {
 		_ = l.Close()
 	}
-	// Every port that it opens is a loopback one of ours.
+	// Give every port of Jaeger a free loopback address.
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), binary,
 		"--collector.otlp.http.host-port="+addrs[0], "--collector.otlp.grpc.host-port="+addrs[1],
 		"--query.http-server.host-port="+addrs[2], "--query.grpc-server.host-port="+addrs[3],
@@ -339,13 +338,13 @@ func startJaeger(t *testing.T, binary string) jaeger {
 		}
 		<-time.After(50 * time.Millisecond) // another process: nothing to wait on
 	}
-	t.Fatal("Jaeger did not start")
+	t.Fatal("got no response from Jaeger in 30s, want it started")
 	return j
 }
 
-// trace gives the spans of the newest trace that is younger than since, by their
-// start. Jaeger stores what it has accepted a moment later, so it is asked until
-// it has as many spans as there must be, or for a while.
+// trace returns the spans of the newest trace that began after since, in the order of their start.
+// Jaeger stores accepted spans a moment later, so trace asks until it has the wanted number of
+// spans, or for five seconds.
 func (j jaeger) trace(t *testing.T, since time.Time, spans int) []jaegerSpan {
 	t.Helper()
 	var newest []jaegerSpan
@@ -354,7 +353,7 @@ func (j jaeger) trace(t *testing.T, since time.Time, spans int) []jaegerSpan {
 		<-time.After(20 * time.Millisecond) // another process: nothing to wait on
 	}
 	if len(newest) == 0 {
-		t.Fatal("Jaeger has no such trace")
+		t.Fatal("got no new trace from Jaeger in 5s, want one")
 	}
 	return newest
 }

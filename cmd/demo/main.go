@@ -1,5 +1,5 @@
-// Command demo runs a flaky upstream and the client in front of it in one
-// process, on loopback only: Rebound's main job on a laptop.
+// Command demo runs flaky-server and the client in front of it in one process, on loopback only. It
+// shows what Rebound does.
 package main
 
 import (
@@ -30,11 +30,10 @@ const (
 	flushTimeout = 3 * time.Second
 )
 
-// shippedSeed makes the first call need three attempts, so that the first thing
-// a visitor sees is what it is all about.
+// shippedSeed makes the first call need three attempts, so that a visitor sees retries at once.
 const shippedSeed = 30
 
-// policyFile is shown in the README; the same file serves `client --config`.
+// policyFile is also shown in the README, and `client --config` accepts it.
 //
 //go:embed rebound.yaml
 var policyFile []byte
@@ -47,15 +46,15 @@ func run(ctx context.Context, p cli.Program) int {
 	defer stopHangups()
 	fs := p.Flags()
 	spec := faults.Default()
-	fs.Float64Var(&spec.ErrorRate, "error-rate", spec.ErrorRate, "share of attempts that answer 503, `0 to 1`")
+	fs.Float64Var(&spec.ErrorRate, "error-rate", spec.ErrorRate, "share of attempts that get a 503, `0 to 1`")
 	fs.Float64Var(&spec.ResetRate, "reset-rate", 0, "share of attempts whose connection is reset, `0 to 1`")
-	fs.Float64Var(&spec.HangRate, "hang-rate", 0, "share of attempts that are never answered, `0 to 1`")
-	seed := fs.Uint64("seed", shippedSeed, "the same `N` gives the same faults again")
-	perSecond := fs.Int("traffic", 0, "`N` calls a second through the client, and as many past it, 0 to 200; the live page changes it")
+	fs.Float64Var(&spec.HangRate, "hang-rate", 0, "share of attempts that get no response, `0 to 1`")
+	seed := fs.Uint64("seed", shippedSeed, "the same seed `N` gives the same faults")
+	perSecond := fs.Int("traffic", 0, "`N` calls a second through the client and as many directly to the upstream, 0 to 200; the live page can change it")
 	livePage := app.LivePage{}
-	fs.StringVar(&livePage.Faults, "faults", "", "let the live page change the faults at `URL` instead of the demo's own")
-	fs.StringVar(&livePage.Traces, "traces", "", "link calls of the live page to their traces at `URL`, that of a Jaeger or one with {id} in it")
-	file := fs.String("config", "", "routes and policies of the client in `FILE`, instead of the demo's own; SIGHUP reads it again")
+	fs.StringVar(&livePage.Faults, "faults", "", "`URL` of the admin port of another flaky-server, whose faults the live page changes instead of the demo's own")
+	fs.StringVar(&livePage.Traces, "traces", "", "`URL` of a Jaeger, or any URL with {id}, to link calls on the live page to their traces")
+	file := fs.String("config", "", "YAML `FILE` with the client's routes and policies, instead of the demo's own; SIGHUP reloads it")
 	ports := struct{ client, clientAdmin, flaky, flakyAdmin *string }{
 		fs.String("listen", "127.0.0.1:8080", "`ADDR` of the client"),
 		fs.String("admin", "127.0.0.1:8081", "`ADDR` of the client's admin port"),
@@ -100,15 +99,15 @@ func run(ctx context.Context, p cli.Program) int {
 	logger := telemetry.NewLogger(p.Stderr, slog.LevelWarn)
 	ready := serve.NewReadiness()
 	quiet := p
-	quiet.Environ = nil // the client says what is set in vain
+	quiet.Environ = nil // the client warns about unused variables
 	upstream, err := app.NewFlaky(ctx, quiet, injector, "demo", ready, logger)
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
 	defer context.AfterFunc(ctx, upstream.Stop)()
 
-	// flaky-server may have been given any free port, so it listens before the
-	// routes and the page are made that name it.
+	// The addresses of flaky-server may have port 0. Open it first, so that the routes and the page
+	// can name its real ports.
 	flakyData, flakyAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server", Addr: *ports.flaky, Handler: upstream.Data})
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
@@ -171,19 +170,20 @@ func run(ctx context.Context, p cli.Program) int {
 	return cli.ExitOK
 }
 
-// onLoopback refuses to offer a server that misbehaves to the network.
+// onLoopback returns an error if addr is not on loopback: a misbehaving server must not be open to
+// the network.
 func onLoopback(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return fmt.Errorf("%q: must be an address such as 127.0.0.1:8080: %w", addr, err)
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("%q: the demo listens on loopback only, such as 127.0.0.1:8080; run client and flaky-server for more", addr)
+		return fmt.Errorf("%q: the demo listens on loopback only, such as 127.0.0.1:8080; to serve a network, run client and flaky-server", addr)
 	}
 	return nil
 }
 
-// welcome says what runs where and what to try next.
+// welcome prints the addresses and what to try next.
 func welcome(w io.Writer, spec faults.Spec, texts map[string]string) {
 	text := `{client-admin}/
 
@@ -192,7 +192,7 @@ Rebound demo: a client in front of an upstream where {rate} of the attempts fail
   {client}/process  through the client: timeout, retry, circuit breaker
   {client-admin}  the client's admin port: the live page, /api/calls /breakers /config /metrics
   {flaky}/process  the upstream itself
-  {flaky-admin}/faults  what goes wrong there: GET, PUT, PATCH; /ledger counts
+  {flaky-admin}/faults  the upstream's faults: GET, PUT, PATCH; /ledger counts its requests
 
 {timeouts}
 
@@ -223,6 +223,6 @@ Examples:
   go run ./cmd/demo --error-rate 0.6
   go run ./cmd/demo --config my-policy.yaml
 
-It ends with 0 after Ctrl-C, 1 if it cannot serve (a port is in use), 2 if a flag or the configuration is wrong.
+demo exits with 0 after Ctrl-C, 1 if it cannot serve (a port is in use), and 2 if a flag or the configuration is wrong.
 `)
 }

@@ -29,22 +29,22 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// execute runs the program as its main does.
+// execute runs the program as main does.
 func execute(ctx context.Context, args []string, lookupEnv func(string) (string, bool), stdout, stderr io.Writer) int {
 	return run(ctx, cli.Program{Name: "demo", Args: args, LookupEnv: lookupEnv, Stdout: stdout, Stderr: stderr})
 }
 
 func noEnv(string) (string, bool) { return "", false }
 
-// world is the demo's client in front of the demo's upstream, on a virtual
-// network and, in a bubble, a virtual clock.
-type world struct {
+// system is the demo's client in front of the demo's upstream. It has a virtual network and, in a
+// synctest bubble, a virtual clock.
+type system struct {
 	http   *http.Client
 	client string
-	admin  string // flaky-server's
+	admin  string // of flaky-server
 }
 
-func newWorld(t *testing.T, spec faults.Spec, seed uint64) world {
+func newSystem(t *testing.T, spec faults.Spec, seed uint64) system {
 	t.Helper()
 	injector, err := faults.New(spec, seed)
 	if err != nil {
@@ -72,10 +72,10 @@ func newWorld(t *testing.T, spec faults.Spec, seed uint64) world {
 		gw.Close()
 		upstream.Stop()
 	})
-	return world{http: &http.Client{Transport: tr}, client: "http://client:8080", admin: "http://admin:5001"}
+	return system{http: &http.Client{Transport: tr}, client: "http://client:8080", admin: "http://admin:5001"}
 }
 
-func (w world) do(t *testing.T, method, url, body string, header ...string) (*http.Response, string, error) {
+func (s system) do(t *testing.T, method, url, body string, header ...string) (*http.Response, string, error) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
@@ -84,12 +84,12 @@ func (w world) do(t *testing.T, method, url, body string, header ...string) (*ht
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
-	return fetch.Read(w.http.Do(r))
+	return fetch.Read(s.http.Do(r))
 }
 
-func (w world) ledger(t *testing.T) (l flaky.Ledger) {
+func (s system) ledger(t *testing.T) (l flaky.Ledger) {
 	t.Helper()
-	_, body, err := w.do(t, http.MethodGet, w.admin+"/ledger", "")
+	_, body, err := s.do(t, http.MethodGet, s.admin+"/ledger", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,48 +99,47 @@ func (w world) ledger(t *testing.T) (l flaky.Ledger) {
 	return l
 }
 
-// The main job, as shipped: three attempts in ten fail, and of 300 calls at
-// least 297 succeed; what the client says of its attempts is what the upstream
-// counted.
+// TestMainJob checks the demo as shipped. Three in ten attempts fail, but at least 297 of 300 calls
+// must succeed. The client must report as many attempts as the upstream counted.
 func TestMainJob(t *testing.T) {
 	for _, seed := range []uint64{shippedSeed, 1, 2, 3, 4, 5} {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, faults.Default(), seed)
+				s := newSystem(t, faults.Default(), seed)
 				succeeded, attempts := 0, 0
 				for range 300 {
-					resp, body, err := w.do(t, http.MethodGet, w.client+"/process", "")
+					resp, body, err := s.do(t, http.MethodGet, s.client+"/process", "")
 					if err != nil {
 						t.Fatal(err)
 					}
 					n, err := strconv.Atoi(resp.Header.Get("X-Attempt-Count"))
 					if err != nil || strings.Count(resp.Header.Get("Server-Timing"), "attempt") != n {
-						t.Fatalf("X-Attempt-Count %q, Server-Timing %q", resp.Header.Get("X-Attempt-Count"), resp.Header.Get("Server-Timing"))
+						t.Fatalf("got X-Attempt-Count %q, Server-Timing %q, want as many attempts in both", resp.Header.Get("X-Attempt-Count"), resp.Header.Get("Server-Timing"))
 					}
 					attempts += n
 					if resp.StatusCode == http.StatusOK {
 						succeeded++
 						if want := fmt.Sprintf(`"attempt":%d`, n); !strings.Contains(body, want) {
-							t.Errorf("%s, want %s", body, want)
+							t.Errorf("got body %s, want %s in it", body, want)
 						}
 					}
 				}
 				if succeeded < 297 {
-					t.Errorf("%d of 300 calls succeeded", succeeded)
+					t.Errorf("got %d of 300 calls successful, want at least 297", succeeded)
 				}
-				if got := w.ledger(t).Received; got != uint64(attempts) {
-					t.Errorf("flaky-server counted %d attempts, the client %d", got, attempts)
+				if got := s.ledger(t).Received; got != uint64(attempts) {
+					t.Errorf("got %d attempts at flaky-server, want %d as the client counted", got, attempts)
 				}
 				if attempts < 400 || attempts > 460 {
-					t.Errorf("%d attempts for 300 calls: are three in ten failing?", attempts)
+					t.Errorf("got %d attempts for 300 calls, want 400 to 460: do three in ten fail?", attempts)
 				}
 			})
 		})
 	}
 }
 
-// POST is not executed twice: not without a key, where it is not repeated once
-// it may have been sent, and not with one, where it is.
+// No POST is executed twice. Without a key, the client does not retry a POST that may have been
+// sent. With a key, the upstream recognises the repetition.
 func TestOrdersTakeEffectOnce(t *testing.T) {
 	spec := faults.Spec{ErrorRate: 0.5, ResetRate: 0.2, TruncateRate: 0.1}
 	order := func(i int) string { return fmt.Sprintf(`{"order":"o-%d","item":"tea"}`, i) }
@@ -148,30 +147,30 @@ func TestOrdersTakeEffectOnce(t *testing.T) {
 		spec.Effect = effect
 		t.Run("without a key, effect "+string(effect), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, spec, 1)
+				s := newSystem(t, spec, 1)
 				lost := 0
 				for i := range 300 {
-					if resp, _, err := w.do(t, http.MethodPost, w.client+"/orders", order(i)); err != nil || resp.StatusCode != http.StatusCreated {
+					if resp, _, err := s.do(t, http.MethodPost, s.client+"/orders", order(i)); err != nil || resp.StatusCode != http.StatusCreated {
 						lost++
 					}
 				}
-				l := w.ledger(t)
+				l := s.ledger(t)
 				for _, e := range l.Effects {
 					if e.Applied > 1 || e.Attempts > 1 {
-						t.Errorf("order %s was applied %d times in %d attempts", e.Order, e.Applied, e.Attempts)
+						t.Errorf("order %s: got applied %d times in %d attempts, want at most 1 and 1", e.Order, e.Applied, e.Attempts)
 					}
 				}
 				if lost < 30 || len(l.Effects) == 0 {
-					t.Errorf("%d answers lost, %d effects: the faults did not strike", lost, len(l.Effects))
+					t.Errorf("got %d failed calls and %d effects, want at least 30 and some", lost, len(l.Effects))
 				}
 			})
 		})
 		t.Run("with a key, effect "+string(effect), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, spec, 1)
+				s := newSystem(t, spec, 1)
 				retried, attempts := 0, 0
 				for i := range 300 {
-					resp, _, err := w.do(t, http.MethodPost, w.client+"/orders", order(i), "Idempotency-Key", fmt.Sprint("key-", i))
+					resp, _, err := s.do(t, http.MethodPost, s.client+"/orders", order(i), "Idempotency-Key", fmt.Sprint("key-", i))
 					if resp == nil {
 						t.Fatal(err)
 					}
@@ -181,28 +180,28 @@ func TestOrdersTakeEffectOnce(t *testing.T) {
 						retried++
 					}
 				}
-				l := w.ledger(t)
+				l := s.ledger(t)
 				if l.Received != uint64(attempts) {
-					t.Errorf("flaky-server counted %d attempts, the client %d", l.Received, attempts)
+					t.Errorf("got %d attempts at flaky-server, want %d as the client counted", l.Received, attempts)
 				}
 				repeated := 0
 				for _, e := range l.Effects {
 					if e.Applied > 1 || effect == faults.EffectBefore && e.Applied != 1 {
-						t.Errorf("order %s was applied %d times", e.Order, e.Applied)
+						t.Errorf("order %s: got applied %d times, want once", e.Order, e.Applied)
 					}
 					if e.Attempts > 1 {
 						repeated++
 					}
 				}
 				if retried == 0 || effect == faults.EffectBefore && repeated == 0 {
-					t.Errorf("%d calls were retried, %d orders arrived more than once", retried, repeated)
+					t.Errorf("got %d retried calls and %d repeated orders, want some", retried, repeated)
 				}
 			})
 		})
 	}
 }
 
-// start runs the program on free ports; what it prints comes line by line.
+// start runs the program on free ports. The scanner reads its output line by line.
 func start(t *testing.T, lookupEnv func(string) (string, bool), args ...string) (lines *bufio.Scanner, stop func() int) {
 	t.Helper()
 	reader, writer := io.Pipe()
@@ -227,7 +226,7 @@ func start(t *testing.T, lookupEnv func(string) (string, bool), args ...string) 
 	return bufio.NewScanner(reader), stop
 }
 
-func look(t *testing.T, url string, header ...string) string {
+func getBody(t *testing.T, url string, header ...string) string {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -248,14 +247,14 @@ func look(t *testing.T, url string, header ...string) string {
 	return string(b)
 }
 
-func TestProgramPrintsWhatToTryAndItWorks(t *testing.T) {
+func TestPrintedExamplesWork(t *testing.T) {
 	lines, stop := start(t, noEnv)
 	var curl string
 	lines.Scan()
-	if page := lines.Text(); !strings.HasPrefix(page, "http://localhost:") || !strings.Contains(look(t, page, "Accept", "text/html"), "<title>Rebound live</title>") {
-		t.Errorf("the first line, %q, is not the live page's address", page)
-	} else if faults := look(t, page+"api/faults"); !strings.Contains(faults, `"errorRate":0.3`) {
-		t.Errorf("the page cannot see the faults: %s", faults)
+	if page := lines.Text(); !strings.HasPrefix(page, "http://localhost:") || !strings.Contains(getBody(t, page, "Accept", "text/html"), "<title>Rebound live</title>") {
+		t.Errorf("got first line %q, want the live page's address", page)
+	} else if faults := getBody(t, page+"api/faults"); !strings.Contains(faults, `"errorRate":0.3`) {
+		t.Errorf("got faults %s through the page, want errorRate 0.3", faults)
 	}
 	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Ctrl-C") {
 		if rest, ok := strings.CutPrefix(lines.Text(), "  curl -i "); ok {
@@ -268,21 +267,21 @@ func TestProgramPrintsWhatToTryAndItWorks(t *testing.T) {
 	}
 	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
 	if err != nil {
-		t.Fatalf("the first line to try, %q: %v", curl, err)
+		t.Fatalf("the first example, curl -i %s: got error %v", curl, err)
 	}
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusOK || resp.Header.Get("X-Attempt-Count") == "" {
-		t.Errorf("%d %v", resp.StatusCode, resp.Header)
+		t.Errorf("got %d with headers %v, want 200 with X-Attempt-Count", resp.StatusCode, resp.Header)
 	}
 	if code := stop(); code != 0 {
-		t.Errorf("exit code %d", code)
+		t.Errorf("got exit code %d, want 0", code)
 	}
 }
 
 func TestHelp(t *testing.T) {
 	var stdout bytes.Buffer
 	if code := execute(t.Context(), []string{"--help"}, noEnv, &stdout, io.Discard); code != 0 {
-		t.Error(code)
+		t.Errorf("got exit code %d, want 0", code)
 	}
 	golden.File(t, "testdata/help.txt", stdout.Bytes())
 }
@@ -303,8 +302,8 @@ func TestMistakes(t *testing.T) {
 		"error rate above 1":      {[]string{"--error-rate", "30"}, 2, "from 0 to 1"},
 		"rates too much together": {[]string{"--error-rate", "0.6", "--reset-rate", "0.6"}, 2, "at most 1"},
 		"too much traffic":        {[]string{"--traffic", "201"}, 2, "--traffic: perSecond: must be from 0 to 200, got 201"},
-		"faults of nobody":        {[]string{"--faults", "flaky:5001"}, 2, "--faults: must be a URL"},
-		"traces of nobody":        {[]string{"--traces", "jaeger"}, 2, "--traces: must be a URL"},
+		"faults without a URL":    {[]string{"--faults", "flaky:5001"}, 2, "--faults: must be a URL"},
+		"traces without a URL":    {[]string{"--traces", "jaeger"}, 2, "--traces: must be a URL"},
 		"unknown flag":            {[]string{"--error"}, 2, "error"},
 		"missing policy file":     {[]string{"--config", "no-such.yaml"}, 2, "no-such.yaml"},
 	} {
@@ -313,10 +312,10 @@ func TestMistakes(t *testing.T) {
 			args := append([]string{"--listen", free, "--admin", free, "--flaky-listen", free, "--flaky-admin", free}, tc.args...)
 			code := execute(t.Context(), args, noEnv, io.Discard, &stderr)
 			if code != tc.code || !strings.Contains(stderr.String(), tc.want) {
-				t.Errorf("exit %d, %q; want %d and %q", code, stderr.String(), tc.code, tc.want)
+				t.Errorf("got exit code %d, stderr %q, want %d and %q", code, stderr.String(), tc.code, tc.want)
 			}
 			if tc.code == 1 && strings.Count(stderr.String(), "\n") != 1 {
-				t.Errorf("more than one line: %q", stderr.String())
+				t.Errorf("got stderr %q, want one line", stderr.String())
 			}
 		})
 	}

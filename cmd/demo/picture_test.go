@@ -9,22 +9,22 @@ import (
 	"testing"
 )
 
-// The measures of the picture, in pixels. It stands on GitHub's page, which is
-// about 900 wide, in a light and in a dark theme: hence a background of its own.
+// The sizes in the picture, in pixels. GitHub's page is about 900 wide and has a light and a dark
+// theme, so the picture has its own background.
 const (
 	pictureWidth = 960
-	nameWidth    = 230 // of the column with the spans' names
+	nameWidth    = 230 // of the column with span names
 	rowHeight    = 34
 	barHeight    = 18
 	headHeight   = 78
 	footHeight   = 44
 	margin       = 20
 	indent       = 16
-	charWidth    = 6.3 // of the labels' font, about
+	charWidth    = 6.3 // approximate, for the font of the labels
 )
 
-// picture draws the spans of one trace: a row for each below its parent, with a
-// bar as long as the span took and what its attributes say of it.
+// picture draws the spans of one trace. Each span has a row below its parent's, with a bar for its
+// duration and a label with its attributes.
 func picture(spans []jaegerSpan) string {
 	start, end := spans[0].StartTime, spans[0].StartTime+spans[0].Duration
 	for _, s := range spans {
@@ -36,9 +36,9 @@ func picture(spans []jaegerSpan) string {
 	height := headHeight + rowHeight*len(rows) + footHeight
 
 	var b strings.Builder
-	said := make([]string, 0, len(rows))
+	descriptions := make([]string, 0, len(rows))
 	for _, r := range rows {
-		said = append(said, fmt.Sprintf("%s: %s.", r.OperationName, r.label()))
+		descriptions = append(descriptions, fmt.Sprintf("%s: %s.", r.OperationName, r.label()))
 	}
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%[1]d" height="%d" role="img" aria-labelledby="title desc">
 <title id="title">The trace of one call whose first two attempts failed</title>
@@ -56,7 +56,7 @@ func picture(spans []jaegerSpan) string {
 <defs><pattern id="wait" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="6" height="6" fill="#f6f8fa"/><path d="M0 0V6" stroke="#8c959f" stroke-width="3"/></pattern></defs>
 <rect x="0.5" y="0.5" width="%d" height="%d" rx="8" fill="#ffffff" stroke="#d0d7de"/>
 <text class="head" x="%d" y="30">One call: GET /process, two attempts failed</text>
-`, pictureWidth, height, html.EscapeString(strings.Join(said, " ")), pictureWidth-1, height-1, margin)
+`, pictureWidth, height, html.EscapeString(strings.Join(descriptions, " ")), pictureWidth-1, height-1, margin)
 
 	bottom := headHeight + rowHeight*len(rows)
 	step := tick(end - start)
@@ -69,8 +69,8 @@ func picture(spans []jaegerSpan) string {
 		middle := y + rowHeight/2
 		b.WriteString(branch(rows, i, y))
 		fmt.Fprintf(&b, `<text x="%d" y="%d"><tspan class="name">%s</tspan>`, margin+indent*r.depth, middle+4, html.EscapeString(r.OperationName))
-		if who := r.who(); who != "" {
-			fmt.Fprintf(&b, `<tspan class="quiet" dx="6">%s</tspan>`, html.EscapeString(who))
+		if subtitle := r.subtitle(); subtitle != "" {
+			fmt.Fprintf(&b, `<tspan class="quiet" dx="6">%s</tspan>`, html.EscapeString(subtitle))
 		}
 		b.WriteString("</text>\n")
 		from, to := x(r.StartTime), max(x(r.StartTime+r.Duration), x(r.StartTime)+2)
@@ -114,7 +114,7 @@ type pictureRow struct {
 	depth int
 }
 
-// inOrder are the spans below parent, each followed by those below it.
+// inOrder returns the spans below parent, each followed by its own children.
 func inOrder(spans []jaegerSpan, parent string, depth int) (rows []pictureRow) {
 	for _, s := range spans { // by start
 		if s.parent() == parent {
@@ -125,7 +125,7 @@ func inOrder(spans []jaegerSpan, parent string, depth int) (rows []pictureRow) {
 	return rows
 }
 
-// branch connects row i to its parent's.
+// branch draws the line from row i to its parent's row.
 func branch(rows []pictureRow, i, y int) string {
 	if rows[i].depth == 0 {
 		return ""
@@ -138,7 +138,7 @@ func branch(rows []pictureRow, i, y int) string {
 	return fmt.Sprintf(`<path class="tree" d="M%d %dV%dh8"/>`, x, y+rowHeight/2-rowHeight*(i-above)+9, y+rowHeight/2)
 }
 
-func (r pictureRow) who() string {
+func (r pictureRow) subtitle() string {
 	if attempt := r.tag("rebound.attempt"); attempt != "" {
 		return "attempt " + attempt
 	}
@@ -150,12 +150,12 @@ func (r pictureRow) who() string {
 
 func (r pictureRow) label() string {
 	text := fmt.Sprintf("%.1f ms", float64(r.Duration)/1000)
-	for _, said := range []struct{ key, as string }{
+	for _, field := range []struct{ key, name string }{
 		{"rebound.verdict", "verdict"}, {"rebound.backoff.source", "source"}, {"rebound.reason", "reason"}, {"rebound.attempts", "attempts"},
 		{"rebound.policy", "policy"}, {"http.request.resend_count", "resend"}, {"rebound.fault", "fault"},
 	} {
-		if v := r.tag(said.key); v != "" {
-			text += ", " + said.as + " " + v
+		if v := r.tag(field.key); v != "" {
+			text += ", " + field.name + " " + v
 		}
 	}
 	return text
@@ -175,8 +175,8 @@ func (r pictureRow) paint() string {
 	return paintCall
 }
 
-// tick is the distance of the scale's marks for a duration, both in µs: about
-// six of them.
+// tick returns the distance between the marks of the scale, to get about six marks. Both values are
+// in µs.
 func tick(duration int64) int64 {
 	for _, step := range []int64{1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500} {
 		if duration <= 7*step*1000 {
@@ -186,8 +186,8 @@ func tick(duration int64) int64 {
 	return 1_000_000
 }
 
-// words are the texts of a picture, without the scale and with numbers left out:
-// what two pictures of the same situation have in common.
+// words returns the texts of a picture without the scale and the numbers. They are the same in any
+// two pictures of the same situation.
 func words(svg string) (all []string) {
 	number := regexp.MustCompile(`[\d.]+ ms`)
 	for _, m := range regexp.MustCompile(`<t(?:ext|span)([^>]*)>([^<]+)<`).FindAllStringSubmatch(svg, -1) {
@@ -210,6 +210,6 @@ func TestWordsOfAPicture(t *testing.T) {
 		return picture([]jaegerSpan{span("a", "", "GET /x", 0, 3000*ms), span("b", "a", "resilience", 0, 2000*ms), span("c", "b", "backoff", 1000*ms, 500*ms)})
 	}
 	if short, long := words(draw(1)), words(draw(40)); !slices.Equal(short, long) || !slices.Contains(short, "backoff") || !slices.Contains(short, "? ms") {
-		t.Errorf("%q and %q", short, long)
+		t.Errorf("got texts %q and %q, want equal ones with the span's name", short, long)
 	}
 }

@@ -16,15 +16,15 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 )
 
-// relay hands the client's connections on to flaky-server, and knows which of them
-// have carried nothing.
+// relay forwards the client's connections to flaky-server, and knows which of them have carried no
+// data.
 type relay struct {
 	net.Listener
 	serving sync.WaitGroup
 
 	mu   sync.Mutex
 	to   string
-	open map[net.Conn]bool // the client's, and whether one has carried anything
+	open map[net.Conn]bool // the client's connections, and whether each has carried data
 }
 
 func newRelay(t *testing.T) *relay {
@@ -37,7 +37,7 @@ func newRelay(t *testing.T) *relay {
 			if err != nil {
 				return
 			}
-			r.serving.Go(func() { r.carry(c) })
+			r.serving.Go(func() { r.forward(c) })
 		}
 	})
 	t.Cleanup(func() {
@@ -48,7 +48,7 @@ func newRelay(t *testing.T) *relay {
 	return r
 }
 
-func (r *relay) carry(front net.Conn) {
+func (r *relay) forward(front net.Conn) {
 	defer func() { _ = front.Close() }()
 	r.mu.Lock()
 	to := r.to
@@ -65,12 +65,12 @@ func (r *relay) carry(front net.Conn) {
 		defer r.mu.Unlock()
 		delete(r.open, front)
 	}()
-	var answering sync.WaitGroup
-	answering.Go(func() {
+	var responses sync.WaitGroup
+	responses.Go(func() {
 		_, _ = io.Copy(front, back)
 		_ = front.Close()
 	})
-	defer answering.Wait()
+	defer responses.Wait()
 	defer func() { _ = back.Close() }()
 	b := make([]byte, 4096)
 	for {
@@ -87,19 +87,19 @@ func (r *relay) carry(front net.Conn) {
 	}
 }
 
-// spare counts the connections that have carried nothing.
+// spare counts the open connections that have carried no data.
 func (r *relay) spare() (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, carried := range r.open {
-		if !carried {
+	for _, used := range r.open {
+		if !used {
 			n++
 		}
 	}
 	return n
 }
 
-// hangUp ends the connections that there are.
+// hangUp closes the open connections.
 func (r *relay) hangUp() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -108,21 +108,21 @@ func (r *relay) hangUp() {
 	}
 }
 
-// After calls through the client the demo now and then took five seconds to stop:
-// the client held a connection to flaky-server that no call had needed after all.
+// After calls through the client, the demo sometimes took five seconds to stop: the client held a
+// connection to flaky-server that no call had used.
 func TestStopsAtOnceDespiteASpareConnection(t *testing.T) {
 	between := newRelay(t)
 	policy := bytes.ReplaceAll(policyFile, []byte("127.0.0.1:5000"), []byte(between.Addr().String()))
 	file := files.Temp(t, "rebound.yaml", string(policy))
 	lines, stop := start(t, noEnv, "--config", file, "--error-rate", "0")
-	var urls []string // through the client, and of the upstream itself
+	var urls []string // through the client, and directly to the upstream
 	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Ctrl-C") {
 		if url, ok := strings.CutPrefix(strings.TrimSpace(lines.Text()), "http"); ok && strings.Contains(url, "/process ") {
 			urls = append(urls, "http"+strings.Fields(url)[0])
 		}
 	}
 	if len(urls) != 2 {
-		t.Fatalf("it prints %q", urls)
+		t.Fatalf("got URLs %q, want two", urls)
 	}
 	upstream, err := url.Parse(urls[1])
 	if err != nil {
@@ -135,9 +135,9 @@ func TestStopsAtOnceDespiteASpareConnection(t *testing.T) {
 	caller := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for bursts := 0; between.spare() == 0; bursts++ {
 		if bursts == 100 {
-			t.Fatal("no connection was left without a call")
+			t.Fatal("got no unused connection in 100 bursts, want one")
 		}
-		between.hangUp() // so that the next calls need new ones
+		between.hangUp() // so that the next calls need new connections
 		var calling sync.WaitGroup
 		for range 20 {
 			calling.Go(func() {
@@ -155,9 +155,9 @@ func TestStopsAtOnceDespiteASpareConnection(t *testing.T) {
 	}
 	began := time.Now()
 	if code := stop(); code != 0 {
-		t.Errorf("exit code %d", code)
+		t.Errorf("got exit code %d, want 0", code)
 	}
 	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("it took %s to stop", took)
+		t.Errorf("the stop took %s, want at most 3s", took)
 	}
 }

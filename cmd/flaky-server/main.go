@@ -1,4 +1,5 @@
-// Command flaky-server is an upstream that misbehaves: by rate, by seed, by schedule, and by what PUT /faults says.
+// Command flaky-server is an upstream that misbehaves: at given rates, from a seed, on a schedule,
+// and as PUT /faults asks.
 package main
 
 import (
@@ -20,10 +21,10 @@ import (
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
-// flushTimeout is how long the last spans may take to a collector that may be away.
+// flushTimeout limits sending the last spans, in case the collector is unreachable.
 const flushTimeout = 3 * time.Second
 
-// drainTimeout is how long calls in flight may take to end. Those that hang are ended at once.
+// drainTimeout is how long calls in flight have to end. Hanging calls end at once.
 const drainTimeout = 10 * time.Second
 
 func main() { cli.Main("flaky-server", run) }
@@ -38,12 +39,12 @@ func run(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
 	listen := fs.String("listen", ":5000", "`ADDR` of the data port: GET /process, POST /orders")
 	admin := fs.String("admin", ":5001", "`ADDR` of the admin port: /faults, /ledger, /metrics, /livez, /readyz")
-	file := fs.String("config", "", "faults document, YAML or JSON, in `FILE`; what it leaves out keeps its default; SIGHUP reads it again")
+	file := fs.String("config", "", "YAML or JSON `FILE` with the faults; missing values keep their defaults; SIGHUP reloads it")
 	var hosts siteguard.Hosts
-	fs.Var(&hosts, "hosts", "`NAMES` under which the admin port may be asked, with commas between them, or *; addresses and names within a cluster always may")
+	fs.Var(&hosts, "hosts", "comma-separated host `NAMES` that the admin port accepts, or *; it always accepts IP addresses and names in a cluster")
 	var level telemetry.Level
-	fs.TextVar(&level, "log-level", telemetry.Level(slog.LevelInfo), "the least `LEVEL` of log lines: debug (a line for each request), info, warn or error")
-	seed := fs.Uint64("seed", 0, "the same `N` gives the same faults again; 0 picks one and prints it")
+	fs.TextVar(&level, "log-level", telemetry.Level(slog.LevelInfo), "the lowest `LEVEL` to log: debug (a line for each request), info, warn or error")
+	seed := fs.Uint64("seed", 0, "the same seed `N` gives the same faults; 0 picks a seed and prints it")
 
 	if code, done := p.Parse(fs, help); done {
 		return code
@@ -103,7 +104,7 @@ func run(ctx context.Context, p cli.Program) int {
 }
 
 func help(w io.Writer, fs *flag.FlagSet) {
-	fmt.Fprint(w, `flaky-server is an HTTP upstream that misbehaves. Without a faults document three calls in ten answer 503.
+	fmt.Fprint(w, `flaky-server is an HTTP upstream that misbehaves. By default, three calls in ten get a 503.
 
 Usage: flaky-server [flags]
        flaky-server probe URL
@@ -118,7 +119,7 @@ Examples:
   curl -H 'X-Request-Id: a' localhost:5000/process
   curl -d '{"order": "o-1", "item": "tea"}' localhost:5000/orders; curl localhost:5001/ledger
 
-It ends with 0 after SIGINT or SIGTERM, 1 if it cannot serve, 2 if a flag or the document is wrong.
-probe makes one GET, for health checks, and ends with 0 if the answer is 2xx and 1 if it is not.
+flaky-server exits with 0 after SIGINT or SIGTERM, 1 if it cannot serve, and 2 if a flag or the file is wrong.
+probe makes one GET, for health checks. It exits with 0 if the response is 2xx, and with 1 if it is not.
 `)
 }

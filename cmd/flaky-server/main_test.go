@@ -22,8 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// env is an environment.
-// execute runs the program as its main does.
+// execute runs the program as main does.
 func execute(ctx context.Context, args []string, lookupEnv func(string) (string, bool), stdout, stderr io.Writer) int {
 	return run(ctx, cli.Program{Name: "flaky-server", Args: args, LookupEnv: lookupEnv, Stdout: stdout, Stderr: stderr})
 }
@@ -35,9 +34,9 @@ func env(vars map[string]string) func(string) (string, bool) {
 	}
 }
 
-// running is flaky-server, started.
+// running is a started flaky-server.
 type running struct {
-	urls map[string]string // what it prints: "process", "faults", "ledger", and the "seed"
+	urls map[string]string // the printed URLs "process", "faults" and "ledger", and the "seed"
 	stop func() (code int, stderr string)
 }
 
@@ -65,7 +64,7 @@ func start(t *testing.T, vars map[string]string, args ...string) running {
 	}
 	if len(p.urls) < 4 {
 		_, text := p.stop()
-		t.Fatalf("ended early: %s", text)
+		t.Fatalf("got an early exit, want a started program: %s", text)
 	}
 	return p
 }
@@ -79,31 +78,31 @@ func request(t *testing.T, method, url, body string) (int, string) {
 func TestServes(t *testing.T) {
 	p := start(t, map[string]string{"HOSTNAME": "pod-1", "REBOUND_SEED": "7"})
 	if p.urls["seed"] != "7" {
-		t.Errorf("seed %q, want the environment's 7", p.urls["seed"])
+		t.Errorf("got seed %q, want the environment's 7", p.urls["seed"])
 	}
 	if code, body := request(t, http.MethodGet, p.urls["faults"], ""); code != http.StatusOK || !strings.HasPrefix(body, "errorRate: 0.3\n") {
-		t.Errorf("faults at the start: %d %s", code, body)
+		t.Errorf("faults at the start: got %d %s, want 200 and the defaults", code, body)
 	}
 	if code, body := request(t, http.MethodPut, p.urls["faults"], "errorRate: 1"); code != http.StatusOK {
-		t.Errorf("PUT /faults: %d %s", code, body)
+		t.Errorf("PUT /faults: got %d %s, want 200", code, body)
 	}
 	if code, body := request(t, http.MethodGet, p.urls["process"], ""); code != http.StatusServiceUnavailable {
-		t.Errorf("/process with an error rate of 1: %d %s", code, body)
+		t.Errorf("/process with an error rate of 1: got %d %s, want 503", code, body)
 	}
 	if code, body := request(t, http.MethodPut, p.urls["faults"], "{}"); code != http.StatusOK {
-		t.Errorf("PUT /faults: %d %s", code, body)
+		t.Errorf("PUT /faults: got %d %s, want 200", code, body)
 	}
 	if code, body := request(t, http.MethodGet, p.urls["process"], ""); code != http.StatusOK || !strings.Contains(body, `"instance":"pod-1"`) {
-		t.Errorf("/process without faults: %d %s", code, body)
+		t.Errorf("/process without faults: got %d %s, want 200 from pod-1", code, body)
 	}
 	if code, body := request(t, http.MethodGet, p.urls["ledger"], ""); code != http.StatusOK || !strings.Contains(body, `"received":2`) {
-		t.Errorf("/ledger: %d %s", code, body)
+		t.Errorf("/ledger: got %d %s, want 200 and two requests", code, body)
 	}
 	if code, body := request(t, http.MethodGet, strings.Replace(p.urls["faults"], "/faults", "/readyz", 1), ""); code != http.StatusOK {
-		t.Errorf("/readyz: %d %s", code, body)
+		t.Errorf("/readyz: got %d %s, want 200", code, body)
 	}
 	if code, text := p.stop(); code != cli.ExitOK {
-		t.Errorf("exit code %d, want 0: %s", code, text)
+		t.Errorf("got exit code %d, want 0: %s", code, text)
 	}
 }
 
@@ -111,13 +110,13 @@ func TestProbe(t *testing.T) {
 	admin := strings.TrimSuffix(start(t, nil).urls["faults"], "/faults")
 	var stdout, stderr bytes.Buffer
 	if code := execute(t.Context(), []string{"probe", admin + "/readyz"}, env(nil), &stdout, &stderr); code != 0 || stdout.String() != admin+"/readyz: 200 OK\n" {
-		t.Errorf("exit %d, %q, %q", code, stdout.String(), stderr.String())
+		t.Errorf("got exit code %d, stdout %q, stderr %q, want 0 and the status on stdout", code, stdout.String(), stderr.String())
 	}
 }
 
 func TestPicksASeed(t *testing.T) {
 	if p := start(t, nil); p.urls["seed"] == "" || p.urls["seed"] == "0" {
-		t.Errorf("seed %q, want one", p.urls["seed"])
+		t.Errorf("got seed %q, want one", p.urls["seed"])
 	}
 }
 
@@ -131,27 +130,27 @@ func TestStopDoesNotWaitForHangs(t *testing.T) {
 	if _, err := io.WriteString(conn, "GET /process HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	for { // until it has arrived
+	for { // wait until the call has arrived
 		if _, body := request(t, http.MethodGet, p.urls["ledger"], ""); strings.Contains(body, `"received":1`) {
 			break
 		}
 	}
 	if code, text := p.stop(); code != cli.ExitOK || strings.Contains(text, "calls cut") {
-		t.Errorf("exit code %d: %s", code, text)
+		t.Errorf("got exit code %d, want 0 and no calls cut: %s", code, text)
 	}
 	if rest, err := io.ReadAll(conn); len(rest) > 0 {
-		t.Errorf("the call that hung got %q, %v", rest, err)
+		t.Errorf("the hanging call got %q (error %v), want nothing", rest, err)
 	}
 }
 
-func TestDocumentIsLaidOverTheDefault(t *testing.T) {
+func TestFileKeepsOtherDefaults(t *testing.T) {
 	p := start(t, nil, "--config", files.Temp(t, "faults.yaml", "statuses: [500]"))
 	if _, body := request(t, http.MethodGet, p.urls["faults"], ""); !strings.HasPrefix(body, "errorRate: 0.3\nstatuses:\n  - 500\n") {
-		t.Errorf("faults %s", body)
+		t.Errorf("got faults %s, want the default error rate and status 500", body)
 	}
 }
 
-func TestEnds(t *testing.T) {
+func TestExits(t *testing.T) {
 	taken := rawhttp.Listen(t)
 	defer taken.Close()
 	missing := filepath.Join(t.TempDir(), "missing.yaml")
@@ -180,21 +179,21 @@ func TestEnds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
 			if code := execute(t.Context(), tt.args, env(tt.vars), &stdout, &stderr); code != tt.code {
-				t.Errorf("exit code %d, want %d", code, tt.code)
+				t.Errorf("got exit code %d, want %d", code, tt.code)
 			}
 			if !strings.HasPrefix(stdout.String(), tt.stdout) || (tt.stdout == "") != (stdout.Len() == 0) {
-				t.Errorf("stdout %q, want %q", stdout.String(), tt.stdout)
+				t.Errorf("got stdout %q, want %q", stdout.String(), tt.stdout)
 			}
 			for _, want := range tt.stderr {
 				if !strings.Contains(stderr.String(), want) {
-					t.Errorf("stderr %q, want it to say %q", stderr.String(), want)
+					t.Errorf("got stderr %q, want it to contain %q", stderr.String(), want)
 				}
 			}
 			if (len(tt.stderr) == 0) != (stderr.Len() == 0) {
-				t.Errorf("stderr %q", stderr.String())
+				t.Errorf("got stderr %q, want it empty only without an error", stderr.String())
 			}
 			if tt.code == cli.ExitFailed && strings.Count(stderr.String(), "\n") != 1 {
-				t.Errorf("stderr %q, want one line", stderr.String())
+				t.Errorf("got stderr %q, want one line", stderr.String())
 			}
 		})
 	}
@@ -203,7 +202,7 @@ func TestEnds(t *testing.T) {
 func TestHelp(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	if code := execute(t.Context(), []string{"--help"}, env(nil), &stdout, &stderr); code != cli.ExitOK || stderr.Len() > 0 {
-		t.Errorf("exit code %d, stderr %q", code, stderr.String())
+		t.Errorf("got exit code %d, stderr %q, want 0 and nothing", code, stderr.String())
 	}
 	golden.File(t, filepath.Join("testdata", "help.txt"), stdout.Bytes())
 }

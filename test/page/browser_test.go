@@ -147,7 +147,7 @@ func start(t *testing.T, args ...string) demo {
 			d.client = strings.TrimSuffix(u, "/process")
 		case strings.Contains(lines.Text(), "the upstream itself"):
 			d.flaky = strings.TrimSuffix(u, "/process")
-		case strings.Contains(lines.Text(), "what goes wrong there"):
+		case strings.Contains(lines.Text(), "the upstream's faults"):
 			d.faults = u
 			return d
 		}
