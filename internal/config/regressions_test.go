@@ -33,7 +33,7 @@ func TestManyMisspeltKeysAreNotAllLookedAt(t *testing.T) {
 				t.Fatalf("got %d mistakes, want %d", len(got), tt.want)
 			}
 			last := got[len(got)-1].Error()
-			if says := last == "f: has more than 1000 mistakes; the rest are not listed"; says != (tt.want > 1000) {
+			if limited := last == "f: has more than 1000 mistakes; the rest are not listed"; limited != (tt.want > 1000) {
 				t.Errorf("got last mistake %q, want a note on the limit: %v", last, tt.want > 1000)
 			}
 		})

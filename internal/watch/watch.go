@@ -99,12 +99,12 @@ func (f *File) Run(ctx context.Context, changed func([]byte, error)) {
 	// Compare with the content last reported. Reading it again here could miss a change in between.
 	seen := f.first
 	for {
-		asked := false
+		forced := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-f.ask:
-			asked = true
+			forced = true
 		case _, ok := <-f.events:
 			if !ok {
 				f.events = nil
@@ -122,7 +122,7 @@ func (f *File) Run(ctx context.Context, changed func([]byte, error)) {
 		}
 		f.follow()
 		var now content
-		if now.data, now.err = f.read(); !now.equal(seen) || asked {
+		if now.data, now.err = f.read(); !now.equal(seen) || forced {
 			seen = now
 			changed(now.data, now.err)
 		}

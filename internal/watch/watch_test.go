@@ -248,7 +248,7 @@ func TestLook(t *testing.T) {
 	for range 2 {
 		f.Look()
 		if got := <-reports; got != "same" {
-			t.Errorf("told of %q", got)
+			t.Errorf("got a report of %q, want %q", got, "same")
 		}
 	}
 	if err := os.Remove(path); err != nil {
@@ -256,7 +256,7 @@ func TestLook(t *testing.T) {
 	}
 	f.Look()
 	if got := <-reports; got != "unreadable" {
-		t.Errorf("told of %q", got)
+		t.Errorf("got a report of %q, want %q", got, "unreadable")
 	}
 	cancel()
 	for { // the removal itself may be reported too
