@@ -1,8 +1,8 @@
-{{/* What all names begin with: nothing for a release that is called like the chart. */}}
+{{/* The prefix of all names. It is empty if the release has the chart's name. */}}
 {{- define "rebound.prefix" -}}
 {{- $name := default .Release.Name .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
 {{- if or .Values.fullnameOverride (ne .Release.Name .Chart.Name) -}}
-{{- /* Helm lets a release be called 2.x; a Service may not be. */ -}}
+{{- /* Helm accepts a release name such as 2.x, but a Service name must begin with a letter. */ -}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
 {{- fail (printf "%q cannot begin the name of a Service: set fullnameOverride to letters, digits and dashes that begin with a letter" $name) -}}
 {{- end -}}
@@ -19,8 +19,8 @@
 {{- .Values.serviceAccount.name | default (ternary (include "rebound.fullname" .) "default" .Values.serviceAccount.create) -}}
 {{- end -}}
 
-{{/* Mappings as one, of which a later one wins. Two keys of one name would be refused, and `merge` takes an empty text
-     for none. Takes a list. */}}
+{{/* Merges a list of mappings; later ones win. Writing them one after the other could repeat a key,
+     which is an error, and `merge` ignores empty strings. */}}
 {{- define "rebound.merged" -}}
 {{- $all := dict -}}
 {{- range . -}}
@@ -31,8 +31,8 @@
 {{- toYaml $all -}}
 {{- end -}}
 
-{{/* A Deployment's selector cannot be changed, so nothing that changes is in it. Takes root and, for the pods of one,
-     component. As YAML from a dict, because a release may be called true. */}}
+{{/* The labels of a selector. A Deployment's selector cannot be changed, so it only has constant labels.
+     Takes root and, for one component's pods, component. toYaml quotes release names such as true. */}}
 {{- define "rebound.selector" -}}
 {{- $selector := dict "app.kubernetes.io/name" .root.Chart.Name "app.kubernetes.io/instance" .root.Release.Name -}}
 {{- with get . "component" -}}
@@ -41,9 +41,9 @@
 {{- toYaml $selector -}}
 {{- end -}}
 
-{{/* Labels of an object; those of pods have neither the chart's version nor who manages it, because a new one would
-     restart them. Takes root and, for what belongs to one, component, and labels of the values that win over the
-     common ones. */}}
+{{/* The labels of an object. Labels of pods omit the versions and the managing tool, because a change of
+     these would restart the pods. Takes root and, for one component's objects, component. Optional labels win
+     over commonLabels. */}}
 {{- define "rebound.labels" -}}
 {{- $chart := printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" -}}
 {{- include "rebound.merged" (list (include "rebound.podLabels" . | fromYaml) (dict
@@ -66,12 +66,12 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The part of a pod's specification that all have in common. Takes root, values (the component's) and runAsUser,
-     for an image that has a user of its own. */}}
+{{/* The common part of all pod specifications. Takes root, values (the component's) and, for an image
+     with its own user, runAsUser. */}}
 {{- define "rebound.pod" -}}
 serviceAccountName: {{ include "rebound.serviceAccount" .root | quote }}
 automountServiceAccountToken: false
-# A Service called jaeger would be a JAEGER_PORT in Jaeger's environment.
+# Service links would set JAEGER_PORT in Jaeger's environment for a Service called jaeger.
 enableServiceLinks: false
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
@@ -100,8 +100,8 @@ priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
-{{/* Environment of a container of ours. What the user has set too is the user's: a name given twice is refused by
-     server-side apply. Takes root, name and values (the component's). */}}
+{{/* The environment of a Rebound container. A variable in extraEnv replaces the chart's, because server-side
+     apply rejects repeated names. Takes root, name and values (the component's). */}}
 {{- define "rebound.env" -}}
 {{- $given := list -}}
 {{- range .values.extraEnv }}{{ $given = append $given .name }}{{ end -}}
@@ -119,7 +119,7 @@ priorityClassName: {{ . | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* Where traces go, and which pod they are of. Takes root and name. */}}
+{{/* The destination of traces, and attributes that identify the pod. Takes root and name. */}}
 {{- define "rebound.otel" -}}
 {{- $otel := .root.Values.otel -}}
 {{- $attributes := list "k8s.namespace.name=$(K8S_NAMESPACE_NAME)" "k8s.pod.name=$(K8S_POD_NAME)" "k8s.pod.uid=$(K8S_POD_UID)"
@@ -150,8 +150,8 @@ priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
-{{/* Nine tenths of a memory limit in bytes, or nothing when there is none: what Go may use before it collects harder,
-     with room for what is not its own. A resourceFieldRef could give the limit only as a whole. Takes resources. */}}
+{{/* GOMEMLIMIT: nine tenths of the memory limit in bytes, or nothing without a limit. The rest is for memory
+     that Go does not manage. A resourceFieldRef could only give the whole limit. Takes resources. */}}
 {{- define "rebound.goMemory" -}}
 {{- $units := dict "" 1.0 "n" 1e-9 "u" 1e-6 "m" 1e-3 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024.0 "Mi" 1048576.0
       "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0 -}}
@@ -163,8 +163,8 @@ priorityClassName: {{ . | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* A duration as Go or Prometheus writes it, in seconds: 1m30.5s is 90.5. As in Go, what is below a nanosecond does
-     not count. */}}
+{{/* Converts a duration in the syntax of Go or Prometheus to seconds: 1m30.5s is 90.5. As in Go, fractions of
+     a nanosecond are dropped. */}}
 {{- define "rebound.seconds" -}}
 {{- $units := dict "ns" 1.0 "us" 1e3 "µs" 1e3 "μs" 1e3 "ms" 1e6 "s" 1e9 "m" 60e9 "h" 3600e9 "d" 86400e9 "w" 604800e9 "y" 31536000e9 -}}
 {{- $sum := 0.0 -}}
@@ -175,17 +175,18 @@ priorityClassName: {{ . | quote }}
 {{- divf (ternary (mulf $sum -1) $sum (hasPrefix "-" (toString .))) 1e9 -}}
 {{- end -}}
 
-{{/* A duration for a flag, from seconds and without an exponent, which Go does not read. */}}
+{{/* Converts seconds to a duration for a flag. It has no exponent, which Go would not parse. */}}
 {{- define "rebound.duration" -}}
 {{- printf "%.9f" . | regexFind "^.*[^0]" | trimSuffix "." -}}s
 {{- end -}}
 
-{{/* The policies of `config` as they are written. The policy default is there without being named. */}}
+{{/* The policies as written in `config`. The policy default always exists. */}}
 {{- define "rebound.policies" -}}
 {{- include "rebound.merged" (list (dict "default" dict) (get .Values.config "policies")) -}}
 {{- end -}}
 
-{{/* One setting of a policy, the client's own where the policy has none. Takes root, policy and path. */}}
+{{/* One setting of a policy, or the client's default if the policy does not set it. Takes root, policy and
+     path. */}}
 {{- define "rebound.setting" -}}
 {{- $standard := .root.Files.Get "files/policy.yaml" | fromYaml -}}
 {{- $found := .policy | default dict -}}
@@ -205,8 +206,8 @@ priorityClassName: {{ . | quote }}
 {{- $longest -}}
 {{- end -}}
 
-{{/* Refuses what the client would refuse and a schema cannot: with such a file running pods would go on with the one
-     before, and new ones would not start. Of what is wrong in other ways the client itself has to tell. */}}
+{{/* Rejects some invalid configurations that a schema cannot detect. With such a file, running pods would keep
+     the previous one, and new pods would not start. The client itself reports all other mistakes. */}}
 {{- define "rebound.checkConfig" -}}
 {{- $policies := include "rebound.policies" . | fromYaml -}}
 {{- $seen := dict -}}
@@ -234,8 +235,8 @@ priorityClassName: {{ . | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* Where the live page changes faults, or nothing: the admin port of this release's flaky-server. What the user sets
-     may lead elsewhere, but not to the bare name where that is not this release's. */}}
+{{/* The admin port of this release's flaky-server, if the live page may change its faults. Users may set another
+     address, but not the bare name flaky-server if that is not this release's. */}}
 {{- define "rebound.faults" -}}
 {{- $bare := "https?://flaky-server([:/?#]|$)" -}}
 {{- $instead := "set client.faultControls to true for this release's (one called flaky-server elsewhere is flaky-server.NAMESPACE)" -}}
@@ -260,8 +261,8 @@ priorityClassName: {{ . | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* What `helm test` calls, or nothing when nothing is known to answer: /process where a route leads it to flaky-server,
-     which has no other page, or else readiness where the Service has the admin port. */}}
+{{/* The URL for `helm test`: /process if a route sends it to flaky-server, which has no other page; otherwise
+     readiness, if the Service has the admin port; otherwise nothing. */}}
 {{- define "rebound.testURL" -}}
 {{- $path := .Values.test.path -}}
 {{- if and (not $path) .Values.flakyServer.enabled -}}
@@ -279,13 +280,13 @@ priorityClassName: {{ . | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* The client drains, cuts what is left (2 s at most) and sends its last spans (3 s at most). */}}
+{{/* The client drains, cuts the remaining calls (2 s at most) and sends its last spans (3 s at most). */}}
 {{- define "rebound.gracePeriod" -}}
 {{- $needed := addf (include "rebound.seconds" .Values.client.drainDelay) (include "rebound.longestTimeout" .) 10 -}}
 {{- divf $needed 30 | ceil | int | mul 30 -}}
 {{- end -}}
 
-{{/* The client's configuration, with flaky-server by the name that it has here. */}}
+{{/* The client's configuration, with flaky-server's name in this release. */}}
 {{- define "rebound.config" -}}
 {{- $config := deepCopy .Values.config -}}
 {{- $server := include "rebound.flaky-server" . -}}
