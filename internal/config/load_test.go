@@ -20,7 +20,7 @@ func TestLoad(t *testing.T) {
 	}
 	var d document
 	if err := config.Load(file, &d); err != nil || !d.Verbose {
-		t.Errorf("error %v, %+v", err, d)
+		t.Errorf("got error %v, %+v, want no error and verbose set", err, d)
 	}
 
 	broken := filepath.Join(dir, "broken.yaml")
@@ -44,7 +44,7 @@ func TestLoad(t *testing.T) {
 				t.Errorf("got %v\nwant %s", err, tc.want)
 			}
 			if tc.is != nil && !errors.Is(err, tc.is) {
-				t.Errorf("%v is not %v", err, tc.is)
+				t.Errorf("got %v, want it to wrap %v", err, tc.is)
 			}
 		})
 	}
@@ -62,7 +62,7 @@ func TestLoadPipe(t *testing.T) {
 	writer.Close()
 	var d document
 	if err := config.Load(fmt.Sprintf("/dev/fd/%d", reader.Fd()), &d); err != nil || !d.Verbose {
-		t.Errorf("error %v, %+v", err, d)
+		t.Errorf("got error %v, %+v, want no error and verbose set", err, d)
 	}
 }
 

@@ -66,13 +66,13 @@ func TestStringsReadBack(t *testing.T) {
 		want := document{Limits: limits{Note: textual{s}, Extra: map[string]string{"k": s, clipped(s): "v"}}, Note: &s, Routes: []route{{s, "/"}}}
 		printed, err := config.Marshal(want)
 		if err != nil {
-			t.Errorf("%q: %v", s, err)
+			t.Errorf("%q: got error %v, want none", s, err)
 			continue
 		}
 		got := document{Policies: map[string]policy{}}
 		want.Policies = map[string]policy{}
 		if err := config.Decode("f", printed, &got); err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("%q: error %v, from\n%s", s, err, printed)
+			t.Errorf("%q: got error %v or another value, want it unchanged, from\n%s", s, err, printed)
 		}
 	}
 }
@@ -93,7 +93,7 @@ func TestNumbersReadBack(t *testing.T) {
 			}
 			var got document
 			if err := config.Decode("f", printed, &got); err != nil {
-				t.Errorf("%g, %s: %v", f, d, err)
+				t.Errorf("%g, %s: got error %v, want none", f, d, err)
 			}
 			if got.Limits.Ratio != f || math.Signbit(got.Limits.Ratio) != math.Signbit(f) || got.Limits.Narrow != want.Limits.Narrow ||
 				got.Limits.Size != want.Limits.Size || !reflect.DeepEqual(got.Policies["p"].Timeout, max(d, 0)) || got.Policies["p"].Retry.MaxAttempts != math.MaxInt {
