@@ -33,6 +33,7 @@ func TestRefusedConfigurationClosesWhatIsOpen(t *testing.T) {
 	_ = again.Close()
 }
 
+// If one address is in use, Run closes the other listeners too.
 func TestAddressInUse(t *testing.T) {
 	taken := rawhttp.Listen(t)
 	defer taken.Close()
