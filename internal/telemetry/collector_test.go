@@ -24,8 +24,8 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 )
 
-// What the SDK's batch holds unless OTEL_BSP_* say otherwise. docs: OpenTelemetry's
-// "Environment Variable Specification", Batch Span Processor.
+// Defaults of OTEL_BSP_MAX_EXPORT_BATCH_SIZE and OTEL_BSP_MAX_QUEUE_SIZE, in spans. Source:
+// OpenTelemetry's "Environment Variable Specification", Batch Span Processor.
 const (
 	batchSize = 512
 	queueSize = 2048
@@ -36,15 +36,15 @@ const (
 	overGRPC = "grpc"
 )
 
-// otlpServer is a collector on loopback that takes OTLP over HTTP and over gRPC,
-// and answers as the test wants. Its address is known before it is there.
+// otlpServer is a collector on loopback that accepts OTLP over HTTP and over gRPC. A test sets its
+// answers. Its address is known before it listens.
 type otlpServer struct {
 	address string
 	answer  atomic.Pointer[func(w http.ResponseWriter, r *http.Request, spans []byte)]
-	came    chan struct{} // has something when spans came in since it was last emptied
+	came    chan struct{} // holds a value if spans came since the last receive
 
 	mu    sync.Mutex
-	spans bytes.Buffer // as they came, of the requests that were taken
+	spans bytes.Buffer // the bodies of all accepted requests
 }
 
 func newOTLPServer(t *testing.T) *otlpServer {
@@ -54,7 +54,7 @@ func newOTLPServer(t *testing.T) *otlpServer {
 	return s
 }
 
-// open has the server listen until the test ends.
+// open makes the server listen until the test ends.
 func (s *otlpServer) open(t *testing.T) {
 	t.Helper()
 	l, err := net.Listen("tcp", s.address)
@@ -75,7 +75,7 @@ func (s *otlpServer) open(t *testing.T) {
 	server.Config.Protocols.SetUnencryptedHTTP2(true)
 	server.Start()
 	t.Cleanup(func() {
-		// An exporter whose answer was cut off would try again after the test.
+		// An exporter whose answer is cut off would retry after the test.
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		_ = server.Config.Shutdown(ctx)
@@ -87,7 +87,7 @@ func (s *otlpServer) behave(answer func(http.ResponseWriter, *http.Request, []by
 	s.answer.Store(&answer)
 }
 
-// take is what a healthy collector does.
+// take accepts the spans, like a healthy collector.
 func (s *otlpServer) take(w http.ResponseWriter, r *http.Request, spans []byte) {
 	s.mu.Lock()
 	_, _ = s.spans.Write(spans)
@@ -103,7 +103,7 @@ func (s *otlpServer) take(w http.ResponseWriter, r *http.Request, spans []byte) 
 	}
 }
 
-// took is how many spans of that name have come.
+// took returns how many spans with that name have been accepted.
 func (s *otlpServer) took(name string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +114,7 @@ func isGRPC(r *http.Request) bool {
 	return strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
 }
 
-// refuse answers with an HTTP status, and with gRPC's own where that is spoken.
+// refuse answers with an HTTP status over HTTP and with grpcStatus over gRPC.
 func refuse(status int, grpcStatus string) func(http.ResponseWriter, *http.Request, []byte) {
 	return func(w http.ResponseWriter, r *http.Request, _ []byte) {
 		if isGRPC(r) {
@@ -130,8 +130,8 @@ func hangUp(http.ResponseWriter, *http.Request, []byte) { panic(http.ErrAbortHan
 
 func silent(_ http.ResponseWriter, r *http.Request, _ []byte) { <-r.Context().Done() }
 
-// hold has the server keep its first request, and take it and all others after
-// release. asked gets the request's context.
+// hold makes the server block its first request until release is called. The server then accepts
+// this request and all later ones. asked gets the first request's context.
 func (s *otlpServer) hold(t *testing.T) (asked <-chan context.Context, release func()) {
 	first, free := make(chan context.Context, 1), make(chan struct{})
 	s.behave(func(w http.ResponseWriter, r *http.Request, spans []byte) {
@@ -139,7 +139,7 @@ func (s *otlpServer) hold(t *testing.T) (asked <-chan context.Context, release f
 		case first <- r.Context():
 		case <-free:
 		default:
-			t.Error("a second request came while the first was held, want one at a time")
+			t.Error("got a second request while the first was held, want one at a time")
 		}
 		<-free
 		s.take(w, r, spans)
@@ -149,7 +149,7 @@ func (s *otlpServer) hold(t *testing.T) (asked <-chan context.Context, release f
 	return first, release
 }
 
-// endSpans ends n spans that keep as much memory as those of an attempt.
+// endSpans ends n spans. Each holds as much memory as an attempt's span.
 func endSpans(tel *telemetry.Telemetry, name string, n int) {
 	tracer := tel.Provider().Tracer("x")
 	for range n {
@@ -159,32 +159,31 @@ func endSpans(tel *telemetry.Telemetry, name string, n int) {
 	}
 }
 
-// heap is what is in use.
+// heap returns the bytes of the heap in use.
 func heap() int64 {
 	runtime.GC()
-	runtime.GC() // what the first one's finalizers let go
+	runtime.GC() // frees what finalizers released in the first run
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc) //nolint:gosec // no heap is that large
 }
 
-// patience is how long a test waits before it says that something hangs. Nothing
-// that works comes near it.
+// patience is how long a test waits before it reports a hang. Working code needs far less.
 const patience = time.Minute
 
-// await is what comes, and fails the test if nothing does.
+// await returns the next value of c. It fails the test if none comes within patience.
 func await[T any](t *testing.T, what string, c <-chan T) T {
 	t.Helper()
 	select {
 	case v := <-c:
 		return v
 	case <-time.After(patience):
-		t.Fatalf("%s: got nothing for %v, want it sooner", what, patience)
+		t.Fatalf("%s: got nothing within %v", what, patience)
 		panic("unreachable")
 	}
 }
 
-// returns runs f, and fails the test if it hangs.
+// returns runs f. It fails the test if f does not return within patience.
 func returns(t *testing.T, what string, f func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -192,8 +191,8 @@ func returns(t *testing.T, what string, f func()) {
 	await(t, what, done)
 }
 
-// A collector that does not answer costs what the queue holds, and nothing else:
-// spans end while it is silent, and those beyond the queue leave no trace in memory.
+// A silent collector does not block the end of a span. Spans beyond the full queue are dropped and
+// use no memory.
 func TestSpansEndWhileTheCollectorIsSilent(t *testing.T) {
 	for _, protocol := range []string{overHTTP, overGRPC} {
 		t.Run(protocol, func(t *testing.T) {
@@ -202,21 +201,21 @@ func TestSpansEndWhileTheCollectorIsSilent(t *testing.T) {
 			asked, release := collector.hold(t)
 			setenv(t, map[string]string{
 				"OTEL_EXPORTER_OTLP_ENDPOINT": "http://" + collector.address, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
-				"OTEL_EXPORTER_OTLP_TIMEOUT": "600000", "OTEL_BSP_EXPORT_TIMEOUT": "600000", // the request stays until release
+				"OTEL_EXPORTER_OTLP_TIMEOUT": "600000", "OTEL_BSP_EXPORT_TIMEOUT": "600000", // the request lasts until release
 			})
 			tel := start(t, nil)
 			returns(t, "ending spans", func() { endSpans(tel, "of-the-batch", batchSize) })
-			request := await(t, "the first batch", asked) // from here on nothing leaves the queue
+			request := await(t, "the first batch", asked) // nothing leaves the queue while this request is held
 			empty := heap()
 			returns(t, "filling the queue", func() { endSpans(tel, "of-the-queue", queueSize) })
 			full := heap()
 			returns(t, "ending spans beyond the queue", func() { endSpans(tel, "beyond-the-queue", 50_000) })
 			over := heap()
 			if request.Err() != nil {
-				t.Fatal("the request ended early, want it held all the time")
+				t.Fatal("the export request ended early, want it open until release")
 			}
 			if more, queue := over-full, full-empty; more > queue {
-				t.Errorf("50,000 spans more keep %d bytes, want at most what the full queue of %d keeps: %d", more, queueSize, queue)
+				t.Errorf("50,000 more spans use %d bytes, want at most the %[3]d bytes of the full queue of %[2]d", more, queueSize, queue)
 			}
 			release()
 			if err := flush(t, tel, patience); err != nil {
@@ -231,7 +230,7 @@ func TestSpansEndWhileTheCollectorIsSilent(t *testing.T) {
 	}
 }
 
-// watched tells whenever somebody asks for its end.
+// watched is a context that sends to asked on each call of Done.
 type watched struct {
 	context.Context
 	asked chan<- struct{}
@@ -242,7 +241,7 @@ func (c watched) Done() <-chan struct{} {
 	return c.Context.Done()
 }
 
-// A flush ends with its context, whatever the collector is doing.
+// Flush returns when its context ends, even if the collector is silent.
 func TestFlushEndsWithItsContext(t *testing.T) {
 	for _, protocol := range []string{overHTTP, overGRPC} {
 		t.Run(protocol, func(t *testing.T) {
@@ -256,12 +255,12 @@ func TestFlushEndsWithItsContext(t *testing.T) {
 			tel := start(t, nil)
 			endSpans(tel, "left", batchSize)
 			request := await(t, "the first batch", asked)
-			endSpans(tel, "left", queueSize) // only now: the queue would drop what comes faster than the batch is taken
+			endSpans(tel, "left", queueSize) // after the batch has left: a full queue drops spans
 			ctx, cancel := context.WithCancel(t.Context())
 			waited := make(chan struct{}, 100)
 			flushed := make(chan error, 1)
 			go func() { flushed <- tel.Flush(watched{ctx, waited}) }()
-			// The provider looks once whether there is time at all, then its processor waits.
+			// The provider calls Done once to check the context. Then its processor waits on it.
 			await(t, "the provider", waited)
 			await(t, "the processor", waited)
 			cancel()
@@ -269,22 +268,22 @@ func TestFlushEndsWithItsContext(t *testing.T) {
 				t.Errorf("got error %v, want context.Canceled", err)
 			}
 			if request.Err() != nil {
-				t.Error("the collector's request ended, want it silent all the time")
+				t.Error("the export request ended, want it open until release")
 			}
 			release()
-			for collector.took("left") < batchSize+queueSize { // in the background, for as long as the process lives
+			for collector.took("left") < batchSize+queueSize { // the export goes on in the background
 				await(t, "what was left", collector.came)
 			}
 		})
 	}
 }
 
-// Whatever a collector does, there is one warning, memory is what the queue
-// holds, and when the collector is well again it gets spans again.
+// A failing collector causes one warning, and memory use stays within the queue's limit. Once the
+// collector is healthy again, it gets spans.
 func TestCollectorThatFails(t *testing.T) {
 	const (
-		given = "10000" // milliseconds an export may take, far more than it does
-		short = "200"   // for what is tried again until then
+		given = "10000" // milliseconds per export, far more than it needs
+		short = "200"   // for errors that are retried until the limit
 	)
 	for name, tc := range map[string]struct {
 		protocol, limit string
@@ -319,10 +318,10 @@ func TestCollectorThatFails(t *testing.T) {
 			t.Cleanup(func() { _ = flush(t, tel, patience) })
 			before := heap()
 			returns(t, "ending spans", func() { endSpans(tel, "lost", 20_000) })
-			// The queue, a batch on its way and buffers are 2 to 4 MiB, up to 10 on a busy machine; all
-			// spans would be 20.
+			// The queue, one batch and buffers use 2 to 4 MiB, up to 10 on a busy machine. All
+			// spans would use 20 MiB.
 			if grown := heap() - before; grown > 14<<20 {
-				t.Errorf("20,000 spans keep %d bytes, want at most 14 MiB", grown)
+				t.Errorf("20,000 spans use %d bytes, want at most 14 MiB", grown)
 			}
 			await(t, "a warning", log.first)
 			if tc.away {
@@ -331,25 +330,25 @@ func TestCollectorThatFails(t *testing.T) {
 			collector.behave(collector.take)
 			for began := time.Now(); collector.took("kept") == 0; {
 				if time.Since(began) > patience {
-					t.Fatalf("the collector is well and got no spans, want some; the log has\n%s", strings.Join(log.lines(), "\n"))
+					t.Fatalf("the healthy collector got no spans, want at least 1; got log\n%s", strings.Join(log.lines(), "\n"))
 				}
 				endSpans(tel, "kept", 1)
 				select {
 				case <-collector.came:
-				case <-time.After(5 * time.Millisecond): // the batch before this span may have failed with it
+				case <-time.After(5 * time.Millisecond): // this span may have been lost in a batch that still failed
 				}
 			}
 			lines := log.lines()
 			if len(lines) != 1 || !strings.Contains(lines[0], "traces cannot be exported") || !strings.Contains(lines[0], tc.warning) {
-				t.Errorf("want one warning about %q, got\n%s", tc.warning, strings.Join(lines, "\n"))
+				t.Errorf("got\n%s\nwant one warning about %q", strings.Join(lines, "\n"), tc.warning)
 			}
 		})
 	}
 }
 
-// warnings is a log. It is safe for concurrent use.
+// warnings collects log lines. It is safe for concurrent use.
 type warnings struct {
-	first chan struct{} // closed with the first line
+	first chan struct{} // closed at the first line
 
 	once sync.Once
 	text output.Buffer
@@ -365,10 +364,10 @@ func (w *warnings) lines() []string {
 	return strings.Split(strings.TrimSpace(w.text.String()), "\n")
 }
 
-// A batch a second fails for two and a half minutes. What was not told of by then is
-// told at the end.
+// One batch per second fails for 150 s. There is one warning per minute, and the final flush logs
+// one for the remaining errors.
 func TestOneWarningAMinute(t *testing.T) {
-	collector := newOTLPServer(t) // and away
+	collector := newOTLPServer(t) // it never listens
 	setenv(t, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://" + collector.address, "OTEL_BSP_SCHEDULE_DELAY": "1000"})
 	synctest.Test(t, func(t *testing.T) {
 		log := &warnings{first: make(chan struct{})}
@@ -390,7 +389,7 @@ func TestOneWarningAMinute(t *testing.T) {
 			`{"level":"WARN","msg":"traces cannot be exported","errors_since_last_warning":0}`,
 			`{"level":"WARN","msg":"traces cannot be exported","errors_since_last_warning":59}`,
 			`{"level":"WARN","msg":"traces cannot be exported","errors_since_last_warning":59}`,
-			`{"level":"WARN","msg":"traces cannot be exported","errors_since_last_warning":28}`, // with the end
+			`{"level":"WARN","msg":"traces cannot be exported","errors_since_last_warning":28}`, // by the final flush
 		}
 		if got := log.lines(); strings.Join(got, "\n") != strings.Join(want, "\n") {
 			t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -24,8 +24,8 @@ import (
 	"github.com/rebound-dev/rebound/internal/telemetry"
 )
 
-// refusal is the error of a start with these variables, which the process has too:
-// the SDK would look there.
+// refusal returns the error of Start with these variables. It also sets them in the process's
+// environment, since the SDK reads that.
 func refusal(t *testing.T, vars map[string]string) error {
 	t.Helper()
 	setenv(t, vars)
@@ -44,9 +44,9 @@ const (
 	otlpProtocol   = "OTEL_EXPORTER_OTLP_PROTOCOL"
 )
 
-func TestD1EndpointThatIsNone(t *testing.T) {
+func TestInvalidEndpoints(t *testing.T) {
 	const scheme, host, path = "the scheme must be http or https", "the host must be a name", "it must end with the path"
-	for endpoint, want := range map[string]struct{ http, grpc string }{ // "" for taken
+	for endpoint, want := range map[string]struct{ http, grpc string }{ // "" if the endpoint is valid
 		"http://127.0.0.1:1":               {},
 		"HTTPS://127.0.0.1:1":              {},
 		"http://[::1]:1":                   {},
@@ -76,7 +76,7 @@ func TestD1EndpointThatIsNone(t *testing.T) {
 		"unix:/nowhere.sock":               {http: scheme},
 	} {
 		for variable, others := range map[string]map[string]string{
-			otlpEndpoint: {}, tracesEndpoint: {otlpEndpoint: "http://127.0.0.1:1"}, // the first is not asked then
+			otlpEndpoint: {}, tracesEndpoint: {otlpEndpoint: "http://127.0.0.1:1"}, // the specific variable takes precedence
 		} {
 			for protocol, want := range map[string]string{"": want.http, "http/protobuf": want.http, "GRPC": want.grpc} {
 				t.Run(variable+"="+endpoint+" "+protocol, func(t *testing.T) {
@@ -89,9 +89,9 @@ func TestD1EndpointThatIsNone(t *testing.T) {
 					case want == "" && err != nil:
 						t.Errorf("got error %v, want none", err)
 					case want != "" && (err == nil || !strings.HasPrefix(err.Error(), variable+": must be ") || !strings.Contains(err.Error(), want)):
-						t.Errorf("got %v, want %s: …%s", err, variable, want)
+						t.Errorf("got error %v, want one that begins with %s: and contains %q", err, variable, want)
 					case err != nil && strings.Contains(err.Error(), "secret"):
-						t.Errorf("got an error with the password, want it left out: %v", err)
+						t.Errorf("got error %v, want one without the password", err)
 					}
 				})
 			}
@@ -99,8 +99,8 @@ func TestD1EndpointThatIsNone(t *testing.T) {
 	}
 }
 
-// Every variable with values that cannot be is refused by its name. (D1, D4)
-func TestD1EveryVariableIsChecked(t *testing.T) {
+// Start rejects an invalid value of every variable, and the error names the variable.
+func TestEveryVariableIsChecked(t *testing.T) {
 	dir := t.TempDir()
 	empty := filepath.Join(dir, "empty.pem")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
@@ -147,8 +147,8 @@ func TestD1EveryVariableIsChecked(t *testing.T) {
 	}
 	for _, v := range telemetry.Variables() {
 		for _, name := range v.Names {
-			if v.Honoured && name != "OTEL_SERVICE_NAME" && bad[name] == nil { // which may be anything
-				t.Errorf("got no bad value for %s, want one", name)
+			if v.Honoured && name != "OTEL_SERVICE_NAME" && bad[name] == nil { // OTEL_SERVICE_NAME may have any value
+				t.Errorf("this test has no invalid value for %s, want one", name)
 			}
 		}
 	}
@@ -162,22 +162,22 @@ func TestD1EveryVariableIsChecked(t *testing.T) {
 				vars[name] = value
 				err := refusal(t, vars)
 				if err == nil || !strings.HasPrefix(err.Error(), name+": ") || strings.Contains(err.Error(), "\n") {
-					t.Errorf("got %v, want one error about %s", err, name)
+					t.Errorf("got error %v, want one line about %s", err, name)
 				}
 				if err != nil && strings.HasSuffix(name, "HEADERS") && strings.Contains(err.Error(), "pigeon") {
-					t.Errorf("got an error with a header, which may be a secret, want it left out: %v", err)
+					t.Errorf("got error %v, want one without the header, which may be a secret", err)
 				}
-				// What is switched off can be left as it is.
+				// If the SDK is disabled, other variables may be invalid.
 				vars["OTEL_SDK_DISABLED"] = "true"
 				if err := refusal(t, vars); name != "OTEL_SDK_DISABLED" && err != nil {
-					t.Errorf("switched off: got error %v, want none", err)
+					t.Errorf("OTEL_SDK_DISABLED=true: got error %v, want none", err)
 				}
 			})
 		}
 	}
 }
 
-func TestD1AllMistakesAtOnce(t *testing.T) {
+func TestAllMistakesAtOnce(t *testing.T) {
 	err := refusal(t, map[string]string{otlpEndpoint: "localhost:4318", "OTEL_BSP_MAX_QUEUE_SIZE": "-3", "OTEL_TRACES_SAMPLER": "pigeon"})
 	want := `OTEL_EXPORTER_OTLP_ENDPOINT: must be a URL such as http://otel-collector:4318, got "localhost:4318": the scheme must be http or https
 OTEL_TRACES_SAMPLER: must be always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off or parentbased_traceidratio, got "pigeon"
@@ -187,8 +187,8 @@ OTEL_BSP_MAX_QUEUE_SIZE: must be a whole number from 1 to 2147483647, got "-3"`
 	}
 }
 
-// What is taken is also done: spans arrive.
-func TestD1SpansArrive(t *testing.T) {
+// Spans arrive with every accepted combination of endpoint and protocol.
+func TestSpansArrive(t *testing.T) {
 	for name, vars := range map[string]map[string]string{
 		"grpc, host:port":                       {otlpEndpoint: "ADDRESS", otlpProtocol: "grpc", "OTEL_EXPORTER_OTLP_INSECURE": "true"},
 		"grpc, localhost:port":                  {tracesEndpoint: "localhost:PORT", otlpProtocol: "grpc", "OTEL_EXPORTER_OTLP_TRACES_INSECURE": "True"},
@@ -213,13 +213,13 @@ func TestD1SpansArrive(t *testing.T) {
 				t.Error(err)
 			}
 			if got := collector.took("arrives"); got != 1 {
-				t.Errorf("%d spans came, want 1", got)
+				t.Errorf("got %d spans, want 1", got)
 			}
 		})
 	}
 }
 
-func TestD1RequestsOfAnExport(t *testing.T) {
+func TestExportRequests(t *testing.T) {
 	for name, tc := range map[string]struct {
 		vars                                map[string]string
 		path, encoding, contentType, secret string
@@ -257,14 +257,15 @@ func TestD1RequestsOfAnExport(t *testing.T) {
 			r := await(t, "the export", requests)
 			if r.URL.Path != tc.path || r.Header.Get("Content-Encoding") != tc.encoding || r.Header.Get("Content-Type") != tc.contentType ||
 				r.Header.Get("X-Secret") != tc.secret || (r.TLS != nil) != strings.Contains(name, "encrypted") {
-				t.Errorf("got path %s, header %v, TLS %t, want what case %q sets", r.URL.Path, r.Header, r.TLS != nil, name)
+				t.Errorf("got path %s, header %v, TLS %t, want path %s, encoding %q, type %s, secret %q, TLS %t", r.URL.Path, r.Header, r.TLS != nil,
+					tc.path, tc.encoding, tc.contentType, tc.secret, strings.Contains(name, "encrypted"))
 			}
 		})
 	}
 }
 
-func TestD2Propagators(t *testing.T) {
-	span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{15: 1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled}) // ottrace has half of an id only
+func TestPropagators(t *testing.T) {
+	span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{15: 1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled}) // ottrace carries only the low half of a trace id
 	member, err := baggage.NewMember("k", "v")
 	if err != nil {
 		t.Fatal(err)
@@ -303,7 +304,7 @@ func TestD2Propagators(t *testing.T) {
 			if slices.Sort(got); !slices.Equal(got, want) {
 				t.Errorf("got %q, want %q", got, want)
 			}
-			// The server's span continues what came in the same way.
+			// The server's span continues the trace of a request with these headers.
 			if names == "" || want == nil || names == "baggage" {
 				return
 			}
@@ -313,14 +314,14 @@ func TestD2Propagators(t *testing.T) {
 			tel.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { came = trace.SpanContextFromContext(r.Context()) })).
 				ServeHTTP(httptest.NewRecorder(), r)
 			if came.TraceID() != span.TraceID() {
-				t.Errorf("the trace that goes on is %s, want the one that came in, %s", came.TraceID(), span.TraceID())
+				t.Errorf("got trace %s, want %s from the request", came.TraceID(), span.TraceID())
 			}
 		})
 	}
 }
 
-// What has no effect is named in one warning; nothing is ignored silently.
-func TestD2OneWarningOfWhatHasNoEffect(t *testing.T) {
+// One warning names all variables that are set but have no effect.
+func TestOneWarningForVariablesWithoutEffect(t *testing.T) {
 	const collector = otlpEndpoint + "=http://127.0.0.1:1"
 	const noMetrics, noLogs = "metrics are scraped from /metrics; set prometheus or none", "logs go to the standard error stream; set none"
 	for name, tc := range map[string]struct {
@@ -365,7 +366,7 @@ func TestD2OneWarningOfWhatHasNoEffect(t *testing.T) {
 			}
 			if tc.want == nil {
 				if log.Len() > 0 {
-					t.Errorf("the log has %s, want it empty", log.String())
+					t.Errorf("got log %s, want it empty", log.String())
 				}
 				return
 			}
@@ -373,19 +374,19 @@ func TestD2OneWarningOfWhatHasNoEffect(t *testing.T) {
 				Level, Msg string
 				Variables  []string
 			}
-			if err := json.Unmarshal(log.Bytes(), &line); err != nil { // more than one line is none
-				t.Fatalf("the log is not one line of JSON: %v: %s", err, log.String())
+			if err := json.Unmarshal(log.Bytes(), &line); err != nil { // fails for more than one line
+				t.Fatalf("got log %[2]s, error %[1]v, want one line of JSON", err, log.String())
 			}
 			if line.Level != "WARN" || line.Msg != "variables of OpenTelemetry's without effect" || !slices.Equal(line.Variables, tc.want) || strings.Contains(log.String(), "secret") {
-				t.Errorf("got %+v, want %q", line, tc.want)
+				t.Errorf("got %+v, want one warning about %q", line, tc.want)
 			}
 		})
 	}
 }
 
-// A sampler that cannot be was told as "traces cannot be exported", although they
-// were, and a negative queue panicked.
-func TestD4TheTrueCause(t *testing.T) {
+// An invalid sampler used to log "traces cannot be exported", although traces were exported. A
+// negative queue size used to panic.
+func TestErrorNamesTheCause(t *testing.T) {
 	for variable, vars := range map[string]map[string]string{
 		"OTEL_TRACES_SAMPLER":            {"OTEL_TRACES_SAMPLER": "sometimes"},
 		"OTEL_TRACES_SAMPLER_ARG":        {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "2"},
@@ -405,8 +406,8 @@ func TestD4TheTrueCause(t *testing.T) {
 	}
 }
 
-// The SDK and the exporters that are linked in read no variable that the table has
-// not: an update that reads another one makes it be looked at.
+// Variables lists every variable that the linked SDK and exporters read. The test fails when an
+// update of the SDK reads a new one.
 func TestTableHasWhatTheSDKReads(t *testing.T) {
 	if testing.Short() {
 		t.Skip("reads the source of the modules")
@@ -450,33 +451,33 @@ func TestTableHasWhatTheSDKReads(t *testing.T) {
 	}
 	for _, must := range []string{otlpEndpoint, tracesEndpoint, "OTEL_TRACES_SAMPLER", "OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY"} {
 		if !read[must] {
-			t.Errorf("%s was not found in the source, want it: the test looks in the wrong place", must)
+			t.Errorf("got no %s in the SDK's source, want it; the test may search the wrong place", must)
 		}
 	}
 	for name := range read {
 		if !known[name] && !slices.ContainsFunc(families, func(f string) bool { return strings.HasPrefix(name, f) || name+"_" == f }) && name != "OTEL_EXPORTER_OTLP" {
-			t.Errorf("the SDK reads %s, want it in Variables", name)
+			t.Errorf("got no %s in Variables, want it since the SDK reads it", name)
 		}
 	}
 }
 
-// D5: the words for levels are the four that there are.
-func TestD5LevelsByName(t *testing.T) {
+// A level is one of four words, in any case.
+func TestLevelsByName(t *testing.T) {
 	for text, want := range map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "WARN": slog.LevelWarn, "Error": slog.LevelError} {
 		var level telemetry.Level
 		if err := level.UnmarshalText([]byte(text)); err != nil || level.Level() != want {
-			t.Errorf("%s was read as %v, error %v, want %v", text, level.Level(), err, want)
+			t.Errorf("%s: got %v, error %v, want %v", text, level.Level(), err, want)
 		}
 		again, err := level.MarshalText()
 		if err != nil || string(again) != strings.ToLower(text) {
-			t.Errorf("%s was written as %s, error %v, want it in lower case", text, again, err)
+			t.Errorf("%s: got text %s, error %v, want it in lower case", text, again, err)
 		}
 	}
 	for _, text := range []string{"WARNING", "", "INFO+2", "trace", "4", "err"} {
 		var level telemetry.Level
 		err := level.UnmarshalText([]byte(text))
 		if err == nil || !strings.HasPrefix(err.Error(), "must be debug, info, warn or error, got ") {
-			t.Errorf("%q: got error %v, want one that names the levels", text, err)
+			t.Errorf("%q: got error %v, want one that lists the levels", text, err)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func metrics(t *testing.T, upstreams func() []observe.Upstream) *telemetry.Metri
 	return m
 }
 
-// aCall failed once, waited and succeeded.
+// aCall returns a call that failed once, waited and then succeeded.
 func aCall() observe.Call {
 	return observe.Call{
 		Route: "process", Policy: "default", Pattern: "/process/{id}", Upstream: "http://up:5000", Scheme: "http", Method: http.MethodGet,
@@ -89,7 +89,7 @@ func TestMetricsOfACall(t *testing.T) {
 		"go_goroutines ", "process_resident_memory_bytes ",
 	} {
 		if !strings.Contains(text, want+"\n") && !(strings.HasSuffix(want, " ") && strings.Contains(text, want)) {
-			t.Errorf("%s is missing in:\n%s", want, ours(text))
+			t.Errorf("want %s, got\n%s", want, ours(text))
 		}
 	}
 	parser := expfmt.NewTextParser(model.UTF8Validation)
@@ -98,7 +98,7 @@ func TestMetricsOfACall(t *testing.T) {
 	}
 }
 
-// ours is what is not of the Go runtime or the process.
+// ours returns the lines of text that are not about the Go runtime or the process.
 func ours(text string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -109,8 +109,7 @@ func ours(text string) string {
 	return b.String()
 }
 
-// The labels that say how a call or an attempt ended are those that the semantic
-// conventions ask for.
+// The labels for the outcome of a call or an attempt follow OpenTelemetry's semantic conventions.
 func TestLabelsOfTheOutcome(t *testing.T) {
 	attempt := func(reason resilience.Reason, status int) []resilience.AttemptReport {
 		return []resilience.AttemptReport{{Reason: reason, Status: status, Verdict: resilience.VerdictReturn}}
@@ -118,7 +117,7 @@ func TestLabelsOfTheOutcome(t *testing.T) {
 	const get, origin, route = `http_request_method="GET"`, `server_address="up",server_port="80"`, `http_route="/process",url_scheme="http"`
 	for name, c := range map[string]struct {
 		call           observe.Call
-		server, client string // the labels, "" for no such series
+		server, client string // the labels; "" if there must be no such series
 	}{
 		"well": {
 			observe.Call{Status: 204, Report: &resilience.Report{Reason: resilience.ReasonOK, Attempts: attempt(resilience.ReasonOK, 204)}},
@@ -161,20 +160,20 @@ func TestLabelsOfTheOutcome(t *testing.T) {
 			for metric, want := range map[string]string{"server": c.server, "client": c.client} {
 				line := fmt.Sprintf("http_%s_request_duration_seconds_count{%s} 1\n", metric, want)
 				if has := strings.Contains(text, "http_"+metric+"_request_duration_seconds_count{"); has != (want != "") || has && !strings.Contains(text, line) {
-					t.Errorf("want %s in:\n%s", line, ours(text))
+					t.Errorf("want %s, got\n%s", line, ours(text))
 				}
 			}
 		})
 	}
 }
 
-// Without a route there is no pattern to name.
+// Without a route there is no http_route label.
 func TestNoRouteHasNoPattern(t *testing.T) {
 	m := metrics(t, nil)
 	m.ObserveCall(t.Context(), observe.Call{Scheme: "https", Method: http.MethodGet, Status: 404, Report: &resilience.Report{Reason: resilience.ReasonNoRoute}})
 	want := `http_server_request_duration_seconds_count{http_request_method="GET",http_response_status_code="404",url_scheme="https"} 1` + "\n"
 	if text := scrape(t, m, "text/plain"); !strings.Contains(text, want) {
-		t.Errorf("want %s in:\n%s", want, ours(text))
+		t.Errorf("want %s, got\n%s", want, ours(text))
 	}
 }
 
@@ -185,11 +184,11 @@ func TestExemplarsCarryTheTrace(t *testing.T) {
 	}))
 	m.ObserveCall(ctx, aCall())
 	if text := scrape(t, m, "application/openmetrics-text"); !strings.Contains(text, `trace_id="ab000000000000000000000000000000"`) {
-		t.Errorf("got no exemplar, want one in:\n%s", ours(text))
+		t.Errorf("want an exemplar with the trace id, got\n%s", ours(text))
 	}
 }
 
-// No caller can make new series.
+// Unusual methods do not create new series.
 func TestCallersDoNotMakeSeries(t *testing.T) {
 	m := metrics(t, nil)
 	count := func() int { return strings.Count(ours(scrape(t, m, "text/plain")), "\n") }
@@ -218,7 +217,7 @@ func BenchmarkMetricsCall(b *testing.B) {
 	}
 }
 
-// The SDK's own limit of 2,000 series an instrument would hide the newest ones.
+// The SDK's default limit of 2,000 series per instrument would merge the rest into one series.
 func TestManyRoutesAreAllCounted(t *testing.T) {
 	m, err := telemetry.NewMetrics()
 	if err != nil {
@@ -231,6 +230,6 @@ func TestManyRoutesAreAllCounted(t *testing.T) {
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
 	if got := strings.Count(w.Body.String(), "\nrebound_calls_total{"); got != routes || strings.Contains(w.Body.String(), "overflow") {
-		t.Errorf("%d series, want %d", got, routes)
+		t.Errorf("got %d series, want %d", got, routes)
 	}
 }

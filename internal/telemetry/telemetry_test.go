@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// setenv sets exactly these OTEL_ variables for the test.
+// setenv sets vars for the test and clears all other OTEL_ variables.
 func setenv(t *testing.T, vars map[string]string) {
 	t.Helper()
 	for _, kv := range os.Environ() {
@@ -51,7 +51,7 @@ func flush(t *testing.T, tel *telemetry.Telemetry, limit time.Duration) error {
 	return tel.Flush(ctx)
 }
 
-func TestNothingIsExportedUnlessAskedFor(t *testing.T) {
+func TestNothingIsExportedByDefault(t *testing.T) {
 	for name, vars := range map[string]map[string]string{
 		"nothing set":     {},
 		"empty":           {"OTEL_EXPORTER_OTLP_ENDPOINT": " "},
@@ -69,7 +69,7 @@ func TestNothingIsExportedUnlessAskedFor(t *testing.T) {
 				t.Error("tracing is on, want it off")
 			}
 			if got := tel.Handler(h); got == nil || !sameFunc(got, h) {
-				t.Error("the handler is wrapped, want it as it was")
+				t.Error("got a wrapped handler, want the original")
 			}
 			if err := flush(t, tel, time.Second); err != nil {
 				t.Error(err)
@@ -86,7 +86,7 @@ func sameFunc(a, b http.Handler) bool {
 	return w.Code == v.Code && !wrapped
 }
 
-// collector counts what an OTLP exporter sends it.
+// collector starts an OTLP collector. bodies returns all request bodies so far.
 func collector(t *testing.T) (url string, bodies func() string) {
 	t.Helper()
 	var all output.Buffer
@@ -98,7 +98,7 @@ func collector(t *testing.T) (url string, bodies func() string) {
 	return s.URL, all.String
 }
 
-func TestFlushSendsWhatIsLeft(t *testing.T) {
+func TestFlushSendsQueuedSpans(t *testing.T) {
 	url, bodies := collector(t)
 	setenv(t, map[string]string{
 		"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_RESOURCE_ATTRIBUTES": "k8s.pod.name=pod-1,service.version=v2",
@@ -117,7 +117,7 @@ func TestFlushSendsWhatIsLeft(t *testing.T) {
 	}
 	for _, want := range []string{"GET /orders/{id}", "client", "pod-1", "v2"} {
 		if !strings.Contains(bodies(), want) {
-			t.Errorf("the collector did not get %q", want)
+			t.Errorf("want %q at the collector, got %q", want, bodies())
 		}
 	}
 }
@@ -137,10 +137,10 @@ func TestLogLinesCarryTheTrace(t *testing.T) {
 	}
 	var with, without map[string]any
 	if json.Unmarshal([]byte(lines[0]), &with) != nil || json.Unmarshal([]byte(lines[1]), &without) != nil {
-		t.Fatalf("got a line that is not JSON, want two that are: %s", b.String())
+		t.Fatalf("got log %s, want two lines of JSON", b.String())
 	}
 	if with["trace_id"] != "01000000000000000000000000000000" || with["span_id"] != "0200000000000000" || with["component"] != "x" {
-		t.Errorf("got %v, want the trace, the span and the component", with)
+		t.Errorf("got %v, want trace_id, span_id and component", with)
 	}
 	if _, ok := without["trace_id"]; ok {
 		t.Errorf("got %v, want no trace_id", without)

@@ -13,20 +13,20 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-type dead struct{}
+type answers500 struct{}
 
-func (dead) RoundTrip(r *http.Request) (*http.Response, error) {
+func (answers500) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusInternalServerError, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
 }
 
-// BenchmarkRefusal is the gateway's own time for a call against an open breaker.
+// BenchmarkRefusal measures a call that an open circuit rejects.
 func BenchmarkRefusal(b *testing.B) {
 	c := gateway.ForUpstream("http://up")
 	p := c.Policies[gateway.DefaultPolicyName]
 	p.Breaker.ConsecutiveFailures = 1
 	p.Breaker.OpenFor, p.Breaker.MaxOpenFor = time.Hour, time.Hour
 	c.Policies[gateway.DefaultPolicyName] = p
-	g, err := gateway.New(c, gateway.Options{Next: dead{}})
+	g, err := gateway.New(c, gateway.Options{Next: answers500{}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -47,19 +47,19 @@ func BenchmarkRefusal(b *testing.B) {
 	}
 }
 
-type alive struct{}
+type answers200 struct{}
 
-func (alive) RoundTrip(r *http.Request) (*http.Response, error) {
+func (answers200) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{
 		StatusCode: http.StatusOK, ContentLength: 5, Request: r, Body: io.NopCloser(strings.NewReader("hello")),
 		Header: http.Header{"Content-Type": {"text/plain"}, "Content-Length": {"5"}, "Date": {"Sat, 28 Nov 2026 12:00:00 GMT"}},
 	}, nil
 }
 
-// BenchmarkSuccess is the gateway's and the pipeline's time for a call that is
-// answered at once, without a network.
+// BenchmarkSuccess measures gateway and pipeline for a call that is answered at once, without a
+// network.
 func BenchmarkSuccess(b *testing.B) {
-	g, err := gateway.New(gateway.ForUpstream("http://up"), gateway.Options{Next: alive{}})
+	g, err := gateway.New(gateway.ForUpstream("http://up"), gateway.Options{Next: answers200{}})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -21,8 +21,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// watched serves a gateway to one upstream under the default policy, and counts
-// how often its circuit opens.
+// watched serves a gateway to one upstream under the default policy. opened counts how often the
+// circuit opens.
 func watched(t *testing.T, upstream string) (s *httptest.Server, opened *atomic.Int64) {
 	t.Helper()
 	opened = new(atomic.Int64)
@@ -41,17 +41,17 @@ func watched(t *testing.T, upstream string) (s *httptest.Server, opened *atomic.
 	return s, opened
 }
 
-func TestA2MalformedTrailerOpensNothing(t *testing.T) {
+func TestMalformedTrailerOpensNoCircuit(t *testing.T) {
 	up := server(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
 	s, opened := watched(t, up.URL)
 	for name, trailer := range map[string]string{"a space": "Bad Name", "not a trailer": "Content-Length", "two, one bad": "X-Sum, Bad Name"} {
 		for range 20 {
 			resp, body := rawhttp.Exchange(t, s.Listener.Addr().String(), "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: "+trailer+"\r\nConnection: close\r\n\r\n1\r\nx\r\n0\r\n\r\n")
 			if resp.StatusCode != http.StatusBadRequest {
-				t.Fatalf("%s: %d %s, want 400", name, resp.StatusCode, body)
+				t.Fatalf("%s: got status %d, body %s, want 400", name, resp.StatusCode, body)
 			}
 			if got := resp.Header.Get(transport.HeaderAttemptCount); strings.Contains(body, string(resilience.ReasonInvalidRequest)) && got != "1" {
-				t.Errorf("%s: %s attempts, want 1", name, got)
+				t.Errorf("%s: got %s attempts, want 1", name, got)
 			}
 			if resp, body := get(t, s.URL); resp.StatusCode != http.StatusOK {
 				t.Fatalf("a good call beside it: got status %d, body %s, want 200", resp.StatusCode, body)
@@ -63,7 +63,7 @@ func TestA2MalformedTrailerOpensNothing(t *testing.T) {
 	}
 }
 
-func TestA4ShortDeadlinesOpenNothing(t *testing.T) {
+func TestShortDeadlinesOpenNoCircuit(t *testing.T) {
 	t.Parallel()
 	up := server(t, func(http.ResponseWriter, *http.Request) { time.Sleep(900 * time.Millisecond) })
 	s, opened := watched(t, up.URL)
@@ -73,7 +73,7 @@ func TestA4ShortDeadlinesOpenNothing(t *testing.T) {
 			r := request(t, http.MethodGet, s.URL, nil)
 			r.Header.Set(transport.HeaderExpectedTimeout, "750")
 			if resp, body := do(t, r); resp.StatusCode != http.StatusGatewayTimeout {
-				t.Errorf("%d %s, want 504", resp.StatusCode, body)
+				t.Errorf("got status %d, body %s, want 504", resp.StatusCode, body)
 			}
 		})
 	}
@@ -83,11 +83,11 @@ func TestA4ShortDeadlinesOpenNothing(t *testing.T) {
 	}
 }
 
-func TestA5CallersWhoHangUpAreNoticed(t *testing.T) {
+func TestCircuitOpensWhenCallersGiveUp(t *testing.T) {
 	t.Parallel()
 	up := server(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	s, opened := watched(t, up.URL)
-	client := caller(t)
+	client := newClient(t)
 	var callers sync.WaitGroup
 	var refused atomic.Int64
 	for range 50 {
@@ -106,15 +106,15 @@ func TestA5CallersWhoHangUpAreNoticed(t *testing.T) {
 		})
 	}
 	callers.Wait()
-	t.Logf("%d refused, opened %d times", refused.Load(), opened.Load())
+	t.Logf("%d calls were rejected, the circuit opened %d times", refused.Load(), opened.Load())
 	if opened.Load() == 0 || refused.Load() < 200 {
-		t.Errorf("of 1,000 callers %d were refused at once, want at least 200; the circuit opened %d times, want at least once", refused.Load(), opened.Load())
+		t.Errorf("got %d of 1,000 calls rejected at once, want at least 200; the circuit opened %d times, want at least 1", refused.Load(), opened.Load())
 	}
 }
 
-// An upload that is answered early with 413, and a closed connection, is answered
-// with 413.
-func TestA12EarlyAnswerToAnUpload(t *testing.T) {
+// An upstream may answer 413 and close the connection before it has read the upload. The caller
+// gets that 413.
+func TestEarlyAnswerToUpload(t *testing.T) {
 	up := server(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength > 1<<20 {
 			w.Header().Set("Connection", "close")
@@ -124,21 +124,21 @@ func TestA12EarlyAnswerToAnUpload(t *testing.T) {
 	s, opened := watched(t, up.URL)
 	got := map[string]int{}
 	for range 40 {
-		resp, err := caller(t).Do(request(t, http.MethodPost, s.URL, strings.NewReader(strings.Repeat("b", 8<<20))))
+		resp, err := newClient(t).Do(request(t, http.MethodPost, s.URL, strings.NewReader(strings.Repeat("b", 8<<20))))
 		if err != nil {
-			got[err.Error()]++ // the caller's own client did not get to read it
+			got[err.Error()]++ // the client saw the reset before it read the answer
 			continue
 		}
 		_ = resp.Body.Close()
 		got[fmt.Sprint(resp.StatusCode)]++
 	}
 	if opened.Load() > 0 || got["413"] < 38 || got["502"] > 0 {
-		t.Errorf("%v, and the circuit opened %d times; want 413 each time", got, opened.Load())
+		t.Errorf("got %v, want at least 38 of 40 with 413 and none with 502; the circuit opened %d times, want 0", got, opened.Load())
 	}
 }
 
-// The detail says what an answer began with that is not HTTP.
-func TestC8DetailQuotesWhatIsNotHTTP(t *testing.T) {
+// When an upstream does not speak HTTP, the problem's detail quotes the start of its answer.
+func TestDetailQuotesNonHTTPAnswer(t *testing.T) {
 	for name, tc := range map[string]struct{ answer, quoted string }{
 		"Redis":                  {"-ERR unknown command 'GET'\r\n", `-ERR unknown command 'GET'`},
 		"HTTP/2 only":            {"\x00\x00\x12\x04\x00\x00", `\x00\x00\x12\x04`},
@@ -151,14 +151,14 @@ func TestC8DetailQuotesWhatIsNotHTTP(t *testing.T) {
 			resp, body := get(t, s.URL)
 			p := problemOf(t, resp, body)
 			if detail, _ := p["detail"].(string); resp.StatusCode != http.StatusBadGateway || !strings.Contains(detail, tc.quoted) || p["reason"] != "max_attempts" {
-				t.Errorf("%d %v, want 502 and %s", resp.StatusCode, p, tc.quoted)
+				t.Errorf("got status %d, problem %v, want 502, max_attempts and %s", resp.StatusCode, p, tc.quoted)
 			}
 		})
 	}
 }
 
-// Found by random callers: an upgrade was made of a connection from which the
-// request's body was still being read.
+// The chaos test found this bug: the gateway took over a connection for an upgrade while it was
+// still reading the request's body.
 func TestUpgradeBeforeTheBodyHasEnded(t *testing.T) {
 	up := listening(t, func(conn net.Conn, _ *bufio.Reader) {
 		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n")
@@ -166,13 +166,13 @@ func TestUpgradeBeforeTheBodyHasEnded(t *testing.T) {
 	s, _ := watched(t, up)
 	resp, body := rawhttp.Exchange(t, s.Listener.Addr().String(), "POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: other\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe")
 	if p := problemOf(t, resp, body); resp.StatusCode != http.StatusBadGateway || p["reason"] != string(resilience.ReasonUpgrade) {
-		t.Errorf("%d %v, want 502 and %s", resp.StatusCode, p, resilience.ReasonUpgrade)
+		t.Errorf("got status %d, problem %v, want 502 and %s", resp.StatusCode, p, resilience.ReasonUpgrade)
 	}
 }
 
-// The name of a gateway in Via is no secret: it stands in every answer. A caller who
-// writes it gets 508 from that gateway, which is nothing for the one in front to count.
-func TestC5ACallersViaOpensNothing(t *testing.T) {
+// A gateway's name in Via is public: every answer carries it. A caller that sends it gets 508 from
+// that gateway. The gateway in front must not count this 508 as a failure.
+func TestForgedViaOpensNoCircuit(t *testing.T) {
 	up := server(t, func(http.ResponseWriter, *http.Request) {})
 	inner := gatewayTo(t, calm(), all(up.URL))
 	resp, _ := get(t, inner.URL)
@@ -181,7 +181,7 @@ func TestC5ACallersViaOpensNothing(t *testing.T) {
 		r := request(t, http.MethodGet, s.URL, nil)
 		r.Header.Set("Via", resp.Header.Get("Via"))
 		if resp, body := do(t, r); resp.StatusCode != http.StatusLoopDetected {
-			t.Fatalf("%d %s, want 508", resp.StatusCode, body)
+			t.Fatalf("got status %d, body %s, want 508", resp.StatusCode, body)
 		}
 	}
 	if resp, body := get(t, s.URL); resp.StatusCode != http.StatusOK || opened.Load() > 0 {
@@ -189,9 +189,9 @@ func TestC5ACallersViaOpensNothing(t *testing.T) {
 	}
 }
 
-// A gateway behind another one is told the caller's limit, and answers 504 at its end. Who
-// of the two is first is chance: the upstream is not to blame in either case.
-func TestA4ShortDeadlinesCountForNothingInTwoLayers(t *testing.T) {
+// An inner gateway gets the caller's time limit from the outer one, so both answer 504 at about the
+// same time. Whichever is first, the outer gateway must not count a failure.
+func TestShortDeadlinesThroughTwoGateways(t *testing.T) {
 	up := server(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	inner := gatewayTo(t, calm(), all(up.URL))
 	g, err := gateway.New(gateway.ForUpstream(inner.URL), gateway.Options{})
@@ -204,10 +204,10 @@ func TestA4ShortDeadlinesCountForNothingInTwoLayers(t *testing.T) {
 		r := request(t, http.MethodGet, s.URL, nil)
 		r.Header.Set(transport.HeaderExpectedTimeout, "3")
 		if resp, body := do(t, r); resp.StatusCode != http.StatusGatewayTimeout {
-			t.Fatalf("%d %s, want 504", resp.StatusCode, body)
+			t.Fatalf("got status %d, body %s, want 504", resp.StatusCode, body)
 		}
 	}
 	if b := g.Upstreams(); len(b) != 1 || b[0].Breaker.Failures > 0 {
-		t.Errorf("the outer gateway counted %+v, want one circuit without failures", b)
+		t.Errorf("got circuits %+v of the outer gateway, want one without failures", b)
 	}
 }

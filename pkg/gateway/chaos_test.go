@@ -30,18 +30,17 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// A failing run prints its seed. The run is
+// chaosFlags defines the flags of the chaos tests. Each run logs its seed. A long run is
 //
 //	go test ./pkg/gateway -run Chaos -chaos 60s
 func chaosFlags() (length *time.Duration, seed *uint64) {
-	return flag.Duration("chaos", 3*time.Second, "how long TestChaosCallersOpenNothing goes on"),
-		flag.Uint64("chaos-seed", 0, "its seed; 0 for a new one")
+	return flag.Duration("chaos", 3*time.Second, "how long TestChaosCallersOpenNothing runs"),
+		flag.Uint64("chaos-seed", 0, "seed of the chaos tests; 0 picks a new one")
 }
 
-var chaosLength, chaosSeed = chaosFlags() //nolint:gochecknoglobals // a test's flags must be there before it runs
+var chaosLength, chaosSeed = chaosFlags() //nolint:gochecknoglobals // flags must be defined before the tests run
 
-// chaosUpstream is healthy: every answer is below 500 and comes well within the
-// attempt timeout.
+// chaosUpstream is healthy: it answers below 500 or with 501, well within the attempt timeout.
 func chaosUpstream(w http.ResponseWriter, r *http.Request) {
 	rng := rand.New(rand.NewPCG(uint64(len(r.URL.Path)), uint64(time.Now().UnixNano())))
 	switch {
@@ -56,11 +55,11 @@ func chaosUpstream(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.CopyN(conn, buf, 4)
 	case strings.Contains(r.URL.Path, "slow"):
 		time.Sleep(time.Duration(rng.IntN(1000)) * time.Millisecond)
-	case strings.Contains(r.URL.Path, "early"): // an answer before the upload, and the end of the connection
+	case strings.Contains(r.URL.Path, "early"): // answers before it reads the upload, and closes the connection
 		w.Header().Set("Connection", "close")
 		w.WriteHeader(http.StatusRequestEntityTooLarge)
 	case strings.Contains(r.URL.Path, "big"):
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Second)) // it has no patience
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Second)) // it gives up on slow readers
 		for range 64 {
 			if _, err := w.Write(make([]byte, 64<<10)); err != nil {
 				return
@@ -75,7 +74,7 @@ func chaosUpstream(w http.ResponseWriter, r *http.Request) {
 		}
 	case strings.Contains(r.URL.Path, "status"):
 		w.WriteHeader([]int{200, 204, 301, 304, 400, 401, 403, 404, 409, 410, 418, 422, 429, 451, 501}[rng.IntN(15)])
-	case strings.Contains(r.URL.Path, "ignore"): // the request body
+	case strings.Contains(r.URL.Path, "ignore"): // it ignores the request body
 		_, _ = io.WriteString(w, "ok")
 	default:
 		w.Header().Set("Trailer", "X-Sum")
@@ -85,11 +84,11 @@ func chaosUpstream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// pick is one of list.
+// pick returns a random element of list.
 func pick[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))] }
 
-// chaosHead is a random request line and header. length is of the body: -1 for
-// chunked, -2 for none.
+// chaosHead returns a random request line and header. length is the body's length in bytes, -1 for
+// a chunked body, -2 for no body.
 func chaosHead(rng *rand.Rand, length int) string {
 	var b strings.Builder
 	method := pick(rng, "GET", "GET", "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "M-SEARCH", "get", "A|B", "TRACE")
@@ -124,7 +123,7 @@ func chaosHead(rng *rand.Rand, length int) string {
 	return b.String() + "\r\n"
 }
 
-// chaosBody sends a body as the head has announced it, or breaks off.
+// chaosBody sends the body that chaosHead announced. Some bodies are cut short or malformed.
 func chaosBody(rng *rand.Rand, conn io.Writer, length int) error {
 	switch length {
 	case -2:
@@ -167,8 +166,8 @@ func chaosPause(rng *rand.Rand, _ io.Writer) error {
 	return nil
 }
 
-// chaosRaw is one HTTP/1 caller: a random request, read to its end, slowly, or not at
-// all.
+// chaosRaw sends one random request over HTTP/1. It reads the answer to its end, after a pause, or
+// not at all.
 func chaosRaw(ctx context.Context, rng *rand.Rand, addr string) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -176,7 +175,7 @@ func chaosRaw(ctx context.Context, rng *rand.Rand, addr string) {
 	}
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(8 * time.Second)) // a call takes 5 s at most
-	if rng.IntN(6) == 0 {                                 // it hangs up, with or without a reset
+	if rng.IntN(6) == 0 {                                 // hang up, with or without a reset
 		if tcp, ok := conn.(*net.TCPConn); ok && rng.IntN(2) == 0 {
 			_ = tcp.SetLinger(0)
 		}
@@ -187,7 +186,7 @@ func chaosRaw(ctx context.Context, rng *rand.Rand, addr string) {
 		return
 	}
 	uploaded := make(chan struct{})
-	uploads := rand.New(rand.NewPCG(rng.Uint64(), 1)) // the goroutine's own
+	uploads := rand.New(rand.NewPCG(rng.Uint64(), 1)) // rand.Rand is not safe for concurrent use
 	go func() {
 		defer close(uploaded)
 		_ = chaosBody(uploads, conn, length)
@@ -198,12 +197,12 @@ func chaosRaw(ctx context.Context, rng *rand.Rand, addr string) {
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err == nil {
 		switch rng.IntN(6) {
-		case 0: // it stops reading for a while
+		case 0: // pause before reading
 			time.Sleep(1500 * time.Millisecond)
 			fallthrough
 		default:
 			_, _ = io.Copy(io.Discard, resp.Body)
-		case 1: // it leaves without reading
+		case 1: // leave without reading
 		}
 		_ = resp.Body.Close()
 	}
@@ -211,7 +210,7 @@ func chaosRaw(ctx context.Context, rng *rand.Rand, addr string) {
 	<-uploaded
 }
 
-// chaosH2 is one HTTP/2 caller.
+// chaosH2 sends one random request over HTTP/2.
 func chaosH2(ctx context.Context, rng *rand.Rand, client *http.Client, base string) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(50+rng.IntN(6000))*time.Millisecond)
 	defer cancel()
@@ -236,7 +235,7 @@ func chaosH2(ctx context.Context, rng *rand.Rand, client *http.Client, base stri
 	_ = resp.Body.Close()
 }
 
-// chaosReader ends a body, well or not.
+// chaosReader ends a request body: with io.EOF, or with an error if broken.
 type chaosReader struct{ broken bool }
 
 func (c chaosReader) Read([]byte) (int, error) {
@@ -246,8 +245,8 @@ func (c chaosReader) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// chaosGateway is a gateway on loopback that speaks HTTP/1 and h2c. It counts calls
-// in flight and ended.
+// chaosGateway serves a gateway on loopback that speaks HTTP/1 and h2c. It counts the calls that
+// are in flight and those that have ended.
 func chaosGateway(t *testing.T, upstream string, next http.RoundTripper, observer observe.Observer) (g *gateway.Gateway, addr string, inFlight *atomic.Int64, ended *atomic.Int64) {
 	t.Helper()
 	inFlight, ended = new(atomic.Int64), new(atomic.Int64)
@@ -289,7 +288,8 @@ func h2c(t *testing.T) *http.Client {
 	return &http.Client{Transport: tr}
 }
 
-// chaos lets n callers make random calls until ctx ends.
+// chaos starts n callers that make random calls until ctx ends. wait blocks until all have
+// returned.
 func chaos(ctx context.Context, t *testing.T, n int, addr string) (wait func()) {
 	t.Helper()
 	seed := *chaosSeed
@@ -314,33 +314,33 @@ func chaos(ctx context.Context, t *testing.T, n int, addr string) (wait func()) 
 	return callers.Wait
 }
 
-// Whatever callers do, in front of a healthy upstream no circuit opens, every call
-// ends, and no goroutine (TestMain looks for those) and no connection is left.
+// No caller can open the circuit of a healthy upstream. Every call ends, and no connection and no
+// goroutine is left (TestMain checks for goroutines).
 func TestChaosCallersOpenNothing(t *testing.T) {
 	for name, secure := range map[string]bool{"HTTP/1": false, "HTTP/2": true} {
 		t.Run(name, func(t *testing.T) {
 			var connections conncount.Counter
 			up := httptest.NewUnstartedServer(http.HandlerFunc(chaosUpstream))
 			up.Config.ErrorLog = log.New(io.Discard, "", 0)
-			up.Config.IdleTimeout = 50 * time.Millisecond // kept connections die all the time
+			up.Config.IdleTimeout = 50 * time.Millisecond // so that kept connections die often
 			up.Config.ConnState = connections.See
 			var next http.RoundTripper
 			if secure {
 				up.EnableHTTP2 = true
 				up.Config.MaxHeaderBytes = 4 << 10
 				up.StartTLS()
-				next = trusting(t, up)
+				next = trustingPool(t, up)
 			} else {
 				up.Start()
 			}
 			t.Cleanup(up.Close)
 			g, addr, inFlight, ended := chaosGateway(t, up.URL, next, observe.Funcs{
 				Transition: func(tr observe.Transition) {
-					t.Errorf("the circuit changed to %+v, want it closed all the time", tr)
+					t.Errorf("got transition %+v, want the circuit to stay closed", tr)
 				},
 				Attempt: func(_ context.Context, a *resilience.AttemptReport) {
 					if a.Health == resilience.Unhealthy {
-						t.Logf("a failure: %s, %v", a.Reason, a.Err)
+						t.Logf("attempt failed: %s, %v", a.Reason, a.Err)
 					}
 				},
 			})
@@ -351,16 +351,16 @@ func TestChaosCallersOpenNothing(t *testing.T) {
 			g.Close()
 			wait.Until(t, 10*time.Second, "every connection to be closed", func() bool { return connections.Open() == 0 })
 			if ended.Load() == 0 {
-				t.Error("got 0 calls, want some")
+				t.Error("got 0 calls, want at least 1")
 			}
 			s := g.Upstreams()[0].Breaker
-			t.Logf("%d calls, %d good and %d bad attempts in the last window", ended.Load(), s.Successes, s.Failures)
+			t.Logf("%d calls; the last window has %d successes and %d failures", ended.Load(), s.Successes, s.Failures)
 		})
 	}
 }
 
-// trusting is a pool as the gateway has, which trusts the certificate of a test's server.
-func trusting(t *testing.T, up *httptest.Server) *endpoint.Pool {
+// trustingPool returns a pool with the gateway's settings that also trusts up's test certificate.
+func trustingPool(t *testing.T, up *httptest.Server) *endpoint.Pool {
 	t.Helper()
 	target, err := url.Parse(up.URL)
 	if err != nil {
@@ -376,8 +376,8 @@ func trusting(t *testing.T, up *httptest.Server) *endpoint.Pool {
 	return pool
 }
 
-// The opposite: an upstream that is really bad is noticed within 50 calls or 3 s,
-// whatever its callers do.
+// The reverse of TestChaosCallersOpenNothing: the circuit of a bad upstream opens within 50 calls
+// or 3 s, despite random callers.
 func TestChaosBadUpstreamIsNoticed(t *testing.T) {
 	reset := func(conn net.Conn) {
 		if tcp, ok := conn.(*net.TCPConn); ok {
@@ -411,16 +411,17 @@ func TestChaosBadUpstreamIsNoticed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			noticed(t, listening(t, serve))
+			wantCircuitOpens(t, listening(t, serve))
 		})
 	}
 	t.Run("refuses connections", func(t *testing.T) {
 		t.Parallel()
-		noticed(t, refusing(t))
+		wantCircuitOpens(t, refusing(t))
 	})
 }
 
-// listening serves each connection, from when the head of a request has come.
+// listening returns the URL of a server that reads a request's head from each connection and then
+// calls serve.
 func listening(t *testing.T, serve func(net.Conn, *bufio.Reader)) string {
 	t.Helper()
 	l := rawhttp.Listen(t)
@@ -440,8 +441,8 @@ func listening(t *testing.T, serve func(net.Conn, *bufio.Reader)) string {
 	return "http://" + l.Addr().String()
 }
 
-// noticed lets random callers make calls, and checks that the circuit opens.
-func noticed(t *testing.T, upstream string) {
+// wantCircuitOpens makes random calls to upstream and checks that the circuit opens in time.
+func wantCircuitOpens(t *testing.T, upstream string) {
 	t.Helper()
 	opened := make(chan struct{})
 	var once sync.Once
@@ -464,7 +465,7 @@ func noticed(t *testing.T, upstream string) {
 	cancel()
 	callersLeave()
 	if took > 3*time.Second && calls.Load() > 50 {
-		t.Errorf("the circuit opened after %d calls and %v, want at most 50 or 3 s", calls.Load(), took)
+		t.Errorf("the circuit opened after %d calls and %v, want at most 50 calls or 3 s", calls.Load(), took)
 	}
 	wait.Until(t, 10*time.Second, "every call to end", func() bool { return inFlight.Load() == 0 })
 }

@@ -39,7 +39,7 @@ func newPod(t *testing.T, answer http.HandlerFunc) *pod {
 	return p
 }
 
-// newSecurePod speaks HTTP/2 over TLS.
+// newSecurePod starts a pod that speaks HTTP/2 over TLS.
 func newSecurePod(t *testing.T, answer http.HandlerFunc) *pod {
 	t.Helper()
 	p := &pod{}
@@ -56,9 +56,9 @@ func newSecurePod(t *testing.T, answer http.HandlerFunc) *pod {
 
 func (p *pod) address() string { return p.Listener.Addr().String() }
 
-// startOver is a gateway in front of one upstream, which trusts the certificate that
-// all test servers have.
-func startOver(t *testing.T, upstream string) *httptest.Server {
+// startTrusting serves a gateway to one upstream. It trusts the certificate that all httptest servers
+// share.
+func startTrusting(t *testing.T, upstream string) *httptest.Server {
 	t.Helper()
 	trusted := httptest.NewTLSServer(nil)
 	trusted.Close()
@@ -76,11 +76,11 @@ func healthyPod(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, "ok")
 }
 
-// tally counts calls by whether they were answered with 200, in parts of a second.
+// tally counts calls and those of them that got 200, by the second in which they began.
 type tally struct {
 	mu          sync.Mutex
 	start       time.Time
-	good, total []int // by second in which the call began
+	good, total []int // indexed by second
 }
 
 func (c *tally) add(began time.Time, good bool) {
@@ -96,8 +96,9 @@ func (c *tally) add(began time.Time, good bool) {
 	}
 }
 
-// since is the share of good calls among those that began after so many seconds.
-func (c *tally) since(seconds int) (ratio float64, told string) {
+// since returns the share of good calls among those that began after the given seconds, and a text
+// with all counts.
+func (c *tally) since(seconds int) (ratio float64, counts string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	good, total := 0, 0
@@ -108,12 +109,12 @@ func (c *tally) since(seconds int) (ratio float64, told string) {
 	return float64(good) / float64(max(1, total)), fmt.Sprintf("good %v of %v", c.good, c.total)
 }
 
-// load has callers call through the gateway, each at most once in pace, and
-// counts.
+// load runs callers for the given length of time and counts their calls. Each caller makes at most
+// one call per pace.
 func load(t *testing.T, method, url string, callers int, pace, length time.Duration) *tally {
 	t.Helper()
 	c := &tally{start: time.Now()}
-	client := caller(t)
+	client := newClient(t)
 	var all sync.WaitGroup
 	for range callers {
 		all.Go(func() {
@@ -134,8 +135,8 @@ func load(t *testing.T, method, url string, callers int, pace, length time.Durat
 	return c
 }
 
-// One of three pods behind a name is sick, as behind a ClusterIP: calls find the others.
-func TestA1OneBadPodBehindOneName(t *testing.T) {
+// One of three pods behind a name is sick, as behind a ClusterIP. Calls reach the healthy pods.
+func TestOneBadPodBehindOneName(t *testing.T) {
 	t.Parallel()
 	type set struct {
 		name, method, url string
@@ -147,12 +148,12 @@ func TestA1OneBadPodBehindOneName(t *testing.T) {
 	unavailable := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	for name, tc := range map[string]struct {
-		sick   http.HandlerFunc // nil refuses
+		sick   http.HandlerFunc // nil: the pod refuses connections
 		secure bool             // HTTP/2 over TLS
 		method string
 	}{
 		"answers 503":             {unavailable, false, http.MethodGet},
-		"answers 503 to POST":     {unavailable, false, http.MethodPost}, // which nothing repeats
+		"answers 503 to POST":     {unavailable, false, http.MethodPost}, // POST is not retried
 		"answers 503 over HTTP/2": {unavailable, true, http.MethodGet},
 		"hangs":                   {hang, false, http.MethodGet},
 		"hangs over HTTP/2":       {hang, true, http.MethodGet},
@@ -171,11 +172,11 @@ func TestA1OneBadPodBehindOneName(t *testing.T) {
 			for range 2 {
 				addresses = append(addresses, newOne(t, healthyPod).address())
 			}
-			front := startOver(t, scheme+balancer.New(t, addresses...).Address())
+			front := startTrusting(t, scheme+balancer.New(t, addresses...).Address())
 			sets = append(sets, &set{fmt.Sprintf("%s, %d callers", name, callers), tc.method, front.URL, callers, nil, tc.secure})
 		}
 	}
-	for _, secure := range []bool{false, true} { // not too many at once for a small machine
+	for _, secure := range []bool{false, true} { // in two rounds, so that a small machine can cope
 		var all sync.WaitGroup
 		for _, s := range sets {
 			if s.secure != secure {
@@ -188,16 +189,16 @@ func TestA1OneBadPodBehindOneName(t *testing.T) {
 		all.Wait()
 	}
 	for _, s := range sets {
-		if ratio, told := s.calls.since(2); ratio < 0.97 {
-			t.Errorf("%s: %.1f %% of the calls succeeded from 2 s on, want 97: %s", s.name, 100*ratio, told)
+		if ratio, counts := s.calls.since(2); ratio < 0.97 {
+			t.Errorf("%s: %.1f %% of the calls after 2 s succeeded, want at least 97 %%: %s", s.name, 100*ratio, counts)
 		} else {
-			t.Logf("%s: %.1f %%: %s", s.name, 100*ratio, told)
+			t.Logf("%s: %.1f %% of the calls after 2 s succeeded: %s", s.name, 100*ratio, counts)
 		}
 	}
 }
 
-// Pods that are added behind a name get their share while there is load.
-func TestE1NewPodsServeUnderLoad(t *testing.T) {
+// New pods behind a name get calls while the load goes on.
+func TestNewPodsServeUnderLoad(t *testing.T) {
 	t.Parallel()
 	for _, callers := range []int{1, 20} {
 		t.Run(fmt.Sprintf("%d callers", callers), func(t *testing.T) {
@@ -214,14 +215,14 @@ func TestE1NewPodsServeUnderLoad(t *testing.T) {
 			b.SetBackends(addresses...)
 			scaled := time.Now()
 			for slices.Contains(served(pods), 0) && time.Since(scaled) < 10*time.Second {
-				if ratio, told := load(t, http.MethodGet, front.URL, callers, pace, time.Second).since(0); ratio < 1 {
-					t.Errorf("not every call succeeded, want all: %s", told)
+				if ratio, counts := load(t, http.MethodGet, front.URL, callers, pace, time.Second).since(0); ratio < 1 {
+					t.Errorf("got %s, want all calls good", counts)
 				}
 			}
 			if slices.Contains(served(pods), 0) {
-				t.Errorf("10 s after the last three pods came, the pods have served %v calls, want every one of them to serve", served(pods))
+				t.Errorf("10 s after three pods were added, the pods had served %v calls, want at least 1 each", served(pods))
 			}
-			t.Logf("served: %v in %v", served(pods), time.Since(scaled))
+			t.Logf("the pods served %v calls in %v", served(pods), time.Since(scaled))
 		})
 	}
 }
@@ -233,47 +234,47 @@ func served(pods []*pod) (n []int64) {
 	return n
 }
 
-// A node dies silently and takes the kept connections with it. New ones work.
-func TestB1DeadConnectionsOverHTTP1(t *testing.T) {
+// A node dies silently, and the kept connections with it. New connections work.
+func TestDeadConnectionsOverHTTP1(t *testing.T) {
 	t.Parallel()
 	up := newPod(t, healthyPod)
 	b := balancer.New(t, up.address())
 	front := start(t, gateway.ForUpstream("http://"+b.Address()))
-	fill(t, front.URL, 300)
+	keepConnections(t, front.URL, 300)
 	if n := b.Silence(); n < 300 {
 		t.Fatalf("%d connections were kept, want 300", n)
 	}
 	calls := load(t, http.MethodGet, front.URL, 10, 500*time.Millisecond, 8*time.Second)
-	if ratio, told := calls.since(6); ratio < 0.95 {
-		t.Errorf("%.1f %% of the calls succeeded from 6 s on, want 95: %s", 100*ratio, told)
+	if ratio, counts := calls.since(6); ratio < 0.95 {
+		t.Errorf("%.1f %% of the calls after 6 s succeeded, want at least 95 %%: %s", 100*ratio, counts)
 	} else {
-		t.Log(told)
+		t.Log(counts)
 	}
 }
 
-// The same over HTTP/2, where all calls go over one connection.
-func TestB2DeadConnectionOverHTTP2(t *testing.T) {
+// A node dies silently and the upstream speaks HTTP/2, so that all calls share few connections.
+func TestDeadConnectionOverHTTP2(t *testing.T) {
 	t.Parallel()
 	b := balancer.New(t, newSecurePod(t, healthyPod).address())
-	front := startOver(t, "https://"+b.Address())
+	front := startTrusting(t, "https://"+b.Address())
 	load(t, http.MethodGet, front.URL, 20, 100*time.Millisecond, time.Second)
 	before := b.Open()
 	if before == 0 || before > 20 {
-		t.Fatalf("%d connections carry 20 calls at a time, want few", before)
+		t.Fatalf("got %d connections for 20 concurrent calls, want 1 to 20", before)
 	}
 	b.Silence()
 	calls := load(t, http.MethodGet, front.URL, 10, 500*time.Millisecond, 8*time.Second)
-	if ratio, told := calls.since(6); ratio < 0.95 {
-		t.Errorf("%.1f %% of the calls succeeded from 6 s on, want 95: %s", 100*ratio, told)
+	if ratio, counts := calls.since(6); ratio < 0.95 {
+		t.Errorf("%.1f %% of the calls after 6 s succeeded, want at least 95 %%: %s", 100*ratio, counts)
 	} else {
-		t.Log(told, before, b.Open())
+		t.Log(counts, before, b.Open())
 	}
 }
 
-// fill has n calls on their way at a time, so that as many connections are kept.
-func fill(t *testing.T, url string, n int) {
+// keepConnections makes n concurrent calls, so that the gateway keeps n connections.
+func keepConnections(t *testing.T, url string, n int) {
 	t.Helper()
-	client := caller(t)
+	client := newClient(t)
 	var all, sent sync.WaitGroup
 	sent.Add(n)
 	for range n {
@@ -299,9 +300,9 @@ func fill(t *testing.T, url string, n int) {
 	all.Wait()
 }
 
-// An upstream refuses an upload before it has read it, and closes. The caller gets
-// that answer, and the circuit stays closed.
-func TestA12UploadThatIsRefusedEarly(t *testing.T) {
+// An upstream rejects an upload before it has read it, and closes the connection. The caller gets
+// that answer each time.
+func TestUploadRejectedEarly(t *testing.T) {
 	up := rawhttp.Requests(t, func(c net.Conn, _ *http.Request, _, _ int) bool {
 		_, _ = io.WriteString(c, "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 9\r\n\r\ntoo large")
 		return false
@@ -311,7 +312,7 @@ func TestA12UploadThatIsRefusedEarly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	callers := endpoint.New(target, endpoint.Options{Connections: endpoint.DefaultConnections()}) // which reads what comes early
+	callers := endpoint.New(target, endpoint.Options{Connections: endpoint.DefaultConnections()}) // it reads an early answer
 	defer callers.Close()
 	var all sync.WaitGroup
 	for range 4 {
@@ -325,7 +326,7 @@ func TestA12UploadThatIsRefusedEarly(t *testing.T) {
 				body, err := io.ReadAll(resp.Body)
 				_ = resp.Body.Close()
 				if err != nil || resp.StatusCode != http.StatusRequestEntityTooLarge || string(body) != "too large" {
-					t.Errorf("got status %d, body %q, error %v, want 413 and too large", resp.StatusCode, body, err)
+					t.Errorf("got status %d, body %q, error %v, want 413 and \"too large\"", resp.StatusCode, body, err)
 				}
 			}
 		})
@@ -333,8 +334,8 @@ func TestA12UploadThatIsRefusedEarly(t *testing.T) {
 	all.Wait()
 }
 
-// An upstream that knows nothing of Expect: the body is sent in time for an answer.
-func TestA9ExpectThatIsIgnored(t *testing.T) {
+// The upstream ignores Expect. The gateway sends the body early enough for an answer in time.
+func TestUpstreamIgnoresExpect(t *testing.T) {
 	up := rawhttp.Requests(t, func(c net.Conn, r *http.Request, _, _ int) bool {
 		if n, err := io.Copy(io.Discard, r.Body); err != nil || n != 4 {
 			return false
@@ -358,9 +359,9 @@ func TestA9ExpectThatIsIgnored(t *testing.T) {
 	posts.Wait()
 }
 
-// An upstream that closes kept connections all the time, and POSTs without a key:
-// each is executed once at most, and what was answered with 2xx was executed.
-func TestB4PostsWithoutAKey(t *testing.T) {
+// The upstream often closes kept connections, and the POSTs have no idempotency key. Each POST is
+// executed at most once, and each one that got 2xx was executed.
+func TestPostsWithoutKeyRunAtMostOnce(t *testing.T) {
 	posts := 20_000
 	if testing.Short() {
 		posts = 2_000
@@ -401,21 +402,21 @@ func TestB4PostsWithoutAKey(t *testing.T) {
 					lost.Add(1)
 				}
 				if n%50 == 0 {
-					time.Sleep(time.Duration(29+n%3) * time.Millisecond) // as long as the upstream keeps connections
+					time.Sleep(time.Duration(29+n%3) * time.Millisecond) // close to the upstream's idle timeout
 				}
 			}
 		})
 	}
 	all.Wait()
 	if twice.Load() > 0 || lost.Load() > 0 || failed.Load() > int64(posts)/20 {
-		t.Errorf("of %d: %d executed twice, %d lost behind a 2xx, %d failed, want none twice or lost and at most a twentieth failed", posts, twice.Load(), lost.Load(), failed.Load())
+		t.Errorf("of %d posts %d were executed twice, %d got 201 but were not executed, %d failed, want 0, 0 and at most 5 %%", posts, twice.Load(), lost.Load(), failed.Load())
 	}
-	t.Logf("%d of %d failed", failed.Load(), posts)
+	t.Logf("%d of %d posts failed", failed.Load(), posts)
 }
 
-// After an outage two of three pods are well again. The third must not keep the
-// circuit open, though each probe meets it with a chance of one in three.
-func TestA1OutageThatLeavesOneBadPod(t *testing.T) {
+// After an outage two of three pods are healthy again. The third must not keep the circuit open,
+// although one probe in three reaches it.
+func TestOneBadPodAfterOutage(t *testing.T) {
 	var sick [3]atomic.Bool
 	addresses := make([]string, len(sick))
 	for i := range sick {
@@ -428,13 +429,13 @@ func TestA1OutageThatLeavesOneBadPod(t *testing.T) {
 			healthyPod(w, r)
 		}).address()
 	}
-	s := startOver(t, "http://"+balancer.New(t, addresses...).Address())
+	s := startTrusting(t, "http://"+balancer.New(t, addresses...).Address())
 	const outage = 2
 	time.AfterFunc(outage*time.Second, func() { sick[0].Store(false); sick[1].Store(false) })
 	calls := load(t, http.MethodGet, s.URL, 20, 50*time.Millisecond, (outage+6)*time.Second)
-	if ratio, told := calls.since(outage + 3); ratio < 0.97 {
-		t.Errorf("%.1f %% of the calls succeeded from 3 s after the outage on, want at least 97 %%: %s", 100*ratio, told)
+	if ratio, counts := calls.since(outage + 3); ratio < 0.97 {
+		t.Errorf("%.1f %% of the calls later than 3 s after the outage succeeded, want at least 97 %%: %s", 100*ratio, counts)
 	} else {
-		t.Log(told)
+		t.Log(counts)
 	}
 }

@@ -30,11 +30,11 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// What a caller sends reaches the upstream, and what the upstream answers the
-// caller, as it is: on every version of HTTP, and also when it breaks off.
+// The tests in this file check that requests and answers pass the gateway unchanged. They cover
+// every version of HTTP and bodies that break off.
 
-// peer is a server that is given each connection's first request as it was written
-// and answers as it likes.
+// peer returns the URL of a raw TCP server. It passes each connection and the head of its first
+// request, as it was sent, to serve.
 func peer(t *testing.T, serve func(net.Conn, string)) string {
 	t.Helper()
 	l := rawhttp.Listen(t)
@@ -55,13 +55,13 @@ func peer(t *testing.T, serve func(net.Conn, string)) string {
 	return "http://" + l.Addr().String()
 }
 
-// answering is a peer that answers with the same bytes each time.
+// answering returns the URL of a peer that sends the same bytes for every request.
 func answering(t *testing.T, answer string) string {
 	return peer(t, func(c net.Conn, _ string) { _, _ = io.WriteString(c, answer) })
 }
 
-// wire sends a request as it is written and returns everything that comes back, and
-// how the connection ended: nil for an orderly end.
+// wire sends text as a request and returns everything that comes back. The error is nil if the
+// connection was closed in order.
 func wire(t *testing.T, s *httptest.Server, text string) (string, error) {
 	t.Helper()
 	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
@@ -77,7 +77,7 @@ func wire(t *testing.T, s *httptest.Server, text string) (string, error) {
 	return string(b), err
 }
 
-// overH2C is a client that speaks HTTP/2 without TLS.
+// overH2C returns a client that speaks HTTP/2 without TLS.
 func overH2C(t *testing.T) *http.Transport {
 	t.Helper()
 	p := new(http.Protocols)
@@ -87,14 +87,15 @@ func overH2C(t *testing.T) *http.Transport {
 	return tr
 }
 
-// both are the versions that s is to speak.
-func both(s *httptest.Server) {
+// speakBoth makes s speak HTTP/1 and HTTP/2 without TLS.
+func speakBoth(s *httptest.Server) {
 	s.Config.Protocols = new(http.Protocols)
 	s.Config.Protocols.SetHTTP1(true)
 	s.Config.Protocols.SetUnencryptedHTTP2(true)
 }
 
-// gatewayWith is gatewayTo for both versions of HTTP.
+// gatewayWith serves a gateway on loopback that speaks HTTP/1 and HTTP/2 without TLS. change may
+// alter its configuration.
 func gatewayWith(t *testing.T, o gateway.Options, change func(*gateway.Config), routes ...gateway.Route) *httptest.Server {
 	t.Helper()
 	c := gateway.DefaultConfig()
@@ -112,20 +113,20 @@ func gatewayWith(t *testing.T, o gateway.Options, change func(*gateway.Config), 
 	}
 	s := httptest.NewUnstartedServer(g)
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	both(s)
+	speakBoth(s)
 	s.Start()
 	t.Cleanup(s.Close)
 	t.Cleanup(g.Close)
 	return s
 }
 
-// An HTTP/1.0 caller knows the end of a body of unknown length only by the end of the
-// connection: half a body looked whole.
-func TestC1NoBodyThatBreaksOffLooksWhole(t *testing.T) {
+// An HTTP/1.0 caller recognizes the end of a body of unknown length only by the end of the
+// connection. Half a body used to look whole.
+func TestTruncatedBodiesNeverLookWhole(t *testing.T) {
 	broken := map[string]func(net.Conn){
 		"chunked, reset": func(c net.Conn) {
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
-			rest(c)
+			resetOnClose(c)
 		},
 		"chunked, closed": func(c net.Conn) {
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
@@ -147,7 +148,7 @@ func TestC1NoBodyThatBreaksOffLooksWhole(t *testing.T) {
 		},
 		"until the end of the connection, reset": func(c net.Conn) {
 			_, _ = io.WriteString(c, "HTTP/1.0 200 OK\r\n\r\nhalf")
-			rest(c)
+			resetOnClose(c)
 		},
 	}
 	for name, serve := range broken {
@@ -155,13 +156,13 @@ func TestC1NoBodyThatBreaksOffLooksWhole(t *testing.T) {
 			g := gatewayWith(t, gateway.Options{}, nil, all(peer(t, func(c net.Conn, _ string) { serve(c) })))
 			for _, head := range []string{"GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"} {
 				if got, err := wire(t, g, head); !errors.Is(err, syscall.ECONNRESET) {
-					t.Errorf("%q: %d bytes and %v, want a reset", head, len(got), err)
+					t.Errorf("%q: got %d bytes and error %v, want a reset", head, len(got), err)
 				}
 			}
 			for _, head := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"} {
 				text, _ := wire(t, g, head)
 				if text == "" {
-					continue // nothing at all cannot look whole
+					continue // an empty answer cannot look whole
 				}
 				resp, err := http.ReadResponse(bufio.NewReader(strings.NewReader(text)), nil)
 				if err != nil {
@@ -187,24 +188,24 @@ func TestC1NoBodyThatBreaksOffLooksWhole(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)
 		}))
-		both(up)
+		speakBoth(up)
 		up.Start()
 		t.Cleanup(up.Close)
 		g := gatewayWith(t, gateway.Options{Next: overH2C(t)}, nil, all(up.URL))
 		if got, err := wire(t, g, "GET / HTTP/1.0\r\n\r\n"); !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("%q and %v, want a reset", got, err)
+			t.Errorf("got %q and error %v, want a reset", got, err)
 		}
 	})
 }
 
-// rest closes a connection with a reset, once the peer has had the time to read.
-func rest(c net.Conn) {
+// resetOnClose makes the close of a connection a reset. It first gives the peer time to read.
+func resetOnClose(c net.Conn) {
 	<-time.After(50 * time.Millisecond)
 	_ = c.(*net.TCPConn).SetLinger(0)
 }
 
-// An answer that is whole ends in an orderly way, also for an HTTP/1.0 caller.
-func TestC1WholeBodiesEndInOrder(t *testing.T) {
+// The connection of an HTTP/1.0 caller closes in order after a whole answer.
+func TestWholeBodiesEndInOrder(t *testing.T) {
 	g := gatewayWith(t, gateway.Options{}, nil, all(answering(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n\r\n")))
 	got, err := wire(t, g, "GET / HTTP/1.0\r\n\r\n")
 	if err != nil || !strings.HasSuffix(got, "\r\n\r\nwhole") {
@@ -212,8 +213,9 @@ func TestC1WholeBodiesEndInOrder(t *testing.T) {
 	}
 }
 
-// net/http guesses a type where there is none, and a browser would believe it.
-func TestC2NoContentTypeIsInvented(t *testing.T) {
+// net/http's server guesses a missing Content-Type, and browsers trust it. The gateway must not
+// guess.
+func TestNoContentTypeIsInvented(t *testing.T) {
 	const html = "<html><script>alert(1)</script>"
 	for name, tc := range map[string]struct{ method, answer, want string }{
 		"length known":      {"GET", fmt.Sprintf("HTTP/1.1 200 OK\r\nX-Content-Type-Options: nosniff\r\nContent-Length: %d\r\n\r\n%s", len(html), html), html},
@@ -248,7 +250,7 @@ func TestC2NoContentTypeIsInvented(t *testing.T) {
 					want = "text/plain"
 				}
 				if got := resp.Header.Get("Content-Type"); got != want {
-					t.Errorf("%s: Content-Type %q, want %q", version, got, want)
+					t.Errorf("%s: got Content-Type %q, want %q", version, got, want)
 				}
 				if got := resp.Header.Get("Content-Length"); tc.method == "HEAD" && got != "31" {
 					t.Errorf("%s: got Content-Length %q, want 31", version, got)
@@ -258,7 +260,7 @@ func TestC2NoContentTypeIsInvented(t *testing.T) {
 	}
 }
 
-func TestC3PathsArriveAsTheyWereWritten(t *testing.T) {
+func TestPathsArriveUnchanged(t *testing.T) {
 	lines := make(chan string, 1)
 	up := peer(t, func(c net.Conn, head string) {
 		lines <- strings.SplitN(head, "\r\n", 2)[0]
@@ -266,32 +268,32 @@ func TestC3PathsArriveAsTheyWereWritten(t *testing.T) {
 	})
 	var other string
 	up2 := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { other = r.RequestURI }))
-	both(up2)
+	speakBoth(up2)
 	up2.Start()
 	t.Cleanup(up2.Close)
 	for name, tc := range map[string]struct{ sent, want string }{
-		"plain":                                {"/files/a", ""},
-		"an escaped slash":                     {"/files/a%2Fb", ""},
-		"a bar beside an escaped slash":        {"/files/a%2Fb|c", ""},
-		"braces":                               {"/files/a%2Fb{c}", ""},
-		"other bytes that no URL may have":     {"/files/%2F\"<>^`\\", ""},
-		"raw UTF-8 beside an escaped slash":    {"/files/a%2Fb/caf\xc3\xa9", ""},
-		"bytes that are no UTF-8":              {"/files/%2F\xff\xfe", ""},
-		"escapes that are not needed":          {"/%66iles/%7e%7E", ""},
-		"small letters in escapes":             {"/files/%2f%c3%a9", ""},
-		"slashes and dots":                     {"/files//a/./b/../c", ""},
-		"two slashes at the beginning":         {"//files/a", ""},
-		"two slashes and an escaped one":       {"//files/a%2Fb", ""},
-		"two slashes and what no URL may have": {"//files/a%2Fb|c", "//files/a%2Fb%7Cc"},
-		"a hash":                               {"/files/a%2Fb#c", "/files/a%2Fb%23c"},
-		"an escaped question mark":             {"/files/a%3Fb", ""},
-		"a query":                              {"/files/a%2F|?x=1;y=%zz&|\"{}", ""},
-		"an empty query":                       {"/files/a%2F|?", ""},
-		"a semicolon":                          {"/files;v=1/a", ""},
-		"brackets":                             {"/files/[a]%2F", ""},
-		"an absolute URL":                      {"http://x/files/a%2Fb|c?d", "/files/a%2Fb|c?d"},
-		"an absolute URL without a path":       {"http://x?a=b", "/?a=b"},
-		"an asterisk":                          {"*", ""},
+		"plain":                             {"/files/a", ""},
+		"an escaped slash":                  {"/files/a%2Fb", ""},
+		"a bar beside an escaped slash":     {"/files/a%2Fb|c", ""},
+		"braces":                            {"/files/a%2Fb{c}", ""},
+		"other bytes not valid in a URL":    {"/files/%2F\"<>^`\\", ""},
+		"raw UTF-8 beside an escaped slash": {"/files/a%2Fb/caf\xc3\xa9", ""},
+		"bytes that are not UTF-8":          {"/files/%2F\xff\xfe", ""},
+		"escapes that are not needed":       {"/%66iles/%7e%7E", ""},
+		"small letters in escapes":          {"/files/%2f%c3%a9", ""},
+		"slashes and dots":                  {"/files//a/./b/../c", ""},
+		"two slashes at the beginning":      {"//files/a", ""},
+		"two slashes and an escaped one":    {"//files/a%2Fb", ""},
+		"two slashes and an invalid byte":   {"//files/a%2Fb|c", "//files/a%2Fb%7Cc"},
+		"a hash":                            {"/files/a%2Fb#c", "/files/a%2Fb%23c"},
+		"an escaped question mark":          {"/files/a%3Fb", ""},
+		"a query":                           {"/files/a%2F|?x=1;y=%zz&|\"{}", ""},
+		"an empty query":                    {"/files/a%2F|?", ""},
+		"a semicolon":                       {"/files;v=1/a", ""},
+		"brackets":                          {"/files/[a]%2F", ""},
+		"an absolute URL":                   {"http://x/files/a%2Fb|c?d", "/files/a%2Fb|c?d"},
+		"an absolute URL without a path":    {"http://x?a=b", "/?a=b"},
+		"an asterisk":                       {"*", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := tc.sent
@@ -304,26 +306,26 @@ func TestC3PathsArriveAsTheyWereWritten(t *testing.T) {
 				case want == "*":
 					front = ""
 				case strings.HasPrefix(want, "//") && front != "" && tc.want != "":
-					want = tc.sent // no host can be meant behind a prefix
+					want = tc.sent // after a prefix, // cannot begin a host
 				}
 				g := gatewayWith(t, gateway.Options{}, nil, all(up+prefix))
 				_, _ = wire(t, g, "GET "+tc.sent+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 				if got := <-lines; got != "GET "+front+want+" HTTP/1.1" {
-					t.Errorf("behind %q the upstream reads %q, want %q", prefix, got, front+want)
+					t.Errorf("prefix %q: the upstream got %q, want %q", prefix, got, front+want)
 				}
 				g = gatewayWith(t, gateway.Options{Next: overH2C(t)}, nil, all(up2.URL+prefix))
 				_, _ = wire(t, g, "GET "+tc.sent+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 				if other != front+want {
-					t.Errorf("behind %q the upstream reads %q over HTTP/2, want %q", prefix, other, front+want)
+					t.Errorf("prefix %q over HTTP/2: the upstream got %q, want %q", prefix, other, front+want)
 				}
 			}
 		})
 	}
 }
 
-// The path goes upstream as it came, and many servers unescape it before they take .. out:
-// nginx reads /api/..%2fsecret as /secret, which is not what the route was found by.
-func TestC3NoPathLeadsOutOfItsRoute(t *testing.T) {
+// The gateway passes the path on as it came. Many servers unescape a path before they resolve "..":
+// nginx reads /api/..%2fsecret as /secret. Such a path would leave the route that it matched.
+func TestNoPathLeavesItsRoute(t *testing.T) {
 	var asked atomic.Int64
 	up := server(t, func(http.ResponseWriter, *http.Request) { asked.Add(1) })
 	plain, behind := gatewayTo(t, calm(), all(up.URL)), gatewayTo(t, calm(), all(up.URL+"/base"))
@@ -350,14 +352,14 @@ func TestC3NoPathLeadsOutOfItsRoute(t *testing.T) {
 			asked.Store(0)
 			got, _ := wire(t, g, "GET "+target+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 			if !strings.HasPrefix(got, fmt.Sprintf("HTTP/1.1 %d ", want)) || (asked.Load() == 1) != (want == 200) {
-				t.Errorf("%s, behind a prefix %t: %d requests went upstream, want %d; %s", target, g == behind, asked.Load(), want, got)
+				t.Errorf("%s, upstream with a prefix %t: got %d requests upstream and answer %s, want status %d", target, g == behind, asked.Load(), got, want)
 			}
 		}
 	}
 }
 
-// HTTP/2 can carry a space, which would end the path in a request line.
-func TestC3ASpaceOfHTTP2IsEscaped(t *testing.T) {
+// HTTP/2 allows a space in a path. In a request line of HTTP/1 it would end the path.
+func TestSpaceInHTTP2PathIsEscaped(t *testing.T) {
 	lines := make(chan string, 1)
 	up := peer(t, func(c net.Conn, head string) {
 		lines <- strings.SplitN(head, "\r\n", 2)[0]
@@ -372,21 +374,21 @@ func TestC3ASpaceOfHTTP2IsEscaped(t *testing.T) {
 	}
 	_ = resp.Body.Close()
 	if got, want := <-lines, "GET /a%2Fb%20c|?d%20e%20HTTP/1.1 HTTP/1.1"; got != want {
-		t.Errorf("the upstream reads %q, want %q", got, want)
+		t.Errorf("the upstream got %q, want %q", got, want)
 	}
 }
 
-// What is told of a call is the resource that the upstream was asked for.
-func TestC3ThePathIsToldWithItsEscapes(t *testing.T) {
-	g, told := telling(t, calm(), gateway.Options{}, all(server(t, func(http.ResponseWriter, *http.Request) {}).URL))
-	raw(t, g, "GET /files/a%2Fb|c?d HTTP/1.1\r\nHost: x\r\n\r\n")
-	if c := <-told; c.Path != "/files/a%2Fb%7Cc" {
+// Observers and spans get the path as the upstream gets it, with its escapes.
+func TestObserversAndSpansKeepEscapes(t *testing.T) {
+	g, calls := observedGateway(t, calm(), gateway.Options{}, all(server(t, func(http.ResponseWriter, *http.Request) {}).URL))
+	finalStatus(t, g, "GET /files/a%2Fb|c?d HTTP/1.1\r\nHost: x\r\n\r\n")
+	if c := <-calls; c.Path != "/files/a%2Fb%7Cc" {
 		t.Errorf("observer got path %q, want %q", c.Path, "/files/a%2Fb%7Cc")
 	}
 	provider, recorded := spans.Record()
 	up := server(t, func(http.ResponseWriter, *http.Request) {}).URL
 	g = gatewayWith(t, gateway.Options{TracerProvider: provider, Propagator: propagation.TraceContext{}}, nil, all(up))
-	raw(t, g, "GET /files/a%2Fb|c?d HTTP/1.1\r\nHost: x\r\n\r\n")
+	finalStatus(t, g, "GET /files/a%2Fb|c?d HTTP/1.1\r\nHost: x\r\n\r\n")
 	found := false
 	for _, span := range recorded.GetSpans() {
 		attributes := attribute.NewSet(span.Attributes...)
@@ -398,12 +400,13 @@ func TestC3ThePathIsToldWithItsEscapes(t *testing.T) {
 		}
 	}
 	if !found {
-		t.Error("no span has the URL of the attempt, want one")
+		t.Error("got no span with the attempt's URL, want one")
 	}
 }
 
-// Any token can be a method. The names of spans are a few all the same.
-func TestC14AMethodOfAStrangersMakesNoNames(t *testing.T) {
+// Any token can be a method. Unusual methods must not become part of span names, whose number must
+// stay small.
+func TestUnusualMethodIsNotInSpanNames(t *testing.T) {
 	provider, recorded := spans.Record()
 	g, err := gateway.New(gateway.ForUpstream(server(t, func(http.ResponseWriter, *http.Request) {}).URL), gateway.Options{TracerProvider: provider, Propagator: propagation.TraceContext{}})
 	if err != nil {
@@ -415,7 +418,7 @@ func TestC14AMethodOfAStrangersMakesNoNames(t *testing.T) {
 		defer span.End()
 		g.ServeHTTP(w, r.WithContext(ctx))
 	})
-	raw(t, s, "STRANGE-1 / HTTP/1.1\r\nHost: x\r\n\r\n")
+	finalStatus(t, s, "STRANGE-1 / HTTP/1.1\r\nHost: x\r\n\r\n")
 	for n := 0; len(recorded.GetSpans()) < 3; n++ { // the server's, the call's and the attempt's
 		if n == 5000 {
 			t.Fatalf("got %d spans, want 3", len(recorded.GetSpans()))
@@ -424,12 +427,12 @@ func TestC14AMethodOfAStrangersMakesNoNames(t *testing.T) {
 	}
 	for _, span := range recorded.GetSpans() {
 		if strings.Contains(span.Name, "STRANGE") {
-			t.Errorf("a span is called %q, want a name without the method", span.Name)
+			t.Errorf("got span name %q, want one without the method", span.Name)
 		}
 	}
 }
 
-func TestC4WhatATrustedProxySaysIsKept(t *testing.T) {
+func TestForwardingHeadersOfTrustedProxyAreKept(t *testing.T) {
 	seen := make(chan http.Header, 1)
 	up := server(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Clone() })
 	given := map[string]string{
@@ -470,7 +473,7 @@ func TestC4WhatATrustedProxySaysIsKept(t *testing.T) {
 				got := <-seen
 				for k, want := range tc.want {
 					if got.Get(k) != want || len(got[k]) > 1 {
-						t.Errorf("%s: %s: %q went upstream, want %q", version, k, got[k], want)
+						t.Errorf("%s: %s: the upstream got %q, want %q", version, k, got[k], want)
 					}
 				}
 			}
@@ -478,9 +481,9 @@ func TestC4WhatATrustedProxySaysIsKept(t *testing.T) {
 	}
 }
 
-// A proxy in front may pass on the Connection header of its caller, who must not be able to
-// take out with it what the proxy says of him.
-func TestC4ConnectionHidesNoCaller(t *testing.T) {
+// A proxy in front may pass on its caller's Connection header. That header must not remove the
+// headers in which the proxy describes the caller.
+func TestConnectionCannotRemoveForwardingHeaders(t *testing.T) {
 	seen := make(chan http.Header, 1)
 	up := server(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Clone() })
 	g := gatewayTo(t, calm(), all(up.URL))
@@ -491,7 +494,7 @@ func TestC4ConnectionHidesNoCaller(t *testing.T) {
 		"X-Forwarded-For": "203.0.113.9, 127.0.0.1", "X-Forwarded-Proto": "https", "Forwarded": "for=203.0.113.9", "X-Attempt-Count": "2", "X-Own": "",
 	} {
 		if got.Get(k) != want {
-			t.Errorf("%s: %q went upstream, want %q", k, got[k], want)
+			t.Errorf("%s: the upstream got %q, want %q", k, got[k], want)
 		}
 	}
 	if via := got.Get("Via"); !strings.HasPrefix(via, "1.1 front, ") {
@@ -499,8 +502,9 @@ func TestC4ConnectionHidesNoCaller(t *testing.T) {
 	}
 }
 
-// Servers that make variables of headers know no difference between _ and -.
-func TestC4UnderscoresSayNothingOfTheCaller(t *testing.T) {
+// Servers that turn headers into variables do not distinguish _ from -. Headers about the caller
+// that are spelled with _ must not reach them.
+func TestForwardingHeadersWithUnderscoresAreDropped(t *testing.T) {
 	seen := make(chan http.Header, 1)
 	up := server(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Clone() })
 	for _, trust := range [][]string{{"*"}, {}} {
@@ -517,13 +521,13 @@ func TestC4UnderscoresSayNothingOfTheCaller(t *testing.T) {
 			}
 		}
 		if len(got) != 1 || !strings.EqualFold(got[0], "X_Own") {
-			t.Errorf("%v went upstream, want X_Own alone; trusted are %q", got, trust)
+			t.Errorf("trust %q: the upstream got headers with underscores %v, want only X_Own", trust, got)
 		}
 	}
 }
 
-// Without anything to keep, a trusted caller is told of as any other.
-func TestC4WhatNobodySaidIsAdded(t *testing.T) {
+// If a trusted caller sends no forwarding headers, the gateway adds them as for any other caller.
+func TestMissingForwardingHeadersAreAdded(t *testing.T) {
 	var seen http.Header
 	up := server(t, func(_ http.ResponseWriter, r *http.Request) { seen = r.Header.Clone() })
 	g := gatewayTo(t, calm(), all(up.URL))
@@ -532,14 +536,13 @@ func TestC4WhatNobodySaidIsAdded(t *testing.T) {
 	do(t, r)
 	for k, want := range map[string]string{"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "shop.example", "X-Forwarded-Proto": "http", "Forwarded": "", "X-Forwarded-Port": ""} {
 		if seen.Get(k) != want {
-			t.Errorf("%s: %q went upstream, want %q", k, seen[k], want)
+			t.Errorf("%s: the upstream got %q, want %q", k, seen[k], want)
 		}
 	}
 }
 
-// The addresses of a cluster, however they are written, are those that are trusted by
-// default.
-func TestC4TrustedByDefault(t *testing.T) {
+// By default the gateway trusts private, link-local and loopback addresses in every notation.
+func TestTrustedByDefault(t *testing.T) {
 	for remote, want := range map[string]bool{
 		"10.1.2.3:4": true, "172.16.0.1:4": true, "172.32.0.1:4": false, "192.168.1.1:4": true, "127.9.9.9:4": true, "169.254.1.1:4": true,
 		"[::1]:4": true, "[fd00::1]:4": true, "[fe80::1%eth0]:4": true, "[::ffff:10.0.0.1]:4": true, "[::ffff:8.8.8.8]:4": false,
@@ -555,13 +558,13 @@ func TestC4TrustedByDefault(t *testing.T) {
 		r.Header.Set("X-Forwarded-Proto", "https")
 		g.ServeHTTP(httptest.NewRecorder(), r)
 		if got := seen.Get("X-Forwarded-Proto") == "https"; got != want {
-			t.Errorf("%q is trusted: %v, want %v", remote, got, want)
+			t.Errorf("%q: trusted = %v, want %v", remote, got, want)
 		}
 	}
 }
 
-// A caller who is not trusted can neither shorten its own call nor have it made once.
-func TestC4AttemptsAndDeadlinesOfStrangersAreIgnored(t *testing.T) {
+// An untrusted caller can neither set its call's deadline nor limit it to one attempt.
+func TestAttemptsAndDeadlinesOfUntrustedCallersAreIgnored(t *testing.T) {
 	var attempts atomic.Int64
 	up := server(t, func(w http.ResponseWriter, _ *http.Request) {
 		attempts.Add(1)
@@ -576,7 +579,7 @@ func TestC4AttemptsAndDeadlinesOfStrangersAreIgnored(t *testing.T) {
 	}
 }
 
-func TestC5ALoopEndsAtTheSecondPass(t *testing.T) {
+func TestLoopEndsAtSecondPass(t *testing.T) {
 	var passes atomic.Int64
 	var log bytes.Buffer
 	var mu sync.Mutex
@@ -584,11 +587,11 @@ func TestC5ALoopEndsAtTheSecondPass(t *testing.T) {
 	front := server(t, func(w http.ResponseWriter, r *http.Request) { passes.Add(1); g.ServeHTTP(w, r) })
 	c := gateway.ForUpstream(front.URL)
 	c.Policies[gateway.DefaultPolicyName] = calm()
-	told := make(chan observe.Call, 100)
+	calls := make(chan observe.Call, 100)
 	var err error
 	if g, err = gateway.New(c, gateway.Options{
-		Logger:    slog.New(slog.NewTextHandler(&locked{mu: &mu, w: &log}, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		Observers: []observe.Observer{observe.Funcs{Call: func(_ context.Context, c observe.Call) { told <- c }}},
+		Logger:    slog.New(slog.NewTextHandler(&syncWriter{mu: &mu, w: &log}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Observers: []observe.Observer{observe.Funcs{Call: func(_ context.Context, c observe.Call) { calls <- c }}},
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -599,10 +602,10 @@ func TestC5ALoopEndsAtTheSecondPass(t *testing.T) {
 		if p := problemOf(t, resp, body); resp.StatusCode != http.StatusLoopDetected || p["reason"] != "loop_detected" || passes.Load() != 2 {
 			t.Errorf("got status %d, body %s after %d passes, want 508, loop_detected after 2", resp.StatusCode, body, passes.Load())
 		}
-		if inner := <-told; inner.Status != 508 || inner.Report.Reason != resilience.ReasonLoopDetected {
+		if inner := <-calls; inner.Status != 508 || inner.Report.Reason != resilience.ReasonLoopDetected {
 			t.Errorf("observer of the second pass got %+v, want status 508 and loop_detected", inner)
 		}
-		if outer := <-told; outer.Status != 508 || len(outer.Report.Attempts) != 1 {
+		if outer := <-calls; outer.Status != 508 || len(outer.Report.Attempts) != 1 {
 			t.Errorf("observer of the first pass got %+v, want status 508 and 1 attempt", outer)
 		}
 	}
@@ -613,19 +616,19 @@ func TestC5ALoopEndsAtTheSecondPass(t *testing.T) {
 	}
 }
 
-// locked is a writer for several goroutines.
-type locked struct {
+// syncWriter is a writer that is safe for concurrent use.
+type syncWriter struct {
 	mu *sync.Mutex
 	w  io.Writer
 }
 
-func (l *locked) Write(b []byte) (int, error) {
+func (l *syncWriter) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.w.Write(b)
 }
 
-func TestC5ViaIsContinuedBothWays(t *testing.T) {
+func TestViaIsAppendedBothWays(t *testing.T) {
 	seen := make(chan []string, 1)
 	up := server(t, func(w http.ResponseWriter, r *http.Request) {
 		seen <- r.Header["Via"]
@@ -644,7 +647,7 @@ func TestC5ViaIsContinuedBothWays(t *testing.T) {
 			own = name
 		}
 		if !ok || name != own || len(name) != 8 {
-			t.Errorf("%q: the upstream got Via %q, want our name %q", tc.head, got, own)
+			t.Errorf("%q: the upstream got Via %q, want the gateway's name %q", tc.head, got, own)
 		}
 		if !strings.Contains(answer, "\r\nVia: 1.1 cache, 1.1 rebound-"+own+"\r\n") {
 			t.Errorf("%q: got answer %q, want Via: 1.1 cache, 1.1 rebound-%s", tc.head, answer, own)
@@ -652,7 +655,7 @@ func TestC5ViaIsContinuedBothWays(t *testing.T) {
 	}
 }
 
-func TestC10LocationsOfTheUpstreamAreTheCallers(t *testing.T) {
+func TestLocationsAreRewritten(t *testing.T) {
 	answers := make(chan string, 1)
 	up := server(t, func(w http.ResponseWriter, _ *http.Request) {
 		at := <-answers
@@ -693,7 +696,7 @@ func TestC10LocationsOfTheUpstreamAreTheCallers(t *testing.T) {
 				resp, _ := get(t, g.URL)
 				for _, header := range []string{"Location", "Content-Location"} {
 					if got := resp.Header.Get(header); got != want {
-						t.Errorf("%s %q came as %q, want %q", header, tc.sent, got, want)
+						t.Errorf("%s %q: got %q, want %q", header, tc.sent, got, want)
 					}
 				}
 			}
@@ -701,8 +704,8 @@ func TestC10LocationsOfTheUpstreamAreTheCallers(t *testing.T) {
 	}
 }
 
-// Browsers drop tabs in a URL: two slashes with one between them begin a host.
-func TestC10ATabInALocationMakesNoHost(t *testing.T) {
+// Browsers drop tabs in a URL: two slashes with a tab between them begin a host.
+func TestTabInLocationMakesNoHost(t *testing.T) {
 	for location, want := range map[string]string{"/\t/evil.example": "/./\t/evil.example", "/\t\\evil.example": "/./\t\\evil.example", "/a\t/b": "/a\t/b"} {
 		var at string
 		up := peer(t, func(c net.Conn, _ string) {
@@ -711,13 +714,13 @@ func TestC10ATabInALocationMakesNoHost(t *testing.T) {
 		at = up
 		g := gatewayTo(t, calm(), all(up))
 		if got, _ := wire(t, g, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); !strings.Contains(got, "\r\nLocation: "+want+"\r\n") {
-			t.Errorf("%q became %q, want %q", location, got, want)
+			t.Errorf("Location %q: got answer %q, want Location %q", location, got, want)
 		}
 	}
 }
 
-// The caller's Host can be kept, and redirects to it are the caller's own.
-func TestC10TheCallersHostIsKept(t *testing.T) {
+// With host: caller the upstream gets the caller's Host. Redirects to that host are rewritten too.
+func TestCallersHostIsKept(t *testing.T) {
 	hosts := make(chan string, 1)
 	up := server(t, func(w http.ResponseWriter, r *http.Request) {
 		hosts <- r.Host
@@ -738,17 +741,17 @@ func TestC10TheCallersHostIsKept(t *testing.T) {
 			}
 			_ = resp.Body.Close()
 			if got := <-hosts; got != want || resp.Header.Get("Location") != "/x" {
-				t.Errorf("host: %s, %s: Host %q went upstream, want %q; Location %q", host, version, got, want, resp.Header.Get("Location"))
+				t.Errorf("host: %s, %s: the upstream got Host %q, want %q; got Location %q, want /x", host, version, got, want, resp.Header.Get("Location"))
 			}
 		}
-		_, _ = wire(t, g, "GET / HTTP/1.0\r\n\r\n") // without a host it is the upstream's in any case
+		_, _ = wire(t, g, "GET / HTTP/1.0\r\n\r\n") // a request without a host gets the upstream's
 		if got := <-hosts; got != strings.TrimPrefix(up.URL, "http://") {
-			t.Errorf("host: %s: the upstream got Host %q for a caller without one, want %q", host, got, strings.TrimPrefix(up.URL, "http://"))
+			t.Errorf("host: %s, no Host in the request: the upstream got Host %q, want %q", host, got, strings.TrimPrefix(up.URL, "http://"))
 		}
 	}
 }
 
-func TestC12ServerTimingStaysShort(t *testing.T) {
+func TestServerTimingStaysShort(t *testing.T) {
 	up := server(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
 	for attempts, whole := range map[int]bool{1: true, 5: true, 20: false, 100: false} {
 		p := calm()
@@ -763,14 +766,14 @@ func TestC12ServerTimingStaysShort(t *testing.T) {
 		}
 		shown := strings.Count(timing, "attempt") - strings.Count(timing, "attempts")
 		if left := strings.Contains(timing, fmt.Sprintf(`left-out;desc="%d more attempts"`, attempts-shown)); left == whole || whole && shown != attempts {
-			t.Errorf("%d attempts, of which %d are shown, want the number of the others if not all are: %s", attempts, shown, timing)
+			t.Errorf("%d attempts: got %d entries and timing %s, want all entries or the number of those left out", attempts, shown, timing)
 		}
 	}
 }
 
-func TestC14LargeHeadersAreAProblem(t *testing.T) {
+func TestLargeHeadersGet431(t *testing.T) {
 	up := server(t, func(http.ResponseWriter, *http.Request) {})
-	g, told := telling(t, calm(), gateway.Options{}, all(up.URL))
+	g, calls := observedGateway(t, calm(), gateway.Options{}, all(up.URL))
 	for size, want := range map[int]int{60 << 10: 200, 70 << 10: 431} {
 		r := request(t, http.MethodGet, g.URL, nil)
 		r.Header.Set("X-Large", strings.Repeat("x", size))
@@ -778,7 +781,7 @@ func TestC14LargeHeadersAreAProblem(t *testing.T) {
 		if resp.StatusCode != want {
 			t.Errorf("%d bytes: got status %d, want %d", size, resp.StatusCode, want)
 		}
-		c := <-told
+		c := <-calls
 		if c.Status != want {
 			t.Errorf("%d bytes: observer got %+v, want status %d", size, c, want)
 		}
@@ -790,41 +793,41 @@ func TestC14LargeHeadersAreAProblem(t *testing.T) {
 	}
 }
 
-func TestC14MaxForwards(t *testing.T) {
+func TestMaxForwards(t *testing.T) {
 	seen := make(chan string, 1)
 	up := server(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Get("Max-Forwards") })
 	g := gatewayTo(t, calm(), all(up.URL), gateway.Route{Name: "get", Match: "GET /get", Upstream: up.URL}, gateway.Route{Name: "options", Match: "OPTIONS /get", Upstream: up.URL})
 	for name, tc := range map[string]struct{ method, given, want string }{
-		"counted down":        {"OPTIONS", "5", "4"},
-		"the last":            {"TRACE", "1", "0"},
-		"another method":      {"GET", "5", "5"},
-		"another method, 0":   {"GET", "0", "0"},
-		"unreadable":          {"OPTIONS", "x", "x"},
-		"beyond every number": {"TRACE", "99999999999999999999", "99999999999999999999"},
+		"counted down":       {"OPTIONS", "5", "4"},
+		"the last":           {"TRACE", "1", "0"},
+		"another method":     {"GET", "5", "5"},
+		"another method, 0":  {"GET", "0", "0"},
+		"unreadable":         {"OPTIONS", "x", "x"},
+		"too large a number": {"TRACE", "99999999999999999999", "99999999999999999999"},
 	} {
 		r := request(t, tc.method, g.URL, nil)
 		r.Header.Set("Max-Forwards", tc.given)
 		do(t, r)
 		if got := <-seen; got != tc.want {
-			t.Errorf("%s: %q went upstream, want %q", name, got, tc.want)
+			t.Errorf("%s: the upstream got Max-Forwards %q, want %q", name, got, tc.want)
 		}
 	}
 	answer, _ := wire(t, g, "OPTIONS /get HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\nConnection: close\r\n\r\n")
 	if !strings.HasPrefix(answer, "HTTP/1.1 200 ") || !strings.Contains(answer, "\r\nAllow: GET, HEAD, OPTIONS\r\n") || !strings.Contains(answer, "\r\nContent-Length: 0\r\n") {
-		t.Errorf("OPTIONS ends here with %q, want 200, the methods and no body", answer)
+		t.Errorf("OPTIONS: got %q, want 200, Allow: GET, HEAD, OPTIONS and no body", answer)
 	}
 	answer, _ = wire(t, g, "TRACE /a?b HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\nVia: 1.1 a\r\nAuthorization: secret\r\nCookie: secret\r\nX-Api-Key: secret\r\nConnection: close\r\n\r\n")
 	if !strings.Contains(answer, "\r\nContent-Type: message/http\r\n") || !strings.HasSuffix(answer, "\r\n\r\nTRACE /a?b HTTP/1.1\r\nHost: x\r\nVia: 1.1 a\r\nMax-Forwards: 0\r\n") || strings.Contains(answer, "secret") {
-		t.Errorf("TRACE ends here with %q, want the request without its secrets", answer)
+		t.Errorf("TRACE: got %q, want the request without its secrets", answer)
 	}
 	select {
 	case got := <-seen:
-		t.Errorf("the upstream got %q, want it answered here", got)
+		t.Errorf("the upstream got Max-Forwards %q, want no request", got)
 	default:
 	}
 }
 
-func TestB5CallersWhoDoNotReadAreLetGo(t *testing.T) {
+func TestCallersThatStopReadingAreCutOff(t *testing.T) {
 	const size = 64 << 20
 	for name, head := range map[string]string{"length known": fmt.Sprintf("Content-Length: %d\r\n", size), "chunked": "Transfer-Encoding: chunked\r\n"} {
 		t.Run(name, func(t *testing.T) {
@@ -846,8 +849,8 @@ func TestB5CallersWhoDoNotReadAreLetGo(t *testing.T) {
 					}
 				}
 			})
-			told := make(chan observe.Call, 10)
-			g := gatewayWith(t, gateway.Options{Observers: []observe.Observer{observe.Funcs{Call: func(_ context.Context, c observe.Call) { told <- c }}}}, func(c *gateway.Config) { c.Listener.SendTimeout = 300 * time.Millisecond }, all(up))
+			calls := make(chan observe.Call, 10)
+			g := gatewayWith(t, gateway.Options{Observers: []observe.Observer{observe.Funcs{Call: func(_ context.Context, c observe.Call) { calls <- c }}}}, func(c *gateway.Config) { c.Listener.SendTimeout = 300 * time.Millisecond }, all(up))
 			for range 3 {
 				c, err := new(net.Dialer).DialContext(t.Context(), "tcp", g.Listener.Addr().String())
 				if err != nil {
@@ -863,27 +866,27 @@ func TestB5CallersWhoDoNotReadAreLetGo(t *testing.T) {
 			defer func() { _ = resp.Body.Close() }()
 			for range 4 {
 				select {
-				case c := <-told:
+				case c := <-calls:
 					if c.Report.Reason != resilience.ReasonCallerCanceled {
 						t.Errorf("got reason %s, want %s", c.Report.Reason, resilience.ReasonCallerCanceled)
 					}
 				case <-time.After(10 * time.Second):
-					t.Fatal("the call goes on after 10 s, want it ended")
+					t.Fatal("the call is still running after 10 s, want it ended")
 				}
 			}
 			for range 500 {
 				if held.Load() == 0 {
 					return
 				}
-				<-time.After(10 * time.Millisecond) // the upstream notices a moment later
+				<-time.After(10 * time.Millisecond) // the upstream notices with a delay
 			}
-			t.Errorf("%d connections of the upstream are held, want 0", held.Load())
+			t.Errorf("got %d open connections to the upstream, want 0", held.Load())
 		})
 	}
 }
 
-// A caller who reads slowly, and one who waits for the next event, are not cut.
-func TestB5SlowReadersAndQuietStreamsGoOn(t *testing.T) {
+// The send timeout ends neither a call whose caller reads slowly nor a stream that pauses.
+func TestSlowReadersAndQuietStreamsContinue(t *testing.T) {
 	up := server(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/events" {
 			w.Header().Set("Content-Type", "text/event-stream")
@@ -900,7 +903,7 @@ func TestB5SlowReadersAndQuietStreamsGoOn(t *testing.T) {
 	if resp, body := get(t, g.URL+"/events"); resp.StatusCode != 200 || strings.Count(body, "data") != 3 {
 		t.Errorf("got status %d, body %q, want 200 and three events", resp.StatusCode, body)
 	}
-	resp, err := caller(t).Do(request(t, http.MethodGet, g.URL, nil))
+	resp, err := newClient(t).Do(request(t, http.MethodGet, g.URL, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -919,8 +922,8 @@ func TestB5SlowReadersAndQuietStreamsGoOn(t *testing.T) {
 	}
 }
 
-// Without a limit nothing is cut.
-func TestB5NoLimit(t *testing.T) {
+// Without a send timeout the caller gets the whole body.
+func TestNoSendTimeout(t *testing.T) {
 	up := server(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1<<20)) })
 	g := gatewayWith(t, gateway.Options{}, func(c *gateway.Config) { c.Listener.SendTimeout = 0 }, all(up.URL))
 	if _, body := get(t, g.URL); len(body) != 1<<20 {

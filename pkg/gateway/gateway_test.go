@@ -40,7 +40,7 @@ func TestRoutes(t *testing.T) {
 	for _, tc := range []struct {
 		method, path string
 		status       int
-		want         string // the upstream's view, or the problem's reason
+		want         string // the request that the upstream got, or the problem's reason
 	}{
 		{"GET", "/process", 200, "GET /process"},
 		{"POST", "/process?a=1;b=%zz&c", 200, "POST /process?a=1;b=%zz&c"},
@@ -55,15 +55,15 @@ func TestRoutes(t *testing.T) {
 	} {
 		t.Run(tc.method+" "+tc.path, func(t *testing.T) {
 			r := request(t, tc.method, g.URL, nil)
-			r.URL.Opaque = tc.path // exactly as written
+			r.URL.Opaque = tc.path // send the path as it is written
 			resp, body := do(t, r)
 			if resp.StatusCode != tc.status {
-				t.Fatalf("%d %s, want %d", resp.StatusCode, body, tc.status)
+				t.Fatalf("got status %d, body %s, want %d", resp.StatusCode, body, tc.status)
 			}
 			switch tc.status {
 			case 200:
 				if body != tc.want {
-					t.Errorf("the upstream saw %q, want %q", body, tc.want)
+					t.Errorf("the upstream got %q, want %q", body, tc.want)
 				}
 			case 404, 405:
 				p := problemOf(t, resp, body)
@@ -101,21 +101,21 @@ func TestHeadersUpstream(t *testing.T) {
 		"X-Request-Id": "order-42", "X-Attempt-Count": "1",
 	} {
 		if got := seen.Get(k); got != want {
-			t.Errorf("%s: %q went upstream, want %q", k, got, want)
+			t.Errorf("%s: the upstream got %q, want %q", k, got, want)
 		}
 	}
 	if seen.Get(transport.HeaderExpectedTimeout) == "" {
 		t.Error("the upstream got no deadline, want one")
 	}
 	if want := strings.TrimPrefix(up.URL, "http://"); host != want {
-		t.Errorf("Host %q, want the upstream's %q", host, want)
+		t.Errorf("the upstream got Host %q, want %q", host, want)
 	}
 	if got := resp.Header.Get("X-Request-Id"); got != "order-42" {
 		t.Errorf("got X-Request-Id %q, want order-42", got)
 	}
 }
 
-func TestRequestIDIsMadeWhenThereIsNoneToTrust(t *testing.T) {
+func TestMissingOrInvalidRequestIDIsReplaced(t *testing.T) {
 	var mu sync.Mutex
 	var seen []string
 	up := server(t, func(w http.ResponseWriter, r *http.Request) {
@@ -133,15 +133,15 @@ func TestRequestIDIsMadeWhenThereIsNoneToTrust(t *testing.T) {
 		}
 		resp, _ := do(t, r)
 		if id := resp.Header.Get("X-Request-Id"); !regexp.MustCompile(`^[A-Z2-7]{26}$`).MatchString(id) {
-			t.Errorf("%q given: got X-Request-Id %q, want 26 letters and digits", given, id)
+			t.Errorf("X-Request-Id %q: got %q, want 26 letters and digits", given, id)
 		}
 	}
 	if seen[0] != seen[1] || seen[1] == seen[2] {
-		t.Errorf("the upstream got ids %q, want one for the attempts of a call, and another for each call", seen)
+		t.Errorf("the upstream got ids %q, want the same for both attempts of the first call and another for the next call", seen)
 	}
 }
 
-func TestAnswerTellsTheAttempts(t *testing.T) {
+func TestAnswerListsAttempts(t *testing.T) {
 	up := server(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Server-Timing", "db;dur=1")
 		w.Header().Set("X-Attempt-Count", "77") // the upstream may be a gateway too
@@ -167,7 +167,7 @@ func TestProblems(t *testing.T) {
 	impatient.Timeout, impatient.AttemptTimeout, impatient.Retry.MaxAttempts = 200*time.Millisecond, 40*time.Millisecond, 2
 	hang := server(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	reset := server(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
-	nobody := refusing(t)
+	refused := refusing(t)
 	for name, tc := range map[string]struct {
 		policy   transport.Policy
 		upstream string
@@ -178,7 +178,7 @@ func TestProblems(t *testing.T) {
 	}{
 		"last attempt timed out": {impatient, hang.URL, "", 504, "max_attempts", 2},
 		"deadline of the caller": {calm(), hang.URL, "30", 504, "deadline_exceeded", 1},
-		"nobody there":           {calm(), nobody, "", 502, "max_attempts", 3},
+		"connection refused":     {calm(), refused, "", 502, "max_attempts", 3},
 		"reset before headers":   {calm(), reset.URL, "", 502, "max_attempts", 3},
 		"no secure connection":   {calm(), strings.Replace(hang.URL, "http:", "https:", 1), "", 502, "max_attempts", 3},
 	} {
@@ -195,7 +195,7 @@ func TestProblems(t *testing.T) {
 				"attempts": tc.attempts, "traceId": "0af7651916cd43dd8448eb211c80319c"}
 			for k, v := range want {
 				if p[k] != v {
-					t.Errorf("%s is %v, want %v", k, p[k], v)
+					t.Errorf("got %s %v, want %v", k, p[k], v)
 				}
 			}
 			if p["type"] == "" || p["title"] == "" || p["detail"] == "" {
@@ -220,9 +220,8 @@ func TestUpstreamsOwnErrorIsPassedOn(t *testing.T) {
 	}
 }
 
-// A dead upstream costs nothing: after the trip it only sees probes, the caller
-// gets 503 at once, and after the outage the first success comes within an open
-// period.
+// After the circuit of a dead upstream has opened, the upstream gets only probes and callers get
+// 503 at once. After the outage the first success comes within one open period.
 func TestOutage(t *testing.T) {
 	var dead atomic.Bool
 	var hits, inFlight, most atomic.Int64
@@ -234,7 +233,7 @@ func TestOutage(t *testing.T) {
 		for m := most.Load(); now > m && !most.CompareAndSwap(m, now); m = most.Load() {
 		}
 		if dead.Load() {
-			select { // long enough that probes which should not be there would meet
+			select { // long enough for surplus probes to overlap
 			case <-time.After(20 * time.Millisecond):
 			case <-r.Context().Done():
 			}
@@ -243,7 +242,7 @@ func TestOutage(t *testing.T) {
 	})
 	p := transport.DefaultPolicy()
 	g := gatewayTo(t, p, all(up.URL))
-	client := caller(t)
+	client := newClient(t)
 	call := func() (*http.Response, error) {
 		resp, err := client.Do(request(t, http.MethodGet, g.URL, nil))
 		if err == nil {
@@ -252,7 +251,7 @@ func TestOutage(t *testing.T) {
 		}
 		return resp, err
 	}
-	for range 100 { // trip it
+	for range 100 { // until the circuit opens
 		if resp, err := call(); err != nil {
 			t.Fatal(err)
 		} else if resp.Header.Get("X-Attempt-Count") == "0" {
@@ -270,7 +269,7 @@ func TestOutage(t *testing.T) {
 	most.Store(0)
 	start := time.Now()
 	var wg sync.WaitGroup
-	for range 200 { // for a while that sees the circuit half-open
+	for range 200 { // for long enough that the circuit becomes half-open
 		wg.Go(func() {
 			for calls := 0; calls < 5 || time.Since(start) < 1500*time.Millisecond; calls++ {
 				if _, err := call(); err != nil {
@@ -287,14 +286,14 @@ func TestOutage(t *testing.T) {
 	}
 	wg.Wait()
 	if got := most.Load(); got == 0 || got > int64(p.Breaker.Probes) {
-		t.Errorf("%d probes were out at once, want 1 to %d", got, p.Breaker.Probes)
+		t.Errorf("got %d concurrent probes, want 1 to %d", got, p.Breaker.Probes)
 	}
 	openings := int64(time.Since(start)/(800*time.Millisecond)) + 1
 	if cost := hits.Load() - before; cost > openings*int64(p.Breaker.Probes) {
-		t.Errorf("the calls of an outage cost the upstream %d attempts, want at most %d", cost, openings*int64(p.Breaker.Probes))
+		t.Errorf("the upstream got %d attempts during the outage, want at most %d", cost, openings*int64(p.Breaker.Probes))
 	}
 
-	// The outage ends; 200 callers wait for it.
+	// The outage ends while 200 callers retry.
 	dead.Store(false)
 	end := time.Now()
 	var first atomic.Int64
@@ -307,8 +306,8 @@ func TestOutage(t *testing.T) {
 					first.CompareAndSwap(0, int64(time.Since(end)))
 					return
 				}
-				// Real time: the breaker's clock is the gateway's process clock. A caller
-				// without a pause would only measure this machine.
+				// This test runs in real time. Callers without a pause would only
+				// measure the machine.
 				select {
 				case <-time.After(5 * time.Millisecond):
 				case <-t.Context().Done():
@@ -318,11 +317,11 @@ func TestOutage(t *testing.T) {
 	}
 	wg.Wait()
 	if d := time.Duration(first.Load()); d == 0 || d > p.Breaker.MaxOpenFor+time.Second {
-		t.Errorf("got the first success %v after the outage, want at most %v", d, p.Breaker.MaxOpenFor+time.Second)
+		t.Errorf("the first success came %v after the outage, want more than 0 and at most %v", d, p.Breaker.MaxOpenFor+time.Second)
 	}
 }
 
-// With the breaker out of the way the budget bounds what an outage costs.
+// Without a breaker the budget limits the attempts during an outage.
 func TestOutageWithoutBreakerIsBoundedByTheBudget(t *testing.T) {
 	var hits atomic.Int64
 	up := server(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -332,7 +331,7 @@ func TestOutageWithoutBreakerIsBoundedByTheBudget(t *testing.T) {
 	p := calm()
 	p.Retry.Budget = transport.DefaultPolicy().Retry.Budget
 	g := gatewayTo(t, p, all(up.URL))
-	client := caller(t)
+	client := newClient(t)
 	start := time.Now()
 	for range 1000 {
 		resp, err := client.Do(request(t, http.MethodGet, g.URL, nil))
@@ -367,10 +366,10 @@ func TestRoutesShareBreakerByUpstreamAndPolicy(t *testing.T) {
 	s := server(t, g.ServeHTTP)
 	get(t, s.URL+"/a")
 	if resp, body := get(t, s.URL+"/b"); problemOf(t, resp, body)["reason"] != "breaker_open" {
-		t.Errorf("another route of the upstream under the policy: got %s, want breaker_open since they share a circuit", body)
+		t.Errorf("another route with the same upstream and policy: got %s, want breaker_open from the shared circuit", body)
 	}
 	if resp, _ := get(t, s.URL+"/c"); resp.StatusCode != 500 {
-		t.Errorf("another policy: got status %d, want 500 since it has its own circuit", resp.StatusCode)
+		t.Errorf("another policy: got status %d, want 500 as it has its own circuit", resp.StatusCode)
 	}
 
 	admin := httptest.NewRecorder()
@@ -406,7 +405,7 @@ func TestCallerWhoHangsUpCancelsTheAttempt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	failed := make(chan error)
 	go func() {
-		resp, err := caller(t).Do(request(t, http.MethodGet, s.URL, nil).WithContext(ctx))
+		resp, err := newClient(t).Do(request(t, http.MethodGet, s.URL, nil).WithContext(ctx))
 		if err == nil {
 			_ = resp.Body.Close()
 		}
@@ -415,16 +414,16 @@ func TestCallerWhoHangsUpCancelsTheAttempt(t *testing.T) {
 	<-arrived
 	cancel()
 	if err := <-failed; !errors.Is(err, context.Canceled) {
-		t.Error(err)
+		t.Errorf("got error %v, want %v", err, context.Canceled)
 	}
 	select {
 	case <-canceled:
 	case <-time.After(5 * time.Second):
-		t.Fatal("the attempt upstream goes on after 5 s, want it ended")
+		t.Fatal("the attempt is still running after 5 s, want it canceled")
 	}
 	for _, b := range g.Upstreams() {
 		if s := b.Breaker; s.Failures+s.Successes+s.Consecutive != 0 {
-			t.Errorf("the circuit counts %+v, want nothing", s)
+			t.Errorf("got circuit %+v, want no successes and no failures", s)
 		}
 	}
 }
@@ -440,7 +439,7 @@ func TestBodyThatDiesMidwayAbortsTheCallersConnection(t *testing.T) {
 				_ = http.NewResponseController(w).Flush()
 				panic(http.ErrAbortHandler)
 			})
-			resp, err := caller(t).Do(request(t, http.MethodGet, gatewayTo(t, calm(), all(up.URL)).URL, nil))
+			resp, err := newClient(t).Do(request(t, http.MethodGet, gatewayTo(t, calm(), all(up.URL)).URL, nil))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -463,7 +462,7 @@ func TestStreamsBothWaysAtOnce(t *testing.T) {
 	g := gatewayTo(t, calm(), all(up.URL))
 	reader, writer := io.Pipe()
 	go func() { _, _ = io.WriteString(writer, "line 0\n") }()
-	resp, err := caller(t).Do(request(t, http.MethodPost, g.URL, reader))
+	resp, err := newClient(t).Do(request(t, http.MethodPost, g.URL, reader))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -480,7 +479,7 @@ func TestStreamsBothWaysAtOnce(t *testing.T) {
 	_ = writer.Close()
 }
 
-// Each event arrives before the next is sent.
+// Each event arrives before the upstream sends the next one.
 func TestEventStreamIsNotBuffered(t *testing.T) {
 	next := make(chan struct{}, 1)
 	up := server(t, func(w http.ResponseWriter, r *http.Request) {
@@ -497,7 +496,7 @@ func TestEventStreamIsNotBuffered(t *testing.T) {
 	})
 	r := request(t, http.MethodGet, gatewayTo(t, calm(), all(up.URL)).URL, nil)
 	r.Header.Set("Accept", "text/event-stream")
-	resp, err := caller(t).Do(r)
+	resp, err := newClient(t).Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -525,7 +524,7 @@ func TestBeginningOfASlowBodyArrivesAtOnce(t *testing.T) {
 		<-rest
 		_, _ = io.WriteString(w, "rest!")
 	})
-	resp, err := caller(t).Do(request(t, http.MethodGet, gatewayTo(t, calm(), all(up.URL)).URL, nil))
+	resp, err := newClient(t).Do(request(t, http.MethodGet, gatewayTo(t, calm(), all(up.URL)).URL, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -563,7 +562,7 @@ func TestWebSocketPassesThrough(t *testing.T) {
 		}
 		var got string
 		if err := websocket.Message.Receive(c, &got); err != nil || got != sent {
-			t.Fatalf("got %d bytes back, error %v, want the %d that were sent", len(got), err, len(sent))
+			t.Fatalf("got %d bytes, error %v, want the %d bytes that were sent", len(got), err, len(sent))
 		}
 	}
 }
@@ -600,8 +599,8 @@ func (b trailing) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// 1,000 calls that hang at once end at their deadlines and leave no goroutine
-// (goleak looks, in TestMain) and no connection behind.
+// 1,000 concurrent calls hang and end at their deadlines. They leave no connection and no goroutine
+// behind (TestMain checks for goroutines).
 func TestThousandHangingCallsEndAtTheirDeadlines(t *testing.T) {
 	var open conncount.Counter
 	up := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
@@ -617,7 +616,7 @@ func TestThousandHangingCallsEndAtTheirDeadlines(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := server(t, gw.ServeHTTP)
-	client := caller(t)
+	client := newClient(t)
 	var wg sync.WaitGroup
 	var late, wrong atomic.Int64
 	start := time.Now()
@@ -642,21 +641,21 @@ func TestThousandHangingCallsEndAtTheirDeadlines(t *testing.T) {
 	if late.Load() > 0 || wrong.Load() > 0 {
 		t.Errorf("%d calls ended late and %d without 504, want 0 and 0", late.Load(), wrong.Load())
 	}
-	gw.Close() // a connection that was still being made when its call ended is kept for another one
+	gw.Close() // a connection whose dial outlasted its call is kept for the next call
 	for range 500 {
 		if open.Open() == 0 {
 			return
 		}
-		select { // the server notices a closed connection a moment later
+		select { // the server notices closed connections with a delay
 		case <-time.After(10 * time.Millisecond):
 		case <-t.Context().Done():
 		}
 	}
-	t.Errorf("%d connections are left, want 0", open.Open())
+	t.Errorf("got %d open connections, want 0", open.Open())
 }
 
-// net/http waits for a request body that is being read, whatever the context
-// says: a caller who stops in the middle of an upload held the call for ever.
+// net/http waits for a pending read of the request body even when the context has ended. A caller
+// that stopped in the middle of an upload used to hold its call for ever.
 func TestCallerWhoStopsUploadingIsAnsweredInTime(t *testing.T) {
 	up := server(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
 	p := calm()
@@ -680,7 +679,7 @@ func TestCallerWhoStopsUploadingIsAnsweredInTime(t *testing.T) {
 		t.Errorf("got status %s, want 504", resp.Status)
 	}
 	if _, err := reader.ReadByte(); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("reading the connection: got error %v, want it closed", err)
+		t.Errorf("reading the connection: got error %v, want EOF or a reset", err)
 	}
 }
 
@@ -698,7 +697,7 @@ func TestAdminShowsTheEffectiveConfiguration(t *testing.T) {
 	shown := ask("/config").Body.Bytes()
 	again := gateway.DefaultConfig()
 	if err := config.Decode("shown", shown, &again); err != nil || !reflect.DeepEqual(again, g.Config()) {
-		t.Errorf("/config: got error %v or another configuration, want the gateway's own:\n%s", err, shown)
+		t.Errorf("/config: got error %v, want the gateway's configuration:\n%s", err, shown)
 	}
 	if w := ask("/"); w.Code != 200 || !strings.Contains(w.Body.String(), "/breakers") {
 		t.Errorf("got status %d, body %s, want 200 and the list of pages", w.Code, w.Body)
@@ -711,7 +710,7 @@ func TestAdminShowsTheEffectiveConfiguration(t *testing.T) {
 	}
 }
 
-// A browser gets the live page, everybody else the list of what there is.
+// A browser gets the live page. Other clients get a list of the paths.
 func TestAdminServesThePageToBrowsers(t *testing.T) {
 	g, err := gateway.New(gateway.ForUpstream("http://127.0.0.1:1"), gateway.Options{})
 	if err != nil {
@@ -732,7 +731,7 @@ func TestAdminServesThePageToBrowsers(t *testing.T) {
 		w := httptest.NewRecorder()
 		admin.ServeHTTP(w, r)
 		if !strings.Contains(w.Body.String(), c.want) {
-			t.Errorf("%s for %q: %s, want %q", c.path, c.accept, w.Body, c.want)
+			t.Errorf("%s for %q: got %s, want %q", c.path, c.accept, w.Body, c.want)
 		}
 	}
 }

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// calm is a policy with short waits and its breaker and budget out of the way.
+// calm returns a policy with short waits, without a breaker, and with a budget that never runs out.
 func calm() transport.Policy {
 	p := transport.DefaultPolicy()
 	p.Retry.Backoff = resilience.Backoff{Base: time.Millisecond, Max: time.Millisecond, Factor: 1, Jitter: resilience.JitterNone}
@@ -30,7 +30,7 @@ func calm() transport.Policy {
 	return p
 }
 
-// server is an upstream on loopback.
+// server starts an upstream on loopback.
 func server(t *testing.T, h http.HandlerFunc) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
@@ -40,8 +40,7 @@ func server(t *testing.T, h http.HandlerFunc) *httptest.Server {
 	return s
 }
 
-// gatewayTo serves a gateway on loopback whose routes are given as name,
-// pattern and upstream, under one policy.
+// gatewayTo serves a gateway on loopback. All routes use the policy p.
 func gatewayTo(t *testing.T, p transport.Policy, routes ...gateway.Route) *httptest.Server {
 	t.Helper()
 	c := gateway.DefaultConfig()
@@ -73,9 +72,9 @@ func request(t *testing.T, method, url string, body io.Reader) *http.Request {
 	return fetch.Request(t, method, url, body)
 }
 
-// caller is a client without redirects and without a pool, so that nothing of
-// it is left after a test.
-func caller(t *testing.T) *http.Client {
+// newClient returns a client that follows no redirects. Its idle connections are closed at the end of
+// the test.
+func newClient(t *testing.T) *http.Client {
 	t.Helper()
 	tr := &http.Transport{MaxIdleConnsPerHost: 1000}
 	t.Cleanup(tr.CloseIdleConnections)
@@ -84,7 +83,7 @@ func caller(t *testing.T) *http.Client {
 
 func do(t *testing.T, r *http.Request) (*http.Response, string) {
 	t.Helper()
-	resp, body, err := fetch.Read(caller(t).Do(r))
+	resp, body, err := fetch.Read(newClient(t).Do(r))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,23 +95,23 @@ func get(t *testing.T, url string) (*http.Response, string) {
 	return fetch.Get(t, url)
 }
 
-// problemOf reads a problem document and checks that it is one.
+// problemOf decodes the problem document in body and checks its type and status.
 func problemOf(t *testing.T, resp *http.Response, body string) map[string]any {
 	t.Helper()
 	if got := resp.Header.Get("Content-Type"); got != problem.ContentType {
-		t.Fatalf("%d %s: %s, want a problem document", resp.StatusCode, got, body)
+		t.Fatalf("got status %d, Content-Type %q, body %s, want a problem document", resp.StatusCode, got, body)
 	}
 	var p map[string]any
 	if err := json.Unmarshal([]byte(body), &p); err != nil {
 		t.Fatal(err)
 	}
 	if p["status"] != float64(resp.StatusCode) {
-		t.Errorf("the document's status is %v, want the response's %d", p["status"], resp.StatusCode)
+		t.Errorf("got status %v in the document, want %d as in the response", p["status"], resp.StatusCode)
 	}
 	return p
 }
 
-// refusing returns the URL of a port where nobody listens.
+// refusing returns a URL that refuses connections: no server listens on its port.
 func refusing(t *testing.T) string {
 	t.Helper()
 	return "http://" + rawhttp.FreeAddress(t)

@@ -20,8 +20,8 @@ import (
 // lines is a log in JSON. It is safe for concurrent use.
 type lines struct{ output.Buffer }
 
-// of are the lines with that message.
-func (l *lines) of(t *testing.T, message string) (found []map[string]any) {
+// withMessage returns the lines whose msg is message.
+func (l *lines) withMessage(t *testing.T, message string) (found []map[string]any) {
 	t.Helper()
 	for text := range strings.Lines(l.String()) {
 		line := map[string]any{}
@@ -35,7 +35,7 @@ func (l *lines) of(t *testing.T, message string) (found []map[string]any) {
 	return found
 }
 
-// logged serves a gateway that logs as the client does, at the debug level.
+// logged serves a gateway that logs at the debug level, in the same way as cmd/client.
 func logged(t *testing.T, c gateway.Config) (url string, log *lines) {
 	t.Helper()
 	log = &lines{}
@@ -48,8 +48,8 @@ func logged(t *testing.T, c gateway.Config) (url string, log *lines) {
 	return server(t, g.ServeHTTP).URL, log
 }
 
-// Two policies stand in front of one upstream: the line says whose circuit opened.
-func TestD3TransitionNamesThePolicy(t *testing.T) {
+// Two policies share an upstream. The log line names the policy whose circuit opened.
+func TestTransitionNamesThePolicy(t *testing.T) {
 	up := refusing(t)
 	c := gateway.DefaultConfig()
 	for policy, failures := range map[string]int{"strict": 1, "patient": 5} {
@@ -61,13 +61,13 @@ func TestD3TransitionNamesThePolicy(t *testing.T) {
 	base, log := logged(t, c)
 	get(t, base+"/strict")
 	get(t, base+"/patient")
-	got := log.of(t, "circuit changed")
+	got := log.withMessage(t, "circuit changed")
 	if len(got) != 1 || got[0]["policy"] != "strict" || got[0]["upstream"] != up || got[0]["to"] != "open" {
-		t.Errorf("got %v, want one line about strict", got)
+		t.Errorf("got %v, want one line: policy strict, upstream %s, to open", got, up)
 	}
 }
 
-func TestD6LineOfACall(t *testing.T) {
+func TestCallLogLine(t *testing.T) {
 	up := server(t, func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/bad") {
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -90,7 +90,7 @@ func TestD6LineOfACall(t *testing.T) {
 		"beyond ASCII":       {"GET", "/in/é", "GET", "/in/%C3%A9", up.URL},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := len(log.of(t, "call"))
+			before := len(log.withMessage(t, "call"))
 			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 			r := request(t, tc.method, base+tc.path, nil)
 			r.Header.Set("X-Request-Id", "id-"+url.PathEscape(strings.ReplaceAll(name, " ", "-")))
@@ -99,7 +99,7 @@ func TestD6LineOfACall(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = resp.Body.Close()
-			calls := log.of(t, "call")
+			calls := log.withMessage(t, "call")
 			if len(calls) != before+1 {
 				t.Fatalf("got %d lines for one call, want 1", len(calls)-before)
 			}
@@ -114,29 +114,30 @@ func TestD6LineOfACall(t *testing.T) {
 			}
 		})
 	}
-	// An attempt's line says whose it is.
+	// An attempt's line has the upstream and the request id.
 	attempts := 0
-	for _, a := range log.of(t, "attempt") {
+	for _, a := range log.withMessage(t, "attempt") {
 		if a["request_id"] == "id-one-that-fails" {
 			attempts++
 		}
 		if a["upstream"] != up.URL || a["request_id"] == "" {
-			t.Errorf("got the attempt's line %v, want upstream %s and a request id", a, up.URL)
+			t.Errorf("got attempt line %v, want upstream %s and a request id", a, up.URL)
 		}
 	}
 	if attempts != 3 {
-		t.Errorf("%d attempts of the call that fails are told, want 3", attempts)
+		t.Errorf("got %d attempt lines for the call that fails, want 3", attempts)
 	}
 }
 
-// Under a name that may be another site's only what is asked by any name answers.
-func TestD7ForeignHostOnTheAdminPort(t *testing.T) {
+// A request under a foreign Host may come from another site's script (DNS rebinding). Only the open
+// paths answer it.
+func TestForeignHostOnTheAdminPort(t *testing.T) {
 	g, err := gateway.New(gateway.ForUpstream("http://127.0.0.1:1"), gateway.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ok := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) })
-	paths := map[string]bool{ // whether they are open
+	paths := map[string]bool{ // whether the path is open under every Host
 		"/livez": true, "/readyz": true, "/metrics": true,
 		"/": false, "/config": false, "/breakers": false, "/api/state": false, "/assets/x.js": false, "/nowhere": false,
 		"/debug/pprof/": false, "/debug/pprof/cmdline": false, "/debug/pprof/heap": false, "/debug/pprof/symbol": false,
@@ -150,12 +151,12 @@ func TestD7ForeignHostOnTheAdminPort(t *testing.T) {
 				w := httptest.NewRecorder()
 				admin.ServeHTTP(w, r)
 				if refused := w.Code == http.StatusForbidden; refused == (open || owned) {
-					t.Errorf("%s: %s of %s: got status %d, body %s, want 403: %v", pages, path, host, w.Code, w.Body, !open && !owned)
+					t.Errorf("%s: %s of %s: got status %d, body %s, want 403 %v", pages, path, host, w.Code, w.Body, !open && !owned)
 				} else if refused && w.Header().Get("Content-Type") != problem.ContentType {
 					t.Errorf("%s: %s of %s: got %s, want a problem document", pages, path, host, w.Body)
 				}
 			}
-			// Another site's script, in a browser on this machine.
+			// Another site's script runs in a browser on this machine.
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
 			r.Host = "localhost:8081"
 			r.Header.Set("Sec-Fetch-Site", "cross-site")
@@ -163,13 +164,13 @@ func TestD7ForeignHostOnTheAdminPort(t *testing.T) {
 			w := httptest.NewRecorder()
 			admin.ServeHTTP(w, r)
 			if (w.Code == http.StatusForbidden) == open {
-				t.Errorf("%s: %s for another site's script: got status %d, want 403: %v", pages, path, w.Code, !open)
+				t.Errorf("%s: %s for another site's script: got status %d, want 403 %v", pages, path, w.Code, !open)
 			}
 		}
 	}
 }
 
-func TestD5UpstreamsThatAreNone(t *testing.T) {
+func TestInvalidUpstreams(t *testing.T) {
 	for upstream, want := range map[string]string{
 		"http://$(HOST):5000":        "the host must be a name",
 		"http://a,b:5000":            "the host must be a name",
@@ -188,7 +189,7 @@ func TestD5UpstreamsThatAreNone(t *testing.T) {
 	} {
 		err := gateway.ForUpstream(upstream).Validate()
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), "routes[0].upstream: must be a URL such as http://flaky-server:5000, got ") || !strings.Contains(err.Error(), want)) {
-			t.Errorf("%s: %v, want %q", upstream, err, want)
+			t.Errorf("%s: got error %v, want %q", upstream, err, want)
 		}
 	}
 }

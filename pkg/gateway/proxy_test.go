@@ -26,8 +26,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// What every proxy has to get right, after the list of things that net/http's own
-// proxy is tested for. docs/proxy.md has the differences.
+// The tests in this file cover what every proxy must do. They follow the tests of
+// net/http/httputil.ReverseProxy. docs/proxy.md lists the differences.
 
 func TestAnswersArePassedOnWhole(t *testing.T) {
 	g := gatewayWith(t, gateway.Options{}, nil, all(server(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -54,14 +54,14 @@ func TestAnswersArePassedOnWhole(t *testing.T) {
 		b, err := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		if err != nil || resp.StatusCode != http.StatusTeapot || string(b) != "short and stout" {
-			t.Errorf("%s: got status %d, body %q, error %v, want 418 and short and stout", version, resp.StatusCode, b, err)
+			t.Errorf("%s: got status %d, body %q, error %v, want 418 and \"short and stout\"", version, resp.StatusCode, b, err)
 		}
 		for name, want := range map[string][]string{
 			"Set-Cookie": {"a=1; Path=/", "b=2"}, "X-Multi": {"one", "two"}, "Trailers": {"no special field"}, "Server": {"upstream"},
 			"Date": {"Sat, 28 Nov 2026 12:00:00 GMT"},
 		} {
 			if !reflect.DeepEqual(resp.Header[name], want) {
-				t.Errorf("%s: %s is %q, want %q", version, name, resp.Header[name], want)
+				t.Errorf("%s: got %s %q, want %q", version, name, resp.Header[name], want)
 			}
 		}
 		if resp.Trailer.Get("X-Sum") != "15" || resp.Trailer.Get("X-Late") != "unannounced" {
@@ -70,8 +70,7 @@ func TestAnswersArePassedOnWhole(t *testing.T) {
 	}
 }
 
-// A short body of unknown length with trailers keeps them, though nothing was
-// announced.
+// An empty body of unknown length keeps its trailers, even unannounced ones.
 func TestUnannouncedTrailersOfAnEmptyBody(t *testing.T) {
 	g := gatewayTo(t, calm(), all(server(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusOK)
@@ -103,7 +102,7 @@ func TestHopByHopHeadersAreForOneHop(t *testing.T) {
 		"an empty one": {"Connection:\r\nConnection: X-Hop,, X-Hop2\r\nX-Hop: 1\r\nX-Hop2: 2\r\n", ""},
 		"TE: trailers": {"Connection: TE\r\nTE: foo\r\nTE: bar, trailers\r\n", "trailers"},
 		"TE: others":   {"Connection: TE\r\nTE: gzip;q=0.5\r\n", ""},
-		// Naming the gateway's own does not take them away.
+		// Connection cannot remove the gateway's own headers.
 		"what the gateway adds": {"Connection: X-Forwarded-For, Via, X-Request-Id, X-Forwarded-Proto\r\nX-Forwarded-For: 1.2.3.4\r\n", ""},
 	} {
 		answer, _ := wire(t, g, "GET / HTTP/1.1\r\nHost: x\r\nX-Kept: 1\r\nConnection: close\r\n"+tc.head+"\r\n")
@@ -114,10 +113,10 @@ func TestHopByHopHeadersAreForOneHop(t *testing.T) {
 			}
 		}
 		if got := strings.Join(h["Te"], "|"); got != tc.te {
-			t.Errorf("%s: TE %q went upstream, want %q", name, got, tc.te)
+			t.Errorf("%s: the upstream got TE %q, want %q", name, got, tc.te)
 		}
 		if h.Get("X-Kept") == "" || !strings.HasSuffix(h.Get("X-Forwarded-For"), "127.0.0.1") || h.Get("Via") == "" || h.Get("X-Request-Id") == "" || h.Get("X-Forwarded-Proto") == "" {
-			t.Errorf("%s: the upstream got %v, want X-Kept and the headers of a proxy", name, h)
+			t.Errorf("%s: the upstream got %v, want X-Kept, X-Forwarded-For, X-Forwarded-Proto, Via and X-Request-Id", name, h)
 		}
 		for _, gone := range []string{"X-Hop", "Keep-Alive", "Proxy-", "Upgrade"} {
 			if strings.Contains(answer, "\r\n"+gone) {
@@ -130,7 +129,8 @@ func TestHopByHopHeadersAreForOneHop(t *testing.T) {
 	}
 }
 
-// Nothing is made up for the upstream, and nothing of the caller's is changed.
+// The gateway adds none of the headers that Go's client would add, and changes none of the
+// caller's.
 func TestRequestsArePassedOnAsTheyAre(t *testing.T) {
 	heads := make(chan string, 1)
 	g := gatewayTo(t, calm(), all(peer(t, func(c net.Conn, head string) {
@@ -156,18 +156,18 @@ func TestRequestsArePassedOnAsTheyAre(t *testing.T) {
 		head := <-heads
 		for _, want := range tc.has {
 			if !strings.Contains("\r\n"+head, "\r\n"+want) {
-				t.Errorf("%s: %q is not in %q", name, want, head)
+				t.Errorf("%s: want %q, got %q", name, want, head)
 			}
 		}
 		for _, not := range append(tc.not, "Connection", "Te:") {
 			if strings.Contains(head, "\r\n"+not) {
-				t.Errorf("%s: got %s, want it left out of %q", name, not, head)
+				t.Errorf("%s: got a header %s, want none in %q", name, not, head)
 			}
 		}
 	}
 }
 
-func TestTheCallersRequestStaysAsItIs(t *testing.T) {
+func TestCallersRequestIsNotModified(t *testing.T) {
 	g, err := gateway.New(gateway.ForUpstream("http://up/base"), gateway.Options{Next: upstreamFunc(func(r *http.Request) int {
 		r.Header.Set("X-Changed", "1")
 		return http.StatusOK
@@ -183,11 +183,11 @@ func TestTheCallersRequestStaysAsItIs(t *testing.T) {
 	header, url, host := r.Header.Clone(), *r.URL, r.Host
 	g.ServeHTTP(httptest.NewRecorder(), r)
 	if !reflect.DeepEqual(r.Header, header) || *r.URL != url || r.Host != host {
-		t.Errorf("the caller's request became %v, URL %v, want %v, %v", r.Header, r.URL, header, &url)
+		t.Errorf("the caller's request changed: got %v, URL %v, host %s, want %v, URL %v, host %s", r.Header, r.URL, r.Host, header, &url, host)
 	}
 }
 
-// The header of an answer whose body is still to come arrives at once.
+// The header of an answer arrives before its body.
 func TestHeadersArriveBeforeTheBody(t *testing.T) {
 	more := make(chan struct{})
 	g := gatewayWith(t, gateway.Options{}, nil, all(server(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -208,8 +208,8 @@ func TestHeadersArriveBeforeTheBody(t *testing.T) {
 	}
 }
 
-// Informational answers pass while the call goes on, with their headers alone, and
-// not to an HTTP/1.0 caller.
+// The gateway passes informational answers on at once, with their own headers only. An HTTP/1.0
+// caller gets none.
 func TestInformationalAnswersPass(t *testing.T) {
 	const answer = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </b.css>\r\n\r\n" +
 		"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Final: 1\r\n\r\nok"
@@ -230,7 +230,7 @@ func TestInformationalAnswersPass(t *testing.T) {
 		b, _ := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		if want := []string{"103</a.css>", "102", "103</b.css>", "100"}; !slices.Equal(got, want) || string(b) != "ok" || resp.Header.Get("Link") != "" || resp.Header.Get("X-Final") != "1" {
-			t.Errorf("%s: got %q, body %q, header %v, want %q, ok and X-Final", version, got, b, resp.Header, want)
+			t.Errorf("%s: got informational answers %q, body %q, header %v, want %q, body ok and X-Final", version, got, b, resp.Header, want)
 		}
 	}
 	if text, _ := wire(t, g, "GET / HTTP/1.0\r\n\r\n"); !strings.HasPrefix(text, "HTTP/1.0 200 OK\r\n") {
@@ -238,8 +238,8 @@ func TestInformationalAnswersPass(t *testing.T) {
 	}
 }
 
-// What a server in front has set for the answer, such as Connection: close when it
-// is about to stop, is not lost with the first informational answer.
+// An informational answer must not lose headers that the server has set for the final answer. An
+// example is Connection: close when the server is about to stop.
 func TestInformationalAnswersLeaveTheHeaderAlone(t *testing.T) {
 	g := gatewayTo(t, calm(), all(answering(t, "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")))
 	front := server(t, func(w http.ResponseWriter, r *http.Request) {
@@ -253,7 +253,7 @@ func TestInformationalAnswersLeaveTheHeaderAlone(t *testing.T) {
 	}
 }
 
-// An informational answer of an attempt that is over must not touch the answer.
+// An informational answer of a finished attempt must not change the answer.
 func TestLateInformationalAnswersAreDropped(t *testing.T) {
 	var trace *httptrace.ClientTrace
 	g, err := gateway.New(gateway.ForUpstream("http://up"), gateway.Options{Next: upstreamFunc(func(r *http.Request) int {
@@ -287,29 +287,29 @@ func TestRequestTrailers(t *testing.T) {
 		"announced and missing":   {"Trailer: X-Sum\r\n", "", http.Header{"X-Sum": nil}},
 		"not announced":           {"", "X-Sum: 1\r\n", http.Header{"X-Sum": {"1"}}},
 		"some announced":          {"Trailer: X-Sum\r\n", "X-Sum: 1\r\nX-Other: 2\r\n", http.Header{"X-Sum": {"1"}, "X-Other": {"2"}}},
-		"not for behind a body":   {"Trailer: X-Sum, Authorization, Host\r\n", "X-Sum: 1\r\nAuthorization: x\r\nHost: x\r\nConnection: close\r\n", http.Header{"X-Sum": {"1"}}},
-		"what others may not say": {"", "X-Forwarded-For: 1.2.3.4\r\nX-Attempt-Count: 9\r\nVia: 1.1 x\r\nX-Sum: 1\r\n", http.Header{"X-Sum": {"1"}}},
+		"not allowed as trailer":  {"Trailer: X-Sum, Authorization, Host\r\n", "X-Sum: 1\r\nAuthorization: x\r\nHost: x\r\nConnection: close\r\n", http.Header{"X-Sum": {"1"}}},
+		"set by the gateway only": {"", "X-Forwarded-For: 1.2.3.4\r\nX-Attempt-Count: 9\r\nVia: 1.1 x\r\nX-Sum: 1\r\n", http.Header{"X-Sum": {"1"}}},
 		"none":                    {"", "", nil},
 	} {
 		seen = nil
 		answer, _ := wire(t, g, "PUT / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"+tc.announced+"\r\n4\r\nbody\r\n0\r\n"+tc.trailers+"\r\n")
 		if !strings.HasPrefix(answer, "HTTP/1.1 200") || len(seen)+len(tc.want) > 0 && !reflect.DeepEqual(seen, tc.want) {
-			t.Errorf("%s: %v went upstream, want %v; %s", name, seen, tc.want, answer)
+			t.Errorf("%s: the upstream got trailers %v, want %v; got answer %s", name, seen, tc.want, answer)
 		}
 	}
 }
 
-// A name that no header can have used to open the circuit.
-func TestA2MalformedTrailersAreTheCallersFault(t *testing.T) {
+// A trailer with an invalid name used to open the circuit.
+func TestMalformedTrailerIsTheCallersFault(t *testing.T) {
 	up := server(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
 	p := transport.DefaultPolicy()
 	p.Breaker.ConsecutiveFailures = 2
-	g, told := telling(t, p, gateway.Options{}, all(up.URL))
+	g, calls := observedGateway(t, p, gateway.Options{}, all(up.URL))
 	for range 12 {
-		if got := raw(t, g, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: Bad Name\r\n\r\n1\r\nx\r\n0\r\n\r\n"); !strings.HasPrefix(got, "400") {
+		if got := finalStatus(t, g, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: Bad Name\r\n\r\n1\r\nx\r\n0\r\n\r\n"); !strings.HasPrefix(got, "400") {
 			t.Errorf("got %s, want 400", got)
 		}
-		if c := <-told; c.Report.Reason != resilience.ReasonInvalidRequest || len(c.Report.Attempts) != 1 {
+		if c := <-calls; c.Report.Reason != resilience.ReasonInvalidRequest || len(c.Report.Attempts) != 1 {
 			t.Errorf("observer got %+v, want invalid_request and 1 attempt", c.Report)
 		}
 	}
@@ -318,7 +318,7 @@ func TestA2MalformedTrailersAreTheCallersFault(t *testing.T) {
 	}
 }
 
-// switching is an upstream that switches to the protocol p, and what it does then.
+// switching returns the URL of an upstream that switches to protocol p and then calls then.
 func switching(t *testing.T, p string, then func(net.Conn)) string {
 	return peer(t, func(c net.Conn, _ string) {
 		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+p+"\r\nX-Own: 1\r\n\r\n")
@@ -326,8 +326,8 @@ func switching(t *testing.T, p string, then func(net.Conn)) string {
 	})
 }
 
-// upgraded opens a connection through g and switches to p, with more bytes sent at
-// once behind the request.
+// upgraded opens a connection through g and switches to protocol p. It sends more right after the
+// request. It returns the connection, a reader of it and the answer's head.
 func upgraded(t *testing.T, g *httptest.Server, p, more string) (*net.TCPConn, *bufio.Reader, string) {
 	t.Helper()
 	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", g.Listener.Addr().String())
@@ -349,7 +349,7 @@ func upgraded(t *testing.T, g *httptest.Server, p, more string) (*net.TCPConn, *
 	return c.(*net.TCPConn), r, head
 }
 
-// Either side may end its direction and go on to read; each end is passed on.
+// Either side may close its direction and still read. The gateway passes each half-close on.
 func TestUpgradesEndOneDirectionAtATime(t *testing.T) {
 	g := gatewayTo(t, calm(), all(switching(t, "Echo", func(c net.Conn) {
 		b, _ := io.ReadAll(c)
@@ -358,7 +358,7 @@ func TestUpgradesEndOneDirectionAtATime(t *testing.T) {
 	c, r, head := upgraded(t, g, "echo", "sent with the request, ")
 	if !strings.HasPrefix(head, "HTTP/1.1 101 ") || !strings.Contains(head, "\r\nX-Own: 1\r\n") || !strings.Contains(head, "\r\nX-Attempt-Count: 1\r\n") ||
 		strings.Count(head, "Connection: Upgrade\r\n") != 1 || strings.Count(head, "Upgrade: Echo\r\n") != 1 {
-		t.Errorf("the upstream got %q, want one upgrade to Echo", head)
+		t.Errorf("got answer %q, want 101, one upgrade to Echo and the upstream's headers", head)
 	}
 	_, _ = io.WriteString(c, "sent later")
 	_ = c.CloseWrite()
@@ -384,15 +384,16 @@ func TestUpgradesEndOneDirectionAtATime(t *testing.T) {
 	}
 }
 
-// unhalved is an upstream's connection that can only be closed as a whole.
-type unhalved struct{ io.ReadWriteCloser }
+// noHalfClose hides CloseWrite: the upstream's connection can only be closed as a whole.
+type noHalfClose struct{ io.ReadWriteCloser }
 
-type whole struct{ next http.RoundTripper }
+// hidesHalfClose wraps the connection of each switched protocol in noHalfClose.
+type hidesHalfClose struct{ next http.RoundTripper }
 
-func (w whole) RoundTrip(r *http.Request) (*http.Response, error) {
+func (w hidesHalfClose) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := w.next.RoundTrip(r)
 	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
-		resp.Body = unhalved{resp.Body.(io.ReadWriteCloser)}
+		resp.Body = noHalfClose{resp.Body.(io.ReadWriteCloser)}
 	}
 	return resp, err
 }
@@ -402,16 +403,16 @@ func TestUpgradesWithoutHalfCloseEndAsAWhole(t *testing.T) {
 	up := switching(t, "p", func(c net.Conn) { _, _ = io.Copy(io.Discard, c); close(ended) })
 	tr := &http.Transport{}
 	t.Cleanup(tr.CloseIdleConnections)
-	g := gatewayWith(t, gateway.Options{Next: whole{tr}}, nil, all(up))
+	g := gatewayWith(t, gateway.Options{Next: hidesHalfClose{tr}}, nil, all(up))
 	c, r, _ := upgraded(t, g, "p", "")
 	_ = c.CloseWrite()
 	<-ended
 	if _, err := r.ReadByte(); err == nil {
-		t.Error("the caller's connection goes on, want it closed")
+		t.Error("the caller's connection is open, want it closed")
 	}
 }
 
-// When the gateway is told to end its calls, upgrades end too.
+// When the request's context ends, the upgrade ends too.
 func TestUpgradesEndWithTheirContext(t *testing.T) {
 	ended := make(chan struct{})
 	up := switching(t, "p", func(c net.Conn) { _, _ = io.Copy(io.Discard, c); close(ended) })
@@ -426,12 +427,12 @@ func TestUpgradesEndWithTheirContext(t *testing.T) {
 	(<-cuts)()
 	<-ended
 	if _, err := r.ReadByte(); err == nil {
-		t.Error("the caller's connection goes on, want it closed")
+		t.Error("the caller's connection is open, want it closed")
 	}
 }
 
-// The connection of an upgrade whose caller cannot switch is closed, not read.
-func TestUpgradesThatCannotBeTakenOver(t *testing.T) {
+// If the caller's connection cannot be hijacked, the gateway closes the upstream's.
+func TestUpgradeWithoutHijack(t *testing.T) {
 	ended := make(chan struct{})
 	up := switching(t, "p", func(c net.Conn) { _, _ = io.Copy(io.Discard, c); close(ended) })
 	g, err := gateway.New(gateway.ForUpstream(up), gateway.Options{})
@@ -450,17 +451,17 @@ func TestUpgradesThatCannotBeTakenOver(t *testing.T) {
 	}
 }
 
-// A 101 that comes when the attempt's time is just up is closed: its connection has
-// no end that could be waited for.
-func TestB3ALateSwitchHoldsNoCall(t *testing.T) {
+// A 101 may arrive just as the attempt times out. The gateway closes its connection. Reading that
+// connection to its end would block for ever.
+func TestLate101HoldsNoCall(t *testing.T) {
 	const attempt = 60 * time.Millisecond
 	up := peer(t, func(c net.Conn, _ string) {
 		<-time.After(attempt)
 		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: p\r\n\r\n")
 		_, _ = io.Copy(io.Discard, c)
 	})
-	told := make(chan observe.Call, 200)
-	g := gatewayWith(t, gateway.Options{Observers: []observe.Observer{observe.Funcs{Call: func(_ context.Context, c observe.Call) { told <- c }}}}, func(c *gateway.Config) {
+	calls := make(chan observe.Call, 200)
+	g := gatewayWith(t, gateway.Options{Observers: []observe.Observer{observe.Funcs{Call: func(_ context.Context, c observe.Call) { calls <- c }}}}, func(c *gateway.Config) {
 		p := calm()
 		p.Timeout, p.AttemptTimeout = 2*attempt, attempt
 		c.Policies[gateway.DefaultPolicyName] = p
@@ -478,18 +479,17 @@ func TestB3ALateSwitchHoldsNoCall(t *testing.T) {
 	}
 	for i := range 200 {
 		select {
-		case c := <-told:
+		case c := <-calls:
 			if c.Status != 101 && c.Status != 504 && c.Status != 499 {
-				t.Errorf("got status %d and reason %s, want 101, 499 or 504", c.Status, c.Report.Reason)
+				t.Errorf("got status %d, reason %s, want 101, 499 or 504", c.Status, c.Report.Reason)
 			}
 		case <-time.After(10 * time.Second):
-			t.Fatalf("%d calls hang, want none", 200-i)
+			t.Fatalf("got %d hanging calls, want 0", 200-i)
 		}
 	}
 }
 
-// A caller who waits for 100 (Continue) before it sends gets the final answer when
-// there is nobody to continue for.
+// A caller that waits for 100 (Continue) gets the final answer if no upstream can be reached.
 func TestExpectWithoutAnUpstreamIsAnswered(t *testing.T) {
 	g := gatewayTo(t, calm(), all(refusing(t)))
 	text, err := wire(t, g, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
@@ -498,8 +498,8 @@ func TestExpectWithoutAnUpstreamIsAnswered(t *testing.T) {
 	}
 }
 
-// The upstream decides whether the body is to come: its 100 is the caller's.
-func TestExpectIsTheUpstreamsToAnswer(t *testing.T) {
+// The upstream decides whether the caller sends its body: the gateway passes its 100 on.
+func TestUpstreamAnswersExpect(t *testing.T) {
 	for path, want := range map[string]string{"/take": "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK", "/refuse": "HTTP/1.1 417 "} {
 		g := gatewayTo(t, calm(), all(server(t, func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/refuse" {
@@ -531,7 +531,7 @@ func TestExpectIsTheUpstreamsToAnswer(t *testing.T) {
 	}
 }
 
-// A large upload arrives whole, and its length is told.
+// A large upload arrives whole, with its Content-Length.
 func TestUploadsArriveWhole(t *testing.T) {
 	var length int64
 	g := gatewayTo(t, calm(), all(server(t, func(w http.ResponseWriter, r *http.Request) {
@@ -544,8 +544,8 @@ func TestUploadsArriveWhole(t *testing.T) {
 	}
 }
 
-// What a file says of the listener, and what is left out.
-func TestListenerOfAFile(t *testing.T) {
+// A configuration file may set the listener's keys. The others keep their defaults.
+func TestListenerConfiguration(t *testing.T) {
 	const routes = "routes: [{name: a, match: /, upstream: 'http://up'}]\n"
 	for text, want := range map[string][]string{
 		"":                                 gateway.DefaultListener().Trust,
@@ -570,13 +570,13 @@ func TestListenerOfAFile(t *testing.T) {
 		}
 		for _, got := range []gateway.Config{c, again} {
 			if !slices.Equal(got.Listener.Trust, want) {
-				t.Errorf("%q: trusts %q, want %q", text, got.Listener.Trust, want)
+				t.Errorf("%q: got trust %q, want %q", text, got.Listener.Trust, want)
 			}
 		}
 	}
 	c := gateway.DefaultConfig()
 	err := config.Decode("file", []byte(routes+"listener:\n  trust: [nonsense]\n"), &c)
 	if m, ok := errors.AsType[*mistake.Mistake](err); !ok || m.Line != 3 || !strings.Contains(err.Error(), "listener.trust[0]") {
-		t.Error(err)
+		t.Errorf("got error %v, want one about listener.trust[0] in line 3", err)
 	}
 }

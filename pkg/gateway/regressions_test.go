@@ -23,11 +23,10 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// Bugs that were there once, and what nearly was one.
+// The tests in this file guard against bugs that were fixed or only just avoided.
 
-// raw sends a request as it is written and gives the first line of the final
-// answer.
-func raw(t *testing.T, s *httptest.Server, text string) string {
+// finalStatus sends text as a request and returns the status of the final answer.
+func finalStatus(t *testing.T, s *httptest.Server, text string) string {
 	t.Helper()
 	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
 	if err != nil {
@@ -49,8 +48,8 @@ func raw(t *testing.T, s *httptest.Server, text string) string {
 	}
 }
 
-// telling is a gateway on loopback that tells of its calls.
-func telling(t *testing.T, p transport.Policy, o gateway.Options, routes ...gateway.Route) (*httptest.Server, <-chan observe.Call) {
+// observedGateway serves a gateway on loopback and returns a channel with its finished calls.
+func observedGateway(t *testing.T, p transport.Policy, o gateway.Options, routes ...gateway.Route) (*httptest.Server, <-chan observe.Call) {
 	t.Helper()
 	c := gateway.DefaultConfig()
 	c.Policies[gateway.DefaultPolicyName] = p
@@ -58,17 +57,17 @@ func telling(t *testing.T, p transport.Policy, o gateway.Options, routes ...gate
 		routes[i].SetDefaults()
 	}
 	c.Routes = routes
-	told := make(chan observe.Call, 100)
-	o.Observers = []observe.Observer{observe.Funcs{Call: func(_ context.Context, c observe.Call) { told <- c }}}
+	calls := make(chan observe.Call, 100)
+	o.Observers = []observe.Observer{observe.Funcs{Call: func(_ context.Context, c observe.Call) { calls <- c }}}
 	g, err := gateway.New(c, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(g.Close)
-	return server(t, g.ServeHTTP), told
+	return server(t, g.ServeHTTP), calls
 }
 
-// unfinished are the heads of requests whose bodies do not come.
+// unfinished returns headers that announce a body. The tests never send that body in full.
 func unfinished() []string {
 	return []string{
 		"Content-Length: 10\r\n", "Content-Length: 1000000\r\n", "Transfer-Encoding: chunked\r\n",
@@ -94,8 +93,8 @@ func TestUnfinishedUploadsAreAnswered(t *testing.T) {
 			g := gatewayTo(t, p, all(server(t, tc.handler).URL))
 			for _, method := range []string{"POST", "PUT"} {
 				for _, head := range unfinished() {
-					if got := raw(t, g, method+" / HTTP/1.1\r\nHost: x\r\n"+head+"\r\n"); !strings.HasPrefix(got, tc.want) {
-						t.Errorf("%s %q: %s, want %s", method, head, got, tc.want)
+					if got := finalStatus(t, g, method+" / HTTP/1.1\r\nHost: x\r\n"+head+"\r\n"); !strings.HasPrefix(got, tc.want) {
+						t.Errorf("%s %q: got status %s, want %s", method, head, got, tc.want)
 					}
 				}
 			}
@@ -108,15 +107,15 @@ func TestUnfinishedUploadsAreAnswered(t *testing.T) {
 		g := gatewayTo(t, p, all(server(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }).URL))
 		get(t, g.URL)
 		for _, head := range unfinished() {
-			if got := raw(t, g, "POST / HTTP/1.1\r\nHost: x\r\n"+head+"\r\n"); !strings.HasPrefix(got, "503") {
-				t.Errorf("%q: %s, want 503", head, got)
+			if got := finalStatus(t, g, "POST / HTTP/1.1\r\nHost: x\r\n"+head+"\r\n"); !strings.HasPrefix(got, "503") {
+				t.Errorf("%q: got status %s, want 503", head, got)
 			}
 		}
 	})
 }
 
-// A body that nobody had read when the handler returned, with full duplex on,
-// made net/http's server panic at the connection's next request.
+// With full duplex enabled, an unread request body made net/http's server panic at the connection's
+// next request.
 func TestUnreadBodiesDoNotBreakTheCallersConnection(t *testing.T) {
 	open := calm()
 	open.Breaker.ConsecutiveFailures = 1
@@ -127,7 +126,7 @@ func TestUnreadBodiesDoNotBreakTheCallersConnection(t *testing.T) {
 		status int
 	}{
 		"the circuit is open":        {gatewayTo(t, open, all(bad.URL)), http.StatusServiceUnavailable},
-		"nobody is there":            {gatewayTo(t, calm(), all(refusing(t))), http.StatusBadGateway},
+		"the connection is refused":  {gatewayTo(t, calm(), all(refusing(t))), http.StatusBadGateway},
 		"the upstream does not read": {gatewayTo(t, calm(), all(bad.URL)), http.StatusInternalServerError},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -142,7 +141,7 @@ func TestUnreadBodiesDoNotBreakTheCallersConnection(t *testing.T) {
 			for i := range 50 {
 				for _, size := range []int{1, 1000, 100_000} {
 					r := request(t, http.MethodPost, tc.g.URL, strings.NewReader(strings.Repeat("x", size)))
-					r.GetBody = nil // no repetition that hides a broken connection
+					r.GetBody = nil // so that the transport does not hide a broken connection by retrying
 					resp, err := tr.RoundTrip(r)
 					if err != nil {
 						t.Fatalf("call %d with %d bytes: got error %v, want none", i, size, err)
@@ -150,18 +149,18 @@ func TestUnreadBodiesDoNotBreakTheCallersConnection(t *testing.T) {
 					_, _ = io.Copy(io.Discard, resp.Body)
 					_ = resp.Body.Close()
 					if resp.StatusCode != tc.status {
-						t.Errorf("%s, want %d", resp.Status, tc.status)
+						t.Errorf("got status %s, want %d", resp.Status, tc.status)
 					}
 				}
 			}
 			if connections > 5 {
-				t.Errorf("%d connections for 150 calls one after another, want at most 5", connections)
+				t.Errorf("got %d connections for 150 sequential calls, want at most 5", connections)
 			}
 		})
 	}
 }
 
-// Slow callers once opened the circuit of a healthy upstream for everyone.
+// Slow callers used to open the circuit of a healthy upstream.
 func TestSlowUploadersDoNotOpenTheCircuit(t *testing.T) {
 	up := server(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
 	c := gateway.ForUpstream(up.URL)
@@ -175,8 +174,8 @@ func TestSlowUploadersDoNotOpenTheCircuit(t *testing.T) {
 	t.Cleanup(g.Close)
 	s := server(t, g.ServeHTTP)
 	for range 4 {
-		if got := raw(t, s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na"); !strings.HasPrefix(got, "504") {
-			t.Errorf("%s, want 504", got)
+		if got := finalStatus(t, s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na"); !strings.HasPrefix(got, "504") {
+			t.Errorf("got status %s, want 504", got)
 		}
 	}
 	if b := g.Upstreams()[0].Breaker; b.State != resilience.Closed || b.Consecutive != 0 {
@@ -206,13 +205,13 @@ func TestCallerWhoLeavesDuringAnUploadIsNeutral(t *testing.T) {
 		_, _ = bufio.NewReader(c).ReadString('\n')
 		_ = c.Close()
 	}
-	s.Close() // waits for the calls
+	s.Close() // waits for the calls to end
 	if b := g.Upstreams()[0].Breaker; b.State != resilience.Closed || b.Consecutive > 0 {
 		t.Errorf("got circuit %+v, want it closed without failures", b)
 	}
 }
 
-// Some clients send Upgrade: h2c with every request; it cost them their retries.
+// Some clients send Upgrade: h2c with every request. The gateway used not to retry such requests.
 func TestUpgradeToH2CIsNoUpgrade(t *testing.T) {
 	attempts := 0
 	up := server(t, func(w http.ResponseWriter, r *http.Request) {
@@ -224,13 +223,14 @@ func TestUpgradeToH2CIsNoUpgrade(t *testing.T) {
 		}
 	})
 	g := gatewayTo(t, calm(), all(up.URL))
-	if got := raw(t, g, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"); !strings.HasPrefix(got, "200") {
+	if got := finalStatus(t, g, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"); !strings.HasPrefix(got, "200") {
 		t.Errorf("got status %s after %d attempts, want 200", got, attempts)
 	}
 }
 
-// The connection of an upstream that switches protocols unasked was left open.
-func TestUnaskedSwitchIsABadGatewayAndItsConnectionCloses(t *testing.T) {
+// If an upstream switches protocols without being asked, its connection must be closed. It used to
+// stay open.
+func TestUnrequestedSwitchIsABadGatewayAndItsConnectionCloses(t *testing.T) {
 	l := rawhttp.Listen(t)
 	gone := make(chan struct{})
 	go func() {
@@ -292,24 +292,24 @@ func TestResponsesWithoutABodyAndEarlyHints(t *testing.T) {
 	}
 }
 
-// The path was told decoded: a question mark or a line break in it came out as
-// one, and the live page made another call of it than the caller's.
-func TestPathIsToldAsItWasWritten(t *testing.T) {
+// Observers used to get the decoded path. Escaped question marks and line breaks were lost, so that
+// the live page repeated a different call than the caller's.
+func TestPathIsReportedWithItsEscapes(t *testing.T) {
 	for name, tc := range map[string]struct{ written, want string }{
 		"nothing to escape":      {"/a:b,c/d", "/a:b,c/d"},
-		"a query that is none":   {"/process%3Fx=1%2Fy", "/process%3Fx=1%2Fy"},
+		"an escaped query":       {"/process%3Fx=1%2Fy", "/process%3Fx=1%2Fy"},
 		"a line break":           {"/process%0d%0aX:%20y", "/process%0d%0aX:%20y"},
 		"escaped without need":   {"/%70rocess", "/%70rocess"},
-		"what no URL may have":   {"/caf\xc3\xa9\"", "/caf%C3%A9%22"},
-		"and a query besides it": {"/process%3Fa?b", "/process%3Fa"},
+		"invalid bytes":          {"/caf\xc3\xa9\"", "/caf%C3%A9%22"},
+		"escaped and real query": {"/process%3Fa?b", "/process%3Fa"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			provider, recorded := spans.Record()
-			g, told := telling(t, calm(), gateway.Options{}, gateway.Route{Name: "routed", Match: "/routed/", Upstream: server(t, func(http.ResponseWriter, *http.Request) {}).URL})
+			g, calls := observedGateway(t, calm(), gateway.Options{}, gateway.Route{Name: "routed", Match: "/routed/", Upstream: server(t, func(http.ResponseWriter, *http.Request) {}).URL})
 			traced := httptest.NewServer(otelhttp.NewHandler(g.Config.Handler, "", otelhttp.WithTracerProvider(provider)))
 			for _, route := range []string{"/routed", "/elsewhere"} {
-				raw(t, traced, "GET "+route+tc.written+" HTTP/1.1\r\nHost: x\r\n\r\n")
-				if c := <-told; c.Path != route+tc.want {
+				finalStatus(t, traced, "GET "+route+tc.written+" HTTP/1.1\r\nHost: x\r\n\r\n")
+				if c := <-calls; c.Path != route+tc.want {
 					t.Errorf("%q: observer got path %q, want %q", route+tc.written, c.Path, route+tc.want)
 				}
 			}
@@ -328,21 +328,21 @@ func TestPathIsToldAsItWasWritten(t *testing.T) {
 	}
 }
 
-// HTTP/1.0 may leave the host out: the call is told without one, and nothing is
-// made up for the upstream.
+// An HTTP/1.0 request may have no host. Observers then get an empty host, and the upstream gets no
+// X-Forwarded-Host.
 func TestNoHost(t *testing.T) {
 	var seen *http.Request
 	up := server(t, func(_ http.ResponseWriter, r *http.Request) { seen = r })
-	g, told := telling(t, calm(), gateway.Options{}, all(up.URL), gateway.Route{Name: "host", Match: "shop.example/", Upstream: up.URL})
+	g, calls := observedGateway(t, calm(), gateway.Options{}, all(up.URL), gateway.Route{Name: "host", Match: "shop.example/", Upstream: up.URL})
 	for _, head := range []string{"GET /process HTTP/1.0\r\n", "GET /process HTTP/1.1\r\nHost:\r\n"} {
-		if got := raw(t, g, head+"\r\n"); !strings.HasPrefix(got, "200") {
+		if got := finalStatus(t, g, head+"\r\n"); !strings.HasPrefix(got, "200") {
 			t.Fatalf("%q: got status %s, want 200", head, got)
 		}
-		if c := <-told; c.Route != "all" || c.Host != "" || c.Path != "/process" || c.Scheme != "http" {
+		if c := <-calls; c.Route != "all" || c.Host != "" || c.Path != "/process" || c.Scheme != "http" {
 			t.Errorf("%q: observer got %+v, want route all, path /process, scheme http and no host", head, c)
 		}
 		if want := strings.TrimPrefix(up.URL, "http://"); seen.Host != want {
-			t.Errorf("%q: Host %q went upstream, want the upstream's %q", head, seen.Host, want)
+			t.Errorf("%q: the upstream got Host %q, want %q", head, seen.Host, want)
 		}
 		if host, made := seen.Header["X-Forwarded-Host"]; made {
 			t.Errorf("%q: the upstream got X-Forwarded-Host %q, want none", head, host)
@@ -355,7 +355,7 @@ type panicking struct{}
 
 func (panicking) RoundTrip(*http.Request) (*http.Response, error) { panic("oh") }
 
-// An upgrade that was refused at once was counted, and shown, under no reason.
+// Every call ends with a reason. An upgrade that was rejected at once used to have none.
 func TestNoCallEndsWithoutAReason(t *testing.T) {
 	switchTo := func(protocol string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -374,34 +374,34 @@ func TestNoCallEndsWithoutAReason(t *testing.T) {
 	read := func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }
 	upgrade := "\r\nConnection: Upgrade\r\nUpgrade: "
 	for name, tc := range map[string]struct {
-		request string // its first line, and headers
+		request string // request line and headers
 		body    string
-		leave   bool // the caller does not wait for the answer
+		leave   bool // the caller hangs up before the answer
 		handler http.HandlerFunc
 		next    http.RoundTripper
 		status  int
 		reason  resilience.Reason
 	}{
-		"no route":                    {request: "GET /nowhere HTTP/1.1", status: 404, reason: resilience.ReasonNoRoute},
-		"a proxy's method":            {request: "CONNECT shop.example:443 HTTP/1.1", status: 404, reason: resilience.ReasonNoRoute},
-		"another method":              {request: "DELETE /read HTTP/1.1", status: 405, reason: resilience.ReasonMethodNotAllowed},
-		"an upgrade to no protocol":   {request: "GET /all HTTP/1.1" + upgrade + "caf\xc3\xa9", status: 400, reason: resilience.ReasonUpgrade},
-		"the same, and gone":          {request: "POST /all HTTP/1.1" + upgrade + "caf\xc3\xa9\r\nContent-Length: 9", leave: true, status: 400, reason: resilience.ReasonUpgrade},
-		"a switch to something else":  {request: "GET /all HTTP/1.1" + upgrade + "a", handler: switchTo("b"), status: 502, reason: resilience.ReasonUpgrade},
-		"a switch to no protocol":     {request: "GET /all HTTP/1.1" + upgrade + "a", handler: switchTo("caf\xc3\xa9"), status: 502, reason: resilience.ReasonUpgrade},
-		"a switch that nobody wanted": {request: "GET /all HTTP/1.1", handler: switchTo("b"), status: 502, reason: resilience.ReasonUpgrade},
-		"a body that is none":         {request: "POST /all HTTP/1.1\r\nTransfer-Encoding: chunked", body: "nonsense\r\n", handler: read, status: 400, reason: resilience.ReasonBodyFailed},
-		"a body that breaks off":      {request: "POST /all HTTP/1.1\r\nContent-Length: 9", body: "1234", leave: true, handler: read, status: 499, reason: resilience.ReasonCallerCanceled},
-		"a body too large to keep":    {request: "PUT /all HTTP/1.1\r\nContent-Length: 9", body: "too large", handler: fail, status: 503, reason: resilience.ReasonBodyNotReplayable},
-		"no time":                     {request: "GET /all HTTP/1.1\r\nX-Envoy-Expected-Rq-Timeout-Ms: 1", handler: hang, status: 504, reason: resilience.ReasonDeadlineExceeded},
-		"gone":                        {request: "GET /all HTTP/1.1", leave: true, handler: hang, status: 499, reason: resilience.ReasonCallerCanceled},
-		"a bug below":                 {request: "GET /all HTTP/1.1", next: panicking{}, reason: resilience.ReasonResetBeforeHeaders},
+		"no route":                   {request: "GET /nowhere HTTP/1.1", status: 404, reason: resilience.ReasonNoRoute},
+		"a proxy's method":           {request: "CONNECT shop.example:443 HTTP/1.1", status: 404, reason: resilience.ReasonNoRoute},
+		"another method":             {request: "DELETE /read HTTP/1.1", status: 405, reason: resilience.ReasonMethodNotAllowed},
+		"an upgrade to no protocol":  {request: "GET /all HTTP/1.1" + upgrade + "caf\xc3\xa9", status: 400, reason: resilience.ReasonUpgrade},
+		"the same, and gone":         {request: "POST /all HTTP/1.1" + upgrade + "caf\xc3\xa9\r\nContent-Length: 9", leave: true, status: 400, reason: resilience.ReasonUpgrade},
+		"a switch to something else": {request: "GET /all HTTP/1.1" + upgrade + "a", handler: switchTo("b"), status: 502, reason: resilience.ReasonUpgrade},
+		"a switch to no protocol":    {request: "GET /all HTTP/1.1" + upgrade + "a", handler: switchTo("caf\xc3\xa9"), status: 502, reason: resilience.ReasonUpgrade},
+		"an unrequested switch":      {request: "GET /all HTTP/1.1", handler: switchTo("b"), status: 502, reason: resilience.ReasonUpgrade},
+		"a malformed body":           {request: "POST /all HTTP/1.1\r\nTransfer-Encoding: chunked", body: "nonsense\r\n", handler: read, status: 400, reason: resilience.ReasonBodyFailed},
+		"a body that breaks off":     {request: "POST /all HTTP/1.1\r\nContent-Length: 9", body: "1234", leave: true, handler: read, status: 499, reason: resilience.ReasonCallerCanceled},
+		"a body too large to keep":   {request: "PUT /all HTTP/1.1\r\nContent-Length: 9", body: "too large", handler: fail, status: 503, reason: resilience.ReasonBodyNotReplayable},
+		"no time":                    {request: "GET /all HTTP/1.1\r\nX-Envoy-Expected-Rq-Timeout-Ms: 1", handler: hang, status: 504, reason: resilience.ReasonDeadlineExceeded},
+		"gone":                       {request: "GET /all HTTP/1.1", leave: true, handler: hang, status: 499, reason: resilience.ReasonCallerCanceled},
+		"a bug below":                {request: "GET /all HTTP/1.1", next: panicking{}, reason: resilience.ReasonResetBeforeHeaders},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := calm()
 			p.Retry.ReplayBuffer = 8
 			upstream := server(t, tc.handler).URL
-			g, told := telling(t, p, gateway.Options{Next: tc.next},
+			g, calls := observedGateway(t, p, gateway.Options{Next: tc.next},
 				gateway.Route{Name: "all", Match: "/all", Upstream: upstream}, gateway.Route{Name: "read", Match: "GET /read", Upstream: upstream})
 			text := tc.request + "\r\nHost: x\r\n\r\n" + tc.body
 			if tc.leave {
@@ -412,12 +412,12 @@ func TestNoCallEndsWithoutAReason(t *testing.T) {
 				_, _ = io.WriteString(c, text)
 				_ = c.Close()
 			} else {
-				raw(t, g, text)
+				finalStatus(t, g, text)
 			}
 			select {
-			case c := <-told:
+			case c := <-calls:
 				if c.Report.Reason != tc.reason || c.Status != tc.status {
-					t.Errorf("it ended with %d and %q, want %d and %q", c.Status, c.Report.Reason, tc.status, tc.reason)
+					t.Errorf("got status %d and reason %q, want %d and %q", c.Status, c.Report.Reason, tc.status, tc.reason)
 				}
 			case <-time.After(10 * time.Second):
 				t.Error("observer got nothing in 10 s, want the call")
@@ -426,8 +426,8 @@ func TestNoCallEndsWithoutAReason(t *testing.T) {
 	}
 }
 
-// A path that had to be cleaned was decoded first. An escaped slash is part of a
-// name, for ServeMux and for the upstream; here it made another route of it.
+// The router used to decode a path before it cleaned it, which led to the wrong route. For ServeMux
+// and for upstreams an escaped slash is part of a segment.
 func TestRoutesAreFoundByTheEscapedPath(t *testing.T) {
 	var routes []gateway.Route
 	for name, match := range map[string]string{"order": "/orders/{id}", "public": "/public/{name...}", "private": "/private"} {
@@ -451,14 +451,14 @@ func TestRoutesAreFoundByTheEscapedPath(t *testing.T) {
 		"/public/../orders/a%2Fb%20c": "order",
 	} {
 		r := request(t, http.MethodGet, g.URL, nil)
-		r.URL.Opaque = path // exactly as written
+		r.URL.Opaque = path // send the path as it is written
 		resp, body := do(t, r)
-		if resp.StatusCode == http.StatusBadRequest { // see TestC3NoPathLeadsOutOfItsRoute
+		if resp.StatusCode == http.StatusBadRequest { // see TestNoPathLeavesItsRoute
 			if p := problemOf(t, resp, body); p["route"] != route || p["reason"] != string(resilience.ReasonInvalidRequest) {
-				t.Errorf("%s: %s %s, want the route %s", path, resp.Status, body, route)
+				t.Errorf("%s: got status %s, body %s, want route %s", path, resp.Status, body, route)
 			}
 		} else if body != route+" gets "+path {
-			t.Errorf("%s: %s %s, want the route %s", path, resp.Status, body, route)
+			t.Errorf("%s: got status %s, body %s, want route %s", path, resp.Status, body, route)
 		}
 	}
 }

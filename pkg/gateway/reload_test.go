@@ -19,16 +19,16 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// reloaded is a gateway under one policy with one route, a way to call it, and a
-// way to change it.
+// reloaded is a gateway with one policy and one route, which a test calls and reloads.
 type reloaded struct {
 	*gateway.Gateway
-	t      *testing.T
-	config gateway.Config
-	told   []observe.Transition
+	t           *testing.T
+	config      gateway.Config
+	transitions []observe.Transition
 }
 
-// upstreamFunc answers attempts without a network, so that it works on the virtual clock.
+// upstreamFunc returns the status of an attempt's answer. It uses no network, so that it works on
+// the virtual clock.
 type upstreamFunc func(*http.Request) int
 
 func (f upstreamFunc) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -45,7 +45,7 @@ func newReloaded(t *testing.T, p transport.Policy, upstream upstreamFunc) *reloa
 	r.config = r.with(p)
 	g, err := gateway.New(r.config, gateway.Options{
 		Next:      upstream,
-		Observers: []observe.Observer{observe.Funcs{Transition: func(tr observe.Transition) { r.told = append(r.told, tr) }}},
+		Observers: []observe.Observer{observe.Funcs{Transition: func(tr observe.Transition) { r.transitions = append(r.transitions, tr) }}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -85,15 +85,15 @@ func (r *reloaded) state() resilience.State {
 	r.t.Helper()
 	b := r.Upstreams()
 	if len(b) != 1 {
-		r.t.Fatalf("%d circuits, want 1: %+v", len(b), b)
+		r.t.Fatalf("got %d circuits, want 1: %+v", len(b), b)
 	}
 	return b[0].Breaker.State
 }
 
 func failing(*http.Request) int { return http.StatusServiceUnavailable }
 
-// tripping is a policy whose circuit opens at once and for an hour, with three
-// attempts and tokens that nothing earns back.
+// tripping returns a policy whose circuit opens after one failed call, which makes three attempts,
+// and stays open for an hour. Its budget of 10 tokens is not refilled.
 func tripping() transport.Policy {
 	p := calm()
 	p.Breaker.ConsecutiveFailures = 3
@@ -102,14 +102,14 @@ func tripping() transport.Policy {
 	return p
 }
 
-// What a circuit and a budget know outlives a change of anything but their own settings.
+// A circuit and a budget keep their state unless a reload changes their own settings.
 func TestReloadKeepsWhatDidNotChange(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change        func(*gateway.Config, *transport.Policy)
-		open          bool    // the circuit is as it was
-		tokens        float64 // of 10, less the two that the outage cost
-		transitions   int     // told after an hour
-		secondAnswers int     // to a call after the change
+		open          bool    // the circuit is still open
+		tokens        float64 // in the budget: 10 less 2 for retries, unless it is new
+		transitions   int     // reported until 2 h after the change
+		secondAnswers int     // status of a call after the change
 	}{
 		"nothing":             {func(*gateway.Config, *transport.Policy) {}, true, 8, 2, 503},
 		"attempts":            {func(_ *gateway.Config, p *transport.Policy) { p.Retry.MaxAttempts = 2 }, true, 8, 2, 503},
@@ -129,7 +129,7 @@ func TestReloadKeepsWhatDidNotChange(t *testing.T) {
 				})
 				r.call("/")
 				if r.state() != resilience.Open {
-					t.Fatalf("the circuit is %v after three failures, want it open", r.state())
+					t.Fatalf("the circuit is %v after three failures, want open", r.state())
 				}
 				healthy.Store(true)
 				p := tripping()
@@ -138,24 +138,24 @@ func TestReloadKeepsWhatDidNotChange(t *testing.T) {
 				c.Policies[gateway.DefaultPolicyName] = p
 				r.to(c)
 				if b := r.Upstreams(); len(b) != 1 || (b[0].Breaker.State == resilience.Open) != tc.open || b[0].BudgetTokens != tc.tokens {
-					t.Errorf("after the change: %+v, want open %v and %v tokens", b, tc.open, tc.tokens)
+					t.Errorf("after the change: got %+v, want open %v and %v tokens", b, tc.open, tc.tokens)
 				}
 				if got := r.call("/").StatusCode; got != tc.secondAnswers {
-					t.Errorf("a call after the change gets %d, want %d", got, tc.secondAnswers)
+					t.Errorf("a call after the change got status %d, want %d", got, tc.secondAnswers)
 				}
-				time.Sleep(2 * time.Hour) // a circuit that was replaced says nothing more
+				time.Sleep(2 * time.Hour) // a replaced circuit reports no more transitions
 				synctest.Wait()
-				if len(r.told) != tc.transitions {
-					t.Errorf("told of %d transitions, want %d: %+v", len(r.told), tc.transitions, r.told)
+				if len(r.transitions) != tc.transitions {
+					t.Errorf("got %d transitions, want %d: %+v", len(r.transitions), tc.transitions, r.transitions)
 				}
 			})
 		})
 	}
 }
 
-// An upstream that no route names any more is forgotten, with its circuit, also
-// when its policy goes with it.
-func TestReloadForgetsUpstreamsThatAreGone(t *testing.T) {
+// A reload drops the circuit of an upstream that no route uses any more, whether or not its policy
+// is dropped too.
+func TestReloadDropsUnusedUpstreams(t *testing.T) {
 	for name, policy := range map[string]string{"the policy stays": "default", "the policy goes": "own"} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -167,27 +167,27 @@ func TestReloadForgetsUpstreamsThatAreGone(t *testing.T) {
 				r.call("/a")
 				r.call("/b")
 				if got := len(r.Upstreams()); got != 2 {
-					t.Fatalf("%d circuits, want 2", got)
+					t.Fatalf("got %d circuits, want 2", got)
 				}
 				r.to(r.with(tripping(), gateway.Route{Name: "a", Match: "/a", Upstream: "http://A.test:80"}))
 				if b := r.Upstreams(); len(b) != 1 || b[0].Upstream != "http://a.test" || b[0].Breaker.State != resilience.Open {
-					t.Errorf("%+v, want only that of a, still open", b)
+					t.Errorf("got circuits %+v, want only that of a, still open", b)
 				}
 				if got := r.call("/b").StatusCode; got != http.StatusNotFound {
-					t.Errorf("the route that is gone answers %d, want 404", got)
+					t.Errorf("the dropped route got status %d, want 404", got)
 				}
 				time.Sleep(2 * time.Hour)
 				synctest.Wait()
-				if len(r.told) != 3 { // two opened, one of them half-opened
-					t.Errorf("told of %d transitions, want 3: %+v", len(r.told), r.told)
+				if len(r.transitions) != 3 { // two circuits opened, and the remaining one became half-open
+					t.Errorf("got %d transitions, want 3: %+v", len(r.transitions), r.transitions)
 				}
 			})
 		})
 	}
 }
 
-// A configuration that is wrong changes nothing, and /config says what was wrong
-// with it, in comments around what is in effect.
+// An invalid configuration changes nothing. /config shows its mistakes in comments above the
+// configuration in effect.
 func TestReloadRefused(t *testing.T) {
 	r := newReloaded(t, tripping(), failing)
 	r.call("/")
@@ -209,34 +209,34 @@ func TestReloadRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			err := r.Reload(load)
 			if err == nil || r.Refused() == nil || !errors.Is(r.Refused().Err, err) {
-				t.Fatalf("got error %v, refusal %+v, want the same mistake", err, r.Refused())
+				t.Fatalf("got error %v and Refused %+v, want the same error in both", err, r.Refused())
 			}
 			if r.state() != resilience.Open || r.Config().Routes[0].Policy != "default" {
-				t.Errorf("the refused configuration changed something, want the old one and an open circuit: %+v, %v", r.Config(), r.state())
+				t.Errorf("got configuration %+v and circuit %v, want the old configuration and an open circuit", r.Config(), r.state())
 			}
 			shown := show()
 			if !strings.HasSuffix(shown, before) || !strings.HasPrefix(shown, "# ") {
-				t.Errorf("/config:\n%s\nwant a comment, and then as before:\n%s", shown, before)
+				t.Errorf("/config: got\n%s\nwant a comment and then\n%s", shown, before)
 			}
 			for line := range strings.SplitSeq(err.Error(), "\n") {
 				if first, _, _ := strings.Cut(line, "\r"); !strings.Contains(shown, first) {
-					t.Errorf("/config has no %q, want it in\n%s", line, shown)
+					t.Errorf("/config: want %q, got\n%s", line, shown)
 				}
 			}
 			again := gateway.DefaultConfig()
 			if err := config.Decode("shown", []byte(shown), &again); err != nil {
-				t.Errorf("what /config shows: got error %v, want a configuration", err)
+				t.Errorf("decoding /config: got error %v, want none", err)
 			}
 		})
 	}
 	r.to(r.with(tripping()))
 	if r.Refused() != nil || show() != before {
-		t.Errorf("after a good one /config is\n%s\nwant\n%s", show(), before)
+		t.Errorf("/config after a valid reload: got\n%s\nwant\n%s", show(), before)
 	}
 }
 
-// Calls in flight end under what they began with; new ones are made with the new
-// configuration; none is lost.
+// Calls in flight end under the configuration with which they began. New calls use the new one. No
+// call is lost.
 func TestReloadUnderLoad(t *testing.T) {
 	arrived := make(chan struct{})
 	s := server(t, func(w http.ResponseWriter, r *http.Request) {
@@ -263,9 +263,9 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 	front := server(t, g.ServeHTTP)
 	t.Cleanup(g.Close)
-	client := caller(t)
+	client := newClient(t)
 
-	// One call is held by its upload until everything else is over.
+	// The upload of one call lasts until all other calls and reloads are done.
 	body, upload := io.Pipe()
 	slow := make(chan int, 1)
 	go func() {
@@ -310,12 +310,12 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 	_ = upload.Close()
 	if got := <-slow; got != http.StatusAccepted {
-		t.Errorf("the call that was in flight got %d, want 202", got)
+		t.Errorf("the call in flight got status %d, want 202", got)
 	}
 }
 
-// A drain waits for calls that began under a policy which was replaced meanwhile,
-// and not for longer than they may take.
+// A drain waits for calls that began under a replaced policy, but no longer than their timeout
+// allows.
 func TestLongestTimeoutOutlivesItsPolicy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		timeout := func(d time.Duration) transport.Policy {
@@ -327,7 +327,7 @@ func TestLongestTimeoutOutlivesItsPolicy(t *testing.T) {
 		want := func(d time.Duration) {
 			t.Helper()
 			if got := r.LongestTimeout(); got != d {
-				t.Errorf("a call may take %v, want %v", got, d)
+				t.Errorf("LongestTimeout = %v, want %v", got, d)
 			}
 		}
 		want(time.Minute)

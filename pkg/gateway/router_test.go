@@ -15,15 +15,15 @@ import (
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
 
-// named answers every attempt with the route's name, which is its upstream's host.
-type named struct{}
+// echoesHost answers every attempt with the upstream's host, which routed sets to the route's name.
+type echoesHost struct{}
 
-func (named) RoundTrip(r *http.Request) (*http.Response, error) {
+func (echoesHost) RoundTrip(r *http.Request) (*http.Response, error) {
 	name := r.URL.Hostname()
 	return &http.Response{StatusCode: http.StatusOK, ProtoMajor: 1, ProtoMinor: 1, ContentLength: int64(len(name)), Header: http.Header{}, Body: io.NopCloser(strings.NewReader(name)), Request: r}, nil
 }
 
-// routed is a gateway with a route for each pattern, named r0, r1, …
+// routed returns a gateway with one route per pattern. The routes are named r0, r1 and so on.
 func routed(t *testing.T, patterns ...string) (*gateway.Gateway, error) {
 	t.Helper()
 	c := gateway.DefaultConfig()
@@ -31,10 +31,10 @@ func routed(t *testing.T, patterns ...string) (*gateway.Gateway, error) {
 		name := fmt.Sprintf("r%d", i)
 		c.Routes = append(c.Routes, gateway.Route{Name: name, Match: p, Upstream: "http://" + name, Policy: gateway.DefaultPolicyName})
 	}
-	return gateway.New(c, gateway.Options{Next: named{}})
+	return gateway.New(c, gateway.Options{Next: echoesHost{}})
 }
 
-// ask is the name of the route that a request gets, or the status without one.
+// ask returns the name of the route that serves a request, or the error's status and Allow header.
 func ask(t *testing.T, g http.Handler, method, host, target string) string {
 	t.Helper()
 	u, err := url.ParseRequestURI(target)
@@ -48,7 +48,7 @@ func ask(t *testing.T, g http.Handler, method, host, target string) string {
 		return w.Body.String()
 	}
 	if got := w.Header().Get("Content-Type"); got != problem.ContentType {
-		t.Errorf("%s %s%s: got status %d with %s, want a problem document", method, host, target, w.Code, got)
+		t.Errorf("%s %s%s: got status %d with Content-Type %q, want a problem document", method, host, target, w.Code, got)
 	}
 	answer := fmt.Sprint(w.Code)
 	if allow := w.Header().Get("Allow"); allow != "" {
@@ -57,7 +57,7 @@ func ask(t *testing.T, g http.Handler, method, host, target string) string {
 	return answer
 }
 
-func TestC6NoRedirectIsInvented(t *testing.T) {
+func TestNoRedirectIsInvented(t *testing.T) {
 	for name, tc := range map[string]struct {
 		patterns []string
 		method   string
@@ -100,26 +100,26 @@ func TestC6NoRedirectIsInvented(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := ask(t, g, tc.method, "x", tc.target); got != tc.want {
-				t.Errorf("%s %s of %q: %s, want %s", tc.method, tc.target, tc.patterns, got, tc.want)
+				t.Errorf("%s %s of %q: got %s, want %s", tc.method, tc.target, tc.patterns, got, tc.want)
 			}
 		})
 	}
 }
 
-// What has no route is logged and counted, also what net/http used to redirect.
-func TestC6WhatHasNoRouteIsTold(t *testing.T) {
-	g, told := telling(t, calm(), gateway.Options{}, gateway.Route{Name: "api", Match: "/api/", Upstream: refusing(t)})
+// Observers get requests without a route too, including those that ServeMux would redirect.
+func TestRequestsWithoutRouteAreObserved(t *testing.T) {
+	g, calls := observedGateway(t, calm(), gateway.Options{}, gateway.Route{Name: "api", Match: "/api/", Upstream: refusing(t)})
 	for _, head := range []string{"GET /api HTTP/1.1\r\n", "GET * HTTP/1.1\r\n", "GET http://x HTTP/1.1\r\n", "CONNECT x:1 HTTP/1.1\r\n"} {
-		if got := raw(t, g, head+"Host: x\r\n\r\n"); !strings.HasPrefix(got, "404") {
+		if got := finalStatus(t, g, head+"Host: x\r\n\r\n"); !strings.HasPrefix(got, "404") {
 			t.Errorf("%q: got status %s, want 404", head, got)
 		}
-		if c := <-told; c.Status != 404 || c.Report.Reason != "no_route" || !strings.HasPrefix(c.Caller, "127.0.0.1:") {
+		if c := <-calls; c.Status != 404 || c.Report.Reason != "no_route" || !strings.HasPrefix(c.Caller, "127.0.0.1:") {
 			t.Errorf("%q: observer got %+v, want status 404, no_route and a caller on 127.0.0.1", head, c)
 		}
 	}
 }
 
-func TestC7HostsAreComparedWithoutCasePortAndDot(t *testing.T) {
+func TestHostsAreComparedWithoutCasePortAndDot(t *testing.T) {
 	g, err := routed(t, "Upper.example.com/", "admin.example.com./x", "[::1]/", "/", "GET lower.example.com/only")
 	if err != nil {
 		t.Fatal(err)
@@ -129,20 +129,20 @@ func TestC7HostsAreComparedWithoutCasePortAndDot(t *testing.T) {
 		"[::1]": "r2", "[::1]:8080": "r2", "[0:0::1]": "r2", "other.example.com": "r3", "": "r3", "example.com": "r3",
 	} {
 		if got := ask(t, g, "GET", host, "/any"); got != want {
-			t.Errorf("%q: %s, want %s", host, got, want)
+			t.Errorf("%q: got %s, want %s", host, got, want)
 		}
 	}
 	for _, host := range []string{"ADMIN.example.com", "admin.example.com.", "admin.example.com:443"} {
 		if got := ask(t, g, "GET", host, "/x"); got != "r1" {
-			t.Errorf("%q: %s, want r1", host, got)
+			t.Errorf("%q: got %s, want r1", host, got)
 		}
 	}
 	if got := ask(t, g, "PUT", "lower.example.com", "/only"); got != "r3" {
-		t.Errorf("a method that the host's pattern does not take: %s, want r3", got)
+		t.Errorf("a method that the host's pattern does not match: got %s, want r3", got)
 	}
 }
 
-func TestC7PatternsThatMatchNothingAreRefused(t *testing.T) {
+func TestPatternsThatMatchNothingAreRejected(t *testing.T) {
 	for pattern, want := range map[string]string{
 		"host:8080/":           "without a port",
 		"*.wild.com/":          "must name a whole host",
@@ -169,7 +169,7 @@ func TestC7PatternsThatMatchNothingAreRefused(t *testing.T) {
 	} {
 		_, err := routed(t, pattern)
 		if err == nil || !strings.Contains(err.Error(), "routes[0].match") || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %v, want %q", pattern, err, want)
+			t.Errorf("%q: got error %v, want %q", pattern, err, want)
 		}
 	}
 	for _, pattern := range []string{"M-SEARCH /a", "Custom /a", "a_b.example/", "localhost/", "10.0.0.1/", "/.well-known/x", "/a/..b", "/%3F", "/a%2F%2Fb"} {
@@ -182,9 +182,8 @@ func TestC7PatternsThatMatchNothingAreRefused(t *testing.T) {
 	}
 }
 
-// The patterns and their precedence are those of ServeMux: for random patterns that
-// it accepts, and random requests, both choose alike wherever ServeMux does not
-// redirect.
+// The router's patterns and their precedence are those of ServeMux. For random patterns that
+// ServeMux accepts and random requests, both choose the same route unless ServeMux redirects.
 func TestRouterAgreesWithServeMux(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	pick := func(from ...string) string { return from[random.IntN(len(from))] }
@@ -237,7 +236,7 @@ func TestRouterAgreesWithServeMux(t *testing.T) {
 			switch w.Code {
 			case http.StatusOK:
 			case http.StatusMethodNotAllowed:
-				// ServeMux counts those too that it would redirect to first.
+				// ServeMux also counts patterns that only match after a redirect.
 				if got := ask(t, g, method, host, target); got != "404" && !strings.HasPrefix(got, "405") {
 					t.Errorf("%q: %s %s%s: got %s, want 404 or 405 as ServeMux says 405", patterns, method, host, target, got)
 				}
@@ -252,16 +251,16 @@ func TestRouterAgreesWithServeMux(t *testing.T) {
 			}
 			compared++
 			if got := ask(t, g, method, host, target); got != want {
-				t.Errorf("%q: %s %s%s: %s, ServeMux says %s", patterns, method, host, target, got, want)
+				t.Errorf("%q: %s %s%s: got %s, want %s as ServeMux says", patterns, method, host, target, got, want)
 			}
 		}
 	}
 	if compared < 2000 {
-		t.Errorf("%d requests were compared, want at least 2000", compared)
+		t.Errorf("compared %d requests, want at least 2000", compared)
 	}
 }
 
-func TestMistakesOfTheListener(t *testing.T) {
+func TestListenerMistakes(t *testing.T) {
 	for name, tc := range map[string]struct {
 		trust []string
 		want  []string
@@ -285,7 +284,7 @@ func TestMistakesOfTheListener(t *testing.T) {
 			}
 			for _, want := range tc.want {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("%v, want %q", err, want)
+					t.Errorf("got error %v, want %q", err, want)
 				}
 			}
 		})
@@ -293,9 +292,9 @@ func TestMistakesOfTheListener(t *testing.T) {
 	c := gateway.ForUpstream("http://up")
 	c.Listener.SendTimeout = -1
 	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "listener.sendTimeout: must be at least 0 (never), got -1ns") {
-		t.Error(err)
+		t.Errorf("got error %v, want one about listener.sendTimeout", err)
 	}
 	if !slices.Contains(gateway.DefaultConfig().Listener.Trust, "127.0.0.0/8") {
-		t.Errorf("the default trusts %q, want 127.0.0.0/8 among them", gateway.DefaultConfig().Listener.Trust)
+		t.Errorf("the default listener trusts %q, want 127.0.0.0/8 among them", gateway.DefaultConfig().Listener.Trust)
 	}
 }

@@ -22,7 +22,7 @@ func TestUpstreamsConfiguration(t *testing.T) {
 	const route = "routes: [{name: a, match: /a, upstream: %}]\n"
 	for name, tc := range map[string]struct {
 		yaml string
-		want string // a part of the only mistake; none when empty
+		want string // part of the only mistake; empty if the configuration is valid
 	}{
 		"an entry":            {strings.Replace(route, "%", "orders", 1) + "upstreams: {orders: {url: \"http://orders:8080\"}}", ""},
 		"an unused entry":     {strings.Replace(route, "%", "\"http://a\"", 1) + "upstreams: {orders: {url: \"http://orders:8080\"}}", ""},
@@ -44,14 +44,14 @@ func TestUpstreamsConfiguration(t *testing.T) {
 			err := config.Decode("", []byte(tc.yaml), &c)
 			if tc.want != "" {
 				if err == nil || strings.Count(err.Error(), "\n") > 0 || !strings.Contains(err.Error(), tc.want) {
-					t.Errorf("got %v, want %q alone", err, tc.want)
+					t.Errorf("got error %v, want %q and no other", err, tc.want)
 				}
 				return
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			// What --check prints is valid and prints the same again.
+			// The printed configuration is valid, and printing it again gives the same text.
 			first, err := config.Marshal(c)
 			if err != nil {
 				t.Fatal(err)
@@ -61,13 +61,13 @@ func TestUpstreamsConfiguration(t *testing.T) {
 				t.Fatalf("got error %v, want none for\n%s", err, first)
 			}
 			if second, err := config.Marshal(again); err != nil || !bytes.Equal(first, second) {
-				t.Errorf("got error %v; want the same text twice, got\n%s\nand then\n%s", err, first, second)
+				t.Errorf("got error %v and\n%s\nwant no error and\n%s", err, second, first)
 			}
 		})
 	}
 }
 
-// A file says only what differs.
+// A file holds only settings that differ from the defaults.
 func TestUpstreamsDefaults(t *testing.T) {
 	c := gateway.DefaultConfig()
 	if err := config.Decode("", []byte("routes: [{name: a, match: /a, upstream: orders}]\nupstreams: {orders: {url: \"http://orders\", connections: {maxIdle: 7}}}"), &c); err != nil {
@@ -76,12 +76,13 @@ func TestUpstreamsDefaults(t *testing.T) {
 	want := gateway.DefaultUpstream("http://orders")
 	want.Connections.MaxIdle = 7
 	if c.Upstreams["orders"] != want {
-		t.Errorf("%+v, want %+v", c.Upstreams["orders"], want)
+		t.Errorf("got %+v, want %+v", c.Upstreams["orders"], want)
 	}
 }
 
-// Routes that name the same origin by URL share a circuit; an entry has its own,
-// and a name that tells it apart where another one has the same origin.
+// Routes whose URLs have the same scheme and host share a circuit. Each entry of upstreams has its
+// own. If two circuits have the same scheme and host, the entry's name is part of the upstream's
+// name.
 func TestUpstreamsHaveTheirOwnCircuits(t *testing.T) {
 	c := gateway.DefaultConfig()
 	c.Policies[gateway.DefaultPolicyName] = tripping()
@@ -96,13 +97,13 @@ func TestUpstreamsHaveTheirOwnCircuits(t *testing.T) {
 		r.Policy = gateway.DefaultPolicyName
 		c.Routes = append(c.Routes, r)
 	}
-	var told []observe.Call
+	var calls []observe.Call
 	g, err := gateway.New(c, gateway.Options{Next: upstreamFunc(func(r *http.Request) int {
 		if strings.HasPrefix(r.URL.Path, "/orders/") {
 			return http.StatusServiceUnavailable
 		}
 		return http.StatusOK
-	}), Observers: []observe.Observer{observe.Funcs{Call: func(_ context.Context, call observe.Call) { told = append(told, call) }}}})
+	}), Observers: []observe.Observer{observe.Funcs{Call: func(_ context.Context, call observe.Call) { calls = append(calls, call) }}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,22 +120,22 @@ func TestUpstreamsHaveTheirOwnCircuits(t *testing.T) {
 		{"http://shared.test#orders", "orders", "open"}, {"http://shared.test#stock", "stock", "closed"},
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("the circuits are %v, want %v", got, want)
+		t.Errorf("got circuits %v, want %v", got, want)
 	}
 	var names []string
-	for _, call := range told {
+	for _, call := range calls {
 		names = append(names, call.Upstream)
 	}
 	if want := []string{"http://shared.test", "http://shared.test", "http://shared.test#orders", "http://shared.test#stock", "http://alone.test"}; !slices.Equal(names, want) {
-		t.Errorf("calls are told of under %q, want %q", names, want)
+		t.Errorf("the observer got upstreams %q, want %q", names, want)
 	}
 	if shown, err := json.Marshal(g.Upstreams()[2]); err != nil || !strings.Contains(string(shown), `"name":"orders"`) {
-		t.Errorf("got %s, error %v, want the entry's name", shown, err)
+		t.Errorf(`got %s, error %v, want "name":"orders"`, shown, err)
 	}
 }
 
-// A change of connection settings brings new connections and keeps the circuit;
-// a change of anything else keeps both.
+// A change of the connection settings keeps the circuit and opens new connections. Any other change
+// keeps both.
 func TestReloadOfConnections(t *testing.T) {
 	var opened conncount.Counter
 	up := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
@@ -156,7 +157,7 @@ func TestReloadOfConnections(t *testing.T) {
 	for _, step := range []struct {
 		name   string
 		change func(*gateway.Config)
-		opened int64 // connections altogether
+		opened int64 // connections opened so far
 	}{
 		{"at first", func(*gateway.Config) {}, 1},
 		{"nothing", func(*gateway.Config) {}, 1},
@@ -180,13 +181,13 @@ func TestReloadOfConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 		if resp, body := get(t, front.URL+"/"); resp.StatusCode != http.StatusOK {
-			t.Fatalf("%s: got status %d, body %s, want 200", step.name, resp.StatusCode, body)
+			t.Fatalf("after step %q: got status %d, body %s, want 200", step.name, resp.StatusCode, body)
 		}
 		if got := opened.Opened(); got != step.opened {
-			t.Errorf("after a change of %s: %d connections were opened, want %d", step.name, got, step.opened)
+			t.Errorf("after step %q: %d connections were opened, want %d", step.name, got, step.opened)
 		}
 		if b := g.Upstreams(); len(b) != 1 || b[0].Name != "a" {
-			t.Errorf("after a change of %s: %+v, want the one circuit", step.name, b)
+			t.Errorf("after step %q: got circuits %+v, want only that of a", step.name, b)
 		}
 	}
 	opened.WantOpen(t, 1)
