@@ -12,13 +12,13 @@ import (
 	"github.com/rebound-dev/rebound/internal/siteguard"
 )
 
-// Admin is the handler of the admin port. livez and readyz are the probes; an
-// open breaker never makes the gateway unready, since it can answer all the
-// same. metrics serves /metrics. page serves the live page at /, to those who
-// accept HTML, and all below /assets/ and /api/; nil for none.
+// Admin returns the handler of the admin port. livez and readyz serve the probes, and metrics
+// serves /metrics. An open circuit must not make the gateway unready, since the gateway still
+// answers. page serves the live page: / for clients that accept HTML, and everything below /assets/
+// and /api/. It may be nil.
 //
-// All but the probes and /metrics, which are asked by any name that leads here, is
-// kept from the pages of other sites; see [siteguard.Guard], which hosts are for.
+// The probes and /metrics answer requests for any host. [siteguard.Guard] protects the other paths
+// from the pages of other sites. hosts are further host names that it accepts.
 func (g *Gateway) Admin(livez, readyz, metrics, page http.Handler, hosts ...string) http.Handler {
 	open := http.NewServeMux()
 	open.Handle("/", siteguard.Guard(g.guarded(page), func(w http.ResponseWriter, detail string) {
@@ -55,7 +55,7 @@ func (g *Gateway) guarded(page http.Handler) http.Handler {
 		})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		problem.Write(w, problem.Problem{Status: http.StatusNotFound, Detail: "there is no " + r.URL.Path + " on the admin port; GET / lists what there is"})
+		problem.Write(w, problem.Problem{Status: http.StatusNotFound, Detail: "there is no " + r.URL.Path + " on the admin port; GET / lists the paths"})
 	})
 	return mux
 }

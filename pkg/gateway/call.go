@@ -32,22 +32,21 @@ const (
 	headerServerTiming = "Server-Timing"
 )
 
-// maxHeaderBytes is what the header of a request may have, with the request's
-// target: far above any real one.
+// maxHeaderBytes limits the size of a request's target and header. Real requests are far smaller.
 const maxHeaderBytes = 64 << 10
 
 // route is one route's handler.
 type route struct {
 	Route
 	upstreamURL
-	pattern   pattern
-	gateway   *Gateway
-	listener  *listener
-	transport http.RoundTripper
-	origin    string // the upstream's name: mostly its scheme, host and port
-	path      string // of the pattern, without its method
-	keepHost  bool   // the upstream gets the caller's Host
-	looped    atomic.Bool
+	pattern      pattern
+	gateway      *Gateway
+	listener     *listener
+	transport    http.RoundTripper
+	upstreamName string // as in observe.Call.Upstream
+	path         string // of the pattern, without its method
+	keepHost     bool   // the upstream gets the caller's Host
+	looped       atomic.Bool
 }
 
 func (g *Gateway) newRoute(r Route, to destination, upstream string, l *listener) (*route, error) {
@@ -57,7 +56,7 @@ func (g *Gateway) newRoute(r Route, to destination, upstream string, l *listener
 	}
 	return &route{
 		Route: r, upstreamURL: newUpstreamURL(to.url), pattern: p, gateway: g, listener: l,
-		origin: upstream, path: p.host + p.path, keepHost: to.Host == HostCaller,
+		upstreamName: upstream, path: p.host + p.path, keepHost: to.Host == HostCaller,
 	}, nil
 }
 
@@ -66,22 +65,22 @@ type call struct {
 	route  *route
 	in     *http.Request
 	out    http.ResponseWriter
-	path   string       // as [escapedPath] has it
+	path   string       // as [escapedPath] returns it
 	body   *inboundBody // nil when the request has none
 	report resilience.Report
-	status int // what the caller gets
+	status int // of the caller's response
 
-	requestIDs []string // one
+	requestIDs []string // exactly one, as a header value
 	sending    sendWatch
 	informer   informer
 
 	trace  httptrace.ClientTrace
 	url    url.URL   // of the upstream's request
-	values [9]string // room for what [call.value] gives
+	values [9]string // backing array of the slices that [call.value] returns
 	used   int
 }
 
-// value is a header's value, in memory that the call has already.
+// value returns s as a header value. It avoids an allocation by using c.values while it has room.
 func (c *call) value(s string) []string {
 	if c.used == len(c.values) {
 		return []string{s}
@@ -97,7 +96,7 @@ func (rt *route) serve(w http.ResponseWriter, r *http.Request, path string) {
 	c.sending = sendWatch{out: w, limit: rt.listener.sendTimeout}
 	if r.Body != nil && r.Body != http.NoBody {
 		c.body = &inboundBody{original: r.Body, call: c}
-		defer func() { _ = c.body.Close() }() // what is left of an attempt must not read on
+		defer func() { _ = c.body.Close() }() // stops reads by a leftover attempt
 	}
 	ctx := r.Context()
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
@@ -109,7 +108,7 @@ func (rt *route) serve(w http.ResponseWriter, r *http.Request, path string) {
 		ctx = context.WithValue(ctx, callKey{}, c)
 	}
 	start := time.Now()
-	defer func() { c.over(ctx, start) }() // also when a dead body aborts the call
+	defer func() { c.finish(ctx, start) }() // deferred, as a broken response body panics
 	header, size := c.outgoingHeader(rt.listener.trusts(r.RemoteAddr))
 	if c.endsHere(header, size) {
 		return
@@ -117,7 +116,7 @@ func (rt *route) serve(w http.ResponseWriter, r *http.Request, path string) {
 	c.forwardTo(ctx, header)
 }
 
-// endsHere answers what is not passed on, and reports whether it did.
+// endsHere answers requests that must not go upstream, and reports whether it did.
 func (c *call) endsHere(header http.Header, size int) bool {
 	r, rt := c.in, c.route
 	if size += len(r.RequestURI); size > maxHeaderBytes {
@@ -132,20 +131,20 @@ func (c *call) endsHere(header http.Header, size int) bool {
 	if rt.gateway.via.seen(r.Header) {
 		if rt.looped.CompareAndSwap(false, true) {
 			rt.gateway.options.Logger.WarnContext(r.Context(), lineLoop,
-				slog.String(logRoute, rt.Name), slog.String(logUpstream, rt.origin), slog.String(logVia, clipped(r.Header.Get(headerVia), maxPath)))
+				slog.String(logRoute, rt.Name), slog.String(logUpstream, rt.upstreamName), slog.String(logVia, clipped(r.Header.Get(headerVia), maxPath)))
 		}
-		c.refuse(http.StatusLoopDetected, resilience.ReasonLoopDetected, rt.origin+" sends this request back to the gateway that sent it there")
+		c.refuse(http.StatusLoopDetected, resilience.ReasonLoopDetected, rt.upstreamName+" sent this request back to this gateway, which had already passed it on")
 		return true
 	}
 	if protocol := upgradeTo(r.Header); !printable(protocol) {
-		c.refuse(http.StatusBadRequest, resilience.ReasonUpgrade, fmt.Sprintf("the request asks for the protocol %q, which cannot be the name of one", protocol))
+		c.refuse(http.StatusBadRequest, resilience.ReasonUpgrade, fmt.Sprintf("the request asks for an upgrade to %q, which is not a valid protocol name", protocol))
 		return true
 	}
 	return c.lastForward(header)
 }
 
-// lastForward answers a TRACE or OPTIONS request that may not be passed on any
-// more, and counts down otherwise (RFC 9110, 7.6.2).
+// lastForward applies Max-Forwards to TRACE and OPTIONS (RFC 9110, 7.6.2). It answers a request
+// with Max-Forwards: 0 and returns true. Otherwise it decrements the header.
 func (c *call) lastForward(header http.Header) bool {
 	if c.in.Method != http.MethodTrace && c.in.Method != http.MethodOptions || len(header[headerMaxForwards]) != 1 {
 		return false
@@ -163,7 +162,7 @@ func (c *call) lastForward(header http.Header) bool {
 	c.describe(h)
 	var seen strings.Builder
 	if c.in.Method == http.MethodTrace {
-		// Only what tells the way: the rest may be a secret of a proxy in front.
+		// Other headers are left out: they may hold secrets, such as those of a proxy in front.
 		fmt.Fprintf(&seen, "TRACE %s %s\r\nHost: %s\r\n", c.in.RequestURI, c.in.Proto, c.in.Host)
 		for _, name := range []string{headerVia, headerMaxForwards} {
 			for _, v := range c.in.Header[name] {
@@ -180,7 +179,7 @@ func (c *call) lastForward(header http.Header) bool {
 	return true
 }
 
-// printable reports whether s has only printable ASCII characters.
+// printable reports whether s consists of printable ASCII characters.
 func printable(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' {
@@ -190,18 +189,18 @@ func printable(s string) bool {
 	return true
 }
 
-// over reports the finished call to the observers.
-func (c *call) over(ctx context.Context, start time.Time) {
-	if c.report.Reason == "" { // what sends the attempts panicked, and net/http hangs up
+// finish reports the finished call to the observers.
+func (c *call) finish(ctx context.Context, start time.Time) {
+	if c.report.Reason == "" { // the RoundTripper panicked, and net/http closes the connection
 		c.report.Reason = resilience.ReasonResetBeforeHeaders
 	}
 	c.route.gateway.finished(ctx, observe.Call{
-		Route: c.route.Name, Policy: c.route.Policy, Pattern: c.route.path, Upstream: c.route.origin, Scheme: scheme(c.in), Host: c.in.Host, Path: c.path, Method: c.in.Method,
+		Route: c.route.Name, Policy: c.route.Policy, Pattern: c.route.path, Upstream: c.route.upstreamName, Scheme: scheme(c.in), Host: c.in.Host, Path: c.path, Method: c.in.Method,
 		Caller: c.in.RemoteAddr, Status: c.status, RequestID: c.requestIDs[0], Start: start, Duration: time.Since(start), Report: &c.report,
 	})
 }
 
-// describe sets the headers that tell the caller what the pipeline did.
+// describe sets the request id and the headers about attempts and waits.
 func (c *call) describe(h http.Header) {
 	h[headerRequestID] = c.requestIDs
 	h[transport.HeaderAttemptCount] = c.value(strconv.Itoa(len(c.report.Attempts)))
@@ -214,7 +213,7 @@ func (c *call) describe(h http.Header) {
 	}
 }
 
-// refuse ends a call for which nothing was asked of the upstream.
+// refuse answers a call that makes no attempt.
 func (c *call) refuse(status int, reason resilience.Reason, detail string) {
 	c.report.Reason = reason
 	c.write(problem.Problem{Status: status, Detail: detail})
@@ -222,7 +221,7 @@ func (c *call) refuse(status int, reason resilience.Reason, detail string) {
 
 // write answers with a problem document.
 func (c *call) write(p problem.Problem) {
-	p.Reason, p.Route, p.Upstream = string(c.report.Reason), c.route.Name, c.route.origin
+	p.Reason, p.Route, p.Upstream = string(c.report.Reason), c.route.Name, c.route.upstreamName
 	p.Attempts, p.TraceID = len(c.report.Attempts), traceID(c.in)
 	c.status = p.Status
 	h := c.out.Header()
@@ -237,7 +236,7 @@ func (c *call) write(p problem.Problem) {
 	}
 }
 
-// fail answers a call without a response.
+// fail answers a call that got no usable response from the upstream.
 func (c *call) fail(err error) {
 	p := problem.Problem{Status: http.StatusBadGateway}
 	var e *resilience.Error
@@ -249,60 +248,62 @@ func (c *call) fail(err error) {
 		p.Status = http.StatusServiceUnavailable
 		seconds := max(1, int64(math.Ceil(e.RetryIn.Seconds())))
 		c.out.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
-		p.Detail = fmt.Sprintf("%s is failing and is left alone for now; try again in %d s", c.route.origin, seconds)
+		p.Detail = fmt.Sprintf("%s is failing and is left alone for now; try again in %d s", c.route.upstreamName, seconds)
 	case errors.Is(e, resilience.ErrTimeout):
 		p.Status = http.StatusGatewayTimeout
-		p.Detail = c.tell("did not answer in time", e)
+		p.Detail = c.detail("did not answer in time", e)
 		if !c.body.atEnd() {
-			p.Detail = c.tell("was still being sent the request's body when the time was up", e)
+			p.Detail = c.detail("was still being sent the request's body when the time was up", e)
 		}
 	case e.Reason == resilience.ReasonCallerCanceled:
 		p.Status = statusCallerGone
-		p.Detail = "the caller went away"
+		p.Detail = "the caller hung up"
 	case e.Last == resilience.ReasonBodyFailed:
 		p.Status = http.StatusBadRequest
 		p.Detail = "the request body could not be read to its end"
 	case errors.Is(e, transport.ErrHeaderTooLarge):
 		p.Status = http.StatusRequestHeaderFieldsTooLarge
-		p.Detail = "the request's header is larger than " + c.route.origin + " allows"
+		p.Detail = "the request's header is larger than " + c.route.upstreamName + " allows"
 	case e.Last == resilience.ReasonInvalidRequest:
 		p.Status = http.StatusBadRequest
 		p.Detail = e.Err.Error()
 	case e.Last == resilience.ReasonBodyNotReplayable:
 		p.Status = http.StatusBadRequest
-		p.Detail = "the request body cannot be had again"
+		p.Detail = "the request body cannot be sent again"
 	case e.Last == resilience.ReasonNotHTTP:
-		p.Detail = c.tell("did not answer in HTTP", e) + ": " + e.Err.Error()
+		p.Detail = c.detail("did not answer in HTTP", e) + ": " + e.Err.Error()
 	case e.Last == resilience.ReasonDialError:
-		p.Detail = c.tell("could not be reached", e)
+		p.Detail = c.detail("could not be reached", e)
 	case e.Last == resilience.ReasonTLSError:
-		p.Detail = c.tell("could not be reached securely", e)
+		p.Detail = c.detail("could not be reached securely", e)
 	default:
-		p.Detail = c.tell("closed the connection before it answered", e)
+		p.Detail = c.detail("closed the connection before it answered", e)
 	}
 	c.write(p)
 }
 
-// statusCallerGone is what nginx calls a caller who hung up; nobody reads it,
-// but logs and metrics do.
+// statusCallerGone is the status of a call whose caller hung up, as in nginx. It only appears in
+// logs and metrics.
 const statusCallerGone = 499
 
-func (c *call) tell(what string, e *resilience.Error) string {
+// detail describes a failed call: what happened, the number of attempts, the time and the last
+// reason.
+func (c *call) detail(what string, e *resilience.Error) string {
 	attempts := "1 attempt"
 	if e.Attempts != 1 {
 		attempts = fmt.Sprintf("%d attempts", e.Attempts)
 	}
 	return fmt.Sprintf("%s %s (%s in %v; the last ended with %s)",
-		c.route.origin, what, attempts, c.report.Duration.Round(time.Millisecond), e.Last)
+		c.route.upstreamName, what, attempts, c.report.Duration.Round(time.Millisecond), e.Last)
 }
 
-// maxServerTiming is how long Server-Timing may become: whoever is in front has a
-// limit for a whole header, 4 or 8 KiB mostly.
+// maxServerTiming limits the bytes of Server-Timing. Proxies in front often limit the whole header
+// to 4 or 8 KiB.
 const maxServerTiming = 1 << 10
 
-// serverTiming writes a report as Server-Timing (W3C), which browsers draw as a
-// waterfall: one entry for each attempt and each wait, in milliseconds. Of many
-// attempts it has the first and the last.
+// serverTiming formats a report as Server-Timing (W3C), which browsers draw as a waterfall. It has
+// one entry per attempt and per wait, in milliseconds. If there are too many, it leaves out
+// attempts before the last one.
 func serverTiming(r *resilience.Report) string {
 	if len(r.Attempts) == 0 {
 		return ""
@@ -312,8 +313,8 @@ func serverTiming(r *resilience.Report) string {
 	for i := range r.Attempts[:last] {
 		before := len(b)
 		b = appendTiming(b, &r.Attempts[i])
-		// The longest entry of the last attempt, and the one that stands for those left
-		// out, must find room behind it.
+		// The entries for the attempts left out and for the last attempt must still fit. They
+		// take 192 bytes at most.
 		if len(b) > maxServerTiming-192 {
 			b = append(b[:before], `left-out;desc="`...)
 			b = strconv.AppendInt(b, int64(last-i), 10)
@@ -345,8 +346,8 @@ func appendEntry(b []byte, name string, n int, d time.Duration, description stri
 	return append(append(b, '"'), timingSeparator...)
 }
 
-// requestID is the caller's, if it is one that can stand in a log and a header,
-// and a new one otherwise. All attempts of a call carry the same.
+// requestID returns the caller's request id if it is safe in logs and headers, and a new one
+// otherwise. All attempts of a call have the same id.
 func requestID(r *http.Request) string {
 	if id := r.Header.Get(headerRequestID); id != "" && len(id) <= 128 && strings.IndexFunc(id, unsafeInID) < 0 {
 		return id
@@ -354,8 +355,8 @@ func requestID(r *http.Request) string {
 	return rand.Text()
 }
 
-// scheme is what the caller's connection speaks. X-Forwarded-Proto could say
-// anything.
+// scheme returns the scheme of the caller's connection. It ignores X-Forwarded-Proto, which a
+// caller can forge.
 func scheme(r *http.Request) string {
 	if r.TLS != nil {
 		return "https"
@@ -367,8 +368,8 @@ func unsafeInID(c rune) bool {
 	return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-_.:/+=@", c)
 }
 
-// traceID is that of the request's span, or else of its W3C traceparent header;
-// "" if there is none.
+// traceID returns the trace id of the request's span, or else of its traceparent header (W3C). It
+// returns "" if there is neither.
 func traceID(r *http.Request) string {
 	if span := trace.SpanContextFromContext(r.Context()); span.HasTraceID() {
 		return span.TraceID().String()

@@ -16,7 +16,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// Config is the configuration of a gateway, as its file has it.
+// Config is the configuration of a gateway.
 type Config struct {
 	// Routes send requests to upstreams. At least one.
 	Routes []Route `yaml:"routes"`
@@ -46,13 +46,14 @@ type Route struct {
 // DefaultPolicyName is the policy of routes that name none. It always exists.
 const DefaultPolicyName = "default"
 
-// DefaultConfig has the default policy and no route: what a file is laid over.
+// DefaultConfig returns a configuration with the default policy and no route. A file is decoded
+// over it.
 func DefaultConfig() Config {
 	return Config{Listener: DefaultListener(), Policies: map[string]transport.Policy{DefaultPolicyName: transport.DefaultPolicy()}}
 }
 
-// ForUpstream is the configuration that sends every path to one upstream under
-// the default policy.
+// ForUpstream returns a configuration that sends every path to one upstream under the default
+// policy.
 func ForUpstream(upstream string) Config {
 	c := DefaultConfig()
 	c.Routes = []Route{{Name: "upstream", Match: "/", Upstream: upstream, Policy: DefaultPolicyName}}
@@ -88,7 +89,7 @@ func (c Config) Validate() error {
 			report(at("match"), "%s", c.explainPattern(i, p, err))
 		}
 		if _, ok := c.Upstreams[r.Upstream]; ok {
-			// What is wrong with it is told where it stands.
+			// Mistakes in the entry are reported below.
 		} else if _, err := c.destination(r.Upstream); err != nil {
 			report(at("upstream"), "%v", err)
 		}
@@ -115,8 +116,8 @@ func (c Config) Validate() error {
 
 func (c Config) policyNames() []string { return slices.Sorted(maps.Keys(c.Policies)) }
 
-// register adds a pattern to mux, which panics over a pattern that is malformed
-// or conflicts with another one.
+// register adds a pattern to mux. It turns ServeMux's panic about a malformed or conflicting
+// pattern into an error.
 func register(mux *http.ServeMux, p pattern) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -127,8 +128,8 @@ func register(mux *http.ServeMux, p pattern) (err error) {
 	return nil
 }
 
-// explainPattern says what is wrong with the pattern of route i in words of the
-// configuration; net/http's own name lines of its caller's source.
+// explainPattern describes the mistake in route i's pattern in terms of the configuration.
+// net/http's messages name lines of Go source.
 func (c Config) explainPattern(i int, p pattern, err error) string {
 	pattern := c.Routes[i].Match
 	for j, o := range c.Routes[:i] {

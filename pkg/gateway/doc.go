@@ -1,5 +1,5 @@
-// Package gateway proxies HTTP routes to upstreams over package transport, so
-// that every call survives what its policy lets it survive. It finds the route and
-// passes the request and the answer on as they came. It adds headers that say what the
-// pipeline did. Its own errors are problem documents.
+// Package gateway is an HTTP proxy that protects calls with package transport. It finds the route
+// of a request, sends the request to the route's upstream under the route's policy, and passes the
+// answer back. Requests and answers pass unchanged except for headers. The gateway adds headers
+// about attempts and waits. Its own errors are problem documents (RFC 9457).
 package gateway

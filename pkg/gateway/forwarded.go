@@ -31,8 +31,8 @@ const (
 	prefixForwarded = "X-Forwarded-"
 )
 
-// hopByHop reports whether a header is for the next peer only (RFC 9110, 7.6.1),
-// also without Connection naming it.
+// hopByHop reports whether a header is for the next peer only (RFC 9110, 7.6.1), even if Connection
+// does not name it.
 func hopByHop(name string) bool {
 	switch name {
 	case headerConnection, "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization",
@@ -42,7 +42,7 @@ func hopByHop(name string) bool {
 	return false
 }
 
-// trustedOnly reports whether a header is believed only from a trusted caller.
+// trustedOnly reports whether a header is accepted from trusted callers only.
 func trustedOnly(name string) bool {
 	switch name {
 	case headerForwarded, transport.HeaderAttemptCount, transport.HeaderExpectedTimeout:
@@ -51,16 +51,16 @@ func trustedOnly(name string) bool {
 	return strings.HasPrefix(name, prefixForwarded)
 }
 
-// lookAlike reports whether servers that make variables of headers (CGI, WSGI) take a
-// header for one that only a trusted caller may send: X_Forwarded_For for
-// X-Forwarded-For. Proxies in front pass it on as any other.
+// lookAlike reports whether a header spelled with _ looks like one that only trusted callers may
+// send, such as X_Forwarded_For. CGI and WSGI servers do not distinguish _ from -, and proxies in
+// front pass such headers on.
 func lookAlike(name string) bool {
 	return strings.IndexByte(name, '_') >= 0 && trustedOnly(http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-")))
 }
 
-// dropNamed deletes from h the headers that the Connection header of from names, but
-// not what proxies say of the caller: a proxy in front may pass on the Connection of
-// its caller, who could hide behind the proxy's own address with it.
+// dropNamed deletes the headers that from's Connection header names from h, except Via and those in
+// which proxies describe the caller. A proxy in front may pass on its caller's Connection header.
+// Otherwise the caller could use it to hide behind the proxy's address.
 func dropNamed(h, from http.Header) {
 	for _, v := range from[headerConnection] {
 		for name := range strings.SplitSeq(v, ",") {
@@ -71,7 +71,7 @@ func dropNamed(h, from http.Header) {
 	}
 }
 
-// upgradeType is the protocol that h asks to switch to, empty for none.
+// upgradeType returns the protocol to which h asks to switch, or "".
 func upgradeType(h http.Header) string {
 	if len(h[headerUpgrade]) == 0 || !httpguts.HeaderValuesContainsToken(h[headerConnection], headerUpgrade) {
 		return ""
@@ -79,9 +79,9 @@ func upgradeType(h http.Header) string {
 	return h.Get(headerUpgrade)
 }
 
-// upgradeTo is the one that the caller asks for and gets. Upgrade: h2c, which some
-// clients send with every request, is none: its settings header is hop-by-hop and
-// gone, so it could not work.
+// upgradeTo returns the protocol that the gateway asks the upstream for, or "". It ignores Upgrade:
+// h2c, which some clients send with every request. That upgrade cannot work, as its settings header
+// is hop-by-hop.
 func upgradeTo(h http.Header) string {
 	if protocol := upgradeType(h); !strings.EqualFold(protocol, "h2c") {
 		return protocol
@@ -89,9 +89,8 @@ func upgradeTo(h http.Header) string {
 	return ""
 }
 
-// outgoingHeader makes the header of the upstream's request, and adds up the size
-// of the caller's. The values are shared, which is safe: they are replaced, never
-// written into.
+// outgoingHeader returns the header of the upstream's request and the size in bytes of the caller's
+// header. The two headers share their value slices, which must not be modified in place.
 func (c *call) outgoingHeader(trusted bool) (h http.Header, size int) {
 	in := c.in.Header
 	h = make(http.Header, len(in)+6)
@@ -113,15 +112,15 @@ func (c *call) outgoingHeader(trusted bool) (h http.Header, size int) {
 		h[headerConnection], h[headerUpgrade] = c.value(headerUpgrade), c.value(protocol)
 	}
 	if _, ok := h[headerUserAgent]; !ok {
-		h[headerUserAgent] = nil // or net/http would send its own
+		h[headerUserAgent] = nil // otherwise net/http would add its own
 	}
 	c.forward(h)
 	h[headerRequestID] = c.requestIDs
 	return h, size
 }
 
-// forward tells the upstream where the call comes from. What an untrusted caller
-// said about that is not in h.
+// forward adds the headers that describe the caller to h. outgoingHeader has already dropped those
+// of an untrusted caller.
 func (c *call) forward(h http.Header) {
 	if peer := peerAddress(c.in.RemoteAddr); peer != "" {
 		if before := h[headerForwardedFor]; len(before) > 0 {
@@ -129,7 +128,7 @@ func (c *call) forward(h http.Header) {
 		}
 		h[headerForwardedFor] = c.value(peer)
 	}
-	// HTTP/1.0 may leave the host out, and an empty one would end up in links.
+	// An HTTP/1.0 request may have no host. Upstreams would build links with an empty one.
 	if h.Get(headerForwardedHost) == "" {
 		delete(h, headerForwardedHost)
 		if c.in.Host != "" {
@@ -142,9 +141,8 @@ func (c *call) forward(h http.Header) {
 	c.route.gateway.via.add(h, c.in.ProtoMajor, c.in.ProtoMinor)
 }
 
-// via is this gateway's entry in Via (RFC 9110, 7.6.3), by the protocol of the
-// message that it passes on. The name tells this process from every other one, so
-// that a request that comes back is known.
+// via holds this gateway's entries in Via (RFC 9110, 7.6.3), one per version of HTTP. The name is
+// unique to this process, so that the gateway recognizes requests that come back.
 type via struct {
 	name                  string
 	http10, http11, http2 []string
@@ -168,7 +166,7 @@ func (v *via) add(h http.Header, major, minor int) {
 	h[headerVia] = own
 }
 
-// seen reports whether a request has passed through this gateway already.
+// seen reports whether a request has already passed through this gateway.
 func (v *via) seen(h http.Header) bool {
 	for _, value := range h[headerVia] {
 		for entry := range strings.SplitSeq(value, ",") {
@@ -180,12 +178,12 @@ func (v *via) seen(h http.Header) bool {
 	return false
 }
 
-// upstreamURL is where the requests of a route go.
+// upstreamURL is the URL of a route's upstream.
 type upstreamURL struct {
 	url *url.URL
-	at  string // its origin: scheme, host and port
-	// prefix is put before each request's path: escaped, and as it is meant. It does
-	// not end with a slash.
+	at  string // scheme, host and port
+	// prefix is the URL's path without a slash at its end. It is put before each request's path.
+	// prefix is escaped, plainPrefix is not.
 	prefix, plainPrefix string
 }
 
@@ -194,14 +192,13 @@ func newUpstreamURL(u *url.URL) upstreamURL {
 	return upstreamURL{url: u, at: transport.UpstreamOf(u), prefix: prefix, plainPrefix: unescaped(prefix)}
 }
 
-// of makes the URL of the upstream's request: the bytes of the path and of the
-// query are those that the caller wrote.
+// of returns the URL of the upstream's request. It keeps the bytes of the caller's path and query.
 func (u *upstreamURL) of(in *url.URL) url.URL {
 	out := url.URL{
 		Scheme: u.url.Scheme, Host: u.url.Host, Path: in.Path, RawPath: in.RawPath,
 		RawQuery: in.RawQuery, ForceQuery: in.ForceQuery,
 	}
-	if strings.IndexByte(out.RawQuery, ' ') >= 0 { // HTTP/2 can carry it, a request line cannot
+	if strings.IndexByte(out.RawQuery, ' ') >= 0 { // HTTP/2 allows spaces, a request line does not
 		out.RawQuery = strings.ReplaceAll(out.RawQuery, " ", "%20")
 	}
 	if in.Path == "*" {
@@ -222,10 +219,9 @@ func (u *upstreamURL) of(in *url.URL) url.URL {
 	if out.RawPath == "" || out.EscapedPath() == out.RawPath {
 		return out
 	}
-	// net/url would write another path than this one, with all escapes undone and
-	// made anew.
+	// net/url would write a path with different escapes. Opaque is written as it is.
 	raw := escapeBytes(out.RawPath, validOnLine)
-	if strings.HasPrefix(raw, "//") { // an Opaque that begins so is taken for a host
+	if strings.HasPrefix(raw, "//") { // net/url takes the beginning of such an Opaque for a host
 		raw = escapeBytes(out.RawPath, validInPath)
 		out.RawPath = raw
 		out.Path, _ = url.PathUnescape(raw)
@@ -235,14 +231,13 @@ func (u *upstreamURL) of(in *url.URL) url.URL {
 	return out
 }
 
-// validOnLine reports whether a byte of a path may stand in a request line. A
-// space ends the path there, and for many servers a # does.
+// validOnLine reports whether a byte of a path is valid in a request line. A space ends the path
+// there. For many servers # does, too.
 func validOnLine(c byte) bool { return c > ' ' && c != '#' && c != 0x7f }
 
-// ownView is a Location of the upstream as the caller can follow it: one at the
-// upstream's own origin becomes relative to the gateway's, without the path that
-// is put before each request's. host is what the upstream takes for its own name
-// besides. Anything else stays as it is.
+// ownView returns an upstream's Location in a form that the caller can follow. A Location on the
+// upstream itself becomes relative to the gateway, without the prefix. host is a further name of
+// the upstream and may be empty. Other Locations stay as they are.
 func (u *upstreamURL) ownView(location, host string) string {
 	rest := location
 	switch begin, after, found := strings.Cut(location, "//"); {
@@ -276,7 +271,9 @@ func (u *upstreamURL) ownView(location, host string) string {
 		rest = "/" + rest
 	}
 	if len(rest) > 1 && strings.IndexByte("/\\\t", rest[1]) >= 0 {
-		rest = "/." + rest // two slashes at the beginning, between which browsers drop tabs, would make a host of what follows
+		// Two slashes at the beginning would make a host of the next segment. Browsers also read
+		// \ as a slash and drop tabs.
+		rest = "/." + rest
 	}
 	return rest
 }

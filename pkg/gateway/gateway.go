@@ -24,24 +24,23 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// Options are what a gateway needs besides its configuration. The zero value is
-// ready to use.
+// Options are the dependencies of a gateway. The zero value is ready to use.
 type Options struct {
-	// Next sends the attempts of all upstreams; nil means a pool of connections for
-	// each (package endpoint).
+	// Next sends all attempts. Nil means a connection pool per upstream (package endpoint).
 	Next http.RoundTripper
-	// DialContext makes the connections of those pools; nil means a net.Dialer's.
+	// DialContext opens the connections of those pools. Nil means net.Dialer.DialContext.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
-	// TLS is for the upstreams over https; nil means the roots of the system.
+	// TLS is the configuration for https upstreams. Nil trusts the system's roots.
 	TLS *tls.Config
 	// Observers are notified of attempts, calls and changes of circuits, each in this order.
 	Observers []observe.Observer
-	// Random is uniform in [0, 1) and safe for concurrent use; nil means math/rand/v2.
+	// Random returns uniform values in [0, 1). It must be safe for concurrent use. Nil means
+	// math/rand/v2.
 	Random func() float64
-	// Logger gets what goes wrong with a connection; nil means nowhere.
+	// Logger logs loops and reloads. Nil discards them.
 	Logger *slog.Logger
-	// TracerProvider and Propagator leave spans of calls, attempts and waits, below
-	// the span of the request's context; nil for none.
+	// TracerProvider and Propagator create spans of calls, attempts and waits as children of the
+	// span in the request's context. Without a TracerProvider there are no spans.
 	TracerProvider trace.TracerProvider
 	Propagator     propagation.TextMapPropagator
 }
@@ -53,17 +52,17 @@ type Gateway struct {
 	via     via
 	// current serves new calls. A call in flight keeps the generation that it began with.
 	current atomic.Pointer[generation]
-	memory  *transport.ReplayMemory // of all policies together
+	memory  *transport.ReplayMemory // shared by all policies
 	refusal atomic.Pointer[Refusal]
 
-	reload sync.Mutex  // one at a time
-	past   []time.Time // until when calls may go on that began before a Reload
+	reload sync.Mutex  // serializes Reload and guards past
+	past   []time.Time // for each replaced configuration, when its last call must have ended
 }
 
-// replayMemory is what a gateway keeps of request bodies at most.
+// replayMemory is the most bytes of request bodies that a gateway keeps for retries.
 const replayMemory = 64 << 20
 
-// generation is what one configuration makes.
+// generation is the state that belongs to one configuration.
 type generation struct {
 	config     Config
 	router     *router
@@ -72,13 +71,13 @@ type generation struct {
 	names      map[upstreamKey]string // in reports, metrics and /breakers
 }
 
-// circuitKey is a policy in front of an upstream: each has a circuit and a budget.
+// circuitKey identifies a circuit and its budget: one per policy and upstream.
 type circuitKey struct {
 	policy   string
 	upstream upstreamKey
 }
 
-// New makes a gateway. It fails with every mistake in the configuration.
+// New returns a gateway. If the configuration is invalid, the error lists all mistakes.
 func New(c Config, o Options) (*Gateway, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -92,7 +91,7 @@ func New(c Config, o Options) (*Gateway, error) {
 	return g, nil
 }
 
-// generation makes what serves c, in the place of old where there is one.
+// generation builds the state for c. It reuses the circuits and pools of old, which may be nil.
 func (g *Gateway) generation(c Config, old *generation) (*generation, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -126,8 +125,8 @@ func (g *Gateway) generation(c Config, old *generation) (*generation, error) {
 	return n, nil
 }
 
-// transport is that of a policy in front of an upstream: routes that share both
-// share the breaker and the budget.
+// transport returns the transport for a policy and an upstream. Routes with the same policy and
+// upstream share it, with its circuit and budget.
 func (g *Gateway) transport(key circuitKey, n, old *generation) (*transport.Transport, error) {
 	p := n.config.Policies[key.policy]
 	if old != nil && old.transports[key] != nil {
@@ -140,7 +139,7 @@ func (g *Gateway) transport(key circuitKey, n, old *generation) (*transport.Tran
 	return transport.New(g.next(n.upstreams[key.upstream]), p, options...)
 }
 
-// observer passes what happens in front of one upstream to all observers.
+// observer passes the attempts and transitions of one circuit to all observers.
 func (g *Gateway) observer(key circuitKey) resilience.Observer {
 	if len(g.options.Observers) == 0 {
 		return resilience.Observer{}
@@ -168,11 +167,11 @@ func (g *Gateway) finished(ctx context.Context, c observe.Call) {
 	}
 }
 
-// Config is the effective configuration.
+// Config returns the effective configuration.
 func (g *Gateway) Config() Config { return g.current.Load().config }
 
-// Close closes the connections to the upstreams, those of calls in flight when the
-// calls end. Calls that come later get a connection each.
+// Close closes the connections to the upstreams. Connections of calls in flight are closed when the
+// calls end. Each later call uses a connection of its own.
 func (g *Gateway) Close() {
 	if next, ok := g.options.Next.(interface{ CloseIdleConnections() }); ok {
 		next.CloseIdleConnections()
@@ -204,12 +203,11 @@ func (g *Gateway) Upstreams() []observe.Upstream {
 	return list
 }
 
-// ReplayMemory is how many bytes of request bodies are kept now, for repetitions.
+// ReplayMemory returns how many bytes of request bodies are currently kept for retries.
 func (g *Gateway) ReplayMemory() (bytes int64) { return g.memory.Used() }
 
-// LongestTimeout is how long the calls that are on their way may still take: the
-// longest timeout of the policies, and of those that a Reload replaced while calls
-// may still be made under them.
+// LongestTimeout returns how long calls in flight may still take. It is the longest timeout of the
+// current policies, or longer while calls under replaced policies may still run.
 func (g *Gateway) LongestTimeout() time.Duration {
 	longest := g.current.Load().longestTimeout()
 	g.reload.Lock()
@@ -227,11 +225,11 @@ func (n *generation) longestTimeout() (longest time.Duration) {
 	return longest
 }
 
-// ServeHTTP makes the call that r asks for, or says that there is no route.
+// ServeHTTP proxies r to its route's upstream. It answers 404 or 405 if no route matches.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := escapedPath(r.URL)
 	if path != r.URL.Path {
-		// otelhttp writes it decoded; url.path is that of the URL (RFC 3986, 3.3).
+		// otelhttp sets the decoded path, but url.path is the escaped one (RFC 3986, 3.3).
 		trace.SpanFromContext(r.Context()).SetAttributes(semconv.URLPath(path))
 	}
 	router := g.current.Load().router
@@ -244,13 +242,13 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.refuse(w, r, router, path)
 }
 
-// routable reports whether r asks for something by its path: CONNECT asks for
-// another host, and a URL such as urn:x has none.
+// routable reports whether r has a path to route by. CONNECT without a path and URLs such as urn:x
+// have none.
 func routable(r *http.Request) bool {
 	return r.URL.Opaque == "" && (r.Method != http.MethodConnect || r.URL.Path != "")
 }
 
-// refuse says that there is no route: none for the path, or none for the method.
+// refuse answers 404 if no route matches the path, or 405 if one matches with another method.
 func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, router *router, path string) {
 	start := time.Now()
 	p := problem.Problem{
@@ -270,10 +268,10 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, router *router,
 		Report: &resilience.Report{Reason: resilience.Reason(p.Reason)}})
 }
 
-// pseudonym is a name for this process in Via.
+// pseudonym returns a random name for this process in Via.
 func pseudonym() string { return "rebound-" + strings.ToLower(rand.Text()[:8]) }
 
-// bufferPool spares a 32 KiB buffer for each response.
+// bufferPool reuses the buffers that copy bodies.
 type bufferPool struct{ pool sync.Pool }
 
 const copyBufferSize = 32 << 10

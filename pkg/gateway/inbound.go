@@ -10,19 +10,19 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// What is read of a request's body for nobody, at most, so that its connection
-// can serve the caller's next request.
+// Limits for discarding the rest of a request's body, so that its connection can serve the caller's
+// next request.
 const (
 	drainBytes = 256 << 10
 	drainTime  = 50 * time.Millisecond
 )
 
-// inboundBody is the request's body as it comes from the caller. The HTTP/1
-// server must not be left with a body that is not at its end, whatever the call
-// came to: without full duplex it reads the rest before it answers, which a
-// caller who has stopped sending delays for ever; with it, it reads the rest
-// after the handler and then trips over its own next read (go.dev/issue/68560).
-// A nil one is that of a request without a body.
+// inboundBody is the body of the caller's request. It is nil if the request has none.
+//
+// When the handler returns, the body of an HTTP/1 request must have ended. Otherwise net/http's
+// server reads the rest. Without full duplex it does so before it answers, and a caller that has
+// stopped sending delays the answer for ever. With full duplex it does so after the handler, and
+// collides with its own next read (go.dev/issue/68560).
 type inboundBody struct {
 	original io.ReadCloser
 	call     *call
@@ -31,7 +31,7 @@ type inboundBody struct {
 	trailers http.Header // of the upstream's request
 }
 
-// Read is what the attempts read with.
+// Read reads the body for an attempt.
 func (b *inboundBody) Read(p []byte) (int, error) {
 	if b.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
@@ -48,22 +48,22 @@ func (b *inboundBody) read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close says that no attempt reads any more. It leaves the caller's body as it is:
-// net/http's own would wait for what the caller has still to send.
+// Close stops reads by attempts. It does not close the caller's body, since net/http's Close would
+// wait for the rest of it.
 func (b *inboundBody) Close() error {
 	b.closed.Store(true)
 	return nil
 }
 
-// announceTrailers is the map for the trailers of the upstream's request, with the
-// names that the caller has announced. It fills at the end of the body.
+// announceTrailers returns the trailers of the upstream's request, with the names that the caller
+// has announced. The values are filled in at the end of the body.
 func (b *inboundBody) announceTrailers() http.Header {
 	if b == nil || b.call.in.ContentLength >= 0 && len(b.call.in.Trailer) == 0 {
 		return nil
 	}
 	b.trailers = make(http.Header, len(b.call.in.Trailer))
 	for name := range b.call.in.Trailer {
-		// A name that no header can have stays, and the transport refuses the request.
+		// An invalid name stays, so that the transport rejects the request.
 		if validTrailer(name) || !httpguts.ValidHeaderFieldName(name) {
 			b.trailers[name] = nil
 		}
@@ -71,7 +71,7 @@ func (b *inboundBody) announceTrailers() http.Header {
 	return b.trailers
 }
 
-// takeTrailers passes on those that came. The server leaves them in the request.
+// takeTrailers copies the trailers that net/http's server has put into the request.
 func (b *inboundBody) takeTrailers() {
 	if b.trailers == nil || b.ended.Load() {
 		return
@@ -83,28 +83,26 @@ func (b *inboundBody) takeTrailers() {
 	}
 }
 
-// validTrailer reports whether a field may be passed on behind a body: not one
-// that frames a message, that a peer decides by before the body, or that only this
-// gateway may say (RFC 9110, 6.5.1).
+// validTrailer reports whether a field may be passed on as a trailer (RFC 9110, 6.5.1). Fields for
+// framing, routing or authentication must not, nor fields that only trusted callers may set.
 func validTrailer(name string) bool {
 	return httpguts.ValidTrailerHeader(name) && !hopByHop(name) && !trustedOnly(name) && name != headerVia
 }
 
-// atEnd tells whether nothing is left to be read. An HTTP/2 stream ends with its
-// answer, without anybody reading.
+// atEnd reports whether the body needs no more reads. An HTTP/2 stream ends with its answer even if
+// the body is unread.
 func (b *inboundBody) atEnd() bool {
 	return b == nil || b.ended.Load() || b.call.in.ProtoMajor != 1
 }
 
-// streamOn lets the answer begin while the body goes on. The connection serves
-// nothing else afterwards.
+// streamOn lets the answer begin before the body has ended. The connection is closed afterwards.
 func (b *inboundBody) streamOn(answer http.Header) {
 	_ = http.NewResponseController(b.call.out).EnableFullDuplex()
 	answer.Set(headerConnection, "close")
 }
 
-// drain reads what little may be left, and tells whether that was all. It does
-// not ask for what the caller holds back until it is told to continue.
+// drain reads a small rest of the body and reports whether the body has ended. It does not read if
+// the caller waits for 100 (Continue).
 func (b *inboundBody) drain() bool {
 	if b.atEnd() {
 		return true
@@ -114,7 +112,7 @@ func (b *inboundBody) drain() bool {
 	}
 	control := http.NewResponseController(b.call.out)
 	if control.SetReadDeadline(time.Now().Add(drainTime)) != nil {
-		return false // reading could last
+		return false // without a deadline the read could block
 	}
 	_, _ = io.CopyN(io.Discard, reader(b.read), drainBytes+1)
 	if !b.ended.Load() {
@@ -123,14 +121,14 @@ func (b *inboundBody) drain() bool {
 	return control.SetReadDeadline(time.Time{}) == nil
 }
 
-// reader is a function that reads.
+// reader is a function as an io.Reader.
 type reader func([]byte) (int, error)
 
 func (r reader) Read(p []byte) (int, error) { return r(p) }
 
-// abandon gives up the rest after the answer. A read of it that is going on ends
-// by the deadline, and the one here after it at once; without that the server
-// would meet the first still going on, and lift the deadline to end it.
+// abandon discards the rest of the body after the answer. The deadline ends a pending read, and the
+// read here waits for that. Otherwise net/http's server would find that read still pending, and
+// would lift the deadline to end it.
 func (b *inboundBody) abandon() {
 	control := http.NewResponseController(b.call.out)
 	_ = control.Flush()

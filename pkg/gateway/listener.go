@@ -25,10 +25,10 @@ type Listener struct {
 	SendTimeout time.Duration `yaml:"sendTimeout"`
 }
 
-// trustAll is the network of everybody.
+// trustAll stands for all networks in Listener.Trust.
 const trustAll = "*"
 
-// DefaultListener has the defaults.
+// DefaultListener returns the default settings of the data port.
 func DefaultListener() Listener {
 	return Listener{
 		Trust: []string{
@@ -70,7 +70,7 @@ func (l Listener) validate() error {
 	return m.Err()
 }
 
-// listener is a Listener that is ready for use.
+// listener is a parsed Listener.
 type listener struct {
 	all         bool
 	networks    []netip.Prefix
@@ -89,7 +89,7 @@ func newListener(c Listener) *listener {
 	return l
 }
 
-// trusts reports whether the caller at an address, host:port, is believed.
+// trusts reports whether the caller at remote, as host:port, is trusted.
 func (l *listener) trusts(remote string) bool {
 	if l.all {
 		return true
@@ -107,8 +107,8 @@ func (l *listener) trusts(remote string) bool {
 	return false
 }
 
-// peerAddress is the address in remote, host:port, without its port; empty when
-// there is none, as on a connection without addresses.
+// peerAddress returns the host of remote, which has the form host:port. It returns "" if remote has
+// another form, as for a pipe.
 func peerAddress(remote string) string {
 	i := strings.LastIndexByte(remote, ':')
 	if i < 0 {

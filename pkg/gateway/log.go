@@ -71,7 +71,7 @@ func (o logObserver) ObserveAttempt(ctx context.Context, a *resilience.AttemptRe
 	}
 	var requestID, upstream string
 	if c, ok := ctx.Value(callKey{}).(*call); ok {
-		requestID, upstream = c.requestIDs[0], c.route.origin
+		requestID, upstream = c.requestIDs[0], c.route.upstreamName
 	}
 	o.logger.LogAttrs(ctx, slog.LevelDebug, lineAttempt,
 		slog.String(logRequestID, requestID), slog.String(logUpstream, upstream),
@@ -103,17 +103,16 @@ func (o logObserver) ObserveTransition(t observe.Transition) {
 		slog.Int(logConsecutive, t.Consecutive), slog.Duration(logOpenFor, t.OpenFor))
 }
 
-// callKey is where a call is in the context of its attempts, if the log has a line
-// for each.
+// callKey is the context key of an attempt's call. It is only set if attempts are logged.
 type callKey struct{}
 
-// The longest of what a stranger wrote that stands in a line.
+// Limits in bytes for text from a caller in a log line.
 const (
 	maxMethod = 32
 	maxPath   = 512
 )
 
-// clipped is text, or its beginning where it is longer than limit bytes.
+// clipped returns text, cut after limit bytes.
 func clipped(text string, limit int) string {
 	if len(text) <= limit {
 		return text

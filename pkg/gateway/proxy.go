@@ -23,7 +23,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// forwardTo makes the call and passes its answer on.
+// forwardTo makes the call and passes the answer to the caller.
 func (c *call) forwardTo(ctx context.Context, header http.Header) {
 	c.informer.call = c
 	c.trace.Got1xxResponse = c.informer.inform
@@ -38,13 +38,13 @@ func (c *call) forwardTo(ctx context.Context, header http.Header) {
 	case resp.StatusCode < 200:
 		_ = resp.Body.Close()
 		c.report.Reason = resilience.StatusReason(resp.StatusCode)
-		c.fail(fmt.Errorf("%s answered with the status %d, which ends no request", c.route.origin, resp.StatusCode))
+		c.fail(fmt.Errorf("%s answered with status %d, which is not a final status", c.route.upstreamName, resp.StatusCode))
 	default:
 		c.answer(resp)
 	}
 }
 
-// outgoing makes the upstream's request.
+// outgoing returns the upstream's request.
 func (c *call) outgoing(ctx context.Context, header http.Header) *http.Request {
 	out := c.in.WithContext(ctx)
 	c.url = c.route.of(c.in.URL)
@@ -63,7 +63,7 @@ func (c *call) outgoing(ctx context.Context, header http.Header) *http.Request {
 	return out
 }
 
-// answer passes a response on.
+// answer passes the upstream's response to the caller.
 func (c *call) answer(resp *http.Response) {
 	c.status = resp.StatusCode
 	h := c.out.Header()
@@ -91,7 +91,7 @@ func (c *call) answer(resp *http.Response) {
 	}
 }
 
-// copyHeader copies what is for the caller.
+// copyHeader copies the headers that are for the caller to h.
 func (c *call) copyHeader(h http.Header, resp *http.Response) {
 	if len(resp.Header[headerConnection]) > 0 {
 		dropNamed(resp.Header, resp.Header)
@@ -106,7 +106,7 @@ func (c *call) copyHeader(h http.Header, resp *http.Response) {
 		h[name] = values
 	}
 	if _, ok := h[headerContentType]; !ok {
-		h[headerContentType] = nil // or net/http would guess one
+		h[headerContentType] = nil // otherwise net/http would guess a type
 	}
 	var host string
 	if c.route.keepHost {
@@ -128,9 +128,9 @@ func announcedTrailers(trailer http.Header) []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(trailer)), func(name string) bool { return !httpguts.ValidTrailerHeader(name) })
 }
 
-// sendTrailers passes the trailers on, also those that were not announced.
+// sendTrailers passes the trailers on, including unannounced ones.
 func (c *call) sendTrailers(h, trailer http.Header, announced []string) {
-	_ = c.flush() // or net/http could give a short body a length, which leaves no place for them
+	_ = c.flush() // otherwise net/http may set a Content-Length, and then there are no trailers
 	for name, values := range trailer {
 		switch {
 		case !httpguts.ValidTrailerHeader(name):
@@ -142,16 +142,15 @@ func (c *call) sendTrailers(h, trailer http.Header, announced []string) {
 	}
 }
 
-// keptBack is how much of an answer of known length net/http keeps until it is
-// complete: writing no more than that never waits for the caller.
+// keptBack is how many bytes of an answer of known length net/http buffers until the answer is
+// complete. Writing no more than that never blocks.
 const keptBack = 2 << 10
 
-// errCaller is the end of a call whose caller did not take its answer.
-var errCaller = errors.New("the caller does not take the answer")
+// errCaller ends a call whose caller did not read its answer in time.
+var errCaller = errors.New("the caller does not read the answer")
 
-// copyBody copies a response's body: of unknown length as it comes; of a known one
-// what there is before it waits for more, so that the beginning of a slow body is
-// not kept back.
+// copyBody copies a response's body to the caller. It flushes before each read that may block, so
+// that a slow body is not held back.
 func (c *call) copyBody(resp *http.Response) error {
 	if resp.Body == http.NoBody {
 		return nil
@@ -160,7 +159,7 @@ func (c *call) copyBody(resp *http.Response) error {
 	buffer := pool.Get()
 	defer pool.Put(buffer)
 	left := resp.ContentLength
-	prompt := left < 0 // of a text/event-stream the length is not known
+	prompt := left < 0 // unknown length, such as text/event-stream
 	watched := prompt || left > keptBack
 	if prompt && c.in.Method != http.MethodHead {
 		if err := c.flush(); err != nil {
@@ -206,30 +205,29 @@ func (c *call) send(b []byte, watched bool) error {
 
 func (c *call) flush() error {
 	c.sending.start()
-	_ = http.NewResponseController(c.out).Flush() // a broken connection shows at the next write
+	_ = http.NewResponseController(c.out).Flush() // the next write reports a broken connection
 	if !c.sending.stop() {
 		return errCaller
 	}
 	return nil
 }
 
-// sendWatch bounds how long a caller may take nothing of what is sent to it. A
-// caller who has gone on after a pause is slow, and gets longer: TCP shows what it
-// reads in steps, which may be far apart.
+// sendWatch limits how long a caller may read nothing of its answer. A caller that resumes after a
+// pause is slow and gets a longer limit: TCP reports its reads in large steps.
 type sendWatch struct {
 	out   http.ResponseWriter
-	limit time.Duration // 0 for none
+	limit time.Duration // 0 for no limit
 	timer *time.Timer
-	begun time.Time // of the present wait
+	begun time.Time // when the current write began
 	slow  bool
 }
 
 const (
-	slowPause  = time.Second // a wait for so long is a pause
-	slowFactor = 4           // the limit of a slow caller, in limits
+	slowPause  = time.Second // a write that blocks for so long is a pause
+	slowFactor = 4           // multiplies the limit of a slow caller
 )
 
-// start is called before what may wait for the caller, stop after it.
+// start is called before an operation that may block on the caller. stop is called after it.
 func (s *sendWatch) start() {
 	if s.limit == 0 {
 		return
@@ -242,7 +240,7 @@ func (s *sendWatch) start() {
 	}
 }
 
-// stop reports whether it ended in time.
+// stop reports whether the operation ended in time.
 func (s *sendWatch) stop() bool {
 	if s.timer == nil {
 		return true
@@ -256,17 +254,17 @@ func (s *sendWatch) stop() bool {
 
 func (s *sendWatch) cut() { _ = http.NewResponseController(s.out).SetWriteDeadline(time.Unix(1, 0)) }
 
-// hangUpTime bounds what closing a connection may wait for a caller.
+// hangUpTime limits how long closing a connection may block on the caller.
 const hangUpTime = time.Second
 
-// hangUp ends the caller's connection, or its HTTP/2 stream, in the middle of an
-// answer, and does not return. An HTTP/1.0 caller takes the end of the connection
-// for the end of the body, so it gets a reset; so does one who does not read, for
-// whom the kernel would go on keeping what was sent.
+// hangUp ends the caller's connection, or its HTTP/2 stream, in the middle of an answer. It does
+// not return. An HTTP/1.0 caller takes the end of the connection for the end of the body, so it
+// gets a reset. A stalled caller also gets one, so that the kernel drops the data that the caller
+// does not read.
 func (c *call) hangUp(stalled bool) {
 	if c.in.ProtoMajor == 1 && (c.in.ProtoMinor == 0 || stalled) {
 		control := http.NewResponseController(c.out)
-		_ = control.SetWriteDeadline(time.Now().Add(hangUpTime)) // Hijack flushes
+		_ = control.SetWriteDeadline(time.Now().Add(hangUpTime)) // for Hijack, which flushes
 		if conn, _, err := control.Hijack(); err == nil {
 			reset(conn)
 		}
@@ -274,11 +272,11 @@ func (c *call) hangUp(stalled bool) {
 	panic(http.ErrAbortHandler)
 }
 
-// reset closes a connection so that its peer sees no orderly end.
+// reset closes a connection with a TCP reset.
 func reset(conn net.Conn) {
 	inner := conn
 	for {
-		wrapper, ok := inner.(interface{ NetConn() net.Conn }) // TLS would say goodbye first
+		wrapper, ok := inner.(interface{ NetConn() net.Conn }) // closing a TLS connection would send close_notify first
 		if !ok {
 			break
 		}
@@ -291,8 +289,8 @@ func reset(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// informer passes informational answers on while the call goes on. net/http calls
-// it from a goroutine of its own, of an attempt that may be over.
+// informer passes informational answers to the caller during the call. net/http calls it from
+// another goroutine, even after the attempt has ended.
 type informer struct {
 	call    *call
 	mu      sync.Mutex
@@ -309,8 +307,8 @@ func (i *informer) inform(code int, header textproto.MIMEHeader) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	c := i.call
-	// HTTP/1.0 has none. A caller who waits for 100 gets it from the server when its
-	// body is read for the first time, which is what the upstream's 100 leads to.
+	// HTTP/1.0 has no informational answers. A caller that waits for 100 (Continue) gets it from
+	// net/http's server at the first read of the body, which the upstream's 100 triggers.
 	if i.stopped || !c.in.ProtoAtLeast(1, 1) || code == http.StatusContinue && c.in.Header.Get("Expect") != "" {
 		return nil
 	}
@@ -337,14 +335,14 @@ func (c *call) upgrade(resp *http.Response) {
 	upstream, ok := resp.Body.(io.ReadWriteCloser)
 	switch {
 	case !printable(given) || !strings.EqualFold(asked, given):
-		c.notSwitched(resp, fmt.Errorf("%s switched to the protocol %q when %q was asked for", c.route.origin, given, asked))
+		c.notSwitched(resp, fmt.Errorf("%s switched to the protocol %q when %q was asked for", c.route.upstreamName, given, asked))
 		return
 	case !ok:
-		c.notSwitched(resp, fmt.Errorf("%s switched to %q, but its connection cannot be written to", c.route.origin, given))
+		c.notSwitched(resp, fmt.Errorf("%s switched to %q, but its connection cannot be written to", c.route.upstreamName, given))
 		return
 	}
-	if !c.body.atEnd() { // it is still being read from the connection that would switch
-		c.notSwitched(resp, fmt.Errorf("%s switched to %q before the request's body had ended", c.route.origin, given))
+	if !c.body.atEnd() { // the body is still being read from this connection
+		c.notSwitched(resp, fmt.Errorf("%s switched to %q before the request's body had ended", c.route.upstreamName, given))
 		return
 	}
 	h := c.out.Header()
@@ -359,7 +357,7 @@ func (c *call) upgrade(resp *http.Response) {
 		return
 	}
 	c.status = resp.StatusCode
-	// Its reader would end the request's context at the end of what the caller sends.
+	// Do not read through buffered.Reader: at its end it would cancel the request's context.
 	before, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	t := tunnel{
 		upstream: upstream, caller: conn, fromCaller: io.MultiReader(bytes.NewReader(before), conn),
@@ -368,20 +366,19 @@ func (c *call) upgrade(resp *http.Response) {
 	t.run(c.in.Context(), h)
 }
 
-// notSwitched answers an upgrade that one of the two got wrong.
+// notSwitched answers a failed upgrade with an error.
 func (c *call) notSwitched(resp *http.Response, err error) {
-	_ = resp.Body.Close() // never read: it has no end
+	_ = resp.Body.Close() // not drained: the connection may never end
 	c.report.Reason = resilience.ReasonUpgrade
 	c.fail(err)
 }
 
-// tunnel copies between the two connections of an upgrade until both directions
-// have ended.
+// tunnel copies between the two connections of an upgrade until both directions have ended.
 type tunnel struct {
 	upstream   io.ReadWriteCloser
 	caller     net.Conn
-	fromCaller io.Reader     // begins with what came before the switch
-	limit      time.Duration // of each write to the caller, 0 for none
+	fromCaller io.Reader     // begins with bytes that were read before the switch
+	limit      time.Duration // for each write to the caller; 0 for no limit
 	buffers    *bufferPool
 }
 
@@ -410,8 +407,8 @@ func (t *tunnel) close() {
 	_ = t.caller.Close()
 }
 
-// copy copies one direction, and passes its end on. When it breaks, or its end
-// cannot be passed on, the other one ends too.
+// copy copies one direction and passes its end on with CloseWrite. If copying or CloseWrite fails,
+// it closes both connections.
 func (t *tunnel) copy(to io.Writer, from io.Reader, end any) {
 	buffer := t.buffers.Get()
 	defer t.buffers.Put(buffer)
@@ -443,7 +440,7 @@ func (t *tunnel) writeToCaller(b []byte) (int, error) {
 	return t.caller.Write(b)
 }
 
-// writer is a function that writes.
+// writer is a function as an io.Writer.
 type writer func([]byte) (int, error)
 
 func (w writer) Write(p []byte) (int, error) { return w(p) }

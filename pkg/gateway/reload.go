@@ -10,17 +10,16 @@ import (
 	"unicode"
 )
 
-// Refusal is a configuration that was not taken.
+// Refusal describes a configuration that a Reload rejected.
 type Refusal struct {
 	At  time.Time
 	Err error
 }
 
-// Reload puts the configuration that load gives in the place of the present one,
-// for new calls; calls in flight end under the one that they began with. A
-// circuit or a budget whose own settings, policy and upstream are the same keeps
-// its state. If load fails, or the configuration is wrong, the present one goes
-// on and [Gateway.Refused] tells why until a Reload succeeds.
+// Reload replaces the configuration with the one that load returns. New calls use it, and calls in
+// flight end under the old one. A circuit or a budget keeps its state if its own settings, its
+// policy's name and its upstream stay the same. If load fails or the configuration is invalid, the
+// old one stays in force, and [Gateway.Refused] returns the error until a Reload succeeds.
 func (g *Gateway) Reload(load func() (Config, error)) error {
 	g.reload.Lock()
 	defer g.reload.Unlock()
@@ -47,15 +46,15 @@ func (g *Gateway) Reload(load func() (Config, error)) error {
 	return nil
 }
 
-// Refused is why the last [Gateway.Reload] changed nothing, nil when it did.
+// Refused returns the rejected configuration of the last [Gateway.Reload], or nil if it succeeded.
 func (g *Gateway) Refused() *Refusal { return g.refusal.Load() }
 
-// comment tells of the refusal in YAML that says nothing else.
+// comment formats the refusal as YAML comments.
 func (r *Refusal) comment() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# At %s a newer configuration was refused; this is the old one, which goes on:\n", r.At.UTC().Format(time.RFC3339))
+	fmt.Fprintf(&b, "# A newer configuration was refused at %s, so the old one below stays in force. Its mistakes:\n", r.At.UTC().Format(time.RFC3339))
 	for line := range strings.SplitSeq(r.Err.Error(), "\n") {
-		// Nothing in it may end the comment.
+		// Control characters, such as line breaks, could end the comment.
 		line = strings.Map(func(c rune) rune {
 			if !unicode.IsPrint(c) {
 				return ' '

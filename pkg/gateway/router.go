@@ -13,15 +13,15 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// pattern is a route's match in its parts. The language is that of net/http's
-// ServeMux: [METHOD ][HOST]/[PATH].
+// pattern is a parsed Route.Match. The syntax is that of net/http's ServeMux: [METHOD
+// ][HOST]/[PATH].
 type pattern struct {
 	method string // empty for any
-	host   string // in lower case, without a dot at its end; empty for any
-	path   string // with its wildcards, as it was written
+	host   string // in lower case, without a trailing dot; empty for any
+	path   string // as written, with its wildcards
 }
 
-// String is the pattern as ServeMux reads it.
+// String returns the pattern in the syntax of ServeMux.
 func (p pattern) String() string {
 	if p.method == "" {
 		return p.host + p.path
@@ -31,8 +31,8 @@ func (p pattern) String() string {
 
 const patternExpected = "must be a pattern such as /process or GET /orders/{id}"
 
-// parsePattern takes a pattern apart and refuses those that match no request at
-// all, which ServeMux takes. What else is wrong with one, ServeMux says.
+// parsePattern parses a pattern. It rejects patterns that ServeMux accepts although they match no
+// request. ServeMux reports other mistakes.
 func parsePattern(match string) (pattern, error) {
 	var p pattern
 	fields := strings.Fields(match)
@@ -64,9 +64,8 @@ func parsePattern(match string) (pattern, error) {
 	return p, checkPath(p.path)
 }
 
-// validMethod reports whether m can be the method of a request: any token (RFC
-// 9110, 9.1). A usual method in small letters is a mistake: methods are compared
-// with their case.
+// validMethod reports whether m can be the method of a request: any token (RFC 9110, 9.1). A
+// standard method in small letters is not valid here, since methods are case-sensitive.
 func validMethod(m string) bool {
 	switch upper := strings.ToUpper(m); upper {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
@@ -76,8 +75,8 @@ func validMethod(m string) bool {
 	return httpguts.ValidHeaderFieldName(m)
 }
 
-// checkHost refuses a host that no request has. host is it in lower case and
-// without the dot at its end.
+// checkHost returns an error for a host that no request can have. host is written in lower case,
+// without a trailing dot.
 func checkHost(written, host string) error {
 	if written == "" {
 		return nil
@@ -101,7 +100,7 @@ func checkHost(written, host string) error {
 	return nil
 }
 
-// checkPath refuses a path that no request has once it is cleaned.
+// checkPath returns an error for a path that no cleaned request path can match.
 func checkPath(p string) error {
 	if strings.ContainsAny(p, "?#") {
 		return fmt.Errorf("must be a path without a query, got %q; a question mark in a path is written %%3F", p)
@@ -110,38 +109,38 @@ func checkPath(p string) error {
 		return fmt.Errorf("must have two hexadecimal digits behind each %%, got %q; a percent sign is written %%25", p)
 	}
 	if escapes(p, false) {
-		return fmt.Errorf("must be a path without .. beside an escaped slash, a backslash or a semicolon, which is refused in a request's path, got %q", p)
+		return fmt.Errorf("must be a path without .. beside an escaped slash, a backslash or a semicolon, which requests must not have, got %q", p)
 	}
 	if clean := cleanPath(p); clean != dotsUnescaped(p) {
-		return fmt.Errorf("must be a path without //, /./ and /../, which are taken out of a request's path before it is compared: %s and not %s", clean, p)
+		return fmt.Errorf("must be a path without //, /./ and /../, which are removed from a request's path before it is compared: %s and not %s", clean, p)
 	}
 	return nil
 }
 
-// router finds the route of a request: ServeMux's matching without its
-// redirects. A pattern with a host wins over one without; of the others the more
-// specific one wins. It is not changed once it is built.
+// router finds the route of a request. It matches like ServeMux but never redirects. A pattern with
+// a host wins over one without. Otherwise the more specific pattern wins. A router does not change
+// once it is built.
 type router struct {
 	any   node
 	hosts map[string]*node // nil when no pattern has a host
 }
 
-// node is a place in the tree of paths: what follows the segments so far.
+// node is a node in the tree of path segments.
 type node struct {
-	literal map[string]*node // by segment, unescaped
+	literal map[string]*node // by unescaped segment
 	one     *node            // {name}
-	end     leaf             // nothing
+	end     leaf             // the pattern's path ends here
 	slash   leaf             // {$}
 	rest    leaf             // {name...}, or a slash at the pattern's end
 }
 
-// leaf is where patterns end, by method.
+// leaf holds the routes whose patterns end at one node, by method.
 type leaf struct {
 	all     *route // for any method
 	methods map[string]*route
 }
 
-// add adds a route. Its pattern is valid and in conflict with none that is there.
+// add adds a route. Its pattern must be valid and must not conflict with earlier ones.
 func (rt *router) add(r *route) {
 	p := r.pattern
 	n := &rt.any
@@ -169,7 +168,7 @@ func (l *leaf) add(method string, r *route) {
 	l.methods[method] = r
 }
 
-// leafOf makes the way to where a pattern's path ends.
+// leafOf returns the leaf for a pattern's path and adds the nodes on the way.
 func (n *node) leafOf(p string) *leaf {
 	for p != "" {
 		segment, rest := firstSegment(p)
@@ -198,8 +197,7 @@ func (n *node) leafOf(p string) *leaf {
 	return &n.end
 }
 
-// firstSegment is the one at the beginning of p, which begins with a slash, and
-// what follows it.
+// firstSegment splits p, which begins with a slash, into its first segment and the rest.
 func firstSegment(p string) (segment, rest string) {
 	p = p[1:]
 	if i := strings.IndexByte(p, '/'); i >= 0 {
@@ -219,21 +217,20 @@ func unescaped(segment string) string {
 	return s
 }
 
-// search is the question to the tree.
+// search holds the arguments of a search in the tree.
 type search struct {
 	method string
-	// methods collects, when it is not nil, the methods that the path is there for,
-	// and then no route is found.
+	// methods, if not nil, collects the methods of all routes that match the path. The search then
+	// returns no route.
 	methods *[]string
 }
 
-// find is the route of a request, nil when there is none. p is its path as
-// [escapedPath] has it.
+// find returns the route of a request, or nil. p is the path as [escapedPath] returns it.
 func (rt *router) find(host, method, p string) *route {
 	return rt.search(host, p, search{method: method})
 }
 
-// methods are those that the path has a route for.
+// methods returns the methods for which the path has a route, in order.
 func (rt *router) methods(host, p string) []string {
 	var found []string
 	rt.search(host, p, search{methods: &found})
@@ -281,7 +278,7 @@ func (n *node) search(p string, s search) *route {
 				return r
 			}
 		}
-	} // anything else is *, which no path but the whole has a part in
+	} // anything else is *, which only a catch-all matches
 	return n.rest.search(s)
 }
 
@@ -305,15 +302,15 @@ func (l *leaf) search(s search) *route {
 	return l.all
 }
 
-// bareHost is a host as hosts are compared: in lower case, without its port and
-// without a dot at its end; an IPv6 address without its brackets.
+// bareHost returns a host in the form in which hosts are compared: in lower case, without port,
+// trailing dot and brackets.
 func bareHost(h string) string {
 	if strings.HasPrefix(h, "[") {
 		if i := strings.IndexByte(h, ']'); i > 0 {
 			h = h[1:i]
 		}
 		if a, err := netip.ParseAddr(h); err == nil {
-			return a.String() // however its zeros are written
+			return a.String() // normalizes the notation of zeros
 		}
 	} else if i := strings.LastIndexByte(h, ':'); i >= 0 {
 		h = h[:i]
@@ -321,9 +318,8 @@ func bareHost(h string) string {
 	return strings.ToLower(strings.TrimSuffix(h, "."))
 }
 
-// cleanPath is an escaped path without what it can do without: // and the
-// segments . and .., however they are written. An escaped slash is part of a
-// name. p begins with a slash.
+// cleanPath returns an escaped path without double slashes and without the segments . and .., even
+// escaped ones. An escaped slash is part of a segment. p must begin with a slash.
 func cleanPath(p string) string {
 	p = dotsUnescaped(p)
 	if !strings.Contains(p, "//") && !strings.Contains(p, "/.") {
@@ -336,8 +332,7 @@ func cleanPath(p string) string {
 	return clean
 }
 
-// dotsUnescaped is p with %2E written as a dot, which is the same (RFC 3986,
-// 6.2.2.2).
+// dotsUnescaped returns p with %2E replaced by a dot, which is equivalent (RFC 3986, 6.2.2.2).
 func dotsUnescaped(p string) string {
 	if !strings.Contains(p, "%2") {
 		return p
@@ -345,10 +340,10 @@ func dotsUnescaped(p string) string {
 	return strings.NewReplacer("%2e", ".", "%2E", ".").Replace(p)
 }
 
-// escapes reports whether a server could take a path, which goes upstream as it came,
-// for one elsewhere than the route that it matches: with a .. that only an escaped
-// slash, a backslash or a semicolon makes part of a name, or, if it goes behind a
-// prefix, with so many .. that they lead out of that. p is as [escapedPath] has it.
+// escapes reports whether an upstream could resolve p to a path outside the matched route. This
+// happens if a .. stands beside an escaped slash, a backslash or a semicolon, which some servers
+// treat as separators. Behind an upstream's prefix it also happens if the .. segments lead above
+// the root. p is as [escapedPath] returns it.
 func escapes(p string, behindPrefix bool) bool {
 	if p = dotsUnescaped(p); !strings.Contains(p, "..") {
 		return false
@@ -375,9 +370,9 @@ func escapes(p string, behindPrefix bool) bool {
 
 func slashLike(c rune) bool { return c == '/' || c == '\\' }
 
-// escapedPath is the path of u as the caller wrote it, with escapes for the bytes
-// that no URL may have. [url.URL.EscapedPath] would unescape all of the others
-// then, and make two segments of one with an escaped slash.
+// escapedPath returns the path of u as the caller wrote it. It escapes bytes that are not valid in
+// a URL. For such a path [url.URL.EscapedPath] would drop the existing escapes, so that an escaped
+// slash would split a segment in two.
 func escapedPath(u *url.URL) string {
 	p := u.EscapedPath()
 	if u.RawPath == "" || p == u.RawPath {
@@ -386,13 +381,13 @@ func escapedPath(u *url.URL) string {
 	return escapeBytes(u.RawPath, validInPath)
 }
 
-// validInPath reports whether a byte may stand in a path (RFC 3986, 3.3). The
-// brackets may not, but everybody takes them.
+// validInPath reports whether a byte is valid in a path (RFC 3986, 3.3). It also accepts brackets,
+// which all implementations tolerate.
 func validInPath(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~!$&'()*+,;=:@%/[]", c) >= 0
 }
 
-// escapeBytes is s with escapes for the bytes that are not valid.
+// escapeBytes returns s with all invalid bytes escaped.
 func escapeBytes(s string, valid func(byte) bool) string {
 	bad := 0
 	for i := range len(s) {

@@ -34,7 +34,7 @@ const (
 	HostCaller   Host = "caller"   // the host that the caller asked for
 )
 
-// UnmarshalText accepts the known values only.
+// UnmarshalText accepts only the known values.
 func (h *Host) UnmarshalText(text []byte) error {
 	if !Host(text).valid() {
 		return fmt.Errorf("expected one of %s, %s, got %q", HostUpstream, HostCaller, text)
@@ -45,7 +45,7 @@ func (h *Host) UnmarshalText(text []byte) error {
 
 func (h Host) valid() bool { return h == HostUpstream || h == HostCaller }
 
-// DefaultUpstream is what a route whose upstream is a URL has.
+// DefaultUpstream returns the default settings for the upstream at url.
 func DefaultUpstream(url string) Upstream {
 	return Upstream{URL: url, Host: HostUpstream, Connections: endpoint.DefaultConnections()}
 }
@@ -64,21 +64,21 @@ func (u Upstream) Validate() error {
 	return m.Err()
 }
 
-// destination is the upstream that a route names.
+// destination is the resolved upstream of a route.
 type destination struct {
 	Upstream
-	name   string // of the entry; empty when the route has a URL
+	name   string // key in Config.Upstreams; empty if the route has a URL
 	url    *url.URL
 	origin string // scheme, host and port
 }
 
-// upstreamKey tells the upstreams of a gateway apart: routes that name the same
-// origin by URL share one, and each entry is one of its own.
+// upstreamKey identifies an upstream. Routes whose URLs have the same origin share one. Each entry
+// of Config.Upstreams has its own.
 type upstreamKey struct{ name, origin string }
 
 func (d destination) key() upstreamKey { return upstreamKey{d.name, d.origin} }
 
-// destination finds what a route's upstream stands for.
+// destination resolves a route's upstream.
 func (c Config) destination(upstream string) (d destination, err error) {
 	d.Upstream = DefaultUpstream(upstream)
 	switch entry, ok := c.Upstreams[upstream]; {
@@ -94,8 +94,8 @@ func (c Config) destination(upstream string) (d destination, err error) {
 	return d, nil
 }
 
-// names are what the upstreams are called in reports, metrics and /breakers: by
-// their origin, and an entry that shares its origin also by its own name.
+// names returns the upstreams' names for reports, metrics and /breakers. A name is the upstream's
+// origin. If several upstreams share it, # and the entry's key follow.
 func (c Config) names() map[upstreamKey]string {
 	names := map[upstreamKey]string{}
 	sharing := map[string]int{}
@@ -116,13 +116,13 @@ func (c Config) names() map[upstreamKey]string {
 
 func (c Config) upstreamNames() []string { return slices.Sorted(maps.Keys(c.Upstreams)) }
 
-// maxContinueWait is how long a request's body waits for the upstream's 100
-// (Continue) at most, as curl has it.
+// maxContinueWait is the longest wait for 100 (Continue) before a request's body is sent. curl uses
+// the same.
 const maxContinueWait = time.Second
 
-// continueWait is how long a body waits for a 100 (Continue) that may never
-// come: a part of the shortest attempt that may be made, so that an upstream
-// which does not know of it still has the time to answer.
+// continueWait returns how long a body waits for 100 (Continue). It is at most a quarter of the
+// shortest attempt timeout for this upstream, so that an upstream which ignores Expect still has
+// time to answer.
 func (c Config) continueWait(key upstreamKey) time.Duration {
 	wait := maxContinueWait
 	for _, r := range c.Routes {
@@ -133,9 +133,8 @@ func (c Config) continueWait(key upstreamKey) time.Duration {
 	return wait
 }
 
-// connections are what an upstream's attempts are sent over, whatever its
-// settings are: a Reload that changes those puts another pool below the same
-// circuits.
+// connections sends an upstream's attempts over its current pool. A Reload can replace the pool
+// below the same circuits.
 type connections struct{ pool atomic.Pointer[endpoint.Pool] }
 
 func (c *connections) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -153,11 +152,12 @@ func (c *connections) CloseIdleConnections() { c.pool.Load().CloseIdleConnection
 // upstream is an upstream in use under one configuration.
 type upstream struct {
 	options     endpoint.Options
-	pool        *endpoint.Pool // what connections are to use; nil with Options.Next
+	pool        *endpoint.Pool // the pool for connections; nil with Options.Next
 	connections *connections
 }
 
-// newUpstream makes what d needs, or takes it over from old where that is the same.
+// newUpstream returns the upstream for d. It reuses the one of old if its settings are the same.
+// old may be nil.
 func (g *Gateway) newUpstream(d destination, wait time.Duration, old *generation) *upstream {
 	if g.options.Next != nil {
 		return &upstream{}
@@ -170,7 +170,7 @@ func (g *Gateway) newUpstream(d destination, wait time.Duration, old *generation
 	switch {
 	case before == nil:
 		u.pool, u.connections = endpoint.New(d.url, u.options), new(connections)
-		u.connections.pool.Store(u.pool) // nobody else has it yet
+		u.connections.pool.Store(u.pool) // no call uses it yet
 	case before.options.Connections == u.options.Connections && before.options.ContinueWait == wait:
 		return before
 	default:
@@ -179,7 +179,7 @@ func (g *Gateway) newUpstream(d destination, wait time.Duration, old *generation
 	return u
 }
 
-// next is what sends the attempts.
+// next returns the RoundTripper that sends the attempts.
 func (g *Gateway) next(u *upstream) http.RoundTripper {
 	if g.options.Next != nil {
 		return g.options.Next
@@ -187,8 +187,7 @@ func (g *Gateway) next(u *upstream) http.RoundTripper {
 	return u.connections
 }
 
-// takeOver has n's calls use n's connections, and closes those of old that n does
-// not use.
+// takeOver makes all calls use n's pools and closes the pools of old that n does not use.
 func (n *generation) takeOver(old *generation) {
 	for key, u := range n.upstreams {
 		if u.pool != nil {
