@@ -22,17 +22,16 @@ import (
 	"github.com/rebound-dev/rebound/internal/config"
 )
 
-// Variable is one of OpenTelemetry's environment variables, or a few that mean
-// the same of different things.
+// Variable describes one of OpenTelemetry's environment variables, or a few with the same meaning.
 type Variable struct {
-	Names    []string // one that ends with * is a family
-	Meaning  string   // which values it takes, or why it has no effect
-	Honoured bool     // a value that cannot be is refused then; otherwise a warning names the variable
+	Names    []string // a name that ends with * is a prefix
+	Meaning  string   // its values, or why it has no effect
+	Honoured bool     // whether it has an effect; if so, invalid values are errors, otherwise it is in the warning
 	check    func(environment, string) error
-	exact    bool // the SDK does not read a value with spaces around it
+	exact    bool // the SDK does not trim spaces from its value
 }
 
-// Variables are all those that a program knows, in the order of the documentation.
+// Variables returns all known variables, in the order of the documentation.
 func Variables() []Variable {
 	honoured := func(check func(environment, string) error, meaning string, names ...string) Variable {
 		return Variable{Names: names, Meaning: meaning, Honoured: true, check: check}
@@ -113,20 +112,20 @@ const (
 	samplerParentRatio = "parentbased_traceidratio"
 )
 
-// environment looks variables up.
+// environment returns the value of a variable, and whether it is set.
 type environment func(string) (string, bool)
 
-// text is the value of a variable, "" where it is not set.
+// text returns the trimmed value of a variable, or "" if it is not set.
 func (e environment) text(name string) string {
 	v, _ := e(name)
 	return strings.TrimSpace(v)
 }
 
-// word is a value that is compared without regard to case, as OpenTelemetry does.
+// word returns a value in lower case, since OpenTelemetry ignores the case of such values.
 func (e environment) word(name string) string { return strings.ToLower(e.text(name)) }
 
-// otlp is the value for traces, or else that for everything, and which variable
-// has it.
+// otlp returns the value of the variable for traces, or else of the one for all signals. It also
+// returns that variable's name.
 func (e environment) otlp(suffix string) (name, value string) {
 	if v := e.text(prefixTraces + suffix); v != "" {
 		return prefixTraces + suffix, v
@@ -141,7 +140,7 @@ func (e environment) protocol() string {
 
 func (e environment) disabled() bool { return e.word(varDisabled) == "true" }
 
-// exporter is what spans go to, or none.
+// exporter returns the name of the exporter for spans, or none.
 func (e environment) exporter() string {
 	exporter := e.word(varTracesExporter)
 	_, collector := e.otlp("ENDPOINT")
@@ -154,8 +153,8 @@ func (e environment) exporter() string {
 	return cmp.Or(exporter, exporterOTLP)
 }
 
-// check reports every value that cannot be. What is switched off, or said again
-// for traces alone, is not looked at, so that it can be left as it is.
+// check returns an error that lists all invalid values. It skips variables that another variable
+// makes meaningless.
 func (e environment) check() error {
 	var errs []error
 	for _, v := range Variables() {
@@ -187,14 +186,14 @@ func (e environment) off(name string) bool {
 	return e.disabled() || e.word(varTracesExporter) == none || otlp && e.text(prefixTraces+suffix) != ""
 }
 
-// serviceLink matches what Kubernetes and Docker set for a service whose name
+// serviceLink reports whether Kubernetes or Docker sets such a variable for a service whose name
 // begins with otel.
 func serviceLink(name string) bool {
 	return regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`).MatchString(name)
 }
 
-// ineffective are the variables of all, which has the form of [os.Environ], that
-// are set and change nothing, each with the reason.
+// ineffective returns the variables that are set but have no effect, each with the reason. all has
+// the form of [os.Environ].
 func (e environment) ineffective(all []string) (found []string) {
 	if e.disabled() {
 		return nil
@@ -202,7 +201,7 @@ func (e environment) ineffective(all []string) (found []string) {
 	known := Variables()
 	for _, kv := range all {
 		name, value, _ := strings.Cut(kv, "=")
-		// The last are parts that a manifest puts OTEL_RESOURCE_ATTRIBUTES together from.
+		// Manifests use OTEL_RESOURCE_ATTRIBUTES_* to build OTEL_RESOURCE_ATTRIBUTES.
 		if !strings.HasPrefix(name, "OTEL_") || strings.TrimSpace(value) == "" || serviceLink(name) || strings.HasPrefix(name, "OTEL_RESOURCE_ATTRIBUTES_") {
 			continue
 		}
@@ -215,7 +214,7 @@ func (e environment) ineffective(all []string) (found []string) {
 }
 
 func (e environment) whyIneffective(name string, known []Variable) string {
-	// A name by itself comes before the family that it would belong to.
+	// An exact name has precedence over a prefix.
 	i := slices.IndexFunc(known, func(v Variable) bool { return slices.Contains(v.Names, name) })
 	if i < 0 {
 		i = slices.IndexFunc(known, func(v Variable) bool {
@@ -247,7 +246,7 @@ func (e environment) whyIneffective(name string, known []Variable) string {
 
 func anything(environment, string) error { return nil }
 
-// expected is the error about a value, of which it shows no more than one can read.
+// expected returns an error about a value. It shows at most 100 bytes of the value.
 func expected(what, value string) error {
 	if len(value) > 100 {
 		value = strings.ToValidUTF8(value[:100], "") + "…"
@@ -267,8 +266,8 @@ func oneOf(words ...string) func(environment, string) error {
 
 func boolean(e environment, value string) error { return oneOf("true", "false")(e, value) }
 
-// number checks what the SDK reads as an int, and multiplies by a million if it
-// is milliseconds.
+// number checks an integer. Its upper limit is safe, since the SDK multiplies milliseconds by a
+// million.
 func number(least int) func(environment, string) error {
 	return func(_ environment, value string) error {
 		if n, err := strconv.Atoi(value); err != nil || n < least || n > math.MaxInt32 {
@@ -280,9 +279,9 @@ func number(least int) func(environment, string) error {
 
 func ratio(e environment, value string) error {
 	if sampler := e.word(varSampler); sampler != samplerRatio && sampler != samplerParentRatio {
-		return nil // other samplers' arguments are other things, and have no effect
+		return nil // with other samplers the argument has no effect
 	}
-	if r, err := strconv.ParseFloat(value, 64); err != nil || !(r >= 0 && r <= 1) { // which NaN is not
+	if r, err := strconv.ParseFloat(value, 64); err != nil || !(r >= 0 && r <= 1) { // false for NaN
 		return expected("a number from 0 to 1", value)
 	}
 	return nil
@@ -294,7 +293,7 @@ func batch(e environment, value string) error {
 	}
 	queue, err := strconv.Atoi(cmp.Or(e.text(varQueue), "2048"))
 	if n, _ := strconv.Atoi(value); err == nil && queue > 0 && n > queue {
-		return expected(fmt.Sprintf("at most the %d spans that may wait (%s)", queue, varQueue), value)
+		return expected(fmt.Sprintf("at most the %d spans of the queue (%s)", queue, varQueue), value)
 	}
 	return nil
 }
@@ -304,7 +303,7 @@ func propagators(_ environment, value string) error {
 	return err
 }
 
-// newPropagator makes the one that a list of names asks for.
+// newPropagator returns the propagator for a comma-separated list of names.
 func newPropagator(names string) (propagation.TextMapPropagator, error) {
 	if names == "" {
 		names = "tracecontext,baggage"
@@ -316,7 +315,7 @@ func newPropagator(names string) (propagation.TextMapPropagator, error) {
 	all := []string{"tracecontext", "baggage", "b3", "b3multi", "jaeger", "xray", "ottrace", none}
 	for _, name := range list {
 		if !slices.Contains(all, name) {
-			return nil, expected("some of "+strings.Join(all[:len(all)-1], ", ")+" with commas between them, or none", names)
+			return nil, expected("a comma-separated list of "+strings.Join(all[:len(all)-1], ", ")+", or none", names)
 		}
 	}
 	return autoprop.TextMapPropagator(list...)
@@ -326,7 +325,7 @@ func attributes(_ environment, value string) error {
 	for pair := range strings.SplitSeq(value, ",") {
 		key, v, ok := strings.Cut(pair, "=")
 		if !ok || strings.TrimSpace(key) == "" {
-			return expected("key=value pairs with commas between them", value)
+			return expected("comma-separated key=value pairs", value)
 		}
 		if _, err := url.PathUnescape(strings.TrimSpace(v)); err != nil {
 			return fmt.Errorf("the value of %s must be percent-encoded: %w", strings.TrimSpace(key), err)
@@ -335,17 +334,17 @@ func attributes(_ environment, value string) error {
 	return nil
 }
 
-// headers never tells a value: it may be a secret.
+// headers checks headers. Its errors never show a value, since it may be a secret.
 func headers(_ environment, value string) error {
 	for pair := range strings.SplitSeq(value, ",") {
 		key, v, ok := strings.Cut(pair, "=")
 		key = strings.TrimSpace(key)
 		if !ok || !httpguts.ValidHeaderFieldName(key) {
-			return errors.New("must be key=value pairs with commas between them, the keys names of headers; one is not")
+			return errors.New("must be comma-separated key=value pairs whose keys are header names; one is not")
 		}
 		v, err := url.PathUnescape(v)
 		if err != nil || !httpguts.ValidHeaderFieldValue(strings.TrimSpace(v)) {
-			return fmt.Errorf("the value of %s must be percent-encoded, and without control characters", key)
+			return fmt.Errorf("the value of %s must be percent-encoded and have no control characters", key)
 		}
 	}
 	return nil
@@ -358,7 +357,7 @@ func endpoint(e environment, value string) error {
 		wanted = "an address such as http://otel-collector:4317 or otel-collector:4317"
 	}
 	wrong := func(why string) error {
-		if strings.Contains(value, "@") { // a password may stand before it
+		if strings.Contains(value, "@") { // the value may contain a password
 			return fmt.Errorf("must be %s: %s", wanted, why)
 		}
 		return fmt.Errorf("%w: %s", expected(wanted, value), why)
@@ -396,7 +395,7 @@ func endpoint(e environment, value string) error {
 	return nil
 }
 
-// hostPort reports whether value is a host and a port, and nothing else.
+// hostPort reports whether value has the form host:port.
 func hostPort(value string) bool {
 	host, port, err := net.SplitHostPort(value)
 	if _, notNumber := strconv.Atoi(port); notNumber != nil {
@@ -416,8 +415,8 @@ func certificates(_ environment, file string) error {
 	return nil
 }
 
-// keyPair is asked for the certificate and for the key, and speaks of the first
-// unless it is missing. Only pairs of the same prefix belong together.
+// keyPair checks a client certificate and its key. It runs for both variables, but reports a bad
+// pair only for the certificate. Both variables must have the same prefix.
 func keyPair(e environment, file string) error {
 	for _, prefix := range []string{prefixOTLP, prefixTraces} {
 		certificate, key := e.text(prefix+"CLIENT_CERTIFICATE"), e.text(prefix+"CLIENT_KEY")

@@ -13,13 +13,11 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// newSpanExporter makes the exporter that the standard variables name. Contrib's
-// autoexport would do the same, but brings exporters of metrics and logs along, a
-// megabyte of every image.
+// newSpanExporter returns the exporter that the standard variables select. Contrib's autoexport
+// does the same, but it links exporters of metrics and logs, which add a megabyte to every image.
 //
-// The exporters read their variables by themselves, from the process. What is
-// said again here is what they would read otherwise than OpenTelemetry's
-// specification has it.
+// The exporters read their variables from the process's environment. The options here correct cases
+// in which they differ from OpenTelemetry's specification.
 func newSpanExporter(ctx context.Context, e environment) (sdktrace.SpanExporter, error) {
 	if e.exporter() == exporterConsole {
 		return stdouttrace.New()
@@ -33,10 +31,10 @@ func newSpanExporter(ctx context.Context, e environment) (sdktrace.SpanExporter,
 			options = append(options, otlptracegrpc.WithCompressor("gzip"))
 		}
 		switch u, _ := url.Parse(cmp.Or(collector, "http://localhost:4317")); {
-		case hostPort(collector): // 127.0.0.1:4317 is no URL
+		case hostPort(collector): // 127.0.0.1:4317 is not a URL
 			options = append(options, otlptracegrpc.WithEndpoint(collector))
 		case u.Host != "" && u.Scheme != "dns" && u.Scheme != "unix":
-			options = append(options, otlptracegrpc.WithEndpointURL(u.String())) // its scheme counts more than INSECURE
+			options = append(options, otlptracegrpc.WithEndpointURL(u.String())) // its scheme overrides INSECURE
 		}
 		return otlptracegrpc.New(ctx, options...)
 	}
@@ -51,7 +49,7 @@ func newSpanExporter(ctx context.Context, e environment) (sdktrace.SpanExporter,
 	if err != nil {
 		return nil, err
 	}
-	if !strings.HasPrefix(variable, prefixTraces) { // which is taken as it is
+	if !strings.HasPrefix(variable, prefixTraces) { // the variable for traces has the full path
 		u.Path = path.Join("/", u.Path, "v1/traces")
 	}
 	return otlptracehttp.New(ctx, append(options, otlptracehttp.WithEndpointURL(u.String()))...)

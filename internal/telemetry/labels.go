@@ -20,9 +20,9 @@ type labels interface {
 	attributes() []attribute.KeyValue
 }
 
-// labelSets keeps what the SDK makes of label values, which costs more than to
-// count with it. There are as many as there are series, which are bounded. The
-// zero value is ready; it is safe for concurrent use.
+// labelSets caches the SDK's attribute sets, since building one costs more than counting. It has
+// one entry per series, and their number is bounded. The zero value is ready to use. It is safe for
+// concurrent use.
 type labelSets[L labels, O any] struct {
 	mu   sync.RWMutex
 	sets map[L][]O
@@ -41,7 +41,7 @@ func (s *labelSets[L, O]) get(l L) []O {
 		s.sets = map[L][]O{}
 	}
 	option, ok := metric.WithAttributeSet(attribute.NewSet(l.attributes()...)).(O)
-	if !ok { // a MeasurementOption is every kind of option
+	if !ok { // cannot happen: a MeasurementOption implements all these options
 		return nil
 	}
 	s.sets[l] = []O{option}
@@ -84,16 +84,15 @@ const (
 	labelErrorType attribute.Key = semconv.ErrorTypeKey
 )
 
-// status is a status as a label: its number where HTTP registers it, and
-// otherwise its class, below 0. An upstream could answer hundreds of others, each
-// of which would be a series of every route. 0 is no answer.
+// status is a status as a label value. It is the code if HTTP registers it, and otherwise the
+// negated class. An upstream could answer hundreds of unregistered codes, and each would add a
+// series per route. 0 means no answer.
 type status int
 
-// statusOther is the class of those that are of none, which are failures.
+// statusOther stands for codes outside 100 to 599. They count as failures.
 const statusOther status = -6
 
-// statusCallerGone is what the gateway calls a caller who hung up. HTTP does not
-// register it.
+// statusCallerGone is the gateway's status for a caller that hung up. HTTP does not register it.
 const statusCallerGone = 499
 
 func statusOf(code int) status {
@@ -106,15 +105,15 @@ func statusOf(code int) status {
 	return statusOther
 }
 
-// atLeast reports whether a status is code or above, for a code that ends with 00.
+// atLeast reports whether a status is code or above. code must be a multiple of 100.
 func (s status) atLeast(code int) bool {
 	if s < 0 {
-		s *= -100 // a class is to be treated as its x00 (RFC 9110, 15)
+		s *= -100 // an unknown code is treated as x00 of its class (RFC 9110, 15)
 	}
 	return int(s) >= code
 }
 
-// String is the label's value. The class keeps queries such as 5.. true.
+// String returns the label's value. A class is written as 5xx, so that queries for 5.. match it.
 func (s status) String() string {
 	switch {
 	case s == statusOther:
@@ -125,7 +124,7 @@ func (s status) String() string {
 	return strconv.Itoa(int(s))
 }
 
-// reasonOf is a reason as a label.
+// reasonOf returns r as a label value.
 func reasonOf(r resilience.Reason) resilience.Reason {
 	digits, ok := strings.CutPrefix(string(r), "status_")
 	if !ok {
@@ -133,7 +132,7 @@ func reasonOf(r resilience.Reason) resilience.Reason {
 	}
 	code, err := strconv.Atoi(digits)
 	if err != nil {
-		return r // status_not_retryable
+		return r // such as status_not_retryable
 	}
 	switch s := statusOf(code); {
 	case s == statusOther:
@@ -155,12 +154,12 @@ func (l serverLabels) attributes() []attribute.KeyValue {
 	if l.pattern != "" {
 		all = append(all, labelPattern.String(l.pattern))
 	}
-	// A 4xx is the caller's mistake, and by the conventions no error of a server.
+	// For a server a 4xx is no error, says the semantic convention.
 	return appendOutcome(all, l.status, 500, l.reason)
 }
 
-// appendOutcome adds the status, if there is one, and the type of the error, if
-// it is one: a status from failure on, no answer, or one that broke off.
+// appendOutcome adds the status, if there is one, and the error type in case of an error. An error
+// is a status of failure or above, a missing answer, or one that broke off.
 func appendOutcome(all []attribute.KeyValue, s status, failure int, reason resilience.Reason) []attribute.KeyValue {
 	if s != 0 {
 		all = append(all, labelStatus.String(s.String()))

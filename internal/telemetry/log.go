@@ -28,9 +28,8 @@ const (
 	logVariables = "variables"                 // the variables, each with the reason
 )
 
-// NewLogger writes lines from level on to w: readable ones to a terminal, JSON
-// elsewhere. What is logged with a context has the context's trace_id and
-// span_id.
+// NewLogger returns a logger that writes lines of at least level to w: as text to a terminal,
+// otherwise as JSON. A line that is logged with a context has the context's trace_id and span_id.
 func NewLogger(w io.Writer, level slog.Leveler) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if terminal(w) {
@@ -39,20 +38,19 @@ func NewLogger(w io.Writer, level slog.Leveler) *slog.Logger {
 	return slog.New(&traced{slog.NewJSONHandler(w, options)})
 }
 
-// Level is a flag's value: the least level of lines that are written. The zero
-// value is info.
+// Level is the lowest level of lines that are written. It is the value of a flag. The zero value is
+// info.
 type Level slog.Level
 
-// Level is what [NewLogger] asks for.
+// Level implements slog.Leveler for [NewLogger].
 func (l Level) Level() slog.Level { return slog.Level(l) }
 
-// MarshalText is what [Level.UnmarshalText] takes.
+// MarshalText returns the text that [Level.UnmarshalText] accepts.
 func (l Level) MarshalText() ([]byte, error) {
 	return []byte(strings.ToLower(l.Level().String())), nil
 }
 
-// UnmarshalText takes debug, info, warn or error, in letters of any case. The
-// error names them.
+// UnmarshalText accepts debug, info, warn or error, in any case.
 func (l *Level) UnmarshalText(text []byte) error {
 	for _, known := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError} {
 		if strings.EqualFold(string(text), known.String()) {
@@ -72,7 +70,7 @@ func terminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// traced adds the ids of the context's span.
+// traced adds trace_id and span_id of the context's span to each line.
 type traced struct{ slog.Handler }
 
 func (h *traced) Handle(ctx context.Context, r slog.Record) error {
@@ -88,7 +86,7 @@ func (h *traced) WithAttrs(attrs []slog.Attr) slog.Handler {
 }
 func (h *traced) WithGroup(name string) slog.Handler { return &traced{h.Handler.WithGroup(name)} }
 
-// errorsOnly leaves out what the SDK tells of its own work.
+// errorsOnly drops lines below the error level, such as the SDK's lines about its own work.
 type errorsOnly struct{ slog.Handler }
 
 func (h errorsOnly) Enabled(ctx context.Context, level slog.Level) bool {

@@ -17,9 +17,9 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// Metrics counts what a program does and shows it to Prometheus. Its labels come
-// from names in the configuration and from closed enumerations only, so that
-// no caller can make new series. It is safe for concurrent use.
+// Metrics is an observer that exports metrics to Prometheus. Label values come only from names in
+// the configuration and from closed enumerations, so that no caller can create new series. Metrics
+// is safe for concurrent use.
 type Metrics struct {
 	registry *prometheus.Registry
 	provider *sdkmetric.MeterProvider
@@ -42,7 +42,7 @@ type Sources struct {
 	ReplayMemory func() int64 // bytes of request bodies kept for retries
 }
 
-// NewMetrics makes the instruments.
+// NewMetrics returns metrics without values.
 func NewMetrics() (*Metrics, error) {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -50,13 +50,13 @@ func NewMetrics() (*Metrics, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The SDK's own limit would take the newest series away after 2,000. The labels'
-	// values are bounded by the configuration and by closed enumerations.
+	// The SDK's default limit would merge all series after the first 2,000. It is not needed, since
+	// label values are bounded.
 	m.provider = sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter), sdkmetric.WithCardinalityLimit(0))
 	meter := m.meter()
 
 	var errs [8]error
-	// The boundaries are those that the semantic conventions ask for.
+	// The semantic conventions recommend these boundaries.
 	seconds := metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 	m.server, errs[0] = meter.Float64Histogram("http.server.request.duration", metric.WithUnit("s"), seconds,
 		metric.WithDescription("Duration of calls until their response was written."))
@@ -79,7 +79,7 @@ func NewMetrics() (*Metrics, error) {
 
 func (m *Metrics) meter() metric.Meter { return m.provider.Meter("github.com/rebound-dev/rebound") }
 
-// Attach adds the gauges that show what the sources return. It is called once at most.
+// Attach adds the gauges that report the values of the sources. It must be called at most once.
 func (m *Metrics) Attach(s Sources) error {
 	var errs [2]error
 	meter := m.meter()
@@ -125,11 +125,10 @@ func (m *Metrics) watch(meter metric.Meter, upstreams func() []observe.Upstream)
 	return err
 }
 
-// ObserveAttempt does nothing: ObserveCall counts the attempts.
+// ObserveAttempt does nothing, since ObserveCall counts the attempts.
 func (m *Metrics) ObserveAttempt(context.Context, *resilience.AttemptReport) {}
 
-// ObserveCall counts a call with its attempts and waits. The trace in ctx becomes their
-// exemplar.
+// ObserveCall counts a call with its attempts and waits. The trace in ctx becomes their exemplar.
 func (m *Metrics) ObserveCall(ctx context.Context, c observe.Call) {
 	method, reason := knownMethod(c.Method), reasonOf(c.Report.Reason)
 	m.server.Record(ctx, c.Duration.Seconds(), m.ofServer.get(serverLabels{method, c.Scheme, c.Pattern, statusOf(c.Status), reason})...)
@@ -155,25 +154,25 @@ func (m *Metrics) Fault(ctx context.Context, fault string) {
 	m.fault.Add(ctx, 1, metric.WithAttributes(labelFault.String(fault)))
 }
 
-// Reload notes whether a changed configuration was taken.
-func (m *Metrics) Reload(taken bool) {
+// Reload records whether a changed configuration was accepted.
+func (m *Metrics) Reload(accepted bool) {
 	var refused int64
-	if !taken {
+	if !accepted {
 		refused = 1
 	}
 	m.refused.Record(context.Background(), refused)
 }
 
-// Handler serves /metrics, in OpenMetrics with exemplars when asked for it.
+// Handler serves /metrics. A client that accepts OpenMetrics also gets exemplars.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
 }
 
-// Close ends the collection.
+// Close shuts the metrics down.
 func (m *Metrics) Close(ctx context.Context) error { return m.provider.Shutdown(ctx) }
 
-// knownMethod keeps callers from inventing label values, as the semantic
-// conventions ask.
+// knownMethod returns method if HTTP defines it, and otherwise _OTHER. The semantic conventions
+// require this, so that callers cannot create label values.
 func knownMethod(method string) string {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,

@@ -1,6 +1,5 @@
-// Package telemetry sets up OpenTelemetry's SDK for a program from the standard
-// OTEL_* variables, and its log. With none of the variables set nothing is
-// exported and nothing is made slower.
+// Package telemetry sets up a program's traces, metrics and log. The standard OTEL_* variables
+// configure the traces. Without them no traces are exported, and tracing costs nothing.
 package telemetry
 
 import (
@@ -26,18 +25,17 @@ import (
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 )
 
-// Options are what [Start] needs.
+// Options are the arguments of [Start].
 type Options struct {
-	// Service and Version describe the program; OTEL_SERVICE_NAME and
-	// OTEL_RESOURCE_ATTRIBUTES say it better where they are set.
+	// Service and Version describe the program. OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES
+	// override them.
 	Service, Version string
-	// LookupEnv has the variables. The exporters then read the process's
-	// environment by themselves.
+	// LookupEnv returns a variable. The exporters also read the process's environment themselves.
 	LookupEnv func(string) (string, bool)
-	// Environ is all of the environment, as [os.Environ] has it: one warning names
-	// the variables of OpenTelemetry's that have no effect. Nil for no warning.
+	// Environ returns the whole environment in the form of [os.Environ]. One warning then names all
+	// OTEL_* variables without effect. Nil means no warning.
 	Environ func() []string
-	// Logger gets that, and a warning, once a minute at most, when spans cannot be
+	// Logger gets that warning. It also gets a warning, at most once a minute, if spans cannot be
 	// exported.
 	Logger *slog.Logger
 }
@@ -45,16 +43,16 @@ type Options struct {
 // Telemetry is a program's tracing. It is safe for concurrent use.
 type Telemetry struct {
 	provider   trace.TracerProvider
-	sdk        *sdktrace.TracerProvider // nil when nothing is exported
+	sdk        *sdktrace.TracerProvider // nil if nothing is exported
 	propagator propagation.TextMapPropagator
-	failures   *warnings // of the export
+	failures   *warnings // export errors
 }
 
-// Start sets tracing up. A variable with a value that cannot be, or an exporter
-// that cannot be made, is an error; an exporter whose collector is away is not.
+// Start sets up tracing. It fails if a variable has an invalid value or the exporter cannot be
+// created. It does not fail if the collector is unavailable.
 //
-// It sets OpenTelemetry's global error handler, which is the only way to hear of
-// an export that failed, and its global logger.
+// Start replaces OpenTelemetry's global error handler, which is the only way to get export errors,
+// and OpenTelemetry's global logger.
 func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -74,7 +72,7 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	}
 	propagator, err := newPropagator(names)
 	if err != nil {
-		return nil, err // not after check
+		return nil, err // cannot happen: check has validated the names
 	}
 	t := &Telemetry{provider: tracenoop.NewTracerProvider(), propagator: propagator}
 	if env.exporter() == none {
@@ -84,30 +82,30 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	var beginning errorList
 	otel.SetErrorHandler(&beginning)
 	defer otel.SetErrorHandler(t.failures)
-	otel.SetLogger(logr.Discard()) // it would complain of 127.0.0.1:4317, which is no URL
+	otel.SetLogger(logr.Discard()) // it would report 127.0.0.1:4317, which is not a URL
 	defer otel.SetLogger(logr.FromSlogHandler(errorsOnly{o.Logger.Handler()}))
 	exporter, err := newSpanExporter(ctx, env)
 	if err != nil {
 		return nil, fmt.Errorf("exporting traces: %w", err)
 	}
-	// The later option wins: what the environment says of the service.
+	// The last option wins: the environment overrides the attributes.
 	about, err := resource.New(ctx,
 		resource.WithAttributes(semconv.ServiceName(o.Service), semconv.ServiceVersion(o.Version)),
 		resource.WithTelemetrySDK(), resource.WithFromEnv())
 	if err != nil && !errors.Is(err, resource.ErrSchemaURLConflict) {
 		return nil, fmt.Errorf("describing the service: %w", err)
 	}
-	// The batch has a bounded queue and drops what does not fit: a collector that
-	// is slow or away costs neither time nor memory.
+	// The batch processor's queue is bounded and drops further spans. So a slow or unavailable
+	// collector neither delays calls nor fills memory.
 	t.sdk = sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(about))
 	t.provider = t.sdk
-	if err := beginning.join(); err != nil { // of a variable whose values we do not know
+	if err := beginning.join(); err != nil { // from a variable that Variables does not list
 		return nil, errors.Join(fmt.Errorf("setting up traces: %w", err), t.sdk.Shutdown(ctx))
 	}
 	return t, nil
 }
 
-// errorList keeps the errors that are handed to it. It is safe for concurrent use.
+// errorList collects errors. It is safe for concurrent use.
 type errorList struct {
 	mu   sync.Mutex
 	errs []error
@@ -126,18 +124,18 @@ func (l *errorList) join() error {
 	return errors.Join(l.errs...)
 }
 
-// Enabled tells whether spans are made.
+// Enabled reports whether spans are exported.
 func (t *Telemetry) Enabled() bool { return t.sdk != nil }
 
-// Provider gives tracers; they do nothing when nothing is exported.
+// Provider returns the provider of tracers. They do nothing if nothing is exported.
 func (t *Telemetry) Provider() trace.TracerProvider { return t.provider }
 
-// Propagator carries trace context and baggage, in W3C's headers unless
+// Propagator returns the propagator for trace context and baggage. It uses W3C's headers unless
 // OTEL_PROPAGATORS names others.
 func (t *Telemetry) Propagator() propagation.TextMapPropagator { return t.propagator }
 
-// Handler leaves a server span for every request to h. It is h itself when
-// nothing is exported.
+// Handler wraps h so that every request gets a server span. It returns h itself if nothing is
+// exported.
 func (t *Telemetry) Handler(h http.Handler) http.Handler {
 	if !t.Enabled() {
 		return h
@@ -149,10 +147,10 @@ func (t *Telemetry) Handler(h http.Handler) http.Handler {
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string {
 			method := r.Method
 			if knownMethod(method) != method {
-				method = "HTTP" // as the semantic conventions have it: a stranger could make many names
+				method = "HTTP" // as in the semantic conventions, so that callers cannot create names
 			}
 			if r.Pattern == "" {
-				return method // a path would make as many names as there are paths
+				return method // paths would create too many names
 			}
 			if _, path, ok := strings.Cut(r.Pattern, " "); ok {
 				return method + " " + path
@@ -161,33 +159,33 @@ func (t *Telemetry) Handler(h http.Handler) http.Handler {
 		}))
 }
 
-// KeyFault is on flaky-server's spans.
+// KeyFault is an attribute of flaky-server's spans.
 const KeyFault attribute.Key = "rebound.fault" // the [faults.Fault]
 
-// SetFault puts a fault on the span of ctx, if there is one.
+// SetFault sets KeyFault on the span of ctx, if there is one.
 func SetFault(ctx context.Context, fault string) {
 	trace.SpanFromContext(ctx).SetAttributes(KeyFault.String(fault))
 }
 
-// Flush sends what is left and ends the export. It is called once, after the last
-// span has ended, and takes no longer than ctx allows.
+// Flush sends the queued spans and ends the export. It must be called once, after the last span has
+// ended. It returns when ctx ends.
 func (t *Telemetry) Flush(ctx context.Context) error {
 	if t.sdk == nil {
 		return nil
 	}
 	err := t.sdk.Shutdown(ctx)
-	t.failures.rest() // what is lost with the last spans is told now or never
+	t.failures.rest() // the last chance to report errors
 	return err
 }
 
-// warnings turns export errors into one warning a minute.
+// warnings logs export errors, at most one per minute.
 type warnings struct {
 	logger *slog.Logger
 
 	mu      sync.Mutex
 	last    time.Time
 	skipped int
-	err     error // the last one that was skipped
+	err     error // the last skipped error
 }
 
 // Handle is called by the SDK, from any goroutine.
@@ -202,12 +200,12 @@ func (w *warnings) Handle(err error) {
 	w.warn(err)
 }
 
-// rest tells of what was skipped since the last warning.
+// rest logs a warning if errors were skipped since the last one.
 func (w *warnings) rest() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.skipped > 0 {
-		w.skipped-- // the one that is told
+		w.skipped-- // err itself is logged
 		w.warn(w.err)
 	}
 }
