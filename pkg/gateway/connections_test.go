@@ -56,8 +56,8 @@ func newSecurePod(t *testing.T, answer http.HandlerFunc) *pod {
 
 func (p *pod) address() string { return p.Listener.Addr().String() }
 
-// startTrusting serves a gateway to one upstream. It trusts the certificate that all httptest servers
-// share.
+// startTrusting serves a gateway to one upstream. It trusts the certificate that all httptest
+// servers share.
 func startTrusting(t *testing.T, upstream string) *httptest.Server {
 	t.Helper()
 	trusted := httptest.NewTLSServer(nil)

@@ -72,8 +72,8 @@ func request(t *testing.T, method, url string, body io.Reader) *http.Request {
 	return fetch.Request(t, method, url, body)
 }
 
-// newClient returns a client that follows no redirects. Its idle connections are closed at the end of
-// the test.
+// newClient returns a client that follows no redirects. Its idle connections are closed at the end
+// of the test.
 func newClient(t *testing.T) *http.Client {
 	t.Helper()
 	tr := &http.Transport{MaxIdleConnsPerHost: 1000}

@@ -84,7 +84,8 @@ func (b *inboundBody) takeTrailers() {
 }
 
 // validTrailer reports whether a field may be passed on as a trailer (RFC 9110, 6.5.1). Fields for
-// framing, routing or authentication must not, nor fields that only trusted callers may set.
+// framing, routing or authentication must not, nor Via, nor fields that only trusted callers may
+// set.
 func validTrailer(name string) bool {
 	return httpguts.ValidTrailerHeader(name) && !hopByHop(name) && !trustedOnly(name) && name != headerVia
 }

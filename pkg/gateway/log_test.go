@@ -26,7 +26,7 @@ func (l *lines) withMessage(t *testing.T, message string) (found []map[string]an
 	for text := range strings.Lines(l.String()) {
 		line := map[string]any{}
 		if err := json.Unmarshal([]byte(text), &line); err != nil {
-			t.Fatalf("got a log line that is not JSON: %v: %s", err, text)
+			t.Fatalf("got log line %s, error %v, want JSON", text, err)
 		}
 		if line["msg"] == message {
 			found = append(found, line)

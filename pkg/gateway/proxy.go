@@ -335,7 +335,7 @@ func (c *call) upgrade(resp *http.Response) {
 	upstream, ok := resp.Body.(io.ReadWriteCloser)
 	switch {
 	case !printable(given) || !strings.EqualFold(asked, given):
-		c.notSwitched(resp, fmt.Errorf("%s switched to the protocol %q when %q was asked for", c.route.upstreamName, given, asked))
+		c.notSwitched(resp, fmt.Errorf("%s switched to protocol %q, but the request asks for %q", c.route.upstreamName, given, asked))
 		return
 	case !ok:
 		c.notSwitched(resp, fmt.Errorf("%s switched to %q, but its connection cannot be written to", c.route.upstreamName, given))
