@@ -247,12 +247,14 @@ func TestRetriedProbe(t *testing.T) {
 	for name, tc := range map[string]struct {
 		budget  resilience.BudgetPolicy
 		answers []string
+		held    bool // the answer has a body, which Discard reads to its end
 		want    resilience.State
 		ok      bool
 	}{
-		"the second attempt succeeds": {resilience.BudgetPolicy{Burst: 10}, []string{"busy", "ok"}, resilience.Closed, true},
-		"all attempts fail":           {resilience.BudgetPolicy{Burst: 10}, []string{"busy"}, resilience.Open, false},
-		"no token for a retry":        {resilience.BudgetPolicy{}, []string{"busy", "ok"}, resilience.Open, false},
+		"the second attempt succeeds": {resilience.BudgetPolicy{Burst: 10}, []string{"busy", "ok"}, false, resilience.Closed, true},
+		"all attempts fail":           {resilience.BudgetPolicy{Burst: 10}, []string{"busy"}, false, resilience.Open, false},
+		"all answers fail":            {resilience.BudgetPolicy{Burst: 10}, []string{"busy"}, true, resilience.Open, false},
+		"no token for a retry":        {resilience.BudgetPolicy{}, []string{"busy", "ok"}, false, resilience.Open, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -267,7 +269,19 @@ func TestRetriedProbe(t *testing.T) {
 				if s := pl.Breaker().State; s != resilience.HalfOpen {
 					t.Fatalf("state %v, want half-open", s)
 				}
-				got, report, _ := pl.Do(t.Context(), answers(tc.answers...))
+				o := answers(tc.answers...)
+				if answer := o.attempt; tc.held {
+					o.attempt = func(ctx context.Context, a *resilience.Attempt) (string, error) {
+						a.Hold()
+						return answer(ctx, a)
+					}
+				}
+				got, report, _ := pl.Do(t.Context(), o)
+				for _, a := range report.Attempts {
+					if a.Breaker != resilience.HalfOpen {
+						t.Errorf("attempt %d ran in state %v, want half-open", a.Number, a.Breaker)
+					}
+				}
 				if s := pl.Breaker(); s.State != tc.want || (got == "ok") != tc.ok || s.Probes != 0 {
 					t.Errorf("result %q, state %v with %d probes in flight, want state %v with 0; attempts %+v", got, s.State, s.Probes, tc.want, report.Attempts)
 				}

@@ -211,13 +211,11 @@ func (c *callState[T]) record(wait time.Duration, source WaitSource) {
 	if observe := c.pipeline.observer.Attempt; observe != nil {
 		observe(c.Context, recorded)
 	}
-	if c.verdict == VerdictRetry {
-		c.discard()
-	}
 }
 
 // discard frees the result of an attempt that is retried. It does so before the wait, so that the
-// next attempt can use the connection. The time this takes is part of the wait.
+// next attempt can use the connection. The time this takes is part of the wait. The circuit must
+// have the attempt's health already: the end of a discarded body would count as a success.
 func (c *callState[T]) discard() {
 	a := c.attempt
 	if c.err == nil {

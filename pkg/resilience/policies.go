@@ -87,6 +87,9 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*callState[
 			a.report(c.outcome.Health, c.now) // first: it may open the circuit, which is one of the gates
 			c.decide()
 		}
+		if c.verdict == VerdictRetry {
+			c.discard()
+		}
 		return r
 	})
 }
