@@ -45,9 +45,9 @@ const (
 // [mistake.Mistake] gets the place of its value, or of the nearest value above it. An error about a
 // value that could not be decoded is dropped.
 //
-// The error is a *[mistake.List] with every mistake, up to 1000, and dst is then unchanged. An error
-// of another type means that dst is not a pointer to a struct. Decode may be called concurrently
-// with different dst.
+// The error is a *[mistake.List] with every mistake, up to 1000, and dst is then unchanged. An
+// error of another type means that dst is not a pointer to a struct. Decode may be called
+// concurrently with different dst.
 func Decode(name string, data []byte, dst any) error {
 	target := reflect.ValueOf(dst)
 	if target.Kind() != reflect.Pointer || target.IsNil() || target.Elem().Kind() != reflect.Struct {

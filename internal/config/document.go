@@ -20,8 +20,8 @@ import (
 // each byte of text.
 const maxBytes = 1 << 20
 
-// parse returns the root value of the only document in data, or the mistake that keeps it from being
-// parsed.
+// parse returns the root value of the only document in data, or the mistake that keeps it from
+// being parsed.
 func parse(name string, data []byte) (*yaml.Node, *mistake.Mistake) {
 	at := func(line, column int, format string, args ...any) *mistake.Mistake {
 		return &mistake.Mistake{File: name, Line: line, Column: column, Message: fmt.Sprintf(format, args...)}

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A histogram has eight buckets for each doubling, from 1 µs to 134 s. A quantile is wrong by
-// at most an eighth of its value. Longer durations count as 134 s.
+// A histogram has eight buckets for each doubling, from 1 µs to 134 s. A quantile is wrong by at
+// most an eighth of its value. Longer durations count as 134 s.
 const (
 	histogramOctaves = 27
 	perOctave        = 8
@@ -40,8 +40,8 @@ func bucketBounds(i int) (from, to float64) {
 	return from, from + width
 }
 
-// quantile returns the duration that a share q of all durations, from 0 to 1, does not
-// exceed. It returns 0 for an empty histogram.
+// quantile returns the duration that a share q of all durations, from 0 to 1, does not exceed. It
+// returns 0 for an empty histogram.
 func (h *histogram) quantile(q float64) time.Duration {
 	var all float64
 	for _, n := range h {

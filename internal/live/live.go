@@ -104,9 +104,8 @@ func (l *Live) ObserveTransition(t observe.Transition) {
 // a second: it must be quick and must not change them. Attach must be called before [Live.Run].
 func (l *Live) Attach(upstreams func() []observe.Upstream) { l.upstreams = upstreams }
 
-// Run gathers the recorded calls and transitions five times a second, until ctx ends.
-// It calls gathered, unless that is nil, after each gathering. [Live.Latest] then returns
-// what has changed.
+// Run gathers the recorded calls and transitions five times a second, until ctx ends. It calls
+// gathered, unless that is nil, after each gathering. [Live.Latest] then returns what has changed.
 func (l *Live) Run(ctx context.Context, gathered func()) {
 	ticker := time.NewTicker(gatherEvery)
 	defer ticker.Stop()
@@ -205,8 +204,8 @@ func (l *Live) seriesOf(key seriesKey) *series {
 	return s
 }
 
-// forget drops series that have had no second for [KeptSeconds]. Their totals move to the
-// series for all others.
+// forget drops series that have had no second for [KeptSeconds]. Their totals move to the series
+// for all others.
 func (l *Live) forget(second int64) {
 	for key, s := range l.series {
 		if second-s.latest < KeptSeconds || key == otherSeries() {
@@ -221,8 +220,8 @@ func (l *Live) forget(second int64) {
 
 func otherSeries() seriesKey { return seriesKey{"", "(others)"} }
 
-// millis returns t in ms since 1970. It counts from the start on the monotonic clock, so
-// that setting the system's clock does not shift the times against each other.
+// millis returns t in ms since 1970. It counts from the start on the monotonic clock, so that
+// setting the system's clock does not shift the times against each other.
 func (l *Live) millis(t time.Time) float64 {
 	return float64(l.start.UnixMilli()) + float64(t.Sub(l.start))/float64(time.Millisecond)
 }
@@ -259,8 +258,7 @@ func (h *history[T]) oldest() iter.Seq[*T] {
 	}
 }
 
-// newest calls use for the items added after a tick, from the newest, until use returns
-// false.
+// newest calls use for the items added after a tick, from the newest, until use returns false.
 func (h *history[T]) newest(after uint64, use func(*T) bool) {
 	for i := range h.items {
 		s := h.items[(h.next+2*len(h.items)-1-i)%len(h.items)]

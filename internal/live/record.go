@@ -141,8 +141,8 @@ func (r *Record) has(reason resilience.Reason) bool {
 	return false
 }
 
-// recent returns up to limit calls that were gathered after a tick and are wanted, the
-// newest first. A nil wanted means all.
+// recent returns up to limit calls that were gathered after a tick and are wanted, the newest
+// first. A nil wanted means all.
 func (l *Live) recent(limit int, after uint64, wanted func(*Record) bool) []*Record {
 	var lists [2][]*Record
 	for i, h := range []*history[Record]{&l.calls.quiet, &l.calls.loud} {

@@ -70,8 +70,8 @@ func (s *series) add(number int64, tick uint64, figures *sums) {
 	s.total.add(figures)
 }
 
-// observe sets circuit and budget of a second. It changes nothing if they are the same, so
-// that an idle gateway causes no updates.
+// observe sets circuit and budget of a second. It changes nothing if they are the same, so that an
+// idle gateway causes no updates.
 func (s *series) observe(number int64, tick uint64, u *observe.Upstream) {
 	state, tokens := u.Breaker.State, u.BudgetTokens
 	if e := &s.seconds[number%KeptSeconds]; e.number == number && e.circuit && e.state == state && e.tokens == tokens {

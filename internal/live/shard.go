@@ -43,8 +43,8 @@ type ring struct {
 	n     int // calls put since the last clear
 }
 
-// slot is one call. It copies the texts of the caller into text, because such a string may
-// be a small part of a large one.
+// slot is one call. It copies the texts of the caller into text, because such a string may be a
+// small part of a large one.
 type slot struct {
 	call   observe.Call
 	report resilience.Report
@@ -97,8 +97,7 @@ func (r *ring) clear() {
 	r.n = 0
 }
 
-// maxKeptAttempts limits the attempts shown of a call, and the memory that a slot keeps for
-// them.
+// maxKeptAttempts limits the attempts shown of a call, and the memory that a slot keeps for them.
 const maxKeptAttempts = 32
 
 func (s *shard) record(c *observe.Call, reason int) {
@@ -123,8 +122,8 @@ func (s *shard) record(c *observe.Call, reason int) {
 	calls.put(c)
 }
 
-// take returns what was recorded since the last take, and continues with empty. Calls wait
-// only for this exchange.
+// take returns what was recorded since the last take, and continues with empty. Calls wait only for
+// this exchange.
 func (s *shard) take(empty pending) (taken pending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// seriesKey identifies a series. A circuit and a budget belong to each. Both parts are empty
-// for calls without a route.
+// seriesKey identifies a series. A circuit and a budget belong to each. Both parts are empty for
+// calls without a route.
 type seriesKey struct{ policy, upstream string }
 
 // maxReasons is greater than the number of reasons. Unknown reasons count as the last one.
@@ -17,8 +17,7 @@ const maxReasons = 32
 // sums holds the figures of some calls.
 type sums struct {
 	offered, good uint32 // all calls, and those that goodCall accepts
-	// All attempts, those that goodAttempt accepts, and those that say nothing about the
-	// upstream.
+	// All attempts, those that goodAttempt accepts, and those that say nothing about the upstream.
 	attempts, attemptsGood, attemptsNeutral uint32
 
 	reasons [maxReasons]uint32 // of calls, by reasonIndex
@@ -55,8 +54,8 @@ func (s *sums) merge(o *sums) {
 	s.latency.merge(&o.latency)
 }
 
-// goodCall reports whether the caller got a proper answer. An upstream's 404, which the
-// caller caused, is one.
+// goodCall reports whether the caller got a proper answer. An upstream's 404, which the caller
+// caused, is one.
 func goodCall(c *observe.Call) bool {
 	switch c.Report.Reason {
 	case resilience.ReasonOK:
@@ -116,8 +115,8 @@ func (r *reasonIndex) named(counts func(i int) uint64) map[resilience.Reason]uin
 	return all
 }
 
-// isRefusal reports whether a call with this reason was denied an attempt in order to
-// protect the upstream.
+// isRefusal reports whether a call with this reason was denied an attempt in order to protect the
+// upstream.
 func isRefusal(r resilience.Reason) bool {
 	switch r {
 	case resilience.ReasonBreakerOpen, resilience.ReasonBreakerHalfOpen, resilience.ReasonBudgetExhausted:

@@ -17,8 +17,8 @@ const (
 	resumeCalls = 100 // in an update for a reader that opens or comes back
 )
 
-// Update is what has changed since an earlier update. Callers must not change it. All times
-// are in milliseconds, points in time since 1970.
+// Update is what has changed since an earlier update. Callers must not change it. All times are in
+// milliseconds, points in time since 1970.
 type Update struct {
 	ID   string `json:"-"` // for [Live.Since]
 	Tick uint64 `json:"-"` // the number of the gathering that it includes last
@@ -26,8 +26,8 @@ type Update struct {
 	Reset   bool    `json:"reset,omitempty"` // there is no earlier update: the reader starts afresh
 	Now     float64 `json:"now"`
 	Started float64 `json:"started"`
-	// Calls are the newest calls, oldest first. Missed counts the new calls that are not
-	// among them. Total counts all calls since the start.
+	// Calls are the newest calls, oldest first. Missed counts the new calls that are not among
+	// them. Total counts all calls since the start.
 	Calls       []*Record         `json:"calls,omitempty"`
 	Missed      uint64            `json:"missed,omitempty"`
 	Total       uint64            `json:"total"`
@@ -37,8 +37,8 @@ type Update struct {
 	TransitionsMissed uint64 `json:"transitionsMissed,omitempty"`
 }
 
-// Empty reports whether the update has no call, no transition and no second. Its time and
-// its window may be new.
+// Empty reports whether the update has no call, no transition and no second. Its time and its
+// window may be new.
 func (u *Update) Empty() bool {
 	return len(u.Calls) == 0 && u.Missed == 0 && len(u.Transitions) == 0 &&
 		!slices.ContainsFunc(u.Series, func(s seriesUpdate) bool { return len(s.Seconds) > 0 })
@@ -77,8 +77,7 @@ type windowShown struct {
 	Good         uint32  `json:"good"`
 	Attempts     uint32  `json:"attempts"`
 	AttemptsGood uint32  `json:"attemptsGood"`
-	// AttemptsNeutral counts attempts that the caller ended. They say nothing about the
-	// upstream.
+	// AttemptsNeutral counts attempts that the caller ended. They say nothing about the upstream.
 	AttemptsNeutral uint32  `json:"attemptsNeutral,omitempty"`
 	Refused         uint32  `json:"refused"`
 	P50             float64 `json:"p50"` // ms
@@ -146,8 +145,8 @@ func (l *Live) updateID(p position) string {
 	return fmt.Sprintf("%s-%d-%d-%d", l.instant, p.tick, p.calls, p.transitions)
 }
 
-// positionOf decodes an update's ID. It returns false for one of another process, or one
-// that no update has had.
+// positionOf decodes an update's ID. It returns false for one of another process, or one that no
+// update has had.
 func (l *Live) positionOf(id string) (p position, ok bool) {
 	parts := strings.Split(id, "-")
 	into := []*uint64{&p.tick, &p.calls, &p.transitions}
@@ -215,8 +214,8 @@ func (l *Live) since(p position, limit int, now time.Time) Update {
 	return u
 }
 
-// besides returns how many of all are not shown. It does not go below 0, which the numbers
-// of a forged ID could otherwise cause.
+// besides returns how many of all are not shown. It does not go below 0, which the numbers of a
+// forged ID could otherwise cause.
 func besides(all uint64, shown int) uint64 { return all - min(all, uint64(shown)) }
 
 // present returns the current figures of a series.
@@ -300,8 +299,8 @@ func (l *Live) Latest() Update {
 	return l.since(l.before, updateCalls, time.Now())
 }
 
-// Since returns what has changed since the update with this ID. An ID of another process,
-// or one that no update has had, gives everything that is kept, with Reset set.
+// Since returns what has changed since the update with this ID. An ID of another process, or one
+// that no update has had, gives everything that is kept, with Reset set.
 func (l *Live) Since(id string) Update {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -330,8 +329,8 @@ func (l *Live) State() State {
 	return s
 }
 
-// Calls returns up to limit calls, the newest first, and the number of all calls since the
-// start. With a reason it returns only calls that have it, or an attempt that has it.
+// Calls returns up to limit calls, the newest first, and the number of all calls since the start.
+// With a reason it returns only calls that have it, or an attempt that has it.
 func (l *Live) Calls(limit int, reason resilience.Reason) (calls []*Record, total uint64) {
 	var wanted func(*Record) bool
 	if reason != "" {
@@ -342,8 +341,8 @@ func (l *Live) Calls(limit int, reason resilience.Reason) (calls []*Record, tota
 	return l.recent(limit, 0, wanted), l.calls.total
 }
 
-// Call returns the call with this ID, or nil if it is not kept, and the number of all calls
-// since the start.
+// Call returns the call with this ID, or nil if it is not kept, and the number of all calls since
+// the start.
 func (l *Live) Call(id uint64) (call *Record, total uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -60,8 +60,8 @@ func (l *List) Check(ok bool, path, format string, args ...any) {
 	}
 }
 
-// Merge adds the mistakes that validating the part at path returned, with path before their own.
-// It takes joined errors apart. An error that holds no [Mistake] becomes a mistake at path itself.
+// Merge adds the mistakes that validating the part at path returned, with path before their own. It
+// takes joined errors apart. An error that holds no [Mistake] becomes a mistake at path itself.
 func (l *List) Merge(path string, err error) {
 	if err == nil {
 		return

@@ -13,8 +13,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// BenchmarkRecord measures what recording adds to a call, from one goroutine and from many,
-// without pages and with fifty open ones.
+// BenchmarkRecord measures what recording adds to a call, from one goroutine and from many, without
+// pages and with fifty open ones.
 func BenchmarkRecord(b *testing.B) {
 	for name, reasons := range map[string][]resilience.Reason{
 		"one attempt":    {resilience.ReasonOK},

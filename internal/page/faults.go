@@ -24,8 +24,8 @@ const (
 	headerSeed    = "Rebound-Seed" // in which flaky-server returns its seed
 )
 
-// faultsProxy forwards requests of the page to /faults of one flaky-server. The page's
-// requests reach no other server.
+// faultsProxy forwards requests of the page to /faults of one flaky-server. The page's requests
+// reach no other server.
 type faultsProxy struct {
 	url    string
 	client *http.Client
@@ -128,8 +128,8 @@ func (p *Page) serveReset(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// initial returns the first document that was read. The proxy reads it before it forwards
-// the first change.
+// initial returns the first document that was read. The proxy reads it before it forwards the first
+// change.
 func (p *faultsProxy) initial(r *http.Request) (document []byte, seed string, err error) {
 	if document, seed := p.first(); document != nil {
 		return document, seed, nil
@@ -141,9 +141,8 @@ func (p *faultsProxy) initial(r *http.Request) (document []byte, seed string, er
 	if status != http.StatusOK {
 		return nil, "", fmt.Errorf("the answer has status %d, expected 200", status)
 	}
-	// Requests do not wait for each other here, so several may read at once. The first one to
-	// store its document has seen no change, because a change is forwarded only after one is
-	// stored.
+	// Requests do not wait for each other here, so several may read at once. The first one to store
+	// its document has seen no change, because a change is forwarded only after one is stored.
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.reset == nil {

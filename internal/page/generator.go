@@ -18,9 +18,8 @@ const (
 	maxCatchUp  = 100 * time.Millisecond
 )
 
-// Generator makes calls to a client, to the upstream behind it, or to both, at an
-// even rate. It is for the demo, which listens on loopback only. It is safe for
-// concurrent use.
+// Generator makes calls to a client, to the upstream behind it, or to both, at an even rate. It is
+// for the demo, which listens on loopback only. It is safe for concurrent use.
 type Generator struct {
 	client  *http.Client
 	targets [2]*target // with the policy, without
@@ -44,8 +43,8 @@ type generatedSecond struct {
 	ended, good, notSent int
 }
 
-// NewGenerator makes a generator that sends perSecond, 0 to 200, both ways. It
-// sends nothing before [Generator.Run]. A call is given up after timeout.
+// NewGenerator makes a generator that sends perSecond, 0 to 200, both ways. It sends nothing before
+// [Generator.Run]. A call is given up after timeout.
 func NewGenerator(perSecond int, timeout time.Duration) (*Generator, error) {
 	t := &Generator{
 		client: &http.Client{Timeout: timeout, Transport: &http.Transport{
@@ -62,8 +61,8 @@ func NewGenerator(perSecond int, timeout time.Duration) (*Generator, error) {
 	return t, t.Set(TrafficSettings{PerSecond: perSecond, Path: PathBoth})
 }
 
-// Set changes what is sent from now on. The next call is due when the new rate
-// says so after the last one, however often it is set in between.
+// Set changes what is sent from now on. The next call is due when the new rate says so after the
+// last one, however often it is set in between.
 func (t *Generator) Set(s TrafficSettings) error {
 	if s.PerSecond < 0 || s.PerSecond > maxTraffic {
 		return fmt.Errorf("perSecond: must be from 0 to %d, got %d", maxTraffic, s.PerSecond)
@@ -93,8 +92,7 @@ func (t *Generator) State() TrafficState {
 	return s
 }
 
-// Run sends calls to the client's URL and to the upstream's, until ctx ends and
-// the last call has.
+// Run sends calls to the client's URL and to the upstream's, until ctx ends and the last call has.
 func (t *Generator) Run(ctx context.Context, client, upstream string) {
 	var calls sync.WaitGroup
 	defer t.client.CloseIdleConnections()
@@ -113,7 +111,8 @@ func (t *Generator) Run(ctx context.Context, client, upstream string) {
 		var due <-chan time.Time // never, without a rate
 		if s.PerSecond > 0 {
 			at = last.Add(time.Second / time.Duration(s.PerSecond))
-			// A little late is made up for; a long stall is not, nor what another rate would have sent.
+			// A little late is made up for; a long stall is not, nor what another rate would have
+			// sent.
 			for _, earliest := range []time.Time{time.Now().Add(-maxCatchUp), changed} {
 				if at.Before(earliest) {
 					at = earliest

@@ -9,8 +9,8 @@ import (
 	"github.com/rebound-dev/rebound/internal/page"
 )
 
-// Every change of the rate began the interval anew: whoever dragged the page's
-// slider for five seconds stopped the traffic for five seconds.
+// Every change of the rate began the interval anew: whoever dragged the page's slider for five
+// seconds stopped the traffic for five seconds.
 func TestGeneratorKeepsItsPaceWhileItIsSet(t *testing.T) {
 	type step struct {
 		at        time.Duration

@@ -112,8 +112,8 @@ func newPage(t testing.TB, o page.Options) *page.Page {
 	return p
 }
 
-// world is a recorder and its page. They run and are served on a virtual network until the
-// test ends.
+// world is a recorder and its page. They run and are served on a virtual network until the test
+// ends.
 type world struct {
 	*live.Live
 	page    *page.Page
@@ -123,8 +123,7 @@ type world struct {
 	stop    func() // stops everything
 }
 
-// newWorld starts a world. It has circuits if one function for [live.Live.Attach] is
-// given.
+// newWorld starts a world. It has circuits if one function for [live.Live.Attach] is given.
 func newWorld(t *testing.T, o page.Options, upstreams ...func() []observe.Upstream) *world {
 	t.Helper()
 	l := live.New()

@@ -7,8 +7,8 @@ const (
 	pageQueue = 25 // events that a page may be late: five seconds
 )
 
-// hub passes events to the open pages. It never waits for a page: it drops one whose queue
-// is full. A dropped page asks for what it missed when it comes back.
+// hub passes events to the open pages. It never waits for a page: it drops one whose queue is full.
+// A dropped page asks for what it missed when it comes back.
 type hub struct {
 	mu      sync.Mutex
 	pages   map[*subscriber]struct{}
@@ -46,8 +46,8 @@ func (h *hub) shown() pagesShown {
 	return pagesShown{Open: len(h.pages), Dropped: h.dropped}
 }
 
-// open adds a page. It returns nil if there are too many pages or the hub is closed. The
-// page gets no events before listen.
+// open adds a page. It returns nil if there are too many pages or the hub is closed. The page gets
+// no events before listen.
 func (h *hub) open() *subscriber {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -14,17 +14,15 @@ import (
 
 // Options configures a Page. The zero value is ready to use.
 type Options struct {
-	// Traces is the address of a trace: an http or https URL in which {id} stands for the
-	// trace ID. Without {id} it is the address of a Jaeger. Empty for no links.
+	// Traces is the address of a trace: an http or https URL in which {id} stands for the trace ID.
+	// Without {id} it is the address of a Jaeger. Empty for no links.
 	Traces string
-	// Faults is the URL of flaky-server's admin port. The page can then change its faults.
-	// Empty for no such controls.
+	// Faults is the URL of flaky-server's admin port. The page can then change its faults. Empty
+	// for no such controls.
 	Faults string
-	// Example is a URL that the page suggests while there are no calls. Empty for no
-	// suggestion.
+	// Example is a URL that the page suggests while there are no calls. Empty for no suggestion.
 	Example string
-	// Hosts are additional names under which browsers may reach the page, see
-	// [siteguard.Guard].
+	// Hosts are additional names under which browsers may reach the page, see [siteguard.Guard].
 	Hosts []string
 	// Traffic is a generator that the page can control, or nil.
 	Traffic Traffic
@@ -60,15 +58,15 @@ func New(l *live.Live, o Options) (*Page, error) {
 	return p, nil
 }
 
-// Run runs the recorder and sends its updates to the open pages, until ctx ends. Then it
-// ends their streams.
+// Run runs the recorder and sends its updates to the open pages, until ctx ends. Then it ends their
+// streams.
 func (p *Page) Run(ctx context.Context) {
 	defer p.hub.close()
 	p.live.Run(ctx, p.publish)
 }
 
-// Handler serves the page at /, its files below /assets/ and its API below /api/. The only
-// access control is [siteguard.Guard], which rejects requests from other sites' pages.
+// Handler serves the page at /, its files below /assets/ and its API below /api/. The only access
+// control is [siteguard.Guard], which rejects requests from other sites' pages.
 func (p *Page) Handler() http.Handler {
 	mux := http.NewServeMux()
 	handleFiles(mux)
@@ -87,8 +85,8 @@ func (p *Page) Handler() http.Handler {
 	}, p.options.Hosts...)
 }
 
-// handle registers a handler for each method of path, and answers other methods with 405.
-// The mux alone would answer them with 404, because its pattern "/" matches every method.
+// handle registers a handler for each method of path, and answers other methods with 405. The mux
+// alone would answer them with 404, because its pattern "/" matches every method.
 func handle(mux *http.ServeMux, path string, by map[string]http.HandlerFunc) {
 	var allowed []string
 	for method := range by {

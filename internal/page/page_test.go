@@ -96,8 +96,8 @@ func TestMoreCallsThanCanBeShown(t *testing.T) {
 	})
 }
 
-// Calls that are good at the first attempt push out no others, neither from the history nor from
-// an event.
+// Calls that are good at the first attempt push out no others, neither from the history nor from an
+// event.
 func TestNotableCallsAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
@@ -240,8 +240,8 @@ func TestSlowPageIsDropped(t *testing.T) {
 	})
 }
 
-// A page that reads too slowly is dropped before it misses an event. It gets the rest when it
-// comes back.
+// A page that reads too slowly is dropped before it misses an event. It gets the rest when it comes
+// back.
 func TestLatePageIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})
@@ -483,8 +483,8 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
-// The page consists of files that it may load under its Content-Security-Policy. They name no
-// other address and have nothing inline.
+// The page consists of files that it may load under its Content-Security-Policy. They name no other
+// address and have nothing inline.
 func TestPageIsItsOwn(t *testing.T) {
 	l := newPage(t, page.Options{})
 	imported := regexp.MustCompile(`(?m)^import .* from "\./([a-z]+\.js)";$`)

@@ -17,8 +17,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// Upstreams that share the series for all others used to overwrite each other's state, which
-// caused five events a second although nothing changed.
+// Upstreams that share the series for all others used to overwrite each other's state, which caused
+// five events a second although nothing changed.
 func TestManyIdleUpstreamsAreQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{}, func() []observe.Upstream {
@@ -160,8 +160,8 @@ func TestFaultsThatHangDoNotQueue(t *testing.T) {
 	}
 }
 
-// A site whose name resolves to this server (DNS rebinding) used to be served, and could change
-// the faults.
+// A site whose name resolves to this server (DNS rebinding) used to be served, and could change the
+// faults.
 func TestOtherSitesAreRefused(t *testing.T) {
 	url, document := admin(t)
 	l := newPage(t, page.Options{Faults: url, Hosts: []string{"rebound.acme.io"}})

@@ -46,8 +46,8 @@ func (p *Page) encode(u live.Update) event {
 	return event{u.Tick, slices.Concat([]byte("id: "+u.ID+"\nevent: update\ndata: "), data, []byte("\n\n"))}
 }
 
-// publish sends the latest update to the open pages. It skips empty updates, except for one
-// each second.
+// publish sends the latest update to the open pages. It skips empty updates, except for one each
+// second.
 func (p *Page) publish() {
 	if p.hub.empty() {
 		return

@@ -7,8 +7,8 @@ import (
 	"github.com/rebound-dev/rebound/internal/problem"
 )
 
-// Traffic is a generator of calls that the page can control. It must be safe for concurrent
-// use, and its methods must be quick.
+// Traffic is a generator of calls that the page can control. It must be safe for concurrent use,
+// and its methods must be quick.
 type Traffic interface {
 	// Set changes the traffic from now on. Its error names the wrong value.
 	Set(TrafficSettings) error

@@ -47,8 +47,8 @@ const z99 = 2.3263478740408408
 //
 // The formulas are in Johnson, Kotz, Balakrishnan, Continuous Univariate Distributions, vol. 1:
 //
-//	lognormal  exp(μ + σZ), Z standard normal; the median is exp(μ) and the 99th percentile exp(μ + 2.326σ),
-//	           hence μ = ln(median) and σ = ln(p99/median) / 2.326
+//	lognormal  exp(μ + σZ), Z standard normal; the median is exp(μ) and the 99th percentile
+//	           exp(μ + 2.326σ), hence μ = ln(median) and σ = ln(p99/median) / 2.326
 //	pareto     min · U^(-1/α), U uniform on (0, 1], by inverting P(X > x) = (min/x)^α
 func (l Latency) Sample(rng *rand.Rand) time.Duration {
 	switch l.Distribution {

@@ -31,7 +31,8 @@ func TestSampleQuantiles(t *testing.T) {
 		"lognormal": {
 			latency: faults.Latency{Distribution: faults.DistributionLognormal, Median: 20 * ms, P99: 200 * ms},
 			min:     1, max: time.Minute,
-			// σ = ln 10 / 2.3263 = 0.98979; the quantile at 0.9 is 20·exp(1.28155·σ), at 0.1 its mirror.
+			// σ = ln 10 / 2.3263 = 0.98979; the quantile at 0.9 is 20·exp(1.28155·σ), at 0.1 its
+			// mirror.
 			want: map[float64]time.Duration{0.1: 5626 * time.Microsecond, 0.5: 20 * ms, 0.9: 71100 * time.Microsecond, 0.99: 200 * ms},
 		},
 		"lognormal without spread": {

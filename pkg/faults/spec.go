@@ -8,8 +8,8 @@ import (
 
 // Spec is the faults document. The zero value injects nothing.
 //
-// ErrorRate, ResetRate, TruncateRate, HangRate and SlowBodyRate are probabilities from 0 to 1. They exclude
-// each other: one arrival suffers at most one of them, so their sum is at most 1.
+// ErrorRate, ResetRate, TruncateRate, HangRate and SlowBodyRate are probabilities from 0 to 1. They
+// exclude each other: one arrival suffers at most one of them, so their sum is at most 1.
 //
 // A Spec is plain data: it may be read by many goroutines at once as long as none writes.
 type Spec struct {

@@ -313,8 +313,8 @@ func serverTiming(r *resilience.Report) string {
 	for i := range r.Attempts[:last] {
 		before := len(b)
 		b = appendTiming(b, &r.Attempts[i])
-		// The entries for the attempts left out and for the last attempt must still fit. They
-		// take 192 bytes at most.
+		// The entries for the attempts left out and for the last attempt must still fit. They take
+		// 192 bytes at most.
 		if len(b) > maxServerTiming-192 {
 			b = append(b[:before], `left-out;desc="`...)
 			b = strconv.AppendInt(b, int64(last-i), 10)

@@ -271,8 +271,8 @@ func (u *upstreamURL) ownView(location, host string) string {
 		rest = "/" + rest
 	}
 	if len(rest) > 1 && strings.IndexByte("/\\\t", rest[1]) >= 0 {
-		// Two slashes at the beginning would make a host of the next segment. Browsers also read
-		// \ as a slash and drop tabs.
+		// Two slashes at the beginning would make a host of the next segment. Browsers also read \
+		// as a slash and drop tabs.
 		rest = "/." + rest
 	}
 	return rest

@@ -310,8 +310,8 @@ func TestOutage(t *testing.T) {
 					first.CompareAndSwap(0, int64(time.Since(end)))
 					return
 				}
-				// This test runs in real time. Callers without a pause would only
-				// measure the machine.
+				// This test runs in real time. Callers without a pause would only measure the
+				// machine.
 				select {
 				case <-time.After(5 * time.Millisecond):
 				case <-t.Context().Done():

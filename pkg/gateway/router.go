@@ -13,8 +13,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// pattern is a parsed Route.Match. The syntax is that of net/http's ServeMux:
-// [METHOD ][HOST]/[PATH].
+// pattern is a parsed Route.Match. The syntax is that of net/http's ServeMux: [METHOD
+// ][HOST]/[PATH].
 type pattern struct {
 	method string // empty for any
 	host   string // in lower case, without a trailing dot; empty for any

@@ -15,8 +15,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
-// Scenario is what happens to the upstream and to the load while calls are made.
-// It is a document; [Builtin] has the ones that come with Rebound.
+// Scenario is what happens to the upstream and to the load while calls are made. It is a document;
+// [Builtin] has the ones that come with Rebound.
 //
 // All times count from the start of the run.
 type Scenario struct {

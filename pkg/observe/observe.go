@@ -15,8 +15,8 @@ type Observer interface {
 	// ObserveAttempt is called after the verdict on an attempt. The attempt is valid until
 	// ObserveAttempt returns.
 	ObserveAttempt(ctx context.Context, a *resilience.AttemptReport)
-	// ObserveCall is called when the answer of a call is written, also for a call without a
-	// route. The call's Report is valid until ObserveCall returns.
+	// ObserveCall is called when the answer of a call is written, also for a call without a route.
+	// The call's Report is valid until ObserveCall returns.
 	ObserveCall(ctx context.Context, c Call)
 	// ObserveTransition is called after each change of a circuit's state. The changes of one
 	// circuit arrive in order.

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Situation is the state of a call after an attempt. Together with the policy and the
-// attempt's outcome it determines the decision.
+// Situation is the state of a call after an attempt. Together with the policy and the attempt's
+// outcome it determines the decision.
 type Situation struct {
 	// Attempt is the number of attempts so far, at least 1.
 	Attempt int

@@ -12,11 +12,11 @@ import (
 // failsafe-go composes the policies. The retry is failsafe-go's own. The two timeouts are ours,
 // because failsafe-go's timeout
 //
-//   - cancels the context when the inner function returns, so a response body breaks off while the
-//     caller reads it;
+//   - cancels the context when the inner function returns, so a response body breaks off while
+//     the caller reads it;
 //   - drops a result that arrives as the timeout fires;
-//   - costs a context and a timer. Our total timeout costs neither, because no wait and no attempt
-//     starts that could outlast it.
+//   - costs a context and a timer. Our total timeout costs neither, because no wait and no
+//     attempt starts that could outlast it.
 
 type (
 	execution[T any] = failsafe.Execution[*callState[T]]

@@ -31,8 +31,8 @@ const (
 // keyReason is on every span and event of a call.
 const keyReason attribute.Key = "rebound.reason" // the [resilience.Reason]
 
-// Attribute keys of an attempt's span. The rest are those of OpenTelemetry's
-// semantic conventions for HTTP clients.
+// Attribute keys of an attempt's span. The rest are those of OpenTelemetry's semantic conventions
+// for HTTP clients.
 const (
 	// the number of the attempt, from 1
 	keyAttempt attribute.Key = "rebound.attempt"

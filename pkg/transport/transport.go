@@ -141,8 +141,8 @@ func (t *Transport) prepare() {
 // Renew returns a transport under policy p to replace t, for a policy that changes while calls are
 // running. It takes over the replay memory, and the circuits and budgets with unchanged settings of
 // the upstreams for which keep returns true. Calls that t has begun end under t's policy. When no
-// new calls will come to t, call [Transport.Retire]. If p is not valid, the error
-// lists all its mistakes.
+// new calls will come to t, call [Transport.Retire]. If p is not valid, the error lists all its
+// mistakes.
 func (t *Transport) Renew(p Policy, keep func(upstream string) bool) (*Transport, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err

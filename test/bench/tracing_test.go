@@ -273,7 +273,8 @@ func BenchmarkTracingOn(b *testing.B) {
 		rounds, bursts, calls int
 		pause                 time.Duration
 	}{
-		// 200 calls are 400 spans, which the queue has room for; the pause is long enough to send them.
+		// 200 calls are 400 spans, which the queue has room for; the pause is long enough to send
+		// them.
 		{"bursts that fit the queue", 40, 5, 200, 20 * time.Millisecond},
 		{"as fast as it goes", 40, 1, 5000, 0},
 	} {

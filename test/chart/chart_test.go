@@ -3,8 +3,8 @@
 // real client. The packages below it check the files around the chart. They share a module of their
 // own, because the parsers of Helm, Kubernetes, Docker and Prometheus are large dependencies.
 //
-// The tests compare k8s/ and the chart's tables and schema with what the chart
-// generates. To write those files again:
+// The tests compare k8s/ and the chart's tables and schema with what the chart generates. To write
+// those files again:
 //
 //	go -C test/chart test -run=Generated -update
 package chart_test

@@ -24,8 +24,8 @@ type document struct {
 	required map[string]bool // by path
 }
 
-// key is one place in a document. It has keys (a mapping of known ones), an
-// element (a list, or a mapping whose keys the reader chooses), or neither.
+// key is one place in a document. It has keys (a mapping of known ones), an element (a list, or a
+// mapping whose keys the reader chooses), or neither.
 type key struct {
 	path     string // "policies.<name>.timeout", "routes[].name"; "" for the document
 	doc      string

@@ -1,8 +1,8 @@
-// Package page_test tests the live page in Chromium. It is a separate module because the
-// browser's driver has many dependencies.
+// Package page_test tests the live page in Chromium. It is a separate module because the browser's
+// driver has many dependencies.
 //
-// The tests use the Chromium that CHROMIUM names, or one in PATH. Without it they are skipped.
-// This command takes the pictures in docs/ again:
+// The tests use the Chromium that CHROMIUM names, or one in PATH. Without it they are skipped. This
+// command takes the pictures in docs/ again:
 //
 //	go test -run TestPictures -update
 package page_test

@@ -44,8 +44,8 @@ func times(n int, s step) (all []step) {
 	return all
 }
 
-// ended returns a call that has just ended after these steps, with this deadline. Without steps
-// the circuit rejected it.
+// ended returns a call that has just ended after these steps, with this deadline. Without steps the
+// circuit rejected it.
 func ended(upstream string, deadline time.Duration, reason resilience.Reason, status int, steps ...step) *observe.Call {
 	var took time.Duration
 	for _, s := range steps {
@@ -100,8 +100,8 @@ func (w *wheel) State() page.TrafficState {
 	return w.state
 }
 
-// between serves another page of l, and passes its answers through rewrite. That page does not
-// run, so its visitors get only the first event.
+// between serves another page of l, and passes its answers through rewrite. That page does not run,
+// so its visitors get only the first event.
 func between(t *testing.T, l *live.Live, o page.Options, rewrite func(string) string) string {
 	t.Helper()
 	p, err := page.New(l, o)

@@ -21,8 +21,8 @@ const (
 	good = resilience.ReasonOK
 )
 
-// perUpstream returns the shown texts by upstream and element ID. It selects one upstream after
-// the other, as a visitor does.
+// perUpstream returns the shown texts by upstream and element ID. It selects one upstream after the
+// other, as a visitor does.
 const perUpstream = `Object.fromEntries([...document.getElementById("series").options].map((o) => {
 	const select = document.getElementById("series");
 	select.value = o.value;

@@ -36,8 +36,7 @@ const (
 	waits    = `[...document.querySelectorAll("[data-bar=wait]")]`
 )
 
-// Using every control of the page causes no error in the console and no request to another
-// host.
+// Using every control of the page causes no error in the console and no request to another host.
 func TestNoComplaintsAndNoRequestsElsewhere(t *testing.T) {
 	d := start(t, "--traffic", "20", "--traces", "http://localhost:16686")
 	v := visit(t, d.page, 1440, false)
@@ -274,8 +273,8 @@ func TestSeed(t *testing.T) {
 	v.until(`document.getElementById("seed").value === "30"`)
 }
 
-// switchable is a TCP proxy. While off it closes all connections. While held it keeps them open
-// and passes nothing back.
+// switchable is a TCP proxy. While off it closes all connections. While held it keeps them open and
+// passes nothing back.
 type switchable struct {
 	listener net.Listener
 
@@ -491,8 +490,8 @@ func TestMarkupIsText(t *testing.T) {
 	}
 }
 
-// With ten thousand calls between two events, the figures include all of them. The list shows
-// how many are missing.
+// With ten thousand calls between two events, the figures include all of them. The list shows how
+// many are missing.
 func TestTenThousandCallsBetweenTwoReads(t *testing.T) {
 	l, at := own(t, page.Options{})
 	v := visit(t, at, 1440, false)
@@ -579,8 +578,8 @@ func TestPickingACall(t *testing.T) {
 	v.until(`document.getElementById("cursor-time").innerText === "now"`)
 }
 
-// Every element has a name, a role and its place for a screen reader. Texts have enough contrast
-// by the formula of WCAG 2, in light and dark mode.
+// Every element has a name, a role and its place for a screen reader. Texts have enough contrast by
+// the formula of WCAG 2, in light and dark mode.
 func TestAccessible(t *testing.T) {
 	d := start(t, "--traffic", "50")
 	for _, dark := range []bool{false, true} {

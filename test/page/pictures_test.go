@@ -27,8 +27,8 @@ func (v *tab) shoot(file, selector string, width, height int) {
 	}
 }
 
-// TestPictures takes the pictures in docs/: the page during an outage, and one call. The seed
-// makes the faults the same each time, but times differ between machines.
+// TestPictures takes the pictures in docs/: the page during an outage, and one call. The seed makes
+// the faults the same each time, but times differ between machines.
 func TestPictures(t *testing.T) {
 	if !*update {
 		t.Skip("go test -run TestPictures -update takes them")

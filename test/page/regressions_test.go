@@ -158,8 +158,8 @@ func (g *generator) State() page.TrafficState {
 	return page.TrafficState{TrafficSettings: g.now, Limit: 200, Without: page.TrafficResult{Ended: 5, NotSent: 1091}}
 }
 
-// An error of Reset used to be hidden by its next step, and an error of a button used to stay
-// after flaky-server was back. Reset used to turn the traffic off.
+// An error of Reset used to be hidden by its next step, and an error of a button used to stay after
+// flaky-server was back. Reset used to turn the traffic off.
 func TestErrorsStayAndGo(t *testing.T) {
 	var away atomic.Bool
 	flaky := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -198,8 +198,8 @@ func TestErrorsStayAndGo(t *testing.T) {
 	v.until(`document.querySelector("#rates input:checked")?.value === "50" && document.querySelector("#paths input:checked")?.value === "with"`)
 }
 
-// A changed configuration resets a circuit without a transition. The timeline used to keep the
-// old state.
+// A changed configuration resets a circuit without a transition. The timeline used to keep the old
+// state.
 func TestCircuitThatBeganAnew(t *testing.T) {
 	var mu sync.Mutex
 	up := observe.Upstream{Upstream: "http://upstream", Policy: "default", Breaker: resilience.BreakerSnapshot{State: resilience.Closed, Since: time.Now()}}
@@ -256,8 +256,8 @@ func TestListStandsStill(t *testing.T) {
 	v.until(`!document.getElementById("rows-note").innerText.startsWith("Held")`)
 }
 
-// Labels of an axis used to overlap, "Half-open" was wider than its tile, and attempts shorter
-// than a pixel were invisible.
+// Labels of an axis used to overlap, "Half-open" was wider than its tile, and attempts shorter than
+// a pixel were invisible.
 func TestNothingCollides(t *testing.T) {
 	up := observe.Upstream{Upstream: "http://upstream", Policy: "default", Breaker: resilience.BreakerSnapshot{State: resilience.HalfOpen, Since: time.Now()}}
 	l, at := own(t, page.Options{}, func() []observe.Upstream { return []observe.Upstream{up} })

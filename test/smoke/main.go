@@ -1,5 +1,5 @@
-// Command smoke calls a URL many times and says how many calls succeeded. It is
-// the button of that name in Tilt, and serves any stack that is running:
+// Command smoke calls a URL many times and says how many calls succeeded. It is the button of that
+// name in Tilt, and serves any stack that is running:
 //
 //	go run ./test/smoke http://localhost:8080/process
 package main

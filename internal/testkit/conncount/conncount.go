@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Counter counts when its [Counter.See] is a server's ConnState hook. The zero value
-// is ready to use. It is safe for concurrent use.
+// Counter counts when its [Counter.See] is a server's ConnState hook. The zero value is ready to
+// use. It is safe for concurrent use.
 type Counter struct{ opened, closed atomic.Int64 }
 
 // See counts a change of state.
@@ -26,8 +26,8 @@ func (c *Counter) See(_ net.Conn, s http.ConnState) {
 // Opened returns the number of connections that were ever opened.
 func (c *Counter) Opened() int64 { return c.opened.Load() }
 
-// Open returns the number of connections that are open. A hijacked connection counts
-// as closed, since the server no longer knows its state.
+// Open returns the number of connections that are open. A hijacked connection counts as closed,
+// since the server no longer knows its state.
 func (c *Counter) Open() int64 { return c.opened.Load() - c.closed.Load() }
 
 // WantOpen waits until n connections are open. The test ends if that takes 5 s.

@@ -19,9 +19,9 @@ func Request(t testing.TB, method, url string, body io.Reader) *http.Request {
 	return r
 }
 
-// Read reads and closes the response's body. It takes the results of a client's Do
-// or of a RoundTrip: fetch.Read(client.Do(r)). If the body breaks off, it returns the
-// part before that and the error. The response is nil if the call failed.
+// Read reads and closes the response's body. It takes the results of a client's Do or of a
+// RoundTrip: fetch.Read(client.Do(r)). If the body breaks off, it returns the part before that and
+// the error. The response is nil if the call failed.
 func Read(resp *http.Response, err error) (*http.Response, string, error) {
 	if err != nil {
 		return nil, "", err
@@ -31,8 +31,8 @@ func Read(resp *http.Response, err error) (*http.Response, string, error) {
 	return resp, string(b), err
 }
 
-// Try sends a request on a connection of its own and reads the response. It follows
-// no redirect. Goroutines may call it, since it does not end a test.
+// Try sends a request on a connection of its own and reads the response. It follows no redirect.
+// Goroutines may call it, since it does not end a test.
 func Try(ctx context.Context, method, url, body string) (*http.Response, string, error) {
 	r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {

@@ -17,8 +17,8 @@ func Read(t testing.TB, path string) string {
 	return string(text)
 }
 
-// Temp writes text to a new file of that name and returns its path. The file is in a
-// directory of its own, which is removed with the test.
+// Temp writes text to a new file of that name and returns its path. The file is in a directory of
+// its own, which is removed with the test.
 func Temp(t testing.TB, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)

@@ -6,9 +6,8 @@ import (
 	"testing"
 )
 
-// Programs builds main packages, named as for go build in dir, and returns the
-// directory of the executables. Each has the name of its package's directory. They
-// are removed with the test.
+// Programs builds main packages, named as for go build in dir, and returns the directory of the
+// executables. Each has the name of its package's directory. They are removed with the test.
 func Programs(t testing.TB, dir string, packages ...string) string {
 	t.Helper()
 	into := t.TempDir()

@@ -1,7 +1,7 @@
 // Package golden compares what a test produces with files in the repository.
 //
-// Run a test with -update to write its golden files again, and read the change
-// before you commit it. The flag exists only in test packages that import golden.
+// Run a test with -update to write its golden files again, and read the change before you commit
+// it. The flag exists only in test packages that import golden.
 package golden
 
 import (
@@ -16,8 +16,8 @@ var update = flag.Bool("update", false, "write the golden files instead of compa
 // Updating reports whether the test was run with -update.
 func Updating() bool { return *update }
 
-// File compares got with the file at path, or writes the file with -update. If they
-// differ, the test fails with the first line that does.
+// File compares got with the file at path, or writes the file with -update. If they differ, the
+// test fails with the first line that does.
 func File[T ~string | ~[]byte](t testing.TB, path string, got T) {
 	t.Helper()
 	if Updating() {
@@ -42,8 +42,8 @@ func File[T ~string | ~[]byte](t testing.TB, path string, got T) {
 	t.Errorf("%s: got %d lines, want %d; run the test with -update and read the change", path, len(gotLines), len(wantLines))
 }
 
-// Write writes the file at path. A test whose file needs another comparison than
-// [File] calls it when [Updating] returns true.
+// Write writes the file at path. A test whose file needs another comparison than [File] calls it
+// when [Updating] returns true.
 func Write[T ~string | ~[]byte](t testing.TB, path string, got T) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(got), 0o644); err != nil {

@@ -6,8 +6,7 @@ import (
 	"sync"
 )
 
-// Buffer collects output. The zero value is empty and ready to use. It is safe for
-// concurrent use.
+// Buffer collects output. The zero value is empty and ready to use. It is safe for concurrent use.
 type Buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

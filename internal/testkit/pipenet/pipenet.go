@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// Network connects by address. The zero value is not ready; use [New]. It is
-// safe for concurrent use.
+// Network connects by address. The zero value is not ready; use [New]. It is safe for concurrent
+// use.
 type Network struct {
 	mu        sync.Mutex
 	listeners map[string]*listener
@@ -57,9 +57,9 @@ func (n *Network) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	}
 }
 
-// Serve starts an HTTP server at addr, which logs nothing. configure changes it before
-// it starts. Calling stop, or the end of the test, closes the server and waits for its
-// handlers, since a bubble must not end before them.
+// Serve starts an HTTP server at addr, which logs nothing. configure changes it before it starts.
+// Calling stop, or the end of the test, closes the server and waits for its handlers, since a
+// bubble must not end before them.
 func (n *Network) Serve(t testing.TB, addr string, h http.Handler, configure ...func(*http.Server)) (stop func()) {
 	t.Helper()
 	l, err := n.Listen(t.Context(), "", addr)
@@ -87,8 +87,7 @@ func (n *Network) Serve(t testing.TB, addr string, h http.Handler, configure ...
 	return stop
 }
 
-// Transport returns a transport on the network. It closes its idle connections with
-// the test.
+// Transport returns a transport on the network. It closes its idle connections with the test.
 func (n *Network) Transport(t testing.TB) *http.Transport {
 	t.Helper()
 	tr := &http.Transport{DialContext: n.Dial, MaxIdleConnsPerHost: 1000}

@@ -1,5 +1,5 @@
-// Package rawhttp is for tests that need the bytes of HTTP: servers that break its
-// rules, and requests that net/http's client would not send.
+// Package rawhttp is for tests that need the bytes of HTTP: servers that break its rules, and
+// requests that net/http's client would not send.
 package rawhttp
 
 import (
@@ -31,9 +31,8 @@ func FreeAddress(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// Serve calls handle for each connection to l, on a goroutine of its own, and closes
-// the connection after it. At the end of the test it closes l and what is still
-// open, and waits for every handle.
+// Serve calls handle for each connection to l, on a goroutine of its own, and closes the connection
+// after it. At the end of the test it closes l and what is still open, and waits for every handle.
 func Serve(t testing.TB, l net.Listener, handle func(net.Conn)) {
 	t.Helper()
 	var (
@@ -76,10 +75,9 @@ func Serve(t testing.TB, l net.Listener, handle func(net.Conn)) {
 	})
 }
 
-// Requests starts a server that answers each request by hand, and returns its URL. It
-// calls answer with the connection and the request, and the numbers of both from 1;
-// requests are counted within their connection. It closes the connection when answer
-// returns false.
+// Requests starts a server that answers each request by hand, and returns its URL. It calls answer
+// with the connection and the request, and the numbers of both from 1; requests are counted within
+// their connection. It closes the connection when answer returns false.
 func Requests(t testing.TB, answer func(c net.Conn, r *http.Request, connection, request int) (goOn bool)) (url string) {
 	t.Helper()
 	l := Listen(t)

@@ -1,5 +1,5 @@
-// Package wait is for tests that cannot run on a virtual clock: they wait for other
-// processes, or for the kernel.
+// Package wait is for tests that cannot run on a virtual clock: they wait for other processes, or
+// for the kernel.
 package wait
 
 import (
@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Until returns when ok returns true. If ok still returns false after limit, the test ends
-// with the stacks of all goroutines. what completes "waited in vain for".
+// Until returns when ok returns true. If ok still returns false after limit, the test ends with the
+// stacks of all goroutines. what completes "waited in vain for".
 func Until(t testing.TB, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
 	const pause = 2 * time.Millisecond

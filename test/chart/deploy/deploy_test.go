@@ -1,7 +1,6 @@
-// Package deploy_test checks what runs Rebound without being part of the chart:
-// Dockerfile, Compose file, kind configuration and Tiltfile, each with the parser
-// of the tool that reads it, and all of them against each other and against the
-// chart.
+// Package deploy_test checks what runs Rebound without being part of the chart: Dockerfile, Compose
+// file, kind configuration and Tiltfile, each with the parser of the tool that reads it, and all of
+// them against each other and against the chart.
 package deploy_test
 
 import (

@@ -13,10 +13,10 @@ import (
 	"go.starlark.net/syntax"
 )
 
-// builtins are the documented built-ins of Tilt that the Tiltfile uses, with their
-// documented parameters in order (docs.tilt.dev/api.html). A built-in or keyword
-// that is not here is refused, as Tilt would: look it up there before adding it.
-// The type follows the colon; the first parameters up to "!" have no default.
+// builtins are the documented built-ins of Tilt that the Tiltfile uses, with their documented
+// parameters in order (docs.tilt.dev/api.html). A built-in or keyword that is not here is refused,
+// as Tilt would: look it up there before adding it. The type follows the colon; the first
+// parameters up to "!" have no default.
 func builtins() map[string]string {
 	return map[string]string{
 		"allow_k8s_contexts": "contexts:str|strs!",

@@ -1,5 +1,5 @@
-// Package rules_test checks the alert rules and the dashboard with Prometheus'
-// own parsers, and their metrics against those that Rebound really exports.
+// Package rules_test checks the alert rules and the dashboard with Prometheus' own parsers, and
+// their metrics against those that Rebound really exports.
 package rules_test
 
 import (

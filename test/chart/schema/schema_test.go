@@ -1,5 +1,5 @@
-// Package schema_test compares the JSON Schemas under docs/ with the programs: a
-// validator in common use and the program accept the same documents.
+// Package schema_test compares the JSON Schemas under docs/ with the programs: a validator in
+// common use and the program accept the same documents.
 package schema_test
 
 import (
