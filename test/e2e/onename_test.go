@@ -49,6 +49,8 @@ func TestA1OneBadPodBehindAClusterIP(t *testing.T) {
 }
 
 // Pods added under load serve within ten seconds, although kept connections lead to the old ones.
+// The load keeps one connection busy, so about 45 connections are made meanwhile, each to one of
+// six pods at random.
 func TestE1NewPodsServe(t *testing.T) {
 	p := newPlace(t)
 	p.install(append(defaultRetries, "--set", "flakyServer.replicas=3")...)
@@ -61,17 +63,19 @@ func TestE1NewPodsServe(t *testing.T) {
 	p.kubectl("scale", "deployment/flaky-server", "--replicas=6")
 	p.kubectl("rollout", "status", "deployment/flaky-server", "--timeout=3m")
 	ready := time.Now()
-	time.Sleep(10 * time.Second)
-	idle := []string{}
+	time.Sleep(12 * time.Second) // two of them for the cluster's network to route to the new pods
+	idle, counts := []string{}, map[string]int{}
 	pods := p.pods("flaky-server")
 	for _, pod := range pods {
-		if !old[pod.Name] && served(t, p.forward("pod/"+pod.Name, "5001")) == 0 {
+		n := served(t, p.forward("pod/"+pod.Name, "5001"))
+		counts[pod.Name] = n
+		if !old[pod.Name] && n == 0 {
 			idle = append(idle, pod.Name)
 		}
 	}
 	asked := time.Since(ready).Round(time.Second)
 	got := stop()
-	t.Logf("asked within %v after they were ready: %+v", asked, got)
+	t.Logf("asked within %v after they were ready: %+v, requests by pod: %v", asked, got, counts)
 	if len(pods) != 6 || len(idle) > 0 {
 		t.Errorf("of %d pods, %v have served nothing in %v, want 6 pods that all serve", len(pods), idle, asked)
 	}
