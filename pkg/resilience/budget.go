@@ -18,7 +18,8 @@ type BudgetPolicy struct {
 	// Burst is the largest number of tokens, and the number at the start. 0 to 1000000.
 	Burst float64 `yaml:"burst"`
 	// FloorPerSecond is the number of retries a second that need no token, so that a caller with
-	// little traffic can retry too. Unused ones are kept for one second. 0 to 1000000.
+	// little traffic can retry too. At most one second's worth of unused ones is kept, but at least
+	// one. 0 to 1000000.
 	FloorPerSecond float64 `yaml:"floorPerSecond"`
 }
 
