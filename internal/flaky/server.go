@@ -197,7 +197,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 func encode(v any) ([]byte, error) {
 	body, err := json.Marshal(v)
 	if err != nil {
-		return nil, fmt.Errorf("encoding the answer: %w", err)
+		return nil, fmt.Errorf("encoding the response: %w", err)
 	}
 	return append(body, '\n'), nil
 }

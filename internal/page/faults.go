@@ -139,7 +139,7 @@ func (p *faultsProxy) initial(r *http.Request) (document []byte, seed string, er
 		return nil, "", err
 	}
 	if status != http.StatusOK {
-		return nil, "", fmt.Errorf("the answer has status %d, expected 200", status)
+		return nil, "", fmt.Errorf("the response has status %d, expected 200", status)
 	}
 	// Requests do not wait for each other here, so several may read at once. The first one to store
 	// its document has seen no change, because a change is forwarded only after one is stored.
@@ -173,7 +173,7 @@ func (p *faultsProxy) forward(w http.ResponseWriter, r *http.Request, method str
 	// Never pass on content that a browser could treat as a page of this origin.
 	contentType := header.Get("Content-Type")
 	if kind, _, _ := mime.ParseMediaType(contentType); kind != "application/json" && kind != "application/problem+json" || status >= 300 && status < 400 {
-		unreachable(w, p.url, errors.New("the answer is not JSON of a flaky-server"))
+		unreachable(w, p.url, errors.New("the response is not JSON of a flaky-server"))
 		return
 	}
 	h := w.Header()
@@ -207,7 +207,7 @@ func (p *faultsProxy) do(r *http.Request, method string, body []byte, seed strin
 	defer func() { _ = resp.Body.Close() }()
 	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if len(answer) > maxBody {
-		return 0, nil, nil, fmt.Errorf("the answer has more than %d bytes", maxBody)
+		return 0, nil, nil, fmt.Errorf("the response has more than %d bytes", maxBody)
 	}
 	return resp.StatusCode, resp.Header, answer, err
 }

@@ -147,7 +147,7 @@ func (c *call) sendTrailers(h, trailer http.Header, announced []string) {
 const keptBack = 2 << 10
 
 // errCaller ends a call whose caller did not read its answer in time.
-var errCaller = errors.New("the caller does not read the answer")
+var errCaller = errors.New("the caller does not read the response")
 
 // copyBody copies a response's body to the caller. It flushes before each read that may block, so
 // that a slow body is not held back.

@@ -138,7 +138,7 @@ func (s Scenario) Validate() error {
 	}
 	check(s.Load.Think >= 0, "load.think", "must be at least 0s (0s: calls do not wait for each other), got %v", s.Load.Think)
 	if surge := s.Load.Surge; surge != nil {
-		check(s.Load.Think == 0, "load.surge", "must be left out with load.think: callers that wait for their answers cannot surge")
+		check(s.Load.Think == 0, "load.surge", "must be left out with load.think: callers that wait for their responses cannot surge")
 		check(surge.At >= 0, "load.surge.at", "must be 0s or more, got %v", surge.At)
 		check(surge.For > 0, "load.surge.for", "must be above 0s, got %v", surge.For)
 		check(surge.OfCapacity > 0 && surge.OfCapacity <= 100, "load.surge.ofCapacity", "must be above 0 and at most 100, got %v", surge.OfCapacity)
