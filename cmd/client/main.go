@@ -184,8 +184,8 @@ func configuration(file, upstream string, times timeouts, changes *watch.File) (
 	return gateway.Config{}, errors.New("nothing to proxy to: give --config FILE or --upstream URL\nsee client --help")
 }
 
-// decode decodes data, the content of the file, over the defaults, unless err reports that it could
-// not be read.
+// decode decodes data, the content of the file, over the defaults. If err, the error of reading the
+// file, is not nil, it returns the defaults and err.
 func decode(file string, data []byte, err error) (gateway.Config, error) {
 	cfg := gateway.DefaultConfig()
 	if err == nil {

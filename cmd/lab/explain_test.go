@@ -76,7 +76,7 @@ policies:
 			code, stdout, stderr = explained(t, append(tc.args, "--json")...)
 			var e explanation
 			if err := json.Unmarshal([]byte(stdout), &e); code != cli.ExitOK || err != nil || len(e.Verdicts) == 0 {
-				t.Errorf("as JSON: exit code %d, %v, %s\n%s", code, err, stderr, stdout)
+				t.Errorf("as JSON: got exit code %d, error %v, stderr %s, stdout\n%s\nwant 0 and verdicts", code, err, stderr, stdout)
 			}
 		})
 	}

@@ -113,7 +113,7 @@ policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 100000
 	code, out, errs = execute(t, small("simulate", "--config", config, "--route", "b", "--json")...)
 	var result lab.Result
 	if code != cli.ExitOK || errs != "" || json.Unmarshal([]byte(out), &result) != nil {
-		t.Fatalf("exit code %d, stderr %q, stdout %.200q", code, errs, out)
+		t.Fatalf("got exit code %d, stderr %q, stdout %.200q, want 0 and a result as JSON", code, errs, out)
 	}
 	if len(result.Series) != 60 || result.PeakAmplification < 2 || result.RecoveryS == nil {
 		t.Errorf("%d seconds, amplification %v and recovery %v, want 60 and those of a stubborn policy",
@@ -154,7 +154,7 @@ func checkPage(t *testing.T, path string, policies ...string) {
 			}
 		}
 		if !bytes.Contains(chart, []byte(`class="band"`)) || bytes.Count(chart, []byte("<path")) < 4 {
-			t.Errorf("a chart without its band or curves: %.200s", chart)
+			t.Errorf("got chart %.200s, want a band and at least 4 curves", chart)
 		}
 	}
 }
@@ -208,11 +208,11 @@ func TestScenarios(t *testing.T) {
 	t.Parallel()
 	code, out, _ := execute(t, "scenarios")
 	if code != cli.ExitOK || strings.Count(out, "\n") != len(lab.Names()) || !strings.Contains(out, "outage-hanging   ") {
-		t.Errorf("exit code %d, list\n%s", code, out)
+		t.Errorf("got exit code %d, list\n%s\nwant 0 and all scenarios", code, out)
 	}
 	code, out, _ = execute(t, "scenarios", "--scenario", "herd")
 	if code != cli.ExitOK || !strings.Contains(out, "\nload:\n  herd: {at: 30s, calls: 1000}\n") {
-		t.Errorf("exit code %d, file\n%s", code, out)
+		t.Errorf("got exit code %d, file\n%s\nwant 0 and the scenario herd", code, out)
 	}
 }
 
@@ -226,7 +226,7 @@ func TestRun(t *testing.T) {
 	_, out, errs := execute(t, "run", "--rate", "100", "--json")
 	var results struct{ Simulated, Measured *lab.Result }
 	if err := json.Unmarshal([]byte(out), &results); err != nil || results.Measured == nil {
-		t.Fatalf("%v, stderr %q, stdout %.200q", err, errs, out)
+		t.Fatalf("got error %v, stderr %q, stdout %.200q, want two results as JSON", err, errs, out)
 	}
 	for _, a := range agreements() {
 		s, m := a.figure(results.Simulated), a.figure(results.Measured)

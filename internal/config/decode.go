@@ -131,7 +131,7 @@ func newDecoder(name string) *decoder {
 	}
 }
 
-// mistakes returns all mistakes found. If the search stopped early, the last one says so.
+// mistakes returns all mistakes found. If the search stopped early, the last mistake reports that.
 func (d *decoder) mistakes() mistake.List {
 	all := d.errs
 	slices.SortStableFunc(all, func(a, b *mistake.Mistake) int {

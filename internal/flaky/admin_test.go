@@ -75,11 +75,11 @@ func TestFaultsAreWhatTheyWereAsYAML(t *testing.T) {
 	w := start(t, faults.Default())
 	before := w.must(t, http.MethodGet, w.admin+"/faults", "")
 	if before.header.Get("Content-Type") != "application/yaml" || !strings.HasPrefix(before.body, "errorRate: 0.3\nstatuses:\n") {
-		t.Errorf("%s %s", before.header.Get("Content-Type"), before.body)
+		t.Errorf("got %s\n%s\nwant application/yaml with errorRate and statuses first", before.header.Get("Content-Type"), before.body)
 	}
 	after := w.must(t, http.MethodPut, w.admin+"/faults", before.body)
 	if after.status != http.StatusOK || after.body != before.body {
-		t.Errorf("%d\n%s\nwas\n%s", after.status, after.body, before.body)
+		t.Errorf("got status %d, body\n%s\nwant 200,\n%s", after.status, after.body, before.body)
 	}
 }
 
@@ -144,7 +144,7 @@ func TestPatchCountsWhatIsThere(t *testing.T) {
 	w := start(t, faults.Spec{ErrorRate: 0.6})
 	got := wantProblem(t, w.must(t, http.MethodPatch, w.admin+"/faults", "hangRate: 0.6"), http.StatusBadRequest)
 	if !strings.Contains(got, "faults:1:11: hangRate: ") {
-		t.Errorf("detail %q", got)
+		t.Errorf("got detail %q, want the position and name of hangRate", got)
 	}
 }
 
@@ -195,7 +195,7 @@ func TestBrowsersOfOtherSitesAreRefused(t *testing.T) {
 			want = http.StatusOK // probes may use any name
 		}
 		if resp.StatusCode != want {
-			t.Errorf("%s of evil.com: got status %d", request, resp.StatusCode)
+			t.Errorf("%s of evil.com: got status %d, want %d", request, resp.StatusCode, want)
 		}
 	}
 	if a := w.must(t, http.MethodGet, w.admin+"/faults", "", asJSON); !strings.Contains(a.body, `"errorRate":0.5`) {
@@ -242,14 +242,14 @@ func TestPutSetsTheSeed(t *testing.T) {
 			statuses += strconv.Itoa(w.must(t, http.MethodGet, w.data+"/process", "").status) + " "
 		}
 		if seed, ok := strings.CutPrefix(query, "?seed="); ok && changed.header.Get("Rebound-Seed") != seed {
-			t.Errorf("PUT %s: got seed %q", query, changed.header.Get("Rebound-Seed"))
+			t.Errorf("PUT %s: got seed %q, want %q", query, changed.header.Get("Rebound-Seed"), seed)
 		}
 		return statuses
 	}
 	first := w.must(t, http.MethodGet, w.admin+"/faults", "").header.Get("Rebound-Seed")
 	before := sequence("")
 	if other := sequence("?seed=18446744073709551615"); other == before {
-		t.Error("another seed gives the same sequence")
+		t.Error("another seed gives the same sequence, want another one")
 	}
 	if again := sequence("?seed=" + first); again != before {
 		t.Errorf("the first seed: got two sequences, want the same twice:\n%s\n%s", before, again)

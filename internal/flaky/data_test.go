@@ -85,7 +85,7 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("detail %q, want it to say %q", got, tt.detail)
 			}
 			if tt.status == 405 && a.header.Get("Allow") == "" {
-				t.Error("405 without Allow")
+				t.Error("got 405 without an Allow header, want one")
 			}
 		})
 	}
@@ -129,10 +129,10 @@ func TestOrders(t *testing.T) {
 	// Without an order name the server makes one, the same for the same key.
 	made, again := order(`{}`, "Idempotency-Key: k-2"), order(`{}`, "Idempotency-Key: k-2")
 	if made.Order == "" || again.Order != made.Order || !again.Replayed {
-		t.Errorf("made %+v, again %+v", made, again)
+		t.Errorf("got %+v, then %+v, want the same order replayed", made, again)
 	}
 	if other := order(`{}`); other.Order == "" || other.Order == made.Order {
-		t.Errorf("made %+v after %+v", other, made)
+		t.Errorf("got %+v, want an order other than %+v", other, made)
 	}
 
 	got := w.ledger(t)
@@ -224,7 +224,7 @@ func TestConcurrentDuplicatesApplyOnce(t *testing.T) {
 		wg.Go(func() {
 			a, err := w.do(t.Context(), http.MethodPost, w.data+"/orders", `{"order":"o"}`, "Idempotency-Key: k")
 			if err != nil || a.status != http.StatusCreated {
-				t.Errorf("%+v, %v", a, err)
+				t.Errorf("got %+v, error %v, want status 201", a, err)
 				return
 			}
 			mu.Lock()
@@ -244,7 +244,7 @@ func TestLedgerForgetsTheOldestAndSaysSo(t *testing.T) {
 	w := start(t, faults.Spec{}, func(o *flaky.Options) { o.Remember = 2 })
 	for n := range 3 {
 		if w.ledger(t).Truncated {
-			t.Errorf("truncated after %d orders of 2", n)
+			t.Errorf("the ledger is truncated after %d orders, want it complete up to 2", n)
 		}
 		w.must(t, http.MethodPost, w.data+"/orders", fmt.Sprintf(`{"order":"o-%d"}`, n))
 	}
@@ -290,7 +290,7 @@ func TestOverload(t *testing.T) {
 		}
 		wg.Wait()
 		if !slices.Equal(fates, []faults.Fault{faults.FaultOverload, faults.FaultNone}) {
-			t.Errorf("observed %v", fates)
+			t.Errorf("got faults %v, want overload and none", fates)
 		}
 		got := w.ledger(t)
 		want := []flaky.Effect{
@@ -382,7 +382,7 @@ func TestSameSeedSameAnswers(t *testing.T) {
 	}
 	first, second := statuses(), statuses()
 	if !slices.Equal(first, second) {
-		t.Errorf("%v\nthen %v", first, second)
+		t.Errorf("got statuses %v\nthen %v, want equal ones", first, second)
 	}
 	for _, want := range []int{200, 500, 502, 503} {
 		if !slices.Contains(first, want) {

@@ -110,8 +110,8 @@ func TestCallerWhoDoesNotReadBlocksNobody(t *testing.T) {
 }
 
 // A caller that left the queue gets no answer, however short the latency is, because its work is
-// still to be done. This was a race between the clock and the caller's departure, hence the many
-// callers.
+// still to be done. This was a race between the clock and the caller's departure. Many callers make
+// it likely to show.
 func TestWhoLeftTheQueueIsNotAnswered(t *testing.T) {
 	spec := busyFor(time.Hour, 10_000)
 	spec.Latency = faults.Latency{Distribution: faults.DistributionFixed, Value: 1}
@@ -139,8 +139,8 @@ func TestWhoLeftTheQueueIsNotAnswered(t *testing.T) {
 	}
 }
 
-// An hour of work waits for one worker. A second worker must start on waiting jobs at once. It
-// comes with a change, or with a window of the schedule, while no job arrives or ends.
+// One worker has an hour of queued work. A second worker, added by a change or by a window of the
+// schedule, must take a queued job at once, although no job arrives or ends at that moment.
 func TestNewWorkersHelpThoseWhoWait(t *testing.T) {
 	const long = `capacity: {workers: 1, serviceTime: 1h, queue: 9}`
 	tests := map[string]struct {

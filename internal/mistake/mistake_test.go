@@ -39,7 +39,7 @@ func TestMerge(t *testing.T) {
 		})
 	}
 	if below.Path != "retry.maxAttempts" {
-		t.Errorf("Merge changed the path of its argument to %q", below.Path)
+		t.Errorf("Merge changed the path of its argument to %q, want it unchanged", below.Path)
 	}
 	var l mistake.List
 	l.Merge("a", errors.Join(below, cause))

@@ -61,8 +61,8 @@ func NewGenerator(perSecond int, timeout time.Duration) (*Generator, error) {
 	return t, t.Set(TrafficSettings{PerSecond: perSecond, Path: PathBoth})
 }
 
-// Set changes what is sent from now on. The next call is due when the new rate says so after the
-// last one, however often it is set in between.
+// Set changes the settings from now on. The next call is due one interval of the new rate after the
+// last call. Further changes in between do not restart the interval.
 func (t *Generator) Set(s TrafficSettings) error {
 	if s.PerSecond < 0 || s.PerSecond > maxTraffic {
 		return fmt.Errorf("perSecond: must be from 0 to %d, got %d", maxTraffic, s.PerSecond)
@@ -82,7 +82,7 @@ func (t *Generator) Set(s TrafficSettings) error {
 	return nil
 }
 
-// State tells what is sent, and what came of it lately.
+// State returns the settings and the recent results.
 func (t *Generator) State() TrafficState {
 	now := time.Now().Unix()
 	t.mu.Lock()

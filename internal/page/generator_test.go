@@ -9,8 +9,8 @@ import (
 	"github.com/rebound-dev/rebound/internal/page"
 )
 
-// Every change of the rate began the interval anew: whoever dragged the page's slider for five
-// seconds stopped the traffic for five seconds.
+// Every change of the rate used to restart the interval: dragging the page's slider for 5 s stopped
+// the traffic for 5 s.
 func TestGeneratorKeepsItsPaceWhileItIsSet(t *testing.T) {
 	type step struct {
 		at        time.Duration
@@ -47,7 +47,7 @@ func TestGeneratorKeepsItsPaceWhileItIsSet(t *testing.T) {
 				}
 				ctx, stop := context.WithCancel(t.Context())
 				defer stop()
-				// Nobody can be called in a bubble: the calls fail at once, and count.
+				// A bubble has no network: the calls fail at once, and count.
 				go traffic.Run(ctx, "nowhere://client", "nowhere://upstream")
 				begin := time.Now()
 				for _, s := range tc.steps {

@@ -96,8 +96,8 @@ func TestMoreCallsThanCanBeShown(t *testing.T) {
 	})
 }
 
-// Calls that are good at the first attempt push out no others, neither from the history nor from an
-// event.
+// The history and each event keep the notable calls, however many calls succeed at the first
+// attempt.
 func TestNotableCallsAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, page.Options{})

@@ -7,8 +7,8 @@ import (
 
 const (
 	// unsent is the most that the kernel buffers of a connection's unsent data. By default a slow
-	// reader can leave megabytes there, and the next write waits until a third of that is gone. A
-	// caller who reads 40 KB/s then looks, to code that times its writes, like one who does not
+	// reader can leave megabytes there, and the next write waits until a third of that is gone. To
+	// code that times its writes, a caller that reads 40 KB/s then looks like one that does not
 	// read.
 	unsent = 64 << 10
 

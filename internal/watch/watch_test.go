@@ -131,7 +131,7 @@ func TestOnlyTheContentCounts(t *testing.T) {
 	write(t, path, "same")
 	f := watch.New(path, reading(path), slog.New(slog.DiscardHandler))
 	if text, err := f.Content(); string(text) != "same" || err != nil {
-		t.Errorf("got content %q, error %v from New", text, err)
+		t.Errorf("got content %q, error %v from New, want same", text, err)
 	}
 	write(t, path, "before Run")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -221,7 +221,7 @@ func TestPipe(t *testing.T) {
 	f := watch.New(path, reading(path), slog.New(slog.DiscardHandler))
 	defer f.Close()
 	if text, err := f.Content(); string(text) != "once" || err != nil {
-		t.Errorf("got content %q, error %v from New", text, err)
+		t.Errorf("got content %q, error %v from New, want once", text, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

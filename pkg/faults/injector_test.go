@@ -82,10 +82,10 @@ func TestAllOrNothing(t *testing.T) {
 func TestSameSeedSameSequence(t *testing.T) {
 	first := fates(t, everything(), 7, 500)
 	if !slices.Equal(first, fates(t, everything(), 7, 500)) {
-		t.Error("the same seed gave another sequence")
+		t.Error("the same seed gave another sequence, want the same")
 	}
 	if slices.Equal(first, fates(t, everything(), 8, 500)) {
-		t.Error("another seed gave the same sequence")
+		t.Error("another seed gave the same sequence, want another")
 	}
 
 	i := injector(t, everything(), 7)
@@ -174,7 +174,7 @@ func TestAttemptsForgetTheOldest(t *testing.T) {
 func TestReplaceRefusesAndKeeps(t *testing.T) {
 	i := injector(t, faults.Spec{ErrorRate: 1}, 1)
 	if err := i.Replace(faults.Spec{ErrorRate: 2}); err == nil {
-		t.Error("an error rate of 2 was taken")
+		t.Error("an error rate of 2: got no error, want one")
 	}
 	if f := i.Next("a"); f.Fault != faults.FaultError || f.Arrival != 1 {
 		t.Errorf("after a refused Replace: got %+v, want an error as before", f)

@@ -221,6 +221,6 @@ func TestWhatAChangeOfOneRateKeeps(t *testing.T) {
 		}
 	}
 	if moved == 0 {
-		t.Error("no reset moved: the comment in Next says that the ones behind do")
+		t.Error("no reset moved, want those after it to move, as the comment in Next says")
 	}
 }

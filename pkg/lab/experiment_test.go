@@ -90,7 +90,7 @@ func TestSameSeedSameFigures(t *testing.T) {
 				}
 			}
 			if figures(2) == first {
-				t.Error("another seed gives the same figures")
+				t.Error("another seed gives the same figures, want others")
 			}
 		})
 	}
@@ -112,7 +112,7 @@ func TestProgressAndSeries(t *testing.T) {
 		sum.Attempts += s.Attempts
 		sum.Goodput += s.Goodput
 		if s.P50 <= 0 || s.P99 < s.P50 || s.Open != 0 || s.Tokens != transport.DefaultPolicy().Retry.Budget.Burst {
-			t.Errorf("second %d: %+v", i, s)
+			t.Errorf("second %d: got %+v, want 0 < p50 <= p99, no open circuit and a full budget", i, s)
 		}
 	}
 	calls := r.Before.Calls + r.During.Calls + r.After.Calls

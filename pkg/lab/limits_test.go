@@ -63,7 +63,7 @@ load: {rate: 10, seed: 7, seeds: 2}
 	var lines []string
 	for _, trial := range trials {
 		if len(trial.Loads) != 2 || trial.Loads[0] != (lab.Load{Rate: 10, Clients: 20, Capacity: 1000, Seed: 7}) || trial.Loads[1].Seed != 8 {
-			t.Errorf("loads %+v", trial.Loads)
+			t.Errorf("got loads %+v, want 2 of 10 calls a second with the seeds 7 and 8", trial.Loads)
 		}
 		for _, f := range trial.Judge([]*lab.Result{
 			result(trial.Loads[0], 1.2, new(5.0), 0.97), result(trial.Loads[1], 1.3, nil, 0.98),

@@ -121,7 +121,7 @@ func TestJitterHalvesContention(t *testing.T) {
 		})
 		r := simulate(t, lab.Experiment{Policy: p, Scenario: s, Load: lab.Load{Clients: 100, Capacity: 100, Seed: 1}})
 		if ok := r.Calls[resilience.ReasonOK]; ok != 100 {
-			t.Errorf("%s: %d calls of 100 ended well", j, ok)
+			t.Errorf("%s: %d successful calls, want 100", j, ok)
 		}
 		return r.Retries + 100
 	}

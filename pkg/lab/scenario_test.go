@@ -50,7 +50,7 @@ func TestBuiltinScenarios(t *testing.T) {
 			}
 			d := lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: lab.Load{Rate: 150, Clients: 4, Capacity: 300, Seed: 1}}
 			if r := simulate(t, d); r.RecoveryS == nil {
-				t.Error("the default policy never recovers")
+				t.Error("the default policy never recovers, want it to")
 			}
 		})
 	}

@@ -85,8 +85,8 @@ func TestImportDirection(t *testing.T) {
 	}
 }
 
-// The test reports a package under pkg/ that nobody promised, and a promise for a package that is
-// gone, even if nothing imports the package.
+// Every package under pkg/ is in public, and every package in public exists. It does not matter
+// whether another package imports it.
 func TestPublicPackagesAreThoseUnderPkg(t *testing.T) {
 	var placed []string
 	for name := range levels() {

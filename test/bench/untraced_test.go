@@ -88,7 +88,7 @@ func untracedOverlay(dir string) (string, error) {
 	}
 	// It must find at least Start, begin, inject, verdict, end and abandon.
 	if dropped < 6 {
-		return "", fmt.Errorf("%s: only %d uses of tracing were found: it is built in another way than this expects", root, dropped)
+		return "", fmt.Errorf("%s: found %d uses of tracing, want at least 6", root, dropped)
 	}
 	overlay, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
@@ -138,7 +138,7 @@ func withoutTracingIn(path string) ([]byte, int, error) {
 		*list = slices.DeleteFunc(*list, func(s ast.Stmt) bool { return !holdsStatements(s) && drop(s) })
 	}
 	if mentionsTracing(file) {
-		return nil, 0, fmt.Errorf("%s: tracing is left that is no statement of its own", path)
+		return nil, 0, fmt.Errorf("%s: tracing is left, because it is part of a larger statement", path)
 	}
 	var out strings.Builder
 	if err := format.Node(&out, fset, file); err != nil {
@@ -183,7 +183,7 @@ func mentionsTracing(n ast.Node) bool {
 	return found
 }
 
-// The baseline of BenchmarkTracing must compile and must contain no tracing.
+// The baseline of BenchmarkTracingOff must compile and must contain no tracing.
 func TestUntracedCopyCompiles(t *testing.T) {
 	overlay, err := untracedOverlay(t.TempDir())
 	if err != nil {

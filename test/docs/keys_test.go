@@ -38,7 +38,7 @@ type key struct {
 	element  *key
 
 	takes  string // in the reader's words
-	schema object // without what is below
+	schema object // without the keys below
 }
 
 // newDocument describes the type of defaults. The program says which keys are required: decode

@@ -17,9 +17,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// The README's promises of helm install hold: the stack comes up, calls survive 30 % of errors,
-// Jaeger has the attempts, helm test passes, a changed policy takes effect without a restart, and
-// uninstall leaves nothing behind.
+// helm install keeps the promises of the README. The stack comes up, calls survive 30 % of errors,
+// and Jaeger has the attempts. helm test passes, a changed policy takes effect without a restart,
+// and uninstall leaves nothing behind.
 func TestInstall(t *testing.T) {
 	p := newPlace(t)
 	p.install("--set", "jaeger.enabled=true", "--set", "client.faultControls=true")
@@ -212,13 +212,14 @@ func checkSecurity(t *testing.T, pod corev1.Pod) {
 	}
 }
 
-// load starts callers inside the cluster. They call at a steady rate until stop is called, which
-// returns the results.
+// outcome is the result of load.
 type outcome struct {
 	Calls, Failed, Resent int
 	How                   map[string]int
 }
 
+// load starts callers inside the cluster. They call at a steady rate until stop is called, which
+// returns the results.
 func (p place) load(url string, rate int) (stop func() outcome) {
 	p.t.Helper()
 	no, yes := false, true

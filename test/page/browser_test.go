@@ -39,7 +39,7 @@ var update = flag.Bool("update", false, "take the pictures in docs/ again")
 // patience is the timeout for everything on the page. It allows for a busy machine.
 const patience = 20 * time.Second
 
-// browser and demoBinary are created once, because both take seconds.
+// shared holds the browser and the path of the demo. They are made once: it takes seconds.
 type shared struct {
 	browser context.Context
 	demo    string

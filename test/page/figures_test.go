@@ -215,7 +215,7 @@ func TestSteeringTheTraffic(t *testing.T) {
 	}
 	widths := eval[[]string](v, `["with-bar", "without-bar"].map((id) => document.getElementById(id).getAttribute("width"))`)
 	if !slices.Equal(widths, []string{"95.00%", "70.00%"}) {
-		t.Errorf("the bars are as wide as %q", widths)
+		t.Errorf("widths of the bars = %q, want 95.00%% and 70.00%%", widths)
 	}
 	is := func(what string, want page.TrafficSettings) {
 		t.Helper()

@@ -385,7 +385,7 @@ func TestConnectionIsCutAndRestored(t *testing.T) {
 	between.set(false, false)
 	v.until(isLive + ` && document.querySelectorAll("#rows tr").length === 23`)
 	if ids := eval[string](v, `[...document.querySelectorAll("#rows button")].map((b) => b.getAttribute("aria-label").split(" ")[2]).join(" ")`); ids != descending(23) {
-		t.Errorf("the list has the calls %s", ids)
+		t.Errorf("calls in the list = %s, want %s", ids, descending(23))
 	}
 	between.set(false, true)
 	v.until(says("Stale") + ` && document.getElementById("connection-for").innerText.includes("no news for")`)
@@ -599,7 +599,7 @@ func TestAccessible(t *testing.T) {
 	}
 }
 
-// accessibility returns the mistakes of the page.
+// accessibility is a script that returns the accessibility mistakes of the page.
 const accessibility = `(() => {
 	const found = [];
 	const nameOf = (e) => (e.getAttribute("aria-label") || (e.getAttribute("aria-labelledby") || "").split(" ").map((id) => document.getElementById(id)?.textContent ?? "").join(" ") ||

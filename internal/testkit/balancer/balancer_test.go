@@ -70,7 +70,7 @@ func TestRoundRobinAndChangedBackends(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s, err := hear(t, kept, 4); s != "echo" || err != nil {
-		t.Errorf("%q, %v", s, err)
+		t.Errorf("got %q, error %v, want echo", s, err)
 	}
 	if err := kept.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
@@ -98,10 +98,10 @@ func TestFailures(t *testing.T) {
 		}
 	}
 	if s, err := hear(t, old, 1); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("%q, %v on a dead connection, want silence", s, err)
+		t.Errorf("got %q, error %v on a dead connection, want silence", s, err)
 	}
 	if s, err := hear(t, dial(t, b), 1); s != "1" || err != nil {
-		t.Errorf("%q, %v on a new connection", s, err)
+		t.Errorf("got %q, error %v on a new connection, want 1", s, err)
 	}
 
 	b.Hang(true)
@@ -116,7 +116,7 @@ func TestFailures(t *testing.T) {
 	}
 	b.Refuse(false)
 	if s, err := hear(t, dial(t, b), 1); s != "1" || err != nil {
-		t.Errorf("%q, %v afterwards", s, err)
+		t.Errorf("got %q, error %v after Refuse(false), want 1", s, err)
 	}
 
 	b.SetBackends(rawhttp.FreeAddress(t))

@@ -43,7 +43,7 @@ func TestNetworkConnectsByAddressAndRefusesLikeTCP(t *testing.T) {
 			t.Fatal(err)
 		}
 		if b, err := io.ReadAll(c); string(b) != "hello" || err != nil {
-			t.Errorf("%q, %v", b, err)
+			t.Errorf("got %q, error %v, want hello", b, err)
 		}
 		_ = c.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

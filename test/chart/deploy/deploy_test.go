@@ -26,7 +26,7 @@ import (
 // Compose file.
 const root = "../../.."
 
-// ports returns each program's data port and admin port, as design.md fixes them.
+// ports returns each program's data port and admin port.
 func ports() map[string][]int {
 	return map[string][]int{"client": {8080, 8081}, "flaky-server": {5000, 5001}}
 }

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// Result is what it prints.
+// Result is the JSON that the program prints.
 type Result struct {
 	Calls  int            `json:"calls"`
 	Failed int            `json:"failed"`
