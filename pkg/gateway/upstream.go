@@ -20,7 +20,7 @@ type Upstream struct {
 	// URL is the address, over http or https, such as "http://orders:8080/v1". Its path is put
 	// before the request's.
 	URL string `yaml:"url"`
-	// Host selects the host that the requests name.
+	// Host selects which host the requests name: that of the URL or the caller's.
 	Host        Host                 `yaml:"host"`
 	Connections endpoint.Connections `yaml:"connections"`
 }

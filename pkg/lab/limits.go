@@ -15,7 +15,8 @@ type Limits struct {
 	// Amplification is the largest number of attempts per call in any second of the scenarios
 	// outage and outage-hanging. At least 1.
 	Amplification *float64 `yaml:"amplification"`
-	// RecoverWithin is the longest recovery in the same two. Above 0.
+	// RecoverWithin is the longest time to recover after the disturbance, in the same two
+	// scenarios. Above 0.
 	RecoverWithin *time.Duration `yaml:"recoverWithin"`
 	// SuccessDuringErrorRate10 is the lowest share of calls that end well during the disturbance of
 	// the scenario error-rate-10; the others likewise. 0 to 1.
@@ -42,7 +43,7 @@ type ScenarioLimits struct {
 	Scenario string `yaml:"scenario"`
 	// Amplification is the largest number of attempts per call in any second. At least 1.
 	Amplification *float64 `yaml:"amplification"`
-	// RecoverWithin is the longest recovery. Above 0.
+	// RecoverWithin is the longest time to recover after the disturbance. Above 0.
 	RecoverWithin *time.Duration `yaml:"recoverWithin"`
 	// SuccessDuring and SuccessAfter are the lowest shares of calls, begun during and after the
 	// disturbance, that end well. 0 to 1.
