@@ -145,8 +145,8 @@ func (l *Live) updateID(p position) string {
 	return fmt.Sprintf("%s-%d-%d-%d", l.instant, p.tick, p.calls, p.transitions)
 }
 
-// positionOf decodes an update's ID. It returns false for one of another process, or one that no
-// update has had.
+// positionOf decodes an update's ID. It returns false for an ID of another process, or one that
+// no update has had.
 func (l *Live) positionOf(id string) (p position, ok bool) {
 	parts := strings.Split(id, "-")
 	into := []*uint64{&p.tick, &p.calls, &p.transitions}

@@ -162,8 +162,8 @@ func unwrapConnError(err error) error {
 	return err
 }
 
-// failed records that a request on c got no response. lost says that c is closed, and callers that
-// the caller's body failed.
+// failed records that a request on c got no response. lost is true if c is closed, callers if the
+// caller's body failed.
 func (p *Pool) failed(ctx context.Context, c *conn, err error, lost, callers bool) {
 	now := time.Now()
 	p.mu.Lock()

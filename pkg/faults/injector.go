@@ -79,7 +79,8 @@ func (i *Injector) Replace(spec Spec) error {
 	return i.Amend(spec, Restart{Schedule: true, FailFirst: true, Arrivals: true})
 }
 
-// Restart says what starts again when the Spec changes. The zero value restarts nothing.
+// Restart selects the parts that start again when the Spec changes. The zero value selects no
+// part.
 type Restart struct {
 	Schedule  bool // the windows count from the change
 	FailFirst bool // every request id counts as new

@@ -119,7 +119,8 @@ var (
 	errCountNeutral = errors.New("neutral")
 )
 
-// breaker is a circuit. gobreaker's two-step breaker counts and decides. breaker adds:
+// breaker is a circuit. gobreaker's two-step breaker counts results and sets the state. breaker
+// adds:
 //
 //   - an open period that is jittered and grows;
 //   - a transition to half-open on time, not at the next call;

@@ -6,7 +6,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// ending says how an attempt over HTTP ended, or how the body of its response ended.
+// ending is the way in which an HTTP attempt or the body of its response ended.
 type ending uint8
 
 const (

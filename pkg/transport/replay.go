@@ -160,7 +160,7 @@ func (s *replaySource) ending() (e ending, ok bool) {
 
 // callerBusy reports whether the attempt waits for the caller's body or is still sending it. It is
 // false if the upstream has accepted no bytes for patience: the attempt then waits for the
-// upstream. heldBack says whether net/http held the body back at first.
+// upstream. heldBack is true if net/http held the body back at first.
 func (s *replaySource) callerBusy(patience time.Duration, heldBack bool) bool {
 	if s == nil {
 		return false

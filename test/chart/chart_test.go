@@ -184,8 +184,8 @@ func all[T object](r release) (found []T) {
 	return found
 }
 
-// scenarios returns the files of values in ci/, the chart's other ones, and the values in its
-// README, by name.
+// scenarios returns sets of values by name: the files in ci/, the chart's other files of values,
+// and the examples in its README.
 func scenarios(t *testing.T) map[string]map[string]any {
 	t.Helper()
 	paths, err := filepath.Glob(chartDir + "/ci/*-values.yaml")

@@ -156,8 +156,8 @@ func (v *visible) compareLines(t *testing.T) {
 	}
 }
 
-// common returns the fields that a logger adds to all lines of pkg: those that no call has. The
-// fields of telemetry are on the lines of all packages.
+// common returns the fields that the logger of pkg adds to all its lines. These are the declared
+// fields that no logging call names. The fields of telemetry are on the lines of all packages.
 func (v *visible) common(pkg string) (keys []value) {
 	for _, p := range slices.Compact([]string{pkg, "telemetry"}) {
 		for _, k := range v.prefixed(p+".", "log") {
