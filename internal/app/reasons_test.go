@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/telemetry"
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/spans"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -30,14 +32,16 @@ import (
 type situation struct {
 	handler  http.HandlerFunc
 	upstream string // used instead of a server with handler
-	policy   func(*transport.Policy)
-	before   int // number of calls made first, whose results are ignored
-	method   string
-	path     string
-	body     io.Reader
-	header   http.Header
-	raw      string        // the whole request, if net/http's client would not send it
-	patience time.Duration // how long the caller waits
+	// endpoints are those of an upstream that is used instead of both.
+	endpoints *endpoint.Policy
+	policy    func(*transport.Policy)
+	before    int // number of calls made first, whose results are ignored
+	method    string
+	path      string
+	body      io.Reader
+	header    http.Header
+	raw       string        // the whole request, if net/http's client would not send it
+	patience  time.Duration // how long the caller waits
 	// attempt means that want is the reason of the attempt. The call has another reason.
 	attempt  bool
 	problem  bool // the gateway answers itself, with a problem document that has the call's reason
@@ -109,6 +113,11 @@ func situations(t *testing.T) map[resilience.Reason]situation {
 			handler: func(_ http.ResponseWriter, r *http.Request) { passed["Via"] = r.Header["Via"] }, header: passed,
 			before: 1, problem: true, rejected: true,
 		},
+		resilience.ReasonNoEndpoint: {endpoints: &endpoint.Policy{Resolve: endpoint.ResolveDNS}, policy: once, attempt: true, problem: true},
+		resilience.ReasonEndpointEjected: {
+			endpoints: &endpoint.Policy{Resolve: endpoint.ResolveStatic, Addresses: []string{rawhttp.FreeAddress(t), rawhttp.FreeAddress(t)}},
+			before:    1, policy: func(p *transport.Policy) { p.Retry.MaxAttempts = 2 }, attempt: true, problem: true,
+		},
 		resilience.ReasonNoRoute:          {handler: fail, path: "/elsewhere", problem: true},
 		resilience.ReasonMethodNotAllowed: {handler: fail, method: http.MethodTrace, path: "/get", problem: true},
 	}
@@ -128,6 +137,13 @@ func TestEveryReasonIsNamedAlikeEverywhere(t *testing.T) {
 	}
 }
 
+// empty is a resolver that knows no name.
+type empty struct{}
+
+func (empty) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
+	return nil, &net.DNSError{Err: "no such host", IsNotFound: true}
+}
+
 // notHTTP returns the URL of a server that answers each connection as Redis would.
 func notHTTP(t *testing.T) string {
 	l := rawhttp.Listen(t)
@@ -140,6 +156,9 @@ func notHTTP(t *testing.T) string {
 
 func (s situation) check(t *testing.T, want resilience.Reason) {
 	upstream := s.upstream
+	if s.endpoints != nil {
+		upstream = "orders"
+	}
 	if s.handler != nil {
 		server := httptest.NewUnstartedServer(s.handler)
 		server.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -159,6 +178,13 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 		name := strings.Trim(match[strings.Index(match, "/"):], "/")
 		cfg.Routes = append(cfg.Routes, gateway.Route{Name: name, Match: match, Upstream: upstream, Policy: "default"})
 	}
+	if s.endpoints != nil {
+		entry := gateway.DefaultUpstream("http://orders")
+		entry.Endpoints.Resolve, entry.Endpoints.Addresses = s.endpoints.Resolve, s.endpoints.Addresses
+		entry.Endpoints.Eject.ConsecutiveFailures, entry.Endpoints.Eject.MaxEjected = 1, 1
+		entry.Endpoints.Eject.EjectFor, entry.Endpoints.Eject.MaxEjectFor = time.Minute, time.Minute
+		cfg.Upstreams = map[string]gateway.Upstream{"orders": entry}
+	}
 	provider, recorded := spans.Record()
 	metrics, err := telemetry.NewMetrics()
 	if err != nil {
@@ -168,7 +194,7 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 	logged := make(chan struct{}, 10)
 	logger := slog.New(announcing{slog.NewJSONHandler(&lines, nil), logged})
 	g, err := gateway.New(cfg, gateway.Options{
-		TracerProvider: provider, Propagator: propagation.TraceContext{},
+		Resolver: empty{}, TracerProvider: provider, Propagator: propagation.TraceContext{},
 		Observers: []observe.Observer{metrics, gateway.LogObserver(logger)}, Logger: logger,
 	})
 	if err != nil {

@@ -267,3 +267,6 @@ func (h *history[T]) newest(after uint64, use func(*T) bool) {
 		}
 	}
 }
+
+// ObserveEndpoint implements observe.Observer.
+func (l *Live) ObserveEndpoint(observe.EndpointEvent) {}

@@ -181,3 +181,6 @@ func knownMethod(method string) string {
 	}
 	return "_OTHER"
 }
+
+// ObserveEndpoint implements observe.Observer.
+func (m *Metrics) ObserveEndpoint(observe.EndpointEvent) {}

@@ -1,8 +1,7 @@
-// Package endpoint manages the connections to one upstream: on which connection a request is sent,
-// when a new one is made, and when an old one is closed. net/http's ClientConn does the rest.
+// Package endpoint sends requests to the endpoints of one upstream. It finds their addresses,
+// chooses one for each attempt, and leaves out an endpoint that fails while others do not.
 //
-// One host name often stands for several machines, and only a new connection can reach another one
-// of them. So a connection on which the upstream failed is not used again, and retries and probes
-// use new ones. Under traffic, connections are replaced one by one, so that new machines get their
-// share.
+// An endpoint is one machine or pod behind an upstream's name. Package transport uses a [Set] for
+// the attempts of its calls: a retry goes to an endpoint that the call has not tried yet. A Set is
+// also an http.RoundTripper by itself.
 package endpoint

@@ -272,6 +272,11 @@ func (c *call) fail(err error) {
 		p.Detail = "the request body cannot be sent again"
 	case e.Last == resilience.ReasonNotHTTP:
 		p.Detail = c.detail("did not answer in HTTP", e) + ": " + e.Err.Error()
+	case e.Last == resilience.ReasonNoEndpoint:
+		p.Detail = c.detail("has no known address", e)
+	case e.Last == resilience.ReasonEndpointEjected:
+		p.Status = http.StatusServiceUnavailable
+		p.Detail = c.detail("has no endpoint that works", e)
 	case e.Last == resilience.ReasonDialError:
 		p.Detail = c.detail("could not be reached", e)
 	case e.Last == resilience.ReasonTLSError:

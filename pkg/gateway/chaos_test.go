@@ -360,7 +360,7 @@ func TestChaosCallersOpenNothing(t *testing.T) {
 }
 
 // trustingPool returns a pool with the gateway's settings that also trusts up's test certificate.
-func trustingPool(t *testing.T, up *httptest.Server) *endpoint.Pool {
+func trustingPool(t *testing.T, up *httptest.Server) *endpoint.Set {
 	t.Helper()
 	target, err := url.Parse(up.URL)
 	if err != nil {

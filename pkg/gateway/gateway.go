@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/rebound-dev/rebound/internal/problem"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -26,10 +27,13 @@ import (
 
 // Options are the dependencies of a gateway. The zero value is ready to use.
 type Options struct {
-	// Next sends all attempts. Nil means a connection pool per upstream (package endpoint).
+	// Next sends all attempts. Nil means the endpoints of each upstream (package endpoint).
 	Next http.RoundTripper
-	// DialContext opens the connections of those pools. Nil means net.Dialer.DialContext.
+	// DialContext opens the connections to them. Nil means net.Dialer.DialContext.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+	// Resolver looks up the names of upstreams whose endpoints come from DNS. Nil means
+	// net.DefaultResolver.
+	Resolver endpoint.Resolver
 	// TLS is the configuration for https upstreams. Nil trusts the system's roots.
 	TLS *tls.Config
 	// Observers are notified of attempts, calls and changes of circuits, each in this order.
@@ -159,6 +163,16 @@ func (g *Gateway) observer(key circuitKey) resilience.Observer {
 	}
 }
 
+// notify passes the changes of an upstream's endpoints to all observers.
+func (g *Gateway) notify(key upstreamKey) func(endpoint.Event) {
+	return func(e endpoint.Event) {
+		name := cmp.Or(g.current.Load().names[key], key.origin)
+		for _, o := range g.options.Observers {
+			o.ObserveEndpoint(observe.EndpointEvent{Upstream: name, Event: e})
+		}
+	}
+}
+
 // finished passes a finished call to all observers.
 func (g *Gateway) finished(ctx context.Context, c observe.Call) {
 	c.TraceID = trace.SpanContextFromContext(ctx).TraceID()
@@ -177,8 +191,8 @@ func (g *Gateway) Close() {
 		next.CloseIdleConnections()
 	}
 	for _, u := range g.current.Load().upstreams {
-		if u.pool != nil {
-			u.pool.Close()
+		if u.set != nil {
+			u.set.Close()
 		}
 	}
 }
@@ -190,10 +204,16 @@ func (g *Gateway) Upstreams() []observe.Upstream {
 	n := g.current.Load()
 	for key, t := range n.transports {
 		p := n.config.Policies[key.policy]
+		var endpoints []endpoint.State
+		var ejections uint64
+		if set := n.upstreams[key.upstream].set; set != nil {
+			endpoints, ejections = set.State(), set.Ejections()
+		}
 		for _, s := range t.State() {
 			list = append(list, observe.Upstream{
 				Policy: key.policy, Name: key.upstream.name, Upstream: n.names[key.upstream],
 				Breaker: s.Breaker, BudgetTokens: s.BudgetTokens, Settings: p.Breaker, Burst: p.Retry.Budget.Burst,
+				Endpoints: endpoints, Ejections: ejections,
 			})
 		}
 	}

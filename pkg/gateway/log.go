@@ -16,6 +16,8 @@ const (
 	lineCall       = "call"
 	lineAttempt    = "attempt"         // an attempt has ended
 	lineTransition = "circuit changed" // a circuit has changed its state
+	// an endpoint of an upstream has changed
+	lineEndpoint = "endpoint changed"
 	// a request has come back to the gateway; once for each route
 	lineLoop     = "loop"
 	lineReloaded = "configuration reloaded"                     // the changed configuration is in force
@@ -53,6 +55,9 @@ const (
 	logFailures    = "failures"             // failures within the window, or of probes
 	logConsecutive = "consecutive_failures" // failures in a row, however far apart
 	logOpenFor     = "open_for"             // the open period; 0 unless the circuit opens
+	logChange      = "change"               // the [endpoint.EventKind]
+	logEndpoint    = "endpoint"             // the endpoint's address; empty if all are meant or it is unknown
+	logEjectFor    = "eject_for"            // the time until the first probe of an ejected endpoint, otherwise 0
 	logVia         = "via"                  // the Via header of the request, cut after 512 bytes
 	logRoutes      = "routes"               // the number of routes
 	logPolicies    = "policies"             // the number of policies
@@ -75,7 +80,7 @@ func (o logObserver) ObserveAttempt(ctx context.Context, a *resilience.AttemptRe
 	}
 	o.logger.LogAttrs(ctx, slog.LevelDebug, lineAttempt,
 		slog.String(logRequestID, requestID), slog.String(logUpstream, upstream),
-		slog.Int(logAttempt, a.Number), slog.String(logVerdict, string(a.Verdict)), slog.String(logReason, string(a.Reason)),
+		slog.Int(logAttempt, a.Number), slog.String(logEndpoint, a.Endpoint), slog.String(logVerdict, string(a.Verdict)), slog.String(logReason, string(a.Reason)),
 		slog.Duration(logDuration, a.Duration), slog.Duration(logWait, a.Wait.Planned), slog.Any(logError, a.Err))
 }
 
@@ -101,6 +106,13 @@ func (o logObserver) ObserveTransition(t observe.Transition) {
 		slog.String(logFrom, t.From.String()), slog.String(logTo, t.To.String()),
 		slog.Int(logSuccesses, t.Successes), slog.Int(logFailures, t.Failures),
 		slog.Int(logConsecutive, t.Consecutive), slog.Duration(logOpenFor, t.OpenFor))
+}
+
+// ObserveEndpoint logs a change of an endpoint.
+func (o logObserver) ObserveEndpoint(e observe.EndpointEvent) {
+	o.logger.LogAttrs(context.Background(), slog.LevelInfo, lineEndpoint,
+		slog.String(logUpstream, e.Upstream), slog.String(logChange, string(e.Kind)), slog.String(logEndpoint, e.Address),
+		slog.Duration(logEjectFor, e.For), slog.Any(logError, e.Err))
 }
 
 // callKey is the context key of an attempt's call. It is only set if attempts are logged.

@@ -1,10 +1,12 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -22,6 +24,7 @@ type Upstream struct {
 	URL string `yaml:"url"`
 	// Host selects which host the requests name: that of the URL or the caller's.
 	Host        Host                 `yaml:"host"`
+	Endpoints   endpoint.Policy      `yaml:"endpoints"`
 	Connections endpoint.Connections `yaml:"connections"`
 }
 
@@ -47,7 +50,7 @@ func (h Host) valid() bool { return h == HostUpstream || h == HostCaller }
 
 // DefaultUpstream returns the default settings for the upstream at url.
 func DefaultUpstream(url string) Upstream {
-	return Upstream{URL: url, Host: HostUpstream, Connections: endpoint.DefaultConnections()}
+	return Upstream{URL: url, Host: HostUpstream, Endpoints: endpoint.DefaultPolicy(), Connections: endpoint.DefaultConnections()}
 }
 
 // SetDefaults is called by the loader before it decodes an upstream.
@@ -60,6 +63,7 @@ func (u Upstream) Validate() error {
 		m.Add("url", "%v", err)
 	}
 	m.Check(u.Host.valid(), "host", "expected one of %s, %s, got %q", HostUpstream, HostCaller, string(u.Host))
+	m.Merge("endpoints", u.Endpoints.Validate())
 	m.Merge("connections", u.Connections.Validate())
 	return m.Err()
 }
@@ -133,27 +137,27 @@ func (c Config) continueWait(key upstreamKey) time.Duration {
 	return wait
 }
 
-// connections sends an upstream's attempts over its current pool. A Reload can replace the pool
+// endpoints sends an upstream's attempts to its current endpoints. A Reload can replace the set
 // below the same circuits.
-type connections struct{ pool atomic.Pointer[endpoint.Pool] }
+type endpoints struct{ set atomic.Pointer[endpoint.Set] }
 
-func (c *connections) RoundTrip(req *http.Request) (*http.Response, error) {
-	return c.pool.Load().RoundTrip(req)
+func (e *endpoints) RoundTrip(req *http.Request) (*http.Response, error) {
+	return e.set.Load().RoundTrip(req)
 }
 
-// RoundTripFresh sends a request on a new connection.
-func (c *connections) RoundTripFresh(req *http.Request) (*http.Response, error) {
-	return c.pool.Load().RoundTripFresh(req)
+// Begin chooses an endpoint for an attempt.
+func (e *endpoints) Begin(ctx context.Context, l *endpoint.Lease, c *endpoint.Call, limit time.Duration) error {
+	return e.set.Load().Begin(ctx, l, c, limit)
 }
 
 // CloseIdleConnections closes the connections that no call uses.
-func (c *connections) CloseIdleConnections() { c.pool.Load().CloseIdleConnections() }
+func (e *endpoints) CloseIdleConnections() { e.set.Load().CloseIdleConnections() }
 
 // upstream is an upstream in use under one configuration.
 type upstream struct {
-	options     endpoint.Options
-	pool        *endpoint.Pool // the pool for connections; nil with Options.Next
-	connections *connections
+	options   endpoint.Options
+	set       *endpoint.Set // nil with Options.Next
+	endpoints *endpoints
 }
 
 // newUpstream returns the upstream for d. It reuses the one of old if its settings are the same.
@@ -162,21 +166,31 @@ func (g *Gateway) newUpstream(d destination, wait time.Duration, old *generation
 	if g.options.Next != nil {
 		return &upstream{}
 	}
-	u := &upstream{options: endpoint.Options{Connections: d.Connections, ContinueWait: wait, DialContext: g.options.DialContext, TLS: g.options.TLS}}
+	u := &upstream{options: endpoint.Options{
+		Connections: d.Connections, Policy: d.Endpoints, ContinueWait: wait, DialContext: g.options.DialContext, TLS: g.options.TLS,
+		Random: g.options.Random, Resolver: g.options.Resolver, Notify: g.notify(d.key()),
+	}}
 	var before *upstream
 	if old != nil {
 		before = old.upstreams[d.key()]
 	}
 	switch {
 	case before == nil:
-		u.pool, u.connections = endpoint.New(d.url, u.options), new(connections)
-		u.connections.pool.Store(u.pool) // no call uses it yet
-	case before.options.Connections == u.options.Connections && before.options.ContinueWait == wait:
+		u.set, u.endpoints = endpoint.New(d.url, u.options), new(endpoints)
+		u.endpoints.set.Store(u.set) // no call uses it yet
+	case before.sameSettings(u):
 		return before
 	default:
-		u.pool, u.connections = endpoint.New(d.url, u.options), before.connections
+		u.set, u.endpoints = endpoint.New(d.url, u.options), before.endpoints
 	}
 	return u
+}
+
+// sameSettings reports whether the settings of u and o are equal, as far as a configuration can
+// change them.
+func (u *upstream) sameSettings(o *upstream) bool {
+	a, b := u.options, o.options
+	return a.Connections == b.Connections && a.ContinueWait == b.ContinueWait && reflect.DeepEqual(a.Policy, b.Policy)
 }
 
 // next returns the RoundTripper that sends the attempts.
@@ -184,22 +198,22 @@ func (g *Gateway) next(u *upstream) http.RoundTripper {
 	if g.options.Next != nil {
 		return g.options.Next
 	}
-	return u.connections
+	return u.endpoints
 }
 
-// takeOver makes all calls use n's pools and closes the pools of old that n does not use.
+// takeOver makes all calls use n's endpoints and closes those of old that n does not use.
 func (n *generation) takeOver(old *generation) {
 	for key, u := range n.upstreams {
-		if u.pool != nil {
-			u.connections.pool.Store(u.pool)
+		if u.set != nil {
+			u.endpoints.set.Store(u.set)
 		}
-		if before := old.upstreams[key]; before != nil && before.pool != u.pool {
-			before.pool.Close()
+		if before := old.upstreams[key]; before != nil && before.set != u.set {
+			before.set.Close()
 		}
 	}
 	for key, before := range old.upstreams {
-		if n.upstreams[key] == nil && before.pool != nil {
-			before.pool.Close()
+		if n.upstreams[key] == nil && before.set != nil {
+			before.set.Close()
 		}
 	}
 }

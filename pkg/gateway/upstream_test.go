@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -75,7 +76,7 @@ func TestUpstreamsDefaults(t *testing.T) {
 	}
 	want := gateway.DefaultUpstream("http://orders")
 	want.Connections.MaxIdle = 7
-	if c.Upstreams["orders"] != want {
+	if !reflect.DeepEqual(c.Upstreams["orders"], want) {
 		t.Errorf("got %+v, want %+v", c.Upstreams["orders"], want)
 	}
 }

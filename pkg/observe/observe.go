@@ -6,6 +6,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -21,6 +22,9 @@ type Observer interface {
 	// ObserveTransition is called after each change of a circuit's state. The changes of one
 	// circuit arrive in order.
 	ObserveTransition(t Transition)
+	// ObserveEndpoint is called after each change of an endpoint. The changes of one upstream
+	// arrive in order.
+	ObserveEndpoint(e EndpointEvent)
 }
 
 // Call is a call as the gateway answered it.
@@ -48,6 +52,12 @@ type Transition struct {
 	resilience.Transition
 }
 
+// EndpointEvent is a change of an endpoint of an upstream.
+type EndpointEvent struct {
+	Upstream string // as in Call
+	endpoint.Event
+}
+
 // Upstream is the circuit and the budget of one upstream under one policy, at one moment.
 type Upstream struct {
 	Policy string `json:"policy"`
@@ -57,6 +67,10 @@ type Upstream struct {
 	Breaker  resilience.BreakerSnapshot `json:"breaker"`
 	// BudgetTokens is the balance of the retry budget.
 	BudgetTokens float64 `json:"budgetTokens"`
+	// Endpoints are those of the upstream, whatever the policy. Nil if they are not known.
+	Endpoints []endpoint.State `json:"endpoints,omitempty"`
+	// Ejections counts how often one of them was ejected.
+	Ejections uint64 `json:"ejections,omitempty"`
 	// Settings and Burst come from the policy in force.
 	Settings resilience.BreakerPolicy `json:"-"`
 	Burst    float64                  `json:"-"`
@@ -67,6 +81,7 @@ type Funcs struct {
 	Attempt    func(ctx context.Context, a *resilience.AttemptReport)
 	Call       func(ctx context.Context, c Call)
 	Transition func(t Transition)
+	Endpoint   func(e EndpointEvent)
 }
 
 // ObserveAttempt implements Observer.
@@ -87,5 +102,12 @@ func (f Funcs) ObserveCall(ctx context.Context, c Call) {
 func (f Funcs) ObserveTransition(t Transition) {
 	if f.Transition != nil {
 		f.Transition(t)
+	}
+}
+
+// ObserveEndpoint implements Observer.
+func (f Funcs) ObserveEndpoint(e EndpointEvent) {
+	if f.Endpoint != nil {
+		f.Endpoint(e)
 	}
 }

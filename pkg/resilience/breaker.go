@@ -141,6 +141,9 @@ type breaker struct {
 	refusing atomic.Int64
 	epoch    time.Time
 
+	// current is generation<<2 | state, to be read without a lock.
+	current atomic.Uint64
+
 	mu          sync.Mutex
 	cb          *gobreaker.TwoStepCircuitBreaker[struct{}]
 	state       State
@@ -289,6 +292,9 @@ func (b *breaker) report(t *ticket, h Health, now time.Time) {
 		if done, err := b.cb.Allow(); err == nil {
 			t.done = done
 		}
+		if t.done == nil {
+			return
+		}
 	}
 	if h == cut {
 		h = b.judgeCut(t, now)
@@ -386,6 +392,7 @@ func (b *breaker) onStateChange(_ string, _, to gobreaker.State) {
 		b.cuts.Store(0)
 	}
 	tr.To = b.state
+	b.current.Store(b.generation<<2 | uint64(b.state))
 	b.pending = append(b.pending, tr)
 }
 

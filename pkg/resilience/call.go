@@ -26,6 +26,7 @@ type callState[T any] struct {
 	result  T
 	err     error
 	outcome Outcome
+	counts  Health // what the circuit counts: outcome.Health, unless the upstream is spared
 
 	verdict   Verdict // on the last attempt, or give_up when the call ended without another one
 	reason    Reason  // why the call ends
@@ -97,9 +98,20 @@ func (c *callState[T]) endWait() {
 	}
 }
 
-// classify sets the outcome of the attempt. The operation classifies an attempt that returned by
-// itself. If the attempt's context ended, the cause is known here, and no error text is needed.
+// classify sets the outcome of the attempt, and what it counts for the circuit.
 func (c *callState[T]) classify() {
+	c.judge()
+	c.counts = c.outcome.Health
+	if op, ok := c.op.(interface{ CountsAs(h Health) Health }); ok {
+		if h := op.CountsAs(min(c.counts, Neutral)); c.counts != cut {
+			c.counts = h
+		}
+	}
+}
+
+// judge sets the outcome of the attempt. The operation classifies an attempt that returned by
+// itself. If the attempt's context ended, the cause is known here, and no error text is needed.
+func (c *callState[T]) judge() {
 	e := c.ending()
 	if e == endedByItself {
 		c.outcome = c.op.Classify(c.result, c.err)
@@ -163,7 +175,7 @@ func (c *callState[T]) decide() {
 		// A failed probe that is retried counts as neutral: one bad pod behind the upstream's name
 		// may have caused the failure. The call's last attempt counts. In an outage the budget has
 		// no token for the retry, so the first failure opens the circuit again.
-		c.outcome.Health = Neutral
+		c.counts = Neutral
 	}
 	c.record(d.Wait, d.Source)
 }
@@ -221,7 +233,7 @@ func (c *callState[T]) discard() {
 	if c.err == nil {
 		c.op.Discard(c.result, a)
 	}
-	a.Release(c.outcome.Health)
+	a.Release(c.counts)
 	var zero T
 	c.result = zero
 }

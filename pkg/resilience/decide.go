@@ -73,6 +73,10 @@ func (p *Policy) plan(o *Outcome, s *Situation) Decision {
 		return Decision{Verdict: VerdictReturn, Reason: cmp.Or(o.Final, o.Reason)}
 	}
 	d := Decision{Verdict: VerdictRetry}
+	if o.AtOnce {
+		d.Source = WaitNextEndpoint
+		return d
+	}
 	d.Wait, d.Source = p.Retry.wait(o.RetryAfter, s)
 	return d
 }

@@ -14,6 +14,11 @@ import (
 // An Operation may also have a method CallerBusy() bool. It reports whether the current or last
 // attempt waits for the caller and not for the upstream, such as for the rest of an upload. A
 // timeout is then neutral for the circuit breaker. CallerBusy must be safe for concurrent use.
+//
+// If the upstream has several endpoints, the Operation may have a method CountsAs(h Health) Health.
+// It is called once after each attempt, before the verdict, with what the attempt shows about its
+// endpoint. It returns what the upstream's circuit counts: Neutral if only the endpoint is to
+// blame.
 type Operation[T any] interface {
 	// Attempt makes one attempt. It must return soon after ctx is done: the pipeline waits for it.
 	// ctx ends with the attempt unless [Attempt.Hold] was called.
@@ -23,7 +28,7 @@ type Operation[T any] interface {
 	// and Health itself.
 	Classify(result T, err error) Outcome
 	// Decided is called after the verdict on an attempt, before the result is discarded or
-	// returned. It must not block or keep r.
+	// returned. It may set r.Endpoint. It must not block or keep r.
 	Decided(r *AttemptReport)
 	// Discard frees the result of an attempt that is retried.
 	Discard(result T, a *Attempt)
@@ -47,6 +52,9 @@ type Outcome struct {
 	Status int
 	// RetryAfter is the wait that the upstream asked for, or 0.
 	RetryAfter time.Duration
+	// AtOnce means that a retry needs no wait: it goes to another endpoint, and the upstream has
+	// not received this attempt.
+	AtOnce bool
 }
 
 // Options are the settings of a pipeline besides its policy. The zero value is ready to use.

@@ -82,9 +82,9 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*callState[
 		}
 		if a.ticket.state == HalfOpen {
 			c.decide() // first: the verdict may change what a probe counts as
-			a.report(c.outcome.Health, c.now)
+			a.report(c.counts, c.now)
 		} else {
-			a.report(c.outcome.Health, c.now) // first: it may open the circuit, which is one of the gates
+			a.report(c.counts, c.now) // first: it may open the circuit, which is one of the gates
 			c.decide()
 		}
 		if c.verdict == VerdictRetry {
@@ -119,7 +119,7 @@ func attemptTimeout[T any](d time.Duration) failsafe.Policy[*callState[T]] {
 			var zero T
 			c.result, c.err, c.now = zero, errAttemptTimeout, time.Now()
 			c.classify()
-			a.settle(c.outcome.Health, c.now)
+			a.settle(c.counts, c.now)
 			c.op.Discard(late, a)
 			return r
 		}

@@ -60,6 +60,10 @@ const (
 	ReasonMethodNotAllowed Reason = "method_not_allowed"
 	// the request has passed the gateway before: an upstream leads back to it
 	ReasonLoopDetected Reason = "loop_detected"
+	// the upstream's name has no address
+	ReasonNoEndpoint Reason = "no_endpoint"
+	// all endpoints of the upstream are ejected; only possible with maxEjected 1
+	ReasonEndpointEjected Reason = "endpoint_ejected"
 )
 
 const statusPrefix = "status_"
@@ -75,6 +79,7 @@ func Reasons() []Reason {
 		ReasonMethodNotIdempotent, ReasonBodyNotReplayable, ReasonMaxAttempts, ReasonBudgetExhausted,
 		ReasonBreakerOpen, ReasonBreakerHalfOpen, ReasonRetryAfterTooLong, ReasonRetriedUpstreamLayer,
 		ReasonStatusNotRetryable, ReasonUpgrade, ReasonNoRoute, ReasonMethodNotAllowed, ReasonLoopDetected,
+		ReasonNoEndpoint, ReasonEndpointEjected,
 	}
 }
 

@@ -49,6 +49,8 @@ type AttemptReport struct {
 	Breaker State
 	Err     error // the operation's error, nil if it returned a result
 	Status  int   // of the answer, 0 for none
+	// Endpoint is the address that the attempt was sent to, or empty if that is unknown.
+	Endpoint string
 	// Wait is the wait after the attempt if its verdict is retry.
 	Wait Wait
 }
@@ -60,6 +62,8 @@ type WaitSource string
 const (
 	WaitJitter     WaitSource = "jitter"      // the policy's backoff
 	WaitRetryAfter WaitSource = "retry_after" // the upstream's Retry-After
+	// none: the next attempt goes to another endpoint at once
+	WaitNextEndpoint WaitSource = "next_endpoint"
 )
 
 // Wait is the pause between two attempts.

@@ -27,6 +27,8 @@ const (
 	streamRefused       // HTTP/2 REFUSED_STREAM: the upstream has not processed the request
 	resetBeforeHeaders  // the connection failed before the response headers
 	notHTTP             // the response is not HTTP
+	noEndpoint          // no address of the upstream is known
+	allEjected          // all endpoints of the upstream are ejected
 	invalidRequest      // net/http refuses to send the request
 	headerTooLarge      // the request header is larger than the limit that the upstream announced
 	uploadFailed        // reading the caller's request body failed
@@ -88,6 +90,10 @@ func (e ending) blame() judgement {
 		return judge(resilience.Unhealthy, resilience.ReasonDialError, everything)
 	case tlsFailed:
 		return judge(resilience.Unhealthy, resilience.ReasonTLSError, everything)
+	case noEndpoint:
+		return judge(resilience.Unhealthy, resilience.ReasonNoEndpoint, everything)
+	case allEjected:
+		return judge(resilience.Unhealthy, resilience.ReasonEndpointEjected, everything)
 	case badCertificate: // another attempt would meet the same certificate
 		return judge(resilience.Unhealthy, resilience.ReasonTLSError, never)
 	case streamRefused:

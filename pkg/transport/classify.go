@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -36,6 +37,13 @@ func (c *exchange) outcome(e ending, status int) resilience.Outcome {
 	o := resilience.Outcome{Reason: j.reason, Health: j.health, Status: status}
 	if o.Reason == "" {
 		o.Reason = resilience.StatusReason(status)
+	}
+	// The upstream has not seen the attempt, so another endpoint gets the next one at once. It may
+	// also have another certificate.
+	if e == dialFailed || e == tlsFailed || e == badCertificate {
+		if o.AtOnce = c.lease.OthersLeft(&c.tried); o.AtOnce {
+			j.repeat = everything
+		}
 	}
 	switch j.repeat {
 	case never:
@@ -72,6 +80,10 @@ func (c *exchange) errorEnding(err error) ending {
 		return headerTooLarge
 	case errors.Is(err, ErrInvalidRequest):
 		return invalidRequest
+	case errors.Is(err, endpoint.ErrNoEndpoint):
+		return noEndpoint
+	case errors.Is(err, endpoint.ErrEjected):
+		return allEjected
 	}
 	// This must come before every check of err. err wraps the error of a failed request body, which
 	// can be of any kind, even of one that proves that nothing was sent.

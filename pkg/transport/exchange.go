@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -47,6 +48,12 @@ type exchange struct {
 	badTrailer   error       // why the request's trailer cannot be sent
 	heldBack     atomic.Bool // net/http holds, or held, the body back for a 100 (Continue)
 
+	tried      endpoint.Call
+	lease      *endpoint.Lease // of the last attempt; nil if it has no endpoint
+	firstLease endpoint.Lease  // for the first attempt, usually the only one
+	retryAfter time.Duration   // what the last response asked for
+	held       bool            // the last attempt ends with its response body
+
 	start time.Time     // of the last attempt
 	limit time.Duration // of the last attempt; 0 before the first
 
@@ -68,6 +75,7 @@ func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
 // Attempt sends the request once.
 func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Response, error) {
 	c.start, c.limit = a.Start(), a.Limit()
+	c.lease, c.retryAfter, c.held = nil, 0, false
 	ctx = c.trace.begin(ctx, c.req, a)
 	if c.req.URL.Scheme == "https" {
 		c.tls = &handshakes{}
@@ -133,14 +141,49 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	return resp, nil
 }
 
-// send makes one attempt. A probe or a retry gets a new connection if the pool below supports it.
-// One host name often stands for several pods, and a kept connection would lead to the pod that has
-// just failed.
+// send makes one attempt. With endpoints, a retry goes to one that the call has not tried. A probe,
+// and a retry that goes to the same endpoint, gets a new connection: one host name often stands for
+// several pods, and a kept connection would lead to the pod that has just failed.
 func (c *exchange) send(req *http.Request, a *resilience.Attempt) (*http.Response, error) {
-	if pool := c.transport.pool; pool != nil && (c.failed || a.Breaker() == resilience.HalfOpen) {
-		return pool.RoundTripFresh(req)
+	set := c.transport.endpoints
+	if set == nil {
+		return c.transport.next.RoundTrip(req)
 	}
-	return c.transport.next.RoundTrip(req)
+	l := &c.firstLease
+	if a.Number() > 1 {
+		l = new(endpoint.Lease)
+	}
+	c.tried.Repeatable = c.repeatable && !c.passThrough && !c.retriedAbove
+	if err := set.Begin(req.Context(), l, &c.tried, a.Limit()); err != nil {
+		if req.Body != nil {
+			_ = req.Body.Close()
+		}
+		return nil, err
+	}
+	c.lease = l
+	c.trace.endpoint(l)
+	return l.RoundTrip(req, a.Breaker() == resilience.HalfOpen || c.failed && l.Again())
+}
+
+// CountsAs reports the attempt's health to its endpoint, and returns what the upstream's circuit
+// counts: nothing, if other endpoints serve the upstream's calls well.
+func (c *exchange) CountsAs(h resilience.Health) resilience.Health {
+	switch {
+	case !c.held:
+		c.lease.Report(h, c.retryAfter)
+		c.lease.End(h)
+	case h != resilience.Healthy: // otherwise the body decides
+		c.lease.Report(h, c.retryAfter)
+	}
+	return spare(h, c.lease)
+}
+
+// spare returns Neutral instead of a failure for which only the endpoint is to blame.
+func spare(h resilience.Health, l *endpoint.Lease) resilience.Health {
+	if h == resilience.Unhealthy && l.OthersServe() {
+		return resilience.Neutral
+	}
+	return h
 }
 
 // CallerBusy reports whether the attempt waits for the caller's request body or is still sending
@@ -161,7 +204,10 @@ func (c *exchange) traceExpect(ctx context.Context) context.Context {
 }
 
 // Decided adds the verdict on an attempt to its trace.
-func (c *exchange) Decided(r *resilience.AttemptReport) { c.trace.verdict(r) }
+func (c *exchange) Decided(r *resilience.AttemptReport) {
+	r.Endpoint = c.lease.Address()
+	c.trace.verdict(r)
+}
 
 // repeatedByNetHTTP reports whether net/http may send req again by itself when a kept connection
 // fails, even if req may have arrived. Such a repetition is in no trace and in no budget. For a
@@ -200,9 +246,11 @@ func (c *exchange) hold(resp *http.Response, a *resilience.Attempt) {
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		a.Hold()
 		a.Settle(resilience.Healthy)
+		c.lease.Report(resilience.Healthy, 0)
 		if conn, ok := resp.Body.(io.ReadWriteCloser); ok {
 			c.trace.held()
-			resp.Body = &upgradedBody{ReadWriteCloser: conn, attempt: a, exchange: c}
+			c.held = true
+			resp.Body = &upgradedBody{ReadWriteCloser: conn, attempt: a, exchange: c, lease: c.lease}
 			return
 		}
 	} else if resp.Body == http.NoBody {
@@ -210,16 +258,18 @@ func (c *exchange) hold(resp *http.Response, a *resilience.Attempt) {
 	}
 	a.Hold()
 	c.trace.held()
+	c.held = true
 	body := &c.body
 	if a.Number() > 1 {
 		body = new(responseBody)
 	}
 	*body = responseBody{
-		ReadCloser: resp.Body, attempt: a, exchange: c, stall: c.transport.policy.BodyIdleTimeout,
+		ReadCloser: resp.Body, attempt: a, exchange: c, lease: c.lease, stall: c.transport.policy.BodyIdleTimeout,
 	}
 	resp.Body = body
 	if resp.StatusCode < 400 && isEventStream(resp.Header) {
 		a.Settle(resilience.Healthy) // the stream may last for hours
+		c.lease.Report(resilience.Healthy, 0)
 	}
 }
 
@@ -245,8 +295,12 @@ func (c *exchange) Classify(resp *http.Response, err error) resilience.Outcome {
 	if c.failed {
 		c.retire(resp)
 	}
-	if o.Retry {
-		o.RetryAfter = retryAfter(resp, time.Now())
+	if resp.StatusCode >= 400 {
+		c.retryAfter = retryAfter(resp, time.Now())
+	}
+	// One endpoint that asks for time does not hold up a retry at another one.
+	if o.Retry && (!c.failed || !c.lease.OthersServe()) {
+		o.RetryAfter = c.retryAfter
 	}
 	return o
 }

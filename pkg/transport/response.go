@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -41,6 +42,7 @@ type responseBody struct {
 	io.ReadCloser
 	attempt  *resilience.Attempt
 	exchange *exchange
+	lease    *endpoint.Lease
 	stall    time.Duration
 	timer    *time.Timer
 	read     int64 // bytes read so far
@@ -105,7 +107,9 @@ func (b *responseBody) end(e ending, err error) error {
 	if err != nil {
 		err = b.exchange.bodyFailed(b.attempt, err)
 	}
-	b.attempt.Release(e.blame().health)
+	h := e.blame().health
+	b.lease.End(h)
+	b.attempt.Release(spare(h, b.lease))
 	return err
 }
 
@@ -132,11 +136,13 @@ type upgradedBody struct {
 	io.ReadWriteCloser
 	attempt  *resilience.Attempt
 	exchange *exchange
+	lease    *endpoint.Lease
 }
 
 func (b *upgradedBody) Close() error {
 	err := b.ReadWriteCloser.Close()
 	b.exchange.trace.bodyEnded(nil)
+	b.lease.End(resilience.Neutral)
 	b.attempt.Release(resilience.Neutral) // the circuit counted the attempt at the switch
 	return err
 }

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -16,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -39,6 +41,8 @@ const (
 	keyVerdict attribute.Key = "rebound.verdict" // the [resilience.Verdict]
 	// the [resilience.State] of the circuit when the attempt passed it
 	keyBreakerState attribute.Key = "rebound.breaker.state"
+	// why the endpoint got the attempt, an [endpoint.LeaseState]; absent without known endpoints
+	keyEndpointState attribute.Key = "rebound.endpoint.state"
 	// the time left for the whole call when the attempt began
 	keyDeadlineRemaining attribute.Key = "rebound.deadline.remaining_ms"
 	// whether the connection of the second send had been used before
@@ -148,6 +152,21 @@ func (c *callTrace) begin(ctx context.Context, req *http.Request, a *resilience.
 		c.attempt.SetAttributes(semconv.HTTPRequestResendCount(a.Number() - 1))
 	}
 	return c.watchResends(ctx)
+}
+
+// endpoint adds the endpoint to the attempt's span.
+func (c *callTrace) endpoint(l *endpoint.Lease) {
+	if c == nil || !c.attempt.IsRecording() {
+		return
+	}
+	host, port, err := net.SplitHostPort(l.Address())
+	if err != nil { // the set does not know it
+		return
+	}
+	c.attempt.SetAttributes(semconv.NetworkPeerAddress(host), keyEndpointState.String(string(l.State())))
+	if n, err := strconv.Atoi(port); err == nil {
+		c.attempt.SetAttributes(semconv.NetworkPeerPort(n))
+	}
 }
 
 // watchResends records requests that net/http sends again by itself. They show as a second

@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +25,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/testkit/golden"
 	"github.com/rebound-dev/rebound/internal/testkit/spans"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -71,7 +75,10 @@ func TestTraces(t *testing.T) {
 		policy  func(*transport.Policy)
 		before  func(world)
 		change  func(*http.Request)
+		// refuses makes two endpoints, of which the first refuses connections.
+		refuses bool
 	}{
+		"another-endpoint":     {handler: failingFirst(0, 0), refuses: true},
 		"fails-twice":          {handler: failingFirst(2, 10)},
 		"plain-success":        {handler: failingFirst(0, 0)},
 		"not-found":            {handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }},
@@ -111,7 +118,11 @@ func TestTraces(t *testing.T) {
 				if tc.policy != nil {
 					tc.policy(&p)
 				}
-				rt := newTransport(t, inBubble(t, tc.handler), p, transport.WithRandom(func() float64 { return 0.5 }),
+				var next http.RoundTripper = inBubble(t, tc.handler)
+				if tc.refuses {
+					next = firstRefuses(t, next)
+				}
+				rt := newTransport(t, next, p, transport.WithRandom(func() float64 { return 0.5 }),
 					transport.WithTracing(provider, propagation.TraceContext{}, "default"))
 				w := world{rt: rt, call: func(change ...func(*http.Request)) result {
 					req := request(t, http.MethodGet, "http://user:secret@up/process?x=1", nil)
@@ -137,6 +148,25 @@ func TestTraces(t *testing.T) {
 			})
 		})
 	}
+}
+
+// firstRefuses returns a set of two endpoints. The first refuses connections, and the other is
+// next.
+func firstRefuses(t *testing.T, next http.RoundTripper) *endpoint.Set {
+	t.Helper()
+	o := endpoint.Options{Policy: endpoint.DefaultPolicy(), Random: func() float64 { return 0 }}
+	o.Policy.Resolve, o.Policy.Addresses = endpoint.ResolveStatic, []string{"10.0.0.1:80", "10.0.0.2:80"}
+	o.Connect = func(address string) http.RoundTripper {
+		if address == o.Policy.Addresses[0] {
+			return roundTripper(func(*http.Request) (*http.Response, error) {
+				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+			})
+		}
+		return next
+	}
+	set := endpoint.New(&url.URL{Scheme: "http", Host: "up"}, o)
+	t.Cleanup(set.Close)
+	return set
 }
 
 func TestEachAttemptSendsItsOwnTraceContext(t *testing.T) {

@@ -15,19 +15,20 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
 // Transport is an http.RoundTripper that makes calls under a policy. Each upstream (scheme, host
 // and port) has its own circuit and retry budget. A Transport is safe for concurrent use.
 type Transport struct {
-	next    http.RoundTripper
-	pool    pool // next, or nil if next is not a pool
-	policy  Policy
-	options resilience.Options
-	methods map[string]bool
-	memory  *ReplayMemory
-	tracer  *tracer // nil without tracing
+	next      http.RoundTripper
+	endpoints endpoints // next, or nil if next has none
+	policy    Policy
+	options   resilience.Options
+	methods   map[string]bool
+	memory    *ReplayMemory
+	tracer    *tracer // nil without tracing
 	// attempts holds the header values of X-Attempt-Count, so that calls do not allocate them.
 	attempts [][]string
 	// attemptTimeout is the usual value of X-Envoy-Expected-Rq-Timeout-Ms.
@@ -79,11 +80,9 @@ func WithReplayMemory(m *ReplayMemory) Option {
 	return func(t *Transport) { t.memory = m }
 }
 
-// pool is a RoundTripper that manages its connections, such as one of package endpoint.
-type pool interface {
-	http.RoundTripper
-	// RoundTripFresh sends a request on a connection that no failed attempt has used before.
-	RoundTripFresh(*http.Request) (*http.Response, error)
+// endpoints is a RoundTripper over several endpoints, such as an [endpoint.Set].
+type endpoints interface {
+	Begin(ctx context.Context, l *endpoint.Lease, c *endpoint.Call, limit time.Duration) error
 	CloseIdleConnections()
 }
 
@@ -105,7 +104,7 @@ func New(next http.RoundTripper, p Policy, options ...Option) (*Transport, error
 	for _, o := range options {
 		o(t)
 	}
-	if t.pool, _ = next.(pool); t.pool != nil {
+	if t.endpoints, _ = next.(endpoints); t.endpoints != nil {
 		t.closeIdleOnOpening()
 	}
 	return t, nil
@@ -117,7 +116,7 @@ func (t *Transport) closeIdleOnOpening() {
 	observe := t.options.Observer.Transition
 	t.options.Observer.Transition = func(tr resilience.Transition) {
 		if tr.To == resilience.Open {
-			t.pool.CloseIdleConnections()
+			t.endpoints.CloseIdleConnections()
 		}
 		if observe != nil {
 			observe(tr)
@@ -148,7 +147,7 @@ func (t *Transport) Renew(p Policy, keep func(upstream string) bool) (*Transport
 		return nil, err
 	}
 	next := &Transport{
-		next: t.next, pool: t.pool, policy: p, options: t.options, memory: t.memory, tracer: t.tracer,
+		next: t.next, endpoints: t.endpoints, policy: p, options: t.options, memory: t.memory, tracer: t.tracer,
 		upstreams: map[origin]*upstream{},
 	}
 	next.prepare()
@@ -215,11 +214,16 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if c.trace = t.tracer.start(ctx, u.name); c.trace != nil {
 		ctx = c.trace.ctx
 	}
+	panicked := true
 	defer func() { // deferred, because next may panic
 		c.source.finish(begun)
 		c.trace.abandon()
+		if panicked {
+			c.lease.End(resilience.Unhealthy)
+		}
 	}()
 	resp, report, err := u.pipeline.DoWithin(ctx, limit, c)
+	panicked = false
 	begun = len(report.Attempts)
 	c.trace.end(&report, err)
 	u.used(report.Start)

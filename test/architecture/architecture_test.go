@@ -23,7 +23,7 @@ const (
 
 	// top is the level of everything outside pkg/ and internal/: the programs, and the tools and
 	// tests of the whole.
-	top = 5
+	top = 6
 )
 
 // levels places every package under pkg/ and internal/. A package imports only packages of a
@@ -34,6 +34,7 @@ func levels() map[string]int {
 		"internal/mistake": -1, // the only package that one of level 0 may import
 
 		"internal/config":    0,
+		"internal/connpool":  0,
 		"internal/problem":   0,
 		"internal/siteguard": 0,
 		"internal/version":   0,
@@ -44,19 +45,20 @@ func levels() map[string]int {
 
 		"internal/serve": 1,
 		"pkg/endpoint":   1,
-		"pkg/observe":    1,
-		"pkg/transport":  1,
 
-		"internal/cli":       2,
-		"internal/flaky":     2,
-		"internal/live":      2,
-		"internal/telemetry": 2,
-		"pkg/gateway":        2,
-		"pkg/lab":            2,
+		"pkg/observe":   2,
+		"pkg/transport": 2,
 
-		"internal/page": 3,
+		"internal/cli":       3,
+		"internal/flaky":     3,
+		"internal/live":      3,
+		"internal/telemetry": 3,
+		"pkg/gateway":        3,
+		"pkg/lab":            3,
 
-		"internal/app": 4, // what client and flaky-server are made of
+		"internal/page": 4,
+
+		"internal/app": 5, // what client and flaky-server are made of
 	}
 }
 
@@ -135,17 +137,17 @@ func TestRules(t *testing.T) {
 	}{
 		"down":                     {pkg{ImportPath: "pkg/gateway", Imports: []string{"net/http", module + "pkg/transport"}}, ""},
 		"down two levels":          {pkg{ImportPath: "pkg/gateway", Imports: []string{module + "internal/config"}}, ""},
-		"sideways":                 {pkg{ImportPath: "internal/serve", Imports: []string{module + "pkg/transport"}}, "internal/serve (level 1) imports pkg/transport (level 1)"},
+		"sideways":                 {pkg{ImportPath: "internal/serve", Imports: []string{module + "pkg/endpoint"}}, "internal/serve (level 1) imports pkg/endpoint (level 1)"},
 		"up":                       {pkg{ImportPath: "internal/config", Imports: []string{module + "internal/serve"}}, "internal/config (level 0) imports internal/serve (level 1)"},
-		"test sideways":            {pkg{ImportPath: "internal/serve", TestImports: []string{module + "pkg/transport"}}, ""},
+		"test sideways":            {pkg{ImportPath: "internal/serve", TestImports: []string{module + "pkg/endpoint"}}, ""},
 		"test of itself":           {pkg{ImportPath: "cmd/client", XTestImports: []string{module + "cmd/client"}}, ""},
-		"test up":                  {pkg{ImportPath: "internal/serve", TestImports: []string{module + "pkg/lab"}}, "test of internal/serve (level 1) imports pkg/lab (level 2)"},
-		"external test up":         {pkg{ImportPath: "internal/serve", XTestImports: []string{module + "pkg/lab"}}, "test of internal/serve (level 1) imports pkg/lab (level 2)"},
+		"test up":                  {pkg{ImportPath: "internal/serve", TestImports: []string{module + "pkg/lab"}}, "test of internal/serve (level 1) imports pkg/lab (level 3)"},
+		"external test up":         {pkg{ImportPath: "internal/serve", XTestImports: []string{module + "pkg/lab"}}, "test of internal/serve (level 1) imports pkg/lab (level 3)"},
 		"program from package":     {pkg{ImportPath: "pkg/lab", Imports: []string{module + "cmd/lab"}}, "pkg/lab imports cmd/lab"},
 		"program from program":     {pkg{ImportPath: "cmd/demo", Imports: []string{module + "cmd/client/run"}}, "cmd/demo imports cmd/client/run"},
 		"program from test":        {pkg{ImportPath: "pkg/lab", XTestImports: []string{module + "cmd/lab"}}, "test of pkg/lab imports cmd/lab"},
 		"everything from program":  {pkg{ImportPath: "cmd/demo", Imports: []string{module + "pkg/lab", module + "internal/config"}}, ""},
-		"tool from package":        {pkg{ImportPath: "pkg/lab", Imports: []string{module + "test/tool"}}, "pkg/lab (level 2) imports test/tool (level 5)"},
+		"tool from package":        {pkg{ImportPath: "pkg/lab", Imports: []string{module + "test/tool"}}, "pkg/lab (level 3) imports test/tool (level 6)"},
 		"package without a level":  {pkg{ImportPath: "pkg/extra"}, "pkg/extra has no level"},
 		"inner package without":    {pkg{ImportPath: "internal/live/page"}, "internal/live/page has no level"},
 		"import without a level":   {pkg{ImportPath: "cmd/demo", Imports: []string{module + "pkg/extra"}}, "cmd/demo imports pkg/extra, which has no level"},

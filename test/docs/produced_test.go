@@ -24,6 +24,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/telemetry"
 	"github.com/rebound-dev/rebound/internal/testkit/fetch"
 	"github.com/rebound-dev/rebound/internal/testkit/output"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
@@ -77,7 +78,12 @@ func produce(t *testing.T) *produced {
 	fragile := cfg.Policies[gateway.DefaultPolicyName]
 	fragile.Breaker.ConsecutiveFailures = 1
 	cfg.Policies["fragile"] = fragile
+	pair := gateway.DefaultUpstream("http://pair")
+	pair.Endpoints.Resolve, pair.Endpoints.Addresses = endpoint.ResolveStatic, []string{addr.String(), "127.0.0.1:1"}
+	pair.Endpoints.Eject.ConsecutiveFailures = 1
+	cfg.Upstreams = map[string]gateway.Upstream{"pair": pair}
 	cfg.Routes = []gateway.Route{
+		{Name: "pair", Match: "/pair", Upstream: "pair", Policy: gateway.DefaultPolicyName},
 		{Name: "process", Match: "/process", Upstream: "http://" + addr.String(), Policy: gateway.DefaultPolicyName},
 		{Name: "nobody", Match: "/nobody", Upstream: "http://127.0.0.1:1", Policy: "fragile"},
 		{Name: "loop", Match: "/loop", Upstream: "http://" + own.String(), Policy: gateway.DefaultPolicyName},
@@ -97,6 +103,9 @@ func produce(t *testing.T) *produced {
 		defer stop()
 		answer(t, http.MethodGet, urls["client"]+"/process", "")
 		answer(t, http.MethodGet, urls["client"]+"/nobody", "")
+		for range 20 { // one endpoint of the two refuses connections
+			answer(t, http.MethodGet, urls["client"]+"/pair", "")
+		}
 		answer(t, http.MethodGet, urls["client"]+"/nowhere", "")
 		answer(t, http.MethodGet, urls["client"]+"/loop", "")
 		answer(t, http.MethodPatch, urls["flaky's admin"]+"/faults", "errorRate: 0")

@@ -1,4 +1,4 @@
-package endpoint
+package connpool
 
 import (
 	"slices"
@@ -27,7 +27,7 @@ func (p *Pool) takeIdle(now time.Time, fresh bool) *conn {
 		if c.client.Err() != nil { // the upstream has closed it
 			continue
 		}
-		if c.expired(now) || now.Sub(c.idleSince) >= p.options.Connections.IdleTimeout {
+		if c.expired(now) || now.Sub(c.idleSince) >= p.options.Limits.IdleTimeout {
 			p.toClose = append(p.toClose, c)
 			continue
 		}
@@ -54,11 +54,11 @@ func (p *Pool) giveBack(c *conn, now time.Time) {
 
 // keep adds a connection to the idle ones.
 func (p *Pool) keep(c *conn, now time.Time) {
-	if p.options.Connections.MaxIdle == 0 {
+	if p.options.Limits.MaxIdle == 0 {
 		p.toClose = append(p.toClose, c)
 		return
 	}
-	if len(p.idle) >= p.options.Connections.MaxIdle {
+	if len(p.idle) >= p.options.Limits.MaxIdle {
 		p.toClose = append(p.toClose, p.idle[0])
 		p.idle = slices.Delete(p.idle, 0, 1)
 	}
@@ -69,9 +69,9 @@ func (p *Pool) keep(c *conn, now time.Time) {
 	}
 	p.reaping = true
 	if p.reaper == nil {
-		p.reaper = time.AfterFunc(p.options.Connections.IdleTimeout, p.reap)
+		p.reaper = time.AfterFunc(p.options.Limits.IdleTimeout, p.reap)
 	} else {
-		p.reaper.Reset(p.options.Connections.IdleTimeout)
+		p.reaper.Reset(p.options.Limits.IdleTimeout)
 	}
 }
 
@@ -85,20 +85,20 @@ func (p *Pool) reap() {
 		return
 	}
 	stale := 0
-	for stale < len(p.idle) && now.Sub(p.idle[stale].idleSince) >= p.options.Connections.IdleTimeout {
+	for stale < len(p.idle) && now.Sub(p.idle[stale].idleSince) >= p.options.Limits.IdleTimeout {
 		stale++
 	}
 	p.toClose = append(p.toClose, p.idle[:stale]...)
 	p.idle = slices.Delete(p.idle, 0, stale)
 	if len(p.idle) > 0 {
 		p.reaping = true
-		p.reaper.Reset(p.idle[0].idleSince.Add(p.options.Connections.IdleTimeout).Sub(now))
+		p.reaper.Reset(p.idle[0].idleSince.Add(p.options.Limits.IdleTimeout).Sub(now))
 	}
 }
 
 // renew replaces c in the background if it is due.
 func (p *Pool) renew(c *conn, now time.Time) {
-	if p.options.Connections.MaxAge == 0 || p.options.Connections.MaxIdle == 0 || p.renewing || now.Sub(c.born) < renewEvery ||
+	if p.options.Limits.MaxAge == 0 || p.options.Limits.MaxIdle == 0 || p.renewing || now.Sub(c.born) < renewEvery ||
 		now.Sub(p.lastRenewal) < renewEvery || now.Sub(p.lastFailure) < renewPause {
 		return
 	}

@@ -1,4 +1,4 @@
-package endpoint_test
+package connpool_test
 
 import (
 	"context"
@@ -15,8 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/connpool"
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
-	"github.com/rebound-dev/rebound/pkg/endpoint"
 )
 
 func TestConnectionsAreKept(t *testing.T) {
@@ -169,7 +169,7 @@ func TestHTTP2DoesNotDialForEveryError(t *testing.T) {
 func TestIdleConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVirtual(t, func(w http.ResponseWriter, r *http.Request) { time.Sleep(time.Second); ok(w, r) })
-		c := endpoint.DefaultConnections()
+		c := defaults()
 		c.IdleTimeout, c.MaxIdle = 10*time.Second, 3
 		p := v.pool(c)
 		defer v.end(p)
@@ -206,7 +206,7 @@ func TestConnectionsHaveAMaximumAge(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				v := newVirtual(t, ok)
-				c := endpoint.DefaultConnections()
+				c := defaults()
 				c.MaxAge = age
 				p := v.pool(c)
 				defer v.end(p)
@@ -238,7 +238,7 @@ func TestConnectionsHaveAMaximumAge(t *testing.T) {
 func TestReplacementIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVirtual(t, func(w http.ResponseWriter, r *http.Request) { time.Sleep(10 * time.Millisecond); ok(w, r) })
-		p := v.pool(endpoint.DefaultConnections())
+		p := v.pool(defaults())
 		defer v.end(p)
 		traffic := func(length time.Duration) {
 			var all sync.WaitGroup
@@ -286,7 +286,7 @@ func TestNoReplacementDuringFailures(t *testing.T) {
 				w.WriteHeader(http.StatusServiceUnavailable)
 			}
 		})
-		p := v.pool(endpoint.DefaultConnections())
+		p := v.pool(defaults())
 		defer v.end(p)
 		want(t, p, "http://upstream")
 		time.Sleep(5 * time.Second)
@@ -358,7 +358,7 @@ func TestKeptConnectionThatDies(t *testing.T) {
 				_, _ = io.WriteString(c, answer)
 				return true
 			})
-			p := newPool(t, target, endpoint.Options{Connections: endpoint.DefaultConnections()})
+			p := newPool(t, target, connpool.Options{Limits: defaults()})
 			want(t, p, target)
 			var body io.Reader
 			if tc.body != "" {
@@ -395,7 +395,7 @@ func TestKeptConnectionThatIsClosed(t *testing.T) {
 		_, _ = io.WriteString(c, plainOK)
 		return false
 	})
-	p := newPool(t, target, endpoint.Options{Connections: endpoint.DefaultConnections()})
+	p := newPool(t, target, connpool.Options{Limits: defaults()})
 	for i := range int64(50) {
 		want(t, p, target)
 		time.Sleep(2 * time.Millisecond) // the connection is closed, and the pool knows it
@@ -494,7 +494,7 @@ func TestA9WaitForContinueIsBounded(t *testing.T) {
 		_, _ = io.WriteString(c, plainOK)
 		return true
 	})
-	p := newPool(t, target, endpoint.Options{Connections: endpoint.DefaultConnections(), ContinueWait: 50 * time.Millisecond})
+	p := newPool(t, target, connpool.Options{Limits: defaults(), ContinueWait: 50 * time.Millisecond})
 	ctx, cancel := context.WithTimeout(t.Context(), 800*time.Millisecond)
 	defer cancel()
 	r := request(ctx, t, http.MethodPost, target, strings.NewReader("body"))
@@ -552,10 +552,10 @@ func TestSlowDials(t *testing.T) {
 			ok(w, r)
 		})
 		var slow atomic.Int64
-		c := endpoint.DefaultConnections()
+		c := defaults()
 		c.MaxAge = 0 // no background dials
-		p := endpoint.New(mustURL(t, "http://upstream"), endpoint.Options{
-			Connections: c,
+		p := connpool.New(mustURL(t, "http://upstream"), connpool.Options{
+			Limits: c,
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				v.dials.Add(1)
 				select {
@@ -675,7 +675,7 @@ func TestUpgrade(t *testing.T) {
 		}
 		return false
 	})
-	p := newPool(t, target, endpoint.Options{Connections: endpoint.DefaultConnections()})
+	p := newPool(t, target, connpool.Options{Limits: defaults()})
 	r := request(t.Context(), t, http.MethodGet, target, nil)
 	r.Header.Set("Connection", "Upgrade")
 	r.Header.Set("Upgrade", "echo")
@@ -708,7 +708,7 @@ func TestUpgrade(t *testing.T) {
 
 func TestDialErrors(t *testing.T) {
 	target := "http://" + rawhttp.FreeAddress(t)
-	p := newPool(t, target, endpoint.Options{Connections: endpoint.DefaultConnections()})
+	p := newPool(t, target, connpool.Options{Limits: defaults()})
 	var told atomic.Int64
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{ConnectDone: func(_, _ string, err error) {
 		if err != nil {

@@ -1,4 +1,4 @@
-package endpoint_test
+package connpool_test
 
 import (
 	"context"
@@ -16,10 +16,10 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/rebound-dev/rebound/internal/connpool"
 	"github.com/rebound-dev/rebound/internal/testkit/conncount"
 	"github.com/rebound-dev/rebound/internal/testkit/fetch"
 	"github.com/rebound-dev/rebound/internal/testkit/pipenet"
-	"github.com/rebound-dev/rebound/pkg/endpoint"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -59,8 +59,8 @@ func newHTTP2(t *testing.T, h http.HandlerFunc) *upstream {
 	return u
 }
 
-func (u *upstream) options() endpoint.Options {
-	o := endpoint.Options{Connections: endpoint.DefaultConnections(), ContinueWait: time.Second}
+func (u *upstream) options() connpool.Options {
+	o := connpool.Options{Limits: defaults(), ContinueWait: time.Second}
 	if tr, ok := u.Client().Transport.(*http.Transport); ok && tr.TLSClientConfig != nil {
 		o.TLS = tr.TLSClientConfig
 	}
@@ -68,13 +68,13 @@ func (u *upstream) options() endpoint.Options {
 }
 
 // newPool returns a pool that is closed with the test.
-func newPool(t *testing.T, target string, o endpoint.Options) *endpoint.Pool {
+func newPool(t *testing.T, target string, o connpool.Options) *connpool.Pool {
 	t.Helper()
 	u, err := url.Parse(target)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := endpoint.New(u, o)
+	p := connpool.New(u, o)
 	t.Cleanup(p.Close)
 	return p
 }
@@ -94,7 +94,7 @@ func read(resp *http.Response, err error) (int, string, error) {
 }
 
 // want sends a GET and expects a 200.
-func want(t *testing.T, p *endpoint.Pool, target string) {
+func want(t *testing.T, p *connpool.Pool, target string) {
 	t.Helper()
 	if status, body, err := read(p.RoundTrip(request(t.Context(), t, http.MethodGet, target, nil))); err != nil || status != http.StatusOK {
 		t.Fatalf("got status %d, body %q, error %v, want 200", status, body, err)
@@ -119,9 +119,9 @@ func newVirtual(t *testing.T, h http.HandlerFunc) *virtual {
 	return v
 }
 
-func (v *virtual) pool(c endpoint.Connections) *endpoint.Pool {
-	return endpoint.New(&url.URL{Scheme: "http", Host: "upstream"}, endpoint.Options{
-		Connections: c, ContinueWait: time.Second, Random: func() float64 { return 0.5 },
+func (v *virtual) pool(c connpool.Limits) *connpool.Pool {
+	return connpool.New(&url.URL{Scheme: "http", Host: "upstream"}, connpool.Options{
+		Limits: c, ContinueWait: time.Second, Random: func() float64 { return 0.5 },
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			v.dials.Add(1)
 			if v.refuse.Load() {
@@ -132,7 +132,7 @@ func (v *virtual) pool(c endpoint.Connections) *endpoint.Pool {
 	})
 }
 
-func (v *virtual) end(p *endpoint.Pool) {
+func (v *virtual) end(p *connpool.Pool) {
 	p.Close()
 	v.stop()
 }
@@ -148,3 +148,8 @@ func retire(t *testing.T, resp *http.Response) {
 }
 
 func long(n int) io.Reader { return strings.NewReader(strings.Repeat("x", n)) }
+
+// defaults returns the limits that a gateway has by default.
+func defaults() connpool.Limits {
+	return connpool.Limits{IdleTimeout: 30 * time.Second, MaxAge: 5 * time.Minute, MaxIdle: 512, HTTP2Ping: 2 * time.Second}
+}

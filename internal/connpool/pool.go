@@ -1,6 +1,7 @@
-package endpoint
+package connpool
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"math/rand/v2"
@@ -28,9 +29,12 @@ const (
 	sessions = 64
 )
 
-// Options configure a [Pool]. Connections must be valid.
+// Options configure a [Pool]. Limits must be valid.
 type Options struct {
-	Connections Connections
+	Limits Limits
+	// Address is the host:port to connect to; empty means that of the target. Requests and
+	// certificates name the target all the same.
+	Address string
 	// ContinueWait is how long a request with "Expect: 100-continue" waits for the 100 before it
 	// sends its body anyway. At least 0.
 	ContinueWait time.Duration
@@ -97,11 +101,16 @@ func New(target *url.URL, o Options) *Pool {
 	if o.TLS.ClientSessionCache == nil {
 		o.TLS.ClientSessionCache = tls.NewLRUClientSessionCache(sessions)
 	}
-	p := &Pool{scheme: target.Scheme, address: address(target), options: o, dials: map[*dial]struct{}{}}
-	p.transport = p.newTransport(o.Connections.HTTP2Ping)
+	p := &Pool{scheme: target.Scheme, address: cmp.Or(o.Address, Address(target)), options: o, dials: map[*dial]struct{}{}}
+	if o.TLS.ServerName == "" {
+		o.TLS.ServerName = serverName(target)
+	}
+	p.transport = p.newTransport(o.Limits.HTTP2Ping)
 	if p.scheme == "https" {
 		p.upgrades = p.newTransport(0)
-		p.upgrades.DialContext = o.DialContext
+		p.upgrades.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return o.DialContext(ctx, network, p.address)
+		}
 		p.upgrades.DisableKeepAlives = true
 		p.upgrades.TLSClientConfig.NextProtos = nil
 		p.upgrades.ForceAttemptHTTP2, p.upgrades.HTTP2 = false, nil
@@ -118,23 +127,28 @@ func (p *Pool) newTransport(ping time.Duration) *http.Transport {
 		TLSClientConfig:       p.options.TLS.Clone(), // the transport changes it
 		ForceAttemptHTTP2:     true,
 		DisableCompression:    true,
-		IdleConnTimeout:       p.options.Connections.IdleTimeout,
+		IdleConnTimeout:       p.options.Limits.IdleTimeout,
 		TLSHandshakeTimeout:   handshakeTimeout,
 		ExpectContinueTimeout: p.options.ContinueWait,
 		HTTP2:                 &http.HTTP2Config{SendPingTimeout: ping, PingTimeout: ping},
 	}
 }
 
-// address returns the host and port of u in the form to dial.
-func address(u *url.URL) string {
-	host, port := u.Hostname(), u.Port()
-	if ascii, err := idna.Lookup.ToASCII(host); err == nil {
-		host = ascii
-	}
+// Address returns the host and port of u in the form to dial.
+func Address(u *url.URL) string {
+	port := u.Port()
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
-	return net.JoinHostPort(host, port)
+	return net.JoinHostPort(serverName(u), port)
+}
+
+// serverName returns the host of u, in ASCII.
+func serverName(u *url.URL) string {
+	if ascii, err := idna.Lookup.ToASCII(u.Hostname()); err == nil {
+		return ascii
+	}
+	return u.Hostname()
 }
 
 // CloseIdleConnections closes the connections that no request uses. HTTP/2 connections get no more

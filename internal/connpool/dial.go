@@ -1,4 +1,4 @@
-package endpoint
+package connpool
 
 import (
 	"context"
@@ -264,7 +264,7 @@ func (d *dial) run() {
 		return
 	}
 	c := &conn{client: client, wire: d.wire, shared: d.shared, born: d.began}
-	if age := p.options.Connections.MaxAge; age > 0 {
+	if age := p.options.Limits.MaxAge; age > 0 {
 		c.expiry = now.Add(time.Duration(float64(age) * (0.9 + 0.2*p.options.Random())))
 	}
 	p.multiplexed = c.shared

@@ -1,4 +1,4 @@
-package endpoint_test
+package connpool_test
 
 import (
 	"io"
@@ -6,7 +6,7 @@ import (
 	"net/http/httptest"
 	"testing"
 
-	"github.com/rebound-dev/rebound/pkg/endpoint"
+	"github.com/rebound-dev/rebound/internal/connpool"
 )
 
 // The cost of a request with the pool, and with net/http's own pool.
@@ -14,7 +14,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	s := httptest.NewServer(http.HandlerFunc(ok))
 	defer s.Close()
 	u := mustURL(b, s.URL)
-	p := endpoint.New(u, endpoint.Options{Connections: endpoint.DefaultConnections()})
+	p := connpool.New(u, connpool.Options{Limits: defaults()})
 	defer p.Close()
 	plain := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 512}
 	defer plain.CloseIdleConnections()

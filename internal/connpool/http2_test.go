@@ -1,4 +1,4 @@
-package endpoint_test
+package connpool_test
 
 import (
 	"context"
@@ -17,9 +17,9 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/rebound-dev/rebound/internal/connpool"
 	"github.com/rebound-dev/rebound/internal/testkit/balancer"
 	"github.com/rebound-dev/rebound/internal/testkit/wait"
-	"github.com/rebound-dev/rebound/pkg/endpoint"
 )
 
 func mustURL(t testing.TB, s string) *url.URL {
@@ -164,7 +164,7 @@ func TestHTTP2PingNoticesADeadConnection(t *testing.T) {
 	})
 	b := balancer.New(t, strings.TrimPrefix(u.URL, "https://"))
 	o := u.options()
-	o.Connections.HTTP2Ping = 100 * time.Millisecond
+	o.Limits.HTTP2Ping = 100 * time.Millisecond
 	p := newPool(t, "https://"+b.Address(), o)
 	resp, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, "https://"+b.Address(), nil))
 	if err != nil {
@@ -233,7 +233,7 @@ func TestHandshakeErrorsAreTold(t *testing.T) {
 	b := balancer.New(t, strings.TrimPrefix(u.URL, "https://"))
 	strict := u.options()
 	strict.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-	for name, p := range map[string]*endpoint.Pool{"unknown root": newPool(t, "https://"+b.Address(), strict)} {
+	for name, p := range map[string]*connpool.Pool{"unknown root": newPool(t, "https://"+b.Address(), strict)} {
 		t.Run(name, func(t *testing.T) {
 			var all sync.WaitGroup
 			for range 10 {
@@ -286,7 +286,7 @@ func TestHTTP2RefusedStreams(t *testing.T) {
 				}
 				return true
 			})
-			p := newPool(t, target, endpoint.Options{Connections: endpoint.DefaultConnections(), TLS: config})
+			p := newPool(t, target, connpool.Options{Limits: defaults(), TLS: config})
 			status, _, err := read(p.RoundTrip(request(t.Context(), t, http.MethodPost, target, strings.NewReader("b"))))
 			if arrived.Load() != tc.arrive || (err == nil && status == http.StatusOK) != tc.good {
 				t.Errorf("%d, %v after %d arrivals, want %d", status, err, arrived.Load(), tc.arrive)
@@ -350,8 +350,8 @@ func TestHTTP2PingsThatAreNotWanted(t *testing.T) {
 		}
 		return true
 	})
-	o := endpoint.Options{Connections: endpoint.DefaultConnections(), TLS: config}
-	o.Connections.HTTP2Ping = 100 * time.Millisecond
+	o := connpool.Options{Limits: defaults(), TLS: config}
+	o.Limits.HTTP2Ping = 100 * time.Millisecond
 	p := newPool(t, target, o)
 	first, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, target, nil))
 	if err != nil {

@@ -1,4 +1,4 @@
-package endpoint_test
+package connpool_test
 
 import (
 	"context"
@@ -52,7 +52,7 @@ func TestNothingOfACallIsKept(t *testing.T) {
 func TestNoReplacementWithoutKeptConnections(t *testing.T) {
 	u := newUpstream(t, func(http.ResponseWriter, *http.Request) { time.Sleep(1100 * time.Millisecond) })
 	o := u.options()
-	o.Connections.MaxIdle = 0
+	o.Limits.MaxIdle = 0
 	p := newPool(t, u.URL, o)
 	want(t, p, u.URL)
 	time.Sleep(50 * time.Millisecond)

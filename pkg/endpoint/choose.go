@@ -1,0 +1,77 @@
+package endpoint
+
+import (
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// draws is how often two random endpoints are drawn until one of them is good enough.
+const draws = 3
+
+// choose returns the endpoint for an attempt, and whether the attempt is its probe. It returns nil
+// if there is none.
+//
+// The better of two random endpoints gets the attempt. Of many clients that look for the best
+// endpoint at the same time, all would find the same one (M. Mitzenmacher, The Power of Two Choices
+// in Randomized Load Balancing, 2001).
+func (s *Set) choose(v *view, l *Lease, c *Call, now int64, limit time.Duration) (m *member, probe bool) {
+	for _, m := range v.halfOpen {
+		due := c.Repeatable && c.first == nil || now-m.halfOpen.Load() > int64(probeWait)
+		if due && m.circuit.Probe(&l.admission, limit) {
+			return m, true
+		}
+	}
+	n := len(v.usable)
+	if n < 2 {
+		if n == 0 {
+			return nil, false
+		}
+		return v.usable[0], false
+	}
+	var from int
+	for range draws {
+		x := s.options.Random() * float64(n)
+		i := min(int(x), n-1)
+		j := min(int((x-float64(i))*float64(n-1)), n-2)
+		if j >= i {
+			j++
+		}
+		a, b := v.usable[i], v.usable[j]
+		triedA, triedB := c.tried(a), c.tried(b)
+		switch {
+		case triedA && triedB:
+		case triedB, !triedA && a.cost(now) <= b.cost(now):
+			m = a
+		default:
+			m = b
+		}
+		if m != nil && m.penalties(now) < 2 && m.state() == resilience.Closed {
+			return m, false
+		}
+		m, from = nil, i
+	}
+	return best(v.usable, from, c, now), false
+}
+
+// probeWait is how long the probe of a half-open endpoint waits for a call that can be repeated.
+const probeWait = time.Second
+
+// best returns the endpoint with the lowest cost among those that the call has not tried, or among
+// all if it has tried all. Equal ones are taken in order from the index from.
+func best(list []*member, from int, c *Call, now int64) (found *member) {
+	var untried bool
+	var lowest float64
+	for i := range list {
+		m := list[(from+i)%len(list)]
+		fits := !c.tried(m)
+		if untried && !fits {
+			continue
+		}
+		cost := m.cost(now)
+		if found == nil || fits && !untried || cost < lowest {
+			found, untried, lowest = m, fits, cost
+		}
+	}
+	return found
+}

@@ -1,0 +1,141 @@
+package endpoint
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// The cost of an endpoint is its recent latency times its requests in flight: peak EWMA, as in
+// Finagle and Linkerd. A latency above the average replaces it at once, a lower one pulls it down
+// slowly.
+const (
+	// decay is the time constant of the average.
+	decay = 10 * time.Second
+	// seed stands for the latency of an endpoint that has not answered yet.
+	seed = 30 * time.Millisecond
+	// minLatency keeps the averages of idle endpoints comparable.
+	minLatency = time.Microsecond
+)
+
+// After a failure an endpoint costs penalty times as much for avoidFor. For each further failure in
+// a row both grow, up to maxPenalties times. So a rare failure, as all endpoints have, costs an
+// endpoint little of its share, and a broken one gets next to nothing even before it is ejected.
+const (
+	penalty      = 8
+	maxPenalties = 4
+	avoidFor     = time.Second
+	// maxTold limits the time for which a Retry-After keeps requests away.
+	maxTold = 5 * time.Minute
+)
+
+// member is one endpoint of a set.
+type member struct {
+	address string
+	circuit *resilience.Circuit // nil if it is never ejected
+
+	connect sync.Once
+	sender  sender
+
+	inFlight atomic.Int64
+	requests atomic.Uint64
+
+	// Times are in ns since the set's epoch. They are read without a lock, and written under mu.
+	mu       sync.Mutex
+	latency  atomic.Uint64 // seconds, the bits of a float64; 0 = unknown
+	measured atomic.Int64  // when latency was last updated
+	failures atomic.Int64  // in a row
+	avoid    atomic.Int64  // when the last failure is forgiven
+	told     atomic.Int64  // when the Retry-After of the last answer ends
+	lastGood atomic.Int64  // when the last request succeeded; 0 = never
+	halfOpen atomic.Int64  // when the circuit became half-open
+}
+
+// state returns the state of the endpoint's circuit.
+func (m *member) state() resilience.State {
+	if m.circuit == nil {
+		return resilience.Closed
+	}
+	return m.circuit.State()
+}
+
+// cost returns the endpoint's cost at now. The lowest is the best.
+func (m *member) cost(now int64) float64 {
+	pending := m.inFlight.Load()
+	latency := m.average(now)
+	if latency == 0 {
+		if pending == 0 {
+			return 0 // a new endpoint is tried at once
+		}
+		latency = seed.Seconds()
+	}
+	cost := latency * float64(pending+1)
+	if now < m.told.Load() {
+		return cost * factors[maxPenalties]
+	}
+	return cost * factors[m.penalties(now)]
+}
+
+// factors are the powers of penalty.
+var factors = [maxPenalties + 1]float64{1, penalty, penalty * penalty, penalty * penalty * penalty, penalty * penalty * penalty * penalty}
+
+// penalties returns how many penalties the endpoint has at now.
+func (m *member) penalties(now int64) int {
+	if now >= m.avoid.Load() {
+		return 0
+	}
+	return int(min(m.failures.Load(), maxPenalties))
+}
+
+// average returns the average latency at now in seconds, or 0 if there is none.
+func (m *member) average(now int64) float64 {
+	bits := m.latency.Load()
+	if bits == 0 {
+		return 0
+	}
+	age := float64(now - m.measured.Load())
+	return max(minLatency.Seconds(), math.Float64frombits(bits)*math.Exp(-age/float64(decay)))
+}
+
+// observe adds a latency to the average. With only up set, a latency below the average is ignored.
+func (m *member) observe(d time.Duration, now int64, onlyUp bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := d.Seconds()
+	before := math.Float64frombits(m.latency.Load())
+	if s < before {
+		if onlyUp {
+			return
+		}
+		weight := math.Exp(-float64(max(0, now-m.measured.Load())) / float64(decay))
+		s = before*weight + s*(1-weight)
+	}
+	m.latency.Store(math.Float64bits(max(s, minLatency.Seconds())))
+	m.measured.Store(now)
+}
+
+func (m *member) succeeded(now int64) {
+	m.lastGood.Store(now)
+	if m.failures.Load() != 0 {
+		m.failures.Store(0)
+	}
+}
+
+// failed records a failure. told is the answer's Retry-After, or 0.
+func (m *member) failed(now int64, told time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := min(m.failures.Load()+1, maxPenalties)
+	m.failures.Store(n)
+	m.avoid.Store(max(m.avoid.Load(), now+int64(avoidFor)<<(n-1)))
+	m.keepAway(now, told)
+}
+
+func (m *member) keepAway(now int64, told time.Duration) {
+	if told > 0 {
+		m.told.Store(now + int64(min(told, maxTold)))
+	}
+}

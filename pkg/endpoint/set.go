@@ -1,0 +1,455 @@
+package endpoint
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rebound-dev/rebound/internal/connpool"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// Errors of [Set.Begin]. Nothing was sent.
+var (
+	// ErrNoEndpoint means that no address of the upstream is known.
+	ErrNoEndpoint = errors.New("the upstream's name has no address")
+	// ErrEjected means that all endpoints are ejected. It is possible with MaxEjected 1 only.
+	ErrEjected = errors.New("all endpoints are ejected")
+)
+
+// Options configure a [Set]. Connections and Policy must be valid.
+type Options struct {
+	Connections Connections
+	Policy      Policy
+	// ContinueWait is how long a request with "Expect: 100-continue" waits for the 100 before it
+	// sends its body anyway. At least 0.
+	ContinueWait time.Duration
+	// DialContext makes the connections; nil means that of a net.Dialer.
+	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+	// TLS is for https; nil means the system's roots. It is not changed.
+	TLS *tls.Config
+	// Random is uniform in [0, 1) and safe for concurrent use; nil means math/rand/v2.
+	Random func() float64
+	// Resolver looks up names with resolve: dns; nil means net.DefaultResolver.
+	Resolver Resolver
+	// Connect returns what sends the requests to one endpoint, a host:port; nil means a pool of
+	// connections.
+	Connect func(address string) http.RoundTripper
+	// Notify is called for each change of an endpoint, in order, without a lock; nil means never.
+	// It must not block.
+	Notify func(Event)
+}
+
+// Set sends requests to the endpoints of one upstream. It is safe for concurrent use.
+//
+// With resolve: none, the set has a single endpoint, which stands for everything behind the
+// upstream's name.
+type Set struct {
+	target  *url.URL
+	options Options
+	epoch   time.Time
+
+	// current is replaced, never changed: choosing takes no lock.
+	current atomic.Pointer[view]
+	lookups lookups
+
+	ejections atomic.Uint64
+
+	mu         sync.Mutex // guards the making of views
+	panicking  bool
+	pending    []Event
+	publishing bool
+	closed     bool
+}
+
+// view is the endpoints of a set at one moment.
+type view struct {
+	all      []*member
+	usable   []*member // without the ejected ones
+	halfOpen []*member // to be probed
+}
+
+// Event is a change of an endpoint.
+type Event struct {
+	Kind EventKind
+	// Address is the endpoint, empty for panic and calm.
+	Address string
+	At      time.Time
+	// For is the time until the next probe, for an ejection.
+	For time.Duration
+	// Err is why a lookup failed.
+	Err error
+}
+
+// EventKind is the kind of an [Event].
+type EventKind string
+
+// The kinds.
+const (
+	EventAdded    EventKind = "added"         // the name has a new address
+	EventRemoved  EventKind = "removed"       // the name has lost an address
+	EventEjected  EventKind = "ejected"       // the endpoint failed and is left out
+	EventReturned EventKind = "returned"      // the endpoint works again
+	EventPanic    EventKind = "panic"         // too many endpoints fail, so none is left out
+	EventCalm     EventKind = "calm"          // few enough endpoints fail again
+	EventLookup   EventKind = "lookup_failed" // the lookup failed, so the addresses before stay in use
+)
+
+// New returns a set for the scheme, host and port of target. The scheme must be http or https. The
+// set looks up no name and opens no connection before the first request.
+func New(target *url.URL, o Options) *Set {
+	if o.Random == nil {
+		o.Random = rand.Float64
+	}
+	if o.Resolver == nil {
+		o.Resolver = net.DefaultResolver
+	}
+	if o.TLS = o.TLS.Clone(); o.TLS == nil {
+		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if o.TLS.ClientSessionCache == nil { // shared: the endpoints of a name have one certificate
+		o.TLS.ClientSessionCache = tls.NewLRUClientSessionCache(sessions)
+	}
+	s := &Set{target: target, options: o, epoch: time.Now()}
+	s.current.Store(&view{})
+	s.lookups.set = s
+	switch o.Policy.Resolve {
+	case ResolveDNS:
+	case ResolveStatic:
+		s.replace(o.Policy.Addresses)
+	default:
+		s.replace([]string{connpool.Address(target)})
+	}
+	return s
+}
+
+// sessions is how many TLS sessions are remembered. A resumed session makes a new connection
+// cheaper.
+const sessions = 64
+
+// named reports whether the set has a single endpoint that stands for a name.
+func (s *Set) named() bool {
+	return s.options.Policy.Resolve != ResolveDNS && s.options.Policy.Resolve != ResolveStatic
+}
+
+// since returns the time from the set's epoch in ns.
+func (s *Set) since(now time.Time) int64 { return int64(now.Sub(s.epoch)) }
+
+// replace makes addresses the endpoints of the set. Endpoints that stay keep their state.
+func (s *Set) replace(addresses []string) {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.closed {
+		return
+	}
+	before := map[string]*member{}
+	for _, m := range s.current.Load().all {
+		before[m.address] = m
+	}
+	first := len(before) == 0
+	all := make([]*member, 0, len(addresses))
+	for _, a := range addresses {
+		m := before[a]
+		if m == nil {
+			m = s.newMember(a)
+			if !first {
+				s.tell(Event{Kind: EventAdded, Address: a})
+			}
+		}
+		delete(before, a)
+		all = append(all, m)
+	}
+	s.show(all)
+	for _, m := range before {
+		s.remove(m)
+		s.tell(Event{Kind: EventRemoved, Address: m.address})
+	}
+}
+
+func (s *Set) newMember(address string) *member {
+	m := &member{address: address}
+	if s.named() || s.options.Policy.Eject.off() {
+		return m
+	}
+	m.circuit, _ = resilience.NewCircuit(address, s.options.Policy.Eject.circuit(), s.options.Random, func(t resilience.Transition) {
+		s.changed(m, t)
+	})
+	return m
+}
+
+// remove lets the requests of m end. The caller holds mu.
+func (s *Set) remove(m *member) {
+	if m.circuit != nil {
+		m.circuit.Retire()
+	}
+	m.connect.Do(func() { m.sender = noSender{} }) // it was never used
+	if c, ok := m.sender.(interface{ Close() }); ok {
+		c.Close()
+	} else {
+		m.sender.CloseIdleConnections()
+	}
+}
+
+// changed is called when the circuit of m has changed.
+func (s *Set) changed(m *member, t resilience.Transition) {
+	if t.To == resilience.HalfOpen {
+		m.halfOpen.Store(s.since(t.At))
+	}
+	s.mu.Lock()
+	defer s.unlock()
+	if s.closed {
+		return
+	}
+	panicked := s.panicking
+	s.show(s.current.Load().all)
+	switch {
+	case t.To == resilience.Open:
+		s.senderOf(m).CloseIdleConnections()
+		if t.From == resilience.Closed && !s.panicking {
+			s.ejections.Add(1)
+			s.tell(Event{Kind: EventEjected, Address: m.address, For: t.OpenFor})
+		}
+	case t.To == resilience.Closed && !panicked:
+		s.tell(Event{Kind: EventReturned, Address: m.address})
+	}
+}
+
+// show makes a view of all. The caller holds mu.
+func (s *Set) show(all []*member) {
+	v := &view{all: all}
+	for _, m := range all {
+		switch m.state() {
+		case resilience.Closed:
+			v.usable = append(v.usable, m)
+		case resilience.HalfOpen:
+			v.halfOpen = append(v.halfOpen, m)
+		case resilience.Open:
+		}
+	}
+	failing := len(all) - len(v.usable)
+	most := int(s.options.Policy.Eject.MaxEjected * float64(len(all)))
+	if panicking := len(all) == 1 || failing > most; panicking {
+		v.usable = all
+		if failing > 0 && !s.panicking && len(all) > 1 {
+			s.panicking = true
+			s.tell(Event{Kind: EventPanic})
+		}
+	} else if s.panicking {
+		s.panicking = false
+		s.tell(Event{Kind: EventCalm})
+	}
+	s.current.Store(v)
+}
+
+// tell passes e to Notify when mu is released. The caller holds mu.
+func (s *Set) tell(e Event) {
+	if s.options.Notify != nil {
+		e.At = time.Now()
+		s.pending = append(s.pending, e)
+	}
+}
+
+// unlock releases mu after it has passed the recorded events to Notify, in order. mu is not held
+// during the calls.
+func (s *Set) unlock() {
+	if s.publishing {
+		s.mu.Unlock()
+		return
+	}
+	s.publishing = true
+	for len(s.pending) > 0 {
+		e := s.pending[0]
+		s.pending = s.pending[1:]
+		s.mu.Unlock()
+		s.options.Notify(e)
+		s.mu.Lock()
+	}
+	s.publishing = false
+	s.mu.Unlock()
+}
+
+// sender sends requests to one endpoint.
+type sender interface {
+	http.RoundTripper
+	RoundTripFresh(req *http.Request) (*http.Response, error)
+	CloseIdleConnections()
+}
+
+// senderOf returns what sends the requests of m.
+func (s *Set) senderOf(m *member) sender {
+	m.connect.Do(func() {
+		if s.options.Connect != nil {
+			m.sender = simple{s.options.Connect(m.address)}
+			return
+		}
+		m.sender = s.newPool(m)
+	})
+	return m.sender
+}
+
+func (s *Set) newPool(m *member) *connpool.Pool {
+	o := connpool.Options{
+		Limits: connpool.Limits(s.options.Connections), ContinueWait: s.options.ContinueWait,
+		DialContext: s.options.DialContext, TLS: s.options.TLS, Random: s.options.Random,
+	}
+	if !s.named() {
+		o.Address = m.address
+	}
+	return connpool.New(s.target, o)
+}
+
+// simple is a sender that knows nothing of connections.
+type simple struct{ http.RoundTripper }
+
+func (s simple) RoundTripFresh(req *http.Request) (*http.Response, error) { return s.RoundTrip(req) }
+
+func (s simple) CloseIdleConnections() {
+	if c, ok := s.RoundTripper.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+// noSender belongs to an endpoint that was removed before its first request.
+type noSender struct{}
+
+func (noSender) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, &net.OpError{Op: "dial", Net: "tcp", Err: ErrNoEndpoint}
+}
+
+func (n noSender) RoundTripFresh(req *http.Request) (*http.Response, error) { return n.RoundTrip(req) }
+
+func (noSender) CloseIdleConnections() {}
+
+// RoundTrip sends a request to one endpoint. A response with a status of 500 or more, and a body
+// that breaks off, count against the endpoint.
+func (s *Set) RoundTrip(req *http.Request) (*http.Response, error) {
+	l := new(Lease)
+	if err := s.Begin(req.Context(), l, new(Call), probeLease); err != nil {
+		if req.Body != nil {
+			_ = req.Body.Close()
+		}
+		return nil, err
+	}
+	resp, err := l.RoundTrip(req, false)
+	switch {
+	case err != nil && req.Context().Err() != nil:
+		l.End(resilience.Neutral)
+	case err != nil:
+		l.End(resilience.Unhealthy)
+	case resp.StatusCode == http.StatusSwitchingProtocols:
+		l.End(resilience.Healthy)
+	default:
+		if resp.StatusCode >= http.StatusInternalServerError {
+			l.Report(resilience.Unhealthy, 0)
+		}
+		resp.Body = &body{ReadCloser: resp.Body, lease: l, ctx: req.Context()}
+	}
+	return resp, err
+}
+
+// probeLease is how long a probe may take until its response begins, for requests without a policy.
+const probeLease = 10 * time.Second
+
+// body ends the lease with the response body.
+type body struct {
+	io.ReadCloser
+	lease *Lease
+	ctx   context.Context
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case err == nil:
+	case err == io.EOF: //nolint:errorlint // io.Reader: only io.EOF itself is the end
+		b.lease.End(resilience.Healthy)
+	case b.ctx.Err() != nil:
+		b.lease.End(resilience.Neutral)
+	default:
+		b.lease.End(resilience.Unhealthy)
+	}
+	return n, err
+}
+
+func (b *body) Close() error {
+	err := b.ReadCloser.Close()
+	b.lease.End(resilience.Healthy)
+	return err
+}
+
+// CloseIdleConnections closes the connections that no request uses.
+func (s *Set) CloseIdleConnections() {
+	for _, m := range s.current.Load().all {
+		s.senderOf(m).CloseIdleConnections()
+	}
+}
+
+// Close ends the lookups. It closes the connections that no request uses, and the others when their
+// requests end. Each later request uses a connection of its own.
+func (s *Set) Close() {
+	s.mu.Lock()
+	s.closed = true
+	all := s.current.Load().all
+	s.mu.Unlock()
+	s.lookups.close()
+	for _, m := range all {
+		if m.circuit != nil {
+			m.circuit.Retire()
+		}
+		if c, ok := s.senderOf(m).(interface{ Close() }); ok {
+			c.Close()
+		} else {
+			m.sender.CloseIdleConnections()
+		}
+	}
+}
+
+// State is the state of an endpoint at one moment.
+type State struct {
+	Address string `json:"address"`
+	// Ejected reports whether the endpoint is left out.
+	Ejected bool `json:"ejected"`
+	// Circuit is the state of the endpoint's circuit. An endpoint with an open circuit is in use
+	// while too many others fail too.
+	Circuit resilience.State `json:"circuit"`
+	// Requests counts the requests so far, InFlight those that have not ended.
+	Requests uint64 `json:"requests"`
+	InFlight int64  `json:"inFlight"`
+	// Latency is the recent average, which follows a peak at once; 0 = unknown.
+	Latency time.Duration `json:"latency"`
+	// Failures counts the failures in a row, up to 4.
+	Failures int64 `json:"failures"`
+}
+
+// State returns the state of all endpoints, in the order of the lookup. It is empty with resolve:
+// none, and before the first lookup.
+func (s *Set) State() []State {
+	if s.named() {
+		return nil
+	}
+	v := s.current.Load()
+	now := s.since(time.Now())
+	usable := map[*member]bool{}
+	for _, m := range v.usable {
+		usable[m] = true
+	}
+	states := make([]State, len(v.all))
+	for i, m := range v.all {
+		states[i] = State{
+			Address: m.address, Ejected: !usable[m], Circuit: m.state(), Requests: m.requests.Load(), InFlight: m.inFlight.Load(),
+			Latency: time.Duration(m.average(now) * float64(time.Second)), Failures: m.failures.Load(),
+		}
+	}
+	return states
+}
+
+// Ejections returns how often an endpoint was ejected.
+func (s *Set) Ejections() uint64 { return s.ejections.Load() }
