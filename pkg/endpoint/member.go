@@ -73,14 +73,15 @@ func (m *member) cost(now int64) float64 {
 		latency = seed.Seconds()
 	}
 	cost := latency * float64(pending+1)
+	n := m.penalties(now)
 	if now < m.told.Load() {
-		return cost * factors[maxPenalties]
+		n = maxPenalties
 	}
-	return cost * factors[m.penalties(now)]
+	for range n {
+		cost *= penalty
+	}
+	return cost
 }
-
-// factors are the powers of penalty.
-var factors = [maxPenalties + 1]float64{1, penalty, penalty * penalty, penalty * penalty * penalty, penalty * penalty * penalty * penalty}
 
 // penalties returns how many penalties the endpoint has at now.
 func (m *member) penalties(now int64) int {

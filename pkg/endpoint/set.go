@@ -369,7 +369,7 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	switch {
 	case err == nil:
-	case err == io.EOF: //nolint:errorlint // io.Reader: only io.EOF itself is the end
+	case err == io.EOF:
 		b.lease.End(resilience.Healthy)
 	case b.ctx.Err() != nil:
 		b.lease.End(resilience.Neutral)
