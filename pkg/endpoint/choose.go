@@ -41,7 +41,7 @@ func (s *Set) choose(v *view, l *Lease, c *Call, now int64, limit time.Duration)
 		triedA, triedB := c.tried(a), c.tried(b)
 		switch {
 		case triedA && triedB:
-		case triedB, !triedA && a.cost(now) <= b.cost(now):
+		case triedB, !triedA && !b.better(a, now):
 			m = a
 		default:
 			m = b

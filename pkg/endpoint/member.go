@@ -65,6 +65,27 @@ func (m *member) state() resilience.State {
 // cost returns the endpoint's cost at now. The lowest is the best.
 func (m *member) cost(now int64) float64 {
 	pending := m.inFlight.Load()
+	return m.expected(now, pending) * float64(pending+1)
+}
+
+// alike is the ratio up to which the latencies of two endpoints count as equal. Equal endpoints
+// differ by chance: the average follows each peak. Without alike, the one with the latest peak
+// would get much less than its share.
+const alike = 2
+
+// better reports whether m is a better choice than o.
+func (m *member) better(o *member, now int64) bool {
+	mine, others := m.inFlight.Load(), o.inFlight.Load()
+	a, b := m.expected(now, mine), o.expected(now, others)
+	if a < b*alike && b < a*alike {
+		return mine < others
+	}
+	return a*float64(mine+1) < b*float64(others+1)
+}
+
+// expected returns the latency to expect with pending requests in flight, in seconds, times the
+// penalties.
+func (m *member) expected(now, pending int64) float64 {
 	latency := m.average(now)
 	if latency == 0 {
 		if pending == 0 {
@@ -72,15 +93,14 @@ func (m *member) cost(now int64) float64 {
 		}
 		latency = seed.Seconds()
 	}
-	cost := latency * float64(pending+1)
 	n := m.penalties(now)
 	if now < m.told.Load() {
 		n = maxPenalties
 	}
 	for range n {
-		cost *= penalty
+		latency *= penalty
 	}
-	return cost
+	return latency
 }
 
 // penalties returns how many penalties the endpoint has at now.

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -99,6 +100,7 @@ func (e Experiment) Validate() error {
 const (
 	streamArrivals = 0
 	streamClients  = 1       // one per client, from here on
+	streamChoices  = 1 << 31 // one per client, from here on
 	streamCallers  = 1 << 32 // one per caller, from here on
 	streamAttempts = 1 << 40 // one per attempt, from here on
 )
@@ -125,6 +127,13 @@ func (e Experiment) Run(ctx context.Context) (*Result, error) {
 			return nil, err
 		}
 	}
+	defer func() {
+		for _, c := range clients {
+			if c.set != nil {
+				c.set.Close()
+			}
+		}
+	}()
 	stop := make(chan struct{})
 	var keeper sync.WaitGroup
 	keeper.Go(func() { service.run(stop) })
@@ -265,6 +274,7 @@ func (r *run) makeCall(client int) {
 // client is one client instance.
 type client struct {
 	transport *transport.Transport
+	set       *endpoint.Set // nil with resolve: none
 	request   *http.Request
 
 	recorder *recorder
@@ -282,8 +292,14 @@ func newClient(number int, e Experiment, s *service, r *recorder) (*client, erro
 		Method: http.MethodGet, URL: &url.URL{Scheme: "http", Host: "upstream", Path: "/"}, Host: "upstream",
 		Header: http.Header{}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
-	random := random{seed: e.Load.Seed, stream: streamClients + uint64(number), start: s.start}
-	t, err := transport.New(link{s, c}, e.Policy, transport.WithRandom(random.Float64), transport.WithObserver(resilience.Observer{
+	jitter := random{seed: e.Load.Seed, stream: streamClients + uint64(number), start: s.start}
+	next := http.RoundTripper(link{s, c})
+	if p := e.Scenario.Upstream.Endpoints; p.Resolve != endpoint.ResolveNone {
+		choices := random{seed: e.Load.Seed, stream: streamChoices + uint64(number), start: s.start}
+		c.set = link{s, c}.newSet(p, c.request.URL, choices.Float64)
+		next = c.set
+	}
+	t, err := transport.New(next, e.Policy, transport.WithRandom(jitter.Float64), transport.WithObserver(resilience.Observer{
 		Attempt: func(_ context.Context, a *resilience.AttemptReport) { r.attemptEnded(a) },
 		Transition: func(t resilience.Transition) {
 			c.recordTransition(t.To)

@@ -39,7 +39,7 @@ func (m Measurement) Run(ctx context.Context) (*Result, error) {
 	m.Load.Length = m.Load.length(m.Scenario)
 	rec := newRecorder(m.Scenario.Disturbance, m.Load.Length)
 	if m.Begin != nil {
-		m.Begin(func() { rec.attempt(time.Now()) })
+		m.Begin(func() { rec.attempt(time.Now(), 0) })
 	}
 	r := &run{
 		scenario: m.Scenario, load: m.Load, progress: m.Progress, recorder: rec,

@@ -37,6 +37,7 @@ type tally struct{ offered, ok uint32 }
 
 // part has the figures before, during or after the disturbance.
 type part struct {
+	instances  []uint64 // attempts by instance
 	calls, ok  uint64
 	good, lost histogram // latencies of the successful and the failed calls
 }
@@ -88,17 +89,20 @@ type slot struct {
 	tenth, second, part int
 }
 
-func (r *recorder) begin(at time.Time) slot {
-	elapsed := at.Sub(r.start)
-	s := slot{tenth: int(elapsed / tenth), second: int(elapsed / time.Second)}
+// part returns the part of the run that a time belongs to.
+func (r *recorder) part(elapsed time.Duration) int {
 	switch {
 	case elapsed < r.disturbance.At:
-		s.part = before
+		return before
 	case elapsed < r.disturbance.End():
-		s.part = during
-	default:
-		s.part = after
+		return during
 	}
+	return after
+}
+
+func (r *recorder) begin(at time.Time) slot {
+	elapsed := at.Sub(r.start)
+	s := slot{tenth: int(elapsed / tenth), second: int(elapsed / time.Second), part: r.part(elapsed)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.parts[s.part].calls++
@@ -134,10 +138,15 @@ func (r *recorder) end(began slot, took time.Duration, report *resilience.Report
 	}
 }
 
-// attempt counts the start of an attempt.
-func (r *recorder) attempt(at time.Time) {
+// attempt counts the start of an attempt at an instance.
+func (r *recorder) attempt(at time.Time, instance int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	p := &r.parts[r.part(at.Sub(r.start))]
+	for len(p.instances) <= instance {
+		p.instances = append(p.instances, 0)
+	}
+	p.instances[instance]++
 	if s := r.second(at); s != nil {
 		s.Attempts++
 	}

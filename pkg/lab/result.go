@@ -58,12 +58,15 @@ type Part struct {
 	Success float64 `json:"success"`
 	// Goodput is the number of calls per second that ended well.
 	Goodput float64 `json:"goodputPerSecond"`
-	// P50 and P99 are latencies of the calls that ended well, FailedP50 and FailedP99 of the
-	// others, in milliseconds.
+	// P50, P99 and P999 (99.9 %) are latencies of the calls that ended well, FailedP50 and
+	// FailedP99 of the others, in milliseconds.
 	P50       float64 `json:"p50ms"`
 	P99       float64 `json:"p99ms"`
+	P999      float64 `json:"p999ms"`
 	FailedP50 float64 `json:"failedP50ms"`
 	FailedP99 float64 `json:"failedP99ms"`
+	// AttemptsByInstance counts the attempts that began, by instance.
+	AttemptsByInstance []uint64 `json:"attemptsByInstance"`
 }
 
 // Work counts what the upstream's workers and queue did with attempts.
@@ -131,7 +134,9 @@ func (p *part) figures(length time.Duration) Part {
 	f := Part{
 		Calls: p.calls, OK: p.ok, Success: 1,
 		P50: milliseconds(p.good.quantile(0.5)), P99: milliseconds(p.good.quantile(0.99)),
+		P999:      milliseconds(p.good.quantile(0.999)),
 		FailedP50: milliseconds(p.lost.quantile(0.5)), FailedP99: milliseconds(p.lost.quantile(0.99)),
+		AttemptsByInstance: p.instances,
 	}
 	if p.calls > 0 {
 		f.Success = float64(p.ok) / float64(p.calls)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/mistake"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
@@ -43,11 +44,14 @@ type Span struct {
 // End returns the end of the span.
 func (s Span) End() time.Duration { return s.At + s.For }
 
-// Upstream is a service of equal instances behind one name. Each attempt goes to a random instance,
-// whatever its state.
+// Upstream is a service of equal instances behind one name.
 type Upstream struct {
 	// Instances share the capacity in equal parts. 1 to 1000.
 	Instances int `yaml:"instances"`
+	// Endpoints are how the clients see the instances. With resolve: none, each attempt goes to a
+	// random instance, whatever its state. With resolve: dns, the clients find the instances by
+	// their addresses and choose one, as a gateway does. Not static.
+	Endpoints endpoint.Policy `yaml:"endpoints"`
 	// Queue is the size of the queue, as the time that all workers need for its work. 0 or more; 0
 	// refuses a call when all workers are busy.
 	Queue time.Duration `yaml:"queue"`
@@ -67,6 +71,9 @@ type Phase struct {
 	Instance int `yaml:"instance"`
 	// Refuse refuses connections.
 	Refuse bool `yaml:"refuse"`
+	// Gone takes the instance out of DNS, and it refuses connections. Afterwards it is back under
+	// another address.
+	Gone bool `yaml:"gone"`
 	// Working is the share of workers that take calls; the others only finish the call that they
 	// have. 0 to 1; at 0 the upstream hangs: calls stay in the queue.
 	Working *float64 `yaml:"working"`
@@ -104,7 +111,7 @@ type Herd struct {
 func (s *Scenario) SetDefaults() {
 	*s = Scenario{
 		Length:   2 * time.Minute,
-		Upstream: Upstream{Instances: 1, Queue: 10 * time.Second},
+		Upstream: Upstream{Instances: 1, Endpoints: endpoint.DefaultPolicy(), Queue: 10 * time.Second},
 	}
 }
 
@@ -120,6 +127,8 @@ func (s Scenario) Validate() error {
 	check(s.Disturbance.At >= 0, "disturbance.at", "must be 0s or more, got %v", s.Disturbance.At)
 	check(s.Disturbance.For > 0, "disturbance.for", "must be above 0s, got %v", s.Disturbance.For)
 	check(s.Upstream.Instances >= 1 && s.Upstream.Instances <= 1000, "upstream.instances", "must be from 1 to 1000, got %d", s.Upstream.Instances)
+	found.Merge("upstream.endpoints", s.Upstream.Endpoints.Validate())
+	check(s.Upstream.Endpoints.Resolve != endpoint.ResolveStatic, "upstream.endpoints.resolve", "must be none or dns: the instances are the addresses")
 	check(s.Upstream.Queue >= 0, "upstream.queue", "must be 0s or more, got %v", s.Upstream.Queue)
 	check(s.Upstream.Faults.Capacity == faults.Capacity{}, "upstream.faults.capacity",
 		"must be left out: the run sets the capacity, and upstream.queue the queue")
@@ -155,6 +164,7 @@ func (p Phase) validate(u Upstream) error {
 	var found mistake.List
 	check := found.Check
 	check(p.Instance >= 0 && p.Instance <= u.Instances, "instance", "must be from 1 to %d, or 0 for all, got %d", u.Instances, p.Instance)
+	check(!p.Gone || u.Endpoints.Resolve == endpoint.ResolveDNS, "gone", "must be left out without endpoints: {resolve: dns}")
 	check(p.Capacity == nil, "capacity", "must be left out: working is the share of the workers that work")
 	share := func(key string, v *float64) {
 		check(v == nil || *v >= 0 && *v <= 1, key, "must be from 0 to 1, got %v", deref(v))

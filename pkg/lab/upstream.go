@@ -42,7 +42,9 @@ type service struct {
 type instance struct {
 	injector *faults.Injector
 	queue    *faults.Queue
+	number   int    // from 0
 	refuses  []Span // when it refuses connections
+	gone     []Span // when it is not in DNS, in order
 	workers  int    // all of them; 0 = no limit
 	working  atomic.Int64
 	scale    float64 // factor for service times, which makes the capacity a whole number of workers
@@ -70,7 +72,7 @@ func newService(s Scenario, capacity float64, seed uint64, r *recorder) (*servic
 
 // newInstance returns an instance. Instances are numbered from 1. A capacity of 0 means no limit.
 func newInstance(u Upstream, number int, capacity float64, seed uint64) (*instance, error) {
-	in := &instance{scale: 1}
+	in := &instance{scale: 1, number: number - 1}
 	spec := u.Faults
 	spec.Schedule = nil
 	for _, p := range u.Phases {
@@ -80,6 +82,9 @@ func newInstance(u Upstream, number int, capacity float64, seed uint64) (*instan
 		spec.Schedule = append(spec.Schedule, p.Window)
 		if p.Refuse {
 			in.refuses = append(in.refuses, Span{p.At, p.For})
+		}
+		if p.Gone {
+			in.gone = append(in.gone, Span{p.At, p.For})
 		}
 		if p.Working != nil {
 			sh := share{Span{p.At, p.For}, *p.Working, *p.Working}
@@ -120,15 +125,23 @@ type link struct {
 	client *client
 }
 
-// RoundTrip makes one attempt.
+// RoundTrip makes one attempt at a random instance.
 func (l link) RoundTrip(req *http.Request) (*http.Response, error) {
+	return l.attempt(req, func(rng *rand.Rand) *instance { return l.instances[rng.IntN(len(l.instances))] }, "")
+}
+
+// attempt makes one attempt at the instance that choose returns. address is the instance's address
+// as the client knows it, or empty.
+func (l link) attempt(req *http.Request, choose func(*rand.Rand) *instance, address string) (*http.Response, error) {
 	defer l.client.beginAttempt()()
 	number := l.attempts.Add(1)
-	l.recorder.attempt(time.Now())
+	began := time.Now()
 	l.travel(number)
 	rng := rand.New(rand.NewPCG(l.seed, streamAttempts+number))
-	in := l.instances[rng.IntN(len(l.instances))]
-	if in.down(time.Since(l.start)) {
+	in := choose(rng)
+	l.recorder.attempt(began, in.number)
+	elapsed := time.Since(l.start)
+	if in.down(elapsed) || address != "" && address != in.address(elapsed) {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	}
 	resp, err := in.serve(req, rng)
@@ -157,7 +170,7 @@ func (in *instance) down(elapsed time.Duration) bool {
 			return true
 		}
 	}
-	return false
+	return in.isGone(elapsed)
 }
 
 func (in *instance) serve(req *http.Request, rng *rand.Rand) (*http.Response, error) {

@@ -1,0 +1,250 @@
+package lab_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/endpoint"
+	"github.com/rebound-dev/rebound/pkg/faults"
+	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// The disturbance of the scenarios here: from 10 s to 30 s. Its beginning, in which the clients find
+// out, is not counted.
+const (
+	badAt  = 10 * time.Second
+	badFor = 20 * time.Second
+)
+
+// threeEndpoints returns a scenario of three known endpoints. phases disturb them from badAt on, and
+// the disturbance is counted from later on.
+func threeEndpoints(later time.Duration, phases ...lab.Phase) lab.Scenario {
+	return steady(func(s *lab.Scenario) {
+		s.Length = badAt + badFor
+		s.Disturbance = lab.Span{At: badAt + later, For: badFor - later}
+		s.Upstream.Instances = 3
+		s.Upstream.Endpoints.Resolve = endpoint.ResolveDNS
+		s.Upstream.Faults.Latency = faults.Latency{Distribution: faults.DistributionLognormal, Median: 10 * time.Millisecond, P99: 50 * time.Millisecond}
+		s.Upstream.Phases = phases
+	})
+}
+
+// bad returns a phase of one instance.
+func bad(instance int, change func(*lab.Phase)) lab.Phase {
+	p := phase(badAt, badFor, change)
+	p.Instance = instance
+	return p
+}
+
+// kinds are the ways in which an endpoint is bad.
+func kinds() map[string]func(*lab.Phase) {
+	one := 1.0
+	return map[string]func(*lab.Phase){
+		"503":   func(p *lab.Phase) { p.ErrorRate = &one },
+		"hangs": func(p *lab.Phase) { p.HangRate = &one },
+		"slow": func(p *lab.Phase) {
+			p.Latency = &faults.Latency{Distribution: faults.DistributionLognormal, Median: time.Second, P99: 5 * time.Second}
+		},
+		"refuses":   func(p *lab.Phase) { p.Refuse = true },
+		"resets":    func(p *lab.Phase) { p.ResetRate = &one },
+		"truncates": func(p *lab.Phase) { p.TruncateRate = &one },
+	}
+}
+
+func perSecond(rate float64, clients int, seed uint64) lab.Load {
+	return lab.Load{Rate: rate, Clients: clients, Capacity: 2 * rate, Seed: seed}
+}
+
+// shares returns each instance's share of the attempts, and the number of attempts per call.
+func shares(p lab.Part) (shares []float64, amplification float64) {
+	var all uint64
+	for _, n := range p.AttemptsByInstance {
+		all += n
+	}
+	for _, n := range p.AttemptsByInstance {
+		shares = append(shares, float64(n)/float64(all))
+	}
+	return shares, float64(all) / float64(p.Calls)
+}
+
+// seeds returns the seeds to try: fewer under the race detector, which is ten times slower.
+func seeds() uint64 {
+	if testing.Short() {
+		return 1
+	}
+	return 10
+}
+
+// One bad endpoint of three costs next to nothing, however it is bad.
+func TestOneBadEndpoint(t *testing.T) {
+	for name, change := range kinds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			later := 2 * time.Second
+			if name == "slow" || name == "hangs" { // it takes a while to notice
+				later = 3 * time.Second
+			}
+			for seed := range seeds() {
+				r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: threeEndpoints(later, bad(2, change)), Load: perSecond(500, 1, seed+1)})
+				share, amplification := shares(r.During)
+				if d := r.During; d.Success < 0.999 || amplification > 1.02 || share[1] > 0.01 || d.P99 > 1.5*r.Before.P99 || r.Opened > 0 {
+					t.Errorf("seed %d: success %.4f, amplification %.3f, the bad one's share %.4f, p99 %.0f ms, %d circuits opened, want at least 0.999, at most 1.02, 0.01, 1.5 times %.0f ms, and none",
+						seed+1, d.Success, amplification, share[1], d.P99, r.Opened, r.Before.P99)
+				}
+			}
+		})
+	}
+}
+
+// Many clients find out one by one. Retries still hide it from the callers.
+func TestOneBadEndpointOfManyClients(t *testing.T) {
+	for name, change := range kinds() {
+		if name == "truncates" {
+			continue // a broken body cannot be retried, so each client loses some calls
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: threeEndpoints(3*time.Second, bad(2, change)), Load: perSecond(500, 10, 1)})
+			share, amplification := shares(r.During)
+			if d := r.During; d.Success < 0.999 || amplification > 1.02 || share[1] > 0.01 || d.P99 > 1.5*r.Before.P99 || r.Opened > 0 {
+				t.Errorf("success %.4f, amplification %.3f, the bad one's share %.4f, p99 %.0f ms, %d circuits opened, want at least 0.999, at most 1.02, 0.01, 1.5 times %.0f ms, and none",
+					d.Success, amplification, share[1], d.P99, r.Opened, r.Before.P99)
+			}
+		})
+	}
+}
+
+// An endpoint that is bad for three seconds and good for three, in turns.
+func TestFlappingEndpoint(t *testing.T) {
+	var phases []lab.Phase
+	for at := badAt; at < badAt+badFor; at += 6 * time.Second {
+		p := bad(2, kinds()["503"])
+		p.At, p.For = at, 3*time.Second
+		phases = append(phases, p)
+	}
+	for seed := range seeds() {
+		r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: threeEndpoints(0, phases...), Load: perSecond(500, 1, seed+1)})
+		_, amplification := shares(r.During)
+		if r.During.Success < 0.999 || amplification > 1.02 || r.Opened > 0 {
+			t.Errorf("seed %d: success %.4f, amplification %.3f, %d circuits opened, want at least 0.999, at most 1.02, and none", seed+1, r.During.Success, amplification, r.Opened)
+		}
+	}
+}
+
+// With two of three endpoints bad, the third serves what it can.
+func TestTwoBadEndpoints(t *testing.T) {
+	for _, name := range []string{"503", "hangs", "refuses"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := threeEndpoints(4*time.Second, bad(2, kinds()[name]), bad(3, kinds()[name]))
+			load := perSecond(100, 1, 1)
+			load.Capacity = 600 // so that one endpoint has room for all
+			r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: load})
+			if r.During.Success < 0.98 || r.Opened > 0 {
+				t.Errorf("success %.4f, %d circuits opened, want at least 0.98, and none", r.During.Success, r.Opened)
+			}
+		})
+	}
+}
+
+// With all endpoints bad, the upstream's circuit opens, and it closes again afterwards.
+func TestAllEndpointsBad(t *testing.T) {
+	for name, change := range kinds() {
+		if name == "slow" || name == "truncates" {
+			continue // slow answers are answers; a broken body is no attempt to retry
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := threeEndpoints(0, phase(badAt, 10*time.Second, change))
+			s.Disturbance.For = 10 * time.Second
+			r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: perSecond(500, 1, 1)})
+			_, amplification := shares(r.During)
+			if r.Opened == 0 || amplification > 0.2 || r.RecoveryS == nil || *r.RecoveryS > 3 {
+				t.Errorf("%d circuits opened, %.3f attempts for a call, recovery %v s, want some, at most 0.2, and at most 3 s", r.Opened, amplification, seconds(r.RecoveryS))
+			}
+		})
+	}
+}
+
+func seconds(s *float64) string {
+	if s == nil {
+		return "never"
+	}
+	return fmt.Sprintf("%.1f", *s)
+}
+
+// Equal endpoints get equal shares. Errors that all have in common change nothing about it, because
+// then none is ejected.
+func TestEndpointsShareTheLoad(t *testing.T) {
+	for name, phases := range map[string][]lab.Phase{
+		"healthy":    nil,
+		"bad deploy": {phase(badAt, badFor, func(p *lab.Phase) { rate := 0.7; p.ErrorRate, p.Statuses = &rate, []int{500} })},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			policy := transport.DefaultPolicy()
+			policy.Breaker.ConsecutiveFailures, policy.Breaker.FailureRatio = 0, 0 // all attempts count here
+			most := 0.03
+			if phases != nil {
+				most = 0.06 // the last failures differ
+			}
+			for seed := range seeds() {
+				r := simulate(t, lab.Experiment{Policy: policy, Scenario: threeEndpoints(0, phases...), Load: perSecond(500, 1, seed+1)})
+				for i, share := range first(shares(r.During)) {
+					if share < 1.0/3-most || share > 1.0/3+most {
+						t.Errorf("seed %d: endpoint %d gets a share of %.3f, want 0.33 ± %.2f", seed+1, i+1, share, most)
+					}
+				}
+			}
+		})
+	}
+}
+
+func first(shares []float64, _ float64) []float64 { return shares }
+
+// An endpoint with half the capacity gets no more than it can serve.
+func TestWeakEndpoint(t *testing.T) {
+	half := 0.5
+	load := perSecond(600, 1, 1)
+	load.Capacity = 900 // 300 each, 150 for the weak one
+	r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: threeEndpoints(0, bad(2, func(p *lab.Phase) { p.Working = &half })), Load: load})
+	share := first(shares(r.During))
+	if rate := share[1] * 600; rate > 150 || r.During.Success < 0.999 || r.During.P99 > 5*r.Before.P99 {
+		t.Errorf("the weak endpoint gets %.0f of 600 calls a second, success %.4f, p99 %.0f ms (before %.0f), want at most 150, at least 0.999, at most 5 times", rate, r.During.Success, r.During.P99, r.Before.P99)
+	}
+}
+
+// The slowest calls are much faster than with endpoints taken at random, which is no worse than
+// round robin: either sends a third of the calls to the slow one.
+func TestSlowEndpointAgainstRandom(t *testing.T) {
+	s := threeEndpoints(3*time.Second, bad(2, kinds()["slow"]))
+	known := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: perSecond(500, 1, 1)})
+	s.Upstream.Endpoints.Resolve = endpoint.ResolveNone
+	random := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: perSecond(500, 1, 1)})
+	if known.During.P999*5 > random.During.P999 {
+		t.Errorf("p999 is %.0f ms, and %.0f ms at random, want at most a fifth", known.During.P999, random.During.P999)
+	}
+}
+
+// Endpoints that come and go cost no call.
+func TestEndpointsComeAndGo(t *testing.T) {
+	for _, name := range []string{"rolling-restart", "scale-out"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, err := lab.LoadScenario(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Length = 70 * time.Second
+			r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: perSecond(200, 1, 1)})
+			if r.During.Success < 1 || r.After.Success < 1 || r.Opened > 0 {
+				t.Errorf("success %.5f during and %.5f after, %d circuits opened, want 1, 1, and none", r.During.Success, r.After.Success, r.Opened)
+			}
+			if share := first(shares(r.During)); name == "scale-out" && (share[2] < 0.15 || share[3] < 0.15) {
+				t.Errorf("the new endpoints get %.2f and %.2f of the calls, want at least 0.15", share[2], share[3])
+			}
+		})
+	}
+}
