@@ -21,12 +21,13 @@ const (
 	minLatency = time.Microsecond
 )
 
-// After a failure an endpoint costs penalty times as much for avoidFor. For each further failure in
-// a row both grow, up to maxPenalties times. So a rare failure, as all endpoints have, costs an
-// endpoint little of its share, and a broken one gets next to nothing even before it is ejected.
+// After a failure an endpoint costs penalty times as much for avoidFor. A second failure in a row
+// costs penalty³ for four times as long, a third penalty⁵ for sixteen times as long. So a rare
+// failure, as all endpoints have, costs an endpoint little of its share, and a broken one gets next
+// to nothing even before it is ejected.
 const (
 	penalty      = 8
-	maxPenalties = 4
+	maxPenalties = 3
 	avoidFor     = time.Second
 	// maxTold limits the time for which a Retry-After keeps requests away.
 	maxTold = 5 * time.Minute
@@ -97,7 +98,7 @@ func (m *member) expected(now, pending int64) float64 {
 	if now < m.told.Load() {
 		n = maxPenalties
 	}
-	for range n {
+	for range 2*n - 1 {
 		latency *= penalty
 	}
 	return latency
@@ -151,7 +152,7 @@ func (m *member) failed(now int64, told time.Duration) {
 	defer m.mu.Unlock()
 	n := min(m.failures.Load()+1, maxPenalties)
 	m.failures.Store(n)
-	m.avoid.Store(max(m.avoid.Load(), now+int64(avoidFor)<<(n-1)))
+	m.avoid.Store(max(m.avoid.Load(), now+int64(avoidFor)<<(2*(n-1))))
 	m.keepAway(now, told)
 }
 

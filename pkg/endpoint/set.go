@@ -425,7 +425,7 @@ type State struct {
 	InFlight int64  `json:"inFlight"`
 	// Latency is the recent average, which follows a peak at once; 0 = unknown.
 	Latency time.Duration `json:"latency"`
-	// Failures counts the failures in a row, up to 4.
+	// Failures counts the failures in a row, up to 3.
 	Failures int64 `json:"failures"`
 }
 

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -205,9 +206,9 @@ func TestEachAttemptSendsItsOwnTraceContext(t *testing.T) {
 // event for it.
 func TestResendByNetHTTPIsAnEvent(t *testing.T) {
 	provider, exporter := spans.Record()
-	requests := 0
+	var requests atomic.Int64
 	u := serve(t, func(http.ResponseWriter, *http.Request) {
-		if requests++; requests == 2 {
+		if requests.Add(1) == 2 {
 			panic(http.ErrAbortHandler)
 		}
 	})
@@ -215,8 +216,8 @@ func TestResendByNetHTTPIsAnEvent(t *testing.T) {
 	get(t, rt, u.URL)
 	exporter.Reset()
 	r := get(t, rt, u.URL)
-	if requests != 3 || len(r.report.Attempts) != 1 {
-		t.Skipf("net/http did not send it again: %d requests, %v", requests, r.reasons())
+	if requests.Load() != 3 || len(r.report.Attempts) != 1 {
+		t.Skipf("net/http did not send it again: %d requests, %v", requests.Load(), r.reasons())
 	}
 	for _, s := range exporter.GetSpans() {
 		if s.SpanKind == trace.SpanKindClient && (len(s.Events) != 1 || s.Events[0].Name != "transport.resend") {
