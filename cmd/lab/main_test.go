@@ -65,7 +65,7 @@ policies: {other: {retry: {maxAttempts: 5}}}`
 		"no command":        {nil, "expected a command"},
 		"unknown command":   {[]string{"stimulate"}, `unknown command "stimulate"`},
 		"unknown flag":      {[]string{"simulate", "--rates", "3"}, "unknown flag --rates, did you mean --rate?"},
-		"no such scenario":  {[]string{"simulate", "--scenario", "outrage"}, `--scenario: no scenario "outrage"; the built-in scenarios are bad-instance`},
+		"no such scenario":  {[]string{"simulate", "--scenario", "outrage"}, `--scenario: no scenario "outrage"; the built-in scenarios are bad-endpoint`},
 		"no such file":      {[]string{"simulate", "--scenario", "./none.yaml"}, "./none.yaml: cannot be read"},
 		"rate":              {[]string{"simulate", "--rate", "-3"}, "rate: must be from 0"},
 		"too short":         {[]string{"simulate", "--for", "10s"}, "length: must be at least 40s, the end of the disturbance of scenario outage, got 10s"},

@@ -46,7 +46,7 @@ func (s *Set) choose(v *view, l *Lease, c *Call, now int64, limit time.Duration)
 		default:
 			m = b
 		}
-		if m != nil && m.penalties(now) < 2 && m.state() == resilience.Closed {
+		if m != nil && now >= m.told.Load() && m.state() == resilience.Closed {
 			return m, false
 		}
 		m, from = nil, i

@@ -21,14 +21,16 @@ const (
 	minLatency = time.Microsecond
 )
 
-// After a failure an endpoint costs penalty times as much for avoidFor. A second failure in a row
-// costs penalty³ for four times as long, a third penalty⁵ for sixteen times as long. So a rare
-// failure, as all endpoints have, costs an endpoint little of its share, and a broken one gets next
-// to nothing even before it is ejected.
 const (
-	penalty      = 8
+	// An endpoint costs penalty times as much for each failure in a row, up to maxPenalties, until
+	// avoidFor after the last one. This is little: an endpoint that always fails shall be ejected
+	// soon, and a rare failure shall not cost an endpoint its share.
+	penalty      = 2
 	maxPenalties = 3
 	avoidFor     = time.Second
+	// broken is the factor for an endpoint that fails and is not ejected, because too many do, or
+	// that has asked for time with Retry-After.
+	broken = 4096
 	// maxTold limits the time for which a Retry-After keeps requests away.
 	maxTold = 5 * time.Minute
 )
@@ -94,11 +96,10 @@ func (m *member) expected(now, pending int64) float64 {
 		}
 		latency = seed.Seconds()
 	}
-	n := m.penalties(now)
-	if now < m.told.Load() {
-		n = maxPenalties
+	if now < m.told.Load() || m.state() == resilience.Open {
+		return latency * broken
 	}
-	for range 2*n - 1 {
+	for range m.penalties(now) {
 		latency *= penalty
 	}
 	return latency
@@ -152,7 +153,7 @@ func (m *member) failed(now int64, told time.Duration) {
 	defer m.mu.Unlock()
 	n := min(m.failures.Load()+1, maxPenalties)
 	m.failures.Store(n)
-	m.avoid.Store(max(m.avoid.Load(), now+int64(avoidFor)<<(2*(n-1))))
+	m.avoid.Store(max(m.avoid.Load(), now+int64(avoidFor)))
 	m.keepAway(now, told)
 }
 
