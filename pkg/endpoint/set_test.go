@@ -1,0 +1,359 @@
+package endpoint_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/endpoint"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// Endpoints that take the same time share the calls equally.
+func TestEqualEndpoints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, nil)
+		for address, n := range w.calls(3000) {
+			if n < 900 || n > 1100 {
+				t.Errorf("%s got %d of 3000 calls, want 1000 ± 100", address, n)
+			}
+		}
+	})
+}
+
+func TestSlowEndpointIsAvoided(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, nil)
+		for i := range 3 {
+			w.answer(i+1, answer{latency: 5 * time.Millisecond})
+		}
+		w.answer(2, answer{latency: 500 * time.Millisecond})
+		if n := w.calls(1000)[name(2)]; n > 10 {
+			t.Errorf("the slow endpoint got %d of 1000 calls, want at most 10", n)
+		}
+	})
+}
+
+// Requests in flight count: a hanging endpoint gets few requests even before one of them times out.
+func TestHangingEndpointGetsFewRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, nil)
+		for i := range 3 {
+			w.answer(i+1, answer{latency: 5 * time.Millisecond})
+		}
+		w.calls(100)
+		w.answer(2, answer{latency: time.Hour})
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for range 500 {
+			all.Go(func() {
+				l := new(endpoint.Lease)
+				if err := w.set.Begin(ctx, l, new(endpoint.Call), time.Second); err != nil {
+					t.Error(err)
+					return
+				}
+				req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://orders/", nil)
+				_, err := l.RoundTrip(req, false)
+				if err != nil {
+					l.End(resilience.Neutral)
+				}
+				l.End(resilience.Healthy)
+			})
+			time.Sleep(2 * time.Millisecond)
+		}
+		if s := w.set.State()[1]; s.InFlight > 10 {
+			t.Errorf("the hanging endpoint has %d of 500 requests, want at most 10", s.InFlight)
+		}
+		cancel()
+		all.Wait()
+		for _, s := range w.set.State() {
+			if s.InFlight != 0 {
+				t.Errorf("%s has %d requests in flight after the end, want 0", s.Address, s.InFlight)
+			}
+		}
+	})
+}
+
+// The attempts of one call go to different endpoints, until it has tried all.
+func TestRetryGoesToAnotherEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, func(o *endpoint.Options) { o.Policy.Eject.MaxEjected = 0 })
+		for i := range 4 {
+			w.answer(i+1, answer{status: 503})
+		}
+		for range 50 {
+			c := &endpoint.Call{}
+			tried := map[string]bool{}
+			for range 4 {
+				address, _, _ := w.attempt(c)
+				tried[address] = true
+			}
+			if len(tried) != 4 {
+				t.Errorf("four attempts of a call tried %d endpoints, want 4", len(tried))
+			}
+			if address, _, _ := w.attempt(c); !tried[address] {
+				t.Errorf("the fifth attempt went to %s, want one of the four", address)
+			}
+		}
+	})
+}
+
+// An endpoint that fails five times in a row is left out. One probe brings it back.
+func TestEjection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, nil)
+		w.answer(2, answer{status: 503})
+		n := 0
+		for w.set.Ejections() == 0 && n < 20 {
+			n += w.calls(1)[name(2)]
+		}
+		if n != 5 {
+			t.Errorf("the bad endpoint got %d calls before its ejection, want 5", n)
+		}
+		w.wantEvents("ejected " + name(2))
+		if s := w.set.State()[1]; !s.Ejected || s.Circuit != resilience.Open || w.set.Ejections() != 1 {
+			t.Errorf("got %+v and %d ejections, want it ejected, once", s, w.set.Ejections())
+		}
+		time.Sleep(1300 * time.Millisecond) // 1 s ± 20 %
+		if n := w.calls(50)[name(2)]; n != 1 {
+			t.Errorf("the bad endpoint got %d calls after its time, want one probe", n)
+		}
+		w.answer(2, answer{})
+		if n := w.calls(25)[name(2)]; n != 0 { // the second period is twice as long
+			t.Errorf("the bad endpoint got %d calls in its second period, want none", n)
+		}
+		time.Sleep(1300 * time.Millisecond)
+		if address, state, _ := w.attempt(&endpoint.Call{Repeatable: true}); address != name(2) || state != endpoint.LeaseProbe {
+			t.Errorf("the call went to %s as %s, want the probe of %s", address, state, name(2))
+		}
+		w.wantEvents("returned " + name(2))
+		if n := w.calls(300)[name(2)]; n < 60 {
+			t.Errorf("the endpoint got %d of 300 calls after its return, want its share", n)
+		}
+	})
+}
+
+// Only a call that can be repeated is risked as a probe, unless there is none for a second.
+func TestProbePrefersRepeatableCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, nil)
+		w.answer(2, answer{status: 503})
+		for w.set.Ejections() == 0 {
+			w.calls(1)
+		}
+		time.Sleep(1250 * time.Millisecond)
+		for range 100 {
+			if address, _, _ := w.attempt(&endpoint.Call{}); address == name(2) {
+				t.Fatal("a call that cannot be repeated was the probe")
+			}
+		}
+		time.Sleep(1100 * time.Millisecond)
+		if address, state, _ := w.attempt(&endpoint.Call{}); address != name(2) || state != endpoint.LeaseProbe {
+			t.Errorf("after a second the call went to %s as %s, want the probe", address, state)
+		}
+	})
+}
+
+// A share of failures ejects too, although successes come between.
+func TestEjectionByRatio(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, func(o *endpoint.Options) { o.Policy.Eject.MinRequests = 5 })
+		for i := 0; len(w.kinds()) == 0; i++ {
+			if i == 5000 {
+				t.Fatal("an endpoint with 67 % failures was not ejected within 10 s")
+			}
+			w.answer(1, answer{status: []int{503, 503, 200}[i%3]})
+			w.attempt(new(endpoint.Call))
+			time.Sleep(2 * time.Millisecond)
+		}
+	})
+}
+
+// No more than maxEjected are left out. If more would have to go, none is.
+func TestPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, nil)
+		w.answer(1, answer{status: 503})
+		w.answer(2, answer{status: 503})
+		for range 600 {
+			w.attempt(&endpoint.Call{})
+			time.Sleep(pace)
+		}
+		for _, s := range w.set.State() {
+			if s.Ejected {
+				t.Errorf("%s is ejected, want none with two of three bad", s.Address)
+			}
+		}
+		events := w.kinds()
+		if len(events) != 2 || events[1] != "panic" {
+			t.Errorf("got events %q, want an ejection and then panic", events)
+		}
+		if counts := w.calls(100); counts[name(3)] < 95 {
+			t.Errorf("got %v of 100 calls, want nearly all at the good one", counts)
+		}
+		w.answer(1, answer{})
+		w.answer(2, answer{})
+		for range 50 { // until the probes have succeeded
+			w.calls(20)
+			time.Sleep(time.Second)
+		}
+		for address, n := range w.calls(300) {
+			if n < 60 {
+				t.Errorf("%s got %d of 300 calls after all have recovered, want its share", address, n)
+			}
+		}
+	})
+}
+
+func TestMaxEjected(t *testing.T) {
+	for name, tc := range map[string]struct {
+		endpoints int
+		max       float64
+		bad       int
+		ejected   int
+		err       error
+	}{
+		"half of three, one bad":  {3, 0.5, 1, 1, nil},
+		"half of two, one bad":    {2, 0.5, 1, 1, nil},
+		"half of four, three bad": {4, 0.5, 3, 0, nil},
+		"none":                    {3, 0, 1, 0, nil},
+		"the only one":            {1, 1, 1, 0, nil},
+		"all of two":              {2, 1, 2, 2, endpoint.ErrEjected},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, tc.endpoints, func(o *endpoint.Options) { o.Policy.Eject.MaxEjected = tc.max })
+				for i := range tc.bad {
+					w.answer(i+1, answer{status: 503})
+				}
+				for range 1000 {
+					time.Sleep(pace)
+					l := new(endpoint.Lease)
+					if err := w.set.Begin(t.Context(), l, new(endpoint.Call), time.Second); err != nil {
+						break
+					}
+					req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://orders/", nil)
+					if resp, err := l.RoundTrip(req, false); err != nil || resp.StatusCode != http.StatusOK {
+						l.End(resilience.Unhealthy)
+					}
+					l.End(resilience.Healthy)
+				}
+				ejected := 0
+				for _, s := range w.set.State() {
+					if s.Ejected {
+						ejected++
+					}
+				}
+				err := w.set.Begin(t.Context(), new(endpoint.Lease), new(endpoint.Call), time.Second)
+				if ejected != tc.ejected || !errors.Is(err, tc.err) {
+					t.Errorf("%d endpoints are ejected, error %v, want %d, %v", ejected, err, tc.ejected, tc.err)
+				}
+			})
+		})
+	}
+}
+
+// An endpoint that asks for time gets it.
+func TestRetryAfterKeepsRequestsAway(t *testing.T) {
+	for name, h := range map[string]resilience.Health{"503": resilience.Unhealthy, "429": resilience.Neutral} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 3, nil)
+				w.calls(30)
+				var told string
+				for told == "" {
+					l := new(endpoint.Lease)
+					if err := w.set.Begin(t.Context(), l, new(endpoint.Call), time.Second); err != nil {
+						t.Fatal(err)
+					}
+					l.Report(h, 20*time.Second)
+					l.End(resilience.Healthy)
+					told = l.Address()
+				}
+				if n := w.calls(300)[told]; n > 0 {
+					t.Errorf("the endpoint got %d calls, want none", n)
+				}
+				time.Sleep(21 * time.Second)
+				if n := w.calls(300)[told]; n < 60 {
+					t.Errorf("the endpoint got %d of 300 calls after its time, want its share", n)
+				}
+			})
+		})
+	}
+}
+
+// OthersServe is the reason not to blame the upstream.
+func TestOthersServe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.calls(20)
+		l := new(endpoint.Lease)
+		if err := w.set.Begin(t.Context(), l, new(endpoint.Call), time.Second); err != nil {
+			t.Fatal(err)
+		}
+		if !l.OthersServe() {
+			t.Error("the other endpoint has just answered, want OthersServe")
+		}
+		time.Sleep(2 * time.Second)
+		if l.OthersServe() {
+			t.Error("nobody has answered for two seconds, want no OthersServe")
+		}
+		l.End(resilience.Neutral)
+		if new(endpoint.Lease).OthersServe() {
+			t.Error("a lease without an endpoint has no others")
+		}
+	})
+}
+
+// A Set is also a RoundTripper by itself.
+func TestRoundTrip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.answer(1, answer{status: 503, body: "no"})
+		w.answer(2, answer{body: "yes"})
+		client := &http.Client{Transport: w.set}
+		bad := 0
+		for range 300 {
+			time.Sleep(pace)
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://orders/", nil)
+			resp, err := client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				bad++
+			}
+		}
+		if bad > 7 {
+			t.Errorf("%d of 300 calls failed, want 5 until the ejection, and at most 2 probes", bad)
+		}
+		for _, s := range w.set.State() {
+			if s.InFlight != 0 {
+				t.Errorf("%s has %d requests in flight, want 0", s.Address, s.InFlight)
+			}
+		}
+	})
+}
+
+// Notify may use the set.
+func TestNotifyMayUseTheSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w *world
+		called := 0
+		w = newWorld(t, 3, func(o *endpoint.Options) {
+			o.Notify = func(endpoint.Event) { called++; w.set.State(); w.set.CloseIdleConnections() }
+		})
+		w.answer(1, answer{status: 503})
+		w.calls(300)
+		if called != 1 {
+			t.Errorf("Notify was called %d times, want once", called)
+		}
+	})
+}
