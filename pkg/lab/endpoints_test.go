@@ -11,8 +11,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// The disturbance of the scenarios here: from 4 s to 24 s. Its beginning, in which the clients
-// find out, is not counted.
+// The disturbance of the scenarios here: from 4 s to 24 s. The time that the clients need to find
+// out is not counted.
 const (
 	badAt  = 4 * time.Second
 	badFor = 20 * time.Second
