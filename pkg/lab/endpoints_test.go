@@ -18,8 +18,8 @@ const (
 	badFor = 20 * time.Second
 )
 
-// threeEndpoints returns a scenario of three known endpoints. phases disturb them from badAt on, and
-// the disturbance is counted from later on.
+// threeEndpoints returns a scenario of three known endpoints. phases disturb them from badAt on,
+// and the disturbance is counted from later on.
 func threeEndpoints(later time.Duration, phases ...lab.Phase) lab.Scenario {
 	return steady(func(s *lab.Scenario) {
 		s.Length = badAt + badFor

@@ -80,8 +80,8 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*callState[
 		if c.outcome.Retry {
 			a.retryable.Store(true)
 		}
-		if a.ticket.state == HalfOpen {
-			c.decide() // first: the verdict may change what a probe counts as
+		if c.outcome.Retry && a.ticket.state == HalfOpen {
+			c.decide() // first: a probe that is retried counts as neutral
 			a.report(c.counts, c.now)
 		} else {
 			a.report(c.counts, c.now) // first: it may open the circuit, which is one of the gates

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -151,6 +152,54 @@ func TestTransitionsArriveAfterAnObserverPanicked(t *testing.T) {
 			t.Errorf("%d transitions, want 3: open, half-open and closed", seen)
 		}
 	})
+}
+
+// The verdict on a probe that is not retried was made before the circuit counted the probe. In this
+// state only, the observer got the attempt before the transition that it caused, and an observer
+// that panicked made a good probe count as a failure.
+func TestProbeCountsBeforeItIsObserved(t *testing.T) {
+	for name, tc := range map[string]struct {
+		result string
+		panics bool
+		want   []string
+	}{
+		"success":             {"ok", false, []string{"closed", "ok"}},
+		"failure":             {"broken", false, []string{"open", "status_500"}},
+		"success, then panic": {"ok", true, []string{"closed", "ok"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var seen []string
+				panics := false
+				pl := tripped(t, resilience.Options{Observer: resilience.Observer{
+					Transition: func(tr resilience.Transition) { seen = append(seen, tr.To.String()) },
+					Attempt: func(_ context.Context, a *resilience.AttemptReport) {
+						seen = append(seen, string(a.Reason))
+						if panics {
+							panic("observer")
+						}
+					},
+				}}, func(b *resilience.BreakerPolicy) { b.Probes = 1 })
+				time.Sleep(time.Second + 1)
+				synctest.Wait()
+				seen, panics = nil, tc.panics
+				probe := answers(tc.result)
+				probe.classify = func(result string, _ error) resilience.Outcome {
+					if result == "ok" {
+						return resilience.Outcome{Reason: resilience.ReasonOK, Health: resilience.Healthy}
+					}
+					return resilience.Outcome{Reason: resilience.StatusReason(500)}
+				}
+				func() {
+					defer func() { _ = recover() }()
+					_, _, _ = pl.Do(t.Context(), probe)
+				}()
+				if !slices.Equal(seen, tc.want) || pl.Breaker().State.String() != tc.want[0] {
+					t.Errorf("observed %q, state %v; want %q, state %s", seen, pl.Breaker().State, tc.want, tc.want[0])
+				}
+			})
+		})
+	}
 }
 
 // 1/1e-10 seconds overflowed into a negative interval, and retries had no limit.
