@@ -32,7 +32,7 @@ type Situation struct {
 type Gate struct {
 	Name   string
 	Shut   bool          // it forbids the attempt
-	Reason Reason        // why the call ends if the gate is shut
+	Reason Reason        // why the call ends if the gate is shut; empty means Outcome.Reason
 	Found  func() string // describes what the gate found, for explanations
 }
 
@@ -54,7 +54,7 @@ func (p Policy) Explain(o Outcome, s Situation) (Decision, []Gate) {
 		return d, nil
 	}
 	gates := slices.Collect(p.gates(&o, &s, d.Wait))
-	return d.after(firstShut(slices.Values(gates))), gates
+	return d.after(o.Reason, slices.Values(gates)), gates
 }
 
 // decide returns the verdict on an attempt. It reads the gates up to the first shut one. s may be
@@ -64,7 +64,7 @@ func (p *Policy) decide(o *Outcome, s *Situation) Decision {
 	if d.Verdict == VerdictReturn {
 		return d
 	}
-	return d.after(firstShut(p.gates(o, s, d.Wait)))
+	return d.after(o.Reason, p.gates(o, s, d.Wait))
 }
 
 // plan returns the decision before the gates are read.
@@ -81,22 +81,16 @@ func (p *Policy) plan(o *Outcome, s *Situation) Decision {
 	return d
 }
 
-// after returns the decision after the gates are read. r is the reason of the first shut gate, ""
-// if all are open.
-func (d Decision) after(r Reason) Decision {
-	if r != "" {
-		d.Verdict, d.Reason = VerdictGiveUp, r
-	}
-	return d
-}
-
-func firstShut(gates iter.Seq[Gate]) Reason {
+// after returns the decision after the gates are read, up to the first shut one. reason is why the
+// call ends if that gate has no reason of its own.
+func (d Decision) after(reason Reason, gates iter.Seq[Gate]) Decision {
 	for g := range gates {
 		if g.Shut {
-			return g.Reason
+			d.Verdict, d.Reason = VerdictGiveUp, cmp.Or(g.Reason, reason)
+			break
 		}
 	}
-	return ""
+	return d
 }
 
 // wait returns the wait before the next attempt: the backoff, or the time that the upstream asked

@@ -65,3 +65,16 @@ func TestPipelineReadsTheGatesUpToTheFirstShutOne(t *testing.T) {
 		}
 	})
 }
+
+// A shut gate without a reason used to count as open, and the retry behind it took no token.
+func TestShutGateWithoutAReason(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		outcome := resilience.Outcome{Reason: "status_503", Retry: true, Gates: slices.Values([]resilience.Gate{{Name: "shut", Shut: true}})}
+		o := answers("busy")
+		o.classify = func(string, error) resilience.Outcome { return outcome }
+		_, report, _ := pipeline(t, steady(), resilience.Options{}).Do(t.Context(), o)
+		if len(report.Attempts) != 1 || report.Reason != outcome.Reason {
+			t.Errorf("%d attempts, reason %q; want 1, %s", len(report.Attempts), report.Reason, outcome.Reason)
+		}
+	})
+}
