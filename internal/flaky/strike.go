@@ -20,6 +20,7 @@ const (
 
 // answer sends v with status, or the answer that fate demands.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, fate faults.Fate, status int, v any) {
+	//exhaustive:enforce
 	switch fate.Fault {
 	case faults.FaultError, faults.FaultOverload, faults.FaultDropped:
 		if after := retryAfter(fate.RetryAfter); after != "" {

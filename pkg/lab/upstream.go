@@ -208,6 +208,7 @@ func (in *instance) roundToGrid(d time.Duration, rng *rand.Rand) time.Duration {
 // answer returns the response that flaky-server would send, without a body.
 func answer(req *http.Request, fate faults.Fate) (*http.Response, error) {
 	resp := &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: req}
+	//exhaustive:enforce
 	switch fate.Fault {
 	case faults.FaultError, faults.FaultOverload, faults.FaultDropped:
 		resp.StatusCode = fate.Status
