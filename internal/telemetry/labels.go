@@ -63,6 +63,9 @@ const (
 	labelFrom    attribute.Key = "from"    // the [resilience.State] before
 	labelTo      attribute.Key = "to"      // the [resilience.State] after
 	labelFault   attribute.Key = "fault"   // the [faults.Fault]
+	labelChange  attribute.Key = "change"  // the [endpoint.EventKind]
+	// in_use or ejected
+	labelEndpointState attribute.Key = "endpoint_state"
 )
 
 // The labels of OpenTelemetry's semantic conventions for HTTP.

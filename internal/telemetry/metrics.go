@@ -26,6 +26,7 @@ type Metrics struct {
 
 	server, client, waits               metric.Float64Histogram
 	calls, attempts, transitions, fault metric.Int64Counter
+	endpoints                           metric.Int64Counter
 	refused                             metric.Int64Gauge
 
 	ofServer  labelSets[serverLabels, metric.RecordOption]
@@ -55,7 +56,7 @@ func NewMetrics() (*Metrics, error) {
 	m.provider = sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter), sdkmetric.WithCardinalityLimit(0))
 	meter := m.meter()
 
-	var errs [8]error
+	var errs [9]error
 	// The semantic conventions recommend these boundaries.
 	seconds := metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 	m.server, errs[0] = meter.Float64Histogram("http.server.request.duration", metric.WithUnit("s"), seconds,
@@ -74,6 +75,8 @@ func NewMetrics() (*Metrics, error) {
 		metric.WithDescription("Calls of flaky-server, by fault."))
 	m.refused, errs[7] = meter.Int64Gauge("rebound.config.refused",
 		metric.WithDescription("1 while the changed configuration file is refused and the previous one stays in force, otherwise 0."))
+	m.endpoints, errs[8] = meter.Int64Counter("rebound.endpoint.changes", metric.WithUnit("{change}"),
+		metric.WithDescription("Changes of an upstream's endpoints, by kind."))
 	return m, errors.Join(errs[:]...)
 }
 
@@ -108,8 +111,19 @@ func (m *Metrics) watch(meter metric.Meter, upstreams func() []observe.Upstream)
 	if err != nil {
 		return err
 	}
+	known, err := meter.Int64ObservableGauge("rebound.upstream.endpoints", metric.WithUnit("{endpoint}"),
+		metric.WithDescription("Known endpoints of an upstream, by whether they are in use or ejected."))
+	if err != nil {
+		return err
+	}
+	active, err := meter.Int64ObservableGauge("rebound.upstream.active_requests", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests in flight at the endpoints of an upstream."))
+	if err != nil {
+		return err
+	}
 	_, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		for _, u := range upstreams() {
+			observeEndpoints(o, known, active, u)
 			who := []attribute.KeyValue{labelUpstream.String(u.Upstream), labelPolicy.String(u.Policy)}
 			for _, s := range []resilience.State{resilience.Closed, resilience.HalfOpen, resilience.Open} {
 				var in int64
@@ -121,8 +135,27 @@ func (m *Metrics) watch(meter metric.Meter, upstreams func() []observe.Upstream)
 			o.ObserveFloat64(tokens, u.BudgetTokens, metric.WithAttributes(who...))
 		}
 		return nil
-	}, state, tokens)
+	}, state, tokens, known, active)
 	return err
+}
+
+// observeEndpoints reports the endpoints of u, if they are known. An upstream under several
+// policies has the same ones under each.
+func observeEndpoints(o metric.Observer, known, active metric.Int64ObservableGauge, u observe.Upstream) {
+	if len(u.Endpoints) == 0 {
+		return
+	}
+	var ejected, requests int64
+	for _, e := range u.Endpoints {
+		if e.Ejected {
+			ejected++
+		}
+		requests += e.InFlight
+	}
+	upstream := labelUpstream.String(u.Upstream)
+	o.ObserveInt64(known, int64(len(u.Endpoints))-ejected, metric.WithAttributes(upstream, labelEndpointState.String("in_use")))
+	o.ObserveInt64(known, ejected, metric.WithAttributes(upstream, labelEndpointState.String("ejected")))
+	o.ObserveInt64(active, requests, metric.WithAttributes(upstream))
 }
 
 // ObserveAttempt does nothing, since ObserveCall counts the attempts.
@@ -147,6 +180,11 @@ func (m *Metrics) ObserveCall(ctx context.Context, c observe.Call) {
 func (m *Metrics) ObserveTransition(t observe.Transition) {
 	m.transitions.Add(context.Background(), 1, metric.WithAttributes(
 		labelUpstream.String(t.Upstream), labelPolicy.String(t.Policy), labelFrom.String(t.From.String()), labelTo.String(t.To.String())))
+}
+
+// ObserveEndpoint counts a change of an endpoint.
+func (m *Metrics) ObserveEndpoint(e observe.EndpointEvent) {
+	m.endpoints.Add(context.Background(), 1, metric.WithAttributes(labelUpstream.String(e.Upstream), labelChange.String(string(e.Kind))))
 }
 
 // Fault counts a request to flaky-server.
@@ -181,6 +219,3 @@ func knownMethod(method string) string {
 	}
 	return "_OTHER"
 }
-
-// ObserveEndpoint implements observe.Observer.
-func (m *Metrics) ObserveEndpoint(observe.EndpointEvent) {}

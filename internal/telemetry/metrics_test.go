@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/rebound-dev/rebound/internal/telemetry"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -62,9 +63,11 @@ func aCall() observe.Call {
 func TestMetricsOfACall(t *testing.T) {
 	state := resilience.Closed
 	m := metrics(t, func() []observe.Upstream {
-		return []observe.Upstream{{Upstream: "http://up:5000", Policy: "default", Breaker: resilience.BreakerSnapshot{State: state}, BudgetTokens: 9.5}}
+		return []observe.Upstream{{Upstream: "http://up:5000", Policy: "default", Breaker: resilience.BreakerSnapshot{State: state}, BudgetTokens: 9.5,
+			Endpoints: []endpoint.State{{InFlight: 2}, {InFlight: 3}, {Ejected: true, InFlight: 1}}}}
 	})
 	m.ObserveCall(t.Context(), aCall())
+	m.ObserveEndpoint(observe.EndpointEvent{Upstream: "http://up:5000", Event: endpoint.Event{Kind: endpoint.EventEjected, Address: "10.0.0.1:80"}})
 	m.ObserveTransition(observe.Transition{Policy: "default", Transition: resilience.Transition{Upstream: "http://up:5000", From: resilience.Closed, To: resilience.Open}})
 	m.Fault(t.Context(), "error")
 	m.Reload(false)
@@ -84,6 +87,10 @@ func TestMetricsOfACall(t *testing.T) {
 		`rebound_breaker_transitions_total{from="closed",policy="default",to="open",upstream="http://up:5000"} 1`,
 		`rebound_budget_tokens{policy="default",upstream="http://up:5000"} 9.5`,
 		`rebound_faults_total{fault="error"} 1`,
+		`rebound_upstream_endpoints{endpoint_state="in_use",upstream="http://up:5000"} 2`,
+		`rebound_upstream_endpoints{endpoint_state="ejected",upstream="http://up:5000"} 1`,
+		`rebound_upstream_active_requests{upstream="http://up:5000"} 6`,
+		`rebound_endpoint_changes_total{change="ejected",upstream="http://up:5000"} 1`,
 		`rebound_replay_memory_bytes 4096`,
 		`rebound_config_refused 1`,
 		"go_goroutines ", "process_resident_memory_bytes ",

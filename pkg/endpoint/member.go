@@ -17,6 +17,10 @@ const (
 	decay = 10 * time.Second
 	// seed stands for the latency of an endpoint that has not answered yet.
 	seed = 30 * time.Millisecond
+	// forget is the time without an answer after which the average says nothing any more. An
+	// endpoint without requests in flight then gets one at once, like a new one. Otherwise one that
+	// hung for a moment would wait for most of a minute until its average has decayed.
+	forget = 10 * time.Second
 	// minLatency keeps the averages of idle endpoints comparable.
 	minLatency = time.Microsecond
 )
@@ -91,13 +95,13 @@ func (m *member) better(o *member, now int64) bool {
 func (m *member) expected(now, pending int64) float64 {
 	latency := m.average(now)
 	if latency == 0 {
-		if pending == 0 {
-			return 0 // a new endpoint is tried at once
-		}
 		latency = seed.Seconds()
 	}
 	if now < m.told.Load() || m.state() == resilience.Open {
 		return latency * broken
+	}
+	if pending == 0 && now-m.measured.Load() > int64(forget) {
+		return 0
 	}
 	for range m.penalties(now) {
 		latency *= penalty
@@ -128,12 +132,12 @@ func (m *member) observe(d time.Duration, now int64, onlyUp bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := d.Seconds()
-	before := math.Float64frombits(m.latency.Load())
-	if s < before {
+	before, age := math.Float64frombits(m.latency.Load()), max(0, now-m.measured.Load())
+	if s < before && age <= int64(forget) {
 		if onlyUp {
 			return
 		}
-		weight := math.Exp(-float64(max(0, now-m.measured.Load())) / float64(decay))
+		weight := math.Exp(-float64(age) / float64(decay))
 		s = before*weight + s*(1-weight)
 	}
 	m.latency.Store(math.Float64bits(max(s, minLatency.Seconds())))

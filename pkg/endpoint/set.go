@@ -176,6 +176,7 @@ func (s *Set) replace(addresses []string) {
 
 func (s *Set) newMember(address string) *member {
 	m := &member{address: address}
+	m.measured.Store(-int64(forget) - 1)
 	if s.named() || s.options.Policy.Eject.off() {
 		return m
 	}

@@ -41,14 +41,19 @@ func TestBuiltinScenarios(t *testing.T) {
 			if s, err = lab.LoadScenario(files.Temp(t, "copy.yaml", string(text))); err != nil {
 				t.Fatal(err)
 			}
-			r := simulate(t, lab.Experiment{Policy: rungOf(t, "no retry"), Scenario: s, Load: lab.Load{Rate: 210, Clients: 4, Capacity: 300, Seed: 1}})
+			rate := 210.0
+			if name == "scale-out" { // half of the instances must do at first
+				rate = 100
+			}
+			r := simulate(t, lab.Experiment{Policy: rungOf(t, "no retry"), Scenario: s, Load: lab.Load{Rate: rate, Clients: 4, Capacity: 300, Seed: 1}})
 			if r.Before.Success < 0.98 || r.Before.Calls == 0 {
 				t.Errorf("success %.3f before, want nearly all", r.Before.Success)
 			}
-			if r.During.Success > 0.95 && r.During.P99 < 2*r.Before.P99 {
+			comesAndGoes := name == "scale-out" || name == "rolling-restart" // TestEndpointsComeAndGo
+			if !comesAndGoes && r.During.Success > 0.95 && r.During.P99 < 2*r.Before.P99 {
 				t.Errorf("success %.3f and p99 %.0f ms during it, before %.0f: nothing happens", r.During.Success, r.During.P99, r.Before.P99)
 			}
-			d := lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: lab.Load{Rate: 150, Clients: 4, Capacity: 300, Seed: 1}}
+			d := lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: lab.Load{Rate: min(rate, 150), Clients: 4, Capacity: 300, Seed: 1}}
 			if r := simulate(t, d); r.RecoveryS == nil {
 				t.Error("the default policy never recovers, want it to")
 			}
@@ -85,7 +90,7 @@ func TestWrongScenarios(t *testing.T) {
 			}
 		})
 	}
-	if _, err := lab.LoadScenario("outrage"); err == nil || !strings.Contains(err.Error(), `no scenario "outrage"; the built-in scenarios are bad-instance, brownout`) {
+	if _, err := lab.LoadScenario("outrage"); err == nil || !strings.Contains(err.Error(), `no scenario "outrage"; the built-in scenarios are bad-endpoint, bad-instance, brownout`) {
 		t.Errorf("an unknown name: got %v, want an error with the built-in names", err)
 	}
 }

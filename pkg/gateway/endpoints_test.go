@@ -1,0 +1,321 @@
+package gateway_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"io"
+	"log"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/internal/testkit/fetch"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/observe"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// replica is a real server that counts requests, and fails while bad is set.
+type replica struct {
+	*httptest.Server
+	requests atomic.Int64
+	bad      atomic.Bool
+}
+
+func newReplica(t *testing.T, bad http.HandlerFunc) *replica {
+	t.Helper()
+	p := &replica{}
+	p.Server = server(t, func(w http.ResponseWriter, r *http.Request) {
+		p.requests.Add(1)
+		if p.bad.Load() {
+			bad(w, r)
+			return
+		}
+		_, _ = io.WriteString(w, "ok")
+	})
+	return p
+}
+
+// over returns a configuration with one upstream, orders, over the pods.
+func over(pods ...*replica) gateway.Config {
+	entry := gateway.DefaultUpstream("http://orders")
+	entry.Endpoints.Resolve = endpoint.ResolveStatic
+	entry.Endpoints.Eject.ConsecutiveFailures = 2 // the tests are short
+	for _, p := range pods {
+		entry.Endpoints.Addresses = append(entry.Endpoints.Addresses, p.Listener.Addr().String())
+	}
+	c := gateway.DefaultConfig()
+	c.Upstreams = map[string]gateway.Upstream{"orders": entry}
+	route := all("orders")
+	route.SetDefaults()
+	c.Routes = []gateway.Route{route}
+	return c
+}
+
+func gatewayOver(t *testing.T, c gateway.Config, o gateway.Options) (*gateway.Gateway, *httptest.Server) {
+	t.Helper()
+	g, err := gateway.New(c, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := server(t, g.ServeHTTP)
+	t.Cleanup(g.Close)
+	return g, s
+}
+
+// hammer makes calls from four callers for a time, and returns how many there were by status.
+func hammer(t *testing.T, url string, length time.Duration) map[int]int {
+	t.Helper()
+	client := newClient(t)
+	var mu sync.Mutex
+	statuses := map[int]int{}
+	var callers sync.WaitGroup
+	end := time.Now().Add(length)
+	for range 4 {
+		callers.Go(func() {
+			for time.Now().Before(end) {
+				resp, _, err := fetch.Read(client.Do(request(t, http.MethodGet, url, nil)))
+				status := 0
+				if err == nil {
+					status = resp.StatusCode
+				}
+				mu.Lock()
+				statuses[status]++
+				mu.Unlock()
+				time.Sleep(2 * time.Millisecond)
+			}
+		})
+	}
+	callers.Wait()
+	return statuses
+}
+
+// One sick pod of three, real servers and connections: the callers do not notice.
+func TestOneBadEndpointOfThree(t *testing.T) {
+	for name, bad := range map[string]http.HandlerFunc{
+		"503":    func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) },
+		"hangs":  func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"resets": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pods := []*replica{newReplica(t, bad), newReplica(t, bad), newReplica(t, bad)}
+			g, front := gatewayOver(t, over(pods...), gateway.Options{})
+			hammer(t, front.URL, 300*time.Millisecond)
+			pods[1].bad.Store(true)
+			healthy := pods[1].requests.Load()
+			if got := hammer(t, front.URL, 3*time.Second); len(got) != 1 || got[http.StatusOK] == 0 {
+				t.Errorf("got %v calls by status, want 200 only", got)
+			}
+			state := g.Upstreams()[0]
+			if n := pods[1].requests.Load() - healthy; state.Breaker.State.String() != "closed" || len(state.Endpoints) != 3 || n > 60 {
+				t.Errorf("the bad endpoint got %d calls, want at most 60; got %+v, want a closed circuit and three endpoints", n, state)
+			}
+			pods[1].bad.Store(false)
+			before := pods[1].requests.Load()
+			for end := time.Now().Add(20 * time.Second); pods[1].requests.Load() < before+20; {
+				hammer(t, front.URL, 200*time.Millisecond)
+				if time.Now().After(end) {
+					t.Fatal("the pod got no calls 20 s after it recovered")
+				}
+			}
+		})
+	}
+}
+
+// A refused connection moves on to another endpoint at once, even for a POST, without a wait.
+func TestRefusedConnectionMovesOn(t *testing.T) {
+	good, gone := newReplica(t, nil), newReplica(t, nil)
+	c := over(good, gone)
+	gone.Close()
+	p := transport.DefaultPolicy()
+	p.Retry.Backoff.Base, p.Retry.Backoff.Max = time.Second, time.Second
+	c.Policies[gateway.DefaultPolicyName] = p
+	_, front := gatewayOver(t, c, gateway.Options{})
+	start := time.Now()
+	for range 20 {
+		resp, _ := do(t, request(t, http.MethodPost, front.URL, strings.NewReader("order")))
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("got status %d, want 200", resp.StatusCode)
+		}
+	}
+	if took := time.Since(start); took > 900*time.Millisecond {
+		t.Errorf("20 calls took %v, want less than one backoff", took)
+	}
+	if n := good.requests.Load(); n != 20 {
+		t.Errorf("the good endpoint got %d requests, want 20", n)
+	}
+}
+
+// A deploy that breaks one path on every pod ejects nobody: the other path is served by all.
+func TestBrokenPathEjectsNobody(t *testing.T) {
+	broken := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/broken" {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}
+	pods := []*replica{newReplica(t, broken), newReplica(t, broken), newReplica(t, broken)}
+	c := over(pods...)
+	p := transport.DefaultPolicy()
+	p.Breaker.FailureRatio, p.Breaker.ConsecutiveFailures = 0, 0
+	c.Policies[gateway.DefaultPolicyName] = p
+	g, front := gatewayOver(t, c, gateway.Options{})
+	for _, pod := range pods {
+		pod.bad.Store(true)
+	}
+	for range 300 {
+		get(t, front.URL+"/broken")
+	}
+	for _, e := range g.Upstreams()[0].Endpoints {
+		if e.Ejected {
+			t.Errorf("%s is ejected, want none", e.Address)
+		}
+	}
+	if resp, _ := get(t, front.URL+"/fine"); resp.StatusCode != http.StatusOK {
+		t.Errorf("the other path: got status %d, want 200", resp.StatusCode)
+	}
+}
+
+// When all endpoints fail, the upstream's circuit opens.
+func TestAllEndpointsFail(t *testing.T) {
+	bad := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
+	pods := []*replica{newReplica(t, bad), newReplica(t, bad)}
+	g, front := gatewayOver(t, over(pods...), gateway.Options{})
+	for _, pod := range pods {
+		pod.bad.Store(true)
+	}
+	hammer(t, front.URL, time.Second)
+	if s := g.Upstreams()[0].Breaker; s.State.String() == "closed" {
+		t.Errorf("got a closed circuit with %d failures, want it open", s.Failures)
+	}
+}
+
+// Host, server name and certificate are the upstream's, not the endpoint's. An endpoint with
+// another certificate is passed over.
+func TestEndpointsKeepTheUpstreamsName(t *testing.T) {
+	var names sync.Map
+	h := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { names.Store(r.Host+" "+r.TLS.ServerName, true) })
+	secure := httptest.NewUnstartedServer(h)
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS() // its certificate is for example.com
+	t.Cleanup(secure.Close)
+	other := httptest.NewUnstartedServer(h)
+	other.Config.ErrorLog = log.New(io.Discard, "", 0)
+	other.TLS = &tls.Config{Certificates: []tls.Certificate{selfSigned(t, "other.example")}}
+	other.StartTLS()
+	t.Cleanup(other.Close)
+
+	roots := x509.NewCertPool()
+	roots.AddCert(secure.Certificate())
+	c := over()
+	entry := c.Upstreams["orders"]
+	entry.URL = "https://example.com"
+	entry.Endpoints.Addresses = []string{secure.Listener.Addr().String(), other.Listener.Addr().String()}
+	c.Upstreams["orders"] = entry
+	_, front := gatewayOver(t, c, gateway.Options{TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}})
+	for range 20 {
+		if resp, body := get(t, front.URL); resp.StatusCode != http.StatusOK {
+			t.Fatalf("got status %d, body %s, want 200", resp.StatusCode, body)
+		}
+	}
+	names.Range(func(name, _ any) bool {
+		if name != "example.com example.com" {
+			t.Errorf("got Host and server name %q, want example.com twice", name)
+		}
+		return true
+	})
+}
+
+// A reload that changes something else keeps the endpoints and their state. A change of the
+// endpoints' own settings makes new ones, below the same circuit.
+func TestReloadKeepsEndpoints(t *testing.T) {
+	bad := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
+	pods := []*replica{newReplica(t, bad), newReplica(t, bad)}
+	c := over(pods...)
+	var mu sync.Mutex
+	var events []string
+	g, front := gatewayOver(t, c, gateway.Options{Observers: []observe.Observer{observe.Funcs{Endpoint: func(e observe.EndpointEvent) {
+		mu.Lock()
+		defer mu.Unlock()
+		events = append(events, e.Upstream+" "+string(e.Kind)+" "+e.Address)
+	}}}})
+	pods[0].bad.Store(true)
+	hammer(t, front.URL, time.Second)
+	mu.Lock()
+	if want := "http://orders ejected " + pods[0].Listener.Addr().String(); len(events) == 0 || events[0] != want {
+		t.Errorf("got events %q, want %q first", events, want)
+	}
+	mu.Unlock()
+
+	changed := over(pods...)
+	changed.Routes = append(changed.Routes, gateway.Route{Name: "more", Match: "/more", Upstream: "orders", Policy: gateway.DefaultPolicyName})
+	if err := g.Reload(func() (gateway.Config, error) { return changed, nil }); err != nil {
+		t.Fatal(err)
+	}
+	if s := g.Upstreams()[0]; !s.Endpoints[0].Ejected || s.Ejections == 0 {
+		t.Errorf("after the reload: got %+v, want the endpoint still ejected", s)
+	}
+	other := over(pods[1])
+	if err := g.Reload(func() (gateway.Config, error) { return other, nil }); err != nil {
+		t.Fatal(err)
+	}
+	if got := hammer(t, front.URL, 200*time.Millisecond); len(got) != 1 || got[http.StatusOK] == 0 {
+		t.Errorf("over the other pod only: got %v calls by status, want 200 only", got)
+	}
+	if s := g.Upstreams()[0]; len(s.Endpoints) != 1 {
+		t.Errorf("got %+v, want one endpoint", s)
+	}
+}
+
+// /breakers lists the endpoints.
+func TestBreakersListEndpoints(t *testing.T) {
+	pods := []*replica{newReplica(t, nil), newReplica(t, nil)}
+	g, front := gatewayOver(t, over(pods...), gateway.Options{})
+	get(t, front.URL)
+	w := httptest.NewRecorder()
+	g.Admin(http.NotFoundHandler(), http.NotFoundHandler(), http.NotFoundHandler(), http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/breakers", nil))
+	var got struct {
+		Breakers []struct {
+			Endpoints []struct {
+				Address string
+				Circuit string
+				Ejected bool
+			}
+		}
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Breakers) != 1 || len(got.Breakers[0].Endpoints) != 2 || got.Breakers[0].Endpoints[0].Address != pods[0].Listener.Addr().String() || got.Breakers[0].Endpoints[0].Circuit != "closed" {
+		t.Errorf("got %s, want both endpoints, closed", w.Body)
+	}
+}
+
+// selfSigned returns a certificate for a host.
+func selfSigned(t *testing.T, host string) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: host}, DNSNames: []string{host},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
