@@ -291,7 +291,7 @@ priorityClassName: {{ . | quote }}
 {{- $config := deepCopy .Values.config -}}
 {{- $server := include "rebound.flaky-server" . -}}
 {{- range $i, $route := $config.routes -}}
-{{- if regexMatch "^https?://flaky-server([:/?]|$)" $route.upstream -}}
+{{- if regexMatch "^https?://flaky-server(-headless)?([:/?]|$)" $route.upstream -}}
 {{- if not $.Values.flakyServer.enabled -}}
 {{- fail (printf "config.routes[%d].upstream: flakyServer.enabled is false, so there is no %s: name your own upstream (one called flaky-server elsewhere as flaky-server.NAMESPACE)" $i $route.upstream) -}}
 {{- end -}}
@@ -299,7 +299,7 @@ priorityClassName: {{ . | quote }}
 {{- end -}}
 {{- end -}}
 {{- range $name, $upstream := (get $config "upstreams" | default dict) -}}
-{{- if regexMatch "^https?://flaky-server([:/?]|$)" (get $upstream "url" | default "") -}}
+{{- if regexMatch "^https?://flaky-server(-headless)?([:/?]|$)" (get $upstream "url" | default "") -}}
 {{- if not $.Values.flakyServer.enabled -}}
 {{- fail (printf "config.upstreams.%s.url: flakyServer.enabled is false, so there is no %s: name your own upstream (one called flaky-server elsewhere as flaky-server.NAMESPACE)" $name (get $upstream "url")) -}}
 {{- end -}}
