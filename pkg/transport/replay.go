@@ -99,7 +99,7 @@ func (s *replaySource) reopen(first bool) (io.ReadCloser, error) {
 			return nil, fmt.Errorf("%w: %w", errBodyNotKept, err)
 		}
 	}
-	if !s.expects && inMemory(body) {
+	if !s.expects && inMemory(body, s.length) {
 		return body, nil // it neither waits nor fails, and net/http sends it at once
 	}
 	s.mu.Lock()
@@ -237,15 +237,21 @@ func (b *watchedBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// inMemory reports whether body is one that http.NewRequest makes from bytes in memory.
-func inMemory(body io.ReadCloser) bool {
+// inMemory reports whether body is one that http.NewRequest makes from bytes in memory, and has the
+// length that the request announces. length is -1 if that is unknown. net/http closes the connection
+// when it finds another length, and may then return the error of the connection.
+func inMemory(body io.ReadCloser, length int64) bool {
 	t := reflect.TypeOf(body)
 	if t != reflect.TypeOf(io.NopCloser(nil)) && t != reflect.TypeOf(io.NopCloser(new(bytes.Reader))) {
 		return false
 	}
-	switch reflect.ValueOf(body).Field(0).Interface().(type) {
-	case *bytes.Reader, *bytes.Buffer, *strings.Reader:
-		return true
+	switch b := reflect.ValueOf(body).Field(0).Interface().(type) {
+	case *bytes.Reader:
+		return length < 0 || int64(b.Len()) == length
+	case *bytes.Buffer:
+		return length < 0 || int64(b.Len()) == length
+	case *strings.Reader:
+		return length < 0 || int64(b.Len()) == length
 	}
 	return false
 }
