@@ -295,7 +295,7 @@ func newClient(number int, e Experiment, s *service, r *recorder) (*client, erro
 	jitter := random{seed: e.Load.Seed, stream: streamClients + uint64(number), start: s.start}
 	next := http.RoundTripper(link{s, c})
 	if p := e.Scenario.Upstream.Endpoints; p.Resolve != endpoint.ResolveNone {
-		choices := random{seed: e.Load.Seed, stream: streamChoices + uint64(number), start: s.start}
+		choices := &sequence{random: random{seed: e.Load.Seed, stream: streamChoices + uint64(number), start: s.start}}
 		c.set = link{s, c}.newSet(p, c.request.URL, choices.Float64)
 		next = c.set
 	}
@@ -374,6 +374,27 @@ type random struct {
 	start        time.Time
 }
 
-func (r random) Float64() float64 {
-	return rand.New(rand.NewPCG(r.seed^r.stream<<32, uint64(time.Since(r.start)))).Float64()
+func (r random) Float64() float64 { return r.at(time.Since(r.start)).Float64() }
+
+func (r random) at(elapsed time.Duration) *rand.Rand {
+	return rand.New(rand.NewPCG(r.seed^r.stream<<32, uint64(elapsed)))
+}
+
+// sequence is a random that draws different numbers at the same time. A set of endpoints draws
+// again if it does not like what it has drawn.
+type sequence struct {
+	random random
+
+	mu   sync.Mutex
+	at   time.Duration
+	next *rand.Rand
+}
+
+func (s *sequence) Float64() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at := time.Since(s.random.start); s.next == nil || at != s.at {
+		s.at, s.next = at, s.random.at(at)
+	}
+	return s.next.Float64()
 }

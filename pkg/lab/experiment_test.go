@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/lab"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -62,6 +63,26 @@ func TestSameSeedSameFigures(t *testing.T) {
 			s.Upstream.Faults.ErrorRate = 0.5
 			s.Upstream.Phases = []lab.Phase{phase(500*time.Millisecond, time.Second, func(p *lab.Phase) { p.Working = new(0.0) })}
 		}), rungOf(t, "immediate retry"), lab.Load{Rate: 600, Clients: 2, Capacity: 6000}},
+		"endpoints": {func() lab.Scenario {
+			s := everything(false)
+			s.Upstream.Instances, s.Upstream.Endpoints.Resolve = 4, endpoint.ResolveDNS
+			s.Upstream.Phases = append(s.Upstream.Phases,
+				phase(2*time.Second, 3*time.Second, func(p *lab.Phase) { p.Gone, p.Instance = true, 1 }),
+				phase(3*time.Second, 4*time.Second, func(p *lab.Phase) { p.HangRate, p.Instance = new(0.5), 3 }),
+				phase(7*time.Second, time.Second, func(p *lab.Phase) { p.Gone, p.Instance = true, 4 }),
+			)
+			return s
+		}(), transport.DefaultPolicy(), usual},
+		"endpoints that refuse": {func() lab.Scenario {
+			s := everything(false)
+			s.Upstream.Instances, s.Upstream.Endpoints.Resolve = 4, endpoint.ResolveDNS
+			s.Upstream.Endpoints.Refresh = 500 * time.Millisecond
+			s.Upstream.Phases = append(s.Upstream.Phases,
+				phase(2*time.Second, 4*time.Second, func(p *lab.Phase) { p.Gone, p.Instance = true, 1 }),
+				phase(4*time.Second, 3*time.Second, func(p *lab.Phase) { p.Gone, p.Instance = true, 3 }),
+			)
+			return s
+		}(), bare, usual},
 		"callers who wait": {func() lab.Scenario {
 			s := everything(true)
 			s.Load.Think = 200 * time.Millisecond
