@@ -46,6 +46,9 @@ func writeResult(w io.Writer, policy string, r *lab.Result) error {
 	row("latency p99, ms", func(p lab.Part) string { return latency(p.OK, p.P99) })
 	row("failed calls p50, ms", func(p lab.Part) string { return latency(p.Calls-p.OK, p.FailedP50) })
 	row("failed calls p99, ms", func(p lab.Part) string { return latency(p.Calls-p.OK, p.FailedP99) })
+	for i := range shownInstances(r) {
+		row(fmt.Sprintf("attempts to instance %d", i+1), func(p lab.Part) string { return share(p.AttemptsByInstance, i) })
+	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
@@ -54,16 +57,39 @@ recovery        %s
 amplification   %.2f attempts per call, %.2f in the worst second
 retries         %d, of which %d saved a call
 circuits        opened %d times; at most %d probes of a client at a time
+endpoints       ejected %d times
 upstream        %d attempts served, %s of them after the caller had left; refused %d, dropped %d
 calls           %s
 attempts        %s
 `, recovery(r)+", from the end of the disturbance until 95 % of the calls end well", r.Amplification, r.PeakAmplification,
-		r.Retries, r.RetriesSaved, r.Opened, r.Probes,
+		r.Retries, r.RetriesSaved, r.Opened, r.Probes, r.Ejections,
 		r.Work.Served, percent(r.Work.WastedShare()), r.Work.Refused, r.Work.Dropped, counts(r.Calls), counts(r.Attempts))
 	return err
 }
 
 func percent(share float64) string { return fmt.Sprintf("%.1f %%", 100*share) }
+
+// shownInstances returns for how many instances a table has a row: none if there is only one, or if
+// there are too many to read.
+func shownInstances(r *lab.Result) int {
+	if n := len(r.Before.AttemptsByInstance); n > 1 && n <= 10 {
+		return n
+	}
+	return 0
+}
+
+// share formats the share of attempts that went to an instance. It returns a dash if there were no
+// attempts.
+func share(attempts []uint64, instance int) string {
+	var all uint64
+	for _, n := range attempts {
+		all += n
+	}
+	if all == 0 {
+		return "-"
+	}
+	return percent(float64(attempts[instance]) / float64(all))
+}
 
 // latency formats a quantile in milliseconds. It returns a dash if there were no calls.
 func latency(of uint64, ms float64) string {

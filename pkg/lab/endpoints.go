@@ -23,6 +23,30 @@ func (l link) newSet(p endpoint.Policy, target *url.URL, random func() float64) 
 	})
 }
 
+// policy returns p with the addresses of the instances, for resolve: static.
+func (s *service) policy(p endpoint.Policy) endpoint.Policy {
+	if p.Resolve == endpoint.ResolveStatic {
+		for _, in := range s.instances {
+			p.Addresses = append(p.Addresses, in.address(0))
+		}
+	}
+	return p
+}
+
+// atStart returns how many instances are not gone at the start, but at least 1.
+func (u Upstream) atStart() int {
+	gone := map[int]bool{}
+	for _, p := range u.Phases {
+		if p.Gone && p.At == 0 {
+			gone[p.Instance] = true
+		}
+	}
+	if gone[0] {
+		return 1
+	}
+	return max(1, u.Instances-len(gone))
+}
+
 // wire connects a client with one address.
 type wire struct {
 	link

@@ -42,11 +42,9 @@ func bad(instance int, change func(*lab.Phase)) lab.Phase {
 func kinds() map[string]func(*lab.Phase) {
 	one := 1.0
 	return map[string]func(*lab.Phase){
-		"503":   func(p *lab.Phase) { p.ErrorRate = &one },
-		"hangs": func(p *lab.Phase) { p.HangRate = &one },
-		"slow": func(p *lab.Phase) {
-			p.Latency = &faults.Latency{Distribution: faults.DistributionLognormal, Median: time.Second, P99: 5 * time.Second}
-		},
+		"503":       func(p *lab.Phase) { p.ErrorRate = &one },
+		"hangs":     func(p *lab.Phase) { p.HangRate = &one },
+		"slow":      func(p *lab.Phase) { p.Slower = new(100.0) },
 		"refuses":   func(p *lab.Phase) { p.Refuse = true },
 		"resets":    func(p *lab.Phase) { p.ResetRate = &one },
 		"truncates": func(p *lab.Phase) { p.TruncateRate = &one },

@@ -116,7 +116,7 @@ func (e Experiment) Run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	e.Load.Length = e.Load.length(e.Scenario)
-	recorder := newRecorder(e.Scenario.Disturbance, e.Load.Length)
+	recorder := newRecorder(e.Scenario.Disturbance, e.Load.Length, e.Scenario.Upstream.Instances)
 	service, err := newService(e.Scenario, e.Load.Capacity, e.Load.Seed, recorder)
 	if err != nil {
 		return nil, err
@@ -142,12 +142,18 @@ func (e Experiment) Run(ctx context.Context) (*Result, error) {
 	r := &run{
 		scenario: e.Scenario, load: e.Load, progress: e.Progress, recorder: recorder,
 		call:          func(i int) *resilience.Report { return clients[i].call() },
-		sampleClients: func() (open int, tokens float64) { return sampleClients(clients) },
+		sampleClients: func() (open, ejected int, tokens float64) { return sampleClients(clients) },
 	}
 	if err := r.run(ctx); err != nil {
 		return nil, err
 	}
-	return r.result(service.stats()), nil
+	result := r.result(service.stats())
+	for _, c := range clients {
+		if c.set != nil {
+			result.Ejections += c.set.Ejections()
+		}
+	}
+	return result, nil
 }
 
 // run makes the calls of a load and records them.
@@ -157,7 +163,7 @@ type run struct {
 	progress      func(time.Duration)
 	recorder      *recorder
 	call          func(client int) *resilience.Report
-	sampleClients func() (open int, tokens float64)
+	sampleClients func() (open, ejected int, tokens float64)
 	calls         sync.WaitGroup
 }
 
@@ -296,7 +302,7 @@ func newClient(number int, e Experiment, s *service, r *recorder) (*client, erro
 	next := http.RoundTripper(link{s, c})
 	if p := e.Scenario.Upstream.Endpoints; p.Resolve != endpoint.ResolveNone {
 		choices := &sequence{random: random{seed: e.Load.Seed, stream: streamChoices + uint64(number), start: s.start}}
-		c.set = link{s, c}.newSet(p, c.request.URL, choices.Float64)
+		c.set = link{s, c}.newSet(s.policy(p), c.request.URL, choices.Float64)
 		next = c.set
 	}
 	t, err := transport.New(next, e.Policy, transport.WithRandom(jitter.Float64), transport.WithObserver(resilience.Observer{
@@ -324,9 +330,17 @@ func (c *client) call() *resilience.Report {
 	return &report
 }
 
-// sampleClients returns the number of open circuits, and the mean balance of the budgets.
-func sampleClients(clients []*client) (open int, tokens float64) {
+// sampleClients returns the number of open circuits, that of ejected endpoints, and the mean balance
+// of the budgets.
+func sampleClients(clients []*client) (open, ejected int, tokens float64) {
 	for _, c := range clients {
+		if c.set != nil {
+			for _, s := range c.set.State() {
+				if s.Ejected {
+					ejected++
+				}
+			}
+		}
 		balance := c.transport.Policy().Retry.Budget.Burst // for a client without calls
 		for _, s := range c.transport.State() {            // there is one upstream
 			balance = s.BudgetTokens
@@ -336,7 +350,7 @@ func sampleClients(clients []*client) (open int, tokens float64) {
 		}
 		tokens += balance
 	}
-	return open, tokens / float64(len(clients))
+	return open, ejected, tokens / float64(len(clients))
 }
 
 // recordTransition records a transition of the circuit.

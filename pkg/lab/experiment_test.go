@@ -67,6 +67,7 @@ func TestSameSeedSameFigures(t *testing.T) {
 			s := everything(false)
 			s.Upstream.Instances, s.Upstream.Endpoints.Resolve = 4, endpoint.ResolveDNS
 			s.Upstream.Phases = append(s.Upstream.Phases,
+				phase(time.Second, 2*time.Second, func(p *lab.Phase) { p.Slower, p.Instance = new(100.0), 4 }),
 				phase(2*time.Second, 3*time.Second, func(p *lab.Phase) { p.Gone, p.Instance = true, 1 }),
 				phase(3*time.Second, 4*time.Second, func(p *lab.Phase) { p.HangRate, p.Instance = new(0.5), 3 }),
 				phase(7*time.Second, time.Second, func(p *lab.Phase) { p.Gone, p.Instance = true, 4 }),

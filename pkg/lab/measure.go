@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -37,7 +38,7 @@ func (m Measurement) Run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	m.Load.Length = m.Load.length(m.Scenario)
-	rec := newRecorder(m.Scenario.Disturbance, m.Load.Length)
+	rec := newRecorder(m.Scenario.Disturbance, m.Load.Length, 0)
 	if m.Begin != nil {
 		m.Begin(func() { rec.attempt(time.Now(), 0) })
 	}
@@ -48,7 +49,7 @@ func (m Measurement) Run(ctx context.Context) (*Result, error) {
 			rec.retried(len(report.Attempts) - 1)
 			return report
 		},
-		sampleClients: func() (int, float64) { return 0, 0 },
+		sampleClients: func() (int, int, float64) { return 0, 0, 0 },
 	}
 	if err := r.run(ctx); err != nil {
 		return nil, err
@@ -58,8 +59,8 @@ func (m Measurement) Run(ctx context.Context) (*Result, error) {
 
 // Document returns the scenario's upstream as a faults document for flaky-server. capacity is in
 // calls per second; 0 means no limit. It fails, and lists every key, if flaky-server cannot play
-// the scenario: it cannot refuse connections, be several instances, have no workers, or change the
-// number of workers in steps.
+// the scenario: it cannot refuse connections, be several instances, have no workers, multiply its
+// latency, or change the number of workers in steps.
 func (s Scenario) Document(capacity float64) (faults.Spec, error) {
 	var mistakes []string
 	cannot := func(path, why string) { mistakes = append(mistakes, path+": "+why) }
@@ -67,6 +68,9 @@ func (s Scenario) Document(capacity float64) (faults.Spec, error) {
 	spec.Schedule = nil
 	if s.Upstream.Instances > 1 {
 		cannot("upstream.instances", "flaky-server is one instance")
+	}
+	if s.Upstream.Endpoints.Resolve != endpoint.ResolveNone {
+		cannot("upstream.endpoints.resolve", "flaky-server is one instance")
 	}
 	workers := 0
 	if capacity > 0 {
@@ -78,6 +82,12 @@ func (s Scenario) Document(capacity float64) (faults.Spec, error) {
 		w := p.Window
 		if p.Refuse {
 			cannot(at("refuse"), "flaky-server does not refuse connections")
+		}
+		if p.Gone {
+			cannot(at("gone"), "flaky-server does not refuse connections")
+		}
+		if p.Slower != nil {
+			cannot(at("slower"), "flaky-server has a latency instead")
 		}
 		if p.WorkingAtEnd != nil {
 			cannot(at("workingAtEnd"), "flaky-server does not change its workers step by step")

@@ -37,7 +37,7 @@ type tally struct{ offered, ok uint32 }
 
 // part has the figures before, during or after the disturbance.
 type part struct {
-	instances  []uint64 // attempts by instance
+	attempts   []uint64 // by instance
 	calls, ok  uint64
 	good, lost histogram // latencies of the successful and the failed calls
 }
@@ -48,14 +48,21 @@ const (
 	after
 )
 
-func newRecorder(d Span, length time.Duration) *recorder {
+// newRecorder returns a recorder for a run. It counts the attempts of each of the instances.
+func newRecorder(d Span, length time.Duration, instances int) *recorder {
 	seconds := int((length + time.Second - 1) / time.Second)
-	return &recorder{
+	r := &recorder{
 		start: time.Now(), disturbance: d,
 		tenths: make([]tally, 10*seconds), seconds: make([]Second, seconds),
 		latency:  &histogram{},
 		attempts: map[resilience.Reason]uint64{}, calls: map[resilience.Reason]uint64{},
 	}
+	if instances > 0 {
+		for i := range r.parts {
+			r.parts[i].attempts = make([]uint64, instances)
+		}
+	}
+	return r
 }
 
 func (r *recorder) stop()         { r.off.Store(true) }
@@ -138,15 +145,13 @@ func (r *recorder) end(began slot, took time.Duration, report *resilience.Report
 	}
 }
 
-// attempt counts the start of an attempt at an instance.
+// attempt counts the start of an attempt at an instance, from 0.
 func (r *recorder) attempt(at time.Time, instance int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := &r.parts[r.part(at.Sub(r.start))]
-	for len(p.instances) <= instance {
-		p.instances = append(p.instances, 0)
+	if p := &r.parts[r.part(at.Sub(r.start))]; p.attempts != nil {
+		p.attempts[instance]++
 	}
-	p.instances[instance]++
 	if s := r.second(at); s != nil {
 		s.Attempts++
 	}
@@ -186,12 +191,12 @@ func (r *recorder) probesInFlight(n int) {
 	r.probes = max(r.probes, n)
 }
 
-// sample records the state of circuits and budgets.
-func (r *recorder) sample(open int, tokens float64) {
+// sample records the state of circuits, endpoints and budgets.
+func (r *recorder) sample(open, ejected int, tokens float64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s := r.second(time.Now()); s != nil {
-		s.Open, s.Tokens = open, tokens
+		s.Open, s.Ejected, s.Tokens = open, ejected, tokens
 	}
 }
 

@@ -39,6 +39,8 @@ type Result struct {
 	RetriesSaved uint64 `json:"retriesThatSavedACall"`
 	// Opened is how often circuits opened, for all clients together.
 	Opened uint64 `json:"circuitsOpened"`
+	// Ejections is how often an endpoint was ejected, for all clients together.
+	Ejections uint64 `json:"ejections"`
 	// Probes is the largest number of simultaneous attempts of a half-open circuit.
 	Probes int `json:"probesAtOnce"`
 	// Work is the work of the upstream.
@@ -65,8 +67,9 @@ type Part struct {
 	P999      float64 `json:"p999ms"`
 	FailedP50 float64 `json:"failedP50ms"`
 	FailedP99 float64 `json:"failedP99ms"`
-	// AttemptsByInstance counts the attempts that began, by instance.
-	AttemptsByInstance []uint64 `json:"attemptsByInstance"`
+	// AttemptsByInstance counts the attempts that began, for each instance. Those that its address
+	// refuses count too. A real-time run has none.
+	AttemptsByInstance []uint64 `json:"attemptsByInstance,omitempty"`
 }
 
 // Work counts what the upstream's workers and queue did with attempts.
@@ -93,6 +96,8 @@ type Second struct {
 	P50      float64 `json:"p50ms"`       // latency of the calls that ended well, in milliseconds
 	P99      float64 `json:"p99ms"`       //
 	Open     int     `json:"openClients"` // clients with an open circuit at the end of the second
+	// endpoints that a client has ejected at the end of the second, all clients together
+	Ejected int `json:"ejectedEndpoints"`
 	// mean balance of the clients' budgets at the end of the second
 	Tokens float64 `json:"tokens"`
 }
@@ -136,7 +141,7 @@ func (p *part) figures(length time.Duration) Part {
 		P50: milliseconds(p.good.quantile(0.5)), P99: milliseconds(p.good.quantile(0.99)),
 		P999:      milliseconds(p.good.quantile(0.999)),
 		FailedP50: milliseconds(p.lost.quantile(0.5)), FailedP99: milliseconds(p.lost.quantile(0.99)),
-		AttemptsByInstance: p.instances,
+		AttemptsByInstance: p.attempts,
 	}
 	if p.calls > 0 {
 		f.Success = float64(p.ok) / float64(p.calls)

@@ -46,11 +46,13 @@ func (s Span) End() time.Duration { return s.At + s.For }
 
 // Upstream is a service of equal instances behind one name.
 type Upstream struct {
-	// Instances share the capacity in equal parts. 1 to 1000.
+	// Instances is the number of instances, 1 to 1000. Those that are not gone at the start share
+	// the capacity in equal parts; the others have as much each.
 	Instances int `yaml:"instances"`
 	// Endpoints are how the clients see the instances. With resolve: none, each attempt goes to a
-	// random instance, whatever its state. With resolve: dns, the clients find the instances by
-	// their addresses and choose one, as a gateway does. Not static.
+	// random instance, whatever its state. With resolve: dns or static, the clients know the
+	// addresses of the instances and choose one, as a gateway does. Without addresses: they are
+	// those of the instances at the start.
 	Endpoints endpoint.Policy `yaml:"endpoints"`
 	// Queue is the size of the queue, as the time that all workers need for its work. 0 or more; 0
 	// refuses a call when all workers are busy.
@@ -74,6 +76,8 @@ type Phase struct {
 	// Gone takes the instance out of DNS, and it refuses connections. Afterwards it is back under
 	// another address.
 	Gone bool `yaml:"gone"`
+	// Slower multiplies the time that a worker needs. Above 0.
+	Slower *float64 `yaml:"slower"`
 	// Working is the share of workers that take calls; the others only finish the call that they
 	// have. 0 to 1; at 0 the upstream hangs: calls stay in the queue.
 	Working *float64 `yaml:"working"`
@@ -127,8 +131,12 @@ func (s Scenario) Validate() error {
 	check(s.Disturbance.At >= 0, "disturbance.at", "must be 0s or more, got %v", s.Disturbance.At)
 	check(s.Disturbance.For > 0, "disturbance.for", "must be above 0s, got %v", s.Disturbance.For)
 	check(s.Upstream.Instances >= 1 && s.Upstream.Instances <= 1000, "upstream.instances", "must be from 1 to 1000, got %d", s.Upstream.Instances)
-	found.Merge("upstream.endpoints", s.Upstream.Endpoints.Validate())
-	check(s.Upstream.Endpoints.Resolve != endpoint.ResolveStatic, "upstream.endpoints.resolve", "must be none or dns: the instances are the addresses")
+	policy := s.Upstream.Endpoints
+	if policy.Addresses = nil; policy.Resolve == endpoint.ResolveStatic {
+		policy.Addresses = []string{(&instance{}).address(0)}
+	}
+	found.Merge("upstream.endpoints", policy.Validate())
+	check(len(s.Upstream.Endpoints.Addresses) == 0, "upstream.endpoints.addresses", "must be left out: the instances are the endpoints")
 	check(s.Upstream.Queue >= 0, "upstream.queue", "must be 0s or more, got %v", s.Upstream.Queue)
 	check(s.Upstream.Faults.Capacity == faults.Capacity{}, "upstream.faults.capacity",
 		"must be left out: the run sets the capacity, and upstream.queue the queue")
@@ -165,6 +173,7 @@ func (p Phase) validate(u Upstream) error {
 	check := found.Check
 	check(p.Instance >= 0 && p.Instance <= u.Instances, "instance", "must be from 1 to %d, or 0 for all, got %d", u.Instances, p.Instance)
 	check(!p.Gone || u.Endpoints.Resolve == endpoint.ResolveDNS, "gone", "must be left out without endpoints: {resolve: dns}")
+	check(p.Slower == nil || *p.Slower > 0 && *p.Slower <= 1e6, "slower", "must be above 0 and at most 1000000, got %v", deref(p.Slower))
 	check(p.Capacity == nil, "capacity", "must be left out: working is the share of the workers that work")
 	share := func(key string, v *float64) {
 		check(v == nil || *v >= 0 && *v <= 1, key, "must be from 0 to 1, got %v", deref(v))

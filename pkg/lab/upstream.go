@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -45,7 +46,8 @@ type instance struct {
 	number   int    // from 0
 	refuses  []Span // when it refuses connections
 	gone     []Span // when it is not in DNS, in order
-	workers  int    // all of them; 0 = no limit
+	slower   []slowness
+	workers  int // all of them; 0 = no limit
 	working  atomic.Int64
 	scale    float64 // factor for service times, which makes the capacity a whole number of workers
 	shares   []share
@@ -57,11 +59,17 @@ type share struct {
 	from, to float64
 }
 
+// slowness is a phase in which service times are multiplied.
+type slowness struct {
+	Span
+	factor float64
+}
+
 func newService(s Scenario, capacity float64, seed uint64, r *recorder) (*service, error) {
 	u := &service{start: r.start, seed: seed, recorder: r}
 	n := s.Upstream.Instances
 	for i := range n {
-		in, err := newInstance(s.Upstream, i+1, capacity/float64(n), seed^uint64(i)<<40)
+		in, err := newInstance(s.Upstream, i+1, capacity/float64(s.Upstream.atStart()), seed^uint64(i)<<40)
 		if err != nil {
 			return nil, err
 		}
@@ -85,6 +93,9 @@ func newInstance(u Upstream, number int, capacity float64, seed uint64) (*instan
 		}
 		if p.Gone {
 			in.gone = append(in.gone, Span{p.At, p.For})
+		}
+		if p.Slower != nil {
+			in.slower = append(in.slower, slowness{Span{p.At, p.For}, *p.Slower})
 		}
 		if p.Working != nil {
 			sh := share{Span{p.At, p.For}, *p.Working, *p.Working}
@@ -144,7 +155,7 @@ func (l link) attempt(req *http.Request, choose func(*rand.Rand) *instance, addr
 	if in.down(elapsed) || address != "" && address != in.address(elapsed) {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	}
-	resp, err := in.serve(req, rng)
+	resp, err := in.serve(req, elapsed, rng)
 	if req.Context().Err() != nil {
 		// The lease of a probe ends in the same nanosecond as its attempt. The lease must end
 		// first.
@@ -173,9 +184,10 @@ func (in *instance) down(elapsed time.Duration) bool {
 	return in.isGone(elapsed)
 }
 
-func (in *instance) serve(req *http.Request, rng *rand.Rand) (*http.Response, error) {
+func (in *instance) serve(req *http.Request, elapsed time.Duration, rng *rand.Rand) (*http.Response, error) {
 	ctx := req.Context()
 	fate := in.injector.Next(req.Header.Get("X-Request-Id"))
+	in.slow(&fate, elapsed)
 	err := in.queue.Do(ctx, faults.Job{
 		Service:  in.roundToGrid(fate.Service, rng),
 		Deadline: fate.Deadline(req.Header.Get(transport.HeaderExpectedTimeout)),
@@ -192,6 +204,19 @@ func (in *instance) serve(req *http.Request, rng *rand.Rand) (*http.Response, er
 		return nil, context.Cause(ctx)
 	}
 	return answer(req, fate)
+}
+
+// slow makes a call take longer. The last phase that covers the time wins.
+func (in *instance) slow(fate *faults.Fate, elapsed time.Duration) {
+	for _, s := range slices.Backward(in.slower) {
+		if elapsed >= s.At && elapsed < s.End() {
+			longer := func(d time.Duration) time.Duration {
+				return time.Duration(min(float64(d)*s.factor, float64(maxLength)))
+			}
+			fate.Service, fate.Latency = longer(fate.Service), longer(fate.Latency)
+			return
+		}
+	}
 }
 
 // roundToGrid rounds a service time to whole grids, up or down at random so that the mean stays the
