@@ -75,6 +75,22 @@ func seeds() uint64 {
 	return 10
 }
 
+// healthyP99 returns the p99 of three endpoints that are not disturbed, in milliseconds.
+func healthyP99(t *testing.T, l lab.Load) float64 {
+	t.Helper()
+	return simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: threeEndpoints(0), Load: l}).During.P99
+}
+
+// checkSpared checks that the calls notice next to nothing of a bad instance, counted from 0.
+func checkSpared(t *testing.T, r *lab.Result, instance int, healthy float64) {
+	t.Helper()
+	share, amplification := shares(r.During)
+	if d := r.During; d.Success < 0.999 || amplification > 1.02 || share[instance] > 0.01 || d.P99 > 1.5*healthy || r.Opened > 0 {
+		t.Errorf("seed %d: success %.4f, amplification %.3f, the bad one's share %.4f, p99 %.0f ms, %d circuits opened, want at least 0.999, at most 1.02, 0.01, 1.5 times %.0f ms, and none",
+			r.Load.Seed, d.Success, amplification, share[instance], d.P99, r.Opened, healthy)
+	}
+}
+
 // One bad endpoint of three costs next to nothing, however it is bad.
 func TestOneBadEndpoint(t *testing.T) {
 	for name, change := range kinds() {
@@ -84,13 +100,10 @@ func TestOneBadEndpoint(t *testing.T) {
 			if name == "slow" || name == "hangs" { // it takes a while to notice
 				later = 3 * time.Second
 			}
+			healthy := healthyP99(t, perSecond(500, 1, 1))
 			for seed := range seeds() {
 				r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: threeEndpoints(later, bad(2, change)), Load: perSecond(500, 1, seed+1)})
-				share, amplification := shares(r.During)
-				if d := r.During; d.Success < 0.999 || amplification > 1.02 || share[1] > 0.01 || d.P99 > 1.5*r.Before.P99 || r.Opened > 0 {
-					t.Errorf("seed %d: success %.4f, amplification %.3f, the bad one's share %.4f, p99 %.0f ms, %d circuits opened, want at least 0.999, at most 1.02, 0.01, 1.5 times %.0f ms, and none",
-						seed+1, d.Success, amplification, share[1], d.P99, r.Opened, r.Before.P99)
-				}
+				checkSpared(t, r, 1, healthy)
 			}
 		})
 	}
@@ -104,12 +117,9 @@ func TestOneBadEndpointOfManyClients(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: threeEndpoints(3*time.Second, bad(2, change)), Load: perSecond(500, 10, 1)})
-			share, amplification := shares(r.During)
-			if d := r.During; d.Success < 0.999 || amplification > 1.02 || share[1] > 0.01 || d.P99 > 1.5*r.Before.P99 || r.Opened > 0 {
-				t.Errorf("success %.4f, amplification %.3f, the bad one's share %.4f, p99 %.0f ms, %d circuits opened, want at least 0.999, at most 1.02, 0.01, 1.5 times %.0f ms, and none",
-					d.Success, amplification, share[1], d.P99, r.Opened, r.Before.P99)
-			}
+			load := perSecond(500, 10, 1)
+			r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: threeEndpoints(3*time.Second, bad(2, change)), Load: load})
+			checkSpared(t, r, 1, healthyP99(t, load))
 		})
 	}
 }
@@ -123,11 +133,22 @@ func TestFlappingEndpoint(t *testing.T) {
 		phases = append(phases, p)
 	}
 	for seed := range seeds() {
-		r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: threeEndpoints(0, phases...), Load: perSecond(500, 1, seed+1)})
-		_, amplification := shares(r.During)
-		if r.During.Success < 0.999 || amplification > 1.02 || r.Opened > 0 {
-			t.Errorf("seed %d: success %.4f, amplification %.3f, %d circuits opened, want at least 0.999, at most 1.02, and none", seed+1, r.During.Success, amplification, r.Opened)
-		}
+		t.Run(fmt.Sprint("seed ", seed+1), func(t *testing.T) {
+			t.Parallel()
+			r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: threeEndpoints(0, phases...), Load: perSecond(500, 1, seed+1)})
+			_, amplification := shares(r.During)
+			var whileBad uint32
+			for i, s := range r.Series {
+				if at := time.Duration(i) * time.Second; at >= badAt && (at-badAt)%(6*time.Second) < 3*time.Second {
+					whileBad += s.Attempts
+				}
+			}
+			share := float64(r.Attempts["status_503"]) / float64(whileBad)
+			if d := r.During; d.Success < 0.999 || amplification > 1.02 || share > 0.01 || d.P99 > 1.5*r.Before.P99 || r.Opened > 0 {
+				t.Errorf("success %.4f, amplification %.3f, the bad one's share while it is bad %.4f, p99 %.0f ms, %d circuits opened, want at least 0.999, at most 1.02, 0.01, 1.5 times %.0f ms, and none",
+					d.Success, amplification, share, d.P99, r.Opened, r.Before.P99)
+			}
+		})
 	}
 }
 
@@ -137,11 +158,15 @@ func TestTwoBadEndpoints(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := threeEndpoints(4*time.Second, bad(2, kinds()[name]), bad(3, kinds()[name]))
-			load := perSecond(100, 1, 1)
-			load.Capacity = 600 // so that one endpoint has room for all
-			r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: load})
-			if r.During.Success < 0.98 || r.Opened > 0 {
-				t.Errorf("success %.4f, %d circuits opened, want at least 0.98, and none", r.During.Success, r.Opened)
+			for seed := range seeds() {
+				load := perSecond(100, 1, seed+1)
+				load.Capacity = 600 // so that one endpoint has room for all
+				r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: load})
+				share := first(shares(r.During))
+				if r.During.Success < 0.999 || share[0] < 0.95 || r.Opened > 0 {
+					t.Errorf("seed %d: success %.4f, the good one's share %.4f, %d circuits opened, want at least 0.999, 0.95, and none",
+						seed+1, r.During.Success, share[0], r.Opened)
+				}
 			}
 		})
 	}
@@ -201,6 +226,20 @@ func TestEndpointsShareTheLoad(t *testing.T) {
 }
 
 func first(shares []float64, _ float64) []float64 { return shares }
+
+// With the defaults of the program the clients are many, and make few calls each.
+func TestBadEndpointScenarios(t *testing.T) {
+	statistics(t)
+	for _, name := range []string{"bad-endpoint", "hanging-endpoint", "slow-endpoint"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := builtin(t, name, badAt)
+			const later = 3 * time.Second
+			s.Disturbance.At, s.Disturbance.For = s.Disturbance.At+later, s.Disturbance.For-later
+			checkSpared(t, simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: load(500, 1)}), 0, healthyP99(t, load(500, 1)))
+		})
+	}
+}
 
 // An endpoint with half the capacity gets no more than it can serve.
 func TestWeakEndpoint(t *testing.T) {
