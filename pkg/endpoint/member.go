@@ -32,9 +32,12 @@ const (
 	penalty      = 2
 	maxPenalties = 3
 	avoidFor     = time.Second
-	// broken is the factor for an endpoint that fails and is not ejected, because too many do, or
-	// that has asked for time with Retry-After.
-	broken = 4096
+	// waiting is the factor for an endpoint that has asked for time with Retry-After.
+	waiting = 4096
+	// broken is the factor for an endpoint that fails and is not ejected, because too many do. One
+	// that works gets nearly all requests until it has this many more in flight. A larger factor
+	// would overload it, though the others may fail on some requests only.
+	broken = 64
 	// maxTold limits the time for which a Retry-After keeps requests away.
 	maxTold = 5 * time.Minute
 )
@@ -97,8 +100,12 @@ func (m *member) expected(now, pending int64) float64 {
 	if latency == 0 {
 		latency = seed.Seconds()
 	}
-	if now < m.told.Load() || m.state() == resilience.Open {
-		return latency * broken
+	if now < m.told.Load() {
+		return latency * waiting
+	}
+	if m.state() == resilience.Open {
+		// The average of one that does not answer goes to nothing.
+		return max(latency, seed.Seconds()) * broken
 	}
 	if pending == 0 && now-m.measured.Load() > int64(forget) {
 		return 0

@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -172,6 +173,21 @@ func TestTwoBadEndpoints(t *testing.T) {
 	}
 }
 
+// If the calls are more than the good endpoint can serve, it still serves what it can, and the
+// upstream's circuit does not take it away.
+func TestTwoBadEndpointsAndTooManyCalls(t *testing.T) {
+	for seed := range min(seeds(), 3) {
+		t.Run(fmt.Sprint("seed ", seed+1), func(t *testing.T) {
+			t.Parallel()
+			s := threeEndpoints(4*time.Second, bad(2, kinds()["503"]), bad(3, kinds()["503"]))
+			r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: perSecond(500, 1, seed+1)})
+			if capacity := 1000.0 / 3; r.During.Goodput < 0.9*capacity || r.Opened > 0 {
+				t.Errorf("goodput %.0f/s, %d circuits opened, want nearly %.0f/s, and none", r.During.Goodput, r.Opened, capacity)
+			}
+		})
+	}
+}
+
 // With all endpoints bad, the upstream's circuit opens, and it closes again afterwards.
 func TestAllEndpointsBad(t *testing.T) {
 	for name, change := range kinds() {
@@ -226,6 +242,26 @@ func TestEndpointsShareTheLoad(t *testing.T) {
 }
 
 func first(shares []float64, _ float64) []float64 { return shares }
+
+// After a deploy one path in three answers 500, from all endpoints. No more of them are out than the
+// cap allows, none of the others gets all the load, and the upstream's circuit stays closed.
+func TestDeployWithOneBadPath(t *testing.T) {
+	for seed := range min(seeds(), 3) {
+		t.Run(fmt.Sprint("seed ", seed+1), func(t *testing.T) {
+			t.Parallel()
+			s := threeEndpoints(0, phase(badAt, badFor, func(p *lab.Phase) { p.ErrorRate, p.Statuses = new(1.0/3), []int{500} }))
+			r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: perSecond(500, 1, seed+1)})
+			if d := r.During; math.Abs(d.Success-2.0/3) > 0.02 || d.P99 > 5*r.Before.P99 || r.Opened > 0 {
+				t.Errorf("success %.4f, p99 %.0f ms, %d circuits opened, want 0.67 ± 0.02, at most 5 times %.0f ms, and none", d.Success, d.P99, r.Opened, r.Before.P99)
+			}
+			for i, second := range r.Series {
+				if second.Ejected > 1 {
+					t.Errorf("second %d: %d of three endpoints are out, want at most one", i, second.Ejected)
+				}
+			}
+		})
+	}
+}
 
 // With the defaults of the program the clients are many, and make few calls each.
 func TestBadEndpointScenarios(t *testing.T) {
