@@ -24,9 +24,9 @@ func (l link) newSet(p endpoint.Policy, target *url.URL, random func() float64) 
 }
 
 // policy returns p with the addresses of the instances, for resolve: static.
-func (s *service) policy(p endpoint.Policy) endpoint.Policy {
+func (u *service) policy(p endpoint.Policy) endpoint.Policy {
 	if p.Resolve == endpoint.ResolveStatic {
-		for _, in := range s.instances {
+		for _, in := range u.instances {
 			p.Addresses = append(p.Addresses, in.address(0))
 		}
 	}
@@ -62,9 +62,9 @@ func (w wire) RoundTrip(req *http.Request) (*http.Response, error) {
 // dns is a resolver that knows the instances.
 type dns struct{ *service }
 
-// LookupNetIP returns the addresses of the instances at this moment. It takes a nanosecond: a failed
-// dial starts a lookup and repeats the attempt in the same nanosecond, and the attempt must always
-// come first.
+// LookupNetIP returns the addresses of the instances at this moment. It takes a nanosecond: a
+// failed dial starts a lookup and repeats the attempt in the same nanosecond, and the attempt must
+// always come first.
 func (d dns) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
 	time.Sleep(time.Nanosecond)
 	elapsed := time.Since(d.start)

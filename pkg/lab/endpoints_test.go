@@ -243,8 +243,8 @@ func TestEndpointsShareTheLoad(t *testing.T) {
 
 func first(shares []float64, _ float64) []float64 { return shares }
 
-// After a deploy one path in three answers 500, from all endpoints. No more of them are out than the
-// cap allows, none of the others gets all the load, and the upstream's circuit stays closed.
+// After a deploy one path in three answers 500, from all endpoints. No more of them are out than
+// the cap allows, none of the others gets all the load, and the upstream's circuit stays closed.
 func TestDeployWithOneBadPath(t *testing.T) {
 	for seed := range min(seeds(), 3) {
 		t.Run(fmt.Sprint("seed ", seed+1), func(t *testing.T) {

@@ -330,8 +330,8 @@ func (c *client) call() *resilience.Report {
 	return &report
 }
 
-// sampleClients returns the number of open circuits, that of ejected endpoints, and the mean balance
-// of the budgets.
+// sampleClients returns the number of open circuits, that of ejected endpoints, and the mean
+// balance of the budgets.
 func sampleClients(clients []*client) (open, ejected int, tokens float64) {
 	for _, c := range clients {
 		if c.set != nil {

@@ -59,8 +59,8 @@ func TestBuiltinScenarios(t *testing.T) {
 	}
 }
 
-// endpointsChange reports whether the clients found that endpoints fail, come or go. Their calls may
-// notice nothing.
+// endpointsChange reports whether the clients found that endpoints fail, come or go. Their calls
+// may notice nothing.
 func endpointsChange(s lab.Scenario, r *lab.Result) bool {
 	if s.Upstream.Endpoints.Resolve == endpoint.ResolveNone {
 		return false

@@ -238,8 +238,8 @@ func (b *watchedBody) Close() error {
 }
 
 // inMemory reports whether body is one that http.NewRequest makes from bytes in memory, and has the
-// length that the request announces. length is -1 if that is unknown. net/http closes the connection
-// when it finds another length, and may then return the error of the connection.
+// length that the request announces. length is -1 if that is unknown. net/http closes the
+// connection when it finds another length, and may then return the error of the connection.
 func inMemory(body io.ReadCloser, length int64) bool {
 	t := reflect.TypeOf(body)
 	if t != reflect.TypeOf(io.NopCloser(nil)) && t != reflect.TypeOf(io.NopCloser(new(bytes.Reader))) {
