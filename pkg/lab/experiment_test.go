@@ -66,6 +66,7 @@ func TestSameSeedSameFigures(t *testing.T) {
 		"endpoints": {func() lab.Scenario {
 			s := everything(false)
 			s.Upstream.Instances, s.Upstream.Endpoints.Resolve = 4, endpoint.ResolveDNS
+			s.Upstream.Endpoints.Refresh = 700 * time.Millisecond
 			s.Upstream.Phases = append(s.Upstream.Phases,
 				phase(time.Second, 2*time.Second, func(p *lab.Phase) { p.Slower, p.Instance = new(100.0), 4 }),
 				phase(2*time.Second, 3*time.Second, func(p *lab.Phase) { p.Gone, p.Instance = true, 1 }),
@@ -74,16 +75,6 @@ func TestSameSeedSameFigures(t *testing.T) {
 			)
 			return s
 		}(), transport.DefaultPolicy(), usual},
-		"endpoints that refuse": {func() lab.Scenario {
-			s := everything(false)
-			s.Upstream.Instances, s.Upstream.Endpoints.Resolve = 4, endpoint.ResolveDNS
-			s.Upstream.Endpoints.Refresh = 500 * time.Millisecond
-			s.Upstream.Phases = append(s.Upstream.Phases,
-				phase(2*time.Second, 4*time.Second, func(p *lab.Phase) { p.Gone, p.Instance = true, 1 }),
-				phase(4*time.Second, 3*time.Second, func(p *lab.Phase) { p.Gone, p.Instance = true, 3 }),
-			)
-			return s
-		}(), bare, usual},
 		"callers who wait": {func() lab.Scenario {
 			s := everything(true)
 			s.Load.Think = 200 * time.Millisecond
