@@ -121,6 +121,21 @@ policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 100000
 	}
 }
 
+func TestSimulateEndpoints(t *testing.T) {
+	t.Parallel()
+	code, out, errs := execute(t, small("simulate", "--scenario", "bad-endpoint")...)
+	if code != cli.ExitOK || errs != "" {
+		t.Fatalf("got exit code %d, stderr %q, want 0 and none", code, errs)
+	}
+	for _, want := range []string{
+		`(?m)^ *attempts to instance 1 +3\d\.\d % +\d\.\d % +-\s*$`, `(?m)^endpoints +ejected [1-9]\d* times$`,
+	} {
+		if !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("want a line like %s in\n%s", want, out)
+		}
+	}
+}
+
 // checkPage checks that the page loads nothing else and that its charts are complete.
 func checkPage(t *testing.T, path string, policies ...string) {
 	t.Helper()
