@@ -217,8 +217,9 @@ func TestBinary(t *testing.T) {
 		}
 	}))
 	t.Cleanup(up.Close)
-	start := func(t *testing.T) (*exec.Cmd, string) {
-		cmd := exec.CommandContext(t.Context(), binary, "--upstream", up.URL, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	start := func(t *testing.T, flags ...string) (*exec.Cmd, string) {
+		flags = append(flags, "--upstream", up.URL, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+		cmd := exec.CommandContext(t.Context(), binary, flags...) //nolint:gosec // it was just built
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -247,7 +248,7 @@ func TestBinary(t *testing.T) {
 	}
 
 	t.Run("200 MB each way in under 64 MiB", func(t *testing.T) {
-		cmd, url := start(t)
+		cmd, url := start(t, "--timeout=1m", "--attempt-timeout=1m") // a busy machine is slow
 		if answer, _, err := send(http.MethodPut, url+"/up", io.LimitReader(zeros{}, size)); answer != fmt.Sprintf("%d <nil>", size) {
 			t.Errorf("PUT /up: got %q, error %v, want %d bytes without error", answer, err, size)
 		}

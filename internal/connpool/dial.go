@@ -242,6 +242,7 @@ func (d *dial) run() {
 		},
 	})
 	client, err := d.by.NewClientConn(ctx, p.scheme, p.address)
+	d.shared = d.shared || p.options.PriorKnowledge
 	if err == nil && d.shared && client.Err() != nil {
 		err = errClosedAtOnce
 	}

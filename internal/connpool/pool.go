@@ -35,6 +35,8 @@ type Options struct {
 	// Address is the host:port to connect to; empty means that of the target. Requests and
 	// certificates name the target all the same.
 	Address string
+	// PriorKnowledge speaks HTTP/2 without TLS. The target's scheme must be http.
+	PriorKnowledge bool
 	// ContinueWait is how long a request with "Expect: 100-continue" waits for the 100 before it
 	// sends its body anyway. At least 0.
 	ContinueWait time.Duration
@@ -103,7 +105,7 @@ func New(target *url.URL, o Options) *Pool {
 	}
 	p := &Pool{scheme: target.Scheme, address: cmp.Or(o.Address, Address(target)), options: o, dials: map[*dial]struct{}{}}
 	if o.TLS.ServerName == "" {
-		o.TLS.ServerName = serverName(target)
+		o.TLS.ServerName = ServerName(target)
 	}
 	p.transport = p.newTransport(o.Limits.HTTP2Ping)
 	if p.scheme == "https" {
@@ -131,7 +133,18 @@ func (p *Pool) newTransport(ping time.Duration) *http.Transport {
 		TLSHandshakeTimeout:   handshakeTimeout,
 		ExpectContinueTimeout: p.options.ContinueWait,
 		HTTP2:                 &http.HTTP2Config{SendPingTimeout: ping, PingTimeout: ping},
+		Protocols:             p.protocols(),
 	}
+}
+
+// protocols returns the protocols to speak, nil for net/http's choice.
+func (p *Pool) protocols() *http.Protocols {
+	if !p.options.PriorKnowledge {
+		return nil
+	}
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	return protocols
 }
 
 // Address returns the host and port of u in the form to dial.
@@ -140,11 +153,11 @@ func Address(u *url.URL) string {
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
-	return net.JoinHostPort(serverName(u), port)
+	return net.JoinHostPort(ServerName(u), port)
 }
 
-// serverName returns the host of u, in ASCII.
-func serverName(u *url.URL) string {
+// ServerName returns the host of u, in ASCII.
+func ServerName(u *url.URL) string {
 	if ascii, err := idna.Lookup.ToASCII(u.Hostname()); err == nil {
 		return ascii
 	}

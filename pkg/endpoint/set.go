@@ -36,6 +36,8 @@ type Options struct {
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	// TLS is for https; nil means the system's roots. It is not changed.
 	TLS *tls.Config
+	// PriorKnowledge speaks HTTP/2 without TLS. The target's scheme must be http.
+	PriorKnowledge bool
 	// Random is uniform in [0, 1) and safe for concurrent use; nil means math/rand/v2.
 	Random func() float64
 	// Resolver looks up names with resolve: dns; nil means net.DefaultResolver.
@@ -299,7 +301,7 @@ func (s *Set) senderOf(m *member) sender {
 func (s *Set) newPool(m *member) *connpool.Pool {
 	o := connpool.Options{
 		Limits: connpool.Limits(s.options.Connections), ContinueWait: s.options.ContinueWait,
-		DialContext: s.options.DialContext, TLS: s.options.TLS, Random: s.options.Random,
+		DialContext: s.options.DialContext, TLS: s.options.TLS, PriorKnowledge: s.options.PriorKnowledge, Random: s.options.Random,
 	}
 	if !s.named() {
 		o.Address = m.address

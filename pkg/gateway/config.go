@@ -36,8 +36,8 @@ type Route struct {
 	// Match is a pattern as in net/http's ServeMux, such as "/process", "GET /orders/{id}",
 	// "/api/{rest...}" or "shop.example.com/". The case and the port of a host do not matter.
 	Match string `yaml:"match"`
-	// Upstream is the destination: a key of Config.Upstreams, or an http or https URL, whose path
-	// is put before the request's.
+	// Upstream is the destination: a key of Config.Upstreams, or an http, https or h2c URL, whose
+	// path is put before the request's.
 	Upstream string `yaml:"upstream"`
 	// Policy is a key of Config.Policies.
 	Policy string `yaml:"policy"`
@@ -152,6 +152,9 @@ func (c Config) explainPattern(i int, p pattern, err error) string {
 	return patternExpected + ": " + err.Error()
 }
 
+// schemeH2C is HTTP/2 without TLS, with prior knowledge (RFC 9113, 3.3).
+const schemeH2C = "h2c"
+
 func parseUpstream(s string) (*url.URL, error) {
 	const expected = "must be a URL such as http://flaky-server:5000, got %q"
 	u, err := url.Parse(s)
@@ -164,8 +167,8 @@ func parseUpstream(s string) (*url.URL, error) {
 			err = parse.Err
 		}
 		return nil, fmt.Errorf(expected+": %w", s, err)
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, fmt.Errorf(expected+": the scheme must be http or https", s)
+	case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != schemeH2C:
+		return nil, fmt.Errorf(expected+": the scheme must be http, https or h2c", s)
 	case u.User != nil:
 		return nil, fmt.Errorf("must be a URL without user and password, got one for %s", u.Host)
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":

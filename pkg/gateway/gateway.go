@@ -112,7 +112,9 @@ func (g *Gateway) generation(c Config, old *generation) (*generation, error) {
 		}
 		key := circuitKey{r.Policy, to.key()}
 		if n.upstreams[key.upstream] == nil {
-			n.upstreams[key.upstream] = g.newUpstream(to, c.continueWait(key.upstream), old)
+			if n.upstreams[key.upstream], err = g.newUpstream(to, c.continueWait(key.upstream), old); err != nil {
+				return nil, err
+			}
 		}
 		if n.transports[key] == nil {
 			if n.transports[key], err = g.transport(key, n, old); err != nil {

@@ -19,9 +19,11 @@ const (
 	// an endpoint of an upstream has changed
 	lineEndpoint = "endpoint changed"
 	// a request has come back to the gateway; once for each route
-	lineLoop     = "loop"
-	lineReloaded = "configuration reloaded"                     // the changed configuration is in force
-	lineRefused  = "configuration refused, the old one goes on" // the changed configuration is wrong
+	lineLoop = "loop"
+	// a changed certificate or key cannot be used, and the one before stays in use
+	lineFileRefused = "file refused, the old one goes on"
+	lineReloaded    = "configuration reloaded"                     // the changed configuration is in force
+	lineRefused     = "configuration refused, the old one goes on" // the changed configuration is wrong
 )
 
 // The keys of their fields.

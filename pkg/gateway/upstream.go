@@ -1,8 +1,11 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
@@ -12,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/certs"
+	"github.com/rebound-dev/rebound/internal/connpool"
 	"github.com/rebound-dev/rebound/internal/mistake"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -19,13 +24,57 @@ import (
 
 // Upstream is a destination of requests.
 type Upstream struct {
-	// URL is the address, over http or https, such as "http://orders:8080/v1". Its path is put
-	// before the request's.
+	// URL is the address, over http, https or h2c (HTTP/2 without TLS), such as
+	// "http://orders:8080/v1". Its path is put before the request's.
 	URL string `yaml:"url"`
 	// Host selects which host the requests name: that of the URL or the caller's.
 	Host        Host                 `yaml:"host"`
 	Endpoints   endpoint.Policy      `yaml:"endpoints"`
 	Connections endpoint.Connections `yaml:"connections"`
+	TLS         TLS                  `yaml:"tls"`
+}
+
+// TLS sets how an https upstream is verified, and how the gateway identifies itself. The files are
+// read again when they change.
+type TLS struct {
+	// CAFile has the certificates to trust, in PEM. Empty means the system's.
+	CAFile string `yaml:"caFile"`
+	// CertFile has the certificate that the gateway shows, with its chain, in PEM. Empty means
+	// none.
+	CertFile string `yaml:"certFile"`
+	// KeyFile has the key of CertFile, in PEM. It must come with CertFile.
+	KeyFile string `yaml:"keyFile"`
+	// ServerName is the name in the upstream's certificate. Empty means the URL's host.
+	ServerName string `yaml:"serverName"`
+	// InsecureSkipVerify accepts any certificate. For tests only.
+	InsecureSkipVerify bool `yaml:"insecureSkipVerify"`
+}
+
+// mistakes returns the mistakes in t, with paths relative to it. It reads no file.
+func (t TLS) mistakes(scheme string) (m mistake.List) {
+	m.Check(t == TLS{} || scheme == "https", "", "must be left out: the upstream's URL is not https")
+	m.Check((t.CertFile == "") == (t.KeyFile == ""), "keyFile", "must come with certFile")
+	m.Check(t.CAFile == "" || !t.InsecureSkipVerify, "insecureSkipVerify", "must be left out with caFile, which it would make useless")
+	return m
+}
+
+// config returns the TLS configuration for t, over base, for a URL with the given host. failed is
+// called when a changed file cannot be used.
+func (t TLS) config(base *tls.Config, host string, failed func(error)) (*tls.Config, error) {
+	if t == (TLS{}) {
+		return base, nil
+	}
+	store, err := certs.Load(certs.Files{CA: t.CAFile, Cert: t.CertFile, Key: t.KeyFile}, failed)
+	if err != nil {
+		return nil, err
+	}
+	c := base.Clone()
+	if c == nil {
+		c = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	c.ServerName = cmp.Or(t.ServerName, host)
+	c.InsecureSkipVerify = t.InsecureSkipVerify
+	return store.Client(c), nil
 }
 
 // Host selects the host that an upstream's requests name.
@@ -59,8 +108,11 @@ func (u *Upstream) SetDefaults() { *u = DefaultUpstream("") }
 // Validate returns every mistake at once, each with the path of its key.
 func (u Upstream) Validate() error {
 	var m mistake.List
-	if _, err := parseUpstream(u.URL); err != nil {
+	parsed, err := parseUpstream(u.URL)
+	if err != nil {
 		m.Add("url", "%v", err)
+	} else {
+		m.Merge("tls", u.TLS.mistakes(parsed.Scheme).Err())
 	}
 	m.Check(u.Host.valid(), "host", "expected one of %s, %s, got %q", HostUpstream, HostCaller, string(u.Host))
 	m.Merge("endpoints", u.Endpoints.Validate())
@@ -74,6 +126,7 @@ type destination struct {
 	name   string // key in Config.Upstreams; empty if the route has a URL
 	url    *url.URL
 	origin string // scheme, host and port
+	h2c    bool   // HTTP/2 without TLS; the scheme of url is http
 }
 
 // upstreamKey identifies an upstream. Routes whose URLs have the same origin share one. Each entry
@@ -95,6 +148,9 @@ func (c Config) destination(upstream string) (d destination, err error) {
 		return d, err
 	}
 	d.origin = transport.UpstreamOf(d.url)
+	if d.h2c = d.url.Scheme == schemeH2C; d.h2c {
+		d.url.Scheme = "http"
+	}
 	return d, nil
 }
 
@@ -156,41 +212,50 @@ func (e *endpoints) CloseIdleConnections() { e.set.Load().CloseIdleConnections()
 // upstream is an upstream in use under one configuration.
 type upstream struct {
 	options   endpoint.Options
+	tls       TLS
 	set       *endpoint.Set // nil with Options.Next
 	endpoints *endpoints
 }
 
 // newUpstream returns the upstream for d. It reuses the one of old if its settings are the same.
 // old may be nil.
-func (g *Gateway) newUpstream(d destination, wait time.Duration, old *generation) *upstream {
+func (g *Gateway) newUpstream(d destination, wait time.Duration, old *generation) (*upstream, error) {
 	if g.options.Next != nil {
-		return &upstream{}
+		return &upstream{}, nil
 	}
-	u := &upstream{options: endpoint.Options{
-		Connections: d.Connections, Policy: d.Endpoints, ContinueWait: wait, DialContext: g.options.DialContext, TLS: g.options.TLS,
-		Random: g.options.Random, Resolver: g.options.Resolver, Notify: g.notify(d.key()),
+	u := &upstream{tls: d.TLS, options: endpoint.Options{
+		Connections: d.Connections, Policy: d.Endpoints, ContinueWait: wait, DialContext: g.options.DialContext,
+		PriorKnowledge: d.h2c, Random: g.options.Random, Resolver: g.options.Resolver, Notify: g.notify(d.key()),
 	}}
 	var before *upstream
 	if old != nil {
 		before = old.upstreams[d.key()]
 	}
-	switch {
-	case before == nil:
-		u.set, u.endpoints = endpoint.New(d.url, u.options), new(endpoints)
-		u.endpoints.set.Store(u.set) // no call uses it yet
-	case before.sameSettings(u):
-		return before
-	default:
-		u.set, u.endpoints = endpoint.New(d.url, u.options), before.endpoints
+	if before != nil && before.sameSettings(u) {
+		return before, nil
 	}
-	return u
+	var err error
+	u.options.TLS, err = d.TLS.config(g.options.TLS, connpool.ServerName(d.url), func(err error) {
+		g.options.Logger.Error(lineFileRefused, slog.String(logUpstream, d.origin), slog.Any(logError, err))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("upstreams.%s.tls: %w", d.name, err)
+	}
+	u.set = endpoint.New(d.url, u.options)
+	if before != nil {
+		u.endpoints = before.endpoints
+		return u, nil
+	}
+	u.endpoints = new(endpoints)
+	u.endpoints.set.Store(u.set) // no call uses it yet
+	return u, nil
 }
 
 // sameSettings reports whether the settings of u and o are equal, as far as a configuration can
 // change them.
 func (u *upstream) sameSettings(o *upstream) bool {
 	a, b := u.options, o.options
-	return a.Connections == b.Connections && a.ContinueWait == b.ContinueWait && reflect.DeepEqual(a.Policy, b.Policy)
+	return u.tls == o.tls && a.Connections == b.Connections && a.ContinueWait == b.ContinueWait && reflect.DeepEqual(a.Policy, b.Policy)
 }
 
 // next returns the RoundTripper that sends the attempts.

@@ -31,7 +31,7 @@ func TestUpstreamsConfiguration(t *testing.T) {
 		"no entries":          {strings.Replace(route, "%", "orders", 1), `routes[0].upstream: must be a URL`},
 		"a bad name":          {strings.Replace(route, "%", "\"http://a\"", 1) + "upstreams: {\"or ders\": {url: \"http://orders:8080\"}}", `an upstream's name must be 1 to 63 letters`},
 		"no url":              {strings.Replace(route, "%", "orders", 1) + "upstreams: {orders: {}}", `upstreams.orders.url: must be a URL such as http://flaky-server:5000, got nothing`},
-		"another scheme":      {strings.Replace(route, "%", "orders", 1) + "upstreams: {orders: {url: \"ftp://orders\"}}", `the scheme must be http or https`},
+		"another scheme":      {strings.Replace(route, "%", "orders", 1) + "upstreams: {orders: {url: \"ftp://orders\"}}", `the scheme must be http, https or h2c`},
 		"an unknown host":     {strings.Replace(route, "%", "orders", 1) + "upstreams: {orders: {url: \"http://orders\", host: mine}}", `upstreams.orders.host: expected one of upstream, caller, got "mine"`},
 		"no idle time":        {strings.Replace(route, "%", "orders", 1) + "upstreams: {orders: {url: \"http://orders\", connections: {idleTimeout: 0s}}}", `upstreams.orders.connections.idleTimeout: must be above 0, got 0s`},
 		"a negative age":      {strings.Replace(route, "%", "orders", 1) + "upstreams: {orders: {url: \"http://orders\", connections: {maxAge: -1s}}}", `connections.maxAge: must be at least 0 (never), got -1s`},

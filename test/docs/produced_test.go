@@ -2,6 +2,7 @@ package docs_test
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"io"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -81,8 +83,13 @@ func produce(t *testing.T) *produced {
 	pair := gateway.DefaultUpstream("http://pair")
 	pair.Endpoints.Resolve, pair.Endpoints.Addresses = endpoint.ResolveStatic, []string{addr.String(), "127.0.0.1:1"}
 	pair.Endpoints.Eject.ConsecutiveFailures = 1
-	cfg.Upstreams = map[string]gateway.Upstream{"pair": pair}
+	caFile := filepath.Join(t.TempDir(), "ca.crt")
+	secure := gateway.DefaultUpstream("https://" + addr.String())
+	secure.TLS.CAFile = caFile
+	must(os.WriteFile(caFile, authority(t), 0o600))
+	cfg.Upstreams = map[string]gateway.Upstream{"pair": pair, "secure": secure}
 	cfg.Routes = []gateway.Route{
+		{Name: "secure", Match: "/secure", Upstream: "secure", Policy: gateway.DefaultPolicyName},
 		{Name: "pair", Match: "/pair", Upstream: "pair", Policy: gateway.DefaultPolicyName},
 		{Name: "process", Match: "/process", Upstream: "http://" + addr.String(), Policy: gateway.DefaultPolicyName},
 		{Name: "nobody", Match: "/nobody", Upstream: "http://127.0.0.1:1", Policy: "fragile"},
@@ -91,6 +98,7 @@ func produce(t *testing.T) *produced {
 	client, err := app.NewClient(t.Context(), cli.Program{Name: "client", LookupEnv: os.LookupEnv}, cfg, ready, logger, app.LivePage{})
 	must(err)
 
+	must(os.WriteFile(caFile, []byte("no certificate"), 0o600))
 	clientData.Handler = client.Data
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -108,6 +116,8 @@ func produce(t *testing.T) *produced {
 		}
 		answer(t, http.MethodGet, urls["client"]+"/nowhere", "")
 		answer(t, http.MethodGet, urls["client"]+"/loop", "")
+		time.Sleep(1100 * time.Millisecond) // until the changed file is read again
+		answer(t, http.MethodGet, urls["client"]+"/secure", "")
 		answer(t, http.MethodPatch, urls["flaky's admin"]+"/faults", "errorRate: 0")
 		client.Reload(func() (gateway.Config, error) { return gateway.Config{}, errors.New("unreadable") })
 		client.Reload(func() (gateway.Config, error) { return cfg, nil })
@@ -142,6 +152,14 @@ func produce(t *testing.T) *produced {
 		}
 	}
 	return p
+}
+
+// authority returns the certificate of a test server, in PEM.
+func authority(t *testing.T) []byte {
+	t.Helper()
+	s := httptest.NewTLSServer(http.NotFoundHandler())
+	defer s.Close()
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
 }
 
 // run serves until ctx ends. It calls use with the URLs.

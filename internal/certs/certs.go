@@ -1,0 +1,194 @@
+// Package certs reads certificates from files, and reads them again when the files change. So they
+// can be rotated without a restart, also where a symbolic link is swapped, as Kubernetes does.
+package certs
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// checkEvery is how long files count as unchanged. They are read on the goroutine of a handshake,
+// so that nothing runs while there are no handshakes.
+const checkEvery = time.Second
+
+// Files names PEM files. An empty name means none.
+type Files struct {
+	CA        string // certificates of the authorities to trust
+	Cert, Key string // an own certificate with its chain, and its key; both or neither
+}
+
+// Store holds what the files contain. It is safe for concurrent use.
+type Store struct {
+	files  Files
+	failed func(error)
+
+	current atomic.Pointer[content]
+	checked atomic.Int64 // when the files were last read, Unix ns
+
+	mu   sync.Mutex // held while files are read
+	last string     // the error of the last reading
+}
+
+type content struct {
+	ca, cert, key []byte
+	pool          *x509.CertPool
+	certificate   *tls.Certificate
+}
+
+// Load reads the files. Later, each changed file is read again within a second of a handshake. If
+// that fails, the content before stays in use and failed is called, once for each new error; it may
+// be nil.
+func Load(f Files, failed func(error)) (*Store, error) {
+	c, err := f.read(nil)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{files: f, failed: failed}
+	s.current.Store(c)
+	s.checked.Store(time.Now().UnixNano())
+	return s, nil
+}
+
+// Pool returns the authorities, or nil without a CA file.
+func (s *Store) Pool() *x509.CertPool { return s.look().pool }
+
+// Certificate returns the own certificate, or nil without one.
+func (s *Store) Certificate() *tls.Certificate { return s.look().certificate }
+
+// look returns the content, and reads changed files first if it is time.
+func (s *Store) look() *content {
+	now := time.Now().UnixNano()
+	if now-s.checked.Load() < int64(checkEvery) || !s.mu.TryLock() {
+		return s.current.Load()
+	}
+	defer s.mu.Unlock()
+	s.checked.Store(now)
+	c, err := s.files.read(s.current.Load())
+	if err != nil {
+		if text := err.Error(); text != s.last {
+			s.last = text
+			if s.failed != nil {
+				s.failed(err)
+			}
+		}
+		return s.current.Load()
+	}
+	s.last = ""
+	s.current.Store(c)
+	return c
+}
+
+// read returns the content of the files, or old if they are unchanged.
+func (f Files) read(old *content) (*content, error) {
+	c := &content{}
+	var errs [3]error
+	c.ca, errs[0] = readFile("the CA file", f.CA)
+	c.cert, errs[1] = readFile("the certificate file", f.Cert)
+	c.key, errs[2] = readFile("the key file", f.Key)
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+	if old != nil && bytes.Equal(c.ca, old.ca) && bytes.Equal(c.cert, old.cert) && bytes.Equal(c.key, old.key) {
+		return old, nil
+	}
+	if f.CA != "" {
+		c.pool = x509.NewCertPool()
+		if !c.pool.AppendCertsFromPEM(c.ca) {
+			return nil, fmt.Errorf("the CA file %s: expected at least one certificate in PEM", f.CA)
+		}
+	}
+	if f.Cert != "" {
+		pair, err := tls.X509KeyPair(c.cert, c.key)
+		if err != nil {
+			return nil, fmt.Errorf("the certificate file %s and the key file %s: expected a certificate in PEM and its key: %w", f.Cert, f.Key, err)
+		}
+		c.certificate = &pair
+	}
+	return c, nil
+}
+
+func readFile(what, name string) ([]byte, error) {
+	if name == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(name) //nolint:gosec // the configuration names it
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	return b, nil
+}
+
+// Client returns a copy of base for connections that use the store: the CA instead of the system's
+// roots, and the own certificate for upstreams that ask for one. With a CA file, base must have a
+// ServerName, which may be an IP address; otherwise every handshake fails.
+func (s *Store) Client(base *tls.Config) *tls.Config {
+	c := base.Clone()
+	if c == nil {
+		c = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	c.ClientSessionCache = &sessions{store: s}
+	if s.files.Cert != "" {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return s.Certificate(), nil }
+	}
+	if s.files.CA == "" || c.InsecureSkipVerify {
+		return c
+	}
+	// crypto/tls reads RootCAs when a connection is made from a config that cannot change. So it
+	// verifies nothing itself, and verify does what it would do.
+	c.InsecureSkipVerify = true
+	name := c.ServerName
+	c.VerifyConnection = func(state tls.ConnectionState) error { return s.verify(name, state) }
+	return c
+}
+
+// sessions is a cache of TLS sessions that forgets all when the files change. A resumed session
+// keeps the certificates of its first handshake on both sides.
+type sessions struct {
+	store *Store
+
+	mu    sync.Mutex
+	of    *content
+	cache tls.ClientSessionCache
+}
+
+// maxSessions is how many TLS sessions are remembered.
+const maxSessions = 64
+
+func (s *sessions) current() tls.ClientSessionCache {
+	c := s.store.look()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cache == nil || s.of != c {
+		s.of, s.cache = c, tls.NewLRUClientSessionCache(maxSessions)
+	}
+	return s.cache
+}
+
+// Get implements tls.ClientSessionCache.
+func (s *sessions) Get(key string) (*tls.ClientSessionState, bool) { return s.current().Get(key) }
+
+// Put implements tls.ClientSessionCache.
+func (s *sessions) Put(key string, state *tls.ClientSessionState) { s.current().Put(key, state) }
+
+// verify checks a server's certificate as crypto/tls does. The name is not that of state, which is
+// empty for an IP address.
+func (s *Store) verify(name string, state tls.ConnectionState) error {
+	if name == "" || len(state.PeerCertificates) == 0 {
+		return errors.New("tls: there is no server name or no certificate to check")
+	}
+	options := x509.VerifyOptions{Roots: s.Pool(), DNSName: name, Intermediates: x509.NewCertPool()}
+	for _, c := range state.PeerCertificates[1:] {
+		options.Intermediates.AddCert(c)
+	}
+	if _, err := state.PeerCertificates[0].Verify(options); err != nil {
+		return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
+	}
+	return nil
+}
