@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/rebound-dev/rebound/internal/telemetry"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -31,7 +32,9 @@ func shown(t *testing.T) map[string]map[string]bool {
 	m, err := telemetry.NewMetrics()
 	if err == nil {
 		err = m.Attach(telemetry.Sources{
-			Upstreams:    func() []observe.Upstream { return []observe.Upstream{{Upstream: "u", Policy: "p"}} },
+			Upstreams: func() []observe.Upstream {
+				return []observe.Upstream{{Upstream: "u", Policy: "p", Endpoints: []endpoint.State{{Address: "a:1"}}}}
+			},
 			ReplayMemory: func() int64 { return 0 },
 		})
 	}
