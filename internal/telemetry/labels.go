@@ -63,7 +63,8 @@ const (
 	labelFrom    attribute.Key = "from"    // the [resilience.State] before
 	labelTo      attribute.Key = "to"      // the [resilience.State] after
 	labelFault   attribute.Key = "fault"   // the [faults.Fault]
-	labelChange  attribute.Key = "change"  // the [endpoint.EventKind]
+	// the change: added, removed, ejected, returned, panic, calm or lookup_failed
+	labelChange attribute.Key = "change"
 	// in_use or ejected
 	labelEndpointState attribute.Key = "endpoint_state"
 )

@@ -57,12 +57,13 @@ const (
 	logFailures    = "failures"             // failures within the window, or of probes
 	logConsecutive = "consecutive_failures" // failures in a row, however far apart
 	logOpenFor     = "open_for"             // the open period; 0 unless the circuit opens
-	logChange      = "change"               // the [endpoint.EventKind]
-	logEndpoint    = "endpoint"             // the endpoint's address; empty if all are meant or it is unknown
-	logEjectFor    = "eject_for"            // the time until the first probe of an ejected endpoint, otherwise 0
-	logVia         = "via"                  // the Via header of the request, cut after 512 bytes
-	logRoutes      = "routes"               // the number of routes
-	logPolicies    = "policies"             // the number of policies
+	// the change: added, removed, ejected, returned, panic, calm or lookup_failed
+	logChange   = "change"
+	logEndpoint = "endpoint"  // the endpoint's address; empty if all are meant or it is unknown
+	logEjectFor = "eject_for" // the time until the first probe of an ejected endpoint, otherwise 0
+	logVia      = "via"       // the Via header of the request, cut after 512 bytes
+	logRoutes   = "routes"    // the number of routes
+	logPolicies = "policies"  // the number of policies
 )
 
 // LogObserver returns an observer that writes a line for each attempt at the debug level, for each
