@@ -391,7 +391,9 @@ func (b *body) Close() error {
 // CloseIdleConnections closes the connections that no request uses.
 func (s *Set) CloseIdleConnections() {
 	for _, m := range s.current.Load().all {
-		s.senderOf(m).CloseIdleConnections()
+		if m.requests.Load() > 0 { // otherwise it has no connection
+			s.senderOf(m).CloseIdleConnections()
+		}
 	}
 }
 
@@ -406,6 +408,9 @@ func (s *Set) Close() {
 	for _, m := range all {
 		if m.circuit != nil {
 			m.circuit.Retire()
+		}
+		if m.requests.Load() == 0 {
+			continue
 		}
 		if c, ok := s.senderOf(m).(interface{ Close() }); ok {
 			c.Close()
