@@ -40,7 +40,16 @@ type content struct {
 	ca, cert, key []byte
 	pool          *x509.CertPool
 	certificate   *tls.Certificate
+
+	since  time.Time      // when it replaced another one; zero for the first
+	before *x509.CertPool // the pool that it replaced
 }
+
+// settling is how long after a change handshakes may still be running that began before it.
+const settling = 5 * time.Second
+
+// settled reports whether no handshake runs that began before the change to c.
+func (c *content) settled() bool { return c.since.IsZero() || time.Since(c.since) > settling }
 
 // Load reads the files. Later, each changed file is read again within a second of a handshake. If
 // that fails, the content before stays in use and failed is called, once for each new error; it may
@@ -55,9 +64,6 @@ func Load(f Files, failed func(error)) (*Store, error) {
 	s.checked.Store(time.Now().UnixNano())
 	return s, nil
 }
-
-// Pool returns the authorities, or nil without a CA file.
-func (s *Store) Pool() *x509.CertPool { return s.look().pool }
 
 // Certificate returns the own certificate, or nil without one.
 func (s *Store) Certificate() *tls.Certificate { return s.look().certificate }
@@ -81,7 +87,10 @@ func (s *Store) look() *content {
 		return s.current.Load()
 	}
 	s.last = ""
-	s.current.Store(c)
+	if before := s.current.Load(); c != before {
+		c.since, c.before = time.Now(), before.pool
+		s.current.Store(c)
+	}
 	return c
 }
 
@@ -149,7 +158,8 @@ func (s *Store) Client(base *tls.Config) *tls.Config {
 }
 
 // sessions is a cache of TLS sessions that forgets all when the files change. A resumed session
-// keeps the certificates of its first handshake on both sides.
+// keeps the certificates of its first handshake on both sides. After a change the cache stays empty
+// for a while, because the session of an older handshake may still arrive.
 type sessions struct {
 	store *Store
 
@@ -175,7 +185,11 @@ func (s *sessions) current() tls.ClientSessionCache {
 func (s *sessions) Get(key string) (*tls.ClientSessionState, bool) { return s.current().Get(key) }
 
 // Put implements tls.ClientSessionCache.
-func (s *sessions) Put(key string, state *tls.ClientSessionState) { s.current().Put(key, state) }
+func (s *sessions) Put(key string, state *tls.ClientSessionState) {
+	if cache := s.current(); state == nil || s.store.current.Load().settled() {
+		cache.Put(key, state)
+	}
+}
 
 // verify checks a server's certificate as crypto/tls does. The name is not that of state, which is
 // empty for an IP address.
@@ -183,11 +197,18 @@ func (s *Store) verify(name string, state tls.ConnectionState) error {
 	if name == "" || len(state.PeerCertificates) == 0 {
 		return errors.New("tls: there is no server name or no certificate to check")
 	}
-	options := x509.VerifyOptions{Roots: s.Pool(), DNSName: name, Intermediates: x509.NewCertPool()}
+	options := x509.VerifyOptions{DNSName: name, Intermediates: x509.NewCertPool()}
 	for _, c := range state.PeerCertificates[1:] {
 		options.Intermediates.AddCert(c)
 	}
-	if _, err := state.PeerCertificates[0].Verify(options); err != nil {
+	c := s.look()
+	options.Roots = c.pool
+	_, err := state.PeerCertificates[0].Verify(options)
+	if err != nil && state.DidResume && !c.settled() {
+		options.Roots = c.before // the files changed after the session was chosen
+		_, err = state.PeerCertificates[0].Verify(options)
+	}
+	if err != nil {
 		return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
 	}
 	return nil
