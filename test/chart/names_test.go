@@ -31,7 +31,7 @@ func TestNames(t *testing.T) {
 		"YAML's nothing":         {"null", "", "null-"},
 		"an old word of YAML's":  {"y", "", "y-"},
 		"a given word of YAML's": {"try", "yes", "yes-"},
-		"a long name":            {strings.Repeat("x", 53), "", strings.Repeat("x", 50) + "-"},
+		"a long name":            {strings.Repeat("x", 53), "", strings.Repeat("x", 41) + "-"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := mustRender(t, tc.release, map[string]any{

@@ -1,6 +1,7 @@
-{{/* The prefix of all names. It is empty if the release has the chart's name. */}}
+{{/* The prefix of all names. It is empty if the release has the chart's name. The longest name,
+     flaky-server-headless, must fit into 63 characters. */}}
 {{- define "rebound.prefix" -}}
-{{- $name := default .Release.Name .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- $name := default .Release.Name .Values.fullnameOverride | trunc 41 | trimSuffix "-" -}}
 {{- if or .Values.fullnameOverride (ne .Release.Name .Chart.Name) -}}
 {{- /* Helm accepts a release name such as 2.x, but a Service name must begin with a letter. */ -}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
