@@ -59,10 +59,7 @@ type seriesUpdate struct {
 	Window   windowShown    `json:"window"`
 	Circuit  *circuitShown  `json:"circuit,omitempty"`
 	Seconds  []*secondShown `json:"seconds,omitempty"`
-	// Endpoints are those of the upstream, if they are known.
-	Endpoints        []endpointShown `json:"endpoints,omitempty"`
-	EndpointsOmitted int             `json:"endpointsOmitted,omitempty"`
-	Totals           *totalsShown    `json:"totals,omitempty"` // in a State only
+	Totals   *totalsShown   `json:"totals,omitempty"` // in a State only
 }
 
 type totalsShown struct {
@@ -223,14 +220,7 @@ func besides(all uint64, shown int) uint64 { return all - min(all, uint64(shown)
 
 // present returns the current figures of a series.
 func (l *Live) present(s *series, now time.Time) seriesUpdate {
-	shown := seriesUpdate{Policy: s.key.policy, Upstream: s.key.upstream, Window: l.window(s, now), Circuit: l.circuit(s.key)}
-	for i := range l.states {
-		if u := &l.states[i]; u.Policy == s.key.policy && u.Upstream == s.key.upstream {
-			shown.Endpoints, shown.EndpointsOmitted = l.endpoints(u, l.second(now))
-			break
-		}
-	}
-	return shown
+	return seriesUpdate{Policy: s.key.policy, Upstream: s.key.upstream, Window: l.window(s, now), Circuit: l.circuit(s.key)}
 }
 
 func (l *Live) sorted() []*series {
