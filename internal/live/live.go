@@ -63,6 +63,8 @@ type Live struct {
 		history[transition]
 	}
 	states []observe.Upstream
+	// requests are the endpoints' counts of the last seconds.
+	requests [WindowSeconds + 1]requestCounts
 }
 
 // New returns a Live. It shows nothing until [Live.Run] gathers the recorded calls.
@@ -179,6 +181,7 @@ func (l *Live) gather() {
 // observe adds the current circuits and budgets to their series.
 func (l *Live) observe(states []observe.Upstream, second int64) {
 	l.states = states
+	l.countRequests(second)
 	for i := range states {
 		u := &states[i]
 		s := l.seriesOf(seriesKey{u.Policy, u.Upstream})

@@ -44,7 +44,8 @@ type attemptShown struct {
 	Breaker  resilience.State   `json:"breaker"`
 	Status   int                `json:"status,omitempty"`
 	Error    string             `json:"error,omitempty"`
-	Wait     *waitShown         `json:"wait,omitempty"` // if another attempt was planned
+	Endpoint string             `json:"endpoint,omitempty"` // its address, if known
+	Wait     *waitShown         `json:"wait,omitempty"`     // if another attempt was planned
 }
 
 // waitShown is the pause after an attempt.
@@ -99,6 +100,7 @@ func (l *Live) newRecord(s *slot) *Record {
 		shown := attemptShown{
 			Number: a.Number, Start: milliseconds(a.Start.Sub(c.Start)), Duration: milliseconds(a.Duration), Limit: milliseconds(a.Limit),
 			Good: goodAttempt(report, i), Reason: report.Ended(i), Verdict: a.Verdict, Breaker: a.Breaker, Status: a.Status,
+			Endpoint: cut(a.Endpoint, maxHost),
 		}
 		if a.Err != nil {
 			shown.Error = cut(a.Err.Error(), maxError)

@@ -59,7 +59,10 @@ type seriesUpdate struct {
 	Window   windowShown    `json:"window"`
 	Circuit  *circuitShown  `json:"circuit,omitempty"`
 	Seconds  []*secondShown `json:"seconds,omitempty"`
-	Totals   *totalsShown   `json:"totals,omitempty"` // in a State only
+	// Endpoints are those of the upstream, if they are known.
+	Endpoints        []endpointShown `json:"endpoints,omitempty"`
+	EndpointsOmitted int             `json:"endpointsOmitted,omitempty"`
+	Totals           *totalsShown    `json:"totals,omitempty"` // in a State only
 }
 
 type totalsShown struct {
@@ -220,7 +223,14 @@ func besides(all uint64, shown int) uint64 { return all - min(all, uint64(shown)
 
 // present returns the current figures of a series.
 func (l *Live) present(s *series, now time.Time) seriesUpdate {
-	return seriesUpdate{Policy: s.key.policy, Upstream: s.key.upstream, Window: l.window(s, now), Circuit: l.circuit(s.key)}
+	shown := seriesUpdate{Policy: s.key.policy, Upstream: s.key.upstream, Window: l.window(s, now), Circuit: l.circuit(s.key)}
+	for i := range l.states {
+		if u := &l.states[i]; u.Policy == s.key.policy && u.Upstream == s.key.upstream {
+			shown.Endpoints, shown.EndpointsOmitted = l.endpoints(u, l.second(now))
+			break
+		}
+	}
+	return shown
 }
 
 func (l *Live) sorted() []*series {

@@ -4,6 +4,7 @@ import { $, el, icon, show, svg, text } from "./dom.js";
 import { clock, duration, plural, tick, tickText, whole, words } from "./format.js";
 import { known } from "./state.js";
 
+const sources = { jitter: "jitter", retry_after: "Retry-After", next_endpoint: "next endpoint" };
 const HOLD = 1000; // ms until a newer call replaces the shown one
 
 // The drawn call: {call, before}. before marks a call of an earlier server process. Its ID must
@@ -103,13 +104,13 @@ export function drawCall(call, before = false) {
     const bars = [bar];
     if (kind === "bad") bars.push(svg("rect", { class: "bar-cap", x: at(a.start + a.duration), width: 3, y: "15%", height: "70%" }));
     const name = el("span", { class: "wf-name" }, icon(kind, `is-${kind}`), `Attempt ${a.number}`);
-    const detail = el("span", { class: "wf-detail" }, el("b", {}, a.good && a.reason === "ok" ? `${a.status || "ok"}` : words(a.reason)), ` · ${duration(a.duration)} · ${verdictOf(a, last)}`, a.breaker === "closed" ? "" : ` · circuit ${a.breaker}`);
+    const detail = el("span", { class: "wf-detail" }, el("b", {}, a.good && a.reason === "ok" ? `${a.status || "ok"}` : words(a.reason)), ` · ${duration(a.duration)} · ${verdictOf(a, last)}`, a.breaker === "closed" ? "" : ` · circuit ${a.breaker}`, a.endpoint ? ` · at ${a.endpoint}` : "");
     if (a.error) detail.setAttribute("title", a.error);
     rows.push(row("attempt", name, track(...bars), detail));
     if (a.wait && (a.wait.actual > 0 || !last)) {
       const wait = svg("rect", { class: "bar-wait", x: at(a.start + a.duration), width: at(a.wait.actual), y: "30%", height: "40%", "data-bar": "wait" });
       rows.push(row("wait", el("span", { class: "wf-name is-wait" }, icon("wait", "is-wait"), "Wait"), track(wait),
-        el("span", { class: "wf-detail" }, el("b", {}, duration(a.wait.actual)), ` of ${duration(a.wait.planned)} planned · ${a.wait.source === "retry_after" ? "Retry-After" : "jitter"}`)));
+        el("span", { class: "wf-detail" }, el("b", {}, duration(a.wait.actual)), ` of ${duration(a.wait.planned)} planned · ${sources[a.wait.source] ?? words(a.wait.source)}`)));
     }
   });
   if (!call.attempts.length) {

@@ -64,7 +64,7 @@ function listed() {
 }
 
 // The list does not move while the visitor points at it or has the focus in it.
-const region = document.querySelector(".scroll");
+const region = document.querySelector(".calls .scroll");
 let pointed = false;
 let held = null; // the list at that moment
 region.addEventListener("pointerenter", (e) => { pointed = e.pointerType !== "touch"; });

@@ -5,6 +5,7 @@ import { curl, disown, followNewest } from "./call.js";
 import { drawRows, offer, restartList, setReasons } from "./calls.js";
 import { cause, drawBreaker, stateWord } from "./circuit.js";
 import { show, text } from "./dom.js";
+import { drawEndpoints } from "./endpoints.js";
 import { clock, plural } from "./format.js";
 import { drawHistory } from "./history.js";
 import { choose, drawNow, drawSummary } from "./now.js";
@@ -47,6 +48,7 @@ onDraw(() => {
   drawSummary(s);
   drawNow(s);
   drawBreaker(s);
+  drawEndpoints(s);
   drawControls();
   followNewest();
   drawRows();
