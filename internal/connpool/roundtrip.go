@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/http/httpguts"
+	"github.com/rebound-dev/rebound/internal/nethttp"
 )
 
 // How often a request is sent again if the upstream has not processed it. A refused stream may mean
@@ -32,7 +32,8 @@ func (p *Pool) RoundTripFresh(req *http.Request) (*http.Response, error) {
 }
 
 func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) {
-	if p.upgrades != nil && isUpgrade(req.Header) {
+	if p.upgrades != nil && nethttp.IsUpgrade(req.Header) {
+		// HTTP/2 has no upgrades, so the request goes over an HTTP/1 connection of its own.
 		return p.upgrades.RoundTrip(req)
 	}
 	ctx := req.Context()
@@ -84,13 +85,6 @@ func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) 
 	}
 }
 
-// isUpgrade reports whether the caller asks for another protocol. HTTP/2 has no upgrades, so the
-// request goes over an HTTP/1 connection of its own. h2c does not count: it is for cleartext only.
-func isUpgrade(h http.Header) bool {
-	return len(h["Upgrade"]) > 0 && !strings.EqualFold(h["Upgrade"][0], "h2c") &&
-		httpguts.HeaderValuesContainsToken(h["Connection"], "upgrade")
-}
-
 // quoteResponse adds the beginning of a response that is not HTTP to net/http's error. net/http
 // quotes only the part it could not parse, which may be in the middle.
 func (p *Pool) quoteResponse(c *conn, err error) error {
@@ -114,21 +108,14 @@ func repeatable(req *http.Request) bool {
 	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
 		return false
 	}
-	switch req.Method {
-	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-		return true
-	}
-	_, key := req.Header["Idempotency-Key"]
-	_, xKey := req.Header["X-Idempotency-Key"]
-	return key || xKey
+	return nethttp.Repeats(req)
 }
 
 // maxResends returns how often a request may be sent again after err. It is 0, unless an HTTP/2
 // upstream has reported that it did not process the request, or has closed the connection before
 // the request was sent. The errors of the second kind have no type.
 func maxResends(err error) (times int) {
-	var stream streamError
-	if errors.As(err, &stream) && stream.Code == refusedStream {
+	if nethttp.RefusedStream(err) {
 		return maxRefusals
 	}
 	switch err.Error() {
@@ -137,19 +124,6 @@ func maxResends(err error) (times int) {
 	}
 	return 0
 }
-
-// streamError has the shape of the HTTP/2 stream error inside net/http. The As method of that error
-// fills any struct of this shape.
-type streamError struct {
-	StreamID uint32
-	Code     uint32
-	Cause    error
-}
-
-func (streamError) Error() string { return "stream error" }
-
-// refusedStream is REFUSED_STREAM (RFC 9113, 8.7): the request was not processed.
-const refusedStream = 0x7
 
 // unwrapConnError returns err as http.Transport would return it: the error of the connection
 // itself.
@@ -192,7 +166,7 @@ func countsAgainst(ctx context.Context, err error, lost bool) bool {
 	if ctx.Err() != nil {
 		return errors.Is(context.Cause(ctx), context.DeadlineExceeded)
 	}
-	var stream streamError
+	var stream nethttp.StreamError
 	return lost || errors.As(err, &stream)
 }
 

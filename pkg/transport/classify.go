@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/nethttp"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -91,7 +92,6 @@ func (c *exchange) errorEnding(err error) ending {
 		return broken
 	}
 	var op *net.OpError
-	var stream streamError
 	switch {
 	case c.tls.failed(err):
 		if certificate := new(tls.CertificateVerificationError); errors.As(err, &certificate) {
@@ -100,7 +100,7 @@ func (c *exchange) errorEnding(err error) ending {
 		return tlsFailed
 	case errors.As(err, &op) && op.Op == "dial":
 		return dialFailed
-	case errors.As(err, &stream) && stream.Code == refusedStream:
+	case nethttp.RefusedStream(err):
 		return streamRefused
 	case errors.Is(err, errNotHTTP):
 		return notHTTP
@@ -209,19 +209,6 @@ func (c *exchange) bodyGate() resilience.Gate {
 	}
 	return g
 }
-
-// streamError has the shape of the HTTP/2 stream error inside net/http. The As method of that error
-// fills any struct of this shape.
-type streamError struct {
-	StreamID uint32
-	Code     uint32
-	Cause    error
-}
-
-func (streamError) Error() string { return "stream error" }
-
-// refusedStream is REFUSED_STREAM (RFC 9113, 8.7): the request was not processed.
-const refusedStream = 0x7
 
 // handshakes records the failed TLS handshakes of one attempt, and whether the attempt got a
 // connection in the end. Once it has one, no error proves that nothing was sent, even one that

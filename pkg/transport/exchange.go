@@ -9,13 +9,12 @@ import (
 	"mime"
 	"net/http"
 	"net/http/httptrace"
-	"net/textproto"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/nethttp"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -68,7 +67,7 @@ func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
 	c.repeatable = t.methods[methodOf(req)] || strings.TrimSpace(req.Header.Get(HeaderIdempotencyKey)) != ""
 	c.badTrailer = checkTrailer(req.Trailer)
 	c.retriedAbove = inboundAttempt(req.Header) > 1
-	c.passThrough = isUpgrade(req.Header) || acceptsEvents(req.Header)
+	c.passThrough = nethttp.IsUpgrade(req.Header) || acceptsEvents(req.Header)
 	return c
 }
 
@@ -102,7 +101,7 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 		}
 		req.Body = body
 		req.GetBody = nil
-		if !repeatedByNetHTTP(req) {
+		if !nethttp.Repeats(req) {
 			// net/http then calls GetBody only for requests that it never sent, or that the
 			// upstream refused unread.
 			req.GetBody = func() (io.ReadCloser, error) { return c.source.open(ctx, false) }
@@ -207,19 +206,6 @@ func (c *exchange) traceExpect(ctx context.Context) context.Context {
 func (c *exchange) Decided(r *resilience.AttemptReport) {
 	r.Endpoint = c.lease.Address()
 	c.trace.verdict(r)
-}
-
-// repeatedByNetHTTP reports whether net/http may send req again by itself when a kept connection
-// fails, even if req may have arrived. Such a repetition is in no trace and in no budget. For a
-// request with a body, net/http needs GetBody.
-func repeatedByNetHTTP(req *http.Request) bool {
-	switch methodOf(req) {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-		return true
-	}
-	_, key := req.Header[HeaderIdempotencyKey]
-	_, xKey := req.Header["X-Idempotency-Key"]
-	return key || xKey
 }
 
 var errNoResponse = errors.New("the RoundTripper returned neither a response nor an error")
@@ -344,20 +330,6 @@ func inboundLimit(h http.Header) time.Duration {
 	}
 	ms, _ := parseSeconds(strings.TrimSpace(h.Get(HeaderExpectedTimeout)))
 	return time.Duration(min(ms, int64(24*time.Hour/time.Millisecond))) * time.Millisecond
-}
-
-// isUpgrade reports whether the caller asks for another protocol. "Upgrade: h2c" does not count:
-// some clients send it with every request, RFC 9113 has retired it, and the response is an ordinary
-// one.
-func isUpgrade(h http.Header) bool {
-	return len(h["Upgrade"]) > 0 && !strings.EqualFold(h.Get("Upgrade"), "h2c") && slices.ContainsFunc(h["Connection"], func(v string) bool {
-		for token := range strings.SplitSeq(v, ",") {
-			if strings.EqualFold(textproto.TrimString(token), "upgrade") {
-				return true
-			}
-		}
-		return false
-	})
 }
 
 const eventStream = "text/event-stream"

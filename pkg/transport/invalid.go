@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/rebound-dev/rebound/internal/nethttp"
 )
 
 // ErrInvalidRequest matches the error of a call whose request cannot be sent. Either net/http
@@ -140,7 +142,7 @@ func tooLargeForPeer(err error, h http.Header) bool {
 // 9113, 8.1.1). The error for a malformed response has the same code, but comes from net/http
 // itself.
 func malformedForPeer(err error) bool {
-	var stream streamError
+	var stream nethttp.StreamError
 	return errors.As(err, &stream) && stream.Code == protocolError && strings.Contains(err.Error(), "received from peer")
 }
 
