@@ -49,6 +49,7 @@ type member struct {
 
 	connect sync.Once
 	sender  sender
+	retired atomic.Bool // it is not in use any more
 
 	inFlight atomic.Int64
 	requests atomic.Uint64

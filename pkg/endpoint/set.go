@@ -171,7 +171,7 @@ func (s *Set) replace(addresses []string) {
 	}
 	s.show(all)
 	for _, m := range before {
-		s.remove(m)
+		s.retire(m)
 		s.tell(Event{Kind: EventRemoved, Address: m.address})
 	}
 }
@@ -188,16 +188,23 @@ func (s *Set) newMember(address string) *member {
 	return m
 }
 
-// remove lets the requests of m end. The caller holds mu.
-func (s *Set) remove(m *member) {
+// retire ends the use of m. Its requests go on.
+func (s *Set) retire(m *member) {
+	m.retired.Store(true)
 	if m.circuit != nil {
 		m.circuit.Retire()
 	}
-	m.connect.Do(func() { m.sender = noSender{} }) // it was never used
-	if c, ok := m.sender.(interface{ Close() }); ok {
+	if m.requests.Load() > 0 { // otherwise it has no connection yet, and senderOf will see retired
+		closeSender(s.senderOf(m))
+	}
+}
+
+// closeSender closes the connections that no request uses, and the others when their requests end.
+func closeSender(s sender) {
+	if c, ok := s.(interface{ Close() }); ok {
 		c.Close()
 	} else {
-		m.sender.CloseIdleConnections()
+		s.CloseIdleConnections()
 	}
 }
 
@@ -286,14 +293,18 @@ type sender interface {
 	CloseIdleConnections()
 }
 
-// senderOf returns what sends the requests of m.
+// senderOf returns what sends the requests of m. A request that chose m just before it was retired
+// gets a connection of its own.
 func (s *Set) senderOf(m *member) sender {
 	m.connect.Do(func() {
 		if s.options.Connect != nil {
 			m.sender = simple{s.options.Connect(m.address)}
-			return
+		} else {
+			m.sender = s.newPool(m)
 		}
-		m.sender = s.newPool(m)
+		if m.retired.Load() {
+			closeSender(m.sender)
+		}
 	})
 	return m.sender
 }
@@ -319,17 +330,6 @@ func (s simple) CloseIdleConnections() {
 		c.CloseIdleConnections()
 	}
 }
-
-// noSender belongs to an endpoint that was removed before its first request.
-type noSender struct{}
-
-func (noSender) RoundTrip(*http.Request) (*http.Response, error) {
-	return nil, &net.OpError{Op: "dial", Net: "tcp", Err: ErrNoEndpoint}
-}
-
-func (n noSender) RoundTripFresh(req *http.Request) (*http.Response, error) { return n.RoundTrip(req) }
-
-func (noSender) CloseIdleConnections() {}
 
 // RoundTrip sends a request to one endpoint. A response with a status of 500 or more, and a body
 // that breaks off, count against the endpoint.
@@ -406,17 +406,7 @@ func (s *Set) Close() {
 	s.mu.Unlock()
 	s.lookups.close()
 	for _, m := range all {
-		if m.circuit != nil {
-			m.circuit.Retire()
-		}
-		if m.requests.Load() == 0 {
-			continue
-		}
-		if c, ok := s.senderOf(m).(interface{ Close() }); ok {
-			c.Close()
-		} else {
-			m.sender.CloseIdleConnections()
-		}
+		s.retire(m)
 	}
 }
 

@@ -5,11 +5,15 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/testkit/conncount"
+	"github.com/rebound-dev/rebound/internal/testkit/fetch"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -356,4 +360,36 @@ func TestNotifyMayUseTheSet(t *testing.T) {
 			t.Errorf("Notify was called %d times, want once", called)
 		}
 	})
+}
+
+// A request that comes after Close gets a connection of its own, also at an endpoint that had no
+// request before. None is kept.
+func TestRequestAfterClose(t *testing.T) {
+	var connections conncount.Counter
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	up.Config.ConnState = connections.See
+	up.Start()
+	t.Cleanup(up.Close)
+	for name, before := range map[string]int{"unused": 0, "used": 1} {
+		t.Run(name, func(t *testing.T) {
+			o := endpoint.Options{Policy: endpoint.DefaultPolicy(), Connections: endpoint.DefaultConnections()}
+			o.Policy.Resolve, o.Policy.Addresses = endpoint.ResolveStatic, []string{up.Listener.Addr().String()}
+			set := endpoint.New(&url.URL{Scheme: "http", Host: "orders"}, o)
+			client := &http.Client{Transport: set}
+			for range before {
+				fetchOnce(t, client)
+			}
+			set.Close()
+			fetchOnce(t, client)
+			connections.WantOpen(t, 0)
+		})
+	}
+}
+
+func fetchOnce(t *testing.T, client *http.Client) {
+	t.Helper()
+	resp, _, err := fetch.Read(client.Do(fetch.Request(t, http.MethodGet, "http://orders/", nil)))
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("got %v, error %v, want status 200", resp, err)
+	}
 }
