@@ -65,9 +65,6 @@ func Load(f Files, failed func(error)) (*Store, error) {
 	return s, nil
 }
 
-// Certificate returns the own certificate, or nil without one.
-func (s *Store) Certificate() *tls.Certificate { return s.look().certificate }
-
 // look returns the content, and reads changed files first if it is time.
 func (s *Store) look() *content {
 	now := time.Now().UnixNano()
@@ -134,27 +131,22 @@ func readFile(what, name string) ([]byte, error) {
 	return b, nil
 }
 
-// Client returns a copy of base for connections that use the store: the CA instead of the system's
-// roots, and the own certificate for upstreams that ask for one. With a CA file, base must have a
-// ServerName, which may be an IP address; otherwise every handshake fails.
-func (s *Store) Client(base *tls.Config) *tls.Config {
-	c := base.Clone()
-	if c == nil {
-		c = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
+// SetUp makes c, of a client, use the store: the CA instead of the system's roots, and the own
+// certificate for upstreams that ask for one. With a CA file, c must have a ServerName, which may
+// be an IP address; otherwise every handshake fails.
+func (s *Store) SetUp(c *tls.Config) {
 	c.ClientSessionCache = &sessions{store: s}
 	if s.files.Cert != "" {
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return s.Certificate(), nil }
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return s.look().certificate, nil }
 	}
 	if s.files.CA == "" || c.InsecureSkipVerify {
-		return c
+		return
 	}
 	// crypto/tls reads RootCAs when a connection is made from a config that cannot change. So it
 	// verifies nothing itself, and verify does what it would do.
 	c.InsecureSkipVerify = true
 	name := c.ServerName
 	c.VerifyConnection = func(state tls.ConnectionState) error { return s.verify(name, state) }
-	return c
 }
 
 // sessions is a cache of TLS sessions that forgets all when the files change. A resumed session

@@ -96,13 +96,7 @@ func New(target *url.URL, o Options) *Pool {
 	if o.Random == nil {
 		o.Random = rand.Float64
 	}
-	o.TLS = o.TLS.Clone()
-	if o.TLS == nil {
-		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
-	if o.TLS.ClientSessionCache == nil {
-		o.TLS.ClientSessionCache = tls.NewLRUClientSessionCache(sessions)
-	}
+	o.TLS = TLSConfig(o.TLS)
 	p := &Pool{scheme: target.Scheme, address: cmp.Or(o.Address, Address(target)), options: o, dials: map[*dial]struct{}{}}
 	if o.TLS.ServerName == "" {
 		o.TLS.ServerName = ServerName(target)
@@ -120,6 +114,18 @@ func New(target *url.URL, o Options) *Pool {
 		p.upgrades.Protocols.SetHTTP1(true)
 	}
 	return p
+}
+
+// TLSConfig returns a copy of c, or the defaults if c is nil, that remembers TLS sessions. Pools
+// whose upstreams share a certificate may share it.
+func TLSConfig(c *tls.Config) *tls.Config {
+	if c = c.Clone(); c == nil {
+		c = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if c.ClientSessionCache == nil {
+		c.ClientSessionCache = tls.NewLRUClientSessionCache(sessions)
+	}
+	return c
 }
 
 // newTransport returns a transport to make connections with. Only upgrades use the rest of it.

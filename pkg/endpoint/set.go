@@ -114,12 +114,7 @@ func New(target *url.URL, o Options) *Set {
 	if o.Resolver == nil {
 		o.Resolver = net.DefaultResolver
 	}
-	if o.TLS = o.TLS.Clone(); o.TLS == nil {
-		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
-	if o.TLS.ClientSessionCache == nil { // shared: the endpoints of a name have one certificate
-		o.TLS.ClientSessionCache = tls.NewLRUClientSessionCache(sessions)
-	}
+	o.TLS = connpool.TLSConfig(o.TLS) // shared: the endpoints of a name have one certificate
 	s := &Set{target: target, options: o, epoch: time.Now()}
 	s.current.Store(&view{})
 	s.lookups.set = s
@@ -132,10 +127,6 @@ func New(target *url.URL, o Options) *Set {
 	}
 	return s
 }
-
-// sessions is how many TLS sessions are remembered. A resumed session makes a new connection
-// cheaper.
-const sessions = 64
 
 // named reports whether the set has a single endpoint that stands for a name.
 func (s *Set) named() bool {

@@ -68,13 +68,11 @@ func (t TLS) config(base *tls.Config, host string, failed func(error)) (*tls.Con
 	if err != nil {
 		return nil, err
 	}
-	c := base.Clone()
-	if c == nil {
-		c = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
+	c := connpool.TLSConfig(base)
 	c.ServerName = cmp.Or(t.ServerName, host)
 	c.InsecureSkipVerify = t.InsecureSkipVerify
-	return store.Client(c), nil
+	store.SetUp(c)
+	return c, nil
 }
 
 // Host selects the host that an upstream's requests name.
