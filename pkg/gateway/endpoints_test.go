@@ -1,16 +1,11 @@
 package gateway_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"io"
 	"log"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -26,25 +21,23 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// replica is a real server that counts requests, and fails while bad is set.
+// replica is a pod that fails while bad is set.
 type replica struct {
-	*httptest.Server
-	requests atomic.Int64
-	bad      atomic.Bool
+	*pod
+	bad atomic.Bool
 }
 
 func newReplica(t *testing.T, bad http.HandlerFunc) *replica {
 	t.Helper()
-	p := &replica{}
-	p.Server = server(t, func(w http.ResponseWriter, r *http.Request) {
-		p.requests.Add(1)
-		if p.bad.Load() {
-			bad(w, r)
+	r := &replica{}
+	r.pod = newPod(t, func(w http.ResponseWriter, req *http.Request) {
+		if r.bad.Load() {
+			bad(w, req)
 			return
 		}
 		_, _ = io.WriteString(w, "ok")
 	})
-	return p
+	return r
 }
 
 // over returns a configuration with one upstream, orders, over the pods.
@@ -53,7 +46,7 @@ func over(pods ...*replica) gateway.Config {
 	entry.Endpoints.Resolve = endpoint.ResolveStatic
 	entry.Endpoints.Eject.ConsecutiveFailures = 2 // the tests are short
 	for _, p := range pods {
-		entry.Endpoints.Addresses = append(entry.Endpoints.Addresses, p.Listener.Addr().String())
+		entry.Endpoints.Addresses = append(entry.Endpoints.Addresses, p.address())
 	}
 	c := gateway.DefaultConfig()
 	c.Upstreams = map[string]gateway.Upstream{"orders": entry}
@@ -61,17 +54,6 @@ func over(pods ...*replica) gateway.Config {
 	route.SetDefaults()
 	c.Routes = []gateway.Route{route}
 	return c
-}
-
-func gatewayOver(t *testing.T, c gateway.Config, o gateway.Options) (*gateway.Gateway, *httptest.Server) {
-	t.Helper()
-	g, err := gateway.New(c, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := server(t, g.ServeHTTP)
-	t.Cleanup(g.Close)
-	return g, s
 }
 
 // hammer makes calls from four callers for a time, and returns how many there were by status.
@@ -114,17 +96,17 @@ func TestOneBadEndpointOfThree(t *testing.T) {
 			g, front := gatewayOver(t, over(pods...), gateway.Options{})
 			hammer(t, front.URL, 300*time.Millisecond)
 			pods[1].bad.Store(true)
-			healthy := pods[1].requests.Load()
+			healthy := pods[1].served.Load()
 			if got := hammer(t, front.URL, 3*time.Second); len(got) != 1 || got[http.StatusOK] == 0 {
 				t.Errorf("got %v calls by status, want 200 only", got)
 			}
 			state := g.Upstreams()[0]
-			if n := pods[1].requests.Load() - healthy; state.Breaker.State.String() != "closed" || len(state.Endpoints) != 3 || n > 60 {
+			if n := pods[1].served.Load() - healthy; state.Breaker.State.String() != "closed" || len(state.Endpoints) != 3 || n > 60 {
 				t.Errorf("the bad endpoint got %d calls, want at most 60; got %+v, want a closed circuit and three endpoints", n, state)
 			}
 			pods[1].bad.Store(false)
-			before := pods[1].requests.Load()
-			for end := time.Now().Add(20 * time.Second); pods[1].requests.Load() < before+20; {
+			before := pods[1].served.Load()
+			for end := time.Now().Add(20 * time.Second); pods[1].served.Load() < before+20; {
 				hammer(t, front.URL, 200*time.Millisecond)
 				if time.Now().After(end) {
 					t.Fatal("the pod got no calls 20 s after it recovered")
@@ -153,7 +135,7 @@ func TestRefusedConnectionMovesOn(t *testing.T) {
 	if took := time.Since(start); took > 900*time.Millisecond {
 		t.Errorf("20 calls took %v, want less than one backoff", took)
 	}
-	if n := good.requests.Load(); n != 20 {
+	if n := good.served.Load(); n != 20 {
 		t.Errorf("the good endpoint got %d requests, want 20", n)
 	}
 }
@@ -212,7 +194,7 @@ func TestEndpointsKeepTheUpstreamsName(t *testing.T) {
 	t.Cleanup(secure.Close)
 	other := httptest.NewUnstartedServer(h)
 	other.Config.ErrorLog = log.New(io.Discard, "", 0)
-	other.TLS = &tls.Config{Certificates: []tls.Certificate{selfSigned(t, "other.example")}}
+	other.TLS = &tls.Config{Certificates: []tls.Certificate{*newAuthority(t, "other").pair("other.example")}}
 	other.StartTLS()
 	t.Cleanup(other.Close)
 
@@ -253,7 +235,7 @@ func TestReloadKeepsEndpoints(t *testing.T) {
 	pods[0].bad.Store(true)
 	hammer(t, front.URL, time.Second)
 	mu.Lock()
-	if want := "http://orders ejected " + pods[0].Listener.Addr().String(); len(events) == 0 || events[0] != want {
+	if want := "http://orders ejected " + pods[0].address(); len(events) == 0 || events[0] != want {
 		t.Errorf("got events %q, want %q first", events, want)
 	}
 	mu.Unlock()
@@ -297,25 +279,7 @@ func TestBreakersListEndpoints(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Breakers) != 1 || len(got.Breakers[0].Endpoints) != 2 || got.Breakers[0].Endpoints[0].Address != pods[0].Listener.Addr().String() || got.Breakers[0].Endpoints[0].Circuit != "closed" {
+	if len(got.Breakers) != 1 || len(got.Breakers[0].Endpoints) != 2 || got.Breakers[0].Endpoints[0].Address != pods[0].address() || got.Breakers[0].Endpoints[0].Circuit != "closed" {
 		t.Errorf("got %s, want both endpoints, closed", w.Body)
 	}
-}
-
-// selfSigned returns a certificate for a host.
-func selfSigned(t *testing.T, host string) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: host}, DNSNames: []string{host},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }

@@ -54,13 +54,20 @@ func gatewayTo(t *testing.T, p transport.Policy, routes ...gateway.Route) *httpt
 
 func start(t *testing.T, c gateway.Config) *httptest.Server {
 	t.Helper()
-	g, err := gateway.New(c, gateway.Options{})
+	_, s := gatewayOver(t, c, gateway.Options{})
+	return s
+}
+
+// gatewayOver serves a gateway on loopback, and returns it too.
+func gatewayOver(t *testing.T, c gateway.Config, o gateway.Options) (*gateway.Gateway, *httptest.Server) {
+	t.Helper()
+	g, err := gateway.New(c, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := server(t, g.ServeHTTP)
 	t.Cleanup(g.Close)
-	return s
+	return g, s
 }
 
 func all(upstream string) gateway.Route {

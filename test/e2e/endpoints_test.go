@@ -3,7 +3,6 @@
 package e2e_test
 
 import (
-	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,16 +21,10 @@ func headless(t *testing.T) place {
 func TestOneBadEndpoint(t *testing.T) {
 	p := headless(t)
 	sick := p.forward("pod/"+p.pods("flaky-server")[0].Name, "5001")
-	for name, faults := range map[string]string{
-		"answers 503": "errorRate: 1\nstatuses: [503]",
-		"hangs":       "hangRate: 1",
-		"resets":      "resetRate: 1",
-	} {
+	for name, faults := range sicknesses {
 		t.Run(name, func(t *testing.T) {
 			p := place{t: t, namespace: p.namespace}
-			if resp, text := request(t, http.MethodPut, sick+"/faults", faults, nil); resp.StatusCode != http.StatusOK {
-				t.Fatalf("PUT /faults: got status %s, want 200\n%s", resp.Status, text)
-			}
+			putFaults(t, sick, faults)
 			before := served(t, sick)
 			stop := p.load("http://client:8080/process", 200)
 			time.Sleep(10 * time.Second)
@@ -41,9 +34,7 @@ func TestOneBadEndpoint(t *testing.T) {
 			if got.Calls < 1000 || got.Failed*1000 > got.Calls || share > 0.02 {
 				t.Errorf("%d of %d calls failed, and the sick pod got %.4f of them, want at most 0.1 %% and 2 %%: %v", got.Failed, got.Calls, share, got.How)
 			}
-			if resp, text := request(t, http.MethodPut, sick+"/faults", "errorRate: 0", nil); resp.StatusCode != http.StatusOK {
-				t.Fatalf("PUT /faults: got status %s, want 200\n%s", resp.Status, text)
-			}
+			putFaults(t, sick, "errorRate: 0")
 			time.Sleep(3 * time.Second)
 		})
 	}

@@ -22,16 +22,10 @@ func TestA1OneBadPodBehindAClusterIP(t *testing.T) {
 	before := p.load("http://client:8080/process", 100) // connections to all three are kept
 	defer before()
 	time.Sleep(3 * time.Second)
-	for name, faults := range map[string]string{
-		"answers 503": "errorRate: 1\nstatuses: [503]",
-		"hangs":       "hangRate: 1",
-		"resets":      "resetRate: 1",
-	} {
+	for name, faults := range sicknesses {
 		t.Run(name, func(t *testing.T) {
 			p := place{t: t, namespace: p.namespace}
-			if resp, text := request(t, http.MethodPut, sick+"/faults", faults, nil); resp.StatusCode != http.StatusOK {
-				t.Fatalf("PUT /faults: got status %s, want 200\n%s", resp.Status, text)
-			}
+			putFaults(t, sick, faults)
 			time.Sleep(2 * time.Second)
 			stop := p.load("http://client:8080/process", 100)
 			time.Sleep(10 * time.Second)
@@ -40,9 +34,7 @@ func TestA1OneBadPodBehindAClusterIP(t *testing.T) {
 			if got.Calls < 500 || got.Failed*100 > got.Calls*3 {
 				t.Errorf("%d of %d calls failed, want at most 3 %%: %v", got.Failed, got.Calls, got.How)
 			}
-			if resp, text := request(t, http.MethodPut, sick+"/faults", "errorRate: 0", nil); resp.StatusCode != http.StatusOK {
-				t.Fatalf("PUT /faults: got status %s, want 200\n%s", resp.Status, text)
-			}
+			putFaults(t, sick, "errorRate: 0")
 			time.Sleep(3 * time.Second)
 		})
 	}
@@ -81,6 +73,21 @@ func TestE1NewPodsServe(t *testing.T) {
 	}
 	if got.Failed > 0 {
 		t.Errorf("%d of %d calls failed, want none: %v", got.Failed, got.Calls, got.How)
+	}
+}
+
+// sicknesses are faults documents, each of a pod that fails all calls.
+var sicknesses = map[string]string{
+	"answers 503": "errorRate: 1\nstatuses: [503]",
+	"hangs":       "hangRate: 1",
+	"resets":      "resetRate: 1",
+}
+
+// putFaults replaces the faults of a flaky-server.
+func putFaults(t *testing.T, admin, faults string) {
+	t.Helper()
+	if resp, text := request(t, http.MethodPut, admin+"/faults", faults, nil); resp.StatusCode != http.StatusOK {
+		t.Fatalf("PUT /faults: got status %s, want 200\n%s", resp.Status, text)
 	}
 }
 
