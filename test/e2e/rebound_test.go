@@ -344,10 +344,7 @@ func TestEachReplicaHasItsOwnBreaker(t *testing.T) {
 			t.Errorf("%s: the circuit is %s at first, want closed", pod.Name, s)
 		}
 	}
-	resp, text := request(t, http.MethodPut, faults+"/faults", "errorRate: 1", nil)
-	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("PUT /faults: got status %s, want 200\n%s", resp.Status, text)
-	}
+	putFaults(t, faults, "errorRate: 1")
 	// One circuit does not see the calls of the other replica.
 	eventually(t, time.Minute, "the first circuit opens", func() (bool, string) {
 		request(t, http.MethodGet, data[0]+"/process", "", nil)
@@ -367,7 +364,7 @@ func TestEachReplicaHasItsOwnBreaker(t *testing.T) {
 			t.Errorf("/breakers has no flaky-server:5000, want it:\n%s", text)
 		}
 	}
-	request(t, http.MethodPut, faults+"/faults", "errorRate: 0", nil)
+	putFaults(t, faults, "errorRate: 0")
 	for i := range data {
 		eventually(t, time.Minute, "the circuit closes", func() (bool, string) {
 			request(t, http.MethodGet, data[i]+"/process", "", nil)
