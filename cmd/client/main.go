@@ -80,6 +80,12 @@ func run(ctx context.Context, p cli.Program) int {
 		return p.Fail(cli.ExitUsage, err)
 	}
 	if *check {
+		// Also what only a gateway finds, such as a missing file of a certificate.
+		g, err := gateway.New(cfg, gateway.Options{})
+		if err != nil {
+			return p.Fail(cli.ExitUsage, err)
+		}
+		g.Close()
 		text, err := config.Marshal(cfg)
 		if err != nil {
 			return p.Fail(cli.ExitFailed, err)
@@ -111,7 +117,7 @@ func run(ctx context.Context, p cli.Program) int {
 		})
 	}
 	err = serve.Run(ctx, serve.Config{
-		Data:         []serve.Listener{{Name: "data", Addr: *listen, Handler: client.Data}},
+		Data:         []serve.Listener{{Name: "data", Addr: *listen, Handler: client.Data, TLS: client.TLS}},
 		Admin:        []serve.Listener{{Name: "admin", Addr: *admin, Handler: client.Admin}},
 		DrainDelay:   *drainDelay,
 		DrainTimeout: client.LongestTimeout,
@@ -121,7 +127,11 @@ func run(ctx context.Context, p cli.Program) int {
 		Hangups:      hangups,
 		Logger:       logger,
 	}, ready, func(addrs map[string]net.Addr) {
-		fmt.Fprintf(p.Stdout, "routes    %s\nadmin     %s\n%s", serve.URL(addrs["data"]), serve.URL(addrs["admin"]), app.Timeouts(cfg))
+		url := serve.URL
+		if client.TLS != nil {
+			url = serve.SecureURL
+		}
+		fmt.Fprintf(p.Stdout, "routes    %s\nadmin     %s\n%s", url(addrs["data"]), serve.URL(addrs["admin"]), app.Timeouts(cfg))
 	})
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -121,6 +123,80 @@ func TestProxiesAndDrains(t *testing.T) {
 	}
 	if code := <-stopped; code != 0 {
 		t.Errorf("got exit code %d after a drain, want 0", code)
+	}
+}
+
+// The data port speaks TLS with HTTP/2, and still drains.
+func TestListenerTLS(t *testing.T) {
+	release, arrived := make(chan struct{}), make(chan struct{})
+	up := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(arrived)
+			<-release
+		}
+		_, _ = io.WriteString(w, r.Header.Get("X-Forwarded-Proto"))
+	}))
+	t.Cleanup(up.Close)
+	folder := t.TempDir()
+	file := func(name, kind string, content []byte) string {
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: content}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(up.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certFile, keyFile := file("tls.crt", "CERTIFICATE", up.Certificate().Raw), file("tls.key", "PRIVATE KEY", key)
+	config := filepath.Join(folder, "rebound.yaml")
+	text := fmt.Sprintf(`listener: {tls: {certFile: %s, keyFile: %s}}
+routes: [{name: all, match: /, upstream: up}]
+upstreams: {up: {url: "%s", tls: {caFile: %[1]s, serverName: example.com}}}
+`, certFile, keyFile, up.URL)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	routes, _, stop := client(t, "--config", config)
+	tr := up.Client().Transport.(*http.Transport).Clone()
+	tr.TLSClientConfig.ServerName, tr.ForceAttemptHTTP2 = "example.com", true
+	defer tr.CloseIdleConnections()
+	call := func(path string) string {
+		resp, body, err := fetch.Read((&http.Client{Transport: tr}).Do(fetch.Request(t, http.MethodGet, routes+path, nil)))
+		if err != nil {
+			return err.Error()
+		}
+		return fmt.Sprint(resp.Proto, " ", resp.StatusCode, " ", body)
+	}
+	if got := call("/"); got != "HTTP/2.0 200 https" || !strings.HasPrefix(routes, "https://") {
+		t.Errorf("got %q from %s, want HTTP/2.0 200 https from an https URL", got, routes)
+	}
+	if code, body := get(t, strings.Replace(routes, "https", "http", 1)); code != http.StatusBadRequest {
+		t.Errorf("without TLS: got %d %q, want 400", code, body)
+	}
+	answer := make(chan string)
+	go func() { answer <- call("/slow") }()
+	<-arrived
+	stopped := make(chan int)
+	go func() { stopped <- stop() }()
+	time.Sleep(50 * time.Millisecond) // the drain begins
+	close(release)
+	if got := <-answer; got != "HTTP/2.0 200 https" {
+		t.Errorf("got %q for the call in flight, want HTTP/2.0 200 https", got)
+	}
+	if code := <-stopped; code != 0 {
+		t.Errorf("got exit code %d after a drain, want 0", code)
+	}
+
+	// --check finds what only the files can show.
+	if err := os.Remove(keyFile); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	code := execute(t.Context(), []string{"--check", "--config", config}, noEnv, &stdout, &stderr)
+	if want := "listener.tls: the key file: open " + keyFile; code != 2 || !strings.Contains(stderr.String(), want) || stdout.Len() > 0 {
+		t.Errorf("got exit code %d, %s, want 2, %s", code, stderr.String(), want)
 	}
 }
 

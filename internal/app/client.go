@@ -4,6 +4,7 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -26,6 +27,7 @@ import (
 // demo run it.
 type Client struct {
 	Data  http.Handler
+	TLS   *tls.Config // of the data port; nil for no TLS
 	Admin http.Handler
 
 	gateway   *gateway.Gateway
@@ -67,7 +69,7 @@ func NewClient(ctx context.Context, p cli.Program, cfg gateway.Config, ready *se
 	metrics.Reload(true) // the initial configuration
 	recent := live.New()
 	pageOptions := livePage.options()
-	pageOptions.Example = example(livePage.Listen, cfg.Routes)
+	pageOptions.Example = example(livePage.Listen, cfg)
 	web, err := page.New(recent, pageOptions)
 	if err != nil {
 		return nil, err
@@ -95,14 +97,14 @@ func NewClient(ctx context.Context, p cli.Program, cfg gateway.Config, ready *se
 		web.Run(running)
 	}()
 	return &Client{
-		Data: tel.Handler(g), Admin: g.Admin(ready.Livez(), ready.Readyz(), metrics.Handler(), web.Handler(), livePage.Hosts...),
+		Data: tel.Handler(g), TLS: g.TLS(), Admin: g.Admin(ready.Livez(), ready.Readyz(), metrics.Handler(), web.Handler(), livePage.Hosts...),
 		gateway: g, telemetry: tel, metrics: metrics, stopLive: func() { stop(); <-ended },
 	}, nil
 }
 
 // example returns the URL of a call that a visitor of the page can make: a GET route whose path has
 // no variables. It returns "" if there is none.
-func example(listen string, routes []gateway.Route) string {
+func example(listen string, cfg gateway.Config) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil || port == "0" {
 		return ""
@@ -110,13 +112,17 @@ func example(listen string, routes []gateway.Route) string {
 	if ip := net.ParseIP(host); host == "" || ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
 		host = "localhost" // works on this machine, and through a port forward
 	}
-	for _, r := range routes {
+	scheme := "http"
+	if cfg.Listener.TLS != (gateway.ListenerTLS{}) {
+		scheme = "https"
+	}
+	for _, r := range cfg.Routes {
 		method, path, ok := strings.Cut(r.Match, " ")
 		if !ok {
 			method, path = http.MethodGet, r.Match
 		}
 		if method == http.MethodGet && strings.HasPrefix(path, "/") && !strings.Contains(path, "{") {
-			return "http://" + net.JoinHostPort(host, port) + path
+			return scheme + "://" + net.JoinHostPort(host, port) + path
 		}
 	}
 	return ""

@@ -131,6 +131,9 @@ func readFile(what, name string) ([]byte, error) {
 	return b, nil
 }
 
+// Certificate returns the own certificate, or nil if there is none.
+func (s *Store) Certificate() *tls.Certificate { return s.look().certificate }
+
 // SetUp makes c, of a client, use the store: the CA instead of the system's roots, and the own
 // certificate for upstreams that ask for one. With a CA file, c must have a ServerName, which may
 // be an IP address; otherwise every handshake fails.

@@ -33,7 +33,8 @@ const (
 // A field's key is its yaml tag (`yaml:"name"`), or its name in lower case. The tag "-" leaves a
 // field out, and ",inline" merges the fields of a struct into its parent. Fields may be structs,
 // maps with string keys, lists, pointers, strings, bools, numbers, [time.Duration] (as Go writes
-// them; only 0 may lack a unit), and any type with an UnmarshalText method.
+// them; only 0 may lack a unit), and any type with an UnmarshalText method. A struct with methods
+// SetShort(string) and Short() (string, bool) may also be written as a string.
 //
 // A mapping is merged into the existing struct or map entry. A list replaces the existing list.
 // Only pointers accept null, which sets them to nil. If a new list element, map entry or pointer
@@ -105,6 +106,12 @@ func Keys(name string, data []byte) ([]string, error) {
 		return nil, d.mistakes().Err()
 	}
 	return keys, nil
+}
+
+// shortForm is a struct that can also be written as a string.
+type shortForm interface {
+	SetShort(text string)
+	Short() (text string, ok bool) // ok is false if only the mapping can express the value
 }
 
 type place struct{ line, column int }
@@ -248,6 +255,16 @@ func (d *decoder) concrete(n *yaml.Node, v reflect.Value, path string) {
 	}
 	if v.Type() == reflect.TypeFor[time.Duration]() {
 		d.duration(n, v, path)
+		return
+	}
+	if short, ok := v.Addr().Interface().(shortForm); ok && n.Kind != yaml.MappingNode {
+		if n.Kind != yaml.ScalarNode || isNull(n) {
+			d.expected(n, path, "a string or a mapping")
+			return
+		}
+		var text string
+		d.str(n, reflect.ValueOf(&text).Elem(), path)
+		short.SetShort(text)
 		return
 	}
 	switch v.Kind() {

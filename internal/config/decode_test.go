@@ -283,3 +283,37 @@ func TestStandardTextTypes(t *testing.T) {
 		t.Errorf("got %v, want the error of netip.ParseAddr", err)
 	}
 }
+
+// shortName can be written as a text too.
+type shortName struct {
+	Name string `yaml:"name"`
+	Loud bool   `yaml:"loud"`
+}
+
+func (s *shortName) SetShort(text string) { *s = shortName{Name: text} }
+func (s shortName) Short() (string, bool) { return s.Name, !s.Loud }
+
+func TestShortForm(t *testing.T) {
+	type names struct {
+		By map[string]shortName `yaml:"by"`
+	}
+	var got names
+	err := config.Decode("f", []byte("by:\n  a: ann\n  b: {name: bob, loud: true}\n  c: {name: cy}\n"), &got)
+	want := names{By: map[string]shortName{"a": {Name: "ann"}, "b": {Name: "bob", Loud: true}, "c": {Name: "cy"}}}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Fatalf("got %+v, error %v, want %+v", got, err, want)
+	}
+	text, err := config.Marshal(got)
+	if want := "by:\n  a: ann\n  b:\n    name: bob\n    loud: true\n  c: cy\n"; err != nil || string(text) != want {
+		t.Errorf("got error %v,\n%s\nwant\n%s", err, text, want)
+	}
+	for wrong, want := range map[string]string{
+		"by: {a: 1}":   "f:1:9: by.a: expected a string, got 1; write",
+		"by: {a: }":    "f:1:9: by.a: expected a string or a mapping",
+		"by: {a: [b]}": "f:1:9: by.a: expected a string or a mapping",
+	} {
+		if err := config.Decode("f", []byte(wrong), &got); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got error %v, want %s", wrong, err, want)
+		}
+	}
+}

@@ -67,6 +67,11 @@ func node(v reflect.Value, path string) (*yaml.Node, error) {
 		}
 		return textNode(string(b), path)
 	}
+	if short, ok := v.Addr().Interface().(shortForm); ok {
+		if text, ok := short.Short(); ok {
+			return stringNode(text, path)
+		}
+	}
 	if v.Type() == reflect.TypeFor[time.Duration]() {
 		return stringNode(v.Interface().(time.Duration).String(), path)
 	}

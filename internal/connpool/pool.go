@@ -102,7 +102,7 @@ func New(target *url.URL, o Options) *Pool {
 		o.TLS.ServerName = ServerName(target)
 	}
 	p.transport = p.newTransport(o.Limits.HTTP2Ping)
-	if p.scheme == "https" {
+	if p.scheme == "https" || o.PriorKnowledge {
 		p.upgrades = p.newTransport(0)
 		p.upgrades.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return o.DialContext(ctx, network, p.address)

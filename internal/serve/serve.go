@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +18,7 @@ type Listener struct {
 	Name    string // in logs, and Run's key for the address; unique
 	Addr    string // host:port, as for net.Listen; port 0 picks a free port
 	Handler http.Handler
+	TLS     *tls.Config // must have GetCertificate; nil for no TLS
 
 	// Drained, if not nil, is called when the last call has ended or been cut, before the next
 	// listener closes. If this listener's handler calls the next listener, Drained should close the

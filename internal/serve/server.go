@@ -49,7 +49,8 @@ func newServer(ctx context.Context, l Listener, opened net.Listener, logger *slo
 	s := &server{name: l.Name, listener: opened, drained: l.Drained, cut: cut}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true) // with prior knowledge, as service meshes use it within a pod
+	protocols.SetHTTP2(l.TLS != nil)
+	protocols.SetUnencryptedHTTP2(l.TLS == nil) // with prior knowledge, as service meshes use it within a pod
 	s.http = &http.Server{
 		Handler:           s.counted(l.Handler),
 		ReadHeaderTimeout: readHeaderTimeout,
@@ -60,6 +61,7 @@ func newServer(ctx context.Context, l Listener, opened net.Listener, logger *slo
 		// No ReadTimeout or WriteTimeout: they limit a whole body, and a stream has no end.
 		// Handlers limit their reads and writes.
 		Protocols:   protocols,
+		TLSConfig:   l.TLS,
 		BaseContext: func(net.Listener) context.Context { return requests },
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context { limitUnsent(conn); return ctx },
 		// net/http logs problems of single callers: a broken preface, a handler that panicked.
@@ -85,7 +87,11 @@ func (s *server) counted(next http.Handler) http.Handler {
 
 // serve returns nil after a shutdown.
 func (s *server) serve() error {
-	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+	serve := s.http.Serve
+	if s.http.TLSConfig != nil {
+		serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
+	}
+	if err := serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving %s (%s): %w", s.listener.Addr(), s.name, err)
 	}
 	return nil

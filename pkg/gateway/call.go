@@ -46,17 +46,18 @@ type route struct {
 	upstreamName string // as in observe.Call.Upstream
 	path         string // of the pattern, without its method
 	keepHost     bool   // the upstream gets the caller's Host
+	headers      *addedHeaders
 	looped       atomic.Bool
 }
 
-func (g *Gateway) newRoute(r Route, to destination, upstream string, l *listener) (*route, error) {
+func (g *Gateway) newRoute(r Route, to destination, upstream string, l *listener, added *addedHeaders) (*route, error) {
 	p, err := parsePattern(r.Match)
 	if err != nil {
 		return nil, err
 	}
 	return &route{
 		Route: r, upstreamURL: newUpstreamURL(to.url), pattern: p, gateway: g, listener: l,
-		upstreamName: upstream, path: p.host + p.path, keepHost: to.Host == HostCaller,
+		upstreamName: upstream, path: p.host + p.path, keepHost: to.Host == HostCaller, headers: added,
 	}, nil
 }
 
@@ -133,7 +134,7 @@ func (c *call) endsHere(header http.Header, size int) bool {
 			rt.gateway.options.Logger.WarnContext(r.Context(), lineLoop,
 				slog.String(logRoute, rt.Name), slog.String(logUpstream, rt.upstreamName), slog.String(logVia, clipped(r.Header.Get(headerVia), maxPath)))
 		}
-		c.refuse(http.StatusLoopDetected, resilience.ReasonLoopDetected, rt.upstreamName+" sent this request back to this gateway, which had already passed it on")
+		c.refuse(http.StatusLoopDetected, resilience.ReasonLoopDetected, c.upstreamForCaller()+" sent this request back to this gateway, which had already passed it on")
 		return true
 	}
 	if protocol := upgradeTo(r.Header); !printable(protocol) {
@@ -203,6 +204,10 @@ func (c *call) finish(ctx context.Context, start time.Time) {
 // describe sets the request id and the headers about attempts and waits.
 func (c *call) describe(h http.Header) {
 	h[headerRequestID] = c.requestIDs
+	if !c.route.listener.discloses {
+		delete(h, transport.HeaderAttemptCount) // of a gateway behind this one
+		return
+	}
 	h[transport.HeaderAttemptCount] = c.value(strconv.Itoa(len(c.report.Attempts)))
 	if timing := serverTiming(&c.report); timing != "" {
 		if before := h[headerServerTiming]; len(before) > 0 {
@@ -213,6 +218,14 @@ func (c *call) describe(h http.Header) {
 	}
 }
 
+// upstreamForCaller returns the upstream's name for callers.
+func (c *call) upstreamForCaller() string {
+	if c.route.listener.discloses {
+		return c.route.upstreamName
+	}
+	return "the upstream"
+}
+
 // refuse answers a call that makes no attempt.
 func (c *call) refuse(status int, reason resilience.Reason, detail string) {
 	c.report.Reason = reason
@@ -221,8 +234,11 @@ func (c *call) refuse(status int, reason resilience.Reason, detail string) {
 
 // write answers with a problem document.
 func (c *call) write(p problem.Problem) {
-	p.Reason, p.Route, p.Upstream = string(c.report.Reason), c.route.Name, c.route.upstreamName
-	p.Attempts, p.TraceID = len(c.report.Attempts), traceID(c.in)
+	p.Reason, p.Route, p.TraceID = string(c.report.Reason), c.route.Name, traceID(c.in)
+	p.Attempts = -1
+	if c.route.listener.discloses {
+		p.Upstream, p.Attempts = c.route.upstreamName, len(c.report.Attempts)
+	}
 	c.status = p.Status
 	h := c.out.Header()
 	c.describe(h)
@@ -248,7 +264,7 @@ func (c *call) fail(err error) {
 		p.Status = http.StatusServiceUnavailable
 		seconds := max(1, int64(math.Ceil(e.RetryIn.Seconds())))
 		c.out.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
-		p.Detail = fmt.Sprintf("%s is failing and is left alone for now; try again in %d s", c.route.upstreamName, seconds)
+		p.Detail = fmt.Sprintf("%s is failing and is left alone for now; try again in %d s", c.upstreamForCaller(), seconds)
 	case errors.Is(e, resilience.ErrTimeout):
 		p.Status = http.StatusGatewayTimeout
 		p.Detail = c.detail("did not answer in time", e)
@@ -263,7 +279,7 @@ func (c *call) fail(err error) {
 		p.Detail = "the request body could not be read to its end"
 	case errors.Is(e, transport.ErrHeaderTooLarge):
 		p.Status = http.StatusRequestHeaderFieldsTooLarge
-		p.Detail = "the request's header is larger than " + c.route.upstreamName + " allows"
+		p.Detail = "the request's header is larger than " + c.upstreamForCaller() + " allows"
 	case e.Last == resilience.ReasonInvalidRequest:
 		p.Status = http.StatusBadRequest
 		p.Detail = e.Err.Error()
@@ -271,7 +287,10 @@ func (c *call) fail(err error) {
 		p.Status = http.StatusBadRequest
 		p.Detail = "the request body cannot be sent again"
 	case e.Last == resilience.ReasonNotHTTP:
-		p.Detail = c.detail("did not answer in HTTP", e) + ": " + e.Err.Error()
+		p.Detail = c.detail("did not answer in HTTP", e)
+		if c.route.listener.discloses {
+			p.Detail += ": " + e.Err.Error()
+		}
 	case e.Last == resilience.ReasonNoEndpoint:
 		p.Detail = c.detail("has no known address", e)
 	case e.Last == resilience.ReasonEndpointEjected:
@@ -294,12 +313,15 @@ const statusCallerGone = 499
 // detail describes a failed call: what happened, the number of attempts, the time and the last
 // reason.
 func (c *call) detail(what string, e *resilience.Error) string {
+	if !c.route.listener.discloses {
+		return c.upstreamForCaller() + " " + what
+	}
 	attempts := "1 attempt"
 	if e.Attempts != 1 {
 		attempts = fmt.Sprintf("%d attempts", e.Attempts)
 	}
 	return fmt.Sprintf("%s %s (%s in %v; the last ended with %s)",
-		c.route.upstreamName, what, attempts, c.report.Duration.Round(time.Millisecond), e.Last)
+		c.upstreamForCaller(), what, attempts, c.report.Duration.Round(time.Millisecond), e.Last)
 }
 
 // maxServerTiming limits the bytes of Server-Timing. Proxies in front often limit the whole header

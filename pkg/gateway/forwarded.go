@@ -116,6 +116,7 @@ func (c *call) outgoingHeader(trusted bool) (h http.Header, size int) {
 	}
 	c.forward(h)
 	h[headerRequestID] = c.requestIDs
+	addTo(h, c.route.headers, c.in.Method)
 	return h, size
 }
 

@@ -18,6 +18,7 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/rebound-dev/rebound/internal/certs"
 	"github.com/rebound-dev/rebound/internal/problem"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/observe"
@@ -73,6 +74,8 @@ type generation struct {
 	upstreams  map[upstreamKey]*upstream
 	transports map[circuitKey]*transport.Transport
 	names      map[upstreamKey]string // in reports, metrics and /breakers
+
+	certificates *certs.Store // of the data port; nil without TLS
 }
 
 // circuitKey identifies a circuit and its budget: one per policy and upstream.
@@ -104,6 +107,10 @@ func (g *Gateway) generation(c Config, old *generation) (*generation, error) {
 		config: c, router: &router{}, upstreams: map[upstreamKey]*upstream{},
 		transports: map[circuitKey]*transport.Transport{}, names: c.names(),
 	}
+	var err error
+	if n.certificates, err = g.certificates(c, old); err != nil {
+		return nil, err
+	}
 	l := newListener(c.Listener)
 	for _, r := range c.Routes {
 		to, err := c.destination(r.Upstream)
@@ -121,7 +128,7 @@ func (g *Gateway) generation(c Config, old *generation) (*generation, error) {
 				return nil, err
 			}
 		}
-		handler, err := g.newRoute(r, to, n.names[key.upstream], l)
+		handler, err := g.newRoute(r, to, n.names[key.upstream], l, n.upstreams[key.upstream].headers)
 		if err != nil {
 			return nil, err
 		}

@@ -1,11 +1,15 @@
 package gateway
 
 import (
+	"crypto/tls"
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/certs"
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/mistake"
 )
@@ -23,6 +27,20 @@ type Listener struct {
 	// or more gets four times as long, because TCP reports slow reads in steps of up to megabytes.
 	// At least 0; 0 = never.
 	SendTimeout time.Duration `yaml:"sendTimeout"`
+	TLS         ListenerTLS   `yaml:"tls"`
+	// Disclose tells callers about attempts and upstreams: Server-Timing, X-Attempt-Count, and the
+	// upstream and the attempts in problem documents. Set it to false where callers are strangers.
+	// What an upstream sends in Server-Timing is passed on in any case.
+	Disclose bool `yaml:"disclose"`
+}
+
+// ListenerTLS makes the data port speak TLS, with HTTP/1 and HTTP/2. The files are read again when
+// they change. A reload cannot switch TLS on or off.
+type ListenerTLS struct {
+	// CertFile has the certificate of the data port, with its chain, in PEM. Empty means no TLS.
+	CertFile string `yaml:"certFile"`
+	// KeyFile has the key of CertFile, in PEM. It must come with CertFile.
+	KeyFile string `yaml:"keyFile"`
 }
 
 // trustAll stands for all networks in Listener.Trust.
@@ -37,6 +55,7 @@ func DefaultListener() Listener {
 			"169.254.0.0/16", "fe80::/10", // link-local
 		},
 		SendTimeout: 15 * time.Second,
+		Disclose:    true,
 	}
 }
 
@@ -67,7 +86,49 @@ func (l Listener) validate() error {
 	if l.SendTimeout < 0 {
 		m.Add("sendTimeout", "must be at least 0 (never), got %v", l.SendTimeout)
 	}
+	m.Merge("tls", keyPairMistakes(l.TLS.CertFile, l.TLS.KeyFile).Err())
 	return m.Err()
+}
+
+// keyPairMistakes returns the mistake of a certificate without its key, or the other way round.
+func keyPairMistakes(certFile, keyFile string) (m mistake.List) {
+	m.Check(certFile == "" || keyFile != "", "keyFile", "must come with certFile")
+	m.Check(keyFile == "" || certFile != "", "certFile", "must come with keyFile")
+	return m
+}
+
+// certificates returns the certificates of the data port, or nil without TLS. It reuses those of
+// old, which may be nil.
+func (g *Gateway) certificates(c Config, old *generation) (*certs.Store, error) {
+	files := c.Listener.TLS
+	if old != nil {
+		before := old.config.Listener.TLS
+		if (files == ListenerTLS{}) != (before == ListenerTLS{}) {
+			return nil, errors.New("listener.tls: cannot be switched on or off by a reload; restart the program")
+		}
+		if files == before {
+			return old.certificates, nil
+		}
+	}
+	if files == (ListenerTLS{}) {
+		return nil, nil
+	}
+	store, err := certs.Load(certs.Files{Cert: files.CertFile, Key: files.KeyFile}, g.fileRefused(""))
+	if err != nil {
+		return nil, fmt.Errorf("listener.tls: %w", err)
+	}
+	return store, nil
+}
+
+// TLS returns the configuration for the data port, or nil if it is without TLS. It always has the
+// current certificate.
+func (g *Gateway) TLS() *tls.Config {
+	if g.current.Load().certificates == nil {
+		return nil
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return g.current.Load().certificates.Certificate(), nil
+	}}
 }
 
 // listener is a parsed Listener.
@@ -75,10 +136,11 @@ type listener struct {
 	all         bool
 	networks    []netip.Prefix
 	sendTimeout time.Duration
+	discloses   bool
 }
 
 func newListener(c Listener) *listener {
-	l := &listener{sendTimeout: c.SendTimeout}
+	l := &listener{sendTimeout: c.SendTimeout, discloses: c.Disclose}
 	for _, network := range c.Trust {
 		if network == trustAll {
 			l.all = true

@@ -20,7 +20,7 @@ const (
 	lineEndpoint = "endpoint changed"
 	// a request has come back to the gateway; once for each route
 	lineLoop = "loop"
-	// a changed certificate or key cannot be used, and the one before stays in use
+	// a changed certificate, key or header cannot be used, and the one before stays in use
 	lineFileRefused = "file refused, the old one goes on"
 	lineReloaded    = "configuration reloaded"                     // the changed configuration is in force
 	lineRefused     = "configuration refused, the old one goes on" // the changed configuration is wrong
@@ -48,7 +48,7 @@ const (
 	logWait  = "wait"
 	logError = "error" // the error
 	// scheme, host and port, and # with the name where several upstreams share those; empty without
-	// a route
+	// a route, and for files of the data port
 	logUpstream    = "upstream"
 	logPolicy      = "policy"               // the name of the circuit's policy
 	logFrom        = "from"                 // the [resilience.State] before

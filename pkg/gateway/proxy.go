@@ -38,7 +38,7 @@ func (c *call) forwardTo(ctx context.Context, header http.Header) {
 	case resp.StatusCode < 200:
 		_ = resp.Body.Close()
 		c.report.Reason = resilience.StatusReason(resp.StatusCode)
-		c.fail(fmt.Errorf("%s answered with status %d, which is not a final status", c.route.upstreamName, resp.StatusCode))
+		c.fail(fmt.Errorf("%s answered with status %d, which is not a final status", c.upstreamForCaller(), resp.StatusCode))
 	default:
 		c.answer(resp)
 	}
@@ -335,14 +335,14 @@ func (c *call) upgrade(resp *http.Response) {
 	upstream, ok := resp.Body.(io.ReadWriteCloser)
 	switch {
 	case !printable(given) || !strings.EqualFold(asked, given):
-		c.notSwitched(resp, fmt.Errorf("%s switched to protocol %q, but the request asks for %q", c.route.upstreamName, given, asked))
+		c.notSwitched(resp, fmt.Errorf("%s switched to protocol %q, but the request asks for %q", c.upstreamForCaller(), given, asked))
 		return
 	case !ok:
-		c.notSwitched(resp, fmt.Errorf("%s switched to %q, but its connection cannot be written to", c.route.upstreamName, given))
+		c.notSwitched(resp, fmt.Errorf("%s switched to %q, but its connection cannot be written to", c.upstreamForCaller(), given))
 		return
 	}
 	if !c.body.atEnd() { // the body is still being read from this connection
-		c.notSwitched(resp, fmt.Errorf("%s switched to %q before the request's body had ended", c.route.upstreamName, given))
+		c.notSwitched(resp, fmt.Errorf("%s switched to %q before the request's body had ended", c.upstreamForCaller(), given))
 		return
 	}
 	h := c.out.Header()

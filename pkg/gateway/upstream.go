@@ -28,7 +28,9 @@ type Upstream struct {
 	// "http://orders:8080/v1". Its path is put before the request's.
 	URL string `yaml:"url"`
 	// Host selects which host the requests name: that of the URL or the caller's.
-	Host        Host                 `yaml:"host"`
+	Host Host `yaml:"host"`
+	// Headers are set in every request, in place of the caller's. TRACE requests do not get them.
+	Headers     map[string]Header    `yaml:"headers"`
 	Endpoints   endpoint.Policy      `yaml:"endpoints"`
 	Connections endpoint.Connections `yaml:"connections"`
 	TLS         TLS                  `yaml:"tls"`
@@ -53,7 +55,7 @@ type TLS struct {
 // mistakes returns the mistakes in t, with paths relative to it. It reads no file.
 func (t TLS) mistakes(scheme string) (m mistake.List) {
 	m.Check(t == TLS{} || scheme == "https", "", "must be left out: the upstream's URL is not https")
-	m.Check((t.CertFile == "") == (t.KeyFile == ""), "keyFile", "must come with certFile")
+	m = append(m, keyPairMistakes(t.CertFile, t.KeyFile)...)
 	m.Check(t.CAFile == "" || !t.InsecureSkipVerify, "insecureSkipVerify", "must be left out with caFile, which it would make useless")
 	return m
 }
@@ -97,7 +99,7 @@ func (h Host) valid() bool { return h == HostUpstream || h == HostCaller }
 
 // DefaultUpstream returns the default settings for the upstream at url.
 func DefaultUpstream(url string) Upstream {
-	return Upstream{URL: url, Host: HostUpstream, Endpoints: endpoint.DefaultPolicy(), Connections: endpoint.DefaultConnections()}
+	return Upstream{URL: url, Host: HostUpstream, Headers: map[string]Header{}, Endpoints: endpoint.DefaultPolicy(), Connections: endpoint.DefaultConnections()}
 }
 
 // SetDefaults is called by the loader before it decodes an upstream.
@@ -113,6 +115,7 @@ func (u Upstream) Validate() error {
 		m.Merge("tls", u.TLS.mistakes(parsed.Scheme).Err())
 	}
 	m.Check(u.Host.valid(), "host", "expected one of %s, %s, got %q", HostUpstream, HostCaller, string(u.Host))
+	m.Merge("headers", headerMistakes(u.Headers).Err())
 	m.Merge("endpoints", u.Endpoints.Validate())
 	m.Merge("connections", u.Connections.Validate())
 	return m.Err()
@@ -211,6 +214,7 @@ func (e *endpoints) CloseIdleConnections() { e.set.Load().CloseIdleConnections()
 type upstream struct {
 	options   endpoint.Options
 	tls       TLS
+	headers   *addedHeaders
 	set       *endpoint.Set // nil with Options.Next
 	endpoints *endpoints
 }
@@ -218,10 +222,14 @@ type upstream struct {
 // newUpstream returns the upstream for d. It reuses the one of old if its settings are the same.
 // old may be nil.
 func (g *Gateway) newUpstream(d destination, wait time.Duration, old *generation) (*upstream, error) {
-	if g.options.Next != nil {
-		return &upstream{}, nil
+	headers, err := loadHeaders(d.Headers, g.fileRefused(d.origin))
+	if err != nil {
+		return nil, fmt.Errorf("upstreams.%s.headers: %w", d.name, err)
 	}
-	u := &upstream{tls: d.TLS, options: endpoint.Options{
+	if g.options.Next != nil {
+		return &upstream{headers: headers}, nil
+	}
+	u := &upstream{tls: d.TLS, headers: headers, options: endpoint.Options{
 		Connections: d.Connections, Policy: d.Endpoints, ContinueWait: wait, DialContext: g.options.DialContext,
 		PriorKnowledge: d.h2c, Random: g.options.Random, Resolver: g.options.Resolver, Notify: g.notify(d.key()),
 	}}
@@ -230,13 +238,10 @@ func (g *Gateway) newUpstream(d destination, wait time.Duration, old *generation
 		before = old.upstreams[d.key()]
 	}
 	if before != nil && before.sameSettings(u) {
-		return before, nil
+		u.options, u.set, u.endpoints = before.options, before.set, before.endpoints
+		return u, nil
 	}
-	var err error
-	u.options.TLS, err = d.TLS.config(g.options.TLS, connpool.ServerName(d.url), func(err error) {
-		g.options.Logger.Error(lineFileRefused, slog.String(logUpstream, d.origin), slog.Any(logError, err))
-	})
-	if err != nil {
+	if u.options.TLS, err = d.TLS.config(g.options.TLS, connpool.ServerName(d.url), g.fileRefused(d.origin)); err != nil {
 		return nil, fmt.Errorf("upstreams.%s.tls: %w", d.name, err)
 	}
 	u.set = endpoint.New(d.url, u.options)
@@ -249,8 +254,15 @@ func (g *Gateway) newUpstream(d destination, wait time.Duration, old *generation
 	return u, nil
 }
 
-// sameSettings reports whether the settings of u and o are equal, as far as a configuration can
-// change them.
+// fileRefused logs that a changed file of an upstream, or of the data port, cannot be used.
+func (g *Gateway) fileRefused(upstream string) func(error) {
+	return func(err error) {
+		g.options.Logger.Error(lineFileRefused, slog.String(logUpstream, upstream), slog.Any(logError, err))
+	}
+}
+
+// sameSettings reports whether u and o connect in the same way to the same endpoints, as far as a
+// configuration can change that.
 func (u *upstream) sameSettings(o *upstream) bool {
 	a, b := u.options, o.options
 	return u.tls == o.tls && a.Connections == b.Connections && a.ContinueWait == b.ContinueWait && reflect.DeepEqual(a.Policy, b.Policy)

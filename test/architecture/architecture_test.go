@@ -41,6 +41,7 @@ func levels() map[string]int {
 		"internal/siteguard": 0,
 		"internal/version":   0,
 		"internal/virtual":   0,
+		"internal/reread":    0,
 		"internal/watch":     0,
 		"pkg/faults":         0,
 		"pkg/resilience":     0,

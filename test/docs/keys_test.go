@@ -162,6 +162,8 @@ func (d *document) describe(t *testing.T, k *key) {
 		}
 	case k.typ.Kind() == reflect.Slice:
 		k.takes, k.schema = "list of mappings", object{"type": "array"}
+	case hasShortForm(k.typ):
+		k.takes, k.schema = "text or mapping", object{"type": []string{"string", "object"}}
 	case k.typ.Kind() == reflect.Struct, k.typ.Kind() == reflect.Map:
 		k.takes, k.schema = "mapping", object{"type": "object"}
 	default:
@@ -172,6 +174,11 @@ func (d *document) describe(t *testing.T, k *key) {
 // quantity returns the schema of a number with a unit. Only 0 may lack the unit.
 func quantity(pattern string) object {
 	return object{"type": []string{"string", "integer"}, "pattern": pattern, "minimum": 0, "maximum": 0}
+}
+
+// hasShortForm reports whether a mapping may also be written as a text.
+func hasShortForm(typ reflect.Type) bool {
+	return reflect.PointerTo(typ).Implements(reflect.TypeFor[interface{ SetShort(text string) }]())
 }
 
 func (k *key) name() string { return k.path[strings.LastIndex(k.path, ".")+1:] }
@@ -247,7 +254,7 @@ func fresh(t *testing.T, typ reflect.Type) any {
 	if d, ok := p.Interface().(interface{ SetDefaults() }); ok {
 		d.SetDefaults()
 	}
-	if typ.Kind() != reflect.Struct {
+	if typ.Kind() != reflect.Struct || hasShortForm(typ) {
 		return nil
 	}
 	return marshalled(t, p.Interface())

@@ -1,0 +1,194 @@
+package gateway_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/internal/testkit/wait"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// secureConfig returns a configuration with a data port that speaks TLS.
+func secureConfig(upstream string, files *secret) gateway.Config {
+	c := gateway.ForUpstream(upstream)
+	c.Listener.TLS = gateway.ListenerTLS{CertFile: files.path("tls.crt"), KeyFile: files.path("tls.key")}
+	return c
+}
+
+// A rotated certificate is shown without a restart, and a wrong one never. A reload can name other
+// files, but cannot switch TLS off.
+func TestDataPortTLS(t *testing.T) {
+	up := server(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Got", r.Header.Get("X-Forwarded-Proto"))
+	})
+	first, second := newAuthority(t, "first"), newAuthority(t, "second")
+	files := newSecret(t)
+	write := func(a *authority) {
+		cert, key := a.issue("shop.example")
+		files.write(map[string][]byte{"tls.crt": cert, "tls.key": key})
+	}
+	write(first)
+	c := secureConfig(up.URL, files)
+	g, err := gateway.New(c, gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	front := httptest.NewUnstartedServer(g)
+	front.TLS, front.EnableHTTP2 = g.TLS(), true
+	front.Config.ErrorLog = log.New(io.Discard, "", 0)
+	front.StartTLS()
+	t.Cleanup(front.Close)
+	call := func(trusted *authority) (*http.Response, error) {
+		pool := x509.NewCertPool()
+		pool.AddCert(trusted.cert)
+		tr := &http.Transport{
+			TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
+			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, network, front.Listener.Addr().String())
+			},
+		}
+		defer tr.CloseIdleConnections()
+		resp, err := (&http.Client{Transport: tr}).Do(request(t, http.MethodGet, "https://shop.example/", nil))
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		return resp, err
+	}
+	resp, err := call(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := resp.Proto + " " + resp.Header.Get("X-Got"); got != "HTTP/2.0 https" {
+		t.Errorf("got %s, want HTTP/2.0 https", got)
+	}
+	write(second)
+	wait.Until(t, 5*time.Second, "the new certificate is shown", func() bool { _, err := call(second); return err == nil })
+	files.write(map[string][]byte{"tls.crt": nil, "tls.key": nil})
+	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if _, err := call(second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, tc := range map[string]struct {
+		tls  gateway.ListenerTLS
+		want string
+	}{
+		"off":     {gateway.ListenerTLS{}, "listener.tls: cannot be switched on or off by a reload; restart the program"},
+		"no file": {gateway.ListenerTLS{CertFile: "/nonexistent", KeyFile: "/nonexistent"}, "listener.tls: the certificate file: open /nonexistent"},
+		"no key":  {gateway.ListenerTLS{CertFile: "/nonexistent"}, "listener.tls.keyFile: must come with certFile"},
+		"no cert": {gateway.ListenerTLS{KeyFile: "/nonexistent"}, "listener.tls.certFile: must come with keyFile"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := g.Reload(func() (gateway.Config, error) { other := c; other.Listener.TLS = tc.tls; return other, nil })
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got error %v, want %s", err, tc.want)
+			}
+		})
+	}
+	others := newSecret(t)
+	cert, key := first.issue("shop.example")
+	others.write(map[string][]byte{"tls.crt": cert, "tls.key": key})
+	if err := g.Reload(func() (gateway.Config, error) { return secureConfig(up.URL, others), nil }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := call(first); err != nil {
+		t.Errorf("after a reload with other files: %v", err)
+	}
+	plain, err := gateway.New(gateway.ForUpstream(up.URL), gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(plain.Close)
+	if plain.TLS() != nil {
+		t.Error("got a TLS configuration without listener.tls, want none")
+	}
+	if err := plain.Reload(func() (gateway.Config, error) { return secureConfig(up.URL, others), nil }); err == nil {
+		t.Error("got no error for TLS switched on by a reload")
+	}
+}
+
+// With disclose: false, callers learn nothing about attempts and upstreams.
+func TestDisclose(t *testing.T) {
+	hidden := func(h http.Header) string { return h.Get("X-Attempt-Count") + h.Get("Server-Timing") }
+	failing := server(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Attempt-Count", "7") // as a gateway behind this one
+		w.Header().Set("Server-Timing", "db;dur=5")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	garbled := rawUpstream(t, "SECRET garbage\r\n\r\n")
+	hanging := server(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	early := rawUpstream(t, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: secret\r\n\r\n")
+	for name, tc := range map[string]struct {
+		upstream string
+		status   int
+		reason   resilience.Reason
+		timing   string
+	}{
+		"passes an answer":  {failing.URL, http.StatusServiceUnavailable, "", "db;dur=5"},
+		"refused":           {refusing(t), http.StatusBadGateway, resilience.ReasonMaxAttempts, ""},
+		"not HTTP":          {"http://" + garbled, http.StatusBadGateway, resilience.ReasonNotHTTP, ""},
+		"hangs":             {hanging.URL, http.StatusGatewayTimeout, resilience.ReasonMaxAttempts, ""},
+		"switches protocol": {"http://" + early, http.StatusBadGateway, resilience.ReasonUpgrade, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := gateway.ForUpstream(tc.upstream)
+			p := calm()
+			p.Timeout, p.AttemptTimeout = 300*time.Millisecond, 100*time.Millisecond
+			c.Policies[gateway.DefaultPolicyName] = p
+			for _, disclose := range []bool{true, false} {
+				c.Listener.Disclose = disclose
+				resp, body := get(t, start(t, c).URL)
+				if resp.StatusCode != tc.status {
+					t.Fatalf("got status %d, body %s, want %d", resp.StatusCode, body, tc.status)
+				}
+				if shown := hidden(resp.Header) != tc.timing; shown != disclose {
+					t.Errorf("disclose %v: got headers %v", disclose, resp.Header)
+				}
+				if tc.reason == "" {
+					continue
+				}
+				p := problemOf(t, resp, body)
+				if p["detail"] == nil || p["route"] != "upstream" || p["reason"] == nil {
+					t.Errorf("disclose %v: got %s, want a detail, a reason and the route", disclose, body)
+				}
+				leak := strings.Contains(body, "127.0.0.1") || strings.Contains(body, "attempts\":") || strings.Contains(body, "last ended") || strings.Contains(body, "SECRET")
+				if leak != disclose {
+					t.Errorf("disclose %v: got %s", disclose, body)
+				}
+			}
+		})
+	}
+}
+
+// rawUpstream returns the address of a server that answers each connection with text.
+func rawUpstream(t *testing.T, text string) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 4096))
+			_, _ = conn.Write([]byte(text))
+			_ = conn.Close()
+		}
+	}()
+	return l.Addr().String()
+}
