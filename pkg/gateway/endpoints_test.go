@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/testkit/fetch"
+	"github.com/rebound-dev/rebound/internal/testkit/pki"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/observe"
@@ -194,7 +195,7 @@ func TestEndpointsKeepTheUpstreamsName(t *testing.T) {
 	t.Cleanup(secure.Close)
 	other := httptest.NewUnstartedServer(h)
 	other.Config.ErrorLog = log.New(io.Discard, "", 0)
-	other.TLS = &tls.Config{Certificates: []tls.Certificate{*newAuthority(t, "other").pair("other.example")}}
+	other.TLS = &tls.Config{Certificates: []tls.Certificate{*pki.New(t, "other").Pair("other.example")}}
 	other.StartTLS()
 	t.Cleanup(other.Close)
 

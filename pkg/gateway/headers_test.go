@@ -11,6 +11,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/testkit/output"
+	"github.com/rebound-dev/rebound/internal/testkit/pki"
 	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
@@ -29,10 +30,10 @@ func headersOver(t *testing.T, headers map[string]gateway.Header, o gateway.Opti
 }
 
 func TestUpstreamHeaders(t *testing.T) {
-	files := newSecret(t)
-	files.write(map[string][]byte{"token": []byte("Bearer one\n")})
+	files := pki.NewSecret(t)
+	files.Write(map[string][]byte{"token": []byte("Bearer one\n")})
 	_, _, front, got := headersOver(t, map[string]gateway.Header{
-		"X-Tenant": {Value: "blue"}, "authorization": {File: files.path("token")},
+		"X-Tenant": {Value: "blue"}, "authorization": {File: files.Path("token")},
 	}, gateway.Options{})
 	for name, tc := range map[string]struct {
 		method string
@@ -57,21 +58,21 @@ func TestUpstreamHeaders(t *testing.T) {
 // A changed secret is taken without a restart. A wrong file keeps the old value, and says so once.
 // Nothing prints a secret.
 func TestRotatedHeader(t *testing.T) {
-	files := newSecret(t)
-	files.write(map[string][]byte{"token": []byte("secret-one")})
+	files := pki.NewSecret(t)
+	files.Write(map[string][]byte{"token": []byte("secret-one")})
 	var lines output.Buffer
 	logger := slog.New(slog.NewTextHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	g, c, front, got := headersOver(t, map[string]gateway.Header{"X-Token": {File: files.path("token")}},
+	g, c, front, got := headersOver(t, map[string]gateway.Header{"X-Token": {File: files.Path("token")}},
 		gateway.Options{Logger: logger})
 	token := func() string { get(t, front); return got().Get("X-Token") }
 	if seen := token(); seen != "secret-one" {
 		t.Errorf("got %q, want secret-one", seen)
 	}
-	files.write(map[string][]byte{"token": []byte("secret-two\r\n")})
+	files.Write(map[string][]byte{"token": []byte("secret-two\r\n")})
 	wait.Until(t, 5*time.Second, "the new value is used", func() bool { return token() == "secret-two" })
 
 	for _, wrong := range []string{"", "secret-\ninjected: 1"} {
-		files.write(map[string][]byte{"token": []byte(wrong)})
+		files.Write(map[string][]byte{"token": []byte(wrong)})
 		before := len(lines.String())
 		since := func() string { return lines.String()[before:] }
 		wait.Until(t, 5*time.Second, "the wrong file is reported", func() bool {
@@ -83,7 +84,7 @@ func TestRotatedHeader(t *testing.T) {
 		for end := time.Now().Add(1100 * time.Millisecond); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 			token()
 		}
-		if n := strings.Count(since(), "file refused"); n != 1 || !strings.Contains(since(), files.path("token")) {
+		if n := strings.Count(since(), "file refused"); n != 1 || !strings.Contains(since(), files.Path("token")) {
 			t.Errorf("%.20q: got %d lines, want one that names the file:\n%s", wrong, n, since())
 		}
 		if strings.Contains(since(), "secret-") {
@@ -95,7 +96,7 @@ func TestRotatedHeader(t *testing.T) {
 		}
 	}
 	printed, err := config.Marshal(g.Config())
-	if want := "headers:\n      X-Token:\n        file: " + files.path("token"); err != nil || !strings.Contains(string(printed), want) {
+	if want := "headers:\n      X-Token:\n        file: " + files.Path("token"); err != nil || !strings.Contains(string(printed), want) {
 		t.Errorf("got error %v, configuration\n%s\nwant %s", err, printed, want)
 	}
 }

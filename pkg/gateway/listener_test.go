@@ -3,7 +3,6 @@ package gateway_test
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"io"
 	"log"
 	"net"
@@ -13,15 +12,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/testkit/pki"
 	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
 // secureConfig returns a configuration with a data port that speaks TLS.
-func secureConfig(upstream string, files *secret) gateway.Config {
+func secureConfig(upstream string, files *pki.Secret) gateway.Config {
 	c := gateway.ForUpstream(upstream)
-	c.Listener.TLS = gateway.ListenerTLS{CertFile: files.path("tls.crt"), KeyFile: files.path("tls.key")}
+	c.Listener.TLS = gateway.ListenerTLS{CertFile: files.Path("tls.crt"), KeyFile: files.Path("tls.key")}
 	return c
 }
 
@@ -31,11 +31,11 @@ func TestDataPortTLS(t *testing.T) {
 	up := server(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Got", r.Header.Get("X-Forwarded-Proto"))
 	})
-	first, second := newAuthority(t, "first"), newAuthority(t, "second")
-	files := newSecret(t)
-	write := func(a *authority) {
-		cert, key := a.issue("shop.example")
-		files.write(map[string][]byte{"tls.crt": cert, "tls.key": key})
+	first, second := pki.New(t, "first"), pki.New(t, "second")
+	files := pki.NewSecret(t)
+	write := func(a *pki.Authority) {
+		cert, key := a.Issue("shop.example")
+		files.Write(map[string][]byte{"tls.crt": cert, "tls.key": key})
 	}
 	write(first)
 	c := secureConfig(up.URL, files)
@@ -49,11 +49,9 @@ func TestDataPortTLS(t *testing.T) {
 	front.Config.ErrorLog = log.New(io.Discard, "", 0)
 	front.StartTLS()
 	t.Cleanup(front.Close)
-	call := func(trusted *authority) (*http.Response, error) {
-		pool := x509.NewCertPool()
-		pool.AddCert(trusted.cert)
+	call := func(trusted *pki.Authority) (*http.Response, error) {
 		tr := &http.Transport{
-			TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
+			TLSClientConfig: &tls.Config{RootCAs: pki.Pool(trusted), MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
 			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, network, front.Listener.Addr().String())
 			},
@@ -74,7 +72,7 @@ func TestDataPortTLS(t *testing.T) {
 	}
 	write(second)
 	wait.Until(t, 5*time.Second, "the new certificate is shown", func() bool { _, err := call(second); return err == nil })
-	files.write(map[string][]byte{"tls.crt": nil, "tls.key": nil})
+	files.Write(map[string][]byte{"tls.crt": nil, "tls.key": nil})
 	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if _, err := call(second); err != nil {
 			t.Fatal(err)
@@ -96,9 +94,9 @@ func TestDataPortTLS(t *testing.T) {
 			}
 		})
 	}
-	others := newSecret(t)
-	cert, key := first.issue("shop.example")
-	others.write(map[string][]byte{"tls.crt": cert, "tls.key": key})
+	others := pki.NewSecret(t)
+	cert, key := first.Issue("shop.example")
+	others.Write(map[string][]byte{"tls.crt": cert, "tls.key": key})
 	if err := g.Reload(func() (gateway.Config, error) { return secureConfig(up.URL, others), nil }); err != nil {
 		t.Fatal(err)
 	}

@@ -3,126 +3,25 @@ package gateway_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
 	"log"
 	"log/slog"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/testkit/output"
+	"github.com/rebound-dev/rebound/internal/testkit/pki"
 	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
-
-// authority is a certificate authority that a test made.
-type authority struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T, name string) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authority{t, cert, key}
-}
-
-func (a *authority) pem() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
-}
-
-// issue returns a certificate for a name and its key, in PEM.
-func (a *authority) issue(name string) (cert, key []byte) {
-	a.t.Helper()
-	own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &own.PublicKey, a.key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(own)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
-}
-
-func (a *authority) pair(name string) *tls.Certificate {
-	a.t.Helper()
-	pair, err := tls.X509KeyPair(a.issue(name))
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return &pair
-}
-
-// secret is a folder of files that is swapped as a whole, as Kubernetes swaps a mounted Secret:
-// data is a symbolic link to the current folder.
-type secret struct {
-	t    *testing.T
-	root string
-	n    int
-}
-
-func newSecret(t *testing.T) *secret { return &secret{t: t, root: t.TempDir()} }
-
-func (s *secret) path(name string) string { return filepath.Join(s.root, "data", name) }
-
-func (s *secret) write(files map[string][]byte) {
-	s.t.Helper()
-	s.n++
-	folder := filepath.Join(s.root, strings.Repeat("v", s.n))
-	must := func(err error) {
-		if err != nil {
-			s.t.Fatal(err)
-		}
-	}
-	must(os.Mkdir(folder, 0o700))
-	for name, content := range files {
-		must(os.WriteFile(filepath.Join(folder, name), content, 0o600))
-	}
-	link := filepath.Join(s.root, "new")
-	must(os.Symlink(folder, link))
-	must(os.Rename(link, filepath.Join(s.root, "data")))
-}
 
 // secureUpstream is a server that asks for client certificates. Both can change.
 type secureUpstream struct {
@@ -132,7 +31,7 @@ type secureUpstream struct {
 	last    atomic.Value // common name of the last caller
 }
 
-func newSecureUpstream(t *testing.T, a *authority, name string) *secureUpstream {
+func newSecureUpstream(t *testing.T, a *pki.Authority, name string) *secureUpstream {
 	t.Helper()
 	u := &secureUpstream{}
 	u.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -153,29 +52,27 @@ func newSecureUpstream(t *testing.T, a *authority, name string) *secureUpstream 
 }
 
 // use makes the server show a certificate of a, and accept only clients of a.
-func (u *secureUpstream) use(a *authority, name string) {
-	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
-	u.clients.Store(pool)
-	u.cert.Store(a.pair(name))
+func (u *secureUpstream) use(a *pki.Authority, name string) {
+	u.clients.Store(pki.Pool(a))
+	u.cert.Store(a.Pair(name))
 }
 
 // A rotated CA and client certificate are taken without a restart and without a lost call. A wrong
 // file keeps the old one, and says so once.
 func TestRotatedCertificates(t *testing.T) {
-	first, second := newAuthority(t, "first"), newAuthority(t, "second")
+	first, second := pki.New(t, "first"), pki.New(t, "second")
 	up := newSecureUpstream(t, first, "orders.example")
-	files := newSecret(t)
-	write := func(ca []byte, a *authority) {
-		cert, key := a.issue("gateway")
-		files.write(map[string][]byte{"ca.crt": ca, "tls.crt": cert, "tls.key": key})
+	files := pki.NewSecret(t)
+	write := func(ca []byte, a *pki.Authority) {
+		cert, key := a.Issue("gateway")
+		files.Write(map[string][]byte{"ca.crt": ca, "tls.crt": cert, "tls.key": key})
 	}
-	write(first.pem(), first)
+	write(first.PEM(), first)
 	c := over()
 	entry := c.Upstreams["orders"]
 	entry.URL = "https://orders.example"
 	entry.Endpoints.Addresses = []string{up.Listener.Addr().String()}
-	entry.TLS = gateway.TLS{CAFile: files.path("ca.crt"), CertFile: files.path("tls.crt"), KeyFile: files.path("tls.key")}
+	entry.TLS = gateway.TLS{CAFile: files.Path("ca.crt"), CertFile: files.Path("tls.crt"), KeyFile: files.Path("tls.key")}
 	c.Upstreams["orders"] = entry
 	var lines output.Buffer
 	g, front := gatewayOver(t, c, gateway.Options{Logger: slog.New(slog.NewTextHandler(&lines, nil)), Observers: []observe.Observer{observe.Funcs{Attempt: func(_ context.Context, a *resilience.AttemptReport) {
@@ -192,24 +89,21 @@ func TestRotatedCertificates(t *testing.T) {
 	call()
 
 	// The usual order: trust both, then change the client's certificate and the server's.
-	write(append(first.pem(), second.pem()...), first)
+	write(append(first.PEM(), second.PEM()...), first)
 	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		call()
 	}
-	up.cert.Store(second.pair("orders.example"))
-	both := x509.NewCertPool()
-	both.AddCert(first.cert)
-	both.AddCert(second.cert)
-	up.clients.Store(both)
+	up.cert.Store(second.Pair("orders.example"))
+	up.clients.Store(pki.Pool(first, second))
 	call()
-	write(second.pem(), second)
+	write(second.PEM(), second)
 	wait.Until(t, 5*time.Second, "the new client certificate is used", func() bool { call(); return up.last.Load() == "second" })
 
-	files.write(map[string][]byte{"ca.crt": []byte("no certificate"), "tls.crt": nil, "tls.key": nil})
+	files.Write(map[string][]byte{"ca.crt": []byte("no certificate"), "tls.crt": nil, "tls.key": nil})
 	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		call()
 	}
-	if n := strings.Count(lines.String(), "file refused"); n != 1 || !strings.Contains(lines.String(), files.path("ca.crt")) {
+	if n := strings.Count(lines.String(), "file refused"); n != 1 || !strings.Contains(lines.String(), files.Path("ca.crt")) {
 		t.Errorf("got %d lines about the wrong file, want one that names it:\n%s", n, lines.String())
 	}
 	if err := g.Reload(func() (gateway.Config, error) {
@@ -218,25 +112,25 @@ func TestRotatedCertificates(t *testing.T) {
 		entry.TLS.ServerName = "orders.example"
 		changed.Upstreams["orders"] = entry
 		return changed, nil
-	}); err == nil || !strings.Contains(err.Error(), "upstreams.orders.tls: the CA file "+files.path("ca.crt")) {
+	}); err == nil || !strings.Contains(err.Error(), "upstreams.orders.tls: the CA file "+files.Path("ca.crt")) {
 		t.Errorf("a reload with the wrong file: got error %v, want one that names the key and the file", err)
 	}
 	call()
 }
 
 func TestUpstreamTLS(t *testing.T) {
-	ca := newAuthority(t, "ca")
+	ca := pki.New(t, "ca")
 	up := newSecureUpstream(t, ca, "orders.example")
-	files := newSecret(t)
-	cert, key := ca.issue("gateway")
-	files.write(map[string][]byte{"ca.crt": ca.pem(), "other.crt": newAuthority(t, "other").pem(), "tls.crt": cert, "tls.key": key})
-	ok := gateway.TLS{CAFile: files.path("ca.crt"), CertFile: files.path("tls.crt"), KeyFile: files.path("tls.key"), ServerName: "orders.example"}
+	files := pki.NewSecret(t)
+	cert, key := ca.Issue("gateway")
+	files.Write(map[string][]byte{"ca.crt": ca.PEM(), "other.crt": pki.New(t, "other").PEM(), "tls.crt": cert, "tls.key": key})
+	ok := gateway.TLS{CAFile: files.Path("ca.crt"), CertFile: files.Path("tls.crt"), KeyFile: files.Path("tls.key"), ServerName: "orders.example"}
 	for name, tc := range map[string]struct {
 		change func(*gateway.TLS)
 		want   string // in the problem document; empty for success
 	}{
 		"right":               {func(*gateway.TLS) {}, ""},
-		"another CA":          {func(c *gateway.TLS) { c.CAFile = files.path("other.crt") }, "tls_error"},
+		"another CA":          {func(c *gateway.TLS) { c.CAFile = files.Path("other.crt") }, "tls_error"},
 		"the system's CAs":    {func(c *gateway.TLS) { c.CAFile = "" }, "tls_error"},
 		"another name":        {func(c *gateway.TLS) { c.ServerName = "pay.example" }, "tls_error"},
 		"no check":            {func(c *gateway.TLS) { c.CAFile, c.ServerName, c.InsecureSkipVerify = "", "pay.example", true }, ""},
