@@ -10,13 +10,10 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
-)
 
-// checkEvery is how long files count as unchanged. They are read on the goroutine of a handshake,
-// so that nothing runs while there are no handshakes.
-const checkEvery = time.Second
+	"github.com/rebound-dev/rebound/internal/reread"
+)
 
 // Files names PEM files. An empty name means none.
 type Files struct {
@@ -26,14 +23,8 @@ type Files struct {
 
 // Store holds what the files contain. It is safe for concurrent use.
 type Store struct {
-	files  Files
-	failed func(error)
-
-	current atomic.Pointer[content]
-	checked atomic.Int64 // when the files were last read, Unix ns
-
-	mu   sync.Mutex // held while files are read
-	last string     // the error of the last reading
+	files    Files
+	contents *reread.Store[content]
 }
 
 type content struct {
@@ -51,44 +42,14 @@ const settling = 5 * time.Second
 // settled reports whether no handshake runs that began before the change to c.
 func (c *content) settled() bool { return c.since.IsZero() || time.Since(c.since) > settling }
 
-// Load reads the files. Later, each changed file is read again within a second of a handshake. If
-// that fails, the content before stays in use and failed is called, once for each new error; it may
-// be nil.
+// Load reads the files. Later, changed files are read again within a second of a handshake. If that
+// fails, the content before stays in use, and failed is called as by [reread.Load].
 func Load(f Files, failed func(error)) (*Store, error) {
-	c, err := f.read(nil)
+	contents, err := reread.Load(f.read, failed)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{files: f, failed: failed}
-	s.current.Store(c)
-	s.checked.Store(time.Now().UnixNano())
-	return s, nil
-}
-
-// look returns the content, and reads changed files first if it is time.
-func (s *Store) look() *content {
-	now := time.Now().UnixNano()
-	if now-s.checked.Load() < int64(checkEvery) || !s.mu.TryLock() {
-		return s.current.Load()
-	}
-	defer s.mu.Unlock()
-	s.checked.Store(now)
-	c, err := s.files.read(s.current.Load())
-	if err != nil {
-		if text := err.Error(); text != s.last {
-			s.last = text
-			if s.failed != nil {
-				s.failed(err)
-			}
-		}
-		return s.current.Load()
-	}
-	s.last = ""
-	if before := s.current.Load(); c != before {
-		c.since, c.before = time.Now(), before.pool
-		s.current.Store(c)
-	}
-	return c
+	return &Store{f, contents}, nil
 }
 
 // read returns the content of the files, or old if they are unchanged.
@@ -117,6 +78,9 @@ func (f Files) read(old *content) (*content, error) {
 		}
 		c.certificate = &pair
 	}
+	if old != nil {
+		c.since, c.before = time.Now(), old.pool
+	}
 	return c, nil
 }
 
@@ -132,7 +96,7 @@ func readFile(what, name string) ([]byte, error) {
 }
 
 // Certificate returns the own certificate, or nil if there is none.
-func (s *Store) Certificate() *tls.Certificate { return s.look().certificate }
+func (s *Store) Certificate() *tls.Certificate { return s.contents.Look().certificate }
 
 // SetUp makes c, of a client, use the store: the CA instead of the system's roots, and the own
 // certificate for upstreams that ask for one. With a CA file, c must have a ServerName, which may
@@ -140,7 +104,7 @@ func (s *Store) Certificate() *tls.Certificate { return s.look().certificate }
 func (s *Store) SetUp(c *tls.Config) {
 	c.ClientSessionCache = &sessions{store: s}
 	if s.files.Cert != "" {
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return s.look().certificate, nil }
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return s.contents.Look().certificate, nil }
 	}
 	if s.files.CA == "" || c.InsecureSkipVerify {
 		return
@@ -167,7 +131,7 @@ type sessions struct {
 const maxSessions = 64
 
 func (s *sessions) current() tls.ClientSessionCache {
-	c := s.store.look()
+	c := s.store.contents.Look()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cache == nil || s.of != c {
@@ -181,7 +145,7 @@ func (s *sessions) Get(key string) (*tls.ClientSessionState, bool) { return s.cu
 
 // Put implements tls.ClientSessionCache.
 func (s *sessions) Put(key string, state *tls.ClientSessionState) {
-	if cache := s.current(); state == nil || s.store.current.Load().settled() {
+	if cache := s.current(); state == nil || s.store.contents.Current().settled() {
 		cache.Put(key, state)
 	}
 }
@@ -196,7 +160,7 @@ func (s *Store) verify(name string, state tls.ConnectionState) error {
 	for _, c := range state.PeerCertificates[1:] {
 		options.Intermediates.AddCert(c)
 	}
-	c := s.look()
+	c := s.contents.Look()
 	options.Roots = c.pool
 	_, err := state.PeerCertificates[0].Verify(options)
 	if err != nil && state.DidResume && !c.settled() {

@@ -20,13 +20,17 @@ type Store[T any] struct {
 	current atomic.Pointer[T]
 	checked atomic.Int64 // when the files were last read, Unix ns
 
-	mu   sync.Mutex // held while files are read
-	last string     // the error of the last reading
+	mu      sync.Mutex  // held while files are read
+	last    string      // the error of the last reading
+	told    string      // the last error that failed got; empty once the files are right
+	refused atomic.Bool // told is not empty
 }
 
 // Load calls read with nil, and returns its error. Later, [Store.Look] calls read again with the
 // current value. Read returns that value if the files are unchanged. If it fails, the current value
-// stays in use and failed is called, once for each new error; failed may be nil.
+// stays in use. failed, which may be nil, is called once for each new error, as soon as a second
+// reading finds it too: while files are replaced one by one, a certificate is for a moment without
+// its key.
 func Load[T any](read func(old *T) (*T, error), failed func(error)) (*Store[T], error) {
 	first, err := read(nil)
 	if err != nil {
@@ -52,15 +56,29 @@ func (s *Store[T]) Look() *T {
 	s.checked.Store(now)
 	next, err := s.read(s.current.Load())
 	if err != nil {
-		if text := err.Error(); text != s.last {
-			s.last = text
-			if s.failed != nil {
-				s.failed(err)
-			}
-		}
+		s.refuse(err)
 		return s.current.Load()
 	}
-	s.last = ""
+	s.last, s.told = "", ""
+	s.refused.Store(false)
 	s.current.Store(next)
 	return next
 }
+
+// refuse reports err, unless it is new or was reported already. The caller holds mu.
+func (s *Store[T]) refuse(err error) {
+	text := err.Error()
+	again := text == s.last
+	s.last = text
+	if !again || text == s.told {
+		return
+	}
+	s.told = text
+	s.refused.Store(true)
+	if s.failed != nil {
+		s.failed(err)
+	}
+}
+
+// Refused reports whether the files had an error, which failed got, when they were last read.
+func (s *Store[T]) Refused() bool { return s.refused.Load() }

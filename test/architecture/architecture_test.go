@@ -33,6 +33,7 @@ func levels() map[string]int {
 	return map[string]int{
 		"internal/mistake": -1, // a package of level 0 may import only these
 		"internal/nethttp": -1,
+		"internal/reread":  -1,
 
 		"internal/certs":     0,
 		"internal/config":    0,
@@ -41,7 +42,6 @@ func levels() map[string]int {
 		"internal/siteguard": 0,
 		"internal/version":   0,
 		"internal/virtual":   0,
-		"internal/reread":    0,
 		"internal/watch":     0,
 		"pkg/faults":         0,
 		"pkg/resilience":     0,

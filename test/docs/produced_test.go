@@ -116,8 +116,10 @@ func produce(t *testing.T) *produced {
 		}
 		answer(t, http.MethodGet, urls["client"]+"/nowhere", "")
 		answer(t, http.MethodGet, urls["client"]+"/loop", "")
-		time.Sleep(1100 * time.Millisecond) // until the changed file is read again
-		answer(t, http.MethodGet, urls["client"]+"/secure", "")
+		for range 2 { // a wrong file is refused the second time that it is read
+			time.Sleep(1100 * time.Millisecond)
+			answer(t, http.MethodGet, urls["client"]+"/secure", "")
+		}
 		answer(t, http.MethodPatch, urls["flaky's admin"]+"/faults", "errorRate: 0")
 		client.Reload(func() (gateway.Config, error) { return gateway.Config{}, errors.New("unreadable") })
 		client.Reload(func() (gateway.Config, error) { return cfg, nil })
