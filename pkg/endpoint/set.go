@@ -332,17 +332,27 @@ func (s *Set) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
+	panicked := true
+	defer func() {
+		if panicked {
+			l.End(resilience.Unhealthy)
+		}
+	}()
 	resp, err := l.RoundTrip(req, false)
+	panicked = false
 	switch {
 	case err != nil && req.Context().Err() != nil:
 		l.End(resilience.Neutral)
-	case err != nil:
+	case err != nil || resp == nil: // without both, Options.Connect breaks the rules
 		l.End(resilience.Unhealthy)
 	case resp.StatusCode == http.StatusSwitchingProtocols:
 		l.End(resilience.Healthy)
 	default:
 		if resp.StatusCode >= http.StatusInternalServerError {
 			l.Report(resilience.Unhealthy, 0)
+		}
+		if resp.Body == nil {
+			resp.Body = http.NoBody
 		}
 		resp.Body = &body{ReadCloser: resp.Body, lease: l, ctx: req.Context()}
 	}

@@ -346,6 +346,37 @@ func TestRoundTrip(t *testing.T) {
 	})
 }
 
+// Whatever a RoundTripper does, its request does not stay in flight.
+func TestRoundTripperThatBreaksTheRules(t *testing.T) {
+	for name, next := range map[string]func() (*http.Response, error){
+		"panic":   func() (*http.Response, error) { panic(http.ErrAbortHandler) },
+		"nothing": func() (*http.Response, error) { return nil, nil }, //nolint:nilnil // it is the case
+		"no body": func() (*http.Response, error) { return &http.Response{StatusCode: http.StatusOK}, nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 2, func(o *endpoint.Options) {
+				o.Connect = func(string) http.RoundTripper {
+					return roundTripper(func(*http.Request) (*http.Response, error) { return next() })
+				}
+			})
+			func() {
+				defer func() { _ = recover() }()
+				resp, _, err := fetch.Read(w.set.RoundTrip(fetch.Request(t, http.MethodGet, "http://orders/", nil)))
+				t.Logf("got %v, error %v", resp, err)
+			}()
+			for _, s := range w.set.State() {
+				if s.InFlight != 0 {
+					t.Errorf("%s has %d requests in flight, want 0", s.Address, s.InFlight)
+				}
+			}
+		})
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
 // Notify may use the set.
 func TestNotifyMayUseTheSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
