@@ -65,7 +65,8 @@ const (
 	labelFault   attribute.Key = "fault"   // the [faults.Fault]
 	// the change: added, removed, ejected, returned, panic, calm or lookup_failed
 	labelChange attribute.Key = "change"
-	// in_use or ejected
+	// the state: in_use, ejected, or failing, which is in use although it fails, because more fail
+	// than may be ejected
 	labelEndpointState attribute.Key = "endpoint_state"
 )
 

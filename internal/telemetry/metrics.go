@@ -112,7 +112,7 @@ func (m *Metrics) watch(meter metric.Meter, upstreams func() []observe.Upstream)
 		return err
 	}
 	known, err := meter.Int64ObservableGauge("rebound.upstream.endpoints", metric.WithUnit("{endpoint}"),
-		metric.WithDescription("Known endpoints of an upstream, by whether they are in use or ejected."))
+		metric.WithDescription("Known endpoints of an upstream, by whether they are in use, ejected, or in use although they fail."))
 	if err != nil {
 		return err
 	}
@@ -145,16 +145,23 @@ func observeEndpoints(o metric.Observer, known, active metric.Int64ObservableGau
 	if len(u.Endpoints) == 0 {
 		return
 	}
-	var ejected, requests int64
+	states := map[string]int64{"in_use": 0, "ejected": 0, "failing": 0}
+	var requests int64
 	for _, e := range u.Endpoints {
-		if e.Ejected {
-			ejected++
+		switch {
+		case e.Ejected:
+			states["ejected"]++
+		case e.Circuit != resilience.Closed:
+			states["failing"]++
+		default:
+			states["in_use"]++
 		}
 		requests += e.InFlight
 	}
 	upstream := labelUpstream.String(u.Upstream)
-	o.ObserveInt64(known, int64(len(u.Endpoints))-ejected, metric.WithAttributes(upstream, labelEndpointState.String("in_use")))
-	o.ObserveInt64(known, ejected, metric.WithAttributes(upstream, labelEndpointState.String("ejected")))
+	for state, n := range states {
+		o.ObserveInt64(known, n, metric.WithAttributes(upstream, labelEndpointState.String(state)))
+	}
 	o.ObserveInt64(active, requests, metric.WithAttributes(upstream))
 }
 

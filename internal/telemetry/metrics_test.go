@@ -64,7 +64,10 @@ func TestMetricsOfACall(t *testing.T) {
 	state := resilience.Closed
 	m := metrics(t, func() []observe.Upstream {
 		return []observe.Upstream{{Upstream: "http://up:5000", Policy: "default", Breaker: resilience.BreakerSnapshot{State: state}, BudgetTokens: 9.5,
-			Endpoints: []endpoint.State{{InFlight: 2}, {InFlight: 3}, {Ejected: true, InFlight: 1}}}}
+			Endpoints: []endpoint.State{
+				{InFlight: 2}, {InFlight: 3}, {Ejected: true, Circuit: resilience.Open, InFlight: 1},
+				{Circuit: resilience.Open}, {Circuit: resilience.Open}, {Circuit: resilience.HalfOpen},
+			}}}
 	})
 	m.ObserveCall(t.Context(), aCall())
 	m.ObserveEndpoint(observe.EndpointEvent{Upstream: "http://up:5000", Event: endpoint.Event{Kind: endpoint.EventEjected, Address: "10.0.0.1:80"}})
@@ -89,6 +92,7 @@ func TestMetricsOfACall(t *testing.T) {
 		`rebound_faults_total{fault="error"} 1`,
 		`rebound_upstream_endpoints{endpoint_state="in_use",upstream="http://up:5000"} 2`,
 		`rebound_upstream_endpoints{endpoint_state="ejected",upstream="http://up:5000"} 1`,
+		`rebound_upstream_endpoints{endpoint_state="failing",upstream="http://up:5000"} 3`,
 		`rebound_upstream_active_requests{upstream="http://up:5000"} 6`,
 		`rebound_endpoint_changes_total{change="ejected",upstream="http://up:5000"} 1`,
 		`rebound_replay_memory_bytes 4096`,
