@@ -95,6 +95,9 @@ func readFile(what, name string) ([]byte, error) {
 	return b, nil
 }
 
+// Refused reports whether changed files cannot be used. It reads no file.
+func (s *Store) Refused() bool { return s.contents.Refused() }
+
 // Certificate returns the own certificate, or nil if there is none.
 func (s *Store) Certificate() *tls.Certificate { return s.contents.Look().certificate }
 

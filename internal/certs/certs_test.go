@@ -399,9 +399,15 @@ func TestWrongFiles(t *testing.T) {
 		s.files.Write(map[string][]byte{caFile: first.PEM(), certFile: nil, keyFile: nil})
 		shakes(10, "first")
 		s.wantSaid("tls.key: expected a certificate")
+		if !s.store.Refused() {
+			t.Error("Refused is false with wrong files, want true")
+		}
 		s.files.Write(map[string][]byte{caFile: first.PEM(), certFile: cert, keyFile: key})
 		shakes(3, "second")
 		s.wantSaid()
+		if s.store.Refused() {
+			t.Error("Refused is true with the right files, want false")
+		}
 		s.files.Write(map[string][]byte{caFile: first.PEM(), certFile: nil, keyFile: nil})
 		shakes(10, "second")
 		s.wantSaid("tls.key: expected a certificate")

@@ -52,7 +52,8 @@ func (s *labelSets[L, O]) get(l L) []O {
 const (
 	labelRoute  attribute.Key = "route"  // the name of the route; empty for a call without one
 	labelPolicy attribute.Key = "policy" // the name of the policy
-	// scheme, host and port, and # with the name where several upstreams share those
+	// scheme, host and port, and # with the name where several upstreams share those; empty for the
+	// data port
 	labelUpstream attribute.Key = "upstream"
 	// the [resilience.Reason] of the call or the attempt; of a status that HTTP does not register
 	// only its class, such as status_5xx, or status_other

@@ -37,10 +37,11 @@ type Metrics struct {
 }
 
 // Sources are the functions that the gauges call at each scrape. They must be quick and must not
-// change what they report. Either may be nil.
+// change what they report. Each may be nil.
 type Sources struct {
 	Upstreams    func() []observe.Upstream
-	ReplayMemory func() int64 // bytes of request bodies kept for retries
+	FilesRefused func() map[string]bool // by upstream; "" is the data port
+	ReplayMemory func() int64           // bytes of request bodies kept for retries
 }
 
 // NewMetrics returns metrics without values.
@@ -84,7 +85,7 @@ func (m *Metrics) meter() metric.Meter { return m.provider.Meter("github.com/reb
 
 // Attach adds the gauges that report the values of the sources. It must be called at most once.
 func (m *Metrics) Attach(s Sources) error {
-	var errs [2]error
+	var errs [3]error
 	meter := m.meter()
 	if s.Upstreams != nil {
 		errs[0] = m.watch(meter, s.Upstreams)
@@ -97,7 +98,24 @@ func (m *Metrics) Attach(s Sources) error {
 				return nil
 			}))
 	}
+	if s.FilesRefused != nil {
+		_, errs[2] = meter.Int64ObservableGauge("rebound.files.refused",
+			metric.WithDescription("1 while changed certificates, keys or headers of an upstream, or of the data port, are refused and the previous ones stay in use, otherwise 0."),
+			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+				for upstream, refused := range s.FilesRefused() {
+					o.Observe(oneIf(refused), metric.WithAttributes(labelUpstream.String(upstream)))
+				}
+				return nil
+			}))
+	}
 	return errors.Join(errs[:]...)
+}
+
+func oneIf(is bool) int64 {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 func (m *Metrics) watch(meter metric.Meter, upstreams func() []observe.Upstream) error {
@@ -126,11 +144,7 @@ func (m *Metrics) watch(meter metric.Meter, upstreams func() []observe.Upstream)
 			observeEndpoints(o, known, active, u)
 			who := []attribute.KeyValue{labelUpstream.String(u.Upstream), labelPolicy.String(u.Policy)}
 			for _, s := range []resilience.State{resilience.Closed, resilience.HalfOpen, resilience.Open} {
-				var in int64
-				if s == u.Breaker.State {
-					in = 1
-				}
-				o.ObserveInt64(state, in, metric.WithAttributes(append(who[:2:2], labelState.String(s.String()))...))
+				o.ObserveInt64(state, oneIf(s == u.Breaker.State), metric.WithAttributes(append(who[:2:2], labelState.String(s.String()))...))
 			}
 			o.ObserveFloat64(tokens, u.BudgetTokens, metric.WithAttributes(who...))
 		}
@@ -201,11 +215,7 @@ func (m *Metrics) Fault(ctx context.Context, fault string) {
 
 // Reload records whether a changed configuration was accepted.
 func (m *Metrics) Reload(accepted bool) {
-	var refused int64
-	if !accepted {
-		refused = 1
-	}
-	m.refused.Record(context.Background(), refused)
+	m.refused.Record(context.Background(), oneIf(!accepted))
 }
 
 // Handler serves /metrics. A client that accepts OpenMetrics also gets exemplars.

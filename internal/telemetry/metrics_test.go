@@ -35,7 +35,10 @@ func metrics(t *testing.T, upstreams func() []observe.Upstream) *telemetry.Metri
 	t.Helper()
 	m, err := telemetry.NewMetrics()
 	if err == nil {
-		err = m.Attach(telemetry.Sources{Upstreams: upstreams, ReplayMemory: func() int64 { return 4096 }})
+		err = m.Attach(telemetry.Sources{
+			Upstreams: upstreams, ReplayMemory: func() int64 { return 4096 },
+			FilesRefused: func() map[string]bool { return map[string]bool{"": false, "http://up:5000": true} },
+		})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -97,6 +100,8 @@ func TestMetricsOfACall(t *testing.T) {
 		`rebound_endpoint_changes_total{change="ejected",upstream="http://up:5000"} 1`,
 		`rebound_replay_memory_bytes 4096`,
 		`rebound_config_refused 1`,
+		`rebound_files_refused{upstream="http://up:5000"} 1`,
+		`rebound_files_refused{upstream=""} 0`,
 		"go_goroutines ", "process_resident_memory_bytes ",
 	} {
 		if !strings.Contains(text, want+"\n") && !(strings.HasSuffix(want, " ") && strings.Contains(text, want)) {

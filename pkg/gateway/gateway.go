@@ -232,6 +232,26 @@ func (g *Gateway) Upstreams() []observe.Upstream {
 	return list
 }
 
+// FilesRefused reports by upstream whether changed files of it (certificates, keys, headers) cannot
+// be used, so that those before stay in use. The data port is "". Upstreams without files are left
+// out. Files are read when they are needed: in the meantime the answer is that of the last time.
+func (g *Gateway) FilesRefused() map[string]bool {
+	n := g.current.Load()
+	refused := map[string]bool{}
+	if n.certificates != nil {
+		refused[""] = n.certificates.Refused()
+	}
+	for key, u := range n.upstreams {
+		if u.files != nil {
+			refused[n.names[key]] = u.files.Refused()
+		}
+		if u.headers != nil {
+			refused[n.names[key]] = refused[n.names[key]] || u.headers.Refused()
+		}
+	}
+	return refused
+}
+
 // ReplayMemory returns how many bytes of request bodies are currently kept for retries.
 func (g *Gateway) ReplayMemory() (bytes int64) { return g.memory.Used() }
 

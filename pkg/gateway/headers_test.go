@@ -87,6 +87,9 @@ func TestRotatedHeader(t *testing.T) {
 		if n := strings.Count(since(), "file refused"); n != 1 || !strings.Contains(since(), files.Path("token")) {
 			t.Errorf("%.20q: got %d lines, want one that names the file:\n%s", wrong, n, since())
 		}
+		if !g.FilesRefused()[g.Upstreams()[0].Upstream] {
+			t.Errorf("got %v refused, want the upstream with the header", g.FilesRefused())
+		}
 		if strings.Contains(since(), "secret-") {
 			t.Errorf("got a log with the secret:\n%s", since())
 		}

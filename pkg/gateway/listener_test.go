@@ -73,11 +73,12 @@ func TestDataPortTLS(t *testing.T) {
 	write(second)
 	wait.Until(t, 5*time.Second, "the new certificate is shown", func() bool { _, err := call(second); return err == nil })
 	files.Write(map[string][]byte{"tls.crt": nil, "tls.key": nil})
-	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	wait.Until(t, 5*time.Second, "the wrong files are refused", func() bool {
 		if _, err := call(second); err != nil {
 			t.Fatal(err)
 		}
-	}
+		return g.FilesRefused()[""]
+	})
 	for name, tc := range map[string]struct {
 		tls  gateway.ListenerTLS
 		want string
@@ -102,6 +103,9 @@ func TestDataPortTLS(t *testing.T) {
 	}
 	if _, err := call(first); err != nil {
 		t.Errorf("after a reload with other files: %v", err)
+	}
+	if refused := g.FilesRefused(); len(refused) != 1 || refused[""] {
+		t.Errorf("after a reload with other files: got %v refused, want only the data port, false", refused)
 	}
 	plain, err := gateway.New(gateway.ForUpstream(up.URL), gateway.Options{})
 	if err != nil {

@@ -106,6 +106,9 @@ func TestRotatedCertificates(t *testing.T) {
 	if n := strings.Count(lines.String(), "file refused"); n != 1 || !strings.Contains(lines.String(), files.Path("ca.crt")) {
 		t.Errorf("got %d lines about the wrong file, want one that names it:\n%s", n, lines.String())
 	}
+	if refused := g.FilesRefused(); len(refused) != 1 || !refused["https://orders.example"] {
+		t.Errorf("got %v refused, want https://orders.example", refused)
+	}
 	if err := g.Reload(func() (gateway.Config, error) {
 		changed := c
 		changed.Upstreams = map[string]gateway.Upstream{}
@@ -115,7 +118,8 @@ func TestRotatedCertificates(t *testing.T) {
 	}); err == nil || !strings.Contains(err.Error(), "upstreams.orders.tls: the CA file "+files.Path("ca.crt")) {
 		t.Errorf("a reload with the wrong file: got error %v, want one that names the key and the file", err)
 	}
-	call()
+	write(second.PEM(), second)
+	wait.Until(t, 5*time.Second, "the files are right again", func() bool { call(); return !g.FilesRefused()["https://orders.example"] })
 }
 
 func TestUpstreamTLS(t *testing.T) {

@@ -60,21 +60,21 @@ func (t TLS) mistakes(scheme string) (m mistake.List) {
 	return m
 }
 
-// config returns the TLS configuration for t, over base, for a URL with the given host. failed is
-// called when a changed file cannot be used.
-func (t TLS) config(base *tls.Config, host string, failed func(error)) (*tls.Config, error) {
+// config returns the TLS configuration for t, over base, for a URL with the given host, and the
+// files that it uses, or nil. failed is called when a changed file cannot be used.
+func (t TLS) config(base *tls.Config, host string, failed func(error)) (*tls.Config, *certs.Store, error) {
 	if t == (TLS{}) {
-		return base, nil
+		return base, nil, nil
 	}
 	store, err := certs.Load(certs.Files{CA: t.CAFile, Cert: t.CertFile, Key: t.KeyFile}, failed)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c := connpool.TLSConfig(base)
 	c.ServerName = cmp.Or(t.ServerName, host)
 	c.InsecureSkipVerify = t.InsecureSkipVerify
 	store.SetUp(c)
-	return c, nil
+	return c, store, nil
 }
 
 // Host selects the host that an upstream's requests name.
@@ -214,6 +214,7 @@ func (e *endpoints) CloseIdleConnections() { e.set.Load().CloseIdleConnections()
 type upstream struct {
 	options   endpoint.Options
 	tls       TLS
+	files     *certs.Store // of tls; nil without them
 	headers   *addedHeaders
 	set       *endpoint.Set // nil with Options.Next
 	endpoints *endpoints
@@ -238,10 +239,10 @@ func (g *Gateway) newUpstream(d destination, wait time.Duration, old *generation
 		before = old.upstreams[d.key()]
 	}
 	if before != nil && before.sameSettings(u) {
-		u.options, u.set, u.endpoints = before.options, before.set, before.endpoints
+		u.options, u.files, u.set, u.endpoints = before.options, before.files, before.set, before.endpoints
 		return u, nil
 	}
-	if u.options.TLS, err = d.TLS.config(g.options.TLS, connpool.ServerName(d.url), g.fileRefused(d.origin)); err != nil {
+	if u.options.TLS, u.files, err = d.TLS.config(g.options.TLS, connpool.ServerName(d.url), g.fileRefused(d.origin)); err != nil {
 		return nil, fmt.Errorf("upstreams.%s.tls: %w", d.name, err)
 	}
 	u.set = endpoint.New(d.url, u.options)

@@ -35,6 +35,7 @@ func shown(t *testing.T) map[string]map[string]bool {
 			Upstreams: func() []observe.Upstream {
 				return []observe.Upstream{{Upstream: "u", Policy: "p", Endpoints: []endpoint.State{{Address: "a:1"}}}}
 			},
+			FilesRefused: func() map[string]bool { return map[string]bool{"u": true} },
 			ReplayMemory: func() int64 { return 0 },
 		})
 	}
