@@ -20,6 +20,26 @@ type endpointShown struct {
 	InFlight int64   `json:"inFlight,omitempty"`
 }
 
+// endpointChange is a change of an endpoint in the form that readers get.
+type endpointChange struct {
+	At       float64            `json:"at"`
+	Upstream string             `json:"upstream"`
+	Change   endpoint.EventKind `json:"change"`
+	Endpoint string             `json:"endpoint,omitempty"` // its address, unless all are meant
+	EjectFor float64            `json:"ejectFor,omitempty"` // ms, until the first probe
+	Error    string             `json:"error,omitempty"`    // of a lookup
+}
+
+func (l *Live) newEndpointChange(e *observe.EndpointEvent) *endpointChange {
+	c := &endpointChange{
+		At: l.millis(e.At), Upstream: e.Upstream, Change: e.Kind, Endpoint: cut(e.Address, maxHost), EjectFor: milliseconds(e.For),
+	}
+	if e.Err != nil {
+		c.Error = cut(e.Err.Error(), maxError)
+	}
+	return c
+}
+
 type endpointKey struct{ upstream, address string }
 
 // requestCounts are the endpoints' requests so far, at the begin of a second.
@@ -43,8 +63,9 @@ func (l *Live) countRequests(second int64) {
 	}
 }
 
-// endpoints returns those of u, bad ones first if there is no room for all, and how many it omits.
-func (l *Live) endpoints(u *observe.Upstream, second int64) (shown []endpointShown, omitted int) {
+// endpointsOf returns those of u, bad ones first if there is no room for all, and how many it
+// omits.
+func (l *Live) endpointsOf(u *observe.Upstream, second int64) (shown []endpointShown, omitted int) {
 	var before map[endpointKey]uint64 // the oldest counts in the window
 	for n := max(0, second-WindowSeconds); n <= second && before == nil; n++ {
 		if slot := &l.requests[n%int64(len(l.requests))]; slot.second == n {

@@ -19,11 +19,11 @@ const (
 	// gatherEvery is the longest time that a call waits before it is shown.
 	gatherEvery = 200 * time.Millisecond
 
-	keptTransitions = 256 // of circuits
-	maxSeries       = 64  // the others are counted together
-	maxShards       = 64
-	maxPending      = 1024 // calls kept between two gatherings
-	minPending      = 32   // the same for each shard
+	keptChanges = 256 // of circuits, and as many of endpoints
+	maxSeries   = 64  // the others are counted together
+	maxShards   = 64
+	maxPending  = 1024 // calls kept between two gatherings
+	minPending  = 32   // the same for each shard
 )
 
 // Limits of what a Live keeps and shows.
@@ -42,11 +42,8 @@ type Live struct {
 	instant   string  // distinguishes this process's update IDs from an earlier one's
 	start     time.Time
 
-	transitions struct {
-		mu      sync.Mutex
-		pending history[transition]
-		n       uint64 // all of them, also those that pending has dropped
-	}
+	transitions     intake[transition]
+	endpointChanges intake[endpointChange]
 
 	// mu guards the gathered data. ObserveCall does not take it.
 	mu     sync.Mutex
@@ -58,11 +55,9 @@ type Live struct {
 		total       uint64
 		quiet, loud history[Record] // good at the first attempt, and all others
 	}
-	circuits struct {
-		total uint64
-		history[transition]
-	}
-	states []observe.Upstream
+	circuits  changes[transition]
+	endpoints changes[endpointChange]
+	states    []observe.Upstream
 	// requests are the endpoints' counts of the last seconds.
 	requests [WindowSeconds + 1]requestCounts
 }
@@ -81,7 +76,8 @@ func New() *Live {
 	}
 	l.spare = newPending(size)
 	l.calls.quiet.limit, l.calls.loud.limit = KeptCalls, KeptCalls
-	l.circuits.limit, l.transitions.pending.limit = keptTransitions, keptTransitions
+	l.circuits.limit, l.transitions.pending.limit = keptChanges, keptChanges
+	l.endpoints.limit, l.endpointChanges.pending.limit = keptChanges, keptChanges
 	return l
 }
 
@@ -96,10 +92,44 @@ func (l *Live) ObserveAttempt(context.Context, *resilience.AttemptReport) {}
 
 // ObserveTransition adds a change of a circuit.
 func (l *Live) ObserveTransition(t observe.Transition) {
-	l.transitions.mu.Lock()
-	defer l.transitions.mu.Unlock()
-	l.transitions.pending.add(&transition{Transition: t}, 0)
-	l.transitions.n++
+	l.transitions.add(&transition{t, l.millis(t.At)})
+}
+
+// ObserveEndpoint adds a change of an endpoint.
+func (l *Live) ObserveEndpoint(e observe.EndpointEvent) {
+	l.endpointChanges.add(l.newEndpointChange(&e))
+}
+
+// intake collects changes between two gatherings.
+type intake[T any] struct {
+	mu      sync.Mutex
+	pending history[T]
+	n       uint64 // all of them, also those that pending has dropped
+}
+
+func (i *intake[T]) add(v *T) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.pending.add(v, 0)
+	i.n++
+}
+
+// changes are gathered ones.
+type changes[T any] struct {
+	total uint64 // all of them, also those that history has dropped
+	history[T]
+}
+
+// gather moves the changes of an intake to c.
+func (c *changes[T]) gather(i *intake[T], tick uint64) {
+	i.mu.Lock()
+	pending, n := i.pending, i.n
+	i.pending = history[T]{limit: keptChanges}
+	i.mu.Unlock()
+	c.total = n
+	for v := range pending.oldest() {
+		c.add(v, tick)
+	}
 }
 
 // Attach makes Live show the circuits and budgets that upstreams returns. Live calls it five times
@@ -130,11 +160,6 @@ func (l *Live) gather() {
 	if l.upstreams != nil {
 		states = l.upstreams()
 	}
-	l.transitions.mu.Lock()
-	circuits, changes := l.transitions.pending, l.transitions.n
-	l.transitions.pending = history[transition]{limit: keptTransitions}
-	l.transitions.mu.Unlock()
-
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.before = l.position()
@@ -169,11 +194,8 @@ func (l *Live) gather() {
 			l.calls.loud.add(r, l.tick)
 		}
 	}
-	l.circuits.total = changes
-	for t := range circuits.oldest() {
-		t.at = l.millis(t.At)
-		l.circuits.add(t, l.tick)
-	}
+	l.circuits.gather(&l.transitions, l.tick)
+	l.endpoints.gather(&l.endpointChanges, l.tick)
 	l.observe(states, second)
 	l.forget(second)
 }
@@ -270,6 +292,3 @@ func (h *history[T]) newest(after uint64, use func(*T) bool) {
 		}
 	}
 }
-
-// ObserveEndpoint implements observe.Observer.
-func (l *Live) ObserveEndpoint(observe.EndpointEvent) {}

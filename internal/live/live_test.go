@@ -2,9 +2,11 @@ package live_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rebound-dev/rebound/internal/live"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -159,6 +162,60 @@ func TestTransitionsThatDoNotFitAreCounted(t *testing.T) {
 		check(l.Since(first.ID))
 		if e := l.Since(""); e.TransitionsMissed != 0 || len(e.Transitions) != 256 {
 			t.Errorf("without an ID: got %d transitions and %d missed, want 256 and 0", len(e.Transitions), e.TransitionsMissed)
+		}
+	})
+}
+
+// Changes of endpoints are shown in order, each once, and those that do not fit are counted.
+func TestEndpointChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := run(t)
+		first := l.Since("")
+		start := first.Now
+		for _, e := range []endpoint.Event{
+			{Kind: endpoint.EventAdded, Address: "10.0.0.2:80"},
+			{Kind: endpoint.EventEjected, Address: "10.0.0.1:80", For: 1500 * time.Millisecond},
+			{Kind: endpoint.EventPanic},
+			{Kind: endpoint.EventLookup, Err: errors.New(strings.Repeat("no such host ", 100))},
+		} {
+			time.Sleep(time.Millisecond)
+			e.At = time.Now()
+			l.ObserveEndpoint(observe.EndpointEvent{Upstream: upstream, Event: e})
+		}
+		time.Sleep(300 * time.Millisecond)
+		check := func(u live.Update) {
+			t.Helper()
+			var got []string
+			for _, c := range u.EndpointChanges {
+				got = append(got, fmt.Sprint(c.At-start, " ", c.Upstream, " ", c.Change, " ", c.Endpoint, " ", c.EjectFor, " ", len(c.Error)))
+			}
+			want := []string{
+				"1 " + upstream + " added 10.0.0.2:80 0 0", "2 " + upstream + " ejected 10.0.0.1:80 1500 0",
+				"3 " + upstream + " panic  0 0", "4 " + upstream + " lookup_failed  0 515",
+			}
+			if !slices.Equal(got, want) || u.EndpointChangesMissed != 0 || u.Empty() {
+				t.Errorf("got %q, %d missed, empty %v, want %q, 0, false", got, u.EndpointChangesMissed, u.Empty(), want)
+			}
+		}
+		check(l.Latest())
+		check(l.Since(first.ID))
+		check(l.Since(""))
+		time.Sleep(time.Second)
+		if u := l.Latest(); len(u.EndpointChanges) != 0 || !u.Empty() {
+			t.Errorf("a second later: got %v, want no change", u.EndpointChanges)
+		}
+
+		before := l.Since("").ID
+		for i := range 300 {
+			l.ObserveEndpoint(observe.EndpointEvent{Upstream: upstream, Event: endpoint.Event{Kind: endpoint.EventAdded, Address: fmt.Sprint(i), At: time.Now()}})
+		}
+		time.Sleep(300 * time.Millisecond)
+		u := l.Since(before)
+		if n := len(u.EndpointChanges); n != 256 || u.EndpointChangesMissed != 44 || u.EndpointChanges[0].Endpoint != "44" || u.TransitionsMissed != 0 {
+			t.Errorf("got %d changes, %d and %d missed, want 256, 44 and 0", n, u.EndpointChangesMissed, u.TransitionsMissed)
+		}
+		if u := l.Since(""); !u.Reset || len(u.EndpointChanges) != 256 || u.EndpointChangesMissed != 0 {
+			t.Errorf("without an ID: got %d changes, %d missed, want 256 and 0", len(u.EndpointChanges), u.EndpointChangesMissed)
 		}
 	})
 }

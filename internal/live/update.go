@@ -35,12 +35,15 @@ type Update struct {
 	Transitions []transitionShown `json:"transitions,omitempty"` // oldest first
 	// TransitionsMissed counts the new transitions that are not among Transitions.
 	TransitionsMissed uint64 `json:"transitionsMissed,omitempty"`
+	// EndpointChanges and EndpointChangesMissed are the same of endpoints.
+	EndpointChanges       []*endpointChange `json:"endpointChanges,omitempty"`
+	EndpointChangesMissed uint64            `json:"endpointChangesMissed,omitempty"`
 }
 
-// Empty reports whether the update has no call, no transition and no second. Its time and its
+// Empty reports whether the update has no call, no change and no second. Its time and its
 // window may be new.
 func (u *Update) Empty() bool {
-	return len(u.Calls) == 0 && u.Missed == 0 && len(u.Transitions) == 0 &&
+	return len(u.Calls) == 0 && u.Missed == 0 && len(u.Transitions) == 0 && len(u.EndpointChanges) == 0 &&
 		!slices.ContainsFunc(u.Series, func(s seriesUpdate) bool { return len(s.Seconds) > 0 })
 }
 
@@ -140,19 +143,21 @@ type transitionShown struct {
 }
 
 // position is the state of a reader: an update's ID encodes it.
-type position struct{ tick, calls, transitions uint64 }
+type position struct{ tick, calls, transitions, endpoints uint64 }
 
-func (l *Live) position() position { return position{l.tick, l.calls.total, l.circuits.total} }
+func (l *Live) position() position {
+	return position{l.tick, l.calls.total, l.circuits.total, l.endpoints.total}
+}
 
 func (l *Live) updateID(p position) string {
-	return fmt.Sprintf("%s-%d-%d-%d", l.instant, p.tick, p.calls, p.transitions)
+	return fmt.Sprintf("%s-%d-%d-%d-%d", l.instant, p.tick, p.calls, p.transitions, p.endpoints)
 }
 
 // positionOf decodes an update's ID. It returns false for an ID of another process, or one that
 // no update has had.
 func (l *Live) positionOf(id string) (p position, ok bool) {
 	parts := strings.Split(id, "-")
-	into := []*uint64{&p.tick, &p.calls, &p.transitions}
+	into := []*uint64{&p.tick, &p.calls, &p.transitions, &p.endpoints}
 	if parts[0] != l.instant || len(parts) != 1+len(into) {
 		return position{}, false
 	}
@@ -162,7 +167,7 @@ func (l *Live) positionOf(id string) (p position, ok bool) {
 			return position{}, false
 		}
 	}
-	if p.tick > l.tick || p.calls > l.calls.total || p.transitions > l.circuits.total {
+	if p.tick > l.tick || p.calls > l.calls.total || p.transitions > l.circuits.total || p.endpoints > l.endpoints.total {
 		return position{}, false
 	}
 	return p, true
@@ -197,6 +202,9 @@ func (l *Live) since(p position, limit int, now time.Time) Update {
 	})
 	slices.Reverse(u.Transitions)
 	u.TransitionsMissed = besides(l.circuits.total-p.transitions, len(u.Transitions))
+	l.endpoints.newest(p.tick, func(c *endpointChange) bool { u.EndpointChanges = append(u.EndpointChanges, c); return true })
+	slices.Reverse(u.EndpointChanges)
+	u.EndpointChangesMissed = besides(l.endpoints.total-p.endpoints, len(u.EndpointChanges))
 
 	second := l.second(now)
 	for _, s := range l.sorted() {
@@ -226,7 +234,7 @@ func (l *Live) present(s *series, now time.Time) seriesUpdate {
 	shown := seriesUpdate{Policy: s.key.policy, Upstream: s.key.upstream, Window: l.window(s, now), Circuit: l.circuit(s.key)}
 	for i := range l.states {
 		if u := &l.states[i]; u.Policy == s.key.policy && u.Upstream == s.key.upstream {
-			shown.Endpoints, shown.EndpointsOmitted = l.endpoints(u, l.second(now))
+			shown.Endpoints, shown.EndpointsOmitted = l.endpointsOf(u, l.second(now))
 			break
 		}
 	}
@@ -317,7 +325,7 @@ func (l *Live) Since(id string) Update {
 	p, known := l.positionOf(id)
 	u := l.since(p, resumeCalls, time.Now())
 	if !known {
-		u.Reset, u.Missed, u.TransitionsMissed = true, 0, 0
+		u.Reset, u.Missed, u.TransitionsMissed, u.EndpointChangesMissed = true, 0, 0, 0
 	}
 	return u
 }

@@ -1,6 +1,8 @@
 package page_test
 
 import (
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,56 @@ import (
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
+
+// Changes of the shown upstream's endpoints are listed among those of its circuit, and marked on
+// the time axis. Those of others are not.
+func TestEndpointChanges(t *testing.T) {
+	const shown = "http://upstream"
+	l, at := own(t, page.Options{}, func() []observe.Upstream { return []observe.Upstream{{Policy: "default", Upstream: shown}} })
+	began := time.Now()
+	tell := func(upstream string, ago time.Duration, e endpoint.Event) {
+		e.At = began.Add(-ago)
+		l.ObserveEndpoint(observe.EndpointEvent{Upstream: upstream, Event: e})
+	}
+	tell(shown, 30*time.Second, endpoint.Event{Kind: endpoint.EventAdded, Address: "10.0.0.2:80"})
+	tell(shown, 25*time.Second, endpoint.Event{Kind: endpoint.EventEjected, Address: "10.0.0.1:80", For: 1500 * time.Millisecond})
+	tell(shown, 15*time.Second, endpoint.Event{Kind: endpoint.EventPanic})
+	tell("http://other", 14*time.Second, endpoint.Event{Kind: endpoint.EventPanic})
+	l.ObserveTransition(observe.Transition{Policy: "default", Transition: resilience.Transition{
+		Upstream: shown, From: resilience.Closed, To: resilience.Open, At: began.Add(-12 * time.Second), Consecutive: 10, Failures: 10,
+	}})
+	v := visit(t, at, 1440, false)
+	v.until(isLive)
+	v.until(`document.querySelectorAll("#transitions li").length === 4`)
+	// While the page is open:
+	tell(shown, 10*time.Second, endpoint.Event{Kind: endpoint.EventCalm})
+	tell(shown, 9*time.Second, endpoint.Event{Kind: endpoint.EventReturned, Address: "10.0.0.1:80"})
+	tell(shown, 5*time.Second, endpoint.Event{Kind: endpoint.EventLookup, Err: errors.New("no <b>such</b> host")})
+	tell(shown, 4*time.Second, endpoint.Event{Kind: endpoint.EventRemoved, Address: "10.0.0.2:80"})
+	v.until(`document.querySelectorAll("#transitions li").length === 8`)
+	got := eval[[]string](v, `[...document.querySelectorAll("#transitions li")].map((e) => [...e.children].slice(1).map((e) => e.textContent).join(" "))`)
+	want := []string{
+		"Endpoint removed 10.0.0.2:80",
+		"Lookup failed the addresses before stay in use: no <b>such</b> host",
+		"Endpoint returned 10.0.0.1:80",
+		"Few endpoints fail again so the failing ones may be ejected",
+		"Closed → open ",
+		"Too many endpoints fail more than may be ejected, so none is",
+		"Endpoint ejected 10.0.0.1:80, for 1.50 s",
+		"Endpoint added 10.0.0.2:80",
+	}
+	if !slices.EqualFunc(got, want, strings.HasPrefix) {
+		t.Errorf("changes =\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	marks := eval[[]string](v, `[...document.querySelectorAll("line.endpoint-tick title")].map((e) => e.textContent.replace(/^\S+ /, ""))`)
+	if len(marks) != 7 || marks[1] != "Endpoint ejected: 10.0.0.1:80, for 1.50 s" {
+		t.Errorf("marks on the axis = %q, want 7, one of them of the ejection", marks)
+	}
+	places := eval[[]float64](v, `[...document.querySelectorAll("line.endpoint-tick")].map((e) => Number(e.getAttribute("x1")))`)
+	if !slices.IsSorted(places) || len(slices.Compact(slices.Clone(places))) != len(places) {
+		t.Errorf("places of the marks = %v, want them in order of time, apart", places)
+	}
+}
 
 // The page lists the endpoints of the upstream. The waterfall has the endpoint of each attempt.
 func TestEndpoints(t *testing.T) {

@@ -10,6 +10,28 @@ const states = {
   failing: ["Failing, but kept: too many fail", "bad"],
 };
 
+const changes = {
+  added: ["Endpoint added", "good"],
+  removed: ["Endpoint removed", "none"],
+  ejected: ["Endpoint ejected", "bad"],
+  returned: ["Endpoint returned", "good"],
+  panic: ["Too many endpoints fail", "bad"],
+  calm: ["Few endpoints fail again", "good"],
+  lookup_failed: ["Lookup failed", "late"],
+};
+
+// changeOf returns the change of an endpoint in words, its shape, and the details.
+export function changeOf(c) {
+  const [word, shape] = changes[c.change] ?? [c.change, "late"];
+  const why = {
+    ejected: `${c.endpoint}, for ${duration(c.ejectFor ?? 0)}`,
+    panic: "more than may be ejected, so none is",
+    calm: "so the failing ones may be ejected",
+    lookup_failed: `the addresses before stay in use: ${c.error}`,
+  }[c.change] ?? c.endpoint ?? "";
+  return { word, shape, why };
+}
+
 export function drawEndpoints(s) {
   const all = s?.endpoints ?? [];
   show("endpoints", all.length > 0);

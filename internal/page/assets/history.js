@@ -2,6 +2,7 @@
 
 import { cause, stateWord } from "./circuit.js";
 import { $, el, icon, show, svg, text } from "./dom.js";
+import { changeOf } from "./endpoints.js";
 import { clock, count, duration, plural, tick, tickText } from "./format.js";
 import { chosenSeries, keyOf, known } from "./state.js";
 
@@ -39,7 +40,7 @@ function chart(title, height, lines) {
 }
 
 const refusedOf = (s) => Object.values(s.refused ?? {}).reduce((a, b) => a + b, 0);
-const band = chart("Circuit", 34, []);
+const band = chart("Circuit", 44, []);
 const charts = [
   chart("Calls per second", 112, [
     { name: "offered", word: "offered", of: (s) => s.offered ?? 0, say: count },
@@ -81,9 +82,10 @@ export function drawHistory(s, force = false) {
 
   const mine = known.transitions.filter((t) => keyOf(t) === known.chosen);
   const spans = bandOf(s, mine, complete, start, end);
-  drawBand(spans, mine, start, end, at);
+  const endpoints = known.endpointChanges.filter((c) => c.upstream === s?.upstream);
+  drawBand(spans, mine, endpoints, start, end, at);
   for (const c of charts) drawChart(c, complete, spans, start, end, at, under);
-  drawTransitions(mine);
+  drawChanges(mine, endpoints);
 }
 
 // bandOf returns the circuit's states as spans. It uses the seconds' states where there is no
@@ -119,7 +121,7 @@ function frame(c) {
   return { width, left, right, x: (ms, start, end) => left + ((ms - start) / (end - start)) * (right - left) };
 }
 
-function drawBand(spans, transitions, start, end, at) {
+function drawBand(spans, transitions, endpoints, start, end, at) {
   const f = frame(band);
   const x = (ms) => f.x(Math.min(end, Math.max(start, ms)), start, end);
   const parts = [svg("line", { class: "grid", x1: f.left, x2: f.right, y1: 20, y2: 20 })];
@@ -134,10 +136,15 @@ function drawBand(spans, transitions, start, end, at) {
     }
   }
   for (const t of transitions) if (t.at >= start) parts.push(svg("line", { class: "band-tick", x1: x(t.at).toFixed(1), x2: x(t.at).toFixed(1), y1: 7, y2: 33 }, svg("title", {}, `${clock(t.at)} ${t.from} to ${t.to}: ${cause(t)}`)));
+  for (const c of endpoints) {
+    if (c.at < start) continue;
+    const { word, shape, why } = changeOf(c);
+    parts.push(svg("line", { class: `endpoint-tick is-${shape}`, x1: x(c.at).toFixed(1), x2: x(c.at).toFixed(1), y1: 34, y2: 42 }, svg("title", {}, `${clock(c.at)} ${word}: ${why}`)));
+  }
   if (at !== null) parts.push(svg("line", { class: "cursor", x1: x(at), x2: x(at), y1: 0, y2: band.height }));
   band.plot.replaceChildren(...parts);
   const now = spans.length ? `now ${spans[spans.length - 1].state}` : "not known yet";
-  band.plot.setAttribute("aria-label", `The circuit: ${now}, ${plural(transitions.length, "change")}`);
+  band.plot.setAttribute("aria-label", `The circuit: ${now}, ${plural(transitions.length, "change")}${endpoints.length ? `, ${plural(endpoints.length, "change")} of endpoints` : ""}`);
 }
 
 function drawChart(c, seconds, spans, start, end, at, under) {
@@ -201,19 +208,23 @@ function areaOf(values, x, y, bottom, start) {
   return last ? `${d}V${bottom}Z` : d;
 }
 
-let drawnTransitions = "";
-function drawTransitions(mine) {
-  const newest = mine.slice(-20).reverse();
-  const mark = `${known.chosen} ${known.transitionsMissed} ${newest.map((t) => t.at).join(" ")}`;
-  if (mark === drawnTransitions) return;
-  drawnTransitions = mark;
+let drawnChanges = "";
+function drawChanges(transitions, endpoints) {
+  const all = [
+    ...transitions.map((t) => ({ at: t.at, shape: t.to, kind: t.to === "closed" ? "good" : t.to === "open" ? "bad" : "warn", word: `${stateWord[t.from]} → ${stateWord[t.to].toLowerCase()}`, why: cause(t) })),
+    ...endpoints.map((c) => ({ at: c.at, ...changeOf(c) })),
+  ];
+  const newest = all.sort((a, b) => a.at - b.at).slice(-20).reverse();
+  const mark = `${known.chosen} ${known.changesMissed} ${newest.map((c) => `${c.at} ${c.word} ${c.why}`).join(" ")}`;
+  if (mark === drawnChanges) return;
+  drawnChanges = mark;
   show("transitions-empty", newest.length === 0);
-  show("transitions-missed", known.transitionsMissed > 0);
-  text("transitions-missed", `${plural(known.transitionsMissed, "change")} of the circuits came too fast to list.`);
-  $("transitions").replaceChildren(...newest.map((t) => el("li", {},
-    el("time", { datetime: new Date(t.at).toISOString() }, clock(t.at)),
-    el("span", { class: "to" }, icon(t.to, t.to === "closed" ? "is-good" : t.to === "open" ? "is-bad" : "is-warn"), `${stateWord[t.from]} → ${stateWord[t.to].toLowerCase()}`),
-    el("span", { class: "why" }, cause(t)))));
+  show("transitions-missed", known.changesMissed > 0);
+  text("transitions-missed", `${plural(known.changesMissed, "change")} came too fast to list.`);
+  $("transitions").replaceChildren(...newest.map((c) => el("li", {},
+    el("time", { datetime: new Date(c.at).toISOString() }, clock(c.at)),
+    el("span", { class: "to" }, icon(c.shape, `is-${c.kind ?? c.shape}`), c.word),
+    el("span", { class: "why" }, c.why))));
 }
 
 new ResizeObserver(() => drawHistory(chosenSeries(), true)).observe($("charts"));

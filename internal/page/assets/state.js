@@ -14,7 +14,8 @@ export const known = {
   faultsVersion: null,
   seed: null,
   traffic: null,
-  transitionsMissed: 0,
+  endpointChanges: [],
+  changesMissed: 0,
   dropped: 0,
   started: 0,
   now: 0,
@@ -38,7 +39,7 @@ export const serverNow = () => (offset === null ? Date.now() : performance.now()
 export function merge(update) {
   const now = update.now - performance.now();
   if (update.reset) {
-    Object.assign(known, { series: new Map(), calls: [], transitions: [], transitionsMissed: 0, total: 0, faultsVersion: null });
+    Object.assign(known, { series: new Map(), calls: [], transitions: [], endpointChanges: [], changesMissed: 0, total: 0, faultsVersion: null });
     known.settings = update.settings;
     offset = now;
   }
@@ -62,8 +63,10 @@ export function merge(update) {
   for (const key of known.series.keys()) if (!present.has(key)) known.series.delete(key);
 
   known.transitions.push(...(update.transitions ?? []));
-  known.transitionsMissed += update.transitionsMissed ?? 0;
   known.transitions.splice(0, known.transitions.length - 256);
+  known.endpointChanges.push(...(update.endpointChanges ?? []));
+  known.endpointChanges.splice(0, known.endpointChanges.length - 256);
+  known.changesMissed += (update.transitionsMissed ?? 0) + (update.endpointChangesMissed ?? 0);
 
   for (const call of update.calls ?? []) known.calls.unshift(call);
   known.calls.splice(4 * LISTED);
