@@ -45,10 +45,16 @@ var sick = []struct { //nolint:gochecknoglobals // a table
 	name    string
 	handler http.HandlerFunc
 }{
+	{"is healthy", healthy}, // to compare with
 	{"answers 503 at once", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }},
 	{"hangs", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }},
-	{"is slow", func(w http.ResponseWriter, _ *http.Request) { time.Sleep(slow); _, _ = io.WriteString(w, "ok") }},
+	{"is slow", func(w http.ResponseWriter, r *http.Request) { time.Sleep(slow - usual); healthy(w, r) }},
 	{"refuses connections", nil},
+}
+
+func healthy(w http.ResponseWriter, _ *http.Request) {
+	time.Sleep(usual)
+	_, _ = io.WriteString(w, "ok")
 }
 
 // rival is a proxy under test. Its configuration is a template in testdata/proxies.
@@ -130,10 +136,9 @@ func startOrigin(b *testing.B) *origin {
 		o.served.Add(1)
 		if h := o.sick.Load(); h != nil {
 			(*h)(w, r)
-			return
+		} else {
+			healthy(w, r)
 		}
-		time.Sleep(usual)
-		_, _ = io.WriteString(w, "ok")
 	})}
 	go func() { _ = o.server.Serve(l) }()
 	return o
