@@ -22,6 +22,7 @@ func commands() []command {
 		{"simulate", "run one policy in one scenario; print the figures, write a page with charts", simulate},
 		{"compare", "run one scenario without retries, with simpler policies, and with the policy", compare},
 		{"check", "check policies against limits; exit code 1 if one is broken", check},
+		{"harm", "show where a policy is worse for callers than no policy; exit code 1 if it is", harm},
 		{"run", "run a scenario with the real programs and compare with the simulation", runReal},
 		{"explain", "explain the decision after one attempt, gate by gate", explain},
 		{"scenarios", "list the built-in scenarios, or print the file of one", scenarios},

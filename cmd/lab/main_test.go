@@ -42,7 +42,7 @@ func TestHelp(t *testing.T) {
 	t.Parallel()
 	var got strings.Builder
 	for _, args := range [][]string{
-		{"--help"}, {"simulate", "--help"}, {"compare", "--help"}, {"check", "--help"}, {"run", "--help"}, {"scenarios", "--help"},
+		{"--help"}, {"simulate", "--help"}, {"compare", "--help"}, {"check", "--help"}, {"harm", "--help"}, {"run", "--help"}, {"scenarios", "--help"},
 	} {
 		code, out, errs := execute(t, args...)
 		if code != cli.ExitOK || errs != "" {
@@ -91,7 +91,7 @@ policies: {other: {retry: {maxAttempts: 5}}}`
 func TestSimulate(t *testing.T) {
 	t.Parallel()
 	config := files.Temp(t, "rebound.yaml", `routes: [{name: a, match: /a, upstream: "http://x"}, {name: b, match: /b, upstream: "http://x", policy: stubborn}]
-policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 1000000}}, breaker: {failureRatio: 0, consecutiveFailures: 0}}}`)
+policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 1000000}}, breaker: {failureRatio: 0, consecutiveFailures: 0}, concurrency: {max: -1}}}`)
 	page := filepath.Join(t.TempDir(), "page.html")
 	code, out, errs := execute(t, small("simulate", "--config", config, "--route", "b", "--html", page)...)
 	if code != cli.ExitOK || errs != "" {
@@ -195,7 +195,7 @@ func TestCheck(t *testing.T) {
 	t.Parallel()
 	const load = "\nload: {rate: 100, clients: 4, capacity: 300, seeds: 2}"
 	config := files.Temp(t, "rebound.yaml", `routes: [{name: a, match: /a, upstream: "http://x"}, {name: b, match: /b, upstream: "http://x", policy: stubborn}]
-policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 1000000}}, breaker: {failureRatio: 0, consecutiveFailures: 0}}}`)
+policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 1000000}}, breaker: {failureRatio: 0, consecutiveFailures: 0}, concurrency: {max: -1}}}`)
 	limits := files.Temp(t, "limits.yaml", "amplification: 2"+load)
 	code, out, errs := execute(t, "check", "--config", config, "--limits", limits)
 	if code != cli.ExitFailed || !strings.Contains(errs, "lab check: 2 of 4 limits broken") {

@@ -118,6 +118,21 @@ func situations(t *testing.T) map[resilience.Reason]situation {
 			endpoints: &endpoint.Policy{Resolve: endpoint.ResolveStatic, Addresses: []string{rawhttp.FreeAddress(t), rawhttp.FreeAddress(t)}},
 			before:    1, policy: func(p *transport.Policy) { p.Retry.MaxAttempts = 2 }, attempt: true, problem: true,
 		},
+		resilience.ReasonRateLimited: {
+			handler: func(http.ResponseWriter, *http.Request) {}, before: 1,
+			policy: func(p *transport.Policy) {
+				p.RateLimit = resilience.RateLimitPolicy{PerSecond: 0.001, Burst: 1}
+			}, problem: true,
+		},
+		resilience.ReasonConcurrencyLimit: {
+			// The second call takes the only place, and hangs.
+			handler: func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/hang" {
+					hang(w, r)
+				}
+			},
+			before: 2, policy: func(p *transport.Policy) { p.Concurrency.Max = 1 }, problem: true,
+		},
 		resilience.ReasonNoRoute:          {handler: fail, path: "/elsewhere", problem: true},
 		resilience.ReasonMethodNotAllowed: {handler: fail, method: http.MethodTrace, path: "/get", problem: true},
 	}

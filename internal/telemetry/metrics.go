@@ -139,6 +139,16 @@ func (m *Metrics) watch(meter metric.Meter, upstreams func() []observe.Upstream)
 	if err != nil {
 		return err
 	}
+	attempts, err := meter.Int64ObservableGauge("rebound.attempts.active", metric.WithUnit("{attempt}"),
+		metric.WithDescription("Attempts in flight under a policy."))
+	if err != nil {
+		return err
+	}
+	limit, err := meter.Int64ObservableGauge("rebound.concurrency.limit", metric.WithUnit("{attempt}"),
+		metric.WithDescription("The most attempts that may be in flight, or 0 while there is no limit."))
+	if err != nil {
+		return err
+	}
 	_, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		for _, u := range upstreams() {
 			observeEndpoints(o, known, active, u)
@@ -147,9 +157,11 @@ func (m *Metrics) watch(meter metric.Meter, upstreams func() []observe.Upstream)
 				o.ObserveInt64(state, oneIf(s == u.Breaker.State), metric.WithAttributes(append(who[:2:2], labelState.String(s.String()))...))
 			}
 			o.ObserveFloat64(tokens, u.BudgetTokens, metric.WithAttributes(who...))
+			o.ObserveInt64(attempts, int64(u.Concurrency.InFlight), metric.WithAttributes(who...))
+			o.ObserveInt64(limit, int64(u.Concurrency.Limit), metric.WithAttributes(who...))
 		}
 		return nil
-	}, state, tokens, known, active)
+	}, state, tokens, known, active, attempts, limit)
 	return err
 }
 

@@ -261,10 +261,7 @@ func (c *call) fail(err error) {
 		p.Detail = err.Error()
 		c.report.Reason = cmp.Or(c.report.Reason, resilience.ReasonResetBeforeHeaders)
 	case e.Refused:
-		p.Status = http.StatusServiceUnavailable
-		seconds := max(1, int64(math.Ceil(e.RetryIn.Seconds())))
-		c.out.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
-		p.Detail = fmt.Sprintf("%s is failing and is left alone for now; try again in %d s", c.upstreamForCaller(), seconds)
+		c.refused(e, &p)
 	case errors.Is(e, resilience.ErrTimeout):
 		p.Status = http.StatusGatewayTimeout
 		p.Detail = c.detail("did not answer in time", e)
@@ -304,6 +301,22 @@ func (c *call) fail(err error) {
 		p.Detail = c.detail("closed the connection before it answered", e)
 	}
 	c.write(p)
+}
+
+// refused describes a call to which the policy gave no further attempt.
+func (c *call) refused(e *resilience.Error, p *problem.Problem) {
+	seconds := max(1, int64(math.Ceil(e.RetryIn.Seconds())))
+	c.out.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
+	p.Status = http.StatusServiceUnavailable
+	what := c.upstreamForCaller() + " is failing and is left alone for now"
+	switch e.Reason {
+	case resilience.ReasonRateLimited:
+		p.Status = http.StatusTooManyRequests
+		what = "there are more calls to " + c.upstreamForCaller() + " than the policy allows"
+	case resilience.ReasonConcurrencyLimit:
+		what = "too many calls to " + c.upstreamForCaller() + " are in progress"
+	}
+	p.Detail = fmt.Sprintf("%s; try again in %d s", what, seconds)
 }
 
 // statusCallerGone is the status of a call whose caller hung up, as in nginx. It only appears in

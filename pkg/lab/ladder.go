@@ -23,6 +23,7 @@ func Ladder(p transport.Policy) []Rung {
 		r.Retry.MaxAttempts = attempts
 		r.Retry.Budget = unlimited()
 		r.Breaker.FailureRatio, r.Breaker.ConsecutiveFailures = 0, 0 // disables the circuit
+		r.Concurrency, r.RateLimit = resilience.ConcurrencyPolicy{Max: -1}, resilience.RateLimitPolicy{}
 		change(&r)
 		return r
 	}

@@ -67,6 +67,8 @@ type Upstream struct {
 	Breaker  resilience.BreakerSnapshot `json:"breaker"`
 	// BudgetTokens is the balance of the retry budget.
 	BudgetTokens float64 `json:"budgetTokens"`
+	// Concurrency is the state of the concurrency limit.
+	Concurrency resilience.ConcurrencySnapshot `json:"concurrency"`
 	// Endpoints are those of the upstream, whatever the policy. Nil if they are not known.
 	Endpoints []endpoint.State `json:"endpoints,omitempty"`
 	// Ejections counts how often one of them was ejected.

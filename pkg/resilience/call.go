@@ -180,6 +180,14 @@ func (c *callState[T]) decide() {
 	c.record(d.Wait, d.Source)
 }
 
+// priority returns the call's class under the concurrency limit.
+func (c *callState[T]) priority() Priority {
+	if op, ok := c.op.(interface{ Priority() Priority }); ok {
+		return op.Priority()
+	}
+	return PriorityNormal
+}
+
 func (c *callState[T]) situation() *Situation {
 	p := c.pipeline
 	return &Situation{
@@ -189,6 +197,7 @@ func (c *callState[T]) situation() *Situation {
 			_, err := p.breaker.refusal(c.now)
 			return err != nil
 		},
+		Crowded: func() bool { return p.limiter.crowded(c.now, c.priority()) },
 		TakeToken: func() bool {
 			c.token = p.budget.reserve()
 			return c.token != noToken

@@ -24,6 +24,8 @@ type Situation struct {
 	Random func() float64
 	// CircuitOpen reports whether the circuit is open.
 	CircuitOpen func() bool
+	// Crowded reports whether the concurrency limit leaves no place for a retry. Nil means no.
+	Crowded func() bool
 	// TakeToken takes a token from the retry budget and reports whether there was one.
 	TakeToken func() bool
 }
@@ -117,6 +119,7 @@ func (p *Policy) gates(o *Outcome, s *Situation, wait time.Duration) iter.Seq[Ga
 			yield(p.attemptsGate(s)) &&
 			yield(p.retryAfterGate(o)) &&
 			yield(circuitGate(s)) &&
+			yield(concurrencyGate(s)) &&
 			yield(deadlineGate(s, wait)) &&
 			yield(budgetGate(s))
 	}
@@ -167,6 +170,13 @@ func circuitGate(s *Situation) Gate {
 		return Gate{Name: "circuit", Shut: true, Reason: ReasonBreakerOpen, Found: func() string { return "open" }}
 	}
 	return Gate{Name: "circuit", Reason: ReasonBreakerOpen, Found: func() string { return "not open" }}
+}
+
+func concurrencyGate(s *Situation) Gate {
+	if s.Crowded != nil && s.Crowded() {
+		return Gate{Name: "concurrency", Shut: true, Reason: ReasonConcurrencyLimit, Found: func() string { return "no place for a retry" }}
+	}
+	return Gate{Name: "concurrency", Reason: ReasonConcurrencyLimit, Found: func() string { return "not limited" }}
 }
 
 func deadlineGate(s *Situation, wait time.Duration) Gate {

@@ -29,7 +29,7 @@ func TestExplainReadsEveryGate(t *testing.T) {
 			shut = append(shut, g.Name)
 		}
 	}
-	if want := []string{"time left", "method", "attempts", "Retry-After", "circuit", "deadline", "budget"}; !slices.Equal(names, want) {
+	if want := []string{"time left", "method", "attempts", "Retry-After", "circuit", "concurrency", "deadline", "budget"}; !slices.Equal(names, want) {
 		t.Errorf("gates = %q, want %q", names, want)
 	}
 	if want := []string{"method", "attempts", "budget"}; !slices.Equal(shut, want) {

@@ -24,8 +24,9 @@ type Error struct {
 	// attempt. They are equal if the last attempt ended the call.
 	Reason, Last Reason
 	Attempts     int
-	// Refused reports whether the circuit refused the next attempt. RetryIn is then the time until
-	// the circuit lets a probe through, 0 if that is unknown.
+	// Refused reports whether the circuit, the concurrency limit or the rate limit refused the next
+	// attempt. RetryIn is then how long the caller should wait: until the circuit lets a probe
+	// through, or until the rate limit allows a call. It is 0 if that is unknown.
 	Refused bool
 	RetryIn time.Duration
 	Err     error

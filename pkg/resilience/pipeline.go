@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/failsafe-go/failsafe-go"
+	"golang.org/x/time/rate"
 )
 
 // Operation makes the attempts of a call, one at a time.
@@ -19,6 +20,8 @@ import (
 // It is called once after each attempt, before the verdict, with what the attempt shows about its
 // endpoint. It returns what the upstream's circuit counts: Neutral if only the endpoint is to
 // blame.
+//
+// It may also have a method Priority() Priority, the call's class under a concurrency limit.
 type Operation[T any] interface {
 	// Attempt makes one attempt. It must return soon after ctx is done: the pipeline waits for it.
 	// ctx ends with the attempt unless [Attempt.Hold] was called.
@@ -74,6 +77,8 @@ type Pipeline[T any] struct {
 	random   func() float64
 	breaker  *breaker
 	budget   *budget
+	limiter  *limiter
+	rate     *rate.Limiter // nil for no limit
 	executor failsafe.Executor[*callState[T]]
 }
 
@@ -94,6 +99,8 @@ func New[T any](upstream string, p Policy, o Options) (*Pipeline[T], error) {
 		random:   random,
 		breaker:  newBreaker(upstream, p.Breaker, random, o.Observer.Transition),
 		budget:   newBudget(p.Retry.Budget),
+		limiter:  newLimiter(p.Concurrency, p.AttemptTimeout),
+		rate:     newRateLimit(p.RateLimit),
 	}
 	pl.compose()
 	return pl, nil
@@ -104,24 +111,30 @@ func (p *Pipeline[T]) compose() {
 		totalTimeout[T](p.policy.Timeout),
 		retryPolicy[T](),
 		circuit[T](p.breaker, p.policy.AttemptTimeout),
+		concurrency[T](p.limiter),
 		attemptTimeout[T](p.policy.AttemptTimeout),
 	)
 }
 
 // Renew returns a pipeline for the same upstream with another policy. Use it to change a policy
 // while calls are in progress. Calls of p end under p's policy. The new pipeline shares p's circuit
-// if the breaker's settings are the same, and p's budget if the budget's settings are the same. The
-// error is that of [New].
+// if the breaker's settings are the same, and so p's budget and limits. The error is that of [New].
 func (p *Pipeline[T]) Renew(policy Policy) (*Pipeline[T], error) {
 	if err := policy.Validate(); err != nil {
 		return nil, err
 	}
 	next := &Pipeline[T]{
 		upstream: p.upstream, policy: policy, observer: p.observer, random: p.random,
-		breaker: p.breaker, budget: p.budget,
+		breaker: p.breaker, budget: p.budget, limiter: p.limiter, rate: p.rate,
 	}
 	if policy.Breaker != p.policy.Breaker {
 		next.breaker = newBreaker(p.upstream, policy.Breaker, p.random, p.observer.Transition)
+	}
+	if policy.Concurrency != p.policy.Concurrency {
+		next.limiter = newLimiter(policy.Concurrency, policy.AttemptTimeout)
+	}
+	if policy.RateLimit != p.policy.RateLimit {
+		next.rate = newRateLimit(policy.RateLimit)
 	}
 	if policy.Retry.Budget != p.policy.Retry.Budget {
 		next.budget = newBudget(policy.Retry.Budget)
@@ -142,6 +155,9 @@ func (p *Pipeline[T]) Retire(successor *Pipeline[T]) {
 // Breaker returns the state of the circuit. Reading it never changes the state.
 func (p *Pipeline[T]) Breaker() BreakerSnapshot { return p.breaker.snapshot() }
 
+// Concurrency returns the state of the concurrency limit.
+func (p *Pipeline[T]) Concurrency() ConcurrencySnapshot { return p.limiter.snapshot() }
+
 // BudgetTokens returns the balance of the retry budget.
 func (p *Pipeline[T]) BudgetTokens() float64 { return p.budget.balance() }
 
@@ -156,9 +172,14 @@ func (p *Pipeline[T]) Do(ctx context.Context, op Operation[T]) (T, Report, error
 // still applies.
 func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Operation[T]) (T, Report, error) {
 	start := time.Now()
+	if wait := overRate(p.rate, start); wait > 0 {
+		var zero T
+		report, err := p.refuse(ctx, start, min(limit, p.policy.Timeout), ReasonRateLimited, errRateLimited, wait)
+		return zero, report, err
+	}
 	if retryIn, err := p.breaker.refusal(start); err != nil {
 		var zero T
-		report, err := p.refuse(ctx, start, min(limit, p.policy.Timeout), err, retryIn)
+		report, err := p.refuse(ctx, start, min(limit, p.policy.Timeout), ReasonBreakerOpen, err, retryIn)
 		return zero, report, err
 	}
 	c := &callState[T]{Context: ctx, pipeline: p, op: op, limit: limit, start: start, now: start}
@@ -176,19 +197,19 @@ func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Oper
 	return result, c.report, err
 }
 
-// refuse ends a call that begins while the circuit is open. It does what the executor would do, but
-// faster.
-func (p *Pipeline[T]) refuse(ctx context.Context, start time.Time, limit time.Duration, cause error, retryIn time.Duration) (Report, error) {
+// refuse ends a call that begins while the circuit is open or over the rate limit. It does what the
+// executor would do, but faster.
+func (p *Pipeline[T]) refuse(ctx context.Context, start time.Time, limit time.Duration, reason Reason, cause error, retryIn time.Duration) (Report, error) {
 	deadline := start.Add(limit)
 	if own, ok := ctx.Deadline(); ok && own.Before(deadline) {
 		deadline = own
 	}
 	r := Report{
-		Upstream: p.upstream, Start: start, Deadline: deadline, Reason: ReasonBreakerOpen,
+		Upstream: p.upstream, Start: start, Deadline: deadline, Reason: reason,
 		BudgetTokens: p.budget.balance(),
 	}
 	if p.observer.Call != nil {
 		p.observer.Call(ctx, &r)
 	}
-	return r, &Error{Upstream: p.upstream, Reason: ReasonBreakerOpen, Refused: true, RetryIn: retryIn, Err: cause}
+	return r, &Error{Upstream: p.upstream, Reason: reason, Refused: true, RetryIn: retryIn, Err: cause}
 }

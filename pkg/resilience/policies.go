@@ -75,8 +75,14 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*callState[
 			c.stop(refusalReason(err))
 			return refusedResult(c)
 		}
+		before, number := c.attempt, c.number
 		c.attempt, c.number = a, a.number
 		r := inner(exec)
+		if c.refused != nil { // by the concurrency limit: nothing was sent
+			a.ticket.settle(Neutral, c.now)
+			c.attempt, c.number = before, number
+			return r
+		}
 		if c.outcome.Retry {
 			a.retryable.Store(true)
 		}
@@ -90,6 +96,41 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*callState[
 		if c.verdict == VerdictRetry {
 			c.discard()
 		}
+		return r
+	})
+}
+
+// refusalTime is the wait that a refusal by the concurrency limit advises. Attempts end and give
+// their places back all the time.
+const refusalTime = time.Second
+
+// concurrency lets attempts through that get a place in l.
+func concurrency[T any](l *limiter) failsafe.Policy[*callState[T]] {
+	return layer[T](func(c *callState[T], exec execution[T], inner next[T]) result[T] {
+		err := l.enter(c.Context, c.now, c.priority(), c.number > 1, c.deadline)
+		if l.policy.Queue > 0 {
+			c.now = time.Now() // it may have waited
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, errNoPlace):
+			c.refused, c.retryIn = err, refusalTime
+			c.stop(ReasonConcurrencyLimit)
+			return refusedResult(c)
+		default:
+			c.refused = err
+			c.stop(c.contextReason())
+			return refusedResult(c)
+		}
+		began, left := c.now, false
+		defer func() {
+			if !left { // the operation panicked
+				l.leave(time.Now(), Unhealthy, 0)
+			}
+		}()
+		r := inner(exec)
+		left = true
+		l.leave(c.now, c.outcome.Health, c.now.Sub(began))
 		return r
 	})
 }

@@ -16,6 +16,10 @@ type Policy struct {
 	AttemptTimeout time.Duration `yaml:"attemptTimeout"`
 	Retry          Retry         `yaml:"retry"`
 	Breaker        BreakerPolicy `yaml:"breaker"`
+	// Concurrency limits the attempts in flight.
+	Concurrency ConcurrencyPolicy `yaml:"concurrency"`
+	// RateLimit limits the calls that begin.
+	RateLimit RateLimitPolicy `yaml:"rateLimit"`
 }
 
 // Retry sets when and how often a failed attempt is retried.
@@ -49,6 +53,7 @@ func DefaultPolicy() Policy {
 			MaxOpenFor:          2 * time.Second,
 			Probes:              3,
 		},
+		Concurrency: ConcurrencyPolicy{Max: -1},
 	}
 }
 
@@ -58,6 +63,8 @@ func (p Policy) Validate() error {
 	m.Merge("", p.times().Err())
 	m.Merge("retry", p.Retry.mistakes().Err())
 	m.Merge("breaker", p.Breaker.mistakes().Err())
+	m.Merge("concurrency", p.Concurrency.mistakes().Err())
+	m.Merge("rateLimit", p.RateLimit.mistakes().Err())
 	return m.Err()
 }
 

@@ -64,6 +64,10 @@ const (
 	ReasonNoEndpoint Reason = "no_endpoint"
 	// all endpoints of the upstream are ejected; only possible with maxEjected 1
 	ReasonEndpointEjected Reason = "endpoint_ejected"
+	// too many attempts are in flight
+	ReasonConcurrencyLimit Reason = "concurrency_limit"
+	// too many calls have begun
+	ReasonRateLimited Reason = "rate_limited"
 )
 
 const statusPrefix = "status_"
@@ -79,7 +83,7 @@ func Reasons() []Reason {
 		ReasonMethodNotIdempotent, ReasonBodyNotReplayable, ReasonMaxAttempts, ReasonBudgetExhausted,
 		ReasonBreakerOpen, ReasonBreakerHalfOpen, ReasonRetryAfterTooLong, ReasonRetriedUpstreamLayer,
 		ReasonStatusNotRetryable, ReasonUpgrade, ReasonNoRoute, ReasonMethodNotAllowed, ReasonLoopDetected,
-		ReasonNoEndpoint, ReasonEndpointEjected,
+		ReasonNoEndpoint, ReasonEndpointEjected, ReasonConcurrencyLimit, ReasonRateLimited,
 	}
 }
 

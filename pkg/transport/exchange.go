@@ -194,6 +194,16 @@ func (c *exchange) CallerBusy() bool {
 	return c.source.callerBusy(c.transport.policy.AttemptTimeout/2, c.heldBack.Load())
 }
 
+// Priority returns the class that the call's header asks for.
+func (c *exchange) Priority() resilience.Priority {
+	name := c.transport.policy.Priority.Header
+	if name == "" {
+		return resilience.PriorityNormal
+	}
+	p, _ := resilience.ParsePriority(c.req.Header.Get(name))
+	return p
+}
+
 // traceExpect records whether net/http holds the request body back.
 func (c *exchange) traceExpect(ctx context.Context) context.Context {
 	c.heldBack.Store(false)

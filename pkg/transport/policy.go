@@ -30,6 +30,19 @@ type Policy struct {
 	Retry           Retry         `yaml:"retry"`
 	// Breaker guards an upstream's origin (scheme, host and port).
 	Breaker resilience.BreakerPolicy `yaml:"breaker"`
+	// Concurrency limits the attempts in flight to an upstream's origin.
+	Concurrency resilience.ConcurrencyPolicy `yaml:"concurrency"`
+	// RateLimit limits the calls to an upstream's origin.
+	RateLimit resilience.RateLimitPolicy `yaml:"rateLimit"`
+	Priority  Priority                   `yaml:"priority"`
+}
+
+// Priority selects who gets a place first under a concurrency limit.
+type Priority struct {
+	// Header is the request header whose value is critical, normal or sheddable. Sheddable calls
+	// are refused from 70 % of the limit, normal ones from 90 %. Any other value means normal.
+	// Empty = all calls are normal.
+	Header string `yaml:"header"`
 }
 
 // Retry selects the failures that are retried, and how.
@@ -64,7 +77,9 @@ func DefaultPolicy() Policy {
 			},
 			ReplayBuffer: 64 << 10,
 		},
-		Breaker: core.Breaker,
+		Breaker:     core.Breaker,
+		Concurrency: core.Concurrency,
+		RateLimit:   core.RateLimit,
 	}
 }
 
@@ -91,11 +106,13 @@ func (p Policy) Validate() error {
 	}
 	m.Check(p.Retry.ReplayBuffer >= 0 && p.Retry.ReplayBuffer <= maxReplayBuffer, "retry.replayBuffer",
 		"must be from 0 to %s, got %s", Size(maxReplayBuffer), p.Retry.ReplayBuffer)
+	m.Check(p.Priority.Header == "" || httpguts.ValidHeaderFieldName(p.Priority.Header), "priority.header",
+		"must be the name of a header, got %q", p.Priority.Header)
 	return m.Err()
 }
 
 func (p Policy) core() resilience.Policy {
-	return resilience.Policy{Timeout: p.Timeout, AttemptTimeout: p.AttemptTimeout, Retry: p.Retry.Retry, Breaker: p.Breaker}
+	return resilience.Policy{Timeout: p.Timeout, AttemptTimeout: p.AttemptTimeout, Retry: p.Retry.Retry, Breaker: p.Breaker, Concurrency: p.Concurrency, RateLimit: p.RateLimit}
 }
 
 // validMethod reports whether m is a token (RFC 9110, 9.1), and not a standard method in lower

@@ -343,6 +343,8 @@ type UpstreamState struct {
 	Breaker  resilience.BreakerSnapshot `json:"breaker"`
 	// BudgetTokens is the balance of the retry budget.
 	BudgetTokens float64 `json:"budgetTokens"`
+	// Concurrency is the state of the concurrency limit.
+	Concurrency resilience.ConcurrencySnapshot `json:"concurrency"`
 }
 
 // State returns the state of every upstream that was called, sorted by name. It changes nothing.
@@ -356,7 +358,7 @@ func (t *Transport) State() []UpstreamState {
 	slices.SortFunc(all, func(a, b *upstream) int { return cmp.Compare(a.name, b.name) })
 	states := make([]UpstreamState, len(all))
 	for i, u := range all {
-		states[i] = UpstreamState{Upstream: u.name, Breaker: u.pipeline.Breaker(), BudgetTokens: u.pipeline.BudgetTokens()}
+		states[i] = UpstreamState{Upstream: u.name, Breaker: u.pipeline.Breaker(), BudgetTokens: u.pipeline.BudgetTokens(), Concurrency: u.pipeline.Concurrency()}
 	}
 	return states
 }

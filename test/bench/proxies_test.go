@@ -243,8 +243,8 @@ func served(endpoints []*origin) (n int64) {
 	return n
 }
 
-// callAll makes n calls and returns their times in ms, in order of length. A call's time begins when
-// the call is due, not when this process gets round to it.
+// callAll makes n calls and returns their times in ms, in order of length. A call begins when it
+// is due, not when this process gets round to it.
 func callAll(ctx context.Context, client *http.Client, url string, n int) (took []float64, failed int) {
 	took = make([]float64, n)
 	var failures atomic.Int64

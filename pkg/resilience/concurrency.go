@@ -1,0 +1,393 @@
+package resilience
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rebound-dev/rebound/internal/mistake"
+)
+
+// ConcurrencyPolicy limits the attempts in flight, so that calls do not pile up in an upstream that
+// hangs or is slow.
+type ConcurrencyPolicy struct {
+	// Max is the most attempts in flight. 0 adapts to the upstream: it sets no limit while the
+	// upstream is well, and three times what is usual, but at least 12, while it gives no answers
+	// or all its answers are slow. -1 = no limit. -1 to 1000000.
+	Max int `yaml:"max"`
+	// Queue is the number of attempts that may wait for a place. 0 to 1000000; 0 refuses at once.
+	Queue int `yaml:"queue"`
+	// MaxWait is the longest time that an attempt waits for a place. An attempt that could not end
+	// in time does not wait. Above 0 with a queue, 0 without.
+	MaxWait time.Duration `yaml:"maxWait"`
+}
+
+const maxConcurrency = 1_000_000
+
+func (p ConcurrencyPolicy) mistakes() (m mistake.List) {
+	m.Check(p.Max >= -1 && p.Max <= maxConcurrency, "max", "must be from 1 to %d, or 0 (adaptive) or -1 (no limit), got %d", maxConcurrency, p.Max)
+	m.Check(p.Queue >= 0 && p.Queue <= maxConcurrency, "queue", "must be from 0 (no queue) to %d, got %d", maxConcurrency, p.Queue)
+	m.Check(p.Queue == 0 || p.Max >= 0, "queue", "must be left out with max -1: there is no limit to wait for")
+	m.Check((p.Queue > 0) == (p.MaxWait > 0), "maxWait", "must be above 0 with a queue, and left out without one, got %v", p.MaxWait)
+	return m
+}
+
+// Priority is the class of a call under a concurrency limit. The zero value is normal.
+type Priority uint8
+
+// The classes, and the share of the limit up to which they get a place.
+const (
+	PriorityNormal    Priority = iota // 90 %
+	PriorityCritical                  // 100 %
+	PrioritySheddable                 // 70 %
+)
+
+// ParsePriority returns the class with a name: critical, normal or sheddable. ok is false for any
+// other text.
+func ParsePriority(name string) (p Priority, ok bool) {
+	for _, p := range []Priority{PriorityNormal, PriorityCritical, PrioritySheddable} {
+		if p.String() == name {
+			return p, true
+		}
+	}
+	return PriorityNormal, false
+}
+
+// String returns critical, normal or sheddable.
+func (p Priority) String() string {
+	switch p {
+	case PriorityCritical:
+		return "critical"
+	case PrioritySheddable:
+		return "sheddable"
+	default:
+		return "normal"
+	}
+}
+
+// The shares of the limit.
+const (
+	normalShare    = 0.9
+	sheddableShare = 0.7
+	retryShare     = 0.8 // of retries of any class, so that they leave room for first attempts
+)
+
+func (p Priority) share(retry bool) float64 {
+	share := 1.0
+	switch p {
+	case PriorityNormal:
+		share = normalShare
+	case PrioritySheddable:
+		share = sheddableShare
+	case PriorityCritical:
+	}
+	if retry {
+		share = min(share, retryShare)
+	}
+	return share
+}
+
+// The adaptive limit.
+const (
+	leastLimit  = 12
+	timesUsual  = 3
+	leastStall  = 25 * time.Millisecond
+	stallFactor = 1.5                    // times the usual latency
+	stallGaps   = 10                     // times the usual time between two successes
+	slowFactor  = 4                      // times the usual latency
+	blockSize   = 8                      // at least so many successes are judged together,
+	blockTime   = 100 * time.Millisecond // of at least so much time
+	slowHolds   = 5 * time.Second
+	usualOver   = 10 * time.Second // how fast the usual follows while the upstream is well
+	adoptOver   = time.Minute      // how fast it follows while the upstream is slow
+)
+
+var errNoPlace = errors.New("the concurrency limit is reached")
+
+// limiter limits the attempts in flight. A success takes no lock that another one holds.
+//
+// The adaptive limit is no controller: while the upstream is well there is no limit, so neither a
+// surge nor slow calls among fast ones are refused. The upstream is in trouble if
+//
+//   - it stalls: more than the limit are in flight, and none has succeeded for a while since; or
+//   - it is slow: even the fastest of several successes took twice the usual time. A slow part of
+//     the endpoints does not look like that, but a queue in the upstream does.
+type limiter struct {
+	policy ConcurrencyPolicy
+	epoch  time.Time
+
+	inFlight atomic.Int64
+	limit    atomic.Int64 // the adaptive limit
+	over     atomic.Int64 // since when more than limit are in flight, ns since epoch; 0 = they are not
+	lastGood atomic.Int64 // the last success, ns since epoch
+	typical  atomic.Int64 // the usual latency, ns
+	gap      atomic.Int64 // the usual time between two successes, ns
+	slow     atomic.Int64 // until when the upstream counts as slow, ns since epoch
+	tired    atomic.Int64 // until when it gets no retries after it was slow, ns since epoch
+
+	sampling sync.Mutex // taken by TryLock only
+	block    sample
+	usual    struct {
+		latency, inFlight float64 // s, attempts; 0 = unknown
+		at                int64   // of the last update, ns since epoch
+	}
+
+	queueing sync.Mutex
+	queue    [3]list.List // of *queued, by priority
+	waiting  atomic.Int64 // in all queues
+}
+
+// sample sums up successes.
+type sample struct {
+	n                 int
+	latency, inFlight float64
+	fastest           time.Duration
+}
+
+// queued is an attempt that waits for a place.
+type queued struct {
+	share    float64
+	deadline time.Time
+	place    chan struct{} // closed when it has one
+}
+
+func newLimiter(p ConcurrencyPolicy, attemptTimeout time.Duration) *limiter {
+	l := &limiter{policy: p, epoch: time.Now()}
+	l.limit.Store(leastLimit)
+	l.typical.Store(int64(attemptTimeout / 8)) // nothing is known yet
+	return l
+}
+
+// current returns the limit in force, or 0 if there is none.
+func (l *limiter) current() int {
+	switch {
+	case l.policy.Max > 0:
+		return l.policy.Max
+	case l.policy.Max == 0 && l.troubled(int64(time.Since(l.epoch))):
+		return int(l.limit.Load())
+	}
+	return 0
+}
+
+// enter takes a place for an attempt, or waits for one until deadline at the latest. It returns
+// errNoPlace or the cause of ctx.
+func (l *limiter) enter(ctx context.Context, now time.Time, p Priority, retry bool, deadline time.Time) error {
+	if l.policy.Max < 0 {
+		l.inFlight.Add(1)
+		return nil
+	}
+	share := p.share(retry)
+	if l.take(now, share) {
+		return nil
+	}
+	if l.policy.Queue == 0 {
+		return errNoPlace
+	}
+	return l.wait(ctx, now, p, share, deadline)
+}
+
+// take takes a place if there is one.
+func (l *limiter) take(now time.Time, share float64) bool {
+	n := l.inFlight.Add(1)
+	if l.fits(n, now, share) {
+		return true
+	}
+	l.inFlight.Add(-1)
+	return false
+}
+
+// fits reports whether n attempts may be in flight.
+func (l *limiter) fits(n int64, now time.Time, share float64) bool {
+	limit := l.limit.Load()
+	if l.policy.Max > 0 {
+		limit = int64(l.policy.Max)
+	}
+	// A share of a small limit is still a place.
+	if n <= max(1, int64(float64(limit)*share)) {
+		return true
+	}
+	if l.policy.Max > 0 {
+		return false
+	}
+	at := int64(now.Sub(l.epoch))
+	if n > limit {
+		l.over.CompareAndSwap(0, max(1, at))
+	}
+	return !l.troubled(at)
+}
+
+// troubled reports whether the upstream stalls or is slow.
+func (l *limiter) troubled(at int64) bool {
+	if at < l.slow.Load() {
+		return true
+	}
+	over := l.over.Load()
+	stall := max(int64(leastStall), int64(stallFactor*float64(l.typical.Load())), stallGaps*l.gap.Load())
+	return over > 0 && at-max(over, l.lastGood.Load()) > stall
+}
+
+// leave gives a place back. latency is how long the attempt took until its result.
+func (l *limiter) leave(now time.Time, h Health, latency time.Duration) {
+	n := l.inFlight.Add(-1)
+	if l.policy.Max == 0 {
+		if n <= l.limit.Load() && l.over.Load() != 0 {
+			l.over.Store(0)
+		}
+		if h == Healthy {
+			l.succeeded(int64(now.Sub(l.epoch)), n+1, latency)
+		}
+	}
+	if l.waiting.Load() > 0 {
+		l.admit(now)
+	}
+}
+
+// succeeded learns from a success.
+func (l *limiter) succeeded(at, inFlight int64, latency time.Duration) {
+	if at-l.lastGood.Load() > int64(time.Millisecond) { // seldom, so that cores can share the line
+		l.lastGood.Store(at)
+	}
+	if !l.sampling.TryLock() {
+		return // one sample more or less does not matter
+	}
+	defer l.sampling.Unlock()
+	b := &l.block
+	if b.n == 0 || latency < b.fastest {
+		b.fastest = latency
+	}
+	b.n++
+	b.latency += latency.Seconds()
+	b.inFlight += float64(inFlight)
+	if b.n >= blockSize && at-l.usual.at >= int64(blockTime) {
+		l.judge(at)
+		*b = sample{}
+	}
+}
+
+// judge judges a block of successes.
+func (l *limiter) judge(at int64) {
+	u, b := &l.usual, &l.block
+	slow := u.latency > 0 && b.fastest.Seconds() > slowFactor*u.latency
+	over := usualOver
+	if slow {
+		l.slow.Store(at + int64(slowHolds))
+		l.tired.Store(at + int64(slowHolds))
+		over = adoptOver
+	} else if l.slow.Load() != 0 {
+		l.slow.Store(0)
+	}
+	weight := 1.0
+	if u.latency > 0 {
+		weight = -math.Expm1(-float64(at-u.at) / float64(over))
+	}
+	if u.at > 0 {
+		// Not smoothed: it must follow at once when a part of the endpoints stops to answer.
+		l.gap.Store((at - u.at) / int64(b.n))
+	}
+	u.at = at
+	u.latency += weight * (b.latency/float64(b.n) - u.latency)
+	if !slow { // in trouble more are in flight than usual
+		u.inFlight += weight * (b.inFlight/float64(b.n) - u.inFlight)
+		l.limit.Store(max(leastLimit, int64(math.Ceil(timesUsual*u.inFlight))))
+	}
+	l.typical.Store(int64(u.latency * float64(time.Second)))
+}
+
+// wait waits for a place.
+func (l *limiter) wait(ctx context.Context, now time.Time, p Priority, share float64, deadline time.Time) error {
+	deadline = deadline.Add(-time.Duration(l.typical.Load())) // the attempt itself takes as long
+	if last := now.Add(l.policy.MaxWait); last.Before(deadline) {
+		deadline = last
+	}
+	if !now.Before(deadline) {
+		return errNoPlace
+	}
+	w := &queued{share: share, deadline: deadline, place: make(chan struct{})}
+	l.queueing.Lock()
+	if int(l.waiting.Load()) >= l.policy.Queue {
+		l.queueing.Unlock()
+		return errNoPlace
+	}
+	queue := &l.queue[p]
+	element := queue.PushBack(w)
+	l.waiting.Add(1)
+	l.queueing.Unlock()
+	l.admit(now) // a place may have become free meanwhile
+
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	err := errNoPlace
+	select {
+	case <-w.place:
+		return nil
+	case <-timer.C:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	l.queueing.Lock()
+	defer l.queueing.Unlock()
+	select {
+	case <-w.place: // at the same moment
+		return nil
+	default:
+	}
+	if element.Value != nil { // admit has not dropped it
+		l.remove(queue, element)
+	}
+	return err
+}
+
+// admit gives free places to those that wait: the critical ones first, each class in order.
+func (l *limiter) admit(now time.Time) {
+	l.queueing.Lock()
+	defer l.queueing.Unlock()
+	for _, p := range []Priority{PriorityCritical, PriorityNormal, PrioritySheddable} {
+		for queue := &l.queue[p]; queue.Len() > 0; {
+			first := queue.Front()
+			w := first.Value.(*queued)
+			if now.Before(w.deadline) {
+				if !l.take(now, w.share) {
+					break
+				}
+				close(w.place)
+			}
+			l.remove(queue, first)
+		}
+	}
+}
+
+// remove takes an attempt out of its queue. It is called under queueing.
+func (l *limiter) remove(queue *list.List, e *list.Element) {
+	queue.Remove(e)
+	e.Value = nil
+	l.waiting.Add(-1)
+}
+
+// crowded reports whether a retry would get no place at now. An upstream in trouble gets no retries
+// at all, and none for a while after it was slow: they would make it slow again.
+func (l *limiter) crowded(now time.Time, p Priority) bool {
+	switch {
+	case l.policy.Max > 0:
+		return float64(l.inFlight.Load()+1) > max(1, float64(l.policy.Max)*p.share(true))
+	case l.policy.Max == 0:
+		at := int64(now.Sub(l.epoch))
+		return at < l.tired.Load() || l.troubled(at)
+	}
+	return false
+}
+
+// ConcurrencySnapshot is the state of a concurrency limit at one moment.
+type ConcurrencySnapshot struct {
+	InFlight int `json:"inFlight"`
+	Queued   int `json:"queued"`
+	// Limit is the most attempts in flight, or 0 if there is no limit at the moment.
+	Limit int `json:"limit"`
+}
+
+func (l *limiter) snapshot() ConcurrencySnapshot {
+	return ConcurrencySnapshot{InFlight: int(l.inFlight.Load()), Queued: int(l.waiting.Load()), Limit: l.current()}
+}
