@@ -241,12 +241,12 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 			<-logged
 			continue
 		}
-		probe, cancel := context.WithCancel(ctx)
+		hanging, cancel := context.WithCancel(ctx)
 		hung := make(chan struct{})
-		go func() { defer close(hung); call(probe, http.MethodGet, "/hang", nil, nil) }()
+		go func() { defer close(hung); call(hanging, http.MethodGet, "/hang", nil, nil) }()
 		defer func() { cancel(); <-hung }()
-		for g.Upstreams()[0].Breaker.Probes == 0 {
-			<-time.After(time.Millisecond) // the probe passes through real connections
+		for g.Upstreams()[0].Concurrency.InFlight == 0 {
+			<-time.After(time.Millisecond) // the call passes through real connections
 		}
 	}
 	recorded.Reset()
