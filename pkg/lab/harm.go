@@ -71,12 +71,6 @@ func NoPolicy(p transport.Policy) transport.Policy {
 	return p
 }
 
-// The axes of the grid.
-var (
-	harmLoads   = []float64{0.1, 0.5, 0.9, 1.2, 1.5}
-	harmClients = []int{1, 20, 250}
-)
-
 // harmCapacity is the capacity of the modelled upstream, in calls per second.
 const harmCapacity = 1000
 
@@ -86,13 +80,14 @@ func HarmGrid(every int) ([]Cell, error) {
 	if err != nil {
 		return nil, err
 	}
+	loads, clientCounts := []float64{0.1, 0.5, 0.9, 1.2, 1.5}, []int{1, 20, 250}
 	var all []Cell
 	for _, s := range scenarios {
-		for _, ofCapacity := range harmLoads {
+		for _, ofCapacity := range loads {
 			if s.Load.Surge != nil && ofCapacity > 0.9 {
 				continue // the surge sets the load
 			}
-			for _, clients := range harmClients {
+			for _, clients := range clientCounts {
 				all = append(all, Cell{s, Load{Rate: ofCapacity * harmCapacity, Clients: clients, Capacity: harmCapacity, Seed: 1}, partial(s)})
 			}
 		}
