@@ -334,7 +334,7 @@ func (c *call) detail(what string, e *resilience.Error) string {
 		attempts = fmt.Sprintf("%d attempts", e.Attempts)
 	}
 	return fmt.Sprintf("%s %s (%s in %v; the last ended with %s)",
-		c.upstreamForCaller(), what, attempts, c.report.Duration.Round(time.Millisecond), e.Last)
+		c.route.upstreamName, what, attempts, c.report.Duration.Round(time.Millisecond), e.Last)
 }
 
 // maxServerTiming limits the bytes of Server-Timing. Proxies in front often limit the whole header

@@ -66,7 +66,7 @@ func (h Harm) Badness() float64 {
 // NoPolicy returns the policy to compare with: one attempt, with p's timeouts.
 func NoPolicy(p transport.Policy) transport.Policy {
 	p.Retry.MaxAttempts = 1
-	p.Breaker.FailureRatio, p.Breaker.ConsecutiveFailures = 0, 0
+	p.Breaker.FailureRatio, p.Breaker.ConsecutiveFailures = 0, 0 // disables the circuit
 	p.Concurrency, p.RateLimit = resilience.ConcurrencyPolicy{Max: -1}, resilience.RateLimitPolicy{}
 	return p
 }

@@ -19,11 +19,9 @@ type Rung struct {
 func Ladder(p transport.Policy) []Rung {
 	attempts := max(3, p.Retry.MaxAttempts)
 	with := func(change func(*transport.Policy)) transport.Policy {
-		r := p
+		r := NoPolicy(p)
 		r.Retry.MaxAttempts = attempts
 		r.Retry.Budget = unlimited()
-		r.Breaker.FailureRatio, r.Breaker.ConsecutiveFailures = 0, 0 // disables the circuit
-		r.Concurrency, r.RateLimit = resilience.ConcurrencyPolicy{Max: -1}, resilience.RateLimitPolicy{}
 		change(&r)
 		return r
 	}
