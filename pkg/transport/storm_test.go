@@ -580,9 +580,8 @@ func weather(t *testing.T, script []byte, pool bool) map[string]int {
 	return drawn
 }
 
-// However attempts and calls end, and whatever becomes of the endpoints meanwhile, afterwards no
-// request counts as in flight, no request body is kept, no probe is lost, and no connection or
-// goroutine is left.
+// Calls end in every way, while endpoints come and go. Nothing may be left behind: no request in
+// flight, no kept body, no lost probe, no connection, no goroutine.
 func TestStorm(t *testing.T) {
 	for name, tc := range map[string]struct {
 		pool    bool
