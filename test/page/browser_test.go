@@ -264,12 +264,31 @@ func (v *tab) until(expression string) time.Duration {
 	return time.Since(began)
 }
 
+// record keeps every text that an element has from now on. Wait with had for one that stays for a
+// short time only: until alone can come too late.
+func (v *tab) record(id string) {
+	v.t.Helper()
+	_ = eval[bool](v, fmt.Sprintf(`(() => {
+		const e = document.getElementById(%[1]q);
+		const texts = ((window.recorded ??= {})[%[1]q] = [e.textContent]);
+		new MutationObserver(() => texts.push(e.textContent)).observe(e, { childList: true, characterData: true, subtree: true });
+		return true;
+	})()`, id))
+}
+
+// had is an expression: whether an element has had a text with this begin since record.
+func had(id, begin string) string {
+	return fmt.Sprintf(`window.recorded[%q].some((text) => text.startsWith(%q))`, id, begin)
+}
+
 // text returns the visible text of an element.
 func (v *tab) text(id string) string {
 	v.t.Helper()
 	return eval[string](v, fmt.Sprintf("document.getElementById(%q).innerText", id))
 }
 
+// press clicks on the control with this text. A control whose text changes by itself is clicked
+// with click.
 func (v *tab) press(words string) {
 	v.t.Helper()
 	if !eval[bool](v, fmt.Sprintf(`(() => {
@@ -279,6 +298,11 @@ func (v *tab) press(words string) {
 	})()`, words)) {
 		v.t.Fatalf("found no control with the text %q", words)
 	}
+}
+
+func (v *tab) click(id string) {
+	v.t.Helper()
+	_ = eval[bool](v, fmt.Sprintf(`document.getElementById(%q).click() ?? true`, id))
 }
 
 // filter lists the calls with a reason. An empty one lists all calls.

@@ -121,8 +121,10 @@ func TestFigures(t *testing.T) {
 			f(l, name)
 		}
 	}
-	v.until(`document.getElementById("foot").innerText.startsWith("6,106 calls")`)
-	drawn := eval[map[string]map[string]string](v, perUpstream)
+	// The figures are of the last ten seconds, so they are read at the moment when all calls are in
+	// them.
+	v.until(`document.getElementById("foot").innerText.startsWith("6,106 calls") && Boolean(window.drawn = ` + perUpstream + `)`)
+	drawn := eval[map[string]map[string]string](v, `window.drawn`)
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			got := drawn[name]

@@ -75,8 +75,9 @@ func TestFollowAndCopy(t *testing.T) {
 	record("third")
 	v.until(listed + ` === "third second first" && Boolean(window.since = performance.now())`)
 	v.until(`(() => { Object.defineProperty(navigator, "clipboard", { configurable: true, value: { writeText: async (text) => { window.copied = text; } } }); return true; })()`)
-	v.press("Copy")
-	v.until(`document.getElementById("copy").innerText === "Copied"`)
+	v.record("copy")
+	v.click("copy")
+	v.until(had("copy", "Copied"))
 	if got := eval[string](v, `window.copied`); got != "curl -i http://localhost:8080/second" {
 		t.Errorf("clipboard = %q, want the curl command", got)
 	}
@@ -88,12 +89,13 @@ func TestFollowAndCopy(t *testing.T) {
 	}
 
 	v.until(`(() => { Object.defineProperty(navigator, "clipboard", { value: { writeText: async () => { throw new Error("no"); } } }); return true; })()`)
-	v.press(v.text("copy"))
-	v.until(`document.getElementById("copy").innerText === "Selected"`)
+	v.click("copy")
+	v.until(had("copy", "Selected"))
 	if got := eval[string](v, `getSelection().toString().trim()`); got != "curl -i http://localhost:8080/second" {
 		t.Errorf("selection = %q, want the curl command", got)
 	}
 	_ = eval[bool](v, `getSelection().removeAllRanges() ?? true`)
+	v.until(`document.getElementById("copy").innerText === "Copy"`)
 
 	v.press("Follow the newest")
 	v.until(shows("third") + ` && ` + pressed(true))
