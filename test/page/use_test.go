@@ -2,13 +2,17 @@ package page_test
 
 import (
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 
+	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -148,5 +152,70 @@ func TestAnnouncements(t *testing.T) {
 	v.until(says("Circuit closed: 3 probes succeeded"))
 	if role := eval[string](v, `document.getElementById("announce").getAttribute("role")`); role != "status" {
 		t.Errorf("role of the announcement = %q, want status", role)
+	}
+}
+
+// The page announces what happens to the shown upstream's endpoints: one announcement for all changes
+// of an update. It does not announce probes, lookups, or endpoints that come and go.
+func TestEndpointAnnouncements(t *testing.T) {
+	const shown = "http://shown"
+	var (
+		mu      sync.Mutex
+		l       *live.Live
+		pending []func()
+		up      = observe.Upstream{Upstream: shown, Policy: "default", Settings: resilience.BreakerPolicy{ConsecutiveFailures: 10}}
+	)
+	// What happens in here is in one update.
+	l, at := own(t, page.Options{}, func() []observe.Upstream {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, f := range pending {
+			f()
+		}
+		pending = nil
+		return []observe.Upstream{up}
+	})
+	together := func(all ...func()) {
+		mu.Lock()
+		defer mu.Unlock()
+		pending = all
+	}
+	change := func(upstream string, kind endpoint.EventKind, address string) func() {
+		return func() {
+			l.ObserveEndpoint(observe.EndpointEvent{Upstream: upstream, Event: endpoint.Event{Kind: kind, Address: address, At: time.Now(), For: 1500 * time.Millisecond}})
+		}
+	}
+	v := visit(t, at, 1440, false)
+	v.until(isLive)
+	v.record("announce")
+	var want []string
+	for _, tc := range []struct {
+		changes []func()
+		says    string
+	}{
+		{[]func(){change(shown, endpoint.EventEjected, "10.0.0.1:80")}, "Endpoint ejected: 10.0.0.1:80, for 1.50 s"},
+		{[]func(){
+			change(shown, endpoint.EventEjected, "10.0.0.2:80"), change(shown, endpoint.EventEjected, "10.0.0.3:80"), change(shown, endpoint.EventReturned, "10.0.0.1:80"),
+		}, "2 endpoints ejected, 1 endpoint returned"},
+		{[]func(){change("http://other", endpoint.EventPanic, ""), change(shown, endpoint.EventPanic, "")}, "Too many endpoints fail: more than may be ejected, so none is"},
+		{[]func(){
+			change(shown, endpoint.EventCalm, ""), change(shown, endpoint.EventReturned, "10.0.0.2:80"), change(shown, endpoint.EventReturned, "10.0.0.3:80"),
+			change(shown, endpoint.EventAdded, "10.0.0.4:80"),
+		}, "2 endpoints returned, few endpoints fail again"},
+		{[]func(){change(shown, endpoint.EventEjected, "10.0.0.4:80"), func() {
+			l.ObserveTransition(observe.Transition{Policy: "default", Transition: resilience.Transition{Upstream: shown, From: resilience.Closed, To: resilience.Open, At: time.Now(), Failures: 12, Consecutive: 12, OpenFor: 5 * time.Second}})
+		}}, "Circuit open: 12 failures in a row (limit 10), open for 5.00 s. Endpoint ejected: 10.0.0.4:80, for 1.50 s"},
+	} {
+		together(tc.changes...)
+		v.until(had("announce", tc.says))
+		want = append(want, tc.says)
+	}
+	mu.Lock()
+	up.Endpoints = []endpoint.State{{Address: "10.0.0.4:80", Circuit: resilience.HalfOpen, Ejected: true}}
+	mu.Unlock()
+	together(change(shown, endpoint.EventLookup, ""), change(shown, endpoint.EventRemoved, "10.0.0.4:80"), change("http://other", endpoint.EventEjected, "10.0.0.5:80"))
+	v.until(`document.getElementById("endpoint-rows").innerText.includes("Probing") && document.getElementById("transitions").innerText.includes("Endpoint removed")`)
+	if got := eval[[]string](v, `window.recorded.announce.filter(Boolean)`); !slices.Equal(got, want) {
+		t.Errorf("announcements = %q, want %q", got, want)
 	}
 }

@@ -32,6 +32,25 @@ export function changeOf(c) {
   return { word, shape, why };
 }
 
+// sayChanges returns the changes to announce in one sentence. It leaves out those that say nothing
+// about the endpoints' health.
+export function sayChanges(all) {
+  const told = all.filter((c) => ["ejected", "returned", "panic", "calm"].includes(c.change));
+  if (told.length === 1) {
+    const { word, why } = changeOf(told[0]);
+    return `${word}: ${why}`;
+  }
+  const parts = [];
+  for (const change of ["ejected", "returned"]) {
+    const n = told.filter((c) => c.change === change).length;
+    if (n) parts.push(`${plural(n, "endpoint")} ${change}`);
+  }
+  const share = told.findLast((c) => c.change === "panic" || c.change === "calm");
+  if (share) parts.push(changeOf(share).word);
+  const sentence = parts.join(", ").toLowerCase();
+  return sentence && sentence[0].toUpperCase() + sentence.slice(1);
+}
+
 export function drawEndpoints(s) {
   const all = s?.endpoints ?? [];
   show("endpoints", all.length > 0);

@@ -5,7 +5,7 @@ import { curl, disown, followNewest } from "./call.js";
 import { drawRows, offer, restartList, setReasons } from "./calls.js";
 import { cause, drawBreaker, stateWord } from "./circuit.js";
 import { show, text } from "./dom.js";
-import { drawEndpoints } from "./endpoints.js";
+import { drawEndpoints, sayChanges } from "./endpoints.js";
 import { clock, plural } from "./format.js";
 import { drawHistory } from "./history.js";
 import { choose, drawNow, drawSummary } from "./now.js";
@@ -20,7 +20,7 @@ function take(update) {
     setReasons();
     restartList();
   } else {
-    update.transitions?.forEach(announce);
+    announce(update);
   }
   for (const call of update.calls ?? []) for (const a of call.attempts) offer(a.reason);
   if (known.settings.faults && known.faultsVersion !== (update.faultsVersion ?? 0)) {
@@ -29,10 +29,17 @@ function take(update) {
   }
 }
 
-// announce tells screen readers that the chosen circuit is no longer closed, or closed again.
-// Failed probes in between are in the list of changes only.
-function announce(t) {
-  if (keyOf(t) === known.chosen && (t.from === "closed" || t.to === "closed")) text("announce", `Circuit ${stateWord[t.to].toLowerCase()}: ${cause(t)}`);
+// announce tells screen readers that the chosen circuit is no longer closed, or closed again, and
+// what happened to its upstream's endpoints: one announcement for each update. Failed probes in
+// between are in the list of changes only.
+function announce(update) {
+  const t = update.transitions?.findLast((t) => keyOf(t) === known.chosen && (t.from === "closed" || t.to === "closed"));
+  const upstream = chosenSeries()?.upstream;
+  const said = [
+    t ? `Circuit ${stateWord[t.to].toLowerCase()}: ${cause(t)}` : "",
+    sayChanges((update.endpointChanges ?? []).filter((c) => c.upstream === upstream)),
+  ].filter(Boolean);
+  if (said.length) text("announce", said.join(". "));
 }
 
 // suggest shows a call to try while there are none.
