@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"runtime"
 	"slices"
@@ -139,6 +140,38 @@ func TestCircuits(t *testing.T) {
 		}
 		if got := strings.Join(states[:3], ", "); got != "closed 10, closed 10, open 0" {
 			t.Errorf("seconds = %s, want closed 10, closed 10, open 0", got)
+		}
+	})
+}
+
+// A concurrency limit is shown while it is in force. Calls that it or the rate limit refuses count
+// as refused.
+func TestLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		u := observe.Upstream{Upstream: upstream, Policy: "default", Concurrency: resilience.ConcurrencySnapshot{InFlight: 3}}
+		l := run(t, func() []observe.Upstream { mu.Lock(); defer mu.Unlock(); return []observe.Upstream{u} })
+		time.Sleep(time.Second)
+		if got := l.State().Series[0].Concurrency; got != nil {
+			t.Errorf("without a limit: concurrency = %+v, want none", *got)
+		}
+		mu.Lock()
+		u.Concurrency = resilience.ConcurrencySnapshot{InFlight: 3, Queued: 2, Limit: 4}
+		mu.Unlock()
+		for _, r := range []resilience.Reason{resilience.ReasonConcurrencyLimit, resilience.ReasonRateLimited, resilience.ReasonRateLimited} {
+			c := call()
+			c.Report.Reason = r
+			l.ObserveCall(context.Background(), *c)
+		}
+		l.ObserveCall(context.Background(), *call(resilience.ReasonOK))
+		time.Sleep(time.Second)
+		s := l.State().Series[0]
+		if got, want := s.Concurrency, u.Concurrency; got == nil || *got != want {
+			t.Errorf("concurrency = %v, want %+v", got, want)
+		}
+		want := map[resilience.Reason]uint64{resilience.ReasonConcurrencyLimit: 1, resilience.ReasonRateLimited: 2}
+		if s.Window.Refused != 3 || !maps.Equal(s.Window.RefusedBy, want) {
+			t.Errorf("refused = %d, by %v, want 3 by %v", s.Window.Refused, s.Window.RefusedBy, want)
 		}
 	})
 }

@@ -119,7 +119,8 @@ func (r *reasonIndex) named(counts func(i int) uint64) map[resilience.Reason]uin
 // upstream.
 func isRefusal(r resilience.Reason) bool {
 	switch r {
-	case resilience.ReasonBreakerOpen, resilience.ReasonBreakerHalfOpen, resilience.ReasonBudgetExhausted:
+	case resilience.ReasonBreakerOpen, resilience.ReasonBreakerHalfOpen, resilience.ReasonBudgetExhausted,
+		resilience.ReasonConcurrencyLimit, resilience.ReasonRateLimited:
 		return true
 	}
 	return false

@@ -57,11 +57,14 @@ type State struct {
 
 // seriesUpdate is one upstream under one policy.
 type seriesUpdate struct {
-	Policy   string         `json:"policy"`
-	Upstream string         `json:"upstream"`
-	Window   windowShown    `json:"window"`
-	Circuit  *circuitShown  `json:"circuit,omitempty"`
-	Seconds  []*secondShown `json:"seconds,omitempty"`
+	Policy   string        `json:"policy"`
+	Upstream string        `json:"upstream"`
+	Window   windowShown   `json:"window"`
+	Circuit  *circuitShown `json:"circuit,omitempty"`
+	// Concurrency is left out while there is no limit.
+	Concurrency *resilience.ConcurrencySnapshot `json:"concurrency,omitempty"`
+
+	Seconds []*secondShown `json:"seconds,omitempty"`
 	// Endpoints are those of the upstream, if they are known.
 	Endpoints        []endpointShown `json:"endpoints,omitempty"`
 	EndpointsOmitted int             `json:"endpointsOmitted,omitempty"`
@@ -84,10 +87,12 @@ type windowShown struct {
 	Attempts     uint32  `json:"attempts"`
 	AttemptsGood uint32  `json:"attemptsGood"`
 	// AttemptsNeutral counts attempts that the caller ended. They say nothing about the upstream.
-	AttemptsNeutral uint32  `json:"attemptsNeutral,omitempty"`
-	Refused         uint32  `json:"refused"`
-	P50             float64 `json:"p50"` // ms
-	P99             float64 `json:"p99"`
+	AttemptsNeutral uint32 `json:"attemptsNeutral,omitempty"`
+	Refused         uint32 `json:"refused"`
+	// RefusedBy has the parts of Refused by the call's reason.
+	RefusedBy map[resilience.Reason]uint64 `json:"refusedBy,omitempty"`
+	P50       float64                      `json:"p50"` // ms
+	P99       float64                      `json:"p99"`
 }
 
 type circuitShown struct {
@@ -235,6 +240,10 @@ func (l *Live) present(s *series, now time.Time) seriesUpdate {
 	for i := range l.states {
 		if u := &l.states[i]; u.Policy == s.key.policy && u.Upstream == s.key.upstream {
 			shown.Endpoints, shown.EndpointsOmitted = l.endpointsOf(u, l.second(now))
+			if u.Concurrency.Limit > 0 {
+				limited := u.Concurrency
+				shown.Concurrency = &limited
+			}
 			break
 		}
 	}
@@ -260,12 +269,21 @@ func (l *Live) window(s *series, now time.Time) windowShown {
 		Offered: w.offered, Good: w.good, Attempts: w.attempts, AttemptsGood: w.attemptsGood, AttemptsNeutral: w.attemptsNeutral,
 		P50: milliseconds(w.latency.quantile(0.5)), P99: milliseconds(w.latency.quantile(0.99)),
 	}
-	for i, name := range l.reasons.names {
-		if isRefusal(name) {
-			shown.Refused += w.reasons[i]
-		}
+	shown.RefusedBy = l.refusals(&w)
+	for _, n := range shown.RefusedBy {
+		shown.Refused += uint32(n)
 	}
 	return shown
+}
+
+// refusals returns how many calls were refused, by reason.
+func (l *Live) refusals(s *sums) map[resilience.Reason]uint64 {
+	return l.reasons.named(func(i int) uint64 {
+		if isRefusal(l.reasons.names[i]) {
+			return uint64(s.reasons[i])
+		}
+		return 0
+	})
 }
 
 func (l *Live) circuit(key seriesKey) *circuitShown {
@@ -295,13 +313,8 @@ func (l *Live) secondShown(e *secondSums) *secondShown {
 	shown := &secondShown{
 		At:      float64(l.start.UnixMilli()) + float64(e.number)*1000,
 		Offered: e.offered, Good: e.good, Attempts: e.attempts, AttemptsGood: e.attemptsGood,
-		Refused: l.reasons.named(func(i int) uint64 {
-			if isRefusal(l.reasons.names[i]) {
-				return uint64(e.reasons[i])
-			}
-			return 0
-		}),
-		P50: milliseconds(e.latency.quantile(0.5)), P99: milliseconds(e.latency.quantile(0.99)),
+		Refused: l.refusals(&e.sums),
+		P50:     milliseconds(e.latency.quantile(0.5)), P99: milliseconds(e.latency.quantile(0.99)),
 	}
 	if e.circuit {
 		state, tokens := e.state, e.tokens

@@ -275,8 +275,8 @@ func TestSeed(t *testing.T) {
 	v.until(`document.getElementById("seed").value === "30"`)
 }
 
-// typeSeed does what typing does. Without the event the page would soon write the server's seed over
-// the value.
+// typeSeed does what typing does. Without the event the page would soon write the server's seed
+// over the value.
 func (v *tab) typeSeed(seed string) {
 	v.t.Helper()
 	_ = eval[bool](v, fmt.Sprintf(`(() => { const e = document.getElementById("seed"); e.value = %q; return e.dispatchEvent(new Event("input")); })()`, seed))

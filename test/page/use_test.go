@@ -155,8 +155,8 @@ func TestAnnouncements(t *testing.T) {
 	}
 }
 
-// The page announces what happens to the shown upstream's endpoints: one announcement for all changes
-// of an update. It does not announce probes, lookups, or endpoints that come and go.
+// The page announces what happens to the shown upstream's endpoints: one announcement for all
+// changes of an update. It does not announce probes, lookups, or endpoints that come and go.
 func TestEndpointAnnouncements(t *testing.T) {
 	const shown = "http://shown"
 	var (

@@ -118,6 +118,12 @@ func TestWaterfall(t *testing.T) {
 			says: []string{"Refused with 503 at once: breaker open, the upstream was not asked."},
 			curl: "curl -i http://localhost:8080/refused", end: "deadline 5 s →",
 		},
+		"crowded": {
+			call: ended("http://upstream", 5*time.Second, resilience.ReasonConcurrencyLimit, 503, step{bad, 20 * ms, resilience.Wait{}, resilience.Closed}),
+			rows: []row{{"Attempt 1: status 503 · 20.0 ms · given up", "#shape-bad", "bar-bad", 0, 20}},
+			says: []string{"Failed with 503 after 1 attempt in 20.0 ms. It ended because of: concurrency limit (too many attempts are in flight)."},
+			end:  "deadline 5 s →",
+		},
 		"forty": {
 			call: ended("http://upstream", 5*time.Second, resilience.ReasonMaxAttempts, 503, times(40, step{bad, ms, jitter(ms, ms), resilience.Closed})...),
 			rows: forty,

@@ -56,6 +56,16 @@ function verdictOf(a, last) {
   return { return: "returned", give_up: "given up" }[a.verdict] ?? a.verdict;
 }
 
+// reasonOf returns why a call ended. Not every name says it.
+function reasonOf(call) {
+  const meaning = { concurrency_limit: "too many attempts are in flight", rate_limited: "too many calls have begun" }[call.reason];
+  return words(call.reason) + (meaning ? ` (${meaning})` : "");
+}
+
+// late reports whether a refused call has waited in the queue of the concurrency limit. Other
+// refusals take no time.
+function late(call) { return call.reason === "concurrency_limit" && call.duration >= 5; }
+
 export function drawCall(call, before = false) {
   shown = { call, before };
   show("call-empty", false);
@@ -68,9 +78,9 @@ export function drawCall(call, before = false) {
     icon(resultOf(call).shape, `is-${resultOf(call).kind}`), " ", el("b", {}, `${outcome} ${call.status || "nothing"}`),
     call.attempts.length
       ? ` after ${plural(call.attempts.length + (call.attemptsOmitted ?? 0), "attempt")} in ${duration(call.duration)}`
-      : ` at once: ${words(call.reason)}, the upstream was not asked`,
+      : ` ${late(call) ? `after ${duration(call.duration)}` : "at once"}: ${reasonOf(call)}, the upstream was not asked`,
     waits.length && !call.attemptsOmitted ? `, of which ${plural(waits.length, "wait")} took ${duration(waited)}` : "",
-    call.attempts.length && !call.good ? `. It ended because of: ${words(call.reason)}.` : ".",
+    call.attempts.length && !call.good ? `. It ended because of: ${reasonOf(call)}.` : ".",
   );
 
   // The deadline is on the scale unless that leaves too little room for the rest.

@@ -1,4 +1,4 @@
-// The circuit of the chosen series.
+// The circuit of the chosen series, and its concurrency limit.
 
 import { $, text } from "./dom.js";
 import { count, duration, percent, plural, whole } from "./format.js";
@@ -6,6 +6,7 @@ import { keyOf, known, serverNow } from "./state.js";
 
 export const stateWord = { closed: "Closed", open: "Open", "half-open": "Half-open" };
 
+// drawBreaker draws the circuit, and the concurrency limit while there is one.
 export function drawBreaker(s) {
   const c = s?.circuit;
   const state = c?.state ?? "none";
@@ -23,6 +24,8 @@ export function drawBreaker(s) {
     note = `${count(c.failures)} of ${count(all)} failed in ${whole(c.settings.window)}`;
   }
   text("breaker-note", note);
+  const limit = s?.concurrency;
+  text("limit-note", limit ? `${count(limit.inFlight)} of ${count(limit.limit)} in flight${limit.queued ? `, ${count(limit.queued)} wait` : ""}` : "");
 }
 
 // cause explains why a circuit changed, with the counts.

@@ -60,6 +60,12 @@ export function drawSummary(s) {
     else if (w.good === w.offered) parts.push(`${upstream}, but no call fails.`);
     else parts.push(gap > 0.02 ? `${upstream}, but only ${calls}` : `${upstream}, and ${calls}`);
   }
+  if (s?.circuit?.state !== "open") {
+    for (const [reason, limit] of [["concurrency_limit", "concurrency limit"], ["rate_limited", "rate limit"]]) {
+      const n = w?.refusedBy?.[reason];
+      if (n) parts.push(`The ${limit} refused ${plural(n, "call")}.`);
+    }
+  }
   text("summary", parts.join(" "));
 }
 
