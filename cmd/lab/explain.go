@@ -229,7 +229,7 @@ func (q *explainInput) answer() (explanation, error) {
 	e := explanation{Request: q.method + " " + q.target, Route: route, Policy: name, Attempt: q.attempt}
 	tokens := q.tokens
 	if tokens < 0 {
-		tokens = policy.Retry.Budget.Burst
+		tokens = policy.Retry.Budget.Most()
 	}
 	const almostOne = 1 - 1e-9
 	for _, u := range []float64{0, almostOne} {

@@ -221,7 +221,7 @@ func (g *Gateway) Upstreams() []observe.Upstream {
 		for _, s := range t.State() {
 			list = append(list, observe.Upstream{
 				Policy: key.policy, Name: key.upstream.name, Upstream: n.names[key.upstream],
-				Breaker: s.Breaker, BudgetTokens: s.BudgetTokens, Concurrency: s.Concurrency, Settings: p.Breaker, Burst: p.Retry.Budget.Burst,
+				Breaker: s.Breaker, BudgetTokens: s.BudgetTokens, Concurrency: s.Concurrency, Settings: p.Breaker, Burst: p.Retry.Budget.Most(),
 				Endpoints: endpoints, Ejections: ejections,
 			})
 		}

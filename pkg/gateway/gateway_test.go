@@ -289,7 +289,7 @@ func TestOutage(t *testing.T) {
 		t.Errorf("got %d concurrent probes, want 1 to %d", got, p.Breaker.Probes)
 	}
 	took := time.Since(start)
-	openings := int64(took/(800*time.Millisecond)) + 1
+	openings := int64(took/(p.Breaker.OpenFor*8/10)) + 1
 	// A probe that is retried does not count and gives its slot to another. A retry costs a token.
 	tokens := int64(p.Retry.Budget.FloorPerSecond*took.Seconds()) + 1
 	limit := openings*int64(p.Breaker.Probes) + 2*tokens
@@ -346,7 +346,7 @@ func TestOutageWithoutBreakerIsBoundedByTheBudget(t *testing.T) {
 		_ = resp.Body.Close()
 	}
 	b := p.Retry.Budget
-	if limit := 1000 + b.Burst + b.FloorPerSecond*(1+time.Since(start).Seconds()); float64(hits.Load()) > limit {
+	if limit := 1000 + b.Most() + b.FloorPerSecond*(1+time.Since(start).Seconds()); float64(hits.Load()) > limit {
 		t.Errorf("1000 calls caused %d attempts, want at most %.0f", hits.Load(), limit)
 	}
 }
@@ -613,6 +613,7 @@ func TestThousandHangingCallsEndAtTheirDeadlines(t *testing.T) {
 	t.Cleanup(up.Close)
 	p := calm()
 	p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = 2*time.Second, 2*time.Second, 1
+	p.Concurrency.Max = -1
 	c := gateway.ForUpstream(up.URL)
 	c.Policies[gateway.DefaultPolicyName] = p
 	gw, err := gateway.New(c, gateway.Options{})

@@ -464,6 +464,7 @@ func TestLate101HoldsNoCall(t *testing.T) {
 	g := gatewayWith(t, gateway.Options{Observers: []observe.Observer{observe.Funcs{Call: func(_ context.Context, c observe.Call) { calls <- c }}}}, func(c *gateway.Config) {
 		p := calm()
 		p.Timeout, p.AttemptTimeout = 2*attempt, attempt
+		p.Concurrency.Max = -1
 		c.Policies[gateway.DefaultPolicyName] = p
 	}, all(up))
 	for range 200 {

@@ -341,8 +341,8 @@ func sampleClients(clients []*client) (open, ejected int, tokens float64) {
 				}
 			}
 		}
-		balance := c.transport.Policy().Retry.Budget.Burst // for a client without calls
-		for _, s := range c.transport.State() {            // there is one upstream
+		balance := c.transport.Policy().Retry.Budget.Most() // for a client without calls
+		for _, s := range c.transport.State() {             // there is one upstream
 			balance = s.BudgetTokens
 			if s.Breaker.State == resilience.Open {
 				open++

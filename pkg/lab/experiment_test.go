@@ -124,7 +124,7 @@ func TestProgressAndSeries(t *testing.T) {
 		sum.Offered += s.Offered
 		sum.Attempts += s.Attempts
 		sum.Goodput += s.Goodput
-		if s.P50 <= 0 || s.P99 < s.P50 || s.Open != 0 || s.Tokens != transport.DefaultPolicy().Retry.Budget.Burst {
+		if s.P50 <= 0 || s.P99 < s.P50 || s.Open != 0 || s.Tokens != transport.DefaultPolicy().Retry.Budget.Most() {
 			t.Errorf("second %d: got %+v, want 0 < p50 <= p99, no open circuit and a full budget", i, s)
 		}
 	}

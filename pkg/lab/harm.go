@@ -31,7 +31,7 @@ const (
 	HarmPartial = 1.5
 	// harmIdle is the number of attempts a second, as a share of the capacity, that no upstream
 	// minds, however many of them are retries.
-	harmIdle = 0.3
+	harmIdle = 0.35
 )
 
 // Harm compares a policy with one attempt without any policy in one cell.
@@ -162,7 +162,7 @@ func harmScenarios() ([]Scenario, error) {
 
 // sooner returns s with less time before and after its disturbance, to save time.
 func (s Scenario) sooner() Scenario {
-	const lead, tail = 6 * time.Second, 14 * time.Second
+	const lead, tail = 11 * time.Second, 14 * time.Second
 	by := s.Disturbance.At - lead
 	if by <= 0 {
 		return s

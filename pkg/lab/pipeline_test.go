@@ -202,8 +202,10 @@ func TestClientsDoNotProbeInLockstep(t *testing.T) {
 	})
 	const clients = 20
 	var circuits changes
+	p := transport.DefaultPolicy()
+	p.Breaker.OpenFor, p.Breaker.MaxOpenFor = time.Second, 2*time.Second
 	simulate(t, lab.Experiment{
-		Policy: transport.DefaultPolicy(), Scenario: s,
+		Policy: p, Scenario: s,
 		Load: lab.Load{Rate: 8000, Clients: clients, Capacity: 20_000, Seed: 1}, Transition: circuits.add,
 	})
 	spread := func(to resilience.State) time.Duration {

@@ -14,6 +14,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/golden"
 	"github.com/rebound-dev/rebound/internal/virtual"
 	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
@@ -111,20 +112,19 @@ func alternatives(t *testing.T) string {
 		consecutive  int
 		maxOpen      time.Duration
 	}{
-		{1, 4, 12, 2 * time.Second},
-		{0.5, 10, 10, 5 * time.Second},
-		{0.5, 4, 12, 2 * time.Second},
-		{1, 10, 12, 2 * time.Second},
-		{1, 3, 12, 2 * time.Second},
-		{1, 4, 10, 2 * time.Second},
-		{1, 4, 20, 2 * time.Second},
-		{1, 4, 12, time.Second},
-		{1, 4, 12, 5 * time.Second},
-		{1, 4, 12, 10 * time.Second},
+		{1, resilience.AdaptiveBurst, 12, time.Second / 2},
+		{0.45, resilience.AdaptiveBurst, 12, time.Second / 2},
+		{1, 4, 12, time.Second / 2},
+		{1, 20, 12, time.Second / 2},
+		{1, resilience.AdaptiveBurst, 10, time.Second / 2},
+		{1, resilience.AdaptiveBurst, 20, time.Second / 2},
+		{1, resilience.AdaptiveBurst, 12, time.Second},
+		{1, resilience.AdaptiveBurst, 12, 2 * time.Second},
+		{1, resilience.AdaptiveBurst, 12, 5 * time.Second},
 	} {
 		p := transport.DefaultPolicy()
 		p.Retry.Budget.Ratio, p.Retry.Budget.Burst = v.ratio, v.burst
-		p.Breaker.ConsecutiveFailures, p.Breaker.MaxOpenFor = v.consecutive, v.maxOpen
+		p.Breaker.ConsecutiveFailures, p.Breaker.OpenFor, p.Breaker.MaxOpenFor = v.consecutive, v.maxOpen/2, v.maxOpen
 		var errors, hanging, refusing []lab.Experiment
 		for seed := range uint64(5) {
 			errors = append(errors, lab.Experiment{Policy: p, Scenario: builtin(t, "error-rate-30", 2*time.Second), Load: load(500, seed+1)})
@@ -155,7 +155,7 @@ func ladderTable(t *testing.T) string {
 	}{{"outage-hanging", 500}, {"outage-hanging", 850}, {"outage", 500}, {"overload", 500}, {"brownout", 700}, {"error-rate-30", 500}, {"bad-instance", 500}, {"herd", 500}} {
 		var experiments []lab.Experiment
 		ladder := lab.Ladder(transport.DefaultPolicy())
-		ladder = ladder[:len(ladder)-1] // the default policy is the one with the breaker
+		ladder[len(ladder)-1].Name = "+ limit"
 		// These two are much like their neighbours.
 		ladder = slices.DeleteFunc(ladder, func(r lab.Rung) bool { return r.Name == "fixed wait" || r.Name == "exponential wait" })
 		for _, rung := range ladder {

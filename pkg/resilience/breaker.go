@@ -2,6 +2,7 @@ package resilience
 
 import (
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +23,8 @@ type BreakerPolicy struct {
 	// FailureRatio is the share of failures that opens the circuit. 0 to 1; 0 = never.
 	FailureRatio float64 `yaml:"failureRatio"`
 	// ConsecutiveFailures is the number of failures in a row that opens the circuit, however far
-	// apart they are. 0 = never.
+	// apart they are. If more than 30 % of the attempts failed before, it takes more, because then
+	// failures in a row are chance. 0 = never.
 	ConsecutiveFailures int `yaml:"consecutiveFailures"`
 	// OpenFor is the first open period. It is jittered by ±20 % and doubles each time the circuit
 	// opens again. Above 0.
@@ -30,7 +32,7 @@ type BreakerPolicy struct {
 	// MaxOpenFor is the longest open period. At least OpenFor.
 	MaxOpenFor time.Duration `yaml:"maxOpenFor"`
 	// Probes is the number of probes that may be in flight while the circuit is half-open. As many
-	// successes in a row close it; one failure opens it again. At least 1.
+	// successes close it. A failure opens it again if no probe has succeeded before. At least 1.
 	Probes int `yaml:"probes"`
 }
 
@@ -152,6 +154,10 @@ type breaker struct {
 	reopenings  int
 	probeAt     time.Time
 	consecutive int
+	traffic     traffic
+	results     int          // at most as many as usual covers
+	usual       float64      // the failure rate before these failures
+	probed      bool         // a probe has succeeded since the circuit became half-open
 	cuts        atomic.Int32 // attempts that callers ended since the last success; written under mu
 	silent      time.Time    // start of the first of them
 	lastCut     time.Time
@@ -299,10 +305,14 @@ func (b *breaker) report(t *ticket, h Health, now time.Time) {
 	if h == cut {
 		h = b.judgeCut(t, now)
 	}
+	if h == Unhealthy && t.state == HalfOpen && b.probed {
+		h = Neutral // the upstream answers some calls, which an open circuit would refuse
+	}
 	switch h {
 	case Healthy:
 		b.lastResult = now
-		b.consecutive = 0
+		b.succeeded()
+		b.probed = t.state == HalfOpen
 		b.cuts.Store(0)
 		b.causes.TotalSuccesses++
 		t.done(nil)
@@ -314,6 +324,47 @@ func (b *breaker) report(t *ticket, h Health, now time.Time) {
 	case Neutral, cut:
 		t.done(errCountNeutral)
 	}
+}
+
+// Failures in a row show that an upstream has failed, or are chance if it fails partly.
+const (
+	// partly is the failure rate up to which ConsecutiveFailures is taken as it is.
+	partly = 0.3
+	// usualOf is the number of results that usual covers, about.
+	usualOf = 64
+	// assumed is the number of successes that are assumed before the first result.
+	assumed = 8
+)
+
+// succeeded ends the failures in a row. It is called under mu.
+func (b *breaker) succeeded() {
+	if b.state == Closed {
+		for range min(b.consecutive, usualOf) {
+			b.learn(1)
+		}
+		b.learn(0)
+	}
+	b.consecutive = 0
+}
+
+// learn adds a result to usual, 1 for a failure. It is called under mu.
+func (b *breaker) learn(failed float64) {
+	b.results = min(b.results+1, usualOf-assumed)
+	b.usual += (failed - b.usual) / float64(b.results+assumed)
+}
+
+// failsInARow reports whether so many attempts failed in a row that the circuit opens. If a large
+// part of the attempts failed before, then it takes more: as many as are as rare at that failure
+// rate as ConsecutiveFailures are at partly. It is called under mu.
+func (b *breaker) failsInARow() bool {
+	n := float64(b.policy.ConsecutiveFailures)
+	if n == 0 {
+		return false
+	}
+	if b.usual > partly {
+		n *= math.Log(partly) / math.Log(b.usual)
+	}
+	return float64(b.consecutive) >= n
 }
 
 // severalCuts is the number of cut attempts that say nothing yet about a silent upstream.
@@ -353,7 +404,7 @@ func (b *breaker) alive() {
 // readyToTrip reports whether the circuit opens. It runs under gobreaker's mutex and mu.
 func (b *breaker) readyToTrip(c gobreaker.Counts) bool {
 	b.causes = c
-	if n := b.policy.ConsecutiveFailures; n > 0 && b.consecutive >= n {
+	if b.failsInARow() {
 		return true
 	}
 	// c.Requests includes the attempts in flight, which have no result yet.
@@ -369,9 +420,13 @@ func (b *breaker) onStateChange(_ string, _, to gobreaker.State) {
 		Upstream: b.name, From: b.state, At: now, Consecutive: b.consecutive,
 		Successes: int(b.causes.TotalSuccesses), Failures: int(b.causes.TotalFailures),
 	}
+	if b.state == Closed {
+		b.measure(b.causes)
+	}
 	b.generation++
 	b.since = now
 	b.probesOut = 0
+	b.probed = false
 	b.causes = gobreaker.Counts{}
 	switch to {
 	case gobreaker.StateOpen:
@@ -467,6 +522,52 @@ func (b *breaker) retire() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.retired = true
+}
+
+// traffic describes the attempts of one client.
+type traffic struct {
+	rate   float64 // attempts a second, 0 = less than one, or too few to know
+	whole  bool    // rate has once been that of a whole window
+	partly bool    // a part of the attempts usually fails
+}
+
+// partlyFails is the failure rate from which a part of the attempts usually fails.
+const partlyFails = 0.1
+
+func (b *breaker) seen() traffic {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.state == Closed {
+		b.measure(b.cb.Counts())
+	}
+	t := b.traffic
+	t.partly = b.usual >= partlyFails
+	return t
+}
+
+// steady returns the rate over a whole window, or 0 if it is unknown or less than one.
+func (t traffic) steady() float64 {
+	if !t.whole {
+		return 0
+	}
+	return t.rate
+}
+
+// fewAttempts say nothing about the rate of a client that has just started.
+const fewAttempts = 10
+
+// measure updates traffic, which stays as it is while the circuit is not closed. Before the first
+// whole window, the highest rate so far counts. measure is called under mu.
+func (b *breaker) measure(c gobreaker.Counts) {
+	n := float64(c.TotalSuccesses + c.TotalFailures)
+	if since := time.Since(b.since); since >= b.policy.Window {
+		b.traffic.rate, b.traffic.whole = n/b.policy.Window.Seconds(), true
+	} else if n >= fewAttempts {
+		b.traffic.rate = max(b.traffic.rate, n/max(1, since.Seconds()))
+	}
+	if b.traffic.rate < 1 {
+		b.traffic.rate = 0
+	}
 }
 
 func (b *breaker) snapshot() BreakerSnapshot {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,6 +20,7 @@ func single(change func(*resilience.BreakerPolicy)) resilience.Policy {
 	p.Retry.MaxAttempts = 1
 	p.Breaker.ConsecutiveFailures = 0
 	p.Breaker.FailureRatio = 0
+	p.Breaker.OpenFor, p.Breaker.MaxOpenFor = time.Second, 2*time.Second
 	change(&p.Breaker)
 	return p
 }
@@ -424,4 +426,58 @@ func TestTransitionsArriveInOrder(t *testing.T) {
 			}
 		}
 	})
+}
+
+// If many attempts fail anyway, failures in a row are chance, and do not open the circuit.
+func TestFailuresInARowAreChanceIfManyAttemptsFail(t *testing.T) {
+	consecutive := func(b *resilience.BreakerPolicy) { b.ConsecutiveFailures = 12 }
+	for name, tc := range map[string]struct {
+		before string
+		takes  int
+	}{
+		"after successes":      {strings.Repeat("o", 100), 12},
+		"at the start":         {"", 12},
+		"after a bad start":    {"xxo", 12},
+		"after 25 % failures":  {strings.Repeat("xooo", 50), 12},
+		"after half failures":  {strings.Repeat("xo", 100), 21},
+		"after 67 % failures":  {strings.Repeat("xxo", 100), 35},
+		"after an old failure": {strings.Repeat("x", 11) + strings.Repeat("o", 200), 12},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				pl := pipeline(t, single(consecutive), resilience.Options{})
+				script(t, pl, tc.before)
+				took := 0
+				for ; pl.Breaker().State == resilience.Closed && took < 100; took++ {
+					script(t, pl, "x")
+				}
+				if took != tc.takes {
+					t.Errorf("the circuit opened after %d failures in a row, want %d", took, tc.takes)
+				}
+			})
+		})
+	}
+}
+
+// An upstream that answers some probes serves a part of the calls, which an open circuit refuses.
+func TestFailedProbeAfterAGoodOneDecidesNothing(t *testing.T) {
+	for name, tc := range map[string]struct {
+		probes string
+		want   resilience.State
+	}{
+		"the first one fails": {"x", resilience.Open},
+		"one good":            {"oxx", resilience.HalfOpen},
+		"three good":          {"oxoxo", resilience.Closed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				pl := tripped(t, resilience.Options{}, nil)
+				time.Sleep(time.Second)
+				script(t, pl, tc.probes)
+				if got := pl.Breaker().State; got != tc.want {
+					t.Errorf("state %v after the probes %s, want %v", got, tc.probes, tc.want)
+				}
+			})
+		})
+	}
 }

@@ -13,9 +13,11 @@ import (
 type BudgetPolicy struct {
 	// Ratio is the number of tokens that a successful call earns. An outage earns none, which keeps
 	// amplification near 1 (Marc Brooker, "Fixing retries with token buckets and circuit breakers",
-	// 2022). 0 to 100.
+	// 2022). An attempt that times out costs a token. 0 to 100.
 	Ratio float64 `yaml:"ratio"`
-	// Burst is the largest number of tokens, and the number at the start. 0 to 1000000.
+	// Burst is the largest number of tokens, and the number at the start. 0 to 1000000. -1 adapts
+	// it to the client. It means 20, but a client with steady traffic saves less: for the attempts
+	// of a quarter of a second, at least one, and at least four if over 10 % of the attempts fail.
 	Burst float64 `yaml:"burst"`
 	// FloorPerSecond is the number of retries a second that need no token, so that a caller with
 	// little traffic can retry too. At most one second's worth of unused ones is kept, but at least
@@ -23,9 +25,17 @@ type BudgetPolicy struct {
 	FloorPerSecond float64 `yaml:"floorPerSecond"`
 }
 
+// Most returns the largest number of tokens.
+func (b BudgetPolicy) Most() float64 {
+	if b.Burst == AdaptiveBurst {
+		return mostSaved
+	}
+	return b.Burst
+}
+
 func (b BudgetPolicy) mistakes() (m mistake.List) {
 	m.Check(b.Ratio >= 0 && b.Ratio <= 100, "ratio", "must be from 0 to 100, got %v", b.Ratio)
-	m.Check(b.Burst >= 0 && b.Burst <= 1e6, "burst", "must be from 0 to 1000000, got %v", b.Burst)
+	m.Check(b.Burst == AdaptiveBurst || b.Burst >= 0 && b.Burst <= 1e6, "burst", "must be from 0 to 1000000, or -1 (adaptive), got %v", b.Burst)
 	m.Check(b.FloorPerSecond >= 0 && b.FloorPerSecond <= 1e6, "floorPerSecond",
 		"must be from 0 to 1000000, got %v", b.FloorPerSecond)
 	return m
@@ -41,7 +51,8 @@ const microTokens = 1e6
 
 // budget is a token bucket. It is safe for concurrent use and takes no lock.
 type budget struct {
-	earned, burst int64         // per success, and at most; in 1/microTokens
+	earned, burst int64 // per success, and at most; in 1/microTokens
+	adaptive      bool
 	interval      time.Duration // between two floor tokens; 0 = no floor
 
 	tokens atomic.Int64 // in 1/microTokens
@@ -53,9 +64,10 @@ type budget struct {
 
 func newBudget(p BudgetPolicy) *budget {
 	b := &budget{
-		earned: int64(p.Ratio * microTokens),
-		burst:  int64(p.Burst * microTokens),
-		epoch:  time.Now(),
+		adaptive: p.Burst == AdaptiveBurst,
+		earned:   int64(p.Ratio * microTokens),
+		burst:    int64(p.Most() * microTokens),
+		epoch:    time.Now(),
 	}
 	if p.FloorPerSecond > 0 {
 		b.interval = time.Duration(min(float64(time.Second)/p.FloorPerSecond, float64(maxFloorInterval)))
@@ -67,6 +79,17 @@ func newBudget(p BudgetPolicy) *budget {
 
 // earn credits one successful call.
 func (b *budget) earn() { b.credit(b.earned) }
+
+// spend takes a token, if there is one, for an attempt that timed out. It has cost the upstream
+// as much as a retry.
+func (b *budget) spend() {
+	for {
+		have := b.tokens.Load()
+		if have == 0 || b.tokens.CompareAndSwap(have, max(0, have-microTokens)) {
+			return
+		}
+	}
+}
 
 func (b *budget) credit(amount int64) {
 	for {
@@ -89,14 +112,37 @@ const (
 	floorToken
 )
 
+// AdaptiveBurst is the [BudgetPolicy] Burst that adapts to the client.
+const AdaptiveBurst = -1
+
+// The tokens that a client may save with AdaptiveBurst.
+const (
+	mostSaved   = 20
+	savedTime   = 0.25 // s, for whose attempts a client with steady traffic may save tokens
+	leastSaved  = 1
+	leastPartly = 4 // if a part of its attempts usually fails
+)
+
 // reserve takes a token. It returns noToken if there is none.
-func (b *budget) reserve() token {
+//
+// When an upstream fails, each client spends what it has saved. With many small clients that is a
+// burst of retries, so a client with little but steady traffic saves little.
+func (b *budget) reserve(seen traffic) token {
+	most := b.burst
+	if b.adaptive && seen.rate > 0 {
+		least := float64(leastSaved)
+		if seen.partly {
+			least = leastPartly
+		}
+		most = min(most, int64(max(least, seen.rate*savedTime)*microTokens))
+	}
 	for {
 		have := b.tokens.Load()
-		if have < microTokens {
+		left := min(have, most) - microTokens
+		if left < 0 {
 			break
 		}
-		if b.tokens.CompareAndSwap(have, have-microTokens) {
+		if b.tokens.CompareAndSwap(have, left) {
 			return earnedToken
 		}
 	}

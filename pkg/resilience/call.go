@@ -165,6 +165,10 @@ func (c *callState[T]) callerBusy() bool {
 
 // decide sets and records the verdict on the attempt that just ended.
 func (c *callState[T]) decide() {
+	// A timeout has cost the upstream as much as a retry, and many of them show an overload.
+	if c.counts == Unhealthy && c.outcome.Reason == ReasonAttemptTimeout {
+		c.pipeline.budget.spend()
+	}
 	var s *Situation
 	if c.outcome.Retry { // otherwise the decision does not need it, and a success does not pay for it
 		s = c.situation()
@@ -190,7 +194,9 @@ func (c *callState[T]) priority() Priority {
 
 func (c *callState[T]) situation() *Situation {
 	p := c.pipeline
+	seen := p.breaker.seen()
 	return &Situation{
+		Traffic: seen.steady(),
 		Attempt: c.number, Ended: c.ended(), Remaining: c.deadline.Sub(c.now), Previous: c.wait,
 		Random: p.random,
 		CircuitOpen: func() bool {
@@ -199,7 +205,7 @@ func (c *callState[T]) situation() *Situation {
 		},
 		Crowded: func() bool { return p.limiter.crowded(c.now, c.priority()) },
 		TakeToken: func() bool {
-			c.token = p.budget.reserve()
+			c.token = p.budget.reserve(seen)
 			return c.token != noToken
 		},
 	}

@@ -103,7 +103,8 @@ const (
 	blockTime   = 100 * time.Millisecond // of at least so much time
 	slowHolds   = 5 * time.Second
 	usualOver   = 10 * time.Second // how fast the usual follows while the upstream is well
-	adoptOver   = time.Minute      // how fast it follows while the upstream is slow
+	adoptOver   = time.Minute      // how fast it follows while the upstream is only slow
+	failsToo    = 0.1              // failures for each success from which a slow upstream is not only slow
 )
 
 var errNoPlace = errors.New("the concurrency limit is reached")
@@ -125,6 +126,7 @@ type limiter struct {
 	over     atomic.Int64 // since when more than limit are in flight, ns since epoch; 0 = they are not
 	lastGood atomic.Int64 // the last success, ns since epoch
 	typical  atomic.Int64 // the usual latency, ns
+	failures atomic.Int64 // since the last block
 	gap      atomic.Int64 // the usual time between two successes, ns
 	slow     atomic.Int64 // until when the upstream counts as slow, ns since epoch
 	tired    atomic.Int64 // until when it gets no retries after it was slow, ns since epoch
@@ -237,8 +239,12 @@ func (l *limiter) leave(now time.Time, h Health, latency time.Duration) {
 		if n <= l.limit.Load() && l.over.Load() != 0 {
 			l.over.Store(0)
 		}
-		if h == Healthy {
+		switch h {
+		case Healthy:
 			l.succeeded(int64(now.Sub(l.epoch)), n+1, latency)
+		case Unhealthy:
+			l.failures.Add(1)
+		case Neutral, cut:
 		}
 	}
 	if l.waiting.Load() > 0 {
@@ -283,6 +289,9 @@ func (l *limiter) judge(at int64) {
 	weight := 1.0
 	if u.latency > 0 {
 		weight = -math.Expm1(-float64(at-u.at) / float64(over))
+	}
+	if failed := l.failures.Swap(0); slow && float64(failed) > failsToo*float64(b.n) {
+		weight = 0 // it is no new usual
 	}
 	if u.at > 0 {
 		// Not smoothed: it must follow at once when a part of the endpoints stops to answer.

@@ -20,6 +20,9 @@ type Situation struct {
 	Remaining time.Duration
 	// Previous is the backoff before this attempt, 0 before the first.
 	Previous time.Duration
+	// Traffic is the number of attempts a second of this client over a whole window of the breaker.
+	// 0 if it is less than 1, or unknown.
+	Traffic float64
 	// Random returns uniform numbers in [0, 1).
 	Random func() float64
 	// CircuitOpen reports whether the circuit is open.
@@ -95,10 +98,22 @@ func (d Decision) after(reason Reason, gates iter.Seq[Gate]) Decision {
 	return d
 }
 
+// backoff returns the backoff of a client with some traffic, in attempts a second, 0 if unknown.
+// When an upstream fails, each client retries its first failed calls, whatever its budget. With many
+// small clients that is a burst of as many retries as there are clients. So with an adaptive budget
+// each spreads them over the time of two of its attempts.
+func (r *Retry) backoff(traffic float64) Backoff {
+	b := r.Backoff
+	if r.Budget.Burst == AdaptiveBurst && traffic > 0 && b.Base > 0 && b.Jitter != JitterNone {
+		b.Base = min(b.Max, max(b.Base, time.Duration(2/traffic*float64(time.Second))))
+	}
+	return b
+}
+
 // wait returns the wait before the next attempt: the backoff, or the time that the upstream asked
 // for if that is longer.
 func (r *Retry) wait(after time.Duration, s *Situation) (time.Duration, WaitSource) {
-	backoff := r.Backoff.Delay(s.Attempt, s.Previous, s.Random())
+	backoff := r.backoff(s.Traffic).Delay(s.Attempt, s.Previous, s.Random())
 	if after <= 0 || after > r.MaxRetryAfter {
 		return backoff, WaitJitter
 	}

@@ -464,12 +464,16 @@ func TestBudgetLimitsAmplification(t *testing.T) {
 					time.Sleep(10 * time.Millisecond)
 				}
 				wg.Wait()
-				limit := 1000 + budget.Burst + budget.FloorPerSecond*(1+time.Since(start).Seconds())
-				if got := float64(attempts.Load()); got > limit || got < 1000+budget.Burst {
-					t.Errorf("%v attempts, want %v to %v", got, 1000+budget.Burst, limit)
+				limit := 1000 + budget.Most() + budget.FloorPerSecond*(1+time.Since(start).Seconds())
+				least := 1000 + budget.Most()
+				if budget.Burst == resilience.AdaptiveBurst {
+					least = 1001
 				}
-				if budget.FloorPerSecond > 0 && float64(attempts.Load()) < 1000+budget.Burst+budget.FloorPerSecond*9 {
-					t.Errorf("%d attempts, want at least %v with the floor", attempts.Load(), 1000+budget.Burst+budget.FloorPerSecond*9)
+				if got := float64(attempts.Load()); got > limit || got < least {
+					t.Errorf("%v attempts, want %v to %v", got, least, limit)
+				}
+				if budget.FloorPerSecond > 0 && float64(attempts.Load()) < 1000+budget.Most()+budget.FloorPerSecond*9 {
+					t.Errorf("%d attempts, want at least %v with the floor", attempts.Load(), 1000+budget.Most()+budget.FloorPerSecond*9)
 				}
 			})
 		})
@@ -514,4 +518,66 @@ func ExamplePipeline() {
 	}))
 	fmt.Println(greeting, len(report.Attempts), report.Reason, err)
 	// Output: hello 3 ok <nil>
+}
+
+// An attempt that times out costs a token, also if it is not retried: timeouts are the sign of an
+// overload, which retries would keep alive.
+func TestTimeoutCostsAToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := steady()
+		p.Retry.MaxAttempts = 1
+		p.Retry.Budget = resilience.BudgetPolicy{Burst: 2}
+		pl := pipeline(t, p, resilience.Options{})
+		hang := &op{attempt: func(ctx context.Context, _ *resilience.Attempt) (string, error) {
+			<-ctx.Done()
+			return "", ctx.Err()
+		}}
+		for _, want := range []float64{1, 0, 0} {
+			_, _, _ = pl.Do(t.Context(), hang)
+			if got := pl.BudgetTokens(); got != want {
+				t.Errorf("%v tokens after a timeout, want %v", got, want)
+			}
+		}
+	})
+}
+
+// With an adaptive budget, a small client with steady traffic has one retry when its upstream
+// fails, and it waits longer. With a burst of its own it keeps that.
+func TestAdaptiveBurst(t *testing.T) {
+	for name, tc := range map[string]struct {
+		burst   float64
+		every   time.Duration
+		healthy int // calls before the outage
+		retries int
+		wait    time.Duration // before the first retry
+	}{
+		"a new client":         {resilience.AdaptiveBurst, 500 * time.Millisecond, 0, 8, 50 * time.Millisecond},
+		"a seldom used client": {resilience.AdaptiveBurst, 5 * time.Second, 10, 7, 50 * time.Millisecond},
+		"two calls a second":   {resilience.AdaptiveBurst, 500 * time.Millisecond, 30, 1, 500 * time.Millisecond},
+		"a hundred a second":   {resilience.AdaptiveBurst, 10 * time.Millisecond, 1500, 10, 50 * time.Millisecond},
+		"a burst of its own":   {10, 500 * time.Millisecond, 30, 10, 50 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := resilience.DefaultPolicy()
+				p.Retry.Budget.Burst = tc.burst
+				p.Breaker.ConsecutiveFailures, p.Breaker.FailureRatio = 0, 0
+				pl := pipeline(t, p, resilience.Options{Random: half})
+				for range tc.healthy {
+					_, _, _ = pl.Do(t.Context(), answers("ok"))
+					time.Sleep(tc.every)
+				}
+				retries, wait := 0, time.Duration(0)
+				for range 5 {
+					_, report, _ := pl.Do(t.Context(), answers("busy"))
+					if retries += len(report.Attempts) - 1; wait == 0 {
+						wait = report.Attempts[0].Wait.Planned
+					}
+				}
+				if retries != tc.retries || wait != tc.wait {
+					t.Errorf("%d retries, the first after %v, want %d after %v", retries, wait, tc.retries, tc.wait)
+				}
+			})
+		})
+	}
 }

@@ -42,18 +42,17 @@ func DefaultPolicy() Policy {
 			MaxAttempts:   3,
 			Backoff:       Backoff{Base: 100 * time.Millisecond, Max: time.Second, Factor: 2, Jitter: JitterFull},
 			MaxRetryAfter: 5 * time.Second,
-			Budget:        BudgetPolicy{Ratio: 1, Burst: 4, FloorPerSecond: 1},
+			Budget:        BudgetPolicy{Ratio: 1, Burst: AdaptiveBurst},
 		},
 		Breaker: BreakerPolicy{
 			Window:              10 * time.Second,
 			MinRequests:         50,
-			FailureRatio:        0.5,
+			FailureRatio:        0.9,
 			ConsecutiveFailures: 12,
-			OpenFor:             time.Second,
-			MaxOpenFor:          2 * time.Second,
+			OpenFor:             250 * time.Millisecond,
+			MaxOpenFor:          500 * time.Millisecond,
 			Probes:              3,
 		},
-		Concurrency: ConcurrencyPolicy{Max: -1},
 	}
 }
 

@@ -123,7 +123,7 @@ func TestExplanationAgreesWithTheCall(t *testing.T) {
 							Attempt: 1, Remaining: p.Timeout - elapsed,
 							Random:      func() float64 { return random },
 							CircuitOpen: func() bool { return p.Breaker.ConsecutiveFailures == 1 && counts(a.status, a.err) },
-							TakeToken:   func() bool { return p.Retry.Budget.Burst >= 1 },
+							TakeToken:   func() bool { return p.Retry.Budget.Most() >= 1 },
 						})
 						for _, g := range gates {
 							if g.Shut {

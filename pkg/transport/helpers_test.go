@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -27,6 +28,7 @@ func steady() transport.Policy {
 	p.Retry.Backoff.Jitter = resilience.JitterNone
 	p.Retry.Budget = resilience.BudgetPolicy{Burst: 1e6}
 	p.Breaker.FailureRatio, p.Breaker.ConsecutiveFailures = 0, 0
+	p.Breaker.OpenFor, p.Breaker.MaxOpenFor = time.Second, 2*time.Second
 	return p
 }
 
