@@ -192,14 +192,18 @@ func (l *limiter) enter(ctx context.Context, now time.Time, p Priority, retry bo
 	return l.wait(ctx, now, p, share, deadline)
 }
 
-// take takes a place if there is one.
+// take takes a place if there is one. Otherwise it changes nothing, not even for a moment: admit
+// would not see a place that becomes free meanwhile, and nothing would wake who waits for it.
 func (l *limiter) take(now time.Time, share float64) bool {
-	n := l.inFlight.Add(1)
-	if l.fits(n, now, share) {
-		return true
+	for {
+		n := l.inFlight.Load()
+		if !l.fits(n+1, now, share) {
+			return false
+		}
+		if l.inFlight.CompareAndSwap(n, n+1) {
+			return true
+		}
 	}
-	l.inFlight.Add(-1)
-	return false
 }
 
 // fits reports whether n attempts may be in flight.

@@ -1,0 +1,67 @@
+package resilience_test
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// Calls that are refused take no place, not even for a moment. Otherwise the place that becomes
+// free meanwhile goes to nobody, and the attempt that waits for it is not woken.
+func TestRefusedCallsTakeNoPlaceFromTheQueue(t *testing.T) {
+	pl := pipeline(t, limited(resilience.ConcurrencyPolicy{Max: 10, Queue: 1, MaxWait: time.Second}), resilience.Options{})
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	// hold takes a place until the function that it returns is called.
+	hold := func() func() {
+		until, held := make(chan struct{}), make(chan error, 1)
+		calls.Go(func() {
+			_, _, err := pl.Do(t.Context(), classed{&op{attempt: func(context.Context, *resilience.Attempt) (string, error) {
+				held <- nil
+				<-until
+				return "ok", nil
+			}}, resilience.PriorityCritical})
+			held <- err
+		})
+		if err := <-held; err != nil {
+			t.Errorf("a call that finds a free place: %v", err)
+		}
+		return func() { close(until) }
+	}
+	for range 9 {
+		defer hold()()
+	}
+	var over atomic.Bool
+	defer over.Store(true)
+	for range 4 {
+		calls.Go(func() {
+			for !over.Load() {
+				// It has no time to wait.
+				_, _, _ = pl.DoWithin(t.Context(), time.Millisecond, classed{answers("ok"), resilience.PrioritySheddable})
+			}
+		})
+	}
+	for range 2000 {
+		leave := hold()
+		waits := make(chan error, 1)
+		calls.Go(func() {
+			_, _, err := pl.Do(t.Context(), classed{answers("ok"), resilience.PriorityCritical})
+			waits <- err
+		})
+		for pl.Concurrency().Queued == 0 && len(waits) == 0 {
+			runtime.Gosched()
+		}
+		leave()
+		if err := <-waits; err != nil {
+			t.Errorf("the attempt that waits for the free place: %v", err)
+		}
+		if t.Failed() {
+			return
+		}
+	}
+}
