@@ -139,8 +139,8 @@ type limiter struct {
 	}
 
 	queueing sync.Mutex
-	queue    [3]list.List // of *queued, by priority
-	waiting  atomic.Int64 // in all queues
+	queue    [3]struct{ first, retries list.List } // of *queued, by priority
+	waiting  atomic.Int64                          // in all queues
 }
 
 // sample sums up successes.
@@ -189,7 +189,11 @@ func (l *limiter) enter(ctx context.Context, now time.Time, p Priority, retry bo
 	if l.policy.Queue == 0 {
 		return errNoPlace
 	}
-	return l.wait(ctx, now, p, share, deadline)
+	queue := &l.queue[p].first
+	if retry {
+		queue = &l.queue[p].retries
+	}
+	return l.wait(ctx, now, queue, share, deadline)
 }
 
 // take takes a place if there is one. Otherwise it changes nothing, not even for a moment: admit
@@ -310,8 +314,8 @@ func (l *limiter) judge(at int64) {
 	l.typical.Store(int64(u.latency * float64(time.Second)))
 }
 
-// wait waits for a place.
-func (l *limiter) wait(ctx context.Context, now time.Time, p Priority, share float64, deadline time.Time) error {
+// wait waits in queue for a place.
+func (l *limiter) wait(ctx context.Context, now time.Time, queue *list.List, share float64, deadline time.Time) error {
 	deadline = deadline.Add(-time.Duration(l.typical.Load())) // the attempt itself takes as long
 	if last := now.Add(l.policy.MaxWait); last.Before(deadline) {
 		deadline = last
@@ -325,7 +329,6 @@ func (l *limiter) wait(ctx context.Context, now time.Time, p Priority, share flo
 		l.queueing.Unlock()
 		return errNoPlace
 	}
-	queue := &l.queue[p]
 	element := queue.PushBack(w)
 	l.waiting.Add(1)
 	l.queueing.Unlock()
@@ -354,22 +357,30 @@ func (l *limiter) wait(ctx context.Context, now time.Time, p Priority, share flo
 	return err
 }
 
-// admit gives free places to those that wait: the critical ones first, each class in order.
+// admit gives free places to those that wait: the critical ones first, and in each class first
+// attempts before retries, which may use less of the limit.
 func (l *limiter) admit(now time.Time) {
 	l.queueing.Lock()
 	defer l.queueing.Unlock()
 	for _, p := range []Priority{PriorityCritical, PriorityNormal, PrioritySheddable} {
-		for queue := &l.queue[p]; queue.Len() > 0; {
-			first := queue.Front()
-			w := first.Value.(*queued)
-			if now.Before(w.deadline) {
-				if !l.take(now, w.share) {
-					break
-				}
-				close(w.place)
+		l.admitFrom(&l.queue[p].first, now)
+		l.admitFrom(&l.queue[p].retries, now)
+	}
+}
+
+// admitFrom gives free places to those in a queue, in order. All in it have the same share of the
+// limit. It is called under queueing.
+func (l *limiter) admitFrom(queue *list.List, now time.Time) {
+	for queue.Len() > 0 {
+		first := queue.Front()
+		w := first.Value.(*queued)
+		if now.Before(w.deadline) {
+			if !l.take(now, w.share) {
+				return
 			}
-			l.remove(queue, first)
+			close(w.place)
 		}
+		l.remove(queue, first)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -64,4 +65,42 @@ func TestRefusedCallsTakeNoPlaceFromTheQueue(t *testing.T) {
 			return
 		}
 	}
+}
+
+// A retry may use 80 % of the limit. While it waits, first attempts of its class get the other
+// places.
+func TestRetryInTheQueueHoldsUpNoFirstAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := limited(resilience.ConcurrencyPolicy{Max: 10, Queue: 10, MaxWait: 5 * time.Second})
+		p.Retry.MaxAttempts = 2
+		pl := pipeline(t, p, resilience.Options{})
+		var calls sync.WaitGroup
+		defer calls.Wait()
+		begin := func(o *op) {
+			calls.Go(func() { _, _, _ = pl.Do(t.Context(), classed{o, resilience.PriorityCritical}) })
+		}
+		begin(answers("busy", "ok")) // its retry comes after 100 ms
+		synctest.Wait()
+		for i := range 10 {
+			begin(taking(time.Second + time.Duration(i)*time.Second))
+		}
+		time.Sleep(200 * time.Millisecond)
+		var waited time.Duration
+		calls.Go(func() {
+			began := time.Now()
+			_, _, err := pl.Do(t.Context(), classed{answers("ok"), resilience.PriorityCritical})
+			if waited = time.Since(began); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		if got := pl.Concurrency().Queued; got != 2 {
+			t.Fatalf("%d attempts wait, want the retry and the first attempt", got)
+		}
+		time.Sleep(time.Second) // one of ten places is free
+		synctest.Wait()
+		if waited != 800*time.Millisecond {
+			t.Errorf("the first attempt waited %v, want 800ms, until the first free place", waited)
+		}
+	})
 }
