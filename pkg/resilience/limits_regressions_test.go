@@ -2,6 +2,7 @@ package resilience_test
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -103,4 +104,35 @@ func TestRetryInTheQueueHoldsUpNoFirstAttempt(t *testing.T) {
 			t.Errorf("the first attempt waited %v, want 800ms, until the first free place", waited)
 		}
 	})
+}
+
+// Callers that are refused at the same moment take nothing from the rate limit.
+func TestRefusedCallsCostNoRate(t *testing.T) {
+	p := limited(resilience.ConcurrencyPolicy{})
+	p.RateLimit = resilience.RateLimitPolicy{PerSecond: 1000, Burst: 100}
+	pl := pipeline(t, p, resilience.Options{})
+	var served atomic.Int64
+	var longest atomic.Int64
+	var calls sync.WaitGroup
+	start := time.Now()
+	for range 8 {
+		calls.Go(func() {
+			for time.Since(start) < time.Second {
+				_, _, err := pl.Do(t.Context(), answers("ok"))
+				var e *resilience.Error
+				if err == nil {
+					served.Add(1)
+				} else if errors.As(err, &e) && int64(e.RetryIn) > longest.Load() {
+					longest.Store(int64(e.RetryIn))
+				}
+			}
+		})
+	}
+	calls.Wait()
+	if got := served.Load(); got < 950 {
+		t.Errorf("%d calls served in a second, want about 1100", got)
+	}
+	if got := time.Duration(longest.Load()); got > time.Millisecond {
+		t.Errorf("a refused caller was told to wait %v, want at most 1ms", got)
+	}
 }

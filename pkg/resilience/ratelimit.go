@@ -2,6 +2,7 @@ package resilience
 
 import (
 	"errors"
+	"math"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -40,8 +41,10 @@ func overRate(l *rate.Limiter, now time.Time) time.Duration {
 	if l == nil || l.AllowN(now, 1) {
 		return 0
 	}
-	// A reservation says how long the next token takes. It is given back: the caller comes again.
-	r := l.ReserveN(now, 1)
-	defer r.CancelAt(now)
-	return max(1, r.DelayFrom(now))
+	// Not a reservation: canceling one does not return its token if others were made meanwhile.
+	wait := (1 - l.TokensAt(now)) / float64(l.Limit()) * float64(time.Second)
+	if wait >= math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return max(1, time.Duration(math.Ceil(wait)))
 }
