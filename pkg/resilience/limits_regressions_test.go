@@ -136,3 +136,24 @@ func TestRefusedCallsCostNoRate(t *testing.T) {
 		t.Errorf("a refused caller was told to wait %v, want at most 1ms", got)
 	}
 }
+
+// A caller that leaves the queue was not refused by the limit.
+func TestCallerThatLeavesTheQueueIsNotRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := pipeline(t, limited(resilience.ConcurrencyPolicy{Max: 1, Queue: 1, MaxWait: 5 * time.Second}), resilience.Options{})
+		var calls sync.WaitGroup
+		defer calls.Wait()
+		calls.Go(func() { _, _, _ = pl.Do(t.Context(), taking(time.Second)) })
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		calls.Go(func() {
+			_, _, err := pl.Do(ctx, taking(time.Second))
+			var e *resilience.Error
+			if !errors.As(err, &e) || e.Refused || e.Reason != resilience.ReasonCallerCanceled || !errors.Is(err, context.Canceled) {
+				t.Errorf("got error %#v, want caller_canceled, not a refusal", err)
+			}
+		})
+		synctest.Wait()
+		cancel()
+	})
+}

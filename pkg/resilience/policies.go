@@ -81,6 +81,9 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*callState[
 		if c.refused != nil { // by the concurrency limit: nothing was sent
 			a.ticket.settle(Neutral, c.now)
 			c.attempt, c.number = before, number
+			if !errors.Is(c.refused, errNoPlace) {
+				c.refused = nil // the caller left the queue
+			}
 			return r
 		}
 		if c.outcome.Retry {
