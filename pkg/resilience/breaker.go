@@ -244,6 +244,15 @@ func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, caller wa
 	return 0, nil
 }
 
+// restart begins the lease of a probe anew at now, when the probe has waited in a queue. If its
+// lease has ended there, it decides nothing.
+func (t *ticket) restart(now time.Time) {
+	if t.timer != nil && t.timer.Stop() {
+		t.at = now
+		t.timer.Reset(t.lease)
+	}
+}
+
 // settle reports the health of the attempt to the breaker. Only the first call counts.
 func (t *ticket) settle(h Health, now time.Time) {
 	if t.breaker == nil || !t.settled.CompareAndSwap(false, true) {

@@ -3,6 +3,7 @@ package resilience
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 )
 
@@ -35,6 +36,7 @@ type callState[T any] struct {
 	token     token
 	wait      time.Duration // before the next attempt; later, before the attempt that is running
 	waitStart time.Time
+	queued    atomic.Bool // the attempt waits for a place under the concurrency limit
 
 	report  Report
 	storage [1]AttemptReport
@@ -157,8 +159,12 @@ func (c *callState[T]) ending() ending {
 	return endedByTotalLimit
 }
 
-// callerBusy reports whether the attempt waits, or waited, for the caller.
+// callerBusy reports whether the attempt waits, or waited, for the caller, or waits in the queue of
+// the concurrency limit. The upstream is to blame for neither.
 func (c *callState[T]) callerBusy() bool {
+	if c.queued.Load() {
+		return true
+	}
 	op, ok := c.op.(interface{ CallerBusy() bool })
 	return ok && op.CallerBusy()
 }

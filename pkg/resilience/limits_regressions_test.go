@@ -157,3 +157,37 @@ func TestCallerThatLeavesTheQueueIsNotRefused(t *testing.T) {
 		cancel()
 	})
 }
+
+// The time in the queue is not the upstream's. Probes that wait there have all of their time after
+// it, or decide nothing.
+func TestProbesMayWaitInTheQueue(t *testing.T) {
+	for name, latency := range map[string]time.Duration{"within the lease": 600 * time.Millisecond, "beyond it": 1200 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := limited(resilience.ConcurrencyPolicy{Max: 1, Queue: 5, MaxWait: 5 * time.Second})
+				p.Breaker = resilience.DefaultPolicy().Breaker
+				p.Breaker.ConsecutiveFailures, p.Breaker.Probes = 1, 3
+				opened := 0
+				pl := pipeline(t, p, resilience.Options{Random: half, Observer: resilience.Observer{
+					Transition: func(tr resilience.Transition) {
+						if tr.To == resilience.Open {
+							opened++
+						}
+					},
+				}})
+				_, _, _ = pl.Do(t.Context(), answers("busy"))
+				time.Sleep(1500 * time.Millisecond)
+				for range 3 {
+					var calls sync.WaitGroup
+					for range 3 {
+						calls.Go(func() { _, _, _ = pl.Do(t.Context(), taking(latency)) })
+					}
+					calls.Wait()
+				}
+				if state := pl.Breaker().State; opened != 1 || state != resilience.Closed {
+					t.Errorf("opened %d times, now %s, want once, and closed by good probes", opened, state)
+				}
+			})
+		})
+	}
+}

@@ -110,10 +110,13 @@ const refusalTime = time.Second
 // concurrency lets attempts through that get a place in l.
 func concurrency[T any](l *limiter) failsafe.Policy[*callState[T]] {
 	return layer[T](func(c *callState[T], exec execution[T], inner next[T]) result[T] {
+		c.queued.Store(true)
 		err := l.enter(c.Context, c.now, c.priority(), c.number > 1, c.deadline)
 		if l.policy.Queue > 0 {
 			c.now = time.Now() // it may have waited
+			c.attempt.ticket.restart(c.now)
 		}
+		c.queued.Store(false)
 		switch {
 		case err == nil:
 		case errors.Is(err, errNoPlace):
