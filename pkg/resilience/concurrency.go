@@ -19,7 +19,8 @@ type ConcurrencyPolicy struct {
 	// upstream is well, and three times what is usual, but at least 12, while it gives no answers
 	// or all its answers are slow. -1 = no limit. -1 to 1000000.
 	Max int `yaml:"max"`
-	// Queue is the number of attempts that may wait for a place. 0 to 1000000; 0 refuses at once.
+	// Queue is the number of attempts that may wait for a place. In a full queue an attempt takes
+	// the place of one of a lower class. 0 to 1000000; 0 refuses at once.
 	Queue int `yaml:"queue"`
 	// MaxWait is the longest time that an attempt waits for a place. An attempt that could not end
 	// in time does not wait. Above 0 with a queue, 0 without.
@@ -139,8 +140,8 @@ type limiter struct {
 	}
 
 	queueing sync.Mutex
-	queue    [3]struct{ first, retries list.List } // of *queued, by priority
-	waiting  atomic.Int64                          // in all queues
+	queues   [6]list.List // of *queued, by rank
+	waiting  atomic.Int64 // in all queues
 }
 
 // sample sums up successes.
@@ -154,7 +155,9 @@ type sample struct {
 type queued struct {
 	share    float64
 	deadline time.Time
-	place    chan struct{} // closed when it has one
+	place    chan struct{} // closed when it has one, or is displaced
+	// displaced is set before place is closed for an attempt that made room for a higher rank.
+	displaced bool
 }
 
 func newLimiter(p ConcurrencyPolicy, attemptTimeout time.Duration) *limiter {
@@ -189,11 +192,24 @@ func (l *limiter) enter(ctx context.Context, now time.Time, p Priority, retry bo
 	if l.policy.Queue == 0 {
 		return errNoPlace
 	}
-	queue := &l.queue[p].first
-	if retry {
-		queue = &l.queue[p].retries
+	return l.wait(ctx, now, p.rank(retry), share, deadline)
+}
+
+// rank returns the order in which attempts leave the queue, from 0: the critical ones first, and in
+// each class first attempts before retries, which may use less of the limit.
+func (p Priority) rank(retry bool) int {
+	rank := 2
+	switch p {
+	case PriorityCritical:
+		rank = 0
+	case PrioritySheddable:
+		rank = 4
+	case PriorityNormal:
 	}
-	return l.wait(ctx, now, queue, share, deadline)
+	if retry {
+		rank++
+	}
+	return rank
 }
 
 // take takes a place if there is one. Otherwise it changes nothing, not even for a moment: admit
@@ -314,8 +330,8 @@ func (l *limiter) judge(at int64) {
 	l.typical.Store(int64(u.latency * float64(time.Second)))
 }
 
-// wait waits in queue for a place.
-func (l *limiter) wait(ctx context.Context, now time.Time, queue *list.List, share float64, deadline time.Time) error {
+// wait waits for a place.
+func (l *limiter) wait(ctx context.Context, now time.Time, rank int, share float64, deadline time.Time) error {
 	deadline = deadline.Add(-time.Duration(l.typical.Load())) // the attempt itself takes as long
 	if last := now.Add(l.policy.MaxWait); last.Before(deadline) {
 		deadline = last
@@ -325,10 +341,11 @@ func (l *limiter) wait(ctx context.Context, now time.Time, queue *list.List, sha
 	}
 	w := &queued{share: share, deadline: deadline, place: make(chan struct{})}
 	l.queueing.Lock()
-	if int(l.waiting.Load()) >= l.policy.Queue {
+	if int(l.waiting.Load()) >= l.policy.Queue && !l.displace(rank) {
 		l.queueing.Unlock()
 		return errNoPlace
 	}
+	queue := &l.queues[rank]
 	element := queue.PushBack(w)
 	l.waiting.Add(1)
 	l.queueing.Unlock()
@@ -339,7 +356,7 @@ func (l *limiter) wait(ctx context.Context, now time.Time, queue *list.List, sha
 	err := errNoPlace
 	select {
 	case <-w.place:
-		return nil
+		return w.result()
 	case <-timer.C:
 	case <-ctx.Done():
 		err = context.Cause(ctx)
@@ -348,7 +365,7 @@ func (l *limiter) wait(ctx context.Context, now time.Time, queue *list.List, sha
 	defer l.queueing.Unlock()
 	select {
 	case <-w.place: // at the same moment
-		return nil
+		return w.result()
 	default:
 	}
 	if element.Value != nil { // admit has not dropped it
@@ -357,14 +374,35 @@ func (l *limiter) wait(ctx context.Context, now time.Time, queue *list.List, sha
 	return err
 }
 
-// admit gives free places to those that wait: the critical ones first, and in each class first
-// attempts before retries, which may use less of the limit.
+// result returns errNoPlace for an attempt that was displaced. place is closed.
+func (w *queued) result() error {
+	if w.displaced {
+		return errNoPlace
+	}
+	return nil
+}
+
+// displace takes the last attempt of the lowest rank below rank out of its queue, and reports
+// whether there was one. It is called under queueing.
+func (l *limiter) displace(rank int) bool {
+	for i := len(l.queues) - 1; i > rank; i-- {
+		if last := l.queues[i].Back(); last != nil {
+			w := last.Value.(*queued)
+			w.displaced = true
+			close(w.place)
+			l.remove(&l.queues[i], last)
+			return true
+		}
+	}
+	return false
+}
+
+// admit gives free places to those that wait, by rank, and in each rank in order.
 func (l *limiter) admit(now time.Time) {
 	l.queueing.Lock()
 	defer l.queueing.Unlock()
-	for _, p := range []Priority{PriorityCritical, PriorityNormal, PrioritySheddable} {
-		l.admitFrom(&l.queue[p].first, now)
-		l.admitFrom(&l.queue[p].retries, now)
+	for i := range l.queues {
+		l.admitFrom(&l.queues[i], now)
 	}
 }
 

@@ -123,7 +123,7 @@ func TestConcurrencyQueue(t *testing.T) {
 		synctest.Wait()
 		begin(t.Context(), "critical", resilience.PriorityCritical, time.Minute)
 		begin(t.Context(), "second critical", resilience.PriorityCritical, time.Minute)
-		begin(t.Context(), "too many", resilience.PriorityCritical, time.Minute)
+		begin(t.Context(), "too many", resilience.PrioritySheddable, time.Minute)
 		calls.Wait()
 		want := []string{
 			"hurried concurrency_limit after 0s", "leaves caller_canceled after 0s", "too many concurrency_limit after 0s",

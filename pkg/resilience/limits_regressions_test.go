@@ -3,7 +3,10 @@ package resilience_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -190,4 +193,46 @@ func TestProbesMayWaitInTheQueue(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A full queue of sheddable attempts keeps no critical one out: the last of the lowest class makes
+// room.
+func TestFullQueueOfALowerClass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := pipeline(t, limited(resilience.ConcurrencyPolicy{Max: 1, Queue: 3, MaxWait: 8 * time.Second}), resilience.Options{})
+		var mu sync.Mutex
+		var ended []string
+		var calls sync.WaitGroup
+		start := time.Now()
+		begin := func(name string, p resilience.Priority) {
+			calls.Go(func() {
+				_, report, _ := pl.Do(t.Context(), classed{taking(time.Second), p})
+				mu.Lock()
+				defer mu.Unlock()
+				ended = append(ended, fmt.Sprintf("%s %s after %v", name, report.Reason, time.Since(start)))
+			})
+			synctest.Wait()
+		}
+		begin("holder", resilience.PrioritySheddable)
+		begin("normal", resilience.PriorityNormal)
+		begin("sheddable", resilience.PrioritySheddable)
+		begin("last sheddable", resilience.PrioritySheddable)
+		begin("too many", resilience.PrioritySheddable)
+		begin("critical", resilience.PriorityCritical)
+		begin("second critical", resilience.PriorityCritical)
+		begin("third critical", resilience.PriorityCritical)
+		begin("fourth critical", resilience.PriorityCritical)
+		calls.Wait()
+		want := []string{
+			"too many concurrency_limit after 0s", "last sheddable concurrency_limit after 0s",
+			"sheddable concurrency_limit after 0s", "normal concurrency_limit after 0s", "fourth critical concurrency_limit after 0s",
+			"holder ok after 1s", "critical ok after 2s", "second critical ok after 3s", "third critical ok after 4s",
+		}
+		if !slices.Equal(ended, want) {
+			t.Errorf("got\n%s\nwant\n%s", strings.Join(ended, "\n"), strings.Join(want, "\n"))
+		}
+		if got := pl.Concurrency(); got.InFlight != 0 || got.Queued != 0 {
+			t.Errorf("got %+v after the calls, want nothing in flight", got)
+		}
+	})
 }
