@@ -281,14 +281,14 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// otelhttp sets the decoded path, but url.path is the escaped one (RFC 3986, 3.3).
 		trace.SpanFromContext(r.Context()).SetAttributes(semconv.URLPath(path))
 	}
-	router := g.current.Load().router
+	current := g.current.Load()
 	if routable(r) {
-		if route := router.find(r.Host, r.Method, path); route != nil {
+		if route := current.router.find(r.Host, r.Method, path); route != nil {
 			route.serve(w, r, path)
 			return
 		}
 	}
-	g.refuse(w, r, router, path)
+	g.refuse(w, r, current, path)
 }
 
 // routable reports whether r has a path to route by. CONNECT without a path and URLs such as urn:x
@@ -298,20 +298,24 @@ func routable(r *http.Request) bool {
 }
 
 // refuse answers 404 if no route matches the path, or 405 if one matches with another method.
-func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, router *router, path string) {
+func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, n *generation, path string) {
 	start := time.Now()
 	p := problem.Problem{
 		Status: http.StatusNotFound, Reason: string(resilience.ReasonNoRoute), TraceID: traceID(r),
 		Detail: "no route matches " + r.Method + " " + path,
 	}
 	if routable(r) {
-		if allowed := strings.Join(router.methods(r.Host, path), ", "); allowed != "" {
+		if allowed := strings.Join(n.router.methods(r.Host, path), ", "); allowed != "" {
 			w.Header().Set("Allow", allowed)
 			p.Status, p.Reason = http.StatusMethodNotAllowed, string(resilience.ReasonMethodNotAllowed)
 			p.Detail = "the route for " + path + " takes " + allowed + ", not " + r.Method
 		}
 	}
-	w.Header().Set(transport.HeaderAttemptCount, "0")
+	if n.config.Listener.Disclose {
+		w.Header().Set(transport.HeaderAttemptCount, "0")
+	} else {
+		p.Attempts = -1
+	}
 	problem.Write(w, p)
 	g.finished(r.Context(), observe.Call{Scheme: scheme(r), Host: r.Host, Path: path, Method: r.Method, Caller: r.RemoteAddr, Status: p.Status, Start: start, Duration: time.Since(start),
 		Report: &resilience.Report{Reason: resilience.Reason(p.Reason)}})

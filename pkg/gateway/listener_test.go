@@ -16,6 +16,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
 // secureConfig returns a configuration with a data port that speaks TLS.
@@ -170,6 +171,26 @@ func TestDisclose(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A request without a route is not told about attempts either.
+func TestDiscloseWithoutARoute(t *testing.T) {
+	for _, disclose := range []bool{true, false} {
+		c := gateway.ForUpstream("http://127.0.0.1:1")
+		c.Routes[0].Match, c.Listener.Disclose = "GET /known", disclose
+		front := start(t, c).URL
+		for name, r := range map[string]*http.Request{
+			"no route":     request(t, http.MethodGet, front+"/other", nil),
+			"wrong method": request(t, http.MethodPost, front+"/known", nil),
+		} {
+			resp, body := do(t, r)
+			problemOf(t, resp, body)
+			_, header := resp.Header[transport.HeaderAttemptCount]
+			if document := strings.Contains(body, "attempts"); header != disclose || document != disclose {
+				t.Errorf("%s, disclose %v: got headers %v, %s", name, disclose, resp.Header, body)
+			}
+		}
 	}
 }
 
