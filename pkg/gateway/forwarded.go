@@ -55,7 +55,15 @@ func trustedOnly(name string) bool {
 // send, such as X_Forwarded_For. CGI and WSGI servers do not distinguish _ from -, and proxies in
 // front pass such headers on.
 func lookAlike(name string) bool {
-	return strings.IndexByte(name, '_') >= 0 && trustedOnly(http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-")))
+	return strings.IndexByte(name, '_') >= 0 && trustedOnly(withDashes(name))
+}
+
+// withDashes returns the name that a server which does not distinguish _ from - takes name for.
+func withDashes(name string) string {
+	if strings.IndexByte(name, '_') < 0 {
+		return name
+	}
+	return http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
 }
 
 // dropNamed deletes the headers that from's Connection header names from h, except Via and those in

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -119,10 +120,26 @@ func (h Header) read() (string, error) {
 	return value, nil
 }
 
-// addTo sets the headers in h. A TRACE request gets none, because its response repeats them (RFC
-// 9110, 9.3.8).
+// addTo sets the headers in h, in place of the caller's. For servers that do not distinguish _ from
+// -, the caller's X_Tenant would be a second X-Tenant, so it is dropped too. A TRACE request gets
+// no headers, because its response repeats them (RFC 9110, 9.3.8).
 func addTo(h http.Header, added *addedHeaders, method string) {
-	if added != nil && method != http.MethodTrace {
-		maps.Copy(h, *added.Look())
+	if added == nil || method == http.MethodTrace {
+		return
 	}
+	values := *added.Look()
+	for name := range values {
+		delete(h, withDashes(name))
+	}
+	for name := range h {
+		if strings.IndexByte(name, '_') < 0 {
+			continue
+		}
+		for other := range values {
+			if withDashes(other) == withDashes(name) {
+				delete(h, name)
+			}
+		}
+	}
+	maps.Copy(h, values)
 }

@@ -55,6 +55,26 @@ func TestUpstreamHeaders(t *testing.T) {
 	}
 }
 
+// A caller cannot add to an upstream's headers by a name that CGI and WSGI servers take for the same.
+func TestUpstreamHeadersHaveNoLookAlike(t *testing.T) {
+	_, _, front, got := headersOver(t, map[string]gateway.Header{
+		"X-Tenant": {Value: "blue"}, "Remote_User": {Value: "gateway"}, "X_Both-Ways": {Value: "ours"},
+	}, gateway.Options{})
+	r := request(t, http.MethodGet, front, nil)
+	for _, name := range []string{"X_Tenant", "x_tenant", "Remote-User", "remote_user", "X-Both_Ways", "X_Other"} {
+		r.Header[name] = []string{"the caller's"}
+	}
+	do(t, r)
+	for name, values := range got() {
+		if strings.Contains(values[0], "the caller's") && name != "X_other" {
+			t.Errorf("got %s: %s at the upstream, want it dropped", name, values)
+		}
+	}
+	if h := got(); h.Get("X-Tenant") != "blue" || h.Get("Remote_User") != "gateway" || h.Get("X_other") == "" {
+		t.Errorf("got %v, want the configured headers, and the caller's other one", h)
+	}
+}
+
 // A changed secret is taken without a restart. A wrong file keeps the old value, and says so once.
 // Nothing prints a secret.
 func TestRotatedHeader(t *testing.T) {
