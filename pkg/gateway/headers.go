@@ -23,8 +23,8 @@ import (
 type Header struct {
 	// Value is the header's value. Use file for secrets: /config and --check print this value.
 	Value string `yaml:"value,omitempty"`
-	// File is a file with the value, which is never printed. Line breaks at its end do not count.
-	// It is read again when it changes.
+	// File is a file with the value, which is never printed. Spaces, tabs and line breaks around
+	// the value do not count. The file is read again when it changes.
 	File string `yaml:"file,omitempty"`
 }
 
@@ -54,6 +54,7 @@ func headerMistakes(headers map[string]Header) (m mistake.List) {
 		seen[canonical] = name
 		m.Check((h.Value == "") != (h.File == ""), at, "must have a value or a file with the value, and not both")
 		m.Check(httpguts.ValidHeaderFieldValue(h.Value), at, "must be printable and on one line")
+		m.Check(!httpguts.ValidHeaderFieldValue(h.Value) || strings.Trim(h.Value, whiteSpace) == h.Value, at, "must not begin or end with a space or a tab")
 	}
 	return m
 }
@@ -96,6 +97,10 @@ func loadHeaders(headers map[string]Header, failed func(error)) (*addedHeaders, 
 	}, failed)
 }
 
+// whiteSpace is not part of a value. HTTP/1 drops it, and over HTTP/2 it makes the request
+// malformed (RFC 9113, 8.2.1).
+const whiteSpace = " \t\r\n"
+
 // maxHeaderFile limits the size of a header's file. Upstreams accept no larger header.
 const maxHeaderFile = 16 << 10
 
@@ -108,10 +113,10 @@ func (h Header) read() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	value := string(bytes.TrimRight(content, "\r\n"))
+	value := string(bytes.Trim(content, whiteSpace))
 	switch {
 	case value == "":
-		return "", fmt.Errorf("%s: expected a value, got an empty file", h.File)
+		return "", fmt.Errorf("%s: expected a value, got a file without one", h.File)
 	case len(value) > maxHeaderFile:
 		return "", fmt.Errorf("%s: expected at most %d bytes, got %d", h.File, maxHeaderFile, len(value))
 	case !httpguts.ValidHeaderFieldValue(value):

@@ -4,6 +4,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -55,7 +57,8 @@ func TestUpstreamHeaders(t *testing.T) {
 	}
 }
 
-// A caller cannot add to an upstream's headers by a name that CGI and WSGI servers take for the same.
+// A caller cannot add to an upstream's headers by a name that CGI and WSGI servers take for the
+// same.
 func TestUpstreamHeadersHaveNoLookAlike(t *testing.T) {
 	_, _, front, got := headersOver(t, map[string]gateway.Header{
 		"X-Tenant": {Value: "blue"}, "Remote_User": {Value: "gateway"}, "X_Both-Ways": {Value: "ours"},
@@ -72,6 +75,30 @@ func TestUpstreamHeadersHaveNoLookAlike(t *testing.T) {
 	}
 	if h := got(); h.Get("X-Tenant") != "blue" || h.Get("Remote_User") != "gateway" || h.Get("X_other") == "" {
 		t.Errorf("got %v, want the configured headers, and the caller's other one", h)
+	}
+}
+
+// Over HTTP/2, too, the space around a secret is not part of it.
+func TestSpaceAroundAHeaderFile(t *testing.T) {
+	files := pki.NewSecret(t)
+	files.Write(map[string][]byte{"token": []byte("\t two words \r\n"), "blank": []byte(" \n")})
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.Proto+" "+strconv.Quote(r.Header.Get("X-Token")))
+	}))
+	up.Config.Protocols = new(http.Protocols)
+	up.Config.Protocols.SetUnencryptedHTTP2(true)
+	up.Start()
+	t.Cleanup(up.Close)
+	c := gateway.ForUpstream("orders")
+	entry := gateway.DefaultUpstream("h2c://" + strings.TrimPrefix(up.URL, "http://"))
+	entry.Headers = map[string]gateway.Header{"X-Token": {File: files.Path("token")}}
+	c.Upstreams = map[string]gateway.Upstream{"orders": entry}
+	if _, body := get(t, start(t, c).URL); body != `HTTP/2.0 "two words"` {
+		t.Errorf("got %s at the upstream, want two words over HTTP/2", body)
+	}
+	entry.Headers["X-Token"] = gateway.Header{File: files.Path("blank")}
+	if _, err := gateway.New(c, gateway.Options{}); err == nil || !strings.Contains(err.Error(), "blank: expected a value, got a file without one") {
+		t.Errorf("got error %v for a file of spaces, want one", err)
 	}
 }
 
@@ -132,6 +159,7 @@ func TestUpstreamHeaderMistakes(t *testing.T) {
 		"both":             {"X-A: {value: a, file: b}", `6:12: upstreams.o.headers.X-A: must have a value or a file with the value, and not both`},
 		"another key":      {"X-A: {files: b}", `6:13: upstreams.o.headers.X-A.files: unknown key, did you mean "file"? allowed: value, file`},
 		"a line break":     {`X-A: "a\nb"`, `6:12: upstreams.o.headers.X-A: must be printable and on one line`},
+		"spaces around it": {`X-A: " a"`, `6:12: upstreams.o.headers.X-A: must not begin or end with a space or a tab`},
 		"not a name":       {`"X A": a`, `6:14: upstreams.o.headers["X A"]: must be the name of a header, got "X A"`},
 		"the host":         {"host: a", `6:13: upstreams.o.headers.host: must be left out: set the upstream's host instead`},
 		"a length":         {"content-length: a", `6:23: upstreams.o.headers.content-length: must be left out: it describes the message, the caller or the attempt, so the gateway sets it`},
