@@ -151,6 +151,28 @@ func TestRotatedHeader(t *testing.T) {
 	}
 }
 
+// The line about a refused file names the upstream as the metrics do, also where several share an
+// origin.
+func TestRefusedFileNamesItsUpstream(t *testing.T) {
+	up := server(t, func(http.ResponseWriter, *http.Request) {})
+	files := pki.NewSecret(t)
+	files.Write(map[string][]byte{"token": []byte("a")})
+	c := gateway.ForUpstream("orders")
+	c.Routes = append(c.Routes, gateway.Route{Name: "other", Match: "/other", Upstream: "other", Policy: gateway.DefaultPolicyName})
+	entry := gateway.DefaultUpstream(up.URL)
+	c.Upstreams = map[string]gateway.Upstream{"other": entry}
+	entry.Headers = map[string]gateway.Header{"X-Token": {File: files.Path("token")}}
+	c.Upstreams["orders"] = entry
+	var lines output.Buffer
+	g, s := gatewayOver(t, c, gateway.Options{Logger: slog.New(slog.NewTextHandler(&lines, nil))})
+	files.Write(map[string][]byte{"token": nil})
+	name := up.URL + "#orders"
+	wait.Until(t, 5*time.Second, "the file is refused", func() bool { get(t, s.URL); return g.FilesRefused()[name] })
+	if !strings.Contains(lines.String(), "upstream="+name) {
+		t.Errorf("got %s, want a line with %s", lines.String(), name)
+	}
+}
+
 func TestUpstreamHeaderMistakes(t *testing.T) {
 	for name, tc := range map[string]struct{ yaml, want string }{
 		"none":             {"X-A:", `6:11: upstreams.o.headers.X-A: expected a string or a mapping, got nothing`},

@@ -113,7 +113,7 @@ func (g *Gateway) certificates(c Config, old *generation) (*certs.Store, error) 
 	if files == (ListenerTLS{}) {
 		return nil, nil
 	}
-	store, err := certs.Load(certs.Files{Cert: files.CertFile, Key: files.KeyFile}, g.fileRefused(""))
+	store, err := certs.Load(certs.Files{Cert: files.CertFile, Key: files.KeyFile}, g.fileRefused(upstreamKey{}))
 	if err != nil {
 		return nil, fmt.Errorf("listener.tls: %w", err)
 	}

@@ -223,7 +223,7 @@ type upstream struct {
 // newUpstream returns the upstream for d. It reuses the one of old if its settings are the same.
 // old may be nil.
 func (g *Gateway) newUpstream(d destination, wait time.Duration, old *generation) (*upstream, error) {
-	headers, err := loadHeaders(d.Headers, g.fileRefused(d.origin))
+	headers, err := loadHeaders(d.Headers, g.fileRefused(d.key()))
 	if err != nil {
 		return nil, fmt.Errorf("upstreams.%s.headers: %w", d.name, err)
 	}
@@ -242,7 +242,7 @@ func (g *Gateway) newUpstream(d destination, wait time.Duration, old *generation
 		u.options, u.files, u.set, u.endpoints = before.options, before.files, before.set, before.endpoints
 		return u, nil
 	}
-	if u.options.TLS, u.files, err = d.TLS.config(g.options.TLS, connpool.ServerName(d.url), g.fileRefused(d.origin)); err != nil {
+	if u.options.TLS, u.files, err = d.TLS.config(g.options.TLS, connpool.ServerName(d.url), g.fileRefused(d.key())); err != nil {
 		return nil, fmt.Errorf("upstreams.%s.tls: %w", d.name, err)
 	}
 	u.set = endpoint.New(d.url, u.options)
@@ -255,10 +255,12 @@ func (g *Gateway) newUpstream(d destination, wait time.Duration, old *generation
 	return u, nil
 }
 
-// fileRefused logs that a changed file of an upstream, or of the data port, cannot be used.
-func (g *Gateway) fileRefused(upstream string) func(error) {
+// fileRefused logs that a changed file of an upstream, or of the data port, cannot be used. The key
+// of the data port is empty.
+func (g *Gateway) fileRefused(key upstreamKey) func(error) {
 	return func(err error) {
-		g.options.Logger.Error(lineFileRefused, slog.String(logUpstream, upstream), slog.Any(logError, err))
+		name := cmp.Or(g.current.Load().names[key], key.origin)
+		g.options.Logger.Error(lineFileRefused, slog.String(logUpstream, name), slog.Any(logError, err))
 	}
 }
 
