@@ -217,7 +217,7 @@ func partial(s Scenario) bool {
 		return true
 	}
 	for _, p := range s.Upstream.Phases {
-		if p.Instance > 0 || p.ErrorRate != nil && *p.ErrorRate < 1 {
+		if p.Instance > 0 || p.ErrorRate != nil && *p.ErrorRate > 0 && *p.ErrorRate < 1 {
 			return true
 		}
 	}

@@ -198,6 +198,13 @@ func (c *callState[T]) priority() Priority {
 	return PriorityNormal
 }
 
+// sends reports whether the caller may still send a part of the request. Then an attempt that takes
+// long says nothing about the upstream.
+func (c *callState[T]) sends() bool {
+	op, ok := c.op.(interface{ CallerSends() bool })
+	return ok && op.CallerSends()
+}
+
 func (c *callState[T]) situation() *Situation {
 	p := c.pipeline
 	seen := p.breaker.seen()

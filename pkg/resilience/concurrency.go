@@ -17,7 +17,8 @@ import (
 type ConcurrencyPolicy struct {
 	// Max is the most attempts in flight. 0 adapts to the upstream: it sets no limit while the
 	// upstream is well, and three times what is usual, but at least 12, while it gives no answers
-	// or all its answers are slow. -1 = no limit. -1 to 1000000.
+	// or all its answers are slow. Then it leaves out requests with a body, which may wait for
+	// their callers. -1 = no limit. -1 to 1000000.
 	Max int `yaml:"max"`
 	// Queue is the number of attempts that may wait for a place. In a full queue an attempt takes
 	// the place of one of a lower class. 0 to 1000000; 0 refuses at once.
@@ -99,6 +100,7 @@ const (
 	leastStall  = 25 * time.Millisecond
 	stallFactor = 1.5                    // times the usual latency
 	stallGaps   = 10                     // times the usual time between two successes
+	maxGap      = time.Second            // a longer one is a pause
 	slowFactor  = 4                      // times the usual latency
 	blockSize   = 8                      // at least so many successes are judged together,
 	blockTime   = 100 * time.Millisecond // of at least so much time
@@ -319,7 +321,7 @@ func (l *limiter) judge(at int64) {
 	}
 	if u.at > 0 {
 		// Not smoothed: it must follow at once when a part of the endpoints stops to answer.
-		l.gap.Store((at - u.at) / int64(b.n))
+		l.gap.Store(min((at-u.at)/int64(b.n), int64(maxGap)))
 	}
 	u.at = at
 	u.latency += weight * (b.latency/float64(b.n) - u.latency)

@@ -99,9 +99,9 @@ func (d Decision) after(reason Reason, gates iter.Seq[Gate]) Decision {
 }
 
 // backoff returns the backoff of a client with some traffic, in attempts a second, 0 if unknown.
-// When an upstream fails, each client retries its first failed calls, whatever its budget. With many
-// small clients that is a burst of as many retries as there are clients. So with an adaptive budget
-// each spreads them over the time of two of its attempts.
+// When an upstream fails, each client retries its first failed calls, whatever its budget. With
+// many small clients that is a burst of as many retries as there are clients. So with an adaptive
+// budget each spreads them over the time of two of its attempts.
 func (r *Retry) backoff(traffic float64) Backoff {
 	b := r.Backoff
 	if r.Budget.Burst == AdaptiveBurst && traffic > 0 && b.Base > 0 && b.Jitter != JitterNone {

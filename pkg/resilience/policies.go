@@ -110,6 +110,9 @@ const refusalTime = time.Second
 // concurrency lets attempts through that get a place in l.
 func concurrency[T any](l *limiter) failsafe.Policy[*callState[T]] {
 	return layer[T](func(c *callState[T], exec execution[T], inner next[T]) result[T] {
+		if l.policy.Max == 0 && c.sends() {
+			return inner(exec)
+		}
 		c.queued.Store(true)
 		err := l.enter(c.Context, c.now, c.priority(), c.number > 1, c.deadline)
 		if l.policy.Queue > 0 {

@@ -194,6 +194,9 @@ func (c *exchange) CallerBusy() bool {
 	return c.source.callerBusy(c.transport.policy.AttemptTimeout/2, c.heldBack.Load())
 }
 
+// CallerSends reports whether the request has a body, which its caller may send slowly.
+func (c *exchange) CallerSends() bool { return c.req.Body != nil && c.req.Body != http.NoBody }
+
 // Priority returns the class that the call's header asks for.
 func (c *exchange) Priority() resilience.Priority {
 	name := c.transport.policy.Priority.Header
