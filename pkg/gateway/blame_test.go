@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
+	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -209,5 +210,45 @@ func TestShortDeadlinesThroughTwoGateways(t *testing.T) {
 	}
 	if b := g.Upstreams(); len(b) != 1 || b[0].Breaker.Failures > 0 {
 		t.Errorf("got circuits %+v of the outer gateway, want one without failures", b)
+	}
+}
+
+// A caller that hangs up while its call waits for a place has status 499, like any other.
+func TestCallerHangsUpInTheQueue(t *testing.T) {
+	let := make(chan struct{})
+	up := server(t, func(http.ResponseWriter, *http.Request) { <-let })
+	defer close(let)
+	c := gateway.ForUpstream(up.URL)
+	p := calm()
+	p.Concurrency = resilience.ConcurrencyPolicy{Max: 1, Queue: 1, MaxWait: time.Second}
+	c.Policies[gateway.DefaultPolicyName] = p
+	ended := make(chan observe.Call, 2)
+	g, s := gatewayOver(t, c, gateway.Options{Observers: []observe.Observer{observe.Funcs{
+		Call: func(_ context.Context, call observe.Call) { ended <- call },
+	}}})
+	state := func() resilience.ConcurrencySnapshot {
+		if all := g.Upstreams(); len(all) > 0 {
+			return all[0].Concurrency
+		}
+		return resilience.ConcurrencySnapshot{}
+	}
+	ctx, hangUp := context.WithCancel(t.Context())
+	client := newClient(t)
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	call := func() {
+		if resp, err := client.Do(request(t, http.MethodGet, s.URL, nil).WithContext(ctx)); err == nil {
+			_ = resp.Body.Close()
+		}
+	}
+	calls.Go(call)
+	wait.Until(t, 5*time.Second, "the first call has the place", func() bool { return state().InFlight == 1 })
+	calls.Go(call)
+	wait.Until(t, 5*time.Second, "the second call waits", func() bool { return state().Queued == 1 })
+	hangUp()
+	for range 2 {
+		if got := <-ended; got.Status != 499 || got.Report.Reason != resilience.ReasonCallerCanceled {
+			t.Errorf("got status %d, reason %s after %d attempts, want 499, caller_canceled", got.Status, got.Report.Reason, len(got.Report.Attempts))
+		}
 	}
 }
