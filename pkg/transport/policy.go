@@ -41,7 +41,7 @@ type Policy struct {
 type Priority struct {
 	// Header is the request header whose value is critical, normal or sheddable. Sheddable calls
 	// are refused from 70 % of the limit, normal ones from 90 %. Any other value means normal.
-	// Empty = all calls are normal.
+	// Empty = all calls are normal. Every caller may set it.
 	Header string `yaml:"header"`
 }
 
