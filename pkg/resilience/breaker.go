@@ -543,6 +543,7 @@ type traffic struct {
 // partlyFails is the failure rate from which a part of the attempts usually fails.
 const partlyFails = 0.1
 
+// seen returns the traffic so far.
 func (b *breaker) seen() traffic {
 	b.mu.Lock()
 	defer b.mu.Unlock()

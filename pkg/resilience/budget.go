@@ -82,19 +82,13 @@ func (b *budget) earn() { b.credit(b.earned) }
 
 // spend takes a token, if there is one, for an attempt that timed out. It has cost the upstream
 // as much as a retry.
-func (b *budget) spend() {
-	for {
-		have := b.tokens.Load()
-		if have == 0 || b.tokens.CompareAndSwap(have, max(0, have-microTokens)) {
-			return
-		}
-	}
-}
+func (b *budget) spend() { b.credit(-microTokens) }
 
+// credit adds amount to the balance, which stays from 0 to burst. It may be negative.
 func (b *budget) credit(amount int64) {
 	for {
 		have := b.tokens.Load()
-		next := min(b.burst, have+amount)
+		next := max(0, min(b.burst, have+amount))
 		// In the usual case the bucket is full. Then nothing is written, and no other core is
 		// slowed down.
 		if next == have || b.tokens.CompareAndSwap(have, next) {

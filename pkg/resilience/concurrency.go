@@ -118,8 +118,8 @@ var errNoPlace = errors.New("the concurrency limit is reached")
 // surge nor slow calls among fast ones are refused. The upstream is in trouble if
 //
 //   - it stalls: more than the limit are in flight, and none has succeeded for a while since; or
-//   - it is slow: even the fastest of several successes took twice the usual time. A slow part of
-//     the endpoints does not look like that, but a queue in the upstream does.
+//   - it is slow: even the fastest of several successes took four times as long as usual. A slow
+//     part of the endpoints does not look like that, but a queue in the upstream does.
 type limiter struct {
 	policy ConcurrencyPolicy
 	epoch  time.Time

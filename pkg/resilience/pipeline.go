@@ -21,9 +21,10 @@ import (
 // endpoint. It returns what the upstream's circuit counts: Neutral if only the endpoint is to
 // blame.
 //
-// It may also have a method Priority() Priority, the call's class under a concurrency limit, and a
-// method CallerSends() bool, which reports whether the caller may still send a part of the request.
-// An adaptive limit leaves out such calls.
+// It may also have a method Priority() Priority, the call's class under a concurrency limit.
+//
+// With a method CallerSends() bool it reports whether the caller may still send a part of the
+// request. An adaptive limit leaves out such calls.
 type Operation[T any] interface {
 	// Attempt makes one attempt. It must return soon after ctx is done: the pipeline waits for it.
 	// ctx ends with the attempt unless [Attempt.Hold] was called.
