@@ -16,10 +16,10 @@ import (
 
 // How often a request is sent again if the upstream has not processed it. A refused stream may mean
 // that the upstream is overloaded, so it counts for little. A GOAWAY closes one connection only,
-// and each of the shared ones may get it.
+// and each of the shared ones may get it. Soon after the first requests there are more than spread.
 const (
 	maxRefusals = 1
-	maxGoAways  = spread + 1
+	maxGoAways  = 4 * spread
 )
 
 // RoundTrip sends a request on the kept connection that was used last, or on a new one.

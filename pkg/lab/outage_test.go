@@ -40,6 +40,7 @@ func TestDefaultPolicyInAnOutage(t *testing.T) {
 // After an outage of ten seconds, circuits may happen to probe at the right moment. Other lengths
 // show whether they do in general.
 func TestDefaultPolicyInOutagesOfAnyLength(t *testing.T) {
+	statistics(t)
 	t.Parallel()
 	for _, name := range []string{"outage", "outage-hanging"} {
 		for _, length := range []time.Duration{3, 6, 12, 20} {

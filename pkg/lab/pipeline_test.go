@@ -44,6 +44,7 @@ func TestErrorRateUnderTheDefaultPolicy(t *testing.T) {
 
 // With nothing else in the way, three attempts fail as often as probability says.
 func TestErrorRateAgreesWithTheClosedForm(t *testing.T) {
+	statistics(t)
 	t.Parallel()
 	for name, errorRate := range map[string]float64{"error-rate-10": 0.1, "error-rate-30": 0.3, "error-rate-60": 0.6} {
 		t.Run(name, func(t *testing.T) {
@@ -81,6 +82,7 @@ func TestErrorRateAgreesWithTheClosedForm(t *testing.T) {
 
 // The budget limits the attempts that retries add, whatever fails.
 func TestBudgetBoundsAmplification(t *testing.T) {
+	statistics(t)
 	t.Parallel()
 	policy := rungOf(t, "+ budget")
 	policy.Retry.Budget = resilience.BudgetPolicy{Ratio: 0.2, Burst: 5, FloorPerSecond: 1}
@@ -153,6 +155,7 @@ func TestDeadlineTooClose(t *testing.T) {
 
 // A thousand callers wait for a circuit to close. The upstream sees only the probes.
 func TestProbesOfAThousandCallers(t *testing.T) {
+	statistics(t)
 	t.Parallel()
 	for _, probes := range []int{1, 3} {
 		t.Run(fmt.Sprint(probes), func(t *testing.T) {

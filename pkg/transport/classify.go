@@ -88,8 +88,8 @@ func (c *exchange) errorEnding(err error) ending {
 	}
 	// This must come before every check of err. err wraps the error of a failed request body, which
 	// can be of any kind, even of one that proves that nothing was sent.
-	if broken, ok := c.source.ending(); ok {
-		return broken
+	if c.source.failure() != nil {
+		return uploadFailed
 	}
 	var op *net.OpError
 	switch {
@@ -117,6 +117,11 @@ func (c *exchange) explainError(err error) error {
 	if invalid := checkRequest(c.req); invalid != nil {
 		// net/http does not send such a request, whatever the text of err.
 		return invalid
+	}
+	// net/http closes the connection when the body has another length than announced, and may
+	// return the error of the connection.
+	if wrong := c.source.failure(); errors.Is(wrong, ErrInvalidRequest) {
+		return fmt.Errorf("%w: %w", wrong, err)
 	}
 	if refused := refusedBySender(err); refused != nil {
 		return fmt.Errorf("%w: %w", refused, err)

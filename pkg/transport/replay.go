@@ -23,6 +23,9 @@ const readSize = 32 << 10
 // errBodyShort is the error for a body that is shorter than the request's ContentLength.
 var errBodyShort = fmt.Errorf("%w: its body is shorter than its ContentLength", ErrInvalidRequest)
 
+// errBodyLong is the error for a body that is longer than the request's ContentLength.
+var errBodyLong = fmt.Errorf("%w: its body is longer than its ContentLength", ErrInvalidRequest)
+
 // replaySource gives every attempt the request body from its beginning. If the request has GetBody,
 // it asks for a new body. Otherwise it keeps what the first attempt reads, up to a limit. Past the
 // limit the body streams through, and only one attempt is possible.
@@ -137,11 +140,10 @@ func (s *replaySource) prepare() bool {
 	return true
 }
 
-// ending returns the ending for a failure of the caller's body. ok is false if the body has not
-// failed.
-func (s *replaySource) ending() (e ending, ok bool) {
+// failure returns the error of the caller's body, or nil if the body has not failed.
+func (s *replaySource) failure() error {
 	if s == nil {
-		return 0, false
+		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,13 +151,10 @@ func (s *replaySource) ending() (e ending, ok bool) {
 	if p := s.current; p != nil && p.err != nil {
 		err = p.err
 	}
-	switch {
-	case err == nil, errors.Is(err, io.EOF):
-		return 0, false
-	case errors.Is(err, ErrInvalidRequest):
-		return invalidRequest, true
+	if errors.Is(err, io.EOF) {
+		return nil
 	}
-	return uploadFailed, true
+	return err
 }
 
 // callerBusy reports whether the attempt waits for the caller's body or is still sending it. It is
@@ -199,7 +198,12 @@ func (p *progress) record(n int, err error, length int64) error {
 	if err == io.EOF && p.offset < length { //nolint:errorlint // io.Reader: only io.EOF itself is the end
 		err = errBodyShort
 	}
+	if length >= 0 && p.offset > length { // net/http looks for more than it sends
+		err = errBodyLong
+	}
 	switch {
+	case errors.Is(err, errBodyLong):
+		p.err = err
 	case err == io.EOF, p.offset == length: //nolint:errorlint // as above
 		p.ended = true
 	case err != nil:

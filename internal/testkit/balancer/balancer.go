@@ -202,6 +202,9 @@ func (l *link) forward(to, from net.Conn) {
 		n, err := from.Read(buffer)
 		if n > 0 && !l.dead.Load() {
 			if _, err := to.Write(buffer[:n]); err != nil {
+				if from == l.caller {
+					return // what the backend sent before it went is still on its way to the caller
+				}
 				l.close()
 				return
 			}
