@@ -16,6 +16,7 @@ const sampled = 29
 // With the default policy at least 95 % of the calls end well that do without any policy. One token
 // for each success allows at most two attempts per call.
 func TestDefaultPolicyDoesNoHarm(t *testing.T) {
+	statistics(t)
 	t.Parallel()
 	cells, err := lab.HarmGrid(sampled)
 	if err != nil {
