@@ -14,6 +14,11 @@ const (
 	renewPause = time.Second
 )
 
+// unusedFor is how long a new HTTP/1 connection waits for its first request. Servers limit the time
+// from a connection to its first request, many to 5 or 10 seconds. A request that comes just then
+// meets a closing connection, or a Go server with h2c answers it with 400.
+const unusedFor = 2 * time.Second
+
 // takeIdle returns the HTTP/1 connection that was used last, or nil. The caller holds mu. That is
 // true for everything below.
 func (p *Pool) takeIdle(now time.Time, fresh bool) *conn {
@@ -27,7 +32,7 @@ func (p *Pool) takeIdle(now time.Time, fresh bool) *conn {
 		if c.client.Err() != nil { // the upstream has closed it
 			continue
 		}
-		if c.expired(now) || now.Sub(c.idleSince) >= p.options.Limits.IdleTimeout {
+		if c.expired(now) || now.Sub(c.idleSince) >= p.options.Limits.IdleTimeout || c.uses == 0 && now.Sub(c.idleSince) >= unusedFor {
 			p.toClose = append(p.toClose, c)
 			continue
 		}

@@ -578,7 +578,7 @@ func TestSlowDials(t *testing.T) {
 		}
 		<-first
 		p.CloseIdleConnections()
-		time.Sleep(5 * time.Second) // until its own dial has ended
+		time.Sleep(4 * time.Second) // until its own dial has ended
 		dials := v.dials.Load()
 		want(t, p, "http://upstream")
 		if n := v.dials.Load() - dials; n != 0 {
@@ -610,6 +610,57 @@ func TestSlowDials(t *testing.T) {
 		p.Close()
 		synctest.Wait()
 	})
+}
+
+// Servers limit the time from a connection to its first request, so one that was never used must be
+// young.
+func TestUnusedConnectionIsNotKeptForLong(t *testing.T) {
+	for name, tc := range map[string]struct {
+		unused time.Duration
+		dials  int64
+	}{
+		"1 s": {time.Second, 0},
+		"2 s": {2 * time.Second, 1},
+		"9 s": {9 * time.Second, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				v := newVirtual(t, func(w http.ResponseWriter, r *http.Request) {
+					if r.URL.Path == "/slow" {
+						time.Sleep(50 * time.Millisecond)
+					}
+					ok(w, r)
+				})
+				c := defaults()
+				c.MaxAge = 0 // no background dials
+				p := connpool.New(mustURL(t, "http://upstream"), connpool.Options{
+					Limits: c,
+					DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+						if v.dials.Add(1) > 1 {
+							time.Sleep(time.Second)
+						}
+						return v.net.Dial(ctx, network, address)
+					},
+				})
+				defer v.end(p)
+				spare := func() {
+					var all sync.WaitGroup
+					all.Go(func() { want(t, p, "http://upstream/slow") })
+					synctest.Wait()
+					want(t, p, "http://upstream") // dials, but the first one's connection is free earlier
+					all.Wait()
+				}
+				spare()
+				time.Sleep(time.Second + tc.unused)
+				before := v.dials.Load()
+				spare() // the second request takes the spare connection if it may
+				if n := v.dials.Load() - before; n != tc.dials {
+					t.Errorf("%d dials after the spare connection was unused for %v, want %d", n, tc.unused, tc.dials)
+				}
+				time.Sleep(time.Second) // for its dial
+			})
+		})
+	}
 }
 
 var errTooLong = errors.New("too long")

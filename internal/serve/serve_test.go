@@ -547,3 +547,40 @@ func TestBadConfig(t *testing.T) {
 		})
 	}
 }
+
+// net/http answers 400 if the header timeout of a new connection passes within the first bytes of a
+// request. The caller has done nothing wrong: it opened the connection in advance.
+func TestFirstRequestOnAnOldConnection(t *testing.T) {
+	for name, beforeRest := range map[string]time.Duration{"at once": 0, "at the timeout": 200 * time.Millisecond, "later": 9 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := run(t, text("ok"), nil)
+				c, err := p.Dial(t.Context(), "tcp", "data:1")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = c.Close() }()
+				time.Sleep(9900 * time.Millisecond)
+				for _, part := range []string{"GET / HTTP/1.1", "\r\nHost: data\r\n\r\n"} {
+					if _, err := io.WriteString(c, part); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(beforeRest)
+				}
+				resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = resp.Body.Close()
+				if resp.StatusCode != http.StatusOK {
+					t.Errorf("got status %d, want 200", resp.StatusCode)
+				}
+				_ = c.Close()
+				p.stop()
+				if err := <-p.ended; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}

@@ -87,7 +87,7 @@ func (s *server) counted(next http.Handler) http.Handler {
 
 // serve returns nil after a shutdown.
 func (s *server) serve() error {
-	serve := s.http.Serve
+	serve := func(l net.Listener) error { return s.http.Serve(firstBytes{l}) }
 	if s.http.TLSConfig != nil {
 		serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
 	}

@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"crypto/tls"
 	"net"
 	"syscall"
 )
@@ -17,8 +16,8 @@ const (
 )
 
 func limitUnsent(conn net.Conn) {
-	if secure, ok := conn.(*tls.Conn); ok {
-		conn = secure.NetConn()
+	if wrapper, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = wrapper.NetConn()
 	}
 	tcp, ok := conn.(*net.TCPConn)
 	if !ok {
