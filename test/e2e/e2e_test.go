@@ -91,8 +91,8 @@ func prepare(ctx context.Context) (*cluster, error) {
 	return c, nil
 }
 
-// make creates the kind cluster with the nodes of kind-config.yaml. It leaves out the ports, which
-// a user's cluster on this machine may have taken.
+// make creates the kind cluster of kind-config.yaml in this folder. Unlike the users' one it has two
+// nodes, and opens no ports, which another cluster on this machine may have taken.
 func (c *cluster) make(ctx context.Context) error {
 	there, err := output(ctx, "kind", "get", "clusters")
 	if err != nil {
@@ -101,22 +101,12 @@ func (c *cluster) make(ctx context.Context) error {
 	if slices.Contains(strings.Fields(there), c.kind) {
 		return fmt.Errorf("there is a kind cluster %[1]s already: delete it (kind delete cluster --name %[1]s) or use it (E2E_CONTEXT=kind-%[1]s)", c.kind)
 	}
-	text, err := os.ReadFile(root + "/kind-config.yaml")
-	if err != nil {
-		return err
-	}
-	config, _, _ := strings.Cut(string(text), "    extraPortMappings:")
-	args := []string{"create", "cluster", "--name", c.kind, "--config", "-", "--wait", "3m"}
+	args := []string{"create", "cluster", "--name", c.kind, "--config", "kind-config.yaml", "--wait", "3m"}
 	if image := os.Getenv("KIND_NODE_IMAGE"); image != "" {
 		args = append(args, "--image", image)
 	}
 	c.made = true // also when it is half made
-	cmd := exec.CommandContext(ctx, "kind", args...)
-	cmd.Stdin = strings.NewReader(config)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("kind create cluster: %w\n%s", err, out)
-	}
-	return nil
+	return run(ctx, nil, "kind", args...)
 }
 
 // images builds the project's images and loads them, and the image that stands in for Jaeger's. A
@@ -252,6 +242,7 @@ func output(ctx context.Context, name string, args ...string) (string, error) {
 type place struct {
 	t         *testing.T
 	namespace string
+	callers   map[string]string // labels of the node that load runs on, if it matters
 }
 
 func newPlace(t *testing.T) place {

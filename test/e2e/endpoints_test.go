@@ -7,14 +7,54 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+// rate is the number of calls a second while endpoints change.
+const rate = 500
+
 // headless installs the chart with three flaky-servers behind a headless Service.
-func headless(t *testing.T) place {
+func headless(t *testing.T, args ...string) place {
 	t.Helper()
 	p := newPlace(t)
-	p.install("--values", filepath.Join(root, "helm", "rebound", "ci", "headless-values.yaml"), "--set", "client.replicas=1")
+	p.install(append([]string{"--values", filepath.Join(root, "helm", "rebound", "ci", "headless-values.yaml"), "--set", "client.replicas=1"}, args...)...)
 	return p
+}
+
+// settled waits until n flaky-servers are ready and there are no others.
+func (p place) settled(n int) {
+	p.t.Helper()
+	p.kubectl("rollout", "status", "deployment/flaky-server", "--timeout=3m")
+	eventually(p.t, 2*time.Minute, "the old pods are gone", func() (bool, string) { return len(p.pods("flaky-server")) == n, "" })
+}
+
+// losesNoCall makes calls while change happens, after which there are n flaky-servers. No call may
+// fail, and after six seconds all of them serve.
+func (p place) losesNoCall(name string, change func(), n int) {
+	p.t.Helper()
+	stop := p.load("http://client:8080/process", rate)
+	time.Sleep(2 * time.Second)
+	change()
+	p.settled(n)
+	time.Sleep(6 * time.Second)
+	idle := []string{}
+	for _, pod := range p.pods("flaky-server") {
+		if served(p.t, p.forward("pod/"+pod.Name, "5001")) == 0 {
+			idle = append(idle, pod.Name)
+		}
+	}
+	got := stop()
+	p.t.Logf("%s: %+v", name, got)
+	if got.Failed > 0 || got.Calls < 8*rate || len(idle) > 0 {
+		p.t.Errorf("%s: %d of %d calls failed, and %v served nothing, want none: %v", name, got.Failed, got.Calls, idle, got.How)
+		for line := range strings.Lines(p.kubectl("logs", "--tail=-1", "-l", "app.kubernetes.io/component=client")) {
+			if !strings.Contains(line, `"reason":"ok"`) {
+				p.t.Log(line)
+			}
+		}
+	}
 }
 
 // One of three known pods is sick. The callers do not notice, and it gets next to no calls.
@@ -45,39 +85,59 @@ func TestOneBadEndpoint(t *testing.T) {
 
 // Pods come and go under load, and no call is lost. New ones serve within six seconds.
 func TestEndpointsComeAndGo(t *testing.T) {
-	p := headless(t)
+	p := headless(t, "--set", "flakyServer.replicas=2")
 	server := "deployment/flaky-server"
-	p.kubectl("scale", server, "--replicas=2")
-	settled := func(n int) {
-		p.kubectl("rollout", "status", server, "--timeout=3m")
-		eventually(p.t, 2*time.Minute, "the old pods are gone", func() (bool, string) { return len(p.pods("flaky-server")) == n, "" })
-	}
-	settled(2)
-	for _, change := range []struct {
-		name string
-		do   func()
-		pods int
-	}{
-		{"2 to 4", func() { p.kubectl("scale", server, "--replicas=4") }, 4},
-		{"4 to 2", func() { p.kubectl("scale", server, "--replicas=2") }, 2},
-		{"rolling restart", func() { p.kubectl("rollout", "restart", server) }, 2},
-		{"a pod killed", func() { p.kubectl("delete", "pod", p.pods("flaky-server")[0].Name, "--force", "--grace-period=0") }, 2},
-	} {
-		stop := p.load("http://client:8080/process", 200)
-		time.Sleep(2 * time.Second)
-		change.do()
-		settled(change.pods)
-		time.Sleep(6 * time.Second)
-		idle := []string{}
+	p.losesNoCall("2 to 4", func() { p.kubectl("scale", server, "--replicas=4") }, 4)
+	p.losesNoCall("4 to 2", func() { p.kubectl("scale", server, "--replicas=2") }, 2)
+	p.losesNoCall("rolling restart", func() { p.kubectl("rollout", "restart", server) }, 2)
+	p.losesNoCall("a pod killed", func() {
+		p.kubectl("delete", "pod", p.pods("flaky-server")[0].Name, "--force", "--grace-period=0")
+	}, 2)
+}
+
+// A node with flaky-servers is drained under load, and no call is lost. Callers and client are on
+// the other node.
+func TestNodeDrain(t *testing.T) {
+	drained, other := nodes(t)
+	p := headless(t, "--set", "flakyServer.replicas=4", "--set-json", `client.nodeSelector={"kubernetes.io/hostname":"`+other+`"}`)
+	p.callers = map[string]string{corev1.LabelHostname: other}
+	there := func() (n int) {
 		for _, pod := range p.pods("flaky-server") {
-			if served(t, p.forward("pod/"+pod.Name, "5001")) == 0 {
-				idle = append(idle, pod.Name)
+			if pod.Spec.NodeName == drained {
+				n++
 			}
 		}
-		got := stop()
-		t.Logf("%s: %+v", change.name, got)
-		if got.Failed > 0 || got.Calls < 1000 || len(idle) > 0 {
-			t.Errorf("%s: %d of %d calls failed, and %v served nothing, want none: %v", change.name, got.Failed, got.Calls, idle, got.How)
+		return n
+	}
+	if n := there(); n == 0 || n == 4 {
+		t.Fatalf("%d of 4 flaky-servers are on %s, want some", n, drained)
+	}
+	defer func() { p.kubectl("uncordon", drained) }()
+	p.losesNoCall("drain", func() {
+		p.kubectl("drain", drained, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=3m")
+	}, 4)
+	if n := there(); n != 0 {
+		t.Errorf("%d flaky-servers are on %s after its drain, want none", n, drained)
+	}
+}
+
+// nodes returns the names of a node that may be drained and of another one. Other people's pods may
+// be on the nodes of a cluster that is not kind's.
+func nodes(t *testing.T) (drained, other string) {
+	t.Helper()
+	list, err := on.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if on.kind == "" || len(list.Items) < 2 {
+		t.Skip("needs a kind cluster with two nodes")
+	}
+	for _, node := range list.Items {
+		if _, ok := node.Labels["node-role.kubernetes.io/control-plane"]; ok {
+			other = node.Name
+		} else {
+			drained = node.Name
 		}
 	}
+	return drained, other
 }

@@ -14,6 +14,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -215,6 +216,7 @@ func checkSecurity(t *testing.T, pod corev1.Pod) {
 // outcome is the result of load.
 type outcome struct {
 	Calls, Failed, Resent int
+	P99, Slowest          float64
 	How                   map[string]int
 }
 
@@ -230,11 +232,14 @@ func (p place) load(url string, rate int) (stop func() outcome) {
 			BackoffLimit: new(int32),
 			Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
 				RestartPolicy: corev1.RestartPolicyNever,
+				NodeSelector:  p.callers,
 				SecurityContext: &corev1.PodSecurityContext{
 					RunAsNonRoot: &yes, RunAsUser: &user, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 				},
 				Containers: []corev1.Container{{
 					Name: "load", Image: loadImage, Args: []string{"-url", url, "-rate", fmt.Sprint(rate)},
+					// Without a share of the CPU it would measure how it waits for one.
+					Resources:       corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("200m")}},
 					SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: &no, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
 				}},
 			}},

@@ -12,6 +12,7 @@ import (
 	"net/http/httptrace"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -24,6 +25,9 @@ type Result struct {
 	How    map[string]int `json:"how"` // the failed ones, by status or error
 	// Resent calls were sent again by net/http itself, on another connection.
 	Resent int `json:"resent"`
+	// P99 and Slowest are durations of calls, in seconds.
+	P99     float64 `json:"p99"`
+	Slowest float64 `json:"slowest"`
 }
 
 func main() {
@@ -38,19 +42,27 @@ func main() {
 
 	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 100}}
 	result := Result{How: map[string]int{}}
+	var took []float64
 	var mu sync.Mutex
 	var calls sync.WaitGroup
 	tick := time.NewTicker(time.Second / time.Duration(*rate))
 	defer tick.Stop()
 	fmt.Println("begun")
+	start, begun := time.Now(), 0
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
+		}
+		// A ticker drops ticks on a busy machine, so this goes by the clock.
+		for ; begun < int(time.Since(start).Seconds()*float64(*rate)); begun++ {
 			calls.Go(func() {
+				sent := time.Now()
 				resent, failure := call(client, *url)
+				duration := time.Since(sent).Seconds()
 				mu.Lock()
 				defer mu.Unlock()
+				took = append(took, duration)
 				result.Calls++
 				result.Resent += resent
 				if failure != "" {
@@ -62,6 +74,9 @@ func main() {
 		}
 	}
 	calls.Wait()
+	if slices.Sort(took); len(took) > 0 {
+		result.P99, result.Slowest = took[len(took)*99/100], took[len(took)-1]
+	}
 	text, err := json.Marshal(result)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -86,7 +101,7 @@ func call(client *http.Client, url string) (resent int, failure string) {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-		return resent, err.Error()
+		return resent, resp.Status + ", " + err.Error()
 	}
 	if resp.StatusCode != http.StatusOK {
 		return resent, resp.Status
