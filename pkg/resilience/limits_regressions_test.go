@@ -19,7 +19,9 @@ import (
 // Calls that are refused take no place, not even for a moment. Otherwise the place that becomes
 // free meanwhile goes to nobody, and the attempt that waits for it is not woken.
 func TestRefusedCallsTakeNoPlaceFromTheQueue(t *testing.T) {
-	pl := pipeline(t, limited(resilience.ConcurrencyPolicy{Max: 10, Queue: 1, MaxWait: time.Second}), resilience.Options{})
+	p := limited(resilience.ConcurrencyPolicy{Max: 10, Queue: 1, MaxWait: 30 * time.Second})
+	p.Timeout = time.Minute // on a busy machine a wait is long
+	pl := pipeline(t, p, resilience.Options{})
 	var calls sync.WaitGroup
 	defer calls.Wait()
 	// hold takes a place until the function that it returns is called.
