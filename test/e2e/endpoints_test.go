@@ -99,7 +99,8 @@ func TestEndpointsComeAndGo(t *testing.T) {
 // the other node.
 func TestNodeDrain(t *testing.T) {
 	drained, other := nodes(t)
-	p := headless(t, "--set", "flakyServer.replicas=4", "--set-json", `client.nodeSelector={"kubernetes.io/hostname":"`+other+`"}`)
+	p := headless(t, "--set", "flakyServer.replicas=4", "--set-json", `client.nodeSelector={"kubernetes.io/hostname":"`+other+`"}`,
+		"--set-json", "flakyServer.affinity="+apart)
 	p.callers = map[string]string{corev1.LabelHostname: other}
 	there := func() (n int) {
 		for _, pod := range p.pods("flaky-server") {
@@ -120,6 +121,11 @@ func TestNodeDrain(t *testing.T) {
 		t.Errorf("%d flaky-servers are on %s after its drain, want none", n, drained)
 	}
 }
+
+// apart is the affinity of flaky-servers that avoid each other's nodes. Otherwise one node may have
+// nearly all of them, and those on the other one cannot serve all calls.
+const apart = `{"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": {
+	"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "flaky-server"}}}}]}}`
 
 // nodes returns the names of a node that may be drained and of another one. Other people's pods may
 // be on the nodes of a cluster that is not kind's.
