@@ -183,10 +183,6 @@ func (l *limiter) current() int {
 // enter takes a place for an attempt, or waits for one until deadline at the latest. It returns
 // errNoPlace or the cause of ctx.
 func (l *limiter) enter(ctx context.Context, now time.Time, p Priority, retry bool, deadline time.Time) error {
-	if l.policy.Max < 0 {
-		l.inFlight.Add(1)
-		return nil
-	}
 	share := p.share(retry)
 	if l.take(now, share) {
 		return nil
@@ -212,6 +208,21 @@ func (p Priority) rank(retry bool) int {
 		rank++
 	}
 	return rank
+}
+
+// takeFree takes a place if attempts of any class get one. That is the usual case, and the class
+// need not be known.
+func (l *limiter) takeFree() bool {
+	limit := l.limit.Load()
+	switch {
+	case l.policy.Max > 0:
+		limit = int64(l.policy.Max)
+	case l.policy.Max < 0:
+		l.inFlight.Add(1)
+		return true
+	}
+	n := l.inFlight.Load()
+	return n < int64(float64(limit)*sheddableShare) && l.inFlight.CompareAndSwap(n, n+1)
 }
 
 // take takes a place if there is one. Otherwise it changes nothing, not even for a moment: admit

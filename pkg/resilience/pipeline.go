@@ -114,8 +114,7 @@ func (p *Pipeline[T]) compose() {
 		totalTimeout[T](p.policy.Timeout),
 		retryPolicy[T](),
 		circuit[T](p.breaker, p.policy.AttemptTimeout),
-		concurrency[T](p.limiter),
-		attemptTimeout[T](p.policy.AttemptTimeout),
+		concurrency[T](p.limiter, attemptTimeout[T](p.policy.AttemptTimeout)),
 	)
 }
 

@@ -107,28 +107,14 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*callState[
 // their places back all the time.
 const refusalTime = time.Second
 
-// concurrency lets attempts through that get a place in l.
-func concurrency[T any](l *limiter) failsafe.Policy[*callState[T]] {
+// concurrency lets attempts through that get a place in l. attempt is the layer inside it: called
+// directly, it costs no allocation.
+func concurrency[T any](l *limiter, attempt layer[T]) failsafe.Policy[*callState[T]] {
 	return layer[T](func(c *callState[T], exec execution[T], inner next[T]) result[T] {
 		if l.policy.Max == 0 && c.sends() {
-			return inner(exec)
+			return attempt(c, exec, inner)
 		}
-		c.queued.Store(true)
-		err := l.enter(c.Context, c.now, c.priority(), c.number > 1, c.deadline)
-		if l.policy.Queue > 0 {
-			c.now = time.Now() // it may have waited
-			c.attempt.ticket.restart(c.now)
-		}
-		c.queued.Store(false)
-		switch {
-		case err == nil:
-		case errors.Is(err, errNoPlace):
-			c.refused, c.retryIn = err, refusalTime
-			c.stop(ReasonConcurrencyLimit)
-			return refusedResult(c)
-		default:
-			c.refused = err
-			c.stop(c.contextReason())
+		if !l.takeFree() && !c.takePlace(l) {
 			return refusedResult(c)
 		}
 		began, left := c.now, false
@@ -137,11 +123,34 @@ func concurrency[T any](l *limiter) failsafe.Policy[*callState[T]] {
 				l.leave(time.Now(), Unhealthy, 0)
 			}
 		}()
-		r := inner(exec)
+		r := attempt(c, exec, inner)
 		left = true
 		l.leave(c.now, c.outcome.Health, c.now.Sub(began))
 		return r
 	})
+}
+
+// takePlace takes a place in l for the attempt, or waits for one. Without one it stops the call and
+// returns false.
+func (c *callState[T]) takePlace(l *limiter) bool {
+	c.queued.Store(true)
+	err := l.enter(c.Context, c.now, c.priority(), c.number > 1, c.deadline)
+	if l.policy.Queue > 0 {
+		c.now = time.Now() // it may have waited
+		c.attempt.ticket.restart(c.now)
+	}
+	c.queued.Store(false)
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, errNoPlace):
+		c.refused, c.retryIn = err, refusalTime
+		c.stop(ReasonConcurrencyLimit)
+	default:
+		c.refused = err
+		c.stop(c.contextReason())
+	}
+	return false
 }
 
 func refusalReason(err error) Reason {
@@ -156,8 +165,8 @@ func refusedResult[T any](c *callState[T]) result[T] {
 }
 
 // attemptTimeout limits one attempt to d, or to the time until the call's deadline.
-func attemptTimeout[T any](d time.Duration) failsafe.Policy[*callState[T]] {
-	return layer[T](func(c *callState[T], exec execution[T], inner next[T]) result[T] {
+func attemptTimeout[T any](d time.Duration) layer[T] {
+	return func(c *callState[T], exec execution[T], inner next[T]) result[T] {
 		a := c.attempt
 		c.token = noToken // spent on this attempt
 		a.begin(c, c.now, max(1, min(d, c.deadline.Sub(c.now))))
@@ -176,5 +185,5 @@ func attemptTimeout[T any](d time.Duration) failsafe.Policy[*callState[T]] {
 		c.now = time.Now()
 		c.classify()
 		return r
-	})
+	}
 }
