@@ -33,22 +33,10 @@ lab COMMAND --help lists the flags of a command. Exit codes: 0 ok, 1 failed or a
 func usage(about, line, examples string) func(io.Writer, *flag.FlagSet) {
 	return func(w io.Writer, fs *flag.FlagSet) {
 		fmt.Fprintf(w, "%s\n\nUsage: %s\n\n", about, line)
-		config.Usage(w, fs, usageOrder(fs)...)
+		config.Usage(w, fs,
+			"config", "route", "scenario", "limits", "rate", "clients", "capacity", "for", "seed",
+			"status", "error", "header", "request-header", "body", "elapsed", "attempt", "breaker", "tokens",
+			"every", "worst", "json", "html", "version")
 		fmt.Fprintf(w, "\nExamples:\n%s", examples)
 	}
-}
-
-// usageOrder returns the names of the flags of fs in the order of the help.
-func usageOrder(fs *flag.FlagSet) []string {
-	var names []string
-	for _, name := range []string{
-		"config", "route", "scenario", "limits", "rate", "clients", "capacity", "for", "seed",
-		"status", "error", "header", "request-header", "body", "elapsed", "attempt", "breaker", "tokens",
-		"json", "html", "version",
-	} {
-		if fs.Lookup(name) != nil {
-			names = append(names, name)
-		}
-	}
-	return names
 }

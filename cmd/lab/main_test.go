@@ -41,9 +41,11 @@ func small(args ...string) []string {
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	var got strings.Builder
-	for _, args := range [][]string{
-		{"--help"}, {"simulate", "--help"}, {"compare", "--help"}, {"check", "--help"}, {"harm", "--help"}, {"run", "--help"}, {"scenarios", "--help"},
-	} {
+	pages := [][]string{{"--help"}}
+	for _, c := range commands() {
+		pages = append(pages, []string{c.name, "--help"})
+	}
+	for _, args := range pages {
 		code, out, errs := execute(t, args...)
 		if code != cli.ExitOK || errs != "" {
 			t.Errorf("%v: got exit code %d, stderr %q, want 0 and none", args, code, errs)

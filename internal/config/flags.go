@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -107,13 +108,13 @@ func rewriteError(fs *flag.FlagSet, err error) error {
 	return err
 }
 
-// Usage prints one line for each of the named flags of fs, in the given order, or for all flags by
-// name:
+// Usage prints one line for each flag of fs: the named ones in the given order, then all others by
+// name, so that no help leaves one out:
 //
 //	--listen ADDR         where calls come in (default :8080) [REBOUND_LISTEN]
 //
 // The value's name is the back-quoted word in the flag's usage text, as for [flag.UnquoteUsage].
-// Columns are aligned over all flags of fs, so that several calls can print groups that line up.
+// Names that fs does not have are ignored.
 func Usage(w io.Writer, fs *flag.FlagSet, names ...string) {
 	var all []string
 	left := make(map[string]string)
@@ -126,10 +127,8 @@ func Usage(w io.Writer, fs *flag.FlagSet, names ...string) {
 		}
 		width = max(width, utf8.RuneCountInString(left[f.Name]))
 	})
-	if len(names) == 0 {
-		names = all
-	}
-	for _, name := range names {
+	rest := slices.DeleteFunc(all, func(name string) bool { return slices.Contains(names, name) })
+	for _, name := range slices.Concat(names, rest) {
 		f := fs.Lookup(name)
 		if f == nil {
 			continue

@@ -131,9 +131,14 @@ func TestUsage(t *testing.T) {
 	if all.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", &all, want)
 	}
+	// A flag that nobody named is not left out.
 	config.Usage(&some, fs, "seed", "check", "none")
 	want = `  --seed N                N to seed the random numbers with (default 1) [REBOUND_SEED]
   --check                 validate, print and exit (default false) [REBOUND_CHECK]
+  --drain-delay DURATION  how long to keep serving after readiness fails, as a DURATION (default 0s) [REBOUND_DRAIN_DELAY]
+  --error-rate float      share of calls that fail, 0 to 1 (default 0.3) [REBOUND_ERROR_RATE]
+  --listen ADDR           ADDR to listen on (default :8080) [REBOUND_LISTEN]
+  --size SIZE             SIZE of the buffer (default 1KiB) [REBOUND_SIZE]
 `
 	if some.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", &some, want)

@@ -2,9 +2,13 @@ package docs_test
 
 import (
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -56,4 +60,54 @@ func flagTable(t *testing.T) string {
 			strings.TrimSpace("--"+f.name+" "+f.argument), strings.Join(f.programs, ", "), standard, strings.ReplaceAll(f.meaning, "|", `\|`))
 	}
 	return strings.TrimSpace(out.String())
+}
+
+// The golden help of a program has a line for every flag that its source declares.
+func TestHelpHasEveryFlag(t *testing.T) {
+	for _, dir := range glob(t, "cmd/*") {
+		found := 0
+		help := files.Read(t, filepath.Join(dir, "testdata", "help.txt"))
+		for _, path := range glob(t, filepath.Join("cmd", filepath.Base(dir), "*.go")) {
+			set := token.NewFileSet()
+			file, err := parser.ParseFile(set, path, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if name := declaredFlag(n); name != "" {
+					found++
+					if !strings.Contains(help, "\n  --"+name+" ") {
+						t.Errorf("%s: the help of %s has no line for --%s, want one", set.Position(n.Pos()), filepath.Base(dir), name)
+					}
+				}
+				return true
+			})
+		}
+		if found == 0 {
+			t.Errorf("%s: found no declared flag, want some", dir)
+		}
+	}
+}
+
+// declaredFlag returns the name of the flag that a call such as fs.StringVar(&v, "name", ...)
+// declares, or "".
+func declaredFlag(n ast.Node) string {
+	call, ok := n.(*ast.CallExpr)
+	if !ok {
+		return ""
+	}
+	method, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok || method.Sel.Name == "Lookup" {
+		return ""
+	}
+	if on, ok := method.X.(*ast.Ident); !ok || on.Name != "fs" {
+		return ""
+	}
+	for _, arg := range call.Args {
+		if text, ok := arg.(*ast.BasicLit); ok && text.Kind == token.STRING {
+			name, _ := strconv.Unquote(text.Value)
+			return name
+		}
+	}
+	return ""
 }
