@@ -121,10 +121,12 @@ var errNoPlace = errors.New("the concurrency limit is reached")
 //   - it is slow: even the fastest of several successes took four times as long as usual. A slow
 //     part of the endpoints does not look like that, but a queue in the upstream does.
 type limiter struct {
-	policy ConcurrencyPolicy
-	epoch  time.Time
+	policy  ConcurrencyPolicy
+	timeout time.Duration // of an attempt
+	epoch   time.Time
 
 	inFlight atomic.Int64
+	began    atomic.Int64 // when the last place was taken, ns since epoch
 	limit    atomic.Int64 // the adaptive limit
 	over     atomic.Int64 // since when more than limit are in flight, ns since epoch; 0 = they are not
 	lastGood atomic.Int64 // the last success, ns since epoch
@@ -163,7 +165,7 @@ type queued struct {
 }
 
 func newLimiter(p ConcurrencyPolicy, attemptTimeout time.Duration) *limiter {
-	l := &limiter{policy: p, epoch: time.Now()}
+	l := &limiter{policy: p, timeout: attemptTimeout, epoch: time.Now()}
 	l.limit.Store(leastLimit)
 	l.typical.Store(int64(attemptTimeout / 8)) // nothing is known yet
 	return l
@@ -212,7 +214,7 @@ func (p Priority) rank(retry bool) int {
 
 // takeFree takes a place if attempts of any class get one. That is the usual case, and the class
 // need not be known.
-func (l *limiter) takeFree() bool {
+func (l *limiter) takeFree(now time.Time) bool {
 	limit := l.limit.Load()
 	switch {
 	case l.policy.Max > 0:
@@ -222,7 +224,11 @@ func (l *limiter) takeFree() bool {
 		return true
 	}
 	n := l.inFlight.Load()
-	return n < int64(float64(limit)*sheddableShare) && l.inFlight.CompareAndSwap(n, n+1)
+	if n >= int64(float64(limit)*sheddableShare) || !l.inFlight.CompareAndSwap(n, n+1) {
+		return false
+	}
+	l.begin(now)
+	return true
 }
 
 // take takes a place if there is one. Otherwise it changes nothing, not even for a moment: admit
@@ -234,8 +240,16 @@ func (l *limiter) take(now time.Time, share float64) bool {
 			return false
 		}
 		if l.inFlight.CompareAndSwap(n, n+1) {
+			l.begin(now)
 			return true
 		}
+	}
+}
+
+// begin records that an attempt has begun. As in succeeded, it seldom writes.
+func (l *limiter) begin(now time.Time) {
+	if at := int64(now.Sub(l.epoch)); at-l.began.Load() > int64(time.Millisecond) {
+		l.began.Store(at)
 	}
 }
 
@@ -272,7 +286,7 @@ func (l *limiter) troubled(at int64) bool {
 // leave gives a place back. latency is how long the attempt took until its result.
 func (l *limiter) leave(now time.Time, h Health, latency time.Duration) {
 	n := l.inFlight.Add(-1)
-	if l.policy.Max == 0 {
+	if l.policy.Max >= 0 { // a fixed limit learns too how long attempts take
 		if n <= l.limit.Load() && l.over.Load() != 0 {
 			l.over.Store(0)
 		}
@@ -287,6 +301,22 @@ func (l *limiter) leave(now time.Time, h Health, latency time.Duration) {
 	if l.waiting.Load() > 0 {
 		l.admit(now)
 	}
+}
+
+// leastAdvice is the shortest wait that a refused caller is told, so that the refused do not come
+// back at once.
+const leastAdvice = time.Second
+
+// advice returns how long a refused caller should wait: until the attempts in flight, the last of
+// which began at l.began, should have ended. If they already take longer than usual, it is until
+// their time is over. A caller that waits so long finds a place, unless others have taken it.
+func (l *limiter) advice(now time.Time) time.Duration {
+	since := now.Sub(l.epoch) - time.Duration(l.began.Load())
+	usual := min(l.timeout, time.Duration(stallFactor*float64(l.typical.Load())))
+	if since >= usual {
+		usual = l.timeout
+	}
+	return max(leastAdvice, usual-since)
 }
 
 // succeeded learns from a success.

@@ -26,7 +26,8 @@ type Error struct {
 	Attempts     int
 	// Refused reports whether the circuit, the concurrency limit or the rate limit refused the next
 	// attempt. RetryIn is then how long the caller should wait: until the circuit lets a probe
-	// through, or until the rate limit allows a call. It is 0 if that is unknown.
+	// through, until the rate limit has a token for this caller, or until the attempts in flight
+	// should have ended. It is 0 if that is unknown.
 	Refused bool
 	RetryIn time.Duration
 	Err     error

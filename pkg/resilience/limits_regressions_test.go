@@ -137,8 +137,8 @@ func TestRefusedCallsCostNoRate(t *testing.T) {
 	if got := served.Load(); got < 950 {
 		t.Errorf("%d calls served in a second, want about 1100", got)
 	}
-	if got := time.Duration(longest.Load()); got > time.Millisecond+time.Microsecond { // rounding
-		t.Errorf("a refused caller was told to wait %v, want at most 1ms", got)
+	if got := time.Duration(longest.Load()); got > 32*time.Millisecond+time.Microsecond { // rounding
+		t.Errorf("a refused caller was told to wait %v, want at most 32ms: one of 32 turns, a token's time apart", got)
 	}
 }
 

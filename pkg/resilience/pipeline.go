@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/failsafe-go/failsafe-go"
-	"golang.org/x/time/rate"
 )
 
 // Operation makes the attempts of a call, one at a time.
@@ -81,7 +80,7 @@ type Pipeline[T any] struct {
 	breaker  *breaker
 	budget   *budget
 	limiter  *limiter
-	rate     *rate.Limiter // nil for no limit
+	rate     *rateLimit // nil for no limit
 	executor failsafe.Executor[*callState[T]]
 }
 
@@ -174,7 +173,7 @@ func (p *Pipeline[T]) Do(ctx context.Context, op Operation[T]) (T, Report, error
 // still applies.
 func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Operation[T]) (T, Report, error) {
 	start := time.Now()
-	if wait := overRate(p.rate, start); wait > 0 {
+	if wait := p.rate.take(start); wait > 0 {
 		var zero T
 		report, err := p.refuse(ctx, start, min(limit, p.policy.Timeout), ReasonRateLimited, errRateLimited, wait)
 		return zero, report, err

@@ -103,10 +103,6 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*callState[
 	})
 }
 
-// refusalTime is the wait that a refusal by the concurrency limit advises. Attempts end and give
-// their places back all the time.
-const refusalTime = time.Second
-
 // concurrency lets attempts through that get a place in l. attempt is the layer inside it: called
 // directly, it costs no allocation.
 func concurrency[T any](l *limiter, attempt layer[T]) failsafe.Policy[*callState[T]] {
@@ -114,7 +110,7 @@ func concurrency[T any](l *limiter, attempt layer[T]) failsafe.Policy[*callState
 		if l.policy.Max == 0 && c.sends() {
 			return attempt(c, exec, inner)
 		}
-		if !l.takeFree() && !c.takePlace(l) {
+		if !l.takeFree(c.now) && !c.takePlace(l) {
 			return refusedResult(c)
 		}
 		began, left := c.now, false
@@ -144,7 +140,7 @@ func (c *callState[T]) takePlace(l *limiter) bool {
 	case err == nil:
 		return true
 	case errors.Is(err, errNoPlace):
-		c.refused, c.retryIn = err, refusalTime
+		c.refused, c.retryIn = err, l.advice(c.now)
 		c.stop(ReasonConcurrencyLimit)
 	default:
 		c.refused = err

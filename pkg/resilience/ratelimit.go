@@ -3,6 +3,7 @@ package resilience
 import (
 	"errors"
 	"math"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -28,23 +29,57 @@ func (p RateLimitPolicy) mistakes() (m mistake.List) {
 
 var errRateLimited = errors.New("the rate limit is reached")
 
+// rateLimit is a token bucket that tells the callers it refuses when to come back.
+type rateLimit struct {
+	tokens *rate.Limiter
+	each   time.Duration // the time until the next token
+	mu     sync.Mutex
+	turn   time.Time // that the last refused caller was told
+}
+
+// mostTurns is the most refused callers that are told different times. So callers that do not wait,
+// and make calls that are refused again and again, do not make others wait longer and longer.
+const mostTurns = 32
+
 // newRateLimit returns nil for no limit.
-func newRateLimit(p RateLimitPolicy) *rate.Limiter {
+func newRateLimit(p RateLimitPolicy) *rateLimit {
 	if p.PerSecond == 0 {
 		return nil
 	}
-	return rate.NewLimiter(rate.Limit(p.PerSecond), p.Burst)
+	return &rateLimit{tokens: rate.NewLimiter(rate.Limit(p.PerSecond), p.Burst), each: seconds(1 / p.PerSecond)}
 }
 
-// overRate returns how long a call has to wait for the rate limit, 0 if it may begin.
-func overRate(l *rate.Limiter, now time.Time) time.Duration {
-	if l == nil || l.AllowN(now, 1) {
+// seconds returns a duration of at least s seconds, or the longest one.
+func seconds(s float64) time.Duration {
+	if s *= float64(time.Second); s < math.MaxInt64 {
+		return time.Duration(math.Ceil(s))
+	}
+	return math.MaxInt64
+}
+
+// take takes a token, or returns how long the call has to wait for one. Callers that are refused at
+// the same moment are told one token's time apart. A caller that comes back at its turn finds a
+// token, unless others that were told no turn have taken it: a turn reserves none, since nobody
+// knows who will come back.
+func (l *rateLimit) take(now time.Time) (wait time.Duration) {
+	if l == nil || l.tokens.AllowN(now, 1) {
 		return 0
 	}
 	// Not a reservation: canceling one does not return its token if others were made meanwhile.
-	wait := (1 - l.TokensAt(now)) / float64(l.Limit()) * float64(time.Second)
-	if wait >= math.MaxInt64 {
-		return math.MaxInt64
+	wait = max(1, seconds((1-l.tokens.TokensAt(now))/float64(l.tokens.Limit())))
+	if wait > math.MaxInt64/2 || l.each > math.MaxInt64/2/mostTurns {
+		return wait // years
 	}
-	return max(1, time.Duration(math.Ceil(wait)))
+	first := now.Add(wait)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch next, last := l.turn.Add(l.each), first.Add((mostTurns-1)*l.each); {
+	case next.Before(first):
+		l.turn = first
+	case next.After(last):
+		l.turn = last
+	default:
+		l.turn = next
+	}
+	return l.turn.Sub(now)
 }
