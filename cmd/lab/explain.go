@@ -23,17 +23,24 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// explanation is what the pipeline decides about one attempt, and why.
+// explanation is what the pipeline decides about one attempt, or before the first one, and why.
 type explanation struct {
 	Request string `json:"request"`
 	Route   string `json:"route,omitempty"`
 	Policy  string `json:"policy"`
-	Attempt int    `json:"attempt"`
+	Attempt int    `json:"attempt"` // 0 before the first one
 	// AttemptReason is the reason of the attempt.
-	AttemptReason resilience.Reason `json:"attemptReason"`
-	Breaker       string            `json:"countsAs"` // how the circuit counts the attempt
+	AttemptReason resilience.Reason `json:"attemptReason,omitempty"`
+	Breaker       string            `json:"countsAs,omitempty"` // how the circuit counts the attempt
 	Gates         []gate            `json:"gates"`
 	Verdicts      []verdict         `json:"verdicts"` // two if the decision depends on the jitter
+	Refusal       *refusal          `json:"refusal,omitempty"`
+}
+
+// refusal is the gateway's answer to a call that makes no attempt.
+type refusal struct {
+	Status     int   `json:"status"`
+	RetryAfter int64 `json:"retryAfter"` // s
 }
 
 type gate struct {
@@ -59,16 +66,19 @@ type explainInput struct {
 	elapsed        time.Duration
 	attempt        int
 	circuit        string
+	limit, rate    string // free or reached
 	tokens         float64
 	file, route    string
 	method, target string
 }
 
-const aboutExplain = `explain shows what the pipeline does after an attempt, gate by gate. It uses the code that real calls use.`
+const aboutExplain = `explain shows what the pipeline does after an attempt, gate by gate. Without --status and --error it shows
+a call that is refused before its first attempt, and what the gateway answers. It uses the code that
+real calls use.`
 
 // explain runs the command explain.
 func explain(_ context.Context, p cli.Program) int {
-	q := explainInput{header: http.Header{}, sent: http.Header{}, attempt: 1, tokens: -1, circuit: "closed"}
+	q := explainInput{header: http.Header{}, sent: http.Header{}, attempt: 1, tokens: -1, circuit: "closed", limit: "free", rate: "free"}
 	fs := p.Flags()
 	fs.StringVar(&q.file, "config", "", "read routes and policies, YAML, from `FILE`; default: the default policy")
 	fs.StringVar(&q.route, "route", "", "use the route `NAME` instead of the one that matches the request")
@@ -80,14 +90,17 @@ func explain(_ context.Context, p cli.Program) int {
 	fs.DurationVar(&q.elapsed, "elapsed", 0, "time since the call began")
 	fs.IntVar(&q.attempt, "attempt", q.attempt, "the number `N` of the attempt in its call")
 	fs.StringVar(&q.circuit, "breaker", q.circuit, "the circuit's `STATE` after it has counted the attempt: closed or open (a failed probe opens it)")
+	fs.StringVar(&q.limit, "concurrency", q.limit, "the `STATE` of the concurrency limit: free or reached")
+	fs.StringVar(&q.rate, "rate-limit", q.rate, "the `STATE` of the rate limit: free or reached; only before the first attempt")
 	fs.Float64Var(&q.tokens, "tokens", q.tokens, "`N` tokens in the retry budget, its floor included; default: a full budget")
 	asJSON := fs.Bool("json", false, "print the explanation as JSON")
 	var positional []string
 	p.Args, positional = splitPositional(fs, p.Args)
-	if code, done := p.Parse(fs, usage(aboutExplain, "lab explain 'METHOD /path' --status CODE [flags]",
+	if code, done := p.Parse(fs, usage(aboutExplain, "lab explain 'METHOD /path' [flags]",
 		`  lab explain 'GET /process' --status 503
   lab explain --config rebound.yaml 'POST /orders' --status 503 --header 'Retry-After: 7' --elapsed 3s
   lab explain 'GET /process' --error timeout --elapsed 4.9s --attempt 2
+  lab explain --config rebound.yaml 'GET /process' --rate-limit reached
 `)); done {
 		return code
 	}
@@ -161,7 +174,7 @@ func (q *explainInput) read(positional []string) error {
 		return fmt.Errorf("%q: expected a request such as 'POST /orders'", positional[0])
 	}
 	switch {
-	case (q.status == 0) == (q.failure == ""):
+	case q.status != 0 && q.failure != "":
 		return errors.New("expected either --status CODE or --error HOW")
 	case q.status != 0 && (q.status < 200 || q.status > 599):
 		return fmt.Errorf("--status: must be from 200 to 599, got %d", q.status)
@@ -173,11 +186,22 @@ func (q *explainInput) read(positional []string) error {
 		return fmt.Errorf("--elapsed: must be at least 0s, got %v", q.elapsed)
 	case q.circuit != "closed" && q.circuit != "open":
 		return fmt.Errorf("--breaker: must be closed or open, got %q", q.circuit)
+	case q.limit != "free" && q.limit != "reached":
+		return fmt.Errorf("--concurrency: must be free or reached, got %q", q.limit)
+	case q.rate != "free" && q.rate != "reached":
+		return fmt.Errorf("--rate-limit: must be free or reached, got %q", q.rate)
+	case q.rate == "reached" && !q.first():
+		return errors.New("--rate-limit: a retry needs no token; leave out --status and --error")
+	case q.first() && q.circuit != "open" && q.limit != "reached" && q.rate != "reached":
+		return errors.New("expected either --status CODE or --error HOW, or a refusal: --rate-limit reached, --breaker open or --concurrency reached")
 	case !(q.tokens >= 0) && q.tokens != -1: // also rejects NaN
 		return fmt.Errorf("--tokens: must be at least 0, got %v", q.tokens)
 	}
 	return nil
 }
+
+// first reports whether the question is about a call before its first attempt.
+func (q *explainInput) first() bool { return q.status == 0 && q.failure == "" }
 
 // policy returns the policy of the route that matches the request.
 func (q *explainInput) policy() (route, name string, p transport.Policy, err error) {
@@ -222,11 +246,37 @@ func (q *explainInput) answer() (explanation, error) {
 	if err != nil {
 		return explanation{}, err
 	}
+	switch {
+	case q.limit == "reached" && policy.Concurrency.Max < 0:
+		return explanation{}, fmt.Errorf("--concurrency: policy %s has no limit, concurrency.max is -1", name)
+	case q.rate == "reached" && policy.RateLimit.PerSecond == 0:
+		return explanation{}, fmt.Errorf("--rate-limit: policy %s has no rateLimit", name)
+	}
 	t, err := transport.New(nil, policy)
 	if err != nil {
 		return explanation{}, err
 	}
 	e := explanation{Request: q.method + " " + q.target, Route: route, Policy: name, Attempt: q.attempt}
+	crowded := func() bool { return q.limit == "reached" }
+	if q.first() {
+		req, err := q.request()
+		if err != nil {
+			return explanation{}, err
+		}
+		refused, gates := t.ExplainFirst(req, resilience.Situation{
+			OverRate:    func() bool { return q.rate == "reached" },
+			CircuitOpen: func() bool { return q.circuit == "open" },
+			Crowded:     crowded,
+		})
+		e.Attempt, e.Gates = 0, show(gates)
+		if refused == nil {
+			return explanation{}, errors.New("--concurrency: an adaptive limit leaves out requests with a body")
+		}
+		e.Verdicts = []verdict{{Verdict: resilience.VerdictGiveUp, Reason: refused.Reason}}
+		e.Refusal = &refusal{}
+		e.Refusal.Status, e.Refusal.RetryAfter = gateway.RefusalStatus(refused)
+		return e, nil
+	}
 	tokens := q.tokens
 	if tokens < 0 {
 		tokens = policy.Retry.Budget.Most()
@@ -238,7 +288,6 @@ func (q *explainInput) answer() (explanation, error) {
 			return explanation{}, err
 		}
 		resp, failure := q.outcome() //nolint:bodyclose // it has none
-		var gates []gate
 		var previous time.Duration
 		for n := 1; n < q.attempt; n++ {
 			previous = policy.Retry.Backoff.Delay(n, previous, u)
@@ -247,18 +296,12 @@ func (q *explainInput) answer() (explanation, error) {
 			Attempt: q.attempt, Remaining: t.Limit(req) - q.elapsed, Previous: previous,
 			Random:      func() float64 { return u },
 			CircuitOpen: func() bool { return q.circuit == "open" },
+			Crowded:     crowded,
 			TakeToken:   func() bool { return tokens >= 1 || policy.Retry.Budget.FloorPerSecond > 0 && q.tokens < 0 },
 		})
-		for _, g := range found {
-			shown := gate{Name: g.Name, Found: g.Found(), Shut: g.Shut}
-			if g.Shut {
-				shown.Reason = g.Reason
-			}
-			gates = append(gates, shown)
-		}
 		e.AttemptReason = o.Reason
 		e.Breaker = map[resilience.Health]string{resilience.Healthy: "success", resilience.Unhealthy: "failure", resilience.Neutral: "neither"}[o.Health]
-		e.Gates = gates // those with the longest wait remain
+		e.Gates = show(found) // those with the longest wait remain
 		v := verdict{Verdict: d.Verdict, Reason: d.Reason}
 		if d.Verdict == resilience.VerdictRetry {
 			v.Wait, v.Source = d.Wait.Round(time.Microsecond).String(), string(d.Source)
@@ -268,6 +311,18 @@ func (q *explainInput) answer() (explanation, error) {
 		}
 	}
 	return e, nil
+}
+
+// show describes gates.
+func show(found []resilience.Gate) (gates []gate) {
+	for _, g := range found {
+		shown := gate{Name: g.Name, Found: g.Found(), Shut: g.Shut}
+		if g.Shut {
+			shown.Reason = g.Reason
+		}
+		gates = append(gates, shown)
+	}
+	return gates
 }
 
 func (q *explainInput) request() (*http.Request, error) {
@@ -304,8 +359,12 @@ func (e explanation) write(w io.Writer) error {
 	if e.Route != "" {
 		of = "route " + e.Route + ", " + of
 	}
-	fmt.Fprintf(&b, "%s (%s): attempt %d ended with %s, which the circuit counts as a %s\n\n", e.Request, of, e.Attempt, e.AttemptReason,
-		cmp.Or(map[string]string{"neither": "result that does not count"}[e.Breaker], e.Breaker))
+	if e.Refusal != nil {
+		fmt.Fprintf(&b, "%s (%s): before the first attempt\n\n", e.Request, of)
+	} else {
+		fmt.Fprintf(&b, "%s (%s): attempt %d ended with %s, which the circuit counts as a %s\n\n", e.Request, of, e.Attempt, e.AttemptReason,
+			cmp.Or(map[string]string{"neither": "result that does not count"}[e.Breaker], e.Breaker))
+	}
 	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	decided := false
 	for _, g := range e.Gates {
@@ -327,6 +386,8 @@ func (e explanation) write(w io.Writer) error {
 	}
 	b.WriteString("\n")
 	switch {
+	case e.Refusal != nil:
+		fmt.Fprintf(&b, "refused with %s: the caller gets %d, Retry-After: %d\n", e.Verdicts[0].Reason, e.Refusal.Status, e.Refusal.RetryAfter)
 	case len(e.Verdicts) == 1:
 		fmt.Fprintf(&b, "%s\n", e.Verdicts[0])
 	case e.Verdicts[0].Verdict == resilience.VerdictRetry && e.Verdicts[1].Verdict == resilience.VerdictRetry:

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/testkit/files"
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
 )
 
 func explained(t *testing.T, args ...string) (code int, stdout, stderr string) {
@@ -29,7 +31,9 @@ func TestExplain(t *testing.T) {
   - {name: rest, match: "/{rest...}", upstream: "http://upstream:5000"}
   - {name: slow, match: /slow, upstream: "http://upstream:5000", policy: growing}
   - {name: host, match: b.example/, upstream: "http://upstream:5000"}
+  - {name: limited, match: /limited, upstream: "http://upstream:5000", policy: limited}
 policies:
+  limited: {timeout: 60s, attemptTimeout: 30s, concurrency: {max: 10}, rateLimit: {perSecond: 0.4, burst: 3}}
   growing: {timeout: 20s, retry: {maxAttempts: 9, backoff: {jitter: decorrelated, base: 100ms, max: 2s}}}
   patient: {timeout: 20s, retry: {maxRetryAfter: 10s, backoff: {jitter: none}}}
 `)
@@ -45,6 +49,11 @@ policies:
 		"another route":            {[]string{"--config", file, "--route", "orders", "GET /", "--status", "503"}, []string{"policy patient"}, "retry after 100ms (jitter)"},
 		"Retry-After too long":     {[]string{"GET /", "--status", "429", "--header", "retry-after: 6"}, []string{"6s, at most 5s"}, "give_up: the call ends with retry_after_too_long"},
 		"the circuit is open":      {[]string{"GET /", "--error", "reset", "--breaker", "open"}, []string{"reset_before_headers"}, "give_up: the call ends with breaker_open"},
+		"no place for a retry":     {[]string{"GET /", "--status", "503", "--concurrency", "reached"}, []string{"no place for a retry"}, "give_up: the call ends with concurrency_limit"},
+		"no place":                 {[]string{"GET /", "--concurrency", "reached"}, []string{"policy default", "shut: concurrency_limit"}, "refused with concurrency_limit: the caller gets 503, Retry-After: 1"},
+		"no place for long calls":  {[]string{"--config", file, "GET /limited", "--concurrency", "reached"}, nil, "refused with concurrency_limit: the caller gets 503, Retry-After: 6"},
+		"over the rate limit":      {[]string{"--config", file, "GET /limited", "--rate-limit", "reached", "--concurrency", "reached"}, []string{"shut: concurrency_limit (decided already)"}, "refused with rate_limited: the caller gets 429, Retry-After: 3"},
+		"refused by the circuit":   {[]string{"GET /", "--breaker", "open"}, nil, "refused with breaker_open: the caller gets 503, Retry-After: 1"},
 		"no token":                 {[]string{"GET /", "--status", "502", "--tokens", "0"}, nil, "give_up: the call ends with budget_exhausted"},
 		"nothing was sent":         {[]string{"POST /", "--error", "dial"}, []string{"not sent, POST"}, "retry after 0s to 100ms (jitter)"},
 		"two ends, two reasons":    {[]string{"GET /", "--status", "503", "--elapsed", "4.95s", "--tokens", "0"}, nil, "depends on the jitter: with the shortest wait give_up: the call ends with budget_exhausted, with the longest (as above) give_up: the call ends with deadline_too_close"},
@@ -82,6 +91,27 @@ policies:
 	}
 }
 
+// The whole text of a refusal, and its JSON.
+func TestExplainRefusal(t *testing.T) {
+	file := files.Temp(t, "rebound.yaml", `routes: [{name: process, match: GET /process, upstream: "http://upstream:5000"}]
+policies: {default: {rateLimit: {perSecond: 100, burst: 20}}}
+`)
+	var got strings.Builder
+	for _, args := range [][]string{
+		{"GET /process", "--rate-limit", "reached"}, {"GET /process", "--concurrency", "reached"}, {"GET /process", "--concurrency", "reached", "--json"},
+	} {
+		code, stdout, stderr := explained(t, append(args, "--config", file)...)
+		if code != cli.ExitOK || stderr != "" {
+			t.Errorf("%v: got exit code %d, stderr %q, want 0 and none", args, code, stderr)
+		}
+		got.WriteString("$ lab explain '" + args[0] + "' " + strings.Join(args[1:], " ") + "\n" + stdout + "\n")
+	}
+	golden.File(t, filepath.Join("testdata", "refusal.txt"), got.String())
+}
+
+const unlimited = `routes: [{name: a, match: /, upstream: "http://upstream:5000"}]
+policies: {default: {concurrency: {max: -1}}}`
+
 func TestExplainRefuses(t *testing.T) {
 	for name, tc := range map[string]struct {
 		args []string
@@ -96,6 +126,13 @@ func TestExplainRefuses(t *testing.T) {
 		"no such error":       {[]string{"GET /", "--error", "bang"}, `--error: must be dial, reset or timeout, got "bang"`},
 		"no such state":       {[]string{"GET /", "--status", "503", "--breaker", "ajar"}, `--breaker: must be closed or open, got "ajar"`},
 		"attempt zero":        {[]string{"GET /", "--status", "503", "--attempt", "0"}, "--attempt: must be from 1 to 100, got 0"},
+		"no state of a limit": {[]string{"GET /", "--concurrency", "full"}, `--concurrency: must be free or reached, got "full"`},
+		"no state of a rate":  {[]string{"GET /", "--rate-limit", "full"}, `--rate-limit: must be free or reached, got "full"`},
+		"no refusal":          {[]string{"GET /", "--concurrency", "free"}, "or a refusal: --rate-limit reached, --breaker open or --concurrency reached"},
+		"a rate for a retry":  {[]string{"GET /", "--status", "503", "--rate-limit", "reached"}, "--rate-limit: a retry needs no token"},
+		"no rate limit":       {[]string{"GET /", "--rate-limit", "reached"}, "--rate-limit: policy default has no rateLimit"},
+		"no limit":            {[]string{"--config", files.Temp(t, "rebound.yaml", unlimited), "GET /", "--concurrency", "reached"}, "policy default has no limit, concurrency.max is -1"},
+		"a body":              {[]string{"POST /", "--body", "1KiB", "--concurrency", "reached"}, "an adaptive limit leaves out requests with a body"},
 		"a header without":    {[]string{"GET /", "--status", "503", "--header", "Retry-After"}, "expected a header such as 'Retry-After: 7'"},
 		"a route without":     {[]string{"GET /", "--status", "503", "--route", "r"}, "--route: requires --config FILE"},
 		"a file that is away": {[]string{"GET /", "--status", "503", "--config", "away.yaml"}, "away.yaml"},

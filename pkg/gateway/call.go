@@ -303,15 +303,24 @@ func (c *call) fail(err error) {
 	c.write(p)
 }
 
+// RefusalStatus returns the status of the answer to a call that the circuit or a limit refused, and
+// its Retry-After in seconds.
+func RefusalStatus(e *resilience.Error) (status int, retryAfter int64) {
+	status = http.StatusServiceUnavailable
+	if e.Reason == resilience.ReasonRateLimited {
+		status = http.StatusTooManyRequests
+	}
+	return status, max(1, int64(math.Ceil(e.RetryIn.Seconds())))
+}
+
 // refused describes a call to which the policy gave no further attempt.
 func (c *call) refused(e *resilience.Error, p *problem.Problem) {
-	seconds := max(1, int64(math.Ceil(e.RetryIn.Seconds())))
+	var seconds int64
+	p.Status, seconds = RefusalStatus(e)
 	c.out.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
-	p.Status = http.StatusServiceUnavailable
 	what := c.upstreamForCaller() + " is failing and is left alone for now"
 	switch e.Reason {
 	case resilience.ReasonRateLimited:
-		p.Status = http.StatusTooManyRequests
 		what = "there are more calls to " + c.upstreamForCaller() + " than the policy allows"
 	case resilience.ReasonConcurrencyLimit:
 		what = "too many calls to " + c.upstreamForCaller() + " are in progress"

@@ -27,7 +27,11 @@ type Situation struct {
 	Random func() float64
 	// CircuitOpen reports whether the circuit is open.
 	CircuitOpen func() bool
-	// Crowded reports whether the concurrency limit leaves no place for a retry. Nil means no.
+	// OverRate reports whether the rate limit has no token for a call that begins. Nil means no. A
+	// retry needs none.
+	OverRate func() bool
+	// Crowded reports whether the concurrency limit leaves no place for a retry, or for the first
+	// attempt, not even in its queue. Nil means no.
 	Crowded func() bool
 	// TakeToken takes a token from the retry budget and reports whether there was one.
 	TakeToken func() bool
@@ -60,6 +64,34 @@ func (p Policy) Explain(o Outcome, s Situation) (Decision, []Gate) {
 	}
 	gates := slices.Collect(p.gates(&o, &s, d.Wait))
 	return d.after(o.Reason, slices.Values(gates)), gates
+}
+
+// ExplainFirst returns the gates before the first attempt of a call, in order, and the error of the
+// call that a [Pipeline] refuses in the situation s, or nil if the attempt may start. Its RetryIn
+// is that of a limit which has just been reached, or of a circuit that has just opened for the
+// first time, without jitter. Of s only OverRate, CircuitOpen and Crowded count.
+func (p Policy) ExplainFirst(s Situation) (*Error, []Gate) {
+	gates := []Gate{p.rateGate(&s), circuitGate(&s), firstGate(&s)}
+	for i, refuse := range []func() (time.Duration, error){
+		func() (time.Duration, error) {
+			limit, now := newRateLimit(p.RateLimit), time.Now()
+			if limit != nil {
+				limit.tokens.AllowN(now, p.RateLimit.Burst)
+			}
+			return limit.take(now), errRateLimited
+		},
+		func() (time.Duration, error) { return p.Breaker.OpenFor, errRefusedOpen },
+		func() (time.Duration, error) {
+			l := newLimiter(p.Concurrency, p.AttemptTimeout)
+			return l.advice(l.epoch), errNoPlace
+		},
+	} {
+		if gates[i].Shut {
+			retryIn, err := refuse()
+			return &Error{Reason: gates[i].Reason, Refused: true, RetryIn: retryIn, Err: err}, gates
+		}
+	}
+	return nil, gates
 }
 
 // decide returns the verdict on an attempt. It reads the gates up to the first shut one. s may be
@@ -187,11 +219,27 @@ func circuitGate(s *Situation) Gate {
 	return Gate{Name: "circuit", Reason: ReasonBreakerOpen, Found: func() string { return "not open" }}
 }
 
-func concurrencyGate(s *Situation) Gate {
+func concurrencyGate(s *Situation) Gate { return placeGate(s, "no place for a retry") }
+
+func firstGate(s *Situation) Gate { return placeGate(s, "no place") }
+
+func placeGate(s *Situation, none string) Gate {
 	if s.Crowded != nil && s.Crowded() {
-		return Gate{Name: "concurrency", Shut: true, Reason: ReasonConcurrencyLimit, Found: func() string { return "no place for a retry" }}
+		return Gate{Name: "concurrency", Shut: true, Reason: ReasonConcurrencyLimit, Found: func() string { return none }}
 	}
 	return Gate{Name: "concurrency", Reason: ReasonConcurrencyLimit, Found: func() string { return "not limited" }}
+}
+
+func (p *Policy) rateGate(s *Situation) Gate {
+	return Gate{
+		Name: "rate limit", Shut: s.OverRate != nil && s.OverRate(), Reason: ReasonRateLimited,
+		Found: func() string {
+			if p.RateLimit.PerSecond == 0 {
+				return "not limited"
+			}
+			return fmt.Sprintf("%v a second, bursts of %d", p.RateLimit.PerSecond, p.RateLimit.Burst)
+		},
+	}
 }
 
 func deadlineGate(s *Situation, wait time.Duration) Gate {

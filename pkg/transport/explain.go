@@ -33,3 +33,12 @@ func (t *Transport) Explain(req *http.Request, resp *http.Response, err error, s
 	d, gates := t.policy.core().Explain(o, s)
 	return o, d, append(first, gates...)
 }
+
+// ExplainFirst returns the gates before the first attempt of req, in order, and the error of the
+// call if one of them refuses it, otherwise nil. [resilience.Policy.ExplainFirst] says more.
+func (t *Transport) ExplainFirst(req *http.Request, s resilience.Situation) (*resilience.Error, []resilience.Gate) {
+	if t.policy.Concurrency.Max < 0 || t.policy.Concurrency.Max == 0 && t.newExchange(req, "").CallerSends() {
+		s.Crowded = nil // it is not limited
+	}
+	return t.policy.core().ExplainFirst(s)
+}

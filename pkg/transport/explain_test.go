@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -152,6 +153,96 @@ func TestExplanationAgreesWithTheCall(t *testing.T) {
 					})
 				}
 			}
+		})
+	}
+}
+
+// For every refusal before the first attempt, ExplainFirst says what a real call gets.
+func TestExplanationAgreesWithTheRefusal(t *testing.T) {
+	reached := func() bool { return true }
+	free := func() bool { return false }
+	for name, tc := range map[string]struct {
+		policy func(*transport.Policy)
+		body   bool
+		s      resilience.Situation
+		want   resilience.Reason // "" = none
+	}{
+		"rate limit": {
+			func(p *transport.Policy) { p.RateLimit = resilience.RateLimitPolicy{PerSecond: 0.4, Burst: 1} }, false,
+			resilience.Situation{OverRate: reached, CircuitOpen: free}, resilience.ReasonRateLimited,
+		},
+		"circuit": {
+			func(p *transport.Policy) { p.Breaker.ConsecutiveFailures, p.Retry.MaxAttempts = 1, 1 }, false,
+			resilience.Situation{CircuitOpen: reached}, resilience.ReasonBreakerOpen,
+		},
+		"concurrency limit": {
+			func(p *transport.Policy) {
+				p.Concurrency.Max = 1
+				p.Timeout, p.AttemptTimeout = time.Minute, 30*time.Second
+			}, true,
+			resilience.Situation{CircuitOpen: free, Crowded: reached}, resilience.ReasonConcurrencyLimit,
+		},
+		"adaptive limit, a body": {
+			func(*transport.Policy) {}, true, resilience.Situation{CircuitOpen: free, Crowded: reached}, "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := transport.DefaultPolicy()
+				tc.policy(&p)
+				tr, err := transport.New(roundTripFunc(func(r *http.Request) (*http.Response, error) {
+					time.Sleep(time.Second)
+					return &http.Response{StatusCode: http.StatusServiceUnavailable, Header: http.Header{}, Body: http.NoBody}, nil
+				}), p, transport.WithRandom(func() float64 { return 0.5 }))
+				if err != nil {
+					t.Fatal(err)
+				}
+				request := func() *http.Request {
+					var body io.Reader
+					if tc.body {
+						body = strings.NewReader("x")
+					}
+					r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://upstream.test/", body)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return r
+				}
+				call := func() error {
+					resp, err := tr.RoundTrip(request())
+					if err == nil {
+						_ = resp.Body.Close()
+					}
+					return err
+				}
+				var first sync.WaitGroup
+				defer first.Wait()
+				first.Go(func() { _ = call() })
+				synctest.Wait()
+				if tc.want != resilience.ReasonConcurrencyLimit { // the other call must have ended
+					first.Wait()
+				}
+				var got *resilience.Error
+				_ = errors.As(call(), &got)
+				want, gates := tr.ExplainFirst(request(), tc.s)
+				if tc.want == "" {
+					if got != nil || want != nil {
+						t.Errorf("got error %v, explanation %v, want neither", got, want)
+					}
+					return
+				}
+				if tc.want == resilience.ReasonRateLimited && got != nil {
+					got.RetryIn += time.Second // since the first call took the token
+				}
+				if got == nil || want == nil || !got.Refused || got.Reason != tc.want || got.Reason != want.Reason || got.RetryIn != want.RetryIn || !errors.Is(got.Err, want.Err) {
+					t.Errorf("got error %#v, explanation %#v, want the same refusal with %s", got, want, tc.want)
+				}
+				for _, g := range gates {
+					if g.Shut != (g.Reason == tc.want) {
+						t.Errorf("gate %s: got shut %v, want only that of %s to be", g.Name, g.Shut, tc.want)
+					}
+				}
+			})
 		})
 	}
 }
