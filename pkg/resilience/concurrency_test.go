@@ -269,46 +269,6 @@ func TestAdaptiveLimit(t *testing.T) {
 	}
 }
 
-// Over ten seconds the rate limit is exact, a burst may begin at once, and a refused caller that
-// waits as long as it was told is served.
-func TestRateLimit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := limited(resilience.ConcurrencyPolicy{})
-		p.RateLimit = resilience.RateLimitPolicy{PerSecond: 100, Burst: 20}
-		pl := pipeline(t, p, resilience.Options{})
-		served := func() bool {
-			_, report, err := pl.Do(t.Context(), answers("ok"))
-			var e *resilience.Error
-			if err != nil && (!errors.As(err, &e) || !e.Refused || report.Reason != resilience.ReasonRateLimited || e.RetryIn <= 0 || e.RetryIn > 10*time.Millisecond) {
-				t.Fatalf("got error %#v, want a refusal by the rate limit for at most 10ms", err)
-			}
-			if err != nil {
-				time.Sleep(e.RetryIn)
-				if _, _, again := pl.Do(t.Context(), answers("ok")); again != nil {
-					t.Fatalf("after the %v that it was told: %v", e.RetryIn, again)
-				}
-			}
-			return err == nil
-		}
-		burst := 0
-		for served() {
-			burst++
-		}
-		if burst != 20 {
-			t.Errorf("%d calls at once, want 20", burst)
-		}
-		n := 0
-		for start := time.Now(); time.Since(start) < 10*time.Second; time.Sleep(time.Millisecond) {
-			if _, _, err := pl.Do(t.Context(), answers("ok")); err == nil {
-				n++
-			}
-		}
-		if n < 990 || n > 1010 {
-			t.Errorf("%d calls in ten seconds, want 1000 ± 1 %%", n)
-		}
-	})
-}
-
 func TestLimitsSurviveRenew(t *testing.T) {
 	p := limited(resilience.ConcurrencyPolicy{Max: 1})
 	p.RateLimit = resilience.RateLimitPolicy{PerSecond: 0.001, Burst: 1}
