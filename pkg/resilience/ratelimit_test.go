@@ -27,8 +27,8 @@ func rated(t *testing.T, limit resilience.RateLimitPolicy) (served func() bool) 
 	}
 }
 
-// Over ten seconds the rate limit serves as many calls as it has tokens, whether they come evenly or
-// many at once. A whole burst may begin at the start.
+// Over ten seconds the rate limit serves as many calls as it has tokens, whether they come evenly
+// or many at once. A whole burst may begin at the start.
 func TestRateLimitIsExact(t *testing.T) {
 	const length = 10 * time.Second
 	for _, rate := range []int{1, 10, 1000, 10000} {
@@ -68,8 +68,8 @@ func TestRateLimitIsExact(t *testing.T) {
 	}
 }
 
-// Tokens go to those who come first. So a caller that comes in bursts does not starve one that comes
-// evenly, and of two that come evenly and too often each is served in proportion to its calls.
+// Tokens go to those who come first. So a caller that comes in bursts does not starve one that
+// comes one by one, and of two that come too often each is served in proportion to its calls.
 func TestRateLimitIsFair(t *testing.T) {
 	const length = 100 * time.Second
 	limit := resilience.RateLimitPolicy{PerSecond: 100, Burst: 20}
