@@ -60,6 +60,31 @@ func BenchmarkPipeline(b *testing.B) {
 			}
 		}
 	})
+	b.Run("refused by the concurrency limit", func(b *testing.B) {
+		policy := resilience.DefaultPolicy()
+		policy.Concurrency = resilience.ConcurrencyPolicy{Max: 1}
+		p := must(resilience.New[int]("bench", policy, resilience.Options{}))
+		begun, end := make(chan struct{}), make(chan struct{})
+		go func() {
+			_, _, _ = p.Do(ctx, resilience.Func[int](func(context.Context) (int, error) {
+				close(begun)
+				<-end
+				return 1, nil
+			}))
+		}()
+		<-begun
+		defer close(end)
+		refused(b, p, resilience.ReasonConcurrencyLimit)
+	})
+	b.Run("refused by the rate limit", func(b *testing.B) {
+		policy := resilience.DefaultPolicy()
+		policy.RateLimit = resilience.RateLimitPolicy{PerSecond: 1e-6, Burst: 1}
+		p := must(resilience.New[int]("bench", policy, resilience.Options{}))
+		if _, _, err := p.Do(ctx, ok); err != nil {
+			b.Fatal(err)
+		}
+		refused(b, p, resilience.ReasonRateLimited)
+	})
 	// The cost of failsafe-go alone. The first benchmark includes it.
 	b.Run("failsafe-go without policies", func(b *testing.B) {
 		e := failsafe.With[int]()
@@ -71,6 +96,18 @@ func BenchmarkPipeline(b *testing.B) {
 			}
 		}
 	})
+}
+
+// refused measures calls that are refused with a reason.
+func refused(b *testing.B, p *resilience.Pipeline[int], want resilience.Reason) {
+	b.Helper()
+	ok := resilience.Func[int](func(context.Context) (int, error) { return 1, nil })
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, r, _ := p.Do(b.Context(), ok); r.Reason != want {
+			b.Fatalf("got %s, want %s", r.Reason, want)
+		}
+	}
 }
 
 func must[T any](v T, err error) T {

@@ -190,19 +190,19 @@ func (c *callState[T]) decide() {
 	c.record(d.Wait, d.Source)
 }
 
-// priority returns the call's class under the concurrency limit.
-func (c *callState[T]) priority() Priority {
-	if op, ok := c.op.(interface{ Priority() Priority }); ok {
+// priority returns the class of an operation under the concurrency limit.
+func priority(op any) Priority {
+	if op, ok := op.(interface{ Priority() Priority }); ok {
 		return op.Priority()
 	}
 	return PriorityNormal
 }
 
-// sends reports whether the caller may still send a part of the request. Then an attempt that takes
-// long says nothing about the upstream.
-func (c *callState[T]) sends() bool {
-	op, ok := c.op.(interface{ CallerSends() bool })
-	return ok && op.CallerSends()
+// sends reports whether the caller of an operation may still send a part of the request. Then an
+// attempt that takes long says nothing about the upstream.
+func sends(op any) bool {
+	caller, ok := op.(interface{ CallerSends() bool })
+	return ok && caller.CallerSends()
 }
 
 func (c *callState[T]) situation() *Situation {
@@ -216,7 +216,7 @@ func (c *callState[T]) situation() *Situation {
 			_, err := p.breaker.refusal(c.now)
 			return err != nil
 		},
-		Crowded: func() bool { return p.limiter.crowded(c.now, c.priority()) },
+		Crowded: func() bool { return p.limiter.crowded(c.now, priority(c.op)) },
 		TakeToken: func() bool {
 			c.token = p.budget.reserve(seen)
 			return c.token != noToken

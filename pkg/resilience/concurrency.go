@@ -212,23 +212,40 @@ func (p Priority) rank(retry bool) int {
 	return rank
 }
 
-// takeFree takes a place if attempts of any class get one. That is the usual case, and the class
-// need not be known.
-func (l *limiter) takeFree(now time.Time) bool {
+// free reports whether attempts of any class get a place, and how many are in flight. It is the
+// usual case, and the class need not be known.
+func (l *limiter) free() (inFlight int64, ok bool) {
 	limit := l.limit.Load()
 	switch {
 	case l.policy.Max > 0:
 		limit = int64(l.policy.Max)
 	case l.policy.Max < 0:
+		return 0, true
+	}
+	inFlight = l.inFlight.Load()
+	return inFlight, inFlight < int64(float64(limit)*sheddableShare)
+}
+
+// takeFree takes a place if attempts of any class get one.
+func (l *limiter) takeFree(now time.Time) bool {
+	if l.policy.Max < 0 {
 		l.inFlight.Add(1)
 		return true
 	}
-	n := l.inFlight.Load()
-	if n >= int64(float64(limit)*sheddableShare) || !l.inFlight.CompareAndSwap(n, n+1) {
+	n, ok := l.free()
+	if !ok || !l.inFlight.CompareAndSwap(n, n+1) {
 		return false
 	}
 	l.begin(now)
 	return true
+}
+
+// refuses reports whether a call that begins would get no place, nor wait for one.
+func (l *limiter) refuses(now time.Time, op any) bool {
+	if _, ok := l.free(); ok || l.policy.Queue > 0 || l.policy.Max == 0 && sends(op) {
+		return false
+	}
+	return !l.fits(l.inFlight.Load()+1, now, priority(op).share(false))
 }
 
 // take takes a place if there is one. Otherwise it changes nothing, not even for a moment: admit

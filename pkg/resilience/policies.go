@@ -107,7 +107,7 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*callState[
 // directly, it costs no allocation.
 func concurrency[T any](l *limiter, attempt layer[T]) failsafe.Policy[*callState[T]] {
 	return layer[T](func(c *callState[T], exec execution[T], inner next[T]) result[T] {
-		if l.policy.Max == 0 && c.sends() {
+		if l.policy.Max == 0 && sends(c.op) {
 			return attempt(c, exec, inner)
 		}
 		if !l.takeFree(c.now) && !c.takePlace(l) {
@@ -130,7 +130,7 @@ func concurrency[T any](l *limiter, attempt layer[T]) failsafe.Policy[*callState
 // returns false.
 func (c *callState[T]) takePlace(l *limiter) bool {
 	c.queued.Store(true)
-	err := l.enter(c.Context, c.now, c.priority(), c.number > 1, c.deadline)
+	err := l.enter(c.Context, c.now, priority(c.op), c.number > 1, c.deadline)
 	if l.policy.Queue > 0 {
 		c.now = time.Now() // it may have waited
 		c.attempt.ticket.restart(c.now)
