@@ -144,6 +144,11 @@ func (m *Metrics) watch(meter metric.Meter, upstreams func() []observe.Upstream)
 	if err != nil {
 		return err
 	}
+	waiting, err := meter.Int64ObservableGauge("rebound.attempts.waiting", metric.WithUnit("{attempt}"),
+		metric.WithDescription("Attempts in the queue of the concurrency limit."))
+	if err != nil {
+		return err
+	}
 	limit, err := meter.Int64ObservableGauge("rebound.concurrency.limit", metric.WithUnit("{attempt}"),
 		metric.WithDescription("The most attempts that may be in flight, or 0 while there is no limit."))
 	if err != nil {
@@ -158,10 +163,11 @@ func (m *Metrics) watch(meter metric.Meter, upstreams func() []observe.Upstream)
 			}
 			o.ObserveFloat64(tokens, u.BudgetTokens, metric.WithAttributes(who...))
 			o.ObserveInt64(attempts, int64(u.Concurrency.InFlight), metric.WithAttributes(who...))
+			o.ObserveInt64(waiting, int64(u.Concurrency.Queued), metric.WithAttributes(who...))
 			o.ObserveInt64(limit, int64(u.Concurrency.Limit), metric.WithAttributes(who...))
 		}
 		return nil
-	}, state, tokens, known, active, attempts, limit)
+	}, state, tokens, known, active, attempts, waiting, limit)
 	return err
 }
 

@@ -67,6 +67,7 @@ func TestMetricsOfACall(t *testing.T) {
 	state := resilience.Closed
 	m := metrics(t, func() []observe.Upstream {
 		return []observe.Upstream{{Upstream: "http://up:5000", Policy: "default", Breaker: resilience.BreakerSnapshot{State: state}, BudgetTokens: 9.5,
+			Concurrency: resilience.ConcurrencySnapshot{InFlight: 18, Queued: 4, Limit: 20},
 			Endpoints: []endpoint.State{
 				{InFlight: 2}, {InFlight: 3}, {Ejected: true, Circuit: resilience.Open, InFlight: 1},
 				{Circuit: resilience.Open}, {Circuit: resilience.Open}, {Circuit: resilience.HalfOpen},
@@ -92,6 +93,9 @@ func TestMetricsOfACall(t *testing.T) {
 		`rebound_breaker_state{policy="default",state="closed",upstream="http://up:5000"} 0`,
 		`rebound_breaker_transitions_total{from="closed",policy="default",to="open",upstream="http://up:5000"} 1`,
 		`rebound_budget_tokens{policy="default",upstream="http://up:5000"} 9.5`,
+		`rebound_attempts_active{policy="default",upstream="http://up:5000"} 18`,
+		`rebound_attempts_waiting{policy="default",upstream="http://up:5000"} 4`,
+		`rebound_concurrency_limit{policy="default",upstream="http://up:5000"} 20`,
 		`rebound_faults_total{fault="error"} 1`,
 		`rebound_upstream_endpoints{endpoint_state="in_use",upstream="http://up:5000"} 2`,
 		`rebound_upstream_endpoints{endpoint_state="ejected",upstream="http://up:5000"} 1`,
