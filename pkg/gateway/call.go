@@ -204,8 +204,7 @@ func (c *call) finish(ctx context.Context, start time.Time) {
 // describe sets the request id and the headers about attempts and waits.
 func (c *call) describe(h http.Header) {
 	h[headerRequestID] = c.requestIDs
-	if !c.route.listener.discloses {
-		delete(h, transport.HeaderAttemptCount) // of a gateway behind this one
+	if c.conceal(h); !c.route.listener.discloses {
 		return
 	}
 	h[transport.HeaderAttemptCount] = c.value(strconv.Itoa(len(c.report.Attempts)))
@@ -215,6 +214,14 @@ func (c *call) describe(h http.Header) {
 		} else {
 			h[headerServerTiming] = c.value(timing)
 		}
+	}
+}
+
+// conceal removes from h, of the upstream, the count of attempts of a gateway behind this one if
+// callers must not know it.
+func (c *call) conceal(h http.Header) {
+	if !c.route.listener.discloses {
+		delete(h, transport.HeaderAttemptCount)
 	}
 }
 

@@ -3,11 +3,14 @@ package gateway_test
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
 	"strings"
 	"testing"
 	"time"
@@ -171,6 +174,38 @@ func TestDisclose(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// With disclose: false, an upstream's own count of attempts, such as that of a gateway behind this
+// one, passes neither in trailers nor in informational answers.
+func TestDiscloseInTrailersAndInformationalAnswers(t *testing.T) {
+	const answer = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nX-Attempt-Count: 7\r\n\r\n" +
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Attempt-Count, X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Attempt-Count: 7\r\nX-Sum: 1\r\n"
+	for name, upstream := range map[string]string{
+		"announced":   answer + "\r\n",
+		"unannounced": strings.Replace(answer, "Trailer: X-Attempt-Count, X-Sum", "Trailer: X-Sum", 1) + "\r\n",
+	} {
+		for _, disclose := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, disclose %v", name, disclose), func(t *testing.T) {
+				c := gateway.ForUpstream("http://" + rawUpstream(t, upstream))
+				c.Listener.Disclose = disclose
+				hints := http.Header{}
+				ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+					hints = http.Header(h).Clone()
+					return nil
+				}})
+				resp, body := do(t, request(t, http.MethodGet, start(t, c).URL, nil).WithContext(ctx))
+				if body != "ok" || hints.Get("Link") == "" || resp.Trailer.Get("X-Sum") != "1" {
+					t.Fatalf("got body %s, hints %v, trailer %v, want all of the answer", body, hints, resp.Trailer)
+				}
+				_, inHints := hints["X-Attempt-Count"]
+				_, inTrailer := resp.Trailer["X-Attempt-Count"]
+				if inHints != disclose || inTrailer != disclose {
+					t.Errorf("got hints %v, trailer %v, want X-Attempt-Count in both: %v", hints, resp.Trailer, disclose)
+				}
+			})
+		}
 	}
 }
 

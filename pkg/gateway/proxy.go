@@ -73,6 +73,7 @@ func (c *call) answer(resp *http.Response) {
 	if !c.body.atEnd() {
 		c.body.streamOn(h)
 	}
+	c.conceal(resp.Trailer)
 	announced := announcedTrailers(resp.Trailer)
 	if len(announced) > 0 {
 		h[headerTrailer] = []string{strings.Join(announced, ", ")}
@@ -86,7 +87,7 @@ func (c *call) answer(resp *http.Response) {
 		c.hangUp(errors.Is(err, errCaller))
 	}
 	_ = resp.Body.Close()
-	if len(resp.Trailer) > 0 {
+	if c.conceal(resp.Trailer); len(resp.Trailer) > 0 { // now with the unannounced ones
 		c.sendTrailers(h, resp.Trailer, announced)
 	}
 }
@@ -321,6 +322,7 @@ func (i *informer) inform(code int, header textproto.MIMEHeader) error {
 		}
 	}
 	dropNamed(h, http.Header(header))
+	c.conceal(h)
 	c.sending.start()
 	c.out.WriteHeader(code)
 	c.sending.stop()
