@@ -40,6 +40,7 @@ type server struct {
 	http     *http.Server
 	drained  func() // Listener.Drained
 	calls    calls
+	silent   silent
 	leaving  atomic.Bool             // responses ask the caller to close the connection
 	cut      context.CancelCauseFunc // ends the context of every request
 }
@@ -63,9 +64,10 @@ func newServer(ctx context.Context, l Listener, opened net.Listener, logger *slo
 		Protocols:   protocols,
 		TLSConfig:   l.TLS,
 		BaseContext: func(net.Listener) context.Context { return requests },
+		ConnState:   s.silent.see,
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context { limitUnsent(conn); return ctx },
 		// net/http logs problems of single callers: a broken preface, a handler that panicked.
-		ErrorLog: slog.NewLogLogger(logger.With(logListener, l.Name).Handler(), slog.LevelWarn),
+		ErrorLog: slog.NewLogLogger(errorLog{logger.With(logListener, l.Name).Handler(), &s.silent}, slog.LevelWarn),
 	}
 	return s
 }
@@ -100,6 +102,8 @@ func (s *server) serve() error {
 // shutdown stops accepting and waits for the calls in flight until limit ends. Then it cuts the
 // remaining calls and returns their number.
 func (s *server) shutdown(limit context.Context) (cut int) {
+	stop := s.silent.closeAll()
+	defer stop()
 	_ = s.http.Shutdown(limit) // the error only says that limit ended; cut shows the effect
 	cut = s.calls.wait(limit)  // Shutdown does not know hijacked connections
 	s.cut(errCut)
