@@ -15,7 +15,8 @@ import (
 // ConcurrencyPolicy limits the attempts in flight, so that calls do not pile up in an upstream that
 // hangs or is slow.
 type ConcurrencyPolicy struct {
-	// Max is the most attempts in flight. 0 adapts to the upstream: it sets no limit while the
+	// Max is the most attempts in flight. An attempt gives its place back when the response headers
+	// arrive, or when it fails; a body takes no place. 0 adapts to the upstream: it sets no limit while the
 	// upstream is well, and three times what is usual, but at least 12, while it gives no answers
 	// or all its answers are slow. Then it leaves out requests with a body, which may wait for
 	// their callers. -1 = no limit. -1 to 1000000.

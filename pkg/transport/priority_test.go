@@ -2,6 +2,8 @@ package transport_test
 
 import (
 	"context"
+	"errors"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -145,6 +147,49 @@ func TestOverloadServesTheCriticalCalls(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An attempt gives its place back when the response headers arrive. A body, which may take hours,
+// takes no place.
+func TestABodyTakesNoPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := transport.DefaultPolicy()
+		p.Concurrency.Max = 1
+		begin := make(chan struct{})
+		rt, err := transport.New(roundTripFunc(func(*http.Request) (*http.Response, error) {
+			<-begin
+			r, _ := io.Pipe() // it never ends
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: r}, nil
+		}), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		call := func() error {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://upstream.test/", nil)
+			if err != nil {
+				return err
+			}
+			resp, err := rt.RoundTrip(req)
+			if err == nil {
+				t.Cleanup(func() { _ = resp.Body.Close() })
+			}
+			return err
+		}
+		first := make(chan error, 1)
+		go func() { first <- call() }()
+		synctest.Wait()
+		var e *resilience.Error
+		if err := call(); !errors.As(err, &e) || e.Reason != resilience.ReasonConcurrencyLimit {
+			t.Errorf("before the headers of the first response: got error %v, want a refusal", err)
+		}
+		close(begin)
+		if err := <-first; err != nil {
+			t.Fatal(err)
+		}
+		if err := call(); err != nil {
+			t.Errorf("while the first response's body is read: %v", err)
+		}
+	})
 }
 
 // However many calls are retried, retries never take more than 80 % of the places, and first
