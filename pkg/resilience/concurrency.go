@@ -16,10 +16,10 @@ import (
 // hangs or is slow.
 type ConcurrencyPolicy struct {
 	// Max is the most attempts in flight. An attempt gives its place back when the response headers
-	// arrive, or when it fails; a body takes no place. 0 adapts to the upstream: it sets no limit while the
-	// upstream is well, and three times what is usual, but at least 12, while it gives no answers
-	// or all its answers are slow. Then it leaves out requests with a body, which may wait for
-	// their callers. -1 = no limit. -1 to 1000000.
+	// arrive, or when it fails; a body takes no place. 0 adapts to the upstream: it sets no limit
+	// while the upstream is well, and three times what is usual, but at least 12, while it gives no
+	// answers or all its answers are slow. Then it leaves out requests with a body, which may wait
+	// for their callers. -1 = no limit. -1 to 1000000.
 	Max int `yaml:"max"`
 	// Queue is the number of attempts that may wait for a place. In a full queue an attempt takes
 	// the place of one of a lower class. 0 to 1000000; 0 refuses at once.
