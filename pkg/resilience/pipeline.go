@@ -203,8 +203,8 @@ func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Oper
 	return result, c.report, err
 }
 
-// refuse ends a call that begins while the circuit is open or over a limit. It does what the executor
-// would do, but faster.
+// refuse ends a call that begins while the circuit is open or over a limit. It does what the
+// executor would do, but faster.
 func (p *Pipeline[T]) refuse(ctx context.Context, start time.Time, limit time.Duration, reason Reason, cause error, retryIn time.Duration) (Report, error) {
 	deadline := start.Add(limit)
 	if own, ok := ctx.Deadline(); ok && own.Before(deadline) {

@@ -91,8 +91,8 @@ func prepare(ctx context.Context) (*cluster, error) {
 	return c, nil
 }
 
-// make creates the kind cluster of kind-config.yaml in this folder. Unlike the users' one it has two
-// nodes, and opens no ports, which another cluster on this machine may have taken.
+// make creates the kind cluster of kind-config.yaml in this folder. Unlike the users' one it has
+// two nodes, and opens no ports, which another cluster on this machine may have taken.
 func (c *cluster) make(ctx context.Context) error {
 	there, err := output(ctx, "kind", "get", "clusters")
 	if err != nil {
