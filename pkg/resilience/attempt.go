@@ -102,7 +102,7 @@ func (a *Attempt) report(h Health, now time.Time) {
 	}
 	if h == Healthy {
 		a.ticket.answered.Store(true)
-		a.ticket.breaker.alive()
+		a.ticket.breaker.alive(now)
 		return
 	}
 	a.settle(h, now)

@@ -21,6 +21,8 @@ type idleCaller struct{}
 
 func (idleCaller) callerBusy() bool { return false }
 
+func (idleCaller) doubtful() bool { return false }
+
 // A probe is neutral if this process was stopped when its lease ended.
 func TestStalledProbeIsNeutral(t *testing.T) {
 	for name, tc := range map[string]struct {

@@ -146,6 +146,8 @@ type breaker struct {
 	// current is generation<<2 | state, to be read without a lock.
 	current atomic.Uint64
 
+	lastGood atomic.Int64 // when the last good answer began or ended, ns since epoch
+
 	mu          sync.Mutex
 	cb          *gobreaker.TwoStepCircuitBreaker[struct{}]
 	state       State
@@ -159,11 +161,13 @@ type breaker struct {
 	usual       float64      // the failure rate before these failures
 	probed      bool         // a probe has succeeded since the circuit became half-open
 	cuts        atomic.Int32 // attempts that callers ended since the last success; written under mu
-	silent      time.Time    // start of the first of them
+	silent      time.Time    // since when nothing has succeeded, for them
 	lastCut     time.Time
 	lastResult  time.Time
 	causes      gobreaker.Counts // counts behind the next transition
 	probesOut   int
+	doubted     bool      // one of the probes out is doubtful
+	undecided   time.Time // when the last doubtful probe ended without a decision
 	stale       uint64
 	pending     []Transition
 	publishing  bool
@@ -190,8 +194,13 @@ func newBreaker(name string, p BreakerPolicy, random func() float64, notify func
 	return b
 }
 
-// waiter reports whether an attempt waits for its caller.
-type waiter interface{ callerBusy() bool }
+// caller is who makes an attempt.
+type caller interface {
+	// callerBusy reports whether the attempt waits for the caller.
+	callerBusy() bool
+	// doubtful reports whether the attempt, as a probe, may decide nothing because of the caller.
+	doubtful() bool
+}
 
 // ticket is the permission for one attempt. It is settled once, with the attempt's health.
 type ticket struct {
@@ -202,7 +211,8 @@ type ticket struct {
 	state      State
 	timer      *time.Timer   // ends a probe's lease
 	lease      time.Duration // the attempt timeout
-	caller     waiter        // set for probes
+	caller     caller        // set for probes
+	doubtful   bool          // a probe that may decide nothing
 	clock      *clock        // of a probe's attempt
 	settled    atomic.Bool
 	answered   atomic.Bool // a good answer has begun, but its body is not complete
@@ -219,9 +229,11 @@ func (b *breaker) refusal(now time.Time) (time.Duration, error) {
 
 // allow fills t with the permission for an attempt, or returns errRefusedOpen or errRefusedHalfOpen
 // and the time until the next probe, 0 if that is unknown. A probe keeps its slot for at most
-// lease. When the lease ends, caller reports whether the attempt waits for its caller, and c
-// whether this process was stopped meanwhile.
-func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, caller waiter, c *clock) (time.Duration, error) {
+// lease. When the lease ends, by reports whether the attempt waits for its caller, and c whether
+// this process was stopped meanwhile. Only one probe at a time may be doubtful, and after it has decided
+// nothing, none for openFor. Otherwise callers with slow uploads or little time could hold all
+// probes, and the circuit would never close.
+func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, by caller, c *clock) (time.Duration, error) {
 	if left, err := b.refusal(now); err != nil {
 		return left, err
 	}
@@ -231,6 +243,10 @@ func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, caller wa
 	if b.state == Open {
 		return b.probeAt.Sub(now), errRefusedOpen
 	}
+	doubtful := b.state == HalfOpen && by.doubtful()
+	if doubtful && (b.doubted || now.Sub(b.undecided) < b.policy.OpenFor) {
+		return 0, errRefusedHalfOpen
+	}
 	done, err := b.cb.Allow()
 	if err != nil {
 		return 0, errRefusedHalfOpen
@@ -238,7 +254,8 @@ func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, caller wa
 	*t = ticket{breaker: b, generation: b.generation, at: now, done: done, state: b.state, lease: lease}
 	if b.state == HalfOpen {
 		b.probesOut++
-		t.caller, t.clock = caller, c
+		b.doubted = b.doubted || doubtful
+		t.caller, t.clock, t.doubtful = by, c, doubtful
 		t.timer = time.AfterFunc(lease, t.expire)
 	}
 	return 0, nil
@@ -298,6 +315,7 @@ func (b *breaker) report(t *ticket, h Health, now time.Time) {
 	}
 	if t.state == HalfOpen {
 		b.probesOut--
+		b.doubted = b.doubted && !t.doubtful
 		b.causes = b.cb.Counts()
 	} else if now.Sub(t.at) >= b.policy.Window-b.policy.Window/windowSteps {
 		// gobreaker counts a result at the time of its Allow, and drops it if that bucket has left
@@ -320,6 +338,7 @@ func (b *breaker) report(t *ticket, h Health, now time.Time) {
 	switch h {
 	case Healthy:
 		b.lastResult = now
+		b.good(now)
 		b.succeeded()
 		b.probed = t.state == HalfOpen
 		b.cuts.Store(0)
@@ -331,6 +350,9 @@ func (b *breaker) report(t *ticket, h Health, now time.Time) {
 		b.causes.TotalFailures++
 		t.done(errCountFailure)
 	case Neutral, cut:
+		if t.doubtful {
+			b.undecided = now
+		}
 		t.done(errCountNeutral)
 	}
 }
@@ -392,6 +414,9 @@ func (b *breaker) judgeCut(t *ticket, now time.Time) Health {
 	if b.cuts.Load() == 0 || t.at.Sub(b.lastCut) >= max(b.policy.Window, t.lease) {
 		b.cuts.Store(0)
 		b.silent = t.at
+		if good := b.epoch.Add(time.Duration(b.lastGood.Load())); good.After(t.at) {
+			b.silent = good
+		}
 	}
 	b.lastCut = now
 	if b.cuts.Add(1) > severalCuts && now.Sub(b.silent) >= t.lease {
@@ -400,8 +425,16 @@ func (b *breaker) judgeCut(t *ticket, now time.Time) Health {
 	return Neutral
 }
 
+// good records a good answer. It seldom writes, so that cores can share the line.
+func (b *breaker) good(now time.Time) {
+	if at := int64(now.Sub(b.epoch)); at-b.lastGood.Load() > int64(time.Millisecond) {
+		b.lastGood.Store(at)
+	}
+}
+
 // alive records that an answer has begun. Its body may take long, but the upstream does not hang.
-func (b *breaker) alive() {
+func (b *breaker) alive(now time.Time) {
+	b.good(now)
 	if b.cuts.Load() == 0 { // the usual case, without a lock
 		return
 	}
@@ -434,7 +467,7 @@ func (b *breaker) onStateChange(_ string, _, to gobreaker.State) {
 	}
 	b.generation++
 	b.since = now
-	b.probesOut = 0
+	b.probesOut, b.doubted = 0, false
 	b.probed = false
 	b.causes = gobreaker.Counts{}
 	switch to {

@@ -169,6 +169,11 @@ func (c *callState[T]) callerBusy() bool {
 	return ok && op.CallerBusy()
 }
 
+// doubtful reports whether the attempt may end because of its caller.
+func (c *callState[T]) doubtful() bool {
+	return sends(c.op) || c.callersDeadline && c.deadline.Sub(c.now) < c.pipeline.policy.AttemptTimeout
+}
+
 // decide sets and records the verdict on the attempt that just ended.
 func (c *callState[T]) decide() {
 	// A timeout has cost the upstream as much as a retry, and many of them show an overload.

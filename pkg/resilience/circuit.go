@@ -59,3 +59,5 @@ func (a *Admission) Settle(h Health) { a.ticket.settle(h, time.Now()) }
 type notBusy struct{}
 
 func (notBusy) callerBusy() bool { return false }
+
+func (notBusy) doubtful() bool { return false }

@@ -98,7 +98,7 @@ func (p Priority) share(retry bool) float64 {
 const (
 	leastLimit  = 12
 	timesUsual  = 3
-	leastStall  = 25 * time.Millisecond
+	leastStall  = 50 * time.Millisecond
 	stallFactor = 1.5                    // times the usual latency
 	stallGaps   = 10                     // times the usual time between two successes
 	maxGap      = time.Second            // a longer one is a pause
@@ -108,7 +108,9 @@ const (
 	slowHolds   = 5 * time.Second
 	usualOver   = 10 * time.Second // how fast the usual follows while the upstream is well
 	adoptOver   = time.Minute      // how fast it follows while the upstream is only slow
-	failsToo    = 0.1              // failures for each success from which a slow upstream is not only slow
+	failsToo    = 0.1              // failures for each success from which a slow upstream is not only slow:
+	failsOver   = 5                // then the usual follows so many times as slowly
+	busier      = 3                // times the usual rate of successes from which the traffic is another
 )
 
 var errNoPlace = errors.New("the concurrency limit is reached")
@@ -127,11 +129,12 @@ type limiter struct {
 	epoch   time.Time
 
 	inFlight atomic.Int64
+	leftOut  atomic.Int64 // in flight without a place
 	began    atomic.Int64 // when the last place was taken, ns since epoch
 	limit    atomic.Int64 // the adaptive limit
 	over     atomic.Int64 // since when more than limit are in flight, ns since epoch; 0 = they are not
 	lastGood atomic.Int64 // the last success, ns since epoch
-	typical  atomic.Int64 // the usual latency, ns
+	typical  atomic.Int64 // the usual latency, ns; 0 = unknown
 	failures atomic.Int64 // since the last block
 	gap      atomic.Int64 // the usual time between two successes, ns
 	slow     atomic.Int64 // until when the upstream counts as slow, ns since epoch
@@ -141,6 +144,7 @@ type limiter struct {
 	block    sample
 	usual    struct {
 		latency, inFlight float64 // s, attempts; 0 = unknown
+		rate              float64 // successes a second
 		at                int64   // of the last update, ns since epoch
 	}
 
@@ -168,7 +172,6 @@ type queued struct {
 func newLimiter(p ConcurrencyPolicy, attemptTimeout time.Duration) *limiter {
 	l := &limiter{policy: p, timeout: attemptTimeout, epoch: time.Now()}
 	l.limit.Store(leastLimit)
-	l.typical.Store(int64(attemptTimeout / 8)) // nothing is known yet
 	return l
 }
 
@@ -297,8 +300,19 @@ func (l *limiter) troubled(at int64) bool {
 		return true
 	}
 	over := l.over.Load()
-	stall := max(int64(leastStall), int64(stallFactor*float64(l.typical.Load())), stallGaps*l.gap.Load())
+	stall := int64(l.timeout) // while nothing is known: all calls may be slow by nature
+	if usual := l.typical.Load(); usual > 0 {
+		stall = max(int64(leastStall), int64(stallFactor*float64(usual)), stallGaps*l.gap.Load())
+	}
 	return over > 0 && at-max(over, l.lastGood.Load()) > stall
+}
+
+// usualLatency returns the usual latency, or what it takes for it while that is unknown.
+func (l *limiter) usualLatency() time.Duration {
+	if usual := l.typical.Load(); usual > 0 {
+		return time.Duration(usual)
+	}
+	return l.timeout / 8
 }
 
 // leave gives a place back. latency is how long the attempt took until its result.
@@ -330,7 +344,7 @@ const leastAdvice = time.Second
 // their time is over. A caller that waits so long finds a place, unless others have taken it.
 func (l *limiter) advice(now time.Time) time.Duration {
 	since := now.Sub(l.epoch) - time.Duration(l.began.Load())
-	usual := min(l.timeout, time.Duration(stallFactor*float64(l.typical.Load())))
+	usual := min(l.timeout, time.Duration(stallFactor*float64(l.usualLatency())))
 	if since >= usual {
 		usual = l.timeout
 	}
@@ -362,7 +376,10 @@ func (l *limiter) succeeded(at, inFlight int64, latency time.Duration) {
 // judge judges a block of successes.
 func (l *limiter) judge(at int64) {
 	u, b := &l.usual, &l.block
-	slow := u.latency > 0 && b.fastest.Seconds() > slowFactor*u.latency
+	// Many more successes than usual do not show a queue in the upstream. Then other calls are made,
+	// which are slow by nature.
+	rate := float64(b.n) / time.Duration(at-u.at).Seconds()
+	slow := u.latency > 0 && b.fastest.Seconds() > slowFactor*u.latency && rate <= busier*u.rate
 	over := usualOver
 	if slow {
 		l.slow.Store(at + int64(slowHolds))
@@ -376,7 +393,7 @@ func (l *limiter) judge(at int64) {
 		weight = -math.Expm1(-float64(at-u.at) / float64(over))
 	}
 	if failed := l.failures.Swap(0); slow && float64(failed) > failsToo*float64(b.n) {
-		weight = 0 // it is no new usual
+		weight /= failsOver // it is hardly the new usual
 	}
 	if u.at > 0 {
 		// Not smoothed: it must follow at once when a part of the endpoints stops to answer.
@@ -385,6 +402,7 @@ func (l *limiter) judge(at int64) {
 	u.at = at
 	u.latency += weight * (b.latency/float64(b.n) - u.latency)
 	if !slow { // in trouble more are in flight than usual
+		u.rate += weight * (rate - u.rate)
 		u.inFlight += weight * (b.inFlight/float64(b.n) - u.inFlight)
 		l.limit.Store(max(leastLimit, int64(math.Ceil(timesUsual*u.inFlight))))
 	}
@@ -393,7 +411,7 @@ func (l *limiter) judge(at int64) {
 
 // wait waits for a place.
 func (l *limiter) wait(ctx context.Context, now time.Time, rank int, share float64, deadline time.Time) error {
-	deadline = deadline.Add(-time.Duration(l.typical.Load())) // the attempt itself takes as long
+	deadline = deadline.Add(-l.usualLatency()) // the attempt itself takes as long
 	if last := now.Add(l.policy.MaxWait); last.Before(deadline) {
 		deadline = last
 	}
@@ -505,6 +523,7 @@ func (l *limiter) crowded(now time.Time, p Priority) bool {
 
 // ConcurrencySnapshot is the state of a concurrency limit at one moment.
 type ConcurrencySnapshot struct {
+	// InFlight is the number of attempts in flight, also of those that an adaptive limit leaves out.
 	InFlight int `json:"inFlight"`
 	Queued   int `json:"queued"`
 	// Limit is the most attempts in flight, or 0 if there is no limit at the moment.
@@ -512,5 +531,5 @@ type ConcurrencySnapshot struct {
 }
 
 func (l *limiter) snapshot() ConcurrencySnapshot {
-	return ConcurrencySnapshot{InFlight: int(l.inFlight.Load()), Queued: int(l.waiting.Load()), Limit: l.current()}
+	return ConcurrencySnapshot{InFlight: int(l.inFlight.Load() + l.leftOut.Load()), Queued: int(l.waiting.Load()), Limit: l.current()}
 }

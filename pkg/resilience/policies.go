@@ -108,6 +108,8 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*callState[
 func concurrency[T any](l *limiter, attempt layer[T]) failsafe.Policy[*callState[T]] {
 	return layer[T](func(c *callState[T], exec execution[T], inner next[T]) result[T] {
 		if l.policy.Max == 0 && sends(c.op) {
+			l.leftOut.Add(1)
+			defer l.leftOut.Add(-1)
 			return attempt(c, exec, inner)
 		}
 		if !l.takeFree(c.now) && !c.takePlace(l) {

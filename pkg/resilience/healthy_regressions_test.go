@@ -1,0 +1,255 @@
+package resilience_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// The tests in this file show that a healthy upstream stays open to all its callers.
+
+// spread makes calls at random times, rate a second on average, until length is over and all have
+// ended. It returns the number of calls by the second in which they began, and how many of those
+// were not served.
+func spread(pl *resilience.Pipeline[string], rate float64, length time.Duration, next func(at time.Duration, random *rand.Rand) resilience.Operation[string]) (made, refused []int) {
+	made, refused = make([]int, int(length.Seconds())+1), make([]int, int(length.Seconds())+1)
+	random := rand.New(rand.NewPCG(1, 2))
+	var mu sync.Mutex
+	var calls sync.WaitGroup
+	for start := time.Now(); time.Since(start) < length; {
+		at := time.Since(start)
+		o := next(at, random)
+		calls.Go(func() {
+			_, r, _ := pl.Do(context.Background(), o)
+			mu.Lock()
+			defer mu.Unlock()
+			made[int(at.Seconds())]++
+			switch r.Reason {
+			case resilience.ReasonConcurrencyLimit, resilience.ReasonBreakerOpen, resilience.ReasonBreakerHalfOpen:
+				refused[int(at.Seconds())]++
+			}
+		})
+		time.Sleep(time.Duration(random.ExpFloat64() / rate * float64(time.Second)))
+	}
+	calls.Wait()
+	return made, refused
+}
+
+func sum(of []int) (n int) {
+	for _, v := range of {
+		n += v
+	}
+	return n
+}
+
+// always returns operations that take d.
+func always(d time.Duration) func(time.Duration, *rand.Rand) resilience.Operation[string] {
+	return func(time.Duration, *rand.Rand) resilience.Operation[string] { return taking(d) }
+}
+
+// upload is an operation that waits for its caller.
+type upload struct{ *op }
+
+func (upload) CallerBusy() bool  { return true }
+func (upload) CallerSends() bool { return true }
+
+// Callers that hang up early on a slow route do not open the circuit while other calls succeed.
+// Their attempts began before the last success.
+func TestCutsSoonAfterASuccessProveNothing(t *testing.T) {
+	for _, every := range []time.Duration{200 * time.Millisecond, 700 * time.Millisecond} {
+		t.Run(every.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := resilience.DefaultPolicy()
+				p.Concurrency.Max = -1
+				pl := pipeline(t, p, resilience.Options{})
+				stop := time.Now().Add(20 * time.Second)
+				var calls sync.WaitGroup
+				calls.Go(func() {
+					for time.Now().Before(stop) {
+						calls.Go(func() {
+							_, _, _ = pl.DoWithin(context.Background(), 1400*time.Millisecond, takes(1450*time.Millisecond))
+						})
+						time.Sleep(5 * time.Millisecond)
+					}
+				})
+				for time.Now().Before(stop) && !t.Failed() {
+					if _, r, err := pl.Do(context.Background(), taking(10*time.Millisecond)); err != nil {
+						t.Errorf("a patient call: got %s, want it served", r.Reason)
+					}
+					time.Sleep(every)
+				}
+				calls.Wait()
+			})
+		})
+	}
+}
+
+// Callers with slow uploads or little time, who do not let a probe decide, cannot keep the circuit
+// of an upstream that is well again from closing.
+func TestCallersCannotHoldTheProbes(t *testing.T) {
+	for _, probes := range []int{1, 3} {
+		for name, doubtful := range map[string]func(*resilience.Pipeline[string]){
+			"slow uploads": func(pl *resilience.Pipeline[string]) { _, _, _ = pl.Do(context.Background(), upload{taking(time.Hour)}) },
+			"little time": func(pl *resilience.Pipeline[string]) {
+				_, _, _ = pl.DoWithin(context.Background(), 700*time.Millisecond, taking(time.Second))
+			},
+		} {
+			t.Run(fmt.Sprintf("%s, %d probes", name, probes), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p := resilience.DefaultPolicy()
+					p.Breaker.Probes = probes
+					pl := pipeline(t, p, resilience.Options{})
+					stop := time.Now().Add(30 * time.Second)
+					var calls sync.WaitGroup
+					calls.Go(func() {
+						for time.Now().Before(stop) {
+							calls.Go(func() { doubtful(pl) })
+							time.Sleep(10 * time.Millisecond)
+						}
+					})
+					for pl.Breaker().State == resilience.Closed && time.Now().Before(stop) {
+						_, _, _ = pl.Do(context.Background(), answers("busy"))
+						time.Sleep(time.Millisecond)
+					}
+					began := time.Now()
+					random := rand.New(rand.NewPCG(3, 4))
+					for pl.Breaker().State != resilience.Closed && time.Now().Before(stop) {
+						time.Sleep(time.Duration(random.ExpFloat64() * float64(100*time.Millisecond)))
+						_, _, _ = pl.Do(context.Background(), taking(10*time.Millisecond))
+					}
+					if took := time.Since(began); took > 5*time.Second {
+						t.Errorf("ten good calls a second closed the circuit after %v, want at most 5 s", took)
+					}
+					calls.Wait()
+				})
+			})
+		}
+	}
+}
+
+// Uploads alone close the circuit, one probe at a time.
+func TestUploadsAloneCloseTheCircuit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := pipeline(t, resilience.DefaultPolicy(), resilience.Options{})
+		for pl.Breaker().State == resilience.Closed {
+			_, _, _ = pl.Do(context.Background(), answers("busy"))
+		}
+		for range 10 {
+			time.Sleep(100 * time.Millisecond)
+			_, _, _ = pl.Do(context.Background(), upload{taking(10 * time.Millisecond)})
+		}
+		if s := pl.Breaker().State; s != resilience.Closed {
+			t.Errorf("the circuit is %s after 10 good uploads, want closed", s)
+		}
+	})
+}
+
+// An upstream becomes slow for good, and two of five calls fail, as they did before. The limit takes
+// that for usual in the end. It used to refuse two thirds of the calls for ever.
+func TestSlowForGoodWhileSomeCallsFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := resilience.DefaultPolicy()
+		p.Retry.MaxAttempts = 1
+		pl := pipeline(t, p, resilience.Options{})
+		made, refused := spread(pl, 200, 330*time.Second, func(at time.Duration, random *rand.Rand) resilience.Operation[string] {
+			d := 20 * time.Millisecond
+			if at > 30*time.Second {
+				d = 200 * time.Millisecond
+			}
+			o := taking(d)
+			if random.Float64() < 0.4 {
+				o.classify = func(string, error) resilience.Outcome {
+					return resilience.Outcome{Reason: resilience.StatusReason(500), Health: resilience.Unhealthy}
+				}
+			}
+			return o
+		})
+		if sum(refused[30:60]) == 0 {
+			t.Error("no call was refused at first, so the test shows nothing")
+		}
+		if late := sum(refused[230:]); late > 0 {
+			t.Errorf("%d of %d calls were refused three minutes after the change, want none", late, sum(made[230:]))
+		}
+	})
+}
+
+// A change of the traffic is no trouble of the upstream: after a night of pings come calls that are
+// slow by nature.
+func TestOtherTrafficIsNoTrouble(t *testing.T) {
+	for name, rate := range map[string]float64{"the morning after pings": 1000, "a few slow calls": 100} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				pl := pipeline(t, resilience.DefaultPolicy(), resilience.Options{})
+				spread(pl, 2, 300*time.Second, always(time.Millisecond))
+				made, refused := spread(pl, rate, 40*time.Second, func(_ time.Duration, random *rand.Rand) resilience.Operation[string] {
+					return taking(20*time.Millisecond + time.Duration(random.ExpFloat64()*float64(10*time.Millisecond)))
+				})
+				if n := sum(refused); n > 0 {
+					t.Errorf("%d of %d calls were refused, want none", n, sum(made))
+				}
+			})
+		})
+	}
+}
+
+// A flood of a route that is slow by nature does not close a fast route of the same upstream.
+func TestFloodOfASlowRoute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := pipeline(t, resilience.DefaultPolicy(), resilience.Options{})
+		spread(pl, 2, 120*time.Second, always(10*time.Millisecond))
+		var flood sync.WaitGroup
+		flood.Go(func() { spread(pl, 100, 40*time.Second, always(time.Second)) })
+		made, refused := spread(pl, 2, 40*time.Second, always(10*time.Millisecond))
+		flood.Wait()
+		if n := sum(refused); n > 0 {
+			t.Errorf("%d of %d calls of the fast route were refused, want none", n, sum(made))
+		}
+	})
+}
+
+// At a cold start nothing is known of the upstream, and its first calls may be slow by nature.
+func TestColdStartOfSlowCalls(t *testing.T) {
+	for name, tc := range map[string]struct {
+		timeout, takes time.Duration
+		rate           float64
+	}{
+		"1 s":     {1500 * time.Millisecond, time.Second, 100},
+		"reports": {30 * time.Second, 15 * time.Second, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := resilience.DefaultPolicy()
+				p.Timeout, p.AttemptTimeout = 2*tc.timeout, tc.timeout
+				made, refused := spread(pipeline(t, p, resilience.Options{}), tc.rate, 30*time.Second, always(tc.takes))
+				if n := sum(refused); n > 0 {
+					t.Errorf("%d of %d calls were refused, want none", n, sum(made))
+				}
+			})
+		})
+	}
+}
+
+// Attempts that the adaptive limit leaves out are in flight all the same.
+func TestInFlightCountsUploads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := pipeline(t, resilience.DefaultPolicy(), resilience.Options{})
+		var calls sync.WaitGroup
+		for range 5 {
+			calls.Go(func() { _, _, _ = pl.Do(context.Background(), upload{taking(time.Second)}) })
+		}
+		synctest.Wait()
+		if n := pl.Concurrency().InFlight; n != 5 {
+			t.Errorf("%d attempts in flight, want 5", n)
+		}
+		calls.Wait()
+		if n := pl.Concurrency().InFlight; n != 0 {
+			t.Errorf("%d attempts in flight at the end, want 0", n)
+		}
+	})
+}
