@@ -44,6 +44,13 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if gateways := os.Getenv(gatewaysVariable); gateways != "" {
+		if err := serveGateways(gateways); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if kind := os.Getenv(proxyVariable); kind != "" {
 		if err := proxy(kind, os.Getenv(upstreamVariable)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
