@@ -303,7 +303,8 @@ func (t trouble) play(ctx context.Context, st stack, seed uint64) (observed, err
 	s := lab.Scenario{}
 	s.SetDefaults()
 	s.Name, s.Disturbance, s.Length = "trouble", t.trouble, t.length
-	s.Upstream.Faults.Latency = faults.Latency{Distribution: faults.DistributionFixed, Value: time.Millisecond} // not used: the upstream is real
+	// The upstream is real, and no figure depends on this; but a scenario must have a latency.
+	s.Upstream.Faults.Latency = faults.Latency{Distribution: faults.DistributionFixed, Value: time.Millisecond}
 	if t.surge > 0 {
 		s.Load.Surge = &lab.Surge{Span: t.trouble, OfCapacity: t.surge}
 	}
