@@ -124,3 +124,32 @@ func TestHonouredDeadlines(t *testing.T) {
 		t.Errorf("%d dropped and %.3f wasted, want many and none", dropped.Work.Dropped, dropped.Work.WastedShare())
 	}
 }
+
+// An upstream has a third of its capacity for half a minute. The limit must not take the latency
+// of its queue for the usual one: then it would leave force, and the queue would grow until
+// attempts time out.
+func TestDefaultPolicyInABrownOut(t *testing.T) {
+	statistics(t)
+	t.Parallel()
+	const capacity = 400
+	for name, change := range map[string]func(*lab.Phase){
+		"slower workers": func(p *lab.Phase) { p.Slower = new(3.0) },
+		"fewer workers":  func(p *lab.Phase) { p.Working = new(1.0 / 3) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := steady(func(s *lab.Scenario) {
+				s.Upstream.Faults.Latency.Value = 30 * time.Millisecond
+				s.Disturbance = lab.Span{At: 10 * time.Second, For: 30 * time.Second}
+				s.Length = s.Disturbance.End() + time.Second
+				s.Upstream.Phases = []lab.Phase{phase(s.Disturbance.At, s.Disturbance.For, change)}
+			})
+			r := simulate(t, lab.Experiment{
+				Policy: transport.DefaultPolicy(), Scenario: s, Load: lab.Load{Rate: 0.75 * capacity, Clients: 1, Capacity: capacity, Seed: 1},
+			})
+			if kept := r.During.Goodput / (capacity / 3.0); kept < 0.9 {
+				t.Errorf("goodput is %.0f %% of what the upstream can serve, want at least 90", 100*kept)
+			}
+		})
+	}
+}

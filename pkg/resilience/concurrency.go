@@ -381,6 +381,9 @@ func (l *limiter) judge(at int64) {
 	rate := float64(b.n) / time.Duration(at-u.at).Seconds()
 	slow := u.latency > 0 && b.fastest.Seconds() > slowFactor*u.latency && rate <= busier*u.rate
 	over := usualOver
+	if at < l.tired.Load() {
+		over = adoptOver // it was slow just now: its latency still has much of a queue in it
+	}
 	if slow {
 		l.slow.Store(at + int64(slowHolds))
 		l.tired.Store(at + int64(slowHolds))
