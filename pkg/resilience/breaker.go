@@ -230,9 +230,11 @@ func (b *breaker) refusal(now time.Time) (time.Duration, error) {
 // allow fills t with the permission for an attempt, or returns errRefusedOpen or errRefusedHalfOpen
 // and the time until the next probe, 0 if that is unknown. A probe keeps its slot for at most
 // lease. When the lease ends, by reports whether the attempt waits for its caller, and c whether
-// this process was stopped meanwhile. Only one probe at a time may be doubtful, and after it has decided
-// nothing, none for openFor. Otherwise callers with slow uploads or little time could hold all
-// probes, and the circuit would never close.
+// this process was stopped meanwhile.
+//
+// Only one probe at a time may be doubtful, and after it has decided nothing, none for openFor.
+// Otherwise callers with slow uploads or little time could hold all probes, and the circuit would
+// never close.
 func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, by caller, c *clock) (time.Duration, error) {
 	if left, err := b.refusal(now); err != nil {
 		return left, err

@@ -376,8 +376,8 @@ func (l *limiter) succeeded(at, inFlight int64, latency time.Duration) {
 // judge judges a block of successes.
 func (l *limiter) judge(at int64) {
 	u, b := &l.usual, &l.block
-	// Many more successes than usual do not show a queue in the upstream. Then other calls are made,
-	// which are slow by nature.
+	// Many more successes than usual do not show a queue in the upstream. Then other calls are
+	// made, which are slow by nature.
 	rate := float64(b.n) / time.Duration(at-u.at).Seconds()
 	slow := u.latency > 0 && b.fastest.Seconds() > slowFactor*u.latency && rate <= busier*u.rate
 	over := usualOver
@@ -526,7 +526,8 @@ func (l *limiter) crowded(now time.Time, p Priority) bool {
 
 // ConcurrencySnapshot is the state of a concurrency limit at one moment.
 type ConcurrencySnapshot struct {
-	// InFlight is the number of attempts in flight, also of those that an adaptive limit leaves out.
+	// InFlight is the number of attempts in flight, also of those that an adaptive limit leaves
+	// out.
 	InFlight int `json:"inFlight"`
 	Queued   int `json:"queued"`
 	// Limit is the most attempts in flight, or 0 if there is no limit at the moment.

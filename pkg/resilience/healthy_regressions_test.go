@@ -95,7 +95,9 @@ func TestCutsSoonAfterASuccessProveNothing(t *testing.T) {
 func TestCallersCannotHoldTheProbes(t *testing.T) {
 	for _, probes := range []int{1, 3} {
 		for name, doubtful := range map[string]func(*resilience.Pipeline[string]){
-			"slow uploads": func(pl *resilience.Pipeline[string]) { _, _, _ = pl.Do(context.Background(), upload{taking(time.Hour)}) },
+			"slow uploads": func(pl *resilience.Pipeline[string]) {
+				_, _, _ = pl.Do(context.Background(), upload{taking(time.Hour)})
+			},
 			"little time": func(pl *resilience.Pipeline[string]) {
 				_, _, _ = pl.DoWithin(context.Background(), 700*time.Millisecond, taking(time.Second))
 			},
@@ -150,8 +152,8 @@ func TestUploadsAloneCloseTheCircuit(t *testing.T) {
 	})
 }
 
-// An upstream becomes slow for good, and two of five calls fail, as they did before. The limit takes
-// that for usual in the end. It used to refuse two thirds of the calls for ever.
+// An upstream becomes slow for good, and two of five calls fail, as they did before. The limit
+// takes that for usual in the end. It used to refuse two thirds of the calls for ever.
 func TestSlowForGoodWhileSomeCallsFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := resilience.DefaultPolicy()
