@@ -1,7 +1,6 @@
 package app_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -22,6 +21,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/spans"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
+	"github.com/rebound-dev/rebound/internal/testkit/output"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -205,7 +205,7 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var lines bytes.Buffer
+	var lines output.Buffer
 	logged := make(chan struct{}, 10)
 	logger := slog.New(announcing{slog.NewJSONHandler(&lines, nil), logged})
 	g, err := gateway.New(cfg, gateway.Options{

@@ -1,7 +1,6 @@
 package app_test
 
 import (
-	"bytes"
 	"io"
 	"log/slog"
 	"net/http"
@@ -9,11 +8,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rebound-dev/rebound/internal/app"
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/pkg/faults"
+	"github.com/rebound-dev/rebound/internal/testkit/output"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
 
@@ -41,10 +42,11 @@ func TestD3TransitionsNameThePolicy(t *testing.T) {
 		policy := cfg.Policies[gateway.DefaultPolicyName]
 		policy.Retry.MaxAttempts = 1
 		policy.Breaker.FailureRatio, policy.Breaker.ConsecutiveFailures = 0, failures
+		policy.Breaker.OpenFor, policy.Breaker.MaxOpenFor = time.Hour, time.Hour // no further transition
 		cfg.Policies[name] = policy
 		cfg.Routes = append(cfg.Routes, gateway.Route{Name: name, Match: "/" + name, Upstream: up.URL, Policy: name})
 	}
-	var log bytes.Buffer
+	var log output.Buffer
 	client, err := app.NewClient(t.Context(), silentProgram("client"), cfg, serve.NewReadiness(), slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})), app.LivePage{})
 	if err != nil {
 		t.Fatal(err)
