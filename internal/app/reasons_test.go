@@ -18,10 +18,10 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/rebound-dev/rebound/internal/telemetry"
+	"github.com/rebound-dev/rebound/internal/testkit/output"
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/spans"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
-	"github.com/rebound-dev/rebound/internal/testkit/output"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"

@@ -13,8 +13,8 @@ import (
 	"github.com/rebound-dev/rebound/internal/app"
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/serve"
-	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/internal/testkit/output"
+	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
 
