@@ -98,7 +98,7 @@ func (p Priority) share(retry bool) float64 {
 const (
 	leastLimit  = 12
 	timesUsual  = 3
-	leastStall  = 50 * time.Millisecond
+	leastStall  = 250 * time.Millisecond // a process without processor time is no hanging one
 	stallFactor = 1.5                    // times the usual latency
 	stallGaps   = 10                     // times the usual time between two successes
 	maxGap      = time.Second            // a longer one is a pause

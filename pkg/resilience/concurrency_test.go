@@ -248,7 +248,7 @@ func TestAdaptiveLimit(t *testing.T) {
 				return time.Hour
 			}
 			return 20 * time.Millisecond
-		}, 10 * time.Second, [2]float64{0.44, 0.5}, 50},
+		}, 10 * time.Second, [2]float64{0.4, 0.5}, 100},
 		"it answers more slowly as a whole": {constant(300), func(at time.Duration, _ *rand.Rand) time.Duration {
 			if at > 5*time.Second {
 				return 500 * time.Millisecond

@@ -255,3 +255,26 @@ func TestInFlightCountsUploads(t *testing.T) {
 		}
 	})
 }
+
+// An upstream without processor time pauses, and nobody is to blame. On a cluster such pauses made
+// the limit refuse calls.
+func TestPausesOfTheUpstream(t *testing.T) {
+	const every = 5 * time.Second
+	for _, pause := range []time.Duration{60 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond} {
+		t.Run(pause.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				made, refused := spread(pipeline(t, resilience.DefaultPolicy(), resilience.Options{}), 1000, 30*time.Second,
+					func(at time.Duration, random *rand.Rand) resilience.Operation[string] {
+						takes := 5*time.Millisecond + time.Duration(random.ExpFloat64()*float64(5*time.Millisecond))
+						if end := (at + takes) % every; at > every && end < pause { // it ends after the pause
+							takes += pause - end
+						}
+						return taking(takes)
+					})
+				if n := sum(refused); n > 0 {
+					t.Errorf("%d of %d calls were refused, want none", n, sum(made))
+				}
+			})
+		})
+	}
+}
