@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// The numbers of calls a second while endpoints change. On two cores for the whole cluster, pods that
-// start beside a drain leave too little processor time for more.
+// The numbers of calls a second while endpoints change. On two cores for the whole cluster, pods
+// that start beside a drain leave too little processor time for more.
 const (
 	rate      = 500
 	drainRate = 200
