@@ -219,15 +219,19 @@ func (p Priority) rank(retry bool) int {
 // free reports whether attempts of any class get a place, and how many are in flight. It is the
 // usual case, and the class need not be known.
 func (l *limiter) free() (inFlight int64, ok bool) {
-	limit := l.limit.Load()
-	switch {
-	case l.policy.Max > 0:
-		limit = int64(l.policy.Max)
-	case l.policy.Max < 0:
+	if l.policy.Max < 0 {
 		return 0, true
 	}
 	inFlight = l.inFlight.Load()
-	return inFlight, inFlight < int64(float64(limit)*sheddableShare)
+	return inFlight, inFlight < int64(float64(l.most())*sheddableShare)
+}
+
+// most returns the fixed limit, or the adaptive one whether it is in force or not.
+func (l *limiter) most() int64 {
+	if l.policy.Max > 0 {
+		return int64(l.policy.Max)
+	}
+	return l.limit.Load()
 }
 
 // takeFree takes a place if attempts of any class get one.
@@ -276,10 +280,7 @@ func (l *limiter) begin(now time.Time) {
 
 // fits reports whether n attempts may be in flight.
 func (l *limiter) fits(n int64, now time.Time, share float64) bool {
-	limit := l.limit.Load()
-	if l.policy.Max > 0 {
-		limit = int64(l.policy.Max)
-	}
+	limit := l.most()
 	// A share of a small limit is still a place.
 	if n <= max(1, int64(float64(limit)*share)) {
 		return true

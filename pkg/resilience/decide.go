@@ -66,10 +66,10 @@ func (p Policy) Explain(o Outcome, s Situation) (Decision, []Gate) {
 	return d.after(o.Reason, slices.Values(gates)), gates
 }
 
-// ExplainFirst returns the gates before the first attempt of a call, in order, and the error of the
-// call that a [Pipeline] refuses in the situation s, or nil if the attempt may start. Its RetryIn
-// is that of a limit which has just been reached, or of a circuit that has just opened for the
-// first time, without jitter. Of s only OverRate, CircuitOpen and Crowded count.
+// ExplainFirst returns the gates before the first attempt of a call, in order. If the situation s
+// refuses the call, it also returns the error that a [Pipeline] would return, otherwise nil.
+// RetryIn is for a limit that has just been reached. For a circuit it is OpenFor, without jitter.
+// Of s only OverRate, CircuitOpen and Crowded count.
 func (p Policy) ExplainFirst(s Situation) (*Error, []Gate) {
 	gates := []Gate{p.rateGate(&s), circuitGate(&s), firstGate(&s)}
 	for i, refuse := range []func() (time.Duration, error){

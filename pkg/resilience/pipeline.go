@@ -173,19 +173,9 @@ func (p *Pipeline[T]) Do(ctx context.Context, op Operation[T]) (T, Report, error
 // still applies.
 func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Operation[T]) (T, Report, error) {
 	start := time.Now()
-	if wait := p.rate.take(start); wait > 0 {
+	if reason, retryIn, err := p.refusal(start, op); err != nil {
 		var zero T
-		report, err := p.refuse(ctx, start, min(limit, p.policy.Timeout), ReasonRateLimited, errRateLimited, wait)
-		return zero, report, err
-	}
-	if retryIn, err := p.breaker.refusal(start); err != nil {
-		var zero T
-		report, err := p.refuse(ctx, start, min(limit, p.policy.Timeout), ReasonBreakerOpen, err, retryIn)
-		return zero, report, err
-	}
-	if p.limiter.refuses(start, op) {
-		var zero T
-		report, err := p.refuse(ctx, start, min(limit, p.policy.Timeout), ReasonConcurrencyLimit, errNoPlace, p.limiter.advice(start))
+		report, err := p.refuse(ctx, start, min(limit, p.policy.Timeout), reason, err, retryIn)
 		return zero, report, err
 	}
 	c := &callState[T]{Context: ctx, pipeline: p, op: op, limit: limit, start: start, now: start}
@@ -201,6 +191,21 @@ func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Oper
 	result, err := c.end()
 	finished = true
 	return result, c.report, err
+}
+
+// refusal returns why a call that begins at now is refused at once and how long its caller should
+// wait, or a nil error.
+func (p *Pipeline[T]) refusal(now time.Time, op Operation[T]) (Reason, time.Duration, error) {
+	if wait := p.rate.take(now); wait > 0 {
+		return ReasonRateLimited, wait, errRateLimited
+	}
+	if retryIn, err := p.breaker.refusal(now); err != nil {
+		return ReasonBreakerOpen, retryIn, err
+	}
+	if p.limiter.refuses(now, op) {
+		return ReasonConcurrencyLimit, p.limiter.advice(now), errNoPlace
+	}
+	return "", 0, nil
 }
 
 // refuse ends a call that begins while the circuit is open or over a limit. It does what the

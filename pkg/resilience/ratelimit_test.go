@@ -68,8 +68,8 @@ func TestRateLimitIsExact(t *testing.T) {
 	}
 }
 
-// Tokens go to those who come first. So a caller that comes in bursts does not starve one that
-// comes one by one, and of two that come too often each is served in proportion to its calls.
+// Tokens go to those who come first. Bursts of one caller do not starve a steady one. If both make
+// too many calls, each is served in proportion to its own.
 func TestRateLimitIsFair(t *testing.T) {
 	const length = 100 * time.Second
 	limit := resilience.RateLimitPolicy{PerSecond: 100, Burst: 20}
