@@ -313,6 +313,7 @@ func (p *Pool) arrivedShared(d *dial, c *conn, now time.Time) {
 	if !p.closed && !p.spreadOut(now) {
 		p.addShared(c, now)
 		p.serveShared(now, func(w *waiter) bool { return w.dial == d || w.dial == nil })
+		p.dropUnused(now)
 		return
 	}
 	// Many connections were dialled before one was ready, and the pool has enough now. The requests

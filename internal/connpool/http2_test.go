@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
@@ -59,6 +60,36 @@ func TestHTTP2RequestsShareConnections(t *testing.T) {
 		p.CloseIdleConnections()
 		u.WantOpen(t, 0)
 	}
+}
+
+// Many requests come at once, and each dials. Two connections serve all of them before the other
+// dials end. Those connections get no request, and most of them are closed.
+func TestHTTP2DialsThatEndTooLate(t *testing.T) {
+	const requests = 50
+	u := newHTTP2(t, ok)
+	o := u.options()
+	var dials atomic.Int64
+	allDial, served := make(chan struct{}), make(chan struct{})
+	o.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		n := dials.Add(1)
+		if n == requests {
+			close(allDial)
+		}
+		<-allDial
+		if n > 2 {
+			<-served
+		}
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}
+	p := newPool(t, u.URL, o)
+	var all sync.WaitGroup
+	for range requests {
+		all.Go(func() { want(t, p, u.URL) })
+	}
+	all.Wait()
+	close(served)
+	wait.Until(t, 5*time.Second, "all dials end", func() bool { return u.Opened() == requests })
+	wait.Until(t, 5*time.Second, "at most 3 connections are kept", func() bool { return u.Open() <= 3 })
 }
 
 // Requests beyond the stream limit of a connection get another connection.

@@ -162,6 +162,25 @@ func (p *Pool) spreadOut(now time.Time) bool {
 	return good >= spread
 }
 
+// dropUnused closes connections beyond spread that never got a request. Many were dialled at once,
+// and a few served all requests before the other dials ended.
+func (p *Pool) dropUnused(now time.Time) {
+	if p.unservedCount > 0 || len(p.shared) <= spread {
+		return
+	}
+	usable := 0
+	p.shared = slices.DeleteFunc(p.shared, func(c *conn) bool {
+		if c.strikes > 0 || c.expired(now) || c.client.Available() == 0 || c.streams > 0 && c.lastGood.IsZero() {
+			return false // it may have to be replaced
+		}
+		if usable++; usable <= spread || c.uses > 0 {
+			return false
+		}
+		p.retireShared(c)
+		return true
+	})
+}
+
 // retireShared gives c no more requests, and closes it after its last one.
 func (p *Pool) retireShared(c *conn) {
 	c.retired = true
@@ -198,6 +217,7 @@ func (p *Pool) streamEnded(c *conn, good bool, now time.Time) {
 	if c.retired && c.streams == 0 {
 		p.toClose = append(p.toClose, c)
 	}
+	p.dropUnused(now)
 }
 
 // streamFreed is called when a body is closed. Only then has net/http surely freed its stream, and
