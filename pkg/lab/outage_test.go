@@ -125,30 +125,68 @@ func TestHonouredDeadlines(t *testing.T) {
 	}
 }
 
-// An upstream has a third of its capacity for half a minute. The limit must not take the latency
-// of its queue for the usual one: then it would leave force, and the queue would grow until
-// attempts time out.
+// An upstream has a third of its capacity for half a minute. The limit must keep its queue short.
+// It must not take the latency of the queue for the usual one: then it would leave force, and the
+// queue would grow until attempts time out. Many clients have at least a place each.
 func TestDefaultPolicyInABrownOut(t *testing.T) {
 	statistics(t)
 	t.Parallel()
-	const capacity = 400
-	for name, change := range map[string]func(*lab.Phase){
-		"slower workers": func(p *lab.Phase) { p.Slower = new(3.0) },
-		"fewer workers":  func(p *lab.Phase) { p.Working = new(1.0 / 3) },
+	const capacity, settles = 400, 5
+	for name, c := range map[string]struct {
+		change  func(*lab.Phase)
+		latency time.Duration // of a worker meanwhile
+		clients int
+		times   float64 // the largest p99, times that latency
+	}{
+		"slower workers":               {func(p *lab.Phase) { p.Slower = new(3.0) }, 60 * time.Millisecond, 1, 2},
+		"fewer workers":                {func(p *lab.Phase) { p.Working = new(1.0 / 3) }, 20 * time.Millisecond, 1, 3},
+		"slower workers, many clients": {func(p *lab.Phase) { p.Slower = new(3.0) }, 60 * time.Millisecond, 20, 20},
+		"fewer workers, many clients":  {func(p *lab.Phase) { p.Working = new(1.0 / 3) }, 20 * time.Millisecond, 20, 50},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := steady(func(s *lab.Scenario) {
-				s.Upstream.Faults.Latency.Value = 30 * time.Millisecond
+				s.Upstream.Faults.Latency.Value = 20 * time.Millisecond
 				s.Disturbance = lab.Span{At: 10 * time.Second, For: 30 * time.Second}
 				s.Length = s.Disturbance.End() + time.Second
-				s.Upstream.Phases = []lab.Phase{phase(s.Disturbance.At, s.Disturbance.For, change)}
+				s.Upstream.Phases = []lab.Phase{phase(s.Disturbance.At, s.Disturbance.For, c.change)}
 			})
 			r := simulate(t, lab.Experiment{
-				Policy: transport.DefaultPolicy(), Scenario: s, Load: lab.Load{Rate: 0.75 * capacity, Clients: 1, Capacity: capacity, Seed: 1},
+				Policy: transport.DefaultPolicy(), Scenario: s, Load: lab.Load{Rate: 0.75 * capacity, Clients: c.clients, Capacity: capacity, Seed: 1},
 			})
-			if kept := r.During.Goodput / (capacity / 3.0); kept < 0.9 {
-				t.Errorf("goodput is %.0f %% of what the upstream can serve, want at least 90", 100*kept)
+			var good, p99, seconds float64
+			for _, second := range r.Series[10+settles : 40] {
+				good, p99, seconds = good+float64(second.Goodput), p99+second.P99, seconds+1
+			}
+			if kept := good / seconds / (capacity / 3.0); kept < 0.97 {
+				t.Errorf("goodput is %.0f %% of what the upstream can serve, want at least 97", 100*kept)
+			}
+			if times := p99 / seconds / float64(c.latency.Milliseconds()); times > c.times {
+				t.Errorf("p99 is %.1f times that of a worker, want at most %v", times, c.times)
+			}
+		})
+	}
+}
+
+// An upstream becomes ten times as slow for good, and could serve all calls. The limit finds that
+// out within a second or two.
+func TestSlowForGood(t *testing.T) {
+	statistics(t)
+	t.Parallel()
+	for clients, most := range map[int]float64{1: 0.02, 20: 0.06} {
+		t.Run(fmt.Sprintf("%d clients", clients), func(t *testing.T) {
+			t.Parallel()
+			s := steady(func(s *lab.Scenario) {
+				s.Upstream.Faults.Latency.Value = 20 * time.Millisecond
+				s.Disturbance = lab.Span{At: 10 * time.Second, For: 40 * time.Second}
+				s.Length = s.Disturbance.End()
+				s.Upstream.Phases = []lab.Phase{phase(s.Disturbance.At, s.Disturbance.For, func(p *lab.Phase) { p.Slower = new(10.0) })}
+			})
+			r := simulate(t, lab.Experiment{
+				Policy: transport.DefaultPolicy(), Scenario: s, Load: lab.Load{Rate: 300, Clients: clients, Capacity: 6000, Seed: 1},
+			})
+			if lost := 1 - r.During.Success; lost > most {
+				t.Errorf("%.1f %% of the calls do not end well, want at most %v %%", 100*lost, 100*most)
 			}
 		})
 	}

@@ -17,9 +17,10 @@ import (
 type ConcurrencyPolicy struct {
 	// Max is the most attempts in flight. An attempt gives its place back when the response headers
 	// arrive, or when it fails; a body takes no place. 0 adapts to the upstream: it sets no limit
-	// while the upstream is well, and three times what is usual, but at least 12, while it gives no
-	// answers or all its answers are slow. Then it leaves out requests with a body, which may wait
-	// for their callers. -1 = no limit. -1 to 1000000.
+	// while the upstream is well. While it gives no answers, the limit is three times what is
+	// usual, but at least 12. While all its answers are slow, the limit is what it can serve with a
+	// short queue. Both leave out requests with a body, which may wait for their callers. -1 = no
+	// limit. -1 to 1000000.
 	Max int `yaml:"max"`
 	// Queue is the number of attempts that may wait for a place. In a full queue an attempt takes
 	// the place of one of a lower class. 0 to 1000000; 0 refuses at once.
@@ -103,7 +104,7 @@ const (
 	stallGaps   = 10                     // times the usual time between two successes
 	maxGap      = time.Second            // a longer one is a pause
 	slowFactor  = 4                      // times the usual latency
-	blockSize   = 8                      // at least so many successes are judged together,
+	blockSize   = 5                      // at least so many successes are judged together,
 	blockTime   = 100 * time.Millisecond // of at least so much time
 	slowHolds   = 5 * time.Second
 	usualOver   = 10 * time.Second // how fast the usual follows while the upstream is well
@@ -117,12 +118,13 @@ var errNoPlace = errors.New("the concurrency limit is reached")
 
 // limiter limits the attempts in flight. A success takes no lock that another one holds.
 //
-// The adaptive limit is no controller: while the upstream is well there is no limit, so neither a
-// surge nor slow calls among fast ones are refused. The upstream is in trouble if
+// While the upstream is well there is no adaptive limit, so neither a surge nor slow calls among
+// fast ones are refused. The upstream is in trouble if
 //
 //   - it stalls: more than the limit are in flight, and none has succeeded for a while since; or
 //   - it is slow: even the fastest of several successes took four times as long as usual. A slow
-//     part of the endpoints does not look like that, but a queue in the upstream does.
+//     part of the endpoints does not look like that, but a queue in the upstream does. Then a brake
+//     finds the limit, as long as it refuses attempts.
 type limiter struct {
 	policy  ConcurrencyPolicy
 	timeout time.Duration // of an attempt
@@ -133,15 +135,20 @@ type limiter struct {
 	began    atomic.Int64 // when the last place was taken, ns since epoch
 	limit    atomic.Int64 // the adaptive limit
 	over     atomic.Int64 // since when more than limit are in flight, ns since epoch; 0 = they are not
+	doubted  atomic.Int64 // when an attempt found that the upstream may stall, ns since epoch
 	lastGood atomic.Int64 // the last success, ns since epoch
 	typical  atomic.Int64 // the usual latency, ns; 0 = unknown
 	failures atomic.Int64 // since the last block
 	gap      atomic.Int64 // the usual time between two successes, ns
 	slow     atomic.Int64 // until when the upstream counts as slow, ns since epoch
+	brake    atomic.Int64 // the limit while it is slow; 0 = it is not
+	full     atomic.Bool  // the brake has refused an attempt since the last block
 	tired    atomic.Int64 // until when it gets no retries after it was slow, ns since epoch
 
 	sampling sync.Mutex // taken by TryLock only
 	block    sample
+	slowness brake
+	suspect  bool // the last block was slow
 	usual    struct {
 		latency, inFlight float64 // s, attempts; 0 = unknown
 		rate              float64 // successes a second
@@ -158,6 +165,7 @@ type sample struct {
 	n                 int
 	latency, inFlight float64
 	fastest           time.Duration
+	from              int64 // the first of them, ns since epoch
 }
 
 // queued is an attempt that waits for a place.
@@ -181,7 +189,7 @@ func (l *limiter) current() int {
 	case l.policy.Max > 0:
 		return l.policy.Max
 	case l.policy.Max == 0 && l.troubled(int64(time.Since(l.epoch))):
-		return int(l.limit.Load())
+		return int(l.most())
 	}
 	return 0
 }
@@ -230,6 +238,9 @@ func (l *limiter) free() (inFlight int64, ok bool) {
 func (l *limiter) most() int64 {
 	if l.policy.Max > 0 {
 		return int64(l.policy.Max)
+	}
+	if brake := l.brake.Load(); brake > 0 {
+		return brake
 	}
 	return l.limit.Load()
 }
@@ -289,10 +300,17 @@ func (l *limiter) fits(n int64, now time.Time, share float64) bool {
 		return false
 	}
 	at := int64(now.Sub(l.epoch))
-	if n > limit {
+	if n > l.limit.Load() {
 		l.over.CompareAndSwap(0, max(1, at))
 	}
-	return !l.troubled(at)
+	l.doubt(at)
+	if !l.troubled(at) {
+		return true
+	}
+	if !l.full.Load() {
+		l.full.Store(true)
+	}
+	return false
 }
 
 // troubled reports whether the upstream stalls or is slow.
@@ -300,12 +318,36 @@ func (l *limiter) troubled(at int64) bool {
 	if at < l.slow.Load() {
 		return true
 	}
+	silent, stall := l.silence(at)
+	if silent <= stall {
+		return false
+	}
+	// If this process stood still meanwhile, the answers may be waiting to be read. It did not if
+	// an attempt has come in the second half of the silence, and not just now.
+	return at-l.doubted.Load() > stall/4 && l.doubted.Load() > at-silent
+}
+
+// doubt records the first attempt in the second half of a silence that may become a stall.
+func (l *limiter) doubt(at int64) {
+	if silent, stall := l.silence(at); silent > stall/2 {
+		if doubted := l.doubted.Load(); doubted <= at-silent {
+			l.doubted.CompareAndSwap(doubted, at)
+		}
+	}
+}
+
+// silence returns for how long more than the limit have been in flight without a success, and from
+// when on that is a stall.
+func (l *limiter) silence(at int64) (silent, stall int64) {
 	over := l.over.Load()
-	stall := int64(l.timeout) // while nothing is known: all calls may be slow by nature
+	if over == 0 {
+		return 0, 0
+	}
+	stall = int64(l.timeout) // while nothing is known: all calls may be slow by nature
 	if usual := l.typical.Load(); usual > 0 {
 		stall = max(int64(leastStall), int64(stallFactor*float64(usual)), stallGaps*l.gap.Load())
 	}
-	return over > 0 && at-max(over, l.lastGood.Load()) > stall
+	return at - max(over, l.lastGood.Load()), stall
 }
 
 // usualLatency returns the usual latency, or what it takes for it while that is unknown.
@@ -365,6 +407,9 @@ func (l *limiter) succeeded(at, inFlight int64, latency time.Duration) {
 	if b.n == 0 || latency < b.fastest {
 		b.fastest = latency
 	}
+	if b.n == 0 {
+		b.from = at
+	}
 	b.n++
 	b.latency += latency.Seconds()
 	b.inFlight += float64(inFlight)
@@ -377,20 +422,22 @@ func (l *limiter) succeeded(at, inFlight int64, latency time.Duration) {
 // judge judges a block of successes.
 func (l *limiter) judge(at int64) {
 	u, b := &l.usual, &l.block
+	mean := b.latency / float64(b.n)
 	// Many more successes than usual do not show a queue in the upstream. Then other calls are
 	// made, which are slow by nature.
 	rate := float64(b.n) / time.Duration(at-u.at).Seconds()
 	slow := u.latency > 0 && b.fastest.Seconds() > slowFactor*u.latency && rate <= busier*u.rate
+	full := l.full.Swap(false)
+	// Answers that come all at once may only show that this process stood still.
+	if slow && l.brake.Load() == 0 && !l.suspect && at-b.from < int64(blockTime) {
+		l.suspect, slow = true, false
+	} else {
+		l.suspect = false
+	}
+	l.hold(at, slow, full)
 	over := usualOver
 	if at < l.tired.Load() {
 		over = adoptOver // it was slow just now: its latency still has much of a queue in it
-	}
-	if slow {
-		l.slow.Store(at + int64(slowHolds))
-		l.tired.Store(at + int64(slowHolds))
-		over = adoptOver
-	} else if l.slow.Load() != 0 {
-		l.slow.Store(0)
 	}
 	weight := 1.0
 	if u.latency > 0 {
@@ -404,13 +451,34 @@ func (l *limiter) judge(at int64) {
 		l.gap.Store(min((at-u.at)/int64(b.n), int64(maxGap)))
 	}
 	u.at = at
-	u.latency += weight * (b.latency/float64(b.n) - u.latency)
-	if !slow { // in trouble more are in flight than usual
+	u.latency += weight * (mean - u.latency)
+	if !slow && l.brake.Load() == 0 { // in trouble more are in flight than usual
 		u.rate += weight * (rate - u.rate)
 		u.inFlight += weight * (b.inFlight/float64(b.n) - u.inFlight)
 		l.limit.Store(max(leastLimit, int64(math.Ceil(timesUsual*u.inFlight))))
 	}
 	l.typical.Store(int64(u.latency * float64(time.Second)))
+}
+
+// hold keeps the brake in force while the upstream is slow, or while the brake refuses attempts.
+func (l *limiter) hold(at int64, slow, full bool) {
+	limit, until := l.brake.Load(), int64(0)
+	switch b := &l.block; {
+	case limit > 0 && (slow || full):
+		limit = l.slowness.next(at, b, limit, full)
+	case slow:
+		// It is not known yet whether there is a queue: at first nothing in flight is too much.
+		limit = 1 + int64(math.Ceil(b.inFlight/float64(b.n)/normalShare))
+		l.slowness = newBrake(at, l.usual.latency)
+	default:
+		limit = 0
+	}
+	if limit > 0 {
+		until = at + int64(slowHolds)
+		l.tired.Store(until)
+	}
+	l.slow.Store(until)
+	l.brake.Store(limit)
 }
 
 // wait waits for a place.

@@ -1,0 +1,114 @@
+package resilience
+
+import (
+	"math"
+	"time"
+)
+
+// How the brake searches. Latencies are compared with the floor, the latency without a queue.
+const (
+	leastBrake    = 2
+	brakeBlock    = 64          // successes that are judged together,
+	brakeTime     = time.Second // or all of so much time
+	lowered       = 0.7         // of the limit before
+	queueFrom     = 1.75        // times the floor: above it the limit is lowered
+	queueUpTo     = 1.4         // times the floor: up to it the limit is raised,
+	noQueue       = 1.1         // faster up to this,
+	muchFaster    = 0.8         // and fastest up to this
+	floorWeight   = 0.3         // of a latency below the floor
+	searchesAfter = 20 * time.Second
+)
+
+// brake finds the limit for an upstream that is slow. The upstream may have lost a part of its
+// capacity, so that a queue grows in it, or each of its answers may take longer. With a lower limit
+// a queue gets shorter, and the answers come sooner. If they do not, there was no queue: the limit
+// goes up again, and that latency is the floor from now on.
+//
+// So the latency stays between 1.4 and 1.75 times the floor while more is asked for than the
+// upstream can serve.
+type brake struct {
+	usual float64 // s, the latency before the upstream was slow
+	floor float64 // s, the latency without a queue, as far as is known
+
+	changed int64   // when the limit was changed, ns since epoch
+	since   int64   // when that began to show in the latency
+	n       int     // successes since then
+	sum     float64 // s, of their latencies
+
+	lowering  bool
+	searching bool    // for the floor, below the one that is known
+	before    float64 // s, the latency before the limit was lowered
+	higher    int64   // the limit before it was lowered
+}
+
+func newBrake(at int64, usual float64) brake { return brake{usual: usual, floor: usual, changed: at} }
+
+// next returns the limit after a block of successes. full reports whether it has refused attempts.
+func (r *brake) next(at int64, b *sample, limit int64, full bool) int64 {
+	if r.n == 0 {
+		// Attempts that began before the change must have ended.
+		if time.Duration(at-r.changed).Seconds() < 2*b.latency/float64(b.n) {
+			return limit
+		}
+		r.since = at
+	}
+	r.n += b.n
+	r.sum += b.latency
+	if r.n < brakeBlock && at-r.since < int64(brakeTime) {
+		return limit
+	}
+	next := r.judge(r.sum/float64(r.n), limit, full, at-r.changed > int64(searchesAfter))
+	r.n, r.sum = 0, 0
+	if next != limit {
+		r.changed = at
+	}
+	return next
+}
+
+// judge returns the limit for an upstream that has a latency at a limit. search is true if the
+// floor was not looked for in a while.
+func (r *brake) judge(latency float64, limit int64, full, search bool) int64 {
+	if latency < r.floor {
+		defer func() { r.floor += floorWeight * (latency - r.floor) }()
+	}
+	if r.lowering {
+		enough := r.floor
+		if r.searching {
+			enough = r.usual
+		}
+		switch {
+		case latency > r.before*(1+float64(limit)/float64(r.higher))/2:
+			r.lowering, r.floor = false, latency
+			return r.higher
+		case latency < queueUpTo*enough:
+			r.lowering = false
+			return limit
+		}
+		return r.lower(latency, limit)
+	}
+	switch {
+	case latency > queueFrom*r.floor || search:
+		r.searching = latency <= queueFrom*r.floor
+		return r.lower(latency, limit)
+	case !full:
+		return limit
+	case latency < muchFaster*r.floor:
+		return 2 * limit
+	case latency < noQueue*r.floor:
+		return limit + limit/2
+	case latency < queueUpTo*r.floor:
+		return limit + max(1, limit/5)
+	}
+	return limit
+}
+
+// lower returns a lower limit. At the least limit there is nothing to learn: its latency is the
+// floor.
+func (r *brake) lower(latency float64, limit int64) int64 {
+	next := max(leastBrake, min(limit-1, int64(math.Round(lowered*float64(limit)))))
+	r.lowering, r.before, r.higher = next < limit, latency, limit
+	if !r.lowering {
+		r.floor = latency
+	}
+	return next
+}
