@@ -57,7 +57,7 @@ func (r *brake) next(at int64, b *sample, limit int64, full bool) int64 {
 	if r.n < brakeBlock && at-r.since < int64(brakeTime) {
 		return limit
 	}
-	next := r.judge(r.sum/float64(r.n), limit, full, at-r.changed > int64(searchesAfter))
+	next := r.judge(r.sum/float64(r.n), limit, full, full && at-r.changed > int64(searchesAfter))
 	r.n, r.sum = 0, 0
 	if next != limit {
 		r.changed = at

@@ -128,7 +128,12 @@ var errNoPlace = errors.New("the concurrency limit is reached")
 type limiter struct {
 	policy  ConcurrencyPolicy
 	timeout time.Duration // of an attempt
-	epoch   time.Time
+	*limiterState
+}
+
+// limiterState is what limiters of the same upstream share when the policy changes.
+type limiterState struct {
+	epoch time.Time
 
 	inFlight atomic.Int64
 	leftOut  atomic.Int64 // in flight without a place
@@ -178,7 +183,7 @@ type queued struct {
 }
 
 func newLimiter(p ConcurrencyPolicy, attemptTimeout time.Duration) *limiter {
-	l := &limiter{policy: p, timeout: attemptTimeout, epoch: time.Now()}
+	l := &limiter{policy: p, timeout: attemptTimeout, limiterState: &limiterState{epoch: time.Now()}}
 	l.limit.Store(leastLimit)
 	return l
 }

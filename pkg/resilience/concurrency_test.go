@@ -269,6 +269,40 @@ func TestAdaptiveLimit(t *testing.T) {
 	}
 }
 
+// A reload changes the limit. The attempts in flight still count, and a queued one gets the place
+// of one that ends.
+func TestChangedLimitCountsAttemptsInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := limited(resilience.ConcurrencyPolicy{Max: 2, Queue: 1, MaxWait: 5 * time.Second})
+		pl := pipeline(t, p, resilience.Options{})
+		var calls sync.WaitGroup
+		for range 3 { // one of them waits
+			calls.Go(func() {
+				if _, report, err := pl.Do(t.Context(), classed{taking(time.Second), resilience.PriorityCritical}); err != nil {
+					t.Errorf("a call before the change: got reason %s, want it served", report.Reason)
+				}
+			})
+		}
+		synctest.Wait()
+		p.Concurrency = resilience.ConcurrencyPolicy{Max: 2}
+		renewed, err := pl.Renew(p)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if got := renewed.Concurrency(); got.InFlight != 2 || got.Queued != 1 {
+			t.Errorf("got %+v after the change, want 2 in flight and 1 queued", got)
+		}
+		if _, report, _ := renewed.Do(t.Context(), classed{taking(time.Second), resilience.PriorityCritical}); report.Reason != resilience.ReasonConcurrencyLimit {
+			t.Errorf("a call beyond the limit: got reason %s, want it refused", report.Reason)
+		}
+		calls.Wait()
+		if got := renewed.Concurrency(); got.InFlight != 0 || got.Queued != 0 {
+			t.Errorf("got %+v after all calls, want none", got)
+		}
+	})
+}
+
 func TestLimitsSurviveRenew(t *testing.T) {
 	p := limited(resilience.ConcurrencyPolicy{Max: 1})
 	p.RateLimit = resilience.RateLimitPolicy{PerSecond: 0.001, Burst: 1}

@@ -119,7 +119,8 @@ func (p *Pipeline[T]) compose() {
 
 // Renew returns a pipeline for the same upstream with another policy. Use it to change a policy
 // while calls are in progress. Calls of p end under p's policy. The new pipeline shares p's circuit
-// if the breaker's settings are the same, and so p's budget and limits. The error is that of [New].
+// if the breaker's settings are the same, and so p's budget and rate limit. The attempts in flight
+// count under the new concurrency limit too. The error is that of [New].
 func (p *Pipeline[T]) Renew(policy Policy) (*Pipeline[T], error) {
 	if err := policy.Validate(); err != nil {
 		return nil, err
@@ -131,8 +132,8 @@ func (p *Pipeline[T]) Renew(policy Policy) (*Pipeline[T], error) {
 	if policy.Breaker != p.policy.Breaker {
 		next.breaker = newBreaker(p.upstream, policy.Breaker, p.random, p.observer.Transition)
 	}
-	if policy.Concurrency != p.policy.Concurrency {
-		next.limiter = newLimiter(policy.Concurrency, policy.AttemptTimeout)
+	if policy.Concurrency != p.policy.Concurrency || policy.AttemptTimeout != p.policy.AttemptTimeout {
+		next.limiter = &limiter{policy.Concurrency, policy.AttemptTimeout, p.limiter.limiterState}
 	}
 	if policy.RateLimit != p.policy.RateLimit {
 		next.rate = newRateLimit(policy.RateLimit)

@@ -12,12 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// The numbers of calls a second while endpoints change. On two cores for the whole cluster, pods
-// that start beside a drain leave too little processor time for more.
-const (
-	rate      = 500
-	drainRate = 200
-)
+// rate is the number of calls a second while endpoints change.
+const rate = 500
 
 // headless installs the chart with three flaky-servers behind a headless Service.
 func headless(t *testing.T, args ...string) place {
@@ -36,7 +32,7 @@ func (p place) settled(n int) {
 
 // losesNoCall makes calls while change happens, after which there are n flaky-servers. No call may
 // fail, and after six seconds all of them serve.
-func (p place) losesNoCall(name string, rate int, change func(), n int) {
+func (p place) losesNoCall(name string, change func(), n int) {
 	p.t.Helper()
 	stop := p.load("http://client:8080/process", rate)
 	time.Sleep(2 * time.Second)
@@ -91,10 +87,10 @@ func TestOneBadEndpoint(t *testing.T) {
 func TestEndpointsComeAndGo(t *testing.T) {
 	p := headless(t, "--set", "flakyServer.replicas=2")
 	server := "deployment/flaky-server"
-	p.losesNoCall("2 to 4", rate, func() { p.kubectl("scale", server, "--replicas=4") }, 4)
-	p.losesNoCall("4 to 2", rate, func() { p.kubectl("scale", server, "--replicas=2") }, 2)
-	p.losesNoCall("rolling restart", rate, func() { p.kubectl("rollout", "restart", server) }, 2)
-	p.losesNoCall("a pod killed", rate, func() {
+	p.losesNoCall("2 to 4", func() { p.kubectl("scale", server, "--replicas=4") }, 4)
+	p.losesNoCall("4 to 2", func() { p.kubectl("scale", server, "--replicas=2") }, 2)
+	p.losesNoCall("rolling restart", func() { p.kubectl("rollout", "restart", server) }, 2)
+	p.losesNoCall("a pod killed", func() {
 		p.kubectl("delete", "pod", p.pods("flaky-server")[0].Name, "--force", "--grace-period=0")
 	}, 2)
 }
@@ -118,7 +114,7 @@ func TestNodeDrain(t *testing.T) {
 		t.Fatalf("%d of 4 flaky-servers are on %s, want some", n, drained)
 	}
 	defer func() { p.kubectl("uncordon", drained) }()
-	p.losesNoCall("drain", drainRate, func() {
+	p.losesNoCall("drain", func() {
 		p.kubectl("drain", drained, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=3m")
 	}, 4)
 	if n := there(); n != 0 {
