@@ -9,7 +9,8 @@ import (
 const (
 	leastBrake    = 2
 	brakeBlock    = 64          // successes that are judged together,
-	brakeTime     = time.Second // or all of so much time
+	brakeTime     = time.Second // or all of so much time, if they are
+	brakeFew      = 12          // at least
 	lowered       = 0.7         // of the limit before
 	queueFrom     = 1.75        // times the floor: above it the limit is lowered
 	queueUpTo     = 1.4         // times the floor: up to it the limit is raised,
@@ -54,7 +55,7 @@ func (r *brake) next(at int64, b *sample, limit int64, full bool) int64 {
 	}
 	r.n += b.n
 	r.sum += b.latency
-	if r.n < brakeBlock && at-r.since < int64(brakeTime) {
+	if r.n < brakeBlock && (r.n < brakeFew || at-r.since < int64(brakeTime)) {
 		return limit
 	}
 	next := r.judge(r.sum/float64(r.n), limit, full, full && at-r.changed > int64(searchesAfter))
