@@ -439,7 +439,8 @@ func (l *limiter) judge(at int64) {
 	} else {
 		l.suspect = false
 	}
-	l.hold(at, slow, full)
+	fails := float64(l.failures.Swap(0)) > failsToo*float64(b.n)
+	l.hold(at, slow, full, fails)
 	over := usualOver
 	if at < l.tired.Load() {
 		over = adoptOver // it was slow just now: its latency still has much of a queue in it
@@ -448,7 +449,7 @@ func (l *limiter) judge(at int64) {
 	if u.latency > 0 {
 		weight = -math.Expm1(-float64(at-u.at) / float64(over))
 	}
-	if failed := l.failures.Swap(0); slow && float64(failed) > failsToo*float64(b.n) {
+	if slow && fails {
 		weight /= failsOver // it is hardly the new usual
 	}
 	if u.at > 0 {
@@ -466,9 +467,15 @@ func (l *limiter) judge(at int64) {
 }
 
 // hold keeps the brake in force while the upstream is slow, or while the brake refuses attempts.
-func (l *limiter) hold(at int64, slow, full bool) {
+func (l *limiter) hold(at int64, slow, full, fails bool) {
 	limit, until := l.brake.Load(), int64(0)
 	switch b := &l.block; {
+	case fails && slow:
+		// A part of it may hang, and hold places. A search would take them from the rest.
+		limit = l.limit.Load()
+		l.slowness = newBrake(at, l.usual.latency)
+	case fails:
+		limit = 0
 	case limit > 0 && (slow || full):
 		limit = l.slowness.next(at, b, limit, full)
 	case slow:
