@@ -46,8 +46,9 @@ func levels() map[string]int {
 		"pkg/faults":         0,
 		"pkg/resilience":     0,
 
-		"internal/serve": 1,
-		"pkg/endpoint":   1,
+		"internal/foreign": 1,
+		"internal/serve":   1,
+		"pkg/endpoint":     1,
 
 		"pkg/observe":   2,
 		"pkg/transport": 2,
