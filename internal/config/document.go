@@ -20,9 +20,40 @@ import (
 // each byte of text.
 const maxBytes = 1 << 20
 
+// Documents returns the root values of all YAML documents in data, or of the JSON document, without
+// those that are empty. Aliases are not followed. The error is a *[mistake.List].
+func Documents(name string, data []byte) ([]*yaml.Node, error) {
+	all, broken := parseAll(name, data)
+	if broken != nil {
+		return nil, mistake.List{broken}.Err()
+	}
+	var roots []*yaml.Node
+	for _, n := range all {
+		if len(n.Content) > 0 && !isNull(n.Content[0]) {
+			roots = append(roots, n.Content[0])
+		}
+	}
+	return roots, nil
+}
+
 // parse returns the root value of the only document in data, or the mistake that keeps it from
 // being parsed.
 func parse(name string, data []byte) (*yaml.Node, *mistake.Mistake) {
+	all, broken := parseAll(name, data)
+	switch {
+	case broken != nil:
+		return nil, broken
+	case len(all) > 1:
+		second := all[1]
+		return nil, &mistake.Mistake{File: name, Line: second.Line, Column: second.Column, Message: "expected one document, got a second one"}
+	case len(all) == 0, len(all[0].Content) == 0:
+		return nil, nil
+	}
+	return all[0].Content[0], nil
+}
+
+// parseAll returns the documents.
+func parseAll(name string, data []byte) ([]*yaml.Node, *mistake.Mistake) {
 	at := func(line, column int, format string, args ...any) *mistake.Mistake {
 		return &mistake.Mistake{File: name, Line: line, Column: column, Message: fmt.Sprintf(format, args...)}
 	}
@@ -36,18 +67,12 @@ func parse(name string, data []byte) (*yaml.Node, *mistake.Mistake) {
 	}
 
 	data = fromJSON(data)
-	first, second, err := documents(data)
+	all, err := documents(data)
 	if err != nil {
 		line, column, message := locate(data, err)
 		return nil, at(line, column, "%s", message)
 	}
-	if second != nil {
-		return nil, at(second.Line, second.Column, "expected one document, got a second one")
-	}
-	if first == nil || len(first.Content) == 0 {
-		return nil, nil
-	}
-	return first.Content[0], nil
+	return all, nil
 }
 
 // position returns the line and the column of the byte at offset.
@@ -72,24 +97,18 @@ func invalidByte(data []byte) (offset int, what string) {
 	return 0, ""
 }
 
-// documents parses up to two documents. Callers only check whether there is a second.
-func documents(text []byte) (first, second *yaml.Node, err error) {
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	read := func() *yaml.Node {
+// documents parses all documents.
+func documents(text []byte) (all []*yaml.Node, err error) {
+	for decoder := yaml.NewDecoder(bytes.NewReader(text)); ; {
 		var n yaml.Node
-		switch e := decoder.Decode(&n); {
-		case errors.Is(e, io.EOF):
-		case e != nil:
-			err = e
-		default:
-			return &n
+		switch err := decoder.Decode(&n); {
+		case errors.Is(err, io.EOF):
+			return all, nil
+		case err != nil:
+			return nil, err
 		}
-		return nil
+		all = append(all, &n)
 	}
-	if first = read(); first != nil {
-		second = read()
-	}
-	return first, second, err
 }
 
 // locate returns the place and the reason of a parse error. The parser's own line number is
@@ -107,7 +126,7 @@ func locate(data []byte, cause error) (line, column int, message string) {
 	n := sort.Search(len(ends), func(i int) bool {
 		text := data[:ends[i]]
 		closers, _ := unclosed(text)
-		_, _, err := documents(slices.Concat(text, closers))
+		_, err := documents(slices.Concat(text, closers))
 		return err != nil && reason(err) == why
 	})
 	if n == len(ends) { // with its brackets closed, the text is valid

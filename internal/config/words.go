@@ -40,6 +40,9 @@ func unknownKey(near string, allowed []string) string {
 	return fmt.Sprintf("unknown key, %sallowed: %s", near, strings.Join(allowed, ", "))
 }
 
+// Nearest returns the candidate most similar to word, or "" if none is close.
+func Nearest(word string, candidates []string) string { return nearest(word, candidates) }
+
 // nearest returns the candidate most similar to word, or "" if none is close.
 func nearest(word string, candidates []string) string {
 	best, least := "", max(1, len(word)/3)+1
