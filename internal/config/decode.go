@@ -307,7 +307,7 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
 		at := Join(path, e.name)
 		i := slices.IndexFunc(fields, func(f field) bool { return f.name == e.name })
 		if i < 0 {
-			near := nearest(e.name, names(fields))
+			near := Nearest(e.name, names(fields))
 			if near != "" && !present[near] {
 				d.failed[Join(path, near)] = true // do not report it as missing too
 			}

@@ -90,7 +90,7 @@ func rewriteError(fs *flag.FlagSet, err error) error {
 	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
 		var known []string
 		fs.VisitAll(func(f *flag.Flag) { known = append(known, f.Name) })
-		if near := nearest(name, known); near != "" {
+		if near := Nearest(name, known); near != "" {
 			return fmt.Errorf("unknown flag --%s, did you mean --%s?", name, near)
 		}
 		return fmt.Errorf("unknown flag --%s", name)

@@ -41,21 +41,18 @@ func unknownKey(near string, allowed []string) string {
 }
 
 // Nearest returns the candidate most similar to word, or "" if none is close.
-func Nearest(word string, candidates []string) string { return nearest(word, candidates) }
-
-// nearest returns the candidate most similar to word, or "" if none is close.
-func nearest(word string, candidates []string) string {
+func Nearest(word string, candidates []string) string {
 	best, least := "", max(1, len(word)/3)+1
 	for _, c := range candidates {
-		if n := distance(strings.ToLower(word), strings.ToLower(c)); n < least {
+		if n := Distance(strings.ToLower(word), strings.ToLower(c)); n < least {
 			best, least = c, n
 		}
 	}
 	return best
 }
 
-// distance returns the number of edits between a and b. Two swapped neighbours count as one edit.
-func distance(a, b string) int {
+// Distance returns the number of edits between a and b. Two swapped neighbours count as one edit.
+func Distance(a, b string) int {
 	rows := make([][]int, len(a)+1)
 	for i := range rows {
 		rows[i] = make([]int, len(b)+1)

@@ -240,8 +240,8 @@ type Breaker struct {
 	// mean of all endpoints, of which at least MinEndpoints must have MinCalls. 0 = never.
 	BelowMean    float64
 	MinEndpoints int
-	// CheckEvery is how often the ratios are checked. 0 = after each try. ConsecutiveFailures is
-	// always checked at once.
+	// CheckEvery is how often the ratios are checked, and whether an open time is over. 0 = at once.
+	// ConsecutiveFailures is always checked at once.
 	CheckEvery time.Duration
 	// OpenFor is the first open time, MaxOpenFor the longest. MaxOpenFor 0 = no limit.
 	OpenFor, MaxOpenFor time.Duration
@@ -253,7 +253,7 @@ type Breaker struct {
 	// closes.
 	HalfOpenCalls int
 	// MaxEjected is the largest share of endpoints, 0 to 1, that may be open at a time, in scope
-	// endpoint. At least one may if AtLeastOne.
+	// endpoint, counted over all breakers of the policy. At least one may if AtLeastOne.
 	MaxEjected float64
 	AtLeastOne bool
 	// PanicBelow is the share of usable endpoints, 0 to 1, below which all are used, in scope

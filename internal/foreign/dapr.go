@@ -1,0 +1,292 @@
+package foreign
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rebound-dev/rebound/internal/config"
+)
+
+// dapr reads a Resiliency: named timeouts, retries and breakers, and the targets that use them. A
+// target is one policy.
+type dapr struct {
+	timeouts, retries, breakers map[string]daprPart
+	all                         []Policy
+}
+
+// daprPart is a named timeout, retry or breaker, and what it changes in a policy.
+type daprPart struct {
+	node  *node
+	apply func(p *Policy)
+	used  bool
+}
+
+func readDapr(r *reader, roots []*node) []Policy {
+	var d dapr
+	r.kubernetes(roots, map[string]action{"dapr.io/Resiliency": d.read})
+	return d.all
+}
+
+func (d *dapr) read(r *reader, n *node) {
+	d.timeouts, d.retries, d.breakers = map[string]daprPart{}, map[string]daprPart{}, map[string]daprPart{}
+	var targets *node
+	f := kubernetesObject(func(r *reader, spec *node) {
+		r.object(spec, fields{
+			"policies": func(r *reader, n *node) {
+				r.object(n, fields{
+					"timeouts":        func(r *reader, n *node) { r.byName(n, d.timeout) },
+					"retries":         func(r *reader, n *node) { r.byName(n, d.retry) },
+					"circuitBreakers": func(r *reader, n *node) { r.byName(n, d.breaker) },
+				})
+			},
+			"targets": func(_ *reader, n *node) { targets = n },
+		})
+	})
+	r.object(n, f.ignoring("scopes"))
+	if targets != nil {
+		d.targets(r, targets)
+	}
+	for _, parts := range []map[string]daprPart{d.timeouts, d.retries, d.breakers} {
+		for _, part := range parts {
+			if !part.used {
+				r.unused(part.node, "no target uses it")
+			}
+		}
+	}
+}
+
+// unused turns the entries at and below n into dropped ones.
+func (r *reader) unused(n *node, sentence string) {
+	for i := range r.report {
+		e := &r.report[i]
+		if e.Path == n.path || strings.HasPrefix(e.Path, n.path+".") || strings.HasPrefix(e.Path, n.path+"[") {
+			if e.Kind == Carried || e.Kind == Approximated {
+				e.Kind, e.Sentence = Dropped, sentence
+			}
+		}
+	}
+}
+
+func (d *dapr) targets(r *reader, n *node) {
+	direct := func(kind string, more ...string) action {
+		return func(r *reader, n *node) {
+			r.byName(n, func(r *reader, n *node) {
+				r.object(n, d.names(r, n, kind+"/"+n.key, more...))
+			})
+		}
+	}
+	r.object(n, fields{
+		"apps":   direct("app"),
+		"actors": direct("actor"),
+		"components": func(r *reader, n *node) {
+			r.byName(n, func(r *reader, n *node) {
+				r.object(n, fields{
+					"outbound": func(r *reader, n *node) { r.object(n, d.names(r, n, "component/"+n.key)) },
+					"inbound":  drop("calls into the application, not to an upstream"),
+				})
+			})
+		},
+	})
+}
+
+// names returns the fields of a target, which name its parts, and adds the target's policy.
+func (d *dapr) names(r *reader, n *node, name string, _ ...string) fields {
+	if n.key == "outbound" { // the component's name is the key above
+		parts := strings.Split(n.path, ".")
+		name = "component/" + parts[len(parts)-2]
+	}
+	p := Policy{Name: name, Retry: Retry{MaxAttempts: 1}}
+	kind, _, _ := strings.Cut(name, "/")
+	part := func(parts map[string]daprPart, key, suffix string) action {
+		use := func(name string) bool {
+			part, ok := parts[name]
+			if ok {
+				part.used = true
+				parts[name] = part
+				part.apply(&p)
+			}
+			return ok
+		}
+		if n.get(key) == nil {
+			for _, byDefault := range daprDefaults(kind, suffix) {
+				if use(byDefault) {
+					break
+				}
+			}
+		}
+		return func(r *reader, n *node) {
+			if !use(n.value()) {
+				message := "has no policy of this name"
+				if near := config.Nearest(n.value(), slices.Sorted(maps.Keys(parts))); near != "" {
+					message += ", did you mean " + strconv.Quote(near) + "?"
+				}
+				r.fail(n, "%s", message)
+			}
+			r.mark(n, Carried, "")
+		}
+	}
+	f := fields{
+		"timeout":        part(d.timeouts, "timeout", "TimeoutPolicy"),
+		"retry":          part(d.retries, "retry", "RetryPolicy"),
+		"circuitBreaker": part(d.breakers, "circuitBreaker", "CircuitBreakerPolicy"),
+	}.ignoring("circuitBreakerCacheSize")
+	f["circuitBreakerScope"] = drop("a breaker guards one upstream, not each actor")
+	for _, key := range []string{"timeout", "retry", "circuitBreaker"} {
+		if item := n.get(key); item != nil {
+			f[key](r, item)
+			f[key] = ignore // it is read
+		}
+	}
+	if kind == "app" && n.get("retry") == nil && p.Retry.MaxAttempts == 1 {
+		r.byDefault(n, "retry: Dapr's own 3 retries after 1s for calls that found no connection, which are left out")
+	}
+	d.all = append(d.all, p)
+	return f
+}
+
+// daprDefaults are the names of policies that apply to targets which name none, the strongest first.
+func daprDefaults(kind, suffix string) []string {
+	specific := map[string]string{"app": "App", "actor": "Actor", "component": "ComponentOutbound"}[kind]
+	names := []string{"Default" + specific + suffix, "Default" + suffix}
+	if kind == "component" {
+		names = slices.Insert(names, 1, "DefaultComponent"+suffix)
+	}
+	return names
+}
+
+func (d *dapr) timeout(r *reader, n *node) {
+	var from Policy
+	first := len(r.report)
+	set(&from, "TryTimeout", &from.TryTimeout, duration)(r, n)
+	r.approximate(first, "Dapr's timeout cuts each try, not the call: it becomes the timeout of a try")
+	d.timeouts[n.key] = daprPart{node: n, apply: func(p *Policy) {
+		p.TryTimeout = from.TryTimeout
+		p.setFrom(&from, "TryTimeout")
+	}}
+}
+
+func (d *dapr) retry(r *reader, n *node) {
+	var from Policy
+	retry := &from.Retry
+	kind, retries := "constant", -1
+	wait, most := 5*time.Second, 60*time.Second
+	var statuses []StatusRange
+	var codes []string
+	r.object(n, fields{
+		"policy":      set(&from, "Retry.Backoff", &kind, oneOf("constant", "exponential")),
+		"duration":    set(&from, "Retry.Backoff.Base", &wait, duration),
+		"maxInterval": set(&from, "Retry.Backoff.Max", &most, duration),
+		"maxRetries":  set(&from, "Retry.MaxAttempts", &retries, whole(-1, 1_000_000)),
+		"matching": func(r *reader, n *node) {
+			r.object(n, fields{
+				"httpStatusCodes": daprStatuses(&from, &statuses),
+				"gRPCStatusCodes": daprCodes(&from, &codes),
+			})
+		},
+	})
+	retry.MaxAttempts = retries + 1 // -1 is no limit
+	retry.Backoff = Backoff{Kind: BackoffFixed, Base: wait}
+	if kind == "exponential" {
+		retry.Backoff = Backoff{Kind: BackoffExponential, Base: 500 * time.Millisecond, Max: most, Factor: 1.5, Jitter: JitterPercent, Percent: 50, JitterAboveMax: true}
+		r.byDefault(n, "the exponential backoff begins at 500ms and grows by 1.5, ±50 %")
+	}
+	retry.On = Conditions{Statuses: statuses, GRPC: codes, Connect: true, Refused: true, Reset: true, Timeout: true}
+	if statuses == nil {
+		retry.On.Statuses = []StatusRange{{400, 599}}
+		r.byDefault(n, "every error is retried, also 4xx")
+	}
+	r.byDefault(n, missing(n, "policy: constant", "duration: 5s", "maxRetries: -1, no limit"))
+	d.retries[n.key] = daprPart{node: n, apply: func(p *Policy) {
+		p.Retry = from.Retry
+		p.setFrom(&from, "Retry")
+	}}
+}
+
+// daprStatuses reads statuses and ranges with commas.
+func daprStatuses(p *Policy, dst *[]StatusRange) action {
+	return func(r *reader, n *node) {
+		if !r.scalar(n, "a list of statuses such as 429,500-599") {
+			return
+		}
+		for word := range strings.SplitSeq(n.text, ",") {
+			s, ok := statusWord(strings.TrimSpace(word))
+			if !ok {
+				r.fail(n, "expected statuses such as 429,500-599, got %q", clip(word))
+				return
+			}
+			*dst = append(*dst, s)
+		}
+		p.setBy(r, "Retry.On", n)
+		r.mark(n, Carried, "")
+	}
+}
+
+// daprCodes reads numbers of gRPC statuses and ranges with commas.
+func daprCodes(p *Policy, dst *[]string) action {
+	return func(r *reader, n *node) {
+		if !r.scalar(n, "a list of gRPC statuses such as 4,8-14") {
+			return
+		}
+		for word := range strings.SplitSeq(n.text, ",") {
+			first, last, isRange := strings.Cut(strings.TrimSpace(word), "-")
+			if !isRange {
+				last = first
+			}
+			low, err1 := strconv.Atoi(first)
+			high, err2 := strconv.Atoi(last)
+			if err1 != nil || err2 != nil || low < 0 || high < low || high >= len(grpcNames()) {
+				r.fail(n, "expected gRPC statuses such as 4,8-14, got %q", clip(word))
+				return
+			}
+			*dst = append(*dst, grpcNames()[low:high+1]...)
+		}
+		p.setBy(r, "Retry.On", n)
+		r.mark(n, Carried, "")
+	}
+}
+
+// tripForm is a limit in the expression language of Dapr's trip.
+var tripForm = regexp.MustCompile(`^\s*(consecutiveFailures|totalFailures)\s*(>=|>)\s*(\d{1,9})\s*$`)
+
+func (d *dapr) breaker(r *reader, n *node) {
+	var from Policy
+	b := Breaker{
+		Scope: ScopeUpstream, ConsecutiveFailures: 6, OpenFor: 60 * time.Second, HalfOpenCalls: 1, FixedWindow: true,
+		Counts: Conditions{Statuses: []StatusRange{{400, 599}}, Connect: true, Refused: true, Reset: true, Timeout: true},
+	}
+	r.object(n, fields{
+		"maxRequests": set(&from, "Breakers.maxRequests", &b.HalfOpenCalls, whole(1, maxWhole)),
+		"interval":    set(&from, "Breakers.interval", &b.Window, duration),
+		"timeout":     set(&from, "Breakers.timeout", &b.OpenFor, duration),
+		"trip": func(r *reader, n *node) {
+			m := tripForm.FindStringSubmatch(n.value())
+			b.ConsecutiveFailures = 0
+			if m == nil {
+				r.mark(n, Dropped, "only a limit on consecutiveFailures or totalFailures can be carried over: the breaker never opens")
+				return
+			}
+			most, _ := strconv.Atoi(m[3]) // the form is checked
+			if m[2] == ">" {
+				most++
+			}
+			if m[1] == "consecutiveFailures" {
+				b.ConsecutiveFailures = most
+			} else {
+				b.Failures = most
+			}
+			from.setBy(r, "Breakers.trip", n)
+			r.mark(n, Carried, "")
+		},
+	})
+	r.byDefault(n, "every error counts as a failure, also 4xx")
+	r.byDefault(n, missing(n, "maxRequests: 1", "interval: 0s, so counts are never cleared", "timeout: 60s", "trip: consecutiveFailures > 5"))
+	from.Breakers = []Breaker{b}
+	d.breakers[n.key] = daprPart{node: n, apply: func(p *Policy) {
+		p.Breakers = from.Breakers
+		p.setFrom(&from, "Breakers")
+	}}
+}

@@ -1,0 +1,249 @@
+package foreign
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"time"
+)
+
+// parseDotNet reads JSON as .NET's configuration does: comments and trailing commas are allowed.
+func parseDotNet(name string, data []byte) ([]*node, error) {
+	return parseYAML(name, withoutComments(data))
+}
+
+// withoutComments replaces comments in JSON with spaces, so that every place stays what it is.
+func withoutComments(data []byte) []byte {
+	out := bytes.Clone(data)
+	blank := func(from, to int) {
+		for i := from; i < to; i++ {
+			if out[i] != '\n' && out[i] != '\r' {
+				out[i] = ' '
+			}
+		}
+	}
+	for i := 0; i < len(out); i++ {
+		switch rest := out[i:]; {
+		case rest[0] == '"':
+			for i++; i < len(out) && out[i] != '"' && out[i] != '\n'; i++ {
+				if out[i] == '\\' {
+					i++
+				}
+			}
+		case bytes.HasPrefix(rest, []byte("//")):
+			end := bytes.IndexByte(rest, '\n')
+			if end < 0 {
+				end = len(rest)
+			}
+			blank(i, i+end)
+		case bytes.HasPrefix(rest, []byte("/*")):
+			end := bytes.Index(rest, []byte("*/"))
+			if end < 0 {
+				return out // the parser reports it
+			}
+			blank(i, i+end+2)
+		}
+	}
+	return out
+}
+
+// dotnet finds the sections that configure the standard resilience handler, wherever they are: the
+// code names their path.
+type dotnet struct{ all []Policy }
+
+func readDotNet(r *reader, roots []*node) []Policy {
+	var d dotnet
+	for _, root := range roots {
+		d.within(r, root)
+	}
+	return d.all
+}
+
+func dotnetParts() []string {
+	return []string{"AttemptTimeout", "TotalRequestTimeout", "CircuitBreaker", "Retry", "RateLimiter", "Hedging", "Endpoint"}
+}
+
+func (d *dotnet) within(r *reader, n *node) {
+	known := 0
+	for _, item := range n.items {
+		is := func(part string) bool { return strings.EqualFold(item.key, part) }
+		if item.shape == mapping && slices.ContainsFunc(dotnetParts(), is) {
+			known++
+		}
+	}
+	if n.shape == mapping && known > 0 && dotnetTells(n) {
+		d.section(r, n)
+		return
+	}
+	if n.shape == scalar || len(n.items) == 0 {
+		ignore(r, n)
+	}
+	for _, item := range n.items {
+		d.within(r, item)
+	}
+}
+
+// dotnetTells reports whether a section has a setting of the resilience handler, and not only a name
+// that other libraries use too.
+func dotnetTells(n *node) bool {
+	settings := []string{"Timeout", "MaxRetryAttempts", "BackoffType", "UseJitter", "Delay", "MaxDelay", "ShouldRetryAfterHeader",
+		"FailureRatio", "MinimumThroughput", "SamplingDuration", "BreakDuration", "DefaultRateLimiterOptions", "MaxHedgedAttempts"}
+	for _, item := range n.items {
+		for _, setting := range item.items {
+			if slices.ContainsFunc(settings, func(s string) bool { return strings.EqualFold(s, setting.key) }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (d *dotnet) section(r *reader, n *node) {
+	name := strings.ReplaceAll(strings.Trim(strings.ReplaceAll(n.path, `"`, ""), "[]"), "].", ".")
+	p := Policy{
+		Name: name, Timeout: 30 * time.Second, TryTimeout: 10 * time.Second,
+		Retry: Retry{
+			MaxAttempts: 4, On: dotnetTransient(),
+			Backoff:    Backoff{Kind: BackoffExponential, Base: 2 * time.Second, Factor: 2, Jitter: JitterPolly},
+			RetryAfter: RetryAfter{Obey: true},
+		},
+		Breakers:    []Breaker{dotnetBreaker()},
+		Concurrency: Concurrency{MaxRequests: 1000, PerCall: true},
+	}
+	hedging := slices.ContainsFunc(n.items, func(item *node) bool {
+		return strings.EqualFold(item.key, "Hedging") || strings.EqualFold(item.key, "Endpoint")
+	})
+	if hedging {
+		p.Retry = Retry{MaxAttempts: 1, On: dotnetTransient()}
+		p.Hedge = Hedge{MaxAttempts: 2, Delay: 2 * time.Second}
+	}
+	timeout := func(name string, dst *time.Duration) action {
+		return func(r *reader, n *node) {
+			r.object(n, fields{
+				"Timeout":          set(&p, name, dst, timeSpanValue),
+				"TimeoutGenerator": drop(dotnetCode),
+			}.ignoring("Name"))
+		}
+	}
+	parts := fields{
+		"RateLimiter":    func(r *reader, n *node) { dotnetLimit(r, n, &p) },
+		"CircuitBreaker": func(r *reader, n *node) { dotnetCircuit(r, n, &p) },
+	}
+	if hedging {
+		p.Breakers[0].Scope, p.Concurrency.PerEndpoint, p.Concurrency.PerCall = ScopeEndpoint, true, false
+		parts["Timeout"] = timeout("TryTimeout", &p.TryTimeout)
+		r.object(n, fields{
+			"TotalRequestTimeout": timeout("Timeout", &p.Timeout),
+			"Hedging":             func(r *reader, n *node) { dotnetHedging(r, n, &p) },
+			"Endpoint":            func(r *reader, n *node) { r.object(n, parts) },
+		})
+		r.byDefault(n, missingIn2(n, "TotalRequestTimeout: 30s", "Hedging: 1 more try after 2s", "Endpoint: tries of 10s, a breaker at 10 % of 100 in 30s for 5s"))
+	} else {
+		parts["TotalRequestTimeout"] = timeout("Timeout", &p.Timeout)
+		parts["AttemptTimeout"] = timeout("TryTimeout", &p.TryTimeout)
+		parts["Retry"] = func(r *reader, n *node) { dotnetRetry(r, n, &p) }
+		r.object(n, parts)
+		r.byDefault(n, missingIn2(n, "TotalRequestTimeout: 30s", "AttemptTimeout: 10s", "Retry: 3 after 2s, doubled, with jitter",
+			"CircuitBreaker: 10 % of at least 100 in 30s, open for 5s", "RateLimiter: 1000 calls at a time"))
+	}
+	d.all = append(d.all, p)
+}
+
+// missingIn2 is missingIn as one line.
+func missingIn2(n *node, defaults ...string) string {
+	return strings.Join(missingIn(n, defaults), ", ")
+}
+
+const dotnetCode = "code of the application decides"
+
+// dotnetTransient is what the handlers take for a failure.
+func dotnetTransient() Conditions {
+	return Conditions{Statuses: []StatusRange{{408, 408}, {429, 429}, {500, 599}}, Connect: true, Refused: true, Reset: true, Timeout: true}
+}
+
+func dotnetBreaker() Breaker {
+	return Breaker{
+		Scope: ScopeUpstream, FailureRatio: 0.1, MinCalls: 100, Window: 30 * time.Second, OpenFor: 5 * time.Second,
+		HalfOpenCalls: 1, Counts: dotnetTransient(),
+	}
+}
+
+// timeSpanValue accepts .NET's time spans, such as 00:00:10 and 1.02:03:04. A whole number is days.
+func timeSpanValue(r *reader, n *node) (time.Duration, bool) {
+	return spans("a time span such as 00:00:10", func(s string) (time.Duration, bool) {
+		if m := timeSpan.FindStringSubmatch(strings.TrimSpace(s)); m != nil {
+			return sum(m[1:], 24*time.Hour, time.Hour, time.Minute, time.Second), true
+		}
+		return units(s, 24*time.Hour, nil)
+	})(r, n)
+}
+
+func dotnetRetry(r *reader, n *node, p *Policy) {
+	b := &p.Retry.Backoff
+	retries, kind, jitter := 3, "Exponential", true
+	r.object(n, fields{
+		"MaxRetryAttempts":       set(p, "Retry.MaxAttempts", &retries, whole(1, maxWhole)),
+		"BackoffType":            set(p, "Retry.Backoff", &kind, oneOf("Constant", "Linear", "Exponential")),
+		"UseJitter":              set(p, "Retry.Backoff.Jitter", &jitter, boolean),
+		"Delay":                  set(p, "Retry.Backoff.Base", &b.Base, timeSpanValue),
+		"MaxDelay":               set(p, "Retry.Backoff.Max", &b.Max, timeSpanValue),
+		"ShouldRetryAfterHeader": set(p, "Retry.RetryAfter", &p.Retry.RetryAfter.Obey, boolean),
+		"ShouldHandle":           drop(dotnetCode),
+		"DelayGenerator":         drop(dotnetCode),
+	}.ignoring("Name"))
+	p.Retry.MaxAttempts = retries + 1
+	b.Kind, b.Factor = map[string]BackoffKind{"Constant": BackoffFixed, "Linear": BackoffLinear, "Exponential": BackoffExponential}[kind], 0
+	if b.Kind == BackoffExponential {
+		b.Factor = 2
+	}
+	switch {
+	case !jitter:
+		b.Jitter = JitterNone
+	case b.Kind == BackoffExponential:
+		b.Jitter = JitterPolly
+	default:
+		b.Jitter, b.Percent = JitterPercent, 25
+	}
+	r.byDefault(n, missingIn2(n, "MaxRetryAttempts: 3", "Delay: 2s", "BackoffType: Exponential", "UseJitter: true", "ShouldRetryAfterHeader: true"))
+}
+
+func dotnetCircuit(r *reader, n *node, p *Policy) {
+	b := &p.Breakers[0]
+	r.object(n, fields{
+		"FailureRatio":           set(p, "Breakers.FailureRatio", &b.FailureRatio, number(0, 1)),
+		"MinimumThroughput":      set(p, "Breakers.MinimumThroughput", &b.MinCalls, whole(2, maxWhole)),
+		"SamplingDuration":       set(p, "Breakers.SamplingDuration", &b.Window, timeSpanValue),
+		"BreakDuration":          set(p, "Breakers.BreakDuration", &b.OpenFor, timeSpanValue),
+		"ShouldHandle":           drop(dotnetCode),
+		"BreakDurationGenerator": drop(dotnetCode),
+	}.ignoring("Name"))
+	r.byDefault(n, missingIn2(n, "FailureRatio: 0.1", "MinimumThroughput: 100", "SamplingDuration: 30s", "BreakDuration: 5s"))
+}
+
+func dotnetLimit(r *reader, n *node, p *Policy) {
+	c := &p.Concurrency
+	r.object(n, fields{
+		"DefaultRateLimiterOptions": func(r *reader, n *node) {
+			r.object(n, fields{
+				"PermitLimit":          set(p, "Concurrency.MaxRequests", &c.MaxRequests, whole(1, maxWhole)),
+				"QueueLimit":           set(p, "Concurrency.MaxPending", &c.MaxPending, whole(0, maxWhole)),
+				"QueueProcessingOrder": approx(ignoreAs(Carried), "the queue is served from its oldest entry"),
+			})
+			r.byDefault(n, missingIn2(n, "PermitLimit: 1000", "QueueLimit: 0"))
+		},
+		"RateLimiter": drop(dotnetCode),
+	}.ignoring("Name"))
+}
+
+func dotnetHedging(r *reader, n *node, p *Policy) {
+	more := 1
+	r.object(n, fields{
+		"MaxHedgedAttempts": set(p, "Hedge.MaxAttempts", &more, whole(1, 10)),
+		"Delay":             set(p, "Hedge.Delay", &p.Hedge.Delay, timeSpanValue),
+		"ShouldHandle":      drop(dotnetCode),
+		"DelayGenerator":    drop(dotnetCode),
+		"ActionGenerator":   drop(dotnetCode),
+	}.ignoring("Name"))
+	p.Hedge.MaxAttempts = more + 1
+	r.byDefault(n, missingIn2(n, "MaxHedgedAttempts: 1", "Delay: 2s"))
+}

@@ -1,0 +1,265 @@
+package foreign
+
+import "time"
+
+// envoyGateway reads BackendTrafficPolicies. A route in the same file takes what the policy says
+// that targets it.
+type envoyGateway struct {
+	gatewayAPI
+	traffic []envoyTraffic
+}
+
+type envoyTraffic struct {
+	policy  Policy
+	targets []string
+	retry   bool // the policy has a retry of its own
+	used    bool
+}
+
+func readEnvoyGateway(r *reader, roots []*node) []Policy {
+	g := envoyGateway{gatewayAPI: gatewayAPI{duration: gatewayDuration}}
+	r.kubernetes(roots, map[string]action{
+		"gateway.envoyproxy.io/BackendTrafficPolicy": g.read,
+		"gateway.networking.k8s.io/HTTPRoute":        g.route,
+		"gateway.networking.k8s.io/GRPCRoute":        g.route,
+	})
+	var all []Policy
+	for _, rule := range g.rules {
+		p := rule.policy
+		for i := range g.traffic {
+			if t := &g.traffic[i]; overlap(t.targets, []string{rule.route}) {
+				t.used = true
+				t.apply(&p)
+			}
+		}
+		all = append(all, p)
+	}
+	for _, t := range g.traffic {
+		if !t.used {
+			all = append(all, t.policy)
+		}
+	}
+	return all
+}
+
+// apply adds what the policy says to a rule of a route. The rule's own timeouts and retry win.
+func (t *envoyTraffic) apply(p *Policy) {
+	from := &t.policy
+	if p.Timeout == 0 {
+		p.Timeout = from.Timeout
+		p.setFrom(from, "Timeout")
+	}
+	if p.Retry.MaxAttempts == 1 && t.retry {
+		budget := p.Retry.Budget
+		p.Retry = from.Retry
+		p.Retry.Budget = budget
+		p.setFrom(from, "Retry")
+		if p.TryTimeout == 0 {
+			p.TryTimeout = from.TryTimeout
+			p.setFrom(from, "TryTimeout")
+		}
+	}
+	p.Retry.Budget = from.Retry.Budget
+	p.setFrom(from, "Retry.Budget")
+	p.ConnectTimeout, p.Breakers, p.Concurrency, p.RateLimit = from.ConnectTimeout, from.Breakers, from.Concurrency, from.RateLimit
+	for _, field := range []string{"ConnectTimeout", "Breakers", "Concurrency", "RateLimit"} {
+		p.setFrom(from, field)
+	}
+}
+
+func (g *envoyGateway) read(r *reader, n *node) {
+	t := envoyTraffic{policy: Policy{
+		Name: objectName(n), Timeout: envoyRouteTimeout, ConnectTimeout: 10 * time.Second,
+		Concurrency: Concurrency{MaxConnections: 1024, MaxPending: 1024, MaxRequests: 1024, MaxRetries: 1024},
+	}}
+	p := &t.policy
+	p.Retry.MaxAttempts = 1
+	target := func(r *reader, n *node) {
+		t.targets = append(t.targets, n.get("name").value())
+		r.object(n, fields{}.ignoring("group", "kind", "name", "sectionName"))
+	}
+	panicBelow := 0.5
+	r.object(n, kubernetesObject(func(r *reader, spec *node) {
+		r.object(spec, fields{
+			"targetRef":      target,
+			"targetRefs":     func(r *reader, n *node) { r.list(n, target) },
+			"retry":          func(r *reader, n *node) { t.retry = true; envoyGatewayRetry(r, n, p) },
+			"timeout":        func(r *reader, n *node) { envoyGatewayTimeout(r, n, p) },
+			"circuitBreaker": func(r *reader, n *node) { envoyGatewayLimits(r, n, p) },
+			"healthCheck": func(r *reader, n *node) {
+				r.object(n, fields{
+					"active":         drop(noActiveChecks),
+					"passive":        func(r *reader, n *node) { envoyGatewayPassive(r, n, p) },
+					"panicThreshold": ejects(p, &panicBelow, share),
+				})
+			},
+			"rateLimit":        func(r *reader, n *node) { envoyGatewayRate(r, n, p) },
+			"faultInjection":   drop("faults are made on purpose: use the faults of flaky-server"),
+			"admissionControl": drop("there is no limit by success rate before the upstream"),
+		}.ignoring("targetSelectors", "loadBalancer", "proxyProtocol", "tcpKeepalive", "connection", "dns", "http2",
+			"mergeType", "bandwidthLimit", "useClientProtocol", "compression", "compressor", "responseOverride",
+			"httpUpgrade", "requestBuffer", "telemetry", "routingType"))
+		r.byDefault(spec, missing(spec, "timeout: 15s for a request, 10s to connect", "retry: none", "circuitBreaker: 1024 of each"))
+	}))
+	for i := range p.Breakers {
+		p.Breakers[i].PanicBelow = panicBelow
+	}
+	g.traffic = append(g.traffic, t)
+}
+
+const noActiveChecks = "endpoints are judged by their calls only, not by health checks"
+
+func envoyGatewayRetry(r *reader, n *node, p *Policy) {
+	p.Retry = envoyDefaultRetry()
+	p.Retry.OtherEndpoint = true
+	p.Retry.On.Statuses = []StatusRange{{503, 503}}
+	retries := 2
+	backoff := &p.Retry.Backoff
+	var most time.Duration
+	r.object(n, fields{
+		"numRetries":             set(p, "Retry.MaxAttempts", &retries, whole(0, 1000)),
+		"numAttemptsPerPriority": drop("endpoints have no priorities here"),
+		"retryOn":                func(r *reader, n *node) { envoyGatewayRetryOn(r, n, p) },
+		"perRetry": func(r *reader, n *node) {
+			r.object(n, fields{
+				"timeout": set(p, "TryTimeout", &p.TryTimeout, gatewayDuration),
+				"backOff": func(r *reader, n *node) {
+					r.object(n, fields{
+						"baseInterval": set(p, "Retry.Backoff.Base", &backoff.Base, gatewayDuration),
+						"maxInterval":  set(p, "Retry.Backoff.Max", &most, gatewayDuration),
+					})
+				},
+			})
+		},
+	})
+	p.Retry.MaxAttempts = retries + 1
+	if backoff.Max = most; most == 0 {
+		backoff.Max = 10 * backoff.Base
+	}
+	r.byDefault(n, missing(n, "numRetries: 2", "retryOn: connect-failure,refused-stream,unavailable,cancelled and 503",
+		"perRetry: no timeout, backoff 25ms to 250ms with full jitter"))
+}
+
+func envoyGatewayRetryOn(r *reader, n *node, p *Policy) {
+	var codes []StatusRange
+	var words []*node
+	r.object(n, fields{
+		"triggers": func(r *reader, n *node) {
+			r.list(n, func(_ *reader, n *node) { words = append(words, n) })
+		},
+		"httpStatusCodes": statusList(&codes),
+	})
+	p.Retry.On = Conditions{}
+	p.setBy(r, "Retry.On", n)
+	listed := false
+	for _, w := range words {
+		note, known := p.Retry.On.envoyWord(w.value(), codes)
+		if !known {
+			r.badWord(w, w.value(), envoyWords())
+			continue
+		}
+		listed = listed || w.text == "retriable-status-codes"
+		kind := Carried
+		if note != "" {
+			kind = Approximated
+		}
+		r.mark(w, kind, note)
+	}
+	if len(codes) > 0 && !listed {
+		r.byDefault(n, "httpStatusCodes without the trigger retriable-status-codes has no effect in Envoy Gateway")
+	}
+}
+
+func envoyGatewayTimeout(r *reader, n *node, p *Policy) {
+	r.object(n, fields{
+		"tcp": func(r *reader, n *node) {
+			r.object(n, fields{"connectTimeout": set(p, "ConnectTimeout", &p.ConnectTimeout, gatewayDuration)})
+		},
+		"http": func(r *reader, n *node) {
+			r.object(n, fields{
+				"requestTimeout":    set(p, "Timeout", &p.Timeout, gatewayDuration),
+				"maxStreamDuration": drop("limits streams, which are not simulated"),
+			}.ignoring("connectionIdleTimeout", "maxConnectionDuration", "streamIdleTimeout"))
+		},
+	})
+	if n.at("http", "requestTimeout") == nil {
+		r.byDefault(n, "http.requestTimeout: 15s")
+	}
+}
+
+func envoyGatewayLimits(r *reader, n *node, p *Policy) {
+	c := &p.Concurrency
+	r.object(n, fields{
+		"maxConnections":      set(p, "Concurrency.MaxConnections", &c.MaxConnections, limit),
+		"maxPendingRequests":  set(p, "Concurrency.MaxPending", &c.MaxPending, limit),
+		"maxParallelRequests": set(p, "Concurrency.MaxRequests", &c.MaxRequests, limit),
+		"maxParallelRetries":  set(p, "Concurrency.MaxRetries", &c.MaxRetries, limit),
+		"perEndpoint":         drop("there is no limit of connections per endpoint"),
+		"retryBudget": func(r *reader, n *node) {
+			b := Budget{Kind: BudgetInFlight, Percent: 20, Min: 3}
+			numerator, denominator := 20.0, 100.0
+			r.object(n, fields{
+				"percent": func(r *reader, n *node) {
+					r.object(n, fields{
+						"numerator":   set(p, "Retry.Budget.Percent", &numerator, number(0, maxWhole)),
+						"denominator": set(p, "Retry.Budget.Percent", &denominator, number(1, maxWhole)),
+					})
+				},
+				"minRetryConcurrency": set(p, "Retry.Budget.Min", &b.Min, whole(0, maxWhole)),
+			})
+			b.Percent = 100 * numerator / denominator
+			p.Retry.Budget, c.MaxRetries = b, 0
+			p.setBy(r, "Retry.Budget", n)
+		},
+	}.ignoring("maxRequestsPerConnection"))
+	r.byDefault(n, missing(n, "maxConnections: 1024", "maxPendingRequests: 1024", "maxParallelRequests: 1024", "maxParallelRetries: 1024"))
+}
+
+func envoyGatewayPassive(r *reader, n *node, p *Policy) {
+	o := envoyOutlier()
+	o.interval, o.successRate = 3*time.Second, false
+	r.object(n, fields{
+		"splitExternalLocalOriginErrors": ejects(p, &o.split, boolean),
+		"interval":                       ejects(p, &o.interval, gatewayDuration),
+		"consecutiveLocalOriginFailures": ejects(p, &o.local, whole(0, maxWhole)),
+		"consecutiveGatewayErrors":       ejects(p, &o.gateway, whole(0, maxWhole)),
+		"consecutive5XxErrors":           ejects(p, &o.consecutive5xx, whole(0, maxWhole)),
+		"baseEjectionTime":               ejects(p, &o.base, gatewayDuration),
+		"maxEjectionPercent":             ejects(p, &o.maxEjected, share),
+		"failurePercentageThreshold":     ejects(p, &o.failurePercent, whole(0, 100)),
+		"alwaysEjectOneEndpoint":         ejects(p, &o.alwaysOne, boolean),
+	})
+	if n.get("consecutiveGatewayErrors") != nil {
+		o.enforceGateway = 100
+	}
+	p.Breakers = o.breakers()
+	r.byDefault(n, missing(n, "consecutive5XxErrors: 5", "interval: 3s", "baseEjectionTime: 30s", "maxEjectionPercent: 10"))
+}
+
+// envoyGatewayRate reads a local rate limit. Rules for some clients only cannot be carried over.
+func envoyGatewayRate(r *reader, n *node, p *Policy) {
+	r.object(n, fields{
+		"type":   ignore,
+		"global": drop("a rate limit that all gateways share needs their rate limit service"),
+		"local": func(r *reader, n *node) {
+			r.object(n, fields{"rules": func(r *reader, n *node) {
+				r.list(n, func(r *reader, n *node) {
+					if n.get("clientSelectors") != nil {
+						r.mark(n, Dropped, "a rate limit for some clients only")
+						return
+					}
+					r.object(n, fields{"limit": func(r *reader, n *node) {
+						var calls float64
+						unit := "Second"
+						r.object(n, fields{
+							"requests": set(p, "RateLimit", &calls, number(1, maxWhole)),
+							"unit":     set(p, "RateLimit", &unit, oneOf("Second", "Minute", "Hour", "Day")),
+						})
+						per := map[string]time.Duration{"Second": time.Second, "Minute": time.Minute, "Hour": time.Hour, "Day": 24 * time.Hour}[unit]
+						p.RateLimit = RateLimit{Calls: calls, Per: per, Burst: calls, PerCall: true}
+					}})
+				})
+			}})
+		},
+	})
+}

@@ -1,0 +1,181 @@
+package foreign
+
+import (
+	"strconv"
+	"time"
+)
+
+// gatewayAPI collects the routes of a file, one policy for each rule, and the retry budgets for the
+// Services behind them.
+type gatewayAPI struct {
+	rules    []gatewayRule
+	budgets  []gatewayBudget
+	duration parser[time.Duration]
+}
+
+type gatewayRule struct {
+	policy   Policy
+	route    string
+	backends []string
+}
+
+type gatewayBudget struct {
+	policy  Policy
+	name    string
+	targets []string
+	used    bool
+}
+
+func readGatewayAPI(r *reader, roots []*node) []Policy {
+	g := gatewayAPI{duration: gatewayDuration}
+	r.kubernetes(roots, map[string]action{
+		"gateway.networking.k8s.io/HTTPRoute":               g.route,
+		"gateway.networking.k8s.io/GRPCRoute":               g.route,
+		"gateway.networking.x-k8s.io/XBackendTrafficPolicy": g.budget,
+	})
+	return g.policies()
+}
+
+func (g *gatewayAPI) policies() []Policy {
+	var all []Policy
+	for _, rule := range g.rules {
+		p := rule.policy
+		for i := range g.budgets {
+			b := &g.budgets[i]
+			if overlap(b.targets, rule.backends) {
+				p.Retry.Budget, b.used = b.policy.Retry.Budget, true
+				p.setFrom(&b.policy, "Retry.Budget")
+			}
+		}
+		all = append(all, p)
+	}
+	for _, b := range g.budgets {
+		if !b.used {
+			b.policy.Name = b.name
+			b.policy.Retry.MaxAttempts = 1
+			all = append(all, b.policy)
+		}
+	}
+	return all
+}
+
+func overlap(a, b []string) bool {
+	for _, x := range a {
+		for _, y := range b {
+			if x == y && x != "" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// route reads an HTTPRoute or a GRPCRoute.
+func (g *gatewayAPI) route(r *reader, n *node) {
+	name := objectName(n)
+	r.object(n, kubernetesObject(func(r *reader, spec *node) {
+		r.object(spec, fields{
+			"rules": func(r *reader, n *node) {
+				k := 0
+				r.list(n, func(r *reader, n *node) {
+					g.rule(r, n, name, k)
+					k++
+				})
+			},
+		}.ignoring("parentRefs", "hostnames", "useDefaultGateways"))
+	}))
+}
+
+func (g *gatewayAPI) rule(r *reader, n *node, route string, k int) {
+	rule := gatewayRule{policy: Policy{Name: route + "/" + strconv.Itoa(k)}, route: route}
+	if own := n.get("name").value(); own != "" {
+		rule.policy.Name = route + "/" + own
+	}
+	p := &rule.policy
+	p.Retry.MaxAttempts = 1
+	r.object(n, fields{
+		"timeouts": func(r *reader, n *node) {
+			r.object(n, fields{
+				"request":        set(p, "Timeout", &p.Timeout, g.duration),
+				"backendRequest": set(p, "TryTimeout", &p.TryTimeout, g.duration),
+			})
+		},
+		"retry": func(r *reader, n *node) { g.retry(r, n, p) },
+		"backendRefs": func(r *reader, n *node) {
+			r.list(n, func(r *reader, n *node) {
+				rule.backends = append(rule.backends, n.get("name").value())
+				r.object(n, fields{}.ignoring("name", "namespace", "kind", "group", "port", "weight", "filters"))
+			})
+		},
+	}.ignoring("name", "matches", "filters", "sessionPersistence"))
+	if n.get("retry") == nil {
+		r.byDefault(n, "retry: none")
+	}
+	g.rules = append(g.rules, rule)
+}
+
+func (g *gatewayAPI) retry(r *reader, n *node, p *Policy) {
+	retries := 1
+	var codes []StatusRange
+	p.Retry.Backoff = Backoff{Kind: BackoffEnvoy, Base: 25 * time.Millisecond, Jitter: JitterFull}
+	r.object(n, fields{
+		"attempts": set(p, "Retry.MaxAttempts", &retries, whole(0, 1000)),
+		"codes": func(r *reader, n *node) {
+			statusList(&codes)(r, n)
+			p.setBy(r, "Retry.On", n)
+		},
+		"backoff": approx(set(p, "Retry.Backoff", &p.Retry.Backoff.Base, g.duration),
+			"the specification leaves growth and jitter open; taken as Envoy does it: full jitter up to 10 times this"),
+	})
+	p.Retry.MaxAttempts = retries + 1
+	p.Retry.Backoff.Max = 10 * p.Retry.Backoff.Base
+	p.Retry.On = Conditions{Statuses: codes, Connect: true, Refused: true, Reset: true, Timeout: true}
+	r.byDefault(n, missing(n, "attempts: 1", "codes: none", "backoff: 25ms to 250ms with full jitter, as in Envoy"))
+	r.byDefault(n, "connections that fail or break off, and tries over backendRequest, are retried too, as the specification"+
+		" says; Istio and Envoy Gateway do not retry the latter")
+}
+
+// budget reads an XBackendTrafficPolicy.
+func (g *gatewayAPI) budget(r *reader, n *node) {
+	b := gatewayBudget{name: objectName(n)}
+	r.object(n, kubernetesObject(func(r *reader, spec *node) {
+		r.object(spec, fields{
+			"targetRefs": func(r *reader, n *node) {
+				r.list(n, func(r *reader, n *node) {
+					b.targets = append(b.targets, n.get("name").value())
+					r.object(n, fields{}.ignoring("group", "kind", "name"))
+				})
+			},
+			"retryConstraint": func(r *reader, n *node) { gatewayConstraint(r, n, &b.policy) },
+		}.ignoring("sessionPersistence"))
+	}))
+	if b.policy.Retry.Budget.Kind != BudgetNone {
+		g.budgets = append(g.budgets, b)
+	}
+}
+
+func gatewayConstraint(r *reader, n *node, p *Policy) {
+	b := &p.Retry.Budget
+	*b = Budget{Kind: BudgetWindow, Percent: 20, Window: 10 * time.Second}
+	p.setBy(r, "Retry.Budget", n)
+	count, interval := 10, time.Second
+	r.object(n, fields{
+		"budget": func(r *reader, n *node) {
+			r.object(n, fields{
+				"percent":  set(p, "Retry.Budget.Percent", &b.Percent, number(0, 100)),
+				"interval": set(p, "Retry.Budget.Window", &b.Window, gatewayDuration),
+			})
+		},
+		"minRetryRate": func(r *reader, n *node) {
+			r.object(n, fields{
+				"count":    set(p, "Retry.Budget.MinPerSecond", &count, whole(1, 1_000_000)),
+				"interval": set(p, "Retry.Budget.MinPerSecond", &interval, gatewayDuration),
+			})
+		},
+	})
+	if interval <= 0 {
+		interval = time.Second
+	}
+	b.MinPerSecond = float64(count) / interval.Seconds()
+	r.byDefault(n, missing(n, "budget: 20 % of 10s", "minRetryRate: 10 a second"))
+}

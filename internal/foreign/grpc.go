@@ -1,0 +1,236 @@
+package foreign
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// grpcNames are the gRPC statuses in the order of their numbers, from 0.
+func grpcNames() []string {
+	return []string{
+		"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+		"PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
+		"INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+	}
+}
+
+// grpcWords are the gRPC statuses as annotations write them.
+func grpcWords() []string {
+	words := grpcNames()
+	for i, w := range words {
+		words[i] = strings.ToLower(strings.ReplaceAll(w, "_", "-"))
+	}
+	return words
+}
+
+// grpcStatus returns the name of a status that is written in any way: UNAVAILABLE, unavailable or 14.
+func grpcStatus(s string) (string, bool) {
+	names := grpcNames()
+	if i, err := strconv.Atoi(s); err == nil {
+		if i < 0 || i >= len(names) {
+			return "", false
+		}
+		return names[i], true
+	}
+	name := strings.ToUpper(strings.ReplaceAll(s, "-", "_"))
+	return name, slices.Contains(names, name)
+}
+
+func readGRPC(r *reader, roots []*node) []Policy {
+	var all []Policy
+	for _, root := range roots {
+		if root.shape == list { // the choices of a DNS TXT record
+			r.list(root, func(r *reader, n *node) {
+				r.object(n, fields{
+					"serviceConfig": func(r *reader, n *node) { all = append(all, grpcConfig(r, n)...) },
+				}.ignoring("clientLanguage", "clientHostname", "percentage"))
+			})
+			continue
+		}
+		all = append(all, grpcConfig(r, root)...)
+	}
+	return all
+}
+
+func grpcConfig(r *reader, n *node) []Policy {
+	var all []Policy
+	shared := Policy{}
+	r.object(n, fields{
+		"methodConfig": func(r *reader, n *node) {
+			r.list(n, func(r *reader, n *node) { all = append(all, grpcMethods(r, n)) })
+		},
+		"retryThrottling":     func(r *reader, n *node) { grpcThrottling(r, n, &shared) },
+		"loadBalancingConfig": func(r *reader, n *node) { grpcBalancer(r, n, &shared) },
+	}.ignoring("loadBalancingPolicy", "healthCheckConfig", "$schema"))
+	for i := range all {
+		if all[i].Retry.MaxAttempts != 1 || all[i].Hedge.MaxAttempts > 0 {
+			all[i].Retry.Budget = shared.Retry.Budget
+			all[i].setFrom(&shared, "Retry.Budget")
+		}
+		all[i].Breakers = shared.Breakers
+		all[i].setFrom(&shared, "Breakers")
+	}
+	if len(all) == 0 && len(shared.From) > 0 {
+		shared.Retry.MaxAttempts = 1
+		all = append(all, shared)
+	}
+	return all
+}
+
+func grpcMethods(r *reader, n *node) Policy {
+	p := Policy{Retry: Retry{MaxAttempts: 1}}
+	r.object(n, fields{
+		"name": func(r *reader, n *node) {
+			r.list(n, func(r *reader, n *node) {
+				if service := n.get("service").value(); p.Name == "" && service != "" {
+					p.Name = strings.TrimSuffix(service+"/"+n.get("method").value(), "/")
+				}
+				r.object(n, fields{}.ignoring("service", "method"))
+			})
+		},
+		"timeout":       set(&p, "Timeout", &p.Timeout, protoDuration),
+		"retryPolicy":   func(r *reader, n *node) { grpcRetry(r, n, &p) },
+		"hedgingPolicy": func(r *reader, n *node) { grpcHedging(r, n, &p) },
+		"waitForReady":  drop("a call without a connection fails at once"),
+	}.ignoring("maxRequestMessageBytes", "maxResponseMessageBytes"))
+	if n.get("timeout") == nil {
+		r.byDefault(n, "timeout: none but the caller's deadline")
+	}
+	if n.get("retryPolicy") == nil && n.get("hedgingPolicy") == nil {
+		r.byDefault(n, "retryPolicy: none; a stream that the server refused is still sent again once, which is left out")
+	}
+	return p
+}
+
+// grpcMostAttempts is the number to which gRPC cuts maxAttempts.
+const grpcMostAttempts = 5
+
+// grpcAttempts reads maxAttempts.
+func grpcAttempts(p *Policy, field string, dst *int) action {
+	return func(r *reader, n *node) {
+		v, ok := whole(2, maxWhole)(r, n)
+		if !ok {
+			return
+		}
+		*dst = min(v, grpcMostAttempts)
+		p.setBy(r, field, n)
+		if v > grpcMostAttempts {
+			r.mark(n, Approximated, "gRPC makes at most 5 attempts")
+		}
+		r.mark(n, Carried, "")
+	}
+}
+
+func grpcRetry(r *reader, n *node, p *Policy) {
+	p.Retry.Backoff = Backoff{Kind: BackoffExponential, Factor: 1, Jitter: JitterPercent, Percent: 20, JitterAboveMax: true}
+	p.Retry.RetryAfter = RetryAfter{Obey: true}
+	b := &p.Retry.Backoff
+	r.object(n, fields{
+		"maxAttempts":           grpcAttempts(p, "Retry.MaxAttempts", &p.Retry.MaxAttempts),
+		"initialBackoff":        set(p, "Retry.Backoff.Base", &b.Base, protoDuration),
+		"maxBackoff":            set(p, "Retry.Backoff.Max", &b.Max, protoDuration),
+		"backoffMultiplier":     set(p, "Retry.Backoff.Factor", &b.Factor, number(0, 1e6)),
+		"retryableStatusCodes":  grpcCodes(p),
+		"perAttemptRecvTimeout": set(p, "TryTimeout", &p.TryTimeout, protoDuration),
+	})
+	for _, key := range []string{"maxAttempts", "initialBackoff", "maxBackoff", "backoffMultiplier", "retryableStatusCodes"} {
+		if n.get(key) == nil && n.shape == mapping {
+			r.fail(n, "%s is missing: gRPC refuses a retryPolicy without it", key)
+		}
+	}
+	p.Retry.On.Refused = true
+	r.byDefault(n, "jitter ±20 % on top of maxBackoff; the pushback of the server is obeyed like Retry-After")
+}
+
+func grpcCodes(p *Policy) action {
+	return func(r *reader, n *node) {
+		r.list(n, func(r *reader, n *node) {
+			name, ok := grpcStatus(n.value())
+			if !ok {
+				r.badWord(n, n.value(), grpcNames())
+				return
+			}
+			p.Retry.On.GRPC = append(p.Retry.On.GRPC, name)
+			r.mark(n, Carried, "")
+		})
+		p.setBy(r, "Retry.On", n)
+	}
+}
+
+func grpcHedging(r *reader, n *node, p *Policy) {
+	r.object(n, fields{
+		"maxAttempts":         grpcAttempts(p, "Hedge.MaxAttempts", &p.Hedge.MaxAttempts),
+		"hedgingDelay":        set(p, "Hedge.Delay", &p.Hedge.Delay, protoDuration),
+		"nonFatalStatusCodes": grpcCodes(p),
+	})
+	r.byDefault(n, "hedging is not implemented in Go and in the C core")
+}
+
+func grpcThrottling(r *reader, n *node, p *Policy) {
+	b := &p.Retry.Budget
+	*b = Budget{Kind: BudgetTokens, Cost: 1, ChargeFailures: true}
+	r.object(n, fields{
+		"maxTokens":  set(p, "Retry.Budget.Tokens", &b.Tokens, number(0, 1000)),
+		"tokenRatio": set(p, "Retry.Budget.Refill", &b.Refill, number(0, 1000)),
+	})
+	b.Threshold = b.Tokens / 2
+}
+
+// grpcBalancer reads the outlier detection inside a load balancer's configuration.
+func grpcBalancer(r *reader, n *node, p *Policy) {
+	if n.shape != list {
+		r.fail(n, "expected a list, got %s", n.describe())
+		return
+	}
+	for _, item := range n.items {
+		if o := item.get("outlier_detection_experimental"); o != nil && o.shape == mapping {
+			grpcOutlier(r, o, p)
+		}
+	}
+	ignore(r, n)
+}
+
+func grpcOutlier(r *reader, n *node, p *Policy) {
+	o := envoyOutlier()
+	o.consecutive5xx, o.successRate, o.panicBelow = 0, false, 0
+	count, percent := whole(0, maxWhole), whole(0, 100)
+	enforceRate, enforceFailures, failurePercent := 100, 100, 85
+	r.object(n, fields{
+		"interval":           ejects(p, &o.interval, protoDuration),
+		"baseEjectionTime":   ejects(p, &o.base, protoDuration),
+		"maxEjectionTime":    ejects(p, &o.maxTime, protoDuration),
+		"maxEjectionPercent": ejects(p, &o.maxEjected, share),
+		"successRateEjection": func(r *reader, n *node) {
+			o.successRate = true
+			r.object(n, fields{
+				"stdevFactor":           ejects(p, &o.stdev, count),
+				"enforcementPercentage": ejects(p, &enforceRate, percent),
+				"minimumHosts":          ejects(p, &o.successHosts, count),
+				"requestVolume":         ejects(p, &o.successVolume, count),
+			})
+		},
+		"failurePercentageEjection": func(r *reader, n *node) {
+			o.failurePercent = -1
+			r.object(n, fields{
+				"threshold":             ejects(p, &failurePercent, percent),
+				"enforcementPercentage": ejects(p, &enforceFailures, percent),
+				"minimumHosts":          ejects(p, &o.failureHosts, count),
+				"requestVolume":         ejects(p, &o.failureVolume, count),
+			})
+		},
+	}.ignoring("childPolicy"))
+	o.successRate = o.successRate && enforceRate > 0
+	if o.failurePercent < 0 {
+		o.failurePercent = 0
+		if enforceFailures > 0 {
+			o.failurePercent = failurePercent
+		}
+	}
+	p.Breakers = o.breakers()
+	for i := range p.Breakers {
+		p.Breakers[i].Counts.GRPC = grpcNames()[1:]
+	}
+	p.setBy(r, "Breakers", n)
+	r.byDefault(n, missing(n, "interval: 10s", "baseEjectionTime: 30s", "maxEjectionPercent: 10"))
+}

@@ -1,0 +1,164 @@
+package foreign
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/rebound-dev/rebound/internal/mistake"
+)
+
+// System names another system, as in lab import --from NAME.
+type System string
+
+// The systems.
+const (
+	Istio        System = "istio"
+	Envoy        System = "envoy"
+	EnvoyGateway System = "envoy-gateway"
+	GatewayAPI   System = "gateway-api"
+	Linkerd      System = "linkerd"
+	Dapr         System = "dapr"
+	Resilience4j System = "resilience4j"
+	DotNet       System = "dotnet"
+	GRPC         System = "grpc"
+	AWS          System = "aws"
+	Nginx        System = "nginx"
+	HAProxy      System = "haproxy"
+	Caddy        System = "caddy"
+	Traefik      System = "traefik"
+)
+
+// dialect reads the files of one system.
+type dialect struct {
+	system System
+	// parse returns the values of the file. Most systems read YAML.
+	parse func(name string, data []byte) ([]*node, error)
+	read  func(r *reader, roots []*node) []Policy
+	fold  func(key string) string
+}
+
+func dialects() []dialect {
+	return []dialect{
+		{Istio, parseYAML, readIstio, nil},
+		{Envoy, parseEnvoy, readEnvoy, nil},
+		{EnvoyGateway, parseYAML, readEnvoyGateway, nil},
+		{GatewayAPI, parseYAML, readGatewayAPI, nil},
+		{Linkerd, parseYAML, readLinkerd, nil},
+		{Dapr, parseYAML, readDapr, nil},
+		{Resilience4j, parseSpring, readResilience4j, relaxed},
+		{DotNet, parseDotNet, readDotNet, strings.ToLower},
+		{GRPC, parseYAML, readGRPC, nil},
+		{AWS, parseAWS, readAWS, nil},
+	}
+}
+
+// Systems returns the names of all systems.
+func Systems() []string {
+	var names []string
+	for _, d := range dialects() {
+		names = append(names, string(d.system))
+	}
+	return names
+}
+
+// Result is what a file says.
+type Result struct {
+	System   System
+	Policies []Policy
+	Report   Report
+}
+
+// Import reads the text of a file, which errors and reports call name. An empty system means the one
+// that the file shows.
+//
+// The error is a *[mistake.List] for mistakes in the file.
+func Import(system System, name string, data []byte) (*Result, error) {
+	if system == "" {
+		if system = Detect(name, data); system == "" {
+			return nil, fmt.Errorf("%s: does not show which system it is for: use --from NAME", name)
+		}
+	}
+	all := dialects()
+	i := slices.IndexFunc(all, func(d dialect) bool { return d.system == system })
+	if i < 0 {
+		return nil, fmt.Errorf("unknown system %q, expected one of %s", system, strings.Join(Systems(), ", "))
+	}
+	roots, err := all[i].parse(name, data)
+	if err != nil {
+		return nil, err
+	}
+	if len(roots) == 0 {
+		return nil, mistake.List{{File: name, Line: 1, Column: 1, Message: "is empty"}}.Err()
+	}
+	r := &reader{file: name, fold: all[i].fold}
+	policies := all[i].read(r, roots)
+	if len(policies) == 0 && len(r.errs) == 0 {
+		r.failAt(1, 1, "", "has no settings of %s for retries, timeouts or breakers", system)
+	}
+	report, err := r.result(roots)
+	if err != nil {
+		return nil, err
+	}
+	unique(policies)
+	return &Result{system, policies, report}, nil
+}
+
+// unique numbers policies with the same name.
+func unique(policies []Policy) {
+	seen := map[string]int{}
+	for i := range policies {
+		p := &policies[i]
+		if p.Name == "" {
+			p.Name = "default"
+		}
+		seen[p.Name]++
+		if n := seen[p.Name]; n > 1 {
+			p.Name = fmt.Sprintf("%s-%d", p.Name, n)
+			seen[p.Name]++
+		}
+	}
+}
+
+// Detect returns the system that a file is for, by its text and its name, or "".
+func Detect(name string, data []byte) System {
+	for _, sign := range []struct {
+		system  System
+		pattern string
+	}{
+		// A Kubernetes object names its API. The order matters: a route of the Gateway API is for
+		// Linkerd if it has annotations of Linkerd.
+		{Istio, `(?m)^\s*-?\s*"?apiVersion"?:\s*"?networking\.istio\.io/`},
+		{EnvoyGateway, `(?m)^\s*-?\s*"?apiVersion"?:\s*"?gateway\.envoyproxy\.io/`},
+		{Linkerd, `(?m)^\s*-?\s*"?apiVersion"?:\s*"?(linkerd|policy\.linkerd)\.io/`},
+		{Linkerd, `(?m)^\s*"?(retry|timeout|balancer)\.(alpha\.)?linkerd\.io/`},
+		{Dapr, `(?m)^\s*-?\s*"?apiVersion"?:\s*"?dapr\.io/`},
+		{GatewayAPI, `(?m)^\s*-?\s*"?apiVersion"?:\s*"?gateway\.networking\.(x-)?k8s\.io/`},
+		{Resilience4j, `(?m)^\s*resilience4j\b`},
+		{Envoy, `(?m)^\s*-?\s*"?(static_resources|staticResources|virtual_hosts|virtualHosts|outlier_detection|circuit_breakers|lb_policy|load_assignment)"?\s*:`},
+		{GRPC, `"?(methodConfig|retryThrottling)"?\s*:`},
+		{DotNet, `(?i)"(AttemptTimeout|TotalRequestTimeout|MaxRetryAttempts|BreakDuration)"\s*:`},
+		{Traefik, `(?m)^\[?\[?(http|tcp)\.(routers|services|middlewares|serversTransports)`},
+		{Traefik, `(?m)^http:\s*$(\s*#.*$|\s*$)*\s+(routers|services|middlewares|serversTransports):`},
+		{Caddy, `"handler"\s*:\s*"reverse_proxy"|(?m)^\s*reverse_proxy\b`},
+		{HAProxy, `(?m)^(frontend|backend|listen|defaults)\b[^{:]*$`},
+		{Nginx, `(?m)^\s*(proxy_pass|proxy_next_upstream|upstream\s+[^\s{]+\s*\{|grpc_pass)`},
+		{AWS, `(?m)^\s*\[(default|profile\s+[^\]]+)\]|^\s*(export\s+)?AWS_(RETRY_MODE|MAX_ATTEMPTS)=`},
+	} {
+		if regexp.MustCompile(sign.pattern).Match(data) {
+			return sign.system
+		}
+	}
+	switch base := strings.ToLower(filepath.Base(name)); {
+	case base == "caddyfile":
+		return Caddy
+	case base == "haproxy.cfg":
+		return HAProxy
+	case strings.HasSuffix(base, ".conf") && bytes.Contains(data, []byte(";")):
+		return Nginx
+	}
+	return ""
+}

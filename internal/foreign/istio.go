@@ -1,0 +1,308 @@
+package foreign
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// istio collects the objects of a file. A route of a VirtualService is one policy for each of its
+// destinations; the DestinationRule of the destination adds what it says.
+type istio struct {
+	routes []istioRoute
+	rules  []istioRule
+}
+
+type istioRoute struct {
+	policy       Policy
+	destinations []istioDestination
+}
+
+type istioDestination struct{ host, subset string }
+
+// istioRule is what a DestinationRule says about a host or one of its subsets.
+type istioRule struct {
+	istioDestination
+	name   string // of the policy, if no route uses the rule
+	policy Policy
+	istioTraffic
+	used bool
+}
+
+// istioTraffic has the parts of a traffic policy. A subset replaces whole parts of its host.
+type istioTraffic struct{ pool, outlier, budget bool }
+
+func readIstio(r *reader, roots []*node) []Policy {
+	var i istio
+	r.kubernetes(roots, map[string]action{
+		"networking.istio.io/VirtualService":  i.virtualService,
+		"networking.istio.io/DestinationRule": i.destinationRule,
+	})
+	return i.policies()
+}
+
+func (i *istio) policies() []Policy {
+	var all []Policy
+	for _, route := range i.routes {
+		several := len(route.destinations) > 1
+		for _, d := range route.destinations {
+			p := route.policy
+			if several {
+				p.Name += "/" + d.String()
+			}
+			if rule := i.rule(d); rule != nil {
+				rule.apply(&p)
+			}
+			all = append(all, p)
+		}
+	}
+	for _, rule := range i.rules {
+		if rule.used || rule.istioTraffic == (istioTraffic{}) {
+			continue
+		}
+		p := Policy{Name: rule.name, Retry: envoyDefaultRetry(), ConnectTimeout: istioConnectTimeout}
+		rule.apply(&p)
+		all = append(all, p)
+	}
+	return all
+}
+
+func (d istioDestination) String() string {
+	if d.subset == "" {
+		return d.host
+	}
+	return d.host + "/" + d.subset
+}
+
+// rule returns the rule for a destination: that of its subset or of its host.
+func (i *istio) rule(d istioDestination) *istioRule {
+	for _, want := range []istioDestination{d, {d.host, ""}} {
+		if n := slices.IndexFunc(i.rules, func(rule istioRule) bool { return rule.istioDestination == want }); n >= 0 {
+			for k := range i.rules { // a host's own rule is used where its subsets are
+				i.rules[k].used = i.rules[k].used || i.rules[k].istioDestination == want || i.rules[k].istioDestination == istioDestination{d.host, ""}
+			}
+			return &i.rules[n]
+		}
+	}
+	return nil
+}
+
+// istioConnectTimeout is connectTimeout in Istio's mesh configuration.
+const istioConnectTimeout = 10 * time.Second
+
+func (i *istio) virtualService(r *reader, n *node) {
+	name := objectName(n)
+	r.object(n, kubernetesObject(func(r *reader, spec *node) {
+		r.object(spec, fields{
+			"http": func(r *reader, n *node) {
+				k := 0
+				r.list(n, func(r *reader, n *node) {
+					i.route(r, n, name, k)
+					k++
+				})
+			},
+		}.ignoring("hosts", "gateways", "tls", "tcp", "exportTo"))
+	}))
+}
+
+func (i *istio) route(r *reader, n *node, name string, k int) {
+	route := istioRoute{policy: Policy{
+		Name: name + "/" + strconv.Itoa(k), Retry: envoyDefaultRetry(), ConnectTimeout: istioConnectTimeout,
+	}}
+	if own := n.get("name").value(); own != "" {
+		route.policy.Name = name + "/" + own
+	}
+	p := &route.policy
+	r.object(n, fields{
+		"timeout": set(p, "Timeout", &p.Timeout, duration),
+		"retries": func(r *reader, n *node) { istioRetries(r, n, p) },
+		"fault":   drop("the fault is made on purpose: use the faults of flaky-server"),
+		"route": func(r *reader, n *node) {
+			r.list(n, func(r *reader, n *node) {
+				to := n.get("destination")
+				route.destinations = append(route.destinations, istioDestination{to.get("host").value(), to.get("subset").value()})
+				r.object(n, fields{}.ignoring("destination", "weight", "headers"))
+			})
+		},
+	}.ignoring("name", "match", "redirect", "directResponse", "delegate", "rewrite", "mirror", "mirrors",
+		"mirrorPercentage", "mirrorPercent", "corsPolicy", "headers", "websocketUpgrade"))
+	if n.get("timeout") == nil && len(route.destinations) > 0 {
+		r.byDefault(n, "timeout: none")
+	}
+	if n.get("retries") == nil && len(route.destinations) > 0 {
+		r.byDefault(n, "retries: 2 on connect-failure,refused-stream,unavailable,cancelled, backoff 25ms to 250ms with full jitter")
+	}
+	i.routes = append(i.routes, route)
+}
+
+func istioRetries(r *reader, n *node, p *Policy) {
+	attempts := 0
+	var none []StatusRange
+	r.object(n, fields{
+		"attempts":                 set(p, "Retry.MaxAttempts", &attempts, whole(0, 1000)),
+		"perTryTimeout":            set(p, "TryTimeout", &p.TryTimeout, duration),
+		"retryOn":                  envoyRetryOn(p, &none, true),
+		"retryRemoteLocalities":    drop("endpoints have no localities here"),
+		"retryIgnorePreviousHosts": set(p, "Retry.OtherEndpoint", &p.Retry.OtherEndpoint, boolean),
+		"backoff":                  set(p, "Retry.Backoff", &p.Retry.Backoff.Base, duration),
+	})
+	p.Retry.MaxAttempts = attempts + 1
+	p.Retry.Backoff.Max = 10 * p.Retry.Backoff.Base
+	switch {
+	case n.get("attempts") == nil:
+		r.byDefault(n, "attempts: 0, so nothing is retried")
+		return
+	case attempts == 0:
+		return
+	}
+	if n.get("retryOn") == nil {
+		r.byDefault(n, "retryOn: connect-failure,refused-stream,unavailable,cancelled")
+	}
+	if n.get("perTryTimeout") == nil {
+		r.byDefault(n, "perTryTimeout: none, so a try may last as long as the route's timeout")
+	}
+	if n.get("backoff") == nil {
+		r.byDefault(n, "backoff: 25ms to 250ms with full jitter")
+	}
+}
+
+func (i *istio) destinationRule(r *reader, n *node) {
+	host := n.at("spec", "host").value()
+	own := istioRule{istioDestination: istioDestination{host, ""}, name: objectName(n)}
+	var more []istioRule
+	r.object(n, kubernetesObject(func(r *reader, spec *node) {
+		r.object(spec, fields{
+			"trafficPolicy": func(r *reader, n *node) { own.read(r, n, &more) },
+			"subsets": func(r *reader, n *node) {
+				r.list(n, func(r *reader, n *node) {
+					subset := n.get("name").value()
+					rule := istioRule{istioDestination: istioDestination{host, subset}, name: own.name + "/" + subset}
+					r.object(n, fields{
+						"trafficPolicy": func(r *reader, n *node) { rule.read(r, n, &more) },
+					}.ignoring("name", "labels"))
+					more = append(more, rule)
+				})
+			},
+		}.ignoring("host", "exportTo", "workloadSelector"))
+	}))
+	i.rules = append(i.rules, own)
+	for _, rule := range more {
+		rule.inherit(&own)
+		i.rules = append(i.rules, rule)
+	}
+}
+
+// read reads a traffic policy. Settings for a port become a rule of their own in more.
+func (rule *istioRule) read(r *reader, n *node, more *[]istioRule) {
+	f := rule.fields()
+	f["portLevelSettings"] = func(r *reader, n *node) {
+		r.list(n, func(r *reader, n *node) {
+			port := n.at("port", "number").value()
+			of := istioRule{istioDestination: istioDestination{rule.host, fmt.Sprintf("%s:%s", rule.subset, port)}, name: rule.name + "/" + port}
+			r.object(n, of.fields().ignoring("port"))
+			*more = append(*more, of)
+		})
+	}
+	r.object(n, f)
+}
+
+func (rule *istioRule) fields() fields {
+	p := &rule.policy
+	return fields{
+		"connectionPool":   func(r *reader, n *node) { rule.pool = true; istioPool(r, n, p) },
+		"outlierDetection": func(r *reader, n *node) { rule.outlier = true; istioOutlier(r, n, p) },
+		"retryBudget":      func(r *reader, n *node) { rule.budget = true; envoyBudget(r, n, p, istioBudgetNames()) },
+		"loadBalancer": func(r *reader, n *node) {
+			r.object(n, fields{
+				"localityLbSetting":  drop("endpoints have no localities here"),
+				"zoneAwareLbSetting": drop("endpoints have no zones here"),
+			}.ignoring("simple", "consistentHash", "backendUtilization", "warmupDurationSecs", "warmup"))
+		},
+	}.ignoring("tls", "tunnel", "proxyProtocol")
+}
+
+// inherit takes the parts that rule does not have from its host.
+func (rule *istioRule) inherit(host *istioRule) {
+	own := *rule
+	rule.policy, rule.istioTraffic = Policy{}, istioTraffic{}
+	host.apply(&rule.policy)
+	own.apply(&rule.policy)
+	rule.istioTraffic = istioTraffic{own.pool || host.pool, own.outlier || host.outlier, own.budget || host.budget}
+}
+
+// apply adds what the rule says to p.
+func (rule *istioRule) apply(p *Policy) {
+	from := &rule.policy
+	if rule.pool {
+		p.Concurrency = from.Concurrency
+		p.setFrom(from, "Concurrency")
+		if from.ConnectTimeout > 0 {
+			p.ConnectTimeout = from.ConnectTimeout
+			p.setFrom(from, "ConnectTimeout")
+		}
+	}
+	if rule.outlier {
+		p.Breakers = from.Breakers
+		p.setFrom(from, "Breakers")
+	}
+	if rule.budget {
+		p.Retry.Budget = from.Retry.Budget
+		p.setFrom(from, "Retry.Budget")
+	}
+}
+
+func istioPool(r *reader, n *node, p *Policy) {
+	c := &p.Concurrency
+	c.MaxPending = -1
+	r.object(n, fields{
+		"tcp": func(r *reader, n *node) {
+			r.object(n, fields{
+				"maxConnections": set(p, "Concurrency.MaxConnections", &c.MaxConnections, limit),
+				"connectTimeout": set(p, "ConnectTimeout", &p.ConnectTimeout, duration),
+			}.ignoring("tcpKeepalive", "maxConnectionDuration", "idleTimeout"))
+		},
+		"http": func(r *reader, n *node) {
+			pending := 0
+			r.object(n, fields{
+				"http1MaxPendingRequests": set(p, "Concurrency.MaxPending", &pending, limit),
+				"http2MaxRequests":        set(p, "Concurrency.MaxRequests", &c.MaxRequests, limit),
+				"maxRetries":              set(p, "Concurrency.MaxRetries", &c.MaxRetries, limit),
+			}.ignoring("maxRequestsPerConnection", "idleTimeout", "h2UpgradePolicy", "useClientProtocol", "maxConcurrentStreams", "http2KeepAlive"))
+			if pending > 0 {
+				c.MaxPending = pending
+			}
+		},
+	})
+}
+
+func istioOutlier(r *reader, n *node, p *Policy) {
+	o := envoyOutlier()
+	o.successRate, o.panicBelow = false, 0 // as Istio sets them
+	gateway, local := 0, 0
+	r.object(n, fields{
+		"consecutiveErrors":              approx(ejects(p, &gateway, whole(0, maxWhole)), "the old name of consecutiveGatewayErrors"),
+		"consecutiveGatewayErrors":       ejects(p, &gateway, whole(0, maxWhole)),
+		"consecutive5xxErrors":           ejects(p, &o.consecutive5xx, whole(0, maxWhole)),
+		"splitExternalLocalOriginErrors": ejects(p, &o.split, boolean),
+		"consecutiveLocalOriginFailures": ejects(p, &local, whole(0, maxWhole)),
+		"interval":                       ejects(p, &o.interval, duration),
+		"baseEjectionTime":               ejects(p, &o.base, duration),
+		"maxEjectionPercent":             ejects(p, &o.maxEjected, share),
+		"minHealthPercent":               ejects(p, &o.panicBelow, share),
+		"outlierDetectionHttpErrorCodes": statusList(&o.codes),
+		"failurePercentageThreshold":     ejects(p, &o.failurePercent, whole(0, 100)),
+	})
+	if gateway > 0 {
+		o.gateway, o.enforceGateway = gateway, 100
+	}
+	if n.get("consecutiveLocalOriginFailures") != nil {
+		o.local = local
+	}
+	p.Breakers = o.breakers()
+	r.byDefault(n, missing(n, "consecutive5xxErrors: 5", "interval: 10s", "baseEjectionTime: 30s", "maxEjectionPercent: 10"))
+}
+
+func istioBudgetNames() budgetNames {
+	return budgetNames{"percent", "minRetryConcurrency", "budgetInterval", duration}
+}

@@ -1,0 +1,60 @@
+package foreign
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/rebound-dev/rebound/internal/config"
+)
+
+// kubernetes reads the objects of the kinds, by "GROUP/KIND", and the items of a List. Objects of
+// other kinds say nothing about failures.
+func (r *reader) kubernetes(roots []*node, kinds map[string]action) {
+	for _, root := range roots {
+		group, _, _ := strings.Cut(root.get("apiVersion").value(), "/")
+		kind := root.get("kind").value()
+		switch {
+		case root.shape != mapping || kind == "":
+			r.fail(root, "expected a Kubernetes object with apiVersion and kind")
+		case strings.HasSuffix(kind, "List") && root.get("items") != nil && root.get("items").shape == list:
+			r.kubernetes(root.get("items").items, kinds)
+			r.mark(root.get("kind"), Unrelated, "")
+			for _, item := range root.items {
+				if item.key != "items" {
+					ignore(r, item)
+				}
+			}
+		case kinds[group+"/"+kind] != nil:
+			kinds[group+"/"+kind](r, root)
+		default:
+			if near := nearKind(group, kind, kinds); near != "" {
+				r.fail(root.get("kind"), "unknown kind %s, did you mean %s?", kind, near)
+			}
+			ignore(r, root)
+		}
+	}
+}
+
+// nearKind returns the kind of the same group that kind is a misspelling of, or "".
+func nearKind(group, kind string, kinds map[string]action) string {
+	for _, known := range slices.Sorted(maps.Keys(kinds)) {
+		if name, ok := strings.CutPrefix(known, group+"/"); ok && config.Distance(strings.ToLower(kind), strings.ToLower(name)) <= 1 {
+			return name
+		}
+	}
+	return ""
+}
+
+// objectName returns metadata.name.
+func objectName(n *node) string {
+	if name := n.at("metadata", "name").value(); name != "" {
+		return name
+	}
+	return strings.ToLower(n.get("kind").value())
+}
+
+// kubernetesObject returns the fields of any object, with the given spec.
+func kubernetesObject(spec action) fields {
+	return fields{"spec": spec}.ignoring("apiVersion", "kind", "metadata", "status")
+}

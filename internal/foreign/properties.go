@@ -1,0 +1,119 @@
+package foreign
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/rebound-dev/rebound/internal/mistake"
+)
+
+// maxText is the largest file accepted in formats that are not YAML.
+const maxText = 1 << 20
+
+// textMistake returns what keeps data from being a text file, or nil.
+func textMistake(name string, data []byte) error {
+	message := ""
+	switch {
+	case len(data) > maxText:
+		message = "expected at most 1 MiB, got more"
+	case !utf8.Valid(data):
+		message = "expected UTF-8 text"
+	case bytes.IndexByte(data, 0) >= 0:
+		message = "expected a text without null bytes"
+	default:
+		return nil
+	}
+	return mistake.List{{File: name, Line: 1, Column: 1, Message: message}}.Err()
+}
+
+// parseProperties reads a properties file of Java into one mapping. A dot in a key goes one level
+// down.
+func parseProperties(name string, data []byte) ([]*node, error) {
+	if err := textMistake(name, data); err != nil {
+		return nil, err
+	}
+	root := &node{shape: mapping, line: 1, column: 1}
+	var errs mistake.List
+	lines := strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
+	for i := 0; i < len(lines); i++ {
+		number := i + 1
+		text := strings.TrimLeft(lines[i], " \t\f")
+		indent := len(lines[i]) - len(text)
+		if text == "" || text[0] == '#' || text[0] == '!' {
+			continue
+		}
+		for strings.HasSuffix(text, `\`) && !strings.HasSuffix(text, `\\`) && i+1 < len(lines) {
+			i++
+			text = strings.TrimSuffix(text, `\`) + strings.TrimLeft(lines[i], " \t\f")
+		}
+		end := strings.IndexAny(text, "=: \t")
+		if end < 0 {
+			end = len(text)
+		}
+		key := text[:end]
+		value := strings.TrimLeft(text[end:], " \t\f")
+		if value != "" && (value[0] == '=' || value[0] == ':') {
+			value = strings.TrimLeft(value[1:], " \t\f")
+		}
+		leaf := &node{path: key, text: strings.TrimSpace(value), line: number, column: indent + 1, keyLine: number, keyColumn: indent + 1}
+		if at := strings.LastIndex(text, leaf.text); leaf.text != "" && i+1 == number {
+			leaf.column = indent + 1 + utf8.RuneCountInString(text[:at])
+		}
+		if problem := root.put(splitKey(key), leaf); problem != "" {
+			errs = append(errs, &mistake.Mistake{File: name, Line: number, Column: indent + 1, Path: key, Message: problem})
+		}
+	}
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
+	if len(root.items) == 0 {
+		return nil, nil
+	}
+	placeholders(root)
+	return []*node{root}, nil
+}
+
+var keyPart = regexp.MustCompile(`[^.\[\]]+|\[[^\]]*\]`)
+
+// splitKey splits a.b[0].c into a, b, [0] and c. [name] is the key name.
+func splitKey(key string) []string {
+	return keyPart.FindAllString(key, -1)
+}
+
+// put adds leaf below n at a path of keys, or returns what is wrong.
+func (n *node) put(keys []string, leaf *node) string {
+	if len(keys) == 0 {
+		return "expected a key"
+	}
+	key := keys[0]
+	index := strings.Trim(key, "[]")
+	if strings.HasPrefix(key, "[") && index != "" && strings.Trim(index, "0123456789") == "" {
+		if n.shape == mapping && len(n.items) == 0 {
+			n.shape = list
+		}
+	} else {
+		key = index
+	}
+	at := slices.IndexFunc(n.items, func(item *node) bool { return item.key == key })
+	if len(keys) == 1 {
+		if at >= 0 {
+			return fmt.Sprintf("the field is already given on line %d", n.items[at].line)
+		}
+		leaf.key = key
+		n.items = append(n.items, leaf)
+		return ""
+	}
+	if at < 0 {
+		path := strings.TrimPrefix(n.path+"."+key, ".")
+		n.items = append(n.items, &node{path: path, key: key, shape: mapping, line: leaf.line, column: leaf.column, keyLine: leaf.keyLine, keyColumn: leaf.keyColumn})
+		at = len(n.items) - 1
+	}
+	if n.items[at].shape == scalar {
+		return fmt.Sprintf("line %d gives %s a value, so it cannot have fields", n.items[at].line, n.items[at].path)
+	}
+	return n.items[at].put(keys[1:], leaf)
+}

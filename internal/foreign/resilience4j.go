@@ -1,0 +1,480 @@
+package foreign
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// r4j collects the instances of all modules. Those with the same name are one policy, as their
+// annotations sit on one method.
+type r4j struct {
+	policies map[string]*Policy
+	order    []string
+}
+
+// parseSpring reads the configuration of a Spring application, YAML or properties.
+func parseSpring(name string, data []byte) ([]*node, error) {
+	if propertiesForm.Match(data) {
+		return parseProperties(name, data)
+	}
+	roots, err := parseYAML(name, data)
+	for _, root := range roots {
+		undot(root)
+		placeholders(root)
+	}
+	return roots, err
+}
+
+// propertiesForm matches a line of a properties file with a setting of resilience4j.
+var propertiesForm = regexp.MustCompile(`(?m)^\s*resilience4j\.[^\s:=]+\s*(=|:\s*[^\s])`)
+
+// undot turns the key a.b into b below a, as Spring reads it. Paths keep the text of the file.
+func undot(n *node) {
+	if n.shape != mapping {
+		for _, item := range n.items {
+			undot(item)
+		}
+		return
+	}
+	var items []*node
+	for _, item := range n.items {
+		first, rest, dotted := strings.Cut(item.key, ".")
+		if dotted && first != "" && rest != "" && !strings.HasPrefix(item.key, "[") {
+			parent := *item
+			inner := *item
+			inner.key = rest
+			parent.key, parent.shape, parent.items, parent.text = first, mapping, []*node{&inner}, ""
+			item = &parent
+		}
+		at := slices.IndexFunc(items, func(other *node) bool { return other.key == item.key && other.shape == mapping })
+		if at >= 0 && item.shape == mapping {
+			merged := *items[at]
+			merged.items = slices.Concat(merged.items, item.items)
+			items[at] = &merged
+			continue
+		}
+		items = append(items, item)
+	}
+	n.items = items
+	for _, item := range n.items {
+		undot(item)
+	}
+}
+
+var placeholder = regexp.MustCompile(`^\$\{[^:{}]+(?::([^{}]*))?\}$`)
+
+// placeholders replaces ${NAME:default} with its default.
+func placeholders(n *node) {
+	if m := placeholder.FindStringSubmatch(n.text); m != nil && strings.Contains(n.text, ":") {
+		n.note = "the default of " + clip(n.text)
+		n.text = m[1]
+	}
+	for _, item := range n.items {
+		placeholders(item)
+	}
+}
+
+// relaxed is how Spring compares keys: maxAttempts, max-attempts and MAX_ATTEMPTS are the same.
+func relaxed(key string) string {
+	return strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(key))
+}
+
+func readResilience4j(r *reader, roots []*node) []Policy {
+	x := r4j{policies: map[string]*Policy{}}
+	for _, root := range roots {
+		x.root(r, root)
+	}
+	var all []Policy
+	for _, name := range x.order {
+		all = append(all, *x.policies[name])
+	}
+	return all
+}
+
+func (x *r4j) root(r *reader, root *node) {
+	if root.shape != mapping {
+		r.fail(root, "expected a mapping, got %s", root.describe())
+		return
+	}
+	for _, item := range root.items {
+		switch key := relaxed(item.key); {
+		case key == "resilience4j":
+			r.object(item, fields{
+				"circuitbreaker":       module(x, r4jBreaker),
+				"retry":                module(x, r4jRetry),
+				"bulkhead":             module(x, r4jBulkhead),
+				"thread-pool-bulkhead": module(x, r4jThreads),
+				"ratelimiter":          module(x, r4jRate),
+				"timelimiter":          module(x, r4jTime),
+			}.ignoring("micrometer", "scheduled", "metrics", "cache"))
+		case strings.HasPrefix(key, "resilien"):
+			r.unknown(item, fields{"resilience4j": nil})
+		default:
+			ignore(r, item)
+		}
+	}
+}
+
+// module reads one module of resilience4j: its shared configurations and its instances. read returns
+// the defaults of the module.
+func module(x *r4j, read func(r *reader, n *node, p *Policy) []string) action {
+	return func(r *reader, n *node) {
+		type config struct {
+			node *node
+			used bool
+		}
+		configs := map[string]*config{}
+		instances := map[string]*node{}
+		var order []string
+		collect := func(r *reader, n *node) {
+			r.byName(n, func(_ *reader, n *node) {
+				if instances[n.key] == nil {
+					order = append(order, n.key)
+				}
+				instances[n.key] = n
+			})
+		}
+		r.object(n, fields{
+			"configs": func(r *reader, n *node) {
+				r.byName(n, func(_ *reader, n *node) { configs[n.key] = &config{node: n} })
+			},
+			"instances": collect,
+			"backends":  collect,
+			"limiters":  collect,
+		}.dropping("the order of the annotations is taken as it is by default: retry, breaker, rate limit, timeout, bulkhead",
+			"circuitBreakerAspectOrder", "retryAspectOrder", "bulkheadAspectOrder", "rateLimiterAspectOrder", "timeLimiterAspectOrder").
+			ignoring("metrics", "enabled", "tags"))
+		for _, name := range order {
+			instance := instances[name]
+			p := x.policy(name)
+			base := "default"
+			named := field(instance, "baseConfig")
+			if named != nil {
+				base = named.value()
+			}
+			c := configs[base]
+			switch {
+			case c != nil:
+				c.used = true
+				read(r, c.node, p)
+			case named != nil && base != "default":
+				r.unknownName(named, "configuration", slices.Sorted(maps.Keys(configs)))
+			}
+			defaults := read(r, instance, p)
+			if c != nil {
+				defaults = missingIn(c.node, defaults)
+			}
+			r.byDefault(instance, strings.Join(missingIn(instance, defaults), ", "))
+		}
+		for _, name := range slices.Sorted(maps.Keys(configs)) {
+			if c := configs[name]; !c.used {
+				defaults := read(r, c.node, x.policy(name))
+				r.byDefault(c.node, strings.Join(missingIn(c.node, defaults), ", "))
+			}
+		}
+	}
+}
+
+// unknownName reports a name that is defined nowhere.
+func (r *reader) unknownName(n *node, what string, known []string) {
+	r.fail(n, "there is no %s of this name; known: %s", what, strings.Join(known, ", "))
+}
+
+// field returns the value of a key of n in any of Spring's spellings, or nil.
+func field(n *node, key string) *node {
+	for _, item := range n.items {
+		if relaxed(item.key) == relaxed(key) {
+			return item
+		}
+	}
+	return nil
+}
+
+func (x *r4j) policy(name string) *Policy {
+	p := x.policies[name]
+	if p == nil {
+		p = &Policy{Name: name, Retry: Retry{MaxAttempts: 1}}
+		x.policies[name] = p
+		x.order = append(x.order, name)
+	}
+	return p
+}
+
+// javaDuration accepts 500ms, PT0.5S and numbers of milliseconds.
+func javaDuration(r *reader, n *node) (time.Duration, bool) {
+	return spans("a duration such as 500ms", func(s string) (time.Duration, bool) {
+		if d, ok := isoDuration(s); ok {
+			return d, true
+		}
+		return units(s, time.Millisecond, map[string]time.Duration{
+			"ns": time.Nanosecond, "us": time.Microsecond, "ms": time.Millisecond, "s": time.Second,
+			"m": time.Minute, "h": time.Hour, "d": 24 * time.Hour,
+		})
+	})(r, n)
+}
+
+// everything is what resilience4j counts if a file does not name exceptions.
+func everything() Conditions {
+	return Conditions{Statuses: []StatusRange{{400, 599}}, Connect: true, Refused: true, Reset: true, Timeout: true}
+}
+
+func r4jBreaker(r *reader, n *node, p *Policy) []string {
+	if len(p.Breakers) == 0 {
+		p.Breakers = []Breaker{{
+			Scope: ScopeUpstream, CountWindow: 100, MinCalls: 100, FailureRatio: 0.5, SlowRatio: 1, SlowCall: 60 * time.Second,
+			OpenFor: 60 * time.Second, HalfOpenCalls: 10, Counts: everything(),
+		}}
+	}
+	b := &p.Breakers[0]
+	size, kind := b.CountWindow, "COUNT_BASED"
+	if b.Window > 0 {
+		size, kind = int(b.Window/time.Second), "TIME_BASED"
+	}
+	grow, factor, random, width := b.Growth == GrowthExponential, 1.5, b.OpenJitter > 0, 0.5
+	r.object(n, fields{
+		"failureRateThreshold":                         set(p, "Breakers.failureRateThreshold", &b.FailureRatio, share),
+		"slowCallRateThreshold":                        set(p, "Breakers.slowCallRateThreshold", &b.SlowRatio, share),
+		"slowCallDurationThreshold":                    set(p, "Breakers.slowCallDurationThreshold", &b.SlowCall, javaDuration),
+		"permittedNumberOfCallsInHalfOpenState":        set(p, "Breakers.permittedNumberOfCallsInHalfOpenState", &b.HalfOpenCalls, whole(1, maxWhole)),
+		"ringBufferSizeInHalfOpenState":                set(p, "Breakers.permittedNumberOfCallsInHalfOpenState", &b.HalfOpenCalls, whole(1, maxWhole)),
+		"slidingWindowType":                            set(p, "Breakers.slidingWindowType", &kind, oneOf("COUNT_BASED", "TIME_BASED")),
+		"slidingWindowSize":                            set(p, "Breakers.slidingWindowSize", &size, whole(1, maxWhole)),
+		"ringBufferSizeInClosedState":                  set(p, "Breakers.slidingWindowSize", &size, whole(1, maxWhole)),
+		"minimumNumberOfCalls":                         set(p, "Breakers.minimumNumberOfCalls", &b.MinCalls, whole(1, maxWhole)),
+		"waitDurationInOpenState":                      set(p, "Breakers.waitDurationInOpenState", &b.OpenFor, javaDuration),
+		"enableExponentialBackoff":                     set(p, "Breakers.enableExponentialBackoff", &grow, boolean),
+		"exponentialBackoffMultiplier":                 approx(keep(&factor, number(1, 1e6)), "the open time doubles"),
+		"exponentialMaxWaitDurationInOpenState":        set(p, "Breakers.exponentialMaxWaitDurationInOpenState", &b.MaxOpenFor, javaDuration),
+		"enableRandomizedWait":                         approx(set(p, "Breakers.enableRandomizedWait", &random, boolean), "the open time is lengthened only, not shortened"),
+		"randomizedWaitFactor":                         keep(&width, number(0, 1)),
+		"automaticTransitionFromOpenToHalfOpenEnabled": approx(ignoreAs(Carried), "a circuit becomes half-open at the first call either way, which is the same for callers"),
+		"maxWaitDurationInHalfOpenState":               drop("a half-open circuit waits for its calls"),
+		"recordExceptions":                             javaExceptions(p, "Breakers.recordExceptions", &b.Counts, true),
+		"ignoreExceptions":                             javaExceptions(p, "Breakers.ignoreExceptions", &b.Counts, false),
+		"recordFailurePredicate":                       drop(javaCode), "recordResultPredicate": drop(javaCode),
+		"ignoreExceptionPredicate": drop(javaCode), "recordExceptionPredicate": drop(javaCode), "currentTimestampFunction": drop(javaCode),
+		"initialState": drop("a circuit is closed at the start"), "transitionToStateAfterWaitDuration": drop("a circuit becomes half-open after its open time"),
+	}.ignoring("baseConfig", "registerHealthIndicator", "eventConsumerBufferSize", "allowHealthIndicatorToFail",
+		"writableStackTraceEnabled", "slidingWindowSynchronizationStrategy", "ignoreClassBindingExceptions", "enableScheduler"))
+	if b.CountWindow, b.Window = size, 0; kind == "TIME_BASED" {
+		b.CountWindow, b.Window = 0, time.Duration(size)*time.Second
+	} else {
+		b.MinCalls = min(b.MinCalls, size)
+	}
+	b.Growth, b.OpenJitter = GrowthNone, 0
+	if grow {
+		b.Growth = GrowthExponential
+	}
+	if random {
+		b.OpenJitter = width
+	}
+	return []string{"slidingWindowType: COUNT_BASED", "slidingWindowSize: 100", "minimumNumberOfCalls: 100",
+		"failureRateThreshold: 50", "waitDurationInOpenState: 60s", "permittedNumberOfCallsInHalfOpenState: 10",
+		"slowCallRateThreshold: 100", "slowCallDurationThreshold: 60s", "recordExceptions: every exception"}
+}
+
+// missingIn returns those of the defaults, each "key: value", whose key n does not have.
+func missingIn(n *node, defaults []string) []string {
+	return slices.DeleteFunc(slices.Clone(defaults), func(d string) bool {
+		key, _, _ := strings.Cut(d, ":")
+		return field(n, key) != nil
+	})
+}
+
+const javaCode = "a class of the application decides"
+
+func r4jRetry(r *reader, n *node, p *Policy) []string {
+	retry := &p.Retry
+	if retry.Backoff.Kind == BackoffNone { // nothing is read yet
+		retry.MaxAttempts, retry.Backoff = 3, Backoff{Kind: BackoffFixed, Base: 500 * time.Millisecond}
+		retry.On = everything()
+		retry.On.BreakerOpen, retry.On.Limited = true, true
+	}
+	b := &retry.Backoff
+	grow, factor, random, width := b.Kind == BackoffExponential, 1.5, b.Jitter == JitterPercent, 0.5
+	if grow {
+		factor = b.Factor
+	}
+	if random {
+		width = b.Percent / 100
+	}
+	r.object(n, fields{
+		"maxAttempts":                     set(p, "Retry.MaxAttempts", &retry.MaxAttempts, whole(1, maxWhole)),
+		"maxRetryAttempts":                set(p, "Retry.MaxAttempts", &retry.MaxAttempts, whole(1, maxWhole)),
+		"waitDuration":                    set(p, "Retry.Backoff.Base", &b.Base, javaDuration),
+		"enableExponentialBackoff":        set(p, "Retry.Backoff", &grow, boolean),
+		"exponentialBackoffMultiplier":    set(p, "Retry.Backoff.Factor", &factor, number(1, 1e6)),
+		"exponentialMaxWaitDuration":      set(p, "Retry.Backoff.Max", &b.Max, javaDuration),
+		"enableRandomizedWait":            set(p, "Retry.Backoff.Jitter", &random, boolean),
+		"randomizedWaitFactor":            set(p, "Retry.Backoff.Percent", &width, number(0, 1)),
+		"retryExceptions":                 javaExceptions(p, "Retry.On", &retry.On, true),
+		"ignoreExceptions":                javaExceptions(p, "Retry.On", &retry.On, false),
+		"retryExceptionPredicate":         drop(javaCode),
+		"resultPredicate":                 drop(javaCode),
+		"consumeResultBeforeRetryAttempt": drop(javaCode),
+		"intervalBiFunction":              drop(javaCode),
+	}.ignoring("baseConfig", "failAfterMaxAttempts", "eventConsumerBufferSize", "ignoreClassBindingExceptions", "writableStackTraceEnabled"))
+	b.Kind, b.Factor = BackoffFixed, 0
+	if grow {
+		b.Kind, b.Factor = BackoffExponential, factor
+	}
+	b.Jitter, b.Percent = JitterNone, 0
+	if random {
+		b.Jitter, b.Percent = JitterPercent, 100*width
+	}
+	return []string{"maxAttempts: 3", "waitDuration: 500ms, the same each time",
+		"retryExceptions: every exception, taken for every status from 400 and every failed connection, and also for calls that the breaker or a limit refuses"}
+}
+
+func r4jBulkhead(r *reader, n *node, p *Policy) []string {
+	c := &p.Concurrency
+	if c.MaxRequests == 0 {
+		c.MaxRequests = 25
+	}
+	r.object(n, fields{
+		"maxConcurrentCalls": set(p, "Concurrency.MaxRequests", &c.MaxRequests, whole(1, maxWhole)),
+		"maxWaitDuration":    set(p, "Concurrency.MaxWait", &c.MaxWait, javaDuration),
+		"maxWaitTime":        set(p, "Concurrency.MaxWait", &c.MaxWait, javaDuration),
+	}.ignoring("baseConfig", "fairCallHandlingEnabled", "writableStackTraceEnabled", "eventConsumerBufferSize"))
+	c.MaxPending = 0
+	if c.MaxWait > 0 {
+		c.MaxPending = -1
+	}
+	return []string{"maxConcurrentCalls: 25", "maxWaitDuration: 0"}
+}
+
+func r4jThreads(r *reader, n *node, p *Policy) []string {
+	c := &p.Concurrency
+	c.MaxPending = 100
+	r.object(n, fields{
+		"maxThreadPoolSize":  set(p, "Concurrency.MaxRequests", &c.MaxRequests, whole(1, maxWhole)),
+		"coreThreadPoolSize": approx(ignoreAs(Carried), "the limit is the most threads"),
+		"queueCapacity":      set(p, "Concurrency.MaxPending", &c.MaxPending, whole(1, maxWhole)),
+	}.ignoring("baseConfig", "keepAliveDuration", "writableStackTraceEnabled", "eventConsumerBufferSize", "contextPropagators"))
+	return []string{"maxThreadPoolSize: the number of processors, taken for no limit", "queueCapacity: 100"}
+}
+
+func r4jRate(r *reader, n *node, p *Policy) []string {
+	l := &p.RateLimit
+	if l.Calls == 0 {
+		*l = RateLimit{Calls: 50, Per: 500 * time.Nanosecond, MaxWait: 5 * time.Second}
+	}
+	r.object(n, fields{
+		"limitForPeriod":     set(p, "RateLimit.Calls", &l.Calls, number(1, maxWhole)),
+		"limitRefreshPeriod": set(p, "RateLimit.Per", &l.Per, javaDuration),
+		"timeoutDuration":    set(p, "RateLimit.MaxWait", &l.MaxWait, javaDuration),
+	}.ignoring("baseConfig", "registerHealthIndicator", "eventConsumerBufferSize", "subscribeForEvents",
+		"allowHealthIndicatorToFail", "writableStackTraceEnabled", "drainPermissionsOnResult"))
+	return []string{"limitForPeriod: 50", "limitRefreshPeriod: 500ns", "timeoutDuration: 5s"}
+}
+
+func r4jTime(r *reader, n *node, p *Policy) []string {
+	if p.TryTimeout == 0 {
+		p.TryTimeout = time.Second
+	}
+	r.object(n, fields{
+		"timeoutDuration":     set(p, "TryTimeout", &p.TryTimeout, javaDuration),
+		"cancelRunningFuture": approx(ignoreAs(Carried), "a try that runs out of time is always canceled"),
+	}.ignoring("baseConfig", "eventConsumerBufferSize", "writableStackTraceEnabled"))
+	return []string{"timeoutDuration: 1s"}
+}
+
+// javaExceptions reads names of exceptions, a list or a text with commas. With only, the conditions
+// become these; else they are taken away.
+func javaExceptions(p *Policy, name string, c *Conditions, only bool) action {
+	return func(r *reader, n *node) {
+		leaves := []*node{n}
+		if n.shape == list {
+			leaves = n.items
+		}
+		if only {
+			c.Statuses, c.Connect, c.Refused, c.Reset, c.Timeout, c.BreakerOpen, c.Limited = nil, false, false, false, false, false, false
+		}
+		for _, leaf := range leaves {
+			if !r.scalar(leaf, "the name of an exception") {
+				continue
+			}
+			known, unknown := 0, []string{}
+			for class := range strings.SplitSeq(leaf.text, ",") {
+				if c.exception(strings.TrimSpace(class), only) {
+					known++
+				} else {
+					unknown = append(unknown, strings.TrimSpace(class))
+				}
+			}
+			switch {
+			case known == 0:
+				r.mark(leaf, Dropped, "it is not known which answers raise "+clip(strings.Join(unknown, ", ")))
+			case len(unknown) > 0:
+				r.mark(leaf, Approximated, "it is not known which answers raise "+clip(strings.Join(unknown, ", ")))
+			default:
+				r.mark(leaf, Approximated, "taken for the statuses and failures that usually raise it")
+			}
+		}
+		r.mark(n, Carried, "") // an empty list
+		p.setBy(r, name, n)
+	}
+}
+
+// exception adds or takes away what raises an exception, and reports whether that is known.
+func (c *Conditions) exception(class string, add bool) bool {
+	name := class[strings.LastIndexByte(class, '.')+1:]
+	set := func(flags ...*bool) {
+		for _, f := range flags {
+			*f = add
+		}
+	}
+	switch {
+	case name == "Exception", name == "Throwable", name == "RuntimeException":
+		c.statuses(400, 599, add)
+		set(&c.Connect, &c.Refused, &c.Reset, &c.Timeout)
+	case strings.Contains(name, "HttpServerError"), name == "FeignServerException", name == "ServerErrorException", name == "InternalServerErrorException":
+		c.statuses(500, 599, add)
+	case strings.Contains(name, "HttpClientError"), name == "FeignClientException", name == "ClientErrorException":
+		c.statuses(400, 499, add)
+	case name == "FeignException", name == "WebClientResponseException", name == "HttpStatusCodeException", name == "RestClientException", name == "WebApplicationException":
+		c.statuses(400, 599, add)
+	case strings.HasSuffix(name, "ServiceUnavailable"):
+		c.statuses(503, 503, add)
+	case strings.HasSuffix(name, "TooManyRequests"):
+		c.statuses(429, 429, add)
+	case strings.HasSuffix(name, "GatewayTimeout"):
+		c.statuses(504, 504, add)
+	case strings.HasSuffix(name, "BadGateway"):
+		c.statuses(502, 502, add)
+	case name == "ConnectException", name == "UnknownHostException", name == "ConnectTimeoutException", name == "HttpHostConnectException":
+		set(&c.Connect)
+	case name == "TimeoutException", name == "SocketTimeoutException", name == "ReadTimeoutException", name == "HttpTimeoutException":
+		set(&c.Timeout)
+	case name == "IOException", name == "ResourceAccessException", name == "WebClientRequestException", name == "RetryableException", name == "SocketException":
+		set(&c.Connect, &c.Refused, &c.Reset)
+	case name == "CallNotPermittedException":
+		set(&c.BreakerOpen)
+	case name == "BulkheadFullException", name == "RequestNotPermitted":
+		set(&c.Limited)
+	default:
+		return false
+	}
+	return true
+}
+
+// statuses adds a range of statuses or takes it away.
+func (c *Conditions) statuses(low, high int, add bool) {
+	if add {
+		c.Statuses = append(c.Statuses, StatusRange{low, high})
+		return
+	}
+	var left []StatusRange
+	for _, s := range c.Statuses {
+		if s.Low < low {
+			left = append(left, StatusRange{s.Low, min(s.High, low-1)})
+		}
+		if s.High > high {
+			left = append(left, StatusRange{max(s.Low, high+1), s.High})
+		}
+	}
+	c.Statuses = left
+}
