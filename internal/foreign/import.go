@@ -53,6 +53,10 @@ func dialects() []dialect {
 		{DotNet, parseDotNet, readDotNet, strings.ToLower},
 		{GRPC, parseYAML, readGRPC, nil},
 		{AWS, parseAWS, readAWS, nil},
+		{Nginx, parseNginx, readNginx, nil},
+		{HAProxy, parseHAProxy, readHAProxy, nil},
+		{Caddy, parseCaddy, readCaddy, nil},
+		{Traefik, parseTraefik, readTraefik, nil},
 	}
 }
 
@@ -137,6 +141,7 @@ func Detect(name string, data []byte) System {
 		{Linkerd, `(?m)^\s*"?(retry|timeout|balancer)\.(alpha\.)?linkerd\.io/`},
 		{Dapr, `(?m)^\s*-?\s*"?apiVersion"?:\s*"?dapr\.io/`},
 		{GatewayAPI, `(?m)^\s*-?\s*"?apiVersion"?:\s*"?gateway\.networking\.(x-)?k8s\.io/`},
+		{Traefik, `(?m)^\s*-?\s*"?apiVersion"?:\s*"?traefik\.(io|containo\.us)/`},
 		{Resilience4j, `(?m)^\s*resilience4j\b`},
 		{Envoy, `(?m)^\s*-?\s*"?(static_resources|staticResources|virtual_hosts|virtualHosts|outlier_detection|circuit_breakers|lb_policy|load_assignment)"?\s*:`},
 		{GRPC, `"?(methodConfig|retryThrottling)"?\s*:`},

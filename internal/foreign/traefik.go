@@ -1,0 +1,435 @@
+package foreign
+
+import (
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// parseTraefik reads dynamic configuration: YAML, TOML, or Kubernetes objects.
+func parseTraefik(name string, data []byte) ([]*node, error) {
+	if tomlForm.Match(data) {
+		return parseTOML(name, data)
+	}
+	return parseYAML(name, data)
+}
+
+var tomlForm = regexp.MustCompile(`(?m)^\s*\[\[?[A-Za-z0-9_.'" -]+\]\]?\s*(#.*)?$`)
+
+// traefik collects middlewares, services and transports. A router is one policy of what it uses;
+// what no router uses is a policy of its own.
+type traefik struct {
+	middlewares map[string]*traefikPart
+	services    map[string]*traefikPart
+	transports  map[string]*traefikPart
+	routers     []traefikRouter
+	order       []*traefikPart
+}
+
+type traefikRouter struct {
+	name, service string
+	middlewares   []string
+}
+
+// traefikPart is a middleware, a service or a transport.
+type traefikPart struct {
+	name      string
+	says      bool // something about failures
+	used      bool
+	apply     []func(p *Policy)
+	chain     []string // other middlewares
+	transport string   // of a service
+}
+
+func readTraefik(r *reader, roots []*node) []Policy {
+	x := traefik{middlewares: map[string]*traefikPart{}, services: map[string]*traefikPart{}, transports: map[string]*traefikPart{}}
+	for _, root := range roots {
+		if root.get("apiVersion") != nil && root.get("kind") != nil {
+			x.objects(r, root)
+			continue
+		}
+		r.object(root, fields{
+			"http": func(r *reader, n *node) {
+				r.object(n, fields{
+					"routers":           func(r *reader, n *node) { r.byName(n, x.router) },
+					"services":          func(r *reader, n *node) { r.byName(n, x.service) },
+					"middlewares":       func(r *reader, n *node) { r.byName(n, x.middleware) },
+					"serversTransports": func(r *reader, n *node) { r.byName(n, x.serversTransport) },
+				}.ignoring("models"))
+			},
+		}.ignoring("tcp", "udp", "tls"))
+	}
+	return x.policies()
+}
+
+// objects reads Traefik's objects in Kubernetes.
+func (x *traefik) objects(r *reader, root *node) {
+	spec := func(do func(r *reader, n *node)) action {
+		return func(r *reader, n *node) {
+			name := objectName(n)
+			r.object(n, kubernetesObject(func(r *reader, n *node) {
+				named := *n
+				named.key = name
+				do(r, &named)
+			}))
+		}
+	}
+	r.kubernetes([]*node{root}, map[string]action{
+		"traefik.io/Middleware":                spec(x.middleware),
+		"traefik.io/ServersTransport":          spec(x.serversTransport),
+		"traefik.containo.us/Middleware":       spec(x.middleware),
+		"traefik.containo.us/ServersTransport": spec(x.serversTransport),
+	})
+}
+
+func traefikPolicy(name string) Policy {
+	return Policy{Name: name, ConnectTimeout: 30 * time.Second, Retry: Retry{MaxAttempts: 1}}
+}
+
+func (x *traefik) policies() []Policy {
+	var all []Policy
+	for _, router := range x.routers {
+		p := traefikPolicy(router.name)
+		for _, name := range router.middlewares {
+			x.use(&p, name, 0)
+		}
+		if s := find(x.services, router.service); s != nil {
+			s.applyTo(&p)
+			if t := find(x.transports, s.transport); t != nil {
+				t.applyTo(&p)
+			}
+		}
+		all = append(all, p)
+	}
+	for _, part := range x.order {
+		if part.says && !part.used {
+			p := traefikPolicy(part.name)
+			part.applyTo(&p)
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// find returns a part by a name that may have a provider, such as retry@file.
+func find(parts map[string]*traefikPart, name string) *traefikPart {
+	name, _, _ = strings.Cut(name, "@")
+	return parts[name]
+}
+
+func (part *traefikPart) applyTo(p *Policy) {
+	part.used = true
+	for _, apply := range part.apply {
+		apply(p)
+	}
+}
+
+// use adds a middleware and those of its chain.
+func (x *traefik) use(p *Policy, name string, depth int) {
+	m := find(x.middlewares, name)
+	if m == nil || depth > 10 {
+		return
+	}
+	m.applyTo(p)
+	for _, next := range m.chain {
+		x.use(p, next, depth+1)
+	}
+}
+
+func (x *traefik) part(parts map[string]*traefikPart, name string) *traefikPart {
+	part := &traefikPart{name: name}
+	parts[name] = part
+	x.order = append(x.order, part)
+	return part
+}
+
+func (x *traefik) router(r *reader, n *node) {
+	router := traefikRouter{name: n.key, service: n.get("service").value()}
+	if m := n.get("middlewares"); m != nil {
+		for _, item := range m.items {
+			router.middlewares = append(router.middlewares, item.value())
+		}
+	}
+	r.object(n, fields{}.ignoring("entryPoints", "middlewares", "service", "rule", "parentRefs", "ruleSyntax", "priority", "tls", "observability"))
+	x.routers = append(x.routers, router)
+}
+
+func (x *traefik) service(r *reader, n *node) {
+	part := x.part(x.services, n.key)
+	r.object(n, fields{
+		"loadBalancer": func(r *reader, n *node) {
+			part.transport = n.get("serversTransport").value()
+			r.object(n, fields{
+				"healthCheck":        drop(noActiveChecks),
+				"passiveHealthCheck": func(r *reader, n *node) { traefikPassive(r, n, part) },
+			}.ignoring("sticky", "servers", "strategy", "passHostHeader", "responseForwarding", "serversTransport"))
+		},
+		"failover": drop("there is no second service to fall back on"),
+	}.ignoring("middlewares", "weighted", "mirroring", "highestRandomWeight"))
+}
+
+func (x *traefik) serversTransport(r *reader, n *node) {
+	part := x.part(x.transports, n.key)
+	var from Policy
+	connect := 30 * time.Second
+	r.object(n, fields{
+		"forwardingTimeouts": func(r *reader, n *node) {
+			part.says = true
+			r.object(n, fields{
+				"dialTimeout":           set(&from, "ConnectTimeout", &connect, traefikDuration),
+				"responseHeaderTimeout": set(&from, "TryTimeout", &from.TryTimeout, traefikDuration),
+			}.ignoring("idleConnTimeout", "readIdleTimeout", "pingTimeout"))
+			r.byDefault(n, missing(n, "dialTimeout: 30s", "responseHeaderTimeout: none"))
+		},
+	}.ignoring("serverName", "insecureSkipVerify", "rootCAs", "rootCAsSecrets", "certificates", "certificatesSecrets", "cipherSuites",
+		"minVersion", "maxVersion", "maxIdleConnsPerHost", "disableHTTP2", "peerCertURI", "spiffe"))
+	part.apply = append(part.apply, func(p *Policy) {
+		p.ConnectTimeout, p.TryTimeout = connect, from.TryTimeout
+		p.setFrom(&from, "ConnectTimeout")
+		p.setFrom(&from, "TryTimeout")
+	})
+}
+
+func (x *traefik) middleware(r *reader, n *node) {
+	part := x.part(x.middlewares, n.key)
+	r.object(n, fields{
+		"retry":          func(r *reader, n *node) { traefikRetry(r, n, part) },
+		"circuitBreaker": func(r *reader, n *node) { traefikBreaker(r, n, part) },
+		"rateLimit":      func(r *reader, n *node) { traefikRate(r, n, part) },
+		"inFlightReq":    func(r *reader, n *node) { traefikInFlight(r, n, part) },
+		"chain": func(r *reader, n *node) {
+			for _, item := range n.get("middlewares").all() {
+				name := item.value()
+				if item.shape == mapping {
+					name = item.get("name").value()
+				}
+				part.chain = append(part.chain, name)
+			}
+			ignore(r, n)
+		},
+		"buffering": func(r *reader, n *node) {
+			r.object(n, fields{"retryExpression": drop("the expression of buffering decides about retries: use the middleware retry")}.
+				ignoring("maxRequestBodyBytes", "memRequestBodyBytes", "maxResponseBodyBytes", "memResponseBodyBytes",
+					"disableRequestBuffer", "disableResponseBuffer"))
+		},
+		"errors": drop("another service's page for errors"),
+	}.ignoring("addPrefix", "stripPrefix", "stripPrefixRegex", "replacePath", "replacePathRegex", "ipWhiteList", "ipAllowList",
+		"headers", "encodedCharacters", "redirectRegex", "redirectScheme", "basicAuth", "digestAuth", "forwardAuth", "compress",
+		"passTLSClientCert", "contentType", "grpcWeb", "plugin", "requestHeaderModifier", "responseHeaderModifier",
+		"requestRedirect", "URLRewrite"))
+}
+
+// all returns the values below n, which may be nil.
+func (n *node) all() []*node {
+	if n == nil {
+		return nil
+	}
+	return n.items
+}
+
+// traefikDuration accepts 100ms, and numbers of seconds.
+func traefikDuration(r *reader, n *node) (time.Duration, bool) {
+	return spans("a duration such as 100ms", func(s string) (time.Duration, bool) {
+		if v, err := strconv.ParseInt(s, 10, 32); err == nil {
+			return time.Duration(v) * time.Second, true
+		}
+		return goDuration(s)
+	})(r, n)
+}
+
+func traefikRetry(r *reader, n *node, part *traefikPart) {
+	part.says = true
+	var from Policy
+	retry := &from.Retry
+	retry.MaxAttempts = 1
+	retry.Methods, retry.UnsentAnyMethod = IdempotentMethods(), true
+	off, anyMethod := false, false
+	var base time.Duration
+	r.object(n, fields{
+		"attempts":        set(&from, "Retry.MaxAttempts", &retry.MaxAttempts, whole(1, maxWhole)),
+		"initialInterval": set(&from, "Retry.Backoff", &base, traefikDuration),
+		"timeout":         set(&from, "Retry.StopAfter", &retry.StopAfter, traefikDuration),
+		"status": func(r *reader, n *node) {
+			r.list(n, func(r *reader, n *node) {
+				s, ok := statusWord(n.value())
+				if !ok {
+					r.fail(n, "expected a status such as 503 or 500-504, got %s", n.describe())
+					return
+				}
+				retry.On.Statuses = append(retry.On.Statuses, s)
+				r.mark(n, Carried, "")
+			})
+			from.setBy(r, "Retry.On", n)
+		},
+		"disableRetryOnNetworkError": set(&from, "Retry.On", &off, boolean),
+		"retryNonIdempotentMethod":   set(&from, "Retry.Methods", &anyMethod, boolean),
+		"maxRequestBodyBytes":        drop("bodies have no size in a simulation"),
+	})
+	if n.get("attempts") == nil && n.shape == mapping {
+		r.fail(n, "attempts is missing: Traefik refuses a retry without it")
+	}
+	retry.On.Connect = !off
+	if anyMethod {
+		retry.Methods = nil
+	}
+	if base > 0 && retry.MaxAttempts > 1 {
+		retry.Backoff = Backoff{
+			Kind: BackoffExponential, Base: base, Max: 60 * time.Second, Factor: math.Pow(2, 1/float64(retry.MaxAttempts-1)),
+			Jitter: JitterPercent, Percent: 50, JitterAboveMax: true,
+		}
+		r.byDefault(n, "the wait grows to at most twice initialInterval, ±50 %")
+	}
+	r.byDefault(n, missing(n, "initialInterval: 0, so retries come at once", "status: none, so only requests that were not sent are retried"))
+	part.apply = append(part.apply, func(p *Policy) {
+		p.Retry = from.Retry
+		p.setFrom(&from, "Retry")
+	})
+}
+
+var (
+	networkRatio  = regexp.MustCompile(`^NetworkErrorRatio\(\)\s*(>=|>)\s*([0-9.]+)$`)
+	responseRatio = regexp.MustCompile(`^ResponseCodeRatio\(\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*\)\s*(>=|>)\s*([0-9.]+)$`)
+	latencyAbove  = regexp.MustCompile(`^LatencyAtQuantileMS\(\s*([0-9.]+)\s*\)\s*(>=|>)\s*([0-9.]+)$`)
+)
+
+func traefikBreaker(r *reader, n *node, part *traefikPart) {
+	part.says = true
+	var from Policy
+	base := Breaker{Scope: ScopeUpstream, Window: 10 * time.Second, OpenFor: 10 * time.Second, CheckEvery: 100 * time.Millisecond}
+	var expression *node
+	r.object(n, fields{
+		"expression":       func(_ *reader, n *node) { expression = n },
+		"checkPeriod":      set(&from, "Breakers.checkPeriod", &base.CheckEvery, traefikDuration),
+		"fallbackDuration": set(&from, "Breakers.fallbackDuration", &base.OpenFor, traefikDuration),
+		"recoveryDuration": drop("a circuit that closes lets all calls through; Traefik lets more and more through in this time"),
+		"responseCode":     drop("callers that are refused get 503"),
+	})
+	if expression == nil {
+		if n.shape == mapping {
+			r.fail(n, "expression is missing")
+		}
+		return
+	}
+	breakers, note := traefikExpression(expression.value(), base)
+	switch {
+	case len(breakers) == 0:
+		r.mark(expression, Dropped, note+": the breaker never opens")
+	case note != "":
+		r.mark(expression, Approximated, note)
+	default:
+		r.mark(expression, Carried, "")
+	}
+	from.Breakers = breakers
+	from.setBy(r, "Breakers.expression", expression)
+	r.byDefault(n, missing(n, "checkPeriod: 100ms", "fallbackDuration: 10s", "recoveryDuration: 10s, which is left out"))
+	part.apply = append(part.apply, func(p *Policy) {
+		p.Breakers = append(p.Breakers, from.Breakers...)
+		p.setFrom(&from, "Breakers")
+	})
+}
+
+// traefikExpression returns a breaker for each alternative of an expression, and what is different.
+func traefikExpression(text string, base Breaker) (all []Breaker, note string) {
+	const unread = "only NetworkErrorRatio, LatencyAtQuantileMS and ResponseCodeRatio over all statuses, joined by ||, can be carried over"
+	ratio := func(s string) float64 {
+		v, err := strconv.ParseFloat(s, 64)
+		if err != nil || v <= 0 || v > 1 {
+			return 0
+		}
+		return v
+	}
+	for alternative := range strings.SplitSeq(text, "||") {
+		alternative = strings.TrimSpace(alternative)
+		b := base
+		if m := networkRatio.FindStringSubmatch(alternative); m != nil && ratio(m[2]) > 0 {
+			b.FailureRatio = ratio(m[2])
+			b.Counts = Conditions{Statuses: []StatusRange{{502, 502}, {504, 504}}, Connect: true, Refused: true, Reset: true, Timeout: true}
+		} else if m := responseRatio.FindStringSubmatch(alternative); m != nil && ratio(m[6]) > 0 {
+			low, high := statusNumber(m[1]), statusNumber(m[2])-1
+			allLow, allHigh := statusNumber(m[3]), statusNumber(m[4])
+			if allLow > 100 || allHigh < 600 || low > high {
+				note = unread
+				continue
+			}
+			b.FailureRatio = ratio(m[6])
+			b.Counts = Conditions{Statuses: []StatusRange{{low, high}}}
+			if low <= 502 && 504 <= high { // Traefik answers so itself
+				b.Counts.Connect, b.Counts.Refused, b.Counts.Reset, b.Counts.Timeout = true, true, true, true
+			}
+		} else if m := latencyAbove.FindStringSubmatch(alternative); m != nil {
+			quantile, err1 := strconv.ParseFloat(m[1], 64)
+			ms, err2 := strconv.ParseFloat(m[3], 64)
+			if err1 != nil || err2 != nil || quantile < 0 || quantile >= 100 || ms > 1e9 {
+				note = unread
+				continue
+			}
+			// The quantile is above a time if more than the rest of the calls take longer.
+			b.SlowRatio, b.SlowCall = 1-quantile/100, time.Duration(ms*float64(time.Millisecond))
+		} else {
+			note = unread
+			continue
+		}
+		all = append(all, b)
+	}
+	return all, note
+}
+
+// statusNumber returns the number that a pattern has matched.
+func statusNumber(s string) int {
+	v, _ := strconv.Atoi(s)
+	return v
+}
+
+func traefikRate(r *reader, n *node, part *traefikPart) {
+	part.says = true
+	var from Policy
+	l := &from.RateLimit
+	*l = RateLimit{Per: time.Second, Burst: 1, PerCall: true}
+	r.object(n, fields{
+		"average":         approx(set(&from, "RateLimit", &l.Calls, number(0, maxWhole)), "Traefik limits each source, here all callers together"),
+		"period":          set(&from, "RateLimit.Per", &l.Per, traefikDuration),
+		"burst":           set(&from, "RateLimit.Burst", &l.Burst, number(0, maxWhole)),
+		"sourceCriterion": drop("callers are not told apart"),
+		"redis":           drop("each instance has its own limit"),
+	})
+	r.byDefault(n, missing(n, "period: 1s", "burst: 1"))
+	part.apply = append(part.apply, func(p *Policy) {
+		p.RateLimit = from.RateLimit
+		p.setFrom(&from, "RateLimit")
+	})
+}
+
+func traefikInFlight(r *reader, n *node, part *traefikPart) {
+	part.says = true
+	var from Policy
+	from.Concurrency.PerCall = true
+	r.object(n, fields{
+		"amount":          approx(set(&from, "Concurrency", &from.Concurrency.MaxRequests, whole(0, maxWhole)), "Traefik limits each source, here all callers together"),
+		"sourceCriterion": drop("callers are not told apart"),
+	})
+	part.apply = append(part.apply, func(p *Policy) {
+		p.Concurrency = from.Concurrency
+		p.setFrom(&from, "Concurrency")
+	})
+}
+
+func traefikPassive(r *reader, n *node, part *traefikPart) {
+	part.says = true
+	var from Policy
+	fails, window := 1, 10*time.Second
+	r.object(n, fields{
+		"failureWindow":     set(&from, "Breakers.failureWindow", &window, traefikDuration),
+		"maxFailedAttempts": approx(set(&from, "Breakers.maxFailedAttempts", &fails, whole(1, maxWhole)), "the failures in a row may be further apart than failureWindow"),
+	})
+	r.byDefault(n, missing(n, "failureWindow: 10s", "maxFailedAttempts: 1"))
+	part.apply = append(part.apply, func(p *Policy) {
+		p.Breakers = append(slices.Clone(p.Breakers), Breaker{
+			Scope: ScopeEndpoint, ConsecutiveFailures: fails, OpenFor: window, MaxEjected: 1,
+			Counts: Conditions{Statuses: []StatusRange{{500, 599}}, Connect: true, Refused: true, Reset: true, Timeout: true},
+		})
+		p.setFrom(&from, "Breakers")
+	})
+}
