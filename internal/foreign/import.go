@@ -135,15 +135,15 @@ func Detect(name string, data []byte) System {
 	}{
 		// A Kubernetes object names its API. The order matters: a route of the Gateway API is for
 		// Linkerd if it has annotations of Linkerd.
-		{Istio, `(?m)^\s*-?\s*"?apiVersion"?:\s*"?networking\.istio\.io/`},
-		{EnvoyGateway, `(?m)^\s*-?\s*"?apiVersion"?:\s*"?gateway\.envoyproxy\.io/`},
-		{Linkerd, `(?m)^\s*-?\s*"?apiVersion"?:\s*"?(linkerd|policy\.linkerd)\.io/`},
+		{Istio, `(?m)(?:^|[{,])\s*-?\s*"?apiVersion"?:\s*"?networking\.istio\.io/`},
+		{EnvoyGateway, `(?m)(?:^|[{,])\s*-?\s*"?apiVersion"?:\s*"?gateway\.envoyproxy\.io/`},
+		{Linkerd, `(?m)(?:^|[{,])\s*-?\s*"?apiVersion"?:\s*"?(linkerd|policy\.linkerd)\.io/`},
 		{Linkerd, `(?m)^\s*"?(retry|timeout|balancer)\.(alpha\.)?linkerd\.io/`},
-		{Dapr, `(?m)^\s*-?\s*"?apiVersion"?:\s*"?dapr\.io/`},
-		{GatewayAPI, `(?m)^\s*-?\s*"?apiVersion"?:\s*"?gateway\.networking\.(x-)?k8s\.io/`},
-		{Traefik, `(?m)^\s*-?\s*"?apiVersion"?:\s*"?traefik\.(io|containo\.us)/`},
+		{Dapr, `(?m)(?:^|[{,])\s*-?\s*"?apiVersion"?:\s*"?dapr\.io/`},
+		{GatewayAPI, `(?m)(?:^|[{,])\s*-?\s*"?apiVersion"?:\s*"?gateway\.networking\.(x-)?k8s\.io/`},
+		{Traefik, `(?m)(?:^|[{,])\s*-?\s*"?apiVersion"?:\s*"?traefik\.(io|containo\.us)/`},
 		{Resilience4j, `(?m)^\s*resilience4j\b`},
-		{Envoy, `(?m)^\s*-?\s*"?(static_resources|staticResources|virtual_hosts|virtualHosts|outlier_detection|circuit_breakers|lb_policy|load_assignment)"?\s*:`},
+		{Envoy, `(?m)^\s*-?\s*"?(static_resources|staticResources|virtual_hosts|virtualHosts|outlier_detection|circuit_breakers|lb_policy|load_assignment|retry_policy|retry_on)"?\s*:`},
 		{GRPC, `"?(methodConfig|retryThrottling)"?\s*:`},
 		{DotNet, `(?i)"(AttemptTimeout|TotalRequestTimeout|MaxRetryAttempts|BreakDuration)"\s*:`},
 		{Traefik, `(?m)^\[?\[?(http|tcp)\.(routers|services|middlewares|serversTransports)`},

@@ -12,7 +12,10 @@ import (
 // other kinds say nothing about failures.
 func (r *reader) kubernetes(roots []*node, kinds map[string]action) {
 	for _, root := range roots {
-		group, _, _ := strings.Cut(root.get("apiVersion").value(), "/")
+		group, _, named := strings.Cut(root.get("apiVersion").value(), "/")
+		if !named {
+			group = "" // the core, v1
+		}
 		kind := root.get("kind").value()
 		switch {
 		case root.shape != mapping || kind == "":

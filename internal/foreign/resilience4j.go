@@ -29,7 +29,7 @@ func parseSpring(name string, data []byte) ([]*node, error) {
 }
 
 // propertiesForm matches a line of a properties file with a setting of resilience4j.
-var propertiesForm = regexp.MustCompile(`(?m)^\s*resilience4j\.[^\s:=]+\s*(=|:\s*[^\s])`)
+var propertiesForm = regexp.MustCompile(`(?m)^\s*resilience4j\.[^\s:=]+\s*(=|:[ \t]*[^\s])`)
 
 // undot turns the key a.b into b below a, as Spring reads it. Paths keep the text of the file.
 func undot(n *node) {
