@@ -30,6 +30,7 @@ type Program struct {
 	Args           []string // without the name
 	LookupEnv      func(string) (string, bool)
 	Environ        func() []string // the whole environment, as [os.Environ]; nil skips warnings about unused variables
+	Stdin          io.Reader       // only for commands that read a file named -
 	Stdout, Stderr io.Writer
 }
 
@@ -37,7 +38,7 @@ type Program struct {
 // the context, a second one kills the process.
 func Main(name string, run func(context.Context, Program) int) {
 	ctx, stop := serve.Signals(context.Background())
-	code := run(ctx, Program{Name: name, Args: os.Args[1:], LookupEnv: os.LookupEnv, Environ: os.Environ, Stdout: os.Stdout, Stderr: os.Stderr})
+	code := run(ctx, Program{Name: name, Args: os.Args[1:], LookupEnv: os.LookupEnv, Environ: os.Environ, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
 	stop()
 	os.Exit(code)
 }

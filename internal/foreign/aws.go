@@ -141,7 +141,9 @@ func awsSection(r *reader, n *node, name, attempts, mode string) (Policy, bool) 
 	default:
 		r.byDefault(n, "500 tokens, 14 for a retry, 5 after throttling; full jitter from 50ms, or 1s after throttling, to 20s")
 	}
-	r.byDefault(n, missing(n, "cli_connect_timeout: 60s", "cli_read_timeout: 60s"))
+	if n.get("cli_connect_timeout") == nil || n.get("cli_read_timeout") == nil {
+		r.byDefault(n, "60s to connect and for an answer, as in the AWS CLI")
+	}
 	return p, true
 }
 

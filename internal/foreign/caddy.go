@@ -91,7 +91,7 @@ func (s *caddySettings) finish(r *reader, n *node) {
 	} else {
 		r.byDefault(n, "fail_duration: 0, so failures of an upstream are not remembered")
 	}
-	if p.From["ConnectTimeout"] == (Place{}) {
+	if len(p.From["ConnectTimeout"]) == 0 {
 		r.byDefault(n, "dial_timeout: 3s")
 	}
 }
@@ -158,8 +158,8 @@ func (c *caddy) proxy(r *reader, n *node, name string) {
 			one(set(&p, "Retry.Backoff", &s.interval, caddyDuration))(r, n)
 		},
 		"lb_retry_match": func(r *reader, n *node) { caddyRetryMatch(r, n, &p) },
-		"max_fails":      one(set(&p, "Breakers.max_fails", &s.fails, whole(0, maxWhole))),
-		"fail_duration":  one(set(&p, "Breakers.fail_duration", &s.window, caddyDuration)),
+		"max_fails":      one(set(&p, "Breakers.Failures", &s.fails, whole(0, maxWhole))),
+		"fail_duration":  one(set(&p, "Breakers.OpenFor", &s.window, caddyDuration)),
 		"unhealthy_status": func(r *reader, n *node) {
 			for _, arg := range n.args {
 				status, ok := caddyStatus(arg.text)
@@ -170,7 +170,7 @@ func (c *caddy) proxy(r *reader, n *node, name string) {
 				s.statuses = append(s.statuses, status)
 				r.mark(arg, Carried, "")
 			}
-			p.setBy(r, "Breakers.unhealthy_status", n)
+			p.setBy(r, "Breakers.Counts", n)
 		},
 		"unhealthy_latency":       drop(caddySlow),
 		"unhealthy_request_count": one(caddyRequestCount(&p)),
@@ -307,8 +307,8 @@ func (c *caddy) handler(r *reader, n *node, name string) {
 				"active": drop(noActiveChecks),
 				"passive": func(r *reader, n *node) {
 					r.object(n, fields{
-						"max_fails":               set(&p, "Breakers.max_fails", &s.fails, whole(0, maxWhole)),
-						"fail_duration":           set(&p, "Breakers.fail_duration", &s.window, caddyDuration),
+						"max_fails":               set(&p, "Breakers.Failures", &s.fails, whole(0, maxWhole)),
+						"fail_duration":           set(&p, "Breakers.OpenFor", &s.window, caddyDuration),
 						"unhealthy_latency":       drop(caddySlow),
 						"unhealthy_request_count": caddyRequestCount(&p),
 						"unhealthy_status": func(r *reader, n *node) {
@@ -321,7 +321,7 @@ func (c *caddy) handler(r *reader, n *node, name string) {
 								s.statuses = append(s.statuses, status)
 								r.mark(n, Carried, "")
 							})
-							p.setBy(r, "Breakers.unhealthy_status", n)
+							p.setBy(r, "Breakers.Counts", n)
 						},
 					})
 				},

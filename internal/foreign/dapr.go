@@ -259,9 +259,9 @@ func (d *dapr) breaker(r *reader, n *node) {
 		Counts: Conditions{Statuses: []StatusRange{{400, 599}}, Connect: true, Refused: true, Reset: true, Timeout: true},
 	}
 	r.object(n, fields{
-		"maxRequests": set(&from, "Breakers.maxRequests", &b.HalfOpenCalls, whole(1, maxWhole)),
-		"interval":    set(&from, "Breakers.interval", &b.Window, duration),
-		"timeout":     set(&from, "Breakers.timeout", &b.OpenFor, duration),
+		"maxRequests": set(&from, "Breakers.HalfOpenCalls", &b.HalfOpenCalls, whole(1, maxWhole)),
+		"interval":    set(&from, "Breakers.Window", &b.Window, duration),
+		"timeout":     set(&from, "Breakers.OpenFor", &b.OpenFor, duration),
 		"trip": func(r *reader, n *node) {
 			m := tripForm.FindStringSubmatch(n.value())
 			b.ConsecutiveFailures = 0

@@ -211,9 +211,9 @@ func dotnetCircuit(r *reader, n *node, p *Policy) {
 	b := &p.Breakers[0]
 	r.object(n, fields{
 		"FailureRatio":           set(p, "Breakers.FailureRatio", &b.FailureRatio, number(0, 1)),
-		"MinimumThroughput":      set(p, "Breakers.MinimumThroughput", &b.MinCalls, whole(2, maxWhole)),
-		"SamplingDuration":       set(p, "Breakers.SamplingDuration", &b.Window, timeSpanValue),
-		"BreakDuration":          set(p, "Breakers.BreakDuration", &b.OpenFor, timeSpanValue),
+		"MinimumThroughput":      set(p, "Breakers.MinCalls", &b.MinCalls, whole(2, maxWhole)),
+		"SamplingDuration":       set(p, "Breakers.Window", &b.Window, timeSpanValue),
+		"BreakDuration":          set(p, "Breakers.OpenFor", &b.OpenFor, timeSpanValue),
 		"ShouldHandle":           drop(dotnetCode),
 		"BreakDurationGenerator": drop(dotnetCode),
 	}.ignoring("Name"))

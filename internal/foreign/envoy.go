@@ -381,7 +381,7 @@ func (e *envoy) cluster(r *reader, n *node) {
 				"healthy_panic_threshold": func(r *reader, n *node) {
 					if v, ok := envoyPercent(r, n); ok {
 						panicBelow = v / 100
-						p.setBy(r, "Breakers.healthy_panic_threshold", n)
+						p.setBy(r, "Breakers.PanicBelow", n)
 						r.mark(n, Carried, "")
 					}
 				},
@@ -429,11 +429,11 @@ func envoyThresholds(r *reader, n *node, p *Policy) {
 					"max_requests":         set(p, "Concurrency.MaxRequests", &c.MaxRequests, limit),
 					"max_retries":          set(p, "Concurrency.MaxRetries", &c.MaxRetries, limit),
 					"retry_budget": func(r *reader, n *node) {
-						c.MaxRetries = 0 // the budget replaces it
 						envoyBudget(r, n, p, budgetNames{"budget_percent", "min_retry_concurrency", "budget_interval", protoDuration})
 					},
 				}.ignoring("priority", "track_remaining", "max_connection_pools"))
 				r.byDefault(n, missing(n, "max_connections: 1024", "max_pending_requests: 1024", "max_requests: 1024"))
+				r.budgetWins(n.get("retry_budget"), n.get("max_retries"), c)
 				if n.get("max_retries") == nil && n.get("retry_budget") == nil {
 					r.byDefault(n, "max_retries: 3")
 				}
@@ -449,25 +449,25 @@ func envoyOutlierDetection(r *reader, n *node, p *Policy) {
 	count := whole(0, maxWhole)
 	const always = "detections are enforced always or never, not at random"
 	r.object(n, fields{
-		"consecutive_5xx":                       ejects(p, &o.consecutive5xx, count),
-		"interval":                              ejects(p, &o.interval, protoDuration),
-		"base_ejection_time":                    ejects(p, &o.base, protoDuration),
-		"max_ejection_time":                     ejects(p, &o.maxTime, protoDuration),
-		"max_ejection_percent":                  ejects(p, &o.maxEjected, share),
-		"enforcing_consecutive_5xx":             ejects(p, &o.enforce5xx, percent),
-		"consecutive_gateway_failure":           ejects(p, &o.gateway, count),
-		"enforcing_consecutive_gateway_failure": ejects(p, &o.enforceGateway, percent),
-		"split_external_local_origin_errors":    ejects(p, &o.split, boolean),
-		"consecutive_local_origin_failure":      ejects(p, &o.local, count),
-		"enforcing_success_rate":                ejects(p, &enforceRate, percent),
-		"success_rate_minimum_hosts":            ejects(p, &o.successHosts, count),
-		"success_rate_request_volume":           ejects(p, &o.successVolume, count),
-		"success_rate_stdev_factor":             ejects(p, &o.stdev, count),
-		"failure_percentage_threshold":          ejects(p, &failurePercent, percent),
-		"enforcing_failure_percentage":          ejects(p, &enforceFailures, percent),
-		"failure_percentage_minimum_hosts":      ejects(p, &o.failureHosts, count),
-		"failure_percentage_request_volume":     ejects(p, &o.failureVolume, count),
-		"always_eject_one_host":                 ejects(p, &o.alwaysOne, boolean),
+		"consecutive_5xx":                       set(p, "Breakers.ConsecutiveFailures", &o.consecutive5xx, count),
+		"interval":                              set(p, "Breakers.CheckEvery", &o.interval, protoDuration),
+		"base_ejection_time":                    set(p, "Breakers.OpenFor", &o.base, protoDuration),
+		"max_ejection_time":                     set(p, "Breakers.MaxOpenFor", &o.maxTime, protoDuration),
+		"max_ejection_percent":                  set(p, "Breakers.MaxEjected", &o.maxEjected, share),
+		"enforcing_consecutive_5xx":             set(p, "Breakers.ConsecutiveFailures", &o.enforce5xx, percent),
+		"consecutive_gateway_failure":           set(p, "Breakers.ConsecutiveFailures", &o.gateway, count),
+		"enforcing_consecutive_gateway_failure": set(p, "Breakers.ConsecutiveFailures", &o.enforceGateway, percent),
+		"split_external_local_origin_errors":    set(p, "Breakers.Counts", &o.split, boolean),
+		"consecutive_local_origin_failure":      set(p, "Breakers.ConsecutiveFailures", &o.local, count),
+		"enforcing_success_rate":                set(p, "Breakers.BelowMean", &enforceRate, percent),
+		"success_rate_minimum_hosts":            set(p, "Breakers.BelowMean", &o.successHosts, count),
+		"success_rate_request_volume":           set(p, "Breakers.BelowMean", &o.successVolume, count),
+		"success_rate_stdev_factor":             set(p, "Breakers.BelowMean", &o.stdev, count),
+		"failure_percentage_threshold":          set(p, "Breakers.FailureRatio", &failurePercent, percent),
+		"enforcing_failure_percentage":          set(p, "Breakers.FailureRatio", &enforceFailures, percent),
+		"failure_percentage_minimum_hosts":      set(p, "Breakers.MinEndpoints", &o.failureHosts, count),
+		"failure_percentage_request_volume":     set(p, "Breakers.MinCalls", &o.failureVolume, count),
+		"always_eject_one_host":                 set(p, "Breakers.AtLeastOne", &o.alwaysOne, boolean),
 	}.dropping("failures of the client itself are detected in a row only", "enforcing_local_origin_success_rate",
 		"enforcing_failure_percentage_local_origin", "enforcing_consecutive_local_origin_failure").
 		dropping("ejection times have no jitter here", "max_ejection_time_jitter").

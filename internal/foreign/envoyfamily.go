@@ -191,22 +191,6 @@ func (o outlier) breakers() []Breaker {
 	return all
 }
 
-// ejects reads one field of outlier detection.
-func ejects[T any](p *Policy, dst *T, parse parser[T]) action {
-	return func(r *reader, n *node) {
-		if v, ok := parse(r, n); ok {
-			*dst = v
-			p.setBy(r, "Breakers."+lastKey(n.path), n)
-			r.mark(n, Carried, "")
-		}
-	}
-}
-
-// lastKey returns the last key of a path.
-func lastKey(path string) string {
-	return path[strings.LastIndexByte(path, '.')+1:]
-}
-
 // budgetNames are the keys of a retry budget.
 type budgetNames struct {
 	percent, least, interval string
@@ -238,4 +222,15 @@ func envoyPercent(r *reader, n *node) (float64, bool) {
 	before := len(r.errs)
 	r.object(n, fields{"value": keep(&v, number(0, 100))})
 	return v, len(r.errs) == before
+}
+
+// budgetWins notes that a retry budget replaces the limit for retries in flight.
+func (r *reader) budgetWins(budget, retries *node, c *Concurrency) {
+	if budget == nil {
+		return
+	}
+	c.MaxRetries = 0
+	if retries != nil {
+		r.change(retries, Dropped, "the retry budget replaces it")
+	}
 }

@@ -90,7 +90,7 @@ func (g *envoyGateway) read(r *reader, n *node) {
 				r.object(n, fields{
 					"active":         drop(noActiveChecks),
 					"passive":        func(r *reader, n *node) { envoyGatewayPassive(r, n, p) },
-					"panicThreshold": ejects(p, &panicBelow, share),
+					"panicThreshold": set(p, "Breakers.PanicBelow", &panicBelow, share),
 				})
 			},
 			"rateLimit":        func(r *reader, n *node) { envoyGatewayRate(r, n, p) },
@@ -208,10 +208,11 @@ func envoyGatewayLimits(r *reader, n *node, p *Policy) {
 				"minRetryConcurrency": set(p, "Retry.Budget.Min", &b.Min, whole(0, maxWhole)),
 			})
 			b.Percent = 100 * numerator / denominator
-			p.Retry.Budget, c.MaxRetries = b, 0
+			p.Retry.Budget = b
 			p.setBy(r, "Retry.Budget", n)
 		},
 	}.ignoring("maxRequestsPerConnection"))
+	r.budgetWins(n.get("retryBudget"), n.get("maxParallelRetries"), c)
 	r.byDefault(n, missing(n, "maxConnections: 1024", "maxPendingRequests: 1024", "maxParallelRequests: 1024", "maxParallelRetries: 1024"))
 }
 
@@ -219,15 +220,15 @@ func envoyGatewayPassive(r *reader, n *node, p *Policy) {
 	o := envoyOutlier()
 	o.interval, o.successRate = 3*time.Second, false
 	r.object(n, fields{
-		"splitExternalLocalOriginErrors": ejects(p, &o.split, boolean),
-		"interval":                       ejects(p, &o.interval, gatewayDuration),
-		"consecutiveLocalOriginFailures": ejects(p, &o.local, whole(0, maxWhole)),
-		"consecutiveGatewayErrors":       ejects(p, &o.gateway, whole(0, maxWhole)),
-		"consecutive5XxErrors":           ejects(p, &o.consecutive5xx, whole(0, maxWhole)),
-		"baseEjectionTime":               ejects(p, &o.base, gatewayDuration),
-		"maxEjectionPercent":             ejects(p, &o.maxEjected, share),
-		"failurePercentageThreshold":     ejects(p, &o.failurePercent, whole(0, 100)),
-		"alwaysEjectOneEndpoint":         ejects(p, &o.alwaysOne, boolean),
+		"splitExternalLocalOriginErrors": set(p, "Breakers.Counts", &o.split, boolean),
+		"interval":                       set(p, "Breakers.CheckEvery", &o.interval, gatewayDuration),
+		"consecutiveLocalOriginFailures": set(p, "Breakers.ConsecutiveFailures", &o.local, whole(0, maxWhole)),
+		"consecutiveGatewayErrors":       set(p, "Breakers.ConsecutiveFailures", &o.gateway, whole(0, maxWhole)),
+		"consecutive5XxErrors":           set(p, "Breakers.ConsecutiveFailures", &o.consecutive5xx, whole(0, maxWhole)),
+		"baseEjectionTime":               set(p, "Breakers.OpenFor", &o.base, gatewayDuration),
+		"maxEjectionPercent":             set(p, "Breakers.MaxEjected", &o.maxEjected, share),
+		"failurePercentageThreshold":     set(p, "Breakers.FailureRatio", &o.failurePercent, whole(0, 100)),
+		"alwaysEjectOneEndpoint":         set(p, "Breakers.AtLeastOne", &o.alwaysOne, boolean),
 	})
 	if n.get("consecutiveGatewayErrors") != nil {
 		o.enforceGateway = 100

@@ -85,8 +85,9 @@ func show(r *foreign.Result) string {
 		p.Name, p.From = "", nil
 		showFields(&b, "", reflect.ValueOf(p))
 		for _, field := range slices.Sorted(keys(from)) {
-			place := from[field]
-			fmt.Fprintf(&b, "  from %s: %d:%d %s\n", field, place.Line, place.Column, place.Path)
+			for _, place := range from[field] {
+				fmt.Fprintf(&b, "  from %s: %d:%d %s\n", field, place.Line, place.Column, place.Path)
+			}
 		}
 		b.WriteString("\n")
 	}

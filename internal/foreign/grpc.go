@@ -197,26 +197,26 @@ func grpcOutlier(r *reader, n *node, p *Policy) {
 	count, percent := whole(0, maxWhole), whole(0, 100)
 	enforceRate, enforceFailures, failurePercent := 100, 100, 85
 	r.object(n, fields{
-		"interval":           ejects(p, &o.interval, protoDuration),
-		"baseEjectionTime":   ejects(p, &o.base, protoDuration),
-		"maxEjectionTime":    ejects(p, &o.maxTime, protoDuration),
-		"maxEjectionPercent": ejects(p, &o.maxEjected, share),
+		"interval":           set(p, "Breakers.CheckEvery", &o.interval, protoDuration),
+		"baseEjectionTime":   set(p, "Breakers.OpenFor", &o.base, protoDuration),
+		"maxEjectionTime":    set(p, "Breakers.MaxOpenFor", &o.maxTime, protoDuration),
+		"maxEjectionPercent": set(p, "Breakers.MaxEjected", &o.maxEjected, share),
 		"successRateEjection": func(r *reader, n *node) {
 			o.successRate = true
 			r.object(n, fields{
-				"stdevFactor":           ejects(p, &o.stdev, count),
-				"enforcementPercentage": ejects(p, &enforceRate, percent),
-				"minimumHosts":          ejects(p, &o.successHosts, count),
-				"requestVolume":         ejects(p, &o.successVolume, count),
+				"stdevFactor":           set(p, "Breakers.BelowMean", &o.stdev, count),
+				"enforcementPercentage": set(p, "Breakers.BelowMean", &enforceRate, percent),
+				"minimumHosts":          set(p, "Breakers.BelowMean", &o.successHosts, count),
+				"requestVolume":         set(p, "Breakers.BelowMean", &o.successVolume, count),
 			})
 		},
 		"failurePercentageEjection": func(r *reader, n *node) {
 			o.failurePercent = -1
 			r.object(n, fields{
-				"threshold":             ejects(p, &failurePercent, percent),
-				"enforcementPercentage": ejects(p, &enforceFailures, percent),
-				"minimumHosts":          ejects(p, &o.failureHosts, count),
-				"requestVolume":         ejects(p, &o.failureVolume, count),
+				"threshold":             set(p, "Breakers.FailureRatio", &failurePercent, percent),
+				"enforcementPercentage": set(p, "Breakers.FailureRatio", &enforceFailures, percent),
+				"minimumHosts":          set(p, "Breakers.MinEndpoints", &o.failureHosts, count),
+				"requestVolume":         set(p, "Breakers.MinCalls", &o.failureVolume, count),
 			})
 		},
 	}.ignoring("childPolicy"))

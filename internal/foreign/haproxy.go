@@ -374,11 +374,11 @@ func (part *haproxyPart) serverLine(r *reader, n *node) {
 	f := fields{
 		"maxconn":        set(p, "Concurrency.MaxRequests", &c.MaxRequests, whole(0, maxWhole)),
 		"maxqueue":       set(p, "Concurrency.MaxPending", &c.MaxPending, whole(0, maxWhole)),
-		"observe":        set(p, "Breakers.observe", &s.observe, oneOf("layer4", "layer7")),
-		"error-limit":    set(p, "Breakers.error-limit", &s.limit, whole(1, maxWhole)),
-		"on-error":       set(p, "Breakers.on-error", &s.onError, oneOf("fastinter", "fail-check", "sudden-death", "mark-down")),
-		"rise":           set(p, "Breakers.rise", &s.rise, whole(1, maxWhole)),
-		"inter":          set(p, "Breakers.inter", &s.inter, haproxyTime),
+		"observe":        set(p, "Breakers.Counts", &s.observe, oneOf("layer4", "layer7")),
+		"error-limit":    set(p, "Breakers.ConsecutiveFailures", &s.limit, whole(1, maxWhole)),
+		"on-error":       set(p, "Breakers.Scope", &s.onError, oneOf("fastinter", "fail-check", "sudden-death", "mark-down")),
+		"rise":           set(p, "Breakers.OpenFor", &s.rise, whole(1, maxWhole)),
+		"inter":          set(p, "Breakers.OpenFor", &s.inter, haproxyTime),
 		"slowstart":      drop("a server gets its full share at once"),
 		"on-marked-down": drop("sessions of a server that goes down are not cut"),
 		"on-marked-up":   ignore,
@@ -443,7 +443,7 @@ func (part *haproxyPart) finish(r *reader, n *node) {
 	}
 	var left []string
 	for key, text := range map[string]string{"Retry.MaxAttempts": "retries: 3", "Retry.On": "retry-on: conn-failure", "ConnectTimeout": "timeout connect: none", "TryTimeout": "timeout server: none"} {
-		if p.From[key] == (Place{}) {
+		if len(p.From[key]) == 0 {
 			left = append(left, text)
 		}
 	}

@@ -248,6 +248,7 @@ func (rule *istioRule) apply(p *Policy) {
 	}
 	if rule.budget {
 		p.Retry.Budget = from.Retry.Budget
+		p.Concurrency.MaxRetries = 0 // the budget replaces it
 		p.setFrom(from, "Retry.Budget")
 	}
 }
@@ -281,17 +282,17 @@ func istioOutlier(r *reader, n *node, p *Policy) {
 	o.successRate, o.panicBelow = false, 0 // as Istio sets them
 	gateway, local := 0, 0
 	r.object(n, fields{
-		"consecutiveErrors":              approx(ejects(p, &gateway, whole(0, maxWhole)), "the old name of consecutiveGatewayErrors"),
-		"consecutiveGatewayErrors":       ejects(p, &gateway, whole(0, maxWhole)),
-		"consecutive5xxErrors":           ejects(p, &o.consecutive5xx, whole(0, maxWhole)),
-		"splitExternalLocalOriginErrors": ejects(p, &o.split, boolean),
-		"consecutiveLocalOriginFailures": ejects(p, &local, whole(0, maxWhole)),
-		"interval":                       ejects(p, &o.interval, duration),
-		"baseEjectionTime":               ejects(p, &o.base, duration),
-		"maxEjectionPercent":             ejects(p, &o.maxEjected, share),
-		"minHealthPercent":               ejects(p, &o.panicBelow, share),
+		"consecutiveErrors":              approx(set(p, "Breakers.ConsecutiveFailures", &gateway, whole(0, maxWhole)), "the old name of consecutiveGatewayErrors"),
+		"consecutiveGatewayErrors":       set(p, "Breakers.ConsecutiveFailures", &gateway, whole(0, maxWhole)),
+		"consecutive5xxErrors":           set(p, "Breakers.ConsecutiveFailures", &o.consecutive5xx, whole(0, maxWhole)),
+		"splitExternalLocalOriginErrors": set(p, "Breakers.Counts", &o.split, boolean),
+		"consecutiveLocalOriginFailures": set(p, "Breakers.ConsecutiveFailures", &local, whole(0, maxWhole)),
+		"interval":                       set(p, "Breakers.CheckEvery", &o.interval, duration),
+		"baseEjectionTime":               set(p, "Breakers.OpenFor", &o.base, duration),
+		"maxEjectionPercent":             set(p, "Breakers.MaxEjected", &o.maxEjected, share),
+		"minHealthPercent":               set(p, "Breakers.PanicBelow", &o.panicBelow, share),
 		"outlierDetectionHttpErrorCodes": statusList(&o.codes),
-		"failurePercentageThreshold":     ejects(p, &o.failurePercent, whole(0, 100)),
+		"failurePercentageThreshold":     set(p, "Breakers.FailureRatio", &o.failurePercent, whole(0, 100)),
 	})
 	if gateway > 0 {
 		o.gateway, o.enforceGateway = gateway, 100

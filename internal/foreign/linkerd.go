@@ -88,13 +88,13 @@ func linkerdAnnotations(r *reader, n *node, p *Policy) bool {
 		"timeout.linkerd.io/response":                       drop("a limit for the time from the request's end to the answer's end"),
 		"timeout.linkerd.io/idle":                           drop("a stall in the middle of an answer is not simulated"),
 		prefix:                                              set(p, "Breakers", &accrual, oneOf("consecutive", "unified")),
-		prefix + "-consecutive-max-failures":                set(p, "Breakers.max-failures", &b.ConsecutiveFailures, whole(1, maxWhole)),
-		prefix + "-consecutive-min-penalty":                 set(p, "Breakers.min-penalty", &b.OpenFor, duration),
-		prefix + "-consecutive-max-penalty":                 set(p, "Breakers.max-penalty", &b.MaxOpenFor, duration),
-		prefix + "-consecutive-jitter-ratio":                set(p, "Breakers.jitter-ratio", &b.OpenJitter, number(0, 100)),
-		alpha + "failure-accrual-success-rate-threshold":    set(p, "Breakers.success-rate", &successRate, number(0, 1)),
-		alpha + "failure-accrual-success-rate-window":       set(p, "Breakers.window", &window, duration),
-		alpha + "failure-accrual-success-rate-min-requests": set(p, "Breakers.min-requests", &minCalls, whole(0, maxWhole)),
+		prefix + "-consecutive-max-failures":                set(p, "Breakers.ConsecutiveFailures", &b.ConsecutiveFailures, whole(1, maxWhole)),
+		prefix + "-consecutive-min-penalty":                 set(p, "Breakers.OpenFor", &b.OpenFor, duration),
+		prefix + "-consecutive-max-penalty":                 set(p, "Breakers.MaxOpenFor", &b.MaxOpenFor, duration),
+		prefix + "-consecutive-jitter-ratio":                set(p, "Breakers.OpenJitter", &b.OpenJitter, number(0, 100)),
+		alpha + "failure-accrual-success-rate-threshold":    set(p, "Breakers.FailureRatio", &successRate, number(0, 1)),
+		alpha + "failure-accrual-success-rate-window":       set(p, "Breakers.Window", &window, duration),
+		alpha + "failure-accrual-success-rate-min-requests": set(p, "Breakers.MinCalls", &minCalls, whole(0, maxWhole)),
 	}.dropping("a preference of the load balancer", alpha+"penalize-failures", alpha+"load-biaser-penalty", alpha+"load-biaser-max-retry-after")
 	found := false
 	for _, item := range annotations.items {

@@ -310,5 +310,5 @@ type Place struct {
 }
 
 // Sources maps the names of a policy's fields, such as Retry.Backoff.Base, to the places that set
-// them.
-type Sources map[string]Place
+// them. The fields of all breakers have the names of those of one, such as Breakers.OpenFor.
+type Sources map[string][]Place

@@ -122,7 +122,7 @@ func (x *nginx) upstream(r *reader, n *node) {
 	if u.servers == 1 {
 		r.byDefault(n, "with one server, nginx does not count its failures")
 	}
-	if u.servers > 1 && u.policy.From["Breakers"] == (Place{}) {
+	if u.servers > 1 && len(u.policy.From["Breakers"]) == 0 {
 		r.byDefault(n, "max_fails=1 fail_timeout=10s")
 	}
 }
@@ -281,7 +281,7 @@ func (x *nginx) pass(r *reader, n *node, levels map[string]nginxSettings, name s
 		"ConnectTimeout": "connect_timeout: 60s", "TryTimeout": "read_timeout: 60s", "Retry.On": "next_upstream: error timeout",
 		"Retry.MaxAttempts": "next_upstream_tries: 0, as many as there are servers", "Retry.StopAfter": "next_upstream_timeout: 0, no limit",
 	} {
-		if p.From[key] == (Place{}) {
+		if len(p.From[key]) == 0 {
 			left = append(left, module+"_"+text)
 		}
 	}

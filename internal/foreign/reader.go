@@ -238,7 +238,7 @@ func (p *Policy) setBy(r *reader, field string, n *node) {
 	if p.From == nil {
 		p.From = Sources{}
 	}
-	p.From[field] = r.place(n)
+	p.From[field] = append(slices.Clip(p.From[field]), r.place(n))
 }
 
 // setFrom notes that a field of p, with all below it, comes from the same places as in other.

@@ -302,8 +302,8 @@ func traefikBreaker(r *reader, n *node, part *traefikPart) {
 	var expression *node
 	r.object(n, fields{
 		"expression":       func(_ *reader, n *node) { expression = n },
-		"checkPeriod":      set(&from, "Breakers.checkPeriod", &base.CheckEvery, traefikDuration),
-		"fallbackDuration": set(&from, "Breakers.fallbackDuration", &base.OpenFor, traefikDuration),
+		"checkPeriod":      set(&from, "Breakers.CheckEvery", &base.CheckEvery, traefikDuration),
+		"fallbackDuration": set(&from, "Breakers.OpenFor", &base.OpenFor, traefikDuration),
 		"recoveryDuration": drop("a circuit that closes lets all calls through; Traefik lets more and more through in this time"),
 		"responseCode":     drop("callers that are refused get 503"),
 	})
@@ -323,7 +323,7 @@ func traefikBreaker(r *reader, n *node, part *traefikPart) {
 		r.mark(expression, Carried, "")
 	}
 	from.Breakers = breakers
-	from.setBy(r, "Breakers.expression", expression)
+	from.setBy(r, "Breakers.FailureRatio", expression)
 	r.byDefault(n, missing(n, "checkPeriod: 100ms", "fallbackDuration: 10s", "recoveryDuration: 10s, which is left out"))
 	part.apply = append(part.apply, func(p *Policy) {
 		p.Breakers = append(p.Breakers, from.Breakers...)
@@ -421,8 +421,8 @@ func traefikPassive(r *reader, n *node, part *traefikPart) {
 	var from Policy
 	fails, window := 1, 10*time.Second
 	r.object(n, fields{
-		"failureWindow":     set(&from, "Breakers.failureWindow", &window, traefikDuration),
-		"maxFailedAttempts": approx(set(&from, "Breakers.maxFailedAttempts", &fails, whole(1, maxWhole)), "the failures in a row may be further apart than failureWindow"),
+		"failureWindow":     set(&from, "Breakers.OpenFor", &window, traefikDuration),
+		"maxFailedAttempts": approx(set(&from, "Breakers.ConsecutiveFailures", &fails, whole(1, maxWhole)), "the failures in a row may be further apart than failureWindow"),
 	})
 	r.byDefault(n, missing(n, "failureWindow: 10s", "maxFailedAttempts: 1"))
 	part.apply = append(part.apply, func(p *Policy) {

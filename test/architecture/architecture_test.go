@@ -57,6 +57,7 @@ func levels() map[string]int {
 		"internal/flaky":     3,
 		"internal/live":      3,
 		"internal/telemetry": 3,
+		"internal/translate": 3,
 		"pkg/gateway":        3,
 		"pkg/lab":            3,
 
