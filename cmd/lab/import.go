@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -19,12 +20,15 @@ import (
 
 const aboutImport = `import reads the retries, timeouts and breakers of another system and prints them as policies of
 Rebound. What became of every field of the file goes to stderr: carried over, approximated, or dropped,
-with the reason. A misspelled field is an error.`
+with the reason. A misspelled field is an error.
+
+The systems are istio, envoy, envoy-gateway, gateway-api, linkerd, dapr, resilience4j, dotnet, grpc, aws,
+nginx, haproxy, caddy and traefik.`
 
 // importPolicy runs the command import.
 func importPolicy(_ context.Context, p cli.Program) int {
 	fs := p.Flags()
-	from := fs.String("from", "", "the `SYSTEM`: "+strings.Join(foreign.Systems(), ", ")+"; default: what the file shows")
+	from := fs.String("from", "", "the `SYSTEM` that the file is for; default: what the file shows")
 	var positional []string
 	p.Args, positional = splitPositional(fs, p.Args)
 	if code, done := p.Parse(fs, usage(aboutImport, "lab import [--from SYSTEM] FILE", `  lab import virtual-service.yaml > policies.yaml
@@ -127,7 +131,8 @@ func writeImported(w io.Writer, name string, from *foreign.Result, keys []string
 	for _, key := range slices.Sorted(maps.Keys(renamed)) {
 		fmt.Fprintf(&b, "# %s is %s.\n", key, oneLine(renamed[key]))
 	}
-	b.Write(text)
+	b.Write(bytes.TrimSuffix(text, []byte("\n")))
+	b.WriteString("\n")
 	_, err = io.WriteString(w, b.String())
 	return err
 }

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/rebound-dev/rebound/internal/config"
 )
 
 // dapr reads a Resiliency: named timeouts, retries and breakers, and the targets that use them. A
@@ -120,11 +118,7 @@ func (d *dapr) names(r *reader, n *node, name string, _ ...string) fields {
 		}
 		return func(r *reader, n *node) {
 			if !use(n.value()) {
-				message := "has no policy of this name"
-				if near := config.Nearest(n.value(), slices.Sorted(maps.Keys(parts))); near != "" {
-					message += ", did you mean " + strconv.Quote(near) + "?"
-				}
-				r.fail(n, "%s", message)
+				r.badWord(n, "policy", n.value(), slices.Sorted(maps.Keys(parts)))
 			}
 			r.mark(n, Carried, "")
 		}

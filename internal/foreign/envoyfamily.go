@@ -5,8 +5,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/rebound-dev/rebound/internal/config"
 )
 
 // What Istio, Envoy Gateway and Envoy itself have in common: they all end in Envoy.
@@ -72,7 +70,7 @@ func envoyRetryOn(p *Policy, codes *[]StatusRange, numbers bool) action {
 			}
 			note, known := on.envoyWord(word, *codes)
 			if !known && word != "" {
-				r.badWord(n, word, envoyWords())
+				r.badWord(n, "condition", word, envoyWords())
 			}
 			if note != "" {
 				notes = append(notes, note)
@@ -88,13 +86,13 @@ func envoyRetryOn(p *Policy, codes *[]StatusRange, numbers bool) action {
 	}
 }
 
-// badWord reports a word that is not one of the known ones.
-func (r *reader) badWord(n *node, word string, known []string) {
-	if near := config.Nearest(word, known); near != "" {
-		r.fail(n, "unknown condition %q, did you mean %q?", clip(word), near)
+// badWord reports a word that is not one of the known ones. what names such words.
+func (r *reader) badWord(n *node, what, word string, known []string) {
+	if near := meant(word, known); near != "" {
+		r.fail(n, "unknown %s %q, did you mean %q?", what, clip(word), near)
 		return
 	}
-	r.fail(n, "unknown condition %q; known: %s", clip(word), strings.Join(known, ", "))
+	r.fail(n, "unknown %s %q; known: %s", what, clip(word), strings.Join(known, ", "))
 }
 
 // envoyDefaultRetry is what Istio and Envoy Gateway retry if a file does not say it.

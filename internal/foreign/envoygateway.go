@@ -155,7 +155,7 @@ func envoyGatewayRetryOn(r *reader, n *node, p *Policy) {
 	for _, w := range words {
 		note, known := p.Retry.On.envoyWord(w.value(), codes)
 		if !known {
-			r.badWord(w, w.value(), envoyWords())
+			r.badWord(w, "condition", w.value(), envoyWords())
 			continue
 		}
 		listed = listed || w.text == "retriable-status-codes"

@@ -126,6 +126,7 @@ func grpcRetry(r *reader, n *node, p *Policy) {
 	p.Retry.Backoff = Backoff{Kind: BackoffExponential, Factor: 1, Jitter: JitterPercent, Percent: 20, JitterAboveMax: true}
 	p.Retry.RetryAfter = RetryAfter{Obey: true}
 	b := &p.Retry.Backoff
+	mistakes := len(r.errs)
 	r.object(n, fields{
 		"maxAttempts":           grpcAttempts(p, "Retry.MaxAttempts", &p.Retry.MaxAttempts),
 		"initialBackoff":        set(p, "Retry.Backoff.Base", &b.Base, protoDuration),
@@ -135,8 +136,9 @@ func grpcRetry(r *reader, n *node, p *Policy) {
 		"perAttemptRecvTimeout": set(p, "TryTimeout", &p.TryTimeout, protoDuration),
 	})
 	for _, key := range []string{"maxAttempts", "initialBackoff", "maxBackoff", "backoffMultiplier", "retryableStatusCodes"} {
-		if n.get(key) == nil && n.shape == mapping {
+		if n.get(key) == nil && len(r.errs) == mistakes {
 			r.fail(n, "%s is missing: gRPC refuses a retryPolicy without it", key)
+			break
 		}
 	}
 	p.Retry.On.Refused = true
@@ -148,7 +150,7 @@ func grpcCodes(p *Policy) action {
 		r.list(n, func(r *reader, n *node) {
 			name, ok := grpcStatus(n.value())
 			if !ok {
-				r.badWord(n, n.value(), grpcNames())
+				r.badWord(n, "status", n.value(), grpcNames())
 				return
 			}
 			p.Retry.On.GRPC = append(p.Retry.On.GRPC, name)

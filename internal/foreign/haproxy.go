@@ -286,7 +286,7 @@ func (part *haproxyPart) retryOn(r *reader, n *node) {
 	part.redo = false
 	for _, arg := range n.args {
 		if !slices.Contains(haproxyConditions(), arg.text) {
-			r.badWord(arg, arg.text, haproxyConditions())
+			r.badWord(arg, "condition", arg.text, haproxyConditions())
 			continue
 		}
 		switch arg.text {

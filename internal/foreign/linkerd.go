@@ -181,7 +181,7 @@ func linkerdGRPC(p *Policy, on *Conditions) action {
 		for word := range strings.SplitSeq(n.text, ",") {
 			name, ok := grpcStatus(strings.TrimSpace(word))
 			if !ok {
-				r.badWord(n, word, grpcWords())
+				r.badWord(n, "status", word, grpcWords())
 				return
 			}
 			on.GRPC = append(on.GRPC, name)

@@ -160,7 +160,7 @@ func (u *nginxUpstream) server(r *reader, n *node) {
 		case key == "slow_start":
 			r.mark(arg, Dropped, "a server gets its full share at once")
 		default:
-			near := config.Nearest(key, []string{"weight", "down", "resolve", "route", "service", "drain", "max_fails", "fail_timeout", "max_conns", "backup", "slow_start"})
+			near := meant(key, []string{"weight", "down", "resolve", "route", "service", "drain", "max_fails", "fail_timeout", "max_conns", "backup", "slow_start"})
 			if near != "" {
 				r.fail(arg, "unknown parameter, did you mean %q?", near)
 			} else {
@@ -254,7 +254,7 @@ func nginxWords() []string {
 // too many settings to know them all.
 func (r *reader) nearMiss(n *node, known []string) {
 	for _, word := range known {
-		if d := config.Distance(strings.ToLower(n.key), word); 0 < d && d <= 1+len(word)/12 {
+		if d := config.Distance(strings.ToLower(n.key), word); 0 < d && d <= min(2, 1+len(word)/7) {
 			r.failAt(n.keyLine, n.keyColumn, n.path, "unknown setting, did you mean %q?", word)
 			return
 		}
@@ -369,7 +369,7 @@ func (s *nginxSettings) nextUpstream(r *reader, n *node) {
 	for _, arg := range n.args {
 		switch {
 		case !slices.Contains(nginxConditionWords(), arg.text):
-			r.badWord(arg, arg.text, nginxConditionWords())
+			r.badWord(arg, "condition", arg.text, nginxConditionWords())
 		case arg.text == "off":
 			s.off = true
 		case arg.text == "non_idempotent":

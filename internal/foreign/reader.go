@@ -134,7 +134,7 @@ func (r *reader) find(f fields, key string) (action, bool) {
 func (r *reader) unknown(n *node, f fields) {
 	known := slices.Sorted(maps.Keys(f))
 	message := "unknown field"
-	if near := config.Nearest(n.key, known); near != "" {
+	if near := meant(n.key, known); near != "" {
 		message += fmt.Sprintf(", did you mean %q?", near)
 	} else if len(known) <= 12 {
 		message += "; known here: " + strings.Join(known, ", ")
@@ -267,4 +267,24 @@ func missing(n *node, defaults ...string) string {
 		}
 	}
 	return strings.Join(left, ", ")
+}
+
+// meant returns the one of the known words that a word is probably meant to be, or "": with few
+// mistakes, or with another ending, such as maxRetry for maxRetries.
+func meant(word string, known []string) string {
+	near := config.Nearest(word, known)
+	if near != "" && config.Distance(strings.ToLower(word), strings.ToLower(near)) <= 3 {
+		return near
+	}
+	near, longest := "", max(3, len(word)-3)
+	for _, k := range known {
+		same := 0
+		for same < min(len(word), len(k)) && word[same] == k[same] {
+			same++
+		}
+		if same > longest {
+			near, longest = k, same
+		}
+	}
+	return near
 }

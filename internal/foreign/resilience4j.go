@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/rebound-dev/rebound/internal/config"
 )
 
 // r4j collects the instances of all modules. Those with the same name are one policy, as their
@@ -110,7 +112,7 @@ func (x *r4j) root(r *reader, root *node) {
 				"ratelimiter":          module(x, r4jRate),
 				"timelimiter":          module(x, r4jTime),
 			}.ignoring("micrometer", "scheduled", "metrics", "cache"))
-		case strings.HasPrefix(key, "resilien"):
+		case config.Distance(key, "resilience4j") <= 3:
 			r.unknown(item, fields{"resilience4j": nil})
 		default:
 			ignore(r, item)
@@ -122,11 +124,11 @@ func (x *r4j) root(r *reader, root *node) {
 // the defaults of the module.
 func module(x *r4j, read func(r *reader, n *node, p *Policy) []string) action {
 	return func(r *reader, n *node) {
-		type config struct {
+		type shared struct {
 			node *node
 			used bool
 		}
-		configs := map[string]*config{}
+		configs := map[string]*shared{}
 		instances := map[string]*node{}
 		var order []string
 		collect := func(r *reader, n *node) {
@@ -139,7 +141,7 @@ func module(x *r4j, read func(r *reader, n *node, p *Policy) []string) action {
 		}
 		r.object(n, fields{
 			"configs": func(r *reader, n *node) {
-				r.byName(n, func(_ *reader, n *node) { configs[n.key] = &config{node: n} })
+				r.byName(n, func(_ *reader, n *node) { configs[n.key] = &shared{node: n} })
 			},
 			"instances": collect,
 			"backends":  collect,
@@ -161,7 +163,7 @@ func module(x *r4j, read func(r *reader, n *node, p *Policy) []string) action {
 				c.used = true
 				read(r, c.node, p)
 			case named != nil && base != "default":
-				r.unknownName(named, "configuration", slices.Sorted(maps.Keys(configs)))
+				r.badWord(named, "configuration", base, slices.Sorted(maps.Keys(configs)))
 			}
 			defaults := read(r, instance, p)
 			if c != nil {
@@ -176,11 +178,6 @@ func module(x *r4j, read func(r *reader, n *node, p *Policy) []string) action {
 			}
 		}
 	}
-}
-
-// unknownName reports a name that is defined nowhere.
-func (r *reader) unknownName(n *node, what string, known []string) {
-	r.fail(n, "there is no %s of this name; known: %s", what, strings.Join(known, ", "))
 }
 
 // field returns the value of a key of n in any of Spring's spellings, or nil.

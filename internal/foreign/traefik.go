@@ -248,6 +248,7 @@ func traefikRetry(r *reader, n *node, part *traefikPart) {
 	retry.Methods, retry.UnsentAnyMethod = IdempotentMethods(), true
 	off, anyMethod := false, false
 	var base time.Duration
+	mistakes := len(r.errs)
 	r.object(n, fields{
 		"attempts":        set(&from, "Retry.MaxAttempts", &retry.MaxAttempts, whole(1, maxWhole)),
 		"initialInterval": set(&from, "Retry.Backoff", &base, traefikDuration),
@@ -268,7 +269,7 @@ func traefikRetry(r *reader, n *node, part *traefikPart) {
 		"retryNonIdempotentMethod":   set(&from, "Retry.Methods", &anyMethod, boolean),
 		"maxRequestBodyBytes":        drop("bodies have no size in a simulation"),
 	})
-	if n.get("attempts") == nil && n.shape == mapping {
+	if n.get("attempts") == nil && len(r.errs) == mistakes {
 		r.fail(n, "attempts is missing: Traefik refuses a retry without it")
 	}
 	retry.On.Connect = !off
@@ -300,6 +301,7 @@ func traefikBreaker(r *reader, n *node, part *traefikPart) {
 	var from Policy
 	base := Breaker{Scope: ScopeUpstream, Window: 10 * time.Second, OpenFor: 10 * time.Second, CheckEvery: 100 * time.Millisecond}
 	var expression *node
+	mistakes := len(r.errs)
 	r.object(n, fields{
 		"expression":       func(_ *reader, n *node) { expression = n },
 		"checkPeriod":      set(&from, "Breakers.CheckEvery", &base.CheckEvery, traefikDuration),
@@ -308,7 +310,7 @@ func traefikBreaker(r *reader, n *node, part *traefikPart) {
 		"responseCode":     drop("callers that are refused get 503"),
 	})
 	if expression == nil {
-		if n.shape == mapping {
+		if len(r.errs) == mistakes {
 			r.fail(n, "expression is missing")
 		}
 		return
