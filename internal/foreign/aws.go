@@ -66,8 +66,8 @@ func parseAWS(name string, data []byte) ([]*node, error) {
 	return []*node{root}, nil
 }
 
-// awsSetting returns a setting of a section. Quotes and a comment after a space do not belong to the
-// value.
+// awsSetting returns a setting of a section. Quotes and a comment after a space do not belong to
+// the value.
 func awsSetting(section *node, key, value string, line, column int) *node {
 	if at := strings.Index(value, " #"); at >= 0 {
 		value = value[:at]
@@ -98,7 +98,8 @@ func readAWS(r *reader, roots []*node) []Policy {
 	return all
 }
 
-// awsSection reads a profile or the environment, and reports whether it says anything about retries.
+// awsSection reads a profile or the environment, and reports whether it says anything about
+// retries.
 func awsSection(r *reader, n *node, name, attempts, mode string) (Policy, bool) {
 	p := Policy{Name: name}
 	most, kind, connect, read := 0, "standard", 60, 60

@@ -18,8 +18,8 @@ type token struct {
 	lineStart    bool // the first word of its line
 }
 
-// blocks parses files whose settings are words with a block in braces behind some of them: nginx and
-// Caddy.
+// blocks parses files whose settings are words with a block in braces behind some of them: nginx
+// and Caddy.
 type blocks struct {
 	file   string
 	tokens []token

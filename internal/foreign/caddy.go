@@ -16,8 +16,8 @@ func parseCaddy(name string, data []byte) ([]*node, error) {
 	return parseBlocks(name, data, false)
 }
 
-// caddyIsJSON reports whether data is JSON: a Caddyfile that begins with a brace goes on in the next
-// line, and not with a quote.
+// caddyIsJSON reports whether data is JSON: a Caddyfile that begins with a brace goes on in the
+// next line, and not with a quote.
 func caddyIsJSON(data []byte) bool {
 	rest, brace := bytes.CutPrefix(bytes.TrimSpace(data), []byte("{"))
 	return brace && bytes.HasPrefix(bytes.TrimSpace(rest), []byte(`"`))

@@ -142,7 +142,8 @@ func (d *dapr) names(r *reader, n *node, name string, _ ...string) fields {
 	return f
 }
 
-// daprDefaults are the names of policies that apply to targets which name none, the strongest first.
+// daprDefaults are the names of policies that apply to targets which name none, the strongest
+// first.
 func daprDefaults(kind, suffix string) []string {
 	specific := map[string]string{"app": "App", "actor": "Actor", "component": "ComponentOutbound"}[kind]
 	names := []string{"Default" + specific + suffix, "Default" + suffix}

@@ -83,8 +83,8 @@ func (d *dotnet) within(r *reader, n *node) {
 	}
 }
 
-// dotnetTells reports whether a section has a setting of the resilience handler, and not only a name
-// that other libraries use too.
+// dotnetTells reports whether a section has a setting of the resilience handler, and not only a
+// name that other libraries use too.
 func dotnetTells(n *node) bool {
 	settings := []string{"Timeout", "MaxRetryAttempts", "BackoffType", "UseJitter", "Delay", "MaxDelay", "ShouldRetryAfterHeader",
 		"FailureRatio", "MinimumThroughput", "SamplingDuration", "BreakDuration", "DefaultRateLimiterOptions", "MaxHedgedAttempts"}
@@ -227,7 +227,7 @@ func dotnetLimit(r *reader, n *node, p *Policy) {
 			r.object(n, fields{
 				"PermitLimit":          set(p, "Concurrency.MaxRequests", &c.MaxRequests, whole(1, maxWhole)),
 				"QueueLimit":           set(p, "Concurrency.MaxPending", &c.MaxPending, whole(0, maxWhole)),
-				"QueueProcessingOrder": approx(ignoreAs(Carried), "the queue is served from its oldest entry"),
+				"QueueProcessingOrder": approx(unread, "the queue is served from its oldest entry"),
 			})
 			r.byDefault(n, missingIn2(n, "PermitLimit: 1000", "QueueLimit: 0"))
 		},

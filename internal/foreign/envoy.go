@@ -103,8 +103,8 @@ func (c *envoyCluster) apply(p *Policy) {
 	}
 }
 
-// root reads a bootstrap, a discovery response, or a fragment: a RouteConfiguration, a virtual host, a
-// route, a cluster, or a list of these.
+// root reads a bootstrap, a discovery response, or a fragment: a RouteConfiguration, a virtual
+// host, a route, a cluster, or a list of these.
 func (e *envoy) root(r *reader, n *node) {
 	has := func(keys ...string) bool {
 		return slices.ContainsFunc(keys, func(key string) bool { return n.get(key) != nil })
@@ -309,7 +309,7 @@ func envoyRetryPolicy(r *reader, n *node, p *Policy) {
 			p.Retry.RetryAfter = RetryAfter{Obey: true, Max: 300 * time.Second}
 			p.setBy(r, "Retry.RetryAfter", n)
 			r.object(n, fields{
-				"reset_headers": approx(ignoreAs(Carried), "Retry-After is obeyed, whichever header is named"),
+				"reset_headers": approx(unread, "Retry-After is obeyed, whichever header is named"),
 				"max_interval":  set(p, "Retry.RetryAfter.Max", &p.Retry.RetryAfter.Max, protoDuration),
 			})
 		},
@@ -318,7 +318,7 @@ func envoyRetryPolicy(r *reader, n *node, p *Policy) {
 			p.setBy(r, "Retry.OtherEndpoint", n)
 			r.mark(n, Approximated, "a retry goes to another endpoint, whichever predicate is named")
 		},
-		"host_selection_retry_max_attempts": approx(ignoreAs(Carried), "another endpoint is chosen at once, however many are left"),
+		"host_selection_retry_max_attempts": approx(unread, "another endpoint is chosen at once, however many are left"),
 		"retriable_headers":                 drop("an answer's headers do not decide about retries"),
 		"retriable_request_headers":         func(r *reader, n *node) { envoyMethods(r, n, p) },
 	}.dropping("endpoints have no priorities here", "retry_priority").
@@ -335,10 +335,8 @@ func envoyRetryPolicy(r *reader, n *node, p *Policy) {
 	r.byDefault(n, missing(n, "num_retries: 1", "per_try_timeout: that of the route", "retry_back_off: 25ms to 250ms with full jitter"))
 }
 
-// ignoreAs marks a value without reading it.
-func ignoreAs(kind Kind) action {
-	return func(r *reader, n *node) { r.mark(n, kind, "") }
-}
+// unread accepts a value without reading it.
+func unread(r *reader, n *node) { r.mark(n, Carried, "") }
 
 // envoyMethods reads the request headers that allow a retry, if they are exact matches of :method.
 func envoyMethods(r *reader, n *node, p *Policy) {

@@ -9,8 +9,9 @@ import (
 
 // What Istio, Envoy Gateway and Envoy itself have in common: they all end in Envoy.
 
-// envoyWord adds what one word of Envoy's retry_on means. codes are those of retriable-status-codes.
-// The note says what is different; known is false for a word that Envoy does not have.
+// envoyWord adds what one word of Envoy's retry_on means. codes are those of
+// retriable-status-codes. The note says what is different; known is false for a word that Envoy
+// does not have.
 func (c *Conditions) envoyWord(word string, codes []StatusRange) (note string, known bool) {
 	noAnswer := func() { c.Connect, c.Refused, c.Reset, c.Timeout = true, true, true, true }
 	switch word {
@@ -53,8 +54,8 @@ func envoyWords() []string {
 	}
 }
 
-// envoyRetryOn reads a retry_on text such as "5xx,reset". With numbers, a status is a word too, as in
-// Istio.
+// envoyRetryOn reads a retry_on text such as "5xx,reset". With numbers, a status is a word too, as
+// in Istio.
 func envoyRetryOn(p *Policy, codes *[]StatusRange, numbers bool) action {
 	return func(r *reader, n *node) {
 		if !r.scalar(n, "a list of conditions such as 5xx,reset") {

@@ -24,7 +24,8 @@ func grpcWords() []string {
 	return words
 }
 
-// grpcStatus returns the name of a status that is written in any way: UNAVAILABLE, unavailable or 14.
+// grpcStatus returns the name of a status that is written in any way: UNAVAILABLE, unavailable or
+// 14.
 func grpcStatus(s string) (string, bool) {
 	names := grpcNames()
 	if i, err := strconv.Atoi(s); err == nil {
@@ -233,6 +234,6 @@ func grpcOutlier(r *reader, n *node, p *Policy) {
 	for i := range p.Breakers {
 		p.Breakers[i].Counts.GRPC = grpcNames()[1:]
 	}
-	p.setBy(r, "Breakers", n)
+	p.setBy(r, "Breakers.Scope", n)
 	r.byDefault(n, missing(n, "interval: 10s", "baseEjectionTime: 30s", "maxEjectionPercent: 10"))
 }

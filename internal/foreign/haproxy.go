@@ -336,7 +336,8 @@ func (part *haproxyPart) option(r *reader, n *node) {
 	}
 }
 
-// haproxyPairs are the parameters of a server that have a value and say nothing about failures here.
+// haproxyPairs are the parameters of a server that have a value and say nothing about failures
+// here.
 func haproxyPairs() []string {
 	return strings.Fields(`addr agent-addr agent-inter agent-port agent-send alpn ca-file check-alpn check-proto check-reuse-pool
 		check-sni check-via-socks4 ciphers ciphersuites client-sigalgs cookie crl-file crt curves disabled-on error-limit-mode

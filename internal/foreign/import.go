@@ -76,8 +76,8 @@ type Result struct {
 	Report   Report
 }
 
-// Import reads the text of a file, which errors and reports call name. An empty system means the one
-// that the file shows.
+// Import reads the text of a file, which errors and reports call name. An empty system means the
+// one that the file shows.
 //
 // The error is a *[mistake.List] for mistakes in the file.
 func Import(system System, name string, data []byte) (*Result, error) {

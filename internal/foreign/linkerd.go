@@ -87,7 +87,7 @@ func linkerdAnnotations(r *reader, n *node, p *Policy) bool {
 		"timeout.linkerd.io/request":                        set(p, "Timeout", &p.Timeout, duration),
 		"timeout.linkerd.io/response":                       drop("a limit for the time from the request's end to the answer's end"),
 		"timeout.linkerd.io/idle":                           drop("a stall in the middle of an answer is not simulated"),
-		prefix:                                              set(p, "Breakers", &accrual, oneOf("consecutive", "unified")),
+		prefix:                                              set(p, "Breakers.Scope", &accrual, oneOf("consecutive", "unified")),
 		prefix + "-consecutive-max-failures":                set(p, "Breakers.ConsecutiveFailures", &b.ConsecutiveFailures, whole(1, maxWhole)),
 		prefix + "-consecutive-min-penalty":                 set(p, "Breakers.OpenFor", &b.OpenFor, duration),
 		prefix + "-consecutive-max-penalty":                 set(p, "Breakers.MaxOpenFor", &b.MaxOpenFor, duration),

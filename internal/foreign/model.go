@@ -217,12 +217,13 @@ const (
 // whose limit is not 0 opens it.
 type Breaker struct {
 	Scope Scope
-	// Window is the time that the ratios and Failures cover. 0 with CountWindow, or for a count that
-	// is never cleared while the breaker is closed.
+	// Window is the time that the ratios and Failures cover. 0 with CountWindow, or for a count
+	// that is never cleared while the breaker is closed.
 	Window time.Duration
 	// FixedWindow means that the counts begin again at 0 after each Window. Else it rolls.
 	FixedWindow bool
-	// CountWindow is the number of last tries that the ratios and Failures cover, instead of a time.
+	// CountWindow is the number of last tries that the ratios and Failures cover, instead of a
+	// time.
 	CountWindow int
 	// MinCalls is the number of tries in the window before a ratio counts. 0 or 1 = at once.
 	MinCalls int
@@ -236,12 +237,12 @@ type Breaker struct {
 	// breaker opens, above 0 to 1. SlowRatio 0 = never.
 	SlowCall  time.Duration
 	SlowRatio float64
-	// BelowMean ejects endpoints whose share of successes is this many standard deviations below the
-	// mean of all endpoints, of which at least MinEndpoints must have MinCalls. 0 = never.
+	// BelowMean ejects endpoints whose share of successes is this many standard deviations below
+	// the mean of all endpoints, of which at least MinEndpoints must have MinCalls. 0 = never.
 	BelowMean    float64
 	MinEndpoints int
-	// CheckEvery is how often the ratios are checked, and whether an open time is over. 0 = at once.
-	// ConsecutiveFailures is always checked at once.
+	// CheckEvery is how often the ratios are checked, and whether an open time is over. 0 = at
+	// once. ConsecutiveFailures is always checked at once.
 	CheckEvery time.Duration
 	// OpenFor is the first open time, MaxOpenFor the longest. MaxOpenFor 0 = no limit.
 	OpenFor, MaxOpenFor time.Duration
@@ -249,8 +250,8 @@ type Breaker struct {
 	// OpenJitter lengthens each open time by up to this share, at random. 0 = none.
 	OpenJitter float64
 	// HalfOpenCalls is the number of tries that pass after the open time. When all have ended, the
-	// breaker closes or opens by FailureRatio, or, without a ratio, by the first failure. 0 = it just
-	// closes.
+	// breaker closes or opens by FailureRatio, or, without a ratio, by the first failure. 0 = it
+	// just closes.
 	HalfOpenCalls int
 	// MaxEjected is the largest share of endpoints, 0 to 1, that may be open at a time, in scope
 	// endpoint, counted over all breakers of the policy. At least one may if AtLeastOne.

@@ -12,8 +12,8 @@ import (
 
 func parseNginx(name string, data []byte) ([]*node, error) { return parseBlocks(name, data, true) }
 
-// nginx reads the locations that pass requests on. Each is one policy; the upstream block of the same
-// name adds its servers' limits.
+// nginx reads the locations that pass requests on. Each is one policy; the upstream block of the
+// same name adds its servers' limits.
 type nginx struct {
 	upstreams map[string]*nginxUpstream
 	locations []nginxLocation
@@ -122,7 +122,7 @@ func (x *nginx) upstream(r *reader, n *node) {
 	if u.servers == 1 {
 		r.byDefault(n, "with one server, nginx does not count its failures")
 	}
-	if u.servers > 1 && len(u.policy.From["Breakers"]) == 0 {
+	if u.servers > 1 && len(u.policy.From["Breakers.Failures"])+len(u.policy.From["Breakers.OpenFor"]) == 0 {
 		r.byDefault(n, "max_fails=1 fail_timeout=10s")
 	}
 }
@@ -148,12 +148,12 @@ func (u *nginxUpstream) server(r *reader, n *node) {
 		case i == 0, key == "weight", key == "down" && !assigned, key == "resolve" && !assigned, key == "route", key == "service", key == "drain" && !assigned:
 			r.mark(arg, Unrelated, "")
 		case key == "max_fails":
-			u.parameter(r, arg, "Breakers", keep(&fails, whole(0, maxWhole)), inner)
+			u.parameter(r, arg, "Breakers.Failures", keep(&fails, whole(0, maxWhole)), inner)
 		case key == "fail_timeout":
-			u.parameter(r, arg, "Breakers", keep(&window, nginxTime), inner)
+			u.parameter(r, arg, "Breakers.OpenFor", keep(&window, nginxTime), inner)
 		case key == "max_conns":
 			u.policy.Concurrency.PerEndpoint, u.policy.Concurrency.MaxPending = true, 0
-			u.parameter(r, arg, "Concurrency", keep(&u.policy.Concurrency.MaxRequests, whole(0, maxWhole)), inner)
+			u.parameter(r, arg, "Concurrency.MaxRequests", keep(&u.policy.Concurrency.MaxRequests, whole(0, maxWhole)), inner)
 		case key == "backup" && !assigned:
 			backup = true
 			r.mark(arg, Dropped, "all servers get requests; a backup is left out")

@@ -86,7 +86,8 @@ func TestExamplesAreAccountedFor(t *testing.T) {
 	}
 }
 
-// Any text gives either mistakes with places or a report that accounts for all of it, in any dialect.
+// Any text gives either mistakes with places or a report that accounts for all of it, in any
+// dialect.
 func FuzzImport(f *testing.F) {
 	systems := foreign.Systems()
 	for path, data := range examples(f) {

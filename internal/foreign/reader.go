@@ -58,8 +58,8 @@ func (r *reader) mark(n *node, kind Kind, sentence string) {
 	}
 }
 
-// byDefault notes a default that applies because the file leaves a field out of n. An empty sentence
-// says nothing.
+// byDefault notes a default that applies because the file leaves a field out of n. An empty
+// sentence says nothing.
 func (r *reader) byDefault(n *node, sentence string) {
 	e := Entry{Place: r.place(n), Kind: Default, Sentence: sentence}
 	if sentence != "" && !slices.Contains(r.defaults, e) {
@@ -67,8 +67,8 @@ func (r *reader) byDefault(n *node, sentence string) {
 	}
 }
 
-// result returns the report, or the mistakes. What no action has read is dropped, so that nothing is
-// lost without a word.
+// result returns the report, or the mistakes. What no action has read is dropped, so that nothing
+// is lost without a word.
 func (r *reader) result(roots []*node) (Report, error) {
 	if len(r.errs) > 0 {
 		seen := map[string]bool{} // a value that is read for several policies is wrong once

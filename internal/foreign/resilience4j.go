@@ -120,8 +120,8 @@ func (x *r4j) root(r *reader, root *node) {
 	}
 }
 
-// module reads one module of resilience4j: its shared configurations and its instances. read returns
-// the defaults of the module.
+// module reads one module of resilience4j: its shared configurations and its instances. read
+// returns the defaults of the module.
 func module(x *r4j, read func(r *reader, n *node, p *Policy) []string) action {
 	return func(r *reader, n *node) {
 		type shared struct {
@@ -247,7 +247,7 @@ func r4jBreaker(r *reader, n *node, p *Policy) []string {
 		"exponentialMaxWaitDurationInOpenState":        set(p, "Breakers.MaxOpenFor", &b.MaxOpenFor, javaDuration),
 		"enableRandomizedWait":                         approx(set(p, "Breakers.OpenJitter", &random, boolean), "the open time is lengthened only, not shortened"),
 		"randomizedWaitFactor":                         keep(&width, number(0, 1)),
-		"automaticTransitionFromOpenToHalfOpenEnabled": approx(ignoreAs(Carried), "a circuit becomes half-open at the first call either way, which is the same for callers"),
+		"automaticTransitionFromOpenToHalfOpenEnabled": approx(unread, "a circuit becomes half-open at the first call either way, which is the same for callers"),
 		"maxWaitDurationInHalfOpenState":               drop("a half-open circuit waits for its calls"),
 		"recordExceptions":                             javaExceptions(p, "Breakers.Counts", &b.Counts, true),
 		"ignoreExceptions":                             javaExceptions(p, "Breakers.Counts", &b.Counts, false),
@@ -348,7 +348,7 @@ func r4jThreads(r *reader, n *node, p *Policy) []string {
 	c.MaxPending = 100
 	r.object(n, fields{
 		"maxThreadPoolSize":  set(p, "Concurrency.MaxRequests", &c.MaxRequests, whole(1, maxWhole)),
-		"coreThreadPoolSize": approx(ignoreAs(Carried), "the limit is the most threads"),
+		"coreThreadPoolSize": approx(unread, "the limit is the most threads"),
 		"queueCapacity":      set(p, "Concurrency.MaxPending", &c.MaxPending, whole(1, maxWhole)),
 	}.ignoring("baseConfig", "keepAliveDuration", "writableStackTraceEnabled", "eventConsumerBufferSize", "contextPropagators"))
 	return []string{"maxThreadPoolSize: the number of processors, taken for no limit", "queueCapacity: 100"}
@@ -374,7 +374,7 @@ func r4jTime(r *reader, n *node, p *Policy) []string {
 	}
 	r.object(n, fields{
 		"timeoutDuration":     set(p, "TryTimeout", &p.TryTimeout, javaDuration),
-		"cancelRunningFuture": approx(ignoreAs(Carried), "a try that runs out of time is always canceled"),
+		"cancelRunningFuture": approx(unread, "a try that runs out of time is always canceled"),
 	}.ignoring("baseConfig", "eventConsumerBufferSize", "writableStackTraceEnabled"))
 	return []string{"timeoutDuration: 1s"}
 }

@@ -17,11 +17,6 @@ func (r *reader) scalar(n *node, what string) bool {
 	return true
 }
 
-// anyText accepts any text.
-func anyText(r *reader, n *node) (string, bool) {
-	return n.text, r.scalar(n, "a text")
-}
-
 // oneOf accepts some words only.
 func oneOf(words ...string) parser[string] {
 	what := "one of " + strings.Join(words, ", ")

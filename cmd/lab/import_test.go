@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rebound-dev/rebound/internal/cli"
+	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+)
+
+const foreignFiles = "../../internal/foreign/testdata"
+
+// executeIn runs the program with text as its standard input.
+func executeIn(t *testing.T, text string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(t.Context(), cli.Program{
+		Name: "lab", Args: args, LookupEnv: func(string) (string, bool) { return "", false },
+		Stdin: strings.NewReader(text), Stdout: &out, Stderr: &errs,
+	})
+	return code, out.String(), errs.String()
+}
+
+// The policies and the report are those of the golden files, from the standard input.
+func TestImport(t *testing.T) {
+	t.Parallel()
+	for _, file := range []string{"istio/subsets.yaml", "resilience4j/application.yml", "grpc/retry.json", "nginx/api.conf"} {
+		t.Run(file, func(t *testing.T) {
+			text, err := os.ReadFile(filepath.Join(foreignFiles, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			code, out, errs := executeIn(t, string(text), "import", "-")
+			if code != cli.ExitOK {
+				t.Fatalf("got exit code %d, stderr %s", code, errs)
+			}
+			golden.File(t, filepath.Join("testdata", "import-"+strings.ReplaceAll(file, "/", "-")+".txt"), out+"---\n"+errs)
+		})
+	}
+}
+
+// The output of every import, with a route and a URL for each upstream, is a configuration.
+func TestImportedIsConfiguration(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob(foreignFiles + "/*/*")
+	if err != nil || len(files) == 0 {
+		t.Fatal(err, "or no files")
+	}
+	for _, file := range files {
+		if filepath.Ext(file) == ".golden" {
+			continue
+		}
+		code, out, errs := execute(t, "import", "--from", filepath.Base(filepath.Dir(file)), file)
+		if code != cli.ExitOK {
+			t.Errorf("%s: got exit code %d, stderr %s", file, code, errs)
+			continue
+		}
+		text := "routes: [{name: a, match: /, upstream: \"http://a\"}]\n" + strings.ReplaceAll(out, "\n    endpoints:", "\n    url: http://a\n    endpoints:")
+		cfg := gateway.DefaultConfig()
+		if err := config.Decode(file, []byte(text), &cfg); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+}
+
+func TestImportMistakes(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "a.yaml")
+	if err := os.WriteFile(file, []byte("apiVersion: networking.istio.io/v1\nkind: VirtualService\nspec: {http: [{retry: {}}]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no file":        {[]string{"import"}, "lab import: expected one FILE, or - for the standard input, got 0\n"},
+		"two files":      {[]string{"import", "a", "b"}, "lab import: expected one FILE, or - for the standard input, got 2\n"},
+		"missing file":   {[]string{"import", "missing.yaml"}, "lab import: missing.yaml: cannot be read: no such file or directory\n"},
+		"unknown system": {[]string{"import", "--from", "squid", file}, "lab import: unknown system \"squid\", expected one of istio, envoy, envoy-gateway, gateway-api, linkerd, dapr, resilience4j, dotnet, grpc, aws, nginx, haproxy, caddy, traefik\n"},
+		"no sign":        {[]string{"import", "-"}, "lab import: stdin: does not show which system it is for: use --from NAME\n"},
+		"misspelled":     {[]string{"import", file}, "lab import: " + file + ":3:16: spec.http[0].retry: unknown field, did you mean \"retries\"?\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, out, errs := executeIn(t, "", c.args...)
+			if code != cli.ExitUsage || out != "" || errs != c.want {
+				t.Errorf("got exit code %d, stdout %q, stderr %q, want 2, none, %q", code, out, errs, c.want)
+			}
+		})
+	}
+}
