@@ -104,10 +104,13 @@ func awsSection(r *reader, n *node, name, attempts, mode string) (Policy, bool) 
 	p := Policy{Name: name}
 	most, kind, connect, read := 0, "standard", 60, 60
 	known := fields{
-		attempts:              set(&p, "Retry.MaxAttempts", &most, whole(1, maxWhole)),
-		mode:                  set(&p, "Retry", &kind, oneOf("legacy", "standard", "adaptive")),
-		"cli_connect_timeout": set(&p, "ConnectTimeout", &connect, whole(0, maxWhole)),
-		"cli_read_timeout":    set(&p, "TryTimeout", &read, whole(0, maxWhole)),
+		attempts:               set(&p, "Retry.MaxAttempts", &most, whole(1, maxWhole)),
+		mode:                   set(&p, "Retry", &kind, oneOf("legacy", "standard", "adaptive")),
+		"AWS_NEW_RETRIES_2026": drop("it is the default since November 2026"),
+		"defaults_mode":        drop("the timeouts that a mode has depend on the SDK"),
+		"AWS_DEFAULTS_MODE":    drop("the timeouts that a mode has depend on the SDK"),
+		"cli_connect_timeout":  set(&p, "ConnectTimeout", &connect, whole(0, maxWhole)),
+		"cli_read_timeout":     set(&p, "TryTimeout", &read, whole(0, maxWhole)),
 	}
 	says := false
 	for _, item := range n.items {

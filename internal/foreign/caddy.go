@@ -125,6 +125,8 @@ func (c *caddy) block(r *reader, n *node, name string) {
 		switch {
 		case item.key == "reverse_proxy":
 			c.proxy(r, item, name)
+		case item.key == "import":
+			r.mark(item, Dropped, includedFile)
 		case len(item.items) > 0:
 			inner := strings.TrimSpace(strings.TrimSuffix(strings.Join(append([]string{item.key}, item.words()...), " "), ","))
 			if name != "" {
@@ -172,6 +174,7 @@ func (c *caddy) proxy(r *reader, n *node, name string) {
 			}
 			p.setBy(r, "Breakers.Counts", n)
 		},
+		"import":                  drop(includedFile),
 		"unhealthy_latency":       drop(caddySlow),
 		"unhealthy_request_count": one(caddyRequestCount(&p)),
 		"transport":               func(r *reader, n *node) { caddyTransport(r, n, &p) },
@@ -180,7 +183,7 @@ func (c *caddy) proxy(r *reader, n *node, name string) {
 		"health_follow_redirects", "health_headers").
 		ignoring("to", "dynamic", "lb_policy", "flush_interval", "request_buffers", "response_buffers", "stream_buffer_size",
 			"stream_timeout", "stream_close_delay", "verbose_logs", "proxy_status_name", "trusted_proxies", "header_up",
-			"header_down", "method", "rewrite", "replace_status", "handle_response", "import", "buffer_requests",
+			"header_down", "method", "rewrite", "replace_status", "handle_response", "buffer_requests",
 			"buffer_responses", "max_buffer_size")
 	for _, item := range n.items {
 		if strings.HasPrefix(item.key, "@") {

@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// envoyBuffer is why limits for the bodies that are kept for a retry are dropped.
+const envoyBuffer = "bodies have no size in a simulation; retry.replayBuffer is Rebound's limit"
+
 // envoyRouteTimeout is Envoy's timeout of a route that has none.
 const envoyRouteTimeout = 15 * time.Second
 
@@ -147,7 +150,8 @@ func (e *envoy) bootstrap(r *reader, n *node) {
 				"clusters":  func(r *reader, n *node) { r.list(n, e.cluster) },
 			}.ignoring("secrets"))
 		},
-	}.ignoring("node", "node_context_params", "dynamic_resources", "cluster_manager", "hds_config", "flags_path",
+		"dynamic_resources": drop("what a control plane sends is not in the file"),
+	}.ignoring("node", "node_context_params", "cluster_manager", "hds_config", "flags_path",
 		"stats_sinks", "deferred_stat_options", "stats_config", "stats_flush_interval", "stats_flush_on_admin",
 		"stats_eviction_interval", "watchdog", "watchdogs", "tracing", "layered_runtime", "admin", "overload_manager",
 		"enable_dispatcher_stats", "header_prefix", "stats_server_version_override", "use_tcp_for_dns_lookups",
@@ -166,8 +170,12 @@ func (e *envoy) listener(r *reader, n *node) {
 
 func (e *envoy) within(r *reader, n *node) {
 	for _, item := range n.items {
-		if item.key == "route_config" && item.shape == mapping {
+		switch {
+		case item.key == "route_config" && item.shape == mapping:
 			e.routeConfiguration(r, item)
+			continue
+		case item.key == "rds" && item.shape == mapping:
+			r.mark(item, Dropped, "the routes that a control plane sends are not in the file")
 			continue
 		}
 		e.within(r, item)
@@ -194,11 +202,13 @@ func (e *envoy) virtualHost(r *reader, n *node) {
 		"retry_policy": func(r *reader, n *node) { own = true; envoyRetryPolicy(r, n, &host) },
 		"hedge_policy": func(r *reader, n *node) { envoyHedge(r, n, &host) },
 		"rate_limits":  drop("it needs Envoy's rate limit service"),
-	}.ignoring("@type", "name", "domains", "cors", "matcher", "metadata", "virtual_clusters", "require_tls",
-		"include_attempt_count_in_response", "include_is_timeout_retry_header", "include_request_attempt_count",
-		"per_request_buffer_limit_bytes", "request_body_buffer_limit", "request_headers_to_add", "request_headers_to_remove",
-		"request_mirror_policies", "response_headers_to_add", "response_headers_to_remove", "typed_per_filter_config",
-		"retry_policy_typed_config"))
+	}.dropping("a plugin of Envoy", "retry_policy_typed_config").
+		dropping(envoyBuffer, "per_request_buffer_limit_bytes", "request_body_buffer_limit").
+		ignoring("@type", "name", "domains", "cors", "matcher", "metadata", "virtual_clusters", "require_tls",
+			"include_attempt_count_in_response", "include_is_timeout_retry_header", "include_request_attempt_count",
+			"request_headers_to_add", "request_headers_to_remove",
+			"request_mirror_policies", "response_headers_to_add", "response_headers_to_remove", "typed_per_filter_config",
+			"retry_policy_typed_config"))
 	inherited := (*Policy)(nil)
 	if own || host.Hedge != (Hedge{}) {
 		inherited = &host
@@ -228,7 +238,7 @@ func (e *envoy) route(r *reader, n *node, name string, host *Policy) {
 	upstream := false
 	r.object(n, fields{
 		"route": func(r *reader, n *node) { upstream = true; route.action(r, n) },
-	}.ignoring("@type", "name", "match", "decorator", "metadata", "per_request_buffer_limit_bytes", "request_body_buffer_limit",
+	}.dropping(envoyBuffer, "per_request_buffer_limit_bytes", "request_body_buffer_limit").ignoring("@type", "name", "match", "decorator", "metadata", "request_body_buffer_limit",
 		"request_headers_to_add", "request_headers_to_remove", "response_headers_to_add", "response_headers_to_remove",
 		"stat_prefix", "tracing", "typed_per_filter_config", "direct_response", "redirect", "filter_action", "non_forwarding_action"))
 	if upstream {
@@ -261,13 +271,16 @@ func (route *envoyRoute) action(r *reader, n *node) {
 		"hedge_policy":        func(r *reader, n *node) { envoyHedge(r, n, p) },
 		"max_stream_duration": drop("limits streams, which are not simulated"),
 		"rate_limits":         drop("it needs Envoy's rate limit service"),
-	}.ignoring("cluster_header", "cluster_specifier_plugin", "inline_cluster_specifier_plugin", "append_x_forwarded_host",
-		"auto_host_rewrite", "cluster_not_found_response_code", "cors", "early_data_policy", "flush_timeout",
-		"grpc_timeout_offset", "hash_policy", "host_rewrite", "host_rewrite_header", "host_rewrite_literal",
-		"host_rewrite_path_regex", "idle_timeout", "include_vh_rate_limits", "internal_redirect_action",
-		"internal_redirect_policy", "max_grpc_timeout", "max_internal_redirects", "metadata_match", "path_rewrite",
-		"path_rewrite_policy", "prefix_rewrite", "priority", "regex_rewrite", "request_mirror_policies",
-		"retry_policy_typed_config", "upgrade_configs"))
+	}.dropping("a stall in the middle of an answer is not simulated", "idle_timeout").
+		dropping("the caller's own deadline is not changed", "max_grpc_timeout", "grpc_timeout_offset").
+		dropping("a plugin of Envoy", "retry_policy_typed_config").
+		ignoring("cluster_header", "cluster_specifier_plugin", "inline_cluster_specifier_plugin", "append_x_forwarded_host",
+			"auto_host_rewrite", "cluster_not_found_response_code", "cors", "early_data_policy", "flush_timeout",
+			"hash_policy", "host_rewrite", "host_rewrite_header", "host_rewrite_literal",
+			"host_rewrite_path_regex", "include_vh_rate_limits", "internal_redirect_action",
+			"internal_redirect_policy", "max_internal_redirects", "metadata_match", "path_rewrite",
+			"path_rewrite_policy", "prefix_rewrite", "priority", "regex_rewrite", "request_mirror_policies",
+			"upgrade_configs"))
 	if n.get("timeout") == nil {
 		r.byDefault(n, "timeout: 15s")
 	}
@@ -374,6 +387,15 @@ func (e *envoy) cluster(r *reader, n *node) {
 		"circuit_breakers":  func(r *reader, n *node) { c.says = true; envoyThresholds(r, n, p) },
 		"outlier_detection": func(r *reader, n *node) { c.says = true; envoyOutlierDetection(r, n, p) },
 		"health_checks":     drop(noActiveChecks),
+		"queuing_policies":  drop("requests wait for a connection in turn"),
+		"typed_extension_protocol_options": func(r *reader, n *node) {
+			for _, options := range n.items {
+				if retry := options.get("retry_policy"); retry != nil {
+					r.mark(retry, Dropped, "a retry policy of the cluster: write it at the routes")
+				}
+			}
+			ignore(r, n)
+		},
 		"common_lb_config": func(r *reader, n *node) {
 			r.object(n, fields{
 				"healthy_panic_threshold": func(r *reader, n *node) {
@@ -400,13 +422,13 @@ func envoyClusterKeys() []string {
 	return []string{"@type", "name", "transport_socket_matches", "transport_socket_matcher", "alt_stat_name",
 		"stats_matcher", "eds_cluster_config", "per_connection_buffer_limit_bytes", "per_connection_buffer_high_watermark_timeout",
 		"lb_policy", "load_assignment", "max_requests_per_connection", "upstream_http_protocol_options",
-		"common_http_protocol_options", "http_protocol_options", "http2_protocol_options", "typed_extension_protocol_options",
+		"common_http_protocol_options", "http_protocol_options", "http2_protocol_options",
 		"dns_refresh_rate", "dns_jitter", "dns_failure_refresh_rate", "respect_dns_ttl", "dns_lookup_family", "dns_resolvers",
 		"use_tcp_for_dns_lookups", "dns_resolution_config", "typed_dns_resolver_config", "wait_for_warm_on_init",
 		"cleanup_interval", "upstream_bind_config", "lb_subset_config", "transport_socket", "metadata", "protocol_selection",
 		"upstream_connection_options", "close_connections_on_host_health_failure", "ignore_health_on_host_removal", "filters",
 		"load_balancing_policy", "lrs_server", "lrs_report_endpoint_metrics", "track_timeout_budgets", "upstream_config",
-		"track_cluster_stats", "preconnect_policy", "connection_pool_per_downstream_connection", "queuing_policies", "type",
+		"track_cluster_stats", "preconnect_policy", "connection_pool_per_downstream_connection", "type",
 		"cluster_type", "ring_hash_lb_config", "maglev_lb_config", "original_dst_lb_config", "least_request_lb_config",
 		"round_robin_lb_config", "hosts", "tls_context"}
 }
@@ -486,9 +508,12 @@ func envoyOutlierDetection(r *reader, n *node, p *Policy) {
 }
 
 // change gives the entry for n another kind.
-func (r *reader) change(n *node, kind Kind, sentence string) {
+func (r *reader) change(n *node, kind Kind, sentence string) { r.changeAt(r.place(n), kind, sentence) }
+
+// changeAt gives the entry for a place another kind.
+func (r *reader) changeAt(place Place, kind Kind, sentence string) {
 	for i := range r.report {
-		if r.report[i].Place == r.place(n) {
+		if r.report[i].Place == place {
 			r.report[i].Kind, r.report[i].Sentence = kind, sentence
 		}
 	}

@@ -72,13 +72,14 @@ func overlap(a, b []string) bool {
 
 // route reads an HTTPRoute or a GRPCRoute.
 func (g *gatewayAPI) route(r *reader, n *node) {
-	name := objectName(n)
+	name, isGRPC := objectName(n), n.get("kind").value() == "GRPCRoute"
 	r.object(n, kubernetesObject(func(r *reader, spec *node) {
 		r.object(spec, fields{
 			"rules": func(r *reader, n *node) {
 				k := 0
 				r.list(n, func(r *reader, n *node) {
 					g.rule(r, n, name, k)
+					g.rules[len(g.rules)-1].policy.GRPC = isGRPC
 					k++
 				})
 			},

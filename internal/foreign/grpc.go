@@ -73,14 +73,14 @@ func grpcConfig(r *reader, n *node) []Policy {
 		all[i].setFrom(&shared, "Breakers")
 	}
 	if len(all) == 0 && len(shared.From) > 0 {
-		shared.Retry.MaxAttempts = 1
+		shared.Retry.MaxAttempts, shared.GRPC = 1, true
 		all = append(all, shared)
 	}
 	return all
 }
 
 func grpcMethods(r *reader, n *node) Policy {
-	p := Policy{Retry: Retry{MaxAttempts: 1}}
+	p := Policy{GRPC: true, Retry: Retry{MaxAttempts: 1}}
 	r.object(n, fields{
 		"name": func(r *reader, n *node) {
 			r.list(n, func(r *reader, n *node) {

@@ -223,6 +223,10 @@ func (part *haproxyPart) line(r *reader, n *node) {
 		part.option(r, n)
 	case "server", "default-server", "server-template":
 		part.serverLine(r, n)
+	case "fullconn":
+		r.mark(n, Dropped, haproxyDynamic)
+	case "http-check", "tcp-check":
+		r.mark(n, Dropped, noActiveChecks)
 	case "http-request":
 		if len(n.args) > 0 && n.args[0].text == "disable-l7-retry" {
 			p.Retry.Methods = IdempotentMethods()
@@ -237,6 +241,9 @@ func (part *haproxyPart) line(r *reader, n *node) {
 		ignore(r, n)
 	}
 }
+
+// haproxyDynamic is why the settings of HAProxy's dynamic limit are dropped.
+const haproxyDynamic = "maxconn is the limit at any load"
 
 // haproxyTime accepts times such as 5s. A number is milliseconds.
 func haproxyTime(r *reader, n *node) (time.Duration, bool) {
@@ -341,7 +348,7 @@ func (part *haproxyPart) option(r *reader, n *node) {
 func haproxyPairs() []string {
 	return strings.Fields(`addr agent-addr agent-inter agent-port agent-send alpn ca-file check-alpn check-proto check-reuse-pool
 		check-sni check-via-socks4 ciphers ciphersuites client-sigalgs cookie crl-file crt curves disabled-on error-limit-mode
-		fastinter downinter fall force guid hash-key id init-addr init-state interface log-bufsize log-proto max-reuse minconn
+		fastinter downinter fall force guid hash-key id init-addr init-state interface log-bufsize log-proto max-reuse
 		namespace npn pool-conn-name pool-idle-conn pool-low-conn pool-max-conn pool-purge-delay port proto proxy-v2-options
 		redir resolve-net resolve-opts resolve-prefer resolvers set-proxy-v2-tlv-fmt shard sigalgs sni socks4 source
 		ssl-max-ver ssl-min-ver strict-maxconn tcp-md5sig tcp-ut track usesrc verify verifyhost weight ws renegotiate`)
@@ -349,7 +356,7 @@ func haproxyPairs() []string {
 
 // haproxyWordsAlone are the parameters of a server without a value that say nothing about failures.
 func haproxyWordsAlone() []string {
-	return strings.Fields(`agent-check allow-0rtt backup check check-send-proxy check-ssl disabled enabled no-agent-check
+	return strings.Fields(`agent-check allow-0rtt check-send-proxy check-ssl disabled enabled no-agent-check
 		no-backup no-check no-check-ssl no-send-proxy no-send-proxy-v2 no-send-proxy-v2-ssl no-send-proxy-v2-ssl-cn no-ssl
 		no-ssl-reuse no-sslv3 no-tls-tickets no-tlsv10 no-tlsv11 no-tlsv12 no-tlsv13 no-verifyhost non-stick send-proxy
 		send-proxy-v2 send-proxy-v2-ssl send-proxy-v2-ssl-cn ssl ssl-reuse stick tfo tls-tickets force-sslv3 force-tlsv10
@@ -380,6 +387,7 @@ func (part *haproxyPart) serverLine(r *reader, n *node) {
 		"on-error":       set(p, "Breakers.Scope", &s.onError, oneOf("fastinter", "fail-check", "sudden-death", "mark-down")),
 		"rise":           set(p, "Breakers.OpenFor", &s.rise, whole(1, maxWhole)),
 		"inter":          set(p, "Breakers.OpenFor", &s.inter, haproxyTime),
+		"minconn":        drop(haproxyDynamic),
 		"slowstart":      drop("a server gets its full share at once"),
 		"on-marked-down": drop("sessions of a server that goes down are not cut"),
 		"on-marked-up":   ignore,
@@ -391,8 +399,15 @@ func (part *haproxyPart) serverLine(r *reader, n *node) {
 	for i := skip; i < len(args); i++ {
 		arg := args[i]
 		arg.key = arg.text
-		if slices.Contains(alone, arg.text) {
+		switch {
+		case slices.Contains(alone, arg.text):
 			r.mark(arg, Unrelated, "")
+			continue
+		case arg.text == "check":
+			r.mark(arg, Dropped, noActiveChecks)
+			continue
+		case arg.text == "backup":
+			r.mark(arg, Dropped, "all servers get requests, also a backup")
 			continue
 		}
 		do, known := f[arg.text]
@@ -463,5 +478,15 @@ func (part *haproxyPart) finish(r *reader, n *node) {
 		} else {
 			r.byDefault(n, "only on-error mark-down takes a server out by its errors; other values act through health checks")
 		}
+	}
+	if len(p.Breakers) == 0 {
+		for name, places := range p.From {
+			for _, place := range places {
+				if strings.HasPrefix(name, "Breakers.") {
+					r.changeAt(place, Dropped, "it works through health checks, which are left out")
+				}
+			}
+		}
+		p.From = without(p.From, "Breakers")
 	}
 }

@@ -1,7 +1,6 @@
 package foreign
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -19,7 +18,7 @@ type istioRoute struct {
 	destinations []istioDestination
 }
 
-type istioDestination struct{ host, subset string }
+type istioDestination struct{ host, subset, port string }
 
 // istioRule is what a DestinationRule says about a host or one of its subsets.
 type istioRule struct {
@@ -69,18 +68,22 @@ func (i *istio) policies() []Policy {
 }
 
 func (d istioDestination) String() string {
-	if d.subset == "" {
-		return d.host
+	name := d.host
+	for _, part := range []string{d.subset, d.port} {
+		if part != "" {
+			name += "/" + part
+		}
 	}
-	return d.host + "/" + d.subset
+	return name
 }
 
-// rule returns the rule for a destination: that of its subset or of its host.
+// rule returns the rule for a destination: that of its port, of its subset, or of its host.
 func (i *istio) rule(d istioDestination) *istioRule {
-	for _, want := range []istioDestination{d, {d.host, ""}} {
+	host := istioDestination{host: d.host}
+	for _, want := range []istioDestination{d, {d.host, d.subset, ""}, {d.host, "", d.port}, host} {
 		if n := slices.IndexFunc(i.rules, func(rule istioRule) bool { return rule.istioDestination == want }); n >= 0 {
 			for k := range i.rules { // a host's own rule is used where its subsets are
-				i.rules[k].used = i.rules[k].used || i.rules[k].istioDestination == want || i.rules[k].istioDestination == istioDestination{d.host, ""}
+				i.rules[k].used = i.rules[k].used || i.rules[k].istioDestination == want || i.rules[k].istioDestination == host
 			}
 			return &i.rules[n]
 		}
@@ -121,7 +124,7 @@ func (i *istio) route(r *reader, n *node, name string, k int) {
 		"route": func(r *reader, n *node) {
 			r.list(n, func(r *reader, n *node) {
 				to := n.get("destination")
-				route.destinations = append(route.destinations, istioDestination{to.get("host").value(), to.get("subset").value()})
+				route.destinations = append(route.destinations, istioDestination{to.get("host").value(), to.get("subset").value(), to.at("port", "number").value()})
 				r.object(n, fields{}.ignoring("destination", "weight", "headers"))
 			})
 		},
@@ -169,7 +172,7 @@ func istioRetries(r *reader, n *node, p *Policy) {
 
 func (i *istio) destinationRule(r *reader, n *node) {
 	host := n.at("spec", "host").value()
-	own := istioRule{istioDestination: istioDestination{host, ""}, name: objectName(n)}
+	own := istioRule{istioDestination: istioDestination{host: host}, name: objectName(n)}
 	var more []istioRule
 	r.object(n, kubernetesObject(func(r *reader, spec *node) {
 		r.object(spec, fields{
@@ -177,7 +180,7 @@ func (i *istio) destinationRule(r *reader, n *node) {
 			"subsets": func(r *reader, n *node) {
 				r.list(n, func(r *reader, n *node) {
 					subset := n.get("name").value()
-					rule := istioRule{istioDestination: istioDestination{host, subset}, name: own.name + "/" + subset}
+					rule := istioRule{istioDestination: istioDestination{host: host, subset: subset}, name: own.name + "/" + subset}
 					r.object(n, fields{
 						"trafficPolicy": func(r *reader, n *node) { rule.read(r, n, &more) },
 					}.ignoring("name", "labels"))
@@ -188,7 +191,9 @@ func (i *istio) destinationRule(r *reader, n *node) {
 	}))
 	i.rules = append(i.rules, own)
 	for _, rule := range more {
-		rule.inherit(&own)
+		if rule.port == "" { // the settings of a port inherit nothing
+			rule.inherit(&own)
+		}
 		i.rules = append(i.rules, rule)
 	}
 }
@@ -199,7 +204,7 @@ func (rule *istioRule) read(r *reader, n *node, more *[]istioRule) {
 	f["portLevelSettings"] = func(r *reader, n *node) {
 		r.list(n, func(r *reader, n *node) {
 			port := n.at("port", "number").value()
-			of := istioRule{istioDestination: istioDestination{rule.host, fmt.Sprintf("%s:%s", rule.subset, port)}, name: rule.name + "/" + port}
+			of := istioRule{istioDestination: istioDestination{rule.host, rule.subset, port}, name: rule.name + "/" + port}
 			r.object(n, of.fields().ignoring("port"))
 			*more = append(*more, of)
 		})

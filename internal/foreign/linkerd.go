@@ -23,7 +23,7 @@ func readLinkerd(r *reader, roots []*node) []Policy {
 		for i := before; i < len(g.rules); i++ {
 			p := &g.rules[i].policy
 			merge := from
-			merge.Name = p.Name
+			merge.Name, merge.GRPC = p.Name, p.GRPC
 			if p.Timeout > 0 {
 				merge.Timeout = p.Timeout
 				merge.setFrom(p, "Timeout")
@@ -86,6 +86,7 @@ func linkerdAnnotations(r *reader, n *node, p *Policy) bool {
 		"retry.linkerd.io/timeout":                          set(p, "TryTimeout", &p.TryTimeout, duration),
 		"timeout.linkerd.io/request":                        set(p, "Timeout", &p.Timeout, duration),
 		"timeout.linkerd.io/response":                       drop("a limit for the time from the request's end to the answer's end"),
+		"config.linkerd.io/proxy-outbound-connect-timeout":  set(p, "ConnectTimeout", &p.ConnectTimeout, duration),
 		"timeout.linkerd.io/idle":                           drop("a stall in the middle of an answer is not simulated"),
 		prefix:                                              set(p, "Breakers.Scope", &accrual, oneOf("consecutive", "unified")),
 		prefix + "-consecutive-max-failures":                set(p, "Breakers.ConsecutiveFailures", &b.ConsecutiveFailures, whole(1, maxWhole)),
@@ -129,6 +130,7 @@ func (p *Policy) linkerdRetry(r *reader, annotations *node, on Conditions, retri
 		return
 	}
 	on.Connect, on.Refused, on.Timeout = true, true, true
+	p.GRPC = len(on.Statuses) == 0
 	p.Retry.On, p.Retry.MaxAttempts = on, retries+1
 	r.byDefault(annotations, "no backoff and no budget; requests of up to 64 KiB are retried, also after a failed connection")
 	if annotations.get("retry.linkerd.io/limit") == nil {

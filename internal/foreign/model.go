@@ -11,6 +11,9 @@ import (
 type Policy struct {
 	// Name is unique in a file, such as "reviews/v1".
 	Name string
+	// GRPC means that the calls are gRPC: an answer counts by its gRPC status, and not by that of
+	// HTTP. An answer without one has the one that stands for its HTTP status (503 is UNAVAILABLE).
+	GRPC bool
 	// Timeout cuts the whole call, with all tries and waits. 0 = never.
 	Timeout time.Duration
 	// TryTimeout cuts one try. 0 = never.
@@ -104,7 +107,8 @@ type StatusRange struct{ Low, High int }
 type Conditions struct {
 	// Statuses are HTTP statuses.
 	Statuses []StatusRange
-	// GRPC are gRPC statuses by their names, such as UNAVAILABLE.
+	// GRPC are gRPC statuses by their names, such as UNAVAILABLE. They mean nothing for calls that are
+	// not gRPC.
 	GRPC []string
 	// Connect: no connection, also within ConnectTimeout.
 	Connect bool

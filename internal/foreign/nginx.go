@@ -39,7 +39,9 @@ type nginxSettings struct {
 }
 
 // nginxModules are the modules that pass requests on.
-func nginxModules() []string { return []string{"proxy", "grpc", "fastcgi", "uwsgi", "scgi"} }
+func nginxModules() []string {
+	return []string{"proxy", "grpc", "fastcgi", "uwsgi", "scgi", "memcached"}
+}
 
 func readNginx(r *reader, roots []*node) []Policy {
 	x := nginx{upstreams: map[string]*nginxUpstream{}}
@@ -226,8 +228,10 @@ func (x *nginx) block(r *reader, n *node, outer map[string]nginxSettings, name s
 			levels[module] = s
 		case len(item.items) > 0 && !strings.HasSuffix(item.key, "_by_lua_block"):
 			inner = append(inner, item)
-		case item.key == "limit_req", item.key == "limit_conn":
+		case strings.HasPrefix(item.key, "limit_req"), strings.HasPrefix(item.key, "limit_conn"):
 			r.mark(item, Dropped, "a limit for each caller")
+		case item.key == "include":
+			r.mark(item, Dropped, includedFile)
 		default:
 			r.nearMiss(item, append(nginxWords(), "upstream", "proxy_pass"))
 			ignore(r, item)
@@ -241,6 +245,9 @@ func (x *nginx) block(r *reader, n *node, outer map[string]nginxSettings, name s
 		x.block(r, item, levels, name)
 	}
 }
+
+// includedFile is why a reference to another file is dropped.
+const includedFile = "what it names is not read: import it too"
 
 // nginxWords are the settings about failures.
 func nginxWords() []string {
@@ -331,7 +338,7 @@ func nginxOther() []string {
 		ignore_headers intercept_errors limit_rate max_temp_file_size method no_cache pass_header pass_request_body
 		pass_request_headers pass_trailers redirect request_buffering request_dynamic send_lowat set_body set_header
 		socket_keepalive store store_access temp_file_write_size temp_path catch_stderr index keep_conn param
-		split_path_info modifier1 modifier2 protocol protocol_timeout script_name headers_hash pass_headers
+		split_path_info gzip_flag modifier1 modifier2 protocol protocol_timeout script_name headers_hash pass_headers
 		hide_headers upload_rate download_rate session_drop responses requests`)
 }
 

@@ -15,6 +15,9 @@ import (
 type r4j struct {
 	policies map[string]*Policy
 	order    []string
+	// profile is that of the document. Its policies are those of the document without a profile,
+	// with changes.
+	profile string
 }
 
 // parseSpring reads the configuration of a Spring application, YAML or properties.
@@ -87,6 +90,10 @@ func relaxed(key string) string {
 func readResilience4j(r *reader, roots []*node) []Policy {
 	x := r4j{policies: map[string]*Policy{}}
 	for _, root := range roots {
+		x.profile = root.at("spring", "config", "activate", "on-profile").value()
+		if x.profile == "" {
+			x.profile = root.at("spring", "profiles").value()
+		}
 		x.root(r, root)
 	}
 	var all []Policy
@@ -191,9 +198,18 @@ func field(n *node, key string) *node {
 }
 
 func (x *r4j) policy(name string) *Policy {
+	base := x.policies[name]
+	if x.profile != "" {
+		name += "/" + x.profile
+	}
 	p := x.policies[name]
 	if p == nil {
-		p = &Policy{Name: name, Retry: Retry{MaxAttempts: 1}}
+		p = &Policy{Retry: Retry{MaxAttempts: 1}}
+		if base != nil {
+			*p = *base
+			p.Breakers, p.From = slices.Clone(base.Breakers), maps.Clone(base.From)
+		}
+		p.Name = name
 		x.policies[name] = p
 		x.order = append(x.order, name)
 	}

@@ -30,6 +30,7 @@ type traefik struct {
 }
 
 type traefikRouter struct {
+	node          *node
 	name, service string
 	middlewares   []string
 }
@@ -44,6 +45,7 @@ type traefikPart struct {
 	transport string   // of a service
 }
 
+// readTraefik reads all documents.
 func readTraefik(r *reader, roots []*node) []Policy {
 	x := traefik{middlewares: map[string]*traefikPart{}, services: map[string]*traefikPart{}, transports: map[string]*traefikPart{}}
 	for _, root := range roots {
@@ -61,6 +63,13 @@ func readTraefik(r *reader, roots []*node) []Policy {
 				}.ignoring("models"))
 			},
 		}.ignoring("tcp", "udp", "tls"))
+	}
+	for _, router := range x.routers {
+		for _, name := range router.middlewares {
+			if find(x.middlewares, name) == nil {
+				r.byDefault(router.node, "the middleware "+clip(name)+" is not in the file")
+			}
+		}
 	}
 	return x.policies()
 }
@@ -147,7 +156,7 @@ func (x *traefik) part(parts map[string]*traefikPart, name string) *traefikPart 
 }
 
 func (x *traefik) router(r *reader, n *node) {
-	router := traefikRouter{name: n.key, service: n.get("service").value()}
+	router := traefikRouter{node: n, name: n.key, service: n.get("service").value()}
 	if m := n.get("middlewares"); m != nil {
 		for _, item := range m.items {
 			router.middlewares = append(router.middlewares, item.value())

@@ -219,10 +219,9 @@ func (t *translation) conditions() {
 	}
 }
 
-// grpc translates gRPC statuses. Rebound sees HTTP statuses; they matter for a policy that is for
-// gRPC only.
+// grpc translates gRPC statuses. Rebound sees HTTP statuses.
 func (t *translation) grpc(on foreign.Conditions, field string) {
-	if len(on.Statuses) > 0 || on.Connect {
+	if !t.from.GRPC {
 		t.drop(field, "gRPC statuses are not retried")
 		return
 	}

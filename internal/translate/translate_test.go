@@ -108,6 +108,7 @@ func TestPolicy(t *testing.T) {
 		change(&r)
 		return foreign.Policy{Retry: r}
 	}
+	grpc := func(p foreign.Policy) foreign.Policy { p.GRPC = true; return p }
 	once := foreign.Retry{MaxAttempts: 1}
 	noLimit := "Timeout approximated: no limit for the call becomes a timeout of 1h0m0s"
 	noBudget := "Retry.Budget approximated: nothing limits retries; leave retry.budget out for Rebound's own"
@@ -166,9 +167,9 @@ func TestPolicy(t *testing.T) {
 			[]string{noLimit, "Retry.Backoff approximated: Envoy's waits of up to 1, 3, 7 times the base become a factor of 3", noBudget},
 		},
 		"gRPC only": {
-			with(func(r *foreign.Retry) {
+			grpc(with(func(r *foreign.Retry) {
 				r.On = foreign.Conditions{GRPC: []string{"UNAVAILABLE"}, Refused: true, Reset: true, Timeout: true}
-			}),
+			})),
 			off(func(p *transport.Policy) { retrying(p); p.Retry.Statuses = []int{502, 503, 504} }),
 			[]string{noLimit, "Retry.On approximated: gRPC statuses become the HTTP statuses that stand for them; one in an answer with status 200 is not retried", noBudget},
 		},
