@@ -107,8 +107,8 @@ type StatusRange struct{ Low, High int }
 type Conditions struct {
 	// Statuses are HTTP statuses.
 	Statuses []StatusRange
-	// GRPC are gRPC statuses by their names, such as UNAVAILABLE. They mean nothing for calls that are
-	// not gRPC.
+	// GRPC are gRPC statuses by their names, such as UNAVAILABLE. They mean nothing for calls that
+	// are not gRPC.
 	GRPC []string
 	// Connect: no connection, also within ConnectTimeout.
 	Connect bool

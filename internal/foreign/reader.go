@@ -17,6 +17,7 @@ type reader struct {
 	errs     mistake.List
 	report   Report
 	defaults Report
+	noted    map[Entry]bool // the defaults
 	// fold makes keys equal that the other system takes for the same, such as maxAttempts and
 	// max-attempts. Nil compares them as they are.
 	fold func(string) string
@@ -38,6 +39,9 @@ func (r *reader) fail(n *node, format string, args ...any) {
 }
 
 func (r *reader) failAt(line, column int, path, format string, args ...any) {
+	if len(r.errs) >= maxMistakes {
+		return
+	}
 	r.errs = append(r.errs, &mistake.Mistake{File: r.file, Line: line, Column: column, Path: path, Message: fmt.Sprintf(format, args...)})
 }
 
@@ -62,7 +66,11 @@ func (r *reader) mark(n *node, kind Kind, sentence string) {
 // sentence says nothing.
 func (r *reader) byDefault(n *node, sentence string) {
 	e := Entry{Place: r.place(n), Kind: Default, Sentence: sentence}
-	if sentence != "" && !slices.Contains(r.defaults, e) {
+	if sentence != "" && !r.noted[e] {
+		if r.noted == nil {
+			r.noted = map[Entry]bool{}
+		}
+		r.noted[e] = true
 		r.defaults = append(r.defaults, e)
 	}
 }
@@ -104,34 +112,45 @@ func (r *reader) object(n *node, f fields) {
 		r.mark(n, Carried, "")
 		return
 	}
+	lines := map[string]int{}
 	for _, item := range n.items {
-		do, known := r.find(f, item.key)
+		name, known := r.find(f, item.key)
+		line, again := lines[name]
 		switch {
 		case !known:
 			r.unknown(item, f)
+		case again: // in another spelling
+			r.failAt(item.keyLine, item.keyColumn, item.path, "the field is already given on line %d", line)
 		case item.null:
 			r.mark(item, Dropped, "is empty")
 		default:
-			do(r, item)
+			f[name](r, item)
 		}
+		lines[name] = item.keyLine
 	}
 }
 
-func (r *reader) find(f fields, key string) (action, bool) {
-	do, known := f[key]
-	if known || r.fold == nil {
-		return do, known
+// find returns the field that a key means.
+func (r *reader) find(f fields, key string) (name string, known bool) {
+	if _, known := f[key]; known || r.fold == nil {
+		return key, known
 	}
-	for name, do := range f {
+	for name := range f {
 		if r.fold(name) == r.fold(key) {
-			return do, true
+			return name, true
 		}
 	}
-	return nil, false
+	return "", false
 }
+
+// maxMistakes is how many mistakes are collected. A list of mistakes prints fewer.
+const maxMistakes = 1000
 
 // unknown reports a key that f does not have.
 func (r *reader) unknown(n *node, f fields) {
+	if len(r.errs) >= maxMistakes {
+		return
+	}
 	known := slices.Sorted(maps.Keys(f))
 	message := "unknown field"
 	if near := meant(n.key, known); near != "" {

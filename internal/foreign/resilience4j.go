@@ -176,7 +176,9 @@ func module(x *r4j, read func(r *reader, n *node, p *Policy) []string) action {
 			if c != nil {
 				defaults = missingIn(c.node, defaults)
 			}
-			r.byDefault(instance, strings.Join(missingIn(instance, defaults), ", "))
+			if x.profile == "" { // else it has the values of the other document
+				r.byDefault(instance, strings.Join(missingIn(instance, defaults), ", "))
+			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(configs)) {
 			if c := configs[name]; !c.used {

@@ -23,12 +23,21 @@ func places(from foreign.Sources, field string) []foreign.Place {
 // that no file sets come last.
 func Report(imported *foreign.Result, results []Result) foreign.Report {
 	report := slices.Clone(imported.Report)
+	byPlace := map[[2]int][]int{} // entries of the report by line and column
+	for i, e := range report {
+		if e.Kind != foreign.Default && e.Kind != foreign.Unrelated {
+			byPlace[[2]int{e.Line, e.Column}] = append(byPlace[[2]int{e.Line, e.Column}], i)
+		}
+	}
 	defaults := map[foreign.Entry]bool{}
 	for i, p := range imported.Policies {
 		for _, note := range results[i].Notes {
 			found := false
 			for _, place := range places(p.From, note.Field) {
-				found = worsen(report, place, note) || found
+				for _, at := range byPlace[[2]int{place.Line, place.Column}] {
+					worsen(&report[at], note)
+					found = true
+				}
 			}
 			if found {
 				continue
@@ -43,26 +52,18 @@ func Report(imported *foreign.Result, results []Result) foreign.Report {
 	return report
 }
 
-// worsen adds a note to the entries of a place, and reports whether there is one.
-func worsen(report foreign.Report, place foreign.Place, note Note) (found bool) {
-	for i := range report {
-		e := &report[i]
-		if e.Line != place.Line || e.Column != place.Column || e.Kind == foreign.Default || e.Kind == foreign.Unrelated {
-			continue
-		}
-		found = true
-		if e.Kind == foreign.Carried || note.Kind == foreign.Dropped && e.Kind == foreign.Approximated && e.Sentence == "" {
-			e.Kind = note.Kind
-		}
-		if e.Kind == foreign.Dropped && note.Kind == foreign.Approximated {
-			e.Kind = foreign.Approximated // a part of it is left
-		}
-		switch {
-		case e.Sentence == "":
-			e.Sentence = note.Sentence
-		case !strings.Contains(e.Sentence, note.Sentence):
-			e.Sentence += "; " + note.Sentence
-		}
+// worsen adds a note to an entry.
+func worsen(e *foreign.Entry, note Note) {
+	switch {
+	case e.Kind == foreign.Carried:
+		e.Kind = note.Kind
+	case e.Kind == foreign.Dropped && note.Kind == foreign.Approximated:
+		e.Kind = foreign.Approximated // a part of it is left
 	}
-	return found
+	switch {
+	case e.Sentence == "":
+		e.Sentence = note.Sentence
+	case !strings.Contains(e.Sentence, note.Sentence):
+		e.Sentence += "; " + note.Sentence
+	}
 }
