@@ -24,18 +24,51 @@ func caddyIsJSON(data []byte) bool {
 }
 
 // caddy reads every reverse_proxy. Each is one policy.
-type caddy struct{ all []Policy }
+type caddy struct {
+	all      []Policy
+	snippets map[string]*node // by name
+}
 
 func readCaddy(r *reader, roots []*node) []Policy {
-	var c caddy
+	c := caddy{snippets: map[string]*node{}}
 	for _, root := range roots {
 		if root.get("apps") != nil || root.get("handler") != nil || root.get("handle") != nil || root.get("routes") != nil {
 			c.json(r, root, "")
 			continue
 		}
-		c.block(r, root, "")
+		c.caddyfile(r, root)
 	}
 	return c.all
+}
+
+// caddyfile reads the sites first, and then the snippets, for what no site has read of them.
+func (c *caddy) caddyfile(r *reader, root *node) {
+	sites, snippets := *root, *root
+	sites.items, snippets.items = nil, nil
+	for _, item := range root.items {
+		if strings.HasPrefix(item.key, "(") && len(item.args) == 0 {
+			c.snippets[strings.Trim(item.key, "()")] = item
+			snippets.items = append(snippets.items, item)
+			continue
+		}
+		sites.items = append(sites.items, item)
+	}
+	c.block(r, &sites, "")
+	c.block(r, &snippets, "")
+}
+
+// settings returns what is in the block of n, with the snippets that it imports.
+func (c *caddy) settings(r *reader, n *node, depth int) []*node {
+	var all []*node
+	for _, item := range n.items {
+		if s := c.snippets[strings.Join(item.words(), " ")]; item.key == "import" && s != nil && depth < 10 {
+			r.mark(item, Carried, "")
+			all = append(all, c.settings(r, s, depth+1)...)
+			continue
+		}
+		all = append(all, item)
+	}
+	return all
 }
 
 func caddyPolicy(name string) Policy {
@@ -125,6 +158,8 @@ func (c *caddy) block(r *reader, n *node, name string) {
 		switch {
 		case item.key == "reverse_proxy":
 			c.proxy(r, item, name)
+		case item.key == "import" && c.snippets[strings.Join(item.words(), " ")] != nil:
+			ignore(r, item) // it is read where it is defined
 		case item.key == "import":
 			r.mark(item, Dropped, includedFile)
 		case len(item.items) > 0:
@@ -185,7 +220,7 @@ func (c *caddy) proxy(r *reader, n *node, name string) {
 			"stream_timeout", "stream_close_delay", "verbose_logs", "proxy_status_name", "trusted_proxies", "header_up",
 			"header_down", "method", "rewrite", "replace_status", "handle_response", "buffer_requests",
 			"buffer_responses", "max_buffer_size")
-	for _, item := range n.items {
+	for _, item := range c.settings(r, n, 0) {
 		if strings.HasPrefix(item.key, "@") {
 			ignore(r, item)
 			continue

@@ -3,6 +3,7 @@ package foreign
 import (
 	"bytes"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -178,12 +179,23 @@ func timeSpanValue(r *reader, n *node) (time.Duration, bool) {
 	})(r, n)
 }
 
+// backoffType accepts the name of a backoff in any case, or its number.
+func backoffType(r *reader, n *node) (string, bool) {
+	names := []string{"Constant", "Linear", "Exponential"}
+	for i, name := range names {
+		if n.shape == scalar && (strings.EqualFold(n.text, name) || n.text == strconv.Itoa(i)) {
+			return name, true
+		}
+	}
+	return oneOf(names...)(r, n)
+}
+
 func dotnetRetry(r *reader, n *node, p *Policy) {
 	b := &p.Retry.Backoff
 	retries, kind, jitter := 3, "Exponential", true
 	r.object(n, fields{
 		"MaxRetryAttempts":       set(p, "Retry.MaxAttempts", &retries, whole(1, maxWhole)),
-		"BackoffType":            set(p, "Retry.Backoff", &kind, oneOf("Constant", "Linear", "Exponential")),
+		"BackoffType":            set(p, "Retry.Backoff", &kind, backoffType),
 		"UseJitter":              set(p, "Retry.Backoff.Jitter", &jitter, boolean),
 		"Delay":                  set(p, "Retry.Backoff.Base", &b.Base, timeSpanValue),
 		"MaxDelay":               set(p, "Retry.Backoff.Max", &b.Max, timeSpanValue),
