@@ -27,7 +27,11 @@ func caddyIsJSON(data []byte) bool {
 type caddy struct {
 	all      []Policy
 	snippets map[string]*node // by name
+	imports  int              // of snippets, into the present reverse_proxy
 }
+
+// maxImports bounds the work: snippets that import each other can expand to billions of settings.
+const maxImports = 100
 
 func readCaddy(r *reader, roots []*node) []Policy {
 	c := caddy{snippets: map[string]*node{}}
@@ -58,12 +62,13 @@ func (c *caddy) caddyfile(r *reader, root *node) {
 }
 
 // settings returns what is in the block of n, with the snippets that it imports.
-func (c *caddy) settings(r *reader, n *node, depth int) []*node {
+func (c *caddy) settings(r *reader, n *node) []*node {
 	var all []*node
 	for _, item := range n.items {
-		if s := c.snippets[strings.Join(item.words(), " ")]; item.key == "import" && s != nil && depth < 10 {
+		if s := c.snippets[strings.Join(item.words(), " ")]; item.key == "import" && s != nil && c.imports < maxImports {
+			c.imports++
 			r.mark(item, Carried, "")
-			all = append(all, c.settings(r, s, depth+1)...)
+			all = append(all, c.settings(r, s)...)
 			continue
 		}
 		all = append(all, item)
@@ -220,7 +225,8 @@ func (c *caddy) proxy(r *reader, n *node, name string) {
 			"stream_timeout", "stream_close_delay", "verbose_logs", "proxy_status_name", "trusted_proxies", "header_up",
 			"header_down", "method", "rewrite", "replace_status", "handle_response", "buffer_requests",
 			"buffer_responses", "max_buffer_size")
-	for _, item := range c.settings(r, n, 0) {
+	c.imports = 0
+	for _, item := range c.settings(r, n) {
 		if strings.HasPrefix(item.key, "@") {
 			ignore(r, item)
 			continue

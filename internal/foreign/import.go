@@ -145,7 +145,7 @@ func Detect(name string, data []byte) System {
 		{Resilience4j, `(?m)^\s*resilience4j\b`},
 		{Envoy, `(?m)^\s*-?\s*"?(static_resources|staticResources|virtual_hosts|virtualHosts|outlier_detection|circuit_breakers|lb_policy|load_assignment|retry_policy|retry_on)"?\s*:`},
 		{GRPC, `"?(methodConfig|retryThrottling)"?\s*:`},
-		{DotNet, `(?i)"(AttemptTimeout|TotalRequestTimeout|MaxRetryAttempts|BreakDuration)"\s*:`},
+		{DotNet, `(?i)"(AttemptTimeout|TotalRequestTimeout|MaxRetryAttempts|BreakDuration|BackoffType|MinimumThroughput)"\s*:`},
 		{Traefik, `(?m)^\[?\[?(http|tcp)\.(routers|services|middlewares|serversTransports)`},
 		{Traefik, `(?m)^http:\s*$(\s*#.*$|\s*$)*\s+(routers|services|middlewares|serversTransports):`},
 		{Caddy, `"handler"\s*:\s*"reverse_proxy"|(?m)^\s*reverse_proxy\b`},

@@ -86,6 +86,29 @@ func TestExamplesAreAccountedFor(t *testing.T) {
 	}
 }
 
+// Files in which settings refer to each other in circles, or many times, do not take for ever.
+func TestNoExplosion(t *testing.T) {
+	for name, c := range map[string]struct {
+		system foreign.System
+		text   string
+	}{
+		"a chain of itself": {foreign.Traefik, "http: {routers: {r: {rule: x, middlewares: [a]}}, middlewares: {a: {chain: {middlewares: [" +
+			strings.Repeat("a, b, ", 50) + "a]}}, b: {chain: {middlewares: [a, b]}}, c: {retry: {attempts: 2}}}}"},
+		"snippets of themselves": {foreign.Caddy, "(a) {\n" + strings.Repeat("import a\n", 50) + "}\nreverse_proxy x:80 {\nimport a\n}\n"},
+		"aliases of aliases": {foreign.Istio, "a: &a [x, x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a, *a]\n" +
+			"c: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b, *b]\nd: &d [*c, *c, *c, *c, *c, *c, *c, *c, *c, *c]\ne: [*d, *d, *d, *d, *d, *d, *d, *d, *d, *d]\n"},
+		"braces":        {foreign.Nginx, strings.Repeat("a {", 100_000)},
+		"inline tables": {foreign.Traefik, "[http]\na = " + strings.Repeat("{a = ", 100_000)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := foreign.Import(c.system, "f", []byte(c.text))
+			if err == nil {
+				accounted(t, c.system, "f", []byte(c.text), r)
+			}
+		})
+	}
+}
+
 // Any text gives either mistakes with places or a report that accounts for all of it, in any
 // dialect.
 func FuzzImport(f *testing.F) {

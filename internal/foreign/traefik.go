@@ -103,7 +103,7 @@ func (x *traefik) policies() []Policy {
 	for _, router := range x.routers {
 		p := traefikPolicy(router.name)
 		for _, name := range router.middlewares {
-			x.use(&p, name, 0)
+			x.use(&p, name, map[*traefikPart]bool{})
 		}
 		if s := find(x.services, router.service); s != nil {
 			s.applyTo(&p)
@@ -136,15 +136,16 @@ func (part *traefikPart) applyTo(p *Policy) {
 	}
 }
 
-// use adds a middleware and those of its chain.
-func (x *traefik) use(p *Policy, name string, depth int) {
+// use adds a middleware and those of its chain. A chain may contain itself.
+func (x *traefik) use(p *Policy, name string, seen map[*traefikPart]bool) {
 	m := find(x.middlewares, name)
-	if m == nil || depth > 10 {
+	if m == nil || seen[m] {
 		return
 	}
+	seen[m] = true
 	m.applyTo(p)
 	for _, next := range m.chain {
-		x.use(p, next, depth+1)
+		x.use(p, next, seen)
 	}
 }
 
