@@ -14,7 +14,9 @@ import (
 // annotations sit on one method.
 type r4j struct {
 	policies map[string]*Policy
-	order    []string
+	// read are the instances with their configurations, by module and name.
+	read  map[[2]string]*node
+	order []string
 	// profile is that of the document. Its policies are those of the document without a profile,
 	// with changes.
 	profile string
@@ -88,7 +90,7 @@ func relaxed(key string) string {
 }
 
 func readResilience4j(r *reader, roots []*node) []Policy {
-	x := r4j{policies: map[string]*Policy{}}
+	x := r4j{policies: map[string]*Policy{}, read: map[[2]string]*node{}}
 	for _, root := range roots {
 		x.profile = root.at("spring", "config", "activate", "on-profile").value()
 		if x.profile == "" {
@@ -158,35 +160,61 @@ func module(x *r4j, read func(r *reader, n *node, p *Policy) []string) action {
 			ignoring("metrics", "enabled", "tags"))
 		for _, name := range order {
 			instance := instances[name]
-			p := x.policy(name)
 			base := "default"
 			named := field(instance, "baseConfig")
 			if named != nil {
 				base = named.value()
 			}
 			c := configs[base]
-			switch {
-			case c != nil:
-				c.used = true
-				read(r, c.node, p)
-			case named != nil && base != "default":
+			if c == nil && named != nil && base != "default" {
 				r.badWord(named, "configuration", base, slices.Sorted(maps.Keys(configs)))
 			}
-			defaults := read(r, instance, p)
+			over := x.read[[2]string{n.key, name}] // of the document without a profile
 			if c != nil {
-				defaults = missingIn(c.node, defaults)
+				c.used = true
+				over = overlay(c.node, over)
 			}
-			if x.profile == "" { // else it has the values of the other document
-				r.byDefault(instance, strings.Join(missingIn(instance, defaults), ", "))
+			whole := overlay(instance, over)
+			if whole.shape == mapping && len(instance.items) == 0 {
+				r.mark(instance, Carried, "")
+				whole.accounted = true
+			}
+			defaults := read(r, whole, x.policy(name))
+			r.byDefault(instance, strings.Join(missingIn(whole, defaults), ", "))
+			if x.profile == "" {
+				x.read[[2]string{n.key, name}] = whole
 			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(configs)) {
-			if c := configs[name]; !c.used {
-				defaults := read(r, c.node, x.policy(name))
-				r.byDefault(c.node, strings.Join(missingIn(c.node, defaults), ", "))
+			c := configs[name]
+			if c.used {
+				c.node.leaves(func(leaf *node) { r.mark(leaf, Dropped, "every instance has a value of its own") })
+				continue
 			}
+			defaults := read(r, c.node, x.policy(name))
+			r.byDefault(c.node, strings.Join(missingIn(c.node, defaults), ", "))
 		}
 	}
+}
+
+// overlay returns n with the fields of the mapping below it that n does not have. Nothing counts as
+// an empty mapping.
+func overlay(n, below *node) *node {
+	whole := *n
+	if whole.null {
+		whole.null, whole.shape = false, mapping
+	}
+	if whole.shape != mapping || below == nil || below.shape != mapping {
+		return &whole
+	}
+	whole.items = nil
+	for _, item := range below.items {
+		if field(n, item.key) == nil {
+			whole.items = append(whole.items, item)
+		}
+	}
+	whole.items = append(whole.items, n.items...)
+	return &whole
 }
 
 // field returns the value of a key of n in any of Spring's spellings, or nil.
@@ -237,18 +265,14 @@ func everything() Conditions {
 }
 
 func r4jBreaker(r *reader, n *node, p *Policy) []string {
-	if len(p.Breakers) == 0 {
-		p.Breakers = []Breaker{{
-			Scope: ScopeUpstream, CountWindow: 100, MinCalls: 100, FailureRatio: 0.5, SlowRatio: 1, SlowCall: 60 * time.Second,
-			OpenFor: 60 * time.Second, HalfOpenCalls: 10, Counts: everything(),
-		}}
-	}
+	p.Breakers, p.From = []Breaker{{
+		Scope: ScopeUpstream, MinCalls: 100, FailureRatio: 0.5, SlowRatio: 1, SlowCall: 60 * time.Second,
+		OpenFor: 60 * time.Second, HalfOpenCalls: 10, Counts: everything(),
+	}}, without(p.From, "Breakers")
 	b := &p.Breakers[0]
-	size, kind := b.CountWindow, "COUNT_BASED"
-	if b.Window > 0 {
-		size, kind = int(b.Window/time.Second), "TIME_BASED"
-	}
-	grow, factor, random, width := b.Growth == GrowthExponential, 1.5, b.OpenJitter > 0, 0.5
+	size, kind := 100, "COUNT_BASED"
+	grow, factor, random, width := false, 1.5, false, 0.5
+	var exceptions javaLists
 	r.object(n, fields{
 		"failureRateThreshold":                         set(p, "Breakers.FailureRatio", &b.FailureRatio, share),
 		"slowCallRateThreshold":                        set(p, "Breakers.SlowRatio", &b.SlowRatio, share),
@@ -267,19 +291,19 @@ func r4jBreaker(r *reader, n *node, p *Policy) []string {
 		"randomizedWaitFactor":                         keep(&width, number(0, 1)),
 		"automaticTransitionFromOpenToHalfOpenEnabled": approx(unread, "a circuit becomes half-open at the first call either way, which is the same for callers"),
 		"maxWaitDurationInHalfOpenState":               drop("a half-open circuit waits for its calls"),
-		"recordExceptions":                             javaExceptions(p, "Breakers.Counts", &b.Counts, true),
-		"ignoreExceptions":                             javaExceptions(p, "Breakers.Counts", &b.Counts, false),
+		"recordExceptions":                             exceptions.take(&exceptions.only),
+		"ignoreExceptions":                             exceptions.take(&exceptions.not),
 		"recordFailurePredicate":                       drop(javaCode), "recordResultPredicate": drop(javaCode),
 		"ignoreExceptionPredicate": drop(javaCode), "recordExceptionPredicate": drop(javaCode), "currentTimestampFunction": drop(javaCode),
 		"initialState": drop("a circuit is closed at the start"), "transitionToStateAfterWaitDuration": drop("a circuit becomes half-open after its open time"),
 	}.ignoring("baseConfig", "registerHealthIndicator", "eventConsumerBufferSize", "allowHealthIndicatorToFail",
 		"writableStackTraceEnabled", "slidingWindowSynchronizationStrategy", "ignoreClassBindingExceptions", "enableScheduler"))
+	exceptions.apply(r, p, "Breakers.Counts", &b.Counts)
 	if b.CountWindow, b.Window = size, 0; kind == "TIME_BASED" {
 		b.CountWindow, b.Window = 0, time.Duration(size)*time.Second
 	} else {
 		b.MinCalls = min(b.MinCalls, size)
 	}
-	b.Growth, b.OpenJitter = GrowthNone, 0
 	if grow {
 		b.Growth = GrowthExponential
 	}
@@ -303,19 +327,12 @@ const javaCode = "a class of the application decides"
 
 func r4jRetry(r *reader, n *node, p *Policy) []string {
 	retry := &p.Retry
-	if retry.Backoff.Kind == BackoffNone { // nothing is read yet
-		retry.MaxAttempts, retry.Backoff = 3, Backoff{Kind: BackoffFixed, Base: 500 * time.Millisecond}
-		retry.On = everything()
-		retry.On.BreakerOpen, retry.On.Limited = true, true
-	}
+	*retry = Retry{MaxAttempts: 3, Backoff: Backoff{Kind: BackoffFixed, Base: 500 * time.Millisecond}, On: everything()}
+	retry.On.BreakerOpen, retry.On.Limited = true, true
+	p.From = without(p.From, "Retry")
 	b := &retry.Backoff
-	grow, factor, random, width := b.Kind == BackoffExponential, 1.5, b.Jitter == JitterPercent, 0.5
-	if grow {
-		factor = b.Factor
-	}
-	if random {
-		width = b.Percent / 100
-	}
+	grow, factor, random, width := false, 1.5, false, 0.5
+	var exceptions javaLists
 	r.object(n, fields{
 		"maxAttempts":                     set(p, "Retry.MaxAttempts", &retry.MaxAttempts, whole(1, maxWhole)),
 		"maxRetryAttempts":                set(p, "Retry.MaxAttempts", &retry.MaxAttempts, whole(1, maxWhole)),
@@ -325,18 +342,17 @@ func r4jRetry(r *reader, n *node, p *Policy) []string {
 		"exponentialMaxWaitDuration":      set(p, "Retry.Backoff.Max", &b.Max, javaDuration),
 		"enableRandomizedWait":            set(p, "Retry.Backoff.Jitter", &random, boolean),
 		"randomizedWaitFactor":            set(p, "Retry.Backoff.Percent", &width, number(0, 1)),
-		"retryExceptions":                 javaExceptions(p, "Retry.On", &retry.On, true),
-		"ignoreExceptions":                javaExceptions(p, "Retry.On", &retry.On, false),
+		"retryExceptions":                 exceptions.take(&exceptions.only),
+		"ignoreExceptions":                exceptions.take(&exceptions.not),
 		"retryExceptionPredicate":         drop(javaCode),
 		"resultPredicate":                 drop(javaCode),
 		"consumeResultBeforeRetryAttempt": drop(javaCode),
 		"intervalBiFunction":              drop(javaCode),
 	}.ignoring("baseConfig", "failAfterMaxAttempts", "eventConsumerBufferSize", "ignoreClassBindingExceptions", "writableStackTraceEnabled"))
-	b.Kind, b.Factor = BackoffFixed, 0
+	exceptions.apply(r, p, "Retry.On", &retry.On)
 	if grow {
 		b.Kind, b.Factor = BackoffExponential, factor
 	}
-	b.Jitter, b.Percent = JitterNone, 0
 	if random {
 		b.Jitter, b.Percent = JitterPercent, 100*width
 	}
@@ -346,15 +362,13 @@ func r4jRetry(r *reader, n *node, p *Policy) []string {
 
 func r4jBulkhead(r *reader, n *node, p *Policy) []string {
 	c := &p.Concurrency
-	if c.MaxRequests == 0 {
-		c.MaxRequests = 25
-	}
+	*c = Concurrency{MaxRequests: 25}
+	p.From = without(p.From, "Concurrency")
 	r.object(n, fields{
 		"maxConcurrentCalls": set(p, "Concurrency.MaxRequests", &c.MaxRequests, whole(1, maxWhole)),
 		"maxWaitDuration":    set(p, "Concurrency.MaxWait", &c.MaxWait, javaDuration),
 		"maxWaitTime":        set(p, "Concurrency.MaxWait", &c.MaxWait, javaDuration),
 	}.ignoring("baseConfig", "fairCallHandlingEnabled", "writableStackTraceEnabled", "eventConsumerBufferSize"))
-	c.MaxPending = 0
 	if c.MaxWait > 0 {
 		c.MaxPending = -1
 	}
@@ -374,9 +388,8 @@ func r4jThreads(r *reader, n *node, p *Policy) []string {
 
 func r4jRate(r *reader, n *node, p *Policy) []string {
 	l := &p.RateLimit
-	if l.Calls == 0 {
-		*l = RateLimit{Calls: 50, Per: 500 * time.Nanosecond, MaxWait: 5 * time.Second}
-	}
+	*l = RateLimit{Calls: 50, Per: 500 * time.Nanosecond, MaxWait: 5 * time.Second}
+	p.From = without(p.From, "RateLimit")
 	r.object(n, fields{
 		"limitForPeriod":     set(p, "RateLimit.Calls", &l.Calls, number(1, maxWhole)),
 		"limitRefreshPeriod": set(p, "RateLimit.Per", &l.Per, javaDuration),
@@ -387,9 +400,7 @@ func r4jRate(r *reader, n *node, p *Policy) []string {
 }
 
 func r4jTime(r *reader, n *node, p *Policy) []string {
-	if p.TryTimeout == 0 {
-		p.TryTimeout = time.Second
-	}
+	p.TryTimeout, p.From = time.Second, without(p.From, "TryTimeout")
 	r.object(n, fields{
 		"timeoutDuration":     set(p, "TryTimeout", &p.TryTimeout, javaDuration),
 		"cancelRunningFuture": approx(unread, "a try that runs out of time is always canceled"),
@@ -397,41 +408,55 @@ func r4jTime(r *reader, n *node, p *Policy) []string {
 	return []string{"timeoutDuration: 1s"}
 }
 
-// javaExceptions reads names of exceptions, a list or a text with commas. With only, the conditions
-// become these; else they are taken away.
-func javaExceptions(p *Policy, name string, c *Conditions, only bool) action {
-	return func(r *reader, n *node) {
-		leaves := []*node{n}
-		if n.shape == list {
-			leaves = n.items
-		}
-		if only {
-			c.Statuses, c.Connect, c.Refused, c.Reset, c.Timeout, c.BreakerOpen, c.Limited = nil, false, false, false, false, false, false
-		}
-		for _, leaf := range leaves {
-			if !r.scalar(leaf, "the name of an exception") {
-				continue
-			}
-			known, unknown := 0, []string{}
-			for class := range strings.SplitSeq(leaf.text, ",") {
-				if c.exception(strings.TrimSpace(class), only) {
-					known++
-				} else {
-					unknown = append(unknown, strings.TrimSpace(class))
-				}
-			}
-			switch {
-			case known == 0:
-				r.mark(leaf, Dropped, "it is not known which answers raise "+clip(strings.Join(unknown, ", ")))
-			case len(unknown) > 0:
-				r.mark(leaf, Approximated, "it is not known which answers raise "+clip(strings.Join(unknown, ", ")))
-			default:
-				r.mark(leaf, Approximated, "taken for the statuses and failures that usually raise it")
-			}
-		}
-		r.mark(n, Carried, "") // an empty list
-		p.setBy(r, name, n)
+// javaLists are the lists of exceptions that count, and of those that do not.
+type javaLists struct{ only, not *node }
+
+// take keeps a list for apply: the order of the two in the file does not matter.
+func (l *javaLists) take(dst **node) action {
+	return func(_ *reader, n *node) { *dst = n }
+}
+
+// apply changes what counts.
+func (l *javaLists) apply(r *reader, p *Policy, name string, c *Conditions) {
+	if l.only != nil {
+		c.Statuses, c.Connect, c.Refused, c.Reset, c.Timeout, c.BreakerOpen, c.Limited = nil, false, false, false, false, false, false
+		javaExceptions(r, l.only, p, name, c, true)
 	}
+	if l.not != nil {
+		javaExceptions(r, l.not, p, name, c, false)
+	}
+}
+
+// javaExceptions reads names of exceptions, a list or a text with commas, and adds them to what
+// counts or takes them away.
+func javaExceptions(r *reader, n *node, p *Policy, name string, c *Conditions, add bool) {
+	leaves := []*node{n}
+	if n.shape == list {
+		leaves = n.items
+	}
+	for _, leaf := range leaves {
+		if !r.scalar(leaf, "the name of an exception") {
+			continue
+		}
+		known, unknown := 0, []string{}
+		for class := range strings.SplitSeq(leaf.text, ",") {
+			if c.exception(strings.TrimSpace(class), add) {
+				known++
+			} else {
+				unknown = append(unknown, strings.TrimSpace(class))
+			}
+		}
+		switch {
+		case known == 0:
+			r.mark(leaf, Dropped, "it is not known which answers raise "+clip(strings.Join(unknown, ", ")))
+		case len(unknown) > 0:
+			r.mark(leaf, Approximated, "it is not known which answers raise "+clip(strings.Join(unknown, ", ")))
+		default:
+			r.mark(leaf, Approximated, "taken for the statuses and failures that usually raise it")
+		}
+	}
+	r.mark(n, Carried, "") // an empty list
+	p.setBy(r, name, n)
 }
 
 // exception adds or takes away what raises an exception, and reports whether that is known.
