@@ -141,7 +141,7 @@ func awsSection(r *reader, n *node, name, attempts, mode string) (Policy, bool) 
 	case "adaptive":
 		r.change(n.get(mode), Approximated, "taken for standard: the rate limit that follows throttling is left out")
 	case "legacy":
-		r.change(n.get(mode), Approximated, "legacy differs between SDKs; taken as the AWS CLI does it: 5 tries, full jitter from 1s, no quota")
+		r.change(n.get(mode), Approximated, "legacy differs between SDKs; taken as the AWS CLI does it: 5 attempts, full jitter from 1s, no quota")
 	default:
 		r.byDefault(n, "500 tokens, 14 for a retry, 5 after throttling; full jitter from 50ms, or 1s after throttling, to 20s")
 	}

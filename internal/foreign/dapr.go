@@ -157,7 +157,7 @@ func (d *dapr) timeout(r *reader, n *node) {
 	var from Policy
 	first := len(r.report)
 	set(&from, "TryTimeout", &from.TryTimeout, duration)(r, n)
-	r.approximate(first, "Dapr's timeout cuts each try, not the call: it becomes the timeout of a try")
+	r.approximate(first, "Dapr's timeout cuts each attempt, not the call: it becomes the timeout of an attempt")
 	d.timeouts[n.key] = daprPart{node: n, apply: func(p *Policy) {
 		p.TryTimeout = from.TryTimeout
 		p.setFrom(&from, "TryTimeout")

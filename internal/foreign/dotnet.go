@@ -138,7 +138,7 @@ func (d *dotnet) section(r *reader, n *node) {
 			"Hedging":             func(r *reader, n *node) { dotnetHedging(r, n, &p) },
 			"Endpoint":            func(r *reader, n *node) { r.object(n, parts) },
 		})
-		r.byDefault(n, missingIn2(n, "TotalRequestTimeout: 30s", "Hedging: 1 more try after 2s", "Endpoint: tries of 10s, a breaker at 10 % of 100 in 30s for 5s"))
+		r.byDefault(n, missingIn2(n, "TotalRequestTimeout: 30s", "Hedging: 1 more attempt after 2s", "Endpoint: attempts of 10s, a breaker at 10 % of 100 in 30s for 5s"))
 	} else {
 		parts["TotalRequestTimeout"] = timeout("Timeout", &p.Timeout)
 		parts["AttemptTimeout"] = timeout("TryTimeout", &p.TryTimeout)

@@ -262,7 +262,7 @@ func (part *haproxyPart) timeout(r *reader, n *node) {
 	p := &part.policy
 	f := fields{
 		"connect": set(p, "ConnectTimeout", &p.ConnectTimeout, haproxyTime),
-		"server":  approx(set(p, "TryTimeout", &p.TryTimeout, haproxyTime), "HAProxy limits the time without any byte from the server, taken for the time of a try"),
+		"server":  approx(set(p, "TryTimeout", &p.TryTimeout, haproxyTime), "HAProxy limits the time without any byte from the server, taken for the time of an attempt"),
 		"queue":   set(p, "Concurrency.MaxWait", &p.Concurrency.MaxWait, haproxyTime),
 	}.ignoring("client", "client-fin", "client-hs", "http-request", "http-keep-alive", "check", "tunnel", "server-fin", "tarpit", "connect-fin")
 	name := n.args[0]

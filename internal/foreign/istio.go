@@ -163,7 +163,7 @@ func istioRetries(r *reader, n *node, p *Policy) {
 		r.byDefault(n, "retryOn: connect-failure,refused-stream,unavailable,cancelled")
 	}
 	if n.get("perTryTimeout") == nil {
-		r.byDefault(n, "perTryTimeout: none, so a try may last as long as the route's timeout")
+		r.byDefault(n, "perTryTimeout: none, so an attempt may last as long as the route's timeout")
 	}
 	if n.get("backoff") == nil {
 		r.byDefault(n, "backoff: 25ms to 250ms with full jitter")

@@ -6,19 +6,19 @@ import (
 )
 
 // Policy is what another system does with the calls to one upstream. It is a plain value, with the
-// other system's semantics: a simulated client can execute it as it is. A try is one request to the
-// upstream; a call has one or more.
+// other system's semantics: a simulated client can execute it as it is. An attempt is one request
+// to the upstream; a call has one or more.
 type Policy struct {
 	// Name is unique in a file, such as "reviews/v1".
 	Name string
 	// GRPC means that the calls are gRPC: an answer counts by its gRPC status, and not by that of
 	// HTTP. An answer without one has the one that stands for its HTTP status (503 is UNAVAILABLE).
 	GRPC bool
-	// Timeout cuts the whole call, with all tries and waits. 0 = never.
+	// Timeout cuts the whole call, with all attempts and waits. 0 = never.
 	Timeout time.Duration
-	// TryTimeout cuts one try. 0 = never.
+	// TryTimeout cuts one attempt, which most systems call a try. 0 = never.
 	TryTimeout time.Duration
-	// ConnectTimeout cuts the attempt to connect, as a part of the try. 0 = never.
+	// ConnectTimeout cuts an attempt that has no connection yet. 0 = never.
 	ConnectTimeout time.Duration
 	Retry          Retry
 	Hedge          Hedge
@@ -30,14 +30,14 @@ type Policy struct {
 	From Sources
 }
 
-// Retry says which failed tries are repeated, and how.
+// Retry says which failed attempts are repeated, and how.
 type Retry struct {
-	// MaxAttempts is the most tries of a call, including the first. 1 = no retry, 0 = no limit.
+	// MaxAttempts is the most attempts of a call, including the first. 1 = no retry, 0 = no limit.
 	MaxAttempts int
-	// OncePerEndpoint limits the tries also to the number of endpoints.
+	// OncePerEndpoint limits the attempts also to the number of endpoints.
 	OncePerEndpoint bool
-	// StopAfter is the time since the call began after which no try begins. Unlike Timeout it cuts
-	// nothing that runs. 0 = no limit.
+	// StopAfter is the time since the call began after which no attempt begins. Unlike Timeout it
+	// cuts nothing that runs. 0 = no limit.
 	StopAfter time.Duration
 	Backoff   Backoff
 	On        Conditions
@@ -80,7 +80,7 @@ const (
 	JitterPolly        Jitter = "polly"        // the smooth curve of Polly v8, median Base·2ⁿ⁻¹
 )
 
-// Backoff is the wait between two tries.
+// Backoff is the wait between two attempts.
 type Backoff struct {
 	Kind BackoffKind
 	// Base is the wait before the first retry. At least 0.
@@ -103,7 +103,7 @@ type Backoff struct {
 // StatusRange is a range of HTTP statuses. Both ends belong to it.
 type StatusRange struct{ Low, High int }
 
-// Conditions describe ways in which a try can end. The zero value describes none.
+// Conditions describe ways in which an attempt can end. The zero value describes none.
 type Conditions struct {
 	// Statuses are HTTP statuses.
 	Statuses []StatusRange
@@ -116,11 +116,11 @@ type Conditions struct {
 	Refused bool
 	// Reset: the connection died before the answer began.
 	Reset bool
-	// Timeout: TryTimeout cut the try.
+	// Timeout: TryTimeout cut the attempt.
 	Timeout bool
-	// BreakerOpen: our own breaker refused the try.
+	// BreakerOpen: our own breaker refused the attempt.
 	BreakerOpen bool
-	// Limited: our own concurrency or rate limit refused the try.
+	// Limited: our own concurrency or rate limit refused the attempt.
 	Limited bool
 }
 
@@ -152,7 +152,7 @@ const (
 	// max(Min, Percent/100·calls in flight).
 	BudgetInFlight BudgetKind = "in-flight"
 	// BudgetWindow allows a retry while the retries of the last Window, without it, are below
-	// MinPerSecond·Window + Percent/100·(first tries in Window).
+	// MinPerSecond·Window + Percent/100·(first attempts in Window).
 	BudgetWindow BudgetKind = "window"
 	// BudgetTokens allows a retry while there are more than Threshold tokens, and enough for it.
 	BudgetTokens BudgetKind = "tokens"
@@ -176,7 +176,7 @@ type Budget struct {
 	Tokens float64
 	// Threshold forbids retries at this many tokens or fewer. 0 = no threshold beyond the cost.
 	Threshold float64
-	// Cost is the price of a retry. With ChargeFailures, of a failed try, and a retry is free.
+	// Cost is the price of a retry. With ChargeFailures, of a failed attempt, and a retry is free.
 	Cost float64
 	// TimeoutCost is the price after a timeout, ThrottledCost after an answer that asks to slow
 	// down. 0 = Cost.
@@ -188,13 +188,13 @@ type Budget struct {
 	Refill float64
 }
 
-// Hedge sends further tries while the first one is still without an answer.
+// Hedge sends further attempts while the first one is still without an answer.
 type Hedge struct {
-	// MaxAttempts is the most tries of a call, including the first. 0 = no hedging.
+	// MaxAttempts is the most attempts of a call, including the first. 0 = no hedging.
 	MaxAttempts int
 	// Delay is the time between two of them.
 	Delay time.Duration
-	// OnTryTimeout sends the next try at TryTimeout and keeps the one before, instead of Delay.
+	// OnTryTimeout sends the next attempt at TryTimeout and keeps the one before, instead of Delay.
 	OnTryTimeout bool
 }
 
@@ -217,7 +217,7 @@ const (
 	GrowthExponential Growth = "exponential" // OpenFor·2ⁿ⁻¹
 )
 
-// Breaker stops tries to an upstream, or to one of its endpoints, while too many fail. Each rule
+// Breaker stops attempts to an upstream, or to one of its endpoints, while too many fail. Each rule
 // whose limit is not 0 opens it.
 type Breaker struct {
 	Scope Scope
@@ -226,10 +226,10 @@ type Breaker struct {
 	Window time.Duration
 	// FixedWindow means that the counts begin again at 0 after each Window. Else it rolls.
 	FixedWindow bool
-	// CountWindow is the number of last tries that the ratios and Failures cover, instead of a
+	// CountWindow is the number of last attempts that the ratios and Failures cover, instead of a
 	// time.
 	CountWindow int
-	// MinCalls is the number of tries in the window before a ratio counts. 0 or 1 = at once.
+	// MinCalls is the number of attempts in the window before a ratio counts. 0 or 1 = at once.
 	MinCalls int
 	// FailureRatio is the share of failures, above 0 to 1, at which the breaker opens. 0 = never.
 	FailureRatio float64
@@ -237,8 +237,8 @@ type Breaker struct {
 	ConsecutiveFailures int
 	// Failures is the number of failures in the window at which it opens. 0 = never.
 	Failures int
-	// SlowCall is the time from which a try is slow, SlowRatio the share of slow ones at which the
-	// breaker opens, above 0 to 1. SlowRatio 0 = never.
+	// SlowCall is the time from which an attempt is slow, SlowRatio the share of slow ones at which
+	// the breaker opens, above 0 to 1. SlowRatio 0 = never.
 	SlowCall  time.Duration
 	SlowRatio float64
 	// BelowMean ejects endpoints whose share of successes is this many standard deviations below
@@ -253,9 +253,9 @@ type Breaker struct {
 	Growth              Growth
 	// OpenJitter lengthens each open time by up to this share, at random. 0 = none.
 	OpenJitter float64
-	// HalfOpenCalls is the number of tries that pass after the open time. When all have ended, the
-	// breaker closes or opens by FailureRatio, or, without a ratio, by the first failure. 0 = it
-	// just closes.
+	// HalfOpenCalls is the number of attempts that pass after the open time. When all have ended,
+	// the breaker closes or opens by FailureRatio, or, without a ratio, by the first failure. 0 =
+	// it just closes.
 	HalfOpenCalls int
 	// MaxEjected is the largest share of endpoints, 0 to 1, that may be open at a time, in scope
 	// endpoint, counted over all breakers of the policy. At least one may if AtLeastOne.
@@ -264,13 +264,13 @@ type Breaker struct {
 	// PanicBelow is the share of usable endpoints, 0 to 1, below which all are used, in scope
 	// endpoint. 0 = never.
 	PanicBelow float64
-	// Counts says which tries are failures. Others are successes.
+	// Counts says which attempts are failures. Others are successes.
 	Counts Conditions
 }
 
 // Concurrency limits what is in flight at a time.
 type Concurrency struct {
-	// MaxRequests is the most tries in flight, or calls with PerCall. 0 = no limit.
+	// MaxRequests is the most attempts in flight, or calls with PerCall. 0 = no limit.
 	MaxRequests int
 	// MaxPending is the most that wait for a place or a connection. 0 = none may wait if there is
 	// another limit; -1 = no limit.
@@ -279,17 +279,17 @@ type Concurrency struct {
 	MaxWait time.Duration
 	// MaxRetries is the most retries in flight. 0 = no limit.
 	MaxRetries int
-	// MaxConnections is the most connections. With HTTP/1 each carries one try. 0 = no limit.
+	// MaxConnections is the most connections. With HTTP/1 each carries one attempt. 0 = no limit.
 	MaxConnections int
 	// PerEndpoint means that the limits are per endpoint.
 	PerEndpoint bool
-	// PerCall means that a call holds one place with all its tries and waits.
+	// PerCall means that a call holds one place with all its attempts and waits.
 	PerCall bool
 }
 
 // RateLimit limits what begins in a time.
 type RateLimit struct {
-	// Calls is the number of tries per Per, or calls with PerCall. 0 = no limit.
+	// Calls is the number of attempts per Per, or calls with PerCall. 0 = no limit.
 	Calls float64
 	Per   time.Duration
 	// Burst is the size of the token bucket. 0 = a fixed window: Calls at the start of each Per.

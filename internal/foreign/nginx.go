@@ -318,7 +318,7 @@ func (s *nginxSettings) read(r *reader, n *node, module, rest string) {
 	words := module + "_next_upstream"
 	f := fields{
 		module + "_connect_timeout":       one(set(p, "ConnectTimeout", &p.ConnectTimeout, nginxTime)),
-		module + "_read_timeout":          one(approx(set(p, "TryTimeout", &p.TryTimeout, nginxTime), "nginx limits the time between two reads, taken for the time of a try")),
+		module + "_read_timeout":          one(approx(set(p, "TryTimeout", &p.TryTimeout, nginxTime), "nginx limits the time between two reads, taken for the time of an attempt")),
 		module + "_send_timeout":          drop("the time between two writes of the request is not limited"),
 		module + "_next_upstream_timeout": one(set(p, "Retry.StopAfter", &p.Retry.StopAfter, nginxTime)),
 		module + "_next_upstream_tries":   one(set(p, "Retry.MaxAttempts", &p.Retry.MaxAttempts, whole(0, maxWhole))),

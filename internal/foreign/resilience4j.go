@@ -403,7 +403,7 @@ func r4jTime(r *reader, n *node, p *Policy) []string {
 	p.TryTimeout, p.From = time.Second, without(p.From, "TryTimeout")
 	r.object(n, fields{
 		"timeoutDuration":     set(p, "TryTimeout", &p.TryTimeout, javaDuration),
-		"cancelRunningFuture": approx(unread, "a try that runs out of time is always canceled"),
+		"cancelRunningFuture": approx(unread, "an attempt that runs out of time is always canceled"),
 	}.ignoring("baseConfig", "eventConsumerBufferSize", "writableStackTraceEnabled"))
 	return []string{"timeoutDuration: 1s"}
 }
