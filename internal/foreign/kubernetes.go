@@ -9,7 +9,7 @@ import (
 )
 
 // kubernetes reads the objects of the kinds, by "GROUP/KIND", and the items of a List. Objects of
-// other kinds say nothing about failures.
+// kinds that no system has here say nothing about failures.
 func (r *reader) kubernetes(roots []*node, kinds map[string]action) {
 	for _, root := range roots {
 		group, _, named := strings.Cut(root.get("apiVersion").value(), "/")
@@ -34,9 +34,32 @@ func (r *reader) kubernetes(roots []*node, kinds map[string]action) {
 			if near := nearKind(group, kind, kinds); near != "" {
 				r.fail(root.get("kind"), "unknown kind %s, did you mean %s?", kind, near)
 			}
+			if system := kindOf(group + "/" + kind); system != "" {
+				r.mark(root, Dropped, "is read with --from "+string(system))
+			}
+			if kind == "EnvoyFilter" {
+				r.mark(root, Dropped, "a patch of Envoy's own configuration is not read")
+			}
 			ignore(r, root)
 		}
 	}
+}
+
+// kindOf returns the system whose import reads the objects of a kind, or "".
+func kindOf(kind string) System {
+	return map[string]System{
+		"networking.istio.io/VirtualService":                Istio,
+		"networking.istio.io/DestinationRule":               Istio,
+		"gateway.envoyproxy.io/BackendTrafficPolicy":        EnvoyGateway,
+		"gateway.networking.k8s.io/HTTPRoute":               GatewayAPI,
+		"gateway.networking.k8s.io/GRPCRoute":               GatewayAPI,
+		"gateway.networking.x-k8s.io/XBackendTrafficPolicy": GatewayAPI,
+		"linkerd.io/ServiceProfile":                         Linkerd,
+		"policy.linkerd.io/HTTPRoute":                       Linkerd,
+		"dapr.io/Resiliency":                                Dapr,
+		"traefik.io/Middleware":                             Traefik,
+		"traefik.io/ServersTransport":                       Traefik,
+	}[kind]
 }
 
 // nearKind returns the kind of the same group that kind is a misspelling of, or "".
