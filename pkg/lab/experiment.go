@@ -4,14 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net/http"
-	"net/url"
 	"sync"
 	"time"
 
-	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -20,7 +16,10 @@ import (
 type Experiment struct {
 	Policy   transport.Policy
 	Scenario Scenario
-	Load     Load
+	// Client, if not nil, returns the client instances, and Policy is not used: they follow the
+	// rules of another system. A client must get all its randomness from its options.
+	Client func(ClientOptions) (Client, error)
+	Load   Load
 	// Progress, if not nil, is called once for every second of the run with the time that has
 	// passed. It must not block.
 	Progress func(passed time.Duration)
@@ -92,7 +91,11 @@ func (l Load) length(s Scenario) time.Duration {
 
 // Validate returns the mistakes in the scenario, the load and the policy.
 func (e Experiment) Validate() error {
-	return errors.Join(e.Scenario.Validate(), e.Load.validate(e.Scenario), e.Policy.Validate())
+	err := errors.Join(e.Scenario.Validate(), e.Load.validate(e.Scenario))
+	if e.Client == nil {
+		err = errors.Join(err, e.Policy.Validate())
+	}
+	return err
 }
 
 // Numbers of the random streams. Each source has its own stream, so that none depends on how much
@@ -121,16 +124,16 @@ func (e Experiment) Run(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	clients := make([]*client, e.Load.Clients)
+	clients := make([]Client, e.Load.Clients)
 	for i := range clients {
-		if clients[i], err = newClient(i, e, service, recorder); err != nil {
+		if clients[i], err = e.newClient(i, service, recorder); err != nil {
 			return nil, err
 		}
 	}
 	defer func() {
 		for _, c := range clients {
-			if c.set != nil {
-				c.set.Close()
+			if c, ok := c.(*client); ok {
+				c.close()
 			}
 		}
 	}()
@@ -141,7 +144,7 @@ func (e Experiment) Run(ctx context.Context) (*Result, error) {
 	defer close(stop)
 	r := &run{
 		scenario: e.Scenario, load: e.Load, progress: e.Progress, recorder: recorder,
-		call:          func(i int) *resilience.Report { return clients[i].call() },
+		call:          func(i int) *resilience.Report { return clients[i].Call() },
 		sampleClients: func() (open, ejected int, tokens float64) { return sampleClients(clients) },
 	}
 	if err := r.run(ctx); err != nil {
@@ -149,9 +152,9 @@ func (e Experiment) Run(ctx context.Context) (*Result, error) {
 	}
 	result := r.result(service.stats())
 	for _, c := range clients {
-		if c.set != nil {
-			result.Ejections += c.set.Ejections()
-		}
+		state := c.State()
+		result.Opened += state.Opened
+		result.Ejections += state.Ejections
 	}
 	return result, nil
 }
@@ -275,110 +278,6 @@ func (r *run) makeCall(client int) {
 	slot := r.recorder.begin(start)
 	report := r.call(client)
 	r.recorder.end(slot, time.Since(start), report)
-}
-
-// client is one client instance.
-type client struct {
-	transport *transport.Transport
-	set       *endpoint.Set // nil with resolve: none
-	request   *http.Request
-
-	recorder *recorder
-
-	mu          sync.Mutex
-	halfOpen    bool
-	transitions int // transitions of the circuit
-	inFlight    int // running attempts
-	leftover    int // those that began before the last transition
-}
-
-func newClient(number int, e Experiment, s *service, r *recorder) (*client, error) {
-	c := &client{recorder: r}
-	c.request = &http.Request{
-		Method: http.MethodGet, URL: &url.URL{Scheme: "http", Host: "upstream", Path: "/"}, Host: "upstream",
-		Header: http.Header{}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}
-	jitter := random{seed: e.Load.Seed, stream: streamClients + uint64(number), start: s.start}
-	next := http.RoundTripper(link{s, c})
-	if p := e.Scenario.Upstream.Endpoints; p.Resolve != endpoint.ResolveNone {
-		choices := &sequence{random: random{seed: e.Load.Seed, stream: streamChoices + uint64(number), start: s.start}}
-		c.set = link{s, c}.newSet(s.policy(p), c.request.URL, choices.Float64)
-		next = c.set
-	}
-	t, err := transport.New(next, e.Policy, transport.WithRandom(jitter.Float64), transport.WithObserver(resilience.Observer{
-		Attempt: func(_ context.Context, a *resilience.AttemptReport) { r.attemptEnded(a) },
-		Transition: func(t resilience.Transition) {
-			c.recordTransition(t.To)
-			r.transition(t.To)
-			if e.Transition != nil {
-				e.Transition(number, t)
-			}
-		},
-	}))
-	c.transport = t
-	return c, err
-}
-
-// call makes one call and reads its response to the end.
-func (c *client) call() *resilience.Report {
-	var report resilience.Report
-	resp, err := c.transport.RoundTrip(c.request.WithContext(transport.WithReport(context.Background(), &report)))
-	if err == nil {
-		_, _ = io.Copy(io.Discard, resp.Body) // the report has the error
-		_ = resp.Body.Close()
-	}
-	return &report
-}
-
-// sampleClients returns the number of open circuits, that of ejected endpoints, and the mean
-// balance of the budgets.
-func sampleClients(clients []*client) (open, ejected int, tokens float64) {
-	for _, c := range clients {
-		if c.set != nil {
-			for _, s := range c.set.State() {
-				if s.Ejected {
-					ejected++
-				}
-			}
-		}
-		balance := c.transport.Policy().Retry.Budget.Most() // for a client without calls
-		for _, s := range c.transport.State() {             // there is one upstream
-			balance = s.BudgetTokens
-			if s.Breaker.State == resilience.Open {
-				open++
-			}
-		}
-		tokens += balance
-	}
-	return open, ejected, tokens / float64(len(clients))
-}
-
-// recordTransition records a transition of the circuit.
-func (c *client) recordTransition(to resilience.State) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.halfOpen = to == resilience.HalfOpen
-	c.transitions++
-	c.leftover = c.inFlight
-}
-
-// beginAttempt records the start of an attempt. Call the returned function when the attempt ends.
-func (c *client) beginAttempt() (returned func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.inFlight++
-	if c.halfOpen {
-		c.recorder.probesInFlight(c.inFlight - c.leftover)
-	}
-	at := c.transitions
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.inFlight--
-		if at != c.transitions {
-			c.leftover--
-		}
-	}
 }
 
 // random draws a client's uniform random numbers. Each number depends only on the time, so that

@@ -28,7 +28,6 @@ type recorder struct {
 	calls    map[resilience.Reason]uint64
 	retries  uint64
 	saved    uint64
-	opened   uint64
 	probes   int
 }
 
@@ -172,16 +171,6 @@ func (r *recorder) retried(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.retries += uint64(max(0, n))
-}
-
-// transition counts a transition of a circuit.
-func (r *recorder) transition(to resilience.State) {
-	if to != resilience.Open {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.opened++
 }
 
 // probesInFlight records how many probes of one circuit are running.

@@ -123,7 +123,7 @@ func (r *run) result(work faults.Stats) *Result {
 		Before:  rec.parts[before].figures(d.At),
 		During:  rec.parts[during].figures(d.For),
 		After:   rec.parts[after].figures(r.load.Length - d.End()),
-		Retries: rec.retries, RetriesSaved: rec.saved, Opened: rec.opened, Probes: rec.probes,
+		Retries: rec.retries, RetriesSaved: rec.saved, Probes: rec.probes,
 		Work:  Work{Served: work.Served, Wasted: work.Wasted, Dropped: work.Dropped, Refused: work.Refused},
 		Calls: rec.calls, Attempts: rec.attempts,
 		Series: rec.seconds,
