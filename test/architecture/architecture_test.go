@@ -61,7 +61,8 @@ func levels() map[string]int {
 		"pkg/gateway":        3,
 		"pkg/lab":            3,
 
-		"internal/page": 4,
+		"internal/page":  4,
+		"internal/rival": 4,
 
 		"internal/app": 5, // what client and flaky-server are made of
 	}

@@ -1,0 +1,193 @@
+package rival
+
+import (
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/faults"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// call is one call of a client.
+type call struct {
+	client   *Client
+	start    time.Time
+	deadline time.Time
+	report   *resilience.Report
+	waits    waits
+	made     int     // tries, also those that were refused
+	tried    []int   // endpoints, under the client's lock
+	retried  bool    // some try was a retry
+	again    bool    // the next try is one
+	price    float64 // of the last retry
+}
+
+// refusalTime is how long a refused try takes at least before its repetition, so that a call that
+// is repeated without a wait ends some day.
+const refusalTime = time.Millisecond
+
+// enter passes the limits that are for whole calls, and makes the call.
+func (k *call) enter() resilience.Reason {
+	c := k.client
+	if c.policy.RateLimit.PerCall {
+		if o := k.admit(context.Background()); o != nil {
+			return o.reason()
+		}
+	}
+	if o := c.take(context.Background(), c.calls, k.deadline); o != nil {
+		return o.reason()
+	}
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.calls.release()
+	}()
+	return k.run()
+}
+
+// run makes tries until one is final.
+func (k *call) run() resilience.Reason {
+	for {
+		again, wait, reason := k.decide(k.round())
+		if !again {
+			return reason
+		}
+		if n := len(k.report.Attempts); n > 0 {
+			a := &k.report.Attempts[n-1]
+			a.Verdict, a.Wait = resilience.VerdictRetry, resilience.Wait{Source: resilience.WaitJitter, Reason: a.Reason, Planned: wait, Actual: wait}
+		}
+		if !k.sleep(context.Background(), wait) {
+			k.client.endRetry()
+			return resilience.ReasonDeadlineExceeded
+		}
+	}
+}
+
+// sleep waits, and reports whether the call has time left and its try is still wanted.
+func (k *call) sleep(ctx context.Context, d time.Duration) bool {
+	left := time.Until(k.deadline)
+	return faults.Pause(ctx, min(d, left)) && d < left
+}
+
+// decide returns whether the call is repeated after an outcome, and when, or why it ends.
+func (k *call) decide(o *outcome) (again bool, wait time.Duration, reason resilience.Reason) {
+	c := k.client
+	p := c.policy.Retry
+	if o.kind == tooLate || o.kind == waiting {
+		return false, 0, o.reason()
+	}
+	if !o.in(p.On) {
+		return false, 0, o.final()
+	}
+	c.mu.Lock()
+	c.budget.failed(o)
+	c.mu.Unlock()
+	if p.Methods != nil && !slices.Contains(p.Methods, c.options.Request.Method) && (o.sent() || !p.UnsentAnyMethod) {
+		return false, 0, k.ends(o, resilience.ReasonMethodNotIdempotent)
+	}
+	if k.made >= k.most() {
+		return false, 0, k.ends(o, resilience.ReasonMaxAttempts)
+	}
+	wait = k.waits.next(c.options.Random(), o.throttled())
+	if after := o.after; after > 0 && p.RetryAfter.Obey && (p.RetryAfter.Max == 0 || after <= p.RetryAfter.Max) {
+		wait = after
+	}
+	if o.refused() {
+		wait = max(wait, refusalTime)
+	}
+	now := time.Now()
+	if p.StopAfter > 0 && now.Add(wait).Sub(k.start) > p.StopAfter {
+		return false, 0, k.ends(o, resilience.ReasonDeadlineTooClose)
+	}
+	if !k.takeRetry(now, o) {
+		return false, 0, k.ends(o, resilience.ReasonBudgetExhausted)
+	}
+	return true, wait, ""
+}
+
+// ends returns why a call ends whose last try could have been repeated.
+func (k *call) ends(o *outcome, why resilience.Reason) resilience.Reason {
+	if o.ok() {
+		return resilience.ReasonOK
+	}
+	return why
+}
+
+// most returns the most tries of the call.
+func (k *call) most() int {
+	p := k.client.policy.Retry
+	most := p.MaxAttempts
+	if most == 0 {
+		most = math.MaxInt
+	}
+	if p.OncePerEndpoint {
+		most = min(most, max(1, len(k.client.options.Instances())))
+	}
+	return most
+}
+
+// takeRetry takes a retry from the budget.
+func (k *call) takeRetry(now time.Time, o *outcome) bool {
+	c := k.client
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	price, ok := c.budget.retry(now, o)
+	if ok {
+		k.retried, k.again, k.price = true, true, price
+	}
+	return ok
+}
+
+func (c *Client) endRetry() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.budget.retried()
+}
+
+// admit passes the rate limit.
+func (k *call) admit(ctx context.Context) *outcome {
+	c := k.client
+	c.mu.Lock()
+	wait, ok := c.rate.reserve(time.Now())
+	c.mu.Unlock()
+	switch {
+	case !ok:
+		return &outcome{kind: rateLimited}
+	case wait > 0 && !k.sleep(ctx, wait):
+		return &outcome{kind: waiting}
+	}
+	return nil
+}
+
+// choose returns the endpoint of the next try, with the permissions of the breakers, or the refusal.
+func (k *call) choose(now time.Time) (endpoint int, tickets []ticket, refusal *outcome) {
+	c := k.client
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.guards.advance(now)
+	if !c.guards.upstream(now) {
+		return 0, nil, &outcome{kind: breakerOpen}
+	}
+	endpoint = everyone
+	if c.knows {
+		known := c.options.Instances()
+		if len(known) == 0 {
+			return 0, nil, &outcome{kind: noConnect}
+		}
+		usable := c.guards.usable(known, now)
+		if len(usable) == 0 {
+			return 0, nil, &outcome{kind: ejected}
+		}
+		if c.policy.Retry.OtherEndpoint {
+			fresh := slices.DeleteFunc(slices.Clone(usable), func(n int) bool { return slices.Contains(k.tried, n) })
+			if len(fresh) > 0 {
+				usable = fresh
+			}
+		}
+		endpoint = usable[int(c.options.Choose()*float64(len(usable)))]
+		k.tried = append(k.tried, endpoint)
+	}
+	return endpoint, c.guards.begin(endpoint, now), nil
+}

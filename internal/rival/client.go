@@ -1,0 +1,102 @@
+package rival
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rebound-dev/rebound/internal/foreign"
+	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// patience is when the caller of a call without a timeout gives up. Else a call to an upstream that
+// hangs for ever would never end.
+const patience = time.Minute
+
+// Client is one client instance of another system.
+type Client struct {
+	policy  foreign.Policy
+	grpc    bool
+	options lab.ClientOptions
+	// knows reports whether the client knows the endpoints and chooses one.
+	knows bool
+
+	mu     sync.Mutex
+	budget budget
+	calls  *places
+	tries  map[int]*places // by endpoint; everyone without PerEndpoint
+	rate   rate
+	guards *guards
+}
+
+// New returns a maker of clients that follow a policy, for [lab.Experiment]. With grpc their calls
+// are calls of gRPC: they have a status of gRPC, and share a connection.
+func New(p foreign.Policy, grpc bool) func(lab.ClientOptions) (lab.Client, error) {
+	return func(o lab.ClientOptions) (lab.Client, error) {
+		if err := Check(p); err != nil {
+			return nil, err
+		}
+		return newClient(p, grpc, o), nil
+	}
+}
+
+func newClient(p foreign.Policy, grpc bool, o lab.ClientOptions) *Client {
+	now := time.Now()
+	c := &Client{
+		policy: p, grpc: grpc, options: o,
+		budget: newBudget(p), calls: callPlaces(p.Concurrency), tries: map[int]*places{},
+		rate: newRate(p.RateLimit, now), guards: newGuards(p, now, o.Random, o.Instances),
+	}
+	c.knows = p.Retry.OtherEndpoint || p.Concurrency.PerEndpoint || slices.ContainsFunc(p.Breakers, func(b foreign.Breaker) bool {
+		return b.Scope == foreign.ScopeEndpoint
+	})
+	return c
+}
+
+// State returns the client's state at this moment.
+func (c *Client) State() lab.ClientState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.guards.advance(time.Now())
+	s := lab.ClientState{Open: c.guards.isOpen(), Ejected: c.guards.ejected(), Opened: c.guards.opened, Ejections: c.guards.ejections}
+	if c.policy.Retry.Budget.Kind == foreign.BudgetTokens {
+		s.Tokens = c.budget.tokens
+	}
+	return s
+}
+
+// Call makes one call.
+func (c *Client) Call() *resilience.Report {
+	k := &call{client: c, start: time.Now(), waits: waits{policy: c.policy.Retry.Backoff}}
+	k.deadline = k.start.Add(patience)
+	if c.policy.Timeout > 0 {
+		k.deadline = k.start.Add(c.policy.Timeout)
+	}
+	k.report = &resilience.Report{Upstream: "upstream", Start: k.start, Deadline: k.deadline}
+	c.mu.Lock()
+	c.budget.begin(k.start)
+	c.mu.Unlock()
+	reason := k.enter()
+	if c.policy.Timeout == 0 && reason == resilience.ReasonDeadlineExceeded {
+		reason = resilience.ReasonCallerCanceled
+	}
+	c.mu.Lock()
+	c.budget.end(reason == resilience.ReasonOK, k.retried, k.price)
+	c.mu.Unlock()
+	k.report.Reason, k.report.Duration = reason, time.Since(k.start)
+	return k.report
+}
+
+// placesOf returns the places for tries to an endpoint. The caller holds the lock.
+func (c *Client) placesOf(endpoint int) *places {
+	if !c.policy.Concurrency.PerEndpoint {
+		endpoint = everyone
+	}
+	p := c.tries[endpoint]
+	if p == nil {
+		p = tryPlaces(c.policy.Concurrency, c.grpc)
+		c.tries[endpoint] = p
+	}
+	return p
+}
