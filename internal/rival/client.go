@@ -46,7 +46,7 @@ func newClient(p foreign.Policy, grpc bool, o lab.ClientOptions) *Client {
 	c := &Client{
 		policy: p, grpc: grpc, options: o,
 		budget: newBudget(p), calls: callPlaces(p.Concurrency), tries: map[int]*places{},
-		rate: newRate(p.RateLimit, now), guards: newGuards(p, now, o.Random, o.Instances),
+		rate: newRate(p.RateLimit, now, o.Random), guards: newGuards(p, now, o.Random, o.Instances),
 	}
 	c.knows = p.Retry.OtherEndpoint || p.Concurrency.PerEndpoint || slices.ContainsFunc(p.Breakers, func(b foreign.Breaker) bool {
 		return b.Scope == foreign.ScopeEndpoint

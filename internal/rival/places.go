@@ -23,6 +23,9 @@ type waiter struct {
 	has     bool
 }
 
+// wakeUp is the longest time that a call needs to begin when it gets its place.
+const wakeUp = 10 * time.Microsecond
+
 // callPlaces returns the places of the calls.
 func callPlaces(c foreign.Concurrency) *places {
 	p := &places{pending: c.MaxPending, maxWait: c.MaxWait}
@@ -80,7 +83,9 @@ func (c *Client) take(ctx context.Context, p *places, deadline time.Time) *outco
 	}
 	c.mu.Unlock()
 	if has {
-		time.Sleep(time.Nanosecond) // after the call that released the place
+		// After the call that released the place; and calls of other clients may have ended in the
+		// same nanosecond.
+		time.Sleep(1 + time.Duration(c.options.Random()*float64(wakeUp)))
 		return nil
 	}
 	if p.maxWait > 0 && time.Since(began) >= p.maxWait {

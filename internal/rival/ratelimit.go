@@ -19,8 +19,9 @@ type rate struct {
 	used   int           // in that window
 }
 
-func newRate(p foreign.RateLimit, start time.Time) rate {
-	return rate{policy: p, start: start, tokens: p.Burst, at: start}
+// newRate returns a limit whose windows begin at a random time: clients did not begin together.
+func newRate(p foreign.RateLimit, now time.Time, random func() float64) rate {
+	return rate{policy: p, start: now.Add(-time.Duration(random() * float64(p.Per))), tokens: p.Burst, at: now}
 }
 
 // reserve returns how long to wait for the next token or window, or false if that is too long.

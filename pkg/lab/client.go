@@ -38,7 +38,7 @@ const AnyInstance = -1
 // ClientOptions are the surroundings of a [Client]. All its functions are safe for concurrent use.
 //
 // Events in the same nanosecond have no order. So a client that wakes up another call of its own
-// must let that call sleep for a nanosecond, or the same seed gives different figures.
+// must let that call sleep for a short random time, or the same seed gives different figures.
 type ClientOptions struct {
 	// Number is the client's number, from 0.
 	Number int

@@ -1,0 +1,100 @@
+package rival_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/internal/foreign"
+	"github.com/rebound-dev/rebound/internal/rival"
+	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// folk is the setting of a mesh that most examples show.
+const folk = `apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: ratings}
+spec:
+  hosts: [ratings]
+  http:
+    - route: [{destination: {host: ratings}}]
+      timeout: 10s
+      retries: {attempts: 3, perTryTimeout: 2s, retryOn: "5xx,reset,connect-failure,refused-stream"}
+`
+
+// After a hang of ten seconds the retries of the usual mesh setting keep the upstream down for ever
+// at a quarter of its capacity, which Rebound's default policy does not.
+func TestFolkMeshNeverRecovers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes very many calls")
+	}
+	t.Parallel()
+	imported, err := foreign.Import("", "folk.yaml", []byte(folk))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mesh := rival.New(imported.Policies[0], false)
+	for _, c := range []struct {
+		name     string
+		client   func(lab.ClientOptions) (lab.Client, error)
+		rate     float64
+		from, to float64 // the recovery in seconds; -1 = never
+	}{
+		{"mesh", mesh, 225, 30, 45},
+		{"mesh", mesh, 250, -1, -1},
+		{"Rebound's default", nil, 250, 0, 4},
+	} {
+		for seed := range uint64(2) {
+			t.Run(fmt.Sprintf("%s, %v calls a second, seed %d", c.name, c.rate, seed+1), func(t *testing.T) {
+				t.Parallel()
+				load := lab.DefaultLoad()
+				load.Rate, load.Seed = c.rate, seed+1
+				r := simulate(t, lab.Experiment{
+					Policy: transport.DefaultPolicy(), Client: c.client, Scenario: scenario(t, "outage-hanging"), Load: load,
+				})
+				recovery := -1.0
+				if r.RecoveryS != nil {
+					recovery = *r.RecoveryS
+				}
+				if recovery < c.from || recovery > c.to {
+					t.Errorf("recovery after %v s, want %v to %v (-1: never)", recovery, c.from, c.to)
+				}
+			})
+		}
+	}
+}
+
+// The same seed gives the same figures, whatever runs at the same time.
+func TestSameSeedSameFigures(t *testing.T) {
+	t.Parallel()
+	p := foreign.Policy{
+		Name: "everything", Timeout: 3 * time.Second, TryTimeout: 500 * time.Millisecond,
+		Retry: foreign.Retry{
+			MaxAttempts: 4, OtherEndpoint: true,
+			Backoff: foreign.Backoff{Kind: foreign.BackoffFixed, Base: 50 * time.Millisecond, Jitter: foreign.JitterEqual},
+			On:      foreign.Conditions{Statuses: []foreign.StatusRange{{Low: 500, High: 599}}, Connect: true, Timeout: true, Limited: true, BreakerOpen: true},
+			Budget:  foreign.Budget{Kind: foreign.BudgetInFlight, Percent: 50, Min: 3},
+		},
+		Breakers: []foreign.Breaker{{
+			Scope: foreign.ScopeEndpoint, ConsecutiveFailures: 5, OpenFor: 2 * time.Second, MaxEjected: 0.7, OpenJitter: 0.2,
+			Counts: foreign.Conditions{Statuses: []foreign.StatusRange{{Low: 500, High: 599}}, Timeout: true},
+		}},
+		Concurrency: foreign.Concurrency{MaxRequests: 8, MaxPending: 4},
+		RateLimit:   foreign.RateLimit{Calls: 30, Per: time.Second, MaxWait: 200 * time.Millisecond},
+	}
+	for _, name := range []string{"bad-instance", "outage-hanging", "overload"} {
+		var first string
+		for range 3 {
+			load := lab.Load{Rate: 200, Clients: 8, Capacity: 300, Seed: 5, Length: 70 * time.Second}
+			r := simulate(t, lab.Experiment{Client: rival.New(p, false), Scenario: scenario(t, name), Load: load})
+			figures := fmt.Sprintf("%+v %+v %v %v %v", r.Before, r.After, r.Calls, r.Attempts, r.Series)
+			if first == "" {
+				first = figures
+			}
+			if figures != first {
+				t.Fatalf("scenario %s: two runs with the same seed have different figures", name)
+			}
+		}
+	}
+}
