@@ -16,7 +16,8 @@ func check(ctx context.Context, p cli.Program) int {
 	file := fs.String("limits", "", "read the limits, YAML, from `FILE`")
 	asJSON := fs.Bool("json", false, "print the findings as JSON")
 	if code, done := p.Parse(fs, usage(`check checks every policy that a route of the file uses against limits. The exit code is 1 if one
-is broken. The file of limits may have these keys. The load below is the default:
+is broken. FILE may also be a file of another system that lab import reads: then each policy in it is
+run by that system's rules. The file of limits may have these keys. The load below is the default:
 
   amplification: 1.2              # attempts per call in any second, in outage and outage-hanging
   recoverWithin: 5s               # until 95 % of the calls end well, in the same scenarios
@@ -25,6 +26,7 @@ is broken. The file of limits may have these keys. The load below is the default
     - {scenario: herd, amplification: 1.5, recoverWithin: 3s, successDuring: 0.5, successAfter: 0.99, wasted: 0.1}
   load: {rate: 500, clients: 20, capacity: 1000, seed: 1, seeds: 3}`, "lab check --config FILE --limits FILE [flags]",
 		`  lab check --config rebound.yaml --limits limits.yaml
+  lab check --config virtual-service.yaml --limits limits.yaml
   lab check --config rebound.yaml --route process --limits limits.yaml --json
 `)); done {
 		return code
@@ -32,7 +34,11 @@ is broken. The file of limits may have these keys. The load below is the default
 	if *file == "" {
 		return p.Fail(cli.ExitUsage, errors.New("--limits: a file with limits is required\nsee lab check --help"))
 	}
-	policies, err := policy.policies()
+	policies, err := policy.rivals(p.Stderr)
+	others := policies != nil
+	if err == nil && !others {
+		policies, err = policy.policies()
+	}
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
@@ -45,10 +51,14 @@ is broken. The file of limits may have these keys. The load below is the default
 		return p.Fail(cli.ExitUsage, err)
 	}
 	var experiments []lab.Experiment
-	for _, chosen := range policies {
+	run := policies
+	if others {
+		run = withDefault(policies)
+	}
+	for _, chosen := range run {
 		for _, t := range trials {
 			for _, load := range t.Loads {
-				e := lab.Experiment{Policy: chosen.Policy, Scenario: t.Scenario, Load: load}
+				e := lab.Experiment{Policy: chosen.Policy, Client: chosen.Client, Scenario: t.Scenario, Load: load}
 				if err := e.Validate(); err != nil {
 					return p.Fail(cli.ExitUsage, err)
 				}
@@ -59,6 +69,10 @@ is broken. The file of limits may have these keys. The load below is the default
 	results, err := runWithProgress(ctx, p, experiments)
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
+	}
+	if others && !*asJSON {
+		n := len(results) / len(run) // of each policy
+		fmt.Fprintf(p.Stdout, "%s\n\n", worstTrial(policies, results[:len(results)-n], results[len(results)-n:]))
 	}
 	type finding struct {
 		Policy string `json:"policy"`

@@ -49,7 +49,7 @@ than the last column says. One client makes all calls.`, "lab run [flags]",
 	if load.load.Clients != 1 {
 		return p.Fail(cli.ExitUsage, fmt.Errorf("--clients: must be 1, because this process is the only client, got %d", load.load.Clients))
 	}
-	e, err := load.experiment(chosen.Policy)
+	e, err := load.experiment(chosen)
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}

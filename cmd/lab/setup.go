@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/foreign"
 	"github.com/rebound-dev/rebound/internal/virtual"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/lab"
@@ -34,6 +35,11 @@ func addPolicyFlags(fs *flag.FlagSet) policyFlags {
 type namedPolicy struct {
 	Name   string
 	Policy transport.Policy
+	// Client makes clients that follow the policy of another system, rival. Then Policy is not used.
+	Client   func(lab.ClientOptions) (lab.Client, error)
+	rival    foreign.Policy
+	grpc     bool // whether the other system is gRPC
+	baseline bool // whether it only shows what the retries of another one do
 }
 
 // policies returns the policies that the routes use, sorted by name. With --route it returns only
@@ -43,7 +49,7 @@ func (f policyFlags) policies() ([]namedPolicy, error) {
 		if *f.route != "" {
 			return nil, errors.New("--route: requires --config FILE")
 		}
-		return []namedPolicy{{gateway.DefaultPolicyName, transport.DefaultPolicy()}}, nil
+		return []namedPolicy{{Name: gateway.DefaultPolicyName, Policy: transport.DefaultPolicy()}}, nil
 	}
 	cfg := gateway.DefaultConfig()
 	if err := config.Load(*f.file, &cfg); err != nil {
@@ -62,7 +68,7 @@ func (f policyFlags) policies() ([]namedPolicy, error) {
 	slices.Sort(names)
 	var all []namedPolicy
 	for _, name := range slices.Compact(names) {
-		all = append(all, namedPolicy{name, cfg.Policies[name]})
+		all = append(all, namedPolicy{Name: name, Policy: cfg.Policies[name]})
 	}
 	return all, nil
 }
@@ -104,12 +110,12 @@ func (l *loadFlags) add(fs *flag.FlagSet, scenario string) {
 }
 
 // experiment returns an experiment with policy p in the chosen scenario.
-func (l *loadFlags) experiment(p transport.Policy) (lab.Experiment, error) {
+func (l *loadFlags) experiment(p namedPolicy) (lab.Experiment, error) {
 	s, err := lab.LoadScenario(*l.scenario)
 	if err != nil {
 		return lab.Experiment{}, fmt.Errorf("--scenario: %w", err)
 	}
-	e := lab.Experiment{Policy: p, Scenario: s, Load: l.load}
+	e := lab.Experiment{Policy: p.Policy, Client: p.Client, Scenario: s, Load: l.load}
 	return e, e.Validate()
 }
 

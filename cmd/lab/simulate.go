@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -11,22 +12,41 @@ import (
 	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
+// outputFlags choose the form of the figures.
+type outputFlags struct {
+	json *bool
+	page *string
+}
+
+func addOutputFlags(fs *flag.FlagSet) outputFlags {
+	return outputFlags{
+		fs.Bool("json", false, "print all figures as JSON, including those of every second"),
+		fs.String("html", "", "write a page with charts to `FILE`"),
+	}
+}
+
 func simulate(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
 	policy, load := addPolicyFlags(fs), addLoadFlags(fs)
-	asJSON := fs.Bool("json", false, "print all figures as JSON, including those of every second")
-	page := fs.String("html", "", "write a page with charts to `FILE`")
-	if code, done := p.Parse(fs, usage("simulate runs a policy in a scenario and prints the figures.", "lab simulate [flags]",
+	out := addOutputFlags(fs)
+	if code, done := p.Parse(fs, usage(`simulate runs a policy in a scenario and prints the figures. FILE may also be a file of another system
+that lab import reads: then each policy in it is run by that system's rules, next to Rebound's default.`, "lab simulate [flags]",
 		`  lab simulate --scenario outage-hanging --rate 700 --html outage.html
   lab simulate --config rebound.yaml --route process --scenario my-outage.yaml
+  lab simulate --config virtual-service.yaml --scenario outage-hanging
 `)); done {
 		return code
+	}
+	if others, err := policy.rivals(p.Stderr); err != nil {
+		return p.Fail(cli.ExitUsage, err)
+	} else if others != nil {
+		return runRivals(ctx, p, others, load, out, true)
 	}
 	chosen, err := policy.policy()
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
-	e, err := load.experiment(chosen.Policy)
+	e, err := load.experiment(chosen)
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
@@ -35,10 +55,10 @@ func simulate(ctx context.Context, p cli.Program) int {
 		return p.Fail(cli.ExitFailed, err)
 	}
 	named := []policyResult{{chosen.Name, results[0]}}
-	if err := writePage(*page, named); err != nil {
+	if err := writePage(*out.page, named); err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
-	if *asJSON {
+	if *out.json {
 		err = writeJSON(p.Stdout, results[0])
 	} else {
 		err = writeResult(p.Stdout, chosen.Name, results[0])
@@ -52,14 +72,20 @@ func simulate(ctx context.Context, p cli.Program) int {
 func compare(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
 	policy, load := addPolicyFlags(fs), addLoadFlags(fs)
-	asJSON := fs.Bool("json", false, "print all figures as JSON, including those of every second")
-	page := fs.String("html", "", "write a page with charts to `FILE`")
+	out := addOutputFlags(fs)
 	if code, done := p.Parse(fs, usage(`compare runs a series of policies in one scenario. Each adds to the one before: no retry, immediate
-retry, a fixed wait, an exponential wait, full jitter, a budget, a circuit breaker, the policy itself.`, "lab compare [flags]",
+retry, a fixed wait, an exponential wait, full jitter, a budget, a circuit breaker, the policy itself.
+With a file of another system, it compares each policy in it with itself without retries, and with
+Rebound's default.`, "lab compare [flags]",
 		`  lab compare --scenario outage-hanging
   lab compare --config rebound.yaml --scenario overload --html overload.html
 `)); done {
 		return code
+	}
+	if others, err := policy.rivals(p.Stderr); err != nil {
+		return p.Fail(cli.ExitUsage, err)
+	} else if others != nil {
+		return runRivals(ctx, p, withoutRetries(others), load, out, false)
 	}
 	chosen, err := policy.policy()
 	if err != nil {
@@ -68,7 +94,7 @@ retry, a fixed wait, an exponential wait, full jitter, a budget, a circuit break
 	var experiments []lab.Experiment
 	ladder := lab.Ladder(chosen.Policy)
 	for _, r := range ladder {
-		e, err := load.experiment(r.Policy)
+		e, err := load.experiment(namedPolicy{Name: r.Name, Policy: r.Policy})
 		if err != nil {
 			return p.Fail(cli.ExitUsage, err)
 		}
@@ -82,10 +108,10 @@ retry, a fixed wait, an exponential wait, full jitter, a budget, a circuit break
 	for i, r := range ladder {
 		named = append(named, policyResult{r.Name, results[i]})
 	}
-	if err := writePage(*page, named); err != nil {
+	if err := writePage(*out.page, named); err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
-	if *asJSON {
+	if *out.json {
 		err = writeJSON(p.Stdout, named)
 	} else {
 		err = writeLadder(p.Stdout, named)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/rebound-dev/rebound/pkg/lab"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -34,6 +35,11 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 // writeResult prints the figures of one run.
 func writeResult(w io.Writer, policy string, r *lab.Result) error {
 	fmt.Fprintf(w, "%spolicy: %s\n\n", title(r), policy)
+	return writeFigures(w, r)
+}
+
+// writeFigures prints the figures of one run without what was run.
+func writeFigures(w io.Writer, r *lab.Result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
 	row := func(name string, figure func(lab.Part) string) {
 		fmt.Fprintf(t, "%-24s\t%s\t%s\t%s\t\n", name, figure(r.Before), figure(r.During), figure(r.After))
@@ -99,12 +105,15 @@ func latency(of uint64, ms float64) string {
 	return fmt.Sprintf("%.1f", ms)
 }
 
+// never is the recovery of a run that ends before service is good.
+const never = "never"
+
 func recovery(r *lab.Result) string {
 	if r.RecoveryS == nil && r.LengthS < r.DisturbanceToS+lab.RecoveryHolds.Seconds() {
 		return "unknown, the run is too short"
 	}
 	if r.RecoveryS == nil {
-		return "never"
+		return never
 	}
 	return fmt.Sprintf("%.1fs", *r.RecoveryS)
 }
@@ -134,10 +143,14 @@ type policyResult struct {
 func writeLadder(w io.Writer, results []policyResult) error {
 	fmt.Fprintln(w, title(results[0].Result))
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "%-18s\tduring\tafter\trecovery\tmean ampl.\tpeak ampl.\tp99 after, ms\twasted\tretries saved\t\n", "")
+	width := 18
+	for _, c := range results {
+		width = max(width, utf8.RuneCountInString(c.Policy))
+	}
+	fmt.Fprintf(t, "%-*s\tduring\tafter\trecovery\tmean ampl.\tpeak ampl.\tp99 after, ms\twasted\tretries saved\t\n", width, "")
 	for _, c := range results {
 		r := c.Result
-		fmt.Fprintf(t, "%-18s\t%s\t%s\t%s\t%.2f\t%.2f\t%s\t%s\t%d of %d\t\n", c.Policy, percent(r.During.Success), percent(r.After.Success),
+		fmt.Fprintf(t, "%-*s\t%s\t%s\t%s\t%.2f\t%.2f\t%s\t%s\t%d of %d\t\n", width, c.Policy, percent(r.During.Success), percent(r.After.Success),
 			recovery(r), r.Amplification, r.PeakAmplification, latency(r.After.OK, r.After.P99), percent(r.Work.WastedShare()), r.RetriesSaved, r.Retries)
 	}
 	return t.Flush()

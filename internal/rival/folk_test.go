@@ -49,7 +49,7 @@ func TestFolkMeshNeverRecovers(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, %v calls a second, seed %d", c.name, c.rate, seed+1), func(t *testing.T) {
 				t.Parallel()
 				load := lab.DefaultLoad()
-				load.Rate, load.Seed = c.rate, seed+1
+				load.Rate, load.Seed, load.Length = c.rate, seed+1, 95*time.Second
 				r := simulate(t, lab.Experiment{
 					Policy: transport.DefaultPolicy(), Client: c.client, Scenario: scenario(t, "outage-hanging"), Load: load,
 				})
