@@ -177,11 +177,15 @@ const (
 	stormFrom = 2.0  // attempts a call in the worst second
 	slowFrom  = 5.0  // seconds until service is good again
 	fewer     = 0.05 // of the calls
+	good      = 0.95 // of the calls end well
+	forever   = 60.0 // seconds without recovery
 )
 
 // grade says how bad a result is, from 0, next to that of Rebound's default.
 func grade(r, own *lab.Result) int {
 	switch {
+	case r.Before.Success < good && own.Before.Success >= good:
+		return 6
 	case recovery(r) == never && r.PeakAmplification >= stormFrom:
 		return 5
 	case recovery(r) == never:
@@ -212,10 +216,17 @@ func verdictOn(r, own *lab.Result) string {
 		compared = after
 	}
 	switch grade(r, own) {
+	case 6:
+		return fmt.Sprintf("Fails by itself: %s of the calls end well before the disturbance %s. %s: %s.",
+			percent(r.Before.Success), atLoad(r.Load), ours, percent(own.Before.Success))
 	case 5:
 		return fmt.Sprintf("Retry storm: %s, %s %s. %s: %s.", worst, after, atLoad(r.Load), ours, compared)
 	case 4:
-		return fmt.Sprintf("Never recovers: %s %s, %s. %s: %s.", after, atLoad(r.Load), worst, ours, compared)
+		name := "No recovery"
+		if r.LengthS-r.DisturbanceToS >= forever {
+			name = "Never recovers"
+		}
+		return fmt.Sprintf("%s: %s %s, %s. %s: %s.", name, after, atLoad(r.Load), worst, ours, compared)
 	case 3:
 		return fmt.Sprintf("Slow recovery: %.1f s %s, %s. %s: %s.", *r.RecoveryS, atLoad(r.Load), worst, ours, compared)
 	case 2:

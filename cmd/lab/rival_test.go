@@ -98,14 +98,20 @@ func TestLossesFitOnAScreen(t *testing.T) {
 func TestVerdict(t *testing.T) {
 	t.Parallel()
 	result := func(recovery, peak, during float64) *lab.Result {
-		r := &lab.Result{LengthS: 100, DisturbanceToS: 40, PeakAmplification: peak, Load: lab.Load{Rate: 700, Capacity: 1000}, During: lab.Part{Success: during}}
+		r := &lab.Result{LengthS: 100, DisturbanceToS: 40, PeakAmplification: peak, Load: lab.Load{Rate: 700, Capacity: 1000}, Before: lab.Part{Success: 1}, During: lab.Part{Success: during}}
 		if recovery >= 0 {
 			r.RecoveryS = &recovery
 		}
 		return r
 	}
 	own := result(2.1, 1.1, 0.9)
+	limited := result(-1, 1, 0.5)
+	limited.Before.Success = 0.5
+	short := result(-1, 1.2, 0)
+	short.LengthS = 50
 	for want, r := range map[string]*lab.Result{
+		"Fails by itself: 50.0 % of the calls end well before the disturbance at 70 % load. Rebound's default: 100.0 %.":                    limited,
+		"No recovery: not recovered after 10 s at 70 % load, 1.2 attempts a call in the worst second. Rebound's default: 2.1 s.":            short,
 		"Retry storm: 5.9 attempts a call in the worst second, not recovered after 60 s at 70 % load. Rebound's default: 2.1 s.":            result(-1, 5.9, 0),
 		"Never recovers: not recovered after 60 s at 70 % load, 1.2 attempts a call in the worst second. Rebound's default: 2.1 s.":         result(-1, 1.2, 0),
 		"Slow recovery: 20.0 s at 70 % load, 3.0 attempts a call in the worst second. Rebound's default: 2.1 s.":                            result(20, 3, 0.9),
