@@ -14,7 +14,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
-var istio = filepath.Join("testdata", "istio.yaml")
+const istio = "testdata/istio.yaml"
 
 func TestSimulateFileOfAnotherSystem(t *testing.T) {
 	t.Parallel()

@@ -35,7 +35,8 @@ func addPolicyFlags(fs *flag.FlagSet) policyFlags {
 type namedPolicy struct {
 	Name   string
 	Policy transport.Policy
-	// Client makes clients that follow the policy of another system, rival. Then Policy is not used.
+	// Client makes clients that follow the policy of another system, rival. Then Policy is not
+	// used.
 	Client   func(lab.ClientOptions) (lab.Client, error)
 	rival    foreign.Policy
 	grpc     bool // whether the other system is gRPC

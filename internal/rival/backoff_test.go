@@ -34,7 +34,8 @@ func TestBackoff(t *testing.T) {
 			"0s try, 1.1s try, 2.2s try, 3.3s try, 4.4s try, 4.4s max_attempts"},
 		"upward":       {wait(0.5, backoff{Kind: foreign.BackoffFixed, Base: s, Jitter: foreign.JitterUpward, Percent: 50}), "0s try, 1.25s try, 2.5s try, 3.75s try, 5s try, 5s max_attempts"},
 		"decorrelated": {wait(0.5, backoff{Base: s, Max: 5 * s, Jitter: foreign.JitterDecorrelated}), "0s try, 2s try, 5.5s try, 10.5s try, 15.5s try, 15.5s max_attempts"},
-		// Polly's curve at t = 0.5, 1.5, 2.5, 3.5: 1.2563, 2.7866, 5.6368, 11.3077, of which steps / 1.4
+		// Polly's curve at 0.5, 1.5, 2.5 and 3.5 is 1.2564, 2.7866, 5.6366 and 11.3010. The waits
+		// are its steps, divided by 1.4.
 		"polly":     {wait(0.5, backoff{Kind: foreign.BackoffExponential, Base: s, Factor: 2, Jitter: foreign.JitterPolly}), "0s try, 897.404ms try, 1.990408s try, 4.026156s try, 8.072135s try, 8.072135s max_attempts"},
 		"throttled": {wait(0, backoff{Kind: foreign.BackoffFixed, Base: s, ThrottledBase: 2 * s}), "0s try, 2s try, 4s try, 6s try, 8s try, 8s max_attempts"},
 	})

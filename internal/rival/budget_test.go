@@ -37,7 +37,8 @@ func TestBudget(t *testing.T) {
 		"tokens, charged": {play{policy: with(9, foreign.Budget{Kind: foreign.BudgetTokens, Tokens: 4, Threshold: 2, Cost: 1, ChargeFailures: true, Refill: 1}),
 			upstream: list(answer{status: 503}, answer{status: 503}, answer{status: 200}, answer{status: 200}, answer{status: 503}, answer{status: 200}), calls: every(s, 4)},
 			"0s try, 0s try, 0s budget_exhausted, 1s try, 1s ok, 2s try, 2s ok, 3s try, 3s try, 3s ok"},
-		// The AWS SDKs (standard mode): a retry costs 14, after a timeout or throttling other prices.
+		// The AWS SDKs (standard mode): a retry has a price, which may be another one after a
+		// timeout or throttling.
 		"tokens, prices": {play{policy: retries(9, func(p *foreign.Policy) {
 			p.TryTimeout, p.Retry.Budget = s, foreign.Budget{Kind: foreign.BudgetTokens, Tokens: 10, Cost: 3, TimeoutCost: 4, ThrottledCost: 2}
 		}), upstream: list(answer{}, answer{status: 503}, answer{status: 500}, answer{status: 500})},

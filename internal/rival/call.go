@@ -161,7 +161,8 @@ func (k *call) admit(ctx context.Context) *outcome {
 	return nil
 }
 
-// choose returns the endpoint of the next try, with the permissions of the breakers, or the refusal.
+// choose returns the endpoint of the next try, with the permissions of the breakers, or the
+// refusal.
 func (k *call) choose(now time.Time) (endpoint int, tickets []ticket, refusal *outcome) {
 	c := k.client
 	c.mu.Lock()

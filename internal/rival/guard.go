@@ -74,7 +74,8 @@ func (g *guards) advance(now time.Time) {
 	}
 }
 
-// check is the regular check of a guard, as in Envoy (DetectorImpl::onIntervalTimer) and gRPC (A50).
+// check is the regular check of a guard, as in Envoy (DetectorImpl::onIntervalTimer) and gRPC
+// (A50).
 func (g *guards) check(one *guard, now time.Time) {
 	for _, n := range one.order {
 		b := one.members[n]

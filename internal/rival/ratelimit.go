@@ -48,7 +48,8 @@ func (r *rate) bucket(now time.Time) (wait time.Duration, ok bool) {
 	return wait, true
 }
 
-// fixed is resilience4j's AtomicRateLimiter: a call that waits reserves its place in a later window.
+// fixed is resilience4j's AtomicRateLimiter: a call that waits reserves its place in a later
+// window.
 func (r *rate) fixed(now time.Time) (wait time.Duration, ok bool) {
 	elapsed := now.Sub(r.start)
 	window, used := r.window, r.used

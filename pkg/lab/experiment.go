@@ -23,8 +23,8 @@ type Experiment struct {
 	// Progress, if not nil, is called once for every second of the run with the time that has
 	// passed. It must not block.
 	Progress func(passed time.Duration)
-	// Transition, if not nil, is called for every change of a client's circuit. Clients count from
-	// 0. It must not block, and must be safe for concurrent use.
+	// Transition, if not nil, is called for every change of a client's circuit, if the clients
+	// follow Policy. Clients count from 0. It must not block, and must be safe for concurrent use.
 	Transition func(client int, t resilience.Transition)
 }
 
