@@ -36,7 +36,7 @@ func usage(about, line, examples string) func(io.Writer, *flag.FlagSet) {
 		config.Usage(w, fs,
 			"from", "config", "route", "scenario", "limits", "rate", "clients", "capacity", "for", "seed",
 			"status", "error", "header", "request-header", "body", "elapsed", "attempt", "rate-limit", "breaker", "concurrency", "tokens",
-			"every", "worst", "json", "html", "version")
+			"every", "worst", "seeds", "json", "html", "version")
 		fmt.Fprintf(w, "\nExamples:\n%s", examples)
 	}
 }

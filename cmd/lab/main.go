@@ -23,6 +23,7 @@ func commands() []command {
 		{"compare", "run one scenario without retries, with simpler policies, and with the policy", compare},
 		{"check", "check policies against limits; exit code 1 if one is broken", check},
 		{"harm", "show where a policy is worse for callers than no policy; exit code 1 if it is", harm},
+		{"boundary", "find the load from which policies no longer recover", boundary},
 		{"run", "run a scenario with the real programs and compare with the simulation", runReal},
 		{"import", "read the policy of another system; print it as a policy, and what is different", importPolicy},
 		{"explain", "explain the decision after one attempt, gate by gate", explain},

@@ -155,14 +155,17 @@ func harmScenarios() ([]Scenario, error) {
 		}
 	}
 	for i := range all {
-		all[i] = all[i].sooner()
+		all[i] = all[i].sooner(harmTail)
 	}
 	return all, nil
 }
 
-// sooner returns s with less time before and after its disturbance, to save time.
-func (s Scenario) sooner() Scenario {
-	const lead, tail = 11 * time.Second, 14 * time.Second
+// harmTail is how long the harm of a disturbance counts after its end.
+const harmTail = 14 * time.Second
+
+// sooner returns s with less time before its disturbance, and at most tail after it, to save time.
+func (s Scenario) sooner(tail time.Duration) Scenario {
+	const lead = 11 * time.Second
 	by := s.Disturbance.At - lead
 	if by <= 0 {
 		return s

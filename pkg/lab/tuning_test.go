@@ -33,7 +33,7 @@ func TestTuningTables(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, table := range map[string]func(*testing.T) string{
-		"alternatives": alternatives, "ladder": ladderTable, "clients": clientsTable,
+		"alternatives": alternatives, "ladder": ladderTable, "clients": clientsTable, "boundary": boundaryTable,
 	} {
 		begin, end := "<!-- table "+name+" -->\n", "<!-- end -->"
 		head, rest, found := bytes.Cut(text, []byte(begin))
@@ -188,6 +188,30 @@ func clientsTable(t *testing.T) string {
 		peak := func(r *lab.Result) float64 { return r.PeakAmplification }
 		fmt.Fprintf(&b, "| %d | %g | %.2f | %.2f | %s | %s |\n", clients, 500/float64(clients),
 			worst(results[0], peak), worst(results[1], peak), inSeconds(worst(results[0], recoveryOf)), inSeconds(worst(results[1], recoveryOf)))
+	}
+	return b.String()
+}
+
+func boundaryTable(t *testing.T) string {
+	var b strings.Builder
+	b.WriteString("| policy | hangs | refuses |\n|---|---|---|\n")
+	for _, rung := range lab.Ladder(transport.DefaultPolicy()) {
+		fmt.Fprintf(&b, "| %s |", rung.Name)
+		for _, scenario := range []string{"outage-hanging", "outage"} {
+			s, err := lab.LoadScenario(scenario)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch found := boundaryOf(t, rung.Policy, s.ForBoundary(), 5); {
+			case found.Percent == lab.BoundarySteps:
+				b.WriteString(" always |")
+			case found.Low == found.High:
+				fmt.Fprintf(&b, " %d |", found.Percent)
+			default:
+				fmt.Fprintf(&b, " %d (%d to %d) |", found.Percent, found.Low, found.High)
+			}
+		}
+		b.WriteString("\n")
 	}
 	return b.String()
 }

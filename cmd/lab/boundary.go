@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"text/tabwriter"
+
+	"github.com/rebound-dev/rebound/internal/cli"
+	"github.com/rebound-dev/rebound/internal/virtual"
+	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// found is a policy and its boundary.
+type found struct {
+	Policy string `json:"policy"`
+	lab.Boundary
+}
+
+func boundary(ctx context.Context, p cli.Program) int {
+	fs := p.Flags()
+	policy := addPolicyFlags(fs)
+	scenario := fs.String("scenario", "outage-hanging", "run this scenario: the `NAME` of a built-in one, or the path of a .yaml file")
+	load := lab.Load{Clients: 20, Capacity: 200}
+	fs.IntVar(&load.Clients, "clients", load.Clients, "`N` client instances make the calls, each with its own circuit and budget")
+	fs.Float64Var(&load.Capacity, "capacity", load.Capacity, "`CALLS` per second that the upstream can serve; above 0")
+	seeds := fs.Int("seeds", 5, "search with the seeds 1 to `N`")
+	asJSON := fs.Bool("json", false, "print the table as JSON")
+	if code, done := p.Parse(fs, usage(`boundary finds the load from which a policy no longer recovers from a disturbance: the upstream is
+well again, and a minute later less than 95 % of the calls end well. It searches by bisection, in
+whole percents of the upstream's capacity, once for each seed. Without --config it looks at the
+default policy and at simpler ones.`, "lab boundary [flags]",
+		`  lab boundary
+  lab boundary --config rebound.yaml --route process --scenario outage --seeds 9
+`)); done {
+		return code
+	}
+	if *seeds < 1 || load.Capacity <= 0 {
+		return p.Fail(cli.ExitUsage, errors.New("--seeds must be at least 1, and --capacity above 0"))
+	}
+	s, err := lab.LoadScenario(*scenario)
+	if err != nil {
+		return p.Fail(cli.ExitUsage, fmt.Errorf("--scenario: %w", err))
+	}
+	s = s.ForBoundary()
+	var policies []namedPolicy
+	if *policy.file == "" {
+		for _, rung := range lab.Ladder(transport.DefaultPolicy()) {
+			policies = append(policies, namedPolicy{rung.Name, rung.Policy})
+		}
+	} else if policies, err = policy.policies(); err != nil {
+		return p.Fail(cli.ExitUsage, err)
+	}
+	for _, chosen := range policies {
+		load.Rate, load.Seed = load.Capacity, 1
+		if err := (lab.Experiment{Policy: chosen.Policy, Scenario: s, Load: load}).Validate(); err != nil {
+			return p.Fail(cli.ExitUsage, err)
+		}
+	}
+	table, err := findBoundaries(ctx, p, policies, s, load, *seeds)
+	if err != nil {
+		return p.Fail(cli.ExitFailed, err)
+	}
+	if *asJSON {
+		err = writeJSON(p.Stdout, table)
+	} else {
+		err = writeBoundaries(p, s, table)
+	}
+	if err != nil {
+		return p.Fail(cli.ExitFailed, err)
+	}
+	return cli.ExitOK
+}
+
+func findBoundaries(ctx context.Context, p cli.Program, policies []namedPolicy, s lab.Scenario, load lab.Load, seeds int) ([]found, error) {
+	const steps = 7 // of a bisection of a hundred loads
+	var done atomic.Int64
+	progress := newProgressBar(p.Stderr)
+	defer progress.clear()
+	free := make(chan struct{}, runtime.GOMAXPROCS(0))
+	var table []found
+	for _, chosen := range policies {
+		b, err := lab.FindBoundary(ctx, seeds, func(ctx context.Context, percent int, seed uint64) (recovers bool, err error) {
+			free <- struct{}{}
+			defer func() { <-free }()
+			load := load
+			load.Rate, load.Seed = load.Capacity*float64(percent)/lab.BoundarySteps, seed
+			virtual.Run(func() {
+				var r *lab.Result
+				if r, err = (lab.Experiment{Policy: chosen.Policy, Scenario: s, Load: load}).Run(ctx); err == nil {
+					recovers = r.RecoveryS != nil
+				}
+			})
+			progress.set(min(1, float64(done.Add(1))/float64(steps*seeds*len(policies))))
+			return recovers, err
+		})
+		if err != nil {
+			return nil, err
+		}
+		table = append(table, found{chosen.Name, b})
+	}
+	return table, nil
+}
+
+func writeBoundaries(p cli.Program, s lab.Scenario, table []found) error {
+	fmt.Fprintf(p.Stdout, "%s: %s\n\n", s.Name, s.Description)
+	t := tabwriter.NewWriter(p.Stdout, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(t, "policy\tno longer recovers from\tby seed")
+	for _, f := range table {
+		from := "recovers at every load up to 99 %"
+		if f.Percent < lab.BoundarySteps {
+			from = fmt.Sprintf("%d %% load", f.Percent)
+		}
+		by := fmt.Sprintf("%d to %d %%", f.Low, f.High)
+		if f.Low == f.High {
+			by = "all alike"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Policy, from, by)
+	}
+	return t.Flush()
+}
