@@ -31,8 +31,8 @@ func boundary(ctx context.Context, p cli.Program) int {
 	asJSON := fs.Bool("json", false, "print the table as JSON")
 	if code, done := p.Parse(fs, usage(`boundary finds the load from which a policy no longer recovers from a disturbance: the upstream is
 well again, and a minute later less than 95 % of the calls end well. It searches by bisection, in
-whole percents of the upstream's capacity, once for each seed. Without --config it looks at the
-default policy and at simpler ones.`, "lab boundary [flags]",
+whole percents of the upstream's capacity, once for each seed. FILE may also be a file of another
+system that lab import reads. Without --config it looks at the default policy and at simpler ones.`, "lab boundary [flags]",
 		`  lab boundary
   lab boundary --config rebound.yaml --route process --scenario outage --seeds 9
 `)); done {
@@ -49,14 +49,18 @@ default policy and at simpler ones.`, "lab boundary [flags]",
 	var policies []namedPolicy
 	if *policy.file == "" {
 		for _, rung := range lab.Ladder(transport.DefaultPolicy()) {
-			policies = append(policies, namedPolicy{rung.Name, rung.Policy})
+			policies = append(policies, namedPolicy{Name: rung.Name, Policy: rung.Policy})
 		}
-	} else if policies, err = policy.policies(); err != nil {
+	} else if policies, err = policy.rivals(p.Stderr); err != nil {
 		return p.Fail(cli.ExitUsage, err)
+	} else if policies == nil {
+		if policies, err = policy.policies(); err != nil {
+			return p.Fail(cli.ExitUsage, err)
+		}
 	}
 	for _, chosen := range policies {
 		load.Rate, load.Seed = load.Capacity, 1
-		if err := (lab.Experiment{Policy: chosen.Policy, Scenario: s, Load: load}).Validate(); err != nil {
+		if err := (lab.Experiment{Policy: chosen.Policy, Client: chosen.Client, Scenario: s, Load: load}).Validate(); err != nil {
 			return p.Fail(cli.ExitUsage, err)
 		}
 	}
@@ -90,7 +94,7 @@ func findBoundaries(ctx context.Context, p cli.Program, policies []namedPolicy, 
 			load.Rate, load.Seed = load.Capacity*float64(percent)/lab.BoundarySteps, seed
 			virtual.Run(func() {
 				var r *lab.Result
-				if r, err = (lab.Experiment{Policy: chosen.Policy, Scenario: s, Load: load}).Run(ctx); err == nil {
+				if r, err = (lab.Experiment{Policy: chosen.Policy, Client: chosen.Client, Scenario: s, Load: load}).Run(ctx); err == nil {
 					recovers = r.RecoveryS != nil
 				}
 			})
