@@ -83,7 +83,8 @@ func TestBoundaryOfPolicies(t *testing.T) {
 	}
 }
 
-// boundaryOf returns the boundary of a policy, for an upstream of 200 calls a second and 20 clients.
+// boundaryOf returns the boundary of a policy, with 20 clients of an upstream of 200 calls a
+// second.
 func boundaryOf(t *testing.T, p transport.Policy, s lab.Scenario, seeds int) lab.Boundary {
 	t.Helper()
 	const capacity = 200
