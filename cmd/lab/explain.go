@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/cli"
-	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -212,7 +211,7 @@ func (q *explainInput) policy() (route, name string, p transport.Policy, err err
 		return "", gateway.DefaultPolicyName, transport.DefaultPolicy(), nil
 	}
 	cfg := gateway.DefaultConfig()
-	if err := config.Load(q.file, &cfg); err != nil {
+	if err := loadConfig(q.file, &cfg); err != nil {
 		return "", "", p, err
 	}
 	mux := http.NewServeMux()

@@ -12,6 +12,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/foreign"
 	"github.com/rebound-dev/rebound/internal/rival"
+	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/lab"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -22,6 +23,28 @@ const ours = "Rebound's default"
 // ownKeys matches a key that a configuration of Rebound has at its top level.
 var ownKeys = regexp.MustCompile(`(?m)^(routes|policies|upstreams|listener)\s*:`)
 
+// systemOf returns the other system that a file is for, or "" for a configuration of Rebound and a
+// file that cannot be read.
+func systemOf(file string) foreign.System {
+	data, err := config.Read(file)
+	if err != nil || ownKeys.Match(data) {
+		return ""
+	}
+	return foreign.Detect(file, data)
+}
+
+// loadConfig reads a configuration of Rebound.
+func loadConfig(file string, cfg *gateway.Config) error {
+	err := config.Load(file, cfg)
+	if err == nil {
+		return nil
+	}
+	if system := systemOf(file); system != "" {
+		return fmt.Errorf("%s: is a file of %s, but this command takes a configuration of Rebound: see lab import --help", file, system)
+	}
+	return err
+}
+
 // rivals returns the policies of a file of another system, or nil if the file is not one. With
 // --route it returns only the policy of that name. It tells stderr what of the file is not
 // simulated.
@@ -29,14 +52,15 @@ func (f policyFlags) rivals(stderr io.Writer) ([]namedPolicy, error) {
 	if *f.file == "" {
 		return nil, nil
 	}
+	system := systemOf(*f.file)
+	if system == "" {
+		return nil, nil
+	}
 	data, err := config.Read(*f.file)
 	if err != nil {
 		return nil, err
 	}
-	if ownKeys.Match(data) || foreign.Detect(*f.file, data) == "" {
-		return nil, nil
-	}
-	imported, err := foreign.Import("", *f.file, data)
+	imported, err := foreign.Import(system, *f.file, data)
 	if err != nil {
 		return nil, err
 	}

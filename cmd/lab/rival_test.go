@@ -82,6 +82,16 @@ func TestCheckFileOfAnotherSystem(t *testing.T) {
 	}
 }
 
+func TestOtherCommandsRefuseFileOfAnotherSystem(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"harm", "--config", istio}, {"explain", "--config", istio, "GET /", "--status", "503"}} {
+		code, _, errs := execute(t, args...)
+		if code != cli.ExitUsage || !strings.Contains(errs, "is a file of istio, but this command takes a configuration of Rebound") {
+			t.Errorf("%v: got exit code %d, stderr %q, want 2 and the reason", args, code, errs)
+		}
+	}
+}
+
 func TestLossesFitOnAScreen(t *testing.T) {
 	t.Parallel()
 	var text strings.Builder

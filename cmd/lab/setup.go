@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/foreign"
 	"github.com/rebound-dev/rebound/internal/virtual"
 	"github.com/rebound-dev/rebound/pkg/gateway"
@@ -53,7 +52,7 @@ func (f policyFlags) policies() ([]namedPolicy, error) {
 		return []namedPolicy{{Name: gateway.DefaultPolicyName, Policy: transport.DefaultPolicy()}}, nil
 	}
 	cfg := gateway.DefaultConfig()
-	if err := config.Load(*f.file, &cfg); err != nil {
+	if err := loadConfig(*f.file, &cfg); err != nil {
 		return nil, err
 	}
 	var names, routes []string

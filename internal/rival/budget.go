@@ -25,7 +25,7 @@ func newBudget(p foreign.Policy) budget {
 func (b *budget) begin(now time.Time) {
 	b.calls++
 	if b.policy.Kind == foreign.BudgetWindow {
-		b.firsts = append(b.firsts, now)
+		b.firsts = append(within(b.firsts, now, b.policy.Window), now)
 	}
 }
 

@@ -155,7 +155,7 @@ func (k *call) admit(ctx context.Context) *outcome {
 	switch {
 	case !ok:
 		return &outcome{kind: rateLimited}
-	case wait > 0 && !k.sleep(ctx, wait):
+	case wait > 0 && !k.sleep(ctx, wait+c.wakeUp()):
 		return &outcome{kind: waiting}
 	}
 	return nil

@@ -68,8 +68,8 @@ func TestFolkMeshNeverRecovers(t *testing.T) {
 // The same seed gives the same figures, whatever runs at the same time.
 func TestSameSeedSameFigures(t *testing.T) {
 	t.Parallel()
-	p := foreign.Policy{
-		Name: "everything", Timeout: 3 * time.Second, TryTimeout: 500 * time.Millisecond,
+	waits := foreign.Policy{
+		Name: "waits", Timeout: 3 * time.Second, TryTimeout: 500 * time.Millisecond,
 		Retry: foreign.Retry{
 			MaxAttempts: 4, OtherEndpoint: true,
 			Backoff: foreign.Backoff{Kind: foreign.BackoffFixed, Base: 50 * time.Millisecond, Jitter: foreign.JitterEqual},
@@ -83,7 +83,25 @@ func TestSameSeedSameFigures(t *testing.T) {
 		Concurrency: foreign.Concurrency{MaxRequests: 8, MaxPending: 4},
 		RateLimit:   foreign.RateLimit{Calls: 30, Per: time.Second, MaxWait: 200 * time.Millisecond},
 	}
-	for _, name := range []string{"bad-instance", "outage-hanging", "overload"} {
+	hedges := foreign.Policy{
+		Name: "hedges", Timeout: 2 * time.Second,
+		Retry: foreign.Retry{
+			MaxAttempts: 1, On: foreign.Conditions{Statuses: []foreign.StatusRange{{Low: 500, High: 599}}, Connect: true},
+			Budget: foreign.Budget{Kind: foreign.BudgetTokens, Tokens: 20, Cost: 1, Refill: 0.2},
+		},
+		Hedge: foreign.Hedge{MaxAttempts: 3, Delay: 50 * time.Millisecond},
+		Breakers: []foreign.Breaker{{
+			Scope: foreign.ScopeEndpoint, FailureRatio: 0.5, MinCalls: 5, Window: 2 * time.Second, FixedWindow: true, CheckEvery: 2 * time.Second,
+			OpenFor: 3 * time.Second, Growth: foreign.GrowthLinear, MaxEjected: 0.5, PanicBelow: 0.5,
+			Counts: foreign.Conditions{Statuses: []foreign.StatusRange{{Low: 500, High: 599}}},
+		}},
+		RateLimit: foreign.RateLimit{Calls: 30, Per: time.Second, Burst: 5, MaxWait: 100 * time.Millisecond, PerCall: true},
+	}
+	for i, name := range []string{"bad-instance", "outage-hanging", "overload", "bad-instance", "overload"} {
+		p := waits
+		if i > 2 {
+			p = hedges
+		}
 		var first string
 		for range 3 {
 			load := lab.Load{Rate: 200, Clients: 8, Capacity: 300, Seed: 5, Length: 70 * time.Second}
@@ -93,7 +111,7 @@ func TestSameSeedSameFigures(t *testing.T) {
 				first = figures
 			}
 			if figures != first {
-				t.Fatalf("scenario %s: two runs with the same seed have different figures", name)
+				t.Fatalf("policy %s, scenario %s: two runs with the same seed have different figures", p.Name, name)
 			}
 		}
 	}

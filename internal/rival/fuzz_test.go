@@ -126,7 +126,8 @@ func holds(t *testing.T, p foreign.Policy, rng *rand.Rand) {
 		return rng.Float64()
 	}
 	var inFlight [instances + 1]atomic.Int64 // by endpoint; the last one is any
-	c := newClient(p, rng.IntN(2) == 0, lab.ClientOptions{
+	var c *Client
+	c = newClient(p, rng.IntN(2) == 0, lab.ClientOptions{
 		Request: &http.Request{Method: http.MethodGet}, Instances: func() []int { return []int{0, 1, 2} }, Random: draw, Choose: draw,
 		Send: func(req *http.Request, endpoint int) (*http.Response, error) {
 			if endpoint == lab.AnyInstance || !p.Concurrency.PerEndpoint {
@@ -135,6 +136,14 @@ func holds(t *testing.T, p foreign.Policy, rng *rand.Rand) {
 			n := inFlight[endpoint].Add(1)
 			defer inFlight[endpoint].Add(-1)
 			checkInFlight(t, p, endpoint, n)
+			c.mu.Lock()
+			if most := p.Concurrency.MaxRetries; most > 0 && c.budget.retries > most {
+				t.Errorf("%d retries in flight, want at most %d", c.budget.retries, most)
+			}
+			if c.budget.tokens < 0 {
+				t.Errorf("%v tokens, want at least 0", c.budget.tokens)
+			}
+			c.mu.Unlock()
 			takes := time.Duration(draw() * float64(time.Second))
 			what := draw()
 			if what < 0.1 {

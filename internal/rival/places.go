@@ -23,8 +23,11 @@ type waiter struct {
 	has     bool
 }
 
-// wakeUp is the longest time that a call needs to begin when it gets its place.
-const wakeUp = 10 * time.Microsecond
+// wakeUp returns the time that a call needs to go on after a wait for one of its client's limits.
+// It keeps calls apart whose waits end in the same nanosecond.
+func (c *Client) wakeUp() time.Duration {
+	return 1 + time.Duration(c.options.Random()*float64(10*time.Microsecond))
+}
 
 // callPlaces returns the places of the calls.
 func callPlaces(c foreign.Concurrency) *places {
@@ -83,9 +86,7 @@ func (c *Client) take(ctx context.Context, p *places, deadline time.Time) *outco
 	}
 	c.mu.Unlock()
 	if has {
-		// After the call that released the place; and calls of other clients may have ended in the
-		// same nanosecond.
-		time.Sleep(1 + time.Duration(c.options.Random()*float64(wakeUp)))
+		time.Sleep(c.wakeUp())
 		return nil
 	}
 	if p.maxWait > 0 && time.Since(began) >= p.maxWait {

@@ -3,6 +3,8 @@ package rival
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/rebound-dev/rebound/internal/foreign"
 )
@@ -18,6 +20,19 @@ func Check(p foreign.Policy) error {
 	check(p.Timeout >= 0 && p.TryTimeout >= 0 && p.ConnectTimeout >= 0 && p.Retry.StopAfter >= 0, "a time is below 0")
 	check(p.Retry.MaxAttempts >= 0, "Retry.MaxAttempts: must be at least 0, got %d", p.Retry.MaxAttempts)
 	b := p.Retry.Backoff
+	known := func(ok bool, field string, value any) { check(ok, "%s: unknown value %q", field, value) }
+	known(slices.Contains([]foreign.BackoffKind{
+		foreign.BackoffNone, foreign.BackoffFixed, foreign.BackoffLinear, foreign.BackoffExponential, foreign.BackoffEnvoy, foreign.BackoffList,
+	}, b.Kind), "Retry.Backoff.Kind", b.Kind)
+	known(slices.Contains([]foreign.Jitter{
+		foreign.JitterNone, foreign.JitterFull, foreign.JitterEqual, foreign.JitterPercent, foreign.JitterUpward, foreign.JitterDecorrelated, foreign.JitterPolly,
+	}, b.Jitter), "Retry.Backoff.Jitter", b.Jitter)
+	known(slices.Contains([]foreign.BudgetKind{
+		foreign.BudgetNone, foreign.BudgetInFlight, foreign.BudgetWindow, foreign.BudgetTokens,
+	}, p.Retry.Budget.Kind), "Retry.Budget.Kind", p.Retry.Budget.Kind)
+	for _, b := range p.Breakers {
+		known(slices.Contains([]foreign.Growth{foreign.GrowthNone, foreign.GrowthLinear, foreign.GrowthExponential}, b.Growth), "Breakers.Growth", b.Growth)
+	}
 	check(b.Base >= 0 && b.Max >= 0 && b.ThrottledBase >= 0, "Retry.Backoff: a time is below 0")
 	check(b.Kind != foreign.BackoffExponential || b.Factor >= 1, "Retry.Backoff.Factor: must be at least 1, got %v", b.Factor)
 	check(b.Kind != foreign.BackoffList || len(b.Waits) > 0, "Retry.Backoff.Waits: must not be empty")
@@ -30,6 +45,7 @@ func Check(p foreign.Policy) error {
 		check(b.BelowMean == 0 || b.Scope == foreign.ScopeEndpoint && b.CheckEvery > 0,
 			"Breakers[%d].BelowMean: needs the scope endpoint, and CheckEvery", i)
 		check(b.Window >= 0 && b.CheckEvery >= 0 && b.OpenFor >= 0 && b.MaxOpenFor >= 0 && b.OpenJitter >= 0, "Breakers[%d]: a time is below 0", i)
+		check(b.CheckEvery == 0 || b.CheckEvery >= time.Millisecond, "Breakers[%d].CheckEvery: must be at least 1ms, got %v", i, b.CheckEvery)
 		check(b.CountWindow >= 0 && b.HalfOpenCalls >= 0, "Breakers[%d]: a number is below 0", i)
 	}
 	c := p.Concurrency
