@@ -12,9 +12,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/rebound-dev/rebound/internal/foreign"
 	"github.com/rebound-dev/rebound/pkg/lab"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // answer is what the upstream does with a try.
 type answer struct {
