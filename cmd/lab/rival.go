@@ -64,7 +64,6 @@ func (f policyFlags) rivals(stderr io.Writer) ([]namedPolicy, error) {
 	if err != nil {
 		return nil, err
 	}
-	grpc := imported.System == foreign.GRPC
 	var all []namedPolicy
 	var names []string
 	var chosen []foreign.Policy
@@ -77,7 +76,7 @@ func (f policyFlags) rivals(stderr io.Writer) ([]namedPolicy, error) {
 			return nil, fmt.Errorf("%s: %w", *f.file, err)
 		}
 		chosen = append(chosen, p)
-		all = append(all, namedPolicy{Name: p.Name, Client: rival.New(p, grpc), rival: p, grpc: grpc})
+		all = append(all, namedPolicy{Name: p.Name, Client: rival.New(p), rival: p})
 	}
 	if len(all) == 0 {
 		return nil, fmt.Errorf("--route: %s has no policy %q; its policies are %s", *f.file, *f.route, strings.Join(names, ", "))
@@ -99,7 +98,7 @@ func writeLosses(w io.Writer, file string, imported *foreign.Result, chosen []fo
 			}
 		}
 	}
-	for _, note := range rival.Notes(chosen, imported.System == foreign.GRPC) {
+	for _, note := range rival.Notes(chosen) {
 		lines = append(lines, "not simulated: "+note)
 	}
 	fmt.Fprintf(w, "%s: %s of %s\n", file, number(len(imported.Policies), "policy", "policies"), imported.System)
@@ -124,7 +123,7 @@ func withoutRetries(all []namedPolicy) []namedPolicy {
 		alone.baseline = true
 		alone.rival.Retry.MaxAttempts, alone.rival.Hedge = 1, foreign.Hedge{}
 		alone.Name += ", no retry"
-		alone.Client = rival.New(alone.rival, p.grpc)
+		alone.Client = rival.New(alone.rival)
 		both = append(both, alone, p)
 	}
 	return both

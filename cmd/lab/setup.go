@@ -38,7 +38,6 @@ type namedPolicy struct {
 	// used.
 	Client   func(lab.ClientOptions) (lab.Client, error)
 	rival    foreign.Policy
-	grpc     bool // whether the other system is gRPC
 	baseline bool // whether it only shows what the retries of another one do
 }
 

@@ -35,19 +35,19 @@ func newBreaker(rule foreign.Breaker, now time.Time) *breaker {
 	return b
 }
 
-// ticket is the permission for a try.
+// ticket is the permission for an attempt.
 type ticket struct {
 	breaker    *breaker
 	generation int
 	probe      bool
 }
 
-// allows reports whether a try may begin.
+// allows reports whether an attempt may begin.
 func (b *breaker) allows() bool {
 	return b.state == closed || b.state == halfOpen && b.probes < b.rule.HalfOpenCalls
 }
 
-// begin lets a try through. In a panic that is possible even if the breaker does not allow it.
+// begin lets an attempt through. In a panic that is possible even if the breaker does not allow it.
 func (b *breaker) begin() ticket {
 	t := ticket{b, b.generation, b.state == halfOpen && b.allows()}
 	if t.probe {
@@ -56,14 +56,14 @@ func (b *breaker) begin() ticket {
 	return t
 }
 
-// cancel ends a try that was not made.
+// cancel ends an attempt that was not made.
 func (t ticket) cancel() {
 	if t.probe && t.generation == t.breaker.generation {
 		t.breaker.probes--
 	}
 }
 
-// count counts the end of a try, and reports whether the breaker should open.
+// count counts the end of an attempt, and reports whether the breaker should open.
 func (t ticket) count(now time.Time, r result) bool {
 	b := t.breaker
 	if t.generation != b.generation {

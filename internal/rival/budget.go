@@ -14,7 +14,7 @@ type budget struct {
 
 	calls, retries int         // in flight
 	tokens         float64     // of a token budget
-	firsts, again  []time.Time // first tries and retries in the window
+	firsts, again  []time.Time // first attempts and retries in the window
 }
 
 func newBudget(p foreign.Policy) budget {
@@ -29,7 +29,7 @@ func (b *budget) begin(now time.Time) {
 	}
 }
 
-// failed counts a try whose failure may be retried.
+// failed counts an attempt whose failure may be retried.
 func (b *budget) failed(o *outcome) {
 	if b.policy.Kind == foreign.BudgetTokens && b.policy.ChargeFailures {
 		b.tokens = math.Max(0, b.tokens-b.price(o))

@@ -14,7 +14,7 @@ func TestBudget(t *testing.T) {
 	slow503 := always(answer{status: 503, takes: s})
 	scenes(t, map[string]scene{
 		// Envoy's retry budget: 20 % of the requests in flight, but always 1. A retry is in flight
-		// until its try ends.
+		// until its attempt ends.
 		"in flight": {play{policy: with(2, foreign.Budget{Kind: foreign.BudgetInFlight, Percent: 20, Min: 1}), upstream: slow503, calls: []time.Duration{0, 100 * ms, 200 * ms}},
 			"0s try, 100ms try, 200ms try, 1s try, 1.1s budget_exhausted, 1.2s budget_exhausted, 2s max_attempts"},
 		"in flight, percent": {play{policy: with(2, foreign.Budget{Kind: foreign.BudgetInFlight, Percent: 60}), upstream: slow503, calls: []time.Duration{0, 100 * ms, 200 * ms}},

@@ -17,15 +17,15 @@ type call struct {
 	deadline time.Time
 	report   *resilience.Report
 	waits    waits
-	made     int     // tries, also those that were refused
+	made     int     // attempts, also those that were refused
 	tried    []int   // endpoints, under the client's lock
-	retried  bool    // some try was a retry
-	again    bool    // the next try is one
+	retried  bool    // some attempt was a retry
+	again    bool    // the next attempt is one
 	price    float64 // of the last retry
 }
 
-// refusalTime is how long a refused try takes at least before its repetition, so that a call that
-// is repeated without a wait ends some day.
+// refusalTime is how long a refused attempt takes at least before its repetition, so that a call
+// that is repeated without a wait ends some day.
 const refusalTime = time.Millisecond
 
 // enter passes the limits that are for whole calls, and makes the call.
@@ -47,7 +47,7 @@ func (k *call) enter() resilience.Reason {
 	return k.run()
 }
 
-// run makes tries until one is final.
+// run makes attempts until one is final.
 func (k *call) run() resilience.Reason {
 	for {
 		again, wait, reason := k.decide(k.round())
@@ -65,7 +65,7 @@ func (k *call) run() resilience.Reason {
 	}
 }
 
-// sleep waits, and reports whether the call has time left and its try is still wanted.
+// sleep waits, and reports whether the call has time left and its attempt is still wanted.
 func (k *call) sleep(ctx context.Context, d time.Duration) bool {
 	left := time.Until(k.deadline)
 	return faults.Pause(ctx, min(d, left)) && d < left
@@ -107,7 +107,7 @@ func (k *call) decide(o *outcome) (again bool, wait time.Duration, reason resili
 	return true, wait, ""
 }
 
-// ends returns why a call ends whose last try could have been repeated.
+// ends returns why a call ends whose last attempt could have been repeated.
 func (k *call) ends(o *outcome, why resilience.Reason) resilience.Reason {
 	if o.ok() {
 		return resilience.ReasonOK
@@ -115,7 +115,7 @@ func (k *call) ends(o *outcome, why resilience.Reason) resilience.Reason {
 	return why
 }
 
-// most returns the most tries of the call.
+// most returns the most attempts of the call.
 func (k *call) most() int {
 	p := k.client.policy.Retry
 	most := p.MaxAttempts
@@ -161,7 +161,7 @@ func (k *call) admit(ctx context.Context) *outcome {
 	return nil
 }
 
-// choose returns the endpoint of the next try, with the permissions of the breakers, or the
+// choose returns the endpoint of the next attempt, with the permissions of the breakers, or the
 // refusal.
 func (k *call) choose(now time.Time) (endpoint int, tickets []ticket, refusal *outcome) {
 	c := k.client

@@ -36,7 +36,7 @@ func TestCall(t *testing.T) {
 		"other endpoint": {play{policy: retries(3, func(p *foreign.Policy) { p.Retry.OtherEndpoint = true }), instances: 2, choices: []float64{0}, upstream: get503},
 			"0s try@0, 0s try@1, 0s try@0, 0s max_attempts"},
 		"once per endpoint": {play{policy: retries(0, func(p *foreign.Policy) { p.Retry.OncePerEndpoint = true }), instances: 2, upstream: get503}, "0s try, 0s try, 0s max_attempts"},
-		"grpc": {play{grpc: true, policy: foreign.Policy{Retry: foreign.Retry{MaxAttempts: 2, On: foreign.Conditions{GRPC: []string{"UNAVAILABLE"}}}},
+		"grpc": {play{policy: foreign.Policy{GRPC: true, Retry: foreign.Retry{MaxAttempts: 2, On: foreign.Conditions{GRPC: []string{"UNAVAILABLE"}}}},
 			upstream: list(answer{status: 503}, answer{status: 500})}, "0s try, 0s try, 0s status_not_retryable"},
 		"grpc over http": {play{policy: foreign.Policy{Retry: foreign.Retry{MaxAttempts: 2, On: foreign.Conditions{GRPC: []string{"UNAVAILABLE"}}}},
 			upstream: get503}, "0s try, 0s status_not_retryable"},

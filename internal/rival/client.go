@@ -17,7 +17,6 @@ const patience = time.Minute
 // Client is one client instance of another system.
 type Client struct {
 	policy  foreign.Policy
-	grpc    bool
 	options lab.ClientOptions
 	// knows reports whether the client knows the endpoints and chooses one.
 	knows bool
@@ -30,21 +29,20 @@ type Client struct {
 	guards *guards
 }
 
-// New returns a maker of clients that follow a policy, for [lab.Experiment]. With grpc their calls
-// are calls of gRPC: they have a status of gRPC, and share a connection.
-func New(p foreign.Policy, grpc bool) func(lab.ClientOptions) (lab.Client, error) {
+// New returns a maker of clients that follow a policy, for [lab.Experiment].
+func New(p foreign.Policy) func(lab.ClientOptions) (lab.Client, error) {
 	return func(o lab.ClientOptions) (lab.Client, error) {
 		if err := Check(p); err != nil {
 			return nil, err
 		}
-		return newClient(p, grpc, o), nil
+		return newClient(p, o), nil
 	}
 }
 
-func newClient(p foreign.Policy, grpc bool, o lab.ClientOptions) *Client {
+func newClient(p foreign.Policy, o lab.ClientOptions) *Client {
 	now := time.Now()
 	c := &Client{
-		policy: p, grpc: grpc, options: o,
+		policy: p, options: o,
 		budget: newBudget(p), calls: callPlaces(p.Concurrency), tries: map[int]*places{},
 		rate: newRate(p.RateLimit, now, o.Random), guards: newGuards(p, now, o.Random, o.Instances),
 	}
@@ -88,14 +86,14 @@ func (c *Client) Call() *resilience.Report {
 	return k.report
 }
 
-// placesOf returns the places for tries to an endpoint. The caller holds the lock.
+// placesOf returns the places for attempts to an endpoint. The caller holds the lock.
 func (c *Client) placesOf(endpoint int) *places {
 	if !c.policy.Concurrency.PerEndpoint {
 		endpoint = everyone
 	}
 	p := c.tries[endpoint]
 	if p == nil {
-		p = tryPlaces(c.policy.Concurrency, c.grpc)
+		p = tryPlaces(c.policy.Concurrency, c.policy.GRPC)
 		c.tries[endpoint] = p
 	}
 	return p

@@ -2,7 +2,7 @@ package rival
 
 import "time"
 
-// result is what a breaker counts of a try.
+// result is what a breaker counts of an attempt.
 type result struct{ failed, slow bool }
 
 // counts are the results that a breaker looks at: those of a time, or the last ones.

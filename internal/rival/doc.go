@@ -2,7 +2,7 @@
 //
 // It is a model. A few things are simpler than in the systems themselves:
 //   - Connections are made at once or refused at once, so ConnectTimeout has no effect.
-//   - Each connection carries one try, except for gRPC.
+//   - Each connection carries one attempt, except for gRPC.
 //   - All calls have the method GET.
 //   - A try timeout ends when the answer begins; only the call's timeout covers the body.
 //   - A call without a timeout ends after a minute, because its caller gives up.

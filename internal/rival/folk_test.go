@@ -34,7 +34,7 @@ func TestFolkMeshNeverRecovers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mesh := rival.New(imported.Policies[0], false)
+	mesh := rival.New(imported.Policies[0])
 	for _, c := range []struct {
 		name     string
 		client   func(lab.ClientOptions) (lab.Client, error)
@@ -105,7 +105,7 @@ func TestSameSeedSameFigures(t *testing.T) {
 		var first string
 		for range 3 {
 			load := lab.Load{Rate: 200, Clients: 8, Capacity: 300, Seed: 5, Length: 70 * time.Second}
-			r := simulate(t, lab.Experiment{Client: rival.New(p, false), Scenario: scenario(t, name), Load: load})
+			r := simulate(t, lab.Experiment{Client: rival.New(p), Scenario: scenario(t, name), Load: load})
 			figures := fmt.Sprintf("%+v %+v %v %v %v", r.Before, r.After, r.Calls, r.Attempts, r.Series)
 			if first == "" {
 				first = figures

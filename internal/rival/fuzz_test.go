@@ -42,7 +42,7 @@ func anyPolicy(rng *rand.Rand) foreign.Policy {
 			Connect: often(3), Reset: often(3), Timeout: often(3), BreakerOpen: rarely(3), Limited: rarely(3),
 		}
 	}
-	p := foreign.Policy{Name: "any", Retry: foreign.Retry{
+	p := foreign.Policy{Name: "any", GRPC: rarely(2), Retry: foreign.Retry{
 		MaxAttempts: rng.IntN(6), OncePerEndpoint: rarely(4), OtherEndpoint: rarely(2), On: conditions(),
 		Backoff: foreign.Backoff{
 			Kind: []foreign.BackoffKind{
@@ -127,7 +127,7 @@ func holds(t *testing.T, p foreign.Policy, rng *rand.Rand) {
 	}
 	var inFlight [instances + 1]atomic.Int64 // by endpoint; the last one is any
 	var c *Client
-	c = newClient(p, rng.IntN(2) == 0, lab.ClientOptions{
+	c = newClient(p, lab.ClientOptions{
 		Request: &http.Request{Method: http.MethodGet}, Instances: func() []int { return []int{0, 1, 2} }, Random: draw, Choose: draw,
 		Send: func(req *http.Request, endpoint int) (*http.Response, error) {
 			if endpoint == lab.AnyInstance || !p.Concurrency.PerEndpoint {
@@ -207,7 +207,8 @@ func holds(t *testing.T, p foreign.Policy, rng *rand.Rand) {
 	}
 }
 
-// checkInFlight checks the number of tries in flight, those to one endpoint if the policy says so.
+// checkInFlight checks the number of attempts in flight, those to one endpoint if the policy says
+// so.
 func checkInFlight(t *testing.T, p foreign.Policy, endpoint int, n int64) {
 	c := p.Concurrency
 	if most := int64(c.MaxRequests); most > 0 && n > most && !c.PerCall {

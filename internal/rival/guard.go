@@ -167,7 +167,7 @@ func (g *guards) ejected() int {
 	return out
 }
 
-// upstream reports whether the breakers for the whole upstream allow a try.
+// upstream reports whether the breakers for the whole upstream allow an attempt.
 func (g *guards) upstream(now time.Time) bool {
 	for _, one := range g.all {
 		if one.rule.Scope == foreign.ScopeUpstream && !one.at(everyone, now).allows() {
@@ -206,7 +206,7 @@ func (g *guards) endpoint(n int, now time.Time) bool {
 	return true
 }
 
-// begin lets a try through to an endpoint.
+// begin lets an attempt through to an endpoint.
 func (g *guards) begin(endpoint int, now time.Time) []ticket {
 	tickets := make([]ticket, len(g.all))
 	for i, one := range g.all {
@@ -215,7 +215,7 @@ func (g *guards) begin(endpoint int, now time.Time) []ticket {
 	return tickets
 }
 
-// end counts the end of a try. A try that was not made gives its permissions back, unless the
+// end counts the end of an attempt. One that was not made gives its permissions back, unless the
 // breaker counts refusals.
 func (g *guards) end(tickets []ticket, o *outcome, took time.Duration, now time.Time) {
 	for i, t := range tickets {

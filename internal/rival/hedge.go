@@ -7,7 +7,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/foreign"
 )
 
-// round makes one try, or the tries of a hedge, and returns the outcome that decides.
+// round makes one attempt, or the attempts of a hedge, and returns the outcome that decides.
 func (k *call) round() *outcome {
 	most, delay := k.hedges()
 	if most == 1 {
@@ -22,7 +22,7 @@ func (k *call) round() *outcome {
 	var ctx context.Context
 	ctx, h.cancel = context.WithCancel(context.Background())
 	defer h.cancel()
-	// Two tries in the same nanosecond would have no order.
+	// Two attempts in the same nanosecond would have no order.
 	h.delay = max(delay, time.Nanosecond)
 	h.timer = time.NewTimer(h.delay)
 	defer h.timer.Stop()
@@ -41,7 +41,7 @@ func (k *call) round() *outcome {
 	}
 }
 
-// hedges returns the most tries of one round, and the time between two.
+// hedges returns the most attempts of one round, and the time between two.
 func (k *call) hedges() (most int, delay time.Duration) {
 	p := k.client.policy
 	if p.Hedge == (foreign.Hedge{}) {
@@ -79,7 +79,8 @@ func (h *hedge) begin(ctx context.Context) {
 	go func() { h.results <- h.try(ctx, number, retry) }()
 }
 
-// ended returns the outcome of the round if a try has decided it. The others are then canceled.
+// ended returns the outcome of the round if an attempt has decided it. The others are then
+// canceled.
 func (h *hedge) ended(ctx context.Context, e end) (o *outcome, done bool) {
 	h.running--
 	h.record(e)

@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// answer is what the upstream does with a try.
+// answer is what the upstream does with an attempt.
 type answer struct {
 	takes   time.Duration
 	status  int // 0: it hangs
@@ -32,8 +32,7 @@ type answer struct {
 // play is a policy, an upstream that follows a script, and calls.
 type play struct {
 	policy foreign.Policy
-	grpc   bool
-	// upstream returns the answer to try n, from 1.
+	// upstream returns the answer to attempt n, from 1.
 	upstream  func(n, endpoint int) answer
 	instances int
 	calls     []time.Duration // when they begin
@@ -49,8 +48,8 @@ func list(all ...answer) func(int, int) answer {
 	return func(n, _ int) answer { return all[min(n, len(all))-1] }
 }
 
-// run returns the times at which tries began, with their endpoints, and at which calls ended, with
-// their reasons. A nanosecond that keeps events in order is left out.
+// run returns the times at which attempts began, with their endpoints, and at which calls ended,
+// with their reasons. A nanosecond that keeps events in order is left out.
 func (p play) run(t *testing.T) string {
 	t.Helper()
 	var (
@@ -97,7 +96,7 @@ func (p play) run(t *testing.T) string {
 			known = append(known, i)
 		}
 		chosen := 0
-		client, err := New(p.policy, p.grpc)(lab.ClientOptions{
+		client, err := New(p.policy)(lab.ClientOptions{
 			Request: &http.Request{Method: http.MethodGet}, Instances: func() []int { return known }, Send: send,
 			Random: func() float64 { return p.random },
 			Choose: func() float64 {
@@ -142,7 +141,7 @@ func all5xx() foreign.Conditions {
 	return foreign.Conditions{Statuses: []foreign.StatusRange{{Low: 500, High: 599}}, Connect: true, Reset: true, Timeout: true}
 }
 
-// retries returns a policy of n tries.
+// retries returns a policy of n attempts.
 func retries(n int, change func(*foreign.Policy)) foreign.Policy {
 	p := foreign.Policy{Name: "test", Retry: foreign.Retry{MaxAttempts: n, On: all5xx()}}
 	if change != nil {

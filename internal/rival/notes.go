@@ -10,7 +10,7 @@ import (
 )
 
 // Notes returns what of the policies has no effect in the simulation, in one sentence each.
-func Notes(policies []foreign.Policy, grpc bool) []string {
+func Notes(policies []foreign.Policy) []string {
 	var notes []string
 	note := func(applies func(foreign.Policy) bool, sentence string) {
 		var names []string
@@ -26,7 +26,7 @@ func Notes(policies []foreign.Policy, grpc bool) []string {
 			notes = append(notes, strings.Join(names, ", ")+": "+sentence)
 		}
 	}
-	note(func(p foreign.Policy) bool { return !grpc && len(p.Retry.On.GRPC) > 0 }, "the retries on statuses of gRPC, because the calls are of HTTP")
+	note(func(p foreign.Policy) bool { return !p.GRPC && len(p.Retry.On.GRPC) > 0 }, "the retries on statuses of gRPC, because the calls are of HTTP")
 	note(func(p foreign.Policy) bool {
 		return p.Retry.MaxAttempts != 1 && p.Retry.Methods != nil && !slices.Contains(p.Retry.Methods, http.MethodGet)
 	}, "the retries of other methods, because all calls are GET")

@@ -13,7 +13,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// kind is how a try ended.
+// kind is how an attempt ended.
 type kind int
 
 const (
@@ -28,10 +28,10 @@ const (
 	waiting                 // the call's timeout cut the wait for a limit
 	limited                 // a concurrency limit refused it
 	rateLimited             // a rate limit refused it
-	replaced                // another try of a hedged call was faster
+	replaced                // another attempt of a hedged call was faster
 )
 
-// outcome is the end of a try.
+// outcome is the end of an attempt.
 type outcome struct {
 	kind   kind
 	status int
@@ -50,10 +50,10 @@ func failure(err error) *outcome {
 // ok reports whether a call that ends like this has ended well.
 func (o *outcome) ok() bool { return o.kind == answered && o.status < 400 }
 
-// sent reports whether the upstream may have seen the try.
+// sent reports whether the upstream may have seen the attempt.
 func (o *outcome) sent() bool { return o.kind != noConnect && !o.refused() }
 
-// refused reports whether the client itself refused the try.
+// refused reports whether the client itself refused the attempt.
 func (o *outcome) refused() bool {
 	switch o.kind {
 	case breakerOpen, ejected, limited, rateLimited:
@@ -74,7 +74,7 @@ func (o *outcome) in(c foreign.Conditions) bool {
 	}
 	switch o.kind {
 	case answered:
-		return c.Status(o.status)
+		return !o.grpc && c.Status(o.status)
 	case noConnect:
 		return c.Connect
 	case reset:
@@ -118,7 +118,7 @@ func (o *outcome) code() string {
 	return "UNKNOWN"
 }
 
-// reason returns what happened to the try, in Rebound's words.
+// reason returns what happened to the attempt, in Rebound's words.
 func (o *outcome) reason() resilience.Reason {
 	switch o.kind {
 	case answered:

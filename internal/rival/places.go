@@ -38,7 +38,7 @@ func callPlaces(c foreign.Concurrency) *places {
 	return p
 }
 
-// tryPlaces returns the places of the tries. A connection of HTTP/1 carries one try.
+// tryPlaces returns the places of the attempts. A connection of HTTP/1 carries one attempt.
 func tryPlaces(c foreign.Concurrency, shared bool) *places {
 	p := &places{pending: c.MaxPending, maxWait: c.MaxWait}
 	if !c.PerCall {

@@ -19,7 +19,7 @@ func TestConcurrency(t *testing.T) {
 		"all wait":    {play{policy: with(foreign.Concurrency{MaxRequests: 1, MaxPending: -1}), upstream: slow, calls: three}, "0s try, 1s ok, 1s try, 2s ok, 2s try, 3s ok"},
 		"not so long": {play{policy: with(foreign.Concurrency{MaxRequests: 1, MaxPending: -1, MaxWait: 500 * ms}), upstream: slow, calls: three}, "0s try, 600ms concurrency_limit, 700ms concurrency_limit, 1s ok"},
 		"connections": {play{policy: with(foreign.Concurrency{MaxConnections: 1, MaxPending: 1}), upstream: slow, calls: three}, "0s try, 200ms concurrency_limit, 1s ok, 1s try, 2s ok"},
-		"shared connection": {play{grpc: true, policy: with(foreign.Concurrency{MaxConnections: 1}), upstream: slow, calls: three[:2]},
+		"shared connection": {play{policy: retries(2, func(p *foreign.Policy) { p.GRPC, p.Concurrency.MaxConnections = true, 1 }), upstream: slow, calls: three[:2]},
 			"0s try, 100ms try, 1s ok, 1.1s ok"},
 		"deadline in the queue": {play{policy: retries(2, func(p *foreign.Policy) {
 			p.Timeout, p.Concurrency = 500*ms, foreign.Concurrency{MaxRequests: 1, MaxPending: -1}

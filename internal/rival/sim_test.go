@@ -72,7 +72,7 @@ func TestNeutralModelOfPlainRetry(t *testing.T) {
 				load := lab.Load{Rate: 100, Clients: 10, Capacity: 400, Seed: 3, Length: 100 * time.Second}
 				e := lab.Experiment{Policy: rung.Policy, Scenario: scenario(t, name), Load: load}
 				want := simulate(t, e)
-				e.Client = rival.New(neutral(rung.Policy), false)
+				e.Client = rival.New(neutral(rung.Policy))
 				got := simulate(t, e)
 				for what, pair := range map[string][2]float64{
 					"attempts a call": {want.Amplification, got.Amplification}, "goodput before": {want.Before.Goodput, got.Before.Goodput},

@@ -9,13 +9,13 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// end is the end of a try.
+// end is the end of an attempt.
 type end struct {
 	*outcome
-	report *resilience.AttemptReport // nil if the client refused the try
+	report *resilience.AttemptReport // nil if the client refused the attempt
 }
 
-// record adds a try to the report.
+// record adds an attempt to the report.
 func (k *call) record(e end) {
 	if e.report != nil {
 		k.report.Attempts = append(k.report.Attempts, *e.report)
@@ -30,6 +30,7 @@ func (k *call) try(ctx context.Context, number int, retry bool) end {
 	}
 	endpoint, tickets, refusal := k.choose(time.Now())
 	if refusal != nil {
+		refusal.grpc = c.policy.GRPC
 		return end{refusal, nil}
 	}
 	refuse := func(o *outcome) end {
@@ -89,7 +90,7 @@ func (k *call) send(ctx context.Context, number, endpoint int, tickets []ticket)
 	default:
 		o = failure(err)
 	}
-	o.grpc = c.grpc
+	o.grpc = c.policy.GRPC
 	c.mu.Lock()
 	c.guards.advance(now)
 	c.guards.end(tickets, o, now.Sub(began), now)

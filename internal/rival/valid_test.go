@@ -54,13 +54,16 @@ func TestNotes(t *testing.T) {
 			MaxAttempts: 2, Methods: []string{"POST"}, On: foreign.Conditions{GRPC: []string{"UNAVAILABLE"}},
 		}})
 	}
-	got := strings.Join(Notes(all, false), "\n")
+	got := strings.Join(Notes(all), "\n")
 	const want = "a, b, c, 2 more: the retries on statuses of gRPC, because the calls are of HTTP\n" +
 		"a, b, c, 2 more: the retries of other methods, because all calls are GET"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if notes := Notes(all, true); len(notes) != 1 {
+	for i := range all {
+		all[i].GRPC = true
+	}
+	if notes := Notes(all); len(notes) != 1 {
 		t.Errorf("got notes %v, want none on gRPC", notes)
 	}
 }
