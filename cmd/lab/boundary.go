@@ -30,7 +30,8 @@ func boundary(ctx context.Context, p cli.Program) int {
 	seeds := fs.Int("seeds", 5, "search with the seeds 1 to `N`")
 	asJSON := fs.Bool("json", false, "print the table as JSON")
 	if code, done := p.Parse(fs, usage(`boundary finds the load from which a policy no longer recovers from a disturbance: the upstream is
-well again, and a minute later less than 95 % of the calls end well. It searches by bisection, in
+well again, and in the minute after that there are no five seconds in a row in each of which 95 % of
+the calls end well. It searches by bisection, in
 whole percents of the upstream's capacity, once for each seed. FILE may also be a file of another
 system that lab import reads. Without --config it looks at the default policy and at simpler ones.`, "lab boundary [flags]",
 		`  lab boundary
@@ -47,7 +48,7 @@ system that lab import reads. Without --config it looks at the default policy an
 	}
 	s = s.ForBoundary()
 	var policies []namedPolicy
-	if *policy.file == "" {
+	if *policy.file == "" && *policy.route == "" {
 		for _, rung := range lab.Ladder(transport.DefaultPolicy()) {
 			policies = append(policies, namedPolicy{Name: rung.Name, Policy: rung.Policy})
 		}

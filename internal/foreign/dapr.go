@@ -70,11 +70,9 @@ func (r *reader) unused(n *node, sentence string) {
 }
 
 func (d *dapr) targets(r *reader, n *node) {
-	direct := func(kind string, more ...string) action {
+	direct := func(kind string) action {
 		return func(r *reader, n *node) {
-			r.byName(n, func(r *reader, n *node) {
-				r.object(n, d.names(r, n, kind+"/"+n.key, more...))
-			})
+			r.byName(n, func(r *reader, n *node) { r.object(n, d.names(r, n, kind+"/"+n.key)) })
 		}
 	}
 	r.object(n, fields{
@@ -82,8 +80,9 @@ func (d *dapr) targets(r *reader, n *node) {
 		"actors": direct("actor"),
 		"components": func(r *reader, n *node) {
 			r.byName(n, func(r *reader, n *node) {
+				component := n.key
 				r.object(n, fields{
-					"outbound": func(r *reader, n *node) { r.object(n, d.names(r, n, "component/"+n.key)) },
+					"outbound": func(r *reader, n *node) { r.object(n, d.names(r, n, "component/"+component)) },
 					"inbound":  drop("calls into the application, not to an upstream"),
 				})
 			})
@@ -92,11 +91,7 @@ func (d *dapr) targets(r *reader, n *node) {
 }
 
 // names returns the fields of a target, which name its parts, and adds the target's policy.
-func (d *dapr) names(r *reader, n *node, name string, _ ...string) fields {
-	if n.key == "outbound" { // the component's name is the key above
-		parts := strings.Split(n.path, ".")
-		name = "component/" + parts[len(parts)-2]
-	}
+func (d *dapr) names(r *reader, n *node, name string) fields {
 	p := Policy{Name: name, Retry: Retry{MaxAttempts: 1}}
 	kind, _, _ := strings.Cut(name, "/")
 	part := func(parts map[string]daprPart, key, suffix string) action {

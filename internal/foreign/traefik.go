@@ -407,6 +407,7 @@ func traefikRate(r *reader, n *node, part *traefikPart) {
 		"sourceCriterion": drop("callers are not told apart"),
 		"redis":           drop("each instance has its own limit"),
 	})
+	l.Burst = max(1, l.Burst) // as Traefik does: a bucket of less would let nothing pass
 	r.byDefault(n, missing(n, "period: 1s", "burst: 1"))
 	part.apply = append(part.apply, func(p *Policy) {
 		p.RateLimit = from.RateLimit

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -31,15 +30,19 @@ type Boundary struct {
 // where that changes. The error is the first of recovers, or the cause of ctx.
 func FindBoundary(ctx context.Context, seeds int, recovers func(ctx context.Context, percent int, seed uint64) (bool, error)) (Boundary, error) {
 	b := Boundary{BySeed: make([]int, seeds)}
-	errs := make([]error, seeds)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	var all sync.WaitGroup
 	for i := range seeds {
 		all.Go(func() {
-			b.BySeed[i], errs[i] = bisect(ctx, func(percent int) (bool, error) { return recovers(ctx, percent, uint64(i)+1) })
+			var err error
+			if b.BySeed[i], err = bisect(ctx, func(percent int) (bool, error) { return recovers(ctx, percent, uint64(i)+1) }); err != nil {
+				cancel(err)
+			}
 		})
 	}
 	all.Wait()
-	if err := errors.Join(errs...); err != nil {
+	if err := context.Cause(ctx); err != nil {
 		return Boundary{}, err
 	}
 	sorted := slices.Sorted(slices.Values(b.BySeed))

@@ -139,7 +139,7 @@ func TestDefaultPolicyInABrownOut(t *testing.T) {
 		times   float64 // the largest p99, times that latency
 	}{
 		"slower workers":               {func(p *lab.Phase) { p.Slower = new(3.0) }, 60 * time.Millisecond, 1, 2},
-		"fewer workers":                {func(p *lab.Phase) { p.Working = new(1.0 / 3) }, 20 * time.Millisecond, 1, 3},
+		"fewer workers":                {func(p *lab.Phase) { p.Working = new(1.0 / 3) }, 20 * time.Millisecond, 1, 4},
 		"slower workers, many clients": {func(p *lab.Phase) { p.Slower = new(3.0) }, 60 * time.Millisecond, 20, 20},
 		"fewer workers, many clients":  {func(p *lab.Phase) { p.Working = new(1.0 / 3) }, 20 * time.Millisecond, 20, 50},
 	} {

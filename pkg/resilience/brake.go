@@ -8,6 +8,7 @@ import (
 // How the brake searches. Latencies are compared with the floor, the latency without a queue.
 const (
 	leastBrake    = 2
+	firstBrake    = 6           // at least, before it is lowered
 	brakeBlock    = 64          // successes that are judged together,
 	brakeTime     = time.Second // or all of so much time, if they are
 	brakeFew      = 12          // at least
@@ -18,6 +19,7 @@ const (
 	muchFaster    = 0.8         // and fastest up to this
 	floorWeight   = 0.3         // of a latency below the floor
 	searchesAfter = 20 * time.Second
+	heldAtLeast   = 3 // judgements, before a search
 )
 
 // brake finds the limit for an upstream that is slow. The upstream may have lost a part of its
@@ -36,6 +38,7 @@ type brake struct {
 	n       int     // successes since then
 	sum     float64 // s, of their latencies
 
+	held      int // judgements since the limit was changed
 	lowering  bool
 	searching bool    // for the floor, below the one that is known
 	before    float64 // s, the latency before the limit was lowered
@@ -58,10 +61,12 @@ func (r *brake) next(at int64, b *sample, limit int64, full bool) int64 {
 	if r.n < brakeBlock && (r.n < brakeFew || at-r.since < int64(brakeTime)) {
 		return limit
 	}
-	next := r.judge(r.sum/float64(r.n), limit, full, full && at-r.changed > int64(searchesAfter))
+	r.held++
+	search := full && limit > leastBrake && r.held > heldAtLeast && at-r.changed > int64(searchesAfter)
+	next := r.judge(r.sum/float64(r.n), limit, full, search)
 	r.n, r.sum = 0, 0
 	if next != limit {
-		r.changed = at
+		r.changed, r.held = at, 0
 	}
 	return next
 }

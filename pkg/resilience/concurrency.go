@@ -103,7 +103,8 @@ const (
 	stallFactor = 1.5                    // times the usual latency
 	stallGaps   = 10                     // times the usual time between two successes
 	maxGap      = time.Second            // a longer one is a pause
-	slowFactor  = 4                      // times the usual latency
+	slowFactor  = 4                      // times the usual latency, and
+	leastSlow   = 100 * time.Millisecond // as for leastStall
 	blockSize   = 5                      // at least so many successes are judged together,
 	blockTime   = 100 * time.Millisecond // of at least so much time
 	slowHolds   = 5 * time.Second
@@ -122,9 +123,9 @@ var errNoPlace = errors.New("the concurrency limit is reached")
 // fast ones are refused. The upstream is in trouble if
 //
 //   - it stalls: more than the limit are in flight, and none has succeeded for a while since; or
-//   - it is slow: even the fastest of several successes took four times as long as usual. A slow
-//     part of the endpoints does not look like that, but a queue in the upstream does. Then a brake
-//     finds the limit, as long as it refuses attempts.
+//   - it is slow: even the fastest of several successes took four times as long as usual, and over
+//     100 ms. A slow part of the endpoints does not look like that, but a queue in the upstream
+//     does. Then a brake finds the limit, as long as it refuses attempts.
 type limiter struct {
 	policy  ConcurrencyPolicy
 	timeout time.Duration // of an attempt
@@ -193,8 +194,8 @@ func (l *limiter) current() int {
 	switch {
 	case l.policy.Max > 0:
 		return l.policy.Max
-	case l.policy.Max == 0 && l.troubled(int64(time.Since(l.epoch))):
-		return int(l.most())
+	case l.policy.Max == 0:
+		return int(l.inForce(int64(time.Since(l.epoch))))
 	}
 	return 0
 }
@@ -239,16 +240,20 @@ func (l *limiter) free() (inFlight int64, ok bool) {
 	return inFlight, inFlight < int64(float64(l.most())*sheddableShare)
 }
 
-// most returns the fixed limit, or the adaptive one whether it is in force or not.
+// most returns the fixed limit, or the lowest adaptive one, whether it is in force or not.
 func (l *limiter) most() int64 {
 	if l.policy.Max > 0 {
 		return int64(l.policy.Max)
 	}
+	limit := l.limit.Load()
 	if brake := l.brake.Load(); brake > 0 {
-		return brake
+		limit = min(limit, brake)
 	}
-	return l.limit.Load()
+	return limit
 }
+
+// places returns the share of a limit. Of a small one it is still a place.
+func places(limit int64, share float64) int64 { return max(1, int64(float64(limit)*share)) }
 
 // takeFree takes a place if attempts of any class get one.
 func (l *limiter) takeFree(now time.Time) bool {
@@ -296,9 +301,7 @@ func (l *limiter) begin(now time.Time) {
 
 // fits reports whether n attempts may be in flight.
 func (l *limiter) fits(n int64, now time.Time, share float64) bool {
-	limit := l.most()
-	// A share of a small limit is still a place.
-	if n <= max(1, int64(float64(limit)*share)) {
+	if n <= places(l.most(), share) {
 		return true
 	}
 	if l.policy.Max > 0 {
@@ -309,7 +312,7 @@ func (l *limiter) fits(n int64, now time.Time, share float64) bool {
 		l.over.CompareAndSwap(0, max(1, at))
 	}
 	l.doubt(at)
-	if !l.troubled(at) {
+	if limit := l.inForce(at); limit == 0 || n <= places(limit, share) {
 		return true
 	}
 	if !l.full.Load() {
@@ -318,11 +321,19 @@ func (l *limiter) fits(n int64, now time.Time, share float64) bool {
 	return false
 }
 
-// troubled reports whether the upstream stalls or is slow.
-func (l *limiter) troubled(at int64) bool {
-	if at < l.slow.Load() {
-		return true
+// inForce returns the adaptive limit that is in force, or 0 if none is.
+func (l *limiter) inForce(at int64) int64 {
+	switch {
+	case l.stalls(at):
+		return l.limit.Load()
+	case at < l.slow.Load():
+		return l.brake.Load()
 	}
+	return 0
+}
+
+// stalls reports whether the upstream gives no answers.
+func (l *limiter) stalls(at int64) bool {
 	silent, stall := l.silence(at)
 	if silent <= stall {
 		return false
@@ -431,17 +442,25 @@ func (l *limiter) judge(at int64) {
 	// Many more successes than usual do not show a queue in the upstream. Then other calls are
 	// made, which are slow by nature.
 	rate := float64(b.n) / time.Duration(at-u.at).Seconds()
-	slow := u.latency > 0 && b.fastest.Seconds() > slowFactor*u.latency && rate <= busier*u.rate
-	full := l.full.Swap(false)
+	slow := u.latency > 0 && b.fastest.Seconds() > max(slowFactor*u.latency, leastSlow.Seconds()) && rate <= busier*u.rate
+	seems := slow
 	// Answers that come all at once may only show that this process stood still.
-	if slow && l.brake.Load() == 0 && !l.suspect && at-b.from < int64(blockTime) {
+	if slow && l.brake.Load() == 0 && !l.suspect && at-b.from < int64(blockTime)/2 {
 		l.suspect, slow = true, false
 	} else {
 		l.suspect = false
 	}
-	fails := float64(l.failures.Swap(0)) > failsToo*float64(b.n)
-	l.hold(at, slow, full, fails)
+	failures := float64(l.failures.Swap(0))
+	fails := failures > 1 && failures > failsToo*float64(b.n)
+	if l.policy.Max == 0 {
+		l.hold(at, slow, l.full.Swap(false), fails)
+	} else {
+		l.set(at, 0)
+	}
 	over := usualOver
+	if seems {
+		over = adoptOver
+	}
 	if at < l.tired.Load() {
 		over = adoptOver // it was slow just now: its latency still has much of a queue in it
 	}
@@ -458,7 +477,7 @@ func (l *limiter) judge(at int64) {
 	}
 	u.at = at
 	u.latency += weight * (mean - u.latency)
-	if !slow && l.brake.Load() == 0 { // in trouble more are in flight than usual
+	if !seems && l.brake.Load() == 0 { // in trouble more are in flight than usual
 		u.rate += weight * (rate - u.rate)
 		u.inFlight += weight * (b.inFlight/float64(b.n) - u.inFlight)
 		l.limit.Store(max(leastLimit, int64(math.Ceil(timesUsual*u.inFlight))))
@@ -468,7 +487,7 @@ func (l *limiter) judge(at int64) {
 
 // hold keeps the brake in force while the upstream is slow, or while the brake refuses attempts.
 func (l *limiter) hold(at int64, slow, full, fails bool) {
-	limit, until := l.brake.Load(), int64(0)
+	limit := l.brake.Load()
 	switch b := &l.block; {
 	case fails && slow:
 		// A part of it may hang, and hold places. A search would take them from the rest.
@@ -480,17 +499,25 @@ func (l *limiter) hold(at int64, slow, full, fails bool) {
 		limit = l.slowness.next(at, b, limit, full)
 	case slow:
 		// It is not known yet whether there is a queue: at first nothing in flight is too much.
-		limit = 1 + int64(math.Ceil(b.inFlight/float64(b.n)/normalShare))
+		limit = max(firstBrake, 1+int64(math.Ceil(b.inFlight/float64(b.n)/normalShare)))
 		l.slowness = newBrake(at, l.usual.latency)
 	default:
 		limit = 0
 	}
-	if limit > 0 {
-		until = at + int64(slowHolds)
-		l.tired.Store(until)
+	l.set(at, limit)
+}
+
+// set puts the brake in force with a limit, or releases it with 0. At no moment is it in force with
+// another limit than its own.
+func (l *limiter) set(at, limit int64) {
+	if limit == 0 {
+		l.slow.Store(0)
+		l.brake.Store(0)
+		return
 	}
-	l.slow.Store(until)
 	l.brake.Store(limit)
+	l.slow.Store(at + int64(slowHolds))
+	l.tired.Store(at + int64(slowHolds))
 }
 
 // wait waits for a place.
@@ -600,7 +627,7 @@ func (l *limiter) crowded(now time.Time, p Priority) bool {
 		return float64(l.inFlight.Load()+1) > max(1, float64(l.policy.Max)*p.share(true))
 	case l.policy.Max == 0:
 		at := int64(now.Sub(l.epoch))
-		return at < l.tired.Load() || l.troubled(at)
+		return at < l.tired.Load() || l.inForce(at) > 0
 	}
 	return false
 }

@@ -322,3 +322,68 @@ func TestPausesOfThisProcess(t *testing.T) {
 		})
 	}
 }
+
+// A machine has too little processor time. All calls take twenty times as long as usual, but no
+// longer than people notice, and callers that wait for each other call together.
+func TestBusyMachineIsNoTrouble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := pipeline(t, resilience.DefaultPolicy(), resilience.Options{})
+		const callers, every = 20, 200 * time.Millisecond
+		start := time.Now()
+		var refused atomic.Int64
+		var calls sync.WaitGroup
+		for time.Since(start) < 10*time.Second {
+			takes := 3 * time.Millisecond
+			if time.Since(start) > 5*time.Second {
+				takes = 60 * time.Millisecond
+			}
+			for i := range callers {
+				calls.Go(func() {
+					time.Sleep(time.Duration(i) * time.Millisecond)
+					if _, r, _ := pl.Do(context.Background(), taking(takes)); r.Reason != resilience.ReasonOK {
+						refused.Add(1)
+					}
+				})
+			}
+			time.Sleep(every)
+		}
+		calls.Wait()
+		if n := refused.Load(); n > 0 {
+			t.Errorf("%d calls were refused, want none", n)
+		}
+	})
+}
+
+// An upstream has little capacity left for a minute: two calls at a time, 0.8 s each. A limit that
+// was found meanwhile must not stay when the upstream is well again.
+func TestLimitOfASlowUpstreamEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const slow, well, length = 5 * time.Second, 65 * time.Second, 80 * time.Second
+		workers := make(chan struct{}, 2)
+		pl := pipeline(t, resilience.DefaultPolicy(), resilience.Options{})
+		made, refused := spread(pl, 200, length, func(at time.Duration, _ *rand.Rand) resilience.Operation[string] {
+			if at < slow || at > well {
+				return taking(20 * time.Millisecond)
+			}
+			return &op{attempt: func(ctx context.Context, _ *resilience.Attempt) (string, error) {
+				select {
+				case workers <- struct{}{}:
+				case <-ctx.Done():
+					return "", context.Cause(ctx)
+				}
+				defer func() { <-workers }()
+				select {
+				case <-time.After(800 * time.Millisecond):
+					return "ok", nil
+				case <-ctx.Done():
+					return "", context.Cause(ctx)
+				}
+			}}
+		})
+		during, after := sum(refused[10:60]), sum(refused[70:])
+		if during == 0 || after > 0 {
+			t.Errorf("%d of %d calls were refused while the upstream was slow, and %d of %d from 5 s after that on, want some and none",
+				during, sum(made[10:60]), after, sum(made[70:]))
+		}
+	})
+}
