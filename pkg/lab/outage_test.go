@@ -136,12 +136,13 @@ func TestDefaultPolicyInABrownOut(t *testing.T) {
 		change  func(*lab.Phase)
 		latency time.Duration // of a worker meanwhile
 		clients int
+		least   float64 // goodput, as a share of what the upstream can serve
 		times   float64 // the largest p99, times that latency
 	}{
-		"slower workers":               {func(p *lab.Phase) { p.Slower = new(3.0) }, 60 * time.Millisecond, 1, 2},
-		"fewer workers":                {func(p *lab.Phase) { p.Working = new(1.0 / 3) }, 20 * time.Millisecond, 1, 4},
-		"slower workers, many clients": {func(p *lab.Phase) { p.Slower = new(3.0) }, 60 * time.Millisecond, 20, 20},
-		"fewer workers, many clients":  {func(p *lab.Phase) { p.Working = new(1.0 / 3) }, 20 * time.Millisecond, 20, 50},
+		"slower workers":               {func(p *lab.Phase) { p.Slower = new(3.0) }, 60 * time.Millisecond, 1, 0.95, 2},
+		"fewer workers":                {func(p *lab.Phase) { p.Working = new(1.0 / 3) }, 20 * time.Millisecond, 1, 0.95, 4},
+		"slower workers, many clients": {func(p *lab.Phase) { p.Slower = new(3.0) }, 60 * time.Millisecond, 20, 0.85, 24},
+		"fewer workers, many clients":  {func(p *lab.Phase) { p.Working = new(1.0 / 3) }, 20 * time.Millisecond, 20, 0.95, 70},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -158,8 +159,8 @@ func TestDefaultPolicyInABrownOut(t *testing.T) {
 			for _, second := range r.Series[10+settles : 40] {
 				good, p99, seconds = good+float64(second.Goodput), p99+second.P99, seconds+1
 			}
-			if kept := good / seconds / (capacity / 3.0); kept < 0.97 {
-				t.Errorf("goodput is %.0f %% of what the upstream can serve, want at least 97", 100*kept)
+			if kept := good / seconds / (capacity / 3.0); kept < c.least {
+				t.Errorf("goodput is %.0f %% of what the upstream can serve, want at least %.0f", 100*kept, 100*c.least)
 			}
 			if times := p99 / seconds / float64(c.latency.Milliseconds()); times > c.times {
 				t.Errorf("p99 is %.1f times that of a worker, want at most %v", times, c.times)

@@ -8,7 +8,6 @@ import (
 // How the brake searches. Latencies are compared with the floor, the latency without a queue.
 const (
 	leastBrake    = 2
-	firstBrake    = 6           // at least, before it is lowered
 	brakeBlock    = 64          // successes that are judged together,
 	brakeTime     = time.Second // or all of so much time, if they are
 	brakeFew      = 12          // at least

@@ -499,7 +499,8 @@ func (l *limiter) hold(at int64, slow, full, fails bool) {
 		limit = l.slowness.next(at, b, limit, full)
 	case slow:
 		// It is not known yet whether there is a queue: at first nothing in flight is too much.
-		limit = max(firstBrake, 1+int64(math.Ceil(b.inFlight/float64(b.n)/normalShare)))
+		// And on a busy machine even a burst of what is usual looks like one.
+		limit = max(l.limit.Load(), 1+int64(math.Ceil(b.inFlight/float64(b.n)/normalShare)))
 		l.slowness = newBrake(at, l.usual.latency)
 	default:
 		limit = 0
