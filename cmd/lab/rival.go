@@ -23,14 +23,14 @@ const ours = "Rebound's default"
 // ownKeys matches a key that a configuration of Rebound has at its top level.
 var ownKeys = regexp.MustCompile(`(?m)^(routes|policies|upstreams|listener)\s*:`)
 
-// systemOf returns the other system that a file is for, or "" for a configuration of Rebound and a
-// file that cannot be read.
-func systemOf(file string) foreign.System {
+// systemOf returns the other system that a file is for, and the file. The system is "" for a
+// configuration of Rebound and a file that cannot be read.
+func systemOf(file string) (foreign.System, []byte) {
 	data, err := config.Read(file)
 	if err != nil || ownKeys.Match(data) {
-		return ""
+		return "", nil
 	}
-	return foreign.Detect(file, data)
+	return foreign.Detect(file, data), data
 }
 
 // loadConfig reads a configuration of Rebound.
@@ -39,7 +39,7 @@ func loadConfig(file string, cfg *gateway.Config) error {
 	if err == nil {
 		return nil
 	}
-	if system := systemOf(file); system != "" {
+	if system, _ := systemOf(file); system != "" {
 		return fmt.Errorf("%s: is a file of %s, but this command takes a configuration of Rebound: see lab import --help", file, system)
 	}
 	return err
@@ -52,13 +52,9 @@ func (f policyFlags) rivals(stderr io.Writer) ([]namedPolicy, error) {
 	if *f.file == "" {
 		return nil, nil
 	}
-	system := systemOf(*f.file)
+	system, data := systemOf(*f.file)
 	if system == "" {
 		return nil, nil
-	}
-	data, err := config.Read(*f.file)
-	if err != nil {
-		return nil, err
 	}
 	imported, err := foreign.Import(system, *f.file, data)
 	if err != nil {

@@ -198,45 +198,33 @@ func (d *dapr) retry(r *reader, n *node) {
 
 // daprStatuses reads statuses and ranges with commas.
 func daprStatuses(p *Policy, dst *[]StatusRange) action {
-	return func(r *reader, n *node) {
-		if !r.scalar(n, "a list of statuses such as 429,500-599") {
-			return
+	return conditions(p, "a list of statuses such as 429,500-599", func(r *reader, n *node, word string) bool {
+		s, ok := statusWord(strings.TrimSpace(word))
+		if !ok {
+			r.fail(n, "expected statuses such as 429,500-599, got %q", clip(word))
+			return false
 		}
-		for word := range strings.SplitSeq(n.text, ",") {
-			s, ok := statusWord(strings.TrimSpace(word))
-			if !ok {
-				r.fail(n, "expected statuses such as 429,500-599, got %q", clip(word))
-				return
-			}
-			*dst = append(*dst, s)
-		}
-		p.setBy(r, "Retry.On", n)
-		r.mark(n, Carried, "")
-	}
+		*dst = append(*dst, s)
+		return true
+	})
 }
 
 // daprCodes reads numbers of gRPC statuses and ranges with commas.
 func daprCodes(p *Policy, dst *[]string) action {
-	return func(r *reader, n *node) {
-		if !r.scalar(n, "a list of gRPC statuses such as 4,8-14") {
-			return
+	return conditions(p, "a list of gRPC statuses such as 4,8-14", func(r *reader, n *node, word string) bool {
+		first, last, isRange := strings.Cut(strings.TrimSpace(word), "-")
+		if !isRange {
+			last = first
 		}
-		for word := range strings.SplitSeq(n.text, ",") {
-			first, last, isRange := strings.Cut(strings.TrimSpace(word), "-")
-			if !isRange {
-				last = first
-			}
-			low, err1 := strconv.Atoi(first)
-			high, err2 := strconv.Atoi(last)
-			if err1 != nil || err2 != nil || low < 0 || high < low || high >= len(grpcNames()) {
-				r.fail(n, "expected gRPC statuses such as 4,8-14, got %q", clip(word))
-				return
-			}
-			*dst = append(*dst, grpcNames()[low:high+1]...)
+		low, err1 := strconv.Atoi(first)
+		high, err2 := strconv.Atoi(last)
+		if err1 != nil || err2 != nil || low < 0 || high < low || high >= len(grpcNames()) {
+			r.fail(n, "expected gRPC statuses such as 4,8-14, got %q", clip(word))
+			return false
 		}
-		p.setBy(r, "Retry.On", n)
-		r.mark(n, Carried, "")
-	}
+		*dst = append(*dst, grpcNames()[low:high+1]...)
+		return true
+	})
 }
 
 // tripForm is a limit in the expression language of Dapr's trip.

@@ -140,21 +140,15 @@ func (p *Policy) linkerdRetry(r *reader, annotations *node, on Conditions, retri
 
 // linkerdStatuses reads statuses such as 5xx, gateway-error, 429 and 500-504, with commas.
 func linkerdStatuses(p *Policy, on *Conditions) action {
-	return func(r *reader, n *node) {
-		if !r.scalar(n, "a list of statuses such as 5xx or 500-504") {
-			return
+	return conditions(p, "a list of statuses such as 5xx or 500-504", func(r *reader, n *node, word string) bool {
+		s, ok := statusWord(strings.TrimSpace(word))
+		if !ok {
+			r.fail(n, "expected a status, a range such as 500-504, 5xx or gateway-error, got %q", clip(word))
+			return false
 		}
-		for word := range strings.SplitSeq(n.text, ",") {
-			s, ok := statusWord(strings.TrimSpace(word))
-			if !ok {
-				r.fail(n, "expected a status, a range such as 500-504, 5xx or gateway-error, got %q", clip(word))
-				return
-			}
-			on.Statuses = append(on.Statuses, s)
-		}
-		p.setBy(r, "Retry.On", n)
-		r.mark(n, Carried, "")
-	}
+		on.Statuses = append(on.Statuses, s)
+		return true
+	})
 }
 
 // statusWord reads a status, a range, a class such as 5xx, or gateway-error.
@@ -176,21 +170,15 @@ func statusWord(s string) (StatusRange, bool) {
 }
 
 func linkerdGRPC(p *Policy, on *Conditions) action {
-	return func(r *reader, n *node) {
-		if !r.scalar(n, "a list of gRPC statuses such as unavailable") {
-			return
+	return conditions(p, "a list of gRPC statuses such as unavailable", func(r *reader, n *node, word string) bool {
+		name, ok := grpcStatus(strings.TrimSpace(word))
+		if !ok {
+			r.badWord(n, "status", word, grpcWords())
+			return false
 		}
-		for word := range strings.SplitSeq(n.text, ",") {
-			name, ok := grpcStatus(strings.TrimSpace(word))
-			if !ok {
-				r.badWord(n, "status", word, grpcWords())
-				return
-			}
-			on.GRPC = append(on.GRPC, name)
-		}
-		p.setBy(r, "Retry.On", n)
-		r.mark(n, Carried, "")
-	}
+		on.GRPC = append(on.GRPC, name)
+		return true
+	})
 }
 
 // profile reads a ServiceProfile: one policy for each route, and one for the rest.

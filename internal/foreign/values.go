@@ -211,3 +211,20 @@ func sum(texts []string, in ...time.Duration) time.Duration {
 	}
 	return time.Duration(math.Round(total))
 }
+
+// conditions reads a list of words with commas into the conditions for a retry. read reads one word,
+// or reports the mistake in it and returns false. what describes the list.
+func conditions(p *Policy, what string, read func(r *reader, n *node, word string) bool) action {
+	return func(r *reader, n *node) {
+		if !r.scalar(n, what) {
+			return
+		}
+		for word := range strings.SplitSeq(n.text, ",") {
+			if !read(r, n, word) {
+				return
+			}
+		}
+		p.setBy(r, "Retry.On", n)
+		r.mark(n, Carried, "")
+	}
+}

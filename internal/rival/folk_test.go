@@ -23,8 +23,8 @@ spec:
       retries: {attempts: 3, perTryTimeout: 2s, retryOn: "5xx,reset,connect-failure,refused-stream"}
 `
 
-// After a hang of ten seconds the retries of the usual mesh setting keep the upstream down for ever
-// at a quarter of its capacity, which Rebound's default policy does not.
+// The upstream hangs for ten seconds at a load of a quarter of its capacity. The retries of the
+// usual mesh setting keep it down for ever. Those of Rebound's default policy do not.
 func TestFolkMeshNeverRecovers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes very many calls")

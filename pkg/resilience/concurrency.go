@@ -420,12 +420,10 @@ func (l *limiter) succeeded(at, inFlight int64, latency time.Duration) {
 	}
 	defer l.sampling.Unlock()
 	b := &l.block
-	if b.n == 0 || latency < b.fastest {
-		b.fastest = latency
-	}
 	if b.n == 0 {
-		b.from = at
+		b.fastest, b.from = latency, at
 	}
+	b.fastest = min(b.fastest, latency)
 	b.n++
 	b.latency += latency.Seconds()
 	b.inFlight += float64(inFlight)
@@ -458,11 +456,8 @@ func (l *limiter) judge(at int64) {
 		l.set(at, 0)
 	}
 	over := usualOver
-	if seems {
-		over = adoptOver
-	}
-	if at < l.tired.Load() {
-		over = adoptOver // it was slow just now: its latency still has much of a queue in it
+	if seems || at < l.tired.Load() {
+		over = adoptOver // after it was slow its latency still has much of a queue in it
 	}
 	weight := 1.0
 	if u.latency > 0 {
@@ -625,7 +620,7 @@ func (l *limiter) remove(queue *list.List, e *list.Element) {
 func (l *limiter) crowded(now time.Time, p Priority) bool {
 	switch {
 	case l.policy.Max > 0:
-		return float64(l.inFlight.Load()+1) > max(1, float64(l.policy.Max)*p.share(true))
+		return l.inFlight.Load()+1 > places(int64(l.policy.Max), p.share(true))
 	case l.policy.Max == 0:
 		at := int64(now.Sub(l.epoch))
 		return at < l.tired.Load() || l.inForce(at) > 0
