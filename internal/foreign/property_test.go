@@ -9,8 +9,8 @@ import (
 	"github.com/rebound-dev/rebound/internal/foreign"
 )
 
-// accounted checks a result. The report has one entry for each value of the file, with a place and a
-// reason. A client can execute the policies.
+// accounted checks a result. The report has one entry for each value of the file, with a place and
+// a reason. A client can execute the policies.
 func accounted(t *testing.T, system foreign.System, name string, data []byte, r *foreign.Result) {
 	t.Helper()
 	leaves, err := foreign.Leaves(system, name, data)

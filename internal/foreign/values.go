@@ -212,8 +212,8 @@ func sum(texts []string, in ...time.Duration) time.Duration {
 	return time.Duration(math.Round(total))
 }
 
-// conditions reads a list of words with commas into the conditions for a retry. read reads one word,
-// or reports the mistake in it and returns false. what describes the list.
+// conditions reads a list of words with commas into the conditions for a retry. read reads one
+// word, or reports the mistake in it and returns false. what describes the list.
 func conditions(p *Policy, what string, read func(r *reader, n *node, word string) bool) action {
 	return func(r *reader, n *node) {
 		if !r.scalar(n, what) {
