@@ -3,7 +3,11 @@
 package e2e_test
 
 import (
+	"encoding/json"
+	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,11 +19,14 @@ import (
 // rate is the number of calls a second while endpoints change.
 const rate = 500
 
-// headless installs the chart with three flaky-servers behind a headless Service.
+// headless installs the chart with three flaky-servers behind a headless Service. They get a share of
+// the CPU that is enough for rate: all nodes are one machine, and pods that get no processor time are
+// overloaded, whatever happens to their nodes.
 func headless(t *testing.T, args ...string) place {
 	t.Helper()
 	p := newPlace(t)
-	p.install(append([]string{"--values", filepath.Join(root, "helm", "rebound", "ci", "headless-values.yaml"), "--set", "client.replicas=1"}, args...)...)
+	p.install(append([]string{"--values", filepath.Join(root, "helm", "rebound", "ci", "headless-values.yaml"), "--set", "client.replicas=1",
+		"--set", "client.resources.requests.cpu=400m", "--set", "flakyServer.resources.requests.cpu=200m"}, args...)...)
 	return p
 }
 
@@ -49,12 +56,29 @@ func (p place) losesNoCall(name string, change func(), n int) {
 	p.t.Logf("%s: %+v", name, got)
 	if got.Failed > 0 || got.Calls < 8*rate || len(idle) > 0 {
 		p.t.Errorf("%s: %d of %d calls failed, and %v served nothing, want none: %v", name, got.Failed, got.Calls, idle, got.How)
-		for line := range strings.Lines(p.kubectl("logs", "--tail=-1", "-l", "app.kubernetes.io/component=client")) {
-			if !strings.Contains(line, `"reason":"ok"`) {
-				p.t.Log(line)
-			}
+		p.t.Logf("what the client logged, by tenth of a second:\n%s", p.failures())
+	}
+}
+
+// failures returns how many calls the client logged that were not ok, by time and reason.
+func (p place) failures() string {
+	p.t.Helper()
+	counts := map[string]int{}
+	for line := range strings.Lines(p.kubectl("logs", "--tail=-1", "-l", "app.kubernetes.io/component=client")) {
+		var call struct {
+			Time   time.Time `json:"time"`
+			Msg    string    `json:"msg"`
+			Reason string    `json:"reason"`
+		}
+		if json.Unmarshal([]byte(line), &call) == nil && call.Msg == "call" && call.Reason != "ok" {
+			counts[call.Time.Format("15:04:05.0 ")+call.Reason]++
 		}
 	}
+	var text strings.Builder
+	for _, key := range slices.Sorted(maps.Keys(counts)) {
+		fmt.Fprintln(&text, key, counts[key])
+	}
+	return text.String()
 }
 
 // One of three known pods is sick. The callers do not notice, and it gets next to no calls.
