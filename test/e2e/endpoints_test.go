@@ -19,14 +19,14 @@ import (
 // rate is the number of calls a second while endpoints change.
 const rate = 500
 
-// headless installs the chart with three flaky-servers behind a headless Service. They get a share of
-// the CPU that is enough for rate: all nodes are one machine, and pods that get no processor time are
-// overloaded, whatever happens to their nodes.
+// headless installs the chart with three flaky-servers behind a headless Service. All nodes are one
+// machine, and pods that get no processor time are overloaded, whatever happens to their nodes. So
+// they get a share of it, small enough for one node to hold all of them.
 func headless(t *testing.T, args ...string) place {
 	t.Helper()
 	p := newPlace(t)
 	p.install(append([]string{"--values", filepath.Join(root, "helm", "rebound", "ci", "headless-values.yaml"), "--set", "client.replicas=1",
-		"--set", "client.resources.requests.cpu=400m", "--set", "flakyServer.resources.requests.cpu=200m"}, args...)...)
+		"--set", "client.resources.requests.cpu=200m", "--set", "flakyServer.resources.requests.cpu=100m"}, args...)...)
 	return p
 }
 

@@ -1,0 +1,189 @@
+package resilience_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// An attempt that times out costs a token, also if it is not retried: it has cost the upstream as
+// much as a retry. A failure that is an answer costs none.
+func TestTimeoutsCostTokens(t *testing.T) {
+	for name, c := range map[string]struct {
+		op   func() *op
+		want float64
+	}{
+		"timeouts": {func() *op { return taking(time.Hour) }, 2},
+		"answers":  {func() *op { return answers("busy") }, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := limited(resilience.ConcurrencyPolicy{})
+				p.Retry.Budget = resilience.BudgetPolicy{Burst: 5}
+				pl := pipeline(t, p, resilience.Options{})
+				var tokens float64
+				for range 3 {
+					_, report, _ := pl.Do(t.Context(), c.op())
+					tokens = report.BudgetTokens
+				}
+				if tokens != c.want {
+					t.Errorf("%v tokens left of 5 after three calls, want %v", tokens, c.want)
+				}
+			})
+		})
+	}
+}
+
+// An upstream that is slow gets no retries, nor for five seconds afterwards: they would make it slow
+// again.
+func TestNoRetriesWhileTheUpstreamIsSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := limited(resilience.ConcurrencyPolicy{})
+		p.Retry.MaxAttempts = 2
+		pl := pipeline(t, p, resilience.Options{})
+		start := time.Now()
+		var calls sync.WaitGroup
+		defer calls.Wait()
+		calls.Go(func() {
+			for at := time.Duration(0); at < 22*time.Second; at = time.Since(start) {
+				latency := 20 * time.Millisecond
+				if at > 5*time.Second && at < 10*time.Second {
+					latency = 500 * time.Millisecond
+				}
+				calls.Go(func() { _, _, _ = pl.Do(t.Context(), taking(latency)) })
+				time.Sleep(4 * time.Millisecond)
+			}
+		})
+		for _, c := range []struct {
+			at       time.Duration
+			attempts int
+			reason   resilience.Reason
+		}{
+			{4 * time.Second, 2, resilience.ReasonOK},
+			{9 * time.Second, 1, resilience.ReasonConcurrencyLimit},
+			{13 * time.Second, 1, resilience.ReasonConcurrencyLimit},
+			{20 * time.Second, 2, resilience.ReasonOK},
+		} {
+			time.Sleep(time.Until(start.Add(c.at)))
+			_, report, _ := pl.Do(t.Context(), classed{answers("busy", "ok"), resilience.PriorityCritical})
+			if len(report.Attempts) != c.attempts || report.Reason != c.reason {
+				t.Errorf("after %v: got %d attempts, reason %s, want %d, %s", c.at, len(report.Attempts), report.Reason, c.attempts, c.reason)
+			}
+		}
+	})
+}
+
+// A client with little traffic saves one token, so that many of them make no burst of retries. If a
+// part of its attempts usually fails, it saves four: it needs them.
+func TestTokensThatASmallClientSaves(t *testing.T) {
+	for name, c := range map[string]struct{ failing, retries int }{
+		"all well":         {0, 1},
+		"one in six fails": {6, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := steady()
+				p.Retry.MaxAttempts = 10
+				p.Retry.Budget = resilience.BudgetPolicy{Ratio: 1, Burst: resilience.AdaptiveBurst}
+				pl := pipeline(t, p, resilience.Options{})
+				for i := range 120 { // two a second
+					o := answers("ok")
+					if c.failing > 0 && i%c.failing == 0 {
+						o = answers("busy", "ok")
+					}
+					if _, _, err := pl.Do(t.Context(), o); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(500 * time.Millisecond)
+				}
+				_, report, _ := pl.Do(t.Context(), answers("busy"))
+				if got := len(report.Attempts) - 1; got != c.retries {
+					t.Errorf("%d retries when the upstream fails, want %d", got, c.retries)
+				}
+			})
+		})
+	}
+}
+
+// A single failure does not end the search for the limit of a slow upstream, in which a part of the
+// calls is refused.
+func TestSingleFailuresOfASlowUpstream(t *testing.T) {
+	refused := func(failing int) (n int) {
+		synctest.Test(t, func(t *testing.T) {
+			pl := pipeline(t, limited(resilience.ConcurrencyPolicy{}), resilience.Options{})
+			var mu sync.Mutex
+			var calls sync.WaitGroup
+			start := time.Now()
+			for i := 0; time.Since(start) < 15*time.Second; i++ {
+				latency := 20 * time.Millisecond
+				if time.Since(start) > 5*time.Second {
+					latency = 500 * time.Millisecond
+				}
+				o := taking(latency)
+				if failing > 0 && i%failing == 0 {
+					o = &op{attempt: func(context.Context, *resilience.Attempt) (string, error) {
+						time.Sleep(latency)
+						return "busy", nil
+					}}
+				}
+				calls.Go(func() {
+					if _, report, _ := pl.Do(t.Context(), o); report.Reason == resilience.ReasonConcurrencyLimit {
+						mu.Lock()
+						n++
+						mu.Unlock()
+					}
+				})
+				time.Sleep(3 * time.Millisecond)
+			}
+			calls.Wait()
+		})
+		return n
+	}
+	with, without := refused(60), refused(0)
+	t.Logf("%d calls refused with single failures, %d without", with, without)
+	if with > without*5/4 {
+		t.Errorf("%d calls refused with single failures, %d without them, want about as many", with, without)
+	}
+}
+
+// An upstream that is slow, and then hangs, gets as little as any that hangs.
+func TestHangBehindALargeLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := pipeline(t, limited(resilience.ConcurrencyPolicy{}), resilience.Options{})
+		start := time.Now()
+		var calls sync.WaitGroup
+		var mu sync.Mutex
+		late, limit := 0, 0
+		for time.Since(start) < 14*time.Second {
+			at := time.Since(start)
+			latency := 20 * time.Millisecond
+			switch {
+			case at > 10*time.Second:
+				latency = time.Hour
+			case at > 5*time.Second:
+				latency = 500 * time.Millisecond
+			}
+			if at < 10*time.Second {
+				limit = pl.Concurrency().Limit
+			}
+			calls.Go(func() {
+				_, report, _ := pl.Do(t.Context(), taking(latency))
+				if at > 11*time.Second && len(report.Attempts) > 0 {
+					mu.Lock()
+					late++
+					mu.Unlock()
+				}
+			})
+			time.Sleep(3 * time.Millisecond)
+		}
+		calls.Wait()
+		t.Logf("the limit was %d before it hung, %d attempts later than a second after that", limit, late)
+		if limit < 100 || late > 60 {
+			t.Errorf("the limit was %d while it was slow, and %d attempts were made later than a second after it hung, want over 100, and at most 60 of 1000", limit, late)
+		}
+	})
+}
