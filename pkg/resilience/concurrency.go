@@ -378,8 +378,7 @@ func (l *limiter) usualLatency() time.Duration {
 func (l *limiter) leave(now time.Time, h Health, latency time.Duration) {
 	n := l.inFlight.Add(-1)
 	if l.policy.Max >= 0 { // a fixed limit learns too how long attempts take
-		// Attempts that time out in a stall do not end it. Otherwise as many would follow at once.
-		if n <= l.limit.Load() && l.over.Load() != 0 && (n == 0 || h != Unhealthy || !l.stalls(int64(now.Sub(l.epoch)))) {
+		if n <= l.limit.Load() && l.over.Load() != 0 {
 			l.over.Store(0)
 		}
 		switch h {

@@ -38,8 +38,8 @@ func TestTimeoutsCostTokens(t *testing.T) {
 	}
 }
 
-// An upstream that is slow gets no retries, nor for five seconds afterwards: they would make it slow
-// again.
+// An upstream that is slow gets no retries, nor for five seconds afterwards: they would make it
+// slow again.
 func TestNoRetriesWhileTheUpstreamIsSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := limited(resilience.ConcurrencyPolicy{})
@@ -150,7 +150,8 @@ func TestSingleFailuresOfASlowUpstream(t *testing.T) {
 	}
 }
 
-// An upstream that is slow, and then hangs, gets as little as any that hangs.
+// An upstream that was slow, and hangs while fewer calls are made, gets no more of them: the limit
+// of a slow upstream is too large for one that hangs.
 func TestHangBehindALargeLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pl := pipeline(t, limited(resilience.ConcurrencyPolicy{}), resilience.Options{})
@@ -158,32 +159,30 @@ func TestHangBehindALargeLimit(t *testing.T) {
 		var calls sync.WaitGroup
 		var mu sync.Mutex
 		late, limit := 0, 0
-		for time.Since(start) < 14*time.Second {
+		for time.Since(start) < 11400*time.Millisecond {
 			at := time.Since(start)
-			latency := 20 * time.Millisecond
+			latency, gap := 20*time.Millisecond, 3*time.Millisecond
 			switch {
 			case at > 10*time.Second:
-				latency = time.Hour
+				latency, gap = time.Hour, 15*time.Millisecond
 			case at > 5*time.Second:
 				latency = 500 * time.Millisecond
-			}
-			if at < 10*time.Second {
 				limit = pl.Concurrency().Limit
 			}
 			calls.Go(func() {
 				_, report, _ := pl.Do(t.Context(), taking(latency))
-				if at > 11*time.Second && len(report.Attempts) > 0 {
+				if at > 10900*time.Millisecond && len(report.Attempts) > 0 {
 					mu.Lock()
 					late++
 					mu.Unlock()
 				}
 			})
-			time.Sleep(3 * time.Millisecond)
+			time.Sleep(gap)
 		}
 		calls.Wait()
-		t.Logf("the limit was %d before it hung, %d attempts later than a second after that", limit, late)
-		if limit < 100 || late > 60 {
-			t.Errorf("the limit was %d while it was slow, and %d attempts were made later than a second after it hung, want over 100, and at most 60 of 1000", limit, late)
+		t.Logf("the limit was %d before it hung, %d attempts later", limit, late)
+		if limit < 100 || late > 0 {
+			t.Errorf("the limit was %d while it was slow, and %d attempts were made 0.4 s after its last answer, want over 100, and none", limit, late)
 		}
 	})
 }
