@@ -78,6 +78,9 @@ func TestExamplesAreAccountedFor(t *testing.T) {
 	for path, data := range examples(t) {
 		t.Run(path, func(t *testing.T) {
 			r, err := foreign.Import(systemOf(path), filepath.Base(path), data)
+			if err != nil && isReal(path) {
+				return // TestExamples shows the reason
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
