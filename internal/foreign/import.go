@@ -166,7 +166,7 @@ func Detect(name string, data []byte) System {
 		{Envoy, `(?m)^\s*-?\s*"?(static_resources|staticResources|virtual_hosts|virtualHosts|outlier_detection|circuit_breakers|lb_policy|load_assignment|retry_policy|retry_on|hedge_policy)"?\s*:`},
 		{GRPC, `"?(methodConfig|retryThrottling)"?\s*:`},
 		{DotNet, `(?i)"(AttemptTimeout|TotalRequestTimeout|MaxRetryAttempts|BreakDuration|BackoffType|MinimumThroughput)"\s*:`},
-		{Traefik, `(?m)^\[?\[?(http|tcp)\.(routers|services|middlewares|serversTransports)`},
+		{Traefik, `(?m)^\s*\[?\[?(http|tcp)\.(routers|services|middlewares|serversTransports)`},
 		{Traefik, `(?m)^http:\s*$(\s*#.*$|\s*$)*\s+(routers|services|middlewares|serversTransports):`},
 		{Caddy, `"handler"\s*:\s*"reverse_proxy"|(?m)^\s*reverse_proxy\b`},
 		{HAProxy, `(?m)^(frontend|backend|listen|defaults)\b[^{:]*$`},
