@@ -101,6 +101,8 @@ func TestNoExplosion(t *testing.T) {
 		"aliases of aliases": {foreign.Istio, "a: &a [x, x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a, *a]\n" +
 			"c: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b, *b]\nd: &d [*c, *c, *c, *c, *c, *c, *c, *c, *c, *c]\ne: [*d, *d, *d, *d, *d, *d, *d, *d, *d, *d]\n"},
 		"braces":        {foreign.Nginx, strings.Repeat("a {", 100_000)},
+		"a long key":    {foreign.Traefik, "[http]\n" + strings.Repeat("a.", 100_000) + "a = 1"},
+		"a long header": {foreign.Traefik, "[http]\n[" + strings.Repeat("a.", 100_000) + "a]"},
 		"inline tables": {foreign.Traefik, "[http]\na = " + strings.Repeat("{a = ", 100_000)},
 	} {
 		t.Run(name, func(t *testing.T) {
