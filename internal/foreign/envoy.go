@@ -302,6 +302,13 @@ func (route *envoyRoute) action(r *reader, n *node) {
 			"internal_redirect_policy", "max_internal_redirects", "metadata_match", "path_rewrite",
 			"path_rewrite_policy", "prefix_rewrite", "priority", "regex_rewrite", "request_mirror_policies",
 			"upgrade_configs"))
+	if p.Hedge.OnTryTimeout && p.TryTimeout == 0 {
+		p.Hedge = Hedge{}
+		p.From = without(p.From, "Hedge")
+		if on := n.at("hedge_policy", "hedge_on_per_try_timeout"); on != nil {
+			r.change(on, Dropped, "there is no per_try_timeout to hedge on")
+		}
+	}
 	if n.get("timeout") == nil {
 		r.byDefault(n, "timeout: 15s")
 	}
