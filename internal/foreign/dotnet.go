@@ -110,8 +110,8 @@ func dotnetTells(n *node) bool {
 }
 
 // dotnetOwn returns an option in a section for the handler, or in one of its parts, that .NET does
-// not have and that is no misspelling of one. Applications have option classes of their own that look
-// much like those of .NET. It returns nil if there is none.
+// not have and that is no misspelling of one. Applications have option classes of their own that
+// look much like those of .NET. It returns nil if there is none.
 func dotnetOwn(n *node) *node {
 	known := map[string][]string{
 		"":               dotnetParts(),

@@ -16,8 +16,8 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/golden"
 )
 
-// Every example from a public file is listed in testdata/real.txt with its kind of source, and there
-// are enough of them.
+// Every example from a public file is listed in testdata/real.txt with its kind of source, and
+// there are enough of them.
 func TestRealFilesAreListed(t *testing.T) {
 	list, err := os.ReadFile("testdata/real.txt")
 	if err != nil {

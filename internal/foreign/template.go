@@ -38,7 +38,7 @@ func templateMistakes(name string, data []byte, err error) error {
 		return err
 	}
 	at := place(first)
-	return mistake.List(slices.Insert(left, 0, aTemplate(name, first, lines[first-1], at[0], at[1]))).Err()
+	return slices.Insert(left, 0, aTemplate(name, first, lines[first-1], at[0], at[1])).Err()
 }
 
 func aTemplate(name string, number int, line string, start, end int) *mistake.Mistake {
