@@ -91,8 +91,10 @@ func TestAccount(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(accountHeading + `
 These examples have the fields and the values of public files, with other names. Each line of
-` + "`internal/foreign/testdata/real.txt`" + ` says where one is from. Refused are templates, other
-protocols than HTTP, option classes of applications, and fields that the system does not have.
+` + "`internal/foreign/testdata/real.txt`" + ` says where one is from: most are from guides and
+READMEs. Where only a part was to be had, it is completed with what a file needs around it. Refused
+are templates, other protocols than HTTP, option classes of applications, and fields that the system
+does not have.
 
 | system | files | all carried over | some approximated or dropped | refused | dropped in most files |
 |---|---:|---:|---:|---:|---|
