@@ -139,8 +139,8 @@ func dotnetOwn(n *node) *node {
 	return own
 }
 
-// strategy reads a section for a retry or a breaker alone, which code adds to a pipeline. It reports
-// whether n is one.
+// strategy reads a section for a retry or a breaker alone, which code adds to a pipeline. It
+// reports whether n is one.
 func (d *dotnet) strategy(r *reader, n *node) bool {
 	p := Policy{Name: dotnetName(n), Retry: Retry{MaxAttempts: 1}}
 	isOnly := func(sign string, known fields) bool {
