@@ -56,6 +56,14 @@ func TestImportedIsConfiguration(t *testing.T) {
 			continue
 		}
 		code, out, errs := execute(t, "import", "--from", filepath.Base(filepath.Dir(file)), file)
+		if shown, err := os.ReadFile(file + ".golden"); err != nil {
+			t.Error(err)
+		} else if strings.HasPrefix(string(shown), "refused\n") {
+			if code != cli.ExitUsage || out != "" || errs == "" {
+				t.Errorf("%s: got exit code %d, stdout %q, stderr %q, want a refusal", file, code, out, errs)
+			}
+			continue
+		}
 		if code != cli.ExitOK {
 			t.Errorf("%s: got exit code %d, stderr %s", file, code, errs)
 			continue

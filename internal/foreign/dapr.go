@@ -48,17 +48,47 @@ func (d *dapr) read(r *reader, n *node) {
 	if targets != nil {
 		d.targets(r, targets)
 	}
+	d.others(r, n)
 	for _, parts := range []map[string]daprPart{d.timeouts, d.retries, d.breakers} {
 		for _, part := range parts {
-			if !part.used {
+			if part.used {
+				continue
+			}
+			switch name := part.node.key; {
+			case strings.HasPrefix(name, "DaprBuiltIn"):
+				r.unused(part.node, "the retries that Dapr has of its own, for calls that found no connection, are left out")
+			case strings.HasPrefix(name, "Default") && strings.HasSuffix(name, "Policy"):
+				r.unused(part.node, "a default for calls into the application, for one type of component, or for targets that name their own")
+			default:
 				r.unused(part.node, "no target uses it")
 			}
 		}
 	}
 }
 
-// unused turns the entries at and below n into dropped ones.
+// others adds a policy for the targets that the file does not name, if it has defaults for them.
+func (d *dapr) others(r *reader, n *node) {
+	for _, kind := range []string{"app", "actor", "component"} {
+		for suffix, parts := range map[string]map[string]daprPart{
+			"TimeoutPolicy": d.timeouts, "RetryPolicy": d.retries, "CircuitBreakerPolicy": d.breakers,
+		} {
+			specific := daprDefaults(kind, suffix)
+			if slices.ContainsFunc(specific[:len(specific)-1], func(name string) bool { return parts[name].node != nil }) {
+				d.names(r, &node{shape: mapping, path: n.path, line: n.line, column: n.column}, kind+"/*")
+				break
+			}
+		}
+	}
+	if len(d.all) == 0 && (d.timeouts["DefaultTimeoutPolicy"].node != nil || d.retries["DefaultRetryPolicy"].node != nil || d.breakers["DefaultCircuitBreakerPolicy"].node != nil) {
+		d.names(r, &node{shape: mapping, path: n.path, line: n.line, column: n.column}, "all/*")
+	}
+}
+
+// unused turns the entries at and below n into dropped ones. Their defaults do not matter.
 func (r *reader) unused(n *node, sentence string) {
+	r.defaults = slices.DeleteFunc(r.defaults, func(e Entry) bool {
+		return e.Path == n.path && e.Line == n.keyLine || e.Path == n.path && e.Line == n.line
+	})
 	for i := range r.report {
 		e := &r.report[i]
 		if e.Path == n.path || strings.HasPrefix(e.Path, n.path+".") || strings.HasPrefix(e.Path, n.path+"[") {
@@ -189,7 +219,14 @@ func (d *dapr) retry(r *reader, n *node) {
 		retry.On.Statuses = []StatusRange{{400, 599}}
 		r.byDefault(n, "every error is retried, also 4xx")
 	}
-	r.byDefault(n, missing(n, "policy: constant", "duration: 5s", "maxRetries: -1, no limit"))
+	other, wait5 := "maxInterval", "duration: 5s"
+	if kind == "exponential" {
+		other, wait5 = "duration", "maxInterval: 60s"
+	}
+	if ignored := n.get(other); ignored != nil {
+		r.change(ignored, Dropped, "is not for the policy "+kind)
+	}
+	r.byDefault(n, missing(n, "policy: constant", wait5, "maxRetries: -1, no limit"))
 	d.retries[n.key] = daprPart{node: n, apply: func(p *Policy) {
 		p.Retry = from.Retry
 		p.setFrom(&from, "Retry")

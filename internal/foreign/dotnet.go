@@ -2,10 +2,13 @@ package foreign
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/rebound-dev/rebound/internal/config"
 )
 
 // parseDotNet reads JSON as .NET's configuration does: comments and trailing commas are allowed.
@@ -73,7 +76,14 @@ func (d *dotnet) within(r *reader, n *node) {
 		}
 	}
 	if n.shape == mapping && known > 0 && dotnetTells(n) {
+		if own := dotnetOwn(n); own != nil {
+			r.failAt(own.keyLine, own.keyColumn, own.path, "expected a section for the standard resilience handler, got an option of the application's own")
+			return
+		}
 		d.section(r, n)
+		return
+	}
+	if d.strategy(r, n) {
 		return
 	}
 	if n.shape == scalar || len(n.items) == 0 {
@@ -99,10 +109,65 @@ func dotnetTells(n *node) bool {
 	return false
 }
 
+// dotnetOwn returns an option in a section for the handler, or in one of its parts, that .NET does
+// not have and that is no misspelling of one. Applications have option classes of their own that
+// look much like those of .NET. It returns nil if there is none.
+func dotnetOwn(n *node) *node {
+	known := map[string][]string{
+		"":               dotnetParts(),
+		"retry":          slices.Sorted(maps.Keys(dotnetRetryFields(&Policy{}, new(int), new(string), new(bool)))),
+		"circuitbreaker": slices.Sorted(maps.Keys(dotnetCircuitFields(&Policy{Breakers: []Breaker{{}}}))),
+	}
+	stranger := func(n *node, known []string) *node {
+		for _, item := range n.items {
+			has := slices.ContainsFunc(known, func(k string) bool { return strings.EqualFold(k, item.key) })
+			if near := config.Nearest(item.key, known); !has && (near == "" || config.Distance(strings.ToLower(item.key), strings.ToLower(near)) > 2) {
+				return item
+			}
+		}
+		return nil
+	}
+	own := stranger(n, known[""])
+	for _, part := range n.items {
+		if names := known[strings.ToLower(part.key)]; own == nil && names != nil {
+			own = stranger(part, names)
+		}
+		if isTimeout := strings.EqualFold(part.key, "AttemptTimeout") || strings.EqualFold(part.key, "TotalRequestTimeout"); own == nil && isTimeout && part.shape == scalar && !part.null {
+			own = part
+		}
+	}
+	return own
+}
+
+// strategy reads a section for a retry or a breaker alone, which code adds to a pipeline. It
+// reports whether n is one.
+func (d *dotnet) strategy(r *reader, n *node) bool {
+	p := Policy{Name: dotnetName(n), Retry: Retry{MaxAttempts: 1}}
+	isOnly := func(sign string, known fields) bool {
+		return field(n, sign) != nil && !slices.ContainsFunc(n.items, func(item *node) bool { _, ok := r.find(known, item.key); return !ok })
+	}
+	switch {
+	case isOnly("MaxRetryAttempts", dotnetRetryFields(&p, new(int), new(string), new(bool))):
+		p.Retry = Retry{On: dotnetTransient(), Backoff: Backoff{Base: 2 * time.Second}, RetryAfter: RetryAfter{Obey: true}}
+		dotnetRetry(r, n, &p)
+	case isOnly("MinimumThroughput", dotnetCircuitFields(&Policy{Breakers: []Breaker{{}}})):
+		p.Breakers = []Breaker{dotnetBreaker()}
+		dotnetCircuit(r, n, &p)
+	default:
+		return false
+	}
+	d.all = append(d.all, p)
+	return true
+}
+
+// dotnetName returns the name of the policy for a section: its path as .NET's code names it.
+func dotnetName(n *node) string {
+	return strings.ReplaceAll(strings.Trim(strings.ReplaceAll(n.path, `"`, ""), "[]"), "].", ".")
+}
+
 func (d *dotnet) section(r *reader, n *node) {
-	name := strings.ReplaceAll(strings.Trim(strings.ReplaceAll(n.path, `"`, ""), "[]"), "].", ".")
 	p := Policy{
-		Name: name, Timeout: 30 * time.Second, TryTimeout: 10 * time.Second,
+		Name: dotnetName(n), Timeout: 30 * time.Second, TryTimeout: 10 * time.Second,
 		Retry: Retry{
 			MaxAttempts: 4, On: dotnetTransient(),
 			Backoff:    Backoff{Kind: BackoffExponential, Base: 2 * time.Second, Factor: 2, Jitter: JitterPolly},
@@ -190,19 +255,24 @@ func backoffType(r *reader, n *node) (string, bool) {
 	return oneOf(names...)(r, n)
 }
 
-func dotnetRetry(r *reader, n *node, p *Policy) {
+func dotnetRetryFields(p *Policy, retries *int, kind *string, jitter *bool) fields {
 	b := &p.Retry.Backoff
-	retries, kind, jitter := 3, "Exponential", true
-	r.object(n, fields{
-		"MaxRetryAttempts":       set(p, "Retry.MaxAttempts", &retries, whole(1, maxWhole)),
-		"BackoffType":            set(p, "Retry.Backoff", &kind, backoffType),
-		"UseJitter":              set(p, "Retry.Backoff.Jitter", &jitter, boolean),
+	return fields{
+		"MaxRetryAttempts":       set(p, "Retry.MaxAttempts", retries, whole(1, maxWhole)),
+		"BackoffType":            set(p, "Retry.Backoff", kind, backoffType),
+		"UseJitter":              set(p, "Retry.Backoff.Jitter", jitter, boolean),
 		"Delay":                  set(p, "Retry.Backoff.Base", &b.Base, timeSpanValue),
 		"MaxDelay":               set(p, "Retry.Backoff.Max", &b.Max, timeSpanValue),
 		"ShouldRetryAfterHeader": set(p, "Retry.RetryAfter", &p.Retry.RetryAfter.Obey, boolean),
 		"ShouldHandle":           drop(dotnetCode),
 		"DelayGenerator":         drop(dotnetCode),
-	}.ignoring("Name"))
+	}.ignoring("Name")
+}
+
+func dotnetRetry(r *reader, n *node, p *Policy) {
+	b := &p.Retry.Backoff
+	retries, kind, jitter := 3, "Exponential", true
+	r.object(n, dotnetRetryFields(p, &retries, &kind, &jitter))
 	p.Retry.MaxAttempts = retries + 1
 	b.Kind, b.Factor = map[string]BackoffKind{"Constant": BackoffFixed, "Linear": BackoffLinear, "Exponential": BackoffExponential}[kind], 0
 	if b.Kind == BackoffExponential {
@@ -219,16 +289,20 @@ func dotnetRetry(r *reader, n *node, p *Policy) {
 	r.byDefault(n, missingIn2(n, "MaxRetryAttempts: 3", "Delay: 2s", "BackoffType: Exponential", "UseJitter: true", "ShouldRetryAfterHeader: true"))
 }
 
-func dotnetCircuit(r *reader, n *node, p *Policy) {
+func dotnetCircuitFields(p *Policy) fields {
 	b := &p.Breakers[0]
-	r.object(n, fields{
+	return fields{
 		"FailureRatio":           set(p, "Breakers.FailureRatio", &b.FailureRatio, number(0, 1)),
 		"MinimumThroughput":      set(p, "Breakers.MinCalls", &b.MinCalls, whole(2, maxWhole)),
 		"SamplingDuration":       set(p, "Breakers.Window", &b.Window, timeSpanValue),
 		"BreakDuration":          set(p, "Breakers.OpenFor", &b.OpenFor, timeSpanValue),
 		"ShouldHandle":           drop(dotnetCode),
 		"BreakDurationGenerator": drop(dotnetCode),
-	}.ignoring("Name"))
+	}.ignoring("Name")
+}
+
+func dotnetCircuit(r *reader, n *node, p *Policy) {
+	r.object(n, dotnetCircuitFields(p))
 	r.byDefault(n, missingIn2(n, "FailureRatio: 0.1", "MinimumThroughput: 100", "SamplingDuration: 30s", "BreakDuration: 5s"))
 }
 

@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strconv"
@@ -123,16 +124,21 @@ func (e *envoy) root(r *reader, n *node) {
 		e.listener(r, n)
 	case has("virtual_hosts"):
 		e.routeConfiguration(r, n)
-	case has("domains", "routes"):
-		e.virtualHost(r, n)
-	case has("route", "retry_policy") && has("match"):
-		e.route(r, n, "route", nil)
 	case has("clusters", "route_config", "listeners"):
 		r.object(n, fields{
 			"clusters":     func(r *reader, n *node) { r.list(n, e.cluster) },
 			"listeners":    func(r *reader, n *node) { r.list(n, e.listener) },
 			"route_config": e.routeConfiguration,
+			"routes":       func(r *reader, n *node) { e.routeList(r, n, "routes", nil) },
 		}.ignoring("secrets"))
+	case has("domains", "routes"):
+		e.virtualHost(r, n)
+	case has("route") && has("match"):
+		e.route(r, n, "route", nil)
+	case has("retry_policy", "hedge_policy") || has("cluster", "weighted_clusters") && has("timeout"):
+		route := envoyRoute{policy: Policy{Name: "route", Timeout: envoyRouteTimeout, Retry: Retry{MaxAttempts: 1}}}
+		route.action(r, n)
+		e.routes = append(e.routes, route)
 	case has("retry_on", "num_retries"):
 		route := envoyRoute{policy: Policy{Name: "retry_policy", Timeout: envoyRouteTimeout}}
 		envoyRetryPolicy(r, n, &route.policy)
@@ -213,14 +219,29 @@ func (e *envoy) virtualHost(r *reader, n *node) {
 	if own || host.Hedge != (Hedge{}) {
 		inherited = &host
 	}
-	if routes == nil {
-		return
+	if routes != nil {
+		e.routeList(r, routes, cmp.Or(name, "routes"), inherited)
 	}
+}
+
+func (e *envoy) routeList(r *reader, n *node, name string, host *Policy) {
 	k := 0
-	r.list(routes, func(r *reader, n *node) {
-		e.route(r, n, name+"/"+strconv.Itoa(k), inherited)
+	r.list(n, func(r *reader, n *node) {
+		e.route(r, n, name+"/"+strconv.Itoa(k), host)
 		k++
 	})
+}
+
+// envoyDuration accepts durations in the JSON form of protocol buffers, and {seconds: 5} as old
+// files have it.
+func envoyDuration(r *reader, n *node) (time.Duration, bool) {
+	if n.shape != mapping || len(n.items) == 0 {
+		return protoDuration(r, n)
+	}
+	var seconds, nanos int
+	before := len(r.errs)
+	r.object(n, fields{"seconds": keep(&seconds, whole(0, 1e9)), "nanos": keep(&nanos, whole(0, 999_999_999))})
+	return time.Duration(seconds)*time.Second + time.Duration(nanos), len(r.errs) == before
 }
 
 func (e *envoy) route(r *reader, n *node, name string, host *Policy) {
@@ -262,7 +283,7 @@ func (route *envoyRoute) action(r *reader, n *node) {
 				})
 			}}.ignoring("total_weight", "runtime_key_prefix", "header_name", "random_value_specifier", "use_hash_policy"))
 		},
-		"timeout": set(p, "Timeout", &p.Timeout, protoDuration),
+		"timeout": set(p, "Timeout", &p.Timeout, envoyDuration),
 		"retry_policy": func(r *reader, n *node) {
 			p.Retry, p.TryTimeout = Retry{}, 0 // replaces that of the virtual host
 			p.From = without(p.From, "Retry", "TryTimeout")
@@ -281,6 +302,13 @@ func (route *envoyRoute) action(r *reader, n *node) {
 			"internal_redirect_policy", "max_internal_redirects", "metadata_match", "path_rewrite",
 			"path_rewrite_policy", "prefix_rewrite", "priority", "regex_rewrite", "request_mirror_policies",
 			"upgrade_configs"))
+	if p.Hedge.OnTryTimeout && p.TryTimeout == 0 {
+		p.Hedge = Hedge{}
+		p.From = without(p.From, "Hedge")
+		if on := n.at("hedge_policy", "hedge_on_per_try_timeout"); on != nil {
+			r.change(on, Dropped, "there is no per_try_timeout to hedge on")
+		}
+	}
 	if n.get("timeout") == nil {
 		r.byDefault(n, "timeout: 15s")
 	}
@@ -309,13 +337,13 @@ func envoyRetryPolicy(r *reader, n *node, p *Policy) {
 	r.object(n, fields{
 		"retry_on":               envoyRetryOn(p, &codes, false),
 		"num_retries":            set(p, "Retry.MaxAttempts", &retries, whole(0, maxWhole)),
-		"per_try_timeout":        set(p, "TryTimeout", &p.TryTimeout, protoDuration),
+		"per_try_timeout":        set(p, "TryTimeout", &p.TryTimeout, envoyDuration),
 		"per_try_idle_timeout":   drop("a stall in the middle of an answer is not simulated"),
 		"retriable_status_codes": func(*reader, *node) {},
 		"retry_back_off": func(r *reader, n *node) {
 			r.object(n, fields{
-				"base_interval": set(p, "Retry.Backoff.Base", &b.Base, protoDuration),
-				"max_interval":  set(p, "Retry.Backoff.Max", &b.Max, protoDuration),
+				"base_interval": set(p, "Retry.Backoff.Base", &b.Base, envoyDuration),
+				"max_interval":  set(p, "Retry.Backoff.Max", &b.Max, envoyDuration),
 			})
 		},
 		"rate_limited_retry_back_off": func(r *reader, n *node) {
@@ -323,7 +351,7 @@ func envoyRetryPolicy(r *reader, n *node, p *Policy) {
 			p.setBy(r, "Retry.RetryAfter", n)
 			r.object(n, fields{
 				"reset_headers": approx(unread, "Retry-After is obeyed, whichever header is named"),
-				"max_interval":  set(p, "Retry.RetryAfter.Max", &p.Retry.RetryAfter.Max, protoDuration),
+				"max_interval":  set(p, "Retry.RetryAfter.Max", &p.Retry.RetryAfter.Max, envoyDuration),
 			})
 		},
 		"retry_host_predicate": func(r *reader, n *node) {
@@ -383,7 +411,7 @@ func (e *envoy) cluster(r *reader, n *node) {
 	p := &c.policy
 	panicBelow := 0.5
 	r.object(n, fields{
-		"connect_timeout":   set(p, "ConnectTimeout", &p.ConnectTimeout, protoDuration),
+		"connect_timeout":   set(p, "ConnectTimeout", &p.ConnectTimeout, envoyDuration),
 		"circuit_breakers":  func(r *reader, n *node) { c.says = true; envoyThresholds(r, n, p) },
 		"outlier_detection": func(r *reader, n *node) { c.says = true; envoyOutlierDetection(r, n, p) },
 		"health_checks":     drop(noActiveChecks),
@@ -449,7 +477,7 @@ func envoyThresholds(r *reader, n *node, p *Policy) {
 					"max_requests":         set(p, "Concurrency.MaxRequests", &c.MaxRequests, limit),
 					"max_retries":          set(p, "Concurrency.MaxRetries", &c.MaxRetries, limit),
 					"retry_budget": func(r *reader, n *node) {
-						envoyBudget(r, n, p, budgetNames{"budget_percent", "min_retry_concurrency", "budget_interval", protoDuration})
+						envoyBudget(r, n, p, budgetNames{"budget_percent", "min_retry_concurrency", "budget_interval", envoyDuration})
 					},
 				}.ignoring("priority", "track_remaining", "max_connection_pools"))
 				r.byDefault(n, missing(n, "max_connections: 1024", "max_pending_requests: 1024", "max_requests: 1024"))
@@ -470,9 +498,9 @@ func envoyOutlierDetection(r *reader, n *node, p *Policy) {
 	const always = "detections are enforced always or never, not at random"
 	r.object(n, fields{
 		"consecutive_5xx":                       set(p, "Breakers.ConsecutiveFailures", &o.consecutive5xx, count),
-		"interval":                              set(p, "Breakers.CheckEvery", &o.interval, protoDuration),
-		"base_ejection_time":                    set(p, "Breakers.OpenFor", &o.base, protoDuration),
-		"max_ejection_time":                     set(p, "Breakers.MaxOpenFor", &o.maxTime, protoDuration),
+		"interval":                              set(p, "Breakers.CheckEvery", &o.interval, envoyDuration),
+		"base_ejection_time":                    set(p, "Breakers.OpenFor", &o.base, envoyDuration),
+		"max_ejection_time":                     set(p, "Breakers.MaxOpenFor", &o.maxTime, envoyDuration),
 		"max_ejection_percent":                  set(p, "Breakers.MaxEjected", &o.maxEjected, share),
 		"enforcing_consecutive_5xx":             set(p, "Breakers.ConsecutiveFailures", &o.enforce5xx, percent),
 		"consecutive_gateway_failure":           set(p, "Breakers.ConsecutiveFailures", &o.gateway, count),
@@ -501,6 +529,20 @@ func envoyOutlierDetection(r *reader, n *node, p *Policy) {
 	o.successRate = enforceRate > 0
 	if enforceFailures > 0 {
 		o.failurePercent = failurePercent
+	}
+	off := func(enforcing string, value int, fields ...string) {
+		for _, field := range fields {
+			if set := n.get(field); set != nil && value == 0 {
+				r.change(set, Dropped, enforcing+" is 0: it is not enforced")
+			}
+		}
+	}
+	off("enforcing_consecutive_5xx", o.enforce5xx, "consecutive_5xx")
+	off("enforcing_consecutive_gateway_failure", o.enforceGateway, "consecutive_gateway_failure")
+	off("enforcing_success_rate", enforceRate, "success_rate_minimum_hosts", "success_rate_request_volume", "success_rate_stdev_factor")
+	off("enforcing_failure_percentage", enforceFailures, "failure_percentage_threshold", "failure_percentage_minimum_hosts", "failure_percentage_request_volume")
+	if local := n.get("consecutive_local_origin_failure"); local != nil && !o.split {
+		r.change(local, Dropped, "counts only with split_external_local_origin_errors: true")
 	}
 	p.Breakers = o.breakers()
 	r.byDefault(n, missing(n, "consecutive_5xx: 5", "interval: 10s", "base_ejection_time: 30s", "max_ejection_percent: 10",

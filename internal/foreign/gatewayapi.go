@@ -11,6 +11,7 @@ type gatewayAPI struct {
 	rules    []gatewayRule
 	budgets  []gatewayBudget
 	duration parser[time.Duration]
+	retried  bool // an annotation of the route says how
 }
 
 type gatewayRule struct {
@@ -109,7 +110,7 @@ func (g *gatewayAPI) rule(r *reader, n *node, route string, k int) {
 			})
 		},
 	}.ignoring("name", "matches", "filters", "sessionPersistence"))
-	if n.get("retry") == nil {
+	if n.get("retry") == nil && !g.retried {
 		r.byDefault(n, "retry: none")
 	}
 	g.rules = append(g.rules, rule)

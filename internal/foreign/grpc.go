@@ -59,11 +59,18 @@ func grpcConfig(r *reader, n *node) []Policy {
 	shared := Policy{}
 	r.object(n, fields{
 		"methodConfig": func(r *reader, n *node) {
-			r.list(n, func(r *reader, n *node) { all = append(all, grpcMethods(r, n)) })
+			r.list(n, func(r *reader, n *node) {
+				p := grpcMethods(r, n)
+				if n.shape == mapping && len(n.items) > 0 && field(n, "name") == nil {
+					r.unused(n, "the methodConfig has no name, so gRPC applies it to no method")
+					return
+				}
+				all = append(all, p)
+			})
 		},
 		"retryThrottling":     func(r *reader, n *node) { grpcThrottling(r, n, &shared) },
 		"loadBalancingConfig": func(r *reader, n *node) { grpcBalancer(r, n, &shared) },
-	}.ignoring("loadBalancingPolicy", "healthCheckConfig", "$schema"))
+	}.ignoring("loadBalancingPolicy", "healthCheckConfig", "connectionScaling", "$schema"))
 	for i := range all {
 		if all[i].Retry.MaxAttempts != 1 || all[i].Hedge.MaxAttempts > 0 {
 			all[i].Retry.Budget = shared.Retry.Budget
@@ -95,10 +102,10 @@ func grpcMethods(r *reader, n *node) Policy {
 		"hedgingPolicy": func(r *reader, n *node) { grpcHedging(r, n, &p) },
 		"waitForReady":  drop("a call without a connection fails at once"),
 	}.ignoring("maxRequestMessageBytes", "maxResponseMessageBytes"))
-	if n.get("timeout") == nil {
+	if field(n, "timeout") == nil {
 		r.byDefault(n, "timeout: none but the caller's deadline")
 	}
-	if n.get("retryPolicy") == nil && n.get("hedgingPolicy") == nil {
+	if field(n, "retryPolicy") == nil && field(n, "hedgingPolicy") == nil {
 		r.byDefault(n, "retryPolicy: none; a stream that the server refused is still sent again once, which is left out")
 	}
 	return p
@@ -137,10 +144,15 @@ func grpcRetry(r *reader, n *node, p *Policy) {
 		"perAttemptRecvTimeout": set(p, "TryTimeout", &p.TryTimeout, protoDuration),
 	})
 	for _, key := range []string{"maxAttempts", "initialBackoff", "maxBackoff", "backoffMultiplier", "retryableStatusCodes"} {
-		if n.get(key) == nil && len(r.errs) == mistakes {
+		if field(n, key) == nil && len(r.errs) == mistakes {
 			r.fail(n, "%s is missing: gRPC refuses a retryPolicy without it", key)
 			break
 		}
+	}
+	if slices.ContainsFunc(n.items, func(item *node) bool {
+		return item.key[:min(1, len(item.key))] != strings.ToLower(item.key[:min(1, len(item.key))])
+	}) {
+		r.byDefault(n, "only gRPC in Go takes names that begin with a capital letter")
 	}
 	p.Retry.On.Refused = true
 	r.byDefault(n, "jitter ±20 % on top of maxBackoff; the pushback of the server is obeyed like Retry-After")

@@ -113,6 +113,7 @@ type haproxy struct {
 // haproxyPart is what a section says.
 type haproxyPart struct {
 	policy  Policy
+	mode    string
 	servers int
 	redo    bool // retries of more than failed connections
 	server  haproxyServer
@@ -167,6 +168,15 @@ func (x *haproxy) section(r *reader, n *node) {
 	if n.key == "defaults" && !slices.Contains(words, "from") {
 		part = haproxyStart()
 	}
+	for _, item := range n.items {
+		if item.key == "mode" && len(item.args) == 1 {
+			part.mode = item.args[0].text
+		}
+	}
+	if part.mode == "tcp" && n.key != "defaults" {
+		r.mark(n, Dropped, "is not HTTP")
+		return
+	}
 	p := &part.policy
 	p.From = maps.Clone(p.From)
 	for _, item := range n.items {
@@ -194,9 +204,16 @@ func (x *haproxy) section(r *reader, n *node) {
 // frontend notes that the settings of a frontend are about callers.
 func (x *haproxy) frontend(r *reader, n *node) {
 	for _, item := range n.items {
-		r.nearMiss(item, haproxyKnown())
+		if !slices.Contains(haproxyOther(), item.key) {
+			r.nearMiss(item, haproxyKnown())
+		}
 	}
 	ignore(r, n)
+}
+
+// haproxyOther are settings that look like those about failures.
+func haproxyOther() []string {
+	return []string{"tcp-request", "tcp-response", "http-response", "mode", "clitimeout"}
 }
 
 func haproxyKnown() []string {
@@ -227,7 +244,15 @@ func (part *haproxyPart) line(r *reader, n *node) {
 		r.mark(n, Dropped, haproxyDynamic)
 	case "http-check", "tcp-check":
 		r.mark(n, Dropped, noActiveChecks)
+	case "contimeout":
+		one(approx(set(p, "ConnectTimeout", &p.ConnectTimeout, haproxyTime), "the old name of timeout connect"))(r, n)
+	case "srvtimeout":
+		one(approx(set(p, "TryTimeout", &p.TryTimeout, haproxyTime), "the old name of timeout server"))(r, n)
 	case "http-request":
+		if len(n.args) > 0 && n.args[0].text == "set-timeout" {
+			r.mark(n, Dropped, "the timeout of a backend is the same for every request")
+			return
+		}
 		if len(n.args) > 0 && n.args[0].text == "disable-l7-retry" {
 			p.Retry.Methods = IdempotentMethods()
 			p.Retry.UnsentAnyMethod = true
@@ -237,7 +262,9 @@ func (part *haproxyPart) line(r *reader, n *node) {
 		}
 		ignore(r, n)
 	default:
-		r.nearMiss(n, haproxyKnown())
+		if !slices.Contains(haproxyOther(), n.key) {
+			r.nearMiss(n, haproxyKnown())
+		}
 		ignore(r, n)
 	}
 }

@@ -51,7 +51,7 @@ func dialects() []dialect {
 		{Dapr, parseYAML, readDapr, nil},
 		{Resilience4j, parseSpring, readResilience4j, relaxed},
 		{DotNet, parseDotNet, readDotNet, strings.ToLower},
-		{GRPC, parseYAML, readGRPC, nil},
+		{GRPC, parseYAML, readGRPC, strings.ToLower},
 		{AWS, parseAWS, readAWS, nil},
 		{Nginx, parseNginx, readNginx, nil},
 		{HAProxy, parseHAProxy, readHAProxy, nil},
@@ -81,6 +81,11 @@ type Result struct {
 //
 // The error is a *[mistake.List] for mistakes in the file.
 func Import(system System, name string, data []byte) (*Result, error) {
+	result, err := load(system, name, data)
+	return result, templateMistakes(name, data, err)
+}
+
+func load(system System, name string, data []byte) (*Result, error) {
 	if system == "" {
 		if system = Detect(name, data); system == "" {
 			return nil, fmt.Errorf("%s: does not show which system it is for: use --from NAME", name)
@@ -91,6 +96,9 @@ func Import(system System, name string, data []byte) (*Result, error) {
 	if i < 0 {
 		return nil, fmt.Errorf("unknown system %q, expected one of %s", system, strings.Join(Systems(), ", "))
 	}
+	if m := templateLine(name, data); m != nil && (system == Nginx || system == HAProxy) {
+		return nil, mistake.List{m}.Err() // the text parses, but a condition may leave parts of it out
+	}
 	roots, err := all[i].parse(name, data)
 	if err != nil {
 		return nil, err
@@ -98,10 +106,10 @@ func Import(system System, name string, data []byte) (*Result, error) {
 	if len(roots) == 0 {
 		return nil, mistake.List{{File: name, Line: 1, Column: 1, Message: "is empty"}}.Err()
 	}
-	r := &reader{file: name, fold: all[i].fold}
+	r := &reader{file: name, fold: all[i].fold, lone: system == Envoy}
 	policies := all[i].read(r, roots)
 	if len(policies) == 0 && len(r.errs) == 0 {
-		r.failAt(1, 1, "", "has no settings of %s for retries, timeouts or breakers", system)
+		r.nothing(system)
 	}
 	report, err := r.result(roots)
 	if err != nil {
@@ -109,6 +117,18 @@ func Import(system System, name string, data []byte) (*Result, error) {
 	}
 	unique(policies)
 	return &Result{system, policies, report}, nil
+}
+
+// nothing reports that a file gives no policy, and why, if it has settings.
+func (r *reader) nothing(system System) {
+	const message = "has no settings of %s for retries, timeouts or breakers"
+	i := slices.IndexFunc(r.report, func(e Entry) bool { return e.Kind == Dropped })
+	if i < 0 {
+		r.failAt(1, 1, "", message, system)
+		return
+	}
+	e := r.report[i]
+	r.failAt(e.Line, e.Column, e.Path, message+": %s", system, e.Sentence)
 }
 
 // unique numbers policies with the same name.
@@ -143,10 +163,10 @@ func Detect(name string, data []byte) System {
 		{GatewayAPI, `(?m)(?:^|[{,])\s*-?\s*"?apiVersion"?:\s*"?gateway\.networking\.(x-)?k8s\.io/`},
 		{Traefik, `(?m)(?:^|[{,])\s*-?\s*"?apiVersion"?:\s*"?traefik\.(io|containo\.us)/`},
 		{Resilience4j, `(?m)^\s*resilience4j\b`},
-		{Envoy, `(?m)^\s*-?\s*"?(static_resources|staticResources|virtual_hosts|virtualHosts|outlier_detection|circuit_breakers|lb_policy|load_assignment|retry_policy|retry_on)"?\s*:`},
+		{Envoy, `(?m)^\s*-?\s*"?(static_resources|staticResources|virtual_hosts|virtualHosts|outlier_detection|circuit_breakers|lb_policy|load_assignment|retry_policy|retry_on|hedge_policy)"?\s*:`},
 		{GRPC, `"?(methodConfig|retryThrottling)"?\s*:`},
 		{DotNet, `(?i)"(AttemptTimeout|TotalRequestTimeout|MaxRetryAttempts|BreakDuration|BackoffType|MinimumThroughput)"\s*:`},
-		{Traefik, `(?m)^\[?\[?(http|tcp)\.(routers|services|middlewares|serversTransports)`},
+		{Traefik, `(?m)^\s*\[?\[?(http|tcp)\.(routers|services|middlewares|serversTransports)`},
 		{Traefik, `(?m)^http:\s*$(\s*#.*$|\s*$)*\s+(routers|services|middlewares|serversTransports):`},
 		{Caddy, `"handler"\s*:\s*"reverse_proxy"|(?m)^\s*reverse_proxy\b`},
 		{HAProxy, `(?m)^(frontend|backend|listen|defaults)\b[^{:]*$`},

@@ -1,8 +1,10 @@
 package foreign
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -16,9 +18,28 @@ type istio struct {
 type istioRoute struct {
 	policy       Policy
 	destinations []istioDestination
+	names        []string // of the destinations, as the file gives them
 }
 
+// istioDestination is a host with its namespace, so that all spellings of one host are equal.
 type istioDestination struct{ host, subset, port string }
+
+// istioHost returns the full name of a host that an object names. A short name is in the namespace
+// of the object.
+func istioHost(object *node, host string) string {
+	const domain = ".svc.cluster.local"
+	switch service, ok := strings.CutSuffix(host, ".svc"); {
+	case host == "" || strings.HasPrefix(host, "*"):
+		return host
+	case ok:
+		return service + domain
+	case !strings.Contains(host, "."):
+		return host + "." + cmp.Or(object.at("metadata", "namespace").value(), "default") + domain
+	case strings.Count(host, ".") == 1:
+		return host + domain
+	}
+	return host
+}
 
 // istioRule is what a DestinationRule says about a host or one of its subsets.
 type istioRule struct {
@@ -26,6 +47,7 @@ type istioRule struct {
 	name   string // of the policy, if no route uses the rule
 	policy Policy
 	istioTraffic
+	own  istioTraffic // without what a subset inherits
 	used bool
 }
 
@@ -45,10 +67,10 @@ func (i *istio) policies() []Policy {
 	var all []Policy
 	for _, route := range i.routes {
 		several := len(route.destinations) > 1
-		for _, d := range route.destinations {
+		for k, d := range route.destinations {
 			p := route.policy
 			if several {
-				p.Name += "/" + d.String()
+				p.Name += "/" + route.names[k]
 			}
 			if rule := i.rule(d); rule != nil {
 				rule.apply(&p)
@@ -57,7 +79,7 @@ func (i *istio) policies() []Policy {
 		}
 	}
 	for _, rule := range i.rules {
-		if rule.used || rule.istioTraffic == (istioTraffic{}) {
+		if rule.used || rule.own == (istioTraffic{}) {
 			continue
 		}
 		p := Policy{Name: rule.name, Retry: envoyDefaultRetry(), ConnectTimeout: istioConnectTimeout}
@@ -67,18 +89,9 @@ func (i *istio) policies() []Policy {
 	return all
 }
 
-func (d istioDestination) String() string {
-	name := d.host
-	for _, part := range []string{d.subset, d.port} {
-		if part != "" {
-			name += "/" + part
-		}
-	}
-	return name
-}
-
 // rule returns the rule for a destination: that of its port, of its subset, or of its host.
 func (i *istio) rule(d istioDestination) *istioRule {
+	d.host = i.ruledHost(d.host)
 	host := istioDestination{host: d.host}
 	for _, want := range []istioDestination{d, {d.host, d.subset, ""}, {d.host, "", d.port}, host} {
 		if n := slices.IndexFunc(i.rules, func(rule istioRule) bool { return rule.istioDestination == want }); n >= 0 {
@@ -91,17 +104,32 @@ func (i *istio) rule(d istioDestination) *istioRule {
 	return nil
 }
 
+// ruledHost returns the host of the rules for a host: itself, or the longest wildcard that fits.
+func (i *istio) ruledHost(host string) string {
+	best := ""
+	for _, rule := range i.rules {
+		wild, ok := strings.CutPrefix(rule.host, "*")
+		if rule.host == host {
+			return host
+		}
+		if ok && strings.HasSuffix(host, wild) && len(rule.host) > len(best) {
+			best = rule.host
+		}
+	}
+	return cmp.Or(best, host)
+}
+
 // istioConnectTimeout is connectTimeout in Istio's mesh configuration.
 const istioConnectTimeout = 10 * time.Second
 
 func (i *istio) virtualService(r *reader, n *node) {
-	name := objectName(n)
+	object := n
 	r.object(n, kubernetesObject(func(r *reader, spec *node) {
 		r.object(spec, fields{
 			"http": func(r *reader, n *node) {
 				k := 0
 				r.list(n, func(r *reader, n *node) {
-					i.route(r, n, name, k)
+					i.route(r, n, object, k)
 					k++
 				})
 			},
@@ -109,7 +137,8 @@ func (i *istio) virtualService(r *reader, n *node) {
 	}))
 }
 
-func (i *istio) route(r *reader, n *node, name string, k int) {
+func (i *istio) route(r *reader, n, object *node, k int) {
+	name := objectName(object)
 	route := istioRoute{policy: Policy{
 		Name: name + "/" + strconv.Itoa(k), Retry: envoyDefaultRetry(), ConnectTimeout: istioConnectTimeout,
 	}}
@@ -124,7 +153,10 @@ func (i *istio) route(r *reader, n *node, name string, k int) {
 		"route": func(r *reader, n *node) {
 			r.list(n, func(r *reader, n *node) {
 				to := n.get("destination")
-				route.destinations = append(route.destinations, istioDestination{to.get("host").value(), to.get("subset").value(), to.at("port", "number").value()})
+				d := istioDestination{to.get("host").value(), to.get("subset").value(), to.at("port", "number").value()}
+				route.names = append(route.names, strings.Join(slices.DeleteFunc([]string{d.host, d.subset, d.port}, func(s string) bool { return s == "" }), "/"))
+				d.host = istioHost(object, d.host)
+				route.destinations = append(route.destinations, d)
 				r.object(n, fields{}.ignoring("destination", "weight", "headers"))
 			})
 		},
@@ -171,7 +203,7 @@ func istioRetries(r *reader, n *node, p *Policy) {
 }
 
 func (i *istio) destinationRule(r *reader, n *node) {
-	host := n.at("spec", "host").value()
+	host := istioHost(n, n.at("spec", "host").value())
 	own := istioRule{istioDestination: istioDestination{host: host}, name: objectName(n)}
 	var more []istioRule
 	r.object(n, kubernetesObject(func(r *reader, spec *node) {
@@ -189,8 +221,10 @@ func (i *istio) destinationRule(r *reader, n *node) {
 			},
 		}.ignoring("host", "exportTo", "workloadSelector"))
 	}))
+	own.own = own.istioTraffic
 	i.rules = append(i.rules, own)
 	for _, rule := range more {
+		rule.own = rule.istioTraffic
 		if rule.port == "" { // the settings of a port inherit nothing
 			rule.inherit(&own)
 		}
@@ -302,8 +336,11 @@ func istioOutlier(r *reader, n *node, p *Policy) {
 	if gateway > 0 {
 		o.gateway, o.enforceGateway = gateway, 100
 	}
-	if n.get("consecutiveLocalOriginFailures") != nil {
+	if alone := n.get("consecutiveLocalOriginFailures"); alone != nil {
 		o.local = local
+		if !o.split {
+			r.change(alone, Dropped, "counts only with splitExternalLocalOriginErrors: true")
+		}
 	}
 	p.Breakers = o.breakers()
 	r.byDefault(n, missing(n, "consecutive5xxErrors: 5", "interval: 10s", "baseEjectionTime: 30s", "maxEjectionPercent: 10"))

@@ -3,6 +3,7 @@ package foreign
 import (
 	"cmp"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ func readLinkerd(r *reader, roots []*node) []Policy {
 		before := len(g.rules)
 		var from Policy
 		linkerdAnnotations(r, n, &from)
+		g.retried = from.Retry.MaxAttempts != 1
 		g.route(r, n)
 		for i := before; i < len(g.rules); i++ {
 			p := &g.rules[i].policy
@@ -186,22 +188,25 @@ func (l *linkerd) profile(r *reader, n *node) {
 	name := objectName(n)
 	budget := Policy{}
 	var routes []Policy
-	budgetRead := false
+	var budgetRead *node
 	r.object(n, kubernetesObject(func(r *reader, spec *node) {
 		r.object(spec, fields{
 			"routes": func(r *reader, n *node) {
 				r.list(n, func(r *reader, n *node) { routes = append(routes, linkerdRoute(r, n, name)) })
 			},
 			"retryBudget": func(r *reader, n *node) {
-				budgetRead = true
+				budgetRead = n
 				linkerdBudget(r, n, &budget)
 			},
 		}.ignoring("dstOverrides", "opaquePorts"))
-		if !budgetRead {
+		if budgetRead == nil {
 			budget.Retry.Budget = linkerdDefaultBudget()
 			r.byDefault(spec, "retryBudget: 20 % and 10 a second of the last 10s")
 		}
 	}))
+	if budgetRead != nil && !slices.ContainsFunc(routes, func(p Policy) bool { return p.Retry.MaxAttempts != 1 }) {
+		r.unused(budgetRead, "no route is retried")
+	}
 	for _, p := range routes {
 		if p.Retry.MaxAttempts != 1 {
 			p.Retry.Budget = budget.Retry.Budget
@@ -217,7 +222,7 @@ func linkerdRoute(r *reader, n *node, profile string) Policy {
 	r.object(n, fields{
 		"isRetryable":     set(&p, "Retry.MaxAttempts", &retryable, boolean),
 		"timeout":         set(&p, "Timeout", &p.Timeout, duration),
-		"responseClasses": drop("failures are 5xx; other classes of answers cannot be carried over"),
+		"responseClasses": linkerdClasses,
 	}.ignoring("name", "condition"))
 	if retryable {
 		p.Retry.MaxAttempts = 0 // only the budget limits them
@@ -228,6 +233,19 @@ func linkerdRoute(r *reader, n *node, profile string) Policy {
 		r.byDefault(n, "timeout: 10s")
 	}
 	return p
+}
+
+// linkerdClasses reads the classes of answers. One that says what is so anyway is carried over.
+func linkerdClasses(r *reader, n *node) {
+	kind, sentence := Dropped, "failures are 5xx; other classes of answers cannot be carried over"
+	if len(n.items) == 1 {
+		class := n.items[0]
+		status := class.at("condition", "status")
+		if status.get("min").value() == "500" && status.get("max").value() == "599" && class.get("isFailure").value() == "true" {
+			kind, sentence = Carried, ""
+		}
+	}
+	r.mark(n, kind, sentence)
 }
 
 func linkerdDefaultBudget() Budget {

@@ -26,11 +26,18 @@ func TestMutated(t *testing.T) {
 				t.Fatalf("%s:\n%s", path, text)
 			}
 		}
+		step := 1
+		if isReal(path) {
+			step = 5 // there are many of them
+		}
 		lines := bytes.SplitAfter(data, []byte("\n"))
-		for i := range lines {
+		for i := 0; i < len(lines); i += step {
 			try(bytes.Join(append(append([][]byte{}, lines[:i]...), lines[i+1:]...), nil))
 		}
 		for i, at := range aValue.FindAllIndex(data, -1) {
+			if i%step != 0 {
+				continue
+			}
 			word := []string{"{}", "[]", "null", "-1", "0", "x", "''"}[i%7]
 			try([]byte(string(data[:at[0]]) + word + string(data[at[1]:])))
 		}

@@ -2,6 +2,8 @@ package foreign
 
 import (
 	"maps"
+	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,7 +28,9 @@ type nginxLocation struct {
 
 type nginxUpstream struct {
 	policy  Policy
-	servers int
+	servers int // without backups
+	peers   int
+	address string // of the first
 	fails   int
 	window  time.Duration
 }
@@ -75,7 +79,7 @@ func (x *nginx) policies() []Policy {
 		if u := x.upstreams[l.upstream]; u != nil {
 			p.Concurrency = u.policy.Concurrency
 			p.setFrom(&u.policy, "Concurrency")
-			if u.servers > 1 && u.fails > 0 {
+			if u.peers > 1 && u.fails > 0 {
 				counts := p.Retry.On
 				counts.Statuses = slices.DeleteFunc(slices.Clone(counts.Statuses), func(s StatusRange) bool { return s.Low == 403 || s.Low == 404 })
 				counts.Connect, counts.Refused, counts.Reset, counts.Timeout = true, true, true, true
@@ -121,10 +125,10 @@ func (x *nginx) upstream(r *reader, n *node) {
 	for _, item := range n.items {
 		r.setting(item, f)
 	}
-	if u.servers == 1 {
+	if u.peers == 1 {
 		r.byDefault(n, "with one server, nginx does not count its failures")
 	}
-	if u.servers > 1 && len(u.policy.From["Breakers.Failures"])+len(u.policy.From["Breakers.OpenFor"]) == 0 {
+	if u.peers > 1 && len(u.policy.From["Breakers.Failures"])+len(u.policy.From["Breakers.OpenFor"]) == 0 {
 		r.byDefault(n, "max_fails=1 fail_timeout=10s")
 	}
 }
@@ -169,6 +173,10 @@ func (u *nginxUpstream) server(r *reader, n *node) {
 				r.fail(arg, "unknown parameter %q", clip(arg.text))
 			}
 		}
+	}
+	u.peers++
+	if u.peers == 1 && len(n.args) > 0 {
+		u.address = n.args[0].text
 	}
 	if backup {
 		return
@@ -216,7 +224,7 @@ func (x *nginx) block(r *reader, n *node, outer map[string]nginxSettings, name s
 		case item.key == "upstream":
 			// collected
 		case item.key == "stream" || item.key == "mail":
-			ignore(r, item)
+			r.mark(item, Dropped, "is not HTTP")
 		case slices.Contains(nginxModules(), module) && rest != "":
 			s := levels[module]
 			if rest == "pass" {
@@ -283,6 +291,10 @@ func (x *nginx) pass(r *reader, n *node, levels map[string]nginxSettings, name s
 		target = after
 	}
 	target, _, _ = strings.Cut(target, "/")
+	if x.alone(target) && p.Retry.MaxAttempts != 1 {
+		p.Retry.MaxAttempts, p.Retry.OncePerEndpoint = 1, false
+		r.byDefault(n, "with one server, nginx has none to try next")
+	}
 	var left []string
 	for key, text := range map[string]string{
 		"ConnectTimeout": "connect_timeout: 60s", "TryTimeout": "read_timeout: 60s", "Retry.On": "next_upstream: error timeout",
@@ -295,6 +307,22 @@ func (x *nginx) pass(r *reader, n *node, levels map[string]nginxSettings, name s
 	slices.Sort(left)
 	r.byDefault(n, strings.Join(left, ", "))
 	x.locations = append(x.locations, nginxLocation{p, target})
+}
+
+// alone reports whether a target is one address: an upstream of one server, or no upstream. A name
+// may stand for several addresses.
+func (x *nginx) alone(target string) bool {
+	if u := x.upstreams[target]; u != nil {
+		if u.peers != 1 {
+			return false
+		}
+		target = u.address
+	}
+	if host, _, err := net.SplitHostPort(target); err == nil {
+		target = host
+	}
+	_, err := netip.ParseAddr(strings.Trim(target, "[]"))
+	return err == nil || strings.HasPrefix(target, "unix:")
 }
 
 // nginxTime accepts times such as 30s, 1m30s and 500ms. A number is seconds.

@@ -78,6 +78,9 @@ func TestExamplesAreAccountedFor(t *testing.T) {
 	for path, data := range examples(t) {
 		t.Run(path, func(t *testing.T) {
 			r, err := foreign.Import(systemOf(path), filepath.Base(path), data)
+			if err != nil && isReal(path) {
+				return // TestExamples shows the reason
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -98,6 +101,8 @@ func TestNoExplosion(t *testing.T) {
 		"aliases of aliases": {foreign.Istio, "a: &a [x, x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a, *a]\n" +
 			"c: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b, *b]\nd: &d [*c, *c, *c, *c, *c, *c, *c, *c, *c, *c]\ne: [*d, *d, *d, *d, *d, *d, *d, *d, *d, *d]\n"},
 		"braces":        {foreign.Nginx, strings.Repeat("a {", 100_000)},
+		"a long key":    {foreign.Traefik, "[http]\n" + strings.Repeat("a.", 100_000) + "a = 1"},
+		"a long header": {foreign.Traefik, "[http]\n[" + strings.Repeat("a.", 100_000) + "a]"},
 		"inline tables": {foreign.Traefik, "[http]\na = " + strings.Repeat("{a = ", 100_000)},
 	} {
 		t.Run(name, func(t *testing.T) {

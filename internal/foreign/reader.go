@@ -18,6 +18,8 @@ type reader struct {
 	report   Report
 	defaults Report
 	noted    map[Entry]bool // the defaults
+	// lone takes a value for a list of one, as protocol buffers do.
+	lone bool
 	// fold makes keys equal that the other system takes for the same, such as maxAttempts and
 	// max-attempts. Nil compares them as they are.
 	fold func(string) string
@@ -181,7 +183,14 @@ func (r *reader) children(n *node, want shape, do action) {
 	}
 }
 
-func (r *reader) list(n *node, do action)   { r.children(n, list, do) }
+func (r *reader) list(n *node, do action) {
+	if r.lone && n.shape != list && !n.null {
+		do(r, n)
+		return
+	}
+	r.children(n, list, do)
+}
+
 func (r *reader) byName(n *node, do action) { r.children(n, mapping, do) }
 
 // ignore notes that a value says nothing about failures.

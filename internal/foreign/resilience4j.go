@@ -310,7 +310,7 @@ func r4jBreaker(r *reader, n *node, p *Policy) []string {
 	if random {
 		b.OpenJitter = width
 	}
-	return []string{"slidingWindowType: COUNT_BASED", "slidingWindowSize: 100", "minimumNumberOfCalls: 100",
+	return []string{"slidingWindowType: COUNT_BASED", "slidingWindowSize: 100", "minimumNumberOfCalls: 100, at most slidingWindowSize",
 		"failureRateThreshold: 50", "waitDurationInOpenState: 60s", "permittedNumberOfCallsInHalfOpenState: 10",
 		"slowCallRateThreshold: 100", "slowCallDurationThreshold: 60s", "recordExceptions: every exception"}
 }
@@ -356,8 +356,12 @@ func r4jRetry(r *reader, n *node, p *Policy) []string {
 	if random {
 		b.Jitter, b.Percent = JitterPercent, 100*width
 	}
-	return []string{"maxAttempts: 3", "waitDuration: 500ms, the same each time",
-		"retryExceptions: every exception, taken for every status from 400 and every failed connection, and also for calls that the breaker or a limit refuses"}
+	wait := []string{"maxAttempts: 3", "waitDuration: 500ms, the same each time"}
+	if grow {
+		wait = []string{"maxAttempts: 3", "waitDuration: 500ms", "exponentialBackoffMultiplier: 1.5"}
+	}
+	return append(wait,
+		"retryExceptions: every exception, taken for every status from 400 and every failed connection, and also for calls that the breaker or a limit refuses")
 }
 
 func r4jBulkhead(r *reader, n *node, p *Policy) []string {

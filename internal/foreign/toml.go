@@ -1,39 +1,50 @@
 package foreign
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
 
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
-// toml parses the part of TOML that configurations of Traefik use: tables, arrays of tables, dotted
-// keys, strings, numbers, booleans, arrays and inline tables. Dates are read as their text.
-type toml struct {
-	file         string
-	text         string
-	at           int
-	line, column int
-	count        int
-}
-
-// tomlError ends the parsing. It never leaves this file.
-type tomlError struct{ m *mistake.Mistake }
-
-func (e tomlError) Error() string { return e.m.Error() }
-
+// parseTOML returns the values of a TOML file in one mapping. The parser knows the places; the
+// decoder above it checks the file.
 func parseTOML(name string, data []byte) ([]*node, error) {
 	if err := textMistake(name, data); err != nil {
 		return nil, err
 	}
-	p := &toml{file: name, text: strings.ReplaceAll(strings.TrimPrefix(string(data), "\ufeff"), "\r\n", "\n"), line: 1, column: 1}
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	t := tomlTree{file: name, data: data, lines: []int{0}}
+	for i, c := range data {
+		if c == '\n' {
+			t.lines = append(t.lines, i+1)
+		}
+	}
+	t.parser.Reset(data)
 	root := &node{shape: mapping, line: 1, column: 1}
-	if err := p.document(root); err != nil {
-		return nil, mistake.List{err.m}.Err()
+	table := root
+	for t.parser.NextExpression() && t.mistake == nil {
+		switch e := t.parser.Expression(); e.Kind {
+		case unstable.KeyValue:
+			t.pair(table, e, 0)
+		case unstable.Table, unstable.ArrayTable:
+			table = t.header(root, e)
+		}
+	}
+	if t.mistake != nil {
+		return nil, mistake.List{t.mistake}.Err()
+	}
+	var ignored map[string]any
+	if err := toml.Unmarshal(data, &ignored); err != nil {
+		return nil, mistake.List{tomlMistake(name, data, err)}.Err()
 	}
 	if len(root.items) == 0 {
 		return nil, nil
@@ -41,323 +52,155 @@ func parseTOML(name string, data []byte) ([]*node, error) {
 	return []*node{root}, nil
 }
 
-func (p *toml) fail(format string, args ...any) *tomlError {
-	return &tomlError{&mistake.Mistake{File: p.file, Line: p.line, Column: p.column, Message: fmt.Sprintf(format, args...)}}
+// tomlMistake returns an error of the decoder.
+func tomlMistake(name string, data []byte, err error) *mistake.Mistake {
+	m := &mistake.Mistake{File: name, Line: 1, Column: 1, Message: strings.TrimPrefix(err.Error(), "toml: ")}
+	if strings.HasPrefix(m.Message, "expected keyword") { // it takes any word for true, false, inf or nan
+		m.Message = "expected a value, and quotes around a text"
+	}
+	if at, ok := errors.AsType[*toml.DecodeError](err); ok {
+		m.Line, m.Column = at.Position()
+		if lines := strings.SplitAfter(string(data), "\n"); m.Line <= len(lines) { // it counts bytes
+			m.Column = 1 + utf8.RuneCountInString(lines[m.Line-1][:min(m.Column-1, len(lines[m.Line-1]))])
+		}
+	}
+	return m
 }
 
-func (p *toml) more() bool { return p.at < len(p.text) }
+// tomlTree copies the values of a file with their places.
+type tomlTree struct {
+	file    string
+	data    []byte
+	lines   []int // where each begins
+	parser  unstable.Parser
+	count   int
+	mistake *mistake.Mistake
+}
 
-func (p *toml) peek(s string) bool { return strings.HasPrefix(p.text[p.at:], s) }
+// at gives n the place of an offset.
+func (t *tomlTree) at(n *node, offset int) *node {
+	line, found := slices.BinarySearch(t.lines, offset)
+	if !found {
+		line--
+	}
+	n.line, n.column = line+1, 1+utf8.RuneCount(t.data[t.lines[line]:offset])
+	n.keyLine, n.keyColumn = n.line, n.column
+	return n
+}
 
-// skip goes on by n bytes.
-func (p *toml) skip(n int) {
-	for range n {
-		if !p.more() {
-			return
+// deep reports a key that is too long. A path of each of its parts would fill the memory.
+func (t *tomlTree) deep(e *unstable.Node) bool {
+	count := 0
+	for keys := e.Key(); keys.Next(); {
+		if count++; count > maxDepth {
+			t.tooMuch(t.at(&node{}, int(keys.Node().Raw.Offset)))
+			return true
 		}
-		if p.text[p.at] == '\n' {
-			p.line, p.column = p.line+1, 1
-		} else if utf8.RuneStart(p.text[p.at]) {
-			p.column++
-		}
-		p.at++
+	}
+	return false
+}
+
+func (t *tomlTree) tooMuch(n *node) {
+	if t.mistake == nil {
+		t.mistake = &mistake.Mistake{File: t.file, Line: n.line, Column: n.column, Message: fmt.Sprintf("expected at most %d values, and %d in each other", maxValues, maxDepth)}
 	}
 }
 
-// space skips spaces and comments, and ends of lines if lines is true.
-func (p *toml) space(lines bool) {
-	for p.more() {
-		switch c := p.text[p.at]; {
-		case c == ' ' || c == '\t' || lines && c == '\n':
-			p.skip(1)
-		case c == '#':
-			end := strings.IndexByte(p.text[p.at:], '\n')
-			if end < 0 {
-				end = len(p.text) - p.at
-			}
-			p.skip(end)
-		default:
-			return
-		}
-	}
+// child adds an empty value for a key to a table.
+func (t *tomlTree) child(table *node, key *unstable.Node, s shape) *node {
+	text := string(key.Data)
+	n := t.at(&node{path: config.Join(table.path, clip(text)), key: text, shape: s}, int(key.Raw.Offset))
+	table.items = append(table.items, n)
+	return n
 }
 
-// endOfLine checks that nothing follows in the line.
-func (p *toml) endOfLine() *tomlError {
-	p.space(false)
-	if p.more() && p.text[p.at] != '\n' {
-		return p.fail("expected the end of the line")
-	}
-	return nil
-}
-
-func (p *toml) document(root *node) *tomlError {
-	table := root
-	for p.space(true); p.more(); p.space(true) {
-		var err *tomlError
-		if p.peek("[") {
-			table, err = p.header(root)
-		} else {
-			err = p.pair(table, 0)
-		}
-		if err == nil {
-			err = p.endOfLine()
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// header reads [a.b] or [[a.b]] and returns the table.
-func (p *toml) header(root *node) (*node, *tomlError) {
-	brackets := 1
-	if p.peek("[[") {
-		brackets = 2
-	}
-	p.skip(brackets)
-	keys, err := p.keys()
-	if err != nil {
-		return nil, err
-	}
-	if !p.peek(strings.Repeat("]", brackets)) {
-		return nil, p.fail("expected %q", strings.Repeat("]", brackets))
-	}
-	p.skip(brackets)
+// header returns the table that [a.b] or [[a.b]] begins.
+func (t *tomlTree) header(root *node, e *unstable.Node) *node {
 	n := root
-	for i, key := range keys {
-		last := i == len(keys)-1
-		child := n.get(key.text)
-		switch {
-		case child == nil:
-			child = p.child(n, key, mapping)
-			if last && brackets == 2 {
+	if t.deep(e) {
+		return n
+	}
+	for keys := e.Key(); keys.Next(); {
+		key := keys.Node()
+		isNew := keys.IsLast() && e.Kind == unstable.ArrayTable
+		child := n.get(string(key.Data))
+		if child == nil {
+			child = t.child(n, key, mapping)
+			if isNew {
 				child.shape = list
 			}
-		case last && brackets == 1 && child.shape != mapping, last && brackets == 2 && child.shape != list, child.shape == scalar:
-			return nil, p.fail("%s has another kind of value already", child.path)
 		}
-		n = child
-		if n.shape == list {
-			if last {
-				n.items = append(n.items, &node{path: config.Index(n.path, len(n.items)), shape: mapping, line: key.line, column: key.column, keyLine: key.line, keyColumn: key.column})
-			}
-			if len(n.items) == 0 || n.items[len(n.items)-1].shape != mapping {
-				return nil, p.fail("%s has another kind of value already", n.path)
-			}
-			n = n.items[len(n.items)-1]
+		if n = child; n.shape != list {
+			continue
 		}
+		if len(n.items) == 0 && !isNew {
+			return n // an empty array: the decoder reports it
+		}
+		if isNew {
+			n.items = append(n.items, t.at(&node{path: config.Index(n.path, len(n.items)), shape: mapping}, int(key.Raw.Offset)))
+		}
+		n = n.items[len(n.items)-1]
 	}
-	return n, nil
+	return n
 }
 
-// child adds an empty value to a table.
-func (p *toml) child(n, key *node, s shape) *node {
-	child := &node{path: config.Join(n.path, clip(key.text)), key: key.text, shape: s, line: key.line, column: key.column, keyLine: key.line, keyColumn: key.column}
-	n.items = append(n.items, child)
-	return child
-}
-
-// keys reads a dotted key.
-func (p *toml) keys() ([]*node, *tomlError) {
-	var all []*node
-	for {
-		p.space(false)
-		key := &node{line: p.line, column: p.column}
-		switch {
-		case p.peek(`"`) || p.peek("'"):
-			text, err := p.str()
-			if err != nil {
-				return nil, err
+// pair adds key = value to a table.
+func (t *tomlTree) pair(table *node, e *unstable.Node, depth int) {
+	if t.deep(e) {
+		return
+	}
+	var last *unstable.Node
+	for keys := e.Key(); keys.Next(); {
+		if last != nil {
+			child := table.get(string(last.Data))
+			if child == nil {
+				child = t.child(table, last, mapping)
 			}
-			key.text = text
-		default:
-			rest := p.text[p.at:]
-			end := len(rest) - len(strings.TrimLeft(rest, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"))
-			if end == 0 {
-				return nil, p.fail("expected a key")
-			}
-			key.text = rest[:end]
-			p.skip(end)
+			table = child
 		}
-		if all = append(all, key); len(all) > maxDepth {
-			return nil, p.fail("expected at most %d keys", maxDepth)
-		}
-		p.space(false)
-		if !p.peek(".") {
-			return all, nil
-		}
-		p.skip(1)
+		last = keys.Node()
 	}
+	if old := table.get(string(last.Data)); old != nil && t.mistake == nil {
+		at := t.at(&node{}, int(last.Raw.Offset))
+		t.mistake = &mistake.Mistake{File: t.file, Line: at.line, Column: at.column, Message: fmt.Sprintf("%s is already given on line %d", old.path, old.keyLine)}
+	}
+	n := t.child(table, last, scalar)
+	start := int(last.Raw.Offset + last.Raw.Length)
+	start += len(t.data[start:]) - len(bytes.TrimLeft(t.data[start:], " \t="))
+	keyLine, keyColumn := n.keyLine, n.keyColumn
+	t.value(n, e.Value(), start, depth)
+	n.keyLine, n.keyColumn = keyLine, keyColumn
 }
 
-// pair reads key = value into a table.
-func (p *toml) pair(table *node, depth int) *tomlError {
-	keys, err := p.keys()
-	if err != nil {
-		return err
+// value reads a value that begins at an offset into n.
+func (t *tomlTree) value(n *node, v *unstable.Node, offset, depth int) {
+	t.at(n, offset)
+	if t.count++; t.count > maxValues || depth > maxDepth {
+		t.tooMuch(n)
 	}
-	n := table
-	for _, key := range keys[:len(keys)-1] {
-		child := n.get(key.text)
-		if child == nil {
-			child = p.child(n, key, mapping)
-		}
-		if child.shape != mapping {
-			return p.fail("%s has a value already", child.path)
-		}
-		n = child
+	if t.mistake != nil {
+		return
 	}
-	last := keys[len(keys)-1]
-	if old := n.get(last.text); old != nil {
-		return p.fail("%s is already given on line %d", old.path, old.keyLine)
-	}
-	if !p.peek("=") {
-		return p.fail("expected = after the key")
-	}
-	p.skip(1)
-	p.space(false)
-	child := p.child(n, last, scalar)
-	return p.value(child, depth)
-}
-
-// value reads a value into n.
-func (p *toml) value(n *node, depth int) *tomlError {
-	n.line, n.column = p.line, p.column
-	if p.count++; p.count > maxValues {
-		return p.fail("expected at most %d values", maxValues)
-	}
-	if depth > maxDepth {
-		return p.fail("expected at most %d values in each other", maxDepth)
-	}
-	switch {
-	case p.peek(`"`), p.peek("'"):
-		text, err := p.str()
-		n.text = text
-		return err
-	case p.peek("["):
+	switch v.Kind {
+	case unstable.Array:
 		n.shape = list
-		return p.array(n, depth)
-	case p.peek("{"):
-		n.shape = mapping
-		return p.inline(n, depth)
-	}
-	rest := p.text[p.at:]
-	end := strings.IndexAny(rest, ",]}#\n \t")
-	if end < 0 {
-		end = len(rest)
-	}
-	word := rest[:end]
-	if !slices.Contains([]string{"true", "false", "inf", "nan"}, word) && (word == "" || !strings.ContainsAny(word[:1], "0123456789+-")) {
-		return p.fail("expected a value, and quotes around a text")
-	}
-	n.text = strings.ReplaceAll(word, "_", "")
-	p.skip(end)
-	return nil
-}
-
-func (p *toml) array(n *node, depth int) *tomlError {
-	p.skip(1)
-	for {
-		p.space(true)
-		if p.peek("]") {
-			p.skip(1)
-			return nil
-		}
-		item := &node{path: config.Index(n.path, len(n.items)), keyLine: p.line, keyColumn: p.column}
-		if err := p.value(item, depth+1); err != nil {
-			return err
-		}
-		n.items = append(n.items, item)
-		p.space(true)
-		switch {
-		case p.peek(","):
-			p.skip(1)
-		case !p.peek("]"):
-			return p.fail("expected a comma or a closing bracket")
-		}
-	}
-}
-
-func (p *toml) inline(n *node, depth int) *tomlError {
-	if depth > maxDepth {
-		return p.fail("expected at most %d values in each other", maxDepth)
-	}
-	p.skip(1)
-	p.space(false)
-	for !p.peek("}") {
-		if err := p.pair(n, depth+1); err != nil {
-			return err
-		}
-		p.space(false)
-		switch {
-		case p.peek(","):
-			p.skip(1)
-			p.space(false)
-		case !p.peek("}"):
-			return p.fail("expected a comma or a closing brace")
-		}
-	}
-	p.skip(1)
-	return nil
-}
-
-// str reads a string of any of the four kinds.
-func (p *toml) str() (string, *tomlError) {
-	quote := p.text[p.at : p.at+1]
-	long := p.peek(strings.Repeat(quote, 3))
-	end := quote
-	if long {
-		end = strings.Repeat(quote, 3)
-	}
-	start := *p
-	p.skip(len(end))
-	if long && p.peek("\n") {
-		p.skip(1)
-	}
-	var b strings.Builder
-	for !p.peek(end) {
-		switch {
-		case !p.more(), !long && p.peek("\n"):
-			p.line, p.column = start.line, start.column
-			return "", p.fail("this quote is never closed")
-		case quote == `"` && p.peek(`\`):
-			if err := p.escape(&b); err != nil {
-				return "", err
+		for items := v.Children(); items.Next(); {
+			item := &node{path: config.Index(n.path, len(n.items))}
+			at := offset // an array in an array has no place of its own
+			if raw := items.Node().Raw; raw.Length > 0 {
+				at = int(raw.Offset)
 			}
-		default:
-			b.WriteByte(p.text[p.at])
-			p.skip(1)
+			t.value(item, items.Node(), at, depth+1)
+			n.items = append(n.items, item)
 		}
-	}
-	p.skip(len(end))
-	return b.String(), nil
-}
-
-// escape reads an escape such as \n or \u00e4.
-func (p *toml) escape(b *strings.Builder) *tomlError {
-	p.skip(1)
-	if !p.more() {
-		return p.fail("this quote is never closed")
-	}
-	c := p.text[p.at]
-	known := map[byte]string{'b': "\b", 't': "\t", 'n': "\n", 'f': "\f", 'r': "\r", 'e': "\x1b", '"': `"`, '\\': `\`}
-	switch size := map[byte]int{'x': 2, 'u': 4, 'U': 8}[c]; {
-	case known[c] != "":
-		b.WriteString(known[c])
-		p.skip(1)
-	case size > 0 && p.at+1+size <= len(p.text):
-		v, err := strconv.ParseUint(p.text[p.at+1:p.at+1+size], 16, 32)
-		if err != nil {
-			return p.fail("unknown escape")
+	case unstable.InlineTable:
+		n.shape = mapping
+		for items := v.Children(); items.Next(); {
+			t.pair(n, items.Node(), depth+1)
 		}
-		b.WriteRune(rune(v))
-		p.skip(1 + size)
-	case c == '\n' || c == ' ' || c == '\t': // joins lines
-		p.skip(len(p.text[p.at:]) - len(strings.TrimLeft(p.text[p.at:], " \t\n")))
+	case unstable.String:
+		n.text = string(v.Data)
 	default:
-		return p.fail("unknown escape")
+		n.text = strings.ReplaceAll(string(v.Data), "_", "")
 	}
-	return nil
 }

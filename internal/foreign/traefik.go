@@ -32,6 +32,7 @@ type traefik struct {
 type traefikRouter struct {
 	node          *node
 	name, service string
+	transport     string // if the router names it itself
 	middlewares   []string
 }
 
@@ -48,6 +49,12 @@ type traefikPart struct {
 // readTraefik reads all documents.
 func readTraefik(r *reader, roots []*node) []Policy {
 	x := traefik{middlewares: map[string]*traefikPart{}, services: map[string]*traefikPart{}, transports: map[string]*traefikPart{}}
+	old := func(r *reader, n *node) {
+		r.failAt(n.keyLine, n.keyColumn, n.path, "is of Traefik 1: expected http, with routers and services")
+	}
+	below := func(r *reader, n *node) {
+		r.failAt(n.keyLine, n.keyColumn, n.path, "belongs below http")
+	}
 	for _, root := range roots {
 		if root.get("apiVersion") != nil && root.get("kind") != nil {
 			x.objects(r, root)
@@ -62,6 +69,8 @@ func readTraefik(r *reader, roots []*node) []Policy {
 					"serversTransports": func(r *reader, n *node) { r.byName(n, x.serversTransport) },
 				}.ignoring("models"))
 			},
+			"frontends": old, "backends": old,
+			"routers": below, "services": below, "middlewares": below, "serversTransports": below,
 		}.ignoring("tcp", "udp", "tls"))
 	}
 	for _, router := range x.routers {
@@ -87,6 +96,8 @@ func (x *traefik) objects(r *reader, root *node) {
 		}
 	}
 	r.kubernetes([]*node{root}, map[string]action{
+		"traefik.io/IngressRoute":              spec(x.ingress),
+		"traefik.containo.us/IngressRoute":     spec(x.ingress),
 		"traefik.io/Middleware":                spec(x.middleware),
 		"traefik.io/ServersTransport":          spec(x.serversTransport),
 		"traefik.containo.us/Middleware":       spec(x.middleware),
@@ -107,9 +118,10 @@ func (x *traefik) policies() []Policy {
 		}
 		if s := find(x.services, router.service); s != nil {
 			s.applyTo(&p)
-			if t := find(x.transports, s.transport); t != nil {
-				t.applyTo(&p)
-			}
+			router.transport = s.transport
+		}
+		if t := find(x.transports, router.transport); t != nil {
+			t.applyTo(&p)
 		}
 		all = append(all, p)
 	}
@@ -165,6 +177,36 @@ func (x *traefik) router(r *reader, n *node) {
 	}
 	r.object(n, fields{}.ignoring("entryPoints", "middlewares", "service", "rule", "parentRefs", "ruleSyntax", "priority", "tls", "observability"))
 	x.routers = append(x.routers, router)
+}
+
+// ingress reads the routes of an IngressRoute. Each is a router.
+func (x *traefik) ingress(r *reader, n *node) {
+	name, routes := n.key, n.get("routes").all()
+	r.object(n, fields{
+		"routes": func(r *reader, n *node) {
+			k := 0
+			r.list(n, func(r *reader, route *node) {
+				router := traefikRouter{node: route, name: name}
+				if len(routes) > 1 {
+					router.name += "/" + strconv.Itoa(k)
+				}
+				k++
+				for _, m := range route.get("middlewares").all() {
+					router.middlewares = append(router.middlewares, m.get("name").value())
+				}
+				r.object(route, fields{
+					"services": func(r *reader, n *node) {
+						r.list(n, func(r *reader, n *node) {
+							router.transport = n.get("serversTransport").value()
+							r.object(n, fields{"healthCheck": drop(noActiveChecks)}.ignoring("name", "namespace", "port", "weight", "kind",
+								"scheme", "strategy", "sticky", "passHostHeader", "responseForwarding", "serversTransport", "nativeLB", "nodePortLB"))
+						})
+					},
+				}.ignoring("match", "kind", "priority", "syntax", "middlewares", "observability"))
+				x.routers = append(x.routers, router)
+			})
+		},
+	}.ignoring("entryPoints", "tls", "parentRefs"))
 }
 
 func (x *traefik) service(r *reader, n *node) {

@@ -1,6 +1,8 @@
 package rival
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -65,5 +67,33 @@ func TestNotes(t *testing.T) {
 	}
 	if notes := Notes(all); len(notes) != 1 {
 		t.Errorf("got notes %v, want none on gRPC", notes)
+	}
+}
+
+// Every policy that the import makes of an example can be simulated.
+func TestCheckExamples(t *testing.T) {
+	files, err := filepath.Glob("../foreign/testdata/*/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checked := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := foreign.Import(foreign.System(filepath.Base(filepath.Dir(file))), file, text)
+		if filepath.Ext(file) == ".golden" || err != nil {
+			continue // not an example, or refused
+		}
+		for _, p := range r.Policies {
+			checked++
+			if err := Check(p); err != nil {
+				t.Errorf("%s: %v", file, err)
+			}
+		}
+	}
+	if checked < 200 {
+		t.Errorf("%d policies checked, want more", checked)
 	}
 }

@@ -316,7 +316,8 @@ func (t *translation) concurrency() {
 		}
 		return
 	}
-	to.Max = min(limit, most)
+	to.Max = min(withShares(limit), most)
+	t.approximate(field, "max is %d: normal calls get %d places of it, as there, and retries at most 80 %% of it", to.Max, min(limit, most))
 	if from.MaxPending != 0 {
 		to.Queue, to.MaxWait = min(from.MaxPending, most), cmp.Or(from.MaxWait, t.Policy.Timeout)
 		if from.MaxPending < 0 {
@@ -330,6 +331,10 @@ func (t *translation) concurrency() {
 		t.approximate(field, "a limit for calls becomes one for attempts in flight")
 	}
 }
+
+// withShares returns the limit of which normal calls get n places. They get 90 % of a limit,
+// rounded down, so that critical calls find a place.
+func withShares(n int) int { return (10*n + 8) / 9 }
 
 func (t *translation) rate() {
 	from, to := t.from.RateLimit, &t.Policy.RateLimit

@@ -2,12 +2,15 @@ package translate_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/foreign"
@@ -26,9 +29,15 @@ func examples(t *testing.T) []string {
 	}
 	var files []string
 	for _, path := range all {
-		if filepath.Ext(path) != ".golden" && !strings.Contains(path, "/fuzz/") {
-			files = append(files, path)
+		if filepath.Ext(path) == ".golden" || strings.Contains(path, "/fuzz/") {
+			continue
 		}
+		if shown, err := os.ReadFile(path + ".golden"); err != nil {
+			t.Fatal(err)
+		} else if bytes.HasPrefix(shown, []byte("refused\n")) {
+			continue
+		}
+		files = append(files, path)
 	}
 	return files
 }
@@ -185,9 +194,10 @@ func TestPolicy(t *testing.T) {
 			foreign.Policy{Timeout: time.Second, Retry: once, Concurrency: foreign.Concurrency{MaxRequests: 10, MaxPending: -1}, RateLimit: foreign.RateLimit{Calls: 120, Per: time.Minute, Burst: 5, PerCall: true}},
 			off(func(p *transport.Policy) {
 				p.Timeout, p.AttemptTimeout = time.Second, time.Second
-				p.Concurrency = resilience.ConcurrencyPolicy{Max: 10, Queue: 1_000_000, MaxWait: time.Second}
+				p.Concurrency = resilience.ConcurrencyPolicy{Max: 12, Queue: 1_000_000, MaxWait: time.Second}
 				p.RateLimit = resilience.RateLimitPolicy{PerSecond: 2, Burst: 5}
-			}), nil,
+			}),
+			[]string{"Concurrency.MaxRequests approximated: max is 12: normal calls get 10 places of it, as there, and retries at most 80 % of it"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -202,6 +212,45 @@ func TestPolicy(t *testing.T) {
 			if !reflect.DeepEqual(notes, c.notes) {
 				t.Errorf("notes %q\nwant  %q", notes, c.notes)
 			}
+		})
+	}
+}
+
+// held is a call whose attempt takes a second.
+type held struct{}
+
+func (held) Attempt(context.Context, *resilience.Attempt) (struct{}, error) {
+	time.Sleep(time.Second)
+	return struct{}{}, nil
+}
+func (held) Classify(struct{}, error) resilience.Outcome {
+	return resilience.Outcome{Reason: resilience.ReasonOK}
+}
+func (held) Decided(*resilience.AttemptReport)     {}
+func (held) Discard(struct{}, *resilience.Attempt) {}
+
+// Of the translated limit, normal calls get as many places as in the other system.
+func TestConcurrencyOfNormalCalls(t *testing.T) {
+	for _, limit := range []int{1, 2, 9, 10, 17, 100, 1024} {
+		synctest.Test(t, func(t *testing.T) {
+			got := translate.Policy(foreign.Policy{Timeout: time.Hour, Retry: foreign.Retry{MaxAttempts: 1}, Concurrency: foreign.Concurrency{MaxRequests: limit}})
+			policy := resilience.DefaultPolicy()
+			policy.Concurrency = got.Policy.Concurrency
+			pl, err := resilience.New[struct{}]("upstream", policy, resilience.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var calls sync.WaitGroup
+			for range limit + 5 {
+				calls.Go(func() {
+					_, _, _ = pl.Do(t.Context(), held{})
+				})
+			}
+			synctest.Wait()
+			if n := pl.Concurrency().InFlight; n != limit {
+				t.Errorf("limit %d: %d normal calls in flight, want as many as the limit", limit, n)
+			}
+			calls.Wait()
 		})
 	}
 }
