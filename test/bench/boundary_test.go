@@ -41,13 +41,13 @@ type bounded struct {
 }
 
 func boundedPolicies() ([]bounded, error) {
-	var naive transport.Policy
-	for _, rung := range lab.Ladder(transport.DefaultPolicy()) {
-		if rung.Name == "immediate retry" {
-			naive = rung.Policy
-		}
+	byDefault := transport.DefaultPolicy()
+	byDefault.Timeout, byDefault.AttemptTimeout = byDefault.Timeout/2, byDefault.AttemptTimeout/2
+	rungs := map[string]transport.Policy{}
+	for _, rung := range lab.Ladder(byDefault) {
+		rungs[rung.Name] = rung.Policy
 	}
-	naive.Timeout, naive.AttemptTimeout = naive.Timeout/2, naive.AttemptTimeout/2
+	naive := rungs["immediate retry"]
 	imported, err := foreign.Import("", "folk.yaml", []byte(folkMesh))
 	if err != nil {
 		return nil, err
@@ -58,6 +58,8 @@ func boundedPolicies() ([]bounded, error) {
 		{"three attempts without a wait", naive, nil},
 		{"Istio, 3 retries of 1 s", translate.Policy(imported.Policies[0]).Policy, modelled.New(imported.Policies[0])},
 		{"OSDI'22, five attempts of 1.5 s", osdi, nil},
+		{"with a budget for retries", rungs["+ budget"], nil},
+		{"the default policy", byDefault, nil},
 	}, nil
 }
 

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-var tables sync.Mutex // held while a file is read and written again
+// tables is held while a file is read and written again.
+var tables sync.Mutex //nolint:gochecknoglobals // parallel tests write tables of one file
 
 // Table compares got with a table in the Markdown file at path, or writes it there with -update.
 // The table is between a line <!-- table NAME --> and the next line <!-- end -->. It is safe for
