@@ -105,35 +105,6 @@ func TestBudgetBoundsAmplification(t *testing.T) {
 	}
 }
 
-// The figure of Marc Brooker's "Exponential Backoff And Jitter": a hundred clients compete for
-// something that one can have at a time. With random waits they need less than half of the calls.
-func TestJitterHalvesContention(t *testing.T) {
-	t.Parallel()
-	calls := func(j resilience.Jitter) uint64 {
-		p := transport.DefaultPolicy()
-		p.Timeout, p.AttemptTimeout = time.Hour, time.Hour
-		p.Retry.MaxAttempts = 100
-		p.Retry.Backoff = resilience.Backoff{Base: 20 * time.Millisecond, Max: 2 * time.Second, Factor: 2, Jitter: j}
-		p.Retry.Budget = resilience.BudgetPolicy{Ratio: 100, Burst: 1e6, FloorPerSecond: 1e6}
-		p.Breaker.ConsecutiveFailures, p.Breaker.FailureRatio = 0, 0
-		s := steady(func(s *lab.Scenario) {
-			s.Upstream.Queue = 0
-			s.Load.Herd = &lab.Herd{At: time.Second, Calls: 100}
-			s.Length = 5 * time.Minute
-		})
-		r := simulate(t, lab.Experiment{Policy: p, Scenario: s, Load: lab.Load{Clients: 100, Capacity: 100, Seed: 1}})
-		if ok := r.Calls[resilience.ReasonOK]; ok != 100 {
-			t.Errorf("%s: %d successful calls, want 100", j, ok)
-		}
-		return r.Retries + 100
-	}
-	none, full := calls(resilience.JitterNone), calls(resilience.JitterFull)
-	t.Logf("no jitter %d calls, full jitter %d", none, full)
-	if 2*full >= none {
-		t.Errorf("full jitter needs %d calls, want less than half of the %d of no jitter", full, none)
-	}
-}
-
 // The pipeline does not wait for an attempt that cannot end in time.
 func TestDeadlineTooClose(t *testing.T) {
 	t.Parallel()

@@ -1,10 +1,8 @@
 package lab_test
 
 import (
-	"bytes"
 	"fmt"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -28,25 +26,11 @@ func TestTuningTables(t *testing.T) {
 	if !golden.Updating() {
 		t.Skip("writes the tables of docs/tuning.md with -update")
 	}
-	text, err := os.ReadFile(tuning)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, table := range map[string]func(*testing.T) string{
 		"alternatives": alternatives, "ladder": ladderTable, "clients": clientsTable, "boundary": boundaryTable,
 	} {
-		begin, end := "<!-- table "+name+" -->\n", "<!-- end -->"
-		head, rest, found := bytes.Cut(text, []byte(begin))
-		if !found {
-			t.Fatalf("%s has no %q", tuning, begin)
-		}
-		_, tail, found := bytes.Cut(rest, []byte(end))
-		if !found {
-			t.Fatalf("%s has no %q after %q", tuning, end, begin)
-		}
-		text = bytes.Join([][]byte{head, []byte(begin), []byte("\n" + table(t) + "\n"), []byte(end), tail}, nil)
+		golden.Table(t, tuning, name, table(t))
 	}
-	golden.Write(t, tuning, text)
 }
 
 // all runs experiments two at a time.

@@ -51,3 +51,35 @@ func TestFile(t *testing.T) {
 		}
 	}
 }
+
+func TestTable(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "page.md")
+	const page = "# Page\n\n<!-- table one -->\n\n| a |\n\n<!-- end -->\n\n<!-- table two -->\n\n| b |\n\n<!-- end -->\n"
+	if err := os.WriteFile(path, []byte(page), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ table, got, want string }{
+		"the same":   {"two", "| b |\n", ""},
+		"another":    {"two", "| c |\n", `page.md:11: got "| c |", want "| b |"`},
+		"no table":   {"three", "| c |\n", "has no line \"<!-- table three -->\""},
+		"the latter": {"one", "| b |", `page.md:5: got "| b |", want "| a |"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &recorder{TB: t}
+			golden.Table(r, path, c.table, c.got)
+			if !strings.Contains(r.failure, c.want) || (c.want == "") != (r.failure == "") {
+				t.Errorf("got failure %q, want %q", r.failure, c.want)
+			}
+		})
+	}
+	if err := flag.Set("update", "true"); err != nil {
+		t.Fatal(err)
+	}
+	golden.Table(t, path, "two", "| c |\n| d |\n")
+	if err := flag.Set("update", "false"); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != strings.Replace(page, "| b |", "| c |\n| d |", 1) {
+		t.Errorf("with -update: got file %q, error %v, want the new table in it", text, err)
+	}
+}
