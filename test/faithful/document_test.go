@@ -1,0 +1,5 @@
+package faithful_test
+
+const document = "../../docs/faithful.md"
+
+func render2(all []section) string { return "" }
