@@ -80,9 +80,12 @@ func (x *nginx) policies() []Policy {
 				counts.Statuses = slices.DeleteFunc(slices.Clone(counts.Statuses), func(s StatusRange) bool { return s.Low == 403 || s.Low == 404 })
 				counts.Connect, counts.Refused, counts.Reset, counts.Timeout = true, true, true, true
 				p.Breakers = []Breaker{{
-					Scope: ScopeEndpoint, Failures: u.fails, Window: u.window, FixedWindow: true, OpenFor: u.window,
-					HalfOpenCalls: 1, MaxEjected: 1, Counts: counts,
+					Scope: ScopeEndpoint, Failures: u.fails, Window: u.window, FixedWindow: true, FromLastFailure: true, IfRepeated: true,
+					OpenFor: u.window, HalfOpenCalls: 1, MaxEjected: 1, Counts: counts,
 				}}
+				if u.window > 0 { // nginx counts in whole seconds
+					p.Breakers[0].OpenJitter = float64(time.Second) / float64(u.window)
+				}
 				p.setFrom(&u.policy, "Breakers")
 			}
 		}
