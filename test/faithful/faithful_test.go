@@ -4,6 +4,7 @@ package faithful_test
 import (
 	"fmt"
 	"math"
+	"sync"
 	"testing"
 	"time"
 
@@ -47,11 +48,14 @@ type cell struct {
 
 	calls int
 	every time.Duration // between the starts of two calls
-	why   string        // if the model is known to differ here
+	why   string        // the reason, if the model is known to differ
 }
 
 // figures are what one side counted.
-type figures struct{ attempts, successes int }
+type figures struct{ calls, attempts, successes int }
+
+func (f figures) perCall() float64 { return float64(f.attempts) / float64(f.calls) }
+func (f figures) success() float64 { return float64(f.successes) / float64(f.calls) }
 
 // The limits within which both sides agree.
 const (
@@ -60,24 +64,24 @@ const (
 	enough      = 0.95 // of the cells
 )
 
+// together is how many systems run at a time.
+const together = 4
+
 // row is a cell with its results.
 type row struct {
 	cell
 	real, simulated figures
 }
 
-func (r row) per(n int) float64 { return float64(n) / float64(r.calls) }
-
 func (r row) within() bool {
-	return math.Abs(r.per(r.real.attempts-r.simulated.attempts)) <= maxAttempts &&
-		math.Abs(r.per(r.real.successes-r.simulated.successes)) <= maxSuccess
+	return math.Abs(r.real.perCall()-r.simulated.perCall()) <= maxAttempts &&
+		math.Abs(r.real.success()-r.simulated.success()) <= maxSuccess
 }
 
 // section is the part of the document about one system.
 type section struct {
-	thing
-	version string
-	rows    []row
+	Name, Version string
+	rows          []row
 }
 
 // TestFaithful runs each system and its model through the same failures. With -update it writes
@@ -86,27 +90,19 @@ func TestFaithful(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute of real time")
 	}
-	all := []thing{grpcGo(), failsafeGo(), retryableHTTP(), caddyProxy(), traefik(), haproxy(), nginx()}
+	all := []thing{nginx(), caddyProxy(), haproxy(), traefik(), grpcGo(), failsafeGo(), retryableHTTP()}
 	sections := make([]section, len(all))
-	t.Run("systems", func(t *testing.T) {
-		for i, th := range all {
-			t.Run(th.name, func(t *testing.T) {
-				t.Parallel()
-				sections[i] = section{thing: th, version: th.version(t)}
-				if sections[i].version == "" {
-					if golden.Updating() {
-						t.Fatalf("the document needs all systems, and %s is not on this machine", th.name)
-					}
-					t.Skipf("%s is not on this machine", th.name)
-				}
-				for _, c := range th.cells {
-					t.Run(fmt.Sprintf("%s/%s/%s", c.policy, c.failure, c.method), func(t *testing.T) {
-						sections[i].rows = append(sections[i].rows, compare(t, th, c))
-					})
-				}
-			})
-		}
-	})
+	// Most of the time is waiting, so that more can run than there are processors.
+	var running sync.WaitGroup
+	free := make(chan struct{}, together)
+	for i, th := range all {
+		free <- struct{}{}
+		running.Go(func() {
+			defer func() { <-free }()
+			t.Run(th.name, func(t *testing.T) { sections[i] = th.compare(t) })
+		})
+	}
+	running.Wait()
 	good, total := 0, 0
 	for _, s := range sections {
 		for _, r := range s.rows {
@@ -121,8 +117,29 @@ func TestFaithful(t *testing.T) {
 		t.Errorf("%d of %d cells within the limits, want at least %.0f %%", good, total, 100*enough)
 	}
 	if golden.Updating() && !t.Failed() {
-		golden.Write(t, document, render2(sections))
+		golden.Write(t, document, write(sections))
 	}
+	if !golden.Updating() {
+		checkDocument(t, sections)
+	}
+}
+
+// compare runs the cells of a system.
+func (th thing) compare(t *testing.T) section {
+	t.Helper()
+	s := section{Name: th.name, Version: th.version(t)}
+	if s.Version == "" {
+		if golden.Updating() {
+			t.Fatalf("the document needs all systems, and %s is not on this machine", th.name)
+		}
+		t.Skipf("%s is not on this machine", th.name)
+	}
+	for _, c := range th.cells {
+		t.Run(fmt.Sprintf("%s/%s/%s", c.policy, c.failure, c.method), func(t *testing.T) {
+			s.rows = append(s.rows, compare(t, th, c))
+		})
+	}
+	return s
 }
 
 // compare runs a cell on both sides.
@@ -134,6 +151,7 @@ func compare(t *testing.T, th thing, c cell) row {
 	u.begin(t, c.faults)
 	r := row{cell: c}
 	c.each(func() {
+		r.real.calls++
 		if p.call(c.method) {
 			r.real.successes++
 		}
@@ -145,6 +163,6 @@ func compare(t *testing.T, th thing, c cell) row {
 		verdict = "DIFFERENT"
 	}
 	t.Logf("%-10s %d calls, attempts %.3f / %.3f, success %.3f / %.3f", verdict, c.calls,
-		r.per(r.real.attempts), r.per(r.simulated.attempts), r.per(r.real.successes), r.per(r.simulated.successes))
+		r.real.perCall(), r.simulated.perCall(), r.real.success(), r.simulated.success())
 	return r
 }

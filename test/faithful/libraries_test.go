@@ -39,13 +39,14 @@ func (l library) policy(name string) foreign.Policy {
 	p := foreign.Policy{
 		Name: name, Timeout: l.timeout, TryTimeout: l.tryTimeout,
 		Retry: foreign.Retry{
-			MaxAttempts: l.retries + 1, On: failures, RetryAfter: foreign.RetryAfter{Obey: true},
+			MaxAttempts: l.retries + 1, Resend: true, On: failures, RetryAfter: foreign.RetryAfter{Obey: true},
 			Backoff: foreign.Backoff{Kind: foreign.BackoffExponential, Factor: 2, Base: l.wait, Max: l.most},
 		},
 	}
 	if l.openAfter > 0 {
 		p.Breakers = []foreign.Breaker{{
-			Scope: foreign.ScopeUpstream, ConsecutiveFailures: l.openAfter, OpenFor: l.openFor, HalfOpenCalls: 1, Counts: failures,
+			Scope: foreign.ScopeUpstream, CountWindow: l.openAfter, MinCalls: l.openAfter, FailureRatio: 1,
+			OpenFor: l.openFor, HalfOpenCalls: l.openAfter, Counts: failures,
 		}}
 	}
 	return p

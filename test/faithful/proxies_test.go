@@ -3,7 +3,6 @@ package faithful_test
 import (
 	"bytes"
 	"context"
-	"debug/buildinfo"
 	"io"
 	"net/http"
 	"os"
@@ -28,6 +27,7 @@ type setup struct {
 	Servers []string // the upstream's addresses
 	Lines   []string // the policy under test
 	Server  string   // the policy's part that belongs to each server
+	Timeout string   // of an attempt
 	Dir     string   // for the program's own files
 }
 
@@ -73,7 +73,8 @@ func (p program) find() string {
 	return ""
 }
 
-var versionForm = regexp.MustCompile(`\d+\.\d+\.\d+`)
+// versionForm matches the version in what a program says about itself.
+var versionForm = regexp.MustCompile(`(?:HAProxy version |nginx/|Version:\s+)(\S+)`)
 
 // version returns the version of the program, or "" if it is missing.
 func (p program) version(t *testing.T, flag string) string {
@@ -86,10 +87,11 @@ func (p program) version(t *testing.T, flag string) string {
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", path, err, text)
 	}
-	if info, err := buildinfo.ReadFile(path); err == nil && versionForm.MatchString(info.Main.Version) {
-		text = []byte(info.Main.Version)
+	m := versionForm.FindSubmatch(text)
+	if m == nil {
+		t.Fatalf("%s %s shows no version:\n%s", path, flag, text)
 	}
-	return versionForm.FindString(string(text))
+	return string(m[1])
 }
 
 // start runs the program with a configuration and returns when it serves.
@@ -135,6 +137,7 @@ func (p program) start(t *testing.T, s setup, text []byte, u *upstream) peer {
 	return peer{
 		call: func(method string) bool { return fetch(client, "http://"+s.Address, method) },
 		end: func(calls int) int {
+			settled(&said)
 			stop()
 			return p.refused(strings.TrimPrefix(said.String(), before), calls, u)
 		},
@@ -185,7 +188,7 @@ func proxy(name string, system foreign.System, p program, versionFlag string, ce
 		name: name, cells: cells,
 		version: func(t *testing.T) string { return p.version(t, versionFlag) },
 		start: func(t *testing.T, c cell, u *upstream) (foreign.Policy, peer) {
-			s := setup{Address: freeAddress(t), Servers: u.servers, Lines: c.lines, Server: c.server, Dir: t.TempDir()}
+			s := setup{Address: freeAddress(t), Servers: u.servers, Lines: c.lines, Server: c.server, Timeout: c.timeout(), Dir: t.TempDir()}
 			text := render(t, p.config, s)
 			return imported(t, system, p.config, text), p.start(t, s, text, u)
 		},
