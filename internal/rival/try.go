@@ -78,8 +78,12 @@ func (k *call) send(ctx context.Context, number, endpoint int, tickets []ticket)
 	}
 }
 
-// connect takes an idle connection to an endpoint, and reports whether there was one.
+// connect takes an idle connection to an endpoint, and reports whether there was one. It matters
+// only to what is sent again.
 func (c *Client) connect(endpoint int) bool {
+	if !c.policy.Retry.Resend {
+		return false
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.idle[endpoint] == 0 {
@@ -121,7 +125,7 @@ func (k *call) sendOnce(ctx context.Context, number, endpoint int, tickets []tic
 		o = failure(err)
 	}
 	o.grpc = c.policy.GRPC
-	again = o.kind == reset && reused && c.policy.Retry.Resend && c.options.Request.Method == http.MethodGet
+	again = o.kind == reset && reused && c.options.Request.Method == http.MethodGet
 	if !again {
 		c.mu.Lock()
 		c.guards.advance(now)
@@ -143,7 +147,7 @@ func (k *call) sendOnce(ctx context.Context, number, endpoint int, tickets []tic
 				}
 			}
 		}
-		if o.kind == answered {
+		if o.kind == answered && c.policy.Retry.Resend {
 			c.mu.Lock()
 			c.idle[endpoint]++
 			c.mu.Unlock()

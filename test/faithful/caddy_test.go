@@ -61,9 +61,9 @@ func caddyProxy() thing {
 			s := setup{Address: freeAddress(t), Servers: u.servers, Lines: c.lines, Timeout: c.timeout(), Dir: t.TempDir()}
 			text := render(t, "Caddyfile", s)
 			startCaddy(t, text)
-			client := newClient(1)
+			client := newClient()
 			wait.Until(t, 10*time.Second, "Caddy to serve", func() bool {
-				resp, err := client.Get("http://" + s.Address + "/process") //nolint:noctx // the client has a timeout
+				resp, err := client.Get("http://" + s.Address + "/process")
 				if err != nil {
 					return false
 				}

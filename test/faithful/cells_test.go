@@ -173,8 +173,8 @@ func caddyCells() []cell {
 	)
 }
 
-const traefikTies = "Traefik's weighted round robin has no fixed order among servers of the same weight: " +
-	"it may try the two that refuse twice each. The model tries all three in turn."
+const traefikTies = "Traefik's weighted round robin takes three servers of the same weight in the order ACBCBABAC, " +
+	"over and over: with A and B out, a call may meet them four times. The model takes them in turn."
 
 func traefikCells() []cell {
 	retry := func(text string) func(*cell) { return lines("retry: {" + text + "}") }

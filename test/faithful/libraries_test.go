@@ -14,7 +14,6 @@ import (
 	"github.com/failsafe-go/failsafe-go"
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 	"github.com/failsafe-go/failsafe-go/failsafehttp"
-	"github.com/failsafe-go/failsafe-go/retrypolicy"
 	"github.com/failsafe-go/failsafe-go/timeout"
 	"github.com/hashicorp/go-retryablehttp"
 
@@ -96,7 +95,7 @@ func (l library) failsafe() []failsafe.Policy[*http.Response] {
 	if l.timeout > 0 {
 		all = append(all, timeout.New[*http.Response](l.timeout))
 	}
-	var retry retrypolicy.Builder[*http.Response] = failsafehttp.NewRetryPolicyBuilder().WithMaxRetries(l.retries)
+	retry := failsafehttp.NewRetryPolicyBuilder().WithMaxRetries(l.retries)
 	if l.wait > 0 {
 		retry = retry.WithBackoff(l.wait, l.most)
 	}

@@ -57,7 +57,7 @@ type program struct {
 	config           string
 	args             func(config, dir, address string) []string
 	// refused returns how many attempts found no connection, by what the program printed.
-	refused func(printed string, calls int, u *upstream) int
+	refused func(printed string, u *upstream) int
 }
 
 // find returns the path of the program, or "".
@@ -119,14 +119,14 @@ func (p program) start(t *testing.T, s setup, text []byte, u *upstream) peer {
 	go func() { _ = cmd.Wait(); close(ended) }()
 	stop := func() { cancel(); <-ended }
 	t.Cleanup(stop)
-	client := newClient(1)
+	client := newClient()
 	wait.Until(t, 20*time.Second, p.binary+" to serve", func() bool {
 		select {
 		case <-ended:
 			t.Fatalf("%s ended early:\n%s", p.binary, said.String())
 		default:
 		}
-		resp, err := client.Get("http://" + s.Address + "/process") //nolint:noctx // the client has a timeout
+		resp, err := client.Get("http://" + s.Address + "/process")
 		if err != nil {
 			return false
 		}
@@ -136,10 +136,10 @@ func (p program) start(t *testing.T, s setup, text []byte, u *upstream) peer {
 	before := settled(&said)
 	return peer{
 		call: func(method string) bool { return fetch(client, "http://"+s.Address, method) },
-		end: func(calls int) int {
+		end: func(int) int {
 			settled(&said)
 			stop()
-			return p.refused(strings.TrimPrefix(said.String(), before), calls, u)
+			return p.refused(strings.TrimPrefix(said.String(), before), u)
 		},
 	}
 }
@@ -157,8 +157,8 @@ func settled(said *output.Buffer) string {
 
 // newClient returns a client for calls to a proxy. It has no connections to reuse, because a proxy
 // may close one instead of answering, and net/http would then send the call again.
-func newClient(connections int) *http.Client {
-	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, MaxConnsPerHost: connections}, Timeout: patience}
+func newClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
 }
 
 // fetch makes one call and reports whether it ended well.
@@ -199,7 +199,7 @@ func nginx() thing {
 	p := program{
 		binary: "nginx", variable: "NGINX", config: "nginx.conf",
 		args: func(config, dir, _ string) []string { return []string{"-e", "stderr", "-p", dir, "-c", config} },
-		refused: func(printed string, _ int, u *upstream) (n int) {
+		refused: func(printed string, u *upstream) (n int) {
 			for _, dead := range u.dead {
 				n += strings.Count(printed+" ", dead)
 			}
@@ -214,7 +214,7 @@ func haproxy() thing {
 	p := program{
 		binary: "haproxy", variable: "HAPROXY", config: "haproxy.cfg",
 		args: func(config, _, _ string) []string { return []string{"-f", config} },
-		refused: func(printed string, _ int, u *upstream) (n int) {
+		refused: func(printed string, u *upstream) (n int) {
 			if len(u.dead) == 0 {
 				return 0
 			}
@@ -237,7 +237,7 @@ func traefik() thing {
 				"--global.checknewversion=false", "--global.sendanonymoususage=false",
 			}
 		},
-		refused: func(printed string, _ int, u *upstream) (n int) {
+		refused: func(printed string, u *upstream) (n int) {
 			for line := range strings.Lines(printed) {
 				if strings.Contains(line, "connection refused") {
 					n++
