@@ -247,7 +247,7 @@ func caddyRequestCount(p *Policy) action {
 	return func(r *reader, n *node) {
 		first := len(r.report)
 		set(p, "Concurrency.MaxRequests", &p.Concurrency.MaxRequests, whole(0, maxWhole))(r, n)
-		p.Concurrency.PerEndpoint = true
+		p.Concurrency.PerEndpoint, p.Concurrency.SkipFull = true, true
 		r.approximate(first, "an endpoint with this many requests in flight gets no more")
 	}
 }

@@ -448,7 +448,7 @@ func (part *haproxyPart) serverLine(r *reader, n *node) {
 func (part *haproxyPart) finish(r *reader, n *node) {
 	p := &part.policy
 	if c := &p.Concurrency; c.MaxRequests > 0 {
-		c.PerEndpoint = true
+		c.PerEndpoint, c.SkipFull = true, true
 		if c.MaxPending == 0 {
 			c.MaxPending = -1 // maxqueue 0 is no limit
 		}

@@ -298,6 +298,8 @@ type Concurrency struct {
 	MaxConnections int
 	// PerEndpoint means that the limits are per endpoint.
 	PerEndpoint bool
+	// SkipFull means that attempts go to an endpoint with a free place if there is one.
+	SkipFull bool
 	// PerCall means that a call holds one place with all its attempts and waits.
 	PerCall bool
 }

@@ -157,7 +157,7 @@ func (u *nginxUpstream) server(r *reader, n *node) {
 		case key == "fail_timeout":
 			u.parameter(r, arg, "Breakers.OpenFor", keep(&window, nginxTime), inner)
 		case key == "max_conns":
-			u.policy.Concurrency.PerEndpoint, u.policy.Concurrency.MaxPending = true, 0
+			u.policy.Concurrency.PerEndpoint, u.policy.Concurrency.SkipFull = true, true
 			u.parameter(r, arg, "Concurrency.MaxRequests", keep(&u.policy.Concurrency.MaxRequests, whole(0, maxWhole)), inner)
 		case key == "backup" && !assigned:
 			backup = true

@@ -181,32 +181,40 @@ func (k *call) admit(ctx context.Context) *outcome {
 }
 
 // choose returns the endpoint of the next attempt, with the permissions of the breakers, or the
-// refusal.
-func (k *call) choose(now time.Time) (endpoint int, tickets []ticket, refusal *outcome) {
+// refusal. placed means that the attempt already has its place.
+func (k *call) choose(now time.Time) (endpoint int, tickets []ticket, placed bool, refusal *outcome) {
 	c := k.client
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.guards.advance(now)
 	if !c.guards.upstream(now) {
-		return 0, nil, &outcome{kind: breakerOpen}
+		return 0, nil, false, &outcome{kind: breakerOpen}
 	}
 	endpoint = everyone
 	if c.knows {
 		known := c.options.Instances()
 		if len(known) == 0 {
-			return 0, nil, &outcome{kind: noConnect}
+			return 0, nil, false, &outcome{kind: noConnect}
 		}
 		usable := c.guards.usable(known, now)
 		if len(usable) == 0 {
-			return 0, nil, &outcome{kind: ejected}
+			return 0, nil, false, &outcome{kind: ejected}
 		}
 		if usable = k.wanted(usable); len(usable) == 0 {
-			return 0, nil, &outcome{kind: ejected}
+			return 0, nil, false, &outcome{kind: ejected}
+		}
+		if c.policy.Concurrency.SkipFull {
+			if free := slices.DeleteFunc(slices.Clone(usable), func(n int) bool { return c.placesOf(n).full() }); len(free) > 0 {
+				usable, placed = free, true
+			}
 		}
 		endpoint = c.oneOf(usable)
 		k.tried = append(k.tried, endpoint)
+		if placed { // before another call takes it
+			c.placesOf(endpoint).used++
+		}
 	}
-	return endpoint, c.guards.begin(endpoint, now), nil
+	return endpoint, c.guards.begin(endpoint, now), placed, nil
 }
 
 // wanted returns those of the endpoints that the call may go to next. Its caller holds the lock.

@@ -6,6 +6,7 @@
 //   - All calls of the simulator have the method GET.
 //   - A try timeout ends when the answer begins; only the call's timeout covers the body.
 //   - A call without a timeout ends after a minute, because its caller gives up.
+//   - A call that waits for a place waits at one endpoint, also where all have one queue (HAProxy).
 //   - A client that knows the endpoints chooses one at random, or in turn.
 //
 // docs/faithful.md shows the models beside the systems that can run in a test.

@@ -103,7 +103,7 @@ func anyPolicy(rng *rand.Rand) foreign.Policy {
 		p.Concurrency = foreign.Concurrency{MaxRequests: rng.IntN(4), MaxPending: rng.IntN(4) - 1, MaxWait: some(time.Second), MaxConnections: rng.IntN(4)}
 		switch rng.IntN(3) {
 		case 0:
-			p.Concurrency.PerEndpoint = true
+			p.Concurrency.PerEndpoint, p.Concurrency.SkipFull = true, rarely(2)
 		case 1:
 			p.Concurrency.PerCall = true
 			fallthrough

@@ -61,6 +61,22 @@ func TestNoEndpointTwice(t *testing.T) {
 	})
 }
 
+// nginx, HAProxy and Caddy skip a server that has no place left.
+func TestFullEndpointsAreSkipped(t *testing.T) {
+	limit := func(pending int) foreign.Policy {
+		return retries(1, func(p *foreign.Policy) {
+			p.Concurrency = foreign.Concurrency{MaxRequests: 1, MaxPending: pending, PerEndpoint: true, SkipFull: true}
+		})
+	}
+	slow := always(answer{status: 200, takes: s})
+	three := []time.Duration{0, 100 * ms, 200 * ms}
+	scenes(t, map[string]scene{
+		"all full":  {play{policy: limit(0), instances: 2, upstream: slow, calls: three}, "0s try@0, 100ms try@1, 200ms concurrency_limit, 1s ok, 1.1s ok"},
+		"one waits": {play{policy: limit(-1), instances: 2, upstream: slow, calls: three}, "0s try@0, 100ms try@1, 1s ok, 1s try@0, 1.1s ok, 2s ok"},
+		"at once":   {play{policy: limit(0), instances: 3, upstream: slow, calls: []time.Duration{0, 0, 0}}, "0s try@0, 0s try@1, 0s try@2, 1s ok, 1s ok, 1s ok"},
+	})
+}
+
 // net/http in Caddy and Traefik sends a GET again if a connection died that was used before.
 func TestResend(t *testing.T) {
 	good, dies := answer{status: 200}, answer{reset: true}

@@ -31,17 +31,23 @@ func (k *call) try(ctx context.Context, number int, retry bool) end {
 	if retry {
 		defer c.endRetry()
 	}
-	endpoint, tickets, refusal := k.choose(time.Now())
+	endpoint, tickets, placed, refusal := k.choose(time.Now())
 	if refusal != nil {
 		refusal.grpc = c.policy.GRPC
 		return end{outcome: refusal}
 	}
+	c.mu.Lock()
+	p := c.placesOf(endpoint)
+	c.mu.Unlock()
 	refuse := func(o *outcome) end {
 		if o.kind == waiting && ctx.Err() != nil {
 			o.kind = replaced
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		if placed {
+			p.release()
+		}
 		c.guards.end(tickets, o, 0, time.Now(), false)
 		return end{outcome: o}
 	}
@@ -50,11 +56,10 @@ func (k *call) try(ctx context.Context, number int, retry bool) end {
 			return refuse(o)
 		}
 	}
-	c.mu.Lock()
-	p := c.placesOf(endpoint)
-	c.mu.Unlock()
-	if o := c.take(ctx, p, k.deadline); o != nil {
-		return refuse(o)
+	if !placed {
+		if o := c.take(ctx, p, k.deadline); o != nil {
+			return refuse(o)
+		}
 	}
 	defer func() {
 		c.mu.Lock()

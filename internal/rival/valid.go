@@ -53,6 +53,7 @@ func Check(p foreign.Policy) error {
 	}
 	c := p.Concurrency
 	check(c.MaxPending >= -1, "Concurrency.MaxPending: must be at least -1, got %d", c.MaxPending)
+	check(!c.SkipFull || c.PerEndpoint, "Concurrency.SkipFull: needs PerEndpoint")
 	check(!c.PerEndpoint || c.MaxRetries == 0, "Concurrency.MaxRetries: cannot be simulated per endpoint")
 	check(!c.PerEndpoint || !c.PerCall || c.MaxRequests == 0, "Concurrency.MaxRequests: cannot be simulated per endpoint and per call at once")
 	r := p.RateLimit
