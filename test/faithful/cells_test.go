@@ -20,6 +20,7 @@ type failure struct {
 	spec     faults.Spec
 	dead, of int
 	sick     int
+	beside   int    // calls at a time
 	why      string // the model is known to differ
 	calls    int    // 0 = as many as are quick
 }
@@ -41,7 +42,7 @@ func resets(rate float64) failure {
 }
 
 func hangs(rate float64) failure {
-	return failure{name: fmt.Sprintf("no answer, %g %%", 100*rate), spec: faults.Spec{HangRate: rate}, calls: 40}
+	return failure{name: fmt.Sprintf("no answer, %g %%", 100*rate), spec: faults.Spec{HangRate: rate}, calls: 30}
 }
 
 // refuses is a number of servers that refuse connections.
@@ -58,7 +59,7 @@ func answers503(sick, of int) failure {
 // does not add failures.
 func (c cell) timeout() string {
 	if c.faults.HangRate > 0 {
-		return "150ms"
+		return "250ms"
 	}
 	return "3s"
 }
@@ -69,6 +70,14 @@ func explained(f failure, why string) failure {
 	return f
 }
 
+// crowd is a number of calls at a time that take 100ms each. Nothing fails.
+func crowd(n int) failure {
+	return failure{
+		name: fmt.Sprintf("%d calls at a time", n), beside: n, calls: 20 * n,
+		spec: faults.Spec{Latency: faults.Latency{Distribution: faults.DistributionFixed, Value: 100 * ms}},
+	}
+}
+
 // quick is how many calls a cell makes that need no time.
 const quick = 300
 
@@ -76,7 +85,7 @@ const quick = 300
 func cells(policy, method string, servers int, change func(*cell), failures ...failure) []cell {
 	var all []cell
 	for _, f := range failures {
-		c := cell{policy: policy, method: method, failure: f.name, faults: f.spec, servers: servers, dead: f.dead, sick: f.sick, calls: quick, why: f.why}
+		c := cell{policy: policy, method: method, failure: f.name, faults: f.spec, servers: servers, dead: f.dead, sick: f.sick, calls: quick, beside: f.beside, why: f.why}
 		if f.of > 0 {
 			c.servers = f.of
 		}
@@ -124,8 +133,8 @@ func failsafeCells() []cell {
 	return join(
 		cells("3 retries", get, 1, of(three), status(503, .1), status(503, .3), status(503, .6), status(503, 1), status(500, .3), status(429, .3), resets(.3), resets(.6), refuses(1, 1)),
 		cells("3 retries", post, 1, of(three), status(503, .3), resets(.3)),
-		cells("2 retries, try timeout 150ms", get, 1, of(library{retries: 2, tryTimeout: 150 * ms}), hangs(.3)),
-		cells("2 retries, try timeout 150ms", post, 1, of(library{retries: 2, tryTimeout: 150 * ms}), hangs(.3)),
+		cells("2 retries, try timeout 250ms", get, 1, of(library{retries: 2, tryTimeout: 250 * ms}), hangs(.3)),
+		cells("2 retries, try timeout 250ms", post, 1, of(library{retries: 2, tryTimeout: 250 * ms}), hangs(.3)),
 		cells("3 retries, timeout 300ms", get, 1, of(library{retries: 3, timeout: 300 * ms}), asking(503, .3)),
 		cells("2 retries, breaker 5 in a row", get, 1, func(c *cell) {
 			c.library, c.every = library{retries: 2, openAfter: 5, openFor: 305 * ms}, 10*ms
@@ -139,7 +148,7 @@ func retryableCells() []cell {
 	return join(
 		cells("3 retries", get, 1, of(three), status(503, .1), status(503, .3), status(503, .6), status(503, 1), status(500, .3), status(429, .3), status(502, .6), resets(.3), resets(.6), refuses(1, 1)),
 		cells("3 retries", post, 1, of(three), status(503, .3), status(500, .6), resets(.3)),
-		cells("2 retries, try timeout 150ms", get, 1, of(library{retries: 2, wait: ms, most: ms, tryTimeout: 150 * ms}), hangs(.3)),
+		cells("2 retries, try timeout 250ms", get, 1, of(library{retries: 2, wait: ms, most: ms, tryTimeout: 250 * ms}), hangs(.3)),
 		cells("3 retries, timeout 300ms", get, 1, of(library{retries: 3, wait: ms, most: ms, timeout: 300 * ms}), asking(503, .3)),
 	)
 }
@@ -167,6 +176,7 @@ func caddyCells() []cell {
 		cells("no retries", get, 1, lines(), resets(.3)),
 		cells("no retries", get, 2, lines(), refuse(1, 2)),
 		cells("lb_retries 3, round_robin", get, 3, lines("lb_retries 3", "lb_policy round_robin"), refuses(1, 3), refuses(2, 3)),
+		cells("unhealthy_request_count 1", get, 3, lines("fail_duration 1s", "unhealthy_request_count 1"), crowd(2), crowd(4)),
 		cells("lb_retries 1, fail_duration 105ms", get, 2, passive("fail_duration 105ms"), refuses(1, 2), answers503(1, 2)),
 		cells("lb_retries 1, fail_duration 65ms", get, 3, passive("fail_duration 65ms"), status(503, .1)),
 		cells("lb_retries 1, fail_duration 405ms, max_fails 4", get, 3, passive("fail_duration 405ms", "max_fails 4"), status(503, .1), status(503, .3)),
@@ -205,6 +215,8 @@ func haproxyCells() []cell {
 		cells("retry-on 503, redispatch", get, 2, lines("retry-on 503", "option redispatch"), answers503(1, 2), answers503(1, 3)),
 		cells("retry-on 503, retries 1", get, 2, lines("retry-on 503", "retries 1"), status(503, .6), resets(.3)),
 		cells("all-retryable-errors, redispatch 1", get, 2, lines(all, "option redispatch 1"), refuses(1, 2), status(503, .3)),
+		cells("maxconn 1, timeout queue 1s", get, 3, func(c *cell) { c.lines, c.server = []string{"timeout queue 1s"}, "maxconn 1" }, crowd(3), crowd(5)),
+		cells("maxconn 1, timeout queue 10ms", get, 3, func(c *cell) { c.lines, c.server = []string{"timeout queue 10ms"}, "maxconn 1" }, crowd(3), crowd(5)),
 		cells("all-retryable-errors, disable-l7-retry", get, 2, lines(all, "http-request disable-l7-retry"), status(503, .3)),
 		cells("all-retryable-errors, disable-l7-retry if METH_POST", post, 2, lines(all, "http-request disable-l7-retry if METH_POST"), status(503, .3)),
 	)
@@ -228,6 +240,7 @@ func nginxCells() []cell {
 		cells("off, max_fails=0", get, 3, of("max_fails=0", "proxy_next_upstream off"), resets(.3), refuses(1, 3)),
 		cells("one server", get, 1, of("", on), status(503, .3), resets(.3)),
 		cells("timeout 100ms, max_fails=0", get, 3, of("max_fails=0", on, "proxy_next_upstream_timeout 100ms"), hangs(.3)),
+		cells("max_conns=1", get, 3, of("max_conns=1", on), crowd(3), crowd(5)),
 		cells("max_fails=2 fail_timeout=2s", get, 3, passive("max_fails=2 fail_timeout=2s", 25*ms, on), refuses(1, 3), answers503(1, 3), status(503, .3)),
 		cells("max_fails=3 fail_timeout=1s", get, 3, passive("max_fails=3 fail_timeout=1s", 20*ms, on), status(503, .1), resets(.1)),
 		cells("max_fails=3 fail_timeout=1s", post, 3, passive("max_fails=3 fail_timeout=1s", 20*ms, on), status(503, .3)),

@@ -46,9 +46,10 @@ type cell struct {
 	dead, sick int // of the servers: those that refuse connections, and those that answer 503
 	grpc       bool
 
-	calls int
-	every time.Duration // between the starts of two calls
-	why   string        // the reason, if the model is known to differ
+	calls  int
+	every  time.Duration // between the starts of two calls
+	beside int           // this many calls at a time; 0 = one
+	why    string        // the reason, if the model is known to differ
 }
 
 // figures are what one side counted.
@@ -150,11 +151,12 @@ func compare(t *testing.T, th thing, c cell) row {
 	policy, p := th.start(t, c, u)
 	u.begin(t, c.faults)
 	r := row{cell: c}
-	c.each(func() {
-		r.real.calls++
+	r.real = c.each(func() figures {
+		f := figures{calls: 1}
 		if p.call(c.method) {
-			r.real.successes++
+			f.successes = 1
 		}
+		return f
 	})
 	r.real.attempts = int(u.arrived.Load()) + p.end(c.calls)
 	r.simulated = simulate(t, c, policy)

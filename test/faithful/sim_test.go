@@ -52,13 +52,13 @@ func simulate(t *testing.T, c cell, policy foreign.Policy) (f figures) {
 		if c.every == 0 && c.dead+c.sick > 0 {
 			c.calls *= many
 		}
-		c.each(func() {
+		f = c.each(func() figures {
 			r := client.Call()
-			f.calls++
-			f.attempts += len(r.Attempts)
+			one := figures{calls: 1, attempts: len(r.Attempts)}
 			if r.Reason == resilience.ReasonOK {
-				f.successes++
+				one.successes = 1
 			}
+			return one
 		})
 	})
 	return f
@@ -88,11 +88,23 @@ func answer(req *http.Request, fate faults.Fate) (*http.Response, error) {
 	return resp, nil
 }
 
-// each calls once for each call of the cell, one after the other, none before it is due.
-func (c cell) each(call func()) {
+// each makes the calls of the cell, one after the other or so many at a time, none before it is
+// due.
+func (c cell) each(call func() figures) (sum figures) {
 	start := time.Now()
-	for n := range c.calls {
-		time.Sleep(time.Until(start.Add(time.Duration(n) * c.every)))
-		call()
+	n := max(1, c.beside)
+	results := make(chan figures, n)
+	for done := 0; done < c.calls; done += n {
+		time.Sleep(time.Until(start.Add(time.Duration(done) * c.every)))
+		for range n {
+			go func() { results <- call() }()
+		}
+		for range n {
+			f := <-results
+			sum.calls += f.calls
+			sum.attempts += f.attempts
+			sum.successes += f.successes
+		}
 	}
+	return sum
 }
