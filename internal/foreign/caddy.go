@@ -83,7 +83,7 @@ func caddyPolicy(name string) Policy {
 	return Policy{
 		Name: name, ConnectTimeout: 3 * time.Second,
 		Retry: Retry{
-			MaxAttempts: 1, OtherEndpoint: true, Methods: []string{"GET"}, UnsentAnyMethod: true,
+			MaxAttempts: 1, Methods: []string{"GET"}, UnsentAnyMethod: true, Resend: true,
 			On: Conditions{Connect: true, Refused: true, Reset: true, Timeout: true},
 		},
 	}
@@ -123,7 +123,7 @@ func (s *caddySettings) finish(r *reader, n *node) {
 	}
 	if s.window > 0 {
 		p.Breakers = []Breaker{{
-			Scope: ScopeEndpoint, Failures: s.fails, Window: s.window, OpenFor: s.window, MaxEjected: 1,
+			Scope: ScopeEndpoint, Failures: max(1, s.fails), Window: s.window, WhileCounted: true, OpenFor: s.window, MaxEjected: 1,
 			Counts: Conditions{Statuses: s.statuses, Connect: true, Refused: true, Reset: true, Timeout: true},
 		}}
 	} else {
@@ -214,6 +214,10 @@ func (c *caddy) proxy(r *reader, n *node, name string) {
 			}
 			p.setBy(r, "Breakers.Counts", n)
 		},
+		"lb_policy": func(r *reader, n *node) {
+			p.RoundRobin = len(n.args) > 0 && n.args[0].text == "round_robin"
+			ignore(r, n)
+		},
 		"import":                  drop(includedFile),
 		"unhealthy_latency":       drop(caddySlow),
 		"unhealthy_request_count": one(caddyRequestCount(&p)),
@@ -221,7 +225,7 @@ func (c *caddy) proxy(r *reader, n *node, name string) {
 	}.dropping(noActiveChecks, "health_uri", "health_path", "health_upstream", "health_port", "health_interval", "health_passes",
 		"health_fails", "health_timeout", "health_status", "health_body", "health_method", "health_request_body",
 		"health_follow_redirects", "health_headers").
-		ignoring("to", "dynamic", "lb_policy", "flush_interval", "request_buffers", "response_buffers", "stream_buffer_size",
+		ignoring("to", "dynamic", "flush_interval", "request_buffers", "response_buffers", "stream_buffer_size",
 			"stream_timeout", "stream_close_delay", "verbose_logs", "proxy_status_name", "trusted_proxies", "header_up",
 			"header_down", "method", "rewrite", "replace_status", "handle_response", "buffer_requests",
 			"buffer_responses", "max_buffer_size")
@@ -243,7 +247,7 @@ func caddyRequestCount(p *Policy) action {
 	return func(r *reader, n *node) {
 		first := len(r.report)
 		set(p, "Concurrency.MaxRequests", &p.Concurrency.MaxRequests, whole(0, maxWhole))(r, n)
-		p.Concurrency.PerEndpoint = true
+		p.Concurrency.PerEndpoint, p.Concurrency.SkipFull = true, true
 		r.approximate(first, "an endpoint with this many requests in flight gets no more")
 	}
 }
@@ -344,7 +348,11 @@ func (c *caddy) handler(r *reader, n *node, name string) {
 					set(&p, "Retry.Backoff", &s.interval, caddyDuration)(r, n)
 				},
 				"retry_match": func(r *reader, n *node) { caddyMatchers(r, n, &p) },
-			}.ignoring("selection_policy"))
+				"selection_policy": func(r *reader, n *node) {
+					p.RoundRobin = n.get("policy").value() == "round_robin"
+					ignore(r, n)
+				},
+			})
 		},
 		"health_checks": func(r *reader, n *node) {
 			r.object(n, fields{

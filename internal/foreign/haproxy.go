@@ -147,7 +147,9 @@ func readHAProxy(r *reader, roots []*node) []Policy {
 
 func haproxyStart() haproxyPart {
 	return haproxyPart{
-		policy: Policy{Retry: Retry{MaxAttempts: 4, On: Conditions{Connect: true}, Backoff: Backoff{Kind: BackoffFixed, Base: time.Second}}},
+		policy: Policy{RoundRobin: true, Retry: Retry{
+			MaxAttempts: 4, SameEndpoint: true, On: Conditions{Connect: true}, Backoff: Backoff{Kind: BackoffFixed, Base: time.Second},
+		}},
 		server: haproxyServer{limit: 10, rise: 2, inter: 2 * time.Second, onError: "fail-check"},
 	}
 }
@@ -217,7 +219,7 @@ func haproxyOther() []string {
 }
 
 func haproxyKnown() []string {
-	return []string{"timeout", "retries", "retry-on", "option", "server", "default-server", "server-template", "http-request", "fullconn"}
+	return []string{"timeout", "retries", "retry-on", "option", "server", "default-server", "server-template", "http-request", "fullconn", "balance"}
 }
 
 // line reads one line of a section.
@@ -240,6 +242,11 @@ func (part *haproxyPart) line(r *reader, n *node) {
 		part.option(r, n)
 	case "server", "default-server", "server-template":
 		part.serverLine(r, n)
+	case "balance":
+		if len(n.args) > 0 {
+			p.RoundRobin = slices.Contains([]string{"roundrobin", "static-rr"}, n.args[0].text)
+		}
+		ignore(r, n)
 	case "fullconn":
 		r.mark(n, Dropped, haproxyDynamic)
 	case "http-check", "tcp-check":
@@ -254,10 +261,15 @@ func (part *haproxyPart) line(r *reader, n *node) {
 			return
 		}
 		if len(n.args) > 0 && n.args[0].text == "disable-l7-retry" {
-			p.Retry.Methods = IdempotentMethods()
 			p.Retry.UnsentAnyMethod = true
 			p.setBy(r, "Retry.Methods", n)
-			r.mark(n, Approximated, "taken for: only idempotent methods are retried, unless nothing was sent")
+			if len(n.args) == 1 {
+				p.Retry.Methods = []string{}
+				r.mark(n, Carried, "")
+				return
+			}
+			p.Retry.Methods = IdempotentMethods()
+			r.mark(n, Approximated, "whatever the condition, taken for: only idempotent methods are retried, unless nothing was sent")
 			return
 		}
 		ignore(r, n)
@@ -355,9 +367,9 @@ func (part *haproxyPart) option(r *reader, n *node) {
 	}
 	switch name {
 	case "redispatch":
-		p.Retry.OtherEndpoint = true
+		p.Retry.OtherEndpoint, p.Retry.SameEndpoint = true, false
 		p.setBy(r, "Retry.OtherEndpoint", n)
-		r.mark(n, Approximated, "each retry goes to another server; HAProxy does it at the last one, or at every Nth")
+		r.mark(n, Approximated, "each retry goes to another server; after a timeout of the connection, HAProxy does so at the last retry, or at every Nth")
 	case "httpchk", "tcp-check", "mysql-check", "pgsql-check", "redis-check", "smtpchk", "ldap-check", "external-check", "ssl-hello-chk", "spop-check":
 		r.mark(n, Dropped, noActiveChecks)
 	default:
@@ -463,7 +475,7 @@ func (part *haproxyPart) serverLine(r *reader, n *node) {
 func (part *haproxyPart) finish(r *reader, n *node) {
 	p := &part.policy
 	if c := &p.Concurrency; c.MaxRequests > 0 {
-		c.PerEndpoint = true
+		c.PerEndpoint, c.SkipFull = true, true
 		if c.MaxPending == 0 {
 			c.MaxPending = -1 // maxqueue 0 is no limit
 		}
@@ -478,14 +490,21 @@ func (part *haproxyPart) finish(r *reader, n *node) {
 	if p.ConnectTimeout > 0 {
 		p.Retry.Backoff.Base = min(time.Second, p.ConnectTimeout)
 	}
-	if part.redo {
+	switch {
+	case p.Retry.OtherEndpoint:
+		p.Retry.Backoff = Backoff{}
+		r.byDefault(n, "retries come at once, because they go to another server")
+	case part.redo:
 		p.Retry.Backoff = Backoff{}
 		r.byDefault(n, "retries come at once; HAProxy waits up to 1s before it connects to the same server again")
-	} else {
+	default:
 		r.byDefault(n, "a retry waits for timeout connect, at most 1s")
 	}
 	var left []string
-	for key, text := range map[string]string{"Retry.MaxAttempts": "retries: 3", "Retry.On": "retry-on: conn-failure", "ConnectTimeout": "timeout connect: none", "TryTimeout": "timeout server: none"} {
+	for key, text := range map[string]string{
+		"Retry.MaxAttempts": "retries: 3", "Retry.On": "retry-on: conn-failure", "ConnectTimeout": "timeout connect: none",
+		"TryTimeout": "timeout server: none", "Retry.OtherEndpoint": "no option redispatch, so that retries go to the same server",
+	} {
 		if len(p.From[key]) == 0 {
 			left = append(left, text)
 		}

@@ -26,6 +26,8 @@ type Policy struct {
 	Breakers    []Breaker
 	Concurrency Concurrency
 	RateLimit   RateLimit
+	// RoundRobin means that attempts go to the endpoints in turn. Else to any, at random.
+	RoundRobin bool
 	// From says where each value comes from. Defaults of the other system have no entry.
 	From Sources
 }
@@ -36,8 +38,8 @@ type Retry struct {
 	MaxAttempts int
 	// OncePerEndpoint limits the attempts also to the number of endpoints.
 	OncePerEndpoint bool
-	// StopAfter is the time since the call began after which no attempt begins. Unlike Timeout it
-	// cuts nothing that runs. 0 = no limit.
+	// StopAfter is the time since the call began after which a failure is not repeated. Unlike
+	// Timeout it cuts nothing that runs, nor the wait for an attempt. 0 = no limit.
 	StopAfter time.Duration
 	Backoff   Backoff
 	On        Conditions
@@ -49,8 +51,13 @@ type Retry struct {
 	// OtherEndpoint means that a retry goes to an endpoint that the call has not tried, if there is
 	// one.
 	OtherEndpoint bool
-	RetryAfter    RetryAfter
-	Budget        Budget
+	// SameEndpoint means that every retry goes to the endpoint of the first attempt.
+	SameEndpoint bool
+	// Resend means that a GET is sent again at once if a connection that was used before dies
+	// without an answer. The rest of the policy does not notice: it is Go's net/http that does so.
+	Resend     bool
+	RetryAfter RetryAfter
+	Budget     Budget
 }
 
 // BackoffKind is how the wait grows from one retry to the next.
@@ -237,6 +244,14 @@ type Breaker struct {
 	ConsecutiveFailures int
 	// Failures is the number of failures in the window at which it opens. 0 = never.
 	Failures int
+	// FromLastFailure means that a fixed window begins with the last failure, and that only a
+	// success after it clears the counts.
+	FromLastFailure bool
+	// WhileCounted means that the breaker is open just while there are Failures in its rolling
+	// window, instead of OpenFor.
+	WhileCounted bool
+	// IfRepeated means that an answer is a failure only if the call is repeated after it.
+	IfRepeated bool
 	// SlowCall is the time from which an attempt is slow, SlowRatio the share of slow ones at which
 	// the breaker opens, above 0 to 1. SlowRatio 0 = never.
 	SlowCall  time.Duration
@@ -283,6 +298,8 @@ type Concurrency struct {
 	MaxConnections int
 	// PerEndpoint means that the limits are per endpoint.
 	PerEndpoint bool
+	// SkipFull means that attempts go to an endpoint with a free place if there is one.
+	SkipFull bool
 	// PerCall means that a call holds one place with all its attempts and waits.
 	PerCall bool
 }

@@ -84,9 +84,12 @@ func (x *nginx) policies() []Policy {
 				counts.Statuses = slices.DeleteFunc(slices.Clone(counts.Statuses), func(s StatusRange) bool { return s.Low == 403 || s.Low == 404 })
 				counts.Connect, counts.Refused, counts.Reset, counts.Timeout = true, true, true, true
 				p.Breakers = []Breaker{{
-					Scope: ScopeEndpoint, Failures: u.fails, Window: u.window, FixedWindow: true, OpenFor: u.window,
-					HalfOpenCalls: 1, MaxEjected: 1, Counts: counts,
+					Scope: ScopeEndpoint, Failures: u.fails, Window: u.window, FixedWindow: true, FromLastFailure: true, IfRepeated: true,
+					OpenFor: u.window, HalfOpenCalls: 1, MaxEjected: 1, Counts: counts,
 				}}
+				if u.window > 0 { // nginx counts in whole seconds
+					p.Breakers[0].OpenJitter = float64(time.Second) / float64(u.window)
+				}
 				p.setFrom(&u.policy, "Breakers")
 			}
 		}
@@ -158,7 +161,7 @@ func (u *nginxUpstream) server(r *reader, n *node) {
 		case key == "fail_timeout":
 			u.parameter(r, arg, "Breakers.OpenFor", keep(&window, nginxTime), inner)
 		case key == "max_conns":
-			u.policy.Concurrency.PerEndpoint, u.policy.Concurrency.MaxPending = true, 0
+			u.policy.Concurrency.PerEndpoint, u.policy.Concurrency.SkipFull = true, true
 			u.parameter(r, arg, "Concurrency.MaxRequests", keep(&u.policy.Concurrency.MaxRequests, whole(0, maxWhole)), inner)
 		case key == "backup" && !assigned:
 			backup = true

@@ -106,7 +106,7 @@ func (x *traefik) objects(r *reader, root *node) {
 }
 
 func traefikPolicy(name string) Policy {
-	return Policy{Name: name, ConnectTimeout: 30 * time.Second, Retry: Retry{MaxAttempts: 1}}
+	return Policy{Name: name, ConnectTimeout: 30 * time.Second, Retry: Retry{MaxAttempts: 1, Resend: true}, RoundRobin: true}
 }
 
 func (x *traefik) policies() []Policy {
@@ -214,6 +214,9 @@ func (x *traefik) service(r *reader, n *node) {
 	r.object(n, fields{
 		"loadBalancer": func(r *reader, n *node) {
 			part.transport = n.get("serversTransport").value()
+			if strategy := n.get("strategy"); strategy != nil {
+				part.apply = append(part.apply, func(p *Policy) { p.RoundRobin = strategy.value() == "wrr" })
+			}
 			r.object(n, fields{
 				"healthCheck":        drop(noActiveChecks),
 				"passiveHealthCheck": func(r *reader, n *node) { traefikPassive(r, n, part) },
@@ -296,7 +299,7 @@ func traefikRetry(r *reader, n *node, part *traefikPart) {
 	part.says = true
 	var from Policy
 	retry := &from.Retry
-	retry.MaxAttempts = 1
+	retry.MaxAttempts, retry.Resend = 1, true
 	retry.Methods, retry.UnsentAnyMethod = IdempotentMethods(), true
 	off, anyMethod := false, false
 	var base time.Duration

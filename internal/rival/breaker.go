@@ -79,10 +79,13 @@ func (t ticket) count(now time.Time, r result) bool {
 }
 
 func (b *breaker) add(now time.Time, r result) bool {
-	if b.rule.CheckEvery == 0 && b.counts.expired(now) {
+	if b.rule.CheckEvery == 0 && b.counts.expired(now) && !(b.rule.FromLastFailure && r.failed) {
 		b.forget(now)
 	}
 	b.counts.add(now, r)
+	if b.rule.FromLastFailure && r.failed {
+		b.counts.since = now
+	}
 	if b.run++; !r.failed {
 		b.run = 0
 	}
@@ -144,6 +147,12 @@ func (b *breaker) open(now time.Time, u float64) {
 	if b.rule.MaxOpenFor > 0 {
 		d = math.Min(d, float64(b.rule.MaxOpenFor))
 	}
+	if b.rule.WhileCounted {
+		b.state = open
+		b.generation++
+		b.until = b.counts.fewer(b.rule.Failures)
+		return
+	}
 	b.enter(open, now)
 	b.until = now.Add(duration(d * (1 + b.rule.OpenJitter*u)))
 }
@@ -153,7 +162,11 @@ func (b *breaker) recover(now time.Time) {
 	if b.state != open || now.Before(b.until) {
 		return
 	}
-	if b.rule.HalfOpenCalls > 0 {
+	switch {
+	case b.rule.WhileCounted:
+		b.state = closed
+		return
+	case b.rule.HalfOpenCalls > 0:
 		b.enter(halfOpen, now)
 		return
 	}

@@ -84,27 +84,46 @@ func (k *call) decide(o *outcome) (again bool, wait time.Duration, reason resili
 	c.mu.Lock()
 	c.budget.failed(o)
 	c.mu.Unlock()
-	if p.Methods != nil && !slices.Contains(p.Methods, c.options.Request.Method) && (o.sent() || !p.UnsentAnyMethod) {
+	if !k.methodAllows(o) {
 		return false, 0, k.ends(o, resilience.ReasonMethodNotIdempotent)
 	}
 	if k.made >= k.most() {
 		return false, 0, k.ends(o, resilience.ReasonMaxAttempts)
 	}
 	wait = k.waits.next(c.options.Random(), o.throttled())
-	if after := o.after; after > 0 && p.RetryAfter.Obey && (p.RetryAfter.Max == 0 || after <= p.RetryAfter.Max) {
+	// gRPC's own way to ask for a wait is not in an answer of HTTP.
+	if after := o.after; after > 0 && !o.grpc && p.RetryAfter.Obey && (p.RetryAfter.Max == 0 || after <= p.RetryAfter.Max) {
 		wait = after
 	}
 	if o.refused() {
 		wait = max(wait, refusalTime)
 	}
 	now := time.Now()
-	if p.StopAfter > 0 && now.Add(wait).Sub(k.start) > p.StopAfter {
+	if !k.inTime(now) {
 		return false, 0, k.ends(o, resilience.ReasonDeadlineTooClose)
 	}
 	if !k.takeRetry(now, o) {
 		return false, 0, k.ends(o, resilience.ReasonBudgetExhausted)
 	}
 	return true, wait, ""
+}
+
+// methodAllows reports whether requests of the call's method are repeated after an outcome.
+func (k *call) methodAllows(o *outcome) bool {
+	p := k.client.policy.Retry
+	return p.Methods == nil || slices.Contains(p.Methods, k.client.options.Request.Method) || !o.sent() && p.UnsentAnyMethod
+}
+
+// inTime reports whether a failure at a time may be repeated.
+func (k *call) inTime(at time.Time) bool {
+	most := k.client.policy.Retry.StopAfter
+	return most == 0 || at.Sub(k.start) < most
+}
+
+// repeated reports whether an answer is one after which the call is repeated, as far as the call
+// alone decides.
+func (k *call) repeated(o *outcome, now time.Time) bool {
+	return o.in(k.client.policy.Retry.On) && k.methodAllows(o) && k.made < k.most() && k.inTime(now)
 }
 
 // ends returns why a call ends whose last attempt could have been repeated.
@@ -162,33 +181,69 @@ func (k *call) admit(ctx context.Context) *outcome {
 }
 
 // choose returns the endpoint of the next attempt, with the permissions of the breakers, or the
-// refusal.
-func (k *call) choose(now time.Time) (endpoint int, tickets []ticket, refusal *outcome) {
+// refusal. placed means that the attempt already has its place.
+func (k *call) choose(now time.Time) (endpoint int, tickets []ticket, placed bool, refusal *outcome) {
 	c := k.client
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.guards.advance(now)
 	if !c.guards.upstream(now) {
-		return 0, nil, &outcome{kind: breakerOpen}
+		return 0, nil, false, &outcome{kind: breakerOpen}
 	}
 	endpoint = everyone
 	if c.knows {
 		known := c.options.Instances()
 		if len(known) == 0 {
-			return 0, nil, &outcome{kind: noConnect}
+			return 0, nil, false, &outcome{kind: noConnect}
 		}
 		usable := c.guards.usable(known, now)
 		if len(usable) == 0 {
-			return 0, nil, &outcome{kind: ejected}
+			return 0, nil, false, &outcome{kind: ejected}
 		}
-		if c.policy.Retry.OtherEndpoint {
-			fresh := slices.DeleteFunc(slices.Clone(usable), func(n int) bool { return slices.Contains(k.tried, n) })
-			if len(fresh) > 0 {
-				usable = fresh
+		if usable = k.wanted(usable); len(usable) == 0 {
+			return 0, nil, false, &outcome{kind: ejected}
+		}
+		if c.policy.Concurrency.SkipFull {
+			if free := slices.DeleteFunc(slices.Clone(usable), func(n int) bool { return c.placesOf(n).full() }); len(free) > 0 {
+				usable, placed = free, true
 			}
 		}
-		endpoint = usable[int(c.options.Choose()*float64(len(usable)))]
+		endpoint = c.oneOf(usable)
 		k.tried = append(k.tried, endpoint)
+		if placed { // before another call takes it
+			c.placesOf(endpoint).used++
+		}
 	}
-	return endpoint, c.guards.begin(endpoint, now), nil
+	return endpoint, c.guards.begin(endpoint, now), placed, nil
+}
+
+// wanted returns those of the endpoints that the call may go to next. Its caller holds the lock.
+func (k *call) wanted(usable []int) []int {
+	p := k.client.policy.Retry
+	if p.SameEndpoint && len(k.tried) > 0 && slices.Contains(usable, k.tried[0]) {
+		return k.tried[:1]
+	}
+	if p.OtherEndpoint {
+		// nginx never tries an endpoint twice; the others do if there is no other.
+		if fresh := without(usable, k.tried); len(fresh) > 0 || p.OncePerEndpoint {
+			return fresh
+		}
+	}
+	return usable
+}
+
+// without returns the endpoints that are not among the others.
+func without(endpoints, others []int) []int {
+	return slices.DeleteFunc(slices.Clone(endpoints), func(n int) bool { return slices.Contains(others, n) })
+}
+
+// oneOf returns one of the endpoints, which are in order. Its caller holds the lock.
+func (c *Client) oneOf(endpoints []int) int {
+	if !c.policy.RoundRobin || c.turn < 0 { // clients do not all begin at the same endpoint
+		c.turn = endpoints[int(c.options.Choose()*float64(len(endpoints)))]
+		return c.turn
+	}
+	next := slices.IndexFunc(endpoints, func(n int) bool { return n > c.turn })
+	c.turn = endpoints[max(0, next)]
+	return c.turn
 }

@@ -28,7 +28,7 @@ func TestCall(t *testing.T) {
 		"equal timeouts":       {play{policy: retries(9, func(p *foreign.Policy) { p.TryTimeout, p.Timeout = 2*s, 2*s }), upstream: always(answer{})}, "0s try, 2s deadline_exceeded"},
 		"timeout in the wait":  {play{policy: retries(9, func(p *foreign.Policy) { p.Timeout, p.Retry.Backoff = 5*s, fixed(3*s) }), upstream: get503}, "0s try, 3s try, 5s deadline_exceeded"},
 		"no timeout":           {play{policy: retries(2, nil), upstream: always(answer{})}, "0s try, 1m0s caller_canceled"},
-		"stop after":           {play{policy: retries(0, func(p *foreign.Policy) { p.Retry.StopAfter, p.Retry.Backoff = 5*s, fixed(2*s) }), upstream: get503}, "0s try, 2s try, 4s try, 4s deadline_too_close"},
+		"stop after":           {play{policy: retries(0, func(p *foreign.Policy) { p.Retry.StopAfter, p.Retry.Backoff = 5*s, fixed(2*s) }), upstream: get503}, "0s try, 2s try, 4s try, 6s try, 6s deadline_too_close"},
 		"stop after cuts none": {play{policy: retries(0, func(p *foreign.Policy) { p.Retry.StopAfter = 5 * s }), upstream: always(answer{status: 503, takes: 3 * s})}, "0s try, 3s try, 6s deadline_too_close"},
 		"other methods":        {play{policy: retries(3, func(p *foreign.Policy) { p.Retry.Methods = []string{"POST"} }), upstream: get503}, "0s try, 0s method_not_idempotent"},
 		"unsent, any method": {play{policy: retries(3, func(p *foreign.Policy) { p.Retry.Methods, p.Retry.UnsentAnyMethod = []string{"POST"}, true }),

@@ -27,6 +27,8 @@ type Client struct {
 	tries  map[int]*places // by endpoint; everyone without PerEndpoint
 	rate   rate
 	guards *guards
+	turn   int         // the endpoint of the last attempt, for those that go in turn
+	idle   map[int]int // connections without an attempt, by endpoint
 }
 
 // New returns a maker of clients that follow a policy, for [lab.Experiment].
@@ -43,10 +45,10 @@ func newClient(p foreign.Policy, o lab.ClientOptions) *Client {
 	now := time.Now()
 	c := &Client{
 		policy: p, options: o,
-		budget: newBudget(p), calls: callPlaces(p.Concurrency), tries: map[int]*places{},
+		budget: newBudget(p), calls: callPlaces(p.Concurrency), tries: map[int]*places{}, turn: -1, idle: map[int]int{},
 		rate: newRate(p.RateLimit, now, o.Random), guards: newGuards(p, now, o.Random, o.Instances),
 	}
-	c.knows = p.Retry.OtherEndpoint || p.Concurrency.PerEndpoint || slices.ContainsFunc(p.Breakers, func(b foreign.Breaker) bool {
+	c.knows = p.Retry.OtherEndpoint || p.Retry.SameEndpoint || p.RoundRobin || p.Concurrency.PerEndpoint || slices.ContainsFunc(p.Breakers, func(b foreign.Breaker) bool {
 		return b.Scope == foreign.ScopeEndpoint
 	})
 	return c

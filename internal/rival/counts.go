@@ -69,3 +69,17 @@ func (c *counts) share(n, least int) float64 {
 	}
 	return float64(n) / float64(c.total)
 }
+
+// fewer returns when there will be fewer than n failures in a rolling window with at least n.
+func (c *counts) fewer(n int) time.Time {
+	left := c.failed
+	for _, e := range c.events {
+		if !e.failed {
+			continue
+		}
+		if left--; left < n {
+			return e.at.Add(c.window)
+		}
+	}
+	return c.since
+}

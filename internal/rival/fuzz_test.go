@@ -62,6 +62,7 @@ func anyPolicy(rng *rand.Rand) foreign.Policy {
 			ChargeFailures: rarely(2), Refund: rarely(2), Refill: rng.Float64(),
 		},
 	}}
+	p.RoundRobin, p.Retry.Resend, p.Retry.SameEndpoint = rarely(3), rarely(4), !p.Retry.OtherEndpoint && rarely(3)
 	if often(3) {
 		p.Timeout = 1 + some(20*time.Second)
 	}
@@ -93,13 +94,16 @@ func anyPolicy(rng *rand.Rand) foreign.Policy {
 				b.BelowMean, b.MinEndpoints = rng.Float64(), rng.IntN(3)
 			}
 		}
+		b.IfRepeated = rarely(4)
+		b.FromLastFailure = b.FixedWindow && b.CheckEvery == 0 && rarely(2)
+		b.WhileCounted = b.Failures > 0 && b.Window > 0 && !b.FixedWindow && b.CheckEvery == 0 && rarely(2)
 		p.Breakers = append(p.Breakers, b)
 	}
 	if rarely(2) {
 		p.Concurrency = foreign.Concurrency{MaxRequests: rng.IntN(4), MaxPending: rng.IntN(4) - 1, MaxWait: some(time.Second), MaxConnections: rng.IntN(4)}
 		switch rng.IntN(3) {
 		case 0:
-			p.Concurrency.PerEndpoint = true
+			p.Concurrency.PerEndpoint, p.Concurrency.SkipFull = true, rarely(2)
 		case 1:
 			p.Concurrency.PerCall = true
 			fallthrough
@@ -178,7 +182,7 @@ func holds(t *testing.T, p foreign.Policy, rng *rand.Rand) {
 				t.Errorf("a call took %v, want at most %v", r.Duration, limit)
 			}
 			most := p.Retry.MaxAttempts * max(1, p.Hedge.MaxAttempts)
-			if most > 0 && len(r.Attempts) > most {
+			if most > 0 && len(r.Attempts) > most && !p.Retry.Resend {
 				t.Errorf("%d attempts, want at most %d", len(r.Attempts), most)
 			}
 			if !r.Reason.Valid() || (r.Reason == resilience.ReasonOK) != (len(r.Attempts) > 0 && r.Attempts[len(r.Attempts)-1].Reason == resilience.ReasonOK) && p.Hedge == (foreign.Hedge{}) {

@@ -216,11 +216,14 @@ func (g *guards) begin(endpoint int, now time.Time) []ticket {
 }
 
 // end counts the end of an attempt. One that was not made gives its permissions back, unless the
-// breaker counts refusals.
-func (g *guards) end(tickets []ticket, o *outcome, took time.Duration, now time.Time) {
+// breaker counts refusals. repeated says whether the call is repeated after it.
+func (g *guards) end(tickets []ticket, o *outcome, took time.Duration, now time.Time, repeated bool) {
 	for i, t := range tickets {
 		one := g.all[i]
 		r := result{failed: o.in(one.rule.Counts), slow: one.rule.SlowCall > 0 && took >= one.rule.SlowCall}
+		if one.rule.IfRepeated && o.kind == answered && !repeated {
+			r.failed = false
+		}
 		if o.refused() && !r.failed || o.kind == replaced || o.kind == waiting {
 			t.cancel()
 			continue

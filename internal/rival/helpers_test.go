@@ -1,6 +1,7 @@
 package rival
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/http"
@@ -35,6 +36,7 @@ type play struct {
 	// upstream returns the answer to attempt n, from 1.
 	upstream  func(n, endpoint int) answer
 	instances int
+	method    string          // "" = GET
 	calls     []time.Duration // when they begin
 	random    float64
 	choices   []float64 // the last one repeats; none = 0
@@ -97,7 +99,7 @@ func (p play) run(t *testing.T) string {
 		}
 		chosen := 0
 		client, err := New(p.policy)(lab.ClientOptions{
-			Request: &http.Request{Method: http.MethodGet}, Instances: func() []int { return known }, Send: send,
+			Request: &http.Request{Method: cmp.Or(p.method, http.MethodGet)}, Instances: func() []int { return known }, Send: send,
 			Random: func() float64 { return p.random },
 			Choose: func() float64 {
 				mu.Lock()
@@ -121,7 +123,11 @@ func (p play) run(t *testing.T) string {
 			})
 		}
 		if len(p.calls) == 0 {
-			log("%s", client.Call().Reason)
+			r := client.Call()
+			log("%s", r.Reason)
+			if len(r.Attempts) != n {
+				t.Errorf("the report has %d attempts, want the %d that were made", len(r.Attempts), n)
+			}
 		}
 		calls.Wait()
 	})

@@ -54,7 +54,7 @@ func tryPlaces(c foreign.Concurrency, shared bool) *places {
 // lock. It fails with the kind limited, or with waiting at the deadline.
 func (c *Client) take(ctx context.Context, p *places, deadline time.Time) *outcome {
 	c.mu.Lock()
-	if p.most == 0 || p.used < p.most {
+	if !p.full() {
 		p.used++
 		c.mu.Unlock()
 		return nil
@@ -94,6 +94,9 @@ func (c *Client) take(ctx context.Context, p *places, deadline time.Time) *outco
 	}
 	return &outcome{kind: waiting}
 }
+
+// full reports whether all places are taken. The caller holds the lock.
+func (p *places) full() bool { return p.most > 0 && p.used >= p.most }
 
 // release gives a place back, or on to the first one that waits. The caller holds the lock.
 func (p *places) release() {

@@ -3,6 +3,7 @@ package rival
 import (
 	"context"
 	"io"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -13,10 +14,12 @@ import (
 type end struct {
 	*outcome
 	report *resilience.AttemptReport // nil if the client refused the attempt
+	resent []resilience.AttemptReport
 }
 
 // record adds an attempt to the report.
 func (k *call) record(e end) {
+	k.report.Attempts = append(k.report.Attempts, e.resent...)
 	if e.report != nil {
 		k.report.Attempts = append(k.report.Attempts, *e.report)
 	}
@@ -28,30 +31,35 @@ func (k *call) try(ctx context.Context, number int, retry bool) end {
 	if retry {
 		defer c.endRetry()
 	}
-	endpoint, tickets, refusal := k.choose(time.Now())
+	endpoint, tickets, placed, refusal := k.choose(time.Now())
 	if refusal != nil {
 		refusal.grpc = c.policy.GRPC
-		return end{refusal, nil}
+		return end{outcome: refusal}
 	}
+	c.mu.Lock()
+	p := c.placesOf(endpoint)
+	c.mu.Unlock()
 	refuse := func(o *outcome) end {
 		if o.kind == waiting && ctx.Err() != nil {
 			o.kind = replaced
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.guards.end(tickets, o, 0, time.Now())
-		return end{o, nil}
+		if placed {
+			p.release()
+		}
+		c.guards.end(tickets, o, 0, time.Now(), false)
+		return end{outcome: o}
 	}
 	if !c.policy.RateLimit.PerCall {
 		if o := k.admit(ctx); o != nil {
 			return refuse(o)
 		}
 	}
-	c.mu.Lock()
-	p := c.placesOf(endpoint)
-	c.mu.Unlock()
-	if o := c.take(ctx, p, k.deadline); o != nil {
-		return refuse(o)
+	if !placed {
+		if o := c.take(ctx, p, k.deadline); o != nil {
+			return refuse(o)
+		}
 	}
 	defer func() {
 		c.mu.Lock()
@@ -61,9 +69,40 @@ func (k *call) try(ctx context.Context, number int, retry bool) end {
 	return k.send(ctx, number, endpoint, tickets)
 }
 
-// send sends the request and waits for the answer.
+// send sends the request and waits for the answer. It sends it several times if the policy says
+// so with [foreign.Retry] Resend.
 func (k *call) send(ctx context.Context, number, endpoint int, tickets []ticket) end {
+	var resent []resilience.AttemptReport
+	for {
+		e, again := k.sendOnce(ctx, number, endpoint, tickets)
+		if !again {
+			e.resent = resent
+			return e
+		}
+		resent = append(resent, *e.report)
+	}
+}
+
+// connect takes an idle connection to an endpoint, and reports whether there was one. It matters
+// only to what is sent again.
+func (c *Client) connect(endpoint int) bool {
+	if !c.policy.Retry.Resend {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.idle[endpoint] == 0 {
+		return false
+	}
+	c.idle[endpoint]--
+	return true
+}
+
+// sendOnce sends the request and waits for the answer. again means that the request is sent again
+// as if nothing had happened.
+func (k *call) sendOnce(ctx context.Context, number, endpoint int, tickets []ticket) (e end, again bool) {
 	c := k.client
+	reused := c.connect(endpoint)
 	began := time.Now()
 	limit, cut := k.deadline.Sub(began), tooLate
 	if p := c.policy; p.TryTimeout > 0 && p.TryTimeout < limit && !p.Hedge.OnTryTimeout {
@@ -91,10 +130,13 @@ func (k *call) send(ctx context.Context, number, endpoint int, tickets []ticket)
 		o = failure(err)
 	}
 	o.grpc = c.policy.GRPC
-	c.mu.Lock()
-	c.guards.advance(now)
-	c.guards.end(tickets, o, now.Sub(began), now)
-	c.mu.Unlock()
+	again = o.kind == reset && reused && c.options.Request.Method == http.MethodGet
+	if !again {
+		c.mu.Lock()
+		c.guards.advance(now)
+		c.guards.end(tickets, o, now.Sub(began), now, k.repeated(o, now))
+		c.mu.Unlock()
+	}
 	report := &resilience.AttemptReport{
 		Number: number, Start: began, Duration: now.Sub(began), Limit: limit,
 		Reason: o.reason(), Verdict: resilience.VerdictReturn, Status: o.status, Err: err,
@@ -110,6 +152,11 @@ func (k *call) send(ctx context.Context, number, endpoint int, tickets []ticket)
 				}
 			}
 		}
+		if o.kind == answered && c.policy.Retry.Resend {
+			c.mu.Lock()
+			c.idle[endpoint]++
+			c.mu.Unlock()
+		}
 	}
-	return end{o, report}
+	return end{outcome: o, report: report}, again
 }

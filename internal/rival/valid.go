@@ -19,6 +19,7 @@ func Check(p foreign.Policy) error {
 	}
 	check(p.Timeout >= 0 && p.TryTimeout >= 0 && p.ConnectTimeout >= 0 && p.Retry.StopAfter >= 0, "a time is below 0")
 	check(p.Retry.MaxAttempts >= 0, "Retry.MaxAttempts: must be at least 0, got %d", p.Retry.MaxAttempts)
+	check(!p.Retry.SameEndpoint || !p.Retry.OtherEndpoint, "Retry: SameEndpoint and OtherEndpoint exclude each other")
 	b := p.Retry.Backoff
 	known := func(ok bool, field string, value any) { check(ok, "%s: unknown value %q", field, value) }
 	known(slices.Contains([]foreign.BackoffKind{
@@ -46,10 +47,13 @@ func Check(p foreign.Policy) error {
 			"Breakers[%d].BelowMean: needs the scope endpoint, and CheckEvery", i)
 		check(b.Window >= 0 && b.CheckEvery >= 0 && b.OpenFor >= 0 && b.MaxOpenFor >= 0 && b.OpenJitter >= 0, "Breakers[%d]: a time is below 0", i)
 		check(b.CheckEvery == 0 || b.CheckEvery >= time.Millisecond, "Breakers[%d].CheckEvery: must be at least 1ms, got %v", i, b.CheckEvery)
+		check(!b.FromLastFailure || b.FixedWindow && b.CheckEvery == 0, "Breakers[%d].FromLastFailure: needs FixedWindow, without CheckEvery", i)
+		check(!b.WhileCounted || b.Failures > 0 && b.Window > 0 && !b.FixedWindow && b.CheckEvery == 0, "Breakers[%d].WhileCounted: needs Failures in a rolling Window", i)
 		check(b.CountWindow >= 0 && b.HalfOpenCalls >= 0, "Breakers[%d]: a number is below 0", i)
 	}
 	c := p.Concurrency
 	check(c.MaxPending >= -1, "Concurrency.MaxPending: must be at least -1, got %d", c.MaxPending)
+	check(!c.SkipFull || c.PerEndpoint, "Concurrency.SkipFull: needs PerEndpoint")
 	check(!c.PerEndpoint || c.MaxRetries == 0, "Concurrency.MaxRetries: cannot be simulated per endpoint")
 	check(!c.PerEndpoint || !c.PerCall || c.MaxRequests == 0, "Concurrency.MaxRequests: cannot be simulated per endpoint and per call at once")
 	r := p.RateLimit
