@@ -94,7 +94,7 @@ func writeLosses(w io.Writer, file string, imported *foreign.Result, chosen []fo
 			}
 		}
 	}
-	for _, note := range rival.Notes(chosen) {
+	for _, note := range rival.Notes(chosen, "GET") {
 		lines = append(lines, "not simulated: "+note)
 	}
 	fmt.Fprintf(w, "%s: %s of %s\n", file, number(len(imported.Policies), "policy", "policies"), imported.System)

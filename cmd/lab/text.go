@@ -68,7 +68,7 @@ upstream        %d attempts served, %s of them after the caller had left; refuse
 calls           %s
 attempts        %s
 `, recovery(r)+", from the end of the disturbance until 95 % of the calls end well", r.Amplification, r.PeakAmplification,
-		r.Retries, r.RetriesSaved, r.Opened, r.Probes, r.Ejections,
+		r.Retries, r.OKAfterRetry, r.Opened, r.Probes, r.Ejections,
 		r.Work.Served, percent(r.Work.WastedShare()), r.Work.Refused, r.Work.Dropped, counts(r.Calls), counts(r.Attempts))
 	return err
 }
@@ -151,7 +151,7 @@ func writeLadder(w io.Writer, results []policyResult) error {
 	for _, c := range results {
 		r := c.Result
 		fmt.Fprintf(t, "%-*s\t%s\t%s\t%s\t%.2f\t%.2f\t%s\t%s\t%d of %d\t\n", width, c.Policy, percent(r.During.Success), percent(r.After.Success),
-			recovery(r), r.Amplification, r.PeakAmplification, latency(r.After.OK, r.After.P99), percent(r.Work.WastedShare()), r.RetriesSaved, r.Retries)
+			recovery(r), r.Amplification, r.PeakAmplification, latency(r.After.OK, r.After.P99), percent(r.Work.WastedShare()), r.OKAfterRetry, r.Retries)
 	}
 	return t.Flush()
 }
