@@ -30,7 +30,7 @@ import (
 // process and over loopback, and simulates it too.
 func runReal(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
-	policy := addPolicyFlags(fs)
+	policy := addOwnPolicyFlags(fs)
 	load := &loadFlags{load: lab.Load{Rate: 200, Clients: 1, Capacity: 1000, Seed: 1}}
 	load.add(fs, "short")
 	asJSON := fs.Bool("json", false, "print both results as JSON")
@@ -42,14 +42,18 @@ than the last column says. One client makes all calls.`, "lab run [flags]",
 `)); done {
 		return code
 	}
-	chosen, err := policy.policy()
+	s, err := load.read()
+	if err != nil {
+		return p.Fail(cli.ExitUsage, err)
+	}
+	chosen, err := policy.policy(p, s.Method())
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
 	if load.load.Clients != 1 {
 		return p.Fail(cli.ExitUsage, fmt.Errorf("--clients: must be 1, because this process is the only client, got %d", load.load.Clients))
 	}
-	e, err := load.experiment(chosen)
+	e, err := load.experiment(chosen, s)
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
@@ -118,11 +122,13 @@ func measure(ctx context.Context, p cli.Program, e lab.Experiment, document faul
 	calls := &http.Transport{MaxIdleConnsPerHost: 1000}
 	defer calls.CloseIdleConnections()
 
-	b := newProgressBar(p.Stderr)
+	b := newProgressBar(p)
 	defer b.clear()
 	result, err := lab.Measurement{
 		Scenario: e.Scenario, Load: e.Load,
-		Call: func() *resilience.Report { return callClient(calls, "http://"+front.Addr+"/process") },
+		Call: func() *resilience.Report {
+			return callClient(calls, e.Scenario.Method(), "http://"+front.Addr+"/process")
+		},
 		Begin: func(attempt func()) {
 			arrived.Store(&attempt)
 			// starts its schedule with the clock; cannot fail, because New has accepted document
@@ -154,9 +160,9 @@ func listen(ctx context.Context, h http.Handler) (server, error) {
 
 // callClient makes one call through the client, and returns what its answer says about how it
 // ended.
-func callClient(t http.RoundTripper, url string) *resilience.Report {
+func callClient(t http.RoundTripper, method, url string) *resilience.Report {
 	failed := &resilience.Report{Reason: resilience.ReasonResetBeforeHeaders}
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(context.Background(), method, url, nil)
 	if err != nil {
 		return failed
 	}
