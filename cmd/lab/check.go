@@ -113,8 +113,8 @@ func check(ctx context.Context, p cli.Program) int {
 	return cli.ExitOK
 }
 
-// judge judges results, which are in the order of the policies and of the trials. Those of Rebound's
-// default come last, if the policies are another system's.
+// judge judges results, which are in the order of the policies and of the trials. Those of
+// Rebound's default come last, if the policies are another system's.
 func judge(chosen choice, trials []lab.Trial, results []*lab.Result) checked {
 	c := checked{file: chosen.file}
 	each := 0 // results of a policy
