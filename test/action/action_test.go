@@ -130,7 +130,7 @@ func policy(attempts string) string {
 }
 
 // hostile is a file name that a careless script would run, or read as an option.
-const hostile = "deploy/$(touch pwned)`touch pwned`;touch pwned '\"\n::error::x.yaml"
+const hostile = "deploy/$(touch pwned)`touch pwned`;touch pwned #\n::error::x.yaml"
 
 func TestPullRequest(t *testing.T) {
 	t.Parallel()
