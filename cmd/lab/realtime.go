@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,9 +15,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/rebound-dev/rebound/internal/app"
 	"github.com/rebound-dev/rebound/internal/cli"
-	"github.com/rebound-dev/rebound/internal/serve"
+	"github.com/rebound-dev/rebound/internal/flaky"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/lab"
@@ -90,31 +88,32 @@ func measure(ctx context.Context, p cli.Program, e lab.Experiment, document faul
 	if err != nil {
 		return nil, err
 	}
-	logger := slog.New(slog.DiscardHandler)
-	ready := serve.NewReadiness()
-	upstream, err := app.NewFlaky(ctx, p, injector, "lab", ready, logger)
+	// Without the telemetry of the programs, whose packages would double the time to build lab.
+	upstream, err := flaky.New(flaky.Options{Faults: injector, Instance: "lab"})
 	if err != nil {
 		return nil, err
 	}
+	received := upstream.Data()
 	var arrived atomic.Pointer[func()]
-	flaky, err := listen(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	back, err := listen(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if count := arrived.Load(); count != nil {
 			(*count)()
 		}
-		upstream.Data.ServeHTTP(w, r)
+		received.ServeHTTP(w, r)
 	}))
 	if err != nil {
 		return nil, err
 	}
-	defer flaky.Close()
+	defer back.Close()
 	defer upstream.Stop()
-	cfg := gateway.ForUpstream("http://" + flaky.Addr)
+	cfg := gateway.ForUpstream("http://" + back.Addr)
 	cfg.Policies[gateway.DefaultPolicyName] = e.Policy
-	client, err := app.NewClient(ctx, p, cfg, ready, logger, app.LivePage{})
+	client, err := gateway.New(cfg, gateway.Options{})
 	if err != nil {
 		return nil, err
 	}
-	front, err := listen(ctx, client.Data)
+	defer client.Close()
+	front, err := listen(ctx, client)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +123,7 @@ func measure(ctx context.Context, p cli.Program, e lab.Experiment, document faul
 
 	b := newProgressBar(p)
 	defer b.clear()
-	result, err := lab.Measurement{
+	return lab.Measurement{
 		Scenario: e.Scenario, Load: e.Load,
 		Call: func() *resilience.Report {
 			return callClient(calls, e.Scenario.Method(), "http://"+front.Addr+"/process")
@@ -138,9 +137,6 @@ func measure(ctx context.Context, p cli.Program, e lab.Experiment, document faul
 			b.set(float64(passed) / float64(cmp.Or(e.Load.Length, e.Scenario.Length)))
 		},
 	}.Run(ctx)
-	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-	defer cancel()
-	return result, errors.Join(err, client.Flush(flush), upstream.Flush(flush))
 }
 
 // server is an HTTP server on loopback.
