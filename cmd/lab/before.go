@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -150,7 +151,7 @@ func (c *changes) run(ctx context.Context, p cli.Program, load *loadFlags, s lab
 type usageError struct{ error }
 
 func exitCode(err error) int {
-	if _, ok := err.(usageError); ok {
+	if _, ok := errors.AsType[usageError](err); ok {
 		return cli.ExitUsage
 	}
 	return cli.ExitFailed
@@ -241,13 +242,10 @@ func noRecoveryFrom(b *lab.Boundary) string {
 
 // one returns any of the results.
 func (c *changes) one() *lab.Result {
-	for _, h := range c.Changes {
-		if h.After != nil {
-			return h.After
-		}
-		return h.Before
+	if len(c.Changes) == 0 {
+		return nil
 	}
-	return nil
+	return cmp.Or(c.Changes[0].After, c.Changes[0].Before)
 }
 
 func (c *changes) text(withBoundary bool, columns int) string {

@@ -5,12 +5,16 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/testkit/files"
@@ -165,7 +169,7 @@ func TestStandardInput(t *testing.T) {
 	t.Parallel()
 	limits := files.Temp(t, "limits.yaml", "amplification: 100\nload: {rate: 100, clients: 4, capacity: 300, seeds: 1}")
 	own := "routes: [{name: a, match: /a, upstream: \"http://x\"}]\n"
-	live := string(files.Read(t, "testdata/kubectl-list.yaml"))
+	live := files.Read(t, "testdata/kubectl-list.yaml")
 	properties := "orders.retry: 3\n"
 	for name, c := range map[string]struct {
 		text string
@@ -197,13 +201,127 @@ func TestStandardInput(t *testing.T) {
 	}
 }
 
-// Objects as kubectl prints them, with what the cluster adds, have no unknown fields.
+// Objects as kubectl prints them, in a list and with what the cluster adds, have no unknown fields,
+// and the same policies.
 func TestLiveObjects(t *testing.T) {
 	t.Parallel()
-	code, _, errs := executeIn(t, string(files.Read(t, "testdata/kubectl-list.yaml")), "import", "-")
+	code, _, errs := executeIn(t, files.Read(t, "testdata/kubectl-list.yaml"), "import", "-")
 	if code != cli.ExitOK || !strings.HasPrefix(errs, "stdin: 1 policy of istio\n") || strings.Contains(errs, "is not read") {
 		t.Errorf("got exit code %d, stderr\n%s\nwant one policy and nothing left", code, errs)
 	}
+	tried := map[string]int{}
+	for _, system := range []string{"istio", "envoy-gateway", "gateway-api", "linkerd", "dapr", "traefik"} {
+		paths, err := filepath.Glob(filepath.Join(foreignFiles, system, "*.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			live := asLiveObjects(t, path)
+			if live == "" {
+				continue
+			}
+			tried[system]++
+			_, want, _ := execute(t, "import", "--from", system, path)
+			code, got, errs := executeIn(t, live, "import", "--from", system, "-")
+			_, want, _ = strings.Cut(want, "\n") // the first line has the file's name
+			_, got, _ = strings.Cut(got, "\n")
+			if code != cli.ExitOK || got != want {
+				t.Errorf("%s: got exit code %d, stderr %s, policies\n%s\nwant\n%s", path, code, errs, got, want)
+			}
+		}
+		if tried[system] == 0 {
+			t.Errorf("no objects of %s in %v", system, paths)
+		}
+	}
+}
+
+// The order of the keys in a file means nothing. kubectl prints them sorted.
+func TestOrderOfKeys(t *testing.T) {
+	t.Parallel()
+	paths, err := filepath.Glob(foreignFiles + "/*/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := 0
+	for _, path := range paths {
+		if ext := filepath.Ext(path); ext != ".yaml" && ext != ".yml" {
+			continue
+		}
+		var sorted bytes.Buffer
+		encoder := yaml.NewEncoder(&sorted)
+		for decoder := yaml.NewDecoder(strings.NewReader(files.Read(t, path))); ; {
+			var document any
+			if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatalf("%s: %v", path, err)
+			}
+			if err := encoder.Encode(document); err != nil { // sorts the keys
+				t.Fatal(err)
+			}
+		}
+		tried++
+		system := filepath.Base(filepath.Dir(path))
+		_, want, _ := execute(t, "import", "--from", system, path)
+		code, got, errs := executeIn(t, sorted.String(), "import", "--from", system, "-")
+		_, want, _ = strings.Cut(want, "\n") // the first line has the file's name
+		_, got, _ = strings.Cut(got, "\n")
+		if code != cli.ExitOK || got != want {
+			t.Errorf("%s: got exit code %d, stderr %s, policies\n%s\nwant\n%s", path, code, errs, got, want)
+		}
+	}
+	if tried < 10 {
+		t.Errorf("tried %d files, want all", tried)
+	}
+}
+
+// asLiveObjects returns the objects in a file as kubectl prints them, or "" if there are none.
+func asLiveObjects(t *testing.T, path string) string {
+	t.Helper()
+	items := []any{}
+	for decoder := yaml.NewDecoder(strings.NewReader(files.Read(t, path))); ; {
+		var object map[string]any
+		if err := decoder.Decode(&object); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		if object["kind"] == nil {
+			return ""
+		}
+		if nested, ok := object["items"].([]any); ok {
+			items = append(items, nested...)
+			continue
+		}
+		items = append(items, object)
+	}
+	for _, item := range items {
+		object := item.(map[string]any)
+		metadata, _ := object["metadata"].(map[string]any)
+		if metadata == nil {
+			metadata = map[string]any{}
+			object["metadata"] = metadata
+		}
+		annotations, _ := metadata["annotations"].(map[string]any)
+		if annotations == nil {
+			annotations = map[string]any{}
+			metadata["annotations"] = annotations
+		}
+		annotations["kubectl.kubernetes.io/last-applied-configuration"] = "{\"apiVersion\":\"v1\"}\n"
+		for key, value := range map[string]any{
+			"uid": "5a1c5f3e-1111-2222-3333-444455556666", "creationTimestamp": "2026-03-01T10:00:00Z", "generation": 2, "resourceVersion": "12345",
+			"finalizers": []any{"a/b"}, "ownerReferences": []any{map[string]any{"apiVersion": "v1", "kind": "X", "name": "x", "uid": "y"}},
+			"managedFields": []any{map[string]any{"manager": "kubectl", "operation": "Update", "fieldsV1": map[string]any{"f:spec": map[string]any{".": map[string]any{}}}}},
+		} {
+			metadata[key] = value
+		}
+		object["status"] = map[string]any{"observedGeneration": 2, "conditions": []any{map[string]any{"type": "Accepted", "status": "True"}}}
+	}
+	text, err := yaml.Marshal(map[string]any{"apiVersion": "v1", "kind": "List", "metadata": map[string]any{"resourceVersion": ""}, "items": items})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // A policy that retries only POST says so, and shows its retries with calls of that method.
@@ -272,7 +390,7 @@ func TestHelpCommand(t *testing.T) {
 // No line of a help is longer than 80 characters.
 func TestHelpIsNarrow(t *testing.T) {
 	t.Parallel()
-	for line := range strings.Lines(string(files.Read(t, "testdata/help.txt"))) {
+	for line := range strings.Lines(files.Read(t, "testdata/help.txt")) {
 		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > cli.HelpColumns {
 			t.Errorf("%d characters, want at most %d: %s", n, cli.HelpColumns, line)
 		}
