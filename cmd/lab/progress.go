@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 
@@ -22,19 +21,14 @@ type progressBar struct {
 const barWidth, aroundBar = 40, 8
 
 func newProgressBar(p cli.Program) *progressBar {
-	if f, ok := p.Stderr.(*os.File); ok {
-		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return &progressBar{w: p.Stderr, width: widthOfBar(p.Columns), shown: -1}
-		}
+	if columns := cli.Columns(p.Stderr); columns > 0 {
+		return &progressBar{w: p.Stderr, width: widthOfBar(columns), shown: -1}
 	}
 	return &progressBar{w: nil}
 }
 
 // widthOfBar returns the width of a bar that a terminal of so many columns does not wrap.
 func widthOfBar(columns int) int {
-	if columns == 0 {
-		return barWidth
-	}
 	return max(0, min(barWidth, columns-aroundBar-1))
 }
 

@@ -40,7 +40,7 @@ type Program struct {
 // the context, a second one kills the process.
 func Main(name string, run func(context.Context, Program) int) {
 	ctx, stop := serve.Signals(context.Background())
-	code := run(ctx, Program{Name: name, Args: os.Args[1:], LookupEnv: os.LookupEnv, Environ: os.Environ, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Columns: columns(os.Stdout)})
+	code := run(ctx, Program{Name: name, Args: os.Args[1:], LookupEnv: os.LookupEnv, Environ: os.Environ, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Columns: Columns(os.Stdout)})
 	stop()
 	os.Exit(code)
 }

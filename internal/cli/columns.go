@@ -13,8 +13,8 @@ import (
 // HelpColumns is the most columns that a help uses.
 const HelpColumns = 80
 
-// columns returns the width of the terminal that w is, in characters; 0 if it is none.
-func columns(w io.Writer) int {
+// Columns returns the width of the terminal that w is, in characters; 0 if it is none.
+func Columns(w io.Writer) int {
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		if width, _, err := term.GetSize(int(f.Fd())); err == nil {
 			return width
