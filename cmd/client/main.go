@@ -117,8 +117,8 @@ func run(ctx context.Context, p cli.Program) int {
 		})
 	}
 	err = serve.Run(ctx, serve.Config{
-		Data:         []serve.Listener{{Name: "data", Addr: *listen, Handler: client.Data, TLS: client.TLS}},
-		Admin:        []serve.Listener{{Name: "admin", Addr: *admin, Handler: client.Admin}},
+		Data:         []serve.Listener{{Name: "data", Addr: *listen, Flag: "--listen", Handler: client.Data, TLS: client.TLS}},
+		Admin:        []serve.Listener{{Name: "admin", Addr: *admin, Flag: "--admin", Handler: client.Admin}},
 		DrainDelay:   *drainDelay,
 		DrainTimeout: client.LongestTimeout,
 		Flush:        client.Flush,

@@ -267,7 +267,7 @@ func TestPortInUse(t *testing.T) {
 	defer func() { _ = l.Close() }()
 	var stderr bytes.Buffer
 	code := execute(t.Context(), []string{"--upstream", "http://x", "--listen", l.Addr().String(), "--admin", "127.0.0.1:0"}, noEnv, io.Discard, &stderr)
-	if want := fmt.Sprintf("client: listen on %s (data): address already in use\n", l.Addr()); code != 1 || stderr.String() != want {
+	if want := fmt.Sprintf("client: --listen: listen on %s (data): address already in use\n", l.Addr()); code != 1 || stderr.String() != want {
 		t.Errorf("got exit code %d, stderr %q, want 1 and %q", code, stderr.String(), want)
 	}
 }

@@ -79,6 +79,14 @@ func run(ctx context.Context, p cli.Program) int {
 	}
 	livePage.Traffic = traffic
 	livePage.Listen = *ports.client
+	for _, r := range []struct {
+		flag  string
+		value float64
+	}{{"error-rate", spec.ErrorRate}, {"reset-rate", spec.ResetRate}, {"hang-rate", spec.HangRate}} {
+		if !(r.value >= 0 && r.value <= 1) { // also NaN
+			return p.Fail(cli.ExitUsage, fmt.Errorf("--%s: expected a rate from 0 to 1, got %v", r.flag, r.value))
+		}
+	}
 	injector, err := faults.New(spec, *seed)
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
@@ -108,11 +116,11 @@ func run(ctx context.Context, p cli.Program) int {
 
 	// The addresses of flaky-server may have port 0. Open it first, so that the routes and the page
 	// can name its real ports.
-	flakyData, flakyAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server", Addr: *ports.flaky, Handler: upstream.Data})
+	flakyData, flakyAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server", Addr: *ports.flaky, Flag: "--flaky-listen", Handler: upstream.Data})
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
-	flakyAdmin, flakyAdminAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server's admin", Addr: *ports.flakyAdmin, Handler: upstream.Admin})
+	flakyAdmin, flakyAdminAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server's admin", Addr: *ports.flakyAdmin, Flag: "--flaky-admin", Handler: upstream.Admin})
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
@@ -140,11 +148,11 @@ func run(ctx context.Context, p cli.Program) int {
 	defer stopSending()
 	err = serve.Run(ctx, serve.Config{
 		Data: []serve.Listener{
-			{Name: "client", Addr: *ports.client, Handler: client.Data, Drained: client.CloseIdleConnections},
+			{Name: "client", Addr: *ports.client, Flag: "--listen", Handler: client.Data, Drained: client.CloseIdleConnections},
 			flakyData, // after the client, which calls it
 		},
 		Admin: []serve.Listener{
-			{Name: "client's admin", Addr: *ports.clientAdmin, Handler: client.Admin},
+			{Name: "client's admin", Addr: *ports.clientAdmin, Flag: "--admin", Handler: client.Admin},
 			flakyAdmin,
 		},
 		DrainTimeout: func() time.Duration { return drainTimeout },

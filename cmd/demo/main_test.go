@@ -295,11 +295,11 @@ func TestMistakes(t *testing.T) {
 		code int
 		want string
 	}{
-		"port in use":             {[]string{"--listen", l.Addr().String()}, 1, "demo: listen on " + l.Addr().String() + " (client): address already in use\n"},
-		"the upstream's in use":   {[]string{"--flaky-listen", l.Addr().String()}, 1, "demo: listen on " + l.Addr().String() + " (flaky-server): address already in use\n"},
+		"port in use":             {[]string{"--listen", l.Addr().String()}, 1, "demo: --listen: listen on " + l.Addr().String() + " (client): address already in use\n"},
+		"the upstream's in use":   {[]string{"--flaky-listen", l.Addr().String()}, 1, "demo: --flaky-listen: listen on " + l.Addr().String() + " (flaky-server): address already in use\n"},
 		"not on loopback":         {[]string{"--listen", ":8080"}, 2, "loopback only"},
 		"not an address":          {[]string{"--listen", "8080"}, 2, "must be an address such as 127.0.0.1:8080"},
-		"error rate above 1":      {[]string{"--error-rate", "30"}, 2, "from 0 to 1"},
+		"error rate above 1":      {[]string{"--error-rate", "30"}, 2, "demo: --error-rate: expected a rate from 0 to 1, got 30\n"},
 		"rates too much together": {[]string{"--error-rate", "0.6", "--reset-rate", "0.6"}, 2, "at most 1"},
 		"too much traffic":        {[]string{"--traffic", "201"}, 2, "--traffic: perSecond: must be from 0 to 200, got 201"},
 		"faults without a URL":    {[]string{"--faults", "flaky:5001"}, 2, "--faults: must be a URL"},

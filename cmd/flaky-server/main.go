@@ -85,8 +85,8 @@ func run(ctx context.Context, p cli.Program) int {
 	}
 
 	err = serve.Run(ctx, serve.Config{
-		Data:         []serve.Listener{{Name: "data", Addr: *listen, Handler: server.Data}},
-		Admin:        []serve.Listener{{Name: "admin", Addr: *admin, Handler: server.Admin}},
+		Data:         []serve.Listener{{Name: "data", Addr: *listen, Flag: "--listen", Handler: server.Data}},
+		Admin:        []serve.Listener{{Name: "admin", Addr: *admin, Flag: "--admin", Handler: server.Admin}},
 		DrainTimeout: func() time.Duration { return drainTimeout },
 		Flush:        server.Flush,
 		FlushTimeout: flushTimeout,

@@ -172,7 +172,7 @@ func TestExits(t *testing.T) {
 			bad + ":1:12: errorRate: expected a rate from 0 to 1, got 2", bad + ":2:1: failfirst: unknown key",
 		}},
 		"port in use": {args: []string{"--listen", "127.0.0.1:0", "--admin", taken.Addr().String()}, code: 1, stderr: []string{
-			"flaky-server: listen on " + taken.Addr().String() + " (admin): address already in use\n",
+			"flaky-server: --admin: listen on " + taken.Addr().String() + " (admin): address already in use\n",
 		}},
 	}
 	for name, tt := range tests {

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync/atomic"
-	"text/tabwriter"
 
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/virtual"
@@ -14,50 +14,55 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// found is a policy and its boundary.
-type found struct {
+// located is a policy and its boundary.
+type located struct {
 	Policy string `json:"policy"`
 	lab.Boundary
 }
+
+// boundaryCapacity is the default capacity of a search: a small one is quick.
+const boundaryCapacity = 200
+
+const aboutBoundary = `boundary finds the load from which a policy no longer recovers from a disturbance: the upstream is
+well again, and in the minute after that there are no five seconds in a row in each of which 95 % of
+the calls end well. It searches by bisection, in whole percents of the upstream's capacity, once for
+each seed. FILE may also be a file of another system that lab import reads. Without --config it looks at
+the default policy and at simpler ones.`
 
 func boundary(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
 	policy := addPolicyFlags(fs)
 	scenario := fs.String("scenario", "outage-hanging", "run this scenario: the `NAME` of a built-in one, or the path of a .yaml file")
-	load := lab.Load{Clients: 20, Capacity: 200}
+	load := lab.Load{Clients: 20, Capacity: boundaryCapacity}
 	fs.IntVar(&load.Clients, "clients", load.Clients, "`N` client instances make the calls, each with its own circuit and budget")
 	fs.Float64Var(&load.Capacity, "capacity", load.Capacity, "`CALLS` per second that the upstream can serve; above 0")
 	seeds := fs.Int("seeds", 5, "search with the seeds 1 to `N`")
-	asJSON := fs.Bool("json", false, "print the table as JSON")
-	if code, done := p.Parse(fs, usage(`boundary finds the load from which a policy no longer recovers from a disturbance: the upstream is
-well again, and in the minute after that there are no five seconds in a row in each of which 95 % of
-the calls end well. It searches by bisection, in
-whole percents of the upstream's capacity, once for each seed. FILE may also be a file of another
-system that lab import reads. Without --config it looks at the default policy and at simpler ones.`, "lab boundary [flags]",
+	asJSON := fs.Bool("json", false, "print the verdict and the table as JSON")
+	if code, done := p.Parse(fs, usage(aboutBoundary, "lab boundary [flags]",
 		`  lab boundary
-  lab boundary --config rebound.yaml --route process --scenario outage --seeds 9
+  lab boundary --config rebound.yaml --route process --scenario outage
 `)); done {
 		return code
 	}
 	if *seeds < 1 || load.Capacity <= 0 {
 		return p.Fail(cli.ExitUsage, errors.New("--seeds must be at least 1, and --capacity above 0"))
 	}
-	s, err := lab.LoadScenario(*scenario)
+	s, err := (&loadFlags{scenario: scenario}).read()
 	if err != nil {
-		return p.Fail(cli.ExitUsage, fmt.Errorf("--scenario: %w", err))
+		return p.Fail(cli.ExitUsage, err)
 	}
 	s = s.ForBoundary()
 	var policies []namedPolicy
-	if *policy.file == "" && *policy.route == "" {
+	if *policy.file == "" && *policy.route == "" && *policy.from == "" {
 		for _, rung := range lab.Ladder(transport.DefaultPolicy()) {
 			policies = append(policies, namedPolicy{Name: rung.Name, Policy: rung.Policy})
 		}
-	} else if policies, err = policy.rivals(p.Stderr); err != nil {
-		return p.Fail(cli.ExitUsage, err)
-	} else if policies == nil {
-		if policies, err = policy.policies(); err != nil {
+	} else {
+		chosen, err := policy.choose(p, s.Method())
+		if err != nil {
 			return p.Fail(cli.ExitUsage, err)
 		}
+		policies = chosen.policies
 	}
 	for _, chosen := range policies {
 		load.Rate, load.Seed = load.Capacity, 1
@@ -70,7 +75,10 @@ system that lab import reads. Without --config it looks at the default policy an
 		return p.Fail(cli.ExitFailed, err)
 	}
 	if *asJSON {
-		err = writeJSON(p.Stdout, table)
+		err = writeJSON(p.Stdout, struct {
+			Verdict    []string  `json:"verdict"`
+			Boundaries []located `json:"boundaries"`
+		}{boundaryVerdict(table), table})
 	} else {
 		err = writeBoundaries(p, s, table)
 	}
@@ -80,13 +88,13 @@ system that lab import reads. Without --config it looks at the default policy an
 	return cli.ExitOK
 }
 
-func findBoundaries(ctx context.Context, p cli.Program, policies []namedPolicy, s lab.Scenario, load lab.Load, seeds int) ([]found, error) {
+func findBoundaries(ctx context.Context, p cli.Program, policies []namedPolicy, s lab.Scenario, load lab.Load, seeds int) ([]located, error) {
 	const steps = 7 // of a bisection of a hundred loads
 	var done atomic.Int64
-	progress := newProgressBar(p.Stderr)
+	progress := newProgressBar(p)
 	defer progress.clear()
 	free := make(chan struct{}, runtime.GOMAXPROCS(0))
-	var table []found
+	var table []located
 	for _, chosen := range policies {
 		b, err := lab.FindBoundary(ctx, seeds, func(ctx context.Context, percent int, seed uint64) (recovers bool, err error) {
 			free <- struct{}{}
@@ -105,17 +113,31 @@ func findBoundaries(ctx context.Context, p cli.Program, policies []namedPolicy, 
 		if err != nil {
 			return nil, err
 		}
-		table = append(table, found{chosen.Name, b})
+		table = append(table, located{chosen.Name, b})
 	}
 	return table, nil
 }
 
-func writeBoundaries(p cli.Program, s lab.Scenario, table []found) error {
-	fmt.Fprintf(p.Stdout, "%s: %s\n\n", s.Name, s.Description)
-	t := tabwriter.NewWriter(p.Stdout, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "policy\tno longer recovers from\tby seed")
-	for _, f := range table {
-		from := "recovers at every load up to 99 %"
+// boundaryVerdict says for each policy where its boundary is.
+func boundaryVerdict(all []located) []string {
+	var verdict []string
+	for _, f := range all {
+		from := "Recovers at every load up to 99 %."
+		if f.Percent < lab.BoundarySteps {
+			from = fmt.Sprintf("No recovery from %d %% load on.", f.Percent)
+		}
+		if len(all) > 1 {
+			from = oneLine(f.Policy) + ": " + from
+		}
+		verdict = append(verdict, from)
+	}
+	return verdict
+}
+
+func writeBoundaries(p cli.Program, s lab.Scenario, all []located) error {
+	t := table{header: []string{"policy", "no longer recovers from", "by seed"}, left: 3}
+	for _, f := range all {
+		from := "none"
 		if f.Percent < lab.BoundarySteps {
 			from = fmt.Sprintf("%d %% load", f.Percent)
 		}
@@ -123,7 +145,7 @@ func writeBoundaries(p cli.Program, s lab.Scenario, table []found) error {
 		if f.Low == f.High {
 			by = "all alike"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Policy, from, by)
+		t.add(oneLine(f.Policy), from, by)
 	}
-	return t.Flush()
+	return p.Print(fmt.Sprintf("%s\n\n%s: %s\n\n%s", strings.Join(boundaryVerdict(all), "\n"), s.Name, s.Description, t.text(p.Columns)))
 }

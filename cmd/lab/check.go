@@ -2,45 +2,74 @@ package main
 
 import (
 	"context"
+	"encoding/xml"
 	"errors"
 	"fmt"
-	"text/tabwriter"
+	"io"
+	"path/filepath"
+	"strings"
 
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
+const aboutCheck = `check checks every policy that a route of the file uses against limits. The exit code is 1 if one
+is broken. FILE may also be a file of another system that lab import reads: then each policy in it is
+run by that system's rules.
+
+The form github prints a workflow command for each broken limit, which GitHub shows at the policy's line.
+The form junit is for test reports.
+
+The file of limits may have these keys. A scenario's path begins at the directory of that file. The load
+below is the default:
+
+  amplification: 1.2               # attempts per call in any second, in outage
+                                   # and outage-hanging
+  recoverWithin: 5s                # until 95 % of the calls end well, likewise
+  successDuringErrorRate30: 0.965  # share of calls that end well in
+                                   # error-rate-30; also 10 and 60
+  scenarios:                       # limits for any scenario
+    - {scenario: herd, amplification: 1.5, recoverWithin: 3s,
+       successDuring: 0.5, successAfter: 0.99, wasted: 0.1}
+  load: {rate: 500, clients: 20, capacity: 1000, seed: 1, seeds: 3}`
+
+// finding is the result of checking a policy against one limit.
+type finding struct {
+	Policy string `json:"policy"`
+	lab.Finding
+	line int // of the policy in its file; 0 if it is not in one
+}
+
+// checked is what a check found.
+type checked struct {
+	Verdict  string    `json:"verdict"`
+	Findings []finding `json:"findings"`
+	file     string    // of the policies; "" without one
+	broken   int
+}
+
 func check(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
 	policy := addPolicyFlags(fs)
 	file := fs.String("limits", "", "read the limits, YAML, from `FILE`")
-	asJSON := fs.Bool("json", false, "print the findings as JSON")
-	if code, done := p.Parse(fs, usage(`check checks every policy that a route of the file uses against limits. The exit code is 1 if one
-is broken. FILE may also be a file of another system that lab import reads: then each policy in it is
-run by that system's rules. The file of limits may have these keys. The load below is the default:
-
-  amplification: 1.2              # attempts per call in any second, in outage and outage-hanging
-  recoverWithin: 5s               # until 95 % of the calls end well, in the same scenarios
-  successDuringErrorRate30: 0.965 # share of calls that end well in error-rate-30; also 10 and 60
-  scenarios:                      # limits for any scenario
-    - {scenario: herd, amplification: 1.5, recoverWithin: 3s, successDuring: 0.5, successAfter: 0.99, wasted: 0.1}
-  load: {rate: 500, clients: 20, capacity: 1000, seed: 1, seeds: 3}`, "lab check --config FILE --limits FILE [flags]",
+	var form reportForm
+	fs.TextVar(&form, "format", reportForm{}, "print the findings as `FORM`: text, github, junit or json")
+	asJSON := fs.Bool("json", false, "the same as --format json")
+	if code, done := p.Parse(fs, usage(aboutCheck, "lab check --config FILE --limits FILE [flags]",
 		`  lab check --config rebound.yaml --limits limits.yaml
-  lab check --config virtual-service.yaml --limits limits.yaml
-  lab check --config rebound.yaml --route process --limits limits.yaml --json
+  lab check --config virtual-service.yaml --limits limits.yaml --format github
+  lab check --config rebound.yaml --limits limits.yaml --format junit > lab.xml
 `)); done {
 		return code
 	}
 	if *file == "" {
 		return p.Fail(cli.ExitUsage, errors.New("--limits: a file with limits is required\nsee lab check --help"))
 	}
-	policies, err := policy.rivals(p.Stderr)
-	others := policies != nil
-	if err == nil && !others {
-		policies, err = policy.policies()
-	}
-	if err != nil {
+	if err := policy.check(); err != nil {
 		return p.Fail(cli.ExitUsage, err)
+	}
+	if *asJSON {
+		form.name = "json"
 	}
 	limits, err := lab.LoadLimits(*file)
 	if err != nil {
@@ -50,15 +79,19 @@ run by that system's rules. The file of limits may have these keys. The load bel
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
-	var experiments []lab.Experiment
-	run := policies
-	if others {
-		run = withDefault(policies)
+	chosen, err := policy.choose(p, trials[0].Scenario.Method())
+	if err != nil {
+		return p.Fail(cli.ExitUsage, err)
 	}
-	for _, chosen := range run {
+	run := chosen.policies
+	if chosen.foreign {
+		run = withDefault(run) // the verdict compares with it
+	}
+	var experiments []lab.Experiment
+	for _, n := range run {
 		for _, t := range trials {
 			for _, load := range t.Loads {
-				e := lab.Experiment{Policy: chosen.Policy, Client: chosen.Client, Scenario: t.Scenario, Load: load}
+				e := lab.Experiment{Policy: n.Policy, Client: n.Client, Scenario: t.Scenario, Load: load}
 				if err := e.Validate(); err != nil {
 					return p.Fail(cli.ExitUsage, err)
 				}
@@ -70,47 +103,160 @@ run by that system's rules. The file of limits may have these keys. The load bel
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
-	if others && !*asJSON {
-		n := len(results) / len(run) // of each policy
-		fmt.Fprintf(p.Stdout, "%s\n\n", worstTrial(policies, results[:len(results)-n], results[len(results)-n:]))
+	c := judge(chosen, trials, results)
+	if err := form.write(p, c); err != nil {
+		return p.Fail(cli.ExitFailed, err)
 	}
-	type finding struct {
-		Policy string `json:"policy"`
-		lab.Finding
-	}
-	var found []finding
-	broken := 0
-	for _, chosen := range policies {
-		for _, t := range trials {
-			for _, f := range t.Judge(results[:len(t.Loads)]) {
-				found = append(found, finding{chosen.Name, f})
-				if f.Broken {
-					broken++
-				}
-			}
-			results = results[len(t.Loads):]
-		}
-	}
-	if *asJSON {
-		if err := writeJSON(p.Stdout, found); err != nil {
-			return p.Fail(cli.ExitFailed, err)
-		}
-	} else {
-		t := tabwriter.NewWriter(p.Stdout, 0, 0, 3, ' ', 0)
-		fmt.Fprintln(t, "\tpolicy\tscenario\tlimit\tfound\tseed")
-		for _, f := range found {
-			verdict := "ok"
-			if f.Broken {
-				verdict = "BROKEN"
-			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\n", verdict, f.Policy, f.Scenario, f.Limit, f.Found, f.Seed)
-		}
-		if err := t.Flush(); err != nil {
-			return p.Fail(cli.ExitFailed, err)
-		}
-	}
-	if broken > 0 {
-		return p.Fail(cli.ExitFailed, fmt.Errorf("%d of %d limits broken", broken, len(found)))
+	if c.broken > 0 {
+		return p.Fail(cli.ExitFailed, fmt.Errorf("%d of %d limits broken", c.broken, len(c.Findings)))
 	}
 	return cli.ExitOK
+}
+
+// judge judges results, which are in the order of the policies and of the trials. Those of
+// Rebound's default come last, if the policies are another system's.
+func judge(chosen choice, trials []lab.Trial, results []*lab.Result) checked {
+	c := checked{file: chosen.file}
+	each := 0 // results of a policy
+	for _, t := range trials {
+		each += len(t.Loads)
+	}
+	worst, worstGrade, worstPolicy, ref := (*lab.Result)(nil), -1, "", reference{}
+	for k, n := range chosen.policies {
+		own := results[k*each : (k+1)*each]
+		for i, r := range own {
+			var next reference
+			if chosen.foreign {
+				next = reference{ours, results[len(chosen.policies)*each+i]}
+			}
+			if g := grade(r, next); g > worstGrade {
+				worst, worstGrade, worstPolicy, ref = r, g, n.Name, next
+			}
+		}
+		for _, t := range trials {
+			for _, f := range t.Judge(own[:len(t.Loads)]) {
+				c.Findings = append(c.Findings, finding{n.Name, f, n.line})
+				if f.Broken {
+					c.broken++
+				}
+			}
+			own = own[len(t.Loads):]
+		}
+	}
+	c.Verdict = fmt.Sprintf("%d of %d limits broken.", c.broken, len(c.Findings))
+	if c.broken == 0 {
+		c.Verdict = fmt.Sprintf("All %d limits hold.", len(c.Findings))
+	}
+	c.Verdict += fmt.Sprintf(" %s, scenario %s: %s", oneLine(worstPolicy), worst.Scenario, verdictOn(worst, ref))
+	return c
+}
+
+// reportForm is the form of the findings; its zero value is text.
+type reportForm struct{ name string }
+
+func (f reportForm) MarshalText() ([]byte, error) { return format(f).MarshalText() }
+
+func (f *reportForm) UnmarshalText(text []byte) error {
+	switch f.name = string(text); f.name {
+	case "text", "github", "junit", "json":
+		return nil
+	}
+	return fmt.Errorf("expected text, github, junit or json, got %q", text)
+}
+
+func (f reportForm) write(p cli.Program, c checked) error {
+	switch f.name {
+	case "json":
+		return writeJSON(p.Stdout, c)
+	case "github":
+		return writeAnnotations(p.Stdout, c)
+	case "junit":
+		return writeJUnit(p.Stdout, c)
+	}
+	t := table{header: []string{"", "policy", "scenario", "limit", "found", "seed"}, left: 6}
+	for _, f := range c.Findings {
+		verdict := "ok"
+		if f.Broken {
+			verdict = "BROKEN"
+		}
+		t.add(verdict, oneLine(f.Policy), f.Scenario, f.Limit, f.Found, fmt.Sprint(f.Seed))
+	}
+	return p.Print(c.Verdict + "\n\n" + t.text(p.Columns))
+}
+
+// sentence describes a finding.
+func (f finding) sentence() string {
+	return fmt.Sprintf("%s, scenario %s: %s, found %s (seed %d)", oneLine(f.Policy), f.Scenario, f.Limit, f.Found, f.Seed)
+}
+
+// writeAnnotations writes a workflow command of GitHub for each broken limit.
+func writeAnnotations(w io.Writer, c checked) error {
+	var b strings.Builder
+	b.WriteString(c.Verdict + "\n")
+	data := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A")
+	property := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A", ":", "%3A", ",", "%2C")
+	for _, f := range c.Findings {
+		if !f.Broken {
+			continue
+		}
+		at := ""
+		if f.line > 0 {
+			at = fmt.Sprintf("file=%s,line=%d,", property.Replace(filepath.ToSlash(filepath.Clean(c.file))), f.line)
+		}
+		fmt.Fprintf(&b, "::error %stitle=%s::%s\n", at, property.Replace("lab check: "+oneLine(f.Policy)), data.Replace(f.sentence()))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+type junitSuites struct {
+	XMLName  xml.Name   `xml:"testsuites"`
+	Tests    int        `xml:"tests,attr"`
+	Failures int        `xml:"failures,attr"`
+	Suite    junitSuite `xml:"testsuite"`
+}
+
+type junitSuite struct {
+	Name      string      `xml:"name,attr"`
+	Tests     int         `xml:"tests,attr"`
+	Failures  int         `xml:"failures,attr"`
+	Errors    int         `xml:"errors,attr"`
+	Skipped   int         `xml:"skipped,attr"`
+	Cases     []junitCase `xml:"testcase"`
+	SystemOut string      `xml:"system-out"` // the verdict
+}
+
+type junitCase struct {
+	Class   string        `xml:"classname,attr"`
+	Name    string        `xml:"name,attr"`
+	File    string        `xml:"file,attr,omitempty"`
+	Line    int           `xml:"line,attr,omitempty"`
+	Failure *junitFailure `xml:"failure"`
+}
+
+type junitFailure struct {
+	Message string `xml:"message,attr"`
+	Type    string `xml:"type,attr"`
+	Text    string `xml:",chardata"`
+}
+
+// writeJUnit writes a test case for each limit.
+func writeJUnit(w io.Writer, c checked) error {
+	suite := junitSuite{Name: "lab check", Tests: len(c.Findings), Failures: c.broken, SystemOut: c.Verdict}
+	for _, f := range c.Findings {
+		of := junitCase{Class: oneLine(f.Policy), Name: f.Scenario + ": " + f.Limit, Line: f.line}
+		if f.line > 0 {
+			of.File = filepath.ToSlash(c.file)
+		}
+		if f.Broken {
+			of.Failure = &junitFailure{"found " + f.Found, "limit", f.sentence()}
+		}
+		suite.Cases = append(suite.Cases, of)
+	}
+	text, err := xml.MarshalIndent(junitSuites{Tests: suite.Tests, Failures: suite.Failures, Suite: suite}, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "%s%s\n", xml.Header, text)
+	return err
 }

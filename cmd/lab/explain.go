@@ -68,6 +68,7 @@ type explainInput struct {
 	limit, rate    string // free or reached
 	tokens         float64
 	file, route    string
+	text           []byte // of the file
 	method, target string
 }
 
@@ -79,7 +80,7 @@ real calls use.`
 func explain(_ context.Context, p cli.Program) int {
 	q := explainInput{header: http.Header{}, sent: http.Header{}, attempt: 1, tokens: -1, circuit: "closed", limit: "free", rate: "free"}
 	fs := p.Flags()
-	fs.StringVar(&q.file, "config", "", "read routes and policies, YAML, from `FILE`; default: the default policy")
+	fs.StringVar(&q.file, "config", "", aboutConfig)
 	fs.StringVar(&q.route, "route", "", "use the route `NAME` instead of the one that matches the request")
 	fs.IntVar(&q.status, "status", 0, "the status `CODE` of the response")
 	fs.StringVar(&q.failure, "error", "", "or how the attempt failed without a response: `HOW` is dial, reset or timeout")
@@ -97,7 +98,7 @@ func explain(_ context.Context, p cli.Program) int {
 	p.Args, positional = splitPositional(fs, p.Args)
 	if code, done := p.Parse(fs, usage(aboutExplain, "lab explain 'METHOD /path' [flags]",
 		`  lab explain 'GET /process' --status 503
-  lab explain --config rebound.yaml 'POST /orders' --status 503 --header 'Retry-After: 7' --elapsed 3s
+  lab explain 'POST /orders' --status 503 --header 'Retry-After: 7'
   lab explain 'GET /process' --error timeout --elapsed 4.9s --attempt 2
   lab explain --config rebound.yaml 'GET /process' --rate-limit reached
 `)); done {
@@ -105,6 +106,12 @@ func explain(_ context.Context, p cli.Program) int {
 	}
 	if err := q.read(positional); err != nil {
 		return p.Fail(cli.ExitUsage, err)
+	}
+	if q.file != "" {
+		var err error
+		if q.file, q.text, err = readInput(p, q.file); err != nil {
+			return p.Fail(cli.ExitUsage, err)
+		}
 	}
 	e, err := q.answer()
 	if err != nil {
@@ -211,7 +218,7 @@ func (q *explainInput) policy() (route, name string, p transport.Policy, err err
 		return "", gateway.DefaultPolicyName, transport.DefaultPolicy(), nil
 	}
 	cfg := gateway.DefaultConfig()
-	if err := loadConfig(q.file, &cfg); err != nil {
+	if err := decodeConfig(q.file, q.text, &cfg); err != nil {
 		return "", "", p, err
 	}
 	mux := http.NewServeMux()

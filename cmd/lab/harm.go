@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"text/tabwriter"
 
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/pkg/lab"
@@ -14,10 +13,10 @@ import (
 
 func harm(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
-	policy := addPolicyFlags(fs)
+	policy := addOwnPolicyFlags(fs)
 	every := fs.Int("every", 1, "run only every `N`th cell")
 	worst := fs.Int("worst", 0, "print only the `N` worst cells; 0 means all")
-	asJSON := fs.Bool("json", false, "print the table as JSON")
+	asJSON := fs.Bool("json", false, "print the verdict and the table as JSON")
 	if code, done := p.Parse(fs, usage(`harm compares a policy with one attempt without any policy, in many scenarios, loads and numbers of
 clients, and prints a table, the worst cell first. The exit code is 1 if the policy does harm: if a
 cell has less than 95 % of the goodput without a policy, or more than 1.3 attempts per call in any
@@ -31,7 +30,7 @@ minutes.`, "lab harm [flags]",
 	if *every < 1 || *worst < 0 {
 		return p.Fail(cli.ExitUsage, errors.New("--every must be at least 1, and --worst at least 0"))
 	}
-	chosen, err := policy.policy()
+	chosen, err := policy.policy(p, "GET")
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
@@ -57,14 +56,18 @@ minutes.`, "lab harm [flags]",
 		}
 	}
 	slices.SortStableFunc(table, func(a, b lab.Harm) int { return cmp.Compare(b.Badness(), a.Badness()) })
+	verdict := harmVerdict(broken, table)
 	shown := table
 	if *worst > 0 {
 		shown = table[:min(*worst, len(table))]
 	}
 	if *asJSON {
-		err = writeJSON(p.Stdout, shown)
+		err = writeJSON(p.Stdout, struct {
+			Verdict string     `json:"verdict"`
+			Cells   []lab.Harm `json:"cells"`
+		}{verdict, shown})
 	} else {
-		err = writeHarm(p, shown)
+		err = writeHarm(p, verdict, shown)
 	}
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
@@ -75,16 +78,26 @@ minutes.`, "lab harm [flags]",
 	return cli.ExitOK
 }
 
-func writeHarm(p cli.Program, table []lab.Harm) error {
-	t := tabwriter.NewWriter(p.Stdout, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "\tscenario\tload\tclients\tsuccess\twithout\tkept\tpeak\tallowed")
-	for _, h := range table {
-		verdict := "ok"
-		if h.Broken() {
-			verdict = "HARM"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%.0f %%\t%d\t%.1f %%\t%.1f %%\t%.2f\t%.2f\t%.2f\n",
-			verdict, h.Scenario, 100*h.OfLoad, h.Clients, 100*h.With, 100*h.Without, h.Kept(), h.Peak, h.Allowed)
+// harmVerdict says in how many cells the policy does harm, and what it does in the worst.
+func harmVerdict(broken int, table []lab.Harm) string {
+	worst := table[0]
+	verdict := fmt.Sprintf("No harm in %s.", number(len(table), "cell", "cells"))
+	if broken > 0 {
+		verdict = fmt.Sprintf("Harm in %d of %d cells.", broken, len(table))
 	}
-	return t.Flush()
+	return verdict + fmt.Sprintf(" The worst: %s at %.0f %% load with %s, %.2f of the goodput without a policy, %.2f attempts a call in the worst second.",
+		worst.Scenario, 100*worst.OfLoad, number(worst.Clients, "client", "clients"), worst.Kept(), worst.Peak)
+}
+
+func writeHarm(p cli.Program, verdict string, all []lab.Harm) error {
+	t := table{header: []string{"", "scenario", "load", "clients", "success", "without", "kept", "peak", "allowed"}, left: 2}
+	for _, h := range all {
+		of := "ok"
+		if h.Broken() {
+			of = "HARM"
+		}
+		t.add(of, h.Scenario, fmt.Sprintf("%.0f %%", 100*h.OfLoad), fmt.Sprint(h.Clients), percent(h.With), percent(h.Without),
+			fmt.Sprintf("%.2f", h.Kept()), fmt.Sprintf("%.2f", h.Peak), fmt.Sprintf("%.2f", h.Allowed))
+	}
+	return p.Print(verdict + "\n\n" + t.text(p.Columns))
 }

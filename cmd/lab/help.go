@@ -20,6 +20,7 @@ Usage: lab COMMAND [flags]
 	}
 	fmt.Fprint(w, `
 Examples:
+  lab simulate --config virtual-service.yaml --scenario outage-hanging
   lab simulate --scenario outage-hanging --html outage.html
   lab compare --config rebound.yaml --route process --rate 700
   lab check --config rebound.yaml --limits limits.yaml
@@ -34,9 +35,9 @@ func usage(about, line, examples string) func(io.Writer, *flag.FlagSet) {
 	return func(w io.Writer, fs *flag.FlagSet) {
 		fmt.Fprintf(w, "%s\n\nUsage: %s\n\n", about, line)
 		config.Usage(w, fs,
-			"from", "config", "route", "scenario", "limits", "rate", "clients", "capacity", "for", "seed",
+			"config", "from", "route", "scenario", "limits", "rate", "clients", "capacity", "for", "seed",
 			"status", "error", "header", "request-header", "body", "elapsed", "attempt", "rate-limit", "breaker", "concurrency", "tokens",
-			"every", "worst", "seeds", "json", "html", "version")
+			"before", "boundary", "every", "worst", "seeds", "format", "json", "html", "version")
 		fmt.Fprintf(w, "\nExamples:\n%s", examples)
 	}
 }

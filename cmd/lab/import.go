@@ -18,8 +18,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-const aboutImport = `import reads the retries, timeouts and breakers of another system and prints them as policies of
-Rebound. What became of every field of the file goes to stderr: carried over, approximated, or dropped,
+const aboutImport = `import reads the retries, timeouts and breakers of another system, from FILE or from the standard input
+for -, and prints them as policies of Rebound. What became of every field of the file goes to stderr: carried over, approximated, or dropped,
 with the reason. A misspelled field is an error.
 
 The systems are istio, envoy, envoy-gateway, gateway-api, linkerd, dapr, resilience4j, dotnet, grpc, aws,
@@ -28,7 +28,8 @@ nginx, haproxy, caddy and traefik.`
 // importPolicy runs the command import.
 func importPolicy(_ context.Context, p cli.Program) int {
 	fs := p.Flags()
-	from := fs.String("from", "", "the `SYSTEM` that the file is for; default: what the file shows")
+	file := fs.String("config", "", "read `FILE`, as without the flag")
+	from := fs.String("from", "", "the `SYSTEM` that FILE is for; default: what it shows")
 	var positional []string
 	p.Args, positional = splitPositional(fs, p.Args)
 	if code, done := p.Parse(fs, usage(aboutImport, "lab import [--from SYSTEM] FILE", `  lab import virtual-service.yaml > policies.yaml
@@ -36,6 +37,9 @@ func importPolicy(_ context.Context, p cli.Program) int {
   lab import --from resilience4j src/main/resources/application.yml
 `)); done {
 		return code
+	}
+	if *file != "" {
+		positional = append(positional, *file)
 	}
 	if len(positional) != 1 {
 		return p.Fail(cli.ExitUsage, fmt.Errorf("expected one FILE, or - for the standard input, got %d", len(positional)))
@@ -58,19 +62,6 @@ func importPolicy(_ context.Context, p cli.Program) int {
 	}
 	writeImportReport(p.Stderr, name, imported, translate.Report(imported, results))
 	return cli.ExitOK
-}
-
-// readInput reads the file at path, or the standard input for -.
-func readInput(p cli.Program, path string) (name string, data []byte, err error) {
-	if path != "-" {
-		data, err = config.Read(path)
-		return path, data, err
-	}
-	const most = 1 << 20 // as for files; one byte more shows that there is more
-	if data, err = io.ReadAll(io.LimitReader(p.Stdin, most+1)); err != nil {
-		err = fmt.Errorf("the standard input: cannot be read: %w", err)
-	}
-	return "stdin", data, err
 }
 
 var notInKeys = regexp.MustCompile(`[^A-Za-z0-9._]+`)

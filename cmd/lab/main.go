@@ -43,6 +43,13 @@ func run(ctx context.Context, p cli.Program) int {
 		}
 	}
 	fs := p.Flags()
+	if len(p.Args) > 0 && p.Args[0] == "help" {
+		if len(p.Args) > 1 {
+			p.Args = []string{p.Args[1], "--help"}
+			return run(ctx, p)
+		}
+		p.Args = []string{"--help"}
+	}
 	if len(p.Args) > 0 && p.Args[0] != "" && p.Args[0][0] != '-' {
 		return p.Fail(cli.ExitUsage, fmt.Errorf("unknown command %q\nsee %s --help", p.Args[0], p.Name))
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/testkit/files"
 	"github.com/rebound-dev/rebound/internal/testkit/golden"
+	"github.com/rebound-dev/rebound/internal/version"
 	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
@@ -100,7 +101,7 @@ policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 100000
 		t.Fatalf("got exit code %d, stderr %q, want 0 and none", code, errs)
 	}
 	for _, want := range []string{
-		"outage: For ten seconds connections are refused.\n100 calls/s by 4 clients to an upstream with a capacity of 300/s, for 1m0s; disturbed from 30s to 40s; seed 1\n",
+		"\n\noutage: For ten seconds connections are refused.\n100 calls/s by 4 clients to an upstream with a capacity of 300/s, for 1m0s; disturbed from 30s to 40s; seed 1\n",
 		"policy: stubborn\n", "recovery        0.0s, from the end", "ok ", "dial_error ",
 	} {
 		if !strings.Contains(out, want) {
@@ -110,12 +111,19 @@ policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 100000
 	if !regexp.MustCompile(`(?m)^ *ended well +100\.0 % +\d+\.\d % +100\.0 %\s*$`).MatchString(out) {
 		t.Errorf("want a row for the calls that ended well in\n%s", out)
 	}
-	checkPage(t, page, "stubborn")
+	if !strings.HasPrefix(out, "Retry storm: ") {
+		t.Errorf("want the verdict first in\n%s", out)
+	}
+	checkPage(t, page, "stubborn", "Rebound&#39;s default")
 
 	code, out, errs = execute(t, small("simulate", "--config", config, "--route", "b", "--json")...)
-	var result lab.Result
-	if code != cli.ExitOK || errs != "" || json.Unmarshal([]byte(out), &result) != nil {
-		t.Fatalf("got exit code %d, stderr %q, stdout %.200q, want 0 and a result as JSON", code, errs, out)
+	var got outcome
+	if code != cli.ExitOK || errs != "" || json.Unmarshal([]byte(out), &got) != nil || len(got.Results) != 2 {
+		t.Fatalf("got exit code %d, stderr %q, stdout %.200q, want 0 and two results as JSON", code, errs, out)
+	}
+	result := got.Results[0].Result
+	if len(got.Verdict) != 1 || !strings.HasPrefix(got.Verdict[0], "Retry storm: ") || got.Results[0].Policy != "stubborn" || got.Results[1].Policy != ours {
+		t.Errorf("got verdict %q on %s next to %s, want a retry storm of stubborn next to the default", got.Verdict, got.Results[0].Policy, got.Results[1].Policy)
 	}
 	if len(result.Series) != 60 || result.PeakAmplification < 2 || result.RecoveryS == nil {
 		t.Errorf("%d seconds, amplification %v and recovery %v, want 60 and those of a stubborn policy",
@@ -145,6 +153,11 @@ func checkPage(t *testing.T, path string, policies ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, want := range []string{"<li>", "--html " + path + " --", version.String(), "<pre>"} { // verdict, command, version, policy
+		if !bytes.Contains(text, []byte(want)) {
+			t.Errorf("want %q in the page", want)
+		}
+	}
 	for _, forbidden := range []string{"http:", "https:", "<script", "src=", "href=", "url(", "@import", "NaN"} {
 		if bytes.Contains(text, []byte(forbidden)) {
 			t.Errorf("the page has %q, want none", forbidden)
@@ -158,7 +171,7 @@ func checkPage(t *testing.T, path string, policies ...string) {
 			t.Errorf("want policy %q in the page", p)
 		}
 	}
-	charts := regexp.MustCompile(`(?s)<svg.*?</svg>`).FindAll(text, -1)
+	charts := regexp.MustCompile(`(?s)<svg viewBox="0 0 \d+ 100".*?</svg>`).FindAll(text, -1)
 	if len(charts) != 3*len(policies) {
 		t.Errorf("%d charts, want three of every policy", len(charts))
 	}
@@ -170,8 +183,8 @@ func checkPage(t *testing.T, path string, policies ...string) {
 				t.Fatalf("a chart: got %v, want valid XML", err)
 			}
 		}
-		if !bytes.Contains(chart, []byte(`class="band"`)) || bytes.Count(chart, []byte("<path")) < 4 {
-			t.Errorf("got chart %.200s, want a band and at least 4 curves", chart)
+		if !bytes.Contains(chart, []byte(`class="band"`)) || bytes.Count(chart, []byte("<path")) < 3 || bytes.Count(chart, []byte("<title>")) < 60 {
+			t.Errorf("got chart %.200s, want a band, a grid with at least 2 curves, and the values of each second", chart)
 		}
 	}
 }
@@ -212,12 +225,15 @@ policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 100000
 		}
 	}
 	code, out, errs = execute(t, "check", "--config", config, "--route", "a", "--limits", limits, "--json")
-	var found []struct {
-		Policy string
-		Broken bool
+	var found struct {
+		Verdict  string
+		Findings []struct {
+			Policy string
+			Broken bool
+		}
 	}
-	if code != cli.ExitOK || errs != "" || json.Unmarshal([]byte(out), &found) != nil || len(found) != 2 || found[0].Policy != "default" || found[0].Broken {
-		t.Errorf("exit code %d, stderr %q, findings %s, want two that hold", code, errs, out)
+	if code != cli.ExitOK || errs != "" || json.Unmarshal([]byte(out), &found) != nil || !strings.HasPrefix(found.Verdict, "All 2 limits hold. default, scenario ") || len(found.Findings) != 2 || found.Findings[0].Policy != "default" || found.Findings[0].Broken {
+		t.Errorf("exit code %d, stderr %q, findings %s, want two that hold, and a verdict", code, errs, out)
 	}
 }
 

@@ -3,45 +3,125 @@ package main
 import (
 	"bytes"
 	_ "embed"
+	"flag"
 	"fmt"
 	"html/template"
 	"math"
+	"reflect"
+	"regexp"
 	"strings"
 
+	"github.com/rebound-dev/rebound/internal/cli"
+	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/version"
 	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
 //go:embed page.html
 var pageText string
 
-// renderPage returns one page for one or more runs of the same scenario. It has no script and loads
-// nothing.
-func renderPage(results []policyResult) ([]byte, error) {
+// page is the content of a page for one or more runs of the same scenario.
+type page struct {
+	Verdict  []string
+	Command  string
+	Policies []policyText
+	Rungs    []policyResult
+}
+
+// policyText is a policy as the page shows it.
+type policyText struct{ Name, Text string }
+
+// renderPage returns the page. It has no script and loads nothing.
+func renderPage(of page) ([]byte, error) {
 	t, err := template.New("page").Funcs(template.FuncMap{
-		"percent": percent, "recovery": recovery, "latency": latency, "counts": counts,
+		"percent": percent, "recovery": recovery, "latency": latency, "counts": counts, "signed": signed,
 		"lost": func(p lab.Part) uint64 { return p.Calls - p.OK },
 	}).Parse(pageText)
 	if err != nil {
 		return nil, err
 	}
-	first := results[0].Result
-	name, about, _ := strings.Cut(strings.TrimSuffix(title(first), "\n"), "\n")
-	page := struct {
-		Title, Load string
-		Rungs       []policyResult
-		Charts      [][]template.HTML
-	}{Title: name, Load: about, Rungs: results}
-	scale := scaleOf(results)
-	for _, r := range results {
-		page.Charts = append(page.Charts, []template.HTML{
-			calls(r.Result, scale), latencies(r.Result, scale), circuits(r.Result, scale),
-		})
+	content := struct {
+		page
+		Title, Load, Version string
+		Charts               [][]chart
+	}{page: of, Title: "No policy", Version: version.String()}
+	if len(of.Rungs) > 0 {
+		name, about, _ := strings.Cut(strings.TrimSuffix(title(of.Rungs[0].Result), "\n"), "\n")
+		content.Title, content.Load = name, about+". The band is the disturbance."
+	}
+	scale := scaleOf(of.Rungs)
+	for _, r := range of.Rungs {
+		content.Charts = append(content.Charts, []chart{calls(r.Result, scale), latencies(r.Result, scale), circuits(r.Result, scale)})
 	}
 	var b bytes.Buffer
-	if err := t.Execute(&b, page); err != nil {
+	if err := t.Execute(&b, content); err != nil {
 		return nil, err
 	}
 	return b.Bytes(), nil
+}
+
+// commandLine returns the command with all flags that were set, also those from the environment.
+func commandLine(p cli.Program, fs *flag.FlagSet) string {
+	words := []string{p.Name}
+	fs.Visit(func(f *flag.Flag) {
+		value := f.Value.String()
+		if b, ok := f.Value.(interface{ IsBoolFlag() bool }); ok && b.IsBoolFlag() {
+			words = append(words, "--"+f.Name+strings.TrimSuffix("="+value, "=true"))
+			return
+		}
+		if !plainWord.MatchString(value) {
+			value = "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
+		}
+		words = append(words, "--"+f.Name, value)
+	})
+	return strings.Join(words, " ")
+}
+
+// plainWord matches what a shell takes as it is.
+var plainWord = regexp.MustCompile(`^[\w./:=,@%+-]+$`)
+
+// texts returns the policies that were judged.
+func texts(entrants []entrant) []policyText {
+	var all []policyText
+	for _, n := range entrants {
+		if n.judged {
+			all = append(all, policyText{n.Name, n.text()})
+		}
+	}
+	return all
+}
+
+// text returns the policy as YAML, or, for another system, the values that were simulated.
+func (n namedPolicy) text() string {
+	if n.Client == nil {
+		text, err := config.Marshal(n.Policy)
+		if err != nil {
+			return err.Error()
+		}
+		return string(text)
+	}
+	var b strings.Builder
+	policy := n.rival
+	policy.From = nil
+	describe(&b, "", reflect.ValueOf(policy))
+	return b.String()
+}
+
+// describe writes the values in v that are not zero, one a line.
+func describe(b *strings.Builder, path string, v reflect.Value) {
+	switch {
+	case v.IsZero():
+	case v.Kind() == reflect.Struct:
+		for i := range v.NumField() {
+			describe(b, strings.TrimPrefix(path+"."+v.Type().Field(i).Name, "."), v.Field(i))
+		}
+	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct:
+		for i := range v.Len() {
+			describe(b, fmt.Sprintf("%s[%d]", path, i), v.Index(i))
+		}
+	default:
+		fmt.Fprintf(b, "%s: %v\n", path, v.Interface())
+	}
 }
 
 // scale has the upper ends of the axes, the same for all runs of a page.
@@ -72,14 +152,6 @@ func niceTop(v float64) float64 {
 	return 10 * power
 }
 
-// The drawing area of a chart, in units of its view box.
-const (
-	chartWidth, chartHeight = 640.0, 186.0
-	legend                  = chartHeight - 10
-	plotLeft, plotRight     = 44.0, 596.0
-	plotTop, plotBottom     = 12.0, 140.0
-)
-
 // curve is one curve of a chart. class sets its colour and dashes.
 type curve struct {
 	class, name string
@@ -88,16 +160,16 @@ type curve struct {
 	right       bool // uses the right axis
 }
 
-func calls(r *lab.Result, s scale) template.HTML {
-	return chart(r, "calls a second", []curve{
+func calls(r *lab.Result, s scale) chart {
+	return draw(r, "calls a second", []curve{
 		{"offered", "offered", func(x lab.Second) float64 { return float64(x.Offered) }, s.calls, false},
 		{"attempts", "attempts", func(x lab.Second) float64 { return float64(x.Attempts) }, s.calls, false},
 		{"goodput", "goodput", func(x lab.Second) float64 { return float64(x.Goodput) }, s.calls, false},
 	})
 }
 
-func latencies(r *lab.Result, s scale) template.HTML {
-	return chart(r, "latency of calls that end well, ms", []curve{
+func latencies(r *lab.Result, s scale) chart {
+	return draw(r, "latency of calls that end well, ms", []curve{
 		{"p50", "p50", whereServed(func(x lab.Second) float64 { return x.P50 }), s.latency, false},
 		{"p99", "p99", whereServed(func(x lab.Second) float64 { return x.P99 }), s.latency, false},
 	})
@@ -113,44 +185,68 @@ func whereServed(value func(lab.Second) float64) func(lab.Second) float64 {
 	}
 }
 
-func circuits(r *lab.Result, s scale) template.HTML {
-	return chart(r, "clients with an open circuit (left), tokens of a client (right)", []curve{
+func circuits(r *lab.Result, s scale) chart {
+	return draw(r, "clients with an open circuit (left), tokens of a client (right)", []curve{
 		{"open", "open circuits", func(x lab.Second) float64 { return float64(x.Open) }, float64(r.Load.Clients), false},
 		{"tokens", "tokens", func(x lab.Second) float64 { return math.Min(x.Tokens, s.tokens) }, s.tokens, true},
 	})
 }
 
-// chart draws lines over the seconds of a run as SVG. Its text consists of numbers and of constants
-// from this file only.
-func chart(r *lab.Result, name string, lines []curve) template.HTML {
-	var b strings.Builder
-	n := float64(len(r.Series))
-	x := func(second float64) float64 { return plotLeft + (plotRight-plotLeft)*second/n }
-	fmt.Fprintf(&b, `<svg viewBox="0 0 %g %g" role="img" aria-label="%s">`, chartWidth, chartHeight, name)
-	fmt.Fprintf(&b, `<rect class="band" x="%.1f" y="%g" width="%.1f" height="%g"><title>the disturbance</title></rect>`,
-		x(r.DisturbanceFromS), plotTop, x(r.DisturbanceToS)-x(r.DisturbanceFromS), plotBottom-plotTop)
+// chart is a drawing over the seconds of a run. Its labels are text of the page, so that they have
+// the same size in a drawing of any width.
+type chart struct {
+	Name        string
+	Keys        []key
+	Left, Right []string // labels of the axes, from the top
+	Seconds     []label
+	Length      int     // seconds, the width of the drawing
+	From, For   float64 // the disturbance
+	Curves      []key
+	Values      []values
+}
+
+// key is a curve's class and its name or its path.
+type key struct{ Class, Text string }
+
+// label is a text at a share of the width, in percent.
+type label struct {
+	At   string
+	Text string
+}
+
+// values are the values of one second.
+type values struct {
+	At, For int
+	Text    string
+}
+
+const (
+	chartHeight = 100  // in units of the drawing, which is stretched
+	mostValues  = 1000 // seconds with values of their own to point at
+)
+
+func draw(r *lab.Result, name string, lines []curve) chart {
+	n := len(r.Series)
+	c := chart{Name: name, Length: n, From: r.DisturbanceFromS, For: r.DisturbanceToS - r.DisturbanceFromS}
 	left, right := lines[0].top, 0.0
 	for _, l := range lines {
 		if l.right {
 			right = l.top
 		}
 	}
-	const parts = 2
-	for i := range parts + 1 {
-		share := float64(i) / parts
-		y := plotBottom - (plotBottom-plotTop)*share
-		fmt.Fprintf(&b, `<line class="grid" x1="%g" x2="%g" y1="%.1f" y2="%.1f"/>`, plotLeft, plotRight, y, y)
-		fmt.Fprintf(&b, `<text x="%g" y="%.1f" class="left">%g</text>`, plotLeft-5, y+4, left*share)
+	for _, share := range []float64{1, 0.5, 0} {
+		c.Left = append(c.Left, fmt.Sprintf("%g", left*share))
 		if right > 0 {
-			fmt.Fprintf(&b, `<text x="%g" y="%.1f">%g</text>`, plotRight+5, y+4, right*share)
+			c.Right = append(c.Right, fmt.Sprintf("%g", right*share))
 		}
 	}
-	step := niceTop(n / 10)
-	for second := 0.0; second <= n; second += step {
-		fmt.Fprintf(&b, `<text x="%.1f" y="%g" class="middle">%gs</text>`, x(second), plotBottom+16, second)
+	step := niceTop(float64(n) / 6)
+	for second := 0.0; second <= float64(n); second += step {
+		c.Seconds = append(c.Seconds, label{fmt.Sprintf("%.2f", 100*second/float64(n)), fmt.Sprintf("%gs", second)})
 	}
 	for _, l := range lines {
-		fmt.Fprintf(&b, `<path class="%s" d="`, l.class)
+		c.Keys = append(c.Keys, key{l.class, l.name})
+		var path strings.Builder
 		command := 'M'
 		for i, s := range r.Series {
 			v := l.value(s)
@@ -158,17 +254,25 @@ func chart(r *lab.Result, name string, lines []curve) template.HTML {
 				command = 'M'
 				continue
 			}
-			fmt.Fprintf(&b, "%c%.1f %.1f", command, x(float64(i)+0.5), plotBottom-(plotBottom-plotTop)*math.Min(1, v/l.top))
+			fmt.Fprintf(&path, "%c%.1f %.1f", command, float64(i)+0.5, chartHeight*(1-math.Min(1, v/l.top)))
 			command = 'L'
 		}
-		b.WriteString(`"/>`)
+		c.Curves = append(c.Curves, key{l.class, path.String()})
 	}
-	at := plotLeft
-	for _, l := range lines {
-		fmt.Fprintf(&b, `<path class="%s" d="M%.1f %gh18"/><text x="%.1f" y="%g">%s</text>`, l.class, at, legend-4, at+22, legend, l.name)
-		at += 34 + 7*float64(len(l.name))
+	every := (n + mostValues - 1) / mostValues
+	for i := 0; i < n; i += every {
+		text := fmt.Sprintf("%d s:", i)
+		for k, l := range lines {
+			if k > 0 {
+				text += ","
+			}
+			if v := l.value(r.Series[i]); math.IsNaN(v) {
+				text += fmt.Sprintf(" %s -", l.name)
+			} else {
+				text += fmt.Sprintf(" %s %.4g", l.name, v)
+			}
+		}
+		c.Values = append(c.Values, values{i, min(every, n-i), text})
 	}
-	fmt.Fprintf(&b, `<text x="%g" y="%g" class="left">%s</text>`, plotRight, legend, name)
-	b.WriteString("</svg>")
-	return template.HTML(b.String())
+	return c
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,9 +15,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/rebound-dev/rebound/internal/app"
 	"github.com/rebound-dev/rebound/internal/cli"
-	"github.com/rebound-dev/rebound/internal/serve"
+	"github.com/rebound-dev/rebound/internal/flaky"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/lab"
@@ -30,7 +28,7 @@ import (
 // process and over loopback, and simulates it too.
 func runReal(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
-	policy := addPolicyFlags(fs)
+	policy := addOwnPolicyFlags(fs)
 	load := &loadFlags{load: lab.Load{Rate: 200, Clients: 1, Capacity: 1000, Seed: 1}}
 	load.add(fs, "short")
 	asJSON := fs.Bool("json", false, "print both results as JSON")
@@ -42,14 +40,18 @@ than the last column says. One client makes all calls.`, "lab run [flags]",
 `)); done {
 		return code
 	}
-	chosen, err := policy.policy()
+	s, err := load.read()
+	if err != nil {
+		return p.Fail(cli.ExitUsage, err)
+	}
+	chosen, err := policy.policy(p, s.Method())
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
 	if load.load.Clients != 1 {
 		return p.Fail(cli.ExitUsage, fmt.Errorf("--clients: must be 1, because this process is the only client, got %d", load.load.Clients))
 	}
-	e, err := load.experiment(chosen)
+	e, err := load.experiment(chosen, s)
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
@@ -86,31 +88,32 @@ func measure(ctx context.Context, p cli.Program, e lab.Experiment, document faul
 	if err != nil {
 		return nil, err
 	}
-	logger := slog.New(slog.DiscardHandler)
-	ready := serve.NewReadiness()
-	upstream, err := app.NewFlaky(ctx, p, injector, "lab", ready, logger)
+	// Without the telemetry of the programs, whose packages would double the time to build lab.
+	upstream, err := flaky.New(flaky.Options{Faults: injector, Instance: "lab"})
 	if err != nil {
 		return nil, err
 	}
+	received := upstream.Data()
 	var arrived atomic.Pointer[func()]
-	flaky, err := listen(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	back, err := listen(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if count := arrived.Load(); count != nil {
 			(*count)()
 		}
-		upstream.Data.ServeHTTP(w, r)
+		received.ServeHTTP(w, r)
 	}))
 	if err != nil {
 		return nil, err
 	}
-	defer flaky.Close()
+	defer back.Close()
 	defer upstream.Stop()
-	cfg := gateway.ForUpstream("http://" + flaky.Addr)
+	cfg := gateway.ForUpstream("http://" + back.Addr)
 	cfg.Policies[gateway.DefaultPolicyName] = e.Policy
-	client, err := app.NewClient(ctx, p, cfg, ready, logger, app.LivePage{})
+	client, err := gateway.New(cfg, gateway.Options{})
 	if err != nil {
 		return nil, err
 	}
-	front, err := listen(ctx, client.Data)
+	defer client.Close()
+	front, err := listen(ctx, client)
 	if err != nil {
 		return nil, err
 	}
@@ -118,11 +121,13 @@ func measure(ctx context.Context, p cli.Program, e lab.Experiment, document faul
 	calls := &http.Transport{MaxIdleConnsPerHost: 1000}
 	defer calls.CloseIdleConnections()
 
-	b := newProgressBar(p.Stderr)
+	b := newProgressBar(p)
 	defer b.clear()
-	result, err := lab.Measurement{
+	return lab.Measurement{
 		Scenario: e.Scenario, Load: e.Load,
-		Call: func() *resilience.Report { return callClient(calls, "http://"+front.Addr+"/process") },
+		Call: func() *resilience.Report {
+			return callClient(calls, e.Scenario.Method(), "http://"+front.Addr+"/process")
+		},
 		Begin: func(attempt func()) {
 			arrived.Store(&attempt)
 			// starts its schedule with the clock; cannot fail, because New has accepted document
@@ -132,9 +137,6 @@ func measure(ctx context.Context, p cli.Program, e lab.Experiment, document faul
 			b.set(float64(passed) / float64(cmp.Or(e.Load.Length, e.Scenario.Length)))
 		},
 	}.Run(ctx)
-	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-	defer cancel()
-	return result, errors.Join(err, client.Flush(flush), upstream.Flush(flush))
 }
 
 // server is an HTTP server on loopback.
@@ -154,9 +156,9 @@ func listen(ctx context.Context, h http.Handler) (server, error) {
 
 // callClient makes one call through the client, and returns what its answer says about how it
 // ended.
-func callClient(t http.RoundTripper, url string) *resilience.Report {
+func callClient(t http.RoundTripper, method, url string) *resilience.Report {
 	failed := &resilience.Report{Reason: resilience.ReasonResetBeforeHeaders}
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(context.Background(), method, url, nil)
 	if err != nil {
 		return failed
 	}

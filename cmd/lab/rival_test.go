@@ -77,7 +77,7 @@ func TestCheckFileOfAnotherSystem(t *testing.T) {
 	if code != cli.ExitFailed || !strings.Contains(errs, "lab check: 2 of 2 limits broken") {
 		t.Errorf("got exit code %d, stderr %q, want 1 and two broken limits", code, errs)
 	}
-	if !strings.HasPrefix(out, "ratings/0, scenario outage-hanging: Retry storm: ") || !strings.Contains(out, "\nBROKEN   ratings/0 ") || strings.Contains(out, "  Rebound's default ") {
+	if !strings.HasPrefix(out, "2 of 2 limits broken. ratings/0, scenario outage-hanging: Retry storm: ") || !strings.Contains(out, "\nBROKEN   ratings/0 ") || strings.Contains(out, "  Rebound's default ") {
 		t.Errorf("got stdout\n%s\nwant the verdict on the worst scenario, and rows of this policy only", out)
 	}
 }
@@ -129,11 +129,11 @@ func TestVerdict(t *testing.T) {
 		"Calls lost: 50.0 % end well in the disturbance at 70 % load, recovered after 1.0 s. Rebound's default: 90.0 %.":                    result(1, 1, 0.5),
 		"No harm: 1.0 attempts a call in the worst second, recovered after 1.0 s at 70 % load. Rebound's default: 1.1 attempts, 2.1 s.":     result(1, 1, 0.9),
 	} {
-		if got := verdictOn(r, own); got != want {
+		if got := verdictOn(r, reference{ours, own}); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
 	}
-	if got, want := verdictOn(own, result(-1, 1, 0.9)), "Rebound's default: 1.0 attempts, not recovered after 60 s."; !strings.HasSuffix(got, want) {
+	if got, want := verdictOn(own, reference{ours, result(-1, 1, 0.9)}), "Rebound's default: 1.0 attempts, not recovered after 60 s."; !strings.HasSuffix(got, want) {
 		t.Errorf("got %s, want %s at its end", got, fmt.Sprintf("%q", want))
 	}
 }

@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"text/tabwriter"
+	"strings"
 
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/pkg/lab"
@@ -15,7 +15,8 @@ func scenarios(_ context.Context, p cli.Program) int {
 	if code, done := p.Parse(fs, usage(`scenarios lists the built-in scenarios, or prints the file of one. Copy it, change it, and
 give its path to any other command.`, "lab scenarios [flags]",
 		`  lab scenarios
-  lab scenarios --scenario outage > my-outage.yaml; lab simulate --scenario my-outage.yaml
+  lab scenarios --scenario outage > mine.yaml
+  lab simulate --scenario mine.yaml
 `)); done {
 		return code
 	}
@@ -29,15 +30,15 @@ give its path to any other command.`, "lab scenarios [flags]",
 		}
 		return cli.ExitOK
 	}
-	t := tabwriter.NewWriter(p.Stdout, 0, 0, 3, ' ', 0)
+	var b strings.Builder
 	for _, name := range lab.Names() {
 		s, err := lab.LoadScenario(name)
 		if err != nil {
 			return p.Fail(cli.ExitFailed, err)
 		}
-		fmt.Fprintf(t, "%s\t%s\n", name, s.Description)
+		fmt.Fprintf(&b, "  %-15s  %s\n", name, s.Description)
 	}
-	if err := t.Flush(); err != nil {
+	if err := p.Print(b.String()); err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
 	return cli.ExitOK

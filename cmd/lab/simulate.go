@@ -3,13 +3,16 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
 // outputFlags choose the form of the figures.
@@ -25,76 +28,189 @@ func addOutputFlags(fs *flag.FlagSet) outputFlags {
 	}
 }
 
+const aboutSimulate = `simulate runs a policy in a scenario, next to Rebound's default policy. It prints a verdict and the
+figures. FILE may also be a file of another system that lab import reads: then each policy in it is run
+by that system's rules.`
+
 func simulate(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
 	policy, load := addPolicyFlags(fs), addLoadFlags(fs)
 	out := addOutputFlags(fs)
-	if code, done := p.Parse(fs, usage(`simulate runs a policy in a scenario and prints the figures. FILE may also be a file of another system
-that lab import reads: then each policy in it is run by that system's rules, next to Rebound's default.`, "lab simulate [flags]",
+	if code, done := p.Parse(fs, usage(aboutSimulate, "lab simulate [flags]",
 		`  lab simulate --scenario outage-hanging --rate 700 --html outage.html
-  lab simulate --config rebound.yaml --route process --scenario my-outage.yaml
+  lab simulate --config rebound.yaml --route process --scenario mine.yaml
   lab simulate --config virtual-service.yaml --scenario outage-hanging
+  kubectl get virtualservice -o yaml | lab simulate --config -
 `)); done {
 		return code
 	}
-	if others, err := policy.rivals(p.Stderr); err != nil {
-		return p.Fail(cli.ExitUsage, err)
-	} else if others != nil {
-		return runRivals(ctx, p, others, load, out, true)
-	}
-	chosen, err := policy.policy()
+	s, err := load.read()
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
-	e, err := load.experiment(chosen)
+	chosen, err := policy.choose(p, s.Method())
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
-	results, err := runWithProgress(ctx, p, []lab.Experiment{e})
-	if err != nil {
-		return p.Fail(cli.ExitFailed, err)
+	if !chosen.foreign {
+		one, err := chosen.one()
+		if err != nil {
+			return p.Fail(cli.ExitUsage, err)
+		}
+		chosen.policies = []namedPolicy{one}
 	}
-	named := []policyResult{{chosen.Name, results[0]}}
-	if err := writePage(*out.page, named); err != nil {
-		return p.Fail(cli.ExitFailed, err)
-	}
-	if *out.json {
-		err = writeJSON(p.Stdout, results[0])
-	} else {
-		err = writeResult(p.Stdout, chosen.Name, results[0])
-	}
-	if err != nil {
-		return p.Fail(cli.ExitFailed, err)
-	}
-	return cli.ExitOK
+	c := newContest(chosen.policies, false)
+	return c.run(ctx, p, fs, load, s, out, format{}, len(chosen.policies) == 1)
 }
+
+const aboutCompare = `compare runs a series of policies in one scenario. Each adds to the one before: no retry, immediate
+retry, a fixed wait, an exponential wait, full jitter, a budget, a circuit breaker, the policy itself.
+Where the policy has no budget or no breaker, the rung has the default one. With a file of another
+system, it compares each policy in it with itself without retries, and with Rebound's default.
+
+With --before, it compares the policies of an older version of the file with those of FILE that have the
+same name. An empty file has none.`
 
 func compare(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
 	policy, load := addPolicyFlags(fs), addLoadFlags(fs)
 	out := addOutputFlags(fs)
-	if code, done := p.Parse(fs, usage(`compare runs a series of policies in one scenario. Each adds to the one before: no retry, immediate
-retry, a fixed wait, an exponential wait, full jitter, a budget, a circuit breaker, the policy itself.
-With a file of another system, it compares each policy in it with itself without retries, and with
-Rebound's default.`, "lab compare [flags]",
+	before := fs.String("before", "", "compare with the policies of `FILE`, before a change")
+	withBoundary := fs.Bool("boundary", false, "with --before: also find the load from which each policy no longer recovers")
+	var form format
+	fs.TextVar(&form, "format", format{}, "print the figures as `FORM`: text, markdown or json")
+	if code, done := p.Parse(fs, usage(aboutCompare, "lab compare [flags]",
 		`  lab compare --scenario outage-hanging
   lab compare --config rebound.yaml --scenario overload --html overload.html
+  lab compare --before old.yaml --config new.yaml --format markdown
 `)); done {
 		return code
 	}
-	if others, err := policy.rivals(p.Stderr); err != nil {
-		return p.Fail(cli.ExitUsage, err)
-	} else if others != nil {
-		return runRivals(ctx, p, withoutRetries(others), load, out, false)
-	}
-	chosen, err := policy.policy()
+	s, err := load.read()
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
+	if *withBoundary && *before == "" {
+		return p.Fail(cli.ExitUsage, errors.New("--boundary: requires --before FILE"))
+	}
+	if *before != "" {
+		return compareBefore(ctx, p, fs, policy, *before, *withBoundary, load, s, out, form)
+	}
+	chosen, err := policy.choose(p, s.Method())
+	if err != nil {
+		return p.Fail(cli.ExitUsage, err)
+	}
+	if chosen.foreign {
+		c := newContest(chosen.policies, true)
+		return c.run(ctx, p, fs, load, s, out, form, false)
+	}
+	one, err := chosen.one()
+	if err != nil {
+		return p.Fail(cli.ExitUsage, err)
+	}
+	return ladderContest(one).run(ctx, p, fs, load, s, out, form, false)
+}
+
+// format is the form of a comparison; its zero value is text.
+type format struct{ name string }
+
+func (f format) MarshalText() ([]byte, error) {
+	if f.name == "" {
+		return []byte("text"), nil
+	}
+	return []byte(f.name), nil
+}
+
+func (f *format) UnmarshalText(text []byte) error {
+	switch f.name = string(text); f.name {
+	case "text", "markdown", "json":
+		return nil
+	}
+	return fmt.Errorf("expected text, markdown or json, got %q", text)
+}
+
+// entrant is a policy that runs in a contest.
+type entrant struct {
+	namedPolicy
+	hidden bool // runs only to be compared with
+	judged bool // has a verdict
+	// against is the number of the run without retries that its saved calls count against.
+	against int
+}
+
+// contest is a number of policies in one scenario.
+type contest struct {
+	entrants []entrant
+	// reference returns what the verdict on a result compares with.
+	reference func(results []*lab.Result, judged *lab.Result) reference
+}
+
+// newContest compares policies with Rebound's default, or the default itself with no retries. Each
+// is compared with itself without retries, in a row of its own if shown.
+func newContest(policies []namedPolicy, shown bool) contest {
+	var c contest
+	add := func(n namedPolicy, judged, shown bool) {
+		at := len(c.entrants)
+		c.entrants = append(c.entrants, entrant{namedPolicy: n.withoutRetries(), hidden: !shown, against: at}, entrant{namedPolicy: n, judged: judged, against: at})
+	}
+	def := namedPolicy{Name: ours, Policy: transport.DefaultPolicy()}
+	if len(policies) == 1 && policies[0].same(def) {
+		add(policies[0], true, true)
+		c.reference = func(results []*lab.Result, _ *lab.Result) reference { return reference{"Without retries", results[0]} }
+		return c
+	}
+	for _, n := range policies {
+		add(n, true, shown)
+	}
+	add(def, false, false)
+	c.reference = func(results []*lab.Result, _ *lab.Result) reference { return reference{ours, results[len(results)-1]} }
+	return c
+}
+
+// ladderContest compares a policy with the usual steps towards one.
+func ladderContest(n namedPolicy) contest {
+	var c contest
+	at := map[string]int{}
+	for i, r := range lab.Ladder(n.Policy) {
+		at[r.Name] = i
+		c.entrants = append(c.entrants, entrant{namedPolicy: namedPolicy{Name: r.Name, Policy: r.Policy}})
+	}
+	c.entrants[len(c.entrants)-1].judged = true
+	c.reference = func(results []*lab.Result, judged *lab.Result) reference {
+		better := reference{"With a retry budget and a breaker", results[at["+ breaker"]]}
+		if grade(judged, better) > grade(better.result, reference{}) {
+			return better
+		}
+		return reference{"Retries alone (full jitter)", results[at["full jitter"]]}
+	}
+	return c
+}
+
+// policyResult is a policy's name and its result.
+type policyResult struct {
+	Policy string      `json:"policy"`
+	Result *lab.Result `json:"result"`
+	// Saved is how many more calls ended well than in the same run without retries.
+	Saved *int64 `json:"callsSaved,omitempty"`
+}
+
+// outcome is what a contest found.
+type outcome struct {
+	// Verdict has one sentence for each policy.
+	Verdict []string       `json:"verdict"`
+	Results []policyResult `json:"results"`
+	judged  []sentence
+}
+
+// sentence is a verdict on a policy.
+type sentence struct{ policy, text string }
+
+// run runs the contest and prints the verdict and the figures. all prints all figures of the policy
+// that is judged.
+func (c contest) run(ctx context.Context, p cli.Program, fs *flag.FlagSet, load *loadFlags, s lab.Scenario, out outputFlags, form format, all bool) int {
 	var experiments []lab.Experiment
-	ladder := lab.Ladder(chosen.Policy)
-	for _, r := range ladder {
-		e, err := load.experiment(namedPolicy{Name: r.Name, Policy: r.Policy})
+	for _, n := range c.entrants {
+		e, err := load.experiment(n.namedPolicy, s)
 		if err != nil {
 			return p.Fail(cli.ExitUsage, err)
 		}
@@ -104,17 +220,21 @@ Rebound's default.`, "lab compare [flags]",
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
-	var named []policyResult
-	for i, r := range ladder {
-		named = append(named, policyResult{r.Name, results[i]})
-	}
-	if err := writePage(*out.page, named); err != nil {
+	o, judged := c.outcome(results)
+	if err := writePage(*out.page, page{Verdict: o.Verdict, Command: commandLine(p, fs), Policies: texts(c.entrants), Rungs: o.Results}); err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
-	if *out.json {
-		err = writeJSON(p.Stdout, named)
-	} else {
-		err = writeLadder(p.Stdout, named)
+	switch {
+	case *out.json || form.name == "json":
+		err = writeJSON(p.Stdout, o)
+	case form.name == "markdown":
+		err = p.Print(markdownVerdict(o.judged) + "\n" + markdownTitle(results[0]) + "\n\n" + markdownLadder(o.Results))
+	default:
+		text := strings.Join(o.Verdict, "\n") + "\n\n" + title(results[0]) + "\n" + ladder(o.Results).text(p.Columns)
+		if all {
+			text += fmt.Sprintf("\npolicy: %s\n\n", judged.Policy) + figures(judged, p.Columns)
+		}
+		err = p.Print(text)
 	}
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
@@ -122,9 +242,47 @@ Rebound's default.`, "lab compare [flags]",
 	return cli.ExitOK
 }
 
+// outcome returns the verdict and the shown results, and the last that was judged.
+func (c contest) outcome(results []*lab.Result) (o outcome, judged policyResult) {
+	several := 0
+	for _, n := range c.entrants {
+		if n.judged {
+			several++
+		}
+	}
+	for i, n := range c.entrants {
+		row := policyResult{n.Name, results[i], new(endedWell(results[i]) - endedWell(results[n.against]))}
+		if !n.hidden {
+			o.Results = append(o.Results, row)
+		}
+		if n.judged {
+			v := sentence{n.Name, verdictOn(results[i], c.reference(results, results[i]))}
+			o.judged = append(o.judged, v)
+			if several > 1 {
+				v.text = oneLine(v.policy) + ": " + v.text
+			}
+			o.Verdict = append(o.Verdict, v.text)
+			judged = row
+		}
+	}
+	return o, judged
+}
+
+// endedWell returns the number of calls that ended well.
+func endedWell(r *lab.Result) int64 { return int64(r.Before.OK + r.During.OK + r.After.OK) }
+
+// markdownVerdict returns the verdicts as a list of Markdown.
+func markdownVerdict(all []sentence) string {
+	var b strings.Builder
+	for _, s := range all {
+		b.WriteString("- " + code(s.policy) + ": " + s.text + "\n")
+	}
+	return b.String()
+}
+
 // runWithProgress runs experiments with a progress bar.
 func runWithProgress(ctx context.Context, p cli.Program, experiments []lab.Experiment) ([]*lab.Result, error) {
-	b := newProgressBar(p.Stderr)
+	b := newProgressBar(p)
 	defer b.clear()
 	return runAll(ctx, experiments, b.set)
 }
@@ -136,11 +294,11 @@ func writeJSON(w io.Writer, v any) error {
 }
 
 // writePage writes the page to path, if path is not empty.
-func writePage(path string, results []policyResult) error {
+func writePage(path string, content page) error {
 	if path == "" {
 		return nil
 	}
-	text, err := renderPage(results)
+	text, err := renderPage(content)
 	if err != nil {
 		return err
 	}

@@ -3,13 +3,10 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
-	"unicode/utf8"
 
 	"github.com/rebound-dev/rebound/pkg/lab"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -30,21 +27,21 @@ func title(r *lab.Result) string {
 		seconds(r.LengthS), seconds(r.DisturbanceFromS), seconds(r.DisturbanceToS), r.Load.Seed)
 }
 
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
-
-// writeResult prints the figures of one run.
-func writeResult(w io.Writer, policy string, r *lab.Result) error {
-	fmt.Fprintf(w, "%spolicy: %s\n\n", title(r), policy)
-	return writeFigures(w, r)
+// markdownTitle is title without line breaks. The scenario may come from a file.
+func markdownTitle(r *lab.Result) string {
+	_, about, _ := strings.Cut(strings.TrimSpace(title(r)), "\n")
+	return "Scenario " + code(r.Scenario) + ", " + about + "."
 }
 
-// writeFigures prints the figures of one run without what was run.
-func writeFigures(w io.Writer, r *lab.Result) error {
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// figures returns the figures of one run, in lines for a terminal of so many columns.
+func figures(of policyResult, columns int) string {
+	r := of.Result
+	t := table{header: []string{"", "before", "during", "after"}, left: 1}
 	row := func(name string, figure func(lab.Part) string) {
-		fmt.Fprintf(t, "%-24s\t%s\t%s\t%s\t\n", name, figure(r.Before), figure(r.During), figure(r.After))
+		t.add(name, figure(r.Before), figure(r.During), figure(r.After))
 	}
-	fmt.Fprintf(t, "%-24s\tbefore\tduring\tafter\t\n", "")
 	row("calls", func(p lab.Part) string { return fmt.Sprint(p.Calls) })
 	row("ended well", func(p lab.Part) string { return percent(p.Success) })
 	row("goodput per second", func(p lab.Part) string { return fmt.Sprintf("%.1f", p.Goodput) })
@@ -55,22 +52,29 @@ func writeFigures(w io.Writer, r *lab.Result) error {
 	for i := range shownInstances(r) {
 		row(fmt.Sprintf("attempts to instance %d", i+1), func(p lab.Part) string { return share(p.AttemptsByInstance, i) })
 	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintf(w, `
+	return t.text(columns) + fmt.Sprintf(`
 recovery        %s
 amplification   %.2f attempts per call, %.2f in the worst second
-retries         %d, of which %d saved a call
+retries         %d; %s
 circuits        opened %d times; at most %d probes of a client at a time
 endpoints       ejected %d times
 upstream        %d attempts served, %s of them after the caller had left; refused %d, dropped %d
 calls           %s
 attempts        %s
 `, recovery(r)+", from the end of the disturbance until 95 % of the calls end well", r.Amplification, r.PeakAmplification,
-		r.Retries, r.RetriesSaved, r.Opened, r.Probes, r.Ejections,
+		r.Retries, saved(*of.Saved), r.Opened, r.Probes, r.Ejections,
 		r.Work.Served, percent(r.Work.WastedShare()), r.Work.Refused, r.Work.Dropped, counts(r.Calls), counts(r.Attempts))
-	return err
+}
+
+// saved says what the retries did, from the difference to the run without them.
+func saved(calls int64) string {
+	switch {
+	case calls > 0:
+		return fmt.Sprintf("%d more calls end well than without them", calls)
+	case calls < 0:
+		return fmt.Sprintf("%d fewer calls end well than without them", -calls)
+	}
+	return "as many calls end well as without them"
 }
 
 func percent(share float64) string { return fmt.Sprintf("%.1f %%", 100*share) }
@@ -133,25 +137,37 @@ func counts(m map[resilience.Reason]uint64) string {
 	return strings.Join(parts, ", ")
 }
 
-// policyResult is a policy's name and its result.
-type policyResult struct {
-	Policy string      `json:"policy"`
-	Result *lab.Result `json:"result"`
-}
-
-// writeLadder prints the figures of several policies side by side.
-func writeLadder(w io.Writer, results []policyResult) error {
-	fmt.Fprintln(w, title(results[0].Result))
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	width := 18
-	for _, c := range results {
-		width = max(width, utf8.RuneCountInString(c.Policy))
+// ladder returns the figures of several policies side by side.
+func ladder(results []policyResult) table {
+	t := table{
+		header: []string{"", "during", "after", "recovery", "mean ampl.", "peak ampl.", "p99 after, ms", "wasted", "retries", "calls saved"},
+		left:   1,
 	}
-	fmt.Fprintf(t, "%-*s\tduring\tafter\trecovery\tmean ampl.\tpeak ampl.\tp99 after, ms\twasted\tretries saved\t\n", width, "")
 	for _, c := range results {
 		r := c.Result
-		fmt.Fprintf(t, "%-*s\t%s\t%s\t%s\t%.2f\t%.2f\t%s\t%s\t%d of %d\t\n", width, c.Policy, percent(r.During.Success), percent(r.After.Success),
-			recovery(r), r.Amplification, r.PeakAmplification, latency(r.After.OK, r.After.P99), percent(r.Work.WastedShare()), r.RetriesSaved, r.Retries)
+		t.add(oneLine(c.Policy), percent(r.During.Success), percent(r.After.Success), recovery(r), fmt.Sprintf("%.2f", r.Amplification),
+			fmt.Sprintf("%.2f", r.PeakAmplification), latency(r.After.OK, r.After.P99), percent(r.Work.WastedShare()),
+			fmt.Sprint(r.Retries), signed(c.Saved))
 	}
-	return t.Flush()
+	return t
+}
+
+// signed formats a difference. It returns a dash if it is not known.
+func signed(n *int64) string {
+	switch {
+	case n == nil:
+		return "-"
+	case *n == 0:
+		return "0"
+	}
+	return fmt.Sprintf("%+d", *n)
+}
+
+// markdownLadder is ladder in Markdown.
+func markdownLadder(results []policyResult) string {
+	t := ladder(results)
+	for i := range t.rows {
+		t.rows[i][0] = code(results[i].Policy)
+	}
+	return t.markdown()
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/serve"
@@ -32,13 +33,14 @@ type Program struct {
 	Environ        func() []string // the whole environment, as [os.Environ]; nil skips warnings about unused variables
 	Stdin          io.Reader       // only for commands that read a file named -
 	Stdout, Stderr io.Writer
+	Columns        int // of the terminal that Stdout is; 0 if it is none
 }
 
 // Main runs the command of this process and exits with its code. The first SIGINT or SIGTERM ends
 // the context, a second one kills the process.
 func Main(name string, run func(context.Context, Program) int) {
 	ctx, stop := serve.Signals(context.Background())
-	code := run(ctx, Program{Name: name, Args: os.Args[1:], LookupEnv: os.LookupEnv, Environ: os.Environ, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
+	code := run(ctx, Program{Name: name, Args: os.Args[1:], LookupEnv: os.LookupEnv, Environ: os.Environ, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Columns: Columns(os.Stdout)})
 	stop()
 	os.Exit(code)
 }
@@ -64,7 +66,9 @@ func (p Program) settings(name string) (string, bool) {
 func (p Program) Parse(fs *flag.FlagSet, help func(io.Writer, *flag.FlagSet)) (code int, done bool) {
 	if err := config.ParseFlags(fs, p.Args, p.settings); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
-			help(p.Stdout, fs)
+			var text strings.Builder
+			help(&text, fs)
+			_, _ = io.WriteString(p.Stdout, Wrap(text.String(), p.helpColumns()))
 			return ExitOK, true
 		}
 		return p.Fail(ExitUsage, fmt.Errorf("%w\nsee %s --help", err, p.Name)), true
@@ -86,8 +90,18 @@ func CheckAddresses(addrs ...string) error {
 	return nil
 }
 
-// Fail prints err to Stderr and returns code.
+func (p Program) helpColumns() int {
+	if p.Columns > 0 {
+		return min(p.Columns, HelpColumns)
+	}
+	return HelpColumns
+}
+
+// Fail prints err to Stderr and returns code. The end of the program's context is an interruption.
 func (p Program) Fail(code int, err error) int {
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted")
+	}
 	fmt.Fprintf(p.Stderr, "%s: %v\n", p.Name, err)
 	return code
 }

@@ -110,8 +110,9 @@ func (g *envoyGateway) read(r *reader, n *node) {
 const noActiveChecks = "endpoints are judged by their calls only, not by health checks"
 
 func envoyGatewayRetry(r *reader, n *node, p *Policy) {
+	budget := p.Retry.Budget // of circuitBreaker, which may stand before
 	p.Retry = envoyDefaultRetry()
-	p.Retry.OtherEndpoint = true
+	p.Retry.Budget, p.Retry.OtherEndpoint = budget, true
 	p.Retry.On.Statuses = []StatusRange{{503, 503}}
 	retries := 2
 	backoff := &p.Retry.Backoff

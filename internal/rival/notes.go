@@ -2,15 +2,15 @@ package rival
 
 import (
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/rebound-dev/rebound/internal/foreign"
 )
 
-// Notes returns what of the policies has no effect in the simulation, in one sentence each.
-func Notes(policies []foreign.Policy) []string {
+// Notes returns what of the policies has no effect in the simulation of calls with an HTTP method,
+// in one sentence each.
+func Notes(policies []foreign.Policy, method string) []string {
 	var notes []string
 	note := func(applies func(foreign.Policy) bool, sentence string) {
 		var names []string
@@ -28,8 +28,8 @@ func Notes(policies []foreign.Policy) []string {
 	}
 	note(func(p foreign.Policy) bool { return !p.GRPC && len(p.Retry.On.GRPC) > 0 }, "the retries on statuses of gRPC, because the calls are of HTTP")
 	note(func(p foreign.Policy) bool {
-		return p.Retry.MaxAttempts != 1 && p.Retry.Methods != nil && !slices.Contains(p.Retry.Methods, http.MethodGet)
-	}, "the retries of other methods, because all calls are GET")
+		return p.Retry.MaxAttempts != 1 && p.Retry.Methods != nil && !slices.Contains(p.Retry.Methods, method)
+	}, "the retries, because the scenario's calls are "+method+", which is not among the retried methods (load.method)")
 	note(func(p foreign.Policy) bool { return p.Timeout == 0 }, "a call without end: without a timeout its caller gives up after a minute")
 	return notes
 }

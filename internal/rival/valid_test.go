@@ -1,6 +1,7 @@
 package rival
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,16 +57,19 @@ func TestNotes(t *testing.T) {
 			MaxAttempts: 2, Methods: []string{"POST"}, On: foreign.Conditions{GRPC: []string{"UNAVAILABLE"}},
 		}})
 	}
-	got := strings.Join(Notes(all), "\n")
+	got := strings.Join(Notes(all, http.MethodGet), "\n")
 	const want = "a, b, c, 2 more: the retries on statuses of gRPC, because the calls are of HTTP\n" +
-		"a, b, c, 2 more: the retries of other methods, because all calls are GET"
+		"a, b, c, 2 more: the retries, because the scenario's calls are GET, which is not among the retried methods (load.method)"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if notes := Notes(all, http.MethodPost); len(notes) != 1 {
+		t.Errorf("got notes %v, want none on the method", notes)
 	}
 	for i := range all {
 		all[i].GRPC = true
 	}
-	if notes := Notes(all); len(notes) != 1 {
+	if notes := Notes(all, http.MethodGet); len(notes) != 1 {
 		t.Errorf("got notes %v, want none on gRPC", notes)
 	}
 }

@@ -17,6 +17,7 @@ import (
 type Listener struct {
 	Name    string // in logs, and Run's key for the address; unique
 	Addr    string // host:port, as for net.Listen; port 0 picks a free port
+	Flag    string // the flag that sets Addr, for errors; may be empty
 	Handler http.Handler
 	TLS     *tls.Config // must have GetCertificate; nil for no TLS
 
@@ -43,7 +44,11 @@ func Open(ctx context.Context, l Listener) (Listener, net.Addr, error) {
 func listenOn(ctx context.Context, listen func(context.Context, string, string) (net.Listener, error), l Listener) (net.Listener, error) {
 	opened, err := listen(ctx, "tcp", l.Addr)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s (%s): %w", l.Addr, l.Name, cause(err))
+		err = fmt.Errorf("listen on %s (%s): %w", l.Addr, l.Name, cause(err))
+		if l.Flag != "" {
+			err = fmt.Errorf("%s: %w", l.Flag, err)
+		}
+		return nil, err
 	}
 	return opened, nil
 }

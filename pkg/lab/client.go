@@ -56,7 +56,7 @@ type ClientOptions struct {
 
 func (e Experiment) newClient(number int, s *service, r *recorder) (Client, error) {
 	request := &http.Request{
-		Method: http.MethodGet, URL: &url.URL{Scheme: "http", Host: "upstream", Path: "/"}, Host: "upstream",
+		Method: e.Scenario.Method(), URL: &url.URL{Scheme: "http", Host: "upstream", Path: "/"}, Host: "upstream",
 		Header: http.Header{}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
 	jitter := random{seed: e.Load.Seed, stream: streamClients + uint64(number), start: s.start}

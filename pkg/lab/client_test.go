@@ -11,6 +11,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/lab"
 	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
 // twice is a client that makes a first attempt at the last instance that it knows, and a second one
@@ -79,6 +80,23 @@ func TestClientOfAnotherKind(t *testing.T) {
 		}
 		if c.Request.Method != http.MethodGet {
 			t.Errorf("got method %s, want GET", c.Request.Method)
+		}
+	}
+}
+
+// A policy for POST only can be looked at with calls of that method.
+func TestMethodOfTheScenario(t *testing.T) {
+	t.Parallel()
+	p := transport.DefaultPolicy()
+	p.Retry.Methods = []string{http.MethodPost}
+	for method, retried := range map[string]bool{"": false, http.MethodGet: false, http.MethodPost: true} {
+		s := steady(func(s *lab.Scenario) {
+			s.Load.Method = method
+			s.Upstream.Phases = []lab.Phase{phase(time.Second, time.Second, func(p *lab.Phase) { p.ErrorRate = new(0.3) })}
+		})
+		r := simulate(t, lab.Experiment{Policy: p, Scenario: s, Load: lab.Load{Rate: 100, Clients: 2, Seed: 1}})
+		if (r.Retries > 0) != retried {
+			t.Errorf("method %q: got %d retries, want retries: %v", method, r.Retries, retried)
 		}
 	}
 }

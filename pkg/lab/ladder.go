@@ -15,8 +15,16 @@ type Rung struct {
 
 // Ladder returns what teams usually do about failures, from nothing up to policy p. Each rung adds
 // something to the one before. It takes timeouts, backoff, budget and circuit from p, and makes p's
-// number of attempts, but at least three.
+// number of attempts, but at least three. Where p has no budget, or no circuit, the rung that adds
+// one takes that of the default policy.
 func Ladder(p transport.Policy) []Rung {
+	budget, breaker := p.Retry.Budget, p.Breaker
+	if endless := unlimited().Burst / 10; budget.Most() >= endless || budget.FloorPerSecond >= endless {
+		budget = transport.DefaultPolicy().Retry.Budget
+	}
+	if breaker.FailureRatio == 0 && breaker.ConsecutiveFailures == 0 {
+		breaker = transport.DefaultPolicy().Breaker
+	}
 	attempts := max(3, p.Retry.MaxAttempts)
 	with := func(change func(*transport.Policy)) transport.Policy {
 		r := NoPolicy(p)
@@ -42,9 +50,9 @@ func Ladder(p transport.Policy) []Rung {
 		})},
 		{"exponential wait", with(func(r *transport.Policy) { r.Retry.Backoff = exponential })},
 		{"full jitter", with(func(r *transport.Policy) { r.Retry.Backoff = full })},
-		{"+ budget", with(func(r *transport.Policy) { r.Retry.Backoff, r.Retry.Budget = full, p.Retry.Budget })},
+		{"+ budget", with(func(r *transport.Policy) { r.Retry.Backoff, r.Retry.Budget = full, budget })},
 		{"+ breaker", with(func(r *transport.Policy) {
-			r.Retry.Backoff, r.Retry.Budget, r.Breaker = full, p.Retry.Budget, p.Breaker
+			r.Retry.Backoff, r.Retry.Budget, r.Breaker = full, budget, breaker
 		})},
 		{"the policy", p},
 	}

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/config"
@@ -25,6 +26,8 @@ type Limits struct {
 	SuccessDuringErrorRate60 *float64 `yaml:"successDuringErrorRate60"`
 	// Scenarios are limits for other scenarios.
 	Scenarios []ScenarioLimits `yaml:"scenarios"`
+
+	dir string // of the file, where the paths in it begin
 }
 
 // LimitsLoad is the load of the runs. Keys that are left out are as in [DefaultLoad].
@@ -39,7 +42,8 @@ type LimitsLoad struct {
 
 // ScenarioLimits are the limits for one scenario.
 type ScenarioLimits struct {
-	// Scenario is a built-in one, or the path of a file that ends in .yaml.
+	// Scenario is a built-in one, or the path of a file that ends in .yaml. A relative path begins
+	// at the directory of the file with the limits.
 	Scenario string `yaml:"scenario"`
 	// Amplification is the largest number of attempts per call in any second. At least 1.
 	Amplification *float64 `yaml:"amplification"`
@@ -63,6 +67,7 @@ func (l *Limits) SetDefaults() {
 func LoadLimits(path string) (Limits, error) {
 	var l Limits
 	l.SetDefaults()
+	l.dir = filepath.Dir(path)
 	return l, config.Load(path, &l)
 }
 
@@ -92,12 +97,20 @@ func (l Limits) Validate() error {
 		share("successDuring", s.SuccessDuring)
 		share("successAfter", s.SuccessAfter)
 		share("wasted", s.Wasted)
-		if _, err := LoadScenario(s.Scenario); err != nil {
+		if _, err := l.scenario(s.Scenario); err != nil {
 			found.Add(at("scenario"), "%w", err)
 		}
 		check(s != ScenarioLimits{Scenario: s.Scenario}, at("scenario"), "must come with a limit, such as recoverWithin: 5s")
 	}
 	return found.Err()
+}
+
+// scenario loads a scenario that the limits name.
+func (l Limits) scenario(name string) (Scenario, error) {
+	if isPath(name) && !filepath.IsAbs(name) {
+		name = filepath.Join(l.dir, name)
+	}
+	return LoadScenario(name)
 }
 
 func value[T any](p *T) (v T) {
@@ -153,7 +166,7 @@ type Trial struct {
 func (l Limits) Trials() ([]Trial, error) {
 	var trials []Trial
 	for _, s := range l.all() {
-		scenario, err := LoadScenario(s.Scenario)
+		scenario, err := l.scenario(s.Scenario)
 		if err != nil {
 			return nil, err
 		}

@@ -1,6 +1,8 @@
 package lab_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -131,4 +133,31 @@ func TestAmplificationOfFewCalls(t *testing.T) {
 			t.Errorf("%.2f attempts per call in the worst second, want nearly 5", r.PeakAmplification)
 		}
 	})
+}
+
+// A scenario's path in the limits counts from the file of the limits, whatever the working
+// directory.
+func TestScenarioPathsBeginAtTheLimits(t *testing.T) {
+	t.Parallel()
+	source, err := lab.Source("herd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"mine.yaml":   strings.Replace(string(source), "name: herd", "name: mine", 1),
+		"limits.yaml": "scenarios: [{scenario: mine.yaml, wasted: 0.1}]",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := lab.LoadLimits(filepath.Join(dir, "limits.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	trials, err := l.Trials()
+	if err != nil || len(trials) != 1 || trials[0].Scenario.Name != "mine" {
+		t.Errorf("got %v, error %v, want the scenario mine beside the limits", trials, err)
+	}
 }

@@ -70,8 +70,8 @@ func TestErrorRateAgreesWithTheClosedForm(t *testing.T) {
 			}
 			// The second attempt saves 1−e of the calls that reach it, and so does the third.
 			saved := float64(r.During.Calls) * (1 - errorRate) * (errorRate + errorRate*errorRate)
-			if diff := math.Abs(float64(r.RetriesSaved) - saved); diff > 4*math.Sqrt(saved)+20 {
-				t.Errorf("%d retries saved a call, want about %.0f", r.RetriesSaved, saved)
+			if diff := math.Abs(float64(r.OKAfterRetry) - saved); diff > 4*math.Sqrt(saved)+20 {
+				t.Errorf("%d calls ended well after a retry, want about %.0f", r.OKAfterRetry, saved)
 			}
 			if got, want := r.During.Success, 1-errorRate; got < want {
 				t.Errorf("success %.4f, want more than %.4f of a single attempt", got, want)

@@ -33,10 +33,12 @@ type Result struct {
 	// Calls count where they begin. So neither random changes in the number of calls nor old calls
 	// that end late look like goodput.
 	RecoveryS *float64 `json:"recoverySeconds"`
-	// Retries counts the attempts after the first attempt of a call. RetriesSaved counts the calls
-	// that ended well after a retry.
+	// Retries counts the attempts after the first attempt of a call. OKAfterRetry counts the calls
+	// that ended well after a retry. That does not mean that the retries saved them: without any,
+	// an upstream has less to do. Compare the calls that end well with those of a run without
+	// retries and with the same seed.
 	Retries      uint64 `json:"retries"`
-	RetriesSaved uint64 `json:"retriesThatSavedACall"`
+	OKAfterRetry uint64 `json:"okAfterRetry"`
 	// Opened is how often circuits opened, for all clients together.
 	Opened uint64 `json:"circuitsOpened"`
 	// Ejections is how often an endpoint was ejected, for all clients together.
@@ -123,7 +125,7 @@ func (r *run) result(work faults.Stats) *Result {
 		Before:  rec.parts[before].figures(d.At),
 		During:  rec.parts[during].figures(d.For),
 		After:   rec.parts[after].figures(r.load.Length - d.End()),
-		Retries: rec.retries, RetriesSaved: rec.saved, Probes: rec.probes,
+		Retries: rec.retries, OKAfterRetry: rec.saved, Probes: rec.probes,
 		Work:  Work{Served: work.Served, Wasted: work.Wasted, Dropped: work.Dropped, Refused: work.Refused},
 		Calls: rec.calls, Attempts: rec.attempts,
 		Series: rec.seconds,

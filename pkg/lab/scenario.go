@@ -1,10 +1,12 @@
 package lab
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"io/fs"
 	"math"
+	"net/http"
 	"path"
 	"slices"
 	"strings"
@@ -88,6 +90,9 @@ type Phase struct {
 
 // Shape is the pattern of the calls.
 type Shape struct {
+	// Method is the HTTP method of the calls, which decides whether a policy retries them. In
+	// capital letters; GET by default.
+	Method string `yaml:"method"`
 	// Think makes callers wait for their response, and then for Think on average before the next
 	// call. There are as many callers as would reach the rate if responses took no time. 0, the
 	// default, makes calls at random times (Poisson), as callers of a public service do.
@@ -111,11 +116,15 @@ type Herd struct {
 	Calls int           `yaml:"calls"` // 1 to 100000
 }
 
+// Method returns the HTTP method of the calls.
+func (s Scenario) Method() string { return cmp.Or(s.Load.Method, http.MethodGet) }
+
 // SetDefaults sets s to the defaults. Loaders call it before they decode a file into s.
 func (s *Scenario) SetDefaults() {
 	*s = Scenario{
 		Length:   2 * time.Minute,
 		Upstream: Upstream{Instances: 1, Endpoints: endpoint.DefaultPolicy(), Queue: 10 * time.Second},
+		Load:     Shape{Method: http.MethodGet},
 	}
 }
 
@@ -137,6 +146,7 @@ func (s Scenario) Validate() error {
 	}
 	found.Merge("upstream.endpoints", policy.Validate())
 	check(len(s.Upstream.Endpoints.Addresses) == 0, "upstream.endpoints.addresses", "must be left out: the instances are the endpoints")
+	check(validMethod(s.Load.Method), "load.method", "must be a method in capital letters such as GET, got %q", s.Load.Method)
 	check(s.Upstream.Queue >= 0, "upstream.queue", "must be 0s or more, got %v", s.Upstream.Queue)
 	check(s.Upstream.Faults.Capacity == faults.Capacity{}, "upstream.faults.capacity",
 		"must be left out: the run sets the capacity, and upstream.queue the queue")
@@ -199,6 +209,10 @@ func deref(v *float64) float64 {
 	return *v
 }
 
+func validMethod(method string) bool {
+	return method == "" || strings.Trim(method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-") == ""
+}
+
 func validName(name string) bool {
 	return name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == ""
 }
@@ -259,7 +273,7 @@ func Source(name string) ([]byte, error) {
 func LoadScenario(nameOrPath string) (Scenario, error) {
 	var s Scenario
 	s.SetDefaults()
-	if !strings.ContainsAny(nameOrPath, `/\`) && !strings.HasSuffix(nameOrPath, ".yaml") && !strings.HasSuffix(nameOrPath, ".yml") {
+	if !isPath(nameOrPath) {
 		text, err := Source(nameOrPath)
 		if err != nil {
 			return Scenario{}, err
@@ -267,4 +281,9 @@ func LoadScenario(nameOrPath string) (Scenario, error) {
 		return s, config.Decode(nameOrPath+".yaml", text, &s)
 	}
 	return s, config.Load(nameOrPath, &s)
+}
+
+// isPath reports whether a scenario is named by the path of its file.
+func isPath(s string) bool {
+	return strings.ContainsAny(s, `/\`) || strings.HasSuffix(s, ".yaml") || strings.HasSuffix(s, ".yml")
 }

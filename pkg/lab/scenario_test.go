@@ -98,6 +98,7 @@ func TestWrongScenarios(t *testing.T) {
 		"name":             {"disturbance: {at: 1s, for: 1s}\nname: a/b\n" + upstream + "}", "name: must be letters"},
 		"never disturbed":  {"name: x\n" + upstream + "}", "disturbance.for: must be above 0s"},
 		"surge of waiters": {rest + upstream + "}\nload: {think: 1s, surge: {at: 1s, for: 1s, ofCapacity: 2}}", "load.surge: must be left out with load.think"},
+		"method":           {rest + upstream + "}\nload: {method: post}", "load.method: must be a method in capital letters such as GET, got \"post\""},
 		"herd":             {rest + upstream + "}\nload: {herd: {at: 1s}}", "load.herd.calls: must be from 1 to 100000, got 0"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -23,6 +23,9 @@ type programFlag struct {
 
 var helpFlag = regexp.MustCompile(`^  --([\w-]+)(?: (\S+(?: \S+)*))?  +(\S.*?)(?: \(default (.*)\))? \[REBOUND_\w+\]$`)
 
+// wrapped matches the break of a description that goes on in the next line.
+var wrapped = regexp.MustCompile(`\n {6,}`)
+
 // flagTable returns a table of the flags of the servers, from their golden help texts. A flag that
 // they share has one row.
 func flagTable(t *testing.T) string {
@@ -30,7 +33,7 @@ func flagTable(t *testing.T) string {
 	var flags []*programFlag
 	for _, program := range []string{"client", "flaky-server"} {
 		path := filepath.Join(root, "cmd", program, "testdata", "help.txt")
-		for line := range strings.Lines(files.Read(t, path)) {
+		for line := range strings.Lines(wrapped.ReplaceAllString(files.Read(t, path), " ")) {
 			line = strings.TrimRight(line, "\n")
 			if !strings.HasPrefix(line, "  --") {
 				continue
