@@ -111,3 +111,35 @@ func Mean(l faults.Latency) time.Duration {
 
 // z99 is the 99th percentile of the standard normal distribution.
 const z99 = 2.3263478740408408
+
+// minCalls is the number of calls that an amplification needs.
+const minCalls = 20
+
+// Amplification returns the number of attempts per call of a series of n seconds, and the largest
+// number in any second. at returns the calls and the attempts of a second. A second with fewer than
+// 20 calls is counted together with the seconds before it.
+func Amplification(n int, at func(second int) (calls, attempts float64)) (mean, peak float64) {
+	var calls, attempts float64
+	for i := range n {
+		c, a := at(i)
+		calls, attempts = calls+c, attempts+a
+	}
+	if calls > 0 {
+		mean = attempts / calls
+	}
+	if calls < minCalls {
+		return mean, mean
+	}
+	for end := range n {
+		// Go back until there are enough calls.
+		var calls, attempts float64
+		for i := end; i >= 0 && calls < minCalls; i-- {
+			c, a := at(i)
+			calls, attempts = calls+c, attempts+a
+		}
+		if calls >= minCalls {
+			peak = max(peak, attempts/calls)
+		}
+	}
+	return mean, peak
+}

@@ -107,7 +107,7 @@ type Second struct {
 // that long after the disturbance to show a recovery.
 const RecoveryHolds = backend.RecoveryHolds
 
-const minCalls = 20 // calls that an amplification or a finding needs
+const minCalls = 20 // calls that a finding needs
 
 func (r *run) result(work faults.Stats) *Result {
 	rec := r.recorder
@@ -151,28 +151,7 @@ func (p *part) figures(length time.Duration) Part {
 }
 
 func (r *Result) amplify() {
-	var offered, attempts float64
-	for _, s := range r.Series {
-		offered += float64(s.Offered)
-		attempts += float64(s.Attempts)
-	}
-	if offered > 0 {
-		r.Amplification = attempts / offered
-		r.PeakAmplification = r.Amplification // if there are fewer than minCalls calls
-	}
-	if offered < minCalls {
-		return
-	}
-	r.PeakAmplification = 0
-	for end := range r.Series {
-		// Go back until there are enough calls.
-		var calls, made uint32
-		for i := end; i >= 0 && calls < minCalls; i-- {
-			calls += r.Series[i].Offered
-			made += r.Series[i].Attempts
-		}
-		if calls >= minCalls {
-			r.PeakAmplification = max(r.PeakAmplification, float64(made)/float64(calls))
-		}
-	}
+	r.Amplification, r.PeakAmplification = backend.Amplification(len(r.Series), func(i int) (float64, float64) {
+		return float64(r.Series[i].Offered), float64(r.Series[i].Attempts)
+	})
 }
