@@ -169,6 +169,13 @@ type Liveness struct {
 	Restart time.Duration `yaml:"restart"`
 }
 
+// Read reads a graph from the text of a file. The error is a *[mistake.List].
+func Read(name string, data []byte) (Graph, error) {
+	var g Graph
+	g.SetDefaults()
+	return g, config.Decode(name, data, &g)
+}
+
 // SetDefaults sets g to the defaults. Loaders call it before they decode a file into g.
 func (g *Graph) SetDefaults() {
 	*g = Graph{

@@ -83,7 +83,7 @@ func (c *crew) scale(stop <-chan struct{}) {
 		at     time.Duration
 		wanted int
 	}
-	var past []advice // within the stabilization
+	past := []advice{{0, c.wanted}} // within the stabilization
 	starting := map[int]time.Duration{}
 	for at := a.Period / samples; ; {
 		var busy, workers int
