@@ -34,7 +34,7 @@ func usage(about, line, examples string) func(io.Writer, *flag.FlagSet) {
 	return func(w io.Writer, fs *flag.FlagSet) {
 		fmt.Fprintf(w, "%s\n\nUsage: %s\n\n", about, line)
 		config.Usage(w, fs,
-			"from", "config", "route", "scenario", "limits", "rate", "clients", "capacity", "for", "seed",
+			"from", "config", "route", "scenario", "limits", "entry", "hang", "rate", "clients", "capacity", "for", "seed",
 			"status", "error", "header", "request-header", "body", "elapsed", "attempt", "rate-limit", "breaker", "concurrency", "tokens",
 			"every", "worst", "seeds", "json", "html", "version")
 		fmt.Fprintf(w, "\nExamples:\n%s", examples)

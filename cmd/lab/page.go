@@ -8,19 +8,26 @@ import (
 	"math"
 	"strings"
 
+	"github.com/rebound-dev/rebound/internal/callgraph"
 	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
 //go:embed page.html
 var pageText string
 
+// newPage returns the template of the pages, with the head that all of them have.
+func newPage() (*template.Template, error) {
+	return template.New("page").Funcs(template.FuncMap{
+		"percent": percent, "recovery": recovery, "latency": latency, "counts": counts,
+		"lost":     func(p lab.Part) uint64 { return p.Calls - p.OK },
+		"edgeName": edgeName, "shortRecovery": func(s callgraph.ServiceResult) string { return shortRecovery(&s) },
+	}).Parse(pageText)
+}
+
 // renderPage returns one page for one or more runs of the same scenario. It has no script and loads
 // nothing.
 func renderPage(results []policyResult) ([]byte, error) {
-	t, err := template.New("page").Funcs(template.FuncMap{
-		"percent": percent, "recovery": recovery, "latency": latency, "counts": counts,
-		"lost": func(p lab.Part) uint64 { return p.Calls - p.OK },
-	}).Parse(pageText)
+	t, err := newPage()
 	if err != nil {
 		return nil, err
 	}

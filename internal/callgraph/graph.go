@@ -202,9 +202,10 @@ func (l *Liveness) SetDefaults() {
 
 // Limits of a graph.
 const (
-	maxServices = 1000
-	maxClients  = 100_000
-	maxCalls    = 100_000 // calls a second that the load makes when all is well, on all edges
+	leastWorkers = 0.7 // of an instance, before they are rounded to whole ones
+	maxServices  = 1000
+	maxClients   = 100_000
+	maxCalls     = 100_000 // calls a second that the load makes when all is well, on all edges
 )
 
 // Validate returns all invalid values at once, each with the path of its key.
@@ -305,6 +306,11 @@ func (s Service) validate(length time.Duration) error {
 	check := found.Check
 	check(s.Capacity >= 0 && s.Capacity <= 1e6, "capacity", "must be from 0 (no limit) to 1000000 calls a second, got %v", s.Capacity)
 	found.Merge("", s.checkUpstream(length))
+	if mean := backend.Mean(s.Faults.Latency); mean > 0 && s.Capacity > 0 && s.Instances > 0 {
+		least := leastWorkers * float64(s.Instances) / mean.Seconds()
+		check(s.Capacity >= least, "capacity", "must be 0 or at least %.3g with %d instances: each has a worker, which needs %v for a call on average, got %v",
+			least, s.Instances, mean, s.Capacity)
+	}
 	for i, c := range s.Calls {
 		at := config.Index("calls", i)
 		check(c.Pause >= 0 && c.Pause <= backend.Longest, at+".pause", "must be from 0s to %v, got %v", backend.Longest, c.Pause)

@@ -29,12 +29,12 @@ func run(t *testing.T, e callgraph.Experiment) *callgraph.Result {
 	return result
 }
 
-// service returns a service of ten instances. Its workers need 10 ms for a call.
+// service returns a service of ten instances. Its workers need 40 ms for a call.
 func service(name string, capacity float64, calls ...string) callgraph.Service {
 	var s callgraph.Service
 	s.SetDefaults()
 	s.Name, s.Instances, s.Capacity = name, 10, capacity
-	s.Faults.Latency = faults.Latency{Distribution: faults.DistributionFixed, Value: 10 * time.Millisecond}
+	s.Faults.Latency = faults.Latency{Distribution: faults.DistributionFixed, Value: 40 * time.Millisecond}
 	for _, to := range calls {
 		var c callgraph.Call
 		c.SetDefaults()

@@ -19,11 +19,12 @@ import (
 )
 
 // What a graph of isotope does not say. Its services serve as many calls as they get when all is
-// well, over isotopeLoad.
+// well, over isotopeLoad, but each instance has at least isotopeWorkers.
 const (
 	isotopeRate    = 300.0
 	isotopeLoad    = 0.6
 	isotopeService = 5 * time.Millisecond
+	isotopeWorkers = 2
 )
 
 // isotopeKeys matches a key of a service that only isotope has.
@@ -152,11 +153,11 @@ func (r *isotope) mapping(n *yaml.Node, path string, readers map[string]func(n *
 				names = append(names, name)
 			}
 			slices.Sort(names)
-			near := config.Nearest(key.Value, names)
-			if near != "" {
-				near = ", did you mean " + near + "?"
+			meant := ""
+			if near := config.Nearest(key.Value, names); near != "" {
+				meant = fmt.Sprintf(", did you mean %q?", near)
 			}
-			r.fail(key, at, "unknown key%s expected one of %s", cmp.Or(near, ";"), strings.Join(names, ", "))
+			r.fail(key, at, "unknown key%s allowed: %s", cmp.Or(meant, ","), strings.Join(names, ", "))
 		default:
 			read(n.Content[i+1], at)
 		}
@@ -484,7 +485,7 @@ func (r *isotope) finish(g *Graph, entry string) {
 			left = append(left, s.Name)
 			continue
 		}
-		s.Capacity = math.Ceil(g.Load.Rate * visits[i] / isotopeLoad)
+		s.Capacity = min(1e6, math.Ceil(max(g.Load.Rate*visits[i]/isotopeLoad, isotopeWorkers*float64(s.Instances)/isotopeService.Seconds())))
 		kept = append(kept, s)
 	}
 	g.Services = kept
@@ -496,6 +497,6 @@ func (r *isotope) finish(g *Graph, entry string) {
 		r.notes = append(r.notes, fmt.Sprintf("%s: left out, because calls of %s do not reach them: %s", r.name, g.Load.Entry, shown))
 	}
 	r.notes = append(r.notes, fmt.Sprintf(
-		"%s: added, because isotope does not say it: %v calls/s of %s; a worker needs %v for a call; each service has %.0f %% load",
-		r.name, g.Load.Rate, g.Load.Entry, isotopeService, 100*isotopeLoad))
+		"%s: added, because isotope does not say it: %v calls/s of %s; a worker needs %v for a call; each service has at most %.0f %% load, and at least %d workers",
+		r.name, g.Load.Rate, g.Load.Entry, isotopeService, 100*isotopeLoad, isotopeWorkers))
 }

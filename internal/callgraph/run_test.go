@@ -21,10 +21,13 @@ import (
 // one call. Tiers that pass on no deadline go on for callers that have left.
 func TestThreeTiersOfThreeAttempts(t *testing.T) {
 	t.Parallel()
-	g := tiers(t, 40, 400, 1200, 47)
-	g.Length = 45 * time.Second
+	g := tiers(t, 100, 1000, 3000, 250)
+	g.Length = 40 * time.Second
 	g.PassOn = callgraph.PassOn{}
 	r := run(t, under(g, naive(time.Second)))
+	if got := r.Front().Before.Success; got < 0.95 {
+		t.Errorf("got %.3f success before the outage, want almost 1", got)
+	}
 	for i, want := range []float64{3, 9, 27} {
 		if got := r.Services[i].PerEntry.Peak; got < 0.8*want || got > want {
 			t.Errorf("%s: got %.2f attempts per call of the entry in the worst second, want from %.1f to %v", r.Services[i].Name, got, 0.8*want, want)
@@ -85,8 +88,8 @@ func TestThreeTiersUnderTheDefaultPolicy(t *testing.T) {
 // busy is a graph with everything in it.
 func busy(t *testing.T) callgraph.Experiment {
 	t.Helper()
-	g := tiers(t, 40, 400, 400, 47)
-	side := service("side", 100)
+	g := tiers(t, 40, 400, 400, 250)
+	side := service("side", 1000)
 	side.Faults.ErrorRate = 0.1
 	side.Faults.Latency = faults.Latency{Distribution: faults.DistributionLognormal, Median: 8 * time.Millisecond, P99: 40 * time.Millisecond}
 	g.Services = append(g.Services, side)
@@ -161,9 +164,9 @@ func TestVisits(t *testing.T) {
 			t.Errorf("%s: got %v success and %v attempts, want 1 and 1", s.Name, s.After.Success, s.PerCall.Peak)
 		}
 	}
-	// a works for 10 ms, then calls b three times, which calls d, then pauses.
-	if p50 := r.Front().After.P50; p50 < 90 || p50 > 110 {
-		t.Errorf("p50 is %v ms, want 10 + 3·(10+10) + 20 ms and the way", p50)
+	// a works for 40 ms, then calls b three times, which calls d, then pauses.
+	if p50 := r.Front().After.P50; p50 < 300 || p50 > 312 {
+		t.Errorf("p50 is %v ms, want 40 + 3·(40+40) + 20 ms and the way", p50)
 	}
 }
 
@@ -215,7 +218,7 @@ func TestDeadlineIsPassedOn(t *testing.T) {
 func TestAttemptsArePassedOn(t *testing.T) {
 	t.Parallel()
 	peak := func(passOn callgraph.PassOn) float64 {
-		g := tiers(t, 20, 0, 0, 25)
+		g := tiers(t, 20, 0, 0, 250)
 		g.Length = 35 * time.Second
 		g.PassOn = passOn
 		return run(t, under(g, naive(time.Second))).Services[2].PerEntry.Peak
