@@ -100,7 +100,7 @@ func TestGraphMistakes(t *testing.T) {
 		"no policy file":     {[]string{policies("{file: none.yaml}")}, "none.yaml: cannot be read"},
 		"no such in theirs":  {[]string{policies("{file: " + istio + ", name: none}")}, `has no policy "none"; its policies are ratings/0`},
 		"route of nothing":   {[]string{graph(twoServices), "--route", "a"}, "--route: requires --config"},
-		"mistake in isotope": {[]string{graph("services: [{name: a, isEntrypoint: true, scripts: []}]")}, `graph.yaml:1:43: services[0].scripts: unknown key, did you mean "script"? allowed: `},
+		"mistake in isotope": {[]string{graph("services: [{name: a, isEntrypoint: true, scripts: []}]")}, `graph.yaml:1:42: services[0].scripts: unknown key, did you mean "script"? allowed: `},
 		"isotope to hang":    {[]string{graph("services: [{name: a, isEntrypoint: true}]"), "--hang", "b"}, `--hang: there is no service "b"`},
 	} {
 		t.Run(name, func(t *testing.T) {

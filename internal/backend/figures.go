@@ -45,8 +45,8 @@ next:
 	return 0, false
 }
 
-// Histogram counts durations in buckets that grow by 2 %. So a quantile is at most 2 % too high, and
-// the size does not depend on the number of durations. It is not safe for concurrent use.
+// Histogram counts durations in buckets that grow by 2 %. So a quantile is at most 2 % too high,
+// and the size does not depend on the number of durations. It is not safe for concurrent use.
 type Histogram struct {
 	counts [histogramBuckets]uint32
 	total  uint32
@@ -86,8 +86,8 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	return 0
 }
 
-// Mean returns the mean of a latency, or 0 if it is not above 0 or too large. The formulas are those
-// of the distributions of [faults.Latency.Sample].
+// Mean returns the mean of a latency, or 0 if it is not above 0 or too large. The formulas are
+// those of the distributions of [faults.Latency.Sample].
 func Mean(l faults.Latency) time.Duration {
 	var mean float64
 	switch l.Distribution {

@@ -14,8 +14,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
-// Grid is the unit of service times. A worker that starts its next job when it ends one stays at the
-// same place in every grid.
+// Grid is the unit of service times. A worker that starts its next job when it ends one stays at
+// the same place in every grid.
 const Grid = 1 << 20 // ns, 1.05 ms
 
 // Longest limits the times of a model.

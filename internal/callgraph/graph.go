@@ -74,7 +74,8 @@ type Source struct {
 	File string `yaml:"file"`
 	// Name is the name of the policy in the file. It may be left out if the file has only one.
 	Name string `yaml:"name"`
-	// Inline is a policy of Rebound, in place of a file.
+	// Inline is a policy of Rebound, in place of a file. What it leaves out is as in Rebound's
+	// default.
 	Inline *transport.Policy `yaml:"inline"`
 }
 
@@ -156,8 +157,8 @@ type Autoscaler struct {
 }
 
 // Liveness restarts an instance that fails several probes in a row. A probe waits in the queue for
-// a worker, as a call does. A restart loses all calls in the instance, and ends the effect of phases
-// that stop its workers.
+// a worker, as a call does. A restart loses all calls in the instance, and ends the effect of
+// phases that stop its workers.
 type Liveness struct {
 	// Period is the time from one probe to the next. At least 1s.
 	Period time.Duration `yaml:"period"`
@@ -183,6 +184,9 @@ func (g *Graph) SetDefaults() {
 		Load: Load{Clients: 20},
 	}
 }
+
+// SetDefaults sets p to the defaults.
+func (p *PassOn) SetDefaults() { *p = PassOn{Deadline: true} }
 
 // SetDefaults sets s to the defaults.
 func (s *Service) SetDefaults() { *s = Service{Instances: 1, Queue: 10 * time.Second} }

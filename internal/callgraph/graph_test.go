@@ -157,8 +157,8 @@ func TestMistakesInIsotope(t *testing.T) {
 	}
 }
 
-// FuzzRead checks that no text makes the readers panic or hang, that every mistake has a message, and
-// that a graph without mistakes has a bottom that can hang.
+// FuzzRead checks that no text makes the readers panic, that every mistake has a message, and that
+// a graph without mistakes has a bottom.
 func FuzzRead(f *testing.F) {
 	examples, err := filepath.Glob("../../docs/examples/*.yaml")
 	if err != nil || len(examples) == 0 {
