@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 	"unicode/utf8"
@@ -25,13 +26,15 @@ of one service causes, at which service, and for how long. FILE describes the se
 and what happens to them (docs/graph.md). It may also be a service graph of Istio's isotope: then the
 service that is the most calls away from the entry hangs for ten seconds, or the one of --hang.`
 
-// chosen is the name of the policy of --config.
+// chosenPolicy is the name of the policy of --config.
 const chosenPolicy = "--config"
 
 // graphResult is the outcome of a graph.
 type graphResult struct {
 	Verdict string `json:"verdict"`
 	*callgraph.Result
+	// Own are the services with Rebound's default on every call, if a call has another policy.
+	Own []callgraph.ServiceResult `json:"servicesWithDefault,omitempty"`
 }
 
 func graph(ctx context.Context, p cli.Program) int {
@@ -84,11 +87,14 @@ func graph(ctx context.Context, p cli.Program) int {
 	if err := e.Graph.Validate(); err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
-	result, err := runGraph(ctx, p, e)
+	result, own, err := runGraph(ctx, p, e)
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
-	r := graphResult{graphVerdict(result), result}
+	r := graphResult{Verdict: graphVerdict(result, own), Result: result}
+	if own != nil {
+		r.Own = own.Services
+	}
 	if *out.page != "" {
 		text, err := renderGraph(r)
 		if err == nil {
@@ -109,13 +115,20 @@ func graph(ctx context.Context, p cli.Program) int {
 	return cli.ExitOK
 }
 
-// runGraph runs a graph on a virtual clock, with a progress bar.
-func runGraph(ctx context.Context, p cli.Program, e callgraph.Experiment) (result *callgraph.Result, err error) {
+// runGraph runs a graph on a virtual clock, with a progress bar. If a call has another policy than
+// Rebound's default, it also runs the graph with the default on every call.
+func runGraph(ctx context.Context, p cli.Program, e callgraph.Experiment) (result, own *callgraph.Result, err error) {
 	b := newProgressBar(p.Stderr)
 	defer b.clear()
+	var ownErr error
+	var running sync.WaitGroup
+	if withDefault, other := e.WithDefault(); other {
+		running.Go(func() { virtual.Run(func() { own, ownErr = withDefault.Run(ctx) }) })
+	}
 	e.Progress = func(passed time.Duration) { b.set(min(1, float64(passed)/float64(e.Graph.Length))) }
 	virtual.Run(func() { result, err = e.Run(ctx) })
-	return result, err
+	running.Wait()
+	return result, own, cmp.Or(err, ownErr)
 }
 
 // readGraph reads a graph of ours or of isotope, and the policies that it names.
@@ -205,28 +218,33 @@ func (f policyFlags) chosen(stderr io.Writer) (callgraph.Policy, error) {
 	return callgraph.Policy{Own: own.Policy}, err
 }
 
-// graphVerdict says in a sentence or two what happened.
-func graphVerdict(r *callgraph.Result) string {
+// graphVerdict says in a sentence or two what happened, next to the same run with Rebound's default
+// on every call, if there is one.
+func graphVerdict(r, own *callgraph.Result) string {
 	front, worst := r.Front(), r.Worst()
 	attempts := fmt.Sprintf("%.1f attempts per call at %s in the worst second", worst.PerEntry.Peak, worst.Name)
-	back := graphRecovery(r, front)
+	back := graphRecovery(r)
 	load := fmt.Sprintf("at %g calls/s", r.Rate)
+	verdict := fmt.Sprintf("No storm: at most %s, %s %s.", attempts, back, load)
 	switch {
 	case front.Before.Success < good:
-		return fmt.Sprintf("Fails by itself: %s of the calls end well before the disturbance %s, %s.", percent(front.Before.Success), load, attempts)
+		verdict = fmt.Sprintf("Fails by itself: %s of the calls end well before the disturbance %s, %s.", percent(front.Before.Success), load, attempts)
 	case worst.PerEntry.Peak >= stormFrom:
-		return fmt.Sprintf("Retry storm: %s, %s %s.", attempts, back, load)
+		verdict = fmt.Sprintf("Retry storm: %s, %s %s.", attempts, back, load)
 	case front.RecoveryS == nil && r.LengthS >= r.DisturbanceToS+lab.RecoveryHolds.Seconds():
-		return fmt.Sprintf("No storm, but no recovery: %s, %s %s.", attempts, back, load)
+		verdict = fmt.Sprintf("No storm, but no recovery: %s, %s %s.", attempts, back, load)
 	}
-	return fmt.Sprintf("No storm: at most %s, %s %s.", attempts, back, load)
+	if own != nil {
+		verdict += fmt.Sprintf(" %s: %.1f attempts, %s.", ours, own.Worst().PerEntry.Peak, graphRecovery(own))
+	}
+	return verdict
 }
 
-// graphRecovery says when a service was good again.
-func graphRecovery(r *callgraph.Result, s *callgraph.ServiceResult) string {
-	switch tail := r.LengthS - r.DisturbanceToS; {
-	case s.RecoveryS != nil:
-		return fmt.Sprintf("recovered after %.1f s", *s.RecoveryS)
+// graphRecovery says when the entry was good again.
+func graphRecovery(r *callgraph.Result) string {
+	switch tail, front := r.LengthS-r.DisturbanceToS, r.Front(); {
+	case front.RecoveryS != nil:
+		return fmt.Sprintf("recovered after %.1f s", *front.RecoveryS)
 	case tail < lab.RecoveryHolds.Seconds():
 		return "recovery unknown, the run is too short"
 	default:

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,28 @@ type Experiment struct {
 	// Progress, if not nil, is called once for every second of the run with the time that has
 	// passed. It must not block.
 	Progress func(passed time.Duration)
+}
+
+// WithDefault returns e with Rebound's default policy on every call. other is false if e is so
+// already.
+func (e Experiment) WithDefault() (with Experiment, other bool) {
+	with = e
+	g := &with.Graph
+	change := func(policy *string) {
+		other = other || *policy != "" && *policy != PolicyDefault
+		*policy = PolicyDefault
+	}
+	change(&g.Policy)
+	change(&g.Load.Policy)
+	g.Services = slices.Clone(g.Services)
+	for i := range g.Services {
+		calls := slices.Clone(g.Services[i].Calls)
+		for j := range calls {
+			change(&calls[j].Policy)
+		}
+		g.Services[i].Calls = calls
+	}
+	return with, other
 }
 
 // sim is a run.
