@@ -563,10 +563,7 @@ func (in *instance) step(ctx context.Context, step Call, header http.Header, arr
 		if step.To == "" {
 			continue
 		}
-		passed, ok := in.service.passOn.header(header, time.Since(arrived))
-		if !ok {
-			return http.StatusGatewayTimeout
-		}
+		passed := in.service.passOn.header(header, time.Since(arrived))
 		c := in.clients[in.service.sim.Graph.edgeOf(step)]
 		if status := c.call(ctx, &call{id: mix(id, uint64(n)), root: info.root}, passed); status != http.StatusOK {
 			return status
@@ -575,10 +572,9 @@ func (in *instance) step(ctx context.Context, step Call, header http.Header, arr
 	return http.StatusOK
 }
 
-// header returns what is passed on of a request's header after a time. ok is false if the time of
-// the request is over.
-func (p PassOn) header(h http.Header, passed time.Duration) (out http.Header, ok bool) {
-	out = http.Header{}
+// header returns what is passed on of a request's header after a time.
+func (p PassOn) header(h http.Header, passed time.Duration) http.Header {
+	out := http.Header{}
 	if p.Attempts {
 		if v := h[transport.HeaderAttemptCount]; len(v) > 0 {
 			out[transport.HeaderAttemptCount] = v
@@ -586,12 +582,9 @@ func (p PassOn) header(h http.Header, passed time.Duration) (out http.Header, ok
 	}
 	if p.Deadline {
 		if ms, err := strconv.ParseInt(h.Get(transport.HeaderExpectedTimeout), 10, 64); err == nil && ms > 0 {
-			left := ms - passed.Milliseconds()
-			if left <= 0 {
-				return nil, false
-			}
+			left := max(1, ms-passed.Milliseconds()) // 0 would mean no limit
 			out[transport.HeaderExpectedTimeout] = []string{strconv.FormatInt(left, 10)}
 		}
 	}
-	return out, true
+	return out
 }

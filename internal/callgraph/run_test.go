@@ -15,6 +15,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/rival"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
 // The famous product: three tiers that make three attempts each cause 27 attempts at the bottom for
@@ -97,12 +98,17 @@ func busy(t *testing.T) callgraph.Experiment {
 	front.Calls = append(front.Calls,
 		callgraph.Call{To: "side", Times: 2, Parallel: true, Probability: 0.5, Optional: true, Policy: "istio"},
 		callgraph.Call{To: "side", Times: 1, Probability: 1, Pause: time.Millisecond})
+	// Calls of one client that begin at once compete for its rate limit.
+	limited := naive(500 * time.Millisecond).Own
+	limited.RateLimit = resilience.RateLimitPolicy{PerSecond: 20, Burst: 2}
+	front.Calls = append(front.Calls, callgraph.Call{To: "side", Times: 4, Parallel: true, Probability: 1, Optional: true, Policy: "limited"})
 	front.PassOn = &callgraph.PassOn{Deadline: true}
 	front.Autoscaler = &callgraph.Autoscaler{Target: 0.1, Min: 5, Max: 14, Period: 3 * time.Second, Delay: time.Second}
 	g.Services[2].Liveness = &callgraph.Liveness{Period: 2 * time.Second, Timeout: time.Second, Failures: 3, Restart: time.Second}
 	g.Length = 38 * time.Second
 	e := under(g, naive(500*time.Millisecond))
 	e.Graph.PassOn = callgraph.PassOn{Attempts: true}
+	e.Graph.Policies["limited"] = callgraph.Source{Inline: &limited}
 	e.Graph.Policies["istio"] = callgraph.Source{File: "istio.yaml"}
 	e.Policies["istio"] = callgraph.Policy{Client: rival.New(foreign.Policy{
 		Name: "istio", Timeout: time.Second, TryTimeout: 300 * time.Millisecond,
