@@ -16,6 +16,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// statistics skips tests that make very many calls under the race detector. It is ten times slower,
+// and other tests run the same code with fewer calls.
+func statistics(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("makes very many calls")
+	}
+}
+
 // run runs an experiment on a virtual clock.
 func run(t *testing.T, e callgraph.Experiment) *callgraph.Result {
 	t.Helper()

@@ -467,7 +467,7 @@ func (in *instance) serve(req *http.Request, info *call, id uint64, rng *rand.Ra
 	}
 	done := make(chan answer, 1)
 	s.running.Go(func() {
-		resp, err := in.handle(s.ctx, req, info, id, rng)
+		resp, err := in.handle(s.ctx, req, info, id, rng) //nolint:bodyclose // the client closes it
 		if req.Context().Err() != nil {
 			in.service.figures.waste()
 		}

@@ -21,6 +21,7 @@ import (
 // The famous product: three tiers that make three attempts each cause 27 attempts at the bottom for
 // one call. Tiers that pass on no deadline go on for callers that have left.
 func TestThreeTiersOfThreeAttempts(t *testing.T) {
+	statistics(t)
 	t.Parallel()
 	g := tiers(t, 100, 1000, 3000, 250)
 	g.Length = 40 * time.Second
@@ -54,6 +55,7 @@ func TestThreeTiersOfThreeAttempts(t *testing.T) {
 // With Rebound's default on every call there is no storm, and service is good again soon: also if
 // every tier has 85 % load.
 func TestThreeTiersUnderTheDefaultPolicy(t *testing.T) {
+	statistics(t)
 	t.Parallel()
 	for name, c := range map[string]struct {
 		passOn   callgraph.PassOn
