@@ -76,9 +76,12 @@ func drawGraph(r *callgraph.Result) (template.HTML, int) {
 	width, height := right+boxWidth+pictureEdge, bottom+boxHeight+pictureEdge
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg viewBox="0 0 %g %g" role="img" aria-label="the services and their calls">`, width, height)
+	beside := map[string]float64{} // edges that are drawn already, by their name
 	for _, e := range r.Edges {
 		from, to := places[e.From], places[e.To]
-		x1, y1, x2, y2 := from.x+boxWidth, from.y+boxHeight/2, to.x, to.y+boxHeight/2
+		apart := 16 * beside[edgeName(e)] // policies of the same two services
+		beside[edgeName(e)]++
+		x1, y1, x2, y2 := from.x+boxWidth, from.y+boxHeight/2+apart, to.x, to.y+boxHeight/2+apart
 		if e.From == "" {
 			x1, y1 = pictureEdge, y2
 		}
@@ -86,7 +89,7 @@ func drawGraph(r *callgraph.Result) (template.HTML, int) {
 		fmt.Fprintf(&b, `<path class="edge %s" style="stroke-width:%.1f" d="M%.1f %.1fC%.1f %.1f %.1f %.1f %.1f %.1f"><title>%s: %.2f attempts per call, %.2f in the worst second, policy %s</title></path>`,
 			heat(e.PerCall.Peak), math.Min(10, 1.5+2.5*math.Log2(math.Max(1, e.PerCall.Peak))), x1, y1, x1+bend, y1, x2-bend, y2, x2, y2,
 			template.HTMLEscapeString(edgeName(e)), e.PerCall.Mean, e.PerCall.Peak, template.HTMLEscapeString(e.Policy))
-		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" class="left label">×%.2f</text>`, x2-8, y2-8, e.PerCall.Peak)
+		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" class="middle label">×%.2f</text>`, (x1+x2)/2, (y1+y2)/2-6, e.PerCall.Peak)
 	}
 	for _, s := range r.Services {
 		at := places[s.Name]

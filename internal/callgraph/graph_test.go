@@ -106,6 +106,9 @@ services:
 			t.Errorf("no note %q in\n%s", want, strings.Join(notes, "\n"))
 		}
 	}
+	if g, _, err = callgraph.Isotope("g.yaml", []byte("services: [{name: a, isEntrypoint: true, script: ["+strings.Repeat("{call: b},", 99)+"]}, {name: b}]"), "", 0); err != nil || g.Load.Rate != 20 {
+		t.Errorf("got rate %v and error %v, want 20, which makes 2000 calls/s", g.Load.Rate, err)
+	}
 	if g, _, err = callgraph.Isotope("g.yaml", []byte("services: [{name: a}, {name: b, isEntrypoint: true}]"), "a", 7); err != nil || g.Load.Entry != "a" || g.Load.Rate != 7 {
 		t.Errorf("got entry %s, rate %v and error %v, want those that were chosen", g.Load.Entry, g.Load.Rate, err)
 	}

@@ -21,7 +21,9 @@ import (
 // What a graph of isotope does not say. Its services serve as many calls as they get when all is
 // well, over isotopeLoad, but each instance has at least isotopeWorkers.
 const (
-	isotopeRate    = 300.0
+	isotopeRate    = 300.0  // from outside, but
+	isotopeCalls   = 2000.0 // on all services together, so that large graphs do not take minutes
+	isotopeClient  = 15.0   // of one client
 	isotopeLoad    = 0.6
 	isotopeService = 5 * time.Millisecond
 	isotopeWorkers = 2
@@ -57,7 +59,7 @@ func Isotope(name string, data []byte, entry string, rate float64) (g Graph, not
 	g.Name = graphName(name)
 	g.Description = "A service graph of isotope."
 	g.Disturbance = Span{At: 20 * time.Second, For: 10 * time.Second}
-	g.Load.Rate = cmp.Or(rate, isotopeRate)
+	g.Load.Rate = rate
 	r.graph(roots[0], &g)
 	if len(r.found) == 0 {
 		r.finish(&g, entry)
@@ -478,6 +480,14 @@ func (r *isotope) finish(g *Graph, entry string) {
 		return
 	}
 	visits := g.visits(order)
+	if g.Load.Rate == 0 {
+		var all float64
+		for _, v := range visits {
+			all += v
+		}
+		g.Load.Rate = max(1, math.Floor(min(isotopeRate, isotopeCalls/all)))
+	}
+	g.Load.Clients = int(min(10_000, max(1, math.Round(g.Load.Rate/isotopeClient))))
 	var kept []Service
 	var left []string
 	for i, s := range g.Services {
@@ -497,6 +507,6 @@ func (r *isotope) finish(g *Graph, entry string) {
 		r.notes = append(r.notes, fmt.Sprintf("%s: left out, because calls of %s do not reach them: %s", r.name, g.Load.Entry, shown))
 	}
 	r.notes = append(r.notes, fmt.Sprintf(
-		"%s: added, because isotope does not say it: %v calls/s of %s; a worker needs %v for a call; each service has at most %.0f %% load, and at least %d workers",
-		r.name, g.Load.Rate, g.Load.Entry, isotopeService, 100*isotopeLoad, isotopeWorkers))
+		"%s: added, because isotope does not say it: %v calls/s of %s by %d clients; a worker needs %v for a call; each service has at most %.0f %% load, and at least %d workers",
+		r.name, g.Load.Rate, g.Load.Entry, g.Load.Clients, isotopeService, 100*isotopeLoad, isotopeWorkers))
 }
