@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Requests that arrive at an instance in the same nanosecond go on one after the other, in the order
-// of their numbers.
+// Requests that arrive at an instance in the same nanosecond go on one after the other, in the
+// order of their numbers.
 func TestArrivalsHaveAnOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
