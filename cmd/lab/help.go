@@ -35,7 +35,7 @@ func usage(about, line, examples string) func(io.Writer, *flag.FlagSet) {
 	return func(w io.Writer, fs *flag.FlagSet) {
 		fmt.Fprintf(w, "%s\n\nUsage: %s\n\n", about, line)
 		config.Usage(w, fs,
-			"config", "from", "route", "scenario", "limits", "rate", "clients", "capacity", "for", "seed",
+			"config", "from", "route", "scenario", "limits", "entry", "hang", "rate", "clients", "capacity", "for", "seed",
 			"status", "error", "header", "request-header", "body", "elapsed", "attempt", "rate-limit", "breaker", "concurrency", "tokens",
 			"before", "boundary", "every", "worst", "seeds", "format", "json", "html", "version")
 		fmt.Fprintf(w, "\nExamples:\n%s", examples)

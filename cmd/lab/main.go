@@ -24,6 +24,7 @@ func commands() []command {
 		{"check", "check policies against limits; exit code 1 if one is broken", check},
 		{"harm", "show where a policy is worse for callers than no policy; exit code 1 if it is", harm},
 		{"boundary", "find the load from which policies no longer recover", boundary},
+		{"graph", "simulate services that call each other, with a policy on every call", graph},
 		{"run", "run a scenario with the real programs and compare with the simulation", runReal},
 		{"import", "read the policy of another system; print it as a policy, and what is different", importPolicy},
 		{"explain", "explain the decision after one attempt, gate by gate", explain},

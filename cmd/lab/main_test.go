@@ -149,11 +149,28 @@ func TestSimulateEndpoints(t *testing.T) {
 // checkPage checks that the page loads nothing else and that its charts are complete.
 func checkPage(t *testing.T, path string, policies ...string) {
 	t.Helper()
+	text := readPage(t, path)
+	for _, p := range policies {
+		if !bytes.Contains(text, []byte("<h2>"+p+"</h2>")) {
+			t.Errorf("want policy %q in the page", p)
+		}
+	}
+	if !bytes.Contains(text, []byte("<pre>")) {
+		t.Error("want the text of the policy in the page")
+	}
+	if charts := checkCharts(t, text); charts != 3*len(policies) {
+		t.Errorf("%d charts, want three of every policy", charts)
+	}
+}
+
+// readPage returns a page, which must load nothing.
+func readPage(t *testing.T, path string) []byte {
+	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"<li>", "--html " + path + " --", version.String(), "<pre>"} { // verdict, command, version, policy
+	for _, want := range []string{"<li>", "--html " + path, version.String()} { // verdict, command, version
 		if !bytes.Contains(text, []byte(want)) {
 			t.Errorf("want %q in the page", want)
 		}
@@ -166,16 +183,14 @@ func checkPage(t *testing.T, path string, policies ...string) {
 	if !bytes.Contains(text, []byte("prefers-color-scheme: dark")) {
 		t.Error("the page has no dark colours")
 	}
-	for _, p := range policies {
-		if !bytes.Contains(text, []byte("<h2>"+p+"</h2>")) {
-			t.Errorf("want policy %q in the page", p)
-		}
-	}
-	charts := regexp.MustCompile(`(?s)<svg viewBox="0 0 \d+ 100".*?</svg>`).FindAll(text, -1)
-	if len(charts) != 3*len(policies) {
-		t.Errorf("%d charts, want three of every policy", len(charts))
-	}
-	for _, chart := range charts {
+	return text
+}
+
+// checkCharts checks the charts of a page, those with a band, and returns their number.
+func checkCharts(t *testing.T, page []byte) (found int) {
+	t.Helper()
+	for _, chart := range regexp.MustCompile(`(?s)<svg viewBox="0 0 \d+ 100".*?</svg>`).FindAll(page, -1) {
+		found++
 		for decoder := xml.NewDecoder(bytes.NewReader(chart)); ; {
 			if _, err := decoder.Token(); errors.Is(err, io.EOF) {
 				break
@@ -183,10 +198,11 @@ func checkPage(t *testing.T, path string, policies ...string) {
 				t.Fatalf("a chart: got %v, want valid XML", err)
 			}
 		}
-		if !bytes.Contains(chart, []byte(`class="band"`)) || bytes.Count(chart, []byte("<path")) < 3 || bytes.Count(chart, []byte("<title>")) < 60 {
-			t.Errorf("got chart %.200s, want a band, a grid with at least 2 curves, and the values of each second", chart)
+		if !bytes.Contains(chart, []byte(`class="band"`)) || bytes.Count(chart, []byte("<path")) < 2 || bytes.Count(chart, []byte("<title>")) < 20 {
+			t.Errorf("got chart %.200s, want a band, a grid with curves, and the values of each second", chart)
 		}
 	}
+	return found
 }
 
 func TestCompare(t *testing.T) {

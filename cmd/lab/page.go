@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/rebound-dev/rebound/internal/callgraph"
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/version"
@@ -19,6 +20,15 @@ import (
 
 //go:embed page.html
 var pageText string
+
+// newPage returns the template of the pages, with the parts that all of them have.
+func newPage() (*template.Template, error) {
+	return template.New("page").Funcs(template.FuncMap{
+		"percent": percent, "recovery": recovery, "latency": latency, "counts": counts, "signed": signed,
+		"lost":     func(p lab.Part) uint64 { return p.Calls - p.OK },
+		"edgeName": edgeName, "shortRecovery": func(s callgraph.ServiceResult) string { return shortRecovery(&s) },
+	}).Parse(pageText)
+}
 
 // page is the content of a page for one or more runs of the same scenario.
 type page struct {
@@ -33,10 +43,7 @@ type policyText struct{ Name, Text string }
 
 // renderPage returns the page. It has no script and loads nothing.
 func renderPage(of page) ([]byte, error) {
-	t, err := template.New("page").Funcs(template.FuncMap{
-		"percent": percent, "recovery": recovery, "latency": latency, "counts": counts, "signed": signed,
-		"lost": func(p lab.Part) uint64 { return p.Calls - p.OK },
-	}).Parse(pageText)
+	t, err := newPage()
 	if err != nil {
 		return nil, err
 	}

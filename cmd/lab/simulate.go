@@ -302,7 +302,11 @@ func writePage(path string, content page) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(path, text, 0o644); err != nil {
+	return writeFile(path, text)
+}
+
+func writeFile(path string, page []byte) error {
+	if err := os.WriteFile(path, page, 0o644); err != nil {
 		return fmt.Errorf("--html: %w", err)
 	}
 	return nil

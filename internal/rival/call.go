@@ -3,6 +3,7 @@ package rival
 import (
 	"context"
 	"math"
+	"net/http"
 	"slices"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 // call is one call of a client.
 type call struct {
 	client   *Client
+	ctx      context.Context // ends when the caller leaves
+	request  *http.Request
 	start    time.Time
 	deadline time.Time
 	report   *resilience.Report
@@ -32,11 +35,11 @@ const refusalTime = time.Millisecond
 func (k *call) enter() resilience.Reason {
 	c := k.client
 	if c.policy.RateLimit.PerCall {
-		if o := k.admit(context.Background()); o != nil {
+		if o := k.admit(k.ctx); o != nil {
 			return o.reason()
 		}
 	}
-	if o := c.take(context.Background(), c.calls, k.deadline); o != nil {
+	if o := c.take(k.ctx, c.calls, k.deadline); o != nil {
 		return o.reason()
 	}
 	defer func() {
@@ -58,7 +61,7 @@ func (k *call) run() resilience.Reason {
 			a := &k.report.Attempts[n-1]
 			a.Verdict, a.Wait = resilience.VerdictRetry, resilience.Wait{Source: resilience.WaitJitter, Reason: a.Reason, Planned: wait, Actual: wait}
 		}
-		if !k.sleep(context.Background(), wait) {
+		if !k.sleep(k.ctx, wait) {
 			k.client.endRetry()
 			return resilience.ReasonDeadlineExceeded
 		}
@@ -111,7 +114,7 @@ func (k *call) decide(o *outcome) (again bool, wait time.Duration, reason resili
 // methodAllows reports whether requests of the call's method are repeated after an outcome.
 func (k *call) methodAllows(o *outcome) bool {
 	p := k.client.policy.Retry
-	return p.Methods == nil || slices.Contains(p.Methods, k.client.options.Request.Method) || !o.sent() && p.UnsentAnyMethod
+	return p.Methods == nil || slices.Contains(p.Methods, k.request.Method) || !o.sent() && p.UnsentAnyMethod
 }
 
 // inTime reports whether a failure at a time may be repeated.

@@ -1,10 +1,15 @@
 package rival
 
 import (
+	"context"
+	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/foreign"
+	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
 const (
@@ -75,4 +80,35 @@ func TestHedge(t *testing.T) {
 		"on try timeout":  {play{policy: retries(2, func(p *foreign.Policy) { p.TryTimeout, p.Hedge.OnTryTimeout = s, true }), upstream: list(answer{status: 200, takes: 3 * s}, answer{})}, "0s try, 1s try, 3s ok"},
 		"without a delay": {play{policy: hedge(foreign.Hedge{MaxAttempts: 2}), upstream: always(slow)}, "0s try, 0s try, 10s ok"},
 	})
+}
+
+// A call ends when its caller leaves, in an attempt as well as in a wait.
+func TestCallEndsWhenItsCallerLeaves(t *testing.T) {
+	for name, c := range map[string]struct {
+		policy   foreign.Policy
+		attempts int
+	}{
+		"in an attempt": {retries(9, nil), 1},
+		"in a hedge":    {foreign.Policy{Hedge: foreign.Hedge{MaxAttempts: 2, Delay: s}, Retry: foreign.Retry{MaxAttempts: 1}}, 2},
+		"in a wait":     {retries(9, func(p *foreign.Policy) { p.TryTimeout, p.Retry.Backoff = s, fixed(9*s) }), 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client := newClient(c.policy, lab.ClientOptions{
+					Send: func(req *http.Request, _ int) (*http.Response, error) {
+						<-req.Context().Done()
+						return nil, context.Cause(req.Context())
+					},
+					Random: func() float64 { return 0 }, Choose: func() float64 { return 0 },
+					Instances: func() []int { return []int{0} },
+				})
+				ctx, leave := context.WithTimeout(t.Context(), 3*s)
+				defer leave()
+				report := client.Do((&http.Request{Method: http.MethodGet}).WithContext(ctx))
+				if report.Reason != resilience.ReasonCallerCanceled || report.Duration != 3*s || len(report.Attempts) != c.attempts {
+					t.Errorf("got reason %s after %v and %d attempts, want caller_canceled after 3s and %d", report.Reason, report.Duration, len(report.Attempts), c.attempts)
+				}
+			})
+		})
+	}
 }

@@ -1,6 +1,7 @@
 package rival
 
 import (
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -67,8 +68,11 @@ func (c *Client) State() lab.ClientState {
 }
 
 // Call makes one call.
-func (c *Client) Call() *resilience.Report {
-	k := &call{client: c, start: time.Now(), waits: waits{policy: c.policy.Retry.Backoff}}
+func (c *Client) Call() *resilience.Report { return c.Do(c.options.Request) }
+
+// Do makes one call with a request, which ends when the request's context does.
+func (c *Client) Do(req *http.Request) *resilience.Report {
+	k := &call{client: c, ctx: req.Context(), request: req, start: time.Now(), waits: waits{policy: c.policy.Retry.Backoff}}
 	k.deadline = k.start.Add(patience)
 	if c.policy.Timeout > 0 {
 		k.deadline = k.start.Add(c.policy.Timeout)
@@ -78,7 +82,8 @@ func (c *Client) Call() *resilience.Report {
 	c.budget.begin(k.start)
 	c.mu.Unlock()
 	reason := k.enter()
-	if c.policy.Timeout == 0 && reason == resilience.ReasonDeadlineExceeded {
+	left := reason != resilience.ReasonOK && k.ctx.Err() != nil
+	if left || c.policy.Timeout == 0 && reason == resilience.ReasonDeadlineExceeded {
 		reason = resilience.ReasonCallerCanceled
 	}
 	c.mu.Lock()

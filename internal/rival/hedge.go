@@ -14,13 +14,13 @@ func (k *call) round() *outcome {
 		k.made++
 		retry := k.again
 		k.again = false
-		e := k.try(context.Background(), k.made, retry)
+		e := k.try(k.ctx, k.made, retry)
 		k.record(e)
 		return e.outcome
 	}
 	h := hedge{call: k, most: most, results: make(chan end)}
 	var ctx context.Context
-	ctx, h.cancel = context.WithCancel(context.Background())
+	ctx, h.cancel = context.WithCancel(k.ctx)
 	defer h.cancel()
 	// Two attempts in the same nanosecond would have no order.
 	h.delay = max(delay, time.Nanosecond)

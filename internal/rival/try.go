@@ -115,7 +115,7 @@ func (k *call) sendOnce(ctx context.Context, number, endpoint int, tickets []tic
 		return time.AfterFunc(d, func() { late.Store(true); cancel() })
 	}
 	timer := clock(limit)
-	resp, err := c.options.Send(c.options.Request.WithContext(ctx), endpoint)
+	resp, err := c.options.Send(k.request.WithContext(ctx), endpoint)
 	timer.Stop()
 	now := time.Now()
 	var o *outcome

@@ -150,7 +150,21 @@ func (i *Injector) NextChange() (in time.Duration, ok bool) {
 // of.
 func (i *Injector) Next(requestID string) Fate {
 	spec, seed, arrival, attempt := i.arrive(requestID)
+	return spec.fate(seed, arrival, attempt)
+}
 
+// Fate decides the fate of the arrival with a number, from 1, at this moment of the schedule. It
+// counts no arrival, and FailFirst does not apply. A simulator that knows its arrivals by numbers
+// of its own uses it in place of Next.
+func (i *Injector) Fate(arrival uint64) Fate {
+	i.mu.Lock()
+	spec, seed := i.spec.at(time.Since(i.since)), i.seed
+	i.mu.Unlock()
+	spec.FailFirst = 0
+	return spec.fate(seed, arrival, 0)
+}
+
+func (s Spec) fate(seed, arrival uint64, attempt int) Fate {
 	// Every arrival has its own random stream, and always draws from it in the same order. So a
 	// change of one rate does not change the latencies and the choice of statuses. The fault
 	// depends on that rate and on those before it in the list.
@@ -158,16 +172,16 @@ func (i *Injector) Next(requestID string) Fate {
 	chance, choice := rng.Float64(), rng.Float64()
 	fate := Fate{
 		Arrival:        arrival,
-		Fault:          spec.fault(chance, attempt),
-		RetryAfter:     spec.RetryAfter,
-		Latency:        spec.Latency.Sample(rng),
-		HonourDeadline: spec.HonourDeadline,
-		Effect:         spec.Effect,
+		Fault:          s.fault(chance, attempt),
+		RetryAfter:     s.RetryAfter,
+		Latency:        s.Latency.Sample(rng),
+		HonourDeadline: s.HonourDeadline,
+		Effect:         s.Effect,
 	}
 	if fate.Fault == FaultError {
-		fate.Status = spec.Statuses[int(choice*float64(len(spec.Statuses)))]
+		fate.Status = s.Statuses[int(choice*float64(len(s.Statuses)))]
 	}
-	switch c := spec.Capacity; {
+	switch c := s.Capacity; {
 	case c.Workers == 0:
 	case c.ServiceTime > 0:
 		fate.Service = c.ServiceTime

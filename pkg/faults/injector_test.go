@@ -281,3 +281,25 @@ func BenchmarkNext(b *testing.B) {
 		i.Next("id")
 	}
 }
+
+// An arrival's number decides its fate, in whatever order the arrivals come.
+func TestFateOfANumberedArrival(t *testing.T) {
+	spec := everything()
+	counted, err := faults.New(spec, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	numbered, err := faults.New(spec, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []faults.Fate
+	for range 100 {
+		want = append(want, counted.Next(""))
+	}
+	for i := range slices.Backward(want) {
+		if got := numbered.Fate(uint64(i) + 1); got != want[i] {
+			t.Errorf("arrival %d: got fate %+v, want %+v as when arrivals are counted", i+1, got, want[i])
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/backend"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -59,8 +60,8 @@ func (e Experiment) newClient(number int, s *service, r *recorder) (Client, erro
 		Method: e.Scenario.Method(), URL: &url.URL{Scheme: "http", Host: "upstream", Path: "/"}, Host: "upstream",
 		Header: http.Header{}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
-	jitter := random{seed: e.Load.Seed, stream: streamClients + uint64(number), start: s.start}
-	choices := &sequence{random: random{seed: e.Load.Seed, stream: streamChoices + uint64(number), start: s.start}}
+	jitter := backend.Random{Seed: e.Load.Seed, Stream: streamClients + uint64(number), Start: s.start}
+	choices := &backend.Sequence{Random: backend.Random{Seed: e.Load.Seed, Stream: streamChoices + uint64(number), Start: s.start}}
 	if e.Client == nil {
 		return newClient(number, e, s, r, request, jitter.Float64, choices.Float64)
 	}
@@ -77,7 +78,7 @@ func (u *service) known() []int {
 	elapsed := time.Since(u.start)
 	var all []int
 	for _, in := range u.instances {
-		if !in.isGone(elapsed) {
+		if !in.Gone(elapsed) {
 			all = append(all, in.number)
 		}
 	}

@@ -70,7 +70,7 @@ func (d dns) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) 
 	elapsed := time.Since(d.start)
 	var all []netip.Addr
 	for _, in := range d.instances {
-		if !in.isGone(elapsed) {
+		if !in.Gone(elapsed) {
 			all = append(all, in.ip(elapsed))
 		}
 	}
@@ -80,24 +80,9 @@ func (d dns) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) 
 	return all, nil
 }
 
-func (in *instance) isGone(elapsed time.Duration) bool {
-	for _, s := range in.gone {
-		if elapsed >= s.At && elapsed < s.End() {
-			return true
-		}
-	}
-	return false
-}
-
 // ip returns the instance's address. Its last byte counts how often the instance was gone.
 func (in *instance) ip(elapsed time.Duration) netip.Addr {
-	times := byte(0)
-	for _, s := range in.gone {
-		if elapsed >= s.At {
-			times++
-		}
-	}
-	return netip.AddrFrom4([4]byte{10, byte(in.number >> 8), byte(in.number), times}) //nolint:gosec // at most 1000 instances
+	return netip.AddrFrom4([4]byte{10, byte(in.number >> 8), byte(in.number), byte(in.TimesGone(elapsed))}) //nolint:gosec // at most 1000 instances
 }
 
 // address returns the instance's address with its port.

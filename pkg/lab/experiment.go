@@ -279,35 +279,3 @@ func (r *run) makeCall(client int) {
 	report := r.call(client)
 	r.recorder.end(slot, time.Since(start), report)
 }
-
-// random draws a client's uniform random numbers. Each number depends only on the time, so that
-// calls and circuits of the same nanosecond do not change each other's numbers.
-type random struct {
-	seed, stream uint64
-	start        time.Time
-}
-
-func (r random) Float64() float64 { return r.at(time.Since(r.start)).Float64() }
-
-func (r random) at(elapsed time.Duration) *rand.Rand {
-	return rand.New(rand.NewPCG(r.seed^r.stream<<32, uint64(elapsed)))
-}
-
-// sequence is a random that draws different numbers at the same time. A set of endpoints draws
-// again if it does not like what it has drawn.
-type sequence struct {
-	random random
-
-	mu   sync.Mutex
-	at   time.Duration
-	next *rand.Rand
-}
-
-func (s *sequence) Float64() float64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if at := time.Since(s.random.start); s.next == nil || at != s.at {
-		s.at, s.next = at, s.random.at(at)
-	}
-	return s.next.Float64()
-}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/backend"
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/faults"
@@ -74,7 +75,7 @@ func (s Scenario) Document(capacity float64) (faults.Spec, error) {
 	}
 	workers := 0
 	if capacity > 0 {
-		workers = max(1, int(math.Round(capacity*meanOf(spec.Latency).Seconds())))
+		workers = max(1, int(math.Round(capacity*backend.Mean(spec.Latency).Seconds())))
 		spec.Capacity = faults.Capacity{Workers: workers, Queue: int(capacity * s.Upstream.Queue.Seconds())}
 	}
 	for i, p := range s.Upstream.Phases {

@@ -5,11 +5,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/backend"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
-
-// tenth is the resolution at which recovery is measured.
-const tenth = 100 * time.Millisecond
 
 // recorder counts what happens. Its memory grows with the seconds of the run, not with the calls.
 // It is safe for concurrent use.
@@ -19,10 +17,10 @@ type recorder struct {
 	off         atomic.Bool
 
 	mu       sync.Mutex
-	tenths   []tally // by the start time of the calls
+	tenths   []backend.Tally // by the start time of the calls
 	seconds  []Second
-	current  int        // the second that latency belongs to
-	latency  *histogram // of the calls that succeeded in that second
+	current  int                // the second that latency belongs to
+	latency  *backend.Histogram // of the calls that succeeded in that second
 	parts    [3]part
 	attempts map[resilience.Reason]uint64
 	calls    map[resilience.Reason]uint64
@@ -31,14 +29,11 @@ type recorder struct {
 	probes   int
 }
 
-// tally counts calls, and those of them that succeeded.
-type tally struct{ offered, ok uint32 }
-
 // part has the figures before, during or after the disturbance.
 type part struct {
 	attempts   []uint64 // by instance
 	calls, ok  uint64
-	good, lost histogram // latencies of the successful and the failed calls
+	good, lost backend.Histogram // latencies of the successful and the failed calls
 }
 
 const (
@@ -52,8 +47,8 @@ func newRecorder(d Span, length time.Duration, instances int) *recorder {
 	seconds := int((length + time.Second - 1) / time.Second)
 	r := &recorder{
 		start: time.Now(), disturbance: d,
-		tenths: make([]tally, 10*seconds), seconds: make([]Second, seconds),
-		latency:  &histogram{},
+		tenths: make([]backend.Tally, 10*seconds), seconds: make([]Second, seconds),
+		latency:  &backend.Histogram{},
 		attempts: map[resilience.Reason]uint64{}, calls: map[resilience.Reason]uint64{},
 	}
 	if instances > 0 {
@@ -83,10 +78,10 @@ func (r *recorder) second(now time.Time) *Second {
 
 // close completes the current second. The caller holds mu.
 func (r *recorder) close() {
-	if r.current < len(r.seconds) && r.latency.total > 0 {
+	if r.current < len(r.seconds) && r.latency.Total() > 0 {
 		s := &r.seconds[r.current]
-		s.P50, s.P99 = milliseconds(r.latency.quantile(0.5)), milliseconds(r.latency.quantile(0.99))
-		*r.latency = histogram{}
+		s.P50, s.P99 = milliseconds(r.latency.Quantile(0.5)), milliseconds(r.latency.Quantile(0.99))
+		*r.latency = backend.Histogram{}
 	}
 }
 
@@ -108,12 +103,12 @@ func (r *recorder) part(elapsed time.Duration) int {
 
 func (r *recorder) begin(at time.Time) slot {
 	elapsed := at.Sub(r.start)
-	s := slot{tenth: int(elapsed / tenth), second: int(elapsed / time.Second), part: r.part(elapsed)}
+	s := slot{tenth: int(elapsed / backend.Tenth), second: int(elapsed / time.Second), part: r.part(elapsed)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.parts[s.part].calls++
 	if s.tenth < len(r.tenths) {
-		r.tenths[s.tenth].offered++
+		r.tenths[s.tenth].Offered++
 		r.seconds[s.second].Offered++
 	}
 	return s
@@ -127,20 +122,20 @@ func (r *recorder) end(began slot, took time.Duration, report *resilience.Report
 	p := &r.parts[began.part]
 	current := r.second(time.Now())
 	if !ok {
-		p.lost.add(took)
+		p.lost.Add(took)
 		return
 	}
 	p.ok++
-	p.good.add(took)
+	p.good.Add(took)
 	if began.tenth < len(r.tenths) {
-		r.tenths[began.tenth].ok++
+		r.tenths[began.tenth].OK++
 	}
 	if len(report.Attempts) > 1 {
 		r.saved++
 	}
 	if current != nil {
 		current.Goodput++
-		r.latency.add(took)
+		r.latency.Add(took)
 	}
 }
 

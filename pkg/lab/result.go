@@ -3,6 +3,7 @@ package lab
 import (
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/backend"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -106,12 +107,9 @@ type Second struct {
 
 // RecoveryHolds is how long service must be good to count as recovered. A run must last at least
 // that long after the disturbance to show a recovery.
-const RecoveryHolds = 5 * time.Second
+const RecoveryHolds = backend.RecoveryHolds
 
-const (
-	goodShare = 0.95 // of the calls must end well for good service
-	minCalls  = 20   // calls that an amplification or a finding needs
-)
+const minCalls = 20 // calls that a finding needs
 
 func (r *run) result(work faults.Stats) *Result {
 	rec := r.recorder
@@ -131,7 +129,7 @@ func (r *run) result(work faults.Stats) *Result {
 		Series: rec.seconds,
 	}
 	result.amplify()
-	if recovery, ok := recovery(rec.tenths, d.End()); ok {
+	if recovery, ok := backend.Recovery(rec.tenths, d.End()); ok {
 		result.RecoveryS = new(recovery.Seconds())
 	}
 	return result
@@ -140,9 +138,9 @@ func (r *run) result(work faults.Stats) *Result {
 func (p *part) figures(length time.Duration) Part {
 	f := Part{
 		Calls: p.calls, OK: p.ok, Success: 1,
-		P50: milliseconds(p.good.quantile(0.5)), P99: milliseconds(p.good.quantile(0.99)),
-		P999:      milliseconds(p.good.quantile(0.999)),
-		FailedP50: milliseconds(p.lost.quantile(0.5)), FailedP99: milliseconds(p.lost.quantile(0.99)),
+		P50: milliseconds(p.good.Quantile(0.5)), P99: milliseconds(p.good.Quantile(0.99)),
+		P999:      milliseconds(p.good.Quantile(0.999)),
+		FailedP50: milliseconds(p.lost.Quantile(0.5)), FailedP99: milliseconds(p.lost.Quantile(0.99)),
 		AttemptsByInstance: p.attempts,
 	}
 	if p.calls > 0 {
@@ -155,53 +153,7 @@ func (p *part) figures(length time.Duration) Part {
 }
 
 func (r *Result) amplify() {
-	var offered, attempts float64
-	for _, s := range r.Series {
-		offered += float64(s.Offered)
-		attempts += float64(s.Attempts)
-	}
-	if offered > 0 {
-		r.Amplification = attempts / offered
-		r.PeakAmplification = r.Amplification // if there are fewer than minCalls calls
-	}
-	if offered < minCalls {
-		return
-	}
-	r.PeakAmplification = 0
-	for end := range r.Series {
-		// Go back until there are enough calls.
-		var calls, made uint32
-		for i := end; i >= 0 && calls < minCalls; i-- {
-			calls += r.Series[i].Offered
-			made += r.Series[i].Attempts
-		}
-		if calls >= minCalls {
-			r.PeakAmplification = max(r.PeakAmplification, float64(made)/float64(calls))
-		}
-	}
-}
-
-// recovery returns the time from end until service is good; see [Result.RecoveryS].
-func recovery(tenths []tally, end time.Duration) (time.Duration, bool) {
-	const second = int(time.Second / tenth)
-	first := int((end + tenth - 1) / tenth)
-	good := func(at int) bool {
-		var sum tally
-		for _, t := range tenths[at : at+second] {
-			sum.offered += t.offered
-			sum.ok += t.ok
-		}
-		return float64(sum.ok) >= goodShare*float64(sum.offered)
-	}
-	seconds := int(RecoveryHolds / time.Second)
-next:
-	for at := first; at+seconds*second <= len(tenths); at++ {
-		for i := range seconds {
-			if !good(at + i*second) {
-				continue next
-			}
-		}
-		return time.Duration(at-first) * tenth, true
-	}
-	return 0, false
+	r.Amplification, r.PeakAmplification = backend.Amplification(len(r.Series), func(i int) (float64, float64) {
+		return float64(r.Series[i].Offered), float64(r.Series[i].Attempts)
+	})
 }

@@ -5,13 +5,13 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
-	"math"
 	"net/http"
 	"path"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/backend"
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/mistake"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
@@ -129,7 +129,7 @@ func (s *Scenario) SetDefaults() {
 }
 
 // maxLength limits a run, because its series of seconds is kept in memory.
-const maxLength = 24 * time.Hour
+const maxLength = backend.Longest
 
 // Validate returns all invalid values at once, each with the path of its key.
 func (s Scenario) Validate() error {
@@ -142,7 +142,7 @@ func (s Scenario) Validate() error {
 	check(s.Upstream.Instances >= 1 && s.Upstream.Instances <= 1000, "upstream.instances", "must be from 1 to 1000, got %d", s.Upstream.Instances)
 	policy := s.Upstream.Endpoints
 	if policy.Addresses = nil; policy.Resolve == endpoint.ResolveStatic {
-		policy.Addresses = []string{(&instance{}).address(0)}
+		policy.Addresses = []string{(&instance{Instance: &backend.Instance{}}).address(0)}
 	}
 	found.Merge("upstream.endpoints", policy.Validate())
 	check(len(s.Upstream.Endpoints.Addresses) == 0, "upstream.endpoints.addresses", "must be left out: the instances are the endpoints")
@@ -152,7 +152,7 @@ func (s Scenario) Validate() error {
 		"must be left out: the run sets the capacity, and upstream.queue the queue")
 	check(len(s.Upstream.Faults.Schedule) == 0, "upstream.faults.schedule", "must be left out: upstream.phases is the schedule")
 	check(s.Upstream.Faults.FailFirst == 0, "upstream.faults.failFirst", "must be left out: it needs request ids, and simulated calls have none")
-	check(meanOf(s.Upstream.Faults.Latency) > 0, "upstream.faults.latency",
+	check(backend.Mean(s.Upstream.Faults.Latency) > 0, "upstream.faults.latency",
 		"must have a mean above 0s and below %v: it is the time that a worker needs for a call", maxLength)
 	base := s.Upstream.Faults
 	base.Capacity, base.Schedule = faults.Capacity{}, nil
@@ -216,32 +216,6 @@ func validMethod(method string) bool {
 func validName(name string) bool {
 	return name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == ""
 }
-
-// meanOf returns the mean of a latency, or 0 if it is not above 0 or too large. The formulas are
-// those of the distributions of [faults.Latency.Sample].
-func meanOf(l faults.Latency) time.Duration {
-	var mean float64
-	switch l.Distribution {
-	case faults.DistributionFixed:
-		mean = float64(l.Value)
-	case faults.DistributionUniform:
-		mean = (float64(l.Min) + float64(l.Max)) / 2
-	case faults.DistributionLognormal:
-		sigma := math.Log(float64(l.P99)/float64(l.Median)) / z99
-		mean = float64(l.Median) * math.Exp(sigma*sigma/2)
-	case faults.DistributionPareto:
-		if l.Alpha > 1 {
-			mean = float64(l.Min) * l.Alpha / (l.Alpha - 1)
-		}
-	}
-	if !(mean > 0 && mean < float64(maxLength)) {
-		return 0
-	}
-	return time.Duration(mean)
-}
-
-// z99 is the 99th percentile of the standard normal distribution.
-const z99 = 2.3263478740408408
 
 //go:embed scenarios/*.yaml
 var builtin embed.FS

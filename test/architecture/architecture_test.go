@@ -46,6 +46,7 @@ func levels() map[string]int {
 		"pkg/faults":         0,
 		"pkg/resilience":     0,
 
+		"internal/backend": 1,
 		"internal/foreign": 1,
 		"internal/serve":   1,
 		"pkg/endpoint":     1,
@@ -61,8 +62,9 @@ func levels() map[string]int {
 		"pkg/gateway":        3,
 		"pkg/lab":            3,
 
-		"internal/page":  4,
-		"internal/rival": 4,
+		"internal/callgraph": 4,
+		"internal/page":      4,
+		"internal/rival":     4,
 
 		"internal/app": 5, // what client and flaky-server are made of
 	}

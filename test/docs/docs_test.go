@@ -1,8 +1,8 @@
 // Package docs_test checks the documentation against the code. It generates the reference pages and
-// the JSON Schemas in docs/: configuration.md and faults.md from the Go types of the documents,
-// their comments and their defaults, observability.md from the declarations of the names and from
-// the output of the programs. A test fails if a generated page differs from the code, or if a page
-// has a link or a command that leads nowhere.
+// the JSON Schemas in docs/: configuration.md, faults.md and graph.md from the Go types of the
+// documents, their comments and their defaults, observability.md from the declarations of the names
+// and from the output of the programs. A test fails if a generated page differs from the code, or
+// if a page has a link or a command that leads nowhere.
 //
 //	go test ./test/docs -update
 //
@@ -13,9 +13,11 @@ import (
 	"bytes"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"text/template"
 
+	"github.com/rebound-dev/rebound/internal/callgraph"
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/testkit/files"
 	"github.com/rebound-dev/rebound/internal/testkit/golden"
@@ -51,6 +53,33 @@ func TestFaults(t *testing.T) {
 	}, "{}", "schedule: [{}]")
 	golden.File(t, filepath.Join(root, "docs", "faults.md"), page(t, "faults.md.tmpl", d, faults.Default()))
 	golden.File(t, filepath.Join(root, "docs", "faults.schema.json"), d.jsonSchema(t, "Rebound: faults of flaky-server"))
+}
+
+func TestGraph(t *testing.T) {
+	var g callgraph.Graph
+	g.SetDefaults()
+	d := newDocument(t, g, func(yaml []byte) error {
+		_, err := callgraph.Read("", yaml)
+		return err
+	}, "{}", "services: [{}]")
+	golden.File(t, filepath.Join(root, "docs", "graph.md"), page(t, "graph.md.tmpl", d, g))
+	golden.File(t, filepath.Join(root, "docs", "graph.schema.json"), d.jsonSchema(t, "Rebound: graph of services for lab graph"))
+}
+
+// The graph on the page is valid, and the first example has the verdict that the page shows.
+func TestGraphOnThePage(t *testing.T) {
+	text := files.Read(t, filepath.Join(root, "docs", "graph.md"))
+	blocks := fenced(text, "yaml")
+	if len(blocks) != 1 {
+		t.Fatalf("found %d blocks of YAML, want 1", len(blocks))
+	}
+	if _, err := callgraph.Read("docs/graph.md", []byte(blocks[0])); err != nil {
+		t.Error(err)
+	}
+	verdict, _, _ := strings.Cut(files.Read(t, filepath.Join(root, "cmd", "lab", "testdata", "graph-three-tiers.txt")), "\n")
+	if !strings.Contains(text, "    "+verdict+"\n") {
+		t.Errorf("no verdict %q on the page", verdict)
+	}
 }
 
 // page fills a template with the document's keys, value as an example, and the flags.

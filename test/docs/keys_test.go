@@ -59,9 +59,9 @@ func newDocument(t *testing.T, defaults any, decode func([]byte) error, blank ..
 	d.root = d.key(t, "", typ, marshalled(t, defaults), "", known)
 	d.root.doc = "" // the page says it
 	for path, k := range d.all {
-		// A key of a window means the same as the document's own.
-		if _, outside, ok := strings.Cut(path, "[]."); ok && k.doc == "" && d.all[outside] != nil {
-			k.doc, k.repeats = d.all[outside].doc, true
+		// A key of a window means the same as that of the faults which the window changes.
+		if outside := d.outside(path); outside != nil && k.doc == "" {
+			k.doc, k.repeats = outside.doc, true
 		}
 		if path != "" && k.doc == "" {
 			t.Errorf("%s: got no comment on its field or type (%s), want one", path, k.typ)
@@ -76,6 +76,23 @@ func newDocument(t *testing.T, defaults any, decode func([]byte) error, blank ..
 		t.FailNow() // after all mistakes
 	}
 	return d
+}
+
+// outside returns the key that a key of a window changes: it is next to the list of windows, or in
+// the faults next to it.
+func (d *document) outside(path string) *key {
+	i := strings.LastIndex(path, "[].")
+	if i < 0 {
+		return nil
+	}
+	parent, name := "", path[i+len("[]."):]
+	if dot := strings.LastIndex(path[:i], "."); dot >= 0 {
+		parent = path[:dot+1]
+	}
+	if k := d.all[parent+name]; k != nil {
+		return k
+	}
+	return d.all[parent+"faults."+name]
 }
 
 func (d *document) key(t *testing.T, path string, typ reflect.Type, standard any, comment string, known names) *key {

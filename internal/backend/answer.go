@@ -1,0 +1,72 @@
+package backend
+
+import (
+	"context"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/faults"
+)
+
+// Refused is the error of a connection that is refused.
+func Refused() error { return &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED} }
+
+// Reset is the error of a connection that dies before the answer.
+func Reset() error { return &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET} }
+
+// Answer returns the response that flaky-server would send, without a body.
+func Answer(req *http.Request, fate faults.Fate) (*http.Response, error) {
+	resp := &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: req}
+	//exhaustive:enforce
+	switch fate.Fault {
+	case faults.FaultError, faults.FaultOverload, faults.FaultDropped:
+		resp.StatusCode = fate.Status
+		if after := retryAfter(fate.RetryAfter); after != "" {
+			resp.Header = http.Header{"Retry-After": {after}}
+		}
+	case faults.FaultReset:
+		return nil, Reset()
+	case faults.FaultHang:
+		<-req.Context().Done()
+		return nil, context.Cause(req.Context())
+	case faults.FaultTruncate:
+		resp.Body = &body{ctx: req.Context(), end: io.ErrUnexpectedEOF}
+	case faults.FaultSlowBody:
+		resp.Body = &body{ctx: req.Context(), takes: time.Second, end: io.EOF}
+	case faults.FaultNone:
+	}
+	return resp, nil
+}
+
+// retryAfter returns the header value for text, as [faults.Spec.RetryAfter] describes.
+func retryAfter(text string) string {
+	if text == "date" {
+		return time.Now().Add(2 * time.Second).UTC().Format(http.TimeFormat)
+	}
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return strconv.FormatFloat(math.Ceil(d.Seconds()), 'f', 0, 64)
+	}
+	return text
+}
+
+// body waits for a time, and then ends or fails.
+type body struct {
+	ctx   context.Context
+	takes time.Duration
+	end   error
+}
+
+func (b *body) Read([]byte) (int, error) {
+	if !faults.Pause(b.ctx, b.takes) {
+		return 0, context.Cause(b.ctx)
+	}
+	b.takes = 0
+	return 0, b.end
+}
+
+func (b *body) Close() error { return nil }
