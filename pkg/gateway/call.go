@@ -303,6 +303,9 @@ func (c *call) fail(err error) {
 		if c.route.listener.discloses {
 			p.Detail += ": " + e.Err.Error()
 		}
+		if c.grpc {
+			p.Detail += "; an upstream for gRPC without TLS has a URL that begins with h2c://"
+		}
 	case e.Last == resilience.ReasonNoEndpoint:
 		p.Detail = c.detail("has no known address", e)
 	case e.Last == resilience.ReasonEndpointEjected:

@@ -200,6 +200,13 @@ func (c *exchange) CallerBusy() bool {
 	return c.source.callerBusy(c.transport.policy.AttemptTimeout/2, c.heldBack.Load())
 }
 
+// CallerWaits reports whether the caller may be waiting for an answer, although its request has not
+// ended: the caller of a gRPC stream that has sent something, and then nothing for half of the
+// attempt timeout.
+func (c *exchange) CallerWaits() bool {
+	return c.grpc && c.source.idle(c.transport.policy.AttemptTimeout/2)
+}
+
 // CallerSends reports whether the request has a body, which its caller may send slowly.
 func (c *exchange) CallerSends() bool { return c.req.Body != nil && c.req.Body != http.NoBody }
 
