@@ -70,6 +70,9 @@ type call struct {
 	body   *inboundBody // nil when the request has none
 	report resilience.Report
 	status int // of the caller's response
+	grpc   bool
+	// retryIn is how long a refused caller is told to wait.
+	retryIn time.Duration
 
 	requestIDs []string // exactly one, as a header value
 	sending    sendWatch
@@ -92,7 +95,7 @@ func (c *call) value(s string) []string {
 }
 
 func (rt *route) serve(w http.ResponseWriter, r *http.Request, path string) {
-	c := &call{route: rt, in: r, out: w, path: path}
+	c := &call{route: rt, in: r, out: w, path: path, grpc: isGRPC(r)}
 	c.requestIDs = c.value(requestID(r))
 	c.sending = sendWatch{out: w, limit: rt.listener.sendTimeout}
 	if r.Body != nil && r.Body != http.NoBody {
@@ -249,6 +252,11 @@ func (c *call) write(p problem.Problem) {
 	c.status = p.Status
 	h := c.out.Header()
 	c.describe(h)
+	if c.grpc {
+		c.status = http.StatusOK
+		problem.WriteGRPC(c.out, p, c.retryIn)
+		return
+	}
 	unread := !c.body.drain()
 	if unread {
 		h.Set(headerConnection, "close")
@@ -295,6 +303,9 @@ func (c *call) fail(err error) {
 		if c.route.listener.discloses {
 			p.Detail += ": " + e.Err.Error()
 		}
+		if c.grpc {
+			p.Detail += "; an upstream for gRPC without TLS has a URL that begins with h2c://"
+		}
 	case e.Last == resilience.ReasonNoEndpoint:
 		p.Detail = c.detail("has no known address", e)
 	case e.Last == resilience.ReasonEndpointEjected:
@@ -324,6 +335,7 @@ func RefusalStatus(e *resilience.Error) (status int, retryAfter int64) {
 func (c *call) refused(e *resilience.Error, p *problem.Problem) {
 	var seconds int64
 	p.Status, seconds = RefusalStatus(e)
+	c.retryIn = time.Duration(seconds) * time.Second
 	c.out.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
 	what := c.upstreamForCaller() + " is failing and is left alone for now"
 	switch e.Reason {

@@ -41,6 +41,8 @@ type Route struct {
 	Upstream string `yaml:"upstream"`
 	// Policy is a key of Config.Policies.
 	Policy string `yaml:"policy"`
+	// GRPC concerns the route's gRPC calls.
+	GRPC RouteGRPC `yaml:"grpc,omitempty"`
 }
 
 // DefaultPolicyName is the policy of routes that name none. It always exists.

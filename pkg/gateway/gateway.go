@@ -316,7 +316,12 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, n *generation, 
 	} else {
 		p.Attempts = -1
 	}
-	problem.Write(w, p)
+	if isGRPC(r) {
+		problem.WriteGRPC(w, p, 0)
+		p.Status = http.StatusOK
+	} else {
+		problem.Write(w, p)
+	}
 	g.finished(r.Context(), observe.Call{Scheme: scheme(r), Host: r.Host, Path: path, Method: r.Method, Caller: r.RemoteAddr, Status: p.Status, Start: start, Duration: time.Since(start),
 		Report: &resilience.Report{Reason: resilience.Reason(p.Reason)}})
 }

@@ -25,6 +25,11 @@ import (
 
 // forwardTo makes the call and passes the answer to the caller.
 func (c *call) forwardTo(ctx context.Context, header http.Header) {
+	if c.grpc {
+		limited, cancel := c.within(ctx)
+		defer cancel()
+		ctx = limited
+	}
 	c.informer.call = c
 	c.trace.Got1xxResponse = c.informer.inform
 	ctx = httptrace.WithClientTrace(transport.WithReport(ctx, &c.report), &c.trace)
@@ -82,6 +87,10 @@ func (c *call) answer(resp *http.Response) {
 	if err := c.copyBody(resp); err != nil {
 		if c.in.Context().Err() != nil || errors.Is(err, errCaller) {
 			c.report.Reason = resilience.ReasonCallerCanceled
+		} else if c.grpc {
+			_ = resp.Body.Close()
+			c.endRPC(err)
+			return
 		}
 		_ = resp.Body.Close()
 		c.hangUp(errors.Is(err, errCaller))

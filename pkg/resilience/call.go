@@ -122,6 +122,9 @@ func (c *callState[T]) judge() {
 	health, _ := e.blame(c.now.Sub(c.attempt.start), c.pipeline.policy.AttemptTimeout)
 	if c.callerBusy() {
 		health = Neutral
+		if op, ok := c.op.(interface{ CallerWaits() bool }); ok && op.CallerWaits() {
+			health = cut
+		}
 	}
 	c.outcome = Outcome{Health: health, Retry: true}
 	switch e {

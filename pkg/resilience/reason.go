@@ -1,6 +1,7 @@
 package resilience
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -10,7 +11,7 @@ import (
 // attribute, the metric label, the log field and the member of the problem document.
 type Reason string
 
-// The reasons. [StatusReason] returns the others, status_<code>.
+// The reasons. [StatusReason] and [GRPCReason] return the others, status_<code> and grpc_<code>.
 const (
 	// success
 	ReasonOK Reason = "ok"
@@ -70,12 +71,34 @@ const (
 	ReasonRateLimited Reason = "rate_limited"
 )
 
-const statusPrefix = "status_"
+const (
+	statusPrefix = "status_"
+	grpcPrefix   = "grpc_"
+)
 
 // StatusReason is the reason of an attempt whose HTTP status is not a success, such as status_503.
 func StatusReason(code int) Reason { return Reason(statusPrefix + strconv.Itoa(code)) }
 
-// Reasons returns all reasons except status_<code>.
+// grpcCodes are the names of gRPC's status codes above 0, in order.
+func grpcCodes() []string {
+	return []string{
+		"canceled", "unknown", "invalid_argument", "deadline_exceeded", "not_found", "already_exists", "permission_denied",
+		"resource_exhausted", "failed_precondition", "aborted", "out_of_range", "unimplemented", "internal", "unavailable",
+		"data_loss", "unauthenticated",
+	}
+}
+
+// GRPCReason is the reason of an attempt whose gRPC status is not a success, such as
+// grpc_unavailable for 14. A code that gRPC does not define is grpc_unknown.
+func GRPCReason(code int) Reason {
+	codes := grpcCodes()
+	if code < 1 || code > len(codes) {
+		code = 2
+	}
+	return Reason(grpcPrefix + codes[code-1])
+}
+
+// Reasons returns all reasons except status_<code> and grpc_<code>.
 func Reasons() []Reason {
 	return []Reason{
 		ReasonOK, ReasonDialError, ReasonTLSError, ReasonResetBeforeHeaders, ReasonNotHTTP, ReasonInvalidRequest, ReasonBodyFailed,
@@ -87,12 +110,15 @@ func Reasons() []Reason {
 	}
 }
 
-// Valid reports whether r belongs to the enumeration: one of [Reasons], or status_ and a code from
-// 100 to 999.
+// Valid reports whether r belongs to the enumeration: one of [Reasons], status_ and a code from 100
+// to 999, or grpc_ and the name of a code.
 func (r Reason) Valid() bool {
 	if code, ok := strings.CutPrefix(string(r), statusPrefix); ok && len(code) == 3 {
 		n, err := strconv.Atoi(code)
 		return err == nil && n >= 100
+	}
+	if code, ok := strings.CutPrefix(string(r), grpcPrefix); ok {
+		return slices.Contains(grpcCodes(), code)
 	}
 	for _, known := range Reasons() {
 		if r == known {

@@ -20,6 +20,14 @@ const (
 	rateLimited // 429: it works, and refuses for now
 	serverError // any other 5xx, or a status that HTTP does not define
 
+	// The upstream answered with a gRPC status.
+	rpcRejected       // it works, and refuses this call
+	rpcUnavailable    // UNAVAILABLE
+	rpcFailed         // UNKNOWN, INTERNAL, DATA_LOSS
+	rpcTimedOut       // DEADLINE_EXCEEDED after our own limit
+	rpcDeadlinePassed // any other DEADLINE_EXCEEDED: the time was the caller's, or was short by design
+	rpcExhausted      // RESOURCE_EXHAUSTED: it works, and refuses for now
+
 	// There is no response.
 	dialFailed          // no connection
 	tlsFailed           // the TLS handshake failed
@@ -60,6 +68,7 @@ const (
 	never      repeat = iota
 	byStatus          // if the policy lists the status and the method allows it
 	byMethod          // if the method allows it: the upstream may have processed the request
+	byPushback        // if a gRPC upstream asks for it
 	everything        // all: the upstream has not processed the request
 )
 
@@ -85,6 +94,17 @@ func (e ending) blame() judgement {
 		return judge(resilience.Neutral, "", byStatus)
 	case serverError:
 		return judge(resilience.Unhealthy, "", byStatus)
+
+	case rpcRejected:
+		return judge(resilience.Healthy, "", never)
+	case rpcUnavailable:
+		return judge(resilience.Unhealthy, "", byMethod)
+	case rpcFailed, rpcTimedOut:
+		return judge(resilience.Unhealthy, "", never)
+	case rpcDeadlinePassed:
+		return judge(resilience.Neutral, "", never)
+	case rpcExhausted:
+		return judge(resilience.Neutral, "", byPushback)
 
 	case dialFailed:
 		return judge(resilience.Unhealthy, resilience.ReasonDialError, everything)

@@ -24,6 +24,12 @@ func (c *exchange) classify(resp *http.Response, err error) resilience.Outcome {
 	if err != nil {
 		return c.outcome(c.errorEnding(err), 0)
 	}
+	if c.grpc {
+		if code, only := grpcAnswer(resp); only {
+			c.trace.rpcStatus(code)
+			return c.grpcOutcome(resp, code)
+		}
+	}
 	e := statusEnding(resp.StatusCode)
 	if resp.StatusCode == http.StatusGatewayTimeout && c.limit > 0 && c.limit < c.transport.policy.AttemptTimeout && time.Since(c.start) >= c.limit {
 		e = deadlinePassed // the upstream's timer may fire just before the attempt's
@@ -47,7 +53,7 @@ func (c *exchange) outcome(e ending, status int) resilience.Outcome {
 		}
 	}
 	switch j.repeat {
-	case never:
+	case never, byPushback:
 	case everything, byMethod:
 		o.Retry = true
 		o.Gates = c.gates(j.repeat == byMethod)
@@ -191,6 +197,10 @@ func (c *exchange) methodFound(sent bool) string {
 	switch {
 	case !sent:
 		return "not sent, " + method
+	case isIdempotent(c.req.Context()):
+		return method + ", marked as idempotent"
+	case !c.repeatable && c.grpc:
+		return "gRPC, not marked as idempotent"
 	case !c.repeatable:
 		return method + " without an " + HeaderIdempotencyKey
 	case !c.transport.methods[method]:

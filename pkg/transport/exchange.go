@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/grpcwire"
 	"github.com/rebound-dev/rebound/internal/nethttp"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -43,6 +44,7 @@ type exchange struct {
 	repeatable   bool // the method or an Idempotency-Key allows another attempt
 	retriedAbove bool
 	passThrough  bool        // an upgrade or an event stream
+	grpc         bool        // its status is in the header or the trailers
 	failed       bool        // the last attempt counted against the upstream
 	badTrailer   error       // why the request's trailer cannot be sent
 	heldBack     atomic.Bool // net/http holds, or held, the body back for a 100 (Continue)
@@ -64,9 +66,10 @@ type exchange struct {
 func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
 	c := &exchange{transport: t, req: req, upstream: upstream, report: reportOf(req.Context())}
 	c.source = newReplaySource(req, int64(t.policy.Retry.ReplayBuffer), t.memory)
-	c.repeatable = t.methods[methodOf(req)] || strings.TrimSpace(req.Header.Get(HeaderIdempotencyKey)) != ""
+	c.repeatable = t.methods[methodOf(req)] || strings.TrimSpace(req.Header.Get(HeaderIdempotencyKey)) != "" || isIdempotent(req.Context())
 	c.badTrailer = checkTrailer(req.Trailer)
-	c.retriedAbove = inboundAttempt(req.Header) > 1
+	c.grpc = grpcwire.Is(req.Header)
+	c.retriedAbove = inboundAttempt(req.Header) > 1 || c.grpc && retriedByGRPC(req.Header)
 	c.passThrough = nethttp.IsUpgrade(req.Header) || acceptsEvents(req.Header)
 	return c
 }
@@ -93,6 +96,9 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 		req.Header[HeaderAttemptCount] = c.transport.attemptValue(a.Number())
 	} // otherwise the layers below see that this is a repetition
 	req.Header[HeaderExpectedTimeout] = c.expectedTimeout(a)
+	if c.grpc {
+		c.describeAttempt(req.Header, a)
+	}
 	c.trace.inject(ctx, req.Header)
 	if c.source != nil {
 		body, err := c.source.open(ctx, a.Number() == 1)
@@ -194,6 +200,13 @@ func (c *exchange) CallerBusy() bool {
 	return c.source.callerBusy(c.transport.policy.AttemptTimeout/2, c.heldBack.Load())
 }
 
+// CallerWaits reports whether the caller may be waiting for an answer, although its request has not
+// ended: the caller of a gRPC stream that has sent something, and then nothing for half of the
+// attempt timeout.
+func (c *exchange) CallerWaits() bool {
+	return c.grpc && c.source.idle(c.transport.policy.AttemptTimeout/2)
+}
+
 // CallerSends reports whether the request has a body, which its caller may send slowly.
 func (c *exchange) CallerSends() bool { return c.req.Body != nil && c.req.Body != http.NoBody }
 
@@ -265,6 +278,9 @@ func (c *exchange) hold(resp *http.Response, a *resilience.Attempt) {
 	*body = responseBody{
 		ReadCloser: resp.Body, attempt: a, exchange: c, lease: c.lease, stall: c.transport.policy.BodyIdleTimeout,
 	}
+	if c.grpc && resp.StatusCode == http.StatusOK && grpcwire.Is(resp.Header) {
+		body.grpc = &grpcBody{resp}
+	}
 	resp.Body = body
 	if resp.StatusCode < 400 && isEventStream(resp.Header) {
 		a.Settle(resilience.Healthy) // the stream may last for hours
@@ -296,6 +312,8 @@ func (c *exchange) Classify(resp *http.Response, err error) resilience.Outcome {
 	}
 	if resp.StatusCode >= 400 {
 		c.retryAfter = retryAfter(resp, time.Now())
+	} else if c.grpc {
+		c.retryAfter, _, _ = grpcwire.Pushback(resp.Header)
 	}
 	// One endpoint that asks for time does not hold up a retry at another one.
 	if o.Retry && (!c.failed || !c.lease.OthersServe()) {

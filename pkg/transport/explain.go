@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 
+	"github.com/rebound-dev/rebound/internal/grpcwire"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -29,6 +30,11 @@ func (t *Transport) Explain(req *http.Request, resp *http.Response, err error, s
 	var first []resilience.Gate
 	if err == nil && statusEnding(resp.StatusCode).blame().repeat == byStatus {
 		first = append(first, c.statusGate(resp.StatusCode))
+	}
+	if err == nil && c.grpc {
+		if code, only := grpcAnswer(resp); only && code != grpcwire.OK {
+			first = append(first, c.grpcGate(resp, code, grpcEnding(code, false).blame().repeat))
+		}
 	}
 	d, gates := t.policy.core().Explain(o, s)
 	return o, d, append(first, gates...)

@@ -179,6 +179,18 @@ func (s *replaySource) callerBusy(patience time.Duration, heldBack bool) bool {
 	return time.Since(p.at) < patience
 }
 
+// idle reports whether the attempt has sent a part of the body, and no more of it for as long as
+// patience.
+func (s *replaySource) idle(patience time.Duration) bool {
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.current
+	return p != nil && p.offset > 0 && time.Since(p.at) >= patience
+}
+
 // progress is how far net/http has come with the body of one attempt. The source's mu guards it.
 type progress struct {
 	offset  int64     // bytes taken

@@ -43,6 +43,7 @@ type responseBody struct {
 	attempt  *resilience.Attempt
 	exchange *exchange
 	lease    *endpoint.Lease
+	grpc     *grpcBody // nil if it is not a response of gRPC
 	stall    time.Duration
 	timer    *time.Timer
 	read     int64 // bytes read so far
@@ -102,6 +103,9 @@ func (b *responseBody) Read(p []byte) (int, error) {
 func (b *responseBody) end(e ending, err error) error {
 	if !b.over.CompareAndSwap(false, true) {
 		return err
+	}
+	if e == bodyComplete && b.grpc != nil {
+		e = b.grpc.ending(b.exchange)
 	}
 	b.exchange.trace.bodyEnded(err)
 	if err != nil {

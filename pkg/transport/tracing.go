@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/rebound-dev/rebound/internal/grpcwire"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -137,6 +138,10 @@ func (c *callTrace) begin(ctx context.Context, req *http.Request, a *resilience.
 	if !c.attempt.IsRecording() {
 		return ctx
 	}
+	if method := rpcMethod(req); method != "" && grpcwire.Is(req.Header) {
+		c.attempt.SetName(method)
+		c.attempt.SetAttributes(semconv.RPCSystemNameGRPC, semconv.RPCMethod(method))
+	}
 	c.attempt.SetAttributes(
 		semconv.HTTPRequestMethodKey.String(methodOf(req)),
 		semconv.URLFull(withoutUser(req.URL)),
@@ -152,6 +157,18 @@ func (c *callTrace) begin(ctx context.Context, req *http.Request, a *resilience.
 		c.attempt.SetAttributes(semconv.HTTPRequestResendCount(a.Number() - 1))
 	}
 	return c.watchResends(ctx)
+}
+
+// rpcStatus adds the status of a gRPC call to the attempt's span.
+func (c *callTrace) rpcStatus(code grpcwire.Code) {
+	if c == nil || !c.attempt.IsRecording() {
+		return
+	}
+	c.attempt.SetAttributes(semconv.RPCResponseStatusCode(code.String()))
+	if code != grpcwire.OK {
+		c.attempt.SetAttributes(semconv.ErrorTypeKey.String(code.String()))
+		c.attempt.SetStatus(codes.Error, "")
+	}
 }
 
 // endpoint adds the endpoint to the attempt's span.

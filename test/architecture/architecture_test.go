@@ -31,9 +31,10 @@ const (
 // can be built on it without the rest.
 func levels() map[string]int {
 	return map[string]int{
-		"internal/mistake": -1, // a package of level 0 may import only these
-		"internal/nethttp": -1,
-		"internal/reread":  -1,
+		"internal/grpcwire": -1, // a package of level 0 may import only these
+		"internal/mistake":  -1,
+		"internal/nethttp":  -1,
+		"internal/reread":   -1,
 
 		"internal/certs":     0,
 		"internal/config":    0,

@@ -1,0 +1,101 @@
+package problem
+
+import (
+	"encoding/base64"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/rebound-dev/rebound/internal/grpcwire"
+)
+
+// domain is the domain of our reasons in a google.rpc.ErrorInfo.
+const domain = "rebound"
+
+// WriteGRPC writes p as the whole response to a gRPC call: a status without messages. The message
+// begins with the reason. A google.rpc.ErrorInfo repeats it for programs, with the route, the
+// upstream and the attempts. If retryIn is above 0, a google.rpc.RetryInfo and a pushback tell the
+// caller to wait for so long. WriteGRPC must be the first write to w.
+func WriteGRPC(w http.ResponseWriter, p Problem, retryIn time.Duration) {
+	p = p.complete()
+	code := grpcCode(p)
+	s := &status.Status{Code: int32(code), Message: message(p)}
+	info := &errdetails.ErrorInfo{Reason: p.Reason, Domain: domain, Metadata: map[string]string{}}
+	for key, value := range map[string]string{"route": p.Route, "upstream": p.Upstream, "traceId": p.TraceID} {
+		if value != "" {
+			info.Metadata[key] = value
+		}
+	}
+	if p.Attempts >= 0 {
+		info.Metadata["attempts"] = strconv.Itoa(p.Attempts)
+	}
+	details := []proto.Message{info}
+	h := w.Header()
+	if retryIn > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryIn)})
+		h[grpcwire.HeaderPushback] = []string{strconv.FormatInt(retryIn.Milliseconds(), 10)}
+	}
+	for _, d := range details {
+		if encoded, err := anypb.New(d); err == nil { // it fails for text that is not UTF-8 only
+			s.Details = append(s.Details, encoded)
+		}
+	}
+	for _, name := range []string{"Retry-After", "Content-Encoding", "Content-Length", "Trailer", "Grpc-Encoding"} {
+		h.Del(name)
+	}
+	h.Set("Content-Type", grpcwire.ContentType)
+	h[grpcwire.HeaderStatus] = []string{strconv.Itoa(int(code))}
+	h[grpcwire.HeaderMessage] = []string{grpcwire.EncodeMessage(s.Message)}
+	if encoded, err := (proto.MarshalOptions{Deterministic: true}).Marshal(s); err == nil {
+		h[grpcwire.HeaderDetails] = []string{base64.RawStdEncoding.EncodeToString(encoded)}
+	}
+	w.WriteHeader(http.StatusOK)
+}
+
+func message(p Problem) string {
+	text := p.Detail
+	if p.Reason != "" {
+		text = p.Reason + ": " + text
+	}
+	return strings.ToValidUTF8(text, "\uFFFD")
+}
+
+// grpcCode returns the code for an error of ours: UNAVAILABLE if the upstream cannot serve the
+// call, RESOURCE_EXHAUSTED for a limit, DEADLINE_EXCEEDED if the time was up. The others are those
+// that gRPC's http-grpc-status-mapping.md gives for the HTTP status.
+func grpcCode(p Problem) grpcwire.Code {
+	switch p.Status {
+	case http.StatusTooManyRequests, http.StatusRequestHeaderFieldsTooLarge:
+		return grpcwire.ResourceExhausted
+	case http.StatusServiceUnavailable:
+		if p.Reason == "concurrency_limit" {
+			return grpcwire.ResourceExhausted
+		}
+		return grpcwire.Unavailable
+	case http.StatusBadGateway:
+		return grpcwire.Unavailable
+	case http.StatusGatewayTimeout:
+		return grpcwire.DeadlineExceeded
+	case statusCallerGone:
+		return grpcwire.Canceled
+	case http.StatusNotFound, http.StatusMethodNotAllowed:
+		return grpcwire.Unimplemented
+	case http.StatusForbidden:
+		return grpcwire.PermissionDenied
+	case http.StatusUnauthorized:
+		return grpcwire.Unauthenticated
+	case http.StatusBadRequest, http.StatusLoopDetected:
+		return grpcwire.Internal
+	}
+	return grpcwire.Unknown
+}
+
+// statusCallerGone is nginx's status for a caller that hung up.
+const statusCallerGone = 499

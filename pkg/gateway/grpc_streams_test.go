@@ -1,0 +1,258 @@
+package gateway_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// echo answers every message of a stream with itself. With the metadata "fails", it ends the stream
+// with UNAVAILABLE after so many messages.
+func echo(got func(message string)) func(grpc.ServerStream) error {
+	return func(s grpc.ServerStream) error {
+		md, _ := metadata.FromIncomingContext(s.Context())
+		fails := -1
+		if v := md.Get("fails"); len(v) > 0 {
+			fails, _ = strconv.Atoi(v[0])
+		}
+		for n := 0; ; n++ {
+			if n == fails {
+				return status.Error(codes.Unavailable, "breaks off")
+			}
+			var m raw
+			if err := s.RecvMsg(&m); err != nil {
+				if errors.Is(err, io.EOF) {
+					return nil
+				}
+				return err
+			}
+			got(string(m))
+			if err := s.SendMsg(&m); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// Streams in both directions, a third of which break off: no message arrives twice, in any
+// direction, and a stream that ends too early ends with an error.
+func TestGRPCStreams(t *testing.T) {
+	streams := 10_000
+	if testing.Short() {
+		streams = 500
+	}
+	var seen sync.Map
+	var twice atomic.Int64
+	upstream := grpcServer(t, echo(func(message string) {
+		if _, before := seen.LoadOrStore(message, true); before {
+			twice.Add(1)
+		}
+	}))
+	_, client := grpcGateway(t, counting(), gateway.Route{Name: "all", Match: "/", Upstream: upstream, GRPC: gateway.RouteGRPC{Idempotent: true}})
+	const messages, parallel = 6, 50
+	var work sync.WaitGroup
+	turns := make(chan int)
+	for range parallel {
+		work.Go(func() {
+			for n := range turns {
+				ctx, fails := t.Context(), -1
+				if n%3 == 0 {
+					fails = n / 3 % messages
+					ctx = metadata.AppendToOutgoingContext(ctx, "fails", strconv.Itoa(fails))
+				}
+				if err := exchange(ctx, client, n, messages, fails); err != nil {
+					t.Errorf("stream %d, which breaks off after %d: %v", n, fails, err)
+				}
+			}
+		})
+	}
+	for n := range streams {
+		turns <- n
+	}
+	close(turns)
+	work.Wait()
+	if n := twice.Load(); n > 0 {
+		t.Errorf("%d messages arrived twice", n)
+	}
+}
+
+// exchange sends messages one by one, and wants each of them back once, until the stream breaks
+// off.
+func exchange(ctx context.Context, client *grpc.ClientConn, n, messages, fails int) error {
+	s, err := client.NewStream(ctx, stream, "/test.Test/Echo")
+	if err != nil {
+		return err
+	}
+	for i := range messages {
+		out := raw(fmt.Sprintf("%d of stream %d", i, n))
+		if err := s.SendMsg(&out); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		var in raw
+		err := s.RecvMsg(&in)
+		switch {
+		case i == fails && status.Code(err) == codes.Unavailable:
+			return nil
+		case err != nil:
+			return fmt.Errorf("message %d: %w", i, err)
+		case string(in) != string(out):
+			return fmt.Errorf("message %d: got %q", i, in)
+		}
+	}
+	if err := s.CloseSend(); err != nil {
+		return err
+	}
+	var in raw
+	if err := s.RecvMsg(&in); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("got %q, %w after the last message, want the end", in, err)
+	}
+	return nil
+}
+
+// Open streams hold little memory and a few goroutines each, and leave none behind.
+func TestGRPCOpenStreams(t *testing.T) {
+	streams, rounds := 1000, 20
+	if testing.Short() {
+		streams, rounds = 100, 3
+	}
+	upstream := grpcServer(t, echo(func(string) {}))
+	_, client := grpcGateway(t, counting(), gateway.Route{Name: "all", Match: "/", Upstream: upstream})
+	before := runtime.NumGoroutine()
+	open := make([]grpc.ClientStream, streams)
+	for i := range open {
+		s, err := client.NewStream(t.Context(), stream, "/test.Test/Echo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		open[i] = s
+		out := raw("m") // with the answer to it come the headers, for which the upstream has 1.5 s
+		if err := s.SendMsg(&out); err != nil {
+			t.Fatal(err)
+		}
+		var in raw
+		if err := s.RecvMsg(&in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	turn := func() {
+		for _, s := range open {
+			out := raw("m")
+			if err := s.SendMsg(&out); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, s := range open {
+			var in raw
+			if err := s.RecvMsg(&in); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	memory := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	turn()
+	first := memory()
+	for range rounds {
+		turn()
+	}
+	if last := memory(); last > first+first/4+1<<20 {
+		t.Errorf("%d bytes are in use after the first message of each stream, %d after the last, want it flat", first, last)
+	}
+	for _, s := range open {
+		_ = s.CloseSend()
+		var in raw
+		if err := s.RecvMsg(&in); !errors.Is(err, io.EOF) {
+			t.Fatalf("the end of a stream: %v", err)
+		}
+	}
+	for n := 0; runtime.NumGoroutine() > before+20; n++ {
+		if n == 100 {
+			t.Fatalf("%d goroutines after the streams, %d before them", runtime.NumGoroutine(), before)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// The circuit opens when a gRPC upstream hangs, and closes when it answers again.
+func TestGRPCCircuit(t *testing.T) {
+	var hangs atomic.Bool
+	upstream := grpcServer(t, func(s grpc.ServerStream) error {
+		if hangs.Load() {
+			<-s.Context().Done()
+			return nil
+		}
+		return echo(func(string) {})(s)
+	})
+	p := transport.DefaultPolicy()
+	p.Timeout, p.AttemptTimeout = 100*time.Millisecond, 50*time.Millisecond
+	p.Breaker.OpenFor, p.Breaker.MaxOpenFor = 100*time.Millisecond, 200*time.Millisecond
+	g, client := grpcGateway(t, p, gateway.Route{Name: "all", Match: "/", Upstream: upstream})
+	state := func() resilience.State { return g.Upstreams()[0].Breaker.State }
+	call := func() error { return exchange(t.Context(), client, 0, 1, -1) }
+	if err := call(); err != nil {
+		t.Fatal(err)
+	}
+	hangs.Store(true)
+	for n := 0; state() != resilience.Open; n++ {
+		if n == 200 {
+			t.Fatalf("the circuit is %s after 200 calls that hang", state())
+		}
+		_ = call()
+	}
+	hangs.Store(false)
+	for n := 0; state() != resilience.Closed; n++ {
+		if n == 200 {
+			t.Fatalf("the circuit is %s 10 s after the upstream answers again", state())
+		}
+		_ = call()
+		time.Sleep(50 * time.Millisecond)
+	}
+	if err := call(); err != nil {
+		t.Errorf("a call after that: %v", err)
+	}
+}
+
+// gRPC-Web has its status in the body. Its calls pass as any other.
+func TestGRPCWebPassesUntouched(t *testing.T) {
+	const trailer = "\x80\x00\x00\x00\x0fgrpc-status:14\r\n"
+	s := server(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc-web+proto")
+		_, _ = io.WriteString(w, trailer)
+	})
+	c := gateway.DefaultConfig()
+	c.Routes = []gateway.Route{{Name: "all", Match: "/", Upstream: s.URL, Policy: gateway.DefaultPolicyName}}
+	g, err := gateway.New(c, gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	r := httptest.NewRequest(http.MethodPost, "/test.Test/Call", http.NoBody)
+	r.Header.Set("Content-Type", "application/grpc-web+proto")
+	w := httptest.NewRecorder()
+	g.ServeHTTP(w, r)
+	if w.Code != http.StatusOK || w.Body.String() != trailer || w.Header().Get("Content-Type") != "application/grpc-web+proto" {
+		t.Errorf("got %d %v %q, want the upstream's response", w.Code, w.Header(), w.Body)
+	}
+}

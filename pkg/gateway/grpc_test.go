@@ -1,0 +1,352 @@
+package gateway_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// raw is a message as bytes, without a schema.
+type raw []byte
+
+type rawCodec struct{}
+
+func (rawCodec) Name() string { return "raw" }
+
+func (rawCodec) Marshal(v any) ([]byte, error) { return *v.(*raw), nil }
+
+func (rawCodec) Unmarshal(data []byte, v any) error {
+	*v.(*raw) = append(raw(nil), data...)
+	return nil
+}
+
+// grpcServer starts a real gRPC server on loopback whose methods all run h, and returns its URL.
+func grpcServer(t *testing.T, h func(stream grpc.ServerStream) error) (url string) {
+	t.Helper()
+	s := grpc.NewServer(grpc.ForceServerCodec(rawCodec{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error { return h(stream) }))
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = s.Serve(listener) }()
+	t.Cleanup(s.Stop)
+	return "h2c://" + listener.Addr().String()
+}
+
+// grpcGateway serves a gateway on loopback, and returns it with a client of it.
+func grpcGateway(t *testing.T, p transport.Policy, routes ...gateway.Route) (*gateway.Gateway, *grpc.ClientConn) {
+	t.Helper()
+	c := gateway.DefaultConfig()
+	c.Policies[gateway.DefaultPolicyName] = p
+	for i := range routes {
+		routes[i].Policy = gateway.DefaultPolicyName
+	}
+	c.Routes = routes
+	g, err := gateway.New(c, gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	s := httptest.NewUnstartedServer(g)
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetHTTP1(true)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 2000} // as package serve does
+	s.Start()
+	t.Cleanup(s.Close)
+	client, err := grpc.NewClient("passthrough:"+s.Listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{})), grpc.WithDisableRetry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return g, client
+}
+
+// counting returns a policy whose circuit counts and never opens.
+func counting() transport.Policy {
+	p := calm()
+	p.Breaker = transport.DefaultPolicy().Breaker
+	p.Breaker.FailureRatio, p.Breaker.ConsecutiveFailures = 0, 1_000_000
+	return p
+}
+
+var stream = &grpc.StreamDesc{StreamName: "Stream", ServerStreams: true, ClientStreams: true}
+
+// Every status of gRPC, at each point at which a server can send it: how often the call is made,
+// what its caller gets, and what the circuit counts.
+func TestGRPCStatuses(t *testing.T) {
+	var attempts atomic.Int64
+	upstream := grpcServer(t, func(s grpc.ServerStream) error {
+		attempts.Add(1)
+		md, _ := metadata.FromIncomingContext(s.Context())
+		code, _ := strconv.Atoi(md.Get("code")[0])
+		var in raw
+		if err := s.RecvMsg(&in); err != nil {
+			return err
+		}
+		switch md.Get("stage")[0] {
+		case "after headers":
+			_ = s.SendHeader(metadata.Pairs("seen", "yes"))
+		case "after a message":
+			_ = s.SendMsg(&in)
+		}
+		return status.Error(codes.Code(code), fmt.Sprintf("50 %% of %s", codes.Code(code)))
+	})
+	healthy := map[codes.Code]bool{
+		codes.OK: true, codes.Canceled: true, codes.InvalidArgument: true, codes.NotFound: true, codes.AlreadyExists: true,
+		codes.PermissionDenied: true, codes.FailedPrecondition: true, codes.Aborted: true, codes.OutOfRange: true,
+		codes.Unimplemented: true, codes.Unauthenticated: true,
+	}
+	neutral := map[codes.Code]bool{codes.DeadlineExceeded: true, codes.ResourceExhausted: true}
+	for _, idempotent := range []bool{false, true} {
+		for _, stage := range []string{"at once", "after headers", "after a message"} {
+			for code := codes.OK; code <= codes.Unauthenticated; code++ {
+				t.Run(fmt.Sprintf("%s %s idempotent=%v", code, stage, idempotent), func(t *testing.T) {
+					g, client := grpcGateway(t, counting(), gateway.Route{Name: "all", Match: "/", Upstream: upstream, GRPC: gateway.RouteGRPC{Idempotent: idempotent}})
+					attempts.Store(0)
+					want := int64(1)
+					if code == codes.Unavailable && stage == "at once" && idempotent {
+						want = 3
+					}
+					ctx := metadata.AppendToOutgoingContext(t.Context(), "code", strconv.Itoa(int(code)), "stage", stage)
+					err := roundTrip(ctx, client, stage == "after a message")
+					if status.Code(err) != code || code != codes.OK && status.Convert(err).Message() != fmt.Sprintf("50 %% of %s", code) {
+						t.Errorf("the caller got %v, want %s with the server's message", err, code)
+					}
+					if got := attempts.Load(); got != want {
+						t.Errorf("%d attempts, want %d", got, want)
+					}
+					ok, failed := counts(t, g)
+					wantOK, wantFailed := 0, int(want)
+					if healthy[code] {
+						wantOK, wantFailed = int(want), 0
+					}
+					if neutral[code] {
+						wantOK, wantFailed = 0, 0
+					}
+					if ok != wantOK || failed != wantFailed {
+						t.Errorf("the circuit counts %d successes and %d failures, want %d and %d", ok, failed, wantOK, wantFailed)
+					}
+				})
+			}
+		}
+	}
+}
+
+// roundTrip makes a call with one message, and reads answers until its end.
+func roundTrip(ctx context.Context, client *grpc.ClientConn, message bool) error {
+	s, err := client.NewStream(ctx, stream, "/test.Test/Call")
+	if err != nil {
+		return err
+	}
+	out := raw("hello")
+	if err := s.SendMsg(&out); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	_ = s.CloseSend()
+	n := 0
+	for {
+		var in raw
+		err := s.RecvMsg(&in)
+		switch {
+		case err == nil && string(in) != "hello":
+			return fmt.Errorf("got message %q", in)
+		case err == nil:
+			n++
+			continue
+		case message != (n == 1):
+			return fmt.Errorf("got %d messages before %w", n, err)
+		case errors.Is(err, io.EOF):
+			return nil
+		}
+		return err
+	}
+}
+
+// counts returns what the only circuit has counted.
+func counts(t *testing.T, g *gateway.Gateway) (ok, failed int) {
+	t.Helper()
+	for _, u := range g.Upstreams() {
+		ok, failed = ok+u.Breaker.Successes, failed+u.Breaker.Failures
+	}
+	return ok, failed
+}
+
+// A server says with a pushback whether, and when, it wants another attempt.
+func TestGRPCPushback(t *testing.T) {
+	for name, c := range map[string]struct {
+		code     codes.Code
+		pushback string
+		attempts int
+		atLeast  time.Duration
+	}{
+		"exhausted, asks for another":      {codes.ResourceExhausted, "60", 3, 120 * time.Millisecond},
+		"exhausted, asks for none":         {codes.ResourceExhausted, "-1", 1, 0},
+		"unavailable, asks for a later":    {codes.Unavailable, "60", 3, 120 * time.Millisecond},
+		"unavailable, asks for none":       {codes.Unavailable, "-1", 1, 0},
+		"unavailable, unreadable":          {codes.Unavailable, "soon", 1, 0},
+		"internal, asks for another":       {codes.Internal, "1", 1, 0},
+		"unavailable, later than there is": {codes.Unavailable, "3600000", 1, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			var before []string
+			upstream := grpcServer(t, func(s grpc.ServerStream) error {
+				md, _ := metadata.FromIncomingContext(s.Context())
+				mu.Lock()
+				before = append(before, strings.Join(md.Get("grpc-previous-rpc-attempts"), ","))
+				mu.Unlock()
+				s.SetTrailer(metadata.Pairs("grpc-retry-pushback-ms", c.pushback))
+				return status.Error(c.code, "x")
+			})
+			_, client := grpcGateway(t, counting(), gateway.Route{Name: "all", Match: "/", Upstream: upstream, GRPC: gateway.RouteGRPC{Idempotent: true}})
+			start := time.Now()
+			err := roundTrip(t.Context(), client, false)
+			if status.Code(err) != c.code || time.Since(start) < c.atLeast {
+				t.Errorf("got %v after %v, want %s after at least %v", err, time.Since(start), c.code, c.atLeast)
+			}
+			if want := []string{"", "1", "2"}[:c.attempts]; strings.Join(before, ";") != strings.Join(want, ";") {
+				t.Errorf("the server saw attempts with grpc-previous-rpc-attempts %q, want %q", before, want)
+			}
+		})
+	}
+}
+
+// A call that its caller's gRPC library retries already is not retried by the gateway too.
+func TestGRPCRetriedByTheCaller(t *testing.T) {
+	var attempts atomic.Int64
+	upstream := grpcServer(t, func(grpc.ServerStream) error {
+		attempts.Add(1)
+		return status.Error(codes.Unavailable, "x")
+	})
+	_, client := grpcGateway(t, counting(), gateway.Route{Name: "all", Match: "/", Upstream: upstream, GRPC: gateway.RouteGRPC{Idempotent: true}})
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "grpc-previous-rpc-attempts", "1")
+	if err := roundTrip(ctx, client, false); status.Code(err) != codes.Unavailable || attempts.Load() != 1 {
+		t.Errorf("got %v after %d attempts, want UNAVAILABLE after one", err, attempts.Load())
+	}
+}
+
+// A caller's deadline ends a call in time, whether the upstream answers nothing or stops in the
+// middle, and the upstream sees what is left of it. A limit of ours that is shorter wins.
+func TestGRPCDeadlines(t *testing.T) {
+	for name, c := range map[string]struct {
+		caller, ours time.Duration
+		stops        bool // after a message
+		sees         time.Duration
+		within       time.Duration
+	}{
+		"the caller's, no answer":       {100 * time.Millisecond, 5 * time.Second, false, 100 * time.Millisecond, 130 * time.Millisecond},
+		"the caller's, after a message": {100 * time.Millisecond, 5 * time.Second, true, 100 * time.Millisecond, 130 * time.Millisecond},
+		"ours":                          {10 * time.Second, 150 * time.Millisecond, false, 150 * time.Millisecond, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			left := make(chan time.Duration, 1)
+			upstream := grpcServer(t, func(s grpc.ServerStream) error {
+				deadline, _ := s.Context().Deadline()
+				left <- time.Until(deadline)
+				if c.stops {
+					out := raw("hello")
+					_ = s.SendMsg(&out)
+				}
+				<-s.Context().Done()
+				return nil
+			})
+			p := counting()
+			p.Timeout, p.AttemptTimeout = c.ours, c.ours
+			_, client := grpcGateway(t, p, gateway.Route{Name: "all", Match: "/", Upstream: upstream})
+			ctx, cancel := context.WithTimeout(t.Context(), c.caller)
+			defer cancel()
+			start := time.Now()
+			err := roundTrip(ctx, client, c.stops)
+			if took := time.Since(start); status.Code(err) != codes.DeadlineExceeded || took > c.within {
+				t.Errorf("got %v after %v, want DEADLINE_EXCEEDED within %v", err, took, c.within)
+			}
+			if got := <-left; got > c.sees || got < c.sees/2 {
+				t.Errorf("the upstream saw %v left, want about %v, and not more", got, c.sees)
+			}
+		})
+	}
+}
+
+// What the gateway itself has to say reaches the caller as a gRPC error, with the reason in its
+// message and in its details.
+func TestGRPCErrorsOfTheGateway(t *testing.T) {
+	dead := grpcServer(t, func(grpc.ServerStream) error { return status.Error(codes.Internal, "x") })
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = gone.Close()
+	hangs := grpcServer(t, func(s grpc.ServerStream) error { <-s.Context().Done(); return nil })
+	for name, c := range map[string]struct {
+		match, upstream string
+		change          func(*transport.Policy)
+		calls           int // of which the last counts
+		code            codes.Code
+		reason          resilience.Reason
+		retryIn         bool
+	}{
+		"an open circuit": {"/", dead, func(p *transport.Policy) { p.Breaker.ConsecutiveFailures = 2 }, 3, codes.Unavailable, resilience.ReasonBreakerOpen, true},
+		"a rate limit": {"/", dead, func(p *transport.Policy) {
+			p.RateLimit = resilience.RateLimitPolicy{PerSecond: 0.01, Burst: 1}
+		}, 2, codes.ResourceExhausted, resilience.ReasonRateLimited, true},
+		"no connection": {"/", "h2c://" + gone.Addr().String(), func(*transport.Policy) {}, 1, codes.Unavailable, resilience.ReasonMaxAttempts, false},
+		"a time limit": {"/", hangs, func(p *transport.Policy) {
+			p.Timeout, p.AttemptTimeout = 100*time.Millisecond, 100*time.Millisecond
+		}, 1, codes.DeadlineExceeded, resilience.ReasonDeadlineExceeded, false},
+		"HTTP/1 to a gRPC server": {"/", strings.Replace(dead, "h2c://", "http://", 1), func(*transport.Policy) {}, 1, codes.Unavailable, resilience.ReasonMethodNotIdempotent, false},
+		"no route":                {"/other", dead, func(*transport.Policy) {}, 1, codes.Unimplemented, resilience.ReasonNoRoute, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := counting()
+			c.change(&p)
+			_, client := grpcGateway(t, p, gateway.Route{Name: "all", Match: c.match, Upstream: c.upstream})
+			var err error
+			for range c.calls {
+				err = roundTrip(t.Context(), client, false)
+			}
+			s := status.Convert(err)
+			if s.Code() != c.code || !strings.HasPrefix(s.Message(), string(c.reason)+": ") {
+				t.Errorf("got %v, want %s with a message that begins with %s", err, c.code, c.reason)
+			}
+			var info *errdetails.ErrorInfo
+			var retry *errdetails.RetryInfo
+			for _, d := range s.Details() {
+				switch d := d.(type) {
+				case *errdetails.ErrorInfo:
+					info = d
+				case *errdetails.RetryInfo:
+					retry = d
+				}
+			}
+			if info.GetReason() != string(c.reason) || info.GetDomain() != "rebound" {
+				t.Errorf("got details %v, want reason %s of domain rebound", s.Details(), c.reason)
+			}
+			if (retry != nil) != c.retryIn || c.retryIn && retry.GetRetryDelay().AsDuration() < time.Second {
+				t.Errorf("got RetryInfo %v, want one: %v", retry, c.retryIn)
+			}
+		})
+	}
+}
