@@ -49,10 +49,13 @@ const (
 	codeCount
 )
 
-var names = [codeCount]string{
-	"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
-	"RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
-	"UNAUTHENTICATED",
+// names returns the names of all codes, in order.
+func names() [codeCount]string {
+	return [...]string{
+		"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
+		"RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
+		"UNAUTHENTICATED",
+	}
 }
 
 // String returns the name of the code, such as UNAVAILABLE. A code that gRPC does not define is
@@ -61,12 +64,12 @@ func (c Code) String() string {
 	if c < 0 || c >= codeCount {
 		c = Unknown
 	}
-	return names[c]
+	return names()[c]
 }
 
 // ParseCode returns the code with a name, in capital letters, or with a number.
 func ParseCode(s string) (c Code, ok bool) {
-	for c, name := range names {
+	for c, name := range names() {
 		if s == name || s == strconv.Itoa(c) {
 			return Code(c), true
 		}
@@ -114,10 +117,16 @@ func Pushback(h http.Header) (wait time.Duration, given, ok bool) {
 	return time.Duration(ms) * time.Millisecond, true, true
 }
 
-var units = []struct {
+// unit is a unit of a timeout.
+type unit struct {
 	letter byte
 	length time.Duration
-}{{'n', time.Nanosecond}, {'u', time.Microsecond}, {'m', time.Millisecond}, {'S', time.Second}, {'M', time.Minute}, {'H', time.Hour}}
+}
+
+// units returns the units of a timeout, the shortest first.
+func units() []unit {
+	return []unit{{'n', time.Nanosecond}, {'u', time.Microsecond}, {'m', time.Millisecond}, {'S', time.Second}, {'M', time.Minute}, {'H', time.Hour}}
+}
 
 // mostDigits is how many digits a timeout may have.
 const mostDigits = 8
@@ -134,7 +143,7 @@ func Timeout(h http.Header) (d time.Duration, ok bool) {
 	if err != nil {
 		return 0, false
 	}
-	for _, u := range units {
+	for _, u := range units() {
 		if u.letter != v[0][last] {
 			continue
 		}
@@ -150,7 +159,7 @@ func Timeout(h http.Header) (d time.Duration, ok bool) {
 // rounded down, a server that respects it would give up before its caller does.
 func FormatTimeout(d time.Duration) string {
 	d = max(d, 1)
-	for _, u := range units {
+	for _, u := range units() {
 		if n := (d-1)/u.length + 1; n < 100_000_000 {
 			return strconv.FormatInt(int64(n), 10) + string(u.letter)
 		}

@@ -45,6 +45,9 @@ type server struct {
 	cut      context.CancelCauseFunc // ends the context of every request
 }
 
+// maxStreams is the most requests in flight on one HTTP/2 connection. net/http's default is 250.
+const maxStreams = 2000
+
 func newServer(ctx context.Context, l Listener, opened net.Listener, logger *slog.Logger) *server {
 	requests, cut := context.WithCancelCause(ctx)
 	s := &server{name: l.Name, listener: opened, drained: l.Drained, cut: cut}
@@ -61,7 +64,9 @@ func newServer(ctx context.Context, l Listener, opened net.Listener, logger *slo
 		DisableGeneralOptionsHandler: true,
 		// No ReadTimeout or WriteTimeout: they limit a whole body, and a stream has no end.
 		// Handlers limit their reads and writes.
-		Protocols:   protocols,
+		Protocols: protocols,
+		// A client of gRPC has one connection, and streams beyond the limit wait without a word.
+		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		TLSConfig:   l.TLS,
 		BaseContext: func(net.Listener) context.Context { return requests },
 		ConnState:   s.silent.see,

@@ -97,7 +97,7 @@ func TestGRPCStreams(t *testing.T) {
 // exchange sends messages one by one, and wants each of them back once, until the stream breaks
 // off.
 func exchange(ctx context.Context, client *grpc.ClientConn, n, messages, fails int) error {
-	s, err := client.NewStream(ctx, stream, "/test.Test/Echo")
+	s, err := client.NewStream(ctx, stream(), "/test.Test/Echo")
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func TestGRPCOpenStreams(t *testing.T) {
 	before := runtime.NumGoroutine()
 	open := make([]grpc.ClientStream, streams)
 	for i := range open {
-		s, err := client.NewStream(t.Context(), stream, "/test.Test/Echo")
+		s, err := client.NewStream(t.Context(), stream(), "/test.Test/Echo")
 		if err != nil {
 			t.Fatal(err)
 		}

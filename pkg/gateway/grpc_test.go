@@ -92,7 +92,10 @@ func counting() transport.Policy {
 	return p
 }
 
-var stream = &grpc.StreamDesc{StreamName: "Stream", ServerStreams: true, ClientStreams: true}
+// stream describes a method with messages in both directions.
+func stream() *grpc.StreamDesc {
+	return &grpc.StreamDesc{StreamName: "Stream", ServerStreams: true, ClientStreams: true}
+}
 
 // Every status of gRPC, at each point at which a server can send it: how often the call is made,
 // what its caller gets, and what the circuit counts.
@@ -157,7 +160,7 @@ func TestGRPCStatuses(t *testing.T) {
 
 // roundTrip makes a call with one message, and reads answers until its end.
 func roundTrip(ctx context.Context, client *grpc.ClientConn, message bool) error {
-	s, err := client.NewStream(ctx, stream, "/test.Test/Call")
+	s, err := client.NewStream(ctx, stream(), "/test.Test/Call")
 	if err != nil {
 		return err
 	}
