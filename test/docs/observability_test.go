@@ -358,6 +358,8 @@ func (v *visible) valueTable(t *testing.T, typ string) string {
 	if typ == "resilience.Reason" {
 		family := strings.TrimPrefix(v.docs["resilience.StatusReason"], "StatusReason is ")
 		fmt.Fprintf(&out, "| `%s` | %s |\n", strings.Replace(string(resilience.StatusReason(999)), "999", "<code>", 1), prose(family, names{}))
+		family = strings.TrimPrefix(v.docs["resilience.GRPCReason"], "GRPCReason is ")
+		fmt.Fprintf(&out, "| `%s` | %s |\n", strings.Replace(string(resilience.GRPCReason(14)), "unavailable", "<code>", 1), prose(family, names{}))
 	}
 	return strings.TrimSpace(out.String())
 }
