@@ -256,3 +256,41 @@ func TestGRPCWebPassesUntouched(t *testing.T) {
 		t.Errorf("got %d %v %q, want the upstream's response", w.Code, w.Header(), w.Body)
 	}
 }
+
+// The policy's limits end with the headers of a response. A stream may then last as long as its
+// caller wants, also if the caller has set a deadline, and may be silent while its caller is.
+func TestGRPCStreamOutlastsThePolicysLimits(t *testing.T) {
+	upstream := grpcServer(t, echo(func(string) {}))
+	p := counting()
+	p.Timeout, p.AttemptTimeout, p.BodyIdleTimeout = 200*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
+	g, client := grpcGateway(t, p, gateway.Route{Name: "all", Match: "/", Upstream: upstream})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s, err := client.NewStream(ctx, stream(), "/test.Test/Echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 3 {
+		out, in := raw("m"), raw(nil)
+		if err := s.SendMsg(&out); err != nil {
+			t.Fatalf("message %d: %v", n, err)
+		}
+		if err := s.RecvMsg(&in); err != nil {
+			t.Fatalf("message %d: %v", n, err)
+		}
+		time.Sleep(250 * time.Millisecond)
+	}
+	_ = s.CloseSend()
+	var in raw
+	if err := s.RecvMsg(&in); !errors.Is(err, io.EOF) {
+		t.Errorf("got %v after the last message, want the end", err)
+	}
+	for n := 0; ; n++ { // the end of the stream reaches the circuit a moment later
+		if ok, failed := counts(t, g); ok == 1 && failed == 0 {
+			return
+		} else if n == 50 {
+			t.Fatalf("the circuit counts %d successes and %d failures, want one success", ok, failed)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}

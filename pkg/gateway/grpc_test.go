@@ -252,7 +252,7 @@ func TestGRPCRetriedByTheCaller(t *testing.T) {
 }
 
 // A caller's deadline ends a call in time, whether the upstream answers nothing or stops in the
-// middle, and the upstream sees what is left of it. A limit of ours that is shorter wins.
+// middle, and the upstream sees what is left of it. Until the headers, a shorter limit of ours wins.
 func TestGRPCDeadlines(t *testing.T) {
 	for name, c := range map[string]struct {
 		caller, ours time.Duration
@@ -262,7 +262,7 @@ func TestGRPCDeadlines(t *testing.T) {
 	}{
 		"the caller's, no answer":       {100 * time.Millisecond, 5 * time.Second, false, 100 * time.Millisecond, 130 * time.Millisecond},
 		"the caller's, after a message": {100 * time.Millisecond, 5 * time.Second, true, 100 * time.Millisecond, 130 * time.Millisecond},
-		"ours":                          {10 * time.Second, 150 * time.Millisecond, false, 150 * time.Millisecond, time.Second},
+		"ours":                          {10 * time.Second, 150 * time.Millisecond, false, 10 * time.Second, time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			left := make(chan time.Duration, 1)

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/rebound-dev/rebound/internal/grpcwire"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -87,7 +88,7 @@ func (c *call) answer(resp *http.Response) {
 	if err := c.copyBody(resp); err != nil {
 		if c.in.Context().Err() != nil || errors.Is(err, errCaller) {
 			c.report.Reason = resilience.ReasonCallerCanceled
-		} else if c.grpc {
+		} else if c.grpc && resp.StatusCode == http.StatusOK && grpcwire.Is(resp.Header) {
 			_ = resp.Body.Close()
 			c.endRPC(err)
 			return

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/grpcwire"
 	"github.com/rebound-dev/rebound/internal/nethttp"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -172,6 +173,9 @@ func (c *exchange) gates(sent bool) iter.Seq[resilience.Gate] {
 		_ = yield(resilience.Gate{
 			Name: "layer above", Shut: c.retriedAbove, Reason: resilience.ReasonRetriedUpstreamLayer,
 			Found: func() string {
+				if c.retriedAbove && c.grpc && retriedByGRPC(c.req.Header) {
+					return "retries this call already: " + grpcwire.HeaderAttempts + " " + c.req.Header.Get(grpcwire.HeaderAttempts)
+				}
 				if c.retriedAbove {
 					return "retries this call already: " + HeaderAttemptCount + " " + c.req.Header.Get(HeaderAttemptCount)
 				}

@@ -45,6 +45,7 @@ type exchange struct {
 	retriedAbove bool
 	passThrough  bool        // an upgrade or an event stream
 	grpc         bool        // its status is in the header or the trailers
+	begun        time.Time   // when a gRPC call began
 	failed       bool        // the last attempt counted against the upstream
 	badTrailer   error       // why the request's trailer cannot be sent
 	heldBack     atomic.Bool // net/http holds, or held, the body back for a 100 (Continue)
@@ -68,7 +69,9 @@ func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
 	c.source = newReplaySource(req, int64(t.policy.Retry.ReplayBuffer), t.memory)
 	c.repeatable = t.methods[methodOf(req)] || strings.TrimSpace(req.Header.Get(HeaderIdempotencyKey)) != "" || isIdempotent(req.Context())
 	c.badTrailer = checkTrailer(req.Trailer)
-	c.grpc = grpcwire.Is(req.Header)
+	if c.grpc = methodOf(req) == http.MethodPost && grpcwire.Is(req.Header); c.grpc {
+		c.begun = time.Now()
+	}
 	c.retriedAbove = inboundAttempt(req.Header) > 1 || c.grpc && retriedByGRPC(req.Header)
 	c.passThrough = nethttp.IsUpgrade(req.Header) || acceptsEvents(req.Header)
 	return c
@@ -279,7 +282,7 @@ func (c *exchange) hold(resp *http.Response, a *resilience.Attempt) {
 		ReadCloser: resp.Body, attempt: a, exchange: c, lease: c.lease, stall: c.transport.policy.BodyIdleTimeout,
 	}
 	if c.grpc && resp.StatusCode == http.StatusOK && grpcwire.Is(resp.Header) {
-		body.grpc = &grpcBody{resp}
+		body.grpc = &grpcBody{resp: resp, source: c.source}
 	}
 	resp.Body = body
 	if resp.StatusCode < 400 && isEventStream(resp.Header) {

@@ -21,11 +21,16 @@ func WithIdempotent(ctx context.Context) context.Context {
 
 func isIdempotent(ctx context.Context) bool { return ctx.Value(idempotentKey{}) != nil }
 
-// describeAttempt adds the headers about an attempt of a gRPC call. A server gets a time limit only
-// if the caller has set one: otherwise it would end long streams.
+// describeAttempt adds the headers about an attempt of a gRPC call. The server gets what is left of
+// the caller's time. Limits of ours end with the response's headers, and a server that knew of them
+// would end long streams.
 func (c *exchange) describeAttempt(h http.Header, a *resilience.Attempt) {
-	if _, ok := grpcwire.Timeout(h); ok {
-		h[grpcwire.HeaderTimeout] = []string{grpcwire.FormatTimeout(a.Limit())}
+	if limit, ok := grpcwire.Timeout(h); ok {
+		left := limit - a.Start().Sub(c.begun)
+		if deadline, ok := c.req.Context().Deadline(); ok {
+			left = min(left, deadline.Sub(a.Start()))
+		}
+		h[grpcwire.HeaderTimeout] = []string{grpcwire.FormatTimeout(left)}
 	}
 	if a.Number() > 1 && !c.retriedAbove {
 		h[grpcwire.HeaderAttempts] = []string{strconv.Itoa(a.Number() - 1)}
@@ -115,22 +120,30 @@ func (c *exchange) grpcGate(resp *http.Response, code grpcwire.Code, r repeat) r
 }
 
 // grpcBody judges the end of a gRPC response by the status in its trailers.
-type grpcBody struct{ resp *http.Response }
+type grpcBody struct {
+	resp   *http.Response
+	source *replaySource
+}
+
+// idles reports whether the caller may still send messages. Until it has, the upstream may have
+// nothing to say.
+func (b *grpcBody) idles() bool { return b != nil && b.source.unfinished() }
 
 // ending returns the ending of a response that was read to its end. A response without a status is
-// broken.
-func (b grpcBody) ending(c *exchange) ending {
-	if _, only := grpcAnswer(b.resp); only {
-		return bodyComplete
-	}
+// broken, but for one over HTTP/1, where proxies lose trailers.
+func (b *grpcBody) ending(c *exchange) ending {
 	code, ok := grpcwire.Status(b.resp.Trailer)
 	if !ok {
+		if _, only := grpcAnswer(b.resp); only || b.resp.ProtoMajor < 2 {
+			return bodyComplete
+		}
 		code = grpcwire.Unknown
 	}
 	c.trace.rpcStatus(code)
 	if code == grpcwire.OK {
 		return bodyComplete
 	}
+	c.trace.rpcReason(grpcReason(code))
 	if c.report != nil {
 		c.report.Reason = grpcReason(code)
 	}

@@ -179,6 +179,16 @@ func (s *replaySource) callerBusy(patience time.Duration, heldBack bool) bool {
 	return time.Since(p.at) < patience
 }
 
+// unfinished reports whether the attempt has not sent the whole body yet.
+func (s *replaySource) unfinished() bool {
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current != nil && !s.current.ended
+}
+
 // idle reports whether the attempt has sent a part of the body, and no more of it for as long as
 // patience.
 func (s *replaySource) idle(patience time.Duration) bool {

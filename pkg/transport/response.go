@@ -69,7 +69,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	if !b.paused && b.read > undetectedSize {
 		b.paused = time.Since(b.returned) >= maxReadPause
 	}
-	if b.stall > 0 {
+	if b.stall > 0 && !b.grpc.idles() {
 		// Only the upstream's silence counts, not the time that a slow reader takes.
 		if b.timer == nil {
 			b.timer = time.AfterFunc(b.stall, b.cut)

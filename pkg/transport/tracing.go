@@ -171,6 +171,17 @@ func (c *callTrace) rpcStatus(code grpcwire.Code) {
 	}
 }
 
+// rpcReason marks the call and its attempt as failed by the status after its messages.
+func (c *callTrace) rpcReason(r resilience.Reason) {
+	if c == nil {
+		return
+	}
+	for _, span := range []trace.Span{c.attempt, c.call} {
+		span.SetAttributes(keyReason.String(string(r)))
+		span.SetStatus(codes.Error, "")
+	}
+}
+
 // endpoint adds the endpoint to the attempt's span.
 func (c *callTrace) endpoint(l *endpoint.Lease) {
 	if c == nil || !c.attempt.IsRecording() {
