@@ -252,7 +252,7 @@ func TestGRPCRetriedByTheCaller(t *testing.T) {
 }
 
 // A caller's deadline ends a call in time, whether the upstream answers nothing or stops in the
-// middle, and the upstream sees what is left of it. Until the headers, a shorter limit of ours wins.
+// middle, and the upstream sees what is left of it. Until the headers, our own shorter limit wins.
 func TestGRPCDeadlines(t *testing.T) {
 	for name, c := range map[string]struct {
 		caller, ours time.Duration
