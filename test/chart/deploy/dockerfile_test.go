@@ -21,7 +21,7 @@ import (
 	"github.com/moby/patternmatcher/ignorefile"
 )
 
-// maxProgram keeps an image under 20 MB, 2 MB of which are the base.
+// maxProgram keeps an image at about 20 MB, 2 MB of which are the base.
 const maxProgram = 18_200_000
 
 // dockerfile is deploy/Dockerfile as BuildKit reads it.
