@@ -410,7 +410,7 @@ func TestScaling(t *testing.T) {
 	if os.Getenv("E2E_SETUP") == "" {
 		t.Skip("no metrics server: E2E_SETUP is not set")
 	}
-	stop := p.load("http://client:8080/process", 300)
+	stop := p.load("http://client:8080/process", 100) // far above the target
 	eventually(t, 5*time.Minute, "it scales", func() (bool, string) {
 		h, err := on.AutoscalingV2().HorizontalPodAutoscalers(p.namespace).Get(t.Context(), "client", metav1.GetOptions{})
 		if err != nil {
