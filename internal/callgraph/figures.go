@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/backend"
+	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
 // figures counts what happens to a service. Its memory grows with the seconds of the run, not with
 // the calls. It is safe for concurrent use.
 type figures struct {
 	start       time.Time
-	disturbance Span
+	disturbance lab.Span
 
 	mu       sync.Mutex
 	off      bool
@@ -38,7 +39,7 @@ const (
 	after
 )
 
-func newFigures(start time.Time, d Span, length time.Duration) *figures {
+func newFigures(start time.Time, d lab.Span, length time.Duration) *figures {
 	seconds := int((length + time.Second - 1) / time.Second)
 	return &figures{start: start, disturbance: d, tenths: make([]backend.Tally, 10*seconds), seconds: make([]Second, seconds)}
 }

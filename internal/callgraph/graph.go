@@ -32,7 +32,7 @@ type Graph struct {
 	// Length is how long calls are made. Above 0.
 	Length time.Duration `yaml:"length"`
 	// Disturbance splits the figures into before, during and after. It changes nothing by itself.
-	Disturbance Span `yaml:"disturbance"`
+	Disturbance lab.Span `yaml:"disturbance"`
 	// Load are the calls from outside.
 	Load Load `yaml:"load"`
 	// Policy is the name of the policy of every call that names none: an entry of policies, default
@@ -45,15 +45,6 @@ type Graph struct {
 	// Services are the services, in the order in which results list them.
 	Services []Service `yaml:"services"`
 }
-
-// Span is an interval.
-type Span struct {
-	At  time.Duration `yaml:"at"`  // 0 or more
-	For time.Duration `yaml:"for"` // above 0
-}
-
-// End returns the end of the span.
-func (s Span) End() time.Duration { return s.At + s.For }
 
 // Load are the calls from outside, at random times (Poisson).
 type Load struct {

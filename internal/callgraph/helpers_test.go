@@ -57,7 +57,7 @@ func service(name string, capacity float64, calls ...string) callgraph.Service {
 func graph(rate float64, services ...callgraph.Service) callgraph.Graph {
 	var g callgraph.Graph
 	g.SetDefaults()
-	g.Name, g.Disturbance, g.Services = "test", callgraph.Span{At: 20 * time.Second, For: 10 * time.Second}, services
+	g.Name, g.Disturbance, g.Services = "test", lab.Span{At: 20 * time.Second, For: 10 * time.Second}, services
 	g.Length = 60 * time.Second
 	g.Load.Entry, g.Load.Rate = services[0].Name, rate
 	return g

@@ -16,6 +16,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/mistake"
 	"github.com/rebound-dev/rebound/pkg/faults"
+	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
 // What a graph of isotope does not say. Its services serve as many calls as they get when all is
@@ -58,7 +59,7 @@ func Isotope(name string, data []byte, entry string, rate float64) (g Graph, not
 	g.SetDefaults()
 	g.Name = graphName(name)
 	g.Description = "A service graph of isotope."
-	g.Disturbance = Span{At: 20 * time.Second, For: 10 * time.Second}
+	g.Disturbance = lab.Span{At: 20 * time.Second, For: 10 * time.Second}
 	g.Load.Rate = rate
 	r.graph(roots[0], &g)
 	if len(r.found) == 0 {

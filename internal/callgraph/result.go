@@ -38,12 +38,11 @@ type ServiceResult struct {
 	// RecoveryS is the time in seconds from the end of the disturbance until, in each of five
 	// seconds in a row, 95 % of the calls that begin end well. nil if that does not happen.
 	RecoveryS *float64 `json:"recoverySeconds"`
-	// Served counts the attempts that a worker has served, Wasted those of them whose caller had
-	// left, Refused those that found the queue full, and Dropped those whose deadline had passed.
+	// The attempts, by what became of them.
 	Served  uint64 `json:"served"`
-	Wasted  uint64 `json:"wasted"`
-	Refused uint64 `json:"refused"`
-	Dropped uint64 `json:"dropped"`
+	Wasted  uint64 `json:"wasted"`  // served, but the caller had left
+	Refused uint64 `json:"refused"` // the queue was full
+	Dropped uint64 `json:"dropped"` // the deadline had passed
 	// Instances is the largest number of instances that served, Restarts how often one restarted.
 	Instances int `json:"instances"`
 	Restarts  int `json:"restarts"`

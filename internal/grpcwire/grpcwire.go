@@ -88,6 +88,10 @@ func Is(h http.Header) bool {
 	return rest == "" || strings.ContainsRune("+; \t", rune(rest[0]))
 }
 
+// IsAnswer reports whether resp is an answer of gRPC. A proxy in front of the server answers
+// differently.
+func IsAnswer(resp *http.Response) bool { return resp.StatusCode == http.StatusOK && Is(resp.Header) }
+
 // Status returns the status in the header of a response without messages (Trailers-Only), or in the
 // trailers. ok is false if there is none. An unreadable one is UNKNOWN.
 func Status(h http.Header) (c Code, ok bool) {

@@ -83,7 +83,7 @@ func grpcCode(p Problem) grpcwire.Code {
 		return grpcwire.Unavailable
 	case http.StatusGatewayTimeout:
 		return grpcwire.DeadlineExceeded
-	case statusCallerGone:
+	case StatusCallerGone:
 		return grpcwire.Canceled
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
 		return grpcwire.Unimplemented
@@ -96,6 +96,3 @@ func grpcCode(p Problem) grpcwire.Code {
 	}
 	return grpcwire.Unknown
 }
-
-// statusCallerGone is nginx's status for a caller that hung up.
-const statusCallerGone = 499

@@ -9,6 +9,10 @@ import (
 	"strings"
 )
 
+// StatusCallerGone is the status of a call whose caller hung up, as in nginx. It only appears in
+// logs and metrics. HTTP does not register it.
+const StatusCallerGone = 499
+
 // ContentType is the media type of a problem document.
 const ContentType = "application/problem+json"
 

@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
+	"github.com/rebound-dev/rebound/internal/problem"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -98,12 +99,9 @@ type status int
 // statusOther stands for codes outside 100 to 599. They count as failures.
 const statusOther status = -6
 
-// statusCallerGone is the gateway's status for a caller that hung up. HTTP does not register it.
-const statusCallerGone = 499
-
 func statusOf(code int) status {
 	switch {
-	case code == 0 || code == statusCallerGone || http.StatusText(code) != "":
+	case code == 0 || code == problem.StatusCallerGone || http.StatusText(code) != "":
 		return status(code)
 	case code >= 100 && code < 600:
 		return status(-code / 100)

@@ -284,7 +284,7 @@ func (c *call) fail(err error) {
 			p.Detail = c.detail("was still being sent the request's body when the time was up", e)
 		}
 	case e.Reason == resilience.ReasonCallerCanceled:
-		p.Status = statusCallerGone
+		p.Status = problem.StatusCallerGone
 		p.Detail = "the caller hung up"
 	case e.Last == resilience.ReasonBodyFailed:
 		p.Status = http.StatusBadRequest
@@ -346,10 +346,6 @@ func (c *call) refused(e *resilience.Error, p *problem.Problem) {
 	}
 	p.Detail = fmt.Sprintf("%s; try again in %d s", what, seconds)
 }
-
-// statusCallerGone is the status of a call whose caller hung up, as in nginx. It only appears in
-// logs and metrics.
-const statusCallerGone = 499
 
 // detail describes a failed call: what happened, the number of attempts, the time and the last
 // reason.

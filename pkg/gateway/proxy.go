@@ -88,7 +88,7 @@ func (c *call) answer(resp *http.Response) {
 	if err := c.copyBody(resp); err != nil {
 		if c.in.Context().Err() != nil || errors.Is(err, errCaller) {
 			c.report.Reason = resilience.ReasonCallerCanceled
-		} else if c.grpc && resp.StatusCode == http.StatusOK && grpcwire.Is(resp.Header) {
+		} else if c.grpc && grpcwire.IsAnswer(resp) {
 			_ = resp.Body.Close()
 			c.endRPC(err)
 			return

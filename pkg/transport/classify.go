@@ -173,7 +173,7 @@ func (c *exchange) gates(sent bool) iter.Seq[resilience.Gate] {
 		_ = yield(resilience.Gate{
 			Name: "layer above", Shut: c.retriedAbove, Reason: resilience.ReasonRetriedUpstreamLayer,
 			Found: func() string {
-				if c.retriedAbove && c.grpc && retriedByGRPC(c.req.Header) {
+				if c.grpc && retriedByGRPC(c.req.Header) {
 					return "retries this call already: " + grpcwire.HeaderAttempts + " " + c.req.Header.Get(grpcwire.HeaderAttempts)
 				}
 				if c.retriedAbove {

@@ -281,7 +281,7 @@ func (c *exchange) hold(resp *http.Response, a *resilience.Attempt) {
 	*body = responseBody{
 		ReadCloser: resp.Body, attempt: a, exchange: c, lease: c.lease, stall: c.transport.policy.BodyIdleTimeout,
 	}
-	if c.grpc && resp.StatusCode == http.StatusOK && grpcwire.Is(resp.Header) {
+	if c.grpc && grpcwire.IsAnswer(resp) {
 		body.grpc = &grpcBody{resp: resp, source: c.source}
 	}
 	resp.Body = body

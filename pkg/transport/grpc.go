@@ -46,7 +46,7 @@ func retriedByGRPC(h http.Header) bool {
 // grpcAnswer returns the status of a gRPC response without messages (Trailers-Only). Any other
 // response commits the call: its status is in the trailers, after the last message.
 func grpcAnswer(resp *http.Response) (code grpcwire.Code, only bool) {
-	if resp.StatusCode != http.StatusOK || !grpcwire.Is(resp.Header) {
+	if !grpcwire.IsAnswer(resp) {
 		return grpcwire.OK, false
 	}
 	return grpcwire.Status(resp.Header)
