@@ -19,6 +19,10 @@ func Refused() error { return &net.OpError{Op: "dial", Net: "tcp", Err: syscall.
 // Reset is the error of a connection that dies before the answer.
 func Reset() error { return &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET} }
 
+// announced is the length in bytes of a body, as the header says. That of flaky-server is about as
+// long.
+const announced = 100
+
 // Answer returns the response that flaky-server would send, without a body.
 func Answer(req *http.Request, fate faults.Fate) (*http.Response, error) {
 	resp := &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: req}
@@ -35,9 +39,9 @@ func Answer(req *http.Request, fate faults.Fate) (*http.Response, error) {
 		<-req.Context().Done()
 		return nil, context.Cause(req.Context())
 	case faults.FaultTruncate:
-		resp.Body = &body{ctx: req.Context(), end: io.ErrUnexpectedEOF}
+		resp.Body, resp.ContentLength = &body{ctx: req.Context(), end: io.ErrUnexpectedEOF}, announced
 	case faults.FaultSlowBody:
-		resp.Body = &body{ctx: req.Context(), takes: time.Second, end: io.EOF}
+		resp.Body, resp.ContentLength = &body{ctx: req.Context(), takes: time.Second, end: io.EOF}, announced
 	case faults.FaultNone:
 	}
 	return resp, nil

@@ -52,6 +52,7 @@ type Lease struct {
 	admission resilience.Admission
 	state     LeaseState
 	again     bool // the call has tried the endpoint before
+	doubted   bool // the endpoint is probed, or its last request failed
 	reported  atomic.Bool
 	ended     atomic.Bool
 }
@@ -110,6 +111,10 @@ func isDialError(err error) bool {
 
 // Again reports whether the call has already tried this endpoint.
 func (l *Lease) Again() bool { return l.again }
+
+// Doubted reports whether the endpoint may not work: the attempt probes it, or its last request
+// failed.
+func (l *Lease) Doubted() bool { return l != nil && l.doubted }
 
 // Report records what the attempt shows about the endpoint. Only the first call counts. retryAfter
 // is the wait that the endpoint asked for, or 0. It is safe for concurrent use.
@@ -204,6 +209,7 @@ func (s *Set) Begin(ctx context.Context, l *Lease, c *Call, limit time.Duration)
 	case m.circuit != nil:
 		m.circuit.Admit(&l.admission)
 	}
+	l.doubted = l.state != LeaseReady || m.failures.Load() > 0
 	c.add(m)
 	m.inFlight.Add(1)
 	m.requests.Add(1)

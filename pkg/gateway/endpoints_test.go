@@ -8,6 +8,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -90,6 +91,12 @@ func TestOneBadEndpointOfThree(t *testing.T) {
 		"503":    func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) },
 		"hangs":  func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 		"resets": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"truncates": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "20")
+			_, _ = io.WriteString(w, "0123456789")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -98,8 +105,12 @@ func TestOneBadEndpointOfThree(t *testing.T) {
 			hammer(t, front.URL, 300*time.Millisecond)
 			pods[1].bad.Store(true)
 			healthy := pods[1].served.Load()
-			if got := hammer(t, front.URL, 3*time.Second); len(got) != 1 || got[http.StatusOK] == 0 {
-				t.Errorf("got %v calls by status, want 200 only", got)
+			got, lost := hammer(t, front.URL, 3*time.Second), 0
+			if name == "truncates" {
+				lost = 4 // one of each caller, until the endpoint is known to be bad
+			}
+			if got[http.StatusOK] == 0 || len(got) > 2 || len(got) == 2 && (got[0] == 0 || got[0] > lost) {
+				t.Errorf("got %v calls by status, want 200 only, and at most %d without an answer", got, lost)
 			}
 			state := g.Upstreams()[0]
 			if n := pods[1].served.Load() - healthy; state.Breaker.State.String() != "closed" || len(state.Endpoints) != 3 || n > 60 {
@@ -114,6 +125,51 @@ func TestOneBadEndpointOfThree(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The body of an endpoint that failed before is read ahead, but not for long: one that comes slowly
+// reaches the caller as it comes.
+func TestSlowBodyOfADoubtedEndpoint(t *testing.T) {
+	const half = "0123456789"
+	goOn, failed := make(chan struct{}), atomic.Bool{}
+	slow := newReplica(t, func(w http.ResponseWriter, r *http.Request) {
+		if failed.CompareAndSwap(false, true) {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(2*len(half)))
+		_, _ = io.WriteString(w, half)
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-goOn:
+			_, _ = io.WriteString(w, half)
+		case <-r.Context().Done():
+		}
+	})
+	slow.bad.Store(true)
+	_, front := gatewayOver(t, over(slow, newReplica(t, nil)), gateway.Options{})
+	client, end := newClient(t), time.Now().Add(20*time.Second)
+	var resp *http.Response
+	for resp == nil || resp.ContentLength < int64(len(half)) { // the other endpoint answers in short
+		if resp != nil {
+			_ = resp.Body.Close()
+			time.Sleep(10 * time.Millisecond)
+		}
+		var err error
+		if resp, err = client.Do(request(t, http.MethodGet, front.URL, nil)); err != nil || time.Now().After(end) {
+			t.Fatalf("got error %v and no answer of the slow endpoint", err)
+		}
+	}
+	defer func() { _ = resp.Body.Close() }()
+	first := make([]byte, len(half))
+	if _, err := io.ReadFull(resp.Body, first); err != nil {
+		t.Fatal(err)
+	}
+	close(goOn)
+	rest, err := io.ReadAll(resp.Body)
+	if got := string(first) + string(rest); err != nil || got != half+half {
+		t.Errorf("got %q and error %v, want both halves", got, err)
 	}
 }
 

@@ -131,8 +131,8 @@ func (e ending) blame() judgement {
 
 	case bodyComplete, bodyClosed:
 		return judge(resilience.Healthy, resilience.ReasonOK, never)
-	case bodyBroken:
-		return judge(resilience.Unhealthy, resilience.ReasonBodyFailed, never)
+	case bodyBroken: // once the caller has its beginning, there is no other attempt
+		return judge(resilience.Unhealthy, resilience.ReasonBodyFailed, byMethod)
 	case bodyUnread:
 		return judge(resilience.Neutral, resilience.ReasonBodyFailed, never)
 	case bodyAbandoned:

@@ -82,6 +82,8 @@ func (c *exchange) statusGate(code int) resilience.Gate {
 // errorEnding returns the ending of an attempt that got no response.
 func (c *exchange) errorEnding(err error) ending {
 	switch {
+	case errors.Is(err, errBroken):
+		return bodyBroken
 	case errors.Is(err, errBodyNotKept):
 		return uploadNotReplayable
 	case errors.Is(err, ErrHeaderTooLarge):
