@@ -82,5 +82,5 @@ func TestJitterAcceptsItsFourNamesOnly(t *testing.T) {
 func ExampleBackoff_Delay() {
 	b := resilience.DefaultPolicy().Retry.Backoff
 	fmt.Println(b.Delay(1, 0, 0.5), b.Delay(2, 0, 0.5), b.Delay(9, 0, 0.99))
-	// Output: 50ms 100ms 990ms
+	// Output: 50ms 100ms 1.98s
 }

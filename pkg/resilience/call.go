@@ -217,7 +217,7 @@ func (c *callState[T]) situation() *Situation {
 	p := c.pipeline
 	seen := p.breaker.seen()
 	return &Situation{
-		Traffic: seen.steady(),
+		Traffic: seen.steady(), Partly: seen.partly,
 		Attempt: c.number, Ended: c.ended(), Remaining: c.deadline.Sub(c.now), Previous: c.wait,
 		Random: p.random,
 		CircuitOpen: func() bool {

@@ -547,15 +547,17 @@ func TestAdaptiveBurst(t *testing.T) {
 	for name, tc := range map[string]struct {
 		burst   float64
 		every   time.Duration
-		healthy int // calls before the outage
+		healthy int  // calls before the outage
+		partly  bool // one of four fails at first
 		retries int
 		wait    time.Duration // before the first retry
 	}{
-		"a new client":         {resilience.AdaptiveBurst, 500 * time.Millisecond, 0, 8, 50 * time.Millisecond},
-		"a seldom used client": {resilience.AdaptiveBurst, 5 * time.Second, 10, 7, 50 * time.Millisecond},
-		"two calls a second":   {resilience.AdaptiveBurst, 500 * time.Millisecond, 30, 1, 500 * time.Millisecond},
-		"a hundred a second":   {resilience.AdaptiveBurst, 10 * time.Millisecond, 1500, 10, 50 * time.Millisecond},
-		"a burst of its own":   {10, 500 * time.Millisecond, 30, 10, 50 * time.Millisecond},
+		"a new client":         {resilience.AdaptiveBurst, 500 * time.Millisecond, 0, false, 8, 50 * time.Millisecond},
+		"a seldom used client": {resilience.AdaptiveBurst, 5 * time.Second, 10, false, 7, 50 * time.Millisecond},
+		"two calls a second":   {resilience.AdaptiveBurst, 500 * time.Millisecond, 30, false, 1, time.Second},
+		"and some fail":        {resilience.AdaptiveBurst, 500 * time.Millisecond, 60, true, 4, time.Second * 10 / 19},
+		"a hundred a second":   {resilience.AdaptiveBurst, 10 * time.Millisecond, 1500, false, 10, 50 * time.Millisecond},
+		"a burst of its own":   {10, 500 * time.Millisecond, 30, false, 10, 50 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -563,8 +565,12 @@ func TestAdaptiveBurst(t *testing.T) {
 				p.Retry.Budget.Burst = tc.burst
 				p.Breaker.ConsecutiveFailures, p.Breaker.FailureRatio = 0, 0
 				pl := pipeline(t, p, resilience.Options{Random: half})
-				for range tc.healthy {
-					_, _, _ = pl.Do(t.Context(), answers("ok"))
+				for i := range tc.healthy {
+					first := "ok"
+					if tc.partly && i%4 == 0 {
+						first = "busy"
+					}
+					_, _, _ = pl.Do(t.Context(), answers(first, "ok"))
 					time.Sleep(tc.every)
 				}
 				retries, wait := 0, time.Duration(0)

@@ -40,7 +40,7 @@ func DefaultPolicy() Policy {
 		AttemptTimeout: 1500 * time.Millisecond,
 		Retry: Retry{
 			MaxAttempts:   3,
-			Backoff:       Backoff{Base: 100 * time.Millisecond, Max: time.Second, Factor: 2, Jitter: JitterFull},
+			Backoff:       Backoff{Base: 100 * time.Millisecond, Max: 2 * time.Second, Factor: 2, Jitter: JitterFull},
 			MaxRetryAfter: 5 * time.Second,
 			Budget:        BudgetPolicy{Ratio: 1, Burst: AdaptiveBurst},
 		},
