@@ -18,6 +18,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/app"
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/flakyapp"
 	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/telemetry"
@@ -108,7 +109,7 @@ func run(ctx context.Context, p cli.Program) int {
 	ready := serve.NewReadiness()
 	quiet := p
 	quiet.Environ = nil // the client warns about unused variables
-	upstream, err := app.NewFlaky(ctx, quiet, injector, "demo", ready, logger)
+	upstream, err := flakyapp.New(ctx, quiet, injector, "demo", ready, logger)
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}

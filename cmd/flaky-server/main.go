@@ -12,9 +12,9 @@ import (
 	"net"
 	"time"
 
-	"github.com/rebound-dev/rebound/internal/app"
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/flakyapp"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/siteguard"
 	"github.com/rebound-dev/rebound/internal/telemetry"
@@ -74,7 +74,7 @@ func run(ctx context.Context, p cli.Program) int {
 	instance, _ := p.LookupEnv("HOSTNAME") // the pod's name in Kubernetes
 	logger := telemetry.NewLogger(p.Stderr, level)
 	ready := serve.NewReadiness()
-	server, err := app.NewFlaky(ctx, p, injector, instance, ready, logger, hosts...)
+	server, err := flakyapp.New(ctx, p, injector, instance, ready, logger, hosts...)
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
