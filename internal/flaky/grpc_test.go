@@ -39,7 +39,7 @@ type grpcWorld struct {
 	client flakypb.FlakyClient
 }
 
-// cleartext lets a server speak HTTP/2 without TLS, and know its connections, as package serve does.
+// cleartext lets a server speak HTTP/2 without TLS and know its connections, as package serve does.
 func cleartext(s *http.Server) {
 	s.Protocols = new(http.Protocols)
 	s.Protocols.SetHTTP1(true)
@@ -352,6 +352,35 @@ func TestGRPCHang(t *testing.T) {
 		begun := time.Now()
 		if r := w.call(t.Context(), "Process"); r.code != codes.Internal || time.Since(begun) != time.Hour {
 			t.Errorf("got %+v after %v, want the stream reset when the server stops", r, time.Since(begun))
+		}
+	})
+}
+
+// A hanging server does not answer at the call's deadline either.
+func TestGRPCHangOutlastsTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, faults.Spec{HangRate: 1})
+		network := pipenet.New()
+		network.Serve(t, "data:80", s.Data(), cleartext)
+		t.Cleanup(s.Stop)
+		transport := network.Transport(t)
+		transport.Protocols = new(http.Protocols)
+		transport.Protocols.SetUnencryptedHTTP2(true)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://data/rebound.flaky.v1.Flaky/Process", bytes.NewReader(make([]byte, 5)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/grpc")
+		r.Header.Set("Grpc-Timeout", "1S")
+		begun := time.Now()
+		resp, err := transport.RoundTrip(r)
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		if took := time.Since(begun); !errors.Is(err, context.DeadlineExceeded) || took != time.Hour {
+			t.Errorf("got %v after %v, want nothing for an hour", err, took)
 		}
 	})
 }
