@@ -18,6 +18,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/app"
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/flakyapp"
 	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/telemetry"
@@ -32,6 +33,9 @@ const (
 
 // shippedSeed makes the first call need three attempts, so that a visitor sees retries at once.
 const shippedSeed = 30
+
+// shippedUpstream is the address of flaky-server in policyFile.
+const shippedUpstream = "127.0.0.1:5000"
 
 // policyFile is also shown in the README, and `client --config` accepts it.
 //
@@ -58,7 +62,7 @@ func run(ctx context.Context, p cli.Program) int {
 	ports := struct{ client, clientAdmin, flaky, flakyAdmin *string }{
 		fs.String("listen", "127.0.0.1:8080", "`ADDR` of the client"),
 		fs.String("admin", "127.0.0.1:8081", "`ADDR` of the client's admin port"),
-		fs.String("flaky-listen", "127.0.0.1:5000", "`ADDR` of flaky-server"),
+		fs.String("flaky-listen", shippedUpstream, "`ADDR` of flaky-server"),
 		fs.String("flaky-admin", "127.0.0.1:5001", "`ADDR` of flaky-server's admin port"),
 	}
 
@@ -108,7 +112,7 @@ func run(ctx context.Context, p cli.Program) int {
 	ready := serve.NewReadiness()
 	quiet := p
 	quiet.Environ = nil // the client warns about unused variables
-	upstream, err := app.NewFlaky(ctx, quiet, injector, "demo", ready, logger)
+	upstream, err := flakyapp.New(ctx, quiet, injector, "demo", ready, logger)
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
@@ -129,7 +133,7 @@ func run(ctx context.Context, p cli.Program) int {
 	}
 	if *file == "" {
 		for i := range cfg.Routes {
-			cfg.Routes[i].Upstream = "http://" + flakyAddr.String()
+			cfg.Routes[i].Upstream = strings.Replace(cfg.Routes[i].Upstream, shippedUpstream, flakyAddr.String(), 1)
 		}
 	}
 	client, err := app.NewClient(ctx, p, cfg, ready, logger, livePage)
@@ -167,7 +171,7 @@ func run(ctx context.Context, p cli.Program) int {
 		})
 		welcome(p.Stdout, spec, map[string]string{
 			"{timeouts}": strings.TrimSpace(app.Timeouts(cfg)),
-			"{client}":   serve.URL(addrs["client"]), "{client-admin}": serve.URL(addrs["client's admin"]),
+			"{client}":   serve.URL(addrs["client"]), "{grpc}": strings.TrimPrefix(serve.URL(addrs["client"]), "http://"), "{client-admin}": serve.URL(addrs["client's admin"]),
 			"{flaky}": serve.URL(addrs["flaky-server"]), "{flaky-admin}": serve.URL(addrs["flaky-server's admin"]),
 		})
 	})
@@ -199,7 +203,7 @@ Rebound demo: a client in front of an upstream where {rate} of the attempts fail
 
   {client}/process  through the client: timeout, retry, circuit breaker
   {client-admin}  the client's admin port: the live page, /api/calls /breakers /config /metrics
-  {flaky}/process  the upstream itself
+  {flaky}/process  the upstream itself; it serves gRPC too
   {flaky-admin}/faults  the upstream's faults: GET, PUT, PATCH; /ledger counts its requests
 
 {timeouts}
@@ -208,6 +212,7 @@ Try:
   curl -i {client}/process
   for i in $(seq 100); do curl -s -o /dev/null -w '%{http_code} ' {client}/process; done; echo
   curl -X PUT -d 'errorRate: 1' {flaky-admin}/faults; curl -i {client}/process
+  grpcurl -plaintext {grpc} rebound.flaky.v1.Flaky/Process
 
 Ctrl-C stops it.
 `

@@ -12,9 +12,9 @@ import (
 	"net"
 	"time"
 
-	"github.com/rebound-dev/rebound/internal/app"
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/flakyapp"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/siteguard"
 	"github.com/rebound-dev/rebound/internal/telemetry"
@@ -37,7 +37,7 @@ func run(ctx context.Context, p cli.Program) int {
 	hangups, stopHangups := serve.Hangups()
 	defer stopHangups()
 	fs := p.Flags()
-	listen := fs.String("listen", ":5000", "`ADDR` of the data port: GET /process, POST /orders")
+	listen := fs.String("listen", ":5000", "`ADDR` of the data port: GET /process, POST /orders, gRPC")
 	admin := fs.String("admin", ":5001", "`ADDR` of the admin port: /faults, /ledger, /metrics, /livez, /readyz")
 	file := fs.String("config", "", "YAML or JSON `FILE` with the faults; missing values keep their defaults; SIGHUP reloads it")
 	var hosts siteguard.Hosts
@@ -74,7 +74,7 @@ func run(ctx context.Context, p cli.Program) int {
 	instance, _ := p.LookupEnv("HOSTNAME") // the pod's name in Kubernetes
 	logger := telemetry.NewLogger(p.Stderr, level)
 	ready := serve.NewReadiness()
-	server, err := app.NewFlaky(ctx, p, injector, instance, ready, logger, hosts...)
+	server, err := flakyapp.New(ctx, p, injector, instance, ready, logger, hosts...)
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
@@ -104,7 +104,7 @@ func run(ctx context.Context, p cli.Program) int {
 }
 
 func help(w io.Writer, fs *flag.FlagSet) {
-	fmt.Fprint(w, `flaky-server is an HTTP upstream that misbehaves. By default, three calls in ten get a 503.
+	fmt.Fprint(w, `flaky-server is an upstream over HTTP and gRPC that misbehaves. By default, three calls in ten get a 503.
 
 Usage: flaky-server [flags]
        flaky-server probe URL

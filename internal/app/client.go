@@ -1,5 +1,4 @@
-// Package app assembles client and flaky-server, with their traces, metrics, log and live page, for
-// the commands.
+// Package app assembles client, with its traces, metrics, log and live page, for the commands.
 package app
 
 import (

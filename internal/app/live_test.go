@@ -17,6 +17,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/app"
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/flaky"
+	"github.com/rebound-dev/rebound/internal/flakyapp"
 	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/pkg/faults"
@@ -65,7 +66,7 @@ func TestLivePageAgrees(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	upstream, err := app.NewFlaky(t.Context(), p, injector, "test", serve.NewReadiness(), logger)
+	upstream, err := flakyapp.New(t.Context(), p, injector, "test", serve.NewReadiness(), logger)
 	if err != nil {
 		t.Fatal(err)
 	}

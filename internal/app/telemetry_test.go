@@ -12,6 +12,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/app"
 	"github.com/rebound-dev/rebound/internal/cli"
+	"github.com/rebound-dev/rebound/internal/flakyapp"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/testkit/output"
 	"github.com/rebound-dev/rebound/pkg/faults"
@@ -139,7 +140,7 @@ func TestD7ForeignHostOnFlakyServersAdminPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := app.NewFlaky(t.Context(), silentProgram("flaky-server"), injector, "x", serve.NewReadiness(), slog.New(slog.DiscardHandler), "mine.com")
+	server, err := flakyapp.New(t.Context(), silentProgram("flaky-server"), injector, "x", serve.NewReadiness(), slog.New(slog.DiscardHandler), "mine.com")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -93,9 +93,9 @@ type Service struct {
 	// Queue is the size of an instance's queue, as the time that its workers need for the work in
 	// it. 0 or more; 0 refuses a call when all workers are busy.
 	Queue time.Duration `yaml:"queue"`
-	// Faults are the constant faults: a faults document without capacity and schedule. Its latency
-	// is the time that a worker needs for a call. The calls of other services come after it, and
-	// keep no worker busy.
+	// Faults are the constant faults: a faults document without capacity, schedule and grpc. Its
+	// latency is the time that a worker needs for a call. The calls of other services come after
+	// it, and keep no worker busy.
 	Faults faults.Spec `yaml:"faults"`
 	// Calls are the calls of other services, in order. One that fails ends the call with an error:
 	// the status of the last answer if it is 500 or more, else 502, 503 or 504.

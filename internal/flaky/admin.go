@@ -15,7 +15,8 @@ import (
 type Ledger struct {
 	// one for each order that arrived, in order of first arrival
 	Effects []Effect `json:"effects"`
-	// requests to GET /process and POST /orders since the start or the last DELETE /ledger
+	// requests to GET /process and POST /orders, and calls of the gRPC service, since the start or
+	// the last DELETE /ledger
 	Received uint64 `json:"received"`
 	// Truncated means that there were more orders or keys than the limit. Orders are missing, and a
 	// repeated key may have been applied again.

@@ -2,6 +2,7 @@ package flaky
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
@@ -122,23 +124,42 @@ func (o *order) parse(body []byte) error {
 // arrive counts an attempt and returns its request id and number. If the request is not valid, it
 // answers and returns false.
 func (s *Server) arrive(w http.ResponseWriter, r *http.Request) (id string, attempt int, ok bool) {
-	s.ledger.receive()
-	id = r.Header.Get("X-Request-Id")
-	if len(id) > maxID {
-		refuse(w, http.StatusBadRequest, fmt.Sprintf("expected an X-Request-Id of at most %d bytes", maxID))
+	id, attempt, err := s.identify(r.Header)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err.Error())
 		return "", 0, false
+	}
+	w.Header().Set("X-Request-Id", id)
+	return id, attempt, true
+}
+
+// identify counts an attempt with the header h, and returns its request id and number.
+func (s *Server) identify(h http.Header) (id string, attempt int, err error) {
+	s.ledger.receive()
+	id = h.Get("X-Request-Id")
+	if len(id) > maxID {
+		return "", 0, fmt.Errorf("expected an X-Request-Id of at most %d bytes", maxID)
 	}
 	if id == "" {
 		id = rand.Text()
 	}
-	w.Header().Set("X-Request-Id", id)
-	return id, s.attempts.next(id), true
+	return id, s.attempts.next(id), nil
 }
 
 // work spends the time that this arrival takes, and returns its final fate. It aborts the handler
 // if the caller leaves. done is called even then, when a worker has served the job.
 func (s *Server) work(r *http.Request, fate faults.Fate, done func()) faults.Fate {
-	err := s.queue.Do(r.Context(), faults.Job{Service: fate.Service, Deadline: fate.Deadline(r.Header.Get("X-Envoy-Expected-Rq-Timeout-Ms")), Done: done})
+	fate, stayed := s.spend(r.Context(), r.URL.Path, fate, fate.Deadline(r.Header.Get("X-Envoy-Expected-Rq-Timeout-Ms")), done)
+	if !stayed {
+		abort()
+	}
+	return fate
+}
+
+// spend is work for an arrival at path whose caller waits until deadline. stayed is false if the
+// caller has left.
+func (s *Server) spend(ctx context.Context, path string, fate faults.Fate, deadline time.Time, done func()) (final faults.Fate, stayed bool) {
+	err := s.queue.Do(ctx, faults.Job{Service: fate.Service, Deadline: deadline, Done: done})
 	left := false
 	switch {
 	case errors.Is(err, faults.ErrRefused):
@@ -149,13 +170,10 @@ func (s *Server) work(r *http.Request, fate faults.Fate, done func()) faults.Fat
 		left = true
 	}
 	if s.options.Observe != nil {
-		s.options.Observe(r.Context(), fate)
+		s.options.Observe(ctx, fate)
 	}
-	s.options.Logger.LogAttrs(r.Context(), slog.LevelDebug, lineArrival,
-		slog.String(logPath, r.URL.Path), slog.Uint64(logArrival, fate.Arrival), slog.String(logFault, string(fate.Fault)))
+	s.options.Logger.LogAttrs(ctx, slog.LevelDebug, lineArrival,
+		slog.String(logPath, path), slog.Uint64(logArrival, fate.Arrival), slog.String(logFault, string(fate.Fault)))
 	// A caller that left gets no answer, although its job is still in the queue.
-	if left || !faults.Pause(r.Context(), fate.Latency) {
-		abort()
-	}
-	return fate
+	return fate, !left && faults.Pause(ctx, fate.Latency)
 }

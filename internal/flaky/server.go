@@ -12,6 +12,11 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/rebound-dev/rebound/internal/flaky/flakypb"
+	"github.com/rebound-dev/rebound/internal/grpcwire"
 	"github.com/rebound-dev/rebound/internal/problem"
 	"github.com/rebound-dev/rebound/internal/siteguard"
 	"github.com/rebound-dev/rebound/pkg/faults"
@@ -41,6 +46,7 @@ type Server struct {
 	attempts *attemptCounter
 	ledger   *ledger
 	options  Options
+	health   *health.Server // of gRPC
 
 	changing sync.Mutex  // held while the faults are read and replaced
 	boundary *time.Timer // fires at the next change of the schedule; guarded by changing
@@ -80,7 +86,9 @@ func New(o Options) (*Server, error) {
 		attempts: newAttemptCounter(o.Remember),
 		ledger:   newLedger(o.Remember),
 		options:  o,
+		health:   health.NewServer(),
 	}
+	s.SetServing(true)
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	s.changing.Lock()
 	defer s.changing.Unlock()
@@ -104,17 +112,36 @@ func (s *Server) wake() {
 	}
 }
 
-// Stop ends all hanging calls, current and future, by closing their connections. Otherwise a server
-// that drains would wait for them. Everything else continues. Stop may be called more than once.
+// Stop ends all hanging calls, current and future, by closing their connections, and those that
+// watch the health. Otherwise a server that drains would wait for them. Everything else continues.
+// Stop may be called more than once.
 func (s *Server) Stop() { s.stop() }
 
-// Data returns the handler of the data port: GET /process and POST /orders.
+// SetServing sets what the health service of gRPC answers, at first SERVING.
+func (s *Server) SetServing(serving bool) {
+	status := healthpb.HealthCheckResponse_NOT_SERVING
+	if serving {
+		status = healthpb.HealthCheckResponse_SERVING
+	}
+	s.health.SetServingStatus("", status)
+	s.health.SetServingStatus(flakypb.Flaky_ServiceDesc.ServiceName, status)
+}
+
+// Data returns the handler of the data port: GET /process and POST /orders, and over HTTP/2 the
+// gRPC services [flakypb.FlakyServer], health and reflection.
 func (s *Server) Data() http.Handler {
 	mux := http.NewServeMux()
 	route(mux, "/process", methods{http.MethodGet: s.process})
 	route(mux, "/orders", methods{http.MethodPost: s.orders})
-	mux.HandleFunc("/", notFound("GET /process and POST /orders"))
-	return mux
+	mux.HandleFunc("/", notFound("GET /process and POST /orders, and gRPC over HTTP/2"))
+	calls := s.grpcCalls()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 2 && grpcwire.Is(r.Header) {
+			calls.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // Admin returns the handler of the admin port: GET, PUT and PATCH /faults, GET and DELETE /ledger,

@@ -26,14 +26,14 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, fate faults.Fate
 		if after := retryAfter(fate.RetryAfter); after != "" {
 			w.Header().Set("Retry-After", after)
 		}
-		refuse(w, fate.Status, fmt.Sprintf("injected fault: %s (arrival %d)", fate.Fault, fate.Arrival))
+		refuse(w, fate.Status, injected(fate))
 		return
 	case faults.FaultReset:
 		reset(w)
 		return
 	case faults.FaultHang:
 		s.hang(r.Context())
-		return
+		abort()
 	case faults.FaultNone, faults.FaultTruncate, faults.FaultSlowBody:
 	}
 
@@ -50,14 +50,24 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, fate faults.Fate
 		send(w, body[:len(body)/2])
 		abort()
 	case faults.FaultSlowBody:
-		for i := range drips {
-			if !faults.Pause(r.Context(), dripWait) {
-				abort()
-			}
-			send(w, body[i*len(body)/drips:(i+1)*len(body)/drips])
-		}
+		drip(r.Context(), w, body)
 	default:
 		_, _ = w.Write(body) // fails only if the caller has left
+	}
+}
+
+// injected returns the text of the error status that fate demands.
+func injected(fate faults.Fate) string {
+	return fmt.Sprintf("injected fault: %s (arrival %d)", fate.Fault, fate.Arrival)
+}
+
+// drip writes body in pieces, with a wait before each.
+func drip(caller context.Context, w http.ResponseWriter, body []byte) {
+	for i := range drips {
+		if !faults.Pause(caller, dripWait) {
+			abort()
+		}
+		send(w, body[i*len(body)/drips:(i+1)*len(body)/drips])
 	}
 }
 
@@ -78,7 +88,6 @@ func (s *Server) hang(caller context.Context) {
 	case <-caller.Done():
 	case <-s.stopped.Done():
 	}
-	abort()
 }
 
 // reset ends the connection with a TCP RST. Closing with a linger of 0 discards unsent data and
@@ -89,6 +98,10 @@ func reset(w http.ResponseWriter) {
 	if err != nil {
 		abort()
 	}
+	resetConn(conn)
+}
+
+func resetConn(conn net.Conn) {
 	raw := conn
 	// for TLS, whose own Close would send close_notify
 	if wrapped, ok := conn.(interface{ NetConn() net.Conn }); ok {

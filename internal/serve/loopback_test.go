@@ -69,6 +69,9 @@ func TestCallInFlightOverSockets(t *testing.T) {
 			entered, finish := make(chan string), make(chan struct{})
 			mux := http.NewServeMux()
 			mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+				if conn := serve.Conn(r.Context()); conn == nil || conn.RemoteAddr().String() != r.RemoteAddr {
+					t.Errorf("got connection %v, want that of the request", conn)
+				}
 				entered <- r.Proto
 				<-finish
 				_, _ = io.WriteString(w, "whole")

@@ -2,7 +2,7 @@ package serve
 
 import (
 	"net/http"
-	"sync/atomic"
+	"sync"
 )
 
 // State is a stage in the life of a program. It never moves back.
@@ -30,7 +30,11 @@ func (s State) String() string {
 
 // Readiness holds the state that readiness and liveness probes report. It is safe for concurrent
 // use.
-type Readiness struct{ state atomic.Int32 }
+type Readiness struct {
+	mu       sync.Mutex
+	state    State
+	watchers []func(State)
+}
 
 // NewReadiness returns a Readiness that is Starting.
 func NewReadiness() *Readiness { return &Readiness{} }
@@ -38,16 +42,32 @@ func NewReadiness() *Readiness { return &Readiness{} }
 // Set moves to state s. It ignores an earlier state than the current one, so that becoming ready
 // late does not undo a drain.
 func (r *Readiness) Set(s State) {
-	for {
-		old := r.state.Load()
-		if int32(s) <= old || r.state.CompareAndSwap(old, int32(s)) {
-			return
-		}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s <= r.state {
+		return
+	}
+	r.state = s
+	for _, f := range r.watchers {
+		f(s)
 	}
 }
 
+// Watch calls f with the current state, and later with each new one. f must be quick and must not
+// use r.
+func (r *Readiness) Watch(f func(State)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watchers = append(r.watchers, f)
+	f(r.state)
+}
+
 // State returns the current state.
-func (r *Readiness) State() State { return State(r.state.Load()) }
+func (r *Readiness) State() State {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state
+}
 
 // Livez returns a handler that always answers 200 "ok". It checks nothing else, because a restart
 // would not repair anything else.

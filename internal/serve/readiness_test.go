@@ -3,6 +3,7 @@ package serve_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"testing"
 
 	"github.com/rebound-dev/rebound/internal/serve"
@@ -40,5 +41,18 @@ func TestReadiness(t *testing.T) {
 				t.Errorf("liveness: got %d %q, want 200 ok", got.Code, got.Body)
 			}
 		})
+	}
+}
+
+// A watcher hears of each state once, and of the current one at first.
+func TestReadinessWatch(t *testing.T) {
+	r := serve.NewReadiness()
+	var got []serve.State
+	r.Watch(func(s serve.State) { got = append(got, s) })
+	for _, s := range []serve.State{serve.Ready, serve.Ready, serve.Draining, serve.Ready} {
+		r.Set(s)
+	}
+	if want := []serve.State{serve.Starting, serve.Ready, serve.Draining}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

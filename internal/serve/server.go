@@ -70,11 +70,29 @@ func newServer(ctx context.Context, l Listener, opened net.Listener, logger *slo
 		TLSConfig:   l.TLS,
 		BaseContext: func(net.Listener) context.Context { return requests },
 		ConnState:   s.silent.see,
-		ConnContext: func(ctx context.Context, conn net.Conn) context.Context { limitUnsent(conn); return ctx },
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			limitUnsent(conn)
+			return WithConn(ctx, conn)
+		},
 		// net/http logs problems of single callers: a broken preface, a handler that panicked.
 		ErrorLog: slog.NewLogLogger(errorLog{logger.With(logListener, l.Name).Handler(), &s.silent}, slog.LevelWarn),
 	}
 	return s
+}
+
+type connKey struct{}
+
+// WithConn returns a context whose connection is conn, as an [http.Server] wants it for its
+// ConnContext.
+func WithConn(ctx context.Context, conn net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, conn)
+}
+
+// Conn returns the connection of the request with the context ctx, or nil if ctx is of another
+// server. A handler can close the connection of an HTTP/2 request, which it cannot hijack.
+func Conn(ctx context.Context) net.Conn {
+	conn, _ := ctx.Value(connKey{}).(net.Conn)
+	return conn
 }
 
 // counted counts the calls of next. It passes on the ResponseWriter unwrapped, since that may

@@ -37,6 +37,7 @@ type Fate struct {
 	Service        time.Duration // how long it occupies a worker; 0 without a capacity
 	HonourDeadline bool          // as in [Spec.HonourDeadline]
 	Effect         Effect        // as in [Spec.Effect]
+	GRPC           GRPCFate      // for an arrival over gRPC
 }
 
 // TakesEffect reports whether the work of this arrival takes effect, given its fault.
@@ -181,6 +182,7 @@ func (s Spec) fate(seed, arrival uint64, attempt int) Fate {
 	if fate.Fault == FaultError {
 		fate.Status = s.Statuses[int(choice*float64(len(s.Statuses)))]
 	}
+	fate.GRPC = s.GRPC.fate(fate.Fault, fate.Status, choice)
 	switch c := s.Capacity; {
 	case c.Workers == 0:
 	case c.ServiceTime > 0:

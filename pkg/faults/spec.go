@@ -44,6 +44,7 @@ type Spec struct {
 	HonourDeadline bool `yaml:"honourDeadline" json:"honourDeadline"`
 	// Effect decides whether a call with a fault takes effect. Empty means [EffectBefore].
 	Effect Effect `yaml:"effect" json:"effect"`
+	GRPC   GRPC   `yaml:"grpc,omitempty" json:"grpc,omitzero"`
 	// Schedule changes the document for a time. Where windows overlap, the later one in the list
 	// wins, key by key. At most 1000 windows.
 	Schedule []Window `yaml:"schedule" json:"schedule"`
@@ -73,7 +74,8 @@ type Capacity struct {
 
 // Window overrides a [Spec] from At until At+For. The time counts from the start, the last PUT or
 // the last PATCH that names schedule, whichever is latest. Keys that it lacks stay as they are;
-// keys that it has count even at zero. FailFirst, HonourDeadline and Effect cannot be scheduled.
+// keys that it has count even at zero. FailFirst, HonourDeadline, Effect and GRPC cannot be
+// scheduled.
 type Window struct {
 	At         time.Duration `yaml:"at" json:"at"`   // 0 or more
 	For        time.Duration `yaml:"for" json:"for"` // above 0
@@ -116,6 +118,7 @@ func (s Spec) normalized() Spec {
 		s.Effect = EffectBefore
 	}
 	s.Latency = s.Latency.normalized()
+	s.GRPC = s.GRPC.normalized()
 	for i := range s.Schedule {
 		w := &s.Schedule[i]
 		if w.Statuses != nil && len(w.Statuses) == 0 {
@@ -133,6 +136,7 @@ func defaultStatuses() []int { return []int{503} }
 // clone returns a copy of s that shares no memory with s. A nil schedule becomes an empty one.
 func (s Spec) clone() Spec {
 	s.Statuses = slices.Clone(s.Statuses)
+	s.GRPC.Codes = slices.Clone(s.GRPC.Codes)
 	s.Schedule = append([]Window{}, s.Schedule...)
 	for i := range s.Schedule {
 		w := &s.Schedule[i]

@@ -53,6 +53,14 @@ func TestValidate(t *testing.T) {
 			spec: faults.Spec{Effect: "during"},
 			want: map[string]string{"effect": `before or after, got "during"`},
 		},
+		"grpc": {
+			spec: faults.Spec{GRPC: faults.GRPC{Codes: []string{"UNAVAILABLE", "OK", "14", "unavailable"}, After: "trailers", Messages: -1, Pushback: " ", Break: "wire"}},
+			want: map[string]string{
+				"grpc.codes[1]": `other than OK, such as UNAVAILABLE, got "OK"`, "grpc.codes[2]": `got "14"`, "grpc.codes[3]": `got "unavailable"`,
+				"grpc.after": `nothing, headers or message, got "trailers"`, "grpc.messages": "0 or more, got -1",
+				"grpc.pushback": "without blanks", "grpc.break": `stream, connection or end, got "wire"`,
+			},
+		},
 		"work that takes no time": {
 			spec: faults.Spec{Capacity: faults.Capacity{Workers: 2}},
 			want: map[string]string{"capacity.serviceTime": "more than 0s with 2 workers"},
@@ -191,6 +199,7 @@ func TestSpecShowsWhatIsInForce(t *testing.T) {
 func TestSpecSharesNothing(t *testing.T) {
 	in := faults.Spec{
 		Statuses: []int{500},
+		GRPC:     faults.GRPC{Codes: []string{"ABORTED"}},
 		Schedule: []faults.Window{{
 			For: 1, ErrorRate: new(0.5), Statuses: []int{501}, Latency: &faults.Latency{},
 			Capacity: &faults.CapacityChange{Workers: new(0)},
@@ -202,6 +211,7 @@ func TestSpecSharesNothing(t *testing.T) {
 	}
 	for _, s := range []faults.Spec{in, injector.Spec()} {
 		s.Statuses[0] = 599
+		s.GRPC.Codes[0] = "UNKNOWN"
 		s.Schedule[0].Statuses[0] = 599
 		*s.Schedule[0].ErrorRate = 1
 		s.Schedule[0].Latency.Value = 1
@@ -209,7 +219,7 @@ func TestSpecSharesNothing(t *testing.T) {
 	}
 	got := injector.Spec()
 	w := got.Schedule[0]
-	if got.Statuses[0] != 500 || w.Statuses[0] != 501 || *w.ErrorRate != 0.5 || w.Latency.Value != 0 || *w.Capacity.Workers != 0 {
+	if got.Statuses[0] != 500 || got.GRPC.Codes[0] != "ABORTED" || w.Statuses[0] != 501 || *w.ErrorRate != 0.5 || w.Latency.Value != 0 || *w.Capacity.Workers != 0 {
 		t.Errorf("got spec %+v, window %+v, want them unchanged from outside", got, w)
 	}
 }

@@ -18,13 +18,14 @@ func (s Spec) Validate() error {
 	var c checker
 	c.rates("", s.rates())
 	c.statuses("statuses", s.Statuses)
-	c.retryAfter("retryAfter", s.RetryAfter)
+	c.headerText("retryAfter", s.RetryAfter)
 	c.latency("latency", s.Latency)
 	c.atLeastZero("failFirst", s.FailFirst)
 	c.capacity("capacity", s.Capacity)
 	if s.Effect != "" && s.Effect != EffectBefore && s.Effect != EffectAfter {
 		c.Add("effect", "expected before or after, got %q", s.Effect)
 	}
+	c.grpc("grpc", s.GRPC)
 	if len(s.Schedule) > maxWindows {
 		c.Add("schedule", "expected at most %d windows, got %d", maxWindows, len(s.Schedule))
 		return c.Err()
@@ -75,13 +76,13 @@ func (c *checker) statuses(path string, statuses []int) {
 	}
 }
 
-// maxRetryAfter is the longest text for the header, in bytes. It is sent with every error.
-const maxRetryAfter = 1 << 10
+// maxHeaderText is the longest text for a header, in bytes. It is sent with every error.
+const maxHeaderText = 1 << 10
 
-// retryAfter rejects text that a header cannot carry unchanged.
-func (c *checker) retryAfter(path, value string) {
-	if len(value) > maxRetryAfter {
-		c.Add(path, "expected at most %d bytes, got %d", maxRetryAfter, len(value))
+// headerText rejects text that a header cannot carry unchanged.
+func (c *checker) headerText(path, value string) {
+	if len(value) > maxHeaderText {
+		c.Add(path, "expected at most %d bytes, got %d", maxHeaderText, len(value))
 		return
 	}
 	if strings.Trim(value, " \t") != value {
@@ -172,7 +173,7 @@ func (c *checker) window(path string, w Window) {
 	v := w.over(Spec{})
 	c.rates(path+".", v.rates())
 	c.statuses(path+".statuses", v.Statuses)
-	c.retryAfter(path+".retryAfter", v.RetryAfter)
+	c.headerText(path+".retryAfter", v.RetryAfter)
 	c.latency(path+".latency", v.Latency)
 	c.capacity(path+".capacity", v.Capacity)
 }

@@ -59,8 +59,8 @@ type Upstream struct {
 	// Queue is the size of the queue, as the time that all workers need for its work. 0 or more; 0
 	// refuses a call when all workers are busy.
 	Queue time.Duration `yaml:"queue"`
-	// Faults are the constant faults: a faults document without capacity and schedule. Its latency
-	// is the time that a worker needs for a call.
+	// Faults are the constant faults: a faults document without capacity, schedule and grpc. Its
+	// latency is the time that a worker needs for a call.
 	Faults faults.Spec `yaml:"faults"`
 	// Phases change the upstream for a time. Where they overlap, the later one in the list wins,
 	// key by key.
@@ -152,10 +152,11 @@ func (s Scenario) Validate() error {
 		"must be left out: the run sets the capacity, and upstream.queue the queue")
 	check(len(s.Upstream.Faults.Schedule) == 0, "upstream.faults.schedule", "must be left out: upstream.phases is the schedule")
 	check(s.Upstream.Faults.FailFirst == 0, "upstream.faults.failFirst", "must be left out: it needs request ids, and simulated calls have none")
+	check(s.Upstream.Faults.GRPC.IsZero(), "upstream.faults.grpc", "must be left out: simulated calls are HTTP")
 	check(backend.Mean(s.Upstream.Faults.Latency) > 0, "upstream.faults.latency",
 		"must have a mean above 0s and below %v: it is the time that a worker needs for a call", maxLength)
 	base := s.Upstream.Faults
-	base.Capacity, base.Schedule = faults.Capacity{}, nil
+	base.Capacity, base.Schedule, base.GRPC = faults.Capacity{}, nil, faults.GRPC{}
 	err := base.Validate()
 	found.Merge("upstream.faults", err)
 	if err == nil {

@@ -88,6 +88,7 @@ func TestWrongScenarios(t *testing.T) {
 		"empty phase":      {rest + upstream + ", phases: [{at: 1s}]}", "upstream.phases[0].for: expected more than 0s"},
 		"share":            {rest + upstream + ", phases: [{at: 1s, for: 1s, working: 2}]}", "upstream.phases[0].working: must be from 0 to 1, got 2"},
 		"end alone":        {rest + upstream + ", phases: [{at: 1s, for: 1s, workingAtEnd: 1}]}", "upstream.phases[0].workingAtEnd: must come with working"},
+		"grpc":             {rest + "upstream: {faults: {latency: {distribution: fixed, value: 10ms}, grpc: {after: headers}}}", "upstream.faults.grpc: must be left out"},
 		"phase's capacity": {rest + upstream + ", phases: [{at: 1s, for: 1s, capacity: {workers: 1}}]}", "upstream.phases[0].capacity: must be left out: working"},
 		"instance":         {rest + upstream + ", instances: 3, phases: [{at: 1s, for: 1s, instance: 4}]}", "upstream.phases[0].instance: must be from 1 to 3, or 0 for all, got 4"},
 		"addresses":        {rest + upstream + ", endpoints: {resolve: static, addresses: [\"a:1\"]}}", "upstream.endpoints.addresses: must be left out: the instances are"},

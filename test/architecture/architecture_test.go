@@ -31,10 +31,11 @@ const (
 // can be built on it without the rest.
 func levels() map[string]int {
 	return map[string]int{
-		"internal/grpcwire": -1, // a package of level 0 may import only these
-		"internal/mistake":  -1,
-		"internal/nethttp":  -1,
-		"internal/reread":   -1,
+		"internal/flaky/flakypb": -1, // a package of level 0 may import only these
+		"internal/grpcwire":      -1,
+		"internal/mistake":       -1,
+		"internal/nethttp":       -1,
+		"internal/reread":        -1,
 
 		"internal/certs":     0,
 		"internal/config":    0,
@@ -67,7 +68,8 @@ func levels() map[string]int {
 		"internal/page":      4,
 		"internal/rival":     4,
 
-		"internal/app": 5, // what client and flaky-server are made of
+		"internal/app":      5, // what client is made of
+		"internal/flakyapp": 5, // what flaky-server is made of
 	}
 }
 
@@ -166,6 +168,7 @@ func TestRules(t *testing.T) {
 		"tracing API in transport": {pkg{ImportPath: "pkg/transport", Deps: []string{"go.opentelemetry.io/otel/trace", "go.opentelemetry.io/auto/sdk"}}, ""},
 		"tracing SDK in transport": {pkg{ImportPath: "pkg/transport", Deps: []string{"go.opentelemetry.io/otel/sdk/trace"}}, "pkg/transport depends on go.opentelemetry.io/otel/sdk"},
 		"the engine in the core":   {pkg{ImportPath: "pkg/resilience", Imports: []string{"github.com/failsafe-go/failsafe-go", "github.com/sony/gobreaker/v2"}}, ""},
+		"a gRPC service in client": {pkg{ImportPath: "cmd/client", Deps: []string{module + "internal/flaky/flakypb"}}, "cmd/client depends on " + module + "internal/flaky/flakypb"},
 		"an engine elsewhere":      {pkg{ImportPath: "pkg/transport", Imports: []string{"github.com/failsafe-go/failsafe-go/retrypolicy"}}, "pkg/transport imports github.com/failsafe-go/failsafe-go/retrypolicy"},
 		"the kit in a test":        {pkg{ImportPath: "pkg/faults", XTestImports: []string{module + "internal/testkit/balancer"}}, ""},
 		"upwards from the kit":     {pkg{ImportPath: "internal/testkit/balancer", Imports: []string{module + "internal/config"}}, "internal/testkit/balancer (level 0) imports internal/config (level 0)"},
@@ -245,6 +248,9 @@ func forbiddenDeps(name string) []forbiddenDep {
 	case "pkg/resilience":
 		const because = "it also serves callers with a database or a queue"
 		return []forbiddenDep{{"net/http", because}, {"go.opentelemetry.io", because}}
+	case "cmd/client":
+		const because = "the gateway passes gRPC on, and needs no messages and no server of it"
+		return []forbiddenDep{{module + "internal/flaky", because}, {"google.golang.org/grpc/reflection", because}}
 	case "pkg/transport":
 		const because = "a library uses the OpenTelemetry API, the program chooses the SDK"
 		return []forbiddenDep{

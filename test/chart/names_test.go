@@ -83,6 +83,8 @@ func TestUpstreamOfThisRelease(t *testing.T) {
 		"http://flaky-server:5000":         "http://try-flaky-server:5000",
 		"http://flaky-server":              "http://try-flaky-server",
 		"https://flaky-server/a":           "https://try-flaky-server/a",
+		"h2c://flaky-server:5000":          "h2c://try-flaky-server:5000",
+		"h2c://flaky-server-headless:5000": "h2c://try-flaky-server-headless:5000",
 		"http://flaky-server.other:5000":   "http://flaky-server.other:5000",
 		"http://flaky-server-2:5000":       "http://flaky-server-2:5000",
 		"http://other/http://flaky-server": "http://other/http://flaky-server",

@@ -22,6 +22,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/app"
 	"github.com/rebound-dev/rebound/internal/cli"
+	"github.com/rebound-dev/rebound/internal/flakyapp"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/telemetry"
 	"github.com/rebound-dev/rebound/internal/testkit/fetch"
@@ -70,7 +71,7 @@ func produce(t *testing.T) *produced {
 	injector, err := faults.New(faults.Spec{FailFirst: 2}, 1)
 	must(err)
 	ready := serve.NewReadiness()
-	upstream, err := app.NewFlaky(t.Context(), cli.Program{Name: "flaky-server", LookupEnv: os.LookupEnv}, injector, "docs", ready, logger)
+	upstream, err := flakyapp.New(t.Context(), cli.Program{Name: "flaky-server", LookupEnv: os.LookupEnv}, injector, "docs", ready, logger)
 	must(err)
 	flakyData, addr, err := serve.Open(t.Context(), serve.Listener{Name: "flaky-server", Addr: "127.0.0.1:0", Handler: upstream.Data})
 	must(err)

@@ -292,19 +292,19 @@ priorityClassName: {{ . | quote }}
 {{- $config := deepCopy .Values.config -}}
 {{- $server := include "rebound.flaky-server" . -}}
 {{- range $i, $route := $config.routes -}}
-{{- if regexMatch "^https?://flaky-server(-headless)?([:/?]|$)" $route.upstream -}}
+{{- if regexMatch "^(https?|h2c)://flaky-server(-headless)?([:/?]|$)" $route.upstream -}}
 {{- if not $.Values.flakyServer.enabled -}}
 {{- fail (printf "config.routes[%d].upstream: flakyServer.enabled is false, so there is no %s: name your own upstream (one called flaky-server elsewhere as flaky-server.NAMESPACE)" $i $route.upstream) -}}
 {{- end -}}
-{{- $_ := set $route "upstream" (regexReplaceAll "^(https?://)flaky-server" $route.upstream (printf "${1}%s" $server)) -}}
+{{- $_ := set $route "upstream" (regexReplaceAll "^((https?|h2c)://)flaky-server" $route.upstream (printf "${1}%s" $server)) -}}
 {{- end -}}
 {{- end -}}
 {{- range $name, $upstream := (get $config "upstreams" | default dict) -}}
-{{- if regexMatch "^https?://flaky-server(-headless)?([:/?]|$)" (get $upstream "url" | default "") -}}
+{{- if regexMatch "^(https?|h2c)://flaky-server(-headless)?([:/?]|$)" (get $upstream "url" | default "") -}}
 {{- if not $.Values.flakyServer.enabled -}}
 {{- fail (printf "config.upstreams.%s.url: flakyServer.enabled is false, so there is no %s: name your own upstream (one called flaky-server elsewhere as flaky-server.NAMESPACE)" $name (get $upstream "url")) -}}
 {{- end -}}
-{{- $_ := set $upstream "url" (regexReplaceAll "^(https?://)flaky-server" $upstream.url (printf "${1}%s" $server)) -}}
+{{- $_ := set $upstream "url" (regexReplaceAll "^((https?|h2c)://)flaky-server" $upstream.url (printf "${1}%s" $server)) -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml $config -}}

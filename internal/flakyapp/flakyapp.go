@@ -1,4 +1,5 @@
-package app
+// Package flakyapp assembles flaky-server, with its traces, metrics and log, for the commands.
+package flakyapp
 
 import (
 	"context"
@@ -14,9 +15,9 @@ import (
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
-// Flaky is the misbehaving server with its traces, metrics and log, as the commands flaky-server
+// Server is the misbehaving server with its traces, metrics and log, as the commands flaky-server
 // and demo run it.
-type Flaky struct {
+type Server struct {
 	Data  http.Handler
 	Admin http.Handler
 	// Stop ends hanging calls.
@@ -28,9 +29,9 @@ type Flaky struct {
 	metrics   *telemetry.Metrics
 }
 
-// NewFlaky assembles the server. Its admin port accepts the host names in hosts, besides those that
+// New assembles the server. Its admin port accepts the host names in hosts, besides those that
 // [siteguard.Guard] always accepts. The error is about the environment.
-func NewFlaky(ctx context.Context, p cli.Program, injector *faults.Injector, instance string, ready *serve.Readiness, logger *slog.Logger, hosts ...string) (*Flaky, error) {
+func New(ctx context.Context, p cli.Program, injector *faults.Injector, instance string, ready *serve.Readiness, logger *slog.Logger, hosts ...string) (*Server, error) {
 	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "flaky-server", Version: version.String(), LookupEnv: p.LookupEnv, Environ: p.Environ, Logger: logger})
 	if err != nil {
 		return nil, err
@@ -49,13 +50,14 @@ func NewFlaky(ctx context.Context, p cli.Program, injector *faults.Injector, ins
 	if err != nil {
 		return nil, err
 	}
+	ready.Watch(func(state serve.State) { server.SetServing(state == serve.Ready) })
 	admin := http.NewServeMux()
 	admin.Handle("GET /metrics", metrics.Handler())
 	admin.Handle("/", server.Admin())
-	return &Flaky{Data: tel.Handler(server.Data()), Admin: admin, Stop: server.Stop, Reload: server.Reload, telemetry: tel, metrics: metrics}, nil
+	return &Server{Data: tel.Handler(server.Data()), Admin: admin, Stop: server.Stop, Reload: server.Reload, telemetry: tel, metrics: metrics}, nil
 }
 
 // Flush sends the remaining traces. It is the last call.
-func (f *Flaky) Flush(ctx context.Context) error {
-	return errors.Join(f.telemetry.Flush(ctx), f.metrics.Close(ctx))
+func (s *Server) Flush(ctx context.Context) error {
+	return errors.Join(s.telemetry.Flush(ctx), s.metrics.Close(ctx))
 }
