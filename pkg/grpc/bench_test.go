@@ -17,8 +17,9 @@ import (
 
 // BenchmarkUnary is the cost of the interceptor: unary calls one after the other over a connection
 // in memory. Three ways take turns in short rounds: grpc-go's own call, the same with a deadline as
-// the interceptor sends one, and the interceptor. The figures are medians of the rounds' differences
-// to the neighbours, in time and in processor time of the process, which has the server too.
+// the interceptor sends one, and the interceptor. The figures are medians of the rounds'
+// differences to their neighbours, in time and in processor time of the process, which has the
+// server too.
 func BenchmarkUnary(b *testing.B) {
 	listener := bufconn.Listen(1 << 20)
 	s := grpc.NewServer(grpc.ForceServerCodec(rawCodec{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
@@ -43,7 +44,7 @@ func BenchmarkUnary(b *testing.B) {
 	ctx, cancel := context.WithCancel(context.Background()) // one that can end, as a server's
 	defer cancel()
 	withDeadline := func(conn *grpc.ClientConn) error {
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		ctx, cancel := context.WithTimeout(ctx, resilience.DefaultPolicy().AttemptTimeout)
 		defer cancel()
 		return unary(ctx, conn)
 	}

@@ -191,7 +191,8 @@ func (s *seen) end(error) { s.over.Store(true) }
 
 // describe adds the address that an attempt was sent to to its report and its trace.
 func (c *call) describe(r *resilience.AttemptReport, s *seen) {
-	if s.over.Load() && s.peer.Addr != nil {
+	watched := c.trace != nil || c.interceptors.options.Observer.Attempt != nil || c.interceptors.options.Observer.Call != nil
+	if watched && s.over.Load() && s.peer.Addr != nil {
 		r.Endpoint = s.peer.Addr.String()
 		c.trace.peer(r.Endpoint)
 	}

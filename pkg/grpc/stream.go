@@ -141,6 +141,9 @@ func (t *streamAttempt) end(err error) {
 	t.mu.Unlock()
 	if held {
 		j := t.judge()
+		if t.seen.peer.Addr != nil {
+			t.call.trace.peer(t.seen.peer.Addr.String())
+		}
 		t.call.trace.streamEnded(codeOf(err), j.reason)
 		t.attempt.Release(j.health)
 	}

@@ -347,8 +347,11 @@ func (c *callTrace) end(r *resilience.Report, err error) {
 		if refusal(r.Reason) {
 			c.call.AddEvent(eventRefused, trace.WithAttributes(keyReason.String(string(r.Reason))))
 		}
-		if err != nil {
+		switch {
+		case err != nil:
 			c.call.SetStatus(otelcodes.Error, err.Error())
+		case c.code != codes.OK:
+			c.call.SetStatus(otelcodes.Error, "")
 		}
 	}
 	c.over = true
