@@ -55,7 +55,9 @@ func server(t testing.TB, h func(stream grpc.ServerStream) error) (address strin
 	go func() { served <- s.Serve(listener) }()
 	t.Cleanup(func() {
 		s.Stop()
-		<-served
+		if err := <-served; err != nil {
+			t.Errorf("the server: %v", err)
+		}
 	})
 	return listener.Addr().String()
 }

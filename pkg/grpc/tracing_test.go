@@ -18,10 +18,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
-	"go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/rebound-dev/rebound/internal/testkit/spans"
@@ -240,21 +238,4 @@ func measurements(t *testing.T, reader sdkmetric.Reader) map[string]uint64 {
 		}
 	}
 	return got
-}
-
-// Without a provider that records, the metadata of the caller reaches the server unchanged.
-func TestTracingIsOff(t *testing.T) {
-	parents := make(chan string, 1)
-	address := server(t, func(s grpc.ServerStream) error {
-		parents <- value(s, "traceparent")
-		return echoOnce(s)
-	})
-	i := must(t, counting(), reboundgrpc.WithTracing(noop.NewTracerProvider(), propagation.TraceContext{}, "default"))
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", "the caller's")
-	if err := unary(ctx, dial(t, address, i)); err != nil {
-		t.Fatal(err)
-	}
-	if got := <-parents; got != "the caller's" {
-		t.Errorf("the server got traceparent %q, want the caller's", got)
-	}
 }
