@@ -217,10 +217,17 @@ func (s *seen) unsent() bool { return s.over.Load() && s.peer.Addr == nil }
 // answer returns err as an attempt's result if it is an answer, and as its error otherwise: if
 // there was no connection or it broke before the answer, and if the attempt's time was up.
 func (s *seen) answer(ctx context.Context, err error) (answer, error) {
-	switch code := codeOf(err); {
+	code := codeOf(err)
+	ended := code == codes.Canceled || code == codes.DeadlineExceeded
+	if deadline, ok := ctx.Deadline(); ok && ended && !s.answered() && !time.Now().Before(deadline) {
+		// A server's timer for the same deadline may be a little faster than ours. Only ours tells
+		// the pipeline whose limit it was.
+		<-ctx.Done()
+	}
+	switch {
 	case err == nil, s.answered():
 	case (code == codes.Unavailable || code == codes.DeadlineExceeded) && s.header == nil,
-		(code == codes.Canceled || code == codes.DeadlineExceeded) && ctx.Err() != nil:
+		ended && ctx.Err() != nil:
 		return answer{}, &noAnswer{err}
 	}
 	return answer{err}, nil

@@ -62,6 +62,14 @@ func server(t testing.TB, h func(stream grpc.ServerStream) error) (address strin
 	return listener.Addr().String()
 }
 
+// hang answers nothing until the client has given up. The server's timer for the deadline that it
+// was sent may fire before the client's, so hang lets the client be first.
+func hang(s grpc.ServerStream) error {
+	<-s.Context().Done()
+	time.Sleep(100 * time.Millisecond)
+	return nil
+}
+
 // nobody returns an address on loopback that refuses connections.
 func nobody(t *testing.T) string {
 	t.Helper()

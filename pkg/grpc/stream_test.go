@@ -142,8 +142,7 @@ func TestCircuit(t *testing.T) {
 			var hangs atomic.Bool
 			address := server(t, func(s grpc.ServerStream) error {
 				if hangs.Load() {
-					<-s.Context().Done()
-					return nil
+					return hang(s)
 				}
 				return echo(func(string) {})(s)
 			})
@@ -303,8 +302,7 @@ func TestStreamDeadlines(t *testing.T) {
 					out := raw("hello")
 					_ = s.SendMsg(&out)
 				}
-				<-s.Context().Done()
-				return nil
+				return hang(s)
 			})
 			p := counting()
 			p.Timeout, p.AttemptTimeout = c.ours, c.ours

@@ -102,7 +102,7 @@ func TestTracesAndMetrics(t *testing.T) {
 			metrics: map[string]uint64{fmt.Sprintf(measured, "_OTHER", "OK"): 1},
 		},
 		"an attempt times out": {
-			serve:  func(s grpc.ServerStream, _ int64) error { <-s.Context().Done(); return nil },
+			serve:  func(s grpc.ServerStream, _ int64) error { return hang(s) },
 			change: func(p *resilience.Policy) { p.AttemptTimeout, p.Retry.MaxAttempts = 50*time.Millisecond, 1 },
 			call:   func(conn *grpc.ClientConn) error { return unary(t.Context(), conn, grpc.StaticMethod()) },
 			spans: []string{

@@ -288,8 +288,7 @@ func TestDeadlines(t *testing.T) {
 					out := raw("hello")
 					_ = s.SendMsg(&out)
 				}
-				<-s.Context().Done()
-				return nil
+				return hang(s)
 			})
 			p := counting()
 			p.Timeout, p.AttemptTimeout = c.total, c.attempt
@@ -320,8 +319,7 @@ func TestCallerLeaves(t *testing.T) {
 	began := make(chan struct{})
 	address := server(t, func(s grpc.ServerStream) error {
 		close(began)
-		<-s.Context().Done()
-		return nil
+		return hang(s)
 	})
 	i := must(t, counting())
 	ctx, cancel := context.WithCancel(t.Context())
@@ -340,7 +338,7 @@ func TestCallerLeaves(t *testing.T) {
 // and in its details. As a Go error it is a *resilience.Error.
 func TestErrorsOfItsOwn(t *testing.T) {
 	fails := server(t, func(grpc.ServerStream) error { return status.Error(codes.Internal, "x") })
-	hangs := server(t, func(s grpc.ServerStream) error { <-s.Context().Done(); return nil })
+	hangs := server(t, hang)
 	for name, c := range map[string]struct {
 		address  string
 		change   func(*resilience.Policy)
@@ -423,8 +421,7 @@ func TestConnectionBreaks(t *testing.T) {
 			address := server(t, func(s grpc.ServerStream) error {
 				attempts.Add(1)
 				breaks()
-				<-s.Context().Done()
-				return nil
+				return hang(s)
 			})
 			conns := make(chan net.Conn, 10)
 			breaks = func() { _ = (<-conns).Close() }
