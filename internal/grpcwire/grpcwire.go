@@ -110,12 +110,16 @@ func Status(h http.Header) (c Code, ok bool) {
 // has said anything. ok is false if it wants no further attempt, which an unreadable value means
 // too.
 func Pushback(h http.Header) (wait time.Duration, given, ok bool) {
-	v := h[HeaderPushback]
-	if len(v) == 0 {
+	return ParsePushback(h[HeaderPushback])
+}
+
+// ParsePushback is [Pushback] for the header's values.
+func ParsePushback(values []string) (wait time.Duration, given, ok bool) {
+	if len(values) == 0 {
 		return 0, false, true
 	}
-	ms, err := strconv.ParseInt(v[0], 10, 32)
-	if len(v) > 1 || err != nil || ms < 0 {
+	ms, err := strconv.ParseInt(values[0], 10, 32)
+	if len(values) > 1 || err != nil || ms < 0 {
 		return 0, true, false
 	}
 	return time.Duration(ms) * time.Millisecond, true, true

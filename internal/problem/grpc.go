@@ -24,6 +24,25 @@ const domain = "rebound"
 // upstream and the attempts. If retryIn is above 0, a google.rpc.RetryInfo and a pushback tell the
 // caller to wait for so long. WriteGRPC must be the first write to w.
 func WriteGRPC(w http.ResponseWriter, p Problem, retryIn time.Duration) {
+	s := GRPCStatus(p, retryIn)
+	h := w.Header()
+	if retryIn > 0 {
+		h[grpcwire.HeaderPushback] = []string{strconv.FormatInt(retryIn.Milliseconds(), 10)}
+	}
+	for _, name := range []string{"Retry-After", "Content-Encoding", "Content-Length", "Trailer", "Grpc-Encoding"} {
+		h.Del(name)
+	}
+	h.Set("Content-Type", grpcwire.ContentType)
+	h[grpcwire.HeaderStatus] = []string{strconv.Itoa(int(s.GetCode()))}
+	h[grpcwire.HeaderMessage] = []string{grpcwire.EncodeMessage(s.GetMessage())}
+	if encoded, err := (proto.MarshalOptions{Deterministic: true}).Marshal(s); err == nil {
+		h[grpcwire.HeaderDetails] = []string{base64.RawStdEncoding.EncodeToString(encoded)}
+	}
+	w.WriteHeader(http.StatusOK)
+}
+
+// GRPCStatus returns p as a gRPC status with the details that [WriteGRPC] describes.
+func GRPCStatus(p Problem, retryIn time.Duration) *status.Status {
 	p = p.complete()
 	code := grpcCode(p)
 	s := &status.Status{Code: int32(code), Message: message(p)}
@@ -37,26 +56,15 @@ func WriteGRPC(w http.ResponseWriter, p Problem, retryIn time.Duration) {
 		info.Metadata["attempts"] = strconv.Itoa(p.Attempts)
 	}
 	details := []proto.Message{info}
-	h := w.Header()
 	if retryIn > 0 {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryIn)})
-		h[grpcwire.HeaderPushback] = []string{strconv.FormatInt(retryIn.Milliseconds(), 10)}
 	}
 	for _, d := range details {
 		if encoded, err := anypb.New(d); err == nil { // it fails for text that is not UTF-8 only
 			s.Details = append(s.Details, encoded)
 		}
 	}
-	for _, name := range []string{"Retry-After", "Content-Encoding", "Content-Length", "Trailer", "Grpc-Encoding"} {
-		h.Del(name)
-	}
-	h.Set("Content-Type", grpcwire.ContentType)
-	h[grpcwire.HeaderStatus] = []string{strconv.Itoa(int(code))}
-	h[grpcwire.HeaderMessage] = []string{grpcwire.EncodeMessage(s.Message)}
-	if encoded, err := (proto.MarshalOptions{Deterministic: true}).Marshal(s); err == nil {
-		h[grpcwire.HeaderDetails] = []string{base64.RawStdEncoding.EncodeToString(encoded)}
-	}
-	w.WriteHeader(http.StatusOK)
+	return s
 }
 
 func message(p Problem) string {

@@ -52,6 +52,7 @@ func levels() map[string]int {
 		"internal/foreign": 1,
 		"internal/serve":   1,
 		"pkg/endpoint":     1,
+		"pkg/grpc":         1,
 
 		"pkg/observe":   2,
 		"pkg/transport": 2,
@@ -75,7 +76,7 @@ func levels() map[string]int {
 
 // public lists the packages that a user's program may import: see VERSIONING.md.
 func public() []string {
-	return []string{"pkg/endpoint", "pkg/faults", "pkg/gateway", "pkg/lab", "pkg/observe", "pkg/resilience", "pkg/transport"}
+	return []string{"pkg/endpoint", "pkg/faults", "pkg/gateway", "pkg/grpc", "pkg/lab", "pkg/observe", "pkg/resilience", "pkg/transport"}
 }
 
 // pkg is the output of `go list -json` for a package. Deps are the packages it is built from,
@@ -167,6 +168,11 @@ func TestRules(t *testing.T) {
 		"HTTP in a test":           {pkg{ImportPath: "pkg/resilience", XTestImports: []string{"net/http"}}, ""},
 		"tracing API in transport": {pkg{ImportPath: "pkg/transport", Deps: []string{"go.opentelemetry.io/otel/trace", "go.opentelemetry.io/auto/sdk"}}, ""},
 		"tracing SDK in transport": {pkg{ImportPath: "pkg/transport", Deps: []string{"go.opentelemetry.io/otel/sdk/trace"}}, "pkg/transport depends on go.opentelemetry.io/otel/sdk"},
+		"grpc-go in transport":     {pkg{ImportPath: "pkg/transport", Deps: []string{"google.golang.org/grpc/codes"}}, "pkg/transport depends on google.golang.org/grpc/codes"},
+		"grpc-go in the gateway":   {pkg{ImportPath: "pkg/gateway", Deps: []string{"google.golang.org/genproto/googleapis/rpc/status", "google.golang.org/grpc"}}, "pkg/gateway depends on google.golang.org/grpc"},
+		"grpc-go in the core":      {pkg{ImportPath: "pkg/resilience", Deps: []string{"google.golang.org/grpc"}}, "pkg/resilience depends on google.golang.org/grpc"},
+		"grpc-go for its users":    {pkg{ImportPath: "pkg/grpc", Deps: []string{"google.golang.org/grpc", "go.opentelemetry.io/otel/trace"}}, ""},
+		"tracing SDK in pkg/grpc":  {pkg{ImportPath: "pkg/grpc", Deps: []string{"go.opentelemetry.io/otel/sdk/trace"}}, "pkg/grpc depends on go.opentelemetry.io/otel/sdk"},
 		"the engine in the core":   {pkg{ImportPath: "pkg/resilience", Imports: []string{"github.com/failsafe-go/failsafe-go", "github.com/sony/gobreaker/v2"}}, ""},
 		"a gRPC service in client": {pkg{ImportPath: "cmd/client", Deps: []string{module + "internal/flaky/flakypb"}}, "cmd/client depends on " + module + "internal/flaky/flakypb"},
 		"an engine elsewhere":      {pkg{ImportPath: "pkg/transport", Imports: []string{"github.com/failsafe-go/failsafe-go/retrypolicy"}}, "pkg/transport imports github.com/failsafe-go/failsafe-go/retrypolicy"},
@@ -242,22 +248,32 @@ func violations(pkgs []pkg) []string {
 
 type forbiddenDep struct{ path, because string }
 
+// sdk returns the packages of OpenTelemetry that are for programs.
+func sdk() []forbiddenDep {
+	const because = "a library uses the OpenTelemetry API, the program chooses the SDK"
+	return []forbiddenDep{
+		{"go.opentelemetry.io/otel/sdk", because},
+		{"go.opentelemetry.io/otel/exporters", because},
+		{"go.opentelemetry.io/contrib", because},
+	}
+}
+
 // forbiddenDeps returns the packages that a package must not depend on, even indirectly.
 func forbiddenDeps(name string) []forbiddenDep {
+	grpcGo := forbiddenDep{"google.golang.org/grpc", "only programs that use pkg/grpc build grpc-go in"}
 	switch name {
 	case "pkg/resilience":
 		const because = "it also serves callers with a database or a queue"
-		return []forbiddenDep{{"net/http", because}, {"go.opentelemetry.io", because}}
+		return []forbiddenDep{{"net/http", because}, {"go.opentelemetry.io", because}, grpcGo}
 	case "cmd/client":
 		const because = "the gateway passes gRPC on, and needs no messages and no server of it"
 		return []forbiddenDep{{module + "internal/flaky", because}, {"google.golang.org/grpc/reflection", because}}
 	case "pkg/transport":
-		const because = "a library uses the OpenTelemetry API, the program chooses the SDK"
-		return []forbiddenDep{
-			{"go.opentelemetry.io/otel/sdk", because},
-			{"go.opentelemetry.io/otel/exporters", because},
-			{"go.opentelemetry.io/contrib", because},
-		}
+		return append(sdk(), grpcGo)
+	case "pkg/grpc":
+		return sdk()
+	case "pkg/gateway", "pkg/endpoint", "pkg/faults", "pkg/observe", "pkg/lab":
+		return []forbiddenDep{grpcGo}
 	}
 	return nil
 }

@@ -1,0 +1,383 @@
+package reboundgrpc_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	reboundgrpc "github.com/rebound-dev/rebound/pkg/grpc"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// echo answers every message of a stream with itself. With the metadata "fails", it ends the stream
+// with UNAVAILABLE after so many messages.
+func echo(got func(message string)) func(grpc.ServerStream) error {
+	return func(s grpc.ServerStream) error {
+		fails := -1
+		if v := value(s, "fails"); v != "" {
+			fails, _ = strconv.Atoi(v)
+		}
+		for n := 0; ; n++ {
+			if n == fails {
+				return status.Error(codes.Unavailable, "breaks off")
+			}
+			var m raw
+			if err := s.RecvMsg(&m); err != nil {
+				if errors.Is(err, io.EOF) {
+					return nil
+				}
+				return err
+			}
+			got(string(m))
+			if err := s.SendMsg(&m); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// exchange sends messages one by one, and wants each of them back once, until the stream breaks
+// off.
+func exchange(ctx context.Context, conn *grpc.ClientConn, n, messages, fails int) error {
+	s, err := conn.NewStream(ctx, bidi(), method)
+	if err != nil {
+		return err
+	}
+	for i := range messages {
+		out := raw(fmt.Sprintf("%d of stream %d", i, n))
+		if err := s.SendMsg(&out); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		var in raw
+		err := s.RecvMsg(&in)
+		switch {
+		case i == fails && status.Code(err) == codes.Unavailable:
+			return nil
+		case err != nil:
+			return fmt.Errorf("message %d: %w", i, err)
+		case string(in) != string(out):
+			return fmt.Errorf("message %d: got %q", i, in)
+		}
+	}
+	if err := s.CloseSend(); err != nil {
+		return err
+	}
+	var in raw
+	if err := s.RecvMsg(&in); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("got %q, %w after the last message, want the end", in, err)
+	}
+	return nil
+}
+
+// Streams in both directions, a third of which break off: no message arrives twice, in any
+// direction, a stream that ends too early ends with an error, and the circuit counts each once.
+func TestStreams(t *testing.T) {
+	streams := 10_000
+	if testing.Short() {
+		streams = 500
+	}
+	var seen sync.Map
+	var twice atomic.Int64
+	address := server(t, echo(func(message string) {
+		if _, before := seen.LoadOrStore(message, true); before {
+			twice.Add(1)
+		}
+	}))
+	p := counting()
+	p.Breaker.Window = time.Hour
+	p.Timeout, p.AttemptTimeout = time.Minute, time.Minute // the machine may be busy
+	i := must(t, p, reboundgrpc.WithIdempotent("/test.Test/*"))
+	conn := dial(t, address, i)
+	const messages, parallel = 6, 50
+	var work sync.WaitGroup
+	turns := make(chan int)
+	for range parallel {
+		work.Go(func() {
+			for n := range turns {
+				ctx, fails := t.Context(), -1
+				if n%3 == 0 {
+					fails = n / 3 % messages
+					ctx = metadata.AppendToOutgoingContext(ctx, "fails", strconv.Itoa(fails))
+				}
+				if err := exchange(ctx, conn, n, messages, fails); err != nil {
+					t.Errorf("stream %d, which breaks off after %d: %v", n, fails, err)
+				}
+			}
+		})
+	}
+	for n := range streams {
+		turns <- n
+	}
+	close(turns)
+	work.Wait()
+	if n := twice.Load(); n > 0 {
+		t.Errorf("%d messages arrived twice", n)
+	}
+	failures := (streams + 2) / 3
+	wantCounts(t, i, streams-failures, failures)
+}
+
+// The circuit opens when the server hangs, and closes when it answers again.
+func TestCircuit(t *testing.T) {
+	for kind, call := range map[string]func(ctx context.Context, conn *grpc.ClientConn) error{
+		"unary":   func(ctx context.Context, conn *grpc.ClientConn) error { return unary(ctx, conn) },
+		"streams": func(ctx context.Context, conn *grpc.ClientConn) error { return exchange(ctx, conn, 0, 1, -1) },
+		"streams with one message": func(ctx context.Context, conn *grpc.ClientConn) error {
+			return roundTrip(ctx, conn, true)
+		},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			var hangs atomic.Bool
+			address := server(t, func(s grpc.ServerStream) error {
+				if hangs.Load() {
+					return hang(s)
+				}
+				return echo(func(string) {})(s)
+			})
+			p := resilience.DefaultPolicy()
+			p.Timeout, p.AttemptTimeout = 400*time.Millisecond, 200*time.Millisecond
+			p.Breaker.OpenFor, p.Breaker.MaxOpenFor = 100*time.Millisecond, 200*time.Millisecond
+			i := must(t, p)
+			conn := dial(t, address, i)
+			if err := call(t.Context(), conn); err != nil {
+				t.Fatal(err)
+			}
+			state := func() resilience.State { return i.State()[0].Breaker.State }
+			hangs.Store(true)
+			for n := 0; state() != resilience.Open; n++ {
+				if n == 20 {
+					t.Fatalf("the circuit is %s after 400 calls that hang", state())
+				}
+				var work sync.WaitGroup
+				for range 20 {
+					work.Go(func() { _ = call(t.Context(), conn) })
+				}
+				work.Wait()
+			}
+			hangs.Store(false)
+			for n := 0; state() != resilience.Closed; n++ {
+				if n == 200 {
+					t.Fatalf("the circuit is %s 10 s after the server answers again", state())
+				}
+				_ = call(t.Context(), conn)
+				time.Sleep(50 * time.Millisecond)
+			}
+			if err := call(t.Context(), conn); err != nil {
+				t.Errorf("a call after that: %v", err)
+			}
+		})
+	}
+}
+
+// A caller that abandons a stream by canceling its context leaves no goroutine behind (TestMain),
+// and the circuit counts nothing.
+func TestStreamIsAbandoned(t *testing.T) {
+	began := make(chan struct{}, 1)
+	address := server(t, func(s grpc.ServerStream) error {
+		began <- struct{}{}
+		return echo(func(string) {})(s)
+	})
+	for name, use := range map[string]func(s grpc.ClientStream){
+		"before the headers": func(grpc.ClientStream) { <-began },
+		"after a message": func(s grpc.ClientStream) {
+			out, in := raw("m"), raw(nil)
+			_ = s.SendMsg(&out)
+			_ = s.RecvMsg(&in)
+			<-began
+		},
+		"at once": func(grpc.ClientStream) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var calls atomic.Int64
+			p := counting()
+			p.Timeout, p.AttemptTimeout = time.Hour, time.Hour
+			i := must(t, p, reboundgrpc.WithObserver(resilience.Observer{
+				Call: func(context.Context, *resilience.Report) { calls.Add(1) },
+			}))
+			conn := dial(t, address, i)
+			ctx, cancel := context.WithCancel(t.Context())
+			s, err := conn.NewStream(ctx, bidi(), method)
+			if err != nil {
+				t.Fatal(err)
+			}
+			use(s)
+			cancel()
+			for n := 0; calls.Load() == 0; n++ {
+				if n == 500 {
+					t.Fatal("the pipeline has not ended 5 s after its caller left")
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			time.Sleep(20 * time.Millisecond) // for a wrong count to arrive
+			wantCounts(t, i, 0, 0)
+		})
+	}
+}
+
+// A stream is begun again only without a connection. Once there is one, its caller gets what came
+// of it.
+func TestStreamWithoutConnection(t *testing.T) {
+	var attempts atomic.Int64
+	i := must(t, counting(), reboundgrpc.WithObserver(resilience.Observer{
+		Attempt: func(_ context.Context, a *resilience.AttemptReport) {
+			if attempts.Add(1); a.Reason != resilience.ReasonDialError {
+				t.Errorf("an attempt ended with %s, want %s", a.Reason, resilience.ReasonDialError)
+			}
+		},
+	}))
+	s, err := dial(t, nobody(t), i).NewStream(t.Context(), bidi(), method)
+	if s != nil || status.Code(err) != codes.Unavailable || attempts.Load() != 3 {
+		t.Errorf("got %v, %v after %d attempts, want UNAVAILABLE after 3", s, err, attempts.Load())
+	}
+	wantCounts(t, i, 0, 3)
+}
+
+// The policy's limits end with the headers of a stream, and the server does not see them. A stream
+// may then last as long as its caller wants.
+func TestStreamOutlastsThePolicysLimits(t *testing.T) {
+	sees := make(chan time.Duration, 1)
+	address := server(t, func(s grpc.ServerStream) error {
+		deadline, _ := s.Context().Deadline()
+		sees <- time.Until(deadline)
+		return echo(func(string) {})(s)
+	})
+	p := counting()
+	p.Timeout, p.AttemptTimeout = 400*time.Millisecond, 400*time.Millisecond
+	i := must(t, p)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s, err := dial(t, address, i).NewStream(ctx, bidi(), method)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 3 {
+		out, in := raw("m"), raw(nil)
+		if err := s.SendMsg(&out); err != nil {
+			t.Fatalf("message %d: %v", n, err)
+		}
+		if err := s.RecvMsg(&in); err != nil {
+			t.Fatalf("message %d: %v", n, err)
+		}
+		time.Sleep(250 * time.Millisecond)
+	}
+	if got := <-sees; got < 30*time.Second || got > time.Minute {
+		t.Errorf("the server saw %v left, want about the caller's minute", got)
+	}
+	_ = s.CloseSend()
+	var in raw
+	if err := s.RecvMsg(&in); !errors.Is(err, io.EOF) {
+		t.Errorf("got %v after the last message, want the end", err)
+	}
+	wantCounts(t, i, 1, 0)
+}
+
+// A stream whose headers do not come ends in time. The caller's deadline, too, holds for streams.
+func TestStreamDeadlines(t *testing.T) {
+	for name, c := range map[string]struct {
+		caller, ours time.Duration
+		message      bool
+		within       time.Duration
+		begins       string
+		failures     int
+	}{
+		"the caller's, no answer":       {100 * time.Millisecond, 5 * time.Second, false, 130 * time.Millisecond, "deadline_exceeded: ", 0},
+		"the caller's, after a message": {100 * time.Millisecond, 5 * time.Second, true, 130 * time.Millisecond, "", 0},
+		"ours":                          {10 * time.Second, 150 * time.Millisecond, false, time.Second, "deadline_exceeded: ", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			address := server(t, func(s grpc.ServerStream) error {
+				if c.message {
+					out := raw("hello")
+					_ = s.SendMsg(&out)
+				}
+				return hang(s)
+			})
+			p := counting()
+			p.Timeout, p.AttemptTimeout = c.ours, c.ours
+			i := must(t, p)
+			conn := dial(t, address, i)
+			ctx, cancel := context.WithTimeout(t.Context(), c.caller)
+			defer cancel()
+			start := time.Now()
+			ended := end(ctx, start)
+			err := roundTrip(ctx, conn, c.message)
+			if took := time.Since(start); status.Code(err) != codes.DeadlineExceeded || took > max(c.within, ended()+30*time.Millisecond) {
+				t.Errorf("got %v after %v, want DEADLINE_EXCEEDED within %v", err, took, c.within)
+			}
+			var s interface{ GRPCStatus() *status.Status }
+			if errors.As(err, &s) && !strings.HasPrefix(s.GRPCStatus().Message(), c.begins) {
+				t.Errorf("got %v, want a message that begins with %q", err, c.begins)
+			}
+			wantCounts(t, i, 0, c.failures)
+		})
+	}
+}
+
+// A panic of an interceptor reaches the caller, for a stream too, and leaves the circuit usable.
+func TestPanic(t *testing.T) {
+	var panics atomic.Bool
+	address := server(t, echo(func(string) {}))
+	i := must(t, counting())
+	conn := dial(t, address, nil,
+		grpc.WithChainUnaryInterceptor(i.Unary, func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			if panics.Load() {
+				panic("on purpose")
+			}
+			return invoker(ctx, method, req, reply, cc, opts...)
+		}),
+		grpc.WithChainStreamInterceptor(i.Stream, func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			if panics.Load() {
+				panic("on purpose")
+			}
+			return streamer(ctx, desc, cc, method, opts...)
+		}))
+	for kind, call := range map[string]func() error{
+		"unary":  func() error { return unary(t.Context(), conn) },
+		"stream": func() error { return exchange(t.Context(), conn, 0, 1, -1) },
+	} {
+		t.Run(kind, func(t *testing.T) {
+			panics.Store(true)
+			func() {
+				defer func() {
+					if got := recover(); got != "on purpose" {
+						t.Errorf("recovered %v, want the panic of the interceptor", got)
+					}
+				}()
+				_ = call()
+			}()
+			panics.Store(false)
+			if err := call(); err != nil {
+				t.Errorf("a call after the panic: %v", err)
+			}
+		})
+	}
+}
+
+// Streams whose server waits for its caller do not count as failures when their caller is silent.
+func TestSilentCaller(t *testing.T) {
+	address := server(t, echo(func(string) {}))
+	p := counting()
+	p.Timeout, p.AttemptTimeout = 100*time.Millisecond, 100*time.Millisecond
+	i := must(t, p)
+	s, err := dial(t, address, i).NewStream(t.Context(), bidi(), method)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var in raw
+	if err := s.RecvMsg(&in); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("got %v, want DEADLINE_EXCEEDED: no headers came", err)
+	}
+	wantCounts(t, i, 0, 0)
+}
