@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -234,26 +234,41 @@ func TestGRPCCircuit(t *testing.T) {
 	}
 }
 
-// gRPC-Web has its status in the body. Its calls pass as any other.
+// gRPC-Web has its status in the body, in a last frame, and goes over any version of HTTP. Its
+// calls pass as any other: nothing reads the frame, and no status of it is a failure.
 func TestGRPCWebPassesUntouched(t *testing.T) {
-	const trailer = "\x80\x00\x00\x00\x0fgrpc-status:14\r\n"
-	s := server(t, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/grpc-web+proto")
-		_, _ = io.WriteString(w, trailer)
-	})
-	c := gateway.DefaultConfig()
-	c.Routes = []gateway.Route{{Name: "all", Match: "/", Upstream: s.URL, Policy: gateway.DefaultPolicyName}}
-	g, err := gateway.New(c, gateway.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
-	r := httptest.NewRequest(http.MethodPost, "/test.Test/Call", http.NoBody)
-	r.Header.Set("Content-Type", "application/grpc-web+proto")
-	w := httptest.NewRecorder()
-	g.ServeHTTP(w, r)
-	if w.Code != http.StatusOK || w.Body.String() != trailer || w.Header().Get("Content-Type") != "application/grpc-web+proto" {
-		t.Errorf("got %d %v %q, want the upstream's response", w.Code, w.Header(), w.Body)
+	const (
+		message = "\x00\x00\x00\x00\x05hello"
+		trailer = "\x80\x00\x00\x00\x1egrpc-status:14\r\ngrpc-message:x\r\n"
+	)
+	for _, kind := range []string{"application/grpc-web", "application/grpc-web+proto", "application/grpc-web-text"} {
+		t.Run(kind, func(t *testing.T) {
+			var attempts atomic.Int64
+			s := server(t, func(w http.ResponseWriter, r *http.Request) {
+				attempts.Add(1)
+				b, _ := io.ReadAll(r.Body)
+				if string(b) != message || r.Header.Get("Content-Type") != kind || r.Header.Get("X-Grpc-Web") != "1" || r.Header.Get("Grpc-Timeout") != "9S" {
+					t.Errorf("the upstream got %q with %v, want the caller's request", b, r.Header)
+				}
+				w.Header().Set("Content-Type", kind)
+				_, _ = io.WriteString(w, message+trailer)
+			})
+			g, client := gatewayOver(t, gateway.ForUpstream(s.URL), gateway.Options{})
+			r := request(t, http.MethodPost, client.URL+"/test.Test/Call", strings.NewReader(message))
+			r.Header.Set("Content-Type", kind)
+			r.Header.Set("X-Grpc-Web", "1")
+			r.Header.Set("Grpc-Timeout", "9S")
+			resp, body := do(t, r)
+			if resp.StatusCode != http.StatusOK || body != message+trailer || resp.Header.Get("Content-Type") != kind {
+				t.Errorf("got %d %v %q, want the upstream's response", resp.StatusCode, resp.Header, body)
+			}
+			if len(resp.Trailer) > 0 || resp.Header.Get("Grpc-Status") != "" {
+				t.Errorf("got trailer %v, header %v, want nothing of gRPC", resp.Trailer, resp.Header)
+			}
+			if ok, failed := counts(t, g); attempts.Load() != 1 || ok != 1 || failed != 0 {
+				t.Errorf("%d attempts, and the circuit counts %d successes and %d failures, want one attempt and one success", attempts.Load(), ok, failed)
+			}
+		})
 	}
 }
 

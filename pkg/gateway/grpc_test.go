@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +18,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -44,14 +45,21 @@ func (rawCodec) Unmarshal(data []byte, v any) error {
 // grpcServer starts a real gRPC server on loopback whose methods all run h, and returns its URL.
 func grpcServer(t *testing.T, h func(stream grpc.ServerStream) error) (url string) {
 	t.Helper()
-	s := grpc.NewServer(grpc.ForceServerCodec(rawCodec{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error { return h(stream) }))
+	return "h2c://" + grpcAddress(t, h)
+}
+
+// grpcAddress is grpcServer with options. It returns the server's address.
+func grpcAddress(t *testing.T, h func(stream grpc.ServerStream) error, options ...grpc.ServerOption) string {
+	t.Helper()
+	s := grpc.NewServer(append(options, grpc.ForceServerCodec(rawCodec{}),
+		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error { return h(stream) }))...)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() { _ = s.Serve(listener) }()
 	t.Cleanup(s.Stop)
-	return "h2c://" + listener.Addr().String()
+	return listener.Addr().String()
 }
 
 // grpcGateway serves a gateway on loopback, and returns it with a client of it.
@@ -63,19 +71,35 @@ func grpcGateway(t *testing.T, p transport.Policy, routes ...gateway.Route) (*ga
 		routes[i].Policy = gateway.DefaultPolicyName
 	}
 	c.Routes = routes
+	return grpcGatewayOf(t, c, insecure.NewCredentials())
+}
+
+// grpcGatewayOf is grpcGateway for a whole configuration.
+func grpcGatewayOf(t *testing.T, c gateway.Config, with credentials.TransportCredentials) (*gateway.Gateway, *grpc.ClientConn) {
+	t.Helper()
 	g, err := gateway.New(c, gateway.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(g.Close)
-	s := httptest.NewUnstartedServer(g)
-	s.Config.Protocols = new(http.Protocols)
-	s.Config.Protocols.SetHTTP1(true)
-	s.Config.Protocols.SetUnencryptedHTTP2(true)
-	s.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 2000} // as package serve does
-	s.Start()
-	t.Cleanup(s.Close)
-	client, err := grpc.NewClient("passthrough:"+s.Listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+	s := &http.Server{
+		Handler: g, TLSConfig: g.TLS(), Protocols: new(http.Protocols), ErrorLog: log.New(io.Discard, "", 0),
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 2000}, // as package serve does
+	}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetHTTP2(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.TLSConfig != nil {
+		go func() { _ = s.ServeTLS(l, "", "") }()
+	} else {
+		go func() { _ = s.Serve(l) }()
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	client, err := grpc.NewClient("passthrough:"+l.Addr().String(), grpc.WithTransportCredentials(with),
 		grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{})), grpc.WithDisableRetry())
 	if err != nil {
 		t.Fatal(err)
