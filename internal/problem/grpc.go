@@ -22,8 +22,8 @@ const domain = "rebound"
 // WriteGRPC writes p as the whole response to a gRPC call: a status without messages. The message
 // begins with the reason. A google.rpc.ErrorInfo repeats it for programs, with the route, the
 // upstream and the attempts. If retryIn is above 0, a google.rpc.RetryInfo and a pushback tell the
-// caller to wait for so long. WriteGRPC must be the first write to w.
-func WriteGRPC(w http.ResponseWriter, p Problem, retryIn time.Duration) {
+// caller to wait for so long. WriteGRPC must be the first write to w. It returns the status.
+func WriteGRPC(w http.ResponseWriter, p Problem, retryIn time.Duration) (grpcwire.Code, string) {
 	p = p.complete()
 	code := grpcCode(p)
 	s := &status.Status{Code: int32(code), Message: message(p)}
@@ -57,6 +57,7 @@ func WriteGRPC(w http.ResponseWriter, p Problem, retryIn time.Duration) {
 		h[grpcwire.HeaderDetails] = []string{base64.RawStdEncoding.EncodeToString(encoded)}
 	}
 	w.WriteHeader(http.StatusOK)
+	return code, s.Message
 }
 
 func message(p Problem) string {

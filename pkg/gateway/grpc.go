@@ -36,6 +36,32 @@ func (c *call) within(ctx context.Context) (context.Context, context.CancelFunc)
 	return ctx, func() {}
 }
 
+// rpcStatus is the status that the caller of a gRPC call got.
+type rpcStatus struct{ name, message string }
+
+// setStatus remembers the status that the caller gets, in a header or in trailers.
+func (c *call) setStatus(h http.Header) {
+	if code, ok := grpcwire.Status(h); ok {
+		c.rpc.name = code.String()
+		if code != grpcwire.OK {
+			c.rpc.message = grpcwire.Message(h)
+		}
+	}
+}
+
+// finalStatus returns the status of a finished gRPC call. Without one in the response, it is what
+// the caller's library makes of the response.
+func (c *call) finalStatus() rpcStatus {
+	if c.grpc && c.rpc.name == "" {
+		code, _ := c.report.Reason.GRPC()
+		if c.report.Reason == resilience.ReasonOK {
+			code = int(grpcwire.Unknown)
+		}
+		c.rpc.name = grpcwire.Code(code).String()
+	}
+	return c.rpc
+}
+
 // endRPC ends a gRPC response that broke off after its headers. A reset of the stream would say
 // nothing to the caller.
 func (c *call) endRPC(err error) {
@@ -45,6 +71,7 @@ func (c *call) endRPC(err error) {
 	}
 	c.report.Reason = reason
 	h := c.out.Header()
+	c.rpc = rpcStatus{code.String(), string(reason) + ": the response of " + c.upstreamForCaller() + " broke off"}
 	h[http.TrailerPrefix+grpcwire.HeaderStatus] = []string{strconv.Itoa(int(code))}
-	h[http.TrailerPrefix+grpcwire.HeaderMessage] = []string{grpcwire.EncodeMessage(string(reason) + ": the response of " + c.upstreamForCaller() + " broke off")}
+	h[http.TrailerPrefix+grpcwire.HeaderMessage] = []string{grpcwire.EncodeMessage(c.rpc.message)}
 }

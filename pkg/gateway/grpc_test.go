@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -77,7 +79,12 @@ func grpcGateway(t *testing.T, p transport.Policy, routes ...gateway.Route) (*ga
 // grpcGatewayOf is grpcGateway for a whole configuration.
 func grpcGatewayOf(t *testing.T, c gateway.Config, with credentials.TransportCredentials) (*gateway.Gateway, *grpc.ClientConn) {
 	t.Helper()
-	g, err := gateway.New(c, gateway.Options{})
+	return grpcGatewayWith(t, c, with, gateway.Options{})
+}
+
+func grpcGatewayWith(t *testing.T, c gateway.Config, with credentials.TransportCredentials, o gateway.Options) (*gateway.Gateway, *grpc.ClientConn) {
+	t.Helper()
+	g, err := gateway.New(c, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,6 +226,74 @@ func counts(t *testing.T, g *gateway.Gateway) (ok, failed int) {
 		ok, failed = ok+u.Breaker.Successes, failed+u.Breaker.Failures
 	}
 	return ok, failed
+}
+
+// Observers see the status and the message that the caller got, whoever sent it, and those of the
+// attempts before.
+func TestGRPCStatusForObservers(t *testing.T) {
+	upstream := grpcServer(t, func(s grpc.ServerStream) error {
+		md, _ := metadata.FromIncomingContext(s.Context())
+		switch md.Get("do")[0] {
+		case "at once":
+			return status.Error(codes.Unavailable, "not yet: 5 %")
+		case "after a message":
+			out := raw("hello")
+			_ = s.SendMsg(&out)
+			return status.Error(codes.DataLoss, strings.Repeat("x", 600))
+		case "hang after a message":
+			out := raw("hello")
+			_ = s.SendMsg(&out)
+			<-s.Context().Done()
+		}
+		return nil
+	})
+	for name, c := range map[string]struct {
+		path                     string
+		attempts                 int
+		status, message, attempt string // the beginnings of the messages
+	}{
+		"well":                 {"/test.Test/Call", 1, "OK", "", ""},
+		"at once":              {"/test.Test/Call", 3, "UNAVAILABLE", "not yet: 5 %", "not yet: 5 %"},
+		"after a message":      {"/test.Test/Call", 1, "DATA_LOSS", strings.Repeat("x", 512) + "…", ""},
+		"hang after a message": {"/test.Test/Call", 1, "DEADLINE_EXCEEDED", "deadline_exceeded: the response of", ""},
+		"no route":             {"/other.Other/Call", 0, "UNIMPLEMENTED", "no_route: no route matches", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			seen := make(chan observe.Call, 1)
+			config := gateway.ForUpstream(upstream)
+			config.Policies[gateway.DefaultPolicyName] = counting()
+			config.Routes[0].Match, config.Routes[0].GRPC.Idempotent = "/test.Test/", true
+			_, client := grpcGatewayWith(t, config, insecure.NewCredentials(), gateway.Options{Observers: []observe.Observer{observe.Funcs{Call: func(_ context.Context, c observe.Call) {
+				report := *c.Report
+				report.Attempts = slices.Clone(report.Attempts)
+				c.Report = &report
+				seen <- c
+			}}}})
+			ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "do", name), 500*time.Millisecond)
+			defer cancel()
+			s, err := client.NewStream(ctx, stream(), c.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = s.CloseSend()
+			for err == nil {
+				var in raw
+				err = s.RecvMsg(&in)
+			}
+			got := <-seen
+			if got.GRPCStatus != c.status || !strings.HasPrefix(got.GRPCMessage, c.message) || (got.GRPCMessage == "") != (c.message == "") {
+				t.Errorf("got %s %q, want %s %q", got.GRPCStatus, got.GRPCMessage, c.status, c.message)
+			}
+			if len(got.Report.Attempts) != c.attempts {
+				t.Fatalf("got %d attempts, want %d", len(got.Report.Attempts), c.attempts)
+			}
+			for _, a := range got.Report.Attempts {
+				if a.Message != c.attempt {
+					t.Errorf("attempt %d: got message %q, want %q", a.Number, a.Message, c.attempt)
+				}
+			}
+		})
+	}
 }
 
 // A server says with a pushback whether, and when, it wants another attempt.

@@ -97,6 +97,10 @@ func (c *call) answer(resp *http.Response) {
 		c.hangUp(errors.Is(err, errCaller))
 	}
 	_ = resp.Body.Close()
+	if c.grpc && grpcwire.IsAnswer(resp) {
+		c.setStatus(resp.Header)
+		c.setStatus(resp.Trailer)
+	}
 	if c.conceal(resp.Trailer); len(resp.Trailer) > 0 { // now with the unannounced ones
 		c.sendTrailers(h, resp.Trailer, announced)
 	}

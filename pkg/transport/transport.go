@@ -211,7 +211,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	limit := t.Limit(req)
 	begun := 0
 	ctx := req.Context()
-	if c.trace = t.tracer.start(ctx, u.name); c.trace != nil {
+	if c.trace = t.tracer.start(ctx, c); c.trace != nil {
 		ctx = c.trace.ctx
 	}
 	panicked := true
