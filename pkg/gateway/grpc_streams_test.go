@@ -195,6 +195,86 @@ func TestGRPCOpenStreams(t *testing.T) {
 	}
 }
 
+// An attempt that is given up may still wait for the caller's next message. The next attempt gets
+// that message, and each message once.
+func TestGRPCMessagesOfAnAbandonedAttempt(t *testing.T) {
+	var attempts atomic.Int64
+	upstream := grpcServer(t, func(s grpc.ServerStream) error {
+		if attempts.Add(1) == 2 { // the first one shows that the upstream speaks HTTP/2
+			<-s.Context().Done()
+			return nil
+		}
+		return echo(func(string) {})(s)
+	})
+	p := counting()
+	p.Timeout, p.AttemptTimeout = 5*time.Second, 300*time.Millisecond
+	_, client := grpcGateway(t, p, gateway.Route{Name: "all", Match: "/", Upstream: upstream, GRPC: gateway.RouteGRPC{Idempotent: true}})
+	if err := exchange(t.Context(), client, 0, 1, -1); err != nil {
+		t.Fatal(err)
+	}
+	if err := exchange(t.Context(), client, 1, 5, -1); err != nil {
+		t.Error(err)
+	}
+	if n := attempts.Load(); n != 3 {
+		t.Errorf("%d attempts, want 3: one of the first call, two of the second", n)
+	}
+}
+
+// The headers of a stream reach the caller although no message follows, and so does a message that
+// is not the last one.
+func TestGRPCBeginningIsNotHeldBack(t *testing.T) {
+	upstream := grpcServer(t, func(s grpc.ServerStream) error {
+		_ = s.SendHeader(metadata.Pairs("seen", "yes"))
+		return echo(func(string) {})(s)
+	})
+	_, client := grpcGateway(t, counting(), gateway.Route{Name: "all", Match: "/", Upstream: upstream})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	s, err := client.NewStream(ctx, stream(), "/test.Test/Echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h, err := s.Header(); err != nil || len(h.Get("seen")) != 1 {
+		t.Fatalf("got headers %v, %v, want the server's before any message", h, err)
+	}
+	out, in := raw("m"), raw(nil)
+	if err := s.SendMsg(&out); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RecvMsg(&in); err != nil {
+		t.Fatalf("the answer to the first message: %v", err)
+	}
+	_ = s.CloseSend()
+	if err := s.RecvMsg(&in); !errors.Is(err, io.EOF) {
+		t.Errorf("got %v, want the end", err)
+	}
+}
+
+// A response that is sent in one piece gets no Content-Length that the server has not sent.
+func TestGRPCResponseHasNoContentLength(t *testing.T) {
+	upstream := grpcServer(t, echo(func(string) {}))
+	config := gateway.ForUpstream(upstream)
+	_, address := serveGRPC(t, config, gateway.Options{})
+	h2c := &http.Transport{Protocols: new(http.Protocols)}
+	h2c.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(h2c.CloseIdleConnections)
+	r := request(t, http.MethodPost, "http://"+address+"/test.Test/Echo", strings.NewReader("\x00\x00\x00\x00\x05hello"))
+	r.Header.Set("Content-Type", "application/grpc")
+	r.Header.Set("Te", "trailers")
+	resp, err := h2c.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || string(body) != "\x00\x00\x00\x00\x05hello" || resp.Trailer.Get("Grpc-Status") != "0" {
+		t.Errorf("got %q, %v, trailer %v, want the message and status 0", body, err, resp.Trailer)
+	}
+	if resp.ContentLength != -1 {
+		t.Errorf("got Content-Length %d, want none", resp.ContentLength)
+	}
+}
+
 // The circuit opens when a gRPC upstream hangs, and closes when it answers again.
 func TestGRPCCircuit(t *testing.T) {
 	var hangs atomic.Bool
