@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -127,7 +128,11 @@ func exchange(ctx context.Context, client *grpc.ClientConn, n, messages, fails i
 	return nil
 }
 
-// Open streams hold little memory and a few goroutines each, and leave none behind.
+var streamsLength = flag.Duration("streams", 0, "how long TestGRPCOpenStreams uses its streams, at least; 0 for 20 messages each") //nolint:gochecknoglobals // as chaosLength
+
+// Open streams hold little memory and a few goroutines each, and leave none behind. For a minute:
+//
+//	go test ./pkg/gateway -run GRPCOpenStreams -streams 1m -v
 func TestGRPCOpenStreams(t *testing.T) {
 	streams, rounds := 1000, 20
 	if testing.Short() {
@@ -167,17 +172,22 @@ func TestGRPCOpenStreams(t *testing.T) {
 		}
 	}
 	memory := func() uint64 {
-		runtime.GC()
+		for range 2 { // the first one leaves what pools hold
+			runtime.GC()
+		}
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc
 	}
 	turn()
-	first := memory()
-	for range rounds {
+	first, begun, messages := memory(), time.Now(), 0
+	for ; messages < rounds || time.Since(begun) < *streamsLength; messages++ {
 		turn()
 	}
-	if last := memory(); last > first+first/4+1<<20 {
+	during, last := runtime.NumGoroutine(), memory()
+	t.Logf("%d messages in both directions on each of %d streams in %v: heap %d KiB after the first, %d KiB after the last; %d goroutines before, %d with open streams",
+		messages, streams, time.Since(begun).Round(time.Second), first>>10, last>>10, before, during)
+	if last > first+first/4+1<<20 {
 		t.Errorf("%d bytes are in use after the first message of each stream, %d after the last, want it flat", first, last)
 	}
 	for _, s := range open {
@@ -193,6 +203,7 @@ func TestGRPCOpenStreams(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+	t.Logf("%d goroutines after them", runtime.NumGoroutine())
 }
 
 // An attempt that is given up may still wait for the caller's next message. The next attempt gets
