@@ -15,7 +15,7 @@ test: ## run the tests of the main module
 	go test ./...
 
 test-all: test ## run the tests of the nested modules too, except e2e
-	for module in chart page bench faithful; do go -C test/$$module test ./... || exit; done
+	for module in chart page bench faithful interop; do go -C test/$$module test ./... || exit; done
 
 race: ## run the tests under the race detector, in random order
 	.ci/run race

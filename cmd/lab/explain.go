@@ -12,11 +12,13 @@ import (
 	"net/http"
 	"net/textproto"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/cli"
+	"github.com/rebound-dev/rebound/internal/grpcwire"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -31,15 +33,18 @@ type explanation struct {
 	// AttemptReason is the reason of the attempt.
 	AttemptReason resilience.Reason `json:"attemptReason,omitempty"`
 	Breaker       string            `json:"countsAs,omitempty"` // how the circuit counts the attempt
-	Gates         []gate            `json:"gates"`
-	Verdicts      []verdict         `json:"verdicts"` // two if the decision depends on the jitter
-	Refusal       *refusal          `json:"refusal,omitempty"`
+	// Attempts is how many the call has if all of them end like this one; only for gRPC.
+	Attempts int       `json:"attempts,omitempty"`
+	Gates    []gate    `json:"gates"`
+	Verdicts []verdict `json:"verdicts"` // two if the decision depends on the jitter
+	Refusal  *refusal  `json:"refusal,omitempty"`
 }
 
 // refusal is the gateway's answer to a call that makes no attempt.
 type refusal struct {
-	Status     int   `json:"status"`
-	RetryAfter int64 `json:"retryAfter"` // s
+	Status     int    `json:"status"`
+	GRPC       string `json:"grpcStatus,omitempty"` // of a gRPC call
+	RetryAfter int64  `json:"retryAfter"`           // s
 }
 
 type gate struct {
@@ -58,7 +63,11 @@ type verdict struct {
 
 // explainInput is the attempt to explain: the flags and arguments of the command.
 type explainInput struct {
-	status         int
+	status         string // a number, or the name of a gRPC status
+	code           int    // the same as a number
+	grpc           bool
+	idempotent     bool // a gRPC call that may be repeated
+	committed      bool // the gRPC status came after the response's headers
 	failure        string
 	header, sent   http.Header
 	body           transport.Size
@@ -74,7 +83,7 @@ type explainInput struct {
 
 const aboutExplain = `explain shows what the pipeline does after an attempt, gate by gate. Without --status and --error it shows
 a call that is refused before its first attempt, and what the gateway answers. It uses the code that
-real calls use.`
+real calls use. With grpc in place of the method, --status is one of gRPC.`
 
 // explain runs the command explain.
 func explain(_ context.Context, p cli.Program) int {
@@ -82,7 +91,9 @@ func explain(_ context.Context, p cli.Program) int {
 	fs := p.Flags()
 	fs.StringVar(&q.file, "config", "", aboutConfig)
 	fs.StringVar(&q.route, "route", "", "use the route `NAME` instead of the one that matches the request")
-	fs.IntVar(&q.status, "status", 0, "the status `CODE` of the response")
+	fs.StringVar(&q.status, "status", "", "the status `CODE` of the response, such as 503; for gRPC UNAVAILABLE or 14")
+	fs.BoolVar(&q.idempotent, "idempotent", false, "the gRPC call may be repeated, as on a route with grpc: {idempotent: true}")
+	fs.BoolVar(&q.committed, "committed", false, "the gRPC status came in the trailers, after the response's headers")
 	fs.StringVar(&q.failure, "error", "", "or how the attempt failed without a response: `HOW` is dial, reset or timeout")
 	fs.Func("header", "a header of the response, such as 'Retry-After: 7'; `NAME: VALUE`, may be repeated", headerInto(q.header))
 	fs.Func("request-header", "a header of the request, such as 'Idempotency-Key: k'; `NAME: VALUE`, may be repeated", headerInto(q.sent))
@@ -96,11 +107,13 @@ func explain(_ context.Context, p cli.Program) int {
 	asJSON := fs.Bool("json", false, "print the explanation as JSON")
 	var positional []string
 	p.Args, positional = splitPositional(fs, p.Args)
-	if code, done := p.Parse(fs, usage(aboutExplain, "lab explain 'METHOD /path' [flags]",
+	if code, done := p.Parse(fs, usage(aboutExplain, "lab explain 'METHOD /path'|'grpc /service/method' [flags]",
 		`  lab explain 'GET /process' --status 503
   lab explain 'POST /orders' --status 503 --header 'Retry-After: 7'
   lab explain 'GET /process' --error timeout --elapsed 4.9s --attempt 2
   lab explain --config rebound.yaml 'GET /process' --rate-limit reached
+  lab explain 'grpc /orders.Orders/Create' --status UNAVAILABLE --idempotent
+  lab explain 'grpc /orders.Orders/Create' --status RESOURCE_EXHAUSTED --header 'grpc-retry-pushback-ms: 500'
 `)); done {
 		return code
 	}
@@ -179,11 +192,21 @@ func (q *explainInput) read(positional []string) error {
 	default:
 		return fmt.Errorf("%q: expected a request such as 'POST /orders'", positional[0])
 	}
+	if q.grpc = strings.EqualFold(q.method, "grpc"); q.grpc {
+		q.method = http.MethodPost
+	}
+	if err := q.readStatus(); err != nil {
+		return err
+	}
 	switch {
-	case q.status != 0 && q.failure != "":
+	case q.grpc && strings.Count(q.target, "/") != 2:
+		return fmt.Errorf("%q: expected a gRPC call such as 'grpc /orders.Orders/Create'", positional[0])
+	case !q.grpc && (q.idempotent || q.committed):
+		return errors.New("--idempotent and --committed are about gRPC: expected a call such as 'grpc /orders.Orders/Create'")
+	case q.committed && q.status == "":
+		return errors.New("--committed: requires --status CODE")
+	case q.status != "" && q.failure != "":
 		return errors.New("expected either --status CODE or --error HOW")
-	case q.status != 0 && (q.status < 200 || q.status > 599):
-		return fmt.Errorf("--status: must be from 200 to 599, got %d", q.status)
 	case q.failure != "" && !slices.Contains([]string{"dial", "reset", "timeout"}, q.failure):
 		return fmt.Errorf("--error: must be dial, reset or timeout, got %q", q.failure)
 	case q.attempt < 1 || q.attempt > 100:
@@ -206,52 +229,82 @@ func (q *explainInput) read(positional []string) error {
 	return nil
 }
 
-// first reports whether the question is about a call before its first attempt.
-func (q *explainInput) first() bool { return q.status == 0 && q.failure == "" }
+// readStatus reads the status of HTTP, or of gRPC.
+func (q *explainInput) readStatus() error {
+	switch {
+	case q.status == "":
+		return nil
+	case q.grpc:
+		name := strings.ToUpper(q.status)
+		if name == "CANCELED" { // as many libraries write it
+			name = grpcwire.Canceled.String()
+		}
+		code, ok := grpcwire.ParseCode(name)
+		if !ok {
+			return fmt.Errorf("--status: must be a gRPC status such as UNAVAILABLE or 14, got %q", q.status)
+		}
+		q.code = int(code)
+		return nil
+	}
+	n, err := strconv.Atoi(q.status)
+	switch {
+	case err != nil:
+		return fmt.Errorf("--status: must be a number such as 503, got %q; for gRPC begin the request with grpc", q.status)
+	case n < 200 || n > 599:
+		return fmt.Errorf("--status: must be from 200 to 599, got %d", n)
+	}
+	q.code = n
+	return nil
+}
 
-// policy returns the policy of the route that matches the request.
-func (q *explainInput) policy() (route, name string, p transport.Policy, err error) {
+// first reports whether the question is about a call before its first attempt.
+func (q *explainInput) first() bool { return q.status == "" && q.failure == "" }
+
+// policy returns the route that matches the request, and its policy.
+func (q *explainInput) policy() (route gateway.Route, p transport.Policy, err error) {
 	if q.file == "" {
 		if q.route != "" {
-			return "", "", p, errors.New("--route: requires --config FILE")
+			return route, p, errors.New("--route: requires --config FILE")
 		}
-		return "", gateway.DefaultPolicyName, transport.DefaultPolicy(), nil
+		return gateway.Route{Policy: gateway.DefaultPolicyName}, transport.DefaultPolicy(), nil
 	}
 	cfg := gateway.DefaultConfig()
 	if err := decodeConfig(q.file, q.text, &cfg); err != nil {
-		return "", "", p, err
+		return route, p, err
 	}
 	mux := http.NewServeMux()
 	byPattern := map[string]gateway.Route{}
 	for _, r := range cfg.Routes {
 		if q.route == r.Name {
-			return r.Name, r.Policy, cfg.Policies[r.Policy], nil
+			return r, cfg.Policies[r.Policy], nil
 		}
 		mux.Handle(r.Match, http.NotFoundHandler())
 		byPattern[r.Match] = r
 	}
 	if q.route != "" {
-		return "", "", p, fmt.Errorf("--route: %s has no route %q", q.file, q.route)
+		return route, p, fmt.Errorf("--route: %s has no route %q", q.file, q.route)
 	}
 	host := cmp.Or(q.sent.Get("Host"), "gateway")
 	req, err := http.NewRequest(q.method, "http://"+host+q.target, nil) //nolint:noctx // it is only matched
 	if err != nil {
-		return "", "", p, err
+		return route, p, err
 	}
 	_, pattern := mux.Handler(req)
 	r, ok := byPattern[pattern]
 	if !ok {
-		return "", "", p, fmt.Errorf("%s has no route for %s %s", q.file, q.method, q.target)
+		return route, p, fmt.Errorf("%s has no route for %s %s", q.file, q.method, q.target)
 	}
-	return r.Name, r.Policy, cfg.Policies[r.Policy], nil
+	return r, cfg.Policies[r.Policy], nil
 }
 
 // answer asks the pipeline for the decision with the shortest and the longest jitter.
 func (q *explainInput) answer() (explanation, error) {
-	route, name, policy, err := q.policy()
+	route, policy, err := q.policy()
 	if err != nil {
 		return explanation{}, err
 	}
+	name := route.Policy
+	q.idempotent = q.idempotent || route.GRPC.Idempotent
 	switch {
 	case q.limit == "reached" && policy.Concurrency.Max < 0:
 		return explanation{}, fmt.Errorf("--concurrency: policy %s has no limit, concurrency.max is -1", name)
@@ -262,8 +315,10 @@ func (q *explainInput) answer() (explanation, error) {
 	if err != nil {
 		return explanation{}, err
 	}
-	e := explanation{Request: q.method + " " + q.target, Route: route, Policy: name, Attempt: q.attempt}
-	crowded := func() bool { return q.limit == "reached" }
+	e := explanation{Request: q.method + " " + q.target, Route: route.Name, Policy: name, Attempt: q.attempt}
+	if q.grpc {
+		e.Request = "grpc " + q.target
+	}
 	if q.first() {
 		req, err := q.request()
 		if err != nil {
@@ -272,7 +327,7 @@ func (q *explainInput) answer() (explanation, error) {
 		refused, gates := t.ExplainFirst(req, resilience.Situation{
 			OverRate:    func() bool { return q.rate == "reached" },
 			CircuitOpen: func() bool { return q.circuit == "open" },
-			Crowded:     crowded,
+			Crowded:     func() bool { return q.limit == "reached" },
 		})
 		e.Attempt, e.Gates = 0, show(gates)
 		if refused == nil {
@@ -281,6 +336,10 @@ func (q *explainInput) answer() (explanation, error) {
 		e.Verdicts = []verdict{{Verdict: resilience.VerdictGiveUp, Reason: refused.Reason}}
 		e.Refusal = &refusal{}
 		e.Refusal.Status, e.Refusal.RetryAfter = gateway.RefusalStatus(refused)
+		if q.grpc {
+			code, _ := refused.Reason.GRPC()
+			e.Refusal.Status, e.Refusal.GRPC = http.StatusOK, grpcwire.Code(code).String()
+		}
 		return e, nil
 	}
 	tokens := q.tokens
@@ -289,22 +348,10 @@ func (q *explainInput) answer() (explanation, error) {
 	}
 	const almostOne = 1 - 1e-9
 	for _, u := range []float64{0, almostOne} {
-		req, err := q.request()
+		o, d, found, err := q.decide(t, situation{attempt: q.attempt, elapsed: q.elapsed, tokens: tokens, jitter: u})
 		if err != nil {
 			return explanation{}, err
 		}
-		resp, failure := q.outcome() //nolint:bodyclose // it has none
-		var previous time.Duration
-		for n := 1; n < q.attempt; n++ {
-			previous = policy.Retry.Backoff.Delay(n, previous, u)
-		}
-		o, d, found := t.Explain(req, resp, failure, resilience.Situation{
-			Attempt: q.attempt, Remaining: t.Limit(req) - q.elapsed, Previous: previous,
-			Random:      func() float64 { return u },
-			CircuitOpen: func() bool { return q.circuit == "open" },
-			Crowded:     crowded,
-			TakeToken:   func() bool { return tokens >= 1 || policy.Retry.Budget.FloorPerSecond > 0 && q.tokens < 0 },
-		})
 		e.AttemptReason = o.Reason
 		e.Breaker = map[resilience.Health]string{resilience.Healthy: "success", resilience.Unhealthy: "failure", resilience.Neutral: "neither"}[o.Health]
 		e.Gates = show(found) // those with the longest wait remain
@@ -316,7 +363,58 @@ func (q *explainInput) answer() (explanation, error) {
 			e.Verdicts = append(e.Verdicts, v)
 		}
 	}
-	return e, nil
+	if q.grpc {
+		e.Attempts, err = q.attempts(t, tokens)
+	}
+	return e, err
+}
+
+// situation is that of an attempt.
+type situation struct {
+	attempt int
+	elapsed time.Duration
+	tokens  float64
+	jitter  float64 // from 0 to below 1
+}
+
+// decide asks the pipeline for the decision after an attempt.
+func (q *explainInput) decide(t *transport.Transport, s situation) (resilience.Outcome, resilience.Decision, []resilience.Gate, error) {
+	req, err := q.request()
+	if err != nil {
+		return resilience.Outcome{}, resilience.Decision{}, nil, err
+	}
+	policy := t.Policy()
+	resp, failure := q.outcome() //nolint:bodyclose // it has none
+	var previous time.Duration
+	for n := 1; n < s.attempt; n++ {
+		previous = policy.Retry.Backoff.Delay(n, previous, s.jitter)
+	}
+	limit := t.Limit(req)
+	if callers, ok := grpcwire.Timeout(req.Header); ok && q.grpc {
+		limit = min(limit, callers)
+	}
+	o, d, found := t.Explain(req, resp, failure, resilience.Situation{
+		Attempt: s.attempt, Remaining: limit - s.elapsed, Previous: previous,
+		Random:      func() float64 { return s.jitter },
+		CircuitOpen: func() bool { return q.circuit == "open" },
+		Crowded:     func() bool { return q.limit == "reached" },
+		TakeToken:   func() bool { return s.tokens >= 1 || policy.Retry.Budget.FloorPerSecond > 0 && q.tokens < 0 },
+	})
+	return o, d, found, nil
+}
+
+// attempts returns how many attempts the call has if all of them end like this one, at once.
+func (q *explainInput) attempts(t *transport.Transport, tokens float64) (int, error) {
+	s := situation{attempt: q.attempt, elapsed: q.elapsed, tokens: tokens}
+	for {
+		_, d, _, err := q.decide(t, s)
+		if err != nil || d.Verdict != resilience.VerdictRetry {
+			return s.attempt, err
+		}
+		s.attempt++
+		s.elapsed += d.Wait
+		s.tokens--
+	}
 }
 
 // show describes gates.
@@ -333,7 +431,7 @@ func show(found []resilience.Gate) (gates []gate) {
 
 func (q *explainInput) request() (*http.Request, error) {
 	var body io.Reader
-	if q.body > 0 {
+	if q.body > 0 || q.grpc {
 		body = io.NopCloser(strings.NewReader("")) // only its size matters
 	}
 	req, err := http.NewRequest(q.method, "http://upstream"+q.target, body) //nolint:noctx // it is not sent
@@ -344,6 +442,12 @@ func (q *explainInput) request() (*http.Request, error) {
 		req.ContentLength = int64(q.body)
 	}
 	req.Header = q.sent.Clone()
+	if q.grpc {
+		req.Header.Set("Content-Type", grpcwire.ContentType)
+		if q.idempotent {
+			req = req.WithContext(transport.WithIdempotent(req.Context()))
+		}
+	}
 	return req, nil
 }
 
@@ -356,7 +460,17 @@ func (q *explainInput) outcome() (*http.Response, error) {
 	case "timeout":
 		return nil, context.DeadlineExceeded
 	}
-	return &http.Response{StatusCode: q.status, Header: q.header, Body: http.NoBody}, nil
+	if !q.grpc {
+		return &http.Response{StatusCode: q.code, Header: q.header, Body: http.NoBody}, nil
+	}
+	resp := &http.Response{StatusCode: http.StatusOK, ProtoMajor: 2, Header: q.header.Clone(), Body: http.NoBody}
+	resp.Header.Set("Content-Type", grpcwire.ContentType)
+	if status := []string{strconv.Itoa(q.code)}; q.committed {
+		resp.Trailer = http.Header{grpcwire.HeaderStatus: status}
+	} else {
+		resp.Header[grpcwire.HeaderStatus] = status
+	}
+	return resp, nil
 }
 
 func (e explanation) write(w io.Writer) error {
@@ -391,7 +505,12 @@ func (e explanation) write(w io.Writer) error {
 		b.WriteString("  no gate: the attempt needs no retry\n")
 	}
 	b.WriteString("\n")
+	if e.Attempts > e.Attempt {
+		fmt.Fprintf(&b, "%d attempts, if all of them end so\n", e.Attempts)
+	}
 	switch {
+	case e.Refusal != nil && e.Refusal.GRPC != "":
+		fmt.Fprintf(&b, "refused with %s: the caller gets %s, RetryInfo: %d s\n", e.Verdicts[0].Reason, e.Refusal.GRPC, e.Refusal.RetryAfter)
 	case e.Refusal != nil:
 		fmt.Fprintf(&b, "refused with %s: the caller gets %d, Retry-After: %d\n", e.Verdicts[0].Reason, e.Refusal.Status, e.Refusal.RetryAfter)
 	case len(e.Verdicts) == 1:

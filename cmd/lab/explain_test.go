@@ -31,6 +31,7 @@ func TestExplain(t *testing.T) {
   - {name: rest, match: "/{rest...}", upstream: "http://upstream:5000"}
   - {name: slow, match: /slow, upstream: "http://upstream:5000", policy: growing}
   - {name: host, match: b.example/, upstream: "http://upstream:5000"}
+  - {name: stock, match: POST /orders.Orders/Stock, upstream: "h2c://upstream:5000", grpc: {idempotent: true}}
   - {name: limited, match: /limited, upstream: "http://upstream:5000", policy: limited}
 policies:
   limited: {timeout: 60s, attemptTimeout: 30s, concurrency: {max: 10}, rateLimit: {perSecond: 0.4, burst: 3}}
@@ -66,6 +67,20 @@ policies:
 		"a large body":             {[]string{"PUT /", "--status", "503", "--body", "65KiB"}, nil, "give_up: the call ends with body_not_replayable"},
 		"not a retryable status":   {[]string{"GET /", "--status", "500"}, []string{"shut: status_not_retryable"}, "return: the call ends with status_not_retryable"},
 		"success":                  {[]string{"GET /", "--status", "200"}, []string{"no gate"}, "return: the call ends with ok"},
+		"gRPC":                     {[]string{"grpc /orders.Orders/Create", "--status", "UNAVAILABLE"}, []string{"grpc_unavailable, which the circuit counts as a failure", "gRPC, not marked as idempotent"}, "give_up: the call ends with method_not_idempotent"},
+		"gRPC, idempotent":         {[]string{"GRPC /orders.Orders/Create", "--status", "unavailable", "--idempotent"}, []string{"3 attempts, if all of them end so"}, "retry after 0s to 100ms (jitter)"},
+		"gRPC, idempotent route":   {[]string{"--config", file, "grpc /orders.Orders/Stock", "--status", "14"}, []string{"route stock", "3 attempts"}, "retry after 0s to 100ms (jitter)"},
+		"gRPC, in the trailers":    {[]string{"grpc /orders.Orders/Create", "--status", "14", "--idempotent", "--committed"}, []string{"counts as a failure", "UNAVAILABLE, after the response's headers"}, "return: the call ends with grpc_unavailable"},
+		"gRPC, canceled":           {[]string{"grpc /orders.Orders/Create", "--status", "Canceled"}, []string{"counts as a success"}, "return: the call ends with status_not_retryable"},
+		"gRPC, pushback":           {[]string{"grpc /orders.Orders/Create", "--status", "RESOURCE_EXHAUSTED", "--header", "grpc-retry-pushback-ms: 500"}, []string{"counts as a result that does not count", "asks for another attempt", "3 attempts"}, "retry after 500ms to 625ms (retry_after)"},
+		"gRPC, no pushback":        {[]string{"grpc /orders.Orders/Create", "--status", "8"}, []string{"does not ask for another attempt"}, "return: the call ends with status_not_retryable"},
+		"gRPC, stop":               {[]string{"grpc /orders.Orders/Create", "--status", "14", "--idempotent", "--header", "grpc-retry-pushback-ms: -1"}, []string{"asks for no further attempt"}, "return: the call ends with status_not_retryable"},
+		"gRPC, little time":        {[]string{"grpc /orders.Orders/Create", "--status", "14", "--idempotent", "--request-header", "grpc-timeout: 100m", "--elapsed", "100ms"}, []string{"0s of"}, "give_up: the call ends with deadline_exceeded"},
+		"gRPC, few tokens":         {[]string{"grpc /orders.Orders/Create", "--error", "dial", "--tokens", "1"}, []string{"2 attempts, if"}, "retry after 0s to 100ms (jitter)"},
+		"gRPC, retried above":      {[]string{"grpc /orders.Orders/Create", "--status", "14", "--idempotent", "--request-header", "grpc-previous-rpc-attempts: 1"}, nil, "give_up: the call ends with retried_upstream_layer"},
+		"gRPC, ok":                 {[]string{"grpc /orders.Orders/Create", "--status", "ok"}, []string{"no gate"}, "return: the call ends with ok"},
+		"gRPC, refused":            {[]string{"grpc /orders.Orders/Create", "--breaker", "open"}, nil, "refused with breaker_open: the caller gets UNAVAILABLE, RetryInfo: 1 s"},
+		"gRPC, over the rate":      {[]string{"--config", file, "--route", "limited", "grpc /orders.Orders/Create", "--rate-limit", "reached"}, nil, "refused with rate_limited: the caller gets RESOURCE_EXHAUSTED, RetryInfo: 3 s"},
 		"it depends on the jitter": {[]string{"GET /", "--status", "503", "--elapsed", "4.95s"}, nil, "depends on the jitter: with the shortest wait retry after 0s (jitter), with the longest (as above) give_up: the call ends with deadline_too_close"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -123,6 +138,12 @@ func TestExplainRefuses(t *testing.T) {
 		"nothing happened":    {[]string{"GET /"}, "expected either --status CODE or --error HOW"},
 		"both happened":       {[]string{"GET /", "--status", "503", "--error", "dial"}, "expected either"},
 		"no such status":      {[]string{"GET /", "--status", "700"}, "--status: must be from 200 to 599, got 700"},
+		"no such code":        {[]string{"grpc /a/b", "--status", "AWAY"}, `--status: must be a gRPC status such as UNAVAILABLE or 14, got "AWAY"`},
+		"no such code number": {[]string{"grpc /a/b", "--status", "17"}, `such as UNAVAILABLE or 14, got "17"`},
+		"a code of gRPC":      {[]string{"GET /", "--status", "UNAVAILABLE"}, `--status: must be a number such as 503, got "UNAVAILABLE"; for gRPC begin the request with grpc`},
+		"no gRPC method":      {[]string{"grpc /a", "--status", "14"}, `"grpc /a": expected a gRPC call such as 'grpc /orders.Orders/Create'`},
+		"idempotent HTTP":     {[]string{"GET /", "--status", "503", "--idempotent"}, "--idempotent and --committed are about gRPC"},
+		"committed to what":   {[]string{"grpc /a/b", "--error", "dial", "--committed"}, "--committed: requires --status CODE"},
 		"no such error":       {[]string{"GET /", "--error", "bang"}, `--error: must be dial, reset or timeout, got "bang"`},
 		"no such state":       {[]string{"GET /", "--status", "503", "--breaker", "ajar"}, `--breaker: must be closed or open, got "ajar"`},
 		"attempt zero":        {[]string{"GET /", "--status", "503", "--attempt", "0"}, "--attempt: must be from 1 to 100, got 0"},

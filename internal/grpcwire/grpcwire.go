@@ -175,6 +175,37 @@ func FormatTimeout(d time.Duration) string {
 	return "99999999H"
 }
 
+// longestMessage limits the bytes of a message that is shown to people.
+const longestMessage = 512
+
+// Message returns the message in a header or in trailers, decoded and cut after 512 bytes. It is a
+// copy: the rest of the header can be freed.
+func Message(h http.Header) string {
+	v := h[HeaderMessage]
+	if len(v) == 0 || v[0] == "" {
+		return ""
+	}
+	s, cut := v[0], false
+	b := make([]byte, 0, min(len(s), longestMessage))
+	for i := 0; i < len(s); i++ {
+		if cut = len(b) == longestMessage; cut {
+			break
+		}
+		c := s[i]
+		if c == '%' && i+2 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
+				c, i = byte(n), i+2
+			}
+		}
+		b = append(b, c)
+	}
+	text := strings.ToValidUTF8(string(b), "")
+	if cut {
+		text += "…"
+	}
+	return text
+}
+
 // EncodeMessage returns a message as the value of the header Grpc-Message: percent-encoded where it
 // is not printable ASCII.
 func EncodeMessage(s string) string {

@@ -89,6 +89,25 @@ func TestCodes(t *testing.T) {
 	}
 }
 
+func TestMessage(t *testing.T) {
+	long := strings.Repeat("x", 600)
+	for value, want := range map[string]string{
+		"":                       "",
+		"50 %25 gone%0A%C3%BC":   "50 % gone\nü",
+		"100 %, %zz and %4":      "100 %, %zz and %4",
+		"no %FF text":            "no  text",
+		long:                     long[:512] + "…",
+		strings.Repeat("x", 512): long[:512],
+	} {
+		if got := grpcwire.Message(http.Header{"Grpc-Message": {value}}); got != want {
+			t.Errorf("%q: got %q, want %q", value, got, want)
+		}
+	}
+	if got := grpcwire.Message(nil); got != "" {
+		t.Errorf("got %q without a message", got)
+	}
+}
+
 func TestEncodeMessage(t *testing.T) {
 	if got, want := grpcwire.EncodeMessage("50 % gone\nü"), "50 %25 gone%0A%C3%BC"; got != want {
 		t.Errorf("got %s, want %s", got, want)

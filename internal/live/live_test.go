@@ -67,18 +67,27 @@ func TestFigures(t *testing.T) {
 		attempts                             []resilience.Reason
 		good, attemptsMade, attemptsGood, no uint32
 	}{
-		"ok":               {func(*observe.Call) {}, []resilience.Reason{"ok"}, 1, 1, 1, 0},
-		"not found":        {func(c *observe.Call) { at("status_not_retryable", 404)(c); c.Report.Attempts[0].Status = 404 }, []resilience.Reason{"status_404"}, 1, 1, 1, 0},
-		"not implemented":  {func(c *observe.Call) { at("status_not_retryable", 501)(c); c.Report.Attempts[0].Status = 501 }, []resilience.Reason{"status_501"}, 0, 1, 0, 0},
-		"upgrade":          {func(c *observe.Call) { at("upgrade", 101)(c); c.Report.Attempts[0].Status = 101 }, []resilience.Reason{"ok"}, 1, 1, 1, 0},
-		"too many":         {func(c *observe.Call) { at("max_attempts", 429)(c); c.Report.Attempts[0].Status = 429 }, []resilience.Reason{"status_429"}, 0, 1, 0, 0},
-		"body failed":      {at("body_failed", 200), []resilience.Reason{"status_503", "ok"}, 0, 2, 0, 0},
-		"own body failed":  {at("body_failed", 502), []resilience.Reason{"body_failed"}, 0, 1, 0, 0},
-		"caller gone":      {at("caller_canceled", 499), []resilience.Reason{"caller_canceled"}, 0, 1, 0, 0},
-		"circuit open":     {func(*observe.Call) {}, nil, 0, 0, 0, 1},
-		"circuit probing":  {at("breaker_half_open", 503), nil, 0, 0, 0, 1},
-		"budget exhausted": {at("budget_exhausted", 503), []resilience.Reason{"status_503"}, 0, 1, 0, 1},
-		"a new reason":     {at("invented", 503), []resilience.Reason{"status_503"}, 0, 1, 0, 0},
+		"ok":                        {func(*observe.Call) {}, []resilience.Reason{"ok"}, 1, 1, 1, 0},
+		"not found":                 {func(c *observe.Call) { at("status_not_retryable", 404)(c); c.Report.Attempts[0].Status = 404 }, []resilience.Reason{"status_404"}, 1, 1, 1, 0},
+		"not implemented":           {func(c *observe.Call) { at("status_not_retryable", 501)(c); c.Report.Attempts[0].Status = 501 }, []resilience.Reason{"status_501"}, 0, 1, 0, 0},
+		"upgrade":                   {func(c *observe.Call) { at("upgrade", 101)(c); c.Report.Attempts[0].Status = 101 }, []resilience.Reason{"ok"}, 1, 1, 1, 0},
+		"too many":                  {func(c *observe.Call) { at("max_attempts", 429)(c); c.Report.Attempts[0].Status = 429 }, []resilience.Reason{"status_429"}, 0, 1, 0, 0},
+		"body failed":               {at("body_failed", 200), []resilience.Reason{"status_503", "ok"}, 0, 2, 0, 0},
+		"own body failed":           {at("body_failed", 502), []resilience.Reason{"body_failed"}, 0, 1, 0, 0},
+		"caller gone":               {at("caller_canceled", 499), []resilience.Reason{"caller_canceled"}, 0, 1, 0, 0},
+		"circuit open":              {func(*observe.Call) {}, nil, 0, 0, 0, 1},
+		"circuit probing":           {at("breaker_half_open", 503), nil, 0, 0, 0, 1},
+		"budget exhausted":          {at("budget_exhausted", 503), []resilience.Reason{"status_503"}, 0, 1, 0, 1},
+		"gRPC ok":                   {func(c *observe.Call) { c.GRPCStatus = "OK" }, []resilience.Reason{"ok"}, 1, 1, 1, 0},
+		"gRPC not found":            {func(c *observe.Call) { at("status_not_retryable", 200)(c); c.GRPCStatus = "NOT_FOUND" }, []resilience.Reason{"grpc_not_found"}, 1, 1, 1, 0},
+		"gRPC unavailable, then ok": {func(c *observe.Call) { c.GRPCStatus, c.Report.Attempts[0].Status = "OK", 200 }, []resilience.Reason{"grpc_unavailable", "ok"}, 1, 2, 1, 0},
+		"gRPC internal at once": {func(c *observe.Call) {
+			at("status_not_retryable", 200)(c)
+			c.GRPCStatus, c.Report.Attempts[0].Status = "INTERNAL", 200
+		}, []resilience.Reason{"grpc_internal"}, 0, 1, 0, 0},
+		"gRPC internal at the end": {func(c *observe.Call) { at("grpc_internal", 200)(c); c.GRPCStatus = "INTERNAL" }, []resilience.Reason{"ok"}, 0, 1, 0, 0},
+		"gRPC caller gone":         {func(c *observe.Call) { at("caller_canceled", 200)(c); c.GRPCStatus = "CANCELLED" }, []resilience.Reason{"caller_canceled"}, 0, 1, 0, 0},
+		"a new reason":             {at("invented", 503), []resilience.Reason{"status_503"}, 0, 1, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

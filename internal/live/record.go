@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/grpcwire"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -18,7 +20,8 @@ type Record struct {
 	Method    string            `json:"method"`
 	URL       string            `json:"url"` // without the query, which may hold secrets
 	Status    int               `json:"status"`
-	Good      bool              `json:"good"` // the caller got what it asked for
+	GRPC      *grpcShown        `json:"grpc,omitempty"` // only of a gRPC call
+	Good      bool              `json:"good"`           // the caller got what it asked for
 	Reason    resilience.Reason `json:"reason"`
 	RequestID string            `json:"requestId,omitempty"`
 	TraceID   string            `json:"traceId,omitempty"`
@@ -43,9 +46,17 @@ type attemptShown struct {
 	Verdict  resilience.Verdict `json:"verdict"`
 	Breaker  resilience.State   `json:"breaker"`
 	Status   int                `json:"status,omitempty"`
+	GRPC     *grpcShown         `json:"grpc,omitempty"` // if the upstream sent a gRPC status
 	Error    string             `json:"error,omitempty"`
 	Endpoint string             `json:"endpoint,omitempty"` // its address, if known
 	Wait     *waitShown         `json:"wait,omitempty"`     // if another attempt was planned
+}
+
+// grpcShown is a gRPC status. A server's message may say what a caller must not see, but whoever
+// sees this page may.
+type grpcShown struct {
+	Status  string `json:"status"` // its name, such as UNAVAILABLE
+	Message string `json:"message,omitempty"`
 }
 
 // waitShown is the pause after an attempt.
@@ -82,6 +93,9 @@ func (l *Live) newRecord(s *slot) *Record {
 		Attempts: make([]attemptShown, min(len(report.Attempts), maxKeptAttempts)),
 	}
 	r.Omitted = len(report.Attempts) - len(r.Attempts)
+	if c.GRPCStatus != "" {
+		r.GRPC = &grpcShown{c.GRPCStatus, c.GRPCMessage}
+	}
 	if c.TraceID != [16]byte{} {
 		r.TraceID = hex.EncodeToString(c.TraceID[:])
 	}
@@ -99,8 +113,13 @@ func (l *Live) newRecord(s *slot) *Record {
 		a := &report.Attempts[i]
 		shown := attemptShown{
 			Number: a.Number, Start: milliseconds(a.Start.Sub(c.Start)), Duration: milliseconds(a.Duration), Limit: milliseconds(a.Limit),
-			Good: goodAttempt(report, i), Reason: report.Ended(i), Verdict: a.Verdict, Breaker: a.Breaker, Status: a.Status,
+			Good: goodAttempt(&withReport, i), Reason: report.Ended(i), Verdict: a.Verdict, Breaker: a.Breaker, Status: a.Status,
 			Endpoint: cut(a.Endpoint, maxHost),
+		}
+		if c.GRPCStatus != "" {
+			if g, sent := grpcOf(c, a); sent {
+				shown.GRPC = &g
+			}
 		}
 		if a.Err != nil {
 			shown.Error = cut(a.Err.Error(), maxError)
@@ -111,6 +130,16 @@ func (l *Live) newRecord(s *slot) *Record {
 		r.Attempts[shownAs] = shown
 	}
 	return r
+}
+
+// grpcOf returns the gRPC status of an attempt, and whether the upstream sent one. If it sent
+// headers first, the call ended with its status.
+func grpcOf(c *observe.Call, a *resilience.AttemptReport) (g grpcShown, sent bool) {
+	code, sent := a.Reason.GRPC()
+	if a.Reason == resilience.ReasonOK {
+		return grpcShown{c.GRPCStatus, c.GRPCMessage}, true
+	}
+	return grpcShown{grpcwire.Code(code).String(), a.Message}, sent
 }
 
 // cut returns the beginning of s, copied, so that the rest of s can be freed.

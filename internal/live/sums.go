@@ -32,7 +32,7 @@ func (s *sums) add(c *observe.Call, reason int) {
 	for i := range c.Report.Attempts {
 		s.attempts++
 		switch {
-		case goodAttempt(c.Report, i):
+		case goodAttempt(c, i):
 			s.attemptsGood++
 		case c.Report.Attempts[i].Health == resilience.Neutral:
 			s.attemptsNeutral++
@@ -57,6 +57,9 @@ func (s *sums) merge(o *sums) {
 // goodCall reports whether the caller got a proper answer. An upstream's 404, which the caller
 // caused, is one.
 func goodCall(c *observe.Call) bool {
+	if c.GRPCStatus != "" {
+		return goodRPC(c.GRPCStatus, c.Report.Reason)
+	}
 	switch c.Report.Reason {
 	case resilience.ReasonOK:
 		return true
@@ -67,14 +70,29 @@ func goodCall(c *observe.Call) bool {
 }
 
 // goodAttempt reports whether the upstream answered attempt i properly.
-func goodAttempt(r *resilience.Report, i int) bool {
+func goodAttempt(c *observe.Call, i int) bool {
+	r := c.Report
 	switch a := &r.Attempts[i]; {
 	case r.Ended(i) == resilience.ReasonBodyFailed:
 		return false
+	case c.GRPCStatus != "":
+		g, _ := grpcOf(c, a)
+		return goodRPC(g.Status, r.Ended(i))
 	default:
 		return a.Reason == resilience.ReasonOK ||
 			a.Status >= 100 && a.Status < http.StatusInternalServerError && a.Status != http.StatusTooManyRequests && a.Err == nil
 	}
+}
+
+// goodRPC reports whether a gRPC status is a proper answer: not one that stands for a failure of
+// the server, or of what is between, or for the end of the time. Only the upstream can give one.
+func goodRPC(status string, reason resilience.Reason) bool {
+	switch status {
+	case "UNKNOWN", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS":
+		return false
+	}
+	_, sent := reason.GRPC()
+	return sent || reason == resilience.ReasonStatusNotRetryable
 }
 
 // reasonIndex numbers the reasons. It is read-only after newReasonIndex.

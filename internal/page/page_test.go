@@ -67,6 +67,47 @@ func TestOneCall(t *testing.T) {
 	})
 }
 
+// A gRPC call is shown with its status and message, and those of each attempt that has them.
+func TestOneGRPCCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, page.Options{})
+		c := call(resilience.GRPCReason(14), resilience.ReasonAttemptTimeout, resilience.ReasonOK)
+		c.Method, c.Path, c.GRPCStatus, c.GRPCMessage = http.MethodPost, "/orders.Orders/Create", "INTERNAL", "out of disk"
+		c.Report.Reason = resilience.GRPCReason(13)
+		c.Report.Attempts[0].Message, c.Report.Attempts[0].Status = "<b>starting</b>", http.StatusOK
+		c.Report.Attempts[1].Err, c.Report.Attempts[1].Status = errors.New("too slow"), 0
+		w.ObserveCall(context.Background(), *c)
+		time.Sleep(time.Second)
+		type grpc struct{ Status, Message string }
+		var got struct {
+			Good     bool
+			GRPC     *grpc
+			Attempts []struct {
+				Good   bool
+				Reason string
+				GRPC   *grpc
+			}
+		}
+		_, body := w.get(t, "/api/calls/1", &got)
+		if got.Good || got.GRPC == nil || *got.GRPC != (grpc{"INTERNAL", "out of disk"}) || len(got.Attempts) != 3 {
+			t.Fatalf("got %s, want a failed call with INTERNAL and three attempts", body)
+		}
+		for i, want := range []struct {
+			grpc   grpc
+			reason string
+		}{{grpc{"UNAVAILABLE", "<b>starting</b>"}, "grpc_unavailable"}, {grpc{}, "attempt_timeout"}, {grpc{"INTERNAL", "out of disk"}, "grpc_internal"}} {
+			a := got.Attempts[i]
+			shown := grpc{}
+			if a.GRPC != nil {
+				shown = *a.GRPC
+			}
+			if a.Good || shown != want.grpc || a.Reason != want.reason {
+				t.Errorf("attempt %d: got good %v, %+v, %s, want a failed one with %+v, %s", i+1, a.Good, shown, a.Reason, want.grpc, want.reason)
+			}
+		}
+	})
+}
+
 // With ten thousand calls between two events, the figures are exact, the newest calls are shown,
 // and the event counts the others.
 func TestMoreCallsThanCanBeShown(t *testing.T) {

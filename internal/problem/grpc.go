@@ -22,8 +22,8 @@ const domain = "rebound"
 // WriteGRPC writes p as the whole response to a gRPC call: a status without messages. The message
 // begins with the reason. A google.rpc.ErrorInfo repeats it for programs, with the route, the
 // upstream and the attempts. If retryIn is above 0, a google.rpc.RetryInfo and a pushback tell the
-// caller to wait for so long. WriteGRPC must be the first write to w.
-func WriteGRPC(w http.ResponseWriter, p Problem, retryIn time.Duration) {
+// caller to wait for so long. WriteGRPC must be the first write to w. It returns the status.
+func WriteGRPC(w http.ResponseWriter, p Problem, retryIn time.Duration) (grpcwire.Code, string) {
 	s := GRPCStatus(p, retryIn)
 	h := w.Header()
 	if retryIn > 0 {
@@ -39,6 +39,7 @@ func WriteGRPC(w http.ResponseWriter, p Problem, retryIn time.Duration) {
 		h[grpcwire.HeaderDetails] = []string{base64.RawStdEncoding.EncodeToString(encoded)}
 	}
 	w.WriteHeader(http.StatusOK)
+	return grpcwire.Code(s.GetCode()), s.GetMessage() //nolint:gosec // one of the 17 codes
 }
 
 // GRPCStatus returns p as a gRPC status with the details that [WriteGRPC] describes.

@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
+	"github.com/rebound-dev/rebound/internal/grpcwire"
 	"github.com/rebound-dev/rebound/internal/problem"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -87,8 +88,19 @@ const (
 	labelServerPort    attribute.Key = semconv.ServerPortKey    // the upstream's port
 	// the status of an error (500 and above; for an attempt 400 and above), as in
 	// http_response_status_code, or the [resilience.Reason] when the response is missing or broke
-	// off; absent on success
+	// off; of a gRPC attempt its status, if that is not OK; absent on success
 	labelErrorType attribute.Key = semconv.ErrorTypeKey
+)
+
+// The labels of OpenTelemetry's semantic conventions for RPC.
+const (
+	labelSystem attribute.Key = semconv.RPCSystemNameKey // always grpc
+	// the method, such as orders.Orders/Create; _OTHER for one that no upstream has answered with
+	// OK so far, and for all after the first 256
+	labelRPCMethod attribute.Key = semconv.RPCMethodKey
+	// the name of the gRPC status, such as UNAVAILABLE; without one from the upstream, what stands
+	// for it
+	labelRPCStatus attribute.Key = semconv.RPCResponseStatusCodeKey
 )
 
 // status is a status as a label value. It is the code if HTTP registers it, and otherwise the
@@ -223,6 +235,69 @@ func (l attemptLabels) attributes() []attribute.KeyValue {
 		labelUpstream.String(l.upstream), labelPolicy.String(l.policy),
 		labelReason.String(string(l.reason)), labelVerdict.String(string(l.verdict)),
 	}
+}
+
+type rpcLabels struct {
+	method, upstream, status string
+	reason                   resilience.Reason // only if the upstream has sent no status
+}
+
+func (l rpcLabels) attributes() []attribute.KeyValue {
+	all := []attribute.KeyValue{labelSystem.String(semconv.RPCSystemNameGRPC.Value.AsString()), labelRPCMethod.String(l.method), labelRPCStatus.String(l.status)}
+	if u, err := url.Parse(l.upstream); err == nil {
+		all = append(all, labelServerAddress.String(u.Hostname()), labelServerPort.Int(port(u)))
+	}
+	switch {
+	case l.reason != "":
+		all = append(all, labelErrorType.String(string(l.reason)))
+	case l.status != grpcwire.OK.String():
+		all = append(all, labelErrorType.String(l.status))
+	}
+	return all
+}
+
+// Limits of the methods that are label values.
+const (
+	maxMethods       = 256
+	longestRPCMethod = 200
+)
+
+// rpcMethods knows the methods that an upstream has answered with OK. A caller can ask for any
+// method, but not make an upstream have it. It is safe for concurrent use.
+type rpcMethods struct {
+	mu    sync.RWMutex
+	known map[string]string
+}
+
+// label returns the label value for the method of a path. ok reports whether an upstream has
+// answered it with OK.
+func (m *rpcMethods) label(path string, ok bool) string {
+	other := semconv.ErrorTypeOther.Value.AsString()
+	name := strings.TrimPrefix(path, "/")
+	m.mu.RLock()
+	known, found := m.known[name]
+	full := len(m.known) >= maxMethods
+	m.mu.RUnlock()
+	switch {
+	case found:
+		return known
+	case !ok || full || len(name) > longestRPCMethod || strings.Count(name, "/") != 1:
+		return other
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if known, found := m.known[name]; found {
+		return known
+	}
+	if len(m.known) >= maxMethods {
+		return other
+	}
+	if m.known == nil {
+		m.known = map[string]string{}
+	}
+	name = strings.Clone(name) // it may be a part of a large text
+	m.known[name] = name
+	return name
 }
 
 type waitLabels struct {

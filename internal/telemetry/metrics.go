@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 
+	"github.com/rebound-dev/rebound/internal/grpcwire"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -28,12 +29,15 @@ type Metrics struct {
 	calls, attempts, transitions, fault metric.Int64Counter
 	endpoints                           metric.Int64Counter
 	refused                             metric.Int64Gauge
+	rpc                                 metric.Float64Histogram
 
 	ofServer  labelSets[serverLabels, metric.RecordOption]
 	ofCall    labelSets[callLabels, metric.AddOption]
 	ofClient  labelSets[clientLabels, metric.RecordOption]
 	ofAttempt labelSets[attemptLabels, metric.AddOption]
 	ofWait    labelSets[waitLabels, metric.RecordOption]
+	ofRPC     labelSets[rpcLabels, metric.RecordOption]
+	methods   rpcMethods
 }
 
 // Sources are the functions that the gauges call at each scrape. They must be quick and must not
@@ -57,7 +61,7 @@ func NewMetrics() (*Metrics, error) {
 	m.provider = sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter), sdkmetric.WithCardinalityLimit(0))
 	meter := m.meter()
 
-	var errs [9]error
+	var errs [10]error
 	// The semantic conventions recommend these boundaries.
 	seconds := metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 	m.server, errs[0] = meter.Float64Histogram("http.server.request.duration", metric.WithUnit("s"), seconds,
@@ -78,6 +82,8 @@ func NewMetrics() (*Metrics, error) {
 		metric.WithDescription("1 while the changed configuration file is refused and the previous one stays in force, otherwise 0."))
 	m.endpoints, errs[8] = meter.Int64Counter("rebound.endpoint.changes", metric.WithUnit("{change}"),
 		metric.WithDescription("Changes of an upstream's endpoints, by kind."))
+	m.rpc, errs[9] = meter.Float64Histogram("rpc.client.call.duration", metric.WithUnit("s"), seconds,
+		metric.WithDescription("Duration of the attempts of gRPC calls, until the end of their messages."))
 	return m, errors.Join(errs[:]...)
 }
 
@@ -212,6 +218,28 @@ func (m *Metrics) ObserveCall(ctx context.Context, c observe.Call) {
 		if a.Verdict == resilience.VerdictRetry {
 			m.waits.Record(ctx, a.Wait.Actual.Seconds(), m.ofWait.get(waitLabels{c.Upstream, a.Wait.Source})...)
 		}
+	}
+	if c.GRPCStatus != "" {
+		m.observeRPC(ctx, &c)
+	}
+}
+
+// observeRPC records the attempts of a gRPC call. For gRPC an attempt ends with its messages: for
+// the last one, that is the end of the call.
+func (m *Metrics) observeRPC(ctx context.Context, c *observe.Call) {
+	method := m.methods.label(c.Path, c.GRPCStatus == grpcwire.OK.String())
+	for i := range c.Report.Attempts {
+		a := &c.Report.Attempts[i]
+		code, sent := a.Reason.GRPC()
+		l := rpcLabels{method: method, upstream: c.Upstream, status: grpcwire.Code(code).String()}
+		took := a.Duration
+		if a.Reason == resilience.ReasonOK {
+			l.status, took = c.GRPCStatus, c.Start.Add(c.Duration).Sub(a.Start)
+		}
+		if !sent {
+			l.reason = reasonOf(a.Reason)
+		}
+		m.rpc.Record(ctx, took.Seconds(), m.ofRPC.get(l)...)
 	}
 }
 

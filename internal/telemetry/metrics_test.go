@@ -118,6 +118,49 @@ func TestMetricsOfACall(t *testing.T) {
 	}
 }
 
+// Each attempt of a gRPC call is one call of the semantic conventions. A method is named only once
+// an upstream has answered it with OK, so that no caller can add series without end.
+func TestRPCMetrics(t *testing.T) {
+	m := metrics(t, nil)
+	start := time.Now()
+	rpc := func(path, status string, reason resilience.Reason, attempts ...resilience.Reason) {
+		c := observe.Call{Upstream: "h2c://orders:50051", Method: http.MethodPost, Path: path, Status: 200, GRPCStatus: status, Start: start, Duration: 2 * time.Second, Report: &resilience.Report{Reason: reason}}
+		for i, r := range attempts {
+			a := resilience.AttemptReport{Number: i + 1, Start: start.Add(time.Second), Duration: 30 * time.Millisecond, Reason: r, Status: 200, Verdict: resilience.VerdictReturn}
+			c.Report.Attempts = append(c.Report.Attempts, a)
+		}
+		m.ObserveCall(t.Context(), c)
+	}
+	rpc("/orders.Orders/Create", "OK", "ok", "ok") // until its messages ended: 1 s
+	rpc("/orders.Orders/Create", "UNAVAILABLE", "max_attempts", "grpc_unavailable", "attempt_timeout", "status_503")
+	rpc("/orders.Orders/Create", "INTERNAL", "grpc_internal", "ok")
+	rpc("/orders.Orders/Create", "UNAVAILABLE", "breaker_open")
+	for n := range 1000 {
+		rpc(fmt.Sprintf("/made.up/M%d", n), "UNIMPLEMENTED", "status_not_retryable", "grpc_unimplemented")
+		rpc(fmt.Sprintf("/orders.Orders/M%d", n), "OK", "ok", "ok")
+	}
+	rpc("/"+strings.Repeat("x", 300)+"/M", "OK", "ok", "ok")
+	rpc("/no-method", "OK", "ok", "ok")
+	text := scrape(t, m, "text/plain")
+	const create, origin = `rpc_method="orders.Orders/Create",rpc_response_status_code=`, `rpc_system_name="grpc",server_address="orders",server_port="50051"} `
+	for _, want := range []string{
+		`_sum{rpc_method="orders.Orders/Create",rpc_response_status_code="OK",` + origin + "1",
+		`_sum{error_type="UNAVAILABLE",` + create + `"UNAVAILABLE",` + origin + "0.03",
+		`_count{error_type="status_503",` + create + `"UNAVAILABLE",` + origin + "1",
+		`_count{error_type="attempt_timeout",` + create + `"DEADLINE_EXCEEDED",` + origin + "1",
+		`_count{error_type="INTERNAL",` + create + `"INTERNAL",` + origin + "1",
+		`_count{error_type="UNIMPLEMENTED",rpc_method="_OTHER",rpc_response_status_code="UNIMPLEMENTED",` + origin + "1000",
+		`_count{rpc_method="_OTHER",rpc_response_status_code="OK",` + origin + "747", // 1000 and 2, less 255
+	} {
+		if !strings.Contains(text, "rpc_client_call_duration_seconds"+want+"\n") {
+			t.Errorf("want %s, got other lines, such as\n%.2000s", want, text[strings.Index(text, "rpc_client"):])
+		}
+	}
+	if n := strings.Count(text, "rpc_client_call_duration_seconds_count"); n != 262 {
+		t.Errorf("got %d series, want 256 of methods that work and 6 others", n)
+	}
+}
+
 // ours returns the lines of text that are not about the Go runtime or the process.
 func ours(text string) string {
 	var b strings.Builder

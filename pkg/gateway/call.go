@@ -71,6 +71,7 @@ type call struct {
 	report resilience.Report
 	status int // of the caller's response
 	grpc   bool
+	rpc    rpcStatus
 	// retryIn is how long a refused caller is told to wait.
 	retryIn time.Duration
 
@@ -198,9 +199,10 @@ func (c *call) finish(ctx context.Context, start time.Time) {
 	if c.report.Reason == "" { // the RoundTripper panicked, and net/http closes the connection
 		c.report.Reason = resilience.ReasonResetBeforeHeaders
 	}
+	rpc := c.finalStatus()
 	c.route.gateway.finished(ctx, observe.Call{
 		Route: c.route.Name, Policy: c.route.Policy, Pattern: c.route.path, Upstream: c.route.upstreamName, Scheme: scheme(c.in), Host: c.in.Host, Path: c.path, Method: c.in.Method,
-		Caller: c.in.RemoteAddr, Status: c.status, RequestID: c.requestIDs[0], Start: start, Duration: time.Since(start), Report: &c.report,
+		Caller: c.in.RemoteAddr, Status: c.status, GRPCStatus: rpc.name, GRPCMessage: rpc.message, RequestID: c.requestIDs[0], Start: start, Duration: time.Since(start), Report: &c.report,
 	})
 }
 
@@ -254,7 +256,8 @@ func (c *call) write(p problem.Problem) {
 	c.describe(h)
 	if c.grpc {
 		c.status = http.StatusOK
-		problem.WriteGRPC(c.out, p, c.retryIn)
+		code, message := problem.WriteGRPC(c.out, p, c.retryIn)
+		c.rpc = rpcStatus{code.String(), message}
 		return
 	}
 	unread := !c.body.drain()

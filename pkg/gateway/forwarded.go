@@ -16,6 +16,7 @@ const (
 	headerConnection      = "Connection"
 	headerContentLocation = "Content-Location"
 	headerContentType     = "Content-Type"
+	headerContentLength   = "Content-Length"
 	headerForwarded       = "Forwarded"
 	headerForwardedFor    = "X-Forwarded-For"
 	headerForwardedHost   = "X-Forwarded-Host"

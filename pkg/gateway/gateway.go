@@ -316,14 +316,16 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, n *generation, 
 	} else {
 		p.Attempts = -1
 	}
+	var rpc rpcStatus
 	if isGRPC(r) {
-		problem.WriteGRPC(w, p, 0)
+		code, message := problem.WriteGRPC(w, p, 0)
+		rpc = rpcStatus{code.String(), message}
 		p.Status = http.StatusOK
 	} else {
 		problem.Write(w, p)
 	}
 	g.finished(r.Context(), observe.Call{Scheme: scheme(r), Host: r.Host, Path: path, Method: r.Method, Caller: r.RemoteAddr, Status: p.Status, Start: start, Duration: time.Since(start),
-		Report: &resilience.Report{Reason: resilience.Reason(p.Reason)}})
+		GRPCStatus: rpc.name, GRPCMessage: rpc.message, Report: &resilience.Report{Reason: resilience.Reason(p.Reason)}})
 }
 
 // pseudonym returns a random name for this process in Via.

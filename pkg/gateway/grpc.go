@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"sync"
+	"time"
 
 	"github.com/rebound-dev/rebound/internal/grpcwire"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -36,6 +38,89 @@ func (c *call) within(ctx context.Context) (context.Context, context.CancelFunc)
 	return ctx, func() {}
 }
 
+// rpcStatus is the status that the caller of a gRPC call got.
+type rpcStatus struct{ name, message string }
+
+// setStatus remembers the status that the caller gets, in a header or in trailers.
+func (c *call) setStatus(h http.Header) {
+	if code, ok := grpcwire.Status(h); ok {
+		c.rpc.name = code.String()
+		if code != grpcwire.OK {
+			c.rpc.message = grpcwire.Message(h)
+		}
+	}
+}
+
+// finalStatus returns the status of a finished gRPC call. Without one in the response, it is what
+// the caller's library makes of the response.
+func (c *call) finalStatus() rpcStatus {
+	if c.grpc && c.rpc.name == "" {
+		code, _ := c.report.Reason.GRPC()
+		if c.report.Reason == resilience.ReasonOK {
+			code = int(grpcwire.Unknown)
+		}
+		c.rpc.name = grpcwire.Code(code).String()
+	}
+	return c.rpc
+}
+
+// firstFlushAfter is how long the headers of a gRPC response, and its first message, wait for what
+// follows. A unary call's response is complete before that, and then is sent at once, in one piece.
+const firstFlushAfter = 500 * time.Microsecond
+
+// firstFlush flushes the beginning of a response a moment later. A nil firstFlush has done so.
+type firstFlush struct {
+	mu    sync.Mutex // for all that writes to the caller until over
+	call  *call
+	timer *time.Timer
+	over  bool
+}
+
+func (c *call) flushSoon() *firstFlush {
+	f := &firstFlush{call: c}
+	f.timer = time.AfterFunc(firstFlushAfter, f.fire)
+	return f
+}
+
+func (f *firstFlush) fire() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.over {
+		f.over = true
+		_ = f.call.flush() // the next write reports a caller who does not read
+	}
+}
+
+// done reports whether the beginning was flushed.
+func (f *firstFlush) done() bool {
+	if f == nil {
+		return true
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.over
+}
+
+func (f *firstFlush) lock() {
+	if f != nil {
+		f.mu.Lock()
+	}
+}
+
+func (f *firstFlush) unlock() {
+	if f != nil {
+		f.mu.Unlock()
+	}
+}
+
+// stop ends f. A flush that runs ends first.
+func (f *firstFlush) stop() {
+	f.timer.Stop()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.over = true
+}
+
 // endRPC ends a gRPC response that broke off after its headers. A reset of the stream would say
 // nothing to the caller.
 func (c *call) endRPC(err error) {
@@ -45,6 +130,7 @@ func (c *call) endRPC(err error) {
 	}
 	c.report.Reason = reason
 	h := c.out.Header()
+	c.rpc = rpcStatus{code.String(), string(reason) + ": the response of " + c.upstreamForCaller() + " broke off"}
 	h[http.TrailerPrefix+grpcwire.HeaderStatus] = []string{strconv.Itoa(int(code))}
-	h[http.TrailerPrefix+grpcwire.HeaderMessage] = []string{grpcwire.EncodeMessage(string(reason) + ": the response of " + c.upstreamForCaller() + " broke off")}
+	h[http.TrailerPrefix+grpcwire.HeaderMessage] = []string{grpcwire.EncodeMessage(c.rpc.message)}
 }

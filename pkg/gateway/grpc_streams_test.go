@@ -3,12 +3,13 @@ package gateway_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -127,7 +128,11 @@ func exchange(ctx context.Context, client *grpc.ClientConn, n, messages, fails i
 	return nil
 }
 
-// Open streams hold little memory and a few goroutines each, and leave none behind.
+var streamsLength = flag.Duration("streams", 0, "how long TestGRPCOpenStreams uses its streams, at least; 0 for 20 messages each") //nolint:gochecknoglobals // as chaosLength
+
+// Open streams hold little memory and a few goroutines each, and leave none behind. For a minute:
+//
+//	go test ./pkg/gateway -run GRPCOpenStreams -streams 1m -v
 func TestGRPCOpenStreams(t *testing.T) {
 	streams, rounds := 1000, 20
 	if testing.Short() {
@@ -167,17 +172,22 @@ func TestGRPCOpenStreams(t *testing.T) {
 		}
 	}
 	memory := func() uint64 {
-		runtime.GC()
+		for range 2 { // the first one leaves what pools hold
+			runtime.GC()
+		}
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc
 	}
 	turn()
-	first := memory()
-	for range rounds {
+	first, begun, messages := memory(), time.Now(), 0
+	for ; messages < rounds || time.Since(begun) < *streamsLength; messages++ {
 		turn()
 	}
-	if last := memory(); last > first+first/4+1<<20 {
+	during, last := runtime.NumGoroutine(), memory()
+	t.Logf("%d messages in both directions on each of %d streams in %v: heap %d KiB after the first, %d KiB after the last; %d goroutines before, %d with open streams",
+		messages, streams, time.Since(begun).Round(time.Second), first>>10, last>>10, before, during)
+	if last > first+first/4+1<<20 {
 		t.Errorf("%d bytes are in use after the first message of each stream, %d after the last, want it flat", first, last)
 	}
 	for _, s := range open {
@@ -192,6 +202,87 @@ func TestGRPCOpenStreams(t *testing.T) {
 			t.Fatalf("%d goroutines after the streams, %d before them", runtime.NumGoroutine(), before)
 		}
 		time.Sleep(50 * time.Millisecond)
+	}
+	t.Logf("%d goroutines after them", runtime.NumGoroutine())
+}
+
+// An attempt that is given up may still wait for the caller's next message. The next attempt gets
+// that message, and each message once.
+func TestGRPCMessagesOfAnAbandonedAttempt(t *testing.T) {
+	var attempts atomic.Int64
+	upstream := grpcServer(t, func(s grpc.ServerStream) error {
+		if attempts.Add(1) == 2 { // the first one shows that the upstream speaks HTTP/2
+			<-s.Context().Done()
+			return nil
+		}
+		return echo(func(string) {})(s)
+	})
+	p := counting()
+	p.Timeout, p.AttemptTimeout = 5*time.Second, 300*time.Millisecond
+	_, client := grpcGateway(t, p, gateway.Route{Name: "all", Match: "/", Upstream: upstream, GRPC: gateway.RouteGRPC{Idempotent: true}})
+	if err := exchange(t.Context(), client, 0, 1, -1); err != nil {
+		t.Fatal(err)
+	}
+	if err := exchange(t.Context(), client, 1, 5, -1); err != nil {
+		t.Error(err)
+	}
+	if n := attempts.Load(); n != 3 {
+		t.Errorf("%d attempts, want 3: one of the first call, two of the second", n)
+	}
+}
+
+// The headers of a stream reach the caller although no message follows, and so does a message that
+// is not the last one.
+func TestGRPCBeginningIsNotHeldBack(t *testing.T) {
+	upstream := grpcServer(t, func(s grpc.ServerStream) error {
+		_ = s.SendHeader(metadata.Pairs("seen", "yes"))
+		return echo(func(string) {})(s)
+	})
+	_, client := grpcGateway(t, counting(), gateway.Route{Name: "all", Match: "/", Upstream: upstream})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	s, err := client.NewStream(ctx, stream(), "/test.Test/Echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h, err := s.Header(); err != nil || len(h.Get("seen")) != 1 {
+		t.Fatalf("got headers %v, %v, want the server's before any message", h, err)
+	}
+	out, in := raw("m"), raw(nil)
+	if err := s.SendMsg(&out); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RecvMsg(&in); err != nil {
+		t.Fatalf("the answer to the first message: %v", err)
+	}
+	_ = s.CloseSend()
+	if err := s.RecvMsg(&in); !errors.Is(err, io.EOF) {
+		t.Errorf("got %v, want the end", err)
+	}
+}
+
+// A response that is sent in one piece gets no Content-Length that the server has not sent.
+func TestGRPCResponseHasNoContentLength(t *testing.T) {
+	upstream := grpcServer(t, echo(func(string) {}))
+	config := gateway.ForUpstream(upstream)
+	_, address := serveGRPC(t, config, gateway.Options{})
+	h2c := &http.Transport{Protocols: new(http.Protocols)}
+	h2c.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(h2c.CloseIdleConnections)
+	r := request(t, http.MethodPost, "http://"+address+"/test.Test/Echo", strings.NewReader("\x00\x00\x00\x00\x05hello"))
+	r.Header.Set("Content-Type", "application/grpc")
+	r.Header.Set("Te", "trailers")
+	resp, err := h2c.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || string(body) != "\x00\x00\x00\x00\x05hello" || resp.Trailer.Get("Grpc-Status") != "0" {
+		t.Errorf("got %q, %v, trailer %v, want the message and status 0", body, err, resp.Trailer)
+	}
+	if resp.ContentLength != -1 {
+		t.Errorf("got Content-Length %d, want none", resp.ContentLength)
 	}
 }
 
@@ -234,26 +325,41 @@ func TestGRPCCircuit(t *testing.T) {
 	}
 }
 
-// gRPC-Web has its status in the body. Its calls pass as any other.
+// gRPC-Web has its status in the body, in a last frame, and goes over any version of HTTP. Its
+// calls pass as any other: nothing reads the frame, and no status of it is a failure.
 func TestGRPCWebPassesUntouched(t *testing.T) {
-	const trailer = "\x80\x00\x00\x00\x0fgrpc-status:14\r\n"
-	s := server(t, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/grpc-web+proto")
-		_, _ = io.WriteString(w, trailer)
-	})
-	c := gateway.DefaultConfig()
-	c.Routes = []gateway.Route{{Name: "all", Match: "/", Upstream: s.URL, Policy: gateway.DefaultPolicyName}}
-	g, err := gateway.New(c, gateway.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
-	r := httptest.NewRequest(http.MethodPost, "/test.Test/Call", http.NoBody)
-	r.Header.Set("Content-Type", "application/grpc-web+proto")
-	w := httptest.NewRecorder()
-	g.ServeHTTP(w, r)
-	if w.Code != http.StatusOK || w.Body.String() != trailer || w.Header().Get("Content-Type") != "application/grpc-web+proto" {
-		t.Errorf("got %d %v %q, want the upstream's response", w.Code, w.Header(), w.Body)
+	const (
+		message = "\x00\x00\x00\x00\x05hello"
+		trailer = "\x80\x00\x00\x00\x1egrpc-status:14\r\ngrpc-message:x\r\n"
+	)
+	for _, kind := range []string{"application/grpc-web", "application/grpc-web+proto", "application/grpc-web-text"} {
+		t.Run(kind, func(t *testing.T) {
+			var attempts atomic.Int64
+			s := server(t, func(w http.ResponseWriter, r *http.Request) {
+				attempts.Add(1)
+				b, _ := io.ReadAll(r.Body)
+				if string(b) != message || r.Header.Get("Content-Type") != kind || r.Header.Get("X-Grpc-Web") != "1" || r.Header.Get("Grpc-Timeout") != "9S" {
+					t.Errorf("the upstream got %q with %v, want the caller's request", b, r.Header)
+				}
+				w.Header().Set("Content-Type", kind)
+				_, _ = io.WriteString(w, message+trailer)
+			})
+			g, client := gatewayOver(t, gateway.ForUpstream(s.URL), gateway.Options{})
+			r := request(t, http.MethodPost, client.URL+"/test.Test/Call", strings.NewReader(message))
+			r.Header.Set("Content-Type", kind)
+			r.Header.Set("X-Grpc-Web", "1")
+			r.Header.Set("Grpc-Timeout", "9S")
+			resp, body := do(t, r)
+			if resp.StatusCode != http.StatusOK || body != message+trailer || resp.Header.Get("Content-Type") != kind {
+				t.Errorf("got %d %v %q, want the upstream's response", resp.StatusCode, resp.Header, body)
+			}
+			if len(resp.Trailer) > 0 || resp.Header.Get("Grpc-Status") != "" {
+				t.Errorf("got trailer %v, header %v, want nothing of gRPC", resp.Trailer, resp.Header)
+			}
+			if ok, failed := counts(t, g); attempts.Load() != 1 || ok != 1 || failed != 0 {
+				t.Errorf("%d attempts, and the circuit counts %d successes and %d failures, want one attempt and one success", attempts.Load(), ok, failed)
+			}
+		})
 	}
 }
 

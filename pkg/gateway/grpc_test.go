@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
-	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,11 +19,13 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -44,14 +47,21 @@ func (rawCodec) Unmarshal(data []byte, v any) error {
 // grpcServer starts a real gRPC server on loopback whose methods all run h, and returns its URL.
 func grpcServer(t *testing.T, h func(stream grpc.ServerStream) error) (url string) {
 	t.Helper()
-	s := grpc.NewServer(grpc.ForceServerCodec(rawCodec{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error { return h(stream) }))
+	return "h2c://" + grpcAddress(t, h)
+}
+
+// grpcAddress is grpcServer with options. It returns the server's address.
+func grpcAddress(t *testing.T, h func(stream grpc.ServerStream) error, options ...grpc.ServerOption) string {
+	t.Helper()
+	s := grpc.NewServer(append(options, grpc.ForceServerCodec(rawCodec{}),
+		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error { return h(stream) }))...)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() { _ = s.Serve(listener) }()
 	t.Cleanup(s.Stop)
-	return "h2c://" + listener.Addr().String()
+	return listener.Addr().String()
 }
 
 // grpcGateway serves a gateway on loopback, and returns it with a client of it.
@@ -63,25 +73,53 @@ func grpcGateway(t *testing.T, p transport.Policy, routes ...gateway.Route) (*ga
 		routes[i].Policy = gateway.DefaultPolicyName
 	}
 	c.Routes = routes
-	g, err := gateway.New(c, gateway.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.Close)
-	s := httptest.NewUnstartedServer(g)
-	s.Config.Protocols = new(http.Protocols)
-	s.Config.Protocols.SetHTTP1(true)
-	s.Config.Protocols.SetUnencryptedHTTP2(true)
-	s.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 2000} // as package serve does
-	s.Start()
-	t.Cleanup(s.Close)
-	client, err := grpc.NewClient("passthrough:"+s.Listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+	return grpcGatewayOf(t, c, insecure.NewCredentials())
+}
+
+// grpcGatewayOf is grpcGateway for a whole configuration.
+func grpcGatewayOf(t *testing.T, c gateway.Config, with credentials.TransportCredentials) (*gateway.Gateway, *grpc.ClientConn) {
+	t.Helper()
+	return grpcGatewayWith(t, c, with, gateway.Options{})
+}
+
+func grpcGatewayWith(t *testing.T, c gateway.Config, with credentials.TransportCredentials, o gateway.Options) (*gateway.Gateway, *grpc.ClientConn) {
+	t.Helper()
+	g, address := serveGRPC(t, c, o)
+	client, err := grpc.NewClient("passthrough:"+address, grpc.WithTransportCredentials(with),
 		grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{})), grpc.WithDisableRetry())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close() })
 	return g, client
+}
+
+// serveGRPC serves a gateway on loopback as the client command does, and returns its address.
+func serveGRPC(t *testing.T, c gateway.Config, o gateway.Options) (*gateway.Gateway, string) {
+	t.Helper()
+	g, err := gateway.New(c, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	s := &http.Server{
+		Handler: g, TLSConfig: g.TLS(), Protocols: new(http.Protocols), ErrorLog: log.New(io.Discard, "", 0),
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 2000}, // as package serve does
+	}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetHTTP2(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.TLSConfig != nil {
+		go func() { _ = s.ServeTLS(l, "", "") }()
+	} else {
+		go func() { _ = s.Serve(l) }()
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return g, l.Addr().String()
 }
 
 // counting returns a policy whose circuit counts and never opens.
@@ -195,6 +233,77 @@ func counts(t *testing.T, g *gateway.Gateway) (ok, failed int) {
 		ok, failed = ok+u.Breaker.Successes, failed+u.Breaker.Failures
 	}
 	return ok, failed
+}
+
+// Observers see the status and the message that the caller got, whoever sent it, and those of the
+// attempts before.
+func TestGRPCStatusForObservers(t *testing.T) {
+	upstream := grpcServer(t, func(s grpc.ServerStream) error {
+		md, _ := metadata.FromIncomingContext(s.Context())
+		switch md.Get("do")[0] {
+		case "at once":
+			return status.Error(codes.Unavailable, "not yet: 5 %")
+		case "after a message":
+			out := raw("hello")
+			_ = s.SendMsg(&out)
+			return status.Error(codes.DataLoss, strings.Repeat("x", 600))
+		case "hang after a message":
+			out := raw("hello")
+			_ = s.SendMsg(&out)
+			<-s.Context().Done()
+		}
+		return nil
+	})
+	for name, c := range map[string]struct {
+		path                     string
+		attempts                 int
+		status, message, attempt string // the beginnings of the messages
+	}{
+		"well":                 {"/test.Test/Call", 1, "OK", "", ""},
+		"at once":              {"/test.Test/Call", 3, "UNAVAILABLE", "not yet: 5 %", "not yet: 5 %"},
+		"after a message":      {"/test.Test/Call", 1, "DATA_LOSS", strings.Repeat("x", 512) + "…", ""},
+		"hang after a message": {"/test.Test/Call", 1, "DEADLINE_EXCEEDED", "deadline_exceeded: the response of", ""}, // if the caller's own clock is not first
+		"no route":             {"/other.Other/Call", 0, "UNIMPLEMENTED", "no_route: no route matches", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			seen := make(chan observe.Call, 1)
+			config := gateway.ForUpstream(upstream)
+			config.Policies[gateway.DefaultPolicyName] = counting()
+			config.Routes[0].Match, config.Routes[0].GRPC.Idempotent = "/test.Test/", true
+			_, client := grpcGatewayWith(t, config, insecure.NewCredentials(), gateway.Options{Observers: []observe.Observer{observe.Funcs{Call: func(_ context.Context, c observe.Call) {
+				report := *c.Report
+				report.Attempts = slices.Clone(report.Attempts)
+				c.Report = &report
+				seen <- c
+			}}}})
+			ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "do", name), 500*time.Millisecond)
+			defer cancel()
+			s, err := client.NewStream(ctx, stream(), c.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = s.CloseSend()
+			for err == nil {
+				var in raw
+				err = s.RecvMsg(&in)
+			}
+			got := <-seen
+			if got.Report.Reason == resilience.ReasonCallerCanceled && c.status == "DEADLINE_EXCEEDED" {
+				c.status, c.message = "CANCELLED", ""
+			}
+			if got.GRPCStatus != c.status || !strings.HasPrefix(got.GRPCMessage, c.message) || (got.GRPCMessage == "") != (c.message == "") {
+				t.Errorf("got %s %q, want %s %q", got.GRPCStatus, got.GRPCMessage, c.status, c.message)
+			}
+			if len(got.Report.Attempts) != c.attempts {
+				t.Fatalf("got %d attempts, want %d", len(got.Report.Attempts), c.attempts)
+			}
+			for _, a := range got.Report.Attempts {
+				if a.Message != c.attempt {
+					t.Errorf("attempt %d: got message %q, want %q", a.Number, a.Message, c.attempt)
+				}
+			}
+		})
+	}
 }
 
 // A server says with a pushback whether, and when, it wants another attempt.

@@ -84,6 +84,9 @@ func (c *call) answer(resp *http.Response) {
 	if len(announced) > 0 {
 		h[headerTrailer] = []string{strings.Join(announced, ", ")}
 	}
+	if c.grpc && len(h[headerContentLength]) == 0 {
+		h[headerContentLength] = nil // otherwise net/http may set it
+	}
 	c.out.WriteHeader(resp.StatusCode)
 	if err := c.copyBody(resp); err != nil {
 		if c.in.Context().Err() != nil || errors.Is(err, errCaller) {
@@ -97,6 +100,10 @@ func (c *call) answer(resp *http.Response) {
 		c.hangUp(errors.Is(err, errCaller))
 	}
 	_ = resp.Body.Close()
+	if c.grpc && grpcwire.IsAnswer(resp) {
+		c.setStatus(resp.Header)
+		c.setStatus(resp.Trailer)
+	}
 	if c.conceal(resp.Trailer); len(resp.Trailer) > 0 { // now with the unannounced ones
 		c.sendTrailers(h, resp.Trailer, announced)
 	}
@@ -141,7 +148,9 @@ func announcedTrailers(trailer http.Header) []string {
 
 // sendTrailers passes the trailers on, including unannounced ones.
 func (c *call) sendTrailers(h, trailer http.Header, announced []string) {
-	_ = c.flush() // otherwise net/http may set a Content-Length, and then there are no trailers
+	if !c.grpc {
+		_ = c.flush() // otherwise net/http may set a Content-Length, and then there are no trailers
+	}
 	for name, values := range trailer {
 		switch {
 		case !httpguts.ValidTrailerHeader(name):
@@ -172,20 +181,28 @@ func (c *call) copyBody(resp *http.Response) error {
 	left := resp.ContentLength
 	prompt := left < 0 // unknown length, such as text/event-stream
 	watched := prompt || left > keptBack
-	if prompt && c.in.Method != http.MethodHead {
+	var first *firstFlush // of gRPC
+	switch {
+	case prompt && c.grpc:
+		first = c.flushSoon()
+		defer first.stop()
+	case prompt && c.in.Method != http.MethodHead:
 		if err := c.flush(); err != nil {
 			return err
 		}
 	}
 	for pending := false; ; {
-		if pending && left != 0 {
+		if pending && left != 0 && first.done() {
 			if err := c.flush(); err != nil {
 				return err
 			}
 		}
 		n, readErr := resp.Body.Read(buffer)
 		if n > 0 {
-			if err := c.send(buffer[:n], watched); err != nil {
+			first.lock()
+			err := c.send(buffer[:n], watched)
+			first.unlock()
+			if err != nil {
 				return err
 			}
 			pending = true

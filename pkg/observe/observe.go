@@ -38,10 +38,13 @@ type Call struct {
 	Method        string // as the caller wrote it, of any length
 	Caller        string // address and port of the caller's connection, which may be a proxy's
 	Status        int    // of the caller's response, 0 without one
-	RequestID     string
-	TraceID       [16]byte // zero without a trace
-	Start         time.Time
-	Duration      time.Duration
+	// GRPCStatus is the name of the gRPC status of the caller's response, such as UNAVAILABLE, and
+	// GRPCMessage its message, cut after 512 bytes. They are empty if the call is not one of gRPC.
+	GRPCStatus, GRPCMessage string
+	RequestID               string
+	TraceID                 [16]byte // zero without a trace
+	Start                   time.Time
+	Duration                time.Duration
 	// Report is what the pipeline did. Observers must not change it.
 	Report *resilience.Report
 }

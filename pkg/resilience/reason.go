@@ -98,6 +98,51 @@ func GRPCReason(code int) Reason {
 	return Reason(grpcPrefix + codes[code-1])
 }
 
+// GRPC returns the gRPC status code of an attempt or a call that ended for r. sent reports whether
+// the upstream sent it. Otherwise it is the one that stands for r.
+func (r Reason) GRPC() (code int, sent bool) {
+	const (
+		canceled, unknown, deadlineExceeded, permissionDenied, resourceExhausted = 1, 2, 4, 7, 8
+		unimplemented, internal, unavailable, unauthenticated                    = 12, 13, 14, 16
+	)
+	if name, ok := strings.CutPrefix(string(r), grpcPrefix); ok {
+		if i := slices.Index(grpcCodes(), name); i >= 0 {
+			return i + 1, true
+		}
+		return unknown, true
+	}
+	if status, ok := strings.CutPrefix(string(r), statusPrefix); ok { // as gRPC's http-grpc-status-mapping.md says
+		switch status {
+		case "400":
+			return internal, false
+		case "401":
+			return unauthenticated, false
+		case "403":
+			return permissionDenied, false
+		case "404":
+			return unimplemented, false
+		case "429", "502", "503", "504":
+			return unavailable, false
+		}
+		return unknown, false
+	}
+	switch r {
+	case ReasonOK:
+		return 0, true
+	case ReasonCallerCanceled:
+		return canceled, false
+	case ReasonAttemptTimeout, ReasonDeadlineExceeded:
+		return deadlineExceeded, false
+	case ReasonConcurrencyLimit, ReasonRateLimited:
+		return resourceExhausted, false
+	case ReasonNoRoute, ReasonMethodNotAllowed:
+		return unimplemented, false
+	case ReasonInvalidRequest, ReasonBodyNotReplayable, ReasonLoopDetected:
+		return internal, false
+	}
+	return unavailable, false
+}
+
 // Reasons returns all reasons except status_<code> and grpc_<code>.
 func Reasons() []Reason {
 	return []Reason{

@@ -2,6 +2,7 @@ package resilience
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -22,9 +23,9 @@ type Report struct {
 }
 
 // Ended returns the reason of attempt i (from 0), including its body. The attempt's own reason is
-// that of the headers, even if the body broke off later.
+// that of the headers, even if the body broke off later or ended with a gRPC status.
 func (r *Report) Ended(i int) Reason {
-	if r.Reason == ReasonBodyFailed && i == len(r.Attempts)-1 {
+	if i == len(r.Attempts)-1 && (r.Reason == ReasonBodyFailed || strings.HasPrefix(string(r.Reason), grpcPrefix)) {
 		return r.Reason
 	}
 	return r.Attempts[i].Reason
@@ -49,6 +50,8 @@ type AttemptReport struct {
 	Breaker State
 	Err     error // the operation's error, nil if it returned a result
 	Status  int   // of the answer, 0 for none
+	// Message is that of the answer's gRPC status, cut after 512 bytes, or empty if there is none.
+	Message string
 	// Endpoint is the address that the attempt was sent to, or empty if that is unknown.
 	Endpoint string
 	// Wait is the wait after the attempt if its verdict is retry.

@@ -28,6 +28,9 @@ func (c *exchange) classify(resp *http.Response, err error) resilience.Outcome {
 	if c.grpc {
 		if code, only := grpcAnswer(resp); only {
 			c.trace.rpcStatus(code)
+			if code != grpcwire.OK {
+				c.message = grpcwire.Message(resp.Header)
+			}
 			return c.grpcOutcome(resp, code)
 		}
 	}

@@ -55,6 +55,7 @@ type exchange struct {
 	firstLease endpoint.Lease  // for the first attempt, usually the only one
 	retryAfter time.Duration   // what the last response asked for
 	held       bool            // the last attempt ends with its response body
+	message    string          // of the last attempt's gRPC status
 
 	start time.Time     // of the last attempt
 	limit time.Duration // of the last attempt; 0 before the first
@@ -80,7 +81,7 @@ func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
 // Attempt sends the request once.
 func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Response, error) {
 	c.start, c.limit = a.Start(), a.Limit()
-	c.lease, c.retryAfter, c.held = nil, 0, false
+	c.lease, c.retryAfter, c.held, c.message = nil, 0, false, ""
 	ctx = c.trace.begin(ctx, c.req, a)
 	if c.req.URL.Scheme == "https" {
 		c.tls = &handshakes{}
@@ -236,7 +237,7 @@ func (c *exchange) traceExpect(ctx context.Context) context.Context {
 
 // Decided adds the verdict on an attempt to its trace.
 func (c *exchange) Decided(r *resilience.AttemptReport) {
-	r.Endpoint = c.lease.Address()
+	r.Endpoint, r.Message = c.lease.Address(), c.message
 	c.trace.verdict(r)
 }
 

@@ -14,7 +14,7 @@ import (
 // and every gate that this depends on, in order. It uses the functions that decide about calls, but
 // makes no call. s is the situation to decide in. An err that matches context.DeadlineExceeded is
 // the attempt's timeout. Explain assumes that the request's body was read up to its ContentLength,
-// unless err is that of a dial.
+// unless err is that of a dial. A gRPC response with a status in its trailer has come to its end.
 func (t *Transport) Explain(req *http.Request, resp *http.Response, err error, s resilience.Situation) (resilience.Outcome, resilience.Decision, []resilience.Gate) {
 	c := t.newExchange(req, "")
 	c.explains = true
@@ -24,6 +24,9 @@ func (t *Transport) Explain(req *http.Request, resp *http.Response, err error, s
 		c.source.lost = true
 	}
 	o := c.Classify(resp, err)
+	if err == nil && c.grpc {
+		o = c.explainEnd(resp, o)
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		o.Reason = resilience.ReasonAttemptTimeout
 	}
@@ -34,10 +37,34 @@ func (t *Transport) Explain(req *http.Request, resp *http.Response, err error, s
 	if err == nil && c.grpc {
 		if code, only := grpcAnswer(resp); only && code != grpcwire.OK {
 			first = append(first, c.grpcGate(resp, code, grpcEnding(code, false).blame().repeat))
+		} else if code, late := lateStatus(resp); late && code != grpcwire.OK {
+			first = append(first, resilience.Gate{
+				Name: "gRPC status", Shut: true, Reason: o.Reason,
+				Found: func() string { return code.String() + ", after the response's headers" },
+			})
 		}
 	}
 	d, gates := t.policy.core().Explain(o, s)
 	return o, d, append(first, gates...)
+}
+
+// lateStatus returns the gRPC status in the trailers of a response that is complete.
+func lateStatus(resp *http.Response) (code grpcwire.Code, ok bool) {
+	if _, only := grpcAnswer(resp); only || !grpcwire.IsAnswer(resp) {
+		return grpcwire.OK, false
+	}
+	return grpcwire.Status(resp.Trailer)
+}
+
+// explainEnd returns the outcome of a gRPC attempt with the end of its messages, if there is one.
+// The headers have ended the retries.
+func (c *exchange) explainEnd(resp *http.Response, o resilience.Outcome) resilience.Outcome {
+	code, ok := lateStatus(resp)
+	if !ok || code == grpcwire.OK {
+		return o
+	}
+	o.Reason, o.Final, o.Health = grpcReason(code), grpcReason(code), grpcEnding(code, false).blame().health
+	return o
 }
 
 // ExplainFirst returns the gates before the first attempt of req, in order, and the error of the

@@ -34,6 +34,8 @@ var errBodyLong = fmt.Errorf("%w: its body is longer than its ContentLength", Er
 // interrupted. net/http waits for a read even after the attempt's time is up, so a caller that
 // stops sending would hold the call past every deadline. The reader of an attempt waits for the
 // result or for the end of its attempt. The next attempt's reader may get that result instead.
+//
+// Over HTTP/2, net/http does not wait for a read. There an attempt of a gRPC call reads by itself.
 type replaySource struct {
 	original io.ReadCloser
 	getBody  func() (io.ReadCloser, error)
@@ -41,6 +43,7 @@ type replaySource struct {
 	limit    int64 // how many bytes may be kept
 	length   int64 // the request's ContentLength, -1 if unknown
 	expects  bool  // the request waits for a 100 (Continue)
+	direct   bool  // a gRPC call over HTTP/2
 
 	mu       sync.Mutex
 	current  *progress     // of the last attempt; nil for a body in memory, which cannot fail
@@ -51,7 +54,8 @@ type replaySource struct {
 	chunk    []byte        // bytes that were read, are not in kept, and wait to be taken
 	consumed int64         // bytes read from original
 	end      error         // the error that ended original
-	reading  chan struct{} // closed when the current read ends; nil if no read is running
+	reading  bool          // a read of original is running
+	ended    chan struct{} // closed when the running read ends; nil if nobody waits for that
 	buffer   []byte
 	readers  int
 	over     bool // the call has ended: no attempt follows
@@ -170,7 +174,7 @@ func (s *replaySource) callerBusy(patience time.Duration, heldBack bool) bool {
 	switch {
 	case p == nil, p.ended:
 		return false
-	case s.reading != nil, p.reading:
+	case s.reading, p.reading:
 		return true
 	}
 	if p.offset == 0 {
@@ -312,7 +316,7 @@ func (s *replaySource) closeIfDone() {
 	}
 	s.closed = true
 	s.releaseKept()
-	if s.reading != nil {
+	if s.reading {
 		go func() { _ = s.original.Close() }()
 		return
 	}
@@ -324,8 +328,9 @@ func (s *replaySource) releaseKept() {
 	s.kept = nil
 }
 
-// read reads at offset for a reader whose attempt has ctx.
-func (s *replaySource) read(ctx context.Context, p []byte, offset int64) (int, error) {
+// read reads the next bytes for r, whose attempt has ctx.
+func (s *replaySource) read(ctx context.Context, p []byte, r *progress) (int, error) {
+	offset := r.offset // only r's Read changes it
 	for {
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
@@ -335,14 +340,22 @@ func (s *replaySource) read(ctx context.Context, p []byte, offset int64) (int, e
 			s.mu.Unlock()
 			return n, err
 		}
-		if s.reading == nil {
-			s.reading = make(chan struct{})
+		if !s.reading && s.direct {
+			s.reading = true
+			s.mu.Unlock()
+			return s.readInto(p, r)
+		}
+		if !s.reading {
+			s.reading = true
 			go s.fill()
 		}
-		over := s.reading
+		if s.ended == nil {
+			s.ended = make(chan struct{})
+		}
+		ended := s.ended
 		s.mu.Unlock()
 		select {
-		case <-over:
+		case <-ended:
 		case <-ctx.Done():
 		}
 	}
@@ -373,33 +386,62 @@ func (s *replaySource) take(p []byte, offset int64) (n int, ok bool, err error) 
 	return 0, false, nil
 }
 
-// fill reads original once. Only one fill runs at a time, after the bytes of the last one were kept
+// fill reads original once. Only one read runs at a time, after the bytes of the last one were kept
 // or taken.
 func (s *replaySource) fill() {
 	if s.buffer == nil {
-		s.buffer = make([]byte, readSize)
+		size := int64(readSize)
+		if s.length >= 0 {
+			size = min(size, s.length+1) // one more, for a body that is too long
+		}
+		s.buffer = make([]byte, size)
 	}
 	n, err := s.original.Read(s.buffer)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.end = err
-	if n > 0 {
-		s.keep(s.buffer[:n])
-		s.consumed += int64(n)
+	if !s.filled(s.buffer[:n], err) {
+		s.chunk = s.buffer[:n]
 	}
-	close(s.reading)
-	s.reading = nil
 }
 
-func (s *replaySource) keep(b []byte) {
+// readInto reads original once, for r. If another attempt has begun in the meantime, the bytes are
+// for that one.
+func (s *replaySource) readInto(p []byte, r *progress) (int, error) {
+	n, err := s.original.Read(p)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.filled(p[:n], err) && s.current != r {
+		s.chunk = bytes.Clone(p[:n])
+	}
+	return n, err
+}
+
+// filled ends a read of original, and reports whether its bytes were kept. The caller holds mu.
+func (s *replaySource) filled(b []byte, err error) (kept bool) {
+	s.end = err
+	kept = s.keep(b)
+	s.consumed += int64(len(b))
+	s.reading = false
+	if s.ended != nil {
+		close(s.ended)
+		s.ended = nil
+	}
+	return kept
+}
+
+// keep reports whether b is kept for another attempt. The caller holds mu.
+func (s *replaySource) keep(b []byte) bool {
+	if len(b) == 0 {
+		return true
+	}
 	need := int64(len(s.kept) + len(b))
 	if s.lost || need > s.limit || !s.memory.grow(&s.kept, need, s.limit) {
 		s.lost = true
-		s.chunk = b
-		return
+		return false
 	}
 	s.kept = append(s.kept, b...)
 	s.keptEnd = need
+	return true
 }
 
 // replayReader is the body that one attempt reads.
@@ -414,7 +456,7 @@ func (r *replayReader) Read(p []byte) (int, error) {
 	if r.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
-	n, err := r.source.read(r.ctx, p, r.progress.offset) // only Read changes offset
+	n, err := r.source.read(r.ctx, p, &r.progress)
 	r.source.mu.Lock()
 	defer r.source.mu.Unlock()
 	if err != nil && r.ctx.Err() != nil { // the attempt has ended, not the body

@@ -107,7 +107,7 @@ func (b *responseBody) end(e ending, err error) error {
 	if e == bodyComplete && b.grpc != nil {
 		e = b.grpc.ending(b.exchange)
 	}
-	b.exchange.trace.bodyEnded(err)
+	b.exchange.trace.bodyEnded(e, err)
 	if err != nil {
 		err = b.exchange.bodyFailed(b.attempt, err)
 	}
@@ -145,7 +145,7 @@ type upgradedBody struct {
 
 func (b *upgradedBody) Close() error {
 	err := b.ReadWriteCloser.Close()
-	b.exchange.trace.bodyEnded(nil)
+	b.exchange.trace.bodyEnded(bodyComplete, nil)
 	b.lease.End(resilience.Neutral)
 	b.attempt.Release(resilience.Neutral) // the circuit counted the attempt at the switch
 	return err

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -105,9 +106,14 @@ type callTrace struct {
 	decided  bool
 	bodyOpen atomic.Bool // the attempt's span ends with its body
 	over     bool        // the call's span ends with the span of its last attempt
+
+	grpc      bool
+	method    string        // of a gRPC call, such as orders.Orders/Create; empty if it has none
+	code      grpcwire.Code // of the last attempt
+	codeKnown bool
 }
 
-func (t *tracer) start(ctx context.Context, upstream string) *callTrace {
+func (t *tracer) start(ctx context.Context, x *exchange) *callTrace {
 	if t == nil {
 		return nil
 	}
@@ -116,10 +122,14 @@ func (t *tracer) start(ctx context.Context, upstream string) *callTrace {
 	if route != "" {
 		name += " " + route
 	}
-	c := &callTrace{tracer: t}
+	c := &callTrace{tracer: t, grpc: x.grpc}
+	if c.grpc {
+		c.method = rpcMethod(x.req)
+	}
 	c.ctx, c.call = t.tracer.Start(ctx, name)
 	if c.call.IsRecording() {
-		c.call.SetAttributes(keyPolicy.String(t.policy), keyUpstream.String(upstream))
+		c.call.SetAttributes(keyPolicy.String(t.policy), keyUpstream.String(x.upstream))
+		c.call.SetAttributes(c.rpcAttributes()...)
 		if route != "" {
 			c.call.SetAttributes(keyRoute.String(route))
 		}
@@ -133,15 +143,15 @@ func (c *callTrace) begin(ctx context.Context, req *http.Request, a *resilience.
 		return ctx
 	}
 	c.endBackoff()
-	c.decided = false
+	c.decided, c.codeKnown = false, false
 	ctx, c.attempt = c.tracer.tracer.Start(ctx, SpanMethod(methodOf(req)), trace.WithSpanKind(trace.SpanKindClient))
 	if !c.attempt.IsRecording() {
 		return ctx
 	}
-	if method := rpcMethod(req); method != "" && grpcwire.Is(req.Header) {
-		c.attempt.SetName(method)
-		c.attempt.SetAttributes(semconv.RPCSystemNameGRPC, semconv.RPCMethod(method))
+	if c.method != "" {
+		c.attempt.SetName(c.method)
 	}
+	c.attempt.SetAttributes(c.rpcAttributes()...)
 	c.attempt.SetAttributes(
 		semconv.HTTPRequestMethodKey.String(methodOf(req)),
 		semconv.URLFull(withoutUser(req.URL)),
@@ -159,15 +169,43 @@ func (c *callTrace) begin(ctx context.Context, req *http.Request, a *resilience.
 	return c.watchResends(ctx)
 }
 
-// rpcStatus adds the status of a gRPC call to the attempt's span.
+// unknownMethod is the convention's name of a method that the server does not have.
+const unknownMethod = "_OTHER"
+
+// rpcAttributes returns the attributes of a gRPC call that are known at its beginning.
+func (c *callTrace) rpcAttributes() []attribute.KeyValue {
+	switch {
+	case !c.grpc:
+		return nil
+	case c.method == "":
+		return []attribute.KeyValue{semconv.RPCSystemNameGRPC, semconv.RPCMethod(unknownMethod)}
+	}
+	return []attribute.KeyValue{semconv.RPCSystemNameGRPC, semconv.RPCMethod(c.method)}
+}
+
+// rpcStatus adds the status that the upstream has sent to the attempt's span. For a client every
+// status but OK is an error, says the semantic convention. A method that the upstream does not have
+// is no name for a span: any caller could make up new ones.
 func (c *callTrace) rpcStatus(code grpcwire.Code) {
 	if c == nil || !c.attempt.IsRecording() {
 		return
 	}
-	c.attempt.SetAttributes(semconv.RPCResponseStatusCode(code.String()))
+	c.setCode(c.attempt, code)
+	if code == grpcwire.Unimplemented {
+		c.attempt.SetName(semconv.RPCSystemNameGRPC.Value.AsString())
+	}
+}
+
+// setCode adds a gRPC status to a span, and remembers it for the call's span.
+func (c *callTrace) setCode(span trace.Span, code grpcwire.Code) {
+	c.code, c.codeKnown = code, true
+	span.SetAttributes(semconv.RPCResponseStatusCode(code.String()))
 	if code != grpcwire.OK {
-		c.attempt.SetAttributes(semconv.ErrorTypeKey.String(code.String()))
-		c.attempt.SetStatus(codes.Error, "")
+		span.SetAttributes(semconv.ErrorTypeKey.String(code.String()))
+		span.SetStatus(codes.Error, "")
+	}
+	if code == grpcwire.Unimplemented && c.method != "" {
+		span.SetAttributes(semconv.RPCMethod(unknownMethod), semconv.RPCMethodOriginal(c.method))
 	}
 }
 
@@ -178,8 +216,27 @@ func (c *callTrace) rpcReason(r resilience.Reason) {
 	}
 	for _, span := range []trace.Span{c.attempt, c.call} {
 		span.SetAttributes(keyReason.String(string(r)))
-		span.SetStatus(codes.Error, "")
 	}
+}
+
+// endRPC adds a status to an attempt whose response ended without one, and to the call.
+func (c *callTrace) endRPC(e ending, err error) {
+	if !c.grpc {
+		return
+	}
+	if !c.codeKnown {
+		code := grpcwire.Unknown
+		switch {
+		case errors.Is(err, context.DeadlineExceeded), errors.Is(c.ctx.Err(), context.DeadlineExceeded):
+			code = grpcwire.DeadlineExceeded
+		case err != nil:
+			code = grpcwire.Unavailable
+		case e == bodyAbandoned, e == bodyClosed:
+			code = grpcwire.Canceled
+		}
+		c.setCode(c.attempt, code)
+	}
+	c.setCode(c.call, c.code)
 }
 
 // endpoint adds the endpoint to the attempt's span.
@@ -234,6 +291,9 @@ func (c *callTrace) verdict(r *resilience.AttemptReport) {
 		if r.Status > 0 {
 			c.attempt.SetAttributes(semconv.HTTPResponseStatusCode(r.Status))
 		}
+		if code, sent := r.Reason.GRPC(); c.grpc && !sent {
+			c.setCode(c.attempt, grpcwire.Code(code))
+		}
 		switch {
 		case r.Err != nil:
 			c.attempt.SetAttributes(semconv.ErrorTypeKey.String(string(r.Reason)))
@@ -264,9 +324,12 @@ func (c *callTrace) endBackoff() {
 }
 
 // bodyEnded ends the span of an attempt when its body ends. err is nil if the body is complete.
-func (c *callTrace) bodyEnded(err error) {
+func (c *callTrace) bodyEnded(e ending, err error) {
 	if c == nil || !c.bodyOpen.CompareAndSwap(true, false) || !c.decided {
 		return
+	}
+	if c.over { // otherwise another attempt follows
+		c.endRPC(e, err)
 	}
 	if err != nil {
 		for _, span := range []trace.Span{c.attempt, c.call} {
@@ -291,6 +354,17 @@ func (c *callTrace) end(r *resilience.Report, err error) {
 			keyAttempts.Int(len(r.Attempts)), keyReason.String(string(r.Reason)), keyBudgetTokens.Float64(r.BudgetTokens))
 		if refusal(r.Reason) {
 			c.call.AddEvent(eventRefused, trace.WithAttributes(keyReason.String(string(r.Reason))))
+		}
+		if c.grpc && (err != nil || c.codeKnown) {
+			code := c.code
+			if err != nil {
+				n, _ := r.Reason.GRPC()
+				code = grpcwire.Code(n)
+				if errors.Is(err, resilience.ErrTimeout) {
+					code = grpcwire.DeadlineExceeded
+				}
+			}
+			c.setCode(c.call, code)
 		}
 		if err != nil {
 			c.call.SetStatus(codes.Error, err.Error())

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -88,10 +89,14 @@ func TestTraces(t *testing.T) {
 			handler: failingFirst(9, 0), policy: func(p *transport.Policy) { p.Breaker.ConsecutiveFailures = 1 },
 			before: func(w world) { w.call() },
 		},
-		"budget-refusal":   {handler: failingFirst(9, 0), policy: func(p *transport.Policy) { p.Retry.Budget.Burst = 1 }},
-		"deadline-refusal": {handler: failingFirst(9, 0), change: func(r *http.Request) { r.Header.Set(transport.HeaderExpectedTimeout, "150") }},
-		"retry-after":      {handler: retryAfter},
-		"attempt-timeout":  {handler: hang, policy: func(p *transport.Policy) { p.Retry.MaxAttempts = 2 }},
+		"budget-refusal":          {handler: failingFirst(9, 0), policy: func(p *transport.Policy) { p.Retry.Budget.Burst = 1 }},
+		"deadline-refusal":        {handler: failingFirst(9, 0), change: func(r *http.Request) { r.Header.Set(transport.HeaderExpectedTimeout, "150") }},
+		"retry-after":             {handler: retryAfter},
+		"attempt-timeout":         {handler: hang, policy: func(p *transport.Policy) { p.Retry.MaxAttempts = 2 }},
+		"grpc-unavailable-twice":  {handler: rpc(2, "14", "0"), change: asRPC},
+		"grpc-ends-with-internal": {handler: rpc(0, "", "13"), change: asRPC},
+		"grpc-unknown-method":     {handler: rpc(1, "12", ""), change: asRPC},
+		"grpc-attempt-timeout":    {handler: hang, change: asRPC},
 		"caller-hangs-up": {handler: hang, change: func(r *http.Request) {
 			ctx, cancel := context.WithCancel(r.Context())
 			time.AfterFunc(time.Second, cancel)
@@ -149,6 +154,32 @@ func TestTraces(t *testing.T) {
 			})
 		})
 	}
+}
+
+// rpc answers gRPC calls: the first attempts without a message and with one status, the others with
+// a message and another status after it.
+func rpc(first int, status, last string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		h := w.Header()
+		h.Set("Content-Type", "application/grpc")
+		if n, _ := strconv.Atoi(r.Header.Get(transport.HeaderAttemptCount)); n <= first {
+			h.Set("Grpc-Status", status)
+			return
+		}
+		h.Set("Trailer", "Grpc-Status")
+		_, _ = io.WriteString(w, "message")
+		_ = http.NewResponseController(w).Flush()
+		time.Sleep(time.Second)
+		h.Set("Grpc-Status", last)
+	}
+}
+
+// asRPC makes a request one of gRPC, which may be repeated.
+func asRPC(r *http.Request) {
+	r.Method, r.URL.Path, r.URL.RawQuery = http.MethodPost, "/orders.Orders/Create", ""
+	r.Header.Set("Content-Type", "application/grpc+proto")
+	*r = *r.WithContext(transport.WithIdempotent(r.Context()))
 }
 
 // firstRefuses returns a set of two endpoints. The first refuses connections, and the other is

@@ -48,6 +48,7 @@ type upstream struct {
 	name     string
 	pipeline *resilience.Pipeline[*http.Response]
 	lastUsed atomic.Int64 // Unix seconds
+	http2    atomic.Bool  // the last response to a gRPC call came over HTTP/2
 }
 
 var errNoURL = errors.New("the request has no URL")
@@ -208,10 +209,13 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	c := t.newExchange(req, u.name)
+	if c.grpc && c.source != nil {
+		c.source.direct = u.http2.Load()
+	}
 	limit := t.Limit(req)
 	begun := 0
 	ctx := req.Context()
-	if c.trace = t.tracer.start(ctx, u.name); c.trace != nil {
+	if c.trace = t.tracer.start(ctx, c); c.trace != nil {
 		ctx = c.trace.ctx
 	}
 	panicked := true
@@ -232,6 +236,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if http2 := resp.ProtoMajor == 2; c.grpc && u.http2.Load() != http2 {
+		u.http2.Store(http2)
 	}
 	return resp, nil
 }

@@ -84,19 +84,28 @@ func proxy(kind, upstream string) error {
 		if err != nil {
 			return err
 		}
+		connections := &http.Transport{
+			ForceAttemptHTTP2: true, DisableCompression: true,
+			MaxIdleConnsPerHost: endpoint.DefaultConnections().MaxIdle, IdleConnTimeout: endpoint.DefaultConnections().IdleTimeout,
+		}
+		if target.Scheme == "h2c" {
+			target.Scheme = "http"
+			connections.Protocols = new(http.Protocols)
+			connections.Protocols.SetUnencryptedHTTP2(true)
+		}
 		handler = &httputil.ReverseProxy{
-			Transport: &http.Transport{
-				ForceAttemptHTTP2: true, DisableCompression: true,
-				MaxIdleConnsPerHost: endpoint.DefaultConnections().MaxIdle, IdleConnTimeout: endpoint.DefaultConnections().IdleTimeout,
-			},
-			Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.SetXForwarded() },
+			Transport: connections,
+			Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target); r.SetXForwarded() },
 		}
 	}
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	go func() { _ = http.Serve(l, handler) }() //nolint:gosec // ends with the process
+	server := &http.Server{Handler: handler, Protocols: new(http.Protocols)} //nolint:gosec // ends with the process
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
+	go func() { _ = server.Serve(l) }()
 	fmt.Println("http://" + l.Addr().String())
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		var used syscall.Rusage

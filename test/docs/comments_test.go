@@ -115,6 +115,9 @@ func conventions(constant string) string {
 		"ServerAddressKey":          string(semconv.ServerAddressKey),
 		"ServerPortKey":             string(semconv.ServerPortKey),
 		"ErrorTypeKey":              string(semconv.ErrorTypeKey),
+		"RPCSystemNameKey":          string(semconv.RPCSystemNameKey),
+		"RPCMethodKey":              string(semconv.RPCMethodKey),
+		"RPCResponseStatusCodeKey":  string(semconv.RPCResponseStatusCodeKey),
 	}[constant]
 }
 

@@ -46,7 +46,7 @@ func TestObservability(t *testing.T) {
 	golden.File(t, filepath.Join(root, "docs", "observability.md"), page.Bytes())
 
 	// The hand-written text may only name what exists.
-	for _, m := range regexp.MustCompile("`((?:rebound[._]|https?_)[a-z_.]+)`").FindAllStringSubmatch(page.String(), -1) {
+	for _, m := range regexp.MustCompile("`((?:rebound[._]|https?_|rpc_)[a-z_.]+)`").FindAllStringSubmatch(page.String(), -1) {
 		if name := m[1]; v.metrics[name] == nil && !v.attributes[name] && !v.labels[name] {
 			t.Errorf("the page names %s, which does not exist", name)
 		}

@@ -117,6 +117,7 @@ func produce(t *testing.T) *produced {
 		}
 		answer(t, http.MethodGet, urls["client"]+"/nowhere", "")
 		answer(t, http.MethodGet, urls["client"]+"/loop", "")
+		callRPC(t, urls["client"]+"/process")
 		for range 2 { // a wrong file is refused the second time that it is read
 			time.Sleep(1100 * time.Millisecond)
 			answer(t, http.MethodGet, urls["client"]+"/secure", "")
@@ -193,7 +194,7 @@ func (p *produced) addMetrics(t *testing.T, text string) {
 		return
 	}
 	for name, f := range families {
-		if !strings.HasPrefix(name, "rebound_") && !strings.HasPrefix(name, "http_") {
+		if !strings.HasPrefix(name, "rebound_") && !strings.HasPrefix(name, "http_") && !strings.HasPrefix(name, "rpc_") {
 			continue // the runtime's and the process's own
 		}
 		m := &metric{name: name, kind: strings.ToLower(f.GetType().String()), help: f.GetHelp()}
@@ -208,6 +209,19 @@ func (p *produced) addMetrics(t *testing.T, text string) {
 		if old := p.metrics[name]; old == nil || len(old.labels) < len(m.labels) {
 			p.metrics[name] = m
 		}
+	}
+}
+
+// callRPC makes a call of gRPC's kind. What answers it need not speak gRPC.
+func callRPC(t *testing.T, url string) {
+	t.Helper()
+	h2c := &http.Transport{Protocols: new(http.Protocols)}
+	h2c.Protocols.SetUnencryptedHTTP2(true)
+	defer h2c.CloseIdleConnections()
+	r := fetch.Request(t, http.MethodPost, url, http.NoBody)
+	r.Header.Set("Content-Type", "application/grpc")
+	if _, _, err := fetch.Read((&http.Client{Transport: h2c}).Do(r)); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -61,6 +61,18 @@ func (v *tab) pickPath(path string) {
 	})()`, " "+path, path))
 }
 
+// ofGRPC makes c a gRPC call that ends with a status after messages. The attempts before it
+// have another message.
+func ofGRPC(status, message, attempts string, c *observe.Call) *observe.Call {
+	c.GRPCStatus, c.GRPCMessage = status, message
+	for i := range c.Report.Attempts {
+		if a := &c.Report.Attempts[i]; a.Reason != good {
+			a.Message, a.Status, a.Err = attempts, 200, nil
+		}
+	}
+	return c
+}
+
 // The waterfall of a recorded call has the right texts and bars, all on the same scale.
 func TestWaterfall(t *testing.T) {
 	const ms = time.Millisecond
@@ -111,6 +123,18 @@ func TestWaterfall(t *testing.T) {
 			},
 			says: []string{"Failed with 504 after 1 attempt in 70.0 ms, of which 1 wait took 50.0 ms. It ended because of: deadline exceeded."},
 			end:  "deadline 70 ms", deadline: 70,
+		},
+		"grpc": {
+			call: ofGRPC("INTERNAL", "out of <b>disk</b>", strings.Repeat("starting ", 20), ended("http://upstream", 500*ms, "grpc_internal", 200,
+				step{"grpc_unavailable", 40 * ms, jitter(60*ms, 60*ms), resilience.Closed},
+				step{good, 100 * ms, resilience.Wait{}, resilience.Closed})),
+			rows: []row{
+				{"Attempt 1: UNAVAILABLE “" + strings.Repeat("starting ", 6) + "starti…” · 40.0 ms · retry", "#shape-bad", "bar-bad", 0, 40},
+				{"Wait: 60.0 ms of 60.0 ms planned · jitter", "#shape-wait", "bar-wait", 40, 100},
+				{"Attempt 2: INTERNAL “out of <b>disk</b>” · 100 ms · returned", "#shape-bad", "bar-bad", 100, 200},
+			},
+			says:  []string{"Failed with INTERNAL after 2 attempts in 200 ms, of which 1 wait took 60.0 ms. It ended because of: gRPC internal."},
+			facts: []string{"gRPC internal", "out of <b>disk</b>"}, end: "deadline 500 ms", deadline: 500,
 		},
 		"refused": {
 			call: ended("http://upstream", 5*time.Second, resilience.ReasonBreakerOpen, 503),

@@ -1,7 +1,7 @@
 // One call as a waterfall of attempts and waits.
 
 import { $, el, icon, show, svg, text } from "./dom.js";
-import { clock, duration, plural, tick, tickText, whole, words } from "./format.js";
+import { clipped, clock, duration, plural, statusOf, tick, tickText, whole, words } from "./format.js";
 import { known } from "./state.js";
 
 const sources = { jitter: "jitter", retry_after: "Retry-After", next_endpoint: "next endpoint" };
@@ -75,7 +75,7 @@ export function drawCall(call, before = false) {
   const sentence = $("call-sentence");
   const outcome = call.good ? "Answered" : call.attempts.length ? "Failed with" : "Refused with";
   sentence.replaceChildren(
-    icon(resultOf(call).shape, `is-${resultOf(call).kind}`), " ", el("b", {}, `${outcome} ${call.status || "nothing"}`),
+    icon(resultOf(call).shape, `is-${resultOf(call).kind}`), " ", el("b", {}, `${outcome} ${statusOf(call) || "nothing"}`),
     call.attempts.length
       ? ` after ${plural(call.attempts.length + (call.attemptsOmitted ?? 0), "attempt")} in ${duration(call.duration)}`
       : ` ${late(call) ? `after ${duration(call.duration)}` : "at once"}: ${reasonOf(call)}, the upstream was not asked`,
@@ -114,8 +114,8 @@ export function drawCall(call, before = false) {
     const bars = [bar];
     if (kind === "bad") bars.push(svg("rect", { class: "bar-cap", x: at(a.start + a.duration), width: 3, y: "15%", height: "70%" }));
     const name = el("span", { class: "wf-name" }, icon(kind, `is-${kind}`), `Attempt ${a.number}`);
-    const detail = el("span", { class: "wf-detail" }, el("b", {}, a.good && a.reason === "ok" ? `${a.status || "ok"}` : words(a.reason)), ` · ${duration(a.duration)} · ${verdictOf(a, last)}`, a.breaker === "closed" ? "" : ` · circuit ${a.breaker}`, a.endpoint ? ` · at ${a.endpoint}` : "");
-    if (a.error) detail.setAttribute("title", a.error);
+    const detail = el("span", { class: "wf-detail" }, el("b", {}, a.good && a.reason === "ok" ? statusOf(a) || "ok" : a.grpc?.status ?? words(a.reason)), a.grpc?.message ? ` “${clipped(a.grpc.message, 60)}”` : "", ` · ${duration(a.duration)} · ${verdictOf(a, last)}`, a.breaker === "closed" ? "" : ` · circuit ${a.breaker}`, a.endpoint ? ` · at ${a.endpoint}` : "");
+    if (a.error || a.grpc?.message) detail.setAttribute("title", a.error || a.grpc.message);
     rows.push(row("attempt", name, track(...bars), detail));
     if (a.wait && (a.wait.actual > 0 || !last)) {
       const wait = svg("rect", { class: "bar-wait", x: at(a.start + a.duration), width: at(a.wait.actual), y: "30%", height: "40%", "data-bar": "wait" });
@@ -131,6 +131,7 @@ export function drawCall(call, before = false) {
 
   const facts = [["Call", `${call.id} at ${clock(call.start)}`], ["Reason", words(call.reason)], ["Route", call.route || "none"], ["Upstream", call.upstream || "none"], ["Policy", call.policy || "none"],
     ["Deadline", call.deadline ? whole(call.deadline) : "none"], ["Budget left", `${call.budgetTokens.toFixed(1)} tokens`], ["Request id", call.requestId || "none"]];
+  if (call.grpc?.message) facts.splice(2, 0, ["gRPC message", call.grpc.message]);
   const list = facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
   if (call.traceId) {
     const link = traceLink(call.traceId);
@@ -138,7 +139,7 @@ export function drawCall(call, before = false) {
   }
   $("call-facts").replaceChildren(...list);
   text("call-curl", curl(call));
-  show("call-line", /^https?:/.test(call.url));
+  show("call-line", /^https?:/.test(call.url) && !call.grpc); // curl cannot make a gRPC call
   text("call-json", JSON.stringify(call, null, 2));
   drawn();
 }

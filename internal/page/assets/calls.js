@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { drawCall, follow, onDrawn, resultOf, shown } from "./call.js";
 import { $, el, icon, show, text } from "./dom.js";
-import { clock, count, duration, plural, words } from "./format.js";
+import { clock, count, duration, plural, statusOf, words } from "./format.js";
 import { known, LISTED } from "./state.js";
 
 let paused = null; // the list when it was paused
@@ -113,7 +113,7 @@ export function drawRows() {
 
 function rowFor(call) {
   const { shape, kind } = resultOf(call);
-  const result = call.good && call.reason === "ok" ? `${call.status}` : `${call.status || "–"} ${words(call.reason)}`;
+  const result = call.good && call.reason === "ok" ? statusOf(call) : `${statusOf(call) || "–"} ${words(call.reason)}`;
   const button = el("button", { type: "button", "aria-label": `Show call ${call.id} of ${clock(call.start)}` }, clock(call.start));
   const attempts = call.attempts.length + (call.attemptsOmitted ?? 0);
   const r = el("tr", {},

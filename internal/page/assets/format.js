@@ -25,7 +25,13 @@ export const whole = (ms) => duration(ms).replace(/\.0+ /, " ");
 export const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 
 // words turns a reason's name into text.
-export const words = (reason) => String(reason).replace(/^status_/, "status ").replaceAll("_", " ");
+export const words = (reason) => String(reason).replace(/^status_/, "status ").replace(/^grpc_/, "gRPC ").replaceAll("_", " ");
+
+// statusOf returns the status of a call or an attempt: that of gRPC, or else that of HTTP.
+export const statusOf = (of) => of.grpc?.status ?? (of.status ? String(of.status) : "");
+
+// clipped returns the beginning of a text of any length.
+export const clipped = (s, most) => (s.length > most ? `${s.slice(0, most)}…` : s);
 
 // tick returns the distance of a scale's marks, so that there are at most this many.
 export function tick(range, most) {
