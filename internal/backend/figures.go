@@ -58,13 +58,11 @@ const (
 	histogramBuckets = 1024 // enough for more than an hour
 )
 
-var logGrowth = math.Log(histogramGrowth)
-
 // Add counts a duration.
 func (h *Histogram) Add(d time.Duration) {
 	i := 0
 	if d > histogramFirst {
-		i = int(math.Log(float64(d)/float64(histogramFirst))/logGrowth) + 1
+		i = int(math.Log(float64(d)/float64(histogramFirst))/math.Log(histogramGrowth)) + 1
 	}
 	h.counts[min(i, histogramBuckets-1)]++
 	h.total++
