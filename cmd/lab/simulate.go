@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/rebound-dev/rebound/internal/cli"
@@ -208,17 +209,28 @@ type sentence struct{ policy, text string }
 // run runs the contest and prints the verdict and the figures. all prints all figures of the policy
 // that is judged.
 func (c contest) run(ctx context.Context, p cli.Program, fs *flag.FlagSet, load *loadFlags, s lab.Scenario, out outputFlags, form format, all bool) int {
+	// Files of Kubernetes often repeat a policy. The same policy has the same result.
 	var experiments []lab.Experiment
-	for _, n := range c.entrants {
+	var run []namedPolicy
+	runs := make([]int, len(c.entrants))
+	for i, n := range c.entrants {
+		if runs[i] = slices.IndexFunc(run, n.same); runs[i] >= 0 {
+			continue
+		}
 		e, err := load.experiment(n.namedPolicy, s)
 		if err != nil {
 			return p.Fail(cli.ExitUsage, err)
 		}
-		experiments = append(experiments, e)
+		runs[i] = len(run)
+		run, experiments = append(run, n.namedPolicy), append(experiments, e)
 	}
-	results, err := runWithProgress(ctx, p, experiments)
+	unique, err := runWithProgress(ctx, p, experiments)
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
+	}
+	results := make([]*lab.Result, len(c.entrants))
+	for i, n := range runs {
+		results[i] = unique[n]
 	}
 	o, judged := c.outcome(results)
 	if err := writePage(*out.page, page{Verdict: o.Verdict, Command: commandLine(p, fs), Policies: texts(c.entrants), Rungs: o.Results}); err != nil {
