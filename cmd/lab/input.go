@@ -78,6 +78,20 @@ func (n namedPolicy) same(other namedPolicy) bool {
 	return (n.Client == nil) == (other.Client == nil) && reflect.DeepEqual(n.Policy, other.Policy) && reflect.DeepEqual(a, b)
 }
 
+// distinct returns the policies that do different things, and for each policy which of them it is.
+// Files of Kubernetes often repeat a policy, and the same policy has the same result.
+func distinct(all []namedPolicy) (different []namedPolicy, which []int) {
+	for _, n := range all {
+		i := slices.IndexFunc(different, n.same)
+		if i < 0 {
+			i = len(different)
+			different = append(different, n)
+		}
+		which = append(which, i)
+	}
+	return different, which
+}
+
 // choice is what the flags choose.
 type choice struct {
 	file     string // the file's name; "" without one
