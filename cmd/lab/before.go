@@ -42,6 +42,9 @@ func compareBefore(ctx context.Context, p cli.Program, fs *flag.FlagSet, policy 
 	if *policy.file == "" {
 		return p.Fail(cli.ExitUsage, errors.New("--before: requires --config FILE"))
 	}
+	if *policy.file == "-" && before == "-" {
+		return p.Fail(cli.ExitUsage, errors.New("--before: the standard input is --config already"))
+	}
 	var sides [2][]namedPolicy
 	for i, file := range []string{*policy.file, before} {
 		name, data, err := readInput(p, file)

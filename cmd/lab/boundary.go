@@ -94,8 +94,9 @@ func findBoundaries(ctx context.Context, p cli.Program, policies []namedPolicy, 
 	progress := newProgressBar(p)
 	defer progress.clear()
 	free := make(chan struct{}, runtime.GOMAXPROCS(0))
-	var table []located
-	for _, chosen := range policies {
+	different, which := distinct(policies)
+	var found []lab.Boundary
+	for _, chosen := range different {
 		b, err := lab.FindBoundary(ctx, seeds, func(ctx context.Context, percent int, seed uint64) (recovers bool, err error) {
 			free <- struct{}{}
 			defer func() { <-free }()
@@ -107,13 +108,17 @@ func findBoundaries(ctx context.Context, p cli.Program, policies []namedPolicy, 
 					recovers = r.RecoveryS != nil
 				}
 			})
-			progress.set(min(1, float64(done.Add(1))/float64(steps*seeds*len(policies))))
+			progress.set(min(1, float64(done.Add(1))/float64(steps*seeds*len(different))))
 			return recovers, err
 		})
 		if err != nil {
 			return nil, err
 		}
-		table = append(table, located{chosen.Name, b})
+		found = append(found, b)
+	}
+	table := make([]located, len(policies))
+	for i, n := range which {
+		table[i] = located{policies[i].Name, found[n]}
 	}
 	return table, nil
 }

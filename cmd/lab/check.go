@@ -87,8 +87,9 @@ func check(ctx context.Context, p cli.Program) int {
 	if chosen.foreign {
 		run = withDefault(run) // the verdict compares with it
 	}
+	different, which := distinct(run)
 	var experiments []lab.Experiment
-	for _, n := range run {
+	for _, n := range different {
 		for _, t := range trials {
 			for _, load := range t.Loads {
 				e := lab.Experiment{Policy: n.Policy, Client: n.Client, Scenario: t.Scenario, Load: load}
@@ -99,9 +100,14 @@ func check(ctx context.Context, p cli.Program) int {
 			}
 		}
 	}
-	results, err := runWithProgress(ctx, p, experiments)
+	unique, err := runWithProgress(ctx, p, experiments)
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
+	}
+	var results []*lab.Result
+	each := len(experiments) / len(different)
+	for _, n := range which {
+		results = append(results, unique[n*each:(n+1)*each]...)
 	}
 	c := judge(chosen, trials, results)
 	if err := form.write(p, c); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -57,6 +58,9 @@ func graph(ctx context.Context, p cli.Program) int {
 	}
 	if len(positional) != 1 {
 		return p.Fail(cli.ExitUsage, fmt.Errorf("expected one FILE, or - for the standard input, got %d", len(positional)))
+	}
+	if positional[0] == "-" && *policy.file == "-" {
+		return p.Fail(cli.ExitUsage, errors.New("--config: the standard input is the graph already"))
 	}
 	name, data, err := readInput(p, positional[0])
 	if err != nil {
@@ -149,6 +153,9 @@ func readGraph(p cli.Program, name string, data []byte, entry, hang string, rate
 		}
 	} else {
 		if e.Graph, err = callgraph.Read(name, data); err != nil {
+			if system := systemOf(name, data); system != "" {
+				err = fmt.Errorf("%s: is a file of %s, but a graph is expected: give the file with --config, and a graph", name, system)
+			}
 			return e, err
 		}
 		e.Graph.Load.Entry = cmp.Or(entry, e.Graph.Load.Entry)

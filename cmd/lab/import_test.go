@@ -90,7 +90,7 @@ func TestImportMistakes(t *testing.T) {
 		"two files":      {[]string{"import", "a", "b"}, "lab import: expected one FILE, or - for the standard input, got 2\n"},
 		"missing file":   {[]string{"import", "missing.yaml"}, "lab import: missing.yaml: cannot be read: no such file or directory\n"},
 		"unknown system": {[]string{"import", "--from", "squid", file}, "lab import: unknown system \"squid\", expected one of istio, envoy, envoy-gateway, gateway-api, linkerd, dapr, resilience4j, dotnet, grpc, aws, nginx, haproxy, caddy, traefik\n"},
-		"no sign":        {[]string{"import", "-"}, "lab import: stdin: does not show which system it is for: use --from NAME\n"},
+		"no sign":        {[]string{"import", "-"}, "lab import: stdin:1:1: is empty\n"},
 		"misspelled":     {[]string{"import", file}, "lab import: " + file + ":3:16: spec.http[0].retry: unknown field, did you mean \"retries\"?\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -99,5 +99,80 @@ func TestImportMistakes(t *testing.T) {
 				t.Errorf("got exit code %d, stdout %q, stderr %q, want 2, none, %q", code, out, errs, c.want)
 			}
 		})
+	}
+}
+
+// A file that names no system gets the reason.
+func TestFilesThatNameNoSystem(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, c := range map[string]struct{ file, text, command, want string }{
+		"a tab":                {"a.yaml", "spec:\n\thttp: 1\n", "import", "a.yaml:2:1: expected spaces as indentation, got a tab\n"},
+		"binary":               {"b.yml", "a\xaa", "import", "b.yml:1:2: expected UTF-8 text, got byte 0xaa\n"},
+		"half of UTF-16":       {"h.yaml", "\xff\xfea", "import", "h.yaml:1:1: expected UTF-8 text, got byte 0xff\n"},
+		"an empty list":        {"l.yaml", "apiVersion: v1\nkind: List\nitems: []\n", "import", "l.yaml: is a list without objects: kubectl has found none, is the namespace right?\n"},
+		"simulating no object": {"m.yaml", "apiVersion: v1\nkind: List\nitems: []\n", "simulate", "m.yaml: is a list without objects: kubectl has found none, is the namespace right?\n"},
+		"other objects":        {"o.yaml", "{apiVersion: v1, kind: Service}\n---\n{apiVersion: v1, kind: List, items: [{apiVersion: apps/v1, kind: Deployment}]}", "simulate", "o.yaml: has no object with retries, timeouts or breakers, only of kind Deployment, Service\n"},
+		"prose":                {"p.yaml", "nothing: here\n", "import", "p.yaml: does not show which system it is for: use --from NAME\n"},
+		"a policy as a graph":  {"g.yaml", virtualService, "graph", "g.yaml: is a file of istio, but a graph is expected: give the file with --config, and a graph\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file := filepath.Join(dir, c.file)
+			if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			args := []string{c.command, file}
+			if c.command == "simulate" {
+				args = []string{c.command, "--config", file}
+			}
+			code, out, errs := executeIn(t, "", args...)
+			if want := "lab " + c.command + ": " + dir + string(filepath.Separator) + c.want; code != cli.ExitUsage || out != "" || errs != want {
+				t.Errorf("got exit code %d, stdout %q, stderr %q, want 2, none, %q", code, out, errs, want)
+			}
+		})
+	}
+}
+
+const virtualService = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec: {http: [{retries: {attempts: 7}, route: [{destination: {host: a}}]}]}\n"
+
+// Editors and shells of Windows write a byte order mark, or UTF-16.
+func TestTextFromWindows(t *testing.T) {
+	t.Parallel()
+	utf16 := func(first string, low int) string {
+		text := first
+		for _, c := range virtualService {
+			unit := [2]byte{}
+			unit[low] = byte(c)
+			text += string(unit[:])
+		}
+		return text
+	}
+	for name, text := range map[string]string{
+		"lines":               strings.ReplaceAll(virtualService, "\n", "\r\n"),
+		"UTF-8 with a mark":   "\xef\xbb\xbf" + virtualService,
+		"UTF-16":              utf16("\xff\xfe", 0),
+		"UTF-16 in big order": utf16("\xfe\xff", 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			code, out, errs := executeIn(t, text, "import", "-")
+			if code != cli.ExitOK || !strings.Contains(out, "maxAttempts: 8") {
+				t.Errorf("got exit code %d, stdout %q, stderr %q, want a policy with 8 attempts", code, out, errs)
+			}
+		})
+	}
+}
+
+// The standard input cannot be read twice.
+func TestStandardInputTwice(t *testing.T) {
+	t.Parallel()
+	for want, args := range map[string][]string{
+		"lab graph: --config: the standard input is the graph already\n":  {"graph", "-", "--config", "-"},
+		"lab compare: --before: the standard input is --config already\n": {"compare", "--before", "-", "--config", "-"},
+	} {
+		if code, out, errs := executeIn(t, virtualService, args...); code != cli.ExitUsage || out != "" || errs != want {
+			t.Errorf("%s: got exit code %d, stdout %q, stderr %q, want 2, none, %q", strings.Join(args, " "), code, out, errs, want)
+		}
 	}
 }

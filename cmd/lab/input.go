@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -10,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf16"
 
 	"go.yaml.in/yaml/v3"
 
@@ -71,7 +74,22 @@ func (n namedPolicy) withoutRetries() namedPolicy {
 func (n namedPolicy) same(other namedPolicy) bool {
 	a, b := n.rival, other.rival
 	a.From, b.From = nil, nil // where the values stand
+	a.Name, b.Name = "", ""
 	return (n.Client == nil) == (other.Client == nil) && reflect.DeepEqual(n.Policy, other.Policy) && reflect.DeepEqual(a, b)
+}
+
+// distinct returns the policies that do different things, and for each policy which of them it is.
+// Files of Kubernetes often repeat a policy, and the same policy has the same result.
+func distinct(all []namedPolicy) (different []namedPolicy, which []int) {
+	for _, n := range all {
+		i := slices.IndexFunc(different, n.same)
+		if i < 0 {
+			i = len(different)
+			different = append(different, n)
+		}
+		which = append(which, i)
+	}
+	return different, which
 }
 
 // choice is what the flags choose.
@@ -94,7 +112,7 @@ func withDefault(all []namedPolicy) []namedPolicy {
 func readInput(p cli.Program, path string) (name string, data []byte, err error) {
 	if path != "-" {
 		data, err = config.Read(path)
-		return path, data, err
+		return path, asUTF8(data), err
 	}
 	const most = 1 << 20 // as for files; one byte more shows that there is more
 	if p.Stdin == nil {
@@ -103,7 +121,29 @@ func readInput(p cli.Program, path string) (name string, data []byte, err error)
 	if data, err = io.ReadAll(io.LimitReader(p.Stdin, most+1)); err != nil {
 		err = fmt.Errorf("the standard input: cannot be read: %w", err)
 	}
-	return "stdin", data, err
+	return "stdin", asUTF8(data), err
+}
+
+// asUTF8 returns a text in UTF-8 without a byte order mark. PowerShell writes what kubectl prints
+// to a file in UTF-16.
+func asUTF8(data []byte) []byte {
+	var order binary.ByteOrder = binary.LittleEndian
+	switch {
+	case bytes.HasPrefix(data, []byte("\xef\xbb\xbf")):
+		return data[3:]
+	case bytes.HasPrefix(data, []byte("\xfe\xff")):
+		order = binary.BigEndian
+	case !bytes.HasPrefix(data, []byte("\xff\xfe")):
+		return data
+	}
+	if len(data)%2 != 0 {
+		return data
+	}
+	units := make([]uint16, len(data)/2-1)
+	for i := range units {
+		units[i] = order.Uint16(data[2*i+2:])
+	}
+	return []byte(string(utf16.Decode(units)))
 }
 
 // ownKeys matches a key that a configuration of Rebound has at its top level.
@@ -120,10 +160,13 @@ func systemOf(name string, data []byte) foreign.System {
 // decodeConfig reads a configuration of Rebound.
 func decodeConfig(name string, data []byte, cfg *gateway.Config) error {
 	err := config.Decode(name, data, cfg)
-	if system := systemOf(name, data); err != nil && system != "" {
+	if err == nil {
+		return nil
+	}
+	if system := systemOf(name, data); system != "" {
 		return fmt.Errorf("%s: is a file of %s, but this command takes a configuration of Rebound: see lab import --help", name, system)
 	}
-	return err
+	return cmp.Or(foreign.NoSettings(name, data), err)
 }
 
 // check returns an error if a flag needs a file and there is none.

@@ -5,11 +5,18 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"runtime/debug"
 
 	"github.com/rebound-dev/rebound/internal/cli"
 )
 
-func main() { cli.Main("lab", run) }
+func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(200) // a simulation makes much garbage, and keeps little of it
+	}
+	cli.Main("lab", run)
+}
 
 // command is one of lab's commands.
 type command struct {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
@@ -10,16 +11,22 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
 
 	"github.com/rebound-dev/rebound/internal/cli"
+	"github.com/rebound-dev/rebound/internal/foreign"
+	"github.com/rebound-dev/rebound/internal/rival"
 	"github.com/rebound-dev/rebound/internal/testkit/files"
 	"github.com/rebound-dev/rebound/internal/testkit/golden"
 	"github.com/rebound-dev/rebound/internal/version"
 	"github.com/rebound-dev/rebound/pkg/lab"
+	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -283,5 +290,46 @@ func TestRun(t *testing.T) {
 		if !a.idle && !(math.Abs(s-m) <= a.tolerance) {
 			t.Errorf("%s: simulated %v, measured %v, want at most %v between them", a.name, s, m, a.tolerance)
 		}
+	}
+}
+
+// An interrupted command begins no more runs, of which there may be thousands.
+func TestInterruptedBeforeARun(t *testing.T) {
+	t.Parallel()
+	s, err := lab.LoadScenario("outage")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: lab.DefaultLoad()}
+	ctx, cancel := context.WithCancel(t.Context())
+	var seconds atomic.Int64
+	_, err = runAll(ctx, slices.Repeat([]lab.Experiment{e}, 1000), func(float64) {
+		seconds.Add(1)
+		cancel()
+	})
+	if most := int64(runtime.GOMAXPROCS(0)); !errors.Is(err, context.Canceled) || seconds.Load() > most {
+		t.Errorf("got error %v after %d simulated seconds, want an interruption after at most %d", err, seconds.Load(), most)
+	}
+}
+
+// A policy that a file repeats is run once, and all its names have the result.
+func TestRepeatedPolicies(t *testing.T) {
+	t.Parallel()
+	own := func(name string, attempts int) namedPolicy {
+		p := transport.DefaultPolicy()
+		p.Retry.MaxAttempts = attempts
+		return namedPolicy{Name: name, Policy: p}
+	}
+	other := func(name string, attempts int) namedPolicy {
+		p := foreign.Policy{Name: name, Retry: foreign.Retry{MaxAttempts: attempts}}
+		return namedPolicy{Name: name, Client: rival.New(p), rival: p}
+	}
+	different, which := distinct([]namedPolicy{own("a", 2), own("b", 3), other("c", 2), own("d", 2), other("e", 2), other("f", 3)})
+	var names []string
+	for _, n := range different {
+		names = append(names, n.Name)
+	}
+	if !slices.Equal(names, []string{"a", "b", "c", "f"}) || !slices.Equal(which, []int{0, 1, 2, 0, 2, 3}) {
+		t.Errorf("got %v for %v, want a, b, c and f for 0, 1, 2, 0, 2, 3", names, which)
 	}
 }

@@ -69,6 +69,9 @@ func runAll(ctx context.Context, experiments []lab.Experiment, progress func(flo
 	free := make(chan struct{}, runtime.GOMAXPROCS(0))
 	for i, e := range experiments {
 		free <- struct{}{}
+		if ctx.Err() != nil { // even a run that ends at once takes time, and there may be thousands
+			break
+		}
 		running.Go(func() {
 			defer func() { <-free }()
 			e.Progress = step
@@ -76,6 +79,9 @@ func runAll(ctx context.Context, experiments []lab.Experiment, progress func(flo
 		})
 	}
 	running.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
 	for _, err := range errs {
 		if err != nil {
 			return nil, err

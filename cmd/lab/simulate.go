@@ -205,20 +205,29 @@ type outcome struct {
 // sentence is a verdict on a policy.
 type sentence struct{ policy, text string }
 
-// run runs the contest and prints the verdict and the figures. all prints all figures of the policy
-// that is judged.
-func (c contest) run(ctx context.Context, p cli.Program, fs *flag.FlagSet, load *loadFlags, s lab.Scenario, out outputFlags, form format, all bool) int {
-	var experiments []lab.Experiment
+// run runs the contest and prints the verdict and the figures. With full, it prints all figures of
+// the policy that is judged.
+func (c contest) run(ctx context.Context, p cli.Program, fs *flag.FlagSet, load *loadFlags, s lab.Scenario, out outputFlags, form format, full bool) int {
+	var all []namedPolicy
 	for _, n := range c.entrants {
-		e, err := load.experiment(n.namedPolicy, s)
+		all = append(all, n.namedPolicy)
+	}
+	different, which := distinct(all)
+	var experiments []lab.Experiment
+	for _, n := range different {
+		e, err := load.experiment(n, s)
 		if err != nil {
 			return p.Fail(cli.ExitUsage, err)
 		}
 		experiments = append(experiments, e)
 	}
-	results, err := runWithProgress(ctx, p, experiments)
+	unique, err := runWithProgress(ctx, p, experiments)
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
+	}
+	results := make([]*lab.Result, len(c.entrants))
+	for i, n := range which {
+		results[i] = unique[n]
 	}
 	o, judged := c.outcome(results)
 	if err := writePage(*out.page, page{Verdict: o.Verdict, Command: commandLine(p, fs), Policies: texts(c.entrants), Rungs: o.Results}); err != nil {
@@ -231,7 +240,7 @@ func (c contest) run(ctx context.Context, p cli.Program, fs *flag.FlagSet, load 
 		err = p.Print(markdownVerdict(o.judged) + "\n" + markdownTitle(results[0]) + "\n\n" + markdownLadder(o.Results))
 	default:
 		text := strings.Join(o.Verdict, "\n") + "\n\n" + title(results[0]) + "\n" + ladder(o.Results).text(p.Columns)
-		if all {
+		if full {
 			text += fmt.Sprintf("\npolicy: %s\n\n", judged.Policy) + figures(judged, p.Columns)
 		}
 		err = p.Print(text)

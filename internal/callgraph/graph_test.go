@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rebound-dev/rebound/internal/callgraph"
 	"github.com/rebound-dev/rebound/internal/mistake"
@@ -114,6 +115,46 @@ services:
 	}
 }
 
+// A sleep of isotope in any of its forms becomes a pause: a time, or the mean of a distribution.
+func TestSleepsOfIsotope(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		sleep string
+		want  time.Duration
+	}{
+		"duration":       {"10ms", 10 * time.Millisecond},
+		"static":         {"{type: static, data: {time: 1.5s}}", 1500 * time.Millisecond},
+		"older normal":   {"{type: dist, data: {dist: normal, mean: 1.0, sigma: 0.25}}", time.Second},
+		"for one load":   {"{SleepCommand: [{Load: {Min: 0, Max: 100}, type: static, data: {time: 10ms}}]}", 10 * time.Millisecond},
+		"without a unit": {"{SleepCommand: [{Type: static, Data: {time: 2.5}}]}", 2500 * time.Microsecond},
+		"in JSON":        {`'{"SleepCommand":[{"Load":{"Min":0,"Max":9},"Type":"histogram","Data":{"1s":50,"2s":50}}]}'`, 1500 * time.Millisecond},
+		"raw":            {"{SleepCommand: [{type: raw, data: {list: [1000000, 3000000]}}]}", 2 * time.Millisecond},
+		"lognormal":      {"{SleepCommand: [{type: dist, data: {name: lognormal, Dist: {Mu: 0, Sigma: 2}}}]}", 7389056 * time.Nanosecond},
+		"beta":           {"{SleepCommand: [{type: dist, data: {name: beta, Dist: {Alpha: 1, Beta: 3}}}]}", 250 * time.Microsecond},
+		"chi-squared":    {"{SleepCommand: [{type: dist, data: {name: chi-squared, Dist: {K: 3}}}]}", 3 * time.Millisecond},
+		"exponential":    {"{SleepCommand: [{type: dist, data: {name: exp, Dist: {Rate: 0.5}}}]}", 2 * time.Millisecond},
+		"f":              {"{SleepCommand: [{type: dist, data: {name: f, Dist: {D1: 1, D2: 4}}}]}", 2 * time.Millisecond},
+		"gamma":          {"{SleepCommand: [{type: dist, data: {name: gamma, Dist: {Alpha: 3, Beta: 2}}}]}", 1500 * time.Microsecond},
+		"gumbel":         {"{SleepCommand: [{type: dist, data: {name: gumbel-right, Dist: {Mu: 1, Beta: 10}}}]}", 6772156 * time.Nanosecond},
+		"inverse gamma":  {"{SleepCommand: [{type: dist, data: {name: inverse-gamma, Dist: {Alpha: 3, Beta: 4}}}]}", 2 * time.Millisecond},
+		"laplace":        {"{SleepCommand: [{type: dist, data: {name: laplace, Dist: {Mu: 4, Scale: 1}}}]}", 4 * time.Millisecond},
+		"pareto":         {"{SleepCommand: [{type: dist, data: {name: pareto, Dist: {Xm: 1, Alpha: 2}}}]}", 2 * time.Millisecond},
+		"Student's t":    {"{SleepCommand: [{type: dist, data: {name: studentst, Dist: {Mu: 5, Sigma: 1, Nu: 2}}}]}", 5 * time.Millisecond},
+		"weibull":        {"{SleepCommand: [{type: dist, data: {name: weibull, Dist: {K: 1, Lambda: 3}}}]}", 3 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g, _, err := callgraph.Isotope("i.yaml", []byte("services: [{name: a, isEntrypoint: true, script: [{sleep: "+c.sleep+"}]}]"), "", 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := g.Services[0].Calls[0].Pause; got != c.want {
+				t.Errorf("got a pause of %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
 func TestMistakesInIsotope(t *testing.T) {
 	t.Parallel()
 	one := func(keys string) string { return "services: [{name: a, isEntrypoint: true, " + keys + "}]" }
@@ -141,7 +182,18 @@ func TestMistakesInIsotope(t *testing.T) {
 		"two commands":      {one("script: [{call: a, sleep: 1s}]"), "services[0].script[0]: expected one command, call or sleep, got 2"},
 		"nested":            {one("script: [[[{sleep: 1s}]]]"), "services[0].script[0][0]: must not be a list within a list"},
 		"sleep":             {one("script: [{sleep: ten}]"), `services[0].script[0].sleep: expected a duration from 0s to 1h, such as 10ms, got "ten"`},
-		"distribution":      {one("script: [{sleep: {type: dist, data: {name: normal}}}]"), `services[0].script[0].sleep.type: expected static or histogram, got "dist": other distributions cannot be simulated`},
+		"distribution":      {one("script: [{sleep: {type: dist, data: {name: zipf}}}]"), `services[0].script[0].sleep.data: expected a distribution (beta, chi-squared, exp, f, gamma, gumbel-right, inverse-gamma, laplace, lognormal, normal, pareto, studentst, weibull), got "zipf"`},
+		"kind of sleep":     {one("script: [{sleep: {type: fixed, data: {}}}]"), `services[0].script[0].sleep.type: expected static, histogram, dist or raw, got "fixed"`},
+		"parameters":        {one("script: [{sleep: {type: dist, data: {name: gamma, Dist: {Alpha: 1}}}}]"), "services[0].script[0].sleep.data: expected Alpha, Beta of the distribution gamma"},
+		"parameter":         {one("script: [{sleep: {type: dist, data: {name: exp, Dist: {rate: 1}}}}]"), `services[0].script[0].sleep.data.Dist.rate: unknown key, did you mean "Rate"?`},
+		"no mean":           {one("script: [{sleep: {type: dist, data: {name: pareto, Dist: {Xm: 1, Alpha: 1}}}}]"), "services[0].script[0].sleep.data: expected a mean from 0s to 1h, got +Inf"},
+		"division by zero":  {one("script: [{sleep: {type: dist, data: {name: beta, Dist: {Alpha: 0, Beta: 0}}}}]"), "services[0].script[0].sleep.data: expected a mean from 0s to 1h, got NaN"},
+		"no type":           {one("script: [{sleep: {data: {time: 1s}}}]"), "services[0].script[0].sleep.type: is missing"},
+		"a negative mean":   {one("script: [{sleep: {type: dist, data: {name: laplace, Dist: {Mu: -1, Scale: 1}}}}]"), "services[0].script[0].sleep.data: expected a mean from 0s to 1h, got -1"},
+		"raw":               {one("script: [{sleep: {type: raw, data: {list: []}}}]"), "services[0].script[0].sleep.data.list: expected a list of nanoseconds"},
+		"loads":             {one("script: [{sleep: {SleepCommand: [{type: static, data: {time: 1}}, {type: static, data: {time: 2}}]}}]"), "services[0].script[0].sleep.SleepCommand[0]: expected one entry, for every load, got 2: a pause that depends on the load cannot be simulated"},
+		"broken JSON":       {one(`script: [{sleep: '{"SleepCommand": ['}]`), "i.yaml:1:59: services[0].script[0].sleep: expected a duration such as 10ms, or a mapping in JSON"},
+		"mistake in JSON":   {one(`script: [{sleep: '{"SleepCommand": [{"Typ": "static"}]}'}]`), "i.yaml:1:59: services[0].script[0].sleep.SleepCommand[0].Typ: unknown key"},
 		"no data":           {one("script: [{sleep: {type: static}}]"), "services[0].script[0].sleep.data: is missing"},
 		"histogram":         {one("script: [{sleep: {type: histogram, data: {1s: 30}}}]"), "services[0].script[0].sleep.data: the percentages must add up to 100, got 30"},
 		"circle":            {one("script: [{call: a}]"), "services must not call each other in a circle: a calls a"},

@@ -1,6 +1,7 @@
 package callgraph_test
 
 import (
+	"runtime/debug"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,7 +15,10 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(200) // as in the program lab
+	goleak.VerifyTestMain(m)
+}
 
 // statistics skips tests that make very many calls under the race detector. It is ten times slower,
 // and other tests run the same code with fewer calls.

@@ -3,6 +3,7 @@ package callgraph
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"path/filepath"
 	"regexp"
@@ -394,43 +395,220 @@ func (r *isotope) command(n *yaml.Node, path string) []Call {
 	return []Call{c}
 }
 
-// sleep reads a time, or a distribution of which it takes the mean.
+// sleep reads a time, or a distribution of which it takes the mean. isotope has had three forms: a
+// duration; a mapping with type and data; and a mapping with SleepCommand, a list of those for
+// ranges of load, which may be a text in JSON. Go reads the keys of such an entry in any case.
 func (r *isotope) sleep(n *yaml.Node, path string) (takes time.Duration) {
-	duration := func(n *yaml.Node, path string) (d time.Duration) {
-		if text, ok := r.scalar(n, path, "a duration such as 10ms"); ok {
-			var err error
-			if d, err = time.ParseDuration(text); err != nil || d < 0 || d > time.Hour {
-				r.fail(n, path, "expected a duration from 0s to 1h, such as 10ms, got %q", clip(text))
-				return 0
-			}
+	n = plain(n)
+	if n.Kind == yaml.ScalarNode && strings.HasPrefix(strings.TrimSpace(n.Value), "{") {
+		text, err := config.Documents(r.name, []byte(n.Value))
+		if err != nil || len(text) != 1 {
+			r.fail(n, path, "expected a duration such as 10ms, or a mapping in JSON, got %q", clip(n.Value))
+			return 0
 		}
-		return d
+		n = moved(text[0], n)
 	}
-	if plain(n).Kind != yaml.MappingNode {
-		return duration(n, path)
+	if n.Kind != yaml.MappingNode {
+		return r.duration(n, path)
 	}
+	var forLoads *yaml.Node
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == "SleepCommand" {
+			forLoads = n.Content[i+1]
+		}
+	}
+	if forLoads == nil {
+		return r.sleepOf(n, path, time.Second)
+	}
+	r.mapping(n, path, map[string]func(*yaml.Node, string){"SleepCommand": func(n *yaml.Node, path string) {
+		r.list(n, path, func(n *yaml.Node, path string) {
+			if len(plain(forLoads).Content) > 1 {
+				r.fail(n, path, "expected one entry, for every load, got %d: a pause that depends on the load cannot be simulated", len(plain(forLoads).Content))
+				return
+			}
+			takes = r.sleepOf(n, path, time.Millisecond)
+		})
+	}})
+	return takes
+}
+
+// moved returns a copy of n with all its values at the place of another value.
+func moved(n, place *yaml.Node) *yaml.Node {
+	c := *n
+	c.Line, c.Column = place.Line, place.Column
+	c.Content = make([]*yaml.Node, len(n.Content))
+	for i, child := range n.Content {
+		c.Content[i] = moved(child, place)
+	}
+	return &c
+}
+
+func (r *isotope) duration(n *yaml.Node, path string) (d time.Duration) {
+	if text, ok := r.scalar(n, path, "a duration such as 10ms"); ok {
+		var err error
+		if d, err = time.ParseDuration(text); err != nil || d < 0 || d > time.Hour {
+			r.fail(n, path, "expected a duration from 0s to 1h, such as 10ms, got %q", clip(text))
+			return 0
+		}
+	}
+	return d
+}
+
+func (r *isotope) number(n *yaml.Node, path string, least float64) float64 {
+	text, ok := r.scalar(n, path, "a number")
+	v, err := strconv.ParseFloat(text, 64)
+	if ok && (err != nil || !(v >= least && v <= 1e12)) {
+		r.fail(n, path, "expected a number from %v to 1e12, got %q", least, clip(text))
+		return 0
+	}
+	return v
+}
+
+// sleepOf reads type and data. unit is that of plain numbers.
+func (r *isotope) sleepOf(n *yaml.Node, path string, unit time.Duration) (takes time.Duration) {
 	var kind string
 	var data *yaml.Node
+	of := func(n *yaml.Node, path string) {
+		if kind, _ = r.scalar(n, path, "static, histogram, dist or raw"); !slices.Contains([]string{"static", "histogram", "dist", "raw"}, kind) {
+			r.fail(n, path, "expected static, histogram, dist or raw, got %q", clip(kind))
+		}
+	}
+	value := func(n *yaml.Node, _ string) { data = n }
+	load := func(n *yaml.Node, path string) {
+		limits := map[string]func(*yaml.Node, string){}
+		for _, key := range []string{"Min", "Max", "min", "max"} {
+			limits[key] = func(n *yaml.Node, path string) { r.number(n, path, 0) }
+		}
+		r.mapping(n, path, limits)
+		r.note(n, path, "has no meaning here: the pause is the same at every load")
+	}
 	r.mapping(n, path, map[string]func(*yaml.Node, string){
-		"type": func(n *yaml.Node, path string) {
-			if kind, _ = r.scalar(n, path, "static or histogram"); kind != "static" && kind != "histogram" {
-				r.fail(n, path, "expected static or histogram, got %q: other distributions cannot be simulated", clip(kind))
-			}
-		},
-		"data": func(n *yaml.Node, _ string) { data = n },
+		"type": of, "Type": of, "data": value, "Data": value, "load": load, "Load": load,
 	})
+	if kind == "" {
+		r.fail(n, path+".type", "is missing")
+		return 0
+	}
+	path += ".data"
 	switch {
 	case data == nil:
-		r.fail(n, path+".data", "is missing")
+		r.fail(n, path, "is missing")
 	case kind == "static":
-		r.mapping(data, path+".data", map[string]func(*yaml.Node, string){"time": func(n *yaml.Node, path string) { takes = duration(n, path) }})
+		r.mapping(data, path, map[string]func(*yaml.Node, string){"time": func(n *yaml.Node, path string) {
+			if n = plain(n); n.Tag == "!!int" || n.Tag == "!!float" {
+				takes = r.mean(n, path, r.number(n, path, 0), unit)
+			} else {
+				takes = r.duration(n, path)
+			}
+		}})
 	case kind == "histogram":
-		takes = r.histogram(plain(data), path+".data", duration)
+		takes = r.histogram(plain(data), path)
+	case kind == "dist":
+		takes = r.distribution(data, path, unit)
+	case kind == "raw":
+		var sum, all float64
+		r.mapping(data, path, map[string]func(*yaml.Node, string){"list": func(n *yaml.Node, path string) {
+			r.list(n, path, func(n *yaml.Node, path string) { sum, all = sum+r.number(n, path, 0), all+1 })
+		}})
+		if all == 0 {
+			r.fail(data, path+".list", "expected a list of nanoseconds")
+			return 0
+		}
+		takes = r.mean(data, path, sum/all, 1)
+		r.note(data, path, "is approximated by its mean, %v", takes)
 	}
 	return takes
 }
 
-func (r *isotope) histogram(n *yaml.Node, path string, duration func(*yaml.Node, string) time.Duration) time.Duration {
+// mean returns a mean as a time.
+func (r *isotope) mean(n *yaml.Node, path string, mean float64, unit time.Duration) time.Duration {
+	if !(mean >= 0 && mean*float64(unit) <= float64(time.Hour)) {
+		r.fail(n, path, "expected a mean from 0s to 1h, got %v × %v", mean, unit)
+		return 0
+	}
+	return time.Duration(mean * float64(unit))
+}
+
+// distribution is a distribution of times.
+type distribution struct {
+	parameters []string
+	mean       func(p []float64) float64
+}
+
+// distributions returns the parameters and the mean of isotope's distributions, which are those of
+// gonum. A mean that does not exist is not a number or infinite.
+func distributions() map[string]distribution {
+	return map[string]distribution{
+		"normal":        {[]string{"Mu", "Sigma"}, func(p []float64) float64 { return p[0] }},
+		"lognormal":     {[]string{"Mu", "Sigma"}, func(p []float64) float64 { return math.Exp(p[0] + p[1]*p[1]/2) }},
+		"beta":          {[]string{"Alpha", "Beta"}, func(p []float64) float64 { return p[0] / (p[0] + p[1]) }},
+		"chi-squared":   {[]string{"K"}, func(p []float64) float64 { return p[0] }},
+		"exp":           {[]string{"Rate"}, func(p []float64) float64 { return 1 / p[0] }},
+		"f":             {[]string{"D1", "D2"}, func(p []float64) float64 { return above(2, p[1], p[1]/(p[1]-2)) }},
+		"gamma":         {[]string{"Alpha", "Beta"}, func(p []float64) float64 { return p[0] / p[1] }},
+		"gumbel-right":  {[]string{"Mu", "Beta"}, func(p []float64) float64 { return p[0] + eulersConstant*p[1] }},
+		"inverse-gamma": {[]string{"Alpha", "Beta"}, func(p []float64) float64 { return above(1, p[0], p[1]/(p[0]-1)) }},
+		"laplace":       {[]string{"Mu", "Scale"}, func(p []float64) float64 { return p[0] }},
+		"pareto":        {[]string{"Xm", "Alpha"}, func(p []float64) float64 { return above(1, p[1], p[1]*p[0]/(p[1]-1)) }},
+		"studentst":     {[]string{"Mu", "Sigma", "Nu"}, func(p []float64) float64 { return above(1, p[2], p[0]) }},
+		"weibull":       {[]string{"K", "Lambda"}, func(p []float64) float64 { return p[1] * math.Gamma(1+1/p[0]) }},
+	}
+}
+
+const eulersConstant = 0.5772156649015329
+
+// above returns mean if a parameter is above a bound, and otherwise that there is none.
+func above(bound, parameter, mean float64) float64 {
+	if parameter > bound {
+		return mean
+	}
+	return math.Inf(1)
+}
+
+// distribution reads {name, Dist} with the parameters, or the older {dist, mean, sigma}.
+func (r *isotope) distribution(n *yaml.Node, path string, unit time.Duration) time.Duration {
+	var name string
+	given := map[string]float64{}
+	at := func(parameter string) func(*yaml.Node, string) {
+		return func(n *yaml.Node, path string) { given[parameter] = r.number(n, path, -1e12) }
+	}
+	named := func(n *yaml.Node, path string) { name, _ = r.scalar(n, path, "the name of a distribution") }
+	before := len(r.found)
+	r.mapping(n, path, map[string]func(*yaml.Node, string){
+		"name": named, "dist": named, "mean": at("Mu"), "sigma": at("Sigma"),
+		"Dist": func(n *yaml.Node, path string) {
+			known := map[string]func(*yaml.Node, string){}
+			for _, d := range distributions() {
+				for _, parameter := range d.parameters {
+					known[parameter] = at(parameter)
+				}
+			}
+			r.mapping(n, path, known)
+		},
+	})
+	d, known := distributions()[name]
+	if len(r.found) > before {
+		return 0
+	}
+	if !known {
+		r.fail(n, path, "expected a distribution (%s), got %q", strings.Join(slices.Sorted(maps.Keys(distributions())), ", "), clip(name))
+		return 0
+	}
+	values := make([]float64, len(d.parameters))
+	for i, parameter := range d.parameters {
+		v, ok := given[parameter]
+		if !ok {
+			r.fail(n, path, "expected %s of the distribution %s", strings.Join(d.parameters, ", "), name)
+			return 0
+		}
+		values[i] = v
+	}
+	mean := r.mean(n, path, d.mean(values), unit)
+	r.note(n, path, "is approximated by its mean, %v", mean)
+	return mean
+}
+
+func (r *isotope) histogram(n *yaml.Node, path string) time.Duration {
 	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
 		r.fail(n, path, "expected a mapping of durations and percentages")
 		return 0
@@ -438,7 +616,7 @@ func (r *isotope) histogram(n *yaml.Node, path string, duration func(*yaml.Node,
 	var mean, all float64
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		at := config.Join(path, clip(n.Content[i].Value))
-		d := duration(n.Content[i], at)
+		d := r.duration(n.Content[i], at)
 		text, ok := r.scalar(n.Content[i+1], at, "a percentage")
 		if !ok {
 			continue

@@ -76,7 +76,7 @@ type sim struct {
 	off      atomic.Bool     // no calls begin any more
 	services []*service
 	edges    []*edgeFigures
-	running  sync.WaitGroup // work that does not notice that its caller has left
+	running  backend.Pool // work that does not notice that its caller has left, and parallel calls
 }
 
 // service is a running service.
@@ -122,7 +122,7 @@ func (e Experiment) Run(ctx context.Context) (*Result, error) {
 	for _, service := range s.services {
 		service.keep(&keepers, stop)
 	}
-	var calls sync.WaitGroup
+	var calls backend.Pool
 	calls.Go(func() { s.makeCalls(&calls, clients) })
 	err = s.watch(ctx)
 	calls.Wait()
@@ -312,7 +312,7 @@ func mix(a, b uint64) uint64 {
 }
 
 // makeCalls makes the calls of the load.
-func (s *sim) makeCalls(calls *sync.WaitGroup, clients []client) {
+func (s *sim) makeCalls(calls *backend.Pool, clients []client) {
 	rng := rand.New(rand.NewPCG(s.Seed, streamArrivals))
 	var at time.Duration
 	for i := uint64(0); !s.off.Load(); i++ {
@@ -535,7 +535,9 @@ func (in *instance) makeCalls(ctx context.Context, header http.Header, arrived t
 				// Two calls of a client in the same nanosecond would have no order.
 				later := order
 				order += 2
-				together.Go(func() {
+				together.Add(1)
+				in.service.sim.running.Go(func() {
+					defer together.Done()
 					time.Sleep(later)
 					work()
 				})

@@ -2,12 +2,14 @@ package foreign
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/mistake"
 )
 
@@ -88,7 +90,7 @@ func Import(system System, name string, data []byte) (*Result, error) {
 func load(system System, name string, data []byte) (*Result, error) {
 	if system == "" {
 		if system = Detect(name, data); system == "" {
-			return nil, fmt.Errorf("%s: does not show which system it is for: use --from NAME", name)
+			return nil, unknownSystem(name, data)
 		}
 	}
 	all := dialects()
@@ -117,6 +119,48 @@ func load(system System, name string, data []byte) (*Result, error) {
 	}
 	unique(policies)
 	return &Result{system, policies, report}, nil
+}
+
+// unknownSystem returns the error for a file that shows no system.
+func unknownSystem(name string, data []byte) error {
+	if len(bytes.TrimSpace(data)) == 0 {
+		return mistake.List{{File: name, Line: 1, Column: 1, Message: "is empty"}}.Err()
+	}
+	if slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name)) {
+		if _, err := config.Documents(name, data); err != nil {
+			return err
+		}
+	}
+	return cmp.Or(NoSettings(name, data), fmt.Errorf("%s: does not show which system it is for: use --from NAME", name))
+}
+
+// NoSettings returns an error that says so if a file has only objects of Kubernetes that show no
+// system, such as the empty list that kubectl prints for the wrong namespace. Otherwise it returns
+// nil.
+func NoSettings(name string, data []byte) error {
+	roots, err := parseYAML(name, data)
+	if err != nil || len(roots) == 0 {
+		return nil
+	}
+	var kinds []string
+	for _, root := range roots {
+		objects := []*node{root}
+		if strings.HasSuffix(root.get("kind").value(), "List") && root.get("items") != nil {
+			objects = root.get("items").items
+		}
+		for _, object := range objects {
+			if object.get("apiVersion") == nil || object.get("kind").value() == "" {
+				return nil
+			}
+			kinds = append(kinds, clip(object.get("kind").value()))
+		}
+	}
+	if len(kinds) == 0 {
+		return fmt.Errorf("%s: is a list without objects: kubectl has found none, is the namespace right?", name)
+	}
+	slices.Sort(kinds)
+	kinds = slices.Compact(kinds)
+	return fmt.Errorf("%s: has no object with retries, timeouts or breakers, only of kind %s", name, strings.Join(kinds[:min(len(kinds), 5)], ", "))
 }
 
 // nothing reports that a file gives no policy, and why, if it has settings.

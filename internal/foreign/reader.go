@@ -290,7 +290,7 @@ func (p *Policy) setFrom(other *Policy, field string) {
 func missing(n *node, defaults ...string) string {
 	var left []string
 	for _, d := range defaults {
-		if key, _, _ := strings.Cut(d, ":"); n.get(key) == nil {
+		if key, _, _ := strings.Cut(d, ":"); anyCase(n, key) == nil {
 			left = append(left, d)
 		}
 	}

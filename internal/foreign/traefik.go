@@ -32,22 +32,26 @@ type traefik struct {
 type traefikRouter struct {
 	node          *node
 	name, service string
-	transport     string // if the router names it itself
+	transport     string      // if the router names it itself
+	upstream      traefikPart // what an IngressRoute says about its service
 	middlewares   []string
 }
 
 // traefikPart is a middleware, a service or a transport.
 type traefikPart struct {
 	name      string
-	says      bool // something about failures
+	node      *node // of a service
+	says      bool  // something about failures
 	used      bool
 	apply     []func(p *Policy)
-	chain     []string // other middlewares
+	chain     []string // middlewares of a chain or a service
 	transport string   // of a service
+	main      string   // the first service of a failover
 }
 
 // readTraefik reads all documents.
 func readTraefik(r *reader, roots []*node) []Policy {
+	r.fold = strings.ToLower // Traefik takes the keys of its files in any case, and its manual does so too
 	x := traefik{middlewares: map[string]*traefikPart{}, services: map[string]*traefikPart{}, transports: map[string]*traefikPart{}}
 	old := func(r *reader, n *node) {
 		r.failAt(n.keyLine, n.keyColumn, n.path, "is of Traefik 1: expected http, with routers and services")
@@ -57,7 +61,10 @@ func readTraefik(r *reader, roots []*node) []Policy {
 	}
 	for _, root := range roots {
 		if root.get("apiVersion") != nil && root.get("kind") != nil {
+			fold := r.fold
+			r.fold = nil
 			x.objects(r, root)
+			r.fold = fold
 			continue
 		}
 		r.object(root, fields{
@@ -73,11 +80,19 @@ func readTraefik(r *reader, roots []*node) []Policy {
 			"routers": below, "services": below, "middlewares": below, "serversTransports": below,
 		}.ignoring("tcp", "udp", "tls"))
 	}
-	for _, router := range x.routers {
-		for _, name := range router.middlewares {
+	known := func(n *node, names []string) {
+		for _, name := range names {
 			if find(x.middlewares, name) == nil {
-				r.byDefault(router.node, "the middleware "+clip(name)+" is not in the file")
+				r.byDefault(n, "the middleware "+clip(name)+" is not in the file")
 			}
+		}
+	}
+	for _, router := range x.routers {
+		known(router.node, router.middlewares)
+	}
+	for _, part := range x.order {
+		if part.node != nil {
+			known(part.node, part.chain)
 		}
 	}
 	return x.policies()
@@ -116,8 +131,14 @@ func (x *traefik) policies() []Policy {
 		for _, name := range router.middlewares {
 			x.use(&p, name, map[*traefikPart]bool{})
 		}
-		if s := find(x.services, router.service); s != nil {
+		router.upstream.applyTo(&p)
+		seen := map[*traefikPart]bool{}
+		for s := find(x.services, router.service); s != nil && !seen[s]; s = find(x.services, s.main) {
+			seen[s] = true
 			s.applyTo(&p)
+			for _, name := range s.chain {
+				x.use(&p, name, seen)
+			}
 			router.transport = s.transport
 		}
 		if t := find(x.transports, router.transport); t != nil {
@@ -169,11 +190,9 @@ func (x *traefik) part(parts map[string]*traefikPart, name string) *traefikPart 
 }
 
 func (x *traefik) router(r *reader, n *node) {
-	router := traefikRouter{node: n, name: n.key, service: n.get("service").value()}
-	if m := n.get("middlewares"); m != nil {
-		for _, item := range m.items {
-			router.middlewares = append(router.middlewares, item.value())
-		}
+	router := traefikRouter{node: n, name: n.key, service: anyCase(n, "service").value()}
+	for _, item := range anyCase(n, "middlewares").all() {
+		router.middlewares = append(router.middlewares, item.value())
 	}
 	r.object(n, fields{}.ignoring("entryPoints", "middlewares", "service", "rule", "parentRefs", "ruleSyntax", "priority", "tls", "observability"))
 	x.routers = append(x.routers, router)
@@ -198,8 +217,14 @@ func (x *traefik) ingress(r *reader, n *node) {
 					"services": func(r *reader, n *node) {
 						r.list(n, func(r *reader, n *node) {
 							router.transport = n.get("serversTransport").value()
-							r.object(n, fields{"healthCheck": drop(noActiveChecks)}.ignoring("name", "namespace", "port", "weight", "kind",
-								"scheme", "strategy", "sticky", "passHostHeader", "responseForwarding", "serversTransport", "nativeLB", "nodePortLB"))
+							for _, m := range n.get("middlewares").all() {
+								router.middlewares = append(router.middlewares, m.get("name").value())
+							}
+							r.object(n, fields{
+								"healthCheck":        drop(noActiveChecks),
+								"passiveHealthCheck": func(r *reader, n *node) { traefikPassive(r, n, &router.upstream) },
+							}.ignoring("name", "namespace", "port", "weight", "kind", "scheme", "strategy", "sticky", "passHostHeader",
+								"responseForwarding", "serversTransport", "nativeLB", "nodePortLB", "middlewares"))
 						})
 					},
 				}.ignoring("match", "kind", "priority", "syntax", "middlewares", "observability"))
@@ -211,10 +236,14 @@ func (x *traefik) ingress(r *reader, n *node) {
 
 func (x *traefik) service(r *reader, n *node) {
 	part := x.part(x.services, n.key)
+	part.node = n
+	for _, item := range anyCase(n, "middlewares").all() {
+		part.chain = append(part.chain, item.value())
+	}
 	r.object(n, fields{
 		"loadBalancer": func(r *reader, n *node) {
-			part.transport = n.get("serversTransport").value()
-			if strategy := n.get("strategy"); strategy != nil {
+			part.transport = anyCase(n, "serversTransport").value()
+			if strategy := anyCase(n, "strategy"); strategy != nil {
 				part.apply = append(part.apply, func(p *Policy) { p.RoundRobin = strategy.value() == "wrr" })
 			}
 			r.object(n, fields{
@@ -222,7 +251,10 @@ func (x *traefik) service(r *reader, n *node) {
 				"passiveHealthCheck": func(r *reader, n *node) { traefikPassive(r, n, part) },
 			}.ignoring("sticky", "servers", "strategy", "passHostHeader", "responseForwarding", "serversTransport"))
 		},
-		"failover": drop("there is no second service to fall back on"),
+		"failover": func(r *reader, n *node) {
+			part.main = anyCase(n, "service").value()
+			drop("there is no second service to fall back on")(r, n)
+		},
 	}.ignoring("middlewares", "weighted", "mirroring", "highestRandomWeight"))
 }
 
@@ -256,7 +288,7 @@ func (x *traefik) middleware(r *reader, n *node) {
 		"rateLimit":      func(r *reader, n *node) { traefikRate(r, n, part) },
 		"inFlightReq":    func(r *reader, n *node) { traefikInFlight(r, n, part) },
 		"chain": func(r *reader, n *node) {
-			for _, item := range n.get("middlewares").all() {
+			for _, item := range anyCase(n, "middlewares").all() {
 				name := item.value()
 				if item.shape == mapping {
 					name = item.get("name").value()
@@ -275,6 +307,19 @@ func (x *traefik) middleware(r *reader, n *node) {
 		"headers", "encodedCharacters", "redirectRegex", "redirectScheme", "basicAuth", "digestAuth", "forwardAuth", "compress",
 		"passTLSClientCert", "contentType", "grpcWeb", "plugin", "requestHeaderModifier", "responseHeaderModifier",
 		"requestRedirect", "URLRewrite"))
+}
+
+// anyCase returns the first value of a key of n in any case, or nil.
+func anyCase(n *node, key string) *node {
+	if n == nil || n.shape != mapping {
+		return nil
+	}
+	for _, item := range n.items {
+		if strings.EqualFold(item.key, key) {
+			return item
+		}
+	}
+	return nil
 }
 
 // all returns the values below n, which may be nil.
@@ -324,7 +369,7 @@ func traefikRetry(r *reader, n *node, part *traefikPart) {
 		"retryNonIdempotentMethod":   set(&from, "Retry.Methods", &anyMethod, boolean),
 		"maxRequestBodyBytes":        drop("bodies have no size in a simulation"),
 	})
-	if n.get("attempts") == nil && len(r.errs) == mistakes {
+	if anyCase(n, "attempts") == nil && len(r.errs) == mistakes {
 		r.fail(n, "attempts is missing: Traefik refuses a retry without it")
 	}
 	retry.On.Connect = !off

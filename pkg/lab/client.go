@@ -205,21 +205,23 @@ func (c *client) recordTransition(to resilience.State) {
 	c.leftover = c.inFlight
 }
 
-// beginAttempt records the start of an attempt. Call the returned function when the attempt ends.
-func (c *client) beginAttempt() (returned func()) {
+// beginAttempt records the start of an attempt, and returns what endAttempt needs.
+func (c *client) beginAttempt() (transitions int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.inFlight++
 	if c.halfOpen {
 		c.recorder.probesInFlight(c.inFlight - c.leftover)
 	}
-	at := c.transitions
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.inFlight--
-		if at != c.transitions {
-			c.leftover--
-		}
+	return c.transitions
+}
+
+// endAttempt records the end of an attempt that began after so many transitions.
+func (c *client) endAttempt(transitions int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inFlight--
+	if transitions != c.transitions {
+		c.leftover--
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/backend"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -167,7 +168,7 @@ type run struct {
 	recorder      *recorder
 	call          func(client int) *resilience.Report
 	sampleClients func() (open, ejected int, tokens float64)
-	calls         sync.WaitGroup
+	calls         backend.Pool
 }
 
 func (r *run) run(ctx context.Context) error {

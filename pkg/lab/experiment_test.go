@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -19,7 +20,10 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(200) // as in the program lab
+	goleak.VerifyTestMain(m)
+}
 
 // The same seed gives the same figures for every second, even if many things fail at once. Another
 // seed gives other figures.

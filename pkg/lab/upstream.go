@@ -75,7 +75,7 @@ func (l link) RoundTrip(req *http.Request) (*http.Response, error) {
 // attempt makes one attempt at the instance that choose returns. address is the instance's address
 // as the client knows it, or empty.
 func (l link) attempt(req *http.Request, choose func(*rand.Rand) *instance, address string) (*http.Response, error) {
-	defer l.client.beginAttempt()()
+	defer l.client.endAttempt(l.client.beginAttempt())
 	number := l.attempts.Add(1)
 	began := time.Now()
 	l.travel(number)
