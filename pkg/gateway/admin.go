@@ -75,9 +75,9 @@ func (g *Gateway) serveConfig(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(text)
 }
 
-// serveConfigz answers 200 if the last configuration was accepted, and 503 with its mistakes while it
-// is refused. It is for checks after a change, and no probe: the pod works with the configuration
-// before.
+// serveConfigz answers 200 if the last configuration was accepted, and 503 with its mistakes while
+// it is refused. It is for checks after a change, and no probe: the pod works with the
+// configuration before.
 func (g *Gateway) serveConfigz(w http.ResponseWriter, _ *http.Request) {
 	if r := g.Refused(); r != nil {
 		problem.Write(w, problem.Problem{Status: http.StatusServiceUnavailable, Detail: "the configuration is refused, and the previous one stays in force: " + r.Err.Error()})

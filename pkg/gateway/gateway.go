@@ -69,8 +69,8 @@ type Gateway struct {
 
 // replayMemory returns the most bytes of request bodies that a gateway keeps for retries: a quarter
 // of the process's memory limit (GOMEMLIMIT), or 64 MiB without a limit. A body that is being kept
-// takes up to three times its size until the garbage of its growth is collected, and the rest of the
-// gateway needs memory too.
+// takes up to three times its size until the garbage of its growth is collected, and the rest of
+// the gateway needs memory too.
 func replayMemory() transport.Size {
 	limit := debug.SetMemoryLimit(-1) // only reads it
 	if limit == math.MaxInt64 {

@@ -36,8 +36,8 @@ func TestGeneratedRules(t *testing.T) {
 	generated(t, "helm/rebound/files/rebound.json", read(t, "deploy/grafana/rebound.json"))
 }
 
-// The keys of `config.policies`, `config.upstreams.*.endpoints` and `faults` whose values are numbers
-// with a fraction. None of them is a text elsewhere.
+// The keys of `config.policies`, `config.upstreams.*.endpoints` and `faults` whose values are
+// numbers with a fraction. None of them is a text elsewhere.
 func TestGeneratedNumbers(t *testing.T) {
 	types := map[string]map[string]bool{}
 	var walk func(at map[string]any)

@@ -135,8 +135,8 @@ func TestSinglePod(t *testing.T) {
 	}
 }
 
-// `helm --set` makes a text of a number with a fraction. It is a number again for the programs, and a
-// text stays one elsewhere.
+// `helm --set` makes a text of a number with a fraction. It is a number again for the programs, and
+// a text stays one elsewhere.
 func TestNumbersFromTexts(t *testing.T) {
 	r := mustRender(t, "rebound", parse(t, `
 flakyServer: {faults: {errorRate: "0.25", schedule: [{for: 1s, hangRate: "0.5"}]}}
@@ -251,6 +251,46 @@ func TestTwoReleases(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The example of a sidecar has the types of the API, passes Pod Security's strictest level, keeps
+// the order of native sidecars, and has a configuration that the client accepts.
+func TestSidecarExample(t *testing.T) {
+	var r release
+	for text := range strings.SplitSeq(read(t, "deploy/sidecar.yaml"), "\n---\n") {
+		// The decoder follows no anchors.
+		var document any
+		if err := yaml.Unmarshal([]byte(text), &document); err != nil {
+			t.Fatal(err)
+		}
+		plain, err := yaml.Marshal(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.objects = append(r.objects, decode(t, "deploy/sidecar.yaml", string(plain)))
+	}
+	d := find[*appsv1.Deployment](r, "app")
+	for _, p := range pods(r) {
+		restricted(t, p)
+	}
+	c := d.Spec.Template.Spec.InitContainers[0]
+	if c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways || c.StartupProbe == nil {
+		t.Errorf("got restart policy %v and start-up probe %v, want a native sidecar that is ready before the application begins", c.RestartPolicy, c.StartupProbe)
+	}
+	if !strings.HasSuffix(c.Image, ":"+load(t).Metadata.AppVersion) {
+		t.Errorf("it runs %s, want version %s", c.Image, load(t).Metadata.AppVersion)
+	}
+	text, err := check(t, build(t, "client"), find[*corev1.ConfigMap](r, "app-rebound").Data["rebound.yaml"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var effective configuration
+	if err := yaml.Unmarshal([]byte(text), &effective); err != nil {
+		t.Fatal(err)
+	}
+	if longest, grace := duration(t, effective.Policies["default"].Timeout).Seconds()+5, *d.Spec.Template.Spec.TerminationGracePeriodSeconds; float64(grace) < longest {
+		t.Errorf("the pod has %d s to end, want at least %v", grace, longest)
 	}
 }
 

@@ -34,6 +34,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/testkit/files"
 	"github.com/rebound-dev/rebound/internal/testkit/gobuild"
+	"github.com/rebound-dev/rebound/internal/testkit/pki"
 )
 
 // These hold for all values of an installation.
@@ -83,10 +84,35 @@ func effective(t *testing.T, client string, r release) configuration {
 	return c
 }
 
+// withMounts returns a configuration that names existing files where it names those of mounted
+// Secrets and ConfigMaps.
+func withMounts(t *testing.T, configuration string) string {
+	t.Helper()
+	mounted := regexp.MustCompile(`/etc/rebound-(secret|configmap)s/\S+`)
+	if !mounted.MatchString(configuration) {
+		return configuration
+	}
+	dir, authority := t.TempDir(), pki.New(t, "authority")
+	cert, key := authority.Issue("orders")
+	return mounted.ReplaceAllStringFunc(configuration, func(path string) string {
+		content := cert
+		if strings.HasSuffix(path, ".key") {
+			content = key
+		} else if !strings.HasSuffix(path, ".crt") && !strings.HasSuffix(path, ".pem") {
+			content = []byte("token")
+		}
+		file := filepath.Join(dir, strings.ReplaceAll(path, "/", "_"))
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	})
+}
+
 // check returns what `client --check` prints for a configuration, or its error.
 func check(t *testing.T, client, configuration string) (string, error) {
 	t.Helper()
-	file := files.Temp(t, "rebound.yaml", configuration)
+	file := files.Temp(t, "rebound.yaml", withMounts(t, configuration))
 	var stderr bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), client, "--config", file, "--check")
 	cmd.Stderr = &stderr
@@ -203,17 +229,23 @@ func checkSelectors(t *testing.T, r release) {
 	}
 }
 
-func checkPodSecurity(t *testing.T, r release) {
+// restricted checks a pod against Pod Security's strictest level.
+func restricted(t *testing.T, p pod) {
 	t.Helper()
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	restricted := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
+	level := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
+	if result := policy.AggregateCheckResults(evaluator.EvaluatePod(level, &p.meta, &p.spec)); !result.Allowed {
+		t.Errorf("%s is not restricted, want it so: %s", p.name, result.ForbiddenDetail())
+	}
+}
+
+func checkPodSecurity(t *testing.T, r release) {
+	t.Helper()
 	for _, p := range pods(r) {
-		if result := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &p.meta, &p.spec)); !result.Allowed {
-			t.Errorf("%s is not restricted, want it so: %s", p.name, result.ForbiddenDetail())
-		}
+		restricted(t, p)
 		if token := p.spec.AutomountServiceAccountToken; token == nil || *token {
 			t.Errorf("%s has a service account token, want none", p.name)
 		}

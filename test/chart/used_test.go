@@ -77,8 +77,8 @@ func without(values map[string]any, path []string) (less map[string]any, given b
 	return less, given
 }
 
-// The schema has no key that values.yaml lacks, so that the test above finds all of them. A key that
-// takes a value of Kubernetes' own type has no keys of ours.
+// The schema has no key that values.yaml lacks, so that the test above finds all of them. A key
+// that takes a value of Kubernetes' own type has no keys of ours.
 func TestSchemaHasOnlyValues(t *testing.T) {
 	var schema map[string]any
 	if err := json.Unmarshal([]byte(read(t, "helm/rebound/values.schema.json")), &schema); err != nil {

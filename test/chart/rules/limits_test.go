@@ -144,8 +144,8 @@ func evaluate(t *testing.T, from storage.Queryable, expr string) promql.Vector {
 	return found
 }
 
-// The share of errors, which the alerts of the error budget compare, keeps releases apart, and counts
-// answers of 5xx only.
+// The share of errors, which the alerts of the error budget compare, keeps releases apart, and
+// counts answers of 5xx only.
 func TestErrorRatio(t *testing.T) {
 	answers := hour("http_server_request_duration_seconds_count", []counter{
 		{"a", "x", "", 300, "200"}, {"a", "y", "", 60, "404"}, {"a", "x", "", 30, "503"}, {"a", "y", "", 10, "5xx"},
