@@ -100,7 +100,7 @@ func run(ctx context.Context, p cli.Program) int {
 		return cli.ExitOK
 	}
 
-	logNotes(ctx, logger, notes)
+	httproute.Log(ctx, logger, notes)
 	ready := serve.NewReadiness()
 	livePage.Listen = *listen
 	client, err := app.NewClient(ctx, p, cfg, ready, logger, livePage)
@@ -119,7 +119,7 @@ func run(ctx context.Context, p cli.Program) int {
 			changes.Run(ctx, func(data []byte, err error) {
 				client.Reload(func() (gateway.Config, error) {
 					cfg, notes, err := decode(*file, data, err)
-					logNotes(ctx, logger, notes)
+					httproute.Log(ctx, logger, notes)
 					return cfg, err
 				})
 			})
@@ -223,13 +223,6 @@ func decode(file string, data []byte, err error) (gateway.Config, []httproute.No
 		err = config.Decode(file, data, &cfg)
 	}
 	return cfg, nil, err
-}
-
-// logNotes logs what is not carried over from a file of HTTPRoutes.
-func logNotes(ctx context.Context, logger *slog.Logger, notes []httproute.Note) {
-	for _, n := range notes {
-		logger.WarnContext(ctx, "not carried over", "field", n.String())
-	}
 }
 
 func help(w io.Writer, fs *flag.FlagSet) {

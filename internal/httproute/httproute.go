@@ -347,8 +347,8 @@ const (
 	mostAttempts = 100
 )
 
-// policy returns the policy of a rule. It is closer to Rebound than that of lab import, which adds no
-// breaker and no budget: a gateway that runs needs them.
+// policy returns the policy of a rule. Unlike that of lab import, it keeps a breaker and a budget:
+// a running gateway needs them.
 func (m *maker) policy(from foreign.Policy, retries bool) transport.Policy {
 	p := transport.DefaultPolicy()
 	_, total := from.From["Timeout"]
@@ -368,7 +368,8 @@ func (m *maker) policy(from foreign.Policy, retries bool) transport.Policy {
 	if retries {
 		p.Retry.MaxAttempts = min(from.Retry.MaxAttempts, mostAttempts)
 		b := &p.Retry.Backoff
-		// A factor of 3 comes closest to Envoy's 1, 3, 7 times the base. The jitter is full, as there.
+		// A factor of 3 comes closest to Envoy's 1, 3, 7 times the base. The jitter is full, as
+		// there.
 		b.Base, b.Max, b.Factor = from.Retry.Backoff.Base, from.Retry.Backoff.Max, 3
 		p.Retry.Statuses = []int{}
 		for _, codes := range from.Retry.On.Statuses {
