@@ -177,7 +177,7 @@ func TestRightValues(t *testing.T) {
 // required one.
 func TestNull(t *testing.T) {
 	// Other values decide whether these are needed.
-	dependent := []string{"client.httpRoute.parentRefs", "client.tls.certificate.issuerRef", "client.podDisruptionBudget.maxUnavailable", "client.autoscaling.targetCPUUtilizationPercentage"}
+	dependent := []string{"client.httpRoute.parentRefs", "client.tls.certificate.issuerRef", "networkPolicy.adminFrom", "client.podDisruptionBudget.maxUnavailable", "client.autoscaling.targetCPUUtilizationPercentage"}
 	for _, scenario := range []string{"default-values", "jaeger-values", "production-values"} {
 		values := scenarios(t)[scenario]
 		for _, k := range keys(t) {
