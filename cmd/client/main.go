@@ -16,6 +16,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/app"
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/httproute"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/telemetry"
 	"github.com/rebound-dev/rebound/internal/watch"
@@ -38,7 +39,7 @@ func run(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
 	listen := fs.String("listen", ":8080", "`ADDR` of the data port, which serves the routes")
 	admin := fs.String("admin", ":8081", "`ADDR` of the admin port: the live page at /, and /livez, /readyz, /metrics, /config, /breakers, /debug/pprof/")
-	file := fs.String("config", "", "YAML `FILE` with routes and policies; it is reloaded when it changes, and on SIGHUP")
+	file := fs.String("config", "", "YAML `FILE` with routes and policies, or with HTTPRoutes of the Gateway API; it is reloaded when it changes, and on SIGHUP")
 	upstream := fs.String("upstream", "", "instead of a file: send every path to `URL` under the default policy")
 	var times timeouts
 	defaults := transport.DefaultPolicy()
@@ -75,11 +76,14 @@ func run(ctx context.Context, p cli.Program) int {
 		changes = watch.New(*file, func() ([]byte, error) { return config.Read(*file) }, logger)
 		defer changes.Close()
 	}
-	cfg, err := configuration(*file, *upstream, times, changes)
+	cfg, notes, err := configuration(*file, *upstream, times, changes)
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
 	if *check {
+		for _, n := range notes {
+			fmt.Fprintf(p.Stderr, "client: %s\n", n)
+		}
 		// Also what only a gateway finds, such as a missing file of a certificate.
 		g, err := gateway.New(cfg, gateway.Options{})
 		if err != nil {
@@ -96,6 +100,7 @@ func run(ctx context.Context, p cli.Program) int {
 		return cli.ExitOK
 	}
 
+	httproute.Log(ctx, logger, notes)
 	ready := serve.NewReadiness()
 	livePage.Listen = *listen
 	client, err := app.NewClient(ctx, p, cfg, ready, logger, livePage)
@@ -112,7 +117,11 @@ func run(ctx context.Context, p cli.Program) int {
 		defer cancel()
 		watching.Go(func() {
 			changes.Run(ctx, func(data []byte, err error) {
-				client.Reload(func() (gateway.Config, error) { return decode(*file, data, err) })
+				client.Reload(func() (gateway.Config, error) {
+					cfg, notes, err := decode(*file, data, err)
+					httproute.Log(ctx, logger, notes)
+					return cfg, err
+				})
 			})
 		})
 	}
@@ -165,7 +174,21 @@ func (t timeouts) apply(p *transport.Policy) error {
 
 // configuration returns the configuration of the file, or of the one upstream. If changes is not
 // nil, it uses the content that changes read first.
-func configuration(file, upstream string, times timeouts, changes *watch.File) (gateway.Config, error) {
+func configuration(file, upstream string, times timeouts, changes *watch.File) (gateway.Config, []httproute.Note, error) {
+	switch {
+	case changes != nil && upstream == "" && !times.callGiven && !times.attemptGiven:
+		data, err := changes.Content()
+		return decode(file, data, err)
+	case file != "" && upstream == "" && !times.callGiven && !times.attemptGiven:
+		data, err := config.Read(file)
+		return decode(file, data, err)
+	}
+	cfg, err := fromFlags(file, upstream, times)
+	return cfg, nil, err
+}
+
+// fromFlags returns the configuration of the one upstream, or says what is wrong with the flags.
+func fromFlags(file, upstream string, times timeouts) (gateway.Config, error) {
 	switch {
 	case file != "" && upstream != "":
 		return gateway.Config{}, errors.New("--config and --upstream exclude each other: the file has the upstreams")
@@ -173,12 +196,6 @@ func configuration(file, upstream string, times timeouts, changes *watch.File) (
 		return gateway.Config{}, errors.New("--timeout: needs --upstream; in a file each policy has its timeout")
 	case upstream == "" && times.attemptGiven:
 		return gateway.Config{}, errors.New("--attempt-timeout: needs --upstream; in a file each policy has its attemptTimeout")
-	case changes != nil:
-		data, err := changes.Content()
-		return decode(file, data, err)
-	case file != "":
-		data, err := config.Read(file)
-		return decode(file, data, err)
 	case upstream != "":
 		cfg := gateway.ForUpstream(upstream)
 		policy := cfg.Policies[gateway.DefaultPolicyName]
@@ -194,14 +211,18 @@ func configuration(file, upstream string, times timeouts, changes *watch.File) (
 	return gateway.Config{}, errors.New("nothing to proxy to: give --config FILE or --upstream URL\nsee client --help")
 }
 
-// decode decodes data, the content of the file, over the defaults. If err, the error of reading the
-// file, is not nil, it returns the defaults and err.
-func decode(file string, data []byte, err error) (gateway.Config, error) {
+// decode decodes data, the content of the file, over the defaults, or makes a configuration of its
+// HTTPRoutes, with notes about what is not carried over. If err, the error of reading the file, is
+// not nil, it returns the defaults and err.
+func decode(file string, data []byte, err error) (gateway.Config, []httproute.Note, error) {
+	if err == nil && httproute.Is(data) {
+		return httproute.Config(file, data)
+	}
 	cfg := gateway.DefaultConfig()
 	if err == nil {
 		err = config.Decode(file, data, &cfg)
 	}
-	return cfg, err
+	return cfg, nil, err
 }
 
 func help(w io.Writer, fs *flag.FlagSet) {

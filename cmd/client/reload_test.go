@@ -76,3 +76,39 @@ func TestChangedFileTakesEffect(t *testing.T) {
 		t.Errorf("/config: got\n%s\nwant no comment about the rejected file", body)
 	}
 }
+
+// A file of HTTPRoutes is a configuration. What is not carried over goes to the standard error of
+// --check, and to the log.
+func TestHTTPRoutesAreAConfiguration(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "route.yaml")
+	text := `apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop, namespace: web}
+spec:
+  rules:
+    - name: orders
+      matches: [{path: {type: Exact, value: /orders}}, {headers: [{name: A, value: b}]}]
+      timeouts: {request: 9s, backendRequest: 2s}
+      retry: {attempts: 2, codes: [503]}
+      backendRefs: [{name: orders, port: 8080}]
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr strings.Builder
+	if code := execute(t.Context(), []string{"--config", file, "--check"}, noEnv, &stdout, &stderr); code != 0 {
+		t.Fatalf("got code %d, want 0:\n%s", code, stderr.String())
+	}
+	for _, want := range []string{"name: shop-orders\n", "match: /orders\n", "upstream: http://orders.web:8080\n", "timeout: 9s\n", "maxAttempts: 3\n"} {
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("got\n%s\nwant %q in it", stdout.String(), want)
+		}
+	}
+	if want := "client: " + file + ":7:66: spec.rules[0].matches[1].headers: the match is not carried over"; !strings.Contains(stderr.String(), want) {
+		t.Errorf("got %q, want %q in it", stderr.String(), want)
+	}
+	_, admin, _ := client(t, "--config", file)
+	if _, body := get(t, admin+"/config"); !strings.Contains(body, "upstream: http://orders.web:8080\n") {
+		t.Errorf("/config: got\n%s\nwant the route", body)
+	}
+}

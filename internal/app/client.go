@@ -85,7 +85,7 @@ func NewClient(ctx context.Context, p cli.Program, cfg gateway.Config, ready *se
 		return nil, err
 	}
 	recent.Attach(g.Upstreams)
-	if err := metrics.Attach(telemetry.Sources{Upstreams: g.Upstreams, FilesRefused: g.FilesRefused, ReplayMemory: g.ReplayMemory}); err != nil {
+	if err := metrics.Attach(telemetry.Sources{Upstreams: g.Upstreams, FilesRefused: g.FilesRefused, ReplayMemory: g.ReplayMemory, Active: g.Active}); err != nil {
 		return nil, err
 	}
 	// The page stays up while the program drains, after ctx has ended.

@@ -47,6 +47,10 @@ func TestProbe(t *testing.T) {
 		"not a URL":       {[]string{"probe", "localhost:8081"}, cli.ExitUsage, true, "", `got "localhost:8081"`},
 		"URL of a scheme": {[]string{"probe", "ftp://localhost/x"}, cli.ExitUsage, true, "", `got "ftp://localhost/x"`},
 		"a path":          {[]string{"probe", "/readyz"}, cli.ExitUsage, true, "", `got "/readyz"`},
+		"one address":     {[]string{"probe", "--each", server.URL + "/retried"}, cli.ExitOK, true, "127.0.0.1: " + server.URL + "/retried: 200 OK, X-Attempt-Count 3\n", ""},
+		"one address bad": {[]string{"probe", "--each", server.URL + "/failing"}, cli.ExitFailed, true, "", "tool: 127.0.0.1: " + server.URL + "/failing: 503 Service Unavailable\n"},
+		"no address":      {[]string{"probe", "--each", "http://name.invalid/"}, cli.ExitFailed, true, "", "name.invalid"},
+		"each of nothing": {[]string{"probe", "--each"}, cli.ExitUsage, true, "", "tool: expected one URL"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			calls = 0

@@ -101,15 +101,27 @@ func load(system System, name string, data []byte) (*Result, error) {
 	if m := templateLine(name, data); m != nil && (system == Nginx || system == HAProxy) {
 		return nil, mistake.List{m}.Err() // the text parses, but a condition may leave parts of it out
 	}
-	roots, err := all[i].parse(name, data)
+	return all[i].load(name, data)
+}
+
+// ImportGatewayAPI is [Import] for the system [GatewayAPI]. A program that calls only this one does
+// not contain the other systems.
+func ImportGatewayAPI(name string, data []byte) (*Result, error) {
+	result, err := dialect{GatewayAPI, parseYAML, readGatewayAPI, nil}.load(name, data)
+	return result, templateMistakes(name, data, err)
+}
+
+func (d dialect) load(name string, data []byte) (*Result, error) {
+	system := d.system
+	roots, err := d.parse(name, data)
 	if err != nil {
 		return nil, err
 	}
 	if len(roots) == 0 {
 		return nil, mistake.List{{File: name, Line: 1, Column: 1, Message: "is empty"}}.Err()
 	}
-	r := &reader{file: name, fold: all[i].fold, lone: system == Envoy}
-	policies := all[i].read(r, roots)
+	r := &reader{file: name, fold: d.fold, lone: system == Envoy}
+	policies := d.read(r, roots)
 	if len(policies) == 0 && len(r.errs) == 0 {
 		r.nothing(system)
 	}

@@ -46,6 +46,7 @@ type Sources struct {
 	Upstreams    func() []observe.Upstream
 	FilesRefused func() map[string]bool // by upstream; "" is the data port
 	ReplayMemory func() int64           // bytes of request bodies kept for retries
+	Active       func() int64           // calls in flight
 }
 
 // NewMetrics returns metrics without values.
@@ -91,14 +92,14 @@ func (m *Metrics) meter() metric.Meter { return m.provider.Meter("github.com/reb
 
 // Attach adds the gauges that report the values of the sources. It must be called at most once.
 func (m *Metrics) Attach(s Sources) error {
-	var errs [3]error
+	var errs [4]error
 	meter := m.meter()
 	if s.Upstreams != nil {
 		errs[0] = m.watch(meter, s.Upstreams)
 	}
 	if s.ReplayMemory != nil {
 		_, errs[1] = meter.Int64ObservableGauge("rebound.replay.memory", metric.WithUnit("By"),
-			metric.WithDescription("Request bodies that are kept for retries, at most 64 MiB."),
+			metric.WithDescription("Request bodies that are kept for retries: at most a quarter of GOMEMLIMIT, or 64 MiB without it."),
 			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
 				o.Observe(s.ReplayMemory())
 				return nil
@@ -111,6 +112,14 @@ func (m *Metrics) Attach(s Sources) error {
 				for upstream, refused := range s.FilesRefused() {
 					o.Observe(oneIf(refused), metric.WithAttributes(labelUpstream.String(upstream)))
 				}
+				return nil
+			}))
+	}
+	if s.Active != nil {
+		_, errs[3] = meter.Int64ObservableGauge("rebound.calls.active", metric.WithUnit("{call}"),
+			metric.WithDescription("Calls in flight, from their request's headers until their response's end."),
+			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+				o.Observe(s.Active())
 				return nil
 			}))
 	}

@@ -33,6 +33,7 @@ func (g *Gateway) Admin(livez, readyz, metrics, page http.Handler, hosts ...stri
 func (g *Gateway) guarded(page http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /config", g.serveConfig)
+	mux.HandleFunc("GET /configz", g.serveConfigz)
 	mux.HandleFunc("GET /breakers", g.serveBreakers)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
@@ -74,6 +75,19 @@ func (g *Gateway) serveConfig(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(text)
 }
 
+// serveConfigz answers 200 if the last configuration was accepted, and 503 with its mistakes while
+// it is refused. It is for checks after a change, and no probe: the pod works with the
+// configuration before.
+func (g *Gateway) serveConfigz(w http.ResponseWriter, _ *http.Request) {
+	if r := g.Refused(); r != nil {
+		problem.Write(w, problem.Problem{Status: http.StatusServiceUnavailable, Detail: "the configuration is refused, and the previous one stays in force: " + r.Err.Error()})
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = w.Write([]byte("ok\n"))
+}
+
 func (g *Gateway) serveBreakers(w http.ResponseWriter, _ *http.Request) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -95,6 +109,7 @@ GET /                the live page, in a browser
 GET /livez           the process is alive
 GET /readyz          it takes calls
 GET /config          the effective configuration, as YAML
+GET /configz         200, or 503 while a changed configuration is refused
 GET /breakers        circuits and retry budgets, as JSON
 GET /metrics         metrics, for Prometheus
 GET /api/state       figures of the last ten seconds and since the start, as JSON

@@ -6,8 +6,10 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -58,14 +60,24 @@ type Gateway struct {
 	// current serves new calls. A call in flight keeps the generation that it began with.
 	current atomic.Pointer[generation]
 	memory  *transport.ReplayMemory // shared by all policies
+	active  atomic.Int64            // calls in flight
 	refusal atomic.Pointer[Refusal]
 
 	reload sync.Mutex  // serializes Reload and guards past
 	past   []time.Time // for each replaced configuration, when its last call must have ended
 }
 
-// replayMemory is the most bytes of request bodies that a gateway keeps for retries.
-const replayMemory = 64 << 20
+// replayMemory returns the most bytes of request bodies that a gateway keeps for retries: a quarter
+// of the process's memory limit (GOMEMLIMIT), or 64 MiB without a limit. A body that is being kept
+// takes up to three times its size until the garbage of its growth is collected, and the rest of
+// the gateway needs memory too.
+func replayMemory() transport.Size {
+	limit := debug.SetMemoryLimit(-1) // only reads it
+	if limit == math.MaxInt64 {
+		return 64 << 20
+	}
+	return transport.Size(limit / 4)
+}
 
 // generation is the state that belongs to one configuration.
 type generation struct {
@@ -89,7 +101,7 @@ func New(c Config, o Options) (*Gateway, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{options: o, via: newVia(pseudonym()), memory: transport.NewReplayMemory(replayMemory)}
+	g := &Gateway{options: o, via: newVia(pseudonym()), memory: transport.NewReplayMemory(replayMemory())}
 	first, err := g.generation(c, nil)
 	if err != nil {
 		return nil, err
@@ -255,6 +267,10 @@ func (g *Gateway) FilesRefused() map[string]bool {
 // ReplayMemory returns how many bytes of request bodies are currently kept for retries.
 func (g *Gateway) ReplayMemory() (bytes int64) { return g.memory.Used() }
 
+// Active returns the number of calls in flight, from their request's headers until their response's
+// end.
+func (g *Gateway) Active() int64 { return g.active.Load() }
+
 // LongestTimeout returns how long calls in flight may still take. It is the longest timeout of the
 // current policies, or longer while calls under replaced policies may still run.
 func (g *Gateway) LongestTimeout() time.Duration {
@@ -276,6 +292,8 @@ func (n *generation) longestTimeout() (longest time.Duration) {
 
 // ServeHTTP proxies r to its route's upstream. It answers 404 or 405 if no route matches.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.active.Add(1)
+	defer g.active.Add(-1)
 	path := escapedPath(r.URL)
 	if path != r.URL.Path {
 		// otelhttp sets the decoded path, but url.path is the escaped one (RFC 3986, 3.3).

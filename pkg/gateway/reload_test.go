@@ -192,11 +192,12 @@ func TestReloadRefused(t *testing.T) {
 	r := newReloaded(t, tripping(), failing)
 	r.call("/")
 	admin := r.Admin(http.NotFoundHandler(), http.NotFoundHandler(), http.NotFoundHandler(), nil)
-	show := func() string {
+	ask := func(path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		admin.ServeHTTP(w, request(t, http.MethodGet, "/config", nil))
-		return w.Body.String()
+		admin.ServeHTTP(w, request(t, http.MethodGet, path, nil))
+		return w
 	}
+	show := func() string { return ask("/config").Body.String() }
 	before := show()
 	wrong := r.with(tripping())
 	wrong.Routes[0].Policy = "none"
@@ -214,6 +215,9 @@ func TestReloadRefused(t *testing.T) {
 			if r.state() != resilience.Open || r.Config().Routes[0].Policy != "default" {
 				t.Errorf("got configuration %+v and circuit %v, want the old configuration and an open circuit", r.Config(), r.state())
 			}
+			if w := ask("/configz"); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "refused") {
+				t.Errorf("/configz: got %d, want 503 and the mistakes\n%s", w.Code, w.Body)
+			}
 			shown := show()
 			if !strings.HasSuffix(shown, before) || !strings.HasPrefix(shown, "# ") {
 				t.Errorf("/config: got\n%s\nwant a comment and then\n%s", shown, before)
@@ -230,6 +234,9 @@ func TestReloadRefused(t *testing.T) {
 		})
 	}
 	r.to(r.with(tripping()))
+	if w := ask("/configz"); w.Code != http.StatusOK {
+		t.Errorf("/configz after a valid reload: got %d, want 200\n%s", w.Code, w.Body)
+	}
 	if r.Refused() != nil || show() != before {
 		t.Errorf("/config after a valid reload: got\n%s\nwant\n%s", show(), before)
 	}

@@ -132,11 +132,11 @@ func (d Decision) after(reason Reason, gates iter.Seq[Gate]) Decision {
 	return d
 }
 
-// When an upstream fails, each client retries its first failed calls, whatever its budget. With many
-// small clients that is a burst of as many retries as there are clients. So with an adaptive budget
-// each spreads them over the time of some of its attempts. With the time of two, 250 clients of two
-// calls a second make 1.35 attempts a call in the worst second; with that of four, 1.25. Where some
-// attempts usually fail, callers should not wait so long.
+// When an upstream fails, each client retries its first failed calls, whatever its budget. With
+// many small clients that is a burst of as many retries as there are clients. So with an adaptive
+// budget each spreads them over the time of some of its attempts. With the time of two, 250 clients
+// of two calls a second make 1.35 attempts a call in the worst second; with that of four, 1.25.
+// Where some attempts usually fail, callers should not wait so long.
 const (
 	spreadOver   = 4.0
 	partlySpread = 2.0

@@ -66,6 +66,7 @@ func levels() map[string]int {
 		"pkg/lab":            3,
 
 		"internal/callgraph": 4,
+		"internal/httproute": 4,
 		"internal/page":      4,
 		"internal/rival":     4,
 

@@ -11,6 +11,7 @@ package chart_test
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,16 +23,20 @@ import (
 	"helm.sh/helm/v4/pkg/chart/v2/lint/support"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/engine"
+	releasev1 "helm.sh/helm/v4/pkg/release/v1"
 	releaseutil "helm.sh/helm/v4/pkg/release/v1/util"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	"sigs.k8s.io/yaml"
 )
 
 const (
@@ -50,8 +55,12 @@ type release struct {
 	manifests []releaseutil.Manifest // in the order of their installation
 	objects   []object
 	tests     []object // the hooks of `helm test`
+	checks    []object // the hooks before an installation or upgrade
 	notes     string
 }
+
+// everything returns all objects.
+func (r release) everything() []object { return slices.Concat(r.objects, r.tests, r.checks) }
 
 // render does what `helm install NAME` does before it contacts a cluster. Like `helm lint
 // --strict`, it refuses to read a missing value.
@@ -89,7 +98,12 @@ func renderBy(t *testing.T, by engine.Engine, name string, values map[string]any
 		r.objects = append(r.objects, decode(t, m.Name, m.Content))
 	}
 	for _, h := range hooks {
-		r.tests = append(r.tests, decode(t, h.Path, h.Manifest))
+		o := decode(t, h.Path, h.Manifest)
+		if slices.Contains(h.Events, releasev1.HookTest) {
+			r.tests = append(r.tests, o)
+		} else {
+			r.checks = append(r.checks, o)
+		}
 	}
 	return r, nil
 }
@@ -139,12 +153,20 @@ func decode(t *testing.T, source, text string) object {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		corev1.AddToScheme, appsv1.AddToScheme, policyv1.AddToScheme, autoscalingv2.AddToScheme, networkingv1.AddToScheme,
+		corev1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme, policyv1.AddToScheme, autoscalingv2.AddToScheme, networkingv1.AddToScheme,
 		gatewayv1.Install, monitoringv1.AddToScheme,
 	} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
 		}
+	}
+	// The types of these are not worth their dependencies.
+	if strings.Contains(text, "apiVersion: keda.sh/") || strings.Contains(text, "apiVersion: cert-manager.io/") {
+		var o unstructured.Unstructured
+		if err := yaml.UnmarshalStrict([]byte(text), &o.Object); err != nil {
+			t.Fatalf("%s: %v\n%s", source, err, text)
+		}
+		return &o
 	}
 	decoder := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
 	o, _, err := decoder.Decode([]byte(text), nil, nil)
@@ -166,7 +188,7 @@ func parse(t *testing.T, text string) map[string]any {
 
 // find returns the object of a type by its name, or nil.
 func find[T object](r release, name string) (found T) {
-	for _, o := range append(r.objects, r.tests...) {
+	for _, o := range r.everything() {
 		if o, ok := o.(T); ok && o.GetName() == name {
 			return o
 		}
@@ -176,7 +198,7 @@ func find[T object](r release, name string) (found T) {
 
 // all returns the objects of a type.
 func all[T object](r release) (found []T) {
-	for _, o := range append(r.objects, r.tests...) {
+	for _, o := range r.everything() {
 		if o, ok := o.(T); ok {
 			found = append(found, o)
 		}

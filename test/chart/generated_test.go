@@ -33,6 +33,52 @@ func generated(t *testing.T, path, want string) {
 // Helm sees only files inside the chart.
 func TestGeneratedRules(t *testing.T) {
 	generated(t, "helm/rebound/files/rules.yaml", read(t, "deploy/prometheus/rules.yaml"))
+	generated(t, "helm/rebound/files/rebound.json", read(t, "deploy/grafana/rebound.json"))
+}
+
+// The keys of `config.policies`, `config.upstreams.*.endpoints` and `faults` whose values are
+// numbers with a fraction. None of them is a text elsewhere.
+func TestGeneratedNumbers(t *testing.T) {
+	types := map[string]map[string]bool{}
+	var walk func(at map[string]any)
+	walk = func(at map[string]any) {
+		properties, _ := at["properties"].(map[string]any)
+		for name, p := range properties {
+			p := p.(map[string]any)
+			kind := fmt.Sprint(p["type"])
+			if types[name] == nil {
+				types[name] = map[string]bool{}
+			}
+			types[name][strings.Trim(strings.ReplaceAll(kind, "null", ""), "[] ")] = true
+			walk(p)
+		}
+		for _, key := range []string{"items", "additionalProperties"} {
+			if inner, ok := at[key].(map[string]any); ok {
+				walk(inner)
+			}
+		}
+	}
+	c := schemaOf(t, "docs/rebound.schema.json")["properties"].(map[string]any)
+	walk(c["policies"].(map[string]any))
+	entry := c["upstreams"].(map[string]any)["additionalProperties"].(map[string]any)
+	walk(entry["properties"].(map[string]any)["endpoints"].(map[string]any))
+	walk(schemaOf(t, "docs/faults.schema.json"))
+	var names []string
+	for name, of := range types {
+		if !of["number"] {
+			continue
+		}
+		names = append(names, name)
+		if delete(of, "number"); len(of) > 0 && !of["integer"] {
+			t.Errorf("%s is a number and %v, want a number everywhere", name, of)
+		}
+	}
+	slices.Sort(names)
+	text, err := sigsyaml.Marshal(names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	generated(t, "helm/rebound/files/numbers.yaml", "# Keys whose values are numbers, from: make manifests\n"+string(text))
 }
 
 // The client's defaults decide whether a policy that sets only a part of its keys is legal.
@@ -59,7 +105,7 @@ func TestGeneratedPolicy(t *testing.T) {
 var nullable = []string{
 	"client.resources", "flakyServer.resources", "jaeger.resources", "jaeger.runAsUser",
 	"client.autoscaling.targetCPUUtilizationPercentage", "client.podDisruptionBudget.maxUnavailable",
-	"client.topologySpread", "client.httpRoute.matches", "podSecurityContext", "securityContext",
+	"client.replicas", "client.topologySpread", "client.httpRoute.matches", "podSecurityContext", "securityContext",
 }
 
 // The schema of `config` and of `faults` is the programs' own. Every description is the comment in
@@ -71,9 +117,12 @@ func TestGeneratedSchema(t *testing.T) {
 	}
 	values := schema["properties"].(map[string]any)
 	configSchema := schemaOf(t, "docs/rebound.schema.json")
+	acceptTexts(configSchema)
 	configSchema["properties"].(map[string]any)["routes"].(map[string]any)["minItems"] = 1
 	values["config"] = configSchema
-	values["flakyServer"].(map[string]any)["properties"].(map[string]any)["faults"] = schemaOf(t, "docs/faults.schema.json")
+	faultsSchema := schemaOf(t, "docs/faults.schema.json")
+	acceptTexts(faultsSchema)
+	values["flakyServer"].(map[string]any)["properties"].(map[string]any)["faults"] = faultsSchema
 	required := map[string][]string{}
 	for _, k := range keys(t) {
 		at := schema
@@ -99,6 +148,29 @@ func TestGeneratedSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	generated(t, "helm/rebound/values.schema.json", out.String())
+}
+
+// acceptTexts lets a schema accept "0.5" for a number, which is what `helm --set` makes of 0.5. The
+// template turns it into a number again.
+func acceptTexts(schema any) {
+	switch at := schema.(type) {
+	case map[string]any:
+		if at["type"] == "number" {
+			at["type"] = []any{"number", "string"}
+		} else if types, ok := at["type"].([]any); ok && slices.Contains(types, any("number")) {
+			at["type"] = append(types, "string")
+		}
+		if types, ok := at["type"].([]any); ok && slices.Contains(types, any("number")) {
+			at["pattern"] = "^-?[0-9]+(\\.[0-9]+)?$"
+		}
+		for _, inner := range at {
+			acceptTexts(inner)
+		}
+	case []any:
+		for _, inner := range at {
+			acceptTexts(inner)
+		}
+	}
 }
 
 func schemaOf(t *testing.T, path string) map[string]any {
@@ -208,7 +280,7 @@ func inline(t *testing.T, node *yaml.Node) string {
 const manifestsHeader = `# Made from helm/rebound by: make manifests
 # Do not edit. What it is:
 #
-#   helm template rebound helm/rebound --set jaeger.enabled=true --skip-tests
+#   helm template rebound helm/rebound --set jaeger.enabled=true --no-hooks
 `
 
 // k8s/ is the chart for users without Helm: with Jaeger, without the test.

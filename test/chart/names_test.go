@@ -35,7 +35,7 @@ func TestNames(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := mustRender(t, tc.release, map[string]any{
-				"fullnameOverride": tc.override, "jaeger": map[string]any{"enabled": true}, "networkPolicy": map[string]any{"enabled": true},
+				"fullnameOverride": tc.override, "jaeger": map[string]any{"enabled": true}, "networkPolicy": parse(t, "{enabled: true, adminFrom: [{podSelector: {}}]}"),
 				"serviceMonitor": map[string]any{"enabled": true}, "prometheusRule": map[string]any{"enabled": true},
 			})
 			checkSelectors(t, r)
@@ -164,7 +164,7 @@ client: {extraEnv: [{name: OTEL_EXPORTER_OTLP_ENDPOINT, value: "http://mine"}, {
 func TestLabels(t *testing.T) {
 	values := `
 commonLabels: {a: common, b: common, c: common, d: common, e: common}
-client: {podLabels: {a: client, b: ""}, podAnnotations: {checksum/config: mine, x: w}, restartOnConfigChange: true}
+client: {podLabels: {a: client, b: ""}, podAnnotations: {x: w}}
 flakyServer: {podLabels: {c: "true"}, podAnnotations: {checksum/faults: mine, x: w}}
 serviceMonitor: {enabled: true, labels: {d: monitor}}
 prometheusRule: {enabled: true, labels: {e: rule}}
@@ -195,8 +195,8 @@ prometheusRule: {enabled: true, labels: {e: rule}}
 				t.Errorf("%s: %s is %q, want %q", name, key, got, value)
 			}
 		}
-		if tc.got["checksum/config"] == "mine" || tc.got["checksum/faults"] == "mine" {
-			t.Errorf("%s: got annotations %v, want checksums that change with the configuration", name, tc.got)
+		if tc.got["checksum/faults"] == "mine" {
+			t.Errorf("%s: got annotations %v, want a checksum that changes with the faults", name, tc.got)
 		}
 	}
 }
@@ -215,9 +215,12 @@ func TestTest(t *testing.T) {
 		"on another port":                {"client: {service: {port: 80}}", "http://client:80/process"},
 		"from outside":                   {external, "http://client:8080/process"},
 		"own upstream":                   {alone + mine, "http://client:8081/readyz"},
-		"own upstream, from outside":     {alone + mine + external, ""},
+		"own upstream, from outside":     {alone + mine + external, "http://client-metrics:8081/readyz"},
+		"no Service has the port":        {alone + mine + "client: {service: {admin: false}, metricsService: {enabled: false}}", ""},
+		"over TLS":                       {"client: {tls: {secretName: a}}", "http://client:8081/readyz"},
+		"over TLS of one's own":          {"config: {listener: {tls: {certFile: /a, keyFile: /b}}}", "http://client:8081/readyz"},
 		"own routes beside flaky-server": {mine, "http://client:8081/readyz"},
-		"the same, from outside":         {mine + external, ""},
+		"the same, from outside":         {mine + external, "http://client-metrics:8081/readyz"},
 		"a page that it lacks":           {fmt.Sprintf(own, "GET /other", "http://flaky-server:5000"), "http://client:8081/readyz"},
 		"a path before it":               {fmt.Sprintf(own, "GET /process", "http://flaky-server:5000/base"), "http://client:8081/readyz"},
 		"a port that it lacks":           {fmt.Sprintf(own, "/process", "http://flaky-server"), "http://client:8081/readyz"},
@@ -243,7 +246,7 @@ func TestTest(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if s := find[*corev1.Service](r, "client"); got != "" && !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return fmt.Sprint(p.Port) == u.Port() }) {
+			if s := find[*corev1.Service](r, u.Hostname()); got != "" && !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return fmt.Sprint(p.Port) == u.Port() }) {
 				t.Errorf("the Service has no port %s, want it", u.Port())
 			}
 		})

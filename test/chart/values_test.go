@@ -17,7 +17,7 @@ func TestWrongValues(t *testing.T) {
 		"unknown key":                    {"clients: {}", "'clients' not allowed"},
 		"unknown key of a component":     {"client: {replicaCount: 3}", "at '/client': … 'replicaCount' not allowed"},
 		"unknown key far down":           {"client: {podDisruptionBudget: {min: 1}}", "at '/client/podDisruptionBudget': … 'min' not allowed"},
-		"number as text":                 {"client: {replicas: '3'}", "at '/client/replicas': got string, want integer"},
+		"number as text":                 {"flakyServer: {replicas: '3'}", "at '/flakyServer/replicas': got string, want integer"},
 		"negative number":                {"client: {replicas: -1}", "at '/client/replicas': minimum"},
 		"fraction of a pod":              {"client: {replicas: 1.5}", "at '/client/replicas'"},
 		"yes for true":                   {"jaeger: {enabled: 'yes'}", "at '/jaeger/enabled': got string, want boolean"},
@@ -40,7 +40,27 @@ func TestWrongValues(t *testing.T) {
 		"port of the admin's":            {"client: {service: {port: 8081}}", "at '/client/service/port'"},
 		"type of Service":                {"client: {service: {type: Headless}}", "at '/client/service/type'"},
 		"admin port for the world":       {"client: {service: {type: LoadBalancer}}", "at '/client/service/admin'"},
-		"metrics without a port":         {"serviceMonitor: {enabled: true}\nclient: {service: {admin: false}}", "at '/client/service/admin'"},
+		"metrics without a port":         {"serviceMonitor: {enabled: true}\nclient: {metricsService: {enabled: false}}", "at '/client/metricsService/enabled'"},
+		"metrics twice":                  {"serviceMonitor: {enabled: true}\npodMonitor: {enabled: true}", "podMonitor.enabled: serviceMonitor.enabled is true too"},
+		"metrics for nobody":             {"podMonitor: {enabled: true}\nnetworkPolicy: {enabled: true}", "networkPolicy.adminFrom: is empty, so Prometheus could not scrape"},
+		"scrape of a pod too long":       {"podMonitor: {enabled: true, interval: 1m, scrapeTimeout: 61s}", "podMonitor.scrapeTimeout: must be at most interval (1m), got 61s"},
+		"a former value":                 {"client: {restartOnConfigChange: true}", "'restartOnConfigChange' not allowed"},
+		"files of no upstream":           {"client: {upstreams: {orders: {certificate: {secret: a}}}}", "client.upstreams.orders: config.upstreams has no entry orders, expected one of none"},
+		"a CA of two":                    {"client: {upstreams: {orders: {ca: {secret: a, configMap: b}}}}", "at '/client/upstreams/orders/ca'"},
+		"a header without a key":         {"client: {upstreams: {orders: {headers: {A: {secret: a}}}}}", "at '/client/upstreams/orders/headers/A'"},
+		"a CA that is there already":     {"client: {upstreams: {a: {ca: {secret: b}}}}\nconfig: {upstreams: {a: {url: 'https://a', tls: {caFile: /c}}}}", "client.upstreams.a: config.upstreams.a.tls.caFile is set too"},
+		"a header that is there already": {"client: {upstreams: {a: {headers: {A: {secret: b, key: c}}}}}\nconfig: {upstreams: {a: {url: 'https://a', headers: {A: d}}}}", "client.upstreams.a.headers: config.upstreams.a.headers.A is set too"},
+		"two certificates":               {"client: {tls: {secretName: a}}\nconfig: {listener: {tls: {certFile: /a, keyFile: /b}}}", "client.tls: config.listener.tls.certFile is set too"},
+		"certificate of nobody":          {"client: {tls: {certificate: {enabled: true}}}", "at '/client/tls/certificate/issuerRef': missing property 'name'"},
+		"test over TLS":                  {"client: {tls: {secretName: a}}\ntest: {path: /process}", "test.path: the data port speaks TLS"},
+		"KEDA without a trigger":         {"client: {autoscaling: {enabled: true, keda: {enabled: true}}}", "client.autoscaling.keda: needs serverAddress"},
+		"traffic policy of a ClusterIP":  {"client: {service: {externalTrafficPolicy: Local}}", "at '/client/service/externalTrafficPolicy'"},
+		"family of addresses":            {"ipFamilies: [ipv6]", "at '/ipFamilies/0'"},
+		"unknown default":                {"podDefaults: {tolerance: []}", "at '/podDefaults': … 'tolerance' not allowed"},
+		"a second client":                {"client: {extraContainers: [{name: client, image: a}]}", "at '/client/extraContainers/0/name'"},
+		"a probe's path":                 {"client: {readinessProbe: {httpGet: {path: /}}}", "at '/client/readinessProbe': … 'httpGet' not allowed"},
+		"an object without a kind":       {"extraObjects: [{apiVersion: v1, metadata: {name: a}}]", "at '/extraObjects/0': … 'kind'"},
+		"a word for a number":            {"config: {policies: {default: {retry: {budget: {ratio: half}}}}}", "at '/config/policies/default/retry/budget/ratio'"},
 		"share above all":                {"client: {podDisruptionBudget: {maxUnavailable: 110%}}", "at '/client/podDisruptionBudget/maxUnavailable'"},
 		"no pods at the most":            {"client: {autoscaling: {maxReplicas: 0}}", "at '/client/autoscaling/maxReplicas'"},
 		"more at least than at most":     {"client: {autoscaling: {enabled: true, minReplicas: 11}}", "client.autoscaling.minReplicas: must be at most maxReplicas (10), got 11"},
@@ -73,7 +93,7 @@ func TestWrongValues(t *testing.T) {
 		"null for routes":                {"config: {routes: null}", "at '/config': missing property 'routes'"},
 		"null for a component":           {"client: null", "at '': missing property 'client'"},
 		"null for a part of one":         {"client: {image: null}", "at '/client': missing property 'image'"},
-		"null for a number":              {"client: {replicas: null}", "at '/client': missing property 'replicas'"},
+		"null for a number":              {"flakyServer: {replicas: null}", "at '/flakyServer': missing property 'replicas'"},
 		"null for the faults":            {"flakyServer: {faults: null}", "at '/flakyServer': missing property 'faults'"},
 		"nothing to scale by":            {"client: {autoscaling: {enabled: true, targetCPUUtilizationPercentage: null}}", "at '/client/autoscaling/metrics': minItems"},
 		"budget of nothing":              {"client: {podDisruptionBudget: {maxUnavailable: null}}", "at '/client/podDisruptionBudget': missing property 'maxUnavailable'"},
@@ -141,6 +161,9 @@ func TestRightValues(t *testing.T) {
 		"a disabled budget":               "client: {podDisruptionBudget: {enabled: false, maxUnavailable: null}}",
 		"no scaling, by nothing":          "client: {autoscaling: {targetCPUUtilizationPercentage: null}}",
 		"a scrape as long as its turn":    "serviceMonitor: {enabled: true, interval: 1m30s, scrapeTimeout: 90s}",
+		"any number of pods":              "client: {replicas: null}",
+		"two families, the newer first":   "{ipFamilyPolicy: PreferDualStack, ipFamilies: [IPv6, IPv4]}",
+		"addresses of version 6":          "{otel: {endpoint: 'http://[fd00::1]:4318'}, networkPolicy: {enabled: true, egress: [{to: [{ipBlock: {cidr: 'fd00::/8'}}]}]}, config: {routes: [{name: a, match: /, upstream: 'http://[fd00::2]:8080'}]}}",
 		"a label of its own":              "commonLabels: {a: b}\nclient: {podLabels: {a: c}}",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -154,7 +177,7 @@ func TestRightValues(t *testing.T) {
 // required one.
 func TestNull(t *testing.T) {
 	// Other values decide whether these are needed.
-	dependent := []string{"client.httpRoute.parentRefs", "client.podDisruptionBudget.maxUnavailable", "client.autoscaling.targetCPUUtilizationPercentage"}
+	dependent := []string{"client.httpRoute.parentRefs", "client.tls.certificate.issuerRef", "networkPolicy.adminFrom", "client.podDisruptionBudget.maxUnavailable", "client.autoscaling.targetCPUUtilizationPercentage"}
 	for _, scenario := range []string{"default-values", "jaeger-values", "production-values"} {
 		values := scenarios(t)[scenario]
 		for _, k := range keys(t) {

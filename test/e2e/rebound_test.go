@@ -23,7 +23,7 @@ import (
 // and uninstall leaves nothing behind.
 func TestInstall(t *testing.T) {
 	p := newPlace(t)
-	p.install("--set", "jaeger.enabled=true", "--set", "client.faultControls=true")
+	p.install("--set", "jaeger.enabled=true", "--set", "client.faultControls=true", "--set", "client.hotReload=true")
 	for _, component := range []string{"client", "flaky-server", "jaeger"} {
 		for _, pod := range p.pods(component) {
 			checkSecurity(t, pod)

@@ -1,8 +1,11 @@
+{{/* The value of the label app.kubernetes.io/name. */}}
+{{- define "rebound.name" -}}{{ .Values.nameOverride | default .Chart.Name }}{{- end -}}
+
 {{/* The prefix of all names. It is empty if the release has the chart's name. The longest name,
      flaky-server-headless, must fit into 63 characters. */}}
 {{- define "rebound.prefix" -}}
 {{- $name := default .Release.Name .Values.fullnameOverride | trunc 41 | trimSuffix "-" -}}
-{{- if or .Values.fullnameOverride (ne .Release.Name .Chart.Name) -}}
+{{- if or .Values.fullnameOverride (ne .Release.Name (include "rebound.name" .)) -}}
 {{- /* Helm accepts a release name such as 2.x, but a Service name must begin with a letter. */ -}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
 {{- fail (printf "%q cannot begin the name of a Service: set fullnameOverride to letters, digits and dashes that begin with a letter" $name) -}}
@@ -14,7 +17,7 @@
 {{- define "rebound.client" -}}{{ include "rebound.prefix" . }}client{{- end -}}
 {{- define "rebound.flaky-server" -}}{{ include "rebound.prefix" . }}flaky-server{{- end -}}
 {{- define "rebound.jaeger" -}}{{ include "rebound.prefix" . }}jaeger{{- end -}}
-{{- define "rebound.fullname" -}}{{ include "rebound.prefix" . | trimSuffix "-" | default .Chart.Name }}{{- end -}}
+{{- define "rebound.fullname" -}}{{ include "rebound.prefix" . | trimSuffix "-" | default (include "rebound.name" .) }}{{- end -}}
 
 {{- define "rebound.serviceAccount" -}}
 {{- .Values.serviceAccount.name | default (ternary (include "rebound.fullname" .) "default" .Values.serviceAccount.create) -}}
@@ -35,7 +38,7 @@
 {{/* The labels of a selector. A Deployment's selector cannot be changed, so it only has constant labels.
      Takes root and, for one component's pods, component. toYaml quotes release names such as true. */}}
 {{- define "rebound.selector" -}}
-{{- $selector := dict "app.kubernetes.io/name" .root.Chart.Name "app.kubernetes.io/instance" .root.Release.Name -}}
+{{- $selector := dict "app.kubernetes.io/name" (include "rebound.name" .root) "app.kubernetes.io/instance" .root.Release.Name -}}
 {{- with get . "component" -}}
 {{- $_ := set $selector "app.kubernetes.io/component" . -}}
 {{- end -}}
@@ -58,19 +61,35 @@
       (dict "app.kubernetes.io/part-of" .root.Chart.Name)) -}}
 {{- end -}}
 
-{{/* Takes root and image. */}}
+{{/* Takes root and image. The registry of all images does not replace one that a repository names: its first
+     part has a dot or a port, or is localhost. */}}
 {{- define "rebound.image" -}}
+{{- $repository := .image.repository -}}
+{{- if and .root.Values.imageRegistry (not (regexMatch "^([^/]*[.:][^/]*|localhost)/" $repository)) -}}
+{{- $repository = printf "%s/%s" .root.Values.imageRegistry $repository -}}
+{{- end -}}
 {{- if .image.digest -}}
-{{ printf "%s@%s" .image.repository .image.digest | quote }}
+{{ printf "%s@%s" $repository .image.digest | quote }}
 {{- else -}}
-{{ printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) | quote }}
+{{ printf "%s:%s" $repository (.image.tag | default .root.Chart.AppVersion) | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* The common part of all pod specifications. Takes root, values (the component's) and, for an image
-     with its own user, runAsUser. */}}
+{{/* The families of the addresses of every Service. */}}
+{{- define "rebound.ipFamilies" -}}
+{{- with .Values.ipFamilyPolicy -}}
+ipFamilyPolicy: {{ . }}
+{{ end -}}
+{{- with .Values.ipFamilies -}}
+ipFamilies: {{ toJson . }}
+{{- end -}}
+{{- end -}}
+
+{{/* The common part of all pod specifications. Takes root, values (the component's), for an image with its own
+     user runAsUser, and for a pod that runs before the release's objects exist serviceAccount. A setting of
+     the component replaces that of podDefaults. */}}
 {{- define "rebound.pod" -}}
-serviceAccountName: {{ include "rebound.serviceAccount" .root | quote }}
+serviceAccountName: {{ get . "serviceAccount" | default (include "rebound.serviceAccount" .root) | quote }}
 automountServiceAccountToken: false
 # Service links would set JAEGER_PORT in Jaeger's environment for a Service called jaeger.
 enableServiceLinks: false
@@ -84,20 +103,11 @@ securityContext:
   {{- $own = dict "runAsUser" . "runAsGroup" . }}
   {{- end }}
   {{- include "rebound.merged" (list .root.Values.podSecurityContext $own) | nindent 2 }}
-{{- with get .values "nodeSelector" }}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
+{{- $pod := . }}
+{{- range $key := list "nodeSelector" "tolerations" "affinity" "priorityClassName" "runtimeClassName" "dnsPolicy" "dnsConfig" "hostAliases" }}
+{{- with get $pod.values $key | default (get ($pod.root.Values.podDefaults | default dict) $key) }}
+{{ dict $key . | toYaml }}
 {{- end }}
-{{- with get .values "tolerations" }}
-tolerations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with get .values "affinity" }}
-affinity:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with get .values "priorityClassName" }}
-priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
@@ -207,8 +217,8 @@ priorityClassName: {{ . | quote }}
 {{- $longest -}}
 {{- end -}}
 
-{{/* Rejects some invalid configurations that a schema cannot detect. With such a file, running pods would keep
-     the previous one, and new pods would not start. The client itself reports all other mistakes. */}}
+{{/* Rejects some invalid configurations that a schema cannot detect. The client itself reports all mistakes, in
+     the check before an installation. */}}
 {{- define "rebound.checkConfig" -}}
 {{- $policies := include "rebound.policies" . | fromYaml -}}
 {{- $seen := dict -}}
@@ -262,11 +272,21 @@ priorityClassName: {{ . | quote }}
 {{- end -}}
 {{- end -}}
 
+{{/* Whether the data port speaks TLS. */}}
+{{- define "rebound.secure" -}}
+{{- if or .Values.client.tls.secretName .Values.client.tls.certificate.enabled (dig "listener" "tls" "certFile" "" .Values.config) -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{/* The URL for `helm test`: /process if a route sends it to flaky-server, which has no other page; otherwise
-     readiness, if the Service has the admin port; otherwise nothing. */}}
+     readiness, if a Service has the admin port; otherwise nothing. */}}
 {{- define "rebound.testURL" -}}
 {{- $path := .Values.test.path -}}
-{{- if and (not $path) .Values.flakyServer.enabled -}}
+{{- if and $path (include "rebound.secure" .) -}}
+{{- fail (printf "test.path: the data port speaks TLS with a certificate that the test does not know: leave it empty, got %q" $path) -}}
+{{- end -}}
+{{- if and (not $path) .Values.flakyServer.enabled (not (include "rebound.secure" .)) -}}
 {{- range .Values.config.routes -}}
 {{- if and (has .match (list "/process" "GET /process")) (regexMatch "^http://flaky-server:5000/?$" .upstream) -}}
 {{- $path = "/process" -}}
@@ -278,6 +298,8 @@ priorityClassName: {{ . | quote }}
 {{- printf "http://%s:%d%s" (include "rebound.client" .) (int64 .Values.client.service.port) $path -}}
 {{- else if .Values.client.service.admin -}}
 {{- printf "http://%s:8081/readyz" (include "rebound.client" .) -}}
+{{- else if .Values.client.metricsService.enabled -}}
+{{- printf "http://%s-metrics:8081/readyz" (include "rebound.client" .) -}}
 {{- end -}}
 {{- end -}}
 
@@ -287,9 +309,191 @@ priorityClassName: {{ . | quote }}
 {{- divf $needed 30 | ceil | int | mul 30 -}}
 {{- end -}}
 
-{{/* The client's configuration, with flaky-server's name in this release. */}}
+{{/* Makes numbers of texts such as "0.5" in value, a mapping, where the schema says number: `helm --set` reads
+     whole numbers, but leaves others as texts. */}}
+{{- define "rebound.numbers" -}}
+{{- $names := .root.Files.Get "files/numbers.yaml" | fromYamlArray -}}
+{{- $root := .root -}}
+{{- $mapping := .value -}}
+{{- range $key, $inner := $mapping -}}
+{{- if and (kindIs "string" $inner) (has $key $names) -}}
+{{- $_ := set $mapping $key (float64 $inner) -}}
+{{- else if kindIs "map" $inner -}}
+{{- include "rebound.numbers" (dict "root" $root "value" $inner) -}}
+{{- else if kindIs "slice" $inner -}}
+{{- range $inner -}}
+{{- if kindIs "map" . -}}
+{{- include "rebound.numbers" (dict "root" $root "value" .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The faults of flaky-server. */}}
+{{- define "rebound.faultsConfig" -}}
+{{- $faults := deepCopy .Values.flakyServer.faults -}}
+{{- include "rebound.numbers" (dict "root" . "value" $faults) -}}
+{{- toYaml $faults -}}
+{{- end -}}
+
+{{/* The name of the client's ConfigMap. With its content's hash in it, a change is a new ConfigMap, and pods keep
+     the one that they began with. */}}
+{{- define "rebound.configMap" -}}
+{{- include "rebound.client" . -}}
+{{- if not .Values.client.hotReload -}}
+-{{ include "rebound.config" . | sha256sum | trunc 10 }}
+{{- end -}}
+{{- end -}}
+
+{{/* Where the chart mounts a Secret or a ConfigMap. Takes kind and name. */}}
+{{- define "rebound.mountPath" -}}
+/etc/rebound-{{ .kind | lower }}s/{{ .name }}
+{{- end -}}
+
+{{/* The Secret of the data port's certificate, or nothing. */}}
+{{- define "rebound.tlsSecret" -}}
+{{- if .Values.client.tls.secretName -}}
+{{ .Values.client.tls.secretName }}
+{{- else if .Values.client.tls.certificate.enabled -}}
+{{ include "rebound.client" . }}-tls
+{{- end -}}
+{{- end -}}
+
+{{/* The Secrets and ConfigMaps that client.tls and client.upstreams name, each once, as a list of kind and
+     name. */}}
+{{- define "rebound.sources" -}}
+{{- $sources := list -}}
+{{- with include "rebound.tlsSecret" . -}}
+{{- $sources = append $sources (dict "kind" "secret" "name" .) -}}
+{{- end -}}
+{{- range $name, $files := .Values.client.upstreams -}}
+{{- $refs := list (get $files "ca") (get $files "certificate") -}}
+{{- range $header, $ref := get $files "headers" | default dict -}}
+{{- $refs = append $refs $ref -}}
+{{- end -}}
+{{- range $ref := $refs -}}
+{{- range $kind := list "secret" "configMap" -}}
+{{- if and $ref (get $ref $kind) -}}
+{{- $sources = append $sources (dict "kind" $kind "name" (get $ref $kind)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml (uniq $sources) -}}
+{{- end -}}
+
+{{/* The volumes of the client's pods. Takes root, configMap and, for the check, optional: a missing Secret is then
+     a mistake that the client names, and no pod that waits for it. */}}
+{{- define "rebound.volumes" -}}
+- name: config
+  configMap: {name: {{ .configMap }}}
+{{- $optional := get . "optional" }}
+{{- range include "rebound.sources" .root | fromYamlArray }}
+- name: {{ printf "%s-%s" (lower .kind) (sha256sum .name | trunc 8) }}
+  {{ .kind }}: {{ "{" }}{{ if eq .kind "secret" }}secretName{{ else }}name{{ end }}: {{ .name | quote }}{{ if $optional }}, optional: true{{ end }}{{ "}" }}
+{{- end }}
+{{- with .root.Values.client.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Where they are mounted. They are directories: a file mounted with subPath never changes. */}}
+{{- define "rebound.volumeMounts" -}}
+- {name: config, mountPath: /etc/rebound, readOnly: true}
+{{- range include "rebound.sources" . | fromYamlArray }}
+- {name: {{ printf "%s-%s" (lower .kind) (sha256sum .name | trunc 8) }}, mountPath: {{ include "rebound.mountPath" . }}, readOnly: true}
+{{- end }}
+{{- with .Values.client.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Puts the paths of the files of client.tls and client.upstreams into a configuration. Takes root and config. */}}
+{{- define "rebound.files" -}}
+{{- $config := .config -}}
+{{- with include "rebound.tlsSecret" .root -}}
+{{- if dig "listener" "tls" "certFile" "" $config -}}
+{{- fail "client.tls: config.listener.tls.certFile is set too: use one of them" -}}
+{{- end -}}
+{{- $at := include "rebound.mountPath" (dict "kind" "secret" "name" .) -}}
+{{- $_ := set $config "listener" (merge (dict "tls" (dict "certFile" (printf "%s/tls.crt" $at) "keyFile" (printf "%s/tls.key" $at))) (get $config "listener" | default dict)) -}}
+{{- end -}}
+{{- range $name, $files := .root.Values.client.upstreams -}}
+{{- $upstream := get (get $config "upstreams" | default dict) $name -}}
+{{- if not $upstream -}}
+{{- fail (printf "client.upstreams.%s: config.upstreams has no entry %s, expected one of %s" $name $name (keys (get $config "upstreams" | default dict) | sortAlpha | join ", " | default "none")) -}}
+{{- end -}}
+{{- $tls := get $upstream "tls" | default dict -}}
+{{- $paths := dict -}}
+{{- with get $files "ca" -}}
+{{- $kind := ternary "secret" "configMap" (hasKey . "secret") -}}
+{{- $_ := set $paths "caFile" (printf "%s/%s" (include "rebound.mountPath" (dict "kind" $kind "name" (get . $kind))) (get . "key" | default "ca.crt")) -}}
+{{- end -}}
+{{- with get $files "certificate" -}}
+{{- $at := include "rebound.mountPath" (dict "kind" "secret" "name" .secret) -}}
+{{- $_ := set $paths "certFile" (printf "%s/tls.crt" $at) -}}
+{{- $_ := set $paths "keyFile" (printf "%s/tls.key" $at) -}}
+{{- end -}}
+{{- range $key, $path := $paths -}}
+{{- if get $tls $key -}}
+{{- fail (printf "client.upstreams.%s: config.upstreams.%s.tls.%s is set too: use one of them" $name $name $key) -}}
+{{- end -}}
+{{- $_ := set $tls $key $path -}}
+{{- end -}}
+{{- if $paths -}}
+{{- $_ := set $upstream "tls" $tls -}}
+{{- end -}}
+{{- $headers := get $upstream "headers" | default dict -}}
+{{- range $header, $ref := get $files "headers" | default dict -}}
+{{- if hasKey $headers $header -}}
+{{- fail (printf "client.upstreams.%s.headers: config.upstreams.%s.headers.%s is set too: use one of them" $name $name $header) -}}
+{{- end -}}
+{{- $_ := set $headers $header (dict "file" (printf "%s/%s" (include "rebound.mountPath" (dict "kind" "secret" "name" $ref.secret)) $ref.key)) -}}
+{{- $_ := set $upstream "headers" $headers -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether there is at most one pod of the client. */}}
+{{- define "rebound.single" -}}
+{{- if .Values.client.autoscaling.enabled -}}
+{{- if le (int64 .Values.client.autoscaling.maxReplicas) 1 -}}true{{- end -}}
+{{- else if hasKey .Values.client "replicas" -}}
+{{- if le (int64 .Values.client.replicas) 1 -}}true{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The number of pods in the Deployment, or nothing. With an autoscaler, or without client.replicas, others set the
+     number. A manifest without it would take the number back to one while Helm alone has set it, so it
+     names the present one until somebody else (the subresource scale) has. */}}
+{{- define "rebound.replicas" -}}
+{{- if and (hasKey .Values.client "replicas") (not .Values.client.autoscaling.enabled) -}}
+{{- .Values.client.replicas | int64 -}}
+{{- else -}}
+{{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "rebound.client" .) -}}
+{{- $owned := true -}}
+{{- range dig "metadata" "managedFields" list ($live | default dict) -}}
+{{- if eq (get . "subresource") "scale" -}}
+{{- $owned = false -}}
+{{- end -}}
+{{- end -}}
+{{- if and $live $owned -}}
+{{- dig "spec" "replicas" 1 $live | int64 -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The client's configuration, with flaky-server's name in this release and the files of Secrets. */}}
 {{- define "rebound.config" -}}
 {{- $config := deepCopy .Values.config -}}
+{{- range $name, $policy := (get $config "policies" | default dict) -}}
+{{- include "rebound.numbers" (dict "root" $ "value" ($policy | default dict)) -}}
+{{- end -}}
+{{- range $name, $upstream := (get $config "upstreams" | default dict) -}}
+{{- include "rebound.numbers" (dict "root" $ "value" (get $upstream "endpoints" | default dict)) -}}
+{{- end -}}
+{{- include "rebound.files" (dict "root" . "config" $config) -}}
 {{- $server := include "rebound.flaky-server" . -}}
 {{- range $i, $route := $config.routes -}}
 {{- if regexMatch "^(https?|h2c)://flaky-server(-headless)?([:/?]|$)" $route.upstream -}}
@@ -308,4 +512,25 @@ priorityClassName: {{ . | quote }}
 {{- end -}}
 {{- end -}}
 {{- toYaml $config -}}
+{{- end -}}
+
+{{/* The way to the collector of otel.endpoint. A policy knows namespaces and addresses, and no names, so a host in
+     another namespace means all of that namespace, and a host outside means every destination. Its port
+     may differ from the pods'; networkPolicy.egress can name that. */}}
+{{- define "rebound.collectorEgress" -}}
+{{- with .Values.otel.endpoint -}}
+{{- $url := urlParse . -}}
+{{- $host := get $url "hostname" -}}
+{{- $port := regexFind ":[0-9]+$" (get $url "host") | trimPrefix ":" | default (ternary "443" "80" (eq (get $url "scheme") "https")) -}}
+- ports: [{port: {{ $port }}}]
+{{- if regexMatch "^[0-9.]+$" $host }}
+  to: [{ipBlock: {cidr: {{ $host }}/32}}]
+{{- else if contains ":" $host }}
+  to: [{ipBlock: {cidr: {{ printf "%s/128" (trimAll "[]" $host) | quote }}}}]
+{{- else if not (contains "." $host) }}
+  to: [{podSelector: {}}]
+{{- else if regexMatch "^[^.]+\\.[^.]+(\\.svc(\\..+)?)?$" $host }}
+  to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ index (splitList "." $host) 1 | quote }}}}}]
+{{- end }}
+{{- end -}}
 {{- end -}}

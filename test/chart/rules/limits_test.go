@@ -3,6 +3,8 @@ package rules_test
 import (
 	"encoding/json"
 	"log/slog"
+	"maps"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -35,7 +37,7 @@ func rules(t *testing.T) map[string]rulefmt.Rule {
 	byName := map[string]rulefmt.Rule{}
 	for _, g := range groups.Groups {
 		for _, r := range g.Rules {
-			byName[r.Alert] = r
+			byName[r.Alert+r.Record] = r
 		}
 	}
 	return byName
@@ -45,6 +47,7 @@ func rules(t *testing.T) map[string]rulefmt.Rule {
 type counter struct {
 	namespace, route, reason string
 	each                     float64
+	status                   string // of an HTTP response, or none
 }
 
 // hour is a storage with an hour of counters, one sample a minute.
@@ -53,7 +56,7 @@ func hour(metric string, counters []counter) storage.Queryable {
 		SelectMockFunction: func(_ bool, _ *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
 			var found []storage.Series
 			for _, c := range counters {
-				set := labels.FromStrings(labels.MetricName, metric, "job", "client", "namespace", c.namespace, "route", c.route, "reason", c.reason)
+				set := labels.FromStrings(labels.MetricName, metric, "job", "client", "namespace", c.namespace, "route", c.route, "reason", c.reason, "http_response_status_code", c.status)
 				if slices.ContainsFunc(matchers, func(m *labels.Matcher) bool { return !m.Matches(set.Get(m.Name)) }) {
 					continue
 				}
@@ -112,25 +115,55 @@ func TestAlertsOfTheLimits(t *testing.T) {
 				t.Fatalf("there is no alert %s, want one", alert)
 			}
 			calls := hour("rebound_calls_total", []counter{
-				{"a", "busy", "ok", 600}, {"a", "busy", reason, 60}, // 9 % are refused
-				{"a", "well", "ok", 60000}, {"a", "well", reason, 6}, // a ten thousandth
-				{"b", "busy", "ok", 600},
+				{"a", "busy", "ok", 600, ""}, {"a", "busy", reason, 60, ""}, // 9 % are refused
+				{"a", "well", "ok", 60000, ""}, {"a", "well", reason, 6, ""}, // a ten thousandth
+				{"b", "busy", "ok", 600, ""},
 			})
-			engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 10000, Timeout: time.Minute, Parser: parser.NewParser(parser.Options{})})
-			defer func() { _ = engine.Close() }()
-			query, err := engine.NewInstantQuery(t.Context(), calls, nil, rule.Expr, time.Unix(0, 0).Add(30*time.Minute))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer query.Close()
-			found, err := query.Exec(t.Context()).Vector()
-			if err != nil {
-				t.Fatal(err)
-			}
+			found := evaluate(t, calls, rule.Expr)
 			if len(found) != 1 || found[0].Metric.Get("route") != "busy" || found[0].Metric.Get("namespace") != "a" {
 				t.Errorf("got %v, want the route busy of namespace a only", found)
 			}
 		})
+	}
+}
+
+// evaluate returns what a query gives half an hour into a storage.
+func evaluate(t *testing.T, from storage.Queryable, expr string) promql.Vector {
+	t.Helper()
+	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 100000, Timeout: time.Minute, Parser: parser.NewParser(parser.Options{})})
+	defer func() { _ = engine.Close() }()
+	query, err := engine.NewInstantQuery(t.Context(), from, nil, expr, time.Unix(0, 0).Add(30*time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer query.Close()
+	found, err := query.Exec(t.Context()).Vector()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// The share of errors, which the alerts of the error budget compare, keeps releases apart, and
+// counts answers of 5xx only.
+func TestErrorRatio(t *testing.T) {
+	answers := hour("http_server_request_duration_seconds_count", []counter{
+		{"a", "x", "", 300, "200"}, {"a", "y", "", 60, "404"}, {"a", "x", "", 30, "503"}, {"a", "y", "", 10, "5xx"},
+		{"b", "x", "", 300, "200"}, {"b", "x", "", 300, "502"},
+	})
+	for _, window := range []string{"5m", "30m", "1h", "6h"} {
+		name := "rebound:errors:ratio_rate" + window
+		rule, ok := rules(t)[name]
+		if !ok {
+			t.Fatalf("there is no rule %s, want one", name)
+		}
+		got := map[string]float64{}
+		for _, s := range evaluate(t, answers, rule.Expr) {
+			got[s.Metric.Get("namespace")] = math.Round(s.F*1e6) / 1e6
+		}
+		if want := map[string]float64{"a": 0.1, "b": 0.5}; !maps.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", name, got, want)
+		}
 	}
 }
 

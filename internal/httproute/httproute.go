@@ -1,0 +1,393 @@
+// Package httproute makes the configuration of a gateway from HTTPRoutes of the Kubernetes Gateway
+// API, so that a team can keep one source for a mesh, a Gateway and Rebound.
+package httproute
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/foreign"
+	"github.com/rebound-dev/rebound/internal/mistake"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+var sign = regexp.MustCompile(`(?m)(?:^|[{,])\s*-?\s*"?apiVersion"?:\s*"?gateway\.networking\.k8s\.io/`)
+
+// Is reports whether a file has objects of the Gateway API.
+func Is(data []byte) bool { return sign.Match(data) }
+
+// Note says that something in the file is not carried over, or not as it is there.
+type Note struct {
+	foreign.Place
+	Sentence string
+}
+
+// String returns "file:line:column: path: sentence".
+func (n Note) String() string {
+	return (&mistake.Mistake{File: n.File, Line: n.Line, Column: n.Column, Path: n.Path, Message: n.Sentence}).Error()
+}
+
+// Config returns the configuration that the HTTPRoutes in data ask for. Each rule with a timeout or
+// a retry has a policy of its own: what an HTTPRoute can say is from the file, and the rest
+// (circuit breaker, retry budget, methods, limits) has Rebound's defaults. Other rules have the
+// policy default. Errors call the file name.
+//
+// The notes have what is not carried over. The error is a *[mistake.List] for mistakes in the file.
+func Config(name string, data []byte) (gateway.Config, []Note, error) {
+	imported, err := foreign.ImportGatewayAPI(name, data)
+	if err != nil {
+		return gateway.Config{}, nil, err
+	}
+	roots, err := config.Documents(name, data)
+	if err != nil {
+		return gateway.Config{}, nil, err
+	}
+	m := maker{file: name, config: gateway.DefaultConfig(), policies: imported.Policies, seen: map[string]string{}}
+	for _, e := range imported.Report {
+		if e.Kind == foreign.Approximated || e.Kind == foreign.Dropped {
+			m.notes = append(m.notes, Note{e.Place, e.Sentence})
+		}
+	}
+	for i, root := range roots {
+		path := ""
+		if len(roots) > 1 {
+			path = fmt.Sprintf("[%d]", i)
+		}
+		m.object(root, path)
+	}
+	if len(m.config.Routes) == 0 {
+		lines := make([]string, len(m.notes))
+		for i, n := range m.notes {
+			lines[i] = "\n" + n.String()
+		}
+		return gateway.Config{}, nil, mistake.List{{File: name, Line: 1, Column: 1, Message: "has no HTTPRoute with a rule that can be carried over" + strings.Join(lines, "")}}.Err()
+	}
+	if err := m.config.Validate(); err != nil {
+		return gateway.Config{}, nil, fmt.Errorf("%s: the routes that its rules become: %w", name, err)
+	}
+	slices.SortStableFunc(m.notes, func(a, b Note) int { return a.Line - b.Line })
+	return m.config, m.notes, nil
+}
+
+// maker collects a configuration.
+type maker struct {
+	file     string
+	config   gateway.Config
+	policies []foreign.Policy // of all rules, in the order of the file; the next one is first
+	notes    []Note
+	seen     map[string]string // patterns: the routes that have them
+}
+
+// object is what an HTTPRoute and a list of them have in common, as far as it is read here. The
+// import has checked all of it.
+type object struct {
+	Kind     string
+	Items    []yaml.Node
+	Metadata struct{ Name, Namespace string }
+	Spec     struct {
+		Hostnames []yaml.Node
+		Rules     []yaml.Node
+	}
+}
+
+type rule struct {
+	Name        string
+	Matches     []yaml.Node
+	Filters     yaml.Node
+	BackendRefs []yaml.Node `yaml:"backendRefs"`
+	Session     yaml.Node   `yaml:"sessionPersistence"`
+	Timeouts    yaml.Node
+	Retry       yaml.Node
+}
+
+type match struct {
+	Path struct {
+		Type  string
+		Value *string
+	}
+	Method      string
+	Headers     yaml.Node
+	QueryParams yaml.Node `yaml:"queryParams"`
+}
+
+type backend struct {
+	Group, Kind, Name, Namespace string
+	Port                         int
+	Weight                       *int
+	Filters                      yaml.Node
+}
+
+func (m *maker) note(at *yaml.Node, path, format string, args ...any) {
+	m.notes = append(m.notes, Note{foreign.Place{File: m.file, Line: at.Line, Column: at.Column, Path: strings.TrimPrefix(path, ".")}, fmt.Sprintf(format, args...)})
+}
+
+// decode reads a value of a type that the import has checked. What does not fit is noted.
+func (m *maker) decode(n *yaml.Node, path string, into any) bool {
+	if err := n.Decode(into); err != nil {
+		m.note(n, path, "not carried over: %s", strings.ReplaceAll(err.Error(), "\n", " "))
+		return false
+	}
+	return true
+}
+
+func (m *maker) object(n *yaml.Node, path string) {
+	var o object
+	if !m.decode(n, path, &o) {
+		return
+	}
+	switch {
+	case strings.HasSuffix(o.Kind, "List"):
+		for i := range o.Items {
+			m.object(&o.Items[i], fmt.Sprintf("%s.items[%d]", path, i))
+		}
+	case o.Kind == "GRPCRoute":
+		m.policies = m.policies[min(len(o.Spec.Rules), len(m.policies)):]
+		m.note(n, path+".kind", "a GRPCRoute is not carried over: write its routes in a configuration of Rebound")
+	case o.Kind != "HTTPRoute":
+		// The import has noted what matters of it.
+	default:
+		for k := range o.Spec.Rules {
+			m.rule(o, k, fmt.Sprintf("%s.spec.rules[%d]", path, k))
+		}
+	}
+}
+
+func (m *maker) rule(o object, k int, path string) {
+	n := &o.Spec.Rules[k]
+	if len(m.policies) == 0 {
+		return // the import has found no such rule
+	}
+	from := m.policies[0]
+	m.policies = m.policies[1:]
+	var r rule
+	if !m.decode(n, path, &r) {
+		return
+	}
+	if !r.Filters.IsZero() {
+		m.note(&r.Filters, path+".filters", "not carried over: requests and responses pass as they are")
+	}
+	if !r.Session.IsZero() {
+		m.note(&r.Session, path+".sessionPersistence", "not carried over")
+	}
+	upstream, ok := m.upstream(n, r.BackendRefs, o.Metadata.Namespace, path+".backendRefs")
+	if !ok {
+		return
+	}
+	policy := gateway.DefaultPolicyName
+	if !r.Timeouts.IsZero() || !r.Retry.IsZero() {
+		policy = m.free(from.Name, func(key string) bool { _, taken := m.config.Policies[key]; return taken })
+		m.config.Policies[policy] = m.policy(from, !r.Retry.IsZero())
+	}
+	matches := r.Matches
+	if len(matches) == 0 {
+		matches = []yaml.Node{{Kind: yaml.MappingNode, Tag: "!!map", Line: n.Line, Column: n.Column}}
+	}
+	hosts := m.hosts(o.Spec.Hostnames, strings.TrimSuffix(path, fmt.Sprintf(".rules[%d]", k))+".hostnames")
+	for i := range matches {
+		at := fmt.Sprintf("%s.matches[%d]", path, i)
+		for _, pattern := range m.patterns(&matches[i], at) {
+			method, rest, ok := strings.Cut(pattern, " ")
+			if !ok {
+				method, rest = "", pattern
+			} else {
+				method += " "
+			}
+			for _, host := range hosts {
+				m.add(&matches[i], at, gateway.Route{Name: from.Name, Match: method + host + rest, Upstream: upstream, Policy: policy})
+			}
+		}
+	}
+}
+
+func (m *maker) add(n *yaml.Node, path string, r gateway.Route) {
+	if first, taken := m.seen[r.Match]; taken {
+		m.note(n, path, "%s belongs to route %s already, which comes first", r.Match, first)
+		return
+	}
+	r.Name = m.free(r.Name, func(name string) bool {
+		return slices.ContainsFunc(m.config.Routes, func(other gateway.Route) bool { return other.Name == name })
+	})
+	m.seen[r.Match] = r.Name
+	m.config.Routes = append(m.config.Routes, r)
+}
+
+var notInNames = regexp.MustCompile(`[^A-Za-z0-9._]+`)
+
+// free returns name with the characters that a name may have, and a number if it is taken.
+func (m *maker) free(name string, taken func(string) bool) string {
+	name = strings.Trim(notInNames.ReplaceAllString(name, "-"), "-._")
+	if len(name) > 56 {
+		name = strings.Trim(name[:56], "-._")
+	}
+	if name == "" {
+		name = "route"
+	}
+	for n, base := 2, name; taken(name); n++ {
+		name = fmt.Sprintf("%s-%d", base, n)
+	}
+	return name
+}
+
+// hosts returns the hosts of patterns, or "" for any.
+func (m *maker) hosts(names []yaml.Node, path string) []string {
+	if len(names) == 0 {
+		return []string{""}
+	}
+	var hosts []string
+	for i := range names {
+		if host := names[i].Value; strings.HasPrefix(host, "*") {
+			note := Note{foreign.Place{File: m.file, Line: names[i].Line, Column: names[i].Column, Path: strings.TrimPrefix(fmt.Sprintf("%s[%d]", path, i), ".")}, "not carried over: a route has one host, or any"}
+			if !slices.Contains(m.notes, note) {
+				m.notes = append(m.notes, note)
+			}
+		} else {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
+}
+
+// patterns returns the patterns of a match, without hosts. A match with a condition that patterns
+// lack has none: without the condition it would take other requests too.
+func (m *maker) patterns(n *yaml.Node, path string) []string {
+	value := match{}
+	if !m.decode(n, path, &value) {
+		return nil
+	}
+	for name, condition := range map[string]yaml.Node{"headers": value.Headers, "queryParams": value.QueryParams} {
+		if !condition.IsZero() {
+			m.note(&condition, path+"."+name, "the match is not carried over: routes match hosts, methods and paths")
+			return nil
+		}
+	}
+	prefix, at := "/", value.Path.Value
+	if at != nil {
+		prefix = *at
+	}
+	if strings.ContainsAny(prefix, "{}") || !strings.HasPrefix(prefix, "/") {
+		m.note(n, path+".path", "the match is not carried over: the path %q has no pattern", prefix)
+		return nil
+	}
+	method := value.Method
+	if method != "" {
+		method += " "
+	}
+	switch value.Path.Type {
+	case "", "PathPrefix":
+		prefix = strings.TrimSuffix(prefix, "/")
+		if prefix == "" {
+			return []string{method + "/"}
+		}
+		return []string{method + prefix, method + prefix + "/"}
+	case "Exact":
+		if strings.HasSuffix(prefix, "/") {
+			prefix += "{$}"
+		}
+		return []string{method + prefix}
+	}
+	m.note(n, path+".path.type", "the match is not carried over: %s has no pattern", value.Path.Type)
+	return nil
+}
+
+// upstream returns the URL of the Service that gets a rule's requests.
+func (m *maker) upstream(rule *yaml.Node, refs []yaml.Node, namespace, path string) (url string, ok bool) {
+	best := math.MinInt
+	for i := range refs {
+		var b backend
+		at := fmt.Sprintf("%s[%d]", path, i)
+		if !m.decode(&refs[i], at, &b) {
+			continue
+		}
+		weight := 1
+		if b.Weight != nil {
+			weight = *b.Weight
+		}
+		switch {
+		case weight == 0:
+			continue
+		case b.Group != "" || b.Kind != "" && b.Kind != "Service" || b.Name == "" || b.Port == 0:
+			m.note(&refs[i], at, "not carried over: not a Service with a port")
+			continue
+		case best != math.MinInt:
+			m.note(&refs[i], at, "not carried over: a route has one upstream, which is the first one here")
+			continue
+		}
+		if !b.Filters.IsZero() {
+			m.note(&b.Filters, at+".filters", "not carried over: requests and responses pass as they are")
+		}
+		host := b.Name
+		if b.Namespace != "" {
+			namespace = b.Namespace
+		}
+		if namespace != "" {
+			host += "." + namespace
+		}
+		best, url = weight, "http://"+host+":"+strconv.Itoa(b.Port)
+	}
+	if url == "" {
+		m.note(rule, strings.TrimSuffix(path, ".backendRefs"), "not carried over: it has no Service to send requests to")
+	}
+	return url, url != ""
+}
+
+const (
+	// noLimit stands for a timeout of 0, which means none.
+	noLimit = time.Hour
+	// mostAttempts is the largest maxAttempts of a policy.
+	mostAttempts = 100
+)
+
+// policy returns the policy of a rule. Unlike that of lab import, it keeps a breaker and a budget:
+// a running gateway needs them.
+func (m *maker) policy(from foreign.Policy, retries bool) transport.Policy {
+	p := transport.DefaultPolicy()
+	_, total := from.From["Timeout"]
+	_, attempt := from.From["TryTimeout"]
+	if total {
+		p.Timeout = cmp.Or(from.Timeout, noLimit)
+		p.AttemptTimeout = p.Timeout
+	}
+	if attempt {
+		p.AttemptTimeout = cmp.Or(from.TryTimeout, noLimit)
+		if total {
+			p.AttemptTimeout = min(p.AttemptTimeout, p.Timeout)
+		}
+		p.Timeout = max(p.Timeout, p.AttemptTimeout)
+	}
+	p.Retry.MaxAttempts = 1
+	if retries {
+		p.Retry.MaxAttempts = min(from.Retry.MaxAttempts, mostAttempts)
+		b := &p.Retry.Backoff
+		// A factor of 3 comes closest to Envoy's 1, 3, 7 times the base. The jitter is full, as
+		// there.
+		b.Base, b.Max, b.Factor = from.Retry.Backoff.Base, from.Retry.Backoff.Max, 3
+		p.Retry.Statuses = []int{}
+		for _, codes := range from.Retry.On.Statuses {
+			for code := max(400, codes.Low); code <= min(codes.High, 599); code++ {
+				p.Retry.Statuses = append(p.Retry.Statuses, code)
+			}
+		}
+		slices.Sort(p.Retry.Statuses)
+		p.Retry.Statuses = slices.Compact(p.Retry.Statuses)
+	}
+	if budget := from.Retry.Budget; budget.Kind != foreign.BudgetNone {
+		p.Retry.Budget.Ratio, p.Retry.Budget.Burst, p.Retry.Budget.FloorPerSecond = budget.Percent/100, 10, budget.MinPerSecond
+		for _, place := range from.From["Retry.Budget"] {
+			note := Note{place, "a share of the last calls becomes a share of the calls that succeed, of which 10 retries are saved"}
+			if !slices.Contains(m.notes, note) {
+				m.notes = append(m.notes, note)
+			}
+		}
+	}
+	return p
+}

@@ -1,0 +1,160 @@
+package httproute_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/httproute"
+	"github.com/rebound-dev/rebound/internal/testkit/files"
+	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+const (
+	head    = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: shop}\nspec:\n  rules:\n"
+	backend = "backendRefs: [{name: a, port: 80}]"
+)
+
+// one returns a file of one rule.
+func one(rule string) string { return head + "    - {" + rule + "}\n" }
+
+// Each match becomes the patterns that take the same requests. What has none is left out, and
+// noted.
+func TestRoutes(t *testing.T) {
+	for name, tc := range map[string]struct {
+		file  string
+		want  []string // pattern, upstream, policy
+		notes []string // parts of notes, in their order
+	}{
+		"everything":         {one(backend), []string{"/ http://a:80 default"}, nil},
+		"a prefix":           {one("matches: [{path: {value: /x}}], " + backend), []string{"/x http://a:80 default", "/x/ http://a:80 default"}, nil},
+		"a prefix's slash":   {one("matches: [{path: {type: PathPrefix, value: /x/}}], " + backend), []string{"/x http://a:80 default", "/x/ http://a:80 default"}, nil},
+		"a method":           {one("matches: [{method: POST, path: {value: /}}], " + backend), []string{"POST / http://a:80 default"}, nil},
+		"exact":              {one("matches: [{path: {type: Exact, value: /x}}, {path: {type: Exact, value: /y/}}], " + backend), []string{"/x http://a:80 default", "/y/{$} http://a:80 default"}, nil},
+		"a timeout":          {one("name: slow, timeouts: {request: 9s}, " + backend), []string{"/ http://a:80 shop-slow"}, nil},
+		"hosts":              {strings.Replace(one(backend), "spec:\n", "spec:\n  hostnames: [a.example, b.example]\n", 1), []string{"a.example/ http://a:80 default", "b.example/ http://a:80 default"}, nil},
+		"a wildcard":         {strings.Replace(one(backend), "spec:\n", "spec:\n  hostnames: [a.example, '*.example']\n", 1), []string{"a.example/ http://a:80 default"}, []string{"f.yaml:5:26: spec.hostnames[1]: not carried over: a route has one host"}},
+		"a namespace":        {strings.Replace(one(backend), "name: shop", "name: shop, namespace: s", 1), []string{"/ http://a.s:80 default"}, nil},
+		"another namespace":  {one("backendRefs: [{name: a, namespace: b, port: 80}]"), []string{"/ http://a.b:80 default"}, nil},
+		"two Services":       {one("backendRefs: [{name: z, port: 1, weight: 0}, {name: a, port: 80}, {name: b, port: 80}]"), []string{"/ http://a:80 default"}, []string{"spec.rules[0].backendRefs[2]: not carried over: a route has one upstream"}},
+		"a header":           {one("matches: [{headers: [{name: A, value: b}]}, {path: {value: /x}}], " + backend), []string{"/x http://a:80 default", "/x/ http://a:80 default"}, []string{"spec.rules[0].matches[0].headers: the match is not carried over"}},
+		"an expression":      {one("matches: [{path: {type: RegularExpression, value: /x.*}}, {method: GET}], " + backend), []string{"GET / http://a:80 default"}, []string{"matches[0].path.type: the match is not carried over"}},
+		"the same twice":     {one(backend) + "    - {backendRefs: [{name: b, port: 80}]}\n", []string{"/ http://a:80 default"}, []string{"/ belongs to route shop-0 already"}},
+		"filters":            {one("filters: [{type: URLRewrite}], " + backend), []string{"/ http://a:80 default"}, []string{"spec.rules[0].filters: not carried over"}},
+		"a redirect":         {one("filters: [{type: RequestRedirect}], matches: [{path: {value: /old}}]") + "    - {" + backend + "}\n", []string{"/ http://a:80 default"}, []string{"spec.rules[0]: not carried over: it has no Service", "filters"}},
+		"a List":             {"apiVersion: v1\nkind: List\nitems:\n  - apiVersion: gateway.networking.k8s.io/v1\n    kind: HTTPRoute\n    metadata: {name: x}\n    spec: {rules: [{" + backend + "}]}\n", []string{"/ http://a:80 default"}, nil},
+		"beside a GRPCRoute": {strings.Replace(one(backend), "HTTPRoute", "GRPCRoute", 1) + "---\n" + one("timeouts: {request: 9s}, "+backend), []string{"/ http://a:80 shop-0-2"}, []string{"[0].kind: a GRPCRoute is not carried over"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if !httproute.Is([]byte(tc.file)) {
+				t.Error("Is says false, want true")
+			}
+			c, notes, err := httproute.Config("f.yaml", []byte(tc.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, r := range c.Routes {
+				got = append(got, r.Match+" "+r.Upstream+" "+r.Policy)
+			}
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("got routes %q, want %q", got, tc.want)
+			}
+			for _, want := range tc.notes {
+				if !slices.ContainsFunc(notes, func(n httproute.Note) bool {
+					return strings.Contains(n.String(), want) && strings.HasPrefix(n.String(), "f.yaml:")
+				}) {
+					t.Errorf("got notes %v, want one with %q", notes, want)
+				}
+			}
+			if len(notes) != len(tc.notes) {
+				t.Errorf("got notes %v, want %q", notes, tc.notes)
+			}
+			g, err := gateway.New(c, gateway.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			g.Close()
+		})
+	}
+}
+
+// A policy takes from the file what an HTTPRoute can say. The rest is Rebound's.
+func TestPolicies(t *testing.T) {
+	for name, tc := range map[string]struct {
+		rule string
+		want func(*transport.Policy)
+	}{
+		"a timeout": {"timeouts: {request: 9s}", func(p *transport.Policy) {
+			p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = 9*time.Second, 9*time.Second, 1
+		}},
+		"of an attempt": {"timeouts: {backendRequest: 700ms}", func(p *transport.Policy) { p.AttemptTimeout, p.Retry.MaxAttempts = 700*time.Millisecond, 1 }},
+		"of a long attempt": {"timeouts: {backendRequest: 9s}", func(p *transport.Policy) {
+			p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = 9*time.Second, 9*time.Second, 1
+		}},
+		"no timeout": {"timeouts: {request: 0s}", func(p *transport.Policy) { p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = time.Hour, time.Hour, 1 }},
+		"a retry": {"retry: {attempts: 3, codes: [500, 503], backoff: 100ms}", func(p *transport.Policy) {
+			p.Retry.MaxAttempts, p.Retry.Statuses = 4, []int{500, 503}
+			p.Retry.Backoff = resilience.Backoff{Base: 100 * time.Millisecond, Max: time.Second, Factor: 3, Jitter: resilience.JitterFull}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, _, err := httproute.Config("f.yaml", []byte(one(tc.rule+", "+backend)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := transport.DefaultPolicy()
+			tc.want(&want)
+			got, _ := config.Marshal(c.Policies["shop-0"])
+			expected, _ := config.Marshal(want)
+			if string(got) != string(expected) {
+				t.Errorf("got\n%s\nwant\n%s", got, expected)
+			}
+		})
+	}
+}
+
+// The file of a storefront, as a Gateway has it, works as it is.
+func TestStorefront(t *testing.T) {
+	text := files.Read(t, "../foreign/testdata/gateway-api/retry.yaml")
+	c, notes, err := httproute.Config("retry.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range c.Routes {
+		got = append(got, fmt.Sprintf("%s: %s to %s by %s", r.Name, r.Match, r.Upstream, r.Policy))
+	}
+	want := []string{
+		"storefront-api: shop.example.com/api to http://api.shop:8080 by storefront-api",
+		"storefront-api-2: shop.example.com/api/ to http://api.shop:8080 by storefront-api",
+		"storefront-1: shop.example.com/ to http://web.shop:80 by default",
+	}
+	if !slices.Equal(got, want) || len(notes) == 0 {
+		t.Errorf("got %q, notes %v, want %q, and a note about the backoff", got, notes, want)
+	}
+}
+
+// Mistakes have their place, and nothing panics.
+func TestMistakes(t *testing.T) {
+	for name, tc := range map[string]struct{ file, want string }{
+		"a misspelled field": {one("timeout: {request: 9s}, " + backend), "f.yaml:6:8: spec.rules[0].timeout: unknown field"},
+		"a duration":         {one("timeouts: {request: soon}, " + backend), "f.yaml:6:"},
+		"nothing left":       {one("matches: [{queryParams: [{name: a, value: b}]}], " + backend), "has no HTTPRoute with a rule that can be carried over\nf.yaml:6:"},
+		"no rules":           {"apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a}\nspec: {}\n", "f.yaml:"},
+		"patterns conflict":  {one("matches: [{method: GET}, {path: {value: /a}}], " + backend), "routes[1]"},
+		"a number for paths": {one("matches: [{path: {value: [1]}}], " + backend), "f.yaml:6:"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := httproute.Config("f.yaml", []byte(tc.file))
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,313 @@
+package chart_test
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+)
+
+// The check before an installation runs the client's own --check on the configuration, environment
+// and files that the pods will get, and a wrong configuration fails it at once.
+func TestCheckBeforeAnInstallation(t *testing.T) {
+	client := build(t, "client")
+	for name, tc := range map[string]struct {
+		values string
+		ok     bool
+	}{
+		"a good one":           {"{}", true},
+		"conflicting patterns": {"config: {routes: [{name: a, match: /a/, upstream: 'http://a'}, {name: b, match: 'GET /{x}/b', upstream: 'http://b'}]}", false},
+		"credentials":          {"config: {routes: [{name: a, match: /, upstream: 'http://user:secret@a'}]}", false},
+		"a missing file":       {"client: {upstreams: {a: {ca: {secret: none}}}}\nconfig: {routes: [{name: a, match: /, upstream: a}], upstreams: {a: {url: 'https://a'}}}", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := mustRender(t, "rebound", parse(t, tc.values))
+			checkReferences(t, r)
+			job := find[*batchv1.Job](r, "client-check")
+			c := job.Spec.Template.Spec.Containers[0]
+			if rule := job.Spec.PodFailurePolicy.Rules[0]; rule.Action != batchv1.PodFailurePolicyActionFailJob || !slices.Equal(rule.OnExitCodes.Values, []int32{2}) {
+				t.Errorf("got %+v, want the Job to fail at exit code 2", rule)
+			}
+			text := find[*corev1.ConfigMap](r, "client-check").Data["rebound.yaml"]
+			file := filepath.Join(t.TempDir(), "rebound.yaml")
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			args := slices.Clone(c.Args)
+			args[0] = "--config=" + file
+			out, err := exec.CommandContext(t.Context(), client, args...).CombinedOutput()
+			code := 0
+			if exit, failed := err.(*exec.ExitError); failed { //nolint:errorlint // as Output documents
+				code = exit.ExitCode()
+			}
+			if want := map[bool]int{true: 0, false: 2}[tc.ok]; code != want {
+				t.Errorf("the check ends with %d, want %d:\n%s", code, want, out)
+			}
+			if own := clientOf[*corev1.ConfigMap](t, r).Data["rebound.yaml"]; strings.TrimSpace(own) != strings.TrimSpace(text) {
+				t.Errorf("it checks\n%s\nwant what the pods get\n%s", text, own)
+			}
+		})
+	}
+	if r := mustRender(t, "rebound", parse(t, "client: {configCheck: false}")); len(r.checks) > 0 {
+		t.Error("without configCheck there is a check, want none")
+	}
+}
+
+// Secrets and ConfigMaps become files of the configuration. They are whole directories, which see a
+// rotation, and the client names a missing one.
+func TestFilesOfUpstreams(t *testing.T) {
+	r := mustRender(t, "edge", scenarios(t)["platform-values"])
+	var c struct {
+		Listener struct {
+			TLS struct{ CertFile, KeyFile string }
+		}
+		Upstreams map[string]struct {
+			TLS     struct{ CAFile, CertFile, KeyFile string }
+			Headers map[string]struct{ File string }
+		}
+	}
+	if err := yaml.Unmarshal([]byte(clientOf[*corev1.ConfigMap](t, r).Data["rebound.yaml"]), &c); err != nil {
+		t.Fatal(err)
+	}
+	files := []string{c.Listener.TLS.CertFile, c.Listener.TLS.KeyFile}
+	orders := c.Upstreams["orders"]
+	files = append(files, orders.TLS.CAFile, orders.TLS.CertFile, orders.TLS.KeyFile, orders.Headers["Authorization"].File, c.Upstreams["search"].Headers["X-Api-Key"].File)
+	job := find[*batchv1.Job](r, "client-check")
+	for _, spec := range []corev1.PodSpec{clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec, job.Spec.Template.Spec} {
+		sources := map[string]string{}
+		for _, m := range spec.Containers[0].VolumeMounts {
+			for _, v := range spec.Volumes {
+				switch {
+				case v.Name != m.Name:
+				case v.Secret != nil:
+					sources[m.MountPath] = v.Secret.SecretName
+				case v.ConfigMap != nil:
+					sources[m.MountPath] = v.ConfigMap.Name
+				}
+			}
+		}
+		var got []string
+		for _, f := range files {
+			got = append(got, sources[filepath.Dir(f)]+" "+filepath.Base(f))
+		}
+		if want := []string{"edge-tls tls.crt", "edge-tls tls.key", "shop-bundle bundle.pem", "orders-client tls.crt", "orders-client tls.key", "orders-token token", "orders-token search"}; !slices.Equal(got, want) {
+			t.Errorf("the files come from %q, want %q", got, want)
+		}
+		if len(slices.Compact(slices.Sorted(maps.Values(sources)))) != len(sources) {
+			t.Errorf("a Secret is mounted twice, want once: %v", sources)
+		}
+	}
+}
+
+// A single pod has no budget, which would block the drain of its node, and nothing to spread.
+func TestSinglePod(t *testing.T) {
+	for name, tc := range map[string]struct {
+		values string
+		single bool
+	}{
+		"one":             {"client: {replicas: 1, podDisruptionBudget: {minAvailable: 1}}", true},
+		"two":             {"client: {replicas: 2}", false},
+		"unknown":         {"client: {replicas: null}", false},
+		"scaled":          {"client: {replicas: 1, autoscaling: {enabled: true}}", false},
+		"scaled to one":   {"client: {autoscaling: {enabled: true, minReplicas: 1, maxReplicas: 1}}", true},
+		"none at present": {"client: {replicas: 0}", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := mustRender(t, "rebound", parse(t, tc.values))
+			budget := len(all[*policyv1.PodDisruptionBudget](r)) > 0
+			spread := len(clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.TopologySpreadConstraints) > 0
+			if budget == tc.single || spread == tc.single {
+				t.Errorf("budget: %v, spread: %v, want both %v", budget, spread, !tc.single)
+			}
+		})
+	}
+}
+
+// `helm --set` makes a text of a number with a fraction. It is a number again for the programs, and
+// a text stays one elsewhere.
+func TestNumbersFromTexts(t *testing.T) {
+	r := mustRender(t, "rebound", parse(t, `
+flakyServer: {faults: {errorRate: "0.25", schedule: [{for: 1s, hangRate: "0.5"}]}}
+config:
+  upstreams: {ratio: {url: "http://a", headers: {ratio: "0.5"}, endpoints: {eject: {maxEjected: "0.3"}}}}
+  policies: {demo: {retry: {budget: {ratio: "0.2"}, backoff: {factor: "1.5"}}, priority: {header: "7"}}}
+`))
+	var got, want any
+	for _, m := range []string{clientOf[*corev1.ConfigMap](t, r).Data["rebound.yaml"], find[*corev1.ConfigMap](r, "flaky-server").Data["faults.yaml"]} {
+		var part map[string]any
+		if err := yaml.Unmarshal([]byte(m), &part); err != nil {
+			t.Fatal(err)
+		}
+		delete(part, "routes")
+		got = []any{got, part}
+	}
+	if err := json.Unmarshal([]byte(`[[null, {
+		"upstreams": {"ratio": {"url": "http://a", "headers": {"ratio": "0.5"}, "endpoints": {"eject": {"maxEjected": 0.3}}}},
+		"policies": {"demo": {"retry": {"budget": {"ratio": 0.2}, "backoff": {"factor": 1.5}, "maxAttempts": 5}, "priority": {"header": "7"}}}}],
+		{"errorRate": 0.25, "schedule": [{"for": "1s", "hangRate": 0.5}]}]`), &want); err != nil {
+		t.Fatal(err)
+	}
+	a, _ := json.Marshal(got)
+	b, _ := json.Marshal(want)
+	if string(a) != string(b) {
+		t.Errorf("got\n%s\nwant\n%s", a, b)
+	}
+	effective(t, build(t, "client"), r)
+}
+
+// All images come from one registry, unless they name their own.
+func TestImageRegistry(t *testing.T) {
+	r := mustRender(t, "rebound", parse(t, "{imageRegistry: 'mirror:5000/hub', jaeger: {enabled: true}, flakyServer: {image: {repository: ghcr.io/a/flaky}}}"))
+	for _, p := range pods(r) {
+		want := "mirror:5000/hub/"
+		if p.name == "flaky-server" {
+			want = "ghcr.io/a/flaky:"
+		}
+		for _, c := range p.spec.Containers {
+			if !strings.HasPrefix(c.Image, want) {
+				t.Errorf("%s runs %s, want %s…", p.name, c.Image, want)
+			}
+		}
+	}
+}
+
+// The defaults reach every pod, and a component's own setting replaces one of them.
+func TestPodDefaults(t *testing.T) {
+	r := mustRender(t, "rebound", parse(t, `
+jaeger: {enabled: true, nodeSelector: {a: jaeger}}
+podDefaults: {nodeSelector: {a: all}, priorityClassName: low, runtimeClassName: kata, dnsPolicy: Default, dnsConfig: {searches: [b]}, hostAliases: [{ip: "::1", hostnames: [c]}], tolerations: [{operator: Exists}], affinity: {nodeAffinity: {}}}
+`))
+	found := pods(r)
+	if len(found) != 5 {
+		t.Errorf("got %d kinds of pods, want client, flaky-server, Jaeger, the test and the check", len(found))
+	}
+	for _, p := range found {
+		s := p.spec
+		want := map[bool]string{true: "jaeger", false: "all"}[p.name == "jaeger"]
+		if s.NodeSelector["a"] != want || s.PriorityClassName != "low" || s.RuntimeClassName == nil || *s.RuntimeClassName != "kata" || s.DNSPolicy != corev1.DNSDefault ||
+			s.DNSConfig == nil || len(s.HostAliases) != 1 || len(s.Tolerations) != 1 || s.Affinity == nil {
+			t.Errorf("%s: got %+v, want all defaults, and %s for a", p.name, s, want)
+		}
+	}
+}
+
+// A policy for what leaves the client lets it reach the collector.
+func TestWayToTheCollector(t *testing.T) {
+	for endpoint, want := range map[string]string{
+		"http://collector.observability:4318":           `[{"ports":[{"port":4318}],"to":[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"observability"}}}]}]`,
+		"http://collector.observability.svc.a.b:4317/x": `[{"ports":[{"port":4317}],"to":[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"observability"}}}]}]`,
+		"http://collector:4318":                         `[{"ports":[{"port":4318}],"to":[{"podSelector":{}}]}]`,
+		"https://otlp.vendor.example.com":               `[{"ports":[{"port":443}]}]`,
+		"http://10.0.0.7":                               `[{"ports":[{"port":80}],"to":[{"ipBlock":{"cidr":"10.0.0.7/32"}}]}]`,
+		"http://[fd00::7]:4318":                         `[{"ports":[{"port":4318}],"to":[{"ipBlock":{"cidr":"fd00::7/128"}}]}]`,
+	} {
+		t.Run(endpoint, func(t *testing.T) {
+			r := mustRender(t, "rebound", map[string]any{
+				"otel":          map[string]any{"endpoint": endpoint},
+				"flakyServer":   map[string]any{"enabled": true},
+				"networkPolicy": parse(t, "{enabled: true, egress: [{to: [{podSelector: {matchLabels: {x: z}}}]}]}"),
+			})
+			rules := find[*networkingv1.NetworkPolicy](r, "client").Spec.Egress
+			got, err := json.Marshal(rules[2 : len(rules)-1]) // after DNS and flaky-server
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(got) != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+// Two releases in one namespace share no object, with every option on and with the longest names.
+func TestTwoReleases(t *testing.T) {
+	for _, scenario := range []string{"production-values", "platform-values", "certmanager-values"} {
+		t.Run(scenario, func(t *testing.T) {
+			seen := map[string]string{}
+			for _, release := range []string{"rebound", "try", strings.Repeat("x", 53)} {
+				values := maps.Clone(scenarios(t)[scenario])
+				delete(values, "serviceAccount") // the scenario names one
+				r := mustRender(t, release, values)
+				checkNames(t, r)
+				checkReferences(t, r)
+				for _, o := range r.everything() {
+					id := o.GetObjectKind().GroupVersionKind().String() + " " + o.GetName()
+					if seen[id] != "" && seen[id] != release {
+						t.Errorf("%s belongs to %s and %s, want one owner", id, seen[id], release)
+					}
+					seen[id] = release
+				}
+			}
+		})
+	}
+}
+
+// The example of a sidecar has the types of the API, passes Pod Security's strictest level, keeps
+// the order of native sidecars, and has a configuration that the client accepts.
+func TestSidecarExample(t *testing.T) {
+	var r release
+	for text := range strings.SplitSeq(read(t, "deploy/sidecar.yaml"), "\n---\n") {
+		// The decoder follows no anchors.
+		var document any
+		if err := yaml.Unmarshal([]byte(text), &document); err != nil {
+			t.Fatal(err)
+		}
+		plain, err := yaml.Marshal(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.objects = append(r.objects, decode(t, "deploy/sidecar.yaml", string(plain)))
+	}
+	d := find[*appsv1.Deployment](r, "app")
+	for _, p := range pods(r) {
+		restricted(t, p)
+	}
+	c := d.Spec.Template.Spec.InitContainers[0]
+	if c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways || c.StartupProbe == nil {
+		t.Errorf("got restart policy %v and start-up probe %v, want a native sidecar that is ready before the application begins", c.RestartPolicy, c.StartupProbe)
+	}
+	if !strings.HasSuffix(c.Image, ":"+load(t).Metadata.AppVersion) {
+		t.Errorf("it runs %s, want version %s", c.Image, load(t).Metadata.AppVersion)
+	}
+	text, err := check(t, build(t, "client"), find[*corev1.ConfigMap](r, "app-rebound").Data["rebound.yaml"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var effective configuration
+	if err := yaml.Unmarshal([]byte(text), &effective); err != nil {
+		t.Fatal(err)
+	}
+	if longest, grace := duration(t, effective.Policies["default"].Timeout).Seconds()+5, *d.Spec.Template.Spec.TerminationGracePeriodSeconds; float64(grace) < longest {
+		t.Errorf("the pod has %d s to end, want at least %v", grace, longest)
+	}
+}
+
+// KEDA's object scales the Deployment, in place of the autoscaler, by this release's calls only.
+func TestScaledObject(t *testing.T) {
+	r := mustRender(t, "try", scenarios(t)["platform-values"])
+	o := find[*unstructured.Unstructured](r, "try-client")
+	if o == nil {
+		t.Fatal("got no ScaledObject, want one")
+	}
+	target, _, _ := unstructured.NestedString(o.Object, "spec", "scaleTargetRef", "name")
+	triggers, _, _ := unstructured.NestedSlice(o.Object, "spec", "triggers")
+	if find[*appsv1.Deployment](r, target) == nil || len(triggers) != 2 {
+		t.Fatalf("it scales %q by %v, want the client by two triggers", target, triggers)
+	}
+	query, _, _ := unstructured.NestedString(triggers[0].(map[string]any), "metadata", "query")
+	if want := `sum(rebound_calls_active{namespace="somewhere",pod=~"try-client-[^-]+-[^-]+"})`; query != want {
+		t.Errorf("it asks for %s, want %s", query, want)
+	}
+}
