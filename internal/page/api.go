@@ -40,6 +40,7 @@ type settingsShown struct {
 	Example string              `json:"example,omitempty"`
 	Faults  bool                `json:"faults"`            // can be changed
 	Traffic *TrafficSettings    `json:"traffic,omitempty"` // the generator's initial settings
+	Tour    bool                `json:"tour,omitempty"`    // is offered
 	Reasons []resilience.Reason `json:"reasons"`
 	Seconds int                 `json:"seconds"` // that are kept
 	Window  int                 `json:"window"`  // seconds of the current figures
@@ -48,6 +49,7 @@ type settingsShown struct {
 func (p *Page) settings() *settingsShown {
 	return &settingsShown{
 		Traces: p.options.Traces, Example: p.options.Example, Faults: p.faults != nil, Traffic: p.firstTraffic,
+		Tour:    p.options.Tour && p.faults != nil && p.firstTraffic != nil,
 		Reasons: resilience.Reasons(), Seconds: live.KeptSeconds, Window: live.WindowSeconds,
 	}
 }
