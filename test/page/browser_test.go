@@ -107,14 +107,15 @@ func findChromium() (string, error) {
 // demo is a running demo.
 type demo struct{ page, client, flaky, faults string }
 
-// start runs the demo on free ports until the test ends.
+// start runs the demo on free ports until the test ends. It makes no calls and offers no tour,
+// unless args say so.
 func start(t *testing.T, args ...string) demo {
 	t.Helper()
 	if once.skip != "" {
 		t.Skip(once.skip)
 	}
 	free := "127.0.0.1:0"
-	cmd := exec.CommandContext(t.Context(), once.demo, append([]string{"--listen", free, "--admin", free, "--flaky-listen", free, "--flaky-admin", free}, args...)...)
+	cmd := exec.CommandContext(t.Context(), once.demo, append([]string{"--listen", free, "--admin", free, "--flaky-listen", free, "--flaky-admin", free, "--traffic", "0", "--no-tour"}, args...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	stderr := new(bytes.Buffer)

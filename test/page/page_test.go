@@ -136,7 +136,7 @@ func TestOutageAndRecovery(t *testing.T) {
 	v.until(state("Closed"))
 	v.until(`/Half-open → closed\s+3 probes succeeded/.test(document.getElementById("transitions").innerText)`)
 	// The page compares traffic with and without the policy.
-	v.until(`document.getElementById("with-share").innerText.endsWith("%") && document.getElementById("without-share").innerText.endsWith("%")`)
+	v.until(`document.getElementById("with-success").innerText.endsWith("%") && document.getElementById("without-success").innerText.endsWith("%")`)
 }
 
 // After a thousand calls the page, the API, /metrics and flaky-server's ledger have the same

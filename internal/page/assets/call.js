@@ -2,7 +2,7 @@
 
 import { $, el, icon, show, svg, text } from "./dom.js";
 import { clock, duration, plural, tick, tickText, whole, words } from "./format.js";
-import { known } from "./state.js";
+import { known, ofChosen } from "./state.js";
 
 const sources = { jitter: "jitter", retry_after: "Retry-After", next_endpoint: "next endpoint" };
 const HOLD = 1000; // ms until a newer call replaces the shown one
@@ -34,7 +34,7 @@ export function followNewest(atOnce = false) {
   const now = performance.now();
   if (shown && !atOnce && now - shownSince < HOLD) return;
   if (shown && !atOnce && busy($("call-body"))) return;
-  const fresh = known.calls.filter((c) => !shown || shown.before || c.id > shown.call.id);
+  const fresh = known.calls.filter((c) => ofChosen(c) && (!shown || shown.before || !ofChosen(shown.call) || c.id > shown.call.id));
   if (!fresh.length) return;
   drawCall(fresh.find((c) => c.attempts.length > 1 || !c.good) ?? fresh[0]);
   shownSince = now;
@@ -185,6 +185,7 @@ export function curl(call) {
 // quoted returns word quoted for a shell.
 function quoted(word) { return /^[\w:/.-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`; }
 
+let copied; // the timer that restores the button
 $("copy").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText($("call-curl").textContent);
@@ -193,7 +194,8 @@ $("copy").addEventListener("click", async () => {
     getSelection().selectAllChildren($("call-curl")); // copying is not permitted: select it for the visitor
     text("copy", "Selected");
   }
-  setTimeout(() => text("copy", "Copy"), 1500);
+  clearTimeout(copied);
+  copied = setTimeout(() => text("copy", "Copy"), 1500);
 });
 
 // resultOf returns how to mark a call's result.

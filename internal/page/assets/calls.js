@@ -4,7 +4,8 @@ import { ask } from "./api.js";
 import { drawCall, follow, onDrawn, resultOf, shown } from "./call.js";
 import { $, el, icon, show, text } from "./dom.js";
 import { clock, count, duration, plural, words } from "./format.js";
-import { known, LISTED } from "./state.js";
+import { oneStop } from "./onestop.js";
+import { known, LISTED, ofChosen } from "./state.js";
 
 let paused = null; // the list when it was paused
 let filtered = null; // the server's calls with the chosen reason
@@ -58,13 +59,14 @@ function hasReason(call, reason) { return call.reason === reason || call.attempt
 
 function listed() {
   const reason = $("reason").value;
-  if (!reason) return known.calls.slice(0, LISTED);
-  const all = new Map([...(filtered ?? []), ...known.calls.filter((c) => hasReason(c, reason))].map((c) => [c.id, c]));
+  if (!reason) return known.calls.filter(ofChosen).slice(0, LISTED);
+  const all = new Map([...(filtered ?? []), ...known.calls.filter((c) => hasReason(c, reason))].filter(ofChosen).map((c) => [c.id, c]));
   return [...all.values()].sort((a, b) => b.id - a.id).slice(0, LISTED);
 }
 
 // The list does not move while the visitor points at it or has the focus in it.
 const region = document.querySelector(".calls .scroll");
+const stops = oneStop(region, "button");
 let pointed = false;
 let held = null; // the list at that moment
 region.addEventListener("pointerenter", (e) => { pointed = e.pointerType !== "touch"; });
@@ -95,6 +97,7 @@ export function drawRows() {
       body.insertBefore(r, before);
     }
   }
+  stops.update();
   show("rows-empty", calls.length === 0);
   text("rows-empty", $("reason").value ? "No kept call has this reason." : "No calls to list.");
   let note = "";

@@ -1,7 +1,7 @@
 // The comparison of the same traffic with and without the policy, in words. This module touches no
 // element.
 
-import { count, duration, percent, plural } from "./format.js";
+import { count, duration, percent } from "./format.js";
 
 // ahead reports whether a share is higher than another by more than chance explains: by at least
 // one point and twice the standard error.
@@ -48,10 +48,9 @@ const share = (n) => `${(100 * n).toFixed(0)} %`;
 export function rows(a, b) {
   const longest = Math.max(a.p99, b.p99, 0.001);
   const most = Math.max(a.attempts, b.attempts, 1);
-  const time = (r) => (r.ended ? `${duration(r.p50)}, 99 % ${duration(r.p99)}` : "–");
   return [
-    { name: "success", values: [a, b].map((r) => percent(r.good, r.ended)), notes: [a, b].map((r) => (r.ended ? `of ${plural(r.ended, "call")}` : "")), lengths: [a, b].map((r) => r.good / r.ended) },
+    { name: "success", values: [a, b].map((r) => percent(r.good, r.ended)), notes: [a, b].map((r) => (r.ended ? `${count(r.good)} of ${count(r.ended)}` : "")), lengths: [a, b].map((r) => r.good / r.ended) },
     { name: "attempts", values: [a, b].map((r) => count(r.attempts)), notes: [a, b].map((r) => (r.ended ? `${(r.attempts / r.ended).toFixed(2)} a call` : "")), lengths: [a, b].map((r) => r.attempts / most) },
-    { name: "time", values: [a, b].map((r) => (r.ended ? duration(r.p50) : "–")), notes: [a, b].map((r) => (r.ended ? `99 % within ${duration(r.p99)}` : "")), lengths: [a, b].map((r) => r.p50 / longest), ends: [a, b].map((r) => r.p99 / longest) },
+    { name: "time", values: [a, b].map((r) => (r.ended ? duration(r.p50) : "–")), notes: [a, b].map((r) => (r.ended ? `99 %: ${duration(r.p99)}` : "")), lengths: [a, b].map((r) => r.p50 / longest), ends: [a, b].map((r) => r.p99 / longest) },
   ];
 }
