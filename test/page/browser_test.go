@@ -179,6 +179,13 @@ func visit(t *testing.T, url string, width int, dark bool) *tab {
 	return v
 }
 
+// size sets the size of the window.
+func (v *tab) size(width, height int) {
+	v.t.Helper()
+	v.do(command(emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: int64(width), Height: int64(height), DeviceScaleFactor: 1}))
+	v.until(fmt.Sprintf(`innerWidth === %d && innerHeight === %d`, width, height))
+}
+
 // tab is a tab of the browser. It keeps the console's errors and the requests of its page.
 type tab struct {
 	t   *testing.T

@@ -115,7 +115,7 @@ func TestFigures(t *testing.T) {
 	}
 	l, at := own(t, page.Options{}, func() []observe.Upstream { return upstreams })
 	v := visit(t, at, 1440, false)
-	v.until(isLive + fmt.Sprintf(` && document.getElementById("series").options.length === %d`, len(cases)))
+	v.until(isLive + fmt.Sprintf(` && document.getElementById("series").options.length === %d`, len(cases)+1)) // also all of them
 	for name, tc := range cases {
 		for _, f := range tc.feed {
 			f(l, name)

@@ -27,8 +27,8 @@ function matches(scenario) {
   if (!f || (f.schedule ?? []).length || (scenario.sick ?? 0) !== (known.traffic?.sick ?? 0)) return false;
   const wanted = { ...nothing, ...scenario.faults };
   for (const name of Object.keys(nothing)) if (f[name] !== wanted[name]) return false;
-  const latency = faultsOf(scenario).latency ?? { distribution: "none" };
-  for (const [name, value] of Object.entries(latency)) if (f.latency?.[name] !== value) return false;
+  const latencies = scenario.faults.latency ? [scenario.faults.latency] : [{ distribution: "none" }, usual];
+  if (!latencies.some((latency) => Object.entries(latency).every(([name, value]) => f.latency?.[name] === value))) return false;
   if (wanted.errorRate > 0 && String(f.statuses ?? [503]) !== "503") return false;
   const capacity = scenario.faults.capacity;
   if (!capacity) return !f.capacity?.workers;
