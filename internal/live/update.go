@@ -372,11 +372,11 @@ func (l *Live) State() State {
 }
 
 // Calls returns up to limit calls, the newest first, and the number of all calls since the start.
-// With a reason it returns only calls that have it, or an attempt that has it.
-func (l *Live) Calls(limit int, reason resilience.Reason) (calls []*Record, total uint64) {
-	var wanted func(*Record) bool
-	if reason != "" {
-		wanted = func(r *Record) bool { return r.has(reason) }
+// With a reason it returns only calls that have it, or an attempt that has it. With an upstream it
+// returns only calls of that upstream.
+func (l *Live) Calls(limit int, reason resilience.Reason, upstream string) (calls []*Record, total uint64) {
+	wanted := func(r *Record) bool {
+		return (reason == "" || r.has(reason)) && (upstream == "" || r.Upstream == upstream)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

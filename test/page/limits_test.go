@@ -81,6 +81,9 @@ func TestConcurrencyLimit(t *testing.T) {
 	if got := strings.Join(strings.Fields(v.text("waterfall")), " "); !strings.Contains(got, "No attempt") || !strings.Contains(got, "concurrency limit") {
 		t.Errorf("waterfall = %q, want a row for no attempt", got)
 	}
+	if bars := eval[[]float64](v, `[...document.querySelectorAll("[data-bar=queue]")].map((e) => e.getBoundingClientRect().width / e.parentElement.getBoundingClientRect().width)`); len(bars) != 1 || bars[0] < 0.9 {
+		t.Errorf("bars of the queue take %.2f of the width, want one with nearly all", bars)
+	}
 	if icon := eval[string](v, `document.querySelector("#rows use").getAttribute("href")`); icon != "#shape-refused" {
 		t.Errorf("icon of the call = %s, want that of a refused one", icon)
 	}

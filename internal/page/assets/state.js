@@ -8,6 +8,7 @@ export const known = {
   chosen: null, // the key of the shown series
   picked: false, // whether the visitor chose it
   calls: [], // newest first
+  older: [], // calls that the page asked for, for its filters
   total: 0,
   transitions: [],
   faults: null,
