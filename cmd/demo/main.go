@@ -175,7 +175,7 @@ func run(ctx context.Context, p cli.Program) int {
 		sending.Go(func() {
 			traffic.Run(sent, "http://"+addrs["client"].String()+"/process", without.urls()...)
 		})
-		welcome(p.Stdout, spec, map[string]string{
+		welcome(p.Stdout, spec, *perSecond, map[string]string{
 			"{timeouts}": strings.TrimSpace(app.Timeouts(cfg)),
 			"{client}":   serve.URL(addrs["client"]), "{client-admin}": serve.URL(addrs["client's admin"]),
 			"{flaky}": serve.URL(addrs["flaky-server"]), "{flaky-admin}": serve.URL(addrs["flaky-server's admin"]),
@@ -202,10 +202,10 @@ func onLoopback(addr string) error {
 }
 
 // welcome prints the addresses and what to try next.
-func welcome(w io.Writer, spec faults.Spec, texts map[string]string) {
+func welcome(w io.Writer, spec faults.Spec, perSecond int, texts map[string]string) {
 	text := `{client-admin}/
 
-Rebound demo: a client in front of an upstream where {rate} of the attempts fail. Open the live page above to see each call.
+Rebound demo: a client in front of an upstream where {rate} of the attempts fail. Open the live page above to see each call{traffic}.
 
   {client}/process  through the client: timeout, retry, circuit breaker
   {client-admin}  the client's admin port: the live page, /api/calls /breakers /config /metrics
@@ -221,7 +221,10 @@ Try:
 
 Ctrl-C stops it.
 `
-	pairs := []string{"{rate}", fmt.Sprintf("%.0f %%", 100*(spec.ErrorRate+spec.ResetRate+spec.HangRate))}
+	pairs := []string{"{rate}", fmt.Sprintf("%.0f %%", 100*(spec.ErrorRate+spec.ResetRate+spec.HangRate)), "{traffic}", ""}
+	if perSecond > 0 {
+		pairs[3] = fmt.Sprintf("; %d a second are made with the policy, and as many without it", perSecond)
+	}
 	for name, text := range texts {
 		pairs = append(pairs, name, text)
 	}

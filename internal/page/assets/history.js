@@ -143,7 +143,12 @@ function drawBand(spans, transitions, endpoints, start, end, at) {
       parts.push(svg("text", { x: (x(span.from) + 4).toFixed(1), y: closed ? 12 : 6.5 }, span.state));
     }
   }
-  for (const t of transitions) if (t.at >= start) parts.push(svg("line", { class: "band-tick", x1: x(t.at).toFixed(1), x2: x(t.at).toFixed(1), y1: 7, y2: 33 }, svg("title", {}, `${clock(t.at)} ${t.from} to ${t.to}: ${cause(t)}`)));
+  let marked = -Infinity; // probes in an outage are many
+  for (const t of transitions) {
+    if (t.at < start || x(t.at) - marked < 4) continue;
+    marked = x(t.at);
+    parts.push(svg("line", { class: "band-tick", x1: x(t.at).toFixed(1), x2: x(t.at).toFixed(1), y1: 7, y2: 33 }, svg("title", {}, `${clock(t.at)} ${t.from} to ${t.to}: ${cause(t)}`)));
+  }
   for (const c of endpoints) {
     if (c.at < start) continue;
     const { word, shape, why } = changeOf(c);
