@@ -44,9 +44,9 @@ type target struct {
 }
 
 type generatedSecond struct {
-	number                         int64
-	ended, good, notSent, attempts int
-	took                           []time.Duration // of the ended calls
+	number                               int64
+	sent, ended, good, notSent, attempts int
+	took                                 []time.Duration // of the ended calls
 }
 
 // NewGenerator makes a generator that sends perSecond, 0 to 200, both ways. It sends nothing before
@@ -174,6 +174,7 @@ func (t *Generator) send(ctx context.Context, calls *sync.WaitGroup, to *target,
 		to.count(func(s *generatedSecond) { s.notSent++ })
 		return
 	}
+	to.count(func(s *generatedSecond) { s.sent++ })
 	url := to.urls[to.sent%len(to.urls)]
 	to.sent++
 	calls.Go(func() {
@@ -225,6 +226,7 @@ func (o *target) sum(now int64) (r TrafficResult) {
 	var took []time.Duration
 	for i := range o.seconds {
 		if s := &o.seconds[i]; now-s.number < trafficLag {
+			r.Sent += s.sent
 			r.Ended += s.ended
 			r.Good += s.good
 			r.NotSent += s.notSent

@@ -78,7 +78,7 @@ func TestGeneratorCountsAttempts(t *testing.T) {
 		t.Fatal(err)
 	}
 	answer := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }
-	var behind http.Handler = traffic.Counted(http.HandlerFunc(answer))
+	behind := traffic.Counted(http.HandlerFunc(answer))
 	client := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for range 3 {
 			behind.ServeHTTP(httptest.NewRecorder(), r)
@@ -114,6 +114,9 @@ func TestGeneratorCountsAttempts(t *testing.T) {
 			t.Fatalf("attempts with the client = %+v, want three a call", s.With)
 		}
 		time.Sleep(time.Millisecond)
+	}
+	if s.With.Sent != s.With.Ended || s.Without.Sent != s.Without.Ended {
+		t.Errorf("calls = %+v and %+v, want as many sent as ended", s.With, s.Without)
 	}
 	if s.With.P50 <= 0 || s.With.P99 < s.With.P50 {
 		t.Errorf("times until an answer = %v and %v ms, want a median above 0 and a 99th percentile not below it", s.With.P50, s.With.P99)

@@ -45,6 +45,7 @@ type TrafficState struct {
 // TrafficResult counts the calls of the last ten seconds, as their caller saw them, and the
 // attempts, as the upstream saw them.
 type TrafficResult struct {
+	Sent     int `json:"sent"`
 	Ended    int `json:"ended"`
 	Good     int `json:"good"` // answered completely, with 2xx
 	Attempts int `json:"attempts"`

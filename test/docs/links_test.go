@@ -182,7 +182,7 @@ func fenced(text, language string) (blocks []string) {
 // so that a reader sees text beside it, and that none makes the page slow.
 func TestReadmesPictures(t *testing.T) {
 	const pageWidth, tallest, largest = 880, 600, 1_000_000
-	pictures := regexp.MustCompile(`!\[[^\]]+\]\(([^)]+)\)`).FindAllStringSubmatch(string(files.Read(t, filepath.Join(root, "README.md"))), -1)
+	pictures := regexp.MustCompile(`!\[[^\]]+\]\(([^)]+)\)`).FindAllStringSubmatch(files.Read(t, filepath.Join(root, "README.md")), -1)
 	if len(pictures) < 3 {
 		t.Fatalf("got %d pictures in README.md, want at least 3", len(pictures))
 	}

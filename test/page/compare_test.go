@@ -58,8 +58,10 @@ func TestComparisonAgreesWithBothLedgers(t *testing.T) {
 // The verdict says which way is ahead and by how much, or that it makes no difference.
 func TestVerdict(t *testing.T) {
 	result := func(ended, good, attempts int, p50, p99 float64) page.TrafficResult {
-		return page.TrafficResult{Ended: ended, Good: good, Attempts: attempts, P50: p50, P99: p99}
+		return page.TrafficResult{Sent: ended, Ended: ended, Good: good, Attempts: attempts, P50: p50, P99: p99}
 	}
+	hanging := result(100, 0, 200, 5000, 5001) // half of them have not ended
+	hanging.Sent = 200
 	w := &wheel{}
 	_, at := own(t, page.Options{Traffic: w})
 	v := visit(t, at, 1440, false)
@@ -77,7 +79,7 @@ func TestVerdict(t *testing.T) {
 			"Without the policy more calls succeed, by 40 points: 50.0 % instead of 90.0 % of the calls succeed, and the upstream takes 50 % fewer attempts."},
 		"an outage": {result(200, 0, 14, 0.3, 28), result(200, 0, 200, 25, 60), page.PathBoth,
 			"No call succeeds either way, but the policy spares the upstream 93 % of the attempts and answers in 0.30 ms instead of 25.0 ms."},
-		"hanging": {result(200, 0, 20, 0.3, 1500), result(100, 0, 100, 5000, 5001), page.PathBoth,
+		"hanging": {result(200, 0, 20, 0.3, 1500), hanging, page.PathBoth,
 			"No call succeeds either way, but the policy spares the upstream 90 % of the attempts and answers in 0.30 ms instead of 5.00 s."},
 		"healthy":        {result(200, 200, 200, 25, 60), result(200, 200, 200, 25, 61), page.PathBoth, "The policy makes no difference: every call succeeds either way."},
 		"only by chance": {result(200, 142, 201, 25, 60), result(200, 140, 200, 25, 61), page.PathBoth, "The policy makes no difference: about as many calls succeed either way."},

@@ -17,6 +17,9 @@ function variance({ good, ended }) {
   return (p * (1 - p)) / ended;
 }
 
+// load is the attempts a call. Calls that have not ended count too: the upstream has them already.
+const load = (r) => r.attempts / (r.sent || r.ended);
+
 const points = (n) => `${n.toFixed(1).replace(/\.0$/, "")} points`;
 
 // verdict says in one sentence which way is ahead and by how much, or that it makes no difference.
@@ -24,7 +27,6 @@ const points = (n) => `${n.toFixed(1).replace(/\.0$/, "")} points`;
 export function verdict(a, b) {
   if (!a.ended || !b.ended) return "";
   const difference = 100 * (a.good / a.ended - b.good / b.ended);
-  const load = (r) => r.attempts / r.ended;
   const shares = `${percent(a.good, a.ended)} instead of ${percent(b.good, b.ended)} of the calls succeed`;
   const spared = 1 - load(a) / load(b);
   const price = load(a) > load(b) * 1.02 ? `for ${load(a).toFixed(2)} attempts a call instead of ${load(b).toFixed(2)}` : spared > 0.05 ? `and the upstream takes ${share(spared)} fewer attempts` : "";
@@ -50,7 +52,7 @@ export function rows(a, b) {
   const most = Math.max(a.attempts, b.attempts, 1);
   return [
     { name: "success", values: [a, b].map((r) => percent(r.good, r.ended)), notes: [a, b].map((r) => (r.ended ? `${count(r.good)} of ${count(r.ended)}` : "")), lengths: [a, b].map((r) => r.good / r.ended) },
-    { name: "attempts", values: [a, b].map((r) => count(r.attempts)), notes: [a, b].map((r) => (r.ended ? `${(r.attempts / r.ended).toFixed(2)} a call` : "")), lengths: [a, b].map((r) => r.attempts / most) },
+    { name: "attempts", values: [a, b].map((r) => count(r.attempts)), notes: [a, b].map((r) => (r.ended ? `${load(r).toFixed(2)} a call` : "")), lengths: [a, b].map((r) => r.attempts / most) },
     { name: "time", values: [a, b].map((r) => (r.ended ? duration(r.p50) : "–")), notes: [a, b].map((r) => (r.ended ? `99 %: ${duration(r.p99)}` : "")), lengths: [a, b].map((r) => r.p50 / longest), ends: [a, b].map((r) => r.p99 / longest) },
   ];
 }
