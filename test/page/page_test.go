@@ -711,6 +711,31 @@ func TestLayout(t *testing.T) {
 	}
 }
 
+// In an outage the circuit changes several times a second. Nothing moves then.
+func TestOutageMovesNothing(t *testing.T) {
+	d := start(t, "--traffic", "50", "--error-rate", "1")
+	for _, width := range []int{375, 768, 1440, 2200} {
+		t.Run(strconv.Itoa(width), func(t *testing.T) {
+			v := visit(t, d.page, width, false)
+			v.until(`/half-open|Half-open/.test(document.getElementById("transitions").innerText) && document.getElementById("verdict").innerText.startsWith("No call succeeds")`)
+			_ = eval[bool](v, `(() => {
+				window.places = new Set();
+				window.states = new Set();
+				setInterval(() => {
+					places.add(["#charts", "#compare", "#controls"].map((s) => Math.round(document.querySelector(s).getBoundingClientRect().top)).join(" "));
+					states.add(document.getElementById("breaker-state").innerText);
+				}, 50);
+				return true;
+			})()`)
+			v.until(`window.states.size > 1`)
+			time.Sleep(2 * time.Second)
+			if places := eval[[]string](v, `[...window.places]`); len(places) != 1 {
+				t.Errorf("the charts, the comparison and the controls begin at %q, want one place each", places)
+			}
+		})
+	}
+}
+
 // The page has no animations. They would cost layout work, and some visitors ask for reduced
 // motion.
 func TestNothingMovesByItself(t *testing.T) {

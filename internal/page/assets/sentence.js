@@ -17,7 +17,7 @@ export function sentence(s, scenario, any, now) {
   if (!w?.offered) parts.push(any ? "No calls in the last ten seconds." : "No calls yet.");
   else if (s.all) parts.push(...ofAll(w));
   else parts.push(...ofOne(s, w, now));
-  if (w?.offered && s.circuit?.state !== "open") parts.push(...limited(w));
+  if (w?.offered && (s.circuit?.state ?? "closed") === "closed") parts.push(...limited(w));
   return parts.join(" ");
 }
 
