@@ -147,6 +147,9 @@ func TestAdaptiveLimitMovesNothing(t *testing.T) {
 		if after := eval[string](v, places); after != before {
 			t.Errorf("at %d px the page moves: got %s, want %s", width, after, before)
 		}
+		if eval[bool](v, `(() => { const e = document.getElementById("limit-note"); return e.scrollHeight > e.clientHeight + 1 || e.scrollWidth > e.clientWidth + 1; })()`) {
+			t.Errorf("at %d px the limit is cut off", width)
+		}
 		limit(resilience.ConcurrencySnapshot{InFlight: 5})
 		v.until(`document.getElementById("limit-note").textContent === ""`)
 	}
