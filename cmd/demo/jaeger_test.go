@@ -47,7 +47,7 @@ func TestTracesInJaeger(t *testing.T) {
 		if err := os.WriteFile(policy, []byte(file), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		lines, stop := start(t, os.LookupEnv, "--flaky-listen", flakyAddress, "--config", policy, "--traces", j.query)
+		lines, stop := start(t, os.LookupEnv, "--flaky-listen", flakyAddress, "--config", policy, "--traffic", "0", "--traces", j.query)
 		urls := map[string]string{}
 		for lines.Scan() && !strings.HasPrefix(lines.Text(), "Try:") {
 			if fields := strings.Fields(lines.Text()); len(fields) > 1 && strings.HasPrefix(fields[0], "http://") {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,7 +19,6 @@ import (
 	"github.com/rebound-dev/rebound/internal/app"
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/config"
-	"github.com/rebound-dev/rebound/internal/flakyapp"
 	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/telemetry"
@@ -49,12 +49,13 @@ func run(ctx context.Context, p cli.Program) int {
 	hangups, stopHangups := serve.Hangups()
 	defer stopHangups()
 	fs := p.Flags()
-	spec := faults.Default()
+	spec := shipped()
 	fs.Float64Var(&spec.ErrorRate, "error-rate", spec.ErrorRate, "share of attempts that get a 503, `0 to 1`")
 	fs.Float64Var(&spec.ResetRate, "reset-rate", 0, "share of attempts whose connection is reset, `0 to 1`")
 	fs.Float64Var(&spec.HangRate, "hang-rate", 0, "share of attempts that get no response, `0 to 1`")
 	seed := fs.Uint64("seed", shippedSeed, "the same seed `N` gives the same faults")
-	perSecond := fs.Int("traffic", 0, "`N` calls a second through the client and as many directly to the upstream, 0 to 200; the live page can change it")
+	perSecond := fs.Int("traffic", 20, "`N` calls a second through the client and as many to an upstream of their own without it, 0 to 200; the live page can change it")
+	noTour := fs.Bool("no-tour", false, "do not offer the tour on the live page")
 	livePage := app.LivePage{}
 	fs.StringVar(&livePage.Faults, "faults", "", "`URL` of the admin port of another flaky-server, whose faults the live page changes instead of the demo's own")
 	fs.StringVar(&livePage.Traces, "traces", "", "`URL` of a Jaeger, or any URL with {id}, to link calls on the live page to their traces")
@@ -77,12 +78,16 @@ func run(ctx context.Context, p cli.Program) int {
 	if err := livePage.Check(); err != nil {
 		return p.Fail(cli.ExitUsage, fmt.Errorf("--%w", err))
 	}
-	traffic, err := page.NewGenerator(*perSecond, drainTimeout)
+	n := endpoints
+	if *file != "" {
+		n = 1 // the file names the first endpoint only
+	}
+	traffic, err := page.NewGenerator(*perSecond, n-1, drainTimeout)
 	if err != nil {
 		return p.Fail(cli.ExitUsage, fmt.Errorf("--traffic: %w", err))
 	}
 	livePage.Traffic = traffic
-	livePage.Listen = *ports.client
+	livePage.Listen, livePage.Tour = *ports.client, !*noTour
 	for _, r := range []struct {
 		flag  string
 		value float64
@@ -91,9 +96,8 @@ func run(ctx context.Context, p cli.Program) int {
 			return p.Fail(cli.ExitUsage, fmt.Errorf("--%s: expected a rate from 0 to 1, got %v", r.flag, r.value))
 		}
 	}
-	injector, err := faults.New(spec, *seed)
-	if err != nil {
-		return p.Fail(cli.ExitUsage, err)
+	if err := spec.Validate(); err != nil {
+		return p.Fail(cli.ExitUsage, fmt.Errorf("faults: %w", err))
 	}
 	load := func() (gateway.Config, error) {
 		cfg := gateway.DefaultConfig()
@@ -112,19 +116,22 @@ func run(ctx context.Context, p cli.Program) int {
 	ready := serve.NewReadiness()
 	quiet := p
 	quiet.Environ = nil // the client warns about unused variables
-	upstream, err := flakyapp.New(ctx, quiet, injector, "demo", ready, logger)
-	if err != nil {
-		return p.Fail(cli.ExitUsage, err)
+	// The addresses of the upstreams may have port 0. Open them first, so that the routes and the
+	// page can name their real ports.
+	var sides [2]*upstream // with the client, without
+	for i, first := range []serve.Listener{
+		{Name: "flaky-server", Addr: *ports.flaky, Flag: "--flaky-listen"},
+		{Name: "the upstream without the client", Addr: "127.0.0.1:0"},
+	} {
+		if sides[i], err = newUpstream(ctx, quiet, spec, *seed, ready, logger, traffic, n, first); errors.As(err, new(errOpen)) {
+			return p.Fail(cli.ExitFailed, err)
+		} else if err != nil {
+			return p.Fail(cli.ExitUsage, err)
+		}
+		defer context.AfterFunc(ctx, sides[i].Stop)()
 	}
-	defer context.AfterFunc(ctx, upstream.Stop)()
-
-	// The addresses of flaky-server may have port 0. Open it first, so that the routes and the page
-	// can name its real ports.
-	flakyData, flakyAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server", Addr: *ports.flaky, Flag: "--flaky-listen", Handler: upstream.Data})
-	if err != nil {
-		return p.Fail(cli.ExitFailed, err)
-	}
-	flakyAdmin, flakyAdminAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server's admin", Addr: *ports.flakyAdmin, Flag: "--flaky-admin", Handler: upstream.Admin})
+	with, without := sides[0], sides[1]
+	flakyAdmin, flakyAdminAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server's admin", Addr: *ports.flakyAdmin, Flag: "--flaky-admin", Handler: twins(with.Admin, without.Admin)})
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
@@ -132,8 +139,13 @@ func run(ctx context.Context, p cli.Program) int {
 		livePage.Faults = "http://" + flakyAdminAddr.String()
 	}
 	if *file == "" {
+		cfg.Upstreams = map[string]gateway.Upstream{"demo": with.route()}
 		for i := range cfg.Routes {
-			cfg.Routes[i].Upstream = strings.Replace(cfg.Routes[i].Upstream, shippedUpstream, flakyAddr.String(), 1)
+			if strings.HasPrefix(cfg.Routes[i].Upstream, "http://") {
+				cfg.Routes[i].Upstream = "demo"
+				continue
+			} // the others are for gRPC, which has one endpoint
+			cfg.Routes[i].Upstream = strings.Replace(cfg.Routes[i].Upstream, shippedUpstream, with.addrs[0], 1)
 		}
 	}
 	client, err := app.NewClient(ctx, p, cfg, ready, logger, livePage)
@@ -151,25 +163,26 @@ func run(ctx context.Context, p cli.Program) int {
 	sent, stopSending := context.WithCancel(ctx)
 	defer stopSending()
 	err = serve.Run(ctx, serve.Config{
-		Data: []serve.Listener{
+		Data: slices.Concat([]serve.Listener{
 			{Name: "client", Addr: *ports.client, Flag: "--listen", Handler: client.Data, Drained: client.CloseIdleConnections},
-			flakyData, // after the client, which calls it
-		},
+		}, with.listeners, without.listeners), // after the client, which calls them
 		Admin: []serve.Listener{
 			{Name: "client's admin", Addr: *ports.clientAdmin, Flag: "--admin", Handler: client.Admin},
 			flakyAdmin,
 		},
 		DrainTimeout: func() time.Duration { return drainTimeout },
-		Flush:        func(ctx context.Context) error { return errors.Join(client.Flush(ctx), upstream.Flush(ctx)) },
+		Flush: func(ctx context.Context) error {
+			return errors.Join(client.Flush(ctx), with.Flush(ctx), without.Flush(ctx))
+		},
 		FlushTimeout: flushTimeout,
 		Reload:       reload,
 		Hangups:      hangups,
 		Logger:       logger,
 	}, ready, func(addrs map[string]net.Addr) {
 		sending.Go(func() {
-			traffic.Run(sent, "http://"+addrs["client"].String()+"/process", "http://"+flakyAddr.String()+"/process")
+			traffic.Run(sent, "http://"+addrs["client"].String()+"/process", without.urls()...)
 		})
-		welcome(p.Stdout, spec, map[string]string{
+		welcome(p.Stdout, spec, *perSecond, map[string]string{
 			"{timeouts}": strings.TrimSpace(app.Timeouts(cfg)),
 			"{client}":   serve.URL(addrs["client"]), "{grpc}": strings.TrimPrefix(serve.URL(addrs["client"]), "http://"), "{client-admin}": serve.URL(addrs["client's admin"]),
 			"{flaky}": serve.URL(addrs["flaky-server"]), "{flaky-admin}": serve.URL(addrs["flaky-server's admin"]),
@@ -196,10 +209,10 @@ func onLoopback(addr string) error {
 }
 
 // welcome prints the addresses and what to try next.
-func welcome(w io.Writer, spec faults.Spec, texts map[string]string) {
+func welcome(w io.Writer, spec faults.Spec, perSecond int, texts map[string]string) {
 	text := `{client-admin}/
 
-Rebound demo: a client in front of an upstream where {rate} of the attempts fail. Open the live page above to see each call.
+Rebound demo: a client in front of an upstream where {rate} of the attempts fail. Open the live page above to see each call{traffic}.
 
   {client}/process  through the client: timeout, retry, circuit breaker
   {client-admin}  the client's admin port: the live page, /api/calls /breakers /config /metrics
@@ -216,7 +229,10 @@ Try:
 
 Ctrl-C stops it.
 `
-	pairs := []string{"{rate}", fmt.Sprintf("%.0f %%", 100*(spec.ErrorRate+spec.ResetRate+spec.HangRate))}
+	pairs := []string{"{rate}", fmt.Sprintf("%.0f %%", 100*(spec.ErrorRate+spec.ResetRate+spec.HangRate)), "{traffic}", ""}
+	if perSecond > 0 {
+		pairs[3] = fmt.Sprintf("; %d a second are made with the policy, and as many without it", perSecond)
+	}
 	for name, text := range texts {
 		pairs = append(pairs, name, text)
 	}
@@ -229,7 +245,7 @@ func help(w io.Writer, fs *flag.FlagSet) {
 Usage: demo [flags]
 
 `)
-	config.Usage(w, fs, "listen", "admin", "flaky-listen", "flaky-admin", "config", "error-rate", "reset-rate", "hang-rate", "seed", "traffic", "faults", "traces", "version")
+	config.Usage(w, fs, "listen", "admin", "flaky-listen", "flaky-admin", "config", "error-rate", "reset-rate", "hang-rate", "seed", "traffic", "no-tour", "faults", "traces", "version")
 	fmt.Fprint(w, `
 Examples:
   go run ./cmd/demo

@@ -41,7 +41,7 @@ func renderGraph(r graphResult, command string) ([]byte, error) {
 		page.Charts = append(page.Charts, []chart{
 			calls(run, own),
 			draw(run, "p99 of calls that end well, ms", []curve{
-				{"p99", "p99", whereServed(func(x lab.Second) float64 { return x.P99 }), own.latency, false},
+				{"line-p99", "p99", whereServed(func(x lab.Second) float64 { return x.P99 }), own.latency, false},
 			}),
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/rebound-dev/rebound/internal/callgraph"
+	look "github.com/rebound-dev/rebound/internal/chart"
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/version"
@@ -24,7 +25,8 @@ var pageText string
 // newPage returns the template of the pages, with the parts that all of them have.
 func newPage() (*template.Template, error) {
 	return template.New("page").Funcs(template.FuncMap{
-		"percent": percent, "recovery": recovery, "latency": latency, "counts": counts, "signed": signed,
+		"chartStyle": func() template.CSS { return template.CSS(look.CSS()) },
+		"percent":    percent, "recovery": recovery, "latency": latency, "counts": counts, "signed": signed,
 		"lost":     func(p lab.Part) uint64 { return p.Calls - p.OK },
 		"edgeName": edgeName, "shortRecovery": func(s callgraph.ServiceResult) string { return shortRecovery(&s) },
 	}).Parse(pageText)
@@ -169,16 +171,16 @@ type curve struct {
 
 func calls(r *lab.Result, s scale) chart {
 	return draw(r, "calls a second", []curve{
-		{"offered", "offered", func(x lab.Second) float64 { return float64(x.Offered) }, s.calls, false},
-		{"attempts", "attempts", func(x lab.Second) float64 { return float64(x.Attempts) }, s.calls, false},
-		{"goodput", "goodput", func(x lab.Second) float64 { return float64(x.Goodput) }, s.calls, false},
+		{"line-offered", "offered", func(x lab.Second) float64 { return float64(x.Offered) }, s.calls, false},
+		{"line-attempts", "attempts", func(x lab.Second) float64 { return float64(x.Attempts) }, s.calls, false},
+		{"line-good", "goodput", func(x lab.Second) float64 { return float64(x.Goodput) }, s.calls, false},
 	})
 }
 
 func latencies(r *lab.Result, s scale) chart {
 	return draw(r, "latency of calls that end well, ms", []curve{
-		{"p50", "p50", whereServed(func(x lab.Second) float64 { return x.P50 }), s.latency, false},
-		{"p99", "p99", whereServed(func(x lab.Second) float64 { return x.P99 }), s.latency, false},
+		{"line-p50", "p50", whereServed(func(x lab.Second) float64 { return x.P50 }), s.latency, false},
+		{"line-p99", "p99", whereServed(func(x lab.Second) float64 { return x.P99 }), s.latency, false},
 	})
 }
 
@@ -194,8 +196,8 @@ func whereServed(value func(lab.Second) float64) func(lab.Second) float64 {
 
 func circuits(r *lab.Result, s scale) chart {
 	return draw(r, "clients with an open circuit (left), tokens of a client (right)", []curve{
-		{"open", "open circuits", func(x lab.Second) float64 { return float64(x.Open) }, float64(r.Load.Clients), false},
-		{"tokens", "tokens", func(x lab.Second) float64 { return math.Min(x.Tokens, s.tokens) }, s.tokens, true},
+		{"line-open", "open circuits", func(x lab.Second) float64 { return float64(x.Open) }, float64(r.Load.Clients), false},
+		{"line-tokens", "tokens", func(x lab.Second) float64 { return math.Min(x.Tokens, s.tokens) }, s.tokens, true},
 	})
 }
 

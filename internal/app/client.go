@@ -42,6 +42,7 @@ type LivePage struct {
 	Hosts   siteguard.Hosts // host names accepted on the admin port, besides those that [siteguard.Guard] always accepts
 	Listen  string          // address of the data port, for the page's example call; empty for no example
 	Traffic page.Traffic    // a traffic generator that the page controls; nil for none
+	Tour    bool            // the page offers a tour, for which it needs Faults and Traffic
 }
 
 // Check returns the error that NewClient would return for p.
@@ -51,7 +52,7 @@ func (p LivePage) Check() error {
 }
 
 func (p LivePage) options() page.Options {
-	return page.Options{Faults: p.Faults, Traces: p.Traces, Traffic: p.Traffic, Hosts: p.Hosts}
+	return page.Options{Faults: p.Faults, Traces: p.Traces, Traffic: p.Traffic, Tour: p.Tour, Hosts: p.Hosts}
 }
 
 // NewClient assembles a gateway. [Client.Flush] or [Client.Close] stops what it starts. The error

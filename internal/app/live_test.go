@@ -167,7 +167,7 @@ func TestTraffic(t *testing.T) {
 	with, without := httptest.NewServer(count("with", 200)), httptest.NewServer(count("without", 503))
 	defer with.Close()
 	defer without.Close()
-	traffic, err := page.NewGenerator(200, time.Second)
+	traffic, err := page.NewGenerator(200, 0, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

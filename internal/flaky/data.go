@@ -47,7 +47,7 @@ func (s *Server) process(w http.ResponseWriter, r *http.Request) {
 	if _, ok := read(w, r, maxBody); !ok {
 		return
 	}
-	fate := s.work(r, s.faults.Next(id), nil)
+	fate := s.work(r, s.next(r, id), nil)
 	answer := processAnswer{
 		Status: "ok", RequestID: id, Attempt: attempt, AttemptHeader: r.Header.Get("X-Attempt-Count"), Instance: s.options.Instance,
 	}
@@ -81,7 +81,7 @@ func (s *Server) orders(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	drawn := s.faults.Next(id)
+	drawn := s.next(r, id)
 	answer := orderAnswer{Order: o.name, RequestID: id, IdempotencyKey: o.key}
 	fate := s.work(r, drawn, func() {
 		if drawn.TakesEffect() {
@@ -144,6 +144,15 @@ func (s *Server) identify(h http.Header) (id string, attempt int, err error) {
 		id = rand.Text()
 	}
 	return id, s.attempts.next(id), nil
+}
+
+// next decides the fate of an arrival.
+func (s *Server) next(r *http.Request, id string) faults.Fate {
+	fate := s.faults.Next(id)
+	if r.Context().Value(sick{}) != nil {
+		fate.Fault, fate.Status, fate.RetryAfter, fate.Latency, fate.Service = faults.FaultError, http.StatusServiceUnavailable, "", 0, 0
+	}
+	return fate
 }
 
 // work spends the time that this arrival takes, and returns its final fate. It aborts the handler

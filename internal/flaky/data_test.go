@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -389,4 +390,48 @@ func TestSameSeedSameAnswers(t *testing.T) {
 			t.Errorf("no %d among %v", want, first)
 		}
 	}
+}
+
+// A sick endpoint answers 503 at once, whatever the faults are. The ledger counts its requests, and
+// the other endpoints work.
+func TestSickEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		injector, err := faults.New(faults.Spec{Latency: faults.Latency{Distribution: faults.DistributionFixed, Value: time.Second}}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := flaky.New(flaky.Options{Faults: injector})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Stop()
+		sick := false
+		changing, well := s.Endpoint(func() bool { return sick }), s.Endpoint(func() bool { return false })
+		ask := func(endpoint http.Handler, method, path, body string) (int, time.Duration) {
+			begin, w := time.Now(), httptest.NewRecorder()
+			endpoint.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+			return w.Code, time.Since(begin)
+		}
+		for _, state := range []bool{false, true, false} {
+			sick = state
+			wanted, took := map[string]int{"/process": http.StatusOK, "/orders": http.StatusCreated}, time.Second
+			if sick {
+				wanted, took = map[string]int{"/process": http.StatusServiceUnavailable, "/orders": http.StatusServiceUnavailable}, 0
+			}
+			for path, want := range wanted {
+				method := map[string]string{"/process": http.MethodGet, "/orders": http.MethodPost}[path]
+				if got, after := ask(changing, method, path, `{"order": "o"}`); got != want || after != took {
+					t.Errorf("sick %v: %s = %d after %v, want %d after %v", sick, path, got, after, want, took)
+				}
+			}
+			if got, _ := ask(well, http.MethodGet, "/process", ""); got != http.StatusOK {
+				t.Errorf("the other endpoint answers %d, want 200", got)
+			}
+		}
+		w := httptest.NewRecorder()
+		s.Admin().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://localhost/ledger", nil))
+		if !strings.Contains(w.Body.String(), `"received":9`) {
+			t.Errorf("ledger = %s, want 9 received", w.Body)
+		}
+	})
 }

@@ -144,6 +144,21 @@ func (s *Server) Data() http.Handler {
 	})
 }
 
+// Endpoint returns the handler of the data port of one endpoint among several. It answers 503 at
+// once while isSick returns true, whatever the faults are.
+func (s *Server) Endpoint(isSick func() bool) http.Handler {
+	data := s.Data()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isSick() {
+			r = r.WithContext(context.WithValue(r.Context(), sick{}, true))
+		}
+		data.ServeHTTP(w, r)
+	})
+}
+
+// sick is the key of a context: a sick endpoint got the request.
+type sick struct{}
+
 // Admin returns the handler of the admin port: GET, PUT and PATCH /faults, GET and DELETE /ledger,
 // GET /livez and /readyz. It rejects requests from pages of other sites, which could change the
 // faults; see [siteguard.Guard]. This is not access control: any client that reaches the port may

@@ -20,6 +20,8 @@ import (
 type Server struct {
 	Data  http.Handler
 	Admin http.Handler
+	// Endpoint is [flaky.Server.Endpoint], with traces.
+	Endpoint func(isSick func() bool) http.Handler
 	// Stop ends hanging calls.
 	Stop func()
 	// Reload is [flaky.Server.Reload].
@@ -54,7 +56,10 @@ func New(ctx context.Context, p cli.Program, injector *faults.Injector, instance
 	admin := http.NewServeMux()
 	admin.Handle("GET /metrics", metrics.Handler())
 	admin.Handle("/", server.Admin())
-	return &Server{Data: tel.Handler(server.Data()), Admin: admin, Stop: server.Stop, Reload: server.Reload, telemetry: tel, metrics: metrics}, nil
+	return &Server{
+		Data: tel.Handler(server.Data()), Endpoint: func(isSick func() bool) http.Handler { return tel.Handler(server.Endpoint(isSick)) },
+		Admin: admin, Stop: server.Stop, Reload: server.Reload, telemetry: tel, metrics: metrics,
+	}, nil
 }
 
 // Flush sends the remaining traces. It is the last call.

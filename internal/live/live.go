@@ -51,6 +51,7 @@ type Live struct {
 	before position // before the latest gathering
 	spare  pending
 	series map[seriesKey]*series
+	all    series // of all calls, also those without a route
 	calls  struct {
 		total       uint64
 		quiet, loud history[Record] // good at the first attempt, and all others
@@ -174,6 +175,7 @@ func (l *Live) gather() {
 		for key, figures := range l.spare.series {
 			if figures.offered > 0 {
 				l.seriesOf(key).add(second, l.tick, figures)
+				l.all.add(second, l.tick, figures)
 				l.calls.total += uint64(figures.offered)
 			}
 		}

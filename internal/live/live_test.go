@@ -273,7 +273,7 @@ func TestGoodCallsDoNotPushOutFailingOnes(t *testing.T) {
 			l.ObserveCall(context.Background(), *call(resilience.ReasonOK))
 		}
 		time.Sleep(time.Second)
-		if calls, _ := l.Calls(live.KeptCalls, resilience.ReasonMaxAttempts); len(calls) != 5 {
+		if calls, _ := l.Calls(live.KeptCalls, resilience.ReasonMaxAttempts, ""); len(calls) != 5 {
 			t.Errorf("kept failed calls = %d, want 5", len(calls))
 		}
 	})

@@ -28,10 +28,12 @@ type Update struct {
 	Started float64 `json:"started"`
 	// Calls are the newest calls, oldest first. Missed counts the new calls that are not among
 	// them. Total counts all calls since the start.
-	Calls       []*Record         `json:"calls,omitempty"`
-	Missed      uint64            `json:"missed,omitempty"`
-	Total       uint64            `json:"total"`
-	Series      []seriesUpdate    `json:"series"`
+	Calls  []*Record      `json:"calls,omitempty"`
+	Missed uint64         `json:"missed,omitempty"`
+	Total  uint64         `json:"total"`
+	Series []seriesUpdate `json:"series"`
+	// All has the figures of all series together, if there are several.
+	All         *seriesUpdate     `json:"all,omitempty"`
 	Transitions []transitionShown `json:"transitions,omitempty"` // oldest first
 	// TransitionsMissed counts the new transitions that are not among Transitions.
 	TransitionsMissed uint64 `json:"transitionsMissed,omitempty"`
@@ -211,23 +213,32 @@ func (l *Live) since(p position, limit int, now time.Time) Update {
 	slices.Reverse(u.EndpointChanges)
 	u.EndpointChangesMissed = besides(l.endpoints.total-p.endpoints, len(u.EndpointChanges))
 
-	second := l.second(now)
 	for _, s := range l.sorted() {
 		shown := l.present(s, now)
-		s.each(second, p.tick, func(e *secondSums) {
-			if e.shown != nil {
-				shown.Seconds = append(shown.Seconds, e.shown)
-				return
-			}
-			one := l.secondShown(e)
-			if e.number < second {
-				e.shown = one
-			}
-			shown.Seconds = append(shown.Seconds, one)
-		})
+		shown.Seconds = l.secondsSince(s, p.tick, now)
 		u.Series = append(u.Series, shown)
 	}
+	if len(u.Series) > 1 {
+		u.All = &seriesUpdate{Window: l.window(&l.all, now), Seconds: l.secondsSince(&l.all, p.tick, now)}
+	}
 	return u
+}
+
+// secondsSince returns the kept seconds of s that changed after a tick.
+func (l *Live) secondsSince(s *series, tick uint64, now time.Time) (all []*secondShown) {
+	second := l.second(now)
+	s.each(second, tick, func(e *secondSums) {
+		if e.shown != nil {
+			all = append(all, e.shown)
+			return
+		}
+		one := l.secondShown(e)
+		if e.number < second {
+			e.shown = one
+		}
+		all = append(all, one)
+	})
+	return all
 }
 
 // besides returns how many of all are not shown. It does not go below 0, which the numbers of a
@@ -361,11 +372,11 @@ func (l *Live) State() State {
 }
 
 // Calls returns up to limit calls, the newest first, and the number of all calls since the start.
-// With a reason it returns only calls that have it, or an attempt that has it.
-func (l *Live) Calls(limit int, reason resilience.Reason) (calls []*Record, total uint64) {
-	var wanted func(*Record) bool
-	if reason != "" {
-		wanted = func(r *Record) bool { return r.has(reason) }
+// With a reason it returns only calls that have it, or an attempt that has it. With an upstream it
+// returns only calls of that upstream.
+func (l *Live) Calls(limit int, reason resilience.Reason, upstream string) (calls []*Record, total uint64) {
+	wanted := func(r *Record) bool {
+		return (reason == "" || r.has(reason)) && (upstream == "" || r.Upstream == upstream)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

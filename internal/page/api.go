@@ -40,6 +40,7 @@ type settingsShown struct {
 	Example string              `json:"example,omitempty"`
 	Faults  bool                `json:"faults"`            // can be changed
 	Traffic *TrafficSettings    `json:"traffic,omitempty"` // the generator's initial settings
+	Tour    bool                `json:"tour,omitempty"`    // is offered
 	Reasons []resilience.Reason `json:"reasons"`
 	Seconds int                 `json:"seconds"` // that are kept
 	Window  int                 `json:"window"`  // seconds of the current figures
@@ -48,6 +49,7 @@ type settingsShown struct {
 func (p *Page) settings() *settingsShown {
 	return &settingsShown{
 		Traces: p.options.Traces, Example: p.options.Example, Faults: p.faults != nil, Traffic: p.firstTraffic,
+		Tour:    p.options.Tour && p.faults != nil && p.firstTraffic != nil,
 		Reasons: resilience.Reasons(), Seconds: live.KeptSeconds, Window: live.WindowSeconds,
 	}
 }
@@ -60,7 +62,7 @@ func (p *Page) serveState(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Page) serveCalls(w http.ResponseWriter, r *http.Request) {
-	if !query(w, r, "limit", "reason") {
+	if !query(w, r, "limit", "reason", "upstream") {
 		return
 	}
 	limit := defaultCalls
@@ -77,7 +79,7 @@ func (p *Page) serveCalls(w http.ResponseWriter, r *http.Request) {
 		refuse(w, fmt.Sprintf("reason: must be one of %v or status_<code>, got %q", resilience.Reasons(), reason))
 		return
 	}
-	calls, total := p.live.Calls(limit, reason)
+	calls, total := p.live.Calls(limit, reason, r.URL.Query().Get("upstream"))
 	writeJSON(w, struct {
 		Total uint64         `json:"total"` // since the start
 		Calls []*live.Record `json:"calls"` // the newest first

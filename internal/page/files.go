@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"path"
 	"strconv"
+
+	"github.com/rebound-dev/rebound/internal/chart"
 )
 
 //go:embed assets/*.html assets/*.css assets/*.js assets/*.svg
@@ -27,15 +29,16 @@ func handleFiles(mux *http.ServeMux) {
 		if e.Name() == "index.html" {
 			at = "/{$}"
 		}
-		handle(mux, at, map[string]http.HandlerFunc{http.MethodGet: serveFile(e.Name())})
+		content, err := files.ReadFile("assets/" + e.Name())
+		if err != nil {
+			panic(err) // the file is embedded
+		}
+		handle(mux, at, map[string]http.HandlerFunc{http.MethodGet: serveFile(e.Name(), content)})
 	}
+	handle(mux, "/assets/chart.css", map[string]http.HandlerFunc{http.MethodGet: serveFile("chart.css", []byte(chart.CSS()))})
 }
 
-func serveFile(name string) http.HandlerFunc {
-	content, err := files.ReadFile("assets/" + name)
-	if err != nil {
-		panic(err) // the file is embedded
-	}
+func serveFile(name string, content []byte) http.HandlerFunc {
 	sum := sha256.Sum256(content)
 	tag := `"` + hex.EncodeToString(sum[:8]) + `"`
 	contentType := map[string]string{

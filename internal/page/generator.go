@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -16,12 +17,15 @@ const (
 	maxInFlight = 400 // waiting for their answer, each way
 	trafficLag  = 10  // seconds that results are summed up over
 	maxCatchUp  = 100 * time.Millisecond
+
+	headerGenerated = "Rebound-Generated" // in which a generated call names its way
 )
 
-// Generator makes calls to a client, to the upstream behind it, or to both, at an even rate. It is
-// for the demo, which listens on loopback only. It is safe for concurrent use.
+// Generator makes calls to a client, to an upstream like the one behind it, or to both, at an even
+// rate. It is for the demo, which listens on loopback only. It is safe for concurrent use.
 type Generator struct {
 	client  *http.Client
+	maxSick int
 	targets [2]*target // with the policy, without
 	changed chan struct{}
 
@@ -34,19 +38,22 @@ type target struct {
 	slots chan struct{}
 
 	mu      sync.Mutex
-	url     string
+	urls    []string
+	sent    int
 	seconds [trafficLag]generatedSecond
 }
 
 type generatedSecond struct {
-	number               int64
-	ended, good, notSent int
+	number                               int64
+	sent, ended, good, notSent, attempts int
+	took                                 []time.Duration // of the ended calls
 }
 
 // NewGenerator makes a generator that sends perSecond, 0 to 200, both ways. It sends nothing before
-// [Generator.Run]. A call is given up after timeout.
-func NewGenerator(perSecond int, timeout time.Duration) (*Generator, error) {
+// [Generator.Run]. A call is given up after timeout. Up to maxSick endpoints can be sick.
+func NewGenerator(perSecond, maxSick int, timeout time.Duration) (*Generator, error) {
 	t := &Generator{
+		maxSick: maxSick,
 		client: &http.Client{Timeout: timeout, Transport: &http.Transport{
 			DialContext:         (&net.Dialer{Timeout: timeout}).DialContext,
 			MaxIdleConnsPerHost: maxInFlight,
@@ -72,6 +79,9 @@ func (t *Generator) Set(s TrafficSettings) error {
 	default:
 		return fmt.Errorf("path: must be %s, %s or %s, got %q", PathWith, PathWithout, PathBoth, s.Path)
 	}
+	if s.Sick < 0 || s.Sick > t.maxSick {
+		return fmt.Errorf("sick: must be from 0 to %d, got %d", t.maxSick, s.Sick)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.settings = s
@@ -86,20 +96,38 @@ func (t *Generator) Set(s TrafficSettings) error {
 func (t *Generator) State() TrafficState {
 	now := time.Now().Unix()
 	t.mu.Lock()
-	s := TrafficState{TrafficSettings: t.settings, Limit: maxTraffic}
+	s := TrafficState{TrafficSettings: t.settings, Limit: maxTraffic, MaxSick: t.maxSick}
 	t.mu.Unlock()
 	s.With, s.Without = t.targets[0].sum(now), t.targets[1].sum(now)
 	return s
 }
 
-// Run sends calls to the client's URL and to the upstream's, until ctx ends and the last call has.
-func (t *Generator) Run(ctx context.Context, client, upstream string) {
+// Sick returns how many endpoints answer 503 to everything, as set.
+func (t *Generator) Sick() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.settings.Sick
+}
+
+// Counted returns the handler of an upstream that counts the attempts at generated calls.
+func (t *Generator) Counted(upstream http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for i, path := range []Path{PathWith, PathWithout} {
+			if r.Header.Get(headerGenerated) == string(path) {
+				t.targets[i].count(func(s *generatedSecond) { s.attempts++ })
+			}
+		}
+		upstream.ServeHTTP(w, r)
+	})
+}
+
+// Run sends calls to the client's URL, and to the URLs of the other upstream's endpoints in turn,
+// until ctx ends and the last call has.
+func (t *Generator) Run(ctx context.Context, client string, upstream ...string) {
 	var calls sync.WaitGroup
 	defer t.client.CloseIdleConnections()
 	defer calls.Wait()
-	for i, url := range []string{client, upstream} {
-		t.targets[i].url = url
-	}
+	t.targets[0].urls, t.targets[1].urls = []string{client}, upstream
 	next := time.NewTimer(0)
 	defer next.Stop()
 	var last time.Time // when a call was due last
@@ -132,28 +160,33 @@ func (t *Generator) Run(ctx context.Context, client, upstream string) {
 		}
 		for i, path := range []Path{PathWith, PathWithout} {
 			if s.Path == path || s.Path == PathBoth {
-				t.send(ctx, &calls, t.targets[i])
+				t.send(ctx, &calls, t.targets[i], path)
 			}
 		}
 	}
 }
 
 // send makes one call, if not too many are out already.
-func (t *Generator) send(ctx context.Context, calls *sync.WaitGroup, to *target) {
+func (t *Generator) send(ctx context.Context, calls *sync.WaitGroup, to *target, path Path) {
 	select {
 	case to.slots <- struct{}{}:
 	default:
 		to.count(func(s *generatedSecond) { s.notSent++ })
 		return
 	}
+	to.count(func(s *generatedSecond) { s.sent++ })
+	url := to.urls[to.sent%len(to.urls)]
+	to.sent++
 	calls.Go(func() {
 		defer func() { <-to.slots }()
-		good := t.call(ctx, to.url)
+		begin := time.Now()
+		good := t.call(ctx, url, path)
 		if ctx.Err() != nil {
 			return
 		}
 		to.count(func(s *generatedSecond) {
 			s.ended++
+			s.took = append(s.took, time.Since(begin))
 			if good {
 				s.good++
 			}
@@ -161,11 +194,12 @@ func (t *Generator) send(ctx context.Context, calls *sync.WaitGroup, to *target)
 	})
 }
 
-func (t *Generator) call(ctx context.Context, url string) bool {
+func (t *Generator) call(ctx context.Context, url string, path Path) bool {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return false
 	}
+	r.Header.Set(headerGenerated, string(path))
 	resp, err := t.client.Do(r)
 	if err != nil {
 		return false
@@ -181,7 +215,7 @@ func (o *target) count(change func(*generatedSecond)) {
 	number := time.Now().Unix()
 	s := &o.seconds[number%trafficLag]
 	if s.number != number {
-		*s = generatedSecond{number: number}
+		*s = generatedSecond{number: number, took: s.took[:0]}
 	}
 	change(s)
 }
@@ -189,12 +223,23 @@ func (o *target) count(change func(*generatedSecond)) {
 func (o *target) sum(now int64) (r TrafficResult) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, s := range o.seconds {
-		if now-s.number < trafficLag {
+	var took []time.Duration
+	for i := range o.seconds {
+		if s := &o.seconds[i]; now-s.number < trafficLag {
+			r.Sent += s.sent
 			r.Ended += s.ended
 			r.Good += s.good
 			r.NotSent += s.notSent
+			r.Attempts += s.attempts
+			took = append(took, s.took...)
 		}
+	}
+	if len(took) > 0 {
+		slices.Sort(took)
+		at := func(share float64) float64 {
+			return float64(took[int(share*float64(len(took)-1)+0.5)].Round(time.Microsecond)) / float64(time.Millisecond)
+		}
+		r.P50, r.P99 = at(0.5), at(0.99)
 	}
 	return r
 }

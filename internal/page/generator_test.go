@@ -2,6 +2,10 @@ package page_test
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,7 +45,7 @@ func TestGeneratorKeepsItsPaceWhileItIsSet(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				traffic, err := page.NewGenerator(0, time.Second)
+				traffic, err := page.NewGenerator(0, 0, time.Second)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -63,5 +67,75 @@ func TestGeneratorKeepsItsPaceWhileItIsSet(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// The generator counts the attempts that each upstream got, and only those at its own calls. It
+// calls the endpoints of the upstream without the gateway in turn.
+func TestGeneratorCountsAttempts(t *testing.T) {
+	traffic, err := page.NewGenerator(200, 0, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }
+	behind := traffic.Counted(http.HandlerFunc(answer))
+	client := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for range 3 {
+			behind.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		behind.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)) // a visitor's
+		w.WriteHeader(http.StatusOK)
+	}))
+	defer client.Close()
+	var direct []string
+	var counts [2]atomic.Int64
+	for i := range counts {
+		s := httptest.NewServer(traffic.Counted(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			counts[i].Add(1)
+			answer(w, r)
+		})))
+		defer s.Close()
+		direct = append(direct, s.URL)
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	running.Go(func() { traffic.Run(ctx, client.URL, direct...) })
+	for traffic.State().With.Ended < 20 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := traffic.Set(page.TrafficSettings{Path: page.PathBoth}); err != nil {
+		t.Fatal(err)
+	}
+	var s page.TrafficState
+	for s = traffic.State(); s.With.Attempts != 3*s.With.Ended || s.Without.Attempts != s.Without.Ended; s = traffic.State() { // calls in flight end
+		if s.With.Attempts > 3*s.With.Ended+3 {
+			t.Fatalf("attempts with the client = %+v, want three a call", s.With)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if s.With.Sent != s.With.Ended || s.Without.Sent != s.Without.Ended {
+		t.Errorf("calls = %+v and %+v, want as many sent as ended", s.With, s.Without)
+	}
+	if s.With.P50 <= 0 || s.With.P99 < s.With.P50 {
+		t.Errorf("times until an answer = %v and %v ms, want a median above 0 and a 99th percentile not below it", s.With.P50, s.With.P99)
+	}
+	if a, b := counts[0].Load(), counts[1].Load(); a+b != int64(s.Without.Ended) || a-b < 0 || a-b > 1 {
+		t.Errorf("calls to the two endpoints = %d and %d, want half of %d each", a, b, s.Without.Ended)
+	}
+}
+
+// An endpoint is made sick with the other settings, and not more than there are.
+func TestSick(t *testing.T) {
+	traffic, err := page.NewGenerator(20, 2, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, ok := range map[int]bool{0: true, 1: true, 2: true, 3: false, -1: false} {
+		err := traffic.Set(page.TrafficSettings{Path: page.PathBoth, Sick: n})
+		if ok != (err == nil) || ok && (traffic.Sick() != n || traffic.State().Sick != n) {
+			t.Errorf("%d sick endpoints: error %v and then %d, want it accepted: %v", n, err, traffic.Sick(), ok)
+		}
 	}
 }

@@ -26,6 +26,8 @@ type Options struct {
 	Hosts []string
 	// Traffic is a generator that the page can control, or nil.
 	Traffic Traffic
+	// Tour makes the page offer a tour through some faults. It needs Faults and Traffic.
+	Tour bool
 }
 
 // Page serves the recent past of a gateway. It is safe for concurrent use.

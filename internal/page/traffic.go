@@ -21,7 +21,7 @@ type Path string
 // The paths.
 const (
 	PathWith    Path = "with"    // through the gateway, under its policy
-	PathWithout Path = "without" // directly to the upstream, with one attempt each
+	PathWithout Path = "without" // directly to an upstream of its own, with one attempt each
 	PathBoth    Path = "both"    // each call both ways, to compare them
 )
 
@@ -29,20 +29,30 @@ const (
 type TrafficSettings struct {
 	PerSecond int  `json:"perSecond" yaml:"perSecond"` // 0 for no traffic
 	Path      Path `json:"path" yaml:"path"`
+	// Sick is how many endpoints of the upstreams answer 503 to everything.
+	Sick int `json:"sick,omitempty" yaml:"sick"`
 }
 
 // TrafficState is a generator's settings and its results in the last ten seconds.
 type TrafficState struct {
 	TrafficSettings
-	Limit   int           `json:"limit"` // the maximum of PerSecond
+	Limit   int           `json:"limit"`             // the maximum of PerSecond
+	MaxSick int           `json:"maxSick,omitempty"` // the maximum of Sick
 	With    TrafficResult `json:"with"`
 	Without TrafficResult `json:"without"`
 }
 
-// TrafficResult counts the calls of the last ten seconds, as their caller saw them.
+// TrafficResult counts the calls of the last ten seconds, as their caller saw them, and the
+// attempts, as the upstream saw them.
 type TrafficResult struct {
-	Ended int `json:"ended"`
-	Good  int `json:"good"` // answered completely, with 2xx
+	Sent     int `json:"sent"`
+	Ended    int `json:"ended"`
+	Good     int `json:"good"` // answered completely, with 2xx
+	Attempts int `json:"attempts"`
+	// P50 and P99 are the median and the 99th percentile of the time until a call ended, in
+	// milliseconds. They are 0 if none ended.
+	P50 float64 `json:"p50"`
+	P99 float64 `json:"p99"`
 	// NotSent counts calls that were skipped because too many others had no answer yet.
 	NotSent int `json:"notSent,omitempty"`
 }

@@ -40,6 +40,7 @@ func levels() map[string]int {
 		"internal/certs":     0,
 		"internal/config":    0,
 		"internal/connpool":  0,
+		"internal/chart":     0,
 		"internal/problem":   0,
 		"internal/siteguard": 0,
 		"internal/version":   0,

@@ -1,11 +1,16 @@
 package docs_test
 
 import (
+	"bytes"
 	"fmt"
+	"image"
+	_ "image/gif"
+	_ "image/png"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -171,4 +176,31 @@ func fenced(text, language string) (blocks []string) {
 		}
 	}
 	return blocks
+}
+
+// TestReadmesPictures checks that no picture is taller than 600 px at the width of GitHub's page,
+// so that a reader sees text beside it, and that none makes the page slow.
+func TestReadmesPictures(t *testing.T) {
+	const pageWidth, tallest, largest = 880, 600, 1_000_000
+	pictures := regexp.MustCompile(`!\[[^\]]+\]\(([^)]+)\)`).FindAllStringSubmatch(files.Read(t, filepath.Join(root, "README.md")), -1)
+	if len(pictures) < 3 {
+		t.Fatalf("got %d pictures in README.md, want at least 3", len(pictures))
+	}
+	size := regexp.MustCompile(`<svg [^>]*width="(\d+)" height="(\d+)"`)
+	for _, p := range pictures {
+		content := []byte(files.Read(t, filepath.Join(root, p[1])))
+		var width, height int
+		if m := size.FindSubmatch(content); m != nil {
+			width, _ = strconv.Atoi(string(m[1]))
+			height, _ = strconv.Atoi(string(m[2]))
+		} else if c, _, err := image.DecodeConfig(bytes.NewReader(content)); err != nil {
+			t.Errorf("%s: %v", p[1], err)
+			continue
+		} else {
+			width, height = c.Width, c.Height
+		}
+		if shown := height * min(width, pageWidth) / width; shown > tallest || len(content) > largest {
+			t.Errorf("%s is %d px tall and has %d bytes, want at most %d and %d", p[1], shown, len(content), tallest, largest)
+		}
+	}
 }

@@ -107,14 +107,15 @@ func findChromium() (string, error) {
 // demo is a running demo.
 type demo struct{ page, client, flaky, faults string }
 
-// start runs the demo on free ports until the test ends.
+// start runs the demo on free ports until the test ends. It makes no calls and offers no tour,
+// unless args say so.
 func start(t *testing.T, args ...string) demo {
 	t.Helper()
 	if once.skip != "" {
 		t.Skip(once.skip)
 	}
 	free := "127.0.0.1:0"
-	cmd := exec.CommandContext(t.Context(), once.demo, append([]string{"--listen", free, "--admin", free, "--flaky-listen", free, "--flaky-admin", free}, args...)...)
+	cmd := exec.CommandContext(t.Context(), once.demo, append([]string{"--listen", free, "--admin", free, "--flaky-listen", free, "--flaky-admin", free, "--traffic", "0", "--no-tour"}, args...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	stderr := new(bytes.Buffer)
@@ -176,6 +177,13 @@ func visit(t *testing.T, url string, width int, dark bool) *tab {
 		command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}),
 		chromedp.Navigate(url))
 	return v
+}
+
+// size sets the size of the window.
+func (v *tab) size(width, height int) {
+	v.t.Helper()
+	v.do(command(emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: int64(width), Height: int64(height), DeviceScaleFactor: 1}))
+	v.until(fmt.Sprintf(`innerWidth === %d && innerHeight === %d`, width, height))
 }
 
 // tab is a tab of the browser. It keeps the console's errors and the requests of its page.

@@ -63,7 +63,8 @@ func TestEndpointChanges(t *testing.T) {
 	}
 }
 
-// The page lists the endpoints of the upstream. The waterfall has the endpoint of each attempt.
+// The page lists the endpoints of the upstream, the worst first. The waterfall has the endpoint of
+// each attempt.
 func TestEndpoints(t *testing.T) {
 	l, at := own(t, page.Options{}, func() []observe.Upstream {
 		return []observe.Upstream{{Policy: "default", Upstream: "http://upstream", Endpoints: []endpoint.State{
@@ -80,7 +81,7 @@ func TestEndpoints(t *testing.T) {
 	l.ObserveCall(t.Context(), *c)
 	v.pickPath("/two")
 	rows := strings.Join(strings.Fields(v.text("endpoint-rows")), " ")
-	if want := "10.0.0.1:80 In use 0 % 20.0 ms 10.0.0.2:80 Ejected 0 % –"; rows != want {
+	if want := "10.0.0.2:80 Ejected 0 % – 10.0.0.1:80 In use 0 % 20.0 ms"; rows != want {
 		t.Errorf("endpoints = %q, want %q", rows, want)
 	}
 	waterfall := v.text("waterfall")

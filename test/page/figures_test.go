@@ -115,7 +115,7 @@ func TestFigures(t *testing.T) {
 	}
 	l, at := own(t, page.Options{}, func() []observe.Upstream { return upstreams })
 	v := visit(t, at, 1440, false)
-	v.until(isLive + fmt.Sprintf(` && document.getElementById("series").options.length === %d`, len(cases)))
+	v.until(isLive + fmt.Sprintf(` && document.getElementById("series").options.length === %d`, len(cases)+1)) // also all of them
 	for name, tc := range cases {
 		for _, f := range tc.feed {
 			f(l, name)
@@ -203,7 +203,7 @@ func TestCountdownBetweenEvents(t *testing.T) {
 func TestSteeringTheTraffic(t *testing.T) {
 	w := &wheel{state: page.TrafficState{
 		TrafficSettings: page.TrafficSettings{PerSecond: 5, Path: page.PathBoth}, Limit: 200,
-		With: page.TrafficResult{Ended: 2000, Good: 1900}, Without: page.TrafficResult{Ended: 1000, Good: 700},
+		With: page.TrafficResult{Ended: 2000, Good: 1900, Attempts: 2800, P50: 30, P99: 400}, Without: page.TrafficResult{Ended: 1000, Good: 700, Attempts: 1000, P50: 25, P99: 50},
 	}}
 	_, at := own(t, page.Options{Traffic: w})
 	v, other := visit(t, at, 1440, false), visit(t, at, 1440, false)
@@ -212,12 +212,18 @@ func TestSteeringTheTraffic(t *testing.T) {
 	}
 	v.until(isLive + ` && ` + checked("rate", "5") + ` && ` + checked("path", "both"))
 	got := strings.Join(strings.Fields(v.text("compare")), " ")
-	if want := "With policy 95.0 % 2,000 calls Without 70.0 % 1,000 calls"; !strings.Contains(got, want) {
-		t.Errorf("comparison = %q, want %q", got, want)
+	for _, want := range []string{
+		"The policy is ahead by 25 points: 95.0 % instead of 70.0 % of the calls succeed, for 1.40 attempts a call instead of 1.00.",
+		"With policy 2,000 calls Without 1,000 calls", "Calls that succeeded 95.0 % 1,900 of 2,000 70.0 % 700 of 1,000",
+		"Attempts the upstream took 2,800 1.40 a call 1,000 1.00 a call", "Time until an answer 30.0 ms 99 %: 400 ms 25.0 ms 99 %: 50.0 ms",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("comparison = %q, want %q in it", got, want)
+		}
 	}
-	widths := eval[[]string](v, `["with-bar", "without-bar"].map((id) => document.getElementById(id).getAttribute("width"))`)
-	if !slices.Equal(widths, []string{"95.00%", "70.00%"}) {
-		t.Errorf("widths of the bars = %q, want 95.00%% and 70.00%%", widths)
+	widths := eval[[]string](v, `["success", "attempts", "time"].flatMap((name) => ["with", "without"].map((way) => document.getElementById(way + "-" + name + "-bar").getAttribute("width")))`)
+	if want := []string{"95.00%", "70.00%", "100.00%", "35.71%", "7.50%", "6.25%"}; !slices.Equal(widths, want) {
+		t.Errorf("widths of the bars = %q, want %q", widths, want)
 	}
 	is := func(what string, want page.TrafficSettings) {
 		t.Helper()

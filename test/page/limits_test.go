@@ -81,6 +81,9 @@ func TestConcurrencyLimit(t *testing.T) {
 	if got := strings.Join(strings.Fields(v.text("waterfall")), " "); !strings.Contains(got, "No attempt") || !strings.Contains(got, "concurrency limit") {
 		t.Errorf("waterfall = %q, want a row for no attempt", got)
 	}
+	if bars := eval[[]float64](v, `[...document.querySelectorAll("[data-bar=queue]")].map((e) => e.getBoundingClientRect().width / e.parentElement.getBoundingClientRect().width)`); len(bars) != 1 || bars[0] < 0.9 {
+		t.Errorf("bars of the queue take %.2f of the width, want one with nearly all", bars)
+	}
 	if icon := eval[string](v, `document.querySelector("#rows use").getAttribute("href")`); icon != "#shape-refused" {
 		t.Errorf("icon of the call = %s, want that of a refused one", icon)
 	}
@@ -143,6 +146,9 @@ func TestAdaptiveLimitMovesNothing(t *testing.T) {
 		v.until(`document.getElementById("limit-note").textContent === "1,200 of 1,333 in flight, 100 wait"`)
 		if after := eval[string](v, places); after != before {
 			t.Errorf("at %d px the page moves: got %s, want %s", width, after, before)
+		}
+		if eval[bool](v, `(() => { const e = document.getElementById("limit-note"); return e.scrollHeight > e.clientHeight + 1 || e.scrollWidth > e.clientWidth + 1; })()`) {
+			t.Errorf("at %d px the limit is cut off", width)
 		}
 		limit(resilience.ConcurrencySnapshot{InFlight: 5})
 		v.until(`document.getElementById("limit-note").textContent === ""`)

@@ -136,7 +136,7 @@ func TestOutageAndRecovery(t *testing.T) {
 	v.until(state("Closed"))
 	v.until(`/Half-open → closed\s+3 probes succeeded/.test(document.getElementById("transitions").innerText)`)
 	// The page compares traffic with and without the policy.
-	v.until(`document.getElementById("with-share").innerText.endsWith("%") && document.getElementById("without-share").innerText.endsWith("%")`)
+	v.until(`document.getElementById("with-success").innerText.endsWith("%") && document.getElementById("without-success").innerText.endsWith("%")`)
 }
 
 // After a thousand calls the page, the API, /metrics and flaky-server's ledger have the same
@@ -706,6 +706,31 @@ func TestLayout(t *testing.T) {
 			}
 			for _, e := range eval[[]string](v, `[...document.querySelectorAll(".tile .big, .choices span, .panel-head > *, .wf-name")].filter((e) => e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0).map((e) => e.textContent.trim().slice(0, 60))`) {
 				t.Errorf("a text does not fit its element: %s", e)
+			}
+		})
+	}
+}
+
+// In an outage the circuit changes several times a second. Nothing moves then.
+func TestOutageMovesNothing(t *testing.T) {
+	d := start(t, "--traffic", "50", "--error-rate", "1")
+	for _, width := range []int{375, 768, 1440, 2200} {
+		t.Run(strconv.Itoa(width), func(t *testing.T) {
+			v := visit(t, d.page, width, false)
+			v.until(`/half-open|Half-open/.test(document.getElementById("transitions").innerText) && document.getElementById("verdict").innerText.startsWith("No call succeeds")`)
+			_ = eval[bool](v, `(() => {
+				window.places = new Set();
+				window.states = new Set();
+				setInterval(() => {
+					places.add(["#charts", "#compare", "#controls"].map((s) => Math.round(document.querySelector(s).getBoundingClientRect().top)).join(" "));
+					states.add(document.getElementById("breaker-state").innerText);
+				}, 50);
+				return true;
+			})()`)
+			v.until(`window.states.size > 1`)
+			time.Sleep(2 * time.Second)
+			if places := eval[[]string](v, `[...window.places]`); len(places) != 1 {
+				t.Errorf("the charts, the comparison and the controls begin at %q, want one place each", places)
 			}
 		})
 	}

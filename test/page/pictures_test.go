@@ -27,48 +27,59 @@ func (v *tab) shoot(file, selector string, width, height int) {
 	}
 }
 
-// TestPictures takes the pictures in docs/: the page during an outage, and one call. The seed makes
-// the faults the same each time, but times differ between machines.
+// TestPictures takes the pictures in docs/: the outage of the tour as a film, the page during an
+// outage, and one call. The seed makes the faults the same each time, but times differ between
+// machines.
 func TestPictures(t *testing.T) {
 	if !*update {
 		t.Skip("go test -run TestPictures -update takes them")
 	}
-	d := start(t, "--seed", "30", "--traffic", "50", "--error-rate", "0.3", "--listen", "127.0.0.1:8080", "--flaky-listen", "127.0.0.1:5000")
+	d := start(t, "--seed", "30", "--traffic", "20", "--no-tour=false", "--listen", "127.0.0.1:8080", "--flaky-listen", "127.0.0.1:5000")
 	v := visit(t, d.page, 1440, false)
+	v.size(1240, 770)
 	v.until(isLive)
-	phase := func(faults string, lasts time.Duration) {
-		ask(t, http.MethodPut, d.faults, faults)
-		time.Sleep(lasts)
+	v.click("tour-next")
+	time.Sleep(14 * time.Second)
+	var outage film
+	take := func(n int) {
+		for i := range n {
+			outage.add(t, get(v, chromedp.CaptureScreenshot()), 80)
+			if i+1 < n {
+				time.Sleep(time.Second)
+			}
+		}
 	}
-	time.Sleep(20 * time.Second)
-	phase("errorRate: 1", 9*time.Second)
-	phase("errorRate: 0.3", 16*time.Second)
-	phase("errorRate: 1", 7*time.Second)
-	// A call with several attempts shows more than a rejected one.
-	v.filter("status_503")
-	v.pick(3)
-	v.filter("")
-	v.until(`/^next probe in (1\.|[2-9])/.test(document.getElementById("breaker-note").innerText)`) // it stays open meanwhile
-	v.shoot("../../docs/live.png", "", 1440, 900)
+	take(2)
+	v.click("tour-next")
+	v.until(`document.getElementById("tour").dataset.step === "2"`)
+	take(12)
+	outage.delays[len(outage.delays)-1] = 500 // time to read the verdict
+	outage.write(t, "../../docs/outage.gif")
 
-	phase("errorRate: 0", 0)
+	v.click("tour-skip")
+	v.press("30 % errors")
+	v.press("50")
+	time.Sleep(16 * time.Second)
+	v.press("Outage")
+	time.Sleep(7 * time.Second)
+	_ = eval[bool](v, `document.activeElement.blur() ?? true`)
+	v.until(`/^next probe in (0\.[3-9]|[1-9])/.test(document.getElementById("breaker-note").innerText)`)
+	v.size(1440, 900)
+	time.Sleep(300 * time.Millisecond) // until the page has redrawn for the new size
+	if err := os.WriteFile("../../docs/live.png", get(v, chromedp.CaptureScreenshot()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	v.press("Healthy")
 	v.until(`document.getElementById("breaker-state").innerText === "Closed"`)
 	ask(t, http.MethodPut, d.page+"api/traffic", `{"perSecond": 0}`)
-	phase("{failFirst: 2, latency: {distribution: fixed, value: 40ms}}", 2*time.Second)
+	ask(t, http.MethodPut, d.faults, "{failFirst: 2, latency: {distribution: fixed, value: 40ms}}")
+	time.Sleep(2 * time.Second)
 	ask(t, http.MethodGet, d.client+"/process", "")
-	v.press("Follow the newest")
+	v.click("follow")
+	v.click("follow")
 	v.until(attempts + `.length === 3 && document.getElementById("call-body").innerText.includes("Answered 200")`)
 	v.shoot("../../docs/call.png", ".call", 1440, 900)
-}
-
-// pick clicks on the newest listed good call with at least this many attempts.
-func (v *tab) pick(n int) {
-	v.t.Helper()
-	v.until(`(() => {
-		const row = [...document.querySelectorAll("#rows tr")].find((r) => Number(r.cells[3].innerText) >= ` + strconv.Itoa(n) + ` && r.call.good && r.call.duration > 50);
-		row?.click();
-		return Boolean(row);
-	})()`)
 }
 
 // With SHOTS=dir, this test writes pictures of every width, in light and dark mode, to dir.
@@ -84,7 +95,7 @@ func TestLooks(t *testing.T) {
 	ask(t, http.MethodPut, d.faults, "errorRate: 0.3")
 	time.Sleep(12 * time.Second)
 	for name, dark := range map[string]bool{"light": false, "dark": true} {
-		for _, width := range []int{375, 768, 1440} {
+		for _, width := range []int{375, 768, 1440, 2200} {
 			v := visit(t, d.page, width, dark)
 			v.until(isLive)
 			time.Sleep(1500 * time.Millisecond)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -229,7 +230,7 @@ func TestListStandsStill(t *testing.T) {
 	d := start(t, "--traffic", "100")
 	v := visit(t, d.page, 1440, false)
 	v.until(`document.querySelectorAll("#rows tr").length > 20`)
-	where := eval[[]float64](v, `(() => { const r = document.querySelectorAll("#rows tr")[5].getBoundingClientRect(); return [r.left + 30, r.top + r.height / 2]; })()`)
+	where := eval[[]float64](v, `(() => { document.querySelector(".calls").scrollIntoView(); const r = document.querySelectorAll("#rows tr")[5].getBoundingClientRect(); return [r.left + 30, r.top + r.height / 2]; })()`)
 	mouse := func(kind input.DispatchMouseEventType, x, y float64) {
 		button := input.MouseButtonLeft
 		if kind == input.DispatchMouseEventTypeMouseMoved {
@@ -309,7 +310,9 @@ func TestFiguresDoNotChatter(t *testing.T) {
 	v.until(`document.querySelectorAll("#transitions li").length > 5`)
 	ask(t, http.MethodPut, d.faults, "errorRate: 0")
 	v.until(`document.getElementById("breaker-state").innerText === "Closed" && document.getElementById("announce").textContent.startsWith("Circuit closed")`)
-	if said := eval[[]string](v, "window.said"); len(said) != 2 || !strings.HasPrefix(said[0], "Circuit open") || !strings.HasPrefix(said[1], "Circuit closed") {
-		t.Errorf("announcements of an outage and its end = %q, want one for each", said)
+	said := eval[[]string](v, "window.said")
+	circuit := slices.DeleteFunc(slices.Clone(said), func(s string) bool { return !strings.Contains(s, "Circuit") })
+	if len(said) > 6 || len(circuit) != 2 || !strings.HasPrefix(circuit[0], "Circuit open") || !strings.HasPrefix(circuit[1], "Circuit closed") {
+		t.Errorf("announcements of an outage and its end = %q, want one for each, and few of endpoints", said)
 	}
 }

@@ -241,7 +241,7 @@ func TestTraceLink(t *testing.T) {
 	c := call("http://upstream")
 	c.TraceID = [16]byte{0xab, 15: 0xcd}
 	l.ObserveCall(t.Context(), *c)
-	for _, total := l.Calls(1, ""); total == 0; _, total = l.Calls(1, "") {
+	for _, total := l.Calls(1, "", ""); total == 0; _, total = l.Calls(1, "", "") {
 		time.Sleep(10 * time.Millisecond)
 	}
 	const id = "ab0000000000000000000000000000cd"

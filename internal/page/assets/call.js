@@ -2,7 +2,7 @@
 
 import { $, el, icon, show, svg, text } from "./dom.js";
 import { clipped, clock, duration, plural, statusOf, tick, tickText, whole, words } from "./format.js";
-import { known } from "./state.js";
+import { known, ofChosen } from "./state.js";
 
 const sources = { jitter: "jitter", retry_after: "Retry-After", next_endpoint: "next endpoint" };
 const HOLD = 1000; // ms until a newer call replaces the shown one
@@ -30,11 +30,12 @@ $("follow").addEventListener("click", () => { follow(!following); followNewest(t
 
 // followNewest draws a newer call. It prefers calls that failed or had several attempts.
 export function followNewest(atOnce = false) {
-  if (!following || !known.calls.length) return;
+  if (!following) return;
   const now = performance.now();
+  if (shown && !ofChosen(shown.call)) atOnce = true;
   if (shown && !atOnce && now - shownSince < HOLD) return;
   if (shown && !atOnce && busy($("call-body"))) return;
-  const fresh = known.calls.filter((c) => !shown || shown.before || c.id > shown.call.id);
+  const fresh = [...known.calls, ...known.older].filter((c) => ofChosen(c) && (!shown || shown.before || !ofChosen(shown.call) || c.id > shown.call.id));
   if (!fresh.length) return;
   drawCall(fresh.find((c) => c.attempts.length > 1 || !c.good) ?? fresh[0]);
   shownSince = now;
@@ -106,8 +107,18 @@ export function drawCall(call, before = false) {
     if (near) t.append(svg("line", { class: "deadline", x1: at(call.deadline), x2: at(call.deadline), y1: 0, y2: "100%" }));
     return t;
   };
+  // queued draws the time in the queue of the concurrency limit, which is no attempt and no wait.
+  const queued = (from, to) => {
+    if (to - from < Math.max(1, scale / 100)) return;
+    const bar = svg("rect", { class: "bar-queue", x: at(from), width: at(to - from), y: "30%", height: "40%", "data-bar": "queue" });
+    rows.push(row("wait", el("span", { class: "wf-name is-wait" }, icon("wait", "is-wait"), "Queue"), track(bar),
+      el("span", { class: "wf-detail" }, el("b", {}, duration(to - from)), " for a place under the concurrency limit")));
+  };
+  let ended = call.offset ?? 0;
   call.attempts.forEach((a, i) => {
     const last = i === call.attempts.length - 1;
+    if (!(last && call.attemptsOmitted)) queued(ended, a.start);
+    ended = a.start + a.duration + (a.wait?.actual ?? 0);
     if (last && call.attemptsOmitted) rows.push(row("omitted", "", track(), el("span", { class: "wf-detail" }, `${plural(call.attemptsOmitted, "more attempt")}`)));
     const kind = kindOf(a);
     const bar = svg("rect", { class: `bar-${kind}`, x: at(a.start), width: at(a.duration), y: "24%", height: "52%", rx: kind === "good" ? 8 : 1, "data-bar": "attempt" });
@@ -123,6 +134,7 @@ export function drawCall(call, before = false) {
         el("span", { class: "wf-detail" }, el("b", {}, duration(a.wait.actual)), ` of ${duration(a.wait.planned)} planned · ${sources[a.wait.source] ?? words(a.wait.source)}`)));
     }
   });
+  if (late(call)) queued(ended, call.duration);
   if (!call.attempts.length) {
     rows.push(row("refused", el("span", { class: "wf-name" }, icon("refused", "is-refused"), "No attempt"), track(), el("span", { class: "wf-detail" }, el("b", {}, words(call.reason)))));
   }
@@ -186,6 +198,7 @@ export function curl(call) {
 // quoted returns word quoted for a shell.
 function quoted(word) { return /^[\w:/.-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`; }
 
+let copied; // the timer that restores the button
 $("copy").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText($("call-curl").textContent);
@@ -194,7 +207,8 @@ $("copy").addEventListener("click", async () => {
     getSelection().selectAllChildren($("call-curl")); // copying is not permitted: select it for the visitor
     text("copy", "Selected");
   }
-  setTimeout(() => text("copy", "Copy"), 1500);
+  clearTimeout(copied);
+  copied = setTimeout(() => text("copy", "Copy"), 1500);
 });
 
 // resultOf returns how to mark a call's result.

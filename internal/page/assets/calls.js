@@ -4,10 +4,12 @@ import { ask } from "./api.js";
 import { drawCall, follow, onDrawn, resultOf, shown } from "./call.js";
 import { $, el, icon, show, text } from "./dom.js";
 import { clock, count, duration, plural, statusOf, words } from "./format.js";
-import { known, LISTED } from "./state.js";
+import { oneStop } from "./onestop.js";
+import { known, LISTED, ofChosen } from "./state.js";
 
 let paused = null; // the list when it was paused
-let filtered = null; // the server's calls with the chosen reason
+let filtered = null; // the server's calls with the chosen reason, of the chosen upstream
+let filteredFor = null; // the key of that upstream
 let filterError = "";
 let drawnCalls = [];
 const rowOf = new Map(); // by call id
@@ -33,19 +35,23 @@ export function setReasons() {
 // restartList forgets the calls of an earlier process.
 export function restartList() {
   filtered = held = null;
-  if ($("reason").value) askFiltered();
+  known.older = [];
+  if ($("reason").value || known.picked) askFiltered();
 }
 
-// askFiltered loads the server's calls with the chosen reason, of which this page may have
-// fewer.
+// askFiltered loads the server's calls with the chosen reason or of the picked upstream, of which
+// this page may have fewer.
 async function askFiltered() {
   filtered = held = null;
+  known.older = [];
   filterError = "";
   const reason = $("reason").value;
-  if (reason) {
+  const chosen = filteredFor = known.chosen;
+  const upstream = known.picked ? known.series.get(chosen)?.upstream ?? "" : "";
+  if (reason || upstream) {
     try {
-      const answer = await ask(`api/calls?limit=${LISTED}&reason=${encodeURIComponent(reason)}`);
-      if ($("reason").value === reason) filtered = answer.calls;
+      const answer = await ask(`api/calls?limit=${LISTED}${reason ? `&reason=${encodeURIComponent(reason)}` : ""}${upstream ? `&upstream=${encodeURIComponent(upstream)}` : ""}`);
+      if ($("reason").value === reason && known.chosen === chosen) filtered = known.older = answer.calls;
     } catch (err) {
       filterError = `Older calls could not be loaded: ${err.message}. `;
     }
@@ -58,13 +64,13 @@ function hasReason(call, reason) { return call.reason === reason || call.attempt
 
 function listed() {
   const reason = $("reason").value;
-  if (!reason) return known.calls.slice(0, LISTED);
-  const all = new Map([...(filtered ?? []), ...known.calls.filter((c) => hasReason(c, reason))].map((c) => [c.id, c]));
+  const all = new Map([...(filtered ?? []), ...known.calls.filter((c) => !reason || hasReason(c, reason))].filter(ofChosen).map((c) => [c.id, c]));
   return [...all.values()].sort((a, b) => b.id - a.id).slice(0, LISTED);
 }
 
 // The list does not move while the visitor points at it or has the focus in it.
 const region = document.querySelector(".calls .scroll");
+const stops = oneStop(region, "button");
 let pointed = false;
 let held = null; // the list at that moment
 region.addEventListener("pointerenter", (e) => { pointed = e.pointerType !== "touch"; });
@@ -72,6 +78,10 @@ region.addEventListener("pointerleave", () => { pointed = false; drawRows(); });
 region.addEventListener("focusout", () => setTimeout(drawRows));
 
 export function drawRows() {
+  if (filteredFor !== known.chosen) {
+    if (known.picked || filtered) askFiltered();
+    else filteredFor = known.chosen;
+  }
   if (!pointed && !region.contains(document.activeElement)) held = null;
   else if (!paused && drawnCalls.length) held ??= drawnCalls;
   const calls = paused ?? held ?? listed();
@@ -95,6 +105,7 @@ export function drawRows() {
       body.insertBefore(r, before);
     }
   }
+  stops.update();
   show("rows-empty", calls.length === 0);
   text("rows-empty", $("reason").value ? "No kept call has this reason." : "No calls to list.");
   let note = "";
@@ -103,6 +114,7 @@ export function drawRows() {
     if (paused) note = known.total < calls[0].id ? "Paused; the server has restarted since." : `Paused; ${plural(known.total - calls[0].id, "newer call")}.`;
     else if (held && known.total > calls[0].id) note = `Held while you point at it or have the focus in it; ${plural(known.total - calls[0].id, "newer call")}.`;
     else if ($("reason").value) note = `${calls.length < LISTED ? "" : "The newest "}${plural(calls.length, "call")} with this reason, or with an attempt that has it.`;
+    else if (known.picked) note = `${calls.length < LISTED ? "" : "The newest "}${plural(calls.length, "call")} of the picked upstream.`;
     else if (span > calls.length) note = `${count(calls.length)} of the last ${count(span)} calls; ${count(span - calls.length)} came too fast to list.`;
     else if (calls.length < LISTED && calls.length < known.total) note = `${count(calls.length)} of ${count(known.total)} calls; ${count(known.total - calls.length)} came too fast to list.`;
     else note = `The last ${plural(calls.length, "call")} of ${count(known.total)}.`;

@@ -2,12 +2,13 @@
 
 import { $, text } from "./dom.js";
 import { count, duration, percent, plural, whole } from "./format.js";
-import { keyOf, known, serverNow } from "./state.js";
+import { keyOf, known, reals, serverNow } from "./state.js";
 
 export const stateWord = { closed: "Closed", open: "Open", "half-open": "Half-open" };
 
 // drawBreaker draws the circuit, and the concurrency limit while there is one.
 export function drawBreaker(s) {
+  if (s?.all) { drawCircuits(); return; }
   const c = s?.circuit;
   const state = c?.state ?? "none";
   $("breaker-tile").dataset.state = state;
@@ -27,6 +28,22 @@ export function drawBreaker(s) {
   const limit = s?.concurrency;
   text("limit-note", limit ? `${count(limit.inFlight)} of ${count(limit.limit)} in flight${limit.queued ? `, ${count(limit.queued)} wait` : ""}` : "");
 }
+
+// drawCircuits draws how many circuits are not closed.
+function drawCircuits() {
+  const all = reals().filter((s) => s.circuit);
+  const open = all.filter((s) => s.circuit.state === "open").length;
+  const probing = all.filter((s) => s.circuit.state === "half-open").length;
+  const state = !all.length ? "none" : open ? "open" : probing ? "half-open" : "closed";
+  $("breaker-tile").dataset.state = state;
+  $("breaker-shape").setAttribute("href", `#shape-${state}`);
+  text("breaker-state", !all.length ? "–" : open ? `${count(open)} open` : probing ? `${count(probing)} half-open` : "All closed");
+  text("breaker-note", all.length ? `of ${plural(all.length, "circuit")}` : "no calls yet");
+  text("limit-note", open && probing ? `${count(probing)} half-open` : "");
+}
+
+// drawLost stops what looks alive without news: the countdown to a probe.
+export function drawLost() { text("breaker-note", "not known now"); }
 
 // cause explains why a circuit changed, with the counts.
 export function cause(t) {

@@ -1,9 +1,9 @@
 // The laboratory: the upstream's faults, their seed and the traffic.
 
 import { ask } from "./api.js";
-import { $, el, meter, show, text } from "./dom.js";
+import { $, el, show, text } from "./dom.js";
 import { count, percent, plural } from "./format.js";
-import { draw, known } from "./state.js";
+import { draw, known, noteFaults } from "./state.js";
 
 const nothing = {
   errorRate: 0, resetRate: 0, truncateRate: 0, hangRate: 0, slowBodyRate: 0, failFirst: 0, retryAfter: "",
@@ -12,18 +12,23 @@ const scenarios = [
   { name: "Healthy", faults: {}, note: "every attempt works" },
   { name: "30 % errors", faults: { errorRate: 0.3 }, note: "three attempts in ten answer 503" },
   { name: "Slow", faults: { latency: { distribution: "lognormal", median: "250ms", p99: "2s" } }, note: "half of the answers take over 250 ms, one in a hundred over 2 s" },
+  { name: "One sick endpoint", faults: {}, sick: 1, note: "one endpoint answers 503 to everything, the others work" },
   { name: "Outage", faults: { errorRate: 1 }, note: "every attempt answers 503" },
   { name: "Hanging", faults: { hangRate: 1 }, note: "attempts are accepted and never answered" },
   { name: "Overload", faults: { capacity: { workers: 2, serviceTime: "50ms", queue: 20 } }, note: "two workers of 50 ms each: more than 40 attempts a second are too many" },
 ];
 
+// The demo's upstream is as fast as a real one, so that bars have a width.
+const usual = { distribution: "lognormal", median: "25ms", p99: "60ms" };
+const faultsOf = (scenario) => (known.traffic && !scenario.faults.latency && !scenario.faults.capacity ? { ...scenario.faults, latency: usual } : scenario.faults);
+
 function matches(scenario) {
   const f = known.faults;
-  if (!f || (f.schedule ?? []).length) return false;
+  if (!f || (f.schedule ?? []).length || (scenario.sick ?? 0) !== (known.traffic?.sick ?? 0)) return false;
   const wanted = { ...nothing, ...scenario.faults };
   for (const name of Object.keys(nothing)) if (f[name] !== wanted[name]) return false;
-  const latency = scenario.faults.latency ?? { distribution: "none" };
-  for (const [name, value] of Object.entries(latency)) if (f.latency?.[name] !== value) return false;
+  const latencies = scenario.faults.latency ? [scenario.faults.latency] : [{ distribution: "none" }, usual];
+  if (!latencies.some((latency) => Object.entries(latency).every(([name, value]) => f.latency?.[name] === value))) return false;
   if (wanted.errorRate > 0 && String(f.statuses ?? [503]) !== "503") return false;
   const capacity = scenario.faults.capacity;
   if (!capacity) return !f.capacity?.workers;
@@ -43,6 +48,7 @@ export function scenarioName() {
   if (f.capacity?.workers) rates.push(`${plural(f.capacity.workers, "worker")}, ${f.capacity.serviceTime} a call`);
   if (f.latency && f.latency.distribution !== "none") rates.push(`${f.latency.distribution} latency`);
   if ((f.schedule ?? []).length) rates.push("on a schedule");
+  if (known.traffic?.sick) rates.push(plural(known.traffic.sick, "sick endpoint"));
   const list = rates.join(", ") || "own faults";
   return list[0].toUpperCase() + list.slice(1);
 }
@@ -97,15 +103,21 @@ function check(id, value) {
   for (const input of $(id).querySelectorAll("input")) input.checked = input.value === String(value);
 }
 
-choices("scenarios", "scenario", scenarios.map((s) => [s.name, s.name]), async (name) => {
-  const faults = await change(name, () => ask("api/faults", "PUT", scenarios.find((s) => s.name === name).faults));
-  if (faults) known.faults = faults;
+// press puts a scenario in force.
+export async function press(name) {
+  const scenario = scenarios.find((s) => s.name === name);
+  await change(name, async () => {
+    if (known.traffic && (known.traffic.sick ?? 0) !== (scenario.sick ?? 0)) known.traffic = await ask("api/traffic", "PUT", { sick: scenario.sick ?? 0 });
+    known.faults = await ask("api/faults", "PUT", faultsOf(scenario));
+  });
   draw();
-});
+}
+
+choices("scenarios", "scenario", scenarios.map((s) => [s.name, s.name]), press);
 choices("rates", "rate", [[0, "Off"], [5, "5"], [20, "20"], [50, "50"], [100, "100"], [200, "200"]], (perSecond) => setTraffic({ perSecond }));
 choices("paths", "path", [["with", "With policy"], ["without", "Without"], ["both", "Both, to compare"]], (path) => setTraffic({ path }));
 
-async function setTraffic(settings) {
+export async function setTraffic(settings) {
   const traffic = await change("Changing the traffic", () => ask("api/traffic", "PUT", settings));
   if (traffic) known.traffic = traffic;
   drawControls();
@@ -143,17 +155,12 @@ export function drawControls() {
   if (known.seed !== null && !seedTyped) $("seed").value = known.seed;
   show("traffic-set", Boolean(traffic));
   show("path-set", Boolean(traffic));
-  show("compare", Boolean(traffic));
+  noteFaults(scenarioName());
+  for (const [i, s] of scenarios.entries()) $("scenarios").children[i].hidden = Boolean(s.sick) && !traffic?.maxSick;
   const current = scenarios.find(matches);
   check("scenarios", current?.name ?? "");
   text("scenario-note", current ? current.note : known.faults ? `now: ${scenarioName()}` : "not known: flaky-server does not answer");
   if (!traffic) return;
   check("rates", traffic.perSecond);
   check("paths", traffic.path);
-  for (const way of ["with", "without"]) {
-    const r = traffic[way];
-    meter(`${way}-bar`, r.good / r.ended);
-    text(`${way}-share`, percent(r.good, r.ended));
-    text(`${way}-note`, (r.ended ? plural(r.ended, "call") : traffic.perSecond && [way, "both"].includes(traffic.path) ? "none ended yet" : "no traffic") + (r.notSent ? `, ${count(r.notSent)} not sent: too many others wait` : ""));
-  }
 }

@@ -51,8 +51,10 @@ export function sayChanges(all) {
   return sentence && sentence[0].toUpperCase() + sentence.slice(1);
 }
 
+const order = ["failing", "ejected", "probing", "in_use"];
+
 export function drawEndpoints(s) {
-  const all = s?.endpoints ?? [];
+  const all = [...(s?.endpoints ?? [])].sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state));
   show("endpoints", all.length > 0);
   $("endpoint-rows").replaceChildren(...all.map((e) => {
     const [word, kind] = states[e.state] ?? [e.state, "late"];

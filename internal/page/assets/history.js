@@ -1,10 +1,10 @@
-// The last minutes: the circuit as a band, and three charts on the same axis.
+// The last minutes: the faults and the circuit as bands, and three charts on the same axis.
 
 import { cause, stateWord } from "./circuit.js";
 import { $, el, icon, show, svg, text } from "./dom.js";
 import { changeOf } from "./endpoints.js";
 import { clock, count, duration, plural, tick, tickText } from "./format.js";
-import { chosenSeries, keyOf, known } from "./state.js";
+import { chosenSeries, keyOf, known, ofChosen, reals } from "./state.js";
 
 let span = 60_000; // of the axis, in ms: the whole minutes since the start, up to what is kept
 const MARGIN = { left: 46, right: 10 };
@@ -40,7 +40,7 @@ function chart(title, height, lines) {
 }
 
 const refusedOf = (s) => Object.values(s.refused ?? {}).reduce((a, b) => a + b, 0);
-const band = chart("Circuit", 44, []);
+const band = chart("Circuit", 62, []);
 const charts = [
   chart("Calls per second", 112, [
     { name: "offered", word: "offered", of: (s) => s.offered ?? 0, say: count },
@@ -48,11 +48,11 @@ const charts = [
     { name: "good", word: "goodput", of: (s) => s.good ?? 0, say: count, area: true },
     { name: "refused", word: "refused", of: refusedOf, say: count },
   ]),
-  chart("Latency of calls", 96, [
+  chart("Latency of calls", 84, [
     { name: "p50", word: "50 %", of: (s) => (s.offered ? s.p50 ?? 0 : null), say: duration },
     { name: "p99", word: "99 %", of: (s) => (s.offered ? s.p99 ?? 0 : null), say: duration },
   ]),
-  chart("Retry budget", 84, [
+  chart("Retry budget", 76, [
     { name: "tokens", word: "tokens", of: (s) => s.tokens ?? null, say: (n) => n.toFixed(1) },
   ]),
 ];
@@ -80,12 +80,20 @@ export function drawHistory(s, force = false) {
   const under = at === null ? complete[complete.length - 1] : complete.find((sec) => at >= sec.at && at < sec.at + 1000);
   text("cursor-time", at === null ? "now" : clock(at));
 
-  const mine = known.transitions.filter((t) => keyOf(t) === known.chosen);
-  const spans = bandOf(s, mine, complete, start, end);
-  const endpoints = known.endpointChanges.filter((c) => c.upstream === s?.upstream);
+  const mine = known.transitions.filter(ofChosen);
+  const spans = s?.all ? bandOfAll(start, end) : bandOf(s, mine, complete, start, end);
+  const endpoints = known.endpointChanges.filter((c) => s?.all || c.upstream === s?.upstream);
   drawBand(spans, mine, endpoints, start, end, at);
   for (const c of charts) drawChart(c, complete, spans, start, end, at, under);
   drawChanges(mine, endpoints);
+}
+
+// bandOfAll returns when which circuits were not closed, one over the other.
+function bandOfAll(start, end) {
+  const spans = reals().flatMap((s) => bandOf(s, known.transitions.filter((t) => keyOf(t) === keyOf(s)), [...s.seconds.values()].sort((a, b) => a.at - b.at), start, end));
+  const bad = spans.filter((x) => x.state !== "closed");
+  const closed = spans.filter((x) => x.state === "closed");
+  return closed.length ? [{ state: "closed", from: Math.min(...closed.map((x) => x.from)), to: end }, ...bad] : bad;
 }
 
 // bandOf returns the circuit's states as spans. It uses the seconds' states where there is no
@@ -135,16 +143,32 @@ function drawBand(spans, transitions, endpoints, start, end, at) {
       parts.push(svg("text", { x: (x(span.from) + 4).toFixed(1), y: closed ? 12 : 6.5 }, span.state));
     }
   }
-  for (const t of transitions) if (t.at >= start) parts.push(svg("line", { class: "band-tick", x1: x(t.at).toFixed(1), x2: x(t.at).toFixed(1), y1: 7, y2: 33 }, svg("title", {}, `${clock(t.at)} ${t.from} to ${t.to}: ${cause(t)}`)));
+  let marked = -Infinity; // probes in an outage are many
+  for (const t of transitions) {
+    if (t.at < start || x(t.at) - marked < 4) continue;
+    marked = x(t.at);
+    parts.push(svg("line", { class: "band-tick", x1: x(t.at).toFixed(1), x2: x(t.at).toFixed(1), y1: 7, y2: 33 }, svg("title", {}, `${clock(t.at)} ${t.from} to ${t.to}: ${cause(t)}`)));
+  }
   for (const c of endpoints) {
     if (c.at < start) continue;
     const { word, shape, why } = changeOf(c);
     parts.push(svg("line", { class: `endpoint-tick is-${shape}`, x1: x(c.at).toFixed(1), x2: x(c.at).toFixed(1), y1: 34, y2: 42 }, svg("title", {}, `${clock(c.at)} ${word}: ${why}`)));
   }
+  for (const fault of faultSpans(start, end)) {
+    const width = Math.max(1.5, x(fault.to) - x(fault.from));
+    parts.push(svg("rect", { class: `fault ${fault.healthy ? "none" : ""}`, x: x(fault.from).toFixed(1), width: width.toFixed(1), y: 45, height: 16, "data-fault": fault.name }, svg("title", {}, fault.name)));
+    if (width > 6.2 * fault.name.length + 8) parts.push(svg("text", { class: "fault-name", x: (x(fault.from) + 5).toFixed(1), y: 57 }, fault.name));
+  }
   if (at !== null) parts.push(svg("line", { class: "cursor", x1: x(at), x2: x(at), y1: 0, y2: band.height }));
   band.plot.replaceChildren(...parts);
   const now = spans.length ? `now ${spans[spans.length - 1].state}` : "not known yet";
   band.plot.setAttribute("aria-label", `The circuit: ${now}, ${plural(transitions.length, "change")}${endpoints.length ? `, ${plural(endpoints.length, "change")} of endpoints` : ""}`);
+}
+
+// faultSpans returns when which faults were in force, as far as this page knows.
+function faultSpans(start, end) {
+  return known.faultMarks.map((m, i) => ({ name: m.name, healthy: m.name === "Healthy", from: Math.max(start, m.at), to: Math.min(end, known.faultMarks[i + 1]?.at ?? end) }))
+    .filter((f) => f.name && f.to > f.from);
 }
 
 function drawChart(c, seconds, spans, start, end, at, under) {
@@ -160,6 +184,9 @@ function drawChart(c, seconds, spans, start, end, at, under) {
   const parts = [];
   for (const span of spans) {
     if (span.state !== "closed") parts.push(svg("rect", { class: `shade-${span.state}`, x: x(span.from).toFixed(1), width: Math.max(0.5, x(span.to) - x(span.from)).toFixed(1), y: top, height: bottom - top }));
+  }
+  for (const m of known.faultMarks) {
+    if (m.at > start && m.at < end) parts.push(svg("line", { class: "fault-line", x1: x(m.at).toFixed(1), x2: x(m.at).toFixed(1), y1: top, y2: bottom }));
   }
   for (let v = 0; v <= limit + step / 2; v += step) {
     parts.push(svg("line", { class: "grid", x1: f.left, x2: f.right, y1: y(v).toFixed(1), y2: y(v).toFixed(1) }),
@@ -208,11 +235,14 @@ function areaOf(values, x, y, bottom, start) {
   return last ? `${d}V${bottom}Z` : d;
 }
 
+// whose names the upstream of a change while all are shown.
+const whose = (c) => (chosenSeries()?.all ? `${c.upstream}: ` : "");
+
 let drawnChanges = "";
 function drawChanges(transitions, endpoints) {
   const all = [
-    ...transitions.map((t) => ({ at: t.at, shape: t.to, kind: t.to === "closed" ? "good" : t.to === "open" ? "bad" : "warn", word: `${stateWord[t.from]} → ${stateWord[t.to].toLowerCase()}`, why: cause(t) })),
-    ...endpoints.map((c) => ({ at: c.at, ...changeOf(c) })),
+    ...transitions.map((t) => ({ at: t.at, shape: t.to, kind: t.to === "closed" ? "good" : t.to === "open" ? "bad" : "warn", word: `${stateWord[t.from]} → ${stateWord[t.to].toLowerCase()}`, why: whose(t) + cause(t) })),
+    ...endpoints.map((c) => ({ at: c.at, ...changeOf(c) })).map((c, i) => ({ ...c, why: whose(endpoints[i]) + c.why })),
   ];
   const newest = all.sort((a, b) => a.at - b.at).slice(-20).reverse();
   const mark = `${known.chosen} ${known.changesMissed} ${newest.map((c) => `${c.at} ${c.word} ${c.why}`).join(" ")}`;

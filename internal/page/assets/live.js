@@ -3,14 +3,17 @@
 import { askFaults, drawControls } from "./controls.js";
 import { curl, disown, followNewest } from "./call.js";
 import { drawRows, offer, restartList, setReasons } from "./calls.js";
-import { cause, drawBreaker, stateWord } from "./circuit.js";
+import { cause, drawBreaker, drawLost, stateWord } from "./circuit.js";
 import { show, text } from "./dom.js";
+import { drawCompare } from "./compare.js";
 import { drawEndpoints, sayChanges } from "./endpoints.js";
 import { clock, plural } from "./format.js";
 import { drawHistory } from "./history.js";
-import { choose, drawNow, drawSummary } from "./now.js";
-import { chosenSeries, draw, keyOf, known, merge, onDraw } from "./state.js";
+import { drawNow, drawSummary } from "./now.js";
+import { chosenSeries, draw, known, merge, ofChosen, onDraw } from "./state.js";
 import { connect } from "./stream.js";
+import { drawTour } from "./tour.js";
+import { choose, drawUpstreams } from "./upstreams.js";
 
 function take(update) {
   merge(update);
@@ -33,11 +36,11 @@ function take(update) {
 // what happened to its upstream's endpoints: one announcement for each update. Failed probes in
 // between are in the list of changes only.
 function announce(update) {
-  const t = update.transitions?.findLast((t) => keyOf(t) === known.chosen && (t.from === "closed" || t.to === "closed"));
-  const upstream = chosenSeries()?.upstream;
+  const t = update.transitions?.findLast((t) => ofChosen(t) && (t.from === "closed" || t.to === "closed"));
+  const s = chosenSeries();
   const said = [
     t ? `Circuit ${stateWord[t.to].toLowerCase()}: ${cause(t)}` : "",
-    sayChanges((update.endpointChanges ?? []).filter((c) => c.upstream === upstream)),
+    sayChanges((update.endpointChanges ?? []).filter((c) => s?.all || c.upstream === s?.upstream)),
   ].filter(Boolean);
   if (said.length) text("announce", said.join(". "));
 }
@@ -55,8 +58,11 @@ onDraw(() => {
   drawSummary(s);
   drawNow(s);
   drawBreaker(s);
+  drawUpstreams();
   drawEndpoints(s);
   drawControls();
+  drawCompare();
+  drawTour();
   followNewest();
   drawRows();
   drawHistory(s);
@@ -66,4 +72,4 @@ onDraw(() => {
 });
 
 drawHistory(undefined, true);
-connect({ take, draw, moment: () => drawBreaker(chosenSeries()) });
+connect({ take, draw, moment: () => drawBreaker(chosenSeries()), lost: drawLost });

@@ -8,12 +8,14 @@ export const known = {
   chosen: null, // the key of the shown series
   picked: false, // whether the visitor chose it
   calls: [], // newest first
+  older: [], // calls that the page asked for, for its filters
   total: 0,
   transitions: [],
   faults: null,
   faultsVersion: null,
   seed: null,
   traffic: null,
+  faultMarks: [], // {at, name}, the oldest first
   endpointChanges: [],
   changesMissed: 0,
   dropped: 0,
@@ -21,8 +23,23 @@ export const known = {
   now: 0,
 };
 
-export const keyOf = (s) => JSON.stringify([s.upstream, s.policy]);
+export const ALL = "all"; // the key of the figures of all series together
+export const keyOf = (s) => (s.all ? ALL : JSON.stringify([s.upstream, s.policy]));
 export const chosenSeries = () => known.series.get(known.chosen);
+
+// reals returns the series of upstreams, without calls that had no route.
+export const reals = () => [...known.series.values()].filter((s) => s.upstream && !s.all);
+
+// ofChosen reports whether a call, or a change of a circuit, belongs to what is shown.
+export const ofChosen = (x) => known.chosen === ALL || known.chosen === null || keyOf({ upstream: x.upstream ?? "", policy: x.policy ?? "" }) === known.chosen;
+
+// noteFaults remembers when which faults were in force, for the time axis.
+export function noteFaults(name) {
+  const last = known.faultMarks.at(-1);
+  if (last?.name === name || !name && !last) return;
+  known.faultMarks.push({ at: serverNow(), name });
+  known.faultMarks.splice(0, known.faultMarks.length - 64);
+}
 
 // draw redraws the whole page. It is set once, by live.js, so that modules can redraw it
 // without importing it.
@@ -50,11 +67,14 @@ export function merge(update) {
   known.now = update.now;
 
   const present = new Set();
-  for (const s of update.series) {
+  const only = known.series.size === 1 ? [...known.series.values()][0] : null;
+  for (const s of [...update.series, ...(update.all ? [{ ...update.all, all: true }] : [])]) {
     const key = keyOf(s);
     present.add(key);
     const old = known.series.get(key);
-    const seconds = old ? old.seconds : new Map();
+    // The figures of all begin when there is a second series. Before, they were those of the only
+    // one.
+    const seconds = old ? old.seconds : new Map(s.all && only ? [...only.seconds].map(([at, { state, tokens, ...rest }]) => [at, rest]) : []);
     for (const second of s.seconds ?? []) seconds.set(second.at, second);
     const oldest = update.now - (known.settings.seconds ?? 300) * 1000 - 2000;
     for (const at of seconds.keys()) if (at < oldest) seconds.delete(at);

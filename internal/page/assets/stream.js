@@ -1,7 +1,7 @@
 // The connection to the server. EventSource reconnects by itself and sends the ID of the last
 // event. It gives up when the server refuses it, and then this module connects again.
 
-import { $, text } from "./dom.js";
+import { $, show, text } from "./dom.js";
 import { duration } from "./format.js";
 
 const STALE = 3000; // ms without an event; the server sends one each second
@@ -12,6 +12,7 @@ let askedAt = 0;
 let lastEvent = 0;
 let brokenSince = 0;
 let handlers;
+let wasLost = false;
 
 // connect opens the stream. It calls take with each update, then draw; and between updates it
 // calls moment five times a second.
@@ -50,6 +51,12 @@ function connection(state, word) {
   const shape = { live: "closed", connecting: "again", reconnecting: "again", stale: "late", failed: "bad" }[state];
   $("connection-shape").setAttribute("href", `#shape-${shape}`);
   if (state === "live") text("connection-for", "");
+  const lost = ["stale", "reconnecting", "failed"].includes(state) && lastEvent > 0;
+  if (lost && !wasLost) handlers.lost();
+  wasLost = lost;
+  show("lost", lost);
+  for (const e of document.querySelectorAll("#controls fieldset, #seed-fields, #tour fieldset, #path-set")) e.disabled = lost;
+  for (const id of ["reset"]) $(id).disabled = lost;
 }
 
 // watch shows when no events arrive.
@@ -66,5 +73,6 @@ function watch() {
   if (brokenSince) {
     text("connection-for", lastEvent ? `what you see is ${duration(now - lastEvent)} old` : `for ${duration(now - brokenSince)}`);
   }
+  if (wasLost) text("lost-for", `Nothing below is current: it is ${duration(now - lastEvent)} old.`);
   if (document.body.dataset.connection === "live") handlers.moment();
 }

@@ -1,0 +1,29 @@
+// The same traffic with and without the policy, side by side.
+
+import { $, meter, show, text } from "./dom.js";
+import { count, plural } from "./format.js";
+import { known } from "./state.js";
+import { rows, verdict } from "./verdict.js";
+
+const ways = ["with", "without"];
+
+export function drawCompare() {
+  const { traffic } = known;
+  show("compare", Boolean(traffic));
+  if (!traffic) return;
+  const [a, b] = ways.map((way) => traffic[way]);
+  for (const row of rows(a, b)) {
+    ways.forEach((way, i) => {
+      text(`${way}-${row.name}`, row.values[i]);
+      text(`${way}-${row.name}-note`, row.notes[i]);
+      meter(`${way}-${row.name}-bar`, row.lengths[i]);
+      if (row.ends) $(`${way}-${row.name}-end`).setAttribute("x", `${(100 * Math.min(1, row.ends[i] || 0)).toFixed(2)}%`);
+    });
+  }
+  ways.forEach((way) => {
+    const r = traffic[way];
+    const sent = traffic.perSecond && [way, "both"].includes(traffic.path);
+    text(`${way}-note`, (r.ended ? plural(r.ended, "call") : sent ? "none ended yet" : "no traffic") + (r.notSent ? `, ${count(r.notSent)} not sent: too many others wait` : ""));
+  });
+  text("verdict", verdict(a, b) || (traffic.perSecond ? traffic.path === "both" ? "No call has ended yet." : "Send the traffic both ways to compare them." : "Turn the traffic on to compare both ways."));
+}

@@ -1,0 +1,66 @@
+// The guided tour: five faults, each with what to look at and what would happen without the policy.
+
+import { press, setTraffic } from "./controls.js";
+import { $, show, text } from "./dom.js";
+import { known } from "./state.js";
+
+const steps = [
+  { title: "A transient error", scenario: "30 % errors", rate: 20,
+    look: "Success: nearly every call succeeds, although the upstream answers only seven attempts in ten. Below, one call: red bars are failed attempts, hatched ones are waits.",
+    without: "Three calls in ten would fail." },
+  { title: "An outage", scenario: "Outage", rate: 20,
+    look: "After a dozen failures the circuit opens. Callers then get an answer at once, and the line of attempts falls to a few probes.",
+    without: "Every call would still be sent to an upstream that cannot answer, and wait for its failure." },
+  { title: "An upstream that hangs", scenario: "Hanging", rate: 20,
+    look: "No attempt gets more than 1.5 seconds. Then the circuit opens, and the time until an answer falls from seconds to less than a millisecond.",
+    without: "Every call would hang until its caller gives up, here after five seconds." },
+  { title: "One sick pod", scenario: "One sick endpoint", rate: 20,
+    look: "One of three endpoints answers 503 at once. It is ejected after a few calls, and the others answer. The endpoints are in a list below the controls.",
+    without: "One call in three would fail for as long as the pod is sick." },
+  { title: "Overload", scenario: "Overload", rate: 100,
+    look: "The upstream can do 40 attempts a second and gets 100 calls. Retries stop when their budget is empty: attempts do not rise far above what it can do.",
+    without: "The upstream would get every call, and clients that retry without a budget would send it several times as much." },
+];
+let at = -1; // the step that is shown
+let over = remembered();
+
+function remembered() {
+  try { return localStorage.getItem("rebound-tour") === "over"; } catch { return false; }
+}
+
+// end hides the tour for good.
+function end() {
+  over = true;
+  try { localStorage.setItem("rebound-tour", "over"); } catch { /* it is offered again */ }
+  drawTour();
+  $("summary").focus();
+}
+
+async function go(to) {
+  at = to;
+  const step = steps[at];
+  drawTour();
+  if (known.traffic?.perSecond !== step.rate || known.traffic?.path !== "both") await setTraffic({ perSecond: step.rate, path: "both" });
+  await press(step.scenario);
+}
+
+$("tour-next").addEventListener("click", () => {
+  if (at + 1 < steps.length) go(at + 1);
+  else { press("Healthy").then(() => setTraffic({ perSecond: 20 })); end(); }
+});
+$("tour-back").addEventListener("click", () => go(at - 1));
+$("tour-skip").addEventListener("click", end);
+
+export function drawTour() {
+  show("tour", Boolean(known.settings.tour) && !over);
+  const step = steps[at];
+  $("tour").dataset.step = String(at + 1);
+  show("tour-back", at > 0);
+  show("tour-body", Boolean(step));
+  text("tour-title", step ? `${at + 1} of ${steps.length}: ${step.title}` : "New here? A tour of five faults, two minutes.");
+  text("tour-next", !step ? "Start the tour" : at + 1 < steps.length ? `Next: ${steps[at + 1].title.replace(/^./, (c) => c.toLowerCase())}` : "Finish");
+  text("tour-skip", step ? "Leave the tour" : "No, thank you");
+  if (!step) return;
+  text("tour-look", step.look);
+  text("tour-without", step.without);
+}

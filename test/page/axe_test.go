@@ -1,0 +1,53 @@
+package page_test
+
+import (
+	"cmp"
+	"os"
+	"testing"
+
+	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/pkg/observe"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// axe-core finds nothing serious on the page. AXE names its axe.min.js; without it, the one that
+// `npm ci --prefix test/page/axe` installs is used.
+func TestAxe(t *testing.T) {
+	script, err := os.ReadFile(cmp.Or(os.Getenv("AXE"), "axe/node_modules/axe-core/axe.min.js"))
+	if err != nil {
+		t.Skip("there is no axe-core: npm ci --prefix test/page/axe, or AXE=axe.min.js")
+	}
+	// serious are the rules that the page breaks, with the elements.
+	const serious = `axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }).then((r) => r.violations
+		.filter((x) => ["serious", "critical"].includes(x.impact)).map((x) => x.id + ": " + x.nodes.map((n) => n.html.slice(0, 140) + " " + n.failureSummary.replaceAll("\n", " ")).join("; ")))`
+	check := func(t *testing.T, v *tab) {
+		t.Helper()
+		_ = eval[bool](v, string(script)+"; true")
+		_ = eval[bool](v, `(window.found = null, `+serious+`.then((all) => { window.found = all; }), true)`)
+		v.until(`window.found !== null`)
+		for _, mistake := range eval[[]string](v, `window.found`) {
+			t.Error(mistake)
+		}
+	}
+	for name, dark := range map[string]bool{"light": false, "dark": true} {
+		t.Run(name, func(t *testing.T) {
+			d := start(t, "--traffic", "50", "--no-tour=false")
+			v := visit(t, d.page, 1440, dark)
+			v.until(isLive + ` && document.querySelectorAll("#rows tr").length > 5`)
+			check(t, v)
+			v.press("Outage")
+			v.click("tour-next")
+			v.until(`document.getElementById("breaker-state").innerText === "Open" || document.getElementById("tour").dataset.step === "1"`)
+			check(t, v)
+		})
+	}
+	t.Run("several upstreams, narrow", func(t *testing.T) {
+		all := []observe.Upstream{{Upstream: "http://a", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open}}, {Upstream: "http://b", Policy: "default", Burst: 10}}
+		l, at := own(t, page.Options{}, func() []observe.Upstream { return all })
+		v := visit(t, at, 375, false)
+		v.until(isLive)
+		l.ObserveCall(t.Context(), *call("http://b"))
+		v.until(`document.querySelectorAll("#rows tr").length === 1 && document.querySelectorAll("#upstream-rows tr").length === 2`)
+		check(t, v)
+	})
+}

@@ -1,0 +1,177 @@
+package page_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
+	"github.com/rebound-dev/rebound/pkg/observe"
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// The table has all upstreams, the worst first. The headline is about all of them, until a row is
+// clicked: then everything else shows that upstream alone.
+func TestUpstreams(t *testing.T) {
+	for _, n := range []int{12, 64} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			name := func(i int) string { return fmt.Sprintf("http://up-%02d", i) }
+			const opened, partly, sick = 7, 3, 5
+			var upstreams []observe.Upstream
+			for i := range n {
+				up := observe.Upstream{Upstream: name(i), Policy: "default", Burst: 10}
+				switch i {
+				case opened:
+					up.Breaker.State = resilience.Open
+				case sick:
+					up.Endpoints = []endpoint.State{{Address: "10.0.0.1:80"}, {Address: "10.0.0.2:80", Circuit: resilience.Open, Ejected: true}}
+				}
+				upstreams = append(upstreams, up)
+			}
+			l, at := own(t, page.Options{}, func() []observe.Upstream { return upstreams })
+			v := visit(t, at, 1440, false)
+			v.until(isLive)
+			fine, fails := step{reason: good, took: time.Millisecond}, step{reason: bad, took: time.Millisecond}
+			record := func(i, times int, reason resilience.Reason, status int, steps ...step) {
+				for range times {
+					l.ObserveCall(t.Context(), *ended(name(i), time.Second, reason, status, steps...))
+				}
+			}
+			for i := range n {
+				switch i {
+				case opened:
+					record(i, 10, resilience.ReasonBreakerOpen, 503)
+				case partly:
+					record(i, 5, resilience.ReasonMaxAttempts, 503, fails, fails)
+					record(i, 5, good, 200, fine)
+				default:
+					record(i, 10, good, 200, fine)
+				}
+			}
+			l.ObserveTransition(observe.Transition{Policy: "default", Transition: resilience.Transition{Upstream: name(opened), From: resilience.Closed, To: resilience.Open, At: time.Now(), Failures: 12}})
+			rows := `[...document.querySelectorAll("#upstream-rows tr")].map((r) => [...r.cells].map((c) => c.innerText.trim()).join(" | "))`
+			v.until(fmt.Sprintf(`document.getElementById("foot").innerText.startsWith("%d calls") && document.querySelectorAll("#transitions li").length === 1 && document.querySelectorAll("#upstream-rows tr").length === %d && Boolean(window.drawn = {
+				rows: %s, success: document.getElementById("success-callers").innerText, summary: document.getElementById("summary").innerText, circuit: document.getElementById("breaker-state").innerText,
+			})`, 10*n, n, rows))
+			drawn := eval[struct {
+				Rows                      []string
+				Success, Summary, Circuit string
+			}](v, "window.drawn")
+			for i, want := range []string{
+				name(opened) + ", policy default | Open | 0 % | 0.00 |",
+				name(partly) + ", policy default | Fails calls | 50.0 % | 1.50 |",
+				name(sick) + ", policy default | Well | 100 % | 1.00 |",
+				name(0) + ", policy default | Well | 100 % | 1.00 |",
+			} {
+				if !strings.HasPrefix(drawn.Rows[i], want) {
+					t.Errorf("row %d = %q, want %q at its begin", i, drawn.Rows[i], want)
+				}
+			}
+			if !strings.HasSuffix(drawn.Rows[2], "| 2, out: 10.0.0.2:80") {
+				t.Errorf("row = %q, want its two endpoints and the ejected one", drawn.Rows[2])
+			}
+			well := 10*n - 15
+			if want := strings.TrimSuffix(fmt.Sprintf("%.1f", 100*float64(well)/float64(10*n)), ".0") + " %"; drawn.Success != want {
+				t.Errorf("success of all = %q, want %q", drawn.Success, want)
+			}
+			if want := fmt.Sprintf("1 of %d upstreams has its circuit open: %s. 1 more fails calls: %s. Over all, %.1f %% of the calls fail.", n, name(opened), name(partly), 100*15/float64(10*n)); drawn.Summary != want {
+				t.Errorf("headline = %q, want %q", drawn.Summary, want)
+			}
+			if drawn.Circuit != "1 open" {
+				t.Errorf("circuit = %q, want one open", drawn.Circuit)
+			}
+			if tall := eval[float64](v, `document.getElementById("upstreams").getBoundingClientRect().height`); tall > 600 {
+				t.Errorf("the table is %.0f px tall, want at most 600", tall)
+			}
+
+			// By mouse, and back.
+			row := func(i int) string {
+				return fmt.Sprintf(`[...document.querySelectorAll("#upstream-rows tr")].find((r) => r.innerText.startsWith(%q))`, name(i))
+			}
+			only := fmt.Sprintf(`document.getElementById("series").value.includes(%[1]q) && [...document.querySelectorAll("#rows tr")].every((r) => r.call.upstream === %[1]q)
+				&& document.querySelectorAll("#rows tr").length > 0 && document.querySelectorAll("#transitions li").length === 0 && %[2]s.getAttribute("aria-current") === "true"
+				&& document.getElementById("call-facts").innerText.includes(%[1]q)`, name(partly), row(partly))
+			_ = eval[bool](v, row(partly)+`.click() ?? true`)
+			v.until(only)
+			v.click("upstreams-all")
+			v.until(`document.getElementById("series").value === "all" && document.querySelectorAll("#transitions li").length === 1`)
+			// By keyboard: the table is one stop.
+			if stops := eval[int](v, `document.querySelectorAll("#upstream-region [tabindex='0'], #upstream-region button:not([tabindex='-1'])").length`); stops != 1 {
+				t.Errorf("the table has %d stops of the tab key, want 1", stops)
+			}
+			_ = eval[bool](v, `document.querySelector("#upstream-rows button[tabindex='0']").focus() ?? true`)
+			v.do(chromedp.KeyEvent(kb.Home), chromedp.KeyEvent(kb.ArrowDown), chromedp.KeyEvent(kb.Enter))
+			v.until(only)
+		})
+	}
+}
+
+// From the top to the charts there are fewer than ten stops of the tab key. Every long list is one.
+func TestStopsOfTheTabKey(t *testing.T) {
+	d := start(t, "--traffic", "50", "--no-tour=false")
+	v := visit(t, d.page, 1440, false)
+	v.until(isLive + ` && document.querySelectorAll("#rows tr").length > 50 && !document.getElementById("tour").hidden`)
+	var stops []string
+	for len(stops) < 40 {
+		v.do(chromedp.KeyEvent(kb.Tab))
+		stop := eval[string](v, `(() => { const e = document.activeElement; return e.closest("#charts, #rows, #transitions, .changes .scroll, #endpoints .scroll, #scenarios, #rates, #paths")?.className.toString() + "/" + (e.closest("#charts, #rows, #scenarios, #rates, #paths")?.id ?? "") + "/" + e.tagName; })()`)
+		stops = append(stops, stop)
+		if strings.Contains(stop, "BODY") {
+			break
+		}
+	}
+	of := func(part string) (n int) {
+		for _, s := range stops {
+			if strings.Contains(s, part) {
+				n++
+			}
+		}
+		return n
+	}
+	if first := slices.IndexFunc(stops, func(s string) bool { return strings.Contains(s, "/charts/") }); first < 0 || first >= 10 {
+		t.Errorf("the charts come after %d stops, want fewer than 10: %q", first, stops)
+	}
+	for _, list := range []string{"/rows/", "/scenarios/", "/rates/", "/paths/"} {
+		if n := of(list); n != 1 {
+			t.Errorf("%s has %d stops, want 1: %q", list, n, stops)
+		}
+	}
+	_ = eval[bool](v, `document.querySelector("#rows button[tabindex='0']").focus() ?? true`)
+	before := eval[string](v, `document.activeElement.ariaLabel`)
+	v.do(chromedp.KeyEvent(kb.ArrowDown), chromedp.KeyEvent(kb.ArrowDown), chromedp.KeyEvent(kb.ArrowUp))
+	if after := eval[string](v, `document.activeElement.closest("#rows") ? document.activeElement.ariaLabel : ""`); after == before || after == "" {
+		t.Errorf("the arrow keys lead from %q to %q, want the next call", before, after)
+	}
+}
+
+// Without a connection, nothing on the page looks alive: it says so, the figures are grey, the
+// countdown is gone, and the controls are off.
+func TestConnectionLost(t *testing.T) {
+	d := start(t, "--traffic", "20", "--no-tour=false")
+	between, v := visitThrough(t, d.page)
+	v.until(isLive)
+	v.press("Outage")
+	v.until(`document.getElementById("breaker-note").innerText.startsWith("next probe") && document.getElementById("lost").hidden`)
+	alive := `[...document.querySelectorAll("#controls input, #controls button, #paths input, #tour button")].filter((e) => e.checkVisibility() && !e.matches(":disabled")).length`
+	if n := eval[int](v, alive); n < 15 {
+		t.Fatalf("%d controls work, want all of them while the connection is there", n)
+	}
+	between.set(true, false)
+	v.until(`!document.getElementById("lost").hidden && document.getElementById("lost").innerText.startsWith("Connection lost. Nothing below is current: it is ")`)
+	v.until(`document.getElementById("breaker-note").innerText === "not known now"`)
+	if n := eval[int](v, alive); n != 0 {
+		t.Errorf("%d controls work without a connection, want none", n)
+	}
+	if bright := eval[[]string](v, `[...document.querySelectorAll("main > *")].filter((e) => e.checkVisibility() && e.id !== "lost" && !(getComputedStyle(e).filter === "grayscale(1)" && Number(getComputedStyle(e).opacity) < 0.6)).map((e) => e.id || e.className)`); len(bright) > 0 {
+		t.Errorf("%q look alive, want them grey", bright)
+	}
+	v.record("foot")
+	between.set(false, false)
+	v.until(isLive + ` && document.getElementById("lost").hidden && ` + alive + ` >= 15`)
+}
