@@ -98,6 +98,9 @@ func TestEveryScenarioIsAccepted(t *testing.T) {
 				if !missing {
 					known = append(known, object)
 				}
+				if strings.Contains(object, "\nkind: ServiceAccount\n") {
+					p.apply(object) // the server looks for those of pods
+				}
 			}
 			p.apply(strings.Join(known, "\n---\n"), "--dry-run=server", "--server-side")
 		})
@@ -226,9 +229,11 @@ func TestRotatedCertificate(t *testing.T) {
 
 	renew(2) // trusted before it is served
 	serial := func() (int64, error) {
-		caller := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
-			DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12},
-		}}
+		// Each call needs a new connection. None is closed before the end: kubectl port-forward ends
+		// when a connection is reset.
+		connections := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12}}
+		t.Cleanup(connections.CloseIdleConnections)
+		caller := &http.Client{Timeout: 10 * time.Second, Transport: connections}
 		resp, err := caller.Get(url)
 		if err != nil {
 			return 0, err

@@ -459,7 +459,7 @@ true
 {{- define "rebound.single" -}}
 {{- if .Values.client.autoscaling.enabled -}}
 {{- if le (int64 .Values.client.autoscaling.maxReplicas) 1 -}}true{{- end -}}
-{{- else if hasKey .Values.client "replicas" -}}
+{{- else if not (kindIs "invalid" .Values.client.replicas) -}}
 {{- if le (int64 .Values.client.replicas) 1 -}}true{{- end -}}
 {{- end -}}
 {{- end -}}
@@ -468,7 +468,7 @@ true
      number. A manifest without it would take the number back to one while Helm alone has set it, so it
      names the present one until somebody else (the subresource scale) has. */}}
 {{- define "rebound.replicas" -}}
-{{- if and (hasKey .Values.client "replicas") (not .Values.client.autoscaling.enabled) -}}
+{{- if and (not (kindIs "invalid" .Values.client.replicas)) (not .Values.client.autoscaling.enabled) -}}
 {{- .Values.client.replicas | int64 -}}
 {{- else -}}
 {{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "rebound.client" .) -}}

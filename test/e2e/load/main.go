@@ -101,11 +101,17 @@ func call(client *http.Client, url string) (resent int, failure string) {
 		return resent, err.Error()
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
 		return resent, resp.Status + ", " + err.Error()
 	}
 	if resp.StatusCode != http.StatusOK {
-		return resent, resp.Status
+		var problem struct{ Reason string }
+		_ = json.Unmarshal(body, &problem) // no reason if it is not the gateway's
+		if problem.Reason == "" {
+			return resent, resp.Status
+		}
+		return resent, resp.Status + ", " + problem.Reason
 	}
 	return resent, ""
 }
