@@ -113,7 +113,7 @@ func explain(_ context.Context, p cli.Program) int {
   lab explain 'GET /process' --error timeout --elapsed 4.9s --attempt 2
   lab explain --config rebound.yaml 'GET /process' --rate-limit reached
   lab explain 'grpc /orders.Orders/Create' --status UNAVAILABLE --idempotent
-  lab explain 'grpc /orders.Orders/Create' --status RESOURCE_EXHAUSTED --header 'grpc-retry-pushback-ms: 500'
+  lab explain 'grpc /o.O/Get' --status 8 --header 'grpc-retry-pushback-ms: 500'
 `)); done {
 		return code
 	}
