@@ -229,8 +229,8 @@ func TestRotatedCertificate(t *testing.T) {
 
 	renew(2) // trusted before it is served
 	serial := func() (int64, error) {
-		// Each call needs a new connection. None is closed before the end: kubectl port-forward ends
-		// when a connection is reset.
+		// Each call needs a new connection. None is closed before the end: kubectl port-forward
+		// ends when a connection is reset.
 		connections := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12}}
 		t.Cleanup(connections.CloseIdleConnections)
 		caller := &http.Client{Timeout: 10 * time.Second, Transport: connections}
