@@ -45,14 +45,18 @@ func upgrade(t *testing.T, values map[string]any, objects ...runtime.Object) map
 	return out
 }
 
-// deployment returns the client's Deployment of six pods. The manager of the subresource scale, if
-// there is one, has set their number.
-func deployment(manager string) *appsv1.Deployment {
+// deployment returns the client's Deployment of six pods. If owned is true, a revision of the
+// release has set their number. An API server records it nowhere if the subresource scale has.
+func deployment(owned bool) *appsv1.Deployment {
 	replicas := int32(6)
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "client", Namespace: "somewhere"}, Spec: appsv1.DeploymentSpec{Replicas: &replicas}}
-	d.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "helm", Operation: metav1.ManagedFieldsOperationApply}}
-	if manager != "" {
-		d.ManagedFields = append(d.ManagedFields, metav1.ManagedFieldsEntry{Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate, Subresource: "scale"})
+	fields := `{"f:spec":{"f:selector":{}}}`
+	if owned {
+		fields = `{"f:spec":{"f:replicas":{},"f:selector":{}}}`
+	}
+	d.ManagedFields = []metav1.ManagedFieldsEntry{
+		{Manager: "helm", Operation: metav1.ManagedFieldsOperationApply, FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}},
+		{Manager: "kube-controller-manager", Operation: metav1.ManagedFieldsOperationUpdate, Subresource: "status", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:status":{"f:replicas":{}}}`)}},
 	}
 	return d
 }
@@ -69,16 +73,15 @@ func TestReplicasOfARunningRelease(t *testing.T) {
 		"installed":                        {"{}", nil, "2"},
 		"installed with an autoscaler":     {scaled, nil, ""},
 		"installed, not owned":             {free, nil, ""},
-		"the autoscaler is switched on":    {scaled, deployment(""), "6"},
-		"the autoscaler has scaled":        {scaled, deployment("kube-controller-manager"), ""},
-		"scaled by hand before":            {scaled, deployment("kubectl"), ""},
-		"no longer owned":                  {free, deployment(""), "6"},
-		"scaled by hand, not owned":        {free, deployment("kubectl"), ""},
-		"scaled by hand, owned by Helm":    {"{}", deployment("kubectl"), "2"},
-		"KEDA is switched on":              {"client: {autoscaling: {enabled: true, keda: {enabled: true, serverAddress: 'http://a'}}}", deployment(""), "6"},
-		"the number is changed by values":  {"client: {replicas: 3}", deployment(""), "3"},
-		"the autoscaler is switched off":   {"client: {replicas: 4}", deployment("kube-controller-manager"), "4"},
-		"no pods, and Helm keeps it at it": {"client: {replicas: 0}", deployment(""), "0"},
+		"the autoscaler is switched on":    {scaled, deployment(true), "6"},
+		"the autoscaler was there first":   {scaled, deployment(false), ""},
+		"no longer owned":                  {free, deployment(true), "6"},
+		"never owned":                      {free, deployment(false), ""},
+		"scaled by hand, owned by Helm":    {"{}", deployment(true), "2"},
+		"KEDA is switched on":              {"client: {autoscaling: {enabled: true, keda: {enabled: true, serverAddress: 'http://a'}}}", deployment(true), "6"},
+		"the number is changed by values":  {"client: {replicas: 3}", deployment(true), "3"},
+		"the autoscaler is switched off":   {"client: {replicas: 4}", deployment(false), "4"},
+		"no pods, and Helm keeps it at it": {"client: {replicas: 0}", deployment(true), "0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var objects []runtime.Object

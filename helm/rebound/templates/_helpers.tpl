@@ -465,21 +465,18 @@ true
 {{- end -}}
 
 {{/* The number of pods in the Deployment, or nothing. With an autoscaler, or without client.replicas, others set the
-     number. A manifest without it would take the number back to one while Helm alone has set it, so it
-     names the present one until somebody else (the subresource scale) has. */}}
+     number. If an earlier revision of this release has set it, a manifest without it would take it back to one, so
+     it names the present number. */}}
 {{- define "rebound.replicas" -}}
 {{- if and (not (kindIs "invalid" .Values.client.replicas)) (not .Values.client.autoscaling.enabled) -}}
 {{- .Values.client.replicas | int64 -}}
 {{- else -}}
-{{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "rebound.client" .) -}}
-{{- $owned := true -}}
-{{- range dig "metadata" "managedFields" list ($live | default dict) -}}
-{{- if eq (get . "subresource") "scale" -}}
-{{- $owned = false -}}
-{{- end -}}
-{{- end -}}
-{{- if and $live $owned -}}
+{{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "rebound.client" .) | default dict -}}
+{{- range dig "metadata" "managedFields" list $live -}}
+{{- if and (not (get . "subresource")) (hasKey (dig "fieldsV1" "f:spec" dict .) "f:replicas") -}}
 {{- dig "spec" "replicas" 1 $live | int64 -}}
+{{- break -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
