@@ -103,8 +103,10 @@ func TestEveryScenarioIsAccepted(t *testing.T) {
 				}
 			}
 			all := strings.Join(known, "\n---\n")
-			// This cluster has one family of addresses and no such class.
-			for text, here := range map[string]string{"ipFamilies: [IPv6, IPv4]": "ipFamilies: [IPv4]", "RequireDualStack": "SingleStack", "PreferDualStack": "SingleStack", "priorityClassName: standard": "priorityClassName: system-cluster-critical"} {
+			// This cluster has one family of addresses, and none of these classes.
+			for text, here := range map[string]string{
+				`ipFamilies: ["IPv6","IPv4"]`: `ipFamilies: ["IPv4"]`, "priorityClassName: standard": "", "runtimeClassName: kata": "",
+			} {
 				all = strings.ReplaceAll(all, text, here)
 			}
 			p.apply(all, "--dry-run=server", "--server-side")
