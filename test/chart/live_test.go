@@ -97,7 +97,8 @@ func TestReplicasOfARunningRelease(t *testing.T) {
 	}
 }
 
-// An upgrade keeps the ConfigMaps of running pods, and drops those that no pod uses.
+// An upgrade keeps the ConfigMaps of running pods, and drops those that no pod uses. Those that are
+// not Helm's are left alone: it would refuse to take them over.
 func TestConfigMapsOfRunningPods(t *testing.T) {
 	set := func(name, config string, replicas int32, labels map[string]string) *appsv1.ReplicaSet {
 		return &appsv1.ReplicaSet{
@@ -110,13 +111,15 @@ func TestConfigMapsOfRunningPods(t *testing.T) {
 	}
 	stored := func(name, text string) *corev1.ConfigMap {
 		yes := true
-		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "somewhere"}, Immutable: &yes, Data: map[string]string{"rebound.yaml": text}}
+		m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "somewhere"}, Immutable: &yes, Data: map[string]string{"rebound.yaml": text}}
+		m.Annotations = map[string]string{"meta.helm.sh/release-name": "rebound", "meta.helm.sh/release-namespace": "somewhere"}
+		return m
 	}
 	ours := map[string]string{"app.kubernetes.io/name": "rebound", "app.kubernetes.io/instance": "rebound", "app.kubernetes.io/component": "client"}
 	others := map[string]string{"app.kubernetes.io/name": "rebound", "app.kubernetes.io/instance": "second", "app.kubernetes.io/component": "client"}
 	own := clientOf[*corev1.ConfigMap](t, mustRender(t, "rebound", nil)).Name
 	out := upgrade(t, nil,
-		set("a", "client-runs", 2, ours), set("b", "client-ran", 0, ours), set("c", own, 1, ours), set("d", "client-lost", 1, ours), set("e", "second-client", 1, others),
+		set("a", "client-runs", 2, ours), set("b", "client-ran", 0, ours), set("c", own, 1, ours), set("d", "client-lost", 1, ours), set("e", "second-client", 1, others), set("f", "by-hand", 1, ours), byHand,
 		stored("client-runs", "routes: []\n# a\n"), stored("client-ran", "b"), stored(own, "c"), stored("second-client", "e"))
 	kept := out["rebound/templates/client/configmap-before.yaml"]
 	m, ok := decode(t, "kept", strings.TrimPrefix(strings.TrimLeft(kept, "\n"), "---")).(*corev1.ConfigMap)
@@ -125,6 +128,8 @@ func TestConfigMapsOfRunningPods(t *testing.T) {
 	}
 }
 
+	byHand := stored("by-hand", "f")
+	byHand.Annotations = nil
 // The certificate of cert-manager does not exist at the first installation: the check leaves it out
 // then, and later reads it.
 func TestCheckOfAnIssuedCertificate(t *testing.T) {
