@@ -57,10 +57,19 @@ func deployment(manager string) *appsv1.Deployment {
 	return d
 }
 
+// byUpdate returns d as Helm 3 applies it.
+func byUpdate(d *appsv1.Deployment) *appsv1.Deployment {
+	d.ManagedFields[0].Operation = metav1.ManagedFieldsOperationUpdate
+	d.ManagedFields[0].FieldsV1 = &metav1.FieldsV1{Raw: []byte(`{"f:spec":{"f:selector":{},"f:strategy":{}}}`)}
+	return d
+}
+
 // Whoever sets the number of pods, switching the owner keeps it. A manifest without the number took
 // six pods back to one.
 func TestReplicasOfARunningRelease(t *testing.T) {
 	const scaled, free = "client: {autoscaling: {enabled: true}}", "client: {replicas: null}"
+	none := deployment("")
+	none.Spec.Replicas = new(int32)
 	for name, tc := range map[string]struct {
 		values string
 		live   *appsv1.Deployment // nil for an installation
@@ -78,6 +87,10 @@ func TestReplicasOfARunningRelease(t *testing.T) {
 		"KEDA is switched on":              {"client: {autoscaling: {enabled: true, keda: {enabled: true, serverAddress: 'http://a'}}}", deployment(""), "6"},
 		"the number is changed by values":  {"client: {replicas: 3}", deployment(""), "3"},
 		"the autoscaler is switched off":   {"client: {replicas: 4}", deployment("kube-controller-manager"), "4"},
+		"scaled by it, applied by Helm 3":  {scaled, byUpdate(deployment("kube-controller-manager")), "6"},
+		"not owned, applied by Helm 3":     {free, byUpdate(deployment("kubectl")), "6"},
+		"no pods, and an autoscaler":       {scaled, none, "1"},
+		"no pods, not owned":               {free, none, "0"},
 		"no pods, and Helm keeps it at it": {"client: {replicas: 0}", deployment(""), "0"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -115,6 +128,8 @@ func TestConfigMapsOfRunningPods(t *testing.T) {
 		m.Annotations = map[string]string{"meta.helm.sh/release-name": "rebound", "meta.helm.sh/release-namespace": "somewhere"}
 		return m
 	}
+	byHand := stored("by-hand", "f")
+	byHand.Annotations = nil
 	ours := map[string]string{"app.kubernetes.io/name": "rebound", "app.kubernetes.io/instance": "rebound", "app.kubernetes.io/component": "client"}
 	others := map[string]string{"app.kubernetes.io/name": "rebound", "app.kubernetes.io/instance": "second", "app.kubernetes.io/component": "client"}
 	own := clientOf[*corev1.ConfigMap](t, mustRender(t, "rebound", nil)).Name
@@ -128,8 +143,6 @@ func TestConfigMapsOfRunningPods(t *testing.T) {
 	}
 }
 
-	byHand := stored("by-hand", "f")
-	byHand.Annotations = nil
 // The certificate of cert-manager does not exist at the first installation: the check leaves it out
 // then, and later reads it.
 func TestCheckOfAnIssuedCertificate(t *testing.T) {

@@ -466,20 +466,25 @@ true
 
 {{/* The number of pods in the Deployment, or nothing. With an autoscaler, or without client.replicas, others set the
      number. A manifest without it would take the number back to one while Helm alone has set it, so it
-     names the present one until somebody else (the subresource scale) has. */}}
+     names the present one until somebody else (the subresource scale) has, or always if Helm applies on the client
+     (Helm 3, and releases that it began), where a number that was in the manifest before is taken back in any case.
+     An autoscaler does nothing about no pods. */}}
 {{- define "rebound.replicas" -}}
 {{- if and (hasKey .Values.client "replicas") (not .Values.client.autoscaling.enabled) -}}
 {{- .Values.client.replicas | int64 -}}
 {{- else -}}
 {{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "rebound.client" .) -}}
 {{- $owned := true -}}
+{{- $clientSide := false -}}
 {{- range dig "metadata" "managedFields" list ($live | default dict) -}}
 {{- if eq (get . "subresource") "scale" -}}
 {{- $owned = false -}}
+{{- else if and (eq (get . "operation") "Update") (hasKey (dig "fieldsV1" "f:spec" dict .) "f:selector") -}}
+{{- $clientSide = true -}}
 {{- end -}}
 {{- end -}}
-{{- if and $live $owned -}}
-{{- dig "spec" "replicas" 1 $live | int64 -}}
+{{- if and $live (or $owned $clientSide) -}}
+{{- dig "spec" "replicas" 1 $live | int64 | max (ternary 1 0 .Values.client.autoscaling.enabled) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
