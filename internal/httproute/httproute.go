@@ -6,6 +6,8 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"net/http"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -21,7 +23,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-var sign = regexp.MustCompile(`(?m)(?:^|[{,])\s*-?\s*"?apiVersion"?:\s*"?gateway\.networking\.k8s\.io/`)
+var sign = regexp.MustCompile(`(?m)(?:^|[{,])\s*-?\s*["']?apiVersion["']?:\s*["']?gateway\.networking\.k8s\.io/`)
 
 // Is reports whether a file has objects of the Gateway API.
 func Is(data []byte) bool { return sign.Match(data) }
@@ -52,7 +54,7 @@ func Config(name string, data []byte) (gateway.Config, []Note, error) {
 	if err != nil {
 		return gateway.Config{}, nil, err
 	}
-	m := maker{file: name, config: gateway.DefaultConfig(), policies: imported.Policies, seen: map[string]string{}}
+	m := maker{file: name, config: gateway.DefaultConfig(), policies: imported.Policies, seen: map[string]seen{}}
 	for _, e := range imported.Report {
 		if e.Kind == foreign.Approximated || e.Kind == foreign.Dropped {
 			m.notes = append(m.notes, Note{e.Place, e.Sentence})
@@ -85,18 +87,28 @@ type maker struct {
 	config   gateway.Config
 	policies []foreign.Policy // of all rules, in the order of the file; the next one is first
 	notes    []Note
-	seen     map[string]string // patterns: the routes that have them
+	seen     map[string]seen // by pattern
+	parents  any             // of the first HTTPRoute that has some
+	heads    bool            // a note says that GET takes HEAD too
+}
+
+// seen is the route that has a pattern.
+type seen struct {
+	index int  // among the routes
+	exact bool // from a path of type Exact, which goes before a prefix
 }
 
 // object is what an HTTPRoute and a list of them have in common, as far as it is read here. The
 // import has checked all of it.
 type object struct {
-	Kind     string
-	Items    []yaml.Node
-	Metadata struct{ Name, Namespace string }
-	Spec     struct {
-		Hostnames []yaml.Node
-		Rules     []yaml.Node
+	APIVersion string `yaml:"apiVersion"`
+	Kind       string
+	Items      []yaml.Node
+	Metadata   struct{ Name, Namespace string }
+	Spec       struct {
+		ParentRefs yaml.Node `yaml:"parentRefs"`
+		Hostnames  []yaml.Node
+		Rules      []yaml.Node
 	}
 }
 
@@ -150,16 +162,36 @@ func (m *maker) object(n *yaml.Node, path string) {
 		for i := range o.Items {
 			m.object(&o.Items[i], fmt.Sprintf("%s.items[%d]", path, i))
 		}
+	case !strings.HasPrefix(o.APIVersion, "gateway.networking.k8s.io/"):
+		// A kind of another system. The import has noted what matters of it.
 	case o.Kind == "GRPCRoute":
 		m.policies = m.policies[min(len(o.Spec.Rules), len(m.policies)):]
 		m.note(n, path+".kind", "a GRPCRoute is not carried over: write its routes in a configuration of Rebound")
-	case o.Kind != "HTTPRoute":
-		// The import has noted what matters of it.
-	default:
+	case o.Kind == "HTTPRoute":
+		m.parentsOf(&o.Spec.ParentRefs, path+".spec.parentRefs")
 		for k := range o.Spec.Rules {
 			m.rule(o, k, fmt.Sprintf("%s.spec.rules[%d]", path, k))
 		}
 	}
+}
+
+// parentsOf notes that a route has other parents than those before it: an HTTPRoute of an internal
+// Gateway alone, for example, would be served beside that of a public one.
+func (m *maker) parentsOf(n *yaml.Node, path string) {
+	var parents any
+	if !given(*n) || !m.decode(n, path, &parents) {
+		return
+	}
+	if m.parents == nil {
+		m.parents = parents
+	} else if !reflect.DeepEqual(m.parents, parents) {
+		m.note(n, path, "not carried over: these are other parents than the first HTTPRoute's, and the client serves the routes of all")
+	}
+}
+
+// given reports whether a field is there, and neither null nor an empty list.
+func given(n yaml.Node) bool {
+	return !n.IsZero() && n.Tag != "!!null" && (n.Kind != yaml.SequenceNode || len(n.Content) > 0)
 }
 
 func (m *maker) rule(o object, k int, path string) {
@@ -173,10 +205,10 @@ func (m *maker) rule(o object, k int, path string) {
 	if !m.decode(n, path, &r) {
 		return
 	}
-	if !r.Filters.IsZero() {
+	if given(r.Filters) {
 		m.note(&r.Filters, path+".filters", "not carried over: requests and responses pass as they are")
 	}
-	if !r.Session.IsZero() {
+	if given(r.Session) {
 		m.note(&r.Session, path+".sessionPersistence", "not carried over")
 	}
 	upstream, ok := m.upstream(n, r.BackendRefs, o.Metadata.Namespace, path+".backendRefs")
@@ -184,9 +216,9 @@ func (m *maker) rule(o object, k int, path string) {
 		return
 	}
 	policy := gateway.DefaultPolicyName
-	if !r.Timeouts.IsZero() || !r.Retry.IsZero() {
+	if given(r.Timeouts) || given(r.Retry) {
 		policy = m.free(from.Name, func(key string) bool { _, taken := m.config.Policies[key]; return taken })
-		m.config.Policies[policy] = m.policy(from, !r.Retry.IsZero())
+		m.config.Policies[policy] = m.policy(from, given(r.Retry))
 	}
 	matches := r.Matches
 	if len(matches) == 0 {
@@ -195,7 +227,8 @@ func (m *maker) rule(o object, k int, path string) {
 	hosts := m.hosts(o.Spec.Hostnames, strings.TrimSuffix(path, fmt.Sprintf(".rules[%d]", k))+".hostnames")
 	for i := range matches {
 		at := fmt.Sprintf("%s.matches[%d]", path, i)
-		for _, pattern := range m.patterns(&matches[i], at) {
+		patterns, exact := m.patterns(&matches[i], at)
+		for _, pattern := range patterns {
 			method, rest, ok := strings.Cut(pattern, " ")
 			if !ok {
 				method, rest = "", pattern
@@ -203,22 +236,33 @@ func (m *maker) rule(o object, k int, path string) {
 				method += " "
 			}
 			for _, host := range hosts {
-				m.add(&matches[i], at, gateway.Route{Name: from.Name, Match: method + host + rest, Upstream: upstream, Policy: policy})
+				m.add(&matches[i], at, gateway.Route{Name: from.Name, Match: method + host + rest, Upstream: upstream, Policy: policy}, exact)
 			}
 		}
 	}
 }
 
-func (m *maker) add(n *yaml.Node, path string, r gateway.Route) {
-	if first, taken := m.seen[r.Match]; taken {
-		m.note(n, path, "%s belongs to route %s already, which comes first", r.Match, first)
+// add adds a route. A path of type Exact takes its pattern from a prefix, wherever it is in the
+// file, as in the Gateway API.
+func (m *maker) add(n *yaml.Node, path string, r gateway.Route, exact bool) {
+	first, taken := m.seen[r.Match]
+	if taken && exact == first.exact {
+		m.note(n, path, "%s belongs to route %s already, which comes first", r.Match, m.config.Routes[first.index].Name)
+		return
+	}
+	if taken && !exact {
 		return
 	}
 	r.Name = m.free(r.Name, func(name string) bool {
 		return slices.ContainsFunc(m.config.Routes, func(other gateway.Route) bool { return other.Name == name })
 	})
-	m.seen[r.Match] = r.Name
-	m.config.Routes = append(m.config.Routes, r)
+	if taken {
+		m.config.Routes[first.index] = r
+	} else {
+		first.index = len(m.config.Routes)
+		m.config.Routes = append(m.config.Routes, r)
+	}
+	m.seen[r.Match] = seen{first.index, exact}
 }
 
 var notInNames = regexp.MustCompile(`[^A-Za-z0-9._]+`)
@@ -257,17 +301,18 @@ func (m *maker) hosts(names []yaml.Node, path string) []string {
 	return hosts
 }
 
-// patterns returns the patterns of a match, without hosts. A match with a condition that patterns
-// lack has none: without the condition it would take other requests too.
-func (m *maker) patterns(n *yaml.Node, path string) []string {
+// patterns returns the patterns of a match, without hosts, and whether its path is exact. A match
+// with a condition that patterns lack has none: without the condition it would take other requests
+// too.
+func (m *maker) patterns(n *yaml.Node, path string) (patterns []string, exact bool) {
 	value := match{}
 	if !m.decode(n, path, &value) {
-		return nil
+		return nil, false
 	}
 	for name, condition := range map[string]yaml.Node{"headers": value.Headers, "queryParams": value.QueryParams} {
-		if !condition.IsZero() {
+		if given(condition) {
 			m.note(&condition, path+"."+name, "the match is not carried over: routes match hosts, methods and paths")
-			return nil
+			return nil, false
 		}
 	}
 	prefix, at := "/", value.Path.Value
@@ -276,9 +321,13 @@ func (m *maker) patterns(n *yaml.Node, path string) []string {
 	}
 	if strings.ContainsAny(prefix, "{}") || !strings.HasPrefix(prefix, "/") {
 		m.note(n, path+".path", "the match is not carried over: the path %q has no pattern", prefix)
-		return nil
+		return nil, false
 	}
 	method := value.Method
+	if method == http.MethodGet && !m.heads {
+		m.heads = true
+		m.note(n, path+".method", "a route of GET takes HEAD too, here and in every other match")
+	}
 	if method != "" {
 		method += " "
 	}
@@ -286,17 +335,17 @@ func (m *maker) patterns(n *yaml.Node, path string) []string {
 	case "", "PathPrefix":
 		prefix = strings.TrimSuffix(prefix, "/")
 		if prefix == "" {
-			return []string{method + "/"}
+			return []string{method + "/"}, false
 		}
-		return []string{method + prefix, method + prefix + "/"}
+		return []string{method + prefix, method + prefix + "/"}, false
 	case "Exact":
 		if strings.HasSuffix(prefix, "/") {
 			prefix += "{$}"
 		}
-		return []string{method + prefix}
+		return []string{method + prefix}, true
 	}
 	m.note(n, path+".path.type", "the match is not carried over: %s has no pattern", value.Path.Type)
-	return nil
+	return nil, false
 }
 
 // upstream returns the URL of the Service that gets a rule's requests.
@@ -322,7 +371,7 @@ func (m *maker) upstream(rule *yaml.Node, refs []yaml.Node, namespace, path stri
 			m.note(&refs[i], at, "not carried over: a route has one upstream, which is the first one here")
 			continue
 		}
-		if !b.Filters.IsZero() {
+		if given(b.Filters) {
 			m.note(&b.Filters, at+".filters", "not carried over: requests and responses pass as they are")
 		}
 		host := b.Name

@@ -23,6 +23,11 @@ const (
 // one returns a file of one rule.
 func one(rule string) string { return head + "    - {" + rule + "}\n" }
 
+// parents returns a file of one rule for the Gateway of a name.
+func parents(name string) string {
+	return strings.Replace(one(backend), "spec:\n", "spec:\n  parentRefs: [{name: "+name+"}]\n", 1)
+}
+
 // Each match becomes the patterns that take the same requests. What has none is left out, and
 // noted.
 func TestRoutes(t *testing.T) {
@@ -42,8 +47,17 @@ func TestRoutes(t *testing.T) {
 		"a namespace":        {strings.Replace(one(backend), "name: shop", "name: shop, namespace: s", 1), []string{"/ http://a.s:80 default"}, nil},
 		"another namespace":  {one("backendRefs: [{name: a, namespace: b, port: 80}]"), []string{"/ http://a.b:80 default"}, nil},
 		"two Services":       {one("backendRefs: [{name: z, port: 1, weight: 0}, {name: a, port: 80}, {name: b, port: 80}]"), []string{"/ http://a:80 default"}, []string{"spec.rules[0].backendRefs[2]: not carried over: a route has one upstream"}},
+		"GET":                {one("matches: [{method: GET}, {method: GET, path: {value: /x}}], " + backend), []string{"GET / http://a:80 default", "GET /x http://a:80 default", "GET /x/ http://a:80 default"}, []string{"f.yaml:6:18: spec.rules[0].matches[0].method: a route of GET takes HEAD too"}},
+		"exact wins, later":  {one("matches: [{path: {value: /x}}], "+backend) + "    - {matches: [{path: {type: Exact, value: /x}}], backendRefs: [{name: b, port: 80}]}\n", []string{"/x http://b:80 default", "/x/ http://a:80 default"}, nil},
+		"exact wins, first":  {one("matches: [{path: {type: Exact, value: /x}}], "+backend) + "    - {matches: [{path: {value: /x}}], backendRefs: [{name: b, port: 80}]}\n", []string{"/x http://a:80 default", "/x/ http://b:80 default"}, nil},
+		"exact twice":        {one("matches: [{path: {type: Exact, value: /x}}], "+backend) + "    - {matches: [{path: {type: Exact, value: /x}}], backendRefs: [{name: b, port: 80}]}\n", []string{"/x http://a:80 default"}, []string{"/x belongs to route shop-0 already"}},
+		"empty lists":        {one("matches: [{headers: [], queryParams: null}], filters: [], retry: null, timeouts: null, " + backend), []string{"/ http://a:80 default"}, []string{"rules[0].retry: is empty", "rules[0].timeouts: is empty"}},
+		"the same parents":   {parents("a") + "---\n" + strings.Replace(parents("a"), "spec:\n", "spec:\n  hostnames: [b.example]\n", 1), []string{"/ http://a:80 default", "b.example/ http://a:80 default"}, nil},
+		"other parents":      {parents("a") + "---\n" + strings.Replace(parents("b"), "spec:\n", "spec:\n  hostnames: [b.example]\n", 1), []string{"/ http://a:80 default", "b.example/ http://a:80 default"}, []string{"[1].spec.parentRefs: not carried over: these are other parents"}},
+		"single quotes":      {strings.Replace(one(backend), "gateway.networking.k8s.io/v1", "'gateway.networking.k8s.io/v1'", 1), []string{"/ http://a:80 default"}, nil},
+		"another system's":   {strings.Replace(one("timeouts: {request: 1s}, "+backend), "gateway.networking.k8s.io/v1", "policy.linkerd.io/v1beta3", 1) + "---\n" + one("timeouts: {request: 9s}, backendRefs: [{name: b, port: 80}]"), []string{"/ http://b:80 shop-0"}, []string{"is read with --from linkerd"}},
 		"a header":           {one("matches: [{headers: [{name: A, value: b}]}, {path: {value: /x}}], " + backend), []string{"/x http://a:80 default", "/x/ http://a:80 default"}, []string{"spec.rules[0].matches[0].headers: the match is not carried over"}},
-		"an expression":      {one("matches: [{path: {type: RegularExpression, value: /x.*}}, {method: GET}], " + backend), []string{"GET / http://a:80 default"}, []string{"matches[0].path.type: the match is not carried over"}},
+		"an expression":      {one("matches: [{path: {type: RegularExpression, value: /x.*}}, {method: PUT}], " + backend), []string{"PUT / http://a:80 default"}, []string{"matches[0].path.type: the match is not carried over"}},
 		"the same twice":     {one(backend) + "    - {backendRefs: [{name: b, port: 80}]}\n", []string{"/ http://a:80 default"}, []string{"/ belongs to route shop-0 already"}},
 		"filters":            {one("filters: [{type: URLRewrite}], " + backend), []string{"/ http://a:80 default"}, []string{"spec.rules[0].filters: not carried over"}},
 		"a redirect":         {one("filters: [{type: RequestRedirect}], matches: [{path: {value: /old}}]") + "    - {" + backend + "}\n", []string{"/ http://a:80 default"}, []string{"spec.rules[0]: not carried over: it has no Service", "filters"}},

@@ -159,10 +159,16 @@ const schemeH2C = "h2c"
 
 func parseUpstream(s string) (*url.URL, error) {
 	const expected = "must be a URL such as http://flaky-server:5000, got %q"
+	shown := s
+	if at := strings.LastIndexByte(s, '@'); at >= 0 {
+		shown = "…" + s[at:] // what comes before may be a password
+	}
 	u, err := url.Parse(s)
 	switch {
 	case s == "":
 		return nil, errors.New("must be a URL such as http://flaky-server:5000, got nothing")
+	case err != nil && shown != s:
+		return nil, fmt.Errorf(expected, shown) // the cause may have a part of it
 	case err != nil:
 		var parse *url.Error
 		if errors.As(err, &parse) {
@@ -170,14 +176,14 @@ func parseUpstream(s string) (*url.URL, error) {
 		}
 		return nil, fmt.Errorf(expected+": %w", s, err)
 	case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != schemeH2C:
-		return nil, fmt.Errorf(expected+": the scheme must be http, https or h2c", s)
+		return nil, fmt.Errorf(expected+": the scheme must be http, https or h2c", shown)
 	case u.User != nil:
 		return nil, fmt.Errorf("must be a URL without user and password, got one for %s", u.Host)
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return nil, fmt.Errorf(expected+": it must end with the path", s)
+		return nil, fmt.Errorf(expected+": it must end with the path", shown)
 	}
 	if err := config.CheckHost(u); err != nil {
-		return nil, fmt.Errorf(expected+": %w", s, err)
+		return nil, fmt.Errorf(expected+": %w", shown, err)
 	}
 	return u, nil
 }

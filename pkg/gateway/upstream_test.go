@@ -68,6 +68,22 @@ func TestUpstreamsConfiguration(t *testing.T) {
 	}
 }
 
+// Mistakes are in logs, and in what the check before an installation prints.
+func TestNoPasswordInMistakes(t *testing.T) {
+	for name, upstream := range map[string]string{
+		"a URL": "http://me:secret@a", "another scheme": "ftp://me:secret@a", "no scheme": "me:secret@a:80", "a slash": "http://me:sec/ret@a",
+		"an escape": "http://me:secret%zz@a", "a query": "http://me:secret@a?b=c", "no host": "http://me:secret@", "a blank": "http://me:secret x@a",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := gateway.DefaultConfig()
+			err := config.Decode("", []byte("routes: [{name: a, match: /a, upstream: \""+upstream+"\"}]\n"), &c)
+			if err == nil || strings.Contains(err.Error(), "sec") || !strings.Contains(err.Error(), "must be a URL") {
+				t.Errorf("got %v, want a mistake without the password", err)
+			}
+		})
+	}
+}
+
 // A file holds only settings that differ from the defaults.
 func TestUpstreamsDefaults(t *testing.T) {
 	c := gateway.DefaultConfig()

@@ -61,10 +61,19 @@ func deployment(owned bool) *appsv1.Deployment {
 	return d
 }
 
+// byUpdate returns d as Helm 3 applies it.
+func byUpdate(d *appsv1.Deployment) *appsv1.Deployment {
+	d.ManagedFields[0].Operation = metav1.ManagedFieldsOperationUpdate
+	d.ManagedFields[0].FieldsV1 = &metav1.FieldsV1{Raw: []byte(`{"f:spec":{"f:selector":{},"f:strategy":{}}}`)}
+	return d
+}
+
 // Whoever sets the number of pods, switching the owner keeps it. A manifest without the number took
 // six pods back to one.
 func TestReplicasOfARunningRelease(t *testing.T) {
 	const scaled, free = "client: {autoscaling: {enabled: true}}", "client: {replicas: null}"
+	none := deployment(true)
+	none.Spec.Replicas = new(int32)
 	for name, tc := range map[string]struct {
 		values string
 		live   *appsv1.Deployment // nil for an installation
@@ -82,6 +91,10 @@ func TestReplicasOfARunningRelease(t *testing.T) {
 		"the number is changed by values":  {"client: {replicas: 3}", deployment(true), "3"},
 		"the autoscaler is switched off":   {"client: {replicas: 4}", deployment(false), "4"},
 		"no pods, and Helm keeps it at it": {"client: {replicas: 0}", deployment(true), "0"},
+		"scaled by it, applied by Helm 3":  {scaled, byUpdate(deployment(false)), "6"},
+		"not owned, applied by Helm 3":     {free, byUpdate(deployment(false)), "6"},
+		"no pods, and an autoscaler":       {scaled, none, "1"},
+		"no pods, not owned any more":      {free, none, "0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var objects []runtime.Object
@@ -100,7 +113,8 @@ func TestReplicasOfARunningRelease(t *testing.T) {
 	}
 }
 
-// An upgrade keeps the ConfigMaps of running pods, and drops those that no pod uses.
+// An upgrade keeps the ConfigMaps of running pods, and drops those that no pod uses. Those that are
+// not Helm's are left alone: it would refuse to take them over.
 func TestConfigMapsOfRunningPods(t *testing.T) {
 	set := func(name, config string, replicas int32, labels map[string]string) *appsv1.ReplicaSet {
 		return &appsv1.ReplicaSet{
@@ -113,13 +127,17 @@ func TestConfigMapsOfRunningPods(t *testing.T) {
 	}
 	stored := func(name, text string) *corev1.ConfigMap {
 		yes := true
-		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "somewhere"}, Immutable: &yes, Data: map[string]string{"rebound.yaml": text}}
+		m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "somewhere"}, Immutable: &yes, Data: map[string]string{"rebound.yaml": text}}
+		m.Annotations = map[string]string{"meta.helm.sh/release-name": "rebound", "meta.helm.sh/release-namespace": "somewhere"}
+		return m
 	}
+	byHand := stored("by-hand", "f")
+	byHand.Annotations = nil
 	ours := map[string]string{"app.kubernetes.io/name": "rebound", "app.kubernetes.io/instance": "rebound", "app.kubernetes.io/component": "client"}
 	others := map[string]string{"app.kubernetes.io/name": "rebound", "app.kubernetes.io/instance": "second", "app.kubernetes.io/component": "client"}
 	own := clientOf[*corev1.ConfigMap](t, mustRender(t, "rebound", nil)).Name
 	out := upgrade(t, nil,
-		set("a", "client-runs", 2, ours), set("b", "client-ran", 0, ours), set("c", own, 1, ours), set("d", "client-lost", 1, ours), set("e", "second-client", 1, others),
+		set("a", "client-runs", 2, ours), set("b", "client-ran", 0, ours), set("c", own, 1, ours), set("d", "client-lost", 1, ours), set("e", "second-client", 1, others), set("f", "by-hand", 1, ours), byHand,
 		stored("client-runs", "routes: []\n# a\n"), stored("client-ran", "b"), stored(own, "c"), stored("second-client", "e"))
 	kept := out["rebound/templates/client/configmap-before.yaml"]
 	m, ok := decode(t, "kept", strings.TrimPrefix(strings.TrimLeft(kept, "\n"), "---")).(*corev1.ConfigMap)

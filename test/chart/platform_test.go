@@ -65,6 +65,41 @@ func TestCheckBeforeAnInstallation(t *testing.T) {
 	}
 }
 
+// Nothing keeps the pod of the check from ending: no proxy of a mesh, which outlives it, no quota
+// that demands limits, and no rule that keeps the client's pods apart.
+func TestCheckCanRun(t *testing.T) {
+	r := mustRender(t, "rebound", parse(t, `
+commonLabels: {sidecar.istio.io/inject: "true"}
+client:
+  affinity:
+    nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}
+    podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app.kubernetes.io/component: client}}}]}
+`))
+	if a := clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.Affinity; a == nil || a.NodeAffinity == nil || a.PodAntiAffinity == nil {
+		t.Errorf("the client has the affinity %v, want both kinds", a)
+	}
+	template := find[*batchv1.Job](r, "client-check").Spec.Template
+	if template.Labels["sidecar.istio.io/inject"] != "false" || template.Annotations["linkerd.io/inject"] != "disabled" {
+		t.Errorf("got labels %v and annotations %v, want no proxy of a mesh", template.Labels, template.Annotations)
+	}
+	if a := template.Spec.Affinity; a == nil || a.NodeAffinity == nil || a.PodAntiAffinity != nil {
+		t.Errorf("the check has the affinity %v, want only that to nodes", a)
+	}
+	for _, c := range slices.Concat(template.Spec.Containers, r.tests[0].(*corev1.Pod).Spec.Containers) {
+		if c.Resources.Limits.Cpu().IsZero() || c.Resources.Limits.Memory().IsZero() {
+			t.Errorf("%s has the limits %v, want both", c.Name, c.Resources.Limits)
+		}
+	}
+}
+
+// Recreate has no part rollingUpdate, which the API server refuses, also if it is the chart's.
+func TestRecreate(t *testing.T) {
+	r := mustRender(t, "rebound", parse(t, "client: {strategy: {type: Recreate}}"))
+	if s := clientOf[*appsv1.Deployment](t, r).Spec.Strategy; s.Type != appsv1.RecreateDeploymentStrategyType || s.RollingUpdate != nil {
+		t.Errorf("got %+v, want Recreate alone", s)
+	}
+}
+
 // Secrets and ConfigMaps become files of the configuration. They are whole directories, which see a
 // rotation, and the client names a missing one.
 func TestFilesOfUpstreams(t *testing.T) {

@@ -143,6 +143,8 @@ func TestRightValues(t *testing.T) {
 	for name, values := range map[string]string{
 		"users that the platform assigns": "podSecurityContext: {runAsUser: null, runAsGroup: null}\njaeger: {enabled: true, runAsUser: null}",
 		"no autoscaling by CPU":           "client: {autoscaling: {enabled: true, targetCPUUtilizationPercentage: null, metrics: [{type: Pods, pods: {metric: {name: calls}, target: {type: AverageValue, averageValue: 100}}}]}}",
+		"only KEDA":                       "client: {autoscaling: {enabled: true, targetCPUUtilizationPercentage: null, keda: {enabled: true, serverAddress: 'http://a'}}}",
+		"probes of the cluster's times":   "client: {startupProbe: {periodSeconds: null, failureThreshold: null}, livenessProbe: {periodSeconds: null, timeoutSeconds: null}, readinessProbe: {periodSeconds: null, timeoutSeconds: null, failureThreshold: null}}",
 		"a load balancer":                 "client: {service: {type: LoadBalancer, admin: false}}",
 		"no probes by Helm":               "test: {enabled: false}\nnetworkPolicy: {enabled: true}",
 		"a node port":                     "client: {service: {type: NodePort, nodePort: 30080, admin: false}}",

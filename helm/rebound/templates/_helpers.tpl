@@ -466,17 +466,24 @@ true
 
 {{/* The number of pods in the Deployment, or nothing. With an autoscaler, or without client.replicas, others set the
      number. If an earlier revision of this release has set it, a manifest without it would take it back to one, so
-     it names the present number. */}}
+     it names the present number. It always does if Helm applies on the client (Helm 3, and releases that it began),
+     where a number that was in the manifest before is taken back in any case. An autoscaler does nothing about no
+     pods. */}}
 {{- define "rebound.replicas" -}}
 {{- if and (not (kindIs "invalid" .Values.client.replicas)) (not .Values.client.autoscaling.enabled) -}}
 {{- .Values.client.replicas | int64 -}}
 {{- else -}}
 {{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "rebound.client" .) | default dict -}}
+{{- $named := false -}}
 {{- range dig "metadata" "managedFields" list $live -}}
-{{- if and (not (get . "subresource")) (hasKey (dig "fieldsV1" "f:spec" dict .) "f:replicas") -}}
-{{- dig "spec" "replicas" 1 $live | int64 -}}
-{{- break -}}
+{{- $fields := dig "fieldsV1" "f:spec" dict . -}}
+{{- $clientSide := and (eq .operation "Update") (hasKey $fields "f:selector") -}}
+{{- if and (not (get . "subresource")) (or $clientSide (hasKey $fields "f:replicas")) -}}
+{{- $named = true -}}
 {{- end -}}
+{{- end -}}
+{{- if $named -}}
+{{- dig "spec" "replicas" 1 $live | int64 | max (ternary 1 0 .Values.client.autoscaling.enabled) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
