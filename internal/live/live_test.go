@@ -105,6 +105,29 @@ func TestFigures(t *testing.T) {
 	}
 }
 
+// An attempt whose caller left before an answer says nothing about the upstream. A 429 does: with a
+// retry after it, the page used to say that everything succeeds at the first attempt.
+func TestNeutralAttempts(t *testing.T) {
+	for name, c := range map[string]struct {
+		reason resilience.Reason
+		status int
+		want   uint32
+	}{"429": {"status_429", 429, 0}, "caller gone": {resilience.ReasonCallerCanceled, 0, 1}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := run(t)
+				one := call(c.reason, resilience.ReasonOK)
+				one.Report.Attempts[0].Health, one.Report.Attempts[0].Status = resilience.Neutral, c.status
+				l.ObserveCall(context.Background(), *one)
+				time.Sleep(time.Second)
+				if got := l.Since("").Series[0].Window; got.Attempts != 2 || got.AttemptsGood != 1 || got.AttemptsNeutral != c.want {
+					t.Errorf("got %+v, want two attempts, one good, %d neutral", got, c.want)
+				}
+			})
+		})
+	}
+}
+
 // An upstream without calls for five minutes makes room for another one. Its totals are kept.
 func TestOldUpstreamsMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

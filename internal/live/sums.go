@@ -34,8 +34,8 @@ func (s *sums) add(c *observe.Call, reason int) {
 		switch {
 		case goodAttempt(c, i):
 			s.attemptsGood++
-		case c.Report.Attempts[i].Health == resilience.Neutral:
-			s.attemptsNeutral++
+		case c.Report.Attempts[i].Health == resilience.Neutral && c.Report.Attempts[i].Status == 0:
+			s.attemptsNeutral++ // a 429 is neutral for the circuit, but the upstream gave it
 		}
 	}
 	s.reasons[reason]++

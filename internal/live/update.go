@@ -88,7 +88,8 @@ type windowShown struct {
 	Good         uint32  `json:"good"`
 	Attempts     uint32  `json:"attempts"`
 	AttemptsGood uint32  `json:"attemptsGood"`
-	// AttemptsNeutral counts attempts that the caller ended. They say nothing about the upstream.
+	// AttemptsNeutral counts attempts that the caller ended before an answer. They say nothing
+	// about the upstream.
 	AttemptsNeutral uint32 `json:"attemptsNeutral,omitempty"`
 	Refused         uint32 `json:"refused"`
 	// RefusedBy has the parts of Refused by the call's reason.

@@ -69,7 +69,8 @@ func NewGenerator(perSecond, maxSick int, timeout time.Duration) (*Generator, er
 }
 
 // Set changes the settings from now on. The next call is due one interval of the new rate after the
-// last call. Further changes in between do not restart the interval.
+// last call. Further changes in between do not restart the interval. With another path, the results
+// begin anew.
 func (t *Generator) Set(s TrafficSettings) error {
 	if s.PerSecond < 0 || s.PerSecond > maxTraffic {
 		return fmt.Errorf("perSecond: must be from 0 to %d, got %d", maxTraffic, s.PerSecond)
@@ -84,6 +85,11 @@ func (t *Generator) Set(s TrafficSettings) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if s.Path != t.settings.Path { // the results so far are of different traffic each way
+		for _, way := range t.targets {
+			way.forget()
+		}
+	}
 	t.settings = s
 	select {
 	case t.changed <- struct{}{}:
@@ -218,6 +224,12 @@ func (o *target) count(change func(*generatedSecond)) {
 		*s = generatedSecond{number: number, took: s.took[:0]}
 	}
 	change(s)
+}
+
+func (o *target) forget() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	clear(o.seconds[:])
 }
 
 func (o *target) sum(now int64) (r TrafficResult) {

@@ -137,3 +137,37 @@ func TestSick(t *testing.T) {
 		}
 	}
 }
+
+// With another path, the results begin anew: those of both ways would be of different times.
+func TestGeneratorForgetsWhenThePathChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		traffic, err := page.NewGenerator(20, 0, time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go traffic.Run(ctx, "nowhere://client", "nowhere://upstream")
+		after := func(settings page.TrafficSettings) page.TrafficState {
+			if err := traffic.Set(settings); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			time.Sleep(990 * time.Millisecond)
+			return traffic.State()
+		}
+		for _, step := range []struct {
+			settings      page.TrafficSettings
+			with, without int
+		}{
+			{page.TrafficSettings{PerSecond: 20, Path: page.PathBoth}, 20, 20},
+			{page.TrafficSettings{PerSecond: 20, Path: page.PathWith}, 20, 0},
+			{page.TrafficSettings{PerSecond: 20, Path: page.PathBoth}, 20, 20},
+			{page.TrafficSettings{PerSecond: 0, Path: page.PathBoth}, 20, 20},
+		} {
+			if s := after(step.settings); s.With.Ended != step.with || s.Without.Ended != step.without {
+				t.Errorf("after %+v: %d calls with and %d without, want %d and %d", step.settings, s.With.Ended, s.Without.Ended, step.with, step.without)
+			}
+		}
+	})
+}

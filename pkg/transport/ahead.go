@@ -24,12 +24,16 @@ var errBroken = errors.New("the response broke off")
 // readAhead reads a short response to its end before the caller gets it, if its endpoint is
 // doubtful. If the response breaks off, another endpoint can still answer the call. A response that
 // takes longer than aheadTime goes to the caller as it comes.
-func (c *exchange) readAhead(ctx context.Context, resp *http.Response, a *resilience.Attempt) error {
+func (c *exchange) readAhead(ctx context.Context, resp *http.Response, a *resilience.Attempt) (*http.Response, error) {
 	if !c.lease.Doubted() || !c.tried.Repeatable || c.grpc || resp.StatusCode >= http.StatusInternalServerError ||
 		resp.Body == nil || resp.ContentLength <= 0 || resp.ContentLength > aheadBytes || !c.lease.OthersLeft(&c.tried) {
-		return nil
+		return resp, nil
 	}
-	body := &aheadBody{ReadCloser: resp.Body, ended: make(chan struct{})}
+	// The caller gets a copy, because net/http sets the trailer of resp at the end of the body, and
+	// the caller may be looking at it then.
+	shown := *resp
+	shown.Trailer = resp.Trailer.Clone()
+	body := &aheadBody{ReadCloser: resp.Body, ended: make(chan struct{}), atEnd: func() { shown.Trailer = resp.Trailer }}
 	body.arrived = sync.NewCond(&body.mu)
 	go body.fill(int(resp.ContentLength))
 	// The next attempt gets at least half of the time that is left.
@@ -40,14 +44,14 @@ func (c *exchange) readAhead(ctx context.Context, resp *http.Response, a *resili
 		if body.err != io.EOF { //nolint:errorlint // io.Reader: only io.EOF itself is the end
 			_ = resp.Body.Close()
 			if err := context.Cause(ctx); err != nil {
-				return err
+				return nil, err
 			}
-			return fmt.Errorf("%w: %w", errBroken, body.err)
+			return nil, fmt.Errorf("%w: %w", errBroken, body.err)
 		}
 	case <-timer.C:
 	}
-	resp.Body = body
-	return nil
+	shown.Body = body
+	return &shown, nil
 }
 
 // aheadBody is a body that is read into memory by a goroutine of its own, while its reader gets
@@ -55,6 +59,7 @@ func (c *exchange) readAhead(ctx context.Context, resp *http.Response, a *resili
 type aheadBody struct {
 	io.ReadCloser
 	ended chan struct{} // closed after the last Read of the body; err is set then
+	atEnd func()        // called before Read returns err
 
 	mu      sync.Mutex
 	arrived *sync.Cond
@@ -85,6 +90,7 @@ func (b *aheadBody) Read(p []byte) (int, error) {
 		b.arrived.Wait()
 	}
 	if len(b.data) == 0 {
+		b.atEnd()
 		return 0, b.err
 	}
 	n := copy(p, b.data)

@@ -146,7 +146,7 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	// http.RoundTripper wants the caller's own request here. The attempt's request has a context
 	// that ends with the attempt, and headers that the caller did not set.
 	resp.Request = c.req
-	if err := c.readAhead(ctx, resp, a); err != nil {
+	if resp, err = c.readAhead(ctx, resp, a); err != nil {
 		return nil, err
 	}
 	c.hold(resp, a)
@@ -335,9 +335,6 @@ func (c *exchange) retire(resp *http.Response) {
 	body := resp.Body
 	if held, ok := body.(*responseBody); ok {
 		body = held.ReadCloser
-	}
-	if ahead, ok := body.(*aheadBody); ok {
-		body = ahead.ReadCloser
 	}
 	if r, ok := body.(interface{ Retire() }); ok {
 		r.Retire()

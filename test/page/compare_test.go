@@ -85,9 +85,10 @@ func TestVerdict(t *testing.T) {
 		"only by chance": {result(200, 142, 201, 25, 60), result(200, 140, 200, 25, 61), page.PathBoth, "The policy makes no difference: about as many calls succeed either way."},
 		"only slower": {result(200, 200, 200, 80, 160), result(200, 200, 200, 25, 61), page.PathBoth,
 			"About as many calls succeed either way, but without the policy calls end in 25.0 ms instead of 80.0 ms."},
-		"one way":         {result(200, 200, 200, 25, 60), page.TrafficResult{}, page.PathWith, "Send the traffic both ways to compare them."},
-		"nothing yet":     {page.TrafficResult{}, page.TrafficResult{}, page.PathBoth, "No call has ended yet."},
-		"without traffic": {page.TrafficResult{}, page.TrafficResult{}, "", "Turn the traffic on to compare both ways."},
+		"one way only now": {result(200, 200, 200, 25, 60), result(200, 0, 200, 25, 60), page.PathWith, "Send the traffic both ways to compare them."},
+		"one way":          {result(200, 200, 200, 25, 60), page.TrafficResult{}, page.PathWith, "Send the traffic both ways to compare them."},
+		"nothing yet":      {page.TrafficResult{}, page.TrafficResult{}, page.PathBoth, "No call has ended yet."},
+		"without traffic":  {page.TrafficResult{}, page.TrafficResult{}, "", "Turn the traffic on to compare both ways."},
 	} {
 		w.mu.Lock()
 		w.state = page.TrafficState{TrafficSettings: page.TrafficSettings{PerSecond: 20, Path: tc.path}, Limit: 200, With: tc.with, Without: tc.without}

@@ -21,7 +21,7 @@ func TestSentence(t *testing.T) {
 		reason resilience.Reason
 		steps  []step
 	}
-	fine, fails := step{reason: good, took: took}, step{reason: bad, took: took}
+	fine, fails, gone := step{reason: good, took: took}, step{reason: bad, took: took}, step{reason: resilience.ReasonCallerCanceled, took: took}
 	answered, refused := feed{10, good, []step{fine}}, feed{5, resilience.ReasonBreakerOpen, nil}
 	failed := feed{2, resilience.ReasonMaxAttempts, times(4, fails)}
 	cases := map[string]struct {
@@ -45,8 +45,10 @@ func TestSentence(t *testing.T) {
 			want: "1 of 3 endpoints is ejected (10.0.0.2:80); the others answer, and no call fails."},
 		"sheds": {feed: []feed{answered, {5, resilience.ReasonConcurrencyLimit, nil}},
 			want: "All attempts succeed, but 33.3 % of the calls fail. The concurrency limit refused 5 calls. It sheds load: of the calls that it let through, 100 % succeed."},
-		"limits":       {feed: []feed{{100, good, []step{fine}}, {1, resilience.ReasonRateLimited, nil}}, want: "All attempts succeed, but 1.0 % of the calls fail. The rate limit refused 1 call."},
-		"reaches none": {feed: []feed{{3, resilience.ReasonDeadlineTooClose, nil}}, want: "None of the 3 calls of the last ten seconds reached an upstream."},
+		"limits":        {feed: []feed{{100, good, []step{fine}}, {1, resilience.ReasonRateLimited, nil}}, want: "All attempts succeed, but 1.0 % of the calls fail. The rate limit refused 1 call."},
+		"callers leave": {feed: []feed{answered, {5, resilience.ReasonCallerCanceled, []step{gone}}}, want: "Callers ended 5 of 15 attempts before an answer; the others succeed."},
+		"all leave":     {feed: []feed{{5, resilience.ReasonCallerCanceled, []step{gone}}}, want: "Callers ended 5 of 5 attempts before an answer."},
+		"reaches none":  {feed: []feed{{3, resilience.ReasonDeadlineTooClose, nil}}, want: "None of the 3 calls of the last ten seconds reached an upstream."},
 	}
 	var upstreams []observe.Upstream
 	for name, tc := range cases {
@@ -86,7 +88,7 @@ func TestSentence(t *testing.T) {
 		}
 	}
 	all := drawn["all upstreams"]["summary"]
-	for _, part := range []string{"2 of 14 upstreams have their circuits open: half-open, open.", " more fail calls: ", "Over all, "} {
+	for _, part := range []string{"2 of 16 upstreams have their circuits open or half-open: half-open, open.", " more fail calls: ", "Over all, "} {
 		if !strings.Contains(all, part) {
 			t.Errorf("all upstreams: %q, want %q in it", all, part)
 		}

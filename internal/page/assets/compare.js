@@ -25,5 +25,6 @@ export function drawCompare() {
     const sent = traffic.perSecond && [way, "both"].includes(traffic.path);
     text(`${way}-note`, (r.ended ? plural(r.ended, "call") : sent ? "none ended yet" : "no traffic") + (r.notSent ? `, ${count(r.notSent)} not sent: too many others wait` : ""));
   });
-  text("verdict", verdict(a, b) || (traffic.perSecond ? traffic.path === "both" ? "No call has ended yet." : "Send the traffic both ways to compare them." : "Turn the traffic on to compare both ways."));
+  const both = traffic.path === "both";
+  text("verdict", (both && verdict(a, b)) || (traffic.perSecond ? both ? "No call has ended yet." : "Send the traffic both ways to compare them." : "Turn the traffic on to compare both ways."));
 }

@@ -58,23 +58,29 @@ function attempts(w, who) {
   const gap = w.good / w.offered - w.attemptsGood / all;
   const fails = all - w.attemptsGood;
   const calls = `${percent(w.offered - w.good, w.offered)} of the calls fail.`;
+  const left = w.attempts - all;
+  if (!fails && left) return [`Callers ended ${count(left)} of ${plural(w.attempts, "attempt")} before an answer${all ? "; the others succeed" : ""}.`];
   if (!fails) return [w.good === w.offered ? "Everything succeeds at the first attempt." : `All attempts succeed, but ${calls}`];
   const upstream = `${who} ${percent(fails, all)} of ${who.endsWith("fails") ? "its" : "their"} attempts`;
   if (w.good === w.offered) return [`${upstream}, but no call fails.`];
   return [gap > 0.02 ? `${upstream}, but only ${calls}` : `${upstream}, and ${calls}`];
 }
 
-// ofAll names the upstreams that do not do well.
+// ofAll names the upstreams that do not do well. One upstream can have several series, one for each
+// policy.
 function ofAll(w) {
-  const all = [...reals()];
-  const named = (some) => some.slice(0, 3).map((s) => s.upstream).join(", ") + (some.length > 3 ? ", …" : "");
-  const open = all.filter((s) => s.circuit && s.circuit.state !== "closed");
-  const bad = all.filter((s) => !open.includes(s) && s.window.offered && s.window.good < 0.98 * s.window.offered);
+  const names = (some) => [...new Set(some.map((s) => s.upstream))];
+  const named = (some) => some.slice(0, 3).join(", ") + (some.length > 3 ? ", …" : "");
+  const all = names(reals());
+  const notClosed = reals().filter((s) => s.circuit && s.circuit.state !== "closed");
+  const open = names(notClosed);
+  const bad = names(reals().filter((s) => s.window.offered && s.window.good < 0.98 * s.window.offered)).filter((name) => !open.includes(name));
+  const states = ["open", "half-open"].filter((state) => notClosed.some((s) => s.circuit.state === state)).join(" or ");
   const parts = [];
-  if (open.length) parts.push(`${count(open.length)} of ${plural(all.length, "upstream")} ${open.length === 1 ? "has its circuit" : "have their circuits"} open: ${named(open)}.`);
+  if (open.length) parts.push(`${count(open.length)} of ${plural(all.length, "upstream")} ${open.length === 1 ? "has its circuit" : "have their circuits"} ${states}: ${named(open)}.`);
   if (bad.length) parts.push(`${open.length ? count(bad.length) + " more" : `${count(bad.length)} of ${plural(all.length, "upstream")}`} ${bad.length === 1 ? "fails" : "fail"} calls: ${named(bad)}.`);
   if (parts.length) return [...parts, `Over all, ${percent(w.offered - w.good, w.offered)} of the calls fail.`];
-  return [`Of ${plural(all.length, "upstream")}, none fails.`, ...attempts(w, "Together the upstreams fail")];
+  return [`Calls to ${all.length === 1 ? "the upstream" : `all ${count(all.length)} upstreams`} go well.`, ...attempts(w, "Together the upstreams fail")];
 }
 
 // limited tells how many calls the two limits shed.

@@ -18,7 +18,7 @@ const steps = [
     look: "One of three endpoints answers 503 at once. It is ejected after a few calls, and the others answer. The endpoints are in a list below the controls.",
     without: "One call in three would fail for as long as the pod is sick." },
   { title: "Overload", scenario: "Overload", rate: 100,
-    look: "The upstream can do 40 attempts a second and gets 100 calls. Retries stop when their budget is empty: attempts do not rise far above what it can do.",
+    look: "The upstream can do 40 attempts a second and gets 100 calls. After some seconds the concurrency limit refuses at once what is too much, and the calls that it lets through succeed.",
     without: "The upstream would get every call, and clients that retry without a budget would send it several times as much." },
 ];
 let at = -1; // the step that is shown
