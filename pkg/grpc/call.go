@@ -104,11 +104,13 @@ func (c *call) ours() bool {
 
 // outcome returns the outcome of an attempt that ended with err.
 func (c *call) outcome(s *seen, err error) resilience.Outcome {
+	if err == nil { // the usual case does not read the clock
+		return resilience.Outcome{Reason: resilience.ReasonOK, Health: resilience.Healthy}
+	}
 	j := s.judge(err, c.ours())
 	o := resilience.Outcome{Reason: j.reason, Health: j.health}
 	wait, given, ok := grpcwire.ParsePushback(s.trailer[keyPushback])
 	switch {
-	case j.health == resilience.Healthy && j.reason == resilience.ReasonOK:
 	case j.repeat == never, !ok, j.repeat == byPushback && !given:
 		if s.answered() {
 			o.Final = resilience.ReasonStatusNotRetryable
