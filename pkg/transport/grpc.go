@@ -94,7 +94,7 @@ func (c *exchange) grpcOutcome(resp *http.Response, code grpcwire.Code) resilien
 		return o
 	}
 	o.Retry = true
-	o.Gates = c.gates(j.repeat == byMethod)
+	o.Gates = c.gates(j.repeat)
 	return o
 }
 
