@@ -77,8 +77,9 @@ func message(p Problem) string {
 }
 
 // grpcCode returns the code for an error of ours: UNAVAILABLE if the upstream cannot serve the
-// call, RESOURCE_EXHAUSTED for a limit, DEADLINE_EXCEEDED if the time was up. The others are those
-// that gRPC's http-grpc-status-mapping.md gives for the HTTP status.
+// call, RESOURCE_EXHAUSTED for a limit, DEADLINE_EXCEEDED if the time was up. What a caller can
+// cause has a code that no circuit of a gateway before this one counts as a failure. The others are
+// those that gRPC's http-grpc-status-mapping.md gives for the HTTP status.
 func grpcCode(p Problem) grpcwire.Code {
 	switch p.Status {
 	case http.StatusTooManyRequests, http.StatusRequestHeaderFieldsTooLarge:
@@ -100,8 +101,10 @@ func grpcCode(p Problem) grpcwire.Code {
 		return grpcwire.PermissionDenied
 	case http.StatusUnauthorized:
 		return grpcwire.Unauthenticated
-	case http.StatusBadRequest, http.StatusLoopDetected:
-		return grpcwire.Internal
+	case http.StatusBadRequest:
+		return grpcwire.InvalidArgument
+	case http.StatusLoopDetected:
+		return grpcwire.FailedPrecondition
 	}
 	return grpcwire.Unknown
 }

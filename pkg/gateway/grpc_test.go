@@ -306,6 +306,44 @@ func TestGRPCStatusForObservers(t *testing.T) {
 	}
 }
 
+// A caller that makes the gateway behind refuse its calls does not open the circuit of the gateway
+// before it: a forged Via, which it can read in any response, or a path that leads out of a route.
+func TestGRPCRefusedByTheGatewayBehind(t *testing.T) {
+	behind := gateway.ForUpstream(grpcServer(t, echo(func(string) {})) + "/prefix")
+	_, address := serveGRPC(t, behind, gateway.Options{})
+	before := gateway.ForUpstream("h2c://" + address)
+	before.Policies[gateway.DefaultPolicyName] = counting()
+	g, client := grpcGatewayOf(t, before, insecure.NewCredentials())
+	out, in, header := raw("hello"), raw(nil), metadata.MD{}
+	if err := client.Invoke(t.Context(), "/test.Test/Echo", &out, &in, grpc.Header(&header)); err != nil {
+		t.Fatal(err)
+	}
+	via, _, _ := strings.Cut(strings.Join(header.Get("via"), ""), ",")
+	for name, c := range map[string]struct {
+		path, via string
+		code      codes.Code
+		reason    resilience.Reason
+	}{
+		"a loop": {"/test.Test/Echo", via, codes.FailedPrecondition, resilience.ReasonLoopDetected},
+		"a path": {"/../Echo", "", codes.InvalidArgument, resilience.ReasonInvalidRequest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			if c.via != "" {
+				ctx = metadata.AppendToOutgoingContext(ctx, "via", c.via)
+			}
+			ok, _ := counts(t, g)
+			err := client.Invoke(ctx, c.path, &out, &in)
+			if s := status.Convert(err); s.Code() != c.code || !strings.HasPrefix(s.Message(), string(c.reason)+": ") {
+				t.Errorf("got %v, want %s with the reason %s", err, c.code, c.reason)
+			}
+			if now, failed := counts(t, g); now != ok+1 || failed != 0 {
+				t.Errorf("the circuit counts %d more successes and %d failures, want 1 and 0: the gateway behind works", now-ok, failed)
+			}
+		})
+	}
+}
+
 // A server says with a pushback whether, and when, it wants another attempt.
 func TestGRPCPushback(t *testing.T) {
 	for name, c := range map[string]struct {

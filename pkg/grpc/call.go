@@ -104,18 +104,20 @@ func (c *call) ours() bool {
 
 // outcome returns the outcome of an attempt that ended with err.
 func (c *call) outcome(s *seen, err error) resilience.Outcome {
+	if err == nil { // the usual case does not read the clock
+		return resilience.Outcome{Reason: resilience.ReasonOK, Health: resilience.Healthy}
+	}
 	j := s.judge(err, c.ours())
 	o := resilience.Outcome{Reason: j.reason, Health: j.health}
 	wait, given, ok := grpcwire.ParsePushback(s.trailer[keyPushback])
 	switch {
-	case j.health == resilience.Healthy && j.reason == resilience.ReasonOK:
 	case j.repeat == never, !ok, j.repeat == byPushback && !given:
 		if s.answered() {
 			o.Final = resilience.ReasonStatusNotRetryable
 		}
 	default:
 		o.Retry, o.RetryAfter = true, wait
-		o.Gates = c.gates(j.repeat == byMethod)
+		o.Gates = c.gates(j.repeat)
 	}
 	return o
 }
@@ -125,12 +127,15 @@ func (c *call) timedOut(s *seen) resilience.Outcome {
 	if s.header != nil {
 		return resilience.Outcome{}
 	}
-	return resilience.Outcome{Retry: true, Gates: c.gates(!s.unsent())}
+	r := byMethod
+	if s.unsent() {
+		r = everything
+	}
+	return resilience.Outcome{Retry: true, Gates: c.gates(r)}
 }
 
-// gates yields the conditions that gRPC adds for a retry, in order. sent reports whether the server
-// may have received the call.
-func (c *call) gates(sent bool) iter.Seq[resilience.Gate] {
+// gates yields the conditions that gRPC adds for a retry, in order.
+func (c *call) gates(r repeat) iter.Seq[resilience.Gate] {
 	return func(yield func(resilience.Gate) bool) {
 		above := c.retriedAbove()
 		if !yield(resilience.Gate{
@@ -145,8 +150,12 @@ func (c *call) gates(sent bool) iter.Seq[resilience.Gate] {
 			return
 		}
 		ok, why := true, c.method+", not sent"
-		if sent {
+		switch r {
+		case byMethod:
 			ok, why = c.idempotent()
+		case byPushback:
+			why = c.method + ", asked for"
+		case never, everything:
 		}
 		yield(resilience.Gate{
 			Name: "method", Shut: !ok, Reason: resilience.ReasonMethodNotIdempotent,

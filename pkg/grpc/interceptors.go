@@ -159,9 +159,7 @@ func (i *Interceptors) upstream(cc *grpc.ClientConn) (*upstream, error) {
 		written = cc.Target()
 	}
 	if u, ok := i.targets.Load(written); ok {
-		u := u.(*upstream)
-		u.used(time.Now())
-		return u, nil
+		return u.(*upstream), nil
 	}
 	name := written
 	if cc != nil {

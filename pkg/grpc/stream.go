@@ -71,6 +71,7 @@ func (s *stream) run() {
 		}
 	}()
 	result, report, err := s.upstream.pipeline.Do(s.ctx, s)
+	s.upstream.used(report.Start)
 	s.trace.end(&report, err)
 	s.err = result.err
 	if err != nil {

@@ -20,6 +20,7 @@ func (i *Interceptors) Unary(ctx context.Context, method string, req, reply any,
 	u.withSeen = u.seen.options(opts, u.seen.end)
 	defer u.trace.abandon() // the invoker may panic
 	result, report, err := u.upstream.pipeline.Do(u.ctx, u)
+	u.upstream.used(report.Start)
 	u.trace.end(&report, err)
 	if err != nil {
 		return u.failure(err, &report)
@@ -61,11 +62,10 @@ func (u *unary) Discard(answer, *resilience.Attempt) {}
 
 // classify returns the outcome of an attempt.
 func (c *call) classify(s *seen, r answer, err error) resilience.Outcome {
-	var missing *noAnswer
-	switch {
-	case err == nil:
+	if err == nil {
 		return c.outcome(s, r.err)
-	case errors.As(err, &missing):
+	}
+	if missing := new(noAnswer); errors.As(err, &missing) {
 		return c.outcome(s, missing.error)
 	}
 	return c.timedOut(s)

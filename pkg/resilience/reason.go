@@ -102,8 +102,8 @@ func GRPCReason(code int) Reason {
 // the upstream sent it. Otherwise it is the one that stands for r.
 func (r Reason) GRPC() (code int, sent bool) {
 	const (
-		canceled, unknown, deadlineExceeded, permissionDenied, resourceExhausted = 1, 2, 4, 7, 8
-		unimplemented, internal, unavailable, unauthenticated                    = 12, 13, 14, 16
+		canceled, unknown, invalidArgument, deadlineExceeded, permissionDenied, resourceExhausted = 1, 2, 3, 4, 7, 8
+		failedPrecondition, unimplemented, internal, unavailable, unauthenticated                 = 9, 12, 13, 14, 16
 	)
 	if name, ok := strings.CutPrefix(string(r), grpcPrefix); ok {
 		if i := slices.Index(grpcCodes(), name); i >= 0 {
@@ -137,8 +137,10 @@ func (r Reason) GRPC() (code int, sent bool) {
 		return resourceExhausted, false
 	case ReasonNoRoute, ReasonMethodNotAllowed:
 		return unimplemented, false
-	case ReasonInvalidRequest, ReasonBodyNotReplayable, ReasonLoopDetected:
-		return internal, false
+	case ReasonInvalidRequest, ReasonBodyNotReplayable:
+		return invalidArgument, false
+	case ReasonLoopDetected:
+		return failedPrecondition, false
 	}
 	return unavailable, false
 }

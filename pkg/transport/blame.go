@@ -53,6 +53,18 @@ const (
 	endingCount // the number of endings
 )
 
+// anyMethod returns why the method does not matter for the gate, or an empty string if it does.
+func (r repeat) anyMethod() string {
+	switch r {
+	case everything:
+		return "not sent"
+	case byPushback:
+		return "asked for"
+	case never, byStatus, byMethod:
+	}
+	return ""
+}
+
 // judgement is the meaning of an ending. Its zero value is not a valid judgement.
 type judgement struct {
 	health resilience.Health

@@ -60,14 +60,14 @@ func (c *exchange) outcome(e ending, status int) resilience.Outcome {
 	case never, byPushback:
 	case everything, byMethod:
 		o.Retry = true
-		o.Gates = c.gates(j.repeat == byMethod)
+		o.Gates = c.gates(j.repeat)
 	case byStatus:
 		if g := c.statusGate(status); g.Shut {
 			o.Final = g.Reason
 			break
 		}
 		o.Retry = true
-		o.Gates = c.gates(true)
+		o.Gates = c.gates(byStatus)
 	}
 	return o
 }
@@ -171,9 +171,8 @@ func notHTTPBeginning(err error) (string, bool) {
 	return began, true
 }
 
-// gates yields the conditions that HTTP adds for a retry, in order. sent reports whether the
-// upstream may have received the request.
-func (c *exchange) gates(sent bool) iter.Seq[resilience.Gate] {
+// gates yields the conditions that HTTP adds for a retry, in order.
+func (c *exchange) gates(r repeat) iter.Seq[resilience.Gate] {
 	return func(yield func(resilience.Gate) bool) {
 		_ = yield(resilience.Gate{
 			Name: "layer above", Shut: c.retriedAbove, Reason: resilience.ReasonRetriedUpstreamLayer,
@@ -195,17 +194,17 @@ func (c *exchange) gates(sent bool) iter.Seq[resilience.Gate] {
 				return "an ordinary request"
 			},
 		}) && yield(resilience.Gate{
-			Name: "method", Shut: sent && !c.repeatable, Reason: resilience.ReasonMethodNotIdempotent,
-			Found: func() string { return c.methodFound(sent) },
+			Name: "method", Shut: r.anyMethod() == "" && !c.repeatable, Reason: resilience.ReasonMethodNotIdempotent,
+			Found: func() string { return c.methodFound(r) },
 		}) && yield(c.bodyGate())
 	}
 }
 
-func (c *exchange) methodFound(sent bool) string {
+func (c *exchange) methodFound(r repeat) string {
 	method := methodOf(c.req)
 	switch {
-	case !sent:
-		return "not sent, " + method
+	case r.anyMethod() != "":
+		return r.anyMethod() + ", " + method
 	case isIdempotent(c.req.Context()):
 		return method + ", marked as idempotent"
 	case !c.repeatable && c.grpc:

@@ -130,6 +130,9 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	resp, err := c.send(req, a)
 	switch {
 	case err != nil:
+		if c.grpc && timeIsUp(ctx) {
+			<-ctx.Done() // it tells the pipeline whose limit it was
+		}
 		return nil, c.explainError(err)
 	case resp == nil:
 		return nil, errNoResponse

@@ -37,6 +37,13 @@ func (c *exchange) describeAttempt(h http.Header, a *resilience.Attempt) {
 	}
 }
 
+// timeIsUp reports whether ctx's deadline has passed, even if its timer has not fired. A gRPC
+// upstream knows the caller's deadline and resets the stream then, perhaps a moment before we do.
+func timeIsUp(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && !time.Now().Before(deadline)
+}
+
 // retriedByGRPC reports whether the caller's gRPC library says that this call is a retry.
 func retriedByGRPC(h http.Header) bool {
 	n, ok := parseSeconds(h.Get(grpcwire.HeaderAttempts))
@@ -87,7 +94,7 @@ func (c *exchange) grpcOutcome(resp *http.Response, code grpcwire.Code) resilien
 		return o
 	}
 	o.Retry = true
-	o.Gates = c.gates(j.repeat == byMethod)
+	o.Gates = c.gates(j.repeat)
 	return o
 }
 

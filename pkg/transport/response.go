@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -88,6 +89,9 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	case err == nil:
 	case err == io.EOF: //nolint:errorlint // io.Reader: only io.EOF itself is the end
 		_ = b.end(bodyComplete, nil)
+	case b.grpc != nil && timeIsUp(b.exchange.req.Context()):
+		_ = b.end(bodyAbandoned, nil)
+		err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
 	case b.callerGone():
 		_ = b.end(bodyAbandoned, nil)
 	case b.paused:
