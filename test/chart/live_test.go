@@ -64,7 +64,7 @@ func deployment(owned bool) *appsv1.Deployment {
 // byUpdate returns d as Helm 3 applies it.
 func byUpdate(d *appsv1.Deployment) *appsv1.Deployment {
 	d.ManagedFields[0].Operation = metav1.ManagedFieldsOperationUpdate
-	d.ManagedFields[0].FieldsV1 = &metav1.FieldsV1{Raw: []byte(`{"f:spec":{"f:selector":{},"f:strategy":{}}}`)}
+	d.ManagedFields[0].FieldsV1 = metav1.NewFieldsV1(`{"f:spec":{"f:selector":{},"f:strategy":{}}}`)
 	return d
 }
 
