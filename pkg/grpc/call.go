@@ -57,11 +57,21 @@ func (c *call) begin(ctx context.Context, a *resilience.Attempt) context.Context
 	c.start, c.limit = a.Start(), a.Limit()
 	switch {
 	case retried(c.inbound): // the layers below see that this is a repetition
-		ctx = metadata.AppendToOutgoingContext(ctx, keyAttempts, c.inbound[0])
+		ctx = withAttempts(ctx, c.inbound[0])
 	case a.Number() > 1: // then no layer above retries
-		ctx = metadata.AppendToOutgoingContext(ctx, keyAttempts, strconv.Itoa(a.Number()-1))
+		ctx = withAttempts(ctx, strconv.Itoa(a.Number()-1))
 	}
 	return c.trace.begin(ctx, a)
+}
+
+// withAttempts sets keyAttempts. A method that passes its own metadata on has set it already.
+func withAttempts(ctx context.Context, n string) context.Context {
+	md, ok := metadata.FromOutgoingContext(ctx)
+	if !ok {
+		md = metadata.MD{}
+	}
+	md[keyAttempts] = []string{n}
+	return metadata.NewOutgoingContext(ctx, md)
 }
 
 // retried reports whether values of keyAttempts say that a call is a retry.

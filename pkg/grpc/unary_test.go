@@ -191,6 +191,13 @@ func TestRetriedAbove(t *testing.T) {
 		"by the caller of the method that makes the call": {func(ctx context.Context) context.Context {
 			return metadata.NewIncomingContext(ctx, metadata.Pairs("grpc-previous-rpc-attempts", "1"))
 		}, []string{"1"}},
+		"by a caller whose metadata the method passes on": {func(ctx context.Context) context.Context {
+			md := metadata.Pairs("grpc-previous-rpc-attempts", "1")
+			return metadata.NewOutgoingContext(metadata.NewIncomingContext(ctx, md), md)
+		}, []string{"1"}},
+		"not yet, also passed on": {func(ctx context.Context) context.Context {
+			return metadata.AppendToOutgoingContext(ctx, "grpc-previous-rpc-attempts", "0")
+		}, []string{"0", "1", "2"}},
 		"not yet": {func(ctx context.Context) context.Context {
 			return metadata.NewIncomingContext(ctx, metadata.Pairs("grpc-previous-rpc-attempts", "0"))
 		}, []string{"", "1", "2"}},
