@@ -165,7 +165,9 @@ func clientsTable(t *testing.T) string {
 			for seed := range uint64(3) {
 				l := load(500, seed+1)
 				l.Clients = clients
-				experiments = append(experiments, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: outageOf(t, name, 10*time.Second), Load: l})
+				s := builtin(t, name, 12*time.Second) // after a window of the circuit clients know their traffic
+				s.Length = s.Disturbance.End() + 15*time.Second
+				experiments = append(experiments, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: l})
 			}
 			results[i] = all(t, experiments)
 		}
