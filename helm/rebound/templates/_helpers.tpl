@@ -459,7 +459,7 @@ true
 {{- define "rebound.single" -}}
 {{- if .Values.client.autoscaling.enabled -}}
 {{- if le (int64 .Values.client.autoscaling.maxReplicas) 1 -}}true{{- end -}}
-{{- else if not (kindIs "invalid" (get .Values.client "replicas")) -}}
+{{- else if and (hasKey .Values.client "replicas") (not (kindIs "invalid" .Values.client.replicas)) -}}
 {{- if le (int64 .Values.client.replicas) 1 -}}true{{- end -}}
 {{- end -}}
 {{- end -}}
@@ -470,7 +470,7 @@ true
      where a number that was in the manifest before is taken back in any case. An autoscaler does nothing about no
      pods. */}}
 {{- define "rebound.replicas" -}}
-{{- if and (not (kindIs "invalid" (get .Values.client "replicas"))) (not .Values.client.autoscaling.enabled) -}}
+{{- if and (hasKey .Values.client "replicas") (not (kindIs "invalid" .Values.client.replicas)) (not .Values.client.autoscaling.enabled) -}}
 {{- .Values.client.replicas | int64 -}}
 {{- else -}}
 {{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "rebound.client" .) | default dict -}}
