@@ -146,8 +146,8 @@ func unknownSystem(name string, data []byte) error {
 	return cmp.Or(NoSettings(name, data), fmt.Errorf("%s: does not show which system it is for: use --from NAME", name))
 }
 
-// NoSettings returns an error that says so if a file has only objects of Kubernetes that show no
-// system, such as the empty list that kubectl prints for the wrong namespace. Otherwise it returns
+// NoSettings returns an error if all objects in a file are of Kubernetes and none shows a system.
+// The empty list that kubectl prints for the wrong namespace is such a file. Otherwise it returns
 // nil.
 func NoSettings(name string, data []byte) error {
 	roots, err := parseYAML(name, data)

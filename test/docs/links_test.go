@@ -178,8 +178,8 @@ func fenced(text, language string) (blocks []string) {
 	return blocks
 }
 
-// TestReadmesPictures checks that no picture is taller than 600 px at the width of GitHub's page,
-// so that a reader sees text beside it, and that none makes the page slow.
+// No picture of the README is taller than 600 px at the width of GitHub's page: a reader sees text
+// beside it. None makes the page slow to load.
 func TestReadmesPictures(t *testing.T) {
 	const pageWidth, tallest, largest = 880, 600, 1_000_000
 	pictures := regexp.MustCompile(`!\[[^\]]+\]\(([^)]+)\)`).FindAllStringSubmatch(files.Read(t, filepath.Join(root, "README.md")), -1)
