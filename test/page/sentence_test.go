@@ -31,23 +31,23 @@ func TestSentence(t *testing.T) {
 		want         string
 	}{
 		"idle":      {want: "No calls in the last ten seconds."},
-		"works":     {feed: []feed{answered}, want: "Everything succeeds at the first attempt."},
-		"repeats":   {feed: []feed{{10, good, []step{fails, fine}}}, want: "The upstream fails 50.0 % of its attempts, but no call fails."},
-		"saves":     {feed: []feed{{8, good, []step{fails, fine}}, failed}, want: "The upstream fails 66.7 % of its attempts, but only 20.0 % of the calls fail."},
-		"fails":     {feed: []feed{failed}, want: "The upstream fails 100 % of its attempts, and 100 % of the calls fail."},
-		"open":      {feed: []feed{answered, refused}, state: resilience.Open, want: "The circuit is open: 5 of 15 calls ended early, to spare the upstream."},
-		"half-open": {feed: []feed{refused}, state: resilience.HalfOpen, want: "The circuit is half-open: a few calls probe whether the upstream works again, 5 of 5 calls ended early."},
+		"works":     {feed: []feed{answered}, want: "Every call of the last ten seconds succeeded at the first attempt."},
+		"repeats":   {feed: []feed{{10, good, []step{fails, fine}}}, want: "In the last ten seconds the upstream failed 50.0 % of its attempts, but no call failed."},
+		"saves":     {feed: []feed{{8, good, []step{fails, fine}}, failed}, want: "In the last ten seconds the upstream failed 66.7 % of its attempts, but only 20.0 % of the calls failed."},
+		"fails":     {feed: []feed{failed}, want: "In the last ten seconds the upstream failed 100 % of its attempts, and 100 % of the calls failed."},
+		"open":      {feed: []feed{answered, refused}, state: resilience.Open, want: "The circuit is open: 5 of 15 calls of the last ten seconds ended early, to spare the upstream."},
+		"half-open": {feed: []feed{refused}, state: resilience.HalfOpen, want: "The circuit is half-open: a few calls probe whether the upstream works again; 5 of 5 calls of the last ten seconds ended early."},
 		"recovered": {before: []feed{refused}, feed: []feed{answered}, want: "The upstream works again. The 33.3 % of the calls that failed are refusals of seconds ago, while the circuit was open."},
 		"recovered from failures": {before: []feed{failed, refused}, feed: []feed{answered},
 			want: "The upstream works again. The 41.2 % of the calls that failed are failures and refusals of seconds ago, before and while the circuit was open."},
-		"not yet recovered": {before: []feed{refused}, feed: []feed{failed}, want: "The upstream fails 100 % of its attempts, and 100 % of the calls fail."},
+		"not yet recovered": {before: []feed{refused}, feed: []feed{failed}, want: "In the last ten seconds the upstream failed 100 % of its attempts, and 100 % of the calls failed."},
 		"one is ejected": {feed: []feed{answered}, endpoints: []endpoint.State{{Address: "10.0.0.1:80"}, {Address: "10.0.0.2:80", Circuit: resilience.Open, Ejected: true}, {Address: "10.0.0.3:80"}},
-			want: "1 of 3 endpoints is ejected (10.0.0.2:80); the others answer, and no call fails."},
+			want: "1 of 3 endpoints is ejected (10.0.0.2:80); the others answered, and no call of the last ten seconds failed."},
 		"sheds": {feed: []feed{answered, {5, resilience.ReasonConcurrencyLimit, nil}},
-			want: "All attempts succeed, but 33.3 % of the calls fail. The concurrency limit refused 5 calls. It sheds load: of the calls that it let through, 100 % succeed."},
-		"limits":        {feed: []feed{{100, good, []step{fine}}, {1, resilience.ReasonRateLimited, nil}}, want: "All attempts succeed, but 1.0 % of the calls fail. The rate limit refused 1 call."},
-		"callers leave": {feed: []feed{answered, {5, resilience.ReasonCallerCanceled, []step{gone}}}, want: "Callers ended 5 of 15 attempts before an answer; the others succeed."},
-		"all leave":     {feed: []feed{{5, resilience.ReasonCallerCanceled, []step{gone}}}, want: "Callers ended 5 of 5 attempts before an answer."},
+			want: "In the last ten seconds all attempts succeeded, but 33.3 % of the calls failed. The concurrency limit refused 5 calls. It shed load: of the calls that it let through, 100 % succeeded."},
+		"limits":        {feed: []feed{{100, good, []step{fine}}, {1, resilience.ReasonRateLimited, nil}}, want: "In the last ten seconds all attempts succeeded, but 1.0 % of the calls failed. The rate limit refused 1 call."},
+		"callers leave": {feed: []feed{answered, {5, resilience.ReasonCallerCanceled, []step{gone}}}, want: "In the last ten seconds, callers ended 5 of 15 attempts before an answer; the others succeeded."},
+		"all leave":     {feed: []feed{{5, resilience.ReasonCallerCanceled, []step{gone}}}, want: "In the last ten seconds, callers ended 5 of 5 attempts before an answer."},
 		"reaches none":  {feed: []feed{{3, resilience.ReasonDeadlineTooClose, nil}}, want: "None of the 3 calls of the last ten seconds reached an upstream."},
 	}
 	var upstreams []observe.Upstream
@@ -88,7 +88,7 @@ func TestSentence(t *testing.T) {
 		}
 	}
 	all := drawn["all upstreams"]["summary"]
-	for _, part := range []string{"2 of 16 upstreams have their circuits open or half-open: half-open, open.", " more fail calls: ", "Over all, "} {
+	for _, part := range []string{"2 of 16 upstreams have their circuits open or half-open: half-open, open.", " more failed calls: ", "Over all, "} {
 		if !strings.Contains(all, part) {
 			t.Errorf("all upstreams: %q, want %q in it", all, part)
 		}
