@@ -121,7 +121,7 @@ func TestComparisonIsOfOneTime(t *testing.T) {
 	v.until(`document.getElementById("verdict").innerText.startsWith("The policy makes no difference")`)
 	v.record("without-success")
 	v.press("Outage")
-	v.until(`/^[1-9] s since the change$/.test(document.getElementById("compare-period").innerText) && document.getElementById("without-success").innerText === "0 %"`)
+	v.until(`/^the last [1-9] s$/.test(document.getElementById("compare-period").innerText) && document.getElementById("without-success").innerText === "0 %"`)
 	for _, share := range eval[[]string](v, `window.recorded["without-success"].filter((s) => !["100 %", "–", "0 %"].includes(s))`) {
 		t.Errorf("%s of the calls without the policy succeeded, want all of them before the outage and none after its begin", share)
 	}

@@ -41,8 +41,8 @@ export function noteFaults(name) {
   known.faultMarks.splice(0, known.faultMarks.length - 64);
 }
 
-// faultsAge returns for how many ms the faults have been in force, as far as this page has seen them
-// begin.
+// faultsAge returns for how many ms the faults have been in force. It is Infinity if this page has
+// not seen them begin.
 export function faultsAge() {
   return known.faultMarks.length > 1 ? serverNow() - known.faultMarks.at(-1).at : Infinity;
 }

@@ -50,9 +50,9 @@ export function verdict(a, b) {
 
 const share = (n) => `${(100 * n).toFixed(0)} %`;
 
-// period says of which time the results are: of the last ten seconds, or of the time since the faults
-// or the path of the traffic changed.
-export const period = (seconds) => (seconds >= 9.5 ? "the last 10 s" : `${seconds.toFixed(0)} s since the change`);
+// period says of which time the results are: of the last ten seconds, or of the time since the
+// faults or the path of the traffic changed.
+export const period = (seconds) => `the last ${Math.max(1, seconds).toFixed(0)} s`;
 
 // rows are the figures of the comparison: what it is, both values as text, and as lengths of bars.
 export function rows(a, b) {
