@@ -1,5 +1,5 @@
-// Package chart has what the charts of the live page and those of the pages of lab share: their look,
-// and the marks and numbers of their axes.
+// Package chart has what the charts of the live page and those of the pages of lab share: their
+// look, and the marks and numbers of their axes.
 package chart
 
 import _ "embed"

@@ -106,8 +106,8 @@ func TestLabPicture(t *testing.T) {
 	v.shoot("../../docs/verdict.png", "", width, 100)
 }
 
-// On paper, the page and the pages of lab have dark text and lines on a white ground, also for those
-// whose screen is dark, and nothing to press. Their charts keep their axes and legends.
+// On paper, the page and the pages of lab have dark text and lines on a light ground, also for
+// those whose screen is dark, and nothing to press. Their charts keep their axes and legends.
 func TestPrint(t *testing.T) {
 	d := start(t, "--traffic", "50")
 	for name, url := range map[string]string{
