@@ -131,7 +131,7 @@ func run(ctx context.Context, p cli.Program) int {
 		defer context.AfterFunc(ctx, sides[i].Stop)()
 	}
 	with, without := sides[0], sides[1]
-	flakyAdmin, flakyAdminAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server's admin", Addr: *ports.flakyAdmin, Flag: "--flaky-admin", Handler: twins(with.Admin, without.Admin)})
+	flakyAdmin, flakyAdminAddr, err := serve.Open(ctx, serve.Listener{Name: "flaky-server's admin", Addr: *ports.flakyAdmin, Flag: "--flaky-admin", Handler: twins(with.Admin, without.Admin, traffic.Forget)})
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
@@ -156,7 +156,10 @@ func run(ctx context.Context, p cli.Program) int {
 	defer client.Close()
 	var reload func() // nil without a file
 	if *file != "" {
-		reload = func() { client.Reload(load) }
+		reload = func() {
+			client.Reload(load)
+			traffic.Forget() // the routes may lead to another upstream now
+		}
 	}
 	var sending sync.WaitGroup
 	defer sending.Wait()

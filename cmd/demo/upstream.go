@@ -13,6 +13,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/flakyapp"
 	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/internal/problem"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/faults"
@@ -88,8 +89,9 @@ func (u *upstream) route() gateway.Upstream {
 }
 
 // twins is the admin handler of an upstream and of its twin. The twin follows every change, so that
-// both have the same faults and seed. Below /without/ the twin can be asked alone.
-func twins(first, twin http.Handler) http.Handler {
+// both have the same faults and seed. Below /without/ the twin can be asked alone. It calls changed
+// after each change of the faults.
+func twins(first, twin http.Handler, changed func()) http.Handler {
 	var changing sync.Mutex
 	mux := http.NewServeMux()
 	mux.Handle("/without/", http.StripPrefix("/without", twin))
@@ -100,21 +102,38 @@ func twins(first, twin http.Handler) http.Handler {
 		}
 		body, err := io.ReadAll(io.LimitReader(r.Body, 2<<20)) // more than the first one accepts
 		if err != nil {
-			return // the caller has left
+			problem.Write(w, problem.Problem{Status: http.StatusBadRequest, Detail: "cannot read the body: " + err.Error()})
+			return
 		}
 		again := r.Clone(r.Context())
 		r.Body, again.Body = io.NopCloser(bytes.NewReader(body)), io.NopCloser(bytes.NewReader(body))
 		changing.Lock()
 		defer changing.Unlock()
-		twin.ServeHTTP(unread{http.Header{}}, again)
+		answer := &unread{header: http.Header{}}
+		twin.ServeHTTP(answer, again)
 		first.ServeHTTP(w, r)
+		if answer.good && r.URL.Path == "/faults" {
+			changed()
+		}
 	})
 	return mux
 }
 
-// unread is an answer that nobody reads.
-type unread struct{ header http.Header }
+// unread is an answer of which only the first write is noted: whether it is a good one.
+type unread struct {
+	header        http.Header
+	written, good bool
+}
 
-func (u unread) Header() http.Header         { return u.header }
-func (u unread) Write(b []byte) (int, error) { return len(b), nil }
-func (u unread) WriteHeader(int)             {}
+func (u *unread) Header() http.Header { return u.header }
+
+func (u *unread) Write(b []byte) (int, error) {
+	u.WriteHeader(http.StatusOK)
+	return len(b), nil
+}
+
+func (u *unread) WriteHeader(status int) {
+	if !u.written {
+		u.written, u.good = true, status < http.StatusBadRequest
+	}
+}

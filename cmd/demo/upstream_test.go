@@ -1,10 +1,19 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
+	"time"
 
+	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/internal/testkit/fetch"
 )
 
@@ -60,5 +69,75 @@ func TestTwins(t *testing.T) {
 		if got := getBody(t, admin+path); !strings.Contains(got, want) {
 			t.Errorf("%s = %s, want %s in it", path, got, want)
 		}
+	}
+}
+
+// A change whose body could not be read used to be answered with 200, although neither upstream had
+// it.
+func TestTwinsRefuseABodyThatCannotBeRead(t *testing.T) {
+	reached := func(http.ResponseWriter, *http.Request) { t.Error("an upstream got the change, want none") }
+	admin := twins(http.HandlerFunc(reached), http.HandlerFunc(reached), func() { t.Error("the comparison began anew, want it to go on") })
+	w := httptest.NewRecorder()
+	admin.ServeHTTP(w, httptest.NewRequest(http.MethodPut, "/faults", iotest.ErrReader(errors.New("malformed chunk"))))
+	if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "cannot read the body: malformed chunk") {
+		t.Errorf("got %d %s, want 400 with the cause", w.Code, w.Body)
+	}
+}
+
+// The comparison begins anew with a change of the faults, and only then.
+func TestTwinsTellOfChanges(t *testing.T) {
+	for name, tc := range map[string]struct {
+		method, path string
+		status, want int
+	}{
+		"changed":    {http.MethodPut, "/faults", 0, 1},
+		"refused":    {http.MethodPut, "/faults", http.StatusBadRequest, 0},
+		"read":       {http.MethodGet, "/faults", 0, 0},
+		"the ledger": {http.MethodDelete, "/ledger", http.StatusNoContent, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			changes := 0
+			one := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if tc.status > 0 {
+					w.WriteHeader(tc.status)
+				}
+				_, _ = io.WriteString(w, "{}")
+			})
+			twins(one, one, func() { changes++ }).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(tc.method, tc.path, strings.NewReader("{}")))
+			if changes != tc.want {
+				t.Errorf("told of %d changes, want %d", changes, tc.want)
+			}
+		})
+	}
+}
+
+// With a file that leads to another upstream, the comparison used to count 0 attempts with the
+// policy. It is not available then.
+func TestNoComparisonWithAnotherUpstream(t *testing.T) {
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer other.Close()
+	file := filepath.Join(t.TempDir(), "rebound.yaml")
+	if err := os.WriteFile(file, []byte("routes: [{name: process, match: GET /process, upstream: "+other.URL+"}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lines, stop := start(t, noEnv, "--traffic", "100", "--config", file)
+	defer stop()
+	if !lines.Scan() {
+		t.Fatal("the demo did not start")
+	}
+	for {
+		text := getBody(t, lines.Text()+"api/traffic")
+		var s page.TrafficState
+		if err := json.Unmarshal([]byte(text), &s); err != nil {
+			t.Fatal(err)
+		}
+		if s.With.Ended < 5 {
+			time.Sleep(5 * time.Millisecond)
+			continue
+		}
+		if !s.Elsewhere || s.With.Attempts > 0 {
+			t.Errorf("traffic = %+v, want it to go elsewhere", s)
+		}
+		return
 	}
 }

@@ -40,8 +40,8 @@ func renderGraph(r graphResult, command string) ([]byte, error) {
 		own := scaleOf([]policyResult{{Result: run}})
 		page.Charts = append(page.Charts, []chart{
 			calls(run, own),
-			draw(run, "p99 of calls that end well, ms", []curve{
-				{"line-p99", "p99", whereServed(func(x lab.Second) float64 { return x.P99 }), own.latency, false},
+			draw(run, "p99 of calls that end well", []curve{
+				{"line-p99", "p99", whereServed(func(x lab.Second) float64 { return x.P99 }), own.latency, inTime(), false},
 			}),
 		})
 	}

@@ -147,7 +147,7 @@ func scaleOf(results []policyResult) scale {
 			}
 		}
 	}
-	return scale{niceTop(s.calls), niceTop(s.latency), niceTop(s.tokens)}
+	return s
 }
 
 // niceTop returns the next number of 1, 2 or 5 times a power of ten.
@@ -165,22 +165,39 @@ func niceTop(v float64) float64 {
 type curve struct {
 	class, name string
 	value       func(lab.Second) float64
-	top         float64
+	top         float64 // the largest value of its axis
+	unit        unit
 	right       bool // uses the right axis
+}
+
+// unit writes values, and marks of an axis, as the live page does.
+type unit struct {
+	say  func(float64) string
+	mark func(at, step float64) string
+}
+
+func inCounts() unit {
+	return unit{look.Count, func(at, _ float64) string { return look.Count(at) }}
+}
+
+func inTime() unit { return unit{look.Duration, look.TickText} }
+
+func inTokens() unit {
+	return unit{func(n float64) string { return fmt.Sprintf("%.1f", n) }, func(at, _ float64) string { return fmt.Sprintf("%g", at) }}
 }
 
 func calls(r *lab.Result, s scale) chart {
 	return draw(r, "calls a second", []curve{
-		{"line-offered", "offered", func(x lab.Second) float64 { return float64(x.Offered) }, s.calls, false},
-		{"line-attempts", "attempts", func(x lab.Second) float64 { return float64(x.Attempts) }, s.calls, false},
-		{"line-good", "goodput", func(x lab.Second) float64 { return float64(x.Goodput) }, s.calls, false},
+		{"line-offered", "offered", func(x lab.Second) float64 { return float64(x.Offered) }, s.calls, inCounts(), false},
+		{"line-attempts", "attempts", func(x lab.Second) float64 { return float64(x.Attempts) }, s.calls, inCounts(), false},
+		{"line-good", "goodput", func(x lab.Second) float64 { return float64(x.Goodput) }, s.calls, inCounts(), false},
 	})
 }
 
 func latencies(r *lab.Result, s scale) chart {
-	return draw(r, "latency of calls that end well, ms", []curve{
-		{"line-p50", "p50", whereServed(func(x lab.Second) float64 { return x.P50 }), s.latency, false},
-		{"line-p99", "p99", whereServed(func(x lab.Second) float64 { return x.P99 }), s.latency, false},
+	return draw(r, "latency of calls that end well", []curve{
+		{"line-p50", "p50", whereServed(func(x lab.Second) float64 { return x.P50 }), s.latency, inTime(), false},
+		{"line-p99", "p99", whereServed(func(x lab.Second) float64 { return x.P99 }), s.latency, inTime(), false},
 	})
 }
 
@@ -196,8 +213,8 @@ func whereServed(value func(lab.Second) float64) func(lab.Second) float64 {
 
 func circuits(r *lab.Result, s scale) chart {
 	return draw(r, "clients with an open circuit (left), tokens of a client (right)", []curve{
-		{"line-open", "open circuits", func(x lab.Second) float64 { return float64(x.Open) }, float64(r.Load.Clients), false},
-		{"line-tokens", "tokens", func(x lab.Second) float64 { return math.Min(x.Tokens, s.tokens) }, s.tokens, true},
+		{"line-open", "open circuits", func(x lab.Second) float64 { return float64(x.Open) }, float64(r.Load.Clients), inCounts(), false},
+		{"line-tokens", "tokens", func(x lab.Second) float64 { return math.Min(x.Tokens, s.tokens) }, s.tokens, inTokens(), true},
 	})
 }
 
@@ -206,7 +223,8 @@ func circuits(r *lab.Result, s scale) chart {
 type chart struct {
 	Name        string
 	Keys        []key
-	Left, Right []string // labels of the axes, from the top
+	Left, Right []string  // labels of the axes, from the top
+	Marks       []float64 // of the left axis, from the top, in units of the drawing
 	Seconds     []label
 	Length      int     // seconds, the width of the drawing
 	From, For   float64 // the disturbance
@@ -232,24 +250,35 @@ type values struct {
 const (
 	chartHeight = 100  // in units of the drawing, which is stretched
 	mostValues  = 1000 // seconds with values of their own to point at
+	mostMarks   = 3    // above 0 on the left axis
 )
+
+// labels returns the texts of an axis, from the top.
+func labels(u unit, marks, step float64) (all []string) {
+	for i := marks; i > 0; i-- {
+		all = append(all, u.mark(i*step, step))
+	}
+	return append(all, "0")
+}
 
 func draw(r *lab.Result, name string, lines []curve) chart {
 	n := len(r.Series)
 	c := chart{Name: name, Length: n, From: r.DisturbanceFromS, For: r.DisturbanceToS - r.DisturbanceFromS}
-	left, right := lines[0].top, 0.0
+	// The right axis has as many marks as the left one, so that the same lines lead to them.
+	step := look.Tick(lines[0].top, mostMarks)
+	marks := math.Ceil(lines[0].top/step - 1e-9)
+	ends := map[bool]float64{false: marks * step} // of the left axis and of the right one
+	c.Left = labels(lines[0].unit, marks, step)
+	for i := marks; i >= 0; i-- {
+		c.Marks = append(c.Marks, chartHeight*(1-i/marks))
+	}
 	for _, l := range lines {
 		if l.right {
-			right = l.top
+			step := niceTop(l.top / marks)
+			ends[true], c.Right = marks*step, labels(l.unit, marks, step)
 		}
 	}
-	for _, share := range []float64{1, 0.5, 0} {
-		c.Left = append(c.Left, fmt.Sprintf("%g", left*share))
-		if right > 0 {
-			c.Right = append(c.Right, fmt.Sprintf("%g", right*share))
-		}
-	}
-	step := niceTop(float64(n) / 6)
+	step = niceTop(float64(n) / 6)
 	for second := 0.0; second <= float64(n); second += step {
 		c.Seconds = append(c.Seconds, label{fmt.Sprintf("%.2f", 100*second/float64(n)), fmt.Sprintf("%gs", second)})
 	}
@@ -263,7 +292,7 @@ func draw(r *lab.Result, name string, lines []curve) chart {
 				command = 'M'
 				continue
 			}
-			fmt.Fprintf(&path, "%c%.1f %.1f", command, float64(i)+0.5, chartHeight*(1-math.Min(1, v/l.top)))
+			fmt.Fprintf(&path, "%c%.1f %.1f", command, float64(i)+0.5, chartHeight*(1-math.Min(1, v/ends[l.right])))
 			command = 'L'
 		}
 		c.Curves = append(c.Curves, key{l.class, path.String()})
@@ -278,7 +307,7 @@ func draw(r *lab.Result, name string, lines []curve) chart {
 			if v := l.value(r.Series[i]); math.IsNaN(v) {
 				text += fmt.Sprintf(" %s -", l.name)
 			} else {
-				text += fmt.Sprintf(" %s %.4g", l.name, v)
+				text += " " + l.name + " " + l.unit.say(v)
 			}
 		}
 		c.Values = append(c.Values, values{i, min(every, n-i), text})

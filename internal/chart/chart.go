@@ -1,4 +1,5 @@
-// Package chart has the look of the charts, which the live page and the pages of lab share.
+// Package chart has what the charts of the live page and those of the pages of lab share: their
+// look, and the marks and numbers of their axes.
 package chart
 
 import _ "embed"

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -18,7 +20,8 @@ const (
 	trafficLag  = 10  // seconds that results are summed up over
 	maxCatchUp  = 100 * time.Millisecond
 
-	headerGenerated = "Rebound-Generated" // in which a generated call names its way
+	headerGenerated = "Rebound-Generated" // in which a generated call names its way and its era
+	headerAttempts  = "X-Attempt-Count"   // in which the client tells how many attempts it made
 )
 
 // Generator makes calls to a client, to an upstream like the one behind it, or to both, at an even
@@ -31,16 +34,22 @@ type Generator struct {
 
 	mu       sync.Mutex
 	settings TrafficSettings
+	began    time.Time // of the era
 }
 
 // target is one way that calls take.
 type target struct {
 	slots chan struct{}
+	urls  []string
+	sent  int
 
-	mu      sync.Mutex
-	urls    []string
-	sent    int
+	mu sync.Mutex
+	// era numbers the results. Calls and attempts of an earlier one do not count: other faults were
+	// in force when they were sent.
+	era     int
 	seconds [trafficLag]generatedSecond
+	counted bool // an attempt at a call of this era has come
+	told    bool // an answer to a call of this era has told of an attempt
 }
 
 type generatedSecond struct {
@@ -69,8 +78,8 @@ func NewGenerator(perSecond, maxSick int, timeout time.Duration) (*Generator, er
 }
 
 // Set changes the settings from now on. The next call is due one interval of the new rate after the
-// last call. Further changes in between do not restart the interval. With another path, the results
-// begin anew.
+// last call. Further changes in between do not restart the interval. With another path, or more or
+// fewer sick endpoints, the results begin anew.
 func (t *Generator) Set(s TrafficSettings) error {
 	if s.PerSecond < 0 || s.PerSecond > maxTraffic {
 		return fmt.Errorf("perSecond: must be from 0 to %d, got %d", maxTraffic, s.PerSecond)
@@ -85,10 +94,8 @@ func (t *Generator) Set(s TrafficSettings) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if s.Path != t.settings.Path { // the results so far are of different traffic each way
-		for _, way := range t.targets {
-			way.forget()
-		}
+	if s.Path != t.settings.Path || s.Sick != t.settings.Sick {
+		t.forget()
 	}
 	t.settings = s
 	select {
@@ -98,13 +105,31 @@ func (t *Generator) Set(s TrafficSettings) error {
 	return nil
 }
 
+// Forget begins the results anew, with the calls that are sent from now on. Call it when the faults
+// change: results of the time before would be mixed with those of the time after.
+func (t *Generator) Forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.forget()
+}
+
+// forget must be called with t.mu.
+func (t *Generator) forget() {
+	t.began = time.Now()
+	for _, way := range t.targets {
+		way.forget()
+	}
+}
+
 // State returns the settings and the recent results.
 func (t *Generator) State() TrafficState {
-	now := time.Now().Unix()
+	now := time.Now()
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	s := TrafficState{TrafficSettings: t.settings, Limit: maxTraffic, MaxSick: t.maxSick}
-	t.mu.Unlock()
-	s.With, s.Without = t.targets[0].sum(now), t.targets[1].sum(now)
+	s.With, s.Without = t.targets[0].sum(now.Unix()), t.targets[1].sum(now.Unix())
+	s.Seconds = min(trafficLag, now.Sub(t.began).Seconds())
+	s.Elsewhere = t.targets[0].elsewhere()
 	return s
 }
 
@@ -118,9 +143,10 @@ func (t *Generator) Sick() int {
 // Counted returns the handler of an upstream that counts the attempts at generated calls.
 func (t *Generator) Counted(upstream http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		way, era, _ := strings.Cut(r.Header.Get(headerGenerated), " ")
 		for i, path := range []Path{PathWith, PathWithout} {
-			if r.Header.Get(headerGenerated) == string(path) {
-				t.targets[i].count(func(s *generatedSecond) { s.attempts++ })
+			if n, err := strconv.Atoi(era); err == nil && way == string(path) {
+				t.targets[i].attempt(n)
 			}
 		}
 		upstream.ServeHTTP(w, r)
@@ -134,6 +160,7 @@ func (t *Generator) Run(ctx context.Context, client string, upstream ...string) 
 	defer t.client.CloseIdleConnections()
 	defer calls.Wait()
 	t.targets[0].urls, t.targets[1].urls = []string{client}, upstream
+	t.Forget()
 	next := time.NewTimer(0)
 	defer next.Stop()
 	var last time.Time // when a call was due last
@@ -177,20 +204,21 @@ func (t *Generator) send(ctx context.Context, calls *sync.WaitGroup, to *target,
 	select {
 	case to.slots <- struct{}{}:
 	default:
-		to.count(func(s *generatedSecond) { s.notSent++ })
+		to.count(now, func(s *generatedSecond) { s.notSent++ })
 		return
 	}
-	to.count(func(s *generatedSecond) { s.sent++ })
+	era := to.count(now, func(s *generatedSecond) { s.sent++ })
 	url := to.urls[to.sent%len(to.urls)]
 	to.sent++
 	calls.Go(func() {
 		defer func() { <-to.slots }()
 		begin := time.Now()
-		good := t.call(ctx, url, path)
+		good, attempts := t.call(ctx, url, fmt.Sprint(path, " ", era))
 		if ctx.Err() != nil {
 			return
 		}
-		to.count(func(s *generatedSecond) {
+		to.count(era, func(s *generatedSecond) {
+			to.told = to.told || attempts > 0
 			s.ended++
 			s.took = append(s.took, time.Since(begin))
 			if good {
@@ -200,36 +228,65 @@ func (t *Generator) send(ctx context.Context, calls *sync.WaitGroup, to *target,
 	})
 }
 
-func (t *Generator) call(ctx context.Context, url string, path Path) bool {
+// call makes a call, and returns how many attempts its answer tells of, if it does.
+func (t *Generator) call(ctx context.Context, url, generated string) (good bool, attempts int) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return false
+		return false, 0
 	}
-	r.Header.Set(headerGenerated, string(path))
+	r.Header.Set(headerGenerated, generated)
 	resp, err := t.client.Do(r)
 	if err != nil {
-		return false
+		return false, 0
 	}
 	defer func() { _ = resp.Body.Close() }()
+	attempts, _ = strconv.Atoi(resp.Header.Get(headerAttempts))
 	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
-	return err == nil && resp.StatusCode >= 200 && resp.StatusCode < 300
+	return err == nil && resp.StatusCode >= 200 && resp.StatusCode < 300, attempts
 }
 
-func (o *target) count(change func(*generatedSecond)) {
+const now = -1 // the present era
+
+// count changes the present second, unless era is over. It returns the present era.
+func (o *target) count(era int, change func(*generatedSecond)) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if era == now || era == o.era {
+		change(o.second())
+	}
+	return o.era
+}
+
+func (o *target) attempt(era int) {
+	o.count(era, func(s *generatedSecond) {
+		o.counted = true
+		s.attempts++
+	})
+}
+
+// second returns the present second. It must be called with o.mu.
+func (o *target) second() *generatedSecond {
 	number := time.Now().Unix()
 	s := &o.seconds[number%trafficLag]
 	if s.number != number {
 		*s = generatedSecond{number: number, took: s.took[:0]}
 	}
-	change(s)
+	return s
 }
 
 func (o *target) forget() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	clear(o.seconds[:])
+	o.era++
+	o.counted, o.told = false, false
+}
+
+// elsewhere reports whether the calls reach an upstream that counts no attempts.
+func (o *target) elsewhere() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.told && !o.counted
 }
 
 func (o *target) sum(now int64) (r TrafficResult) {

@@ -171,3 +171,98 @@ func TestGeneratorForgetsWhenThePathChanges(t *testing.T) {
 		}
 	})
 }
+
+// The comparison used to mix the seconds before a fault into its figures: nine seconds after the
+// begin of an outage it said that most calls succeed. Calls and attempts that were sent before
+// Forget do not count, also if they end after it.
+func TestGeneratorForgetsWhatWasSentUnderOtherFaults(t *testing.T) {
+	traffic, err := page.NewGenerator(200, 0, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocked atomic.Int64
+	release := make(chan struct{})
+	counted := traffic.Counted(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {}))
+	client := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release:
+			counted.ServeHTTP(w, r)
+		default: // under the faults of before
+			counted.ServeHTTP(httptest.NewRecorder(), r)
+			blocked.Add(1)
+			<-release
+			counted.ServeHTTP(httptest.NewRecorder(), r) // a second attempt
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer client.Close()
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	running.Go(func() { traffic.Run(ctx, client.URL, client.URL) })
+	set := func(perSecond int) {
+		t.Helper()
+		if err := traffic.Set(page.TrafficSettings{Path: page.PathBoth, PerSecond: perSecond}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for blocked.Load() < 10 {
+		time.Sleep(time.Millisecond)
+	}
+	set(0)
+	traffic.Forget()
+	if s := traffic.State(); s.With.Sent > 1 || s.With.Attempts > 1 || s.Seconds > 1 { // one may be on its way
+		t.Errorf("after Forget: %+v, want no results of the time before", s)
+	}
+	close(release)
+	set(200)
+	var s page.TrafficState
+	for s = traffic.State(); s.With.Ended < 10 || s.Without.Ended < 10; s = traffic.State() {
+		time.Sleep(time.Millisecond)
+	}
+	for way, r := range map[string]page.TrafficResult{"with": s.With, "without": s.Without} {
+		if r.Good != r.Ended || r.Attempts > r.Sent {
+			t.Errorf("%s the policy: %+v, want good calls of one attempt only: the others were sent before", way, r)
+		}
+	}
+}
+
+// The calls with the policy reach another upstream if an answer tells of attempts that this one has
+// not seen. The comparison used to count 0 attempts then.
+func TestGeneratorWhoseCallsGoElsewhere(t *testing.T) {
+	for name, tc := range map[string]struct {
+		counted  bool
+		attempts string
+		want     bool
+	}{
+		"here":                     {true, "1", false},
+		"elsewhere":                {false, "1", true},
+		"nothing reached any":      {false, "0", false},
+		"the client tells of none": {false, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			traffic, err := page.NewGenerator(100, 0, time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var answer http.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Attempt-Count", tc.attempts) })
+			if tc.counted {
+				answer = traffic.Counted(answer)
+			}
+			client := httptest.NewServer(answer)
+			defer client.Close()
+			var running sync.WaitGroup
+			defer running.Wait()
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			running.Go(func() { traffic.Run(ctx, client.URL, client.URL) })
+			for traffic.State().With.Ended < 3 {
+				time.Sleep(time.Millisecond)
+			}
+			if got := traffic.State().Elsewhere; got != tc.want {
+				t.Errorf("elsewhere = %v, want %v", got, tc.want)
+			}
+		})
+	}
+}

@@ -33,17 +33,21 @@ type TrafficSettings struct {
 	Sick int `json:"sick,omitempty" yaml:"sick"`
 }
 
-// TrafficState is a generator's settings and its results in the last ten seconds.
+// TrafficState is a generator's settings and its results in the last ten seconds, or since the
+// faults or the path changed if that is less.
 type TrafficState struct {
 	TrafficSettings
-	Limit   int           `json:"limit"`             // the maximum of PerSecond
-	MaxSick int           `json:"maxSick,omitempty"` // the maximum of Sick
-	With    TrafficResult `json:"with"`
-	Without TrafficResult `json:"without"`
+	Limit   int     `json:"limit"`             // the maximum of PerSecond
+	MaxSick int     `json:"maxSick,omitempty"` // the maximum of Sick
+	Seconds float64 `json:"seconds"`           // that the results cover, 0 to 10
+	// Elsewhere tells that the calls with the policy reach an upstream that is not the generator's,
+	// so that both ways cannot be compared.
+	Elsewhere bool          `json:"elsewhere,omitempty"`
+	With      TrafficResult `json:"with"`
+	Without   TrafficResult `json:"without"`
 }
 
-// TrafficResult counts the calls of the last ten seconds, as their caller saw them, and the
-// attempts, as the upstream saw them.
+// TrafficResult counts calls, as their caller saw them, and attempts, as the upstream saw them.
 type TrafficResult struct {
 	Sent     int `json:"sent"`
 	Ended    int `json:"ended"`

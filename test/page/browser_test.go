@@ -1,8 +1,8 @@
-// Package page_test tests the live page in Chromium. It is a separate module because the browser's
-// driver has many dependencies.
+// Package page_test tests the live page in Chromium, and what matters most in Firefox too. It is a
+// separate module because the browsers' drivers have dependencies.
 //
-// The tests use the Chromium that CHROMIUM names, or one in PATH. Without it they are skipped. This
-// command takes the pictures in docs/ again:
+// The tests use the Chromium that CHROMIUM names and the Firefox that FIREFOX names, or those in
+// PATH. Without a browser its tests are skipped. This command takes the pictures in docs/ again:
 //
 //	go test -run TestPictures -update
 package page_test
@@ -12,7 +12,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -42,8 +41,9 @@ const patience = 20 * time.Second
 // shared holds the browser and the path of the demo. They are made once: it takes seconds.
 type shared struct {
 	browser context.Context
-	demo    string
-	skip    string
+	demo    string // empty without a browser
+	skip    string // why there is no Chromium
+	firefox string // the path of a Firefox, or empty
 }
 
 var once struct { //nolint:gochecknoglobals // see shared
@@ -65,16 +65,19 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	cleanup = append(cleanup, func() { _ = os.RemoveAll(dir) })
-	chromium, err := findChromium()
-	if err != nil {
-		once.skip = err.Error()
-	} else {
+	chromium := find("CHROMIUM", "chromium", "chromium-browser", "google-chrome")
+	once.firefox = find("FIREFOX", "firefox-esr", "firefox")
+	if chromium != "" || once.firefox != "" {
 		once.demo = filepath.Join(dir, "demo")
 		build := exec.Command("go", "build", "-o", once.demo, "./cmd/demo")
 		build.Dir = "../.."
 		if out, err := build.CombinedOutput(); err != nil {
 			panic(string(out))
 		}
+	}
+	if chromium == "" {
+		once.skip = "there is no Chromium: install Debian's chromium, or name one in CHROMIUM"
+	} else {
 		allocator, stop := chromedp.NewExecAllocator(context.Background(),
 			chromedp.ExecPath(chromium), chromedp.NoSandbox, chromedp.Headless, chromedp.DisableGPU, chromedp.NoFirstRun,
 			chromedp.UserDataDir(filepath.Join(dir, "profile")),
@@ -92,16 +95,17 @@ func TestMain(m *testing.M) {
 	code = m.Run()
 }
 
-func findChromium() (string, error) {
-	if path := os.Getenv("CHROMIUM"); path != "" {
-		return path, nil
+// find returns the browser that a variable of the environment names, or one in PATH, or "".
+func find(variable string, names ...string) string {
+	if path := os.Getenv(variable); path != "" {
+		return path
 	}
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+	for _, name := range names {
 		if path, err := exec.LookPath(name); err == nil {
-			return path, nil
+			return path
 		}
 	}
-	return "", errors.New("there is no Chromium: install Debian's chromium, or name one in CHROMIUM")
+	return ""
 }
 
 // demo is a running demo.
@@ -111,7 +115,7 @@ type demo struct{ page, client, flaky, faults string }
 // unless args say so.
 func start(t *testing.T, args ...string) demo {
 	t.Helper()
-	if once.skip != "" {
+	if once.demo == "" {
 		t.Skip(once.skip)
 	}
 	free := "127.0.0.1:0"
@@ -160,6 +164,9 @@ func start(t *testing.T, args ...string) demo {
 // visit opens the page in a new tab of this width.
 func visit(t *testing.T, url string, width int, dark bool) *tab {
 	t.Helper()
+	if once.skip != "" {
+		t.Skip(once.skip)
+	}
 	ctx, closeTab := chromedp.NewContext(once.browser, chromedp.WithNewBrowserContext())
 	v := &tab{t: t, ctx: ctx}
 	t.Cleanup(closeTab)

@@ -3,9 +3,14 @@ package page_test
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/chromedp/chromedp"
 
 	"github.com/rebound-dev/rebound/internal/page"
 )
@@ -42,15 +47,14 @@ func TestComparisonAgreesWithBothLedgers(t *testing.T) {
 		if s.Without.Attempts != s.Without.Ended || s.With.Good < s.Without.Good {
 			t.Errorf("%s: got %+v, want one attempt a call without the policy, and no fewer good calls with it", faults, s)
 		}
-		shown := func(id string, value int) string {
-			return fmt.Sprintf(`document.getElementById(%q).innerText === %q`, id, grouped(value))
+		shown := func(id, text string) string {
+			return fmt.Sprintf(`document.getElementById(%q).innerText === %q`, id, text)
 		}
-		v.until(shown("with-attempts", s.With.Attempts) + ` && ` + shown("without-attempts", s.Without.Attempts))
+		agrees := shown("with-attempts", grouped(s.With.Attempts)) + ` && ` + shown("without-attempts", grouped(s.Without.Attempts))
 		for way, r := range map[string]result{"with": s.With, "without": s.Without} {
-			if got, want := v.text(way+"-success-note"), fmt.Sprintf("%s of %s", grouped(r.Good), grouped(r.Ended)); got != want {
-				t.Errorf("%s: %s the policy %q succeeded, want %q", faults, way, got, want)
-			}
+			agrees += ` && ` + shown(way+"-success-note", fmt.Sprintf("%s of %s", grouped(r.Good), grouped(r.Ended)))
 		}
+		v.until(agrees)
 		time.Sleep(11 * time.Second) // until the window is empty
 	}
 }
@@ -83,6 +87,10 @@ func TestVerdict(t *testing.T) {
 			"No call succeeds either way, but the policy spares the upstream 90 % of the attempts and answers in 0.30 ms instead of 5.00 s."},
 		"healthy":        {result(200, 200, 200, 25, 60), result(200, 200, 200, 25, 61), page.PathBoth, "The policy makes no difference: every call succeeds either way."},
 		"only by chance": {result(200, 142, 201, 25, 60), result(200, 140, 200, 25, 61), page.PathBoth, "The policy makes no difference: about as many calls succeed either way."},
+		"without it, none has ended": {result(20, 3, 40, 1500, 3000), page.TrafficResult{Sent: 40, Attempts: 40}, page.PathBoth,
+			"With the policy 20 calls ended, 3 of them well; without it none has, and 40 calls wait."},
+		"with it, none has ended": {page.TrafficResult{Sent: 1, Attempts: 1}, result(1, 0, 1, 25, 25), page.PathBoth,
+			"Without the policy 1 call ended, none of them well; with it none has, and 1 call waits."},
 		"only slower": {result(200, 200, 200, 80, 160), result(200, 200, 200, 25, 61), page.PathBoth,
 			"About as many calls succeed either way, but without the policy calls end in 25.0 ms instead of 80.0 ms."},
 		"one way only now": {result(200, 200, 200, 25, 60), result(200, 0, 200, 25, 60), page.PathWith, "Send the traffic both ways to compare them."},
@@ -99,6 +107,84 @@ func TestVerdict(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v := &tab{t: t, ctx: v.ctx}
 			v.until(fmt.Sprintf(`document.getElementById("verdict").innerText === %q`, tc.want))
+		})
+	}
+}
+
+// The comparison is of the time since the faults changed, and says so. It used to mix the seconds
+// before a fault into its figures: "100 % instead of 91.2 % of the calls succeed", one second after
+// the begin of an outage.
+func TestComparisonIsOfOneTime(t *testing.T) {
+	d := start(t, "--traffic", "50", "--error-rate", "0")
+	v := visit(t, d.page, 1440, false)
+	v.until(isLive + ` && document.getElementById("compare-period").innerText === "the last 10 s"`)
+	v.until(`document.getElementById("verdict").innerText.startsWith("The policy makes no difference")`)
+	v.record("without-success")
+	v.press("Outage")
+	v.until(`/^the last [1-9] s$/.test(document.getElementById("compare-period").innerText) && document.getElementById("without-success").innerText === "0 %"`)
+	for _, share := range eval[[]string](v, `window.recorded["without-success"].filter((s) => !["100 %", "–", "0 %"].includes(s))`) {
+		t.Errorf("%s of the calls without the policy succeeded, want all of them before the outage and none after its begin", share)
+	}
+	v.until(`document.getElementById("compare-period").innerText === "the last 10 s"`)
+}
+
+// With a file that leads to another upstream, the page used to compare with 0 attempts.
+func TestNoComparisonWithAnotherUpstream(t *testing.T) {
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer other.Close()
+	file := filepath.Join(t.TempDir(), "rebound.yaml")
+	if err := os.WriteFile(file, []byte("routes: [{name: process, match: GET /process, upstream: "+other.URL+"}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := start(t, "--traffic", "50", "--config", file)
+	v := visit(t, d.page, 1440, false)
+	v.until(isLive + ` && document.getElementById("verdict").innerText === "No comparison: under this configuration the calls reach another upstream than the demo’s own."
+		&& !document.getElementById("compare-table").checkVisibility() && !document.getElementById("path-set").checkVisibility()`)
+}
+
+// Leaving the tour used to leave its fault in force. It puts back the faults, the traffic and the
+// sick endpoints as they were, also after a reload in its middle.
+func TestLeavingTheTourPutsThingsBack(t *testing.T) {
+	const faults = "{errorRate: 0.1, latency: {distribution: fixed, value: 7ms}}"
+	for name, leave := range map[string]func(*tab){
+		"left": func(v *tab) { v.click("tour-skip") },
+		"left at once after a step": func(v *tab) {
+			_ = eval[bool](v, `(() => { document.getElementById("tour-next").click(); document.getElementById("tour-skip").click(); return true; })()`)
+		},
+		"finished": func(v *tab) {
+			for step := 4; step < 6; step++ {
+				v.click("tour-next")
+				v.until(fmt.Sprintf(`document.getElementById("tour").dataset.step === "%d"`, step))
+			}
+			v.click("tour-next")
+		},
+		"reloaded, and then left": func(v *tab) {
+			v.do(chromedp.Reload())
+			v.until(isLive + ` && document.getElementById("tour-skip").innerText === "No, thank you"`)
+			v.click("tour-skip")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := start(t, "--no-tour=false")
+			ask(t, http.MethodPut, d.faults, faults)
+			ask(t, http.MethodPut, d.page+"api/traffic", `{"perSecond": 5, "path": "with", "sick": 1}`)
+			v := visit(t, d.page, 1440, false)
+			v.until(isLive + ` && document.getElementById("tour").checkVisibility() && document.getElementById("scenario-note").innerText.includes("10 % errors")`)
+			before := ask(t, http.MethodGet, d.faults, "")
+			for step := 1; step < 4; step++ {
+				v.click("tour-next")
+				v.until(fmt.Sprintf(`document.getElementById("tour").dataset.step === "%d"`, step))
+			}
+			v.until(`document.querySelector("input[name=scenario]:checked")?.value === "Hanging"`)
+			leave(v)
+			v.until(`!document.getElementById("tour").checkVisibility() && document.getElementById("scenario-note").innerText.includes("10 % errors") && document.querySelector("input[name=rate]:checked")?.value === "5"`)
+			traffic := decode[page.TrafficSettings](t, ask(t, http.MethodGet, d.page+"api/traffic", ""))
+			if want := (page.TrafficSettings{PerSecond: 5, Path: page.PathWith, Sick: 1}); traffic != want {
+				t.Errorf("traffic = %+v, want that of before the tour, %+v", traffic, want)
+			}
+			if after := ask(t, http.MethodGet, d.faults, ""); after != before {
+				t.Errorf("faults = %s, want those of before the tour, %s", after, before)
+			}
 		})
 	}
 }

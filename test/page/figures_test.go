@@ -69,7 +69,7 @@ func TestFigures(t *testing.T) {
 				"success-note": "100 calls, 320 attempts, 0 refused", "amplification": "×3.20",
 				"breaker-state": "Closed", "shape": "#shape-closed", "breaker-note": "24 of 32 failed in 10 s",
 				"tokens": "2.5", "tokens-note": "of 10 tokens for retries", "meter-budget": "25.00%",
-				"summary": "The upstream fails 75.0 % of its attempts, but only 20.0 % of the calls fail.",
+				"summary": "In the last ten seconds the upstream failed 75.0 % of its attempts, but only 20.0 % of the calls failed.",
 			},
 			p50: 30 * time.Millisecond, p99: 800 * time.Millisecond,
 		},

@@ -20,6 +20,9 @@ require (
 	google.golang.org/protobuf v1.36.12 // indirect
 )
 
-require github.com/rebound-dev/rebound v0.0.0
+require (
+	github.com/coder/websocket v1.8.15
+	github.com/rebound-dev/rebound v0.0.0
+)
 
 replace github.com/rebound-dev/rebound => ../..

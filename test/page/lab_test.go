@@ -2,11 +2,14 @@ package page_test
 
 import (
 	"encoding/json"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/chromedp/cdproto/emulation"
 )
 
 // labPage writes a page of lab and returns its URL.
@@ -35,7 +38,7 @@ func TestLabPageAtEveryWidth(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			url := labPage(t, append(args, "--scenario", "outage-hanging", "--rate", "100", "--capacity", "300", "--for", "60s")...)
-			for _, width := range []int{320, 400, 600, 750, 800, 1100, 1440, 1600} {
+			for _, width := range []int{320, 375, 400, 600, 750, 768, 1100, 1440, 2200} {
 				v := visit(t, url, width, width%200 != 0)
 				var problems []string
 				text := eval[string](v, problemsOfPage)
@@ -102,3 +105,51 @@ func TestLabPicture(t *testing.T) {
 	})()`)
 	v.shoot("../../docs/verdict.png", "", width, 100)
 }
+
+// On paper, the page and the pages of lab have dark text and lines on a light ground, also for
+// those whose screen is dark, and nothing to press. Their charts keep their axes and legends.
+func TestPrint(t *testing.T) {
+	d := start(t, "--traffic", "50")
+	for name, url := range map[string]string{
+		"the page": d.page, "lab": labPage(t, "simulate", "--config", istio, "--scenario", "outage-hanging", "--rate", "100", "--capacity", "300", "--for", "60s"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := visit(t, url, 1000, true)
+			if name == "the page" {
+				v.until(isLive + ` && document.querySelectorAll("#charts path[d^=M]").length > 4`)
+			}
+			v.do(command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print", Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}}))
+			for _, problem := range eval[[]string](v, problemsOnPaper) {
+				t.Error(problem)
+			}
+			if dir := os.Getenv("SHOTS"); dir != "" {
+				v.shoot(filepath.Join(dir, "print-"+strings.ReplaceAll(name, " ", "-")+".png"), "", 1000, 1200)
+			}
+		})
+	}
+}
+
+// problemsOnPaper lists what is wrong with a page that is printed.
+const problemsOnPaper = `(() => {
+	const problems = [];
+	const channel = (c) => { c /= 255; return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
+	const light = (text) => { const [r, g, b, a] = text.match(/[\d.]+/g).map(Number); return a === 0 ? null : 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b); };
+	const seen = (e) => e.checkVisibility() && e.getClientRects().length > 0;
+	for (const e of [document.body, ...document.querySelectorAll("section, .tile, .panel, figure")]) {
+		const ground = light(getComputedStyle(e).backgroundColor);
+		if (seen(e) && ground !== null && ground < 0.85) problems.push("a dark ground: " + e.outerHTML.slice(0, 80));
+	}
+	const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+	for (let n = walker.nextNode(); n; n = walker.nextNode()) {
+		const e = n.parentElement;
+		if (!n.textContent.trim() || !seen(e) || e.closest(".hidden, .skip, title, style")) continue;
+		const style = getComputedStyle(e);
+		const ink = light(e instanceof SVGElement ? style.fill : style.color);
+		if (ink > 0.35) problems.push("light text: " + n.textContent.trim().slice(0, 60));
+	}
+	for (const e of document.querySelectorAll("button, input, select")) if (seen(e)) problems.push("something to press: " + e.outerHTML.slice(0, 80));
+	const lines = [...document.querySelectorAll("[class^=line-]")].filter(seen);
+	if (lines.length < 5) problems.push("only " + lines.length + " lines in the charts and legends");
+	for (const e of lines) if (light(getComputedStyle(e).stroke) > 0.5) problems.push("a light line: " + e.getAttribute("class"));
+	return problems;
+})()`

@@ -127,7 +127,7 @@ func TestOutageAndRecovery(t *testing.T) {
 	v.press("Outage")
 	v.until(state("Open") + ` && document.getElementById("breaker-note").innerText.startsWith("next probe")`)
 	// A call was refused before the API is asked for one.
-	v.until(`/^Outage\. The circuit is open: [1-9]/.test(document.getElementById("summary").innerText)`)
+	v.until(`/^Outage( for \d+ s)?\. The circuit is open: [1-9]/.test(document.getElementById("summary").innerText)`)
 	v.until(`document.querySelector("rect[data-state=open]") && /Closed → open\s+\d+ failures in a row/.test(document.getElementById("transitions").innerText)`)
 	if list := ask(t, http.MethodGet, d.page+"api/calls?limit=1&reason=breaker_open", ""); !strings.Contains(list, `"breaker_open"`) {
 		t.Errorf("calls = %s, want one with breaker_open", list)

@@ -57,7 +57,7 @@ func TestPictures(t *testing.T) {
 	outage.write(t, "../../docs/outage.gif")
 
 	v.click("tour-skip")
-	v.press("30 % errors")
+	v.until(`document.querySelector("input[name=scenario]:checked")?.value === "30 % errors"`) // as before the tour
 	v.press("50")
 	time.Sleep(16 * time.Second)
 	v.press("Outage")

@@ -80,7 +80,7 @@ func TestUpstreams(t *testing.T) {
 			if want := strings.TrimSuffix(fmt.Sprintf("%.1f", 100*float64(well)/float64(10*n)), ".0") + " %"; drawn.Success != want {
 				t.Errorf("success of all = %q, want %q", drawn.Success, want)
 			}
-			if want := fmt.Sprintf("1 of %d upstreams has its circuit open: %s. 1 more fails calls: %s. Over all, %.1f %% of the calls fail.", n, name(opened), name(partly), 100*15/float64(10*n)); drawn.Summary != want {
+			if want := fmt.Sprintf("1 of %d upstreams has its circuit open: %s. 1 more failed calls: %s. Over all, %.1f %% of the calls of the last ten seconds failed.", n, name(opened), name(partly), 100*15/float64(10*n)); drawn.Summary != want {
 				t.Errorf("headline = %q, want %q", drawn.Summary, want)
 			}
 			if drawn.Circuit != "1 open" {

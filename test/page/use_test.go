@@ -121,7 +121,7 @@ func TestTwoPagesAgree(t *testing.T) {
 	v.press("5")
 	for _, page := range []*tab{v, other} {
 		page.until(`document.querySelector("input[name=scenario]:checked")?.value === "Outage" && document.querySelector("input[name=rate]:checked")?.value === "5"
-			&& document.getElementById("summary").innerText.startsWith("Outage.")`)
+			&& document.getElementById("summary").innerText.startsWith("Outage")`)
 	}
 	v.press("Reset")
 	for _, page := range []*tab{v, other} {

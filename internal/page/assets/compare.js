@@ -3,7 +3,7 @@
 import { $, meter, show, text } from "./dom.js";
 import { count, plural } from "./format.js";
 import { known } from "./state.js";
-import { rows, verdict } from "./verdict.js";
+import { period, rows, verdict } from "./verdict.js";
 
 const ways = ["with", "without"];
 
@@ -11,6 +11,15 @@ export function drawCompare() {
   const { traffic } = known;
   show("compare", Boolean(traffic));
   if (!traffic) return;
+  const { elsewhere } = traffic;
+  show("compare-table", !elsewhere);
+  show("path-set", !elsewhere);
+  show("compare-note", !elsewhere);
+  text("compare-period", elsewhere ? "" : period(traffic.seconds));
+  if (elsewhere) {
+    text("verdict", "No comparison: under this configuration the calls reach another upstream than the demo’s own.");
+    return;
+  }
   const [a, b] = ways.map((way) => traffic[way]);
   for (const row of rows(a, b)) {
     ways.forEach((way, i) => {

@@ -113,6 +113,18 @@ export async function press(name) {
   draw();
 }
 
+// putBack restores traffic and faults as they were, or those that the server saw first if faults is
+// null. It reports whether it could.
+export async function putBack(faults, traffic) {
+  const done = await change("Putting back the faults", async () => {
+    known.traffic = await ask("api/traffic", "PUT", traffic);
+    known.faults = faults ? await ask("api/faults", "PUT", faults) : await ask("api/faults/reset", "POST");
+    return true;
+  });
+  draw();
+  return done;
+}
+
 choices("scenarios", "scenario", scenarios.map((s) => [s.name, s.name]), press);
 choices("rates", "rate", [[0, "Off"], [5, "5"], [20, "20"], [50, "50"], [100, "100"], [200, "200"]], (perSecond) => setTraffic({ perSecond }));
 choices("paths", "path", [["with", "With policy"], ["without", "Without"], ["both", "Both, to compare"]], (path) => setTraffic({ path }));
@@ -154,7 +166,6 @@ export function drawControls() {
   show("seed-set", Boolean(known.settings.faults));
   if (known.seed !== null && !seedTyped) $("seed").value = known.seed;
   show("traffic-set", Boolean(traffic));
-  show("path-set", Boolean(traffic));
   noteFaults(scenarioName());
   for (const [i, s] of scenarios.entries()) $("scenarios").children[i].hidden = Boolean(s.sick) && !traffic?.maxSick;
   const current = scenarios.find(matches);

@@ -1,4 +1,5 @@
-// Numbers, times and names as text.
+// Numbers, times and names as text. internal/chart writes numbers and times alike for the pages of
+// lab, and places the marks of an axis alike.
 
 export const percent = (part, whole) => {
   if (!whole) return "–";

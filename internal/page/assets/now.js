@@ -4,11 +4,11 @@ import { scenarioName } from "./controls.js";
 import { meter, text } from "./dom.js";
 import { count, duration, percent, plural, rate } from "./format.js";
 import { judged, sentence } from "./sentence.js";
-import { known } from "./state.js";
+import { faultsAge, known } from "./state.js";
 
 // drawSummary writes the state of the chosen series in a sentence.
 export function drawSummary(s) {
-  text("summary", sentence(s, scenarioName(), known.total > 0, known.now));
+  text("summary", sentence(s, { name: scenarioName(), age: faultsAge() }, known.total > 0, known.now));
 }
 
 export function drawNow(s) {

@@ -41,6 +41,12 @@ export function noteFaults(name) {
   known.faultMarks.splice(0, known.faultMarks.length - 64);
 }
 
+// faultsAge returns for how many ms the faults have been in force. It is Infinity if this page has
+// not seen them begin.
+export function faultsAge() {
+  return known.faultMarks.length > 1 ? serverNow() - known.faultMarks.at(-1).at : Infinity;
+}
+
 // draw redraws the whole page. It is set once, by live.js, so that modules can redraw it
 // without importing it.
 let drawAll = () => {};

@@ -1,6 +1,6 @@
 // The guided tour: five faults, each with what to look at and what would happen without the policy.
 
-import { press, setTraffic } from "./controls.js";
+import { press, putBack, setTraffic } from "./controls.js";
 import { $, show, text } from "./dom.js";
 import { known } from "./state.js";
 
@@ -28,25 +28,60 @@ function remembered() {
   try { return localStorage.getItem("rebound-tour") === "over"; } catch { return false; }
 }
 
-// end hides the tour for good.
+// The faults and the traffic as they were before the tour, for this process of the server. They are
+// kept in the tab, so that a reload in the middle of the tour does not lose them.
+const BEFORE = "rebound-before-tour";
+let kept = null; // in a browser that keeps nothing for pages
+
+function before() {
+  try {
+    const stored = JSON.parse(sessionStorage.getItem(BEFORE));
+    if (stored) kept = stored;
+  } catch { /* kept has it */ }
+  return kept?.started === known.started ? kept : null;
+}
+
+function keep(what) {
+  kept = what;
+  try { what ? sessionStorage.setItem(BEFORE, JSON.stringify(what)) : sessionStorage.removeItem(BEFORE); } catch { /* kept has it */ }
+}
+
+// One change after the other: leaving the tour waits for the step that is being put in force.
+let changing = Promise.resolve();
+const next = (f) => { changing = changing.then(f, f); };
+
+// end hides the tour for good, and puts back what it has changed.
 function end() {
   over = true;
+  at = -1;
   try { localStorage.setItem("rebound-tour", "over"); } catch { /* it is offered again */ }
   drawTour();
   $("summary").focus();
+  next(async () => {
+    const was = before();
+    if (was && await putBack(was.faults, was.traffic)) keep(null);
+  });
 }
 
-async function go(to) {
+function go(to) {
+  if (!before()) {
+    const { started, faults, traffic } = known;
+    const { perSecond, path, sick = 0 } = traffic;
+    keep({ started, faults, traffic: { perSecond, path, sick } });
+  }
   at = to;
-  const step = steps[at];
   drawTour();
+  next(() => put(steps[to]));
+}
+
+async function put(step) {
   if (known.traffic?.perSecond !== step.rate || known.traffic?.path !== "both") await setTraffic({ perSecond: step.rate, path: "both" });
   await press(step.scenario);
 }
 
 $("tour-next").addEventListener("click", () => {
   if (at + 1 < steps.length) go(at + 1);
-  else { press("Healthy").then(() => setTraffic({ perSecond: 20 })); end(); }
+  else end();
 });
 $("tour-back").addEventListener("click", () => go(at - 1));
 $("tour-skip").addEventListener("click", end);

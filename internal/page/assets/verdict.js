@@ -1,7 +1,7 @@
 // The comparison of the same traffic with and without the policy, in words. This module touches no
 // element.
 
-import { count, duration, percent } from "./format.js";
+import { count, duration, percent, plural } from "./format.js";
 
 // ahead reports whether a share is higher than another by more than chance explains: by at least
 // one point and twice the standard error.
@@ -23,9 +23,13 @@ const load = (r) => r.attempts / (r.sent || r.ended);
 const points = (n) => `${n.toFixed(1).replace(/\.0$/, "")} points`;
 
 // verdict says in one sentence which way is ahead and by how much, or that it makes no difference.
-// Each way has the counts of the last ten seconds.
+// Each way has its counts of the same time.
 export function verdict(a, b) {
-  if (!a.ended || !b.ended) return "";
+  if (!a.ended && !b.ended) return "";
+  if (!a.ended || !b.ended) { // calls hang
+    const [some, none] = a.ended ? [a, b] : [b, a];
+    return `${a.ended ? "With" : "Without"} the policy ${plural(some.ended, "call")} ended, ${some.good ? `${count(some.good)} of them well` : "none of them well"}; ${a.ended ? "without" : "with"} it none has, and ${plural(none.sent, "call")} ${none.sent === 1 ? "waits" : "wait"}.`;
+  }
   const difference = 100 * (a.good / a.ended - b.good / b.ended);
   const shares = `${percent(a.good, a.ended)} instead of ${percent(b.good, b.ended)} of the calls succeed`;
   const spared = 1 - load(a) / load(b);
@@ -45,6 +49,10 @@ export function verdict(a, b) {
 }
 
 const share = (n) => `${(100 * n).toFixed(0)} %`;
+
+// period says of which time the results are: of the last ten seconds, or of the time since the
+// faults or the path of the traffic changed.
+export const period = (seconds) => `the last ${Math.max(1, seconds).toFixed(0)} s`;
 
 // rows are the figures of the comparison: what it is, both values as text, and as lengths of bars.
 export function rows(a, b) {
