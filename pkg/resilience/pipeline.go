@@ -240,7 +240,8 @@ func (p *Pipeline[T]) refuse(ctx context.Context, start time.Time, limit time.Du
 		BudgetTokens: p.budget.balance(),
 	}
 	if p.observer.Call != nil {
-		p.observer.Call(ctx, &r)
+		seen := r // without an observer, r needs no allocation
+		p.observer.Call(ctx, &seen)
 	}
 	return r, &Error{Upstream: p.upstream, Reason: reason, Refused: true, RetryIn: retryIn, Err: cause}
 }
