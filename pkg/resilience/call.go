@@ -8,7 +8,7 @@ import (
 )
 
 // callState is the state of one call in the pipeline. The layers share it. It is the context of the
-// failsafe-go execution, so that every layer can reach it.
+// failsafe-go execution, so that every layer can reach it there.
 type callState[T any] struct {
 	context.Context
 	pipeline *Pipeline[T]
@@ -24,6 +24,7 @@ type callState[T any] struct {
 	attempt *Attempt // the last one started
 	first   Attempt  // storage for the first attempt; most calls need no other
 	number  int      // attempts started
+	resumes bool     // the first attempt has ended, and the executor has yet to hear of it
 	result  T
 	err     error
 	outcome Outcome
@@ -43,9 +44,14 @@ type callState[T any] struct {
 }
 
 // run makes one attempt. It is the innermost function of the composition.
-func (c *callState[T]) run() (*callState[T], error) { //nolint:unparam // the executor needs this signature
+func (c *callState[T]) run() {
 	a := c.attempt
 	c.result, c.err = c.op.Attempt(&a.ctx, a)
+}
+
+// composed is run for failsafe-go.
+func (c *callState[T]) composed() (*callState[T], error) { //nolint:unparam // the executor needs this signature
+	c.run()
 	return c, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/failsafe-go/failsafe-go"
@@ -80,7 +81,8 @@ type Pipeline[T any] struct {
 	breaker  *breaker
 	budget   *budget
 	limiter  *limiter
-	rate     *rateLimit // nil for no limit
+	rate     *rateLimit          // nil for no limit
+	first    func(*callState[T]) // makes the first attempt
 	executor failsafe.Executor[*callState[T]]
 }
 
@@ -108,13 +110,26 @@ func New[T any](upstream string, p Policy, o Options) (*Pipeline[T], error) {
 	return pl, nil
 }
 
+// compose puts the policies together. failsafe-go's executor runs a call that needs a retry. It
+// makes a dozen objects and copies for each call, so the first attempt passes the same policies
+// without it. Only the retry has nothing to do before that attempt has ended.
 func (p *Pipeline[T]) compose() {
-	p.executor = failsafe.With(
-		totalTimeout[T](p.policy.Timeout),
-		retryPolicy[T](),
+	total := totalTimeout[T](p.policy.Timeout)
+	attempt := []layer[T]{
 		circuit[T](p.breaker, p.policy.AttemptTimeout),
-		concurrency[T](p.limiter, attemptTimeout[T](p.policy.AttemptTimeout)),
-	)
+		concurrency[T](p.limiter),
+		attemptTimeout[T](p.policy.AttemptTimeout),
+	}
+	policies := []failsafe.Policy[*callState[T]]{total, retryPolicy[T]()}
+	p.first = (*callState[T]).run
+	for _, l := range attempt {
+		policies = append(policies, l)
+	}
+	for _, l := range slices.Backward(attempt) {
+		p.first = l.around(p.first)
+	}
+	p.first = total.around(p.first)
+	p.executor = failsafe.With(policies...)
 }
 
 // Renew returns a pipeline for the same upstream with another policy. Use it to change a policy
@@ -186,9 +201,13 @@ func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Oper
 			c.abandon()
 		}
 	}()
-	// c has the result. The executor's own error only reports a canceled context, which c checks
-	// itself.
-	_, _ = p.executor.WithContext(c).Get(c.run)
+	p.first(c)
+	if c.verdict == VerdictRetry {
+		c.resumes = c.number > 0
+		// c has the result. The executor's own error only reports a canceled context, which c
+		// checks itself.
+		_, _ = p.executor.WithContext(c).Get(c.composed)
+	}
 	result, err := c.end()
 	finished = true
 	return result, c.report, err
@@ -221,7 +240,8 @@ func (p *Pipeline[T]) refuse(ctx context.Context, start time.Time, limit time.Du
 		BudgetTokens: p.budget.balance(),
 	}
 	if p.observer.Call != nil {
-		p.observer.Call(ctx, &r)
+		seen := r // without an observer, r needs no allocation
+		p.observer.Call(ctx, &seen)
 	}
 	return r, &Error{Upstream: p.upstream, Reason: reason, Refused: true, RetryIn: retryIn, Err: cause}
 }

@@ -24,30 +24,39 @@ type (
 	next[T any]      = func(execution[T]) result[T]
 )
 
-// layer is a failsafe-go policy without state per execution.
-type layer[T any] func(c *callState[T], exec execution[T], inner next[T]) result[T]
+// layer is a policy around what is inside it. All that it knows of a call is in c, so a composition
+// is made once and serves all calls. A layer that refuses an attempt does not call inner.
+type layer[T any] func(c *callState[T], inner func(c *callState[T]))
 
-// ToExecutor returns l, which is its own executor. failsafe-go calls it for every execution.
+// around returns l around inner.
+func (l layer[T]) around(inner func(c *callState[T])) func(c *callState[T]) {
+	return func(c *callState[T]) { l(c, inner) }
+}
+
+// ToExecutor returns l, which is its own executor of failsafe-go.
 func (l layer[T]) ToExecutor(*callState[T]) any { return l }
 
-// Apply wraps inner.
+// Apply returns l around inner, for failsafe-go.
 func (l layer[T]) Apply(inner next[T]) next[T] {
 	return func(exec execution[T]) result[T] {
-		return l(exec.Context().(*callState[T]), exec, inner)
+		c := exec.Context().(*callState[T])
+		r := &common.PolicyResult[*callState[T]]{Result: c, Done: true} // unless inner runs
+		l(c, func(*callState[T]) { r = inner(exec) })
+		return r
 	}
 }
 
 // totalTimeout sets the call's deadline: the policy's timeout d, the caller's limit or the
 // context's deadline, whichever comes first.
-func totalTimeout[T any](d time.Duration) failsafe.Policy[*callState[T]] {
-	return layer[T](func(c *callState[T], exec execution[T], inner next[T]) result[T] {
+func totalTimeout[T any](d time.Duration) layer[T] {
+	return func(c *callState[T], inner func(*callState[T])) {
 		c.deadline = c.start.Add(min(d, c.limit))
 		c.callersDeadline = c.limit < d
 		if own, ok := c.Context.Deadline(); ok && own.Before(c.deadline) {
 			c.deadline, c.callersDeadline = own, true
 		}
-		return inner(exec)
-	})
+		inner(c)
+	}
 }
 
 // retryPolicy returns failsafe-go's retry. The circuit layer has decided whether to retry and when.
@@ -63,28 +72,32 @@ func retryPolicy[T any]() failsafe.Policy[*callState[T]] {
 }
 
 // circuit lets attempts through b and decides what follows. lease limits a probe's time.
-func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*callState[T]] {
-	return layer[T](func(c *callState[T], exec execution[T], inner next[T]) result[T] {
+func circuit[T any](b *breaker, lease time.Duration) layer[T] {
+	return func(c *callState[T], inner func(*callState[T])) {
+		if c.resumes { // its verdict is to retry, which is all that the retry outside has to know
+			c.resumes = false
+			return
+		}
 		if !c.startAttempt() {
-			return refusedResult(c)
+			return
 		}
 		a := c.newAttempt()
 		retryIn, err := b.allow(&a.ticket, c.now, lease, c, &a.clock)
 		if err != nil {
 			c.refused, c.retryIn = err, retryIn
 			c.stop(refusalReason(err))
-			return refusedResult(c)
+			return
 		}
 		before, number := c.attempt, c.number
 		c.attempt, c.number = a, a.number
-		r := inner(exec)
+		inner(c)
 		if c.refused != nil { // by the concurrency limit: nothing was sent
 			a.ticket.settle(Neutral, c.now)
 			c.attempt, c.number = before, number
 			if !errors.Is(c.refused, errNoPlace) {
 				c.refused = nil // the caller left the queue
 			}
-			return r
+			return
 		}
 		if c.outcome.Retry {
 			a.retryable.Store(true)
@@ -99,21 +112,20 @@ func circuit[T any](b *breaker, lease time.Duration) failsafe.Policy[*callState[
 		if c.verdict == VerdictRetry {
 			c.discard()
 		}
-		return r
-	})
+	}
 }
 
-// concurrency lets attempts through that get a place in l. attempt is the layer inside it: called
-// directly, it costs no allocation.
-func concurrency[T any](l *limiter, attempt layer[T]) failsafe.Policy[*callState[T]] {
-	return layer[T](func(c *callState[T], exec execution[T], inner next[T]) result[T] {
+// concurrency lets attempts through that get a place in l.
+func concurrency[T any](l *limiter) layer[T] {
+	return func(c *callState[T], inner func(*callState[T])) {
 		if l.policy.Max == 0 && sends(c.op) {
 			l.leftOut.Add(1)
 			defer l.leftOut.Add(-1)
-			return attempt(c, exec, inner)
+			inner(c)
+			return
 		}
 		if !l.takeFree(c.now) && !c.takePlace(l) {
-			return refusedResult(c)
+			return
 		}
 		began, left := c.now, false
 		defer func() {
@@ -121,11 +133,10 @@ func concurrency[T any](l *limiter, attempt layer[T]) failsafe.Policy[*callState
 				l.leave(time.Now(), Unhealthy, 0)
 			}
 		}()
-		r := attempt(c, exec, inner)
+		inner(c)
 		left = true
 		l.leave(c.now, c.outcome.Health, c.now.Sub(began))
-		return r
-	})
+	}
 }
 
 // takePlace takes a place in l for the attempt, or waits for one. Without one it stops the call and
@@ -158,17 +169,13 @@ func refusalReason(err error) Reason {
 	return ReasonBreakerOpen
 }
 
-func refusedResult[T any](c *callState[T]) result[T] {
-	return &common.PolicyResult[*callState[T]]{Result: c, Done: true}
-}
-
 // attemptTimeout limits one attempt to d, or to the time until the call's deadline.
 func attemptTimeout[T any](d time.Duration) layer[T] {
-	return func(c *callState[T], exec execution[T], inner next[T]) result[T] {
+	return func(c *callState[T], inner func(*callState[T])) {
 		a := c.attempt
 		c.token = noToken // spent on this attempt
 		a.begin(c, c.now, max(1, min(d, c.deadline.Sub(c.now))))
-		r := inner(exec)
+		inner(c)
 		if !a.clock.stop() && c.err == nil && a.held.Load() {
 			// The attempt timed out as the answer began. The canceled context breaks the body, so
 			// the answer is useless.
@@ -178,10 +185,9 @@ func attemptTimeout[T any](d time.Duration) layer[T] {
 			c.classify()
 			a.settle(c.counts, c.now)
 			c.op.Discard(late, a)
-			return r
+			return
 		}
 		c.now = time.Now()
 		c.classify()
-		return r
 	}
 }

@@ -66,7 +66,11 @@ type exchange struct {
 }
 
 func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
-	c := &exchange{transport: t, req: req, upstream: upstream, report: reportOf(req.Context())}
+	c, ok := t.refused.Get().(*exchange)
+	if !ok {
+		c = new(exchange)
+	}
+	c.transport, c.req, c.upstream, c.report = t, req, upstream, reportOf(req.Context())
 	c.source = newReplaySource(req, int64(t.policy.Retry.ReplayBuffer), t.memory)
 	c.repeatable = t.methods[methodOf(req)] || strings.TrimSpace(req.Header.Get(HeaderIdempotencyKey)) != "" || isIdempotent(req.Context())
 	c.badTrailer = checkTrailer(req.Trailer)

@@ -71,6 +71,7 @@ type tracer struct {
 	tracer     trace.Tracer
 	propagator propagation.TextMapPropagator
 	policy     string
+	silent     *callTrace // of all calls that are not recorded
 }
 
 // scope is the instrumentation scope's name.
@@ -78,14 +79,17 @@ const scope = "github.com/rebound-dev/rebound/pkg/transport"
 
 // WithTracing makes a span for every call, with spans for its attempts and waits. policy is the
 // policy's name in them. The propagator writes the context of each attempt into the request to the
-// upstream. With the provider of trace/noop, WithTracing does nothing and costs nothing: trace
-// headers of the request reach the upstream unchanged.
+// upstream. If the provider's sampler leaves a call out, it is not asked about the call's attempts
+// and waits: they have no spans, and the upstream gets the context of the call. With the provider of
+// trace/noop, WithTracing does nothing and costs nothing: trace headers of the request reach the
+// upstream unchanged.
 func WithTracing(provider trace.TracerProvider, propagator propagation.TextMapPropagator, policy string) Option {
 	return func(t *Transport) {
 		if _, off := provider.(noop.TracerProvider); off {
 			return
 		}
 		t.tracer = &tracer{tracer: provider.Tracer(scope), propagator: propagator, policy: policy}
+		t.tracer.silent = &callTrace{tracer: t.tracer, silent: true, call: noop.Span{}, attempt: noop.Span{}}
 	}
 }
 
@@ -99,6 +103,7 @@ func WithRoute(ctx context.Context, name string) context.Context {
 // callTrace is the trace of one call. A transport without tracing uses nil, which does nothing.
 type callTrace struct {
 	*tracer
+	silent   bool            // not recorded: it has nothing to do but to inject, and does not change
 	ctx      context.Context // with the call's span
 	call     trace.Span
 	attempt  trace.Span
@@ -113,33 +118,39 @@ type callTrace struct {
 	codeKnown bool
 }
 
-func (t *tracer) start(ctx context.Context, x *exchange) *callTrace {
+// start starts the span of a call. It returns the context with that span.
+func (t *tracer) start(ctx context.Context, x *exchange) (context.Context, *callTrace) {
 	if t == nil {
-		return nil
+		return ctx, nil
 	}
 	route, _ := ctx.Value(routeKey{}).(string)
 	name := spanResilience
 	if route != "" {
 		name += " " + route
 	}
-	c := &callTrace{tracer: t, grpc: x.grpc}
+	ctx, call := t.tracer.Start(ctx, name)
+	if !call.IsRecording() {
+		call.End()
+		return ctx, t.silent
+	}
+	c := &callTrace{tracer: t, ctx: ctx, call: call, grpc: x.grpc}
 	if c.grpc {
 		c.method = rpcMethod(x.req)
 	}
-	c.ctx, c.call = t.tracer.Start(ctx, name)
-	if c.call.IsRecording() {
-		c.call.SetAttributes(keyPolicy.String(t.policy), keyUpstream.String(x.upstream))
-		c.call.SetAttributes(c.rpcAttributes()...)
-		if route != "" {
-			c.call.SetAttributes(keyRoute.String(route))
-		}
+	call.SetAttributes(keyPolicy.String(t.policy), keyUpstream.String(x.upstream))
+	call.SetAttributes(c.rpcAttributes()...)
+	if route != "" {
+		call.SetAttributes(keyRoute.String(route))
 	}
-	return c
+	return ctx, c
 }
+
+// off reports whether the call has no spans.
+func (c *callTrace) off() bool { return c == nil || c.silent }
 
 // begin starts the span of an attempt and ends the wait before it.
 func (c *callTrace) begin(ctx context.Context, req *http.Request, a *resilience.Attempt) context.Context {
-	if c == nil {
+	if c.off() {
 		return ctx
 	}
 	c.endBackoff()
@@ -187,7 +198,7 @@ func (c *callTrace) rpcAttributes() []attribute.KeyValue {
 // status but OK is an error, says the semantic convention. A method that the upstream does not have
 // is no name for a span: any caller could make up new ones.
 func (c *callTrace) rpcStatus(code grpcwire.Code) {
-	if c == nil || !c.attempt.IsRecording() {
+	if c.off() || !c.attempt.IsRecording() {
 		return
 	}
 	c.setCode(c.attempt, code)
@@ -211,7 +222,7 @@ func (c *callTrace) setCode(span trace.Span, code grpcwire.Code) {
 
 // rpcReason marks the call and its attempt as failed by the status after its messages.
 func (c *callTrace) rpcReason(r resilience.Reason) {
-	if c == nil {
+	if c.off() {
 		return
 	}
 	for _, span := range []trace.Span{c.attempt, c.call} {
@@ -241,7 +252,7 @@ func (c *callTrace) endRPC(e ending, err error) {
 
 // endpoint adds the endpoint to the attempt's span.
 func (c *callTrace) endpoint(l *endpoint.Lease) {
-	if c == nil || !c.attempt.IsRecording() {
+	if c.off() || !c.attempt.IsRecording() {
 		return
 	}
 	host, port, err := net.SplitHostPort(l.Address())
@@ -275,7 +286,7 @@ func (c *callTrace) inject(ctx context.Context, h http.Header) {
 
 // held marks the attempt's body as not yet read.
 func (c *callTrace) held() {
-	if c != nil {
+	if !c.off() {
 		c.bodyOpen.Store(true)
 	}
 }
@@ -283,7 +294,7 @@ func (c *callTrace) held() {
 // verdict completes the attempt's span, and ends it unless a body is still open. It starts the span
 // of a wait if another attempt follows.
 func (c *callTrace) verdict(r *resilience.AttemptReport) {
-	if c == nil {
+	if c.off() {
 		return
 	}
 	if c.attempt.IsRecording() {
@@ -325,7 +336,7 @@ func (c *callTrace) endBackoff() {
 
 // bodyEnded ends the span of an attempt when its body ends. err is nil if the body is complete.
 func (c *callTrace) bodyEnded(e ending, err error) {
-	if c == nil || !c.bodyOpen.CompareAndSwap(true, false) || !c.decided {
+	if c.off() || !c.bodyOpen.CompareAndSwap(true, false) || !c.decided {
 		return
 	}
 	if c.over { // otherwise another attempt follows
@@ -345,7 +356,7 @@ func (c *callTrace) bodyEnded(e ending, err error) {
 
 // end completes the call's span, and ends it unless a body is still open.
 func (c *callTrace) end(r *resilience.Report, err error) {
-	if c == nil {
+	if c.off() {
 		return
 	}
 	c.endBackoff()
@@ -388,7 +399,7 @@ func refusal(r resilience.Reason) bool {
 
 // abandon ends the spans that a panic left open.
 func (c *callTrace) abandon() {
-	if c == nil || c.over {
+	if c.off() || c.over {
 		return
 	}
 	c.endBackoff()

@@ -34,15 +34,50 @@ type Transport struct {
 	// attemptTimeout is the usual value of X-Envoy-Expected-Rq-Timeout-Ms.
 	attemptTimeout []string
 
-	// origins finds an upstream by the scheme and host of a URL as written. The map is replaced,
-	// never changed: a lookup takes no lock and allocates nothing.
-	origins   atomic.Pointer[map[origin]*upstream]
+	// origins finds an upstream by the scheme and host of a URL as written. It is replaced, never
+	// changed: a lookup takes no lock and allocates nothing.
+	origins   atomic.Pointer[directory]
 	mu        sync.Mutex
 	upstreams map[origin]*upstream // by canonical origin
 	retired   bool
+
+	refused sync.Pool // of *exchange, from calls that were refused at once
 }
 
 type origin struct{ scheme, host string }
+
+// directory finds upstreams by origin. Most transports have one upstream or a few, and comparing
+// with each of these is faster than hashing.
+type directory struct {
+	all map[origin]*upstream
+	few [4]struct {
+		origin
+		*upstream
+	}
+}
+
+// with returns d and one more upstream, which o leads to.
+func (d *directory) with(o origin, u *upstream) *directory {
+	next := &directory{all: make(map[origin]*upstream, len(d.all)+1), few: d.few}
+	maps.Copy(next.all, d.all)
+	next.all[o] = u
+	for i := range next.few {
+		if f := &next.few[i]; f.upstream == nil {
+			f.origin, f.upstream = o, u
+			break
+		}
+	}
+	return next
+}
+
+func (d *directory) find(o origin) *upstream {
+	for i := range d.few {
+		if f := &d.few[i]; f.host == o.host && f.scheme == o.scheme && f.upstream != nil {
+			return f.upstream
+		}
+	}
+	return d.all[o]
+}
 
 type upstream struct {
 	name     string
@@ -127,7 +162,7 @@ func (t *Transport) closeIdleOnOpening() {
 
 // prepare computes what depends on the policy alone.
 func (t *Transport) prepare() {
-	t.origins.Store(&map[origin]*upstream{})
+	t.origins.Store(&directory{})
 	t.attemptTimeout = []string{milliseconds(t.policy.AttemptTimeout)}
 	t.methods = map[string]bool{}
 	for _, m := range t.policy.Retry.Methods {
@@ -215,15 +250,17 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	limit := t.Limit(req)
 	begun := 0
 	ctx := req.Context()
-	if c.trace = t.tracer.start(ctx, c); c.trace != nil {
-		ctx = c.trace.ctx
-	}
-	panicked := true
+	ctx, c.trace = t.tracer.start(ctx, c)
+	panicked, reusable := true, false
 	defer func() { // deferred, because next may panic
 		c.source.finish(begun)
 		c.trace.abandon()
 		if panicked {
 			c.lease.End(resilience.Unhealthy)
+		}
+		if reusable { // no attempt, so nothing else knows c
+			*c = exchange{}
+			t.refused.Put(c)
 		}
 	}()
 	resp, report, err := u.pipeline.DoWithin(ctx, limit, c)
@@ -235,6 +272,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		*c.report = report
 	}
 	if err != nil {
+		if begun == 0 && report.Reason == resilience.ReasonBreakerOpen {
+			reusable = true
+		}
 		return nil, err
 	}
 	if http2 := resp.ProtoMajor == 2; c.grpc && u.http2.Load() != http2 {
@@ -267,7 +307,7 @@ func (t *Transport) upstream(req *http.Request) (*upstream, error) {
 		return nil, errNoURL
 	}
 	written := origin{req.URL.Scheme, req.URL.Host}
-	if u, ok := (*t.origins.Load())[written]; ok {
+	if u := t.origins.Load().find(written); u != nil {
 		return u, nil
 	}
 	return t.addUpstream(written)
@@ -302,14 +342,11 @@ func (t *Transport) addUpstream(written origin) (*upstream, error) {
 		u.used(time.Now())
 		t.upstreams[canonical] = u
 	}
-	known := *t.origins.Load()
-	if len(known) >= maxAliases {
-		known = nil
+	known := t.origins.Load()
+	if len(known.all) >= maxAliases {
+		known = &directory{}
 	}
-	origins := make(map[origin]*upstream, len(known)+1)
-	maps.Copy(origins, known)
-	origins[written] = u
-	t.origins.Store(&origins)
+	t.origins.Store(known.with(written, u))
 	return u, nil
 }
 
@@ -322,7 +359,7 @@ func (t *Transport) forgetOldest() {
 		}
 	}
 	delete(t.upstreams, oldest)
-	t.origins.Store(&map[origin]*upstream{})
+	t.origins.Store(&directory{})
 }
 
 // canonical returns the origin in the form that RFC 6454 compares: lower case, without the scheme's

@@ -44,6 +44,13 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if path := os.Getenv(pathVariable); path != "" {
+		if err := walk(path, os.Getenv(walksVariable)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if gateways := os.Getenv(gatewaysVariable); gateways != "" {
 		if err := serveGateways(gateways); err != nil {
 			fmt.Fprintln(os.Stderr, err)

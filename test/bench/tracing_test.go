@@ -220,27 +220,33 @@ func BenchmarkTracingInstructions(b *testing.B) {
 
 // instructions returns the cost of one more call.
 func instructions(b *testing.B, valgrind, binary, tracing string) float64 {
-	count := func(calls int) float64 {
-		cmd := exec.CommandContext(b.Context(), valgrind, "--tool=lackey", "--basic-counts=yes", binary) //nolint:gosec // built here
-		// Garbage collections and preemptions come at random times.
-		cmd.Env = append(withoutOTel(), callsVariable+"="+tracing, "GOGC=off", "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1")
-		cmd.Stdin = strings.NewReader(strconv.Itoa(calls) + "\n")
-		said, err := cmd.CombinedOutput()
-		if err != nil {
-			b.Fatalf("%v\n%s", err, said)
-		}
-		found := regexp.MustCompile(`guest instrs:\s+([\d,]+)`).FindSubmatch(said)
-		if found == nil {
-			b.Fatalf("valgrind printed no count, want one:\n%s", said)
-		}
-		n, err := strconv.ParseFloat(strings.ReplaceAll(string(found[1]), ",", ""), 64)
-		if err != nil {
-			b.Fatal(err)
-		}
-		return n
-	}
 	const few, many = 1000, 6000
+	count := func(calls int) float64 {
+		return guestInstructions(b, valgrind, binary, strconv.Itoa(calls)+"\n", callsVariable+"="+tracing)
+	}
 	return (count(many) - count(few)) / (many - few)
+}
+
+// guestInstructions counts the instructions of a whole run of a binary.
+func guestInstructions(tb testing.TB, valgrind, binary, stdin string, env ...string) float64 {
+	tb.Helper()
+	cmd := exec.CommandContext(tb.Context(), valgrind, "--tool=lackey", "--basic-counts=yes", binary) //nolint:gosec // built here
+	// Garbage collections and preemptions come at random times.
+	cmd.Env = append(withoutOTel(), append(env, "GOGC=off", "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1")...)
+	cmd.Stdin = strings.NewReader(stdin)
+	said, err := cmd.CombinedOutput()
+	if err != nil {
+		tb.Fatalf("%v\n%s", err, said)
+	}
+	found := regexp.MustCompile(`guest instrs:\s+([\d,]+)`).FindSubmatch(said)
+	if found == nil {
+		tb.Fatalf("valgrind printed no count, want one:\n%s", said)
+	}
+	n, err := strconv.ParseFloat(strings.ReplaceAll(string(found[1]), ",", ""), 64)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return n
 }
 
 // BenchmarkTracingOn measures the cost of traces for each state of the collector. The collectors

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"syscall"
 	"testing"
 	"time"
 
@@ -85,6 +86,47 @@ func newRequest(ctx context.Context) (*http.Request, error) {
 	return req, nil
 }
 
+// sampled returns a transport whose traces go nowhere.
+func sampled(sampler sdktrace.Sampler) (http.RoundTripper, error) {
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSampler(sampler), sdktrace.WithSpanProcessor(nowhere{}))
+	return transport.New(memory{http.StatusOK}, transport.DefaultPolicy(), transport.WithTracing(provider, propagation.TraceContext{}, "default"))
+}
+
+// stock is failsafe-go's own composition of the same policies.
+func stock(next http.RoundTripper) http.RoundTripper {
+	return failsafehttp.NewRoundTripper(next,
+		timeout.New[*http.Response](5*time.Second),
+		failsafehttp.NewRetryPolicyBuilder().WithBackoff(100*time.Millisecond, time.Second).Build(),
+		circuitbreaker.NewBuilder[*http.Response]().WithFailureRateThreshold(0.5, 50, 10*time.Second).Build(),
+		timeout.New[*http.Response](1500*time.Millisecond),
+	)
+}
+
+// refusing returns a transport whose circuit to the upstream of req is open.
+func refusing(req *http.Request) (http.RoundTripper, error) {
+	p := transport.DefaultPolicy()
+	p.Breaker.ConsecutiveFailures = 1
+	p.Breaker.OpenFor, p.Breaker.MaxOpenFor = time.Hour, time.Hour
+	rt, err := transport.New(memory{http.StatusInternalServerError}, p)
+	if err != nil {
+		return nil, err
+	}
+	return rt, roundTrip(rt, req)
+}
+
+// refuse makes a call that has to be refused.
+func refuse(rt http.RoundTripper, req *http.Request) error {
+	resp, err := rt.RoundTrip(req)
+	if errors.Is(err, resilience.ErrBreakerOpen) {
+		return nil
+	}
+	if err == nil {
+		_ = resp.Body.Close()
+		err = errors.New("the call was not refused")
+	}
+	return err
+}
+
 // BenchmarkSuccess is the success path over an in-memory RoundTripper.
 func BenchmarkSuccess(b *testing.B) {
 	next := memory{http.StatusOK}
@@ -93,8 +135,7 @@ func BenchmarkSuccess(b *testing.B) {
 		b.Fatal(err)
 	}
 	traced := func(sampler sdktrace.Sampler) http.RoundTripper {
-		provider := sdktrace.NewTracerProvider(sdktrace.WithSampler(sampler), sdktrace.WithSpanProcessor(nowhere{}))
-		rt, err := transport.New(next, transport.DefaultPolicy(), transport.WithTracing(provider, propagation.TraceContext{}, "default"))
+		rt, err := sampled(sampler)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -111,12 +152,7 @@ func BenchmarkSuccess(b *testing.B) {
 		{"rebound", rebound},
 		{"rebound, traces sampled out", traced(sdktrace.NeverSample())},
 		{"rebound, traces recorded", traced(sdktrace.AlwaysSample())},
-		{"failsafehttp", failsafehttp.NewRoundTripper(next,
-			timeout.New[*http.Response](5*time.Second),
-			failsafehttp.NewRetryPolicyBuilder().WithBackoff(100*time.Millisecond, time.Second).Build(),
-			circuitbreaker.NewBuilder[*http.Response]().WithFailureRateThreshold(0.5, 50, 10*time.Second).Build(),
-			timeout.New[*http.Response](1500*time.Millisecond),
-		)},
+		{"failsafehttp", stock(next)},
 		{"go-retryablehttp", &retryablehttp.RoundTripper{Client: retryable}},
 	} {
 		b.Run(tc.name, func(b *testing.B) {
@@ -152,23 +188,81 @@ func (nowhere) ForceFlush(context.Context) error                { return nil }
 
 // BenchmarkRefusal measures a call against an open circuit.
 func BenchmarkRefusal(b *testing.B) {
-	p := transport.DefaultPolicy()
-	p.Breaker.ConsecutiveFailures = 1
-	p.Breaker.OpenFor, p.Breaker.MaxOpenFor = time.Hour, time.Hour
-	rt, err := transport.New(memory{http.StatusInternalServerError}, p)
+	req := request(b)
+	rt, err := refusing(req)
 	if err != nil {
 		b.Fatal(err)
 	}
-	req := request(b)
-	drain(b, rt, req)
 	b.Run("rebound", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			resp, err := rt.RoundTrip(req)
-			if !errors.Is(err, resilience.ErrBreakerOpen) {
-				_ = resp.Body.Close()
+			if err := refuse(rt, req); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
+}
+
+// BenchmarkTurns compares the same calls on a busy machine: they take turns in short rounds. The
+// figures are medians, of the rounds' differences to the bare RoundTripper in processor time of the
+// process, and of the ratios of these to that of the stock composition.
+func BenchmarkTurns(b *testing.B) {
+	next := memory{http.StatusOK}
+	req := request(b)
+	rebound, err := transport.New(next, transport.DefaultPolicy())
+	if err != nil {
+		b.Fatal(err)
+	}
+	unsampled, err := sampled(sdktrace.NeverSample())
+	if err != nil {
+		b.Fatal(err)
+	}
+	open, err := refusing(req)
+	if err != nil {
+		b.Fatal(err)
+	}
+	composition := stock(next)
+	ways := []func() error{
+		func() error { return roundTrip(next, req) },
+		func() error { return roundTrip(composition, req) },
+		func() error { return roundTrip(rebound, req) },
+		func() error { return roundTrip(unsampled, req) },
+		func() error { return refuse(open, req) },
+	}
+	const rounds, calls = 300, 500
+	round := func(call func() error) float64 {
+		before := processorTime(b)
+		for range calls {
+			if err := call(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		return float64(processorTime(b)-before) / calls
+	}
+	for b.Loop() {
+		var stocks, successes, ratios, sampling, refusals []float64
+		for n := range rounds {
+			var took [5]float64
+			for i := range ways {
+				way := (i + n) % len(ways)
+				took[way] = round(ways[way])
+			}
+			stocks, successes = append(stocks, took[1]-took[0]), append(successes, took[2]-took[0])
+			ratios = append(ratios, (took[2]-took[0])/(took[1]-took[0]))
+			sampling, refusals = append(sampling, took[3]-took[2]), append(refusals, took[4])
+		}
+		b.ReportMetric(median(stocks), "ns-stock")
+		b.ReportMetric(median(successes), "ns-success")
+		b.ReportMetric(median(ratios), "of-stock")
+		b.ReportMetric(median(sampling), "ns-sampled-out")
+		b.ReportMetric(median(refusals), "ns-refusal")
+	}
+}
+
+func processorTime(tb testing.TB) int64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		tb.Fatal(err)
+	}
+	return u.Utime.Nano() + u.Stime.Nano()
 }

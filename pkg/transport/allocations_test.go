@@ -1,0 +1,69 @@
+package transport_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
+)
+
+// answering answers at once from memory, with a body.
+type answering int
+
+func (s answering) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: int(s), Header: http.Header{}, Body: io.NopCloser(strings.NewReader("x")), ContentLength: 1, Request: r}, nil
+}
+
+// A call makes no more allocations than these. docs/benchmarks.md names them.
+func TestAllocations(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context()) // one that can end, as a server's
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://upstream/process", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "*/*")
+	call := func(rt http.RoundTripper) error {
+		resp, err := rt.RoundTrip(req)
+		if err == nil {
+			_, _ = io.ReadAll(resp.Body)
+			err = resp.Body.Close()
+		}
+		return err
+	}
+	opening := transport.DefaultPolicy()
+	opening.Breaker.ConsecutiveFailures = 1
+	opening.Breaker.OpenFor, opening.Breaker.MaxOpenFor = time.Hour, time.Hour
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
+	bare := testing.AllocsPerRun(200, func() { _ = call(answering(http.StatusOK)) })
+	for name, tc := range map[string]struct {
+		rt    http.RoundTripper
+		want  float64
+		error error
+	}{
+		"success":            {newTransport(t, answering(http.StatusOK), transport.DefaultPolicy()), bare + 10, nil},
+		"traces sampled out": {newTransport(t, answering(http.StatusOK), transport.DefaultPolicy(), transport.WithTracing(provider, propagation.TraceContext{}, "")), bare + 15, nil},
+		"refusal":            {newTransport(t, answering(http.StatusInternalServerError), opening), 1, resilience.ErrBreakerOpen},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_ = call(tc.rt) // the first one opens the circuit
+			got := testing.AllocsPerRun(1000, func() {
+				if err := call(tc.rt); !errors.Is(err, tc.error) {
+					t.Errorf("err = %v, want %v", err, tc.error)
+				}
+			})
+			if got > tc.want {
+				t.Errorf("%v allocations, want at most %v", got, tc.want)
+			}
+		})
+	}
+}
