@@ -11,6 +11,7 @@ import (
 	"net/http/httptrace"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -65,11 +66,33 @@ type exchange struct {
 	explains bool         // for [Transport.Explain]: no call is made
 }
 
-func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
-	c, ok := t.refused.Get().(*exchange)
-	if !ok {
-		c = new(exchange)
+// exchanges keeps exchanges for other calls. It is safe for concurrent use.
+type exchanges struct {
+	pool sync.Pool
+	some atomic.Bool // otherwise no call has to look through the pool
+}
+
+func (e *exchanges) take() *exchange {
+	if e.some.Load() {
+		if c, ok := e.pool.Get().(*exchange); ok {
+			return c
+		}
+		e.some.Store(false)
 	}
+	return new(exchange)
+}
+
+// put keeps c, which nothing else may know any more.
+func (e *exchanges) put(c *exchange) {
+	*c = exchange{}
+	e.pool.Put(c)
+	if !e.some.Load() {
+		e.some.Store(true)
+	}
+}
+
+func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
+	c := t.refused.take()
 	c.transport, c.req, c.upstream, c.report = t, req, upstream, reportOf(req.Context())
 	c.source = newReplaySource(req, int64(t.policy.Retry.ReplayBuffer), t.memory)
 	c.repeatable = t.methods[methodOf(req)] || strings.TrimSpace(req.Header.Get(HeaderIdempotencyKey)) != "" || isIdempotent(req.Context())

@@ -80,9 +80,9 @@ const scope = "github.com/rebound-dev/rebound/pkg/transport"
 // WithTracing makes a span for every call, with spans for its attempts and waits. policy is the
 // policy's name in them. The propagator writes the context of each attempt into the request to the
 // upstream. If the provider's sampler leaves a call out, it is not asked about the call's attempts
-// and waits: they have no spans, and the upstream gets the context of the call. With the provider of
-// trace/noop, WithTracing does nothing and costs nothing: trace headers of the request reach the
-// upstream unchanged.
+// and waits: they have no spans, and the upstream gets the context of the call. With the provider
+// of trace/noop, WithTracing does nothing and costs nothing: trace headers of the request reach
+// the upstream unchanged.
 func WithTracing(provider trace.TracerProvider, propagator propagation.TextMapPropagator, policy string) Option {
 	return func(t *Transport) {
 		if _, off := provider.(noop.TracerProvider); off {
@@ -103,7 +103,7 @@ func WithRoute(ctx context.Context, name string) context.Context {
 // callTrace is the trace of one call. A transport without tracing uses nil, which does nothing.
 type callTrace struct {
 	*tracer
-	silent   bool            // not recorded: it has nothing to do but to inject, and does not change
+	silent   bool            // not recorded: it only injects, and never changes
 	ctx      context.Context // with the call's span
 	call     trace.Span
 	attempt  trace.Span

@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
@@ -285,5 +286,42 @@ func TestReasonsInTracesAreClosed(t *testing.T) {
 				t.Errorf("%s: got reason %q, want one of the closed list", f, reason)
 			}
 		}
+	}
+}
+
+// asked is a sampler that leaves all out, and counts how often it was asked.
+type asked struct{ times *int }
+
+func (s asked) ShouldSample(p sdktrace.SamplingParameters) sdktrace.SamplingResult {
+	*s.times++
+	return sdktrace.NeverSample().ShouldSample(p)
+}
+
+func (s asked) Description() string { return "asked" }
+
+// A call that the sampler leaves out costs one question, and its attempts carry its context.
+func TestUnsampledCallHasNoOtherSpans(t *testing.T) {
+	times := 0
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSampler(asked{&times}))
+	var parents []string
+	next := roundTripper(func(r *http.Request) (*http.Response, error) {
+		parents = append(parents, r.Header.Get("Traceparent"))
+		if len(parents) == 1 {
+			return nil, io.ErrUnexpectedEOF
+		}
+		return answering(http.StatusOK).RoundTrip(r)
+	})
+	rt := newTransport(t, next, quick(), transport.WithTracing(provider, propagation.TraceContext{}, ""))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://upstream/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if times != 1 || len(parents) != 2 || parents[0] != parents[1] || !strings.HasSuffix(parents[0], "-00") {
+		t.Errorf("asked %d times, attempts with %q; want once, two with one context that is not sampled", times, parents)
 	}
 }

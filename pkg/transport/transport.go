@@ -41,7 +41,7 @@ type Transport struct {
 	upstreams map[origin]*upstream // by canonical origin
 	retired   bool
 
-	refused sync.Pool // of *exchange, from calls that were refused at once
+	refused exchanges // of calls that were refused at once
 }
 
 type origin struct{ scheme, host string }
@@ -259,8 +259,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			c.lease.End(resilience.Unhealthy)
 		}
 		if reusable { // no attempt, so nothing else knows c
-			*c = exchange{}
-			t.refused.Put(c)
+			t.refused.put(c)
 		}
 	}()
 	resp, report, err := u.pipeline.DoWithin(ctx, limit, c)
