@@ -328,13 +328,7 @@ func (l load) open(n, perSecond int) (took []float64, failed int) {
 // docs/benchmarks.md.
 func BenchmarkPrice(b *testing.B) {
 	programs := clients(b)
-	rounds := 5
-	if text := os.Getenv(roundsVariable); text != "" {
-		var err error
-		if rounds, err = strconv.Atoi(text); err != nil {
-			b.Fatal(err)
-		}
-	}
+	rounds := number(b, roundsVariable, 5)
 	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
 	defer collector.Close()
 	sampled := []string{"OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf", "OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.URL, "OTEL_TRACES_SAMPLER=parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG=0.01"}
@@ -471,14 +465,12 @@ func save(ctx context.Context, url, file string) error {
 	return os.WriteFile(file, content, 0o600)
 }
 
-// BenchmarkManyConnections offers 20,000 calls a second over 10,000 connections, for BENCH_SECONDS
-// or ten seconds, and prints the failures and the memory.
+// BenchmarkManyConnections offers calls over many connections, by default 20,000 a second over
+// 10,000 connections for 10 s, and prints the failures and the memory. Callers and proxies need an
+// ulimit -n of twice the connections. The first calls are one for each connection, so slow that the
+// machine serves them one by one.
 func BenchmarkManyConnections(b *testing.B) {
-	const connections, perSecond = 10_000, 20_000
-	seconds, err := strconv.Atoi(cmp.Or(os.Getenv("BENCH_SECONDS"), "10"))
-	if err != nil {
-		b.Fatal(err)
-	}
+	connections, perSecond, seconds := number(b, "BENCH_CONNECTIONS", 10_000), number(b, "BENCH_RATE", 20_000), number(b, "BENCH_SECONDS", 10)
 	programs := clients(b)
 	upstream, _ := startAnswers(b, 200)
 	for b.Loop() {
@@ -489,31 +481,33 @@ func BenchmarkManyConnections(b *testing.B) {
 		for _, p := range proxies {
 			idle := p.resident(b)
 			l := newLoad(b, p, connections, false)
-			_, failedFirst := l.open(connections, perSecond/4) // every connection once
+			_, failed := l.open(connections, max(1, perSecond/10))
 			open := p.resident(b)
 			before, start := p.used(b), time.Now()
 			var memory []string
-			done := make(chan struct{})
-			watched := make(chan struct{})
-			go func() {
-				defer close(watched)
-				for {
-					select {
-					case <-done:
-						return
-					case <-time.After(time.Duration(seconds) * time.Second / 6):
-						memory = append(memory, fmt.Sprintf("%.0f", p.resident(b)/1024))
-					}
-				}
-			}()
-			took, failed := l.open(seconds*perSecond, perSecond)
-			close(done)
-			<-watched
-			fmt.Printf("| %s | %d failed of %d | %.0f calls/s | %.1f µs | p50 %.1f ms, p99 %.1f ms | idle %.1f MiB | %.1f KiB a connection | MiB: %s |\n",
-				p.name, failedFirst+failed, len(took)+connections, float64(len(took))/time.Since(start).Seconds(),
-				float64((p.used(b)-before).Microseconds())/float64(len(took)), took[len(took)/2], took[len(took)*99/100],
-				idle/1024, (open-idle)/connections, strings.Join(memory, " "))
+			for range 6 { // the memory of each sixth shows whether it is flat
+				_, n := l.open(seconds*perSecond/6, perSecond)
+				failed += n
+				memory = append(memory, fmt.Sprintf("%.0f", p.resident(b)/1024))
+			}
+			n := seconds * perSecond / 6 * 6
+			fmt.Printf("| %s | %d failed of %d | %.0f calls/s | %.1f µs | idle %.1f MiB | %.1f KiB a connection | MiB: %s |\n",
+				p.name, failed, n+connections, float64(n)/time.Since(start).Seconds(), float64((p.used(b)-before).Microseconds())/float64(n),
+				idle/1024, (open-idle)/float64(connections), strings.Join(memory, " "))
 			l.stop()
 		}
 	}
+}
+
+// number returns a number from the environment.
+func number(b *testing.B, name string, usual int) int {
+	text := os.Getenv(name)
+	if text == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		b.Fatalf("%s: %v", name, err)
+	}
+	return n
 }
