@@ -220,8 +220,8 @@ func goodCall() observe.Call {
 	}
 }
 
-// BenchmarkCallLine compares the line of a call by slog with the one of StartLog. Nobody reads them:
-// the calls to the system, one for each line and one for many, come on top.
+// BenchmarkCallLine compares the line of a call by slog with the one of StartLog. The calls to the
+// system, one for each line and one for many, come on top.
 func BenchmarkCallLine(b *testing.B) {
 	log := telemetry.StartLog(io.Discard, slog.LevelInfo)
 	b.Cleanup(log.Close)
