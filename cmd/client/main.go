@@ -16,6 +16,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/app"
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/heap"
 	"github.com/rebound-dev/rebound/internal/httproute"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/telemetry"
@@ -70,7 +71,9 @@ func run(ctx context.Context, p cli.Program) int {
 		times.callGiven = times.callGiven || f.Name == "timeout"
 		times.attemptGiven = times.attemptGiven || f.Name == "attempt-timeout"
 	})
-	logger := telemetry.NewLogger(p.Stderr, level)
+	log := telemetry.StartLog(p.Stderr, level)
+	defer log.Close() // the last of all, for the lines of the others
+	logger := log.Logger
 	var changes *watch.File
 	if *file != "" && !*check {
 		changes = watch.New(*file, func() ([]byte, error) { return config.Read(*file) }, logger)
@@ -101,6 +104,7 @@ func run(ctx context.Context, p cli.Program) int {
 	}
 
 	httproute.Log(ctx, logger, notes)
+	defer heap.Relax(p.LookupEnv)()
 	ready := serve.NewReadiness()
 	livePage.Listen = *listen
 	client, err := app.NewClient(ctx, p, cfg, ready, logger, livePage)

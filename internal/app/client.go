@@ -86,7 +86,7 @@ func NewClient(ctx context.Context, p cli.Program, cfg gateway.Config, ready *se
 		return nil, err
 	}
 	recent.Attach(g.Upstreams)
-	if err := metrics.Attach(telemetry.Sources{Upstreams: g.Upstreams, FilesRefused: g.FilesRefused, ReplayMemory: g.ReplayMemory, Active: g.Active}); err != nil {
+	if err := metrics.Attach(telemetry.Sources{Upstreams: g.Upstreams, FilesRefused: g.FilesRefused, ReplayMemory: g.ReplayMemory, Active: g.Active, DroppedLines: telemetry.DroppedLines(logger)}); err != nil {
 		return nil, err
 	}
 	// The page stays up while the program drains, after ctx has ended.

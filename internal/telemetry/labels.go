@@ -8,47 +8,12 @@ import (
 	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
 	"github.com/rebound-dev/rebound/internal/grpcwire"
 	"github.com/rebound-dev/rebound/internal/problem"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
-
-// labels are the label values of one series.
-type labels interface {
-	comparable
-	attributes() []attribute.KeyValue
-}
-
-// labelSets caches the SDK's attribute sets, since building one costs more than counting. It has
-// one entry per series, and their number is bounded. The zero value is ready to use. It is safe for
-// concurrent use.
-type labelSets[L labels, O any] struct {
-	mu   sync.RWMutex
-	sets map[L][]O
-}
-
-func (s *labelSets[L, O]) get(l L) []O {
-	s.mu.RLock()
-	set, ok := s.sets[l]
-	s.mu.RUnlock()
-	if ok {
-		return set
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.sets == nil {
-		s.sets = map[L][]O{}
-	}
-	option, ok := metric.WithAttributeSet(attribute.NewSet(l.attributes()...)).(O)
-	if !ok { // cannot happen: a MeasurementOption implements all these options
-		return nil
-	}
-	s.sets[l] = []O{option}
-	return s.sets[l]
-}
 
 // Our own labels. Their values are names from the configuration, or come from closed enumerations.
 const (

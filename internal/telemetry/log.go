@@ -16,6 +16,8 @@ const (
 	lineNoEffect = "variables of OpenTelemetry's without effect"
 	// the collector is away, slow, or refuses; at most once a minute, and with the last spans
 	lineNoExport = "traces cannot be exported"
+	// at the end: whoever reads the log was too slow for some lines
+	lineDropped = "log lines were dropped"
 )
 
 // The keys of their fields.
@@ -26,6 +28,7 @@ const (
 	logError     = "error"                     // the error
 	logSkipped   = "errors_since_last_warning" // failed exports since the last warning
 	logVariables = "variables"                 // the variables, each with the reason
+	logLines     = "lines"                     // the number of lines
 )
 
 // NewLogger returns a logger that writes lines of at least level to w: as text to a terminal,

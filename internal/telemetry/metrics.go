@@ -3,7 +3,9 @@ package telemetry
 import (
 	"context"
 	"errors"
+	"math"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -25,19 +27,16 @@ type Metrics struct {
 	registry *prometheus.Registry
 	provider *sdkmetric.MeterProvider
 
-	server, client, waits               metric.Float64Histogram
-	calls, attempts, transitions, fault metric.Int64Counter
-	endpoints                           metric.Int64Counter
-	refused                             metric.Int64Gauge
-	rpc                                 metric.Float64Histogram
+	transitions, fault, endpoints metric.Int64Counter
+	refused                       metric.Int64Gauge
 
-	ofServer  labelSets[serverLabels, metric.RecordOption]
-	ofCall    labelSets[callLabels, metric.AddOption]
-	ofClient  labelSets[clientLabels, metric.RecordOption]
-	ofAttempt labelSets[attemptLabels, metric.AddOption]
-	ofWait    labelSets[waitLabels, metric.RecordOption]
-	ofRPC     labelSets[rpcLabels, metric.RecordOption]
-	methods   rpcMethods
+	server   histogram[serverLabels]
+	client   histogram[clientLabels]
+	waits    histogram[waitLabels]
+	rpc      histogram[rpcLabels]
+	calls    counter[callLabels]
+	attempts counter[attemptLabels]
+	methods  rpcMethods
 }
 
 // Sources are the functions that the gauges call at each scrape. They must be quick and must not
@@ -47,13 +46,15 @@ type Sources struct {
 	FilesRefused func() map[string]bool // by upstream; "" is the data port
 	ReplayMemory func() int64           // bytes of request bodies kept for retries
 	Active       func() int64           // calls in flight
+	DroppedLines func() uint64          // lines of the log, as [DroppedLines] returns it
 }
 
 // NewMetrics returns metrics without values.
 func NewMetrics() (*Metrics, error) {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(m.registry), otelprometheus.WithoutScopeInfo(), otelprometheus.WithoutTargetInfo())
+	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(m.registry), otelprometheus.WithoutScopeInfo(), otelprometheus.WithoutTargetInfo(),
+		otelprometheus.WithProducer(m.ours()))
 	if err != nil {
 		return nil, err
 	}
@@ -62,37 +63,38 @@ func NewMetrics() (*Metrics, error) {
 	m.provider = sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter), sdkmetric.WithCardinalityLimit(0))
 	meter := m.meter()
 
-	var errs [10]error
-	// The semantic conventions recommend these boundaries.
-	seconds := metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
-	m.server, errs[0] = meter.Float64Histogram("http.server.request.duration", metric.WithUnit("s"), seconds,
-		metric.WithDescription("Duration of calls until their response was written."))
-	m.client, errs[1] = meter.Float64Histogram("http.client.request.duration", metric.WithUnit("s"), seconds,
-		metric.WithDescription("Duration of attempts until their response headers."))
-	m.waits, errs[2] = meter.Float64Histogram("rebound.wait.duration", metric.WithUnit("s"), seconds,
-		metric.WithDescription("Duration of waits between attempts."))
-	m.calls, errs[3] = meter.Int64Counter("rebound.calls", metric.WithUnit("{call}"),
-		metric.WithDescription("Calls, by reason."))
-	m.attempts, errs[4] = meter.Int64Counter("rebound.attempts", metric.WithUnit("{attempt}"),
-		metric.WithDescription("Attempts, by reason and verdict."))
-	m.transitions, errs[5] = meter.Int64Counter("rebound.breaker.transitions", metric.WithUnit("{transition}"),
+	var errs [4]error
+	m.transitions, errs[0] = meter.Int64Counter("rebound.breaker.transitions", metric.WithUnit("{transition}"),
 		metric.WithDescription("Changes of a circuit's state."))
-	m.fault, errs[6] = meter.Int64Counter("rebound.faults", metric.WithUnit("{request}"),
+	m.fault, errs[1] = meter.Int64Counter("rebound.faults", metric.WithUnit("{request}"),
 		metric.WithDescription("Calls of flaky-server, by fault."))
-	m.refused, errs[7] = meter.Int64Gauge("rebound.config.refused",
+	m.refused, errs[2] = meter.Int64Gauge("rebound.config.refused",
 		metric.WithDescription("1 while the changed configuration file is refused and the previous one stays in force, otherwise 0."))
-	m.endpoints, errs[8] = meter.Int64Counter("rebound.endpoint.changes", metric.WithUnit("{change}"),
+	m.endpoints, errs[3] = meter.Int64Counter("rebound.endpoint.changes", metric.WithUnit("{change}"),
 		metric.WithDescription("Changes of an upstream's endpoints, by kind."))
-	m.rpc, errs[9] = meter.Float64Histogram("rpc.client.call.duration", metric.WithUnit("s"), seconds,
-		metric.WithDescription("Duration of the attempts of gRPC calls, until the end of their messages."))
 	return m, errors.Join(errs[:]...)
 }
 
-func (m *Metrics) meter() metric.Meter { return m.provider.Meter("github.com/rebound-dev/rebound") }
+// ours returns the instruments that every call uses.
+func (m *Metrics) ours() *collector {
+	m.server.about = about{"http.server.request.duration", "s", "Duration of calls until their response was written."}
+	m.client.about = about{"http.client.request.duration", "s", "Duration of attempts until their response headers."}
+	m.waits.about = about{"rebound.wait.duration", "s", "Duration of waits between attempts."}
+	m.rpc.about = about{"rpc.client.call.duration", "s", "Duration of the attempts of gRPC calls, until the end of their messages."}
+	m.calls.about = about{"rebound.calls", "{call}", "Calls, by reason."}
+	m.attempts.about = about{"rebound.attempts", "{attempt}", "Attempts, by reason and verdict."}
+	c := &collector{start: time.Now()}
+	c.instruments = append(c.instruments, &m.server, &m.client, &m.waits, &m.rpc, &m.calls, &m.attempts)
+	return c
+}
+
+const meterName = "github.com/rebound-dev/rebound"
+
+func (m *Metrics) meter() metric.Meter { return m.provider.Meter(meterName) }
 
 // Attach adds the gauges that report the values of the sources. It must be called at most once.
 func (m *Metrics) Attach(s Sources) error {
-	var errs [4]error
+	var errs [5]error
 	meter := m.meter()
 	if s.Upstreams != nil {
 		errs[0] = m.watch(meter, s.Upstreams)
@@ -120,6 +122,14 @@ func (m *Metrics) Attach(s Sources) error {
 			metric.WithDescription("Calls in flight, from their request's headers until their response's end."),
 			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
 				o.Observe(s.Active())
+				return nil
+			}))
+	}
+	if s.DroppedLines != nil {
+		_, errs[4] = meter.Int64ObservableCounter("rebound.log.lines.dropped", metric.WithUnit("{line}"),
+			metric.WithDescription("Lines of the log that were dropped, because whoever reads it is too slow."),
+			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+				o.Observe(int64(min(s.DroppedLines(), math.MaxInt64)))
 				return nil
 			}))
 	}
@@ -218,14 +228,14 @@ func (m *Metrics) ObserveAttempt(context.Context, *resilience.AttemptReport) {}
 // ObserveCall counts a call with its attempts and waits. The trace in ctx becomes their exemplar.
 func (m *Metrics) ObserveCall(ctx context.Context, c observe.Call) {
 	method, reason := knownMethod(c.Method), reasonOf(c.Report.Reason)
-	m.server.Record(ctx, c.Duration.Seconds(), m.ofServer.get(serverLabels{method, c.Scheme, c.Pattern, statusOf(c.Status), reason})...)
-	m.calls.Add(ctx, 1, m.ofCall.get(callLabels{c.Route, reason})...)
+	m.server.record(ctx, c.Duration, serverLabels{method, c.Scheme, c.Pattern, statusOf(c.Status), reason})
+	m.calls.add(ctx, callLabels{c.Route, reason})
 	for i := range c.Report.Attempts {
 		a := &c.Report.Attempts[i]
-		m.client.Record(ctx, a.Duration.Seconds(), m.ofClient.get(clientLabels{method, c.Upstream, statusOf(a.Status), reasonOf(c.Report.Ended(i))})...)
-		m.attempts.Add(ctx, 1, m.ofAttempt.get(attemptLabels{c.Upstream, c.Policy, reasonOf(a.Reason), a.Verdict})...)
+		m.client.record(ctx, a.Duration, clientLabels{method, c.Upstream, statusOf(a.Status), reasonOf(c.Report.Ended(i))})
+		m.attempts.add(ctx, attemptLabels{c.Upstream, c.Policy, reasonOf(a.Reason), a.Verdict})
 		if a.Verdict == resilience.VerdictRetry {
-			m.waits.Record(ctx, a.Wait.Actual.Seconds(), m.ofWait.get(waitLabels{c.Upstream, a.Wait.Source})...)
+			m.waits.record(ctx, a.Wait.Actual, waitLabels{c.Upstream, a.Wait.Source})
 		}
 	}
 	if c.GRPCStatus != "" {
@@ -248,7 +258,7 @@ func (m *Metrics) observeRPC(ctx context.Context, c *observe.Call) {
 		if !sent {
 			l.reason = reasonOf(a.Reason)
 		}
-		m.rpc.Record(ctx, took.Seconds(), m.ofRPC.get(l)...)
+		m.rpc.record(ctx, took, l)
 	}
 }
 

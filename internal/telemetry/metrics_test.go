@@ -36,7 +36,7 @@ func metrics(t *testing.T, upstreams func() []observe.Upstream) *telemetry.Metri
 	m, err := telemetry.NewMetrics()
 	if err == nil {
 		err = m.Attach(telemetry.Sources{
-			Upstreams: upstreams, ReplayMemory: func() int64 { return 4096 }, Active: func() int64 { return 7 },
+			Upstreams: upstreams, ReplayMemory: func() int64 { return 4096 }, Active: func() int64 { return 7 }, DroppedLines: func() uint64 { return 3 },
 			FilesRefused: func() map[string]bool { return map[string]bool{"": false, "http://up:5000": true} },
 		})
 	}
@@ -104,6 +104,7 @@ func TestMetricsOfACall(t *testing.T) {
 		`rebound_endpoint_changes_total{change="ejected",upstream="http://up:5000"} 1`,
 		`rebound_replay_memory_bytes 4096`,
 		`rebound_calls_active 7`,
+		`rebound_log_lines_dropped_total 3`,
 		`rebound_config_refused 1`,
 		`rebound_files_refused{upstream="http://up:5000"} 1`,
 		`rebound_files_refused{upstream=""} 0`,

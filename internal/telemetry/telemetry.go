@@ -140,8 +140,8 @@ func (t *Telemetry) Handler(h http.Handler) http.Handler {
 	if !t.Enabled() {
 		return h
 	}
-	return otelhttp.NewHandler(h, "",
-		otelhttp.WithTracerProvider(t.provider),
+	through := otelhttp.NewHandler(h, "",
+		otelhttp.WithTracerProvider(startedProvider{next: t.provider}),
 		otelhttp.WithPropagators(t.propagator),
 		otelhttp.WithMeterProvider(metricnoop.NewMeterProvider()),
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string {
@@ -157,6 +157,8 @@ func (t *Telemetry) Handler(h http.Handler) http.Handler {
 			}
 			return method + " " + r.Pattern
 		}))
+	tracer := t.provider.Tracer(otelhttp.ScopeName, trace.WithInstrumentationVersion(otelhttp.Version))
+	return &sampled{tracer: tracer, propagator: t.propagator, plain: h, through: through}
 }
 
 // KeyFault is an attribute of flaky-server's spans.

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -419,7 +420,35 @@ func requestID(r *http.Request) string {
 	if id := r.Header.Get(headerRequestID); id != "" && len(id) <= 128 && strings.IndexFunc(id, unsafeInID) < 0 {
 		return id
 	}
-	return rand.Text()
+	return newID()
+}
+
+// idSource makes ids like rand.Text, but asks the system for random bytes once for many.
+type idSource struct {
+	random [20 * idLength]byte
+	used   int
+}
+
+const (
+	idLength   = 26
+	idAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567" // base32, five bits a letter
+)
+
+var idSources = sync.Pool{New: func() any { return &idSource{used: len(idSource{}.random)} }} //nolint:gochecknoglobals // a pool
+
+func newID() string {
+	s, _ := idSources.Get().(*idSource)
+	defer idSources.Put(s)
+	if s.used == len(s.random) {
+		_, _ = rand.Read(s.random[:]) // never fails
+		s.used = 0
+	}
+	id := s.random[s.used : s.used+idLength]
+	s.used += idLength
+	for i, b := range id {
+		id[i] = idAlphabet[b%32]
+	}
+	return string(id)
 }
 
 // scheme returns the scheme of the caller's connection. It ignores X-Forwarded-Proto, which a

@@ -3,7 +3,9 @@ package gateway
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rebound-dev/rebound/pkg/observe"
@@ -73,6 +75,41 @@ func LogObserver(l *slog.Logger) observe.Observer { return logObserver{l} }
 
 type logObserver struct{ logger *slog.Logger }
 
+// attrHandler is a slog.Handler that needs no slog.Record, which would be a further copy of the
+// attributes. HandleAttrs must not keep them.
+type attrHandler interface {
+	HandleAttrs(ctx context.Context, level slog.Level, message string, attrs []slog.Attr)
+}
+
+// lists hold the attributes of a line each.
+var lists = sync.Pool{New: func() any { return new([mostAttrs]slog.Attr) }} //nolint:gochecknoglobals // a pool
+
+const mostAttrs = 11 // of a line
+
+// line writes a line as l.logger.LogAttrs would, but does not look for the place in the code that
+// it comes from: that is always here, and costs more than the line.
+func (o logObserver) line(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
+	h := o.logger.Handler()
+	if quick, ok := h.(attrHandler); ok && len(attrs) <= mostAttrs {
+		if list, ok := lists.Get().(*[mostAttrs]slog.Attr); ok {
+			quick.HandleAttrs(ctx, level, message, list[:copy(list[:], attrs)])
+			clear(list[:]) // the texts may be large
+			lists.Put(list)
+		}
+		return
+	}
+	r := slog.NewRecord(time.Now(), level, message, place())
+	r.AddAttrs(attrs...)
+	_ = h.Handle(ctx, r) // slog ignores the error, too
+}
+
+// place is the place that the lines of this file come from.
+var place = sync.OnceValue(func() uintptr { //nolint:gochecknoglobals // a constant
+	var pcs [1]uintptr
+	runtime.Callers(1, pcs[:])
+	return pcs[0]
+})
+
 func (o logObserver) ObserveAttempt(ctx context.Context, a *resilience.AttemptReport) {
 	if !o.logger.Enabled(ctx, slog.LevelDebug) {
 		return
@@ -81,7 +118,7 @@ func (o logObserver) ObserveAttempt(ctx context.Context, a *resilience.AttemptRe
 	if c, ok := ctx.Value(callKey{}).(*call); ok {
 		requestID, upstream = c.requestIDs[0], c.route.upstreamName
 	}
-	o.logger.LogAttrs(ctx, slog.LevelDebug, lineAttempt,
+	o.line(ctx, slog.LevelDebug, lineAttempt,
 		slog.String(logRequestID, requestID), slog.String(logUpstream, upstream),
 		slog.Int(logAttempt, a.Number), slog.String(logEndpoint, a.Endpoint), slog.String(logVerdict, string(a.Verdict)), slog.String(logReason, string(a.Reason)),
 		slog.Duration(logDuration, a.Duration), slog.Duration(logWait, a.Wait.Planned), slog.Any(logError, a.Err))
@@ -95,7 +132,7 @@ func (o logObserver) ObserveCall(ctx context.Context, c observe.Call) {
 	for i := range c.Report.Attempts {
 		waited += c.Report.Attempts[i].Wait.Actual
 	}
-	o.logger.LogAttrs(ctx, slog.LevelInfo, lineCall,
+	o.line(ctx, slog.LevelInfo, lineCall,
 		slog.String(logRoute, c.Route), slog.String(logMethod, clipped(c.Method, maxMethod)), slog.String(logPath, clipped(c.Path, maxPath)),
 		slog.String(logCaller, c.Caller), slog.String(logUpstream, c.Upstream), slog.Int(logStatus, c.Status),
 		slog.String(logReason, string(c.Report.Reason)), slog.Int(logAttempts, len(c.Report.Attempts)),

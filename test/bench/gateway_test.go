@@ -58,6 +58,13 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if size := os.Getenv(answersVariable); size != "" {
+		if err := answer(size); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if kind := os.Getenv(proxyVariable); kind != "" {
 		if err := proxy(kind, os.Getenv(upstreamVariable)); err != nil {
 			fmt.Fprintln(os.Stderr, err)

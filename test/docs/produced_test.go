@@ -60,7 +60,8 @@ func produce(t *testing.T) *produced {
 	}))
 	defer collector.Close()
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL)
-	logger := telemetry.NewLogger(&lines, slog.LevelDebug)
+	log := telemetry.StartLog(&lines, slog.LevelDebug)
+	logger := log.Logger
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -150,6 +151,7 @@ func produce(t *testing.T) *produced {
 	for _, key := range regexp.MustCompile(`rebound\.[a-z_.]+[a-z]`).FindAllString(exported.String(), -1) {
 		p.attributes[key] = true
 	}
+	log.Close()
 	for text := range strings.Lines(lines.String()) {
 		if l := lineOf(t, text); p.seen[l.message] == nil {
 			p.seen[l.message] = l

@@ -1,0 +1,47 @@
+package heap_test
+
+import (
+	"runtime"
+	"runtime/debug"
+	"testing"
+	"time"
+
+	"github.com/rebound-dev/rebound/internal/heap"
+	"github.com/rebound-dev/rebound/internal/testkit/wait"
+)
+
+// percent returns the setting of the garbage collector.
+func percent() int {
+	p := debug.SetGCPercent(100)
+	debug.SetGCPercent(p)
+	return p
+}
+
+func unset(string) (string, bool) { return "", false }
+
+func TestRelax(t *testing.T) {
+	stop := heap.Relax(unset)
+	if got := percent(); got != 400 {
+		t.Errorf("got %d %% for a small heap, want 400", got)
+	}
+	large := make([][]byte, 100) // 100 MiB, in pieces, as a real heap
+	for i := range large {
+		large[i] = make([]byte, 1<<20)
+	}
+	wait.Until(t, 10*time.Second, "the usual 100 % for a large heap", func() bool { runtime.GC(); return percent() == 100 })
+	runtime.KeepAlive(large)
+	large = nil
+	wait.Until(t, 10*time.Second, "400 % for a heap that is small again", func() bool { runtime.GC(); return percent() == 400 })
+	stop()
+	if got := percent(); got != 100 {
+		t.Errorf("got %d %% after the end, want 100", got)
+	}
+}
+
+func TestRelaxLeavesGOGC(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(77))
+	heap.Relax(func(name string) (string, bool) { return "77", name == "GOGC" })()
+	if got := percent(); got != 77 {
+		t.Errorf("got %d %%, want the 77 of GOGC", got)
+	}
+}
