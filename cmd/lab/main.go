@@ -13,7 +13,7 @@ import (
 
 func main() {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(200) // a simulation makes much garbage, and keeps little of it
+		debug.SetGCPercent(800) // a simulation makes much garbage, and keeps little of it
 	}
 	cli.Main("lab", run)
 }
