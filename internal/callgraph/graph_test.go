@@ -43,6 +43,11 @@ func TestMistakesInGraphs(t *testing.T) {
 		"autoscaler":     {start + "services: [{name: a, capacity: 100, autoscaler: {max: 0}, " + work + "}]", "services[0].autoscaler.max: must be from 1 to 1000, got 0"},
 		"scaled nothing": {start + "services: [{name: a, autoscaler: {max: 3}, " + work + "}]", "services[0].capacity: must be above 0 with an autoscaler"},
 		"liveness":       {start + "services: [{name: a, capacity: 100, liveness: {timeout: 20s}, " + work + "}]", "services[0].liveness.timeout: must be above 0s and at most the period, 10s, got 20s"},
+		"readiness":      {start + "services: [{name: a, capacity: 100, readiness: {successes: 0}, " + work + "}]", "services[0].readiness.successes: must be from 1 to 100, got 0"},
+		"no hang":        {start + "services: [{name: a, readiness: {}, " + work + "}]", "services[0].capacity: must be above 0 with readiness"},
+		"addresses":      {start + "services: [{name: a, endpoints: {resolve: static, addresses: ['10.0.0.1:80']}, " + work + "}]", "services[0].endpoints.addresses: must be left out: the instances are the endpoints"},
+		"refresh":        {start + "services: [{name: a, endpoints: {resolve: dns, refresh: 1ms}, " + work + "}]", "services[0].endpoints.refresh: must be"},
+		"gone":           {start + "services: [{name: a, phases: [{at: 1s, for: 1s, gone: true}], " + work + "}]", "services[0].phases[0].gone: must be left out without endpoints: {resolve: dns}"},
 		"too many calls": {start + "services: [{name: a, " + work + ", calls: [{to: b, times: 100}]}, {name: b, " + work + ", calls: [{to: c, times: 100}]}, {name: c, " + work + "}]", "load.rate: must make at most 100000 calls a second on all services together, makes 101010"},
 	} {
 		t.Run(name, func(t *testing.T) {
