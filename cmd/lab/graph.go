@@ -323,9 +323,9 @@ entry causes, as a multiple of those when all is well; worst: in the worst secon
 
 `)
 	t = tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "%-*s\tcalls\tper call\tworst\tcircuits opened\tpolicy\t\n", width, "calls")
+	fmt.Fprintf(t, "%-*s\tcalls\tper call\tworst\tcircuits opened\tendpoints ejected\tpolicy\t\n", width, "calls")
 	for _, e := range r.Edges {
-		fmt.Fprintf(t, "%-*s\t%d\t%.2f\t%.2f\t%d\t%s\t\n", width, edgeName(e), e.Calls, e.PerCall.Mean, e.PerCall.Peak, e.Opened, e.Policy)
+		fmt.Fprintf(t, "%-*s\t%d\t%.2f\t%.2f\t%d\t%d\t%s\t\n", width, edgeName(e), e.Calls, e.PerCall.Mean, e.PerCall.Peak, e.Opened, e.Ejections, e.Policy)
 	}
 	return t.Flush()
 }

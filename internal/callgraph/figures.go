@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/backend"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
@@ -166,6 +167,7 @@ type pair struct{ calls, attempts uint32 }
 type edgeFigures struct {
 	Edge
 	opened atomic.Uint64
+	sets   []*endpoint.Set // of the clients that know the endpoints
 
 	mu      sync.Mutex
 	seconds []pair

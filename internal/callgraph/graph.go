@@ -10,6 +10,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/backend"
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/mistake"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/lab"
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -109,6 +110,14 @@ type Service struct {
 	Autoscaler *Autoscaler `yaml:"autoscaler"`
 	// Liveness restarts instances that hang.
 	Liveness *Liveness `yaml:"liveness"`
+	// Readiness keeps calls away from instances that hang.
+	Readiness *Readiness `yaml:"readiness"`
+	// Endpoints are how clients with a policy of Rebound see the instances. With resolve: none,
+	// each attempt goes to a random instance that is ready, as through a service of Kubernetes with
+	// an address of its own. With resolve: dns or static, the clients know the addresses of the
+	// instances and choose one, as a gateway does. DNS has the instances that are ready; static
+	// those of the start. So addresses must be left out.
+	Endpoints endpoint.Policy `yaml:"endpoints"`
 }
 
 // Call is one step of a service.
@@ -161,6 +170,20 @@ type Liveness struct {
 	Restart time.Duration `yaml:"restart"`
 }
 
+// Readiness keeps calls away from an instance that fails several probes in a row, until it passes
+// some. A probe waits in the queue for a worker, as a call does. The instance goes on with the
+// calls that it has. If no instance is ready, connections to the service are refused.
+type Readiness struct {
+	// Period is the time from one probe to the next. At least 1s.
+	Period time.Duration `yaml:"period"`
+	// Timeout is how long a probe may take. Above 0, at most the period.
+	Timeout time.Duration `yaml:"timeout"`
+	// Failures is the number of failures in a row after which the instance is not ready. 1 to 100.
+	Failures int `yaml:"failures"`
+	// Successes is the number of successes in a row after which it is ready again. 1 to 100.
+	Successes int `yaml:"successes"`
+}
+
 // Read reads a graph from the text of a file. The error is a *[mistake.List].
 func Read(name string, data []byte) (Graph, error) {
 	var g Graph
@@ -180,7 +203,9 @@ func (g *Graph) SetDefaults() {
 func (p *PassOn) SetDefaults() { *p = PassOn{Deadline: true} }
 
 // SetDefaults sets s to the defaults.
-func (s *Service) SetDefaults() { *s = Service{Instances: 1, Queue: 10 * time.Second} }
+func (s *Service) SetDefaults() {
+	*s = Service{Instances: 1, Queue: 10 * time.Second, Endpoints: endpoint.DefaultPolicy()}
+}
 
 // SetDefaults sets c to the defaults.
 func (c *Call) SetDefaults() { *c = Call{Times: 1, Probability: 1} }
@@ -193,6 +218,11 @@ func (a *Autoscaler) SetDefaults() {
 // SetDefaults sets l to the defaults, which are those of Kubernetes where it has some.
 func (l *Liveness) SetDefaults() {
 	*l = Liveness{Period: 10 * time.Second, Timeout: time.Second, Failures: 3, Restart: 10 * time.Second}
+}
+
+// SetDefaults sets r to the defaults, which are those of Kubernetes.
+func (r *Readiness) SetDefaults() {
+	*r = Readiness{Period: 10 * time.Second, Timeout: time.Second, Failures: 3, Successes: 1}
 }
 
 // Limits of a graph.
@@ -323,11 +353,18 @@ func (s Service) validate(length time.Duration) error {
 		check(a.Delay >= 0 && a.Delay <= backend.Longest, "autoscaler.delay", "must be from 0s to %v, got %v", backend.Longest, a.Delay)
 		check(a.Stabilization >= 0 && a.Stabilization <= backend.Longest, "autoscaler.stabilization", "must be from 0s to %v, got %v", backend.Longest, a.Stabilization)
 	}
+	probe := func(at string, period, timeout time.Duration, failures int) {
+		check(s.Capacity > 0, "capacity", "must be above 0 with %s: without a limit no instance hangs", at)
+		check(period >= time.Second && period <= backend.Longest, at+".period", "must be from 1s to %v, got %v", backend.Longest, period)
+		check(timeout > 0 && timeout <= period, at+".timeout", "must be above 0s and at most the period, %v, got %v", period, timeout)
+		check(failures >= 1 && failures <= 100, at+".failures", "must be from 1 to 100, got %d", failures)
+	}
+	if r := s.Readiness; r != nil {
+		probe("readiness", r.Period, r.Timeout, r.Failures)
+		check(r.Successes >= 1 && r.Successes <= 100, "readiness.successes", "must be from 1 to 100, got %d", r.Successes)
+	}
 	if l := s.Liveness; l != nil {
-		check(s.Capacity > 0, "capacity", "must be above 0 with liveness: without a limit no instance hangs")
-		check(l.Period >= time.Second && l.Period <= backend.Longest, "liveness.period", "must be from 1s to %v, got %v", backend.Longest, l.Period)
-		check(l.Timeout > 0 && l.Timeout <= l.Period, "liveness.timeout", "must be above 0s and at most the period, %v, got %v", l.Period, l.Timeout)
-		check(l.Failures >= 1 && l.Failures <= 100, "liveness.failures", "must be from 1 to 100, got %d", l.Failures)
+		probe("liveness", l.Period, l.Timeout, l.Failures)
 		check(l.Restart >= 0 && l.Restart <= backend.Longest, "liveness.restart", "must be from 0s to %v, got %v", backend.Longest, l.Restart)
 	}
 	return found.Err()
@@ -339,7 +376,7 @@ func (s Service) checkUpstream(length time.Duration) error {
 	scenario.SetDefaults()
 	scenario.Name, scenario.Disturbance = "graph", lab.Span{For: 1}
 	scenario.Upstream.Instances, scenario.Upstream.Queue = s.Instances, s.Queue
-	scenario.Upstream.Faults, scenario.Upstream.Phases = s.Faults, s.Phases
+	scenario.Upstream.Faults, scenario.Upstream.Phases, scenario.Upstream.Endpoints = s.Faults, s.Phases, s.Endpoints
 	var all, found mistake.List
 	all.Merge("", scenario.Validate())
 	for _, m := range all {

@@ -2,6 +2,7 @@ package callgraph_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,6 +44,11 @@ func TestMistakesInGraphs(t *testing.T) {
 		"autoscaler":     {start + "services: [{name: a, capacity: 100, autoscaler: {max: 0}, " + work + "}]", "services[0].autoscaler.max: must be from 1 to 1000, got 0"},
 		"scaled nothing": {start + "services: [{name: a, autoscaler: {max: 3}, " + work + "}]", "services[0].capacity: must be above 0 with an autoscaler"},
 		"liveness":       {start + "services: [{name: a, capacity: 100, liveness: {timeout: 20s}, " + work + "}]", "services[0].liveness.timeout: must be above 0s and at most the period, 10s, got 20s"},
+		"readiness":      {start + "services: [{name: a, capacity: 100, readiness: {successes: 0}, " + work + "}]", "services[0].readiness.successes: must be from 1 to 100, got 0"},
+		"no hang":        {start + "services: [{name: a, readiness: {}, " + work + "}]", "services[0].capacity: must be above 0 with readiness"},
+		"addresses":      {start + "services: [{name: a, endpoints: {resolve: static, addresses: ['10.0.0.1:80']}, " + work + "}]", "services[0].endpoints.addresses: must be left out: the instances are the endpoints"},
+		"refresh":        {start + "services: [{name: a, endpoints: {resolve: dns, refresh: 1ms}, " + work + "}]", "services[0].endpoints.refresh: must be"},
+		"gone":           {start + "services: [{name: a, phases: [{at: 1s, for: 1s, gone: true}], " + work + "}]", "services[0].phases[0].gone: must be left out without endpoints: {resolve: dns}"},
 		"too many calls": {start + "services: [{name: a, " + work + ", calls: [{to: b, times: 100}]}, {name: b, " + work + ", calls: [{to: c, times: 100}]}, {name: c, " + work + "}]", "load.rate: must make at most 100000 calls a second on all services together, makes 101010"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -126,6 +132,7 @@ func TestSleepsOfIsotope(t *testing.T) {
 		"static":         {"{type: static, data: {time: 1.5s}}", 1500 * time.Millisecond},
 		"older normal":   {"{type: dist, data: {dist: normal, mean: 1.0, sigma: 0.25}}", time.Second},
 		"for one load":   {"{SleepCommand: [{Load: {Min: 0, Max: 100}, type: static, data: {time: 10ms}}]}", 10 * time.Millisecond},
+		"for loads":      {"{SleepCommand: [{load: {Min: 0, Max: 299}, type: dist, data: {name: exp, Dist: {Rate: 1}}}, {load: {Min: 300, Max: 400}, type: static, data: {time: 20ms}}, {load: {Max: 999}, type: static, data: {time: 30ms}}]}", 20 * time.Millisecond},
 		"without a unit": {"{SleepCommand: [{Type: static, Data: {time: 2.5}}]}", 2500 * time.Microsecond},
 		"in JSON":        {`'{"SleepCommand":[{"Load":{"Min":0,"Max":9},"Type":"histogram","Data":{"1s":50,"2s":50}}]}'`, 1500 * time.Millisecond},
 		"raw":            {"{SleepCommand: [{type: raw, data: {list: [1000000, 3000000]}}]}", 2 * time.Millisecond},
@@ -152,6 +159,27 @@ func TestSleepsOfIsotope(t *testing.T) {
 				t.Errorf("got a pause of %v, want %v", got, c.want)
 			}
 		})
+	}
+}
+
+// Of the pauses for ranges of load, the first counts whose range has the load of the run.
+func TestPausesForLoads(t *testing.T) {
+	t.Parallel()
+	const text = `services: [{name: a, isEntrypoint: true, script: [{sleep: '{"SleepCommand":[
+  {"Load":{"Min":0,"Max":50},"Type":"static","Data":{"time":10}},
+  {"Load":{"Min":51,"Max":100},"Type":"histogram","Data":{"10ms":50,"30ms":50}}]}'}]}]`
+	for rate, want := range map[float64]time.Duration{50: 10 * time.Millisecond, 100: 20 * time.Millisecond} {
+		g, notes, err := callgraph.Isotope("i.yaml", []byte(text), "", rate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := g.Services[0].Calls[0].Pause; got != want {
+			t.Errorf("at %v calls/s: got a pause of %v, want %v", rate, got, want)
+		}
+		if all := strings.Join(notes, "\n"); !strings.Contains(all, fmt.Sprintf("load: is the range with the load of this run, %v calls/s", rate)) ||
+			strings.Contains(all, "mean") != (rate == 100) {
+			t.Errorf("at %v calls/s: got notes\n%s\nwant those of the chosen entry", rate, all)
+		}
 	}
 }
 
@@ -191,7 +219,9 @@ func TestMistakesInIsotope(t *testing.T) {
 		"no type":           {one("script: [{sleep: {data: {time: 1s}}}]"), "services[0].script[0].sleep.type: is missing"},
 		"a negative mean":   {one("script: [{sleep: {type: dist, data: {name: laplace, Dist: {Mu: -1, Scale: 1}}}}]"), "services[0].script[0].sleep.data: expected a mean from 0s to 1h, got -1"},
 		"raw":               {one("script: [{sleep: {type: raw, data: {list: []}}}]"), "services[0].script[0].sleep.data.list: expected a list of nanoseconds"},
-		"loads":             {one("script: [{sleep: {SleepCommand: [{type: static, data: {time: 1}}, {type: static, data: {time: 2}}]}}]"), "services[0].script[0].sleep.SleepCommand[0]: expected one entry, for every load, got 2: a pause that depends on the load cannot be simulated"},
+		"loads":             {one("script: [{sleep: {SleepCommand: [{type: static, data: {time: 1}}, {type: static, data: {time: 2}}]}}]"), "services[0].script[0].sleep.SleepCommand[0].load: is missing: with several entries"},
+		"other loads":       {one("script: [{sleep: {SleepCommand: [{load: {Max: 9}, type: static, data: {time: 1}}, {load: {Min: 301, Max: 400}, type: static, data: {time: 2}}]}}]"), "services[0].script[0].sleep.SleepCommand: expected an entry for the load of this run, 300 calls/s"},
+		"no entries":        {one("script: [{sleep: {SleepCommand: []}}]"), "services[0].script[0].sleep.SleepCommand: expected an entry"},
 		"broken JSON":       {one(`script: [{sleep: '{"SleepCommand": ['}]`), "i.yaml:1:59: services[0].script[0].sleep: expected a duration such as 10ms, or a mapping in JSON"},
 		"mistake in JSON":   {one(`script: [{sleep: '{"SleepCommand": [{"Typ": "static"}]}'}]`), "i.yaml:1:59: services[0].script[0].sleep.SleepCommand[0].Typ: unknown key"},
 		"no data":           {one("script: [{sleep: {type: static}}]"), "services[0].script[0].sleep.data: is missing"},

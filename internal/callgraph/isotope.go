@@ -49,7 +49,19 @@ func IsIsotope(name string, data []byte) bool {
 // the notes say. Notes also say what of the file has no meaning here, and what was added. The error
 // is a *[mistake.List].
 func Isotope(name string, data []byte, entry string, rate float64) (g Graph, notes []string, err error) {
-	r := &isotope{name: name, numbers: map[string]int{}}
+	g, r, err := readIsotope(name, data, entry, rate)
+	if err == nil && rate == 0 && r.byLoad {
+		// Some pauses depend on the load, which is known now.
+		g, r, err = readIsotope(name, data, entry, g.Load.Rate)
+	}
+	if err != nil {
+		return Graph{}, nil, err
+	}
+	return g, r.notes, nil
+}
+
+func readIsotope(name string, data []byte, entry string, rate float64) (g Graph, r *isotope, err error) {
+	r = &isotope{name: name, numbers: map[string]int{}, load: rate}
 	roots, err := config.Documents(name, data)
 	if err != nil {
 		return Graph{}, nil, err
@@ -72,7 +84,7 @@ func Isotope(name string, data []byte, entry string, rate float64) (g Graph, not
 		})
 		return Graph{}, nil, r.found.Err()
 	}
-	return g, r.notes, nil
+	return g, r, nil
 }
 
 var notInNames = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
@@ -92,6 +104,8 @@ type isotope struct {
 	entries []string
 	scripts []script
 	visited int
+	load    float64 // calls of the load a second; 0 if it is not known yet
+	byLoad  bool    // a pause depends on the load
 }
 
 // script is the script of a service, whose services are looked up when all are known.
@@ -397,7 +411,8 @@ func (r *isotope) command(n *yaml.Node, path string) []Call {
 
 // sleep reads a time, or a distribution of which it takes the mean. isotope has had three forms: a
 // duration; a mapping with type and data; and a mapping with SleepCommand, a list of those for
-// ranges of load, which may be a text in JSON. Go reads the keys of such an entry in any case.
+// ranges of load, which may be a text in JSON. The load is that of the whole run, and the first
+// entry whose range has it counts. Go reads the keys of such an entry in any case.
 func (r *isotope) sleep(n *yaml.Node, path string) (takes time.Duration) {
 	n = plain(n)
 	if n.Kind == yaml.ScalarNode && strings.HasPrefix(strings.TrimSpace(n.Value), "{") {
@@ -418,17 +433,33 @@ func (r *isotope) sleep(n *yaml.Node, path string) (takes time.Duration) {
 		}
 	}
 	if forLoads == nil {
-		return r.sleepOf(n, path, time.Second)
+		d, of := r.sleepOf(n, path, time.Second)
+		r.atEveryLoad(of, path)
+		return d
 	}
+	several, found := len(plain(forLoads).Content) > 1, false
 	r.mapping(n, path, map[string]func(*yaml.Node, string){"SleepCommand": func(n *yaml.Node, path string) {
 		r.list(n, path, func(n *yaml.Node, path string) {
-			if len(plain(forLoads).Content) > 1 {
-				r.fail(n, path, "expected one entry, for every load, got %d: a pause that depends on the load cannot be simulated", len(plain(forLoads).Content))
-				return
+			before := len(r.notes)
+			d, of := r.sleepOf(n, path, time.Millisecond)
+			switch {
+			case !several:
+				takes, found = d, true
+				r.atEveryLoad(of, path)
+			case of.node == nil:
+				r.fail(n, path+".load", "is missing: with several entries, each is for a range of load")
+			case !found && of.min <= r.load && r.load <= of.max:
+				takes, found = d, true
+				r.note(of.node, path+".load", "is the range with the load of this run, %v calls/s", r.load)
+			default:
+				r.notes = r.notes[:before]
 			}
-			takes = r.sleepOf(n, path, time.Millisecond)
 		})
 	}})
+	r.byLoad = r.byLoad || several
+	if !found && len(r.found) == 0 && (!several || r.load > 0) {
+		r.fail(forLoads, path+".SleepCommand", "expected an entry for the load of this run, %v calls/s", r.load)
+	}
 	return takes
 }
 
@@ -464,30 +495,41 @@ func (r *isotope) number(n *yaml.Node, path string, least float64) float64 {
 	return v
 }
 
-// sleepOf reads type and data. unit is that of plain numbers.
-func (r *isotope) sleepOf(n *yaml.Node, path string, unit time.Duration) (takes time.Duration) {
+// loads is a range of load, both ends included. node is nil if there is none.
+type loads struct {
+	node     *yaml.Node
+	min, max float64
+}
+
+// atEveryLoad notes that the range of the only entry has no meaning.
+func (r *isotope) atEveryLoad(of loads, path string) {
+	if of.node != nil {
+		r.note(of.node, path+".load", "has no meaning here: the pause is the same at every load")
+	}
+}
+
+// sleepOf reads type, data and load. unit is that of plain numbers.
+func (r *isotope) sleepOf(n *yaml.Node, path string, unit time.Duration) (takes time.Duration, of loads) {
 	var kind string
 	var data *yaml.Node
-	of := func(n *yaml.Node, path string) {
+	named := func(n *yaml.Node, path string) {
 		if kind, _ = r.scalar(n, path, "static, histogram, dist or raw"); !slices.Contains([]string{"static", "histogram", "dist", "raw"}, kind) {
 			r.fail(n, path, "expected static, histogram, dist or raw, got %q", clip(kind))
 		}
 	}
 	value := func(n *yaml.Node, _ string) { data = n }
 	load := func(n *yaml.Node, path string) {
-		limits := map[string]func(*yaml.Node, string){}
-		for _, key := range []string{"Min", "Max", "min", "max"} {
-			limits[key] = func(n *yaml.Node, path string) { r.number(n, path, 0) }
-		}
-		r.mapping(n, path, limits)
-		r.note(n, path, "has no meaning here: the pause is the same at every load")
+		of.node = n
+		least := func(n *yaml.Node, path string) { of.min = r.number(n, path, 0) }
+		most := func(n *yaml.Node, path string) { of.max = r.number(n, path, 0) }
+		r.mapping(n, path, map[string]func(*yaml.Node, string){"Min": least, "min": least, "Max": most, "max": most})
 	}
 	r.mapping(n, path, map[string]func(*yaml.Node, string){
-		"type": of, "Type": of, "data": value, "Data": value, "load": load, "Load": load,
+		"type": named, "Type": named, "data": value, "Data": value, "load": load, "Load": load,
 	})
 	if kind == "" {
 		r.fail(n, path+".type", "is missing")
-		return 0
+		return 0, of
 	}
 	path += ".data"
 	switch {
@@ -512,12 +554,12 @@ func (r *isotope) sleepOf(n *yaml.Node, path string, unit time.Duration) (takes 
 		}})
 		if all == 0 {
 			r.fail(data, path+".list", "expected a list of nanoseconds")
-			return 0
+			return 0, of
 		}
 		takes = r.mean(data, path, sum/all, 1)
 		r.note(data, path, "is approximated by its mean, %v", takes)
 	}
-	return takes
+	return takes, of
 }
 
 // mean returns a mean as a time.

@@ -14,7 +14,7 @@ import (
 
 // keep starts what runs beside the calls of a service, until stop is closed.
 func (s *service) keep(keepers *sync.WaitGroup, stop <-chan struct{}) {
-	c := &crew{service: s, wanted: s.Instances, serves: make([]bool, len(s.instances))}
+	c := &crew{service: s, wanted: s.Instances, serves: make([]bool, len(s.instances)), unready: make([]bool, len(s.instances))}
 	for i := range s.Instances {
 		c.serves[i] = true
 	}
@@ -24,6 +24,9 @@ func (s *service) keep(keepers *sync.WaitGroup, stop <-chan struct{}) {
 		keepers.Go(func() { in.Run(s.sim.start.Add(offset+1), stop) })
 		if s.Liveness != nil {
 			keepers.Go(func() { c.probe(in, offset, stop) })
+		}
+		if s.Readiness != nil {
+			keepers.Go(func() { c.judge(in, offset+time.Microsecond, stop) })
 		}
 	}
 	if s.Autoscaler != nil {
@@ -47,28 +50,34 @@ func (s *sim) wait(until time.Duration, stop <-chan struct{}) bool {
 type crew struct {
 	*service
 
-	mu     sync.Mutex
-	wanted int    // the first instances; more may serve no calls
-	serves []bool // of the instances: has started, and is not restarting
+	mu      sync.Mutex
+	wanted  int    // the first instances; more may serve no calls
+	serves  []bool // of the instances: has started, and is not restarting
+	unready []bool // of the instances: fails its readiness probes
 }
 
 // update publishes the instances that get calls. The caller holds mu.
 func (c *crew) update() {
 	var ready []int
-	for i, serves := range c.serves[:c.wanted] {
-		if serves {
+	for i, in := range c.instances {
+		up := i < c.wanted && c.serves[i]
+		in.up.Store(up)
+		if up && !c.unready[i] {
 			ready = append(ready, i)
 		}
 	}
 	c.ready.Store(&ready)
 }
 
+// set begins or ends the service of an instance, which starts as a ready one.
 func (c *crew) set(number int, serves bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.serves[number] = serves
+	c.serves[number], c.unready[number] = serves, false
 	c.update()
 }
+
+func (c *crew) up(number int) bool { return c.instances[number].up.Load() }
 
 // samples is how often the workers are looked at in a period.
 const samples = 15
@@ -177,17 +186,7 @@ func (c *crew) probe(in *instance, offset time.Duration, stop <-chan struct{}) {
 		if !c.sim.wait(at&^1, stop) {
 			return
 		}
-		c.mu.Lock()
-		serves := in.number < c.wanted && c.serves[in.number]
-		c.mu.Unlock()
-		if !serves {
-			failures = 0
-			continue
-		}
-		ctx, cancel := context.WithTimeout(c.sim.ctx, l.Timeout)
-		err := in.Probe(ctx)
-		cancel()
-		if err == nil {
+		if !c.up(in.number) || c.answers(in, l.Timeout) {
 			failures = 0
 			continue
 		}
@@ -203,6 +202,43 @@ func (c *crew) probe(in *instance, offset time.Duration, stop <-chan struct{}) {
 			return
 		}
 		c.set(in.number, true)
+	}
+}
+
+// answers reports whether an instance passes a probe.
+func (c *crew) answers(in *instance, timeout time.Duration) bool {
+	ctx, cancel := context.WithTimeout(c.sim.ctx, timeout)
+	defer cancel()
+	return in.Probe(ctx) == nil
+}
+
+// judge takes an instance that fails its readiness probes out of those that get calls, and lets it
+// come back.
+func (c *crew) judge(in *instance, offset time.Duration, stop <-chan struct{}) {
+	r := c.Readiness
+	failures, successes := 0, 0
+	for at := r.Period + offset; ; at += r.Period {
+		if !c.sim.wait(at&^1, stop) {
+			return
+		}
+		switch {
+		case !c.up(in.number):
+			failures, successes = 0, 0
+			continue
+		case c.answers(in, r.Timeout):
+			failures, successes = 0, successes+1
+		default:
+			failures, successes = failures+1, 0
+		}
+		c.mu.Lock()
+		switch {
+		case failures >= r.Failures:
+			c.unready[in.number] = true
+		case successes >= r.Successes:
+			c.unready[in.number] = false
+		}
+		c.update()
+		c.mu.Unlock()
 	}
 }
 

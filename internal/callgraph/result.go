@@ -43,7 +43,8 @@ type ServiceResult struct {
 	Wasted  uint64 `json:"wasted"`  // served, but the caller had left
 	Refused uint64 `json:"refused"` // the queue was full
 	Dropped uint64 `json:"dropped"` // the deadline had passed
-	// Instances is the largest number of instances that served, Restarts how often one restarted.
+	// Instances is the largest number of instances that got calls, Restarts how often one
+	// restarted.
 	Instances int `json:"instances"`
 	Restarts  int `json:"restarts"`
 	// Series has the figures of every second.
@@ -78,7 +79,7 @@ type Second struct {
 	Caused    uint32  `json:"attemptsOfEntryCalls"` // by the calls of the load that began
 	Goodput   uint32  `json:"goodput"`              // calls that ended well
 	P99       float64 `json:"p99ms"`                // of the calls that ended well
-	Instances int     `json:"instances"`            // that serve, at the end
+	Instances int     `json:"instances"`            // that get calls, at the end
 }
 
 // Edge is the calls from a service to another one under a policy.
@@ -92,6 +93,8 @@ type Edge struct {
 	// Opened is how often a circuit opened, of all instances of the caller together. Other systems'
 	// policies do not count it.
 	Opened uint64 `json:"circuitsOpened"`
+	// Ejections is how often an instance of the caller ejected an endpoint.
+	Ejections uint64 `json:"endpointsEjected"`
 }
 
 func (s *sim) result() *Result {
@@ -135,6 +138,9 @@ func (s *sim) result() *Result {
 	for _, f := range s.edges {
 		e := f.Edge
 		e.Opened = f.opened.Load()
+		for _, set := range f.sets {
+			e.Ejections += set.Ejections()
+		}
 		e.PerCall.Mean, e.PerCall.Peak = backend.Amplification(len(f.seconds), func(i int) (float64, float64) {
 			return float64(f.seconds[i].calls), float64(f.seconds[i].attempts)
 		})

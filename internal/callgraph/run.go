@@ -2,7 +2,6 @@ package callgraph
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/backend"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/lab"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -76,6 +76,7 @@ type sim struct {
 	off      atomic.Bool     // no calls begin any more
 	services []*service
 	edges    []*edgeFigures
+	sets     []*endpoint.Set
 	running  backend.Pool // work that does not notice that its caller has left, and parallel calls
 }
 
@@ -86,7 +87,7 @@ type service struct {
 	number    int
 	passOn    PassOn
 	instances []*instance
-	ready     atomic.Pointer[[]int] // the instances that get calls, in order
+	ready     atomic.Pointer[[]int] // the instances that get calls, in order, unless they are gone
 	figures   *figures
 }
 
@@ -94,7 +95,8 @@ type service struct {
 type instance struct {
 	*backend.Instance
 	service *service
-	number  int // from 0
+	number  int         // from 0
+	up      atomic.Bool // takes connections, unless a phase refuses them
 	clients map[edge]client
 
 	mu       sync.Mutex
@@ -113,6 +115,11 @@ func (e Experiment) Run(ctx context.Context) (*Result, error) {
 	work, end := context.WithCancel(context.Background())
 	defer end()
 	s := &sim{Experiment: e, start: time.Now(), ctx: work}
+	defer func() {
+		for _, set := range s.sets {
+			set.Close()
+		}
+	}()
 	clients, err := s.build()
 	if err != nil {
 		return nil, err
@@ -185,6 +192,7 @@ func (s *sim) build() ([]client, error) {
 			}
 			service.instances = append(service.instances, &instance{Instance: in, service: service, number: n})
 			if n < spec.Instances {
+				service.instances[n].up.Store(true)
 				ready = append(ready, n)
 			}
 		}
@@ -257,8 +265,16 @@ func (s *sim) newClient(e edge, number uint64, figures *edgeFigures) (client, er
 		policy.Own = *s.Graph.Policies[e.policy].Inline
 	}
 	jitter := backend.Random{Seed: s.Seed, Stream: number, Start: s.start}
+	choices := &backend.Sequence{Random: backend.Random{Seed: ^s.Seed, Stream: number, Start: s.start}}
 	if policy.Client == nil {
-		t, err := transport.New(wire{to, lab.AnyInstance}, policy.Own, transport.WithRandom(jitter.Float64), transport.WithObserver(resilience.Observer{
+		next := http.RoundTripper(wire{to: to, instance: lab.AnyInstance})
+		if to.Endpoints.Resolve != endpoint.ResolveNone {
+			set := to.newSet(choices.Float64)
+			s.sets = append(s.sets, set)
+			figures.sets = append(figures.sets, set)
+			next = set
+		}
+		t, err := transport.New(next, policy.Own, transport.WithRandom(jitter.Float64), transport.WithObserver(resilience.Observer{
 			Transition: func(t resilience.Transition) {
 				if t.To == resilience.Open {
 					figures.opened.Add(1)
@@ -276,12 +292,11 @@ func (s *sim) newClient(e edge, number uint64, figures *edgeFigures) (client, er
 		}
 		return c, err
 	}
-	choices := &backend.Sequence{Random: backend.Random{Seed: ^s.Seed, Stream: number, Start: s.start}}
 	other, err := policy.Client(lab.ClientOptions{
 		Number: int(number - streamClients), Request: request(e.to), //nolint:gosec // at most 100000 clients
-		Instances: func() []int { return *to.ready.Load() },
+		Instances: to.known,
 		Send: func(req *http.Request, instance int) (*http.Response, error) {
-			return wire{to, instance}.RoundTrip(req)
+			return wire{to: to, instance: instance}.RoundTrip(req)
 		},
 		Random: jitter.Float64, Choose: choices.Float64,
 	})
@@ -374,85 +389,6 @@ func statusOf(report *resilience.Report) int {
 		return http.StatusGatewayTimeout
 	}
 	return http.StatusServiceUnavailable
-}
-
-// wire connects a client with the instances of a service: with one, or with any.
-type wire struct {
-	to       *service
-	instance int
-}
-
-// travelTime is the most that a request travels.
-const travelTime = backend.Grid
-
-// RoundTrip makes one attempt.
-func (w wire) RoundTrip(req *http.Request) (*http.Response, error) {
-	s := w.to.sim
-	info, ok := req.Context().Value(callKey{}).(*call)
-	if !ok {
-		return nil, errors.New("callgraph: the request belongs to no call")
-	}
-	id := mix(info.id, info.tries.Add(1))
-	rng := rand.New(rand.NewPCG(s.Seed, id))
-	began := time.Now()
-	w.to.figures.attempt(began, info)
-	info.edge.attempt(info.slot)
-	s.travel(rng)
-	number := w.instance
-	if number == lab.AnyInstance {
-		ready := *w.to.ready.Load()
-		if len(ready) == 0 {
-			return nil, backend.Refused()
-		}
-		number = ready[rng.IntN(len(ready))]
-	}
-	in := w.to.instances[number]
-	in.arrive(id)
-	elapsed := time.Since(s.start)
-	if in.Refuses(elapsed) {
-		return nil, backend.Refused()
-	}
-	resp, err := in.serve(req, info, id, rng)
-	if req.Context().Err() != nil {
-		// The lease of a probe ends in the same nanosecond as its attempt. The lease must end
-		// first.
-		time.Sleep(time.Nanosecond)
-	}
-	return resp, err
-}
-
-// travel lets a request travel until an odd nanosecond, half of travelTime on average.
-func (s *sim) travel(rng *rand.Rand) {
-	wait := time.Duration(rng.Int64N(travelTime/2)) * 2
-	if time.Since(s.start)%2 == 0 {
-		wait++
-	}
-	time.Sleep(wait)
-}
-
-// arrive returns in an even nanosecond, in which no other request arrives at the instance.
-func (in *instance) arrive(id uint64) {
-	now := time.Now()
-	in.mu.Lock()
-	if !in.arriving.Equal(now) {
-		in.arriving, in.ids = now, in.ids[:0]
-	}
-	in.ids = append(in.ids, id)
-	in.mu.Unlock()
-	time.Sleep(time.Nanosecond)
-	rank := 0
-	in.mu.Lock()
-	if in.arriving.Equal(now) {
-		for _, other := range in.ids {
-			if other < id {
-				rank++
-			}
-		}
-	}
-	in.mu.Unlock()
-	if rank > 0 {
-		time.Sleep(time.Duration(2*rank) * time.Nanosecond)
-	}
 }
 
 // serve lets the instance answer a request.

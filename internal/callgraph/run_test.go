@@ -13,6 +13,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/callgraph"
 	"github.com/rebound-dev/rebound/internal/foreign"
 	"github.com/rebound-dev/rebound/internal/rival"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/lab"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -107,6 +108,12 @@ func busy(t *testing.T) callgraph.Experiment {
 	front.PassOn = &callgraph.PassOn{Deadline: true}
 	front.Autoscaler = &callgraph.Autoscaler{Target: 0.1, Min: 5, Max: 14, Period: 3 * time.Second, Delay: time.Second}
 	g.Services[2].Liveness = &callgraph.Liveness{Period: 2 * time.Second, Timeout: time.Second, Failures: 3, Restart: time.Second}
+	g.Services[2].Readiness = &callgraph.Readiness{Period: time.Second, Timeout: 500 * time.Millisecond, Failures: 2, Successes: 2}
+	for i := range g.Services[1:] {
+		g.Services[i+1].Endpoints.Resolve, g.Services[i+1].Endpoints.Refresh = endpoint.ResolveDNS, time.Second
+	}
+	g.Services[1].Phases = []lab.Phase{{Window: faults.Window{At: 10 * time.Second, For: 5 * time.Second}, Instance: 2, Gone: true}}
+	g.Services[3].Phases = []lab.Phase{{Window: faults.Window{At: 15 * time.Second, For: 10 * time.Second, ErrorRate: new(1.0)}, Instance: 4}}
 	g.Length = 38 * time.Second
 	e := under(g, naive(500*time.Millisecond))
 	e.Graph.PassOn = callgraph.PassOn{Attempts: true}
@@ -290,6 +297,90 @@ func TestLiveness(t *testing.T) {
 	}
 	if down < 1 || down > 3 {
 		t.Errorf("got %d seconds with 9 instances, want 2", down)
+	}
+}
+
+// hanging is a graph of one service, of which one instance of ten hangs from 20 s to 60 s.
+func hanging() callgraph.Graph {
+	g := graph(100, service("a", 200))
+	g.Services[0].Phases = []lab.Phase{{Window: faults.Window{At: 20 * time.Second, For: 40 * time.Second}, Instance: 3, Working: new(float64)}}
+	g.Disturbance.For, g.Length = 40*time.Second, 75*time.Second
+	g.Policy = callgraph.PolicyNone
+	return g
+}
+
+// An instance that hangs gets no calls once it fails its readiness probes, and gets them again when
+// it passes one. If no instance is ready, connections are refused.
+func TestReadiness(t *testing.T) {
+	t.Parallel()
+	g := hanging()
+	without := run(t, callgraph.Experiment{Graph: g, Seed: 1}).Services[0]
+	g.Services[0].Readiness = &callgraph.Readiness{Period: 2 * time.Second, Timeout: time.Second, Failures: 2, Successes: 1}
+	with := run(t, callgraph.Experiment{Graph: g, Seed: 1}).Services[0]
+	if without.During.Success > 0.92 || with.During.Success < 0.97 {
+		t.Errorf("got %.3f success in the hang without readiness and %.3f with it, want 0.9 and almost 1", without.During.Success, with.During.Success)
+	}
+	for second, want := range map[int]int{19: 10, 28: 9, 59: 9, 64: 10} {
+		if got := with.Series[second].Instances; got != want {
+			t.Errorf("got %d instances in second %d, want %d", got, second, want)
+		}
+	}
+
+	g.Services[0].Phases[0].Instance = 0
+	none := run(t, callgraph.Experiment{Graph: g, Seed: 1}).Services[0]
+	if s := none.Series[50]; s.Instances != 0 || s.Goodput != 0 {
+		t.Errorf("got %d instances and %d calls that end well in second 50, want none", s.Instances, s.Goodput)
+	}
+	if s := none.Series[74]; s.Instances != 10 || s.Goodput < 50 {
+		t.Errorf("got %d instances and %d calls that end well at the end, want all", s.Instances, s.Goodput)
+	}
+}
+
+// Clients that know the endpoints leave out one that hangs: they prefer those that answer, and
+// eject it when it fails all the same.
+func TestEndpoints(t *testing.T) {
+	t.Parallel()
+	for name, resolve := range map[string]endpoint.Resolve{"DNS": endpoint.ResolveDNS, "a list": endpoint.ResolveStatic} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := hanging()
+			g.Services[0].Endpoints.Resolve = resolve
+			r := run(t, callgraph.Experiment{Graph: g, Seed: 1})
+			if got := r.Services[0].During.Success; got < 0.97 || r.Edges[0].Ejections < 1 {
+				t.Errorf("got %.3f success in the hang and %d ejections, want almost 1 and some", got, r.Edges[0].Ejections)
+			}
+		})
+	}
+}
+
+// An instance that is gone comes back under another address, which clients find in DNS. They keep
+// to an old address no longer than until the next lookup.
+func TestGoneInstance(t *testing.T) {
+	t.Parallel()
+	g := graph(100, service("a", 200))
+	g.Services[0].Endpoints.Resolve = endpoint.ResolveDNS
+	g.Services[0].Phases = []lab.Phase{{Window: faults.Window{At: 20 * time.Second, For: 10 * time.Second}, Instance: 3, Gone: true}}
+	a := run(t, callgraph.Experiment{Graph: g, Seed: 1}).Services[0]
+	if a.During.Success != 1 || a.After.Success != 1 {
+		t.Errorf("got %.3f success while an instance is gone and %.3f after it, want 1: refused connections are tried elsewhere", a.During.Success, a.After.Success)
+	}
+	for second := 35; second < 60; second++ {
+		if s := a.Series[second]; s.Attempts > s.OfCalls+5 || s.Calls > 0 && s.P99 > 1000 {
+			t.Errorf("second %d: got %+v, want one attempt a call", second, s)
+		}
+	}
+}
+
+// Clients learn of an instance that restarts or is scaled away from DNS, and from connections that
+// it refuses.
+func TestEndpointsThatRestart(t *testing.T) {
+	t.Parallel()
+	g := hanging()
+	g.Services[0].Endpoints.Resolve = endpoint.ResolveDNS
+	g.Services[0].Liveness = &callgraph.Liveness{Period: 5 * time.Second, Timeout: time.Second, Failures: 3, Restart: 5 * time.Second}
+	r := run(t, callgraph.Experiment{Graph: g, Seed: 1})
+	if a := r.Services[0]; a.Restarts != 1 || a.After.Success != 1 || a.Series[59].Instances != 10 {
+		t.Errorf("got %d restarts, %.3f success after the hang and %d instances, want 1, 1 and 10", a.Restarts, a.After.Success, a.Series[59].Instances)
 	}
 }
 

@@ -126,7 +126,10 @@ func codeOf(status int) grpcwire.Code {
 }
 
 func pushback(text string) string {
-	if text == "stop" {
+	switch text {
+	case "":
+		return "" // of every arrival without a pushback; a text that is no duration costs an error
+	case "stop":
 		return "-1"
 	}
 	if d, err := time.ParseDuration(text); err == nil {

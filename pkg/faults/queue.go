@@ -121,8 +121,11 @@ func (q *Queue) enter(entry *job) bool {
 		q.stats.Refused++
 		return false
 	}
-	q.wait(entry)
-	q.dispatch(c)
+	if q.free(c) {
+		q.start(entry) // nobody waits, or dispatch would have taken the worker
+	} else {
+		q.wait(entry)
+	}
 	return true
 }
 
@@ -170,15 +173,20 @@ func (q *Queue) dispatch(c Capacity) {
 		next := q.waiting[0]
 		q.waiting[0] = nil
 		q.waiting = q.waiting[1:]
-		switch {
-		case next.expired(time.Now()):
-			q.drop(next)
-		case next.Service <= 0:
-			q.serve(next)
-		default:
-			q.stats.Busy++
-			time.AfterFunc(next.Service, func() { q.finish(next) })
-		}
+		q.start(next)
+	}
+}
+
+// start gives j to a free worker. The caller holds the lock.
+func (q *Queue) start(j *job) {
+	switch {
+	case j.expired(time.Now()):
+		q.drop(j)
+	case j.Service <= 0:
+		q.serve(j)
+	default:
+		q.stats.Busy++
+		time.AfterFunc(j.Service, func() { q.finish(j) })
 	}
 }
 

@@ -6,13 +6,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -35,6 +38,29 @@ done
 if [[ $method == GET && -e $GH_DIR/comment ]]; then printf '77\n78\n'; fi
 `
 
+// programs is the directory of lab, which built builds once for all tests.
+var (
+	programs string
+	built    = sync.OnceValue(func() error {
+		build := exec.Command("go", "build", "-o", programs, "./cmd/lab")
+		build.Dir = root
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+)
+
+func TestMain(m *testing.M) {
+	var err error
+	if programs, err = os.MkdirTemp("", "action"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(programs)
+	os.Exit(code)
+}
+
 // workshop is a repository with a pull request, as the action finds it.
 type workshop struct {
 	t                             *testing.T
@@ -53,11 +79,9 @@ func newWorkshop(t *testing.T) *workshop {
 		}
 	}
 	w := &workshop{t: t, dir: t.TempDir(), bin: t.TempDir(), ghDir: t.TempDir()}
-	w.lab, w.summary = filepath.Join(w.bin, "lab"), filepath.Join(w.bin, "summary.md")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", w.lab, "./cmd/lab")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	w.lab, w.summary = filepath.Join(programs, "lab"), filepath.Join(w.bin, "summary.md")
+	if err := built(); err != nil {
+		t.Fatal(err)
 	}
 	w.write(filepath.Join(w.bin, "gh"), gh, 0o700)
 	w.git("init", "--quiet")
@@ -193,6 +217,132 @@ func TestPullRequest(t *testing.T) {
 	}
 }
 
+// A renamed file is compared with itself under its old name, and the policies of a deleted one are
+// gone, also if it was the only one. Files that do not differ cost nothing, however many.
+func TestRenamedAndDeleted(t *testing.T) {
+	t.Parallel()
+	w := newWorkshop(t)
+	w.write("a/old name.yaml", policy("0"), 0o600)
+	w.write("a/gone.yaml", strings.Repeat("# The basket is not called any more, so that it needs no policy.\n", 9)+strings.ReplaceAll(policy("1"), "ratings", "basket"), 0o600)
+	for i := range 150 {
+		w.write(fmt.Sprintf("a/same-%d.yaml", i), strings.ReplaceAll(policy("2"), "ratings", fmt.Sprintf("same%d", i)), 0o600)
+	}
+	w.base = w.commit()
+	w.git("mv", "a/old name.yaml", "a/new.yaml")
+	w.write("a/new.yaml", policy("3"), 0o600)
+	w.git("rm", "--quiet", "a/gone.yaml")
+	w.commit()
+	code, out := w.run("compare", "CONFIG=a/*.yaml")
+	summary := w.read(w.summary)
+	for _, want := range []string{"#### `a/old name.yaml` → `a/new.yaml`\n\n- `ratings/0`: Worse. Retry storm: ", "#### `a/gone.yaml`\n\n- `basket/0`: is gone.\n"} {
+		if code != 0 || !strings.Contains(summary, want) {
+			t.Errorf("got exit code %d, output %s, and no %q in the summary\n%s", code, out, want, summary)
+		}
+	}
+	if strings.Contains(summary, "same") {
+		t.Errorf("got summary\n%s\nwant only the changed files", summary)
+	}
+
+	w.base = w.git("rev-parse", "HEAD")
+	w.git("rm", "--quiet", "a/new.yaml")
+	w.commit()
+	if code, out := w.run("compare", "CONFIG=a/new.yaml"); code != 0 || !strings.Contains(w.read(w.summary), "#### `a/new.yaml`\n\n- `ratings/0`: is gone.\n") {
+		t.Errorf("got exit code %d, output %s\n%s\nwant that the policy is gone", code, out, w.read(w.summary))
+	}
+}
+
+// A report that is too long for a comment is cut there, and whole in the summary.
+func TestLongReport(t *testing.T) {
+	t.Parallel()
+	w := newWorkshop(t)
+	w.write("README.md", "a", 0o600)
+	w.base = w.commit()
+	for i := range 120 {
+		w.write(fmt.Sprintf("p/%d.yaml", i), policy("1"), 0o600)
+	}
+	w.commit()
+	w.lab = filepath.Join(w.bin, "lab")
+	w.write(w.lab, "#!/usr/bin/env bash\nprintf '| a → b %.0s' {1..80}; echo\n", 0o700) // as quick as it is long
+	code, out := w.run("compare", "CONFIG=p")
+	comment, summary := w.read(filepath.Join(w.ghDir, "comment")), w.read(w.summary)
+	if code != 0 || len(comment) > 65_536 || !strings.HasSuffix(comment, "\nThe rest is in the summary of the job.\n") || !utf8.ValidString(comment) {
+		t.Errorf("got exit code %d, output %s, and a comment of %d bytes that ends in %q, want a whole text within GitHub's limit", code, out, len(comment), comment[max(0, len(comment)-60):])
+	}
+	if got := strings.Count(summary, "#### "); got != 120 {
+		t.Errorf("got %d files in the summary, want 120", got)
+	}
+}
+
+// The steps of action.yml run in order, with their values filled in as the runner does.
+func TestActionStepByStep(t *testing.T) {
+	t.Parallel()
+	w := newWorkshop(t)
+	w.write("a.yaml", policy("0"), 0o600)
+	w.write("limits.yaml", "scenarios: [{scenario: outage-hanging, amplification: 2}]\nload: {rate: 50, clients: 2, capacity: 150, seeds: 1}\n", 0o600)
+	w.base = w.commit()
+	w.write("a.yaml", policy("3"), 0o600)
+	w.commit()
+	here, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := readAction(t)
+	values := map[string]string{
+		"github.action_path": here, "github.token": "sesame", "github.event_name": "pull_request", "runner.temp": w.bin,
+		"github.event.pull_request.base.sha": w.base, "github.event.pull_request.number": "5",
+	}
+	fill := func(text string) string {
+		return regexp.MustCompile(`\$\{\{ *([^ }]+) *\}\}`).ReplaceAllStringFunc(text, func(e string) string {
+			v, ok := values[strings.Trim(e, "${} ")]
+			if !ok {
+				t.Errorf("action.yml: %s is unknown", e)
+			}
+			return v
+		})
+	}
+	for name, in := range a.Inputs {
+		values["inputs."+name] = fill(in.Default)
+	}
+	values["inputs.config"], values["inputs.limits"] = "a.yaml", "limits.yaml"
+	values["inputs.rate"], values["inputs.capacity"] = "20", "60"
+	var outcomes []int
+	for _, s := range a.Runs.Steps {
+		if s.If != "" {
+			m := regexp.MustCompile(`^(\S+) (==|!=) '(.*)'$`).FindStringSubmatch(s.If)
+			if m == nil {
+				t.Fatalf("action.yml: the condition %q is not a comparison", s.If)
+			}
+			if v, ok := values[m[1]]; !ok || (v == m[3]) != (m[2] == "==") {
+				t.Errorf("action.yml: %q does not hold (known: %v), want it to", s.If, ok)
+			}
+		}
+		if s.Run == "" {
+			continue // another action
+		}
+		env := []string{
+			"PATH=" + w.bin + string(os.PathListSeparator) + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "GH_DIR=" + w.ghDir,
+			"GITHUB_ACTION_PATH=" + here, "RUNNER_TEMP=" + w.bin, "GITHUB_REPOSITORY=o/r", "GITHUB_STEP_SUMMARY=" + w.summary,
+		}
+		for name, value := range s.Env {
+			env = append(env, name+"="+fill(value))
+		}
+		cmd := exec.CommandContext(t.Context(), "bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", s.Run)
+		cmd.Dir, cmd.Env = w.dir, env
+		out, err := cmd.CombinedOutput()
+		if failed := (*exec.ExitError)(nil); err != nil && !errors.As(err, &failed) {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %s", s.Name, out)
+		outcomes = append(outcomes, cmd.ProcessState.ExitCode())
+	}
+	if want := []int{0, 0, 1}; !slices.Equal(outcomes, want) {
+		t.Errorf("got exit codes %v, want %v: the policy breaks its limit", outcomes, want)
+	}
+	if got := w.read(filepath.Join(w.ghDir, "comment")); !strings.Contains(got, "- `ratings/0`: Worse. ") {
+		t.Errorf("got comment\n%s\nwant the change", got)
+	}
+}
+
 // Without a right to comment, the table is in the summary and the run goes on.
 func TestNoRightToComment(t *testing.T) {
 	t.Parallel()
@@ -233,29 +383,37 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// No step of the action has an expression in the text of its script: names of files and branches
-// could be code there.
-func TestActionPassesValuesByEnvironment(t *testing.T) {
-	t.Parallel()
+// action is what action.yml says.
+type action struct {
+	Inputs map[string]struct {
+		Description, Default string
+	}
+	Runs struct {
+		Using string
+		Steps []struct {
+			Name, If, Uses, Run, Shell string
+			Env                        map[string]string
+		}
+	}
+}
+
+func readAction(t *testing.T) (a action) {
+	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, "action.yml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var action struct {
-		Inputs map[string]struct {
-			Description string
-		}
-		Runs struct {
-			Using string
-			Steps []struct {
-				Uses, Run, Shell string
-				Env              map[string]string
-			}
-		}
-	}
-	if err := yaml.NewDecoder(bytes.NewReader(text)).Decode(&action); err != nil {
+	if err := yaml.NewDecoder(bytes.NewReader(text)).Decode(&a); err != nil {
 		t.Fatal(err)
 	}
+	return a
+}
+
+// No step of the action has an expression in the text of its script: names of files and branches
+// could be code there.
+func TestActionPassesValuesByEnvironment(t *testing.T) {
+	t.Parallel()
+	action := readAction(t)
 	script, err := os.ReadFile(filepath.Join(root, "action", "run"))
 	if err != nil {
 		t.Fatal(err)
