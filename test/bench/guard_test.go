@@ -76,7 +76,7 @@ type figures struct {
 
 const (
 	figuresFile = "testdata/instructions.json"
-	// tolerance is far above the noise, which is below a half percent.
+	// tolerance is above the noise: the counts of one binary differ by up to 1 %.
 	tolerance = 0.03
 )
 
