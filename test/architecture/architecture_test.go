@@ -44,6 +44,7 @@ func levels() map[string]int {
 		"internal/problem":   0,
 		"internal/siteguard": 0,
 		"internal/version":   0,
+		"internal/heap":      0,
 		"internal/virtual":   0,
 		"internal/watch":     0,
 		"pkg/faults":         0,

@@ -74,8 +74,8 @@ func (f *flaky) received() (float64, error) {
 }
 
 // BenchmarkBadEndpoint runs the client program, with the default policy, over three flaky-servers of
-// which one is bad, ten rounds of each kind with another seed. It prints the rows of the table in
-// docs/benchmarks.md.
+// which one is bad, in ten rounds of each kind with another seed. It prints the rows of the table
+// in docs/benchmarks.md.
 func BenchmarkBadEndpoint(b *testing.B) {
 	programs := gobuild.Programs(b, "../..", "./cmd/client", "./cmd/flaky-server")
 	healthy := 0.0
