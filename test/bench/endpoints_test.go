@@ -73,7 +73,7 @@ func (f *flaky) received() (float64, error) {
 	return ledger.Received, err
 }
 
-// BenchmarkBadEndpoint runs the client program, with the default policy, over three flaky-servers of
+// BenchmarkBadEndpoint runs the client program with the default policy over three flaky-servers of
 // which one is bad, in ten rounds of each kind with another seed. It prints the rows of the table
 // in docs/benchmarks.md.
 func BenchmarkBadEndpoint(b *testing.B) {

@@ -187,11 +187,14 @@ func TestFiguresAreCompared(t *testing.T) {
 // calls and one, which is without what a process does once.
 func onePath(t *testing.T, valgrind, binary, path string) float64 {
 	t.Helper()
-	const calls = 2000
+	calls := 8000 // as many as make the noise of the runtime, a few 100,000 instructions, small
+	if path == pathRefusal {
+		calls *= 5
+	}
 	count := func(n int) float64 {
 		return guestInstructions(t, valgrind, binary, "", pathVariable+"="+path, walksVariable+"="+strconv.Itoa(n))
 	}
-	return (count(2*calls) - count(calls)) / calls
+	return (count(2*calls) - count(calls)) / float64(calls)
 }
 
 func versionOf(t *testing.T, valgrind string) string {
