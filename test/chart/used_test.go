@@ -70,15 +70,18 @@ func TestEveryValueIsUsed(t *testing.T) {
 func TestNoValueIsIgnored(t *testing.T) {
 	// What values.yaml says of them.
 	documented := map[string][]string{
-		// Number of pods, unless client.autoscaling.enabled. One pod has no budget and no spread.
-		"client.replicas":                         {"client.autoscaling.enabled"},
-		"client.autoscaling.keda.callsInFlight":   {"client.autoscaling.enabled"},
-		"client.podDisruptionBudget.minAvailable": {"client.autoscaling.enabled"},
+		"otel.protocol": {"jaeger.enabled"}, // no destination of traces
 	}
 	all, values, output := scenarios(t), keys(t), renderer(t)
 	for _, name := range []string{"production-values", "platform-values", "certmanager-values", "prefix-values", "grpc-values"} {
 		scenario := all[name]
 		before := output(scenario)
+		matters := map[string]bool{}
+		for _, k := range values {
+			if less, given := without(scenario, k.path); given && k.standard != "" {
+				matters[k.String()] = output(less) != before
+			}
+		}
 		for _, s := range values {
 			if on, given := lookup(scenario, s.path); !given || on != true {
 				continue
@@ -88,15 +91,18 @@ func TestNoValueIsIgnored(t *testing.T) {
 			if strings.HasPrefix(release, refused) {
 				continue // in words of its own
 			}
-			group := strings.Join(s.path[:len(s.path)-1], ".") + "."
+			group := "none"
+			if last := s.path[len(s.path)-1]; last == "enabled" || last == "create" {
+				group = strings.Join(s.path[:len(s.path)-1], ".") + "."
+			}
 			for _, k := range values {
-				if k.standard == "" || strings.HasPrefix(k.String()+".", group) || slices.Contains(documented[k.String()], s.String()) {
+				// A switch inside a group is not beside that of the group.
+				value, _ := lookup(scenario, k.path)
+				beside := strings.HasPrefix(k.String(), group) && value != true
+				if !matters[k.String()] || beside || k.String() == s.String() || slices.Contains(documented[k.String()], s.String()) {
 					continue
 				}
-				if less, given := without(off, k.path); !given || output(less) != release {
-					continue
-				}
-				if less, _ := without(scenario, k.path); output(less) != before {
+				if less, _ := without(off, k.path); output(less) == release {
 					t.Errorf("%s: %s has no effect without %s, want it refused, or values.yaml to say so", name, k, s)
 				}
 			}

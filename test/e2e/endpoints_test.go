@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,15 +21,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// rate returns the number of calls a second while endpoints change: E2E_RATE, or what fits the
-// machine. The whole cluster, the callers and what changes it share its processors. Two of them are
-// too few for 500: all pods stand still for up to two seconds when one is replaced, and the client
-// takes that for an upstream that hangs.
+// rate returns the number of calls a second while endpoints change. The whole cluster, the callers
+// and what changes it share the processors of one machine. Two of them are enough for 500 if nothing
+// else keeps them busy. Otherwise all pods may stand still for a second, and the client takes that
+// for an upstream that hangs: then E2E_RATE sets less.
 func rate(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("E2E_RATE")
 	if text == "" {
-		return min(500, 100*runtime.NumCPU())
+		return 500
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
@@ -200,7 +199,7 @@ func TestEndpointsComeAndGo(t *testing.T) {
 func TestNoCallAfterDNS(t *testing.T) {
 	p := headless(t, "--set", "flakyServer.replicas=4", "--set-json", `client.extraArgs=["--log-level=debug"]`)
 	stopAsking := p.inDNS("flaky-server-headless")
-	stop := p.load("http://client:8080/process", 100)
+	stop := p.load("http://client:8080/process", min(100, rate(t))) // each attempt is a line of the log
 	time.Sleep(2 * time.Second)
 	p.kubectl("scale", "deployment/flaky-server", "--replicas=2")
 	p.settled(2)
@@ -229,7 +228,8 @@ func TestNoCallAfterDNS(t *testing.T) {
 		t.Errorf("%d of %d calls failed, %d attempts, %d addresses left, want none, at least as many, and 4: %v", got.Failed, got.Calls, attempts, len(latest), got.How)
 	}
 	for address, after := range latest {
-		if after > time.Second {
+		// An answer may have been wrong for the time until the next one.
+		if after > time.Second+200*time.Millisecond {
 			t.Errorf("%s got an attempt %v after it had left DNS, want none after 1s", address, after)
 		}
 	}
