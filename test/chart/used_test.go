@@ -13,13 +13,14 @@ import (
 )
 
 // renderer returns a function that returns all that a release of some values has, or why there is
-// none.
-func renderer(t *testing.T) func(values map[string]any) string {
+// none. The schema takes most of the time, and can be left out where nothing depends on it.
+func renderer(t *testing.T, bySchema bool) func(values map[string]any) string {
 	t.Helper()
 	c, caps := load(t), capabilities(t)
 	return func(values map[string]any) string {
 		t.Helper()
-		rendered, err := util.ToRenderValues(c, values, common.ReleaseOptions{Name: "rebound", Namespace: "somewhere", IsInstall: true, Revision: 1}, caps)
+		options := common.ReleaseOptions{Name: "rebound", Namespace: "somewhere", IsInstall: true, Revision: 1}
+		rendered, err := util.ToRenderValuesWithSchemaValidation(c, values, options, caps, !bySchema)
 		if err != nil {
 			return refused + err.Error() // then the value matters too
 		}
@@ -39,7 +40,7 @@ const refused = "refused: "
 
 // Every value does something: in one of the scenarios, the release is another one without it.
 func TestEveryValueIsUsed(t *testing.T) {
-	all, output := scenarios(t), renderer(t)
+	all, output := scenarios(t), renderer(t, true)
 	whole := map[string]string{}
 	for name, values := range all {
 		whole[name] = output(values)
@@ -72,7 +73,7 @@ func TestNoValueIsIgnored(t *testing.T) {
 	documented := map[string][]string{
 		"otel.protocol": {"jaeger.enabled"}, // no destination of traces
 	}
-	all, values, output := scenarios(t), keys(t), renderer(t)
+	all, values, output, valid := scenarios(t), keys(t), renderer(t, false), renderer(t, true)
 	for _, name := range []string{"production-values", "platform-values", "certmanager-values", "prefix-values", "grpc-values"} {
 		scenario := all[name]
 		before := output(scenario)
@@ -87,10 +88,10 @@ func TestNoValueIsIgnored(t *testing.T) {
 				continue
 			}
 			off := with(scenario, s.path, false)
-			release := output(off)
-			if strings.HasPrefix(release, refused) {
+			if strings.HasPrefix(valid(off), refused) {
 				continue // in words of its own
 			}
+			release := output(off)
 			group := "none"
 			if last := s.path[len(s.path)-1]; last == "enabled" || last == "create" {
 				group = strings.Join(s.path[:len(s.path)-1], ".") + "."

@@ -22,9 +22,9 @@ import (
 )
 
 // rate returns the number of calls a second while endpoints change. The whole cluster, the callers
-// and what changes it share the processors of one machine. Two of them are enough for 500 if nothing
-// else keeps them busy. Otherwise all pods may stand still for a second, and the client takes that
-// for an upstream that hangs: then E2E_RATE sets less.
+// and what changes it share the processors of one machine. Two of them are enough for 500 if
+// nothing else keeps them busy. Otherwise all pods may stand still for a second, and the client
+// takes that for an upstream that hangs: then E2E_RATE sets less.
 func rate(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("E2E_RATE")
