@@ -328,8 +328,8 @@ func (m *maker) match(c *candidate) bool {
 		m.note(c.node, c.at+".path", "the match is not carried over: the path %q has no pattern", c.path)
 		return false
 	}
-	if c.method != anyMethod && !slices.Contains(methods, c.method) {
-		m.note(c.node, c.at+".method", "the match is not carried over: the method %q is none of the Gateway API (%s)", c.method, strings.Join(methods, ", "))
+	if c.method != anyMethod && !slices.Contains(methods(), c.method) {
+		m.note(c.node, c.at+".method", "the match is not carried over: the method %q is none of the Gateway API (%s)", c.method, strings.Join(methods(), ", "))
 		return false
 	}
 	switch value.Path.Type {

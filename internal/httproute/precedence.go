@@ -87,9 +87,11 @@ func (k *class) under(o *class) bool {
 const anyMethod = ""
 
 // methods are those that a match of the Gateway API can name.
-var methods = []string{
-	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete,
-	http.MethodConnect, http.MethodOptions, http.MethodTrace, http.MethodPatch,
+func methods() []string {
+	return []string{
+		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete,
+		http.MethodConnect, http.MethodOptions, http.MethodTrace, http.MethodPatch,
+	}
 }
 
 // chosen is a pattern, without its host, and the candidate that has it.
@@ -124,7 +126,7 @@ func (m *maker) resolve(all []*candidate) []chosen {
 		if wide != nil && k.split && !noted[wide] {
 			noted[wide] = true
 			m.note(wide.node, wide.at, "carried over for the methods of the Gateway API (%s), because another match is for one method and more paths: other methods take the next route that fits",
-				strings.Join(methods, ", "))
+				strings.Join(methods(), ", "))
 		}
 		inherited := func(method string) *candidate {
 			if k.parent == nil {
@@ -137,7 +139,7 @@ func (m *maker) resolve(all []*candidate) []chosen {
 			emit(anyMethod)
 		}
 		hasGet := false
-		for _, method := range methods {
+		for _, method := range methods() {
 			w := k.winner[method]
 			switch {
 			case w == nil, method == http.MethodHead && !heads:
@@ -214,7 +216,7 @@ func classesOf(all []*candidate) []*class {
 func decide(classes []*class, all []*candidate) {
 	sorted := slices.SortedFunc(slices.Values(all), (*candidate).before)
 	for _, k := range classes {
-		for _, method := range append([]string{anyMethod}, methods...) {
+		for _, method := range append([]string{anyMethod}, methods()...) {
 			k.winner[method] = nil
 			for _, c := range sorted {
 				if c.covers(k) && (c.method == anyMethod || c.method == method) {
@@ -236,7 +238,7 @@ func decide(classes []*class, all []*candidate) {
 
 // byMethod reports whether a class has a pattern for one method.
 func (k *class) byMethod() bool {
-	for _, method := range methods {
+	for _, method := range methods() {
 		w := k.winner[method]
 		if w != k.winner[anyMethod] && (method != http.MethodHead || !k.gets) {
 			return true
