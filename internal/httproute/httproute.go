@@ -5,6 +5,7 @@ package httproute
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"reflect"
@@ -54,7 +55,7 @@ func Config(name string, data []byte) (gateway.Config, []Note, error) {
 	if err != nil {
 		return gateway.Config{}, nil, err
 	}
-	m := maker{file: name, config: gateway.DefaultConfig(), policies: imported.Policies, seen: map[string]seen{}}
+	m := maker{file: name, config: gateway.DefaultConfig(), policies: imported.Policies, candidates: map[string][]*candidate{}}
 	for _, e := range imported.Report {
 		if e.Kind == foreign.Approximated || e.Kind == foreign.Dropped {
 			m.notes = append(m.notes, Note{e.Place, e.Sentence})
@@ -67,6 +68,7 @@ func Config(name string, data []byte) (gateway.Config, []Note, error) {
 		}
 		m.object(root, path)
 	}
+	m.routes()
 	if len(m.config.Routes) == 0 {
 		lines := make([]string, len(m.notes))
 		for i, n := range m.notes {
@@ -87,15 +89,11 @@ type maker struct {
 	config   gateway.Config
 	policies []foreign.Policy // of all rules, in the order of the file; the next one is first
 	notes    []Note
-	seen     map[string]seen // by pattern
-	parents  any             // of the first HTTPRoute that has some
-	heads    bool            // a note says that GET takes HEAD too
-}
+	parents  any  // of the first HTTPRoute that has some
+	heads    bool // a note says that GET takes HEAD too
+	matches  int  // read so far
 
-// seen is the route that has a pattern.
-type seen struct {
-	index int  // among the routes
-	exact bool // from a path of type Exact, which goes before a prefix
+	candidates map[string][]*candidate // by host
 }
 
 // object is what an HTTPRoute and a list of them have in common, as far as it is read here. The
@@ -104,8 +102,11 @@ type object struct {
 	APIVersion string `yaml:"apiVersion"`
 	Kind       string
 	Items      []yaml.Node
-	Metadata   struct{ Name, Namespace string }
-	Spec       struct {
+	Metadata   struct {
+		Name, Namespace   string
+		CreationTimestamp string `yaml:"creationTimestamp"`
+	}
+	Spec struct {
 		ParentRefs yaml.Node `yaml:"parentRefs"`
 		Hostnames  []yaml.Node
 		Rules      []yaml.Node
@@ -225,44 +226,44 @@ func (m *maker) rule(o object, k int, path string) {
 		matches = []yaml.Node{{Kind: yaml.MappingNode, Tag: "!!map", Line: n.Line, Column: n.Column}}
 	}
 	hosts := m.hosts(o.Spec.Hostnames, strings.TrimSuffix(path, fmt.Sprintf(".rules[%d]", k))+".hostnames")
+	own := owner{name: o.Metadata.Namespace + "/" + o.Metadata.Name}
+	own.created, _ = time.Parse(time.RFC3339, o.Metadata.CreationTimestamp) // zero if it is no time
 	for i := range matches {
-		at := fmt.Sprintf("%s.matches[%d]", path, i)
-		patterns, exact := m.patterns(&matches[i], at)
-		for _, pattern := range patterns {
-			method, rest, ok := strings.Cut(pattern, " ")
-			if !ok {
-				method, rest = "", pattern
-			} else {
-				method += " "
-			}
-			for _, host := range hosts {
-				m.add(&matches[i], at, gateway.Route{Name: from.Name, Match: method + host + rest, Upstream: upstream, Policy: policy}, exact)
-			}
+		c := candidate{node: &matches[i], at: fmt.Sprintf("%s.matches[%d]", path, i), owner: own}
+		if !m.match(&c) {
+			continue
+		}
+		m.matches++
+		c.order = m.matches
+		c.route = gateway.Route{Name: m.free(from.Name, never), Upstream: upstream, Policy: policy}
+		for _, host := range hosts {
+			m.candidates[host] = append(m.candidates[host], new(c))
 		}
 	}
 }
 
-// add adds a route. A path of type Exact takes its pattern from a prefix, wherever it is in the
-// file, as in the Gateway API.
-func (m *maker) add(n *yaml.Node, path string, r gateway.Route, exact bool) {
-	first, taken := m.seen[r.Match]
-	if taken && exact == first.exact {
-		m.note(n, path, "%s belongs to route %s already, which comes first", r.Match, m.config.Routes[first.index].Name)
-		return
+// routes adds the routes of all candidates, in the order of the file.
+func (m *maker) routes() {
+	type found struct {
+		chosen
+		host string
 	}
-	if taken && !exact {
-		return
+	var all []found
+	for _, host := range slices.Sorted(maps.Keys(m.candidates)) {
+		for _, c := range m.resolve(m.candidates[host]) {
+			all = append(all, found{c, host})
+		}
 	}
-	r.Name = m.free(r.Name, func(name string) bool {
-		return slices.ContainsFunc(m.config.Routes, func(other gateway.Route) bool { return other.Name == name })
-	})
-	if taken {
-		m.config.Routes[first.index] = r
-	} else {
-		first.index = len(m.config.Routes)
+	slices.SortStableFunc(all, func(a, b found) int { return cmp.Compare(a.by.order, b.by.order) })
+	for _, f := range all {
+		r := f.by.route
+		r.Name = m.free(r.Name, func(name string) bool {
+			return slices.ContainsFunc(m.config.Routes, func(other gateway.Route) bool { return other.Name == name })
+		})
+		method, path, _ := strings.Cut(f.pattern, "/")
+		r.Match = method + f.host + "/" + path
 		m.config.Routes = append(m.config.Routes, r)
 	}
-	m.seen[r.Match] = seen{first.index, exact}
 }
 
 var notInNames = regexp.MustCompile(`[^A-Za-z0-9._]+`)
@@ -281,6 +282,8 @@ func (m *maker) free(name string, taken func(string) bool) string {
 	}
 	return name
 }
+
+func never(string) bool { return false }
 
 // hosts returns the hosts of patterns, or "" for any.
 func (m *maker) hosts(names []yaml.Node, path string) []string {
@@ -301,51 +304,56 @@ func (m *maker) hosts(names []yaml.Node, path string) []string {
 	return hosts
 }
 
-// patterns returns the patterns of a match, without hosts, and whether its path is exact. A match
-// with a condition that patterns lack has none: without the condition it would take other requests
-// too.
-func (m *maker) patterns(n *yaml.Node, path string) (patterns []string, exact bool) {
+// match reads a match, and reports whether patterns can say it. With a condition that patterns lack
+// it is left out: without the condition it would take other requests too.
+func (m *maker) match(c *candidate) bool {
 	value := match{}
-	if !m.decode(n, path, &value) {
-		return nil, false
+	if !m.decode(c.node, c.at, &value) {
+		return false
 	}
-	for name, condition := range map[string]yaml.Node{"headers": value.Headers, "queryParams": value.QueryParams} {
-		if given(condition) {
-			m.note(&condition, path+"."+name, "the match is not carried over: routes match hosts, methods and paths")
-			return nil, false
+	for _, condition := range []struct {
+		name string
+		node yaml.Node
+	}{{"headers", value.Headers}, {"queryParams", value.QueryParams}} {
+		if given(condition.node) {
+			m.note(&condition.node, c.at+"."+condition.name, "the match is not carried over: routes match hosts, methods and paths")
+			return false
 		}
 	}
-	prefix, at := "/", value.Path.Value
-	if at != nil {
-		prefix = *at
+	c.path, c.method = "/", value.Method
+	if value.Path.Value != nil {
+		c.path = *value.Path.Value
 	}
-	if strings.ContainsAny(prefix, "{}") || !strings.HasPrefix(prefix, "/") {
-		m.note(n, path+".path", "the match is not carried over: the path %q has no pattern", prefix)
-		return nil, false
+	if strings.ContainsAny(c.path, "{}") || !strings.HasPrefix(c.path, "/") {
+		m.note(c.node, c.at+".path", "the match is not carried over: the path %q has no pattern", c.path)
+		return false
 	}
-	method := value.Method
-	if method == http.MethodGet && !m.heads {
-		m.heads = true
-		m.note(n, path+".method", "a route of GET takes HEAD too, here and in every other match")
-	}
-	if method != "" {
-		method += " "
+	if c.method != anyMethod && !slices.Contains(methods(), c.method) {
+		m.note(c.node, c.at+".method", "the match is not carried over: the method %q is none of the Gateway API (%s)", c.method, strings.Join(methods(), ", "))
+		return false
 	}
 	switch value.Path.Type {
 	case "", "PathPrefix":
-		prefix = strings.TrimSuffix(prefix, "/")
-		if prefix == "" {
-			return []string{method + "/"}, false
+		c.path = strings.TrimSuffix(c.path, "/")
+		c.paths = []string{c.path + "/"}
+		if c.path != "" {
+			c.paths = []string{c.path, c.path + "/"}
 		}
-		return []string{method + prefix, method + prefix + "/"}, false
 	case "Exact":
-		if strings.HasSuffix(prefix, "/") {
-			prefix += "{$}"
+		c.exact = true
+		c.paths = []string{c.path}
+		if strings.HasSuffix(c.path, "/") {
+			c.paths = []string{c.path + "{$}"}
 		}
-		return []string{method + prefix}, true
+	default:
+		m.note(c.node, c.at+".path.type", "the match is not carried over: %s has no pattern", value.Path.Type)
+		return false
 	}
-	m.note(n, path+".path.type", "the match is not carried over: %s has no pattern", value.Path.Type)
-	return nil, false
+	if c.method == http.MethodGet && !m.heads {
+		m.heads = true
+		m.note(c.node, c.at+".method", "a route of GET takes HEAD too, here and in every other match, unless another match takes it")
+	}
+	return true
 }
 
 // upstream returns the URL of the Service that gets a rule's requests.

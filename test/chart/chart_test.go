@@ -56,6 +56,7 @@ type release struct {
 	objects   []object
 	tests     []object // the hooks of `helm test`
 	checks    []object // the hooks before an installation or upgrade
+	hooks     []*releasev1.Hook
 	notes     string
 }
 
@@ -93,7 +94,7 @@ func renderBy(t *testing.T, by engine.Engine, name string, values map[string]any
 	if err != nil {
 		return release{}, err
 	}
-	r.manifests = manifests
+	r.manifests, r.hooks = manifests, hooks
 	for _, m := range manifests {
 		r.objects = append(r.objects, decode(t, m.Name, m.Content))
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	releasev1 "helm.sh/helm/v4/pkg/release/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -89,6 +90,60 @@ client:
 		if c.Resources.Limits.Cpu().IsZero() || c.Resources.Limits.Memory().IsZero() {
 			t.Errorf("%s has the limits %v, want both", c.Name, c.Resources.Limits)
 		}
+	}
+}
+
+// Argo CD makes a PreSync hook of the check. It applies hooks, so an earlier one must be deleted
+// before. It goes by weights. At the first sync nothing of the release is there. Beside a hook of
+// its own, it ignores all of Helm's.
+func TestHooksOfArgoCD(t *testing.T) {
+	for name, values := range scenarios(t) {
+		t.Run(name, func(t *testing.T) {
+			r := mustRender(t, "rebound", values)
+			weights := map[string]int{}
+			for _, h := range r.hooks {
+				if slices.Contains(h.Events, releasev1.HookTest) {
+					continue // Argo CD ignores it
+				}
+				weights[h.Kind] = h.Weight
+				if !slices.Equal(h.Events, []releasev1.HookEvent{releasev1.HookPreInstall, releasev1.HookPreUpgrade}) {
+					t.Errorf("%s %s is for %v, want what becomes PreSync", h.Kind, h.Name, h.Events)
+				}
+				if !slices.Contains(h.DeletePolicies, releasev1.HookBeforeHookCreation) {
+					t.Errorf("%s %s has the policies %v, want before-hook-creation among them", h.Kind, h.Name, h.DeletePolicies)
+				}
+			}
+			if job, ok := weights["Job"]; ok && weights["ConfigMap"] >= job {
+				t.Errorf("got weights %v, want the ConfigMap before the Job", weights)
+			}
+			for _, o := range r.everything() {
+				for key := range o.GetAnnotations() {
+					if strings.HasPrefix(key, "argocd.argoproj.io/hook") {
+						t.Errorf("%s has the annotation %s, want none of Argo CD's own hooks", o.GetName(), key)
+					}
+				}
+			}
+			for _, o := range r.checks {
+				job, ok := o.(*batchv1.Job)
+				if !ok {
+					continue
+				}
+				for _, later := range r.objects {
+					switch o := later.(type) {
+					case *corev1.ServiceAccount:
+						if job.Spec.Template.Spec.ServiceAccountName == o.Name {
+							t.Errorf("the check runs as %s, which is made after it", o.Name)
+						}
+					case *corev1.ConfigMap:
+						for _, v := range job.Spec.Template.Spec.Volumes {
+							if v.ConfigMap != nil && v.ConfigMap.Name == o.Name {
+								t.Errorf("the check mounts %s, which is made after it", o.Name)
+							}
+						}
+					}
+				}
+			}
+		})
 	}
 }
 

@@ -3,13 +3,17 @@
 package e2e_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
+	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,11 +21,22 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// rate is the number of calls a second while endpoints change. The whole cluster, the callers and
-// what changes it share the processors of one machine. Two of them are too few for 500: all pods
-// stand still for up to two seconds when one is replaced, and the client takes that for an upstream
-// that hangs.
-var rate = min(500, 100*runtime.NumCPU())
+// rate returns the number of calls a second while endpoints change. The whole cluster, the callers
+// and what changes it share the processors of one machine. Two of them are enough for 500 if
+// nothing else keeps them busy. Otherwise all pods may stand still for a second, and the client
+// takes that for an upstream that hangs: then E2E_RATE sets less.
+func rate(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("E2E_RATE")
+	if text == "" {
+		return 500
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("E2E_RATE must be a number of calls a second, got %q", text)
+	}
+	return n
+}
 
 // headless installs the chart with three flaky-servers behind a headless Service. All nodes are one
 // machine, and pods that get no processor time are overloaded, whatever happens to their nodes. So
@@ -45,6 +60,7 @@ func (p place) settled(n int) {
 // fail, and after six seconds all of them serve.
 func (p place) losesNoCall(name string, change func(), n int) {
 	p.t.Helper()
+	rate := rate(p.t)
 	stop := p.load("http://client:8080/process", rate)
 	time.Sleep(2 * time.Second)
 	change()
@@ -64,20 +80,76 @@ func (p place) losesNoCall(name string, change func(), n int) {
 	}
 }
 
+// inDNS asks the cluster's DNS for a name's addresses until stop is called, which returns when each
+// of them was there last. Each of the DNS servers has a cache of its own.
+func (p place) inDNS(name string) (stop func() map[string]time.Time) {
+	p.t.Helper()
+	servers, err := on.CoreV1().Pods("kube-system").List(p.t.Context(), metav1.ListOptions{LabelSelector: "k8s-app=kube-dns"})
+	if err != nil || len(servers.Items) == 0 {
+		p.t.Fatalf("found %d DNS servers (%v), want some", len(servers.Items), err)
+	}
+	var resolvers []*net.Resolver
+	for _, server := range servers.Items {
+		url := place{t: p.t, namespace: server.Namespace}.forward("pod/"+server.Name, "53")
+		resolvers = append(resolvers, &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(url, "http://"))
+		}})
+	}
+	ctx, cancel := context.WithCancel(p.t.Context())
+	last := map[string]time.Time{}
+	var mu sync.Mutex
+	var asking sync.WaitGroup
+	for _, r := range resolvers {
+		asking.Go(func() {
+			for ctx.Err() == nil {
+				addresses, err := r.LookupHost(ctx, name+"."+p.namespace+".svc.cluster.local.")
+				now := time.Now()
+				if err != nil && ctx.Err() == nil {
+					p.t.Logf("%s: %v", name, err)
+				}
+				mu.Lock()
+				for _, a := range addresses {
+					last[a] = now
+				}
+				mu.Unlock()
+				time.Sleep(100 * time.Millisecond)
+			}
+		})
+	}
+	return func() map[string]time.Time {
+		cancel()
+		asking.Wait()
+		return last
+	}
+}
+
+// lines calls do for each line of the client's log with a message.
+func (p place) lines(msg string, do func(line logLine)) {
+	p.t.Helper()
+	for text := range strings.Lines(p.kubectl("logs", "--tail=-1", "-l", "app.kubernetes.io/component=client")) {
+		var line logLine
+		if json.Unmarshal([]byte(text), &line) == nil && line.Msg == msg {
+			do(line)
+		}
+	}
+}
+
+type logLine struct {
+	Time     time.Time `json:"time"`
+	Msg      string    `json:"msg"`
+	Reason   string    `json:"reason"`
+	Endpoint string    `json:"endpoint"`
+}
+
 // failures returns how many calls the client logged that were not ok, by time and reason.
 func (p place) failures() string {
 	p.t.Helper()
 	counts := map[string]int{}
-	for line := range strings.Lines(p.kubectl("logs", "--tail=-1", "-l", "app.kubernetes.io/component=client")) {
-		var call struct {
-			Time   time.Time `json:"time"`
-			Msg    string    `json:"msg"`
-			Reason string    `json:"reason"`
-		}
-		if json.Unmarshal([]byte(line), &call) == nil && call.Msg == "call" && call.Reason != "ok" {
+	p.lines("call", func(call logLine) {
+		if call.Reason != "ok" {
 			counts[call.Time.Format("15:04:05.0 ")+call.Reason]++
 		}
-	}
+	})
 	var text strings.Builder
 	for _, key := range slices.Sorted(maps.Keys(counts)) {
 		fmt.Fprintln(&text, key, counts[key])
@@ -121,6 +193,46 @@ func TestEndpointsComeAndGo(t *testing.T) {
 	p.losesNoCall("a pod killed", func() {
 		p.kubectl("delete", "pod", p.pods("flaky-server")[0].Name, "--force", "--grace-period=0")
 	}, 2)
+}
+
+// A pod that has left DNS gets no attempt more than a second later.
+func TestNoCallAfterDNS(t *testing.T) {
+	p := headless(t, "--set", "flakyServer.replicas=4", "--set-json", `client.extraArgs=["--log-level=debug"]`)
+	stopAsking := p.inDNS("flaky-server-headless")
+	stop := p.load("http://client:8080/process", min(100, rate(t))) // each attempt is a line of the log
+	time.Sleep(2 * time.Second)
+	p.kubectl("scale", "deployment/flaky-server", "--replicas=2")
+	p.settled(2)
+	p.kubectl("rollout", "restart", "deployment/flaky-server")
+	p.settled(2)
+	time.Sleep(3 * time.Second)
+	got := stop()
+	last := stopAsking()
+	end := time.Time{}
+	for _, seen := range last {
+		if seen.After(end) {
+			end = seen
+		}
+	}
+	latest := map[string]time.Duration{} // of an attempt, after the address was seen last
+	attempts := 0
+	p.lines("attempt", func(attempt logLine) {
+		attempts++
+		address, _, _ := net.SplitHostPort(attempt.Endpoint)
+		if seen, known := last[address]; known && end.Sub(seen) > time.Second {
+			latest[address] = max(latest[address], attempt.Time.Sub(seen))
+		}
+	})
+	t.Logf("%+v, %d attempts, the last one after each of the %d addresses that left: %v", got, attempts, len(latest), latest)
+	if got.Failed > 0 || attempts < got.Calls || len(latest) != 4 {
+		t.Errorf("%d of %d calls failed, %d attempts, %d addresses left, want none, at least as many, and 4: %v", got.Failed, got.Calls, attempts, len(latest), got.How)
+	}
+	for address, after := range latest {
+		// An answer may have been wrong for the time until the next one.
+		if after > time.Second+200*time.Millisecond {
+			t.Errorf("%s got an attempt %v after it had left DNS, want none after 1s", address, after)
+		}
+	}
 }
 
 // A node with flaky-servers is drained under load, and no call is lost. Callers and client are on

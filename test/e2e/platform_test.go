@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -86,14 +87,16 @@ func TestEveryScenarioIsAccepted(t *testing.T) {
 	if err != nil || len(paths) < 5 {
 		t.Fatalf("got %v (%v), want the scenarios", paths, err)
 	}
+	served := strings.Fields(p.kubectl("api-versions"))
 	for _, path := range paths {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			p := place{t: t, namespace: p.namespace}
 			var known []string
 			for object := range strings.SplitSeq(p.helm("template", "rebound", chart, "--values", path), "\n---\n") {
 				missing := false
-				for _, group := range []string{"monitoring.coreos.com/", "keda.sh/", "cert-manager.io/", "gateway.networking.k8s.io/"} {
-					missing = missing || strings.Contains(object, "apiVersion: "+group)
+				// A bare cluster lacks these. One with their definitions checks their objects too.
+				for _, version := range []string{"monitoring.coreos.com/v1", "keda.sh/v1alpha1", "cert-manager.io/v1", "gateway.networking.k8s.io/v1"} {
+					missing = missing || strings.Contains(object, "apiVersion: "+version+"\n") && !slices.Contains(served, version)
 				}
 				if !missing {
 					known = append(known, object)

@@ -270,7 +270,7 @@ func (p place) load(url string, rate int) (stop func() outcome) {
 		var o outcome
 		lines := strings.Split(strings.TrimSpace(text), "\n")
 		if err := json.Unmarshal([]byte(lines[len(lines)-1]), &o); err != nil {
-			p.t.Fatalf("the load printed no result, want one: %v\n%s", err, text)
+			p.t.Fatalf("the load printed no result, want one: %v\n%s", err, strings.Join(lines[max(0, len(lines)-20):], "\n"))
 		}
 		return o
 	}

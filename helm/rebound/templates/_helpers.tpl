@@ -246,6 +246,23 @@ securityContext:
 {{- end -}}
 {{- end -}}
 
+{{/* Rejects values that would have no effect, because a switch that is elsewhere is off. */}}
+{{- define "rebound.checkSwitches" -}}
+{{- with .Values.client.autoscaling -}}
+{{- if and .keda.enabled (not .enabled) -}}
+{{- fail "client.autoscaling.keda.enabled: client.autoscaling.enabled is false, so nothing scales: set both to true, or this one to false" -}}
+{{- end -}}
+{{- if and .enabled .keda.enabled .metrics -}}
+{{- fail "client.autoscaling.metrics: are for a HorizontalPodAutoscaler, and client.autoscaling.keda.enabled has a ScaledObject in its place: write them as client.autoscaling.keda.triggers" -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.serviceAccount -}}
+{{- if and .annotations (not .create) -}}
+{{- fail (printf "serviceAccount.annotations: serviceAccount.create is false, so they have no account: annotate %s where it is created" (.name | default "default")) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The admin port of this release's flaky-server, if the live page may change its faults. Users may set another
      address, but not the bare name flaky-server if that is not this release's. */}}
 {{- define "rebound.faults" -}}
