@@ -114,8 +114,9 @@ func TestLogLosesNothing(t *testing.T) {
 	log.Info("line", "id", "after Close")
 	seen := map[string]int{}
 	for line := range strings.Lines(got.String()) {
-		_, id, ok := strings.Cut(line, `"msg":"line","id":"`)
-		if id, ok = strings.CutSuffix(id, "\"}\n"); !ok {
+		_, id, _ := strings.Cut(line, `"msg":"line","id":"`)
+		id, ok := strings.CutSuffix(id, "\"}\n")
+		if !ok {
 			t.Fatalf("got the line %s, want a whole one", line)
 		}
 		seen[id]++

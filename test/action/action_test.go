@@ -39,7 +39,7 @@ if [[ $method == GET && -e $GH_DIR/comment ]]; then printf '77\n78\n'; fi
 `
 
 // programs is the directory of lab, which built builds once for all tests.
-var (
+var ( //nolint:gochecknoglobals // built once
 	programs string
 	built    = sync.OnceValue(func() error {
 		build := exec.Command("go", "build", "-o", programs, "./cmd/lab")
