@@ -39,9 +39,9 @@ if [[ $method == GET && -e $GH_DIR/comment ]]; then printf '77\n78\n'; fi
 `
 
 // programs is the directory of lab, which built builds once for all tests.
-var ( //nolint:gochecknoglobals // built once
-	programs string
-	built    = sync.OnceValue(func() error {
+var (
+	programs string                          //nolint:gochecknoglobals // built once
+	built    = sync.OnceValue(func() error { //nolint:gochecknoglobals // built once
 		build := exec.Command("go", "build", "-o", programs, "./cmd/lab")
 		build.Dir = root
 		if out, err := build.CombinedOutput(); err != nil {

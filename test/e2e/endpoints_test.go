@@ -23,8 +23,8 @@ import (
 )
 
 // rate returns the number of calls a second while endpoints change: E2E_RATE, or what the machine
-// has room for. The whole cluster, the callers and what changes it share its processors. Two of them
-// are enough for 500 only if nothing else keeps them busy. Otherwise all pods may stand still for a
+// has room for. The whole cluster, the callers and what changes it share its processors. Two are
+// enough for 500 only if nothing else keeps them busy. Otherwise all pods may stand still for a
 // moment, and the client takes that for an upstream that hangs.
 func rate(t *testing.T) int {
 	t.Helper()
