@@ -186,3 +186,33 @@ func TestHangBehindALargeLimit(t *testing.T) {
 		}
 	})
 }
+
+// When this process has stood still, all answers come at once and look slow. They say little about
+// the latency, so the limit still notices when the upstream gets slow.
+func TestStandstillTeachesNoLatency(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := pipeline(t, limited(resilience.ConcurrencyPolicy{}), resilience.Options{})
+		var calls sync.WaitGroup
+		call := func(n int, takes, gap time.Duration) {
+			for range n {
+				calls.Go(func() { _, _, _ = pl.Do(t.Context(), taking(takes)) })
+				time.Sleep(gap)
+			}
+		}
+		// Five successes are judged together, and these are a multiple of five.
+		call(200, 10*time.Millisecond, 30*time.Millisecond)
+		time.Sleep(100 * time.Millisecond)
+		call(40, time.Second, 0)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := pl.Concurrency().Limit; n != 0 {
+			t.Errorf("a limit of %d after the standstill, want none", n)
+		}
+		call(20, 10*time.Millisecond, 30*time.Millisecond)
+		call(100, 300*time.Millisecond, 30*time.Millisecond)
+		if n := pl.Concurrency().Limit; n == 0 {
+			t.Error("no limit while the upstream takes 300 ms instead of 10, want one")
+		}
+		calls.Wait()
+	})
+}
