@@ -98,7 +98,7 @@ func (p Priority) share(retry bool) float64 {
 // The adaptive limit.
 const (
 	leastLimit  = 12
-	hungLimit   = 3 // with two places for normal attempts
+	hungLimit   = 4 // with three places for normal attempts, as many as a circuit has probes
 	timesUsual  = 3
 	leastStall  = 250 * time.Millisecond // a process without processor time is no hanging one
 	stallFactor = 1.5                    // times the usual latency
