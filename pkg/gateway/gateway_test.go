@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/testkit/conncount"
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
@@ -738,5 +740,56 @@ func TestAdminServesThePageToBrowsers(t *testing.T) {
 		if !strings.Contains(w.Body.String(), c.want) {
 			t.Errorf("%s for %q: got %s, want %q", c.path, c.accept, w.Body, c.want)
 		}
+	}
+}
+
+// Retry-After is in whole seconds, and none too early: 3.3 s are told as 4. Both limits tell it.
+func TestRetryAfterOfTheLimits(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*transport.Policy)
+		status int
+		reason resilience.Reason
+		least  float64 // s
+	}{
+		"rate": {func(p *transport.Policy) {
+			p.RateLimit = resilience.RateLimitPolicy{PerSecond: 0.3, Burst: 1}
+		}, http.StatusTooManyRequests, resilience.ReasonRateLimited, 3.3},
+		// Nothing is known of the upstream: 1.5 times an eighth of the attempt timeout.
+		"concurrency": {func(p *transport.Policy) {
+			p.Timeout, p.AttemptTimeout = time.Minute, 20*time.Second
+			p.Concurrency.Max = 1
+		}, http.StatusServiceUnavailable, resilience.ReasonConcurrencyLimit, 3.75},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			arrived, leave := make(chan struct{}), make(chan struct{})
+			up := server(t, func(http.ResponseWriter, *http.Request) {
+				close(arrived)
+				<-leave
+			})
+			p := transport.DefaultPolicy()
+			tc.change(&p)
+			g := gatewayTo(t, p, all(up.URL))
+			first := make(chan int)
+			began := time.Now()
+			go func() {
+				resp, _ := get(t, g.URL)
+				first <- resp.StatusCode
+			}()
+			<-arrived
+			resp, body := get(t, g.URL)
+			passed := time.Since(began)
+			close(leave)
+			if got := <-first; got != http.StatusOK {
+				t.Errorf("the first call got status %d, want 200", got)
+			}
+			if pr := problemOf(t, resp, body); resp.StatusCode != tc.status || pr["reason"] != string(tc.reason) {
+				t.Errorf("got status %d, problem %s, want %d, %s", resp.StatusCode, body, tc.status, tc.reason)
+			}
+			after, err := strconv.Atoi(resp.Header.Get("Retry-After"))
+			if err != nil || float64(after)+passed.Seconds() < tc.least || after > 4 {
+				t.Errorf("got Retry-After %q %v after the first call, want it to end %v s after that, and at most 4", resp.Header.Get("Retry-After"), passed, tc.least)
+			}
+		})
 	}
 }

@@ -323,6 +323,35 @@ func TestPausesOfThisProcess(t *testing.T) {
 	}
 }
 
+// After a pause of the callers comes a burst, whose first answers take longer than usual, such as
+// for new connections. The pause is no silence of the upstream.
+func TestBurstAfterAPause(t *testing.T) {
+	for name, c := range map[string]struct {
+		takes    time.Duration
+		slowCall bool // one is in flight all the time
+	}{
+		"alone":              {95 * time.Millisecond, false},
+		"beside a slow call": {95 * time.Millisecond, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				pl := pipeline(t, resilience.DefaultPolicy(), resilience.Options{})
+				spread(pl, 300, 6*time.Second, always(20*time.Millisecond))
+				var calls sync.WaitGroup
+				if c.slowCall {
+					calls.Go(func() { _, _, _ = pl.Do(context.Background(), taking(1400*time.Millisecond)) })
+				}
+				time.Sleep(time.Second)
+				_, refused := spread(pl, 1000, 200*time.Millisecond, always(c.takes))
+				calls.Wait()
+				if n := sum(refused); n > 0 {
+					t.Errorf("%d calls of the burst were refused, want none", n)
+				}
+			})
+		})
+	}
+}
+
 // A machine has too little processor time. All calls take twenty times as long as usual, but no
 // longer than people notice, and callers that wait for each other call together.
 func TestBusyMachineIsNoTrouble(t *testing.T) {

@@ -691,8 +691,9 @@ func BenchmarkTrouble(b *testing.B) {
 						if errs[i] != nil {
 							b.Fatal(errs[i])
 						}
-						b.Logf("round %d, %d clients: %s; during the trouble and over 50 ms: %s; work %+v",
-							round+1, stacks[i].clients, o.reasons(all), o.reasons(o.waited), o.work)
+						b.Logf("round %d, %d clients: %s; during the trouble and over 50 ms: %s; of those with an attempt: %s; work %+v",
+							round+1, stacks[i].clients, o.reasons(all), o.reasons(o.waited),
+							o.reasons(func(c called) bool { return o.waited(c) && len(c.attempts) > 0 }), o.work)
 						for _, f := range t.figures {
 							key := fmt.Sprint(f.name, i)
 							values[key] = append(values[key], f.of(o, got[len(got)-1]))
