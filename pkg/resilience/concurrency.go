@@ -98,7 +98,6 @@ func (p Priority) share(retry bool) float64 {
 // The adaptive limit.
 const (
 	leastLimit  = 12
-	hungLimit   = 4 // with three places for normal attempts, as many as a circuit has probes
 	timesUsual  = 3
 	leastStall  = 250 * time.Millisecond // a process without processor time is no hanging one
 	stallFactor = 1.5                    // times the usual latency
@@ -123,8 +122,7 @@ var errNoPlace = errors.New("the concurrency limit is reached")
 // While the upstream is well there is no adaptive limit, so neither a surge nor slow calls among
 // fast ones are refused. The upstream is in trouble if
 //
-//   - it stalls: more than the limit are in flight, and none has succeeded for a while since. Once
-//     such attempts have timed out, a few are enough to find out when it answers again; or
+//   - it stalls: more than the limit are in flight, and none has succeeded for a while since; or
 //   - it is slow: even the fastest of several successes took four times as long as usual, and over
 //     100 ms. A slow part of the endpoints does not look like that, but a queue in the upstream
 //     does. Then a brake finds the limit, as long as it refuses attempts.
@@ -143,7 +141,6 @@ type limiterState struct {
 	began    atomic.Int64 // when the last place was taken, ns since epoch
 	limit    atomic.Int64 // the adaptive limit
 	over     atomic.Int64 // since when more than limit are in flight, ns since epoch; 0 = they are not
-	hung     atomic.Int64 // until when the upstream counts as hanging, ns since epoch; 0 = it does not
 	doubted  atomic.Int64 // when an attempt found that the upstream may stall, ns since epoch
 	lastGood atomic.Int64 // the last success, ns since epoch
 	typical  atomic.Int64 // the usual latency, ns; 0 = unknown
@@ -252,9 +249,6 @@ func (l *limiter) most() int64 {
 	if brake := l.brake.Load(); brake > 0 {
 		limit = min(limit, brake)
 	}
-	if l.hung.Load() > 0 {
-		limit = min(limit, hungLimit)
-	}
 	return limit
 }
 
@@ -330,8 +324,6 @@ func (l *limiter) fits(n int64, now time.Time, share float64) bool {
 // inForce returns the adaptive limit that is in force, or 0 if none is.
 func (l *limiter) inForce(at int64) int64 {
 	switch {
-	case l.hangs(at):
-		return hungLimit
 	case l.stalls(at):
 		return l.limit.Load()
 	case at < l.slow.Load():
@@ -386,7 +378,9 @@ func (l *limiter) usualLatency() time.Duration {
 func (l *limiter) leave(now time.Time, h Health, latency time.Duration) {
 	n := l.inFlight.Add(-1)
 	if l.policy.Max >= 0 { // a fixed limit learns too how long attempts take
-		l.ended(int64(now.Sub(l.epoch)), n, h, latency)
+		if n <= l.limit.Load() && l.over.Load() != 0 {
+			l.over.Store(0)
+		}
 		switch h {
 		case Healthy:
 			l.succeeded(int64(now.Sub(l.epoch)), n+1, latency)
@@ -398,34 +392,6 @@ func (l *limiter) leave(now time.Time, h Health, latency time.Duration) {
 	if l.waiting.Load() > 0 {
 		l.admit(now)
 	}
-}
-
-// ended records that an attempt has left n others behind. It seldom writes.
-func (l *limiter) ended(at, n int64, h Health, latency time.Duration) {
-	if l.over.Load() == 0 {
-		return
-	}
-	timedOut := h == cut || h == Unhealthy && latency >= l.timeout
-	switch {
-	case timedOut && (l.hung.Load() > 0 || l.stalls(at)):
-		// The next ones only have to find out when it answers again. If none comes for long, it is
-		// not known any more whether it hangs.
-		l.hung.Store(at + 2*int64(l.timeout))
-	case n <= l.limit.Load():
-		l.over.Store(0)
-		l.hung.Store(0)
-	case !timedOut && l.hung.Load() > 0:
-		l.hung.Store(0)
-	}
-}
-
-// hangs reports whether attempts that stalled have timed out, and nothing was answered since.
-func (l *limiter) hangs(at int64) bool {
-	until := l.hung.Load()
-	if until > 0 && at >= until && l.hung.CompareAndSwap(until, 0) {
-		l.over.Store(0)
-	}
-	return at < until
 }
 
 // leastAdvice is the shortest wait that a refused caller is told, so that the refused do not come

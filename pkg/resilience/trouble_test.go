@@ -3,7 +3,6 @@ package resilience_test
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -215,74 +214,5 @@ func TestStandstillTeachesNoLatency(t *testing.T) {
 			t.Error("no limit while the upstream takes 300 ms instead of 10, want one")
 		}
 		calls.Wait()
-	})
-}
-
-// Without a circuit, an upstream that hangs gets three attempts in each attempt timeout once others
-// have timed out, and all of them when it answers again.
-func TestHangWithoutACircuit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const from, until = 6 * time.Second, 18 * time.Second
-		pl := pipeline(t, limited(resilience.ConcurrencyPolicy{}), resilience.Options{})
-		var calls sync.WaitGroup
-		var mu sync.Mutex
-		during, refused := 0, 0
-		start := time.Now()
-		for time.Since(start) < until+4*time.Second {
-			at, takes := time.Since(start), 20*time.Millisecond
-			if at > from && at < until {
-				takes = time.Hour
-			}
-			calls.Go(func() {
-				_, report, _ := pl.Do(t.Context(), taking(takes))
-				mu.Lock()
-				defer mu.Unlock()
-				switch {
-				case at > from+time.Second && at < until:
-					during += len(report.Attempts)
-				case at > until+1600*time.Millisecond && len(report.Attempts) == 0:
-					refused++
-				}
-			})
-			time.Sleep(3 * time.Millisecond)
-		}
-		calls.Wait()
-		if during == 0 || during > 24 {
-			t.Errorf("%d attempts in 11 s of a hang, want at most three in each 1.5 s", during)
-		}
-		if refused > 0 {
-			t.Errorf("%d calls refused after it, want none", refused)
-		}
-	})
-}
-
-// A hang that nobody has looked at for long says nothing about the upstream any more. It gets all
-// calls of a burst.
-func TestOldHangIsForgotten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		pl := pipeline(t, limited(resilience.ConcurrencyPolicy{}), resilience.Options{})
-		var calls sync.WaitGroup
-		var refused atomic.Int64
-		call := func(n int, takes, gap time.Duration) {
-			for range n {
-				calls.Go(func() {
-					if _, report, _ := pl.Do(t.Context(), taking(takes)); len(report.Attempts) == 0 {
-						refused.Add(1)
-					}
-				})
-				time.Sleep(gap)
-			}
-			calls.Wait()
-		}
-		call(1000, 20*time.Millisecond, 3*time.Millisecond)
-		call(1000, time.Hour, 3*time.Millisecond)
-		if refused.Swap(0) == 0 {
-			t.Error("no call refused during the hang, want most of them")
-		}
-		time.Sleep(time.Minute)
-		call(100, 20*time.Millisecond, 0)
-		if n := refused.Load(); n > 0 {
-			t.Errorf("%d of 100 calls refused a minute later, want none", n)
-		}
 	})
 }
