@@ -3,6 +3,7 @@ package heap_test
 import (
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,6 +37,30 @@ func TestRelax(t *testing.T) {
 	if got := percent(); got != 100 {
 		t.Errorf("got %d %% after the end, want 100", got)
 	}
+}
+
+// The percentage is of the stacks too: those of many calls that hang are larger than the heap.
+func TestRelaxCountsStacks(t *testing.T) {
+	defer heap.Relax(unset)()
+	end := make(chan struct{})
+	var parked sync.WaitGroup
+	for range 3000 {
+		parked.Go(func() { deep(200, end) })
+	}
+	wait.Until(t, 10*time.Second, "the usual 100 % beside large stacks", func() bool { runtime.GC(); return percent() == 100 })
+	close(end)
+	parked.Wait()
+}
+
+// deep waits for end with a stack of n frames.
+func deep(n int, end chan struct{}) int {
+	if n == 0 {
+		<-end
+		return 0
+	}
+	var frame [16]int
+	frame[n%16] = deep(n-1, end)
+	return frame[n%16] + 1
 }
 
 func TestRelaxLeavesGOGC(t *testing.T) {

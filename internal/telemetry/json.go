@@ -112,6 +112,11 @@ func appendAttr(b []byte, a *slog.Attr) (_ []byte, ok bool) {
 		return strconv.AppendInt(b, int64(v.Duration()), 10), true
 	case slog.KindBool:
 		return strconv.AppendBool(b, v.Bool()), true
+	case slog.KindAny:
+		if v.Any() == nil { // the error of an attempt that has none
+			return append(b, "null"...), true
+		}
+		return b, false
 	default:
 		return b, false
 	}

@@ -75,10 +75,43 @@ func (l *lines) add(line []byte, level slog.Level) {
 	}
 }
 
-// Write implements io.Writer for lines of any level.
-func (l *lines) Write(line []byte) (int, error) {
-	l.add(line, slog.LevelWarn)
-	return len(line), nil
+// through adds the lines that a handler of slog writes, each with its level.
+type through struct {
+	slog.Handler // writes to the text of one
+	one          *oneLine
+}
+
+// oneLine is a line on its way from slog's handler to lines.
+type oneLine struct {
+	mu    sync.Mutex
+	text  bytes.Buffer
+	lines *lines
+}
+
+func newThrough(l *lines, options *slog.HandlerOptions) *through {
+	one := &oneLine{lines: l}
+	return &through{slog.NewJSONHandler(&one.text, options), one}
+}
+
+func (h *through) Handle(ctx context.Context, r slog.Record) error {
+	h.one.mu.Lock()
+	defer h.one.mu.Unlock()
+	h.one.text.Reset()
+	if err := h.Handler.Handle(ctx, r); err != nil {
+		return err
+	}
+	h.one.lines.add(h.one.text.Bytes(), r.Level)
+	if h.one.text.Cap() > longestKept {
+		h.one.text = bytes.Buffer{}
+	}
+	return nil
+}
+
+func (h *through) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &through{h.Handler.WithAttrs(attrs), h.one}
+}
+func (h *through) WithGroup(name string) slog.Handler {
+	return &through{h.Handler.WithGroup(name), h.one}
 }
 
 func signal(c chan struct{}) {
@@ -171,7 +204,7 @@ func StartLog(w io.Writer, level slog.Leveler) *Log {
 	}
 	l := newLines(w)
 	options := &slog.HandlerOptions{Level: level}
-	return &Log{Logger: slog.New(&quick{traced{slog.NewJSONHandler(l, options)}, l}), lines: l}
+	return &Log{Logger: slog.New(&quick{traced{newThrough(l, options)}, l}), lines: l}
 }
 
 // Close writes the lines that are not yet written, for at most 3 s, and says at the end how many

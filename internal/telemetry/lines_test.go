@@ -185,6 +185,33 @@ func TestLogDropsWhatNobodyReads(t *testing.T) {
 	}
 }
 
+// No line that slog has to write takes the room that is kept for warnings.
+func TestLogKeepsRoomForWarnings(t *testing.T) {
+	for name, line := range map[string]func(*slog.Logger){
+		"text to escape":  func(l *slog.Logger) { l.Info("line", "text", strings.Repeat("…", 400)) },
+		"with attributes": func(l *slog.Logger) { l.With("text", strings.Repeat("x", 1000)).Info("line") },
+		"in a group":      func(l *slog.Logger) { l.WithGroup("group").Info("line", "text", strings.Repeat("x", 1000)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, w := io.Pipe()
+			log := telemetry.StartLog(w, slog.LevelInfo)
+			for range 5000 {
+				line(log.Logger)
+			}
+			log.Warn("warning")
+			var got bytes.Buffer
+			read := make(chan struct{})
+			go func() { defer close(read); _, _ = io.Copy(&got, r) }()
+			log.Close()
+			_ = w.Close()
+			<-read
+			if !strings.Contains(got.String(), `"warning"`) {
+				t.Error("the warning was dropped, want room for it")
+			}
+		})
+	}
+}
+
 // A reader that never reads does not keep the program from ending.
 func TestLogCloseEnds(t *testing.T) {
 	r, w := io.Pipe()

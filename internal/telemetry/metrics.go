@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -77,12 +78,13 @@ func NewMetrics() (*Metrics, error) {
 
 // ours returns the instruments that every call uses.
 func (m *Metrics) ours() *collector {
-	m.server.about = about{"http.server.request.duration", "s", "Duration of calls until their response was written."}
-	m.client.about = about{"http.client.request.duration", "s", "Duration of attempts until their response headers."}
-	m.waits.about = about{"rebound.wait.duration", "s", "Duration of waits between attempts."}
-	m.rpc.about = about{"rpc.client.call.duration", "s", "Duration of the attempts of gRPC calls, until the end of their messages."}
-	m.calls.about = about{"rebound.calls", "{call}", "Calls, by reason."}
-	m.attempts.about = about{"rebound.attempts", "{attempt}", "Attempts, by reason and verdict."}
+	filter := exemplarFilter(os.Getenv("OTEL_METRICS_EXEMPLAR_FILTER")) // as the SDK's instruments do
+	m.server.about = about{"http.server.request.duration", "s", "Duration of calls until their response was written.", filter}
+	m.client.about = about{"http.client.request.duration", "s", "Duration of attempts until their response headers.", filter}
+	m.waits.about = about{"rebound.wait.duration", "s", "Duration of waits between attempts.", filter}
+	m.rpc.about = about{"rpc.client.call.duration", "s", "Duration of the attempts of gRPC calls, until the end of their messages.", filter}
+	m.calls.about = about{"rebound.calls", "{call}", "Calls, by reason.", filter}
+	m.attempts.about = about{"rebound.attempts", "{attempt}", "Attempts, by reason and verdict.", filter}
 	c := &collector{start: time.Now()}
 	c.instruments = append(c.instruments, &m.server, &m.client, &m.waits, &m.rpc, &m.calls, &m.attempts)
 	return c
@@ -127,7 +129,7 @@ func (m *Metrics) Attach(s Sources) error {
 	}
 	if s.DroppedLines != nil {
 		_, errs[4] = meter.Int64ObservableCounter("rebound.log.lines.dropped", metric.WithUnit("{line}"),
-			metric.WithDescription("Lines of the log that were dropped, because whoever reads it is too slow."),
+			metric.WithDescription("Lines of the log that were dropped, because whoever reads it is too slow or away."),
 			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
 				o.Observe(int64(min(s.DroppedLines(), math.MaxInt64)))
 				return nil

@@ -243,13 +243,46 @@ func TestNoRouteHasNoPattern(t *testing.T) {
 }
 
 func TestExemplarsCarryTheTrace(t *testing.T) {
+	for _, tc := range []struct {
+		filter  string
+		sampled bool
+		want    bool
+	}{
+		{"", true, true},
+		{"", false, false},
+		{"trace_based", true, true},
+		{"trace_based", false, false},
+		{"always_on", false, true},
+		{"always_off", true, false},
+	} {
+		t.Run(fmt.Sprintf("%q, sampled: %v", tc.filter, tc.sampled), func(t *testing.T) {
+			t.Setenv("OTEL_METRICS_EXEMPLAR_FILTER", tc.filter)
+			m := metrics(t, nil)
+			ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
+				TraceID: trace.TraceID{0xab}, SpanID: trace.SpanID{0xcd}, TraceFlags: trace.TraceFlags(0).WithSampled(tc.sampled),
+			}))
+			m.ObserveCall(ctx, aCall())
+			text := scrape(t, m, "application/openmetrics-text")
+			for _, of := range []string{"http_server_request_duration_seconds_bucket", "rebound_calls_total"} {
+				got := false
+				for line := range strings.Lines(text) {
+					got = got || strings.HasPrefix(line, of) && strings.Contains(line, `trace_id="ab000000000000000000000000000000"`)
+				}
+				if got != tc.want {
+					t.Errorf("%s has an exemplar: %v, want %v, in\n%s", of, got, tc.want, ours(text))
+				}
+			}
+		})
+	}
+}
+
+// Without a trace, every measurement may still be an exemplar.
+func TestExemplarsWithoutATrace(t *testing.T) {
+	t.Setenv("OTEL_METRICS_EXEMPLAR_FILTER", "always_on")
 	m := metrics(t, nil)
-	ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
-		TraceID: trace.TraceID{0xab}, SpanID: trace.SpanID{0xcd}, TraceFlags: trace.FlagsSampled,
-	}))
-	m.ObserveCall(ctx, aCall())
-	if text := scrape(t, m, "application/openmetrics-text"); !strings.Contains(text, `trace_id="ab000000000000000000000000000000"`) {
-		t.Errorf("want an exemplar with the trace id, got\n%s", ours(text))
+	m.ObserveCall(t.Context(), aCall())
+	if text := scrape(t, m, "application/openmetrics-text"); !strings.Contains(text, "rebound_calls_total") {
+		t.Errorf("got no metrics:\n%s", text)
 	}
 }
 

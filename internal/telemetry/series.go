@@ -72,7 +72,26 @@ func (t *table[L, S]) each(use func(*S)) {
 }
 
 // about describes an instrument.
-type about struct{ name, unit, description string }
+type about struct {
+	name, unit, description string
+	exemplars               exemplarFilter
+}
+
+// exemplarFilter is a value of OTEL_METRICS_EXEMPLAR_FILTER. Another value means trace_based, as for
+// the SDK.
+type exemplarFilter string
+
+// keeps reports whether a measurement within span becomes an exemplar.
+func (f exemplarFilter) keeps(span trace.SpanContext) bool {
+	switch f {
+	case "always_on":
+		return true
+	case "always_off":
+		return false
+	default:
+		return span.IsSampled()
+	}
+}
 
 // counter counts events by their labels.
 type counter[L labels] struct {
@@ -90,7 +109,7 @@ type count struct {
 func (c *counter[L]) add(ctx context.Context, l L) {
 	s := c.get(l, func(s *count, set attribute.Set) { s.set = set })
 	s.n.Add(1)
-	if span := trace.SpanContextFromContext(ctx); span.IsSampled() {
+	if span := trace.SpanContextFromContext(ctx); c.exemplars.keeps(span) {
 		s.keep(1, span)
 	}
 }
@@ -134,7 +153,7 @@ func (h *histogram[L]) record(ctx context.Context, took time.Duration, l L) {
 	defer s.mu.Unlock()
 	s.counts[bucket]++
 	s.sum += seconds
-	if span.IsSampled() {
+	if h.exemplars.keeps(span) {
 		if s.exemplars == nil {
 			s.exemplars = new([buckets]exemplar[float64])
 		}
@@ -162,14 +181,18 @@ func (h *histogram[L]) collect(start, now time.Time) metricdata.Metrics {
 	return metricdata.Metrics{Name: h.name, Unit: h.unit, Description: h.description, Data: all}
 }
 
-// exemplar is the latest measurement of a recorded trace.
+// exemplar is the latest measurement that the filter keeps.
 type exemplar[N int64 | float64] struct {
 	latest atomic.Pointer[metricdata.Exemplar[N]]
 }
 
 func (e *exemplar[N]) keep(value N, span trace.SpanContext) {
-	traceID, spanID := span.TraceID(), span.SpanID()
-	e.latest.Store(&metricdata.Exemplar[N]{Time: time.Now(), Value: value, TraceID: traceID[:], SpanID: spanID[:]})
+	x := &metricdata.Exemplar[N]{Time: time.Now(), Value: value}
+	if span.IsValid() { // it need not be, with always_on
+		traceID, spanID := span.TraceID(), span.SpanID()
+		x.TraceID, x.SpanID = traceID[:], spanID[:]
+	}
+	e.latest.Store(x)
 }
 
 func (e *exemplar[N]) kept(before []metricdata.Exemplar[N]) []metricdata.Exemplar[N] {

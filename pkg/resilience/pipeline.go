@@ -229,7 +229,7 @@ func (p *Pipeline[T]) refusal(now time.Time, op Operation[T]) (Reason, time.Dura
 }
 
 // refuse ends a call that begins while the circuit is open or over a limit. It does what the
-// executor would do, but faster.
+// composition would do, but faster.
 func (p *Pipeline[T]) refuse(ctx context.Context, start time.Time, limit time.Duration, reason Reason, cause error, retryIn time.Duration) (Report, error) {
 	deadline := start.Add(limit)
 	if own, ok := ctx.Deadline(); ok && own.Before(deadline) {

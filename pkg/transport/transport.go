@@ -41,7 +41,7 @@ type Transport struct {
 	upstreams map[origin]*upstream // by canonical origin
 	retired   bool
 
-	refused exchanges // of calls that were refused at once
+	refused exchanges // of calls that an open circuit refused
 }
 
 type origin struct{ scheme, host string }
@@ -342,6 +342,9 @@ func (t *Transport) addUpstream(written origin) (*upstream, error) {
 		t.upstreams[canonical] = u
 	}
 	known := t.origins.Load()
+	if known.find(written) == u { // another first call was faster
+		return u, nil
+	}
 	if len(known.all) >= maxAliases {
 		known = &directory{}
 	}
