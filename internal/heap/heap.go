@@ -47,7 +47,7 @@ func (r *relaxed) next() {
 }
 
 func (r *relaxed) adjust() (goesOn bool) {
-	// The percentage is of all that a collection looks at (A Guide to the Go Garbage Collector, go.dev).
+	// The percentage is of all that a collection looks at, says go.dev/doc/gc-guide.
 	roots := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
 	metrics.Read(roots)
 	size := uint64(0)

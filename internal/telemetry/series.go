@@ -77,8 +77,8 @@ type about struct {
 	exemplars               exemplarFilter
 }
 
-// exemplarFilter is a value of OTEL_METRICS_EXEMPLAR_FILTER. Another value means trace_based, as for
-// the SDK.
+// exemplarFilter is a value of OTEL_METRICS_EXEMPLAR_FILTER. As for the SDK, any other value means
+// trace_based.
 type exemplarFilter string
 
 // keeps reports whether a measurement within span becomes an exemplar.
