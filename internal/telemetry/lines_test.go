@@ -138,6 +138,7 @@ func TestLogWritesTogether(t *testing.T) {
 			log.Info("line")
 		}
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if w.writes != 1 {
 			t.Errorf("got %d writes for 100 lines at once, want 1", w.writes)
 		}

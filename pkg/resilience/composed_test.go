@@ -344,7 +344,10 @@ func compare(t *testing.T, change func(*resilience.Policy), calls func(context.C
 				pl.Compose()
 			}
 			calls(t.Context(), l, pl)
+			synctest.Wait()
+			l.mu.Lock()
 			both[way] = l.lines
+			l.mu.Unlock()
 		})
 	}
 	if len(both[0]) == 0 {
