@@ -212,6 +212,25 @@ func checkCharts(t *testing.T, page []byte) (found int) {
 	return found
 }
 
+// No two marks of an axis have the same text, also where there are few calls and clients.
+func TestMarksOfAxesDiffer(t *testing.T) {
+	t.Parallel()
+	page := filepath.Join(t.TempDir(), "page.html")
+	if code, _, errs := execute(t, "simulate", "--clients", "1", "--rate", "1", "--for", "60s", "--html", page); code != cli.ExitOK {
+		t.Fatalf("got exit code %d: %s", code, errs)
+	}
+	axes := regexp.MustCompile(`<div class="axis y">(.*?)</div>`).FindAllSubmatch(readPage(t, page), -1)
+	if len(axes) < 3 {
+		t.Fatalf("got %d axes, want one for each chart", len(axes))
+	}
+	for _, axis := range axes {
+		marks := regexp.MustCompile(`<span>.*?</span>`).FindAllString(string(axis[1]), -1)
+		if slices.Sort(marks); len(slices.Compact(slices.Clone(marks))) != len(marks) || len(marks) < 2 {
+			t.Errorf("got marks %s, want two or more that differ", marks)
+		}
+	}
+}
+
 func TestCompare(t *testing.T) {
 	t.Parallel()
 	page := filepath.Join(t.TempDir(), "page.html")

@@ -172,18 +172,19 @@ type curve struct {
 
 // unit writes values, and marks of an axis, as the live page does.
 type unit struct {
-	say  func(float64) string
-	mark func(at, step float64) string
+	say   func(float64) string
+	mark  func(at, step float64) string
+	least float64 // distance of marks that have different texts
 }
 
 func inCounts() unit {
-	return unit{look.Count, func(at, _ float64) string { return look.Count(at) }}
+	return unit{look.Count, func(at, _ float64) string { return look.Count(at) }, 1}
 }
 
-func inTime() unit { return unit{look.Duration, look.TickText} }
+func inTime() unit { return unit{look.Duration, look.TickText, 0} }
 
 func inTokens() unit {
-	return unit{func(n float64) string { return fmt.Sprintf("%.1f", n) }, func(at, _ float64) string { return fmt.Sprintf("%g", at) }}
+	return unit{func(n float64) string { return fmt.Sprintf("%.1f", n) }, func(at, _ float64) string { return fmt.Sprintf("%g", at) }, 0}
 }
 
 func calls(r *lab.Result, s scale) chart {
@@ -265,7 +266,7 @@ func draw(r *lab.Result, name string, lines []curve) chart {
 	n := len(r.Series)
 	c := chart{Name: name, Length: n, From: r.DisturbanceFromS, For: r.DisturbanceToS - r.DisturbanceFromS}
 	// The right axis has as many marks as the left one, so that the same lines lead to them.
-	step := look.Tick(lines[0].top, mostMarks)
+	step := math.Max(lines[0].unit.least, look.Tick(lines[0].top, mostMarks))
 	marks := math.Ceil(lines[0].top/step - 1e-9)
 	ends := map[bool]float64{false: marks * step} // of the left axis and of the right one
 	c.Left = labels(lines[0].unit, marks, step)
@@ -274,7 +275,7 @@ func draw(r *lab.Result, name string, lines []curve) chart {
 	}
 	for _, l := range lines {
 		if l.right {
-			step := niceTop(l.top / marks)
+			step := math.Max(l.unit.least, niceTop(l.top/marks))
 			ends[true], c.Right = marks*step, labels(l.unit, marks, step)
 		}
 	}

@@ -183,6 +183,21 @@ func TestPausesForLoads(t *testing.T) {
 	}
 }
 
+// A pause without an entry for the load of the run is a mistake only in a service that calls reach.
+func TestPausesOfServicesLeftOut(t *testing.T) {
+	t.Parallel()
+	const alone = `{name: b, script: [{sleep: {SleepCommand: [
+  {load: {Max: 9}, type: static, data: {time: 1}}, {load: {Min: 901, Max: 999}, type: static, data: {time: 2}}]}}]}]`
+	g, _, err := callgraph.Isotope("i.yaml", []byte("services: [{name: a, isEntrypoint: true}, "+alone), "", 0)
+	if err != nil || len(g.Services) != 1 {
+		t.Errorf("got %d services and error %v, want one", len(g.Services), err)
+	}
+	_, _, err = callgraph.Isotope("i.yaml", []byte("services: [{name: a, isEntrypoint: true, script: [{call: b}]}, "+alone), "", 0)
+	if want := "i.yaml:1:"; err == nil || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), "services[1].script[0].sleep.SleepCommand: expected an entry for the load of this run, 300 calls/s") {
+		t.Errorf("got error %v, want one at %s that names the load", err, want)
+	}
+}
+
 func TestMistakesInIsotope(t *testing.T) {
 	t.Parallel()
 	one := func(keys string) string { return "services: [{name: a, isEntrypoint: true, " + keys + "}]" }
@@ -221,7 +236,9 @@ func TestMistakesInIsotope(t *testing.T) {
 		"raw":               {one("script: [{sleep: {type: raw, data: {list: []}}}]"), "services[0].script[0].sleep.data.list: expected a list of nanoseconds"},
 		"loads":             {one("script: [{sleep: {SleepCommand: [{type: static, data: {time: 1}}, {type: static, data: {time: 2}}]}}]"), "services[0].script[0].sleep.SleepCommand[0].load: is missing: with several entries"},
 		"other loads":       {one("script: [{sleep: {SleepCommand: [{load: {Max: 9}, type: static, data: {time: 1}}, {load: {Min: 301, Max: 400}, type: static, data: {time: 2}}]}}]"), "services[0].script[0].sleep.SleepCommand: expected an entry for the load of this run, 300 calls/s"},
-		"no entries":        {one("script: [{sleep: {SleepCommand: []}}]"), "services[0].script[0].sleep.SleepCommand: expected an entry"},
+		"no entries":        {one("script: [{sleep: {SleepCommand: []}}]"), "services[0].script[0].sleep.SleepCommand: is empty"},
+		"no entry's end":    {one("script: [{sleep: {SleepCommand: [{load: {Min: 0}, type: static, data: {time: 1}}, {load: {Max: 400}, type: static, data: {time: 2}}]}}]"), "services[0].script[0].sleep.SleepCommand[0].load.Max: is missing"},
+		"end before start":  {one("script: [{sleep: {SleepCommand: [{load: {Min: 9, Max: 8}, type: static, data: {time: 1}}, {load: {Max: 400}, type: static, data: {time: 2}}]}}]"), "services[0].script[0].sleep.SleepCommand[0].load.Max: must be at least Min, 9, got 8"},
 		"broken JSON":       {one(`script: [{sleep: '{"SleepCommand": ['}]`), "i.yaml:1:59: services[0].script[0].sleep: expected a duration such as 10ms, or a mapping in JSON"},
 		"mistake in JSON":   {one(`script: [{sleep: '{"SleepCommand": [{"Typ": "static"}]}'}]`), "i.yaml:1:59: services[0].script[0].sleep.SleepCommand[0].Typ: unknown key"},
 		"no data":           {one("script: [{sleep: {type: static}}]"), "services[0].script[0].sleep.data: is missing"},

@@ -61,7 +61,7 @@ func Isotope(name string, data []byte, entry string, rate float64) (g Graph, not
 }
 
 func readIsotope(name string, data []byte, entry string, rate float64) (g Graph, r *isotope, err error) {
-	r = &isotope{name: name, numbers: map[string]int{}, load: rate}
+	r = &isotope{name: name, numbers: map[string]int{}, load: rate, unmatched: map[int]mistake.List{}}
 	roots, err := config.Documents(name, data)
 	if err != nil {
 		return Graph{}, nil, err
@@ -106,6 +106,9 @@ type isotope struct {
 	visited int
 	load    float64 // calls of the load a second; 0 if it is not known yet
 	byLoad  bool    // a pause depends on the load
+
+	reading   int                  // the service of the script that is read
+	unmatched map[int]mistake.List // pauses without an entry for the load, by service
 }
 
 // script is the script of a service, whose services are looked up when all are known.
@@ -115,10 +118,14 @@ type script struct {
 	path    string
 }
 
-func (r *isotope) fail(n *yaml.Node, path, format string, args ...any) {
+func (r *isotope) mistake(n *yaml.Node, path, format string, args ...any) *mistake.Mistake {
 	m := mistake.New(path, format, args...)
 	m.File, m.Line, m.Column = r.name, n.Line, n.Column
-	r.found = append(r.found, m)
+	return m
+}
+
+func (r *isotope) fail(n *yaml.Node, path, format string, args ...any) {
+	r.found = append(r.found, r.mistake(n, path, format, args...))
 }
 
 func (r *isotope) note(n *yaml.Node, path, format string, args ...any) {
@@ -302,6 +309,7 @@ func (r *isotope) graph(root *yaml.Node, g *Graph) {
 		}
 	})
 	for _, s := range r.scripts {
+		r.reading = s.service
 		g.Services[s.service].Calls = r.script(s.node, s.path)
 	}
 }
@@ -448,6 +456,10 @@ func (r *isotope) sleep(n *yaml.Node, path string) (takes time.Duration) {
 				r.atEveryLoad(of, path)
 			case of.node == nil:
 				r.fail(n, path+".load", "is missing: with several entries, each is for a range of load")
+			case !of.ends:
+				r.fail(of.node, path+".load.Max", "is missing: a range has both ends")
+			case of.min > of.max:
+				r.fail(of.node, path+".load.Max", "must be at least Min, %v, got %v", of.min, of.max)
 			case !found && of.min <= r.load && r.load <= of.max:
 				takes, found = d, true
 				r.note(of.node, path+".load", "is the range with the load of this run, %v calls/s", r.load)
@@ -457,8 +469,12 @@ func (r *isotope) sleep(n *yaml.Node, path string) (takes time.Duration) {
 		})
 	}})
 	r.byLoad = r.byLoad || several
-	if !found && len(r.found) == 0 && (!several || r.load > 0) {
-		r.fail(forLoads, path+".SleepCommand", "expected an entry for the load of this run, %v calls/s", r.load)
+	switch path += ".SleepCommand"; {
+	case found:
+	case plain(forLoads).Kind == yaml.SequenceNode && len(plain(forLoads).Content) == 0:
+		r.fail(forLoads, path, "is empty")
+	case r.load > 0:
+		r.unmatched[r.reading] = append(r.unmatched[r.reading], r.mistake(forLoads, path, "expected an entry for the load of this run, %v calls/s", r.load))
 	}
 	return takes
 }
@@ -499,6 +515,7 @@ func (r *isotope) number(n *yaml.Node, path string, least float64) float64 {
 type loads struct {
 	node     *yaml.Node
 	min, max float64
+	ends     bool // max is given
 }
 
 // atEveryLoad notes that the range of the only entry has no meaning.
@@ -521,7 +538,7 @@ func (r *isotope) sleepOf(n *yaml.Node, path string, unit time.Duration) (takes 
 	load := func(n *yaml.Node, path string) {
 		of.node = n
 		least := func(n *yaml.Node, path string) { of.min = r.number(n, path, 0) }
-		most := func(n *yaml.Node, path string) { of.max = r.number(n, path, 0) }
+		most := func(n *yaml.Node, path string) { of.max, of.ends = r.number(n, path, 0), true }
 		r.mapping(n, path, map[string]func(*yaml.Node, string){"Min": least, "min": least, "Max": most, "max": most})
 	}
 	r.mapping(n, path, map[string]func(*yaml.Node, string){
@@ -716,6 +733,7 @@ func (r *isotope) finish(g *Graph, entry string) {
 			left = append(left, s.Name)
 			continue
 		}
+		r.found = append(r.found, r.unmatched[i]...)
 		s.Capacity = min(1e6, math.Ceil(max(g.Load.Rate*visits[i]/isotopeLoad, isotopeWorkers*float64(s.Instances)/isotopeService.Seconds())))
 		kept = append(kept, s)
 	}

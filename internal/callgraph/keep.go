@@ -95,7 +95,7 @@ func (c *crew) scale(stop <-chan struct{}) {
 	past := []advice{{0, c.wanted}} // within the stabilization
 	starting := map[int]time.Duration{}
 	for at := a.Period / samples; ; {
-		var busy, workers int
+		var busy, workers, up int
 		for range samples {
 			if !c.sim.wait(at&^1, stop) {
 				return
@@ -106,9 +106,15 @@ func (c *crew) scale(stop <-chan struct{}) {
 					c.set(n, true)
 				}
 			}
-			for _, i := range *c.ready.Load() {
-				busy += c.instances[i].Stats().Busy
-				workers += c.instances[i].Workers()
+			// Also those that fail their readiness probes: an overload makes them fail, and
+			// Kubernetes counts the processor time of a pod that was ready before.
+			up = 0
+			for _, in := range c.instances {
+				if in.up.Load() {
+					up++
+					busy += in.Stats().Busy
+					workers += in.Workers()
+				}
 			}
 			at += a.Period / samples
 		}
@@ -119,7 +125,7 @@ func (c *crew) scale(stop <-chan struct{}) {
 		c.mu.Lock()
 		want := c.wanted
 		if math.Abs(ratio-1) > tolerance {
-			want = min(max(int(math.Ceil(float64(len(*c.ready.Load()))*ratio-1e-9)), a.Min), a.Max)
+			want = min(max(int(math.Ceil(float64(up)*ratio-1e-9)), a.Min), a.Max)
 		}
 		past = slices.DeleteFunc(append(past, advice{at, want}), func(p advice) bool { return at-p.at > a.Stabilization })
 		for _, p := range past {

@@ -272,6 +272,20 @@ func TestAutoscaler(t *testing.T) {
 	}
 }
 
+// An overload makes instances fail their readiness probes. Their workers are busy, so the
+// autoscaler adds instances all the same, and the load is served in the end.
+func TestAutoscalerUnderOverload(t *testing.T) {
+	t.Parallel()
+	g := graph(400, service("a", 200))
+	g.Services[0].Autoscaler = &callgraph.Autoscaler{Target: 0.6, Min: 2, Max: 40, Period: 5 * time.Second, Delay: 10 * time.Second, Stabilization: time.Minute}
+	g.Services[0].Readiness = &callgraph.Readiness{Period: 2 * time.Second, Timeout: time.Second, Failures: 2, Successes: 1}
+	g.Policy = callgraph.PolicyNone
+	a := run(t, callgraph.Experiment{Graph: g, Seed: 1}).Services[0]
+	if end := a.Series[55]; end.Instances < 30 || end.Goodput < 330 {
+		t.Errorf("got %d instances and %d calls that end well, want those for 400 calls/s of 20 each at 60 %%, and all", end.Instances, end.Goodput)
+	}
+}
+
 // An instance that hangs is restarted, and the restart cures it.
 func TestLiveness(t *testing.T) {
 	t.Parallel()

@@ -55,7 +55,10 @@ func Config(name string, data []byte) (gateway.Config, []Note, error) {
 	if err != nil {
 		return gateway.Config{}, nil, err
 	}
-	m := maker{file: name, config: gateway.DefaultConfig(), policies: imported.Policies, candidates: map[string][]*candidate{}}
+	m := maker{
+		file: name, config: gateway.DefaultConfig(), policies: imported.Policies, candidates: map[string][]*candidate{},
+		routeNames: names{}, policyNames: names{gateway.DefaultPolicyName: 1},
+	}
 	for _, e := range imported.Report {
 		if e.Kind == foreign.Approximated || e.Kind == foreign.Dropped {
 			m.notes = append(m.notes, Note{e.Place, e.Sentence})
@@ -68,7 +71,12 @@ func Config(name string, data []byte) (gateway.Config, []Note, error) {
 		}
 		m.object(root, path)
 	}
-	m.routes()
+	if m.tooMany == nil {
+		m.routes()
+	}
+	if m.tooMany != nil {
+		return gateway.Config{}, nil, mistake.List{m.tooMany}.Err()
+	}
 	if len(m.config.Routes) == 0 {
 		lines := make([]string, len(m.notes))
 		for i, n := range m.notes {
@@ -94,6 +102,19 @@ type maker struct {
 	matches  int  // read so far
 
 	candidates map[string][]*candidate // by host
+	pairs      int                     // of a match and a host, among the candidates
+	tooMany    *mistake.Mistake        // the first match or route above mostRoutes
+
+	routeNames, policyNames names
+}
+
+// mostRoutes bounds the time that a file takes: every match is compared with every path, and every
+// route with every other one.
+const mostRoutes = 2000
+
+func (m *maker) refuse(at *yaml.Node, path, format string, args ...any) {
+	m.tooMany = mistake.New(strings.TrimPrefix(path, "."), format, args...)
+	m.tooMany.File, m.tooMany.Line, m.tooMany.Column = m.file, at.Line, at.Column
 }
 
 // object is what an HTTPRoute and a list of them have in common, as far as it is read here. The
@@ -218,7 +239,7 @@ func (m *maker) rule(o object, k int, path string) {
 	}
 	policy := gateway.DefaultPolicyName
 	if given(r.Timeouts) || given(r.Retry) {
-		policy = m.free(from.Name, func(key string) bool { _, taken := m.config.Policies[key]; return taken })
+		policy = m.policyNames.free(from.Name)
 		m.config.Policies[policy] = m.policy(from, given(r.Retry))
 	}
 	matches := r.Matches
@@ -235,7 +256,13 @@ func (m *maker) rule(o object, k int, path string) {
 		}
 		m.matches++
 		c.order = m.matches
-		c.route = gateway.Route{Name: m.free(from.Name, never), Upstream: upstream, Policy: policy}
+		c.route = gateway.Route{Name: named(from.Name), Upstream: upstream, Policy: policy}
+		if m.pairs += len(hosts); m.pairs > mostRoutes {
+			if m.tooMany == nil {
+				m.refuse(c.node, c.at, "expected at most %d matches in a file, each counted for each of its hostnames", mostRoutes)
+			}
+			return
+		}
 		for _, host := range hosts {
 			m.candidates[host] = append(m.candidates[host], new(c))
 		}
@@ -255,11 +282,15 @@ func (m *maker) routes() {
 		}
 	}
 	slices.SortStableFunc(all, func(a, b found) int { return cmp.Compare(a.by.order, b.by.order) })
+	if len(all) > mostRoutes {
+		first := all[mostRoutes].by
+		m.refuse(first.node, first.at, "expected at most %d routes, got %d: a match becomes one for each hostname, two for a prefix, and beside a shorter path with a method one for each method",
+			mostRoutes, len(all))
+		return
+	}
 	for _, f := range all {
 		r := f.by.route
-		r.Name = m.free(r.Name, func(name string) bool {
-			return slices.ContainsFunc(m.config.Routes, func(other gateway.Route) bool { return other.Name == name })
-		})
+		r.Name = m.routeNames.free(r.Name)
 		method, path, _ := strings.Cut(f.pattern, "/")
 		r.Match = method + f.host + "/" + path
 		m.config.Routes = append(m.config.Routes, r)
@@ -268,22 +299,29 @@ func (m *maker) routes() {
 
 var notInNames = regexp.MustCompile(`[^A-Za-z0-9._]+`)
 
-// free returns name with the characters that a name may have, and a number if it is taken.
-func (m *maker) free(name string, taken func(string) bool) string {
+// named returns name with the characters that a name may have.
+func named(name string) string {
 	name = strings.Trim(notInNames.ReplaceAllString(name, "-"), "-._")
 	if len(name) > 56 {
 		name = strings.Trim(name[:56], "-._")
 	}
-	if name == "" {
-		name = "route"
-	}
-	for n, base := 2, name; taken(name); n++ {
-		name = fmt.Sprintf("%s-%d", base, n)
-	}
-	return name
+	return cmp.Or(name, "route")
 }
 
-func never(string) bool { return false }
+// names are the names that are taken, each with the last number that was tried behind it.
+type names map[string]int
+
+// free takes a name, with a number if it is taken.
+func (taken names) free(name string) string {
+	base := named(name)
+	name = base
+	for taken[name] > 0 {
+		taken[base]++
+		name = fmt.Sprintf("%s-%d", base, taken[base])
+	}
+	taken[name] = 1
+	return name
+}
 
 // hosts returns the hosts of patterns, or "" for any.
 func (m *maker) hosts(names []yaml.Node, path string) []string {

@@ -154,6 +154,39 @@ func TestStorefront(t *testing.T) {
 	}
 }
 
+// prefixes returns a rule with so many prefixes, and more matches before them.
+func prefixes(n int, before string) string {
+	var matches strings.Builder
+	for i := range n {
+		fmt.Fprintf(&matches, ", {path: {value: /p%d}}", i)
+	}
+	return one("matches: [" + strings.TrimPrefix(before+matches.String(), ", ") + "], " + backend)
+}
+
+// A file becomes as many routes as a gateway can check in a moment, with names of their own. More
+// are refused, as are so many matches that to compare them would take long.
+func TestManyRoutes(t *testing.T) {
+	const post = "{method: POST}"
+	c, _, err := httproute.Config("f.yaml", []byte(prefixes(124, post)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Routes) != 1+16*124 {
+		t.Errorf("got %d routes, want one and 16 for each prefix", len(c.Routes))
+	}
+	for name, tc := range map[string]struct{ file, want string }{
+		"routes":  {prefixes(125, post), "spec.rules[0].matches[125]: expected at most 2000 routes, got 2001"},
+		"matches": {prefixes(20_000, post), "spec.rules[0].matches[2000]: expected at most 2000 matches in a file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := httproute.Config("f.yaml", []byte(tc.file))
+			if err == nil || !strings.HasPrefix(err.Error(), "f.yaml:6:") || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %.200v, want %q in f.yaml:6", err, tc.want)
+			}
+		})
+	}
+}
+
 // Mistakes have their place, and nothing panics.
 func TestMistakes(t *testing.T) {
 	for name, tc := range map[string]struct{ file, want string }{

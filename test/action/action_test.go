@@ -383,6 +383,33 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// A pull request that deletes the last file passes the check, which would fail without a file.
+// Elsewhere, and if the file was not in the base either, the input is wrong.
+func TestCheckOfDeletedFiles(t *testing.T) {
+	t.Parallel()
+	w := newWorkshop(t)
+	w.write("a.yaml", policy("3"), 0o600)
+	w.write("limits.yaml", "scenarios: [{scenario: outage-hanging}]\n", 0o600)
+	w.base = w.commit()
+	w.git("rm", "--quiet", "a.yaml")
+	w.commit()
+	for name, c := range map[string]struct {
+		env  []string
+		code int
+		want string
+	}{
+		"pattern":           {[]string{"CONFIG=**/a*.yaml"}, 0, "::notice title=Rebound lab::the change deletes all files"},
+		"one file":          {[]string{"CONFIG=a.yaml"}, 0, "::notice title=Rebound lab::the change deletes all files"},
+		"never there":       {[]string{"CONFIG=b.yaml"}, 2, "::error title=Rebound lab::no tracked file"},
+		"no pull request":   {[]string{"CONFIG=a.yaml", "BASE_SHA="}, 2, "::error title=Rebound lab::no tracked file"},
+		"base not to fetch": {[]string{"CONFIG=a.yaml", "BASE_SHA=" + strings.Repeat("1", 40)}, 2, "::error title=Rebound lab::no tracked file"},
+	} {
+		if code, out := w.run("check", append(c.env, "LIMITS=limits.yaml")...); code != c.code || !strings.Contains(out, c.want) {
+			t.Errorf("%s: got exit code %d, output\n%s\nwant %d and %s", name, code, out, c.code, c.want)
+		}
+	}
+}
+
 // action is what action.yml says.
 type action struct {
 	Inputs map[string]struct {
