@@ -188,3 +188,72 @@ func TestLeavingTheTourPutsThingsBack(t *testing.T) {
 		})
 	}
 }
+
+// Leaving the tour used to overwrite faults that somebody had set after it.
+func TestLeavingTheTourKeepsWhatWasSetSince(t *testing.T) {
+	const kept = `sessionStorage.getItem("rebound-before-tour") !== null`
+	for name, tc := range map[string]struct {
+		set     func(*tab, demo)
+		faults  string // in those after the tour
+		traffic page.TrafficSettings
+	}{
+		"a button": {func(v *tab, _ demo) {
+			v.press("Hanging")
+			v.until(`document.querySelector("input[name=scenario]:checked")?.value === "Hanging"`)
+		}, "hangRate: 1\n", page.TrafficSettings{PerSecond: 20, Path: page.PathBoth}},
+		"the button of the tour's own fault": {func(v *tab, _ demo) {
+			v.press("Hanging")
+			v.press("Outage")
+			v.until(`document.querySelector("input[name=scenario]:checked")?.value === "Outage"`)
+		}, "errorRate: 1\n", page.TrafficSettings{PerSecond: 20, Path: page.PathBoth}},
+		"another person": {func(_ *tab, d demo) {
+			ask(t, http.MethodPut, d.faults, "errorRate: 0.25")
+		}, "errorRate: 0.25\n", page.TrafficSettings{PerSecond: 5, Path: page.PathWith}},
+		"the rate": {func(v *tab, _ demo) {
+			v.press("50")
+			v.until(`document.querySelector("input[name=rate]:checked")?.value === "50"`)
+		}, "errorRate: 0.1\n", page.TrafficSettings{PerSecond: 50, Path: page.PathWith}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := start(t, "--no-tour=false")
+			ask(t, http.MethodPut, d.faults, "errorRate: 0.1")
+			ask(t, http.MethodPut, d.page+"api/traffic", `{"perSecond": 5, "path": "with"}`)
+			v := visit(t, d.page, 1440, false)
+			v.until(isLive + ` && document.getElementById("tour").checkVisibility() && document.getElementById("scenario-note").innerText.includes("10 % errors")`)
+			v.click("tour-next")
+			v.click("tour-next")
+			v.until(`document.querySelector("input[name=scenario]:checked")?.value === "Outage" && JSON.parse(sessionStorage.getItem("rebound-before-tour")).put?.faults.errorRate === 1`)
+			v.do(chromedp.Reload())
+			v.until(isLive + ` && document.querySelector("input[name=scenario]:checked")?.value === "Outage" && ` + kept)
+			tc.set(v, d)
+			v.click("tour-skip")
+			v.until(`!document.getElementById("tour").checkVisibility() && !(` + kept + `)`)
+			if got := ask(t, http.MethodGet, d.faults, ""); !strings.Contains(got, tc.faults) {
+				t.Errorf("faults = %s, want %q in them", got, tc.faults)
+			}
+			if got := decode[page.TrafficSettings](t, ask(t, http.MethodGet, d.page+"api/traffic", "")); got != tc.traffic {
+				t.Errorf("traffic = %+v, want %+v", got, tc.traffic)
+			}
+		})
+	}
+}
+
+// If the faults could not be put back, the traffic was, and nothing tried again.
+func TestLeavingTheTourIsTriedAgain(t *testing.T) {
+	d := start(t, "--no-tour=false")
+	ask(t, http.MethodPut, d.faults, "errorRate: 0.1")
+	v := visit(t, d.page, 1440, false)
+	v.until(isLive + ` && document.getElementById("tour").checkVisibility() && document.getElementById("scenario-note").innerText.includes("10 % errors")`)
+	v.click("tour-next")
+	v.until(`document.querySelector("input[name=scenario]:checked")?.value === "30 % errors" && document.querySelector("input[name=rate]:checked")?.value === "20"`)
+	_ = eval[bool](v, `(() => {
+		const real = window.fetch;
+		window.away = true;
+		window.fetch = (path, o) => (window.away && path === "api/faults" && o.method === "PUT" ? Promise.reject(new Error("away")) : real(path, o));
+		return true;
+	})()`)
+	v.click("tour-skip")
+	v.until(`!document.getElementById("controls-error").hidden`)
+	_ = eval[bool](v, `(window.away = false, true)`)
+	v.until(`document.getElementById("scenario-note").innerText.includes("10 % errors") && document.querySelector("input[name=rate]:checked")?.value === "0"`)
+}
