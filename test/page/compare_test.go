@@ -89,6 +89,11 @@ func TestVerdict(t *testing.T) {
 		"only by chance": {result(200, 142, 201, 25, 60), result(200, 140, 200, 25, 61), page.PathBoth, "The policy makes no difference: about as many calls succeed either way."},
 		"without it, none has ended": {result(20, 3, 40, 1500, 3000), page.TrafficResult{Sent: 40, Attempts: 40}, page.PathBoth,
 			"With the policy 20 calls ended, 3 of them well; without it none has, and 40 calls wait."},
+		// It used to say that 0 calls wait.
+		"without it, all places are taken by calls of before": {result(20, 20, 20, 25, 60), page.TrafficResult{NotSent: 20}, page.PathBoth,
+			"With the policy 20 calls ended, 20 of them well; without it none was sent, because too many calls of before still wait."},
+		"without it, none was sent": {result(20, 20, 20, 25, 60), page.TrafficResult{}, page.PathBoth,
+			"With the policy 20 calls ended, 20 of them well; without it none was sent."},
 		"with it, none has ended": {page.TrafficResult{Sent: 1, Attempts: 1}, result(1, 0, 1, 25, 25), page.PathBoth,
 			"Without the policy 1 call ended, none of them well; with it none has, and 1 call waits."},
 		"only slower": {result(200, 200, 200, 80, 160), result(200, 200, 200, 25, 61), page.PathBoth,

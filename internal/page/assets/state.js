@@ -33,8 +33,8 @@ export const reals = () => [...known.series.values()].filter((s) => s.upstream &
 // ofChosen reports whether a call, or a change of a circuit, belongs to what is shown.
 export const ofChosen = (x) => known.chosen === ALL || known.chosen === null || keyOf({ upstream: x.upstream ?? "", policy: x.policy ?? "" }) === known.chosen;
 
-// The page asks for the faults every three seconds, unless it is hidden. After a longer time without
-// an answer it does not know when they changed.
+// The page asks for the faults every three seconds, unless it is hidden. After a longer time
+// without an answer it does not know when they changed.
 const GAP = 6000; // ms
 let heard = -Infinity; // when the faults were last known, on this browser's clock
 let watched = false; // whether they were known right before, too

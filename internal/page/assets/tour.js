@@ -29,8 +29,8 @@ function remembered() {
   try { return localStorage.getItem("rebound-tour") === "over"; } catch { return false; }
 }
 
-// The faults and the traffic as they were before the tour, and what it put last, for this process of
-// the server. They are kept in the tab, so that a reload in the middle of the tour does not lose
+// The faults and the traffic as they were before the tour, and what it put last, for this process
+// of the server. They are kept in the tab, so that a reload in the middle of the tour does not lose
 // them.
 const BEFORE = "rebound-before-tour";
 let kept = null; // in a browser that keeps nothing for pages
