@@ -93,8 +93,8 @@ function ofAll(w) {
 }
 
 // limited tells how many calls the two limits shed, and how the others fared while the circuit is
-// closed. The rate limit comes first: what it lets through, the concurrency limit and the circuit can
-// still refuse.
+// closed. The rate limit comes first: what it lets through, the concurrency limit and the circuit
+// can still refuse.
 function limited(w, closed) {
   const parts = [];
   const refused = (reason) => w.refusedBy?.[reason] ?? 0;
