@@ -157,8 +157,15 @@ func run(ctx context.Context, p cli.Program) int {
 	var reload func() // nil without a file
 	if *file != "" {
 		reload = func() {
-			client.Reload(load)
-			traffic.Forget() // the routes may lead to another upstream now
+			refused := true
+			client.Reload(func() (gateway.Config, error) {
+				cfg, err := load()
+				refused = err != nil
+				return cfg, err
+			})
+			if !refused {
+				traffic.Forget() // the routes may lead to another upstream now
+			}
 		}
 	}
 	var sending sync.WaitGroup

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -140,4 +141,66 @@ func TestNoComparisonWithAnotherUpstream(t *testing.T) {
 		}
 		return
 	}
+}
+
+// SIGHUP with a refused file used to begin the comparison anew. Only a file that is put in force
+// does.
+func TestRefusedFileKeepsTheComparison(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "rebound.yaml")
+	write := func(route string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte("routes: [{name: process, "+route+", upstream: \"http://127.0.0.1:1\"}]\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("match: GET /process")
+	lines, stop := start(t, noEnv, "--traffic", "0", "--config", file)
+	defer stop()
+	if !lines.Scan() {
+		t.Fatal("the demo did not start")
+	}
+	at := lines.Text()
+	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Ctrl-C") {
+	}
+	covered := func() float64 {
+		t.Helper()
+		var s page.TrafficState
+		if err := json.Unmarshal([]byte(getBody(t, at+"api/traffic")), &s); err != nil {
+			t.Fatal(err)
+		}
+		return s.Seconds
+	}
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		for began := time.Now(); !ok(); time.Sleep(5 * time.Millisecond) {
+			if time.Since(began) > 10*time.Second {
+				t.Fatalf("waited for %s: %s", what, getBody(t, at+"config"))
+			}
+		}
+	}
+	reload := func() {
+		t.Helper()
+		if p, err := os.FindProcess(os.Getpid()); err != nil {
+			t.Fatal(err)
+		} else if err := p.Signal(syscall.SIGHUP); err != nil {
+			t.Skip("there is no SIGHUP here: ", err)
+		}
+	}
+	until("a second", func() bool { return covered() > 1 })
+	before := covered()
+	// When the second refusal is seen, the first reload has ended.
+	for _, mistake := range []string{"first", "second"} {
+		write(mistake + ": true")
+		reload()
+		until("the "+mistake+" refusal", func() bool {
+			text := getBody(t, at+"config")
+			return strings.Contains(text, "was refused") && strings.Contains(text, mistake)
+		})
+	}
+	if after := covered(); after < before {
+		t.Errorf("after two refused files the comparison covers %v s, before %v, want it to go on", after, before)
+	}
+	write("match: GET /process")
+	reload()
+	until("a new comparison", func() bool { return covered() < before })
 }

@@ -89,6 +89,11 @@ func TestVerdict(t *testing.T) {
 		"only by chance": {result(200, 142, 201, 25, 60), result(200, 140, 200, 25, 61), page.PathBoth, "The policy makes no difference: about as many calls succeed either way."},
 		"without it, none has ended": {result(20, 3, 40, 1500, 3000), page.TrafficResult{Sent: 40, Attempts: 40}, page.PathBoth,
 			"With the policy 20 calls ended, 3 of them well; without it none has, and 40 calls wait."},
+		// It used to say that 0 calls wait.
+		"without it, all places are taken by calls of before": {result(20, 20, 20, 25, 60), page.TrafficResult{NotSent: 20}, page.PathBoth,
+			"With the policy 20 calls ended, 20 of them well; without it none was sent, because too many calls of before still wait."},
+		"without it, none was sent": {result(20, 20, 20, 25, 60), page.TrafficResult{}, page.PathBoth,
+			"With the policy 20 calls ended, 20 of them well; without it none was sent."},
 		"with it, none has ended": {page.TrafficResult{Sent: 1, Attempts: 1}, result(1, 0, 1, 25, 25), page.PathBoth,
 			"Without the policy 1 call ended, none of them well; with it none has, and 1 call waits."},
 		"only slower": {result(200, 200, 200, 80, 160), result(200, 200, 200, 25, 61), page.PathBoth,
@@ -187,4 +192,73 @@ func TestLeavingTheTourPutsThingsBack(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Leaving the tour used to overwrite faults that somebody had set after it.
+func TestLeavingTheTourKeepsWhatWasSetSince(t *testing.T) {
+	const kept = `sessionStorage.getItem("rebound-before-tour") !== null`
+	for name, tc := range map[string]struct {
+		set     func(*tab, demo)
+		faults  string // in those after the tour
+		traffic page.TrafficSettings
+	}{
+		"a button": {func(v *tab, _ demo) {
+			v.press("Hanging")
+			v.until(`document.querySelector("input[name=scenario]:checked")?.value === "Hanging"`)
+		}, "hangRate: 1\n", page.TrafficSettings{PerSecond: 20, Path: page.PathBoth}},
+		"the button of the tour's own fault": {func(v *tab, _ demo) {
+			v.press("Hanging")
+			v.press("Outage")
+			v.until(`document.querySelector("input[name=scenario]:checked")?.value === "Outage"`)
+		}, "errorRate: 1\n", page.TrafficSettings{PerSecond: 20, Path: page.PathBoth}},
+		"another person": {func(_ *tab, d demo) {
+			ask(t, http.MethodPut, d.faults, "errorRate: 0.25")
+		}, "errorRate: 0.25\n", page.TrafficSettings{PerSecond: 5, Path: page.PathWith}},
+		"the rate": {func(v *tab, _ demo) {
+			v.press("50")
+			v.until(`document.querySelector("input[name=rate]:checked")?.value === "50"`)
+		}, "errorRate: 0.1\n", page.TrafficSettings{PerSecond: 50, Path: page.PathWith}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := start(t, "--no-tour=false")
+			ask(t, http.MethodPut, d.faults, "errorRate: 0.1")
+			ask(t, http.MethodPut, d.page+"api/traffic", `{"perSecond": 5, "path": "with"}`)
+			v := visit(t, d.page, 1440, false)
+			v.until(isLive + ` && document.getElementById("tour").checkVisibility() && document.getElementById("scenario-note").innerText.includes("10 % errors")`)
+			v.click("tour-next")
+			v.click("tour-next")
+			v.until(`document.querySelector("input[name=scenario]:checked")?.value === "Outage" && JSON.parse(sessionStorage.getItem("rebound-before-tour")).put?.faults.errorRate === 1`)
+			v.do(chromedp.Reload())
+			v.until(isLive + ` && document.querySelector("input[name=scenario]:checked")?.value === "Outage" && ` + kept)
+			tc.set(v, d)
+			v.click("tour-skip")
+			v.until(`!document.getElementById("tour").checkVisibility() && !(` + kept + `)`)
+			if got := ask(t, http.MethodGet, d.faults, ""); !strings.Contains(got, tc.faults) {
+				t.Errorf("faults = %s, want %q in them", got, tc.faults)
+			}
+			if got := decode[page.TrafficSettings](t, ask(t, http.MethodGet, d.page+"api/traffic", "")); got != tc.traffic {
+				t.Errorf("traffic = %+v, want %+v", got, tc.traffic)
+			}
+		})
+	}
+}
+
+// If the faults could not be put back, the traffic was, and nothing tried again.
+func TestLeavingTheTourIsTriedAgain(t *testing.T) {
+	d := start(t, "--no-tour=false")
+	ask(t, http.MethodPut, d.faults, "errorRate: 0.1")
+	v := visit(t, d.page, 1440, false)
+	v.until(isLive + ` && document.getElementById("tour").checkVisibility() && document.getElementById("scenario-note").innerText.includes("10 % errors")`)
+	v.click("tour-next")
+	v.until(`document.querySelector("input[name=scenario]:checked")?.value === "30 % errors" && document.querySelector("input[name=rate]:checked")?.value === "20"`)
+	_ = eval[bool](v, `(() => {
+		const real = window.fetch;
+		window.away = true;
+		window.fetch = (path, o) => (window.away && path === "api/faults" && o.method === "PUT" ? Promise.reject(new Error("away")) : real(path, o));
+		return true;
+	})()`)
+	v.click("tour-skip")
+	v.until(`!document.getElementById("controls-error").hidden`)
+	_ = eval[bool](v, `(window.away = false, true)`)
+	v.until(`document.getElementById("scenario-note").innerText.includes("10 % errors") && document.querySelector("input[name=rate]:checked")?.value === "0"`)
 }

@@ -316,3 +316,57 @@ func TestFiguresDoNotChatter(t *testing.T) {
 		t.Errorf("announcements of an outage and its end = %q, want one for each, and few of endpoints", said)
 	}
 }
+
+// "Outage for 1 s." used to be said of an outage that was minutes old: after one failed request for
+// the faults, and in a tab that had been hidden.
+func TestAgeOfFaultsThatTheTabSawBegin(t *testing.T) {
+	var (
+		away  atomic.Bool
+		rate  atomic.Value
+		asked atomic.Int64
+	)
+	rate.Store("0")
+	flaky := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1); away.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintf(w, `{"errorRate":%s,"statuses":[503],"resetRate":0,"truncateRate":0,"hangRate":0,"slowBodyRate":0,"failFirst":0,"retryAfter":"","latency":{"distribution":"none"}}`, rate.Load())
+	}))
+	defer flaky.Close()
+	_, at := own(t, page.Options{Faults: flaky.URL})
+	v := visit(t, at, 1440, false)
+	begins := func(text string) string {
+		return fmt.Sprintf(`document.getElementById("summary").innerText.startsWith(%q)`, text)
+	}
+	v.until(isLive + ` && ` + begins("Healthy. "))
+	rate.Store("1")
+	v.until(begins("Outage for ")) // the tab has seen it begin
+
+	away.Store(true)
+	v.until(`!(` + begins("Outage") + `)`)
+	v.record("summary")
+	away.Store(false)
+	v.until(begins("Outage"))
+	if eval[bool](v, had("summary", "Outage for ")) {
+		t.Error("after a failed request the outage has an age, want none")
+	}
+
+	_ = eval[bool](v, `(Object.defineProperty(document, "hidden", { configurable: true, value: true }), true)`)
+	time.Sleep(3500 * time.Millisecond) // a request on its way ends
+	before := asked.Load()
+	rate.Store("0")
+	time.Sleep(4500 * time.Millisecond)
+	if asked.Load() != before {
+		t.Fatal("the hidden tab asks for the faults")
+	}
+	v.record("summary")
+	_ = eval[bool](v, `delete document.hidden`)
+	v.until(begins("Healthy"))
+	if eval[bool](v, had("summary", "Healthy for ")) {
+		t.Error("in a tab that was hidden the end of the outage has an age, want none")
+	}
+	v.press("Outage") // its own change has one at once
+	rate.Store("1")
+	v.until(begins("Outage for "))
+}

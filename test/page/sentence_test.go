@@ -142,6 +142,15 @@ var fed = map[string]struct{ series, faults, want string }{ //nolint:gochecknogl
 		`{ window: { offered: 100, good: 40, attempts: 50, attemptsGood: 40, refused: 50, refusedBy: { concurrency_limit: 30, breaker_open: 20 } }, circuit: { state: "closed" }, seconds: [[-900, 20, 10]] }`, `{ name: "Overload", age: 12000 }`,
 		"Overload. In the last ten seconds the upstream failed 20.0 % of its attempts, and 60.0 % of the calls failed. The concurrency limit refused 30 calls. It shed load: of the calls that it let through, 80.0 % succeeded.",
 	},
+	// It used to say that all of the calls that the rate limit let through succeeded.
+	"both limits": {
+		`{ window: { offered: 200, good: 100, attempts: 100, attemptsGood: 100, refused: 100, refusedBy: { rate_limited: 50, concurrency_limit: 50 } }, circuit: { state: "closed" } }`, `{ name: "", age: Infinity }`,
+		"In the last ten seconds all attempts succeeded, but 50.0 % of the calls failed. The concurrency limit refused 50 calls. It shed load: of the calls that it let through, 100 % succeeded. The rate limit refused 50 calls. It shed load: of the calls that it let through, 66.7 % succeeded.",
+	},
+	"the rate limit, after the circuit was open": {
+		`{ window: { offered: 100, good: 40, attempts: 40, attemptsGood: 40, refused: 60, refusedBy: { rate_limited: 20, breaker_open: 40 } }, circuit: { state: "closed" }, seconds: [[-900, 20, 10]] }`, `{ name: "", age: Infinity }`,
+		"In the last ten seconds all attempts succeeded, but 60.0 % of the calls failed. The rate limit refused 20 calls. It shed load: of the calls that it let through, 50.0 % succeeded.",
+	},
 	"one of three is ejected, and the others fail too": {
 		`{ window: { offered: 100, good: 60, attempts: 150, attemptsGood: 60 }, circuit: { state: "closed" }, endpoints: [{ address: "a", state: "ejected" }, { address: "b" }, { address: "c" }] }`, `{ name: "30 % errors", age: 60000 }`,
 		"30 % errors. 1 of 3 endpoints is ejected (a); 40.0 % of the calls of the last ten seconds failed.",

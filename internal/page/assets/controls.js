@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { $, el, show, text } from "./dom.js";
 import { count, percent, plural } from "./format.js";
-import { draw, known, noteFaults } from "./state.js";
+import { draw, hear, known, noteFaults } from "./state.js";
 
 const nothing = {
   errorRate: 0, resetRate: 0, truncateRate: 0, hangRate: 0, slowBodyRate: 0, failFirst: 0, retryAfter: "",
@@ -77,10 +77,10 @@ export async function askFaults() {
   asking = true;
   try {
     const away = known.faults === null;
-    known.faults = await ask("api/faults");
+    hear(await ask("api/faults"));
     if (away) show("controls-error", false); // flaky-server is back, and the buttons work again
   } catch {
-    known.faults = null; // show nothing rather than outdated faults; a change will show the error
+    hear(null); // show nothing rather than outdated faults; a change will show the error
   }
   asking = false;
   drawControls();
@@ -103,29 +103,44 @@ function check(id, value) {
   for (const input of $(id).querySelectorAll("input")) input.checked = input.value === String(value);
 }
 
-// press puts a scenario in force.
+// press puts a scenario in force. It returns the faults, or null if it failed.
 export async function press(name) {
   const scenario = scenarios.find((s) => s.name === name);
-  await change(name, async () => {
+  const faults = await change(name, async () => {
     if (known.traffic && (known.traffic.sick ?? 0) !== (scenario.sick ?? 0)) known.traffic = await ask("api/traffic", "PUT", { sick: scenario.sick ?? 0 });
-    known.faults = await ask("api/faults", "PUT", faultsOf(scenario));
+    hear(await ask("api/faults", "PUT", faultsOf(scenario)), true);
+    return known.faults;
   });
   draw();
+  return faults;
 }
 
-// putBack restores traffic and faults as they were, or those that the server saw first if faults is
-// null. It reports whether it could.
-export async function putBack(faults, traffic) {
+// settingsOf returns what of the traffic can be set.
+export const settingsOf = ({ perSecond, path, sick = 0 }) => ({ perSecond, path, sick });
+
+// putBack restores faults and traffic as they were, or the faults that the server saw first if
+// faults is null. It only changes what is still as put: the rest somebody has set since. It reports
+// whether it could. If not, it can be called again.
+export async function putBack({ faults, traffic, put }) {
   const done = await change("Putting back the faults", async () => {
-    known.traffic = await ask("api/traffic", "PUT", traffic);
-    known.faults = faults ? await ask("api/faults", "PUT", faults) : await ask("api/faults/reset", "POST");
+    hear(await ask("api/faults"));
+    if (JSON.stringify(known.faults) === JSON.stringify(put.faults)) {
+      hear(faults ? await ask("api/faults", "PUT", faults) : await ask("api/faults/reset", "POST"), true);
+    }
+    const now = settingsOf(await ask("api/traffic"));
+    const back = Object.fromEntries(Object.entries(traffic).filter(([name]) => now[name] === put.traffic[name]));
+    known.traffic = await ask("api/traffic", "PUT", back);
     return true;
   });
   draw();
   return done;
 }
 
-choices("scenarios", "scenario", scenarios.map((s) => [s.name, s.name]), press);
+// byHand is called when the visitor sets the faults, other than by the tour.
+let byHand = () => {};
+export function onHand(f) { byHand = f; }
+
+choices("scenarios", "scenario", scenarios.map((s) => [s.name, s.name]), (name) => { byHand(); press(name); });
 choices("rates", "rate", [[0, "Off"], [5, "5"], [20, "20"], [50, "50"], [100, "100"], [200, "200"]], (perSecond) => setTraffic({ perSecond }));
 choices("paths", "path", [["with", "With policy"], ["without", "Without"], ["both", "Both, to compare"]], (path) => setTraffic({ path }));
 
@@ -143,7 +158,7 @@ $("seed-set").addEventListener("submit", async (e) => {
   e.preventDefault();
   const faults = await change("Setting the seed", async () => ask(`api/faults?seed=${encodeURIComponent($("seed").value)}`, "PUT", known.faults ?? await ask("api/faults")));
   if (faults) {
-    known.faults = faults;
+    hear(faults, true);
     seedTyped = false;
   }
   text("seed-note", faults ? "set; the faults start over" : "the same seed, the same faults");
@@ -151,9 +166,10 @@ $("seed-set").addEventListener("submit", async (e) => {
 });
 
 $("reset").addEventListener("click", async () => {
+  byHand();
   await change("Reset", async () => {
     if (known.settings.traffic) known.traffic = await ask("api/traffic", "PUT", known.settings.traffic);
-    if (known.settings.faults) known.faults = await ask("api/faults/reset", "POST");
+    if (known.settings.faults) hear(await ask("api/faults/reset", "POST"), true);
   });
   seedTyped = false;
   draw();

@@ -93,15 +93,16 @@ function ofAll(w) {
 }
 
 // limited tells how many calls the two limits shed, and how the others fared while the circuit is
-// closed.
+// closed. The rate limit comes first: what it lets through, the concurrency limit and the circuit
+// can still refuse.
 function limited(w, closed) {
   const parts = [];
-  const shed = limits.reduce((n, [reason]) => n + (w.refusedBy?.[reason] ?? 0), 0);
+  const refused = (reason) => w.refusedBy?.[reason] ?? 0;
   for (const [reason, limit] of limits) {
-    const n = w.refusedBy?.[reason];
+    const n = refused(reason);
     if (!n) continue;
     parts.push(`The ${limit} refused ${plural(n, "call")}.`);
-    const rest = w.offered - shed - refusedByCircuit(w);
+    const rest = w.offered - refused("rate_limited") - (reason === "rate_limited" ? 0 : n + refusedByCircuit(w));
     if (closed && n >= 0.1 * w.offered && rest > 0) parts.push(`It shed load: of the calls that it let through, ${percent(w.good, rest)} succeeded.`);
   }
   return parts;

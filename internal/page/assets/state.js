@@ -15,7 +15,7 @@ export const known = {
   faultsVersion: null,
   seed: null,
   traffic: null,
-  faultMarks: [], // {at, name}, the oldest first
+  faultMarks: [], // {at, name, seen}, the oldest first; seen: this page saw them begin
   endpointChanges: [],
   changesMissed: 0,
   dropped: 0,
@@ -33,18 +33,33 @@ export const reals = () => [...known.series.values()].filter((s) => s.upstream &
 // ofChosen reports whether a call, or a change of a circuit, belongs to what is shown.
 export const ofChosen = (x) => known.chosen === ALL || known.chosen === null || keyOf({ upstream: x.upstream ?? "", policy: x.policy ?? "" }) === known.chosen;
 
+// The page asks for the faults every three seconds, unless it is hidden. After a longer time
+// without an answer it does not know when they changed.
+const GAP = 6000; // ms
+let heard = -Infinity; // when the faults were last known, on this browser's clock
+let watched = false; // whether they were known right before, too
+
+// hear takes the faults of an answer, or null if there is none. set tells that this page has just
+// put them in force.
+export function hear(faults, set = false) {
+  known.faults = faults;
+  watched = Boolean(faults) && (set || performance.now() - heard < GAP);
+  heard = faults ? performance.now() : -Infinity;
+}
+
 // noteFaults remembers when which faults were in force, for the time axis.
 export function noteFaults(name) {
   const last = known.faultMarks.at(-1);
   if (last?.name === name || !name && !last) return;
-  known.faultMarks.push({ at: serverNow(), name });
+  known.faultMarks.push({ at: serverNow(), name, seen: watched });
   known.faultMarks.splice(0, known.faultMarks.length - 64);
 }
 
 // faultsAge returns for how many ms the faults have been in force. It is Infinity if this page has
 // not seen them begin.
 export function faultsAge() {
-  return known.faultMarks.length > 1 ? serverNow() - known.faultMarks.at(-1).at : Infinity;
+  const last = known.faultMarks.at(-1);
+  return last?.seen ? serverNow() - last.at : Infinity;
 }
 
 // draw redraws the whole page. It is set once, by live.js, so that modules can redraw it

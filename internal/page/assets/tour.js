@@ -1,6 +1,7 @@
 // The guided tour: five faults, each with what to look at and what would happen without the policy.
 
-import { press, putBack, setTraffic } from "./controls.js";
+import { ask } from "./api.js";
+import { onHand, press, putBack, setTraffic, settingsOf } from "./controls.js";
 import { $, show, text } from "./dom.js";
 import { known } from "./state.js";
 
@@ -28,8 +29,9 @@ function remembered() {
   try { return localStorage.getItem("rebound-tour") === "over"; } catch { return false; }
 }
 
-// The faults and the traffic as they were before the tour, for this process of the server. They are
-// kept in the tab, so that a reload in the middle of the tour does not lose them.
+// The faults and the traffic as they were before the tour, and what it put last, for this process
+// of the server. They are kept in the tab, so that a reload in the middle of the tour does not lose
+// them.
 const BEFORE = "rebound-before-tour";
 let kept = null; // in a browser that keeps nothing for pages
 
@@ -46,6 +48,8 @@ function keep(what) {
   try { what ? sessionStorage.setItem(BEFORE, JSON.stringify(what)) : sessionStorage.removeItem(BEFORE); } catch { /* kept has it */ }
 }
 
+onHand(() => keep(null)); // from then on, what is in force is the visitor's
+
 // One change after the other: leaving the tour waits for the step that is being put in force.
 let changing = Promise.resolve();
 const next = (f) => { changing = changing.then(f, f); };
@@ -57,17 +61,31 @@ function end() {
   try { localStorage.setItem("rebound-tour", "over"); } catch { /* it is offered again */ }
   drawTour();
   $("summary").focus();
+}
+
+const AGAIN = 3000; // ms until putting back is tried again
+let leaving = false;
+
+// leave puts back what the tour has changed, as soon as the server takes it.
+function leave() {
+  if (leaving) return;
+  leaving = true;
   next(async () => {
     const was = before();
-    if (was && await putBack(was.faults, was.traffic)) keep(null);
+    if (!was || await putBack(was)) {
+      keep(null);
+      leaving = false;
+    } else {
+      setTimeout(() => { leaving = false; }, AGAIN); // the next drawing tries again
+    }
   });
 }
 
 function go(to) {
   if (!before()) {
-    const { started, faults, traffic } = known;
-    const { perSecond, path, sick = 0 } = traffic;
-    keep({ started, faults, traffic: { perSecond, path, sick } });
+    const { started, faults } = known;
+    const traffic = settingsOf(known.traffic);
+    keep({ started, faults, traffic, put: { faults, traffic } });
   }
   at = to;
   drawTour();
@@ -76,7 +94,11 @@ function go(to) {
 
 async function put(step) {
   if (known.traffic?.perSecond !== step.rate || known.traffic?.path !== "both") await setTraffic({ perSecond: step.rate, path: "both" });
-  await press(step.scenario);
+  const faults = await press(step.scenario);
+  // The stream can be late, so known.traffic may still be that of before.
+  const traffic = await ask("api/traffic").catch(() => known.traffic);
+  const was = before();
+  if (was) keep({ ...was, put: { faults: faults ?? was.put.faults, traffic: settingsOf(traffic) } });
 }
 
 $("tour-next").addEventListener("click", () => {
@@ -87,6 +109,7 @@ $("tour-back").addEventListener("click", () => go(at - 1));
 $("tour-skip").addEventListener("click", end);
 
 export function drawTour() {
+  if (over && before()) leave();
   show("tour", Boolean(known.settings.tour) && !over);
   const step = steps[at];
   $("tour").dataset.step = String(at + 1);

@@ -28,7 +28,9 @@ export function verdict(a, b) {
   if (!a.ended && !b.ended) return "";
   if (!a.ended || !b.ended) { // calls hang
     const [some, none] = a.ended ? [a, b] : [b, a];
-    return `${a.ended ? "With" : "Without"} the policy ${plural(some.ended, "call")} ended, ${some.good ? `${count(some.good)} of them well` : "none of them well"}; ${a.ended ? "without" : "with"} it none has, and ${plural(none.sent, "call")} ${none.sent === 1 ? "waits" : "wait"}.`;
+    const wait = none.sent ? `none has, and ${plural(none.sent, "call")} ${none.sent === 1 ? "waits" : "wait"}`
+      : none.notSent ? "none was sent, because too many calls of before still wait" : "none was sent";
+    return `${a.ended ? "With" : "Without"} the policy ${plural(some.ended, "call")} ended, ${some.good ? `${count(some.good)} of them well` : "none of them well"}; ${a.ended ? "without" : "with"} it ${wait}.`;
   }
   const difference = 100 * (a.good / a.ended - b.good / b.ended);
   const shares = `${percent(a.good, a.ended)} instead of ${percent(b.good, b.ended)} of the calls succeed`;
