@@ -398,7 +398,7 @@ func TestKeptConnectionThatIsClosed(t *testing.T) {
 	p := newPool(t, target, connpool.Options{Limits: defaults()})
 	for i := range int64(50) {
 		want(t, p, target)
-		time.Sleep(2 * time.Millisecond) // the connection is closed, and the pool knows it
+		time.Sleep(20 * time.Millisecond) // the connection is closed, and the pool knows it
 		r := request(t.Context(), t, http.MethodPost, target, strings.NewReader("b"))
 		r.GetBody = nil
 		if status, _, err := read(p.RoundTrip(r)); err != nil || status != http.StatusOK || posts.Load() != i+1 {
