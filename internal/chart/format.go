@@ -36,8 +36,8 @@ func Duration(ms float64) string {
 	return fmt.Sprintf("%.2f ms", ms)
 }
 
-// Tick returns the distance of a scale's marks, which is 1, 2 or 5 times a power of ten, so that at
-// most so many of them fit into a span above 0.
+// Tick returns the distance of a scale's marks: 1, 2 or 5 times a power of ten. It is the least one
+// with which at most so many marks fit into span, which is above 0.
 func Tick(span float64, most int) float64 {
 	power := math.Pow(10, math.Floor(math.Log10(span/float64(most))))
 	for _, n := range []float64{1, 2, 5} {
