@@ -101,8 +101,8 @@ type chosen struct {
 }
 
 // resolve returns the patterns that send each request to the candidate that goes first in the
-// Gateway API. Patterns of ServeMux have an order of their own. They conflict where it would depend on
-// both the method and the path. There, a pattern for any method becomes one for each. What patterns
+// Gateway API. Patterns of ServeMux have an order of their own. They conflict where it would depend
+// on both the method and the path. There, a pattern for any method becomes one for each. What they
 // cannot say is noted.
 func (m *maker) resolve(all []*candidate) []chosen {
 	classes := classesOf(all)

@@ -141,9 +141,9 @@ func one(ctx context.Context, l *ledger, pl *resilience.Pipeline[string], list .
 	l.add("left %+v, %v tokens, %+v", pl.Breaker(), pl.BudgetTokens(), pl.Concurrency())
 }
 
-// The first attempt does not pass failsafe-go's executor. Nothing must show it. Policies have the same
-// order, and the operation is asked and told the same, as if the executor ran the whole call. So are
-// the reports, events, times, counts and errors.
+// The first attempt does not pass failsafe-go's executor. Nothing must show it: all is as if the
+// executor ran the whole call. That is the order of policies, what the operation is asked and told,
+// and the reports, events, times, counts and errors.
 func TestFirstAttemptIsThatOfTheExecutor(t *testing.T) {
 	good, bad, down := act{result: "ok", takes: time.Millisecond}, act{result: "busy", takes: time.Millisecond}, act{err: errors.New("down")}
 	hangs := act{takes: time.Hour}
