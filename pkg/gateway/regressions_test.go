@@ -78,18 +78,19 @@ func unfinished() []string {
 func TestUnfinishedUploadsAreAnswered(t *testing.T) {
 	for name, tc := range map[string]struct {
 		handler http.HandlerFunc
+		timeout time.Duration
 		want    string
 	}{
-		"the upstream waits for it": {func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }, "504"},
+		"the upstream waits for it": {func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }, 100 * time.Millisecond, "504"},
 		"the upstream has answered": {func(w http.ResponseWriter, _ *http.Request) {
 			_ = http.NewResponseController(w).EnableFullDuplex()
 			w.WriteHeader(http.StatusServiceUnavailable)
 			_ = http.NewResponseController(w).Flush()
-		}, "503"},
+		}, 10 * time.Second, "503"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := calm()
-			p.Timeout, p.AttemptTimeout = 300*time.Millisecond, 100*time.Millisecond
+			p.Timeout, p.AttemptTimeout = 3*tc.timeout, tc.timeout
 			g := gatewayTo(t, p, all(server(t, tc.handler).URL))
 			for _, method := range []string{"POST", "PUT"} {
 				for _, head := range unfinished() {
