@@ -184,11 +184,11 @@ func istioRetries(r *reader, n *node, p *Policy) {
 	})
 	p.Retry.MaxAttempts = attempts + 1
 	p.Retry.Backoff.Max = 10 * p.Retry.Backoff.Base
-	switch {
-	case n.get("attempts") == nil:
+	if n.get("attempts") == nil {
 		r.byDefault(n, "attempts: 0, so nothing is retried")
-		return
-	case attempts == 0:
+	}
+	if attempts == 0 {
+		istioNoRetries(r, n, p)
 		return
 	}
 	if n.get("retryOn") == nil {
@@ -199,6 +199,22 @@ func istioRetries(r *reader, n *node, p *Policy) {
 	}
 	if n.get("backoff") == nil {
 		r.byDefault(n, "backoff: 25ms to 250ms with full jitter")
+	}
+}
+
+// istioNoRetries takes back what retries without attempts say: Istio then gives Envoy no retry
+// policy, and so no timeout for a try either.
+func istioNoRetries(r *reader, n *node, p *Policy) {
+	attempts := p.From["Retry.MaxAttempts"]
+	p.Retry, p.TryTimeout = Retry{MaxAttempts: 1}, 0
+	p.From = without(p.From, "Retry", "TryTimeout")
+	if attempts != nil {
+		p.From["Retry.MaxAttempts"] = attempts
+	}
+	for _, key := range []string{"perTryTimeout", "retryOn", "backoff", "retryIgnorePreviousHosts"} {
+		if set := n.get(key); set != nil {
+			r.change(set, Dropped, "without attempts, Istio makes no retry policy, so this has no effect")
+		}
 	}
 }
 
