@@ -121,6 +121,7 @@ func (d dialect) load(name string, data []byte) (*Result, error) {
 		return nil, mistake.List{{File: name, Line: 1, Column: 1, Message: "is empty"}}.Err()
 	}
 	r := &reader{file: name, fold: d.fold, lone: system == Envoy}
+	r.countNamespaces(roots)
 	policies := d.read(r, roots)
 	if len(policies) == 0 && len(r.errs) == 0 {
 		r.nothing(system)

@@ -34,7 +34,7 @@ func istioHost(object *node, host string) string {
 	case ok:
 		return service + domain
 	case !strings.Contains(host, "."):
-		return host + "." + cmp.Or(object.at("metadata", "namespace").value(), "default") + domain
+		return host + "." + namespaceOf(object) + domain
 	case strings.Count(host, ".") == 1:
 		return host + domain
 	}
@@ -138,7 +138,7 @@ func (i *istio) virtualService(r *reader, n *node) {
 }
 
 func (i *istio) route(r *reader, n, object *node, k int) {
-	name := objectName(object)
+	name := r.objectName(object)
 	route := istioRoute{policy: Policy{
 		Name: name + "/" + strconv.Itoa(k), Retry: envoyDefaultRetry(), ConnectTimeout: istioConnectTimeout,
 	}}
@@ -220,7 +220,7 @@ func istioNoRetries(r *reader, n *node, p *Policy) {
 
 func (i *istio) destinationRule(r *reader, n *node) {
 	host := istioHost(n, n.at("spec", "host").value())
-	own := istioRule{istioDestination: istioDestination{host: host}, name: objectName(n)}
+	own := istioRule{istioDestination: istioDestination{host: host}, name: r.objectName(n)}
 	var more []istioRule
 	r.object(n, kubernetesObject(func(r *reader, spec *node) {
 		r.object(spec, fields{

@@ -18,6 +18,8 @@ type reader struct {
 	report   Report
 	defaults Report
 	noted    map[Entry]bool // the defaults
+	// shared has the names of Kubernetes objects that several namespaces have.
+	shared map[string]bool
 	// lone takes a value for a list of one, as protocol buffers do.
 	lone bool
 	// fold makes keys equal that the other system takes for the same, such as maxAttempts and

@@ -3,6 +3,7 @@ package foreign_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rebound-dev/rebound/internal/foreign"
 )
@@ -69,4 +70,152 @@ func TestIstioWithoutAttemptsHasNoTryTimeout(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Objects of one name in two namespaces, as kubectl get -A gives them, are two objects.
+func TestNamespacesTellObjectsApart(t *testing.T) {
+	t.Parallel()
+	object := func(kind, namespace, name, spec string) string {
+		return "---\napiVersion: " + kind[:strings.LastIndex(kind, "/")] + "\nkind: " + kind[strings.LastIndex(kind, "/")+1:] +
+			"\nmetadata: {name: " + name + ", namespace: " + namespace + "}\nspec: " + spec + "\n"
+	}
+	const (
+		ingress    = "traefik.io/v1alpha1/IngressRoute"
+		middleware = "traefik.io/v1alpha1/Middleware"
+		transport  = "traefik.io/v1alpha1/ServersTransport"
+		httpRoute  = "gateway.networking.k8s.io/v1/HTTPRoute"
+		limits     = "gateway.envoyproxy.io/v1alpha1/BackendTrafficPolicy"
+		budget     = "gateway.networking.x-k8s.io/v1alpha1/XBackendTrafficPolicy"
+		virtual    = "networking.istio.io/v1/VirtualService"
+	)
+	for name, c := range map[string]struct {
+		system foreign.System
+		text   string
+		figure func(foreign.Policy) float64
+		want   map[string]float64 // by policy
+	}{
+		"Traefik, a middleware": {
+			foreign.Traefik,
+			object(ingress, "a", "shop", "{routes: [{middlewares: [{name: retry}], services: [{name: s}]}]}") +
+				object(middleware, "a", "retry", "{retry: {attempts: 2}}") +
+				object(ingress, "b", "shop", "{routes: [{middlewares: [{name: retry}], services: [{name: s}]}]}") +
+				object(middleware, "b", "retry", "{retry: {attempts: 5}}"),
+			func(p foreign.Policy) float64 { return float64(p.Retry.MaxAttempts) },
+			map[string]float64{"a/shop": 2, "b/shop": 5},
+		},
+		"Traefik, a middleware of another namespace": {
+			foreign.Traefik,
+			object(ingress, "a", "shop", "{routes: [{middlewares: [{name: retry, namespace: b}], services: [{name: s}]}]}") +
+				object(ingress, "a", "web", "{routes: [{middlewares: [{name: b-retry@kubernetescrd}], services: [{name: s}]}]}") +
+				object(middleware, "a", "retry", "{retry: {attempts: 2}}") +
+				object(middleware, "b", "retry", "{retry: {attempts: 5}}"),
+			func(p foreign.Policy) float64 { return float64(p.Retry.MaxAttempts) },
+			map[string]float64{"shop": 5, "web": 5, "a/retry": 2},
+		},
+		"Traefik, a transport": {
+			foreign.Traefik,
+			object(ingress, "a", "shop", "{routes: [{services: [{name: s, serversTransport: slow}]}]}") +
+				object(transport, "a", "slow", "{forwardingTimeouts: {dialTimeout: 2}}") +
+				object(transport, "b", "slow", "{forwardingTimeouts: {dialTimeout: 5}}"),
+			func(p foreign.Policy) float64 { return p.ConnectTimeout.Seconds() },
+			map[string]float64{"shop": 2, "b/slow": 5},
+		},
+		"Envoy Gateway": {
+			foreign.EnvoyGateway,
+			object(httpRoute, "a", "shop", "{rules: [{backendRefs: [{name: s}]}]}") +
+				object(httpRoute, "b", "shop", "{rules: [{backendRefs: [{name: s}]}]}") +
+				object(limits, "a", "p", "{targetRef: {kind: HTTPRoute, name: shop}, circuitBreaker: {maxConnections: 2}}") +
+				object(limits, "b", "p", "{targetRef: {kind: HTTPRoute, name: shop}, circuitBreaker: {maxConnections: 5}}"),
+			func(p foreign.Policy) float64 { return float64(p.Concurrency.MaxConnections) },
+			map[string]float64{"a/shop/0": 2, "b/shop/0": 5},
+		},
+		"Gateway API": {
+			foreign.GatewayAPI,
+			object(httpRoute, "a", "shop", "{rules: [{backendRefs: [{name: s}]}, {backendRefs: [{name: s, namespace: b}]}]}") +
+				object(httpRoute, "b", "shop", "{rules: [{backendRefs: [{name: s}]}]}") +
+				object(budget, "a", "p", "{targetRefs: [{kind: Service, name: s}], retryConstraint: {budget: {percent: 2}}}") +
+				object(budget, "b", "p", "{targetRefs: [{kind: Service, name: s}], retryConstraint: {budget: {percent: 5}}}"),
+			func(p foreign.Policy) float64 { return p.Retry.Budget.Percent },
+			map[string]float64{"a/shop/0": 2, "a/shop/1": 5, "b/shop/0": 5},
+		},
+		"Istio": {
+			foreign.Istio,
+			object(virtual, "a", "shop", "{http: [{timeout: 2s, route: [{destination: {host: s}}]}]}") +
+				object(virtual, "b", "shop", "{http: [{timeout: 5s, route: [{destination: {host: s}}]}]}") +
+				object(virtual, "b", "web", "{http: [{timeout: 1s, route: [{destination: {host: s}}]}]}"),
+			func(p foreign.Policy) float64 { return p.Timeout.Seconds() },
+			map[string]float64{"a/shop/0": 2, "b/shop/0": 5, "web/0": 1},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			result := imported(t, c.system, c.text)
+			for policy, want := range c.want {
+				if got := c.figure(named(t, result, policy)); got != want {
+					t.Errorf("policy %s: got %v, want %v", policy, got, want)
+				}
+			}
+			if len(result.Policies) != len(c.want) {
+				t.Errorf("got %d policies, want %d", len(result.Policies), len(c.want))
+			}
+		})
+	}
+}
+
+// Envoy Gateway takes the policy that is closest to a rule, and has defaults without one.
+func TestEnvoyGatewayTakesTheClosestPolicy(t *testing.T) {
+	t.Parallel()
+	const routes = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop, labels: {team: blue}}
+spec:
+  parentRefs: [{name: eg, sectionName: https}]
+  rules: [{backendRefs: [{name: s}]}, {name: slow, backendRefs: [{name: s}]}]
+`
+	target := func(most, target string) string {
+		return "---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: BackendTrafficPolicy\nmetadata: {name: most-" + most +
+			"}\nspec: {" + target + ", circuitBreaker: {maxConnections: " + most + "}}\n"
+	}
+	gateway := target("1", "targetRef: {kind: Gateway, name: eg}")
+	listener := target("2", "targetRef: {kind: Gateway, name: eg, sectionName: https}")
+	route := target("3", "targetRefs: [{kind: HTTPRoute, name: shop}]")
+	labels := target("4", "targetSelectors: [{kind: HTTPRoute, matchLabels: {team: blue}}]")
+	rule := target("5", "targetRefs: [{kind: HTTPRoute, name: shop, sectionName: slow}]")
+	for name, c := range map[string]struct {
+		policies   string
+		most, slow int
+		more       int // policies that no route takes
+	}{
+		"none":                 {"", 1024, 1024, 0},
+		"the Gateway's":        {gateway, 1, 1, 0},
+		"the listener's":       {gateway + listener, 2, 2, 1},
+		"the route's":          {gateway + route, 3, 3, 1},
+		"by labels":            {gateway + labels, 4, 4, 1},
+		"the rule's":           {rule + gateway, 1, 5, 0},
+		"another Gateway's":    {target("6", "targetRef: {kind: Gateway, name: other}"), 1024, 1024, 1},
+		"another listener's":   {target("6", "targetRef: {kind: Gateway, name: eg, sectionName: http}"), 1024, 1024, 1},
+		"another team's":       {target("6", "targetSelectors: [{kind: HTTPRoute, matchLabels: {team: red}}]"), 1024, 1024, 1},
+		"of another kind":      {target("6", "targetRef: {kind: GRPCRoute, name: shop}"), 1024, 1024, 1},
+		"the first of the two": {route + labels, 3, 3, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			result := imported(t, foreign.EnvoyGateway, routes+c.policies)
+			for policy, want := range map[string]int{"shop/0": c.most, "shop/slow": c.slow} {
+				p := named(t, result, policy)
+				if got := p.Concurrency.MaxConnections; got != want {
+					t.Errorf("%s: at most %d connections, want %d", policy, got, want)
+				}
+				if p.Timeout != 15*time.Second || p.ConnectTimeout != 10*time.Second {
+					t.Errorf("%s: timeouts %v and %v, want the defaults of Envoy Gateway", policy, p.Timeout, p.ConnectTimeout)
+				}
+			}
+			if got := len(result.Policies) - 2; got != c.more {
+				t.Errorf("%d policies more than rules, want %d", got, c.more)
+			}
+		})
+	}
+	result := imported(t, foreign.EnvoyGateway, target("7", "targetSelectors: [{kind: Gateway, matchLabels: {team: blue}}]"))
+	wantKind(t, result, "targetSelectors[0]", foreign.Dropped, "name them in targetRefs")
 }
