@@ -219,3 +219,82 @@ spec:
 	result := imported(t, foreign.EnvoyGateway, target("7", "targetSelectors: [{kind: Gateway, matchLabels: {team: blue}}]"))
 	wantKind(t, result, "targetSelectors[0]", foreign.Dropped, "name them in targetRefs")
 }
+
+// envoyListener is a listener with what an HttpConnectionManager has besides its name.
+func envoyListener(manager string) string {
+	return `filter_chains:
+- filters:
+  - name: envoy.filters.network.http_connection_manager
+    typed_config:
+      "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+` + manager
+}
+
+// A misspelled field on the way to the routes loses no retries without a word.
+func TestEnvoyListenerIsChecked(t *testing.T) {
+	t.Parallel()
+	const routes = `      route_config:
+        virtual_hosts:
+        - domains: ["*"]
+          routes: [{match: {prefix: /}, route: {cluster: a, retry_policy: {retry_on: 5xx}}}]
+`
+	good := envoyListener(routes)
+	if p := imported(t, foreign.Envoy, good).Policies[0]; p.Retry.MaxAttempts != 2 {
+		t.Fatalf("got %d attempts, want 2", p.Retry.MaxAttempts)
+	}
+	other := envoyListener(routes) + "---\nname: a\ncircuit_breakers: {thresholds: [{max_retries: 3}]}\n"
+	for name, misspelled := range map[string][2]string{
+		"route_config":  {"route_config", "route_confg"},
+		"routeConfig":   {"route_config", "routeConfg"},
+		"filter_chains": {"filter_chains", "filter_chain"},
+		"filters":       {"- filters", "- filter"},
+		"typed_config":  {"typed_config", "typed_confg"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			text := strings.Replace(other, misspelled[0]+":", misspelled[1]+":", 1)
+			if text == other {
+				t.Fatal("nothing is misspelled")
+			}
+			if _, err := foreign.Import(foreign.Envoy, "file", []byte(text)); err == nil || !strings.Contains(err.Error(), "unknown field") {
+				t.Errorf("got %v, want an unknown field", err)
+			}
+		})
+	}
+}
+
+// Filters that limit or break calls are reported as dropped.
+func TestEnvoyFiltersAreDropped(t *testing.T) {
+	t.Parallel()
+	for filter, sentence := range map[string]string{
+		"adaptive_concurrency.v3.AdaptiveConcurrency": "latency",
+		"admission_control.v3.AdmissionControl":       "success rate",
+		"local_ratelimit.v3.LocalRateLimit":           "for callers",
+		"fault.v3.HTTPFault":                          "on purpose",
+		"ratelimit.v3.RateLimit":                      "rate limit service",
+	} {
+		t.Run(filter, func(t *testing.T) {
+			t.Parallel()
+			name, _, _ := strings.Cut(filter, ".")
+			of := `"@type": type.googleapis.com/envoy.extensions.filters.http.` + filter
+			result := imported(t, foreign.Envoy, envoyListener(`      http_filters:
+      - {name: envoy.filters.http.`+name+`, typed_config: {`+of+`}}
+      - {name: own, typed_config: {`+of+`}}
+      - {name: envoy.filters.http.`+name+`, disabled: true}
+      - {name: envoy.filters.http.router}
+      route_config:
+        virtual_hosts:
+        - domains: ["*"]
+          routes:
+          - match: {prefix: /}
+            route: {cluster: a, retry_policy: {retry_on: 5xx}}
+            typed_per_filter_config: {envoy.filters.http.`+name+`: {`+of+`, stat_prefix: a}}
+`))
+			wantKind(t, result, "http_filters[0]", foreign.Dropped, sentence)
+			wantKind(t, result, "http_filters[1]", foreign.Dropped, sentence)
+			wantKind(t, result, "http_filters[2]", foreign.Unrelated, "")
+			wantKind(t, result, "http_filters[3]", foreign.Unrelated, "")
+			wantKind(t, result, `typed_per_filter_config["envoy.filters.http.`+name+`"]`, foreign.Dropped, sentence)
+		})
+	}
+}
