@@ -12,10 +12,14 @@ import (
 // destinations; the DestinationRule of the destination adds what it says.
 type istio struct {
 	routes []istioRoute
+	roots  []istioRoute // that leave the rest to another VirtualService
 	rules  []istioRule
 }
 
 type istioRoute struct {
+	node         *node
+	service      string // the key of the VirtualService
+	delegate     string // the key of another one, or ""
 	policy       Policy
 	destinations []istioDestination
 	names        []string // of the destinations, as the file gives them
@@ -60,7 +64,71 @@ func readIstio(r *reader, roots []*node) []Policy {
 		"networking.istio.io/VirtualService":  i.virtualService,
 		"networking.istio.io/DestinationRule": i.destinationRule,
 	})
+	i.delegate(r)
 	return i.policies()
+}
+
+// The defaults of a route.
+const (
+	istioNoTimeout      = "timeout: none"
+	istioDefaultRetries = "retries: 2 on connect-failure,refused-stream,unavailable,cancelled, backoff 25ms to 250ms with full jitter"
+)
+
+// delegate gives the timeout and the retries of a route to the routes of the VirtualService that it
+// delegates to, if those have none of their own.
+func (i *istio) delegate(r *reader) {
+	roots := map[string][]istioRoute{}
+	for _, root := range i.roots {
+		roots[root.delegate] = append(roots[root.delegate], root)
+	}
+	taken := map[*node]bool{}
+	found := map[string]bool{}
+	var all []istioRoute
+	for _, route := range i.routes {
+		of := roots[route.service]
+		if len(route.destinations) == 0 || len(of) == 0 {
+			all = append(all, route)
+			continue
+		}
+		found[route.service] = true
+		for _, root := range of {
+			merged := route
+			if len(of) > 1 {
+				merged.policy.Name = root.policy.Name + "/" + route.policy.Name
+			}
+			if timeout := root.node.get("timeout"); timeout != nil && route.node.get("timeout") == nil {
+				taken[timeout] = true
+				merged.policy.Timeout = root.policy.Timeout
+				merged.policy.setFrom(&root.policy, "Timeout")
+				r.noDefault(route.node, istioNoTimeout)
+			}
+			if retries := root.node.get("retries"); retries != nil && route.node.get("retries") == nil {
+				taken[retries] = true
+				merged.policy.Retry, merged.policy.TryTimeout = root.policy.Retry, root.policy.TryTimeout
+				merged.policy.setFrom(&root.policy, "Retry")
+				merged.policy.setFrom(&root.policy, "TryTimeout")
+				r.noDefault(route.node, istioDefaultRetries)
+			}
+			all = append(all, merged)
+		}
+	}
+	i.routes = all
+	for _, root := range i.roots {
+		sentence := "the VirtualService that it delegates to is not in the file"
+		if found[root.delegate] {
+			sentence = "the routes that it delegates to have their own"
+		}
+		for _, key := range []string{"timeout", "retries"} {
+			if set := root.node.get(key); set != nil && !taken[set] {
+				r.unused(set, sentence)
+			}
+		}
+	}
+}
+
+// noDefault takes back a default that byDefault has noted.
+func (r *reader) noDefault(n *node, sentence string) {
+	r.defaults = slices.DeleteFunc(r.defaults, func(e Entry) bool { return e.Place == r.place(n) && e.Sentence == sentence })
 }
 
 func (i *istio) policies() []Policy {
@@ -139,7 +207,7 @@ func (i *istio) virtualService(r *reader, n *node) {
 
 func (i *istio) route(r *reader, n, object *node, k int) {
 	name := r.objectName(object)
-	route := istioRoute{policy: Policy{
+	route := istioRoute{node: n, service: objectKey(object.get("metadata"), "default"), policy: Policy{
 		Name: name + "/" + strconv.Itoa(k), Retry: envoyDefaultRetry(), ConnectTimeout: istioConnectTimeout,
 	}}
 	if own := n.get("name").value(); own != "" {
@@ -163,10 +231,14 @@ func (i *istio) route(r *reader, n, object *node, k int) {
 	}.ignoring("name", "match", "redirect", "directResponse", "delegate", "rewrite", "mirror", "mirrors",
 		"mirrorPercentage", "mirrorPercent", "corsPolicy", "headers", "websocketUpgrade"))
 	if n.get("timeout") == nil && len(route.destinations) > 0 {
-		r.byDefault(n, "timeout: none")
+		r.byDefault(n, istioNoTimeout)
 	}
 	if n.get("retries") == nil && len(route.destinations) > 0 {
-		r.byDefault(n, "retries: 2 on connect-failure,refused-stream,unavailable,cancelled, backoff 25ms to 250ms with full jitter")
+		r.byDefault(n, istioDefaultRetries)
+	}
+	if to := n.get("delegate"); to != nil {
+		route.delegate = objectKey(to, namespaceOf(object))
+		i.roots = append(i.roots, route)
 	}
 	i.routes = append(i.routes, route)
 }

@@ -298,3 +298,61 @@ func TestEnvoyFiltersAreDropped(t *testing.T) {
 		})
 	}
 }
+
+// A route that delegates gives its timeout and its retries to the routes of the delegate.
+func TestIstioDelegates(t *testing.T) {
+	t.Parallel()
+	service := func(name, http string) string {
+		return "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: " + name + ", namespace: shop}\nspec: {http: [" + http + "]}\n"
+	}
+	const settings = "timeout: 4s, retries: {attempts: 5, perTryTimeout: 1s, retryOn: 5xx}"
+	root := service("root", "{"+settings+", delegate: {name: team}}")
+	t.Run("takes both", func(t *testing.T) {
+		t.Parallel()
+		result := imported(t, foreign.Istio, root+service("team", "{route: [{destination: {host: a}}]}"))
+		p := named(t, result, "team/0")
+		if p.Timeout != 4*time.Second || p.TryTimeout != time.Second || p.Retry.MaxAttempts != 6 || len(p.From["Timeout"]) != 1 {
+			t.Errorf("got %v, %v, %d attempts, from %v", p.Timeout, p.TryTimeout, p.Retry.MaxAttempts, p.From)
+		}
+		wantKind(t, result, "timeout", foreign.Carried, "")
+		wantKind(t, result, "retries.attempts", foreign.Carried, "")
+		for _, e := range result.Report {
+			if e.Kind == foreign.Default && (strings.HasPrefix(e.Sentence, "timeout: none") || strings.HasPrefix(e.Sentence, "retries: 2")) {
+				t.Errorf("a default that does not apply: %+v", e)
+			}
+		}
+	})
+	t.Run("has its own", func(t *testing.T) {
+		t.Parallel()
+		result := imported(t, foreign.Istio, service("team", "{timeout: 2s, retries: {attempts: 1}, route: [{destination: {host: a}}]}")+root)
+		p := named(t, result, "team/0")
+		if p.Timeout != 2*time.Second || p.TryTimeout != 0 || p.Retry.MaxAttempts != 2 {
+			t.Errorf("got %v, %v, %d attempts", p.Timeout, p.TryTimeout, p.Retry.MaxAttempts)
+		}
+		for _, e := range result.Report { // the delegate's object is first
+			isRoot, want := e.Line > 5, foreign.Carried
+			if isRoot {
+				want = foreign.Dropped
+			}
+			if e.Kind != foreign.Default && (strings.Contains(e.Path, ".retries") || strings.HasSuffix(e.Path, ".timeout")) && e.Kind != want {
+				t.Errorf("got %+v, want %s", e, want)
+			}
+		}
+	})
+	t.Run("is elsewhere", func(t *testing.T) {
+		t.Parallel()
+		result := imported(t, foreign.Istio, root+service("other", "{route: [{destination: {host: a}}]}"))
+		wantKind(t, result, "timeout", foreign.Dropped, "not in the file")
+		wantKind(t, result, "retries.perTryTimeout", foreign.Dropped, "not in the file")
+		if p := named(t, result, "other/0"); p.Timeout != 0 {
+			t.Errorf("another route has the timeout %v", p.Timeout)
+		}
+	})
+	t.Run("of two", func(t *testing.T) {
+		t.Parallel()
+		result := imported(t, foreign.Istio, root+service("root2", "{timeout: 8s, delegate: {name: team}}")+service("team", "{route: [{destination: {host: a}}]}"))
+		if a, b := named(t, result, "root/0/team/0"), named(t, result, "root2/0/team/0"); a.Timeout != 4*time.Second || b.Timeout != 8*time.Second || b.Retry.MaxAttempts != 3 {
+			t.Errorf("got %v and %v, %d attempts", a.Timeout, b.Timeout, b.Retry.MaxAttempts)
+		}
+	})
+}
