@@ -445,6 +445,13 @@ func envoyRetryPolicy(r *reader, n *node, p *Policy) {
 	if p.Retry.MaxAttempts = retries + 1; n.get("retry_on") == nil {
 		p.Retry.MaxAttempts = 1
 		r.byDefault(n, "retry_on: nothing, so nothing is retried")
+		for _, item := range n.items {
+			if item.key != "per_try_timeout" {
+				r.unused(item, "without retry_on, nothing is retried")
+			}
+		}
+	} else if listed != nil && !slices.ContainsFunc(strings.Split(n.get("retry_on").value(), ","), isCodesWord) {
+		r.unused(listed, "has no effect: retry_on does not have retriable-status-codes")
 	}
 	if b.Max == 0 {
 		b.Max = 10 * b.Base
@@ -452,6 +459,9 @@ func envoyRetryPolicy(r *reader, n *node, p *Policy) {
 	p.Retry.Backoff = b
 	r.byDefault(n, missing(n, "num_retries: 1", "per_try_timeout: that of the route", "retry_back_off: 25ms to 250ms with full jitter"))
 }
+
+// isCodesWord reports whether a word of retry_on stands for a list of statuses.
+func isCodesWord(word string) bool { return strings.TrimSpace(word) == "retriable-status-codes" }
 
 // unread accepts a value without reading it.
 func unread(r *reader, n *node) { r.mark(n, Carried, "") }

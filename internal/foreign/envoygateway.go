@@ -255,8 +255,8 @@ func envoyGatewayRetryOn(r *reader, n *node, p *Policy) {
 		}
 		r.mark(w, kind, note)
 	}
-	if len(codes) > 0 && !listed {
-		r.byDefault(n, "httpStatusCodes without the trigger retriable-status-codes has no effect in Envoy Gateway")
+	if set := n.get("httpStatusCodes"); set != nil && !listed {
+		r.unused(set, "has no effect without the trigger retriable-status-codes")
 	}
 }
 

@@ -356,3 +356,55 @@ func TestIstioDelegates(t *testing.T) {
 		}
 	})
 }
+
+// What another field switches off is not carried over.
+func TestValuesWithoutEffectAreDropped(t *testing.T) {
+	t.Parallel()
+	const r4j = "resilience4j:\n  retry:\n    configs: {default: {waitDuration: 1s, exponentialBackoffMultiplier: 3, exponentialMaxWaitDuration: 9s, randomizedWaitFactor: 0.3}}\n    instances:\n"
+	for name, c := range map[string]struct {
+		system  foreign.System
+		text    string
+		carried []string
+		dropped []string
+	}{
+		"Envoy, statuses": {
+			foreign.Envoy, "{retry_on: \"5xx, reset\", retriable_status_codes: [404], num_retries: 2}",
+			[]string{"retry_on", "num_retries"}, []string{"retriable_status_codes[0]"},
+		},
+		"Envoy, statuses with their word": {
+			foreign.Envoy, "{retriable_status_codes: [404], retry_on: \"5xx, retriable-status-codes\"}",
+			[]string{"retry_on", "retriable_status_codes[0]"}, nil,
+		},
+		"Envoy, no retry_on": {
+			foreign.Envoy, "{num_retries: 2, retriable_status_codes: [404], per_try_timeout: 1s, retry_back_off: {base_interval: 1s}}",
+			[]string{"per_try_timeout"}, []string{"num_retries", "retriable_status_codes[0]", "base_interval"},
+		},
+		"Envoy Gateway": {
+			foreign.EnvoyGateway, traffic + "  retry: {retryOn: {triggers: [reset], httpStatusCodes: [404]}}\n",
+			[]string{"triggers[0]"}, []string{"httpStatusCodes[0]"},
+		},
+		"resilience4j": {
+			foreign.Resilience4j, r4j + "      a: {}\n",
+			[]string{"waitDuration"}, []string{"exponentialBackoffMultiplier", "exponentialMaxWaitDuration", "randomizedWaitFactor"},
+		},
+		"resilience4j, one of two instances grows": {
+			foreign.Resilience4j, r4j + "      a: {}\n      b: {enableExponentialBackoff: true}\n      c: {enableExponentialBackoff: false}\n",
+			[]string{"waitDuration", "exponentialBackoffMultiplier", "exponentialMaxWaitDuration"}, []string{"randomizedWaitFactor"},
+		},
+		"resilience4j, a breaker": {
+			foreign.Resilience4j, "resilience4j.circuitbreaker.instances.a:\n  waitDurationInOpenState: 5s\n  exponentialMaxWaitDurationInOpenState: 9s\n  randomizedWaitFactor: 0.2\n",
+			[]string{"waitDurationInOpenState"}, []string{"exponentialMaxWaitDurationInOpenState", "randomizedWaitFactor"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			result := imported(t, c.system, c.text)
+			for _, path := range c.carried {
+				wantKind(t, result, path, foreign.Carried, "")
+			}
+			for _, path := range c.dropped {
+				wantKind(t, result, path, foreign.Dropped, "")
+			}
+		})
+	}
+}
