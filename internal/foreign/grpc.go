@@ -137,17 +137,17 @@ func grpcRetry(r *reader, n *node, p *Policy) {
 	mistakes := len(r.errs)
 	r.object(n, fields{
 		"maxAttempts":           grpcAttempts(p, "Retry.MaxAttempts", &p.Retry.MaxAttempts),
-		"initialBackoff":        set(p, "Retry.Backoff.Base", &b.Base, protoDuration),
-		"maxBackoff":            set(p, "Retry.Backoff.Max", &b.Max, protoDuration),
-		"backoffMultiplier":     set(p, "Retry.Backoff.Factor", &b.Factor, number(0, 1e6)),
+		"initialBackoff":        set(p, "Retry.Backoff.Base", &b.Base, positive(protoDuration)),
+		"maxBackoff":            set(p, "Retry.Backoff.Max", &b.Max, positive(protoDuration)),
+		"backoffMultiplier":     set(p, "Retry.Backoff.Factor", &b.Factor, positive(number(0, 1e6))),
 		"retryableStatusCodes":  grpcCodes(p),
 		"perAttemptRecvTimeout": set(p, "TryTimeout", &p.TryTimeout, protoDuration),
 	})
-	for _, key := range []string{"maxAttempts", "initialBackoff", "maxBackoff", "backoffMultiplier", "retryableStatusCodes"} {
-		if field(n, key) == nil && len(r.errs) == mistakes {
-			r.fail(n, "%s is missing: gRPC refuses a retryPolicy without it", key)
-			break
-		}
+	if len(r.errs) == mistakes {
+		grpcNeeds(r, n, "a retryPolicy", "maxAttempts", "initialBackoff", "maxBackoff", "backoffMultiplier", "retryableStatusCodes")
+	}
+	if codes := field(n, "retryableStatusCodes"); codes != nil && len(p.Retry.On.GRPC) == 0 && len(r.errs) == mistakes {
+		r.fail(codes, "must not be empty: gRPC then ignores the retryPolicy")
 	}
 	if slices.ContainsFunc(n.items, func(item *node) bool {
 		return item.key[:min(1, len(item.key))] != strings.ToLower(item.key[:min(1, len(item.key))])
@@ -156,6 +156,16 @@ func grpcRetry(r *reader, n *node, p *Policy) {
 	}
 	p.Retry.On.Refused = true
 	r.byDefault(n, "jitter ±20 % on top of maxBackoff; the pushback of the server is obeyed like Retry-After")
+}
+
+// grpcNeeds reports the first of the keys that n does not have. what is n.
+func grpcNeeds(r *reader, n *node, what string, keys ...string) {
+	for _, key := range keys {
+		if field(n, key) == nil {
+			r.fail(n, "%s is missing: gRPC refuses %s without it", key, what)
+			return
+		}
+	}
 }
 
 func grpcCodes(p *Policy) action {
@@ -185,10 +195,14 @@ func grpcHedging(r *reader, n *node, p *Policy) {
 func grpcThrottling(r *reader, n *node, p *Policy) {
 	b := &p.Retry.Budget
 	*b = Budget{Kind: BudgetTokens, Cost: 1, ChargeFailures: true}
+	mistakes := len(r.errs)
 	r.object(n, fields{
-		"maxTokens":  set(p, "Retry.Budget.Tokens", &b.Tokens, number(0, 1000)),
-		"tokenRatio": set(p, "Retry.Budget.Refill", &b.Refill, number(0, 1000)),
+		"maxTokens":  set(p, "Retry.Budget.Tokens", &b.Tokens, positive(number(0, 1000))),
+		"tokenRatio": set(p, "Retry.Budget.Refill", &b.Refill, positive(number(0, 1000))),
 	})
+	if len(r.errs) == mistakes {
+		grpcNeeds(r, n, "retryThrottling", "maxTokens", "tokenRatio")
+	}
 	b.Threshold = b.Tokens / 2
 }
 

@@ -21,7 +21,7 @@ func TestCheck(t *testing.T) {
 		`Retry.Backoff.Kind: unknown value "x"`: func(p *foreign.Policy) { p.Retry.Backoff.Kind = "x" },
 		`Jitter: unknown value "x"`:             func(p *foreign.Policy) { p.Retry.Backoff.Jitter = "x" },
 		`Budget.Kind: unknown value "x"`:        func(p *foreign.Policy) { p.Retry.Budget.Kind = "x" },
-		"Factor: must be at least 1":            func(p *foreign.Policy) { p.Retry.Backoff.Kind = foreign.BackoffExponential },
+		"Factor: must be above 0":               func(p *foreign.Policy) { p.Retry.Backoff.Kind = foreign.BackoffExponential },
 		"Waits: must not be empty":              func(p *foreign.Policy) { p.Retry.Backoff.Kind = foreign.BackoffList },
 		"Budget.Window: must be above 0":        func(p *foreign.Policy) { p.Retry.Budget.Kind = foreign.BudgetWindow },
 		`Scope: unknown scope ""`:               func(p *foreign.Policy) { p.Breakers = []foreign.Breaker{{}} },
