@@ -408,3 +408,43 @@ func TestValuesWithoutEffectAreDropped(t *testing.T) {
 		})
 	}
 }
+
+// The system shows in whatever quotes the text has.
+func TestDetectInQuotes(t *testing.T) {
+	t.Parallel()
+	for api, want := range map[string]foreign.System{
+		"networking.istio.io/v1":                foreign.Istio,
+		"gateway.envoyproxy.io/v1alpha1":        foreign.EnvoyGateway,
+		"linkerd.io/v1alpha2":                   foreign.Linkerd,
+		"policy.linkerd.io/v1":                  foreign.Linkerd,
+		"dapr.io/v1alpha1":                      foreign.Dapr,
+		"gateway.networking.k8s.io/v1":          foreign.GatewayAPI,
+		"gateway.networking.x-k8s.io/v1alpha1":  foreign.GatewayAPI,
+		"traefik.io/v1alpha1":                   foreign.Traefik,
+		"traefik.containo.us/v1alpha1":          foreign.Traefik,
+		"apps/v1":                               "",
+		"networking.istio.iocaine.example/v1":   "",
+		"x.networking.istio.io.example.com/net": "",
+	} {
+		for _, text := range []string{
+			"apiVersion: %\n", "apiVersion: '%'\n", "apiVersion: \"%\"\n", "'apiVersion': '%'\n", "\"apiVersion\" : \"%\"\n",
+			"items:\n- apiVersion: '%'\n", "{kind: List, items: [{'apiVersion': '%'}]}\n",
+		} {
+			text = strings.Replace(text, "%", api, 1)
+			if got := foreign.Detect("file", []byte(text)); got != want {
+				t.Errorf("%q: got %q, want %q", text, got, want)
+			}
+		}
+	}
+	for text, want := range map[string]foreign.System{
+		"'methodConfig': []\n":                   foreign.GRPC,
+		"'retry_policy': {}\n":                   foreign.Envoy,
+		"  'retry.linkerd.io/http': '5xx'\n":     foreign.Linkerd,
+		"\"methodConfig\": []\n":                 foreign.GRPC,
+		"  \"retry.linkerd.io/http\": \"5xx\"\n": foreign.Linkerd,
+	} {
+		if got := foreign.Detect("file", []byte(text)); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
