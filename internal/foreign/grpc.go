@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -212,12 +213,38 @@ func grpcBalancer(r *reader, n *node, p *Policy) {
 		r.fail(n, "expected a list, got %s", n.describe())
 		return
 	}
+	chosen := false // gRPC takes the first policy that it knows
 	for _, item := range n.items {
-		if o := item.get("outlier_detection_experimental"); o != nil && o.shape == mapping {
-			grpcOutlier(r, o, p)
+		for _, policy := range item.items {
+			switch {
+			case !slices.Contains(grpcBalancers(), policy.key):
+				near := meant(policy.key, grpcBalancers())
+				if near != "" {
+					near = fmt.Sprintf(", did you mean %q?", near)
+				}
+				r.mark(policy, Dropped, "gRPC skips a policy that it does not know"+near)
+			case chosen:
+				r.mark(policy, Dropped, "gRPC takes the first policy of the list that it knows")
+			case policy.key == "outlier_detection_experimental" && policy.shape == mapping:
+				grpcOutlier(r, policy, p)
+				chosen = true
+			default:
+				chosen = true
+			}
 		}
 	}
 	ignore(r, n)
+}
+
+// grpcBalancers are the policies of load balancing that gRPC has.
+func grpcBalancers() []string {
+	return []string{
+		"cds_experimental", "grpclb", "least_request_experimental", "outlier_detection_experimental", "pick_first",
+		"priority_experimental", "random_subsetting_experimental", "ring_hash_experimental", "rls_experimental", "round_robin",
+		"weighted_round_robin", "weighted_target_experimental", "xds_cluster_impl_experimental",
+		"xds_cluster_manager_experimental", "xds_cluster_resolver_experimental", "xds_override_host_experimental",
+		"xds_wrr_locality_experimental",
+	}
 }
 
 func grpcOutlier(r *reader, n *node, p *Policy) {

@@ -14,12 +14,21 @@ type istio struct {
 	routes []istioRoute
 	roots  []istioRoute // that leave the rest to another VirtualService
 	rules  []istioRule
+	mesh   *istioMesh // nil if the file does not have it
+}
+
+// istioMesh is what the mesh's configuration says about routes without retries.
+type istioMesh struct {
+	node   *node
+	policy Policy
+	used   bool
 }
 
 type istioRoute struct {
 	node         *node
 	service      string // the key of the VirtualService
 	delegate     string // the key of another one, or ""
+	retries      *node  // its own, or those of a route that delegates to it
 	policy       Policy
 	destinations []istioDestination
 	names        []string // of the destinations, as the file gives them
@@ -63,9 +72,56 @@ func readIstio(r *reader, roots []*node) []Policy {
 	r.kubernetes(roots, map[string]action{
 		"networking.istio.io/VirtualService":  i.virtualService,
 		"networking.istio.io/DestinationRule": i.destinationRule,
+		"install.istio.io/IstioOperator":      i.meshAt("spec", "meshConfig", "defaultHttpRetryPolicy"),
+		"sailoperator.io/Istio":               i.meshAt("spec", "values", "meshConfig", "defaultHttpRetryPolicy"),
+		"/ConfigMap": func(r *reader, n *node) {
+			if mesh := n.at("data", "mesh"); strings.Contains(mesh.value(), "defaultHttpRetryPolicy") {
+				r.mark(mesh, Dropped, "the mesh's configuration in a ConfigMap is a text, which is not read: routes without retries have Istio's own default")
+			}
+			ignore(r, n)
+		},
 	})
 	i.delegate(r)
-	return i.policies()
+	i.meshRetries(r)
+	all := i.policies()
+	if i.mesh != nil && !i.mesh.used {
+		r.unused(i.mesh.node, "every route has retries of its own")
+	}
+	return all
+}
+
+// meshAt reads the retries for the whole mesh at a path of an object, which says nothing else.
+func (i *istio) meshAt(path ...string) action {
+	return func(r *reader, n *node) {
+		if set := n.at(path...); set != nil && !set.null {
+			i.mesh = &istioMesh{node: set, policy: Policy{Retry: envoyDefaultRetry()}}
+			istioRetries(r, set, &i.mesh.policy)
+			i.mesh.policy.TryTimeout = 0
+			i.mesh.policy.From = without(i.mesh.policy.From, "TryTimeout")
+			if try := set.get("perTryTimeout"); try != nil {
+				r.change(try, Dropped, "Istio's manual excepts perTryTimeout from what can be set for the mesh")
+			}
+		}
+		ignore(r, n)
+	}
+}
+
+// take gives the mesh's retries to p.
+func (m *istioMesh) take(p *Policy) {
+	m.used = true
+	p.Retry, p.TryTimeout = m.policy.Retry, m.policy.TryTimeout
+	p.setFrom(&m.policy, "Retry")
+	p.setFrom(&m.policy, "TryTimeout")
+}
+
+// meshRetries gives the mesh's retries to the routes that have none.
+func (i *istio) meshRetries(r *reader) {
+	for k := range i.routes {
+		if route := &i.routes[k]; i.mesh != nil && route.retries == nil && len(route.destinations) > 0 {
+			i.mesh.take(&route.policy)
+			r.noDefault(route.node, istioDefaultRetries)
+		}
+	}
 }
 
 // The defaults of a route.
@@ -104,6 +160,7 @@ func (i *istio) delegate(r *reader) {
 			}
 			if retries := root.node.get("retries"); retries != nil && route.node.get("retries") == nil {
 				taken[retries] = true
+				merged.retries = retries
 				merged.policy.Retry, merged.policy.TryTimeout = root.policy.Retry, root.policy.TryTimeout
 				merged.policy.setFrom(&root.policy, "Retry")
 				merged.policy.setFrom(&root.policy, "TryTimeout")
@@ -151,6 +208,9 @@ func (i *istio) policies() []Policy {
 			continue
 		}
 		p := Policy{Name: rule.name, Retry: envoyDefaultRetry(), ConnectTimeout: istioConnectTimeout}
+		if i.mesh != nil {
+			i.mesh.take(&p)
+		}
 		rule.apply(&p)
 		all = append(all, p)
 	}
@@ -207,7 +267,7 @@ func (i *istio) virtualService(r *reader, n *node) {
 
 func (i *istio) route(r *reader, n, object *node, k int) {
 	name := r.objectName(object)
-	route := istioRoute{node: n, service: objectKey(object.get("metadata"), "default"), policy: Policy{
+	route := istioRoute{node: n, retries: n.get("retries"), service: objectKey(object.get("metadata"), "default"), policy: Policy{
 		Name: name + "/" + strconv.Itoa(k), Retry: envoyDefaultRetry(), ConnectTimeout: istioConnectTimeout,
 	}}
 	if own := n.get("name").value(); own != "" {

@@ -448,3 +448,75 @@ func TestDetectInQuotes(t *testing.T) {
 		}
 	}
 }
+
+// The mesh's retries apply to the routes that have none.
+func TestIstioMeshRetries(t *testing.T) {
+	t.Parallel()
+	routes := virtualService + "    - {route: [{destination: {host: b}}], retries: {attempts: 1}}\n"
+	const own = "    - {route: [{destination: {host: b}}], retries: {attempts: 1}}\n"
+	operator := func(retries string) string {
+		return "---\napiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec: {profile: default, meshConfig: {enableTracing: true, defaultHttpRetryPolicy: {" + retries + "}}}\n"
+	}
+	for name, c := range map[string]struct {
+		mesh     string
+		attempts int
+	}{
+		"none":           {"", 3},
+		"more":           {operator("attempts: 6, retryOn: 5xx"), 7},
+		"off":            {operator("attempts: 0"), 1},
+		"Sail":           {strings.NewReplacer("install.istio.io/v1alpha1", "sailoperator.io/v1", "IstioOperator", "Istio", "{profile: default, meshConfig", "{values: {meshConfig", "}}}\n", "}}}}\n").Replace(operator("attempts: 4")), 5},
+		"nothing of it":  {"---\napiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec: {profile: demo}\n", 3},
+		"in a ConfigMap": {"---\napiVersion: v1\nkind: ConfigMap\ndata: {mesh: \"defaultHttpRetryPolicy: {attempts: 6}\"}\n", 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			result := imported(t, foreign.Istio, routes+c.mesh)
+			if got := result.Policies[0].Retry.MaxAttempts; got != c.attempts {
+				t.Errorf("got %d attempts, want %d", got, c.attempts)
+			}
+			if got := result.Policies[1].Retry.MaxAttempts; got != 2 {
+				t.Errorf("a route with retries of its own has %d attempts, want 2", got)
+			}
+			defaults := 0
+			for _, e := range result.Report {
+				if e.Kind == foreign.Default && strings.HasPrefix(e.Sentence, "retries: 2 on") {
+					defaults++
+				}
+			}
+			if isMesh := c.attempts != 3; (defaults == 0) != isMesh {
+				t.Errorf("Istio's own default is noted %d times", defaults)
+			}
+			if strings.Contains(name, "ConfigMap") {
+				wantKind(t, result, "data.mesh", foreign.Dropped, "is not read")
+			}
+		})
+	}
+	result := imported(t, foreign.Istio, routes+operator("attempts: 6, perTryTimeout: 1s"))
+	wantKind(t, result, "defaultHttpRetryPolicy.attempts", foreign.Carried, "")
+	wantKind(t, result, "defaultHttpRetryPolicy.perTryTimeout", foreign.Dropped, "perTryTimeout")
+	if p := result.Policies[0]; p.TryTimeout != 0 {
+		t.Errorf("a try takes %v", p.TryTimeout)
+	}
+	result = imported(t, foreign.Istio, "apiVersion: networking.istio.io/v1\nkind: VirtualService\nspec:\n  http:\n"+own+operator("attempts: 6"))
+	wantKind(t, result, "defaultHttpRetryPolicy.attempts", foreign.Dropped, "of its own")
+}
+
+// What gRPC skips in a list of load balancers is reported.
+func TestGRPCBalancersThatAreSkipped(t *testing.T) {
+	t.Parallel()
+	const outlier = `"outlier_detection_experimental": {"interval": "5s", "failurePercentageEjection": {"threshold": 50}, "childPolicy": [{"round_robin": {}}]}`
+	config := func(balancers string) string {
+		return `{"methodConfig": [{"name": [{}], "timeout": "1s"}], "loadBalancingConfig": [` + balancers + `]}`
+	}
+	result := imported(t, foreign.GRPC, config(`{`+strings.Replace(outlier, "_experimental", "", 1)+`}, {"own_policy": {"a": 1}}, {`+outlier+`}`))
+	wantKind(t, result, "loadBalancingConfig[0].outlier_detection", foreign.Dropped, `did you mean "outlier_detection_experimental"`)
+	wantKind(t, result, "loadBalancingConfig[1].own_policy", foreign.Dropped, "does not know")
+	if len(result.Policies[0].Breakers) == 0 {
+		t.Error("the first known policy is not read")
+	}
+	result = imported(t, foreign.GRPC, config(`{"round_robin": {}}, {`+outlier+`}`))
+	wantKind(t, result, "loadBalancingConfig[1].outlier_detection_experimental", foreign.Dropped, "the first policy")
+	if len(result.Policies[0].Breakers) != 0 {
+		t.Error("a policy behind the first is read")
+	}
+}
