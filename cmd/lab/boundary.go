@@ -88,8 +88,8 @@ func boundary(ctx context.Context, p cli.Program) int {
 	return cli.ExitOK
 }
 
-// findBoundaries finds the boundaries of the policies. The first of the seeds is that of load, which
-// needs no rate.
+// findBoundaries finds the boundaries of the policies. The first of the seeds is that of load, whose
+// rate does not matter.
 func findBoundaries(ctx context.Context, p cli.Program, policies []namedPolicy, s lab.Scenario, load lab.Load, seeds int) ([]located, error) {
 	const steps = 7 // of a bisection of a hundred loads
 	var done atomic.Int64

@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rebound-dev/rebound/internal/cli"
@@ -38,5 +40,63 @@ func TestCompareFindsTheBoundaryOfItsFlags(t *testing.T) {
 	}
 	if code, _, errs := execute(t, append([]string{"compare", "--before", empty, "--boundary"}, append(load, "--capacity", "0")...)...); code != cli.ExitUsage {
 		t.Errorf("without a capacity: got exit code %d, stderr %q", code, errs)
+	}
+}
+
+// breakerFile is an Istio route with outlier detection, twice, so that its two policies are one.
+const breakerFile = `apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a}
+spec: {http: [{timeout: 500ms, route: [{destination: {host: b}}]}, {timeout: 500ms, route: [{destination: {host: b}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: b}
+spec: {host: b, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 3, interval: 1s, maxEjectionPercent: 100}}}
+`
+
+// The table of a graph does not say never of a run that is too short to show a recovery.
+func TestGraphTooShortToRecover(t *testing.T) {
+	t.Parallel()
+	file := files.Temp(t, "two.yaml", twoServices)
+	page := filepath.Join(t.TempDir(), "page.html")
+	code, out, errs := execute(t, "graph", file, "--hang", "b", "--for", "12s", "--html", page)
+	if code != cli.ExitOK {
+		t.Fatalf("got exit code %d, stderr %q", code, errs)
+	}
+	text := string(readPage(t, page))
+	for name, text := range map[string]string{"table": out, "page": text} {
+		if strings.Contains(text, never) || !strings.Contains(text, "recovery unknown, the run is too short") || strings.Count(text, "unknown") < 3 {
+			t.Errorf("the %s says never, or not that the recovery is unknown:\n%.2000s", name, text)
+		}
+	}
+}
+
+// What other systems' policies open and eject on an edge is counted. Identical policies in a file
+// need no choice.
+func TestGraphCountsEjectionsOfOthers(t *testing.T) {
+	t.Parallel()
+	file := files.Temp(t, "two.yaml", strings.Replace(twoServices, "{name: b,", "{name: b, instances: 2,", 1))
+	r := jsonOf[graphResult](t, "graph", file, "--json", "--hang", "b", "--config", files.Temp(t, "istio.yaml", breakerFile))
+	if e := r.Edges; e[0].Ejections+e[1].Ejections == 0 {
+		t.Errorf("got %+v, want ejections", e)
+	}
+	dapr := `apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: a}
+spec:
+  policies:
+    timeouts: {t: 1s}
+    circuitBreakers: {c: {maxRequests: 1, timeout: 5s, trip: consecutiveFailures > 3}}
+  targets: {apps: {b: {timeout: t, circuitBreaker: c}}}
+`
+	r = jsonOf[graphResult](t, "graph", file, "--json", "--hang", "b", "--config", files.Temp(t, "dapr.yaml", dapr))
+	if e := r.Edges; e[0].Opened+e[0].Ejections == 0 {
+		t.Errorf("got %+v, want opened circuits", e)
+	}
+	different := strings.Replace(breakerFile, "500ms", "1s", 1)
+	code, _, errs := execute(t, "graph", file, "--config", files.Temp(t, "istio.yaml", different))
+	if code != cli.ExitUsage || !strings.Contains(errs, "has several policies, choose one: a/0, a/1") {
+		t.Errorf("two different policies: got exit code %d, stderr %q", code, errs)
 	}
 }
