@@ -88,7 +88,7 @@ func boundary(ctx context.Context, p cli.Program) int {
 	return cli.ExitOK
 }
 
-// findBoundaries finds the boundaries of the policies. The first of the seeds is that of load, whose
+// findBoundaries finds the boundaries of the policies. The first of the seeds is that of load. Its
 // rate does not matter.
 func findBoundaries(ctx context.Context, p cli.Program, policies []namedPolicy, s lab.Scenario, load lab.Load, seeds int) ([]located, error) {
 	const steps = 7 // of a bisection of a hundred loads
