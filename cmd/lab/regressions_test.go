@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -98,5 +99,26 @@ spec:
 	code, _, errs := execute(t, "graph", file, "--config", files.Temp(t, "istio.yaml", different))
 	if code != cli.ExitUsage || !strings.Contains(errs, "has several policies, choose one: a/0, a/1") {
 		t.Errorf("two different policies: got exit code %d, stderr %q", code, errs)
+	}
+}
+
+// check says of every method of its scenarios whether the policy retries it.
+func TestCheckNotesEveryMethod(t *testing.T) {
+	t.Parallel()
+	source, err := os.ReadFile("../../pkg/lab/scenarios/short.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	post := files.Temp(t, "post.yaml", string(source)+"\nload: {method: POST}\n")
+	limits := files.Temp(t, "limits.yaml", "load: {rate: 20, clients: 1, capacity: 100, seeds: 1}\nscenarios: [{scenario: short, wasted: 1}, {scenario: "+post+", wasted: 1}]\n")
+	rebound := files.Temp(t, "rebound.yaml", "routes: [{name: a, match: /, upstream: 'http://x'}]\n")
+	code, _, errs := execute(t, "check", "--limits", limits, "--config", rebound)
+	if code != cli.ExitOK || !strings.Contains(errs, "policy default does not retry POST, ") || strings.Contains(errs, "not retry GET") {
+		t.Errorf("a policy of ours: got exit code %d, stderr %q, want a note on POST only", code, errs)
+	}
+	caddy := files.Temp(t, "Caddyfile", "a {\n\treverse_proxy b {\n\t\tlb_retries 2\n\t\ttransport http {\n\t\t\tdial_timeout 1s\n\t\t}\n\t}\n}\n")
+	code, _, errs = execute(t, "check", "--limits", limits, "--config", caddy)
+	if code != cli.ExitOK || strings.Count(errs, "the scenario's calls are POST") != 1 || strings.Count(errs, "the time to connect") != 1 {
+		t.Errorf("a policy of Caddy: got exit code %d, stderr %q, want one note on POST and one on the time to connect", code, errs)
 	}
 }

@@ -66,6 +66,11 @@ func TestNotes(t *testing.T) {
 	if notes := Notes(all, http.MethodPost); len(notes) != 1 {
 		t.Errorf("got notes %v, want none on the method", notes)
 	}
+	all[1].From = foreign.Sources{"ConnectTimeout": {{Line: 1}}}
+	if notes := Notes(all, http.MethodPost); len(notes) != 2 || notes[1] != "b: the time to connect, because connections are made or refused at once" {
+		t.Errorf("got notes %v, want one on the time to connect", notes)
+	}
+	all[1].From = nil
 	for i := range all {
 		all[i].GRPC = true
 	}
