@@ -181,8 +181,8 @@ func TestStandardInput(t *testing.T) {
 		"compare":            {live, small("compare", "--config", "-"), "Retry storm: "},
 		"check":              {live, []string{"check", "--config", "-", "--limits", limits}, "All 2 limits hold. ratings/0"},
 		"boundary":           {live, []string{"boundary", "--config", "-", "--seeds", "1", "--capacity", "20", "--clients", "1"}, "No recovery from "},
-		"import":             {live, []string{"import", "-"}, "# From stdin, settings of istio."},
-		"import with a flag": {live, []string{"import", "--config", "-"}, "# From stdin, settings of istio."},
+		"import":             {live, []string{"import", "-"}, "# 1 policy of istio: "},
+		"import with a flag": {live, []string{"import", "--config", "-"}, "# 1 policy of istio: "},
 		"explain":            {own, []string{"explain", "--config", "-", "GET /a", "--status", "503"}, "GET /a (route a, "},
 		"a system by name":   {properties, small("simulate", "--config", "-", "--from", "resilience4j"), ""},
 	} {
@@ -206,7 +206,7 @@ func TestStandardInput(t *testing.T) {
 func TestLiveObjects(t *testing.T) {
 	t.Parallel()
 	code, _, errs := executeIn(t, files.Read(t, "testdata/kubectl-list.yaml"), "import", "-")
-	if code != cli.ExitOK || !strings.HasPrefix(errs, "stdin: 1 policy of istio\n") || strings.Contains(errs, "is not read") {
+	if code != cli.ExitOK || !strings.HasPrefix(errs, "stdin: 1 policy of istio: ") || strings.Contains(errs, "is not read") {
 		t.Errorf("got exit code %d, stderr\n%s\nwant one policy and nothing left", code, errs)
 	}
 	tried := map[string]int{}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/testkit/files"
+	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
 // jsonOf runs a command that prints JSON.
@@ -120,5 +121,34 @@ func TestCheckNotesEveryMethod(t *testing.T) {
 	code, _, errs = execute(t, "check", "--limits", limits, "--config", caddy)
 	if code != cli.ExitOK || strings.Count(errs, "the scenario's calls are POST") != 1 || strings.Count(errs, "the time to connect") != 1 {
 		t.Errorf("a policy of Caddy: got exit code %d, stderr %q, want one note on POST and one on the time to connect", code, errs)
+	}
+}
+
+// run begins with a verdict on the simulation and one on the real programs, as text and as JSON.
+func TestRunBeginsWithVerdicts(t *testing.T) {
+	t.Parallel()
+	brief := files.Temp(t, "brief.yaml", `name: brief
+description: Half a second of errors.
+length: 2s
+disturbance: {at: 500ms, for: 500ms}
+upstream:
+  faults:
+    latency: {distribution: fixed, value: 10ms}
+  phases:
+    - {at: 500ms, for: 500ms, errorRate: 1}
+`)
+	args := []string{"run", "--scenario", brief, "--rate", "20"}
+	_, out, errs := execute(t, args...) // the exit code says whether the two agree
+	lines := strings.SplitN(out, "\n", 4)
+	if len(lines) != 4 || !strings.HasPrefix(lines[0], "Simulated: ") || !strings.HasPrefix(lines[1], "Measured: ") || lines[2] != "" {
+		t.Errorf("got stdout\n%s\nstderr %q, want two verdicts first", out, errs)
+	}
+	_, out, errs = execute(t, append(args, "--json")...)
+	var got struct {
+		Verdict             []string
+		Simulated, Measured *lab.Result
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil || len(got.Verdict) != 2 || !strings.HasPrefix(got.Verdict[1], "Measured: ") || got.Simulated == nil || got.Measured == nil {
+		t.Errorf("got error %v, verdict %q, stderr %q", err, got.Verdict, errs)
 	}
 }
