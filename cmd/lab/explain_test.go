@@ -23,8 +23,8 @@ func explained(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	return code, out.String(), err.String()
 }
 
-// The first line of explain is what the pipeline would do. pkg/transport tests that the two agree on
-// every combination.
+// The first line of explain is what the pipeline would do. pkg/transport tests that the two agree
+// on every combination.
 func TestExplain(t *testing.T) {
 	file := files.Temp(t, "rebound.yaml", `routes:
   - {name: orders, match: POST /orders, upstream: "http://upstream:5000", policy: patient}
