@@ -167,7 +167,7 @@ func (c *changes) findBoundaries(ctx context.Context, p cli.Program, load *loadF
 		policies, into = append(policies, n), append(into, b)
 	})
 	const seeds = 1 // a boundary for each policy costs as much as several runs
-	found, err := findBoundaries(ctx, p, policies, s.ForBoundary(), lab.Load{Clients: load.load.Clients, Capacity: boundaryCapacity}, seeds)
+	found, err := findBoundaries(ctx, p, policies, s.ForBoundary(), load.load, seeds)
 	for i := range found {
 		*into[i] = &found[i].Boundary
 	}

@@ -33,7 +33,7 @@ func boundary(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
 	policy := addPolicyFlags(fs)
 	scenario := fs.String("scenario", "outage-hanging", "run this scenario: the `NAME` of a built-in one, or the path of a .yaml file")
-	load := lab.Load{Clients: 20, Capacity: boundaryCapacity}
+	load := lab.Load{Clients: 20, Capacity: boundaryCapacity, Seed: 1}
 	fs.IntVar(&load.Clients, "clients", load.Clients, "`N` client instances make the calls, each with its own circuit and budget")
 	fs.Float64Var(&load.Capacity, "capacity", load.Capacity, "`CALLS` per second that the upstream can serve; above 0")
 	seeds := fs.Int("seeds", 5, "search with the seeds 1 to `N`")
@@ -65,7 +65,7 @@ func boundary(ctx context.Context, p cli.Program) int {
 		policies = chosen.policies
 	}
 	for _, chosen := range policies {
-		load.Rate, load.Seed = load.Capacity, 1
+		load.Rate = load.Capacity
 		if err := (lab.Experiment{Policy: chosen.Policy, Client: chosen.Client, Scenario: s, Load: load}).Validate(); err != nil {
 			return p.Fail(cli.ExitUsage, err)
 		}
@@ -88,6 +88,8 @@ func boundary(ctx context.Context, p cli.Program) int {
 	return cli.ExitOK
 }
 
+// findBoundaries finds the boundaries of the policies. The first of the seeds is that of load. Its
+// rate does not matter.
 func findBoundaries(ctx context.Context, p cli.Program, policies []namedPolicy, s lab.Scenario, load lab.Load, seeds int) ([]located, error) {
 	const steps = 7 // of a bisection of a hundred loads
 	var done atomic.Int64
@@ -101,7 +103,7 @@ func findBoundaries(ctx context.Context, p cli.Program, policies []namedPolicy, 
 			free <- struct{}{}
 			defer func() { <-free }()
 			load := load
-			load.Rate, load.Seed = load.Capacity*float64(percent)/lab.BoundarySteps, seed
+			load.Rate, load.Seed, load.Length = load.Capacity*float64(percent)/lab.BoundarySteps, load.Seed+seed-1, 0
 			virtual.Run(func() {
 				var r *lab.Result
 				if r, err = (lab.Experiment{Policy: chosen.Policy, Client: chosen.Client, Scenario: s, Load: load}).Run(ctx); err == nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/rebound-dev/rebound/internal/cli"
@@ -79,7 +80,13 @@ func check(ctx context.Context, p cli.Program) int {
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
-	chosen, err := policy.choose(p, trials[0].Scenario.Method())
+	var methods []string
+	for _, t := range trials {
+		if method := t.Scenario.Method(); !slices.Contains(methods, method) {
+			methods = append(methods, method)
+		}
+	}
+	chosen, err := policy.choose(p, methods...)
 	if err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}

@@ -479,6 +479,7 @@ func (e explanation) write(w io.Writer) error {
 	if e.Route != "" {
 		of = "route " + e.Route + ", " + of
 	}
+	b.WriteString(e.conclusion() + "\n")
 	if e.Refusal != nil {
 		fmt.Fprintf(&b, "%s (%s): before the first attempt\n\n", e.Request, of)
 	} else {
@@ -504,10 +505,13 @@ func (e explanation) write(w io.Writer) error {
 	if len(e.Gates) == 0 {
 		b.WriteString("  no gate: the attempt needs no retry\n")
 	}
-	b.WriteString("\n")
-	if e.Attempts > e.Attempt {
-		fmt.Fprintf(&b, "%d attempts, if all of them end so\n", e.Attempts)
-	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// conclusion says what the pipeline does, in a line or two.
+func (e explanation) conclusion() string {
+	var b strings.Builder
 	switch {
 	case e.Refusal != nil && e.Refusal.GRPC != "":
 		fmt.Fprintf(&b, "refused with %s: the caller gets %s, RetryInfo: %d s\n", e.Verdicts[0].Reason, e.Refusal.GRPC, e.Refusal.RetryAfter)
@@ -518,10 +522,12 @@ func (e explanation) write(w io.Writer) error {
 	case e.Verdicts[0].Verdict == resilience.VerdictRetry && e.Verdicts[1].Verdict == resilience.VerdictRetry:
 		fmt.Fprintf(&b, "retry after %s to %s (%s)\n", e.Verdicts[0].Wait, e.Verdicts[1].Wait, e.Verdicts[1].Source)
 	default:
-		fmt.Fprintf(&b, "depends on the jitter: with the shortest wait %s, with the longest (as above) %s\n", e.Verdicts[0], e.Verdicts[1])
+		fmt.Fprintf(&b, "depends on the jitter: with the shortest wait %s, with the longest (as below) %s\n", e.Verdicts[0], e.Verdicts[1])
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	if e.Attempts > e.Attempt {
+		fmt.Fprintf(&b, "%d attempts, if all of them end so\n", e.Attempts)
+	}
+	return b.String()
 }
 
 func (v verdict) String() string {

@@ -23,8 +23,8 @@ func explained(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	return code, out.String(), err.String()
 }
 
-// The last line of explain is what the pipeline would do. pkg/transport tests that the two agree on
-// every combination.
+// The first line of explain is what the pipeline would do. pkg/transport tests that the two agree
+// on every combination.
 func TestExplain(t *testing.T) {
 	file := files.Temp(t, "rebound.yaml", `routes:
   - {name: orders, match: POST /orders, upstream: "http://upstream:5000", policy: patient}
@@ -39,9 +39,9 @@ policies:
   patient: {timeout: 20s, retry: {maxRetryAfter: 10s, backoff: {jitter: none}}}
 `)
 	for name, tc := range map[string]struct {
-		args []string
-		says []string // all of these must appear
-		last string
+		args  []string
+		says  []string // all of these must appear
+		first string
 	}{
 		"the default policy":       {[]string{"GET /process", "--status", "503"}, []string{"policy default", "status_503", "1 of 3"}, "retry after 0s to 100ms (jitter)"},
 		"flags first":              {[]string{"--status=503", "GET /process"}, nil, "retry after 0s to 100ms (jitter)"},
@@ -57,7 +57,7 @@ policies:
 		"refused by the circuit":   {[]string{"GET /", "--breaker", "open"}, nil, "refused with breaker_open: the caller gets 503, Retry-After: 1"},
 		"no token":                 {[]string{"GET /", "--status", "502", "--tokens", "0"}, nil, "give_up: the call ends with budget_exhausted"},
 		"nothing was sent":         {[]string{"POST /", "--error", "dial"}, []string{"not sent, POST"}, "retry after 0s to 100ms (jitter)"},
-		"two ends, two reasons":    {[]string{"GET /", "--status", "503", "--elapsed", "4.95s", "--tokens", "0"}, nil, "depends on the jitter: with the shortest wait give_up: the call ends with budget_exhausted, with the longest (as above) give_up: the call ends with deadline_too_close"},
+		"two ends, two reasons":    {[]string{"GET /", "--status", "503", "--elapsed", "4.95s", "--tokens", "0"}, nil, "depends on the jitter: with the shortest wait give_up: the call ends with budget_exhausted, with the longest (as below) give_up: the call ends with deadline_too_close"},
 		"nothing of it was read":   {[]string{"POST /", "--error", "dial", "--body", "1MiB"}, nil, "retry after 0s to 100ms (jitter)"},
 		"the caller's own limit":   {[]string{"GET /", "--status", "503", "--request-header", "X-Envoy-Expected-Rq-Timeout-Ms: 100", "--elapsed", "100ms"}, []string{"0s of"}, "give_up: the call ends with deadline_exceeded"},
 		"waits that grow":          {[]string{"--config", file, "GET /slow", "--status", "503", "--attempt", "4"}, []string{"policy growing"}, "retry after 100ms to 2s (jitter)"},
@@ -81,7 +81,7 @@ policies:
 		"gRPC, ok":                 {[]string{"grpc /orders.Orders/Create", "--status", "ok"}, []string{"no gate"}, "return: the call ends with ok"},
 		"gRPC, refused":            {[]string{"grpc /orders.Orders/Create", "--breaker", "open"}, nil, "refused with breaker_open: the caller gets UNAVAILABLE, RetryInfo: 1 s"},
 		"gRPC, over the rate":      {[]string{"--config", file, "--route", "limited", "grpc /orders.Orders/Create", "--rate-limit", "reached"}, nil, "refused with rate_limited: the caller gets RESOURCE_EXHAUSTED, RetryInfo: 3 s"},
-		"it depends on the jitter": {[]string{"GET /", "--status", "503", "--elapsed", "4.95s"}, nil, "depends on the jitter: with the shortest wait retry after 0s (jitter), with the longest (as above) give_up: the call ends with deadline_too_close"},
+		"it depends on the jitter": {[]string{"GET /", "--status", "503", "--elapsed", "4.95s"}, nil, "depends on the jitter: with the shortest wait retry after 0s (jitter), with the longest (as below) give_up: the call ends with deadline_too_close"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, stdout, stderr := explained(t, tc.args...)
@@ -93,9 +93,8 @@ policies:
 					t.Errorf("want %q in\n%s", s, stdout)
 				}
 			}
-			lines := strings.Split(strings.TrimSpace(stdout), "\n")
-			if got := lines[len(lines)-1]; got != tc.last {
-				t.Errorf("at last it says %q, want %q:\n%s", got, tc.last, stdout)
+			if got, _, _ := strings.Cut(stdout, "\n"); got != tc.first {
+				t.Errorf("it begins with %q, want %q:\n%s", got, tc.first, stdout)
 			}
 			code, stdout, stderr = explained(t, append(tc.args, "--json")...)
 			var e explanation

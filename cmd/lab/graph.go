@@ -230,7 +230,7 @@ func onlyPolicy(c choice) (callgraph.Policy, error) {
 		own, err := c.one()
 		return callgraph.Policy{Own: own.Policy}, err
 	}
-	if len(c.policies) > 1 {
+	if _, err := c.one(); err != nil {
 		var names []string
 		for _, o := range c.policies {
 			names = append(names, o.Name)
@@ -253,7 +253,7 @@ func graphVerdict(r, own *callgraph.Result) string {
 		verdict = fmt.Sprintf("Fails by itself: %s of the calls end well before the disturbance %s, %s.", percent(front.Before.Success), load, attempts)
 	case worst.PerEntry.Peak >= stormFrom:
 		verdict = fmt.Sprintf("Retry storm: %s, %s %s.", attempts, back, load)
-	case front.RecoveryS == nil && r.LengthS >= r.DisturbanceToS+lab.RecoveryHolds.Seconds():
+	case front.RecoveryS == nil && !tooShort(r):
 		verdict = fmt.Sprintf("No storm, but no recovery: %s, %s %s.", attempts, back, load)
 	}
 	if own != nil {
@@ -264,13 +264,13 @@ func graphVerdict(r, own *callgraph.Result) string {
 
 // graphRecovery says when the entry was good again.
 func graphRecovery(r *callgraph.Result) string {
-	switch tail, front := r.LengthS-r.DisturbanceToS, r.Front(); {
+	switch front := r.Front(); {
 	case front.RecoveryS != nil:
 		return fmt.Sprintf("recovered after %.1f s", *front.RecoveryS)
-	case tail < lab.RecoveryHolds.Seconds():
+	case tooShort(r):
 		return "recovery unknown, the run is too short"
 	default:
-		return fmt.Sprintf("not recovered after %.0f s", tail)
+		return fmt.Sprintf("not recovered after %.0f s", r.LengthS-r.DisturbanceToS)
 	}
 }
 
@@ -284,12 +284,20 @@ func graphTitle(r *callgraph.Result) string {
 		name, r.Rate, r.Entry, seconds(r.LengthS), seconds(r.DisturbanceFromS), seconds(r.DisturbanceToS), r.Seed)
 }
 
-// shortRecovery formats a recovery for a table.
-func shortRecovery(s *callgraph.ServiceResult) string {
-	if s.RecoveryS == nil {
-		return never
+// shortRecovery formats the recovery of a service for a table.
+func shortRecovery(r *callgraph.Result, s callgraph.ServiceResult) string {
+	switch {
+	case s.RecoveryS != nil:
+		return fmt.Sprintf("%.1fs", *s.RecoveryS)
+	case tooShort(r):
+		return "unknown"
 	}
-	return fmt.Sprintf("%.1fs", *s.RecoveryS)
+	return never
+}
+
+// tooShort reports whether a run ends before it could show a recovery.
+func tooShort(r *callgraph.Result) bool {
+	return r.LengthS < r.DisturbanceToS+lab.RecoveryHolds.Seconds()
 }
 
 // edgeName names an edge.
@@ -312,7 +320,7 @@ func writeGraph(w io.Writer, r graphResult) error {
 		fmt.Fprintf(t, "%-*s\t%.2f\t%.2f\t%.2f\t%.2f\t%s\t%s\t%s\t%.1f\t%s\t%s\t%s\t%d\t%d\t\n", width, s.Name,
 			s.PerCall.Mean, s.PerCall.Peak, s.PerEntry.Mean, s.PerEntry.Peak,
 			percent(s.Before.Success), percent(s.During.Success), percent(s.After.Success), s.After.Goodput,
-			shortRecovery(s), latency(s.After.OK, s.After.P99), percent(wasted.WastedShare()), s.Instances, s.Restarts)
+			shortRecovery(r.Result, *s), latency(s.After.OK, s.After.P99), percent(wasted.WastedShare()), s.Instances, s.Restarts)
 	}
 	if err := t.Flush(); err != nil {
 		return err

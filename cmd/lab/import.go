@@ -57,11 +57,23 @@ func importPolicy(_ context.Context, p cli.Program) int {
 		results[i] = translate.Policy(policy)
 	}
 	keys := policyKeys(imported.Policies)
-	if err := writeImported(p.Stdout, name, imported, keys, results); err != nil {
+	report := translate.Report(imported, results)
+	verdict := importVerdict(imported, report)
+	if err := writeImported(p.Stdout, name, verdict, imported, keys, results); err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
-	writeImportReport(p.Stderr, name, imported, translate.Report(imported, results))
+	writeImportReport(p.Stderr, name, verdict, report)
 	return cli.ExitOK
+}
+
+// importVerdict says in a sentence how much of a file the policies have.
+func importVerdict(from *foreign.Result, report foreign.Report) string {
+	count := map[foreign.Kind]int{}
+	for _, e := range report {
+		count[e.Kind] += e.Fields
+	}
+	return fmt.Sprintf("%s of %s: %s carried over, %d approximated, %d dropped.", number(len(from.Policies), "policy", "policies"),
+		from.System, number(count[foreign.Carried], "value", "values"), count[foreign.Approximated], count[foreign.Dropped])
 }
 
 var notInKeys = regexp.MustCompile(`[^A-Za-z0-9._]+`)
@@ -100,7 +112,7 @@ type importedEndpoints struct {
 	Eject   endpoint.Eject   `yaml:"eject"`
 }
 
-func writeImported(w io.Writer, name string, from *foreign.Result, keys []string, results []translate.Result) error {
+func writeImported(w io.Writer, name, verdict string, from *foreign.Result, keys []string, results []translate.Result) error {
 	part := importedPart{Policies: map[string]transport.Policy{}, Upstreams: map[string]importedUpstream{}}
 	renamed := map[string]string{}
 	for i, r := range results {
@@ -118,7 +130,7 @@ func writeImported(w io.Writer, name string, from *foreign.Result, keys []string
 		return err
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "# From %s, settings of %s. A part of a configuration: routes and the upstreams' urls are missing.\n", oneLine(name), from.System)
+	fmt.Fprintf(&b, "# %s\n# From %s. A part of a configuration: routes and the upstreams' urls are missing.\n", verdict, oneLine(name))
 	for _, key := range slices.Sorted(maps.Keys(renamed)) {
 		fmt.Fprintf(&b, "# %s is %s.\n", key, oneLine(renamed[key]))
 	}
@@ -133,8 +145,8 @@ func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // writeImportReport writes what became of the fields: those that are approximated or dropped one by
 // one, the others in one line.
-func writeImportReport(w io.Writer, name string, from *foreign.Result, report foreign.Report) {
-	fmt.Fprintf(w, "%s: %s of %s\n", name, number(len(from.Policies), "policy", "policies"), from.System)
+func writeImportReport(w io.Writer, name, verdict string, report foreign.Report) {
+	fmt.Fprintf(w, "%s: %s\n", name, verdict)
 	writeEntries(w, "approximated", report, func(e foreign.Entry) bool { return e.Kind == foreign.Approximated })
 	writeEntries(w, "dropped", report, func(e foreign.Entry) bool { return e.Kind == foreign.Dropped })
 	writeEntries(w, "left out in the file, so the defaults apply", report, func(e foreign.Entry) bool { return e.Kind == foreign.Default && e.Line > 0 })

@@ -185,7 +185,7 @@ func (f policyFlags) check() error {
 // configuration that routes use, or all of another system's file. With --route it returns only that
 // route's policy, or the policy of that name. It tells stderr what of the policies the simulation
 // lacks for calls with this method.
-func (f policyFlags) choose(p cli.Program, method string) (choice, error) {
+func (f policyFlags) choose(p cli.Program, methods ...string) (choice, error) {
 	if err := f.check(); err != nil {
 		return choice{}, err
 	}
@@ -196,20 +196,22 @@ func (f policyFlags) choose(p cli.Program, method string) (choice, error) {
 	if err != nil {
 		return choice{}, err
 	}
-	return f.parse(p, name, data, method)
+	return f.parse(p, name, data, methods...)
 }
 
 // parse returns the policies in the text of a file.
-func (f policyFlags) parse(p cli.Program, name string, data []byte, method string) (choice, error) {
+func (f policyFlags) parse(p cli.Program, name string, data []byte, methods ...string) (choice, error) {
 	c := choice{file: name}
 	if f.from != nil {
 		c.system = cmp.Or(foreign.System(*f.from), systemOf(name, data))
 	}
 	var err error
 	if c.foreign = c.system != ""; c.foreign {
-		c.policies, err = f.rivals(p, c.system, name, data, method)
+		c.policies, err = f.rivals(p, c.system, name, data, methods)
 	} else if c.policies, err = f.own(name, data); err == nil {
-		noteMethods(p.Stderr, c.policies, method)
+		for _, method := range methods {
+			noteMethods(p.Stderr, c.policies, method)
+		}
 	}
 	return c, err
 }
@@ -288,7 +290,7 @@ func (f policyFlags) policy(p cli.Program, method string) (namedPolicy, error) {
 }
 
 // rivals returns the policies of another system's file.
-func (f policyFlags) rivals(p cli.Program, system foreign.System, file string, data []byte, method string) ([]namedPolicy, error) {
+func (f policyFlags) rivals(p cli.Program, system foreign.System, file string, data []byte, methods []string) ([]namedPolicy, error) {
 	imported, err := foreign.Import(system, file, data)
 	if err != nil {
 		return nil, err
@@ -310,7 +312,7 @@ func (f policyFlags) rivals(p cli.Program, system foreign.System, file string, d
 	if len(all) == 0 {
 		return nil, fmt.Errorf("--route: %s has no policy %q; its policies are %s", file, *f.route, strings.Join(names, ", "))
 	}
-	writeLosses(p.Stderr, file, imported, chosen, method)
+	writeLosses(p.Stderr, file, imported, chosen, methods)
 	return all, nil
 }
 
@@ -331,7 +333,7 @@ func firstLine(from foreign.Sources) int {
 const screenful = 20
 
 // writeLosses lists what the simulation does not have of a file. The rest is counted.
-func writeLosses(w io.Writer, file string, imported *foreign.Result, chosen []foreign.Policy, method string) {
+func writeLosses(w io.Writer, file string, imported *foreign.Result, chosen []foreign.Policy, methods []string) {
 	var lines []string
 	for _, kind := range []foreign.Kind{foreign.Dropped, foreign.Approximated} {
 		for _, e := range imported.Report {
@@ -340,8 +342,12 @@ func writeLosses(w io.Writer, file string, imported *foreign.Result, chosen []fo
 			}
 		}
 	}
-	for _, note := range rival.Notes(chosen, method) {
-		lines = append(lines, "not simulated: "+note)
+	for _, method := range methods {
+		for _, note := range rival.Notes(chosen, method) {
+			if line := "not simulated: " + note; !slices.Contains(lines, line) {
+				lines = append(lines, line)
+			}
+		}
 	}
 	fmt.Fprintf(w, "%s: %s of %s\n", file, number(len(imported.Policies), "policy", "policies"), imported.System)
 	for _, line := range lines[:min(len(lines), screenful)] {

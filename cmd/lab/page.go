@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/rebound-dev/rebound/internal/callgraph"
 	look "github.com/rebound-dev/rebound/internal/chart"
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/config"
@@ -28,7 +27,7 @@ func newPage() (*template.Template, error) {
 		"chartStyle": func() template.CSS { return template.CSS(look.CSS()) },
 		"percent":    percent, "recovery": recovery, "latency": latency, "counts": counts, "signed": signed,
 		"lost":     func(p lab.Part) uint64 { return p.Calls - p.OK },
-		"edgeName": edgeName, "shortRecovery": func(s callgraph.ServiceResult) string { return shortRecovery(&s) },
+		"edgeName": edgeName, "shortRecovery": shortRecovery,
 	}).Parse(pageText)
 }
 

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"text/tabwriter"
 	"time"
@@ -67,10 +68,18 @@ than the last column says. One client makes all calls.`, "lab run [flags]",
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
+	verdict := []string{"Simulated: " + verdictOn(simulated[0], reference{}), "Measured: " + verdictOn(measured, reference{})}
 	if *asJSON {
-		if err := writeJSON(p.Stdout, map[string]*lab.Result{"simulated": simulated[0], "measured": measured}); err != nil {
-			return p.Fail(cli.ExitFailed, err)
-		}
+		err = writeJSON(p.Stdout, struct {
+			Verdict   []string    `json:"verdict"`
+			Simulated *lab.Result `json:"simulated"`
+			Measured  *lab.Result `json:"measured"`
+		}{verdict, simulated[0], measured})
+	} else {
+		err = p.Print(strings.Join(verdict, "\n") + "\n\n")
+	}
+	if err != nil {
+		return p.Fail(cli.ExitFailed, err)
 	}
 	apart, err := writeAgreement(p.Stdout, simulated[0], measured, *asJSON)
 	if err != nil {

@@ -76,7 +76,7 @@ func compare(ctx context.Context, p cli.Program) int {
 	policy, load := addPolicyFlags(fs), addLoadFlags(fs)
 	out := addOutputFlags(fs)
 	before := fs.String("before", "", "compare with the policies of `FILE`, before a change")
-	withBoundary := fs.Bool("boundary", false, "with --before: also find the load from which each policy no longer recovers")
+	withBoundary := fs.Bool("boundary", false, "with --before: also find the load from which each policy no longer recovers, with --capacity and --seed")
 	var form format
 	fs.TextVar(&form, "format", format{}, "print the figures as `FORM`: text, markdown or json")
 	if code, done := p.Parse(fs, usage(aboutCompare, "lab compare [flags]",
@@ -92,6 +92,9 @@ func compare(ctx context.Context, p cli.Program) int {
 	}
 	if *withBoundary && *before == "" {
 		return p.Fail(cli.ExitUsage, errors.New("--boundary: requires --before FILE"))
+	}
+	if *withBoundary && load.load.Capacity <= 0 {
+		return p.Fail(cli.ExitUsage, errors.New("--boundary: requires --capacity above 0"))
 	}
 	if *before != "" {
 		return compareBefore(ctx, p, fs, policy, *before, *withBoundary, load, s, out, form)

@@ -168,6 +168,7 @@ type edgeFigures struct {
 	Edge
 	opened atomic.Uint64
 	sets   []*endpoint.Set // of the clients that know the endpoints
+	others []lab.Client    // with the rules of another system
 
 	mu      sync.Mutex
 	seconds []pair

@@ -90,8 +90,8 @@ type Edge struct {
 	Calls  uint64 `json:"calls"`
 	// PerCall is the number of attempts per call.
 	PerCall Amplification `json:"attemptsPerCall"`
-	// Opened is how often a circuit opened, of all instances of the caller together. Other systems'
-	// policies do not count it.
+	// Opened is how often a circuit for the whole upstream opened, of all instances of the caller
+	// together.
 	Opened uint64 `json:"circuitsOpened"`
 	// Ejections is how often an instance of the caller ejected an endpoint.
 	Ejections uint64 `json:"endpointsEjected"`
@@ -140,6 +140,11 @@ func (s *sim) result() *Result {
 		e.Opened = f.opened.Load()
 		for _, set := range f.sets {
 			e.Ejections += set.Ejections()
+		}
+		for _, c := range f.others {
+			state := c.State()
+			e.Opened += state.Opened
+			e.Ejections += state.Ejections
 		}
 		e.PerCall.Mean, e.PerCall.Peak = backend.Amplification(len(f.seconds), func(i int) (float64, float64) {
 			return float64(f.seconds[i].calls), float64(f.seconds[i].attempts)

@@ -308,6 +308,7 @@ func (s *sim) newClient(e edge, number uint64, figures *edgeFigures) (client, er
 		return c, fmt.Errorf("policy %s: its clients, %T, take no request", e.policy, other)
 	}
 	c.do = doer.Do
+	figures.others = append(figures.others, other)
 	return c, nil
 }
 

@@ -89,12 +89,18 @@ func (r *reader) unused(n *node, sentence string) {
 	r.defaults = slices.DeleteFunc(r.defaults, func(e Entry) bool {
 		return e.Path == n.path && e.Line == n.keyLine || e.Path == n.path && e.Line == n.line
 	})
+	below := map[Place]bool{} // another document of the file may have the same path
+	var add func(n *node)
+	add = func(n *node) {
+		below[r.place(n)] = true
+		for _, item := range n.items {
+			add(item)
+		}
+	}
+	add(n)
 	for i := range r.report {
-		e := &r.report[i]
-		if e.Path == n.path || strings.HasPrefix(e.Path, n.path+".") || strings.HasPrefix(e.Path, n.path+"[") {
-			if e.Kind == Carried || e.Kind == Approximated {
-				e.Kind, e.Sentence = Dropped, sentence
-			}
+		if e := &r.report[i]; below[e.Place] && (e.Kind == Carried || e.Kind == Approximated) {
+			e.Kind, e.Sentence = Dropped, sentence
 		}
 	}
 }

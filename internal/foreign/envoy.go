@@ -168,34 +168,109 @@ func (e *envoy) bootstrap(r *reader, n *node) {
 		"enable_worker_cpu_affinity", "runtime"))
 }
 
-// listener reads the route configurations inside a listener. The rest is about callers.
+// listener reads the HTTP connection managers inside a listener. The rest is about callers.
 func (e *envoy) listener(r *reader, n *node) {
+	r.misspelled(n, "filter_chains", "default_filter_chain")
+	for _, chain := range append(n.get("filter_chains").all(), n.get("default_filter_chain")) {
+		r.misspelled(chain, "filters", "filter_chain_match")
+		for _, filter := range chain.get("filters").all() {
+			r.misspelled(filter, "typed_config", "config_discovery", "config", "name")
+		}
+	}
 	e.within(r, n)
 	ignore(r, n)
 }
 
+// misspelled reports a key of n that is close to one of the known keys. n may have other keys too.
+func (r *reader) misspelled(n *node, known ...string) {
+	for _, item := range n.all() {
+		if near := meant(item.key, known); near != "" && near != item.key {
+			r.failAt(item.keyLine, item.keyColumn, item.path, "unknown field, did you mean %q?", near)
+		}
+	}
+}
+
 func (e *envoy) within(r *reader, n *node) {
 	for _, item := range n.items {
+		isManager := strings.HasSuffix(item.get("@type").value(), "HttpConnectionManager") ||
+			strings.HasSuffix(n.get("name").value(), "http_connection_manager") && (item.key == "typed_config" || item.key == "config")
 		switch {
+		case isManager && item.shape == mapping:
+			e.connectionManager(r, item)
+			continue
 		case item.key == "route_config" && item.shape == mapping:
 			e.routeConfiguration(r, item)
 			continue
 		case item.key == "rds" && item.shape == mapping:
-			r.mark(item, Dropped, "the routes that a control plane sends are not in the file")
+			envoyDiscovered(r, item)
 			continue
 		}
 		e.within(r, item)
 	}
 }
 
+// envoyDiscovered drops the settings for routes that come from a control plane.
+func envoyDiscovered(r *reader, n *node) {
+	r.mark(n, Dropped, "the routes that a control plane sends are not in the file")
+}
+
+// connectionManager reads an HttpConnectionManager. A misspelled field must not lose its routes.
+func (e *envoy) connectionManager(r *reader, n *node) {
+	r.object(n, fields{
+		"route_config":  e.routeConfiguration,
+		"rds":           envoyDiscovered,
+		"scoped_routes": drop("routes that depend on a scope are not read"),
+		"http_filters":  func(r *reader, n *node) { r.list(n, envoyFilter) },
+	}.dropping("a stall in the middle of an answer is not simulated", "stream_idle_timeout").
+		ignoring("@type", "codec_type", "stat_prefix", "add_user_agent", "tracing", "common_http_protocol_options",
+			"http1_safe_max_connection_duration", "http_protocol_options", "http2_protocol_options", "http3_protocol_options",
+			"server_name", "server_header_transformation", "scheme_header_transformation", "max_request_headers_kb",
+			"stream_flush_timeout", "request_timeout", "request_headers_timeout", "drain_timeout", "drain_timeout_jitter",
+			"delayed_close_timeout", "idle_timeout", "access_log", "access_log_flush_interval", "access_log_options",
+			"flush_access_log_on_new_request", "use_remote_address", "xff_num_trusted_hops",
+			"original_ip_detection_extensions", "early_header_mutation_extensions", "internal_address_config",
+			"skip_xff_append", "via", "generate_request_id", "preserve_external_request_id",
+			"always_set_request_id_in_response", "forward_client_cert_details", "set_current_client_cert_details",
+			"forward_client_cert_matcher", "proxy_100_continue", "proxy100_continue",
+			"represent_ipv4_remote_address_as_ipv4_mapped_ipv6", "upgrade_configs", "normalize_path", "merge_slashes",
+			"path_with_escaped_slashes_action", "request_id_extension", "local_reply_config", "strip_matching_host_port",
+			"strip_any_host_port", "strip_trailing_host_dot", "stream_error_on_invalid_http_message",
+			"path_normalization_options", "proxy_status_config", "typed_header_validation_config",
+			"append_x_forwarded_port", "append_local_overload", "add_proxy_protocol_connection_state",
+			"forward_proto_config"))
+}
+
+// envoyFilter drops an HTTP filter that decides about failures, or such a filter's settings for a
+// route. Others have nothing to do with failures.
+func envoyFilter(r *reader, n *node) {
+	name := cmp.Or(n.at("typed_config", "@type").value(), n.get("@type").value(), n.get("name").value())
+	kind := strings.NewReplacer("_", "", ".v2", "", ".v3", "").Replace(strings.ToLower(name + " " + n.get("name").value() + " " + n.key))
+	for _, filter := range [][2]string{
+		{"adaptiveconcurrency", "there is no limit that follows the upstream's latency"},
+		{"admissioncontrol", "there is no limit by success rate before the upstream"},
+		{"localratelimit", "a rate limit for callers, in front of the routes"},
+		{"filters.http.fault", "the fault is made on purpose: use the faults of flaky-server"},
+		{"filters.http.ratelimit", "it needs Envoy's rate limit service"},
+	} {
+		if strings.Contains(kind, filter[0]) && n.get("disabled").value() != "true" {
+			r.mark(n, Dropped, filter[1])
+		}
+	}
+	ignore(r, n)
+}
+
+// envoyFilters reads the settings of filters for a route, by name.
+func envoyFilters(r *reader, n *node) { r.byName(n, envoyFilter) }
+
 func (e *envoy) routeConfiguration(r *reader, n *node) {
 	r.object(n, fields{
-		"virtual_hosts": func(r *reader, n *node) { r.list(n, e.virtualHost) },
+		"virtual_hosts":           func(r *reader, n *node) { r.list(n, e.virtualHost) },
+		"typed_per_filter_config": envoyFilters,
 	}.ignoring("@type", "name", "vhds", "internal_only_headers", "response_headers_to_add", "response_headers_to_remove",
 		"request_headers_to_add", "request_headers_to_remove", "most_specific_header_mutations_wins", "validate_clusters",
 		"max_direct_response_body_size_bytes", "cluster_specifier_plugins", "request_mirror_policies",
 		"ignore_port_in_host_matching", "vhost_header", "ignore_path_parameters_in_path_matching",
-		"typed_per_filter_config", "metadata"))
+		"metadata"))
 }
 
 func (e *envoy) virtualHost(r *reader, n *node) {
@@ -208,13 +283,14 @@ func (e *envoy) virtualHost(r *reader, n *node) {
 		"retry_policy": func(r *reader, n *node) { own = true; envoyRetryPolicy(r, n, &host) },
 		"hedge_policy": func(r *reader, n *node) { envoyHedge(r, n, &host) },
 		"rate_limits":  drop("it needs Envoy's rate limit service"),
+
+		"typed_per_filter_config": envoyFilters,
 	}.dropping("a plugin of Envoy", "retry_policy_typed_config").
 		dropping(envoyBuffer, "per_request_buffer_limit_bytes", "request_body_buffer_limit").
 		ignoring("@type", "name", "domains", "cors", "matcher", "metadata", "virtual_clusters", "require_tls",
 			"include_attempt_count_in_response", "include_is_timeout_retry_header", "include_request_attempt_count",
 			"request_headers_to_add", "request_headers_to_remove",
-			"request_mirror_policies", "response_headers_to_add", "response_headers_to_remove", "typed_per_filter_config",
-			"retry_policy_typed_config"))
+			"request_mirror_policies", "response_headers_to_add", "response_headers_to_remove"))
 	inherited := (*Policy)(nil)
 	if own || host.Hedge != (Hedge{}) {
 		inherited = &host
@@ -258,10 +334,11 @@ func (e *envoy) route(r *reader, n *node, name string, host *Policy) {
 	}
 	upstream := false
 	r.object(n, fields{
-		"route": func(r *reader, n *node) { upstream = true; route.action(r, n) },
+		"route":                   func(r *reader, n *node) { upstream = true; route.action(r, n) },
+		"typed_per_filter_config": envoyFilters,
 	}.dropping(envoyBuffer, "per_request_buffer_limit_bytes", "request_body_buffer_limit").ignoring("@type", "name", "match", "decorator", "metadata", "request_body_buffer_limit",
 		"request_headers_to_add", "request_headers_to_remove", "response_headers_to_add", "response_headers_to_remove",
-		"stat_prefix", "tracing", "typed_per_filter_config", "direct_response", "redirect", "filter_action", "non_forwarding_action"))
+		"stat_prefix", "tracing", "direct_response", "redirect", "filter_action", "non_forwarding_action"))
 	if upstream {
 		e.routes = append(e.routes, route)
 	}
@@ -368,6 +445,13 @@ func envoyRetryPolicy(r *reader, n *node, p *Policy) {
 	if p.Retry.MaxAttempts = retries + 1; n.get("retry_on") == nil {
 		p.Retry.MaxAttempts = 1
 		r.byDefault(n, "retry_on: nothing, so nothing is retried")
+		for _, item := range n.items {
+			if item.key != "per_try_timeout" {
+				r.unused(item, "without retry_on, nothing is retried")
+			}
+		}
+	} else if listed != nil && !slices.ContainsFunc(strings.Split(n.get("retry_on").value(), ","), isCodesWord) {
+		r.unused(listed, "has no effect: retry_on does not have retriable-status-codes")
 	}
 	if b.Max == 0 {
 		b.Max = 10 * b.Base
@@ -375,6 +459,9 @@ func envoyRetryPolicy(r *reader, n *node, p *Policy) {
 	p.Retry.Backoff = b
 	r.byDefault(n, missing(n, "num_retries: 1", "per_try_timeout: that of the route", "retry_back_off: 25ms to 250ms with full jitter"))
 }
+
+// isCodesWord reports whether a word of retry_on stands for a list of statuses.
+func isCodesWord(word string) bool { return strings.TrimSpace(word) == "retriable-status-codes" }
 
 // unread accepts a value without reading it.
 func unread(r *reader, n *node) { r.mark(n, Carried, "") }

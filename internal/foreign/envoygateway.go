@@ -1,6 +1,9 @@
 package foreign
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // envoyGateway reads BackendTrafficPolicies. A route in the same file takes what the policy says
 // that targets it.
@@ -11,9 +14,16 @@ type envoyGateway struct {
 
 type envoyTraffic struct {
 	policy  Policy
-	targets []string
+	targets []envoyTarget
 	retry   bool // the policy has a retry of its own
 	used    bool
+}
+
+// envoyTarget is what a policy is for: a route or a Gateway, by its key or by labels.
+type envoyTarget struct {
+	kind, namespace, name string
+	section               string // a rule of a route, or a listener of a Gateway
+	labels                map[string]string
 }
 
 func readEnvoyGateway(r *reader, roots []*node) []Policy {
@@ -25,13 +35,14 @@ func readEnvoyGateway(r *reader, roots []*node) []Policy {
 	})
 	var all []Policy
 	for _, rule := range g.rules {
-		p := rule.policy
-		for i := range g.traffic {
-			if t := &g.traffic[i]; overlap(t.targets, []string{rule.route}) {
-				t.used = true
-				t.apply(&p)
-			}
+		t := g.closest(rule)
+		if t == nil {
+			t = &envoyTraffic{policy: envoyGatewayDefaults()}
+			r.byDefault(rule.route, "no BackendTrafficPolicy in the file is for it: "+envoyGatewayTimeouts)
 		}
+		t.used = true
+		p := rule.policy
+		t.apply(&p)
 		all = append(all, p)
 	}
 	for _, t := range g.traffic {
@@ -40,6 +51,66 @@ func readEnvoyGateway(r *reader, roots []*node) []Policy {
 		}
 	}
 	return all
+}
+
+// closest returns the policy for a rule, or nil. One for the rule wins over one for the route, for
+// the listener, and for the Gateway; of two, the first in the file.
+func (g *envoyGateway) closest(rule gatewayRule) *envoyTraffic {
+	var best *envoyTraffic
+	most := 0
+	for i := range g.traffic {
+		for _, target := range g.traffic[i].targets {
+			if c := target.closeness(rule); c > most {
+				best, most = &g.traffic[i], c
+			}
+		}
+	}
+	return best
+}
+
+// closeness returns how closely a target names a rule; 0 if it does not.
+func (t envoyTarget) closeness(rule gatewayRule) int {
+	route := rule.route
+	if t.kind == "Gateway" {
+		for _, parent := range route.at("spec", "parentRefs").all() {
+			kind, section := cmp.Or(parent.get("kind").value(), "Gateway"), parent.get("sectionName").value()
+			switch {
+			case kind != "Gateway", objectKey(parent, namespaceOf(route)) != t.namespace+"/"+t.name:
+			case t.section == "":
+				return 1
+			case section == "" || section == t.section:
+				return 2
+			}
+		}
+		return 0
+	}
+	if t.kind != route.get("kind").value() || t.namespace != namespaceOf(route) {
+		return 0
+	}
+	for key, value := range t.labels {
+		if route.at("metadata", "labels", key).value() != value {
+			return 0
+		}
+	}
+	switch {
+	case t.labels == nil && t.name != route.at("metadata", "name").value():
+		return 0
+	case t.section == "":
+		return 3
+	case t.section == rule.node.get("name").value():
+		return 4
+	}
+	return 0
+}
+
+// envoyGatewayTimeouts describes the timeouts of envoyGatewayDefaults.
+const envoyGatewayTimeouts = "timeout: 15s for a request, 10s to connect"
+
+func envoyGatewayDefaults() Policy {
+	return Policy{
+		Timeout: envoyRouteTimeout, ConnectTimeout: 10 * time.Second, Retry: Retry{MaxAttempts: 1},
+		Concurrency: Concurrency{MaxConnections: 1024, MaxPending: 1024, MaxRequests: 1024, MaxRetries: 1024},
+	}
 }
 
 // apply adds what the policy says to a rule of a route. The rule's own timeouts and retry win.
@@ -68,21 +139,25 @@ func (t *envoyTraffic) apply(p *Policy) {
 }
 
 func (g *envoyGateway) read(r *reader, n *node) {
-	t := envoyTraffic{policy: Policy{
-		Name: objectName(n), Timeout: envoyRouteTimeout, ConnectTimeout: 10 * time.Second,
-		Concurrency: Concurrency{MaxConnections: 1024, MaxPending: 1024, MaxRequests: 1024, MaxRetries: 1024},
-	}}
+	t := envoyTraffic{policy: envoyGatewayDefaults()}
 	p := &t.policy
-	p.Retry.MaxAttempts = 1
+	p.Name = r.objectName(n)
+	namespace := namespaceOf(n)
 	target := func(r *reader, n *node) {
-		t.targets = append(t.targets, n.get("name").value())
+		t.targets = append(t.targets, envoyTarget{
+			kind: n.get("kind").value(), namespace: namespace, name: n.get("name").value(), section: n.get("sectionName").value(),
+		})
 		r.object(n, fields{}.ignoring("group", "kind", "name", "sectionName"))
 	}
 	panicBelow := 0.5
 	r.object(n, kubernetesObject(func(r *reader, spec *node) {
 		r.object(spec, fields{
-			"targetRef":      target,
-			"targetRefs":     func(r *reader, n *node) { r.list(n, target) },
+			"targetRef":  target,
+			"targetRefs": func(r *reader, n *node) { r.list(n, target) },
+			"targetSelectors": func(r *reader, n *node) {
+				r.list(n, func(r *reader, n *node) { t.selector(r, n, namespace) })
+			},
+			"mergeType":      drop("the settings of the Gateway's policy are not merged into this one"),
 			"retry":          func(r *reader, n *node) { t.retry = true; envoyGatewayRetry(r, n, p) },
 			"timeout":        func(r *reader, n *node) { envoyGatewayTimeout(r, n, p) },
 			"circuitBreaker": func(r *reader, n *node) { envoyGatewayLimits(r, n, p) },
@@ -96,15 +171,29 @@ func (g *envoyGateway) read(r *reader, n *node) {
 			"rateLimit":        func(r *reader, n *node) { envoyGatewayRate(r, n, p) },
 			"faultInjection":   drop("faults are made on purpose: use the faults of flaky-server"),
 			"admissionControl": drop("there is no limit by success rate before the upstream"),
-		}.ignoring("targetSelectors", "loadBalancer", "proxyProtocol", "tcpKeepalive", "connection", "dns", "http2",
-			"mergeType", "bandwidthLimit", "useClientProtocol", "compression", "compressor", "responseOverride",
+		}.ignoring("loadBalancer", "proxyProtocol", "tcpKeepalive", "connection", "dns", "http2",
+			"bandwidthLimit", "useClientProtocol", "compression", "compressor", "responseOverride",
 			"httpUpgrade", "requestBuffer", "telemetry", "routingType"))
-		r.byDefault(spec, missing(spec, "timeout: 15s for a request, 10s to connect", "retry: none", "circuitBreaker: 1024 of each"))
+		r.byDefault(spec, missing(spec, envoyGatewayTimeouts, "retry: none", "circuitBreaker: 1024 of each"))
 	}))
 	for i := range p.Breakers {
 		p.Breakers[i].PanicBelow = panicBelow
 	}
 	g.traffic = append(g.traffic, t)
+}
+
+// selector reads what chooses routes by their labels. Gateways are not in the file, or not read.
+func (t *envoyTraffic) selector(r *reader, n *node, namespace string) {
+	target := envoyTarget{kind: n.get("kind").value(), namespace: namespace, labels: map[string]string{}}
+	if target.kind == "Gateway" || n.get("matchExpressions") != nil {
+		r.mark(n, Dropped, "only routes are chosen by labels, and only by matchLabels: name them in targetRefs")
+		return
+	}
+	for _, label := range n.get("matchLabels").all() {
+		target.labels[label.key] = label.value()
+	}
+	t.targets = append(t.targets, target)
+	r.object(n, fields{}.ignoring("group", "kind", "matchLabels"))
 }
 
 const noActiveChecks = "endpoints are judged by their calls only, not by health checks"
@@ -166,8 +255,8 @@ func envoyGatewayRetryOn(r *reader, n *node, p *Policy) {
 		}
 		r.mark(w, kind, note)
 	}
-	if len(codes) > 0 && !listed {
-		r.byDefault(n, "httpStatusCodes without the trigger retriable-status-codes has no effect in Envoy Gateway")
+	if set := n.get("httpStatusCodes"); set != nil && !listed {
+		r.unused(set, "has no effect without the trigger retriable-status-codes")
 	}
 }
 

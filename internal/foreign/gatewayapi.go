@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 )
@@ -16,14 +17,15 @@ type gatewayAPI struct {
 
 type gatewayRule struct {
 	policy   Policy
-	route    string
-	backends []string
+	route    *node    // the object
+	node     *node    // the rule
+	backends []string // the keys of Services
 }
 
 type gatewayBudget struct {
 	policy  Policy
 	name    string
-	targets []string
+	targets []string // the keys of Services
 	used    bool
 }
 
@@ -63,7 +65,7 @@ func (g *gatewayAPI) policies() []Policy {
 func overlap(a, b []string) bool {
 	for _, x := range a {
 		for _, y := range b {
-			if x == y && x != "" {
+			if x == y {
 				return true
 			}
 		}
@@ -73,13 +75,14 @@ func overlap(a, b []string) bool {
 
 // route reads an HTTPRoute or a GRPCRoute.
 func (g *gatewayAPI) route(r *reader, n *node) {
-	name, isGRPC := objectName(n), n.get("kind").value() == "GRPCRoute"
+	isGRPC := n.get("kind").value() == "GRPCRoute"
+	object := n
 	r.object(n, kubernetesObject(func(r *reader, spec *node) {
 		r.object(spec, fields{
 			"rules": func(r *reader, n *node) {
 				k := 0
 				r.list(n, func(r *reader, n *node) {
-					g.rule(r, n, name, k)
+					g.rule(r, n, object, k)
 					g.rules[len(g.rules)-1].policy.GRPC = isGRPC
 					k++
 				})
@@ -88,11 +91,9 @@ func (g *gatewayAPI) route(r *reader, n *node) {
 	}))
 }
 
-func (g *gatewayAPI) rule(r *reader, n *node, route string, k int) {
-	rule := gatewayRule{policy: Policy{Name: route + "/" + strconv.Itoa(k)}, route: route}
-	if own := n.get("name").value(); own != "" {
-		rule.policy.Name = route + "/" + own
-	}
+func (g *gatewayAPI) rule(r *reader, n, object *node, k int) {
+	own := cmp.Or(n.get("name").value(), strconv.Itoa(k))
+	rule := gatewayRule{policy: Policy{Name: r.objectName(object) + "/" + own}, route: object, node: n}
 	p := &rule.policy
 	p.Retry.MaxAttempts = 1
 	r.object(n, fields{
@@ -105,7 +106,7 @@ func (g *gatewayAPI) rule(r *reader, n *node, route string, k int) {
 		"retry": func(r *reader, n *node) { g.retry(r, n, p) },
 		"backendRefs": func(r *reader, n *node) {
 			r.list(n, func(r *reader, n *node) {
-				rule.backends = append(rule.backends, n.get("name").value())
+				rule.backends = append(rule.backends, objectKey(n, namespaceOf(object)))
 				r.object(n, fields{}.ignoring("name", "namespace", "kind", "group", "port", "weight", "filters"))
 			})
 		},
@@ -139,12 +140,13 @@ func (g *gatewayAPI) retry(r *reader, n *node, p *Policy) {
 
 // budget reads an XBackendTrafficPolicy.
 func (g *gatewayAPI) budget(r *reader, n *node) {
-	b := gatewayBudget{name: objectName(n)}
+	b := gatewayBudget{name: r.objectName(n)}
+	namespace := namespaceOf(n)
 	r.object(n, kubernetesObject(func(r *reader, spec *node) {
 		r.object(spec, fields{
 			"targetRefs": func(r *reader, n *node) {
 				r.list(n, func(r *reader, n *node) {
-					b.targets = append(b.targets, n.get("name").value())
+					b.targets = append(b.targets, namespace+"/"+n.get("name").value())
 					r.object(n, fields{}.ignoring("group", "kind", "name"))
 				})
 			},

@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -137,17 +138,17 @@ func grpcRetry(r *reader, n *node, p *Policy) {
 	mistakes := len(r.errs)
 	r.object(n, fields{
 		"maxAttempts":           grpcAttempts(p, "Retry.MaxAttempts", &p.Retry.MaxAttempts),
-		"initialBackoff":        set(p, "Retry.Backoff.Base", &b.Base, protoDuration),
-		"maxBackoff":            set(p, "Retry.Backoff.Max", &b.Max, protoDuration),
-		"backoffMultiplier":     set(p, "Retry.Backoff.Factor", &b.Factor, number(0, 1e6)),
+		"initialBackoff":        set(p, "Retry.Backoff.Base", &b.Base, positive(protoDuration)),
+		"maxBackoff":            set(p, "Retry.Backoff.Max", &b.Max, positive(protoDuration)),
+		"backoffMultiplier":     set(p, "Retry.Backoff.Factor", &b.Factor, positive(number(0, 1e6))),
 		"retryableStatusCodes":  grpcCodes(p),
 		"perAttemptRecvTimeout": set(p, "TryTimeout", &p.TryTimeout, protoDuration),
 	})
-	for _, key := range []string{"maxAttempts", "initialBackoff", "maxBackoff", "backoffMultiplier", "retryableStatusCodes"} {
-		if field(n, key) == nil && len(r.errs) == mistakes {
-			r.fail(n, "%s is missing: gRPC refuses a retryPolicy without it", key)
-			break
-		}
+	if len(r.errs) == mistakes {
+		grpcNeeds(r, n, "a retryPolicy", "maxAttempts", "initialBackoff", "maxBackoff", "backoffMultiplier", "retryableStatusCodes")
+	}
+	if codes := field(n, "retryableStatusCodes"); codes != nil && len(p.Retry.On.GRPC) == 0 && len(r.errs) == mistakes {
+		r.fail(codes, "must not be empty: gRPC then ignores the retryPolicy")
 	}
 	if slices.ContainsFunc(n.items, func(item *node) bool {
 		return item.key[:min(1, len(item.key))] != strings.ToLower(item.key[:min(1, len(item.key))])
@@ -156,6 +157,16 @@ func grpcRetry(r *reader, n *node, p *Policy) {
 	}
 	p.Retry.On.Refused = true
 	r.byDefault(n, "jitter ±20 % on top of maxBackoff; the pushback of the server is obeyed like Retry-After")
+}
+
+// grpcNeeds reports the first of the keys that n does not have. what is n.
+func grpcNeeds(r *reader, n *node, what string, keys ...string) {
+	for _, key := range keys {
+		if field(n, key) == nil {
+			r.fail(n, "%s is missing: gRPC refuses %s without it", key, what)
+			return
+		}
+	}
 }
 
 func grpcCodes(p *Policy) action {
@@ -185,10 +196,14 @@ func grpcHedging(r *reader, n *node, p *Policy) {
 func grpcThrottling(r *reader, n *node, p *Policy) {
 	b := &p.Retry.Budget
 	*b = Budget{Kind: BudgetTokens, Cost: 1, ChargeFailures: true}
+	mistakes := len(r.errs)
 	r.object(n, fields{
-		"maxTokens":  set(p, "Retry.Budget.Tokens", &b.Tokens, number(0, 1000)),
-		"tokenRatio": set(p, "Retry.Budget.Refill", &b.Refill, number(0, 1000)),
+		"maxTokens":  set(p, "Retry.Budget.Tokens", &b.Tokens, positive(number(0, 1000))),
+		"tokenRatio": set(p, "Retry.Budget.Refill", &b.Refill, positive(number(0, 1000))),
 	})
+	if len(r.errs) == mistakes {
+		grpcNeeds(r, n, "retryThrottling", "maxTokens", "tokenRatio")
+	}
 	b.Threshold = b.Tokens / 2
 }
 
@@ -198,12 +213,38 @@ func grpcBalancer(r *reader, n *node, p *Policy) {
 		r.fail(n, "expected a list, got %s", n.describe())
 		return
 	}
+	chosen := false // gRPC takes the first policy that it knows
 	for _, item := range n.items {
-		if o := item.get("outlier_detection_experimental"); o != nil && o.shape == mapping {
-			grpcOutlier(r, o, p)
+		for _, policy := range item.items {
+			switch {
+			case !slices.Contains(grpcBalancers(), policy.key):
+				near := meant(policy.key, grpcBalancers())
+				if near != "" {
+					near = fmt.Sprintf(", did you mean %q?", near)
+				}
+				r.mark(policy, Dropped, "gRPC skips a policy that it does not know"+near)
+			case chosen:
+				r.mark(policy, Dropped, "gRPC takes the first policy of the list that it knows")
+			case policy.key == "outlier_detection_experimental" && policy.shape == mapping:
+				grpcOutlier(r, policy, p)
+				chosen = true
+			default:
+				chosen = true
+			}
 		}
 	}
 	ignore(r, n)
+}
+
+// grpcBalancers are the policies of load balancing that gRPC has.
+func grpcBalancers() []string {
+	return []string{
+		"cds_experimental", "grpclb", "least_request_experimental", "outlier_detection_experimental", "pick_first",
+		"priority_experimental", "random_subsetting_experimental", "ring_hash_experimental", "rls_experimental", "round_robin",
+		"weighted_round_robin", "weighted_target_experimental", "xds_cluster_impl_experimental",
+		"xds_cluster_manager_experimental", "xds_cluster_resolver_experimental", "xds_override_host_experimental",
+		"xds_wrr_locality_experimental",
+	}
 }
 
 func grpcOutlier(r *reader, n *node, p *Policy) {

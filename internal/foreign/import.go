@@ -121,6 +121,7 @@ func (d dialect) load(name string, data []byte) (*Result, error) {
 		return nil, mistake.List{{File: name, Line: 1, Column: 1, Message: "is empty"}}.Err()
 	}
 	r := &reader{file: name, fold: d.fold, lone: system == Envoy}
+	r.countNamespaces(roots)
 	policies := d.read(r, roots)
 	if len(policies) == 0 && len(r.errs) == 0 {
 		r.nothing(system)
@@ -205,22 +206,23 @@ func unique(policies []Policy) {
 
 // Detect returns the system that a file is for, by its text and its name, or "".
 func Detect(name string, data []byte) System {
+	const apiVersion = `(?m)(?:^|[{,])\s*-?\s*["']?apiVersion["']?\s*:\s*["']?`
 	for _, sign := range []struct {
 		system  System
 		pattern string
 	}{
 		// A Kubernetes object names its API. The order matters: a route of the Gateway API is for
 		// Linkerd if it has annotations of Linkerd.
-		{Istio, `(?m)(?:^|[{,])\s*-?\s*"?apiVersion"?:\s*"?networking\.istio\.io/`},
-		{EnvoyGateway, `(?m)(?:^|[{,])\s*-?\s*"?apiVersion"?:\s*"?gateway\.envoyproxy\.io/`},
-		{Linkerd, `(?m)(?:^|[{,])\s*-?\s*"?apiVersion"?:\s*"?(linkerd|policy\.linkerd)\.io/`},
-		{Linkerd, `(?m)^\s*"?(retry|timeout|balancer)\.(alpha\.)?linkerd\.io/`},
-		{Dapr, `(?m)(?:^|[{,])\s*-?\s*"?apiVersion"?:\s*"?dapr\.io/`},
-		{GatewayAPI, `(?m)(?:^|[{,])\s*-?\s*"?apiVersion"?:\s*"?gateway\.networking\.(x-)?k8s\.io/`},
-		{Traefik, `(?m)(?:^|[{,])\s*-?\s*"?apiVersion"?:\s*"?traefik\.(io|containo\.us)/`},
+		{Istio, apiVersion + `networking\.istio\.io/`},
+		{EnvoyGateway, apiVersion + `gateway\.envoyproxy\.io/`},
+		{Linkerd, apiVersion + `(linkerd|policy\.linkerd)\.io/`},
+		{Linkerd, `(?m)^\s*["']?(retry|timeout|balancer)\.(alpha\.)?linkerd\.io/`},
+		{Dapr, apiVersion + `dapr\.io/`},
+		{GatewayAPI, apiVersion + `gateway\.networking\.(x-)?k8s\.io/`},
+		{Traefik, apiVersion + `traefik\.(io|containo\.us)/`},
 		{Resilience4j, `(?m)^\s*resilience4j\b`},
-		{Envoy, `(?m)^\s*-?\s*"?(static_resources|staticResources|virtual_hosts|virtualHosts|outlier_detection|circuit_breakers|lb_policy|load_assignment|retry_policy|retry_on|hedge_policy)"?\s*:`},
-		{GRPC, `"?(methodConfig|retryThrottling)"?\s*:`},
+		{Envoy, `(?m)^\s*-?\s*["']?(static_resources|staticResources|virtual_hosts|virtualHosts|outlier_detection|circuit_breakers|lb_policy|load_assignment|retry_policy|retry_on|hedge_policy)["']?\s*:`},
+		{GRPC, `(methodConfig|retryThrottling)["']?\s*:`},
 		{DotNet, `(?i)"(AttemptTimeout|TotalRequestTimeout|MaxRetryAttempts|BreakDuration|BackoffType|MinimumThroughput)"\s*:`},
 		{Traefik, `(?m)^\s*\[?\[?(http|tcp)\.(routers|services|middlewares|serversTransports)`},
 		{Traefik, `(?m)^http:\s*$(\s*#.*$|\s*$)*\s+(routers|services|middlewares|serversTransports):`},

@@ -12,10 +12,23 @@ import (
 // destinations; the DestinationRule of the destination adds what it says.
 type istio struct {
 	routes []istioRoute
+	roots  []istioRoute // that leave the rest to another VirtualService
 	rules  []istioRule
+	mesh   *istioMesh // nil if the file does not have it
+}
+
+// istioMesh is what the mesh's configuration says about routes without retries.
+type istioMesh struct {
+	node   *node
+	policy Policy
+	used   bool
 }
 
 type istioRoute struct {
+	node         *node
+	service      string // the key of the VirtualService
+	delegate     string // the key of another one, or ""
+	retries      *node  // its own, or those of a route that delegates to it
 	policy       Policy
 	destinations []istioDestination
 	names        []string // of the destinations, as the file gives them
@@ -34,7 +47,7 @@ func istioHost(object *node, host string) string {
 	case ok:
 		return service + domain
 	case !strings.Contains(host, "."):
-		return host + "." + cmp.Or(object.at("metadata", "namespace").value(), "default") + domain
+		return host + "." + namespaceOf(object) + domain
 	case strings.Count(host, ".") == 1:
 		return host + domain
 	}
@@ -59,8 +72,120 @@ func readIstio(r *reader, roots []*node) []Policy {
 	r.kubernetes(roots, map[string]action{
 		"networking.istio.io/VirtualService":  i.virtualService,
 		"networking.istio.io/DestinationRule": i.destinationRule,
+		"install.istio.io/IstioOperator":      i.meshAt("spec", "meshConfig", "defaultHttpRetryPolicy"),
+		"sailoperator.io/Istio":               i.meshAt("spec", "values", "meshConfig", "defaultHttpRetryPolicy"),
+		"/ConfigMap": func(r *reader, n *node) {
+			if mesh := n.at("data", "mesh"); strings.Contains(mesh.value(), "defaultHttpRetryPolicy") {
+				r.mark(mesh, Dropped, "the mesh's configuration in a ConfigMap is a text, which is not read: routes without retries have Istio's own default")
+			}
+			ignore(r, n)
+		},
 	})
-	return i.policies()
+	i.delegate(r)
+	i.meshRetries(r)
+	all := i.policies()
+	if i.mesh != nil && !i.mesh.used {
+		r.unused(i.mesh.node, "every route has retries of its own")
+	}
+	return all
+}
+
+// meshAt reads the retries for the whole mesh at a path of an object, which says nothing else.
+func (i *istio) meshAt(path ...string) action {
+	return func(r *reader, n *node) {
+		if set := n.at(path...); set != nil && !set.null {
+			i.mesh = &istioMesh{node: set, policy: Policy{Retry: envoyDefaultRetry()}}
+			istioRetries(r, set, &i.mesh.policy)
+			i.mesh.policy.TryTimeout = 0
+			i.mesh.policy.From = without(i.mesh.policy.From, "TryTimeout")
+			if try := set.get("perTryTimeout"); try != nil {
+				r.change(try, Dropped, "Istio's manual excepts perTryTimeout from what can be set for the mesh")
+			}
+		}
+		ignore(r, n)
+	}
+}
+
+// take gives the mesh's retries to p.
+func (m *istioMesh) take(p *Policy) {
+	m.used = true
+	p.Retry, p.TryTimeout = m.policy.Retry, m.policy.TryTimeout
+	p.setFrom(&m.policy, "Retry")
+	p.setFrom(&m.policy, "TryTimeout")
+}
+
+// meshRetries gives the mesh's retries to the routes that have none.
+func (i *istio) meshRetries(r *reader) {
+	for k := range i.routes {
+		if route := &i.routes[k]; i.mesh != nil && route.retries == nil && len(route.destinations) > 0 {
+			i.mesh.take(&route.policy)
+			r.noDefault(route.node, istioDefaultRetries)
+		}
+	}
+}
+
+// The defaults of a route.
+const (
+	istioNoTimeout      = "timeout: none"
+	istioDefaultRetries = "retries: 2 on connect-failure,refused-stream,unavailable,cancelled, backoff 25ms to 250ms with full jitter"
+)
+
+// delegate gives the timeout and the retries of a route to the routes of the VirtualService that it
+// delegates to, if those have none of their own.
+func (i *istio) delegate(r *reader) {
+	roots := map[string][]istioRoute{}
+	for _, root := range i.roots {
+		roots[root.delegate] = append(roots[root.delegate], root)
+	}
+	taken := map[*node]bool{}
+	found := map[string]bool{}
+	var all []istioRoute
+	for _, route := range i.routes {
+		of := roots[route.service]
+		if len(route.destinations) == 0 || len(of) == 0 {
+			all = append(all, route)
+			continue
+		}
+		found[route.service] = true
+		for _, root := range of {
+			merged := route
+			if len(of) > 1 {
+				merged.policy.Name = root.policy.Name + "/" + route.policy.Name
+			}
+			if timeout := root.node.get("timeout"); timeout != nil && route.node.get("timeout") == nil {
+				taken[timeout] = true
+				merged.policy.Timeout = root.policy.Timeout
+				merged.policy.setFrom(&root.policy, "Timeout")
+				r.noDefault(route.node, istioNoTimeout)
+			}
+			if retries := root.node.get("retries"); retries != nil && route.node.get("retries") == nil {
+				taken[retries] = true
+				merged.retries = retries
+				merged.policy.Retry, merged.policy.TryTimeout = root.policy.Retry, root.policy.TryTimeout
+				merged.policy.setFrom(&root.policy, "Retry")
+				merged.policy.setFrom(&root.policy, "TryTimeout")
+				r.noDefault(route.node, istioDefaultRetries)
+			}
+			all = append(all, merged)
+		}
+	}
+	i.routes = all
+	for _, root := range i.roots {
+		sentence := "the VirtualService that it delegates to is not in the file"
+		if found[root.delegate] {
+			sentence = "the routes that it delegates to have their own"
+		}
+		for _, key := range []string{"timeout", "retries"} {
+			if set := root.node.get(key); set != nil && !taken[set] {
+				r.unused(set, sentence)
+			}
+		}
+	}
+}
+
+// noDefault takes back a default that byDefault has noted.
+func (r *reader) noDefault(n *node, sentence string) {
+	r.defaults = slices.DeleteFunc(r.defaults, func(e Entry) bool { return e.Place == r.place(n) && e.Sentence == sentence })
 }
 
 func (i *istio) policies() []Policy {
@@ -83,6 +208,9 @@ func (i *istio) policies() []Policy {
 			continue
 		}
 		p := Policy{Name: rule.name, Retry: envoyDefaultRetry(), ConnectTimeout: istioConnectTimeout}
+		if i.mesh != nil {
+			i.mesh.take(&p)
+		}
 		rule.apply(&p)
 		all = append(all, p)
 	}
@@ -138,8 +266,8 @@ func (i *istio) virtualService(r *reader, n *node) {
 }
 
 func (i *istio) route(r *reader, n, object *node, k int) {
-	name := objectName(object)
-	route := istioRoute{policy: Policy{
+	name := r.objectName(object)
+	route := istioRoute{node: n, retries: n.get("retries"), service: objectKey(object.get("metadata"), "default"), policy: Policy{
 		Name: name + "/" + strconv.Itoa(k), Retry: envoyDefaultRetry(), ConnectTimeout: istioConnectTimeout,
 	}}
 	if own := n.get("name").value(); own != "" {
@@ -163,10 +291,14 @@ func (i *istio) route(r *reader, n, object *node, k int) {
 	}.ignoring("name", "match", "redirect", "directResponse", "delegate", "rewrite", "mirror", "mirrors",
 		"mirrorPercentage", "mirrorPercent", "corsPolicy", "headers", "websocketUpgrade"))
 	if n.get("timeout") == nil && len(route.destinations) > 0 {
-		r.byDefault(n, "timeout: none")
+		r.byDefault(n, istioNoTimeout)
 	}
 	if n.get("retries") == nil && len(route.destinations) > 0 {
-		r.byDefault(n, "retries: 2 on connect-failure,refused-stream,unavailable,cancelled, backoff 25ms to 250ms with full jitter")
+		r.byDefault(n, istioDefaultRetries)
+	}
+	if to := n.get("delegate"); to != nil {
+		route.delegate = objectKey(to, namespaceOf(object))
+		i.roots = append(i.roots, route)
 	}
 	i.routes = append(i.routes, route)
 }
@@ -184,11 +316,11 @@ func istioRetries(r *reader, n *node, p *Policy) {
 	})
 	p.Retry.MaxAttempts = attempts + 1
 	p.Retry.Backoff.Max = 10 * p.Retry.Backoff.Base
-	switch {
-	case n.get("attempts") == nil:
+	if n.get("attempts") == nil {
 		r.byDefault(n, "attempts: 0, so nothing is retried")
-		return
-	case attempts == 0:
+	}
+	if attempts == 0 {
+		istioNoRetries(r, n, p)
 		return
 	}
 	if n.get("retryOn") == nil {
@@ -202,9 +334,25 @@ func istioRetries(r *reader, n *node, p *Policy) {
 	}
 }
 
+// istioNoRetries takes back what retries without attempts say: Istio then gives Envoy no retry
+// policy, and so no timeout for a try either.
+func istioNoRetries(r *reader, n *node, p *Policy) {
+	attempts := p.From["Retry.MaxAttempts"]
+	p.Retry, p.TryTimeout = Retry{MaxAttempts: 1}, 0
+	p.From = without(p.From, "Retry", "TryTimeout")
+	if attempts != nil {
+		p.From["Retry.MaxAttempts"] = attempts
+	}
+	for _, key := range []string{"perTryTimeout", "retryOn", "backoff", "retryIgnorePreviousHosts"} {
+		if set := n.get(key); set != nil {
+			r.change(set, Dropped, "without attempts, Istio makes no retry policy, so this has no effect")
+		}
+	}
+}
+
 func (i *istio) destinationRule(r *reader, n *node) {
 	host := istioHost(n, n.at("spec", "host").value())
-	own := istioRule{istioDestination: istioDestination{host: host}, name: objectName(n)}
+	own := istioRule{istioDestination: istioDestination{host: host}, name: r.objectName(n)}
 	var more []istioRule
 	r.object(n, kubernetesObject(func(r *reader, spec *node) {
 		r.object(spec, fields{

@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -72,12 +73,53 @@ func nearKind(group, kind string, kinds map[string]action) string {
 	return ""
 }
 
-// objectName returns metadata.name.
-func objectName(n *node) string {
-	if name := n.at("metadata", "name").value(); name != "" {
+// countNamespaces notes the names that objects of several namespaces have, so that policies show
+// the namespace where the name does not tell them apart.
+func (r *reader) countNamespaces(roots []*node) {
+	in := map[string]string{}
+	var count func(n *node)
+	count = func(n *node) {
+		if n.get("apiVersion") == nil || n.get("kind") == nil {
+			return
+		}
+		for _, item := range n.get("items").all() {
+			count(item)
+		}
+		name, namespace := n.at("metadata", "name").value(), namespaceOf(n)
+		if other, again := in[name]; again && other != namespace && name != "" {
+			if r.shared == nil {
+				r.shared = map[string]bool{}
+			}
+			r.shared[name] = true
+		}
+		in[name] = namespace
+	}
+	for _, root := range roots {
+		count(root)
+	}
+}
+
+// namespaceOf returns the namespace of an object.
+func namespaceOf(n *node) string {
+	return cmp.Or(n.at("metadata", "namespace").value(), "default")
+}
+
+// objectName returns metadata.name for people, with the namespace if another has the same name.
+func (r *reader) objectName(n *node) string {
+	switch name := n.at("metadata", "name").value(); {
+	case name == "":
+		return strings.ToLower(n.get("kind").value())
+	case r.shared[name]:
+		return namespaceOf(n) + "/" + name
+	default:
 		return name
 	}
-	return strings.ToLower(n.get("kind").value())
+}
+
+// objectKey returns what tells apart the objects of one kind: NAMESPACE/NAME. A reference without a
+// namespace is to an object of the given one.
+func objectKey(reference *node, namespace string) string {
+	return cmp.Or(reference.get("namespace").value(), namespace) + "/" + reference.get("name").value()
 }
 
 // kubernetesObject returns the fields of any object, with the given spec.

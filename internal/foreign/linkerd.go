@@ -53,7 +53,7 @@ func readLinkerd(r *reader, roots []*node) []Policy {
 }
 
 func (l *linkerd) service(r *reader, n *node) {
-	p := Policy{Name: objectName(n)}
+	p := Policy{Name: r.objectName(n)}
 	found := linkerdAnnotations(r, n, &p)
 	ignore(r, n)
 	if found {
@@ -185,7 +185,7 @@ func linkerdGRPC(p *Policy, on *Conditions) action {
 
 // profile reads a ServiceProfile: one policy for each route, and one for the rest.
 func (l *linkerd) profile(r *reader, n *node) {
-	name := objectName(n)
+	name := r.objectName(n)
 	budget := Policy{}
 	var routes []Policy
 	var budgetRead *node

@@ -18,11 +18,20 @@ type reader struct {
 	report   Report
 	defaults Report
 	noted    map[Entry]bool // the defaults
+	// idle are values without effect, unless another policy uses the same value.
+	idle []idleValue
+	// shared has the names of Kubernetes objects that several namespaces have.
+	shared map[string]bool
 	// lone takes a value for a list of one, as protocol buffers do.
 	lone bool
 	// fold makes keys equal that the other system takes for the same, such as maxAttempts and
 	// max-attempts. Nil compares them as they are.
 	fold func(string) string
+}
+
+type idleValue struct {
+	node     *node
+	sentence string
 }
 
 // action reads one value.
@@ -91,6 +100,9 @@ func (r *reader) result(roots []*node) (Report, error) {
 			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 		})
 		return nil, r.errs.Err()
+	}
+	for _, idle := range r.idle {
+		r.mark(idle.node, Dropped, idle.sentence)
 	}
 	for _, root := range roots {
 		root.leaves(func(leaf *node) { r.mark(leaf, Dropped, "is not read") })
@@ -239,6 +251,19 @@ func keep[T any](dst *T, parse parser[T]) action {
 		if v, ok := parse(r, n); ok {
 			*dst = v
 			r.mark(n, Carried, "")
+		}
+	}
+}
+
+// onlyWith is do if another field is on. Otherwise the value is checked, and dropped if no other
+// policy has it too.
+func onlyWith[T any](n *node, flag string, do action, parse parser[T]) action {
+	if on := field(n, flag); on != nil && strings.EqualFold(on.value(), "true") {
+		return do
+	}
+	return func(r *reader, n *node) {
+		if _, ok := parse(r, n); ok {
+			r.idle = append(r.idle, idleValue{n, "has no effect without " + flag + ": true"})
 		}
 	}
 }

@@ -272,6 +272,7 @@ func r4jBreaker(r *reader, n *node, p *Policy) []string {
 	b := &p.Breakers[0]
 	size, kind := 100, "COUNT_BASED"
 	grow, factor, random, width := false, 1.5, false, 0.5
+	const exponential, randomized = "enableExponentialBackoff", "enableRandomizedWait"
 	var exceptions javaLists
 	r.object(n, fields{
 		"failureRateThreshold":                         set(p, "Breakers.FailureRatio", &b.FailureRatio, share),
@@ -284,11 +285,11 @@ func r4jBreaker(r *reader, n *node, p *Policy) []string {
 		"ringBufferSizeInClosedState":                  set(p, "Breakers.CountWindow", &size, whole(1, maxWhole)),
 		"minimumNumberOfCalls":                         set(p, "Breakers.MinCalls", &b.MinCalls, whole(1, maxWhole)),
 		"waitDurationInOpenState":                      set(p, "Breakers.OpenFor", &b.OpenFor, javaDuration),
-		"enableExponentialBackoff":                     set(p, "Breakers.Growth", &grow, boolean),
-		"exponentialBackoffMultiplier":                 approx(keep(&factor, number(1, 1e6)), "the open time doubles"),
-		"exponentialMaxWaitDurationInOpenState":        set(p, "Breakers.MaxOpenFor", &b.MaxOpenFor, javaDuration),
-		"enableRandomizedWait":                         approx(set(p, "Breakers.OpenJitter", &random, boolean), "the open time is lengthened only, not shortened"),
-		"randomizedWaitFactor":                         keep(&width, number(0, 1)),
+		exponential:                                    set(p, "Breakers.Growth", &grow, boolean),
+		"exponentialBackoffMultiplier":                 onlyWith(n, exponential, approx(keep(&factor, number(1, 1e6)), "the open time doubles"), number(1, 1e6)),
+		"exponentialMaxWaitDurationInOpenState":        onlyWith(n, exponential, set(p, "Breakers.MaxOpenFor", &b.MaxOpenFor, javaDuration), javaDuration),
+		randomized:                                     approx(set(p, "Breakers.OpenJitter", &random, boolean), "the open time is lengthened only, not shortened"),
+		"randomizedWaitFactor":                         onlyWith(n, randomized, keep(&width, number(0, 1)), number(0, 1)),
 		"automaticTransitionFromOpenToHalfOpenEnabled": approx(unread, "a circuit becomes half-open at the first call either way, which is the same for callers"),
 		"maxWaitDurationInHalfOpenState":               drop("a half-open circuit waits for its calls"),
 		"recordExceptions":                             exceptions.take(&exceptions.only),
@@ -332,16 +333,17 @@ func r4jRetry(r *reader, n *node, p *Policy) []string {
 	p.From = without(p.From, "Retry")
 	b := &retry.Backoff
 	grow, factor, random, width := false, 1.5, false, 0.5
+	const exponential, randomized = "enableExponentialBackoff", "enableRandomizedWait"
 	var exceptions javaLists
 	r.object(n, fields{
 		"maxAttempts":                     set(p, "Retry.MaxAttempts", &retry.MaxAttempts, whole(1, maxWhole)),
 		"maxRetryAttempts":                set(p, "Retry.MaxAttempts", &retry.MaxAttempts, whole(1, maxWhole)),
 		"waitDuration":                    set(p, "Retry.Backoff.Base", &b.Base, javaDuration),
-		"enableExponentialBackoff":        set(p, "Retry.Backoff", &grow, boolean),
-		"exponentialBackoffMultiplier":    set(p, "Retry.Backoff.Factor", &factor, number(1, 1e6)),
-		"exponentialMaxWaitDuration":      set(p, "Retry.Backoff.Max", &b.Max, javaDuration),
-		"enableRandomizedWait":            set(p, "Retry.Backoff.Jitter", &random, boolean),
-		"randomizedWaitFactor":            set(p, "Retry.Backoff.Percent", &width, number(0, 1)),
+		exponential:                       set(p, "Retry.Backoff", &grow, boolean),
+		"exponentialBackoffMultiplier":    onlyWith(n, exponential, set(p, "Retry.Backoff.Factor", &factor, number(1, 1e6)), number(1, 1e6)),
+		"exponentialMaxWaitDuration":      onlyWith(n, exponential, set(p, "Retry.Backoff.Max", &b.Max, javaDuration), javaDuration),
+		randomized:                        set(p, "Retry.Backoff.Jitter", &random, boolean),
+		"randomizedWaitFactor":            onlyWith(n, randomized, set(p, "Retry.Backoff.Percent", &width, number(0, 1)), number(0, 1)),
 		"retryExceptions":                 exceptions.take(&exceptions.only),
 		"ignoreExceptions":                exceptions.take(&exceptions.not),
 		"retryExceptionPredicate":         drop(javaCode),

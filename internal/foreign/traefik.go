@@ -1,6 +1,8 @@
 package foreign
 
 import (
+	"cmp"
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -22,20 +24,25 @@ var tomlForm = regexp.MustCompile(`(?m)^\s*\[\[?[A-Za-z0-9_.'" -]+\]\]?\s*(#.*)?
 // traefik collects middlewares, services and transports. A router is one policy of what it uses;
 // what no router uses is a policy of its own.
 type traefik struct {
-	middlewares map[string]*traefikPart
+	middlewares map[string]*traefikPart // objects of Kubernetes by NAMESPACE/NAME, others by name
 	services    map[string]*traefikPart
 	transports  map[string]*traefikPart
 	routers     []traefikRouter
 	order       []*traefikPart
+	// namespace and key are of the object of Kubernetes that is read.
+	namespace, key string
 }
 
 type traefikRouter struct {
 	node          *node
 	name, service string
-	transport     string      // if the router names it itself
+	transport     traefikName // if the router names it itself
 	upstream      traefikPart // what an IngressRoute says about its service
-	middlewares   []string
+	middlewares   []traefikName
 }
+
+// traefikName is the name of a part, with the namespace of the object that refers to it.
+type traefikName struct{ namespace, name string }
 
 // traefikPart is a middleware, a service or a transport.
 type traefikPart struct {
@@ -44,9 +51,9 @@ type traefikPart struct {
 	says      bool  // something about failures
 	used      bool
 	apply     []func(p *Policy)
-	chain     []string // middlewares of a chain or a service
-	transport string   // of a service
-	main      string   // the first service of a failover
+	chain     []traefikName // middlewares of a chain or a service
+	transport string        // of a service
+	main      string        // the first service of a failover
 }
 
 // readTraefik reads all documents.
@@ -80,10 +87,10 @@ func readTraefik(r *reader, roots []*node) []Policy {
 			"routers": below, "services": below, "middlewares": below, "serversTransports": below,
 		}.ignoring("tcp", "udp", "tls"))
 	}
-	known := func(n *node, names []string) {
+	known := func(n *node, names []traefikName) {
 		for _, name := range names {
-			if find(x.middlewares, name) == nil {
-				r.byDefault(n, "the middleware "+clip(name)+" is not in the file")
+			if name.in(x.middlewares) == nil {
+				r.byDefault(n, "the middleware "+clip(name.name)+" is not in the file")
 			}
 		}
 	}
@@ -102,12 +109,14 @@ func readTraefik(r *reader, roots []*node) []Policy {
 func (x *traefik) objects(r *reader, root *node) {
 	spec := func(do func(r *reader, n *node)) action {
 		return func(r *reader, n *node) {
-			name := objectName(n)
+			name := r.objectName(n)
+			x.namespace, x.key = namespaceOf(n), objectKey(n.get("metadata"), "default")
 			r.object(n, kubernetesObject(func(r *reader, n *node) {
 				named := *n
 				named.key = name
 				do(r, &named)
 			}))
+			x.namespace, x.key = "", ""
 		}
 	}
 	r.kubernetes([]*node{root}, map[string]action{
@@ -133,15 +142,15 @@ func (x *traefik) policies() []Policy {
 		}
 		router.upstream.applyTo(&p)
 		seen := map[*traefikPart]bool{}
-		for s := find(x.services, router.service); s != nil && !seen[s]; s = find(x.services, s.main) {
+		for s := x.services[bare(router.service)]; s != nil && !seen[s]; s = x.services[bare(s.main)] {
 			seen[s] = true
 			s.applyTo(&p)
 			for _, name := range s.chain {
 				x.use(&p, name, seen)
 			}
-			router.transport = s.transport
+			router.transport = traefikName{name: s.transport}
 		}
-		if t := find(x.transports, router.transport); t != nil {
+		if t := router.transport.in(x.transports); t != nil {
 			t.applyTo(&p)
 		}
 		all = append(all, p)
@@ -156,10 +165,33 @@ func (x *traefik) policies() []Policy {
 	return all
 }
 
-// find returns a part by a name that may have a provider, such as retry@file.
-func find(parts map[string]*traefikPart, name string) *traefikPart {
+// bare returns a name without its provider, such as @file.
+func bare(name string) string {
 	name, _, _ = strings.Cut(name, "@")
+	return name
+}
+
+// in returns the part of a name, which may have a provider: retry@file is not of Kubernetes, and
+// shop-retry@kubernetescrd is retry in the namespace shop.
+func (n traefikName) in(parts map[string]*traefikPart) *traefikPart {
+	name, provider, _ := strings.Cut(n.name, "@")
+	switch {
+	case provider == "kubernetescrd":
+		for _, key := range slices.Sorted(maps.Keys(parts)) {
+			if strings.Replace(key, "/", "-", 1) == name {
+				return parts[key]
+			}
+		}
+		return nil
+	case provider == "" && n.namespace != "":
+		return parts[n.namespace+"/"+name]
+	}
 	return parts[name]
+}
+
+// reference returns the name that an object gives a middleware, with or without a namespace.
+func (x *traefik) reference(n *node) traefikName {
+	return traefikName{cmp.Or(n.get("namespace").value(), x.namespace), n.get("name").value()}
 }
 
 func (part *traefikPart) applyTo(p *Policy) {
@@ -170,8 +202,8 @@ func (part *traefikPart) applyTo(p *Policy) {
 }
 
 // use adds a middleware and those of its chain. A chain may contain itself.
-func (x *traefik) use(p *Policy, name string, seen map[*traefikPart]bool) {
-	m := find(x.middlewares, name)
+func (x *traefik) use(p *Policy, name traefikName, seen map[*traefikPart]bool) {
+	m := name.in(x.middlewares)
 	if m == nil || seen[m] {
 		return
 	}
@@ -184,7 +216,7 @@ func (x *traefik) use(p *Policy, name string, seen map[*traefikPart]bool) {
 
 func (x *traefik) part(parts map[string]*traefikPart, name string) *traefikPart {
 	part := &traefikPart{name: name}
-	parts[name] = part
+	parts[cmp.Or(x.key, name)] = part
 	x.order = append(x.order, part)
 	return part
 }
@@ -192,7 +224,7 @@ func (x *traefik) part(parts map[string]*traefikPart, name string) *traefikPart 
 func (x *traefik) router(r *reader, n *node) {
 	router := traefikRouter{node: n, name: n.key, service: anyCase(n, "service").value()}
 	for _, item := range anyCase(n, "middlewares").all() {
-		router.middlewares = append(router.middlewares, item.value())
+		router.middlewares = append(router.middlewares, traefikName{name: item.value()})
 	}
 	r.object(n, fields{}.ignoring("entryPoints", "middlewares", "service", "rule", "parentRefs", "ruleSyntax", "priority", "tls", "observability"))
 	x.routers = append(x.routers, router)
@@ -211,14 +243,14 @@ func (x *traefik) ingress(r *reader, n *node) {
 				}
 				k++
 				for _, m := range route.get("middlewares").all() {
-					router.middlewares = append(router.middlewares, m.get("name").value())
+					router.middlewares = append(router.middlewares, x.reference(m))
 				}
 				r.object(route, fields{
 					"services": func(r *reader, n *node) {
 						r.list(n, func(r *reader, n *node) {
-							router.transport = n.get("serversTransport").value()
+							router.transport = traefikName{cmp.Or(n.get("namespace").value(), x.namespace), n.get("serversTransport").value()}
 							for _, m := range n.get("middlewares").all() {
-								router.middlewares = append(router.middlewares, m.get("name").value())
+								router.middlewares = append(router.middlewares, x.reference(m))
 							}
 							r.object(n, fields{
 								"healthCheck":        drop(noActiveChecks),
@@ -238,7 +270,7 @@ func (x *traefik) service(r *reader, n *node) {
 	part := x.part(x.services, n.key)
 	part.node = n
 	for _, item := range anyCase(n, "middlewares").all() {
-		part.chain = append(part.chain, item.value())
+		part.chain = append(part.chain, traefikName{name: item.value()})
 	}
 	r.object(n, fields{
 		"loadBalancer": func(r *reader, n *node) {
@@ -289,9 +321,9 @@ func (x *traefik) middleware(r *reader, n *node) {
 		"inFlightReq":    func(r *reader, n *node) { traefikInFlight(r, n, part) },
 		"chain": func(r *reader, n *node) {
 			for _, item := range anyCase(n, "middlewares").all() {
-				name := item.value()
+				name := traefikName{name: item.value()}
 				if item.shape == mapping {
-					name = item.get("name").value()
+					name = x.reference(item)
 				}
 				part.chain = append(part.chain, name)
 			}

@@ -96,6 +96,18 @@ func number(low, high float64) parser[float64] {
 	}
 }
 
+// positive is parse for values above 0.
+func positive[T float64 | time.Duration](parse parser[T]) parser[T] {
+	return func(r *reader, n *node) (T, bool) {
+		v, ok := parse(r, n)
+		if ok && v <= 0 {
+			r.fail(n, "must be above 0, got %v", v)
+			return 0, false
+		}
+		return v, ok
+	}
+}
+
 // share accepts a percentage and returns it from 0 to 1.
 func share(r *reader, n *node) (float64, bool) {
 	v, ok := number(0, 100)(r, n)

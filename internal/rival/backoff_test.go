@@ -22,6 +22,7 @@ func TestBackoff(t *testing.T) {
 		"fixed":       {wait(0, fixed(s)), "0s try, 1s try, 2s try, 3s try, 4s try, 4s max_attempts"},
 		"linear":      {wait(0, backoff{Kind: foreign.BackoffLinear, Base: s}), "0s try, 1s try, 3s try, 6s try, 10s try, 10s max_attempts"},
 		"exponential": {wait(0, backoff{Kind: foreign.BackoffExponential, Base: s, Factor: 1.5}), "0s try, 1s try, 2.5s try, 4.75s try, 8.125s try, 8.125s max_attempts"},
+		"shrinking":   {wait(0, backoff{Kind: foreign.BackoffExponential, Base: s, Factor: 0.5}), "0s try, 1s try, 1.5s try, 1.75s try, 1.875s try, 1.875s max_attempts"},
 		"max":         {wait(0, backoff{Kind: foreign.BackoffExponential, Base: s, Factor: 2, Max: 3 * s}), "0s try, 1s try, 3s try, 6s try, 9s try, 9s max_attempts"},
 		"envoy":       {wait(0, backoff{Kind: foreign.BackoffEnvoy, Base: 25 * ms, Max: 250 * ms}), "0s try, 25ms try, 100ms try, 275ms try, 525ms try, 525ms max_attempts"},
 		"list":        {wait(0, backoff{Kind: foreign.BackoffList, Waits: []time.Duration{s, 5 * s}}), "0s try, 1s try, 6s try, 11s try, 16s try, 16s max_attempts"},

@@ -30,6 +30,8 @@ func Notes(policies []foreign.Policy, method string) []string {
 	note(func(p foreign.Policy) bool {
 		return p.Retry.MaxAttempts != 1 && p.Retry.Methods != nil && !slices.Contains(p.Retry.Methods, method)
 	}, "the retries, because the scenario's calls are "+method+", which is not among the retried methods (load.method)")
+	note(func(p foreign.Policy) bool { return p.From["ConnectTimeout"] != nil },
+		"the time to connect, because connections are made or refused at once")
 	note(func(p foreign.Policy) bool { return p.Timeout == 0 }, "a call without end: without a timeout its caller gives up after a minute")
 	return notes
 }

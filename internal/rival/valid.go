@@ -35,7 +35,7 @@ func Check(p foreign.Policy) error {
 		known(slices.Contains([]foreign.Growth{foreign.GrowthNone, foreign.GrowthLinear, foreign.GrowthExponential}, b.Growth), "Breakers.Growth", b.Growth)
 	}
 	check(b.Base >= 0 && b.Max >= 0 && b.ThrottledBase >= 0, "Retry.Backoff: a time is below 0")
-	check(b.Kind != foreign.BackoffExponential || b.Factor >= 1, "Retry.Backoff.Factor: must be at least 1, got %v", b.Factor)
+	check(b.Kind != foreign.BackoffExponential || b.Factor > 0, "Retry.Backoff.Factor: must be above 0, got %v", b.Factor)
 	check(b.Kind != foreign.BackoffList || len(b.Waits) > 0, "Retry.Backoff.Waits: must not be empty")
 	check(b.Percent >= 0 && b.Percent <= 100, "Retry.Backoff.Percent: must be from 0 to 100, got %v", b.Percent)
 	budget := p.Retry.Budget

@@ -21,7 +21,7 @@ func TestCheck(t *testing.T) {
 		`Retry.Backoff.Kind: unknown value "x"`: func(p *foreign.Policy) { p.Retry.Backoff.Kind = "x" },
 		`Jitter: unknown value "x"`:             func(p *foreign.Policy) { p.Retry.Backoff.Jitter = "x" },
 		`Budget.Kind: unknown value "x"`:        func(p *foreign.Policy) { p.Retry.Budget.Kind = "x" },
-		"Factor: must be at least 1":            func(p *foreign.Policy) { p.Retry.Backoff.Kind = foreign.BackoffExponential },
+		"Factor: must be above 0":               func(p *foreign.Policy) { p.Retry.Backoff.Kind = foreign.BackoffExponential },
 		"Waits: must not be empty":              func(p *foreign.Policy) { p.Retry.Backoff.Kind = foreign.BackoffList },
 		"Budget.Window: must be above 0":        func(p *foreign.Policy) { p.Retry.Budget.Kind = foreign.BudgetWindow },
 		`Scope: unknown scope ""`:               func(p *foreign.Policy) { p.Breakers = []foreign.Breaker{{}} },
@@ -66,6 +66,11 @@ func TestNotes(t *testing.T) {
 	if notes := Notes(all, http.MethodPost); len(notes) != 1 {
 		t.Errorf("got notes %v, want none on the method", notes)
 	}
+	all[1].From = foreign.Sources{"ConnectTimeout": {{Line: 1}}}
+	if notes := Notes(all, http.MethodPost); len(notes) != 2 || notes[1] != "b: the time to connect, because connections are made or refused at once" {
+		t.Errorf("got notes %v, want one on the time to connect", notes)
+	}
+	all[1].From = nil
 	for i := range all {
 		all[i].GRPC = true
 	}

@@ -156,6 +156,30 @@ func policy(attempts string) string {
 // hostile is a file name that a careless script would run, or read as an option.
 const hostile = "deploy/$(touch pwned)`touch pwned`;touch pwned #\n::error::x.yaml"
 
+// The report says what the simulation does not have of a changed file.
+func TestPullRequestTellsWhatIsDropped(t *testing.T) {
+	t.Parallel()
+	w := newWorkshop(t)
+	with := func(attempts, fault string) string {
+		return strings.Replace(policy(attempts), "timeout: 10s", "fault: {delay: {fixedDelay: "+fault+"}}, timeout: 10s", 1)
+	}
+	w.write("deploy/ratings.yaml", with("0", "1s"), 0o600)
+	w.base = w.commit()
+	w.write("deploy/ratings.yaml", with("1", "2s"), 0o600)
+	w.commit()
+	if code, out := w.run("compare", "CONFIG=deploy/*.yaml"); code != 0 {
+		t.Fatalf("got exit code %d, output\n%s", code, out)
+	}
+	summary := w.read(w.summary)
+	for _, want := range []string{
+		"\nNot in the simulation:\n\n    ", "\n      dropped: ./deploy/ratings.yaml:6:", "\n      dropped: before/ratings.yaml:6:", "the fault is made on purpose",
+	} {
+		if !strings.Contains(summary, want) {
+			t.Errorf("no %q in the summary\n%s", want, summary)
+		}
+	}
+}
+
 func TestPullRequest(t *testing.T) {
 	t.Parallel()
 	w := newWorkshop(t)
