@@ -175,3 +175,33 @@ func TestConnectionLost(t *testing.T) {
 	between.set(false, false)
 	v.until(isLive + ` && document.getElementById("lost").hidden && ` + alive + ` >= 15`)
 }
+
+// The row of the upstreams for which there is no place used to show no calls: they keep their names.
+func TestOtherUpstreams(t *testing.T) {
+	const n = 80
+	l, at := own(t, page.Options{})
+	v := visit(t, at, 1440, false)
+	v.until(isLive)
+	for i := range n {
+		c := ended(fmt.Sprintf("http://up-%02d", i), time.Second, good, 200, step{reason: good, took: time.Millisecond})
+		l.ObserveCall(t.Context(), *c)
+	}
+	const row = `[...document.querySelectorAll("#upstream-rows tr")].find((r) => r.innerText.startsWith("(others)"))`
+	v.until(fmt.Sprintf(`document.getElementById("foot").innerText.startsWith("%d calls") && Boolean(%s)`, n, row))
+	_ = eval[bool](v, row+`.click() ?? true`)
+	v.until(row + `.getAttribute("aria-current") === "true" && document.querySelectorAll("#rows tr").length > 0`)
+	v.until(`document.getElementById("rows-note").innerText.includes("calls of the picked upstream")`)
+	known := eval[[]string](v, `[...document.getElementById("series").options].map((o) => o.textContent.split(",")[0])`)
+	listed := eval[[]string](v, `[...document.querySelectorAll("#rows tr")].map((r) => r.call.upstream)`)
+	for _, name := range listed {
+		if slices.Contains(known, name) {
+			t.Errorf("a call of %s is listed, which has a row of its own", name)
+		}
+	}
+	if want := n - (len(known) - 2); len(listed) != want { // without "all upstreams" and "(others)"
+		t.Errorf("%d calls are listed, want the %d of upstreams without a row", len(listed), want)
+	}
+	if complaints, _ := v.heard(); len(complaints) > 0 {
+		t.Errorf("console = %q, want no errors", complaints)
+	}
+}

@@ -10,7 +10,7 @@ import { drawEndpoints, sayChanges } from "./endpoints.js";
 import { clock, plural } from "./format.js";
 import { drawHistory } from "./history.js";
 import { drawNow, drawSummary } from "./now.js";
-import { chosenSeries, draw, known, merge, ofChosen, onDraw } from "./state.js";
+import { atChosen, chosenSeries, draw, known, merge, ofChosen, onDraw } from "./state.js";
 import { connect } from "./stream.js";
 import { drawTour } from "./tour.js";
 import { choose, drawUpstreams } from "./upstreams.js";
@@ -37,10 +37,9 @@ function take(update) {
 // between are in the list of changes only.
 function announce(update) {
   const t = update.transitions?.findLast((t) => ofChosen(t) && (t.from === "closed" || t.to === "closed"));
-  const s = chosenSeries();
   const said = [
     t ? `Circuit ${stateWord[t.to].toLowerCase()}: ${cause(t)}` : "",
-    sayChanges((update.endpointChanges ?? []).filter((c) => s?.all || c.upstream === s?.upstream)),
+    sayChanges((update.endpointChanges ?? []).filter(atChosen)),
   ].filter(Boolean);
   if (said.length) text("announce", said.join(". "));
 }
