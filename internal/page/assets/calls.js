@@ -135,7 +135,7 @@ function rowFor(call) {
     el("td", { class: "number" }, count(attempts)),
     el("td", { class: "number" }, duration(call.duration)));
   r.call = call;
-  r.addEventListener("click", () => { follow(false); drawCall(call); });
+  r.addEventListener("click", () => { if (!known.lost) { follow(false); drawCall(call); } });
   return r;
 }
 

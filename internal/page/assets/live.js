@@ -3,7 +3,7 @@
 import { askFaults, drawControls } from "./controls.js";
 import { curl, disown, followNewest } from "./call.js";
 import { drawRows, offer, restartList, setReasons } from "./calls.js";
-import { cause, drawBreaker, drawLost, stateWord } from "./circuit.js";
+import { cause, drawBreaker, stateWord } from "./circuit.js";
 import { show, text } from "./dom.js";
 import { drawCompare } from "./compare.js";
 import { drawEndpoints, sayChanges } from "./endpoints.js";
@@ -71,4 +71,4 @@ onDraw(() => {
 });
 
 drawHistory(undefined, true);
-connect({ take, draw, moment: () => drawBreaker(chosenSeries()), lost: drawLost });
+connect({ take, draw, moment: () => drawBreaker(chosenSeries()), lost: () => { drawBreaker(chosenSeries()); drawControls(); } });
