@@ -177,8 +177,8 @@ func TestTraffic(t *testing.T) {
 	}
 }
 
-// Reset puts the settings with which the page began. They used not to name 0 sick endpoints, so that
-// the sick one stayed.
+// Reset puts the settings with which the page began. They used not to name 0 sick endpoints, so
+// that the sick one stayed.
 func TestResetHealsTheSickEndpoint(t *testing.T) {
 	g := &traffic{page.TrafficSettings{PerSecond: 20, Path: page.PathBoth}}
 	l := newPage(t, page.Options{Traffic: g})

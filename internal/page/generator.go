@@ -228,8 +228,8 @@ func (t *Generator) send(ctx context.Context, calls *sync.WaitGroup, to *target,
 	})
 }
 
-// call makes a call, and returns whether its answer shows that it reached an upstream. A client that
-// does not tell its callers of attempts shows that with good answers only.
+// call makes a call, and returns whether its answer shows that it reached an upstream. A client
+// that does not tell its callers of attempts shows that with good answers only.
 func (t *Generator) call(ctx context.Context, url, generated string) (good, reached bool) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

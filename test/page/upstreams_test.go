@@ -197,7 +197,8 @@ func TestConnectionLost(t *testing.T) {
 	v.until(isLive + ` && document.getElementById("lost").hidden && ` + alive + ` >= 15`)
 }
 
-// The row of the upstreams for which there is no place used to show no calls: they keep their names.
+// The row of the upstreams for which there is no place used to show no calls: they keep their own
+// names.
 func TestOtherUpstreams(t *testing.T) {
 	const n = 80
 	l, at := own(t, page.Options{})
@@ -227,7 +228,7 @@ func TestOtherUpstreams(t *testing.T) {
 	}
 }
 
-// Another upstream that was picked without a connection used to show a countdown to its next probe.
+// An upstream that was picked without a connection used to show a countdown to its next probe.
 func TestNothingToPickWithoutConnection(t *testing.T) {
 	all := []observe.Upstream{
 		{Upstream: "http://a", Policy: "default", Burst: 10},

@@ -81,7 +81,7 @@ function attempts(w, who) {
 }
 
 // ofAll names the upstreams that do not do well. One upstream can have several series, one for each
-// policy. An upstream without calls in the last ten seconds counts only if its circuit is not closed.
+// policy. An upstream without calls in the last ten seconds counts if its circuit is not closed.
 function ofAll(w) {
   const names = (some) => [...new Set(some.map((s) => s.upstream))];
   const named = (some) => some.slice(0, 3).join(", ") + (some.length > 3 ? ", …" : "");
@@ -108,8 +108,8 @@ function limited(w) {
 }
 
 // shedding tells how the others fared if a limit refused a tenth of the calls or more, and is empty
-// otherwise. The rate limit comes first: what it lets through, the concurrency limit and the circuit
-// can still refuse. The sentence is alone, so that it is not longer than the others.
+// otherwise. The rate limit comes first: what it lets through, the concurrency limit and the
+// circuit can still refuse. The sentence is alone, so that it is not longer than the others.
 function shedding(w) {
   const some = limits.map(([reason, limit]) => [refusedFor(w, reason), limit]).filter(([n]) => n);
   const concurrency = refusedFor(w, "concurrency_limit");

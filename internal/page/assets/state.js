@@ -32,8 +32,8 @@ export const chosenSeries = () => known.series.get(known.chosen);
 // reals returns the series of upstreams, without calls that had no route.
 export const reals = () => [...known.series.values()].filter((s) => s.upstream && !s.all);
 
-// OTHERS is the key of the series of all upstreams for which the server has no place. Their calls and
-// changes keep the names of their own.
+// OTHERS is the key of the series of all upstreams for which the server has no place. Their calls
+// and changes keep their own names.
 export const OTHERS = keyOf({ upstream: "(others)", policy: "" });
 
 // ofChosen reports whether a call, or a change of a circuit, belongs to what is shown.
