@@ -56,7 +56,7 @@ manifests: ## make k8s/ from the chart, and the chart's schema and README from i
 	go -C test/chart test -run=Generated -update
 
 screenshot: ## take the pictures of the live page in docs/ again, with Chromium
-	go -C test/page test -count=1 -run=TestPictures -update
+	go -C test/page test -count=1 -run='TestPictures|TestLabPicture' -update
 
 ci: ## run all that a change must pass
 	.ci/run

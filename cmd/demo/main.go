@@ -57,7 +57,7 @@ func run(ctx context.Context, p cli.Program) int {
 	perSecond := fs.Int("traffic", 20, "`N` calls a second through the client and as many to an upstream of their own without it, 0 to 200; the live page can change it")
 	noTour := fs.Bool("no-tour", false, "do not offer the tour on the live page")
 	livePage := app.LivePage{}
-	fs.StringVar(&livePage.Faults, "faults", "", "`URL` of the admin port of another flaky-server, whose faults the live page changes instead of the demo's own")
+	fs.StringVar(&livePage.Faults, "faults", "", "`URL` of the admin port of another flaky-server, whose faults the live page changes instead of the demo's own; only with --config, which leads to that upstream")
 	fs.StringVar(&livePage.Traces, "traces", "", "`URL` of a Jaeger, or any URL with {id}, to link calls on the live page to their traces")
 	file := fs.String("config", "", "YAML `FILE` with the client's routes and policies, instead of the demo's own; SIGHUP reloads it")
 	ports := struct{ client, clientAdmin, flaky, flakyAdmin *string }{
@@ -78,6 +78,9 @@ func run(ctx context.Context, p cli.Program) int {
 	if err := livePage.Check(); err != nil {
 		return p.Fail(cli.ExitUsage, fmt.Errorf("--%w", err))
 	}
+	if livePage.Faults != "" && *file == "" {
+		return p.Fail(cli.ExitUsage, errors.New("--faults: needs --config with routes to the upstream whose faults these are"))
+	}
 	n := endpoints
 	if *file != "" {
 		n = 1 // the file names the first endpoint only
@@ -87,7 +90,8 @@ func run(ctx context.Context, p cli.Program) int {
 		return p.Fail(cli.ExitUsage, fmt.Errorf("--traffic: %w", err))
 	}
 	livePage.Traffic = traffic
-	livePage.Listen, livePage.Tour = *ports.client, !*noTour
+	livePage.Listen = *ports.client
+	livePage.Tour = !*noTour && *file == "" // it is about the demo's own policy and endpoints
 	for _, r := range []struct {
 		flag  string
 		value float64

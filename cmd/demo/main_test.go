@@ -306,6 +306,7 @@ func TestMistakes(t *testing.T) {
 		"rates too much together": {[]string{"--error-rate", "0.6", "--reset-rate", "0.6"}, 2, "at most 1"},
 		"too much traffic":        {[]string{"--traffic", "201"}, 2, "--traffic: perSecond: must be from 0 to 200, got 201"},
 		"faults without a URL":    {[]string{"--faults", "flaky:5001"}, 2, "--faults: must be a URL"},
+		"another's faults alone":  {[]string{"--faults", "http://127.0.0.1:1"}, 2, "demo: --faults: needs --config with routes to the upstream whose faults these are\n"},
 		"traces without a URL":    {[]string{"--traces", "jaeger"}, 2, "--traces: must be a URL"},
 		"unknown flag":            {[]string{"--error"}, 2, "error"},
 		"missing policy file":     {[]string{"--config", "no-such.yaml"}, 2, "no-such.yaml"},

@@ -117,29 +117,66 @@ func TestTwinsTellOfChanges(t *testing.T) {
 func TestNoComparisonWithAnotherUpstream(t *testing.T) {
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer other.Close()
+	for name, listener := range map[string]string{"its answers tell of attempts": "", "they do not": "listener: {disclose: false}\n"} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "rebound.yaml")
+			if err := os.WriteFile(file, []byte(listener+"routes: [{name: process, match: GET /process, upstream: "+other.URL+"}]\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			lines, stop := start(t, noEnv, "--traffic", "100", "--config", file)
+			defer stop()
+			if !lines.Scan() {
+				t.Fatal("the demo did not start")
+			}
+			for {
+				text := getBody(t, lines.Text()+"api/traffic")
+				var s page.TrafficState
+				if err := json.Unmarshal([]byte(text), &s); err != nil {
+					t.Fatal(err)
+				}
+				if s.With.Ended < 5 {
+					time.Sleep(5 * time.Millisecond)
+					continue
+				}
+				if !s.Elsewhere || s.With.Attempts > 0 {
+					t.Errorf("traffic = %+v, want it to go elsewhere", s)
+				}
+				return
+			}
+		})
+	}
+}
+
+// The tour is about the demo's own policy and endpoints. Its step with a sick endpoint used to fail
+// with a file, which names one endpoint only.
+func TestTourIsOfTheDemosOwnPolicy(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "rebound.yaml")
-	if err := os.WriteFile(file, []byte("routes: [{name: process, match: GET /process, upstream: "+other.URL+"}]\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, policyFile, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	lines, stop := start(t, noEnv, "--traffic", "100", "--config", file)
-	defer stop()
-	if !lines.Scan() {
-		t.Fatal("the demo did not start")
-	}
-	for {
-		text := getBody(t, lines.Text()+"api/traffic")
-		var s page.TrafficState
-		if err := json.Unmarshal([]byte(text), &s); err != nil {
-			t.Fatal(err)
-		}
-		if s.With.Ended < 5 {
-			time.Sleep(5 * time.Millisecond)
-			continue
-		}
-		if !s.Elsewhere || s.With.Attempts > 0 {
-			t.Errorf("traffic = %+v, want it to go elsewhere", s)
-		}
-		return
+	for name, tc := range map[string]struct {
+		args []string
+		want bool
+	}{
+		"its own policy": {nil, true},
+		"turned off":     {[]string{"--no-tour"}, false},
+		"a file":         {[]string{"--config", file}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lines, stop := start(t, noEnv, append([]string{"--traffic", "0"}, tc.args...)...)
+			defer stop()
+			if !lines.Scan() {
+				t.Fatal("the demo did not start")
+			}
+			text := getBody(t, lines.Text()+"api/state")
+			var s struct{ Settings struct{ Tour bool } }
+			if err := json.Unmarshal([]byte(text), &s); err != nil {
+				t.Fatal(err)
+			}
+			if s.Settings.Tour != tc.want {
+				t.Errorf("a tour is offered: %v, want %v", s.Settings.Tour, tc.want)
+			}
+		})
 	}
 }
 

@@ -2,6 +2,7 @@ package page_test
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -164,8 +165,8 @@ func TestTraffic(t *testing.T) {
 		status int
 		want   string
 	}{
-		{`{"perSecond":20,"path":"both"}`, 200, `{"perSecond":20,"path":"both","limit":200`},
-		{`{"perSecond":5}`, 200, `{"perSecond":5,"path":"both"`},
+		{`{"perSecond":20,"path":"both"}`, 200, `{"perSecond":20,"path":"both","sick":0,"limit":200`},
+		{`{"perSecond":5}`, 200, `{"perSecond":5,"path":"both","sick":0`},
 		{`{"perSecond":201}`, 400, "must be from 0 to 200"},
 		{`{"rate":1}`, 400, "rate"},
 		{`nonsense`, 400, ""},
@@ -173,6 +174,21 @@ func TestTraffic(t *testing.T) {
 		if status, body := send(t, l, http.MethodPut, "/api/traffic", step.body, nil); status != step.status || !strings.Contains(body, step.want) {
 			t.Errorf("%s: got %d %s, want %d %s", step.body, status, body, step.status, step.want)
 		}
+	}
+}
+
+// Reset puts the settings with which the page began. They used not to name 0 sick endpoints, so
+// that the sick one stayed.
+func TestResetHealsTheSickEndpoint(t *testing.T) {
+	g := &traffic{page.TrafficSettings{PerSecond: 20, Path: page.PathBoth}}
+	l := newPage(t, page.Options{Traffic: g})
+	send(t, l, http.MethodPut, "/api/traffic", `{"sick":1}`, nil)
+	var state struct {
+		Settings struct{ Traffic json.RawMessage }
+	}
+	send(t, l, http.MethodGet, "/api/state", "", &state)
+	if status, body := send(t, l, http.MethodPut, "/api/traffic", string(state.Settings.Traffic), nil); status != http.StatusOK || g.Sick != 0 {
+		t.Errorf("after %s: %d sick endpoints, status %d %s, want none", state.Settings.Traffic, g.Sick, status, body)
 	}
 }
 

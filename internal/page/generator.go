@@ -49,7 +49,7 @@ type target struct {
 	era     int
 	seconds [trafficLag]generatedSecond
 	counted bool // an attempt at a call of this era has come
-	told    bool // an answer to a call of this era has told of an attempt
+	reached bool // an answer to a call of this era has shown that it reached an upstream
 }
 
 type generatedSecond struct {
@@ -213,12 +213,12 @@ func (t *Generator) send(ctx context.Context, calls *sync.WaitGroup, to *target,
 	calls.Go(func() {
 		defer func() { <-to.slots }()
 		begin := time.Now()
-		good, attempts := t.call(ctx, url, fmt.Sprint(path, " ", era))
+		good, reached := t.call(ctx, url, fmt.Sprint(path, " ", era))
 		if ctx.Err() != nil {
 			return
 		}
 		to.count(era, func(s *generatedSecond) {
-			to.told = to.told || attempts > 0
+			to.reached = to.reached || reached
 			s.ended++
 			s.took = append(s.took, time.Since(begin))
 			if good {
@@ -228,21 +228,26 @@ func (t *Generator) send(ctx context.Context, calls *sync.WaitGroup, to *target,
 	})
 }
 
-// call makes a call, and returns how many attempts its answer tells of, if it does.
-func (t *Generator) call(ctx context.Context, url, generated string) (good bool, attempts int) {
+// call makes a call, and returns whether its answer shows that it reached an upstream. A client
+// that does not tell its callers of attempts shows that with good answers only.
+func (t *Generator) call(ctx context.Context, url, generated string) (good, reached bool) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return false, 0
+		return false, false
 	}
 	r.Header.Set(headerGenerated, generated)
 	resp, err := t.client.Do(r)
 	if err != nil {
-		return false, 0
+		return false, false
 	}
 	defer func() { _ = resp.Body.Close() }()
-	attempts, _ = strconv.Atoi(resp.Header.Get(headerAttempts))
 	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
-	return err == nil && resp.StatusCode >= 200 && resp.StatusCode < 300, attempts
+	good = err == nil && resp.StatusCode >= 200 && resp.StatusCode < 300
+	if told := resp.Header.Get(headerAttempts); told != "" {
+		attempts, _ := strconv.Atoi(told)
+		return good, attempts > 0
+	}
+	return good, good
 }
 
 const now = -1 // the present era
@@ -279,14 +284,14 @@ func (o *target) forget() {
 	defer o.mu.Unlock()
 	clear(o.seconds[:])
 	o.era++
-	o.counted, o.told = false, false
+	o.counted, o.reached = false, false
 }
 
 // elsewhere reports whether the calls reach an upstream that counts no attempts.
 func (o *target) elsewhere() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.told && !o.counted
+	return o.reached && !o.counted
 }
 
 func (o *target) sum(now int64) (r TrafficResult) {

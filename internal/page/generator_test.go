@@ -234,19 +234,28 @@ func TestGeneratorWhoseCallsGoElsewhere(t *testing.T) {
 	for name, tc := range map[string]struct {
 		counted  bool
 		attempts string
+		status   int
 		want     bool
 	}{
-		"here":                     {true, "1", false},
-		"elsewhere":                {false, "1", true},
-		"nothing reached any":      {false, "0", false},
-		"the client tells of none": {false, "", false},
+		"here":                           {true, "1", 200, false},
+		"elsewhere":                      {false, "1", 200, true},
+		"elsewhere, and failed":          {false, "1", 503, true},
+		"nothing reached any":            {false, "0", 503, false},
+		"here, but undisclosed":          {true, "", 200, false},
+		"elsewhere, but undisclosed":     {false, "", 200, true},
+		"refused or failed, nobody says": {false, "", 503, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			traffic, err := page.NewGenerator(100, 0, time.Second)
 			if err != nil {
 				t.Fatal(err)
 			}
-			var answer http.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Attempt-Count", tc.attempts) })
+			var answer http.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if tc.attempts != "" {
+					w.Header().Set("X-Attempt-Count", tc.attempts)
+				}
+				w.WriteHeader(tc.status)
+			})
 			if tc.counted {
 				answer = traffic.Counted(answer)
 			}

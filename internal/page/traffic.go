@@ -29,8 +29,9 @@ const (
 type TrafficSettings struct {
 	PerSecond int  `json:"perSecond" yaml:"perSecond"` // 0 for no traffic
 	Path      Path `json:"path" yaml:"path"`
-	// Sick is how many endpoints of the upstreams answer 503 to everything.
-	Sick int `json:"sick,omitempty" yaml:"sick"`
+	// Sick is how many endpoints of the upstreams answer 503 to everything. It is also written if
+	// it is 0: a setting that is left out stays as it is.
+	Sick int `json:"sick" yaml:"sick"`
 }
 
 // TrafficState is a generator's settings and its results in the last ten seconds, or since the

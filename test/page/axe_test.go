@@ -2,6 +2,7 @@ package page_test
 
 import (
 	"cmp"
+	"net/url"
 	"os"
 	"testing"
 
@@ -41,6 +42,25 @@ func TestAxe(t *testing.T) {
 			check(t, v)
 		})
 	}
+	for name, dark := range map[string]bool{"light": false, "dark": true} {
+		t.Run("connection lost, "+name, func(t *testing.T) {
+			d := start(t, "--traffic", "50")
+			u, err := url.Parse(d.page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			between := newSwitchable(t, u.Host)
+			v := visit(t, "http://"+between.listener.Addr().String(), 1440, dark)
+			v.until(isLive + ` && document.querySelectorAll("#rows tr").length > 5`)
+			between.set(true, false)
+			v.until(`!document.getElementById("lost").hidden`)
+			check(t, v)
+		})
+	}
+	t.Run("a page of lab", func(t *testing.T) {
+		v := visit(t, labPage(t, "simulate", "--config", istio, "--scenario", "outage-hanging", "--rate", "100", "--capacity", "300", "--for", "60s"), 1440, false)
+		check(t, v)
+	})
 	t.Run("several upstreams, narrow", func(t *testing.T) {
 		all := []observe.Upstream{{Upstream: "http://a", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open}}, {Upstream: "http://b", Policy: "default", Burst: 10}}
 		l, at := own(t, page.Options{}, func() []observe.Upstream { return all })

@@ -4,7 +4,7 @@
 // The tests use the Chromium that CHROMIUM names and the Firefox that FIREFOX names, or those in
 // PATH. Without a browser its tests are skipped. This command takes the pictures in docs/ again:
 //
-//	go test -run TestPictures -update
+//	go test -run='TestPictures|TestLabPicture' -update
 package page_test
 
 import (

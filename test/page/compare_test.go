@@ -101,7 +101,9 @@ func TestVerdict(t *testing.T) {
 		"one way only now": {result(200, 200, 200, 25, 60), result(200, 0, 200, 25, 60), page.PathWith, "Send the traffic both ways to compare them."},
 		"one way":          {result(200, 200, 200, 25, 60), page.TrafficResult{}, page.PathWith, "Send the traffic both ways to compare them."},
 		"nothing yet":      {page.TrafficResult{}, page.TrafficResult{}, page.PathBoth, "No call has ended yet."},
-		"without traffic":  {page.TrafficResult{}, page.TrafficResult{}, "", "Turn the traffic on to compare both ways."},
+		// It used to compare the calls of before with none.
+		"turned off, and calls of before end": {page.TrafficResult{}, result(20, 0, 0, 5000, 5001), "", "Turn the traffic on to compare both ways."},
+		"without traffic":                     {page.TrafficResult{}, page.TrafficResult{}, "", "Turn the traffic on to compare both ways."},
 	} {
 		w.mu.Lock()
 		w.state = page.TrafficState{TrafficSettings: page.TrafficSettings{PerSecond: 20, Path: tc.path}, Limit: 200, With: tc.with, Without: tc.without}

@@ -711,28 +711,47 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// In an outage the circuit changes several times a second. Nothing moves then.
+// In an outage the circuit changes several times a second, and in an overload the sentence has the
+// refusals of a limit or not. Nothing moves then.
 func TestOutageMovesNothing(t *testing.T) {
 	d := start(t, "--traffic", "50", "--error-rate", "1")
 	for _, width := range []int{375, 768, 1440, 2200} {
 		t.Run(strconv.Itoa(width), func(t *testing.T) {
 			v := visit(t, d.page, width, false)
 			v.until(`/half-open|Half-open/.test(document.getElementById("transitions").innerText) && document.getElementById("verdict").innerText.startsWith("No call succeeds")`)
-			_ = eval[bool](v, `(() => {
-				window.places = new Set();
-				window.states = new Set();
-				setInterval(() => {
-					places.add(["#charts", "#compare", "#controls"].map((s) => Math.round(document.querySelector(s).getBoundingClientRect().top)).join(" "));
-					states.add(document.getElementById("breaker-state").innerText);
-				}, 50);
-				return true;
-			})()`)
-			v.until(`window.states.size > 1`)
-			time.Sleep(2 * time.Second)
-			if places := eval[[]string](v, `[...window.places]`); len(places) != 1 {
-				t.Errorf("the charts, the comparison and the controls begin at %q, want one place each", places)
+			v.standsStill(`window.states.size > 1`)
+		})
+	}
+	d = start(t, "--traffic", "100")
+	ask(t, http.MethodPut, d.faults, "{capacity: {workers: 2, serviceTime: 50ms, queue: 20}}")
+	for _, width := range []int{375, 768, 1440, 2200} {
+		t.Run("overload, "+strconv.Itoa(width), func(t *testing.T) {
+			v := visit(t, d.page, width, false)
+			v.until(`document.getElementById("summary").innerText.includes("limit refused")`)
+			v.standsStill(`true`)
+			if n := eval[int](v, `document.getElementById("summary").textContent.length`); n > 170 {
+				t.Errorf("the sentence has %d characters, want at most 170: %s", n, v.text("summary"))
 			}
 		})
+	}
+}
+
+// standsStill watches the parts until an expression is true, and two seconds more.
+func (v *tab) standsStill(until string) {
+	v.t.Helper()
+	_ = eval[bool](v, `(() => {
+		window.places = new Map();
+		window.states = new Set();
+		setInterval(() => {
+			places.set(["#charts", "#compare", "#controls"].map((s) => Math.round(document.querySelector(s).getBoundingClientRect().top)).join(" "), document.getElementById("summary").innerText + " / " + document.getElementById("verdict").innerText);
+			states.add(document.getElementById("breaker-state").innerText);
+		}, 50);
+		return true;
+	})()`)
+	v.until(until)
+	time.Sleep(2 * time.Second)
+	if places := eval[map[string]string](v, `Object.fromEntries(window.places)`); len(places) != 1 {
+		v.t.Errorf("the charts, the comparison and the controls begin at %q, want one place each", places)
 	}
 }
 

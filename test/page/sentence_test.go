@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +40,7 @@ func TestSentence(t *testing.T) {
 		"saves":     {feed: []feed{{8, good, []step{fails, fine}}, failed}, want: "In the last ten seconds the upstream failed 66.7 % of its attempts, but only 20.0 % of the calls failed."},
 		"fails":     {feed: []feed{failed}, want: "In the last ten seconds the upstream failed 100 % of its attempts, and 100 % of the calls failed."},
 		"open":      {feed: []feed{answered, refused}, state: resilience.Open, want: "The circuit is open: 5 of 15 calls of the last ten seconds ended early, to spare the upstream."},
-		"half-open": {feed: []feed{refused}, state: resilience.HalfOpen, want: "The circuit is half-open: a few calls probe whether the upstream works again; 5 of 5 calls of the last ten seconds ended early."},
+		"half-open": {feed: []feed{refused}, state: resilience.HalfOpen, want: "The circuit is half-open: a few calls probe the upstream; 5 of 5 calls of the last ten seconds ended early."},
 		"recovered": {before: []feed{refused}, feed: []feed{answered}, want: "The upstream works again. The 33.3 % of the calls that failed are refusals of seconds ago, while the circuit was open."},
 		"recovered from failures": {before: []feed{failed, refused}, feed: []feed{answered},
 			want: "The upstream works again. The 41.2 % of the calls that failed are failures and refusals of seconds ago, before and while the circuit was open."},
@@ -47,7 +48,7 @@ func TestSentence(t *testing.T) {
 		"one is ejected": {feed: []feed{answered}, endpoints: []endpoint.State{{Address: "10.0.0.1:80"}, {Address: "10.0.0.2:80", Circuit: resilience.Open, Ejected: true}, {Address: "10.0.0.3:80"}},
 			want: "1 of 3 endpoints is ejected (10.0.0.2:80); the others answered, and no call of the last ten seconds failed."},
 		"sheds": {feed: []feed{answered, {5, resilience.ReasonConcurrencyLimit, nil}},
-			want: "In the last ten seconds all attempts succeeded, but 33.3 % of the calls failed. The concurrency limit refused 5 calls. It shed load: of the calls that it let through, 100 % succeeded."},
+			want: "The concurrency limit refused 5 of 15 calls of the last ten seconds; of those let through, 100 % succeeded."},
 		"limits":        {feed: []feed{{100, good, []step{fine}}, {1, resilience.ReasonRateLimited, nil}}, want: "In the last ten seconds all attempts succeeded, but 1.0 % of the calls failed. The rate limit refused 1 call."},
 		"callers leave": {feed: []feed{answered, {5, resilience.ReasonCallerCanceled, []step{gone}}}, want: "In the last ten seconds, callers ended 5 of 15 attempts before an answer; the others succeeded."},
 		"all leave":     {feed: []feed{{5, resilience.ReasonCallerCanceled, []step{gone}}}, want: "In the last ten seconds, callers ended 5 of 5 attempts before an answer."},
@@ -91,7 +92,7 @@ func TestSentence(t *testing.T) {
 		}
 	}
 	all := drawn["all upstreams"]["summary"]
-	for _, part := range []string{"2 of 16 upstreams have their circuits open or half-open: half-open, open.", " more failed calls: ", "Over all, "} {
+	for _, part := range []string{"2 of 15 upstreams have their circuits open or half-open: half-open, open.", " 1 endpoint is ejected: 10.0.0.2:80 of one is ejected.", " In the last ten seconds ", " more failed calls: ", "Over all, "} {
 		if !strings.Contains(all, part) {
 			t.Errorf("all upstreams: %q, want %q in it", all, part)
 		}
@@ -112,7 +113,7 @@ var fed = map[string]struct{ series, faults, want string }{ //nolint:gochecknogl
 	},
 	"healthy again, the circuit probes": {
 		`{ window: { offered: 100, good: 10, attempts: 30, attemptsGood: 10, refused: 70, refusedBy: { breaker_open: 60, breaker_half_open: 10 } }, circuit: { state: "half-open" } }`, `{ name: "Healthy", age: 1200 }`,
-		"Healthy for 1 s. The circuit is half-open: a few calls probe whether the upstream works again; 70 of 100 calls of the last ten seconds ended early.",
+		"Healthy for 1 s. The circuit is half-open: a few calls probe the upstream; 70 of 100 calls of the last ten seconds ended early.",
 	},
 	"healthy again, the circuit has just closed, no second has been good": {
 		`{ window: { offered: 100, good: 10, attempts: 30, attemptsGood: 10, refused: 70, refusedBy: { breaker_open: 70 } }, circuit: { state: "closed" }, seconds: [[-900, 20, 5]] }`, `{ name: "Healthy", age: 1900 }`,
@@ -140,16 +141,16 @@ var fed = map[string]struct{ series, faults, want string }{ //nolint:gochecknogl
 	},
 	"overload, after the circuit was open": {
 		`{ window: { offered: 100, good: 40, attempts: 50, attemptsGood: 40, refused: 50, refusedBy: { concurrency_limit: 30, breaker_open: 20 } }, circuit: { state: "closed" }, seconds: [[-900, 20, 10]] }`, `{ name: "Overload", age: 12000 }`,
-		"Overload. In the last ten seconds the upstream failed 20.0 % of its attempts, and 60.0 % of the calls failed. The concurrency limit refused 30 calls. It shed load: of the calls that it let through, 80.0 % succeeded.",
+		"Overload. The concurrency limit refused 30 of 100 calls of the last ten seconds; of those let through, 80.0 % succeeded.",
 	},
 	// It used to say that all of the calls that the rate limit let through succeeded.
 	"both limits": {
 		`{ window: { offered: 200, good: 100, attempts: 100, attemptsGood: 100, refused: 100, refusedBy: { rate_limited: 50, concurrency_limit: 50 } }, circuit: { state: "closed" } }`, `{ name: "", age: Infinity }`,
-		"In the last ten seconds all attempts succeeded, but 50.0 % of the calls failed. The concurrency limit refused 50 calls. It shed load: of the calls that it let through, 100 % succeeded. The rate limit refused 50 calls. It shed load: of the calls that it let through, 66.7 % succeeded.",
+		"The concurrency limit refused 50 and the rate limit 50 of 200 calls of the last ten seconds; of those let through, 100 % succeeded.",
 	},
 	"the rate limit, after the circuit was open": {
 		`{ window: { offered: 100, good: 40, attempts: 40, attemptsGood: 40, refused: 60, refusedBy: { rate_limited: 20, breaker_open: 40 } }, circuit: { state: "closed" }, seconds: [[-900, 20, 10]] }`, `{ name: "", age: Infinity }`,
-		"In the last ten seconds all attempts succeeded, but 60.0 % of the calls failed. The rate limit refused 20 calls. It shed load: of the calls that it let through, 50.0 % succeeded.",
+		"The rate limit refused 20 of 100 calls of the last ten seconds; of those let through, 50.0 % succeeded.",
 	},
 	"one of three is ejected, and the others fail too": {
 		`{ window: { offered: 100, good: 60, attempts: 150, attemptsGood: 60 }, circuit: { state: "closed" }, endpoints: [{ address: "a", state: "ejected" }, { address: "b" }, { address: "c" }] }`, `{ name: "30 % errors", age: 60000 }`,
@@ -310,6 +311,22 @@ func TestFirstScreen(t *testing.T) {
 				if bottom := eval[float64](v, fmt.Sprintf(`document.querySelector(%q).getBoundingClientRect().bottom`, selector)); bottom > float64(size.height) || bottom <= 0 {
 					t.Errorf("%s ends at %.0f px of %d", selector, bottom, size.height)
 				}
+			}
+			if size.width == 1440 {
+				if rows := eval[[]float64](v, `[...new Set(["scenario-set", "traffic-set", "seed-set", "reset"].map((id) => Math.round(document.getElementById(id).closest("fieldset, form, p").getBoundingClientRect().top / 30)))]`); len(rows) != 1 {
+					t.Errorf("the controls are in %d lines, want one", len(rows))
+				}
+				for range 4 { // to the overload, which has the longest sentences
+					v.click("tour-next")
+				}
+				v.until(`document.getElementById("tour").dataset.step === "5" && document.getElementById("summary").innerText.includes("limit refused")`)
+				if bottom := eval[float64](v, `document.querySelector("#charts").getBoundingClientRect().bottom`); bottom > float64(size.height) {
+					t.Errorf("in the overload of the tour the charts end at %.0f px of %d", bottom, size.height)
+				}
+			}
+			// The keyboard and a screen reader meet the parts in the order in which they are seen.
+			if tops := eval[[]float64](v, `[...document.querySelectorAll("main > *:not(#announce)")].filter((e) => e.checkVisibility()).map((e) => e.getBoundingClientRect().top)`); !slices.IsSorted(tops) {
+				t.Errorf("the parts begin at %v px, want them in the order of the page's source", tops)
 			}
 			if got := eval[string](v, order); got != ordered {
 				t.Errorf("order = %s, want sentence, charts, controls, one call, recent calls", got)

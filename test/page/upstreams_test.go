@@ -80,7 +80,7 @@ func TestUpstreams(t *testing.T) {
 			if want := strings.TrimSuffix(fmt.Sprintf("%.1f", 100*float64(well)/float64(10*n)), ".0") + " %"; drawn.Success != want {
 				t.Errorf("success of all = %q, want %q", drawn.Success, want)
 			}
-			if want := fmt.Sprintf("1 of %d upstreams has its circuit open: %s. 1 more failed calls: %s. Over all, %.1f %% of the calls of the last ten seconds failed.", n, name(opened), name(partly), 100*15/float64(10*n)); drawn.Summary != want {
+			if want := fmt.Sprintf("1 of %d upstreams has its circuit open: %s. 1 endpoint is ejected: 10.0.0.2:80 of %s. In the last ten seconds 1 more failed calls: %s. Over all, %.1f %% of the calls failed.", n, name(opened), name(sick), name(partly), 100*15/float64(10*n)); drawn.Summary != want {
 				t.Errorf("headline = %q, want %q", drawn.Summary, want)
 			}
 			if drawn.Circuit != "1 open" {
@@ -97,8 +97,23 @@ func TestUpstreams(t *testing.T) {
 			only := fmt.Sprintf(`document.getElementById("series").value.includes(%[1]q) && [...document.querySelectorAll("#rows tr")].every((r) => r.call.upstream === %[1]q)
 				&& document.querySelectorAll("#rows tr").length > 0 && document.querySelectorAll("#transitions li").length === 0 && %[2]s.getAttribute("aria-current") === "true"
 				&& document.getElementById("call-facts").innerText.includes(%[1]q)`, name(partly), row(partly))
+			// shownNow has the calls of the chart in the second with the most, and the endpoints.
+			shownNow := `(() => {
+				const value = (name) => document.querySelector(".key .line-" + name).closest(".key").querySelector(".value").textContent;
+				const plot = document.querySelectorAll("svg.plot")[1];
+				plot.focus();
+				let most = 0;
+				for (let i = 0; i < 60; i++) {
+					plot.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft" }));
+					most = Math.max(most, Number(value("offered").replace(",", "")) || 0);
+				}
+				plot.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
+				return most + " " + document.getElementById("endpoint-rows").innerText.replaceAll(/\s+/g, " ").trim();
+			})()`
+			_ = eval[bool](v, row(sick)+`.click() ?? true`)
+			v.until(shownNow + `.startsWith("10 10.0.0.2:80 Ejected")`)
 			_ = eval[bool](v, row(partly)+`.click() ?? true`)
-			v.until(only)
+			v.until(only + ` && !document.getElementById("endpoint-rows").checkVisibility()`)
 			v.click("upstreams-all")
 			v.until(`document.getElementById("series").value === "all" && document.querySelectorAll("#transitions li").length === 1`)
 			// By keyboard: the table is one stop.
@@ -158,20 +173,92 @@ func TestConnectionLost(t *testing.T) {
 	v.until(isLive)
 	v.press("Outage")
 	v.until(`document.getElementById("breaker-note").innerText.startsWith("next probe") && document.getElementById("lost").hidden`)
-	alive := `[...document.querySelectorAll("#controls input, #controls button, #paths input, #tour button")].filter((e) => e.checkVisibility() && !e.matches(":disabled")).length`
+	alive := `[...document.querySelectorAll("main input, main select, .bar select, main button:not(td button)")].filter((e) => e.checkVisibility() && !e.matches(":disabled")).length`
 	if n := eval[int](v, alive); n < 15 {
 		t.Fatalf("%d controls work, want all of them while the connection is there", n)
 	}
 	between.set(true, false)
 	v.until(`!document.getElementById("lost").hidden && document.getElementById("lost").innerText.startsWith("Connection lost. Nothing below is current: it is ")`)
 	v.until(`document.getElementById("breaker-note").innerText === "not known now"`)
+	// It used to say that flaky-server does not answer.
+	v.record("scenario-note")
+	time.Sleep(4 * time.Second)
+	if eval[bool](v, had("scenario-note", "not known")) {
+		t.Error("without a connection the page says something about flaky-server")
+	}
 	if n := eval[int](v, alive); n != 0 {
 		t.Errorf("%d controls work without a connection, want none", n)
 	}
-	if bright := eval[[]string](v, `[...document.querySelectorAll("main > *")].filter((e) => e.checkVisibility() && e.id !== "lost" && !(getComputedStyle(e).filter === "grayscale(1)" && Number(getComputedStyle(e).opacity) < 0.6)).map((e) => e.id || e.className)`); len(bright) > 0 {
+	if bright := eval[[]string](v, `[...document.querySelectorAll("main > *, footer, .series-name")].filter((e) => e.checkVisibility() && !["lost", "announce"].includes(e.id) && !(getComputedStyle(e).filter === "grayscale(1)" && getComputedStyle(e).color === getComputedStyle(document.getElementById("connection-for")).color)).map((e) => e.id || e.className)`); len(bright) > 0 {
 		t.Errorf("%q look alive, want them grey", bright)
 	}
 	v.record("foot")
 	between.set(false, false)
 	v.until(isLive + ` && document.getElementById("lost").hidden && ` + alive + ` >= 15`)
+}
+
+// The row of the upstreams for which there is no place used to show no calls: they keep their own
+// names.
+func TestOtherUpstreams(t *testing.T) {
+	const n = 80
+	l, at := own(t, page.Options{})
+	v := visit(t, at, 1440, false)
+	v.until(isLive)
+	for i := range n {
+		c := ended(fmt.Sprintf("http://up-%02d", i), time.Second, good, 200, step{reason: good, took: time.Millisecond})
+		l.ObserveCall(t.Context(), *c)
+	}
+	const row = `[...document.querySelectorAll("#upstream-rows tr")].find((r) => r.innerText.startsWith("(others)"))`
+	v.until(fmt.Sprintf(`document.getElementById("foot").innerText.startsWith("%d calls") && Boolean(%s)`, n, row))
+	_ = eval[bool](v, row+`.click() ?? true`)
+	v.until(row + `.getAttribute("aria-current") === "true" && document.querySelectorAll("#rows tr").length > 0`)
+	v.until(`document.getElementById("rows-note").innerText.includes("calls of the picked upstream")`)
+	known := eval[[]string](v, `[...document.getElementById("series").options].map((o) => o.textContent.split(",")[0])`)
+	listed := eval[[]string](v, `[...document.querySelectorAll("#rows tr")].map((r) => r.call.upstream)`)
+	for _, name := range listed {
+		if slices.Contains(known, name) {
+			t.Errorf("a call of %s is listed, which has a row of its own", name)
+		}
+	}
+	if want := n - (len(known) - 2); len(listed) != want { // without "all upstreams" and "(others)"
+		t.Errorf("%d calls are listed, want the %d of upstreams without a row", len(listed), want)
+	}
+	if complaints, _ := v.heard(); len(complaints) > 0 {
+		t.Errorf("console = %q, want no errors", complaints)
+	}
+}
+
+// An upstream that was picked without a connection used to show a countdown to its next probe.
+func TestNothingToPickWithoutConnection(t *testing.T) {
+	all := []observe.Upstream{
+		{Upstream: "http://a", Policy: "default", Burst: 10},
+		{Upstream: "http://b", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Hour)}},
+	}
+	l, at := own(t, page.Options{}, func() []observe.Upstream { return all })
+	between, v := visitThrough(t, at)
+	v.until(isLive)
+	l.ObserveCall(t.Context(), *call("http://a"))
+	row := func(name string) string {
+		return fmt.Sprintf(`[...document.querySelectorAll("#upstream-rows tr")].find((r) => r.innerText.startsWith(%q))`, name)
+	}
+	v.until(`document.querySelectorAll("#rows tr").length === 1 && Boolean(` + row("http://b") + `)`)
+	_ = eval[bool](v, row("http://b")+`.click() ?? true`)
+	v.until(`document.getElementById("breaker-note").innerText.startsWith("next probe in")`)
+	_ = eval[bool](v, row("http://b")+`.click() ?? true`)
+	v.until(`document.querySelectorAll("#rows tr").length === 1`)
+	between.set(true, false)
+	v.until(`!document.getElementById("lost").hidden`)
+	v.record("breaker-note")
+	for _, press := range []string{row("http://b"), `document.querySelector("#rows tr")`} {
+		_ = eval[bool](v, press+`.click() ?? true`)
+	}
+	_ = eval[bool](v, `(() => { const e = document.getElementById("series"); e.value = [...e.options].find((o) => o.textContent.startsWith("http://b")).value; return e.dispatchEvent(new Event("change")); })()`)
+	if notes := eval[[]string](v, `window.recorded["breaker-note"].filter((n) => n !== "not known now")`); len(notes) > 0 {
+		t.Errorf("without a connection the circuit shows %q, want that it is not known", notes)
+	}
+	if eval[bool](v, `document.getElementById("follow").getAttribute("aria-pressed") !== "true" || [...document.querySelectorAll("td button")].some((b) => b.ariaDisabled !== "true")`) {
+		t.Error("without a connection the rows can be pressed")
+	}
+	between.set(false, false)
+	v.until(isLive + ` && !document.getElementById("series").disabled && [...document.querySelectorAll("td button")].every((b) => b.ariaDisabled === null)`)
 }

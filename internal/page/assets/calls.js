@@ -5,7 +5,7 @@ import { drawCall, follow, onDrawn, resultOf, shown } from "./call.js";
 import { $, el, icon, show, text } from "./dom.js";
 import { clock, count, duration, plural, statusOf, words } from "./format.js";
 import { oneStop } from "./onestop.js";
-import { known, LISTED, ofChosen } from "./state.js";
+import { known, LISTED, ofChosen, OTHERS } from "./state.js";
 
 let paused = null; // the list when it was paused
 let filtered = null; // the server's calls with the chosen reason, of the chosen upstream
@@ -47,8 +47,8 @@ async function askFiltered() {
   filterError = "";
   const reason = $("reason").value;
   const chosen = filteredFor = known.chosen;
-  const upstream = known.picked ? known.series.get(chosen)?.upstream ?? "" : "";
-  if (reason || upstream) {
+  const upstream = known.picked && chosen !== OTHERS ? known.series.get(chosen)?.upstream ?? "" : "";
+  if (reason || known.picked) {
     try {
       const answer = await ask(`api/calls?limit=${LISTED}${reason ? `&reason=${encodeURIComponent(reason)}` : ""}${upstream ? `&upstream=${encodeURIComponent(upstream)}` : ""}`);
       if ($("reason").value === reason && known.chosen === chosen) filtered = known.older = answer.calls;
@@ -135,7 +135,7 @@ function rowFor(call) {
     el("td", { class: "number" }, count(attempts)),
     el("td", { class: "number" }, duration(call.duration)));
   r.call = call;
-  r.addEventListener("click", () => { follow(false); drawCall(call); });
+  r.addEventListener("click", () => { if (!known.lost) { follow(false); drawCall(call); } });
   return r;
 }
 

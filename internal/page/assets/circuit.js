@@ -8,7 +8,12 @@ export const stateWord = { closed: "Closed", open: "Open", "half-open": "Half-op
 
 // drawBreaker draws the circuit, and the concurrency limit while there is one.
 export function drawBreaker(s) {
-  if (s?.all) { drawCircuits(); return; }
+  if (s?.all) drawCircuits();
+  else drawCircuit(s);
+  if (known.lost) text("breaker-note", "not known now"); // no countdown without news
+}
+
+function drawCircuit(s) {
   const c = s?.circuit;
   const state = c?.state ?? "none";
   $("breaker-tile").dataset.state = state;
@@ -41,9 +46,6 @@ function drawCircuits() {
   text("breaker-note", all.length ? `of ${plural(all.length, "circuit")}` : "no calls yet");
   text("limit-note", open && probing ? `${count(probing)} half-open` : "");
 }
-
-// drawLost stops what looks alive without news: the countdown to a probe.
-export function drawLost() { text("breaker-note", "not known now"); }
 
 // cause explains why a circuit changed, with the counts.
 export function cause(t) {

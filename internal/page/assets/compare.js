@@ -35,5 +35,8 @@ export function drawCompare() {
     text(`${way}-note`, (r.ended ? plural(r.ended, "call") : sent ? "none ended yet" : "no traffic") + (r.notSent ? `, ${count(r.notSent)} not sent: too many others wait` : ""));
   });
   const both = traffic.path === "both";
-  text("verdict", (both && verdict(a, b)) || (traffic.perSecond ? both ? "No call has ended yet." : "Send the traffic both ways to compare them." : "Turn the traffic on to compare both ways."));
+  // After the traffic was turned off, calls of before still end while none is sent. That says
+  // nothing.
+  const over = !traffic.perSecond && !(a.ended && b.ended);
+  text("verdict", (both && !over && verdict(a, b)) || (traffic.perSecond ? both ? "No call has ended yet." : "Send the traffic both ways to compare them." : "Turn the traffic on to compare both ways."));
 }

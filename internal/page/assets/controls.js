@@ -78,15 +78,17 @@ export async function askFaults() {
   try {
     const away = known.faults === null;
     hear(await ask("api/faults"));
+    known.unanswered = false;
     if (away) show("controls-error", false); // flaky-server is back, and the buttons work again
-  } catch {
+  } catch (err) {
+    known.unanswered = err.status === 502; // from this server, about flaky-server
     hear(null); // show nothing rather than outdated faults; a change will show the error
   }
   asking = false;
   drawControls();
 }
 // The faults can change without this page too.
-setInterval(() => { if (known.settings.faults && !document.hidden) askFaults(); }, 3000);
+setInterval(() => { if (known.settings.faults && !document.hidden && !known.lost) askFaults(); }, 3000);
 
 // choices fills an element with radio buttons, so that arrow keys work.
 function choices(id, name, list, act) {
@@ -186,7 +188,7 @@ export function drawControls() {
   for (const [i, s] of scenarios.entries()) $("scenarios").children[i].hidden = Boolean(s.sick) && !traffic?.maxSick;
   const current = scenarios.find(matches);
   check("scenarios", current?.name ?? "");
-  text("scenario-note", current ? current.note : known.faults ? `now: ${scenarioName()}` : "not known: flaky-server does not answer");
+  text("scenario-note", current ? current.note : known.faults ? `now: ${scenarioName()}` : known.unanswered && !known.lost ? "not known: flaky-server does not answer" : "");
   if (!traffic) return;
   check("rates", traffic.perSecond);
   check("paths", traffic.path);

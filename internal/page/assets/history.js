@@ -4,7 +4,7 @@ import { cause, stateWord } from "./circuit.js";
 import { $, el, icon, show, svg, text } from "./dom.js";
 import { changeOf } from "./endpoints.js";
 import { clock, count, duration, plural, tick, tickText } from "./format.js";
-import { chosenSeries, keyOf, known, ofChosen, reals } from "./state.js";
+import { atChosen, chosenSeries, keyOf, known, ofChosen, reals } from "./state.js";
 
 let span = 60_000; // of the axis, in ms: the whole minutes since the start, up to what is kept
 const MARGIN = { left: 46, right: 10 };
@@ -82,7 +82,7 @@ export function drawHistory(s, force = false) {
 
   const mine = known.transitions.filter(ofChosen);
   const spans = s?.all ? bandOfAll(start, end) : bandOf(s, mine, complete, start, end);
-  const endpoints = known.endpointChanges.filter((c) => s?.all || c.upstream === s?.upstream);
+  const endpoints = known.endpointChanges.filter(atChosen);
   drawBand(spans, mine, endpoints, start, end, at);
   for (const c of charts) drawChart(c, complete, spans, start, end, at, under);
   drawChanges(mine, endpoints);

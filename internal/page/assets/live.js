@@ -3,14 +3,14 @@
 import { askFaults, drawControls } from "./controls.js";
 import { curl, disown, followNewest } from "./call.js";
 import { drawRows, offer, restartList, setReasons } from "./calls.js";
-import { cause, drawBreaker, drawLost, stateWord } from "./circuit.js";
+import { cause, drawBreaker, stateWord } from "./circuit.js";
 import { show, text } from "./dom.js";
 import { drawCompare } from "./compare.js";
 import { drawEndpoints, sayChanges } from "./endpoints.js";
 import { clock, plural } from "./format.js";
 import { drawHistory } from "./history.js";
 import { drawNow, drawSummary } from "./now.js";
-import { chosenSeries, draw, known, merge, ofChosen, onDraw } from "./state.js";
+import { atChosen, chosenSeries, draw, known, merge, ofChosen, onDraw } from "./state.js";
 import { connect } from "./stream.js";
 import { drawTour } from "./tour.js";
 import { choose, drawUpstreams } from "./upstreams.js";
@@ -37,10 +37,9 @@ function take(update) {
 // between are in the list of changes only.
 function announce(update) {
   const t = update.transitions?.findLast((t) => ofChosen(t) && (t.from === "closed" || t.to === "closed"));
-  const s = chosenSeries();
   const said = [
     t ? `Circuit ${stateWord[t.to].toLowerCase()}: ${cause(t)}` : "",
-    sayChanges((update.endpointChanges ?? []).filter((c) => s?.all || c.upstream === s?.upstream)),
+    sayChanges((update.endpointChanges ?? []).filter(atChosen)),
   ].filter(Boolean);
   if (said.length) text("announce", said.join(". "));
 }
@@ -72,4 +71,4 @@ onDraw(() => {
 });
 
 drawHistory(undefined, true);
-connect({ take, draw, moment: () => drawBreaker(chosenSeries()), lost: drawLost });
+connect({ take, draw, moment: () => drawBreaker(chosenSeries()), lost: () => { drawBreaker(chosenSeries()); drawControls(); } });

@@ -21,7 +21,6 @@ export function sentence(s, faults, any, now) {
   if (!w?.offered) parts.push(any ? `No calls in ${LAST}.` : "No calls yet.");
   else if (s.all) parts.push(...ofAll(w));
   else parts.push(...ofOne(s, w, now - Math.min(3000, faults?.age ?? Infinity)));
-  if (w?.offered) parts.push(...limited(w, (s.circuit?.state ?? "closed") === "closed"));
   return parts.join(" ");
 }
 
@@ -29,11 +28,17 @@ const refusedByCircuit = (w) => (w.refusedBy?.breaker_open ?? 0) + (w.refusedBy?
 
 // ofOne describes one series. What began after recent tells whether the upstream works again.
 function ofOne(s, w, recent) {
+  const shed = (s.circuit?.state ?? "closed") === "closed" ? shedding(w) : "";
+  // The limits are left out beside refusals of the circuit: the sentence keeps its length.
+  return shed ? [shed] : [...stateOf(s, w, recent), ...(refusedByCircuit(w) ? [] : limited(w))];
+}
+
+function stateOf(s, w, recent) {
   const state = s.circuit?.state;
   const early = refusedByCircuit(w);
   const spared = `${count(early)} of ${plural(w.offered, "call")} of ${LAST} ended early`;
   if (state === "open") return [`The circuit is open: ${early ? `${spared}, to spare the upstream` : "calls end early, to spare the upstream"}.`];
-  if (state === "half-open") return [`The circuit is half-open: a few calls probe whether the upstream works again${early ? `; ${spared}` : ""}.`];
+  if (state === "half-open") return [`The circuit is half-open: a few calls probe the upstream${early ? `; ${spared}` : ""}.`];
   if (early && recovered(s, recent)) {
     const failed = w.offered - w.good;
     return [`The upstream works again. The ${percent(failed, w.offered)} of the calls that failed are ${early >= failed ? "refusals" : "failures and refusals"} of seconds ago${early >= failed ? ", while the circuit was open" : ", before and while the circuit was open"}.`];
@@ -76,34 +81,40 @@ function attempts(w, who) {
 }
 
 // ofAll names the upstreams that do not do well. One upstream can have several series, one for each
-// policy.
+// policy. An upstream without calls in the last ten seconds counts if its circuit is not closed.
 function ofAll(w) {
   const names = (some) => [...new Set(some.map((s) => s.upstream))];
   const named = (some) => some.slice(0, 3).join(", ") + (some.length > 3 ? ", …" : "");
-  const all = names(reals());
   const notClosed = reals().filter((s) => s.circuit && s.circuit.state !== "closed");
   const open = names(notClosed);
+  const all = names(reals().filter((s) => s.window.offered || notClosed.includes(s)));
   const bad = names(reals().filter((s) => s.window.offered && s.window.good < 0.98 * s.window.offered)).filter((name) => !open.includes(name));
+  const out = [...new Set(reals().flatMap((s) => (s.endpoints ?? []).filter((e) => e.state === "ejected" || e.state === "probing").map((e) => `${e.address} of ${s.upstream}`)))];
   const states = ["open", "half-open"].filter((state) => notClosed.some((s) => s.circuit.state === state)).join(" or ");
   const parts = [];
   if (open.length) parts.push(`${count(open.length)} of ${plural(all.length, "upstream")} ${open.length === 1 ? "has its circuit" : "have their circuits"} ${states}: ${named(open)}.`);
-  if (bad.length) parts.push(`${open.length ? count(bad.length) + " more" : `${count(bad.length)} of ${plural(all.length, "upstream")}`} failed calls: ${named(bad)}.`);
-  if (parts.length) return [...parts, `Over all, ${percent(w.offered - w.good, w.offered)} of the calls of ${LAST} failed.`];
-  return [all.length === 1 ? "The upstream does well." : `All ${count(all.length)} upstreams do well.`, ...attempts(w, "the upstreams")];
+  if (out.length) parts.push(`${plural(out.length, "endpoint")} ${out.length === 1 ? "is" : "are"} ejected: ${named(out)}.`);
+  if (bad.length) parts.push(`In ${LAST} ${open.length ? count(bad.length) + " more" : `${count(bad.length)} of ${plural(all.length, "upstream")}`} failed calls: ${named(bad)}.`);
+  if (open.length || bad.length) parts.push(`Over all, ${percent(w.offered - w.good, w.offered)} of the calls${bad.length ? "" : ` of ${LAST}`} failed.`);
+  else parts.push(all.length === 1 ? "The only upstream with calls did well." : `All ${count(all.length)} upstreams with calls did well.`, ...attempts(w, "the upstreams"));
+  return [...parts, ...limited(w)];
 }
 
-// limited tells how many calls the two limits shed, and how the others fared while the circuit is
-// closed. The rate limit comes first: what it lets through, the concurrency limit and the circuit
-// can still refuse.
-function limited(w, closed) {
-  const parts = [];
-  const refused = (reason) => w.refusedBy?.[reason] ?? 0;
-  for (const [reason, limit] of limits) {
-    const n = refused(reason);
-    if (!n) continue;
-    parts.push(`The ${limit} refused ${plural(n, "call")}.`);
-    const rest = w.offered - refused("rate_limited") - (reason === "rate_limited" ? 0 : n + refusedByCircuit(w));
-    if (closed && n >= 0.1 * w.offered && rest > 0) parts.push(`It shed load: of the calls that it let through, ${percent(w.good, rest)} succeeded.`);
-  }
-  return parts;
+const refusedFor = (w, reason) => w.refusedBy?.[reason] ?? 0;
+
+// limited tells how many calls the two limits refused.
+function limited(w) {
+  return limits.filter(([reason]) => refusedFor(w, reason)).map(([reason, limit]) => `The ${limit} refused ${plural(refusedFor(w, reason), "call")}.`);
+}
+
+// shedding tells how the others fared if a limit refused a tenth of the calls or more, and is empty
+// otherwise. The rate limit comes first: what it lets through, the concurrency limit and the
+// circuit can still refuse. The sentence is alone, so that it is not longer than the others.
+function shedding(w) {
+  const some = limits.map(([reason, limit]) => [refusedFor(w, reason), limit]).filter(([n]) => n);
+  const concurrency = refusedFor(w, "concurrency_limit");
+  const rest = w.offered - refusedFor(w, "rate_limited") - (concurrency ? concurrency + refusedByCircuit(w) : 0);
+  if (rest <= 0 || !some.some(([n]) => n >= 0.1 * w.offered)) return "";
+  const who = some.map(([n, limit], i) => `the ${limit}${i ? "" : " refused"} ${count(n)}`).join(" and ");
+  return `${who.replace("t", "T")} of ${plural(w.offered, "call")} of ${LAST}; of those let through, ${percent(w.good, rest)} succeeded.`;
 }

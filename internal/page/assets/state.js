@@ -19,6 +19,8 @@ export const known = {
   endpointChanges: [],
   changesMissed: 0,
   dropped: 0,
+  lost: false, // whether the connection to the server is
+  unanswered: false, // whether flaky-server did not answer when it was asked for its faults
   started: 0,
   now: 0,
 };
@@ -30,8 +32,23 @@ export const chosenSeries = () => known.series.get(known.chosen);
 // reals returns the series of upstreams, without calls that had no route.
 export const reals = () => [...known.series.values()].filter((s) => s.upstream && !s.all);
 
+// OTHERS is the key of the series of all upstreams for which the server has no place. Their calls
+// and changes keep their own names.
+export const OTHERS = keyOf({ upstream: "(others)", policy: "" });
+
 // ofChosen reports whether a call, or a change of a circuit, belongs to what is shown.
-export const ofChosen = (x) => known.chosen === ALL || known.chosen === null || keyOf({ upstream: x.upstream ?? "", policy: x.policy ?? "" }) === known.chosen;
+export function ofChosen(x) {
+  if (known.chosen === ALL || known.chosen === null) return true;
+  const key = keyOf({ upstream: x.upstream ?? "", policy: x.policy ?? "" });
+  return key === known.chosen || known.chosen === OTHERS && !known.series.has(key);
+}
+
+// atChosen reports whether a change of an endpoint belongs to what is shown. It names no policy.
+export function atChosen(c) {
+  const s = chosenSeries();
+  if (known.chosen === OTHERS) return !reals().some((r) => r.upstream === c.upstream);
+  return Boolean(s?.all) || c.upstream === s?.upstream;
+}
 
 // The page asks for the faults every three seconds, unless it is hidden. After a longer time
 // without an answer it does not know when they changed.

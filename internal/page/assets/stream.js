@@ -3,6 +3,7 @@
 
 import { $, show, text } from "./dom.js";
 import { duration } from "./format.js";
+import { known } from "./state.js";
 
 const STALE = 3000; // ms without an event; the server sends one each second
 const DEAD = 8000; // ms without an event until reconnecting; a lost connection may give no error
@@ -12,7 +13,6 @@ let askedAt = 0;
 let lastEvent = 0;
 let brokenSince = 0;
 let handlers;
-let wasLost = false;
 
 // connect opens the stream. It calls take with each update, then draw; and between updates it
 // calls moment five times a second.
@@ -52,11 +52,16 @@ function connection(state, word) {
   $("connection-shape").setAttribute("href", `#shape-${shape}`);
   if (state === "live") text("connection-for", "");
   const lost = ["stale", "reconnecting", "failed"].includes(state) && lastEvent > 0;
-  if (lost && !wasLost) handlers.lost();
-  wasLost = lost;
+  if (lost === known.lost) return;
+  known.lost = lost;
+  if (lost) handlers.lost();
   show("lost", lost);
-  for (const e of document.querySelectorAll("#controls fieldset, #seed-fields, #tour fieldset, #path-set")) e.disabled = lost;
-  for (const id of ["reset"]) $(id).disabled = lost;
+  document.body.classList.toggle("gone", lost);
+  for (const e of document.querySelectorAll("main fieldset, main select, .bar select, main button")) {
+    if (!e.closest("td")) e.disabled = lost;
+  }
+  // A disabled button would lose the focus. The rows know that they do nothing now.
+  for (const e of document.querySelectorAll("main td button")) e.ariaDisabled = lost ? "true" : null;
 }
 
 // watch shows when no events arrive.
@@ -73,6 +78,6 @@ function watch() {
   if (brokenSince) {
     text("connection-for", lastEvent ? `what you see is ${duration(now - lastEvent)} old` : `for ${duration(now - brokenSince)}`);
   }
-  if (wasLost) text("lost-for", `Nothing below is current: it is ${duration(now - lastEvent)} old.`);
+  if (known.lost) text("lost-for", `Nothing below is current: it is ${duration(now - lastEvent)} old.`);
   if (document.body.dataset.connection === "live") handlers.moment();
 }

@@ -54,7 +54,7 @@ onHand(() => keep(null)); // from then on, what is in force is the visitor's
 let changing = Promise.resolve();
 const next = (f) => { changing = changing.then(f, f); };
 
-// end hides the tour for good, and puts back what it has changed.
+// end hides the tour until its button is pressed, and puts back what it has changed.
 function end() {
   over = true;
   at = -1;
@@ -82,14 +82,24 @@ function leave() {
 }
 
 function go(to) {
-  if (!before()) {
-    const { started, faults } = known;
-    const traffic = settingsOf(known.traffic);
-    keep({ started, faults, traffic, put: { faults, traffic } });
-  }
   at = to;
   drawTour();
-  next(() => put(steps[to]));
+  $("tour-title").focus(); // so that a screen reader reads the step
+  next(() => {
+    if (!before()) {
+      const { started, faults } = known;
+      const traffic = settingsOf(known.traffic);
+      keep({ started, faults, traffic, put: { faults, traffic } });
+    }
+    return put(steps[to]);
+  });
+}
+
+// again begins the tour anew, after it was left.
+function again() {
+  over = false;
+  try { localStorage.removeItem("rebound-tour"); } catch { /* it is offered again */ }
+  go(0);
 }
 
 async function put(step) {
@@ -107,10 +117,12 @@ $("tour-next").addEventListener("click", () => {
 });
 $("tour-back").addEventListener("click", () => go(at - 1));
 $("tour-skip").addEventListener("click", end);
+$("tour-again").addEventListener("click", again);
 
 export function drawTour() {
   if (over && before()) leave();
   show("tour", Boolean(known.settings.tour) && !over);
+  show("tour-again", Boolean(known.settings.tour) && over);
   const step = steps[at];
   $("tour").dataset.step = String(at + 1);
   show("tour-back", at > 0);

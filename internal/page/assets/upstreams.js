@@ -35,6 +35,7 @@ $("series").addEventListener("change", (e) => pick(e.target.value));
 $("upstreams-all").addEventListener("click", () => pick(ALL));
 
 function pick(key) {
+  if (known.lost) return;
   known.chosen = key;
   known.picked = key !== ALL;
   draw();
