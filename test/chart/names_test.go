@@ -486,3 +486,30 @@ func TestPrometheusRule(t *testing.T) {
 	}
 	t.Error("got no PrometheusRule, want one")
 }
+
+// The commands of the notes speak TLS exactly where the data port does, also the one for gRPC.
+func TestNotesOfTLS(t *testing.T) {
+	const grpc = "config: {routes: [{name: page, match: 'GET /process', upstream: 'http://flaky-server:5000'}, {name: grpc, match: 'POST /{service}/{method}', upstream: 'h2c://flaky-server:5000'}]}\n"
+	for name, tc := range map[string]struct {
+		values string
+		secure bool
+	}{
+		"plain":                    {grpc, false},
+		"a Secret":                 {grpc + "client: {tls: {secretName: edge}}", true},
+		"a certificate":            {grpc + "client: {tls: {certificate: {enabled: true, issuerRef: {name: a}}}}", true},
+		"files of its own volumes": {strings.Replace(grpc, "{routes", "{listener: {tls: {certFile: /a, keyFile: /b}}, routes", 1), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			notes := mustRender(t, "rebound", parse(t, tc.values)).notes
+			want := []string{"curl -i localhost:8080/process\n", "grpcurl -plaintext localhost:8080 rebound.flaky.v1.Flaky/Process\n"}
+			if tc.secure {
+				want = []string{"curl -i -k https://localhost:8080/process\n", "grpcurl -insecure localhost:8080 rebound.flaky.v1.Flaky/Process\n"}
+			}
+			for _, command := range want {
+				if !strings.Contains(notes, command) {
+					t.Errorf("got\n%s\nwant %s in it", notes, command)
+				}
+			}
+		})
+	}
+}
