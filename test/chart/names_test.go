@@ -1,6 +1,7 @@
 package chart_test
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"net/url"
@@ -19,6 +20,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
+// hash returns what takes the place of the end of a long name.
+func hash(name string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(name)))[:8] }
+
 func TestNames(t *testing.T) {
 	for name, tc := range map[string]struct {
 		release, override, prefix string
@@ -31,7 +35,11 @@ func TestNames(t *testing.T) {
 		"YAML's nothing":         {"null", "", "null-"},
 		"an old word of YAML's":  {"y", "", "y-"},
 		"a given word of YAML's": {"try", "yes", "yes-"},
-		"a long name":            {strings.Repeat("x", 53), "", strings.Repeat("x", 41) + "-"},
+		"the longest whole name": {strings.Repeat("x", 41), "", strings.Repeat("x", 41) + "-"},
+		"a long name":            {strings.Repeat("x", 53), "", strings.Repeat("x", 32) + "-" + hash(strings.Repeat("x", 53)) + "-"},
+		"a long name, cut at a dash": {strings.Repeat("x", 31) + "-" + strings.Repeat("y", 20), "",
+			strings.Repeat("x", 31) + "-" + hash(strings.Repeat("x", 31)+"-"+strings.Repeat("y", 20)) + "-"},
+		"the longest given name": {"try", strings.Repeat("x", 41), strings.Repeat("x", 41) + "-"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := mustRender(t, tc.release, map[string]any{

@@ -75,6 +75,7 @@ func TestWrongValues(t *testing.T) {
 		"label that the chart sets":      {"commonLabels: {app.kubernetes.io/name: x}", "at '/commonLabels/app.kubernetes.io~1name'"},
 		"label that is too long":         {"client: {podLabels: {a: '" + strings.Repeat("x", 64) + "'}}", "at '/client/podLabels/a'"},
 		"name":                           {"fullnameOverride: Second", "at '/fullnameOverride'"},
+		"a name that would be cut":       {"fullnameOverride: " + strings.Repeat("x", 42), "at '/fullnameOverride'"},
 		"no path of an endpoint":         {"otel: {endpoint: 'collector:4318'}", "at '/otel/endpoint'"},
 		"protocol":                       {"otel: {protocol: http}", "at '/otel/protocol'"},
 		"attribute with a comma":         {"otel: {resourceAttributes: {a: 'b,c=d'}}", "at '/otel/resourceAttributes/a'"},

@@ -2,9 +2,13 @@
 {{- define "rebound.name" -}}{{ .Values.nameOverride | default .Chart.Name }}{{- end -}}
 
 {{/* The prefix of all names. It is empty if the release has the chart's name. The longest name,
-     flaky-server-headless, must fit into 63 characters. */}}
+     flaky-server-headless, must fit into 63 characters. The hash in a name that is cut keeps releases apart
+     that begin alike. */}}
 {{- define "rebound.prefix" -}}
-{{- $name := default .Release.Name .Values.fullnameOverride | trunc 41 | trimSuffix "-" -}}
+{{- $name := default .Release.Name .Values.fullnameOverride -}}
+{{- if gt (len $name) 41 -}}
+{{- $name = printf "%s-%s" ($name | trunc 32 | trimSuffix "-") (sha256sum $name | trunc 8) -}}
+{{- end -}}
 {{- if or .Values.fullnameOverride (ne .Release.Name (include "rebound.name" .)) -}}
 {{- /* Helm accepts a release name such as 2.x, but a Service name must begin with a letter. */ -}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
