@@ -485,6 +485,33 @@ true
 {{- end -}}
 {{- end -}}
 
+{{/* Rejects a budget that lets no pod go when there are as few as there may be: the drain of a node would wait for
+     ever. The cluster rounds a percentage up. */}}
+{{- define "rebound.checkBudget" -}}
+{{- $name := "client.podDisruptionBudget.minAvailable" -}}
+{{- $given := get .Values.client.podDisruptionBudget "minAvailable" | toString -}}
+{{- $scaled := .Values.client.autoscaling.enabled -}}
+{{- $unknown := and (not $scaled) (or (not (hasKey .Values.client "replicas")) (kindIs "invalid" .Values.client.replicas)) -}}
+{{- $least := 1 -}}
+{{- if $scaled -}}
+{{- $least = int64 .Values.client.autoscaling.minReplicas -}}
+{{- else if not $unknown -}}
+{{- $least = int64 .Values.client.replicas -}}
+{{- end -}}
+{{- $stay := get .Values.client.podDisruptionBudget "minAvailable" | int64 -}}
+{{- $meaning := "" -}}
+{{- if hasSuffix "%" $given -}}
+{{- $stay = divf (mulf (trimSuffix "%" $given | float64) $least) 100 | ceil | int64 -}}
+{{- $meaning = printf ", which is %d" $stay -}}
+{{- end -}}
+{{- if and (ne $given "") (ge $stay (int64 $least)) -}}
+{{- if $unknown -}}
+{{- fail (printf "%s: client.replicas is null, so there may be one pod, and its node could not be drained: use client.podDisruptionBudget.maxUnavailable" $name) -}}
+{{- end -}}
+{{- fail (printf "%s: must be less than %s (%d), or the drain of a node waits for ever, got %v%s" $name (ternary "client.autoscaling.minReplicas" "client.replicas" $scaled) $least (ternary $given (toString $stay) (ne $meaning "")) $meaning) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The number of pods in the Deployment, or nothing. With an autoscaler, or without client.replicas, others set the
      number. If an earlier revision of this release has set it, a manifest without it would take it back to one, so
      it names the present number. It always does if Helm applies on the client (Helm 3, and releases that it began),
