@@ -259,6 +259,26 @@ config:
 	effective(t, build(t, "client"), r)
 }
 
+// Every notation of a number that --set leaves as a text is taken for that number, and no other
+// text.
+func TestNotationsOfNumbers(t *testing.T) {
+	for text, want := range map[string]float64{".5": 0.5, "1e-3": 0.001, "5E-1": 0.5, "+0.25": 0.25, "0.": 0, "1": 1, "0.25e+0": 0.25} {
+		r := mustRender(t, "rebound", map[string]any{"flakyServer": map[string]any{"faults": map[string]any{"errorRate": text}}})
+		var got struct{ ErrorRate any }
+		if err := yaml.Unmarshal([]byte(find[*corev1.ConfigMap](r, "flaky-server").Data["faults.yaml"]), &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.ErrorRate != want {
+			t.Errorf("%s becomes %v, want the number %v", text, got.ErrorRate, want)
+		}
+	}
+	for _, text := range []string{"", ".", "e3", "1e", "0x1p-2", "1_0", "NaN", "Inf", "30%", " 1"} {
+		if _, err := render(t, "rebound", map[string]any{"flakyServer": map[string]any{"faults": map[string]any{"errorRate": text}}}); err == nil {
+			t.Errorf("%q was accepted, want an error", text)
+		}
+	}
+}
+
 // All images come from one registry, unless they name their own.
 func TestImageRegistry(t *testing.T) {
 	r := mustRender(t, "rebound", parse(t, "{imageRegistry: 'mirror:5000/hub', jaeger: {enabled: true}, flakyServer: {image: {repository: ghcr.io/a/flaky}}}"))
