@@ -60,7 +60,9 @@ func Config(name string, data []byte) (gateway.Config, []Note, error) {
 		routeNames: names{}, policyNames: names{gateway.DefaultPolicyName: 1},
 	}
 	for _, e := range imported.Report {
-		if e.Kind == foreign.Approximated || e.Kind == foreign.Dropped {
+		// A default is what the file leaves open and Rebound decides. A rule without a retry has
+		// none here either.
+		if e.Kind == foreign.Approximated || e.Kind == foreign.Dropped || e.Kind == foreign.Default && e.Sentence != "retry: none" {
 			m.notes = append(m.notes, Note{e.Place, e.Sentence})
 		}
 	}
@@ -240,7 +242,7 @@ func (m *maker) rule(o object, k int, path string) {
 	policy := gateway.DefaultPolicyName
 	if given(r.Timeouts) || given(r.Retry) {
 		policy = m.policyNames.free(from.Name)
-		m.config.Policies[policy] = m.policy(from, given(r.Retry))
+		m.config.Policies[policy] = m.policy(from, &r, path)
 	}
 	matches := r.Matches
 	if len(matches) == 0 {
@@ -442,12 +444,19 @@ const (
 	mostAttempts = 100
 )
 
-// policy returns the policy of a rule. Unlike that of lab import, it keeps a breaker and a budget:
-// a running gateway needs them.
-func (m *maker) policy(from foreign.Policy, retries bool) transport.Policy {
+// policy returns the policy of the rule at path. Unlike that of lab import, it keeps a breaker and
+// a budget: a running gateway needs them.
+func (m *maker) policy(from foreign.Policy, r *rule, path string) transport.Policy {
 	p := transport.DefaultPolicy()
 	_, total := from.From["Timeout"]
 	_, attempt := from.From["TryTimeout"]
+	const unlimited = "0 is no limit, and a policy has one: taken as %s"
+	if total && from.Timeout == 0 {
+		m.note(field(&r.Timeouts, "request"), path+".timeouts.request", unlimited, noLimit)
+	}
+	if attempt && from.TryTimeout == 0 && !total { // otherwise the request's limits it
+		m.note(field(&r.Timeouts, "backendRequest"), path+".timeouts.backendRequest", unlimited, noLimit)
+	}
 	if total {
 		p.Timeout = cmp.Or(from.Timeout, noLimit)
 		p.AttemptTimeout = p.Timeout
@@ -460,7 +469,8 @@ func (m *maker) policy(from foreign.Policy, retries bool) transport.Policy {
 		p.Timeout = max(p.Timeout, p.AttemptTimeout)
 	}
 	p.Retry.MaxAttempts = 1
-	if retries {
+	if given(r.Retry) {
+		m.retryNotes(from, r, path, p.Retry.Methods)
 		p.Retry.MaxAttempts = min(from.Retry.MaxAttempts, mostAttempts)
 		b := &p.Retry.Backoff
 		// A factor of 3 comes closest to Envoy's 1, 3, 7 times the base. The jitter is full, as
@@ -485,4 +495,33 @@ func (m *maker) policy(from foreign.Policy, retries bool) transport.Policy {
 		}
 	}
 	return p
+}
+
+// retryNotes notes what a policy retries otherwise than the rule says.
+func (m *maker) retryNotes(from foreign.Policy, r *rule, path string, methods []string) {
+	if from.Retry.MaxAttempts > mostAttempts {
+		m.note(field(&r.Retry, "attempts"), path+".retry.attempts", "a policy has at most %d attempts: taken as %d retries", mostAttempts, mostAttempts-1)
+	}
+	if codes := from.Retry.On.Statuses; slices.ContainsFunc(codes, func(s foreign.StatusRange) bool { return s.Low < http.StatusBadRequest }) {
+		m.note(field(&r.Retry, "codes"), path+".retry.codes", "not carried over: a response below 400 is no failure")
+	}
+	others := len(r.Matches) == 0
+	for i := range r.Matches {
+		var of match
+		_ = r.Matches[i].Decode(&of) // what does not fit is noted with the match
+		others = others || !slices.Contains(methods, of.Method)
+	}
+	if others && from.Retry.MaxAttempts > 1 {
+		m.note(&r.Retry, path+".retry", "only %s are retried, and other methods with an Idempotency-Key, or if they were not sent", strings.Join(methods, ", "))
+	}
+}
+
+// field returns the value of a field of a mapping, or the mapping.
+func field(n *yaml.Node, name string) *yaml.Node {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i+1]
+		}
+	}
+	return n
 }

@@ -98,27 +98,58 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// A policy takes from the file what an HTTPRoute can say. The rest is Rebound's.
+// A policy takes from the file what an HTTPRoute can say. The rest is Rebound's. Where a policy
+// does something else than the file says, a note says so.
 func TestPolicies(t *testing.T) {
 	for name, tc := range map[string]struct {
-		rule string
-		want func(*transport.Policy)
+		rule  string
+		want  func(*transport.Policy)
+		notes []string // parts of notes, in any order
 	}{
 		"a timeout": {"timeouts: {request: 9s}", func(p *transport.Policy) {
 			p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = 9*time.Second, 9*time.Second, 1
-		}},
-		"of an attempt": {"timeouts: {backendRequest: 700ms}", func(p *transport.Policy) { p.AttemptTimeout, p.Retry.MaxAttempts = 700*time.Millisecond, 1 }},
+		}, nil},
+		"of an attempt": {"timeouts: {backendRequest: 700ms}", func(p *transport.Policy) { p.AttemptTimeout, p.Retry.MaxAttempts = 700*time.Millisecond, 1 }, nil},
 		"of a long attempt": {"timeouts: {backendRequest: 9s}", func(p *transport.Policy) {
 			p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = 9*time.Second, 9*time.Second, 1
-		}},
-		"no timeout": {"timeouts: {request: 0s}", func(p *transport.Policy) { p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = time.Hour, time.Hour, 1 }},
+		}, nil},
+		"no timeout": {"timeouts: {request: 0s}", func(p *transport.Policy) { p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = time.Hour, time.Hour, 1 },
+			[]string{"f.yaml:6:28: spec.rules[0].timeouts.request: 0 is no limit, and a policy has one: taken as 1h0m0s"}},
+		"no timeout of an attempt": {"timeouts: {request: 9s, backendRequest: 0s}", func(p *transport.Policy) {
+			p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = 9*time.Second, 9*time.Second, 1
+		}, nil},
+		"no timeout at all": {"timeouts: {backendRequest: 0s}", func(p *transport.Policy) { p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = time.Hour, time.Hour, 1 },
+			[]string{"spec.rules[0].timeouts.backendRequest: 0 is no limit"}},
 		"a retry": {"retry: {attempts: 3, codes: [500, 503], backoff: 100ms}", func(p *transport.Policy) {
 			p.Retry.MaxAttempts, p.Retry.Statuses = 4, []int{500, 503}
 			p.Retry.Backoff = resilience.Backoff{Base: 100 * time.Millisecond, Max: time.Second, Factor: 3, Jitter: resilience.JitterFull}
+		}, []string{
+			"rules[0].retry.backoff: the specification leaves growth and jitter open",
+			"rules[0].retry: connections that fail or break off, and attempts over backendRequest, are retried too",
+			"f.yaml:6:15: spec.rules[0].retry: only GET, HEAD, OPTIONS, TRACE, PUT, DELETE are retried",
+		}},
+		"a retry of methods that are": {"matches: [{method: PUT}, {method: DELETE}], retry: {attempts: 1, codes: [503], backoff: 100ms}", func(p *transport.Policy) {
+			p.Retry.MaxAttempts, p.Retry.Statuses = 2, []int{503}
+			p.Retry.Backoff = resilience.Backoff{Base: 100 * time.Millisecond, Max: time.Second, Factor: 3, Jitter: resilience.JitterFull}
+		}, []string{"retry.backoff: ", "retry: connections that fail"}},
+		"a retry of one that is not": {"matches: [{method: PUT}, {method: POST}], retry: {attempts: 1, codes: [503], backoff: 100ms}", func(p *transport.Policy) {
+			p.Retry.MaxAttempts, p.Retry.Statuses = 2, []int{503}
+			p.Retry.Backoff = resilience.Backoff{Base: 100 * time.Millisecond, Max: time.Second, Factor: 3, Jitter: resilience.JitterFull}
+		}, []string{"retry.backoff: ", "retry: connections that fail", "retry: only GET"}},
+		"a retry by default": {"retry: {}", func(p *transport.Policy) {
+			p.Retry.MaxAttempts, p.Retry.Statuses = 2, []int{}
+			p.Retry.Backoff = resilience.Backoff{Base: 25 * time.Millisecond, Max: 250 * time.Millisecond, Factor: 3, Jitter: resilience.JitterFull}
+		}, []string{"rules[0].retry: attempts: 1, codes: none, backoff: 25ms to 250ms", "retry: connections that fail", "retry: only GET"}},
+		"too many retries, of successes too": {"matches: [{method: PUT}], retry: {attempts: 500, codes: [200, 399, 500], backoff: 100ms}", func(p *transport.Policy) {
+			p.Retry.MaxAttempts, p.Retry.Statuses = 100, []int{500}
+			p.Retry.Backoff = resilience.Backoff{Base: 100 * time.Millisecond, Max: time.Second, Factor: 3, Jitter: resilience.JitterFull}
+		}, []string{
+			"retry.backoff: ", "retry: connections that fail", "spec.rules[0].retry.attempts: a policy has at most 100 attempts: taken as 99 retries",
+			"spec.rules[0].retry.codes: not carried over: a response below 400 is no failure",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, _, err := httproute.Config("f.yaml", []byte(one(tc.rule+", "+backend)))
+			c, notes, err := httproute.Config("f.yaml", []byte(one(tc.rule+", "+backend)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -128,6 +159,14 @@ func TestPolicies(t *testing.T) {
 			expected, _ := config.Marshal(want)
 			if string(got) != string(expected) {
 				t.Errorf("got\n%s\nwant\n%s", got, expected)
+			}
+			for _, want := range tc.notes {
+				if !slices.ContainsFunc(notes, func(n httproute.Note) bool { return strings.Contains(n.String(), want) }) {
+					t.Errorf("got notes %v, want one with %q", notes, want)
+				}
+			}
+			if len(notes) != len(tc.notes) {
+				t.Errorf("got notes %v, want %q", notes, tc.notes)
 			}
 		})
 	}

@@ -53,7 +53,8 @@ const (
 	labelServerPort    attribute.Key = semconv.ServerPortKey    // the upstream's port
 	// the status of an error (500 and above; for an attempt 400 and above), as in
 	// http_response_status_code, or the [resilience.Reason] when the response is missing or broke
-	// off; of a gRPC attempt its status, if that is not OK; absent on success
+	// off; of a gRPC attempt its status, if that is not OK, and of a gRPC call UNKNOWN,
+	// DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE or DATA_LOSS; absent on success
 	labelErrorType attribute.Key = semconv.ErrorTypeKey
 )
 
@@ -128,6 +129,7 @@ type serverLabels struct {
 	method, scheme, pattern string
 	status                  status
 	reason                  resilience.Reason
+	rpcError                string // of a gRPC call, as rpcFault returns it
 }
 
 func (l serverLabels) attributes() []attribute.KeyValue {
@@ -135,8 +137,22 @@ func (l serverLabels) attributes() []attribute.KeyValue {
 	if l.pattern != "" {
 		all = append(all, labelPattern.String(l.pattern))
 	}
+	if l.rpcError != "" && l.status != 0 {
+		return append(all, labelStatus.String(l.status.String()), labelErrorType.String(l.rpcError))
+	}
 	// For a server a 4xx is no error, says the semantic convention.
 	return appendOutcome(all, l.status, 500, l.reason)
+}
+
+// rpcFault returns the name of a gRPC status if the server is to blame for it, and otherwise "".
+// The semantic convention has UNIMPLEMENTED too. A caller can cause it with any made-up method, as
+// it can cause a 404, and what callers do must not use up an error budget.
+func rpcFault(status string) string {
+	switch status {
+	case "UNKNOWN", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS":
+		return status
+	}
+	return ""
 }
 
 // appendOutcome adds the status, if there is one, and the error type in case of an error. An error

@@ -208,6 +208,14 @@ func TestLabelsOfTheOutcome(t *testing.T) {
 			observe.Call{Status: 200, Report: &resilience.Report{Reason: resilience.ReasonBodyFailed, Attempts: attempt(resilience.ReasonOK, 200)}},
 			`error_type="body_failed",` + get + `,http_response_status_code="200",` + route, `error_type="body_failed",` + get + `,http_response_status_code="200",` + origin,
 		},
+		"a gRPC failure": {
+			observe.Call{Status: 200, GRPCStatus: "UNAVAILABLE", Report: &resilience.Report{Reason: resilience.ReasonMaxAttempts, Attempts: attempt("grpc_unavailable", 200)}},
+			`error_type="UNAVAILABLE",` + get + `,http_response_status_code="200",` + route, get + `,http_response_status_code="200",` + origin,
+		},
+		"a gRPC mistake of the caller": {
+			observe.Call{Status: 200, GRPCStatus: "NOT_FOUND", Report: &resilience.Report{Reason: resilience.ReasonStatusNotRetryable, Attempts: attempt("grpc_not_found", 200)}},
+			get + `,http_response_status_code="200",` + route, get + `,http_response_status_code="200",` + origin,
+		},
 		"a panic": {
 			observe.Call{Report: &resilience.Report{}},
 			`error_type="_OTHER",` + get + `,` + route, "",

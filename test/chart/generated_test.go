@@ -161,7 +161,7 @@ func acceptTexts(schema any) {
 			at["type"] = append(types, "string")
 		}
 		if types, ok := at["type"].([]any); ok && slices.Contains(types, any("number")) {
-			at["pattern"] = "^-?[0-9]+(\\.[0-9]+)?$"
+			at["pattern"] = "^[-+]?([0-9]+(\\.[0-9]*)?|\\.[0-9]+)([eE][-+]?[0-9]+)?$"
 		}
 		for _, inner := range at {
 			acceptTexts(inner)

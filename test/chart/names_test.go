@@ -1,6 +1,7 @@
 package chart_test
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"net/url"
@@ -19,6 +20,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
+// hash returns what takes the place of the end of a long name.
+func hash(name string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(name)))[:8] }
+
 func TestNames(t *testing.T) {
 	for name, tc := range map[string]struct {
 		release, override, prefix string
@@ -31,7 +35,11 @@ func TestNames(t *testing.T) {
 		"YAML's nothing":         {"null", "", "null-"},
 		"an old word of YAML's":  {"y", "", "y-"},
 		"a given word of YAML's": {"try", "yes", "yes-"},
-		"a long name":            {strings.Repeat("x", 53), "", strings.Repeat("x", 41) + "-"},
+		"the longest whole name": {strings.Repeat("x", 41), "", strings.Repeat("x", 41) + "-"},
+		"a long name":            {strings.Repeat("x", 53), "", strings.Repeat("x", 32) + "-" + hash(strings.Repeat("x", 53)) + "-"},
+		"a long name, cut at a dash": {strings.Repeat("x", 31) + "-" + strings.Repeat("y", 20), "",
+			strings.Repeat("x", 31) + "-" + hash(strings.Repeat("x", 31)+"-"+strings.Repeat("y", 20)) + "-"},
+		"the longest given name": {"try", strings.Repeat("x", 41), strings.Repeat("x", 41) + "-"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := mustRender(t, tc.release, map[string]any{
@@ -485,4 +493,31 @@ func TestPrometheusRule(t *testing.T) {
 		return
 	}
 	t.Error("got no PrometheusRule, want one")
+}
+
+// The commands of the notes speak TLS exactly where the data port does, also the one for gRPC.
+func TestNotesOfTLS(t *testing.T) {
+	const grpc = "config: {routes: [{name: page, match: 'GET /process', upstream: 'http://flaky-server:5000'}, {name: grpc, match: 'POST /{service}/{method}', upstream: 'h2c://flaky-server:5000'}]}\n"
+	for name, tc := range map[string]struct {
+		values string
+		secure bool
+	}{
+		"plain":                    {grpc, false},
+		"a Secret":                 {grpc + "client: {tls: {secretName: edge}}", true},
+		"a certificate":            {grpc + "client: {tls: {certificate: {enabled: true, issuerRef: {name: a}}}}", true},
+		"files of its own volumes": {strings.Replace(grpc, "{routes", "{listener: {tls: {certFile: /a, keyFile: /b}}, routes", 1), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			notes := mustRender(t, "rebound", parse(t, tc.values)).notes
+			want := []string{"curl -i localhost:8080/process\n", "grpcurl -plaintext localhost:8080 rebound.flaky.v1.Flaky/Process\n"}
+			if tc.secure {
+				want = []string{"curl -i -k https://localhost:8080/process\n", "grpcurl -insecure localhost:8080 rebound.flaky.v1.Flaky/Process\n"}
+			}
+			for _, command := range want {
+				if !strings.Contains(notes, command) {
+					t.Errorf("got\n%s\nwant %s in it", notes, command)
+				}
+			}
+		})
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apiserver/pkg/storage/names"
 	"sigs.k8s.io/yaml"
 )
 
@@ -257,6 +259,26 @@ config:
 	effective(t, build(t, "client"), r)
 }
 
+// Every notation of a number that --set leaves as a text is taken for that number, and no other
+// text.
+func TestNotationsOfNumbers(t *testing.T) {
+	for text, want := range map[string]float64{".5": 0.5, "1e-3": 0.001, "5E-1": 0.5, "+0.25": 0.25, "0.": 0, "1": 1, "0.25e+0": 0.25} {
+		r := mustRender(t, "rebound", map[string]any{"flakyServer": map[string]any{"faults": map[string]any{"errorRate": text}}})
+		var got struct{ ErrorRate any }
+		if err := yaml.Unmarshal([]byte(find[*corev1.ConfigMap](r, "flaky-server").Data["faults.yaml"]), &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.ErrorRate != want {
+			t.Errorf("%s becomes %v, want the number %v", text, got.ErrorRate, want)
+		}
+	}
+	for _, text := range []string{"", ".", "e3", "1e", "0x1p-2", "1_0", "NaN", "Inf", "30%", " 1"} {
+		if _, err := render(t, "rebound", map[string]any{"flakyServer": map[string]any{"faults": map[string]any{"errorRate": text}}}); err == nil {
+			t.Errorf("%q was accepted, want an error", text)
+		}
+	}
+}
+
 // All images come from one registry, unless they name their own.
 func TestImageRegistry(t *testing.T) {
 	r := mustRender(t, "rebound", parse(t, "{imageRegistry: 'mirror:5000/hub', jaeger: {enabled: true}, flakyServer: {image: {repository: ghcr.io/a/flaky}}}"))
@@ -321,12 +343,14 @@ func TestWayToTheCollector(t *testing.T) {
 	}
 }
 
-// Two releases in one namespace share no object, with every option on and with the longest names.
+// Two releases in one namespace share no object, with every option on and with the longest names,
+// which differ in the last letter only.
 func TestTwoReleases(t *testing.T) {
 	for _, scenario := range []string{"production-values", "platform-values", "certmanager-values"} {
 		t.Run(scenario, func(t *testing.T) {
 			seen := map[string]string{}
-			for _, release := range []string{"rebound", "try", strings.Repeat("x", 53)} {
+			alike := strings.Repeat("x", 52) // Helm's longest name, less one
+			for _, release := range []string{"rebound", "try", alike + "a", alike + "b", alike[:41], alike[:32]} {
 				values := maps.Clone(scenarios(t)[scenario])
 				delete(values, "serviceAccount") // the scenario names one
 				r := mustRender(t, release, values)
@@ -396,8 +420,36 @@ func TestScaledObject(t *testing.T) {
 	if find[*appsv1.Deployment](r, target) == nil || len(triggers) != 2 {
 		t.Fatalf("it scales %q by %v, want the client by two triggers", target, triggers)
 	}
-	query, _, _ := unstructured.NestedString(triggers[0].(map[string]any), "metadata", "query")
-	if want := `sum(rebound_calls_active{namespace="somewhere",pod=~"try-client-[^-]+-[^-]+"})`; query != want {
-		t.Errorf("it asks for %s, want %s", query, want)
+}
+
+// KEDA's query finds the pods of this release and no others, whatever their names are. Of a long
+// name Kubernetes cuts the end, and with it the dash before the random part. A query that finds
+// nothing would be 0 calls, and scale a loaded release down.
+func TestScaledObjectFindsThePods(t *testing.T) {
+	query := func(release string) (client string, pods *regexp.Regexp) {
+		t.Helper()
+		r := mustRender(t, release, parse(t, "client: {autoscaling: {enabled: true, keda: {enabled: true, serverAddress: 'http://a'}}}"))
+		client = clientOf[*appsv1.Deployment](t, r).Name
+		o := find[*unstructured.Unstructured](r, client)
+		triggers, _, _ := unstructured.NestedSlice(o.Object, "spec", "triggers")
+		text, _, _ := unstructured.NestedString(triggers[0].(map[string]any), "metadata", "query")
+		match := regexp.MustCompile(`^sum\(rebound_calls_active\{namespace="somewhere",pod=~"([^"]+)"\}\)$`).FindStringSubmatch(text)
+		if match == nil {
+			t.Fatalf("it asks for %s, want the calls of pods", text)
+		}
+		return client, regexp.MustCompile("^(?:" + match[1] + ")$") // as Prometheus takes it
+	}
+	for _, length := range []int{3, 38, 39, 40, 41, 42, 53} {
+		release := strings.Repeat("x", length)
+		t.Run(release, func(t *testing.T) {
+			client, pods := query(release)
+			for _, hash := range []string{"5d7f8b9c", "5d7f8b9c6", "5d7f8b9c64"} { // of 8 to 10 characters
+				for other, want := range map[string]bool{client: true, release + "y-client": false, release + "-y-client": false} {
+					if pod := names.SimpleNameGenerator.GenerateName(other + "-" + hash + "-"); pods.MatchString(pod) != want {
+						t.Errorf("the query %s finds the pod %s: %v, want %v", pods, pod, !want, want)
+					}
+				}
+			}
+		})
 	}
 }

@@ -625,7 +625,7 @@ podSecurityContext: {runAsUser: 1000730000, runAsGroup: 1000730000}
 	const shares = `
 client:
   podDisruptionBudget: {minAvailable: 2000000}
-  autoscaling: {enabled: true, minReplicas: 1000000, maxReplicas: 2000000, targetCPUUtilizationPercentage: 1000000}
+  autoscaling: {enabled: true, minReplicas: 3000000, maxReplicas: 4000000, targetCPUUtilizationPercentage: 1000000}
 `
 	r, scaled := mustRender(t, "rebound", parse(t, values)), mustRender(t, "rebound", parse(t, shares))
 	for _, m := range append(r.manifests, scaled.manifests...) {
@@ -647,8 +647,8 @@ client:
 		t.Errorf("%s may be away, want 2000000", b)
 	}
 	h := clientOf[*autoscalingv2.HorizontalPodAutoscaler](t, scaled)
-	if *h.Spec.MinReplicas != 1000000 || h.Spec.MaxReplicas != 2000000 || *h.Spec.Metrics[0].Resource.Target.AverageUtilization != 1000000 {
-		t.Errorf("got %+v, want 1000000 to 2000000 pods at 1000000 %%", h.Spec)
+	if *h.Spec.MinReplicas != 3000000 || h.Spec.MaxReplicas != 4000000 || *h.Spec.Metrics[0].Resource.Target.AverageUtilization != 1000000 {
+		t.Errorf("got %+v, want 3000000 to 4000000 pods at 1000000 %%", h.Spec)
 	}
 }
 

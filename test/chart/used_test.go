@@ -40,7 +40,7 @@ const refused = "refused: "
 
 // Every value does something: in one of the scenarios, the release is another one without it.
 func TestEveryValueIsUsed(t *testing.T) {
-	all, output := scenarios(t), renderer(t, true)
+	all, output, unchecked := scenarios(t), renderer(t, true), renderer(t, false)
 	whole := map[string]string{}
 	for name, values := range all {
 		whole[name] = output(values)
@@ -54,7 +54,16 @@ func TestEveryValueIsUsed(t *testing.T) {
 		}
 		used := false
 		for name, values := range all {
-			if less, given := without(values, k.path); given && output(less) != whole[name] {
+			less, given := without(values, k.path)
+			if !given {
+				continue
+			}
+			text := output(less)
+			if strings.HasPrefix(text, refused) { // it is required, which does not show that it is used
+				value, _ := lookup(values, k.path)
+				text = unchecked(with(values, k.path, other(value)))
+			}
+			if text != whole[name] && !strings.HasPrefix(text, refused) {
 				used = true
 				break
 			}
@@ -63,6 +72,113 @@ func TestEveryValueIsUsed(t *testing.T) {
 			t.Errorf("no scenario in ci/ is another one without its %s, want one that sets and needs it", k)
 		}
 	}
+}
+
+// other returns another value of the same type.
+func other(value any) any {
+	switch v := value.(type) {
+	case bool:
+		return !v
+	case string:
+		return v + "x"
+	case float64:
+		return v + 1
+	case []any:
+		changed := slices.Clone(v)
+		if len(v) > 0 {
+			changed[0] = other(v[0])
+		}
+		return changed
+	case map[string]any:
+		changed := maps.Clone(v)
+		for _, key := range slices.Sorted(maps.Keys(v))[:min(len(v), 1)] {
+			changed[key] = other(v[key])
+		}
+		return changed
+	}
+	return value
+}
+
+// Every key that the schema names does something, also those that values.yaml does not list one by
+// one, such as in podSecurityContext: set to another value, it changes the release.
+func TestEveryKeyOfTheSchemaIsUsed(t *testing.T) {
+	var schema map[string]any
+	if err := json.Unmarshal([]byte(read(t, "helm/rebound/values.schema.json")), &schema); err != nil {
+		t.Fatal(err)
+	}
+	resolve := func(at map[string]any) map[string]any {
+		if ref, ok := at["$ref"].(string); ok {
+			return schema["definitions"].(map[string]any)[strings.TrimPrefix(ref, "#/definitions/")].(map[string]any)
+		}
+		return at
+	}
+	output, defaults, base := renderer(t, false), load(t).Values, parse(t, "{jaeger: {enabled: true}, client: {autoscaling: {enabled: true}, tls: {certificate: {enabled: true, issuerRef: {name: issuer}}}}}")
+	var walk func(at map[string]any, path []string) int
+	walk = func(at map[string]any, path []string) (found int) {
+		properties, _ := resolve(at)["properties"].(map[string]any)
+		for name, inner := range properties {
+			if inner == false {
+				continue // refused, such as a label that the chart sets
+			}
+			below := append(slices.Clone(path), name)
+			inner, _ := inner.(map[string]any) // or true, which accepts anything
+			if n := walk(inner, below); n > 0 {
+				found += n
+				continue
+			}
+			found++
+			before, _ := lookup(defaults, below)
+			after := output(with(base, below, sample(resolve(inner), before)))
+			if strings.HasPrefix(after, refused) || after == output(base) {
+				t.Errorf("%s changes nothing: %.200s", strings.Join(below, "."), after)
+			}
+		}
+		return found
+	}
+	tested := 0
+	for _, k := range keys(t) {
+		if k.standard == "" || k.path[0] == "config" || k.String() == "flakyServer.faults" {
+			continue // a group, or in a schema of the programs' own, which get all of it
+		}
+		at := schema
+		for _, name := range k.path {
+			at = resolve(resolve(at)["properties"].(map[string]any)[name].(map[string]any))
+		}
+		tested += walk(at, k.path)
+	}
+	if tested < 40 {
+		t.Errorf("found %d keys below those of values.yaml, want at least 40", tested)
+	}
+}
+
+// sample returns a value that a schema accepts, or nearly, and that is not the one before.
+func sample(schema map[string]any, before any) any {
+	for _, choice := range listOf(schema["enum"]) {
+		if choice != before && choice != "" {
+			return choice
+		}
+	}
+	if before != nil {
+		return other(before)
+	}
+	for _, kind := range append(listOf(schema["type"]), schema["type"]) {
+		switch kind {
+		case "boolean":
+			return true
+		case "integer", "number":
+			return 7.
+		case "array":
+			return []any{map[string]any{"a": "b"}}
+		case "object":
+			return map[string]any{"a": "b"}
+		}
+	}
+	return "a"
+}
+
+func listOf(value any) []any {
+	list, _ := value.([]any)
+	return list
 }
 
 // No value loses its effect in silence because a switch is off, unless the switch is beside it. In

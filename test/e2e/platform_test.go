@@ -123,8 +123,8 @@ func TestBadConfigurationChangesNothing(t *testing.T) {
 	p.install("--set", "flakyServer.faults.errorRate=0", "--set", "client.replicas=1", "--set", "client.drainDelay=0")
 	before, pod := p.configMap(), p.pods("client")[0].Name
 	const conflict = `config.routes=[{"name":"a","match":"/a/","upstream":"http://a"},{"name":"b","match":"GET /{x}/b","upstream":"http://b"}]`
-	if said := p.fails("upgrade", "rebound", chart, "--reuse-values", "--set-json", conflict, "--timeout", "1m"); !strings.Contains(said, "check") {
-		t.Errorf("helm says %s, want that the check failed", said)
+	if said := p.fails("upgrade", "rebound", chart, "--reuse-values", "--set-json", conflict, "--timeout", "1m"); !strings.Contains(said, "client-check") || !strings.Contains(said, "routes[1].match") {
+		t.Errorf("helm says %s, want that the check failed, and the client's words", said)
 	}
 	if log := p.kubectl("logs", "job/client-check"); !strings.Contains(log, "routes[1].match") {
 		t.Errorf("the check says %s, want the route", log)
@@ -148,7 +148,10 @@ func TestBadConfigurationChangesNothing(t *testing.T) {
 		resp, text, err := try(t.Context(), http.MethodGet, admin+"/configz", "", nil)
 		return err == nil && resp.StatusCode == http.StatusServiceUnavailable, fmt.Sprint(text, err)
 	})
-	p.fails("test", "rebound", "--timeout", "20s")
+	// The log of the test tells a refusal from a test that could not be made.
+	if said := p.fails("test", "rebound", "--timeout", "20s"); !strings.Contains(said, "/configz: 503 Service Unavailable") {
+		t.Errorf("helm says %s, want that a pod refuses its configuration", said)
+	}
 }
 
 // A number of pods that somebody else has set survives an upgrade and a rollback, if the release
@@ -169,6 +172,54 @@ func TestRollbackAfterScaling(t *testing.T) {
 	p.helm("upgrade", "rebound", chart, "--wait", "--timeout", "1m", "--set", "client.replicas=2", "--set", "client.drainDelay=0", "--force-conflicts")
 	if n := p.replicas(); n != 2 {
 		t.Errorf("got %d pods, want 2, which the release owns now", n)
+	}
+}
+
+// A rollback of a release with a number of pods does not overrule kubectl scale in silence.
+func TestRollbackOfANumberAfterScaling(t *testing.T) {
+	p := newPlace(t)
+	p.install("--set", "client.replicas=1", "--set", "client.drainDelay=0")
+	first := p.configMap()
+	p.helm("upgrade", "rebound", chart, "--reuse-values", "--wait", "--timeout", "1m", "--set", "config.policies.demo.timeout=4s")
+	second := p.configMap()
+	p.kubectl("scale", "deployment/client", "--replicas=3")
+	if said := p.fails("rollback", "rebound", "1", "--wait", "--timeout", "1m"); !strings.Contains(said, ".spec.replicas") {
+		t.Errorf("helm says %s, want a conflict on .spec.replicas", said)
+	}
+	if n := p.replicas(); n != 3 || p.configMap() != second {
+		t.Errorf("got %d pods with %s after the refused rollback, want 3 with %s as before", n, p.configMap(), second)
+	}
+	p.helm("rollback", "rebound", "1", "--force-conflicts", "--wait", "--timeout", "1m")
+	if n := p.replicas(); n != 1 || p.configMap() != first {
+		t.Errorf("got %d pods with %s after the rollback, want 1 with %s", n, p.configMap(), first)
+	}
+}
+
+// The revision that switched the autoscaler on has the number of pods of that moment. Its values,
+// in place of a rollback to it, keep the present one.
+func TestRollbackToTheSwitchOfTheAutoscaler(t *testing.T) {
+	p := newPlace(t)
+	p.install("--set", "client.replicas=3", "--set", "client.resources.requests.cpu=10m", "--set", "client.drainDelay=0", "--set", "flakyServer.faults.errorRate=0")
+	p.helm("upgrade", "rebound", chart, "--reuse-values", "--wait", "--timeout", "1m", "--set", "client.autoscaling.enabled=true")
+	p.kubectl("scale", "deployment/client", "--replicas=5") // as the autoscaler does
+	p.helm("upgrade", "rebound", chart, "--reuse-values", "--wait", "--timeout", "2m", "--set", "client.podAnnotations.a=b")
+	if n := p.replicas(); n != 5 {
+		t.Fatalf("got %d pods after an upgrade, want the autoscaler's 5", n)
+	}
+	if said := p.fails("rollback", "rebound", "2", "--wait", "--timeout", "2m"); !strings.Contains(said, ".spec.replicas") {
+		t.Errorf("helm says %s, want a conflict on .spec.replicas", said)
+	}
+	values := filepath.Join(t.TempDir(), "values.yaml")
+	if err := os.WriteFile(values, []byte(p.helm("get", "values", "rebound", "--revision", "2", "--output", "yaml")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.helm("upgrade", "rebound", chart, "--values", values, "--wait", "--timeout", "2m")
+	if n := p.replicas(); n != 5 {
+		t.Errorf("got %d pods by the values of revision 2, want the autoscaler's 5", n)
+	}
+	p.helm("rollback", "rebound", "2", "--force-conflicts", "--wait", "--timeout", "2m")
+	if n := p.replicas(); n != 3 {
+		t.Errorf("got %d pods after the forced rollback, want the 3 of its revision", n)
 	}
 }
 

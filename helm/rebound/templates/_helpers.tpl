@@ -2,9 +2,13 @@
 {{- define "rebound.name" -}}{{ .Values.nameOverride | default .Chart.Name }}{{- end -}}
 
 {{/* The prefix of all names. It is empty if the release has the chart's name. The longest name,
-     flaky-server-headless, must fit into 63 characters. */}}
+     flaky-server-headless, must fit into 63 characters. The hash in a name that is cut keeps releases apart
+     that begin alike. */}}
 {{- define "rebound.prefix" -}}
-{{- $name := default .Release.Name .Values.fullnameOverride | trunc 41 | trimSuffix "-" -}}
+{{- $name := default .Release.Name .Values.fullnameOverride -}}
+{{- if gt (len $name) 41 -}}
+{{- $name = printf "%s-%s" ($name | trunc 32 | trimSuffix "-") (sha256sum $name | trunc 8) -}}
+{{- end -}}
 {{- if or .Values.fullnameOverride (ne .Release.Name (include "rebound.name" .)) -}}
 {{- /* Helm accepts a release name such as 2.x, but a Service name must begin with a letter. */ -}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
@@ -478,6 +482,33 @@ true
 {{- if le (int64 .Values.client.autoscaling.maxReplicas) 1 -}}true{{- end -}}
 {{- else if and (hasKey .Values.client "replicas") (not (kindIs "invalid" .Values.client.replicas)) -}}
 {{- if le (int64 .Values.client.replicas) 1 -}}true{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Rejects a budget that lets no pod go when there are as few as there may be: the drain of a node would wait for
+     ever. The cluster rounds a percentage up. */}}
+{{- define "rebound.checkBudget" -}}
+{{- $name := "client.podDisruptionBudget.minAvailable" -}}
+{{- $given := get .Values.client.podDisruptionBudget "minAvailable" | toString -}}
+{{- $scaled := .Values.client.autoscaling.enabled -}}
+{{- $unknown := and (not $scaled) (or (not (hasKey .Values.client "replicas")) (kindIs "invalid" .Values.client.replicas)) -}}
+{{- $least := 1 -}}
+{{- if $scaled -}}
+{{- $least = int64 .Values.client.autoscaling.minReplicas -}}
+{{- else if not $unknown -}}
+{{- $least = int64 .Values.client.replicas -}}
+{{- end -}}
+{{- $stay := get .Values.client.podDisruptionBudget "minAvailable" | int64 -}}
+{{- $meaning := "" -}}
+{{- if hasSuffix "%" $given -}}
+{{- $stay = divf (mulf (trimSuffix "%" $given | float64) $least) 100 | ceil | int64 -}}
+{{- $meaning = printf ", which is %d" $stay -}}
+{{- end -}}
+{{- if and (ne $given "") (ge $stay (int64 $least)) -}}
+{{- if $unknown -}}
+{{- fail (printf "%s: client.replicas is null, so there may be one pod, and its node could not be drained: use client.podDisruptionBudget.maxUnavailable" $name) -}}
+{{- end -}}
+{{- fail (printf "%s: must be less than %s (%d), or the drain of a node waits for ever, got %v%s" $name (ternary "client.autoscaling.minReplicas" "client.replicas" $scaled) $least (ternary $given (toString $stay) (ne $meaning "")) $meaning) -}}
 {{- end -}}
 {{- end -}}
 

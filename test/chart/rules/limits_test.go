@@ -5,12 +5,15 @@ import (
 	"log/slog"
 	"maps"
 	"math"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -21,6 +24,10 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/util/annotations"
+
+	"github.com/rebound-dev/rebound/internal/telemetry"
+	"github.com/rebound-dev/rebound/pkg/observe"
+	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
 // rules returns the alert rules by name.
@@ -45,26 +52,29 @@ func rules(t *testing.T) map[string]rulefmt.Rule {
 
 // counter is a series that grows by an amount each minute.
 type counter struct {
-	namespace, route, reason string
-	each                     float64
-	status                   string // of an HTTP response, or none
+	set  labels.Labels
+	each float64
+}
+
+// of returns a counter of a client's calls.
+func of(namespace, route, reason string, each float64) counter {
+	return counter{labels.FromStrings(labels.MetricName, "rebound_calls_total", "job", "client", "namespace", namespace, "route", route, "reason", reason), each}
 }
 
 // hour is a storage with an hour of counters, one sample a minute.
-func hour(metric string, counters []counter) storage.Queryable {
+func hour(counters []counter) storage.Queryable {
 	return &storage.MockQueryable{MockQuerier: &storage.MockQuerier{
 		SelectMockFunction: func(_ bool, _ *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
 			var found []storage.Series
 			for _, c := range counters {
-				set := labels.FromStrings(labels.MetricName, metric, "job", "client", "namespace", c.namespace, "route", c.route, "reason", c.reason, "http_response_status_code", c.status)
-				if slices.ContainsFunc(matchers, func(m *labels.Matcher) bool { return !m.Matches(set.Get(m.Name)) }) {
+				if slices.ContainsFunc(matchers, func(m *labels.Matcher) bool { return !m.Matches(c.set.Get(m.Name)) }) {
 					continue
 				}
 				var points []chunks.Sample
 				for minute := range 60 {
 					points = append(points, point{int64(minute) * 60_000, float64(minute) * c.each})
 				}
-				found = append(found, storage.NewListSeries(set, points))
+				found = append(found, storage.NewListSeries(c.set, points))
 			}
 			return &seriesSet{rest: found}
 		},
@@ -114,10 +124,10 @@ func TestAlertsOfTheLimits(t *testing.T) {
 			if !ok {
 				t.Fatalf("there is no alert %s, want one", alert)
 			}
-			calls := hour("rebound_calls_total", []counter{
-				{"a", "busy", "ok", 600, ""}, {"a", "busy", reason, 60, ""}, // 9 % are refused
-				{"a", "well", "ok", 60000, ""}, {"a", "well", reason, 6, ""}, // a ten thousandth
-				{"b", "busy", "ok", 600, ""},
+			calls := hour([]counter{
+				of("a", "busy", "ok", 600), of("a", "busy", reason, 60), // 9 % are refused
+				of("a", "well", "ok", 60000), of("a", "well", reason, 6), // a ten thousandth
+				of("b", "busy", "ok", 600),
 			})
 			found := evaluate(t, calls, rule.Expr)
 			if len(found) != 1 || found[0].Metric.Get("route") != "busy" || found[0].Metric.Get("namespace") != "a" {
@@ -145,26 +155,76 @@ func evaluate(t *testing.T, from storage.Queryable, expr string) promql.Vector {
 }
 
 // The share of errors, which the alerts of the error budget compare, keeps releases apart, and
-// counts answers of 5xx only.
+// counts the calls that the gateway or an upstream failed, over HTTP and over gRPC. The labels are
+// those that Rebound exports for such calls.
 func TestErrorRatio(t *testing.T) {
-	answers := hour("http_server_request_duration_seconds_count", []counter{
-		{"a", "x", "", 300, "200"}, {"a", "y", "", 60, "404"}, {"a", "x", "", 30, "503"}, {"a", "y", "", 10, "5xx"},
-		{"b", "x", "", 300, "200"}, {"b", "x", "", 300, "502"},
-	})
-	for _, window := range []string{"5m", "30m", "1h", "6h"} {
-		name := "rebound:errors:ratio_rate" + window
-		rule, ok := rules(t)[name]
-		if !ok {
-			t.Fatalf("there is no rule %s, want one", name)
-		}
-		got := map[string]float64{}
-		for _, s := range evaluate(t, answers, rule.Expr) {
-			got[s.Metric.Get("namespace")] = math.Round(s.F*1e6) / 1e6
-		}
-		if want := map[string]float64{"a": 0.1, "b": 0.5}; !maps.Equal(got, want) {
-			t.Errorf("%s: got %v, want %v", name, got, want)
-		}
+	plain := func(status int, reason resilience.Reason) observe.Call {
+		return observe.Call{Method: http.MethodGet, Status: status, Report: &resilience.Report{Reason: reason}}
 	}
+	grpc := func(code string) observe.Call {
+		return observe.Call{Method: http.MethodPost, Path: "/a.B/C", Status: 200, GRPCStatus: code, Report: &resilience.Report{Reason: resilience.ReasonStatusNotRetryable}}
+	}
+	well := plain(200, resilience.ReasonOK)
+	for name, tc := range map[string]struct {
+		calls []observe.Call // each as often as the others
+		want  float64
+	}{
+		"none":                                  {[]observe.Call{well}, 0},
+		"5xx":                                   {[]observe.Call{well, plain(404, resilience.ReasonStatusNotRetryable), plain(503, resilience.ReasonMaxAttempts), plain(599, resilience.ReasonMaxAttempts)}, 0.5},
+		"a caller who left":                     {[]observe.Call{well, plain(499, resilience.ReasonCallerCanceled)}, 0},
+		"a response that broke off":             {[]observe.Call{well, plain(200, resilience.ReasonBodyFailed)}, 0.5},
+		"gRPC, which is 200 over HTTP":          {[]observe.Call{grpc("UNAVAILABLE")}, 1},
+		"gRPC, what the server is to blame for": {[]observe.Call{grpc("OK"), grpc("UNKNOWN"), grpc("DEADLINE_EXCEEDED"), grpc("INTERNAL"), grpc("UNAVAILABLE"), grpc("DATA_LOSS")}, 5. / 6},
+		"gRPC, what the caller is to blame for": {[]observe.Call{grpc("CANCELLED"), grpc("INVALID_ARGUMENT"), grpc("NOT_FOUND"), grpc("ALREADY_EXISTS"), grpc("PERMISSION_DENIED"),
+			grpc("RESOURCE_EXHAUSTED"), grpc("FAILED_PRECONDITION"), grpc("ABORTED"), grpc("OUT_OF_RANGE"), grpc("UNIMPLEMENTED"), grpc("UNAUTHENTICATED")}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			counters := append(exported(t, "a", tc.calls), exported(t, "b", []observe.Call{plain(502, resilience.ReasonMaxAttempts)})...)
+			for _, window := range []string{"5m", "30m", "1h", "6h"} {
+				record := "rebound:errors:ratio_rate" + window
+				rule, ok := rules(t)[record]
+				if !ok {
+					t.Fatalf("there is no rule %s, want one", record)
+				}
+				got := map[string]float64{"a": 0} // without an error there is no series
+				for _, s := range evaluate(t, hour(counters), rule.Expr) {
+					got[s.Metric.Get("namespace")] = math.Round(s.F*1e6) / 1e6
+				}
+				if want := map[string]float64{"a": math.Round(tc.want*1e6) / 1e6, "b": 1}; !maps.Equal(got, want) {
+					t.Errorf("%s: got %v, want %v", record, got, want)
+				}
+			}
+		})
+	}
+}
+
+// exported returns the counters that a client in a namespace exports of its calls, which come again
+// each minute.
+func exported(t *testing.T, namespace string, calls []observe.Call) []counter {
+	t.Helper()
+	m, err := telemetry.NewMetrics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range calls {
+		m.ObserveCall(t.Context(), c)
+	}
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(w.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []counter
+	for _, metric := range families["http_server_request_duration_seconds"].GetMetric() {
+		set := labels.NewBuilder(labels.FromStrings(labels.MetricName, "http_server_request_duration_seconds_count", "job", "client", "namespace", namespace))
+		for _, l := range metric.GetLabel() {
+			set.Set(l.GetName(), l.GetValue())
+		}
+		found = append(found, counter{set.Labels(), float64(metric.GetHistogram().GetSampleCount())})
+	}
+	return found
 }
 
 // The dashboard shows refusals by reason, and the limit, what is in flight and what waits in one
