@@ -85,7 +85,7 @@ type Event struct {
 	// Address is the endpoint, empty for panic and calm.
 	Address string
 	At      time.Time
-	// For is the time until the next probe, for an ejection.
+	// For is the time until the next probe, for an ejection. 0 = it is due.
 	For time.Duration
 	// Err is why a lookup failed.
 	Err error
@@ -98,8 +98,8 @@ type EventKind string
 const (
 	EventAdded    EventKind = "added"         // the name has a new address
 	EventRemoved  EventKind = "removed"       // the name has lost an address
-	EventEjected  EventKind = "ejected"       // the endpoint failed and is left out
-	EventReturned EventKind = "returned"      // the endpoint works again
+	EventEjected  EventKind = "ejected"       // the endpoint failed and is left out, maybe only now that a panic is over
+	EventReturned EventKind = "returned"      // the endpoint works again, after an ejection
 	EventPanic    EventKind = "panic"         // too many endpoints fail, so none is left out
 	EventCalm     EventKind = "calm"          // few enough endpoints fail again
 	EventLookup   EventKind = "lookup_failed" // the lookup failed, so the addresses before stay in use
@@ -160,7 +160,7 @@ func (s *Set) replace(addresses []string) {
 		delete(before, a)
 		all = append(all, m)
 	}
-	s.show(all)
+	s.show(all, time.Now())
 	for _, m := range before {
 		s.retire(m)
 		s.tell(Event{Kind: EventRemoved, Address: m.address})
@@ -209,25 +209,20 @@ func (s *Set) changed(m *member, t resilience.Transition) {
 	if s.closed {
 		return
 	}
-	panicked := s.panicking
-	s.show(s.current.Load().all)
-	switch {
-	case t.To == resilience.Open:
+	if t.To == resilience.Open {
+		m.probeAt = t.At.Add(t.OpenFor)
 		s.senderOf(m).CloseIdleConnections()
-		if t.From == resilience.Closed && !s.panicking {
-			s.ejections.Add(1)
-			s.tell(Event{Kind: EventEjected, Address: m.address, For: t.OpenFor})
-		}
-	case t.To == resilience.Closed && !panicked:
-		s.tell(Event{Kind: EventReturned, Address: m.address})
 	}
+	s.show(s.current.Load().all, t.At)
 }
 
-// show makes a view of all. The caller holds mu.
-func (s *Set) show(all []*member) {
+// show makes a view of all, and tells what has changed since the last one. The caller holds mu.
+func (s *Set) show(all []*member, now time.Time) {
 	v := &view{all: all}
 	for _, m := range all {
-		switch m.state() {
+		state := m.state()
+		m.working = state == resilience.Closed
+		switch state {
 		case resilience.Closed:
 			v.usable = append(v.usable, m)
 		case resilience.HalfOpen:
@@ -235,17 +230,32 @@ func (s *Set) show(all []*member) {
 		case resilience.Open:
 		}
 	}
-	failing := len(all) - len(v.usable)
+	failing, alone := len(all)-len(v.usable), len(all) == 1
 	most := int(s.options.Policy.Eject.MaxEjected * float64(len(all)))
-	if panicking := len(all) == 1 || failing > most; panicking {
+	panicking := !alone && failing > most
+	if panicking || alone {
 		v.usable = all
-		if failing > 0 && !s.panicking && len(all) > 1 {
-			s.panicking = true
-			s.tell(Event{Kind: EventPanic})
+	}
+	if panicking != s.panicking {
+		s.panicking = panicking
+		kind := EventCalm
+		if panicking {
+			kind = EventPanic
 		}
-	} else if s.panicking {
-		s.panicking = false
-		s.tell(Event{Kind: EventCalm})
+		s.tell(Event{Kind: kind})
+	}
+	for _, m := range all {
+		out := !m.working && !panicking && !alone
+		switch {
+		case out && !m.out:
+			s.ejections.Add(1)
+			m.ejected = true
+			s.tell(Event{Kind: EventEjected, Address: m.address, For: max(0, m.probeAt.Sub(now))})
+		case m.working && m.ejected:
+			m.ejected = false
+			s.tell(Event{Kind: EventReturned, Address: m.address})
+		}
+		m.out = out
 	}
 	s.current.Store(v)
 }
@@ -450,5 +460,5 @@ func (s *Set) State() []State {
 	return states
 }
 
-// Ejections returns how often an endpoint was ejected.
+// Ejections returns how often an endpoint was ejected. A failed probe is not another ejection.
 func (s *Set) Ejections() uint64 { return s.ejections.Load() }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -212,6 +213,60 @@ func TestPanic(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What is told and counted is what happens: an endpoint is ejected when it is left out, be it only
+// at the end of a panic, and returned when it works again, be it during one.
+func TestEventsTellWhatHappens(t *testing.T) {
+	fail := func(w *world, n int) {
+		for w.set.State()[n-1].Circuit == resilience.Closed {
+			w.answer(n, answer{status: 503})
+			w.calls(1)
+		}
+	}
+	recover := func(w *world, n int) {
+		w.answer(n, answer{})
+		for w.set.State()[n-1].Circuit != resilience.Closed {
+			w.calls(1)
+		}
+	}
+	for title, tc := range map[string]struct {
+		endpoints int
+		happens   func(*world)
+		events    []string
+		ejections uint64
+	}{
+		"the only one fails":              {1, func(w *world) { fail(w, 1) }, nil, 0},
+		"the only one fails and recovers": {1, func(w *world) { fail(w, 1); recover(w, 1) }, nil, 0},
+		"one fails and recovers":          {3, func(w *world) { fail(w, 1); recover(w, 1) }, []string{"ejected " + name(1), "returned " + name(1)}, 1},
+		"two fail, the first recovers": {3, func(w *world) { fail(w, 1); fail(w, 2); recover(w, 1) }, []string{
+			"ejected " + name(1), "panic", "calm", "returned " + name(1), "ejected " + name(2),
+		}, 2},
+		"two fail, the second recovers": {3, func(w *world) { fail(w, 1); fail(w, 2); recover(w, 2) }, []string{
+			"ejected " + name(1), "panic", "calm", "ejected " + name(1),
+		}, 2},
+		"the other one leaves DNS": {2, func(w *world) { fail(w, 1); w.dns.set(nil, 0, "10.0.0.1"); w.calls(300); recover(w, 1) }, []string{
+			"ejected " + name(1), "removed " + name(2), "returned " + name(1),
+		}, 1},
+		"all leave DNS in a panic but one": {3, func(w *world) { fail(w, 1); fail(w, 2); w.dns.set(nil, 0, "10.0.0.1"); w.calls(300) }, []string{
+			"ejected " + name(1), "panic", "calm", "removed " + name(2), "removed " + name(3),
+		}, 1},
+	} {
+		t.Run(title, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, tc.endpoints, nil)
+				w.calls(1)
+				tc.happens(w)
+				got := w.kinds()
+				if i := slices.Index(got, "removed "+name(3)); i > 0 {
+					slices.Sort(got[i-1:]) // they leave in no order
+				}
+				if !slices.Equal(got, tc.events) || w.set.Ejections() != tc.ejections {
+					t.Errorf("got events %q and %d ejections, want %q and %d", got, w.set.Ejections(), tc.events, tc.ejections)
+				}
+			})
+		})
+	}
 }
 
 func TestMaxEjected(t *testing.T) {
