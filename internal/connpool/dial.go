@@ -65,7 +65,8 @@ func dialCounted(dialContext func(context.Context, string, string) (net.Conn, er
 }
 
 // get returns a connection for one request, and whether it was used before. A request that is sent
-// again gets no kept HTTP/1 connection. Otherwise it could be sent on each of them in turn.
+// again gets no kept HTTP/1 connection. Otherwise it could be sent on each of them in turn. The
+// error is a *net.OpError with Op "dial" if there was no connection to send the request on.
 func (p *Pool) get(ctx context.Context, fresh, again bool) (c *conn, reused bool, err error) {
 	now := time.Now()
 	p.mu.Lock()
@@ -94,10 +95,16 @@ func (p *Pool) get(ctx context.Context, fresh, again bool) (c *conn, reused bool
 			p.checkWaiter(w, now)
 			timer.Reset(patience)
 		case <-ctx.Done():
-			if p.giveUp(w) && w.conn != nil {
+			served := p.giveUp(w)
+			if served && w.conn != nil {
 				p.release(w.conn)
 			}
-			return nil, false, context.Cause(ctx)
+			cause := context.Cause(ctx)
+			if !served && w.dial != nil && !again && errors.Is(cause, context.DeadlineExceeded) {
+				// Nothing answers the dial: the machine is dead, or the network drops its packets.
+				cause = &net.OpError{Op: "dial", Net: "tcp", Err: cause}
+			}
+			return nil, false, cause
 		}
 	}
 	if w.err != nil && w.dial.owner != w && w.dial.handshake != nil {

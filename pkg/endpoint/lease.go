@@ -94,7 +94,7 @@ func (l *Lease) RoundTrip(req *http.Request, fresh bool) (*http.Response, error)
 	}
 	switch {
 	case err != nil:
-		if isDialError(err) && req.Context().Err() == nil {
+		if isDialError(err) && !errors.Is(context.Cause(req.Context()), context.Canceled) {
 			l.set.hurry()
 		}
 	case resp != nil && resp.StatusCode < http.StatusInternalServerError:

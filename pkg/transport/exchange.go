@@ -56,6 +56,7 @@ type exchange struct {
 	firstLease endpoint.Lease  // for the first attempt, usually the only one
 	retryAfter time.Duration   // what the last response asked for
 	held       bool            // the last attempt ends with its response body
+	unsent     bool            // the last attempt had no connection
 	message    string          // of the last attempt's gRPC status
 
 	start time.Time     // of the last attempt
@@ -108,7 +109,7 @@ func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
 // Attempt sends the request once.
 func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Response, error) {
 	c.start, c.limit = a.Start(), a.Limit()
-	c.lease, c.retryAfter, c.held, c.message = nil, 0, false, ""
+	c.lease, c.retryAfter, c.held, c.unsent, c.message = nil, 0, false, false, ""
 	ctx = c.trace.begin(ctx, c.req, a)
 	if c.req.URL.Scheme == "https" {
 		c.tls = &handshakes{}
@@ -157,6 +158,7 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	resp, err := c.send(req, a)
 	switch {
 	case err != nil:
+		c.unsent = isDialError(err)
 		if c.grpc && timeIsUp(ctx) {
 			<-ctx.Done() // it tells the pipeline whose limit it was
 		}
