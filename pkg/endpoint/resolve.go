@@ -218,5 +218,7 @@ func (s *Set) knownAddresses() bool { return len(s.current.Load().all) > 0 }
 func (s *Set) lookupFailed(err error) {
 	s.mu.Lock()
 	defer s.unlock()
-	s.tell(Event{Kind: EventLookup, Err: err})
+	if !s.closed { // otherwise Close has ended the lookup
+		s.tell(Event{Kind: EventLookup, Err: err})
+	}
 }

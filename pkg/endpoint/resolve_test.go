@@ -185,6 +185,21 @@ func TestCloseDuringALookup(t *testing.T) {
 	})
 }
 
+// A lookup that Close ends has not failed.
+func TestCloseTellsNoFailedLookup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.calls(1)
+		w.dns.takes = time.Minute
+		time.Sleep(6 * time.Second)
+		w.set.Close()
+		w.wantEvents()
+		if n := w.dns.count(); n != 2 {
+			t.Errorf("%d lookups, want one that Close ended", n)
+		}
+	})
+}
+
 func TestStaticAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 0, func(o *endpoint.Options) {
