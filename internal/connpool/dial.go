@@ -147,6 +147,21 @@ func (p *Pool) giveUp(w *waiter) (served bool) {
 	return true
 }
 
+// outdated reports whether c is from before SetContinueWait, and would wait for a 100 for as long
+// as before. Then c gets no more requests.
+func (p *Pool) outdated(c *conn) bool {
+	p.mu.Lock()
+	defer p.unlock()
+	if c.by.ExpectContinueTimeout == p.options.ContinueWait {
+		return false
+	}
+	if c.shared {
+		p.shared = slices.DeleteFunc(p.shared, func(o *conn) bool { return o == c })
+	}
+	c.retired = true // release closes it
+	return true
+}
+
 // release returns a connection that was not used after all.
 func (p *Pool) release(c *conn) {
 	now := time.Now()
@@ -271,7 +286,7 @@ func (d *dial) run() {
 		}
 		return
 	}
-	c := &conn{client: client, wire: d.wire, shared: d.shared, born: d.began}
+	c := &conn{client: client, wire: d.wire, shared: d.shared, born: d.began, by: d.by}
 	if age := p.options.Limits.MaxAge; age > 0 {
 		c.expiry = now.Add(time.Duration(float64(age) * (0.9 + 0.2*p.options.Random())))
 	}

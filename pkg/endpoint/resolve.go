@@ -37,6 +37,8 @@ type lookups struct {
 	used atomic.Bool // there were requests since the last lookup
 	idle atomic.Bool // the lookups have stopped
 
+	inherited atomic.Bool // the addresses are up to date, though no lookup has begun
+
 	mu      sync.Mutex
 	running *lookup
 	timer   *time.Timer
@@ -74,7 +76,10 @@ func (l *lookups) wait(ctx context.Context) (*view, error) {
 	running, err := l.start(false)
 	if running != nil {
 		var late <-chan time.Time
-		if len(l.set.current.Load().all) > 0 {
+		if v := l.set.current.Load(); len(v.all) > 0 {
+			if l.inherited.Load() {
+				return v, nil
+			}
 			timer := time.NewTimer(catchUp)
 			defer timer.Stop()
 			late = timer.C
@@ -95,6 +100,12 @@ func (l *lookups) wait(ctx context.Context) (*view, error) {
 		return nil, fmt.Errorf("%w: %w", ErrNoEndpoint, err)
 	}
 	return v, nil
+}
+
+// inherit makes the first request begin a lookup, but wait for it only if before has stopped.
+func (l *lookups) inherit(before *lookups) {
+	l.inherited.Store(!before.idle.Load())
+	l.idle.Store(true)
 }
 
 // hurry looks up the name soon: a connection could not be made.
@@ -167,6 +178,7 @@ func (l *lookups) refresh() {
 		l.unused = 0
 	}
 	if l.unused >= idleAfter {
+		l.inherited.Store(false)
 		l.idle.Store(true)
 		return
 	}

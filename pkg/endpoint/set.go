@@ -63,6 +63,8 @@ type Set struct {
 	current atomic.Pointer[view]
 	lookups lookups
 
+	continueWait atomic.Int64 // of the options, in ns
+
 	ejections atomic.Uint64
 
 	mu         sync.Mutex // guards the making of views
@@ -116,6 +118,7 @@ func New(target *url.URL, o Options) *Set {
 	}
 	o.TLS = connpool.TLSConfig(o.TLS) // shared: the endpoints of a name have one certificate
 	s := &Set{target: target, options: o, epoch: time.Now()}
+	s.continueWait.Store(int64(o.ContinueWait))
 	s.current.Store(&view{})
 	s.lookups.set = s
 	switch o.Policy.Resolve {
@@ -126,6 +129,45 @@ func New(target *url.URL, o Options) *Set {
 		s.replace([]string{connpool.Address(target)})
 	}
 	return s
+}
+
+// Renew returns a set under o to replace s. If both resolve the same name, it begins with the
+// addresses that s knows, so a failed lookup leaves it with these. Everything else is new. The
+// caller closes s when no new requests will come to it.
+func (s *Set) Renew(o Options) *Set {
+	next := New(s.target, o)
+	if known := s.current.Load().all; o.Policy.Resolve == ResolveDNS && s.options.Policy.Resolve == ResolveDNS && len(known) > 0 {
+		addresses := make([]string, len(known))
+		for i, m := range known {
+			addresses[i] = m.address
+		}
+		next.replace(addresses)
+		next.lookups.inherit(&s.lookups)
+	}
+	return next
+}
+
+// SetContinueWait changes [Options.ContinueWait] for later requests.
+func (s *Set) SetContinueWait(d time.Duration) {
+	if s.continueWait.Swap(int64(d)) == int64(d) {
+		return
+	}
+	for _, m := range s.current.Load().all {
+		if m.requests.Load() == 0 { // it has no connection yet, and newPool will see d
+			continue
+		}
+		if p, ok := s.senderOf(m).(interface{ SetContinueWait(d time.Duration) }); ok {
+			p.SetContinueWait(d)
+		}
+	}
+}
+
+// SetAddresses changes the addresses of a set with resolve: static. It has no effect on others.
+// Endpoints that stay keep their state and connections. Requests to those that leave go on.
+func (s *Set) SetAddresses(addresses []string) {
+	if s.options.Policy.Resolve == ResolveStatic {
+		s.replace(addresses)
+	}
 }
 
 // named reports whether the set has a single endpoint that stands for a name.
@@ -312,7 +354,7 @@ func (s *Set) senderOf(m *member) sender {
 
 func (s *Set) newPool(m *member) *connpool.Pool {
 	o := connpool.Options{
-		Limits: connpool.Limits(s.options.Connections), ContinueWait: s.options.ContinueWait,
+		Limits: connpool.Limits(s.options.Connections), ContinueWait: time.Duration(s.continueWait.Load()),
 		DialContext: s.options.DialContext, TLS: s.options.TLS, PriorKnowledge: s.options.PriorKnowledge, Random: s.options.Random,
 	}
 	if !s.named() {
