@@ -97,7 +97,7 @@ func (l *Lease) RoundTrip(req *http.Request, fresh bool) (*http.Response, error)
 		if isDialError(err) && !errors.Is(context.Cause(req.Context()), context.Canceled) {
 			l.set.hurry()
 		}
-	case resp != nil && resp.StatusCode < http.StatusInternalServerError:
+	case resp != nil && healthOf(resp.StatusCode) != resilience.Unhealthy:
 		now := time.Now()
 		l.member.observe(now.Sub(l.start), l.set.since(now), false)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/connpool"
+	"github.com/rebound-dev/rebound/internal/retryafter"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -374,8 +375,20 @@ func (s simple) CloseIdleConnections() {
 	}
 }
 
-// RoundTrip sends a request to one endpoint. A response with a status of 500 or more, and a body
-// that breaks off, count against the endpoint.
+// healthOf returns what a status says about an endpoint. A caller can cause 501 and 508.
+func healthOf(status int) resilience.Health {
+	switch {
+	case status == http.StatusTooManyRequests:
+		return resilience.Neutral
+	case status < http.StatusInternalServerError, status == http.StatusNotImplemented, status == http.StatusLoopDetected:
+		return resilience.Healthy
+	}
+	return resilience.Unhealthy
+}
+
+// RoundTrip sends a request to one endpoint. A response with a status of 500 or more, except 501
+// and 508, and a body that breaks off count against the endpoint. The Retry-After of such a
+// response, or of a 429, keeps later requests away from it.
 func (s *Set) RoundTrip(req *http.Request) (*http.Response, error) {
 	l := new(Lease)
 	if err := s.Begin(req.Context(), l, new(Call), probeLease); err != nil {
@@ -400,8 +413,8 @@ func (s *Set) RoundTrip(req *http.Request) (*http.Response, error) {
 	case resp.StatusCode == http.StatusSwitchingProtocols:
 		l.End(resilience.Healthy)
 	default:
-		if resp.StatusCode >= http.StatusInternalServerError {
-			l.Report(resilience.Unhealthy, 0)
+		if h := healthOf(resp.StatusCode); h != resilience.Healthy { // otherwise the body decides
+			l.Report(h, retryafter.Of(resp, time.Now()))
 		}
 		if resp.Body == nil {
 			resp.Body = http.NoBody

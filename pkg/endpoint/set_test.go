@@ -401,6 +401,43 @@ func TestRoundTrip(t *testing.T) {
 	})
 }
 
+// A Set by itself judges a status as the pipeline does, and does what a Retry-After asks.
+func TestRoundTripJudgesTheStatus(t *testing.T) {
+	for title, tc := range map[string]struct {
+		answer answer
+		health string // healthy, failure, or away: neither, but it gets no more requests
+	}{
+		"404":                    {answer{status: 404}, "healthy"},
+		"501":                    {answer{status: 501}, "healthy"},
+		"508":                    {answer{status: 508}, "healthy"},
+		"500":                    {answer{status: 500}, "failure"},
+		"504":                    {answer{status: 504}, "failure"},
+		"503 with a Retry-After": {answer{status: 503, retry: "20"}, "away"},
+		"429 with a Retry-After": {answer{status: 429, retry: "20"}, "away"},
+	} {
+		t.Run(title, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 2, nil)
+				w.answer(1, tc.answer)
+				for range 200 {
+					resp, _, err := fetch.Read(w.set.RoundTrip(fetch.Request(t, http.MethodGet, "http://orders/", nil)))
+					if err != nil {
+						t.Fatal(resp, err)
+					}
+					time.Sleep(pace)
+				}
+				ejected, n := w.set.Ejections(), w.set.State()[0].Requests
+				switch {
+				case tc.health == "healthy" && (ejected > 0 || n < 70),
+					tc.health == "failure" && n > 8,
+					tc.health == "away" && n != 1:
+					t.Errorf("the endpoint got %d of 200 requests and %d ejections, want it %s", n, ejected, tc.health)
+				}
+			})
+		})
+	}
+}
+
 // Whatever a RoundTripper does, its request does not stay in flight.
 func TestRoundTripperThatBreaksTheRules(t *testing.T) {
 	for name, next := range map[string]func() (*http.Response, error){

@@ -17,6 +17,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/grpcwire"
 	"github.com/rebound-dev/rebound/internal/nethttp"
+	"github.com/rebound-dev/rebound/internal/retryafter"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -350,7 +351,7 @@ func (c *exchange) Classify(resp *http.Response, err error) resilience.Outcome {
 		c.retire(resp)
 	}
 	if resp.StatusCode >= 400 {
-		c.retryAfter = retryAfter(resp, time.Now())
+		c.retryAfter = retryafter.Of(resp, time.Now())
 	} else if c.grpc {
 		c.retryAfter, _, _ = grpcwire.Pushback(resp.Header)
 	}
@@ -389,7 +390,7 @@ func inboundAttempt(h http.Header) int64 {
 	if len(h[HeaderAttemptCount]) == 0 {
 		return 0
 	}
-	n, _ := parseSeconds(strings.TrimSpace(h.Get(HeaderAttemptCount)))
+	n, _ := retryafter.Seconds(strings.TrimSpace(h.Get(HeaderAttemptCount)))
 	return n
 }
 
@@ -398,7 +399,7 @@ func inboundLimit(h http.Header) time.Duration {
 	if len(h[HeaderExpectedTimeout]) == 0 {
 		return 0
 	}
-	ms, _ := parseSeconds(strings.TrimSpace(h.Get(HeaderExpectedTimeout)))
+	ms, _ := retryafter.Seconds(strings.TrimSpace(h.Get(HeaderExpectedTimeout)))
 	return time.Duration(min(ms, int64(24*time.Hour/time.Millisecond))) * time.Millisecond
 }
 
