@@ -26,6 +26,10 @@ var (
 	ErrEjected = errors.New("all endpoints are ejected")
 )
 
+// ErrOtherHost is the error of a request whose URL has another scheme, host or port than the set's
+// target, such as one that an http.Client makes after a redirect. Nothing was sent.
+var ErrOtherHost = errors.New("the request is for another host than that of the endpoints")
+
 // Options configure a [Set]. Connections and Policy must be valid.
 type Options struct {
 	Connections Connections
@@ -388,7 +392,8 @@ func healthOf(status int) resilience.Health {
 
 // RoundTrip sends a request to one endpoint. A response with a status of 500 or more, except 501
 // and 508, and a body that breaks off count against the endpoint. The Retry-After of such a
-// response, or of a 429, keeps later requests away from it.
+// response, or of a 429, keeps later requests away from it. A request for another scheme, host or
+// port than the target's is not sent: an http.Client gets [ErrOtherHost] for a redirect there.
 func (s *Set) RoundTrip(req *http.Request) (*http.Response, error) {
 	l := new(Lease)
 	if err := s.Begin(req.Context(), l, new(Call), probeLease); err != nil {
@@ -406,7 +411,7 @@ func (s *Set) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := l.RoundTrip(req, false)
 	panicked = false
 	switch {
-	case err != nil && req.Context().Err() != nil:
+	case err != nil && (req.Context().Err() != nil || errors.Is(err, ErrOtherHost)):
 		l.End(resilience.Neutral)
 	case err != nil || resp == nil: // without both, Options.Connect breaks the rules
 		l.End(resilience.Unhealthy)

@@ -438,6 +438,47 @@ func TestRoundTripJudgesTheStatus(t *testing.T) {
 	}
 }
 
+// A redirect to another host must not reach these endpoints: they are not that host.
+func TestRedirectToAnotherHost(t *testing.T) {
+	for title, tc := range map[string]struct {
+		location string
+		other    bool
+	}{
+		"the same host":    {"/b", false},
+		"its default port": {"http://orders:80/b", false},
+		"in capitals":      {"HTTP://ORDERS/b", false},
+		"another host":     {"http://stock/b", true},
+		"another port":     {"http://orders:81/b", true},
+		"another scheme":   {"https://orders/b", true},
+	} {
+		t.Run(title, func(t *testing.T) {
+			paths := map[string]int{}
+			w := newWorld(t, 2, func(o *endpoint.Options) {
+				o.Connect = func(string) http.RoundTripper {
+					return roundTripper(func(r *http.Request) (*http.Response, error) {
+						paths[r.URL.Path]++
+						resp := &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Header: http.Header{}, Request: r}
+						if r.URL.Path == "/a" {
+							resp.StatusCode = http.StatusFound
+							resp.Header.Set("Location", tc.location)
+						}
+						return resp, nil
+					})
+				}
+			})
+			_, _, err := fetch.Read((&http.Client{Transport: w.set}).Do(fetch.Request(t, http.MethodGet, "http://orders/a", nil)))
+			if errors.Is(err, endpoint.ErrOtherHost) != tc.other || (err != nil) != tc.other || (paths["/b"] == 0) != tc.other {
+				t.Errorf("got error %v, requests %v, want ErrOtherHost and no request for /b: %v", err, paths, tc.other)
+			}
+			for _, s := range w.set.State() {
+				if s.InFlight != 0 || s.Failures != 0 {
+					t.Errorf("got %+v, want no request in flight and no failure", s)
+				}
+			}
+		})
+	}
+}
+
 // Whatever a RoundTripper does, its request does not stay in flight.
 func TestRoundTripperThatBreaksTheRules(t *testing.T) {
 	for name, next := range map[string]func() (*http.Response, error){

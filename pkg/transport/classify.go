@@ -91,7 +91,7 @@ func (c *exchange) errorEnding(err error) ending {
 		return uploadNotReplayable
 	case errors.Is(err, ErrHeaderTooLarge):
 		return headerTooLarge
-	case errors.Is(err, ErrInvalidRequest):
+	case errors.Is(err, ErrInvalidRequest), errors.Is(err, endpoint.ErrOtherHost):
 		return invalidRequest
 	case errors.Is(err, endpoint.ErrNoEndpoint):
 		return noEndpoint

@@ -115,6 +115,21 @@ func TestDeadEndpointIsLookedUp(t *testing.T) {
 	})
 }
 
+// A request for another host is not sent to these endpoints, and blames nobody.
+func TestRequestForAnotherHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGrave(t, endpoint.ResolveStatic)
+		rt := newTransport(t, g.set, steady())
+		r := get(t, rt, "http://stock/")
+		if !errors.Is(r.err, endpoint.ErrOtherHost) || !slices.Equal(r.reasons(), []resilience.Reason{resilience.ReasonInvalidRequest}) {
+			t.Errorf("got error %v, attempts %q, want ErrOtherHost and one invalid_request", r.err, r.reasons())
+		}
+		if b := rt.State()[0].Breaker; b.Failures != 0 {
+			t.Errorf("the circuit counts %s, want no failure", tally(b))
+		}
+	})
+}
+
 // A caller with little time says nothing about the endpoint.
 func TestCallersDeadlineBlamesNoDial(t *testing.T) {
 	for name, send := range map[string]func(t *testing.T, g *grave, req *http.Request) error{
