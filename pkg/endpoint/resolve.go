@@ -20,8 +20,9 @@ type Resolver interface {
 }
 
 const (
-	// lookupTimeout limits one lookup. Calls do not wait for it, except for the first.
-	lookupTimeout = 5 * time.Second
+	// lookupTimeout limits one lookup. Calls do not wait for it, except for the first. Resolvers
+	// wait for 5 s before they ask again.
+	lookupTimeout = 10 * time.Second
 	// hurryAfter is the least time between two lookups.
 	hurryAfter = time.Second
 	// catchUp is how long a request waits for a lookup after a pause without requests, in which
@@ -217,12 +218,38 @@ func (s *Set) lookUp(ctx context.Context) ([]string, error) {
 		found[i] = a.Unmap()
 	}
 	slices.SortFunc(found, netip.Addr.Compare)
-	found = slices.Compact(found)
+	found = s.withRoute(slices.Compact(found))
 	addresses := make([]string, len(found))
 	for i, a := range found {
 		addresses[i] = net.JoinHostPort(a.String(), port)
 	}
 	return addresses, nil
+}
+
+// withRoute returns the addresses of sorted without those of a family, IPv4 or IPv6, to which this
+// machine has no route. As endpoints they would only fail. If it has a route to neither, all stay.
+func (s *Set) withRoute(sorted []netip.Addr) []netip.Addr {
+	v6 := slices.IndexFunc(sorted, netip.Addr.Is6) // IPv4 comes first
+	if v6 <= 0 || s.options.Routed == nil {
+		return sorted
+	}
+	switch has4, has6 := s.options.Routed(sorted[0]), s.options.Routed(sorted[v6]); {
+	case has4 && !has6:
+		return sorted[:v6]
+	case has6 && !has4:
+		return sorted[v6:]
+	}
+	return sorted
+}
+
+// routed asks the system for a route to a. Nothing is sent: a UDP socket only takes the address.
+func routed(a netip.Addr) bool {
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 9)))
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
 }
 
 func (s *Set) knownAddresses() bool { return len(s.current.Load().all) > 0 }

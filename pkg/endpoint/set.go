@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -47,6 +48,10 @@ type Options struct {
 	Random func() float64
 	// Resolver looks up names with resolve: dns; nil means net.DefaultResolver.
 	Resolver Resolver
+	// Routed reports whether this machine has a route to an address. With resolve: dns, it decides
+	// which of IPv4 and IPv6 is used if a name has both. nil means that the system is asked, or with
+	// DialContext or Connect that both are used.
+	Routed func(netip.Addr) bool
 	// Connect returns what sends the requests to one endpoint, a host:port; nil means a pool of
 	// connections.
 	Connect func(address string) http.RoundTripper
@@ -117,6 +122,9 @@ const (
 func New(target *url.URL, o Options) *Set {
 	if o.Random == nil {
 		o.Random = rand.Float64
+	}
+	if o.Routed == nil && o.DialContext == nil && o.Connect == nil {
+		o.Routed = routed
 	}
 	if o.Resolver == nil {
 		o.Resolver = net.DefaultResolver
