@@ -268,7 +268,7 @@ func TestCloseTellsNoFailedLookup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2, nil)
 		w.calls(1)
-		w.dns.takes = time.Minute
+		w.dns.set(nil, time.Minute)
 		time.Sleep(6 * time.Second)
 		w.set.Close()
 		w.wantEvents()
