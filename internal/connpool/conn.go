@@ -17,6 +17,7 @@ type conn struct {
 	shared bool      // HTTP/2: carries several requests at a time
 	born   time.Time // when its dial began
 	expiry time.Time // zero: never
+	by     *http.Transport
 
 	uses      int       // how many requests it was ever given
 	idleSince time.Time // HTTP/1 only

@@ -65,7 +65,8 @@ func dialCounted(dialContext func(context.Context, string, string) (net.Conn, er
 }
 
 // get returns a connection for one request, and whether it was used before. A request that is sent
-// again gets no kept HTTP/1 connection. Otherwise it could be sent on each of them in turn.
+// again gets no kept HTTP/1 connection. Otherwise it could be sent on each of them in turn. The
+// error is a *net.OpError with Op "dial" if there was no connection to send the request on.
 func (p *Pool) get(ctx context.Context, fresh, again bool) (c *conn, reused bool, err error) {
 	now := time.Now()
 	p.mu.Lock()
@@ -94,10 +95,16 @@ func (p *Pool) get(ctx context.Context, fresh, again bool) (c *conn, reused bool
 			p.checkWaiter(w, now)
 			timer.Reset(patience)
 		case <-ctx.Done():
-			if p.giveUp(w) && w.conn != nil {
+			served := p.giveUp(w)
+			if served && w.conn != nil {
 				p.release(w.conn)
 			}
-			return nil, false, context.Cause(ctx)
+			cause := context.Cause(ctx)
+			if !served && w.dial != nil && !again && errors.Is(cause, context.DeadlineExceeded) {
+				// Nothing answers the dial: the machine is dead, or the network drops its packets.
+				cause = &net.OpError{Op: "dial", Net: "tcp", Err: cause}
+			}
+			return nil, false, cause
 		}
 	}
 	if w.err != nil && w.dial.owner != w && w.dial.handshake != nil {
@@ -137,6 +144,21 @@ func (p *Pool) giveUp(w *waiter) (served bool) {
 		p.leave(w)
 		return false
 	}
+	return true
+}
+
+// outdated reports whether c is from before SetContinueWait, and would wait for a 100 for as long
+// as before. Then c gets no more requests.
+func (p *Pool) outdated(c *conn) bool {
+	p.mu.Lock()
+	defer p.unlock()
+	if c.by.ExpectContinueTimeout == p.options.ContinueWait {
+		return false
+	}
+	if c.shared {
+		p.shared = slices.DeleteFunc(p.shared, func(o *conn) bool { return o == c })
+	}
+	c.retired = true // release closes it
 	return true
 }
 
@@ -264,7 +286,7 @@ func (d *dial) run() {
 		}
 		return
 	}
-	c := &conn{client: client, wire: d.wire, shared: d.shared, born: d.began}
+	c := &conn{client: client, wire: d.wire, shared: d.shared, born: d.began, by: d.by}
 	if age := p.options.Limits.MaxAge; age > 0 {
 		c.expiry = now.Add(time.Duration(float64(age) * (0.9 + 0.2*p.options.Random())))
 	}

@@ -170,6 +170,21 @@ func ServerName(u *url.URL) string {
 	return u.Hostname()
 }
 
+// SetContinueWait changes [Options.ContinueWait] for later requests.
+func (p *Pool) SetContinueWait(d time.Duration) {
+	p.mu.Lock()
+	defer p.unlock()
+	if p.options.ContinueWait == d {
+		return
+	}
+	p.options.ContinueWait = d
+	ping := p.options.Limits.HTTP2Ping
+	if p.pingsStopped {
+		ping = 0
+	}
+	p.transport = p.newTransport(ping)
+}
+
 // CloseIdleConnections closes the connections that no request uses. HTTP/2 connections get no more
 // requests, and are closed when their last request ends.
 func (p *Pool) CloseIdleConnections() {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,8 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/connpool"
+	"github.com/rebound-dev/rebound/internal/testkit/conncount"
+	"github.com/rebound-dev/rebound/internal/testkit/pipenet"
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 )
 
@@ -822,3 +825,66 @@ func TestUpgradeBesideHTTP2(t *testing.T) {
 	p.Close()
 	u.WantOpen(t, 0)
 }
+
+// A changed wait for a 100 (Continue) counts at once, also though connections are kept. Only a
+// request that waits makes another connection.
+func TestSetContinueWait(t *testing.T) {
+	for name, h2 := range map[string]bool{"HTTP/1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				network := pipenet.New()
+				var opened conncount.Counter
+				stop := network.Serve(t, "upstream:80", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					time.Sleep(2 * time.Second) // longer than the waits, without a 100
+					_, _ = io.Copy(io.Discard, r.Body)
+					ok(w, r)
+				}), func(s *http.Server) {
+					s.ConnState = opened.See
+					if h2 {
+						s.Protocols = new(http.Protocols)
+						s.Protocols.SetUnencryptedHTTP2(true)
+					}
+				})
+				limits := defaults()
+				limits.MaxAge, limits.HTTP2Ping = 0, 0
+				p := connpool.New(&url.URL{Scheme: "http", Host: "upstream"}, connpool.Options{
+					Limits: limits, ContinueWait: time.Second, DialContext: network.Dial, PriorKnowledge: h2,
+				})
+				held := func() time.Duration {
+					t.Helper()
+					start, began := time.Now(), time.Duration(0)
+					r := request(t.Context(), t, http.MethodPost, "http://upstream/", readerFunc(func([]byte) (int, error) {
+						began = time.Since(start)
+						return 0, io.EOF
+					}))
+					r.Header.Set("Expect", "100-continue")
+					if status, _, err := read(p.RoundTrip(r)); err != nil || status != http.StatusOK {
+						t.Errorf("got status %d, error %v, want 200", status, err)
+					}
+					return began
+				}
+				for _, step := range []struct {
+					wait   time.Duration
+					opened int64 // connections so far
+				}{{time.Second, 1}, {100 * time.Millisecond, 2}, {100 * time.Millisecond, 2}, {500 * time.Millisecond, 3}} {
+					p.SetContinueWait(step.wait)
+					before := opened.Opened()
+					if want(t, p, "http://upstream/"); opened.Opened() > max(1, before) {
+						t.Errorf("wait %v: an ordinary request opened a connection", step.wait)
+					}
+					if got := held(); got != step.wait || opened.Opened() != step.opened {
+						t.Errorf("the body was held for %v, %d connections so far, want %v, %d", got, opened.Opened(), step.wait, step.opened)
+					}
+				}
+				synctest.Wait()
+				opened.WantOpen(t, 1)
+				p.Close()
+				stop()
+			})
+		})
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

@@ -48,6 +48,10 @@ func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) 
 			trace.GetConn(p.address)
 		}
 		c, reused, err := p.get(ctx, fresh, again > 0)
+		for err == nil && len(req.Header["Expect"]) > 0 && p.outdated(c) {
+			p.release(c)
+			c, reused, err = p.get(ctx, true, again > 0)
+		}
 		if err != nil {
 			_ = sent.Close()
 			return nil, err

@@ -43,7 +43,8 @@ type world struct {
 type answer struct {
 	latency time.Duration
 	err     error
-	status  int // 200 if it is 0
+	status  int    // 200 if it is 0
+	retry   string // Retry-After
 	body    string
 }
 
@@ -91,7 +92,11 @@ func (i instance) RoundTrip(req *http.Request) (*http.Response, error) {
 	if a.err != nil {
 		return nil, a.err
 	}
-	return &http.Response{StatusCode: max(a.status, http.StatusOK), Body: io.NopCloser(strings.NewReader(a.body)), Request: req, Header: http.Header{}}, nil
+	header := http.Header{}
+	if a.retry != "" {
+		header.Set("Retry-After", a.retry)
+	}
+	return &http.Response{StatusCode: max(a.status, http.StatusOK), Body: io.NopCloser(strings.NewReader(a.body)), Request: req, Header: header}, nil
 }
 
 func (w *world) answer(address int, a answer) {

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/connpool"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -82,8 +85,14 @@ func (l *Lease) Address() string {
 func (l *Lease) State() LeaseState { return l.state }
 
 // RoundTrip sends req to the endpoint. If fresh is true, it asks for a connection that is new or
-// has just worked.
+// has just worked. The error is [ErrOtherHost] if req is not for the set's target.
 func (l *Lease) RoundTrip(req *http.Request, fresh bool) (*http.Response, error) {
+	if req.URL != nil && !l.set.serves(req.URL) {
+		if req.Body != nil {
+			_ = req.Body.Close()
+		}
+		return nil, ErrOtherHost
+	}
 	sender := l.set.senderOf(l.member)
 	var resp *http.Response
 	var err error
@@ -94,14 +103,22 @@ func (l *Lease) RoundTrip(req *http.Request, fresh bool) (*http.Response, error)
 	}
 	switch {
 	case err != nil:
-		if isDialError(err) && req.Context().Err() == nil {
+		if isDialError(err) && !errors.Is(context.Cause(req.Context()), context.Canceled) {
 			l.set.hurry()
 		}
-	case resp != nil && resp.StatusCode < http.StatusInternalServerError:
+	case resp != nil && healthOf(resp.StatusCode) != resilience.Unhealthy:
 		now := time.Now()
 		l.member.observe(now.Sub(l.start), l.set.since(now), false)
 	}
 	return resp, err
+}
+
+// serves reports whether u has the scheme, host and port of the set's target.
+func (s *Set) serves(u *url.URL) bool {
+	if u.Host == s.target.Host && u.Scheme == s.target.Scheme { // as usual
+		return true
+	}
+	return u.Scheme == s.target.Scheme && strings.EqualFold(connpool.Address(u), connpool.Address(s.target))
 }
 
 func isDialError(err error) bool {

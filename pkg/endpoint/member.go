@@ -51,6 +51,12 @@ type member struct {
 	sender  sender
 	retired atomic.Bool // it is not in use any more
 
+	// The set's mutex guards these.
+	working bool      // its circuit is closed
+	out     bool      // it is left out
+	ejected bool      // it was left out, and has not worked since
+	probeAt time.Time // when its circuit becomes half-open
+
 	inFlight atomic.Int64
 	requests atomic.Uint64
 

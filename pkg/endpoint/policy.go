@@ -16,8 +16,9 @@ type Policy struct {
 	Resolve Resolve `yaml:"resolve"`
 	// Addresses are the endpoints with resolve: static, each a host:port. At least one, each once.
 	Addresses []string `yaml:"addresses,omitempty"`
-	// Refresh is how often the name is looked up with resolve: dns. After a failed dial it is also
-	// looked up at once, but not twice within a second. 100ms to 1h.
+	// Refresh is how often the name is looked up with resolve: dns. An address that comes or goes
+	// is noticed up to Refresh later, and the time that a DNS cache keeps its answers. After a
+	// failed dial the name is also looked up at once, but not twice within a second. 100ms to 1h.
 	Refresh time.Duration `yaml:"refresh"`
 	// Eject leaves out endpoints that fail.
 	Eject Eject `yaml:"eject"`

@@ -20,8 +20,9 @@ type Resolver interface {
 }
 
 const (
-	// lookupTimeout limits one lookup. Calls do not wait for it, except for the first.
-	lookupTimeout = 5 * time.Second
+	// lookupTimeout limits one lookup. Calls do not wait for it, except for the first. Resolvers
+	// wait for 5 s before they ask again.
+	lookupTimeout = 10 * time.Second
 	// hurryAfter is the least time between two lookups.
 	hurryAfter = time.Second
 	// catchUp is how long a request waits for a lookup after a pause without requests, in which
@@ -36,6 +37,8 @@ type lookups struct {
 	set  *Set
 	used atomic.Bool // there were requests since the last lookup
 	idle atomic.Bool // the lookups have stopped
+
+	inherited atomic.Bool // the addresses are up to date, though no lookup has begun
 
 	mu      sync.Mutex
 	running *lookup
@@ -74,7 +77,10 @@ func (l *lookups) wait(ctx context.Context) (*view, error) {
 	running, err := l.start(false)
 	if running != nil {
 		var late <-chan time.Time
-		if len(l.set.current.Load().all) > 0 {
+		if v := l.set.current.Load(); len(v.all) > 0 {
+			if l.inherited.Load() {
+				return v, nil
+			}
 			timer := time.NewTimer(catchUp)
 			defer timer.Stop()
 			late = timer.C
@@ -95,6 +101,12 @@ func (l *lookups) wait(ctx context.Context) (*view, error) {
 		return nil, fmt.Errorf("%w: %w", ErrNoEndpoint, err)
 	}
 	return v, nil
+}
+
+// inherit makes the first request begin a lookup, but wait for it only if before has stopped.
+func (l *lookups) inherit(before *lookups) {
+	l.inherited.Store(!before.idle.Load())
+	l.idle.Store(true)
 }
 
 // hurry looks up the name soon: a connection could not be made.
@@ -167,6 +179,7 @@ func (l *lookups) refresh() {
 		l.unused = 0
 	}
 	if l.unused >= idleAfter {
+		l.inherited.Store(false)
 		l.idle.Store(true)
 		return
 	}
@@ -205,7 +218,7 @@ func (s *Set) lookUp(ctx context.Context) ([]string, error) {
 		found[i] = a.Unmap()
 	}
 	slices.SortFunc(found, netip.Addr.Compare)
-	found = slices.Compact(found)
+	found = s.withRoute(slices.Compact(found))
 	addresses := make([]string, len(found))
 	for i, a := range found {
 		addresses[i] = net.JoinHostPort(a.String(), port)
@@ -213,10 +226,38 @@ func (s *Set) lookUp(ctx context.Context) ([]string, error) {
 	return addresses, nil
 }
 
+// withRoute returns the addresses of sorted without those of a family, IPv4 or IPv6, to which this
+// machine has no route. As endpoints they would only fail. If it has a route to neither, all stay.
+func (s *Set) withRoute(sorted []netip.Addr) []netip.Addr {
+	v6 := slices.IndexFunc(sorted, netip.Addr.Is6) // IPv4 comes first
+	if v6 <= 0 || s.options.Routed == nil {
+		return sorted
+	}
+	switch has4, has6 := s.options.Routed(sorted[0]), s.options.Routed(sorted[v6]); {
+	case has4 && !has6:
+		return sorted[:v6]
+	case has6 && !has4:
+		return sorted[v6:]
+	}
+	return sorted
+}
+
+// routed asks the system for a route to a. Nothing is sent: a UDP socket only takes the address.
+func routed(a netip.Addr) bool {
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 9)))
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
+}
+
 func (s *Set) knownAddresses() bool { return len(s.current.Load().all) > 0 }
 
 func (s *Set) lookupFailed(err error) {
 	s.mu.Lock()
 	defer s.unlock()
-	s.tell(Event{Kind: EventLookup, Err: err})
+	if !s.closed { // otherwise Close has ended the lookup
+		s.tell(Event{Kind: EventLookup, Err: err})
+	}
 }

@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/testkit/fetch"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 )
 
@@ -49,6 +54,79 @@ func TestAddressesOfAllKinds(t *testing.T) {
 		w.dns.set(nil, 0, "2001:db8::1", "::ffff:10.0.0.9", "10.0.0.9")
 		w.calls(10)
 		w.wantAddresses("10.0.0.9:80", "[2001:db8::1]:80")
+	})
+}
+
+// Of a name with IPv4 and IPv6 addresses, a machine uses those that it has a route to.
+func TestAddressesWithoutARoute(t *testing.T) {
+	v4, v6 := "10.0.0.9:80", []string{"[2001:db8::1]:80", "[2001:db8::2]:80"}
+	for title, tc := range map[string]struct {
+		routes func(netip.Addr) bool
+		found  []string
+		want   []string
+	}{
+		"both":               {func(netip.Addr) bool { return true }, []string{"2001:db8::1", "10.0.0.9", "2001:db8::2"}, append([]string{v4}, v6...)},
+		"no IPv6":            {netip.Addr.Is4, []string{"2001:db8::1", "10.0.0.9", "2001:db8::2"}, []string{v4}},
+		"no IPv4":            {netip.Addr.Is6, []string{"2001:db8::1", "10.0.0.9", "2001:db8::2"}, v6},
+		"neither":            {func(netip.Addr) bool { return false }, []string{"2001:db8::1", "10.0.0.9", "2001:db8::2"}, append([]string{v4}, v6...)},
+		"only IPv6, no IPv6": {netip.Addr.Is4, []string{"2001:db8::1", "2001:db8::2"}, v6},
+		"only IPv4, no IPv4": {netip.Addr.Is6, []string{"10.0.0.9"}, []string{v4}},
+	} {
+		t.Run(title, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 0, func(o *endpoint.Options) { o.Routed = tc.routes })
+				w.dns.set(nil, 0, tc.found...)
+				w.calls(1)
+				w.wantAddresses(tc.want...)
+			})
+		})
+	}
+}
+
+// A real connection over IPv6.
+func TestRealIPv6(t *testing.T) {
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "[::1]:0")
+	if err != nil {
+		t.Skip("this machine has no IPv6: ", err)
+	}
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	_ = up.Listener.Close()
+	up.Listener = listener
+	up.Start()
+	t.Cleanup(up.Close)
+	d := &dns{}
+	d.set(nil, 0, "::1")
+	o := endpoint.Options{Policy: endpoint.DefaultPolicy(), Connections: endpoint.DefaultConnections(), Resolver: d}
+	o.Policy.Resolve = endpoint.ResolveDNS
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	set := endpoint.New(&url.URL{Scheme: "http", Host: "orders:" + port}, o)
+	t.Cleanup(set.Close)
+	resp, _, err := fetch.Read(set.RoundTrip(fetch.Request(t, http.MethodGet, "http://orders:"+port+"/", nil)))
+	if err != nil || resp.StatusCode != http.StatusOK || set.State()[0].Address != "[::1]:"+port {
+		t.Errorf("got %v, error %v, endpoints %+v, want status 200 from [::1]", resp, err, set.State())
+	}
+}
+
+// Resolvers ask again after 5 s if a packet was lost. Such a lookup succeeds, and delays only the
+// calls without an address.
+func TestSlowLookupSucceeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, nil)
+		w.dns.takes = 5100 * time.Millisecond
+		start := time.Now()
+		if err := begin(w); err != nil || time.Since(start) != w.dns.takes {
+			t.Errorf("the first call: error %v after %v, want none after %v", err, time.Since(start), w.dns.takes)
+		}
+		w.dns.set(nil, 5100*time.Millisecond, "10.0.0.2")
+		for range 12 { // a refresh, and the lookup
+			start := time.Now()
+			w.attempt(new(endpoint.Call))
+			if took := time.Since(start); took > 0 {
+				t.Errorf("a call waited %v for a lookup, want 0s", took)
+			}
+			time.Sleep(time.Second)
+		}
+		w.wantAddresses(name(2))
 	})
 }
 
@@ -181,6 +259,21 @@ func TestCloseDuringALookup(t *testing.T) {
 		}
 		if err := begin(w); !errors.Is(err, endpoint.ErrNoEndpoint) {
 			t.Errorf("after Close: got error %v, want ErrNoEndpoint", err)
+		}
+	})
+}
+
+// A lookup that Close ends has not failed.
+func TestCloseTellsNoFailedLookup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.calls(1)
+		w.dns.set(nil, time.Minute)
+		time.Sleep(6 * time.Second)
+		w.set.Close()
+		w.wantEvents()
+		if n := w.dns.count(); n != 2 {
+			t.Errorf("%d lookups, want one that Close ended", n)
 		}
 	})
 }

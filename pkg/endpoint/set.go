@@ -8,12 +8,14 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/connpool"
+	"github.com/rebound-dev/rebound/internal/retryafter"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -24,6 +26,10 @@ var (
 	// ErrEjected means that all endpoints are ejected. It is possible with MaxEjected 1 only.
 	ErrEjected = errors.New("all endpoints are ejected")
 )
+
+// ErrOtherHost is the error of a request whose URL has another scheme, host or port than the set's
+// target, such as one that an http.Client makes after a redirect. Nothing was sent.
+var ErrOtherHost = errors.New("the request is for another host than that of the endpoints")
 
 // Options configure a [Set]. Connections and Policy must be valid.
 type Options struct {
@@ -42,6 +48,10 @@ type Options struct {
 	Random func() float64
 	// Resolver looks up names with resolve: dns; nil means net.DefaultResolver.
 	Resolver Resolver
+	// Routed reports whether this machine has a route to an address. With resolve: dns, it decides
+	// which of IPv4 and IPv6 is used if a name has both. nil asks the system, or with DialContext
+	// or Connect uses both.
+	Routed func(netip.Addr) bool
 	// Connect returns what sends the requests to one endpoint, a host:port; nil means a pool of
 	// connections.
 	Connect func(address string) http.RoundTripper
@@ -62,6 +72,8 @@ type Set struct {
 	// current is replaced, never changed: choosing takes no lock.
 	current atomic.Pointer[view]
 	lookups lookups
+
+	continueWait atomic.Int64 // of the options, in ns
 
 	ejections atomic.Uint64
 
@@ -85,7 +97,7 @@ type Event struct {
 	// Address is the endpoint, empty for panic and calm.
 	Address string
 	At      time.Time
-	// For is the time until the next probe, for an ejection.
+	// For is the time until the next probe, for an ejection. 0 = it is due.
 	For time.Duration
 	// Err is why a lookup failed.
 	Err error
@@ -98,8 +110,8 @@ type EventKind string
 const (
 	EventAdded    EventKind = "added"         // the name has a new address
 	EventRemoved  EventKind = "removed"       // the name has lost an address
-	EventEjected  EventKind = "ejected"       // the endpoint failed and is left out
-	EventReturned EventKind = "returned"      // the endpoint works again
+	EventEjected  EventKind = "ejected"       // the endpoint failed and is left out, maybe only now that a panic is over
+	EventReturned EventKind = "returned"      // the endpoint works again, after an ejection
 	EventPanic    EventKind = "panic"         // too many endpoints fail, so none is left out
 	EventCalm     EventKind = "calm"          // few enough endpoints fail again
 	EventLookup   EventKind = "lookup_failed" // the lookup failed, so the addresses before stay in use
@@ -111,11 +123,15 @@ func New(target *url.URL, o Options) *Set {
 	if o.Random == nil {
 		o.Random = rand.Float64
 	}
+	if o.Routed == nil && o.DialContext == nil && o.Connect == nil {
+		o.Routed = routed
+	}
 	if o.Resolver == nil {
 		o.Resolver = net.DefaultResolver
 	}
 	o.TLS = connpool.TLSConfig(o.TLS) // shared: the endpoints of a name have one certificate
 	s := &Set{target: target, options: o, epoch: time.Now()}
+	s.continueWait.Store(int64(o.ContinueWait))
 	s.current.Store(&view{})
 	s.lookups.set = s
 	switch o.Policy.Resolve {
@@ -126,6 +142,45 @@ func New(target *url.URL, o Options) *Set {
 		s.replace([]string{connpool.Address(target)})
 	}
 	return s
+}
+
+// Renew returns a set under o to replace s. If both resolve the same name, it begins with the
+// addresses that s knows, so a failed lookup leaves it with these. Everything else is new. The
+// caller closes s when no new requests will come to it.
+func (s *Set) Renew(o Options) *Set {
+	next := New(s.target, o)
+	if known := s.current.Load().all; o.Policy.Resolve == ResolveDNS && s.options.Policy.Resolve == ResolveDNS && len(known) > 0 {
+		addresses := make([]string, len(known))
+		for i, m := range known {
+			addresses[i] = m.address
+		}
+		next.replace(addresses)
+		next.lookups.inherit(&s.lookups)
+	}
+	return next
+}
+
+// SetContinueWait changes [Options.ContinueWait] for later requests.
+func (s *Set) SetContinueWait(d time.Duration) {
+	if s.continueWait.Swap(int64(d)) == int64(d) {
+		return
+	}
+	for _, m := range s.current.Load().all {
+		if m.requests.Load() == 0 { // it has no connection yet, and newPool will see d
+			continue
+		}
+		if p, ok := s.senderOf(m).(interface{ SetContinueWait(d time.Duration) }); ok {
+			p.SetContinueWait(d)
+		}
+	}
+}
+
+// SetAddresses changes the addresses of a set with resolve: static. It has no effect on others.
+// Endpoints that stay keep their state and connections. Requests to those that leave go on.
+func (s *Set) SetAddresses(addresses []string) {
+	if s.options.Policy.Resolve == ResolveStatic {
+		s.replace(addresses)
+	}
 }
 
 // named reports whether the set has a single endpoint that stands for a name.
@@ -160,7 +215,7 @@ func (s *Set) replace(addresses []string) {
 		delete(before, a)
 		all = append(all, m)
 	}
-	s.show(all)
+	s.show(all, time.Now())
 	for _, m := range before {
 		s.retire(m)
 		s.tell(Event{Kind: EventRemoved, Address: m.address})
@@ -209,25 +264,20 @@ func (s *Set) changed(m *member, t resilience.Transition) {
 	if s.closed {
 		return
 	}
-	panicked := s.panicking
-	s.show(s.current.Load().all)
-	switch {
-	case t.To == resilience.Open:
+	if t.To == resilience.Open {
+		m.probeAt = t.At.Add(t.OpenFor)
 		s.senderOf(m).CloseIdleConnections()
-		if t.From == resilience.Closed && !s.panicking {
-			s.ejections.Add(1)
-			s.tell(Event{Kind: EventEjected, Address: m.address, For: t.OpenFor})
-		}
-	case t.To == resilience.Closed && !panicked:
-		s.tell(Event{Kind: EventReturned, Address: m.address})
 	}
+	s.show(s.current.Load().all, t.At)
 }
 
-// show makes a view of all. The caller holds mu.
-func (s *Set) show(all []*member) {
+// show makes a view of all, and tells what has changed since the last one. The caller holds mu.
+func (s *Set) show(all []*member, now time.Time) {
 	v := &view{all: all}
 	for _, m := range all {
-		switch m.state() {
+		state := m.state()
+		m.working = state == resilience.Closed
+		switch state {
 		case resilience.Closed:
 			v.usable = append(v.usable, m)
 		case resilience.HalfOpen:
@@ -235,17 +285,32 @@ func (s *Set) show(all []*member) {
 		case resilience.Open:
 		}
 	}
-	failing := len(all) - len(v.usable)
+	failing, alone := len(all)-len(v.usable), len(all) == 1
 	most := int(s.options.Policy.Eject.MaxEjected * float64(len(all)))
-	if panicking := len(all) == 1 || failing > most; panicking {
+	panicking := !alone && failing > most
+	if panicking || alone {
 		v.usable = all
-		if failing > 0 && !s.panicking && len(all) > 1 {
-			s.panicking = true
-			s.tell(Event{Kind: EventPanic})
+	}
+	if panicking != s.panicking {
+		s.panicking = panicking
+		kind := EventCalm
+		if panicking {
+			kind = EventPanic
 		}
-	} else if s.panicking {
-		s.panicking = false
-		s.tell(Event{Kind: EventCalm})
+		s.tell(Event{Kind: kind})
+	}
+	for _, m := range all {
+		out := !m.working && !panicking && !alone
+		switch {
+		case out && !m.out:
+			s.ejections.Add(1)
+			m.ejected = true
+			s.tell(Event{Kind: EventEjected, Address: m.address, For: max(0, m.probeAt.Sub(now))})
+		case m.working && m.ejected:
+			m.ejected = false
+			s.tell(Event{Kind: EventReturned, Address: m.address})
+		}
+		m.out = out
 	}
 	s.current.Store(v)
 }
@@ -302,7 +367,7 @@ func (s *Set) senderOf(m *member) sender {
 
 func (s *Set) newPool(m *member) *connpool.Pool {
 	o := connpool.Options{
-		Limits: connpool.Limits(s.options.Connections), ContinueWait: s.options.ContinueWait,
+		Limits: connpool.Limits(s.options.Connections), ContinueWait: time.Duration(s.continueWait.Load()),
 		DialContext: s.options.DialContext, TLS: s.options.TLS, PriorKnowledge: s.options.PriorKnowledge, Random: s.options.Random,
 	}
 	if !s.named() {
@@ -322,8 +387,21 @@ func (s simple) CloseIdleConnections() {
 	}
 }
 
-// RoundTrip sends a request to one endpoint. A response with a status of 500 or more, and a body
-// that breaks off, count against the endpoint.
+// healthOf returns what a status says about an endpoint. A caller can cause 501 and 508.
+func healthOf(status int) resilience.Health {
+	switch {
+	case status == http.StatusTooManyRequests:
+		return resilience.Neutral
+	case status < http.StatusInternalServerError, status == http.StatusNotImplemented, status == http.StatusLoopDetected:
+		return resilience.Healthy
+	}
+	return resilience.Unhealthy
+}
+
+// RoundTrip sends a request to one endpoint. A response with a status of 500 or more, except 501
+// and 508, and a body that breaks off count against the endpoint. The Retry-After of such a
+// response, or of a 429, keeps later requests away from it. A request for another scheme, host or
+// port than the target's is not sent: an http.Client gets [ErrOtherHost] for a redirect there.
 func (s *Set) RoundTrip(req *http.Request) (*http.Response, error) {
 	l := new(Lease)
 	if err := s.Begin(req.Context(), l, new(Call), probeLease); err != nil {
@@ -341,15 +419,15 @@ func (s *Set) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := l.RoundTrip(req, false)
 	panicked = false
 	switch {
-	case err != nil && req.Context().Err() != nil:
+	case err != nil && (req.Context().Err() != nil || errors.Is(err, ErrOtherHost)):
 		l.End(resilience.Neutral)
 	case err != nil || resp == nil: // without both, Options.Connect breaks the rules
 		l.End(resilience.Unhealthy)
 	case resp.StatusCode == http.StatusSwitchingProtocols:
 		l.End(resilience.Healthy)
 	default:
-		if resp.StatusCode >= http.StatusInternalServerError {
-			l.Report(resilience.Unhealthy, 0)
+		if h := healthOf(resp.StatusCode); h != resilience.Healthy { // otherwise the body decides
+			l.Report(h, retryafter.Of(resp, time.Now()))
 		}
 		if resp.Body == nil {
 			resp.Body = http.NoBody
@@ -450,5 +528,5 @@ func (s *Set) State() []State {
 	return states
 }
 
-// Ejections returns how often an endpoint was ejected.
+// Ejections returns how often an endpoint was ejected. A failed probe is not another ejection.
 func (s *Set) Ejections() uint64 { return s.ejections.Load() }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -214,6 +215,60 @@ func TestPanic(t *testing.T) {
 	})
 }
 
+// What is told and counted is what happens: an endpoint is ejected when it is left out, be it only
+// at the end of a panic, and returned when it works again, be it during one.
+func TestEventsTellWhatHappens(t *testing.T) {
+	fail := func(w *world, n int) {
+		for w.set.State()[n-1].Circuit == resilience.Closed {
+			w.answer(n, answer{status: 503})
+			w.calls(1)
+		}
+	}
+	recover := func(w *world, n int) {
+		w.answer(n, answer{})
+		for w.set.State()[n-1].Circuit != resilience.Closed {
+			w.calls(1)
+		}
+	}
+	for title, tc := range map[string]struct {
+		endpoints int
+		happens   func(*world)
+		events    []string
+		ejections uint64
+	}{
+		"the only one fails":              {1, func(w *world) { fail(w, 1) }, nil, 0},
+		"the only one fails and recovers": {1, func(w *world) { fail(w, 1); recover(w, 1) }, nil, 0},
+		"one fails and recovers":          {3, func(w *world) { fail(w, 1); recover(w, 1) }, []string{"ejected " + name(1), "returned " + name(1)}, 1},
+		"two fail, the first recovers": {3, func(w *world) { fail(w, 1); fail(w, 2); recover(w, 1) }, []string{
+			"ejected " + name(1), "panic", "calm", "returned " + name(1), "ejected " + name(2),
+		}, 2},
+		"two fail, the second recovers": {3, func(w *world) { fail(w, 1); fail(w, 2); recover(w, 2) }, []string{
+			"ejected " + name(1), "panic", "calm", "ejected " + name(1),
+		}, 2},
+		"the other one leaves DNS": {2, func(w *world) { fail(w, 1); w.dns.set(nil, 0, "10.0.0.1"); w.calls(300); recover(w, 1) }, []string{
+			"ejected " + name(1), "removed " + name(2), "returned " + name(1),
+		}, 1},
+		"all leave DNS in a panic but one": {3, func(w *world) { fail(w, 1); fail(w, 2); w.dns.set(nil, 0, "10.0.0.1"); w.calls(300) }, []string{
+			"ejected " + name(1), "panic", "calm", "removed " + name(2), "removed " + name(3),
+		}, 1},
+	} {
+		t.Run(title, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, tc.endpoints, nil)
+				w.calls(1)
+				tc.happens(w)
+				got := w.kinds()
+				if i := slices.Index(got, "removed "+name(3)); i > 0 {
+					slices.Sort(got[i-1:]) // they leave in no order
+				}
+				if !slices.Equal(got, tc.events) || w.set.Ejections() != tc.ejections {
+					t.Errorf("got events %q and %d ejections, want %q and %d", got, w.set.Ejections(), tc.events, tc.ejections)
+				}
+			})
+		})
+	}
+}
+
 func TestMaxEjected(t *testing.T) {
 	for name, tc := range map[string]struct {
 		endpoints int
@@ -344,6 +399,84 @@ func TestRoundTrip(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A Set by itself judges a status as the pipeline does, and does what a Retry-After asks.
+func TestRoundTripJudgesTheStatus(t *testing.T) {
+	for title, tc := range map[string]struct {
+		answer answer
+		health string // healthy, failure, or away: neither, but it gets no more requests
+	}{
+		"404":                    {answer{status: 404}, "healthy"},
+		"501":                    {answer{status: 501}, "healthy"},
+		"508":                    {answer{status: 508}, "healthy"},
+		"500":                    {answer{status: 500}, "failure"},
+		"504":                    {answer{status: 504}, "failure"},
+		"503 with a Retry-After": {answer{status: 503, retry: "20"}, "away"},
+		"429 with a Retry-After": {answer{status: 429, retry: "20"}, "away"},
+	} {
+		t.Run(title, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 2, nil)
+				w.answer(1, tc.answer)
+				for range 200 {
+					resp, _, err := fetch.Read(w.set.RoundTrip(fetch.Request(t, http.MethodGet, "http://orders/", nil)))
+					if err != nil {
+						t.Fatal(resp, err)
+					}
+					time.Sleep(pace)
+				}
+				ejected, n := w.set.Ejections(), w.set.State()[0].Requests
+				switch {
+				case tc.health == "healthy" && (ejected > 0 || n < 70),
+					tc.health == "failure" && n > 8,
+					tc.health == "away" && n != 1:
+					t.Errorf("the endpoint got %d of 200 requests and %d ejections, want it %s", n, ejected, tc.health)
+				}
+			})
+		})
+	}
+}
+
+// A redirect to another host must not reach these endpoints: they are not that host.
+func TestRedirectToAnotherHost(t *testing.T) {
+	for title, tc := range map[string]struct {
+		location string
+		other    bool
+	}{
+		"the same host":    {"/b", false},
+		"its default port": {"http://orders:80/b", false},
+		"in capitals":      {"HTTP://ORDERS/b", false},
+		"another host":     {"http://stock/b", true},
+		"another port":     {"http://orders:81/b", true},
+		"another scheme":   {"https://orders/b", true},
+	} {
+		t.Run(title, func(t *testing.T) {
+			paths := map[string]int{}
+			w := newWorld(t, 2, func(o *endpoint.Options) {
+				o.Connect = func(string) http.RoundTripper {
+					return roundTripper(func(r *http.Request) (*http.Response, error) {
+						paths[r.URL.Path]++
+						resp := &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Header: http.Header{}, Request: r}
+						if r.URL.Path == "/a" {
+							resp.StatusCode = http.StatusFound
+							resp.Header.Set("Location", tc.location)
+						}
+						return resp, nil
+					})
+				}
+			})
+			_, _, err := fetch.Read((&http.Client{Transport: w.set}).Do(fetch.Request(t, http.MethodGet, "http://orders/a", nil)))
+			if errors.Is(err, endpoint.ErrOtherHost) != tc.other || (err != nil) != tc.other || (paths["/b"] == 0) != tc.other {
+				t.Errorf("got error %v, requests %v, want ErrOtherHost and no request for /b: %v", err, paths, tc.other)
+			}
+			for _, s := range w.set.State() {
+				if s.InFlight != 0 || s.Failures != 0 {
+					t.Errorf("got %+v, want no request in flight and no failure", s)
+				}
+			}
+		})
+	}
 }
 
 // Whatever a RoundTripper does, its request does not stay in flight.

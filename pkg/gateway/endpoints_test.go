@@ -1,13 +1,16 @@
 package gateway_test
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -314,6 +317,154 @@ func TestReloadKeepsEndpoints(t *testing.T) {
 	}
 	if s := g.Upstreams()[0]; len(s.Endpoints) != 1 {
 		t.Errorf("got %+v, want one endpoint", s)
+	}
+}
+
+// A reload that changes something else for an upstream keeps its endpoints, with their state and
+// connections: those with the same address, whatever their order, and also if the time to wait for
+// a 100 (Continue) changes with an attempt timeout.
+func TestReloadKeepsStateAndConnections(t *testing.T) {
+	var mu sync.Mutex
+	callers := map[string]bool{} // by address, so connections
+	answer := func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		callers[r.RemoteAddr] = true
+		_, _ = io.WriteString(w, "ok")
+	}
+	bad := newReplica(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+	good, more := newReplica(t, answer), newReplica(t, answer)
+	bad.bad.Store(true)
+	good.bad.Store(true) // its answer is the one that counts the connections
+	with := func(pods ...*replica) gateway.Config {
+		c := over(pods...)
+		entry := c.Upstreams["orders"]
+		entry.Endpoints.Eject.EjectFor, entry.Endpoints.Eject.MaxEjectFor = time.Minute, time.Minute
+		entry.Connections.MaxAge = 0 // otherwise traffic replaces connections
+		c.Upstreams["orders"] = entry
+		return c
+	}
+	g, front := gatewayOver(t, with(bad, good), gateway.Options{})
+	ejected := func() bool {
+		for _, e := range g.Upstreams()[0].Endpoints {
+			if e.Address == bad.address() {
+				return e.Ejected
+			}
+		}
+		return false
+	}
+	client := newClient(t)
+	call := func() {
+		t.Helper()
+		if resp, _, err := fetch.Read(client.Do(request(t, http.MethodGet, front.URL, nil))); err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("got %v, error %v, want status 200", resp, err)
+		}
+	}
+	for n := 0; n == 0 || !ejected(); n++ {
+		if call(); n == 200 {
+			t.Fatal("the bad endpoint was not ejected")
+		}
+	}
+	for _, step := range []struct {
+		name   string
+		change func() gateway.Config
+	}{
+		{"a longer attempt timeout", func() gateway.Config {
+			c := with(bad, good)
+			p := transport.DefaultPolicy()
+			p.AttemptTimeout = 2 * time.Second
+			c.Policies[gateway.DefaultPolicyName] = p
+			return c
+		}},
+		{"a route with a shorter one", func() gateway.Config {
+			c := with(bad, good)
+			p := transport.DefaultPolicy()
+			p.AttemptTimeout = 400 * time.Millisecond
+			c.Policies["short"] = p
+			c.Routes = append(c.Routes, gateway.Route{Name: "short", Match: "/short", Upstream: "orders", Policy: "short"})
+			return c
+		}},
+		{"another order", func() gateway.Config { return with(good, bad) }},
+		{"one more address", func() gateway.Config { return with(more, good, bad) }},
+		{"one address less", func() gateway.Config { return with(good, bad) }},
+	} {
+		c := step.change()
+		if err := g.Reload(func() (gateway.Config, error) { return c, nil }); err != nil {
+			t.Fatal(err)
+		}
+		if !ejected() {
+			t.Errorf("%s: the endpoint is no longer ejected", step.name)
+		}
+		for range 5 {
+			call()
+		}
+		if n := len(g.Upstreams()[0].Endpoints); n != len(c.Upstreams["orders"].Endpoints.Addresses) {
+			t.Errorf("%s: got %d endpoints, want those of the file", step.name, n)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(callers) != 1 {
+		t.Errorf("the good pod saw %d connections, want 1", len(callers))
+	}
+}
+
+// shaky is a resolver that knows one address until it is broken. Then each lookup fails after a
+// second.
+type shaky struct {
+	broken  atomic.Bool
+	lookups atomic.Int64
+}
+
+func (f *shaky) LookupNetIP(ctx context.Context, _, host string) ([]netip.Addr, error) {
+	f.lookups.Add(1)
+	if !f.broken.Load() {
+		return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+	}
+	select {
+	case <-time.After(time.Second):
+	case <-ctx.Done():
+	}
+	return nil, &net.DNSError{Err: "server misbehaving", Name: host}
+}
+
+// A reload that makes new endpoints keeps the addresses of the name while DNS fails.
+func TestReloadKeepsAddressesWhileDNSFails(t *testing.T) {
+	up := newReplica(t, nil)
+	_, port, _ := net.SplitHostPort(up.address())
+	with := func(idle time.Duration) gateway.Config {
+		c := over()
+		entry := c.Upstreams["orders"]
+		entry.URL, entry.Endpoints.Resolve, entry.Connections.IdleTimeout = "http://orders:"+port, endpoint.ResolveDNS, idle
+		c.Upstreams["orders"] = entry
+		return c
+	}
+	dns := &shaky{}
+	var events []string
+	var mu sync.Mutex
+	g, front := gatewayOver(t, with(time.Minute), gateway.Options{Resolver: dns, Observers: []observe.Observer{observe.Funcs{Endpoint: func(e observe.EndpointEvent) {
+		mu.Lock()
+		defer mu.Unlock()
+		events = append(events, string(e.Kind))
+	}}}})
+	get(t, front.URL)
+	dns.broken.Store(true)
+	for i := range 3 {
+		if err := g.Reload(func() (gateway.Config, error) { return with(time.Duration(i+1) * time.Second), nil }); err != nil {
+			t.Fatal(err)
+		}
+		if resp, body := get(t, front.URL); resp.StatusCode != http.StatusOK {
+			t.Errorf("after a reload while DNS fails: got status %d, body %s, want 200", resp.StatusCode, body)
+		}
+	}
+	if n := dns.lookups.Load(); n != 4 {
+		t.Errorf("%d lookups, want one for each set", n)
+	}
+	g.Close()
+	mu.Lock()
+	defer mu.Unlock()
+	if len(events) > 0 {
+		t.Errorf("got events %q, want none: the lookups did not fail, they were ended", events)
 	}
 }
 

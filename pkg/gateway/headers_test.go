@@ -140,7 +140,16 @@ func TestRotatedHeader(t *testing.T) {
 		if strings.Contains(since(), "secret-") {
 			t.Errorf("got a log with the secret:\n%s", since())
 		}
-		err := g.Reload(func() (gateway.Config, error) { return c, nil })
+		if err := g.Reload(func() (gateway.Config, error) { return c, nil }); err != nil {
+			t.Errorf("a reload of something else with the wrong file: got error %v, want none", err)
+		}
+		if seen := token(); seen != "secret-two" {
+			t.Errorf("after the reload: got %q, want secret-two", seen)
+		}
+		changed, entry := c, c.Upstreams["orders"]
+		entry.Headers = map[string]gateway.Header{"X-Token": entry.Headers["X-Token"], "X-Tenant": {Value: "blue"}}
+		changed.Upstreams = map[string]gateway.Upstream{"orders": entry}
+		err := g.Reload(func() (gateway.Config, error) { return changed, nil })
 		if err == nil || !strings.HasPrefix(err.Error(), "upstreams.orders.headers: X-Token: ") || strings.Contains(err.Error(), "secret-") {
 			t.Errorf("a reload with the wrong file: got error %v, want one with the key and without the secret", err)
 		}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
 // secureUpstream is a server that asks for client certificates. Both can change.
@@ -120,6 +122,126 @@ func TestRotatedCertificates(t *testing.T) {
 	}
 	write(second.PEM(), second)
 	wait.Until(t, 5*time.Second, "the files are right again", func() bool { call(); return !g.FilesRefused()["https://orders.example"] })
+}
+
+// Several callers over kept connections, without retries, see nothing of a rotation.
+func TestRotationLosesNoCall(t *testing.T) {
+	for name, h2 := range map[string]bool{"HTTP/1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first, second := pki.New(t, "first"), pki.New(t, "second")
+			up := &secureUpstream{}
+			var other atomic.Int64 // calls over another version of HTTP
+			up.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				up.last.Store(r.TLS.PeerCertificates[0].Issuer.CommonName)
+				if (r.ProtoMajor == 2) != h2 {
+					other.Add(1)
+				}
+			}))
+			up.Config.ErrorLog, up.EnableHTTP2 = log.New(io.Discard, "", 0), h2
+			up.use(first, "orders.example")
+			protocols := []string{"http/1.1"}
+			if h2 {
+				protocols = []string{"h2"}
+			}
+			up.TLS = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: protocols, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+				return &tls.Config{
+					MinVersion: tls.VersionTLS12, NextProtos: protocols, Certificates: []tls.Certificate{*up.cert.Load()},
+					ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: up.clients.Load(),
+				}, nil
+			}}
+			up.StartTLS()
+			t.Cleanup(up.Close)
+			files := pki.NewSecret(t)
+			write := func(ca []byte, a *pki.Authority) {
+				cert, key := a.Issue("gateway")
+				files.Write(map[string][]byte{"ca.crt": ca, "tls.crt": cert, "tls.key": key})
+			}
+			write(first.PEM(), first)
+			c := over()
+			p := transport.DefaultPolicy()
+			p.Retry.MaxAttempts = 1
+			c.Policies[gateway.DefaultPolicyName] = p
+			entry := c.Upstreams["orders"]
+			entry.URL, entry.Endpoints.Addresses = "https://orders.example", []string{up.Listener.Addr().String()}
+			entry.Connections.MaxAge = 500 * time.Millisecond // otherwise kept connections see nothing of it
+			entry.TLS = gateway.TLS{CAFile: files.Path("ca.crt"), CertFile: files.Path("tls.crt"), KeyFile: files.Path("tls.key")}
+			c.Upstreams["orders"] = entry
+			_, front := gatewayOver(t, c, gateway.Options{})
+			calls := func(length time.Duration) {
+				t.Helper()
+				if got := hammer(t, front.URL, length); len(got) != 1 || got[http.StatusOK] == 0 {
+					t.Errorf("got %v calls by status, want 200 only", got)
+				}
+			}
+			calls(time.Second)
+			write(append(first.PEM(), second.PEM()...), first) // trust both
+			calls(2500 * time.Millisecond)
+			up.cert.Store(second.Pair("orders.example"))
+			up.clients.Store(pki.Pool(first, second))
+			calls(time.Second)
+			write(second.PEM(), second)
+			wait.Until(t, 10*time.Second, "the new client certificate is used", func() bool {
+				calls(time.Second)
+				return up.last.Load() == "second"
+			})
+			calls(time.Second)
+			up.clients.Store(pki.Pool(second))
+			calls(1500 * time.Millisecond)
+			if n := other.Load(); n > 0 {
+				t.Errorf("%d calls had another version of HTTP", n)
+			}
+		})
+	}
+}
+
+// An address that moves to another service in the middle of a run shows another certificate. The
+// call moves on, as after a refused connection, and the address is ejected.
+func TestAddressMovesToAnotherService(t *testing.T) {
+	a := pki.New(t, "first")
+	pods := []*secureUpstream{newSecureUpstream(t, a, "orders.example"), newSecureUpstream(t, a, "orders.example")}
+	cert, key := a.Issue("gateway")
+	files := pki.NewSecret(t)
+	files.Write(map[string][]byte{"ca.crt": a.PEM(), "tls.crt": cert, "tls.key": key})
+	c := over()
+	entry := c.Upstreams["orders"]
+	entry.URL, entry.Endpoints.Addresses = "https://orders.example", nil
+	for _, p := range pods {
+		entry.Endpoints.Addresses = append(entry.Endpoints.Addresses, p.Listener.Addr().String())
+	}
+	entry.TLS = gateway.TLS{CAFile: files.Path("ca.crt"), CertFile: files.Path("tls.crt"), KeyFile: files.Path("tls.key")}
+	c.Upstreams["orders"] = entry
+	var mu sync.Mutex
+	reasons := map[resilience.Reason]int{}
+	g, front := gatewayOver(t, c, gateway.Options{Observers: []observe.Observer{observe.Funcs{Attempt: func(_ context.Context, a *resilience.AttemptReport) {
+		mu.Lock()
+		defer mu.Unlock()
+		reasons[a.Reason]++
+	}}}})
+	post := func() {
+		t.Helper()
+		resp, body := do(t, request(t, http.MethodPost, front.URL, strings.NewReader("once")))
+		if resp.StatusCode != http.StatusOK {
+			t.Fatalf("got status %d, body %s, want 200", resp.StatusCode, body)
+		}
+	}
+	for range 10 {
+		post()
+	}
+	pods[0].cert.Store(a.Pair("stock.example"))
+	for n := 0; !g.Upstreams()[0].Endpoints[0].Ejected; n++ {
+		if post(); n == 200 {
+			t.Fatal("the address of another service was not ejected")
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if n := reasons[resilience.ReasonTLSError]; n != 2 || len(reasons) != 2 {
+		t.Errorf("got attempts %v, want ok, and 2 times tls_error until the ejection", reasons)
+	}
+	if s := g.Upstreams()[0]; s.Breaker.State.String() != "closed" {
+		t.Errorf("the circuit is %s, want it closed", s.Breaker.State)
+	}
 }
 
 func TestUpstreamTLS(t *testing.T) {

@@ -212,46 +212,48 @@ func (e *endpoints) CloseIdleConnections() { e.set.Load().CloseIdleConnections()
 
 // upstream is an upstream in use under one configuration.
 type upstream struct {
+	settings  Upstream
 	options   endpoint.Options
-	tls       TLS
-	files     *certs.Store // of tls; nil without them
+	files     *certs.Store // of the settings' tls; nil without them
 	headers   *addedHeaders
 	set       *endpoint.Set // nil with Options.Next
 	endpoints *endpoints
 }
 
-// newUpstream returns the upstream for d. It reuses the one of old if its settings are the same.
-// old may be nil.
-func (g *Gateway) newUpstream(d destination, wait time.Duration, old *generation) (*upstream, error) {
-	headers, err := loadHeaders(d.Headers, g.fileRefused(d.key()))
-	if err != nil {
-		return nil, fmt.Errorf("upstreams.%s.headers: %w", d.name, err)
-	}
-	if g.options.Next != nil {
-		return &upstream{headers: headers}, nil
-	}
-	u := &upstream{tls: d.TLS, headers: headers, options: endpoint.Options{
-		Connections: d.Connections, Policy: d.Endpoints, ContinueWait: wait, DialContext: g.options.DialContext,
-		PriorKnowledge: d.h2c, Random: g.options.Random, Resolver: g.options.Resolver, Notify: g.notify(d.key()),
-	}}
+// newUpstream returns the upstream for d. It reuses what it can of old, which may be nil: a running
+// set also if its addresses or the wait differ, which takeOver changes.
+func (g *Gateway) newUpstream(d destination, wait time.Duration, old *generation) (u *upstream, err error) {
+	u = &upstream{settings: d.Upstream}
 	var before *upstream
 	if old != nil {
 		before = old.upstreams[d.key()]
 	}
-	if before != nil && before.sameSettings(u) {
-		u.options, u.files, u.set, u.endpoints = before.options, before.files, before.set, before.endpoints
+	if before != nil && maps.Equal(before.settings.Headers, d.Headers) {
+		u.headers = before.headers
+	} else if u.headers, err = loadHeaders(d.Headers, g.fileRefused(d.key())); err != nil {
+		return nil, fmt.Errorf("upstreams.%s.headers: %w", d.name, err)
+	}
+	if g.options.Next != nil {
 		return u, nil
 	}
-	if u.options.TLS, u.files, err = d.TLS.config(g.options.TLS, connpool.ServerName(d.url), g.fileRefused(d.key())); err != nil {
+	u.options = endpoint.Options{
+		Connections: d.Connections, Policy: d.Endpoints, ContinueWait: wait, DialContext: g.options.DialContext,
+		PriorKnowledge: d.h2c, Random: g.options.Random, Resolver: g.options.Resolver, Notify: g.notify(d.key()),
+	}
+	if before != nil && before.settings.TLS == d.TLS {
+		u.options.TLS, u.files = before.options.TLS, before.files
+	} else if u.options.TLS, u.files, err = d.TLS.config(g.options.TLS, connpool.ServerName(d.url), g.fileRefused(d.key())); err != nil {
 		return nil, fmt.Errorf("upstreams.%s.tls: %w", d.name, err)
 	}
-	u.set = endpoint.New(d.url, u.options)
-	if before != nil {
-		u.endpoints = before.endpoints
-		return u, nil
+	switch {
+	case before == nil:
+		u.set, u.endpoints = endpoint.New(d.url, u.options), new(endpoints)
+		u.endpoints.set.Store(u.set) // no call uses it yet
+	case before.sameEndpoints(u):
+		u.set, u.endpoints = before.set, before.endpoints
+	default:
+		u.set, u.endpoints = before.set.Renew(u.options), before.endpoints
 	}
-	u.endpoints = new(endpoints)
-	u.endpoints.set.Store(u.set) // no call uses it yet
 	return u, nil
 }
 
@@ -264,11 +266,12 @@ func (g *Gateway) fileRefused(key upstreamKey) func(error) {
 	}
 }
 
-// sameSettings reports whether u and o connect in the same way to the same endpoints, as far as a
-// configuration can change that.
-func (u *upstream) sameSettings(o *upstream) bool {
-	a, b := u.options, o.options
-	return u.tls == o.tls && a.Connections == b.Connections && a.ContinueWait == b.ContinueWait && reflect.DeepEqual(a.Policy, b.Policy)
+// sameEndpoints reports whether u and o connect in the same way to endpoints that are found in the
+// same way, as far as a configuration can change that.
+func (u *upstream) sameEndpoints(o *upstream) bool {
+	a, b := u.settings, o.settings
+	a.Endpoints.Addresses, b.Endpoints.Addresses = nil, nil
+	return a.TLS == b.TLS && a.Connections == b.Connections && reflect.DeepEqual(a.Endpoints, b.Endpoints)
 }
 
 // next returns the RoundTripper that sends the attempts.
@@ -283,6 +286,8 @@ func (g *Gateway) next(u *upstream) http.RoundTripper {
 func (n *generation) takeOver(old *generation) {
 	for key, u := range n.upstreams {
 		if u.set != nil {
+			u.set.SetContinueWait(u.options.ContinueWait)
+			u.set.SetAddresses(u.options.Policy.Addresses)
 			u.endpoints.set.Store(u.set)
 		}
 		if before := old.upstreams[key]; before != nil && before.set != u.set {

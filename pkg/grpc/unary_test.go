@@ -412,6 +412,28 @@ func TestErrorsOfItsOwn(t *testing.T) {
 	}
 }
 
+// A dial without an answer has sent nothing, so any method is called again.
+func TestDialWithoutAnAnswer(t *testing.T) {
+	address := server(t, echo(func(string) {}))
+	p := counting()
+	p.AttemptTimeout = 50 * time.Millisecond
+	answers := make(chan struct{})
+	dead := grpc.WithContextDialer(func(ctx context.Context, to string) (net.Conn, error) {
+		<-answers
+		return new(net.Dialer).DialContext(ctx, "tcp", to)
+	})
+	var once sync.Once
+	i := must(t, p, reboundgrpc.WithObserver(resilience.Observer{Attempt: func(_ context.Context, a *resilience.AttemptReport) {
+		if a.Reason != resilience.ReasonAttemptTimeout && a.Number == 1 {
+			t.Errorf("the first attempt ended with %s, want attempt_timeout", a.Reason)
+		}
+		once.Do(func() { close(answers) })
+	}}))
+	if err := unary(t.Context(), dial(t, address, i, dead)); err != nil {
+		t.Errorf("got error %v, want none", err)
+	}
+}
+
 // The connection breaks before the answer: the server may have processed the call.
 func TestConnectionBreaks(t *testing.T) {
 	for name, c := range map[string]struct {

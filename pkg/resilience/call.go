@@ -185,8 +185,9 @@ func (c *callState[T]) doubtful() bool {
 
 // decide sets and records the verdict on the attempt that just ended.
 func (c *callState[T]) decide() {
-	// A timeout has cost the upstream as much as a retry, and many of them show an overload.
-	if c.counts == Unhealthy && c.outcome.Reason == ReasonAttemptTimeout {
+	// A timeout has cost the upstream as much as a retry, and many of them show an overload. But an
+	// endpoint that accepts no connection has cost it nothing.
+	if c.counts == Unhealthy && c.outcome.Reason == ReasonAttemptTimeout && !c.outcome.AtOnce {
 		c.pipeline.budget.spend()
 	}
 	var s *Situation

@@ -91,7 +91,7 @@ func (c *exchange) errorEnding(err error) ending {
 		return uploadNotReplayable
 	case errors.Is(err, ErrHeaderTooLarge):
 		return headerTooLarge
-	case errors.Is(err, ErrInvalidRequest):
+	case errors.Is(err, ErrInvalidRequest), errors.Is(err, endpoint.ErrOtherHost):
 		return invalidRequest
 	case errors.Is(err, endpoint.ErrNoEndpoint):
 		return noEndpoint
@@ -103,14 +103,13 @@ func (c *exchange) errorEnding(err error) ending {
 	if c.source.failure() != nil {
 		return uploadFailed
 	}
-	var op *net.OpError
 	switch {
 	case c.tls.failed(err):
 		if certificate := new(tls.CertificateVerificationError); errors.As(err, &certificate) {
 			return badCertificate
 		}
 		return tlsFailed
-	case errors.As(err, &op) && op.Op == "dial":
+	case c.unsent, isDialError(err): // the first also if err says only that the attempt's time was up
 		return dialFailed
 	case nethttp.RefusedStream(err):
 		return streamRefused
@@ -118,6 +117,11 @@ func (c *exchange) errorEnding(err error) ending {
 		return notHTTP
 	}
 	return resetBeforeHeaders
+}
+
+func isDialError(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // explainError wraps an error of the RoundTripper below in a type that says what it means, where

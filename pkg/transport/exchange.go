@@ -17,6 +17,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/grpcwire"
 	"github.com/rebound-dev/rebound/internal/nethttp"
+	"github.com/rebound-dev/rebound/internal/retryafter"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -56,6 +57,7 @@ type exchange struct {
 	firstLease endpoint.Lease  // for the first attempt, usually the only one
 	retryAfter time.Duration   // what the last response asked for
 	held       bool            // the last attempt ends with its response body
+	unsent     bool            // the last attempt had no connection
 	message    string          // of the last attempt's gRPC status
 
 	start time.Time     // of the last attempt
@@ -108,7 +110,7 @@ func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
 // Attempt sends the request once.
 func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Response, error) {
 	c.start, c.limit = a.Start(), a.Limit()
-	c.lease, c.retryAfter, c.held, c.message = nil, 0, false, ""
+	c.lease, c.retryAfter, c.held, c.unsent, c.message = nil, 0, false, false, ""
 	ctx = c.trace.begin(ctx, c.req, a)
 	if c.req.URL.Scheme == "https" {
 		c.tls = &handshakes{}
@@ -157,6 +159,7 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	resp, err := c.send(req, a)
 	switch {
 	case err != nil:
+		c.unsent = isDialError(err)
 		if c.grpc && timeIsUp(ctx) {
 			<-ctx.Done() // it tells the pipeline whose limit it was
 		}
@@ -348,7 +351,7 @@ func (c *exchange) Classify(resp *http.Response, err error) resilience.Outcome {
 		c.retire(resp)
 	}
 	if resp.StatusCode >= 400 {
-		c.retryAfter = retryAfter(resp, time.Now())
+		c.retryAfter = retryafter.Of(resp, time.Now())
 	} else if c.grpc {
 		c.retryAfter, _, _ = grpcwire.Pushback(resp.Header)
 	}
@@ -387,7 +390,7 @@ func inboundAttempt(h http.Header) int64 {
 	if len(h[HeaderAttemptCount]) == 0 {
 		return 0
 	}
-	n, _ := parseSeconds(strings.TrimSpace(h.Get(HeaderAttemptCount)))
+	n, _ := retryafter.Seconds(strings.TrimSpace(h.Get(HeaderAttemptCount)))
 	return n
 }
 
@@ -396,7 +399,7 @@ func inboundLimit(h http.Header) time.Duration {
 	if len(h[HeaderExpectedTimeout]) == 0 {
 		return 0
 	}
-	ms, _ := parseSeconds(strings.TrimSpace(h.Get(HeaderExpectedTimeout)))
+	ms, _ := retryafter.Seconds(strings.TrimSpace(h.Get(HeaderExpectedTimeout)))
 	return time.Duration(min(ms, int64(24*time.Hour/time.Millisecond))) * time.Millisecond
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/grpcwire"
+	"github.com/rebound-dev/rebound/internal/retryafter"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -46,7 +47,7 @@ func timeIsUp(ctx context.Context) bool {
 
 // retriedByGRPC reports whether the caller's gRPC library says that this call is a retry.
 func retriedByGRPC(h http.Header) bool {
-	n, ok := parseSeconds(h.Get(grpcwire.HeaderAttempts))
+	n, ok := retryafter.Seconds(h.Get(grpcwire.HeaderAttempts))
 	return ok && n > 0
 }
 

@@ -36,6 +36,7 @@ func levels() map[string]int {
 		"internal/mistake":       -1,
 		"internal/nethttp":       -1,
 		"internal/reread":        -1,
+		"internal/retryafter":    -1,
 
 		"internal/certs":     0,
 		"internal/config":    0,

@@ -1,4 +1,5 @@
-package transport
+// Package retryafter reads the Retry-After header of a response.
+package retryafter
 
 import (
 	"math"
@@ -7,9 +8,9 @@ import (
 	"time"
 )
 
-// retryAfter returns how long a response that arrived at now asks the caller to wait. A date counts
+// Of returns how long a response that arrived at now asks the caller to wait. A date counts
 // from the response's own Date, because the upstream's clock may differ from ours.
-func retryAfter(resp *http.Response, now time.Time) time.Duration {
+func Of(resp *http.Response, now time.Time) time.Duration {
 	v := resp.Header.Get("Retry-After")
 	if v == "" {
 		return 0
@@ -17,18 +18,18 @@ func retryAfter(resp *http.Response, now time.Time) time.Duration {
 	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 		now = date
 	}
-	return parseRetryAfter(v, now)
+	return Parse(v, now)
 }
 
-// parseRetryAfter parses a Retry-After header (RFC 9110, 10.2.3), a number of seconds or a date, as
+// Parse parses a Retry-After header (RFC 9110, 10.2.3), a number of seconds or a date, as
 // the time to wait from now. A value that is negative, past or unreadable gives 0. A number that
 // does not fit in a Duration gives the longest Duration.
-func parseRetryAfter(v string, now time.Time) time.Duration {
+func Parse(v string, now time.Time) time.Duration {
 	v = strings.Trim(v, " \t")
 	if v == "" {
 		return 0
 	}
-	if seconds, ok := parseSeconds(v); ok {
+	if seconds, ok := Seconds(v); ok {
 		if seconds > math.MaxInt64/int64(time.Second) {
 			return math.MaxInt64
 		}
@@ -40,8 +41,8 @@ func parseRetryAfter(v string, now time.Time) time.Duration {
 	return 0
 }
 
-// parseSeconds parses a number of digits only. A number that is too large gives the largest int64.
-func parseSeconds(v string) (int64, bool) {
+// Seconds parses a number of digits only. A number that is too large gives the largest int64.
+func Seconds(v string) (int64, bool) {
 	var n int64
 	for _, c := range []byte(v) {
 		if c < '0' || c > '9' {
