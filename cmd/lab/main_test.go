@@ -293,40 +293,34 @@ func TestScenarios(t *testing.T) {
 }
 
 // The simulation and the real programs agree, in twenty seconds of real time. Latency depends on
-// what else runs on the machine, so it is not compared. On a busy machine the real programs get too
-// little processor time for the comparison, so one of three runs must agree.
+// what else runs on the machine, so it is not compared. If the usual latency shows that the machine
+// was too busy for the programs, the run tells nothing and is repeated.
 func TestRun(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes twenty seconds")
 	}
 	t.Parallel()
-	for range 3 {
-		differences := compareRealRun(t)
-		if len(differences) == 0 {
+	for runs := 1; ; runs++ {
+		_, out, errs := execute(t, "run", "--rate", "100", "--json")
+		var results struct{ Simulated, Measured *lab.Result }
+		if err := json.Unmarshal([]byte(out), &results); err != nil || results.Measured == nil {
+			t.Fatalf("got error %v, stderr %q, stdout %.200q, want two results as JSON", err, errs, out)
+		}
+		busy := results.Measured.Before.P50 > 2*results.Simulated.Before.P50
+		for _, a := range agreements() {
+			s, m := a.figure(results.Simulated), a.figure(results.Measured)
+			t.Logf("%s: simulated "+a.format+", measured "+a.format, a.name, s, m)
+			if !busy && !a.idle && !(math.Abs(s-m) <= a.tolerance) {
+				t.Errorf("%s: simulated %v, measured %v, want at most %v between them", a.name, s, m, a.tolerance)
+			}
+		}
+		if !busy {
 			return
 		}
-		t.Log(strings.Join(differences, "\n"))
-	}
-	t.Error("in none of three runs did the simulation and the real programs agree")
-}
-
-// compareRealRun returns the figures in which a run of the real programs differs too much from its
-// simulation.
-func compareRealRun(t *testing.T) (differences []string) {
-	t.Helper()
-	_, out, errs := execute(t, "run", "--rate", "100", "--json")
-	var results struct{ Simulated, Measured *lab.Result }
-	if err := json.Unmarshal([]byte(out), &results); err != nil || results.Measured == nil {
-		t.Fatalf("got error %v, stderr %q, stdout %.200q, want two results as JSON", err, errs, out)
-	}
-	for _, a := range agreements() {
-		s, m := a.figure(results.Simulated), a.figure(results.Measured)
-		t.Logf("%s: simulated "+a.format+", measured "+a.format, a.name, s, m)
-		if !a.idle && !(math.Abs(s-m) <= a.tolerance) {
-			differences = append(differences, fmt.Sprintf("%s: simulated %v, measured %v, want at most %v between them", a.name, s, m, a.tolerance))
+		if runs == 3 {
+			t.Skip("the machine was too busy for the programs in three runs")
 		}
 	}
-	return differences
 }
 
 // An interrupted command begins no more runs, of which there may be thousands.
