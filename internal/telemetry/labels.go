@@ -54,7 +54,8 @@ const (
 	// the status of an error (500 and above; for an attempt 400 and above), as in
 	// http_response_status_code, or the [resilience.Reason] when the response is missing or broke
 	// off; of a gRPC attempt its status, if that is not OK, and of a gRPC call UNKNOWN,
-	// DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE or DATA_LOSS; absent on success
+	// DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE or DATA_LOSS; absent on success, and if the caller
+	// made the call end so: its own grpc-timeout had passed
 	labelErrorType attribute.Key = semconv.ErrorTypeKey
 )
 
@@ -129,7 +130,7 @@ type serverLabels struct {
 	method, scheme, pattern string
 	status                  status
 	reason                  resilience.Reason
-	rpcError                string // of a gRPC call, as rpcFault returns it
+	rpcError                string // of a gRPC call, as rpcFault returns it; "" if the caller caused it
 }
 
 func (l serverLabels) attributes() []attribute.KeyValue {

@@ -216,6 +216,14 @@ func TestLabelsOfTheOutcome(t *testing.T) {
 			observe.Call{Status: 200, GRPCStatus: "NOT_FOUND", Report: &resilience.Report{Reason: resilience.ReasonStatusNotRetryable, Attempts: attempt("grpc_not_found", 200)}},
 			get + `,http_response_status_code="200",` + route, get + `,http_response_status_code="200",` + origin,
 		},
+		"a gRPC call over its caller's time": {
+			observe.Call{Status: 200, GRPCStatus: "DEADLINE_EXCEEDED", CallersDoing: true, Report: &resilience.Report{Reason: resilience.ReasonDeadlineExceeded, Attempts: attempt(resilience.ReasonOK, 200)}},
+			get + `,http_response_status_code="200",` + route, get + `,http_response_status_code="200",` + origin,
+		},
+		"a gRPC call over our time": {
+			observe.Call{Status: 200, GRPCStatus: "DEADLINE_EXCEEDED", Report: &resilience.Report{Reason: resilience.ReasonDeadlineExceeded, Attempts: attempt(resilience.ReasonAttemptTimeout, 0)}},
+			`error_type="DEADLINE_EXCEEDED",` + get + `,http_response_status_code="200",` + route, `error_type="attempt_timeout",` + get + `,` + origin,
+		},
 		"a panic": {
 			observe.Call{Report: &resilience.Report{}},
 			`error_type="_OTHER",` + get + `,` + route, "",
