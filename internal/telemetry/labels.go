@@ -138,7 +138,7 @@ func (l serverLabels) attributes() []attribute.KeyValue {
 	if l.pattern != "" {
 		all = append(all, labelPattern.String(l.pattern))
 	}
-	if l.rpcError != "" && l.status != 0 {
+	if l.rpcError != "" && l.status == http.StatusOK { // any other status says what gRPC makes of it
 		return append(all, labelStatus.String(l.status.String()), labelErrorType.String(l.rpcError))
 	}
 	// For a server a 4xx is no error, says the semantic convention.

@@ -224,6 +224,18 @@ func TestLabelsOfTheOutcome(t *testing.T) {
 			observe.Call{Status: 200, GRPCStatus: "DEADLINE_EXCEEDED", Report: &resilience.Report{Reason: resilience.ReasonDeadlineExceeded, Attempts: attempt(resilience.ReasonAttemptTimeout, 0)}},
 			`error_type="DEADLINE_EXCEEDED",` + get + `,http_response_status_code="200",` + route, `error_type="attempt_timeout",` + get + `,` + origin,
 		},
+		"a gRPC call that gets a plain 404": {
+			observe.Call{Status: 404, GRPCStatus: "UNIMPLEMENTED", Report: &resilience.Report{Reason: resilience.ReasonStatusNotRetryable, Attempts: attempt("status_404", 404)}},
+			get + `,http_response_status_code="404",` + route, `error_type="404",` + get + `,http_response_status_code="404",` + origin,
+		},
+		"a gRPC call that gets a plain 400": {
+			observe.Call{Status: 400, GRPCStatus: "INTERNAL", Report: &resilience.Report{Reason: resilience.ReasonStatusNotRetryable, Attempts: attempt("status_400", 400)}},
+			get + `,http_response_status_code="400",` + route, `error_type="400",` + get + `,http_response_status_code="400",` + origin,
+		},
+		"a gRPC call that gets a plain 503": {
+			observe.Call{Status: 503, GRPCStatus: "UNAVAILABLE", Report: &resilience.Report{Reason: resilience.ReasonMaxAttempts, Attempts: attempt("status_503", 503)}},
+			`error_type="503",` + get + `,http_response_status_code="503",` + route, `error_type="503",` + get + `,http_response_status_code="503",` + origin,
+		},
 		"a panic": {
 			observe.Call{Report: &resilience.Report{}},
 			`error_type="_OTHER",` + get + `,` + route, "",

@@ -63,8 +63,12 @@ func (c *call) setStatus(h http.Header) {
 // the caller's library makes of the response.
 func (c *call) finalStatus() rpcStatus {
 	if c.grpc && c.rpc.name == "" {
-		code, _ := c.report.Reason.GRPC()
-		if c.report.Reason == resilience.ReasonOK {
+		reason := c.report.Reason
+		if c.status != 0 && c.status != http.StatusOK {
+			reason = resilience.StatusReason(c.status)
+		}
+		code, _ := reason.GRPC()
+		if reason == resilience.ReasonOK {
 			code = int(grpcwire.Unknown)
 		}
 		c.rpc.name = grpcwire.Code(code).String()

@@ -317,8 +317,11 @@ func h2cTransport(t *testing.T) *http.Transport {
 }
 
 // Observers learn whether a gRPC call ended because of its caller's time, which says nothing about
-// the upstream.
+// the upstream, and the status that the caller's library makes of an answer that is not gRPC's.
 func TestGRPCWhoseTimeWasUp(t *testing.T) {
+	plain := func(code int) string {
+		return server(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }).URL
+	}
 	hangs := func(before string, after error) string {
 		return grpcServer(t, func(s grpc.ServerStream) error {
 			if out := raw(before); before != "" {
@@ -340,14 +343,19 @@ func TestGRPCWhoseTimeWasUp(t *testing.T) {
 		status       string
 		callersDoing bool
 	}{
-		"the caller's, no answer":         {hangs("", nil), "50m", 5 * time.Second, 200, "DEADLINE_EXCEEDED", true},
-		"the caller's, which was nothing": {hangs("", nil), "0m", 5 * time.Second, 200, "DEADLINE_EXCEEDED", true},
-		"the caller's, after a message":   {hangs("hello", nil), "100m", 5 * time.Second, 200, "DEADLINE_EXCEEDED", true},
-		"ours, no answer":                 {hangs("", nil), "30S", 100 * time.Millisecond, 200, "DEADLINE_EXCEEDED", false},
-		"ours, of a caller without one":   {hangs("", nil), "", 100 * time.Millisecond, 200, "DEADLINE_EXCEEDED", false},
-		"the upstream's":                  {hangs("", own), "30S", 5 * time.Second, 200, "DEADLINE_EXCEEDED", false},
-		"the upstream's, after a message": {hangs("hello", own), "30S", 5 * time.Second, 200, "DEADLINE_EXCEEDED", false},
-		"not the time":                    {hangs("hello", status.Error(codes.DataLoss, "x")), "30S", 5 * time.Second, 200, "DATA_LOSS", false},
+		"the caller's, no answer":                  {hangs("", nil), "50m", 5 * time.Second, 200, "DEADLINE_EXCEEDED", true},
+		"the caller's, which was nothing":          {hangs("", nil), "0m", 5 * time.Second, 200, "DEADLINE_EXCEEDED", true},
+		"the caller's, after a message":            {hangs("hello", nil), "100m", 5 * time.Second, 200, "DEADLINE_EXCEEDED", true},
+		"ours, no answer":                          {hangs("", nil), "30S", 100 * time.Millisecond, 200, "DEADLINE_EXCEEDED", false},
+		"ours, of a caller without one":            {hangs("", nil), "", 100 * time.Millisecond, 200, "DEADLINE_EXCEEDED", false},
+		"the upstream's":                           {hangs("", own), "30S", 5 * time.Second, 200, "DEADLINE_EXCEEDED", false},
+		"the upstream's, after a message":          {hangs("hello", own), "30S", 5 * time.Second, 200, "DEADLINE_EXCEEDED", false},
+		"not the time":                             {hangs("hello", status.Error(codes.DataLoss, "x")), "30S", 5 * time.Second, 200, "DATA_LOSS", false},
+		"a plain 404":                              {plain(404), "", 5 * time.Second, 404, "UNIMPLEMENTED", false},
+		"a plain 403":                              {plain(403), "", 5 * time.Second, 403, "PERMISSION_DENIED", false},
+		"a plain 400":                              {plain(400), "", 5 * time.Second, 400, "INTERNAL", false},
+		"a plain 503":                              {plain(503), "", 5 * time.Second, 503, "UNAVAILABLE", false},
+		"a plain 200, which has no status of gRPC": {plain(200), "", 5 * time.Second, 200, "UNKNOWN", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
