@@ -55,7 +55,7 @@ const (
 	// http_response_status_code, or the [resilience.Reason] when the response is missing or broke
 	// off; of a gRPC attempt its status, if that is not OK, and of a gRPC call UNKNOWN,
 	// DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE or DATA_LOSS; absent on success, and if the caller
-	// made the call end so: its own grpc-timeout had passed
+	// made the call end so: its own grpc-timeout had passed, or it paused while it read
 	labelErrorType attribute.Key = semconv.ErrorTypeKey
 )
 

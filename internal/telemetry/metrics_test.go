@@ -236,6 +236,10 @@ func TestLabelsOfTheOutcome(t *testing.T) {
 			observe.Call{Status: 503, GRPCStatus: "UNAVAILABLE", Report: &resilience.Report{Reason: resilience.ReasonMaxAttempts, Attempts: attempt("status_503", 503)}},
 			`error_type="503",` + get + `,http_response_status_code="503",` + route, `error_type="503",` + get + `,http_response_status_code="503",` + origin,
 		},
+		"a body whose reader paused": {
+			observe.Call{Status: 200, CallersDoing: true, Report: &resilience.Report{Reason: resilience.ReasonBodyFailed, Attempts: attempt(resilience.ReasonOK, 200)}},
+			get + `,http_response_status_code="200",` + route, `error_type="body_failed",` + get + `,http_response_status_code="200",` + origin,
+		},
 		"a panic": {
 			observe.Call{Report: &resilience.Report{}},
 			`error_type="_OTHER",` + get + `,` + route, "",

@@ -42,7 +42,8 @@ type Call struct {
 	// GRPCMessage its message, cut after 512 bytes. They are empty if the call is not one of gRPC.
 	GRPCStatus, GRPCMessage string
 	// CallersDoing reports whether the caller made the call end as it did: a gRPC call that ended
-	// with DEADLINE_EXCEEDED after the time that its caller had given it.
+	// with DEADLINE_EXCEEDED after the time that its caller had given it, or a response that broke
+	// off after its reader had paused for long.
 	CallersDoing bool
 	RequestID    string
 	TraceID      [16]byte // zero without a trace

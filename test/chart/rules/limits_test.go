@@ -177,6 +177,7 @@ func TestErrorRatio(t *testing.T) {
 		"5xx":                                   {[]observe.Call{well, plain(404, resilience.ReasonStatusNotRetryable), plain(503, resilience.ReasonMaxAttempts), plain(599, resilience.ReasonMaxAttempts)}, 0.5},
 		"a caller who left":                     {[]observe.Call{well, plain(499, resilience.ReasonCallerCanceled)}, 0},
 		"a response that broke off":             {[]observe.Call{well, plain(200, resilience.ReasonBodyFailed)}, 0.5},
+		"a response whose caller paused":        {[]observe.Call{well, callers(plain(200, resilience.ReasonBodyFailed))}, 0},
 		"gRPC, over the caller's time":          {[]observe.Call{grpc("OK"), callers(grpc("DEADLINE_EXCEEDED"))}, 0},
 		"gRPC, which is 200 over HTTP":          {[]observe.Call{grpc("UNAVAILABLE")}, 1},
 		"gRPC, what the server is to blame for": {[]observe.Call{grpc("OK"), grpc("UNKNOWN"), grpc("DEADLINE_EXCEEDED"), grpc("INTERNAL"), grpc("UNAVAILABLE"), grpc("DATA_LOSS")}, 5. / 6},
