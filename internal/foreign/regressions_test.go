@@ -520,3 +520,43 @@ func TestGRPCBalancersThatAreSkipped(t *testing.T) {
 		t.Error("a policy behind the first is read")
 	}
 }
+
+// A connection manager is also read from a TypedStruct, and with fields that are newer than this
+// list. A dump of a newer Envoy is no mistake.
+func TestEnvoyManagersOfOtherVersions(t *testing.T) {
+	t.Parallel()
+	const routes = `      stat_prefix: a
+      route_config:
+        virtual_hosts:
+        - domains: ["*"]
+          routes: [{match: {prefix: /}, route: {cluster: a, retry_policy: {retry_on: 5xx}}}]
+`
+	inStruct := func(kind, of string) string {
+		return `filter_chains:
+- filters:
+  - name: ` + of + `
+    typed_config:
+      "@type": type.googleapis.com/` + kind + `.TypedStruct
+      type_url: type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+      value:
+` + strings.ReplaceAll("\n"+strings.TrimSuffix(routes, "\n"), "\n", "\n  ")[1:] + "\n"
+	}
+	for name, text := range map[string]string{
+		"xDS":                    inStruct("xds.type.v3", "envoy.filters.network.http_connection_manager"),
+		"UDPA":                   inStruct("udpa.type.v1", "envoy.filters.network.http_connection_manager"),
+		"under any name":         inStruct("xds.type.v3", "own"),
+		"a field of next year":   envoyListener(routes + "      http4_protocol_options: {a: 1}\n"),
+		"one that is like a few": envoyListener(routes + "      stream_idle_timeouts: 1s\n"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			result := imported(t, foreign.Envoy, text)
+			if p := result.Policies[0]; p.Retry.MaxAttempts != 2 {
+				t.Errorf("got %d attempts, want 2", p.Retry.MaxAttempts)
+			}
+			if strings.Contains(text, "http4") {
+				wantKind(t, result, "http4_protocol_options", foreign.Dropped, "known here")
+			}
+		})
+	}
+}
