@@ -519,6 +519,19 @@ func TestGRPCBalancersThatAreSkipped(t *testing.T) {
 	if len(result.Policies[0].Breakers) != 0 {
 		t.Error("a policy behind the first is read")
 	}
+	result = imported(t, foreign.GRPC, config(`{"own_policy": {"a": 1}}`))
+	wantKind(t, result, "loadBalancingConfig[0].own_policy", foreign.Dropped, "refuses the whole service config")
+	// grpc-go refuses the whole service config for these.
+	for name, balancers := range map[string]string{
+		"only a misspelled one": `{` + strings.Replace(outlier, "_experimental", "", 1) + `}`,
+		"none":                  "",
+		"two in one":            `{"round_robin": {}, "pick_first": {}}`,
+		"not a mapping":         `"round_robin"`,
+	} {
+		if _, err := foreign.Import(foreign.GRPC, "file", []byte(config(balancers))); err == nil || !strings.Contains(err.Error(), "gRPC refuses") {
+			t.Errorf("%s: got %v, want that gRPC refuses it", name, err)
+		}
+	}
 }
 
 // A connection manager is also read from a TypedStruct, and with fields that are newer than this
