@@ -573,3 +573,44 @@ func TestEnvoyManagersOfOtherVersions(t *testing.T) {
 		})
 	}
 }
+
+// A null is no value: the mesh's retries and those of a route that delegates apply.
+func TestIstioNullIsNoValue(t *testing.T) {
+	t.Parallel()
+	const mesh = "---\napiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec: {meshConfig: {defaultHttpRetryPolicy: {attempts: 6}}}\n"
+	const root = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: root}\nspec: {http: [{timeout: 4s, retries: {attempts: 5}, delegate: {name: team}}]}\n"
+	const empty = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: empty}\nspec: {http: [{timeout: , retries: , delegate: {name: team}}]}\n"
+	const team = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: team}\nspec: {http: [{timeout: , retries: , route: [{destination: {host: a}}]}]}\n"
+	for name, c := range map[string]struct {
+		text     string
+		policy   string
+		attempts int
+		timeout  time.Duration
+		defaults int // noted
+	}{
+		"nothing else":                     {team, "team/0", 3, 0, 2},
+		"the mesh":                         {team + mesh, "team/0", 7, 0, 1},
+		"a root":                           {team + root, "team/0", 6, 4 * time.Second, 0},
+		"a root with nulls":                {team + empty, "team/0", 3, 0, 2},
+		"a root and one with nulls":        {team + root + empty, "empty/0/team/0", 3, 0, 2},
+		"these, and the mesh":              {team + root + empty + mesh, "empty/0/team/0", 7, 0, 1},
+		"a root whose retries have a null": {team + "---" + strings.Replace(root[3:], "attempts: 5", "attempts: ", 1), "team/0", 1, 4 * time.Second, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			result := imported(t, foreign.Istio, c.text)
+			if p := named(t, result, c.policy); p.Retry.MaxAttempts != c.attempts || p.Timeout != c.timeout {
+				t.Errorf("got %d attempts, timeout %v, want %d, %v", p.Retry.MaxAttempts, p.Timeout, c.attempts, c.timeout)
+			}
+			defaults := 0
+			for _, e := range result.Report {
+				if e.Kind == foreign.Default && (strings.HasPrefix(e.Sentence, "retries: 2 on") || strings.HasPrefix(e.Sentence, "timeout: none")) {
+					defaults++
+				}
+			}
+			if defaults != c.defaults {
+				t.Errorf("%d defaults of a route are noted, want %d", defaults, c.defaults)
+			}
+		})
+	}
+}
