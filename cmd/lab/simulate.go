@@ -76,7 +76,7 @@ func compare(ctx context.Context, p cli.Program) int {
 	policy, load := addPolicyFlags(fs), addLoadFlags(fs)
 	out := addOutputFlags(fs)
 	before := fs.String("before", "", "compare with the policies of `FILE`, before a change")
-	withBoundary := fs.Bool("boundary", false, "with --before: also find the load from which each policy no longer recovers, with --capacity and --seed")
+	withBoundary := fs.Bool("boundary", false, "with --before: also find the load from which each policy no longer recovers, with --capacity and --seed; seven more runs a policy, with up to --capacity calls a second")
 	var form format
 	fs.TextVar(&form, "format", format{}, "print the figures as `FORM`: text, markdown or json")
 	if code, done := p.Parse(fs, usage(aboutCompare, "lab compare [flags]",

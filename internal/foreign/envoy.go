@@ -192,11 +192,15 @@ func (r *reader) misspelled(n *node, known ...string) {
 
 func (e *envoy) within(r *reader, n *node) {
 	for _, item := range n.items {
-		isManager := strings.HasSuffix(item.get("@type").value(), "HttpConnectionManager") ||
+		manager, kind := item, item.get("@type").value()
+		if strings.HasSuffix(kind, ".TypedStruct") { // the fields of another type, which it names
+			manager, kind = item.get("value"), item.get("type_url").value()
+		}
+		isManager := strings.HasSuffix(kind, "HttpConnectionManager") ||
 			strings.HasSuffix(n.get("name").value(), "http_connection_manager") && (item.key == "typed_config" || item.key == "config")
 		switch {
-		case isManager && item.shape == mapping:
-			e.connectionManager(r, item)
+		case isManager && manager != nil && manager.shape == mapping:
+			e.connectionManager(r, manager)
 			continue
 		case item.key == "route_config" && item.shape == mapping:
 			e.routeConfiguration(r, item)
@@ -214,9 +218,10 @@ func envoyDiscovered(r *reader, n *node) {
 	r.mark(n, Dropped, "the routes that a control plane sends are not in the file")
 }
 
-// connectionManager reads an HttpConnectionManager. A misspelled field must not lose its routes.
+// connectionManager reads an HttpConnectionManager. A misspelled field must not lose its routes,
+// and one of a newer Envoy must not keep a whole dump from being read.
 func (e *envoy) connectionManager(r *reader, n *node) {
-	r.object(n, fields{
+	known := fields{
 		"route_config":  e.routeConfiguration,
 		"rds":           envoyDiscovered,
 		"scoped_routes": drop("routes that depend on a scope are not read"),
@@ -237,7 +242,13 @@ func (e *envoy) connectionManager(r *reader, n *node) {
 			"strip_any_host_port", "strip_trailing_host_dot", "stream_error_on_invalid_http_message",
 			"path_normalization_options", "proxy_status_config", "typed_header_validation_config",
 			"append_x_forwarded_port", "append_local_overload", "add_proxy_protocol_connection_state",
-			"forward_proto_config"))
+			"forward_proto_config")
+	for _, item := range n.items {
+		if known[item.key] == nil && meant(item.key, []string{"route_config", "scoped_routes", "http_filters"}) == "" {
+			known[item.key] = drop("is no field of Envoy that is known here")
+		}
+	}
+	r.object(n, known)
 }
 
 // envoyFilter drops an HTTP filter that decides about failures, or such a filter's settings for a

@@ -133,6 +133,9 @@ func (g *gatewayAPI) retry(r *reader, n *node, p *Policy) {
 	p.Retry.MaxAttempts = retries + 1
 	p.Retry.Backoff.Max = 10 * p.Retry.Backoff.Base
 	p.Retry.On = Conditions{Statuses: codes, Connect: true, Refused: true, Reset: true, Timeout: true}
+	if retries == 0 {
+		return // the rest has no effect
+	}
 	r.byDefault(n, missing(n, "attempts: 1", "codes: none", "backoff: 25ms to 250ms with full jitter, as in Envoy"))
 	r.byDefault(n, "connections that fail or break off, and attempts over backendRequest, are retried too, as the specification"+
 		" says; Istio and Envoy Gateway do not retry the latter")

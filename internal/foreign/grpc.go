@@ -213,16 +213,32 @@ func grpcBalancer(r *reader, n *node, p *Policy) {
 		r.fail(n, "expected a list, got %s", n.describe())
 		return
 	}
+	known := func(policy *node) bool { return slices.Contains(grpcBalancers(), policy.key) }
+	none := !slices.ContainsFunc(n.items, func(item *node) bool { return slices.ContainsFunc(item.items, known) })
+	if len(n.items) == 0 {
+		r.fail(n, "must not be empty: gRPC refuses a service config without a policy of load balancing in this list")
+	}
 	chosen := false // gRPC takes the first policy that it knows
 	for _, item := range n.items {
+		if item.shape != mapping || len(item.items) != 1 {
+			r.fail(item, "expected a mapping with one policy: gRPC refuses any other")
+			continue
+		}
 		for _, policy := range item.items {
 			switch {
-			case !slices.Contains(grpcBalancers(), policy.key):
+			case !known(policy):
 				near := meant(policy.key, grpcBalancers())
 				if near != "" {
 					near = fmt.Sprintf(", did you mean %q?", near)
 				}
-				r.mark(policy, Dropped, "gRPC skips a policy that it does not know"+near)
+				switch {
+				case none && near != "":
+					r.failAt(policy.keyLine, policy.keyColumn, policy.path, "unknown policy%s gRPC refuses a service config without one that it knows in this list", near)
+				case none:
+					r.mark(policy, Dropped, "a policy that is not gRPC's own: a program without it refuses the whole service config")
+				default:
+					r.mark(policy, Dropped, "gRPC skips a policy that it does not know"+near)
+				}
 			case chosen:
 				r.mark(policy, Dropped, "gRPC takes the first policy of the list that it knows")
 			case policy.key == "outlier_detection_experimental" && policy.shape == mapping:

@@ -147,26 +147,33 @@ func (i *istio) delegate(r *reader) {
 			continue
 		}
 		found[route.service] = true
+		timeouts, retried := 0, 0
 		for _, root := range of {
 			merged := route
 			if len(of) > 1 {
 				merged.policy.Name = root.policy.Name + "/" + route.policy.Name
 			}
-			if timeout := root.node.get("timeout"); timeout != nil && route.node.get("timeout") == nil {
+			if timeout := root.node.given("timeout"); timeout != nil && route.node.given("timeout") == nil {
 				taken[timeout] = true
+				timeouts++
 				merged.policy.Timeout = root.policy.Timeout
 				merged.policy.setFrom(&root.policy, "Timeout")
-				r.noDefault(route.node, istioNoTimeout)
 			}
-			if retries := root.node.get("retries"); retries != nil && route.node.get("retries") == nil {
+			if retries := root.node.given("retries"); retries != nil && route.retries == nil {
 				taken[retries] = true
+				retried++
 				merged.retries = retries
 				merged.policy.Retry, merged.policy.TryTimeout = root.policy.Retry, root.policy.TryTimeout
 				merged.policy.setFrom(&root.policy, "Retry")
 				merged.policy.setFrom(&root.policy, "TryTimeout")
-				r.noDefault(route.node, istioDefaultRetries)
 			}
 			all = append(all, merged)
+		}
+		if timeouts == len(of) {
+			r.noDefault(route.node, istioNoTimeout)
+		}
+		if retried == len(of) {
+			r.noDefault(route.node, istioDefaultRetries)
 		}
 	}
 	i.routes = all
@@ -176,7 +183,7 @@ func (i *istio) delegate(r *reader) {
 			sentence = "the routes that it delegates to have their own"
 		}
 		for _, key := range []string{"timeout", "retries"} {
-			if set := root.node.get(key); set != nil && !taken[set] {
+			if set := root.node.given(key); set != nil && !taken[set] {
 				r.unused(set, sentence)
 			}
 		}
@@ -267,7 +274,7 @@ func (i *istio) virtualService(r *reader, n *node) {
 
 func (i *istio) route(r *reader, n, object *node, k int) {
 	name := r.objectName(object)
-	route := istioRoute{node: n, retries: n.get("retries"), service: objectKey(object.get("metadata"), "default"), policy: Policy{
+	route := istioRoute{node: n, retries: n.given("retries"), service: objectKey(object.get("metadata"), "default"), policy: Policy{
 		Name: name + "/" + strconv.Itoa(k), Retry: envoyDefaultRetry(), ConnectTimeout: istioConnectTimeout,
 	}}
 	if own := n.get("name").value(); own != "" {
@@ -290,10 +297,10 @@ func (i *istio) route(r *reader, n, object *node, k int) {
 		},
 	}.ignoring("name", "match", "redirect", "directResponse", "delegate", "rewrite", "mirror", "mirrors",
 		"mirrorPercentage", "mirrorPercent", "corsPolicy", "headers", "websocketUpgrade"))
-	if n.get("timeout") == nil && len(route.destinations) > 0 {
+	if n.given("timeout") == nil && len(route.destinations) > 0 {
 		r.byDefault(n, istioNoTimeout)
 	}
-	if n.get("retries") == nil && len(route.destinations) > 0 {
+	if route.retries == nil && len(route.destinations) > 0 {
 		r.byDefault(n, istioDefaultRetries)
 	}
 	if to := n.get("delegate"); to != nil {
@@ -316,20 +323,20 @@ func istioRetries(r *reader, n *node, p *Policy) {
 	})
 	p.Retry.MaxAttempts = attempts + 1
 	p.Retry.Backoff.Max = 10 * p.Retry.Backoff.Base
-	if n.get("attempts") == nil {
+	if n.given("attempts") == nil {
 		r.byDefault(n, "attempts: 0, so nothing is retried")
 	}
 	if attempts == 0 {
 		istioNoRetries(r, n, p)
 		return
 	}
-	if n.get("retryOn") == nil {
+	if n.given("retryOn") == nil {
 		r.byDefault(n, "retryOn: connect-failure,refused-stream,unavailable,cancelled")
 	}
-	if n.get("perTryTimeout") == nil {
+	if n.given("perTryTimeout") == nil {
 		r.byDefault(n, "perTryTimeout: none, so an attempt may last as long as the route's timeout")
 	}
-	if n.get("backoff") == nil {
+	if n.given("backoff") == nil {
 		r.byDefault(n, "backoff: 25ms to 250ms with full jitter")
 	}
 }

@@ -519,4 +519,98 @@ func TestGRPCBalancersThatAreSkipped(t *testing.T) {
 	if len(result.Policies[0].Breakers) != 0 {
 		t.Error("a policy behind the first is read")
 	}
+	result = imported(t, foreign.GRPC, config(`{"own_policy": {"a": 1}}`))
+	wantKind(t, result, "loadBalancingConfig[0].own_policy", foreign.Dropped, "refuses the whole service config")
+	// grpc-go refuses the whole service config for these.
+	for name, balancers := range map[string]string{
+		"only a misspelled one": `{` + strings.Replace(outlier, "_experimental", "", 1) + `}`,
+		"none":                  "",
+		"two in one":            `{"round_robin": {}, "pick_first": {}}`,
+		"not a mapping":         `"round_robin"`,
+	} {
+		if _, err := foreign.Import(foreign.GRPC, "file", []byte(config(balancers))); err == nil || !strings.Contains(err.Error(), "gRPC refuses") {
+			t.Errorf("%s: got %v, want that gRPC refuses it", name, err)
+		}
+	}
+}
+
+// A connection manager is also read from a TypedStruct, and with fields that are newer than this
+// list. A dump of a newer Envoy is no mistake.
+func TestEnvoyManagersOfOtherVersions(t *testing.T) {
+	t.Parallel()
+	const routes = `      stat_prefix: a
+      route_config:
+        virtual_hosts:
+        - domains: ["*"]
+          routes: [{match: {prefix: /}, route: {cluster: a, retry_policy: {retry_on: 5xx}}}]
+`
+	inStruct := func(kind, of string) string {
+		return `filter_chains:
+- filters:
+  - name: ` + of + `
+    typed_config:
+      "@type": type.googleapis.com/` + kind + `.TypedStruct
+      type_url: type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+      value:
+` + strings.ReplaceAll("\n"+strings.TrimSuffix(routes, "\n"), "\n", "\n  ")[1:] + "\n"
+	}
+	for name, text := range map[string]string{
+		"xDS":                    inStruct("xds.type.v3", "envoy.filters.network.http_connection_manager"),
+		"UDPA":                   inStruct("udpa.type.v1", "envoy.filters.network.http_connection_manager"),
+		"under any name":         inStruct("xds.type.v3", "own"),
+		"a field of next year":   envoyListener(routes + "      http4_protocol_options: {a: 1}\n"),
+		"one that is like a few": envoyListener(routes + "      stream_idle_timeouts: 1s\n"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			result := imported(t, foreign.Envoy, text)
+			if p := result.Policies[0]; p.Retry.MaxAttempts != 2 {
+				t.Errorf("got %d attempts, want 2", p.Retry.MaxAttempts)
+			}
+			if strings.Contains(text, "http4") {
+				wantKind(t, result, "http4_protocol_options", foreign.Dropped, "known here")
+			}
+		})
+	}
+}
+
+// A null is no value: the mesh's retries and those of a route that delegates apply.
+func TestIstioNullIsNoValue(t *testing.T) {
+	t.Parallel()
+	const mesh = "---\napiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec: {meshConfig: {defaultHttpRetryPolicy: {attempts: 6}}}\n"
+	const root = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: root}\nspec: {http: [{timeout: 4s, retries: {attempts: 5}, delegate: {name: team}}]}\n"
+	const empty = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: empty}\nspec: {http: [{timeout: , retries: , delegate: {name: team}}]}\n"
+	const team = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: team}\nspec: {http: [{timeout: , retries: , route: [{destination: {host: a}}]}]}\n"
+	for name, c := range map[string]struct {
+		text     string
+		policy   string
+		attempts int
+		timeout  time.Duration
+		defaults int // noted
+	}{
+		"nothing else":                     {team, "team/0", 3, 0, 2},
+		"the mesh":                         {team + mesh, "team/0", 7, 0, 1},
+		"a root":                           {team + root, "team/0", 6, 4 * time.Second, 0},
+		"a root with nulls":                {team + empty, "team/0", 3, 0, 2},
+		"a root and one with nulls":        {team + root + empty, "empty/0/team/0", 3, 0, 2},
+		"these, and the mesh":              {team + root + empty + mesh, "empty/0/team/0", 7, 0, 1},
+		"a root whose retries have a null": {team + "---" + strings.Replace(root[3:], "attempts: 5", "attempts: ", 1), "team/0", 1, 4 * time.Second, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			result := imported(t, foreign.Istio, c.text)
+			if p := named(t, result, c.policy); p.Retry.MaxAttempts != c.attempts || p.Timeout != c.timeout {
+				t.Errorf("got %d attempts, timeout %v, want %d, %v", p.Retry.MaxAttempts, p.Timeout, c.attempts, c.timeout)
+			}
+			defaults := 0
+			for _, e := range result.Report {
+				if e.Kind == foreign.Default && (strings.HasPrefix(e.Sentence, "retries: 2 on") || strings.HasPrefix(e.Sentence, "timeout: none")) {
+					defaults++
+				}
+			}
+			if defaults != c.defaults {
+				t.Errorf("%d defaults of a route are noted, want %d", defaults, c.defaults)
+			}
+		})
+	}
 }

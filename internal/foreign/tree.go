@@ -68,6 +68,14 @@ func (n *node) get(key string) *node {
 	return nil
 }
 
+// given is get without a null, which stands for no value.
+func (n *node) given(key string) *node {
+	if value := n.get(key); value != nil && !value.null {
+		return value
+	}
+	return nil
+}
+
 // at returns the value at a path of keys, or nil.
 func (n *node) at(keys ...string) *node {
 	for _, key := range keys {

@@ -237,6 +237,7 @@ func (m *maker) rule(o object, k int, path string) {
 	}
 	upstream, ok := m.upstream(n, r.BackendRefs, o.Metadata.Namespace, path+".backendRefs")
 	if !ok {
+		m.forget(&r.Retry)
 		return
 	}
 	policy := gateway.DefaultPolicyName
@@ -268,6 +269,14 @@ func (m *maker) rule(o object, k int, path string) {
 		for _, host := range hosts {
 			m.candidates[host] = append(m.candidates[host], new(c))
 		}
+	}
+}
+
+// forget removes the notes on a value and what is below it.
+func (m *maker) forget(value *yaml.Node) {
+	m.notes = slices.DeleteFunc(m.notes, func(n Note) bool { return n.Line == value.Line && n.Column == value.Column })
+	for _, below := range value.Content {
+		m.forget(below)
 	}
 }
 

@@ -61,6 +61,7 @@ func TestRoutes(t *testing.T) {
 		"the same twice":     {one(backend) + "    - {backendRefs: [{name: b, port: 80}]}\n", []string{"/ http://a:80 default"}, []string{"/ belongs to route shop-0 already"}},
 		"filters":            {one("filters: [{type: URLRewrite}], " + backend), []string{"/ http://a:80 default"}, []string{"spec.rules[0].filters: not carried over"}},
 		"a redirect":         {one("filters: [{type: RequestRedirect}], matches: [{path: {value: /old}}]") + "    - {" + backend + "}\n", []string{"/ http://a:80 default"}, []string{"spec.rules[0]: not carried over: it has no Service", "filters"}},
+		"a rule left out":    {one("retry: {backoff: 9ms}") + "---\n" + one(backend), []string{"/ http://a:80 default"}, []string{"[0].spec.rules[0]: not carried over: it has no Service"}},
 		"a List":             {"apiVersion: v1\nkind: List\nitems:\n  - apiVersion: gateway.networking.k8s.io/v1\n    kind: HTTPRoute\n    metadata: {name: x}\n    spec: {rules: [{" + backend + "}]}\n", []string{"/ http://a:80 default"}, nil},
 		"beside a GRPCRoute": {strings.Replace(one(backend), "HTTPRoute", "GRPCRoute", 1) + "---\n" + one("timeouts: {request: 9s}, "+backend), []string{"/ http://a:80 shop-0-2"}, []string{"[0].kind: a GRPCRoute is not carried over"}},
 	} {
@@ -140,6 +141,10 @@ func TestPolicies(t *testing.T) {
 			p.Retry.MaxAttempts, p.Retry.Statuses = 2, []int{}
 			p.Retry.Backoff = resilience.Backoff{Base: 25 * time.Millisecond, Max: 250 * time.Millisecond, Factor: 3, Jitter: resilience.JitterFull}
 		}, []string{"rules[0].retry: attempts: 1, codes: none, backoff: 25ms to 250ms", "retry: connections that fail", "retry: only GET"}},
+		"no retry": {"retry: {attempts: 0}", func(p *transport.Policy) {
+			p.Retry.MaxAttempts, p.Retry.Statuses = 1, []int{}
+			p.Retry.Backoff = resilience.Backoff{Base: 25 * time.Millisecond, Max: 250 * time.Millisecond, Factor: 3, Jitter: resilience.JitterFull}
+		}, nil},
 		"too many retries, of successes too": {"matches: [{method: PUT}], retry: {attempts: 500, codes: [200, 399, 500], backoff: 100ms}", func(p *transport.Policy) {
 			p.Retry.MaxAttempts, p.Retry.Statuses = 100, []int{500}
 			p.Retry.Backoff = resilience.Backoff{Base: 100 * time.Millisecond, Max: time.Second, Factor: 3, Jitter: resilience.JitterFull}

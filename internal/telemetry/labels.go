@@ -54,7 +54,8 @@ const (
 	// the status of an error (500 and above; for an attempt 400 and above), as in
 	// http_response_status_code, or the [resilience.Reason] when the response is missing or broke
 	// off; of a gRPC attempt its status, if that is not OK, and of a gRPC call UNKNOWN,
-	// DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE or DATA_LOSS; absent on success
+	// DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE or DATA_LOSS; absent on success, and if the caller
+	// made the call end so: its own grpc-timeout had passed, or it paused while it read
 	labelErrorType attribute.Key = semconv.ErrorTypeKey
 )
 
@@ -129,7 +130,7 @@ type serverLabels struct {
 	method, scheme, pattern string
 	status                  status
 	reason                  resilience.Reason
-	rpcError                string // of a gRPC call, as rpcFault returns it
+	rpcError                string // of a gRPC call, as rpcFault returns it; "" if the caller caused it
 }
 
 func (l serverLabels) attributes() []attribute.KeyValue {
@@ -137,7 +138,7 @@ func (l serverLabels) attributes() []attribute.KeyValue {
 	if l.pattern != "" {
 		all = append(all, labelPattern.String(l.pattern))
 	}
-	if l.rpcError != "" && l.status != 0 {
+	if l.rpcError != "" && l.status == http.StatusOK { // any other status says what gRPC makes of it
 		return append(all, labelStatus.String(l.status.String()), labelErrorType.String(l.rpcError))
 	}
 	// For a server a 4xx is no error, says the semantic convention.

@@ -230,7 +230,11 @@ func (m *Metrics) ObserveAttempt(context.Context, *resilience.AttemptReport) {}
 // ObserveCall counts a call with its attempts and waits. The trace in ctx becomes their exemplar.
 func (m *Metrics) ObserveCall(ctx context.Context, c observe.Call) {
 	method, reason := knownMethod(c.Method), reasonOf(c.Report.Reason)
-	m.server.record(ctx, c.Duration, serverLabels{method, c.Scheme, c.Pattern, statusOf(c.Status), reason, rpcFault(c.GRPCStatus)})
+	server := serverLabels{method, c.Scheme, c.Pattern, statusOf(c.Status), reason, rpcFault(c.GRPCStatus)}
+	if c.CallersDoing { // must not use up an error budget
+		server.reason, server.rpcError = resilience.ReasonCallerCanceled, ""
+	}
+	m.server.record(ctx, c.Duration, server)
 	m.calls.add(ctx, callLabels{c.Route, reason})
 	for i := range c.Report.Attempts {
 		a := &c.Report.Attempts[i]

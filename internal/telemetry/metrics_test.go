@@ -216,6 +216,30 @@ func TestLabelsOfTheOutcome(t *testing.T) {
 			observe.Call{Status: 200, GRPCStatus: "NOT_FOUND", Report: &resilience.Report{Reason: resilience.ReasonStatusNotRetryable, Attempts: attempt("grpc_not_found", 200)}},
 			get + `,http_response_status_code="200",` + route, get + `,http_response_status_code="200",` + origin,
 		},
+		"a gRPC call over its caller's time": {
+			observe.Call{Status: 200, GRPCStatus: "DEADLINE_EXCEEDED", CallersDoing: true, Report: &resilience.Report{Reason: resilience.ReasonDeadlineExceeded, Attempts: attempt(resilience.ReasonOK, 200)}},
+			get + `,http_response_status_code="200",` + route, get + `,http_response_status_code="200",` + origin,
+		},
+		"a gRPC call over our time": {
+			observe.Call{Status: 200, GRPCStatus: "DEADLINE_EXCEEDED", Report: &resilience.Report{Reason: resilience.ReasonDeadlineExceeded, Attempts: attempt(resilience.ReasonAttemptTimeout, 0)}},
+			`error_type="DEADLINE_EXCEEDED",` + get + `,http_response_status_code="200",` + route, `error_type="attempt_timeout",` + get + `,` + origin,
+		},
+		"a gRPC call that gets a plain 404": {
+			observe.Call{Status: 404, GRPCStatus: "UNIMPLEMENTED", Report: &resilience.Report{Reason: resilience.ReasonStatusNotRetryable, Attempts: attempt("status_404", 404)}},
+			get + `,http_response_status_code="404",` + route, `error_type="404",` + get + `,http_response_status_code="404",` + origin,
+		},
+		"a gRPC call that gets a plain 400": {
+			observe.Call{Status: 400, GRPCStatus: "INTERNAL", Report: &resilience.Report{Reason: resilience.ReasonStatusNotRetryable, Attempts: attempt("status_400", 400)}},
+			get + `,http_response_status_code="400",` + route, `error_type="400",` + get + `,http_response_status_code="400",` + origin,
+		},
+		"a gRPC call that gets a plain 503": {
+			observe.Call{Status: 503, GRPCStatus: "UNAVAILABLE", Report: &resilience.Report{Reason: resilience.ReasonMaxAttempts, Attempts: attempt("status_503", 503)}},
+			`error_type="503",` + get + `,http_response_status_code="503",` + route, `error_type="503",` + get + `,http_response_status_code="503",` + origin,
+		},
+		"a body whose reader paused": {
+			observe.Call{Status: 200, CallersDoing: true, Report: &resilience.Report{Reason: resilience.ReasonBodyFailed, Attempts: attempt(resilience.ReasonOK, 200)}},
+			get + `,http_response_status_code="200",` + route, `error_type="body_failed",` + get + `,http_response_status_code="200",` + origin,
+		},
 		"a panic": {
 			observe.Call{Report: &resilience.Report{}},
 			`error_type="_OTHER",` + get + `,` + route, "",

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -250,5 +251,51 @@ func TestCallerHangsUpInTheQueue(t *testing.T) {
 		if got := <-ended; got.Status != 499 || got.Report.Reason != resilience.ReasonCallerCanceled {
 			t.Errorf("got status %d, reason %s after %d attempts, want 499, caller_canceled", got.Status, got.Report.Reason, len(got.Report.Attempts))
 		}
+	}
+}
+
+// A response that breaks off because its caller paused is the caller's doing, for observers too.
+func TestCallerWhoPausesIsToBlame(t *testing.T) {
+	const size = 64 << 20 // more than the buffers on the way hold
+	for name, c := range map[string]struct {
+		handler http.HandlerFunc
+		pause   time.Duration
+		want    bool
+	}{
+		"the caller pauses": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", strconv.Itoa(size))
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Second))
+			_, _ = w.Write(make([]byte, size))
+		}, 2 * time.Second, true},
+		"the upstream breaks off": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", strconv.Itoa(size))
+			_, _ = w.Write(make([]byte, 1<<20))
+			panic(http.ErrAbortHandler)
+		}, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			seen := make(chan bool, 1)
+			_, s := gatewayOver(t, gateway.ForUpstream(server(t, c.handler).URL), gateway.Options{Observers: []observe.Observer{observe.Funcs{
+				Call: func(_ context.Context, c observe.Call) {
+					if c.Report.Reason != resilience.ReasonBodyFailed {
+						t.Errorf("got reason %s, want %s", c.Report.Reason, resilience.ReasonBodyFailed)
+					}
+					seen <- c.CallersDoing
+				},
+			}}})
+			resp, err := newClient(t).Do(request(t, http.MethodGet, s.URL, nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = resp.Body.Close() }()
+			time.Sleep(c.pause)
+			if n, err := io.Copy(io.Discard, resp.Body); err == nil {
+				t.Fatalf("got the whole body of %d bytes, want that it breaks off", n)
+			}
+			if got := <-seen; got != c.want {
+				t.Errorf("the caller's doing: %v, want %v", got, c.want)
+			}
+		})
 	}
 }

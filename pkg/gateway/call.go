@@ -73,6 +73,9 @@ type call struct {
 	status int // of the caller's response
 	grpc   bool
 	rpc    rpcStatus
+	// deadline is when the time is up that the caller of a gRPC call gave it; zero without one.
+	deadline     time.Time
+	callersDoing bool // as in observe.Call
 	// retryIn is how long a refused caller is told to wait.
 	retryIn time.Duration
 
@@ -203,7 +206,7 @@ func (c *call) finish(ctx context.Context, start time.Time) {
 	rpc := c.finalStatus()
 	c.route.gateway.finished(ctx, observe.Call{
 		Route: c.route.Name, Policy: c.route.Policy, Pattern: c.route.path, Upstream: c.route.upstreamName, Scheme: scheme(c.in), Host: c.in.Host, Path: c.path, Method: c.in.Method,
-		Caller: c.in.RemoteAddr, Status: c.status, GRPCStatus: rpc.name, GRPCMessage: rpc.message, RequestID: c.requestIDs[0], Start: start, Duration: time.Since(start), Report: &c.report,
+		Caller: c.in.RemoteAddr, Status: c.status, GRPCStatus: rpc.name, GRPCMessage: rpc.message, CallersDoing: c.callersDoing || c.tookTooLong(rpc), RequestID: c.requestIDs[0], Start: start, Duration: time.Since(start), Report: &c.report,
 	})
 }
 

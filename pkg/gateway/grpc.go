@@ -33,9 +33,17 @@ func (c *call) within(ctx context.Context) (context.Context, context.CancelFunc)
 		ctx = transport.WithIdempotent(ctx)
 	}
 	if limit, ok := grpcwire.Timeout(c.in.Header); ok {
-		return context.WithTimeout(ctx, limit)
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		c.deadline, _ = ctx.Deadline()
+		return ctx, cancel
 	}
 	return ctx, func() {}
+}
+
+// tookTooLong reports whether a call that ended with s took longer than its caller allows. The
+// upstream may have seen that before we did. Otherwise DEADLINE_EXCEEDED tells of another limit.
+func (c *call) tookTooLong(s rpcStatus) bool {
+	return s.name == grpcwire.DeadlineExceeded.String() && !c.deadline.IsZero() && !time.Now().Before(c.deadline)
 }
 
 // rpcStatus is the status that the caller of a gRPC call got.
@@ -55,8 +63,12 @@ func (c *call) setStatus(h http.Header) {
 // the caller's library makes of the response.
 func (c *call) finalStatus() rpcStatus {
 	if c.grpc && c.rpc.name == "" {
-		code, _ := c.report.Reason.GRPC()
-		if c.report.Reason == resilience.ReasonOK {
+		reason := c.report.Reason
+		if c.status != 0 && c.status != http.StatusOK {
+			reason = resilience.StatusReason(c.status)
+		}
+		code, _ := reason.GRPC()
+		if reason == resilience.ReasonOK {
 			code = int(grpcwire.Unknown)
 		}
 		c.rpc.name = grpcwire.Code(code).String()

@@ -266,13 +266,10 @@ func TestGRPCResponseHasNoContentLength(t *testing.T) {
 	upstream := grpcServer(t, echo(func(string) {}))
 	config := gateway.ForUpstream(upstream)
 	_, address := serveGRPC(t, config, gateway.Options{})
-	h2c := &http.Transport{Protocols: new(http.Protocols)}
-	h2c.Protocols.SetUnencryptedHTTP2(true)
-	t.Cleanup(h2c.CloseIdleConnections)
 	r := request(t, http.MethodPost, "http://"+address+"/test.Test/Echo", strings.NewReader("\x00\x00\x00\x00\x05hello"))
 	r.Header.Set("Content-Type", "application/grpc")
 	r.Header.Set("Te", "trailers")
-	resp, err := h2c.RoundTrip(r)
+	resp, err := h2cTransport(t).RoundTrip(r)
 	if err != nil {
 		t.Fatal(err)
 	}

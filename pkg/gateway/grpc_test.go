@@ -306,6 +306,87 @@ func TestGRPCStatusForObservers(t *testing.T) {
 	}
 }
 
+// h2cTransport returns a client of HTTP/2 without TLS. Unlike a gRPC library, it has no clock for
+// grpc-timeout and never ends a call itself.
+func h2cTransport(t *testing.T) *http.Transport {
+	t.Helper()
+	tr := &http.Transport{Protocols: new(http.Protocols)}
+	tr.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(tr.CloseIdleConnections)
+	return tr
+}
+
+// Observers learn whether a gRPC call ended because of its caller's time, which says nothing about
+// the upstream, and the status that the caller's library makes of an answer that is not gRPC's.
+func TestGRPCWhoseTimeWasUp(t *testing.T) {
+	plain := func(code int) string {
+		return server(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }).URL
+	}
+	hangs := func(before string, after error) string {
+		return grpcServer(t, func(s grpc.ServerStream) error {
+			if out := raw(before); before != "" {
+				_ = s.SendMsg(&out)
+			}
+			if after != nil {
+				return after
+			}
+			<-s.Context().Done()
+			return status.FromContextError(s.Context().Err()).Err()
+		})
+	}
+	own := status.Error(codes.DeadlineExceeded, "x")
+	for name, c := range map[string]struct {
+		upstream     string
+		timeout      string // the caller's
+		ours         time.Duration
+		http         int
+		status       string
+		callersDoing bool
+	}{
+		"the caller's, no answer":                  {hangs("", nil), "50m", 5 * time.Second, 200, "DEADLINE_EXCEEDED", true},
+		"the caller's, which was nothing":          {hangs("", nil), "0m", 5 * time.Second, 200, "DEADLINE_EXCEEDED", true},
+		"the caller's, after a message":            {hangs("hello", nil), "100m", 5 * time.Second, 200, "DEADLINE_EXCEEDED", true},
+		"ours, no answer":                          {hangs("", nil), "30S", 100 * time.Millisecond, 200, "DEADLINE_EXCEEDED", false},
+		"ours, of a caller without one":            {hangs("", nil), "", 100 * time.Millisecond, 200, "DEADLINE_EXCEEDED", false},
+		"the upstream's":                           {hangs("", own), "30S", 5 * time.Second, 200, "DEADLINE_EXCEEDED", false},
+		"the upstream's, after a message":          {hangs("hello", own), "30S", 5 * time.Second, 200, "DEADLINE_EXCEEDED", false},
+		"not the time":                             {hangs("hello", status.Error(codes.DataLoss, "x")), "30S", 5 * time.Second, 200, "DATA_LOSS", false},
+		"a plain 404":                              {plain(404), "", 5 * time.Second, 404, "UNIMPLEMENTED", false},
+		"a plain 403":                              {plain(403), "", 5 * time.Second, 403, "PERMISSION_DENIED", false},
+		"a plain 400":                              {plain(400), "", 5 * time.Second, 400, "INTERNAL", false},
+		"a plain 503":                              {plain(503), "", 5 * time.Second, 503, "UNAVAILABLE", false},
+		"a plain 200, which has no status of gRPC": {plain(200), "", 5 * time.Second, 200, "UNKNOWN", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			seen := make(chan observe.Call, 1)
+			p := counting()
+			p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = c.ours, c.ours, 1
+			config := gateway.ForUpstream(c.upstream)
+			config.Policies[gateway.DefaultPolicyName] = p
+			_, address := serveGRPC(t, config, gateway.Options{Observers: []observe.Observer{observe.Funcs{Call: func(_ context.Context, c observe.Call) { seen <- c }}}})
+			r := request(t, http.MethodPost, "http://"+address+"/test.Test/Call", strings.NewReader(""))
+			r.Header.Set("Content-Type", "application/grpc")
+			r.Header.Set("Te", "trailers")
+			if c.timeout != "" {
+				r.Header.Set("Grpc-Timeout", c.timeout)
+			}
+			resp, err := h2cTransport(t).RoundTrip(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+				t.Error(err)
+			}
+			_ = resp.Body.Close()
+			got := <-seen
+			if got.Status != c.http || got.GRPCStatus != c.status || got.CallersDoing != c.callersDoing {
+				t.Errorf("got %d, %s, the caller's doing: %v, want %d, %s, %v", got.Status, got.GRPCStatus, got.CallersDoing, c.http, c.status, c.callersDoing)
+			}
+		})
+	}
+}
+
 // A caller that makes the gateway behind refuse its calls does not open the circuit of the gateway
 // before it: a forged Via, which it can read in any response, or a path that leads out of a route.
 func TestGRPCRefusedByTheGatewayBehind(t *testing.T) {

@@ -89,6 +89,7 @@ func (c *call) answer(resp *http.Response) {
 	}
 	c.out.WriteHeader(resp.StatusCode)
 	if err := c.copyBody(resp); err != nil {
+		c.callersDoing = errors.Is(err, transport.ErrReaderPaused)
 		if c.in.Context().Err() != nil || errors.Is(err, errCaller) {
 			c.report.Reason = resilience.ReasonCallerCanceled
 		} else if c.grpc && grpcwire.IsAnswer(resp) {

@@ -41,10 +41,14 @@ type Call struct {
 	// GRPCStatus is the name of the gRPC status of the caller's response, such as UNAVAILABLE, and
 	// GRPCMessage its message, cut after 512 bytes. They are empty if the call is not one of gRPC.
 	GRPCStatus, GRPCMessage string
-	RequestID               string
-	TraceID                 [16]byte // zero without a trace
-	Start                   time.Time
-	Duration                time.Duration
+	// CallersDoing reports whether the caller made the call end as it did: a gRPC call that ended
+	// with DEADLINE_EXCEEDED after the time that its caller had given it, or a response that broke
+	// off after its reader had paused for long.
+	CallersDoing bool
+	RequestID    string
+	TraceID      [16]byte // zero without a trace
+	Start        time.Time
+	Duration     time.Duration
 	// Report is what the pipeline did. Observers must not change it.
 	Report *resilience.Report
 }

@@ -341,6 +341,9 @@ func TestA10ReaderWhoPausesIsToBlame(t *testing.T) {
 				if complete := strings.HasPrefix(tc.want, "1"); (err == nil) != complete || (report.Reason == resilience.ReasonBodyFailed) == complete {
 					t.Errorf("err = %v, reason %s, want a complete body: %v", err, report.Reason, complete)
 				}
+				if errors.Is(err, transport.ErrReaderPaused) != (tc.pause > 0) {
+					t.Errorf("err = %v, want ErrReaderPaused only after a pause", err)
+				}
 				b := rt.State()[0].Breaker
 				if got := tally(b); got != tc.want {
 					t.Errorf("the breaker counts %s, want %s", got, tc.want)

@@ -59,6 +59,10 @@ type responseBody struct {
 // pause. The shortest send timeouts in use are 1 s and more (nginx's send_timeout, for example).
 const maxReadPause = 500 * time.Millisecond
 
+// ErrReaderPaused is in the error of a response body that broke off after its reader had paused for
+// so long that the upstream may have given up waiting.
+var ErrReaderPaused = errors.New("the reader of the response paused")
+
 // undetectedSize is how many bytes an upstream can send before it notices a paused reader: the
 // buffers on the way hold more.
 const undetectedSize = 64 << 10
@@ -95,7 +99,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	case b.callerGone():
 		_ = b.end(bodyAbandoned, nil)
 	case b.paused:
-		err = b.end(bodyUnread, err)
+		err = b.end(bodyUnread, fmt.Errorf("%w: %w", ErrReaderPaused, err))
 	default:
 		err = b.end(bodyBroken, err)
 	}

@@ -180,6 +180,42 @@ func TestPullRequestTellsWhatIsDropped(t *testing.T) {
 	}
 }
 
+// Without a limit of the capacity the table has no boundary, which is a share of it.
+func TestPullRequestWithoutCapacity(t *testing.T) {
+	t.Parallel()
+	w := newWorkshop(t)
+	w.write("a.yaml", policy("0"), 0o600)
+	w.base = w.commit()
+	w.write("a.yaml", policy("1"), 0o600)
+	w.commit()
+	for _, capacity := range []string{"0", "0.0"} {
+		code, out := w.run("compare", "CONFIG=a.yaml", "SCENARIO=outage", "CAPACITY="+capacity)
+		summary := w.read(w.summary)
+		if code != 0 || !strings.Contains(summary, "| `ratings/0` | ") || strings.Contains(summary, "no recovery from") || strings.Contains(summary, "cannot be compared") {
+			t.Errorf("capacity %s: got exit code %d, output\n%s\nand summary\n%s\nwant a table without a boundary", capacity, code, out, summary)
+		}
+	}
+}
+
+// The report says, once, that a policy of Rebound does not retry the calls of the scenario.
+func TestPullRequestTellsOfCallsThatAreNotRetried(t *testing.T) {
+	t.Parallel()
+	w := newWorkshop(t)
+	rebound := func(timeout string) string {
+		return "routes: [{name: all, match: /, upstream: 'http://up'}]\npolicies: {default: {timeout: " + timeout + "}}\n"
+	}
+	w.write("rebound.yaml", rebound("8s"), 0o600)
+	w.write("post.yaml", "name: post\nlength: 30s\ndisturbance: {at: 5s, for: 5s}\nload: {method: POST}\nupstream: {faults: {latency: {distribution: lognormal, median: 10ms, p99: 50ms}}, phases: [{at: 5s, for: 5s, errorRate: 1}]}\n", 0o600)
+	w.base = w.commit()
+	w.write("rebound.yaml", rebound("9s"), 0o600)
+	w.commit()
+	code, out := w.run("compare", "CONFIG=rebound.yaml", "SCENARIO=post.yaml")
+	summary := w.read(w.summary)
+	if code != 0 || strings.Count(summary, "\nNot in the simulation:\n\n    policy default does not retry POST, ") != 1 || strings.Count(summary, "does not retry POST") != 1 {
+		t.Errorf("got exit code %d, output\n%s\nand summary\n%s\nwant one sentence on POST", code, out, summary)
+	}
+}
+
 func TestPullRequest(t *testing.T) {
 	t.Parallel()
 	w := newWorkshop(t)

@@ -164,6 +164,10 @@ func TestErrorRatio(t *testing.T) {
 	grpc := func(code string) observe.Call {
 		return observe.Call{Method: http.MethodPost, Path: "/a.B/C", Status: 200, GRPCStatus: code, Report: &resilience.Report{Reason: resilience.ReasonStatusNotRetryable}}
 	}
+	callers := func(c observe.Call) observe.Call {
+		c.CallersDoing = true
+		return c
+	}
 	well := plain(200, resilience.ReasonOK)
 	for name, tc := range map[string]struct {
 		calls []observe.Call // each as often as the others
@@ -173,6 +177,8 @@ func TestErrorRatio(t *testing.T) {
 		"5xx":                                   {[]observe.Call{well, plain(404, resilience.ReasonStatusNotRetryable), plain(503, resilience.ReasonMaxAttempts), plain(599, resilience.ReasonMaxAttempts)}, 0.5},
 		"a caller who left":                     {[]observe.Call{well, plain(499, resilience.ReasonCallerCanceled)}, 0},
 		"a response that broke off":             {[]observe.Call{well, plain(200, resilience.ReasonBodyFailed)}, 0.5},
+		"a response whose caller paused":        {[]observe.Call{well, callers(plain(200, resilience.ReasonBodyFailed))}, 0},
+		"gRPC, over the caller's time":          {[]observe.Call{grpc("OK"), callers(grpc("DEADLINE_EXCEEDED"))}, 0},
 		"gRPC, which is 200 over HTTP":          {[]observe.Call{grpc("UNAVAILABLE")}, 1},
 		"gRPC, what the server is to blame for": {[]observe.Call{grpc("OK"), grpc("UNKNOWN"), grpc("DEADLINE_EXCEEDED"), grpc("INTERNAL"), grpc("UNAVAILABLE"), grpc("DATA_LOSS")}, 5. / 6},
 		"gRPC, what the caller is to blame for": {[]observe.Call{grpc("CANCELLED"), grpc("INVALID_ARGUMENT"), grpc("NOT_FOUND"), grpc("ALREADY_EXISTS"), grpc("PERMISSION_DENIED"),
