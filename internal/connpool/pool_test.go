@@ -872,7 +872,7 @@ func TestSetContinueWait(t *testing.T) {
 	}
 }
 
-// held sends a request that waits for a 100 (Continue), and returns how long its body was held back.
+// held sends a request that waits for a 100 (Continue), and returns how long its body was held.
 func held(t *testing.T, p *connpool.Pool, header http.Header) time.Duration {
 	t.Helper()
 	start, began := time.Now(), time.Duration(0)

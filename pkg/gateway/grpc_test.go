@@ -426,8 +426,8 @@ func TestGRPCDeadlines(t *testing.T) {
 			p := counting()
 			p.Timeout, p.AttemptTimeout = c.ours, c.ours
 			_, client := grpcGateway(t, p, gateway.Route{Name: "all", Match: "/", Upstream: upstream})
-			// A busy machine makes some calls late, and some do not reach the upstream in time. So one
-			// of five must be in time, and reach it.
+			// A busy machine makes some calls late, and some do not reach the upstream in time. So
+			// one of five must be in time, and one reach it.
 			fastest := time.Hour
 			var most time.Duration // that was left
 			for tries := 0; (fastest > c.within || most < c.sees/2) && tries < 5; tries++ {
