@@ -123,6 +123,8 @@ upstreams:
   flaky:
     url: https://%s
     tls: {caFile: %q}
+policies: # the test holds calls back
+  default: {timeout: 60s, attemptTimeout: 30s}
 `, between.Addr(), files.Temp(t, "ca.crt", string(authority.PEM()))))
 	lines, stop := start(t, noEnv, "--config", file, "--error-rate", "0", "--traffic", "0")
 	var urls []string // through the client, and directly to the upstream

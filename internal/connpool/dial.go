@@ -66,7 +66,8 @@ func dialCounted(dialContext func(context.Context, string, string) (net.Conn, er
 
 // get returns a connection for one request, and whether it was used before. A request that is sent
 // again gets no kept HTTP/1 connection. Otherwise it could be sent on each of them in turn. The
-// error is a *net.OpError with Op "dial" if there was no connection to send the request on.
+// error is a *net.OpError with Op "dial" if nothing accepted a connection. So is that of a deadline
+// that passed while the request's dial had no answer, but not if the request is sent again.
 func (p *Pool) get(ctx context.Context, fresh, again bool) (c *conn, reused bool, err error) {
 	now := time.Now()
 	p.mu.Lock()

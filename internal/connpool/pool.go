@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/idna"
@@ -59,7 +60,7 @@ type Options struct {
 type Pool struct {
 	scheme, address string
 	options         Options
-	upgrades        *http.Transport // sends upgrades over TLS
+	upgrades        atomic.Pointer[http.Transport] // sends upgrades where requests may use HTTP/2, or nil
 
 	mu           sync.Mutex
 	transport    *http.Transport // makes the connections
@@ -103,17 +104,23 @@ func New(target *url.URL, o Options) *Pool {
 	}
 	p.transport = p.newTransport(o.Limits.HTTP2Ping)
 	if p.scheme == "https" || o.PriorKnowledge {
-		p.upgrades = p.newTransport(0)
-		p.upgrades.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return o.DialContext(ctx, network, p.address)
-		}
-		p.upgrades.DisableKeepAlives = true
-		p.upgrades.TLSClientConfig.NextProtos = nil
-		p.upgrades.ForceAttemptHTTP2, p.upgrades.HTTP2 = false, nil
-		p.upgrades.Protocols = new(http.Protocols)
-		p.upgrades.Protocols.SetHTTP1(true)
+		p.upgrades.Store(p.newUpgrades())
 	}
 	return p
+}
+
+// newUpgrades returns a transport that makes an HTTP/1 connection for each request.
+func (p *Pool) newUpgrades() *http.Transport {
+	t := p.newTransport(0)
+	t.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return p.options.DialContext(ctx, network, p.address)
+	}
+	t.DisableKeepAlives = true
+	t.TLSClientConfig.NextProtos = nil
+	t.ForceAttemptHTTP2, t.HTTP2 = false, nil
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP1(true)
+	return t
 }
 
 // TLSConfig returns a copy of c, or the defaults if c is nil, that remembers TLS sessions. Pools
@@ -183,6 +190,9 @@ func (p *Pool) SetContinueWait(d time.Duration) {
 		ping = 0
 	}
 	p.transport = p.newTransport(ping)
+	if p.upgrades.Load() != nil {
+		p.upgrades.Store(p.newUpgrades())
+	}
 }
 
 // CloseIdleConnections closes the connections that no request uses. HTTP/2 connections get no more

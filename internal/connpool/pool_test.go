@@ -850,19 +850,6 @@ func TestSetContinueWait(t *testing.T) {
 				p := connpool.New(&url.URL{Scheme: "http", Host: "upstream"}, connpool.Options{
 					Limits: limits, ContinueWait: time.Second, DialContext: network.Dial, PriorKnowledge: h2,
 				})
-				held := func() time.Duration {
-					t.Helper()
-					start, began := time.Now(), time.Duration(0)
-					r := request(t.Context(), t, http.MethodPost, "http://upstream/", readerFunc(func([]byte) (int, error) {
-						began = time.Since(start)
-						return 0, io.EOF
-					}))
-					r.Header.Set("Expect", "100-continue")
-					if status, _, err := read(p.RoundTrip(r)); err != nil || status != http.StatusOK {
-						t.Errorf("got status %d, error %v, want 200", status, err)
-					}
-					return began
-				}
 				for _, step := range []struct {
 					wait   time.Duration
 					opened int64 // connections so far
@@ -872,7 +859,7 @@ func TestSetContinueWait(t *testing.T) {
 					if want(t, p, "http://upstream/"); opened.Opened() > max(1, before) {
 						t.Errorf("wait %v: an ordinary request opened a connection", step.wait)
 					}
-					if got := held(); got != step.wait || opened.Opened() != step.opened {
+					if got := held(t, p, http.Header{}); got != step.wait || opened.Opened() != step.opened {
 						t.Errorf("the body was held for %v, %d connections so far, want %v, %d", got, opened.Opened(), step.wait, step.opened)
 					}
 				}
@@ -883,6 +870,45 @@ func TestSetContinueWait(t *testing.T) {
 			})
 		})
 	}
+}
+
+// held sends a request that waits for a 100 (Continue), and returns how long its body was held.
+func held(t *testing.T, p *connpool.Pool, header http.Header) time.Duration {
+	t.Helper()
+	start, began := time.Now(), time.Duration(0)
+	r := request(t.Context(), t, http.MethodPost, "http://upstream/", readerFunc(func([]byte) (int, error) {
+		began = time.Since(start)
+		return 0, io.EOF
+	}))
+	r.Header = header
+	r.Header.Set("Expect", "100-continue")
+	if status, _, err := read(p.RoundTrip(r)); err != nil || status != http.StatusOK {
+		t.Errorf("got status %d, error %v, want 200", status, err)
+	}
+	return began
+}
+
+// An upgrade beside HTTP/2 used to keep the wait that the pool began with.
+func TestSetContinueWaitOfUpgrades(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := pipenet.New()
+		stop := network.Serve(t, "upstream:80", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(2 * time.Second)
+			_, _ = io.Copy(io.Discard, r.Body)
+			ok(w, r)
+		}))
+		p := connpool.New(&url.URL{Scheme: "http", Host: "upstream"}, connpool.Options{
+			Limits: defaults(), ContinueWait: time.Second, DialContext: network.Dial, PriorKnowledge: true,
+		})
+		for _, wait := range []time.Duration{time.Second, 100 * time.Millisecond, 500 * time.Millisecond} {
+			p.SetContinueWait(wait)
+			if got := held(t, p, http.Header{"Connection": {"Upgrade"}, "Upgrade": {"echo"}}); got != wait {
+				t.Errorf("the body was held for %v, want %v", got, wait)
+			}
+		}
+		p.Close()
+		stop()
+	})
 }
 
 type readerFunc func([]byte) (int, error)

@@ -32,9 +32,9 @@ func (p *Pool) RoundTripFresh(req *http.Request) (*http.Response, error) {
 }
 
 func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) {
-	if p.upgrades != nil && nethttp.IsUpgrade(req.Header) {
+	if u := p.upgrades.Load(); u != nil && nethttp.IsUpgrade(req.Header) {
 		// HTTP/2 has no upgrades, so the request goes over an HTTP/1 connection of its own.
-		return p.upgrades.RoundTrip(req)
+		return u.RoundTrip(req)
 	}
 	ctx := req.Context()
 	out, sent := watchBody(req)

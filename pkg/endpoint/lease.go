@@ -87,9 +87,12 @@ func (l *Lease) State() LeaseState { return l.state }
 // RoundTrip sends req to the endpoint. If fresh is true, it asks for a connection that is new or
 // has just worked. The error is [ErrOtherHost] if req is not for the set's target.
 func (l *Lease) RoundTrip(req *http.Request, fresh bool) (*http.Response, error) {
-	if req.URL != nil && !l.set.serves(req.URL) {
+	if !l.set.serves(req.URL) {
 		if req.Body != nil {
 			_ = req.Body.Close()
+		}
+		if l.reported.CompareAndSwap(false, true) {
+			l.admission.Settle(resilience.Neutral) // the time so far is not the endpoint's
 		}
 		return nil, ErrOtherHost
 	}
@@ -113,9 +116,9 @@ func (l *Lease) RoundTrip(req *http.Request, fresh bool) (*http.Response, error)
 	return resp, err
 }
 
-// serves reports whether u has the scheme, host and port of the set's target.
+// serves reports whether u has the scheme, host and port of the set's target, or is nil.
 func (s *Set) serves(u *url.URL) bool {
-	if u.Host == s.target.Host && u.Scheme == s.target.Scheme { // as usual
+	if u == nil || u.Host == s.target.Host && u.Scheme == s.target.Scheme { // as usual
 		return true
 	}
 	return u.Scheme == s.target.Scheme && strings.EqualFold(connpool.Address(u), connpool.Address(s.target))

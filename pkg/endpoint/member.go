@@ -52,10 +52,9 @@ type member struct {
 	retired atomic.Bool // it is not in use any more
 
 	// The set's mutex guards these.
-	working bool      // its circuit is closed
-	out     bool      // it is left out
-	ejected bool      // it was left out, and has not worked since
-	probeAt time.Time // when its circuit becomes half-open
+	working bool // its circuit is closed
+	out     bool // it is left out
+	ejected bool // it was left out, and has not worked since
 
 	inFlight atomic.Int64
 	requests atomic.Uint64

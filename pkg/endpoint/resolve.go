@@ -38,15 +38,14 @@ type lookups struct {
 	used atomic.Bool // there were requests since the last lookup
 	idle atomic.Bool // the lookups have stopped
 
-	inherited atomic.Bool // the addresses are up to date, though no lookup has begun
-
-	mu      sync.Mutex
-	running *lookup
-	timer   *time.Timer
-	began   time.Time // when the last lookup began
-	unused  int       // refreshes without a request
-	err     error     // of the last lookup
-	closed  bool
+	mu        sync.Mutex
+	running   *lookup
+	timer     *time.Timer
+	began     time.Time // when the last lookup began
+	inherited time.Time // until then the addresses of another set are up to date
+	unused    int       // refreshes without a request
+	err       error     // of the last lookup
+	closed    bool
 }
 
 // lookup is one lookup of the name.
@@ -78,7 +77,7 @@ func (l *lookups) wait(ctx context.Context) (*view, error) {
 	if running != nil {
 		var late <-chan time.Time
 		if v := l.set.current.Load(); len(v.all) > 0 {
-			if l.inherited.Load() {
+			if l.upToDate() {
 				return v, nil
 			}
 			timer := time.NewTimer(catchUp)
@@ -103,10 +102,26 @@ func (l *lookups) wait(ctx context.Context) (*view, error) {
 	return v, nil
 }
 
-// inherit makes the first request begin a lookup, but wait for it only if before has stopped.
+// inherit makes the first request begin a lookup. It waits for it only if it comes so late that the
+// lookups of before would have stopped.
 func (l *lookups) inherit(before *lookups) {
-	l.inherited.Store(!before.idle.Load())
+	before.mu.Lock()
+	until := before.inherited
+	before.mu.Unlock()
+	if !before.idle.Load() {
+		until = time.Now().Add(idleAfter * before.set.options.Policy.Refresh)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.inherited = until
 	l.idle.Store(true)
+}
+
+// upToDate reports whether the addresses are those of another set, and up to date.
+func (l *lookups) upToDate() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Now().Before(l.inherited)
 }
 
 // hurry looks up the name soon: a connection could not be made.
@@ -179,7 +194,7 @@ func (l *lookups) refresh() {
 		l.unused = 0
 	}
 	if l.unused >= idleAfter {
-		l.inherited.Store(false)
+		l.inherited = time.Time{}
 		l.idle.Store(true)
 		return
 	}
@@ -226,14 +241,16 @@ func (s *Set) lookUp(ctx context.Context) ([]string, error) {
 	return addresses, nil
 }
 
-// withRoute returns the addresses of sorted without those of a family, IPv4 or IPv6, to which this
-// machine has no route. As endpoints they would only fail. If it has a route to neither, all stay.
+// withRoute returns the addresses of sorted. If this machine has a route to none of those of one
+// family, IPv4 or IPv6, these are left out: as endpoints they would only fail. If it has a route to
+// neither family, all stay.
 func (s *Set) withRoute(sorted []netip.Addr) []netip.Addr {
 	v6 := slices.IndexFunc(sorted, netip.Addr.Is6) // IPv4 comes first
 	if v6 <= 0 || s.options.Routed == nil {
 		return sorted
 	}
-	switch has4, has6 := s.options.Routed(sorted[0]), s.options.Routed(sorted[v6]); {
+	has4, has6 := slices.ContainsFunc(sorted[:v6], s.options.Routed), slices.ContainsFunc(sorted[v6:], s.options.Routed)
+	switch {
 	case has4 && !has6:
 		return sorted[:v6]
 	case has6 && !has4:
@@ -242,11 +259,12 @@ func (s *Set) withRoute(sorted []netip.Addr) []netip.Addr {
 	return sorted
 }
 
-// routed asks the system for a route to a. Nothing is sent: a UDP socket only takes the address.
+// routed asks the system for a route to a. Nothing is sent: a UDP socket only takes the address. An
+// error that says nothing about routes, such as one about too many open files, counts as a route.
 func routed(a netip.Addr) bool {
 	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 9)))
 	if err != nil {
-		return false
+		return !withoutRoute(err)
 	}
 	_ = c.Close()
 	return true

@@ -68,6 +68,7 @@ func TestAddressesWithoutARoute(t *testing.T) {
 		"both":               {func(netip.Addr) bool { return true }, []string{"2001:db8::1", "10.0.0.9", "2001:db8::2"}, append([]string{v4}, v6...)},
 		"no IPv6":            {netip.Addr.Is4, []string{"2001:db8::1", "10.0.0.9", "2001:db8::2"}, []string{v4}},
 		"no IPv4":            {netip.Addr.Is6, []string{"2001:db8::1", "10.0.0.9", "2001:db8::2"}, v6},
+		"one of the IPv6":    {func(a netip.Addr) bool { return a.String() != "2001:db8::1" }, []string{"2001:db8::1", "10.0.0.9", "2001:db8::2"}, append([]string{v4}, v6...)},
 		"neither":            {func(netip.Addr) bool { return false }, []string{"2001:db8::1", "10.0.0.9", "2001:db8::2"}, append([]string{v4}, v6...)},
 		"only IPv6, no IPv6": {netip.Addr.Is4, []string{"2001:db8::1", "2001:db8::2"}, v6},
 		"only IPv4, no IPv4": {netip.Addr.Is6, []string{"10.0.0.9"}, []string{v4}},
@@ -225,6 +226,46 @@ func TestLookupsStopWithoutRequests(t *testing.T) {
 			t.Errorf("after an hour the call went to %s, want the new address", address)
 		}
 	})
+}
+
+// A set that replaces another takes its addresses as they are. It used to wait for a lookup if it
+// replaced one that had not had a request.
+func TestRenewedSetDoesNotWait(t *testing.T) {
+	for renewals := 1; renewals <= 3; renewals++ {
+		for title, tc := range map[string]struct {
+			pause time.Duration // before the last renewal, and after it
+			waits time.Duration
+			calls int // before
+		}{
+			"at once":                {time.Millisecond, 0, 1},
+			"within three refreshes": {7 * time.Second, 0, 1},
+			"after an hour":          {time.Hour, 100 * time.Millisecond, 1},
+			"without addresses":      {time.Millisecond, 100 * time.Millisecond, 0},
+		} {
+			t.Run(fmt.Sprintf("%s, %d renewals", title, renewals), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, 2, nil)
+					w.calls(tc.calls)
+					w.dns.set(nil, 100*time.Millisecond, "10.0.0.7")
+					for n := range renewals {
+						if n == renewals-1 {
+							time.Sleep(tc.pause)
+						}
+						old := w.set
+						w.set = old.Renew(w.options)
+						old.Close()
+						t.Cleanup(w.set.Close)
+					}
+					time.Sleep(tc.pause)
+					start := time.Now()
+					address, _, _ := w.attempt(new(endpoint.Call))
+					if took := time.Since(start); took != tc.waits || took > 0 && address != name(7) {
+						t.Errorf("the call took %v and went to %s, want %v for a lookup", took, address, tc.waits)
+					}
+				})
+			})
+		}
+	}
 }
 
 // A failed dial is a sign that an address is gone. The name is looked up at once, but not twice

@@ -108,8 +108,8 @@ type EventKind string
 
 // The kinds.
 const (
-	EventAdded    EventKind = "added"         // the name has a new address
-	EventRemoved  EventKind = "removed"       // the name has lost an address
+	EventAdded    EventKind = "added"         // the name, or the list, has a new address
+	EventRemoved  EventKind = "removed"       // the name, or the list, has lost an address
 	EventEjected  EventKind = "ejected"       // the endpoint failed and is left out, maybe only now that a panic is over
 	EventReturned EventKind = "returned"      // the endpoint works again, after an ejection
 	EventPanic    EventKind = "panic"         // too many endpoints fail, so none is left out
@@ -176,7 +176,8 @@ func (s *Set) SetContinueWait(d time.Duration) {
 }
 
 // SetAddresses changes the addresses of a set with resolve: static. It has no effect on others.
-// Endpoints that stay keep their state and connections. Requests to those that leave go on.
+// There must be at least one, each a host:port. One that is listed twice counts once. Endpoints
+// that stay keep their state and connections. Requests to those that leave go on.
 func (s *Set) SetAddresses(addresses []string) {
 	if s.options.Policy.Resolve == ResolveStatic {
 		s.replace(addresses)
@@ -204,7 +205,12 @@ func (s *Set) replace(addresses []string) {
 	}
 	first := len(before) == 0
 	all := make([]*member, 0, len(addresses))
+	listed := make(map[string]bool, len(addresses))
 	for _, a := range addresses {
+		if listed[a] {
+			continue
+		}
+		listed[a] = true
 		m := before[a]
 		if m == nil {
 			m = s.newMember(a)
@@ -265,7 +271,6 @@ func (s *Set) changed(m *member, t resilience.Transition) {
 		return
 	}
 	if t.To == resilience.Open {
-		m.probeAt = t.At.Add(t.OpenFor)
 		s.senderOf(m).CloseIdleConnections()
 	}
 	s.show(s.current.Load().all, t.At)
@@ -305,7 +310,7 @@ func (s *Set) show(all []*member, now time.Time) {
 		case out && !m.out:
 			s.ejections.Add(1)
 			m.ejected = true
-			s.tell(Event{Kind: EventEjected, Address: m.address, For: max(0, m.probeAt.Sub(now))})
+			s.tell(Event{Kind: EventEjected, Address: m.address, For: max(0, m.circuit.Snapshot().ProbeAt.Sub(now))})
 		case m.working && m.ejected:
 			m.ejected = false
 			s.tell(Event{Kind: EventReturned, Address: m.address})
@@ -404,7 +409,11 @@ func healthOf(status int) resilience.Health {
 // port than the target's is not sent: an http.Client gets [ErrOtherHost] for a redirect there.
 func (s *Set) RoundTrip(req *http.Request) (*http.Response, error) {
 	l := new(Lease)
-	if err := s.Begin(req.Context(), l, new(Call), probeLease); err != nil {
+	err := ErrOtherHost
+	if s.serves(req.URL) {
+		err = s.Begin(req.Context(), l, new(Call), probeLease)
+	}
+	if err != nil {
 		if req.Body != nil {
 			_ = req.Body.Close()
 		}
@@ -419,7 +428,7 @@ func (s *Set) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := l.RoundTrip(req, false)
 	panicked = false
 	switch {
-	case err != nil && (req.Context().Err() != nil || errors.Is(err, ErrOtherHost)):
+	case err != nil && req.Context().Err() != nil:
 		l.End(resilience.Neutral)
 	case err != nil || resp == nil: // without both, Options.Connect breaks the rules
 		l.End(resilience.Unhealthy)

@@ -452,31 +452,151 @@ func TestRedirectToAnotherHost(t *testing.T) {
 		"another scheme":   {"https://orders/b", true},
 	} {
 		t.Run(title, func(t *testing.T) {
-			paths := map[string]int{}
-			w := newWorld(t, 2, func(o *endpoint.Options) {
-				o.Connect = func(string) http.RoundTripper {
-					return roundTripper(func(r *http.Request) (*http.Response, error) {
-						paths[r.URL.Path]++
-						resp := &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Header: http.Header{}, Request: r}
-						if r.URL.Path == "/a" {
-							resp.StatusCode = http.StatusFound
-							resp.Header.Set("Location", tc.location)
-						}
-						return resp, nil
-					})
+			synctest.Test(t, func(t *testing.T) {
+				paths := map[string]int{}
+				w := newWorld(t, 2, func(o *endpoint.Options) {
+					o.Connect = func(string) http.RoundTripper {
+						return roundTripper(func(r *http.Request) (*http.Response, error) {
+							time.Sleep(5 * time.Millisecond)
+							paths[r.URL.Path]++
+							resp := &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Header: http.Header{}, Request: r}
+							if r.URL.Path == "/a" {
+								resp.StatusCode = http.StatusFound
+								resp.Header.Set("Location", tc.location)
+							}
+							return resp, nil
+						})
+					}
+				})
+				_, _, err := fetch.Read((&http.Client{Transport: w.set}).Do(fetch.Request(t, http.MethodGet, "http://orders/a", nil)))
+				if errors.Is(err, endpoint.ErrOtherHost) != tc.other || (err != nil) != tc.other || (paths["/b"] == 0) != tc.other {
+					t.Errorf("got error %v, requests %v, want ErrOtherHost and no request for /b: %v", err, paths, tc.other)
+				}
+				for _, s := range w.set.State() {
+					if s.InFlight != 0 || s.Failures != 0 || s.Latency.Round(time.Millisecond) != time.Duration(min(s.Requests, 1))*5*time.Millisecond {
+						t.Errorf("got %+v, want no request in flight, no failure, and a latency of 5ms after a request", s)
+					}
+				}
+				if n := w.set.State()[0].Requests + w.set.State()[1].Requests; n != uint64(paths["/a"]+paths["/b"]) {
+					t.Errorf("%d requests count, want those that the endpoints got: %v", n, paths)
 				}
 			})
-			_, _, err := fetch.Read((&http.Client{Transport: w.set}).Do(fetch.Request(t, http.MethodGet, "http://orders/a", nil)))
-			if errors.Is(err, endpoint.ErrOtherHost) != tc.other || (err != nil) != tc.other || (paths["/b"] == 0) != tc.other {
-				t.Errorf("got error %v, requests %v, want ErrOtherHost and no request for /b: %v", err, paths, tc.other)
+		})
+	}
+}
+
+// A request for another host says nothing about the endpoint that was to get it. Such an endpoint
+// used to look faster than all others until its first answer, so it got every call of a burst.
+func TestOtherHostIsNotMeasured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, nil)
+		for range 30 {
+			l := new(endpoint.Lease)
+			if err := w.set.Begin(t.Context(), l, new(endpoint.Call), time.Second); err != nil {
+				t.Fatal(err)
 			}
-			for _, s := range w.set.State() {
-				if s.InFlight != 0 || s.Failures != 0 {
-					t.Errorf("got %+v, want no request in flight and no failure", s)
+			if _, err := l.RoundTrip(fetch.Request(t, http.MethodGet, "http://stock/", nil), false); !errors.Is(err, endpoint.ErrOtherHost) {
+				t.Errorf("got error %v, want ErrOtherHost", err)
+			}
+			l.Report(resilience.Neutral, 0)
+			l.End(resilience.Neutral)
+		}
+		for _, s := range w.set.State() {
+			if s.Latency != 0 || s.InFlight != 0 || s.Failures != 0 {
+				t.Errorf("got %+v, want no latency, no failure and no request in flight", s)
+			}
+		}
+	})
+}
+
+// A request for another host neither waits for a lookup nor takes the probe of an endpoint.
+func TestOtherHostTakesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		other := func(w *world) {
+			t.Helper()
+			if _, _, err := fetch.Read(w.set.RoundTrip(fetch.Request(t, http.MethodGet, "http://stock/", nil))); !errors.Is(err, endpoint.ErrOtherHost) {
+				t.Errorf("got error %v, want ErrOtherHost", err)
+			}
+		}
+		w := newWorld(t, 2, nil)
+		if other(w); w.dns.count() != 0 {
+			t.Errorf("%d lookups, want none", w.dns.count())
+		}
+		w.answer(2, answer{status: 503})
+		for w.set.Ejections() == 0 {
+			w.calls(1)
+		}
+		w.answer(2, answer{})
+		time.Sleep(3 * time.Second) // the probe is due, for any call
+		requests := w.set.State()[1].Requests
+		if other(w); w.set.State()[1].Requests != requests {
+			t.Error("the request for another host took the probe")
+		}
+		if address, state, _ := w.attempt(new(endpoint.Call)); address != name(2) || state != endpoint.LeaseProbe {
+			t.Errorf("the call after it went to %s as %s, want the probe of %s", address, state, name(2))
+		}
+	})
+}
+
+// An endpoint that is ejected again is ejected for its new period, also if its circuit's change has
+// not been told yet. The time of the last period used to be taken, which was over.
+func TestEjectionTellsItsOwnPeriod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told, ejected := make(chan struct{}), make(chan endpoint.Event, 10)
+		w := newWorld(t, 0, func(o *endpoint.Options) {
+			o.Policy.Resolve, o.Policy.Addresses = endpoint.ResolveStatic, []string{name(1), name(2), name(3)}
+			o.Notify = func(e endpoint.Event) {
+				if e.Kind == endpoint.EventEjected {
+					ejected <- e
+					<-told // so the endpoint's next changes wait
 				}
 			}
 		})
-	}
+		state := func() endpoint.State { return w.set.State()[1] }
+		look := func() { w.set.SetAddresses([]string{name(1), name(2), name(3)}) } // the set takes the circuits' states
+		w.answer(2, answer{status: 503})
+		var first sync.WaitGroup
+		first.Go(func() {
+			for w.set.Ejections() == 0 {
+				w.calls(1)
+			}
+		})
+		<-ejected
+		w.answer(1, answer{latency: 50 * time.Millisecond}) // else the endpoint, whose last call has not ended, gets none
+		w.answer(2, answer{})
+		w.answer(3, answer{latency: 50 * time.Millisecond})
+		until := func(want resilience.State) {
+			t.Helper()
+			for n := 0; state().Circuit != want; n++ {
+				if w.calls(1); n == 1000 {
+					t.Fatalf("the circuit is %s after 1000 calls, want %s", state().Circuit, want)
+				}
+			}
+			look()
+		}
+		time.Sleep(3 * time.Second)
+		look()
+		until(resilience.Closed)
+		w.answer(2, answer{status: 503})
+		until(resilience.Open)
+		close(told)
+		if e := <-ejected; e.Address != name(2) || e.For < 500*time.Millisecond {
+			t.Errorf("got %+v, want the second ejection of %s, for about a second", e, name(2))
+		}
+		first.Wait()
+	})
+}
+
+// SetAddresses takes an address that is listed twice once.
+func TestAddressListedTwice(t *testing.T) {
+	w := newWorld(t, 0, func(o *endpoint.Options) {
+		o.Policy.Resolve, o.Policy.Addresses = endpoint.ResolveStatic, []string{name(1)}
+	})
+	w.set.SetAddresses([]string{name(2), name(1), name(2), name(1)})
+	w.wantAddresses(name(2), name(1))
+	w.wantEvents("added " + name(2))
+	w.set.SetAddresses([]string{name(1)})
+	w.wantEvents("removed " + name(2))
 }
 
 // Whatever a RoundTripper does, its request does not stay in flight.

@@ -507,28 +507,31 @@ func TestGRPCDeadlines(t *testing.T) {
 			p := counting()
 			p.Timeout, p.AttemptTimeout = c.ours, c.ours
 			_, client := grpcGateway(t, p, gateway.Route{Name: "all", Match: "/", Upstream: upstream})
-			// A busy machine makes some calls late, so one of five must be in time.
-			var took time.Duration
-			for tries := 0; tries == 0 || took > c.within && tries < 5; tries++ {
+			// A busy machine makes some calls late, and some do not reach the upstream in time. So
+			// one of five must be in time, and one reach it.
+			fastest := time.Hour
+			var most time.Duration // that was left
+			for tries := 0; (fastest > c.within || most < c.sees/2) && tries < 5; tries++ {
 				ctx, cancel := context.WithTimeout(t.Context(), c.caller)
 				start := time.Now()
 				err := roundTrip(ctx, client, c.stops)
-				took = time.Since(start)
+				fastest = min(fastest, time.Since(start))
 				cancel()
 				if status.Code(err) != codes.DeadlineExceeded {
 					t.Errorf("got %v, want DEADLINE_EXCEEDED", err)
 				}
-			}
-			if took > c.within {
-				t.Errorf("the fastest of five calls took %v, want at most %v", took, c.within)
-			}
-			if len(left) == 0 {
-				t.Error("no call reached the upstream")
-			}
-			for range len(left) {
-				if got := <-left; got > c.sees || got < c.sees/2 {
-					t.Errorf("the upstream saw %v left, want about %v, and not more", got, c.sees)
+				for range len(left) {
+					got := <-left
+					if most = max(most, got); got > c.sees {
+						t.Errorf("the upstream saw %v left, want at most %v", got, c.sees)
+					}
 				}
+			}
+			if fastest > c.within {
+				t.Errorf("the fastest of five calls took %v, want at most %v", fastest, c.within)
+			}
+			if most < c.sees/2 {
+				t.Errorf("the upstream saw at most %v left in five calls, want about %v", most, c.sees)
 			}
 		})
 	}

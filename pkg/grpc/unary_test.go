@@ -416,7 +416,7 @@ func TestErrorsOfItsOwn(t *testing.T) {
 func TestDialWithoutAnAnswer(t *testing.T) {
 	address := server(t, echo(func(string) {}))
 	p := counting()
-	p.AttemptTimeout = 50 * time.Millisecond
+	p.AttemptTimeout = 500 * time.Millisecond // the second attempt needs some, on a busy machine
 	answers := make(chan struct{})
 	dead := grpc.WithContextDialer(func(ctx context.Context, to string) (net.Conn, error) {
 		<-answers

@@ -185,8 +185,9 @@ func (c *callState[T]) doubtful() bool {
 
 // decide sets and records the verdict on the attempt that just ended.
 func (c *callState[T]) decide() {
-	// A timeout has cost the upstream as much as a retry, and many of them show an overload. But an
-	// endpoint that accepts no connection has cost it nothing.
+	// A timeout has cost the upstream as much as a retry, and many of them show an overload. It is
+	// different if the call moves on at once: one endpoint accepts no connection, and another is
+	// left. Without another, it may be an overload in which connections are dropped.
 	if c.counts == Unhealthy && c.outcome.Reason == ReasonAttemptTimeout && !c.outcome.AtOnce {
 		c.pipeline.budget.spend()
 	}

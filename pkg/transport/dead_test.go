@@ -71,6 +71,7 @@ func TestPostOfADeadEndpointGoesToAnother(t *testing.T) {
 				g := newGrave(t, resolve)
 				p := steady()
 				rt := newTransport(t, g.set, p)
+				spent := 0.0
 				for i := range 30 {
 					start := time.Now()
 					r := call(t, rt, request(t, http.MethodPost, "http://orders/", strings.NewReader("once")))
@@ -83,6 +84,12 @@ func TestPostOfADeadEndpointGoesToAnother(t *testing.T) {
 					}
 					if n > 1 && !slices.Equal(r.reasons(), []resilience.Reason{resilience.ReasonAttemptTimeout, resilience.ReasonOK}) {
 						t.Errorf("call %d: got attempts %q", i, r.reasons())
+					}
+					if spent += float64(n - 1); resolve == endpoint.ResolveNone {
+						spent += float64(n - 1) // it may be an overload, so each timeout costs a token too
+					}
+					if left := p.Retry.Budget.Burst - spent; rt.State()[0].BudgetTokens != left {
+						t.Errorf("call %d left %v tokens, want %v", i, rt.State()[0].BudgetTokens, left)
 					}
 					time.Sleep(11 * time.Second) // an endpoint that was slow is tried again
 				}
@@ -126,6 +133,11 @@ func TestRequestForAnotherHost(t *testing.T) {
 		}
 		if b := rt.State()[0].Breaker; b.Failures != 0 {
 			t.Errorf("the circuit counts %s, want no failure", tally(b))
+		}
+		for _, s := range g.set.State() {
+			if s.Latency != 0 || s.InFlight != 0 {
+				t.Errorf("got %+v, want no latency and no request in flight", s)
+			}
 		}
 	})
 }

@@ -25,6 +25,7 @@ func TestEndpointChanges(t *testing.T) {
 	}
 	tell(shown, 30*time.Second, endpoint.Event{Kind: endpoint.EventAdded, Address: "10.0.0.2:80"})
 	tell(shown, 25*time.Second, endpoint.Event{Kind: endpoint.EventEjected, Address: "10.0.0.1:80", For: 1500 * time.Millisecond})
+	tell(shown, 20*time.Second, endpoint.Event{Kind: endpoint.EventEjected, Address: "10.0.0.3:80"}) // its probe is due
 	tell(shown, 15*time.Second, endpoint.Event{Kind: endpoint.EventPanic})
 	tell("http://other", 14*time.Second, endpoint.Event{Kind: endpoint.EventPanic})
 	l.ObserveTransition(observe.Transition{Policy: "default", Transition: resilience.Transition{
@@ -32,13 +33,13 @@ func TestEndpointChanges(t *testing.T) {
 	}})
 	v := visit(t, at, 1440, false)
 	v.until(isLive)
-	v.until(`document.querySelectorAll("#transitions li").length === 4`)
+	v.until(`document.querySelectorAll("#transitions li").length === 5`)
 	// While the page is open:
 	tell(shown, 10*time.Second, endpoint.Event{Kind: endpoint.EventCalm})
 	tell(shown, 9*time.Second, endpoint.Event{Kind: endpoint.EventReturned, Address: "10.0.0.1:80"})
 	tell(shown, 5*time.Second, endpoint.Event{Kind: endpoint.EventLookup, Err: errors.New("no <b>such</b> host")})
 	tell(shown, 4*time.Second, endpoint.Event{Kind: endpoint.EventRemoved, Address: "10.0.0.2:80"})
-	v.until(`document.querySelectorAll("#transitions li").length === 8`)
+	v.until(`document.querySelectorAll("#transitions li").length === 9`)
 	got := eval[[]string](v, `[...document.querySelectorAll("#transitions li")].map((e) => [...e.children].slice(1).map((e) => e.textContent).join(" "))`)
 	want := []string{
 		"Endpoint removed 10.0.0.2:80",
@@ -47,6 +48,7 @@ func TestEndpointChanges(t *testing.T) {
 		"Few endpoints fail again so the failing ones may be ejected",
 		"Closed → open ",
 		"Too many endpoints fail more than may be ejected, so none is",
+		"Endpoint ejected 10.0.0.3:80",
 		"Endpoint ejected 10.0.0.1:80, for 1.50 s",
 		"Endpoint added 10.0.0.2:80",
 	}
@@ -54,8 +56,8 @@ func TestEndpointChanges(t *testing.T) {
 		t.Errorf("changes =\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	marks := eval[[]string](v, `[...document.querySelectorAll("line.endpoint-tick title")].map((e) => e.textContent.replace(/^\S+ /, ""))`)
-	if len(marks) != 7 || marks[1] != "Endpoint ejected: 10.0.0.1:80, for 1.50 s" {
-		t.Errorf("marks on the axis = %q, want 7, one of them of the ejection", marks)
+	if len(marks) != 8 || marks[1] != "Endpoint ejected: 10.0.0.1:80, for 1.50 s" || marks[2] != "Endpoint ejected: 10.0.0.3:80" {
+		t.Errorf("marks on the axis = %q, want 8, two of them of the ejections", marks)
 	}
 	places := eval[[]float64](v, `[...document.querySelectorAll("line.endpoint-tick")].map((e) => Number(e.getAttribute("x1")))`)
 	if !slices.IsSorted(places) || len(slices.Compact(slices.Clone(places))) != len(places) {

@@ -156,6 +156,11 @@ var fed = map[string]struct{ series, faults, want string }{ //nolint:gochecknogl
 		`{ window: { offered: 100, good: 60, attempts: 150, attemptsGood: 60 }, circuit: { state: "closed" }, endpoints: [{ address: "a", state: "ejected" }, { address: "b" }, { address: "c" }] }`, `{ name: "30 % errors", age: 60000 }`,
 		"30 % errors. 1 of 3 endpoints is ejected (a); 40.0 % of the calls of the last ten seconds failed.",
 	},
+	// It used to say that all 0 upstreams with calls did well.
+	"all calls, none of which has a route": {
+		`{ all: true, window: { offered: 2, good: 0, attempts: 0 } }`, `{ name: "", age: Infinity }`,
+		"None of the 2 calls of the last ten seconds reached an upstream.",
+	},
 	"faults that are not known": {
 		`{ window: { offered: 10, good: 10, attempts: 20, attemptsGood: 10 } }`, `{ name: "", age: Infinity }`,
 		"In the last ten seconds the upstream failed 50.0 % of its attempts, but no call failed.",

@@ -24,7 +24,7 @@ const changes = {
 export function changeOf(c) {
   const [word, shape] = changes[c.change] ?? [c.change, "late"];
   const why = {
-    ejected: `${c.endpoint}, for ${duration(c.ejectFor ?? 0)}`,
+    ejected: c.ejectFor ? `${c.endpoint}, for ${duration(c.ejectFor)}` : c.endpoint, // otherwise its probe is due
     panic: "more than may be ejected, so none is",
     calm: "so the failing ones may be ejected",
     lookup_failed: `the addresses before stay in use: ${c.error}`,

@@ -96,7 +96,10 @@ function ofAll(w) {
   if (out.length) parts.push(`${plural(out.length, "endpoint")} ${out.length === 1 ? "is" : "are"} ejected: ${named(out)}.`);
   if (bad.length) parts.push(`In ${LAST} ${open.length ? count(bad.length) + " more" : `${count(bad.length)} of ${plural(all.length, "upstream")}`} failed calls: ${named(bad)}.`);
   if (open.length || bad.length) parts.push(`Over all, ${percent(w.offered - w.good, w.offered)} of the calls${bad.length ? "" : ` of ${LAST}`} failed.`);
-  else parts.push(all.length === 1 ? "The only upstream with calls did well." : `All ${count(all.length)} upstreams with calls did well.`, ...attempts(w, "the upstreams"));
+  else {
+    if (all.length) parts.push(all.length === 1 ? "The only upstream with calls did well." : `All ${count(all.length)} upstreams with calls did well.`);
+    parts.push(...attempts(w, "the upstreams"));
+  }
   return [...parts, ...limited(w)];
 }
 
