@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -196,12 +195,4 @@ func value(s grpc.ServerStream, key string) string {
 		return v[0]
 	}
 	return ""
-}
-
-// end watches when a context ends, and returns how long after the start that was, or 0 if it has
-// not ended. A busy machine fires all timers late, also that of a deadline.
-func end(ctx context.Context, start time.Time) func() time.Duration {
-	var ended atomic.Int64
-	context.AfterFunc(ctx, func() { ended.Store(int64(time.Since(start))) })
-	return func() time.Duration { return time.Duration(ended.Load()) }
 }

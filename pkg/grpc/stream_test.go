@@ -308,19 +308,28 @@ func TestStreamDeadlines(t *testing.T) {
 			p.Timeout, p.AttemptTimeout = c.ours, c.ours
 			i := must(t, p)
 			conn := dial(t, address, i)
-			ctx, cancel := context.WithTimeout(t.Context(), c.caller)
-			defer cancel()
-			start := time.Now()
-			ended := end(ctx, start)
-			err := roundTrip(ctx, conn, c.message)
-			if took := time.Since(start); status.Code(err) != codes.DeadlineExceeded || took > max(c.within, ended()+30*time.Millisecond) {
-				t.Errorf("got %v after %v, want DEADLINE_EXCEEDED within %v", err, took, c.within)
+			var err error
+			var took time.Duration
+			calls := 0
+			for calls == 0 || took > c.within && calls < 5 { // a busy machine makes some calls late
+				calls++
+				ctx, cancel := context.WithTimeout(t.Context(), c.caller)
+				start := time.Now()
+				err = roundTrip(ctx, conn, c.message)
+				took = time.Since(start)
+				cancel()
+				if status.Code(err) != codes.DeadlineExceeded {
+					t.Errorf("got %v, want DEADLINE_EXCEEDED", err)
+				}
+			}
+			if took > c.within {
+				t.Errorf("the last of five calls took %v, want at most %v", took, c.within)
 			}
 			var s interface{ GRPCStatus() *status.Status }
 			if errors.As(err, &s) && !strings.HasPrefix(s.GRPCStatus().Message(), c.begins) {
 				t.Errorf("got %v, want a message that begins with %q", err, c.begins)
 			}
-			wantCounts(t, i, 0, c.failures)
+			wantCounts(t, i, 0, calls*c.failures)
 		})
 	}
 }
