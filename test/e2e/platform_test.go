@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net/http"
 	"os"
@@ -337,6 +338,62 @@ func TestMetricsOfALoadBalancer(t *testing.T) {
 	if text := get(t, p.forward("svc/client-metrics", "8081")+"/metrics"); !strings.Contains(text, "\nrebound_calls_active ") {
 		t.Errorf("got\n%.500s\nwant rebound_calls_active", text)
 	}
+	p.helm("test", "rebound", "--timeout", "1m")
+}
+
+// A platform's own containers, users, names and probes are those of running pods, also behind
+// network policies.
+func TestRoomForThePlatform(t *testing.T) {
+	version, err := appVersion()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const user = 12345
+	text := fmt.Sprintf(`
+podDefaults:
+  hostAliases: [{ip: 127.0.0.1, hostnames: [beside.test]}]
+  dnsConfig: {options: [{name: ndots, value: "2"}]}
+podSecurityContext: {runAsUser: %[1]d, runAsGroup: %[1]d}
+networkPolicy: {enabled: true}
+config:
+  routes: [{name: process, match: GET /process, upstream: "http://beside.test:5055"}]
+  policies: {default: {retry: {maxAttempts: 10, budget: {ratio: 1}}}} # three attempts in ten fail
+client:
+  replicas: 1
+  strategy: {rollingUpdate: {maxUnavailable: 0, maxSurge: 1}}
+  minReadySeconds: 1
+  startupProbe: {periodSeconds: 1, failureThreshold: 60}
+  initContainers:
+    - {name: before, image: "rebound/client:%[2]s", args: [--version], securityContext: &restricted {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}
+  extraContainers:
+    - {name: beside, image: "rebound/flaky-server:%[2]s", args: [--listen=:5055, --admin=:5056], securityContext: *restricted}
+`, user, version)
+	values := filepath.Join(t.TempDir(), "values.yaml")
+	if err := os.WriteFile(values, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := newPlace(t)
+	p.install("--values", values)
+	pods := p.pods("client")
+	if len(pods) != 1 {
+		t.Fatalf("got %d pods of the client, want 1", len(pods))
+	}
+	pod := pods[0]
+	if got := pod.Spec.SecurityContext.RunAsUser; got == nil || *got != user {
+		t.Errorf("got user %v, want %d", got, user)
+	}
+	if states := pod.Status.InitContainerStatuses; len(states) != 1 || states[0].State.Terminated == nil || states[0].State.Terminated.ExitCode != 0 {
+		t.Errorf("got init containers %+v, want one that has ended well", states)
+	}
+	ready := map[string]bool{}
+	for _, c := range pod.Status.ContainerStatuses {
+		ready[c.Name] = c.Ready
+	}
+	if want := map[string]bool{"client": true, "beside": true}; !maps.Equal(ready, want) {
+		t.Errorf("got containers %v, want %v", ready, want)
+	}
+	// The name, the container beside the client, and the policies for the caller's way.
+	get(t, p.forward("svc/client", "8080")+"/process")
 	p.helm("test", "rebound", "--timeout", "1m")
 }
 

@@ -170,6 +170,18 @@ func TestLeavingTheTourPutsThingsBack(t *testing.T) {
 			v.until(isLive + ` && document.getElementById("tour-skip").innerText === "No, thank you"`)
 			v.click("tour-skip")
 		},
+		"reloaded before a step is recorded": func(v *tab) {
+			_ = eval[bool](v, `(() => {
+				const fetching = window.fetch;
+				window.fetch = (url, ...rest) => String(url).includes("api/traffic") ? new Promise(() => {}) : fetching(url, ...rest);
+				document.getElementById("tour-back").click();
+				return true;
+			})()`)
+			v.until(`document.querySelector("input[name=scenario]:checked")?.value === "Outage"`)
+			v.do(chromedp.Reload())
+			v.until(isLive + ` && document.getElementById("tour-skip").innerText === "No, thank you"`)
+			v.click("tour-skip")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := start(t, "--no-tour=false")
@@ -210,8 +222,9 @@ func TestLeavingTheTourKeepsWhatWasSetSince(t *testing.T) {
 		}, "hangRate: 1\n", page.TrafficSettings{PerSecond: 20, Path: page.PathBoth}},
 		"the button of the tour's own fault": {func(v *tab, _ demo) {
 			v.press("Hanging")
+			v.until(`document.getElementById("scenario-note").innerText.includes("100 % hanging")`)
 			v.press("Outage")
-			v.until(`document.querySelector("input[name=scenario]:checked")?.value === "Outage"`)
+			v.until(`document.getElementById("scenario-note").innerText.includes("100 % errors")`)
 		}, "errorRate: 1\n", page.TrafficSettings{PerSecond: 20, Path: page.PathBoth}},
 		"another person": {func(_ *tab, d demo) {
 			ask(t, http.MethodPut, d.faults, "errorRate: 0.25")

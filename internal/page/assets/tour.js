@@ -103,12 +103,13 @@ function again() {
 }
 
 async function put(step) {
+  keep({ ...before(), cut: true }); // until the end of this function
   if (known.traffic?.perSecond !== step.rate || known.traffic?.path !== "both") await setTraffic({ perSecond: step.rate, path: "both" });
   const faults = await press(step.scenario);
   // The stream can be late, so known.traffic may still be that of before.
   const traffic = await ask("api/traffic").catch(() => known.traffic);
   const was = before();
-  if (was) keep({ ...was, put: { faults: faults ?? was.put.faults, traffic: settingsOf(traffic) } });
+  if (was) keep({ ...was, cut: false, put: { faults: faults ?? was.put.faults, traffic: settingsOf(traffic) } });
 }
 
 $("tour-next").addEventListener("click", () => {
