@@ -222,9 +222,9 @@ func TestLeavingTheTourKeepsWhatWasSetSince(t *testing.T) {
 		}, "hangRate: 1\n", page.TrafficSettings{PerSecond: 20, Path: page.PathBoth}},
 		"the button of the tour's own fault": {func(v *tab, _ demo) {
 			v.press("Hanging")
-			v.until(`document.getElementById("scenario-note").innerText.includes("100 % hanging")`)
+			v.until(`document.getElementById("scenario-note").innerText.includes("never answered")`)
 			v.press("Outage")
-			v.until(`document.getElementById("scenario-note").innerText.includes("100 % errors")`)
+			v.until(`document.getElementById("scenario-note").innerText.includes("every attempt answers 503")`)
 		}, "errorRate: 1\n", page.TrafficSettings{PerSecond: 20, Path: page.PathBoth}},
 		"another person": {func(_ *tab, d demo) {
 			ask(t, http.MethodPut, d.faults, "errorRate: 0.25")

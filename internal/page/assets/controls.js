@@ -121,9 +121,9 @@ export async function press(name) {
 export const settingsOf = ({ perSecond, path, sick = 0 }) => ({ perSecond, path, sick });
 
 // putBack restores faults and traffic as they were, or the faults that the server saw first if
-// faults is null. It only changes what is still as put: the rest somebody has set since. After a step
-// that a reload cut short that is not known, and it changes all. It reports whether it could. If not,
-// it can be called again.
+// faults is null. It only changes what is still as put: the rest somebody has set since. After a
+// step that a reload cut short that is not known, and it changes all. It reports whether it could.
+// If not, it can be called again.
 export async function putBack({ faults, traffic, put, cut = false }) {
   const done = await change("Putting back the faults", async () => {
     hear(await ask("api/faults"));
