@@ -10,8 +10,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// With one slow endpoint of three, and with one of half the capacity, the slowest calls are at
-// least five times as fast as with endpoints in turn under the same policy (p999).
+// One endpoint of three is slow, or has half the capacity. The p999 is at most a fifth of that with
+// endpoints in turn under the same policy.
 func TestAgainstRoundRobin(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes very many calls")

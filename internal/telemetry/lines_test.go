@@ -170,13 +170,7 @@ func TestLogDropsWhatNobodyReads(t *testing.T) {
 	if dropped == 0 || dropped > n-900 {
 		t.Errorf("got %d of %d lines of 1 KB dropped, want all beyond 1 MiB", dropped, n)
 	}
-	var got bytes.Buffer
-	read := make(chan struct{})
-	go func() { defer close(read); _, _ = io.Copy(&got, r) }()
-	log.Close()
-	_ = w.Close()
-	<-read
-	text := got.String()
+	text := closeAndRead(log, w, r)
 	last := text[strings.LastIndex(strings.TrimSpace(text), "\n")+1:]
 	if want := fmt.Sprintf(`"level":"WARN","msg":"log lines were dropped","lines":%d}`+"\n", dropped); !strings.HasSuffix(last, want) {
 		t.Errorf("got the last line %s, want it to end with %s", last, want)
@@ -184,6 +178,17 @@ func TestLogDropsWhatNobodyReads(t *testing.T) {
 	if lines := strings.Count(text, `"msg":"line"`); lines != int(n-dropped) || !strings.Contains(text, `"warning"`) {
 		t.Errorf("got %d lines and %d dropped ones of %d, and a warning: %v, want all of them", lines, dropped, n, strings.Contains(text, `"warning"`))
 	}
+}
+
+// closeAndRead closes a log and its pipe, and returns all that was written to it.
+func closeAndRead(log *telemetry.Log, w io.Closer, r io.Reader) string {
+	var got bytes.Buffer
+	read := make(chan struct{})
+	go func() { defer close(read); _, _ = io.Copy(&got, r) }()
+	log.Close()
+	_ = w.Close()
+	<-read
+	return got.String()
 }
 
 // No line that slog has to write takes the room that is kept for warnings.
@@ -200,13 +205,8 @@ func TestLogKeepsRoomForWarnings(t *testing.T) {
 				line(log.Logger)
 			}
 			log.Warn("warning")
-			var got bytes.Buffer
-			read := make(chan struct{})
-			go func() { defer close(read); _, _ = io.Copy(&got, r) }()
-			log.Close()
-			_ = w.Close()
-			<-read
-			if !strings.Contains(got.String(), `"warning"`) {
+			text := closeAndRead(log, w, r)
+			if !strings.Contains(text, `"warning"`) {
 				t.Error("the warning was dropped, want room for it")
 			}
 		})

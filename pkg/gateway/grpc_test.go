@@ -316,8 +316,8 @@ func h2cTransport(t *testing.T) *http.Transport {
 	return tr
 }
 
-// Observers learn whether a gRPC call ended because of its caller's time, which says nothing about
-// the upstream, and the status that the caller's library makes of an answer that is not gRPC's.
+// Observers learn whether the caller's time ended a gRPC call: the upstream is not to blame then.
+// They also learn what status the caller's library makes of an answer that is not gRPC's.
 func TestGRPCWhoseTimeWasUp(t *testing.T) {
 	plain := func(code int) string {
 		return server(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }).URL

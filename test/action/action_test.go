@@ -88,6 +88,17 @@ func newWorkshop(t *testing.T) *workshop {
 	return w
 }
 
+// newChange returns a workshop whose last commit changes the policy in a.yaml.
+func newChange(t *testing.T) *workshop {
+	t.Helper()
+	w := newWorkshop(t)
+	w.write("a.yaml", policy("0"), 0o600)
+	w.base = w.commit()
+	w.write("a.yaml", policy("1"), 0o600)
+	w.commit()
+	return w
+}
+
 func (w *workshop) write(path, text string, mode os.FileMode) {
 	w.t.Helper()
 	if !filepath.IsAbs(path) {
@@ -183,11 +194,7 @@ func TestPullRequestTellsWhatIsDropped(t *testing.T) {
 // Without a limit of the capacity the table has no boundary, which is a share of it.
 func TestPullRequestWithoutCapacity(t *testing.T) {
 	t.Parallel()
-	w := newWorkshop(t)
-	w.write("a.yaml", policy("0"), 0o600)
-	w.base = w.commit()
-	w.write("a.yaml", policy("1"), 0o600)
-	w.commit()
+	w := newChange(t)
 	for _, capacity := range []string{"0", "0.0"} {
 		code, out := w.run("compare", "CONFIG=a.yaml", "SCENARIO=outage", "CAPACITY="+capacity)
 		summary := w.read(w.summary)
@@ -406,11 +413,7 @@ func TestActionStepByStep(t *testing.T) {
 // Without a right to comment, the table is in the summary and the run goes on.
 func TestNoRightToComment(t *testing.T) {
 	t.Parallel()
-	w := newWorkshop(t)
-	w.write("a.yaml", policy("0"), 0o600)
-	w.base = w.commit()
-	w.write("a.yaml", policy("1"), 0o600)
-	w.commit()
+	w := newChange(t)
 	code, out := w.run("compare", "CONFIG=a.yaml", "GH_FAILS=1")
 	if code != 0 || !strings.Contains(out, "::warning title=Rebound lab::the table could not be written as a comment") || !strings.Contains(w.read(w.summary), "`ratings/0`") {
 		t.Errorf("got exit code %d, output\n%s\nwant 0 and a warning", code, out)
