@@ -87,7 +87,15 @@ func run(ctx context.Context, p cli.Program) int {
 		for _, n := range notes {
 			fmt.Fprintf(p.Stderr, "client: %s\n", n)
 		}
-		// Also what only a gateway finds, such as a missing file of a certificate.
+		// Also what only a client that starts finds: a wrong OTEL_* variable, a missing file of a
+		// certificate.
+		tel, err := telemetry.Start(ctx, telemetry.Options{Service: "client", LookupEnv: p.LookupEnv})
+		if err != nil {
+			return p.Fail(cli.ExitUsage, err)
+		}
+		if err := tel.Flush(ctx); err != nil {
+			return p.Fail(cli.ExitFailed, err)
+		}
 		g, err := gateway.New(cfg, gateway.Options{})
 		if err != nil {
 			return p.Fail(cli.ExitUsage, err)

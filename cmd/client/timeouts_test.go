@@ -68,6 +68,7 @@ func TestA13TimeoutMistakes(t *testing.T) {
 		"D5: faults of a template":      {[]string{"--upstream", "http://x", "--faults", "http://$(HOST):5001"}, nil, "client: --faults: must be a URL such as http://flaky-server:5001"},
 		"D5: traces of a template":      {[]string{"--upstream", "http://x", "--traces", "http://$(HOST)/{id}"}, nil, "client: --traces: must be a URL such as http://localhost:16686"},
 		"D5: a probe of a template":     {[]string{"probe", "http://$(HOST):8081/readyz"}, nil, "the host must be a name"},
+		"a check, and no share":         {[]string{"--upstream", "http://x", "--check"}, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "10%"}, `client: OTEL_TRACES_SAMPLER_ARG: must be a number from 0 to 1, got "10%"`},
 		"D1: an endpoint without http":  {[]string{"--upstream", "http://x"}, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318"}, `client: OTEL_EXPORTER_OTLP_ENDPOINT: must be a URL such as http://otel-collector:4318, got "localhost:4318": the scheme must be http or https`},
 	} {
 		t.Run(name, func(t *testing.T) {

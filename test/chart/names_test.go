@@ -26,24 +26,27 @@ func hash(name string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(na
 func TestNames(t *testing.T) {
 	for name, tc := range map[string]struct {
 		release, override, prefix string
+		label                     string // nameOverride, which changes no name
 	}{
-		"called like the chart":  {"rebound", "", ""},
-		"another release":        {"try", "", "try-"},
-		"of a given name":        {"rebound", "second", "second-"},
-		"the chart's name":       {"try", "rebound", "rebound-"},
-		"a word of YAML's":       {"true", "", "true-"},
-		"YAML's nothing":         {"null", "", "null-"},
-		"an old word of YAML's":  {"y", "", "y-"},
-		"a given word of YAML's": {"try", "yes", "yes-"},
-		"the longest whole name": {strings.Repeat("x", 41), "", strings.Repeat("x", 41) + "-"},
-		"a long name":            {strings.Repeat("x", 53), "", strings.Repeat("x", 32) + "-" + hash(strings.Repeat("x", 53)) + "-"},
+		"called like the chart":  {"rebound", "", "", ""},
+		"of another label":       {"rebound", "", "", "edge"},
+		"called like the label":  {"edge", "", "edge-", "edge"},
+		"another release":        {"try", "", "try-", ""},
+		"of a given name":        {"rebound", "second", "second-", ""},
+		"the chart's name":       {"try", "rebound", "rebound-", ""},
+		"a word of YAML's":       {"true", "", "true-", ""},
+		"YAML's nothing":         {"null", "", "null-", ""},
+		"an old word of YAML's":  {"y", "", "y-", ""},
+		"a given word of YAML's": {"try", "yes", "yes-", ""},
+		"the longest whole name": {strings.Repeat("x", 41), "", strings.Repeat("x", 41) + "-", ""},
+		"a long name":            {strings.Repeat("x", 53), "", strings.Repeat("x", 32) + "-" + hash(strings.Repeat("x", 53)) + "-", ""},
 		"a long name, cut at a dash": {strings.Repeat("x", 31) + "-" + strings.Repeat("y", 20), "",
-			strings.Repeat("x", 31) + "-" + hash(strings.Repeat("x", 31)+"-"+strings.Repeat("y", 20)) + "-"},
-		"the longest given name": {"try", strings.Repeat("x", 41), strings.Repeat("x", 41) + "-"},
+			strings.Repeat("x", 31) + "-" + hash(strings.Repeat("x", 31)+"-"+strings.Repeat("y", 20)) + "-", ""},
+		"the longest given name": {"try", strings.Repeat("x", 41), strings.Repeat("x", 41) + "-", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := mustRender(t, tc.release, map[string]any{
-				"fullnameOverride": tc.override, "jaeger": map[string]any{"enabled": true}, "networkPolicy": parse(t, "{enabled: true, adminFrom: [{podSelector: {}}]}"),
+				"fullnameOverride": tc.override, "nameOverride": tc.label, "jaeger": map[string]any{"enabled": true}, "networkPolicy": parse(t, "{enabled: true, adminFrom: [{podSelector: {}}]}"),
 				"serviceMonitor": map[string]any{"enabled": true}, "prometheusRule": map[string]any{"enabled": true},
 			})
 			checkSelectors(t, r)
@@ -146,6 +149,34 @@ func TestTraces(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Any attribute of the resource arrives as it is: the variable is percent-encoded, and its parts
+// are divided by commas.
+func TestResourceAttributes(t *testing.T) {
+	want := map[string]string{"percent": "100%", "encoded": "%41", "list": "a, b=c", "blank": " a b ", "quoted": `a "b" \\ 'c'`}
+	attributes := map[string]any{}
+	for key, value := range want {
+		attributes[key] = value
+	}
+	r := mustRender(t, "rebound", map[string]any{"otel": map[string]any{"resourceAttributes": attributes}})
+	for _, component := range []string{"client", "flaky-server"} {
+		text := variable(find[*appsv1.Deployment](r, component).Spec.Template.Spec.Containers[0], "OTEL_RESOURCE_ATTRIBUTES")
+		got := map[string]string{}
+		for pair := range strings.SplitSeq(text, ",") {
+			key, value, _ := strings.Cut(pair, "=")
+			value, err := url.PathUnescape(strings.TrimSpace(value))
+			if err != nil {
+				t.Errorf("%s of %s: %v", key, component, err)
+			}
+			if _, ours := want[key]; ours {
+				got[key] = value
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%s has %q, want %q, by\n%s", component, got, want, text)
+		}
 	}
 }
 

@@ -2,10 +2,12 @@ package chart_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -23,17 +25,23 @@ import (
 )
 
 // The check before an installation runs the client's own --check on the configuration, environment
-// and files that the pods will get, and a wrong configuration fails it at once.
+// and files that the pods will get, and a wrong configuration fails it at once. The environment was
+// once left out, and a wrong OTEL_* variable installed pods that could not start.
 func TestCheckBeforeAnInstallation(t *testing.T) {
 	client := build(t, "client")
 	for name, tc := range map[string]struct {
 		values string
 		ok     bool
 	}{
-		"a good one":           {"{}", true},
-		"conflicting patterns": {"config: {routes: [{name: a, match: /a/, upstream: 'http://a'}, {name: b, match: 'GET /{x}/b', upstream: 'http://b'}]}", false},
-		"credentials":          {"config: {routes: [{name: a, match: /, upstream: 'http://user:secret@a'}]}", false},
-		"a missing file":       {"client: {upstreams: {a: {ca: {secret: none}}}}\nconfig: {routes: [{name: a, match: /, upstream: a}], upstreams: {a: {url: 'https://a'}}}", false},
+		"a good one":              {"{}", true},
+		"conflicting patterns":    {"config: {routes: [{name: a, match: /a/, upstream: 'http://a'}, {name: b, match: 'GET /{x}/b', upstream: 'http://b'}]}", false},
+		"credentials":             {"config: {routes: [{name: a, match: /, upstream: 'http://user:secret@a'}]}", false},
+		"a missing file":          {"client: {upstreams: {a: {ca: {secret: none}}}}\nconfig: {routes: [{name: a, match: /, upstream: a}], upstreams: {a: {url: 'https://a'}}}", false},
+		"traces":                  {"otel: {endpoint: 'http://a:4318'}", true},
+		"traces without a port":   {"otel: {endpoint: 'http://a', protocol: grpc}", false},
+		"a word for a share":      {"client: {extraEnv: [{name: OTEL_TRACES_SAMPLER, value: traceidratio}, {name: OTEL_TRACES_SAMPLER_ARG, value: 10%}]}", false},
+		"a wrong attribute":       {"client: {extraEnv: [{name: OTEL_RESOURCE_ATTRIBUTES, value: a=100%}]}", false},
+		"an attribute in percent": {"otel: {resourceAttributes: {a: 100%}}", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := mustRender(t, "rebound", parse(t, tc.values))
@@ -50,7 +58,9 @@ func TestCheckBeforeAnInstallation(t *testing.T) {
 			}
 			args := slices.Clone(c.Args)
 			args[0] = "--config=" + file
-			out, err := exec.CommandContext(t.Context(), client, args...).CombinedOutput()
+			cmd := exec.CommandContext(t.Context(), client, args...)
+			cmd.Env = environment(c)
+			out, err := cmd.CombinedOutput()
 			code := 0
 			if exit, failed := err.(*exec.ExitError); failed { //nolint:errorlint // as Output documents
 				code = exit.ExitCode()
@@ -68,8 +78,37 @@ func TestCheckBeforeAnInstallation(t *testing.T) {
 	}
 }
 
+// environment returns a container's variables in the form of [os.Environ].
+func environment(c corev1.Container) []string {
+	all := []string{} // nil would be this program's own
+	for _, v := range c.Env {
+		if v.ValueFrom != nil {
+			v.Value = "x"
+		}
+		value := regexp.MustCompile(`\$\(\w+\)`).ReplaceAllString(v.Value, "x")
+		all = append(all, v.Name+"="+value)
+	}
+	return all
+}
+
+// The check gets the variables of the pods. Only their memory is not that of the check.
+func TestEnvironmentOfTheCheck(t *testing.T) {
+	r := mustRender(t, "rebound", parse(t, "otel: {endpoint: 'http://a:4318'}\nclient: {extraEnv: [{name: A, value: b}]}"))
+	own := clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.Containers[0]
+	checked := find[*batchv1.Job](r, "client-check").Spec.Template.Spec.Containers[0]
+	others := func(v corev1.EnvVar) bool { return v.Name == "GOMEMLIMIT" }
+	want, got := slices.DeleteFunc(slices.Clone(own.Env), others), slices.DeleteFunc(slices.Clone(checked.Env), others)
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("the check gets %v, want the pods' %v", got, want)
+	}
+	if limit, given := checked.Resources.Limits.Memory().Value(), variable(checked, "GOMEMLIMIT"); given != fmt.Sprint(limit*9/10) {
+		t.Errorf("the check has GOMEMLIMIT %s, want nine tenths of %d", given, limit)
+	}
+}
+
 // Nothing keeps the pod of the check from ending: no proxy of a mesh, which outlives it, no quota
-// that demands limits, and no rule that keeps the client's pods apart.
+// that demands limits, and no rule that keeps the client's pods apart. It has nearly Helm's five
+// minutes, because an image may have to be pulled.
 func TestCheckCanRun(t *testing.T) {
 	r := mustRender(t, "rebound", parse(t, `
 commonLabels: {sidecar.istio.io/inject: "true"}
@@ -81,7 +120,11 @@ client:
 	if a := clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.Affinity; a == nil || a.NodeAffinity == nil || a.PodAntiAffinity == nil {
 		t.Errorf("the client has the affinity %v, want both kinds", a)
 	}
-	template := find[*batchv1.Job](r, "client-check").Spec.Template
+	job := find[*batchv1.Job](r, "client-check")
+	if limit := job.Spec.ActiveDeadlineSeconds; limit == nil || *limit < 240 || *limit >= 300 {
+		t.Errorf("the check has %v seconds, want nearly 300", limit)
+	}
+	template := job.Spec.Template
 	if template.Labels["sidecar.istio.io/inject"] != "false" || template.Annotations["linkerd.io/inject"] != "disabled" {
 		t.Errorf("got labels %v and annotations %v, want no proxy of a mesh", template.Labels, template.Annotations)
 	}
@@ -92,6 +135,41 @@ client:
 		if c.Resources.Limits.Cpu().IsZero() || c.Resources.Limits.Memory().IsZero() {
 			t.Errorf("%s has the limits %v, want both", c.Name, c.Resources.Limits)
 		}
+	}
+}
+
+// The affinity of the check is that to nodes of the affinity that the client has. That of
+// podDefaults once took its place where the client's had none to nodes.
+func TestAffinityOfTheCheck(t *testing.T) {
+	const nodes = "nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}"
+	const apart = "podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, labelSelector: {}}]}"
+	for name, tc := range map[string]struct {
+		own, standard string
+		nodes         bool
+	}{
+		"none":                        {"", "", false},
+		"apart":                       {apart, "", false},
+		"apart by default":            {"", apart, false},
+		"apart by both":               {apart, apart, false},
+		"on nodes, and apart":         {nodes + ", " + apart, "", true},
+		"on nodes, apart, by default": {"", nodes + ", " + apart, true},
+		"apart, on nodes by default":  {apart, nodes, false}, // as the client
+		"on nodes, and apart by rule": {nodes, apart, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := mustRender(t, "rebound", parse(t, fmt.Sprintf("{client: {affinity: {%s}}, podDefaults: {affinity: {%s}}}", tc.own, tc.standard)))
+			a := find[*batchv1.Job](r, "client-check").Spec.Template.Spec.Affinity
+			if a == nil {
+				a = new(corev1.Affinity)
+			}
+			if (a.NodeAffinity != nil) != tc.nodes || a.PodAntiAffinity != nil {
+				t.Errorf("the check has the affinity %v, want one to nodes: %v, and none to pods", a, tc.nodes)
+			}
+			test := r.tests[0].(*corev1.Pod).Spec.Affinity
+			if test != nil && test.PodAntiAffinity != nil {
+				t.Errorf("the test has the affinity %v, want none to pods", test)
+			}
+		})
 	}
 }
 
@@ -176,7 +254,7 @@ func TestFilesOfUpstreams(t *testing.T) {
 	files := []string{c.Listener.TLS.CertFile, c.Listener.TLS.KeyFile}
 	orders := c.Upstreams["orders"]
 	files = append(files, orders.TLS.CAFile, orders.TLS.CertFile, orders.TLS.KeyFile, orders.Headers["Authorization"].File, c.Upstreams["search"].Headers["X-Api-Key"].File)
-	job := find[*batchv1.Job](r, "client-check")
+	job := find[*batchv1.Job](r, "edge-client-check")
 	for _, spec := range []corev1.PodSpec{clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec, job.Spec.Template.Spec} {
 		sources := map[string]string{}
 		for _, m := range spec.Containers[0].VolumeMounts {

@@ -9,7 +9,7 @@
 {{- if gt (len $name) 41 -}}
 {{- $name = printf "%s-%s" ($name | trunc 32 | trimSuffix "-") (sha256sum $name | trunc 8) -}}
 {{- end -}}
-{{- if or .Values.fullnameOverride (ne .Release.Name (include "rebound.name" .)) -}}
+{{- if or .Values.fullnameOverride (ne .Release.Name .Chart.Name) -}}
 {{- /* Helm accepts a release name such as 2.x, but a Service name must begin with a letter. */ -}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
 {{- fail (printf "%q cannot begin the name of a Service: set fullnameOverride to letters, digits and dashes that begin with a letter" $name) -}}
@@ -21,7 +21,7 @@
 {{- define "rebound.client" -}}{{ include "rebound.prefix" . }}client{{- end -}}
 {{- define "rebound.flaky-server" -}}{{ include "rebound.prefix" . }}flaky-server{{- end -}}
 {{- define "rebound.jaeger" -}}{{ include "rebound.prefix" . }}jaeger{{- end -}}
-{{- define "rebound.fullname" -}}{{ include "rebound.prefix" . | trimSuffix "-" | default (include "rebound.name" .) }}{{- end -}}
+{{- define "rebound.fullname" -}}{{ include "rebound.prefix" . | trimSuffix "-" | default .Chart.Name }}{{- end -}}
 
 {{- define "rebound.serviceAccount" -}}
 {{- .Values.serviceAccount.name | default (ternary (include "rebound.fullname" .) "default" .Values.serviceAccount.create) -}}
@@ -90,8 +90,9 @@ ipFamilies: {{ toJson . }}
 {{- end -}}
 
 {{/* The common part of all pod specifications. Takes root, values (the component's), for an image with its own
-     user runAsUser, and for a pod that runs before the release's objects exist serviceAccount. A setting of
-     the component replaces that of podDefaults. */}}
+     user runAsUser, for a pod that runs before the release's objects exist serviceAccount, and for a pod that must
+     find room beside the others anyPods, which leaves rules about other pods out. A setting of the component
+     replaces that of podDefaults. */}}
 {{- define "rebound.pod" -}}
 serviceAccountName: {{ get . "serviceAccount" | default (include "rebound.serviceAccount" .root) | quote }}
 automountServiceAccountToken: false
@@ -109,7 +110,11 @@ securityContext:
   {{- include "rebound.merged" (list .root.Values.podSecurityContext $own) | nindent 2 }}
 {{- $pod := . }}
 {{- range $key := list "nodeSelector" "tolerations" "affinity" "priorityClassName" "runtimeClassName" "dnsPolicy" "dnsConfig" "hostAliases" }}
-{{- with get $pod.values $key | default (get ($pod.root.Values.podDefaults | default dict) $key) }}
+{{- $setting := get $pod.values $key | default (get ($pod.root.Values.podDefaults | default dict) $key) }}
+{{- if and (eq $key "affinity") (get $pod "anyPods") }}
+{{- $setting = pick ($setting | default dict) "nodeAffinity" }}
+{{- end }}
+{{- with $setting }}
 {{ dict $key . | toYaml }}
 {{- end }}
 {{- end }}
@@ -134,14 +139,15 @@ securityContext:
 {{- end -}}
 {{- end -}}
 
-{{/* The destination of traces, and attributes that identify the pod. Takes root and name. */}}
+{{/* The destination of traces, and attributes that identify the pod. Takes root and name. The user's attributes are
+     percent-encoded as far as the variable demands it; $(NAME) still means a variable. */}}
 {{- define "rebound.otel" -}}
 {{- $otel := .root.Values.otel -}}
 {{- $attributes := list "k8s.namespace.name=$(K8S_NAMESPACE_NAME)" "k8s.pod.name=$(K8S_POD_NAME)" "k8s.pod.uid=$(K8S_POD_UID)"
       "k8s.node.name=$(K8S_NODE_NAME)" (printf "k8s.deployment.name=%s%s" (include "rebound.prefix" .root) .name)
       (printf "k8s.container.name=%s" .name) (printf "service.instance.id=$(K8S_NAMESPACE_NAME).$(K8S_POD_NAME).%s" .name) -}}
 {{- range $key, $value := $otel.resourceAttributes -}}
-{{- $attributes = append $attributes (printf "%s=%s" $key $value) -}}
+{{- $attributes = append $attributes (printf "%s=%s" $key ($value | replace "%" "%25" | replace "," "%2C" | replace " " "%20")) -}}
 {{- end -}}
 - name: K8S_NAMESPACE_NAME
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
@@ -250,7 +256,7 @@ securityContext:
 {{- end -}}
 {{- end -}}
 
-{{/* Rejects values that would have no effect, because a switch that is elsewhere is off. */}}
+{{/* Rejects values that would have no effect, or the wrong one, because of a switch that is elsewhere. */}}
 {{- define "rebound.checkSwitches" -}}
 {{- with .Values.client.autoscaling -}}
 {{- if and .keda.enabled (not .enabled) -}}
@@ -264,6 +270,9 @@ securityContext:
 {{- if and .annotations (not .create) -}}
 {{- fail (printf "serviceAccount.annotations: serviceAccount.create is false, so they have no account: annotate %s where it is created" (.name | default "default")) -}}
 {{- end -}}
+{{- end -}}
+{{- if and (eq .Values.client.service.appProtocol "kubernetes.io/h2c") (include "rebound.secure" .) -}}
+{{- fail "client.service.appProtocol: kubernetes.io/h2c is without TLS, and the data port speaks TLS (client.tls): set https, or leave it empty" -}}
 {{- end -}}
 {{- end -}}
 
@@ -488,6 +497,10 @@ true
 {{/* Rejects a budget that lets no pod go when there are as few as there may be: the drain of a node would wait for
      ever. The cluster rounds a percentage up. */}}
 {{- define "rebound.checkBudget" -}}
+{{- $most := get .Values.client.podDisruptionBudget "maxUnavailable" | toString -}}
+{{- if and (eq (get .Values.client.podDisruptionBudget "minAvailable" | toString) "") (regexMatch "^0+%?$" $most) -}}
+{{- fail (printf "client.podDisruptionBudget.maxUnavailable: must let one pod go, or the drain of a node waits for ever, got %s: set enabled to false, or at least 1 or 1%%" $most) -}}
+{{- end -}}
 {{- $name := "client.podDisruptionBudget.minAvailable" -}}
 {{- $given := get .Values.client.podDisruptionBudget "minAvailable" | toString -}}
 {{- $scaled := .Values.client.autoscaling.enabled -}}

@@ -186,6 +186,8 @@ func TestErrorRatio(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			counters := append(exported(t, "a", tc.calls), exported(t, "b", []observe.Call{plain(502, resilience.ReasonMaxAttempts)})...)
+			// Programs of other teams, one in a job of its own and one beside the client.
+			counters = append(counters, foreign("java", "c", "10.0.0.9:8080"), foreign("client", "a", "10.0.0.1:9090"))
 			for _, window := range []string{"5m", "30m", "1h", "6h"} {
 				record := "rebound:errors:ratio_rate" + window
 				rule, ok := rules(t)[record]
@@ -204,8 +206,54 @@ func TestErrorRatio(t *testing.T) {
 	}
 }
 
+// foreign returns the counter of a program that has OpenTelemetry's metric too, and fails every
+// call.
+func foreign(job, namespace, instance string) counter {
+	return counter{labels.FromStrings(labels.MetricName, "http_server_request_duration_seconds_count", "job", job, "namespace", namespace, "instance", instance,
+		"error_type", "500", "http_response_status_code", "500", "http_route", "/java"), 1000}
+}
+
+// The dashboard's durations are those of Rebound's calls, not of all programs.
+func TestDashboardShowsOwnDurations(t *testing.T) {
+	text, err := os.ReadFile("../../../deploy/grafana/rebound.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d struct {
+		Panels []struct{ Targets []struct{ Expr string } }
+	}
+	if err := json.Unmarshal(text, &d); err != nil {
+		t.Fatal(err)
+	}
+	series := func(name, instance, route string) counter {
+		return counter{labels.FromStrings(labels.MetricName, name, "job", "client", "namespace", "a", "instance", instance, "http_route", route, "le", "+Inf"), 60}
+	}
+	stored := hour([]counter{
+		series("http_server_request_duration_seconds_bucket", "10.0.0.1:8081", "/ours"), series("rebound_calls_active", "10.0.0.1:8081", ""),
+		series("http_server_request_duration_seconds_bucket", "10.0.0.9:8080", "/java"),
+	})
+	seen := 0
+	for _, p := range d.Panels {
+		for _, target := range p.Targets {
+			_, inner, ok := strings.Cut(strings.ReplaceAll(target.Expr, "$__rate_interval", "5m"), ", ")
+			if !ok || !strings.Contains(target.Expr, "http_server_request_duration_seconds_bucket") {
+				continue
+			}
+			seen++
+			for _, s := range evaluate(t, stored, strings.TrimSuffix(inner, ")")) {
+				if s.Metric.Get("http_route") != "/ours" {
+					t.Errorf("%s: got %v, want only Rebound's route", target.Expr, s.Metric)
+				}
+			}
+		}
+	}
+	if seen == 0 {
+		t.Error("no panel has durations of calls, want one")
+	}
+}
+
 // exported returns the counters that a client in a namespace exports of its calls, which come again
-// each minute.
+// each minute, with the gauge that only it has.
 func exported(t *testing.T, namespace string, calls []observe.Call) []counter {
 	t.Helper()
 	m, err := telemetry.NewMetrics()
@@ -224,13 +272,13 @@ func exported(t *testing.T, namespace string, calls []observe.Call) []counter {
 	}
 	var found []counter
 	for _, metric := range families["http_server_request_duration_seconds"].GetMetric() {
-		set := labels.NewBuilder(labels.FromStrings(labels.MetricName, "http_server_request_duration_seconds_count", "job", "client", "namespace", namespace))
+		set := labels.NewBuilder(labels.FromStrings(labels.MetricName, "http_server_request_duration_seconds_count", "job", "client", "namespace", namespace, "instance", "10.0.0.1:8081"))
 		for _, l := range metric.GetLabel() {
 			set.Set(l.GetName(), l.GetValue())
 		}
 		found = append(found, counter{set.Labels(), float64(metric.GetHistogram().GetSampleCount())})
 	}
-	return found
+	return append(found, counter{labels.FromStrings(labels.MetricName, "rebound_calls_active", "job", "client", "namespace", namespace, "instance", "10.0.0.1:8081"), 0})
 }
 
 // The dashboard shows refusals by reason, and the limit, what is in flight and what waits in one

@@ -93,7 +93,14 @@ func check(t *testing.T, series map[string]map[string]bool, query string) {
 				t.Errorf("%s: %s has no label %s, want it", query, v.Name, m.Name)
 			}
 		}
-		for _, a := range above {
+		path := append(slices.Clone(above), n)
+		for i, a := range slices.Backward(above) {
+			if and, ok := a.(*parser.BinaryExpr); ok && and.Op == parser.LAND && and.RHS == path[i+1] {
+				if on := and.VectorMatching; slices.ContainsFunc(on.MatchingLabels, func(l string) bool { return !known[l] }) {
+					t.Errorf("%s: %s lacks one of the labels %s, want all", query, v.Name, on.MatchingLabels)
+				}
+				break // none of its labels gets further
+			}
 			if by, ok := a.(*parser.AggregateExpr); ok && slices.ContainsFunc(by.Grouping, func(l string) bool { return !known[l] }) {
 				t.Errorf("%s: %s lacks one of the labels %s, want all", query, v.Name, by.Grouping)
 			}
