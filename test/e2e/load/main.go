@@ -1,5 +1,5 @@
 // Command load calls a URL at a steady rate from inside a cluster. When it receives a signal or its
-// time is up, it prints the results as JSON.
+// time is up, it prints the results as JSON. With -serve it is an upstream instead.
 package main
 
 import (
@@ -34,9 +34,18 @@ func main() {
 	url := flag.String("url", "", "what to `GET`")
 	rate := flag.Int("rate", 50, "calls a second")
 	limit := flag.Duration("for", 5*time.Minute, "for how long at most")
+	addr := flag.String("serve", "", "serve HTTPS on `ADDR` instead")
+	dir := flag.String("files", ".", "with -serve: the `FOLDER` of its certificates")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
+	if *addr != "" {
+		if err := serve(ctx, *addr, *dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
 
