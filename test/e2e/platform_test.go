@@ -521,8 +521,8 @@ client:
 // finds the dashboard.
 func TestMetricsOfALoadBalancer(t *testing.T) {
 	p := newPlace(t)
-	p.helm("install", "rebound", chart, "--set", "client.service.type=LoadBalancer", "--set", "client.service.admin=false", "--set", "client.service.externalTrafficPolicy=Local",
-		"--set", "flakyServer.faults.errorRate=0", "--set", "grafanaDashboard.enabled=true")
+	p.helm("install", "rebound", chart, "--set", "client.service.type=LoadBalancer", "--set", "client.service.admin=false", "--set", "client.service.externalTrafficPolicy=Local", "--set", "grafanaDashboard.enabled=true",
+		"--set", "flakyServer.faults.errorRate=0")
 	p.kubectl("rollout", "status", "deployment/client", "--timeout=1m")
 	p.kubectl("rollout", "status", "deployment/flaky-server", "--timeout=1m")
 	if text := get(t, p.forward("svc/client-metrics", "8081")+"/metrics"); !strings.Contains(text, "\nrebound_calls_active ") {
@@ -705,10 +705,6 @@ func TestSidecar(t *testing.T) {
 		p := place{t: t, namespace: p.namespace}
 		p.apply(example)
 		p.kubectl("rollout", "status", "deployment/app", "--timeout=1m")
-		status := pods(t)[0].Status
-		if app, beside := status.ContainerStatuses[0].State.Running, status.InitContainerStatuses[0].State.Running; app == nil || beside == nil || app.StartedAt.Before(&beside.StartedAt) {
-			t.Errorf("got the application %+v and the client %+v, want both to run, and the client first", app, beside)
-		}
 		follow := func(container string) <-chan string {
 			text := make(chan string, 1)
 			pod := strings.TrimSpace(p.kubectl("get", "pod", "-l", "app=app", "-o", "jsonpath={.items[0].metadata.name}"))
@@ -717,6 +713,10 @@ func TestSidecar(t *testing.T) {
 				text <- out
 			}()
 			return text
+		}
+		status := pods(t)[0].Status
+		if app, beside := status.ContainerStatuses[0].State.Running, status.InitContainerStatuses[0].State.Running; app == nil || beside == nil || app.StartedAt.Before(&beside.StartedAt) {
+			t.Errorf("got the application %+v and the client %+v, want both to run, and the client first", app, beside)
 		}
 		app, beside := follow("app"), follow("rebound")
 		time.Sleep(3 * time.Second)
