@@ -273,7 +273,7 @@ func (p place) dump() {
 	for _, args := range [][]string{
 		{"get", "pods", "-o", "wide"},
 		{"get", "events", "--sort-by=.lastTimestamp"},
-		{"logs", "--tail=5", "--prefix", "--all-containers", "--ignore-errors", "-l", "app.kubernetes.io/name=rebound"},
+		{"logs", "--tail=5", "--prefix", "--all-containers", "--ignore-errors", "-l", "app.kubernetes.io/part-of=rebound"},
 	} {
 		out, err := output(ctx, "kubectl", p.kubectlArgs(args)...)
 		p.t.Logf("kubectl %s\n%s%v", strings.Join(args, " "), out, err)
