@@ -54,6 +54,12 @@ func TestTwins(t *testing.T) {
 		{http.MethodPut, "/faults?seed=7", "errorRate: 0.5", 200, "errorRate: 0.5"},
 		{http.MethodPatch, "/faults", "hangRate: 0.25", 200, "hangRate: 0.25"},
 		{http.MethodPut, "/faults", "errorRate: 2", 400, "errorRate: 0.5"},
+		// These used to change the twin alone.
+		{http.MethodPut, "/without/faults", "errorRate: 1", 405, "errorRate: 0.5"},
+		{http.MethodPatch, "/without/faults", "errorRate: 1", 405, "errorRate: 0.5"},
+		{http.MethodDelete, "/without/faults", "", 405, "errorRate: 0.5"},
+		{http.MethodPut, "/without/ledger", "", 405, "errorRate: 0.5"},
+		{http.MethodDelete, "/without/ledger", "", 204, "errorRate: 0.5"},
 		{http.MethodPut, "/faults", "{}", 200, "errorRate: 0\n"},
 	} {
 		if resp, text := change(c.method, c.path, c.body); resp.StatusCode != c.status {
@@ -240,4 +246,40 @@ func TestRefusedFileKeepsTheComparison(t *testing.T) {
 	write("match: GET /process")
 	reload()
 	until("a new comparison", func() bool { return covered() < before })
+}
+
+// The demo starts with 20 calls a second both ways, and with a latency that gives bars a width. With
+// a file it used to call the file's upstream at once, which may be a real one.
+func TestWhatTheDemoStartsWith(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "rebound.yaml")
+	if err := os.WriteFile(file, policyFile, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		args []string
+		want int
+	}{
+		"its own policy":           {nil, 20},
+		"a file":                   {[]string{"--config", file}, 0},
+		"a file, and a rate":       {[]string{"--config", file, "--traffic", "5"}, 5},
+		"a file, and the own rate": {[]string{"--config", file, "--traffic", "20"}, 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lines, stop := start(t, noEnv, tc.args...)
+			defer stop()
+			if !lines.Scan() {
+				t.Fatal("the demo did not start")
+			}
+			var s page.TrafficState
+			if err := json.Unmarshal([]byte(getBody(t, lines.Text()+"api/traffic")), &s); err != nil {
+				t.Fatal(err)
+			}
+			if s.PerSecond != tc.want || s.Path != page.PathBoth {
+				t.Errorf("traffic = %+v, want %d calls a second both ways", s.TrafficSettings, tc.want)
+			}
+			if faults := getBody(t, lines.Text()+"api/faults"); !strings.Contains(faults, `"median":"25ms"`) && !strings.Contains(faults, "median: 25ms") {
+				t.Errorf("faults = %s, want a median latency of 25 ms", faults)
+			}
+		})
+	}
 }
