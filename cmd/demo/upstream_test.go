@@ -16,6 +16,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/internal/testkit/fetch"
+	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
 // The upstream of each way has the same faults and seed, also after every kind of change, and a
@@ -281,5 +282,51 @@ func TestWhatTheDemoStartsWith(t *testing.T) {
 				t.Errorf("faults = %s, want a median latency of 25 ms", faults)
 			}
 		})
+	}
+}
+
+// The upstreams of both ways do not share their capacity: the calls that occupy one do not take the
+// workers of the other.
+func TestEachWayHasItsOwnCapacity(t *testing.T) {
+	lines, stop := start(t, noEnv, "--traffic", "0")
+	defer stop()
+	if !lines.Scan() {
+		t.Fatal("the demo did not start")
+	}
+	at := lines.Text()
+	admin := ""
+	for lines.Scan() && admin == "" {
+		if strings.Contains(lines.Text(), "the upstream's faults") {
+			admin = strings.TrimSuffix(strings.Fields(lines.Text())[0], "/faults")
+		}
+	}
+	put := func(url, body string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, url, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, text, err := fetch.Read((&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r))
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("PUT %s: %v %s", url, err, text)
+		}
+	}
+	// One call is in work for longer than this test takes, and all others are refused.
+	put(admin+"/faults", "capacity: {workers: 1, serviceTime: 1m, queue: 0}")
+	put(at+"api/traffic", `{"perSecond": 100}`)
+	type ledger struct{ Work faults.Stats }
+	var ledgers [2]ledger
+	for ledgers[0].Work.Refused < 5 || ledgers[1].Work.Refused < 5 {
+		for i, path := range []string{"/ledger", "/without/ledger"} {
+			if err := json.Unmarshal([]byte(getBody(t, admin+path)), &ledgers[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	for i, way := range []string{"with", "without"} {
+		if work := ledgers[i].Work; work.Busy+int(work.Served+work.Wasted) == 0 {
+			t.Errorf("%s the policy: %+v, want one call in work", way, work)
+		}
 	}
 }

@@ -147,11 +147,16 @@ choices("scenarios", "scenario", scenarios.map((s) => [s.name, s.name]), (name) 
 choices("rates", "rate", [[0, "Off"], [5, "5"], [20, "20"], [50, "50"], [100, "100"], [200, "200"]], (perSecond) => setTraffic({ perSecond }));
 choices("paths", "path", [["with", "With policy"], ["without", "Without"], ["both", "Both, to compare"]], (path) => setTraffic({ path }));
 
+// setTraffic changes settings of the traffic. It returns the traffic, or null if it failed.
 export async function setTraffic(settings) {
   const traffic = await change("Changing the traffic", () => ask("api/traffic", "PUT", settings));
   if (traffic) known.traffic = traffic;
   drawControls();
+  return traffic;
 }
+
+// lastError says what failed last.
+export const lastError = () => $("controls-error").textContent;
 
 // A typed seed stays until it is set or dropped, also when the server sends another one.
 let seedTyped = false;

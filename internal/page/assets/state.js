@@ -94,7 +94,9 @@ export const serverNow = () => (offset === null ? Date.now() : performance.now()
 export function merge(update) {
   const now = update.now - performance.now();
   if (update.reset) {
-    Object.assign(known, { series: new Map(), calls: [], transitions: [], endpointChanges: [], changesMissed: 0, total: 0, faultsVersion: null });
+    // The faults are asked for again: they may be those of another process.
+    Object.assign(known, { series: new Map(), calls: [], transitions: [], endpointChanges: [], changesMissed: 0, total: 0, faultsVersion: null, faultMarks: [] });
+    hear(null);
     known.settings = update.settings;
     offset = now;
   }
