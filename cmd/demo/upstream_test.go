@@ -249,8 +249,8 @@ func TestRefusedFileKeepsTheComparison(t *testing.T) {
 	until("a new comparison", func() bool { return covered() < before })
 }
 
-// The demo starts with 20 calls a second both ways, and with a latency that gives bars a width. With
-// a file it used to call the file's upstream at once, which may be a real one.
+// The demo starts with 20 calls a second both ways, and with a latency that gives bars a width.
+// With a file it used to call the file's upstream at once, which may be a real one.
 func TestWhatTheDemoStartsWith(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "rebound.yaml")
 	if err := os.WriteFile(file, policyFile, 0o600); err != nil {

@@ -383,8 +383,8 @@ func TestCallWithoutAHost(t *testing.T) {
 	})
 }
 
-// The calls of one policy, and of the upstreams that are counted together, used to be cut off by newer
-// calls of others.
+// The calls of one policy, and of the upstreams that are counted together, used to be cut off by
+// newer calls of others.
 func TestWantedCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := run(t)

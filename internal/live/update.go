@@ -382,8 +382,8 @@ type Wanted struct {
 	Policy   string
 }
 
-// Calls returns up to limit of the wanted calls, the newest first, and the number of all calls since
-// the start.
+// Calls returns up to limit of the wanted calls, the newest first, and the number of all calls
+// since the start.
 func (l *Live) Calls(limit int, w Wanted) (calls []*Record, total uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

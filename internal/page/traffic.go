@@ -90,6 +90,9 @@ func (p *Page) serveTraffic(w http.ResponseWriter, r *http.Request) {
 			problem.Write(w, problem.Problem{Status: http.StatusBadRequest, Detail: err.Error()})
 			return
 		}
+		if p.faults != nil {
+			p.faults.noteSick(settings.Sick)
+		}
 	}
 	writeJSON(w, p.options.Traffic.State())
 }

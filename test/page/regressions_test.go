@@ -401,3 +401,23 @@ func TestMarksOfFaultsEndWithTheProcess(t *testing.T) {
 		t.Errorf("marks of faults = %q, want those of the new process only", marks)
 	}
 }
+
+// The marks of faults used to be in the tab: after a reload in the middle of an outage, and for a
+// second visitor, there were none, and the outage had no age.
+func TestMarksOfFaultsAfterAReload(t *testing.T) {
+	d := start(t)
+	v := visit(t, d.page, 1440, false)
+	v.until(isLive + ` && document.querySelector("[data-fault='30 % errors']") !== null`)
+	v.press("Healthy")
+	v.until(`document.querySelector("[data-fault=Healthy]") !== null`)
+	v.press("One sick endpoint")
+	v.until(`document.querySelector("[data-fault='One sick endpoint']") !== null`)
+	v.do(chromedp.Reload())
+	for _, v := range []*tab{v, visit(t, d.page, 1440, false)} {
+		v.until(isLive + ` && [...document.querySelectorAll("[data-fault]")].map((e) => e.dataset.fault).join(", ") === "30 % errors, Healthy, One sick endpoint"
+			&& document.getElementById("summary").innerText.startsWith("One sick endpoint") && document.querySelectorAll("#charts .fault-line").length >= 6`)
+		// The sentence has it for ten seconds only.
+		_ = eval[bool](v, `(import(new URL("assets/state.js", location.href)).then((m) => { window.age = m.faultsAge(); }), true)`)
+		v.until(`window.age > 0 && window.age < Infinity`)
+	}
+}

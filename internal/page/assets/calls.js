@@ -39,8 +39,8 @@ export function restartList() {
   if ($("reason").value || known.picked) askFiltered();
 }
 
-// askFiltered loads the server's calls with the chosen reason or of the picked series, of which this
-// page may have fewer.
+// askFiltered loads the server's calls with the chosen reason or of the picked series, of which
+// this page may have fewer.
 async function askFiltered() {
   filtered = held = null;
   known.older = [];
