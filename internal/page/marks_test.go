@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/rebound-dev/rebound/internal/page"
@@ -71,9 +72,9 @@ func TestMarksOfFaults(t *testing.T) {
 
 // What was in force before flaky-server was away is not known to have begun when it is back.
 func TestMarksOfFaultsAcrossAGap(t *testing.T) {
-	away := true
+	var away atomic.Bool
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if away {
+		if away.Load() {
 			panic(http.ErrAbortHandler)
 		}
 		w.Header().Set("Content-Type", "application/json")
@@ -81,7 +82,8 @@ func TestMarksOfFaultsAcrossAGap(t *testing.T) {
 	}))
 	t.Cleanup(s.Close)
 	w := newWorld(t, page.Options{Faults: s.URL})
-	for _, away = range []bool{false, true, false} {
+	for _, gone := range []bool{false, true, false} {
+		away.Store(gone)
 		send(t, w.page, http.MethodGet, "/api/faults", "", nil)
 	}
 	var got []string
