@@ -54,7 +54,7 @@ func run(ctx context.Context, p cli.Program) int {
 	fs.Float64Var(&spec.ResetRate, "reset-rate", 0, "share of attempts whose connection is reset, `0 to 1`")
 	fs.Float64Var(&spec.HangRate, "hang-rate", 0, "share of attempts that get no response, `0 to 1`")
 	seed := fs.Uint64("seed", shippedSeed, "the same seed `N` gives the same faults")
-	perSecond := fs.Int("traffic", 20, "`N` calls a second through the client and as many to an upstream of their own without it, 0 to 200; the live page can change it")
+	perSecond := fs.Int("traffic", 20, "`N` calls of GET /process a second through the client and as many to an upstream of their own without it, 0 to 200; with --config 0 unless it is given; the live page can change it")
 	noTour := fs.Bool("no-tour", false, "do not offer the tour on the live page")
 	livePage := app.LivePage{}
 	fs.StringVar(&livePage.Faults, "faults", "", "`URL` of the admin port of another flaky-server, whose faults the live page changes instead of the demo's own; only with --config, which leads to that upstream")
@@ -84,6 +84,11 @@ func run(ctx context.Context, p cli.Program) int {
 	n := endpoints
 	if *file != "" {
 		n = 1 // the file names the first endpoint only
+		given := false
+		fs.Visit(func(f *flag.Flag) { given = given || f.Name == "traffic" })
+		if !given {
+			*perSecond = 0 // the file may lead to a real upstream
+		}
 	}
 	traffic, err := page.NewGenerator(*perSecond, n-1, drainTimeout)
 	if err != nil {

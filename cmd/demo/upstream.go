@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -89,12 +91,23 @@ func (u *upstream) route() gateway.Upstream {
 }
 
 // twins is the admin handler of an upstream and of its twin. The twin follows every change, so that
-// both have the same faults and seed. Below /without/ the twin can be asked alone. It calls changed
-// after each change of the faults.
+// both have the same faults and seed. Below /without/ the twin can be asked alone, and its ledger
+// emptied. It calls changed after each change of the faults.
 func twins(first, twin http.Handler, changed func()) http.Handler {
 	var changing sync.Mutex
 	mux := http.NewServeMux()
-	mux.Handle("/without/", http.StripPrefix("/without", twin))
+	mux.HandleFunc("/without/", func(w http.ResponseWriter, r *http.Request) {
+		allow := "GET, HEAD"
+		if r.URL.Path == "/without/ledger" {
+			allow += ", DELETE"
+		}
+		if !slices.Contains(strings.Split(allow, ", "), r.Method) {
+			w.Header().Set("Allow", allow)
+			problem.Write(w, problem.Problem{Status: http.StatusMethodNotAllowed, Detail: r.URL.Path + " takes " + allow + ", not " + r.Method + ": both upstreams have the same faults"})
+			return
+		}
+		http.StripPrefix("/without", twin).ServeHTTP(w, r)
+	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet || r.Method == http.MethodHead {
 			first.ServeHTTP(w, r)

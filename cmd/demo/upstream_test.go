@@ -16,6 +16,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/internal/testkit/fetch"
+	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
 // The upstream of each way has the same faults and seed, also after every kind of change, and a
@@ -54,6 +55,12 @@ func TestTwins(t *testing.T) {
 		{http.MethodPut, "/faults?seed=7", "errorRate: 0.5", 200, "errorRate: 0.5"},
 		{http.MethodPatch, "/faults", "hangRate: 0.25", 200, "hangRate: 0.25"},
 		{http.MethodPut, "/faults", "errorRate: 2", 400, "errorRate: 0.5"},
+		// These used to change the twin alone.
+		{http.MethodPut, "/without/faults", "errorRate: 1", 405, "errorRate: 0.5"},
+		{http.MethodPatch, "/without/faults", "errorRate: 1", 405, "errorRate: 0.5"},
+		{http.MethodDelete, "/without/faults", "", 405, "errorRate: 0.5"},
+		{http.MethodPut, "/without/ledger", "", 405, "errorRate: 0.5"},
+		{http.MethodDelete, "/without/ledger", "", 204, "errorRate: 0.5"},
 		{http.MethodPut, "/faults", "{}", 200, "errorRate: 0\n"},
 	} {
 		if resp, text := change(c.method, c.path, c.body); resp.StatusCode != c.status {
@@ -240,4 +247,86 @@ func TestRefusedFileKeepsTheComparison(t *testing.T) {
 	write("match: GET /process")
 	reload()
 	until("a new comparison", func() bool { return covered() < before })
+}
+
+// The demo starts with 20 calls a second both ways, and with a latency that gives bars a width.
+// With a file it used to call the file's upstream at once, which may be a real one.
+func TestWhatTheDemoStartsWith(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "rebound.yaml")
+	if err := os.WriteFile(file, policyFile, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		args []string
+		want int
+	}{
+		"its own policy":           {nil, 20},
+		"a file":                   {[]string{"--config", file}, 0},
+		"a file, and a rate":       {[]string{"--config", file, "--traffic", "5"}, 5},
+		"a file, and the own rate": {[]string{"--config", file, "--traffic", "20"}, 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lines, stop := start(t, noEnv, tc.args...)
+			defer stop()
+			if !lines.Scan() {
+				t.Fatal("the demo did not start")
+			}
+			var s page.TrafficState
+			if err := json.Unmarshal([]byte(getBody(t, lines.Text()+"api/traffic")), &s); err != nil {
+				t.Fatal(err)
+			}
+			if s.PerSecond != tc.want || s.Path != page.PathBoth {
+				t.Errorf("traffic = %+v, want %d calls a second both ways", s.TrafficSettings, tc.want)
+			}
+			if faults := getBody(t, lines.Text()+"api/faults"); !strings.Contains(faults, `"median":"25ms"`) && !strings.Contains(faults, "median: 25ms") {
+				t.Errorf("faults = %s, want a median latency of 25 ms", faults)
+			}
+		})
+	}
+}
+
+// The upstreams of both ways do not share their capacity: the calls that occupy one do not take the
+// workers of the other.
+func TestEachWayHasItsOwnCapacity(t *testing.T) {
+	lines, stop := start(t, noEnv, "--traffic", "0")
+	defer stop()
+	if !lines.Scan() {
+		t.Fatal("the demo did not start")
+	}
+	at := lines.Text()
+	admin := ""
+	for lines.Scan() && admin == "" {
+		if strings.Contains(lines.Text(), "the upstream's faults") {
+			admin = strings.TrimSuffix(strings.Fields(lines.Text())[0], "/faults")
+		}
+	}
+	put := func(url, body string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, url, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, text, err := fetch.Read((&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r))
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("PUT %s: %v %s", url, err, text)
+		}
+	}
+	// One call is in work for longer than this test takes, and all others are refused.
+	put(admin+"/faults", "capacity: {workers: 1, serviceTime: 1m, queue: 0}")
+	put(at+"api/traffic", `{"perSecond": 100}`)
+	type ledger struct{ Work faults.Stats }
+	var ledgers [2]ledger
+	for ledgers[0].Work.Refused < 5 || ledgers[1].Work.Refused < 5 {
+		for i, path := range []string{"/ledger", "/without/ledger"} {
+			if err := json.Unmarshal([]byte(getBody(t, admin+path)), &ledgers[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	for i, way := range []string{"with", "without"} {
+		if work := ledgers[i].Work; work.Busy+int(work.Served+work.Wasted) == 0 {
+			t.Errorf("%s the policy: %+v, want one call in work", way, work)
+		}
+	}
 }

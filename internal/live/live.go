@@ -245,7 +245,10 @@ func (l *Live) forget(second int64) {
 	}
 }
 
-func otherSeries() seriesKey { return seriesKey{"", "(others)"} }
+// Others stands for all upstreams for which there is no place, in the figures and in [Wanted].
+const Others = "(others)"
+
+func otherSeries() seriesKey { return seriesKey{"", Others} }
 
 // millis returns t in ms since 1970. It counts from the start on the monotonic clock, so that
 // setting the system's clock does not shift the times against each other.

@@ -296,7 +296,7 @@ func TestGoodCallsDoNotPushOutFailingOnes(t *testing.T) {
 			l.ObserveCall(context.Background(), *call(resilience.ReasonOK))
 		}
 		time.Sleep(time.Second)
-		if calls, _ := l.Calls(live.KeptCalls, resilience.ReasonMaxAttempts, ""); len(calls) != 5 {
+		if calls, _ := l.Calls(live.KeptCalls, live.Wanted{Reason: resilience.ReasonMaxAttempts}); len(calls) != 5 {
 			t.Errorf("kept failed calls = %d, want 5", len(calls))
 		}
 	})
@@ -381,4 +381,61 @@ func TestCallWithoutAHost(t *testing.T) {
 			t.Errorf("URL = %q, want /process", kept.URL)
 		}
 	})
+}
+
+// The calls of one policy, and of the upstreams that are counted together, used to be cut off by
+// newer calls of others.
+func TestWantedCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := run(t)
+		observe := func(upstream, policy string) {
+			c := call(resilience.ReasonOK)
+			c.Upstream, c.Policy = upstream, policy
+			c.Report.Upstream = upstream
+			l.ObserveCall(context.Background(), *c)
+		}
+		for i := range 70 {
+			observe(fmt.Sprintf("http://up-%02d", i), "a")
+			time.Sleep(300 * time.Millisecond) // until it has a place, or none
+		}
+		observe("http://up-00", "b")
+		time.Sleep(300 * time.Millisecond)
+		for range 200 {
+			observe("http://up-01", "a")
+		}
+		time.Sleep(300 * time.Millisecond)
+		for name, tc := range map[string]struct {
+			wanted live.Wanted
+			want   string // of the newest
+			n      int
+		}{
+			"all":                   {live.Wanted{}, "http://up-01 a", 100},
+			"an upstream":           {live.Wanted{Upstream: "http://up-00"}, "http://up-00 b", 2},
+			"with a policy":         {live.Wanted{Upstream: "http://up-00", Policy: "a"}, "http://up-00 a", 1},
+			"with the other policy": {live.Wanted{Upstream: "http://up-00", Policy: "b"}, "http://up-00 b", 1},
+			"with an unknown one":   {live.Wanted{Upstream: "http://up-00", Policy: "c"}, "", 0},
+			"a policy":              {live.Wanted{Policy: "b"}, "http://up-00 b", 1},
+			"counted together":      {live.Wanted{Upstream: live.Others}, "http://up-00 b", 70 - places(l) + 1},
+			"and a reason":          {live.Wanted{Upstream: live.Others, Reason: resilience.ReasonMaxAttempts}, "", 0},
+		} {
+			calls, _ := l.Calls(100, tc.wanted)
+			newest := ""
+			if len(calls) > 0 {
+				newest = calls[0].Upstream + " " + calls[0].Policy
+			}
+			if len(calls) != tc.n || newest != tc.want {
+				t.Errorf("%s: %d calls, the newest %q, want %d and %q", name, len(calls), newest, tc.n, tc.want)
+			}
+		}
+	})
+}
+
+// places returns how many upstreams have a place of their own.
+func places(l *live.Live) (n int) {
+	for _, s := range l.State().Series {
+		if s.Upstream != live.Others {
+			n++
+		}
+	}
+	return n
 }

@@ -372,15 +372,31 @@ func (l *Live) State() State {
 	return s
 }
 
-// Calls returns up to limit calls, the newest first, and the number of all calls since the start.
-// With a reason it returns only calls that have it, or an attempt that has it. With an upstream it
-// returns only calls of that upstream.
-func (l *Live) Calls(limit int, reason resilience.Reason, upstream string) (calls []*Record, total uint64) {
-	wanted := func(r *Record) bool {
-		return (reason == "" || r.has(reason)) && (upstream == "" || r.Upstream == upstream)
-	}
+// Wanted selects calls. The zero value selects all of them.
+type Wanted struct {
+	// Reason is that of the call or of one of its attempts.
+	Reason resilience.Reason
+	// Upstream may be [Others]: then the calls of all upstreams and policies whose figures are
+	// counted together, and Policy must be empty.
+	Upstream string
+	Policy   string
+}
+
+// Calls returns up to limit of the wanted calls, the newest first, and the number of all calls
+// since the start.
+func (l *Live) Calls(limit int, w Wanted) (calls []*Record, total uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	wanted := func(r *Record) bool {
+		if w.Reason != "" && !r.has(w.Reason) {
+			return false
+		}
+		if w.Upstream == Others {
+			_, alone := l.series[seriesKey{r.Policy, r.Upstream}]
+			return r.Upstream != "" && !alone
+		}
+		return (w.Upstream == "" || r.Upstream == w.Upstream) && (w.Policy == "" || r.Policy == w.Policy)
+	}
 	return l.recent(limit, 0, wanted), l.calls.total
 }
 

@@ -62,7 +62,7 @@ func (p *Page) serveState(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Page) serveCalls(w http.ResponseWriter, r *http.Request) {
-	if !query(w, r, "limit", "reason", "upstream") {
+	if !query(w, r, "limit", "reason", "upstream", "policy") {
 		return
 	}
 	limit := defaultCalls
@@ -79,7 +79,7 @@ func (p *Page) serveCalls(w http.ResponseWriter, r *http.Request) {
 		refuse(w, fmt.Sprintf("reason: must be one of %v or status_<code>, got %q", resilience.Reasons(), reason))
 		return
 	}
-	calls, total := p.live.Calls(limit, reason, r.URL.Query().Get("upstream"))
+	calls, total := p.live.Calls(limit, live.Wanted{Reason: reason, Upstream: r.URL.Query().Get("upstream"), Policy: r.URL.Query().Get("policy")})
 	writeJSON(w, struct {
 		Total uint64         `json:"total"` // since the start
 		Calls []*live.Record `json:"calls"` // the newest first

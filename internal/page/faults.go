@@ -35,6 +35,7 @@ type faultsProxy struct {
 	mu    sync.Mutex
 	reset []byte // the first document that was read; nil before
 	seed  string // that came with it; empty if there was no seed
+	marks faultMarks
 }
 
 func newFaultsProxy(admin string) (*faultsProxy, error) {
@@ -162,11 +163,14 @@ func (p *faultsProxy) forward(w http.ResponseWriter, r *http.Request, method str
 		unreachable(w, p.url, err)
 		return
 	}
-	if method != http.MethodGet && method != http.MethodHead {
-		defer p.version.Add(1)
-	}
+	changes := method != http.MethodGet && method != http.MethodHead
+	version := p.version.Load()
 	status, header, answer, err := p.do(r, method, body, seed)
+	if changes {
+		version = p.version.Add(1)
+	}
 	if err != nil {
+		p.note(version, nil, false)
 		unreachable(w, p.url, err)
 		return
 	}
@@ -175,6 +179,9 @@ func (p *faultsProxy) forward(w http.ResponseWriter, r *http.Request, method str
 	if kind, _, _ := mime.ParseMediaType(contentType); kind != "application/json" && kind != "application/problem+json" || status >= 300 && status < 400 {
 		unreachable(w, p.url, errors.New("the response is not JSON of a flaky-server"))
 		return
+	}
+	if status == http.StatusOK && method != http.MethodHead {
+		p.note(version, answer, changes)
 	}
 	h := w.Header()
 	h.Set("Content-Type", contentType)
@@ -185,6 +192,29 @@ func (p *faultsProxy) forward(w http.ResponseWriter, r *http.Request, method str
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	_, _ = w.Write(answer)
+}
+
+// note remembers that a request got this document, or none. The answer to a request that began
+// before a change does not count.
+func (p *faultsProxy) note(version uint64, document []byte, set bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if version == p.version.Load() {
+		p.marks.note(document, set)
+	}
+}
+
+func (p *faultsProxy) noteSick(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.marks.noteSick(n)
+}
+
+// marksAt returns the marks for an event of this time, in ms.
+func (p *faultsProxy) marksAt(now float64) []faultMark {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.marks.at(now)
 }
 
 func (p *faultsProxy) do(r *http.Request, method string, body []byte, seed string) (status int, header http.Header, answer []byte, err error) {

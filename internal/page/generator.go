@@ -49,7 +49,7 @@ type target struct {
 	era     int
 	seconds [trafficLag]generatedSecond
 	counted bool // an attempt at a call of this era has come
-	reached bool // an answer to a call of this era has shown that it reached an upstream
+	placed  bool // an answer to a call of this era has shown which upstream it reached, or that none
 }
 
 type generatedSecond struct {
@@ -67,7 +67,10 @@ func NewGenerator(perSecond, maxSick int, timeout time.Duration) (*Generator, er
 			DialContext:         (&net.Dialer{Timeout: timeout}).DialContext,
 			MaxIdleConnsPerHost: maxInFlight,
 			IdleConnTimeout:     time.Minute,
-		}},
+		},
+			// A redirect is an answer. To follow it would be a call past the policy.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
 		changed:  make(chan struct{}, 1),
 		settings: TrafficSettings{Path: PathBoth},
 	}
@@ -213,12 +216,12 @@ func (t *Generator) send(ctx context.Context, calls *sync.WaitGroup, to *target,
 	calls.Go(func() {
 		defer func() { <-to.slots }()
 		begin := time.Now()
-		good, reached := t.call(ctx, url, fmt.Sprint(path, " ", era))
+		good, placed := t.call(ctx, url, fmt.Sprint(path, " ", era))
 		if ctx.Err() != nil {
 			return
 		}
 		to.count(era, func(s *generatedSecond) {
-			to.reached = to.reached || reached
+			to.placed = to.placed || placed
 			s.ended++
 			s.took = append(s.took, time.Since(begin))
 			if good {
@@ -228,9 +231,10 @@ func (t *Generator) send(ctx context.Context, calls *sync.WaitGroup, to *target,
 	})
 }
 
-// call makes a call, and returns whether its answer shows that it reached an upstream. A client
-// that does not tell its callers of attempts shows that with good answers only.
-func (t *Generator) call(ctx context.Context, url, generated string) (good, reached bool) {
+// call makes a call, and returns whether its answer shows that it reached an upstream, or that no
+// route leads to one. A client that does not tell its callers of attempts shows that it reached one
+// with good answers only.
+func (t *Generator) call(ctx context.Context, url, generated string) (good, placed bool) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return false, false
@@ -243,6 +247,9 @@ func (t *Generator) call(ctx context.Context, url, generated string) (good, reac
 	defer func() { _ = resp.Body.Close() }()
 	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
 	good = err == nil && resp.StatusCode >= 200 && resp.StatusCode < 300
+	if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusMethodNotAllowed {
+		return false, true // if an upstream of ours said so, it has counted the attempt
+	}
 	if told := resp.Header.Get(headerAttempts); told != "" {
 		attempts, _ := strconv.Atoi(told)
 		return good, attempts > 0
@@ -284,14 +291,14 @@ func (o *target) forget() {
 	defer o.mu.Unlock()
 	clear(o.seconds[:])
 	o.era++
-	o.counted, o.reached = false, false
+	o.counted, o.placed = false, false
 }
 
-// elsewhere reports whether the calls reach an upstream that counts no attempts.
+// elsewhere reports whether the calls reach an upstream that counts no attempts, or none.
 func (o *target) elsewhere() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.reached && !o.counted
+	return o.placed && !o.counted
 }
 
 func (o *target) sum(now int64) (r TrafficResult) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -229,7 +230,8 @@ func TestGeneratorForgetsWhatWasSentUnderOtherFaults(t *testing.T) {
 }
 
 // The calls with the policy reach another upstream if an answer tells of attempts that this one has
-// not seen. The comparison used to count 0 attempts then.
+// not seen. The comparison used to count 0 attempts then. Without a route they reach none, and it
+// used to blame the policy.
 func TestGeneratorWhoseCallsGoElsewhere(t *testing.T) {
 	for name, tc := range map[string]struct {
 		counted  bool
@@ -244,6 +246,10 @@ func TestGeneratorWhoseCallsGoElsewhere(t *testing.T) {
 		"here, but undisclosed":          {true, "", 200, false},
 		"elsewhere, but undisclosed":     {false, "", 200, true},
 		"refused or failed, nobody says": {false, "", 503, false},
+		"no route":                       {false, "0", 404, true},
+		"no route, but undisclosed":      {false, "", 404, true},
+		"a route for other methods":      {false, "0", 405, true},
+		"not found here":                 {true, "1", 404, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			traffic, err := page.NewGenerator(100, 0, time.Second)
@@ -273,5 +279,101 @@ func TestGeneratorWhoseCallsGoElsewhere(t *testing.T) {
 				t.Errorf("elsewhere = %v, want %v", got, tc.want)
 			}
 		})
+	}
+}
+
+// The generator used to follow redirects: its calls reached another host past the policy.
+func TestGeneratorFollowsNoRedirect(t *testing.T) {
+	traffic, err := page.NewGenerator(100, 0, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var followed atomic.Int64
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { followed.Add(1) }))
+	defer other.Close()
+	client := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusFound))
+	defer client.Close()
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	running.Go(func() { traffic.Run(ctx, client.URL, client.URL) })
+	var s page.TrafficState
+	for s = traffic.State(); s.With.Ended < 5; s = traffic.State() {
+		time.Sleep(time.Millisecond)
+	}
+	if n := followed.Load(); n > 0 || s.With.Good > 0 {
+		t.Errorf("%d calls reached the other host, and %d are good, want none", n, s.With.Good)
+	}
+}
+
+// The times of each way are those that its callers waited: no shorter than its server took, and the
+// median is not moved by a few slow calls.
+func TestGeneratorMeasuresTimes(t *testing.T) {
+	traffic, err := page.NewGenerator(200, 0, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const slow = 400 * time.Millisecond
+	// hold serves nine calls of ten after quick, and one after slow.
+	type side struct {
+		mu    sync.Mutex
+		begun int
+		took  []time.Duration
+	}
+	hold := func(s *side, quick time.Duration) string {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			began := time.Now()
+			s.mu.Lock()
+			s.begun++
+			wait := quick
+			if s.begun%10 == 0 {
+				wait = slow
+			}
+			s.mu.Unlock()
+			time.Sleep(wait)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.took = append(s.took, time.Since(began))
+		}))
+		t.Cleanup(server.Close)
+		return server.URL
+	}
+	var with, without side
+	client, direct := hold(&with, time.Millisecond), hold(&without, 40*time.Millisecond)
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	running.Go(func() { traffic.Run(ctx, client, direct) })
+	for s := traffic.State(); s.With.Sent < 100 || s.Without.Sent < 100; s = traffic.State() {
+		time.Sleep(time.Millisecond)
+	}
+	if err := traffic.Set(page.TrafficSettings{Path: page.PathBoth}); err != nil {
+		t.Fatal(err)
+	}
+	var s page.TrafficState
+	for s = traffic.State(); s.With.Ended < s.With.Sent || s.Without.Ended < s.Without.Sent; s = traffic.State() {
+		time.Sleep(time.Millisecond)
+	}
+	for way, of := range map[string]struct {
+		shown page.TrafficResult
+		side  *side
+	}{"with": {s.With, &with}, "without": {s.Without, &without}} {
+		of.side.mu.Lock()
+		took := slices.Sorted(slices.Values(of.side.took))
+		of.side.mu.Unlock()
+		if len(took) != of.shown.Ended {
+			t.Fatalf("%s: the server answered %d calls, and %d ended, want the same", way, len(took), of.shown.Ended)
+		}
+		at := func(share float64) float64 {
+			return float64(took[int(share*float64(len(took)-1))].Truncate(time.Microsecond)) / float64(time.Millisecond)
+		}
+		if p50 := of.shown.P50; p50 < at(0.5) || p50 >= float64(slow/time.Millisecond) {
+			t.Errorf("%s: median = %v ms, want at least the server's, %v ms, and less than the slow calls take", way, p50, at(0.5))
+		}
+		if p99 := of.shown.P99; p99 < at(0.99) {
+			t.Errorf("%s: 99th percentile = %v ms, want at least the server's, %v ms", way, p99, at(0.99))
+		}
 	}
 }

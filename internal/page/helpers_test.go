@@ -87,7 +87,13 @@ type event struct {
 		Failures                   int
 	}
 	TransitionsMissed uint64
-	Pages             struct {
+	FaultMarks        []struct {
+		At     float64
+		Faults json.RawMessage
+		Sick   int
+		Seen   bool
+	}
+	Pages struct {
 		Open    int
 		Dropped uint64
 	}

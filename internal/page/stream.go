@@ -28,6 +28,7 @@ type update struct {
 	Settings *settingsShown `json:"settings,omitempty"` // with Reset
 	Faults   uint64         `json:"faultsVersion,omitempty"`
 	Traffic  *TrafficState  `json:"traffic,omitempty"`
+	Marks    []faultMark    `json:"faultMarks,omitempty"` // with Reset
 }
 
 // encode turns an update into an event for all pages.
@@ -38,6 +39,9 @@ func (p *Page) encode(u live.Update) event {
 	}
 	if p.faults != nil {
 		shown.Faults = p.faults.version.Load()
+		if u.Reset {
+			shown.Marks = p.faults.marksAt(u.Now)
+		}
 	}
 	data, err := json.Marshal(shown)
 	if err != nil { // a figure is NaN; the pages will say that they are stale

@@ -42,7 +42,7 @@ type TrafficState struct {
 	MaxSick int     `json:"maxSick,omitempty"` // the maximum of Sick
 	Seconds float64 `json:"seconds"`           // that the results cover, 0 to 10
 	// Elsewhere tells that the calls with the policy reach an upstream that is not the generator's,
-	// so that both ways cannot be compared.
+	// or that no route leads to one, so that both ways cannot be compared.
 	Elsewhere bool          `json:"elsewhere,omitempty"`
 	With      TrafficResult `json:"with"`
 	Without   TrafficResult `json:"without"`
@@ -89,6 +89,9 @@ func (p *Page) serveTraffic(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			problem.Write(w, problem.Problem{Status: http.StatusBadRequest, Detail: err.Error()})
 			return
+		}
+		if p.faults != nil {
+			p.faults.noteSick(settings.Sick)
 		}
 	}
 	writeJSON(w, p.options.Traffic.State())

@@ -36,9 +36,11 @@ func TestAxe(t *testing.T) {
 			v := visit(t, d.page, 1440, dark)
 			v.until(isLive + ` && document.querySelectorAll("#rows tr").length > 5`)
 			check(t, v)
-			v.press("Outage")
 			v.click("tour-next")
-			v.until(`document.getElementById("breaker-state").innerText === "Open" || document.getElementById("tour").dataset.step === "1"`)
+			v.click("tour-next")
+			v.until(`document.getElementById("breaker-state").innerText === "Open" && document.getElementById("tour").dataset.step === "2" && document.querySelector("#charts .shade-open") !== null`)
+			check(t, v)
+			v.size(375, 667)
 			check(t, v)
 		})
 	}

@@ -103,7 +103,11 @@ func TestVerdict(t *testing.T) {
 		"nothing yet":      {page.TrafficResult{}, page.TrafficResult{}, page.PathBoth, "No call has ended yet."},
 		// It used to compare the calls of before with none.
 		"turned off, and calls of before end": {page.TrafficResult{}, result(20, 0, 0, 5000, 5001), "", "Turn the traffic on to compare both ways."},
-		"without traffic":                     {page.TrafficResult{}, page.TrafficResult{}, "", "Turn the traffic on to compare both ways."},
+		// It used to say that the upstream takes Infinity % more attempts.
+		"turned off, and calls of before end both ways": {page.TrafficResult{Ended: 8, Attempts: 10, P50: 1500, P99: 3000}, page.TrafficResult{Ended: 10, P50: 5000, P99: 5001}, "", "Turn the traffic on to compare both ways."},
+		"without it, no attempt arrives":                {result(200, 0, 200, 25, 60), result(200, 0, 0, 25, 61), page.PathBoth, "The policy makes no difference: no call succeeds either way."},
+		"more succeed, and without it none arrives":     {result(200, 200, 280, 25, 60), result(200, 0, 0, 25, 61), page.PathBoth, "The policy is ahead by 100 points: 100 % instead of 0 % of the calls succeed."},
+		"without traffic":                               {page.TrafficResult{}, page.TrafficResult{}, "", "Turn the traffic on to compare both ways."},
 	} {
 		w.mu.Lock()
 		w.state = page.TrafficState{TrafficSettings: page.TrafficSettings{PerSecond: 20, Path: tc.path}, Limit: 200, With: tc.with, Without: tc.without}
@@ -135,18 +139,23 @@ func TestComparisonIsOfOneTime(t *testing.T) {
 	v.until(`document.getElementById("compare-period").innerText === "the last 10 s"`)
 }
 
-// With a file that leads to another upstream, the page used to compare with 0 attempts.
+// With a file that leads to another upstream, the page used to compare with 0 attempts. With one
+// that leads nowhere, it used to say that without the policy more calls succeed.
 func TestNoComparisonWithAnotherUpstream(t *testing.T) {
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer other.Close()
-	file := filepath.Join(t.TempDir(), "rebound.yaml")
-	if err := os.WriteFile(file, []byte("routes: [{name: process, match: GET /process, upstream: "+other.URL+"}]\n"), 0o600); err != nil {
-		t.Fatal(err)
+	for name, route := range map[string]string{"another upstream": "GET /process", "no route": "POST /orders", "a route for another method": "POST /process"} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "rebound.yaml")
+			if err := os.WriteFile(file, []byte("routes: [{name: process, match: "+route+", upstream: "+other.URL+"}]\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			d := start(t, "--traffic", "50", "--config", file)
+			v := visit(t, d.page, 1440, false)
+			v.until(isLive + ` && document.getElementById("verdict").innerText === "No comparison: under this configuration the calls reach another upstream than the demo’s own, or none."
+				&& !document.getElementById("compare-table").checkVisibility() && !document.getElementById("path-set").checkVisibility()`)
+		})
 	}
-	d := start(t, "--traffic", "50", "--config", file)
-	v := visit(t, d.page, 1440, false)
-	v.until(isLive + ` && document.getElementById("verdict").innerText === "No comparison: under this configuration the calls reach another upstream than the demo’s own."
-		&& !document.getElementById("compare-table").checkVisibility() && !document.getElementById("path-set").checkVisibility()`)
 }
 
 // Leaving the tour used to leave its fault in force. It puts back the faults, the traffic and the

@@ -2,8 +2,10 @@ package page_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -92,4 +94,39 @@ func TestEndpoints(t *testing.T) {
 			t.Errorf("waterfall = %q, want %q in it", waterfall, want)
 		}
 	}
+}
+
+// The rows used to be replaced by every update, so that an address could not be selected. They move
+// with their state and keep their elements.
+func TestEndpointsCanBeSelected(t *testing.T) {
+	var (
+		mu   sync.Mutex
+		sick bool
+	)
+	_, at := own(t, page.Options{}, func() []observe.Upstream {
+		mu.Lock()
+		defer mu.Unlock()
+		all := []endpoint.State{{Address: "10.0.0.1:80"}, {Address: "10.0.0.2:80"}}
+		if sick {
+			all = []endpoint.State{{Address: "10.0.0.1:80"}, {Address: "10.0.0.2:80", Circuit: resilience.Open, Ejected: true}, {Address: "10.0.0.3:80"}}
+		}
+		return []observe.Upstream{{Policy: "default", Upstream: "http://upstream", Endpoints: all}}
+	})
+	v := visit(t, at, 1440, false)
+	addresses := func(want string) string {
+		return fmt.Sprintf(`[...document.querySelectorAll("#endpoint-rows tr")].map((r) => r.cells[0].innerText + " " + r.cells[1].innerText.trim()).join(", ") === %q`, want)
+	}
+	v.until(isLive + ` && ` + addresses("10.0.0.1:80 In use, 10.0.0.2:80 In use"))
+	_ = eval[bool](v, `(getSelection().selectAllChildren(document.querySelector("#endpoint-rows td")), true)`)
+	mu.Lock()
+	sick = true
+	mu.Unlock()
+	v.until(addresses("10.0.0.2:80 Ejected, 10.0.0.1:80 In use, 10.0.0.3:80 In use"))
+	if got := eval[string](v, `getSelection().toString().trim()`); got != "10.0.0.1:80" {
+		t.Errorf("selection = %q after an update, want the address", got)
+	}
+	mu.Lock()
+	sick = false
+	mu.Unlock()
+	v.until(addresses("10.0.0.1:80 In use, 10.0.0.2:80 In use"))
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -81,4 +82,29 @@ func sizeOfSVG(t *testing.T, data []byte) (width, height float64) {
 		*into = n
 	}
 	return width, height
+}
+
+// Above the first picture of the README are three links: for a Go service, for any service, and for
+// the policy of today. Each leads to a heading.
+func TestLinksAtTheTopOfTheREADME(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, _, _ := strings.Cut(string(readme), "![")
+	anchors := map[string]bool{}
+	for _, h := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(string(readme), -1) {
+		kept := regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(h[1]), "")
+		anchors["#"+strings.ReplaceAll(kept, " ", "-")] = true
+	}
+	var about []string
+	for _, link := range regexp.MustCompile(`\[([^\]]+)\]\(([^)]+)\)`).FindAllStringSubmatch(top, -1) {
+		about = append(about, strings.Join(strings.Fields(link[1]), " "))
+		if !anchors[link[2]] {
+			t.Errorf("the link %q leads to %s, want a heading of the README", link[1], link[2])
+		}
+	}
+	if want := []string{"for a Go service", "for any service", "for the policy that you have now"}; !slices.Equal(about, want) {
+		t.Errorf("links at the top = %q, want %q", about, want)
+	}
 }

@@ -370,3 +370,54 @@ func TestAgeOfFaultsThatTheTabSawBegin(t *testing.T) {
 	rate.Store("1")
 	v.until(begins("Outage for "))
 }
+
+// The marks of faults used to outlive the server's process: those of the one before were shown as
+// faults of the new one.
+func TestMarksOfFaultsEndWithTheProcess(t *testing.T) {
+	flaky := func() string {
+		now := atomic.Value{}
+		now.Store(`{"errorRate":0,"statuses":[503],"resetRate":0,"truncateRate":0,"hangRate":0,"slowBodyRate":0,"failFirst":0,"retryAfter":"","latency":{"distribution":"none"}}`)
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			if r.Method == http.MethodPut {
+				now.Store(strings.Replace(now.Load().(string), `"errorRate":0`, `"errorRate":1`, 1))
+			}
+			_, _ = fmt.Fprint(w, now.Load())
+		}))
+		t.Cleanup(s.Close)
+		return s.URL
+	}
+	_, first := own(t, page.Options{Faults: flaky()})
+	_, second := own(t, page.Options{Faults: flaky()})
+	between, v := visitThrough(t, first)
+	v.until(isLive + ` && document.querySelector("[data-fault=Healthy]") !== null`)
+	v.press("Outage")
+	v.until(`document.querySelector("[data-fault=Outage]") !== null`)
+	between.set(true, false)
+	between.lead(strings.TrimPrefix(second, "http://"))
+	between.set(false, false)
+	v.until(isLive + ` && document.getElementById("summary").innerText.startsWith("Healthy") && document.querySelector("[data-fault=Healthy]") !== null`)
+	if marks := eval[[]string](v, `[...document.querySelectorAll("[data-fault]")].map((e) => e.dataset.fault)`); !slices.Equal(marks, []string{"Healthy"}) {
+		t.Errorf("marks of faults = %q, want those of the new process only", marks)
+	}
+}
+
+// The marks of faults used to be in the tab: after a reload in the middle of an outage, and for a
+// second visitor, there were none, and the outage had no age.
+func TestMarksOfFaultsAfterAReload(t *testing.T) {
+	d := start(t)
+	v := visit(t, d.page, 1440, false)
+	v.until(isLive + ` && document.querySelector("[data-fault='30 % errors']") !== null`)
+	v.press("Healthy")
+	v.until(`document.querySelector("[data-fault=Healthy]") !== null`)
+	v.press("One sick endpoint")
+	v.until(`document.querySelector("[data-fault='One sick endpoint']") !== null`)
+	v.do(chromedp.Reload())
+	for _, v := range []*tab{v, visit(t, d.page, 1440, false)} {
+		v.until(isLive + ` && [...document.querySelectorAll("[data-fault]")].map((e) => e.dataset.fault).join(", ") === "30 % errors, Healthy, One sick endpoint"
+			&& document.getElementById("summary").innerText.startsWith("One sick endpoint") && document.querySelectorAll("#charts .fault-line").length >= 6`)
+		// The sentence has it for ten seconds only.
+		_ = eval[bool](v, `(import(new URL("assets/state.js", location.href)).then((m) => { window.age = m.faultsAge(); }), true)`)
+		v.until(`window.age > 0 && window.age < Infinity`)
+	}
+}

@@ -93,3 +93,30 @@ func TestOneSickEndpoint(t *testing.T) {
 		t.Errorf("after Reset %d endpoints are sick, want none", n)
 	}
 }
+
+// A step whose fault could not be set used to look as if it were in force: the error was far below.
+func TestTourStepThatFails(t *testing.T) {
+	d := start(t, "--no-tour=false")
+	v := visit(t, d.page, 1440, false)
+	v.until(isLive + ` && document.getElementById("tour").checkVisibility() && document.querySelector("input[name=scenario]:checked") !== null`)
+	_ = eval[bool](v, `(() => {
+		const real = window.fetch;
+		window.away = "api/faults";
+		window.fetch = (path, o) => (path === window.away && o.method === "PUT" ? Promise.reject(new Error("away")) : real(path, o));
+		return true;
+	})()`)
+	says := func(text string) string {
+		return fmt.Sprintf(`document.getElementById("tour-failed").checkVisibility() && document.getElementById("tour-failed").innerText === %q`, text)
+	}
+	v.click("tour-next")
+	v.until(`document.getElementById("tour").dataset.step === "1" && ` + says("This step is not in force. 30 % errors failed: away"))
+	_ = eval[bool](v, `(window.away = "api/traffic", true)`)
+	for step := 2; step <= 5; step++ {
+		v.click("tour-next")
+		v.until(fmt.Sprintf(`document.getElementById("tour").dataset.step === "%d"`, step))
+	}
+	v.until(says("This step is not in force. Changing the traffic failed: away"))
+	_ = eval[bool](v, `(window.away = "", true)`)
+	v.click("tour-back")
+	v.until(`document.getElementById("tour").dataset.step === "4" && !document.getElementById("tour-failed").checkVisibility() && document.querySelector("input[name=scenario]:checked")?.value === "One sick endpoint"`)
+}

@@ -10,6 +10,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/observe"
@@ -127,6 +128,48 @@ func TestUpstreams(t *testing.T) {
 	}
 }
 
+// Names of any length used to be in the headline as they are, and moved the charts below the first
+// screen.
+func TestLongNamesKeepTheChartsInView(t *testing.T) {
+	name := func(i int) string {
+		return fmt.Sprintf("http://a-service-with-a-long-name-%02d.some-namespace.svc.cluster.local:8080", i)
+	}
+	const n = 12
+	var upstreams []observe.Upstream
+	for i := range n {
+		up := observe.Upstream{Upstream: name(i), Policy: "default", Burst: 10}
+		switch i % 3 {
+		case 0:
+			up.Breaker.State = resilience.Open
+		case 1:
+			up.Endpoints = []endpoint.State{{Address: "10.0.0.1:80"}, {Address: fmt.Sprintf("a-pod-with-a-long-name-%02d.some-namespace.svc.cluster.local:80", i), Circuit: resilience.Open, Ejected: true}}
+		}
+		upstreams = append(upstreams, up)
+	}
+	l, at := own(t, page.Options{}, func() []observe.Upstream { return upstreams })
+	v := visit(t, at, 1440, false)
+	v.size(1440, 900)
+	v.until(isLive)
+	fails := step{reason: bad, took: time.Millisecond}
+	for i := range n {
+		l.ObserveCall(t.Context(), *ended(name(i), time.Second, resilience.ReasonMaxAttempts, 503, fails, fails))
+	}
+	// In the last ten seconds, also if the machine stops for a moment.
+	v.until(`document.getElementById("summary").innerText.includes("failed calls") && Boolean(window.drawn = {
+		summary: document.getElementById("summary").innerText, bottom: document.getElementById("charts").getBoundingClientRect().bottom,
+	})`)
+	drawn := eval[struct {
+		Summary string
+		Bottom  float64
+	}](v, "window.drawn")
+	if drawn.Bottom > 900 || drawn.Bottom <= 0 {
+		t.Errorf("under the headline %q the charts end at %.0f px of 900", drawn.Summary, drawn.Bottom)
+	}
+	if !strings.Contains(drawn.Summary, "long-name") || strings.Contains(drawn.Summary, name(0)) {
+		t.Errorf("headline = %q, want the beginnings of the names", drawn.Summary)
+	}
+}
+
 // From the top to the charts there are fewer than ten stops of the tab key. Every long list is one.
 func TestStopsOfTheTabKey(t *testing.T) {
 	d := start(t, "--traffic", "50", "--no-tour=false")
@@ -135,7 +178,7 @@ func TestStopsOfTheTabKey(t *testing.T) {
 	var stops []string
 	for len(stops) < 40 {
 		v.do(chromedp.KeyEvent(kb.Tab))
-		stop := eval[string](v, `(() => { const e = document.activeElement; return e.closest("#charts, #rows, #transitions, .changes .scroll, #endpoints .scroll, #scenarios, #rates, #paths")?.className.toString() + "/" + (e.closest("#charts, #rows, #scenarios, #rates, #paths")?.id ?? "") + "/" + e.tagName; })()`)
+		stop := eval[string](v, `(() => { const e = document.activeElement; return "/" + (e.closest("#charts, #rows, #scenarios, #rates, #paths, .changes, #endpoints")?.id || (e.closest(".changes") ? "changes" : "")) + "/" + e.tagName; })()`)
 		stops = append(stops, stop)
 		if strings.Contains(stop, "BODY") {
 			break
@@ -152,7 +195,7 @@ func TestStopsOfTheTabKey(t *testing.T) {
 	if first := slices.IndexFunc(stops, func(s string) bool { return strings.Contains(s, "/charts/") }); first < 0 || first >= 10 {
 		t.Errorf("the charts come after %d stops, want fewer than 10: %q", first, stops)
 	}
-	for _, list := range []string{"/rows/", "/scenarios/", "/rates/", "/paths/"} {
+	for _, list := range []string{"/rows/", "/scenarios/", "/rates/", "/paths/", "/changes/", "/endpoints/"} {
 		if n := of(list); n != 1 {
 			t.Errorf("%s has %d stops, want 1: %q", list, n, stops)
 		}
@@ -261,4 +304,43 @@ func TestNothingToPickWithoutConnection(t *testing.T) {
 	}
 	between.set(false, false)
 	v.until(isLive + ` && !document.getElementById("series").disabled && [...document.querySelectorAll("td button")].every((b) => b.ariaDisabled === null)`)
+}
+
+// A picked upstream that has two policies, and the row of those without a place, used to list
+// nothing after a hundred newer calls of others.
+func TestPickedSeriesHasItsCalls(t *testing.T) {
+	l, at := own(t, page.Options{})
+	record := func(upstream, policy string, times int) {
+		for range times {
+			c := ended(upstream, time.Second, good, 200, step{reason: good, took: time.Millisecond})
+			c.Policy = policy
+			l.ObserveCall(t.Context(), *c)
+		}
+	}
+	gathered := func(total uint64) {
+		for _, n := l.Calls(1, live.Wanted{}); n < total; _, n = l.Calls(1, live.Wanted{}) {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	record("http://a", "default", 1)
+	record("http://a", "other", 4)
+	for i := range 60 {
+		record(fmt.Sprintf("http://up-%02d", i), "default", 1)
+	}
+	gathered(65)
+	record("http://beyond", "default", 3)
+	record("http://beyond", "other", 3)
+	record("http://beyond", "third", 3)
+	record("http://a", "default", 400)
+	gathered(474)
+	v := visit(t, at, 1440, false)
+	v.until(isLive + ` && document.querySelectorAll("#rows tr").length === 100 && document.querySelectorAll("#upstream-rows tr").length > 60`)
+	for row, want := range map[string]string{"http://a, policy other": "http://a other 4", "(others)": "http://beyond"} {
+		pick := fmt.Sprintf(`[...document.querySelectorAll("#upstream-rows tr")].find((r) => r.innerText.startsWith(%q))`, row)
+		_ = eval[bool](v, pick+`.click() ?? true`)
+		v.until(pick + `.getAttribute("aria-current") === "true" && ` + fmt.Sprintf(`(() => {
+			const of = [...document.querySelectorAll("#rows tr")].map((r) => r.call.upstream + " " + r.call.policy);
+			return of.length > 0 && (of[0] + " " + of.length).startsWith(%q) && new Set(of.map((x) => x.split(" ")[0])).size === 1;
+		})()`, want))
+	}
 }

@@ -5,11 +5,11 @@ import { drawCall, follow, onDrawn, resultOf, shown } from "./call.js";
 import { $, el, icon, show, text } from "./dom.js";
 import { clock, count, duration, plural, statusOf, words } from "./format.js";
 import { oneStop } from "./onestop.js";
-import { known, LISTED, ofChosen, OTHERS } from "./state.js";
+import { known, LISTED, ofChosen } from "./state.js";
 
 let paused = null; // the list when it was paused
-let filtered = null; // the server's calls with the chosen reason, of the chosen upstream
-let filteredFor = null; // the key of that upstream
+let filtered = null; // the server's calls with the chosen reason, of the chosen series
+let filteredFor = null; // the key of that series
 let filterError = "";
 let drawnCalls = [];
 const rowOf = new Map(); // by call id
@@ -39,7 +39,7 @@ export function restartList() {
   if ($("reason").value || known.picked) askFiltered();
 }
 
-// askFiltered loads the server's calls with the chosen reason or of the picked upstream, of which
+// askFiltered loads the server's calls with the chosen reason or of the picked series, of which
 // this page may have fewer.
 async function askFiltered() {
   filtered = held = null;
@@ -47,10 +47,12 @@ async function askFiltered() {
   filterError = "";
   const reason = $("reason").value;
   const chosen = filteredFor = known.chosen;
-  const upstream = known.picked && chosen !== OTHERS ? known.series.get(chosen)?.upstream ?? "" : "";
+  const { upstream, policy } = known.picked && known.series.get(chosen) || {};
   if (reason || known.picked) {
+    const query = new URLSearchParams({ limit: LISTED });
+    for (const [name, value] of Object.entries({ reason, upstream, policy })) if (value) query.set(name, value);
     try {
-      const answer = await ask(`api/calls?limit=${LISTED}${reason ? `&reason=${encodeURIComponent(reason)}` : ""}${upstream ? `&upstream=${encodeURIComponent(upstream)}` : ""}`);
+      const answer = await ask(`api/calls?${query}`);
       if ($("reason").value === reason && known.chosen === chosen) filtered = known.older = answer.calls;
     } catch (err) {
       filterError = `Older calls could not be loaded: ${err.message}. `;

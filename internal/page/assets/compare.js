@@ -17,7 +17,7 @@ export function drawCompare() {
   show("compare-note", !elsewhere);
   text("compare-period", elsewhere ? "" : period(traffic.seconds));
   if (elsewhere) {
-    text("verdict", "No comparison: under this configuration the calls reach another upstream than the demo’s own.");
+    text("verdict", "No comparison: under this configuration the calls reach another upstream than the demo’s own, or none.");
     return;
   }
   const [a, b] = ways.map((way) => traffic[way]);
@@ -35,8 +35,8 @@ export function drawCompare() {
     text(`${way}-note`, (r.ended ? plural(r.ended, "call") : sent ? "none ended yet" : "no traffic") + (r.notSent ? `, ${count(r.notSent)} not sent: too many others wait` : ""));
   });
   const both = traffic.path === "both";
-  // After the traffic was turned off, calls of before still end while none is sent. That says
-  // nothing.
-  const over = !traffic.perSecond && !(a.ended && b.ended);
+  // After the traffic was turned off, calls of before still end while none is sent, and their
+  // attempts are of before. That says nothing.
+  const over = !traffic.perSecond && ![a, b].every((r) => r.sent && r.ended);
   text("verdict", (both && !over && verdict(a, b)) || (traffic.perSecond ? both ? "No call has ended yet." : "Send the traffic both ways to compare them." : "Turn the traffic on to compare both ways."));
 }

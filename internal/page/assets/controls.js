@@ -2,56 +2,14 @@
 
 import { ask } from "./api.js";
 import { $, el, show, text } from "./dom.js";
-import { count, percent, plural } from "./format.js";
+import { matches, nameOf, scenarios, usual } from "./faults.js";
 import { draw, hear, known, noteFaults } from "./state.js";
 
-const nothing = {
-  errorRate: 0, resetRate: 0, truncateRate: 0, hangRate: 0, slowBodyRate: 0, failFirst: 0, retryAfter: "",
-};
-const scenarios = [
-  { name: "Healthy", faults: {}, note: "every attempt works" },
-  { name: "30 % errors", faults: { errorRate: 0.3 }, note: "three attempts in ten answer 503" },
-  { name: "Slow", faults: { latency: { distribution: "lognormal", median: "250ms", p99: "2s" } }, note: "half of the answers take over 250 ms, one in a hundred over 2 s" },
-  { name: "One sick endpoint", faults: {}, sick: 1, note: "one endpoint answers 503 to everything, the others work" },
-  { name: "Outage", faults: { errorRate: 1 }, note: "every attempt answers 503" },
-  { name: "Hanging", faults: { hangRate: 1 }, note: "attempts are accepted and never answered" },
-  { name: "Overload", faults: { capacity: { workers: 2, serviceTime: "50ms", queue: 20 } }, note: "two workers of 50 ms each: more than 40 attempts a second are too many" },
-];
-
 // The demo's upstream is as fast as a real one, so that bars have a width.
-const usual = { distribution: "lognormal", median: "25ms", p99: "60ms" };
 const faultsOf = (scenario) => (known.traffic && !scenario.faults.latency && !scenario.faults.capacity ? { ...scenario.faults, latency: usual } : scenario.faults);
 
-function matches(scenario) {
-  const f = known.faults;
-  if (!f || (f.schedule ?? []).length || (scenario.sick ?? 0) !== (known.traffic?.sick ?? 0)) return false;
-  const wanted = { ...nothing, ...scenario.faults };
-  for (const name of Object.keys(nothing)) if (f[name] !== wanted[name]) return false;
-  const latencies = scenario.faults.latency ? [scenario.faults.latency] : [{ distribution: "none" }, usual];
-  if (!latencies.some((latency) => Object.entries(latency).every(([name, value]) => f.latency?.[name] === value))) return false;
-  if (wanted.errorRate > 0 && String(f.statuses ?? [503]) !== "503") return false;
-  const capacity = scenario.faults.capacity;
-  if (!capacity) return !f.capacity?.workers;
-  return Object.keys(capacity).every((name) => f.capacity?.[name] === capacity[name]);
-}
-
 // scenarioName describes the faults in force.
-export function scenarioName() {
-  if (!known.faults) return "";
-  const s = scenarios.find(matches);
-  if (s) return s.name;
-  const f = known.faults;
-  const rates = [["errorRate", "errors"], ["resetRate", "resets"], ["truncateRate", "cut bodies"], ["hangRate", "hanging"], ["slowBodyRate", "slow bodies"]]
-    .filter(([name]) => f[name] > 0).map(([name, word]) => `${percent(f[name], 1).replace(".0", "")} ${word}`);
-  if (f.errorRate > 0 && String(f.statuses ?? [503]) !== "503") rates[0] += ` (${f.statuses.join(", ")})`;
-  if (f.failFirst > 0) rates.push(f.failFirst === 1 ? "the first attempt of each call fails" : `the first ${count(f.failFirst)} attempts of each call fail`);
-  if (f.capacity?.workers) rates.push(`${plural(f.capacity.workers, "worker")}, ${f.capacity.serviceTime} a call`);
-  if (f.latency && f.latency.distribution !== "none") rates.push(`${f.latency.distribution} latency`);
-  if ((f.schedule ?? []).length) rates.push("on a schedule");
-  if (known.traffic?.sick) rates.push(plural(known.traffic.sick, "sick endpoint"));
-  const list = rates.join(", ") || "own faults";
-  return list[0].toUpperCase() + list.slice(1);
-}
+export const scenarioName = () => nameOf(known.faults, known.traffic?.sick);
 
 let failed = null; // the control whose change failed
 
@@ -147,11 +105,16 @@ choices("scenarios", "scenario", scenarios.map((s) => [s.name, s.name]), (name) 
 choices("rates", "rate", [[0, "Off"], [5, "5"], [20, "20"], [50, "50"], [100, "100"], [200, "200"]], (perSecond) => setTraffic({ perSecond }));
 choices("paths", "path", [["with", "With policy"], ["without", "Without"], ["both", "Both, to compare"]], (path) => setTraffic({ path }));
 
+// setTraffic changes settings of the traffic. It returns the traffic, or null if it failed.
 export async function setTraffic(settings) {
   const traffic = await change("Changing the traffic", () => ask("api/traffic", "PUT", settings));
   if (traffic) known.traffic = traffic;
   drawControls();
+  return traffic;
 }
+
+// lastError says what failed last.
+export const lastError = () => $("controls-error").textContent;
 
 // A typed seed stays until it is set or dropped, also when the server sends another one.
 let seedTyped = false;
@@ -187,7 +150,7 @@ export function drawControls() {
   show("traffic-set", Boolean(traffic));
   noteFaults(scenarioName());
   for (const [i, s] of scenarios.entries()) $("scenarios").children[i].hidden = Boolean(s.sick) && !traffic?.maxSick;
-  const current = scenarios.find(matches);
+  const current = scenarios.find((s) => matches(s, known.faults, traffic?.sick));
   check("scenarios", current?.name ?? "");
   text("scenario-note", current ? current.note : known.faults ? `now: ${scenarioName()}` : known.unanswered && !known.lost ? "not known: flaky-server does not answer" : "");
   if (!traffic) return;

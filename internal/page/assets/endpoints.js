@@ -53,13 +53,29 @@ export function sayChanges(all) {
 
 const order = ["failing", "ejected", "probing", "in_use"];
 
+const rowOf = new Map(); // by address, so that a selected text stays
+
 export function drawEndpoints(s) {
   const all = [...(s?.endpoints ?? [])].sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state));
   show("endpoints", all.length > 0);
-  $("endpoint-rows").replaceChildren(...all.map((e) => {
-    const [word, kind] = states[e.state] ?? [e.state, "late"];
-    return el("tr", { "data-state": e.state }, el("td", {}, e.address), el("td", {}, icon(kind, `is-${kind}`), ` ${word}`),
-      el("td", { class: "number" }, percent(e.share, 1)), el("td", { class: "number" }, e.latency ? duration(e.latency) : "–"));
-  }));
+  const present = new Set(all.map((e) => e.address));
+  for (const [address, row] of rowOf) if (!present.has(address)) { row.remove(); rowOf.delete(address); }
+  const body = $("endpoint-rows");
+  all.forEach((e, i) => {
+    let row = rowOf.get(e.address);
+    if (!row) {
+      row = el("tr", {}, el("td", {}, e.address), el("td"), el("td", { class: "number" }), el("td", { class: "number" }));
+      rowOf.set(e.address, row);
+    }
+    const [, state, share, latency] = row.cells;
+    if (row.dataset.state !== e.state) {
+      const [word, kind] = states[e.state] ?? [e.state, "late"];
+      row.dataset.state = e.state;
+      state.replaceChildren(icon(kind, `is-${kind}`), ` ${word}`);
+    }
+    text(share, percent(e.share, 1));
+    text(latency, e.latency ? duration(e.latency) : "–");
+    if (body.children[i] !== row) body.insertBefore(row, body.children[i] ?? null);
+  });
   text("endpoints-note", s?.endpointsOmitted ? `${plural(s.endpointsOmitted, "more endpoint")}. Share: of the attempts in the last ten seconds.` : "Share: of the attempts in the last ten seconds.");
 }

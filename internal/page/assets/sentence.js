@@ -1,6 +1,6 @@
 // The state of what is shown, in a sentence. This module touches no element.
 
-import { count, percent, plural } from "./format.js";
+import { clipped, count, percent, plural } from "./format.js";
 import { reals } from "./state.js";
 
 // judged counts the attempts that say something about the upstream. Attempts that their caller
@@ -9,6 +9,7 @@ export const judged = (w) => w.attempts - (w.attemptsNeutral ?? 0);
 
 const limits = [["concurrency_limit", "concurrency limit"], ["rate_limited", "rate limit"]];
 const LAST = "the last ten seconds";
+const NAME = 40; // characters of a name: longer ones would move the charts down
 
 // sentence describes a series, or all of them. faults has the name of those in force and their age
 // in ms, if it is known; any tells whether there ever was a call; now is the server's time. What
@@ -84,7 +85,7 @@ function attempts(w, who) {
 // policy. An upstream without calls in the last ten seconds counts if its circuit is not closed.
 function ofAll(w) {
   const names = (some) => [...new Set(some.map((s) => s.upstream))];
-  const named = (some) => some.slice(0, 3).join(", ") + (some.length > 3 ? ", …" : "");
+  const named = (some) => some.slice(0, 3).map((name) => clipped(name, NAME)).join(", ") + (some.length > 3 ? ", …" : "");
   const notClosed = reals().filter((s) => s.circuit && s.circuit.state !== "closed");
   const open = names(notClosed);
   const all = names(reals().filter((s) => s.window.offered || notClosed.includes(s)));

@@ -1,5 +1,7 @@
 // The data that the server has sent, and the server's clock. This module touches no element.
 
+import { nameOf } from "./faults.js";
+
 export const LISTED = 100; // calls in the table
 
 export const known = {
@@ -15,7 +17,7 @@ export const known = {
   faultsVersion: null,
   seed: null,
   traffic: null,
-  faultMarks: [], // {at, name, seen}, the oldest first; seen: this page saw them begin
+  faultMarks: [], // {at, name, seen}, the oldest first; seen: the server or this page saw them begin
   endpointChanges: [],
   changesMissed: 0,
   dropped: 0,
@@ -55,10 +57,12 @@ export function atChosen(c) {
 const GAP = 6000; // ms
 let heard = -Infinity; // when the faults were last known, on this browser's clock
 let watched = false; // whether they were known right before, too
+let asked = false; // whether there was an answer, or none, since the data was replaced
 
 // hear takes the faults of an answer, or null if there is none. set tells that this page has just
 // put them in force.
 export function hear(faults, set = false) {
+  asked = true;
   known.faults = faults;
   watched = Boolean(faults) && (set || performance.now() - heard < GAP);
   heard = faults ? performance.now() : -Infinity;
@@ -67,13 +71,26 @@ export function hear(faults, set = false) {
 // noteFaults remembers when which faults were in force, for the time axis.
 export function noteFaults(name) {
   const last = known.faultMarks.at(-1);
-  if (last?.name === name || !name && !last) return;
+  if (!asked || last?.name === name || !name && !last) return;
   known.faultMarks.push({ at: serverNow(), name, seen: watched });
   known.faultMarks.splice(0, known.faultMarks.length - 64);
 }
 
-// faultsAge returns for how many ms the faults have been in force. It is Infinity if this page has
-// not seen them begin.
+const AT_ONCE = 500; // ms; a button sets the sick endpoints and the other faults one after the other
+
+// marksOf returns the marks that the server has of the time before this page was opened.
+function marksOf(sent) {
+  const marks = [];
+  sent.forEach((m, i) => {
+    if (i > 0 && m.sick !== sent[i - 1].sick && sent[i + 1]?.at - m.at < AT_ONCE) return;
+    const name = nameOf(m.faults, m.sick);
+    if (name !== (marks.at(-1)?.name ?? "")) marks.push({ at: m.at, name, seen: Boolean(m.seen) });
+  });
+  return marks;
+}
+
+// faultsAge returns for how many ms the faults have been in force. It is Infinity if nobody has
+// seen them begin.
 export function faultsAge() {
   const last = known.faultMarks.at(-1);
   return last?.seen ? serverNow() - last.at : Infinity;
@@ -94,7 +111,10 @@ export const serverNow = () => (offset === null ? Date.now() : performance.now()
 export function merge(update) {
   const now = update.now - performance.now();
   if (update.reset) {
-    Object.assign(known, { series: new Map(), calls: [], transitions: [], endpointChanges: [], changesMissed: 0, total: 0, faultsVersion: null });
+    // The faults are asked for again: they may be those of another process.
+    Object.assign(known, { series: new Map(), calls: [], transitions: [], endpointChanges: [], changesMissed: 0, total: 0, faultsVersion: null, faultMarks: marksOf(update.faultMarks ?? []) });
+    hear(null);
+    asked = false;
     known.settings = update.settings;
     offset = now;
   }

@@ -1,7 +1,7 @@
 // The guided tour: five faults, each with what to look at and what would happen without the policy.
 
 import { ask } from "./api.js";
-import { onHand, press, putBack, setTraffic, settingsOf } from "./controls.js";
+import { lastError, onHand, press, putBack, setTraffic, settingsOf } from "./controls.js";
 import { $, show, text } from "./dom.js";
 import { known } from "./state.js";
 
@@ -23,6 +23,7 @@ const steps = [
     without: "The upstream would get every call, and clients that retry without a budget would send it several times as much." },
 ];
 let at = -1; // the step that is shown
+let failure = ""; // why it is not in force
 let over = remembered();
 
 function remembered() {
@@ -83,6 +84,7 @@ function leave() {
 
 function go(to) {
   at = to;
+  failure = "";
   drawTour();
   $("tour-title").focus(); // so that a screen reader reads the step
   next(() => {
@@ -91,7 +93,7 @@ function go(to) {
       const traffic = settingsOf(known.traffic);
       keep({ started, faults, traffic, put: { faults, traffic } });
     }
-    return put(steps[to]);
+    return put(to);
   });
 }
 
@@ -102,10 +104,17 @@ function again() {
   go(0);
 }
 
-async function put(step) {
+// put puts a step in force. If that fails, the step says so.
+async function put(to) {
+  const step = steps[to];
   keep({ ...before(), cut: true }); // until the end of this function
-  if (known.traffic?.perSecond !== step.rate || known.traffic?.path !== "both") await setTraffic({ perSecond: step.rate, path: "both" });
+  const steady = known.traffic?.perSecond === step.rate && known.traffic?.path === "both";
+  const sent = steady || await setTraffic({ perSecond: step.rate, path: "both" });
+  let why = sent ? "" : lastError();
   const faults = await press(step.scenario);
+  if (!faults) why = lastError();
+  if (at === to) failure = why;
+  drawTour();
   // The stream can be late, so known.traffic may still be that of before.
   const traffic = await ask("api/traffic").catch(() => known.traffic);
   const was = before();
@@ -134,4 +143,6 @@ export function drawTour() {
   if (!step) return;
   text("tour-look", step.look);
   text("tour-without", step.without);
+  show("tour-failed", failure !== "");
+  text("tour-failed", failure && `This step is not in force. ${failure}`);
 }

@@ -34,8 +34,8 @@ export function verdict(a, b) {
   }
   const difference = 100 * (a.good / a.ended - b.good / b.ended);
   const shares = `${percent(a.good, a.ended)} instead of ${percent(b.good, b.ended)} of the calls succeed`;
-  const spared = 1 - load(a) / load(b);
-  const price = load(a) > load(b) * 1.02 ? `for ${load(a).toFixed(2)} attempts a call instead of ${load(b).toFixed(2)}` : spared > 0.05 ? `and the upstream takes ${share(spared)} fewer attempts` : "";
+  const spared = load(b) ? 1 - load(a) / load(b) : 0;
+  const price = !load(b) ? "" : load(a) > load(b) * 1.02 ? `for ${load(a).toFixed(2)} attempts a call instead of ${load(b).toFixed(2)}` : spared > 0.05 ? `and the upstream takes ${share(spared)} fewer attempts` : "";
   if (ahead(a, b)) return `The policy is ahead by ${points(difference)}: ${shares}${price ? `, ${price}` : ""}.`;
   if (ahead(b, a)) {
     return `Without the policy more calls succeed, by ${points(-difference)}: ${shares}${price ? `, ${price}` : ""}.`;
