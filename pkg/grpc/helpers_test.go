@@ -130,7 +130,7 @@ func wantCounts(t *testing.T, i *reboundgrpc.Interceptors, wantOK, wantFailed in
 		if ok == wantOK && failed == wantFailed {
 			return
 		}
-		if n == 100 {
+		if n == 1000 { // 10 s
 			t.Errorf("the circuit counts %d successes and %d failures, want %d and %d", ok, failed, wantOK, wantFailed)
 			return
 		}
