@@ -68,7 +68,9 @@ func TestGRPCStreams(t *testing.T) {
 			twice.Add(1)
 		}
 	}))
-	_, client := grpcGateway(t, counting(), gateway.Route{Name: "all", Match: "/", Upstream: upstream, GRPC: gateway.RouteGRPC{Idempotent: true}})
+	p := counting()
+	p.Timeout, p.AttemptTimeout = time.Minute, time.Minute // the machine may be busy
+	_, client := grpcGateway(t, p, gateway.Route{Name: "all", Match: "/", Upstream: upstream, GRPC: gateway.RouteGRPC{Idempotent: true}})
 	const messages, parallel = 6, 50
 	var work sync.WaitGroup
 	turns := make(chan int)
