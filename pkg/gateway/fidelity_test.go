@@ -898,7 +898,7 @@ func TestSlowReadersAndQuietStreamsContinue(t *testing.T) {
 			}
 			return
 		}
-		_, _ = w.Write(make([]byte, 8<<20))
+		_, _ = w.Write(make([]byte, 16<<20))
 	})
 	g := gatewayWith(t, gateway.Options{}, func(c *gateway.Config) { c.Listener.SendTimeout = time.Second }, all(up.URL))
 	if resp, body := get(t, g.URL+"/events"); resp.StatusCode != 200 || strings.Count(body, "data") != 3 {
@@ -916,10 +916,10 @@ func TestSlowReadersAndQuietStreamsContinue(t *testing.T) {
 		if err != nil {
 			break
 		}
-		<-time.After(200 * time.Millisecond)
+		<-time.After(100 * time.Millisecond)
 	}
-	if n != 8<<20 {
-		t.Errorf("got %d bytes, want %d", n, 8<<20)
+	if n != 16<<20 {
+		t.Errorf("got %d bytes, want %d", n, 16<<20)
 	}
 }
 
