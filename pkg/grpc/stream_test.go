@@ -156,7 +156,7 @@ func TestCircuit(t *testing.T) {
 			wait.Until(t, 20*time.Second, "a call that succeeds", succeeds)
 			state := func() resilience.State { return i.State()[0].Breaker.State }
 			hangs.Store(true)
-			for n := 0; state() != resilience.Open; n++ {
+			for n := 0; state() == resilience.Closed; n++ { // it may be half-open again
 				if n == 20 {
 					t.Fatalf("the circuit is %s after 400 calls that hang", state())
 				}
