@@ -94,11 +94,11 @@ func TestProxiesAndDrains(t *testing.T) {
 		_, _ = io.WriteString(w, "answered "+r.URL.Path)
 	}))
 	t.Cleanup(up.Close)
-	routes, admin, stop := client(t, "--upstream", up.URL)
+	routes, admin, stop := client(t, "--upstream", up.URL, "--timeout=1m", "--attempt-timeout=1m") // so that nothing is repeated
 	if code, body := get(t, routes+"/any/path"); code != 200 || body != "answered /any/path" {
 		t.Errorf("got %d %q, want 200 \"answered /any/path\"", code, body)
 	}
-	for path, want := range map[string]string{"/livez": "ok", "/readyz": "ok", "/breakers": up.URL, "/metrics": `rebound_calls_total{reason="ok",route="upstream"} 1`, "/config": "attemptTimeout: 1.5s"} {
+	for path, want := range map[string]string{"/livez": "ok", "/readyz": "ok", "/breakers": up.URL, "/metrics": `rebound_calls_total{reason="ok",route="upstream"} 1`, "/config": "attemptTimeout: 1m"} {
 		if code, body := get(t, admin+path); code != 200 || !strings.Contains(body, want) {
 			t.Errorf("%s: got %d %q, want 200 and %q", path, code, body, want)
 		}
@@ -153,6 +153,7 @@ func TestListenerTLS(t *testing.T) {
 	config := filepath.Join(folder, "rebound.yaml")
 	text := fmt.Sprintf(`listener: {tls: {certFile: %s, keyFile: %s}}
 routes: [{name: all, match: /, upstream: up}]
+policies: {default: {timeout: 1m, attemptTimeout: 1m}}
 upstreams: {up: {url: "%s", tls: {caFile: %[1]s, serverName: example.com}}}
 `, certFile, keyFile, up.URL)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
@@ -386,7 +387,7 @@ func TestBinary(t *testing.T) {
 		}
 	})
 	t.Run("a second signal ends at once", func(t *testing.T) {
-		cmd, url := start(t)
+		cmd, url := start(t, "--timeout=1m", "--attempt-timeout=1m")
 		go func() { _, _, _ = send(http.MethodGet, url+"/hang", nil) }()
 		<-hang
 		began := time.Now()
@@ -401,8 +402,8 @@ func TestBinary(t *testing.T) {
 		_ = cmd.Process.Signal(syscall.SIGINT)
 		err := cmd.Wait()
 		var exit *exec.ExitError
-		if !errors.As(err, &exit) || time.Since(began) > 4*time.Second /* the drain would take 5 */ {
-			t.Errorf("got exit %v after %v, want a failure within 4s", err, time.Since(began))
+		if !errors.As(err, &exit) || time.Since(began) > 30*time.Second /* the drain would take a minute */ {
+			t.Errorf("got exit %v after %v, want a failure within 30 s", err, time.Since(began))
 		}
 	})
 }

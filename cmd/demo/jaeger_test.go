@@ -37,8 +37,8 @@ func TestTracesInJaeger(t *testing.T) {
 	policy := t.TempDir() + "/rebound.yaml"
 
 	// demo runs the program with a policy and faults, makes the calls, and stops the program, which
-	// flushes the spans. During calls, admin is the client's admin port.
-	var admin string
+	// flushes the spans. During calls, admin is the client's admin port, and ledger the upstream's.
+	var admin, ledger string
 	demo := func(t *testing.T, faults, overrides string, calls func(client string)) (began time.Time) {
 		t.Helper()
 		began = time.Now()
@@ -58,7 +58,7 @@ func TestTracesInJaeger(t *testing.T) {
 				}
 			}
 		}
-		admin = urls["the client's admin port"]
+		admin, ledger = urls["the client's admin port"], strings.Replace(urls["the upstream's faults"], "/faults", "/ledger", 1)
 		fetch.Send(t, http.MethodPut, urls["the upstream's faults"], faults)
 		calls(urls["through the client"])
 		if code := stop(); code != 0 {
@@ -123,7 +123,7 @@ func TestTracesInJaeger(t *testing.T) {
 		var state struct{ Settings struct{ Traces string } }
 		demo(t, "{}", "    retry: {maxAttempts: 1}\n", func(client string) {
 			fetch.Get(t, client)
-			for began := time.Now(); len(calls.Calls) == 0 && time.Since(began) < 5*time.Second; {
+			for began := time.Now(); len(calls.Calls) == 0 && time.Since(began) < 30*time.Second; {
 				get(t, admin+"/api/calls", &calls)
 				<-time.After(20 * time.Millisecond) // the page gathers calls five times a second
 			}
@@ -139,7 +139,7 @@ func TestTracesInJaeger(t *testing.T) {
 		var answer struct {
 			Data []struct{ Spans []jaegerSpan }
 		}
-		for began := time.Now(); (len(answer.Data) == 0 || len(answer.Data[0].Spans) < 4) && time.Since(began) < 5*time.Second; {
+		for began := time.Now(); (len(answer.Data) == 0 || len(answer.Data[0].Spans) < 4) && time.Since(began) < 30*time.Second; {
 			get(t, j.query+"/api/traces/"+id, &answer)
 			<-time.After(20 * time.Millisecond) // Jaeger is another process: there is nothing to wait on
 		}
@@ -149,7 +149,7 @@ func TestTracesInJaeger(t *testing.T) {
 	})
 	t.Run("the circuit is open", func(t *testing.T) {
 		var second time.Time
-		demo(t, "errorRate: 1", "    breaker: {consecutiveFailures: 1}\n", func(client string) {
+		demo(t, "errorRate: 1", "    breaker: {consecutiveFailures: 1, openFor: 1m, maxOpenFor: 1m}\n", func(client string) {
 			fetch.Get(t, client)
 			second = time.Now()
 			fetch.Get(t, client)
@@ -167,7 +167,7 @@ func TestTracesInJaeger(t *testing.T) {
 	for name, tc := range map[string]struct {
 		faults, policy string
 		header         [2]string
-		patience       time.Duration
+		leaves         bool // once the upstream has the call
 		reason         string
 		refused        bool
 		attempts       int
@@ -180,7 +180,7 @@ func TestTracesInJaeger(t *testing.T) {
 			reason: "budget_exhausted", refused: true, attempts: 1, last: "status_503",
 		},
 		"the deadline is too close": {
-			faults: "errorRate: 1", policy: "    retry: {backoff: {base: 500ms, jitter: none}}\n", header: [2]string{"X-Envoy-Expected-Rq-Timeout-Ms", "400"},
+			faults: "errorRate: 1", policy: "    retry: {backoff: {base: 4500ms, max: 4500ms, jitter: none}}\n", header: [2]string{"X-Envoy-Expected-Rq-Timeout-Ms", "4000"},
 			reason: "deadline_too_close", refused: true, attempts: 1, last: "status_503",
 		},
 		"the upstream asks for patience": {
@@ -188,7 +188,7 @@ func TestTracesInJaeger(t *testing.T) {
 			reason: "ok", attempts: 2, last: "ok", waited: time.Second, source: "retry_after",
 		},
 		"the caller hangs up": {
-			faults: "hangRate: 1", policy: "    retry: {maxAttempts: 2}\n", patience: 300 * time.Millisecond,
+			faults: "hangRate: 1", policy: "    attemptTimeout: 5s\n    retry: {maxAttempts: 2}\n", leaves: true,
 			reason: "caller_canceled", attempts: 1, last: "caller_canceled",
 		},
 		"the body dies halfway": {
@@ -198,11 +198,10 @@ func TestTracesInJaeger(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			began := demo(t, tc.faults, tc.policy, func(client string) {
-				ctx := t.Context()
-				if tc.patience > 0 {
-					limited, cancel := context.WithTimeout(ctx, tc.patience)
-					defer cancel()
-					ctx = limited
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if tc.leaves {
+					go leave(cancel, ledger)
 				}
 				r, err := http.NewRequestWithContext(ctx, http.MethodGet, client, nil)
 				if err != nil {
@@ -239,6 +238,17 @@ func TestTracesInJaeger(t *testing.T) {
 				t.Errorf("got a wait of %v from %q, want %v from %q", time.Duration(wait.Duration)*time.Microsecond, wait.tag("rebound.backoff.source"), tc.waited, tc.source)
 			}
 		})
+	}
+}
+
+// leave cancels a call when the ledger has it, after 30 s at the latest.
+func leave(cancel func(), ledger string) {
+	defer cancel()
+	var received struct{ Received int }
+	for began := time.Now(); received.Received == 0 && time.Since(began) < 30*time.Second; time.Sleep(5 * time.Millisecond) {
+		if _, answer, err := fetch.Try(context.Background(), http.MethodGet, ledger, ""); err == nil {
+			_ = json.Unmarshal([]byte(answer), &received)
+		}
 	}
 }
 
@@ -344,16 +354,16 @@ func startJaeger(t *testing.T, binary string) jaeger {
 
 // trace returns the spans of the newest trace that began after since, in the order of their start.
 // Jaeger stores accepted spans a moment later, so trace asks until it has the wanted number of
-// spans, or for five seconds.
+// spans, or for half a minute.
 func (j jaeger) trace(t *testing.T, since time.Time, spans int) []jaegerSpan {
 	t.Helper()
 	var newest []jaegerSpan
-	for began := time.Now(); len(newest) < spans && time.Since(began) < 5*time.Second; {
+	for began := time.Now(); len(newest) < spans && time.Since(began) < 30*time.Second; {
 		newest = j.newest(t, since)
 		<-time.After(20 * time.Millisecond) // another process: nothing to wait on
 	}
 	if len(newest) == 0 {
-		t.Fatal("got no new trace from Jaeger in 5s, want one")
+		t.Fatal("got no new trace from Jaeger in 30s, want one")
 	}
 	return newest
 }

@@ -41,7 +41,7 @@ type situation struct {
 	body      io.Reader
 	header    http.Header
 	raw       string        // the whole request, if net/http's client would not send it
-	patience  time.Duration // how long the caller waits
+	leave     chan struct{} // when it has something, the caller hangs up
 	// attempt means that want is the reason of the attempt. The call has another reason.
 	attempt  bool
 	problem  bool // the gateway answers itself, with a problem document that has the call's reason
@@ -55,6 +55,7 @@ func situations(t *testing.T) map[resilience.Reason]situation {
 	unreachable := "http://" + rawhttp.FreeAddress(t)
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)
+	arrived := make(chan struct{}, 10)
 	passed := http.Header{} // headers of the first request as it reached the upstream
 	return map[resilience.Reason]situation{
 		resilience.ReasonOK:                 {handler: func(http.ResponseWriter, *http.Request) {}},
@@ -77,7 +78,7 @@ func situations(t *testing.T) map[resilience.Reason]situation {
 		resilience.ReasonAttemptTimeout:      {handler: hang, policy: func(p *transport.Policy) { once(p); p.AttemptTimeout = 30 * time.Millisecond }, attempt: true, problem: true},
 		resilience.ReasonDeadlineExceeded:    {handler: hang, header: http.Header{transport.HeaderExpectedTimeout: {"30"}}, problem: true},
 		resilience.ReasonDeadlineTooClose:    {handler: fail, policy: func(p *transport.Policy) { p.Retry.Backoff.Base, p.Retry.Backoff.Max = time.Minute, time.Minute }},
-		resilience.ReasonCallerCanceled:      {handler: hang, patience: 50 * time.Millisecond},
+		resilience.ReasonCallerCanceled:      {handler: func(w http.ResponseWriter, r *http.Request) { arrived <- struct{}{}; hang(w, r) }, leave: arrived},
 		resilience.ReasonMethodNotIdempotent: {handler: fail, method: http.MethodPost},
 		resilience.ReasonBodyNotReplayable: {
 			handler: func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body); fail(w, r) },
@@ -234,11 +235,20 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 		b, _ := io.ReadAll(resp.Body)
 		return string(b)
 	}
-	ctx := t.Context()
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	untilLogged := func() {
+		t.Helper()
+		select {
+		case <-logged:
+		case <-time.After(30 * time.Second):
+			t.Fatalf("the call is not logged after 30 s: %s", lines.String())
+		}
+	}
 	for i := range s.before {
 		if i == 0 {
 			call(ctx, http.MethodGet, "/process", nil, nil)
-			<-logged
+			untilLogged()
 			continue
 		}
 		hanging, cancel := context.WithCancel(ctx)
@@ -250,11 +260,13 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 		}
 	}
 	recorded.Reset()
-	if s.patience > 0 {
-		limited, cancel := context.WithTimeout(ctx, s.patience)
-		defer cancel()
-		ctx = limited
-	}
+	go func() {
+		select {
+		case <-s.leave:
+			leave()
+		case <-ctx.Done():
+		}
+	}()
 	method, path := http.MethodGet, "/process"
 	if s.method != "" {
 		method = s.method
@@ -268,7 +280,7 @@ func (s situation) check(t *testing.T, want resilience.Reason) {
 	} else {
 		answer = call(ctx, method, path, s.body, s.header)
 	}
-	<-logged
+	untilLogged()
 
 	var line struct{ Reason, Route string }
 	all := strings.Split(strings.TrimSpace(lines.String()), "\n")

@@ -46,14 +46,16 @@ func TestHTTP2RequestsShareConnections(t *testing.T) {
 	u := newHTTP2(t, func(w http.ResponseWriter, r *http.Request) { time.Sleep(10 * time.Millisecond); ok(w, r) })
 	p := newPool(t, u.URL, u.options())
 	for round, most := range []int64{50, 3, 3} {
-		before := u.Opened()
+		before, start := u.Opened(), time.Now()
 		var all sync.WaitGroup
 		for range 50 {
 			all.Go(func() { want(t, p, u.URL) })
 		}
 		all.Wait()
-		if n := u.Opened() - before; n > most {
-			t.Errorf("round %d: 50 requests took %d connections, want at most %d", round, n, most)
+		// Requests that wait for long dial again.
+		took := time.Since(start)
+		if n := u.Opened() - before; n > most+int64(took/(100*time.Millisecond)) {
+			t.Errorf("round %d: 50 requests took %d connections in %v, want at most %d and one for each 100 ms", round, n, took, most)
 		}
 		time.Sleep(50 * time.Millisecond) // until the last dial has ended
 		wait.Until(t, 5*time.Second, "at most 3 connections are kept", func() bool { return u.Open() <= 3 })
@@ -192,6 +194,7 @@ func TestHTTP2ServerThatShutsDown(t *testing.T) {
 
 // The ping detects a connection that died silently, and its streams end.
 func TestHTTP2PingNoticesADeadConnection(t *testing.T) {
+	t.Parallel()
 	u := newHTTP2(t, func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush()
@@ -199,20 +202,21 @@ func TestHTTP2PingNoticesADeadConnection(t *testing.T) {
 	})
 	b := balancer.New(t, strings.TrimPrefix(u.URL, "https://"))
 	o := u.options()
-	o.Limits.HTTP2Ping = 100 * time.Millisecond
+	// Long enough for a busy machine: a late answer to a ping is a dead connection too.
+	o.Limits.HTTP2Ping = time.Second
 	p := newPool(t, "https://"+b.Address(), o)
 	resp, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, "https://"+b.Address(), nil))
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(500 * time.Millisecond) // a quiet stream is not a dead one
+	time.Sleep(2500 * time.Millisecond) // a quiet stream is not a dead one
 	if n := b.Open(); n != 1 {
 		t.Fatalf("%d connections, want 1", n)
 	}
 	b.Silence()
 	begun := time.Now()
-	if _, _, err := read(resp, nil); err == nil || time.Since(begun) > 5*time.Second {
-		t.Errorf("the stream ended with error %v after %v, want an error within 5 s", err, time.Since(begun))
+	if _, _, err := read(resp, nil); err == nil || time.Since(begun) > 15*time.Second {
+		t.Errorf("the stream ended with error %v after %v, want an error within 15 s", err, time.Since(begun))
 	}
 }
 
@@ -364,8 +368,8 @@ func framedServer(t *testing.T, answer func(*http2.Framer, http2.Frame) (goOn bo
 
 // gRPC servers close connections because of pings on a quiet stream. The pool then stops its pings.
 func TestHTTP2PingsThatAreNotWanted(t *testing.T) {
+	t.Parallel()
 	var settings, pings atomic.Int64
-	strikes := map[*http2.Framer]int{} // only the first connection gets pings
 	target, config := framedServer(t, func(f *http2.Framer, frame http2.Frame) bool {
 		switch frame := frame.(type) {
 		case *http2.SettingsFrame:
@@ -378,7 +382,7 @@ func TestHTTP2PingsThatAreNotWanted(t *testing.T) {
 		case *http2.PingFrame:
 			pings.Add(1)
 			_ = f.WritePing(true, frame.Data)
-			if strikes[f]++; strikes[f] > 2 {
+			if settings.Load() == 1 { // only the first connection is to get pings
 				_ = f.WriteGoAway(1, http2.ErrCodeEnhanceYourCalm, []byte("too_many_pings"))
 				return false
 			}
@@ -386,7 +390,7 @@ func TestHTTP2PingsThatAreNotWanted(t *testing.T) {
 		return true
 	})
 	o := connpool.Options{Limits: defaults(), TLS: config}
-	o.Limits.HTTP2Ping = 100 * time.Millisecond
+	o.Limits.HTTP2Ping = time.Second
 	p := newPool(t, target, o)
 	first, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, target, nil))
 	if err != nil {
@@ -396,14 +400,15 @@ func TestHTTP2PingsThatAreNotWanted(t *testing.T) {
 		t.Fatalf("the first quiet stream ended with error %v, want ENHANCE_YOUR_CALM", err)
 	}
 	before := pings.Load()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	second, err := p.RoundTripFresh(request(ctx, t, http.MethodGet, target, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := read(second, nil); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("the second one ended with %v, want it to be quiet until its time is up", err)
+	time.AfterFunc(2500*time.Millisecond, cancel)
+	if _, _, err := read(second, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("the second one ended with %v, want it to be quiet until its caller leaves", err)
 	}
 	// One ping comes with the end of the stream.
 	if n := pings.Load() - before; n > 1 || settings.Load() != 2 {

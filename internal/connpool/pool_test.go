@@ -20,6 +20,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/conncount"
 	"github.com/rebound-dev/rebound/internal/testkit/pipenet"
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
+	"github.com/rebound-dev/rebound/internal/testkit/wait"
 )
 
 func TestConnectionsAreKept(t *testing.T) {
@@ -398,16 +399,36 @@ func TestKeptConnectionThatIsClosed(t *testing.T) {
 		_, _ = io.WriteString(c, plainOK)
 		return false
 	})
-	p := newPool(t, target, connpool.Options{Limits: defaults()})
+	var ended atomic.Int64
+	p := newPool(t, target, connpool.Options{Limits: defaults(), DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, address)
+		return &ending{Conn: c, ended: sync.OnceFunc(func() { ended.Add(1) })}, err
+	}})
 	for i := range int64(50) {
 		want(t, p, target)
-		time.Sleep(20 * time.Millisecond) // the connection is closed, and the pool knows it
+		wait.Until(t, 20*time.Second, "the connection is closed", func() bool { return ended.Load() == 2*i+1 })
+		time.Sleep(20 * time.Millisecond) // the pool notices it
 		r := request(t.Context(), t, http.MethodPost, target, strings.NewReader("b"))
 		r.GetBody = nil
 		if status, _, err := read(p.RoundTrip(r)); err != nil || status != http.StatusOK || posts.Load() != i+1 {
 			t.Fatalf("round %d: got status %d, error %v, %d posts, want 200 and %d posts", i, status, err, posts.Load(), i+1)
 		}
+		wait.Until(t, 20*time.Second, "the second connection is closed", func() bool { return ended.Load() == 2*i+2 })
 	}
+}
+
+// An ending calls ended when its reader sees the end.
+type ending struct {
+	net.Conn
+	ended func()
+}
+
+func (c *ending) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil {
+		c.ended()
+	}
+	return n, err
 }
 
 // The upstream closes connections after a while, even between two requests. A POST without a key is

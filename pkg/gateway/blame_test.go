@@ -125,8 +125,9 @@ func TestEarlyAnswerToUpload(t *testing.T) {
 	})
 	s, opened := watched(t, up.URL)
 	got := map[string]int{}
+	client := earlyReader(t, s.URL)
 	for range 40 {
-		resp, err := newClient(t).Do(request(t, http.MethodPost, s.URL, strings.NewReader(strings.Repeat("b", 8<<20))))
+		resp, err := client.RoundTrip(request(t, http.MethodPost, s.URL, strings.NewReader(strings.Repeat("b", 8<<20))))
 		if err != nil {
 			got[err.Error()]++ // the client saw the reset before it read the answer
 			continue

@@ -183,18 +183,14 @@ func TestRefusedConnectionMovesOn(t *testing.T) {
 	c := over(good, gone)
 	gone.Close()
 	p := transport.DefaultPolicy()
-	p.Retry.Backoff.Base, p.Retry.Backoff.Max = time.Second, time.Second
+	p.Retry.Backoff.Base, p.Retry.Backoff.Max = time.Minute, time.Minute // longer than a call may take
 	c.Policies[gateway.DefaultPolicyName] = p
 	_, front := gatewayOver(t, c, gateway.Options{})
-	start := time.Now()
 	for range 20 {
 		resp, _ := do(t, request(t, http.MethodPost, front.URL, strings.NewReader("order")))
 		if resp.StatusCode != http.StatusOK {
 			t.Errorf("got status %d, want 200", resp.StatusCode)
 		}
-	}
-	if took := time.Since(start); took > 900*time.Millisecond {
-		t.Errorf("20 calls took %v, want less than one backoff", took)
 	}
 	if n := good.served.Load(); n != 20 {
 		t.Errorf("the good endpoint got %d requests, want 20", n)

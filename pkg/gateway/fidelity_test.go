@@ -887,19 +887,20 @@ func TestCallersThatStopReadingAreCutOff(t *testing.T) {
 
 // The send timeout ends neither a call whose caller reads slowly nor a stream that pauses.
 func TestSlowReadersAndQuietStreamsContinue(t *testing.T) {
+	t.Parallel()
 	up := server(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/events" {
 			w.Header().Set("Content-Type", "text/event-stream")
 			for range 3 {
 				_, _ = io.WriteString(w, "data: x\n\n")
 				_ = http.NewResponseController(w).Flush()
-				<-time.After(250 * time.Millisecond)
+				<-time.After(1500 * time.Millisecond)
 			}
 			return
 		}
-		_, _ = w.Write(make([]byte, 8<<20))
+		_, _ = w.Write(make([]byte, 16<<20))
 	})
-	g := gatewayWith(t, gateway.Options{}, func(c *gateway.Config) { c.Listener.SendTimeout = 150 * time.Millisecond }, all(up.URL))
+	g := gatewayWith(t, gateway.Options{}, func(c *gateway.Config) { c.Listener.SendTimeout = time.Second }, all(up.URL))
 	if resp, body := get(t, g.URL+"/events"); resp.StatusCode != 200 || strings.Count(body, "data") != 3 {
 		t.Errorf("got status %d, body %q, want 200 and three events", resp.StatusCode, body)
 	}
@@ -915,10 +916,10 @@ func TestSlowReadersAndQuietStreamsContinue(t *testing.T) {
 		if err != nil {
 			break
 		}
-		<-time.After(30 * time.Millisecond)
+		<-time.After(100 * time.Millisecond)
 	}
-	if n != 8<<20 {
-		t.Errorf("got %d bytes, want %d", n, 8<<20)
+	if n != 16<<20 {
+		t.Errorf("got %d bytes, want %d", n, 16<<20)
 	}
 }
 

@@ -116,13 +116,13 @@ func TestRotatedHeader(t *testing.T) {
 		t.Errorf("got %q, want secret-one", seen)
 	}
 	files.Write(map[string][]byte{"token": []byte("secret-two\r\n")})
-	wait.Until(t, 5*time.Second, "the new value is used", func() bool { return token() == "secret-two" })
+	wait.Until(t, 20*time.Second, "the new value is used", func() bool { return token() == "secret-two" })
 
 	for _, wrong := range []string{"", "secret-\ninjected: 1"} {
 		files.Write(map[string][]byte{"token": []byte(wrong)})
 		before := len(lines.String())
 		since := func() string { return lines.String()[before:] }
-		wait.Until(t, 5*time.Second, "the wrong file is reported", func() bool {
+		wait.Until(t, 20*time.Second, "the wrong file is reported", func() bool {
 			if seen := token(); seen != "secret-two" {
 				t.Fatalf("got %q, want secret-two", seen)
 			}
@@ -176,7 +176,7 @@ func TestRefusedFileNamesItsUpstream(t *testing.T) {
 	g, s := gatewayOver(t, c, gateway.Options{Logger: slog.New(slog.NewTextHandler(&lines, nil))})
 	files.Write(map[string][]byte{"token": nil})
 	name := up.URL + "#orders"
-	wait.Until(t, 5*time.Second, "the file is refused", func() bool { get(t, s.URL); return g.FilesRefused()[name] })
+	wait.Until(t, 20*time.Second, "the file is refused", func() bool { get(t, s.URL); return g.FilesRefused()[name] })
 	if !strings.Contains(lines.String(), "upstream="+name) {
 		t.Errorf("got %s, want a line with %s", lines.String(), name)
 	}

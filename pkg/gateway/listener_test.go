@@ -75,9 +75,9 @@ func TestDataPortTLS(t *testing.T) {
 		t.Errorf("got %s, want HTTP/2.0 https", got)
 	}
 	write(second)
-	wait.Until(t, 5*time.Second, "the new certificate is shown", func() bool { _, err := call(second); return err == nil })
+	wait.Until(t, 20*time.Second, "the new certificate is shown", func() bool { _, err := call(second); return err == nil })
 	files.Write(map[string][]byte{"tls.crt": nil, "tls.key": nil})
-	wait.Until(t, 5*time.Second, "the wrong files are refused", func() bool {
+	wait.Until(t, 20*time.Second, "the wrong files are refused", func() bool {
 		if _, err := call(second); err != nil {
 			t.Fatal(err)
 		}
@@ -150,7 +150,10 @@ func TestDisclose(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := gateway.ForUpstream(tc.upstream)
 			p := calm()
-			p.Timeout, p.AttemptTimeout = 300*time.Millisecond, 100*time.Millisecond
+			p.Timeout, p.AttemptTimeout = 20*time.Second, 10*time.Second
+			if name == "hangs" {
+				p.AttemptTimeout = 100 * time.Millisecond
+			}
 			c.Policies[gateway.DefaultPolicyName] = p
 			for _, disclose := range []bool{true, false} {
 				c.Listener.Disclose = disclose

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/rebound-dev/rebound/internal/problem"
@@ -55,6 +56,7 @@ func TestTransitionNamesThePolicy(t *testing.T) {
 	for policy, failures := range map[string]int{"strict": 1, "patient": 5} {
 		p := calm()
 		p.Retry.MaxAttempts, p.Breaker.ConsecutiveFailures = 1, failures
+		p.Breaker.OpenFor, p.Breaker.MaxOpenFor = time.Hour, time.Hour // half-open would be a second line
 		c.Policies[policy] = p
 		c.Routes = append(c.Routes, gateway.Route{Name: policy, Match: "/" + policy, Upstream: up, Policy: policy})
 	}

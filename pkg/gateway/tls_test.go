@@ -37,7 +37,7 @@ func newSecureUpstream(t *testing.T, a *pki.Authority, name string) *secureUpstr
 	t.Helper()
 	u := &secureUpstream{}
 	u.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		u.last.Store(r.TLS.PeerCertificates[0].Issuer.CommonName)
+		u.last.Store(r.TLS.PeerCertificates[0].Subject.CommonName)
 		w.Header().Set("Connection", "close") // so that each call makes a handshake
 	}))
 	u.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -65,11 +65,11 @@ func TestRotatedCertificates(t *testing.T) {
 	first, second := pki.New(t, "first"), pki.New(t, "second")
 	up := newSecureUpstream(t, first, "orders.example")
 	files := pki.NewSecret(t)
-	write := func(ca []byte, a *pki.Authority) {
-		cert, key := a.Issue("gateway")
+	write := func(ca []byte, a *pki.Authority, name string) {
+		cert, key := a.Issue(name)
 		files.Write(map[string][]byte{"ca.crt": ca, "tls.crt": cert, "tls.key": key})
 	}
-	write(first.PEM(), first)
+	write(first.PEM(), first, "before.example")
 	c := over()
 	entry := c.Upstreams["orders"]
 	entry.URL = "https://orders.example"
@@ -89,20 +89,27 @@ func TestRotatedCertificates(t *testing.T) {
 		}
 	}
 	call()
+	// The gateway reads all its files together. So it also has the new CA.
+	callsUntil := func(name string) {
+		t.Helper()
+		wait.Until(t, 20*time.Second, "the client certificate "+name, func() bool { call(); return up.last.Load() == name })
+	}
 
 	// The usual order: trust both, then change the client's certificate and the server's.
-	write(append(first.PEM(), second.PEM()...), first)
-	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		call()
-	}
+	write(append(first.PEM(), second.PEM()...), first, "both.example")
+	callsUntil("both.example")
 	up.cert.Store(second.Pair("orders.example"))
 	up.clients.Store(pki.Pool(first, second))
 	call()
-	write(second.PEM(), second)
-	wait.Until(t, 5*time.Second, "the new client certificate is used", func() bool { call(); return up.last.Load() == "second" })
+	write(second.PEM(), second, "after.example")
+	callsUntil("after.example")
 
 	files.Write(map[string][]byte{"ca.crt": []byte("no certificate"), "tls.crt": nil, "tls.key": nil})
-	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	wait.Until(t, 20*time.Second, "the wrong file is reported", func() bool {
+		call()
+		return strings.Contains(lines.String(), "file refused")
+	})
+	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		call()
 	}
 	if n := strings.Count(lines.String(), "file refused"); n != 1 || !strings.Contains(lines.String(), files.Path("ca.crt")) {
@@ -120,8 +127,8 @@ func TestRotatedCertificates(t *testing.T) {
 	}); err == nil || !strings.Contains(err.Error(), "upstreams.orders.tls: the CA file "+files.Path("ca.crt")) {
 		t.Errorf("a reload with the wrong file: got error %v, want one that names the key and the file", err)
 	}
-	write(second.PEM(), second)
-	wait.Until(t, 5*time.Second, "the files are right again", func() bool { call(); return !g.FilesRefused()["https://orders.example"] })
+	write(second.PEM(), second, "after.example")
+	wait.Until(t, 20*time.Second, "the files are right again", func() bool { call(); return !g.FilesRefused()["https://orders.example"] })
 }
 
 // Several callers over kept connections, without retries, see nothing of a rotation.

@@ -125,16 +125,21 @@ func counts(i *reboundgrpc.Interceptors) (ok, failed int) {
 // wantCounts waits for what the circuits count: the end of a stream may come a moment later.
 func wantCounts(t *testing.T, i *reboundgrpc.Interceptors, wantOK, wantFailed int) {
 	t.Helper()
-	for n := 0; ; n++ {
+	if missed := missedCounts(i, wantOK, wantFailed, 10*time.Second); missed != "" {
+		t.Error(missed)
+	}
+}
+
+// missedCounts is "" as soon as the circuit counts so much, and otherwise says what it counts.
+func missedCounts(i *reboundgrpc.Interceptors, wantOK, wantFailed int, limit time.Duration) string {
+	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
 		ok, failed := counts(i)
 		if ok == wantOK && failed == wantFailed {
-			return
+			return ""
 		}
-		if n == 100 {
-			t.Errorf("the circuit counts %d successes and %d failures, want %d and %d", ok, failed, wantOK, wantFailed)
-			return
+		if time.Now().After(end) {
+			return fmt.Sprintf("the circuit counts %d successes and %d failures, want %d and %d", ok, failed, wantOK, wantFailed)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 

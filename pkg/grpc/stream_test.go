@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	reboundgrpc "github.com/rebound-dev/rebound/pkg/grpc"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -151,12 +152,11 @@ func TestCircuit(t *testing.T) {
 			p.Breaker.OpenFor, p.Breaker.MaxOpenFor = 100*time.Millisecond, 200*time.Millisecond
 			i := must(t, p)
 			conn := dial(t, address, i)
-			if err := call(t.Context(), conn); err != nil {
-				t.Fatal(err)
-			}
+			succeeds := func() bool { return call(t.Context(), conn) == nil } // on a busy machine not at once
+			wait.Until(t, 20*time.Second, "a call that succeeds", succeeds)
 			state := func() resilience.State { return i.State()[0].Breaker.State }
 			hangs.Store(true)
-			for n := 0; state() != resilience.Open; n++ {
+			for n := 0; state() == resilience.Closed; n++ { // it may be half-open again
 				if n == 20 {
 					t.Fatalf("the circuit is %s after 400 calls that hang", state())
 				}
@@ -167,16 +167,11 @@ func TestCircuit(t *testing.T) {
 				work.Wait()
 			}
 			hangs.Store(false)
-			for n := 0; state() != resilience.Closed; n++ {
-				if n == 200 {
-					t.Fatalf("the circuit is %s 10 s after the server answers again", state())
-				}
+			wait.Until(t, 20*time.Second, "a closed circuit", func() bool {
 				_ = call(t.Context(), conn)
-				time.Sleep(50 * time.Millisecond)
-			}
-			if err := call(t.Context(), conn); err != nil {
-				t.Errorf("a call after that: %v", err)
-			}
+				return state() == resilience.Closed
+			})
+			wait.Until(t, 20*time.Second, "a call that succeeds again", succeeds)
 		})
 	}
 }
@@ -254,7 +249,7 @@ func TestStreamOutlastsThePolicysLimits(t *testing.T) {
 		return echo(func(string) {})(s)
 	})
 	p := counting()
-	p.Timeout, p.AttemptTimeout = 400*time.Millisecond, 400*time.Millisecond
+	p.Timeout, p.AttemptTimeout = 2*time.Second, 2*time.Second
 	i := must(t, p)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -262,7 +257,7 @@ func TestStreamOutlastsThePolicysLimits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for n := range 3 {
+	for n := range 2 {
 		out, in := raw("m"), raw(nil)
 		if err := s.SendMsg(&out); err != nil {
 			t.Fatalf("message %d: %v", n, err)
@@ -270,7 +265,7 @@ func TestStreamOutlastsThePolicysLimits(t *testing.T) {
 		if err := s.RecvMsg(&in); err != nil {
 			t.Fatalf("message %d: %v", n, err)
 		}
-		time.Sleep(250 * time.Millisecond)
+		time.Sleep(1100 * time.Millisecond)
 	}
 	if got := <-sees; got < 30*time.Second || got > time.Minute {
 		t.Errorf("the server saw %v left, want about the caller's minute", got)
@@ -309,27 +304,27 @@ func TestStreamDeadlines(t *testing.T) {
 			i := must(t, p)
 			conn := dial(t, address, i)
 			var err error
-			var took time.Duration
-			calls := 0
-			for calls == 0 || took > c.within && calls < 5 { // a busy machine makes some calls late
-				calls++
+			wait.OneOf(t, 5, func() string { // a busy machine makes some calls late
+				_, before := counts(i)
 				ctx, cancel := context.WithTimeout(t.Context(), c.caller)
+				defer cancel()
 				start := time.Now()
 				err = roundTrip(ctx, conn, c.message)
-				took = time.Since(start)
-				cancel()
 				if status.Code(err) != codes.DeadlineExceeded {
 					t.Errorf("got %v, want DEADLINE_EXCEEDED", err)
 				}
-			}
-			if took > c.within {
-				t.Errorf("the last of five calls took %v, want at most %v", took, c.within)
-			}
+				if took := time.Since(start); took > c.within {
+					return fmt.Sprintf("the call took %v, want at most %v", took, c.within)
+				}
+				if _, failed := counts(i); failed > before+c.failures {
+					t.Errorf("the circuit counts %d failures more, want %d", failed-before, c.failures)
+				}
+				return missedCounts(i, 0, before+c.failures, time.Second) // a late one does not get its full time
+			})
 			var s interface{ GRPCStatus() *status.Status }
 			if errors.As(err, &s) && !strings.HasPrefix(s.GRPCStatus().Message(), c.begins) {
 				t.Errorf("got %v, want a message that begins with %q", err, c.begins)
 			}
-			wantCounts(t, i, 0, calls*c.failures)
 		})
 	}
 }

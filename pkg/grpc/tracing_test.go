@@ -103,7 +103,7 @@ func TestTracesAndMetrics(t *testing.T) {
 		},
 		"an attempt times out": {
 			serve:  func(s grpc.ServerStream, _ int64) error { return hang(s) },
-			change: func(p *resilience.Policy) { p.AttemptTimeout, p.Retry.MaxAttempts = 50*time.Millisecond, 1 },
+			change: func(p *resilience.Policy) { p.AttemptTimeout, p.Retry.MaxAttempts = 500*time.Millisecond, 1 },
 			call:   func(conn *grpc.ClientConn) error { return unary(t.Context(), conn, grpc.StaticMethod()) },
 			spans: []string{
 				"resilience internal failed " + fmt.Sprintf(call, 1, "max_attempts"),

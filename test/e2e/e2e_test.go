@@ -405,6 +405,20 @@ func get(t *testing.T, url string) string {
 	return text
 }
 
+// twice calls try, and again if it missed something: the cluster's network may lose a call, and so
+// may a machine that stands still for a moment. What is missed in both tries is our fault.
+func twice(t *testing.T, try func() (missed string)) {
+	t.Helper()
+	missed := try()
+	if missed == "" {
+		return
+	}
+	t.Logf("missed: %s", missed)
+	if missed = try(); missed != "" {
+		t.Errorf("missed twice: %s", missed)
+	}
+}
+
 // eventually calls ask until it returns true. On timeout the failure has what it said last.
 func eventually(t *testing.T, limit time.Duration, what string, ask func() (yes bool, said string)) {
 	t.Helper()

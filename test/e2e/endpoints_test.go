@@ -61,8 +61,8 @@ func (p place) settled(n int) {
 }
 
 // losesNoCall makes calls while change happens, after which there are n flaky-servers. No call may
-// fail, and after six seconds all of them serve.
-func (p place) losesNoCall(name string, change func(), n int) {
+// fail, and after six seconds all of them serve. Otherwise it says what was missed.
+func (p place) losesNoCall(name string, change func(), n int) (missed string) {
 	p.t.Helper()
 	rate := rate(p.t)
 	stop := p.load("http://client:8080/process", rate)
@@ -78,14 +78,15 @@ func (p place) losesNoCall(name string, change func(), n int) {
 	}
 	got := stop()
 	p.t.Logf("%s: %+v", name, got)
-	if got.Failed > 0 || got.Calls < 8*rate || len(idle) > 0 {
-		p.t.Errorf("%s: %d of %d calls failed, and %v served nothing, want none: %v", name, got.Failed, got.Calls, idle, got.How)
-		p.t.Logf("what the client logged, by tenth of a second:\n%s", p.failures())
+	if got.Failed == 0 && got.Calls >= 8*rate && len(idle) == 0 {
+		return ""
 	}
+	p.t.Logf("what the client logged, by tenth of a second:\n%s", p.failures())
+	return fmt.Sprintf("%s: %d of %d calls failed, and %v served nothing, want none: %v", name, got.Failed, got.Calls, idle, got.How)
 }
 
-// inDNS asks the cluster's DNS for a name's addresses until stop is called, which returns when each
-// of them was there last. Each of the DNS servers has a cache of its own.
+// inDNS asks the cluster's DNS for a name's addresses until stop is called, which returns when those
+// that left had left all DNS servers. Each of the servers has a cache of its own.
 func (p place) inDNS(name string) (stop func() map[string]time.Time) {
 	p.t.Helper()
 	servers, err := on.CoreV1().Pods("kube-system").List(p.t.Context(), metav1.ListOptions{LabelSelector: "k8s-app=kube-dns"})
@@ -100,30 +101,51 @@ func (p place) inDNS(name string) (stop func() map[string]time.Time) {
 		}})
 	}
 	ctx, cancel := context.WithCancel(p.t.Context())
-	last := map[string]time.Time{}
-	var mu sync.Mutex
+	// For each server the addresses that it has named, and when its first answer without one came.
+	left := make([]map[string]time.Time, len(resolvers))
 	var asking sync.WaitGroup
-	for _, r := range resolvers {
+	for i, r := range resolvers {
+		left[i] = map[string]time.Time{}
 		asking.Go(func() {
-			for ctx.Err() == nil {
+			for ; ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
 				addresses, err := r.LookupHost(ctx, name+"."+p.namespace+".svc.cluster.local.")
 				now := time.Now()
-				if err != nil && ctx.Err() == nil {
-					p.t.Logf("%s: %v", name, err)
+				if err != nil {
+					if ctx.Err() == nil {
+						p.t.Logf("%s: %v", name, err)
+					}
+					continue
 				}
-				mu.Lock()
+				for a, since := range left[i] {
+					if since.IsZero() && !slices.Contains(addresses, a) {
+						left[i][a] = now
+					}
+				}
 				for _, a := range addresses {
-					last[a] = now
+					left[i][a] = time.Time{}
 				}
-				mu.Unlock()
-				time.Sleep(100 * time.Millisecond)
 			}
 		})
 	}
 	return func() map[string]time.Time {
 		cancel()
 		asking.Wait()
-		return last
+		latest := map[string]time.Time{}
+		for _, of := range left {
+			for a, since := range of {
+				if since.After(latest[a]) {
+					latest[a] = since
+				}
+			}
+		}
+		for _, of := range left {
+			for a, since := range of {
+				if since.IsZero() { // it is still there
+					delete(latest, a)
+				}
+			}
+		}
+		return latest
 	}
 }
 
@@ -169,15 +191,18 @@ func TestOneBadEndpoint(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := place{t: t, namespace: p.namespace}
 			putFaults(t, sick, faults)
-			before := served(t, sick)
-			stop := p.load("http://client:8080/process", 200)
-			time.Sleep(10 * time.Second)
-			got := stop()
-			share := float64(served(t, sick)-before) / float64(got.Calls)
-			t.Logf("%+v, the sick pod got %.4f of the calls", got, share)
-			if got.Calls < 1000 || got.Failed*1000 > got.Calls || share > 0.02 {
-				t.Errorf("%d of %d calls failed, and the sick pod got %.4f of them, want at most 0.1 %% and 2 %%: %v", got.Failed, got.Calls, share, got.How)
-			}
+			twice(t, func() string {
+				before := served(t, sick)
+				stop := p.load("http://client:8080/process", 200)
+				time.Sleep(10 * time.Second)
+				got := stop()
+				share := float64(served(t, sick)-before) / float64(got.Calls)
+				t.Logf("%+v, the sick pod got %.4f of the calls", got, share)
+				if got.Calls < 1000 || got.Failed*1000 > got.Calls || share > 0.02 {
+					return fmt.Sprintf("%d of %d calls failed, and the sick pod got %.4f of them, want at most 0.1 %% and 2 %%: %v", got.Failed, got.Calls, share, got.How)
+				}
+				return ""
+			})
 			putFaults(t, sick, "errorRate: 0")
 			time.Sleep(3 * time.Second)
 		})
@@ -191,12 +216,26 @@ func TestOneBadEndpoint(t *testing.T) {
 func TestEndpointsComeAndGo(t *testing.T) {
 	p := headless(t, "--set", "flakyServer.replicas=2")
 	server := "deployment/flaky-server"
-	p.losesNoCall("2 to 4", func() { p.kubectl("scale", server, "--replicas=4") }, 4)
-	p.losesNoCall("4 to 2", func() { p.kubectl("scale", server, "--replicas=2") }, 2)
-	p.losesNoCall("rolling restart", func() { p.kubectl("rollout", "restart", server) }, 2)
-	p.losesNoCall("a pod killed", func() {
-		p.kubectl("delete", "pod", p.pods("flaky-server")[0].Name, "--force", "--grace-period=0")
-	}, 2)
+	scale := func(n string) func() { return func() { p.kubectl("scale", server, "--replicas="+n) } }
+	twice(t, func() string {
+		scale("2")()
+		p.settled(2)
+		for _, step := range []struct {
+			name   string
+			change func()
+			n      int // of the pods after it
+		}{
+			{"2 to 4", scale("4"), 4},
+			{"4 to 2", scale("2"), 2},
+			{"rolling restart", func() { p.kubectl("rollout", "restart", server) }, 2},
+			{"a pod killed", func() { p.kubectl("delete", "pod", p.pods("flaky-server")[0].Name, "--force", "--grace-period=0") }, 2},
+		} {
+			if missed := p.losesNoCall(step.name, step.change, step.n); missed != "" {
+				return missed
+			}
+		}
+		return ""
+	})
 }
 
 // A pod that has left DNS gets no attempt more than a second later.
@@ -211,20 +250,14 @@ func TestNoCallAfterDNS(t *testing.T) {
 	p.settled(2)
 	time.Sleep(3 * time.Second)
 	got := stop()
-	last := stopAsking()
-	end := time.Time{}
-	for _, seen := range last {
-		if seen.After(end) {
-			end = seen
-		}
-	}
-	latest := map[string]time.Duration{} // of an attempt, after the address was seen last
+	left := stopAsking()
+	latest := map[string]time.Duration{} // of an attempt, after its address had left
 	attempts := 0
 	p.lines("attempt", func(attempt logLine) {
 		attempts++
 		address, _, _ := net.SplitHostPort(attempt.Endpoint)
-		if seen, known := last[address]; known && end.Sub(seen) > time.Second {
-			latest[address] = max(latest[address], attempt.Time.Sub(seen))
+		if since, gone := left[address]; gone {
+			latest[address] = max(latest[address], attempt.Time.Sub(since))
 		}
 	})
 	t.Logf("%+v, %d attempts, the last one after each of the %d addresses that left: %v", got, attempts, len(latest), latest)
@@ -232,8 +265,8 @@ func TestNoCallAfterDNS(t *testing.T) {
 		t.Errorf("%d of %d calls failed, %d attempts, %d addresses left, want none, at least as many, and 4: %v", got.Failed, got.Calls, attempts, len(latest), got.How)
 	}
 	for address, after := range latest {
-		// An answer may have been wrong for the time until the next one.
-		if after > time.Second+200*time.Millisecond {
+		// The client looks once a second, and a busy machine answers late.
+		if after > time.Second+500*time.Millisecond {
 			t.Errorf("%s got an attempt %v after it had left DNS, want none after 1s", address, after)
 		}
 	}
@@ -254,16 +287,26 @@ func TestNodeDrain(t *testing.T) {
 		}
 		return n
 	}
-	if n := there(); n == 0 || n == 4 {
-		t.Fatalf("%d of 4 flaky-servers are on %s, want some", n, drained)
-	}
 	defer func() { p.kubectl("uncordon", drained) }()
-	p.losesNoCall("drain", func() {
-		p.kubectl("drain", drained, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=3m")
-	}, 4)
-	if n := there(); n != 0 {
-		t.Errorf("%d flaky-servers are on %s after its drain, want none", n, drained)
-	}
+	twice(t, func() string {
+		if n := there(); n == 4 {
+			t.Fatalf("%d of 4 flaky-servers are on %s, want some", n, drained)
+		} else if n == 0 { // a second try
+			p.kubectl("uncordon", drained)
+			p.kubectl("rollout", "restart", "deployment/flaky-server")
+			p.settled(4)
+		}
+		if there() == 0 {
+			t.Fatalf("no flaky-server is on %s, want some", drained)
+		}
+		missed := p.losesNoCall("drain", func() {
+			p.kubectl("drain", drained, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=3m")
+		}, 4)
+		if n := there(); n != 0 {
+			t.Errorf("%d flaky-servers are on %s after its drain, want none", n, drained)
+		}
+		return missed
+	})
 }
 
 // apart is the affinity of flaky-servers that avoid each other's nodes. Otherwise one node may have

@@ -288,17 +288,15 @@ func TestNoCallIsLost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := place{t: t, namespace: p.namespace}
 			// A pod is Ready a moment before the cluster's network knows it, and a new client may
-			// reach nothing then. A call that is lost in both tries is our fault.
-			for try := 1; ; try++ {
+			// reach nothing then.
+			twice(t, func() string {
 				got := p.disturbed(disturb)
 				t.Logf("%+v", got)
-				if got.Failed == 0 && got.Calls >= 200 {
-					return
+				if got.Failed > 0 || got.Calls < 200 {
+					return fmt.Sprintf("%d of %d calls failed, want none: %v", got.Failed, got.Calls, got.How)
 				}
-				if try == 2 {
-					t.Fatalf("%d of %d calls failed, want none: %v", got.Failed, got.Calls, got.How)
-				}
-			}
+				return ""
+			})
 		})
 	}
 }
@@ -396,30 +394,33 @@ func TestManifests(t *testing.T) {
 // The API server accepts the chart's HorizontalPodAutoscaler and PodDisruptionBudget. With a
 // metrics server the autoscaler scales.
 func TestScaling(t *testing.T) {
-	p := newPlace(t)
-	p.install("--set", "flakyServer.faults.errorRate=0",
-		"--set", "client.autoscaling.enabled=true", "--set", "client.autoscaling.minReplicas=1", "--set", "client.autoscaling.maxReplicas=3",
-		"--set", "client.autoscaling.targetCPUUtilizationPercentage=20", "--set", "client.resources.requests.cpu=20m")
-	if _, err := on.PolicyV1().PodDisruptionBudgets(p.namespace).Get(t.Context(), "client", metav1.GetOptions{}); err != nil {
-		t.Error(err)
-	}
-	if _, err := on.AutoscalingV2().HorizontalPodAutoscalers(p.namespace).Get(t.Context(), "client", metav1.GetOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(p.kubectl("api-versions"), "metrics.k8s.io/") {
-		t.Skip("no metrics server: the cluster does not serve metrics.k8s.io")
-	}
-	// Far above the target. With more, a pause of a busy machine while pods start leaves so many
-	// calls in flight that it looks like an upstream that hangs.
-	stop := p.load("http://client:8080/process", 40)
-	eventually(t, 5*time.Minute, "it scales", func() (bool, string) {
-		h, err := on.AutoscalingV2().HorizontalPodAutoscalers(p.namespace).Get(t.Context(), "client", metav1.GetOptions{})
-		if err != nil {
-			return false, err.Error()
+	twice(t, func() string {
+		p := newPlace(t)
+		p.install("--set", "flakyServer.faults.errorRate=0",
+			"--set", "client.autoscaling.enabled=true", "--set", "client.autoscaling.minReplicas=1", "--set", "client.autoscaling.maxReplicas=3",
+			"--set", "client.autoscaling.targetCPUUtilizationPercentage=20", "--set", "client.resources.requests.cpu=20m")
+		if _, err := on.PolicyV1().PodDisruptionBudgets(p.namespace).Get(t.Context(), "client", metav1.GetOptions{}); err != nil {
+			t.Error(err)
 		}
-		return h.Status.CurrentReplicas > 1, fmt.Sprintf("%+v", h.Status)
+		if _, err := on.AutoscalingV2().HorizontalPodAutoscalers(p.namespace).Get(t.Context(), "client", metav1.GetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(p.kubectl("api-versions"), "metrics.k8s.io/") {
+			t.Skip("no metrics server: the cluster does not serve metrics.k8s.io")
+		}
+		// Far above the target. With more, a pause of a busy machine while pods start leaves so many
+		// calls in flight that it looks like an upstream that hangs.
+		stop := p.load("http://client:8080/process", 40)
+		eventually(t, 5*time.Minute, "it scales", func() (bool, string) {
+			h, err := on.AutoscalingV2().HorizontalPodAutoscalers(p.namespace).Get(t.Context(), "client", metav1.GetOptions{})
+			if err != nil {
+				return false, err.Error()
+			}
+			return h.Status.CurrentReplicas > 1, fmt.Sprintf("%+v", h.Status)
+		})
+		if got := stop(); got.Failed > 0 {
+			return fmt.Sprintf("%d of %d calls failed while it scaled, want none: %v", got.Failed, got.Calls, got.How)
+		}
+		return ""
 	})
-	if got := stop(); got.Failed > 0 {
-		t.Errorf("%d of %d calls failed while it scaled, want none: %v", got.Failed, got.Calls, got.How)
-	}
 }

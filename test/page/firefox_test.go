@@ -251,13 +251,13 @@ func TestFirefox(t *testing.T) {
 		ask(t, http.MethodPut, d.faults, "errorRate: 1") // the comparison begins anew
 		time.Sleep(time.Second)                          // until what is in flight has ended
 		with, without := ledger(""), ledger("/without")
-		ask(t, http.MethodPut, d.page+"api/traffic", `{"perSecond": 20}`)
+		ask(t, http.MethodPut, d.page+"api/traffic", `{"perSecond": 50}`)
 		time.Sleep(1500 * time.Millisecond)
 		ask(t, http.MethodPut, d.page+"api/traffic", `{"perSecond": 0}`)
 		type result struct{ Sent, Ended, Attempts int }
 		var s struct{ With, Without result }
 		for began := time.Now(); s.With.Ended == 0 || s.With.Sent != s.With.Ended || s.Without.Sent != s.Without.Ended; time.Sleep(20 * time.Millisecond) {
-			if s = decode[struct{ With, Without result }](t, ask(t, http.MethodGet, d.page+"api/traffic", "")); time.Since(began) > 6*time.Second {
+			if s = decode[struct{ With, Without result }](t, ask(t, http.MethodGet, d.page+"api/traffic", "")); time.Since(began) > 8*time.Second {
 				t.Fatalf("calls are still in flight: %+v", s)
 			}
 		}

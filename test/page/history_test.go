@@ -18,7 +18,7 @@ func TestHistory(t *testing.T) {
 	const shown = "http://upstream"
 	began := time.Now()
 	up := observe.Upstream{
-		Upstream: shown, Policy: "default", Burst: 10, BudgetTokens: 4, Breaker: resilience.BreakerSnapshot{Since: began.Add(-10 * time.Second)},
+		Upstream: shown, Policy: "default", Burst: 10, BudgetTokens: 4, Breaker: resilience.BreakerSnapshot{Since: began.Add(-time.Second)},
 		Settings: resilience.BreakerPolicy{Window: 10 * time.Second, MinRequests: 50, FailureRatio: 0.5, ConsecutiveFailures: 10, Probes: 3},
 	}
 	l, at := own(t, page.Options{}, func() []observe.Upstream { return []observe.Upstream{up} })
@@ -27,21 +27,21 @@ func TestHistory(t *testing.T) {
 		ago  time.Duration
 		says string
 	}{
-		{resilience.Transition{From: resilience.Closed, To: resilience.Open, Successes: 40, Failures: 60, Consecutive: 2, OpenFor: 5 * time.Second}, 40 * time.Second,
+		{resilience.Transition{From: resilience.Closed, To: resilience.Open, Successes: 40, Failures: 60, Consecutive: 2, OpenFor: 5 * time.Second}, 31 * time.Second,
 			"Closed → open 60 of 100 failed (limit 50 % of at least 50), open for 5.00 s"},
-		{resilience.Transition{From: resilience.Open, To: resilience.HalfOpen}, 36 * time.Second,
+		{resilience.Transition{From: resilience.Open, To: resilience.HalfOpen}, 27 * time.Second,
 			"Open → half-open the open period is over, probes go through"},
-		{resilience.Transition{From: resilience.HalfOpen, To: resilience.Open, Failures: 1, Consecutive: 3, OpenFor: 10 * time.Second}, 32 * time.Second,
+		{resilience.Transition{From: resilience.HalfOpen, To: resilience.Open, Failures: 1, Consecutive: 3, OpenFor: 10 * time.Second}, 23 * time.Second,
 			"Half-open → open a probe failed, open for 10.0 s"},
-		{resilience.Transition{From: resilience.Open, To: resilience.HalfOpen}, 26 * time.Second,
+		{resilience.Transition{From: resilience.Open, To: resilience.HalfOpen}, 17 * time.Second,
 			"Open → half-open the open period is over, probes go through"},
-		{resilience.Transition{From: resilience.HalfOpen, To: resilience.Closed, Successes: 3}, 20 * time.Second,
+		{resilience.Transition{From: resilience.HalfOpen, To: resilience.Closed, Successes: 3}, 11 * time.Second,
 			"Half-open → closed 3 probes succeeded"},
-		{resilience.Transition{From: resilience.Closed, To: resilience.Open, Successes: 90, Failures: 12, Consecutive: 12, OpenFor: 5 * time.Second}, 15 * time.Second,
+		{resilience.Transition{From: resilience.Closed, To: resilience.Open, Successes: 90, Failures: 12, Consecutive: 12, OpenFor: 5 * time.Second}, 6 * time.Second,
 			"Closed → open 12 failures in a row (limit 10), open for 5.00 s"},
-		{resilience.Transition{From: resilience.Open, To: resilience.HalfOpen}, 12 * time.Second,
+		{resilience.Transition{From: resilience.Open, To: resilience.HalfOpen}, 3 * time.Second,
 			"Open → half-open the open period is over, probes go through"},
-		{resilience.Transition{From: resilience.HalfOpen, To: resilience.Closed, Successes: 3}, 10 * time.Second,
+		{resilience.Transition{From: resilience.HalfOpen, To: resilience.Closed, Successes: 3}, time.Second,
 			"Half-open → closed 3 probes succeeded"},
 	}
 	var says []string

@@ -57,34 +57,50 @@ func TestSentence(t *testing.T) {
 	for name, tc := range cases {
 		upstreams = append(upstreams, observe.Upstream{Upstream: name, Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: tc.state}, Endpoints: tc.endpoints})
 	}
-	l, at := own(t, page.Options{}, func() []observe.Upstream { return upstreams })
-	v := visit(t, at, 1440, false)
-	v.until(isLive)
-	if got := v.text("summary"); got != "No calls yet." {
-		t.Errorf("before the first call: %q", got)
-	}
-	total := 0
-	record := func(upstream string, all []feed) {
-		for _, f := range all {
-			for range f.n {
-				status := http.StatusServiceUnavailable
-				if f.reason == good {
-					status = http.StatusOK
-				}
-				l.ObserveCall(t.Context(), *ended(upstream, time.Second, f.reason, status, f.steps...))
-			}
-			total += f.n
+	draw := func() map[string]map[string]string {
+		l, at := own(t, page.Options{}, func() []observe.Upstream { return upstreams })
+		v := visit(t, at, 1440, false)
+		v.until(isLive)
+		if got := v.text("summary"); got != "No calls yet." {
+			t.Errorf("before the first call: %q", got)
 		}
+		total := 0
+		record := func(upstream string, all []feed) {
+			for _, f := range all {
+				for range f.n {
+					status := http.StatusServiceUnavailable
+					if f.reason == good {
+						status = http.StatusOK
+					}
+					l.ObserveCall(t.Context(), *ended(upstream, time.Second, f.reason, status, f.steps...))
+				}
+				total += f.n
+			}
+		}
+		for name, tc := range cases {
+			record(name, tc.before)
+		}
+		time.Sleep(3200 * time.Millisecond)
+		for name, tc := range cases {
+			record(name, tc.feed)
+		}
+		v.until(fmt.Sprintf(`document.getElementById("foot").innerText.startsWith("%d calls") && Boolean(window.drawn = `+perUpstream+`)`, total))
+		return eval[map[string]map[string]string](v, `window.drawn`)
 	}
-	for name, tc := range cases {
-		record(name, tc.before)
+	// The page must draw the calls after the recovery within three seconds. A busy machine gets
+	// three tries.
+	late := func(drawn map[string]map[string]string) bool {
+		for name, tc := range cases {
+			if len(tc.before) > 0 && drawn[name]["summary"] != tc.want {
+				return true
+			}
+		}
+		return false
 	}
-	time.Sleep(3200 * time.Millisecond)
-	for name, tc := range cases {
-		record(name, tc.feed)
+	drawn := draw()
+	for try := 1; late(drawn) && try < 3; try++ {
+		drawn = draw()
 	}
-	v.until(fmt.Sprintf(`document.getElementById("foot").innerText.startsWith("%d calls") && Boolean(window.drawn = `+perUpstream+`)`, total))
-	drawn := eval[map[string]map[string]string](v, `window.drawn`)
 	for name, tc := range cases {
 		if got := drawn[name]["summary"]; got != tc.want {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
@@ -260,11 +276,18 @@ func TestTenSecondsOfAnOutage(t *testing.T) {
 	for began := looks[0].at; time.Since(began) < 10*time.Second; time.Sleep(100 * time.Millisecond) {
 		looks = append(looks, look())
 	}
-	v.until(`document.getElementById("breaker-state").innerText === "Open"`) // and not half-open
+	// The circuit is open, and not half-open, for a moment only: all texts are of the same one.
+	// without are those without what says it. A busy machine may be no faster for a while.
+	hidden := func(id string) string {
+		return fmt.Sprintf(`(() => { const e = document.getElementById(%q); e.style.visibility = "hidden"; const text = %s; e.style.visibility = ""; return text; })()`, id, visible)
+	}
+	v.until(`document.getElementById("breaker-state").innerText === "Open" && document.getElementById("verdict").textContent.includes(" instead of ") && Boolean(window.seen = { text: ` + visible + `, verdict: document.getElementById("verdict").textContent, scrolled: scrollY,
+		without: { summary: ` + hidden("summary") + `, verdict: ` + hidden("verdict") + ` } })`)
 	now := eval[struct {
 		Text, Verdict string
 		Scrolled      float64
-	}](v, `({ text: `+visible+`, verdict: document.getElementById("verdict").textContent, scrolled: scrollY })`)
+		Without       map[string]string
+	}](v, `window.seen`)
 	end := look()
 	if now.Scrolled != 0 {
 		t.Fatal("the page is scrolled")
@@ -292,8 +315,7 @@ func TestTenSecondsOfAnOutage(t *testing.T) {
 		t.Errorf("%q are not on the screen: %s", words, now.Text)
 	}
 	// Without what says it, the words are missing. So the check above can fail.
-	for _, id := range []string{"summary", "verdict"} {
-		without := eval[string](v, fmt.Sprintf(`(() => { const e = document.getElementById(%q); e.style.visibility = "hidden"; const text = %s; e.style.visibility = ""; return text; })()`, id, visible))
+	for id, without := range now.Without {
 		if words := missing(says, without); len(words) == 0 {
 			t.Errorf("each word is on the screen also without #%s: %s", id, without)
 		}

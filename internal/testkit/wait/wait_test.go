@@ -24,6 +24,31 @@ func (r *recorder) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
+func (r *recorder) Logf(string, ...any) {}
+
+func (r *recorder) Errorf(format string, args ...any) { r.failure = fmt.Sprintf(format, args...) }
+
+func TestOneOf(t *testing.T) {
+	for name, c := range map[string]struct {
+		missed  []string // by the tries
+		tries   int
+		failure string
+	}{
+		"at once":     {[]string{"", "b"}, 1, ""},
+		"in the last": {[]string{"a", ""}, 2, ""},
+		"never":       {[]string{"a", "b"}, 2, "missed in each of 2 tries, in the last: b"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &recorder{TB: t}
+			tries := 0
+			wait.OneOf(r, len(c.missed), func() string { tries++; return c.missed[tries-1] })
+			if tries != c.tries || r.failure != c.failure {
+				t.Errorf("got failure %q after %d tries, want %q after %d", r.failure, tries, c.failure, c.tries)
+			}
+		})
+	}
+}
+
 func TestUntil(t *testing.T) {
 	for name, c := range map[string]struct {
 		trueAfter, want time.Duration
