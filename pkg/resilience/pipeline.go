@@ -194,7 +194,8 @@ func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Oper
 		report, err := p.refuse(ctx, start, min(limit, p.policy.Timeout), reason, err, retryIn)
 		return zero, report, err
 	}
-	c := &callState[T]{Context: ctx, pipeline: p, op: op, limit: limit, start: start, now: start}
+	c := &callState[T]{Context: ctx, pipeline: p, op: op, limit: limit, now: start}
+	c.report.Upstream, c.report.Start = p.upstream, start
 	finished := false
 	defer func() {
 		if !finished { // op panicked: its probe's slot and its token must not be lost

@@ -47,25 +47,31 @@ type exchange struct {
 	retriedAbove bool
 	passThrough  bool        // an upgrade or an event stream
 	grpc         bool        // its status is in the header or the trailers
-	begun        time.Time   // when a gRPC call began
 	failed       bool        // the last attempt counted against the upstream
-	badTrailer   error       // why the request's trailer cannot be sent
+	held         bool        // the last attempt ends with its response body
+	unsent       bool        // the last attempt had no connection
+	explains     bool        // for [Transport.Explain]: no call is made
 	heldBack     atomic.Bool // net/http holds, or held, the body back for a 100 (Continue)
+	begun        time.Time   // when a gRPC call began
+	badTrailer   error       // why the request's trailer cannot be sent
 
 	tried      endpoint.Call
 	lease      *endpoint.Lease // of the last attempt; nil if it has no endpoint
-	firstLease endpoint.Lease  // for the first attempt, usually the only one
+	firstLease *endpoint.Lease // for the first attempt, usually the only one; nil without endpoints
 	retryAfter time.Duration   // what the last response asked for
-	held       bool            // the last attempt ends with its response body
-	unsent     bool            // the last attempt had no connection
 	message    string          // of the last attempt's gRPC status
 
 	start time.Time     // of the last attempt
 	limit time.Duration // of the last attempt; 0 before the first
 
-	body     responseBody // for the first attempt, usually the only one
-	trace    *callTrace   // nil without tracing
-	explains bool         // for [Transport.Explain]: no call is made
+	body  responseBody // for the first attempt, usually the only one
+	trace *callTrace   // nil without tracing
+}
+
+// leased is an exchange and its first lease in one allocation.
+type leased struct {
+	exchange
+	lease endpoint.Lease
 }
 
 // exchanges keeps exchanges for other calls. It is safe for concurrent use.
@@ -74,19 +80,24 @@ type exchanges struct {
 	some atomic.Bool // otherwise no call has to look through the pool
 }
 
-func (e *exchanges) take() *exchange {
+func (e *exchanges) take(endpoints bool) *exchange {
 	if e.some.Load() {
 		if c, ok := e.pool.Get().(*exchange); ok {
 			return c
 		}
 		e.some.Store(false)
 	}
+	if endpoints {
+		l := new(leased)
+		l.firstLease = &l.lease
+		return &l.exchange
+	}
 	return new(exchange)
 }
 
-// put keeps c, which nothing else may know any more.
+// put keeps c, which made no attempt, and which nothing else may know any more.
 func (e *exchanges) put(c *exchange) {
-	*c = exchange{}
+	*c = exchange{firstLease: c.firstLease}
 	e.pool.Put(c)
 	if !e.some.Load() {
 		e.some.Store(true)
@@ -94,17 +105,25 @@ func (e *exchanges) put(c *exchange) {
 }
 
 func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
-	c := t.refused.take()
+	c := t.refused.take(t.endpoints != nil)
 	c.transport, c.req, c.upstream, c.report = t, req, upstream, reportOf(req.Context())
 	c.source = newReplaySource(req, int64(t.policy.Retry.ReplayBuffer), t.memory)
-	c.repeatable = t.methods[methodOf(req)] || strings.TrimSpace(req.Header.Get(HeaderIdempotencyKey)) != "" || isIdempotent(req.Context())
+	method := methodOf(req)
+	c.repeatable = t.repeats(method) || hasKey(req.Header) || isIdempotent(req.Context())
 	c.badTrailer = checkTrailer(req.Trailer)
-	if c.grpc = methodOf(req) == http.MethodPost && grpcwire.Is(req.Header); c.grpc {
+	if c.grpc = method == http.MethodPost && grpcwire.Is(req.Header); c.grpc {
 		c.begun = time.Now()
 	}
 	c.retriedAbove = inboundAttempt(req.Header) > 1 || c.grpc && retriedByGRPC(req.Header)
 	c.passThrough = nethttp.IsUpgrade(req.Header) || acceptsEvents(req.Header)
 	return c
+}
+
+// hasKey reports whether h has a key that marks its request as safe to send again. It is looked up
+// as it is written, as Header.Get would convert it first, and so are the other headers of each call.
+func hasKey(h http.Header) bool {
+	key := h[HeaderIdempotencyKey]
+	return len(key) > 0 && strings.TrimSpace(key[0]) != ""
 }
 
 // Attempt sends the request once.
@@ -194,7 +213,7 @@ func (c *exchange) send(req *http.Request, a *resilience.Attempt) (*http.Respons
 	if set == nil {
 		return c.transport.next.RoundTrip(req)
 	}
-	l := &c.firstLease
+	l := c.firstLease
 	if a.Number() > 1 {
 		l = new(endpoint.Lease)
 	}
