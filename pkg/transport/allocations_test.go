@@ -51,7 +51,7 @@ func TestAllocations(t *testing.T) {
 		error error
 	}{
 		"success":            {newTransport(t, answering(http.StatusOK), transport.DefaultPolicy()), bare + 10, nil},
-		"traces sampled out": {newTransport(t, answering(http.StatusOK), transport.DefaultPolicy(), transport.WithTracing(provider, propagation.TraceContext{}, "")), bare + 15, nil},
+		"traces sampled out": {newTransport(t, answering(http.StatusOK), transport.DefaultPolicy(), transport.WithTracing(provider, propagation.TraceContext{}, "")), bare + 14, nil},
 		"refusal":            {newTransport(t, answering(http.StatusInternalServerError), opening), 1, resilience.ErrBreakerOpen},
 	} {
 		t.Run(name, func(t *testing.T) {
