@@ -36,7 +36,7 @@ type unary struct {
 	seen       seen // of the last attempt
 	withSeen   []grpc.CallOption
 	storage    [6]grpc.CallOption // for withSeen: generated code passes one option
-	last       error // of the last attempt, as the invoker returned it
+	last       error              // of the last attempt, as the invoker returned it
 }
 
 // Attempt makes the call once.

@@ -12,7 +12,7 @@ import (
 type Attempt struct {
 	number       int
 	limit        time.Duration
-	callDeadline time.Time
+	callDeadline *time.Time
 	start        time.Time
 	ctx          context.Context // ends with the attempt; the operation gets an attemptContext
 	cancel       context.CancelCauseFunc
@@ -53,7 +53,7 @@ func (a *Attempt) Start() time.Time { return a.start }
 func (a *Attempt) Limit() time.Duration { return a.limit }
 
 // CallDeadline returns the deadline of the whole call.
-func (a *Attempt) CallDeadline() time.Time { return a.callDeadline }
+func (a *Attempt) CallDeadline() time.Time { return *a.callDeadline }
 
 // Breaker returns the state of the circuit when it let the attempt through.
 func (a *Attempt) Breaker() State { return a.ticket.state }

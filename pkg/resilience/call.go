@@ -13,7 +13,6 @@ type callState[T any] struct {
 	context.Context
 	pipeline *Pipeline[T]
 	op       Operation[T]
-	limit    time.Duration
 	// now is the last time read from the clock. Steps that only compute do not read it again.
 	now time.Time
 
@@ -25,10 +24,8 @@ type callState[T any] struct {
 	outcome Outcome
 
 	verdict Verdict // on the last attempt, or give_up when the call ended without another one
-	reason  Reason  // why the call ends
 	refused error   // the circuit's refusal
 	retryIn time.Duration
-	wait    time.Duration // before the next attempt; later, before the attempt that is running
 
 	counts  Health // what the circuit counts: outcome.Health, unless the upstream is spared
 	token   token
@@ -38,7 +35,7 @@ type callState[T any] struct {
 	// callersDeadline reports whether the deadline is the caller's, not the policy's.
 	callersDeadline bool
 
-	report  Report // has the call's start and deadline from the beginning
+	report  Report // has the call's start and deadline from the beginning; later, why it ends
 	storage [1]AttemptReport
 }
 
@@ -68,7 +65,7 @@ func (c *callState[T]) startAttempt() bool {
 
 // stop ends the call before an attempt starts.
 func (c *callState[T]) stop(r Reason) {
-	c.verdict, c.reason = VerdictGiveUp, r
+	c.verdict, c.report.Reason = VerdictGiveUp, r
 	c.returnToken()
 }
 
@@ -94,7 +91,7 @@ func (c *callState[T]) newAttempt() *Attempt {
 	}
 	a.number = c.number + 1
 	a.budget = c.pipeline.budget
-	a.callDeadline = c.report.Deadline
+	a.callDeadline = &c.report.Deadline
 	return a
 }
 
@@ -103,6 +100,14 @@ func (c *callState[T]) endWait() {
 		c.report.Attempts[len(c.report.Attempts)-1].Wait.Actual = c.now.Sub(c.waitStart())
 		c.waits = false
 	}
+}
+
+// wait returns the planned wait after the last attempt that ended, or 0.
+func (c *callState[T]) wait() time.Duration {
+	if n := len(c.report.Attempts); n > 0 {
+		return c.report.Attempts[n-1].Wait.Planned
+	}
+	return 0
 }
 
 // waitStart returns when the wait after the last attempt began: when that attempt ended.
@@ -201,7 +206,7 @@ func (c *callState[T]) decide() {
 		s = c.situation()
 	}
 	d := c.pipeline.policy.decide(&c.outcome, s)
-	c.verdict, c.reason = d.Verdict, d.Reason
+	c.verdict, c.report.Reason = d.Verdict, d.Reason
 	if c.attempt.ticket.state == HalfOpen && c.verdict == VerdictRetry && c.outcome.Health == Unhealthy {
 		// A failed probe that is retried counts as neutral: one bad pod behind the upstream's name
 		// may have caused the failure. The call's last attempt counts. In an outage the budget has
@@ -231,7 +236,7 @@ func (c *callState[T]) situation() *Situation {
 	seen := p.breaker.seen()
 	return &Situation{
 		Traffic: seen.steady(), Partly: seen.partly,
-		Attempt: c.number, Ended: c.ended(), Remaining: c.report.Deadline.Sub(c.now), Previous: c.wait,
+		Attempt: c.number, Ended: c.ended(), Remaining: c.report.Deadline.Sub(c.now), Previous: c.wait(),
 		Random: p.random,
 		CircuitOpen: func() bool {
 			_, err := p.breaker.refusal(c.now)
@@ -260,7 +265,7 @@ func (c *callState[T]) record(wait time.Duration, source WaitSource) {
 		Reason: c.outcome.Reason, Verdict: c.verdict, Health: min(c.outcome.Health, Neutral), Breaker: a.ticket.state, Err: c.err, Status: c.outcome.Status,
 	}
 	if c.verdict == VerdictRetry {
-		c.wait, c.waits = wait, true
+		c.waits = true
 		r.Wait = Wait{Source: source, Reason: r.Reason, Planned: wait}
 	}
 	if c.report.Attempts == nil {
@@ -289,7 +294,7 @@ func (c *callState[T]) discard() {
 
 // remainingWait returns the rest of the planned wait.
 func (c *callState[T]) remainingWait() time.Duration {
-	return max(0, c.wait-time.Since(c.waitStart()))
+	return max(0, c.wait()-time.Since(c.waitStart()))
 }
 
 // end completes the report and returns the result of the call.
@@ -301,7 +306,7 @@ func (c *callState[T]) end() (result T, err error) {
 	}
 	p := c.pipeline
 	r := &c.report
-	r.Reason, r.Duration = c.reason, c.now.Sub(r.Start)
+	r.Duration = c.now.Sub(r.Start)
 	r.BudgetTokens = p.budget.balance()
 	if p.observer.Call != nil {
 		p.observer.Call(c.Context, r)
@@ -320,7 +325,7 @@ func (c *callState[T]) hasResult() bool {
 
 func (c *callState[T]) failure() error {
 	e := &Error{
-		Upstream: c.pipeline.upstream, Reason: c.reason, Attempts: c.number,
+		Upstream: c.pipeline.upstream, Reason: c.report.Reason, Attempts: c.number,
 		Refused: c.refused != nil, RetryIn: c.retryIn, Err: c.err,
 	}
 	if n := len(c.report.Attempts); n > 0 {
@@ -329,7 +334,7 @@ func (c *callState[T]) failure() error {
 	switch {
 	case c.refused != nil:
 		e.Err = c.refused
-	case c.reason == ReasonCallerCanceled, c.reason == ReasonDeadlineExceeded:
+	case c.report.Reason == ReasonCallerCanceled, c.report.Reason == ReasonDeadlineExceeded:
 		if cause := context.Cause(c.Context); cause != nil {
 			e.Err = cause
 		}

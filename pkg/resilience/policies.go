@@ -50,9 +50,8 @@ func (l layer[T]) Apply(inner next[T]) next[T] {
 // context's deadline, whichever comes first.
 func totalTimeout[T any](d time.Duration) layer[T] {
 	return func(c *callState[T], inner func(*callState[T])) {
-		deadline := &c.report.Deadline
-		*deadline = c.report.Start.Add(min(d, c.limit))
-		c.callersDeadline = c.limit < d
+		deadline := &c.report.Deadline // the caller's limit, or the policy's
+		c.callersDeadline = deadline.Before(c.report.Start.Add(d))
 		if own, ok := c.Context.Deadline(); ok && own.Before(*deadline) {
 			*deadline, c.callersDeadline = own, true
 		}

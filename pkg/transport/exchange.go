@@ -64,7 +64,8 @@ type exchange struct {
 	start time.Time     // of the last attempt
 	limit time.Duration // of the last attempt; 0 before the first
 
-	body  responseBody // for the first attempt, usually the only one
+	sent  http.Request // for the first attempt, usually the only one
+	body  responseBody // likewise
 	trace *callTrace   // nil without tracing
 }
 
@@ -138,7 +139,11 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	if len(c.req.Header["Expect"]) > 0 {
 		ctx = c.traceExpect(ctx)
 	}
-	req := c.req.WithContext(ctx)
+	req := &c.sent
+	if a.Number() > 1 {
+		req = new(http.Request)
+	}
+	*req = *c.req.WithContext(ctx)
 	// A RoundTripper must not change the caller's request. Sharing the values is safe: header
 	// values are replaced, never changed in place.
 	if req.Header = maps.Clone(c.req.Header); req.Header == nil {
@@ -335,7 +340,7 @@ func (c *exchange) hold(resp *http.Response, a *resilience.Attempt) {
 		body = new(responseBody)
 	}
 	*body = responseBody{
-		ReadCloser: resp.Body, attempt: a, exchange: c, lease: c.lease, stall: c.transport.policy.BodyIdleTimeout,
+		ReadCloser: resp.Body, attempt: a, exchange: c, lease: c.lease,
 	}
 	if c.grpc && grpcwire.IsAnswer(resp) {
 		body.grpc = &grpcBody{resp: resp, source: c.source}
