@@ -120,8 +120,8 @@ func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
 	return c
 }
 
-// hasKey reports whether h has a key that marks its request as safe to send again. It is looked up
-// as it is written, as Header.Get would convert it first, and so are the other headers of each call.
+// hasKey reports whether h has a key that marks its request as safe to send again. It does not use
+// Header.Get, which would convert the name first.
 func hasKey(h http.Header) bool {
 	key := h[HeaderIdempotencyKey]
 	return len(key) > 0 && strings.TrimSpace(key[0]) != ""

@@ -294,7 +294,7 @@ func (t *Transport) Limit(req *http.Request) time.Duration {
 	return t.policy.Timeout
 }
 
-// repeats reports whether the policy allows a retry of a method. It compares with each: they are few.
+// repeats reports whether the policy allows a retry of a method.
 func (t *Transport) repeats(method string) bool {
 	return slices.Contains(t.policy.Retry.Methods, method)
 }
