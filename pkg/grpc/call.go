@@ -217,11 +217,13 @@ func (c *call) describe(r *resilience.AttemptReport, s *seen) {
 	}
 }
 
-// options returns the caller's options, and those that fill s. ended is called at the end of the
-// attempt, once s is filled.
-func (s *seen) options(opts []grpc.CallOption, ended func(error)) []grpc.CallOption {
-	all := make([]grpc.CallOption, 0, len(opts)+4)
-	all = append(all, opts...)
+// options returns the caller's options, and those that fill s, in storage if that is large enough.
+// ended is called at the end of the attempt, once s is filled.
+func (s *seen) options(storage, opts []grpc.CallOption, ended func(error)) []grpc.CallOption {
+	if len(opts)+4 > cap(storage) {
+		storage = make([]grpc.CallOption, 0, len(opts)+4)
+	}
+	all := append(storage[:0], opts...)
 	return append(all, grpc.Header(&s.header), grpc.Trailer(&s.trailer), grpc.Peer(&s.peer), grpc.OnFinish(ended))
 }
 
@@ -236,6 +238,9 @@ func (s *seen) unsent() bool { return s.over.Load() && s.peer.Addr == nil }
 // answer returns err as an attempt's result if it is an answer, and as its error otherwise: if
 // there was no connection or it broke before the answer, and if the attempt's time was up.
 func (s *seen) answer(ctx context.Context, err error) (answer, error) {
+	if err == nil { // the usual case asks for no time
+		return answer{}, nil
+	}
 	code := codeOf(err)
 	ended := code == codes.Canceled || code == codes.DeadlineExceeded
 	if deadline, ok := ctx.Deadline(); ok && ended && !s.answered() && !time.Now().Before(deadline) {
@@ -244,7 +249,7 @@ func (s *seen) answer(ctx context.Context, err error) (answer, error) {
 		<-ctx.Done()
 	}
 	switch {
-	case err == nil, s.answered():
+	case s.answered():
 	case (code == codes.Unavailable || code == codes.DeadlineExceeded) && s.header == nil,
 		ended && ctx.Err() != nil:
 		return answer{}, &noAnswer{err}

@@ -32,6 +32,14 @@ type Interceptors struct {
 	targets sync.Map   // from a target as written to its *upstream
 	mu      sync.Mutex // for adding to targets
 	known   int        // entries of targets
+	// first is an entry of targets, usually the only one. Comparing with it is faster than hashing.
+	first atomic.Pointer[target]
+}
+
+// target is an upstream and one way to write its name.
+type target struct {
+	written string
+	*upstream
 }
 
 // upstream is a target with its circuit.
@@ -158,6 +166,9 @@ func (i *Interceptors) upstream(cc *grpc.ClientConn) (*upstream, error) {
 	if cc != nil { // other implementations of gRPC call interceptors without one
 		written = cc.Target()
 	}
+	if t := i.first.Load(); t != nil && t.written == written {
+		return t.upstream, nil
+	}
 	if u, ok := i.targets.Load(written); ok {
 		return u.(*upstream), nil
 	}
@@ -208,7 +219,11 @@ func (i *Interceptors) add(written, name string) (*upstream, error) {
 	if i.known++; i.known > maxTargets {
 		i.targets.Delete(oldest)
 		i.known--
+		if t := i.first.Load(); t != nil && t.written == oldest {
+			i.first.Store(nil)
+		}
 	}
 	i.targets.Store(written, u)
+	i.first.CompareAndSwap(nil, &target{written, u})
 	return u, nil
 }

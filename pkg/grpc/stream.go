@@ -98,7 +98,7 @@ func (s *stream) Attempt(ctx context.Context, a *resilience.Attempt) (answer, er
 	s.last = t
 	ctx = s.begin(ctx, a)
 	var err error
-	t.ClientStream, err = s.streamer(untimed{ctx, s.ctx}, s.desc, s.cc, s.method, t.seen.options(s.opts, t.end)...)
+	t.ClientStream, err = s.streamer(untimed{ctx, s.ctx}, s.desc, s.cc, s.method, t.seen.options(nil, s.opts, t.end)...)
 	if err != nil {
 		t.end(err)
 		return t.seen.answer(ctx, err)

@@ -17,7 +17,7 @@ func (i *Interceptors) Unary(ctx context.Context, method string, req, reply any,
 	if err := i.prepare(ctx, &u.call, method, cc, opts); err != nil {
 		return err
 	}
-	u.withSeen = u.seen.options(opts, u.seen.end)
+	u.withSeen = u.seen.options(u.storage[:0], opts, u.seen.end)
 	defer u.trace.abandon() // the invoker may panic
 	result, report, err := u.upstream.pipeline.Do(u.ctx, u)
 	u.upstream.used(report.Start)
@@ -35,7 +35,8 @@ type unary struct {
 	req, reply any
 	seen       seen // of the last attempt
 	withSeen   []grpc.CallOption
-	last       error // of the last attempt, as the invoker returned it
+	storage    [6]grpc.CallOption // for withSeen: generated code passes one option
+	last       error              // of the last attempt, as the invoker returned it
 }
 
 // Attempt makes the call once.

@@ -12,9 +12,9 @@ import (
 type Attempt struct {
 	number       int
 	limit        time.Duration
-	callDeadline time.Time
+	callDeadline *time.Time
 	start        time.Time
-	ctx          attemptContext
+	ctx          context.Context // ends with the attempt; the operation gets an attemptContext
 	cancel       context.CancelCauseFunc
 	clock        clock
 	ticket       ticket
@@ -23,15 +23,24 @@ type Attempt struct {
 	held         atomic.Bool
 }
 
-// attemptContext adds a deadline to a context that the attempt's clock cancels. Unlike
-// context.WithDeadline, the clock can be stopped when the answer begins, and the context lives on
-// until the body is read.
-type attemptContext struct {
-	context.Context
-	deadline time.Time
-}
+// attemptContext is the attempt as a context: with its deadline, and canceled by its clock. Unlike
+// with context.WithDeadline, the clock can be stopped when the answer begins, and the context lives
+// on until the body is read.
+type attemptContext Attempt
 
-func (c *attemptContext) Deadline() (time.Time, bool) { return c.deadline, true }
+func (c *attemptContext) Deadline() (time.Time, bool) { return (*Attempt)(c).deadline(), true }
+
+func (c *attemptContext) Done() <-chan struct{} { return c.ctx.Done() }
+
+func (c *attemptContext) Err() error { return c.ctx.Err() }
+
+func (c *attemptContext) Value(key any) any { return c.ctx.Value(key) }
+
+func (a *Attempt) deadline() time.Time { return a.start.Add(a.limit) }
+
+// now returns the time. Since the attempt's start is known, it reads one clock instead of the two
+// of time.Now.
+func (a *Attempt) now() time.Time { return a.start.Add(time.Since(a.start)) }
 
 // Number returns the number of the attempt in its call, from 1.
 func (a *Attempt) Number() int { return a.number }
@@ -44,7 +53,7 @@ func (a *Attempt) Start() time.Time { return a.start }
 func (a *Attempt) Limit() time.Duration { return a.limit }
 
 // CallDeadline returns the deadline of the whole call.
-func (a *Attempt) CallDeadline() time.Time { return a.callDeadline }
+func (a *Attempt) CallDeadline() time.Time { return *a.callDeadline }
 
 // Breaker returns the state of the circuit when it let the attempt through.
 func (a *Attempt) Breaker() State { return a.ticket.state }
@@ -58,14 +67,14 @@ func (a *Attempt) Hold() { a.held.Store(true) }
 // first call has an effect. It is safe for concurrent use.
 func (a *Attempt) Release(h Health) {
 	if a.held.CompareAndSwap(true, false) {
-		a.settle(h, time.Now())
+		a.settle(h, a.now())
 		a.cancel(nil)
 	}
 }
 
 // Settle reports the attempt's health to the breaker and keeps the attempt held. It is for answers
 // that may take hours, such as event streams.
-func (a *Attempt) Settle(h Health) { a.settle(h, time.Now()) }
+func (a *Attempt) Settle(h Health) { a.settle(h, a.now()) }
 
 // Cancel cancels the attempt's context with a cause. It does not release the attempt.
 func (a *Attempt) Cancel(cause error) { a.cancel(cause) }
@@ -81,15 +90,13 @@ func (a *Attempt) settle(h Health, now time.Time) {
 func (a *Attempt) begin(parent context.Context, now time.Time, limit time.Duration) {
 	a.start = now
 	a.limit = limit
-	var ctx context.Context
-	ctx, a.cancel = context.WithCancelCause(parent)
-	a.ctx = attemptContext{Context: ctx, deadline: a.start.Add(limit)}
+	a.ctx, a.cancel = context.WithCancelCause(parent)
 	a.startClock()
 }
 
 // timedOut reports whether the clock ended the attempt.
 func (a *Attempt) timedOut() bool {
-	return errors.Is(context.Cause(&a.ctx), errAttemptTimeout)
+	return errors.Is(context.Cause(a.ctx), errAttemptTimeout)
 }
 
 // report reports the health to the breaker after the operation has returned. If the attempt is

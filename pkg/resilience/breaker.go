@@ -121,9 +121,11 @@ var (
 	errCountNeutral = errors.New("neutral")
 )
 
-// breaker is a circuit. gobreaker's two-step breaker counts results and sets the state. breaker
+// breaker is a circuit. gobreaker's two-step breaker counts probes and sets the state. breaker
 // adds:
 //
+//   - the counts of a closed circuit, which take no further lock, clock reading or allocation, so
+//     gobreaker hears only of the failures there;
 //   - an open period that is jittered and grows;
 //   - a transition to half-open on time, not at the next call;
 //   - its own count of consecutive failures, because gobreaker's loses the failures of buckets
@@ -156,15 +158,15 @@ type breaker struct {
 	reopenings  int
 	probeAt     time.Time
 	consecutive int
+	window      window // of the results while the circuit is closed
 	traffic     traffic
-	results     int          // at most as many as usual covers
-	usual       float64      // the failure rate before these failures
-	probed      bool         // a probe has succeeded since the circuit became half-open
-	cuts        atomic.Int32 // attempts that callers ended since the last success; written under mu
-	silent      time.Time    // since when nothing has succeeded, for them
-	lastCut     time.Time
-	lastResult  time.Time
-	causes      gobreaker.Counts // counts behind the next transition
+	results     int           // at most as many as usual covers
+	usual       float64       // the failure rate before these failures
+	probed      bool          // a probe has succeeded since the circuit became half-open
+	cuts        atomic.Int32  // attempts that callers ended since the last success; written under mu
+	silent      time.Duration // since when nothing has succeeded, for them; from epoch
+	lastCut     time.Duration // from epoch
+	causes      tally         // counts behind the next transition
 	probesOut   int
 	doubted     bool      // one of the probes out is doubtful
 	undecided   time.Time // when the last doubtful probe ended without a decision
@@ -178,6 +180,7 @@ func newBreaker(name string, p BreakerPolicy, random func() float64, notify func
 	b := &breaker{policy: p, name: name, random: random, notify: notify}
 	b.epoch = time.Now()
 	b.since = b.epoch
+	b.window.step = p.Window / windowSteps
 	b.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Name:         name,
 		MaxRequests:  uint32(p.Probes),
@@ -206,16 +209,21 @@ type caller interface {
 type ticket struct {
 	breaker    *breaker
 	generation uint64
-	at         time.Time
-	done       func(error)
-	state      State
-	timer      *time.Timer   // ends a probe's lease
+	at         time.Duration // when it was given, from the breaker's epoch
 	lease      time.Duration // the attempt timeout
-	caller     caller        // set for probes
-	doubtful   bool          // a probe that may decide nothing
-	clock      *clock        // of a probe's attempt
+	probe      *probe        // nil through a closed circuit
+	state      State
 	settled    atomic.Bool
 	answered   atomic.Bool // a good answer has begun, but its body is not complete
+}
+
+// probe is what a ticket of a half-open circuit has besides.
+type probe struct {
+	done     func(error) // tells gobreaker the result
+	timer    *time.Timer // ends the lease
+	caller   caller
+	doubtful bool // it may decide nothing
+	clock    *clock
 }
 
 // refusal returns an error if the circuit is open at now, and the time until its next probe. It
@@ -236,6 +244,9 @@ func (b *breaker) refusal(now time.Time) (time.Duration, error) {
 // Otherwise callers with slow uploads or little time could hold all probes, and the circuit would
 // never close.
 func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, by caller, c *clock) (time.Duration, error) {
+	if b.admit(t, now, lease) {
+		return 0, nil
+	}
 	if left, err := b.refusal(now); err != nil {
 		return left, err
 	}
@@ -245,7 +256,10 @@ func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, by caller
 	if b.state == Open {
 		return b.probeAt.Sub(now), errRefusedOpen
 	}
-	doubtful := b.state == HalfOpen && by.doubtful()
+	if b.admit(t, now, lease) { // it has just closed
+		return 0, nil
+	}
+	doubtful := by.doubtful()
 	if doubtful && (b.doubted || now.Sub(b.undecided) < b.policy.OpenFor) {
 		return 0, errRefusedHalfOpen
 	}
@@ -253,22 +267,30 @@ func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, by caller
 	if err != nil {
 		return 0, errRefusedHalfOpen
 	}
-	*t = ticket{breaker: b, generation: b.generation, at: now, done: done, state: b.state, lease: lease}
-	if b.state == HalfOpen {
-		b.probesOut++
-		b.doubted = b.doubted || doubtful
-		t.caller, t.clock, t.doubtful = by, c, doubtful
-		t.timer = time.AfterFunc(lease, t.expire)
-	}
+	b.probesOut++
+	b.doubted = b.doubted || doubtful
+	p := &probe{done: done, caller: by, clock: c, doubtful: doubtful}
+	*t = ticket{breaker: b, generation: b.generation, at: now.Sub(b.epoch), lease: lease, state: HalfOpen, probe: p}
+	p.timer = time.AfterFunc(lease, t.expire)
 	return 0, nil
+}
+
+// admit fills t with the permission for an attempt if the circuit is closed. It takes no lock.
+func (b *breaker) admit(t *ticket, now time.Time, lease time.Duration) bool {
+	v := b.current.Load()
+	if State(v&3) != Closed {
+		return false
+	}
+	*t = ticket{breaker: b, generation: v >> 2, at: now.Sub(b.epoch), lease: lease}
+	return true
 }
 
 // restart begins the lease of a probe anew at now, when the probe has waited in a queue. If its
 // lease has ended there, it decides nothing.
 func (t *ticket) restart(now time.Time) {
-	if t.timer != nil && t.timer.Stop() {
-		t.at = now
-		t.timer.Reset(t.lease)
+	if t.probe != nil && t.probe.timer.Stop() {
+		t.at = now.Sub(t.breaker.epoch)
+		t.probe.timer.Reset(t.lease)
 	}
 }
 
@@ -277,8 +299,8 @@ func (t *ticket) settle(h Health, now time.Time) {
 	if t.breaker == nil || !t.settled.CompareAndSwap(false, true) {
 		return
 	}
-	if t.timer != nil {
-		t.timer.Stop()
+	if t.probe != nil {
+		t.probe.timer.Stop()
 	}
 	t.breaker.report(t, h, now)
 }
@@ -294,7 +316,7 @@ func (t *ticket) expire() {
 	switch {
 	case t.answered.Load():
 		h = Healthy
-	case t.caller.callerBusy(), t.stalled(time.Now()):
+	case t.probe.caller.callerBusy(), t.stalled(time.Now()):
 		h = Neutral
 	}
 	t.breaker.report(t, h, time.Now())
@@ -303,7 +325,7 @@ func (t *ticket) expire() {
 // stalled reports whether this process was stopped during a part of the lease, which ends at now.
 // See [clock].
 func (t *ticket) stalled(now time.Time) bool {
-	return t.clock.stalled.Load() || late(now.Sub(t.at.Add(t.lease)), t.lease)
+	return t.probe.clock.stalled.Load() || late(now.Sub(t.breaker.epoch)-t.at-t.lease, t.lease)
 }
 
 func (b *breaker) report(t *ticket, h Health, now time.Time) {
@@ -315,47 +337,107 @@ func (b *breaker) report(t *ticket, h Health, now time.Time) {
 		b.stale++
 		return
 	}
-	if t.state == HalfOpen {
-		b.probesOut--
-		b.doubted = b.doubted && !t.doubtful
-		b.causes = b.cb.Counts()
-	} else if now.Sub(t.at) >= b.policy.Window-b.policy.Window/windowSteps {
-		// gobreaker counts a result at the time of its Allow, and drops it if that bucket has left
-		// the window. The first bucket leaves before the window is over, so the failure of a long
-		// download would never count. A second Allow makes it count at the time when it became
-		// known.
-		if done, err := b.cb.Allow(); err == nil {
-			t.done = done
-		}
-		if t.done == nil {
-			return
-		}
+	if t.probe != nil {
+		b.reportProbe(t.probe, h, now)
+		return
 	}
+	at := now.Sub(b.epoch)
 	if h == cut {
-		h = b.judgeCut(t, now)
+		h = b.judgeCut(t, at)
 	}
-	if h == Unhealthy && t.state == HalfOpen && b.probed {
+	if h == Neutral {
+		return
+	}
+	// A result counts when its attempt began. The first step leaves before the window is over, and
+	// the failure of a long download would never count. It counts when it became known.
+	counts := t.at
+	if at-t.at >= b.policy.Window-b.window.step {
+		counts = at
+	}
+	opened := b.since.Sub(b.epoch)
+	b.window.advance(at - opened)
+	b.window.add(counts-opened, h == Healthy)
+	if h == Healthy {
+		b.good(now)
+		b.succeeded()
+		b.cuts.Store(0)
+		return
+	}
+	b.consecutive++
+	if done, err := b.cb.Allow(); err == nil {
+		done(errCountFailure)
+	}
+}
+
+// reportProbe counts the result of a probe. It is called under mu.
+func (b *breaker) reportProbe(p *probe, h Health, now time.Time) {
+	b.probesOut--
+	b.doubted = b.doubted && !p.doubtful
+	b.causes = probes(b.cb.Counts())
+	if h == Unhealthy && b.probed {
 		h = Neutral // the upstream answers some calls, which an open circuit would refuse
 	}
 	switch h {
 	case Healthy:
-		b.lastResult = now
 		b.good(now)
-		b.succeeded()
-		b.probed = t.state == HalfOpen
+		b.consecutive = 0
+		b.probed = true
 		b.cuts.Store(0)
-		b.causes.TotalSuccesses++
-		t.done(nil)
+		b.causes.successes++
+		p.done(nil)
 	case Unhealthy:
-		b.lastResult = now
 		b.consecutive++
-		b.causes.TotalFailures++
-		t.done(errCountFailure)
-	case Neutral, cut:
-		if t.doubtful {
+		b.causes.failures++
+		p.done(errCountFailure)
+	case Neutral, cut: // a cut probe is neutral, and its slot goes to the next caller
+		if p.doubtful {
 			b.undecided = now
 		}
-		t.done(errCountNeutral)
+		p.done(errCountNeutral)
+	}
+}
+
+// tally counts results.
+type tally struct{ successes, failures int }
+
+// probes returns gobreaker's counts of the probes.
+func probes(c gobreaker.Counts) tally { return tally{int(c.TotalSuccesses), int(c.TotalFailures)} }
+
+// window counts the results of the last steps. Times count from its beginning.
+type window struct {
+	step  time.Duration
+	last  int64 // the number of the current step, from 0
+	steps [windowSteps]tally
+	total tally
+}
+
+// advance removes the results that are too old at a time. A time before the current step changes
+// nothing.
+func (w *window) advance(at time.Duration) {
+	now := int64(at / w.step)
+	for range min(now-w.last, windowSteps) {
+		w.last++
+		old := &w.steps[w.last%windowSteps]
+		w.total.successes -= old.successes
+		w.total.failures -= old.failures
+		*old = tally{}
+	}
+	w.last = max(w.last, now)
+}
+
+// add counts a result at a time, unless that is not within the window.
+func (w *window) add(at time.Duration, success bool) {
+	n := int64(at / w.step)
+	if n < 0 || n > w.last || w.last-n >= windowSteps {
+		return
+	}
+	t := &w.steps[n%windowSteps]
+	if success {
+		t.successes++
+		w.total.successes++
+	} else {
+		t.failures++
+		w.total.failures++
 	}
 }
 
@@ -371,12 +453,10 @@ const (
 
 // succeeded ends the failures in a row. It is called under mu.
 func (b *breaker) succeeded() {
-	if b.state == Closed {
-		for range min(b.consecutive, usualOf) {
-			b.learn(1)
-		}
-		b.learn(0)
+	for range min(b.consecutive, usualOf) {
+		b.learn(1)
 	}
+	b.learn(0)
 	b.consecutive = 0
 }
 
@@ -406,22 +486,16 @@ const severalCuts = 3
 // judgeCut returns the health of an attempt that its caller ended after a fair share of its time.
 // One impatient caller proves nothing. But if several attempts of different calls were cut, and
 // nothing has succeeded for as long as a whole attempt may take, then the upstream hangs. Without
-// this rule a hanging upstream would go unnoticed if every caller gave up early. A cut probe is
-// neutral, and its slot goes to the next caller. judgeCut is called under mu.
-func (b *breaker) judgeCut(t *ticket, now time.Time) Health {
-	if t.state != Closed {
-		return Neutral
-	}
+// this rule a hanging upstream would go unnoticed if every caller gave up early. judgeCut is
+// called under mu.
+func (b *breaker) judgeCut(t *ticket, now time.Duration) Health {
 	// The upstream is silent only while attempts are made. After a pause the count starts again.
-	if b.cuts.Load() == 0 || t.at.Sub(b.lastCut) >= max(b.policy.Window, t.lease) {
+	if b.cuts.Load() == 0 || t.at-b.lastCut >= max(b.policy.Window, t.lease) {
 		b.cuts.Store(0)
-		b.silent = t.at
-		if good := b.epoch.Add(time.Duration(b.lastGood.Load())); good.After(t.at) {
-			b.silent = good
-		}
+		b.silent = max(t.at, time.Duration(b.lastGood.Load()))
 	}
 	b.lastCut = now
-	if b.cuts.Add(1) > severalCuts && now.Sub(b.silent) >= t.lease {
+	if b.cuts.Add(1) > severalCuts && now-b.silent >= t.lease {
 		return Unhealthy
 	}
 	return Neutral
@@ -446,15 +520,14 @@ func (b *breaker) alive(now time.Time) {
 }
 
 // readyToTrip reports whether the circuit opens. It runs under gobreaker's mutex and mu.
-func (b *breaker) readyToTrip(c gobreaker.Counts) bool {
-	b.causes = c
+func (b *breaker) readyToTrip(gobreaker.Counts) bool {
+	b.causes = b.window.total
 	if b.failsInARow() {
 		return true
 	}
-	// c.Requests includes the attempts in flight, which have no result yet.
-	ended := c.TotalSuccesses + c.TotalFailures
-	return b.policy.FailureRatio > 0 && ended >= uint32(b.policy.MinRequests) &&
-		float64(c.TotalFailures) >= b.policy.FailureRatio*float64(ended)
+	ended := b.causes.successes + b.causes.failures
+	return b.policy.FailureRatio > 0 && ended >= b.policy.MinRequests &&
+		float64(b.causes.failures) >= b.policy.FailureRatio*float64(ended)
 }
 
 // onStateChange records a transition. It runs under gobreaker's mutex and mu.
@@ -462,7 +535,7 @@ func (b *breaker) onStateChange(_ string, _, to gobreaker.State) {
 	now := time.Now()
 	tr := Transition{
 		Upstream: b.name, From: b.state, At: now, Consecutive: b.consecutive,
-		Successes: int(b.causes.TotalSuccesses), Failures: int(b.causes.TotalFailures),
+		Successes: b.causes.successes, Failures: b.causes.failures,
 	}
 	if b.state == Closed {
 		b.measure(b.causes)
@@ -471,7 +544,7 @@ func (b *breaker) onStateChange(_ string, _, to gobreaker.State) {
 	b.since = now
 	b.probesOut, b.doubted = 0, false
 	b.probed = false
-	b.causes = gobreaker.Counts{}
+	b.causes = tally{}
 	switch to {
 	case gobreaker.StateOpen:
 		if b.state == HalfOpen {
@@ -489,6 +562,7 @@ func (b *breaker) onStateChange(_ string, _, to gobreaker.State) {
 		b.reopenings = 0
 		b.consecutive = 0
 		b.cuts.Store(0)
+		b.window = window{step: b.window.step}
 	}
 	tr.To = b.state
 	b.current.Store(b.generation<<2 | uint64(b.state))
@@ -583,7 +657,8 @@ func (b *breaker) seen() traffic {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.state == Closed {
-		b.measure(b.cb.Counts())
+		b.window.advance(time.Since(b.since))
+		b.measure(b.window.total)
 	}
 	t := b.traffic
 	t.partly = b.usual >= partlyFails
@@ -603,8 +678,8 @@ const fewAttempts = 10
 
 // measure updates traffic, which stays as it is while the circuit is not closed. Before the first
 // whole window, the highest rate so far counts. measure is called under mu.
-func (b *breaker) measure(c gobreaker.Counts) {
-	n := float64(c.TotalSuccesses + c.TotalFailures)
+func (b *breaker) measure(results tally) {
+	n := float64(results.successes + results.failures)
 	if since := time.Since(b.since); since >= b.policy.Window {
 		b.traffic.rate, b.traffic.whole = n/b.policy.Window.Seconds(), true
 	} else if n >= fewAttempts {
@@ -619,15 +694,16 @@ func (b *breaker) snapshot() BreakerSnapshot {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := BreakerSnapshot{State: b.state, Since: b.since, Consecutive: b.consecutive, Probes: b.probesOut, Stale: b.stale}
-	if b.state == Open {
+	var counts tally
+	switch b.state {
+	case Open:
 		s.ProbeAt = b.probeAt
-		return s
+	case HalfOpen:
+		counts = probes(b.cb.Counts())
+	case Closed:
+		b.window.advance(time.Since(b.since))
+		counts = b.window.total
 	}
-	// gobreaker moves its window only when a call comes. After a whole window without results its
-	// counts are out of date, and the window is empty.
-	if b.state == HalfOpen || time.Since(b.lastResult) < b.policy.Window {
-		c := b.cb.Counts()
-		s.Successes, s.Failures = int(c.TotalSuccesses), int(c.TotalFailures)
-	}
+	s.Successes, s.Failures = counts.successes, counts.failures
 	return s
 }

@@ -481,3 +481,25 @@ func TestFailedProbeAfterAGoodOneDecidesNothing(t *testing.T) {
 		})
 	}
 }
+
+// The counts are those of the window at the moment of reading, and not at the last call.
+func TestResultsLeaveTheWindowStepByStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl, err := resilience.New[string]("upstream", single(func(b *resilience.BreakerPolicy) { b.Window = 10 * time.Second }), resilience.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		script(t, pl, "oox") // in the first step
+		time.Sleep(4500 * time.Millisecond)
+		script(t, pl, "ox") // in the fifth
+		for _, want := range []struct {
+			after               time.Duration
+			successes, failures int
+		}{{0, 3, 2}, {5 * time.Second, 3, 2}, {time.Second, 1, 1}, {3 * time.Second, 1, 1}, {time.Second, 0, 0}} {
+			time.Sleep(want.after)
+			if s := pl.Breaker(); s.Successes != want.successes || s.Failures != want.failures {
+				t.Errorf("%v later: %d successes and %d failures, want %d and %d", want.after, s.Successes, s.Failures, want.successes, want.failures)
+			}
+		}
+	})
+}

@@ -13,40 +13,36 @@ type callState[T any] struct {
 	context.Context
 	pipeline *Pipeline[T]
 	op       Operation[T]
-	limit    time.Duration
-	start    time.Time
-	deadline time.Time
-	// callersDeadline reports whether the deadline is the caller's, not the policy's.
-	callersDeadline bool
 	// now is the last time read from the clock. Steps that only compute do not read it again.
 	now time.Time
 
 	attempt *Attempt // the last one started
 	first   Attempt  // storage for the first attempt; most calls need no other
 	number  int      // attempts started
-	resumes bool     // the first attempt has ended, and the executor has yet to hear of it
 	result  T
 	err     error
 	outcome Outcome
+
+	verdict Verdict // on the last attempt, or give_up when the call ended without another one
+	refused error   // the circuit's refusal
+	retryIn time.Duration
+
 	counts  Health // what the circuit counts: outcome.Health, unless the upstream is spared
+	token   token
+	waits   bool        // the wait before the next attempt is not over
+	resumes bool        // the first attempt has ended, and the executor has yet to hear of it
+	queued  atomic.Bool // the attempt waits for a place under the concurrency limit
+	// callersDeadline reports whether the deadline is the caller's, not the policy's.
+	callersDeadline bool
 
-	verdict   Verdict // on the last attempt, or give_up when the call ended without another one
-	reason    Reason  // why the call ends
-	refused   error   // the circuit's refusal
-	retryIn   time.Duration
-	token     token
-	wait      time.Duration // before the next attempt; later, before the attempt that is running
-	waitStart time.Time
-	queued    atomic.Bool // the attempt waits for a place under the concurrency limit
-
-	report  Report
+	report  Report // has the call's start and deadline from the beginning; later, why it ends
 	storage [1]AttemptReport
 }
 
 // run makes one attempt. It is the innermost function of the composition.
 func (c *callState[T]) run() {
 	a := c.attempt
-	c.result, c.err = c.op.Attempt(&a.ctx, a)
+	c.result, c.err = c.op.Attempt((*attemptContext)(a), a)
 }
 
 // composed is run for failsafe-go.
@@ -69,7 +65,7 @@ func (c *callState[T]) startAttempt() bool {
 
 // stop ends the call before an attempt starts.
 func (c *callState[T]) stop(r Reason) {
-	c.verdict, c.reason = VerdictGiveUp, r
+	c.verdict, c.report.Reason = VerdictGiveUp, r
 	c.returnToken()
 }
 
@@ -95,15 +91,29 @@ func (c *callState[T]) newAttempt() *Attempt {
 	}
 	a.number = c.number + 1
 	a.budget = c.pipeline.budget
-	a.callDeadline = c.deadline
+	a.callDeadline = &c.report.Deadline
 	return a
 }
 
 func (c *callState[T]) endWait() {
-	if n := len(c.report.Attempts); n > 0 && !c.waitStart.IsZero() {
-		c.report.Attempts[n-1].Wait.Actual = c.now.Sub(c.waitStart)
-		c.waitStart = time.Time{}
+	if c.waits {
+		c.report.Attempts[len(c.report.Attempts)-1].Wait.Actual = c.now.Sub(c.waitStart())
+		c.waits = false
 	}
+}
+
+// wait returns the planned wait after the last attempt that ended, or 0.
+func (c *callState[T]) wait() time.Duration {
+	if n := len(c.report.Attempts); n > 0 {
+		return c.report.Attempts[n-1].Wait.Planned
+	}
+	return 0
+}
+
+// waitStart returns when the wait after the last attempt began: when that attempt ended.
+func (c *callState[T]) waitStart() time.Time {
+	last := &c.report.Attempts[len(c.report.Attempts)-1]
+	return last.Start.Add(last.Duration)
 }
 
 // classify sets the outcome of the attempt, and what it counts for the circuit.
@@ -180,7 +190,7 @@ func (c *callState[T]) callerBusy() bool {
 
 // doubtful reports whether the attempt may end because of its caller.
 func (c *callState[T]) doubtful() bool {
-	return sends(c.op) || c.callersDeadline && c.deadline.Sub(c.now) < c.pipeline.policy.AttemptTimeout
+	return sends(c.op) || c.callersDeadline && c.report.Deadline.Sub(c.now) < c.pipeline.policy.AttemptTimeout
 }
 
 // decide sets and records the verdict on the attempt that just ended.
@@ -196,7 +206,7 @@ func (c *callState[T]) decide() {
 		s = c.situation()
 	}
 	d := c.pipeline.policy.decide(&c.outcome, s)
-	c.verdict, c.reason = d.Verdict, d.Reason
+	c.verdict, c.report.Reason = d.Verdict, d.Reason
 	if c.attempt.ticket.state == HalfOpen && c.verdict == VerdictRetry && c.outcome.Health == Unhealthy {
 		// A failed probe that is retried counts as neutral: one bad pod behind the upstream's name
 		// may have caused the failure. The call's last attempt counts. In an outage the budget has
@@ -226,7 +236,7 @@ func (c *callState[T]) situation() *Situation {
 	seen := p.breaker.seen()
 	return &Situation{
 		Traffic: seen.steady(), Partly: seen.partly,
-		Attempt: c.number, Ended: c.ended(), Remaining: c.deadline.Sub(c.now), Previous: c.wait,
+		Attempt: c.number, Ended: c.ended(), Remaining: c.report.Deadline.Sub(c.now), Previous: c.wait(),
 		Random: p.random,
 		CircuitOpen: func() bool {
 			_, err := p.breaker.refusal(c.now)
@@ -242,7 +252,7 @@ func (c *callState[T]) situation() *Situation {
 
 // ended returns the reason if the call is already over, otherwise "".
 func (c *callState[T]) ended() Reason {
-	if c.Err() != nil || !c.now.Before(c.deadline) {
+	if c.Err() != nil || !c.now.Before(c.report.Deadline) {
 		return c.contextReason()
 	}
 	return ""
@@ -255,7 +265,7 @@ func (c *callState[T]) record(wait time.Duration, source WaitSource) {
 		Reason: c.outcome.Reason, Verdict: c.verdict, Health: min(c.outcome.Health, Neutral), Breaker: a.ticket.state, Err: c.err, Status: c.outcome.Status,
 	}
 	if c.verdict == VerdictRetry {
-		c.wait, c.waitStart = wait, c.now
+		c.waits = true
 		r.Wait = Wait{Source: source, Reason: r.Reason, Planned: wait}
 	}
 	if c.report.Attempts == nil {
@@ -284,7 +294,7 @@ func (c *callState[T]) discard() {
 
 // remainingWait returns the rest of the planned wait.
 func (c *callState[T]) remainingWait() time.Duration {
-	return max(0, c.wait-time.Since(c.waitStart))
+	return max(0, c.wait()-time.Since(c.waitStart()))
 }
 
 // end completes the report and returns the result of the call.
@@ -296,8 +306,7 @@ func (c *callState[T]) end() (result T, err error) {
 	}
 	p := c.pipeline
 	r := &c.report
-	r.Upstream, r.Start, r.Deadline, r.Reason = p.upstream, c.start, c.deadline, c.reason
-	r.Duration = c.now.Sub(c.start)
+	r.Duration = c.now.Sub(r.Start)
 	r.BudgetTokens = p.budget.balance()
 	if p.observer.Call != nil {
 		p.observer.Call(c.Context, r)
@@ -316,7 +325,7 @@ func (c *callState[T]) hasResult() bool {
 
 func (c *callState[T]) failure() error {
 	e := &Error{
-		Upstream: c.pipeline.upstream, Reason: c.reason, Attempts: c.number,
+		Upstream: c.pipeline.upstream, Reason: c.report.Reason, Attempts: c.number,
 		Refused: c.refused != nil, RetryIn: c.retryIn, Err: c.err,
 	}
 	if n := len(c.report.Attempts); n > 0 {
@@ -325,7 +334,7 @@ func (c *callState[T]) failure() error {
 	switch {
 	case c.refused != nil:
 		e.Err = c.refused
-	case c.reason == ReasonCallerCanceled, c.reason == ReasonDeadlineExceeded:
+	case c.report.Reason == ReasonCallerCanceled, c.report.Reason == ReasonDeadlineExceeded:
 		if cause := context.Cause(c.Context); cause != nil {
 			e.Err = cause
 		}

@@ -1,6 +1,9 @@
 package resilience
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Circuit is a circuit breaker outside a [Pipeline], such as that of one endpoint. It has the same
 // states, and the same rules to change them. It is safe for concurrent use.
@@ -37,11 +40,14 @@ type Admission struct {
 	clock  clock
 }
 
+// unknown is the time of an admission, which reads no clock. Its result counts when it is known.
+const unknown = time.Duration(math.MinInt64 / 2)
+
 // Admit fills a with the permission for an attempt through a closed circuit. The result of an
 // attempt that begins in another state does not count. Admit takes no lock and allocates nothing.
 func (c *Circuit) Admit(a *Admission) {
 	if v := c.breaker.current.Load(); State(v&3) == Closed {
-		a.ticket = ticket{breaker: c.breaker, generation: v >> 2}
+		a.ticket = ticket{breaker: c.breaker, generation: v >> 2, at: unknown}
 	}
 }
 

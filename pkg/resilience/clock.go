@@ -41,7 +41,7 @@ func (a *Attempt) startClock() { a.clock.timer = time.AfterFunc(firstCheck(a.lim
 // is set, so the last check has its own timer.
 func (a *Attempt) check() {
 	a.clock.detectStall(a.limit, a.start.Add(firstCheck(a.limit)))
-	if left := time.Until(a.ctx.deadline); left > 0 {
+	if left := time.Until(a.deadline()); left > 0 {
 		time.AfterFunc(left, a.lastCheck)
 		return
 	}
@@ -49,7 +49,7 @@ func (a *Attempt) check() {
 }
 
 func (a *Attempt) lastCheck() {
-	a.clock.detectStall(a.limit, a.ctx.deadline)
+	a.clock.detectStall(a.limit, a.deadline())
 	a.expire()
 }
 

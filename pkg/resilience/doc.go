@@ -5,7 +5,7 @@
 // The total timeout limits the whole call, attempts and waits together. The retry repeats transient
 // failures with jittered exponential backoff, within a budget that successes pay for. The breaker
 // refuses attempts while the upstream is known to be down. The attempt timeout limits one attempt.
-// failsafe-go composes the four, and sony/gobreaker decides whether the circuit is closed.
+// failsafe-go composes the four, and sony/gobreaker keeps the circuit's state.
 //
 // The package does not depend on HTTP, tracing or logging. Use it for a database or a queue through
 // [Pipeline.Do] and an [Operation]. Each call returns a [Report] with a [Reason] for every attempt

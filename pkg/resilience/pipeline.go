@@ -48,6 +48,9 @@ type Outcome struct {
 	Health Health
 	// Retry reports whether a retry may help.
 	Retry bool
+	// AtOnce means that a retry needs no wait: it goes to another endpoint, and the upstream has
+	// not received this attempt.
+	AtOnce bool
 	// Gates are the operation's own conditions for a retry, or nil. The pipeline reads them, up to
 	// the first shut one, if Retry is set and the call has time left. [slices.Values] makes them
 	// from a list.
@@ -58,9 +61,6 @@ type Outcome struct {
 	Status int
 	// RetryAfter is the wait that the upstream asked for, or 0.
 	RetryAfter time.Duration
-	// AtOnce means that a retry needs no wait: it goes to another endpoint, and the upstream has
-	// not received this attempt.
-	AtOnce bool
 }
 
 // Options are the settings of a pipeline besides its policy. The zero value is ready to use.
@@ -194,7 +194,8 @@ func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Oper
 		report, err := p.refuse(ctx, start, min(limit, p.policy.Timeout), reason, err, retryIn)
 		return zero, report, err
 	}
-	c := &callState[T]{Context: ctx, pipeline: p, op: op, limit: limit, start: start, now: start}
+	c := &callState[T]{Context: ctx, pipeline: p, op: op, now: start}
+	c.report.Upstream, c.report.Start, c.report.Deadline = p.upstream, start, start.Add(min(limit, p.policy.Timeout))
 	finished := false
 	defer func() {
 		if !finished { // op panicked: its probe's slot and its token must not be lost

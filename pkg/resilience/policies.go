@@ -50,10 +50,10 @@ func (l layer[T]) Apply(inner next[T]) next[T] {
 // context's deadline, whichever comes first.
 func totalTimeout[T any](d time.Duration) layer[T] {
 	return func(c *callState[T], inner func(*callState[T])) {
-		c.deadline = c.start.Add(min(d, c.limit))
-		c.callersDeadline = c.limit < d
-		if own, ok := c.Context.Deadline(); ok && own.Before(c.deadline) {
-			c.deadline, c.callersDeadline = own, true
+		deadline := &c.report.Deadline // the caller's limit, or the policy's
+		c.callersDeadline = deadline.Before(c.report.Start.Add(d))
+		if own, ok := c.Context.Deadline(); ok && own.Before(*deadline) {
+			*deadline, c.callersDeadline = own, true
 		}
 		inner(c)
 	}
@@ -143,7 +143,7 @@ func concurrency[T any](l *limiter) layer[T] {
 // returns false.
 func (c *callState[T]) takePlace(l *limiter) bool {
 	c.queued.Store(true)
-	err := l.enter(c.Context, c.now, priority(c.op), c.number > 1, c.deadline)
+	err := l.enter(c.Context, c.now, priority(c.op), c.number > 1, c.report.Deadline)
 	if l.policy.Queue > 0 {
 		c.now = time.Now() // it may have waited
 		c.attempt.ticket.restart(c.now)
@@ -174,7 +174,7 @@ func attemptTimeout[T any](d time.Duration) layer[T] {
 	return func(c *callState[T], inner func(*callState[T])) {
 		a := c.attempt
 		c.token = noToken // spent on this attempt
-		a.begin(c, c.now, max(1, min(d, c.deadline.Sub(c.now))))
+		a.begin(c.Context, c.now, max(1, min(d, c.report.Deadline.Sub(c.now))))
 		inner(c)
 		if !a.clock.stop() && c.err == nil && a.held.Load() {
 			// The attempt timed out as the answer began. The canceled context breaks the body, so
@@ -187,7 +187,7 @@ func attemptTimeout[T any](d time.Duration) layer[T] {
 			c.op.Discard(late, a)
 			return
 		}
-		c.now = time.Now()
+		c.now = a.now()
 		c.classify()
 	}
 }

@@ -50,8 +50,8 @@ func TestAllocations(t *testing.T) {
 		want  float64
 		error error
 	}{
-		"success":            {newTransport(t, answering(http.StatusOK), transport.DefaultPolicy()), bare + 10, nil},
-		"traces sampled out": {newTransport(t, answering(http.StatusOK), transport.DefaultPolicy(), transport.WithTracing(provider, propagation.TraceContext{}, "")), bare + 15, nil},
+		"success":            {newTransport(t, answering(http.StatusOK), transport.DefaultPolicy()), bare + 8, nil},
+		"traces sampled out": {newTransport(t, answering(http.StatusOK), transport.DefaultPolicy(), transport.WithTracing(provider, propagation.TraceContext{}, "")), bare + 12, nil},
 		"refusal":            {newTransport(t, answering(http.StatusInternalServerError), opening), 1, resilience.ErrBreakerOpen},
 	} {
 		t.Run(name, func(t *testing.T) {

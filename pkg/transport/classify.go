@@ -215,7 +215,7 @@ func (c *exchange) methodFound(r repeat) string {
 		return "gRPC, not marked as idempotent"
 	case !c.repeatable:
 		return method + " without an " + HeaderIdempotencyKey
-	case !c.transport.methods[method]:
+	case !c.transport.repeats(method):
 		return method + " with an " + HeaderIdempotencyKey
 	}
 	return method

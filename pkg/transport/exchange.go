@@ -47,25 +47,32 @@ type exchange struct {
 	retriedAbove bool
 	passThrough  bool        // an upgrade or an event stream
 	grpc         bool        // its status is in the header or the trailers
-	begun        time.Time   // when a gRPC call began
 	failed       bool        // the last attempt counted against the upstream
-	badTrailer   error       // why the request's trailer cannot be sent
+	held         bool        // the last attempt ends with its response body
+	unsent       bool        // the last attempt had no connection
+	explains     bool        // for [Transport.Explain]: no call is made
 	heldBack     atomic.Bool // net/http holds, or held, the body back for a 100 (Continue)
+	begun        time.Time   // when a gRPC call began
+	badTrailer   error       // why the request's trailer cannot be sent
 
 	tried      endpoint.Call
 	lease      *endpoint.Lease // of the last attempt; nil if it has no endpoint
-	firstLease endpoint.Lease  // for the first attempt, usually the only one
+	firstLease *endpoint.Lease // for the first attempt, usually the only one; nil without endpoints
 	retryAfter time.Duration   // what the last response asked for
-	held       bool            // the last attempt ends with its response body
-	unsent     bool            // the last attempt had no connection
 	message    string          // of the last attempt's gRPC status
 
 	start time.Time     // of the last attempt
 	limit time.Duration // of the last attempt; 0 before the first
 
-	body     responseBody // for the first attempt, usually the only one
-	trace    *callTrace   // nil without tracing
-	explains bool         // for [Transport.Explain]: no call is made
+	sent  http.Request // for the first attempt, usually the only one
+	body  responseBody // likewise
+	trace *callTrace   // nil without tracing
+}
+
+// leased is an exchange and its first lease in one allocation.
+type leased struct {
+	exchange
+	lease endpoint.Lease
 }
 
 // exchanges keeps exchanges for other calls. It is safe for concurrent use.
@@ -74,19 +81,24 @@ type exchanges struct {
 	some atomic.Bool // otherwise no call has to look through the pool
 }
 
-func (e *exchanges) take() *exchange {
+func (e *exchanges) take(endpoints bool) *exchange {
 	if e.some.Load() {
 		if c, ok := e.pool.Get().(*exchange); ok {
 			return c
 		}
 		e.some.Store(false)
 	}
+	if endpoints {
+		l := new(leased)
+		l.firstLease = &l.lease
+		return &l.exchange
+	}
 	return new(exchange)
 }
 
-// put keeps c, which nothing else may know any more.
+// put keeps c, which made no attempt, and which nothing else may know any more.
 func (e *exchanges) put(c *exchange) {
-	*c = exchange{}
+	*c = exchange{firstLease: c.firstLease}
 	e.pool.Put(c)
 	if !e.some.Load() {
 		e.some.Store(true)
@@ -94,17 +106,25 @@ func (e *exchanges) put(c *exchange) {
 }
 
 func (t *Transport) newExchange(req *http.Request, upstream string) *exchange {
-	c := t.refused.take()
+	c := t.refused.take(t.endpoints != nil)
 	c.transport, c.req, c.upstream, c.report = t, req, upstream, reportOf(req.Context())
 	c.source = newReplaySource(req, int64(t.policy.Retry.ReplayBuffer), t.memory)
-	c.repeatable = t.methods[methodOf(req)] || strings.TrimSpace(req.Header.Get(HeaderIdempotencyKey)) != "" || isIdempotent(req.Context())
+	method := methodOf(req)
+	c.repeatable = t.repeats(method) || hasKey(req.Header) || isIdempotent(req.Context())
 	c.badTrailer = checkTrailer(req.Trailer)
-	if c.grpc = methodOf(req) == http.MethodPost && grpcwire.Is(req.Header); c.grpc {
+	if c.grpc = method == http.MethodPost && grpcwire.Is(req.Header); c.grpc {
 		c.begun = time.Now()
 	}
 	c.retriedAbove = inboundAttempt(req.Header) > 1 || c.grpc && retriedByGRPC(req.Header)
 	c.passThrough = nethttp.IsUpgrade(req.Header) || acceptsEvents(req.Header)
 	return c
+}
+
+// hasKey reports whether h has a key that marks its request as safe to send again. It does not use
+// Header.Get, which would convert the name first.
+func hasKey(h http.Header) bool {
+	key := h[HeaderIdempotencyKey]
+	return len(key) > 0 && strings.TrimSpace(key[0]) != ""
 }
 
 // Attempt sends the request once.
@@ -119,7 +139,11 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	if len(c.req.Header["Expect"]) > 0 {
 		ctx = c.traceExpect(ctx)
 	}
-	req := c.req.WithContext(ctx)
+	req := &c.sent
+	if a.Number() > 1 {
+		req = new(http.Request)
+	}
+	*req = *c.req.WithContext(ctx)
 	// A RoundTripper must not change the caller's request. Sharing the values is safe: header
 	// values are replaced, never changed in place.
 	if req.Header = maps.Clone(c.req.Header); req.Header == nil {
@@ -194,7 +218,7 @@ func (c *exchange) send(req *http.Request, a *resilience.Attempt) (*http.Respons
 	if set == nil {
 		return c.transport.next.RoundTrip(req)
 	}
-	l := &c.firstLease
+	l := c.firstLease
 	if a.Number() > 1 {
 		l = new(endpoint.Lease)
 	}
@@ -316,7 +340,7 @@ func (c *exchange) hold(resp *http.Response, a *resilience.Attempt) {
 		body = new(responseBody)
 	}
 	*body = responseBody{
-		ReadCloser: resp.Body, attempt: a, exchange: c, lease: c.lease, stall: c.transport.policy.BodyIdleTimeout,
+		ReadCloser: resp.Body, attempt: a, exchange: c, lease: c.lease,
 	}
 	if c.grpc && grpcwire.IsAnswer(resp) {
 		body.grpc = &grpcBody{resp: resp, source: c.source}

@@ -45,7 +45,6 @@ type responseBody struct {
 	exchange *exchange
 	lease    *endpoint.Lease
 	grpc     *grpcBody // nil if it is not a response of gRPC
-	stall    time.Duration
 	timer    *time.Timer
 	read     int64 // bytes read so far
 	// returned is when the last Read returned data. paused reports whether the reader then waited
@@ -74,12 +73,12 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	if !b.paused && b.read > undetectedSize {
 		b.paused = time.Since(b.returned) >= maxReadPause
 	}
-	if b.stall > 0 && !b.grpc.idles() {
+	if stall := b.exchange.transport.policy.BodyIdleTimeout; stall > 0 && !b.grpc.idles() {
 		// Only the upstream's silence counts, not the time that a slow reader takes.
 		if b.timer == nil {
-			b.timer = time.AfterFunc(b.stall, b.cut)
+			b.timer = time.AfterFunc(stall, b.cut)
 		} else {
-			b.timer.Reset(b.stall)
+			b.timer.Reset(stall)
 		}
 	}
 	n, err := b.ReadCloser.Read(p)
@@ -128,7 +127,7 @@ func (b *responseBody) end(e ending, err error) error {
 func (b *responseBody) callerGone() bool { return b.exchange.req.Context().Err() != nil }
 
 func (b *responseBody) cut() {
-	b.attempt.Cancel(fmt.Errorf("the response body stalled for %v", b.stall))
+	b.attempt.Cancel(fmt.Errorf("the response body stalled for %v", b.exchange.transport.policy.BodyIdleTimeout))
 }
 
 // A Close before the end is the caller's choice. The upstream was healthy so far.

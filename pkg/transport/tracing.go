@@ -280,8 +280,26 @@ func (c *callTrace) watchResends(ctx context.Context) context.Context {
 // inject writes the attempt's trace context into the request to the upstream.
 func (c *callTrace) inject(ctx context.Context, h http.Header) {
 	if c != nil {
-		c.propagator.Inject(ctx, propagation.HeaderCarrier(h))
+		c.propagator.Inject(ctx, carrier{propagation.HeaderCarrier(h)})
 	}
+}
+
+// carrier is a HeaderCarrier that knows the usual headers. It would convert their names each time,
+// with an allocation.
+type carrier struct{ propagation.HeaderCarrier }
+
+// Set replaces the values of a key.
+func (c carrier) Set(key, value string) {
+	switch key {
+	case "traceparent":
+		key = "Traceparent"
+	case "tracestate":
+		key = "Tracestate"
+	default:
+		c.HeaderCarrier.Set(key, value)
+		return
+	}
+	c.HeaderCarrier[key] = []string{value}
 }
 
 // held marks the attempt's body as not yet read.

@@ -26,7 +26,6 @@ type Transport struct {
 	endpoints endpoints // next, or nil if next has none
 	policy    Policy
 	options   resilience.Options
-	methods   map[string]bool
 	memory    *ReplayMemory
 	tracer    *tracer // nil without tracing
 	// attempts holds the header values of X-Attempt-Count, so that calls do not allocate them.
@@ -163,11 +162,8 @@ func (t *Transport) closeIdleOnOpening() {
 // prepare computes what depends on the policy alone.
 func (t *Transport) prepare() {
 	t.origins.Store(&directory{})
+	t.policy.Retry.Methods = slices.Clone(t.policy.Retry.Methods) // the caller may change its own
 	t.attemptTimeout = []string{milliseconds(t.policy.AttemptTimeout)}
-	t.methods = map[string]bool{}
-	for _, m := range t.policy.Retry.Methods {
-		t.methods[m] = true
-	}
 	for n := range t.policy.Retry.MaxAttempts {
 		t.attempts = append(t.attempts, []string{strconv.Itoa(n + 1)})
 	}
@@ -296,6 +292,11 @@ func (t *Transport) Limit(req *http.Request) time.Duration {
 		return min(t.policy.Timeout, inbound)
 	}
 	return t.policy.Timeout
+}
+
+// repeats reports whether the policy allows a retry of a method.
+func (t *Transport) repeats(method string) bool {
+	return slices.Contains(t.policy.Retry.Methods, method)
 }
 
 func (t *Transport) attemptValue(n int) []string { return t.attempts[n-1] }
