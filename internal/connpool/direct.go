@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"golang.org/x/net/http/httpguts"
 )
@@ -50,15 +50,16 @@ var (
 )
 
 // newDirect connects to the pool's address. The connection is net/http's at once if the system
-// cannot tell whether an idle connection still works.
+// cannot tell whether an idle connection still works. So it is if it is not TCP itself: a wrapper
+// may do more in Read than look does.
 func (p *Pool) newDirect(ctx context.Context, d *dial) (client, error) {
 	conn, err := d.by.DialContext(ctx, "tcp", p.address)
 	if err != nil {
 		return nil, err
 	}
 	c := &direct{by: d.by, address: p.address, wire: d.wire}
-	if inner, ok := d.wire.Conn.(syscall.Conn); ok && canLook {
-		if raw, err := inner.SyscallConn(); err == nil {
+	if tcp, ok := d.wire.Conn.(*net.TCPConn); ok && canLook {
+		if raw, err := tcp.SyscallConn(); err == nil {
 			c.looker.use(raw)
 			return c, nil
 		}

@@ -1,7 +1,6 @@
 package connpool_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/connpool"
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
-	"github.com/rebound-dev/rebound/internal/testkit/wait"
 )
 
 // Requests with and without a body, and answers of all framings, share the kept connection.
@@ -137,35 +135,56 @@ func TestUnaskedAnswer(t *testing.T) {
 	}
 }
 
-// closing is a connection that counts when it is closed.
-type closing struct {
-	*net.TCPConn
-	n *atomic.Int64
-}
-
-func (c closing) Close() error {
-	c.n.Add(1)
-	return c.TCPConn.Close()
-}
-
 // A connection that the upstream closes while it is idle does not stay half open until its time is
 // up.
 func TestClosedIdleConnectionsAreClosed(t *testing.T) {
-	l := rawhttp.Listen(t)
-	rawhttp.Serve(t, l, func(c net.Conn) {
-		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
-			_, _ = io.WriteString(c, plainOK)
+	ended := make(chan struct{})
+	target := rawhttp.Requests(t, func(c net.Conn, _ *http.Request, _, _ int) bool {
+		_, _ = io.WriteString(c, plainOK)
+		if tcp, ok := c.(*net.TCPConn); ok {
+			_ = tcp.CloseWrite()
 		}
+		_, _ = io.Copy(io.Discard, c)
+		close(ended)
+		return false
 	})
-	var closed atomic.Int64
-	target := "http://" + l.Addr().String()
-	p := newPool(t, target, connpool.Options{Limits: defaults(), DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+	o := connpool.Options{Limits: defaults()}
+	o.Limits.IdleTimeout = time.Hour
+	p := newPool(t, target, o)
+	want(t, p, target)
+	<-ended
+}
+
+// counting is a connection that does more in Read than a TCP connection.
+type counting struct {
+	*net.TCPConn
+	read *atomic.Int64
+}
+
+func (c counting) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	c.read.Add(int64(n))
+	return n, err
+}
+
+// Everything is read through a connection of the caller's own.
+func TestWrappedConnectionIsNotPassedBy(t *testing.T) {
+	const size = 200_000
+	u := newUpstream(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(size))
+		_, _ = io.WriteString(w, strings.Repeat("x", size))
+	})
+	var count atomic.Int64
+	o := u.options()
+	o.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := new(net.Dialer).DialContext(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		return closing{c.(*net.TCPConn), &closed}, nil
-	}})
-	want(t, p, target)
-	wait.Until(t, 20*time.Second, "the connection to be closed", func() bool { return closed.Load() == 1 })
+		return counting{c.(*net.TCPConn), &count}, nil
+	}
+	want(t, newPool(t, u.URL, o), u.URL)
+	if n := count.Load(); n < size {
+		t.Errorf("%d bytes were read through the connection, want at least %d", n, size)
+	}
 }
