@@ -318,6 +318,7 @@ type directBody struct {
 	exchange *exchange
 	fills    bool  // its length is known, so that a Read can go on after errNothing
 	last     bool  // the connection gets no more requests
+	later    error // for the next Read
 	err      error // of the last Read
 	over     atomic.Bool
 }
@@ -330,7 +331,10 @@ func (b *directBody) Read(p []byte) (int, error) {
 		return 0, errBodyClosed
 	}
 	x := b.exchange
-	n, err := b.ReadCloser.Read(p)
+	n, err := 0, b.later
+	if err == nil {
+		n, err = b.ReadCloser.Read(p)
+	}
 	for err == nil && b.fills && len(p)-n >= bufferSize {
 		// Whoever passes the body on must not hold back what has arrived when it waits for more.
 		// So it writes it out before each Read, and fewer of them are cheaper.
@@ -339,7 +343,10 @@ func (b *directBody) Read(p []byte) (int, error) {
 		more, err = b.ReadCloser.Read(p[n:])
 		x.noWait = false
 		n += more
-		if err == errNothing { //nolint:errorlint // as it is returned
+		if err != nil && err != io.EOF { //nolint:errorlint // io.Reader: only io.EOF itself is the end
+			if err != errNothing { //nolint:errorlint // as it is returned
+				b.later = err // whoever gets it with data may not pass the data on
+			}
 			return n, nil
 		}
 	}

@@ -93,6 +93,30 @@ func TestAnswerInPieces(t *testing.T) {
 	}
 }
 
+// What has arrived of an answer that breaks off comes before the error.
+func TestAnswerThatBreaksOff(t *testing.T) {
+	target := rawhttp.Requests(t, func(c net.Conn, _ *http.Request, _, _ int) bool {
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nsome")
+		return false
+	})
+	p := newPool(t, target, connpool.Options{Limits: defaults()})
+	for range 20 {
+		resp, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, target, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond) // the end has arrived, too
+		some := make([]byte, 32<<10)
+		if n, err := resp.Body.Read(some); err != nil || string(some[:n]) != "some" {
+			t.Errorf("got %q, error %v, want what has arrived", some[:n], err)
+		}
+		if _, err := resp.Body.Read(some); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("got error %v, want %v", err, io.ErrUnexpectedEOF)
+		}
+		_ = resp.Body.Close()
+	}
+}
+
 // The end of a request's context ends it wherever it is, and the error is the context's cause.
 func TestRequestsThatAreCancelled(t *testing.T) {
 	for name, sent := range map[string]string{

@@ -39,7 +39,7 @@ func (l *looker) look(p []byte) (int, error) {
 func (l *looker) once(fd uintptr) (done bool) {
 	l.n, l.err = syscall.Read(int(fd), l.p)
 	switch {
-	case l.err == syscall.EAGAIN || l.err == syscall.EINTR:
+	case errors.Is(l.err, syscall.EAGAIN), errors.Is(l.err, syscall.EINTR):
 		l.err = errNothing
 	case l.err == nil && l.n == 0:
 		l.err = io.EOF
