@@ -12,7 +12,7 @@ import (
 
 // conn is one connection. The pool's mutex guards the fields that change.
 type conn struct {
-	client *http.ClientConn
+	client client
 	wire   *wire
 	shared bool      // HTTP/2: carries several requests at a time
 	born   time.Time // when its dial began
@@ -28,6 +28,20 @@ type conn struct {
 	// HTTP/2 only.
 	streams int // requests that have not ended
 	strikes int // failures since the last success
+}
+
+// roundTrip makes a request. plain reports whether a direct connection is made for it.
+func (c *conn) roundTrip(req *http.Request, plain bool) (*http.Response, error) {
+	if d, ok := c.client.(*direct); ok {
+		return d.roundTrip(req, plain)
+	}
+	return c.client.RoundTrip(req)
+}
+
+// isDirect reports whether c is still a direct connection.
+func (c *conn) isDirect() bool {
+	d, ok := c.client.(*direct)
+	return ok && d.handed.Load() == nil
 }
 
 func (c *conn) expired(now time.Time) bool { return !c.expiry.IsZero() && now.After(c.expiry) }
@@ -57,11 +71,16 @@ const maxQuoted = 64
 
 func (w *wire) Read(b []byte) (int, error) {
 	n, err := w.Conn.Read(b)
-	read := w.read.Add(int64(n))
-	if at := read - int64(n) - w.asked.Load(); at >= 0 && at < maxQuoted {
-		copy(w.beginning[at:], b[:n])
-	}
+	w.count(b[:n])
 	return n, err
+}
+
+// count counts bytes that were read.
+func (w *wire) count(b []byte) {
+	read := w.read.Add(int64(len(b)))
+	if at := read - int64(len(b)) - w.asked.Load(); at >= 0 && at < maxQuoted {
+		copy(w.beginning[at:], b)
+	}
 }
 
 // answer returns the first bytes read since the last request began. Call it only after a read has

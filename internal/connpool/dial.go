@@ -54,13 +54,16 @@ var errClosedAtOnce = errors.New("the upstream closed a new HTTP/2 connection at
 // dialCounted wraps dialContext so that its connections count their bytes.
 func dialCounted(dialContext func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		d := ctx.Value(dialKey{}).(*dial)
+		if d.wire != nil {
+			return d.wire, nil // handed over by a direct connection
+		}
 		c, err := dialContext(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		w := &wire{Conn: c}
-		ctx.Value(dialKey{}).(*dial).wire = w
-		return w, nil
+		d.wire = &wire{Conn: c}
+		return d.wire, nil
 	}
 }
 
@@ -68,11 +71,11 @@ func dialCounted(dialContext func(context.Context, string, string) (net.Conn, er
 // again gets no kept HTTP/1 connection. Otherwise it could be sent on each of them in turn. The
 // error is a *net.OpError with Op "dial" if nothing accepted a connection. So is that of a deadline
 // that passed while the request's dial had no answer, but not if the request is sent again.
-func (p *Pool) get(ctx context.Context, fresh, again bool) (c *conn, reused bool, err error) {
+func (p *Pool) get(ctx context.Context, plain, fresh, again bool) (c *conn, reused bool, err error) {
 	now := time.Now()
 	p.mu.Lock()
 	if !again {
-		c = p.takeIdle(now, fresh)
+		c = p.takeIdle(now, plain, fresh)
 	}
 	crowded := false
 	if c == nil && len(p.shared) > 0 {
@@ -264,7 +267,7 @@ func (d *dial) run() {
 			d.shared, d.handshake = s.NegotiatedProtocol == "h2", err
 		},
 	})
-	client, err := d.by.NewClientConn(ctx, p.scheme, p.address)
+	client, err := d.connect(ctx)
 	d.shared = d.shared || p.options.PriorKnowledge
 	if err == nil && d.shared && client.Err() != nil {
 		err = errClosedAtOnce
@@ -307,6 +310,14 @@ func (d *dial) run() {
 			p.dialFor(w, now)
 		}
 	}
+}
+
+func (d *dial) connect(ctx context.Context) (client, error) {
+	p := d.pool
+	if p.direct {
+		return p.newDirect(ctx, d)
+	}
+	return d.by.NewClientConn(ctx, p.scheme, p.address)
 }
 
 func (d *dial) waitsForIt(w *waiter) bool { return w.dial == d }

@@ -21,14 +21,14 @@ const unusedFor = 2 * time.Second
 
 // takeIdle returns the HTTP/1 connection that was used last, or nil. The caller holds mu. That is
 // true for everything below.
-func (p *Pool) takeIdle(now time.Time, fresh bool) *conn {
-	for n := len(p.idle); n > 0; n = len(p.idle) {
-		c := p.idle[n-1]
+func (p *Pool) takeIdle(now time.Time, plain, fresh bool) *conn {
+	for len(p.idle) > 0 {
+		at := p.lastUsed(plain)
+		c := p.idle[at]
 		if fresh && !c.fresh(now) {
 			return nil
 		}
-		p.idle[n-1] = nil
-		p.idle = p.idle[:n-1]
+		p.idle = slices.Delete(p.idle, at, at+1)
 		if c.client.Err() != nil { // the upstream has closed it
 			continue
 		}
@@ -40,6 +40,24 @@ func (p *Pool) takeIdle(now time.Time, fresh bool) *conn {
 		return c
 	}
 	return nil
+}
+
+// lookBack is among how many connections lastUsed looks for one of the right kind.
+const lookBack = 16
+
+// lastUsed returns the index of the connection for the next request: the one that was used last.
+// Requests that direct connections are not made for leave those to others if they can.
+func (p *Pool) lastUsed(plain bool) int {
+	last := len(p.idle) - 1
+	if !p.direct {
+		return last
+	}
+	for at := last; at >= max(0, last-lookBack); at-- {
+		if p.idle[at].isDirect() == plain {
+			return at
+		}
+	}
+	return last
 }
 
 // giveBack keeps an HTTP/1 connection whose request has ended, or closes it.
@@ -73,14 +91,28 @@ func (p *Pool) keep(c *conn, now time.Time) {
 		return
 	}
 	p.reaping = true
+	next := p.nextReap(p.options.Limits.IdleTimeout)
 	if p.reaper == nil {
-		p.reaper = time.AfterFunc(p.options.Limits.IdleTimeout, p.reap)
+		p.reaper = time.AfterFunc(next, p.reap)
 	} else {
-		p.reaper.Reset(p.options.Limits.IdleTimeout)
+		p.reaper.Reset(next)
 	}
 }
 
-// reap closes connections that were idle for too long, and sets its timer for the next one.
+// lookEvery is how often connections that have been idle for as long are looked at, whether the
+// upstream has closed them. Nobody else does with direct ones.
+const lookEvery = time.Second
+
+// nextReap returns when to reap, if the next connection will have been idle for too long in left.
+func (p *Pool) nextReap(left time.Duration) time.Duration {
+	if p.direct {
+		return min(left, lookEvery)
+	}
+	return left
+}
+
+// reap closes connections that were idle for too long, or that the upstream has closed. It sets its
+// timer for the next one.
 func (p *Pool) reap() {
 	now := time.Now()
 	p.mu.Lock()
@@ -95,9 +127,12 @@ func (p *Pool) reap() {
 	}
 	p.toClose = append(p.toClose, p.idle[:stale]...)
 	p.idle = slices.Delete(p.idle, 0, stale)
+	if p.direct {
+		p.idle = slices.DeleteFunc(p.idle, func(c *conn) bool { return now.Sub(c.idleSince) >= lookEvery && c.client.Err() != nil })
+	}
 	if len(p.idle) > 0 {
 		p.reaping = true
-		p.reaper.Reset(p.idle[0].idleSince.Add(p.options.Limits.IdleTimeout).Sub(now))
+		p.reaper.Reset(p.nextReap(p.idle[0].idleSince.Add(p.options.Limits.IdleTimeout).Sub(now)))
 	}
 }
 

@@ -59,6 +59,7 @@ type Options struct {
 // Retire before Close, so that the connection is not used again.
 type Pool struct {
 	scheme, address string
+	direct          bool // connections are direct ones
 	options         Options
 	upgrades        atomic.Pointer[http.Transport] // sends upgrades where requests may use HTTP/2, or nil
 
@@ -99,6 +100,7 @@ func New(target *url.URL, o Options) *Pool {
 	}
 	o.TLS = TLSConfig(o.TLS)
 	p := &Pool{scheme: target.Scheme, address: cmp.Or(o.Address, Address(target)), options: o, dials: map[*dial]struct{}{}}
+	p.direct = p.scheme == "http" && !o.PriorKnowledge
 	if o.TLS.ServerName == "" {
 		o.TLS.ServerName = ServerName(target)
 	}

@@ -43,14 +43,15 @@ func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) 
 		return nil, context.Cause(ctx)
 	}
 	trace := httptrace.ContextClientTrace(ctx)
+	plain := p.direct && simple(req)
 	for again := 0; ; again++ {
 		if trace != nil && trace.GetConn != nil {
 			trace.GetConn(p.address)
 		}
-		c, reused, err := p.get(ctx, fresh, again > 0)
+		c, reused, err := p.get(ctx, plain, fresh, again > 0)
 		for err == nil && len(req.Header["Expect"]) > 0 && p.outdated(c) {
 			p.release(c)
-			c, reused, err = p.get(ctx, true, again > 0)
+			c, reused, err = p.get(ctx, plain, true, again > 0)
 		}
 		if err != nil {
 			_ = sent.Close()
@@ -61,7 +62,7 @@ func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) 
 		}
 		written, read := c.wire.written.Load(), c.wire.read.Load()
 		c.wire.asked.Store(read)
-		resp, err := c.client.RoundTrip(out)
+		resp, err := c.roundTrip(out, plain)
 		if err == nil {
 			resp.Request = req
 			p.hold(ctx, resp, c)

@@ -12,7 +12,8 @@ import (
 // net/http limits the time from the connection to the end of the first request's headers. To detect
 // HTTP/2 it reads a few bytes first. If the time is up between them and the rest, it takes what it
 // has for the whole request line and answers 400. A caller may well send the first request over a
-// connection that it opened long before. So the limit starts anew at the first bytes.
+// connection that it opened long before. So the limit starts anew at the first bytes, and until
+// then a connection is idle, as one between two requests.
 type firstBytes struct{ net.Listener }
 
 func (l firstBytes) Accept() (net.Conn, error) {
@@ -36,6 +37,14 @@ func (c *firstBytesConn) Read(b []byte) (int, error) {
 		_ = c.SetReadDeadline(time.Now().Add(readHeaderTimeout)) // it fails only on a closed connection
 	}
 	return n, err
+}
+
+// SetReadDeadline is called by the server before the first Read, with readHeaderTimeout.
+func (c *firstBytesConn) SetReadDeadline(t time.Time) error {
+	if !c.begun && !t.IsZero() {
+		t = t.Add(idleTimeout - readHeaderTimeout)
+	}
+	return c.Conn.SetReadDeadline(t)
 }
 
 // NetConn returns the wrapped connection, as that of a *tls.Conn does.

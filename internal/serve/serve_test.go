@@ -477,6 +477,25 @@ func TestSlowHeadersTimeOut(t *testing.T) {
 	})
 }
 
+func TestConnectionWithoutARequestEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := run(t, text("ok"), nil)
+		conn, err := p.Dial(t.Context(), "tcp", "data:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, _ = io.Copy(io.Discard, conn)
+		if at := time.Since(p.start); at != 120*time.Second {
+			t.Errorf("the connection ended after %s, want 120s", at)
+		}
+		p.stop()
+		if err := <-p.ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestLargeHeadersAreRejected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := run(t, text("ok"), nil)
@@ -549,9 +568,14 @@ func TestBadConfig(t *testing.T) {
 }
 
 // net/http answers 400 if the header timeout of a new connection passes within the first bytes of a
-// request. The caller has done nothing wrong: it opened the connection in advance.
+// request, and closes the connection if it passes before. The caller has done nothing wrong: it
+// opened the connection in advance, and may expect to use it as long as one that it has used.
 func TestFirstRequestOnAnOldConnection(t *testing.T) {
-	for name, beforeRest := range map[string]time.Duration{"at once": 0, "at the timeout": 200 * time.Millisecond, "later": 9 * time.Second} {
+	for name, tc := range map[string]struct{ beforeFirst, beforeRest time.Duration }{
+		"at once": {9900 * time.Millisecond, 0}, "at the timeout": {9900 * time.Millisecond, 200 * time.Millisecond},
+		"later": {9900 * time.Millisecond, 9 * time.Second}, "after the timeout": {30 * time.Second, 0},
+		"before the idle timeout": {119 * time.Second, 9 * time.Second},
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := run(t, text("ok"), nil)
@@ -560,12 +584,12 @@ func TestFirstRequestOnAnOldConnection(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer func() { _ = c.Close() }()
-				time.Sleep(9900 * time.Millisecond)
+				time.Sleep(tc.beforeFirst)
 				for _, part := range []string{"GET / HTTP/1.1", "\r\nHost: data\r\n\r\n"} {
 					if _, err := io.WriteString(c, part); err != nil {
 						t.Fatal(err)
 					}
-					time.Sleep(beforeRest)
+					time.Sleep(tc.beforeRest)
 				}
 				resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 				if err != nil {

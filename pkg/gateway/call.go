@@ -103,7 +103,7 @@ func (rt *route) serve(w http.ResponseWriter, r *http.Request, path string) {
 	c := &call{route: rt, in: r, out: w, path: path, grpc: isGRPC(r)}
 	c.requestIDs = c.value(requestID(r))
 	c.sending = sendWatch{out: w, limit: rt.listener.sendTimeout}
-	if r.Body != nil && r.Body != http.NoBody {
+	if hasBody(r) {
 		c.body = &inboundBody{original: r.Body, call: c}
 		defer func() { _ = c.body.Close() }() // stops reads by a leftover attempt
 	}

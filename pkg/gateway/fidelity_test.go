@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
+	"github.com/rebound-dev/rebound/internal/testkit/fetch"
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/spans"
 	"github.com/rebound-dev/rebound/pkg/gateway"
@@ -929,5 +930,38 @@ func TestNoSendTimeout(t *testing.T) {
 	g := gatewayWith(t, gateway.Options{}, func(c *gateway.Config) { c.Listener.SendTimeout = 0 }, all(up.URL))
 	if _, body := get(t, g.URL); len(body) != 1<<20 {
 		t.Errorf("got %d bytes, want %d", len(body), 1<<20)
+	}
+}
+
+// An HTTP/2 request whose header ends its stream has no body for the upstream either. A body that
+// the gateway reads first costs a frame and a buffer for each call.
+func TestHTTP2RequestWithoutABody(t *testing.T) {
+	lengths := make(chan int64, 1)
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		lengths <- r.ContentLength + 100*int64(len(body))
+	}))
+	speakBoth(up)
+	up.Start()
+	t.Cleanup(up.Close)
+	g := gatewayWith(t, gateway.Options{}, nil, all(strings.Replace(up.URL, "http://", "h2c://", 1)))
+	for name, tc := range map[string]struct {
+		method string
+		body   io.Reader
+		want   int64 // the length that the upstream knows, and a hundred for each byte
+	}{
+		"GET": {http.MethodGet, nil, 0}, "POST": {http.MethodPost, nil, 0}, "DELETE": {http.MethodDelete, nil, 0},
+		"a body": {http.MethodPost, strings.NewReader("abc"), 303}, "of unknown length": {http.MethodPost, io.MultiReader(strings.NewReader("abc")), 299},
+		"an empty one of unknown length": {http.MethodPost, io.MultiReader(strings.NewReader("")), -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			resp, _, err := fetch.Read(overH2C(t).RoundTrip(request(t, tc.method, g.URL, tc.body)))
+			if err != nil || resp.StatusCode != http.StatusOK {
+				t.Fatalf("got %v, error %v, want 200", resp, err)
+			}
+			if got := <-lengths; got != tc.want {
+				t.Errorf("got %d, want %d", got, tc.want)
+			}
+		})
 	}
 }

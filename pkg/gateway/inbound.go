@@ -31,6 +31,19 @@ type inboundBody struct {
 	trailers http.Header // of the upstream's request
 }
 
+// hasBody reports whether the caller sends a body. net/http's server gives each HTTP/2 request a
+// Body, even if the stream ended with the header.
+func hasBody(r *http.Request) bool {
+	if r.Body == nil || r.Body == http.NoBody {
+		return false
+	}
+	if r.ProtoMajor != 2 || r.ContentLength != 0 || len(r.Trailer) > 0 {
+		return true
+	}
+	length := r.Header[headerContentLength] // net/http makes 0 of one that is not a number
+	return len(length) > 0 && length[0] != "0"
+}
+
 // Read reads the body for an attempt.
 func (b *inboundBody) Read(p []byte) (int, error) {
 	if b.closed.Load() {
