@@ -1,0 +1,128 @@
+package resilience
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+// How a stall of the upstream is found.
+const (
+	tick         = 5 * time.Millisecond
+	slowTick     = 50 * time.Millisecond  // while it stalls, when nothing is left to be found soon
+	leastStall   = 60 * time.Millisecond  // the silence of a stall, at least
+	unknownStall = 250 * time.Millisecond // the same while the upstream's pauses are not known,
+	knownAfter   = 8 * time.Second        // so long after its first successes
+	stallFactor  = 1.5                    // times the usual latency, or the longest pause
+	stallGaps    = 10                     // times the usual time between two successes
+	maxGap       = time.Second            // a longer one is a pause
+	longestPause = 500 * time.Millisecond // a longer silence is an outage
+	pausesKept   = 5 * time.Minute        // a pause is known for that time, up to twice as long
+	leastMany    = 6
+	manyFactor   = 1.5 // times the attempts that are usually in flight
+	stallPlaces  = 2   // the limit while the upstream stalls
+)
+
+// stallWatch finds out whether the upstream stalls: many attempts are in flight, and none succeeds.
+//
+// It measures silence in this process's own time. It counts the ticks of a timer that is set anew
+// after each, and lets all that is ready run first. So a process that stands still, or that has too
+// little processor time, counts few ticks, and its answers can be read before it takes their
+// lateness for a silence. Without many attempts in flight there is no timer.
+type stallWatch struct {
+	over    atomic.Int64 // since when many are in flight, ns since epoch; 0 = they are not
+	ticking atomic.Bool
+	stalled atomic.Int64 // after the last success before the stall, ns since epoch; 0 = it does not
+
+	// Used by the tick only.
+	seen struct{ over, good int64 }
+	step time.Duration // until this tick
+	own  time.Duration // of silence
+	idle time.Duration // of a stall with nothing in flight
+	// The longest pauses that ended by themselves, in this period and the one before.
+	pauses [2]time.Duration
+	period int64 // when this period began, ns since epoch
+}
+
+// watch begins to look for a stall, with many attempts in flight.
+func (l *limiter) watch(at int64) {
+	if l.over.Load() == 0 && l.over.CompareAndSwap(0, max(1, at)) {
+		l.startTicks()
+	}
+}
+
+func (l *limiter) startTicks() {
+	if l.ticking.CompareAndSwap(false, true) {
+		l.step = tick
+		time.AfterFunc(tick, l.tick)
+	}
+}
+
+// tick looks for a success since the tick before.
+func (l *limiter) tick() {
+	runtime.Gosched() // answers that are ready come first
+	w := &l.stallWatch
+	over, good := w.over.Load(), l.lastGood.Load()
+	switch {
+	case good != w.seen.good: // the silence has ended by itself
+		if w.own <= longestPause {
+			w.pauses[0] = max(w.pauses[0], w.own)
+		}
+		w.own = 0
+	case over != w.seen.over && !l.stalls():
+		w.own = tick
+	default:
+		w.own += w.step
+	}
+	w.seen.over, w.seen.good, w.step = over, good, tick
+	switch {
+	case l.stalls():
+		if w.own > longestPause {
+			w.step = slowTick
+		}
+		if w.idle += w.step; l.inFlight.Load() > 0 {
+			w.idle = 0
+		}
+		if w.idle > l.timeout {
+			l.endStall()
+		}
+	case over == 0:
+		w.ticking.Store(false)
+		if w.over.Load() != 0 { // since it was read
+			l.startTicks()
+		}
+		return
+	case w.own >= l.silenceOfAStall(int64(time.Since(l.epoch))):
+		w.idle = 0
+		w.stalled.Store(good + 1)
+		l.setFew()
+	}
+	time.AfterFunc(w.step, l.tick)
+}
+
+// silenceOfAStall returns from which silence on the upstream stalls.
+func (l *limiter) silenceOfAStall(at int64) time.Duration {
+	usual := l.typical.Load()
+	if usual == 0 {
+		return l.timeout // nothing is known: all calls may be slow by nature
+	}
+	w := &l.stallWatch
+	if at-w.period > int64(pausesKept) {
+		w.pauses, w.period = [2]time.Duration{0, w.pauses[0]}, at
+	}
+	least := leastStall
+	if at-l.known.Load() < int64(knownAfter) || w.seen.over-w.seen.good > int64(unknownStall) {
+		least = unknownStall
+	}
+	return max(least, time.Duration(stallFactor*float64(usual)), time.Duration(stallGaps*l.gap.Load()),
+		time.Duration(stallFactor*float64(max(w.pauses[0], w.pauses[1]))))
+}
+
+// stalls reports whether the upstream stalls.
+func (l *limiter) stalls() bool { return l.lastGood.Load() < l.stalled.Load() }
+
+// endStall ends a stall.
+func (l *limiter) endStall() {
+	l.stalled.Store(0)
+	l.setFew()
+}
