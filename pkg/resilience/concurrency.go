@@ -154,7 +154,6 @@ type limiterState struct {
 	sampling   sync.Mutex // taken by TryLock only
 	block      sample
 	slowness   brake
-	suspect    bool // the last block was slow
 	usual      struct {
 		latency, inFlight float64 // s, attempts; 0 = unknown
 		rate              float64 // successes a second
@@ -413,13 +412,13 @@ func (l *limiter) judge(at int64) {
 	// Many more successes than usual do not show a queue in the upstream. Then other calls are
 	// made, which are slow by nature.
 	rate := float64(b.n) / time.Duration(at-u.at).Seconds()
-	slow := u.latency > 0 && b.fastest.Seconds() > max(slowFactor*u.latency, leastSlow.Seconds()) && rate <= busier*u.rate
-	seems := slow
-	// Answers that come all at once may only show that this process stood still.
-	if slow && l.brake.Load() == 0 && !l.suspect && at-b.from < int64(blockTime)/2 {
-		l.suspect, slow = true, false
+	limit := max(slowFactor*u.latency, leastSlow.Seconds())
+	seems := u.latency > 0 && b.fastest.Seconds() > limit && rate <= busier*u.rate
+	slow := seems
+	if seems && l.brake.Load() == 0 {
+		slow = b.fastest.Seconds()*l.ownShare(at) > limit
 	} else {
-		l.suspect = false
+		l.suspected.Store(0)
 	}
 	failures := float64(l.failures.Swap(0))
 	fails := failures > 1 && failures > failsToo*float64(b.n)

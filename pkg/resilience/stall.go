@@ -19,8 +19,9 @@ const (
 	longestPause = 500 * time.Millisecond // a longer silence is an outage
 	pausesKept   = 5 * time.Minute        // a pause is known for that time, up to twice as long
 	leastMany    = 6
-	manyFactor   = 1.5 // times the attempts that are usually in flight
-	stallPlaces  = 2   // the limit while the upstream stalls
+	manyFactor   = 1.5         // times the attempts that are usually in flight
+	suspectFor   = time.Second // how long it takes at most to confirm that it is slow
+	stallPlaces  = 2           // the limit while the upstream stalls
 )
 
 // stallWatch finds out whether the upstream stalls: many attempts are in flight, and none succeeds.
@@ -33,6 +34,10 @@ type stallWatch struct {
 	over    atomic.Int64 // since when many are in flight, ns since epoch; 0 = they are not
 	ticking atomic.Bool
 	stalled atomic.Int64 // after the last success before the stall, ns since epoch; 0 = it does not
+
+	suspected atomic.Int64 // when a block of successes was slow, ns since epoch; 0 = the last was not
+	spent     atomic.Int64 // this process's own time, ns, while there are ticks
+	spentThen int64        // the same at suspected; protected by sampling
 
 	// Used by the tick only.
 	seen struct{ over, good int64 }
@@ -62,6 +67,7 @@ func (l *limiter) startTicks() {
 func (l *limiter) tick() {
 	runtime.Gosched() // answers that are ready come first
 	w := &l.stallWatch
+	w.spent.Add(int64(w.step))
 	over, good := w.over.Load(), l.lastGood.Load()
 	switch {
 	case good != w.seen.good: // the silence has ended by itself
@@ -86,18 +92,31 @@ func (l *limiter) tick() {
 		if w.idle > l.timeout {
 			l.endStall()
 		}
-	case over == 0:
+	case over == 0 && (l.suspected.Load() == 0 || int64(time.Since(l.epoch))-l.suspected.Load() > int64(suspectFor)):
 		w.ticking.Store(false)
-		if w.over.Load() != 0 { // since it was read
+		if w.over.Load() != over { // since it was read
 			l.startTicks()
 		}
 		return
-	case w.own >= l.silenceOfAStall(int64(time.Since(l.epoch))):
+	case over != 0 && w.own >= l.silenceOfAStall(int64(time.Since(l.epoch))):
 		w.idle = 0
 		w.stalled.Store(good + 1)
 		l.setFew()
 	}
 	time.AfterFunc(w.step, l.tick)
+}
+
+// ownShare returns the share of the time that was this process's own since the last call at which
+// the upstream seemed slow. The first time it is unknown, and ownShare returns 0. sampling is held.
+func (l *limiter) ownShare(at int64) (share float64) {
+	spent := l.spent.Load()
+	if since := l.suspected.Load(); since != 0 {
+		share = float64(spent-l.spentThen+int64(tick)) / float64(at-since)
+	}
+	l.suspected.Store(at)
+	l.spentThen = spent
+	l.startTicks()
+	return min(1, share)
 }
 
 // silenceOfAStall returns from which silence on the upstream stalls.
