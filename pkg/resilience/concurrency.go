@@ -154,6 +154,7 @@ type limiterState struct {
 	sampling   sync.Mutex // taken by TryLock only
 	block      sample
 	slowness   brake
+	doubted    bool // the last block seemed slow, but did not count
 	usual      struct {
 		latency, inFlight float64 // s, attempts; 0 = unknown
 		rate              float64 // successes a second
@@ -346,10 +347,10 @@ func (l *limiter) usualLatency() time.Duration {
 // leave gives a place back. latency is how long the attempt took until its result.
 func (l *limiter) leave(now time.Time, h Health, latency time.Duration) {
 	n := l.inFlight.Add(-1)
+	if l.over.Load() != 0 && n <= l.many.Load() {
+		l.over.Store(0)
+	}
 	if l.policy.Max >= 0 { // a fixed limit learns too how long attempts take
-		if l.over.Load() != 0 && n <= l.many.Load() {
-			l.over.Store(0)
-		}
 		switch h {
 		case Healthy:
 			l.succeeded(int64(now.Sub(l.epoch)), n+1, latency)
@@ -416,10 +417,12 @@ func (l *limiter) judge(at int64) {
 	seems := u.latency > 0 && b.fastest.Seconds() > limit && rate <= busier*u.rate
 	slow := seems
 	if seems && l.brake.Load() == 0 {
-		slow = b.fastest.Seconds()*l.ownShare(at) > limit
-	} else {
-		l.suspected.Store(0)
+		// Answers that come all at once may only show that the upstream stood still.
+		slow = b.fastest.Seconds()*l.ownShare(at) > limit && (l.doubted || at-b.from >= int64(blockTime)/2)
+		l.suspect(at)
 	}
+	l.doubted = seems && !slow
+	l.spentThen = l.spent.Load()
 	failures := float64(l.failures.Swap(0))
 	fails := failures > 1 && failures > failsToo*float64(b.n)
 	if l.policy.Max == 0 {
@@ -471,9 +474,12 @@ func (l *limiter) hold(at int64, slow, full, fails bool) {
 	case slow:
 		// It is not known yet whether there is a queue: at first nothing in flight is too much.
 		// And on a busy machine even a burst of what is usual looks like one.
-		// So it may be slow for good, and then the usual rate needs as many places.
-		usual := l.usual.rate * b.latency / float64(b.n)
-		limit = max(l.limit.Load(), 1+int64(math.Ceil(max(b.inFlight/float64(b.n), usual)/normalShare)))
+		inFlight := b.inFlight / float64(b.n)
+		if at-l.lastStall.Load() < int64(slowHolds) {
+			// Calls were refused as if it hung. The usual rate would need as many places.
+			inFlight = max(inFlight, l.usual.rate*b.latency/float64(b.n))
+		}
+		limit = max(l.limit.Load(), 1+int64(math.Ceil(inFlight/normalShare)))
 		l.slowness = newBrake(at, l.usual.latency)
 	default:
 		limit = 0

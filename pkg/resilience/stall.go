@@ -19,9 +19,9 @@ const (
 	longestPause = 500 * time.Millisecond // a longer silence is an outage
 	pausesKept   = 5 * time.Minute        // a pause is known for that time, up to twice as long
 	leastMany    = 6
-	manyFactor   = 1.5         // times the attempts that are usually in flight
-	suspectFor   = time.Second // how long it takes at most to confirm that it is slow
-	stallPlaces  = 2           // the limit while the upstream stalls
+	manyFactor   = 1.5             // times the attempts that are usually in flight
+	suspectFor   = 5 * time.Second // how long there are ticks after slow answers
+	stallPlaces  = 2               // the limit while the upstream stalls
 )
 
 // stallWatch finds out whether the upstream stalls: many attempts are in flight, and none succeeds.
@@ -35,9 +35,10 @@ type stallWatch struct {
 	ticking atomic.Bool
 	stalled atomic.Int64 // after the last success before the stall, ns since epoch; 0 = it does not
 
-	suspected atomic.Int64 // when a block of successes was slow, ns since epoch; 0 = the last was not
+	suspected atomic.Int64 // when a block of successes was slow at last, ns since epoch
+	lastStall atomic.Int64 // when the upstream stalled at last, ns since epoch
 	spent     atomic.Int64 // this process's own time, ns, while there are ticks
-	spentThen int64        // the same at suspected; protected by sampling
+	spentThen int64        // the same after the last block; protected by sampling
 
 	// Used by the tick only.
 	seen struct{ over, good int64 }
@@ -69,20 +70,24 @@ func (l *limiter) tick() {
 	w := &l.stallWatch
 	w.spent.Add(int64(w.step))
 	over, good := w.over.Load(), l.lastGood.Load()
+	stalls := l.stalls()
 	switch {
-	case good != w.seen.good: // the silence has ended by itself
-		if w.own <= longestPause {
+	case good != w.seen.good:
+		if w.own <= longestPause { // it ended by itself
 			w.pauses[0] = max(w.pauses[0], w.own)
 		}
 		w.own = 0
-	case over != w.seen.over && !l.stalls():
+	case !stalls && over == 0:
+		w.own = 0
+	case !stalls && over != w.seen.over:
 		w.own = tick
 	default:
 		w.own += w.step
 	}
 	w.seen.over, w.seen.good, w.step = over, good, tick
+	at := int64(time.Since(l.epoch))
 	switch {
-	case l.stalls():
+	case stalls:
 		if w.own > longestPause {
 			w.step = slowTick
 		}
@@ -92,31 +97,33 @@ func (l *limiter) tick() {
 		if w.idle > l.timeout {
 			l.endStall()
 		}
-	case over == 0 && (l.suspected.Load() == 0 || int64(time.Since(l.epoch))-l.suspected.Load() > int64(suspectFor)):
+	case over != 0:
+		if w.own >= l.silenceOfAStall(at) {
+			w.idle = 0
+			w.stalled.Store(good + 1)
+			w.lastStall.Store(at)
+			l.setFew()
+		}
+	case at-l.suspected.Load() > int64(suspectFor):
 		w.ticking.Store(false)
-		if w.over.Load() != over { // since it was read
+		if w.over.Load() != 0 { // since it was read
 			l.startTicks()
 		}
 		return
-	case over != 0 && w.own >= l.silenceOfAStall(int64(time.Since(l.epoch))):
-		w.idle = 0
-		w.stalled.Store(good + 1)
-		l.setFew()
 	}
 	time.AfterFunc(w.step, l.tick)
 }
 
-// ownShare returns the share of the time that was this process's own since the last call at which
-// the upstream seemed slow. The first time it is unknown, and ownShare returns 0. sampling is held.
-func (l *limiter) ownShare(at int64) (share float64) {
-	spent := l.spent.Load()
-	if since := l.suspected.Load(); since != 0 {
-		share = float64(spent-l.spentThen+int64(tick)) / float64(at-since)
-	}
+// ownShare returns the share of the time since the last block that was this process's own. It is too
+// low if there were no ticks. sampling is held.
+func (l *limiter) ownShare(at int64) float64 {
+	return min(1, float64(l.spent.Load()-l.spentThen+int64(tick))/float64(at-l.usual.at))
+}
+
+// suspect keeps the ticks on, so that the next blocks show whether the upstream is slow.
+func (l *limiter) suspect(at int64) {
 	l.suspected.Store(at)
-	l.spentThen = spent
 	l.startTicks()
-	return min(1, share)
 }
 
 // silenceOfAStall returns from which silence on the upstream stalls.
