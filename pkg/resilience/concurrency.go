@@ -397,6 +397,9 @@ func (l *limiter) succeeded(at, inFlight int64, latency time.Duration) {
 		b.fastest, b.from = latency, at
 	}
 	b.fastest = min(b.fastest, latency)
+	if latency > leastSlow && latency.Seconds() > slowFactor*l.usual.latency {
+		l.suspect(at) // so that this process's own time is known when the block is judged
+	}
 	b.n++
 	b.latency += latency.Seconds()
 	b.inFlight += float64(inFlight)

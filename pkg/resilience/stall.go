@@ -37,6 +37,7 @@ type stallWatch struct {
 
 	suspected atomic.Int64 // when a block of successes was slow at last, ns since epoch
 	lastStall atomic.Int64 // when the upstream stalled at last, ns since epoch
+	since     atomic.Int64 // since when there are ticks, ns since epoch
 	spent     atomic.Int64 // this process's own time, ns, while there are ticks
 	spentThen int64        // the same after the last block; protected by sampling
 
@@ -60,6 +61,7 @@ func (l *limiter) watch(at int64) {
 func (l *limiter) startTicks() {
 	if l.ticking.CompareAndSwap(false, true) {
 		l.step = tick
+		l.since.Store(int64(time.Since(l.epoch)))
 		time.AfterFunc(tick, l.tick)
 	}
 }
@@ -114,10 +116,14 @@ func (l *limiter) tick() {
 	time.AfterFunc(w.step, l.tick)
 }
 
-// ownShare returns the share of the time since the last block that was this process's own. It is too
-// low if there were no ticks. sampling is held.
+// ownShare returns the share of the time since the last block that was this process's own, or 0 if
+// there were too few ticks to know. sampling is held.
 func (l *limiter) ownShare(at int64) float64 {
-	return min(1, float64(l.spent.Load()-l.spentThen+int64(tick))/float64(at-l.usual.at))
+	known := at - max(l.usual.at, l.since.Load())
+	if known < int64(blockTime)/2 {
+		return 0
+	}
+	return min(1, float64(l.spent.Load()-l.spentThen+int64(tick))/float64(known))
 }
 
 // suspect keeps the ticks on, so that the next blocks show whether the upstream is slow.
