@@ -18,7 +18,7 @@ type ConcurrencyPolicy struct {
 	// Max is the most attempts in flight. An attempt gives its place back when the response headers
 	// arrive, or when it fails; a body takes no place. 0 adapts to the upstream: it sets no limit
 	// while the upstream is well. While it gives no answers, the limit is three times what is
-	// usual, but at least 12. While all its answers are slow, the limit is what it can serve with a
+	// usual, but at least 12, and 2 once attempts time out. While all its answers are slow, the limit is what it can serve with a
 	// short queue. Both leave out requests with a body, which may wait for their callers. -1 = no
 	// limit. -1 to 1000000.
 	Max int `yaml:"max"`
@@ -329,7 +329,7 @@ func (l *limiter) fits(n int64, now time.Time, share float64) bool {
 func (l *limiter) inForce(at int64) int64 {
 	switch {
 	case l.stalls():
-		return stallPlaces
+		return l.placesInAStall()
 	case at < l.slow.Load():
 		return l.brake.Load()
 	}

@@ -18,10 +18,11 @@ const (
 	maxGap       = time.Second            // a longer one is a pause
 	longestPause = 500 * time.Millisecond // a longer silence is an outage
 	pausesKept   = 5 * time.Minute        // a pause is known for that time, up to twice as long
-	leastMany    = 6
-	manyFactor   = 1.5             // times the attempts that are usually in flight
-	suspectFor   = 5 * time.Second // how long there are ticks after slow answers
-	stallPlaces  = 2               // the limit while the upstream stalls
+	leastMany    = 6                      // attempts in flight from which silence counts, at least
+	manyFactor   = 1.5                    // times the attempts that are usually in flight
+	suspectFor   = 5 * time.Second        // how long there are ticks after slow answers
+	hangGaps     = 50                     // as stallGaps, from which on it is no queue of a slow upstream
+	hangPlaces   = 2                      // the limit while the upstream hangs
 )
 
 // stallWatch finds out whether the upstream stalls: many attempts are in flight, and none succeeds.
@@ -36,6 +37,7 @@ type stallWatch struct {
 	stalled atomic.Int64 // after the last success before the stall, ns since epoch; 0 = it does not
 
 	suspected atomic.Int64 // when a block of successes was slow at last, ns since epoch
+	hangs     atomic.Bool  // it has stalled for nearly as long as an attempt may take
 	lastStall atomic.Int64 // when the upstream stalled at last, ns since epoch
 	since     atomic.Int64 // since when there are ticks, ns since epoch
 	spent     atomic.Int64 // this process's own time, ns, while there are ticks
@@ -93,6 +95,9 @@ func (l *limiter) tick() {
 		if w.own > longestPause {
 			w.step = slowTick
 		}
+		if w.own > max(l.timeout*3/4, time.Duration(hangGaps*l.gap.Load())) {
+			w.hangs.Store(true)
+		}
 		if w.idle += w.step; l.inFlight.Load() > 0 {
 			w.idle = 0
 		}
@@ -102,6 +107,7 @@ func (l *limiter) tick() {
 	case over != 0:
 		if w.own >= l.silenceOfAStall(at) {
 			w.idle = 0
+			w.hangs.Store(false)
 			w.stalled.Store(good + 1)
 			w.lastStall.Store(at)
 			l.setFew()
@@ -152,6 +158,15 @@ func (l *limiter) silenceOfAStall(at int64) time.Duration {
 
 // stalls reports whether the upstream stalls.
 func (l *limiter) stalls() bool { return l.lastGood.Load() < l.stalled.Load() }
+
+// placesInAStall returns the limit while the upstream stalls. It is low once the first attempts are
+// about to time out: then the upstream hangs, and an attempt only shows whether it still does.
+func (l *limiter) placesInAStall() int64 {
+	if l.hangs.Load() {
+		return hangPlaces
+	}
+	return l.limit.Load()
+}
 
 // endStall ends a stall.
 func (l *limiter) endStall() {
