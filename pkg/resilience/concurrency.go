@@ -15,12 +15,12 @@ import (
 // ConcurrencyPolicy limits the attempts in flight, so that calls do not pile up in an upstream that
 // hangs or is slow.
 type ConcurrencyPolicy struct {
-	// Max is the most attempts in flight. An attempt gives its place back when the response headers
-	// arrive, or when it fails; a body takes no place. 0 adapts to the upstream: it sets no limit
-	// while the upstream is well. While it gives no answers, the limit is three times what is
-	// usual, but at least 12, and 2 once attempts time out. While all its answers are slow, the limit is what it can serve with a
-	// short queue. Both leave out requests with a body, which may wait for their callers. -1 = no
-	// limit. -1 to 1000000.
+	// Max is the most attempts in flight. An attempt gives its place back when the response
+	// headers arrive, or when it fails; a body takes no place. 0 adapts to the upstream: it sets
+	// no limit while the upstream is well. While it gives no answers, the limit is three times
+	// what is usual, but at least 12, and 2 once attempts time out. While all its answers are
+	// slow, the limit is what it can serve with a short queue. Both leave out requests with a
+	// body, which may wait for their callers. -1 = no limit. -1 to 1000000.
 	Max int `yaml:"max"`
 	// Queue is the number of attempts that may wait for a place. In a full queue an attempt takes
 	// the place of one of a lower class. 0 to 1000000; 0 refuses at once.

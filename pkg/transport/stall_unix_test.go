@@ -102,8 +102,8 @@ func TestStalledProcess(t *testing.T) {
 }
 
 // starvedVariable holds a URL, and how many goroutines need processor time. With it, this test
-// binary is the process that has too little of it: it calls the URL at a steady rate until its input
-// ends.
+// binary is the process that has too little of it: it calls the URL at a steady rate until its
+// input ends.
 const starvedVariable = "REBOUND_TEST_STARVED"
 
 // A process that stands still again and again, as in a container that has used up its processor
