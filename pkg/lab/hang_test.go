@@ -82,7 +82,7 @@ func hang() lab.Scenario {
 	return s
 }
 
-// While the upstream hangs, hardly a call waits. A client that makes many calls finds out after 60 ms
+// While the upstream hangs, hardly a call waits. A client with many calls finds out after 60 ms
 // without an answer, one of few calls needs a second.
 func TestFewCallsWaitInAnOutage(t *testing.T) {
 	statistics(t)
