@@ -114,3 +114,17 @@ func (c *changes) add(client int, t resilience.Transition) {
 func (c *changes) of(client int) []change {
 	return slices.DeleteFunc(slices.Clone(c.all), func(x change) bool { return x.client != client })
 }
+
+// simulateAt is simulate for clients that record when calls begin.
+func simulateAt(t *testing.T, w *waits, e lab.Experiment) *lab.Result {
+	t.Helper()
+	var result *lab.Result
+	synctest.Test(t, func(t *testing.T) {
+		w.start = time.Now()
+		var err error
+		if result, err = e.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	return result
+}

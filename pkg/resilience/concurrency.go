@@ -15,12 +15,12 @@ import (
 // ConcurrencyPolicy limits the attempts in flight, so that calls do not pile up in an upstream that
 // hangs or is slow.
 type ConcurrencyPolicy struct {
-	// Max is the most attempts in flight. An attempt gives its place back when the response headers
-	// arrive, or when it fails; a body takes no place. 0 adapts to the upstream: it sets no limit
-	// while the upstream is well. While it gives no answers, the limit is three times what is
-	// usual, but at least 12. While all its answers are slow, the limit is what it can serve with a
-	// short queue. Both leave out requests with a body, which may wait for their callers. -1 = no
-	// limit. -1 to 1000000.
+	// Max is the most attempts in flight. An attempt gives its place back when the response
+	// headers arrive, or when it fails; a body takes no place. 0 adapts to the upstream: it sets
+	// no limit while the upstream is well. While it gives no answers, the limit is three times
+	// what is usual, but at least 12, and 2 once attempts time out. While all its answers are
+	// slow, the limit is what it can serve with a short queue. Both leave out requests with a
+	// body, which may wait for their callers. -1 = no limit. -1 to 1000000.
 	Max int `yaml:"max"`
 	// Queue is the number of attempts that may wait for a place. In a full queue an attempt takes
 	// the place of one of a lower class. 0 to 1000000; 0 refuses at once.
@@ -97,22 +97,18 @@ func (p Priority) share(retry bool) float64 {
 
 // The adaptive limit.
 const (
-	leastLimit  = 12
-	timesUsual  = 3
-	leastStall  = 250 * time.Millisecond // a process without processor time is no hanging one
-	stallFactor = 1.5                    // times the usual latency
-	stallGaps   = 10                     // times the usual time between two successes
-	maxGap      = time.Second            // a longer one is a pause
-	slowFactor  = 4                      // times the usual latency, and
-	leastSlow   = 100 * time.Millisecond // as for leastStall
-	blockSize   = 5                      // at least so many successes are judged together,
-	blockTime   = 100 * time.Millisecond // of at least so much time
-	slowHolds   = 5 * time.Second
-	usualOver   = 10 * time.Second // how fast the usual follows while the upstream is well
-	adoptOver   = time.Minute      // how fast it follows while the upstream is only slow
-	failsToo    = 0.1              // failures for each success from which a slow upstream is not only slow:
-	failsOver   = 5                // then the usual follows so many times as slowly
-	busier      = 3                // times the usual rate of successes from which the traffic is another
+	leastLimit = 12
+	timesUsual = 3
+	slowFactor = 4                      // times the usual latency, and
+	leastSlow  = 100 * time.Millisecond // a process without processor time is not slow
+	blockSize  = 5                      // at least so many successes are judged together,
+	blockTime  = 100 * time.Millisecond // of at least so much time
+	slowHolds  = 5 * time.Second
+	usualOver  = 10 * time.Second // how fast the usual follows while the upstream is well
+	adoptOver  = time.Minute      // how fast it follows while the upstream is only slow
+	failsToo   = 0.1              // failures for each success from which a slow upstream is not only slow:
+	failsOver  = 5                // then the usual follows so many times as slowly
+	busier     = 3                // times the usual rate of successes from which the traffic is another
 )
 
 var errNoPlace = errors.New("the concurrency limit is reached")
@@ -122,7 +118,7 @@ var errNoPlace = errors.New("the concurrency limit is reached")
 // While the upstream is well there is no adaptive limit, so neither a surge nor slow calls among
 // fast ones are refused. The upstream is in trouble if
 //
-//   - it stalls: more than the limit are in flight, and none has succeeded for a while since; or
+//   - it stalls: many are in flight, and none has succeeded for a while since; or
 //   - it is slow: even the fastest of several successes took four times as long as usual, and over
 //     100 ms. A slow part of the endpoints does not look like that, but a queue in the upstream
 //     does. Then a brake finds the limit, as long as it refuses attempts.
@@ -139,11 +135,12 @@ type limiterState struct {
 	inFlight atomic.Int64
 	leftOut  atomic.Int64 // in flight without a place
 	began    atomic.Int64 // when the last place was taken, ns since epoch
-	limit    atomic.Int64 // the adaptive limit
-	over     atomic.Int64 // since when more than limit are in flight, ns since epoch; 0 = they are not
-	doubted  atomic.Int64 // when an attempt found that the upstream may stall, ns since epoch
+	few      atomic.Int64 // below it attempts of any class get a place
+	many     atomic.Int64 // from more on the upstream may stall
+	limit    atomic.Int64 // the first limit when it is slow
 	lastGood atomic.Int64 // the last success, ns since epoch
 	typical  atomic.Int64 // the usual latency, ns; 0 = unknown
+	known    atomic.Int64 // since when it is known, ns since epoch
 	failures atomic.Int64 // since the last block
 	gap      atomic.Int64 // the usual time between two successes, ns
 	slow     atomic.Int64 // until when the upstream counts as slow, ns since epoch
@@ -151,11 +148,14 @@ type limiterState struct {
 	full     atomic.Bool  // the brake has refused an attempt since the last block
 	tired    atomic.Int64 // until when it gets no retries after it was slow, ns since epoch
 
-	sampling sync.Mutex // taken by TryLock only
-	block    sample
-	slowness brake
-	suspect  bool // the last block was slow
-	usual    struct {
+	stallWatch
+
+	settingFew sync.Mutex
+	sampling   sync.Mutex // taken by TryLock only
+	block      sample
+	slowness   brake
+	doubted    bool // the last block seemed slow, but did not count
+	usual      struct {
 		latency, inFlight float64 // s, attempts; 0 = unknown
 		rate              float64 // successes a second
 		at                int64   // of the last update, ns since epoch
@@ -186,6 +186,8 @@ type queued struct {
 func newLimiter(p ConcurrencyPolicy, attemptTimeout time.Duration) *limiter {
 	l := &limiter{policy: p, timeout: attemptTimeout, limiterState: &limiterState{epoch: time.Now()}}
 	l.limit.Store(leastLimit)
+	l.many.Store(leastMany)
+	l.setFew()
 	return l
 }
 
@@ -233,23 +235,29 @@ func (p Priority) rank(retry bool) int {
 // free reports whether attempts of any class get a place, and how many are in flight. It is the
 // usual case, and the class need not be known.
 func (l *limiter) free() (inFlight int64, ok bool) {
-	if l.policy.Max < 0 {
+	switch {
+	case l.policy.Max < 0:
 		return 0, true
+	case l.policy.Max > 0:
+		inFlight = l.inFlight.Load()
+		return inFlight, inFlight < int64(float64(l.policy.Max)*sheddableShare)
 	}
 	inFlight = l.inFlight.Load()
-	return inFlight, inFlight < int64(float64(l.most())*sheddableShare)
+	return inFlight, inFlight < l.few.Load()
 }
 
-// most returns the fixed limit, or the lowest adaptive one, whether it is in force or not.
-func (l *limiter) most() int64 {
-	if l.policy.Max > 0 {
-		return int64(l.policy.Max)
-	}
-	limit := l.limit.Load()
+// setFew sets few, after a change of what it depends on.
+func (l *limiter) setFew() {
+	l.settingFew.Lock()
+	defer l.settingFew.Unlock()
+	few := l.many.Load()
 	if brake := l.brake.Load(); brake > 0 {
-		limit = min(limit, brake)
+		few = min(few, int64(float64(brake)*sheddableShare))
 	}
-	return limit
+	if l.stalls() {
+		few = 0
+	}
+	l.few.Store(few)
 }
 
 // places returns the share of a limit. Of a small one it is still a place.
@@ -301,17 +309,13 @@ func (l *limiter) begin(now time.Time) {
 
 // fits reports whether n attempts may be in flight.
 func (l *limiter) fits(n int64, now time.Time, share float64) bool {
-	if n <= places(l.most(), share) {
-		return true
-	}
 	if l.policy.Max > 0 {
-		return false
+		return n <= places(int64(l.policy.Max), share)
 	}
 	at := int64(now.Sub(l.epoch))
-	if n > l.limit.Load() {
-		l.over.CompareAndSwap(0, max(1, at))
+	if n > l.many.Load() {
+		l.watch(at)
 	}
-	l.doubt(at)
 	if limit := l.inForce(at); limit == 0 || n <= places(limit, share) {
 		return true
 	}
@@ -324,46 +328,12 @@ func (l *limiter) fits(n int64, now time.Time, share float64) bool {
 // inForce returns the adaptive limit that is in force, or 0 if none is.
 func (l *limiter) inForce(at int64) int64 {
 	switch {
-	case l.stalls(at):
-		return l.limit.Load()
+	case l.stalls():
+		return l.placesInAStall()
 	case at < l.slow.Load():
 		return l.brake.Load()
 	}
 	return 0
-}
-
-// stalls reports whether the upstream gives no answers.
-func (l *limiter) stalls(at int64) bool {
-	silent, stall := l.silence(at)
-	if silent <= stall {
-		return false
-	}
-	// If this process stood still meanwhile, the answers may be waiting to be read. It did not if
-	// an attempt has come in the second half of the silence, and not just now.
-	return at-l.doubted.Load() > stall/4 && l.doubted.Load() > at-silent
-}
-
-// doubt records the first attempt in the second half of a silence that may become a stall.
-func (l *limiter) doubt(at int64) {
-	if silent, stall := l.silence(at); silent > stall/2 {
-		if doubted := l.doubted.Load(); doubted <= at-silent {
-			l.doubted.CompareAndSwap(doubted, at)
-		}
-	}
-}
-
-// silence returns for how long more than the limit have been in flight without a success, and from
-// when on that is a stall.
-func (l *limiter) silence(at int64) (silent, stall int64) {
-	over := l.over.Load()
-	if over == 0 {
-		return 0, 0
-	}
-	stall = int64(l.timeout) // while nothing is known: all calls may be slow by nature
-	if usual := l.typical.Load(); usual > 0 {
-		stall = max(int64(leastStall), int64(stallFactor*float64(usual)), stallGaps*l.gap.Load())
-	}
-	return at - max(over, l.lastGood.Load()), stall
 }
 
 // usualLatency returns the usual latency, or what it takes for it while that is unknown.
@@ -377,10 +347,10 @@ func (l *limiter) usualLatency() time.Duration {
 // leave gives a place back. latency is how long the attempt took until its result.
 func (l *limiter) leave(now time.Time, h Health, latency time.Duration) {
 	n := l.inFlight.Add(-1)
+	if l.over.Load() != 0 && n <= l.many.Load() {
+		l.over.Store(0)
+	}
 	if l.policy.Max >= 0 { // a fixed limit learns too how long attempts take
-		if n <= l.limit.Load() && l.over.Load() != 0 {
-			l.over.Store(0)
-		}
 		switch h {
 		case Healthy:
 			l.succeeded(int64(now.Sub(l.epoch)), n+1, latency)
@@ -414,6 +384,9 @@ func (l *limiter) advice(now time.Time) time.Duration {
 func (l *limiter) succeeded(at, inFlight int64, latency time.Duration) {
 	if at-l.lastGood.Load() > int64(time.Millisecond) { // seldom, so that cores can share the line
 		l.lastGood.Store(at)
+		if l.stalled.Load() != 0 {
+			l.endStall()
+		}
 	}
 	if !l.sampling.TryLock() {
 		return // one sample more or less does not matter
@@ -424,6 +397,9 @@ func (l *limiter) succeeded(at, inFlight int64, latency time.Duration) {
 		b.fastest, b.from = latency, at
 	}
 	b.fastest = min(b.fastest, latency)
+	if latency > leastSlow && latency.Seconds() > slowFactor*l.usual.latency {
+		l.suspect(at) // so that this process's own time is known when the block is judged
+	}
 	b.n++
 	b.latency += latency.Seconds()
 	b.inFlight += float64(inFlight)
@@ -440,14 +416,16 @@ func (l *limiter) judge(at int64) {
 	// Many more successes than usual do not show a queue in the upstream. Then other calls are
 	// made, which are slow by nature.
 	rate := float64(b.n) / time.Duration(at-u.at).Seconds()
-	slow := u.latency > 0 && b.fastest.Seconds() > max(slowFactor*u.latency, leastSlow.Seconds()) && rate <= busier*u.rate
-	seems := slow
-	// Answers that come all at once may only show that this process stood still.
-	if slow && l.brake.Load() == 0 && !l.suspect && at-b.from < int64(blockTime)/2 {
-		l.suspect, slow = true, false
-	} else {
-		l.suspect = false
+	limit := max(slowFactor*u.latency, leastSlow.Seconds())
+	seems := u.latency > 0 && b.fastest.Seconds() > limit && rate <= busier*u.rate
+	slow := seems
+	if seems && l.brake.Load() == 0 {
+		// Answers that come all at once may only show that the upstream stood still.
+		slow = b.fastest.Seconds()*l.ownShare(at) > limit && (l.doubted || at-b.from >= int64(blockTime)/2)
+		l.suspect(at)
 	}
+	l.doubted = seems && !slow
+	l.spentThen = l.spent.Load()
 	failures := float64(l.failures.Swap(0))
 	fails := failures > 1 && failures > failsToo*float64(b.n)
 	if l.policy.Max == 0 {
@@ -476,8 +454,12 @@ func (l *limiter) judge(at int64) {
 		u.rate += weight * (rate - u.rate)
 		u.inFlight += weight * (b.inFlight/float64(b.n) - u.inFlight)
 		l.limit.Store(max(leastLimit, int64(math.Ceil(timesUsual*u.inFlight))))
+		l.many.Store(max(leastMany, int64(manyFactor*u.inFlight)))
 	}
-	l.typical.Store(int64(u.latency * float64(time.Second)))
+	if l.typical.Swap(int64(u.latency*float64(time.Second))) == 0 {
+		l.known.Store(at)
+	}
+	l.setFew()
 }
 
 // hold keeps the brake in force while the upstream is slow, or while the brake refuses attempts.
@@ -495,7 +477,12 @@ func (l *limiter) hold(at int64, slow, full, fails bool) {
 	case slow:
 		// It is not known yet whether there is a queue: at first nothing in flight is too much.
 		// And on a busy machine even a burst of what is usual looks like one.
-		limit = max(l.limit.Load(), 1+int64(math.Ceil(b.inFlight/float64(b.n)/normalShare)))
+		inFlight := b.inFlight / float64(b.n)
+		if at-l.lastStall.Load() < int64(slowHolds) {
+			// Calls were refused as if it hung. The usual rate would need as many places.
+			inFlight = max(inFlight, l.usual.rate*b.latency/float64(b.n))
+		}
+		limit = max(l.limit.Load(), 1+int64(math.Ceil(inFlight/normalShare)))
 		l.slowness = newBrake(at, l.usual.latency)
 	default:
 		limit = 0

@@ -254,7 +254,7 @@ func TestAdaptiveLimit(t *testing.T) {
 				return 500 * time.Millisecond
 			}
 			return 20 * time.Millisecond
-		}, 10 * time.Second, [2]float64{0.1, 0.25}, 200},
+		}, 10 * time.Second, [2]float64{0.05, 0.25}, 200},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

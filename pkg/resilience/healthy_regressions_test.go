@@ -280,49 +280,6 @@ func TestPausesOfTheUpstream(t *testing.T) {
 	}
 }
 
-// Many calls come at once, and then this process stands still, without processor time. When it goes
-// on, the calls that have waited come before the answers. The upstream did not stall.
-func TestPausesOfThisProcess(t *testing.T) {
-	for _, pause := range []time.Duration{300 * time.Millisecond, time.Second} {
-		t.Run(pause.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				pl := pipeline(t, resilience.DefaultPolicy(), resilience.Options{})
-				const gap, takes, burst = time.Millisecond, 10 * time.Millisecond, 200
-				var made, refused atomic.Int64
-				var calls sync.WaitGroup
-				call := func(takes time.Duration) {
-					calls.Go(func() {
-						made.Add(1)
-						if _, r, _ := pl.Do(context.Background(), taking(takes)); r.Reason == resilience.ReasonConcurrencyLimit {
-							refused.Add(1)
-						}
-					})
-				}
-				for range 5000 {
-					call(takes)
-					time.Sleep(gap)
-				}
-				time.Sleep(takes)
-				for range burst {
-					call(pause + takes)
-				}
-				time.Sleep(pause)
-				for range pause / gap {
-					call(takes)
-				}
-				for range 5000 {
-					time.Sleep(gap)
-					call(takes)
-				}
-				calls.Wait()
-				if n := refused.Load(); n > 0 {
-					t.Errorf("%d of %d calls were refused, want none", n, made.Load())
-				}
-			})
-		})
-	}
-}
-
 // After a pause of the callers comes a burst, whose first answers take longer than usual, such as
 // for new connections. The pause is no silence of the upstream.
 func TestBurstAfterAPause(t *testing.T) {

@@ -100,3 +100,110 @@ func TestStalledProcess(t *testing.T) {
 		t.Errorf("the circuit is %v, want closed", b.State)
 	}
 }
+
+// starvedVariable holds a URL, and how many goroutines need processor time. With it, this test
+// binary is the process that has too little of it: it calls the URL at a steady rate until its
+// input ends.
+const starvedVariable = "REBOUND_TEST_STARVED"
+
+// A process that stands still again and again, as in a container that has used up its processor
+// time, or that has more to do than processors, refuses no call: its healthy upstream answers in
+// time, and only it reads the answers late.
+func TestStarvedProcessRefusesNobody(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes fifteen seconds of real time")
+	}
+	up := serve(t, func(http.ResponseWriter, *http.Request) { time.Sleep(5 * time.Millisecond) })
+	for name, c := range map[string]struct {
+		busy         int
+		runs, stands time.Duration
+	}{
+		"stops for 300 ms":         {0, 700 * time.Millisecond, 300 * time.Millisecond},
+		"runs a tenth of the time": {0, 10 * time.Millisecond, 90 * time.Millisecond},
+		"runs a fifth of the time": {0, 100 * time.Millisecond, 400 * time.Millisecond},
+		"has other work":           {20, time.Second, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestStarvedProcess$")
+			child.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", starvedVariable, up.URL, c.busy), "GOMAXPROCS=2")
+			in, err := child.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := child.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := child.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = child.Wait() }()
+			lines := bufio.NewScanner(out)
+			for lines.Scan() && lines.Text() != "calling" {
+			}
+			time.Sleep(9 * time.Second)
+			for start := time.Now(); time.Since(start) < 6*time.Second; {
+				time.Sleep(c.runs)
+				if c.stands == 0 {
+					continue
+				}
+				if err := child.Process.Signal(syscall.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(c.stands)
+				if err := child.Process.Signal(syscall.SIGCONT); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_ = in.Close()
+			var said []string
+			for lines.Scan() {
+				said = append(said, lines.Text())
+			}
+			if all := strings.Join(said, "\n"); !strings.Contains(all, " 0 refused") {
+				t.Errorf("%s; want no call refused", all)
+			}
+		})
+	}
+}
+
+func TestStarvedProcess(t *testing.T) {
+	var target string
+	var busy int
+	if n, _ := fmt.Sscan(os.Getenv(starvedVariable), &target, &busy); n < 2 {
+		t.Skip("a part of TestStarvedProcessRefusesNobody")
+	}
+	rt := newTransport(t, base(t), transport.DefaultPolicy())
+	ctx, stop := context.WithCancel(t.Context())
+	var calls sync.WaitGroup
+	var made int
+	var mu sync.Mutex
+	ended := map[resilience.Reason]int{}
+	calls.Go(func() {
+		for start := time.Now(); ctx.Err() == nil; time.Sleep(time.Millisecond) {
+			if busy > 0 && time.Since(start) > 9*time.Second {
+				for range busy {
+					go func() {
+						for ctx.Err() == nil {
+						}
+					}()
+				}
+				busy = 0
+			}
+			for ; made < int(time.Since(start)/(2*time.Millisecond)); made++ {
+				calls.Go(func() {
+					report := get(t, rt, target).report
+					mu.Lock()
+					defer mu.Unlock()
+					ended[report.Reason]++
+				})
+			}
+		}
+	})
+	fmt.Println("calling")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	stop()
+	calls.Wait()
+	fmt.Printf("%d calls, %d refused: %v\n", made, ended[resilience.ReasonConcurrencyLimit], ended)
+}
