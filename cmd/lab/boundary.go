@@ -60,7 +60,7 @@ func boundary(ctx context.Context, p cli.Program) int {
 	} else {
 		chosen, err := policy.choose(p, s.Method())
 		if err != nil {
-			return p.Fail(cli.ExitUsage, err)
+			return p.Fail(inputCode(err), err)
 		}
 		policies = chosen.policies
 	}

@@ -189,7 +189,7 @@ func TestStandardInput(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			code, out, errs := executeIn(t, c.text, c.args...)
 			if c.want == "" {
-				if code != cli.ExitUsage || !strings.Contains(errs, "stdin:") || !strings.Contains(errs, "resilience4j") {
+				if code != exitNothing || !strings.Contains(errs, "stdin:") || !strings.Contains(errs, "resilience4j") {
 					t.Errorf("got exit code %d, stderr %q, want that the file has nothing of resilience4j", code, errs)
 				}
 				return
