@@ -121,3 +121,16 @@ func TestExitCodeWithoutPolicies(t *testing.T) {
 		}
 	}
 }
+
+// A route without a DestinationRule in the file may have one elsewhere, which nobody has judged.
+func TestAbsentDestinationRuleIsTold(t *testing.T) {
+	t.Parallel()
+	const want = "  absent: virtual-service.yaml:6:10: spec.http[0]: no DestinationRule in the file is for ratings.default, so there is no breaker and no limit\n"
+	rule := "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: ratings}\nspec: {host: ratings}\n"
+	for text, tells := range map[string]bool{calm: true, calm + rule: false} {
+		_, _, errs := executeIn(t, text, "simulate", "--config", "-", "--rate", "5", "--clients", "1", "--for", "45s")
+		if got := strings.Contains(strings.ReplaceAll(errs, "stdin:", "virtual-service.yaml:"), want); got != tells {
+			t.Errorf("got stderr\n%s\ntells of it: %v, want %v", errs, got, tells)
+		}
+	}
+}
