@@ -409,7 +409,7 @@ func TestHelpIsNarrow(t *testing.T) {
 // A terminal of forty columns gets lines that fit.
 func TestNarrowTerminal(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{small("simulate", "--config", istio), {"scenarios"}} {
+	for _, args := range [][]string{small("simulate", "--config", istio), {"scenarios"}, {"graph", files.Temp(t, "graph.yaml", twoServices)}} {
 		var out bytes.Buffer
 		code := run(t.Context(), cli.Program{
 			Name: "lab", Args: args, LookupEnv: func(string) (string, bool) { return "", false }, Stdout: &out, Stderr: new(bytes.Buffer), Columns: 40,

@@ -3,10 +3,12 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/rebound-dev/rebound/internal/cli"
+	"github.com/rebound-dev/rebound/internal/testkit/files"
 )
 
 const (
@@ -131,6 +133,25 @@ func TestAbsentDestinationRuleIsTold(t *testing.T) {
 		_, _, errs := executeIn(t, text, "simulate", "--config", "-", "--rate", "5", "--clients", "1", "--for", "45s")
 		if got := strings.Contains(strings.ReplaceAll(errs, "stdin:", "virtual-service.yaml:"), want); got != tells {
 			t.Errorf("got stderr\n%s\ntells of it: %v, want %v", errs, got, tells)
+		}
+	}
+}
+
+// The verdicts that README.md and docs/import.md show are those of the commands above them.
+func TestVerdictsOnThePages(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes very many calls")
+	}
+	t.Parallel()
+	shown := regexp.MustCompile(`(?m)^    (?:\$ )?go run \./cmd/lab (simulate --config cmd/lab/(testdata/istio\.yaml) (--scenario \S+ --rate \d+))\n+    (\S.*)$`)
+	for _, page := range []string{"../../README.md", "../../docs/import.md"} {
+		m := shown.FindStringSubmatch(files.Read(t, page))
+		if m == nil {
+			t.Fatalf("%s shows no verdict on cmd/lab/testdata/istio.yaml", page)
+		}
+		code, out, errs := execute(t, append([]string{"simulate", "--config", m[2]}, strings.Fields(m[3])...)...)
+		if got, _, _ := strings.Cut(out, "\n"); code != cli.ExitOK || got != m[4] {
+			t.Errorf("%s: lab %s: got exit code %d, stderr %s, %q, want %q", page, m[1], code, errs, got, m[4])
 		}
 	}
 }

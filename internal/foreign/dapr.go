@@ -298,8 +298,8 @@ func (d *dapr) breaker(r *reader, n *node) {
 				r.change(n, Approximated, "0 means 1")
 			}
 		},
-		"interval":    set(&from, "Breakers.Window", &b.Window, daprDuration),
-		"timeout":     set(&from, "Breakers.OpenFor", &b.OpenFor, daprDuration),
+		"interval": set(&from, "Breakers.Window", &b.Window, daprDuration),
+		"timeout":  set(&from, "Breakers.OpenFor", &b.OpenFor, daprDuration),
 		"trip": func(r *reader, n *node) {
 			m := tripForm.FindStringSubmatch(n.value())
 			b.ConsecutiveFailures = 0
