@@ -97,7 +97,7 @@ func readSides(p cli.Program, policy policyFlags, before, method string) (after,
 		if len(bytes.TrimSpace(s.data)) == 0 {
 			continue // no policies yet, or no more
 		}
-		// A file is for the system that its own text shows. If it shows none, the other version may.
+		// A file is for the system that its own text shows, or else the other version's text.
 		of, from := policy, *policy.from
 		if from == "" && !ownKeys.Match(s.data) && systemOf(s.name, s.data) == "" && foreign.NoSettings(s.name, s.data) == nil {
 			from = string(systemOf(sides[1-i].name, sides[1-i].data))

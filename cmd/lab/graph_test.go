@@ -120,3 +120,16 @@ func TestGraphMistakes(t *testing.T) {
 		})
 	}
 }
+
+// The command on the page can be pasted, also if the path of the graph has a space.
+func TestGraphCommandQuotesThePath(t *testing.T) {
+	t.Parallel()
+	file, page := files.Temp(t, "my graph's.yaml", twoServices), filepath.Join(t.TempDir(), "page.html")
+	if code, _, errs := execute(t, "graph", file, "--for", "30s", "--html", page); code != cli.ExitOK {
+		t.Fatalf("got exit code %d, stderr %q", code, errs)
+	}
+	want := "'" + strings.ReplaceAll(file, "'", `'\''`) + "'"
+	if text := html.UnescapeString(string(readPage(t, page))); !strings.Contains(text, want) {
+		t.Errorf("the page has no %s", want)
+	}
+}

@@ -81,8 +81,8 @@ type Result struct {
 // Import reads the text of a file, which errors and reports call name. An empty system means the
 // one that the file shows.
 //
-// The error is a *[mistake.List] for mistakes in the file, and a *[NoPolicies] if it has none but no
-// policies either.
+// The error is a *[mistake.List] for mistakes in the file, and a *[NoPolicies] if it has neither
+// mistakes nor policies.
 func Import(system System, name string, data []byte) (*Result, error) {
 	result, err := load(system, name, data)
 	return result, templateMistakes(name, data, err)

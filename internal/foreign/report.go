@@ -25,7 +25,8 @@ type Entry struct {
 	Sentence string
 	// Fields is the number of values in the file that the entry accounts for. 0 for Default.
 	Fields int
-	// Absent means that the sentence is about an object that is not in the file, but may be elsewhere.
+	// Absent means that the sentence is about an object that is not in the file. It may be
+	// elsewhere.
 	Absent bool
 }
 

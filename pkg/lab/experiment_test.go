@@ -235,7 +235,7 @@ func TestMemoryIsFlat(t *testing.T) {
 		})
 		return at
 	}
-	const most = 200 // bytes for each second
+	const most = 250 // bytes for each second
 	live(time.Minute)
 	short, long := live(time.Minute), live(10*time.Minute)
 	growth := (float64(long) - float64(short)) / 540

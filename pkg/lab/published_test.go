@@ -288,11 +288,11 @@ func TestExponentialBackoffAndJitter(t *testing.T) {
 			for _, kind := range kinds {
 				fmt.Fprintf(&table, figure.format, figure.of[key(kind.name, clients)])
 			}
-			fmt.Fprintf(&table, "\n| | published program |")
+			table.WriteString("\n| | published program |")
 			for _, kind := range kinds {
 				published := publishedJitter()[kind.name][clients][figure.number]
 				fmt.Fprintf(&table, figure.format, published)
-				// A round lasts until its slowest client is done, which varies much with few clients.
+				// A round lasts until its slowest client is done, and with few clients that varies.
 				if off := figure.of[key(kind.name, clients)]/published - 1; clients >= figure.from && math.Abs(off) > figure.within {
 					t.Errorf("%d clients, %s, %s: %+.0f %% of the published program, want at most %.0f %%", clients, kind.name, figure.name, 100*off, 100*figure.within)
 				}

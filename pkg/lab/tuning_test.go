@@ -21,8 +21,8 @@ const (
 	defaults = "../../docs/defaults.md"
 )
 
-// TestTuningTables writes the tables of docs/tuning.md and docs/defaults.md. They take minutes, so it runs only on
-// demand:
+// TestTuningTables writes the tables of docs/tuning.md and docs/defaults.md. They take minutes, so
+// it runs only on demand:
 //
 //	go test -run TestTuningTables -timeout 30m ./pkg/lab -update
 func TestTuningTables(t *testing.T) {

@@ -1,8 +1,8 @@
 // Package docs_test checks the documentation against the code. It generates the reference pages and
-// the JSON Schemas in docs/: configuration.md, faults.md, graph.md and the scenarios' schema from the Go types of the
-// documents, their comments and their defaults, observability.md from the declarations of the names
-// and from the output of the programs. A test fails if a generated page differs from the code, or
-// if a page has a link or a command that leads nowhere.
+// the JSON Schemas in docs/: configuration.md, faults.md and graph.md from the Go types of the
+// documents, their comments and their defaults (of scenarios only the schema), observability.md
+// from the declarations of the names and from the output of the programs. A test fails if a
+// generated page differs from the code, or if a page has a link or a command that leads nowhere.
 //
 //	go test ./test/docs -update
 //
