@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 
 	dapr "github.com/dapr/dapr/pkg/apis/resiliency/v1alpha1"
@@ -50,7 +51,11 @@ func daprPolicies() thing {
 
 // daprAttempt makes one attempt. As with Dapr's callers, a status from 400 on is an error.
 func daprAttempt(ctx context.Context, by http.RoundTripper, method, url string) error {
-	req, err := http.NewRequestWithContext(ctx, method, url, http.NoBody)
+	path, body := "/process", ""
+	if method == http.MethodPost {
+		path, body = "/orders", `{"order": ""}`
+	}
+	req, err := http.NewRequestWithContext(ctx, method, url+path, strings.NewReader(body))
 	if err != nil {
 		return err
 	}
