@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/rebound-dev/rebound/internal/cli"
+	"github.com/rebound-dev/rebound/internal/foreign"
 	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
@@ -45,25 +46,11 @@ func compareBefore(ctx context.Context, p cli.Program, fs *flag.FlagSet, policy 
 	if *policy.file == "-" && before == "-" {
 		return p.Fail(cli.ExitUsage, errors.New("--before: the standard input is --config already"))
 	}
-	var sides [2][]namedPolicy
-	for i, file := range []string{*policy.file, before} {
-		name, data, err := readInput(p, file)
-		if err != nil {
-			return p.Fail(cli.ExitUsage, err)
-		}
-		if len(bytes.TrimSpace(data)) == 0 {
-			continue // no policies yet, or no more
-		}
-		c, err := policy.parse(p, name, data, s.Method())
-		if err != nil {
-			return p.Fail(cli.ExitUsage, err)
-		}
-		if *policy.from == "" && !ownKeys.Match(data) {
-			*policy.from = string(c.system) // the older file may have a name that tells nothing
-		}
-		sides[i] = c.policies
+	after, older, err := readSides(p, policy, before, s.Method())
+	if err != nil {
+		return p.Fail(inputCode(err), err)
 	}
-	c := pair(sides[1], sides[0])
+	c := pair(older, after)
 	if err := c.run(ctx, p, load, s); err != nil {
 		return p.Fail(exitCode(err), err)
 	}
@@ -76,7 +63,6 @@ func compareBefore(ctx context.Context, p cli.Program, fs *flag.FlagSet, policy 
 	if err := writePage(*out.page, page{Verdict: c.Verdict, Command: commandLine(p, fs), Policies: c.texts(), Rungs: c.results()}); err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
-	var err error
 	switch {
 	case *out.json || form.name == "json":
 		err = writeJSON(p.Stdout, c)
@@ -89,6 +75,60 @@ func compareBefore(ctx context.Context, p cli.Program, fs *flag.FlagSet, policy 
 		return p.Fail(cli.ExitFailed, err)
 	}
 	return cli.ExitOK
+}
+
+// readSides returns the policies of --config and of the older file. An empty file has none, and
+// neither has a file of Kubernetes in which no system shows, such as one with a Deployment only. If
+// both are like that, the error is a *[foreign.NoPolicies].
+func readSides(p cli.Program, policy policyFlags, before, method string) (after, older []namedPolicy, err error) {
+	type side struct {
+		name string
+		data []byte
+	}
+	var sides [2]side
+	for i, file := range []string{*policy.file, before} {
+		if sides[i].name, sides[i].data, err = readInput(p, file); err != nil {
+			return nil, nil, err
+		}
+	}
+	var policies [2][]namedPolicy
+	var nothing *foreign.NoPolicies
+	for i, s := range sides {
+		if len(bytes.TrimSpace(s.data)) == 0 {
+			continue // no policies yet, or no more
+		}
+		// A file is for the system that its own text shows, or else the other version's text.
+		of, from := policy, *policy.from
+		if from == "" && !ownKeys.Match(s.data) && systemOf(s.name, s.data) == "" && foreign.NoSettings(s.name, s.data) == nil {
+			from = string(systemOf(sides[1-i].name, sides[1-i].data))
+		}
+		of.from = &from
+		c, err := of.parse(p, s.name, s.data, method)
+		if none, ok := errors.AsType[*foreign.NoPolicies](err); ok {
+			fmt.Fprintf(p.Stderr, "%v; so it counts as a file without policies\n", none)
+			nothing = none
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		policies[i] = c.policies
+	}
+	if nothing != nil && len(policies[0])+len(policies[1]) == 0 {
+		return nil, nil, nothing
+	}
+	return policies[0], policies[1], nil
+}
+
+// exitNothing is the exit code for a file that is sound, but has no policies.
+const exitNothing = 3
+
+// inputCode returns the exit code for an error in a file.
+func inputCode(err error) int {
+	if _, ok := errors.AsType[*foreign.NoPolicies](err); ok {
+		return exitNothing
+	}
+	return cli.ExitUsage
 }
 
 // pair finds the policies that differ, by their names.

@@ -60,14 +60,14 @@ func boundary(ctx context.Context, p cli.Program) int {
 	} else {
 		chosen, err := policy.choose(p, s.Method())
 		if err != nil {
-			return p.Fail(cli.ExitUsage, err)
+			return p.Fail(inputCode(err), err)
 		}
 		policies = chosen.policies
 	}
 	for _, chosen := range policies {
 		load.Rate = load.Capacity
 		if err := (lab.Experiment{Policy: chosen.Policy, Client: chosen.Client, Scenario: s, Load: load}).Validate(); err != nil {
-			return p.Fail(cli.ExitUsage, err)
+			return p.Fail(cli.ExitUsage, byFlags(err, map[string]string{"rate": "--capacity", "clients": "--clients", "capacity": "--capacity"}))
 		}
 	}
 	table, err := findBoundaries(ctx, p, policies, s, load, *seeds)

@@ -15,7 +15,7 @@ import (
 )
 
 const aboutCheck = `check checks every policy that a route of the file uses against limits. The exit code is 1 if one
-is broken. FILE may also be a file of another system that lab import reads: then each policy in it is
+is broken, and 3 if FILE has no policies. FILE may also be a file of another system that lab import reads: then each policy in it is
 run by that system's rules.
 
 The form github prints a workflow command for each broken limit, which GitHub shows at the policy's line.
@@ -88,7 +88,7 @@ func check(ctx context.Context, p cli.Program) int {
 	}
 	chosen, err := policy.choose(p, methods...)
 	if err != nil {
-		return p.Fail(cli.ExitUsage, err)
+		return p.Fail(inputCode(err), err)
 	}
 	run := chosen.policies
 	if chosen.foreign {

@@ -5,16 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"text/tabwriter"
 	"time"
-	"unicode/utf8"
 
 	"github.com/rebound-dev/rebound/internal/callgraph"
 	"github.com/rebound-dev/rebound/internal/cli"
@@ -71,8 +68,14 @@ func graph(ctx context.Context, p cli.Program) int {
 		return p.Fail(cli.ExitUsage, err)
 	}
 	e.Seed = *seed
+	if err := e.Graph.Validate(); err != nil {
+		return p.Fail(cli.ExitUsage, err)
+	}
 	if *length != 0 {
 		e.Graph.Length = *length
+		if err := e.Graph.Validate(); err != nil {
+			return p.Fail(cli.ExitUsage, fmt.Errorf("--for: %w", err))
+		}
 	}
 	if err := policy.check(); err != nil {
 		return p.Fail(cli.ExitUsage, err)
@@ -102,7 +105,7 @@ func graph(ctx context.Context, p cli.Program) int {
 		r.Own = own.Services
 	}
 	if *out.page != "" {
-		text, err := renderGraph(r, commandLine(p, fs)+" "+positional[0])
+		text, err := renderGraph(r, commandLine(p, fs)+" "+shellWord(positional[0]))
 		if err == nil {
 			err = writeFile(*out.page, text)
 		}
@@ -113,7 +116,7 @@ func graph(ctx context.Context, p cli.Program) int {
 	if *out.json {
 		err = writeJSON(p.Stdout, r)
 	} else {
-		err = writeGraph(p.Stdout, r)
+		err = p.Print(graphFigures(r, p.Columns))
 	}
 	if err != nil {
 		return p.Fail(cli.ExitFailed, err)
@@ -160,6 +163,9 @@ func readGraph(p cli.Program, name string, data []byte, entry, hang string, rate
 		}
 		e.Graph.Load.Entry = cmp.Or(entry, e.Graph.Load.Entry)
 		e.Graph.Load.Rate = cmp.Or(rate, e.Graph.Load.Rate)
+		if err := e.Graph.Validate(); err != nil {
+			return e, byFlags(err, givenFlags(entry, rate))
+		}
 	}
 	if hang != "" {
 		if err := e.Graph.Hang(hang); err != nil {
@@ -180,6 +186,18 @@ func readGraph(p cli.Program, name string, data []byte, entry, hang string, rate
 		}
 	}
 	return e, nil
+}
+
+// givenFlags names the flags that have set values of a graph.
+func givenFlags(entry string, rate float64) map[string]string {
+	flags := map[string]string{}
+	if entry != "" {
+		flags["load.entry"] = "--entry"
+	}
+	if rate != 0 {
+		flags["load.rate"] = "--rate"
+	}
+	return flags
 }
 
 // policyOf reads a policy from a file of ours or of another system. name may be empty if the file
@@ -303,37 +321,39 @@ func tooShort(r *callgraph.Result) bool {
 // edgeName names an edge.
 func edgeName(e callgraph.Edge) string { return cmp.Or(e.From, "load") + " → " + e.To }
 
-func writeGraph(w io.Writer, r graphResult) error {
-	fmt.Fprintf(w, "%s\n\n%s\n\n", r.Verdict, graphTitle(r.Result))
-	width := 0
-	for _, s := range r.Services {
-		width = max(width, utf8.RuneCountInString(s.Name))
-	}
-	for _, e := range r.Edges {
-		width = max(width, utf8.RuneCountInString(edgeName(e)))
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "%-*s\tper call\tworst\tper entry call\tworst\tbefore\tduring\tafter\tgoodput/s\trecovery\tp99 after, ms\twasted\tinstances\trestarts\t\n", width, "service")
+// graphFigures returns the figures of a graph, in lines for a terminal of so many columns.
+func graphFigures(r graphResult, columns int) string {
+	services := table{header: []string{
+		"service", "per call", "worst", "per entry call", "worst", "before", "during", "after", "goodput/s", "recovery", "p99 after, ms", "wasted", "instances", "restarts",
+	}, left: 1}
 	for i := range r.Services {
 		s := &r.Services[i]
 		wasted := lab.Work{Served: s.Served, Wasted: s.Wasted}
-		fmt.Fprintf(t, "%-*s\t%.2f\t%.2f\t%.2f\t%.2f\t%s\t%s\t%s\t%.1f\t%s\t%s\t%s\t%d\t%d\t\n", width, s.Name,
-			s.PerCall.Mean, s.PerCall.Peak, s.PerEntry.Mean, s.PerEntry.Peak,
-			percent(s.Before.Success), percent(s.During.Success), percent(s.After.Success), s.After.Goodput,
-			shortRecovery(r.Result, *s), latency(s.After.OK, s.After.P99), percent(wasted.WastedShare()), s.Instances, s.Restarts)
+		services.add(s.Name, ratio(s.PerCall.Mean), ratio(s.PerCall.Peak), ratio(s.PerEntry.Mean), ratio(s.PerEntry.Peak),
+			percent(s.Before.Success), percent(s.During.Success), percent(s.After.Success), fmt.Sprintf("%.1f", s.After.Goodput),
+			shortRecovery(r.Result, *s), latency(s.After.OK, s.After.P99), percent(wasted.WastedShare()), fmt.Sprint(s.Instances), fmt.Sprint(s.Restarts))
 	}
-	if err := t.Flush(); err != nil {
-		return err
+	edges := table{header: []string{"calls", "calls", "per call", "worst", "circuits opened", "endpoints ejected", "policy"}, left: 1}
+	for _, e := range r.Edges {
+		edges.add(edgeName(e), fmt.Sprint(e.Calls), ratio(e.PerCall.Mean), ratio(e.PerCall.Peak), fmt.Sprint(e.Opened), fmt.Sprint(e.Ejections), e.Policy)
 	}
-	fmt.Fprint(w, `
+	return fmt.Sprintf(`%s
+
+%s
+
+%s
 per call: attempts per call of the service's callers; per entry call: attempts that one call of the
 entry causes, as a multiple of those when all is well; worst: in the worst second
 
-`)
-	t = tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "%-*s\tcalls\tper call\tworst\tcircuits opened\tendpoints ejected\tpolicy\t\n", width, "calls")
-	for _, e := range r.Edges {
-		fmt.Fprintf(t, "%-*s\t%d\t%.2f\t%.2f\t%d\t%d\t%s\t\n", width, edgeName(e), e.Calls, e.PerCall.Mean, e.PerCall.Peak, e.Opened, e.Ejections, e.Policy)
+%s`, r.Verdict, graphTitle(r.Result), services.text(columns), edges.text(columns))
+}
+
+func ratio(v float64) string { return fmt.Sprintf("%.2f", v) }
+
+// shellWord returns a word as a shell takes it.
+func shellWord(word string) string {
+	if plainWord.MatchString(word) {
+		return word
 	}
-	return t.Flush()
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

@@ -100,8 +100,10 @@ func TestGraphMistakes(t *testing.T) {
 		"unknown key":        {[]string{with("entry:", "entri:")}, `graph.yaml:1:65: load.entri: unknown key, did you mean "entry"?`},
 		"unknown service":    {[]string{with("to: b", "to: c")}, `services[0].calls[0].to: there is no service "c"`},
 		"unknown to hang":    {[]string{graph(twoServices), "--hang", "c"}, `--hang: there is no service "c"`},
-		"nothing to hang":    {[]string{with("capacity: 100", "capacity: 0"), "--hang", "a"}, "services[0].phases[0].working: must be left out without a capacity"},
-		"too short":          {[]string{graph(twoServices), "--for", "9s"}, "disturbance: must end within the length, 9s, got 10s"},
+		"nothing to hang":    {[]string{with("capacity: 100", "capacity: 0"), "--hang", "a"}, "lab graph: --hang: service a has no capacity"},
+		"too short":          {[]string{graph(twoServices), "--for", "9s"}, "lab graph: --for: disturbance: must end within the length, 9s, got 10s"},
+		"no such entry":      {[]string{graph(twoServices), "--entry", "c"}, `lab graph: --entry: there is no service "c"`},
+		"rate":               {[]string{graph(twoServices), "--rate", "-3"}, "lab graph: --rate: must be above 0"},
 		"no such policy":     {[]string{policies("{file: " + rebound + ", name: none}")}, `policies.p: ` + rebound + ` has no policy "none"; its policies are default, other`},
 		"which policy":       {[]string{policies("{file: " + rebound + "}")}, rebound + " has several policies: name one"},
 		"no policy file":     {[]string{policies("{file: none.yaml}")}, "none.yaml: cannot be read"},
@@ -116,5 +118,18 @@ func TestGraphMistakes(t *testing.T) {
 				t.Errorf("exit code %d, stdout %q, stderr %q, want 2 and %q", code, out, errs, c.want)
 			}
 		})
+	}
+}
+
+// The command on the page can be pasted, also if the path of the graph has a space.
+func TestGraphCommandQuotesThePath(t *testing.T) {
+	t.Parallel()
+	file, page := files.Temp(t, "my graph's.yaml", twoServices), filepath.Join(t.TempDir(), "page.html")
+	if code, _, errs := execute(t, "graph", file, "--for", "30s", "--html", page); code != cli.ExitOK {
+		t.Fatalf("got exit code %d, stderr %q", code, errs)
+	}
+	want := "'" + strings.ReplaceAll(file, "'", `'\''`) + "'"
+	if text := html.UnescapeString(string(readPage(t, page))); !strings.Contains(text, want) {
+		t.Errorf("the page has no %s", want)
 	}
 }

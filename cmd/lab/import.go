@@ -50,7 +50,7 @@ func importPolicy(_ context.Context, p cli.Program) int {
 	}
 	imported, err := foreign.Import(foreign.System(*from), name, data)
 	if err != nil {
-		return p.Fail(cli.ExitUsage, err)
+		return p.Fail(inputCode(err), err)
 	}
 	results := make([]translate.Result, len(imported.Policies))
 	for i, policy := range imported.Policies {

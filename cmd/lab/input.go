@@ -342,6 +342,13 @@ func writeLosses(w io.Writer, file string, imported *foreign.Result, chosen []fo
 			}
 		}
 	}
+	told := map[string]bool{}
+	for _, e := range imported.Report {
+		if e.Absent && !told[e.Sentence] {
+			told[e.Sentence] = true
+			lines = append(lines, fmt.Sprintf("absent: %s: %s", entryPlace(e), e.Sentence))
+		}
+	}
 	for _, method := range methods {
 		for _, note := range rival.Notes(chosen, method) {
 			if line := "not simulated: " + note; !slices.Contains(lines, line) {

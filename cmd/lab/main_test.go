@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"os"
@@ -77,8 +78,10 @@ policies: {other: {retry: {maxAttempts: 5}}}`
 		"unknown flag":      {[]string{"simulate", "--rates", "3"}, "unknown flag --rates, did you mean --rate?"},
 		"no such scenario":  {[]string{"simulate", "--scenario", "outrage"}, `--scenario: no scenario "outrage"; the built-in scenarios are bad-endpoint`},
 		"no such file":      {[]string{"simulate", "--scenario", "./none.yaml"}, "./none.yaml: cannot be read"},
-		"rate":              {[]string{"simulate", "--rate", "-3"}, "rate: must be from 0"},
-		"too short":         {[]string{"simulate", "--for", "10s"}, "length: must be at least 40s, the end of the disturbance of scenario outage, got 10s"},
+		"rate":              {[]string{"simulate", "--rate", "-3"}, "lab simulate: --rate: must be from 0"},
+		"too short":         {[]string{"simulate", "--for", "10s"}, "lab simulate: --for: must be at least 40s, the end of the disturbance of scenario outage, got 10s"},
+		"clients, capacity": {[]string{"compare", "--clients", "0", "--capacity", "-1"}, "lab compare: --clients: must be from 1 to 100000, got 0\n--capacity: must be from 0 "},
+		"boundary":          {[]string{"boundary", "--capacity", "2e6"}, "lab boundary: --capacity: must be from 0 "},
 		"which route":       {[]string{"simulate", "--config", config}, "has routes with different policies"},
 		"no such route":     {[]string{"compare", "--config", config, "--route", "c"}, `has no route "c"; its routes are a, b`},
 		"route of what":     {[]string{"check", "--route", "a", "--limits", "x"}, "--route: requires --config"},
@@ -282,7 +285,7 @@ policies: {stubborn: {retry: {maxAttempts: 5, budget: {ratio: 100, burst: 100000
 func TestScenarios(t *testing.T) {
 	t.Parallel()
 	code, out, _ := execute(t, "scenarios")
-	if code != cli.ExitOK || strings.Count(out, "\n") != len(lab.Names()) || !strings.Contains(out, "outage-hanging   ") {
+	if code != cli.ExitOK || strings.Count(out, "\n") != len(lab.Names())+2 || !strings.HasPrefix(out, fmt.Sprintf("%d scenarios. Print the file of one ", len(lab.Names()))) || !strings.Contains(out, "outage-hanging   ") {
 		t.Errorf("got exit code %d, list\n%s\nwant 0 and all scenarios", code, out)
 	}
 	code, out, _ = execute(t, "scenarios", "--scenario", "herd")

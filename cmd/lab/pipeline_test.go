@@ -189,7 +189,7 @@ func TestStandardInput(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			code, out, errs := executeIn(t, c.text, c.args...)
 			if c.want == "" {
-				if code != cli.ExitUsage || !strings.Contains(errs, "stdin:") || !strings.Contains(errs, "resilience4j") {
+				if code != exitNothing || !strings.Contains(errs, "stdin:") || !strings.Contains(errs, "resilience4j") {
 					t.Errorf("got exit code %d, stderr %q, want that the file has nothing of resilience4j", code, errs)
 				}
 				return
@@ -409,7 +409,7 @@ func TestHelpIsNarrow(t *testing.T) {
 // A terminal of forty columns gets lines that fit.
 func TestNarrowTerminal(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{small("simulate", "--config", istio), {"scenarios"}} {
+	for _, args := range [][]string{small("simulate", "--config", istio), {"scenarios"}, {"graph", files.Temp(t, "graph.yaml", twoServices)}} {
 		var out bytes.Buffer
 		code := run(t.Context(), cli.Program{
 			Name: "lab", Args: args, LookupEnv: func(string) (string, bool) { return "", false }, Stdout: &out, Stderr: new(bytes.Buffer), Columns: 40,

@@ -100,7 +100,7 @@ func TestLossesFitOnAScreen(t *testing.T) {
 		text.WriteString("    - {route: [{destination: {host: a}}], timeout: 1s, fault: {abort: {httpStatus: 500}}}\n")
 	}
 	_, _, errs := execute(t, small("simulate", "--config", files.Temp(t, "a.yaml", text.String()), "--route", "a/0")...)
-	if lines := strings.Count(errs, "\n"); lines != screenful+2 || !regexp.MustCompile(`\n  and 11 more: see lab import .*a\.yaml\n$`).MatchString(errs) {
+	if lines := strings.Count(errs, "\n"); lines != screenful+2 || !regexp.MustCompile(`\n  and 12 more: see lab import .*a\.yaml\n$`).MatchString(errs) {
 		t.Errorf("%d lines of stderr, want %d and a count of the others in\n%s", lines, screenful+2, errs)
 	}
 }

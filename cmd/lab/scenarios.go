@@ -31,6 +31,7 @@ give its path to any other command.`, "lab scenarios [flags]",
 		return cli.ExitOK
 	}
 	var b strings.Builder
+	fmt.Fprintf(&b, "%d scenarios. Print the file of one with --scenario NAME, copy and change it:\n\n", len(lab.Names()))
 	for _, name := range lab.Names() {
 		s, err := lab.LoadScenario(name)
 		if err != nil {

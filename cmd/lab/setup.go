@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/mistake"
 	"github.com/rebound-dev/rebound/internal/virtual"
 	"github.com/rebound-dev/rebound/pkg/lab"
 )
@@ -47,7 +48,18 @@ func (l *loadFlags) read() (lab.Scenario, error) {
 // experiment returns an experiment with policy p.
 func (l *loadFlags) experiment(p namedPolicy, s lab.Scenario) (lab.Experiment, error) {
 	e := lab.Experiment{Policy: p.Policy, Client: p.Client, Scenario: s, Load: l.load}
-	return e, e.Validate()
+	return e, byFlags(e.Validate(), map[string]string{"rate": "--rate", "clients": "--clients", "capacity": "--capacity", "length": "--for"})
+}
+
+// byFlags names the flags that set what is wrong, instead of the paths. The scenario is checked
+// already, so that every mistake is in a flag.
+func byFlags(err error, flags map[string]string) error {
+	var all mistake.List
+	all.Merge("", err)
+	for _, m := range all {
+		m.Path = cmp.Or(flags[m.Path], m.Path)
+	}
+	return all.Err()
 }
 
 // runAll runs experiments on virtual clocks, one per processor at a time. It returns the results in

@@ -50,7 +50,7 @@ func simulate(ctx context.Context, p cli.Program) int {
 	}
 	chosen, err := policy.choose(p, s.Method())
 	if err != nil {
-		return p.Fail(cli.ExitUsage, err)
+		return p.Fail(inputCode(err), err)
 	}
 	if !chosen.foreign {
 		one, err := chosen.one()
@@ -69,7 +69,8 @@ Where the policy has no budget or no breaker, the rung has the default one. With
 system, it compares each policy in it with itself without retries, and with Rebound's default.
 
 With --before, it compares the policies of an older version of the file with those of FILE that have the
-same name. An empty file has none.`
+same name. An empty file has none, and neither has a file of Kubernetes without settings of a system. If
+both have none, the exit code is 3.`
 
 func compare(ctx context.Context, p cli.Program) int {
 	fs := p.Flags()
@@ -101,7 +102,7 @@ func compare(ctx context.Context, p cli.Program) int {
 	}
 	chosen, err := policy.choose(p, s.Method())
 	if err != nil {
-		return p.Fail(cli.ExitUsage, err)
+		return p.Fail(inputCode(err), err)
 	}
 	if chosen.foreign {
 		c := newContest(chosen.policies, true)

@@ -507,11 +507,15 @@ func (g Graph) Bottom() string {
 	return g.Services[deepest].Name
 }
 
-// Hang makes a service hang in the disturbance.
+// Hang makes a service hang in the disturbance. It fails if there is no such service, or if the
+// service has no capacity.
 func (g *Graph) Hang(name string) error {
 	i := g.number(name)
 	if i < 0 {
 		return fmt.Errorf("there is no service %q", name)
+	}
+	if g.Services[i].Capacity == 0 {
+		return fmt.Errorf("service %s has no capacity, so it has no workers that could hang", name)
 	}
 	hang := lab.Phase{Window: faults.Window{At: g.Disturbance.At, For: g.Disturbance.For}, Working: new(float64)}
 	g.Services[i].Phases = append(slices.Clip(g.Services[i].Phases), hang)

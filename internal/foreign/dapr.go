@@ -2,6 +2,7 @@ package foreign
 
 import (
 	"maps"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -184,10 +185,20 @@ func daprDefaults(kind, suffix string) []string {
 	return names
 }
 
+// daprDuration accepts durations as Go writes them, and numbers of milliseconds.
+func daprDuration(r *reader, n *node) (time.Duration, bool) {
+	return spans("a duration such as 250ms, or a number of milliseconds", func(s string) (time.Duration, bool) {
+		if v, err := strconv.ParseInt(s, 10, 64); err == nil {
+			return time.Duration(v) * time.Millisecond, v <= math.MaxInt64/int64(time.Millisecond)
+		}
+		return goDuration(s)
+	})(r, n)
+}
+
 func (d *dapr) timeout(r *reader, n *node) {
 	var from Policy
 	first := len(r.report)
-	set(&from, "TryTimeout", &from.TryTimeout, duration)(r, n)
+	set(&from, "TryTimeout", &from.TryTimeout, daprDuration)(r, n)
 	r.approximate(first, "Dapr's timeout cuts each attempt, not the call: it becomes the timeout of an attempt")
 	d.timeouts[n.key] = daprPart{node: n, apply: func(p *Policy) {
 		p.TryTimeout = from.TryTimeout
@@ -204,8 +215,8 @@ func (d *dapr) retry(r *reader, n *node) {
 	var codes []string
 	r.object(n, fields{
 		"policy":      set(&from, "Retry.Backoff", &kind, oneOf("constant", "exponential")),
-		"duration":    set(&from, "Retry.Backoff.Base", &wait, duration),
-		"maxInterval": set(&from, "Retry.Backoff.Max", &most, duration),
+		"duration":    set(&from, "Retry.Backoff.Base", &wait, daprDuration),
+		"maxInterval": set(&from, "Retry.Backoff.Max", &most, daprDuration),
 		"maxRetries":  set(&from, "Retry.MaxAttempts", &retries, whole(-1, 1_000_000)),
 		"matching": func(r *reader, n *node) {
 			r.object(n, fields{
@@ -280,9 +291,15 @@ func (d *dapr) breaker(r *reader, n *node) {
 		Counts: Conditions{Statuses: []StatusRange{{400, 599}}, Connect: true, Refused: true, Reset: true, Timeout: true},
 	}
 	r.object(n, fields{
-		"maxRequests": set(&from, "Breakers.HalfOpenCalls", &b.HalfOpenCalls, whole(1, maxWhole)),
-		"interval":    set(&from, "Breakers.Window", &b.Window, duration),
-		"timeout":     set(&from, "Breakers.OpenFor", &b.OpenFor, duration),
+		"maxRequests": func(r *reader, n *node) {
+			set(&from, "Breakers.HalfOpenCalls", &b.HalfOpenCalls, whole(0, maxWhole))(r, n)
+			if b.HalfOpenCalls == 0 { // as gobreaker takes it
+				b.HalfOpenCalls = 1
+				r.change(n, Approximated, "0 means 1")
+			}
+		},
+		"interval": set(&from, "Breakers.Window", &b.Window, daprDuration),
+		"timeout":  set(&from, "Breakers.OpenFor", &b.OpenFor, daprDuration),
 		"trip": func(r *reader, n *node) {
 			m := tripForm.FindStringSubmatch(n.value())
 			b.ConsecutiveFailures = 0

@@ -38,7 +38,7 @@ func readEnvoyGateway(r *reader, roots []*node) []Policy {
 		t := g.closest(rule)
 		if t == nil {
 			t = &envoyTraffic{policy: envoyGatewayDefaults()}
-			r.byDefault(rule.route, "no BackendTrafficPolicy in the file is for it: "+envoyGatewayTimeouts)
+			r.absent(rule.route, "no BackendTrafficPolicy in the file is for it: "+envoyGatewayTimeouts)
 		}
 		t.used = true
 		p := rule.policy

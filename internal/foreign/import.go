@@ -81,7 +81,8 @@ type Result struct {
 // Import reads the text of a file, which errors and reports call name. An empty system means the
 // one that the file shows.
 //
-// The error is a *[mistake.List] for mistakes in the file.
+// The error is a *[mistake.List] for mistakes in the file, and a *[NoPolicies] if it has neither
+// mistakes nor policies.
 func Import(system System, name string, data []byte) (*Result, error) {
 	result, err := load(system, name, data)
 	return result, templateMistakes(name, data, err)
@@ -124,7 +125,7 @@ func (d dialect) load(name string, data []byte) (*Result, error) {
 	r.countNamespaces(roots)
 	policies := d.read(r, roots)
 	if len(policies) == 0 && len(r.errs) == 0 {
-		r.nothing(system)
+		return nil, &NoPolicies{r.nothing(system)}
 	}
 	report, err := r.result(roots)
 	if err != nil {
@@ -147,9 +148,19 @@ func unknownSystem(name string, data []byte) error {
 	return cmp.Or(NoSettings(name, data), fmt.Errorf("%s: does not show which system it is for: use --from NAME", name))
 }
 
-// NoSettings returns an error if all objects in a file are of Kubernetes and none shows a system.
-// The empty list that kubectl prints for the wrong namespace is such a file. Otherwise it returns
-// nil.
+// NoPolicies is the error for a file that has no mistakes and no policies, such as one with a
+// Deployment only.
+type NoPolicies struct{ err error }
+
+// Error says what the file has instead.
+func (e *NoPolicies) Error() string { return e.err.Error() }
+
+// Unwrap returns the mistakes that say so, if there are any.
+func (e *NoPolicies) Unwrap() error { return e.err }
+
+// NoSettings returns a *[NoPolicies] if all objects in a file are of Kubernetes and none shows a
+// system. The empty list that kubectl prints for the wrong namespace is such a file, and so is a
+// kustomization, whose apiVersion and kind may be left out. Otherwise it returns nil.
 func NoSettings(name string, data []byte) error {
 	roots, err := parseYAML(name, data)
 	if err != nil || len(roots) == 0 {
@@ -162,6 +173,10 @@ func NoSettings(name string, data []byte) error {
 			objects = root.get("items").items
 		}
 		for _, object := range objects {
+			if len(roots) == 1 && isKustomization(name, object) {
+				kinds = append(kinds, "Kustomization")
+				continue
+			}
 			if object.get("apiVersion") == nil || object.get("kind").value() == "" {
 				return nil
 			}
@@ -169,23 +184,30 @@ func NoSettings(name string, data []byte) error {
 		}
 	}
 	if len(kinds) == 0 {
-		return fmt.Errorf("%s: is a list without objects: kubectl has found none, is the namespace right?", name)
+		return &NoPolicies{fmt.Errorf("%s: is a list without objects: kubectl has found none, is the namespace right?", name)}
 	}
 	slices.Sort(kinds)
 	kinds = slices.Compact(kinds)
-	return fmt.Errorf("%s: has no object with retries, timeouts or breakers, only of kind %s", name, strings.Join(kinds[:min(len(kinds), 5)], ", "))
+	return &NoPolicies{fmt.Errorf("%s: has no object with retries, timeouts or breakers, only of kind %s", name, strings.Join(kinds[:min(len(kinds), 5)], ", "))}
 }
 
-// nothing reports that a file gives no policy, and why, if it has settings.
-func (r *reader) nothing(system System) {
+// isKustomization reports whether a mapping is what kustomize reads from a file with this name.
+func isKustomization(name string, n *node) bool {
+	base, _, _ := strings.Cut(filepath.Base(name), ".")
+	return strings.EqualFold(base, "kustomization") && n.shape == mapping && n.get("kind") == nil
+}
+
+// nothing says that a file gives no policy, and why, if it has settings.
+func (r *reader) nothing(system System) error {
 	const message = "has no settings of %s for retries, timeouts or breakers"
 	i := slices.IndexFunc(r.report, func(e Entry) bool { return e.Kind == Dropped })
 	if i < 0 {
 		r.failAt(1, 1, "", message, system)
-		return
+		return r.errs.Err()
 	}
 	e := r.report[i]
 	r.failAt(e.Line, e.Column, e.Path, message+": %s", system, e.Sentence)
+	return r.errs.Err()
 }
 
 // unique numbers policies with the same name.

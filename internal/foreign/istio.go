@@ -37,19 +37,21 @@ type istioRoute struct {
 // istioDestination is a host with its namespace, so that all spellings of one host are equal.
 type istioDestination struct{ host, subset, port string }
 
+// istioDomain ends the full name of a host in the mesh.
+const istioDomain = ".svc.cluster.local"
+
 // istioHost returns the full name of a host that an object names. A short name is in the namespace
 // of the object.
 func istioHost(object *node, host string) string {
-	const domain = ".svc.cluster.local"
 	switch service, ok := strings.CutSuffix(host, ".svc"); {
 	case host == "" || strings.HasPrefix(host, "*"):
 		return host
 	case ok:
-		return service + domain
+		return service + istioDomain
 	case !strings.Contains(host, "."):
-		return host + "." + namespaceOf(object) + domain
+		return host + "." + namespaceOf(object) + istioDomain
 	case strings.Count(host, ".") == 1:
-		return host + domain
+		return host + istioDomain
 	}
 	return host
 }
@@ -83,7 +85,7 @@ func readIstio(r *reader, roots []*node) []Policy {
 	})
 	i.delegate(r)
 	i.meshRetries(r)
-	all := i.policies()
+	all := i.policies(r)
 	if i.mesh != nil && !i.mesh.used {
 		r.unused(i.mesh.node, "every route has retries of its own")
 	}
@@ -195,7 +197,7 @@ func (r *reader) noDefault(n *node, sentence string) {
 	r.defaults = slices.DeleteFunc(r.defaults, func(e Entry) bool { return e.Place == r.place(n) && e.Sentence == sentence })
 }
 
-func (i *istio) policies() []Policy {
+func (i *istio) policies(r *reader) []Policy {
 	var all []Policy
 	for _, route := range i.routes {
 		several := len(route.destinations) > 1
@@ -206,6 +208,9 @@ func (i *istio) policies() []Policy {
 			}
 			if rule := i.rule(d); rule != nil {
 				rule.apply(&p)
+			} else if d.host != "" {
+				host := strings.TrimSuffix(d.host, istioDomain)
+				r.absent(route.node, "no DestinationRule in the file is for "+clip(host)+", so there is no breaker and no limit")
 			}
 			all = append(all, p)
 		}

@@ -76,8 +76,16 @@ func (r *reader) mark(n *node, kind Kind, sentence string) {
 // byDefault notes a default that applies because the file leaves a field out of n. An empty
 // sentence says nothing.
 func (r *reader) byDefault(n *node, sentence string) {
-	e := Entry{Place: r.place(n), Kind: Default, Sentence: sentence}
-	if sentence != "" && !r.noted[e] {
+	r.note(Entry{Place: r.place(n), Kind: Default, Sentence: sentence})
+}
+
+// absent notes that a default applies because an object is not in the file.
+func (r *reader) absent(n *node, sentence string) {
+	r.note(Entry{Place: r.place(n), Kind: Default, Sentence: sentence, Absent: true})
+}
+
+func (r *reader) note(e Entry) {
+	if e.Sentence != "" && !r.noted[e] {
 		if r.noted == nil {
 			r.noted = map[Entry]bool{}
 		}

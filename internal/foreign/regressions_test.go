@@ -1,6 +1,7 @@
 package foreign_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -612,5 +613,75 @@ func TestIstioNullIsNoValue(t *testing.T) {
 				t.Errorf("%d defaults of a route are noted, want %d", defaults, c.defaults)
 			}
 		})
+	}
+}
+
+// Dapr takes a number without a unit for milliseconds, and no request for one.
+func TestDaprBareNumbers(t *testing.T) {
+	t.Parallel()
+	result := imported(t, foreign.Dapr, resiliency+`  policies:
+    timeouts: {general: "5000"}
+    retries: {often: {policy: exponential, duration: "250", maxInterval: "1500", maxRetries: 3}, steady: {duration: "500"}}
+    circuitBreakers: {shared: {maxRequests: 0, interval: "8000", timeout: "45000"}}
+  targets: {apps: {a: {timeout: general, retry: often, circuitBreaker: shared}, b: {retry: steady}}}
+`)
+	a, b := named(t, result, "app/a"), named(t, result, "app/b")
+	if a.TryTimeout != 5*time.Second || a.Retry.Backoff.Max != 1500*time.Millisecond || b.Retry.Backoff.Base != 500*time.Millisecond {
+		t.Errorf("got a try of %v, waits up to %v, and of %v, want 5s, 1.5s and 500ms", a.TryTimeout, a.Retry.Backoff.Max, b.Retry.Backoff.Base)
+	}
+	if got := a.Breakers[0]; got.HalfOpenCalls != 1 || got.Window != 8*time.Second || got.OpenFor != 45*time.Second {
+		t.Errorf("got %d trial calls, a window of %v, open for %v, want 1, 8s and 45s", got.HalfOpenCalls, got.Window, got.OpenFor)
+	}
+	wantKind(t, result, "maxRequests", foreign.Approximated, "0 means 1")
+	for _, wrong := range []string{`"-5"`, `"9300000000000000000"`, "5000 ms"} {
+		if _, err := foreign.Import(foreign.Dapr, "file", []byte(resiliency+"  policies: {timeouts: {general: "+wrong+"}}\n  targets: {apps: {a: {timeout: general}}}\n")); err == nil {
+			t.Errorf("timeout %s: got no error, want one", wrong)
+		}
+	}
+}
+
+// An IngressRoute's strategy counts as that of a service does.
+func TestTraefikStrategyOfAnIngressRoute(t *testing.T) {
+	t.Parallel()
+	for strategy, turns := range map[string]bool{"": true, "wrr": true, "RoundRobin": true, "p2c": false, "leasttime": false, "hrw": false} {
+		text := "apiVersion: traefik.io/v1alpha1\nkind: IngressRoute\nmetadata: {name: a}\nspec: {routes: [{kind: Rule, match: Host(`a`), services: [{name: b, port: 80"
+		if strategy != "" {
+			text += ", strategy: " + strategy
+		}
+		result := imported(t, foreign.Traefik, text+"}]}]}\n")
+		if got := result.Policies[0].RoundRobin; got != turns {
+			t.Errorf("strategy %q: got in turn %v, want %v", strategy, got, turns)
+		}
+		if !turns {
+			wantKind(t, result, "strategy", foreign.Approximated, "at random")
+		}
+	}
+}
+
+// A route without a DestinationRule in the file may have one elsewhere.
+func TestIstioTellsOfAnAbsentDestinationRule(t *testing.T) {
+	t.Parallel()
+	absent := func(text string) (all []string) {
+		for _, e := range imported(t, foreign.Istio, text).Report {
+			if e.Absent {
+				all = append(all, e.Sentence)
+			}
+		}
+		return all
+	}
+	routes := "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec: {http: [{route: [{destination: {host: b}}, {destination: {host: c}}]}]}\n"
+	rule := func(host string) string {
+		return "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: " + host + "}\nspec: {host: " + host + "}\n"
+	}
+	const b, c = "no DestinationRule in the file is for b.default, so there is no breaker and no limit", "no DestinationRule in the file is for c.default, so there is no breaker and no limit"
+	for name, c := range map[string]struct {
+		text string
+		want []string
+	}{
+		"none": {routes, []string{b, c}}, "one": {routes + rule("b"), []string{c}}, "both": {routes + rule("b") + rule("c"), nil},
+	} {
+		if got := absent(c.text); !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
 	}
 }

@@ -25,6 +25,9 @@ type Entry struct {
 	Sentence string
 	// Fields is the number of values in the file that the entry accounts for. 0 for Default.
 	Fields int
+	// Absent means that the sentence is about an object that is not in the file. It may be
+	// elsewhere.
+	Absent bool
 }
 
 // Report has an entry for every field of a file, in the order of the file. Defaults come last.

@@ -90,7 +90,7 @@ func readTraefik(r *reader, roots []*node) []Policy {
 	known := func(n *node, names []traefikName) {
 		for _, name := range names {
 			if name.in(x.middlewares) == nil {
-				r.byDefault(n, "the middleware "+clip(name.name)+" is not in the file")
+				r.absent(n, "the middleware "+clip(name.name)+" is not in the file")
 			}
 		}
 	}
@@ -255,7 +255,8 @@ func (x *traefik) ingress(r *reader, n *node) {
 							r.object(n, fields{
 								"healthCheck":        drop(noActiveChecks),
 								"passiveHealthCheck": func(r *reader, n *node) { traefikPassive(r, n, &router.upstream) },
-							}.ignoring("name", "namespace", "port", "weight", "kind", "scheme", "strategy", "sticky", "passHostHeader",
+								"strategy":           func(r *reader, n *node) { traefikStrategy(r, n, &router.upstream) },
+							}.ignoring("name", "namespace", "port", "weight", "kind", "scheme", "sticky", "passHostHeader",
 								"responseForwarding", "serversTransport", "nativeLB", "nodePortLB", "middlewares"))
 						})
 					},
@@ -275,13 +276,11 @@ func (x *traefik) service(r *reader, n *node) {
 	r.object(n, fields{
 		"loadBalancer": func(r *reader, n *node) {
 			part.transport = anyCase(n, "serversTransport").value()
-			if strategy := anyCase(n, "strategy"); strategy != nil {
-				part.apply = append(part.apply, func(p *Policy) { p.RoundRobin = strategy.value() == "wrr" })
-			}
 			r.object(n, fields{
 				"healthCheck":        drop(noActiveChecks),
 				"passiveHealthCheck": func(r *reader, n *node) { traefikPassive(r, n, part) },
-			}.ignoring("sticky", "servers", "strategy", "passHostHeader", "responseForwarding", "serversTransport"))
+				"strategy":           func(r *reader, n *node) { traefikStrategy(r, n, part) },
+			}.ignoring("sticky", "servers", "passHostHeader", "responseForwarding", "serversTransport"))
 		},
 		"failover": func(r *reader, n *node) {
 			part.main = anyCase(n, "service").value()
@@ -549,6 +548,16 @@ func traefikInFlight(r *reader, n *node, part *traefikPart) {
 		p.Concurrency = from.Concurrency
 		p.setFrom(&from, "Concurrency")
 	})
+}
+
+// traefikStrategy reads how servers are chosen. RoundRobin is the old name of wrr.
+func traefikStrategy(r *reader, n *node, part *traefikPart) {
+	if slices.Contains([]string{"", "wrr", "roundrobin"}, strings.ToLower(n.value())) {
+		ignore(r, n)
+		return
+	}
+	r.mark(n, Approximated, "a simulation sends each attempt to any server, at random")
+	part.apply = append(part.apply, func(p *Policy) { p.RoundRobin = false })
 }
 
 func traefikPassive(r *reader, n *node, part *traefikPart) {

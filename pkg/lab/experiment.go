@@ -3,12 +3,12 @@ package lab
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/backend"
+	"github.com/rebound-dev/rebound/internal/mistake"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -49,38 +49,34 @@ type Load struct {
 func DefaultLoad() Load { return Load{Rate: 500, Clients: 20, Capacity: 1000, Seed: 1} }
 
 func (l Load) validate(s Scenario) error {
-	var errs []error
-	check := func(ok bool, format string, args ...any) {
-		if !ok {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
+	var found mistake.List
+	check := found.Check
 	const most = 1e6
-	check(l.Rate >= 0 && l.Rate <= most, "rate: must be from 0 to %v calls a second, got %v", int(most), l.Rate)
-	check(l.Clients >= 1 && l.Clients <= 100_000, "clients: must be from 1 to 100000, got %d", l.Clients)
-	check(l.Capacity >= 0 && l.Capacity <= most, "capacity: must be from 0 (no limit) to %v calls a second, got %v", int(most), l.Capacity)
-	check(l.Length >= 0 && l.Length <= maxLength, "length: must be above 0 and at most %v, got %v", maxLength, l.Length)
+	check(l.Rate >= 0 && l.Rate <= most, "rate", "must be from 0 to %v calls a second, got %v", int(most), l.Rate)
+	check(l.Clients >= 1 && l.Clients <= 100_000, "clients", "must be from 1 to 100000, got %d", l.Clients)
+	check(l.Capacity >= 0 && l.Capacity <= most, "capacity", "must be from 0 (no limit) to %v calls a second, got %v", int(most), l.Capacity)
+	check(l.Length >= 0 && l.Length <= maxLength, "length", "must be above 0 and at most %v, got %v", maxLength, l.Length)
 	if length := l.length(s); length > 0 {
-		check(s.Disturbance.End() <= length, "length: must be at least %v, the end of the disturbance of scenario %s, got %v", s.Disturbance.End(), s.Name, length)
+		check(s.Disturbance.End() <= length, "length", "must be at least %v, the end of the disturbance of scenario %s, got %v", s.Disturbance.End(), s.Name, length)
 	}
 	if length := l.length(s); length > 0 {
 		if s.Load.Surge != nil {
-			check(s.Load.Surge.End() <= length, "length: must be at least %v, the end of the surge of scenario %s, got %v", s.Load.Surge.End(), s.Name, length)
+			check(s.Load.Surge.End() <= length, "length", "must be at least %v, the end of the surge of scenario %s, got %v", s.Load.Surge.End(), s.Name, length)
 		}
 		if s.Load.Herd != nil {
-			check(s.Load.Herd.At < length, "length: must be above %v, the start of the herd of scenario %s, got %v", s.Load.Herd.At, s.Name, length)
+			check(s.Load.Herd.At < length, "length", "must be above %v, the start of the herd of scenario %s, got %v", s.Load.Herd.At, s.Name, length)
 		}
 	}
 	if l.Capacity == 0 {
-		check(s.Load.Surge == nil, "capacity: must be above 0, because the surge of scenario %s is relative to it, got 0", s.Name)
+		check(s.Load.Surge == nil, "capacity", "must be above 0, because the surge of scenario %s is relative to it, got 0", s.Name)
 		for _, p := range s.Upstream.Phases {
 			if p.Working != nil {
-				check(false, "capacity: must be above 0, because scenario %s stops workers, got 0", s.Name)
+				check(false, "capacity", "must be above 0, because scenario %s stops workers, got 0", s.Name)
 				break
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return found.Err()
 }
 
 func (l Load) length(s Scenario) time.Duration {

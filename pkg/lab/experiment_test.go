@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -25,10 +26,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// The same seed gives the same figures for every second, even if many things fail at once. Another
-// seed gives other figures.
+// The same seed gives the same figures for every second, even if many things fail at once, and on
+// any number of processors. Another seed gives other figures. No other test runs beside this one,
+// which changes the number of processors.
 func TestSameSeedSameFigures(t *testing.T) {
-	t.Parallel()
 	everything := func(honour bool) lab.Scenario {
 		return steady(func(s *lab.Scenario) {
 			s.Length, s.Disturbance = 11*time.Second, lab.Span{At: time.Second, For: 4 * time.Second}
@@ -86,7 +87,6 @@ func TestSameSeedSameFigures(t *testing.T) {
 		}(), transport.DefaultPolicy(), usual},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			figures := func(seed uint64) string {
 				c.load.Seed = seed
 				text, err := json.Marshal(simulate(t, lab.Experiment{Policy: c.policy, Scenario: c.scenario, Load: c.load}))
@@ -97,13 +97,16 @@ func TestSameSeedSameFigures(t *testing.T) {
 			}
 			first := figures(1)
 			for i := range 19 {
-				if again := figures(1); again != first {
+				old := runtime.GOMAXPROCS(1 + i%4)
+				again := figures(1)
+				runtime.GOMAXPROCS(old)
+				if again != first {
 					at := 0
 					for first[at] == again[at] {
 						at++
 					}
 					from := max(0, at-60)
-					t.Fatalf("run %d differs: %q, first %q", i+2, again[from:min(len(again), at+40)], first[from:min(len(first), at+40)])
+					t.Fatalf("run %d, on %d processors, differs: %q, first %q", i+2, 1+i%4, again[from:min(len(again), at+40)], first[from:min(len(first), at+40)])
 				}
 			}
 			if figures(2) == first {
@@ -209,5 +212,35 @@ func TestOpenedAreTheTransitions(t *testing.T) {
 	})
 	if opened == 0 || r.Opened != opened {
 		t.Errorf("%d circuits opened, want %d as in the transitions", r.Opened, opened)
+	}
+}
+
+// The memory that a run needs does not grow with its calls, and with its length only by the figures
+// of each second. No other test runs beside this one.
+func TestMemoryIsFlat(t *testing.T) {
+	live := func(length time.Duration) uint64 {
+		var at uint64
+		s := steady(func(s *lab.Scenario) { s.Length = length })
+		simulate(t, lab.Experiment{
+			Policy: transport.DefaultPolicy(), Scenario: s, Load: lab.Load{Rate: 100, Clients: 5, Capacity: 200, Seed: 1},
+			Progress: func(passed time.Duration) {
+				if passed == length {
+					var m runtime.MemStats
+					runtime.GC()
+					runtime.GC() // the first only moves what pools keep
+					runtime.ReadMemStats(&m)
+					at = m.HeapAlloc
+				}
+			},
+		})
+		return at
+	}
+	const most = 250 // bytes for each second
+	live(time.Minute)
+	short, long := live(time.Minute), live(10*time.Minute)
+	growth := (float64(long) - float64(short)) / 540
+	t.Logf("%d bytes after a minute, %d after ten: %.0f for each second", short, long, growth)
+	if growth > most {
+		t.Errorf("got %d bytes after a minute and %d after ten: %.0f for each second, want at most %d", short, long, growth, most)
 	}
 }

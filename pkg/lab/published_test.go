@@ -205,6 +205,19 @@ func contend(t *testing.T, clients int, b resilience.Backoff, seed uint64) (writ
 	return shared.writes, took
 }
 
+// publishedJitter has what the program of the post below gives: writes, and seconds until the last
+// is done, by the kind of wait and the number of clients. Each is a mean of 100 rounds, as in the
+// program.
+func publishedJitter() map[string]map[int][2]float64 {
+	return map[string]map[int][2]float64{
+		"no backoff":   {10: {50.4, 0.377}, 20: {151.5, 0.602}, 50: {689.4, 1.143}, 100: {2422.4, 2.030}},
+		"exponential":  {10: {51.1, 3.515}, 20: {148.2, 14.162}, 50: {624.2, 36.483}, 100: {1863.7, 63.758}},
+		"full":         {10: {38.7, 0.461}, 20: {99.1, 0.993}, 50: {332.2, 2.883}, 100: {796.7, 4.869}},
+		"equal":        {10: {42.8, 0.736}, 20: {109.2, 1.647}, 50: {348.5, 4.276}, 100: {814.4, 6.686}},
+		"decorrelated": {10: {37.6, 0.442}, 20: {101.5, 0.834}, 50: {373.6, 2.190}, 100: {1002.4, 4.625}},
+	}
+}
+
 // The figures of "Exponential Backoff And Jitter" (Marc Brooker, AWS Architecture Blog, 2015):
 // clients compete for a row, and differ in their waits. The numbers are those of the simulator that
 // was published with it.
@@ -268,10 +281,21 @@ func TestExponentialBackoffAndJitter(t *testing.T) {
 		for _, figure := range []struct {
 			name, format string
 			of           map[string]float64
-		}{{"calls", " %.0f |", calls}, {"until the last is done, s", " %.1f |", seconds}} {
+			number, from int     // which of the published figures, and the least clients to compare
+			within       float64 // share
+		}{{"calls", " %.0f |", calls, 0, 10, 0.1}, {"until the last is done, s", " %.1f |", seconds, 1, 50, 0.15}} {
 			fmt.Fprintf(&table, "| %d | %s |", clients, figure.name)
 			for _, kind := range kinds {
 				fmt.Fprintf(&table, figure.format, figure.of[key(kind.name, clients)])
+			}
+			table.WriteString("\n| | published program |")
+			for _, kind := range kinds {
+				published := publishedJitter()[kind.name][clients][figure.number]
+				fmt.Fprintf(&table, figure.format, published)
+				// A round lasts until its slowest client is done, and with few clients that varies.
+				if off := figure.of[key(kind.name, clients)]/published - 1; clients >= figure.from && math.Abs(off) > figure.within {
+					t.Errorf("%d clients, %s, %s: %+.0f %% of the published program, want at most %.0f %%", clients, kind.name, figure.name, 100*off, 100*figure.within)
+				}
 			}
 			table.WriteString("\n")
 		}

@@ -16,20 +16,26 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-const tuning = "../../docs/tuning.md"
+const (
+	tuning   = "../../docs/tuning.md"
+	defaults = "../../docs/defaults.md"
+)
 
-// TestTuningTables writes the tables of docs/tuning.md. They take minutes, so it runs only on
-// demand:
+// TestTuningTables writes the tables of docs/tuning.md and docs/defaults.md. They take minutes, so
+// it runs only on demand:
 //
 //	go test -run TestTuningTables -timeout 30m ./pkg/lab -update
 func TestTuningTables(t *testing.T) {
 	if !golden.Updating() {
-		t.Skip("writes the tables of docs/tuning.md with -update")
+		t.Skip("writes the tables of docs/tuning.md and docs/defaults.md with -update")
 	}
-	for name, table := range map[string]func(*testing.T) string{
-		"alternatives": alternatives, "ladder": ladderTable, "clients": clientsTable, "boundary": boundaryTable,
+	for name, table := range map[string]struct {
+		page  string
+		write func(*testing.T) string
+	}{
+		"alternatives": {defaults, alternatives}, "clients": {defaults, clientsTable}, "ladder": {tuning, ladderTable}, "boundary": {tuning, boundaryTable},
 	} {
-		golden.Table(t, tuning, name, table(t))
+		golden.Table(t, table.page, name, table.write(t))
 	}
 }
 

@@ -473,6 +473,63 @@ func TestCheckOfDeletedFiles(t *testing.T) {
 	}
 }
 
+// deployment is a file without policies.
+const deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: ratings}\n"
+
+// A pattern also matches files without policies: a Deployment, a kustomization. They are left out
+// with a notice, and the check fails only if no other file is left.
+func TestFilesWithoutPolicies(t *testing.T) {
+	t.Parallel()
+	w := newWorkshop(t)
+	w.write("limits.yaml", "scenarios: [{scenario: outage-hanging, amplification: 9}]\nload: {rate: 50, clients: 2, capacity: 150, seeds: 1}\n", 0o600)
+	w.write("deploy/app.yaml", deployment, 0o600)
+	w.write("deploy/kustomization.yaml", "resources: [app.yaml]\n", 0o600)
+	w.write("deploy/ratings.yaml", policy("0"), 0o600)
+	w.write("deploy/both.yaml", deployment+"---\n"+strings.ReplaceAll(policy("1"), "ratings", "both"), 0o600)
+	w.base = w.commit()
+	w.write("deploy/app.yaml", deployment+"spec: {replicas: 2}\n", 0o600)
+	w.write("deploy/new.yaml", deployment, 0o600)
+	w.write("deploy/both.yaml", deployment, 0o600)
+	w.commit()
+	check := func(config string) (int, string) { return w.run("check", "CONFIG="+config, "LIMITS=limits.yaml") }
+
+	if code, out := check("deploy/**/*.yaml"); code != 0 || !strings.Contains(out, "\n::notice title=Rebound lab::4 matching files have no policies, ") {
+		t.Errorf("got exit code %d, output\n%s\nwant 0 and how many files were left out", code, out)
+	}
+	code, out := w.run("compare", "CONFIG=deploy/**/*.yaml")
+	summary := w.read(w.summary)
+	if code != 0 || !strings.Contains(summary, "#### `deploy/both.yaml`\n\n- `both/0`: is gone.\n") || strings.Count(summary, "#### ") != 1 || strings.Contains(summary, "cannot be compared") {
+		t.Errorf("got exit code %d, output %s, and summary\n%s\nwant only the file that had policies", code, out, summary)
+	}
+	if want := "::notice title=Rebound lab::2 changed files have no policies, so they are not in the table\n"; !strings.Contains(out, want) {
+		t.Errorf("got output\n%s\nwant %q", out, want)
+	}
+	if code, out := check("deploy/app.yaml"); code != 2 || !strings.Contains(out, "::error title=Rebound lab::no file that matches the input config has policies\n") {
+		t.Errorf("got exit code %d, output\n%s\nwant 2: nothing was checked", code, out)
+	}
+	if code, out := check("deploy/both.yaml"); code != 0 || !strings.Contains(out, "::notice title=Rebound lab::1 matching files ") {
+		t.Errorf("got exit code %d, output\n%s\nwant 0: the change removes the last policies", code, out)
+	}
+
+	// A broken file is still an error beside files without policies.
+	w.write("deploy/broken.yaml", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nspec: {http: [{retry: {}}]}\n", 0o600)
+	w.commit()
+	if code, out := check("deploy/**/*.yaml"); code != 1 || !strings.Contains(out, "broken.yaml:3:16: ") {
+		t.Errorf("got exit code %d, output\n%s\nwant 1 and the mistake", code, out)
+	}
+
+	// Without a file that has policies the comment says so.
+	w.base = w.git("rev-parse", "HEAD")
+	w.write("deploy/app.yaml", deployment, 0o600)
+	w.commit()
+	if err := os.Remove(w.summary); err != nil {
+		t.Fatal(err)
+	}
+	if code, out := w.run("compare", "CONFIG=deploy/**/*.yaml"); code != 0 || !strings.Contains(w.read(w.summary), "\nNo file with policies differs from the base.\n") {
+		t.Errorf("got exit code %d, output %s, and summary\n%s", code, out, w.read(w.summary))
+	}
+}
+
 // action is what action.yml says.
 type action struct {
 	Inputs map[string]struct {

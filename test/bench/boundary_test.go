@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/foreign"
@@ -82,7 +83,10 @@ func BenchmarkBoundary(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	const seeds = 3
+	const (
+		seeds = 3
+		most  = 3 // points between the boundaries
+	)
 	for _, p := range policies {
 		b.Run(p.name, func(b *testing.B) {
 			for b.Loop() {
@@ -99,6 +103,9 @@ func BenchmarkBoundary(b *testing.B) {
 					b.Fatal(err)
 				}
 				fmt.Printf("\n| %s | %d %v | %d %v |\n", p.name, predicted.Percent, predicted.BySeed, measured.Percent, measured.BySeed)
+				if apart := max(predicted.Percent-measured.Percent, measured.Percent-predicted.Percent); apart > most {
+					b.Errorf("the boundaries are %d points apart, want at most %d", apart, most)
+				}
 				b.ReportMetric(float64(predicted.Percent), "predicted-%")
 				b.ReportMetric(float64(measured.Percent), "measured-%")
 				b.ReportMetric(0, "ns/op")
@@ -143,17 +150,12 @@ func (p bounded) probe(ctx context.Context, b *testing.B, programs string, perce
 	caller := &http.Transport{MaxIdleConnsPerHost: 1024}
 	defer caller.CloseIdleConnections()
 	start := time.Now()
-	frozen := make(chan error, 1)
+	freeze := outage{span: s.Disturbance, begin: upstream.freeze, end: upstream.goOn}
 	r, err := lab.Measurement{
 		Scenario: s, Load: load,
 		Begin: func(func()) {
 			start = time.Now()
-			go func() {
-				time.Sleep(time.Until(start.Add(s.Disturbance.At)))
-				err := upstream.freeze()
-				time.Sleep(time.Until(start.Add(s.Disturbance.End())))
-				frozen <- errors.Join(err, upstream.goOn())
-			}()
+			freeze.run(start)
 		},
 		Call: func() *resilience.Report {
 			var c called
@@ -161,8 +163,51 @@ func (p bounded) probe(ctx context.Context, b *testing.B, programs string, perce
 			return &resilience.Report{Reason: c.reason, Attempts: make([]resilience.AttemptReport, max(1, len(c.attempts)))}
 		},
 	}.Run(ctx)
-	if err = errors.Join(err, <-frozen); err != nil {
+	if err = errors.Join(err, freeze.wait()); err != nil {
 		return false, err
 	}
 	return r.RecoveryS != nil, nil
+}
+
+// outage begins and ends during a measurement.
+type outage struct {
+	span       lab.Span
+	begin, end func() error
+	done       chan error // nil before run
+}
+
+// run starts the outage of a measurement that starts at a time.
+func (o *outage) run(start time.Time) {
+	o.done = make(chan error, 1)
+	go func() {
+		time.Sleep(time.Until(start.Add(o.span.At)))
+		err := o.begin()
+		time.Sleep(time.Until(start.Add(o.span.End())))
+		o.done <- errors.Join(err, o.end())
+	}()
+}
+
+// wait waits for the end of the outage. A measurement that fails early has none.
+func (o *outage) wait() error {
+	if o.done == nil {
+		return nil
+	}
+	return <-o.done
+}
+
+// A measurement that fails before it begins is no reason to wait for its outage.
+func TestOutageOfAFailedMeasurement(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var events []string
+		o := outage{span: lab.Span{At: time.Second, For: time.Second}, begin: func() error { events = append(events, "begin"); return nil }, end: func() error { return errors.New("end") }}
+		_, err := lab.Measurement{Scenario: lab.Scenario{}, Begin: func(func()) { o.run(time.Now()) }}.Run(t.Context())
+		if err == nil || o.wait() != nil || events != nil {
+			t.Errorf("got error %v, events %v, want an error and no outage", err, events)
+		}
+		o.run(time.Now())
+		if err := o.wait(); err == nil || len(events) != 1 {
+			t.Errorf("got error %v, events %v, want the end's error", err, events)
+		}
+	})
 }

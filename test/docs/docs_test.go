@@ -1,8 +1,8 @@
 // Package docs_test checks the documentation against the code. It generates the reference pages and
 // the JSON Schemas in docs/: configuration.md, faults.md and graph.md from the Go types of the
-// documents, their comments and their defaults, observability.md from the declarations of the names
-// and from the output of the programs. A test fails if a generated page differs from the code, or
-// if a page has a link or a command that leads nowhere.
+// documents, their comments and their defaults (of scenarios only the schema), observability.md
+// from the declarations of the names and from the output of the programs. A test fails if a
+// generated page differs from the code, or if a page has a link or a command that leads nowhere.
 //
 //	go test ./test/docs -update
 //
@@ -23,6 +23,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/golden"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/gateway"
+	"github.com/rebound-dev/rebound/pkg/lab"
 )
 
 const root = "../.."
@@ -64,6 +65,17 @@ func TestGraph(t *testing.T) {
 	}, "{}", "services: [{}]")
 	golden.File(t, filepath.Join(root, "docs", "graph.md"), page(t, "graph.md.tmpl", d, g))
 	golden.File(t, filepath.Join(root, "docs", "graph.schema.json"), d.jsonSchema(t, "Rebound: graph of services for lab graph"))
+}
+
+func TestScenario(t *testing.T) {
+	var s lab.Scenario
+	s.SetDefaults()
+	d := newDocument(t, s, func(yaml []byte) error {
+		var s lab.Scenario
+		s.SetDefaults()
+		return config.Decode("", yaml, &s)
+	}, "{}", "upstream: {phases: [{}]}", "load: {surge: {}, herd: {}}")
+	golden.File(t, filepath.Join(root, "docs", "scenario.schema.json"), d.jsonSchema(t, "Rebound: scenario of lab"))
 }
 
 // The graph on the page is valid, and the first example has the verdict that the page shows.

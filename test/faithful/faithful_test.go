@@ -91,7 +91,7 @@ func TestFaithful(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute of real time")
 	}
-	all := []thing{nginx(), caddyProxy(), haproxy(), traefik(), grpcGo(), failsafeGo(), retryableHTTP()}
+	all := []thing{nginx(), caddyProxy(), haproxy(), traefik(), grpcGo(), failsafeGo(), retryableHTTP(), daprPolicies()}
 	sections := make([]section, len(all))
 	// Most of the time is waiting, so that more can run than there are processors.
 	var running sync.WaitGroup
