@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/zlib"
 	"fmt"
+	"image/png"
 	"io"
 	"math"
 	"net/http"
@@ -61,6 +62,7 @@ func TestChartsAtEveryWidth(t *testing.T) {
 				for _, problem := range eval[[]string](v, problemsOfCharts) {
 					t.Errorf("after a change of the window's size: %s", problem)
 				}
+				v.seesChart()
 				if complaints, _ := v.heard(); len(complaints) > 0 {
 					t.Errorf("the console has %q, want nothing", complaints)
 				}
@@ -109,6 +111,51 @@ const problemsOfCharts = `(() => {
 	}
 	return problems;
 })()`
+
+// seesChart checks that the window shows the line of the first chart with goodput, and its text: a style that is lost leaves the page's elements as they are.
+func (v *tab) seesChart() {
+	v.t.Helper()
+	place := eval[struct {
+		Left, Top, Width, Height float64
+		Line, Text, Ground       string
+	}](v, `(() => {
+		const plot = document.querySelector(".plot .line-good").closest(".plot");
+		plot.scrollIntoView({ block: "center" });
+		const { left, top, width, height } = plot.getBoundingClientRect();
+		return { left, top, width, height, line: getComputedStyle(plot.querySelector(".line-good")).stroke, text: getComputedStyle(plot.querySelector("text")).fill, ground: getComputedStyle(plot.closest("section")).backgroundColor };
+	})()`)
+	picture, err := png.Decode(bytes.NewReader(get(v, chromedp.CaptureScreenshot())))
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	part := func(text string) (rgb [3]int) {
+		for i, word := range regexp.MustCompile(`\d+`).FindAllString(text, 3) {
+			rgb[i], _ = strconv.Atoi(word)
+		}
+		return rgb
+	}
+	line, text, ground := part(place.Line), part(place.Text), part(place.Ground)
+	near := func(a, b [3]int, within int) bool {
+		return max(a[0]-b[0], b[0]-a[0], a[1]-b[1], b[1]-a[1], a[2]-b[2], b[2]-a[2]) <= within
+	}
+	lines, texts := 0, 0
+	for y := int(place.Top); y < int(place.Top+place.Height); y++ {
+		for x := int(place.Left); x < int(place.Left+place.Width); x++ {
+			r, g, b, _ := picture.At(x, y).RGBA()
+			is := [3]int{int(r >> 8), int(g >> 8), int(b >> 8)}
+			beside := x < int(place.Left)+40 // where the marks are written
+			switch {
+			case beside && near(is, text, 60):
+				texts++
+			case !beside && near(is, line, 30):
+				lines++
+			}
+		}
+	}
+	if lines < 20 || texts < 20 || near(text, ground, 60) || near(line, ground, 30) {
+		v.t.Errorf("the chart shows %d pixels of its line %s and %d of its text %s on %s, want more of each", lines, place.Line, texts, place.Text, place.Ground)
+	}
+}
 
 // point moves the mouse to a place of the n-th chart, at a share of its width.
 func (v *tab) point(n int, share float64) {
