@@ -302,7 +302,7 @@ func TestLabPageWithoutScripts(t *testing.T) {
 }
 
 // On paper, text is not smaller than 11 px for who saw the page in a window where the charts are wider
-// than a sheet.
+// than a sheet. Printing an outage of half a minute used to take a minute.
 func TestSizeOfTextOnPaper(t *testing.T) {
 	pages := chartPages(t)
 	for name, width := range map[string]int{"the page": 1440, "lab": 860} {

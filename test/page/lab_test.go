@@ -71,6 +71,7 @@ const problemsOfPage = `(() => {
 		const box = range.getBoundingClientRect();
 		const scale = e.getScreenCTM ? e.getScreenCTM().a : 1;
 		const size = parseFloat(getComputedStyle(e).fontSize) * scale;
+		if (e.closest(".picture") && getComputedStyle(e).fill === "rgb(0, 0, 0)") problems.push("no colour of its own: " + node.textContent);
 		if (size < 11) problems.push(size + " px: " + node.textContent);
 		if ((box.left < -0.5 || box.right > innerWidth + 0.5) && !e.closest(".picture")) problems.push("cut off: " + node.textContent);
 		if (e.closest("figure, .picture")) boxes.push([box, node.textContent]);
