@@ -1,5 +1,5 @@
-// Package chart has the charts of the live page and of the pages of lab: a script that draws them in
-// the browser, and their look.
+// Package chart has the charts of the live page and of the pages of lab: a script that draws them
+// in the browser, and their look.
 package chart
 
 import _ "embed"
@@ -13,6 +13,6 @@ func CSS() string { return css }
 //go:embed chart.js
 var script string
 
-// Script returns the JavaScript module that draws the charts. It imports nothing, so that a page may
-// have it inside: it contains neither an end tag of a script nor the begin of a comment of HTML.
+// Script returns the JavaScript module that draws the charts. It imports nothing, and has nothing
+// that HTML would take for the end of a script, so that a page may have it inside.
 func Script() string { return script }

@@ -112,7 +112,8 @@ const problemsOfCharts = `(() => {
 	return problems;
 })()`
 
-// seesChart checks that the window shows the line of the first chart with goodput, and its text: a style that is lost leaves the page's elements as they are.
+// seesChart checks that the window shows the line of the first chart with goodput, and its text: a
+// style that is lost leaves the page's elements as they are.
 func (v *tab) seesChart() {
 	v.t.Helper()
 	place := eval[struct {
@@ -174,7 +175,7 @@ func (v *tab) point(n int, share float64) {
 func TestValuesOfLabsCharts(t *testing.T) {
 	v := visit(t, labPage(t, outage("simulate", "--config", istio)...), 1440, false)
 	v.until(areDrawn)
-	// wrong lists the values of legends that are not those of the page's data, and otherwise the second.
+	// shown is the second that all legends show, or what in them is not of the page's data.
 	const shown = `(() => {
 		const number = (text) => text === "–" ? null : parseFloat(text.replaceAll(",", "")) * (text.endsWith(" min") ? 60000 : text.endsWith(" s") ? 1000 : 1);
 		const seconds = new Set();
@@ -220,8 +221,8 @@ func TestValuesOfLabsCharts(t *testing.T) {
 	v.until(`document.querySelectorAll(".cursor").length === 0`)
 }
 
-// The legends of the page's charts have the values of the lines where the pointer is. The band names
-// what was in force there, also for a time too short to be written in it, and changes of the
+// The legends of the page's charts have the values of the lines where the pointer is. The band
+// names what was in force there, also for a time too short to be written in it, and changes of the
 // circuit. Both used to be titles of elements that were replaced before they could appear.
 func TestValuesOfThePagesCharts(t *testing.T) {
 	d := start(t, "--traffic", "50", "--error-rate", "0")
@@ -301,8 +302,8 @@ func TestLabPageWithoutScripts(t *testing.T) {
 	}
 }
 
-// On paper, text is not smaller than 11 px for who saw the page in a window where the charts are wider
-// than a sheet. Printing an outage of half a minute used to take a minute.
+// On paper, text is not smaller than 11 px for who saw the page in a window where the charts are
+// wider than a sheet. Printing an outage of half a minute used to take a minute.
 func TestSizeOfTextOnPaper(t *testing.T) {
 	pages := chartPages(t)
 	for name, width := range map[string]int{"the page": 1440, "lab": 860} {
