@@ -232,7 +232,7 @@ func TestValuesOfThePagesCharts(t *testing.T) {
 	v.until(`document.querySelector("input[name=scenario]:checked")?.value === "Outage"`)
 	v.press("Healthy")
 	v.until(`document.querySelector("input[name=scenario]:checked")?.value === "Healthy"`)
-	v.until(`document.querySelectorAll("#charts path.line-good[d*=L]").length > 0 && document.querySelector("[data-fault=Outage]") !== null`)
+	v.until(`document.querySelectorAll("#charts path.line-good[d*=L]").length > 0 && document.querySelector("[data-fault=Outage]") !== null && [...document.querySelectorAll("[data-fault=Healthy]")].at(-1).getBoundingClientRect().width > 20`)
 	v.point(1, 0.5)
 	v.until(`document.querySelectorAll(".cursor").length === 4 && document.getElementById("cursor-time").innerText !== "now"`)
 	// at points at a place of a chart, and keeps the page from drawing in between.
