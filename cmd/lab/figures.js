@@ -1,8 +1,10 @@
-// Draws the figures of a page of lab from the data in them. It follows chart.js in the same module.
+// Draws the figures of a page of lab from the data in them, in place of their tables. It follows
+// chart.js in the same module.
 
 const every = group();
 const figures = [...document.querySelectorAll("figure")].map((figure) => {
   const { title, lines, seconds, disturbance, rows } = JSON.parse(figure.querySelector("script").textContent);
+  figure.querySelector("table").remove();
   const draw = chart(figure, {
     title, height: 156, origin: () => 0, moment: (ms) => `${ms / 1000} s`,
     lines: [

@@ -217,7 +217,7 @@ func readPage(t *testing.T, path string) []byte {
 // without scripts, a table. It returns their number.
 func checkCharts(t *testing.T, page []byte) (found int) {
 	t.Helper()
-	tables := regexp.MustCompile(`(?s)<noscript><table><caption>(.*?)</caption>.*?<tbody>(.*?)</tbody></table></noscript>`).FindAllSubmatch(page, -1)
+	tables := regexp.MustCompile(`(?s)<table><caption>(.*?)</caption>.*?<tbody>(.*?)</tbody></table></figure>`).FindAllSubmatch(page, -1)
 	for _, script := range scripts.FindAllSubmatch(page, -1) {
 		if string(script[1]) != "application/json" {
 			continue

@@ -58,8 +58,9 @@ type page struct {
 // policyText is a policy as the page shows it.
 type policyText struct{ Name, Text string }
 
-// renderPage returns the page. It loads nothing: the script that draws its charts is in it. Without
-// scripts it has tables instead.
+// renderPage returns the page. It loads nothing: the script that draws its charts is in it. The
+// script puts them in place of tables. A noscript would show these only where scripts are switched
+// off, and not where they are forbidden.
 func renderPage(of page) ([]byte, error) {
 	t, err := newPage()
 	if err != nil {

@@ -143,7 +143,7 @@ const problemsOnPaper = `(() => {
 	const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 	for (let n = walker.nextNode(); n; n = walker.nextNode()) {
 		const e = n.parentElement;
-		if (!n.textContent.trim() || !seen(e) || e.closest(".hidden, .skip, title, style, script, noscript")) continue;
+		if (!n.textContent.trim() || !seen(e) || e.closest(".hidden, .skip, title, style, script")) continue;
 		const style = getComputedStyle(e);
 		const ink = light(e instanceof SVGElement ? style.fill : style.color);
 		if (ink > 0.35) problems.push("light text: " + n.textContent.trim().slice(0, 60));
