@@ -284,8 +284,8 @@ func TestValuesOfThePagesCharts(t *testing.T) {
 	}
 }
 
-// Without scripts a page of lab has the figures as tables: where a browser has them switched off, as
-// a viewer of mail has, and where the server that shows the page forbids them, as Jenkins does.
+// Without scripts a page of lab has the figures as tables: where a browser has them switched off,
+// as a viewer of mail has, and where the server that shows the page forbids them, as Jenkins does.
 func TestLabPageWithoutScripts(t *testing.T) {
 	url := labPage(t, outage("simulate", "--config", istio)...)
 	forbids := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
