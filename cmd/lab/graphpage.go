@@ -16,8 +16,7 @@ import (
 //go:embed graph.html
 var graphText string
 
-// renderGraph returns a page with a picture of the graph, and charts for each service. It has no
-// script and loads nothing.
+// renderGraph returns a page with a picture of the graph, and charts for each service.
 func renderGraph(r graphResult, command string) ([]byte, error) {
 	t, err := newPage()
 	if err != nil {
@@ -33,15 +32,15 @@ func renderGraph(r graphResult, command string) ([]byte, error) {
 		Picture                                template.HTML
 		Width                                  int
 		Result                                 *callgraph.Result
-		Charts                                 [][]chart
+		Charts                                 [][]figure
 	}{Title: name, Load: about, Verdict: r.Verdict, Command: command, Version: version.String(), Picture: picture, Width: width, Result: r.Result}
 	for _, s := range r.Services {
 		run := asRun(r.Result, s)
 		own := scaleOf([]policyResult{{Result: run}})
-		page.Charts = append(page.Charts, []chart{
+		page.Charts = append(page.Charts, []figure{
 			calls(run, own),
-			draw(run, "p99 of calls that end well", []curve{
-				{"line-p99", "p99", whereServed(func(x lab.Second) float64 { return x.P99 }), own.latency, inTime(), false},
+			newFigure(run, "p99 of calls that end well", []line{
+				{Name: "p99", Word: "p99", Unit: "time", Top: own.latency, of: whereServed(func(x lab.Second) float64 { return x.P99 })},
 			}),
 		})
 	}
@@ -90,7 +89,7 @@ func drawGraph(r *callgraph.Result) (template.HTML, int) {
 		fmt.Fprintf(&b, `<path class="edge %s" style="stroke-width:%.1f" d="M%.1f %.1fC%.1f %.1f %.1f %.1f %.1f %.1f"><title>%s: %.2f attempts per call, %.2f in the worst second, policy %s</title></path>`,
 			heat(e.PerCall.Peak), math.Min(10, 1.5+2.5*math.Log2(math.Max(1, e.PerCall.Peak))), x1, y1, x1+bend, y1, x2-bend, y2, x2, y2,
 			template.HTMLEscapeString(edgeName(e)), e.PerCall.Mean, e.PerCall.Peak, template.HTMLEscapeString(e.Policy))
-		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" class="middle label">×%.2f</text>`, (x1+x2)/2, (y1+y2)/2-6, e.PerCall.Peak)
+		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" class="label">×%.2f</text>`, (x1+x2)/2, (y1+y2)/2-6, e.PerCall.Peak)
 	}
 	for _, s := range r.Services {
 		at := places[s.Name]

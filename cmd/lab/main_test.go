@@ -3,17 +3,19 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
-	"encoding/xml"
 	"errors"
 	"fmt"
-	"io"
+	"html"
 	"math"
 	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -173,65 +175,92 @@ func checkPage(t *testing.T, path string, policies ...string) {
 	}
 }
 
-// readPage returns a page, which must load nothing.
+// scripts matches the scripts of a page: its type and its text.
+var scripts = regexp.MustCompile(`(?s)<script type="([a-z/]+)">(.*?)</script>`)
+
+// readPage returns a page. It must load nothing, and its content security policy must allow the one
+// script that draws its charts, and no other.
 func readPage(t *testing.T, path string) []byte {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"<li>", "--html " + path, version.String()} { // verdict, command, version
+	for _, want := range []string{"<li>", "--html " + path, version.String(), "prefers-color-scheme: dark"} { // verdict, command, version
 		if !bytes.Contains(text, []byte(want)) {
 			t.Errorf("want %q in the page", want)
 		}
 	}
-	for _, forbidden := range []string{"http:", "https:", "<script", "src=", "href=", "url(", "@import", "NaN"} {
-		if bytes.Contains(text, []byte(forbidden)) {
+	rest, drawing := text, 0
+	for _, script := range scripts.FindAllSubmatch(text, -1) {
+		rest = bytes.Replace(rest, script[0], nil, 1)
+		if string(script[1]) == "application/json" {
+			continue
+		}
+		drawing++
+		sum := sha256.Sum256(script[2])
+		allowed := "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+		if !strings.Contains(html.UnescapeString(string(text)), `http-equiv="Content-Security-Policy" content="`+allowed+`"`) {
+			t.Errorf("want the content security policy %s", allowed)
+		}
+		rest = append(rest, bytes.ReplaceAll(script[2], []byte("http://www.w3.org/2000/svg"), nil)...) // a name, not an address
+	}
+	if drawing != 1 {
+		t.Errorf("the page has %d scripts that draw, want one", drawing)
+	}
+	for _, forbidden := range []string{"http:", "https:", "<script", "</script", "src=", "href=", "url(", "@import", "\nimport", "import(", "fetch(", "NaN"} {
+		if bytes.Contains(rest, []byte(forbidden)) {
 			t.Errorf("the page has %q, want none", forbidden)
 		}
-	}
-	if !bytes.Contains(text, []byte("prefers-color-scheme: dark")) {
-		t.Error("the page has no dark colours")
 	}
 	return text
 }
 
-// checkCharts checks the charts of a page, those with a band, and returns their number.
+// checkCharts checks the charts of a page, which have the data of every second and, for readers
+// without scripts, a table. It returns their number.
 func checkCharts(t *testing.T, page []byte) (found int) {
 	t.Helper()
-	for _, chart := range regexp.MustCompile(`(?s)<svg viewBox="0 0 \d+ 100".*?</svg>`).FindAll(page, -1) {
-		found++
-		for decoder := xml.NewDecoder(bytes.NewReader(chart)); ; {
-			if _, err := decoder.Token(); errors.Is(err, io.EOF) {
-				break
-			} else if err != nil {
-				t.Fatalf("a chart: got %v, want valid XML", err)
+	tables := regexp.MustCompile(`(?s)<table><caption>(.*?)</caption>.*?<tbody>(.*?)</tbody></table></figure>`).FindAllSubmatch(page, -1)
+	for _, script := range scripts.FindAllSubmatch(page, -1) {
+		if string(script[1]) != "application/json" {
+			continue
+		}
+		var f struct {
+			Title       string
+			Lines       []struct{ Name, Word, Unit string }
+			Seconds     int
+			Disturbance [2]float64
+			Rows        [][]*float64
+		}
+		if err := json.Unmarshal(script[2], &f); err != nil {
+			t.Fatal(err)
+		}
+		if f.Title == "" || len(f.Lines) == 0 || f.Seconds < 20 || len(f.Rows) != f.Seconds || f.Disturbance[0] >= f.Disturbance[1] || f.Disturbance[1] > float64(f.Seconds) {
+			t.Errorf("got chart %.300s, want lines, the values of each second, and a disturbance", script[2])
+		}
+		for _, row := range f.Rows {
+			if len(row) != len(f.Lines) {
+				t.Fatalf("%s: %d values in a second, want one of each of %d lines", f.Title, len(row), len(f.Lines))
 			}
 		}
-		if !bytes.Contains(chart, []byte(`class="band"`)) || bytes.Count(chart, []byte("<path")) < 2 || bytes.Count(chart, []byte("<title>")) < 20 {
-			t.Errorf("got chart %.200s, want a band, a grid with curves, and the values of each second", chart)
+		if found >= len(tables) || html.UnescapeString(string(tables[found][1])) != f.Title {
+			t.Fatalf("chart %d, %s, has no table", found, f.Title)
 		}
+		// The first row, which is the first second.
+		first := "<tr><td>0"
+		for _, v := range f.Rows[0] {
+			if v == nil {
+				first += "<td>–"
+			} else {
+				first += "<td>" + strconv.FormatFloat(*v, 'f', -1, 64)
+			}
+		}
+		if rows := bytes.Count(tables[found][2], []byte("<tr>")); !bytes.HasPrefix(tables[found][2], []byte(first)) || rows < 20 || rows > 60 {
+			t.Errorf("%s: got a table of %d rows, %.80s, want 20 to 60 and first %s", f.Title, rows, tables[found][2], first)
+		}
+		found++
 	}
 	return found
-}
-
-// No two marks of an axis have the same text, also where there are few calls and clients.
-func TestMarksOfAxesDiffer(t *testing.T) {
-	t.Parallel()
-	page := filepath.Join(t.TempDir(), "page.html")
-	if code, _, errs := execute(t, "simulate", "--clients", "1", "--rate", "1", "--for", "60s", "--html", page); code != cli.ExitOK {
-		t.Fatalf("got exit code %d: %s", code, errs)
-	}
-	axes := regexp.MustCompile(`<div class="axis y">(.*?)</div>`).FindAllSubmatch(readPage(t, page), -1)
-	if len(axes) < 3 {
-		t.Fatalf("got %d axes, want one for each chart", len(axes))
-	}
-	for _, axis := range axes {
-		marks := regexp.MustCompile(`<span>.*?</span>`).FindAllString(string(axis[1]), -1)
-		if slices.Sort(marks); len(slices.Compact(slices.Clone(marks))) != len(marks) || len(marks) < 2 {
-			t.Errorf("got marks %s, want two or more that differ", marks)
-		}
-	}
 }
 
 func TestCompare(t *testing.T) {

@@ -2,13 +2,17 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	_ "embed"
+	"encoding/base64"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"html/template"
 	"math"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 
 	look "github.com/rebound-dev/rebound/internal/chart"
@@ -21,14 +25,26 @@ import (
 //go:embed page.html
 var pageText string
 
+//go:embed figures.js
+var figuresText string
+
 // newPage returns the template of the pages, with the parts that all of them have.
 func newPage() (*template.Template, error) {
+	script := look.Script() + figuresText
 	return template.New("page").Funcs(template.FuncMap{
 		"chartStyle": func() template.CSS { return template.CSS(look.CSS()) },
+		"script":     func() template.HTML { return template.HTML(`<script type="module">` + script + `</script>`) },
+		"scriptHash": func() string { return hashOf(script) },
 		"percent":    percent, "recovery": recovery, "latency": latency, "counts": counts, "signed": signed,
 		"lost":     func(p lab.Part) uint64 { return p.Calls - p.OK },
 		"edgeName": edgeName, "shortRecovery": shortRecovery,
 	}).Parse(pageText)
+}
+
+// hashOf returns the source by which a content security policy allows this inline script only.
+func hashOf(script string) string {
+	sum := sha256.Sum256([]byte(script))
+	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
 }
 
 // page is the content of a page for one or more runs of the same scenario.
@@ -42,7 +58,9 @@ type page struct {
 // policyText is a policy as the page shows it.
 type policyText struct{ Name, Text string }
 
-// renderPage returns the page. It has no script and loads nothing.
+// renderPage returns the page. It loads nothing: the script that draws its charts is in it. The
+// script puts them in place of tables. A noscript would show these only where scripts are switched
+// off, and not where they are forbidden.
 func renderPage(of page) ([]byte, error) {
 	t, err := newPage()
 	if err != nil {
@@ -51,7 +69,7 @@ func renderPage(of page) ([]byte, error) {
 	content := struct {
 		page
 		Title, Load, Version string
-		Charts               [][]chart
+		Charts               [][]figure
 	}{page: of, Title: "No policy", Version: version.String()}
 	if len(of.Rungs) > 0 {
 		name, about, _ := strings.Cut(strings.TrimSuffix(title(of.Rungs[0].Result), "\n"), "\n")
@@ -59,7 +77,7 @@ func renderPage(of page) ([]byte, error) {
 	}
 	scale := scaleOf(of.Rungs)
 	for _, r := range of.Rungs {
-		content.Charts = append(content.Charts, []chart{calls(r.Result, scale), latencies(r.Result, scale), circuits(r.Result, scale)})
+		content.Charts = append(content.Charts, []figure{calls(r.Result, scale), latencies(r.Result, scale), circuits(r.Result, scale)})
 	}
 	var b bytes.Buffer
 	if err := t.Execute(&b, content); err != nil {
@@ -149,55 +167,84 @@ func scaleOf(results []policyResult) scale {
 	return s
 }
 
-// niceTop returns the next number of 1, 2 or 5 times a power of ten.
-func niceTop(v float64) float64 {
-	power := math.Pow(10, math.Floor(math.Log10(v)))
-	for _, step := range []float64{1, 2, 5} {
-		if v <= step*power {
-			return step * power
-		}
+// figure is a chart over the seconds of a run, as figures.js draws it.
+type figure struct {
+	Title       string      `json:"title"`
+	Lines       []line      `json:"lines"`
+	Seconds     int         `json:"seconds"`
+	Disturbance [2]float64  `json:"disturbance"` // its begin and its end, in seconds
+	Rows        [][]reading `json:"rows"`        // of every second, in the order of the lines
+}
+
+// line is one line of a chart. name sets its colour and dashes.
+type line struct {
+	Name  string  `json:"name"`
+	Word  string  `json:"word"`
+	Unit  string  `json:"unit"` // one of those in chart.js: count, time in milliseconds, level
+	Top   float64 `json:"top"`  // the least upper end of its axis
+	Right bool    `json:"right,omitempty"`
+	Area  bool    `json:"area,omitempty"` // coloured below the line
+	of    func(lab.Second) float64
+}
+
+// Head is the head of the line's column in the table without scripts.
+func (l line) Head() string {
+	if l.Unit == "time" {
+		return l.Word + ", ms"
 	}
-	return 10 * power
+	return l.Word
 }
 
-// curve is one curve of a chart. class sets its colour and dashes.
-type curve struct {
-	class, name string
-	value       func(lab.Second) float64
-	top         float64 // the largest value of its axis
-	unit        unit
-	right       bool // uses the right axis
+// reading is a value of a line. Where there is none it is not a number, and a gap in the line.
+type reading float64
+
+// round returns the value with the decimals that a page shows at most.
+func (r reading) round() float64 { return math.Round(float64(r)*100) / 100 }
+
+// MarshalJSON writes null for a gap.
+func (r reading) MarshalJSON() ([]byte, error) {
+	if math.IsNaN(float64(r)) {
+		return []byte("null"), nil
+	}
+	return json.Marshal(r.round())
 }
 
-// unit writes values, and marks of an axis, as the live page does.
-type unit struct {
-	say   func(float64) string
-	mark  func(at, step float64) string
-	least float64 // distance of marks that have different texts
+func (r reading) String() string {
+	if math.IsNaN(float64(r)) {
+		return "–"
+	}
+	return strconv.FormatFloat(r.round(), 'f', -1, 64)
 }
 
-func inCounts() unit {
-	return unit{look.Count, func(at, _ float64) string { return look.Count(at) }, 1}
+// tabled is about how many rows the table without scripts has.
+const tabled = 60
+
+// tableRow is a row of the table without scripts.
+type tableRow struct {
+	Second   int
+	Readings []reading
 }
 
-func inTime() unit { return unit{look.Duration, look.TickText, 0} }
-
-func inTokens() unit {
-	return unit{func(n float64) string { return fmt.Sprintf("%.1f", n) }, func(at, _ float64) string { return fmt.Sprintf("%g", at) }, 0}
+// Table returns the rows of every second, or of every n-th one of a long run.
+func (f figure) Table() (rows []tableRow) {
+	for i := 0; i < len(f.Rows); i += (len(f.Rows) + tabled - 1) / tabled {
+		rows = append(rows, tableRow{i, f.Rows[i]})
+	}
+	return rows
 }
 
-func calls(r *lab.Result, s scale) chart {
-	return draw(r, "calls a second", []curve{
-		{"line-offered", "offered", func(x lab.Second) float64 { return float64(x.Offered) }, s.calls, inCounts(), false},
-		{"line-attempts", "attempts", func(x lab.Second) float64 { return float64(x.Attempts) }, s.calls, inCounts(), false},
-		{"line-good", "goodput", func(x lab.Second) float64 { return float64(x.Goodput) }, s.calls, inCounts(), false},
+func calls(r *lab.Result, s scale) figure {
+	return newFigure(r, "Calls a second", []line{
+		{Name: "offered", Word: "offered", Unit: "count", Top: s.calls, of: func(x lab.Second) float64 { return float64(x.Offered) }},
+		{Name: "attempts", Word: "attempts", Unit: "count", Top: s.calls, of: func(x lab.Second) float64 { return float64(x.Attempts) }},
+		{Name: "good", Word: "goodput", Unit: "count", Top: s.calls, Area: true, of: func(x lab.Second) float64 { return float64(x.Goodput) }},
 	})
 }
 
-func latencies(r *lab.Result, s scale) chart {
-	return draw(r, "latency of calls that end well", []curve{
-		{"line-p50", "p50", whereServed(func(x lab.Second) float64 { return x.P50 }), s.latency, inTime(), false},
-		{"line-p99", "p99", whereServed(func(x lab.Second) float64 { return x.P99 }), s.latency, inTime(), false},
+func latencies(r *lab.Result, s scale) figure {
+	return newFigure(r, "Latency of calls that end well", []line{
+		{Name: "p50", Word: "p50", Unit: "time", Top: s.latency, of: whereServed(func(x lab.Second) float64 { return x.P50 })},
+		{Name: "p99", Word: "p99", Unit: "time", Top: s.latency, of: whereServed(func(x lab.Second) float64 { return x.P99 })},
 	})
 }
 
@@ -211,106 +258,21 @@ func whereServed(value func(lab.Second) float64) func(lab.Second) float64 {
 	}
 }
 
-func circuits(r *lab.Result, s scale) chart {
-	return draw(r, "clients with an open circuit (left), tokens of a client (right)", []curve{
-		{"line-open", "open circuits", func(x lab.Second) float64 { return float64(x.Open) }, float64(r.Load.Clients), inCounts(), false},
-		{"line-tokens", "tokens", func(x lab.Second) float64 { return math.Min(x.Tokens, s.tokens) }, s.tokens, inTokens(), true},
+func circuits(r *lab.Result, s scale) figure {
+	return newFigure(r, "Clients with an open circuit (left), tokens of a client (right)", []line{
+		{Name: "open", Word: "open circuits", Unit: "count", Top: float64(r.Load.Clients), of: func(x lab.Second) float64 { return float64(x.Open) }},
+		{Name: "tokens", Word: "tokens", Unit: "level", Top: s.tokens, Right: true, of: func(x lab.Second) float64 { return math.Min(x.Tokens, s.tokens) }},
 	})
 }
 
-// chart is a drawing over the seconds of a run. Its labels are text of the page, so that they have
-// the same size in a drawing of any width.
-type chart struct {
-	Name        string
-	Keys        []key
-	Left, Right []string  // labels of the axes, from the top
-	Marks       []float64 // of the left axis, from the top, in units of the drawing
-	Seconds     []label
-	Length      int     // seconds, the width of the drawing
-	From, For   float64 // the disturbance
-	Curves      []key
-	Values      []values
-}
-
-// key is a curve's class and its name or its path.
-type key struct{ Class, Text string }
-
-// label is a text at a share of the width, in percent.
-type label struct {
-	At   string
-	Text string
-}
-
-// values are the values of one second.
-type values struct {
-	At, For int
-	Text    string
-}
-
-const (
-	chartHeight = 100  // in units of the drawing, which is stretched
-	mostValues  = 1000 // seconds with values of their own to point at
-	mostMarks   = 3    // above 0 on the left axis
-)
-
-// labels returns the texts of an axis, from the top.
-func labels(u unit, marks, step float64) (all []string) {
-	for i := marks; i > 0; i-- {
-		all = append(all, u.mark(i*step, step))
-	}
-	return append(all, "0")
-}
-
-func draw(r *lab.Result, name string, lines []curve) chart {
-	n := len(r.Series)
-	c := chart{Name: name, Length: n, From: r.DisturbanceFromS, For: r.DisturbanceToS - r.DisturbanceFromS}
-	// The right axis has as many marks as the left one, so that the same lines lead to them.
-	step := math.Max(lines[0].unit.least, look.Tick(lines[0].top, mostMarks))
-	marks := math.Ceil(lines[0].top/step - 1e-9)
-	ends := map[bool]float64{false: marks * step} // of the left axis and of the right one
-	c.Left = labels(lines[0].unit, marks, step)
-	for i := marks; i >= 0; i-- {
-		c.Marks = append(c.Marks, chartHeight*(1-i/marks))
-	}
-	for _, l := range lines {
-		if l.right {
-			step := math.Max(l.unit.least, niceTop(l.top/marks))
-			ends[true], c.Right = marks*step, labels(l.unit, marks, step)
+func newFigure(r *lab.Result, title string, lines []line) figure {
+	f := figure{Title: title, Lines: lines, Seconds: len(r.Series), Disturbance: [2]float64{r.DisturbanceFromS, r.DisturbanceToS}}
+	for _, s := range r.Series {
+		var row []reading
+		for _, l := range lines {
+			row = append(row, reading(l.of(s)))
 		}
+		f.Rows = append(f.Rows, row)
 	}
-	step = niceTop(float64(n) / 6)
-	for second := 0.0; second <= float64(n); second += step {
-		c.Seconds = append(c.Seconds, label{fmt.Sprintf("%.2f", 100*second/float64(n)), fmt.Sprintf("%gs", second)})
-	}
-	for _, l := range lines {
-		c.Keys = append(c.Keys, key{l.class, l.name})
-		var path strings.Builder
-		command := 'M'
-		for i, s := range r.Series {
-			v := l.value(s)
-			if math.IsNaN(v) {
-				command = 'M'
-				continue
-			}
-			fmt.Fprintf(&path, "%c%.1f %.1f", command, float64(i)+0.5, chartHeight*(1-math.Min(1, v/ends[l.right])))
-			command = 'L'
-		}
-		c.Curves = append(c.Curves, key{l.class, path.String()})
-	}
-	every := (n + mostValues - 1) / mostValues
-	for i := 0; i < n; i += every {
-		text := fmt.Sprintf("%d s:", i)
-		for k, l := range lines {
-			if k > 0 {
-				text += ","
-			}
-			if v := l.value(r.Series[i]); math.IsNaN(v) {
-				text += fmt.Sprintf(" %s -", l.name)
-			} else {
-				text += " " + l.name + " " + l.unit.say(v)
-			}
-		}
-		c.Values = append(c.Values, values{i, min(every, n-i), text})
-	}
-	return c
+	return f
 }

@@ -1,5 +1,5 @@
-// Package chart has what the charts of the live page and those of the pages of lab share: their
-// look, and the marks and numbers of their axes.
+// Package chart has the charts of the live page and of the pages of lab: a script that draws them
+// in the browser, and their look.
 package chart
 
 import _ "embed"
@@ -9,3 +9,10 @@ var css string
 
 // CSS returns the style sheet. It loads nothing.
 func CSS() string { return css }
+
+//go:embed chart.js
+var script string
+
+// Script returns the JavaScript module that draws the charts. It imports nothing, and has nothing
+// that HTML would take for the end of a script, so that a page may have it inside.
+func Script() string { return script }

@@ -18,7 +18,7 @@ var files embed.FS
 const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// handleFiles serves index.html at / and every other embedded file below /assets/.
+// handleFiles serves index.html at /, and below /assets/ every other embedded file and the charts.
 func handleFiles(mux *http.ServeMux) {
 	entries, err := files.ReadDir("assets")
 	if err != nil {
@@ -35,7 +35,9 @@ func handleFiles(mux *http.ServeMux) {
 		}
 		handle(mux, at, map[string]http.HandlerFunc{http.MethodGet: serveFile(e.Name(), content)})
 	}
-	handle(mux, "/assets/chart.css", map[string]http.HandlerFunc{http.MethodGet: serveFile("chart.css", []byte(chart.CSS()))})
+	for name, content := range map[string]string{"chart.css": chart.CSS(), "chart.js": chart.Script()} {
+		handle(mux, "/assets/"+name, map[string]http.HandlerFunc{http.MethodGet: serveFile(name, []byte(content))})
+	}
 }
 
 func serveFile(name string, content []byte) http.HandlerFunc {

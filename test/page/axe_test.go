@@ -2,6 +2,7 @@ package page_test
 
 import (
 	"cmp"
+	"fmt"
 	"net/url"
 	"os"
 	"testing"
@@ -59,10 +60,15 @@ func TestAxe(t *testing.T) {
 			check(t, v)
 		})
 	}
-	t.Run("a page of lab", func(t *testing.T) {
-		v := visit(t, labPage(t, "simulate", "--config", istio, "--scenario", "outage-hanging", "--rate", "100", "--capacity", "300", "--for", "60s"), 1440, false)
-		check(t, v)
-	})
+	for name, args := range map[string][]string{"a page of lab": outage("simulate", "--config", istio), "a graph of lab": {"graph", "docs/examples/shop.yaml"}} {
+		for i, width := range []int{1440, 375} {
+			t.Run(fmt.Sprintf("%s, %d px", name, width), func(t *testing.T) {
+				v := visit(t, labPage(t, args...), width, i == 1)
+				v.until(areDrawn)
+				check(t, v)
+			})
+		}
+	}
 	t.Run("several upstreams, narrow", func(t *testing.T) {
 		all := []observe.Upstream{{Upstream: "http://a", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open}}, {Upstream: "http://b", Policy: "default", Burst: 10}}
 		l, at := own(t, page.Options{}, func() []observe.Upstream { return all })

@@ -241,6 +241,19 @@ func TestFirefox(t *testing.T) {
 			t.Errorf("the stops of the tab key are %q, want the charts in fewer than ten", stops)
 		}
 	})
+	part("charts", func(t *testing.T) {
+		for name, url := range map[string]string{"the page": d.page, "lab": labPage(t, outage("simulate", "--config", istio)...)} {
+			f.visit(url, 1440, 900)
+			f.until(areDrawn)
+			for _, problem := range foxEval[[]string](f, problemsOfCharts) {
+				t.Errorf("%s: %s", name, problem)
+			}
+			_ = foxEval[bool](f, `document.querySelectorAll(".plot")[1].focus() ?? true`)
+			const left = '\uE012'
+			f.press(left)
+			f.until(`document.querySelectorAll(".cursor").length === document.querySelectorAll(".plot").length && document.querySelectorAll(".value")[3].textContent !== ""`)
+		}
+	})
 	part("figures agree with both ledgers", func(t *testing.T) {
 		ask(t, http.MethodPut, d.page+"api/traffic", `{"perSecond": 0}`)
 		f.visit(d.page, 1440, 900)

@@ -3,8 +3,6 @@ package page_test
 import (
 	"net/http"
 	"os"
-	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
@@ -80,26 +78,4 @@ func TestPictures(t *testing.T) {
 	v.click("follow")
 	v.until(attempts + `.length === 3 && document.getElementById("call-body").innerText.includes("Answered 200")`)
 	v.shoot("../../docs/call.png", ".call", 1440, 900)
-}
-
-// With SHOTS=dir, this test writes pictures of every width, in light and dark mode, to dir.
-func TestLooks(t *testing.T) {
-	dir := os.Getenv("SHOTS")
-	if dir == "" {
-		t.Skip("SHOTS names no directory to put pictures in")
-	}
-	d := start(t, "--traffic", "50", "--traces", "http://localhost:16686")
-	time.Sleep(12 * time.Second)
-	ask(t, http.MethodPut, d.faults, "errorRate: 1")
-	time.Sleep(9 * time.Second)
-	ask(t, http.MethodPut, d.faults, "errorRate: 0.3")
-	time.Sleep(12 * time.Second)
-	for name, dark := range map[string]bool{"light": false, "dark": true} {
-		for _, width := range []int{375, 768, 1440, 2200} {
-			v := visit(t, d.page, width, dark)
-			v.until(isLive)
-			time.Sleep(1500 * time.Millisecond)
-			v.shoot(filepath.Join(dir, name+"-"+strconv.Itoa(width)+".png"), "", width, 900)
-		}
-	}
 }

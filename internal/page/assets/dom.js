@@ -1,19 +1,14 @@
 // Elements of the page. Text from outside is always written as text, never as markup.
 
-export const $ = (id) => document.getElementById(id);
+import { svg } from "./chart.js";
 
-const SVG = "http://www.w3.org/2000/svg";
+export { svg };
+
+export const $ = (id) => document.getElementById(id);
 
 export function el(tag, properties = {}, ...children) {
   const e = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) e.setAttribute(name, value);
-  e.append(...children);
-  return e;
-}
-
-export function svg(tag, attributes = {}, ...children) {
-  const e = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) e.setAttribute(name, value);
   e.append(...children);
   return e;
 }
