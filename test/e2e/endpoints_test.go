@@ -85,8 +85,8 @@ func (p place) losesNoCall(name string, change func(), n int) (missed string) {
 	return fmt.Sprintf("%s: %d of %d calls failed, and %v served nothing, want none: %v", name, got.Failed, got.Calls, idle, got.How)
 }
 
-// inDNS asks the cluster's DNS for a name's addresses until stop is called, which returns when those
-// that left had left all DNS servers. Each of the servers has a cache of its own.
+// inDNS asks the cluster's DNS for a name's addresses until stop is called, which returns when
+// those that left had left all DNS servers. Each of the servers has a cache of its own.
 func (p place) inDNS(name string) (stop func() map[string]time.Time) {
 	p.t.Helper()
 	servers, err := on.CoreV1().Pods("kube-system").List(p.t.Context(), metav1.ListOptions{LabelSelector: "k8s-app=kube-dns"})

@@ -408,8 +408,8 @@ func TestScaling(t *testing.T) {
 		if !strings.Contains(p.kubectl("api-versions"), "metrics.k8s.io/") {
 			t.Skip("no metrics server: the cluster does not serve metrics.k8s.io")
 		}
-		// Far above the target. With more, a pause of a busy machine while pods start leaves so many
-		// calls in flight that it looks like an upstream that hangs.
+		// Far above the target. With more, a pause of a busy machine while pods start leaves so
+		// many calls in flight that it looks like an upstream that hangs.
 		stop := p.load("http://client:8080/process", 40)
 		eventually(t, 5*time.Minute, "it scales", func() (bool, string) {
 			h, err := on.AutoscalingV2().HorizontalPodAutoscalers(p.namespace).Get(t.Context(), "client", metav1.GetOptions{})
