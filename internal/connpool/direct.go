@@ -185,17 +185,13 @@ func (d *direct) roundTrip(req *http.Request, plain bool) (*http.Response, error
 		x.free()
 		return nil, err
 	}
-	last := resp.Close || req.Close
-	switch {
-	case resp.StatusCode == http.StatusSwitchingProtocols: // the caller has the connection from now on
-		x.stop()
-		resp.Body = &switched{x.r, d.wire}
-	case req.Method == http.MethodHead || resp.ContentLength == 0:
-		x.end(last)
+	last := resp.Close || req.Close || resp.StatusCode < http.StatusOK
+	if req.Method == http.MethodHead || resp.ContentLength == 0 || resp.StatusCode == http.StatusSwitchingProtocols {
+		x.end(last) // plain requests ask for no upgrade, so nobody gets the connection after a 101
 		x.free()
-	default:
-		resp.Body = &directBody{ReadCloser: resp.Body, exchange: x, fills: resp.ContentLength > 0, last: last}
+		return resp, nil
 	}
+	resp.Body = &directBody{ReadCloser: resp.Body, exchange: x, fills: resp.ContentLength > 0, last: last}
 	return resp, nil
 }
 
@@ -372,17 +368,4 @@ func (b *directBody) Close() error {
 		b.exchange.conn.close()
 	}
 	return nil
-}
-
-// switched is the connection after 101 Switching Protocols.
-type switched struct {
-	r *bufio.Reader // for what was read before
-	*wire
-}
-
-func (s *switched) Read(p []byte) (int, error) {
-	if n := s.r.Buffered(); n > 0 {
-		return s.r.Read(p[:min(n, len(p))])
-	}
-	return s.wire.Read(p)
 }

@@ -159,6 +159,44 @@ func TestUnaskedAnswer(t *testing.T) {
 	}
 }
 
+// An informational status where the final one belongs ends the connection, as in net/http, and so
+// does one below 100.
+func TestStatusThatIsNotFinal(t *testing.T) {
+	for name, answer := range map[string]string{
+		"101":                   "HTTP/1.1 101 X\r\n\r\n",
+		"101 with its protocol": "HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: p\r\n\r\n",
+		"below 100":             "HTTP/1.1 099 X\r\nContent-Length: 0\r\n\r\n",
+		"below 100, with body":  "HTTP/1.1 099 X\r\nContent-Length: 1\r\n\r\nb",
+	} {
+		t.Run(name, func(t *testing.T) {
+			ended := make(chan struct{}, 2)
+			target := rawhttp.Requests(t, func(c net.Conn, _ *http.Request, _, request int) bool {
+				if request > 1 {
+					t.Error("the connection got another request")
+				}
+				_, _ = io.WriteString(c, answer)
+				_, _ = io.Copy(io.Discard, c)
+				ended <- struct{}{}
+				return false
+			})
+			p := newPool(t, target, connpool.Options{Limits: defaults()})
+			for range 2 {
+				resp, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, target, nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, ok := resp.Body.(io.Writer); ok || resp.StatusCode >= 200 {
+					t.Errorf("got status %d with a %T, want the upstream's and no connection", resp.StatusCode, resp.Body)
+				}
+				if _, _, err := read(resp, nil); err != nil {
+					t.Error(err)
+				}
+				<-ended
+			}
+		})
+	}
+}
+
 // A connection that the upstream closes while it is idle does not stay half open until its time is
 // up.
 func TestClosedIdleConnectionsAreClosed(t *testing.T) {
