@@ -31,6 +31,7 @@ type direct struct {
 
 	handed atomic.Pointer[http.ClientConn] // what it was turned into, or nil
 	busy   atomic.Bool                     // a request is under way
+	lost   atomic.Bool                     // the upstream has closed it, or has said something unasked
 	closed atomic.Bool
 }
 
@@ -105,28 +106,30 @@ func simple(req *http.Request) bool {
 func validMethod(method string) bool { return method == "" || httpguts.ValidHeaderFieldName(method) }
 
 // Err returns an error if the connection cannot be used any more. It looks whether the upstream has
-// closed an idle one.
+// closed an idle one, and closes nothing itself: the pool calls it with its mutex held.
 func (d *direct) Err() error {
 	if c := d.handed.Load(); c != nil {
 		return c.Err()
 	}
-	if !d.closed.Load() && !d.busy.Load() {
+	if !d.unusable() && !d.busy.Load() {
 		if _, err := d.looker.look(d.one[:]); err != errNothing { //nolint:errorlint // as it is returned
-			d.close()
+			d.lost.Store(true)
 		}
 	}
-	if d.closed.Load() {
+	if d.unusable() {
 		return errDirectClosed
 	}
 	return nil
 }
+
+func (d *direct) unusable() bool { return d.lost.Load() || d.closed.Load() }
 
 // Available returns how many requests d has room for.
 func (d *direct) Available() int {
 	switch c := d.handed.Load(); {
 	case c != nil:
 		return c.Available()
-	case d.closed.Load(), d.busy.Load():
+	case d.unusable(), d.busy.Load():
 		return 0
 	}
 	return 1

@@ -198,23 +198,37 @@ func TestStatusThatIsNotFinal(t *testing.T) {
 }
 
 // A connection that the upstream closes while it is idle does not stay half open until its time is
-// up.
+// up, and not after the next request has passed it over.
 func TestClosedIdleConnectionsAreClosed(t *testing.T) {
-	ended := make(chan struct{})
-	target := rawhttp.Requests(t, func(c net.Conn, _ *http.Request, _, _ int) bool {
-		_, _ = io.WriteString(c, plainOK)
-		if tcp, ok := c.(*net.TCPConn); ok {
-			_ = tcp.CloseWrite()
-		}
-		_, _ = io.Copy(io.Discard, c)
-		close(ended)
-		return false
-	})
-	o := connpool.Options{Limits: defaults()}
-	o.Limits.IdleTimeout = time.Hour
-	p := newPool(t, target, o)
-	want(t, p, target)
-	<-ended
+	for name, requests := range map[string]int{"one request": 1, "two": 2} {
+		t.Run(name, func(t *testing.T) {
+			half, ended := make(chan struct{}, requests), make(chan struct{})
+			target := rawhttp.Requests(t, func(c net.Conn, _ *http.Request, connection, _ int) bool {
+				_, _ = io.WriteString(c, plainOK)
+				if connection > 1 {
+					return true
+				}
+				if tcp, ok := c.(*net.TCPConn); ok {
+					_ = tcp.CloseWrite()
+				}
+				half <- struct{}{}
+				_, _ = io.Copy(io.Discard, c)
+				close(ended)
+				return false
+			})
+			o := connpool.Options{Limits: defaults()}
+			o.Limits.IdleTimeout = time.Hour
+			p := newPool(t, target, o)
+			for range requests {
+				want(t, p, target)
+				select {
+				case <-half:
+				case <-ended:
+				}
+			}
+			<-ended
+		})
+	}
 }
 
 // counting is a connection that does more in Read than a TCP connection.

@@ -29,10 +29,7 @@ func (p *Pool) takeIdle(now time.Time, plain, fresh bool) *conn {
 			return nil
 		}
 		p.idle = slices.Delete(p.idle, at, at+1)
-		if c.client.Err() != nil { // the upstream has closed it
-			continue
-		}
-		if c.expired(now) || now.Sub(c.idleSince) >= p.options.Limits.IdleTimeout || c.uses == 0 && now.Sub(c.idleSince) >= unusedFor {
+		if c.client.Err() != nil || c.expired(now) || now.Sub(c.idleSince) >= p.options.Limits.IdleTimeout || c.uses == 0 && now.Sub(c.idleSince) >= unusedFor {
 			p.toClose = append(p.toClose, c)
 			continue
 		}
@@ -128,7 +125,13 @@ func (p *Pool) reap() {
 	p.toClose = append(p.toClose, p.idle[:stale]...)
 	p.idle = slices.Delete(p.idle, 0, stale)
 	if p.direct {
-		p.idle = slices.DeleteFunc(p.idle, func(c *conn) bool { return now.Sub(c.idleSince) >= lookEvery && c.client.Err() != nil })
+		p.idle = slices.DeleteFunc(p.idle, func(c *conn) bool {
+			gone := now.Sub(c.idleSince) >= lookEvery && c.client.Err() != nil
+			if gone {
+				p.toClose = append(p.toClose, c)
+			}
+			return gone
+		})
 	}
 	if len(p.idle) > 0 {
 		p.reaping = true

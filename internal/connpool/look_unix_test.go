@@ -3,11 +3,14 @@
 package connpool
 
 import (
+	"errors"
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
+	"github.com/rebound-dev/rebound/internal/testkit/wait"
 )
 
 // tcp returns both ends of a TCP connection.
@@ -51,5 +54,31 @@ func TestLookAtAClosedConnection(t *testing.T) {
 	_ = ours.Close()
 	if n, err := l.look(buffer[:2]); n != 0 || err == nil {
 		t.Errorf("got %d bytes, error %v, want none and an error", n, err)
+	}
+}
+
+// Err closed the socket itself, while the pool's mutex was held.
+func TestErrLeavesTheSocketToClose(t *testing.T) {
+	ours, theirs := tcp(t)
+	raw, err := ours.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &direct{wire: &wire{Conn: ours}}
+	d.looker.use(raw)
+	if err := d.Err(); err != nil || d.Available() != 1 {
+		t.Fatalf("got error %v, room for %d, want a connection that works", err, d.Available())
+	}
+	_ = theirs.Close()
+	wait.Until(t, 20*time.Second, "Err sees that the connection is closed", func() bool { return d.Err() != nil })
+	if d.Available() != 0 || d.Err() == nil {
+		t.Errorf("room for %d, error %v, want a connection that gets no more requests", d.Available(), d.Err())
+	}
+	if err := ours.SetDeadline(time.Time{}); err != nil {
+		t.Errorf("the socket: %v, want it open until Close", err)
+	}
+	_ = d.Close()
+	if err := ours.SetDeadline(time.Time{}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the socket: %v, want %v", err, net.ErrClosed)
 	}
 }
