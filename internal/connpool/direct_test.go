@@ -231,6 +231,56 @@ func TestClosedIdleConnectionsAreClosed(t *testing.T) {
 	}
 }
 
+// A request that waits for its dial does not get a connection that the upstream has closed after
+// its last answer. A POST on that one would fail, as it may not be sent again.
+func TestWaiterGetsNoClosedConnection(t *testing.T) {
+	finish, ended := make(chan struct{}), make(chan struct{})
+	target := rawhttp.Requests(t, func(c net.Conn, _ *http.Request, connection, _ int) bool {
+		if connection > 1 {
+			_, _ = io.WriteString(c, plainOK)
+			return true
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+		<-finish
+		_, _ = io.WriteString(c, "k")
+		_ = c.Close()
+		close(ended)
+		return false
+	})
+	dialling, dial := make(chan struct{}, 2), make(chan struct{}, 2)
+	dial <- struct{}{}
+	limits := defaults()
+	limits.MaxAge = 0 // no background dials
+	p := newPool(t, target, connpool.Options{Limits: limits, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialling <- struct{}{}
+		<-dial
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}})
+	first, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, target, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-dialling
+	posted := make(chan error)
+	go func() {
+		status, _, err := read(p.RoundTrip(request(t.Context(), t, http.MethodPost, target, nil)))
+		if err == nil && status != http.StatusOK {
+			err = errors.New(strconv.Itoa(status))
+		}
+		posted <- err
+	}()
+	<-dialling // the POST waits
+	close(finish)
+	<-ended
+	if _, body, err := read(first, nil); err != nil || body != "ok" {
+		t.Errorf("got body %q, error %v, want ok", body, err)
+	}
+	dial <- struct{}{}
+	if err := <-posted; err != nil {
+		t.Errorf("the POST: %v, want 200", err)
+	}
+}
+
 // counting is a connection that does more in Read than a TCP connection.
 type counting struct {
 	*net.TCPConn

@@ -63,11 +63,16 @@ func (p *Pool) giveBack(c *conn, now time.Time) {
 		p.toClose = append(p.toClose, c)
 		return
 	}
-	if w := p.nextWaiter(func(w *waiter) bool { return !w.fresh }); w != nil {
+	w := p.nextWaiter(func(w *waiter) bool { return !w.fresh })
+	switch {
+	case w == nil:
+		p.keep(c, now)
+	case c.client.Err() != nil: // the upstream has closed it; w goes on waiting for its dial
+		p.toClose = append(p.toClose, c)
+		return
+	default:
 		c.uses++
 		p.serve(w, c)
-	} else {
-		p.keep(c, now)
 	}
 	p.renew(c, now)
 }
