@@ -31,6 +31,7 @@ type direct struct {
 
 	handed atomic.Pointer[http.ClientConn] // what it was turned into, or nil
 	busy   atomic.Bool                     // a request is under way
+	lost   atomic.Bool                     // the upstream has closed it, or has said something unasked
 	closed atomic.Bool
 }
 
@@ -105,28 +106,30 @@ func simple(req *http.Request) bool {
 func validMethod(method string) bool { return method == "" || httpguts.ValidHeaderFieldName(method) }
 
 // Err returns an error if the connection cannot be used any more. It looks whether the upstream has
-// closed an idle one.
+// closed an idle one, and closes nothing itself: the pool calls it with its mutex held.
 func (d *direct) Err() error {
 	if c := d.handed.Load(); c != nil {
 		return c.Err()
 	}
-	if !d.closed.Load() && !d.busy.Load() {
+	if !d.unusable() && !d.busy.Load() {
 		if _, err := d.looker.look(d.one[:]); err != errNothing { //nolint:errorlint // as it is returned
-			d.close()
+			d.lost.Store(true)
 		}
 	}
-	if d.closed.Load() {
+	if d.unusable() {
 		return errDirectClosed
 	}
 	return nil
 }
+
+func (d *direct) unusable() bool { return d.lost.Load() || d.closed.Load() }
 
 // Available returns how many requests d has room for.
 func (d *direct) Available() int {
 	switch c := d.handed.Load(); {
 	case c != nil:
 		return c.Available()
-	case d.closed.Load(), d.busy.Load():
+	case d.unusable(), d.busy.Load():
 		return 0
 	}
 	return 1
@@ -185,17 +188,13 @@ func (d *direct) roundTrip(req *http.Request, plain bool) (*http.Response, error
 		x.free()
 		return nil, err
 	}
-	last := resp.Close || req.Close
-	switch {
-	case resp.StatusCode == http.StatusSwitchingProtocols: // the caller has the connection from now on
-		x.stop()
-		resp.Body = &switched{x.r, d.wire}
-	case req.Method == http.MethodHead || resp.ContentLength == 0:
-		x.end(last)
+	last := resp.Close || req.Close || resp.StatusCode < http.StatusOK
+	if req.Method == http.MethodHead || resp.ContentLength == 0 || resp.StatusCode == http.StatusSwitchingProtocols {
+		x.end(last) // plain requests ask for no upgrade, so nobody gets the connection after a 101
 		x.free()
-	default:
-		resp.Body = &directBody{ReadCloser: resp.Body, exchange: x, fills: resp.ContentLength > 0, last: last}
+		return resp, nil
 	}
+	resp.Body = &directBody{ReadCloser: resp.Body, exchange: x, fills: resp.ContentLength > 0, last: last}
 	return resp, nil
 }
 
@@ -372,17 +371,4 @@ func (b *directBody) Close() error {
 		b.exchange.conn.close()
 	}
 	return nil
-}
-
-// switched is the connection after 101 Switching Protocols.
-type switched struct {
-	r *bufio.Reader // for what was read before
-	*wire
-}
-
-func (s *switched) Read(p []byte) (int, error) {
-	if n := s.r.Buffered(); n > 0 {
-		return s.r.Read(p[:min(n, len(p))])
-	}
-	return s.wire.Read(p)
 }

@@ -18,7 +18,8 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 )
 
-// Requests with and without a body, and answers of all framings, share the kept connection.
+// Requests with and without a body, and answers of all framings, share the kept connection. From
+// the first request with a body on, that is net/http's.
 func TestRequestsOfAllKindsShareAConnection(t *testing.T) {
 	long := strings.Repeat("x", 100_000)
 	u := newUpstream(t, func(w http.ResponseWriter, r *http.Request) {
@@ -42,7 +43,7 @@ func TestRequestsOfAllKindsShareAConnection(t *testing.T) {
 	o := u.options()
 	o.Limits.MaxAge = 0
 	p := newPool(t, u.URL, o)
-	for range 3 {
+	for _, bodies := range []bool{false, true} {
 		for _, tc := range []struct{ method, path, body, want, trailer string }{
 			{http.MethodGet, "/", "", "ok", ""}, {http.MethodGet, "/long", "", long, ""}, {http.MethodGet, "/chunks", "", "ab", "ab"},
 			{http.MethodGet, "/none", "", "", ""}, {http.MethodHead, "/long", "", "", ""}, {http.MethodDelete, "/", "", "ok", ""},
@@ -50,6 +51,9 @@ func TestRequestsOfAllKindsShareAConnection(t *testing.T) {
 		} {
 			var body io.Reader
 			if tc.body != "" {
+				if !bodies {
+					continue
+				}
 				body = strings.NewReader(tc.body)
 			}
 			resp, err := p.RoundTrip(request(t.Context(), t, tc.method, u.URL+tc.path, body))
@@ -123,20 +127,31 @@ func TestRequestsThatAreCancelled(t *testing.T) {
 		"before the answer": "", "in the header": "HTTP/1.1 200 OK\r\nContent-", "in the body": "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nsome",
 	} {
 		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			cause := errors.New("enough")
+			body := strings.HasSuffix(sent, "some")
 			target := rawhttp.Requests(t, func(c net.Conn, _ *http.Request, connection, _ int) bool {
-				if connection == 1 {
-					_, _ = io.WriteString(c, sent)
-				} else {
+				if connection > 1 {
 					_, _ = io.WriteString(c, plainOK)
+					return true
+				}
+				_, _ = io.WriteString(c, sent)
+				if !body {
+					cancel(cause)
 				}
 				return true
 			})
 			p := newPool(t, target, connpool.Options{Limits: defaults()})
-			ctx, cancel := context.WithCancelCause(t.Context())
-			cause := errors.New("enough")
-			time.AfterFunc(20*time.Millisecond, func() { cancel(cause) })
-			if _, body, err := read(p.RoundTrip(request(ctx, t, http.MethodGet, target, nil))); !errors.Is(err, cause) {
-				t.Errorf("got body %q, error %v, want %v", body, err, cause)
+			resp, err := p.RoundTrip(request(ctx, t, http.MethodGet, target, nil))
+			if body && err == nil {
+				some := make([]byte, 4)
+				if _, err := io.ReadFull(resp.Body, some); err != nil || string(some) != "some" {
+					t.Errorf("got %q, error %v, want what has arrived", some, err)
+				}
+				cancel(cause)
+			}
+			if _, got, err := read(resp, err); !errors.Is(err, cause) {
+				t.Errorf("got body %q, error %v, want %v", got, err, cause)
 			}
 			want(t, p, target)
 		})
@@ -146,37 +161,159 @@ func TestRequestsThatAreCancelled(t *testing.T) {
 // A connection on which the upstream says something unasked is not used again: the next request
 // would take that for its answer.
 func TestUnaskedAnswer(t *testing.T) {
-	target := rawhttp.Requests(t, func(c net.Conn, _ *http.Request, _, _ int) bool {
-		_, _ = io.WriteString(c, plainOK)
-		time.Sleep(5 * time.Millisecond)
-		_, _ = io.WriteString(c, "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-		return true
-	})
-	p := newPool(t, target, connpool.Options{Limits: defaults()})
-	for range 5 {
-		want(t, p, target)
-		time.Sleep(50 * time.Millisecond)
+	const unasked = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
+	for name, later := range map[string]bool{"with the answer": false, "later": true} {
+		t.Run(name, func(t *testing.T) {
+			goOn, said := make(chan struct{}), make(chan struct{})
+			target := rawhttp.Requests(t, func(c net.Conn, _ *http.Request, _, request int) bool {
+				if request > 1 {
+					t.Error("the connection got another request")
+				}
+				if !later {
+					_, _ = io.WriteString(c, plainOK+unasked)
+					return true
+				}
+				_, _ = io.WriteString(c, plainOK)
+				select {
+				case <-goOn:
+					_, _ = io.WriteString(c, unasked)
+					said <- struct{}{}
+				case <-t.Context().Done(): // the test has failed
+				}
+				return true
+			})
+			p := newPool(t, target, connpool.Options{Limits: defaults()})
+			for range 5 {
+				want(t, p, target)
+				if later {
+					goOn <- struct{}{}
+					<-said
+				}
+			}
+		})
+	}
+}
+
+// An informational status where the final one belongs ends the connection, as in net/http, and so
+// does one below 100.
+func TestStatusThatIsNotFinal(t *testing.T) {
+	for name, answer := range map[string]string{
+		"101":                   "HTTP/1.1 101 X\r\n\r\n",
+		"101 with its protocol": "HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: p\r\n\r\n",
+		"below 100":             "HTTP/1.1 099 X\r\nContent-Length: 0\r\n\r\n",
+		"below 100, with body":  "HTTP/1.1 099 X\r\nContent-Length: 1\r\n\r\nb",
+	} {
+		t.Run(name, func(t *testing.T) {
+			ended := make(chan struct{}, 2)
+			target := rawhttp.Requests(t, func(c net.Conn, _ *http.Request, _, request int) bool {
+				if request > 1 {
+					t.Error("the connection got another request")
+				}
+				_, _ = io.WriteString(c, answer)
+				_, _ = io.Copy(io.Discard, c)
+				ended <- struct{}{}
+				return false
+			})
+			p := newPool(t, target, connpool.Options{Limits: defaults()})
+			for range 2 {
+				resp, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, target, nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, ok := resp.Body.(io.Writer); ok || resp.StatusCode >= 200 {
+					t.Errorf("got status %d with a %T, want the upstream's and no connection", resp.StatusCode, resp.Body)
+				}
+				if _, _, err := read(resp, nil); err != nil {
+					t.Error(err)
+				}
+				<-ended
+			}
+		})
 	}
 }
 
 // A connection that the upstream closes while it is idle does not stay half open until its time is
-// up.
+// up, and not after the next request has passed it over.
 func TestClosedIdleConnectionsAreClosed(t *testing.T) {
-	ended := make(chan struct{})
-	target := rawhttp.Requests(t, func(c net.Conn, _ *http.Request, _, _ int) bool {
-		_, _ = io.WriteString(c, plainOK)
-		if tcp, ok := c.(*net.TCPConn); ok {
-			_ = tcp.CloseWrite()
+	for name, requests := range map[string]int{"one request": 1, "two": 2} {
+		t.Run(name, func(t *testing.T) {
+			half, ended := make(chan struct{}, requests), make(chan struct{})
+			target := rawhttp.Requests(t, func(c net.Conn, _ *http.Request, connection, _ int) bool {
+				_, _ = io.WriteString(c, plainOK)
+				if connection > 1 {
+					return true
+				}
+				if tcp, ok := c.(*net.TCPConn); ok {
+					_ = tcp.CloseWrite()
+				}
+				half <- struct{}{}
+				_, _ = io.Copy(io.Discard, c)
+				close(ended)
+				return false
+			})
+			o := connpool.Options{Limits: defaults()}
+			o.Limits.IdleTimeout = time.Hour
+			p := newPool(t, target, o)
+			for range requests {
+				want(t, p, target)
+				select {
+				case <-half:
+				case <-ended:
+				}
+			}
+			<-ended
+		})
+	}
+}
+
+// A request that waits for its dial does not get a connection that the upstream has closed after
+// its last answer. A POST on that one would fail, as it may not be sent again.
+func TestWaiterGetsNoClosedConnection(t *testing.T) {
+	finish, ended := make(chan struct{}), make(chan struct{})
+	target := rawhttp.Requests(t, func(c net.Conn, _ *http.Request, connection, _ int) bool {
+		if connection > 1 {
+			_, _ = io.WriteString(c, plainOK)
+			return true
 		}
-		_, _ = io.Copy(io.Discard, c)
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+		<-finish
+		_, _ = io.WriteString(c, "k")
+		_ = c.Close()
 		close(ended)
 		return false
 	})
-	o := connpool.Options{Limits: defaults()}
-	o.Limits.IdleTimeout = time.Hour
-	p := newPool(t, target, o)
-	want(t, p, target)
+	dialling, dial := make(chan struct{}, 2), make(chan struct{}, 2)
+	dial <- struct{}{}
+	limits := defaults()
+	limits.MaxAge = 0 // no background dials
+	p := newPool(t, target, connpool.Options{Limits: limits, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialling <- struct{}{}
+		<-dial
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}})
+	first, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, target, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-dialling
+	posted := make(chan error)
+	go func() {
+		status, _, err := read(p.RoundTrip(request(t.Context(), t, http.MethodPost, target, nil)))
+		if err == nil && status != http.StatusOK {
+			err = errors.New(strconv.Itoa(status))
+		}
+		posted <- err
+	}()
+	<-dialling // the POST waits
+	close(finish)
 	<-ended
+	if _, body, err := read(first, nil); err != nil || body != "ok" {
+		t.Errorf("got body %q, error %v, want ok", body, err)
+	}
+	dial <- struct{}{}
+	if err := <-posted; err != nil {
+		t.Errorf("the POST: %v, want 200", err)
+	}
 }
 
 // counting is a connection that does more in Read than a TCP connection.

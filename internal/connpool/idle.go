@@ -29,10 +29,7 @@ func (p *Pool) takeIdle(now time.Time, plain, fresh bool) *conn {
 			return nil
 		}
 		p.idle = slices.Delete(p.idle, at, at+1)
-		if c.client.Err() != nil { // the upstream has closed it
-			continue
-		}
-		if c.expired(now) || now.Sub(c.idleSince) >= p.options.Limits.IdleTimeout || c.uses == 0 && now.Sub(c.idleSince) >= unusedFor {
+		if c.client.Err() != nil || c.expired(now) || now.Sub(c.idleSince) >= p.options.Limits.IdleTimeout || c.uses == 0 && now.Sub(c.idleSince) >= unusedFor {
 			p.toClose = append(p.toClose, c)
 			continue
 		}
@@ -66,11 +63,16 @@ func (p *Pool) giveBack(c *conn, now time.Time) {
 		p.toClose = append(p.toClose, c)
 		return
 	}
-	if w := p.nextWaiter(func(w *waiter) bool { return !w.fresh }); w != nil {
+	w := p.nextWaiter(func(w *waiter) bool { return !w.fresh })
+	switch {
+	case w == nil:
+		p.keep(c, now)
+	case c.client.Err() != nil: // the upstream has closed it; w goes on waiting for its dial
+		p.toClose = append(p.toClose, c)
+		return
+	default:
 		c.uses++
 		p.serve(w, c)
-	} else {
-		p.keep(c, now)
 	}
 	p.renew(c, now)
 }
@@ -128,7 +130,13 @@ func (p *Pool) reap() {
 	p.toClose = append(p.toClose, p.idle[:stale]...)
 	p.idle = slices.Delete(p.idle, 0, stale)
 	if p.direct {
-		p.idle = slices.DeleteFunc(p.idle, func(c *conn) bool { return now.Sub(c.idleSince) >= lookEvery && c.client.Err() != nil })
+		p.idle = slices.DeleteFunc(p.idle, func(c *conn) bool {
+			gone := now.Sub(c.idleSince) >= lookEvery && c.client.Err() != nil
+			if gone {
+				p.toClose = append(p.toClose, c)
+			}
+			return gone
+		})
 	}
 	if len(p.idle) > 0 {
 		p.reaping = true

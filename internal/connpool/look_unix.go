@@ -30,10 +30,10 @@ func (l *looker) look(p []byte) (int, error) {
 	l.p = p
 	err := l.raw.Read(l.read)
 	l.p = nil
-	if err == nil {
-		err = l.err
+	if err != nil { // the connection is closed: l.n is that of an earlier look
+		return 0, err
 	}
-	return l.n, err
+	return l.n, l.err
 }
 
 func (l *looker) once(fd uintptr) (done bool) {

@@ -20,7 +20,6 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/conncount"
 	"github.com/rebound-dev/rebound/internal/testkit/pipenet"
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
-	"github.com/rebound-dev/rebound/internal/testkit/wait"
 )
 
 func TestConnectionsAreKept(t *testing.T) {
@@ -390,30 +389,45 @@ func TestKeptConnectionThatDies(t *testing.T) {
 // If nothing was written on a kept connection that is closed, any request may be sent on another
 // one.
 func TestKeptConnectionThatIsClosed(t *testing.T) {
-	var posts atomic.Int64
-	target := rawhttp.Requests(t, func(c net.Conn, r *http.Request, _, _ int) bool {
-		if r.Method == http.MethodPost {
-			posts.Add(1)
-			_, _ = io.Copy(io.Discard, r.Body)
-		}
-		_, _ = io.WriteString(c, plainOK)
-		return false
-	})
-	var ended atomic.Int64
-	p := newPool(t, target, connpool.Options{Limits: defaults(), DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-		c, err := new(net.Dialer).DialContext(ctx, network, address)
-		return &ending{Conn: c, ended: sync.OnceFunc(func() { ended.Add(1) })}, err
-	}})
-	for i := range int64(50) {
-		want(t, p, target)
-		wait.Until(t, 20*time.Second, "the connection is closed", func() bool { return ended.Load() == 2*i+1 })
-		time.Sleep(20 * time.Millisecond) // the pool notices it
-		r := request(t.Context(), t, http.MethodPost, target, strings.NewReader("b"))
-		r.GetBody = nil
-		if status, _, err := read(p.RoundTrip(r)); err != nil || status != http.StatusOK || posts.Load() != i+1 {
-			t.Fatalf("round %d: got status %d, error %v, %d posts, want 200 and %d posts", i, status, err, posts.Load(), i+1)
-		}
-		wait.Until(t, 20*time.Second, "the second connection is closed", func() bool { return ended.Load() == 2*i+2 })
+	for name, direct := range map[string]bool{"direct": true, "net/http's": false} {
+		t.Run(name, func(t *testing.T) {
+			closed := make(chan struct{}, 1) // by the upstream, or as the client sees it
+			var posts atomic.Int64
+			target := rawhttp.Requests(t, func(c net.Conn, r *http.Request, _, _ int) bool {
+				if r.Method == http.MethodPost {
+					posts.Add(1)
+					_, _ = io.Copy(io.Discard, r.Body)
+				}
+				_, _ = io.WriteString(c, plainOK)
+				if direct {
+					_ = c.Close()
+					closed <- struct{}{}
+				}
+				return false
+			})
+			o := connpool.Options{Limits: defaults()}
+			if !direct {
+				o.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+					c, err := new(net.Dialer).DialContext(ctx, network, address)
+					if err != nil {
+						return nil, err
+					}
+					return &ending{Conn: c, ended: sync.OnceFunc(func() { closed <- struct{}{} })}, nil
+				}
+			}
+			p := newPool(t, target, o)
+			for i := range int64(50) {
+				want(t, p, target)
+				<-closed
+				time.Sleep(20 * time.Millisecond) // the pool can notice it
+				r := request(t.Context(), t, http.MethodPost, target, strings.NewReader("b"))
+				r.GetBody = nil
+				if status, _, err := read(p.RoundTrip(r)); err != nil || status != http.StatusOK || posts.Load() != i+1 {
+					t.Fatalf("round %d: got status %d, error %v, %d posts, want 200 and %d posts", i, status, err, posts.Load(), i+1)
+				}
+				<-closed
+			}
+		})
 	}
 }
 

@@ -257,6 +257,31 @@ func TestUnrequestedSwitchIsABadGatewayAndItsConnectionCloses(t *testing.T) {
 	}
 }
 
+// A 101 that names no protocol, to a request that asks for none, used to join the two connections.
+func TestBare101JoinsNoConnections(t *testing.T) {
+	for name, method := range map[string]string{"without a body": http.MethodGet, "with one": http.MethodPost} {
+		t.Run(name, func(t *testing.T) {
+			up := peer(t, func(c net.Conn, _ string) {
+				_, _ = io.WriteString(c, "HTTP/1.1 101 X\r\n\r\n")
+				_, _ = io.Copy(io.Discard, c)
+			})
+			text := method + " / HTTP/1.1\r\nHost: x\r\n"
+			if method == http.MethodPost {
+				text += "Content-Length: 1\r\n\r\nb"
+			} else {
+				text += "\r\n"
+			}
+			g, calls := observedGateway(t, calm(), gateway.Options{}, all(up))
+			if got := finalStatus(t, g, text); !strings.HasPrefix(got, "502") {
+				t.Errorf("got %s, want 502", got)
+			}
+			if c := <-calls; c.Status != http.StatusBadGateway || c.Report.Reason != resilience.ReasonUpgrade {
+				t.Errorf("the call ended with status %d, reason %q, want 502 and %q", c.Status, c.Report.Reason, resilience.ReasonUpgrade)
+			}
+		})
+	}
+}
+
 func TestResponsesWithoutABodyAndEarlyHints(t *testing.T) {
 	attempts := 0
 	up := server(t, func(w http.ResponseWriter, r *http.Request) {

@@ -218,13 +218,14 @@ func (c *call) describe(r *resilience.AttemptReport, s *seen) {
 }
 
 // options returns the caller's options, and those that fill s, in storage if that is large enough.
-// ended is called at the end of the attempt, once s is filled.
+// ended is called at the end of the attempt, once s is filled. The result has no room for more:
+// interceptors below may append to it several times, and at the same time.
 func (s *seen) options(storage, opts []grpc.CallOption, ended func(error)) []grpc.CallOption {
 	if len(opts)+4 > cap(storage) {
 		storage = make([]grpc.CallOption, 0, len(opts)+4)
 	}
 	all := append(storage[:0], opts...)
-	return append(all, grpc.Header(&s.header), grpc.Trailer(&s.trailer), grpc.Peer(&s.peer), grpc.OnFinish(ended))
+	return slices.Clip(append(all, grpc.Header(&s.header), grpc.Trailer(&s.trailer), grpc.Peer(&s.peer), grpc.OnFinish(ended)))
 }
 
 // answered reports whether the server has answered with a status and no message (Trailers-Only).

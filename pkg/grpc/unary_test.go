@@ -628,6 +628,31 @@ func TestCallersOptions(t *testing.T) {
 	}
 }
 
+// An interceptor that sends a call twice appends to the same options twice. The second one used to
+// overwrite what the first had appended.
+func TestOptionsOfInterceptorsBelow(t *testing.T) {
+	var calls atomic.Int64
+	address := server(t, func(s grpc.ServerStream) error {
+		_ = s.SetHeader(metadata.Pairs("call", strconv.FormatInt(calls.Add(1), 10)))
+		m := raw("hello")
+		return s.SendMsg(&m)
+	})
+	var headers [2]metadata.MD
+	twice := func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		first, second := append(opts, grpc.Header(&headers[0])), append(opts, grpc.Header(&headers[1]))
+		return errors.Join(invoker(ctx, method, req, reply, cc, first...), invoker(ctx, method, req, reply, cc, second...))
+	}
+	conn := dial(t, address, nil, grpc.WithChainUnaryInterceptor(must(t, counting()).Unary, twice))
+	if err := unary(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"1", "2"} {
+		if got := headers[i].Get("call"); !slices.Equal(got, []string{want}) {
+			t.Errorf("call %s got the header of %v, want its own", want, got)
+		}
+	}
+}
+
 // Each target has its own circuit, which connections share, however the target is written.
 func TestTargets(t *testing.T) {
 	answers := func(s grpc.ServerStream) error {

@@ -39,7 +39,7 @@ type BreakerPolicy struct {
 const (
 	windowSteps = 10
 	maxWindow   = 24 * time.Hour // gobreaker's arithmetic overflows near the largest Duration
-	maxCount    = 1 << 30        // fits into gobreaker's uint32 counts
+	maxCount    = 1 << 30        // Probes must fit into gobreaker's uint32
 )
 
 // mistakes returns the mistakes in p, with paths relative to it.

@@ -40,7 +40,8 @@ type Admission struct {
 	clock  clock
 }
 
-// unknown is the time of an admission, which reads no clock. Its result counts when it is known.
+// unknown is when the attempt of an Admission began: Admit reads no clock. A result without a begin
+// counts at the time of Settle.
 const unknown = time.Duration(math.MinInt64 / 2)
 
 // Admit fills a with the permission for an attempt through a closed circuit. The result of an

@@ -67,3 +67,32 @@ func TestAllocations(t *testing.T) {
 		})
 	}
 }
+
+// reading reads the request's body, and then answers.
+type reading struct{}
+
+func (reading) RoundTrip(r *http.Request) (*http.Response, error) {
+	_, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, r.Body, make([]byte, 32<<10))
+	_ = r.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	return answering(http.StatusOK).RoundTrip(r)
+}
+
+// A large upload made garbage for each of its reads: 128 bytes for 32 KiB.
+func TestUploadsMakeNoGarbage(t *testing.T) {
+	rt := newTransport(t, reading{}, transport.DefaultPolicy())
+	upload := func(size int64) float64 {
+		return testing.AllocsPerRun(20, func() {
+			if got := call(t, rt, request(t, http.MethodPost, "http://upstream/", io.LimitReader(zeros{}, size))); got.err != nil {
+				t.Error(got.err)
+			}
+		})
+	}
+	const reads = 1000
+	short := upload(4 << 20) // more than is kept for another attempt
+	if more := upload(4<<20+reads*32<<10) - short; more > reads/20 {
+		t.Errorf("%d more reads made %v allocations, want none", reads, more)
+	}
+}

@@ -55,8 +55,9 @@ type replaySource struct {
 	consumed int64         // bytes read from original
 	end      error         // the error that ended original
 	reading  bool          // a read of original is running
-	ended    chan struct{} // closed when the running read ends; nil if nobody waits for that
+	filling  func()        // fill, without an allocation for each read
 	buffer   []byte
+	waiting  []chan struct{} // of the readers that wait for the running read
 	readers  int
 	over     bool // the call has ended: no attempt follows
 	closed   bool
@@ -328,12 +329,13 @@ func (s *replaySource) releaseKept() {
 	s.kept = nil
 }
 
-// read reads the next bytes for r, whose attempt has ctx.
-func (s *replaySource) read(ctx context.Context, p []byte, r *progress) (int, error) {
-	offset := r.offset // only r's Read changes it
+// read reads the next bytes for r. A large upload takes thousands of reads, so waiting for one
+// leaves no garbage.
+func (s *replaySource) read(p []byte, r *replayReader) (int, error) {
+	offset := r.progress.offset // only r's Read changes it
 	for {
-		if ctx.Err() != nil {
-			return 0, context.Cause(ctx)
+		if r.ctx.Err() != nil {
+			return 0, context.Cause(r.ctx)
 		}
 		s.mu.Lock()
 		if n, ok, err := s.take(p, offset); ok {
@@ -343,20 +345,23 @@ func (s *replaySource) read(ctx context.Context, p []byte, r *progress) (int, er
 		if !s.reading && s.direct {
 			s.reading = true
 			s.mu.Unlock()
-			return s.readInto(p, r)
+			return s.readInto(p, &r.progress)
 		}
 		if !s.reading {
 			s.reading = true
-			go s.fill()
+			if s.filling == nil {
+				s.filling = s.fill
+			}
+			go s.filling()
 		}
-		if s.ended == nil {
-			s.ended = make(chan struct{})
+		if r.wake == nil {
+			r.wake = make(chan struct{}, 1)
 		}
-		ended := s.ended
+		s.waiting = append(s.waiting, r.wake)
 		s.mu.Unlock()
 		select {
-		case <-ended:
-		case <-ctx.Done():
+		case <-r.wake:
+		case <-r.ctx.Done():
 		}
 	}
 }
@@ -422,10 +427,13 @@ func (s *replaySource) filled(b []byte, err error) (kept bool) {
 	kept = s.keep(b)
 	s.consumed += int64(len(b))
 	s.reading = false
-	if s.ended != nil {
-		close(s.ended)
-		s.ended = nil
+	for _, wake := range s.waiting {
+		select {
+		case wake <- struct{}{}:
+		default: // its reader has left
+		}
 	}
+	s.waiting = s.waiting[:0]
 	return kept
 }
 
@@ -448,6 +456,7 @@ func (s *replaySource) keep(b []byte) bool {
 type replayReader struct {
 	source   *replaySource
 	ctx      context.Context
+	wake     chan struct{} // gets a value when a read that it waits for ends
 	progress progress
 	closed   atomic.Bool
 }
@@ -456,7 +465,7 @@ func (r *replayReader) Read(p []byte) (int, error) {
 	if r.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
-	n, err := r.source.read(r.ctx, p, &r.progress)
+	n, err := r.source.read(p, r)
 	r.source.mu.Lock()
 	defer r.source.mu.Unlock()
 	if err != nil && r.ctx.Err() != nil { // the attempt has ended, not the body
