@@ -782,11 +782,12 @@ func TestSidecar(t *testing.T) {
 func TestUploadsFitInMemory(t *testing.T) {
 	p := newPlace(t)
 	p.install("--set", "client.replicas=1", "--set", "flakyServer.faults.errorRate=0", "--set", "flakyServer.replicas=2", "--set", "client.resources.limits.memory=64Mi",
-		"--set", "client.resources.requests.memory=32Mi", "--set", "config.policies.demo.retry.replayBuffer=1MiB", "--set", "flakyServer.faults.latency.distribution=fixed", "--set", "flakyServer.faults.latency.value=1s")
+		"--set", "client.resources.requests.memory=32Mi", "--set", "config.policies.demo.retry.replayBuffer=1MiB", "--set", "flakyServer.faults.latency.distribution=fixed", "--set", "flakyServer.faults.latency.value=1s",
+		"--set", "config.policies.demo.timeout=2m,config.policies.demo.attemptTimeout=2m")
 	url := p.forward("svc/client", "8080") + "/orders"
 	body := strings.Repeat("x", 1_000_000)
 	// All go over the one connection of kubectl port-forward, which is slow on a busy machine.
-	caller := &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+	caller := &http.Client{Timeout: 3 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	var calls sync.WaitGroup
 	var answered atomic.Int32
 	for range 150 {
