@@ -363,7 +363,7 @@ func TestFirstScreen(t *testing.T) {
 				for range 4 { // to the overload, which has the longest sentences
 					v.click("tour-next")
 				}
-				v.until(`document.getElementById("tour").dataset.step === "5" && document.getElementById("summary").innerText.includes("limit refused")`)
+				v.until(`document.getElementById("tour").dataset.step === "5" && ` + refusesSome)
 				if bottom := eval[float64](v, `document.querySelector("#charts").getBoundingClientRect().bottom`); bottom > float64(size.height) {
 					t.Errorf("in the overload of the tour the charts end at %.0f px of %d", bottom, size.height)
 				}
