@@ -33,8 +33,8 @@ import (
 
 const (
 	isLive = `document.getElementById("connection").innerText === "Live"`
-	// refusesSome is an expression: whether calls of the last ten seconds were refused. Whether the limit
-	// or the circuit does it in an overload, and which the sentence names, differs by machine.
+	// refusesSome is an expression: whether calls of the last ten seconds were refused. Whether the
+	// limit or the circuit does it in an overload differs by machine.
 	refusesSome = `/[1-9][\d,]* refused/.test(document.getElementById("success-note").innerText)`
 
 	attempts = `[...document.querySelectorAll("[data-bar=attempt]")]`
