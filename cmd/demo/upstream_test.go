@@ -316,13 +316,15 @@ func TestEachWayHasItsOwnCapacity(t *testing.T) {
 	put(at+"api/traffic", `{"perSecond": 100}`)
 	type ledger struct{ Work faults.Stats }
 	var ledgers [2]ledger
-	for ledgers[0].Work.Refused < 5 || ledgers[1].Work.Refused < 5 {
+	for began := time.Now(); ledgers[0].Work.Refused < 5 || ledgers[1].Work.Refused < 5; time.Sleep(5 * time.Millisecond) {
+		if time.Since(began) > 20*time.Second {
+			t.Fatalf("waited for five refusals by each upstream: %+v", ledgers)
+		}
 		for i, path := range []string{"/ledger", "/without/ledger"} {
 			if err := json.Unmarshal([]byte(getBody(t, admin+path)), &ledgers[i]); err != nil {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 	for i, way := range []string{"with", "without"} {
 		if work := ledgers[i].Work; work.Busy+int(work.Served+work.Wasted) == 0 {

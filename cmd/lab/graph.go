@@ -349,11 +349,3 @@ entry causes, as a multiple of those when all is well; worst: in the worst secon
 }
 
 func ratio(v float64) string { return fmt.Sprintf("%.2f", v) }
-
-// shellWord returns a word as a shell takes it.
-func shellWord(word string) string {
-	if plainWord.MatchString(word) {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
-}

@@ -95,12 +95,17 @@ func commandLine(p cli.Program, fs *flag.FlagSet) string {
 			words = append(words, "--"+f.Name+strings.TrimSuffix("="+value, "=true"))
 			return
 		}
-		if !plainWord.MatchString(value) {
-			value = "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
-		}
-		words = append(words, "--"+f.Name, value)
+		words = append(words, "--"+f.Name, shellWord(value))
 	})
 	return strings.Join(words, " ")
+}
+
+// shellWord returns a word as a shell takes it.
+func shellWord(word string) string {
+	if plainWord.MatchString(word) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // plainWord matches what a shell takes as it is.

@@ -79,6 +79,10 @@ func (p *Page) serveCalls(w http.ResponseWriter, r *http.Request) {
 		refuse(w, fmt.Sprintf("reason: must be one of %v or status_<code>, got %q", resilience.Reasons(), reason))
 		return
 	}
+	if q := r.URL.Query(); q.Get("upstream") == live.Others && q.Get("policy") != "" {
+		refuse(w, fmt.Sprintf("policy: must not be given with upstream=%s, which has calls under all policies", live.Others))
+		return
+	}
 	calls, total := p.live.Calls(limit, live.Wanted{Reason: reason, Upstream: r.URL.Query().Get("upstream"), Policy: r.URL.Query().Get("policy")})
 	writeJSON(w, struct {
 		Total uint64         `json:"total"` // since the start

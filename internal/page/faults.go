@@ -170,18 +170,23 @@ func (p *faultsProxy) forward(w http.ResponseWriter, r *http.Request, method str
 		version = p.version.Add(1)
 	}
 	if err != nil {
-		p.note(version, nil, false)
+		if r.Context().Err() == nil { // a tab that was closed has not heard either
+			p.note(version, nil, false)
+		}
 		unreachable(w, p.url, err)
 		return
 	}
 	// Never pass on content that a browser could treat as a page of this origin.
 	contentType := header.Get("Content-Type")
 	if kind, _, _ := mime.ParseMediaType(contentType); kind != "application/json" && kind != "application/problem+json" || status >= 300 && status < 400 {
+		p.note(version, nil, false)
 		unreachable(w, p.url, errors.New("the response is not JSON of a flaky-server"))
 		return
 	}
 	if status == http.StatusOK && method != http.MethodHead {
 		p.note(version, answer, changes)
+	} else if status >= 500 || status >= 400 && !changes { // a change that is refused leaves what is known
+		p.note(version, nil, false)
 	}
 	h := w.Header()
 	h.Set("Content-Type", contentType)
@@ -204,10 +209,11 @@ func (p *faultsProxy) note(version uint64, document []byte, set bool) {
 	}
 }
 
-func (p *faultsProxy) noteSick(n int) {
+// noteSick asks for the number under the lock, so that the newest one is noted last.
+func (p *faultsProxy) noteSick(traffic Traffic) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.marks.noteSick(n)
+	p.marks.noteSick(traffic.State().Sick)
 }
 
 // marksAt returns the marks for an event of this time, in ms.

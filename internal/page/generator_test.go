@@ -364,13 +364,16 @@ func TestGeneratorMeasuresTimes(t *testing.T) {
 		took := slices.Sorted(slices.Values(of.side.took))
 		of.side.mu.Unlock()
 		if len(took) != of.shown.Ended {
+			if s.Seconds >= 9 { // the results are of ten seconds
+				t.Skipf("this machine took %v s for the calls, and the first ones do not count any more", s.Seconds)
+			}
 			t.Fatalf("%s: the server answered %d calls, and %d ended, want the same", way, len(took), of.shown.Ended)
 		}
 		at := func(share float64) float64 {
 			return float64(took[int(share*float64(len(took)-1))].Truncate(time.Microsecond)) / float64(time.Millisecond)
 		}
-		if p50 := of.shown.P50; p50 < at(0.5) || p50 >= float64(slow/time.Millisecond) {
-			t.Errorf("%s: median = %v ms, want at least the server's, %v ms, and less than the slow calls take", way, p50, at(0.5))
+		if p50 := of.shown.P50; p50 < at(0.5) || p50 >= at(0.95) {
+			t.Errorf("%s: median = %v ms, want at least the server's, %v ms, and less than its slow calls, %v ms", way, p50, at(0.5), at(0.95))
 		}
 		if p99 := of.shown.P99; p99 < at(0.99) {
 			t.Errorf("%s: 99th percentile = %v ms, want at least the server's, %v ms", way, p99, at(0.99))

@@ -32,18 +32,19 @@ type faultMark struct {
 type faultMarks struct {
 	all   []faultMark // the oldest first
 	sick  int
-	heard time.Time // when they were last known; zero if the latest request failed
+	heard time.Time // when they were last known; zero if they are not any more
 }
 
 // note adds a mark if the document differs from the last one. It is nil if flaky-server did not
 // answer. set tells that a page has just put it in force.
 func (m *faultMarks) note(document []byte, set bool) {
 	now := time.Now()
+	m.lapse(now)
 	if len(document) > longestMark || !json.Valid(document) {
 		document = nil
 	}
 	document = bytes.TrimSpace(document)
-	seen := set || !m.heard.IsZero() && now.Sub(m.heard) < marksGap
+	seen := set || !m.heard.IsZero()
 	m.heard = time.Time{}
 	if len(document) > 0 {
 		m.heard = now
@@ -51,8 +52,19 @@ func (m *faultMarks) note(document []byte, set bool) {
 	m.add(faultMark{at: now, Faults: document, Sick: m.sick, Seen: seen && len(document) > 0})
 }
 
+// lapse adds a mark of unknown faults if nobody has asked for too long: somebody may have changed
+// them elsewhere at any time since then.
+func (m *faultMarks) lapse(now time.Time) {
+	if m.heard.IsZero() || now.Sub(m.heard) < marksGap {
+		return
+	}
+	m.add(faultMark{at: m.heard, Sick: m.sick})
+	m.heard = time.Time{}
+}
+
 // noteSick adds a mark if another number of endpoints is sick.
 func (m *faultMarks) noteSick(n int) {
+	m.lapse(time.Now())
 	m.sick = n
 	if len(m.all) > 0 {
 		last := m.all[len(m.all)-1]
@@ -70,6 +82,7 @@ func (m *faultMarks) add(mark faultMark) {
 
 // at returns the marks for an event of this time, in ms.
 func (m *faultMarks) at(now float64) []faultMark {
+	m.lapse(time.Now())
 	all := slices.Clone(m.all)
 	for i := range all {
 		all[i].At = now - float64(time.Since(all[i].at))/float64(time.Millisecond)

@@ -465,6 +465,7 @@ func TestAPI(t *testing.T) {
 			"/api/calls?limit=0":                    {400, "limit: must be from 1 to 1024"},
 			"/api/calls?limit=1025":                 {400, "limit: must be from 1 to 1024"},
 			"/api/calls?limit=ten":                  {400, "limit: must be from 1 to 1024"},
+			"/api/calls?upstream=(others)&policy=x": {400, "policy: must not be given with upstream=(others)"},
 			"/api/calls?limit=1&limit=2":            {400, "limit: must be given once"},
 			"/api/calls?reason=tired":               {400, "reason: must be one of"},
 			"/api/calls?reasons=ok":                 {400, `unknown parameter \"reasons\"`},

@@ -91,7 +91,7 @@ func (p *Page) serveTraffic(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if p.faults != nil {
-			p.faults.noteSick(settings.Sick)
+			p.faults.noteSick(p.options.Traffic)
 		}
 	}
 	writeJSON(w, p.options.Traffic.State())

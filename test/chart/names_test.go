@@ -31,6 +31,7 @@ func TestNames(t *testing.T) {
 		"called like the chart":  {"rebound", "", "", ""},
 		"of another label":       {"rebound", "", "", "edge"},
 		"called like the label":  {"edge", "", "edge-", "edge"},
+		"named as it was before": {"rebound", "rebound", "rebound-", "edge"},
 		"another release":        {"try", "", "try-", ""},
 		"of a given name":        {"rebound", "second", "second-", ""},
 		"the chart's name":       {"try", "rebound", "rebound-", ""},

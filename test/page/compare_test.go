@@ -122,6 +122,34 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// The table used to grow by one or two lines with figures of few calls, and the controls moved.
+func TestComparisonKeepsItsHeight(t *testing.T) {
+	w := &wheel{}
+	_, at := own(t, page.Options{Traffic: w})
+	for _, width := range []int{375, 768, 1200, 1399, 1440, 2200} {
+		v := visit(t, at, width, false)
+		v.until(isLive)
+		heights := map[float64]string{}
+		for _, r := range []page.TrafficResult{
+			{}, {Sent: 2, Ended: 2, Good: 1, Attempts: 4, P50: 90.7, P99: 90.7}, {Sent: 2000, Ended: 1999, Good: 1998, Attempts: 9999, P50: 1234, P99: 59900},
+			{Sent: 2000, Ended: 1998, Good: 1, Attempts: 1234, P50: 0.12, P99: 123, NotSent: 123}, {Sent: 20, NotSent: 1234},
+		} {
+			w.mu.Lock()
+			w.state = page.TrafficState{TrafficSettings: page.TrafficSettings{PerSecond: 200, Path: page.PathBoth}, Limit: 200, With: r, Without: r}
+			w.mu.Unlock()
+			v.until(fmt.Sprintf(`document.getElementById("with-note").textContent.startsWith(%q) && document.getElementById("with-note").textContent.includes("not sent") === %v`,
+				map[bool]string{true: "none ended", false: grouped(r.Ended) + " calls"}[r.Ended == 0], r.NotSent > 0))
+			heights[eval[float64](v, `Math.round(document.getElementById("compare-table").getBoundingClientRect().height)`)] = v.text("compare-table")
+		}
+		if len(heights) != 1 {
+			t.Errorf("at %d px the table is of %d heights, want one: %v", width, len(heights), heights)
+		}
+		if wide := eval[[]string](v, `[...document.querySelectorAll("#compare .note")].filter((e) => e.getBoundingClientRect().right > e.parentElement.getBoundingClientRect().right + 1).map((e) => e.id + " " + e.textContent)`); len(wide) > 0 {
+			t.Errorf("at %d px %q leave their cells", width, wide)
+		}
+	}
+}
+
 // The comparison is of the time since the faults changed, and says so. It used to mix the seconds
 // before a fault into its figures: "100 % instead of 91.2 % of the calls succeed", one second after
 // the begin of an outage.

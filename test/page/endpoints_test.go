@@ -97,7 +97,7 @@ func TestEndpoints(t *testing.T) {
 }
 
 // The rows used to be replaced by every update, so that an address could not be selected. They move
-// with their state and keep their elements.
+// with their state and keep their elements. When a sick one was well again, all others moved.
 func TestEndpointsCanBeSelected(t *testing.T) {
 	var (
 		mu   sync.Mutex
@@ -129,4 +129,7 @@ func TestEndpointsCanBeSelected(t *testing.T) {
 	sick = false
 	mu.Unlock()
 	v.until(addresses("10.0.0.1:80 In use, 10.0.0.2:80 In use"))
+	if got := eval[string](v, `getSelection().toString().trim()`); got != "10.0.0.1:80" {
+		t.Errorf("selection = %q after the way back, want the address", got)
+	}
 }

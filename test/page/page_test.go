@@ -32,7 +32,11 @@ import (
 )
 
 const (
-	isLive   = `document.getElementById("connection").innerText === "Live"`
+	isLive = `document.getElementById("connection").innerText === "Live"`
+	// refusesSome is an expression: whether calls of the last ten seconds were refused. Whether the
+	// limit or the circuit does it in an overload differs by machine.
+	refusesSome = `/[1-9][\d,]* refused/.test(document.getElementById("success-note").innerText)`
+
 	attempts = `[...document.querySelectorAll("[data-bar=attempt]")]`
 	waits    = `[...document.querySelectorAll("[data-bar=wait]")]`
 )
@@ -727,7 +731,7 @@ func TestOutageMovesNothing(t *testing.T) {
 	for _, width := range []int{375, 768, 1440, 2200} {
 		t.Run("overload, "+strconv.Itoa(width), func(t *testing.T) {
 			v := visit(t, d.page, width, false)
-			v.until(`document.getElementById("summary").innerText.includes("limit refused")`)
+			v.until(refusesSome)
 			v.standsStill(`true`)
 			if n := eval[int](v, `document.getElementById("summary").textContent.length`); n > 170 {
 				t.Errorf("the sentence has %d characters, want at most 170: %s", n, v.text("summary"))

@@ -32,7 +32,7 @@ export function drawCompare() {
   ways.forEach((way) => {
     const r = traffic[way];
     const sent = traffic.perSecond && [way, "both"].includes(traffic.path);
-    text(`${way}-note`, (r.ended ? plural(r.ended, "call") : sent ? "none ended yet" : "no traffic") + (r.notSent ? `, ${count(r.notSent)} not sent: too many others wait` : ""));
+    text(`${way}-note`, (r.ended ? plural(r.ended, "call") : sent ? "none ended" : "no traffic") + (r.notSent ? `, ${count(r.notSent)} not sent` : ""));
   });
   const both = traffic.path === "both";
   // After the traffic was turned off, calls of before still end while none is sent, and their

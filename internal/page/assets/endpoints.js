@@ -60,8 +60,8 @@ export function drawEndpoints(s) {
   show("endpoints", all.length > 0);
   const present = new Set(all.map((e) => e.address));
   for (const [address, row] of rowOf) if (!present.has(address)) { row.remove(); rowOf.delete(address); }
-  const body = $("endpoint-rows");
-  all.forEach((e, i) => {
+  const changed = new Set(); // rows of another state: only they move, so that a text selected in another one stays
+  const rows = all.map((e) => {
     let row = rowOf.get(e.address);
     if (!row) {
       row = el("tr", {}, el("td", {}, e.address), el("td"), el("td", { class: "number" }), el("td", { class: "number" }));
@@ -71,11 +71,18 @@ export function drawEndpoints(s) {
     if (row.dataset.state !== e.state) {
       const [word, kind] = states[e.state] ?? [e.state, "late"];
       row.dataset.state = e.state;
+      changed.add(row);
       state.replaceChildren(icon(kind, `is-${kind}`), ` ${word}`);
     }
     text(share, percent(e.share, 1));
     text(latency, e.latency ? duration(e.latency) : "–");
-    if (body.children[i] !== row) body.insertBefore(row, body.children[i] ?? null);
+    return row;
   });
+  let next = $("endpoint-rows").firstElementChild; // before it, the rows are in order
+  for (const row of rows) {
+    while (next !== row && changed.has(next)) next = next.nextElementSibling;
+    if (next === row) next = row.nextElementSibling;
+    else $("endpoint-rows").insertBefore(row, next);
+  }
   text("endpoints-note", s?.endpointsOmitted ? `${plural(s.endpointsOmitted, "more endpoint")}. Share: of the attempts in the last ten seconds.` : "Share: of the attempts in the last ten seconds.");
 }
