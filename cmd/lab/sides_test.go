@@ -127,8 +127,8 @@ func TestExitCodeWithoutPolicies(t *testing.T) {
 	}
 }
 
-// A configuration of Rebound named as a kustomization keeps its mistakes. It used to count as a file
-// without policies.
+// A configuration of Rebound named as a kustomization keeps its mistakes. It used to count as a
+// file without policies.
 func TestConfigurationNamedKustomization(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "kustomization.yaml")

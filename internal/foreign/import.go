@@ -160,9 +160,9 @@ func (e *NoPolicies) Unwrap() error { return e.err }
 
 // NoSettings returns a *[NoPolicies] if all objects in a file are of Kubernetes and none shows a
 // system. The empty list that kubectl prints for the wrong namespace is such a file, and so is a
-// kustomization, whose apiVersion and kind may be left out. It returns a *[mistake.List] if a system
-// reads an object's kind, but from another API group: that is misspelled, or of a system that is not
-// read. Otherwise it returns nil.
+// kustomization, whose apiVersion and kind may be left out. It returns a *[mistake.List] if a
+// system reads an object's kind, but from another API group: that is misspelled, or of a system
+// that is not read. Otherwise it returns nil.
 func NoSettings(name string, data []byte) error {
 	roots, err := parseYAML(name, data)
 	if err != nil || len(roots) == 0 {
