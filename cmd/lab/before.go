@@ -99,7 +99,7 @@ func readSides(p cli.Program, policy policyFlags, before, method string) (after,
 		}
 		// A file is for the system that its own text shows, or else the other version's text.
 		of, from := policy, *policy.from
-		if from == "" && !ownKeys.Match(s.data) && systemOf(s.name, s.data) == "" && foreign.NoSettings(s.name, s.data) == nil {
+		if from == "" && !foreign.Own(s.data) && systemOf(s.name, s.data) == "" && foreign.NoSettings(s.name, s.data) == nil {
 			from = string(systemOf(sides[1-i].name, sides[1-i].data))
 		}
 		of.from = &from

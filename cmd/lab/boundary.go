@@ -65,9 +65,8 @@ func boundary(ctx context.Context, p cli.Program) int {
 		policies = chosen.policies
 	}
 	for _, chosen := range policies {
-		load.Rate = load.Capacity
 		if err := (lab.Experiment{Policy: chosen.Policy, Client: chosen.Client, Scenario: s, Load: load}).Validate(); err != nil {
-			return p.Fail(cli.ExitUsage, byFlags(err, map[string]string{"rate": "--capacity", "clients": "--clients", "capacity": "--capacity"}))
+			return p.Fail(cli.ExitUsage, byFlags(err, map[string]string{"clients": "--clients", "capacity": "--capacity"}))
 		}
 	}
 	table, err := findBoundaries(ctx, p, policies, s, load, *seeds)

@@ -4,7 +4,6 @@
 const every = group();
 const figures = [...document.querySelectorAll("figure")].map((figure) => {
   const { title, lines, seconds, disturbance, rows } = JSON.parse(figure.querySelector("script").textContent);
-  figure.querySelector("table").remove();
   const draw = chart(figure, {
     title, height: 156, origin: () => 0, moment: (ms) => `${ms / 1000} s`,
     lines: [
@@ -13,9 +12,12 @@ const figures = [...document.querySelectorAll("figure")].map((figure) => {
     ],
   }, every);
   const [from, to] = disturbance.map((s) => 1000 * s);
-  return () => draw({
-    from: 0, to: 1000 * seconds, step: 1000, points: rows.map((values, i) => ({ at: 1000 * i, values })),
-    shades: [{ kind: "disturbance", from, to }], marks: [from, to],
-  });
+  return () => {
+    draw({
+      from: 0, to: 1000 * seconds, step: 1000, points: rows.map((values, i) => ({ at: 1000 * i, values })),
+      shades: [{ kind: "disturbance", from, to }], marks: [from, to],
+    });
+    figure.querySelector("table").remove(); // not before: a browser that cannot draw keeps it
+  };
 });
 for (const draw of figures) draw(); // when the margins of all are known

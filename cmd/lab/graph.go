@@ -65,7 +65,7 @@ func graph(ctx context.Context, p cli.Program) int {
 	}
 	e, err := readGraph(p, name, data, *entry, *hang, *rate)
 	if err != nil {
-		return p.Fail(cli.ExitUsage, err)
+		return p.Fail(inputCode(err), err)
 	}
 	e.Seed = *seed
 	if err := e.Graph.Validate(); err != nil {
@@ -83,7 +83,7 @@ func graph(ctx context.Context, p cli.Program) int {
 	if *policy.file != "" {
 		chosen, err := policy.chosen(p)
 		if err != nil {
-			return p.Fail(cli.ExitUsage, err)
+			return p.Fail(inputCode(err), err)
 		}
 		e.Policies[chosenPolicy] = chosen
 		e.Graph.Policies = maps.Clone(e.Graph.Policies)

@@ -32,7 +32,7 @@ minutes.`, "lab harm [flags]",
 	}
 	chosen, err := policy.policy(p, "GET")
 	if err != nil {
-		return p.Fail(cli.ExitUsage, err)
+		return p.Fail(inputCode(err), err)
 	}
 	cells, err := lab.HarmGrid(*every)
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf16"
@@ -146,12 +145,9 @@ func asUTF8(data []byte) []byte {
 	return []byte(string(utf16.Decode(units)))
 }
 
-// ownKeys matches a key that a configuration of Rebound has at its top level.
-var ownKeys = regexp.MustCompile(`(?m)^(routes|policies|upstreams|listener)\s*:`)
-
 // systemOf returns the other system that a file is for, or "" for a configuration of Rebound.
 func systemOf(name string, data []byte) foreign.System {
-	if ownKeys.Match(data) {
+	if foreign.Own(data) {
 		return ""
 	}
 	return foreign.Detect(name, data)

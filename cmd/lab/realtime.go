@@ -47,7 +47,7 @@ than the last column says. One client makes all calls.`, "lab run [flags]",
 	}
 	chosen, err := policy.policy(p, s.Method())
 	if err != nil {
-		return p.Fail(cli.ExitUsage, err)
+		return p.Fail(inputCode(err), err)
 	}
 	if load.load.Clients != 1 {
 		return p.Fail(cli.ExitUsage, fmt.Errorf("--clients: must be 1, because this process is the only client, got %d", load.load.Clients))

@@ -152,3 +152,12 @@ upstream:
 		t.Errorf("got error %v, verdict %q, stderr %q", err, got.Verdict, errs)
 	}
 }
+
+// A capacity that is too large is one mistake. The rate that follows from it used to be another.
+func TestBoundaryTellsOfTheCapacityOnce(t *testing.T) {
+	t.Parallel()
+	code, _, errs := execute(t, "boundary", "--capacity", "2e6")
+	if code != cli.ExitUsage || strings.Count(errs, "--capacity: ") != 1 {
+		t.Errorf("got exit code %d, stderr %q, want 2 and one mistake", code, errs)
+	}
+}

@@ -112,14 +112,32 @@ func TestExitCodeWithoutPolicies(t *testing.T) {
 		}
 	}
 	for file, want := range map[string]int{"app.yaml": exitNothing, "kustomization.yaml": exitNothing, "values.yaml": cli.ExitUsage, "empty.yaml": cli.ExitUsage} {
-		for _, command := range []string{"check", "simulate", "compare", "boundary", "import"} {
+		for _, command := range []string{"check", "simulate", "compare", "boundary", "import", "harm", "run", "graph"} {
 			args := []string{command, "--config", filepath.Join(dir, file)}
+			if command == "graph" {
+				args = append(args, "../../docs/examples/shop.yaml")
+			}
 			if command == "check" {
 				args = append(args, "--limits", filepath.Join(dir, "limits.yaml"))
 			}
 			if code, _, errs := execute(t, args...); code != want {
 				t.Errorf("%s %s: got exit code %d, stderr %q, want %d", command, file, code, errs, want)
 			}
+		}
+	}
+}
+
+// A configuration of Rebound named as a kustomization keeps its mistakes. It used to count as a
+// file without policies.
+func TestConfigurationNamedKustomization(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "kustomization.yaml")
+	if err := os.WriteFile(file, []byte("routes: [{name: all, match: /, upstream: 'http://up'}]\npolicies: {default: {retry: {maxAttemps: 3}}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for command, want := range map[string]string{"simulate": ":2:30: ", "compare": ":2:30: ", "import": "use --from NAME"} {
+		if code, _, errs := execute(t, command, "--config", file); code != cli.ExitUsage || !strings.Contains(errs, want) {
+			t.Errorf("%s: got exit code %d, stderr %q, want 2 and %q", command, code, errs, want)
 		}
 	}
 }

@@ -3,7 +3,7 @@
 // has the same size at every width.
 
 const EDGE = { left: 46, right: 10, top: 8, bottom: 6 };
-const PAPER = 620; // px: every sheet is at least that wide, without its margins
+const PAPER = 620; // px: A4 and Letter are at least that wide, without margins; A5 shrinks a chart to 559
 
 export const count = (n) => Math.round(n).toLocaleString("en-US");
 
@@ -58,8 +58,8 @@ export function group(moved = () => {}) {
     for (const c of charts) c.point();
     moved();
   };
-  // at returns the time that is pointed at, or null.
-  g.at = (view) => (g.share === null ? null : view.from + g.share * (view.to - view.from));
+  // at returns the time that is pointed at, or null: also without a view, before the first data.
+  g.at = (view) => (g.share === null || !view ? null : view.from + g.share * (view.to - view.from));
   const print = (paper) => () => {
     g.paper = paper;
     for (const c of charts) c.render();
@@ -189,12 +189,14 @@ export function chart(parent, { title, height, lines, moment, origin, paint }, g
   }
 
   plot.addEventListener("pointermove", (e) => {
+    if (!view) return; // the chart has no width yet
     const box = plot.getBoundingClientRect();
     const share = (e.clientX - box.left - EDGE.left) / (right() - EDGE.left);
     g.point(share >= 0 && share <= 1 ? share : null);
   });
   plot.addEventListener("pointerleave", () => g.point(null));
   plot.addEventListener("keydown", (e) => {
+    if (e.altKey || e.ctrlKey || e.metaKey) return; // the browser's, such as Alt and Left
     const by = { ArrowLeft: -1, ArrowRight: 1 }[e.key];
     if (!view || !by && e.key !== "Escape") return;
     e.preventDefault();

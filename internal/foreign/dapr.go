@@ -189,7 +189,7 @@ func daprDefaults(kind, suffix string) []string {
 func daprDuration(r *reader, n *node) (time.Duration, bool) {
 	return spans("a duration such as 250ms, or a number of milliseconds", func(s string) (time.Duration, bool) {
 		if v, err := strconv.ParseInt(s, 10, 64); err == nil {
-			return time.Duration(v) * time.Millisecond, v <= math.MaxInt64/int64(time.Millisecond)
+			return time.Duration(v) * time.Millisecond, v >= 0 && v <= math.MaxInt64/int64(time.Millisecond)
 		}
 		return goDuration(s)
 	})(r, n)

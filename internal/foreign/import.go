@@ -160,28 +160,37 @@ func (e *NoPolicies) Unwrap() error { return e.err }
 
 // NoSettings returns a *[NoPolicies] if all objects in a file are of Kubernetes and none shows a
 // system. The empty list that kubectl prints for the wrong namespace is such a file, and so is a
-// kustomization, whose apiVersion and kind may be left out. Otherwise it returns nil.
+// kustomization, whose apiVersion and kind may be left out. It returns a *[mistake.List] if a
+// system reads an object's kind, but from another API group: that is misspelled, or of a system
+// that is not read. Otherwise it returns nil.
 func NoSettings(name string, data []byte) error {
 	roots, err := parseYAML(name, data)
 	if err != nil || len(roots) == 0 {
 		return nil
 	}
 	var kinds []string
+	r := &reader{file: name}
 	for _, root := range roots {
 		objects := []*node{root}
 		if strings.HasSuffix(root.get("kind").value(), "List") && root.get("items") != nil {
 			objects = root.get("items").items
 		}
 		for _, object := range objects {
-			if len(roots) == 1 && isKustomization(name, object) {
+			if len(roots) == 1 && isKustomization(name, object) && !Own(data) {
 				kinds = append(kinds, "Kustomization")
 				continue
 			}
 			if object.get("apiVersion") == nil || object.get("kind").value() == "" {
 				return nil
 			}
+			if groups, kind := otherGroups(object); len(groups) > 0 {
+				r.failGroup(object, groups, kind)
+			}
 			kinds = append(kinds, clip(object.get("kind").value()))
 		}
+	}
+	if len(r.errs) > 0 {
+		return r.errs.Err()
 	}
 	if len(kinds) == 0 {
 		return &NoPolicies{fmt.Errorf("%s: is a list without objects: kubectl has found none, is the namespace right?", name)}
@@ -190,6 +199,12 @@ func NoSettings(name string, data []byte) error {
 	kinds = slices.Compact(kinds)
 	return &NoPolicies{fmt.Errorf("%s: has no object with retries, timeouts or breakers, only of kind %s", name, strings.Join(kinds[:min(len(kinds), 5)], ", "))}
 }
+
+// ownKeys matches a key that a configuration of Rebound has at its top level.
+var ownKeys = regexp.MustCompile(`(?m)^(routes|policies|upstreams|listener)\s*:`)
+
+// Own reports whether a text looks like a configuration of Rebound.
+func Own(data []byte) bool { return ownKeys.Match(data) }
 
 // isKustomization reports whether a mapping is what kustomize reads from a file with this name.
 func isKustomization(name string, n *node) bool {

@@ -13,11 +13,7 @@ import (
 // kinds that no system has here say nothing about failures.
 func (r *reader) kubernetes(roots []*node, kinds map[string]action) {
 	for _, root := range roots {
-		group, _, named := strings.Cut(root.get("apiVersion").value(), "/")
-		if !named {
-			group = "" // the core, v1
-		}
-		kind := root.get("kind").value()
+		group, kind := groupOf(root), root.get("kind").value()
 		switch {
 		case root.shape != mapping || kind == "":
 			r.fail(root, "expected a Kubernetes object with apiVersion and kind")
@@ -35,7 +31,12 @@ func (r *reader) kubernetes(roots []*node, kinds map[string]action) {
 			if near := nearKind(group, kind, kinds); near != "" {
 				r.fail(root.get("kind"), "unknown kind %s, did you mean %s?", kind, near)
 			}
-			if system := kindOf(group + "/" + kind); system != "" {
+			if groups, kind := otherGroups(root); slices.ContainsFunc(groups, func(g string) bool { return config.Distance(g, group) <= 3 }) {
+				r.failGroup(root, groups, kind)
+			} else if len(groups) > 0 {
+				r.mark(root, Dropped, "objects of "+cmp.Or(clip(group), "the core's group")+" are not read")
+			}
+			if system := systemKinds()[group+"/"+kind]; system != "" {
 				r.mark(root, Dropped, "is read with --from "+string(system))
 			}
 			if kind == "EnvoyFilter" {
@@ -46,8 +47,8 @@ func (r *reader) kubernetes(roots []*node, kinds map[string]action) {
 	}
 }
 
-// kindOf returns the system whose import reads the objects of a kind, or "".
-func kindOf(kind string) System {
+// systemKinds returns the system whose import reads the objects of a kind, by "GROUP/KIND".
+func systemKinds() map[string]System {
 	return map[string]System{
 		"networking.istio.io/VirtualService":                Istio,
 		"networking.istio.io/DestinationRule":               Istio,
@@ -58,9 +59,49 @@ func kindOf(kind string) System {
 		"linkerd.io/ServiceProfile":                         Linkerd,
 		"policy.linkerd.io/HTTPRoute":                       Linkerd,
 		"dapr.io/Resiliency":                                Dapr,
+		"traefik.io/IngressRoute":                           Traefik,
 		"traefik.io/Middleware":                             Traefik,
 		"traefik.io/ServersTransport":                       Traefik,
-	}[kind]
+		"traefik.containo.us/IngressRoute":                  Traefik,
+		"traefik.containo.us/Middleware":                    Traefik,
+		"traefik.containo.us/ServersTransport":              Traefik,
+	}
+}
+
+// otherGroups returns the API groups from which a system reads objects of this kind, and the kind's
+// name there, if the object is of none of them.
+func otherGroups(object *node) (groups []string, name string) {
+	for known := range systemKinds() {
+		group, kind, _ := strings.Cut(known, "/")
+		if !strings.EqualFold(kind, object.get("kind").value()) {
+			continue
+		}
+		if group == groupOf(object) {
+			return nil, ""
+		}
+		groups, name = append(groups, group), kind
+	}
+	slices.Sort(groups)
+	return groups, name
+}
+
+// failGroup notes that an object is of an API group from which no system reads its kind. Its
+// policies would else be lost without a word.
+func (r *reader) failGroup(object *node, groups []string, kind string) {
+	at := object.get("apiVersion")
+	if at == nil {
+		at = object
+	}
+	r.fail(at, "expected %s for the kind %s, got %s", strings.Join(groups, " or "), kind, cmp.Or(clip(groupOf(object)), "none"))
+}
+
+// groupOf returns the API group of an object; "" is the core's.
+func groupOf(object *node) string {
+	group, _, named := strings.Cut(object.get("apiVersion").value(), "/")
+	if !named {
+		return ""
+	}
+	return group
 }
 
 // nearKind returns the kind of the same group that kind is a misspelling of, or "".

@@ -1,6 +1,7 @@
 package foreign_test
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -633,7 +634,7 @@ func TestDaprBareNumbers(t *testing.T) {
 		t.Errorf("got %d trial calls, a window of %v, open for %v, want 1, 8s and 45s", got.HalfOpenCalls, got.Window, got.OpenFor)
 	}
 	wantKind(t, result, "maxRequests", foreign.Approximated, "0 means 1")
-	for _, wrong := range []string{`"-5"`, `"9300000000000000000"`, "5000 ms"} {
+	for _, wrong := range []string{`"-5"`, `"-18446744073709"`, `"9300000000000000000"`, "5000 ms"} {
 		if _, err := foreign.Import(foreign.Dapr, "file", []byte(resiliency+"  policies: {timeouts: {general: "+wrong+"}}\n  targets: {apps: {a: {timeout: general}}}\n")); err == nil {
 			t.Errorf("timeout %s: got no error, want one", wrong)
 		}
@@ -682,6 +683,37 @@ func TestIstioTellsOfAnAbsentDestinationRule(t *testing.T) {
 	} {
 		if got := absent(c.text); !slices.Equal(got, c.want) {
 			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+// An object with a misspelled apiVersion, or of a system that is not read, is a mistake. It used to
+// count as a file without policies, which a pipeline leaves out.
+func TestObjectsOfUnknownGroups(t *testing.T) {
+	t.Parallel()
+	const gateway = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: a}\n---\n"
+	for name, c := range map[string]struct{ text, want string }{
+		"VirtualService":       {"apiVersion: networking.istio.oi/v1\nkind: VirtualService\n", "file.yaml:1:13: apiVersion: expected networking.istio.io for the kind VirtualService, got networking.istio.oi"},
+		"DestinationRule":      {"{apiVersion: istio.io/v1, kind: DestinationRule}", "expected networking.istio.io for the kind DestinationRule, got istio.io"},
+		"Resiliency":           {"{apiVersion: dapr.oi/v1alpha1, kind: Resiliency}", "expected dapr.io for the kind Resiliency, got dapr.oi"},
+		"IngressRoute":         {"{apiVersion: traefic.io/v1alpha1, kind: IngressRoute}", "expected traefik.containo.us or traefik.io for the kind IngressRoute, got traefic.io"},
+		"BackendTrafficPolicy": {"{apiVersion: gateway.envoyproxy.oi/v1alpha1, kind: BackendTrafficPolicy}", "expected gateway.envoyproxy.io for the kind BackendTrafficPolicy, got gateway.envoyproxy.oi"},
+		"HTTPRoute":            {"{apiVersion: v1, kind: HTTPRoute}", `expected gateway.networking.k8s.io or policy.linkerd.io for the kind HTTPRoute, got none`},
+		"in a list":            {"{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Service}, {apiVersion: linkerd.oi/v1, kind: serviceProfile}]}", "expected linkerd.io for the kind ServiceProfile, got linkerd.oi"},
+		"beside others":        {gateway + "apiVersion: networking.istio.oi/v1\nkind: VirtualService\n", "file.yaml:5:13: apiVersion: expected networking.istio.io for the kind VirtualService, got networking.istio.oi"},
+	} {
+		_, err := foreign.Import("", "file.yaml", []byte(c.text))
+		if none, ok := errors.AsType[*foreign.NoPolicies](err); ok || err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got error %v (no policies: %v), want a mistake with %q", name, err, none != nil, c.want)
+		}
+	}
+	for name, text := range map[string]string{
+		"a Deployment": "{apiVersion: apps/v1, kind: Deployment}", "a Gateway": gateway,
+		"another system's objects": gateway + "{apiVersion: traefik.io/v1alpha1, kind: IngressRoute}\n",
+	} {
+		_, err := foreign.Import("", "file.yaml", []byte(text))
+		if _, ok := errors.AsType[*foreign.NoPolicies](err); !ok {
+			t.Errorf("%s: got error %v, want that there are no policies", name, err)
 		}
 	}
 }

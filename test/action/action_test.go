@@ -493,15 +493,15 @@ func TestFilesWithoutPolicies(t *testing.T) {
 	w.commit()
 	check := func(config string) (int, string) { return w.run("check", "CONFIG="+config, "LIMITS=limits.yaml") }
 
-	if code, out := check("deploy/**/*.yaml"); code != 0 || !strings.Contains(out, "\n::notice title=Rebound lab::4 matching files have no policies, ") {
-		t.Errorf("got exit code %d, output\n%s\nwant 0 and how many files were left out", code, out)
+	if code, out := check("deploy/**/*.yaml"); code != 0 || !strings.Contains(out, "\n::notice title=Rebound lab::4 matching files have no policies, so there is nothing to check in them: deploy/app.yaml, deploy/both.yaml, deploy/kustomization.yaml, deploy/new.yaml\n") {
+		t.Errorf("got exit code %d, output\n%s\nwant 0 and which files were left out", code, out)
 	}
 	code, out := w.run("compare", "CONFIG=deploy/**/*.yaml")
 	summary := w.read(w.summary)
 	if code != 0 || !strings.Contains(summary, "#### `deploy/both.yaml`\n\n- `both/0`: is gone.\n") || strings.Count(summary, "#### ") != 1 || strings.Contains(summary, "cannot be compared") {
 		t.Errorf("got exit code %d, output %s, and summary\n%s\nwant only the file that had policies", code, out, summary)
 	}
-	if want := "::notice title=Rebound lab::2 changed files have no policies, so they are not in the table\n"; !strings.Contains(out, want) {
+	if want := "::notice title=Rebound lab::2 changed files have no policies, so they are not in the table: deploy/app.yaml, deploy/new.yaml\n"; !strings.Contains(out, want) {
 		t.Errorf("got output\n%s\nwant %q", out, want)
 	}
 	if code, out := check("deploy/app.yaml"); code != 2 || !strings.Contains(out, "::error title=Rebound lab::no file that matches the input config has policies\n") {
@@ -527,6 +527,66 @@ func TestFilesWithoutPolicies(t *testing.T) {
 	}
 	if code, out := w.run("compare", "CONFIG=deploy/**/*.yaml"); code != 0 || !strings.Contains(w.read(w.summary), "\nNo file with policies differs from the base.\n") {
 		t.Errorf("got exit code %d, output %s, and summary\n%s", code, out, w.read(w.summary))
+	}
+}
+
+// The check of files without policies passes only if the change removes policies: those of a file
+// that is deleted, renamed or changed. It used to pass for any deleted file that is not one of a
+// system, such as a README, and to fail for a file that loses its policies with its name.
+func TestCheckAfterTheLastPolicies(t *testing.T) {
+	t.Parallel()
+	const rebound = "routes: [{name: all, match: /, upstream: 'http://up'}]\n"
+	long := strings.Repeat("# The service of the stars.\n", 20) + deployment
+	for name, c := range map[string]struct {
+		file, text, after string // after is in the file renamed.yaml; "" for none
+		code              int
+	}{
+		"README":                  {"deploy/README.md", "# Deploy\n", "", 2},
+		"README with an example":  {"deploy/README.md", "# Deploy\n```yaml\nroutes: []\n```\n", "", 2},
+		"empty":                   {"deploy/empty.yaml", "", "", 2},
+		"Deployment":              {"deploy/old.yaml", long, "", 2},
+		"renamed Deployment":      {"deploy/old.yaml", long, long, 2},
+		"VirtualService":          {"deploy/old.yaml", policy("1"), "", 0},
+		"renamed, loses policies": {"deploy/old.yaml", long + "---\n" + policy("1"), long, 0},
+		"Rebound":                 {"deploy/rebound.yaml", rebound, "", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorkshop(t)
+			w.write("limits.yaml", "scenarios: [{scenario: outage-hanging, amplification: 9}]\n", 0o600)
+			w.write("deploy/app.yaml", deployment, 0o600)
+			w.write(c.file, c.text, 0o600)
+			w.base = w.commit()
+			w.git("rm", "--quiet", c.file)
+			if c.after != "" {
+				w.write("deploy/renamed.yaml", c.after, 0o600)
+			}
+			w.commit()
+			if code, out := w.run("check", "CONFIG=deploy/**", "LIMITS=limits.yaml"); code != c.code {
+				t.Errorf("got exit code %d, output\n%s\nwant %d", code, out, c.code)
+			}
+		})
+	}
+}
+
+// A misspelled API group fails the check, also beside a file that passes, and the name of a file
+// that is left out begins no command.
+func TestCheckOfMisspelledGroup(t *testing.T) {
+	t.Parallel()
+	w := newWorkshop(t)
+	w.write("limits.yaml", "scenarios: [{scenario: outage-hanging, amplification: 9}]\nload: {rate: 50, clients: 2, capacity: 150, seeds: 1}\n", 0o600)
+	w.write("deploy/ratings.yaml", policy("0"), 0o600)
+	w.write(hostile, deployment, 0o600)
+	w.base = w.commit()
+	code, out := w.run("check", "CONFIG=deploy/**", "LIMITS=limits.yaml")
+	if code != 0 || strings.Contains(out, "\n::error") || !strings.Contains(out, "\n::notice title=Rebound lab::1 matching files ") || !strings.Contains(out, "x.yaml") {
+		t.Errorf("got exit code %d, output\n%s\nwant 0 and the file that was left out in one line", code, out)
+	}
+	w.write("deploy/typo.yaml", strings.Replace(policy("3"), "istio.io", "istio.oi", 1), 0o600)
+	w.commit()
+	code, out = w.run("check", "CONFIG=deploy/*.yaml", "LIMITS=limits.yaml")
+	if code != 1 || !strings.Contains(out, "deploy/typo.yaml:1:13: apiVersion: expected networking.istio.io for the kind VirtualService") {
+		t.Errorf("got exit code %d, output\n%s\nwant 1 and the mistake", code, out)
 	}
 }
 

@@ -19,8 +19,11 @@ import (
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
+	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"github.com/rebound-dev/rebound/internal/page"
 )
 
 // outage are the flags of a run of lab that is short.
@@ -384,4 +387,53 @@ func textOfPDF(t *testing.T, file []byte) map[float64]int {
 		}
 	}
 	return sizes
+}
+
+// Keys with Alt, Ctrl or Cmd are the browser's, as Alt and Left for the page before: a chart that
+// has the focus used to take them.
+func TestChartsLeaveTheBrowsersKeys(t *testing.T) {
+	v := visit(t, labPage(t, outage("simulate", "--config", istio)...), 1440, false)
+	v.until(areDrawn)
+	taken := eval[[]string](v, `["", "altKey", "ctrlKey", "metaKey"].flatMap((modifier) => ["ArrowLeft", "ArrowRight"]
+		.filter((key) => !document.querySelector(".plot").dispatchEvent(new KeyboardEvent("keydown", { key, [modifier]: true, cancelable: true })))
+		.map((key) => modifier + key))`)
+	if want := []string{"ArrowLeft", "ArrowRight"}; !slices.Equal(taken, want) {
+		t.Errorf("the chart takes the keys %q, want only %q", taken, want)
+	}
+}
+
+// A pointer on a chart without data points at no time. On the page it used to point at one, which
+// stayed, and threw.
+func TestPointerBeforeTheFirstData(t *testing.T) {
+	_, at := own(t, page.Options{})
+	v := visit(t, at, 1440, false)
+	_ = eval[bool](v, `(import("/assets/chart.js").then((m) => { window.chart = m; }), true)`)
+	v.until(`Boolean(window.chart)`)
+	got := eval[[]any](v, `(() => {
+		const errors = [];
+		const error = (e) => errors.push(e.message);
+		addEventListener("error", error);
+		const place = document.body.appendChild(document.createElement("div"));
+		const g = chart.group(() => g.at(null));
+		chart.chart(place, { title: "empty", height: 100, lines: [{ name: "good", word: "good", of: () => 0, unit: chart.units.count, top: 5 }] }, g);
+		const plot = place.querySelector(".plot");
+		plot.dispatchEvent(new PointerEvent("pointermove", { clientX: plot.getBoundingClientRect().left + 20 }));
+		removeEventListener("error", error);
+		place.remove();
+		return [g.share, ...errors];
+	})()`)
+	if len(got) != 1 || got[0] != nil {
+		t.Errorf("got the share and errors %v, want no share and none", got)
+	}
+}
+
+// In a browser that cannot draw the charts, a page of lab keeps its tables.
+func TestTablesStayWithoutCharts(t *testing.T) {
+	url := labPage(t, outage("simulate", "--config", istio)...)
+	v := visit(t, "about:blank", 1440, false)
+	v.do(command(cdppage.AddScriptToEvaluateOnNewDocument, cdppage.AddScriptToEvaluateOnNewDocumentParams{Source: "delete window.ResizeObserver"}),
+		chromedp.Navigate(url))
+	if n := eval[int](v, `typeof ResizeObserver === "undefined" ? document.querySelectorAll("figure table").length : -1`); n != 6 {
+		t.Errorf("%d tables, want all six", n)
+	}
 }
