@@ -206,7 +206,7 @@ func (l *limiter) current() int {
 // errNoPlace or the cause of ctx.
 func (l *limiter) enter(ctx context.Context, now time.Time, p Priority, retry bool, deadline time.Time) error {
 	share := p.share(retry)
-	if l.take(now, share) {
+	if l.take(now, share) || !retry && l.probes(now) {
 		return nil
 	}
 	if l.policy.Queue == 0 {
@@ -282,7 +282,7 @@ func (l *limiter) refuses(now time.Time, op any) bool {
 	if _, ok := l.free(); ok || l.policy.Queue > 0 || l.policy.Max == 0 && sends(op) {
 		return false
 	}
-	return !l.fits(l.inFlight.Load()+1, now, priority(op).share(false))
+	return !l.fits(l.inFlight.Load()+1, now, priority(op).share(false)) && !l.probeIsDue(now)
 }
 
 // take takes a place if there is one. Otherwise it changes nothing, not even for a moment: admit

@@ -23,6 +23,7 @@ const (
 	suspectFor   = 5 * time.Second        // how long there are ticks after slow answers
 	hangGaps     = 50                     // as stallGaps, from which on it is no queue of a slow upstream
 	hangPlaces   = 2                      // the limit while the upstream hangs
+	probeEvery   = time.Second            // after the last place was taken one more is, at any limit
 )
 
 // stallWatch finds out whether the upstream stalls: many attempts are in flight, and none succeeds.
@@ -81,8 +82,8 @@ func (l *limiter) tick() {
 			w.pauses[0] = max(w.pauses[0], w.own)
 		}
 		w.own = 0
-	case !stalls && over == 0:
-		w.own = 0
+	case !stalls && (over == 0 || l.began.Load() < good-int64(time.Millisecond)):
+		w.own = 0 // all that is in flight began before the last success: only the callers pause
 	case !stalls && over != w.seen.over:
 		w.own = tick
 	default:
@@ -166,6 +167,23 @@ func (l *limiter) placesInAStall() int64 {
 		return hangPlaces
 	}
 	return l.limit.Load()
+}
+
+// probeIsDue reports whether a first attempt may pass although there is no place. All places may be
+// held by attempts that are slow by nature, or that hang although the upstream is well again. Then
+// no other attempt could show that the upstream answers.
+func (l *limiter) probeIsDue(now time.Time) bool {
+	return l.policy.Max == 0 && l.stalls() && int64(now.Sub(l.epoch))-l.began.Load() >= int64(probeEvery)
+}
+
+// probes takes a place beyond the limit if a probe is due.
+func (l *limiter) probes(now time.Time) bool {
+	began := l.began.Load()
+	if !l.probeIsDue(now) || !l.began.CompareAndSwap(began, int64(now.Sub(l.epoch))) {
+		return false
+	}
+	l.inFlight.Add(1)
+	return true
 }
 
 // endStall ends a stall.
