@@ -104,3 +104,115 @@ func TestRecoveryBehindAttemptsThatHang(t *testing.T) {
 		}
 	})
 }
+
+// Calls that are slow by nature are no hang, however long nothing else is asked: none of them has
+// failed.
+func TestLongCallsAreNoHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStalling(t, 30*time.Second)
+		defer s.calls.Wait()
+		s.call(1000, 5*time.Millisecond, 10*time.Millisecond)
+		s.call(8, 25*time.Second, 0)
+		time.Sleep(23 * time.Second)
+		if n := s.Concurrency().Limit; n == 2 {
+			t.Errorf("a limit of %d, as if the upstream hung", n)
+		}
+		s.reset()
+		s.call(50, 5*time.Millisecond, 10*time.Millisecond)
+		if n := s.refusals(); n > 0 {
+			t.Errorf("%d of 50 calls refused, want none", n)
+		}
+	})
+}
+
+// After a change to no limit and back a healthy upstream has no limit, whatever was before.
+func TestStallEndsWithoutALimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStalling(t, 1500*time.Millisecond)
+		defer s.calls.Wait()
+		s.call(1000, 5*time.Millisecond, 10*time.Millisecond)
+		s.call(30, time.Hour, 10*time.Millisecond)
+		if n := s.Concurrency().Limit; n == 0 {
+			t.Error("no limit while there are no answers, want one")
+		}
+		for _, limit := range []int{-1, 0} {
+			p := limited(resilience.ConcurrencyPolicy{Max: limit})
+			next, err := s.Renew(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Pipeline = next
+			if limit < 0 {
+				s.call(100, 5*time.Millisecond, 10*time.Millisecond)
+			}
+		}
+		if n := s.Concurrency().Limit; n != 0 {
+			t.Errorf("a limit of %d of a healthy upstream after max: -1, want none", n)
+		}
+	})
+}
+
+// A change of the attempt timeout counts at once for a stall that is in progress.
+func TestChangedAttemptTimeoutInAStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStalling(t, 30*time.Second)
+		defer s.calls.Wait()
+		s.call(600, 5*time.Millisecond, 10*time.Millisecond)
+		s.call(50, time.Hour, 10*time.Millisecond)
+		p := limited(resilience.ConcurrencyPolicy{})
+		next, err := s.Renew(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Pipeline = next
+		s.call(400, time.Hour, 10*time.Millisecond) // those of the new timeout end after 1.5 s
+		if n := s.Concurrency().Limit; n != 2 {
+			t.Errorf("a limit of %d after attempts of the new timeout have ended, want 2", n)
+		}
+	})
+}
+
+// A pause is forgotten after ten minutes, also if nothing looks for a stall meanwhile. And one
+// success in half a second between failures is no pause: it is an outage, and would hide the next.
+func TestPausesThatAreNotKnown(t *testing.T) {
+	// limitAfter returns the limit when the upstream has hung for a while.
+	limitAfter := func(s *stalling, hung time.Duration) int {
+		s.call(int(hung/(2*time.Millisecond)), time.Hour, 2*time.Millisecond)
+		return s.Concurrency().Limit
+	}
+	for name, before := range map[string]func(*stalling){
+		"a pause of long ago": func(s *stalling) {
+			const n = 100
+			for i := range n { // all are answered after 200 ms
+				s.call(1, 200*time.Millisecond-time.Duration(i)*2*time.Millisecond, 2*time.Millisecond)
+			}
+			s.call(500, 5*time.Millisecond, 2*time.Millisecond)
+			for range 700 {
+				s.call(1, 5*time.Millisecond, time.Second)
+			}
+		},
+		"successes in an outage": func(s *stalling) {
+			for i := range 3000 {
+				takes := time.Hour
+				if i%150 == 0 {
+					takes = 5 * time.Millisecond
+				}
+				s.call(1, takes, 2*time.Millisecond)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStalling(t, 1500*time.Millisecond)
+				defer s.calls.Wait()
+				s.call(5000, 5*time.Millisecond, 2*time.Millisecond)
+				before(s)
+				s.call(2500, 5*time.Millisecond, 2*time.Millisecond)
+				s.reset()
+				if n := limitAfter(s, 120*time.Millisecond); n == 0 {
+					t.Error("no limit 120 ms after the last answer, want one")
+				}
+			})
+		})
+	}
+}
