@@ -49,10 +49,11 @@ type stallWatch struct {
 	spentThen int64        // the same after the last block; protected by sampling
 
 	// Used by the tick only.
-	seen struct{ over, good, failed int64 }
-	step time.Duration // until this tick
-	own  time.Duration // of silence
-	idle time.Duration // of a stall with nothing in flight
+	seen  struct{ over, good, failed int64 }
+	step  time.Duration // until this tick
+	own   time.Duration // of silence
+	asked time.Duration // of silence, since an attempt began in it
+	idle  time.Duration // of a stall with nothing in flight
 	// The longest pauses that ended by themselves, in this period and the one before.
 	pauses [2]time.Duration
 	period int64 // when this period began, ns since epoch
@@ -91,12 +92,16 @@ func (l *limiterState) tick() {
 			w.pauses[0] = max(w.pauses[0], w.own)
 		}
 		w.own = 0
-	case !stalls && (over == 0 || l.began.Load() < good-int64(time.Millisecond)):
-		w.own = 0 // all that is in flight began before the last success: only the callers pause
+	case !stalls && over == 0:
+		w.own = 0
 	case !stalls && over != w.seen.over:
 		w.own = tick
 	default:
 		w.own += w.step
+	}
+	w.asked += w.step
+	if good != w.seen.good || l.began.Load() < good-int64(time.Millisecond) {
+		w.asked = 0 // all that is in flight began before the last success: the callers may pause
 	}
 	w.seen.over, w.seen.good, w.seen.failed, w.step = over, good, failed, tick
 	switch {
@@ -114,7 +119,7 @@ func (l *limiterState) tick() {
 			l.endStall()
 		}
 	case over != 0:
-		if w.own >= l.silenceOfAStall(at) {
+		if w.own >= l.silenceOfAStall(at) && w.asked >= max(leastStall, time.Duration(stallFactor*float64(l.typical.Load()))) {
 			w.idle = 0
 			w.long.Store(false)
 			w.stalled.Store(good + 1)

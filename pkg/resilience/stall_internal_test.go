@@ -90,3 +90,26 @@ func TestOwnTime(t *testing.T) {
 		}
 	})
 }
+
+// A call of before a change may begin a stall after it, under no limit. A success ends it.
+func TestSuccessEndsAStallUnderNoLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		before := newLimiter(ConcurrencyPolicy{}, time.Second)
+		l := before.renew(ConcurrencyPolicy{Max: -1}, time.Second)
+		for range 2 * leastMany {
+			before.take(time.Now(), 1)
+		}
+		time.Sleep(1500 * time.Millisecond)
+		if !l.stalls() {
+			t.Error("it does not stall after 1.5 s without an answer")
+		}
+		l.leave(time.Now(), Healthy, time.Second)
+		if l.stalls() {
+			t.Error("it stalls after a success")
+		}
+		for range 2*leastMany - 1 {
+			l.leave(time.Now(), Healthy, time.Second)
+		}
+		time.Sleep(5 * time.Second)
+	})
+}
