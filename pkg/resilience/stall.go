@@ -182,8 +182,8 @@ func (l *limiterState) silenceOfAStall(at int64) time.Duration {
 // stalls reports whether the upstream stalls.
 func (l *limiterState) stalls() bool { return l.lastGood.Load() < l.stalled.Load() }
 
-// placesInAStall returns the limit while the upstream stalls. It is low once the first attempts time
-// out or fail: then the upstream hangs, and an attempt only shows whether it still does.
+// placesInAStall returns the limit while the upstream stalls. It is low once the first attempts
+// time out or fail: then the upstream hangs, and an attempt only shows whether it still does.
 func (l *limiterState) placesInAStall() int64 {
 	if l.long.Load() && l.failed.Load() > l.lastStall.Load() {
 		return hangPlaces

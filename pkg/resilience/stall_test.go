@@ -82,8 +82,8 @@ func TestPauseOfTheCallersBesideLongCalls(t *testing.T) {
 	})
 }
 
-// All places are held by attempts that still hang when the upstream is well again. They may hang for
-// the attempt timeout of 30 s; the calls do not wait for that.
+// All places are held by attempts that still hang when the upstream is well again. They may hang
+// for the attempt timeout of 30 s; the calls do not wait for that.
 func TestRecoveryBehindAttemptsThatHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStalling(t, 30*time.Second)
