@@ -123,14 +123,14 @@ var errNoPlace = errors.New("the concurrency limit is reached")
 //     100 ms. A slow part of the endpoints does not look like that, but a queue in the upstream
 //     does. Then a brake finds the limit, as long as it refuses attempts.
 type limiter struct {
-	policy  ConcurrencyPolicy
-	timeout time.Duration // of an attempt
+	policy ConcurrencyPolicy
 	*limiterState
 }
 
 // limiterState is what limiters of the same upstream share when the policy changes.
 type limiterState struct {
-	epoch time.Time
+	epoch   time.Time
+	timeout atomic.Int64 // of an attempt, ns
 
 	inFlight atomic.Int64
 	leftOut  atomic.Int64 // in flight without a place
@@ -184,11 +184,22 @@ type queued struct {
 }
 
 func newLimiter(p ConcurrencyPolicy, attemptTimeout time.Duration) *limiter {
-	l := &limiter{policy: p, timeout: attemptTimeout, limiterState: &limiterState{epoch: time.Now()}}
+	l := &limiter{policy: p, limiterState: &limiterState{epoch: time.Now()}}
+	l.timeout.Store(int64(attemptTimeout))
 	l.limit.Store(leastLimit)
 	l.many.Store(leastMany)
 	l.setFew()
 	return l
+}
+
+// renew returns a limiter of the same upstream with another policy.
+func (l *limiter) renew(p ConcurrencyPolicy, attemptTimeout time.Duration) *limiter {
+	l.timeout.Store(int64(attemptTimeout))
+	if p.Max != 0 { // nothing looks for a stall any more, nor for its end
+		l.over.Store(0)
+		l.endStall()
+	}
+	return &limiter{p, l.limiterState}
 }
 
 // current returns the limit in force, or 0 if there is none.
@@ -206,7 +217,7 @@ func (l *limiter) current() int {
 // errNoPlace or the cause of ctx.
 func (l *limiter) enter(ctx context.Context, now time.Time, p Priority, retry bool, deadline time.Time) error {
 	share := p.share(retry)
-	if l.take(now, share) {
+	if l.take(now, share) || !retry && l.probes(now) {
 		return nil
 	}
 	if l.policy.Queue == 0 {
@@ -247,7 +258,7 @@ func (l *limiter) free() (inFlight int64, ok bool) {
 }
 
 // setFew sets few, after a change of what it depends on.
-func (l *limiter) setFew() {
+func (l *limiterState) setFew() {
 	l.settingFew.Lock()
 	defer l.settingFew.Unlock()
 	few := l.many.Load()
@@ -282,7 +293,7 @@ func (l *limiter) refuses(now time.Time, op any) bool {
 	if _, ok := l.free(); ok || l.policy.Queue > 0 || l.policy.Max == 0 && sends(op) {
 		return false
 	}
-	return !l.fits(l.inFlight.Load()+1, now, priority(op).share(false))
+	return !l.fits(l.inFlight.Load()+1, now, priority(op).share(false)) && !l.probeIsDue(now)
 }
 
 // take takes a place if there is one. Otherwise it changes nothing, not even for a moment: admit
@@ -341,11 +352,15 @@ func (l *limiter) usualLatency() time.Duration {
 	if usual := l.typical.Load(); usual > 0 {
 		return time.Duration(usual)
 	}
-	return l.timeout / 8
+	return time.Duration(l.timeout.Load()) / 8
 }
 
 // leave gives a place back. latency is how long the attempt took until its result.
 func (l *limiter) leave(now time.Time, h Health, latency time.Duration) {
+	at := int64(now.Sub(l.epoch))
+	if h == Unhealthy { // first: the place may be one too many
+		l.failed.Store(at)
+	}
 	n := l.inFlight.Add(-1)
 	if l.over.Load() != 0 && n <= l.many.Load() {
 		l.over.Store(0)
@@ -353,11 +368,14 @@ func (l *limiter) leave(now time.Time, h Health, latency time.Duration) {
 	if l.policy.Max >= 0 { // a fixed limit learns too how long attempts take
 		switch h {
 		case Healthy:
-			l.succeeded(int64(now.Sub(l.epoch)), n+1, latency)
+			l.succeeded(at, n+1, latency)
 		case Unhealthy:
 			l.failures.Add(1)
 		case Neutral, cut:
 		}
+	}
+	if h == Healthy && l.stalled.Load() != 0 {
+		l.endStall() // under any policy: it may have changed
 	}
 	if l.waiting.Load() > 0 {
 		l.admit(now)
@@ -373,9 +391,10 @@ const leastAdvice = time.Second
 // their time is over. A caller that waits so long finds a place, unless others have taken it.
 func (l *limiter) advice(now time.Time) time.Duration {
 	since := now.Sub(l.epoch) - time.Duration(l.began.Load())
-	usual := min(l.timeout, time.Duration(stallFactor*float64(l.usualLatency())))
+	timeout := time.Duration(l.timeout.Load())
+	usual := min(timeout, time.Duration(stallFactor*float64(l.usualLatency())))
 	if since >= usual {
-		usual = l.timeout
+		usual = timeout
 	}
 	return max(leastAdvice, usual-since)
 }
@@ -384,9 +403,6 @@ func (l *limiter) advice(now time.Time) time.Duration {
 func (l *limiter) succeeded(at, inFlight int64, latency time.Duration) {
 	if at-l.lastGood.Load() > int64(time.Millisecond) { // seldom, so that cores can share the line
 		l.lastGood.Store(at)
-		if l.stalled.Load() != 0 {
-			l.endStall()
-		}
 	}
 	if !l.sampling.TryLock() {
 		return // one sample more or less does not matter
@@ -397,10 +413,9 @@ func (l *limiter) succeeded(at, inFlight int64, latency time.Duration) {
 		b.fastest, b.from = latency, at
 	}
 	b.fastest = min(b.fastest, latency)
-	if latency > leastSlow && latency.Seconds() > slowFactor*l.usual.latency {
+	if b.n++; b.n > 1 && b.fastest > leastSlow && b.fastest.Seconds() > slowFactor*l.usual.latency {
 		l.suspect(at) // so that this process's own time is known when the block is judged
 	}
-	b.n++
 	b.latency += latency.Seconds()
 	b.inFlight += float64(inFlight)
 	if b.n >= blockSize && at-l.usual.at >= int64(blockTime) {

@@ -148,7 +148,7 @@ func (p *Pipeline[T]) Renew(policy Policy) (*Pipeline[T], error) {
 		next.breaker = newBreaker(p.upstream, policy.Breaker, p.random, p.observer.Transition)
 	}
 	if policy.Concurrency != p.policy.Concurrency || policy.AttemptTimeout != p.policy.AttemptTimeout {
-		next.limiter = &limiter{policy.Concurrency, policy.AttemptTimeout, p.limiter.limiterState}
+		next.limiter = p.limiter.renew(policy.Concurrency, policy.AttemptTimeout)
 	}
 	if policy.RateLimit != p.policy.RateLimit {
 		next.rate = newRateLimit(policy.RateLimit)

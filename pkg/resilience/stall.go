@@ -1,6 +1,7 @@
 package resilience
 
 import (
+	"math"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -9,20 +10,21 @@ import (
 // How a stall of the upstream is found.
 const (
 	tick         = 5 * time.Millisecond
-	slowTick     = 50 * time.Millisecond  // while it stalls, when nothing is left to be found soon
-	leastStall   = 60 * time.Millisecond  // the silence of a stall, at least
-	unknownStall = 250 * time.Millisecond // the same while the upstream's pauses are not known,
-	knownAfter   = 8 * time.Second        // so long after its first successes
-	stallFactor  = 1.5                    // times the usual latency, or the longest pause
-	stallGaps    = 10                     // times the usual time between two successes
-	maxGap       = time.Second            // a longer one is a pause
-	longestPause = 500 * time.Millisecond // a longer silence is an outage
-	pausesKept   = 5 * time.Minute        // a pause is known for that time, up to twice as long
-	leastMany    = 6                      // attempts in flight from which silence counts, at least
-	manyFactor   = 1.5                    // times the attempts that are usually in flight
-	suspectFor   = 5 * time.Second        // how long there are ticks after slow answers
-	hangGaps     = 50                     // as stallGaps, from which on it is no queue of a slow upstream
-	hangPlaces   = 2                      // the limit while the upstream hangs
+	slowTick     = 50 * time.Millisecond   // while it stalls, when nothing is left to be found soon
+	leastStall   = 60 * time.Millisecond   // the silence of a stall, at least
+	unknownStall = 250 * time.Millisecond  // the same while the upstream's pauses are not known,
+	knownAfter   = 8 * time.Second         // so long after its first successes
+	stallFactor  = 1.5                     // times the usual latency, or the longest pause
+	stallGaps    = 10                      // times the usual time between two successes
+	maxGap       = time.Second             // a longer one is a pause
+	longestPause = 500 * time.Millisecond  // a longer silence is an outage
+	pausesKept   = 5 * time.Minute         // a pause is known for that time, up to twice as long
+	leastMany    = 6                       // attempts in flight from which silence counts, at least
+	manyFactor   = 1.5                     // times the attempts that are usually in flight
+	suspectFor   = 5 * time.Second         // how long there are ticks after slow answers
+	hangGaps     = 50                      // as stallGaps, from which on it is no queue of a slow upstream
+	hangPlaces   = 2                       // the limit while the upstream hangs
+	probeEvery   = 1500 * time.Millisecond // after the last place was taken one more is, at any limit
 )
 
 // stallWatch finds out whether the upstream stalls: many attempts are in flight, and none succeeds.
@@ -30,54 +32,63 @@ const (
 // It measures silence in this process's own time. It counts the ticks of a timer that is set anew
 // after each, and lets all that is ready run first. So a process that stands still, or that has too
 // little processor time, counts few ticks, and its answers can be read before it takes their
-// lateness for a silence. Without many attempts in flight there is no timer.
+// lateness for a silence. There are ticks only while many attempts are in flight, while it stalls,
+// and for some seconds after several slow answers in a row.
 type stallWatch struct {
 	over    atomic.Int64 // since when many are in flight, ns since epoch; 0 = they are not
 	ticking atomic.Bool
+	timer   *time.Timer  // of the next tick; protected by ticking
 	stalled atomic.Int64 // after the last success before the stall, ns since epoch; 0 = it does not
 
 	suspected atomic.Int64 // when a block of successes was slow at last, ns since epoch
-	hangs     atomic.Bool  // it has stalled for nearly as long as an attempt may take
+	long      atomic.Bool  // it has stalled for nearly as long as an attempt may take
+	failed    atomic.Int64 // the last attempt that ended unhealthy, ns since epoch
 	lastStall atomic.Int64 // when the upstream stalled at last, ns since epoch
 	since     atomic.Int64 // since when there are ticks, ns since epoch
 	spent     atomic.Int64 // this process's own time, ns, while there are ticks
 	spentThen int64        // the same after the last block; protected by sampling
 
 	// Used by the tick only.
-	seen struct{ over, good int64 }
-	step time.Duration // until this tick
-	own  time.Duration // of silence
-	idle time.Duration // of a stall with nothing in flight
+	seen  struct{ over, good, failed int64 }
+	step  time.Duration // until this tick
+	own   time.Duration // of silence
+	asked time.Duration // of silence, since an attempt began in it
+	idle  time.Duration // of a stall with nothing in flight
 	// The longest pauses that ended by themselves, in this period and the one before.
 	pauses [2]time.Duration
 	period int64 // when this period began, ns since epoch
 }
 
 // watch begins to look for a stall, with many attempts in flight.
-func (l *limiter) watch(at int64) {
+func (l *limiterState) watch(at int64) {
 	if l.over.Load() == 0 && l.over.CompareAndSwap(0, max(1, at)) {
 		l.startTicks()
 	}
 }
 
-func (l *limiter) startTicks() {
+func (l *limiterState) startTicks() {
 	if l.ticking.CompareAndSwap(false, true) {
 		l.step = tick
 		l.since.Store(int64(time.Since(l.epoch)))
-		time.AfterFunc(tick, l.tick)
+		if l.timer == nil {
+			l.timer = time.AfterFunc(math.MaxInt64, l.tick)
+		}
+		l.timer.Reset(tick)
 	}
 }
 
 // tick looks for a success since the tick before.
-func (l *limiter) tick() {
+func (l *limiterState) tick() {
 	runtime.Gosched() // answers that are ready come first
 	w := &l.stallWatch
 	w.spent.Add(int64(w.step))
-	over, good := w.over.Load(), l.lastGood.Load()
+	over, good, failed := w.over.Load(), l.lastGood.Load(), w.failed.Load()
+	at, timeout := int64(time.Since(l.epoch)), time.Duration(l.timeout.Load())
+	w.forget(at)
 	stalls := l.stalls()
 	switch {
 	case good != w.seen.good:
-		if w.own <= longestPause { // it ended by itself
+		if w.own <= longestPause && w.seen.failed <= w.seen.good { // it ended by itself, and nothing failed
 			w.pauses[0] = max(w.pauses[0], w.own)
 		}
 		w.own = 0
@@ -88,26 +99,29 @@ func (l *limiter) tick() {
 	default:
 		w.own += w.step
 	}
-	w.seen.over, w.seen.good, w.step = over, good, tick
-	at := int64(time.Since(l.epoch))
+	w.asked += w.step
+	if good != w.seen.good || l.began.Load() < good-int64(time.Millisecond) {
+		w.asked = 0 // all that is in flight began before the last success: the callers may pause
+	}
+	w.seen.over, w.seen.good, w.seen.failed, w.step = over, good, failed, tick
 	switch {
 	case stalls:
 		if w.own > longestPause {
 			w.step = slowTick
 		}
-		if w.own > max(l.timeout*3/4, time.Duration(hangGaps*l.gap.Load())) {
-			w.hangs.Store(true)
+		if w.own > max(timeout*3/4, time.Duration(hangGaps*l.gap.Load())) {
+			w.long.Store(true)
 		}
 		if w.idle += w.step; l.inFlight.Load() > 0 {
 			w.idle = 0
 		}
-		if w.idle > l.timeout {
+		if w.idle > timeout {
 			l.endStall()
 		}
 	case over != 0:
-		if w.own >= l.silenceOfAStall(at) {
+		if w.own >= l.silenceOfAStall(at) && w.asked >= max(leastStall, time.Duration(stallFactor*float64(l.typical.Load()))) {
 			w.idle = 0
-			w.hangs.Store(false)
+			w.long.Store(false)
 			w.stalled.Store(good + 1)
 			w.lastStall.Store(at)
 			l.setFew()
@@ -119,7 +133,7 @@ func (l *limiter) tick() {
 		}
 		return
 	}
-	time.AfterFunc(w.step, l.tick)
+	w.timer.Reset(w.step)
 }
 
 // ownShare returns the share of the time since the last block that was this process's own, or 0 if
@@ -134,20 +148,29 @@ func (l *limiter) ownShare(at int64) float64 {
 
 // suspect keeps the ticks on, so that the next blocks show whether the upstream is slow.
 func (l *limiter) suspect(at int64) {
-	l.suspected.Store(at)
-	l.startTicks()
+	if l.policy.Max == 0 {
+		l.suspected.Store(at)
+		l.startTicks()
+	}
+}
+
+// forget drops the pauses that are too old.
+func (w *stallWatch) forget(at int64) {
+	switch age := at - w.period; {
+	case age > 2*int64(pausesKept):
+		w.pauses, w.period = [2]time.Duration{}, at
+	case age > int64(pausesKept):
+		w.pauses, w.period = [2]time.Duration{0, w.pauses[0]}, at
+	}
 }
 
 // silenceOfAStall returns from which silence on the upstream stalls.
-func (l *limiter) silenceOfAStall(at int64) time.Duration {
+func (l *limiterState) silenceOfAStall(at int64) time.Duration {
 	usual := l.typical.Load()
 	if usual == 0 {
-		return l.timeout // nothing is known: all calls may be slow by nature
+		return time.Duration(l.timeout.Load()) // nothing is known: all calls may be slow by nature
 	}
 	w := &l.stallWatch
-	if at-w.period > int64(pausesKept) {
-		w.pauses, w.period = [2]time.Duration{0, w.pauses[0]}, at
-	}
 	least := leastStall
 	if at-l.known.Load() < int64(knownAfter) || w.seen.over-w.seen.good > int64(unknownStall) {
 		least = unknownStall
@@ -157,19 +180,36 @@ func (l *limiter) silenceOfAStall(at int64) time.Duration {
 }
 
 // stalls reports whether the upstream stalls.
-func (l *limiter) stalls() bool { return l.lastGood.Load() < l.stalled.Load() }
+func (l *limiterState) stalls() bool { return l.lastGood.Load() < l.stalled.Load() }
 
-// placesInAStall returns the limit while the upstream stalls. It is low once the first attempts are
-// about to time out: then the upstream hangs, and an attempt only shows whether it still does.
-func (l *limiter) placesInAStall() int64 {
-	if l.hangs.Load() {
+// placesInAStall returns the limit while the upstream stalls. It is low once the first attempts
+// time out or fail: then the upstream hangs, and an attempt only shows whether it still does.
+func (l *limiterState) placesInAStall() int64 {
+	if l.long.Load() && l.failed.Load() > l.lastStall.Load() {
 		return hangPlaces
 	}
 	return l.limit.Load()
 }
 
+// probeIsDue reports whether a first attempt may pass although there is no place. All places may be
+// held by attempts that are slow by nature, or that hang although the upstream is well again. Then
+// no other attempt could show that the upstream answers.
+func (l *limiter) probeIsDue(now time.Time) bool {
+	return l.policy.Max == 0 && l.stalls() && int64(now.Sub(l.epoch))-l.began.Load() >= int64(probeEvery)
+}
+
+// probes takes a place beyond the limit if a probe is due.
+func (l *limiter) probes(now time.Time) bool {
+	began := l.began.Load()
+	if !l.probeIsDue(now) || !l.began.CompareAndSwap(began, int64(now.Sub(l.epoch))) {
+		return false
+	}
+	l.inFlight.Add(1)
+	return true
+}
+
 // endStall ends a stall.
-func (l *limiter) endStall() {
+func (l *limiterState) endStall() {
 	l.stalled.Store(0)
 	l.setFew()
 }

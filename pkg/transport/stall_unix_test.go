@@ -124,7 +124,9 @@ func TestStarvedProcessRefusesNobody(t *testing.T) {
 		"has other work":           {20, time.Second, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+			if c.busy == 0 { // a busy process would take the others' processor time
+				t.Parallel()
+			}
 			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestStarvedProcess$")
 			child.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", starvedVariable, up.URL, c.busy), "GOMAXPROCS=2")
 			in, err := child.StdinPipe()
@@ -161,8 +163,8 @@ func TestStarvedProcessRefusesNobody(t *testing.T) {
 			for lines.Scan() {
 				said = append(said, lines.Text())
 			}
-			if all := strings.Join(said, "\n"); !strings.Contains(all, " 0 refused") {
-				t.Errorf("%s; want no call refused", all)
+			if all := strings.Join(said, "\n"); !strings.Contains(all, " 0 refused") || !strings.Contains(all, "most ended well") {
+				t.Errorf("%s; want no call refused, and most ended well", all)
 			}
 		})
 	}
@@ -205,5 +207,8 @@ func TestStarvedProcess(t *testing.T) {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	stop()
 	calls.Wait()
+	if ok := ended[resilience.ReasonOK]; ok >= 1000 && ok > made/2 { // of 500 a second
+		fmt.Print("most ended well, ")
+	}
 	fmt.Printf("%d calls, %d refused: %v\n", made, ended[resilience.ReasonConcurrencyLimit], ended)
 }

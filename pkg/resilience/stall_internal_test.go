@@ -1,0 +1,115 @@
+package resilience
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A few slow answers among fast ones need no ticks, nor does a fixed limit.
+func TestSlowAnswersAmongFastOnesNeedNoTicks(t *testing.T) {
+	for name, c := range map[string]struct {
+		max  int
+		slow int // one answer in so many is slow
+		want bool
+	}{
+		"a part is slow":              {0, 20, false},
+		"all are slow":                {0, 1, true},
+		"all are slow, a fixed limit": {20, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLimiter(ConcurrencyPolicy{Max: c.max}, time.Second)
+				answer := func(latency time.Duration) {
+					l.take(time.Now(), 1)
+					time.Sleep(100 * time.Millisecond)
+					l.leave(time.Now(), Healthy, latency)
+				}
+				for range 100 {
+					answer(5 * time.Millisecond)
+				}
+				ticked := false
+				for i := range 200 {
+					latency := 5 * time.Millisecond
+					if i%c.slow == 0 {
+						latency = 200 * time.Millisecond
+					}
+					answer(latency)
+					ticked = ticked || l.ticking.Load()
+				}
+				if ticked != c.want {
+					t.Errorf("ticks: %v, want %v", ticked, c.want)
+				}
+				time.Sleep(2 * suspectFor) // a bubble ends with no timer
+				if l.ticking.Load() {
+					t.Error("the ticks go on")
+				}
+			})
+		})
+	}
+}
+
+// Silence and latency count in this process's own time: what passes without ticks does not.
+func TestOwnTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter(ConcurrencyPolicy{}, 10*time.Second)
+		l.ticking.Store(true) // the test makes the ticks
+		l.timer = time.AfterFunc(time.Hour, func() {})
+		defer func() { l.timer.Stop() }()
+		l.step = tick
+		answer := func() {
+			l.take(time.Now(), 1)
+			time.Sleep(5 * time.Millisecond)
+			l.leave(time.Now(), Healthy, 5*time.Millisecond)
+			l.tick()
+		}
+		for range 2000 { // the latency is known for ten seconds
+			answer()
+		}
+		for range 10 {
+			l.take(time.Now(), 1)
+		}
+		time.Sleep(time.Second) // the process stands still
+		l.tick()
+		if l.stalls() {
+			t.Error("it stalls after one second and one tick, want no stall")
+		}
+		l.sampling.Lock()
+		share := l.ownShare(int64(time.Since(l.epoch)))
+		l.sampling.Unlock()
+		if share > 0.2 {
+			t.Errorf("own share of %.2f of a standstill, want little", share)
+		}
+		ticks := 1
+		for ; !l.stalls() && ticks < 1000; ticks++ {
+			time.Sleep(tick)
+			l.tick()
+		}
+		if own := time.Duration(ticks) * tick; own < leastStall || own > unknownStall+2*tick {
+			t.Errorf("it stalls after %v of the process's own time, want from %v to %v", own, leastStall, unknownStall)
+		}
+	})
+}
+
+// A call of before a change may begin a stall after it, under no limit. A success ends it.
+func TestSuccessEndsAStallUnderNoLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		before := newLimiter(ConcurrencyPolicy{}, time.Second)
+		l := before.renew(ConcurrencyPolicy{Max: -1}, time.Second)
+		for range 2 * leastMany {
+			before.take(time.Now(), 1)
+		}
+		time.Sleep(1500 * time.Millisecond)
+		if !l.stalls() {
+			t.Error("it does not stall after 1.5 s without an answer")
+		}
+		l.leave(time.Now(), Healthy, time.Second)
+		if l.stalls() {
+			t.Error("it stalls after a success")
+		}
+		for range 2*leastMany - 1 {
+			l.leave(time.Now(), Healthy, time.Second)
+		}
+		time.Sleep(5 * time.Second)
+	})
+}
