@@ -118,8 +118,8 @@ const problemsOfCharts = `(() => {
 })()`
 
 // seesChart checks that the window shows the line of the first chart with goodput, and its text: a
-// style that is lost leaves the page's elements as they are. The line of a page that was just opened
-// is short.
+// style that is lost leaves the page's elements as they are. A page that was just opened has a
+// short line.
 func (v *tab) seesChart() {
 	v.t.Helper()
 	missed := v.missesOfChart()
