@@ -14,6 +14,15 @@ import (
 	"github.com/rebound-dev/rebound/internal/page"
 )
 
+// generate runs a generator until the function that it returns is called.
+func generate(t *testing.T, traffic *page.Generator, client string, direct ...string) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { traffic.Run(ctx, client, direct...) })
+	return func() { cancel(); running.Wait() }
+}
+
 // Every change of the rate used to restart the interval: dragging the page's slider for 5 s stopped
 // the traffic for 5 s.
 func TestGeneratorKeepsItsPaceWhileItIsSet(t *testing.T) {
@@ -98,11 +107,7 @@ func TestGeneratorCountsAttempts(t *testing.T) {
 		defer s.Close()
 		direct = append(direct, s.URL)
 	}
-	var running sync.WaitGroup
-	defer running.Wait()
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	running.Go(func() { traffic.Run(ctx, client.URL, direct...) })
+	defer generate(t, traffic, client.URL, direct...)()
 	for traffic.State().With.Ended < 20 {
 		time.Sleep(time.Millisecond)
 	}
@@ -197,11 +202,7 @@ func TestGeneratorForgetsWhatWasSentUnderOtherFaults(t *testing.T) {
 		}
 	}))
 	defer client.Close()
-	var running sync.WaitGroup
-	defer running.Wait()
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	running.Go(func() { traffic.Run(ctx, client.URL, client.URL) })
+	defer generate(t, traffic, client.URL, client.URL)()
 	set := func(perSecond int) {
 		t.Helper()
 		if err := traffic.Set(page.TrafficSettings{Path: page.PathBoth, PerSecond: perSecond}); err != nil {
@@ -267,11 +268,7 @@ func TestGeneratorWhoseCallsGoElsewhere(t *testing.T) {
 			}
 			client := httptest.NewServer(answer)
 			defer client.Close()
-			var running sync.WaitGroup
-			defer running.Wait()
-			ctx, stop := context.WithCancel(t.Context())
-			defer stop()
-			running.Go(func() { traffic.Run(ctx, client.URL, client.URL) })
+			defer generate(t, traffic, client.URL, client.URL)()
 			for traffic.State().With.Ended < 3 {
 				time.Sleep(time.Millisecond)
 			}
@@ -293,11 +290,7 @@ func TestGeneratorFollowsNoRedirect(t *testing.T) {
 	defer other.Close()
 	client := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusFound))
 	defer client.Close()
-	var running sync.WaitGroup
-	defer running.Wait()
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	running.Go(func() { traffic.Run(ctx, client.URL, client.URL) })
+	defer generate(t, traffic, client.URL, client.URL)()
 	var s page.TrafficState
 	for s = traffic.State(); s.With.Ended < 5; s = traffic.State() {
 		time.Sleep(time.Millisecond)
@@ -341,11 +334,7 @@ func TestGeneratorMeasuresTimes(t *testing.T) {
 	}
 	var with, without side
 	client, direct := hold(&with, time.Millisecond), hold(&without, 40*time.Millisecond)
-	var running sync.WaitGroup
-	defer running.Wait()
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	running.Go(func() { traffic.Run(ctx, client, direct) })
+	defer generate(t, traffic, client, direct)()
 	for s := traffic.State(); s.With.Sent < 100 || s.Without.Sent < 100; s = traffic.State() {
 		time.Sleep(time.Millisecond)
 	}

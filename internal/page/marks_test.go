@@ -103,14 +103,13 @@ func TestMarksOfFaultsAcrossAGap(t *testing.T) {
 	}
 }
 
-// A page that closed while it asked used to mark the faults as unknown for all pages after it.
-func TestMarksSurviveAReload(t *testing.T) {
-	var hold atomic.Bool
-	asked := make(chan struct{})
+// outageThen returns a page that knows of an outage. From then on, answer answers for the faults.
+func outageThen(t *testing.T, answer http.HandlerFunc) *world {
+	t.Helper()
+	var known atomic.Bool
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if hold.Load() {
-			asked <- struct{}{}
-			<-r.Context().Done()
+		if known.Load() {
+			answer(w, r)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
@@ -119,7 +118,17 @@ func TestMarksSurviveAReload(t *testing.T) {
 	t.Cleanup(s.Close)
 	w := newWorld(t, page.Options{Faults: s.URL})
 	send(t, w.page, http.MethodGet, "/api/faults", "", nil)
-	hold.Store(true)
+	known.Store(true)
+	return w
+}
+
+// A page that closed while it asked used to mark the faults as unknown for all pages after it.
+func TestMarksSurviveAReload(t *testing.T) {
+	asked := make(chan struct{})
+	w := outageThen(t, func(_ http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-r.Context().Done()
+	})
 	ctx, reload := context.WithCancel(t.Context())
 	var asking sync.WaitGroup
 	asking.Go(func() {
@@ -151,20 +160,10 @@ func TestMarksOfWrongAnswers(t *testing.T) {
 		"only its header": {http.MethodHead, "application/json", 200, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var wrong atomic.Bool
-			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-				if wrong.Load() {
-					w.Header().Set("Content-Type", tc.kind)
-					w.WriteHeader(tc.status)
-					return
-				}
-				w.Header().Set("Content-Type", "application/json")
-				_, _ = w.Write([]byte(`{"errorRate":1}`))
-			}))
-			t.Cleanup(s.Close)
-			w := newWorld(t, page.Options{Faults: s.URL})
-			send(t, w.page, http.MethodGet, "/api/faults", "", nil)
-			wrong.Store(true)
+			w := outageThen(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", tc.kind)
+				w.WriteHeader(tc.status)
+			})
 			w.page.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), tc.method, "/api/faults", nil))
 			if got, want := markedFaults(t, w), append([]string{`{"errorRate":1}`}, tc.want...); !slices.Equal(got, want) {
 				t.Errorf("marks = %q, want %q", got, want)

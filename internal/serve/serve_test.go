@@ -455,45 +455,37 @@ func TestEndedContext(t *testing.T) {
 	})
 }
 
-func TestSlowHeadersTimeOut(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := run(t, text("ok"), nil)
-		conn, err := p.Dial(t.Context(), "tcp", "data:1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost"); err != nil {
-			t.Fatal(err)
-		}
-		_, _ = io.Copy(io.Discard, conn)
-		if at := time.Since(p.start); at != 10*time.Second {
-			t.Errorf("the connection ended after %s, want 10s", at)
-		}
-		p.stop()
-		if err := <-p.ended; err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-func TestConnectionWithoutARequestEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := run(t, text("ok"), nil)
-		conn, err := p.Dial(t.Context(), "tcp", "data:1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		_, _ = io.Copy(io.Discard, conn)
-		if at := time.Since(p.start); at != 120*time.Second {
-			t.Errorf("the connection ended after %s, want 120s", at)
-		}
-		p.stop()
-		if err := <-p.ended; err != nil {
-			t.Error(err)
-		}
-	})
+// What a connection has sent decides how long it may be silent.
+func TestSilentConnectionsEnd(t *testing.T) {
+	for name, tc := range map[string]struct {
+		sends string
+		after time.Duration
+	}{
+		"in the headers": {"GET / HTTP/1.1\r\nHost", 10 * time.Second},
+		"before them":    {"", 120 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := run(t, text("ok"), nil)
+				conn, err := p.Dial(t.Context(), "tcp", "data:1")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				if _, err := io.WriteString(conn, tc.sends); err != nil {
+					t.Fatal(err)
+				}
+				_, _ = io.Copy(io.Discard, conn)
+				if at := time.Since(p.start); at != tc.after {
+					t.Errorf("the connection ended after %s, want %s", at, tc.after)
+				}
+				p.stop()
+				if err := <-p.ended; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }
 
 func TestLargeHeadersAreRejected(t *testing.T) {

@@ -16,42 +16,42 @@ type stalling struct {
 	calls sync.WaitGroup
 	mu    sync.Mutex
 	// refused are the calls that the limit refused, from the last reset on.
-	made, refused int
+	refused int
 }
 
-func newStalling(t *testing.T, attemptTimeout time.Duration) *stalling {
+// withStalling runs a test in a bubble, and waits for the calls that it has made.
+func withStalling(t *testing.T, attemptTimeout time.Duration, test func(*testing.T, *stalling)) {
 	t.Helper()
-	p := limited(resilience.ConcurrencyPolicy{})
-	p.Timeout, p.AttemptTimeout = 2*attemptTimeout, attemptTimeout
-	return &stalling{Pipeline: pipeline(t, p, resilience.Options{}), t: t}
+	synctest.Test(t, func(t *testing.T) {
+		p := limited(resilience.ConcurrencyPolicy{})
+		p.Timeout, p.AttemptTimeout = 2*attemptTimeout, attemptTimeout
+		s := &stalling{Pipeline: pipeline(t, p, resilience.Options{}), t: t}
+		defer s.calls.Wait()
+		test(t, s)
+	})
 }
 
 // call makes n calls that take a time each, with gaps between them.
 func (s *stalling) call(n int, takes, gap time.Duration) {
 	for range n {
-		s.one(taking(takes))
+		pl := s.Pipeline
+		s.calls.Go(func() {
+			_, r, _ := pl.Do(s.t.Context(), taking(takes))
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if r.Reason == resilience.ReasonConcurrencyLimit {
+				s.refused++
+			}
+		})
 		time.Sleep(gap)
 	}
-}
-
-func (s *stalling) one(o *op) {
-	pl := s.Pipeline
-	s.calls.Go(func() {
-		_, r, _ := pl.Do(s.t.Context(), o)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.made++
-		if r.Reason == resilience.ReasonConcurrencyLimit {
-			s.refused++
-		}
-	})
 }
 
 func (s *stalling) reset() {
 	synctest.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.made, s.refused = 0, 0
+	s.refused = 0
 }
 
 // refusals returns how many calls were refused since the last reset.
@@ -65,9 +65,7 @@ func (s *stalling) refusals() int {
 // A few long calls hold all the places that an upstream has while it gives no answers. When the
 // callers of its fast calls pause, it gives none and is well: nobody is refused afterwards.
 func TestPauseOfTheCallersBesideLongCalls(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newStalling(t, 30*time.Second)
-		defer s.calls.Wait()
+	withStalling(t, 30*time.Second, func(t *testing.T, s *stalling) {
 		s.call(600, 10*time.Millisecond, 20*time.Millisecond)
 		s.call(10, 20*time.Second, 0)
 		s.call(50, 10*time.Millisecond, 20*time.Millisecond)
@@ -85,9 +83,7 @@ func TestPauseOfTheCallersBesideLongCalls(t *testing.T) {
 // All places are held by attempts that still hang when the upstream is well again. They may hang
 // for the attempt timeout of 30 s; the calls do not wait for that.
 func TestRecoveryBehindAttemptsThatHang(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newStalling(t, 30*time.Second)
-		defer s.calls.Wait()
+	withStalling(t, 30*time.Second, func(t *testing.T, s *stalling) {
 		s.call(600, 10*time.Millisecond, 20*time.Millisecond)
 		s.call(2000, time.Hour, 20*time.Millisecond)
 		if n := s.Concurrency().Limit; n != 2 {
@@ -108,9 +104,7 @@ func TestRecoveryBehindAttemptsThatHang(t *testing.T) {
 // Calls that are slow by nature are no hang, however long nothing else is asked: none of them has
 // failed.
 func TestLongCallsAreNoHang(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newStalling(t, 30*time.Second)
-		defer s.calls.Wait()
+	withStalling(t, 30*time.Second, func(t *testing.T, s *stalling) {
 		s.call(1000, 5*time.Millisecond, 10*time.Millisecond)
 		s.call(8, 25*time.Second, 0)
 		time.Sleep(23 * time.Second)
@@ -127,9 +121,7 @@ func TestLongCallsAreNoHang(t *testing.T) {
 
 // A change to no limit ends a stall, so that it is not in force after a change back.
 func TestStallEndsWithoutALimit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newStalling(t, 1500*time.Millisecond)
-		defer s.calls.Wait()
+	withStalling(t, 1500*time.Millisecond, func(t *testing.T, s *stalling) {
 		s.call(1000, 5*time.Millisecond, 10*time.Millisecond)
 		s.call(30, time.Hour, 10*time.Millisecond)
 		if n := s.Concurrency().Limit; n == 0 {
@@ -150,9 +142,7 @@ func TestStallEndsWithoutALimit(t *testing.T) {
 
 // A change of the attempt timeout counts at once for a stall that is in progress.
 func TestChangedAttemptTimeoutInAStall(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newStalling(t, 30*time.Second)
-		defer s.calls.Wait()
+	withStalling(t, 30*time.Second, func(t *testing.T, s *stalling) {
 		s.call(600, 5*time.Millisecond, 10*time.Millisecond)
 		s.call(50, time.Hour, 10*time.Millisecond)
 		p := limited(resilience.ConcurrencyPolicy{})
@@ -170,39 +160,20 @@ func TestChangedAttemptTimeoutInAStall(t *testing.T) {
 
 // A pause is forgotten after ten minutes, also if nothing looks for a stall meanwhile.
 func TestPausesThatAreNotKnown(t *testing.T) {
-	// limitAfter returns the limit when the upstream has hung for a while.
-	limitAfter := func(s *stalling, hung time.Duration) int {
-		s.call(int(hung/(2*time.Millisecond)), time.Hour, 2*time.Millisecond)
-		return s.Concurrency().Limit
-	}
-	const usual = 5 * time.Millisecond
-	for name, c := range map[string]struct {
-		usual  time.Duration
-		before func(*stalling)
-	}{
-		"a pause of long ago": {usual, func(s *stalling) {
-			const n = 100
-			for i := range n { // all are answered after 200 ms
-				s.call(1, 200*time.Millisecond-time.Duration(i)*2*time.Millisecond, 2*time.Millisecond)
-			}
-			s.call(500, 5*time.Millisecond, 2*time.Millisecond)
-			for range 700 {
-				s.call(1, usual, time.Second)
-			}
-		}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := newStalling(t, 1500*time.Millisecond)
-				defer s.calls.Wait()
-				s.call(5000, c.usual, 2*time.Millisecond)
-				c.before(s)
-				s.call(2500, c.usual, 2*time.Millisecond)
-				s.reset()
-				if n := limitAfter(s, 180*time.Millisecond); n == 0 {
-					t.Error("no limit 180 ms after the last answer, want one")
-				}
-			})
-		})
-	}
+	withStalling(t, 1500*time.Millisecond, func(t *testing.T, s *stalling) {
+		const usual, gap = 5 * time.Millisecond, 2 * time.Millisecond
+		s.call(5000, usual, gap)
+		for i := range 100 { // a pause: all are answered after 200 ms
+			s.call(1, 200*time.Millisecond-time.Duration(i)*gap, gap)
+		}
+		s.call(500, usual, gap)
+		for range 700 {
+			s.call(1, usual, time.Second)
+		}
+		s.call(2500, usual, gap)
+		s.call(90, time.Hour, gap)
+		if n := s.Concurrency().Limit; n == 0 {
+			t.Error("no limit 180 ms after the last answer, want one")
+		}
+	})
 }

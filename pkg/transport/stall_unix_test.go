@@ -25,6 +25,48 @@ import (
 // with twenty callers until its input ends.
 const stalledVariable = "REBOUND_TEST_STALLED"
 
+// caller is this test binary as a process of its own that makes calls until its input ends.
+type caller struct {
+	*exec.Cmd
+	t     *testing.T
+	in    io.Closer
+	lines *bufio.Scanner // of its output
+}
+
+// startCalling starts a test as a process, and returns when it makes calls.
+func startCalling(t *testing.T, test string, environment ...string) *caller {
+	t.Helper()
+	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+test+"$")
+	child.Env = append(os.Environ(), environment...)
+	in, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c := &caller{child, t, in, bufio.NewScanner(out)}
+	for c.lines.Scan() && c.lines.Text() != "calling" {
+	}
+	return c
+}
+
+// stand stops the process for a while.
+func (c *caller) stand(d time.Duration) {
+	c.t.Helper()
+	if err := c.Process.Signal(syscall.SIGSTOP); err != nil {
+		c.t.Fatal(err)
+	}
+	time.Sleep(d)
+	if err := c.Process.Signal(syscall.SIGCONT); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
 // A process that was stopped for three seconds finds its attempts timed out. Its upstream, which
 // answers in 300 ms, is not to blame.
 func TestA16StalledProcessBlamesNobody(t *testing.T) {
@@ -35,38 +77,17 @@ func TestA16StalledProcessBlamesNobody(t *testing.T) {
 	// The length and the start of the stop decide which timers fire late.
 	for _, stop := range []time.Duration{1300 * time.Millisecond, 1550 * time.Millisecond, 3 * time.Second} {
 		t.Run(stop.String(), func(t *testing.T) {
-			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestStalledProcess$")
-			child.Env = append(os.Environ(), stalledVariable+"="+up.URL)
-			in, err := child.StdinPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			out, err := child.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := child.Start(); err != nil {
-				t.Fatal(err)
-			}
+			child := startCalling(t, "TestStalledProcess", stalledVariable+"="+up.URL)
 			defer func() { _ = child.Wait() }()
-			lines := bufio.NewScanner(out)
-			for lines.Scan() && lines.Text() != "calling" {
-			}
 			for range 2 {
 				time.Sleep(450 * time.Millisecond)
-				if err := child.Process.Signal(syscall.SIGSTOP); err != nil {
-					t.Fatal(err)
-				}
-				time.Sleep(stop)
-				if err := child.Process.Signal(syscall.SIGCONT); err != nil {
-					t.Fatal(err)
-				}
+				child.stand(stop)
 			}
 			time.Sleep(500 * time.Millisecond)
-			_ = in.Close()
+			_ = child.in.Close()
 			var said []string
-			for lines.Scan() {
-				said = append(said, lines.Text())
+			for child.lines.Scan() {
+				said = append(said, child.lines.Text())
 			}
 			if all := strings.Join(said, "\n"); !strings.Contains(all, "0 failures") || !strings.Contains(all, "closed") {
 				t.Errorf("after %v twice: %s; want a closed circuit without a failure", stop, all)
@@ -107,9 +128,8 @@ func TestStalledProcess(t *testing.T) {
 // input ends.
 const starvedVariable = "REBOUND_TEST_STARVED"
 
-// A process that stands still again and again, as in a container that has used up its processor
-// time, or that has more to do than processors, refuses hardly a call: its healthy upstream answers
-// in time, and only it reads the answers late.
+// A process with too little processor time hardly refuses a call. It stands still again and again,
+// or has too much to do. Its upstream answers in time, and only it reads the answers late.
 func TestStarvedProcessRefusesNobody(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes fifteen seconds of real time")
@@ -137,45 +157,24 @@ func TestStarvedProcessRefusesNobody(t *testing.T) {
 // starve makes calls by a process that has too little processor time. It returns what went wrong.
 func starve(t *testing.T, url string, busy int, runs, stands time.Duration) string {
 	t.Helper()
-	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestStarvedProcess$")
-	child.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", starvedVariable, url, busy), "GOMAXPROCS=2")
-	in, err := child.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
+	child := startCalling(t, "TestStarvedProcess", fmt.Sprintf("%s=%s %d", starvedVariable, url, busy), "GOMAXPROCS=2")
 	defer func() { _ = child.Wait() }()
-	lines := bufio.NewScanner(out)
-	for lines.Scan() && lines.Text() != "calling" {
-	}
 	time.Sleep(9 * time.Second)
 	for start := time.Now(); time.Since(start) < 6*time.Second; {
 		time.Sleep(runs)
 		if stands == 0 {
 			continue
 		}
-		if err := child.Process.Signal(syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(stands)
-		if err := child.Process.Signal(syscall.SIGCONT); err != nil {
-			t.Fatal(err)
-		}
+		child.stand(stands)
 	}
-	_ = in.Close()
-	for lines.Scan() {
+	_ = child.in.Close()
+	for child.lines.Scan() {
 		var made, well, refused int
-		if _, err := fmt.Sscanf(lines.Text(), "%d calls, %d ok, %d refused", &made, &well, &refused); err != nil {
+		if _, err := fmt.Sscanf(child.lines.Text(), "%d calls, %d ok, %d refused", &made, &well, &refused); err != nil {
 			continue
 		}
 		if well < 1000 || well < made/2 || refused > made/100 { // of 500 a second
-			return lines.Text() + "; want most ok, and at most 1 % refused"
+			return child.lines.Text() + "; want most ok, and at most 1 % refused"
 		}
 		return ""
 	}

@@ -531,8 +531,8 @@ func TestFilesWithoutPolicies(t *testing.T) {
 }
 
 // The check of files without policies passes only if the change removes policies: those of a file
-// that is deleted, renamed or changed. It used to pass for any deleted file that is not one of a
-// system, such as a README, and to fail for a file that loses its policies with its name.
+// that is deleted, renamed or changed. A deleted README used to be enough. A file that lost its
+// policies and its name used to fail.
 func TestCheckAfterTheLastPolicies(t *testing.T) {
 	t.Parallel()
 	const rebound = "routes: [{name: all, match: /, upstream: 'http://up'}]\n"
