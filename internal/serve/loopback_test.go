@@ -19,7 +19,7 @@ import (
 
 // A configuration error closes the listeners that Open opened.
 func TestRefusedConfigurationClosesWhatIsOpen(t *testing.T) {
-	l, addr, err := serve.Open(t.Context(), serve.Listener{Name: "a", Addr: "127.0.0.1:0", Handler: http.NotFoundHandler()})
+	l, addr, err := serve.Open(t.Context(), serve.Listener{Name: "a", Addr: rawhttp.FreeAddress(t), Handler: http.NotFoundHandler()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/rebound-dev/rebound/internal/telemetry"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
@@ -258,9 +259,7 @@ func BenchmarkTracingOn(b *testing.B) {
 		b.Cleanup(func() { s.CloseClientConnections(); s.Close() })
 		return s.URL
 	}
-	gone := httptest.NewServer(nil)
-	away := gone.URL
-	gone.Close()
+	away := "http://" + rawhttp.FreeAddress(b)
 	endpoint := func(url string) string { return "OTEL_EXPORTER_OTLP_ENDPOINT=" + url }
 	healthy := collector(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
 	silent := collector(func(_ http.ResponseWriter, r *http.Request) {

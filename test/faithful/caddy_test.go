@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/rebound-dev/rebound/internal/foreign"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/wait"
 )
 
@@ -58,7 +59,7 @@ func caddyProxy() thing {
 	return thing{
 		name: "Caddy", version: moduleVersion("github.com/caddyserver/caddy/v2"), cells: caddyCells(),
 		start: func(t *testing.T, c cell, u *upstream) (foreign.Policy, peer) {
-			s := setup{Address: freeAddress(t), Servers: u.servers, Lines: c.lines, Timeout: c.timeout(), Dir: t.TempDir()}
+			s := setup{Address: rawhttp.FreeAddress(t), Servers: u.servers, Lines: c.lines, Timeout: c.timeout(), Dir: t.TempDir()}
 			text := render(t, "Caddyfile", s)
 			startCaddy(t, text)
 			client := newClient()

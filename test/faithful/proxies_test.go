@@ -18,6 +18,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/foreign"
 	"github.com/rebound-dev/rebound/internal/testkit/output"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/wait"
 )
 
@@ -188,7 +189,7 @@ func proxy(name string, system foreign.System, p program, versionFlag string, ce
 		name: name, cells: cells,
 		version: func(t *testing.T) string { return p.version(t, versionFlag) },
 		start: func(t *testing.T, c cell, u *upstream) (foreign.Policy, peer) {
-			s := setup{Address: freeAddress(t), Servers: u.servers, Lines: c.lines, Server: c.server, Timeout: c.timeout(), Dir: t.TempDir()}
+			s := setup{Address: rawhttp.FreeAddress(t), Servers: u.servers, Lines: c.lines, Server: c.server, Timeout: c.timeout(), Dir: t.TempDir()}
 			text := render(t, p.config, s)
 			return imported(t, system, p.config, text), p.start(t, s, text, u)
 		},

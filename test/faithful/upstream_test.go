@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/flaky"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
@@ -64,7 +65,7 @@ func startUpstream(t *testing.T, c cell) *upstream {
 		u.servers = append(u.servers, s.Listener.Addr().String())
 	}
 	for range c.dead {
-		u.dead = append(u.dead, freeAddress(t))
+		u.dead = append(u.dead, rawhttp.FreeAddress(t))
 	}
 	u.servers = append(append([]string{}, u.dead...), u.servers...)
 	u.stop = func() {
@@ -90,17 +91,6 @@ func (u *upstream) begin(t *testing.T, spec faults.Spec) {
 		t.Fatal(err)
 	}
 	u.arrived.Store(0)
-}
-
-// freeAddress returns an address on which nothing listens.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 type connKey struct{}

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 )
 
 // Balancer forwards connections until its test ends. It is safe for concurrent use.
@@ -41,8 +43,8 @@ type link struct {
 func New(t testing.TB, backends ...string) *Balancer {
 	t.Helper()
 	b := &Balancer{t: t, backends: backends, links: map[*link]struct{}{}, opened: map[string]int{}}
-	b.listen("127.0.0.1:0")
-	b.address = b.listener.Addr().String()
+	b.address = rawhttp.FreeAddress(t) // which stays free while it refuses
+	b.listen(b.address)
 	t.Cleanup(b.close)
 	return b
 }

@@ -4,7 +4,9 @@ package rawhttp
 
 import (
 	"bufio"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync"
@@ -22,13 +24,21 @@ func Listen(t testing.TB) net.Listener {
 	return l
 }
 
-// FreeAddress returns a loopback address, as host:port, on which nothing listens. In rare cases
-// another program takes the port before it is used.
+// FreeAddress returns a loopback address, as host:port, on which nothing listens. The system never
+// gives its port to a server that asks for any port, so no other test comes to listen there.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	l := Listen(t)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	// Linux gives out ports from 32768 on, other systems from 49152 on.
+	const first, ports, tries = 10000, 20000, 100
+	for range tries {
+		address := fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(ports)) //nolint:gosec // any port will do
+		if l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address); err == nil {
+			_ = l.Close()
+			return address
+		}
+	}
+	t.Fatalf("found no free port from %d to %d in %d tries", first, first+ports-1, tries)
+	return ""
 }
 
 // Serve calls handle for each connection to l, on a goroutine of its own, and closes the connection
