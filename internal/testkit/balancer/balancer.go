@@ -12,19 +12,15 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 )
 
 // Balancer forwards connections until its test ends. It is safe for concurrent use.
 type Balancer struct {
-	t       testing.TB
-	address string
-	tasks   sync.WaitGroup
+	t        testing.TB
+	listener net.Listener
+	tasks    sync.WaitGroup
 
 	mu       sync.Mutex
-	listener net.Listener  // nil while it refuses
-	ended    chan struct{} // when the listener has accepted its last
 	backends []string
 	next     int
 	hanging  bool
@@ -42,30 +38,18 @@ type link struct {
 // New starts a balancer in front of backends, which are host:port.
 func New(t testing.TB, backends ...string) *Balancer {
 	t.Helper()
-	b := &Balancer{t: t, backends: backends, links: map[*link]struct{}{}, opened: map[string]int{}}
-	b.address = rawhttp.FreeAddress(t) // which stays free while it refuses
-	b.listen(b.address)
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Balancer{t: t, listener: l, backends: backends, links: map[*link]struct{}{}, opened: map[string]int{}}
+	b.tasks.Go(func() { b.accept(l) })
 	t.Cleanup(b.close)
 	return b
 }
 
-// listen needs mu, unless b is still unknown to others.
-func (b *Balancer) listen(address string) {
-	b.t.Helper()
-	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	b.listener, b.ended = l, ended
-	b.tasks.Go(func() {
-		defer close(ended)
-		b.accept(l)
-	})
-}
-
 // Address returns the address it listens on, as host:port.
-func (b *Balancer) Address() string { return b.address }
+func (b *Balancer) Address() string { return b.listener.Addr().String() }
 
 // SetBackends shares new connections among backends. Existing connections stay.
 func (b *Balancer) SetBackends(backends ...string) {
@@ -93,20 +77,6 @@ func (b *Balancer) Hang(hang bool) {
 	b.hanging = hang
 }
 
-// Refuse makes the balancer refuse new connections.
-func (b *Balancer) Refuse(refuse bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch {
-	case refuse && b.listener != nil:
-		_ = b.listener.Close()
-		b.listener = nil
-		<-b.ended // only then it is closed
-	case !refuse && b.listener == nil && !b.closed:
-		b.listen(b.address)
-	}
-}
-
 // Open returns the number of callers' connections that are open.
 func (b *Balancer) Open() int {
 	b.mu.Lock()
@@ -122,7 +92,7 @@ func (b *Balancer) Opened(backend string) int {
 }
 
 func (b *Balancer) close() {
-	b.Refuse(true)
+	_ = b.listener.Close()
 	b.mu.Lock()
 	b.closed = true
 	for l := range b.links {
