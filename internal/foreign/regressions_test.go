@@ -659,6 +659,44 @@ func TestTraefikStrategyOfAnIngressRoute(t *testing.T) {
 	}
 }
 
+// Of an IngressRoute's services, the settings of the one with the largest weight count: those of a
+// canary took the place of the others, or were mixed with them.
+func TestTraefikTakesTheHeaviestService(t *testing.T) {
+	t.Parallel()
+	service := func(name, weight string, failures string) string {
+		return "{name: " + name + weight + ", passiveHealthCheck: {failureWindow: 10s, maxFailedAttempts: " + failures + "}, serversTransport: " + name + ", middlewares: [{name: " + name + "}]}"
+	}
+	for name, services := range map[string]string{
+		"the canary first": service("canary", ", weight: 1", "1") + ", " + service("stable", ", weight: 99", "7"),
+		"the canary last":  service("stable", ", weight: 99", "7") + ", " + service("canary", ", weight: 1", "1"),
+		"no weight is 1":   service("canary", ", weight: 0", "1") + ", " + service("stable", "", "7"),
+		"the first of two": service("stable", "", "7") + ", " + service("canary", ", weight: 1", "1"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			text := "apiVersion: traefik.io/v1alpha1\nkind: IngressRoute\nmetadata: {name: shop}\nspec: {routes: [{match: a, services: [" + services + "]}]}\n"
+			for transport, after := range map[string]string{"stable": "7s", "canary": "1s"} {
+				text += "---\napiVersion: traefik.io/v1alpha1\nkind: ServersTransport\nmetadata: {name: " + transport + "}\nspec: {forwardingTimeouts: {responseHeaderTimeout: " + after + "}}\n" +
+					"---\napiVersion: traefik.io/v1alpha1\nkind: Middleware\nmetadata: {name: " + transport + "}\nspec: {inFlightReq: {amount: " + strings.TrimSuffix(after, "s") + "}}\n"
+			}
+			result := imported(t, foreign.Traefik, text)
+			p := named(t, result, "shop")
+			if len(p.Breakers) != 1 || p.Breakers[0].ConsecutiveFailures != 7 || p.TryTimeout != 7*time.Second || p.Concurrency.MaxRequests != 7 {
+				t.Errorf("got %+v, want the settings of stable, with 7", p)
+			}
+			dropped := 0
+			for _, e := range result.Report {
+				if e.Kind == foreign.Dropped && strings.Contains(e.Sentence, "that of the service with the largest weight") {
+					dropped++
+				}
+			}
+			if dropped != 3 {
+				t.Errorf("the report drops %d settings of canary, want 3:\n%v", dropped, result.Report)
+			}
+		})
+	}
+}
+
 // A route without a DestinationRule in the file may have one elsewhere.
 func TestIstioTellsOfAnAbsentDestinationRule(t *testing.T) {
 	t.Parallel()

@@ -247,7 +247,13 @@ func (x *traefik) ingress(r *reader, n *node) {
 				}
 				r.object(route, fields{
 					"services": func(r *reader, n *node) {
+						most := heaviest(n)
 						r.list(n, func(r *reader, n *node) {
+							if n != most {
+								r.object(n, fields{}.dropping("a route becomes one policy, that of the service with the largest weight", "passiveHealthCheck", "strategy", "healthCheck", "serversTransport", "middlewares").
+									ignoring(traefikServiceKeys()...))
+								return
+							}
 							router.transport = traefikName{cmp.Or(n.get("namespace").value(), x.namespace), n.get("serversTransport").value()}
 							for _, m := range n.get("middlewares").all() {
 								router.middlewares = append(router.middlewares, x.reference(m))
@@ -256,8 +262,7 @@ func (x *traefik) ingress(r *reader, n *node) {
 								"healthCheck":        drop(noActiveChecks),
 								"passiveHealthCheck": func(r *reader, n *node) { traefikPassive(r, n, &router.upstream) },
 								"strategy":           func(r *reader, n *node) { traefikStrategy(r, n, &router.upstream) },
-							}.ignoring("name", "namespace", "port", "weight", "kind", "scheme", "sticky", "passHostHeader",
-								"responseForwarding", "serversTransport", "nativeLB", "nodePortLB", "middlewares"))
+							}.ignoring(append(traefikServiceKeys(), "serversTransport", "middlewares")...))
 						})
 					},
 				}.ignoring("match", "kind", "priority", "syntax", "middlewares", "observability"))
@@ -265,6 +270,27 @@ func (x *traefik) ingress(r *reader, n *node) {
 			})
 		},
 	}.ignoring("entryPoints", "tls", "parentRefs"))
+}
+
+// traefikServiceKeys are the keys of an IngressRoute's service that say nothing about failures.
+func traefikServiceKeys() []string {
+	return []string{"name", "namespace", "port", "weight", "kind", "scheme", "sticky", "passHostHeader", "responseForwarding", "nativeLB", "nodePortLB"}
+}
+
+// heaviest returns the service of a list that gets most of the requests, and of equal ones the
+// first. A weight that is left out is 1.
+func heaviest(services *node) (most *node) {
+	best := math.MinInt
+	for _, s := range services.all() {
+		weight, err := strconv.Atoi(s.get("weight").value())
+		if err != nil {
+			weight = 1
+		}
+		if weight > best {
+			most, best = s, weight
+		}
+	}
+	return most
 }
 
 func (x *traefik) service(r *reader, n *node) {

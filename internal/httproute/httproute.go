@@ -6,12 +6,10 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"math"
 	"net/http"
 	"reflect"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +21,9 @@ import (
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
+
+// group begins the apiVersion of each object of the Gateway API.
+const group = "gateway.networking.k8s.io/"
 
 var sign = regexp.MustCompile(`(?m)(?:^|[{,])\s*-?\s*["']?apiVersion["']?:\s*["']?gateway\.networking\.k8s\.io/`)
 
@@ -42,8 +43,9 @@ func (n Note) String() string {
 
 // Config returns the configuration that the HTTPRoutes in data ask for. Each rule with a timeout or
 // a retry has a policy of its own: what an HTTPRoute can say is from the file, and the rest
-// (circuit breaker, retry budget, methods, limits) has Rebound's defaults. Other rules have the
-// policy default. Errors call the file name.
+// (circuit breaker, retry budget, methods) has Rebound's defaults. Other rules have the policy
+// default. No rule gets a retry or a timeout that it does not ask for: without a retry it has one
+// attempt, and a timeout that is left out is an hour. Errors call the file name.
 //
 // The notes have what is not carried over. The error is a *[mistake.List] for mistakes in the file.
 func Config(name string, data []byte) (gateway.Config, []Note, error) {
@@ -57,21 +59,26 @@ func Config(name string, data []byte) (gateway.Config, []Note, error) {
 	}
 	m := maker{
 		file: name, config: gateway.DefaultConfig(), policies: imported.Policies, candidates: map[string][]*candidate{},
-		routeNames: names{}, policyNames: names{gateway.DefaultPolicyName: 1},
+		routeNames: names{}, policyNames: names{gateway.DefaultPolicyName: 1}, upstreamNames: names{},
+		said: map[string]bool{}, upstreams: map[string]string{},
 	}
+	m.config.Policies[gateway.DefaultPolicyName] = unlimited()
 	for _, e := range imported.Report {
-		// A default is what the file leaves open and Rebound decides. A rule without a retry has
-		// none here either.
+		// A default is what the file leaves open and Rebound decides. Here a rule without a retry
+		// is noted once, and not each time.
 		if e.Kind == foreign.Approximated || e.Kind == foreign.Dropped || e.Kind == foreign.Default && e.Sentence != "retry: none" {
 			m.notes = append(m.notes, Note{e.Place, e.Sentence})
 		}
 	}
-	for i, root := range roots {
-		path := ""
-		if len(roots) > 1 {
-			path = fmt.Sprintf("[%d]", i)
+	// A BackendTLSPolicy may come after the routes to its Service.
+	for _, read := range []func(*yaml.Node, string){m.backendTLS, m.object} {
+		for i, root := range roots {
+			path := ""
+			if len(roots) > 1 {
+				path = fmt.Sprintf("[%d]", i)
+			}
+			read(root, path)
 		}
-		m.object(root, path)
 	}
 	if m.tooMany == nil {
 		m.routes()
@@ -99,15 +106,17 @@ type maker struct {
 	config   gateway.Config
 	policies []foreign.Policy // of all rules, in the order of the file; the next one is first
 	notes    []Note
-	parents  any  // of the first HTTPRoute that has some
-	heads    bool // a note says that GET takes HEAD too
-	matches  int  // read so far
+	parents  any             // of the first HTTPRoute that has some
+	said     map[string]bool // the sentences that stand for the whole file
+	matches  int             // read so far
+	tls      []tlsPolicy
 
 	candidates map[string][]*candidate // by host
 	pairs      int                     // of a match and a host, among the candidates
 	tooMany    *mistake.Mistake        // the first match or route above mostRoutes
 
-	routeNames, policyNames names
+	routeNames, policyNames, upstreamNames names
+	upstreams                              map[string]string // the names of upstreams, by service and port
 }
 
 // mostRoutes bounds the time that a file takes: every match is compared with every path, and every
@@ -117,6 +126,14 @@ const mostRoutes = 2000
 func (m *maker) refuse(at *yaml.Node, path, format string, args ...any) {
 	m.tooMany = mistake.New(strings.TrimPrefix(path, "."), format, args...)
 	m.tooMany.File, m.tooMany.Line, m.tooMany.Column = m.file, at.Line, at.Column
+}
+
+// once notes what is so in the whole file where it is so first.
+func (m *maker) once(at *yaml.Node, path, sentence string) {
+	if !m.said[sentence] {
+		m.said[sentence] = true
+		m.note(at, path, "%s", sentence)
+	}
 }
 
 // object is what an HTTPRoute and a list of them have in common, as far as it is read here. The
@@ -186,7 +203,7 @@ func (m *maker) object(n *yaml.Node, path string) {
 		for i := range o.Items {
 			m.object(&o.Items[i], fmt.Sprintf("%s.items[%d]", path, i))
 		}
-	case !strings.HasPrefix(o.APIVersion, "gateway.networking.k8s.io/"):
+	case !strings.HasPrefix(o.APIVersion, group) && !strings.HasPrefix(o.APIVersion, "gateway.networking.x-k8s.io/"):
 		// A kind of another system. The import has noted what matters of it.
 	case o.Kind == "GRPCRoute":
 		m.policies = m.policies[min(len(o.Spec.Rules), len(m.policies)):]
@@ -196,7 +213,16 @@ func (m *maker) object(n *yaml.Node, path string) {
 		for k := range o.Spec.Rules {
 			m.rule(o, k, fmt.Sprintf("%s.spec.rules[%d]", path, k))
 		}
+	case !slices.Contains(silentKinds(), o.Kind):
+		// A kind that routes, or sets TLS, and each one to come.
+		m.note(n, path+".kind", "a %s is not carried over: only HTTPRoute and BackendTLSPolicy are", o.Kind)
 	}
+}
+
+// silentKinds are the kinds of the Gateway API that need no note here: those that change nothing
+// for a request, and those that are read elsewhere.
+func silentKinds() []string {
+	return []string{"GatewayClass", "ReferenceGrant", "BackendTLSPolicy", "XBackendTrafficPolicy"}
 }
 
 // parentsOf notes that a route has other parents than those before it: an HTTPRoute of an internal
@@ -239,6 +265,12 @@ func (m *maker) rule(o object, k int, path string) {
 	if !ok {
 		m.forget(&r.Retry)
 		return
+	}
+	if !given(r.Retry) {
+		m.once(n, path+".retry", noRetry)
+	}
+	if _, total := from.From["Timeout"]; !total {
+		m.once(n, path+".timeouts.request", noTimeout)
 	}
 	policy := gateway.DefaultPolicyName
 	if given(r.Timeouts) || given(r.Retry) {
@@ -398,86 +430,98 @@ func (m *maker) match(c *candidate) bool {
 		m.note(c.node, c.at+".path.type", "the match is not carried over: %s has no pattern", value.Path.Type)
 		return false
 	}
-	if c.method == http.MethodGet && !m.heads {
-		m.heads = true
-		m.note(c.node, c.at+".method", "a route of GET takes HEAD too, here and in every other match, unless another match takes it")
+	if c.method == http.MethodGet {
+		m.once(c.node, c.at+".method", "a route of GET takes HEAD too, here and in every other match, unless another match takes it")
 	}
 	return true
 }
 
-// upstream returns the URL of the Service that gets a rule's requests.
-func (m *maker) upstream(rule *yaml.Node, refs []yaml.Node, namespace, path string) (url string, ok bool) {
-	best := math.MinInt
+// upstream returns the upstream of the Service that gets a rule's requests: the one with the
+// largest weight, and of equal ones the first.
+func (m *maker) upstream(rule *yaml.Node, refs []yaml.Node, namespace, path string) (upstream string, ok bool) {
+	type service struct {
+		backend
+		i, weight int
+	}
+	var services []service
+	best := 0
 	for i := range refs {
-		var b backend
+		s := service{i: i, weight: 1}
 		at := fmt.Sprintf("%s[%d]", path, i)
-		if !m.decode(&refs[i], at, &b) {
+		if !m.decode(&refs[i], at, &s.backend) {
 			continue
 		}
-		weight := 1
-		if b.Weight != nil {
-			weight = *b.Weight
+		if s.Weight != nil {
+			s.weight = *s.Weight
 		}
 		switch {
-		case weight == 0:
-			continue
-		case b.Group != "" || b.Kind != "" && b.Kind != "Service" || b.Name == "" || b.Port == 0:
+		case s.weight == 0:
+		case s.Group != "" || s.Kind != "" && s.Kind != "Service" || s.Name == "" || s.Port == 0:
 			m.note(&refs[i], at, "not carried over: not a Service with a port")
-			continue
-		case best != math.MinInt:
-			m.note(&refs[i], at, "not carried over: a route has one upstream, which is the first one here")
-			continue
+		default:
+			services = append(services, s)
+			if s.weight > services[best].weight {
+				best = len(services) - 1
+			}
 		}
-		if given(b.Filters) {
-			m.note(&b.Filters, at+".filters", "not carried over: requests and responses pass as they are")
-		}
-		host := b.Name
-		if b.Namespace != "" {
-			namespace = b.Namespace
-		}
-		if namespace != "" {
-			host += "." + namespace
-		}
-		best, url = weight, "http://"+host+":"+strconv.Itoa(b.Port)
 	}
-	if url == "" {
+	if len(services) == 0 {
 		m.note(rule, strings.TrimSuffix(path, ".backendRefs"), "not carried over: it has no Service to send requests to")
+		return "", false
 	}
-	return url, url != ""
+	to := services[best]
+	for i, s := range services {
+		if i != best {
+			m.note(&refs[s.i], fmt.Sprintf("%s[%d]", path, s.i), "not carried over: a route has one upstream, and %s of weight %d gets what is for %s of weight %d",
+				to.Name, to.weight, s.Name, s.weight)
+		}
+	}
+	if given(to.Filters) {
+		m.note(&to.Filters, fmt.Sprintf("%s[%d].filters", path, to.i), "not carried over: requests and responses pass as they are")
+	}
+	return m.address(to.Name, cmp.Or(to.Namespace, namespace), to.Port), true
 }
 
 const (
-	// noLimit stands for a timeout of 0, which means none.
+	// noLimit stands for a timeout that is 0 or left out, which means none.
 	noLimit = time.Hour
 	// mostAttempts is the largest maxAttempts of a policy.
 	mostAttempts = 100
 )
 
+// What a rule leaves out is no reason to change what it does: a Gateway neither repeats nor cuts
+// its calls.
+const (
+	noRetry   = "there is none: one attempt, here and in every other rule without it"
+	noTimeout = "there is none, and a policy has one: taken as 1h, here and in every other rule without it"
+)
+
+// unlimited returns the policy of a rule that asks for nothing.
+func unlimited() transport.Policy {
+	p := transport.DefaultPolicy()
+	p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = noLimit, noLimit, 1
+	return p
+}
+
 // policy returns the policy of the rule at path. Unlike that of lab import, it keeps a breaker and
 // a budget: a running gateway needs them.
 func (m *maker) policy(from foreign.Policy, r *rule, path string) transport.Policy {
-	p := transport.DefaultPolicy()
+	p := unlimited()
 	_, total := from.From["Timeout"]
 	_, attempt := from.From["TryTimeout"]
-	const unlimited = "0 is no limit, and a policy has one: taken as %s"
+	const zero = "0 is no limit, and a policy has one: taken as %s"
 	if total && from.Timeout == 0 {
-		m.note(field(&r.Timeouts, "request"), path+".timeouts.request", unlimited, noLimit)
+		m.note(field(&r.Timeouts, "request"), path+".timeouts.request", zero, noLimit)
 	}
 	if attempt && from.TryTimeout == 0 && !total { // otherwise the request's limits it
-		m.note(field(&r.Timeouts, "backendRequest"), path+".timeouts.backendRequest", unlimited, noLimit)
+		m.note(field(&r.Timeouts, "backendRequest"), path+".timeouts.backendRequest", zero, noLimit)
 	}
+	p.AttemptTimeout = cmp.Or(from.TryTimeout, noLimit)
 	if total {
 		p.Timeout = cmp.Or(from.Timeout, noLimit)
-		p.AttemptTimeout = p.Timeout
+		p.AttemptTimeout = min(p.AttemptTimeout, p.Timeout)
 	}
-	if attempt {
-		p.AttemptTimeout = cmp.Or(from.TryTimeout, noLimit)
-		if total {
-			p.AttemptTimeout = min(p.AttemptTimeout, p.Timeout)
-		}
-		p.Timeout = max(p.Timeout, p.AttemptTimeout)
-	}
-	p.Retry.MaxAttempts = 1
+	p.Timeout = max(p.Timeout, p.AttemptTimeout)
 	if given(r.Retry) {
 		m.retryNotes(from, r, path, p.Retry.Methods)
 		p.Retry.MaxAttempts = min(from.Retry.MaxAttempts, mostAttempts)

@@ -28,6 +28,18 @@ func parents(name string) string {
 	return strings.Replace(one(backend), "spec:\n", "spec:\n  parentRefs: [{name: "+name+"}]\n", 1)
 }
 
+// kind returns an object of a kind, to go behind another.
+func kind(name string) string {
+	return "---\napiVersion: gateway.networking.k8s.io/v1\nkind: " + name + "\nmetadata: {name: x}\nspec: {}\n"
+}
+
+// ofRules leaves out the notes of the first rule that stand for all: TestDoNoHarm has them.
+func ofRules(notes []httproute.Note) []httproute.Note {
+	return slices.DeleteFunc(slices.Clone(notes), func(n httproute.Note) bool {
+		return strings.HasPrefix(n.Sentence, "there is none")
+	})
+}
+
 // Each match becomes the patterns that take the same requests. What has none is left out, and
 // noted.
 func TestRoutes(t *testing.T) {
@@ -46,7 +58,10 @@ func TestRoutes(t *testing.T) {
 		"a wildcard":         {strings.Replace(one(backend), "spec:\n", "spec:\n  hostnames: [a.example, '*.example']\n", 1), []string{"a.example/ http://a:80 default"}, []string{"f.yaml:5:26: spec.hostnames[1]: not carried over: a route has one host"}},
 		"a namespace":        {strings.Replace(one(backend), "name: shop", "name: shop, namespace: s", 1), []string{"/ http://a.s:80 default"}, nil},
 		"another namespace":  {one("backendRefs: [{name: a, namespace: b, port: 80}]"), []string{"/ http://a.b:80 default"}, nil},
-		"two Services":       {one("backendRefs: [{name: z, port: 1, weight: 0}, {name: a, port: 80}, {name: b, port: 80}]"), []string{"/ http://a:80 default"}, []string{"spec.rules[0].backendRefs[2]: not carried over: a route has one upstream"}},
+		"two Services":       {one("backendRefs: [{name: z, port: 1, weight: 0}, {name: a, port: 80}, {name: b, port: 80}]"), []string{"/ http://a:80 default"}, []string{"f.yaml:6:74: spec.rules[0].backendRefs[2]: not carried over: a route has one upstream, and a of weight 1 gets what is for b of weight 1"}},
+		"a canary":           {one("backendRefs: [{name: canary, port: 80, weight: 1}, {name: stable, namespace: s, port: 81, weight: 99}, {name: c, port: 1, filters: [{type: URLRewrite}]}]"), []string{"/ http://stable.s:81 default"}, []string{"backendRefs[0]: not carried over: a route has one upstream, and stable of weight 99 gets what is for canary of weight 1", "backendRefs[2]: not carried over"}},
+		"two namespaces":     {strings.Replace(one("backendRefs: [{name: a, namespace: x, port: 80}, {name: b, port: 80, weight: 2}]"), "name: shop", "name: shop, namespace: s", 1), []string{"/ http://b.s:80 default"}, []string{"backendRefs[0]: not carried over"}},
+		"other kinds":        {one(backend) + kind("Gateway") + kind("GatewayClass") + kind("ReferenceGrant") + kind("TLSRoute") + kind("TCPRoute"), []string{"/ http://a:80 default"}, []string{"[1].kind: a Gateway is not carried over", "[4].kind: a TLSRoute is not carried over", "[5].kind: a TCPRoute is not carried over"}},
 		"GET":                {one("matches: [{method: GET}, {method: GET, path: {value: /x}}], " + backend), []string{"GET / http://a:80 default", "GET /x http://a:80 default", "GET /x/ http://a:80 default"}, []string{"f.yaml:6:18: spec.rules[0].matches[0].method: a route of GET takes HEAD too"}},
 		"exact wins, later":  {one("matches: [{path: {value: /x}}], "+backend) + "    - {matches: [{path: {type: Exact, value: /x}}], backendRefs: [{name: b, port: 80}]}\n", []string{"/x/ http://a:80 default", "/x http://b:80 default"}, nil},
 		"exact wins, first":  {one("matches: [{path: {type: Exact, value: /x}}], "+backend) + "    - {matches: [{path: {value: /x}}], backendRefs: [{name: b, port: 80}]}\n", []string{"/x http://a:80 default", "/x/ http://b:80 default"}, nil},
@@ -73,6 +88,7 @@ func TestRoutes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			notes = ofRules(notes)
 			var got []string
 			for _, r := range c.Routes {
 				got = append(got, r.Match+" "+r.Upstream+" "+r.Policy)
@@ -111,9 +127,13 @@ func TestPolicies(t *testing.T) {
 			p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = 9*time.Second, 9*time.Second, 1
 		}, nil},
 		"of an attempt": {"timeouts: {backendRequest: 700ms}", func(p *transport.Policy) { p.AttemptTimeout, p.Retry.MaxAttempts = 700*time.Millisecond, 1 }, nil},
-		"of a long attempt": {"timeouts: {backendRequest: 9s}", func(p *transport.Policy) {
-			p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = 9*time.Second, 9*time.Second, 1
+		"of a very long attempt": {"timeouts: {backendRequest: 2h}", func(p *transport.Policy) {
+			p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = 2*time.Hour, 2*time.Hour, 1
 		}, nil},
+		"both": {"timeouts: {request: 9s, backendRequest: 2s}, retry: {attempts: 1, codes: [503], backoff: 25ms}, matches: [{method: PUT}]", func(p *transport.Policy) {
+			p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts, p.Retry.Statuses = 9*time.Second, 2*time.Second, 2, []int{503}
+			p.Retry.Backoff = resilience.Backoff{Base: 25 * time.Millisecond, Max: 250 * time.Millisecond, Factor: 3, Jitter: resilience.JitterFull}
+		}, []string{"retry.backoff: ", "retry: connections that fail"}},
 		"no timeout": {"timeouts: {request: 0s}", func(p *transport.Policy) { p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = time.Hour, time.Hour, 1 },
 			[]string{"f.yaml:6:28: spec.rules[0].timeouts.request: 0 is no limit, and a policy has one: taken as 1h0m0s"}},
 		"no timeout of an attempt": {"timeouts: {request: 9s, backendRequest: 0s}", func(p *transport.Policy) {
@@ -158,7 +178,9 @@ func TestPolicies(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			notes = ofRules(notes)
 			want := transport.DefaultPolicy()
+			want.Timeout, want.AttemptTimeout = time.Hour, time.Hour
 			tc.want(&want)
 			got, _ := config.Marshal(c.Policies["shop-0"])
 			expected, _ := config.Marshal(want)
@@ -173,6 +195,94 @@ func TestPolicies(t *testing.T) {
 			if len(notes) != len(tc.notes) {
 				t.Errorf("got notes %v, want %q", notes, tc.notes)
 			}
+		})
+	}
+}
+
+// A rule that asks for no retry has one attempt, and one that sets no timeout is not cut: what
+// works through a Gateway works here, and a PUT is sent once. Notes say so, once for the file.
+func TestDoNoHarm(t *testing.T) {
+	c, notes, err := httproute.Config("f.yaml", []byte(one("timeouts: {request: 9s}, matches: [{path: {value: /x}}], "+backend)+"    - {"+backend+"}\n    - {matches: [{path: {value: /y}}], "+backend+"}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := c.Policies["default"]
+	if policy.Retry.MaxAttempts != 1 || policy.Timeout != time.Hour || policy.AttemptTimeout != time.Hour {
+		t.Errorf("a rule without timeouts and retry: got %d attempts, %v, %v an attempt; want one of an hour", policy.Retry.MaxAttempts, policy.Timeout, policy.AttemptTimeout)
+	}
+	want := []string{
+		"f.yaml:6:7: spec.rules[0].retry: there is none: one attempt, here and in every other rule without it",
+		"f.yaml:7:7: spec.rules[1].timeouts.request: there is none, and a policy has one: taken as 1h, here and in every other rule without it",
+	}
+	var got []string
+	for _, n := range notes {
+		got = append(got, n.String())
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got notes %q, want %q", got, want)
+	}
+}
+
+// tlsFor returns a BackendTLSPolicy with more fields, to go behind or before an HTTPRoute.
+func tlsFor(name, service, more string) string {
+	return "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {name: " + name + "}\n" +
+		"spec: {targetRefs: [{group: '', kind: Service, name: " + service + "}], validation: {hostname: a.internal, wellKnownCACertificates: System}" + more + "}\n"
+}
+
+// A Service with a BackendTLSPolicy is called with TLS, wherever the policy is in the file.
+func TestBackendTLS(t *testing.T) {
+	const sep = "---\n"
+	secure := one("matches: [{method: GET}, {method: PUT}], backendRefs: [{name: a, port: 443}]")
+	for name, tc := range map[string]struct {
+		file  string
+		want  []string // upstreams of the routes
+		notes []string
+	}{
+		"behind":          {one(backend) + sep + tlsFor("t", "a", ""), []string{"https://a:80 a.internal"}, nil},
+		"before":          {tlsFor("t", "a", "") + sep + secure, []string{"https://a:443 a.internal", "https://a:443 a.internal"}, []string{"takes HEAD too"}},
+		"another Service": {one(backend) + sep + tlsFor("t", "b", ""), []string{"http://a:80"}, nil},
+		"in a List":       {one(backend) + sep + "apiVersion: v1\nkind: List\nitems: [{apiVersion: gateway.networking.k8s.io/v1, kind: BackendTLSPolicy, metadata: {name: t}, spec: {targetRefs: [{group: '', kind: Service, name: a}], validation: {hostname: n}}}]\n", []string{"https://a:80 n"}, nil},
+		"another namespace": {strings.Replace(one(backend), "{name: shop}", "{name: shop, namespace: s}", 1) + sep + tlsFor("t", "a", ""),
+			[]string{"http://a.s:80"}, nil},
+		"two policies": {one(backend) + sep + tlsFor("t", "a", "") + sep + strings.Replace(tlsFor("u", "a", ""), "a.internal", "b.internal", 1),
+			[]string{"https://a:80 a.internal"}, []string{"[2].spec.targetRefs[0]: not carried over: t has the Service already"}},
+		"its own CA": {one(backend) + sep + strings.Replace(tlsFor("t", "a", ", options: {x: y}"), "wellKnownCACertificates: System", "subjectAltNames: [{type: Hostname, hostname: b}], caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]", 1),
+			[]string{"https://a:80 a.internal"}, []string{"[1].spec.validation.caCertificateRefs: not carried over", "[1].spec.validation.subjectAltNames: not carried over", "[1].spec.options: not carried over"}},
+		"one port": {one(backend) + sep + strings.Replace(tlsFor("t", "a", ""), "name: a}", "name: a, sectionName: https}", 1),
+			[]string{"https://a:80 a.internal"}, []string{"targetRefs[0].sectionName: not carried over: every port"}},
+		"another kind": {one(backend) + sep + strings.Replace(tlsFor("t", "a", ""), "kind: Service", "kind: Backend", 1),
+			[]string{"http://a:80"}, []string{"targetRefs[0]: not carried over: not a Service"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, notes, err := httproute.Config("f.yaml", []byte(tc.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, r := range c.Routes {
+				if u, ok := c.Upstreams[r.Upstream]; ok {
+					got = append(got, u.URL+" "+u.TLS.ServerName)
+				} else {
+					got = append(got, r.Upstream)
+				}
+			}
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("got upstreams %q, want %q", got, tc.want)
+			}
+			notes = ofRules(notes)
+			for _, want := range tc.notes {
+				if !slices.ContainsFunc(notes, func(n httproute.Note) bool { return strings.Contains(n.String(), want) }) {
+					t.Errorf("got notes %v, want one with %q", notes, want)
+				}
+			}
+			if len(notes) != len(tc.notes) {
+				t.Errorf("got notes %v, want %q", notes, tc.notes)
+			}
+			g, err := gateway.New(c, gateway.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			g.Close()
 		})
 	}
 }

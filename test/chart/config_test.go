@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 )
@@ -120,4 +121,68 @@ func TestCheckOfTheReadme(t *testing.T) {
 		return
 	}
 	t.Errorf("Helm renders no %s, want it", found[1])
+}
+
+// The text of httpRoutes reaches the client as it is, in place of config, and with it the check
+// before an installation, the name of the ConfigMap and the grace period.
+func TestHTTPRoutes(t *testing.T) {
+	client := build(t, "client")
+	const route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: shop}\nspec:\n  rules:\n    - backendRefs: [{name: a, port: 80}]\n"
+	names := map[string]string{}
+	for name, tc := range map[string]struct {
+		text  string
+		grace int64
+	}{
+		"without limits":  {route, 30},
+		"a request's":     {route + "      timeouts: {request: 1m30s, backendRequest: 5s}\n", 120},
+		"an attempt's":    {route + "      timeouts:\n        backendRequest: '100s'\n", 120},
+		"JSON":            {`{"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "a"}, "spec": {"rules": [{"backendRefs": [{"name": "a", "port": 80}], "timeouts": {"request": "100s"}}]}}`, 120},
+		"several objects": {route + "---\n" + strings.Replace(route, "shop", "other", 1), 30},
+		"signs of YAML":   {"# {{ no template }} \"x\"\n\n" + route + "# \n", 30},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := mustRender(t, "rebound", map[string]any{"httpRoutes": tc.text})
+			effective(t, client, r)
+			c := clientOf[*corev1.ConfigMap](t, r)
+			if got := c.Data["rebound.yaml"]; got != tc.text {
+				t.Errorf("the client gets %q, want %q", got, tc.text)
+			}
+			if other, taken := names[c.Name]; taken {
+				t.Errorf("the ConfigMap is called %s as that of %s, want another name for another text", c.Name, other)
+			}
+			names[c.Name] = name
+			d := clientOf[*appsv1.Deployment](t, r)
+			if got := *d.Spec.Template.Spec.TerminationGracePeriodSeconds; got != tc.grace {
+				t.Errorf("got %d s to end, want %d s", got, tc.grace)
+			}
+			checks := 0
+			for _, m := range all[*corev1.ConfigMap](r) {
+				if strings.HasSuffix(m.Name, "-check") {
+					checks++
+					if m.Data["rebound.yaml"] != tc.text {
+						t.Errorf("the check gets %q, want %q", m.Data["rebound.yaml"], tc.text)
+					}
+				}
+			}
+			if checks != 1 {
+				t.Errorf("got %d ConfigMaps of the check, want 1", checks)
+			}
+		})
+	}
+	for name, tc := range map[string]struct {
+		values map[string]any
+		want   string
+	}{
+		"another text": {map[string]any{"httpRoutes": "routes: []"}, "/httpRoutes"},
+		"a certificate": {map[string]any{"httpRoutes": route, "client": map[string]any{"tls": map[string]any{"secretName": "a"}}},
+			"client.tls: sets config.listener, and httpRoutes is in the place of config"},
+		"files of upstreams": {map[string]any{"httpRoutes": route, "client": map[string]any{"upstreams": map[string]any{"a": map[string]any{"ca": map[string]any{"secret": "a"}}}}},
+			"client.upstreams: adds to config.upstreams"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := render(t, "rebound", tc.values); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
 }

@@ -458,13 +458,21 @@ func TestLinksToTraces(t *testing.T) {
 // The commands in the notes name objects and ports of this installation.
 func TestNotes(t *testing.T) {
 	forward := regexp.MustCompile(`kubectl --namespace somewhere port-forward (service|deployment)/(\S+) (\d+)(?::(\d+))?\n`)
+	logs := regexp.MustCompile(`kubectl --namespace somewhere logs deployment/(\S+)\n`)
 	for name, values := range scenarios(t) {
 		for _, releaseName := range []string{"rebound", "try"} {
 			t.Run(name+"/"+releaseName, func(t *testing.T) {
 				r := mustRender(t, releaseName, values)
 				local := map[string]bool{}
 				found := forward.FindAllStringSubmatch(r.notes, -1)
-				if len(found) != strings.Count(r.notes, "kubectl") || len(found) < 2 {
+				known := len(found)
+				for _, m := range logs.FindAllStringSubmatch(r.notes, -1) {
+					known++
+					if find[*appsv1.Deployment](r, m[1]) == nil {
+						t.Errorf("got no deployment %s, whose logs the notes show, want it", m[1])
+					}
+				}
+				if known != strings.Count(r.notes, "kubectl") || len(found) < 2 {
 					t.Errorf("got a kubectl command that this test does not know, want only known ones:\n%s", r.notes)
 				}
 				for _, m := range found {

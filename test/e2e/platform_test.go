@@ -352,7 +352,8 @@ func pair(t *testing.T, name string, serial int64) (cert, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: text})
 }
 
-// A renewed certificate of the data port is served without a restart, and costs no call.
+// A renewed certificate of the data port is served without a restart, and costs no call: neither on
+// new connections nor on those that began with the old one.
 func TestRotatedCertificate(t *testing.T) {
 	p := newPlace(t)
 	trusted := x509.NewCertPool()
@@ -389,6 +390,8 @@ func TestRotatedCertificate(t *testing.T) {
 	if got, err := serial(); err != nil || got != 1 {
 		t.Fatalf("got certificate %d (%v), want the first one", got, err)
 	}
+	stop := p.load("https://client:8080/process", 100, "-any-certificate")
+	time.Sleep(2 * time.Second) // calls over connections with the old one
 	if _, err := on.CoreV1().Secrets(p.namespace).Update(t.Context(), secret, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -402,6 +405,12 @@ func TestRotatedCertificate(t *testing.T) {
 		}
 		return got == 2 || err != nil, fmt.Sprint(got)
 	})
+	time.Sleep(2 * time.Second) // the kept connections go on
+	got := stop()
+	t.Logf("%+v", got)
+	if got.Failed > 0 || got.Calls < 200 {
+		t.Errorf("%d of %d calls over kept connections failed, want none of at least 200: %v", got.Failed, got.Calls, got.How)
+	}
 	if now := p.pods("client"); len(now) != 1 || now[0].Name != pod || now[0].Status.ContainerStatuses[0].RestartCount != 0 {
 		t.Errorf("got pods %v, want %s without a restart", now, pod)
 	}
@@ -646,6 +655,45 @@ spec:
 			t.Errorf("client --check says (%v)\n%s\nwant %q", err, said, want)
 		}
 	}
+}
+
+// The chart takes the same file in place of config. Without a retry in it, a call has one attempt,
+// and as long as it takes. One that the client refuses changes nothing.
+func TestChartWithHTTPRoutes(t *testing.T) {
+	p := newPlace(t)
+	file := filepath.Join(t.TempDir(), "routes.yaml")
+	write := func(field string) {
+		t.Helper()
+		text := `apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop}
+spec:
+  rules:
+    - ` + field + `: [{name: canary, port: 80, weight: 1}, {name: flaky-server, port: 5000, weight: 99}]
+`
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("backendRefs")
+	// Longer than an attempt, or a call, may take by default.
+	p.install("--set-file", "httpRoutes="+file, "--set", "client.replicas=1,flakyServer.faults.errorRate=0,flakyServer.faults.latency.distribution=fixed,flakyServer.faults.latency.value=6s")
+	resp, body, err := try(t.Context(), http.MethodGet, p.forward("svc/client", "8080")+"/process", "", nil)
+	if err != nil || resp.StatusCode != http.StatusOK || resp.Header.Get("X-Attempt-Count") != "1" {
+		t.Errorf("a call of 6 s: got %v (%v), %s, want 200 by one attempt", resp, err, body)
+	}
+	if log := p.kubectl("logs", "deployment/client"); !strings.Contains(log, "flaky-server of weight 99 gets what is for canary of weight 1") {
+		t.Errorf("the log says %s, want what is not carried over", log)
+	}
+	before := p.configMap()
+	write("backendReffs")
+	if said := p.fails("upgrade", "rebound", chart, "--reuse-values", "--set-file", "httpRoutes="+file, "--timeout", "3m"); !strings.Contains(said, "backendReffs") {
+		t.Errorf("helm says %s, want the client's words", said)
+	}
+	if got := p.configMap(); got != before {
+		t.Errorf("new pods mount %s, want %s as before", got, before)
+	}
+	p.helm("test", "rebound", "--timeout", "1m")
 }
 
 // sidecar returns deploy/sidecar.yaml with other texts, and with another configuration if it is not

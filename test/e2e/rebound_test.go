@@ -221,7 +221,7 @@ type outcome struct {
 
 // load starts callers inside the cluster. They call at a steady rate until stop is called, which
 // returns the results.
-func (p place) load(url string, rate int) (stop func() outcome) {
+func (p place) load(url string, rate int, more ...string) (stop func() outcome) {
 	p.t.Helper()
 	no, yes := false, true
 	user := int64(65532)
@@ -236,7 +236,7 @@ func (p place) load(url string, rate int) (stop func() outcome) {
 					RunAsNonRoot: &yes, RunAsUser: &user, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 				},
 				Containers: []corev1.Container{{
-					Name: "load", Image: loadImage, Args: []string{"-url", url, "-rate", fmt.Sprint(rate)},
+					Name: "load", Image: loadImage, Args: append([]string{"-url", url, "-rate", fmt.Sprint(rate)}, more...),
 					// Without a share of the CPU it would measure how it waits for one.
 					Resources:       corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("200m")}},
 					SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: &no, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},

@@ -201,6 +201,11 @@ securityContext:
 {{- printf "%.9f" . | regexFind "^.*[^0]" | trimSuffix "." -}}s
 {{- end -}}
 
+{{/* The HTTPRoutes in place of config, or nothing. An upgrade with the values of an older release has no such value. */}}
+{{- define "rebound.httpRoutes" -}}
+{{- get .Values "httpRoutes" -}}
+{{- end -}}
+
 {{/* The policies as written in `config`. The policy default always exists. */}}
 {{- define "rebound.policies" -}}
 {{- include "rebound.merged" (list (dict "default" dict) (get .Values.config "policies")) -}}
@@ -218,10 +223,14 @@ securityContext:
 {{- $found -}}
 {{- end -}}
 
-{{/* The longest timeout of the policies in seconds. */}}
+{{/* The longest timeout of the policies in seconds. A rule of an HTTPRoute that sets none has no limit, and does not
+     count: its calls get the time of the others. */}}
 {{- define "rebound.longestTimeout" -}}
 {{- $longest := 0.0 -}}
-{{- range include "rebound.policies" . | fromYaml -}}
+{{- range regexFindAll "[rR]equest[\"']?:\\s*[\"']?[0-9]+[0-9hms]+" (include "rebound.httpRoutes" .) -1 -}}
+{{- $longest = maxf $longest (splitList ":" . | last | include "rebound.seconds" | float64) -}}
+{{- end -}}
+{{- range ternary (list dict) (include "rebound.policies" . | fromYaml) (ne (include "rebound.httpRoutes" .) "") -}}
 {{- $longest = maxf $longest (include "rebound.setting" (dict "root" $ "policy" . "path" "timeout") | include "rebound.seconds" | float64) -}}
 {{- end -}}
 {{- $longest -}}
@@ -230,6 +239,7 @@ securityContext:
 {{/* Rejects some invalid configurations that a schema cannot detect. The client itself reports all mistakes, in
      the check before an installation. */}}
 {{- define "rebound.checkConfig" -}}
+{{- if not (include "rebound.httpRoutes" .) -}}
 {{- $policies := include "rebound.policies" . | fromYaml -}}
 {{- $seen := dict -}}
 {{- range $i, $route := .Values.config.routes -}}
@@ -255,9 +265,18 @@ securityContext:
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
 
 {{/* Rejects values that would have no effect, or the wrong one, because of a switch that is elsewhere. */}}
 {{- define "rebound.checkSwitches" -}}
+{{- if include "rebound.httpRoutes" . -}}
+{{- if include "rebound.tlsSecret" . -}}
+{{- fail "client.tls: sets config.listener, and httpRoutes is in the place of config: let `client --config FILE --check` print the configuration of the HTTPRoutes, and use that as config" -}}
+{{- end -}}
+{{- if .Values.client.upstreams -}}
+{{- fail "client.upstreams: adds to config.upstreams, and httpRoutes is in the place of config: let `client --config FILE --check` print the configuration of the HTTPRoutes, and use that as config" -}}
+{{- end -}}
+{{- end -}}
 {{- with .Values.client.autoscaling -}}
 {{- if and .keda.enabled (not .enabled) -}}
 {{- fail "client.autoscaling.keda.enabled: client.autoscaling.enabled is false, so nothing scales: set both to true, or this one to false" -}}
@@ -304,7 +323,7 @@ securityContext:
 
 {{/* Whether the data port speaks TLS. */}}
 {{- define "rebound.secure" -}}
-{{- if or .Values.client.tls.secretName .Values.client.tls.certificate.enabled (dig "listener" "tls" "certFile" "" .Values.config) -}}
+{{- if or .Values.client.tls.secretName .Values.client.tls.certificate.enabled (and (not (include "rebound.httpRoutes" .)) (dig "listener" "tls" "certFile" "" .Values.config)) -}}
 true
 {{- end -}}
 {{- end -}}
@@ -316,7 +335,7 @@ true
 {{- if and $path (include "rebound.secure" .) -}}
 {{- fail (printf "test.path: the data port speaks TLS with a certificate that the test does not know: leave it empty, got %q" $path) -}}
 {{- end -}}
-{{- if and (not $path) .Values.flakyServer.enabled (not (include "rebound.secure" .)) -}}
+{{- if and (not $path) (not (include "rebound.httpRoutes" .)) .Values.flakyServer.enabled (not (include "rebound.secure" .)) -}}
 {{- range .Values.config.routes -}}
 {{- if and (has .match (list "/process" "GET /process")) (regexMatch "^http://flaky-server:5000/?$" .upstream) -}}
 {{- $path = "/process" -}}
@@ -549,8 +568,12 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* The client's configuration, with flaky-server's name in this release and the files of Secrets. */}}
+{{/* The client's configuration, with flaky-server's name in this release and the files of Secrets, or the text of
+     httpRoutes. */}}
 {{- define "rebound.config" -}}
+{{- with include "rebound.httpRoutes" . -}}
+{{- . -}}
+{{- else -}}
 {{- $config := deepCopy .Values.config -}}
 {{- range $name, $policy := (get $config "policies" | default dict) -}}
 {{- include "rebound.numbers" (dict "root" $ "value" ($policy | default dict)) -}}
@@ -577,6 +600,17 @@ true
 {{- end -}}
 {{- end -}}
 {{- toYaml $config -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The data of the client's ConfigMap. */}}
+{{- define "rebound.configData" -}}
+{{- with include "rebound.httpRoutes" . -}}
+{{- toYaml (dict "rebound.yaml" .) -}}
+{{- else -}}
+rebound.yaml: |
+  {{- include "rebound.config" . | nindent 2 }}
+{{- end -}}
 {{- end -}}
 
 {{/* The way to the collector of otel.endpoint. A policy knows namespaces and addresses, and no names, so a host in

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -34,6 +35,7 @@ func main() {
 	url := flag.String("url", "", "what to `GET`")
 	rate := flag.Int("rate", 50, "calls a second")
 	limit := flag.Duration("for", 5*time.Minute, "for how long at most")
+	untrusted := flag.Bool("any-certificate", false, "accept every certificate of -url")
 	addr := flag.String("serve", "", "serve HTTPS on `ADDR` instead")
 	dir := flag.String("files", ".", "with -serve: the `FOLDER` of its certificates")
 	flag.Parse()
@@ -50,7 +52,9 @@ func main() {
 	defer cancel()
 
 	// Keep every connection: after a stall, new ones and their lookups would prolong it.
-	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 10_000}}
+	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+		MaxIdleConnsPerHost: 10_000, TLSClientConfig: &tls.Config{InsecureSkipVerify: *untrusted}, //nolint:gosec // a flag for tests
+	}}
 	result := Result{How: map[string]int{}}
 	var took []float64
 	var mu sync.Mutex
