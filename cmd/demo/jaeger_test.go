@@ -216,6 +216,13 @@ func TestTracesInJaeger(t *testing.T) {
 					r.Header.Set(tc.header[0], tc.header[1])
 				}
 				resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+				if tc.leaves {
+					// The client sees it a moment later. An earlier stop would reset the attempt.
+					wait.Until(t, 30*time.Second, "the end of the call", func() bool {
+						_, metrics := fetch.Get(t, admin+"/metrics")
+						return strings.Contains(metrics, "\nrebound_calls_total{")
+					})
+				}
 				if err != nil {
 					return
 				}
