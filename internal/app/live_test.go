@@ -76,6 +76,7 @@ func TestLivePageAgrees(t *testing.T) {
 	defer server.Close()
 	cfg := gateway.ForUpstream(server.URL)
 	policy := cfg.Policies[gateway.DefaultPolicyName]
+	policy.Timeout, policy.AttemptTimeout = time.Minute, time.Minute // on a busy machine a call is long
 	policy.Retry.Backoff.Base, policy.Retry.Backoff.Max = time.Millisecond, 2*time.Millisecond
 	cfg.Policies[gateway.DefaultPolicyName] = policy
 	client, err := app.NewClient(t.Context(), p, cfg, serve.NewReadiness(), logger, app.LivePage{})

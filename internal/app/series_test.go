@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rebound-dev/rebound/internal/app"
 	"github.com/rebound-dev/rebound/internal/cli"
@@ -27,6 +28,7 @@ func TestCallersDoNotMakeSeries(t *testing.T) {
 	defer upstream.Close()
 	cfg := gateway.DefaultConfig()
 	policy := cfg.Policies[gateway.DefaultPolicyName]
+	policy.Timeout, policy.AttemptTimeout = time.Minute, time.Minute // on a busy machine a call is long
 	policy.Retry.Backoff = resilience.Backoff{Factor: 1, Jitter: resilience.JitterNone}
 	policy.Retry.Budget.Burst = 1e6 // enough for retries from the first hundred calls to the last
 	policy.Breaker.FailureRatio, policy.Breaker.ConsecutiveFailures = 0, 0

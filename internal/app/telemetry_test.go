@@ -80,6 +80,7 @@ func TestC13StatusesDoNotMakeSeries(t *testing.T) {
 	defer up.Close()
 	cfg := gateway.ForUpstream(up.URL)
 	policy := cfg.Policies[gateway.DefaultPolicyName]
+	policy.Timeout, policy.AttemptTimeout = time.Minute, time.Minute // on a busy machine a call is long
 	policy.Retry.MaxAttempts, policy.Retry.Statuses = 1, nil
 	policy.Breaker.FailureRatio, policy.Breaker.ConsecutiveFailures = 0, 0
 	cfg.Policies[gateway.DefaultPolicyName] = policy

@@ -7,17 +7,16 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
 // Refused is the error of a connection that is refused.
-func Refused() error { return &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED} }
+func Refused() error { return &net.OpError{Op: "dial", Net: "tcp", Err: refused} }
 
 // Reset is the error of a connection that dies before the answer.
-func Reset() error { return &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET} }
+func Reset() error { return &net.OpError{Op: "read", Net: "tcp", Err: reset} }
 
 // announced is the length in bytes of a body, as the header says. That of flaky-server is about as
 // long.

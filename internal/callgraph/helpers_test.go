@@ -6,9 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/rebound-dev/rebound/internal/callgraph"
+	"github.com/rebound-dev/rebound/internal/testkit/leaks"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/lab"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -17,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) {
 	debug.SetGCPercent(800) // collects about as seldom as the program lab
-	goleak.VerifyTestMain(m)
+	leaks.Main(m)
 }
 
 // statistics skips tests that make very many calls under the race detector. It is ten times slower,

@@ -16,13 +16,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/rebound-dev/rebound/internal/certs"
+	"github.com/rebound-dev/rebound/internal/testkit/leaks"
 	"github.com/rebound-dev/rebound/internal/testkit/pki"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // look is a little more than the time after which changed files are read.
 const look = 1100 * time.Millisecond

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -120,5 +119,5 @@ func (w *wire) CloseWrite() error {
 }
 
 func peerClosed(err error) bool {
-	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrClosedPipe)
+	return hungUp(err) || errors.Is(err, io.ErrClosedPipe)
 }

@@ -14,15 +14,14 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/rebound-dev/rebound/internal/connpool"
 	"github.com/rebound-dev/rebound/internal/testkit/conncount"
 	"github.com/rebound-dev/rebound/internal/testkit/fetch"
+	"github.com/rebound-dev/rebound/internal/testkit/leaks"
 	"github.com/rebound-dev/rebound/internal/testkit/pipenet"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // upstream is a server that counts its connections.
 type upstream struct {
@@ -64,6 +63,14 @@ func (u *upstream) options() connpool.Options {
 	if tr, ok := u.Client().Transport.(*http.Transport); ok && tr.TLSClientConfig != nil {
 		o.TLS = tr.TLSClientConfig
 	}
+	return o
+}
+
+// steady returns options without dials in the background, so that a count of connections does not
+// depend on the machine.
+func (u *upstream) steady() connpool.Options {
+	o := u.options()
+	o.Limits.MaxAge = 0
 	return o
 }
 

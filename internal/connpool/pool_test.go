@@ -26,7 +26,7 @@ func TestConnectionsAreKept(t *testing.T) {
 	for name, newServer := range map[string]func(*testing.T, http.HandlerFunc) *upstream{"HTTP/1": newUpstream, "HTTP/2": newHTTP2} {
 		t.Run(name, func(t *testing.T) {
 			u := newServer(t, ok)
-			p := newPool(t, u.URL, u.options())
+			p := newPool(t, u.URL, u.steady())
 			for range 20 {
 				want(t, p, u.URL)
 			}
@@ -66,7 +66,7 @@ func TestFreshReplacesTheOneThatFailed(t *testing.T) {
 					w.WriteHeader(http.StatusServiceUnavailable)
 					_, _ = io.WriteString(w, answer)
 				})
-				p := newPool(t, u.URL, u.options())
+				p := newPool(t, u.URL, u.steady())
 				for i := range int64(3) {
 					resp, err := p.RoundTripFresh(request(t.Context(), t, http.MethodGet, u.URL+"/sick", nil))
 					if err != nil {
@@ -110,7 +110,7 @@ func TestRetiredHTTP2ConnectionEndsWithItsLastRequest(t *testing.T) {
 		}
 		w.WriteHeader(map[string]int{"/sick": http.StatusServiceUnavailable}[r.URL.Path] + map[bool]int{true: 200}[r.URL.Path != "/sick"])
 	})
-	p := newPool(t, u.URL, u.options())
+	p := newPool(t, u.URL, u.steady())
 	longer, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, u.URL+"/long", nil))
 	if err != nil {
 		t.Fatal(err)
@@ -361,7 +361,9 @@ func TestKeptConnectionThatDies(t *testing.T) {
 				_, _ = io.WriteString(c, answer)
 				return true
 			})
-			p := newPool(t, target, connpool.Options{Limits: defaults()})
+			limits := defaults()
+			limits.MaxAge = 0 // no background dials
+			p := newPool(t, target, connpool.Options{Limits: limits})
 			want(t, p, target)
 			var body io.Reader
 			if tc.body != "" {
@@ -416,10 +418,14 @@ func TestKeptConnectionThatIsClosed(t *testing.T) {
 				}
 			}
 			p := newPool(t, target, o)
-			for i := range int64(50) {
+			rounds, moment := int64(50), 20*time.Millisecond
+			if !direct {
+				rounds, moment = 10, 200*time.Millisecond // the pool sees it through other goroutines
+			}
+			for i := range rounds {
 				want(t, p, target)
 				<-closed
-				time.Sleep(20 * time.Millisecond) // the pool can notice it
+				time.Sleep(moment) // the pool can notice it
 				r := request(t.Context(), t, http.MethodPost, target, strings.NewReader("b"))
 				r.GetBody = nil
 				if status, _, err := read(p.RoundTrip(r)); err != nil || status != http.StatusOK || posts.Load() != i+1 {
@@ -533,7 +539,7 @@ func TestA9WaitForContinueIsBounded(t *testing.T) {
 		return true
 	})
 	p := newPool(t, target, connpool.Options{Limits: defaults(), ContinueWait: 50 * time.Millisecond})
-	ctx, cancel := context.WithTimeout(t.Context(), 800*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	r := request(ctx, t, http.MethodPost, target, strings.NewReader("body"))
 	r.Header.Set("Expect", "100-continue")
@@ -555,7 +561,7 @@ func TestCloseIdleConnections(t *testing.T) {
 				}
 				ok(w, r)
 			})
-			p := newPool(t, u.URL, u.options())
+			p := newPool(t, u.URL, u.steady())
 			longer, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, u.URL+"/long", nil))
 			if err != nil {
 				t.Fatal(err)
@@ -708,7 +714,7 @@ func TestRequestsThatCannotBeSent(t *testing.T) {
 	for name, newServer := range map[string]func(*testing.T, http.HandlerFunc) *upstream{"HTTP/1": newUpstream, "HTTP/2": newHTTP2} {
 		t.Run(name, func(t *testing.T) {
 			u := newServer(t, ok)
-			p := newPool(t, u.URL, u.options())
+			p := newPool(t, u.URL, u.steady())
 			want(t, p, u.URL)
 			for range 20 {
 				body := &closeCounter{Reader: strings.NewReader("b")}

@@ -115,7 +115,7 @@ func TestHTTP2FreeStreamServesTheWaiting(t *testing.T) {
 		}
 	})
 	time.Sleep(300 * time.Millisecond)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	done := make(chan error)
 	go func() {

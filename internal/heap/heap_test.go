@@ -3,6 +3,7 @@ package heap_test
 import (
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"sync"
 	"testing"
 	"time"
@@ -11,11 +12,12 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/wait"
 )
 
-// percent returns the setting of the garbage collector.
-func percent() int {
-	p := debug.SetGCPercent(100)
-	debug.SetGCPercent(p)
-	return p
+// percent returns the setting of the garbage collector. It changes nothing, as debug.SetGCPercent
+// would: Relax may set another one at any time.
+func percent() uint64 {
+	setting := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+	metrics.Read(setting)
+	return setting[0].Value.Uint64()
 }
 
 func unset(string) (string, bool) { return "", false }

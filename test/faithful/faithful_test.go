@@ -137,7 +137,11 @@ func (th thing) compare(t *testing.T) section {
 	}
 	for _, c := range th.cells {
 		t.Run(fmt.Sprintf("%s/%s/%s", c.policy, c.failure, c.method), func(t *testing.T) {
-			s.rows = append(s.rows, compare(t, th, c))
+			r := compare(t, th, c)
+			if !r.within() { // on a busy machine a real system may time out: see whether it stays so
+				r = compare(t, th, c)
+			}
+			s.rows = append(s.rows, r)
 		})
 	}
 	return s

@@ -81,7 +81,7 @@ func cases() map[string]testCase {
 func soak(ctx context.Context, channel func() (*grpc.ClientConn, func())) {
 	const size, answer = 271828, 314159 // those of the official client
 	interop.DoSoakTest(ctx, interop.SoakTestConfig{
-		RequestSize: size, ResponseSize: answer, PerIterationMaxAcceptableLatency: 5 * time.Second, OverallTimeout: 30 * time.Second,
+		RequestSize: size, ResponseSize: answer, PerIterationMaxAcceptableLatency: 20 * time.Second, OverallTimeout: time.Minute,
 		ServerAddr: "the gateway", NumWorkers: 4, Iterations: 40, ChannelForTest: channel,
 	})
 }
@@ -97,7 +97,7 @@ func TestInterop(t *testing.T) {
 	for _, front := range []bool{false, true} {
 		for _, back := range []bool{false, true} {
 			t.Run(fmt.Sprintf("TLS from callers %v, to the upstream %v", front, back), func(t *testing.T) {
-				config := "routes: [{name: all, match: /, upstream: server}]\n"
+				config := "routes: [{name: all, match: /, upstream: server}]\npolicies: {default: {timeout: 1m, attemptTimeout: 1m}}\n"
 				var options []grpc.ServerOption
 				if back {
 					options = append(options, grpc.Creds(credentials.NewServerTLSFromCert(ca.Pair("127.0.0.1"))))
@@ -140,7 +140,7 @@ func TestInterop(t *testing.T) {
 // check runs a test case. A failure ends it where it is.
 func check(t *testing.T, conn *grpc.ClientConn, run testCase) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	grpclog.SetLoggerV2(failing{LoggerV2: grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard), t: t})
 	run(ctx, conn)

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"syscall"
 	"testing"
 )
 
@@ -30,7 +29,7 @@ func (n *Network) Listen(_ context.Context, _, addr string) (net.Listener, error
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if l, ok := n.listeners[addr]; ok && !l.closed() {
-		return nil, &net.OpError{Op: "listen", Net: "pipe", Addr: address(addr), Err: syscall.EADDRINUSE}
+		return nil, &net.OpError{Op: "listen", Net: "pipe", Addr: address(addr), Err: inUse}
 	}
 	l := &listener{addr: address(addr), conns: make(chan net.Conn), done: make(chan struct{})}
 	n.listeners[addr] = l
@@ -39,19 +38,19 @@ func (n *Network) Listen(_ context.Context, _, addr string) (net.Listener, error
 
 // Dial connects to a listener's address. It has the signature of net.Dialer's DialContext.
 func (n *Network) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
-	refused := &net.OpError{Op: "dial", Net: "pipe", Addr: address(addr), Err: syscall.ECONNREFUSED}
+	failed := &net.OpError{Op: "dial", Net: "pipe", Addr: address(addr), Err: refused}
 	n.mu.Lock()
 	l := n.listeners[addr]
 	n.mu.Unlock()
 	if l == nil {
-		return nil, refused
+		return nil, failed
 	}
 	ours, theirs := net.Pipe()
 	select {
 	case l.conns <- theirs:
 		return ours, nil
 	case <-l.done:
-		return nil, refused
+		return nil, failed
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}

@@ -1,0 +1,9 @@
+package pipenet
+
+import "syscall"
+
+// The system's errors.
+const (
+	inUse   = syscall.ErrorString("address in use")
+	refused = syscall.ErrorString("connection refused")
+)
