@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 
@@ -69,17 +70,6 @@ func hang(s grpc.ServerStream) error {
 	return nil
 }
 
-// nobody returns an address on loopback that refuses connections.
-func nobody(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
-}
-
 // dial returns a connection to address through interceptors.
 func dial(t testing.TB, address string, i *reboundgrpc.Interceptors, options ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
@@ -95,6 +85,20 @@ func dial(t testing.TB, address string, i *reboundgrpc.Interceptors, options ...
 	return conn
 }
 
+// connect returns when conn is connected, so that no limit of a call's time includes the dial.
+func connect(t testing.TB, conn *grpc.ClientConn) *grpc.ClientConn {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	conn.Connect()
+	for s := conn.GetState(); s != connectivity.Ready; s = conn.GetState() {
+		if !conn.WaitForStateChange(ctx, s) {
+			t.Fatalf("the connection is %v after 20 s, want it ready", s)
+		}
+	}
+	return conn
+}
+
 func must(t testing.TB, p resilience.Policy, options ...reboundgrpc.Option) *reboundgrpc.Interceptors {
 	t.Helper()
 	i, err := reboundgrpc.New(p, options...)
@@ -104,10 +108,11 @@ func must(t testing.TB, p resilience.Policy, options ...reboundgrpc.Option) *reb
 	return i
 }
 
-// counting returns a policy with short waits, a budget that never runs out, and a circuit that
-// counts and never opens.
+// counting returns a policy with short waits, more time than a busy machine needs, a budget that
+// never runs out, and a circuit that counts and never opens.
 func counting() resilience.Policy {
 	p := resilience.DefaultPolicy()
+	p.Timeout, p.AttemptTimeout = time.Minute, 20*time.Second
 	p.Retry.Backoff = resilience.Backoff{Base: time.Millisecond, Max: time.Millisecond, Factor: 1, Jitter: resilience.JitterNone}
 	p.Retry.Budget = resilience.BudgetPolicy{Burst: 1e6}
 	p.Breaker.FailureRatio, p.Breaker.ConsecutiveFailures = 0, 1_000_000

@@ -103,7 +103,7 @@ func TestTracesAndMetrics(t *testing.T) {
 		},
 		"an attempt times out": {
 			serve:  func(s grpc.ServerStream, _ int64) error { return hang(s) },
-			change: func(p *resilience.Policy) { p.AttemptTimeout, p.Retry.MaxAttempts = 500*time.Millisecond, 1 },
+			change: func(p *resilience.Policy) { p.AttemptTimeout, p.Retry.MaxAttempts = time.Second, 1 },
 			call:   func(conn *grpc.ClientConn) error { return unary(t.Context(), conn, grpc.StaticMethod()) },
 			spans: []string{
 				"resilience internal failed " + fmt.Sprintf(call, 1, "max_attempts"),
@@ -169,9 +169,9 @@ func TestTracesAndMetrics(t *testing.T) {
 			reader := sdkmetric.NewManualReader()
 			i := must(t, p, reboundgrpc.WithIdempotent(method), reboundgrpc.WithTracing(provider, propagation.TraceContext{}, "default"),
 				reboundgrpc.WithMetrics(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))))
-			_ = c.call(dial(t, address, i))
+			_ = c.call(connect(t, dial(t, address, i)))
 			var got []string
-			for n := 0; n < 100 && len(got) < len(c.spans); n++ { // the end of a stream may come a moment later
+			for n := 0; n < 2000 && len(got) < len(c.spans); n++ { // the end of a stream may come a moment later
 				got = tree(recorded.GetSpans(), address)
 				time.Sleep(10 * time.Millisecond)
 			}

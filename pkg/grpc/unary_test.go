@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	reboundgrpc "github.com/rebound-dev/rebound/pkg/grpc"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -367,6 +368,7 @@ func TestCallerLeaves(t *testing.T) {
 func TestErrorsOfItsOwn(t *testing.T) {
 	fails := server(t, func(grpc.ServerStream) error { return status.Error(codes.Internal, "x") })
 	hangs := server(t, hang)
+	nobody := rawhttp.FreeAddress(t)
 	for name, c := range map[string]struct {
 		address  string
 		change   func(*resilience.Policy)
@@ -382,12 +384,12 @@ func TestErrorsOfItsOwn(t *testing.T) {
 		"a rate limit": {fails, func(p *resilience.Policy) {
 			p.RateLimit = resilience.RateLimitPolicy{PerSecond: 0.01, Burst: 1}
 		}, 2, codes.ResourceExhausted, resilience.ReasonRateLimited, "0", true},
-		"no connection": {nobody(t), func(*resilience.Policy) {}, 1, codes.Unavailable, resilience.ReasonMaxAttempts, "3", false},
+		"no connection": {nobody, func(*resilience.Policy) {}, 1, codes.Unavailable, resilience.ReasonMaxAttempts, "3", false},
 		"a time limit": {hangs, func(p *resilience.Policy) {
 			p.Timeout, p.AttemptTimeout = 100*time.Millisecond, 100*time.Millisecond
 		}, 1, codes.DeadlineExceeded, resilience.ReasonDeadlineExceeded, "1", false},
 		"a time limit for attempts": {hangs, func(p *resilience.Policy) {
-			p.AttemptTimeout = 300 * time.Millisecond // long enough to dial on a busy machine
+			p.AttemptTimeout = time.Second // long enough to send the call on a busy machine
 		}, 1, codes.DeadlineExceeded, resilience.ReasonMethodNotIdempotent, "1", false},
 	} {
 		for kind, call := range map[string]func(*grpc.ClientConn) error{
@@ -398,6 +400,9 @@ func TestErrorsOfItsOwn(t *testing.T) {
 				p := counting()
 				c.change(&p)
 				conn := dial(t, c.address, must(t, p))
+				if c.address != nobody {
+					connect(t, conn)
+				}
 				var err error
 				for range c.calls {
 					err = call(conn)
@@ -439,7 +444,7 @@ func TestErrorsOfItsOwn(t *testing.T) {
 func TestDialWithoutAnAnswer(t *testing.T) {
 	address := server(t, echo(func(string) {}))
 	p := counting()
-	p.AttemptTimeout = 500 * time.Millisecond // the second attempt needs some, on a busy machine
+	p.AttemptTimeout = 2 * time.Second // the second attempt needs some, on a busy machine
 	answers := make(chan struct{})
 	dead := grpc.WithContextDialer(func(ctx context.Context, to string) (net.Conn, error) {
 		<-answers
@@ -486,7 +491,6 @@ func TestConnectionBreaks(t *testing.T) {
 			})
 			p := counting()
 			p.Retry.Backoff.Base, p.Retry.Backoff.Max = 1500*time.Millisecond, 1500*time.Millisecond // grpc-go waits a second before it connects again
-			p.Timeout = 10 * time.Second
 			var options []reboundgrpc.Option
 			if c.idempotent {
 				options = append(options, reboundgrpc.WithIdempotent(method))
@@ -547,9 +551,8 @@ func TestCallThatIsNotSent(t *testing.T) {
 			if c := status.Code(err); c != codes.Internal && c != codes.Unauthenticated {
 				t.Errorf("got %v, want grpc-go's own error", err)
 			}
-			for n := 0; attempts.Load() == 0 && n < 100; n++ { // a stream is reported a moment later
-				time.Sleep(10 * time.Millisecond)
-			}
+			// A stream is reported a moment later.
+			wait.Until(t, 20*time.Second, "the report of an attempt", func() bool { return attempts.Load() > 0 })
 			if attempts.Load() != 1 {
 				t.Errorf("%d attempts, want one", attempts.Load())
 			}
