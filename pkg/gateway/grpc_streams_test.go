@@ -69,7 +69,6 @@ func TestGRPCStreams(t *testing.T) {
 		}
 	}))
 	p := counting()
-	p.Timeout, p.AttemptTimeout = time.Minute, time.Minute // the machine may be busy
 	_, client := grpcGateway(t, p, gateway.Route{Name: "all", Match: "/", Upstream: upstream, GRPC: gateway.RouteGRPC{Idempotent: true}})
 	const messages, parallel = 6, 50
 	var work sync.WaitGroup
@@ -151,7 +150,7 @@ func TestGRPCOpenStreams(t *testing.T) {
 			t.Fatal(err)
 		}
 		open[i] = s
-		out := raw("m") // with the answer to it come the headers, for which the upstream has 1.5 s
+		out := raw("m") // with the answer to it come the headers, for which the upstream has some time
 		if err := s.SendMsg(&out); err != nil {
 			t.Fatal(err)
 		}
@@ -200,12 +199,9 @@ func TestGRPCOpenStreams(t *testing.T) {
 			t.Fatalf("the end of a stream: %v", err)
 		}
 	}
-	for n := 0; runtime.NumGoroutine() > before+20; n++ {
-		if n == 100 {
-			t.Fatalf("%d goroutines after the streams, %d before them", runtime.NumGoroutine(), before)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	wait.Until(t, 20*time.Second, fmt.Sprintf("at most %d goroutines after the streams", before+20), func() bool {
+		return runtime.NumGoroutine() <= before+20
+	})
 	t.Logf("%d goroutines after them", runtime.NumGoroutine())
 }
 
@@ -365,8 +361,9 @@ func TestGRPCStreamOutlastsThePolicysLimits(t *testing.T) {
 	t.Parallel()
 	upstream := grpcServer(t, echo(func(string) {}))
 	p := counting()
-	p.Timeout, p.AttemptTimeout, p.BodyIdleTimeout = 2*time.Second, 2*time.Second, time.Second
+	p.Timeout, p.AttemptTimeout, p.BodyIdleTimeout = 2*time.Second, 2*time.Second, 3*time.Second
 	g, client := grpcGateway(t, p, gateway.Route{Name: "all", Match: "/", Upstream: upstream})
+	connect(t, client)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	s, err := client.NewStream(ctx, stream(), "/test.Test/Echo")
@@ -381,19 +378,16 @@ func TestGRPCStreamOutlastsThePolicysLimits(t *testing.T) {
 		if err := s.RecvMsg(&in); err != nil {
 			t.Fatalf("message %d: %v", n, err)
 		}
-		time.Sleep(1500 * time.Millisecond)
+		time.Sleep(4 * time.Second)
 	}
 	_ = s.CloseSend()
 	var in raw
 	if err := s.RecvMsg(&in); !errors.Is(err, io.EOF) {
 		t.Errorf("got %v after the last message, want the end", err)
 	}
-	for n := 0; ; n++ { // the end of the stream reaches the circuit a moment later
-		if ok, failed := counts(t, g); ok == 1 && failed == 0 {
-			return
-		} else if n == 50 {
-			t.Fatalf("the circuit counts %d successes and %d failures, want one success", ok, failed)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	// The end of the stream reaches the circuit a moment later.
+	wait.Until(t, 20*time.Second, "one success and no failure in the circuit", func() bool {
+		ok, failed := counts(t, g)
+		return ok == 1 && failed == 0
+	})
 }

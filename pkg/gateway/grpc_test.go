@@ -19,11 +19,13 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/observe"
@@ -121,6 +123,27 @@ func serveGRPC(t *testing.T, c gateway.Config, o gateway.Options) (*gateway.Gate
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	return g, l.Addr().String()
+}
+
+// hang answers nothing until the client has given up. The server's timer for the deadline that it
+// was sent may fire before the client's, so hang lets the client be first.
+func hang(s grpc.ServerStream) error {
+	<-s.Context().Done()
+	time.Sleep(100 * time.Millisecond)
+	return nil
+}
+
+// connect returns when client is connected, so that no limit of a call's time includes the dial.
+func connect(t *testing.T, client *grpc.ClientConn) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	client.Connect()
+	for s := client.GetState(); s != connectivity.Ready; s = client.GetState() {
+		if !client.WaitForStateChange(ctx, s) {
+			t.Fatalf("the connection is %v after 20 s, want it ready", s)
+		}
+	}
 }
 
 // counting returns a policy whose circuit counts and never opens.
@@ -251,11 +274,11 @@ func TestGRPCStatusForObservers(t *testing.T) {
 		case "hang after a message":
 			out := raw("hello")
 			_ = s.SendMsg(&out)
-			<-s.Context().Done()
+			return hang(s)
 		}
 		return nil
 	})
-	const long, short = 20 * time.Second, time.Second
+	const long, short = time.Minute, 4 * time.Second
 	for name, c := range map[string]struct {
 		path                     string
 		limit                    time.Duration
@@ -269,6 +292,7 @@ func TestGRPCStatusForObservers(t *testing.T) {
 		"no route":             {"/other.Other/Call", long, 0, "UNIMPLEMENTED", "no_route: no route matches", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			seen := make(chan observe.Call, 1)
 			config := gateway.ForUpstream(upstream)
 			config.Policies[gateway.DefaultPolicyName] = counting()
@@ -279,6 +303,7 @@ func TestGRPCStatusForObservers(t *testing.T) {
 				c.Report = &report
 				seen <- c
 			}}}})
+			connect(t, client)
 			ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "do", name), c.limit)
 			defer cancel()
 			s, err := client.NewStream(ctx, stream(), c.path)
@@ -504,8 +529,7 @@ func TestGRPCDeadlines(t *testing.T) {
 					out := raw("hello")
 					_ = s.SendMsg(&out)
 				}
-				<-s.Context().Done()
-				return nil
+				return hang(s)
 			})
 			p := counting()
 			p.Timeout, p.AttemptTimeout = c.ours, c.ours
@@ -541,11 +565,6 @@ func TestGRPCDeadlines(t *testing.T) {
 // message and in its details.
 func TestGRPCErrorsOfTheGateway(t *testing.T) {
 	dead := grpcServer(t, func(grpc.ServerStream) error { return status.Error(codes.Internal, "x") })
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = gone.Close()
 	hangs := grpcServer(t, func(s grpc.ServerStream) error { <-s.Context().Done(); return nil })
 	for name, c := range map[string]struct {
 		match, upstream string
@@ -561,7 +580,7 @@ func TestGRPCErrorsOfTheGateway(t *testing.T) {
 		"a rate limit": {"/", dead, func(p *transport.Policy) {
 			p.RateLimit = resilience.RateLimitPolicy{PerSecond: 0.01, Burst: 1}
 		}, 2, codes.ResourceExhausted, resilience.ReasonRateLimited, true},
-		"no connection": {"/", "h2c://" + gone.Addr().String(), func(*transport.Policy) {}, 1, codes.Unavailable, resilience.ReasonMaxAttempts, false},
+		"no connection": {"/", "h2c://" + rawhttp.FreeAddress(t), func(*transport.Policy) {}, 1, codes.Unavailable, resilience.ReasonMaxAttempts, false},
 		"a time limit": {"/", hangs, func(p *transport.Policy) {
 			p.Timeout, p.AttemptTimeout = 100*time.Millisecond, 100*time.Millisecond
 		}, 1, codes.DeadlineExceeded, resilience.ReasonDeadlineExceeded, false},

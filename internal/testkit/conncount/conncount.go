@@ -30,10 +30,10 @@ func (c *Counter) Opened() int64 { return c.opened.Load() }
 // since the server no longer knows its state.
 func (c *Counter) Open() int64 { return c.opened.Load() - c.closed.Load() }
 
-// WantOpen waits until n connections are open. The test ends if that takes 5 s.
+// WantOpen waits until n connections are open. The test ends if that takes 20 s.
 func (c *Counter) WantOpen(t testing.TB, n int64) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); c.Open() != n; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); c.Open() != n; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d connections are open, want %d", c.Open(), n)
 		}
