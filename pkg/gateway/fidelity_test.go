@@ -885,6 +885,7 @@ func TestCallersThatStopReadingAreCutOff(t *testing.T) {
 // The send timeout ends neither a call whose caller reads slowly nor a stream that pauses.
 func TestSlowReadersAndQuietStreamsContinue(t *testing.T) {
 	t.Parallel()
+	const size, steps = 64 << 20, 16 // more than the buffers on the way hold
 	up := server(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/events" {
 			w.Header().Set("Content-Type", "text/event-stream")
@@ -895,7 +896,7 @@ func TestSlowReadersAndQuietStreamsContinue(t *testing.T) {
 			}
 			return
 		}
-		_, _ = w.Write(make([]byte, 16<<20))
+		_, _ = w.Write(make([]byte, size))
 	})
 	with := func(limit time.Duration) string {
 		return gatewayWith(t, gateway.Options{}, func(c *gateway.Config) { c.Listener.SendTimeout = limit }, all(up.URL)).URL
@@ -910,7 +911,7 @@ func TestSlowReadersAndQuietStreamsContinue(t *testing.T) {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	n := 0
-	for buffer := make([]byte, 1<<20); ; {
+	for buffer := make([]byte, size/steps); ; {
 		read, err := io.ReadFull(resp.Body, buffer)
 		n += read
 		if err != nil {
@@ -918,8 +919,8 @@ func TestSlowReadersAndQuietStreamsContinue(t *testing.T) {
 		}
 		<-time.After(400 * time.Millisecond)
 	}
-	if n != 16<<20 {
-		t.Errorf("got %d bytes, want %d", n, 16<<20)
+	if n != size {
+		t.Errorf("got %d bytes, want %d", n, size)
 	}
 }
 
