@@ -904,7 +904,7 @@ func TestSlowReadersAndQuietStreamsContinue(t *testing.T) {
 	if resp, body := get(t, with(time.Second)+"/events"); resp.StatusCode != 200 || strings.Count(body, "data") != 3 {
 		t.Errorf("got status %d, body %q, want 200 and three events", resp.StatusCode, body)
 	}
-	// A busy machine may add seconds to a pause of the reader, and the whole takes longer than the limit.
+	// A busy machine may make a pause longer by seconds. The whole takes longer than the limit.
 	resp, err := newClient(t).Do(request(t, http.MethodGet, with(5*time.Second), nil))
 	if err != nil {
 		t.Fatal(err)

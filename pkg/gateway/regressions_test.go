@@ -135,7 +135,7 @@ func TestUnreadBodiesDoNotBreakTheCallersConnection(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			get(t, tc.g.URL)
-			// The gateway waits for the rest of a body for a moment only, which a busy machine exceeds.
+			// The gateway waits only a moment for the rest of a body. A busy machine needs longer.
 			wait.OneOf(t, 3, func() string { return postUnread(t, tc.g.URL, tc.status) })
 		})
 	}
