@@ -27,8 +27,14 @@ import (
 // circuit opens.
 func watched(t *testing.T, upstream string) (s *httptest.Server, opened *atomic.Int64) {
 	t.Helper()
+	return watchedWith(t, gateway.ForUpstream(upstream))
+}
+
+// watchedWith is watched for a whole configuration.
+func watchedWith(t *testing.T, c gateway.Config) (s *httptest.Server, opened *atomic.Int64) {
+	t.Helper()
 	opened = new(atomic.Int64)
-	g, err := gateway.New(gateway.ForUpstream(upstream), gateway.Options{Observers: []observe.Observer{observe.Funcs{
+	g, err := gateway.New(c, gateway.Options{Observers: []observe.Observer{observe.Funcs{
 		Transition: func(tr observe.Transition) {
 			if tr.To == resilience.Open {
 				opened.Add(1)
@@ -67,12 +73,16 @@ func TestMalformedTrailerOpensNoCircuit(t *testing.T) {
 
 func TestShortDeadlinesOpenNoCircuit(t *testing.T) {
 	t.Parallel()
-	up := server(t, func(http.ResponseWriter, *http.Request) { time.Sleep(900 * time.Millisecond) })
+	up := server(t, func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/hang" {
+			<-r.Context().Done()
+		}
+	})
 	s, opened := watched(t, up.URL)
 	var callers sync.WaitGroup
 	for range 12 {
 		callers.Go(func() {
-			r := request(t, http.MethodGet, s.URL, nil)
+			r := request(t, http.MethodGet, s.URL+"/hang", nil)
 			r.Header.Set(transport.HeaderExpectedTimeout, "750")
 			if resp, body := do(t, r); resp.StatusCode != http.StatusGatewayTimeout {
 				t.Errorf("got status %d, body %s, want 504", resp.StatusCode, body)
@@ -123,7 +133,7 @@ func TestEarlyAnswerToUpload(t *testing.T) {
 			w.WriteHeader(http.StatusRequestEntityTooLarge)
 		}
 	})
-	s, opened := watched(t, up.URL)
+	s, opened := watchedWith(t, patient(gateway.ForUpstream(up.URL)))
 	got := map[string]int{}
 	client := earlyReader(t, s.URL)
 	for range 40 {
@@ -222,7 +232,8 @@ func TestCallerHangsUpInTheQueue(t *testing.T) {
 	defer close(let)
 	c := gateway.ForUpstream(up.URL)
 	p := calm()
-	p.Concurrency = resilience.ConcurrencyPolicy{Max: 1, Queue: 1, MaxWait: time.Second}
+	p.Timeout, p.AttemptTimeout = time.Minute, time.Minute
+	p.Concurrency = resilience.ConcurrencyPolicy{Max: 1, Queue: 1, MaxWait: time.Minute}
 	c.Policies[gateway.DefaultPolicyName] = p
 	ended := make(chan observe.Call, 2)
 	g, s := gatewayOver(t, c, gateway.Options{Observers: []observe.Observer{observe.Funcs{
@@ -244,9 +255,9 @@ func TestCallerHangsUpInTheQueue(t *testing.T) {
 		}
 	}
 	calls.Go(call)
-	wait.Until(t, 5*time.Second, "the first call has the place", func() bool { return state().InFlight == 1 })
+	wait.Until(t, 20*time.Second, "the first call has the place", func() bool { return state().InFlight == 1 })
 	calls.Go(call)
-	wait.Until(t, 5*time.Second, "the second call waits", func() bool { return state().Queued == 1 })
+	wait.Until(t, 20*time.Second, "the second call waits", func() bool { return state().Queued == 1 })
 	hangUp()
 	for range 2 {
 		if got := <-ended; got.Status != 499 || got.Report.Reason != resilience.ReasonCallerCanceled {
@@ -262,41 +273,45 @@ func TestCallerWhoPausesIsToBlame(t *testing.T) {
 		handler http.HandlerFunc
 		pause   time.Duration
 		want    bool
+		tries   int // a busy machine may make this test's client pause
 	}{
 		"the caller pauses": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", strconv.Itoa(size))
-			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Second))
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(4 * time.Second))
 			_, _ = w.Write(make([]byte, size))
-		}, 2 * time.Second, true},
+		}, 6 * time.Second, true, 1},
 		"the upstream breaks off": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", strconv.Itoa(size))
 			_, _ = w.Write(make([]byte, 1<<20))
 			panic(http.ErrAbortHandler)
-		}, 0, false},
+		}, 0, false, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			seen := make(chan bool, 1)
-			_, s := gatewayOver(t, gateway.ForUpstream(server(t, c.handler).URL), gateway.Options{Observers: []observe.Observer{observe.Funcs{
-				Call: func(_ context.Context, c observe.Call) {
-					if c.Report.Reason != resilience.ReasonBodyFailed {
-						t.Errorf("got reason %s, want %s", c.Report.Reason, resilience.ReasonBodyFailed)
-					}
-					seen <- c.CallersDoing
-				},
-			}}})
-			resp, err := newClient(t).Do(request(t, http.MethodGet, s.URL, nil))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = resp.Body.Close() }()
-			time.Sleep(c.pause)
-			if n, err := io.Copy(io.Discard, resp.Body); err == nil {
-				t.Fatalf("got the whole body of %d bytes, want that it breaks off", n)
-			}
-			if got := <-seen; got != c.want {
-				t.Errorf("the caller's doing: %v, want %v", got, c.want)
-			}
+			wait.OneOf(t, c.tries, func() string {
+				seen := make(chan bool, 1)
+				_, s := gatewayOver(t, patient(gateway.ForUpstream(server(t, c.handler).URL)), gateway.Options{Observers: []observe.Observer{observe.Funcs{
+					Call: func(_ context.Context, c observe.Call) {
+						if c.Report.Reason != resilience.ReasonBodyFailed {
+							t.Errorf("got reason %s, want %s", c.Report.Reason, resilience.ReasonBodyFailed)
+						}
+						seen <- c.CallersDoing
+					},
+				}}})
+				resp, err := newClient(t).Do(request(t, http.MethodGet, s.URL, nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = resp.Body.Close() }()
+				time.Sleep(c.pause)
+				if n, err := io.Copy(io.Discard, resp.Body); err == nil {
+					t.Fatalf("got the whole body of %d bytes, want that it breaks off", n)
+				}
+				if got := <-seen; got != c.want {
+					return fmt.Sprintf("the caller's doing: %v, want %v", got, c.want)
+				}
+				return ""
+			})
 		})
 	}
 }

@@ -221,7 +221,11 @@ func TestNewPodsServeUnderLoad(t *testing.T) {
 				addresses = append(addresses, pods[len(pods)-1].address())
 			}
 			b := balancer.New(t, addresses[:3]...)
-			front := start(t, gateway.ForUpstream("http://"+b.Address()))
+			c := patient(gateway.ForUpstream("http://" + b.Address()))
+			p := c.Policies[gateway.DefaultPolicyName]
+			p.Concurrency.Max = -1 // otherwise a busy machine may have a call refused
+			c.Policies[gateway.DefaultPolicyName] = p
+			front := start(t, c)
 			pace := time.Duration(callers) * 10 * time.Millisecond
 			load(t, http.MethodGet, front.URL, callers, pace, time.Second)
 			b.SetBackends(addresses...)
@@ -299,8 +303,9 @@ func callAtOnce(t *testing.T, b *balancer.Balancer, url string, n int) (failed i
 				_ = end.Close()
 			}()
 			resp, err := client.Do(request(t, http.MethodPost, url, body))
-			if err != nil {
-				t.Error(err)
+			if err != nil { // the gateway answered and closed the connection before the upload ended
+				t.Log(err)
+				failures.Add(1)
 				return
 			}
 			_ = resp.Body.Close()
@@ -337,7 +342,7 @@ func TestUploadRejectedEarly(t *testing.T) {
 		_, _ = io.WriteString(c, "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 9\r\n\r\ntoo large")
 		return false
 	})
-	front := start(t, gateway.ForUpstream(up))
+	front := start(t, patient(gateway.ForUpstream(up)))
 	callers := earlyReader(t, front.URL)
 	var all sync.WaitGroup
 	for range 4 {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/testkit/fetch"
 	"github.com/rebound-dev/rebound/internal/testkit/pki"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/gateway"
@@ -104,22 +106,28 @@ func TestOneBadEndpointOfThree(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			pods := []*replica{newReplica(t, bad), newReplica(t, bad), newReplica(t, bad)}
-			g, front := gatewayOver(t, over(pods...), gateway.Options{})
-			hammer(t, front.URL, 300*time.Millisecond)
-			pods[1].bad.Store(true)
-			healthy := pods[1].served.Load()
-			got, lost := hammer(t, front.URL, 3*time.Second), 0
-			if name == "truncates" {
-				lost = 4 // one of each caller, until the endpoint is known to be bad
-			}
-			if got[http.StatusOK] == 0 || len(got) > 2 || len(got) == 2 && (got[0] == 0 || got[0] > lost) {
-				t.Errorf("got %v calls by status, want 200 only, and at most %d without an answer", got, lost)
-			}
-			state := g.Upstreams()[0]
-			if n := pods[1].served.Load() - healthy; state.Breaker.State.String() != "closed" || len(state.Endpoints) != 3 || n > 60 {
-				t.Errorf("the bad endpoint got %d calls, want at most 60; got %+v, want a closed circuit and three endpoints", n, state)
-			}
+			var pods []*replica
+			var front *httptest.Server
+			wait.OneOf(t, 2, func() string { // a busy machine makes the healthy pods fail too
+				pods = []*replica{newReplica(t, bad), newReplica(t, bad), newReplica(t, bad)}
+				var g *gateway.Gateway
+				g, front = gatewayOver(t, over(pods...), gateway.Options{})
+				hammer(t, front.URL, 300*time.Millisecond)
+				pods[1].bad.Store(true)
+				healthy := pods[1].served.Load()
+				got, lost := hammer(t, front.URL, 3*time.Second), 0
+				if name == "truncates" {
+					lost = 4 // one of each caller, until the endpoint is known to be bad
+				}
+				if got[http.StatusOK] == 0 || len(got) > 2 || len(got) == 2 && (got[0] == 0 || got[0] > lost) {
+					return fmt.Sprintf("got %v calls by status, want 200 only, and at most %d without an answer", got, lost)
+				}
+				state := g.Upstreams()[0]
+				if n := pods[1].served.Load() - healthy; state.Breaker.State.String() != "closed" || len(state.Endpoints) != 3 || n > 60 {
+					return fmt.Sprintf("the bad endpoint got %d calls, want at most 60; got %+v, want a closed circuit and three endpoints", n, state)
+				}
+				return ""
+			})
 			pods[1].bad.Store(false)
 			before := pods[1].served.Load()
 			for end := time.Now().Add(20 * time.Second); pods[1].served.Load() < before+20; {
@@ -179,11 +187,14 @@ func TestSlowBodyOfADoubtedEndpoint(t *testing.T) {
 
 // A refused connection moves on to another endpoint at once, even for a POST, without a wait.
 func TestRefusedConnectionMovesOn(t *testing.T) {
-	good, gone := newReplica(t, nil), newReplica(t, nil)
-	c := over(good, gone)
-	gone.Close()
+	good := newReplica(t, nil)
+	c := over(good)
+	entry := c.Upstreams["orders"]
+	entry.Endpoints.Addresses = append(entry.Endpoints.Addresses, rawhttp.FreeAddress(t))
+	c.Upstreams["orders"] = entry
 	p := transport.DefaultPolicy()
-	p.Retry.Backoff.Base, p.Retry.Backoff.Max = time.Minute, time.Minute // longer than a call may take
+	p.Timeout, p.AttemptTimeout = 2*time.Minute, 30*time.Second              // a POST that times out is not repeated
+	p.Retry.Backoff.Base, p.Retry.Backoff.Max = 5*time.Minute, 5*time.Minute // longer than a call may take
 	c.Policies[gateway.DefaultPolicyName] = p
 	_, front := gatewayOver(t, c, gateway.Options{})
 	for range 20 {
@@ -234,10 +245,10 @@ func TestAllEndpointsFail(t *testing.T) {
 	for _, pod := range pods {
 		pod.bad.Store(true)
 	}
-	hammer(t, front.URL, time.Second)
-	if s := g.Upstreams()[0].Breaker; s.State.String() == "closed" {
-		t.Errorf("got a closed circuit with %d failures, want it open", s.Failures)
-	}
+	wait.Until(t, 20*time.Second, "an open circuit", func() bool {
+		hammer(t, front.URL, 200*time.Millisecond)
+		return g.Upstreams()[0].Breaker.State.String() != "closed"
+	})
 }
 
 // Host, server name and certificate are the upstream's, not the endpoint's. An endpoint with
@@ -339,7 +350,7 @@ func TestReloadKeepsStateAndConnections(t *testing.T) {
 		entry.Endpoints.Eject.EjectFor, entry.Endpoints.Eject.MaxEjectFor = time.Minute, time.Minute
 		entry.Connections.MaxAge = 0 // otherwise traffic replaces connections
 		c.Upstreams["orders"] = entry
-		return c
+		return patient(c)
 	}
 	g, front := gatewayOver(t, with(bad, good), gateway.Options{})
 	ejected := func() bool {
@@ -358,15 +369,15 @@ func TestReloadKeepsStateAndConnections(t *testing.T) {
 		}
 	}
 	// After a slow answer, an endpoint may get no call for ten seconds.
-	wait.Until(t, 15*time.Second, "the ejection of the bad endpoint", func() bool { call(); return ejected() })
+	wait.Until(t, 30*time.Second, "the ejection of the bad endpoint", func() bool { call(); return ejected() })
 	for _, step := range []struct {
 		name   string
 		change func() gateway.Config
 	}{
 		{"a longer attempt timeout", func() gateway.Config {
 			c := with(bad, good)
-			p := transport.DefaultPolicy()
-			p.AttemptTimeout = 2 * time.Second
+			p := c.Policies[gateway.DefaultPolicyName]
+			p.AttemptTimeout = 40 * time.Second
 			c.Policies[gateway.DefaultPolicyName] = p
 			return c
 		}},
@@ -430,8 +441,9 @@ func TestReloadKeepsAddressesWhileDNSFails(t *testing.T) {
 		c := over()
 		entry := c.Upstreams["orders"]
 		entry.URL, entry.Endpoints.Resolve, entry.Connections.IdleTimeout = "http://orders:"+port, endpoint.ResolveDNS, idle
+		entry.Endpoints.Refresh = time.Hour
 		c.Upstreams["orders"] = entry
-		return c
+		return patient(c)
 	}
 	dns := &shaky{}
 	var events []string
@@ -451,6 +463,8 @@ func TestReloadKeepsAddressesWhileDNSFails(t *testing.T) {
 			t.Errorf("after a reload while DNS fails: got status %d, body %s, want 200", resp.StatusCode, body)
 		}
 	}
+	// A set begins its lookup on a goroutine of its own.
+	wait.Until(t, 20*time.Second, "the lookup of each of four sets", func() bool { return dns.lookups.Load() >= 4 })
 	if n := dns.lookups.Load(); n != 4 {
 		t.Errorf("%d lookups, want one for each set", n)
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/fetch"
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/spans"
+	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -446,7 +447,7 @@ func TestForwardingHeadersOfTrustedProxyAreKept(t *testing.T) {
 	}
 	replaced := map[string]string{
 		"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "inner.example", "X-Forwarded-Proto": "http", "X-Forwarded-Port": "",
-		"X-Forwarded-Prefix": "", "Forwarded": "", "X-Attempt-Count": "1", "X-Envoy-Expected-Rq-Timeout-Ms": "1500",
+		"X-Forwarded-Prefix": "", "Forwarded": "", "X-Attempt-Count": "1", "X-Envoy-Expected-Rq-Timeout-Ms": "20000",
 	}
 	for name, tc := range map[string]struct {
 		trust []string
@@ -871,17 +872,12 @@ func TestCallersThatStopReadingAreCutOff(t *testing.T) {
 					if c.Report.Reason != resilience.ReasonCallerCanceled {
 						t.Errorf("got reason %s, want %s", c.Report.Reason, resilience.ReasonCallerCanceled)
 					}
-				case <-time.After(10 * time.Second):
-					t.Fatal("the call is still running after 10 s, want it ended")
+				case <-time.After(20 * time.Second):
+					t.Fatal("the call is still running after 20 s, want it ended")
 				}
 			}
-			for range 500 {
-				if held.Load() == 0 {
-					return
-				}
-				<-time.After(10 * time.Millisecond) // the upstream notices with a delay
-			}
-			t.Errorf("got %d open connections to the upstream, want 0", held.Load())
+			// The upstream notices with a delay.
+			wait.Until(t, 20*time.Second, "the end of every connection to the upstream", func() bool { return held.Load() == 0 })
 		})
 	}
 }
@@ -889,6 +885,7 @@ func TestCallersThatStopReadingAreCutOff(t *testing.T) {
 // The send timeout ends neither a call whose caller reads slowly nor a stream that pauses.
 func TestSlowReadersAndQuietStreamsContinue(t *testing.T) {
 	t.Parallel()
+	const size, steps = 64 << 20, 16 // more than the buffers on the way hold
 	up := server(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/events" {
 			w.Header().Set("Content-Type", "text/event-stream")
@@ -899,28 +896,31 @@ func TestSlowReadersAndQuietStreamsContinue(t *testing.T) {
 			}
 			return
 		}
-		_, _ = w.Write(make([]byte, 16<<20))
+		_, _ = w.Write(make([]byte, size))
 	})
-	g := gatewayWith(t, gateway.Options{}, func(c *gateway.Config) { c.Listener.SendTimeout = time.Second }, all(up.URL))
-	if resp, body := get(t, g.URL+"/events"); resp.StatusCode != 200 || strings.Count(body, "data") != 3 {
+	with := func(limit time.Duration) string {
+		return gatewayWith(t, gateway.Options{}, func(c *gateway.Config) { c.Listener.SendTimeout = limit }, all(up.URL)).URL
+	}
+	if resp, body := get(t, with(time.Second)+"/events"); resp.StatusCode != 200 || strings.Count(body, "data") != 3 {
 		t.Errorf("got status %d, body %q, want 200 and three events", resp.StatusCode, body)
 	}
-	resp, err := newClient(t).Do(request(t, http.MethodGet, g.URL, nil))
+	// A busy machine may make a pause longer by seconds. The whole takes longer than the limit.
+	resp, err := newClient(t).Do(request(t, http.MethodGet, with(5*time.Second), nil))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	n := 0
-	for buffer := make([]byte, 1<<20); ; {
+	for buffer := make([]byte, size/steps); ; {
 		read, err := io.ReadFull(resp.Body, buffer)
 		n += read
 		if err != nil {
 			break
 		}
-		<-time.After(100 * time.Millisecond)
+		<-time.After(400 * time.Millisecond)
 	}
-	if n != 16<<20 {
-		t.Errorf("got %d bytes, want %d", n, 16<<20)
+	if n != size {
+		t.Errorf("got %d bytes, want %d", n, size)
 	}
 }
 

@@ -243,6 +243,7 @@ func TestOutage(t *testing.T) {
 		}
 	})
 	p := transport.DefaultPolicy()
+	p.Timeout, p.AttemptTimeout = 15*time.Second, 5*time.Second // a busy machine has many callers here
 	g := gatewayTo(t, p, all(up.URL))
 	client := newClient(t)
 	call := func() (*http.Response, error) {
@@ -393,13 +394,7 @@ func TestCallerWhoHangsUpCancelsTheAttempt(t *testing.T) {
 		<-r.Context().Done()
 		close(canceled)
 	})
-	c := gateway.ForUpstream(up.URL)
-	g, err := gateway.New(c, gateway.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.Close)
-	s := server(t, g.ServeHTTP)
+	g, s := gatewayOver(t, patient(gateway.ForUpstream(up.URL)), gateway.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	failed := make(chan error)
 	go func() {
@@ -416,8 +411,8 @@ func TestCallerWhoHangsUpCancelsTheAttempt(t *testing.T) {
 	}
 	select {
 	case <-canceled:
-	case <-time.After(5 * time.Second):
-		t.Fatal("the attempt is still running after 5 s, want it canceled")
+	case <-time.After(20 * time.Second):
+		t.Fatal("the attempt is still running after 20 s, want it canceled")
 	}
 	for _, b := range g.Upstreams() {
 		if s := b.Breaker; s.Failures+s.Successes+s.Consecutive != 0 {
@@ -640,17 +635,8 @@ func TestThousandHangingCallsEndAtTheirDeadlines(t *testing.T) {
 	if late.Load() > 0 || wrong.Load() > 0 {
 		t.Errorf("%d calls ended late and %d without 504, want 0 and 0", late.Load(), wrong.Load())
 	}
-	gw.Close() // a connection whose dial outlasted its call is kept for the next call
-	for range 500 {
-		if open.Open() == 0 {
-			return
-		}
-		select { // the server notices closed connections with a delay
-		case <-time.After(10 * time.Millisecond):
-		case <-t.Context().Done():
-		}
-	}
-	t.Errorf("got %d open connections, want 0", open.Open())
+	gw.Close()          // a connection whose dial outlasted its call is kept for the next call
+	open.WantOpen(t, 0) // the server notices closed connections with a delay
 }
 
 // net/http waits for a pending read of the request body even when the context has ended. A caller
@@ -666,7 +652,7 @@ func TestCallerWhoStopsUploadingIsAnsweredInTime(t *testing.T) {
 	}
 	defer func() { _ = conn.Close() }()
 	_, _ = io.WriteString(conn, "PUT /file HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nonly this")
-	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
 	reader := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(reader, nil)
 	if err != nil {
@@ -746,9 +732,8 @@ func TestRetryAfterOfTheLimits(t *testing.T) {
 		"rate": {func(p *transport.Policy) {
 			p.RateLimit = resilience.RateLimitPolicy{PerSecond: 0.3, Burst: 1}
 		}, http.StatusTooManyRequests, resilience.ReasonRateLimited, 3.3},
-		// Nothing is known of the upstream: 1.5 times an eighth of the attempt timeout.
+		// Nothing is known of the upstream: 1.5 times an eighth of the attempt timeout of 20 s.
 		"concurrency": {func(p *transport.Policy) {
-			p.Timeout, p.AttemptTimeout = time.Minute, 20*time.Second
 			p.Concurrency.Max = 1
 		}, http.StatusServiceUnavailable, resilience.ReasonConcurrencyLimit, 3.75},
 	} {
@@ -760,6 +745,7 @@ func TestRetryAfterOfTheLimits(t *testing.T) {
 				<-leave
 			})
 			p := transport.DefaultPolicy()
+			p.Timeout, p.AttemptTimeout = time.Minute, 20*time.Second
 			tc.change(&p)
 			g := gatewayTo(t, p, all(up.URL))
 			first := make(chan int)

@@ -16,43 +16,14 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 
+	"github.com/rebound-dev/rebound/internal/testkit/grpctest"
 	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
-
-// echo answers every message of a stream with itself. With the metadata "fails", it ends the stream
-// with UNAVAILABLE after so many messages.
-func echo(got func(message string)) func(grpc.ServerStream) error {
-	return func(s grpc.ServerStream) error {
-		md, _ := metadata.FromIncomingContext(s.Context())
-		fails := -1
-		if v := md.Get("fails"); len(v) > 0 {
-			fails, _ = strconv.Atoi(v[0])
-		}
-		for n := 0; ; n++ {
-			if n == fails {
-				return status.Error(codes.Unavailable, "breaks off")
-			}
-			var m raw
-			if err := s.RecvMsg(&m); err != nil {
-				if errors.Is(err, io.EOF) {
-					return nil
-				}
-				return err
-			}
-			got(string(m))
-			if err := s.SendMsg(&m); err != nil {
-				return err
-			}
-		}
-	}
-}
 
 // Streams in both directions, a third of which break off: no message arrives twice, in any
 // direction, and a stream that ends too early ends with an error.
@@ -63,13 +34,12 @@ func TestGRPCStreams(t *testing.T) {
 	}
 	var seen sync.Map
 	var twice atomic.Int64
-	upstream := grpcServer(t, echo(func(message string) {
+	upstream := grpcServer(t, grpctest.Echo(func(message string) {
 		if _, before := seen.LoadOrStore(message, true); before {
 			twice.Add(1)
 		}
 	}))
 	p := counting()
-	p.Timeout, p.AttemptTimeout = time.Minute, time.Minute // the machine may be busy
 	_, client := grpcGateway(t, p, gateway.Route{Name: "all", Match: "/", Upstream: upstream, GRPC: gateway.RouteGRPC{Idempotent: true}})
 	const messages, parallel = 6, 50
 	var work sync.WaitGroup
@@ -82,7 +52,7 @@ func TestGRPCStreams(t *testing.T) {
 					fails = n / 3 % messages
 					ctx = metadata.AppendToOutgoingContext(ctx, "fails", strconv.Itoa(fails))
 				}
-				if err := exchange(ctx, client, n, messages, fails); err != nil {
+				if err := grpctest.Exchange(ctx, client, n, messages, fails); err != nil {
 					t.Errorf("stream %d, which breaks off after %d: %v", n, fails, err)
 				}
 			}
@@ -98,39 +68,6 @@ func TestGRPCStreams(t *testing.T) {
 	}
 }
 
-// exchange sends messages one by one, and wants each of them back once, until the stream breaks
-// off.
-func exchange(ctx context.Context, client *grpc.ClientConn, n, messages, fails int) error {
-	s, err := client.NewStream(ctx, stream(), "/test.Test/Echo")
-	if err != nil {
-		return err
-	}
-	for i := range messages {
-		out := raw(fmt.Sprintf("%d of stream %d", i, n))
-		if err := s.SendMsg(&out); err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
-		var in raw
-		err := s.RecvMsg(&in)
-		switch {
-		case i == fails && status.Code(err) == codes.Unavailable:
-			return nil
-		case err != nil:
-			return fmt.Errorf("message %d: %w", i, err)
-		case string(in) != string(out):
-			return fmt.Errorf("message %d: got %q", i, in)
-		}
-	}
-	if err := s.CloseSend(); err != nil {
-		return err
-	}
-	var in raw
-	if err := s.RecvMsg(&in); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("got %q, %w after the last message, want the end", in, err)
-	}
-	return nil
-}
-
 var streamsLength = flag.Duration("streams", 0, "how long TestGRPCOpenStreams uses its streams, at least; 0 for 20 messages each") //nolint:gochecknoglobals // as chaosLength
 
 // Open streams hold little memory and a few goroutines each, and leave none behind. For a minute:
@@ -141,34 +78,34 @@ func TestGRPCOpenStreams(t *testing.T) {
 	if testing.Short() {
 		streams, rounds = 100, 3
 	}
-	upstream := grpcServer(t, echo(func(string) {}))
+	upstream := grpcServer(t, grpctest.Echo(func(string) {}))
 	_, client := grpcGateway(t, counting(), gateway.Route{Name: "all", Match: "/", Upstream: upstream})
 	before := runtime.NumGoroutine()
 	open := make([]grpc.ClientStream, streams)
 	for i := range open {
-		s, err := client.NewStream(t.Context(), stream(), "/test.Test/Echo")
+		s, err := client.NewStream(t.Context(), grpctest.Bidi(), "/test.Test/Echo")
 		if err != nil {
 			t.Fatal(err)
 		}
 		open[i] = s
-		out := raw("m") // with the answer to it come the headers, for which the upstream has 1.5 s
+		out := grpctest.Message("m") // with the answer to it come the headers, for which the upstream has some time
 		if err := s.SendMsg(&out); err != nil {
 			t.Fatal(err)
 		}
-		var in raw
+		var in grpctest.Message
 		if err := s.RecvMsg(&in); err != nil {
 			t.Fatal(err)
 		}
 	}
 	turn := func() {
 		for _, s := range open {
-			out := raw("m")
+			out := grpctest.Message("m")
 			if err := s.SendMsg(&out); err != nil {
 				t.Fatal(err)
 			}
 		}
 		for _, s := range open {
-			var in raw
+			var in grpctest.Message
 			if err := s.RecvMsg(&in); err != nil {
 				t.Fatal(err)
 			}
@@ -195,17 +132,14 @@ func TestGRPCOpenStreams(t *testing.T) {
 	}
 	for _, s := range open {
 		_ = s.CloseSend()
-		var in raw
+		var in grpctest.Message
 		if err := s.RecvMsg(&in); !errors.Is(err, io.EOF) {
 			t.Fatalf("the end of a stream: %v", err)
 		}
 	}
-	for n := 0; runtime.NumGoroutine() > before+20; n++ {
-		if n == 100 {
-			t.Fatalf("%d goroutines after the streams, %d before them", runtime.NumGoroutine(), before)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	wait.Until(t, 20*time.Second, fmt.Sprintf("at most %d goroutines after the streams", before+20), func() bool {
+		return runtime.NumGoroutine() <= before+20
+	})
 	t.Logf("%d goroutines after them", runtime.NumGoroutine())
 }
 
@@ -219,15 +153,15 @@ func TestGRPCMessagesOfAnAbandonedAttempt(t *testing.T) {
 			<-s.Context().Done()
 			return nil
 		}
-		return echo(func(string) {})(s)
+		return grpctest.Echo(func(string) {})(s)
 	})
 	p := counting()
 	p.Timeout, p.AttemptTimeout = 20*time.Second, 2*time.Second
 	_, client := grpcGateway(t, p, gateway.Route{Name: "all", Match: "/", Upstream: upstream, GRPC: gateway.RouteGRPC{Idempotent: true}})
-	if err := exchange(t.Context(), client, 0, 1, -1); err != nil {
+	if err := grpctest.Exchange(t.Context(), client, 0, 1, -1); err != nil {
 		t.Fatal(err)
 	}
-	if err := exchange(t.Context(), client, 1, 5, -1); err != nil {
+	if err := grpctest.Exchange(t.Context(), client, 1, 5, -1); err != nil {
 		t.Error(err)
 	}
 	if n := attempts.Load(); n != 3 {
@@ -240,19 +174,19 @@ func TestGRPCMessagesOfAnAbandonedAttempt(t *testing.T) {
 func TestGRPCBeginningIsNotHeldBack(t *testing.T) {
 	upstream := grpcServer(t, func(s grpc.ServerStream) error {
 		_ = s.SendHeader(metadata.Pairs("seen", "yes"))
-		return echo(func(string) {})(s)
+		return grpctest.Echo(func(string) {})(s)
 	})
 	_, client := grpcGateway(t, counting(), gateway.Route{Name: "all", Match: "/", Upstream: upstream})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	s, err := client.NewStream(ctx, stream(), "/test.Test/Echo")
+	s, err := client.NewStream(ctx, grpctest.Bidi(), "/test.Test/Echo")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if h, err := s.Header(); err != nil || len(h.Get("seen")) != 1 {
 		t.Fatalf("got headers %v, %v, want the server's before any message", h, err)
 	}
-	out, in := raw("m"), raw(nil)
+	out, in := grpctest.Message("m"), grpctest.Message(nil)
 	if err := s.SendMsg(&out); err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +201,7 @@ func TestGRPCBeginningIsNotHeldBack(t *testing.T) {
 
 // A response that is sent in one piece gets no Content-Length that the server has not sent.
 func TestGRPCResponseHasNoContentLength(t *testing.T) {
-	upstream := grpcServer(t, echo(func(string) {}))
+	upstream := grpcServer(t, grpctest.Echo(func(string) {}))
 	config := gateway.ForUpstream(upstream)
 	_, address := serveGRPC(t, config, gateway.Options{})
 	r := request(t, http.MethodPost, "http://"+address+"/test.Test/Echo", strings.NewReader("\x00\x00\x00\x00\x05hello"))
@@ -295,14 +229,14 @@ func TestGRPCCircuit(t *testing.T) {
 			<-s.Context().Done()
 			return nil
 		}
-		return echo(func(string) {})(s)
+		return grpctest.Echo(func(string) {})(s)
 	})
 	p := transport.DefaultPolicy()
 	p.Timeout, p.AttemptTimeout = 400*time.Millisecond, 200*time.Millisecond
 	p.Breaker.OpenFor, p.Breaker.MaxOpenFor = 100*time.Millisecond, 200*time.Millisecond
 	g, client := grpcGateway(t, p, gateway.Route{Name: "all", Match: "/", Upstream: upstream})
 	state := func() resilience.State { return g.Upstreams()[0].Breaker.State }
-	call := func() error { return exchange(t.Context(), client, 0, 1, -1) }
+	call := func() error { return grpctest.Exchange(t.Context(), client, 0, 1, -1) }
 	succeeds := func() bool { return call() == nil } // on a busy machine not at once
 	wait.Until(t, 20*time.Second, "a call that succeeds", succeeds)
 	hangs.Store(true)
@@ -363,37 +297,35 @@ func TestGRPCWebPassesUntouched(t *testing.T) {
 // caller wants, also if the caller has set a deadline, and may be silent while its caller is.
 func TestGRPCStreamOutlastsThePolicysLimits(t *testing.T) {
 	t.Parallel()
-	upstream := grpcServer(t, echo(func(string) {}))
+	upstream := grpcServer(t, grpctest.Echo(func(string) {}))
 	p := counting()
-	p.Timeout, p.AttemptTimeout, p.BodyIdleTimeout = 2*time.Second, 2*time.Second, time.Second
+	p.Timeout, p.AttemptTimeout, p.BodyIdleTimeout = 2*time.Second, 2*time.Second, 3*time.Second
 	g, client := grpcGateway(t, p, gateway.Route{Name: "all", Match: "/", Upstream: upstream})
+	grpctest.Connect(t, client)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	s, err := client.NewStream(ctx, stream(), "/test.Test/Echo")
+	s, err := client.NewStream(ctx, grpctest.Bidi(), "/test.Test/Echo")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for n := range 2 {
-		out, in := raw("m"), raw(nil)
+		out, in := grpctest.Message("m"), grpctest.Message(nil)
 		if err := s.SendMsg(&out); err != nil {
 			t.Fatalf("message %d: %v", n, err)
 		}
 		if err := s.RecvMsg(&in); err != nil {
 			t.Fatalf("message %d: %v", n, err)
 		}
-		time.Sleep(1500 * time.Millisecond)
+		time.Sleep(4 * time.Second)
 	}
 	_ = s.CloseSend()
-	var in raw
+	var in grpctest.Message
 	if err := s.RecvMsg(&in); !errors.Is(err, io.EOF) {
 		t.Errorf("got %v after the last message, want the end", err)
 	}
-	for n := 0; ; n++ { // the end of the stream reaches the circuit a moment later
-		if ok, failed := counts(t, g); ok == 1 && failed == 0 {
-			return
-		} else if n == 50 {
-			t.Fatalf("the circuit counts %d successes and %d failures, want one success", ok, failed)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	// The end of the stream reaches the circuit a moment later.
+	wait.Until(t, 20*time.Second, "one success and no failure in the circuit", func() bool {
+		ok, failed := counts(t, g)
+		return ok == 1 && failed == 0
+	})
 }

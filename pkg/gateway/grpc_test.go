@@ -2,7 +2,6 @@ package gateway_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -24,6 +23,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/rebound-dev/rebound/internal/testkit/grpctest"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/observe"
@@ -31,38 +32,10 @@ import (
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
-// raw is a message as bytes, without a schema.
-type raw []byte
-
-type rawCodec struct{}
-
-func (rawCodec) Name() string { return "raw" }
-
-func (rawCodec) Marshal(v any) ([]byte, error) { return *v.(*raw), nil }
-
-func (rawCodec) Unmarshal(data []byte, v any) error {
-	*v.(*raw) = append(raw(nil), data...)
-	return nil
-}
-
 // grpcServer starts a real gRPC server on loopback whose methods all run h, and returns its URL.
 func grpcServer(t *testing.T, h func(stream grpc.ServerStream) error) (url string) {
 	t.Helper()
-	return "h2c://" + grpcAddress(t, h)
-}
-
-// grpcAddress is grpcServer with options. It returns the server's address.
-func grpcAddress(t *testing.T, h func(stream grpc.ServerStream) error, options ...grpc.ServerOption) string {
-	t.Helper()
-	s := grpc.NewServer(append(options, grpc.ForceServerCodec(rawCodec{}),
-		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error { return h(stream) }))...)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() { _ = s.Serve(listener) }()
-	t.Cleanup(s.Stop)
-	return listener.Addr().String()
+	return "h2c://" + grpctest.Serve(t, h)
 }
 
 // grpcGateway serves a gateway on loopback, and returns it with a client of it.
@@ -87,7 +60,7 @@ func grpcGatewayWith(t *testing.T, c gateway.Config, with credentials.TransportC
 	t.Helper()
 	g, address := serveGRPC(t, c, o)
 	client, err := grpc.NewClient("passthrough:"+address, grpc.WithTransportCredentials(with),
-		grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{})), grpc.WithDisableRetry())
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(grpctest.Codec{})), grpc.WithDisableRetry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,11 +104,6 @@ func counting() transport.Policy {
 	return p
 }
 
-// stream describes a method with messages in both directions.
-func stream() *grpc.StreamDesc {
-	return &grpc.StreamDesc{StreamName: "Stream", ServerStreams: true, ClientStreams: true}
-}
-
 // Every status of gRPC, at each point at which a server can send it: how often the call is made,
 // what its caller gets, and what the circuit counts.
 func TestGRPCStatuses(t *testing.T) {
@@ -144,7 +112,7 @@ func TestGRPCStatuses(t *testing.T) {
 		attempts.Add(1)
 		md, _ := metadata.FromIncomingContext(s.Context())
 		code, _ := strconv.Atoi(md.Get("code")[0])
-		var in raw
+		var in grpctest.Message
 		if err := s.RecvMsg(&in); err != nil {
 			return err
 		}
@@ -173,7 +141,7 @@ func TestGRPCStatuses(t *testing.T) {
 						want = 3
 					}
 					ctx := metadata.AppendToOutgoingContext(t.Context(), "code", strconv.Itoa(int(code)), "stage", stage)
-					err := roundTrip(ctx, client, stage == "after a message")
+					err := grpctest.RoundTrip(ctx, client, stage == "after a message")
 					if status.Code(err) != code || code != codes.OK && status.Convert(err).Message() != fmt.Sprintf("50 %% of %s", code) {
 						t.Errorf("the caller got %v, want %s with the server's message", err, code)
 					}
@@ -197,36 +165,6 @@ func TestGRPCStatuses(t *testing.T) {
 	}
 }
 
-// roundTrip makes a call with one message, and reads answers until its end.
-func roundTrip(ctx context.Context, client *grpc.ClientConn, message bool) error {
-	s, err := client.NewStream(ctx, stream(), "/test.Test/Call")
-	if err != nil {
-		return err
-	}
-	out := raw("hello")
-	if err := s.SendMsg(&out); err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	_ = s.CloseSend()
-	n := 0
-	for {
-		var in raw
-		err := s.RecvMsg(&in)
-		switch {
-		case err == nil && string(in) != "hello":
-			return fmt.Errorf("got message %q", in)
-		case err == nil:
-			n++
-			continue
-		case message != (n == 1):
-			return fmt.Errorf("got %d messages before %w", n, err)
-		case errors.Is(err, io.EOF):
-			return nil
-		}
-		return err
-	}
-}
-
 // counts returns what the only circuit has counted.
 func counts(t *testing.T, g *gateway.Gateway) (ok, failed int) {
 	t.Helper()
@@ -245,17 +183,17 @@ func TestGRPCStatusForObservers(t *testing.T) {
 		case "at once":
 			return status.Error(codes.Unavailable, "not yet: 5 %")
 		case "after a message":
-			out := raw("hello")
+			out := grpctest.Message("hello")
 			_ = s.SendMsg(&out)
 			return status.Error(codes.DataLoss, strings.Repeat("x", 600))
 		case "hang after a message":
-			out := raw("hello")
+			out := grpctest.Message("hello")
 			_ = s.SendMsg(&out)
-			<-s.Context().Done()
+			return grpctest.Hang(s)
 		}
 		return nil
 	})
-	const long, short = 20 * time.Second, time.Second
+	const long, short = time.Minute, 4 * time.Second
 	for name, c := range map[string]struct {
 		path                     string
 		limit                    time.Duration
@@ -269,6 +207,7 @@ func TestGRPCStatusForObservers(t *testing.T) {
 		"no route":             {"/other.Other/Call", long, 0, "UNIMPLEMENTED", "no_route: no route matches", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			seen := make(chan observe.Call, 1)
 			config := gateway.ForUpstream(upstream)
 			config.Policies[gateway.DefaultPolicyName] = counting()
@@ -279,15 +218,16 @@ func TestGRPCStatusForObservers(t *testing.T) {
 				c.Report = &report
 				seen <- c
 			}}}})
+			grpctest.Connect(t, client)
 			ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "do", name), c.limit)
 			defer cancel()
-			s, err := client.NewStream(ctx, stream(), c.path)
+			s, err := client.NewStream(ctx, grpctest.Bidi(), c.path)
 			if err != nil {
 				t.Fatal(err)
 			}
 			_ = s.CloseSend()
 			for err == nil {
-				var in raw
+				var in grpctest.Message
 				err = s.RecvMsg(&in)
 			}
 			got := <-seen
@@ -327,7 +267,7 @@ func TestGRPCWhoseTimeWasUp(t *testing.T) {
 	}
 	hangs := func(before string, after error) string {
 		return grpcServer(t, func(s grpc.ServerStream) error {
-			if out := raw(before); before != "" {
+			if out := grpctest.Message(before); before != "" {
 				_ = s.SendMsg(&out)
 			}
 			if after != nil {
@@ -393,12 +333,12 @@ func TestGRPCWhoseTimeWasUp(t *testing.T) {
 // A caller that makes the gateway behind refuse its calls does not open the circuit of the gateway
 // before it: a forged Via, which it can read in any response, or a path that leads out of a route.
 func TestGRPCRefusedByTheGatewayBehind(t *testing.T) {
-	behind := gateway.ForUpstream(grpcServer(t, echo(func(string) {})) + "/prefix")
+	behind := gateway.ForUpstream(grpcServer(t, grpctest.Echo(func(string) {})) + "/prefix")
 	_, address := serveGRPC(t, behind, gateway.Options{})
 	before := gateway.ForUpstream("h2c://" + address)
 	before.Policies[gateway.DefaultPolicyName] = counting()
 	g, client := grpcGatewayOf(t, before, insecure.NewCredentials())
-	out, in, header := raw("hello"), raw(nil), metadata.MD{}
+	out, in, header := grpctest.Message("hello"), grpctest.Message(nil), metadata.MD{}
 	if err := client.Invoke(t.Context(), "/test.Test/Echo", &out, &in, grpc.Header(&header)); err != nil {
 		t.Fatal(err)
 	}
@@ -457,7 +397,7 @@ func TestGRPCPushback(t *testing.T) {
 			})
 			_, client := grpcGateway(t, counting(), gateway.Route{Name: "all", Match: "/", Upstream: upstream, GRPC: gateway.RouteGRPC{Idempotent: true}})
 			start := time.Now()
-			err := roundTrip(t.Context(), client, false)
+			err := grpctest.RoundTrip(t.Context(), client, false)
 			if status.Code(err) != c.code || time.Since(start) < c.atLeast {
 				t.Errorf("got %v after %v, want %s after at least %v", err, time.Since(start), c.code, c.atLeast)
 			}
@@ -477,7 +417,7 @@ func TestGRPCRetriedByTheCaller(t *testing.T) {
 	})
 	_, client := grpcGateway(t, counting(), gateway.Route{Name: "all", Match: "/", Upstream: upstream, GRPC: gateway.RouteGRPC{Idempotent: true}})
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "grpc-previous-rpc-attempts", "1")
-	if err := roundTrip(ctx, client, false); status.Code(err) != codes.Unavailable || attempts.Load() != 1 {
+	if err := grpctest.RoundTrip(ctx, client, false); status.Code(err) != codes.Unavailable || attempts.Load() != 1 {
 		t.Errorf("got %v after %d attempts, want UNAVAILABLE after one", err, attempts.Load())
 	}
 }
@@ -501,11 +441,10 @@ func TestGRPCDeadlines(t *testing.T) {
 				deadline, _ := s.Context().Deadline()
 				left <- time.Until(deadline)
 				if c.stops {
-					out := raw("hello")
+					out := grpctest.Message("hello")
 					_ = s.SendMsg(&out)
 				}
-				<-s.Context().Done()
-				return nil
+				return grpctest.Hang(s)
 			})
 			p := counting()
 			p.Timeout, p.AttemptTimeout = c.ours, c.ours
@@ -515,7 +454,7 @@ func TestGRPCDeadlines(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), c.caller)
 				defer cancel()
 				start := time.Now()
-				if err := roundTrip(ctx, client, c.stops); status.Code(err) != codes.DeadlineExceeded {
+				if err := grpctest.RoundTrip(ctx, client, c.stops); status.Code(err) != codes.DeadlineExceeded {
 					t.Errorf("got %v, want DEADLINE_EXCEEDED", err)
 				}
 				if took := time.Since(start); took > c.within {
@@ -541,11 +480,6 @@ func TestGRPCDeadlines(t *testing.T) {
 // message and in its details.
 func TestGRPCErrorsOfTheGateway(t *testing.T) {
 	dead := grpcServer(t, func(grpc.ServerStream) error { return status.Error(codes.Internal, "x") })
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = gone.Close()
 	hangs := grpcServer(t, func(s grpc.ServerStream) error { <-s.Context().Done(); return nil })
 	for name, c := range map[string]struct {
 		match, upstream string
@@ -561,7 +495,7 @@ func TestGRPCErrorsOfTheGateway(t *testing.T) {
 		"a rate limit": {"/", dead, func(p *transport.Policy) {
 			p.RateLimit = resilience.RateLimitPolicy{PerSecond: 0.01, Burst: 1}
 		}, 2, codes.ResourceExhausted, resilience.ReasonRateLimited, true},
-		"no connection": {"/", "h2c://" + gone.Addr().String(), func(*transport.Policy) {}, 1, codes.Unavailable, resilience.ReasonMaxAttempts, false},
+		"no connection": {"/", "h2c://" + rawhttp.FreeAddress(t), func(*transport.Policy) {}, 1, codes.Unavailable, resilience.ReasonMaxAttempts, false},
 		"a time limit": {"/", hangs, func(p *transport.Policy) {
 			p.Timeout, p.AttemptTimeout = 100*time.Millisecond, 100*time.Millisecond
 		}, 1, codes.DeadlineExceeded, resilience.ReasonDeadlineExceeded, false},
@@ -574,7 +508,7 @@ func TestGRPCErrorsOfTheGateway(t *testing.T) {
 			_, client := grpcGateway(t, p, gateway.Route{Name: "all", Match: c.match, Upstream: c.upstream})
 			var err error
 			for range c.calls {
-				err = roundTrip(t.Context(), client, false)
+				err = grpctest.RoundTrip(t.Context(), client, false)
 			}
 			s := status.Convert(err)
 			if s.Code() != c.code || !strings.HasPrefix(s.Message(), string(c.reason)+": ") {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/rebound-dev/rebound/internal/testkit/grpctest"
 	"github.com/rebound-dev/rebound/internal/testkit/pki"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
@@ -42,7 +43,7 @@ func TestGRPCOverTLS(t *testing.T) {
 					if md, _ := metadata.FromIncomingContext(s.Context()); len(md.Get("down")) > 0 {
 						return status.Error(codes.Unavailable, "down")
 					}
-					return echo(func(string) {})(s)
+					return grpctest.Echo(func(string) {})(s)
 				}
 				c := gateway.ForUpstream("server")
 				c.Policies[gateway.DefaultPolicyName] = counting()
@@ -50,7 +51,7 @@ func TestGRPCOverTLS(t *testing.T) {
 				var entry gateway.Upstream
 				if back {
 					pair := credentials.NewServerTLSFromCert(ca.Pair("127.0.0.1"))
-					entry = gateway.DefaultUpstream("https://" + grpcAddress(t, handle, grpc.Creds(pair)))
+					entry = gateway.DefaultUpstream("https://" + grpctest.Serve(t, handle, grpc.Creds(pair)))
 					entry.TLS.CAFile = files.Path("ca.crt")
 				} else {
 					entry = gateway.DefaultUpstream(grpcServer(t, handle))
@@ -62,14 +63,14 @@ func TestGRPCOverTLS(t *testing.T) {
 					with = trusting(ca)
 				}
 				_, client := grpcGatewayOf(t, c, with)
-				if err := exchange(t.Context(), client, 1, 20, -1); err != nil {
+				if err := grpctest.Exchange(t.Context(), client, 1, 20, -1); err != nil {
 					t.Errorf("a stream of 20 messages: %v", err)
 				}
-				if err := exchange(metadata.AppendToOutgoingContext(t.Context(), "fails", "3"), client, 2, 20, 3); err != nil {
+				if err := grpctest.Exchange(metadata.AppendToOutgoingContext(t.Context(), "fails", "3"), client, 2, 20, 3); err != nil {
 					t.Errorf("a stream that fails after 3 messages: %v", err)
 				}
 				attempts.Store(0)
-				err := roundTrip(metadata.AppendToOutgoingContext(t.Context(), "down", "yes"), client, false)
+				err := grpctest.RoundTrip(metadata.AppendToOutgoingContext(t.Context(), "down", "yes"), client, false)
 				if s := status.Convert(err); s.Code() != codes.Unavailable || s.Message() != "down" || attempts.Load() != 3 {
 					t.Errorf("a call that is always refused: got %v after %d attempts, want the server's UNAVAILABLE after 3", err, attempts.Load())
 				}
@@ -84,7 +85,7 @@ func TestGRPCOverTLSFails(t *testing.T) {
 	ca := pki.New(t, "ca")
 	files := pki.NewSecret(t)
 	files.Write(map[string][]byte{"ca.crt": ca.PEM(), "other.crt": pki.New(t, "other").PEM()})
-	secure := grpcAddress(t, echo(func(string) {}), grpc.Creds(credentials.NewServerTLSFromCert(ca.Pair("127.0.0.1"))))
+	secure := grpctest.Serve(t, grpctest.Echo(func(string) {}), grpc.Creds(credentials.NewServerTLSFromCert(ca.Pair("127.0.0.1"))))
 	old := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.WriteHeader(http.StatusNotFound)
@@ -98,7 +99,7 @@ func TestGRPCOverTLSFails(t *testing.T) {
 		message string // a part of it
 	}{
 		"another CA":  {"https://" + secure, "other.crt", codes.Unavailable, "could not be reached securely"},
-		"TLS to h2c":  {"https://" + strings.TrimPrefix(grpcServer(t, echo(func(string) {})), "h2c://"), "ca.crt", codes.Unavailable, "could not be reached securely"},
+		"TLS to h2c":  {"https://" + strings.TrimPrefix(grpcServer(t, grpctest.Echo(func(string) {})), "h2c://"), "ca.crt", codes.Unavailable, "could not be reached securely"},
 		"h2c to TLS":  {"h2c://" + secure, "ca.crt", codes.Unavailable, "closed the connection before it answered"},
 		"only HTTP/1": {old.URL, "ca.crt", codes.Unimplemented, "404"},
 	} {
@@ -111,7 +112,7 @@ func TestGRPCOverTLSFails(t *testing.T) {
 			}
 			config.Upstreams = map[string]gateway.Upstream{"server": entry}
 			_, client := grpcGatewayOf(t, config, insecure.NewCredentials())
-			if err := roundTrip(t.Context(), client, false); status.Code(err) != c.code || !strings.Contains(status.Convert(err).Message(), c.message) {
+			if err := grpctest.RoundTrip(t.Context(), client, false); status.Code(err) != c.code || !strings.Contains(status.Convert(err).Message(), c.message) {
 				t.Errorf("got %v, want %s with %q", err, c.code, c.message)
 			}
 		})

@@ -223,7 +223,7 @@ func TestReloadOfHeadersKeepsConnections(t *testing.T) {
 		entry := gateway.DefaultUpstream(up.URL)
 		entry.Headers = map[string]gateway.Header{"X-Tenant": {Value: tenant}}
 		c.Upstreams = map[string]gateway.Upstream{"orders": entry}
-		return c
+		return patient(c)
 	}
 	g, front := gatewayOver(t, with("blue"), gateway.Options{})
 	for _, tenant := range []string{"blue", "green"} {

@@ -20,13 +20,23 @@ import (
 
 func TestMain(m *testing.M) { leaks.Main(m) }
 
-// calm returns a policy with short waits, without a breaker, and with a budget that never runs out.
+// calm returns a policy with short waits, more time than a busy machine needs, no breaker, and a
+// budget that never runs out.
 func calm() transport.Policy {
 	p := transport.DefaultPolicy()
+	p.Timeout, p.AttemptTimeout = time.Minute, 20*time.Second
 	p.Retry.Backoff = resilience.Backoff{Base: time.Millisecond, Max: time.Millisecond, Factor: 1, Jitter: resilience.JitterNone}
 	p.Retry.Budget = resilience.BudgetPolicy{Burst: 1e6}
 	p.Breaker.FailureRatio, p.Breaker.ConsecutiveFailures = 0, 0
 	return p
+}
+
+// patient gives the calls of c's default policy more time than a busy machine needs.
+func patient(c gateway.Config) gateway.Config {
+	p := c.Policies[gateway.DefaultPolicyName]
+	p.Timeout, p.AttemptTimeout = time.Minute, 30*time.Second
+	c.Policies[gateway.DefaultPolicyName] = p
+	return c
 }
 
 // server starts an upstream on loopback.

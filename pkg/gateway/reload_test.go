@@ -253,14 +253,15 @@ func TestReloadUnderLoad(t *testing.T) {
 			w.WriteHeader(http.StatusAccepted)
 		}
 	})
-	patient := calm()
-	patient.Timeout, patient.AttemptTimeout = time.Minute, time.Minute
+	slowest, others := calm(), calm()
+	slowest.Timeout, slowest.AttemptTimeout = time.Minute, time.Minute
+	slowest.Concurrency.Max, others.Concurrency.Max = -1, -1 // otherwise a busy machine may have a call refused
 	one := gateway.DefaultConfig()
-	one.Policies["default"] = patient
+	one.Policies["default"] = slowest
 	one.Routes = []gateway.Route{{Name: "all", Match: "/", Upstream: s.URL, Policy: "default"}}
 	two := gateway.DefaultConfig()
-	two.Policies["default"] = calm()
-	two.Policies["other"] = calm()
+	two.Policies["default"] = others
+	two.Policies["other"] = others
 	two.Routes = []gateway.Route{
 		{Name: "other", Match: "/call", Upstream: s.URL, Policy: "other"},
 	}

@@ -16,7 +16,6 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/conncount"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 	"github.com/rebound-dev/rebound/pkg/observe"
-	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
 func TestUpstreamsConfiguration(t *testing.T) {
@@ -163,7 +162,7 @@ func TestReloadOfConnections(t *testing.T) {
 		c := gateway.DefaultConfig()
 		c.Upstreams = map[string]gateway.Upstream{"a": gateway.DefaultUpstream(up.URL)}
 		c.Routes = []gateway.Route{{Name: "a", Match: "/", Upstream: "a", Policy: gateway.DefaultPolicyName}}
-		return c
+		return patient(c)
 	}
 	g, err := gateway.New(base(), gateway.Options{})
 	if err != nil {
@@ -181,7 +180,7 @@ func TestReloadOfConnections(t *testing.T) {
 		{"a route", func(c *gateway.Config) { c.Routes[0].Name = "b" }, 1},
 		{"the path", func(c *gateway.Config) { c.Upstreams["a"] = gateway.DefaultUpstream(up.URL + "/v2") }, 1},
 		{"a policy", func(c *gateway.Config) {
-			p := transport.DefaultPolicy()
+			p := c.Policies[gateway.DefaultPolicyName]
 			p.Retry.MaxAttempts = 1
 			c.Policies[gateway.DefaultPolicyName] = p
 		}, 1},

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/rebound-dev/rebound/internal/testkit/grpctest"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -22,8 +23,8 @@ import (
 // server too.
 func BenchmarkUnary(b *testing.B) {
 	listener := bufconn.Listen(1 << 20)
-	s := grpc.NewServer(grpc.ForceServerCodec(rawCodec{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
-		var m raw
+	s := grpc.NewServer(grpc.ForceServerCodec(grpctest.Codec{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+		var m grpctest.Message
 		if err := stream.RecvMsg(&m); err != nil {
 			return err
 		}
@@ -32,7 +33,7 @@ func BenchmarkUnary(b *testing.B) {
 	go func() { _ = s.Serve(listener) }()
 	b.Cleanup(s.Stop)
 	connect := func(options ...grpc.DialOption) *grpc.ClientConn {
-		options = append(options, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{})),
+		options = append(options, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(grpctest.Codec{})),
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
 		conn, err := grpc.NewClient("passthrough:memory", options...)
 		if err != nil {

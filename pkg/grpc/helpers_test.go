@@ -2,17 +2,14 @@ package reboundgrpc_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/metadata"
 
+	"github.com/rebound-dev/rebound/internal/testkit/grpctest"
 	"github.com/rebound-dev/rebound/internal/testkit/leaks"
 	reboundgrpc "github.com/rebound-dev/rebound/pkg/grpc"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -20,70 +17,10 @@ import (
 
 func TestMain(m *testing.M) { leaks.Main(m) }
 
-// raw is a message as bytes, without a schema.
-type raw []byte
-
-type rawCodec struct{}
-
-func (rawCodec) Name() string { return "raw" }
-
-var errNoEncoding = errors.New("this message has no encoding")
-
-func (rawCodec) Marshal(v any) ([]byte, error) {
-	m, ok := v.(*raw)
-	if !ok {
-		return nil, errNoEncoding
-	}
-	return *m, nil
-}
-
-func (rawCodec) Unmarshal(data []byte, v any) error {
-	*v.(*raw) = append(raw(nil), data...)
-	return nil
-}
-
-// server starts a gRPC server on loopback whose methods all run h, and returns its address.
-func server(t testing.TB, h func(stream grpc.ServerStream) error) (address string) {
-	t.Helper()
-	s := grpc.NewServer(grpc.ForceServerCodec(rawCodec{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error { return h(stream) }))
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(listener) }()
-	t.Cleanup(func() {
-		s.Stop()
-		if err := <-served; err != nil {
-			t.Errorf("the server: %v", err)
-		}
-	})
-	return listener.Addr().String()
-}
-
-// hang answers nothing until the client has given up. The server's timer for the deadline that it
-// was sent may fire before the client's, so hang lets the client be first.
-func hang(s grpc.ServerStream) error {
-	<-s.Context().Done()
-	time.Sleep(100 * time.Millisecond)
-	return nil
-}
-
-// nobody returns an address on loopback that refuses connections.
-func nobody(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
-}
-
 // dial returns a connection to address through interceptors.
 func dial(t testing.TB, address string, i *reboundgrpc.Interceptors, options ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
-	options = append(options, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{})))
+	options = append(options, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(grpctest.Codec{})))
 	if i != nil {
 		options = append(options, i.DialOptions()...)
 	}
@@ -104,10 +41,11 @@ func must(t testing.TB, p resilience.Policy, options ...reboundgrpc.Option) *reb
 	return i
 }
 
-// counting returns a policy with short waits, a budget that never runs out, and a circuit that
-// counts and never opens.
+// counting returns a policy with short waits, more time than a busy machine needs, a budget that
+// never runs out, and a circuit that counts and never opens.
 func counting() resilience.Policy {
 	p := resilience.DefaultPolicy()
+	p.Timeout, p.AttemptTimeout = time.Minute, 20*time.Second
 	p.Retry.Backoff = resilience.Backoff{Base: time.Millisecond, Max: time.Millisecond, Factor: 1, Jitter: resilience.JitterNone}
 	p.Retry.Budget = resilience.BudgetPolicy{Burst: 1e6}
 	p.Breaker.FailureRatio, p.Breaker.ConsecutiveFailures = 0, 1_000_000
@@ -143,11 +81,11 @@ func missedCounts(i *reboundgrpc.Interceptors, wantOK, wantFailed int, limit tim
 	}
 }
 
-const method = "/test.Test/Call"
+const method = grpctest.Method
 
 // unary makes a unary call.
 func unary(ctx context.Context, conn *grpc.ClientConn, options ...grpc.CallOption) error {
-	out, in := raw("hello"), raw(nil)
+	out, in := grpctest.Message("hello"), grpctest.Message(nil)
 	if err := conn.Invoke(ctx, method, &out, &in, options...); err != nil {
 		return err
 	}
@@ -155,49 +93,4 @@ func unary(ctx context.Context, conn *grpc.ClientConn, options ...grpc.CallOptio
 		return fmt.Errorf("got message %q", in)
 	}
 	return nil
-}
-
-// bidi describes a method with messages in both directions.
-func bidi() *grpc.StreamDesc {
-	return &grpc.StreamDesc{StreamName: "Stream", ServerStreams: true, ClientStreams: true}
-}
-
-// roundTrip makes a call as a stream with one message, and reads answers until its end. message
-// reports whether it wants one.
-func roundTrip(ctx context.Context, conn *grpc.ClientConn, message bool) error {
-	s, err := conn.NewStream(ctx, bidi(), method)
-	if err != nil {
-		return err
-	}
-	out := raw("hello")
-	if err := s.SendMsg(&out); err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	_ = s.CloseSend()
-	n := 0
-	for {
-		var in raw
-		err := s.RecvMsg(&in)
-		switch {
-		case err == nil && string(in) != "hello":
-			return fmt.Errorf("got message %q", in)
-		case err == nil:
-			n++
-			continue
-		case message != (n == 1):
-			return fmt.Errorf("got %d messages before %w", n, err)
-		case errors.Is(err, io.EOF):
-			return nil
-		}
-		return err
-	}
-}
-
-// value returns the first value of a key in the metadata that a server got, or "".
-func value(s grpc.ServerStream, key string) string {
-	md, _ := metadata.FromIncomingContext(s.Context())
-	if v := md.Get(key); len(v) > 0 {
-		return v[0]
-	}
-	return ""
 }

@@ -17,70 +17,12 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/rebound-dev/rebound/internal/testkit/grpctest"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	reboundgrpc "github.com/rebound-dev/rebound/pkg/grpc"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
-
-// echo answers every message of a stream with itself. With the metadata "fails", it ends the stream
-// with UNAVAILABLE after so many messages.
-func echo(got func(message string)) func(grpc.ServerStream) error {
-	return func(s grpc.ServerStream) error {
-		fails := -1
-		if v := value(s, "fails"); v != "" {
-			fails, _ = strconv.Atoi(v)
-		}
-		for n := 0; ; n++ {
-			if n == fails {
-				return status.Error(codes.Unavailable, "breaks off")
-			}
-			var m raw
-			if err := s.RecvMsg(&m); err != nil {
-				if errors.Is(err, io.EOF) {
-					return nil
-				}
-				return err
-			}
-			got(string(m))
-			if err := s.SendMsg(&m); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// exchange sends messages one by one, and wants each of them back once, until the stream breaks
-// off.
-func exchange(ctx context.Context, conn *grpc.ClientConn, n, messages, fails int) error {
-	s, err := conn.NewStream(ctx, bidi(), method)
-	if err != nil {
-		return err
-	}
-	for i := range messages {
-		out := raw(fmt.Sprintf("%d of stream %d", i, n))
-		if err := s.SendMsg(&out); err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
-		var in raw
-		err := s.RecvMsg(&in)
-		switch {
-		case i == fails && status.Code(err) == codes.Unavailable:
-			return nil
-		case err != nil:
-			return fmt.Errorf("message %d: %w", i, err)
-		case string(in) != string(out):
-			return fmt.Errorf("message %d: got %q", i, in)
-		}
-	}
-	if err := s.CloseSend(); err != nil {
-		return err
-	}
-	var in raw
-	if err := s.RecvMsg(&in); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("got %q, %w after the last message, want the end", in, err)
-	}
-	return nil
-}
 
 // Streams in both directions, a third of which break off: no message arrives twice, in any
 // direction, a stream that ends too early ends with an error, and the circuit counts each once.
@@ -91,14 +33,13 @@ func TestStreams(t *testing.T) {
 	}
 	var seen sync.Map
 	var twice atomic.Int64
-	address := server(t, echo(func(message string) {
+	address := grpctest.Serve(t, grpctest.Echo(func(message string) {
 		if _, before := seen.LoadOrStore(message, true); before {
 			twice.Add(1)
 		}
 	}))
 	p := counting()
 	p.Breaker.Window = time.Hour
-	p.Timeout, p.AttemptTimeout = time.Minute, time.Minute // the machine may be busy
 	i := must(t, p, reboundgrpc.WithIdempotent("/test.Test/*"))
 	conn := dial(t, address, i)
 	const messages, parallel = 6, 50
@@ -112,7 +53,7 @@ func TestStreams(t *testing.T) {
 					fails = n / 3 % messages
 					ctx = metadata.AppendToOutgoingContext(ctx, "fails", strconv.Itoa(fails))
 				}
-				if err := exchange(ctx, conn, n, messages, fails); err != nil {
+				if err := grpctest.Exchange(ctx, conn, n, messages, fails); err != nil {
 					t.Errorf("stream %d, which breaks off after %d: %v", n, fails, err)
 				}
 			}
@@ -134,18 +75,18 @@ func TestStreams(t *testing.T) {
 func TestCircuit(t *testing.T) {
 	for kind, call := range map[string]func(ctx context.Context, conn *grpc.ClientConn) error{
 		"unary":   func(ctx context.Context, conn *grpc.ClientConn) error { return unary(ctx, conn) },
-		"streams": func(ctx context.Context, conn *grpc.ClientConn) error { return exchange(ctx, conn, 0, 1, -1) },
+		"streams": func(ctx context.Context, conn *grpc.ClientConn) error { return grpctest.Exchange(ctx, conn, 0, 1, -1) },
 		"streams with one message": func(ctx context.Context, conn *grpc.ClientConn) error {
-			return roundTrip(ctx, conn, true)
+			return grpctest.RoundTrip(ctx, conn, true)
 		},
 	} {
 		t.Run(kind, func(t *testing.T) {
 			var hangs atomic.Bool
-			address := server(t, func(s grpc.ServerStream) error {
+			address := grpctest.Serve(t, func(s grpc.ServerStream) error {
 				if hangs.Load() {
-					return hang(s)
+					return grpctest.Hang(s)
 				}
-				return echo(func(string) {})(s)
+				return grpctest.Echo(func(string) {})(s)
 			})
 			p := resilience.DefaultPolicy()
 			p.Timeout, p.AttemptTimeout = 400*time.Millisecond, 200*time.Millisecond
@@ -179,22 +120,22 @@ func TestCircuit(t *testing.T) {
 // A caller that abandons a stream by canceling its context leaves no goroutine behind (TestMain),
 // and the circuit counts nothing.
 func TestStreamIsAbandoned(t *testing.T) {
-	began := make(chan struct{}, 1)
-	address := server(t, func(s grpc.ServerStream) error {
-		began <- struct{}{}
-		return echo(func(string) {})(s)
-	})
-	for name, use := range map[string]func(s grpc.ClientStream){
-		"before the headers": func(grpc.ClientStream) { <-began },
-		"after a message": func(s grpc.ClientStream) {
-			out, in := raw("m"), raw(nil)
+	for name, use := range map[string]func(s grpc.ClientStream, began <-chan struct{}){
+		"before the headers": func(_ grpc.ClientStream, began <-chan struct{}) { <-began },
+		"after a message": func(s grpc.ClientStream, began <-chan struct{}) {
+			out, in := grpctest.Message("m"), grpctest.Message(nil)
 			_ = s.SendMsg(&out)
 			_ = s.RecvMsg(&in)
 			<-began
 		},
-		"at once": func(grpc.ClientStream) {},
+		"at once": func(grpc.ClientStream, <-chan struct{}) {},
 	} {
 		t.Run(name, func(t *testing.T) {
+			began := make(chan struct{}, 1)
+			address := grpctest.Serve(t, func(s grpc.ServerStream) error {
+				began <- struct{}{}
+				return grpctest.Echo(func(string) {})(s)
+			})
 			var calls atomic.Int64
 			p := counting()
 			p.Timeout, p.AttemptTimeout = time.Hour, time.Hour
@@ -203,18 +144,13 @@ func TestStreamIsAbandoned(t *testing.T) {
 			}))
 			conn := dial(t, address, i)
 			ctx, cancel := context.WithCancel(t.Context())
-			s, err := conn.NewStream(ctx, bidi(), method)
+			s, err := conn.NewStream(ctx, grpctest.Bidi(), method)
 			if err != nil {
 				t.Fatal(err)
 			}
-			use(s)
+			use(s, began)
 			cancel()
-			for n := 0; calls.Load() == 0; n++ {
-				if n == 500 {
-					t.Fatal("the pipeline has not ended 5 s after its caller left")
-				}
-				time.Sleep(10 * time.Millisecond)
-			}
+			wait.Until(t, 20*time.Second, "the end of the pipeline whose caller left", func() bool { return calls.Load() > 0 })
 			time.Sleep(20 * time.Millisecond) // for a wrong count to arrive
 			wantCounts(t, i, 0, 0)
 		})
@@ -232,7 +168,7 @@ func TestStreamWithoutConnection(t *testing.T) {
 			}
 		},
 	}))
-	s, err := dial(t, nobody(t), i).NewStream(t.Context(), bidi(), method)
+	s, err := dial(t, rawhttp.FreeAddress(t), i).NewStream(t.Context(), grpctest.Bidi(), method)
 	if s != nil || status.Code(err) != codes.Unavailable || attempts.Load() != 3 {
 		t.Errorf("got %v, %v after %d attempts, want UNAVAILABLE after 3", s, err, attempts.Load())
 	}
@@ -243,22 +179,22 @@ func TestStreamWithoutConnection(t *testing.T) {
 // may then last as long as its caller wants.
 func TestStreamOutlastsThePolicysLimits(t *testing.T) {
 	sees := make(chan time.Duration, 1)
-	address := server(t, func(s grpc.ServerStream) error {
+	address := grpctest.Serve(t, func(s grpc.ServerStream) error {
 		deadline, _ := s.Context().Deadline()
 		sees <- time.Until(deadline)
-		return echo(func(string) {})(s)
+		return grpctest.Echo(func(string) {})(s)
 	})
 	p := counting()
 	p.Timeout, p.AttemptTimeout = 2*time.Second, 2*time.Second
 	i := must(t, p)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	s, err := dial(t, address, i).NewStream(ctx, bidi(), method)
+	s, err := grpctest.Connect(t, dial(t, address, i)).NewStream(ctx, grpctest.Bidi(), method)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for n := range 2 {
-		out, in := raw("m"), raw(nil)
+		out, in := grpctest.Message("m"), grpctest.Message(nil)
 		if err := s.SendMsg(&out); err != nil {
 			t.Fatalf("message %d: %v", n, err)
 		}
@@ -271,7 +207,7 @@ func TestStreamOutlastsThePolicysLimits(t *testing.T) {
 		t.Errorf("the server saw %v left, want about the caller's minute", got)
 	}
 	_ = s.CloseSend()
-	var in raw
+	var in grpctest.Message
 	if err := s.RecvMsg(&in); !errors.Is(err, io.EOF) {
 		t.Errorf("got %v after the last message, want the end", err)
 	}
@@ -292,12 +228,12 @@ func TestStreamDeadlines(t *testing.T) {
 		"ours":                          {10 * time.Second, 150 * time.Millisecond, false, time.Second, "deadline_exceeded: ", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			address := server(t, func(s grpc.ServerStream) error {
+			address := grpctest.Serve(t, func(s grpc.ServerStream) error {
 				if c.message {
-					out := raw("hello")
+					out := grpctest.Message("hello")
 					_ = s.SendMsg(&out)
 				}
-				return hang(s)
+				return grpctest.Hang(s)
 			})
 			p := counting()
 			p.Timeout, p.AttemptTimeout = c.ours, c.ours
@@ -309,7 +245,7 @@ func TestStreamDeadlines(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), c.caller)
 				defer cancel()
 				start := time.Now()
-				err = roundTrip(ctx, conn, c.message)
+				err = grpctest.RoundTrip(ctx, conn, c.message)
 				if status.Code(err) != codes.DeadlineExceeded {
 					t.Errorf("got %v, want DEADLINE_EXCEEDED", err)
 				}
@@ -332,7 +268,7 @@ func TestStreamDeadlines(t *testing.T) {
 // A panic of an interceptor reaches the caller, for a stream too, and leaves the circuit usable.
 func TestPanic(t *testing.T) {
 	var panics atomic.Bool
-	address := server(t, echo(func(string) {}))
+	address := grpctest.Serve(t, grpctest.Echo(func(string) {}))
 	i := must(t, counting())
 	conn := dial(t, address, nil,
 		grpc.WithChainUnaryInterceptor(i.Unary, func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
@@ -349,7 +285,7 @@ func TestPanic(t *testing.T) {
 		}))
 	for kind, call := range map[string]func() error{
 		"unary":  func() error { return unary(t.Context(), conn) },
-		"stream": func() error { return exchange(t.Context(), conn, 0, 1, -1) },
+		"stream": func() error { return grpctest.Exchange(t.Context(), conn, 0, 1, -1) },
 	} {
 		t.Run(kind, func(t *testing.T) {
 			panics.Store(true)
@@ -371,15 +307,15 @@ func TestPanic(t *testing.T) {
 
 // Streams whose server waits for its caller do not count as failures when their caller is silent.
 func TestSilentCaller(t *testing.T) {
-	address := server(t, echo(func(string) {}))
+	address := grpctest.Serve(t, grpctest.Echo(func(string) {}))
 	p := counting()
-	p.Timeout, p.AttemptTimeout = 100*time.Millisecond, 100*time.Millisecond
+	p.Timeout, p.AttemptTimeout = time.Second, time.Second
 	i := must(t, p)
-	s, err := dial(t, address, i).NewStream(t.Context(), bidi(), method)
+	s, err := grpctest.Connect(t, dial(t, address, i)).NewStream(t.Context(), grpctest.Bidi(), method)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var in raw
+	var in grpctest.Message
 	if err := s.RecvMsg(&in); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("got %v, want DEADLINE_EXCEEDED: no headers came", err)
 	}

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/rebound-dev/rebound/internal/testkit/grpctest"
 	"github.com/rebound-dev/rebound/internal/testkit/spans"
 	reboundgrpc "github.com/rebound-dev/rebound/pkg/grpc"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -102,8 +103,8 @@ func TestTracesAndMetrics(t *testing.T) {
 			metrics: map[string]uint64{fmt.Sprintf(measured, "_OTHER", "OK"): 1},
 		},
 		"an attempt times out": {
-			serve:  func(s grpc.ServerStream, _ int64) error { return hang(s) },
-			change: func(p *resilience.Policy) { p.AttemptTimeout, p.Retry.MaxAttempts = 500*time.Millisecond, 1 },
+			serve:  func(s grpc.ServerStream, _ int64) error { return grpctest.Hang(s) },
+			change: func(p *resilience.Policy) { p.AttemptTimeout, p.Retry.MaxAttempts = time.Second, 1 },
 			call:   func(conn *grpc.ClientConn) error { return unary(t.Context(), conn, grpc.StaticMethod()) },
 			spans: []string{
 				"resilience internal failed " + fmt.Sprintf(call, 1, "max_attempts"),
@@ -117,11 +118,11 @@ func TestTracesAndMetrics(t *testing.T) {
 				return status.Error(codes.DataLoss, "x")
 			},
 			call: func(conn *grpc.ClientConn) error {
-				s, err := conn.NewStream(t.Context(), bidi(), method, grpc.StaticMethod())
+				s, err := conn.NewStream(t.Context(), grpctest.Bidi(), method, grpc.StaticMethod())
 				if err != nil {
 					return err
 				}
-				out, in := raw("hello"), raw(nil)
+				out, in := grpctest.Message("hello"), grpctest.Message(nil)
 				_ = s.SendMsg(&out)
 				_ = s.RecvMsg(&in)
 				return s.RecvMsg(&in)
@@ -155,9 +156,9 @@ func TestTracesAndMetrics(t *testing.T) {
 			var attempts atomic.Int64
 			var mu sync.Mutex
 			var parents []string
-			address := server(t, func(s grpc.ServerStream) error {
+			address := grpctest.Serve(t, func(s grpc.ServerStream) error {
 				mu.Lock()
-				parents = append(parents, value(s, "traceparent"))
+				parents = append(parents, grpctest.Value(s, "traceparent"))
 				mu.Unlock()
 				return c.serve(s, attempts.Add(1))
 			})
@@ -169,9 +170,9 @@ func TestTracesAndMetrics(t *testing.T) {
 			reader := sdkmetric.NewManualReader()
 			i := must(t, p, reboundgrpc.WithIdempotent(method), reboundgrpc.WithTracing(provider, propagation.TraceContext{}, "default"),
 				reboundgrpc.WithMetrics(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))))
-			_ = c.call(dial(t, address, i))
+			_ = c.call(grpctest.Connect(t, dial(t, address, i)))
 			var got []string
-			for n := 0; n < 100 && len(got) < len(c.spans); n++ { // the end of a stream may come a moment later
+			for n := 0; n < 2000 && len(got) < len(c.spans); n++ { // the end of a stream may come a moment later
 				got = tree(recorded.GetSpans(), address)
 				time.Sleep(10 * time.Millisecond)
 			}
@@ -206,7 +207,7 @@ func TestTracesAndMetrics(t *testing.T) {
 }
 
 func echoOnce(s grpc.ServerStream) error {
-	var m raw
+	var m grpctest.Message
 	if err := s.RecvMsg(&m); err != nil {
 		return err
 	}

@@ -22,6 +22,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/rebound-dev/rebound/internal/testkit/grpctest"
+	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
 	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	reboundgrpc "github.com/rebound-dev/rebound/pkg/grpc"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -64,14 +66,14 @@ func Example() {
 // streams: how often the call is made, what its caller gets, and what the circuit counts.
 func TestStatuses(t *testing.T) {
 	var attempts atomic.Int64
-	address := server(t, func(s grpc.ServerStream) error {
+	address := grpctest.Serve(t, func(s grpc.ServerStream) error {
 		attempts.Add(1)
-		code, _ := strconv.Atoi(value(s, "code"))
-		var in raw
+		code, _ := strconv.Atoi(grpctest.Value(s, "code"))
+		var in grpctest.Message
 		if err := s.RecvMsg(&in); err != nil {
 			return err
 		}
-		switch value(s, "stage") {
+		switch grpctest.Value(s, "stage") {
 		case "after headers":
 			_ = s.SendHeader(metadata.Pairs("seen", "yes"))
 		case "after a message":
@@ -108,7 +110,7 @@ func TestStatuses(t *testing.T) {
 						if kind == "unary" {
 							err = unary(ctx, conn)
 						} else {
-							err = roundTrip(ctx, conn, stage == "after a message")
+							err = grpctest.RoundTrip(ctx, conn, stage == "after a message")
 						}
 						if status.Code(err) != code || code != codes.OK && status.Convert(err).Message() != fmt.Sprintf("50 %% of %s", code) {
 							t.Errorf("the caller got %v, want %s with the server's message", err, code)
@@ -150,9 +152,9 @@ func TestPushback(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var mu sync.Mutex
 			var before []string
-			address := server(t, func(s grpc.ServerStream) error {
+			address := grpctest.Serve(t, func(s grpc.ServerStream) error {
 				mu.Lock()
-				before = append(before, value(s, "grpc-previous-rpc-attempts"))
+				before = append(before, grpctest.Value(s, "grpc-previous-rpc-attempts"))
 				mu.Unlock()
 				s.SetTrailer(metadata.Pairs("grpc-retry-pushback-ms", c.pushback))
 				return status.Error(c.code, "x")
@@ -175,7 +177,7 @@ func TestPushback(t *testing.T) {
 func TestRetriedAbove(t *testing.T) {
 	var mu sync.Mutex
 	var before []string
-	address := server(t, func(s grpc.ServerStream) error {
+	address := grpctest.Serve(t, func(s grpc.ServerStream) error {
 		mu.Lock()
 		defer mu.Unlock()
 		md, _ := metadata.FromIncomingContext(s.Context())
@@ -217,7 +219,7 @@ func TestRetriedAbove(t *testing.T) {
 // Which calls are repeated although the server may have processed them.
 func TestIdempotent(t *testing.T) {
 	var attempts atomic.Int64
-	address := server(t, func(grpc.ServerStream) error {
+	address := grpctest.Serve(t, func(grpc.ServerStream) error {
 		attempts.Add(1)
 		return status.Error(codes.Unavailable, "x")
 	})
@@ -300,14 +302,14 @@ type limited struct {
 func (c limited) call(t *testing.T) (late string) {
 	t.Helper()
 	left := make(chan time.Duration, 3)
-	address := server(t, func(s grpc.ServerStream) error {
+	address := grpctest.Serve(t, func(s grpc.ServerStream) error {
 		deadline, _ := s.Context().Deadline()
 		left <- time.Until(deadline)
 		if c.stops {
-			out := raw("hello")
+			out := grpctest.Message("hello")
 			_ = s.SendMsg(&out)
 		}
-		return hang(s)
+		return grpctest.Hang(s)
 	})
 	p := counting()
 	p.Timeout, p.AttemptTimeout = c.total, c.attempt
@@ -345,9 +347,9 @@ func (c limited) call(t *testing.T) (late string) {
 // A caller that leaves gets CANCELLED, and the circuit counts nothing.
 func TestCallerLeaves(t *testing.T) {
 	began := make(chan struct{})
-	address := server(t, func(s grpc.ServerStream) error {
+	address := grpctest.Serve(t, func(s grpc.ServerStream) error {
 		close(began)
-		return hang(s)
+		return grpctest.Hang(s)
 	})
 	i := must(t, counting())
 	ctx, cancel := context.WithCancel(t.Context())
@@ -365,8 +367,9 @@ func TestCallerLeaves(t *testing.T) {
 // What Rebound itself has to say reaches the caller as a gRPC error, with the reason in its message
 // and in its details. As a Go error it is a *resilience.Error.
 func TestErrorsOfItsOwn(t *testing.T) {
-	fails := server(t, func(grpc.ServerStream) error { return status.Error(codes.Internal, "x") })
-	hangs := server(t, hang)
+	fails := grpctest.Serve(t, func(grpc.ServerStream) error { return status.Error(codes.Internal, "x") })
+	hangs := grpctest.Serve(t, grpctest.Hang)
+	nobody := rawhttp.FreeAddress(t)
 	for name, c := range map[string]struct {
 		address  string
 		change   func(*resilience.Policy)
@@ -382,22 +385,25 @@ func TestErrorsOfItsOwn(t *testing.T) {
 		"a rate limit": {fails, func(p *resilience.Policy) {
 			p.RateLimit = resilience.RateLimitPolicy{PerSecond: 0.01, Burst: 1}
 		}, 2, codes.ResourceExhausted, resilience.ReasonRateLimited, "0", true},
-		"no connection": {nobody(t), func(*resilience.Policy) {}, 1, codes.Unavailable, resilience.ReasonMaxAttempts, "3", false},
+		"no connection": {nobody, func(*resilience.Policy) {}, 1, codes.Unavailable, resilience.ReasonMaxAttempts, "3", false},
 		"a time limit": {hangs, func(p *resilience.Policy) {
 			p.Timeout, p.AttemptTimeout = 100*time.Millisecond, 100*time.Millisecond
 		}, 1, codes.DeadlineExceeded, resilience.ReasonDeadlineExceeded, "1", false},
 		"a time limit for attempts": {hangs, func(p *resilience.Policy) {
-			p.AttemptTimeout = 300 * time.Millisecond // long enough to dial on a busy machine
+			p.AttemptTimeout = time.Second // long enough to send the call on a busy machine
 		}, 1, codes.DeadlineExceeded, resilience.ReasonMethodNotIdempotent, "1", false},
 	} {
 		for kind, call := range map[string]func(*grpc.ClientConn) error{
 			"unary":  func(conn *grpc.ClientConn) error { return unary(t.Context(), conn) },
-			"stream": func(conn *grpc.ClientConn) error { return roundTrip(t.Context(), conn, false) },
+			"stream": func(conn *grpc.ClientConn) error { return grpctest.RoundTrip(t.Context(), conn, false) },
 		} {
 			t.Run(name+", "+kind, func(t *testing.T) {
 				p := counting()
 				c.change(&p)
 				conn := dial(t, c.address, must(t, p))
+				if c.address != nobody {
+					grpctest.Connect(t, conn)
+				}
 				var err error
 				for range c.calls {
 					err = call(conn)
@@ -437,9 +443,9 @@ func TestErrorsOfItsOwn(t *testing.T) {
 
 // A dial without an answer has sent nothing, so any method is called again.
 func TestDialWithoutAnAnswer(t *testing.T) {
-	address := server(t, echo(func(string) {}))
+	address := grpctest.Serve(t, grpctest.Echo(func(string) {}))
 	p := counting()
-	p.AttemptTimeout = 500 * time.Millisecond // the second attempt needs some, on a busy machine
+	p.AttemptTimeout = 2 * time.Second // the second attempt needs some, on a busy machine
 	answers := make(chan struct{})
 	dead := grpc.WithContextDialer(func(ctx context.Context, to string) (net.Conn, error) {
 		<-answers
@@ -470,10 +476,10 @@ func TestConnectionBreaks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var breaks func()
 			var attempts atomic.Int64
-			address := server(t, func(s grpc.ServerStream) error {
+			address := grpctest.Serve(t, func(s grpc.ServerStream) error {
 				attempts.Add(1)
 				breaks()
-				return hang(s)
+				return grpctest.Hang(s)
 			})
 			conns := make(chan net.Conn, 10)
 			breaks = func() { _ = (<-conns).Close() }
@@ -486,7 +492,6 @@ func TestConnectionBreaks(t *testing.T) {
 			})
 			p := counting()
 			p.Retry.Backoff.Base, p.Retry.Backoff.Max = 1500*time.Millisecond, 1500*time.Millisecond // grpc-go waits a second before it connects again
-			p.Timeout = 10 * time.Second
 			var options []reboundgrpc.Option
 			if c.idempotent {
 				options = append(options, reboundgrpc.WithIdempotent(method))
@@ -508,8 +513,8 @@ func TestConnectionBreaks(t *testing.T) {
 // A call that grpc-go did not send for a reason of the caller's is neither repeated nor held
 // against the server.
 func TestCallThatIsNotSent(t *testing.T) {
-	address := server(t, func(s grpc.ServerStream) error {
-		var in raw
+	address := grpctest.Serve(t, func(s grpc.ServerStream) error {
+		var in grpctest.Message
 		if err := s.RecvMsg(&in); err != nil {
 			return err
 		}
@@ -517,10 +522,10 @@ func TestCallThatIsNotSent(t *testing.T) {
 	})
 	for name, call := range map[string]func(conn *grpc.ClientConn) error{
 		"a message without an encoding": func(conn *grpc.ClientConn) error {
-			return conn.Invoke(t.Context(), method, new(int), new(raw))
+			return conn.Invoke(t.Context(), method, new(int), new(grpctest.Message))
 		},
 		"a stream's message without an encoding": func(conn *grpc.ClientConn) error {
-			s, err := conn.NewStream(t.Context(), bidi(), method)
+			s, err := conn.NewStream(t.Context(), grpctest.Bidi(), method)
 			if err != nil {
 				return err
 			}
@@ -547,9 +552,8 @@ func TestCallThatIsNotSent(t *testing.T) {
 			if c := status.Code(err); c != codes.Internal && c != codes.Unauthenticated {
 				t.Errorf("got %v, want grpc-go's own error", err)
 			}
-			for n := 0; attempts.Load() == 0 && n < 100; n++ { // a stream is reported a moment later
-				time.Sleep(10 * time.Millisecond)
-			}
+			// A stream is reported a moment later.
+			wait.Until(t, 20*time.Second, "the report of an attempt", func() bool { return attempts.Load() > 0 })
 			if attempts.Load() != 1 {
 				t.Errorf("%d attempts, want one", attempts.Load())
 			}
@@ -570,13 +574,13 @@ func (noCredentials) RequireTransportSecurity() bool { return false }
 // nothing is repeated.
 func TestOptionsAreDropped(t *testing.T) {
 	var attempts atomic.Int64
-	address := server(t, func(grpc.ServerStream) error {
+	address := grpctest.Serve(t, func(grpc.ServerStream) error {
 		attempts.Add(1)
 		return status.Error(codes.Unavailable, "x")
 	})
 	i := must(t, counting())
 	drops := func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, _ ...grpc.CallOption) error {
-		return invoker(ctx, method, req, reply, cc, grpc.ForceCodec(rawCodec{}))
+		return invoker(ctx, method, req, reply, cc, grpc.ForceCodec(grpctest.Codec{}))
 	}
 	conn := dial(t, address, nil, grpc.WithChainUnaryInterceptor(i.Unary, drops))
 	if err := unary(t.Context(), conn); status.Code(err) != codes.Unavailable || attempts.Load() != 1 {
@@ -589,7 +593,7 @@ func TestRetriesOfGRPC(t *testing.T) {
 	const config = `{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.001s",
 		"maxBackoff": "0.001s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`
 	var attempts atomic.Int64
-	address := server(t, func(grpc.ServerStream) error {
+	address := grpctest.Serve(t, func(grpc.ServerStream) error {
 		attempts.Add(1)
 		return status.Error(codes.Unavailable, "x")
 	})
@@ -612,10 +616,10 @@ func TestRetriesOfGRPC(t *testing.T) {
 
 // The caller's own options get what they would get without the interceptor.
 func TestCallersOptions(t *testing.T) {
-	address := server(t, func(s grpc.ServerStream) error {
+	address := grpctest.Serve(t, func(s grpc.ServerStream) error {
 		_ = s.SetHeader(metadata.Pairs("h", "1"))
 		s.SetTrailer(metadata.Pairs("t", "2"))
-		m := raw("hello")
+		m := grpctest.Message("hello")
 		return s.SendMsg(&m)
 	})
 	conn := dial(t, address, must(t, counting()))
@@ -632,9 +636,9 @@ func TestCallersOptions(t *testing.T) {
 // overwrite what the first had appended.
 func TestOptionsOfInterceptorsBelow(t *testing.T) {
 	var calls atomic.Int64
-	address := server(t, func(s grpc.ServerStream) error {
+	address := grpctest.Serve(t, func(s grpc.ServerStream) error {
 		_ = s.SetHeader(metadata.Pairs("call", strconv.FormatInt(calls.Add(1), 10)))
-		m := raw("hello")
+		m := grpctest.Message("hello")
 		return s.SendMsg(&m)
 	})
 	var headers [2]metadata.MD
@@ -656,10 +660,10 @@ func TestOptionsOfInterceptorsBelow(t *testing.T) {
 // Each target has its own circuit, which connections share, however the target is written.
 func TestTargets(t *testing.T) {
 	answers := func(s grpc.ServerStream) error {
-		m := raw("hello")
+		m := grpctest.Message("hello")
 		return s.SendMsg(&m)
 	}
-	a, b := server(t, answers), server(t, func(grpc.ServerStream) error { return status.Error(codes.Internal, "x") })
+	a, b := grpctest.Serve(t, answers), grpctest.Serve(t, func(grpc.ServerStream) error { return status.Error(codes.Internal, "x") })
 	i := must(t, counting())
 	_ = unary(t.Context(), dial(t, a, i))
 	_ = unary(t.Context(), dial(t, "///"+a, i))
@@ -677,10 +681,10 @@ func TestTargets(t *testing.T) {
 func TestConcurrencyLimit(t *testing.T) {
 	release := make(chan struct{})
 	began := make(chan struct{}, 10)
-	address := server(t, func(s grpc.ServerStream) error {
+	address := grpctest.Serve(t, func(s grpc.ServerStream) error {
 		began <- struct{}{}
 		<-release
-		m := raw("hello")
+		m := grpctest.Message("hello")
 		return s.SendMsg(&m)
 	})
 	p := counting()

@@ -364,7 +364,7 @@ func TestA11CallersBodyThatBreaks(t *testing.T) {
 	good := func() io.ReadCloser { return io.NopCloser(iotest.OneByteReader(strings.NewReader("body"))) }
 
 	t.Run("while it is read", func(t *testing.T) {
-		rt := newTransport(t, base(t), quick())
+		rt := newTransport(t, base(t), patient())
 		req := request(t, http.MethodPut, up.URL, nil)
 		req.ContentLength = -1
 		req.Body = io.NopCloser(io.MultiReader(strings.NewReader("be"), iotest.ErrReader(broken)))
@@ -375,7 +375,7 @@ func TestA11CallersBodyThatBreaks(t *testing.T) {
 		}
 	})
 	t.Run("when it is asked for again", func(t *testing.T) {
-		rt := newTransport(t, base(t), quick())
+		rt := newTransport(t, base(t), patient())
 		req := request(t, http.MethodPut, up.URL, nil)
 		req.ContentLength, req.Body = -1, good()
 		req.GetBody = func() (io.ReadCloser, error) { return nil, broken }
@@ -388,7 +388,7 @@ func TestA11CallersBodyThatBreaks(t *testing.T) {
 		}
 	})
 	t.Run("a body that is asked for and not needed is closed", func(t *testing.T) {
-		p := quick()
+		p := patient()
 		p.Retry.MaxAttempts = 2
 		p.Retry.Budget = resilience.BudgetPolicy{}
 		rt := newTransport(t, base(t), p)
@@ -439,7 +439,7 @@ func TestB3Late101IsClosed(t *testing.T) {
 
 func TestB7TimeoutsOfTheRoundTripperBelow(t *testing.T) {
 	up := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	p := quick()
+	p := patient()
 	p.Retry.MaxAttempts = 1
 	for name, next := range map[string]*http.Transport{
 		"ResponseHeaderTimeout": {ResponseHeaderTimeout: 20 * time.Millisecond},
@@ -491,7 +491,7 @@ func TestC8AnswerThatIsNotHTTP(t *testing.T) {
 		"a long line":            {strings.Repeat("x", 1<<10) + "\r\n", "xxxx"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := quick()
+			p := patient()
 			p.Retry.MaxAttempts = 1
 			r := get(t, newTransport(t, base(t), p), raw(t, tc.answer))
 			a := r.judged(t)
@@ -504,7 +504,7 @@ func TestC8AnswerThatIsNotHTTP(t *testing.T) {
 		})
 	}
 	t.Run("a status above 599 is passed on, and counts as a failure", func(t *testing.T) {
-		r := get(t, newTransport(t, base(t), quick()), raw(t, "HTTP/1.1 799 Odd\r\nContent-Length: 2\r\n\r\nhi"))
+		r := get(t, newTransport(t, base(t), patient()), raw(t, "HTTP/1.1 799 Odd\r\nContent-Length: 2\r\n\r\nhi"))
 		if r.err != nil || r.resp.StatusCode != 799 || r.body != "hi" || r.judged(t).Health != resilience.Unhealthy {
 			t.Errorf("got report %+v, error %v, want an unhealthy answer with status 799 and body hi", r.report, r.err)
 		}
@@ -515,7 +515,7 @@ func TestC9ResponseHasTheCallersRequest(t *testing.T) {
 	up := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, r.Header.Get(transport.HeaderAttemptCount))
 	})
-	rt := newTransport(t, base(t), quick())
+	rt := newTransport(t, base(t), patient())
 	req := request(t, http.MethodGet, up.URL, nil)
 	resp, err := rt.RoundTrip(req)
 	if err != nil {
@@ -556,7 +556,7 @@ func TestC11RetryAfterCountsFromTheAnswersDate(t *testing.T) {
 func TestC14Library(t *testing.T) {
 	t.Run("reading a body after Close changes nothing", func(t *testing.T) {
 		up := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
-		rt := newTransport(t, base(t), quick())
+		rt := newTransport(t, base(t), patient())
 		var report resilience.Report
 		req := request(t, http.MethodGet, up.URL, nil)
 		resp, err := rt.RoundTrip(req.WithContext(transport.WithReport(req.Context(), &report)))
@@ -574,7 +574,7 @@ func TestC14Library(t *testing.T) {
 	t.Run("no RoundTripper is net/http's own", func(t *testing.T) {
 		up := serve(t, func(http.ResponseWriter, *http.Request) {})
 		defer http.DefaultTransport.(*http.Transport).CloseIdleConnections()
-		if r := get(t, newTransport(t, nil, quick()), up.URL); r.err != nil {
+		if r := get(t, newTransport(t, nil, patient()), up.URL); r.err != nil {
 			t.Error(r.err)
 		}
 	})

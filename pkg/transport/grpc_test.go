@@ -5,8 +5,10 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rebound-dev/rebound/pkg/transport"
@@ -68,6 +70,45 @@ func TestGRPCUpstreamsTimerIsFaster(t *testing.T) {
 			if b := tr.State()[0].Breaker; b.Successes != 0 || b.Failures != 0 {
 				t.Errorf("the circuit counts %s, want nothing", tally(b))
 			}
+		})
+	}
+}
+
+// Each attempt of a gRPC call tells the upstream what is left of the caller's time then: the header
+// alone says how much there is, or the call's context has less.
+func TestGRPCTimeoutShrinksWithEachAttempt(t *testing.T) {
+	for name, tc := range map[string]struct {
+		deadline time.Duration // of the context, 0 for none
+		want     []string
+	}{
+		"the header":  {0, []string{"10000000u", "9700000u", "9400000u"}},
+		"the context": {5 * time.Second, []string{"5000000u", "4700000u", "4400000u"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var got []string
+				rt := newTransport(t, roundTripper(func(r *http.Request) (*http.Response, error) {
+					_ = r.Body.Close()
+					got = append(got, r.Header.Get("Grpc-Timeout"))
+					time.Sleep(300 * time.Millisecond)
+					return &http.Response{
+						StatusCode: http.StatusOK, ProtoMajor: 2, Body: http.NoBody,
+						Header: http.Header{"Content-Type": {"application/grpc"}, "Grpc-Status": {"14"}},
+					}, nil
+				}), quick())
+				ctx := transport.WithIdempotent(t.Context())
+				if tc.deadline > 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, tc.deadline)
+					defer cancel()
+				}
+				r := request(t, http.MethodPost, "http://upstream/test.Test/Call", strings.NewReader("m")).WithContext(ctx)
+				r.Header.Set("Content-Type", "application/grpc")
+				r.Header.Set("Grpc-Timeout", "10S")
+				if result := call(t, rt, r); result.err != nil || !slices.Equal(got, tc.want) {
+					t.Errorf("the upstream got Grpc-Timeout %q, error %v, want %q", got, result.err, tc.want)
+				}
+			})
 		})
 	}
 }

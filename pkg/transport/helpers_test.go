@@ -38,6 +38,13 @@ func quick() transport.Policy {
 	return p
 }
 
+// patient returns quick with more time than a busy machine needs, for real connections.
+func patient() transport.Policy {
+	p := quick()
+	p.Timeout, p.AttemptTimeout = time.Minute, 20*time.Second
+	return p
+}
+
 func newTransport(t *testing.T, next http.RoundTripper, p transport.Policy, options ...transport.Option) *transport.Transport {
 	t.Helper()
 	rt, err := transport.New(next, p, options...)

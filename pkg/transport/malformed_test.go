@@ -34,7 +34,7 @@ func TestA3RequestThatThePeerCallsMalformed(t *testing.T) {
 			target, trusted := resetting(t, tc.code)
 			pool := endpoint.New(target, endpoint.Options{Connections: endpoint.DefaultConnections(), TLS: trusted})
 			defer pool.Close()
-			p := quick()
+			p := patient()
 			p.Retry.MaxAttempts = 1
 			r := get(t, newTransport(t, pool, p), target.String())
 			if a := r.judged(t); a.Health != tc.health || a.Reason != tc.reason || errors.Is(r.err, transport.ErrInvalidRequest) != (tc.health == resilience.Neutral) {

@@ -23,7 +23,7 @@ func (w *watched) Close() error { w.closed.Store(true); return nil }
 
 // The body is closed even if the request cannot be sent.
 func TestBodyOfARefusedRequestIsClosed(t *testing.T) {
-	rt := newTransport(t, base(t), quick())
+	rt := newTransport(t, base(t), patient())
 	for name, again := range map[string]bool{"GetBody": true, "kept": false} {
 		t.Run(name, func(t *testing.T) {
 			w := &watched{Reader: strings.NewReader("x")}
@@ -74,7 +74,7 @@ func TestA11CallersBodyBreaksWithANetworkError(t *testing.T) {
 		} {
 			t.Run(name+", "+pname, func(t *testing.T) {
 				u := serve(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
-				rt := newTransport(t, mk(u.URL), quick())
+				rt := newTransport(t, mk(u.URL), patient())
 				r := call(t, rt, request(t, http.MethodPost, u.URL, &broken{err: err}))
 				a := r.report.Attempts
 				if n := u.requests.Load(); n > 1 || len(a) != 1 || a[0].Health != resilience.Neutral {
@@ -88,7 +88,7 @@ func TestA11CallersBodyBreaksWithANetworkError(t *testing.T) {
 // An invalid host is the caller's mistake.
 func TestA3HostThatCannotBeSent(t *testing.T) {
 	u := serve(t, func(http.ResponseWriter, *http.Request) {})
-	rt := newTransport(t, base(t), quick())
+	rt := newTransport(t, base(t), patient())
 	for _, host := range []string{"ü_x", "\u0378", "a b", "\xff\xfe", "xn--ü"} {
 		req := request(t, http.MethodGet, u.URL, nil)
 		req.Host = host

@@ -58,7 +58,7 @@ func TestHandshakeErrorOfAnEarlierAttemptProvesNothing(t *testing.T) {
 	})
 	next := base(t)
 	next.TLSClientConfig = &tls.Config{RootCAs: roots, ServerName: "example.com", MinVersion: tls.VersionTLS12}
-	r := call(t, newTransport(t, next, quick()), request(t, http.MethodPost, "https://"+l.Addr().String(), strings.NewReader("order")))
+	r := call(t, newTransport(t, next, patient()), request(t, http.MethodPost, "https://"+l.Addr().String(), strings.NewReader("order")))
 	if posts.Load() != 1 || r.report.Reason != resilience.ReasonMethodNotIdempotent {
 		t.Errorf("the POST took effect %d times (%v), reason %s, error %v, want once and %s", posts.Load(), r.reasons(), r.report.Reason, r.err, resilience.ReasonMethodNotIdempotent)
 	}
@@ -174,7 +174,7 @@ func TestRequestWithABodyIsSentOnceAnAttempt(t *testing.T) {
 					panic(http.ErrAbortHandler)
 				}
 			})
-			rt := newTransport(t, base(t), quick())
+			rt := newTransport(t, base(t), patient())
 			for _, body := range []io.Reader{strings.NewReader("with GetBody"), struct{ io.Reader }{strings.NewReader("without")}} {
 				requests.Store(0)
 				get(t, rt, u.URL)
@@ -198,7 +198,7 @@ func TestUpgradeToH2CAndListedEventStreamsKeepTheirRetries(t *testing.T) {
 		u := serve(t, failingFirst(1, 0))
 		req := request(t, http.MethodGet, u.URL, nil)
 		req.Header = header
-		if r := call(t, newTransport(t, base(t), quick()), req); r.err != nil || len(r.report.Attempts) != 2 {
+		if r := call(t, newTransport(t, base(t), patient()), req); r.err != nil || len(r.report.Attempts) != 2 {
 			t.Errorf("%s: got attempts %v, reason %s, error %v, want two attempts and no error", name, r.reasons(), r.report.Reason, r.err)
 		}
 	}
@@ -211,7 +211,7 @@ func TestEventStreamThatIsAnErrorCountsAsOne(t *testing.T) {
 		w.WriteHeader(http.StatusInternalServerError)
 		_, _ = io.WriteString(w, "data: x\n\n")
 	})
-	rt := newTransport(t, base(t), quick())
+	rt := newTransport(t, base(t), patient())
 	get(t, rt, u.URL)
 	if b := rt.State()[0].Breaker; b.Failures != 1 || b.Successes != 0 {
 		t.Errorf("the circuit counts %+v, want 1 failure and no success", b)
@@ -291,7 +291,7 @@ func TestHTTP2Upstream(t *testing.T) {
 		want         int64
 	}{{"PUT", "/", 2}, {"PUT", "/reset", 2}, {"POST", "/", 1}, {"POST", "/reset", 1}, {"HEAD", "/", 2}} {
 		requests.Store(0)
-		r := call(t, newTransport(t, next, quick()), request(t, tc.method, u.URL+tc.path, struct{ io.Reader }{strings.NewReader("order")}))
+		r := call(t, newTransport(t, next, patient()), request(t, tc.method, u.URL+tc.path, struct{ io.Reader }{strings.NewReader("order")}))
 		if requests.Load() != tc.want {
 			t.Errorf("%s %s: sent %d times, want %d: %v %v", tc.method, tc.path, requests.Load(), tc.want, r.reasons(), r.err)
 		}
@@ -299,12 +299,12 @@ func TestHTTP2Upstream(t *testing.T) {
 			t.Errorf("%s: got body %q, trailer %v, want body order and X-Sum: s", tc.path, r.body, r.resp.Trailer)
 		}
 	}
-	p := quick()
+	p := patient()
 	p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = 200*time.Millisecond, 200*time.Millisecond, 1
 	if r := get(t, newTransport(t, next, p), u.URL+"/hang"); !errors.Is(r.err, context.DeadlineExceeded) {
 		t.Errorf("hang: got error %v, want context.DeadlineExceeded", r.err)
 	}
-	if r := get(t, newTransport(t, next, quick()), u.URL+"/dies"); r.report.Reason != resilience.ReasonBodyFailed || r.body != "half" {
+	if r := get(t, newTransport(t, next, patient()), u.URL+"/dies"); r.report.Reason != resilience.ReasonBodyFailed || r.body != "half" {
 		t.Errorf("dies: got body %q, error %v, reason %s, want half of the body and %s", r.body, r.err, r.report.Reason, resilience.ReasonBodyFailed)
 	}
 }

@@ -216,7 +216,7 @@ func TestEachAttemptSendsItsOwnTraceContext(t *testing.T) {
 	req := request(t, http.MethodGet, u.URL, nil).WithContext(ctx)
 	// the incoming trace context is replaced
 	req.Header.Set("Traceparent", "00-00000000000000000000000000000001-0000000000000001-01")
-	call(t, newTransport(t, base(t), quick(), transport.WithTracing(provider, propagation.TraceContext{}, "p")), req)
+	call(t, newTransport(t, base(t), patient(), transport.WithTracing(provider, propagation.TraceContext{}, "p")), req)
 	parent.End()
 	attempts := 0
 	for _, s := range exporter.GetSpans() {
@@ -244,7 +244,7 @@ func TestResendByNetHTTPIsAnEvent(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}
 	})
-	rt := newTransport(t, base(t), quick(), transport.WithTracing(provider, propagation.TraceContext{}, "p"))
+	rt := newTransport(t, base(t), patient(), transport.WithTracing(provider, propagation.TraceContext{}, "p"))
 	get(t, rt, u.URL)
 	exporter.Reset()
 	r := get(t, rt, u.URL)

@@ -90,7 +90,7 @@ func TestCallersRequestIsLeftAsItIs(t *testing.T) {
 	req := request(t, http.MethodGet, u.URL, nil)
 	req.Header.Set("X-Own", "value")
 	before := req.Header.Clone()
-	call(t, newTransport(t, base(t), quick()), req)
+	call(t, newTransport(t, base(t), patient()), req)
 	if !reflect.DeepEqual(req.Header, before) {
 		t.Errorf("the caller's header became %v, want %v", req.Header, before)
 	}
@@ -115,16 +115,16 @@ func TestRequestBodyIsAlwaysClosed(t *testing.T) {
 				url = serve(t, tc.handler).URL
 			}
 			body := &closable{Reader: strings.NewReader("some bytes"), closed: make(chan struct{})}
-			call(t, newTransport(t, base(t), quick()), request(t, http.MethodPut, url, body))
+			call(t, newTransport(t, base(t), patient()), request(t, http.MethodPut, url, body))
 			select {
 			case <-body.closed:
-			case <-time.After(5 * time.Second): // net/http may close it a little later
-				t.Error("the body is still open after 5 s, want it closed")
+			case <-time.After(20 * time.Second): // net/http may close it a little later
+				t.Error("the body is still open after 20 s, want it closed")
 			}
 		})
 	}
 	t.Run("refused by the breaker", func(t *testing.T) {
-		p := quick()
+		p := patient()
 		p.Breaker.ConsecutiveFailures = 1
 		u := serve(t, failingFirst(9, 0))
 		rt := newTransport(t, base(t), p)
@@ -145,7 +145,7 @@ func TestRequestBodyIsAlwaysClosed(t *testing.T) {
 	})
 	t.Run("without a URL", func(t *testing.T) {
 		body := &closable{Reader: strings.NewReader("x"), closed: make(chan struct{})}
-		_, err := newTransport(t, base(t), quick()).RoundTrip(&http.Request{Body: body})
+		_, err := newTransport(t, base(t), patient()).RoundTrip(&http.Request{Body: body})
 		if err == nil {
 			t.Error("got no error, want one")
 		}
@@ -170,7 +170,7 @@ func (c *closable) Close() error {
 func TestCallersBrokenBodyIsNotTheUpstreamsFault(t *testing.T) {
 	u := serve(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
 	broken := errors.New("disk on fire")
-	rt := newTransport(t, base(t), quick())
+	rt := newTransport(t, base(t), patient())
 	r := call(t, rt, request(t, http.MethodPut, u.URL, io.MultiReader(strings.NewReader("start"), errorReader{broken})))
 	if !errors.Is(r.err, broken) || len(r.report.Attempts) != 1 || r.report.Reason != resilience.ReasonBodyFailed {
 		t.Errorf("got error %v, attempts %v, reason %s, want %v, 1 attempt and %s", r.err, r.reasons(), r.report.Reason, broken, resilience.ReasonBodyFailed)
@@ -241,7 +241,7 @@ func TestStatusesThatAreNotRepeated(t *testing.T) {
 		429: resilience.ReasonMaxAttempts, 502: resilience.ReasonMaxAttempts, 503: resilience.ReasonMaxAttempts, 504: resilience.ReasonMaxAttempts,
 	} {
 		u := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
-		r := get(t, newTransport(t, base(t), quick()), u.URL)
+		r := get(t, newTransport(t, base(t), patient()), u.URL)
 		attempts := 1
 		if want == resilience.ReasonMaxAttempts {
 			attempts = 3
@@ -314,7 +314,7 @@ func TestUpgradePassesThroughWithOneAttempt(t *testing.T) {
 		_, _ = rw.WriteString("you said " + line)
 		_ = rw.Flush()
 	})
-	rt := newTransport(t, base(t), quick())
+	rt := newTransport(t, base(t), patient())
 	upgrade := func(path string) *http.Request {
 		req := request(t, http.MethodGet, u.URL+path, nil)
 		req.Header.Set("Connection", "keep-alive, Upgrade")
@@ -373,7 +373,7 @@ func TestEventStreamIsOneAttemptAndHealthyFromItsHeadersOn(t *testing.T) {
 
 func TestEachOriginHasItsOwnBreaker(t *testing.T) {
 	bad, good := serve(t, failingFirst(99, 0)), serve(t, failingFirst(0, 0))
-	p := quick()
+	p := patient()
 	p.Breaker.ConsecutiveFailures = 2
 	rt := newTransport(t, base(t), p)
 	get(t, rt, bad.URL)

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/testkit/rawhttp"
+	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -44,16 +45,19 @@ func failingFirst(n, size int) http.HandlerFunc {
 // failsafehttp: 50 calls opened 101 connections, and 100 of 150 bodies were never closed.
 func TestTrapLosingResponseIsDroppedUnread(t *testing.T) {
 	t.Run("one after another", func(t *testing.T) {
-		u := serve(t, failingFirst(2, 10_000))
-		rt := newTransport(t, base(t), quick())
-		for range 50 {
-			if r := get(t, rt, u.URL); r.err != nil || r.body != "fine" || len(r.report.Attempts) != 3 {
-				t.Fatalf("got body %q, error %v, attempts %v, want fine at the third attempt", r.body, r.err, r.reasons())
+		wait.OneOf(t, 2, func() string { // a busy machine may not drain a body in the time for it
+			u := serve(t, failingFirst(2, 10_000))
+			rt := newTransport(t, base(t), patient())
+			for range 50 {
+				if r := get(t, rt, u.URL); r.err != nil || r.body != "fine" || len(r.report.Attempts) != 3 {
+					t.Fatalf("got body %q, error %v, attempts %v, want fine at the third attempt", r.body, r.err, r.reasons())
+				}
 			}
-		}
-		if got := u.connections.Opened(); got > 2 {
-			t.Errorf("%d connections for 50 calls one after another, want at most 2", got)
-		}
+			if got := u.connections.Opened(); got > 2 {
+				return fmt.Sprintf("%d connections for 50 calls one after another, want at most 2", got)
+			}
+			return ""
+		})
 	})
 	t.Run("concurrent", func(t *testing.T) {
 		const callers = 8
@@ -62,7 +66,7 @@ func TestTrapLosingResponseIsDroppedUnread(t *testing.T) {
 		// net/http dials more than it needs. With this limit, a connection that is not returned
 		// makes a call time out.
 		next.MaxConnsPerHost = callers
-		rt := newTransport(t, next, quick())
+		rt := newTransport(t, next, patient())
 		var wg sync.WaitGroup
 		for range callers {
 			wg.Go(func() {
@@ -144,7 +148,7 @@ func TestTrapRequestBodyIsReadWholeBeforeTheFirstAttempt(t *testing.T) {
 			req := body()
 			req.URL = request(t, http.MethodPut, u.URL, nil).URL
 			req.Host = req.URL.Host
-			r := call(t, newTransport(t, base(t), quick()), req)
+			r := call(t, newTransport(t, base(t), patient()), req)
 			if r.err != nil || !reflect.DeepEqual(got, []string{sum, sum, sum}) {
 				t.Errorf("%v; upstream read %q, want three times %s", r.err, got, sum)
 			}
@@ -159,7 +163,7 @@ func TestTrapRequestBodyIsReadWholeBeforeTheFirstAttempt(t *testing.T) {
 			got = nil
 			req := request(t, http.MethodPut, u.URL, unknown(payload+"!"))
 			req.ContentLength = length
-			r := call(t, newTransport(t, base(t), quick()), req)
+			r := call(t, newTransport(t, base(t), patient()), req)
 			if r.err != nil || r.resp.StatusCode != http.StatusServiceUnavailable || r.report.Reason != resilience.ReasonBodyNotReplayable || len(got) != 1 {
 				t.Errorf("length %d: got error %v, reason %s, %d attempts, want status 503, %s, 1 attempt", length, r.err, r.report.Reason, len(got), resilience.ReasonBodyNotReplayable)
 			}
@@ -201,7 +205,7 @@ func TestTrapRequestBodyIsReadWholeBeforeTheFirstAttempt(t *testing.T) {
 			return new(net.Dialer).DialContext(ctx, network, address)
 		}
 		big := strings.Repeat("y", 1<<20)
-		r := call(t, newTransport(t, next, quick()), request(t, http.MethodPost, u.URL, unknown(big)))
+		r := call(t, newTransport(t, next, patient()), request(t, http.MethodPost, u.URL, unknown(big)))
 		if r.err != nil || r.body != "1048576 <nil>" || len(r.report.Attempts) != 3 {
 			t.Errorf("got error %v, body %q, attempts %v, want 1048576 bytes at the third attempt", r.err, r.body, r.reasons())
 		}
@@ -212,7 +216,7 @@ func TestTrapRequestBodyIsReadWholeBeforeTheFirstAttempt(t *testing.T) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			w.WriteHeader(http.StatusServiceUnavailable)
 		})
-		r := call(t, newTransport(t, base(t), quick(), transport.WithReplayMemory(transport.NewReplayMemory(1000))), request(t, http.MethodPut, u.URL, unknown(payload)))
+		r := call(t, newTransport(t, base(t), patient(), transport.WithReplayMemory(transport.NewReplayMemory(1000))), request(t, http.MethodPut, u.URL, unknown(payload)))
 		if r.report.Reason != resilience.ReasonBodyNotReplayable {
 			t.Errorf("got reason %s, want %s", r.report.Reason, resilience.ReasonBodyNotReplayable)
 		}
@@ -620,7 +624,7 @@ func TestTrapPostIsSentTwice(t *testing.T) {
 			if tc.key != "" {
 				req.Header.Set(transport.HeaderIdempotencyKey, tc.key)
 			}
-			r := call(t, newTransport(t, base(t), quick()), req)
+			r := call(t, newTransport(t, base(t), patient()), req)
 			if int(u.requests.Load()) != tc.attempts || len(r.report.Attempts) != tc.attempts || r.report.Reason != tc.reason {
 				t.Errorf("%d requests, %v, reason %s; want %d, %s (%v)", u.requests.Load(), r.reasons(), r.report.Reason, tc.attempts, tc.reason, r.err)
 			}
@@ -628,7 +632,7 @@ func TestTrapPostIsSentTwice(t *testing.T) {
 	}
 	t.Run("what was proven not to be sent is repeated whatever the method", func(t *testing.T) {
 		t.Run("dial", func(t *testing.T) {
-			r := call(t, newTransport(t, base(t), quick()), request(t, http.MethodPost, "http://"+rawhttp.FreeAddress(t), strings.NewReader("order")))
+			r := call(t, newTransport(t, base(t), patient()), request(t, http.MethodPost, "http://"+rawhttp.FreeAddress(t), strings.NewReader("order")))
 			if want := []resilience.Reason{"dial_error", "dial_error", "dial_error"}; !reflect.DeepEqual(r.reasons(), want) || r.report.Reason != resilience.ReasonMaxAttempts {
 				t.Errorf("got attempts %v, reason %s, want %v, %s", r.reasons(), r.report.Reason, want, resilience.ReasonMaxAttempts)
 			}
@@ -643,7 +647,7 @@ func TestTrapPostIsSentTwice(t *testing.T) {
 			} {
 				l := rawhttp.Listen(t)
 				rawhttp.Serve(t, l, tc.answer)
-				r := call(t, newTransport(t, base(t), quick()), request(t, http.MethodPost, "https://"+l.Addr().String(), strings.NewReader("order")))
+				r := call(t, newTransport(t, base(t), patient()), request(t, http.MethodPost, "https://"+l.Addr().String(), strings.NewReader("order")))
 				if !reflect.DeepEqual(r.reasons(), tc.want) {
 					t.Errorf("%s: %v (%v), want %v", name, r.reasons(), r.err, tc.want)
 				}
@@ -667,7 +671,7 @@ func TestTrapPostIsSentTwice(t *testing.T) {
 		u.Config.ErrorLog = log.New(io.Discard, "", 0)
 		u.StartTLS()
 		defer u.Close()
-		r := get(t, newTransport(t, base(t), quick()), u.URL)
+		r := get(t, newTransport(t, base(t), patient()), u.URL)
 		if want := []resilience.Reason{"tls_error"}; !reflect.DeepEqual(r.reasons(), want) || r.report.Reason != resilience.ReasonTLSError {
 			t.Errorf("got attempts %v, reason %s, error %v, want %v, %s", r.reasons(), r.report.Reason, r.err, want, resilience.ReasonTLSError)
 		}
@@ -742,7 +746,7 @@ func TestTrapRetriesMultiplyAcrossLayers(t *testing.T) {
 	})
 	// Two more layers. Each passes on the request's headers.
 	layer := func(next string) *upstream {
-		rt := newTransport(t, base(t), quick())
+		rt := newTransport(t, base(t), patient())
 		return serve(t, func(w http.ResponseWriter, r *http.Request) {
 			req := request(t, r.Method, next, nil)
 			req.Header = r.Header.Clone()
@@ -756,7 +760,7 @@ func TestTrapRetriesMultiplyAcrossLayers(t *testing.T) {
 		})
 	}
 	top := layer(layer(u.URL).URL)
-	r := get(t, newTransport(t, base(t), quick()), top.URL)
+	r := get(t, newTransport(t, base(t), patient()), top.URL)
 	// The top's first attempt makes 3 in the middle. The first of these makes 3 at the bottom, the
 	// others 1 each. The top's second and third attempts make 1 each, all the way down.
 	if r.resp.StatusCode != http.StatusServiceUnavailable || hits.Load() != 7 {
@@ -765,7 +769,7 @@ func TestTrapRetriesMultiplyAcrossLayers(t *testing.T) {
 	hits.Store(0)
 	req := request(t, http.MethodGet, u.URL, nil)
 	req.Header.Set(transport.HeaderAttemptCount, "2")
-	r = call(t, newTransport(t, base(t), quick()), req)
+	r = call(t, newTransport(t, base(t), patient()), req)
 	if hits.Load() != 1 || r.report.Reason != resilience.ReasonRetriedUpstreamLayer {
 		t.Errorf("a call on its second attempt above: got %d attempts here, reason %s, want 1, %s", hits.Load(), r.report.Reason, resilience.ReasonRetriedUpstreamLayer)
 	}
