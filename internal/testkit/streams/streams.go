@@ -250,7 +250,7 @@ func one(ctx context.Context, conn grpc.ClientConnInterface, n, nth int, faults 
 		fault = faults[turn%len(faults)]
 		ctx = metadata.AppendToOutgoingContext(ctx, keyFault, string(fault), keyAfter, strconv.Itoa(turn/len(faults)%messages))
 	}
-	limit := 30 * time.Second
+	limit := 30 * time.Second // a lost connection must not keep a stream open
 	if fault == Hang {
 		limit = 200 * time.Millisecond
 	}
