@@ -28,6 +28,7 @@ type inboundBody struct {
 	call     *call
 	ended    atomic.Bool
 	closed   atomic.Bool
+	inAnswer atomic.Bool // the body of a gRPC answer is being read
 	trailers http.Header // of the upstream's request
 }
 
@@ -65,7 +66,42 @@ func (b *inboundBody) read(p []byte) (int, error) {
 // wait for the rest of it.
 func (b *inboundBody) Close() error {
 	b.closed.Store(true)
+	if b.inAnswer.Load() {
+		time.AfterFunc(lostAfter, b.endRead)
+	}
 	return nil
+}
+
+// beginAnswer says that the body of a gRPC answer is being read. If the connection is lost,
+// net/http closes the request's body, and reports the loss once the read of it has ended. That read
+// may wait for a caller who waits for the answer, so it is ended here.
+func (b *inboundBody) beginAnswer() {
+	if b == nil || b.call.in.ProtoMajor != 2 {
+		return
+	}
+	b.inAnswer.Store(true)
+	if b.closed.Load() && !b.ended.Load() {
+		time.AfterFunc(lostAfter, b.endRead)
+	}
+}
+
+// lostAfter is the time that an answer gets to end by itself once net/http has closed the request's
+// body. It does so too for a server that answers early. Then a caller that still sends must get the
+// status, and not a reset for messages that nobody reads.
+const lostAfter = 100 * time.Millisecond
+
+// endRead ends a read of the caller's body unless the answer is over. Over HTTP/2, Close does not
+// wait.
+func (b *inboundBody) endRead() {
+	if b.inAnswer.Load() {
+		_ = b.original.Close()
+	}
+}
+
+func (b *inboundBody) endAnswer() {
+	if b != nil {
+		b.inAnswer.Store(false)
+	}
 }
 
 // announceTrailers returns the trailers of the upstream's request, with the names that the caller

@@ -88,7 +88,12 @@ func (c *call) answer(resp *http.Response) {
 		h[headerContentLength] = nil // otherwise net/http may set it
 	}
 	c.out.WriteHeader(resp.StatusCode)
-	if err := c.copyBody(resp); err != nil {
+	if c.grpc && grpcwire.IsAnswer(resp) {
+		c.body.beginAnswer()
+	}
+	err := c.copyBody(resp)
+	c.body.endAnswer()
+	if err != nil {
 		c.callersDoing = errors.Is(err, transport.ErrReaderPaused)
 		if c.in.Context().Err() != nil || errors.Is(err, errCaller) {
 			c.report.Reason = resilience.ReasonCallerCanceled

@@ -423,7 +423,9 @@ func (s *replaySource) readInto(p []byte, r *progress) (int, error) {
 
 // filled ends a read of original, and reports whether its bytes were kept. The caller holds mu.
 func (s *replaySource) filled(b []byte, err error) (kept bool) {
-	s.end = err
+	if !s.closed { // otherwise its error is not the caller's
+		s.end = err
+	}
 	kept = s.keep(b)
 	s.consumed += int64(len(b))
 	s.reading = false
@@ -468,7 +470,7 @@ func (r *replayReader) Read(p []byte) (int, error) {
 	n, err := r.source.read(p, r)
 	r.source.mu.Lock()
 	defer r.source.mu.Unlock()
-	if err != nil && r.ctx.Err() != nil { // the attempt has ended, not the body
+	if err != nil && (r.ctx.Err() != nil || r.closed.Load()) { // the attempt has ended, not the body
 		return n, err
 	}
 	return n, r.progress.record(n, err, r.source.length)
