@@ -26,7 +26,7 @@ type direct struct {
 	by      *http.Transport
 	address string
 	wire    *wire
-	looker  looker // of wire; guarded by the pool's mutex while d is idle
+	looker  looker // of wire; for whoever has d, and guarded by the pool's mutex while d is idle
 	one     [1]byte
 
 	handed atomic.Pointer[http.ClientConn] // what it was turned into, or nil
@@ -65,11 +65,12 @@ func (p *Pool) newDirect(ctx context.Context, d *dial) (client, error) {
 			return c, nil
 		}
 	}
-	if _, err := c.handOver(); err != nil {
+	handed, err := c.handOver()
+	if err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
-	return c, nil
+	return handed, nil
 }
 
 // handOver turns d into net/http's connection.
@@ -90,6 +91,7 @@ func simple(req *http.Request) bool {
 		len(req.Header["Expect"]) > 0 || len(req.Header["Upgrade"]) > 0 || req.Header == nil {
 		return false
 	}
+	size := len(req.URL.Path) + len(req.URL.RawQuery)
 	for name, values := range req.Header { // net/http says what is wrong with it
 		if !httpguts.ValidHeaderFieldName(name) {
 			return false
@@ -98,15 +100,21 @@ func simple(req *http.Request) bool {
 			if !httpguts.ValidHeaderFieldValue(v) {
 				return false
 			}
+			size += len(name) + len(v)
 		}
 	}
-	return true
+	return size <= maxSimple
 }
+
+// maxSimple is about how many bytes a header may have that is written before the answer is read.
+// More might not fit into the buffers of both sockets, and the upstream may answer instead of
+// reading the rest.
+const maxSimple = 32 << 10
 
 func validMethod(method string) bool { return method == "" || httpguts.ValidHeaderFieldName(method) }
 
 // Err returns an error if the connection cannot be used any more. It looks whether the upstream has
-// closed an idle one, and closes nothing itself: the pool calls it with its mutex held.
+// closed an idle one, and closes nothing itself: the pool may hold its mutex.
 func (d *direct) Err() error {
 	if c := d.handed.Load(); c != nil {
 		return c.Err()
@@ -240,6 +248,7 @@ func (x *exchange) Read(p []byte) (int, error) {
 	if x.noWait {
 		n, err = x.conn.looker.look(p)
 		x.conn.wire.count(p[:n])
+		err = x.conn.wire.readError(err)
 	} else {
 		n, err = x.conn.wire.Read(p)
 	}
@@ -294,11 +303,25 @@ func (x *exchange) receive(req *http.Request) (*http.Response, error) {
 			return resp, nil
 		}
 		if trace != nil && trace.Got1xxResponse != nil {
-			if err := trace.Got1xxResponse(resp.StatusCode, textproto.MIMEHeader(resp.Header)); err != nil {
+			if err := x.inform(trace, resp); err != nil {
 				return nil, broken(err)
 			}
 			x.left = maxResponseHeader // as in net/http, whoever sees them limits their number
 		}
+	}
+}
+
+// inform passes on an informational response. Whoever gets it may block, as a proxy whose caller
+// does not read, but not for longer than the request may take. It may go on after that, as in
+// net/http.
+func (x *exchange) inform(trace *httptrace.ClientTrace, resp *http.Response) error {
+	ended := make(chan error, 1)
+	go func() { ended <- trace.Got1xxResponse(resp.StatusCode, textproto.MIMEHeader(resp.Header)) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-x.ctx.Done():
+		return context.Cause(x.ctx)
 	}
 }
 
