@@ -21,13 +21,15 @@ import (
 // hands each request and each response over to them: five switches of goroutines, each of which may
 // have to wake a thread.
 //
-// A request that direct is not made for turns it into net/http's connection, for good.
+// A request that direct is not made for turns it into net/http's connection, for good. The pool makes
+// up for that when it renews connections.
 type direct struct {
 	by      *http.Transport
 	address string
 	wire    *wire
 	looker  looker // of wire; for whoever has d, and guarded by the pool's mutex while d is idle
 	one     [1]byte
+	cut     func() // d.close, without an allocation for each request
 
 	handed atomic.Pointer[http.ClientConn] // what it was turned into, or nil
 	busy   atomic.Bool                     // a request is under way
@@ -59,6 +61,7 @@ func (p *Pool) newDirect(ctx context.Context, d *dial) (client, error) {
 		return nil, err
 	}
 	c := &direct{by: d.by, address: p.address, wire: d.wire}
+	c.cut = c.close
 	if tcp, ok := d.wire.Conn.(*net.TCPConn); ok && canLook {
 		if raw, err := tcp.SyscallConn(); err == nil {
 			c.looker.use(raw)
@@ -182,7 +185,7 @@ func (d *direct) roundTrip(req *http.Request, plain bool) (*http.Response, error
 	x, _ := exchanges.Get().(*exchange)
 	x.conn, x.ctx, x.left, x.sawEnd = d, req.Context(), maxResponseHeader, false
 	x.r.Reset(x)
-	x.stop = context.AfterFunc(x.ctx, d.close)
+	x.stop = context.AfterFunc(x.ctx, d.cut)
 	err := x.send(req)
 	var resp *http.Response
 	if err == nil {
