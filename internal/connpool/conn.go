@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"time"
 )
@@ -19,6 +20,7 @@ type conn struct {
 	by     *http.Transport
 
 	uses      int       // how many requests it was ever given
+	plain     bool      // HTTP/1 only: a direct connection is made for the last one
 	idleSince time.Time // HTTP/1 only
 	retired   bool      // gets no more requests
 
@@ -41,6 +43,19 @@ func (c *conn) roundTrip(req *http.Request, plain bool) (*http.Response, error) 
 func (c *conn) isDirect() bool {
 	d, ok := c.client.(*direct)
 	return ok && d.handed.Load() == nil
+}
+
+// isWrong reports whether c was a direct connection, but no longer when it got its last request,
+// which a direct one is made for.
+func (c *conn) isWrong() bool {
+	d, ok := c.client.(*direct)
+	return ok && c.plain && d.handed.Load() != nil
+}
+
+// use counts a request that c gets. plain reports whether a direct connection is made for it.
+func (c *conn) use(plain bool) {
+	c.uses++
+	c.plain = plain
 }
 
 func (c *conn) expired(now time.Time) bool { return !c.expiry.IsZero() && now.After(c.expiry) }
@@ -80,6 +95,19 @@ func (w *wire) count(b []byte) {
 	if at := read - int64(len(b)) - w.asked.Load(); at >= 0 && at < maxQuoted {
 		copy(w.beginning[at:], b)
 	}
+}
+
+// readError returns the error of a look as [net.Conn.Read] returns it.
+func (w *wire) readError(err error) error {
+	if err == nil || err == errNothing || err == io.EOF { //nolint:errorlint // as they are returned
+		return err
+	}
+	if raw := (*net.OpError)(nil); errors.As(err, &raw) {
+		err = raw.Err
+	} else {
+		err = os.NewSyscallError("read", err)
+	}
+	return &net.OpError{Op: "read", Net: w.RemoteAddr().Network(), Source: w.LocalAddr(), Addr: w.RemoteAddr(), Err: err}
 }
 
 // answer returns the first bytes read since the last request began. Call it only after a read has

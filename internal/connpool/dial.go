@@ -37,6 +37,7 @@ type dial struct {
 // waiter is a request that waits for a connection.
 type waiter struct {
 	ctx   context.Context
+	plain bool  // a direct connection is made for it
 	fresh bool  // wants a fresh connection
 	dial  *dial // the dial it waits for; nil if it waits for an existing connection
 	done  bool  // guarded by the pool's mutex
@@ -74,8 +75,17 @@ func dialCounted(dialContext func(context.Context, string, string) (net.Conn, er
 func (p *Pool) get(ctx context.Context, plain, fresh, again bool) (c *conn, reused bool, err error) {
 	now := time.Now()
 	p.mu.Lock()
-	if !again {
-		c = p.takeIdle(now, plain, fresh)
+	for !again {
+		if c = p.takeIdle(now, plain, fresh); c == nil {
+			break
+		}
+		// To look at it takes a system call.
+		p.unlock()
+		if c.client.Err() == nil {
+			return c, c.uses > 1, nil
+		}
+		p.mu.Lock()
+		p.toClose = append(p.toClose, c)
 	}
 	crowded := false
 	if c == nil && len(p.shared) > 0 {
@@ -86,7 +96,7 @@ func (p *Pool) get(ctx context.Context, plain, fresh, again bool) (c *conn, reus
 		p.unlock()
 		return c, reused, nil
 	}
-	w := p.wait(ctx, now, fresh, crowded)
+	w := p.wait(ctx, now, plain, fresh, crowded)
 	p.unlock()
 
 	timer := time.NewTimer(patience)
@@ -184,8 +194,8 @@ func (p *Pool) release(c *conn) {
 
 // wait queues a request, and starts a dial for it if necessary. The caller holds mu. That is true
 // for everything below but run.
-func (p *Pool) wait(ctx context.Context, now time.Time, fresh, crowded bool) *waiter {
-	w := &waiter{ctx: ctx, fresh: fresh, ready: make(chan struct{})}
+func (p *Pool) wait(ctx context.Context, now time.Time, plain, fresh, crowded bool) *waiter {
+	w := &waiter{ctx: ctx, plain: plain, fresh: fresh, ready: make(chan struct{})}
 	done := 0
 	for done < len(p.waiting) && p.waiting[done].done {
 		done++
@@ -330,7 +340,7 @@ func (p *Pool) arrived(d *dial, c *conn, now time.Time) {
 	}
 	switch {
 	case w != nil:
-		c.uses++
+		c.use(w.plain)
 		p.serve(w, c)
 	case p.closed:
 		p.toClose = append(p.toClose, c)

@@ -21,13 +21,15 @@ import (
 // hands each request and each response over to them: five switches of goroutines, each of which may
 // have to wake a thread.
 //
-// A request that direct is not made for turns it into net/http's connection, for good.
+// A request that direct is not made for turns it into net/http's connection, for good. The pool makes
+// up for that when it renews connections.
 type direct struct {
 	by      *http.Transport
 	address string
 	wire    *wire
-	looker  looker // of wire; guarded by the pool's mutex while d is idle
+	looker  looker // of wire; for whoever has d, and guarded by the pool's mutex while d is idle
 	one     [1]byte
+	cut     func() // d.close, without an allocation for each request
 
 	handed atomic.Pointer[http.ClientConn] // what it was turned into, or nil
 	busy   atomic.Bool                     // a request is under way
@@ -59,17 +61,19 @@ func (p *Pool) newDirect(ctx context.Context, d *dial) (client, error) {
 		return nil, err
 	}
 	c := &direct{by: d.by, address: p.address, wire: d.wire}
+	c.cut = c.close
 	if tcp, ok := d.wire.Conn.(*net.TCPConn); ok && canLook {
 		if raw, err := tcp.SyscallConn(); err == nil {
 			c.looker.use(raw)
 			return c, nil
 		}
 	}
-	if _, err := c.handOver(); err != nil {
+	handed, err := c.handOver()
+	if err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
-	return c, nil
+	return handed, nil
 }
 
 // handOver turns d into net/http's connection.
@@ -90,6 +94,7 @@ func simple(req *http.Request) bool {
 		len(req.Header["Expect"]) > 0 || len(req.Header["Upgrade"]) > 0 || req.Header == nil {
 		return false
 	}
+	size := len(req.URL.Path) + len(req.URL.RawQuery)
 	for name, values := range req.Header { // net/http says what is wrong with it
 		if !httpguts.ValidHeaderFieldName(name) {
 			return false
@@ -98,15 +103,21 @@ func simple(req *http.Request) bool {
 			if !httpguts.ValidHeaderFieldValue(v) {
 				return false
 			}
+			size += len(name) + len(v)
 		}
 	}
-	return true
+	return size <= maxSimple
 }
+
+// maxSimple is about how many bytes a header may have that is written before the answer is read.
+// More might not fit into the buffers of both sockets, and the upstream may answer instead of
+// reading the rest.
+const maxSimple = 32 << 10
 
 func validMethod(method string) bool { return method == "" || httpguts.ValidHeaderFieldName(method) }
 
 // Err returns an error if the connection cannot be used any more. It looks whether the upstream has
-// closed an idle one, and closes nothing itself: the pool calls it with its mutex held.
+// closed an idle one, and closes nothing itself: the pool may hold its mutex.
 func (d *direct) Err() error {
 	if c := d.handed.Load(); c != nil {
 		return c.Err()
@@ -174,7 +185,7 @@ func (d *direct) roundTrip(req *http.Request, plain bool) (*http.Response, error
 	x, _ := exchanges.Get().(*exchange)
 	x.conn, x.ctx, x.left, x.sawEnd = d, req.Context(), maxResponseHeader, false
 	x.r.Reset(x)
-	x.stop = context.AfterFunc(x.ctx, d.close)
+	x.stop = context.AfterFunc(x.ctx, d.cut)
 	err := x.send(req)
 	var resp *http.Response
 	if err == nil {
@@ -240,6 +251,7 @@ func (x *exchange) Read(p []byte) (int, error) {
 	if x.noWait {
 		n, err = x.conn.looker.look(p)
 		x.conn.wire.count(p[:n])
+		err = x.conn.wire.readError(err)
 	} else {
 		n, err = x.conn.wire.Read(p)
 	}
@@ -294,11 +306,25 @@ func (x *exchange) receive(req *http.Request) (*http.Response, error) {
 			return resp, nil
 		}
 		if trace != nil && trace.Got1xxResponse != nil {
-			if err := trace.Got1xxResponse(resp.StatusCode, textproto.MIMEHeader(resp.Header)); err != nil {
+			if err := x.inform(trace, resp); err != nil {
 				return nil, broken(err)
 			}
 			x.left = maxResponseHeader // as in net/http, whoever sees them limits their number
 		}
+	}
+}
+
+// inform passes on an informational response. Whoever gets it may block, as a proxy whose caller
+// does not read, but not for longer than the request may take. It may go on after that, as in
+// net/http.
+func (x *exchange) inform(trace *httptrace.ClientTrace, resp *http.Response) error {
+	ended := make(chan error, 1)
+	go func() { ended <- trace.Got1xxResponse(resp.StatusCode, textproto.MIMEHeader(resp.Header)) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-x.ctx.Done():
+		return context.Cause(x.ctx)
 	}
 }
 

@@ -1,6 +1,7 @@
 package connpool
 
 import (
+	"runtime"
 	"slices"
 	"time"
 )
@@ -19,8 +20,8 @@ const (
 // meets a closing connection, or a Go server with h2c answers it with 400.
 const unusedFor = 2 * time.Second
 
-// takeIdle returns the HTTP/1 connection that was used last, or nil. The caller holds mu. That is
-// true for everything below.
+// takeIdle returns the HTTP/1 connection that was used last, or nil. The upstream may have closed
+// it. The caller holds mu. That is true for everything below but reap and reapSome.
 func (p *Pool) takeIdle(now time.Time, plain, fresh bool) *conn {
 	for len(p.idle) > 0 {
 		at := p.lastUsed(plain)
@@ -29,11 +30,11 @@ func (p *Pool) takeIdle(now time.Time, plain, fresh bool) *conn {
 			return nil
 		}
 		p.idle = slices.Delete(p.idle, at, at+1)
-		if c.client.Err() != nil || c.expired(now) || now.Sub(c.idleSince) >= p.options.Limits.IdleTimeout || c.uses == 0 && now.Sub(c.idleSince) >= unusedFor {
+		if c.expired(now) || now.Sub(c.idleSince) >= p.options.Limits.IdleTimeout || c.uses == 0 && now.Sub(c.idleSince) >= unusedFor {
 			p.toClose = append(p.toClose, c)
 			continue
 		}
-		c.uses++
+		c.use(plain)
 		return c
 	}
 	return nil
@@ -63,6 +64,7 @@ func (p *Pool) giveBack(c *conn, now time.Time) {
 		p.toClose = append(p.toClose, c)
 		return
 	}
+	wrong := c.isWrong()
 	w := p.nextWaiter(func(w *waiter) bool { return !w.fresh })
 	switch {
 	case w == nil:
@@ -71,10 +73,10 @@ func (p *Pool) giveBack(c *conn, now time.Time) {
 		p.toClose = append(p.toClose, c)
 		return
 	default:
-		c.uses++
+		c.use(w.plain)
 		p.serve(w, c)
 	}
-	p.renew(c, now)
+	p.renew(c, now, wrong)
 }
 
 // keep adds a connection to the idle ones.
@@ -113,42 +115,65 @@ func (p *Pool) nextReap(left time.Duration) time.Duration {
 	return left
 }
 
+// reapAtOnce is how many connections reapSome looks at. A look is a system call, and requests wait
+// for it.
+const reapAtOnce = 64
+
 // reap closes connections that were idle for too long, or that the upstream has closed. It sets its
 // timer for the next one.
 func (p *Pool) reap() {
 	now := time.Now()
-	p.mu.Lock()
-	defer p.unlock()
-	p.reaping = false
-	if p.closed {
-		return
-	}
-	stale := 0
-	for stale < len(p.idle) && now.Sub(p.idle[stale].idleSince) >= p.options.Limits.IdleTimeout {
-		stale++
-	}
-	p.toClose = append(p.toClose, p.idle[:stale]...)
-	p.idle = slices.Delete(p.idle, 0, stale)
-	if p.direct {
-		p.idle = slices.DeleteFunc(p.idle, func(c *conn) bool {
-			gone := now.Sub(c.idleSince) >= lookEvery && c.client.Err() != nil
-			if gone {
-				p.toClose = append(p.toClose, c)
-			}
-			return gone
-		})
-	}
-	if len(p.idle) > 0 {
-		p.reaping = true
-		p.reaper.Reset(p.nextReap(p.idle[0].idleSince.Add(p.options.Limits.IdleTimeout).Sub(now)))
+	for at, more := p.reapSome(0, now); more; at, more = p.reapSome(at, now) {
+		runtime.Gosched() // requests that wait for mu go first
 	}
 }
 
-// renew replaces c in the background if it is due.
-func (p *Pool) renew(c *conn, now time.Time) {
-	if p.options.Limits.MaxAge == 0 || p.options.Limits.MaxIdle == 0 || p.renewing || now.Sub(c.born) < renewEvery ||
+// reapSome is reap for the connections from index at on. It returns where to go on. It locks mu
+// itself.
+func (p *Pool) reapSome(at int, now time.Time) (next int, more bool) {
+	p.mu.Lock()
+	defer p.unlock()
+	if p.closed {
+		return 0, false
+	}
+	timeout := p.options.Limits.IdleTimeout
+	at = min(at, len(p.idle)) // there may be fewer by now
+	end := min(at+reapAtOnce, len(p.idle))
+	more = end < len(p.idle) && now.Sub(p.idle[end].idleSince) >= p.nextReap(timeout)
+	kept := slices.DeleteFunc(p.idle[at:end], func(c *conn) bool {
+		idle := now.Sub(c.idleSince)
+		gone := idle >= timeout || p.direct && idle >= lookEvery && c.client.Err() != nil
+		if gone {
+			p.toClose = append(p.toClose, c)
+		}
+		return gone
+	})
+	p.idle = slices.Delete(p.idle, at+len(kept), end)
+	if more {
+		return at + len(kept), true
+	}
+	if p.reaping = len(p.idle) > 0; p.reaping {
+		p.reaper.Reset(p.nextReap(p.idle[0].idleSince.Add(timeout).Sub(now)))
+	}
+	return 0, false
+}
+
+// renew replaces c in the background if it is due. wrong ones go first: as long as they come back,
+// others wait. Without a maximum age nothing is replaced, but a wrong one gets a direct one beside
+// it.
+func (p *Pool) renew(c *conn, now time.Time, wrong bool) {
+	limits := &p.options.Limits
+	if wrong {
+		p.lastWrong = now
+	} else if limits.MaxAge == 0 || now.Sub(p.lastWrong) < renewEvery {
+		return
+	}
+	if limits.MaxIdle == 0 || p.renewing || now.Sub(c.born) < renewEvery ||
 		now.Sub(p.lastRenewal) < renewEvery || now.Sub(p.lastFailure) < renewPause {
 		return
+	}
+	if limits.MaxAge == 0 {
+		c = nil
 	}
 	p.lastRenewal, p.renewing = now, true
 	p.dialInBackground(now, c)

@@ -83,6 +83,7 @@ type Pool struct {
 	orphans       int       // running dials without a waiter
 	renewing      bool      // a background dial is running
 	lastRenewal   time.Time // when the last renewal began
+	lastWrong     time.Time // when a wrong connection was last given back
 	lastFailure   time.Time // when the upstream last failed
 }
 

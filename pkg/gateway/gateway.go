@@ -157,7 +157,7 @@ func (g *Gateway) transport(key circuitKey, n, old *generation) (*transport.Tran
 	if old != nil && old.transports[key] != nil {
 		return old.transports[key].Renew(p, func(string) bool { return true })
 	}
-	options := []transport.Option{transport.WithObserver(g.observer(key)), transport.WithRandom(g.options.Random), transport.WithReplayMemory(g.memory)}
+	options := []transport.Option{transport.WithObserver(g.observer(key)), transport.WithRandom(g.options.Random), transport.WithReplayMemory(g.memory), transport.WithOwnHeaders()}
 	if g.options.TracerProvider != nil {
 		options = append(options, transport.WithTracing(g.options.TracerProvider, g.options.Propagator, key.policy))
 	}

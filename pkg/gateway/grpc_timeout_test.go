@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/rebound-dev/rebound/internal/testkit/grpctest"
 	"github.com/rebound-dev/rebound/pkg/gateway"
 )
 
@@ -22,7 +23,7 @@ func TestGRPCTimeoutSentIsTheCallers(t *testing.T) {
 					sent = time.Until(deadline)
 				}
 				left <- sent
-				return echo(func(string) {})(s)
+				return grpctest.Echo(func(string) {})(s)
 			})
 			p := counting()
 			p.Timeout, p.AttemptTimeout = time.Minute, time.Minute
@@ -33,7 +34,7 @@ func TestGRPCTimeoutSentIsTheCallers(t *testing.T) {
 				ctx, cancel = context.WithTimeout(ctx, caller)
 				defer cancel()
 			}
-			if err := exchange(ctx, client, 0, 1, -1); err != nil {
+			if err := grpctest.Exchange(ctx, client, 0, 1, -1); err != nil {
 				t.Fatal(err)
 			}
 			if got := <-left; got < caller/2 || got > caller {

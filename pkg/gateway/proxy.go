@@ -323,13 +323,19 @@ func reset(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// informer passes informational answers to the caller during the call. net/http calls it from
-// another goroutine, even after the attempt has ended.
+// informer passes informational answers to the caller during the call. It is called from other
+// goroutines, even after the attempt has ended.
 type informer struct {
 	call    *call
 	mu      sync.Mutex
 	stopped bool
+	passed  int // about how many bytes the caller was sent
 }
+
+// maxInformed is how many bytes of informational answers a caller gets. So many fit into the
+// buffers of a caller that does not read. More would hold up the attempt, and over HTTP/2 all
+// answers on the upstream's connection.
+const maxInformed = 32 << 10
 
 func (i *informer) stop() {
 	i.mu.Lock()
@@ -344,6 +350,9 @@ func (i *informer) inform(code int, header textproto.MIMEHeader) error {
 	// HTTP/1.0 has no informational answers. A caller that waits for 100 (Continue) gets it from
 	// net/http's server at the first read of the body, which the upstream's 100 triggers.
 	if i.stopped || !c.in.ProtoAtLeast(1, 1) || code == http.StatusContinue && c.in.Header.Get("Expect") != "" {
+		return nil
+	}
+	if i.passed += informalSize(header); i.passed > maxInformed {
 		return nil
 	}
 	h := c.out.Header()
@@ -362,6 +371,18 @@ func (i *informer) inform(code int, header textproto.MIMEHeader) error {
 	clear(h)
 	maps.Copy(h, before)
 	return nil
+}
+
+// informalSize returns about how many bytes an informational answer has.
+func informalSize(header textproto.MIMEHeader) int {
+	const perLine = len(": \r\n")
+	size := len("HTTP/1.1 103 Early Hints\r\n\r\n")
+	for name, values := range header {
+		for _, v := range values {
+			size += len(name) + len(v) + perLine
+		}
+	}
+	return size
 }
 
 // upgrade joins the two connections after 101 Switching Protocols.

@@ -253,6 +253,19 @@ func TestInformationalAnswersLeaveTheHeaderAlone(t *testing.T) {
 	}
 }
 
+// An upstream may send informational answers without end. A caller that does not read them used to
+// hold up the attempt beyond its timeout.
+func TestInformationalAnswersAreBounded(t *testing.T) {
+	const sent = 100
+	hint := "HTTP/1.1 103 Early Hints\r\nLink: </" + strings.Repeat("x", 1000) + ">\r\n\r\n"
+	g := gatewayWith(t, gateway.Options{}, nil, all(answering(t, strings.Repeat(hint, sent)+"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")))
+	text, err := wire(t, g, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	hints := strings.Count(text, "103 Early Hints")
+	if err != nil || hints < 10 || hints > 32 || !strings.HasSuffix(text, "\r\n\r\nok") {
+		t.Errorf("got %d of %d hints, error %v, and %q, want those of up to 32 KiB and the answer", hints, sent, err, text[max(0, len(text)-200):])
+	}
+}
+
 // An informational answer of a finished attempt must not change the answer.
 func TestLateInformationalAnswersAreDropped(t *testing.T) {
 	var trace *httptrace.ClientTrace

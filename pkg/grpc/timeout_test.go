@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/rebound-dev/rebound/internal/testkit/grpctest"
 )
 
 // The server of a unary call gets the smaller of the caller's deadline and our limit, which ends
@@ -13,7 +15,7 @@ import (
 func TestTimeoutSentIsTheSmaller(t *testing.T) {
 	const hour = time.Hour
 	call := func(ctx context.Context, conn *grpc.ClientConn) error { return unary(ctx, conn) }
-	stream := func(ctx context.Context, conn *grpc.ClientConn) error { return exchange(ctx, conn, 0, 1, -1) }
+	stream := func(ctx context.Context, conn *grpc.ClientConn) error { return grpctest.Exchange(ctx, conn, 0, 1, -1) }
 	for name, c := range map[string]struct {
 		call               func(ctx context.Context, conn *grpc.ClientConn) error
 		caller, ours, want time.Duration // 0 for none
@@ -26,13 +28,13 @@ func TestTimeoutSentIsTheSmaller(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			left := make(chan time.Duration, 1)
-			address := server(t, func(s grpc.ServerStream) error {
+			address := grpctest.Serve(t, func(s grpc.ServerStream) error {
 				sent := time.Duration(0)
 				if deadline, ok := s.Context().Deadline(); ok {
 					sent = time.Until(deadline)
 				}
 				left <- sent
-				return echo(func(string) {})(s)
+				return grpctest.Echo(func(string) {})(s)
 			})
 			p := counting()
 			p.Timeout, p.AttemptTimeout = c.ours, c.ours

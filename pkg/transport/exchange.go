@@ -145,8 +145,12 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	}
 	*req = *c.req.WithContext(ctx)
 	// A RoundTripper must not change the caller's request. Sharing the values is safe: header
-	// values are replaced, never changed in place.
-	if req.Header = maps.Clone(c.req.Header); req.Header == nil {
+	// values are replaced, never changed in place. Another attempt needs a header of its own, as
+	// this one may still be read then, and for gRPC the caller's timeout.
+	if req.Header = c.req.Header; !c.transport.owns || a.Number() > 1 || c.grpc {
+		req.Header = maps.Clone(c.req.Header)
+	}
+	if req.Header == nil {
 		req.Header = make(http.Header, 2)
 	}
 	if !c.retriedAbove {

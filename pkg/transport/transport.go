@@ -28,6 +28,7 @@ type Transport struct {
 	options   resilience.Options
 	memory    *ReplayMemory
 	tracer    *tracer // nil without tracing
+	owns      bool    // the headers of requests; see WithOwnHeaders
 	// attempts holds the header values of X-Attempt-Count, so that calls do not allocate them.
 	attempts [][]string
 	// attemptTimeout is the usual value of X-Envoy-Expected-Rq-Timeout-Ms.
@@ -109,6 +110,12 @@ func WithRandom(random func() float64) Option {
 	return func(t *Transport) { t.options.Random = random }
 }
 
+// WithOwnHeaders lets the transport add its headers to the header of the request itself, for the
+// first attempt, and saves a copy. The caller must give each request a header that nothing else
+// uses, and must not use it any more after the call either: an attempt that was given up may still
+// read it. Without this option the transport changes no request, as [http.RoundTripper] demands.
+func WithOwnHeaders() Option { return func(t *Transport) { t.owns = true } }
+
 // WithReplayMemory limits the memory for request bodies by m, which several transports may share.
 // Without it, each transport has 64 MiB of its own. A body that does not fit is sent once only.
 func WithReplayMemory(m *ReplayMemory) Option {
@@ -179,7 +186,7 @@ func (t *Transport) Renew(p Policy, keep func(upstream string) bool) (*Transport
 		return nil, err
 	}
 	next := &Transport{
-		next: t.next, endpoints: t.endpoints, policy: p, options: t.options, memory: t.memory, tracer: t.tracer,
+		next: t.next, endpoints: t.endpoints, policy: p, options: t.options, memory: t.memory, tracer: t.tracer, owns: t.owns,
 		upstreams: map[origin]*upstream{},
 	}
 	next.prepare()
