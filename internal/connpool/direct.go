@@ -21,8 +21,8 @@ import (
 // hands each request and each response over to them: five switches of goroutines, each of which may
 // have to wake a thread.
 //
-// A request that direct is not made for turns it into net/http's connection, for good. The pool makes
-// up for that when it renews connections.
+// A request that direct is not made for turns it into net/http's connection, for good. The pool
+// makes up for that when it renews connections.
 type direct struct {
 	by      *http.Transport
 	address string

@@ -74,10 +74,10 @@ func (f *flaky) received() (float64, error) {
 	return ledger.Received, err
 }
 
-// BenchmarkBadEndpoint runs the client program with the default policy over three flaky-servers of
-// which one is bad, in ten rounds of each kind with another seed. The same calls go at the same time
-// through another client to three healthy ones, so that both see the same machine. It prints the
-// rows of the table in docs/benchmarks.md.
+// BenchmarkBadEndpoint runs the client program with the default policy over three flaky-servers.
+// One of them is bad, in ten rounds of each kind with another seed. The same calls go at the same
+// time through another client to three healthy ones, so that both see the same machine. It prints
+// the rows of the table in docs/benchmarks.md.
 func BenchmarkBadEndpoint(b *testing.B) {
 	programs := gobuild.Programs(b, "../..", "./cmd/client", "./cmd/flaky-server")
 	for _, k := range badKinds() {
