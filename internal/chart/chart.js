@@ -49,15 +49,18 @@ function html(tag, name, ...children) {
 }
 
 // group joins charts of the same axis: who points at one of them points at all. It calls moved when
-// the pointer has moved.
-export function group(moved = () => {}) {
+// the pointer has moved. tell writes a time, or null for none, for screen readers, if no legend has
+// it.
+export function group(moved = () => {}, tell = () => "") {
   const charts = [];
-  const g = { charts, share: null, paper: false, right: EDGE.right };
+  const g = { charts, tell, share: null, paper: false, right: EDGE.right };
   g.point = (share) => {
     g.share = share;
-    for (const c of charts) c.point();
+    for (const c of charts) c.point(true);
     moved();
   };
+  // A finger has no place where it rests, so a touch elsewhere ends the pointing.
+  addEventListener("pointerdown", (e) => { if (e.pointerType === "touch" && g.share !== null && !e.target.closest?.(".plot")) g.point(null); });
   // at returns the time that is pointed at, or null: also without a view, before the first data.
   g.at = (view) => (g.share === null || !view ? null : view.from + g.share * (view.to - view.from));
   const print = (paper) => () => {
@@ -83,7 +86,7 @@ export function group(moved = () => {}) {
 // moment writes a time below the axis, which has marks at every distance from origin(view). paint
 // draws something else than lines.
 export function chart(parent, { title, height, lines, moment, origin, paint }, g) {
-  const plot = svg("svg", { class: "plot", height, preserveAspectRatio: "xMinYMid", role: "img", tabindex: "0" });
+  const plot = svg("svg", { class: "plot", height, preserveAspectRatio: "xMinYMid", role: "slider", tabindex: g.charts.length ? "-1" : "0", "aria-label": title, "aria-valuemin": 0, "aria-valuemax": 0, "aria-valuenow": 0, "aria-valuetext": lines.map((l) => l.word).filter(Boolean).join(", ") });
   const pointer = svg("line", { class: "cursor", y1: 0, y2: height - (moment ? 20 : 0) });
   const keys = lines.map((line) => {
     const value = html("span", "value");
@@ -98,6 +101,7 @@ export function chart(parent, { title, height, lines, moment, origin, paint }, g
   let width = 0;
   const bottom = height - (moment ? 20 : EDGE.bottom);
   const right = () => width - g.right;
+  const steps = () => Math.max(1, Math.round((view.to - view.from) / view.step));
   const x = (ms) => EDGE.left + ((Math.min(view.to, Math.max(view.from, ms)) - view.from) / (view.to - view.from)) * (right() - EDGE.left);
 
   // axisOf returns the scale of the lines of one side. The right one has as many marks as the left
@@ -164,8 +168,9 @@ export function chart(parent, { title, height, lines, moment, origin, paint }, g
     point();
   }
 
-  // point shows the values where the pointer is. It leaves the drawing as it is.
-  function point() {
+  // point shows the values where the pointer is. It leaves the drawing as it is. moved tells that
+  // the visitor has moved the pointer.
+  function point(moved = false) {
     if (!view) return;
     const at = g.at(view);
     if (at === null) {
@@ -185,29 +190,46 @@ export function chart(parent, { title, height, lines, moment, origin, paint }, g
       key.hidden = text === null;
       return text ? `${line.word} ${text}` : "";
     });
-    plot.setAttribute("aria-label", `${title}: ${said.filter(Boolean).join(", ") || lines.map((l) => l.word).join(", ")}. Left and right move through the seconds.`);
+    // A screen reader reads each change of the one that has the focus: those that the visitor makes
+    // are enough.
+    if (!moved && document.activeElement === plot && plot.hasAttribute("data-read")) return;
+    plot.toggleAttribute("data-read", true);
+    const last = steps() - 1;
+    plot.setAttribute("aria-valuemax", last);
+    plot.setAttribute("aria-valuenow", at === null ? last : Math.min(last, Math.floor(g.share * steps())));
+    plot.setAttribute("aria-valuetext", [g.tell(at), ...said].filter(Boolean).join(", ") || lines.map((l) => l.word).filter(Boolean).join(", "));
   }
 
-  plot.addEventListener("pointermove", (e) => {
+  const follow = (e) => {
     if (!view) return; // the chart has no width yet
     const box = plot.getBoundingClientRect();
     const share = (e.clientX - box.left - EDGE.left) / (right() - EDGE.left);
     g.point(share >= 0 && share <= 1 ? share : null);
-  });
-  plot.addEventListener("pointerleave", () => g.point(null));
+  };
+  plot.addEventListener("pointermove", follow);
+  plot.addEventListener("pointerdown", follow); // a finger that taps does not move
+  plot.addEventListener("pointerleave", (e) => { if (e.pointerType !== "touch") g.point(null); }); // nor does it stay
+  // All charts of a group are one stop of the tab key: a page can have many.
+  plot.addEventListener("focus", () => { for (const c of g.charts) c.plot.setAttribute("tabindex", c.plot === plot ? "0" : "-1"); });
   plot.addEventListener("keydown", (e) => {
     if (e.altKey || e.ctrlKey || e.metaKey) return; // the browser's, such as Alt and Left
-    const by = { ArrowLeft: -1, ArrowRight: 1 }[e.key];
+    const other = { ArrowUp: -1, ArrowDown: 1 }[e.key];
+    if (other) {
+      e.preventDefault();
+      const to = g.charts[g.charts.findIndex((c) => c.plot === plot) + other]?.plot;
+      if (to) to.focus();
+      return;
+    }
+    const by = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[e.key];
     if (!view || !by && e.key !== "Escape") return;
     e.preventDefault();
     if (!by) return g.point(null);
-    const steps = Math.round((view.to - view.from) / view.step);
-    const old = g.share === null ? (by < 0 ? steps : -1) : Math.floor(g.share * steps);
-    g.point((Math.min(steps - 1, Math.max(0, old + by)) + 0.5) / steps);
+    const old = g.share === null ? (by < 0 ? steps() : -1) : Math.floor(g.share * steps());
+    g.point((Math.min(steps() - 1, Math.max(0, old + by)) + 0.5) / steps());
   });
   new ResizeObserver(() => {
     if (!g.paper && plot.clientWidth !== width) render();
   }).observe(plot);
-  g.charts.push({ render, point });
+  g.charts.push({ plot, render, point });
   return (next) => { view = next; render(); };
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -26,7 +27,7 @@ func TestAxe(t *testing.T) {
 		t.Helper()
 		_ = eval[bool](v, string(script)+"; true")
 		_ = eval[bool](v, `(window.found = null, `+serious+`.then((all) => { window.found = all; }), true)`)
-		v.until(`window.found !== null`)
+		v.untilIn(3*patience, `window.found !== null`)
 		for _, mistake := range eval[[]string](v, `window.found`) {
 			t.Error(mistake)
 		}
@@ -50,7 +51,7 @@ func TestAxe(t *testing.T) {
 	}
 	for name, dark := range map[string]bool{"light": false, "dark": true} {
 		t.Run("connection lost, "+name, func(t *testing.T) {
-			d := start(t, "--traffic", "50")
+			d := start(t, "--traffic", "50", "--no-tour=false")
 			u, err := url.Parse(d.page)
 			if err != nil {
 				t.Fatal(err)
@@ -58,8 +59,10 @@ func TestAxe(t *testing.T) {
 			between := newSwitchable(t, u.Host)
 			v := visit(t, "http://"+between.listener.Addr().String(), 1440, dark)
 			v.until(isLive + ` && document.querySelectorAll("#rows tr").length > 5`)
+			v.click("tour-next")
+			v.until(`document.getElementById("tour").dataset.step === "1" && document.getElementById("tour-back").disabled === false`)
 			between.set(true, false)
-			v.until(`!document.getElementById("lost").hidden`)
+			v.until(`!document.getElementById("lost").hidden && document.getElementById("tour-next").checkVisibility()`)
 			check(t, v)
 		})
 	}
@@ -72,13 +75,21 @@ func TestAxe(t *testing.T) {
 			})
 		}
 	}
-	t.Run("several upstreams, narrow", func(t *testing.T) {
-		all := []observe.Upstream{{Upstream: "http://a", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open}}, {Upstream: "http://b", Policy: "default", Burst: 10}}
-		l, at := own(t, page.Options{}, func() []observe.Upstream { return all })
-		v := visit(t, at, 375, false)
-		v.until(isLive)
-		l.ObserveCall(t.Context(), *call("http://b"))
-		v.until(`document.querySelectorAll("#rows tr").length === 1 && document.querySelectorAll("#upstream-rows tr").length === 2`)
-		check(t, v)
-	})
+	for i, width := range []int{1440, 375} {
+		t.Run(fmt.Sprintf("several upstreams with endpoints, %d px", width), func(t *testing.T) {
+			all := []observe.Upstream{
+				{Upstream: "http://a", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open}},
+				{Upstream: "http://b", Policy: "default", Burst: 10, Endpoints: []endpoint.State{{Address: "10.0.0.1:80"}, {Address: "10.0.0.2:80", Circuit: resilience.Open, Ejected: true}, {Address: "10.0.0.3:80", Circuit: resilience.HalfOpen, Ejected: true}}},
+			}
+			l, at := own(t, page.Options{}, func() []observe.Upstream { return all })
+			v := visit(t, at, width, i == 1)
+			v.until(isLive)
+			l.ObserveCall(t.Context(), *call("http://b"))
+			v.until(`document.querySelectorAll("#rows tr").length === 1 && document.querySelectorAll("#upstream-rows tr").length === 2`)
+			check(t, v)
+			v.until(`(document.querySelectorAll("#upstream-rows tr")[1].click(), true)`)
+			v.until(`document.querySelectorAll("#upstream-rows tr[aria-current]").length === 1 && document.querySelectorAll("#endpoint-rows tr").length === 3 && document.getElementById("endpoints").checkVisibility()`)
+			check(t, v)
+		})
+	}
 }

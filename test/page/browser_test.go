@@ -270,8 +270,14 @@ func eval[T any](v *tab, expression string) T {
 // until waits until an expression is true. It returns the time that took.
 func (v *tab) until(expression string) time.Duration {
 	v.t.Helper()
+	return v.untilIn(patience, expression)
+}
+
+// untilIn waits for this long.
+func (v *tab) untilIn(timeout time.Duration, expression string) time.Duration {
+	v.t.Helper()
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(v.ctx, patience)
+	ctx, cancel := context.WithTimeout(v.ctx, timeout)
 	defer cancel()
 	if _, err := chromedp.Run(ctx, chromedp.Poll[chromedp.Void](expression, chromedp.WithPollingInterval(20*time.Millisecond))); err != nil {
 		v.t.Fatalf("%v while waiting for %s; the page shows\n%s", err, expression, eval[string](v, "document.body.innerText"))
@@ -306,18 +312,25 @@ func (v *tab) text(id string) string {
 // with click.
 func (v *tab) press(words string) {
 	v.t.Helper()
-	if !eval[bool](v, fmt.Sprintf(`(() => {
-		const e = [...document.querySelectorAll("button, label")].find((e) => e.innerText.trim() === %q);
-		(e?.querySelector("input") ?? e)?.click();
-		return Boolean(e);
-	})()`, words)) {
-		v.t.Fatalf("found no control with the text %q", words)
-	}
+	v.clicks(fmt.Sprintf(`[...document.querySelectorAll("button, label")].find((e) => e.innerText.trim() === %q)`, words))
 }
 
 func (v *tab) click(id string) {
 	v.t.Helper()
-	_ = eval[bool](v, fmt.Sprintf(`document.getElementById(%q).click() ?? true`, id))
+	v.clicks(fmt.Sprintf(`document.getElementById(%q)`, id))
+}
+
+// clicks clicks on a control once, as soon as it is there and takes a click: on a busy machine the
+// page now and then misses the server for three seconds and turns its controls off.
+func (v *tab) clicks(control string) {
+	v.t.Helper()
+	v.until(fmt.Sprintf(`(() => {
+		const e = %s;
+		const takes = e?.querySelector("input") ?? e;
+		if (!takes || takes.matches(":disabled")) return false;
+		takes.click();
+		return true;
+	})()`, control))
 }
 
 // filter lists the calls with a reason. An empty one lists all calls.

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +24,15 @@ func TestComparisonAgreesWithBothLedgers(t *testing.T) {
 	ledger := func(of string) int {
 		return decode[struct{ Received int }](t, ask(t, http.MethodGet, strings.Replace(d.faults, "/faults", of+"/ledger", 1), "")).Received
 	}
+	type result struct{ Sent, Ended, Good, Attempts int }
+	type state struct{ With, Without result }
+	read := func() state { return decode[state](t, ask(t, http.MethodGet, d.page+"api/traffic", "")) }
 	for _, faults := range []string{"errorRate: 0.3", "errorRate: 1"} {
+		// A call that ends after the change would count for neither.
+		still(t, func() string {
+			s := read()
+			return fmt.Sprint(s.With.Sent == s.With.Ended && s.Without.Sent == s.Without.Ended, " ", ledger(""), " ", ledger("/without"))
+		}, "true ")
 		for _, of := range []string{"", "/without"} {
 			ask(t, http.MethodDelete, strings.Replace(d.faults, "/faults", of+"/ledger", 1), "")
 		}
@@ -32,30 +41,28 @@ func TestComparisonAgreesWithBothLedgers(t *testing.T) {
 		ask(t, http.MethodPut, d.page+"api/traffic", `{"perSecond": 50}`)
 		time.Sleep(1500 * time.Millisecond)
 		ask(t, http.MethodPut, d.page+"api/traffic", `{"perSecond": 0}`)
-		type result struct{ Ended, Good, Attempts int }
-		type state struct{ With, Without result }
-		var s state
-		for began := time.Now(); ; time.Sleep(50 * time.Millisecond) { // calls in flight end
-			s = decode[state](t, ask(t, http.MethodGet, d.page+"api/traffic", ""))
-			if s.With.Ended == s.Without.Ended && s.With.Attempts == ledger("") && s.Without.Attempts == ledger("/without") {
+		// Calls in flight end. Then the page, the API and the ledgers have the same figures, until
+		// the calls are ten seconds old.
+		for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+			s, with, without := read(), ledger(""), ledger("/without")
+			drawn := eval[map[string]string](v, `Object.fromEntries([...document.querySelectorAll("#compare [id]")].map((e) => [e.id, e.textContent]))`)
+			// Without the policy a call is an attempt, and in the outage none of them is good.
+			agree := s.With.Ended > 0 && s.With.Ended == s.Without.Ended && s.With.Attempts == with && s.Without.Attempts == without && s.Without.Ended == without &&
+				(faults != "errorRate: 1" || s.With.Good == 0 && s.Without.Good == 0) &&
+				drawn["with-attempts"] == grouped(with) && drawn["without-attempts"] == grouped(without)
+			for way, r := range map[string]result{"with": s.With, "without": s.Without} {
+				agree = agree && drawn[way+"-success-note"] == fmt.Sprintf("%s of %s", grouped(r.Good), grouped(r.Ended))
+			}
+			if agree {
+				if s.With.Good < s.Without.Good || s.With.Good > with {
+					t.Errorf("%s: got %+v, want no fewer good calls with the policy, and no more than its attempts", faults, s)
+				}
 				break
 			}
-			if time.Since(began) > 6*time.Second {
-				t.Fatalf("%s: got %+v, want as many calls each way, and the attempts of the ledgers: %d and %d", faults, s, ledger(""), ledger("/without"))
+			if time.Since(began) > 10*time.Second {
+				t.Fatalf("%s: got %+v, want as many calls each way, and the attempts of the ledgers: %d and %d; the page shows %q", faults, s, with, without, drawn)
 			}
 		}
-		if s.Without.Attempts != s.Without.Ended || s.With.Good < s.Without.Good {
-			t.Errorf("%s: got %+v, want one attempt a call without the policy, and no fewer good calls with it", faults, s)
-		}
-		shown := func(id, text string) string {
-			return fmt.Sprintf(`document.getElementById(%q).innerText === %q`, id, text)
-		}
-		agrees := shown("with-attempts", grouped(s.With.Attempts)) + ` && ` + shown("without-attempts", grouped(s.Without.Attempts))
-		for way, r := range map[string]result{"with": s.With, "without": s.Without} {
-			agrees += ` && ` + shown(way+"-success-note", fmt.Sprintf("%s of %s", grouped(r.Good), grouped(r.Ended)))
-		}
-		v.until(agrees)
-		time.Sleep(11 * time.Second) // until the window is empty
 	}
 }
 
@@ -74,51 +81,104 @@ func TestVerdict(t *testing.T) {
 		with, without page.TrafficResult
 		path          page.Path
 		want          string
+		seconds       float64 // 0 for 10
+		perSecond     int     // 0 for 20
 	}{
 		"more succeed": {result(200, 200, 280, 30, 300), result(200, 140, 200, 25, 60), page.PathBoth,
-			"The policy is ahead by 30 points: 100 % instead of 70.0 % of the calls succeed, for 1.40 attempts a call instead of 1.00."},
+			"The policy is ahead by 30 points: 100 % instead of 70.0 % of the calls succeed, for 1.40 attempts a call instead of 1.00.", 0, 0},
 		"more succeed, for less": {result(200, 100, 100, 1, 300), result(200, 40, 200, 25, 60), page.PathBoth,
-			"The policy is ahead by 30 points: 50.0 % instead of 20.0 % of the calls succeed, and the upstream takes 50 % fewer attempts."},
+			"The policy is ahead by 30 points: 50.0 % instead of 20.0 % of the calls succeed, and the upstream takes 50 % fewer attempts.", 0, 0},
 		"fewer succeed": {result(200, 100, 100, 1, 300), result(200, 180, 200, 25, 60), page.PathBoth,
-			"Without the policy more calls succeed, by 40 points: 50.0 % instead of 90.0 % of the calls succeed, and the upstream takes 50 % fewer attempts."},
+			"Without the policy more calls succeed, by 40 points: 50.0 % instead of 90.0 % of the calls succeed, and the upstream takes 50 % fewer attempts.", 0, 0},
 		"an outage": {result(200, 0, 14, 0.3, 28), result(200, 0, 200, 25, 60), page.PathBoth,
-			"No call succeeds either way, but the policy spares the upstream 93 % of the attempts and answers in 0.30 ms instead of 25.0 ms."},
+			"No call succeeds either way, but the policy spares the upstream 93 % of the attempts and answers in 0.30 ms instead of 25.0 ms.", 0, 0},
 		"hanging": {result(200, 0, 20, 0.3, 1500), hanging, page.PathBoth,
-			"No call succeeds either way, but the policy spares the upstream 90 % of the attempts and answers in 0.30 ms instead of 5.00 s."},
-		"healthy":        {result(200, 200, 200, 25, 60), result(200, 200, 200, 25, 61), page.PathBoth, "The policy makes no difference: every call succeeds either way."},
-		"only by chance": {result(200, 142, 201, 25, 60), result(200, 140, 200, 25, 61), page.PathBoth, "The policy makes no difference: about as many calls succeed either way."},
+			"No call succeeds either way, but the policy spares the upstream 90 % of the attempts and answers in 0.30 ms instead of 5.00 s.", 0, 0},
+		"healthy":        {result(200, 200, 200, 25, 60), result(200, 200, 200, 25, 61), page.PathBoth, "The policy makes no difference: every call succeeds either way.", 0, 0},
+		"only by chance": {result(200, 142, 201, 25, 60), result(200, 140, 200, 25, 61), page.PathBoth, "The policy makes no difference: about as many calls succeed either way.", 0, 0},
 		"without it, none has ended": {result(20, 3, 40, 1500, 3000), page.TrafficResult{Sent: 40, Attempts: 40}, page.PathBoth,
-			"With the policy 20 calls ended, 3 of them well; without it none has, and 40 calls wait."},
+			"With the policy 20 calls ended, 3 of them well; without it none has, and 40 calls wait.", 0, 0},
 		// It used to say that 0 calls wait.
 		"without it, all places are taken by calls of before": {result(20, 20, 20, 25, 60), page.TrafficResult{NotSent: 20}, page.PathBoth,
-			"With the policy 20 calls ended, 20 of them well; without it none was sent, because too many calls of before still wait."},
+			"With the policy 20 calls ended, 20 of them well; without it none was sent, because too many calls of before still wait.", 0, 0},
 		"without it, none was sent": {result(20, 20, 20, 25, 60), page.TrafficResult{}, page.PathBoth,
-			"With the policy 20 calls ended, 20 of them well; without it none was sent."},
-		"with it, none has ended": {page.TrafficResult{Sent: 1, Attempts: 1}, result(1, 0, 1, 25, 25), page.PathBoth,
-			"Without the policy 1 call ended, none of them well; with it none has, and 1 call waits."},
+			"With the policy 20 calls ended, 20 of them well; without it none was sent.", 0, 0},
+		"with it, none has ended": {page.TrafficResult{Sent: 1, Attempts: 1}, result(20, 0, 20, 25, 25), page.PathBoth,
+			"Without the policy 20 calls ended, none of them well; with it none has, and 1 call waits.", 0, 0},
+		// It used to blame the policy: its calls are repeated, and have not ended.
+		"the first calls": {with: page.TrafficResult{Sent: 8, Ended: 2, Attempts: 14, P50: 20, P99: 20}, without: page.TrafficResult{Sent: 8, Ended: 7, Attempts: 8, P50: 25, P99: 25}, path: page.PathBoth,
+			seconds: 0.4, want: "Counting since the faults changed."},
+		"one call each": {with: page.TrafficResult{Sent: 1, Ended: 1, Attempts: 3, P50: 200, P99: 200}, without: result(1, 0, 1, 25, 25), path: page.PathBoth,
+			seconds: 0.3, want: "Counting since the faults changed."},
+		"twenty without it, in the first second": {with: page.TrafficResult{Sent: 22, Ended: 5, Attempts: 30, P50: 20, P99: 20}, without: result(21, 0, 21, 25, 25), path: page.PathBoth,
+			seconds: 1, want: "Counting since the faults changed."},
+		"a slow rate, after two seconds": {with: result(9, 9, 14, 25, 200), without: result(10, 8, 10, 25, 60), path: page.PathBoth,
+			seconds: 2.1, perSecond: 5, want: "Counting since the faults changed."},
+		"the rate was changed": {with: result(2, 2, 2, 25, 60), without: result(2, 2, 2, 25, 60), path: page.PathBoth, want: "Counting until enough calls have ended."},
+		"a rate too slow for twenty calls": {with: result(10, 10, 10, 25, 60), without: result(10, 10, 10, 25, 61), path: page.PathBoth,
+			perSecond: 1, want: "The policy makes no difference: every call succeeds either way."},
+		// It used to say that about as many calls succeed, for more attempts.
+		"better, but perhaps by chance": {result(20, 20, 28, 25, 300), result(20, 17, 20, 25, 60), page.PathBoth,
+			"With the policy 100 % instead of 85.0 % of the calls succeed, which may be chance, for 1.40 attempts a call instead of 1.00.", 1.2, 0},
+		"more attempts, until the circuit opens": {with: result(20, 0, 25, 25, 200), without: result(21, 0, 21, 25, 60), path: page.PathBoth,
+			seconds: 4, want: "Counting since the faults changed."},
+		"more attempts for nothing": {result(200, 100, 280, 25, 60), result(200, 100, 200, 25, 60), page.PathBoth,
+			"About as many calls succeed either way, but with the policy the upstream takes 40 % more attempts.", 0, 0},
 		"only slower": {result(200, 200, 200, 80, 160), result(200, 200, 200, 25, 61), page.PathBoth,
-			"About as many calls succeed either way, but without the policy calls end in 25.0 ms instead of 80.0 ms."},
-		"one way only now": {result(200, 200, 200, 25, 60), result(200, 0, 200, 25, 60), page.PathWith, "Send the traffic both ways to compare them."},
-		"one way":          {result(200, 200, 200, 25, 60), page.TrafficResult{}, page.PathWith, "Send the traffic both ways to compare them."},
-		"nothing yet":      {page.TrafficResult{}, page.TrafficResult{}, page.PathBoth, "No call has ended yet."},
+			"About as many calls succeed either way, but without the policy calls end in 25.0 ms instead of 80.0 ms.", 0, 0},
+		"one way only now": {result(200, 200, 200, 25, 60), result(200, 0, 200, 25, 60), page.PathWith, "Send the traffic both ways to compare them.", 0, 0},
+		"one way":          {result(200, 200, 200, 25, 60), page.TrafficResult{}, page.PathWith, "Send the traffic both ways to compare them.", 0, 0},
+		"nothing yet":      {page.TrafficResult{}, page.TrafficResult{}, page.PathBoth, "No call has ended yet.", 0, 0},
 		// It used to compare the calls of before with none.
-		"turned off, and calls of before end": {page.TrafficResult{}, result(20, 0, 0, 5000, 5001), "", "Turn the traffic on to compare both ways."},
+		"turned off, and calls of before end": {page.TrafficResult{}, result(20, 0, 0, 5000, 5001), "", "Turn the traffic on to compare both ways.", 0, 0},
 		// It used to say that the upstream takes Infinity % more attempts.
-		"turned off, and calls of before end both ways": {page.TrafficResult{Ended: 8, Attempts: 10, P50: 1500, P99: 3000}, page.TrafficResult{Ended: 10, P50: 5000, P99: 5001}, "", "Turn the traffic on to compare both ways."},
-		"without it, no attempt arrives":                {result(200, 0, 200, 25, 60), result(200, 0, 0, 25, 61), page.PathBoth, "The policy makes no difference: no call succeeds either way."},
-		"more succeed, and without it none arrives":     {result(200, 200, 280, 25, 60), result(200, 0, 0, 25, 61), page.PathBoth, "The policy is ahead by 100 points: 100 % instead of 0 % of the calls succeed."},
-		"without traffic":                               {page.TrafficResult{}, page.TrafficResult{}, "", "Turn the traffic on to compare both ways."},
+		"turned off, and calls of before end both ways": {page.TrafficResult{Ended: 8, Attempts: 10, P50: 1500, P99: 3000}, page.TrafficResult{Ended: 10, P50: 5000, P99: 5001}, "", "Turn the traffic on to compare both ways.", 0, 0},
+		"without it, no attempt arrives":                {result(200, 0, 200, 25, 60), result(200, 0, 0, 25, 61), page.PathBoth, "The policy makes no difference: no call succeeds either way.", 0, 0},
+		"more succeed, and without it none arrives":     {result(200, 200, 280, 25, 60), result(200, 0, 0, 25, 61), page.PathBoth, "The policy is ahead by 100 points: 100 % instead of 0 % of the calls succeed.", 0, 0},
+		"without traffic":                               {page.TrafficResult{}, page.TrafficResult{}, "", "Turn the traffic on to compare both ways.", 0, 0},
 	} {
 		w.mu.Lock()
-		w.state = page.TrafficState{TrafficSettings: page.TrafficSettings{PerSecond: 20, Path: tc.path}, Limit: 200, With: tc.with, Without: tc.without}
+		w.state = page.TrafficState{TrafficSettings: page.TrafficSettings{PerSecond: 20, Path: tc.path}, Limit: 200, Seconds: 10, With: tc.with, Without: tc.without}
 		if tc.path == "" {
 			w.state.TrafficSettings = page.TrafficSettings{Path: page.PathBoth}
+		}
+		if tc.seconds > 0 {
+			w.state.Seconds = tc.seconds
+		}
+		if tc.perSecond > 0 {
+			w.state.PerSecond = tc.perSecond
 		}
 		w.mu.Unlock()
 		t.Run(name, func(t *testing.T) {
 			v := &tab{t: t, ctx: v.ctx}
 			v.until(fmt.Sprintf(`document.getElementById("verdict").innerText === %q`, tc.want))
 		})
+	}
+}
+
+// In the first seconds of a fault the verdict used to say that the policy does harm. Each press
+// starts the figures anew, so that is what a visitor reads right after it.
+func TestNoVerdictBlamesThePolicyByChance(t *testing.T) {
+	d := start(t, "--traffic", "20", "--error-rate", "0")
+	v := visit(t, d.page, 1440, false)
+	v.record("verdict")
+	for _, fault := range []string{"Outage", "30 % errors"} {
+		v.press("Healthy")
+		v.until(isLive + ` && document.getElementById("breaker-state").innerText === "Closed" && document.getElementById("verdict").innerText === "The policy makes no difference: every call succeeds either way." && document.getElementById("compare-period").innerText === "the last 10 s"`)
+		_ = eval[int](v, `window.recorded.verdict.splice(0).length`)
+		v.press(fault)
+		v.until(`/^the last [1-9] s$/.test(document.getElementById("compare-period").innerText)`)
+		v.until(`document.getElementById("compare-period").innerText === "the last 10 s"`)
+		said := eval[[]string](v, `[...new Set(window.recorded.verdict)]`)
+		t.Logf("%s: %q", fault, said)
+		for _, s := range said {
+			if strings.Contains(s, "more attempts.") || strings.Contains(s, "ithout the policy more") || strings.Contains(s, "without the policy calls end") {
+				t.Errorf("after %s: %q", fault, s)
+			}
+		}
+		if !slices.Contains(said, "Counting since the faults changed.") {
+			t.Errorf("after %s: %q, want that it counts at first", fault, said)
+		}
 	}
 }
 
@@ -313,4 +373,20 @@ func TestLeavingTheTourIsTriedAgain(t *testing.T) {
 	v.until(`!document.getElementById("controls-error").hidden`)
 	_ = eval[bool](v, `(window.away = false, true)`)
 	v.until(`document.getElementById("scenario-note").innerText.includes("10 % errors") && document.querySelector("input[name=rate]:checked")?.value === "0"`)
+}
+
+// still waits until a text begins with begin and does not change for a second.
+func still(t *testing.T, text func() string, begin string) {
+	t.Helper()
+	began := time.Now()
+	last, since := "", time.Now()
+	for time.Since(since) < time.Second || !strings.HasPrefix(last, begin) {
+		if now := text(); now != last || !strings.HasPrefix(now, begin) {
+			last, since = now, time.Now()
+		}
+		if time.Since(began) > 2*patience {
+			t.Fatalf("it does not stand still: %s", last)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"regexp"
@@ -18,6 +19,8 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/pkg/observe"
+	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
 // fox is a tab of a Firefox, which is driven by WebDriver BiDi.
@@ -254,6 +257,95 @@ func TestFirefox(t *testing.T) {
 			f.until(`document.querySelectorAll(".cursor").length === document.querySelectorAll(".plot").length && document.querySelectorAll(".value")[3].textContent !== ""`)
 		}
 	})
+	part("a page of lab with many charts", func(t *testing.T) {
+		f.visit(labPage(t, outage("compare")...), 1440, 900)
+		f.until(areDrawn)
+		const tabKey, down = '\uE004', '\uE015'
+		stops := 0
+		for ; stops < 10; stops++ {
+			f.press(tabKey)
+			if foxEval[bool](f, `document.activeElement.matches(".plot")`) {
+				break
+			}
+		}
+		f.press(down)
+		if got := foxEval[int](f, `[...document.querySelectorAll(".plot")].indexOf(document.activeElement)`); got != 1 {
+			t.Errorf("after %d stops of the tab key and one key down the chart %d has the focus, want the second", stops, got)
+		}
+		if n := foxEval[int](f, `document.querySelectorAll(".plot[tabindex='0']").length`); n != 1 {
+			t.Errorf("the charts are %d stops of the tab key, want 1", n)
+		}
+	})
+	part("verdict", func(t *testing.T) {
+		w := &wheel{}
+		_, at := own(t, page.Options{Traffic: w})
+		f.visit(at, 1440, 900)
+		f.until(isLive)
+		for want, s := range map[string]page.TrafficState{
+			"Counting since the faults changed.": {Seconds: 0.5, With: page.TrafficResult{Sent: 9, Ended: 2, Attempts: 14}, Without: page.TrafficResult{Sent: 9, Ended: 8, Attempts: 9}},
+			"The policy is ahead by 30 points: 100 % instead of 70.0 % of the calls succeed, for 1.40 attempts a call instead of 1.00.": {Seconds: 10,
+				With: page.TrafficResult{Sent: 200, Ended: 200, Good: 200, Attempts: 280}, Without: page.TrafficResult{Sent: 200, Ended: 200, Good: 140, Attempts: 200}},
+		} {
+			s.TrafficSettings, s.Limit = page.TrafficSettings{PerSecond: 20, Path: page.PathBoth}, 200
+			w.mu.Lock()
+			w.state = s
+			w.mu.Unlock()
+			f.until(fmt.Sprintf(`document.getElementById("verdict").innerText === %q`, want))
+		}
+		f.visit("about:blank", 1440, 900)
+	})
+	part("upstreams", func(t *testing.T) {
+		all := []observe.Upstream{
+			{Upstream: "http://a", Policy: "default", Burst: 10}, {Upstream: "http://b", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open}},
+			{Upstream: "http://c", Policy: "default", Burst: 10},
+		}
+		l, at := own(t, page.Options{}, func() []observe.Upstream { return all })
+		f.visit(at, 1440, 900)
+		f.until(isLive)
+		for _, name := range []string{"http://a", "http://b", "http://c", "http://c"} {
+			l.ObserveCall(t.Context(), *call(name))
+		}
+		f.until(`document.querySelectorAll("#rows tr").length === 4 && document.querySelector("#upstream-rows tr").innerText.startsWith("http://b")`)
+		_ = foxEval[bool](f, `document.querySelector("#upstream-rows button[tabindex='0']").focus() ?? true`)
+		const end, enter = '\uE010', '\uE007'
+		f.press(end)
+		f.press(enter)
+		f.until(`document.activeElement.getAttribute("aria-pressed") === "true" && document.querySelectorAll("#rows tr").length < 4 && [...document.querySelectorAll("#rows tr")].every((r) => document.activeElement.textContent.startsWith(r.call.upstream))`)
+		f.visit("about:blank", 1440, 900)
+	})
+	part("tour, and the connection is lost", func(t *testing.T) {
+		u, err := url.Parse(d.page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		between := newSwitchable(t, u.Host)
+		f.visit("http://"+between.listener.Addr().String(), 1440, 900)
+		f.until(isLive + ` && document.getElementById("tour").checkVisibility() && !document.getElementById("tour-next").disabled`)
+		_ = foxEval[bool](f, `document.getElementById("tour-next").click() ?? true`)
+		f.until(`document.getElementById("tour").dataset.step === "1" && document.activeElement.id === "tour-title" && document.querySelector("input[name=scenario]:checked")?.value === "30 % errors"`)
+		between.set(true, false)
+		f.until(`!document.getElementById("lost").hidden && document.getElementById("tour-next").disabled && document.getElementById("breaker-note").innerText === "not known now"`)
+		for _, mistake := range foxEval[[]string](f, accessibility) {
+			t.Errorf("without a connection: %s", mistake)
+		}
+		between.set(false, false)
+		f.until(isLive + ` && !document.getElementById("tour-skip").disabled`)
+		_ = foxEval[bool](f, `document.getElementById("tour-skip").click() ?? true`)
+		f.until(`!document.getElementById("tour").checkVisibility() && sessionStorage.getItem("rebound-before-tour") === null`)
+		// Here too, arrow keys choose nothing.
+		_ = foxEval[bool](f, `document.querySelector("input[name=rate]:checked").focus() ?? true`)
+		const right, space = '\uE014', ' '
+		before := foxEval[string](f, `document.activeElement.value`)
+		f.press(right)
+		if now := foxEval[string](f, `document.querySelector("input[name=rate]:checked").value + " " + (document.activeElement.value !== "`+before+`")`); now != before+" true" {
+			t.Errorf("after an arrow key the rate is %s, want %s and the focus on another", now, before)
+		}
+		f.press(space)
+		f.until(`document.querySelector("input[name=rate]:checked").value !== "` + before + `"`)
+		// The console has the errors of the connection that was lost.
+		f.complaints = nil
+		f.visit("about:blank", 1440, 900)
+	})
 	part("figures agree with both ledgers", func(t *testing.T) {
 		ask(t, http.MethodPut, d.page+"api/traffic", `{"perSecond": 0}`)
 		f.visit(d.page, 1440, 900)
@@ -261,23 +353,33 @@ func TestFirefox(t *testing.T) {
 		ledger := func(of string) int {
 			return decode[struct{ Received int }](t, ask(t, http.MethodGet, strings.Replace(d.faults, "/faults", of+"/ledger", 1), "")).Received
 		}
+		type result struct{ Sent, Ended, Attempts int }
+		type state struct{ With, Without result }
+		read := func() state { return decode[state](t, ask(t, http.MethodGet, d.page+"api/traffic", "")) }
+		still(t, func() string {
+			s := read()
+			return fmt.Sprint(s.With.Sent == s.With.Ended && s.Without.Sent == s.Without.Ended, " ", ledger(""), " ", ledger("/without"))
+		}, "true ")
 		ask(t, http.MethodPut, d.faults, "errorRate: 1") // the comparison begins anew
-		time.Sleep(time.Second)                          // until what is in flight has ended
-		with, without := ledger(""), ledger("/without")
+		before := []int{ledger(""), ledger("/without")}
 		ask(t, http.MethodPut, d.page+"api/traffic", `{"perSecond": 50}`)
 		time.Sleep(1500 * time.Millisecond)
 		ask(t, http.MethodPut, d.page+"api/traffic", `{"perSecond": 0}`)
-		type result struct{ Sent, Ended, Attempts int }
-		var s struct{ With, Without result }
-		for began := time.Now(); s.With.Ended == 0 || s.With.Sent != s.With.Ended || s.Without.Sent != s.Without.Ended; time.Sleep(20 * time.Millisecond) {
-			if s = decode[struct{ With, Without result }](t, ask(t, http.MethodGet, d.page+"api/traffic", "")); time.Since(began) > 8*time.Second {
-				t.Fatalf("calls are still in flight: %+v", s)
+		// The calls are in the figures until they are ten seconds old.
+		for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+			s, with, without := read(), ledger("")-before[0], ledger("/without")-before[1]
+			drawn := foxEval[map[string]string](f, `Object.fromEntries([...document.querySelectorAll("#compare [id]")].map((e) => [e.id, e.textContent]))`)
+			if s.With.Ended > 0 && s.With.Sent == s.With.Ended && s.Without.Sent == s.Without.Ended && s.With.Attempts == with && s.Without.Attempts == without &&
+				drawn["with-attempts"] == fmt.Sprint(with) && drawn["without-attempts"] == fmt.Sprint(without) &&
+				strings.HasPrefix(drawn["verdict"], "No call succeeds either way, but the policy spares the upstream ") {
+				if without != s.Without.Ended || with >= without {
+					t.Errorf("%d and %d attempts for %+v, want one a call without the policy, and fewer with it", with, without, s)
+				}
+				break
 			}
-		}
-		with, without = ledger("")-with, ledger("/without")-without
-		f.until(fmt.Sprintf(`document.getElementById("with-attempts").innerText === "%d" && document.getElementById("without-attempts").innerText === "%d" && document.getElementById("verdict").innerText.startsWith("No call succeeds either way, but the policy spares the upstream ")`, with, without))
-		if without != s.Without.Ended || with >= without {
-			t.Errorf("%d and %d attempts for %+v, want one a call without the policy, and fewer with it", with, without, s)
+			if time.Since(began) > 8*time.Second {
+				t.Fatalf("%+v, the ledgers have %d and %d, the page shows %q", s, with, without, drawn)
+			}
 		}
 	})
 	if len(f.complaints) > 0 {

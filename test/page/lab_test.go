@@ -2,14 +2,21 @@ package page_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/pkg/observe"
 )
 
 // labPage writes a page of lab and returns its URL.
@@ -113,12 +120,26 @@ func TestLabPicture(t *testing.T) {
 // those whose screen is dark, and nothing to press. Their charts keep their axes and legends.
 func TestPrint(t *testing.T) {
 	d := start(t, "--traffic", "50")
+	var upstreams []observe.Upstream
+	for i := range 12 {
+		upstreams = append(upstreams, observe.Upstream{Upstream: fmt.Sprintf("http://up-%02d", i), Policy: "default", Burst: 10})
+	}
+	l, several := own(t, page.Options{}, func() []observe.Upstream { return upstreams })
+	for range 2 { // so that the charts have lines
+		l.ObserveCall(t.Context(), *call("http://up-03"))
+		time.Sleep(1100 * time.Millisecond)
+	}
 	for name, url := range map[string]string{
-		"the page": d.page, "lab": labPage(t, outage("simulate", "--config", istio)...), "a graph": labPage(t, "graph", "docs/examples/shop.yaml"),
+		"several upstreams": several, "the page": d.page, "lab": labPage(t, outage("simulate", "--config", istio)...), "a graph": labPage(t, "graph", "docs/examples/shop.yaml"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := visit(t, url, 1000, true)
 			v.until(areDrawn)
+			if name == "several upstreams" { // one of them is picked
+				v.until(`document.querySelectorAll("#upstream-rows tr").length === 12`)
+				_ = eval[bool](v, `document.querySelector("#upstream-rows tr").click() ?? true`)
+				v.until(`document.querySelector("#upstream-rows tr[aria-current]") !== null && document.getElementById("upstreams-all").checkVisibility()`)
+			}
 			v.do(command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print", Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}}))
 			for _, problem := range eval[[]string](v, problemsOnPaper) {
 				t.Error(problem)
@@ -148,9 +169,50 @@ const problemsOnPaper = `(() => {
 		const ink = light(e instanceof SVGElement ? style.fill : style.color);
 		if (ink > 0.35) problems.push("light text: " + n.textContent.trim().slice(0, 60));
 	}
-	for (const e of document.querySelectorAll("button, input, select")) if (seen(e)) problems.push("something to press: " + e.outerHTML.slice(0, 80));
+	// The name in a row is a button on the screen, and text on paper.
+	const plain = (e) => {
+		const [style, around] = [getComputedStyle(e), getComputedStyle(e.parentElement)];
+		return e.matches("td button") && style.borderStyle === "none" && light(style.backgroundColor) === null && style.color === around.color && style.textDecorationLine === "none";
+	};
+	for (const e of document.querySelectorAll("button, input, select")) if (seen(e) && !plain(e)) problems.push("something to press: " + e.outerHTML.slice(0, 80));
+	for (const e of document.querySelectorAll(".scroll")) {
+		const cut = e.closest(".panel")?.getBoundingClientRect().bottom - e.lastElementChild?.getBoundingClientRect().bottom < -1;
+		if (seen(e) && (cut || e.scrollHeight > e.clientHeight + 1)) problems.push("cut off: " + e.outerHTML.slice(0, 80));
+	}
 	const lines = [...document.querySelectorAll("[class^=line-]")].filter(seen);
 	if (lines.length < 5) problems.push("only " + lines.length + " lines in the charts and legends");
 	for (const e of lines) if (light(getComputedStyle(e).stroke) > 0.5) problems.push("a light line: " + e.getAttribute("class"));
 	return problems;
 })()`
+
+// The page of eight policies used to have 24 stops of the tab key. All its charts are one: up and
+// down lead from one to the next.
+func TestStopsOfLabsPage(t *testing.T) {
+	v := visit(t, labPage(t, outage("compare")...), 1440, false)
+	v.until(areDrawn)
+	if n := eval[int](v, `document.querySelectorAll(".plot").length`); n < 24 {
+		t.Fatalf("the page has %d charts, want those of eight policies", n)
+	}
+	stops := 0
+	for ; stops < 30; stops++ {
+		v.do(chromedp.KeyEvent(kb.Tab))
+		if eval[bool](v, `document.activeElement === document.body`) {
+			break
+		}
+	}
+	if stops >= 10 {
+		t.Errorf("the page has %d stops of the tab key, want fewer than 10", stops)
+	}
+	_ = eval[bool](v, `document.querySelector(".plot[tabindex='0']").focus() ?? true`)
+	const at = `[...document.querySelectorAll(".plot")].indexOf(document.activeElement) + " " + document.querySelectorAll(".plot[tabindex='0']").length`
+	for i, key := range []string{kb.ArrowUp, kb.ArrowDown, kb.ArrowDown, kb.ArrowUp} {
+		v.do(chromedp.KeyEvent(key))
+		if got, want := eval[string](v, at), []string{"0 1", "1 1", "2 1", "1 1"}[i]; got != want {
+			t.Errorf("after key %d the focus and the number of stops are %s, want %s", i, got, want)
+		}
+	}
+	v.do(chromedp.KeyEvent(kb.ArrowLeft), chromedp.KeyEvent(kb.Tab))
+	if n := eval[int](v, `document.querySelectorAll(".cursor").length`); n < 24 {
+		t.Errorf("%d charts have the line where the key points, want all", n)
+	}
+}

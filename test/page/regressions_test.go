@@ -301,7 +301,8 @@ func TestFiguresDoNotChatter(t *testing.T) {
 	v.until(`document.querySelectorAll("#rows tr").length > 5`)
 	_ = eval[bool](v, `(() => {
 		window.said = [];
-		const o = new MutationObserver((all) => { for (const m of all) window.said.push((m.target.closest?.("output, [role=status], [role=alert], [aria-live]") ?? m.target.parentElement).textContent); });
+		// The changes of an update are told together.
+		const o = new MutationObserver((all) => window.said.push([...new Set(all.map((m) => (m.target.closest?.("output, [role=status], [role=alert], [aria-live]") ?? m.target.parentElement).textContent))].join(" / ")));
 		// The connection may become stale on a busy machine.
 		for (const e of document.querySelectorAll("output, [role=status]:not(#connection), [role=alert], [aria-live]")) o.observe(e, { childList: true, characterData: true, subtree: true });
 		return true;
@@ -311,9 +312,10 @@ func TestFiguresDoNotChatter(t *testing.T) {
 	ask(t, http.MethodPut, d.faults, "errorRate: 0")
 	v.until(`document.getElementById("breaker-state").innerText === "Closed" && document.getElementById("announce").textContent.startsWith("Circuit closed")`)
 	said := eval[[]string](v, "window.said")
-	circuit := slices.DeleteFunc(slices.Clone(said), func(s string) bool { return !strings.Contains(s, "Circuit") })
-	if len(said) > 6 || len(circuit) != 2 || !strings.HasPrefix(circuit[0], "Circuit open") || !strings.HasPrefix(circuit[1], "Circuit closed") {
-		t.Errorf("announcements of an outage and its end = %q, want one for each, and few of endpoints", said)
+	circuit := slices.DeleteFunc(slices.Clone(said), func(s string) bool { return !strings.HasPrefix(s, "Circuit") })
+	// How often an endpoint is ejected depends on how long the outage lasts.
+	if chatter := slices.ContainsFunc(said, func(s string) bool { return strings.Contains(s, " / ") }); chatter || len(circuit) != 2 || !strings.HasPrefix(circuit[0], "Circuit open") || !strings.HasPrefix(circuit[1], "Circuit closed") {
+		t.Errorf("announcements of an outage and its end = %q, want one for each, and one in an update at most", said)
 	}
 }
 
@@ -326,9 +328,12 @@ func TestAgeOfFaultsThatTheTabSawBegin(t *testing.T) {
 		asked atomic.Int64
 	)
 	rate.Store("0")
-	flaky := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	flaky := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if asked.Add(1); away.Load() {
 			panic(http.ErrAbortHandler)
+		}
+		if r.Method == http.MethodPut { // the outage is the only one that is pressed
+			rate.Store("1")
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = fmt.Fprintf(w, `{"errorRate":%s,"statuses":[503],"resetRate":0,"truncateRate":0,"hangRate":0,"slowBodyRate":0,"failFirst":0,"retryAfter":"","latency":{"distribution":"none"}}`, rate.Load())
@@ -377,7 +382,6 @@ func TestAgeOfFaultsThatTheTabSawBegin(t *testing.T) {
 		t.Error("in a tab that was hidden the end of the outage has an age, want none")
 	}
 	v.press("Outage") // its own change has one at once
-	rate.Store("1")
 	v.until(begins("Outage for "))
 }
 

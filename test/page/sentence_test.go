@@ -38,8 +38,8 @@ func TestSentence(t *testing.T) {
 		"repeats":   {feed: []feed{{10, good, []step{fails, fine}}}, want: "In the last ten seconds the upstream failed 50.0 % of its attempts, but no call failed."},
 		"saves":     {feed: []feed{{8, good, []step{fails, fine}}, failed}, want: "In the last ten seconds the upstream failed 66.7 % of its attempts, but only 20.0 % of the calls failed."},
 		"fails":     {feed: []feed{failed}, want: "In the last ten seconds the upstream failed 100 % of its attempts, and 100 % of the calls failed."},
-		"open":      {feed: []feed{answered, refused}, state: resilience.Open, want: "The circuit is open: 5 of 15 calls of the last ten seconds ended early, to spare the upstream."},
-		"half-open": {feed: []feed{refused}, state: resilience.HalfOpen, want: "The circuit is half-open: a few calls probe the upstream; 5 of 5 calls of the last ten seconds ended early."},
+		"open":      {feed: []feed{answered, refused}, state: resilience.Open, want: "The circuit is open: 5 of 15 calls of the last ten seconds were refused at once, to spare the upstream."},
+		"half-open": {feed: []feed{refused}, state: resilience.HalfOpen, want: "The circuit is half-open: a few calls probe the upstream; 5 of 5 calls of the last ten seconds were refused at once."},
 		"recovered": {before: []feed{refused}, feed: []feed{answered}, want: "The upstream works again. The 33.3 % of the calls that failed are refusals of seconds ago, while the circuit was open."},
 		"recovered from failures": {before: []feed{failed, refused}, feed: []feed{answered},
 			want: "The upstream works again. The 41.2 % of the calls that failed are failures and refusals of seconds ago, before and while the circuit was open."},
@@ -124,11 +124,11 @@ var fed = map[string]struct{ series, faults, want string }{ //nolint:gochecknogl
 	},
 	"healthy again, the circuit is still open": {
 		`{ window: { offered: 100, good: 10, attempts: 30, attemptsGood: 10, refused: 70, refusedBy: { breaker_open: 70 } }, circuit: { state: "open" } }`, `{ name: "Healthy", age: 400 }`,
-		"Healthy for 1 s. The circuit is open: 70 of 100 calls of the last ten seconds ended early, to spare the upstream.",
+		"Healthy for 1 s. The circuit is open: 70 of 100 calls of the last ten seconds were refused at once, to spare the upstream.",
 	},
 	"healthy again, the circuit probes": {
 		`{ window: { offered: 100, good: 10, attempts: 30, attemptsGood: 10, refused: 70, refusedBy: { breaker_open: 60, breaker_half_open: 10 } }, circuit: { state: "half-open" } }`, `{ name: "Healthy", age: 1200 }`,
-		"Healthy for 1 s. The circuit is half-open: a few calls probe the upstream; 70 of 100 calls of the last ten seconds ended early.",
+		"Healthy for 1 s. The circuit is half-open: a few calls probe the upstream; 70 of 100 calls of the last ten seconds were refused at once.",
 	},
 	"healthy again, the circuit has just closed, no second has been good": {
 		`{ window: { offered: 100, good: 10, attempts: 30, attemptsGood: 10, refused: 70, refusedBy: { breaker_open: 70 } }, circuit: { state: "closed" }, seconds: [[-900, 20, 5]] }`, `{ name: "Healthy", age: 1900 }`,
@@ -144,15 +144,19 @@ var fed = map[string]struct{ series, faults, want string }{ //nolint:gochecknogl
 	},
 	"an outage begins while all is well": {
 		`{ window: { offered: 100, good: 100, attempts: 100, attemptsGood: 100 }, circuit: { state: "closed" } }`, `{ name: "Outage", age: 100 }`,
-		"Outage for 1 s. Every call of the last ten seconds succeeded at the first attempt.",
+		"Outage for 1 s. Until now every call of the last ten seconds succeeded at the first attempt.",
+	},
+	"one call is refused": {
+		`{ window: { offered: 20, good: 7, attempts: 20, attemptsGood: 7, refused: 1, refusedBy: { breaker_open: 1 } }, circuit: { state: "open" } }`, `{ name: "Outage", age: 2000 }`,
+		"Outage for 2 s. The circuit is open: 1 of 20 calls of the last ten seconds was refused at once, to spare the upstream.",
 	},
 	"an outage opens the circuit before it refuses": {
 		`{ window: { offered: 12, good: 0, attempts: 12, attemptsGood: 0 }, circuit: { state: "open" } }`, `{ name: "Outage", age: 1000 }`,
-		"Outage for 1 s. The circuit is open: calls end early, to spare the upstream.",
+		"Outage for 1 s. The circuit is open: calls are refused at once, to spare the upstream.",
 	},
 	"the limit refuses, not the open circuit": {
 		`{ window: { offered: 20, good: 0, attempts: 12, attemptsGood: 0, refused: 8, refusedBy: { concurrency_limit: 8 } }, circuit: { state: "open" } }`, `{ name: "Hanging", age: 30000 }`,
-		"Hanging. The circuit is open: calls end early, to spare the upstream. The concurrency limit refused 8 calls.",
+		"Hanging. The circuit is open: calls are refused at once, to spare the upstream. The concurrency limit refused 8 calls.",
 	},
 	"overload, after the circuit was open": {
 		`{ window: { offered: 100, good: 40, attempts: 50, attemptsGood: 40, refused: 50, refusedBy: { concurrency_limit: 30, breaker_open: 20 } }, circuit: { state: "closed" }, seconds: [[-900, 20, 10]] }`, `{ name: "Overload", age: 12000 }`,
@@ -310,7 +314,7 @@ func TestTenSecondsOfAnOutage(t *testing.T) {
 	if spared < least-5 || spared > most+5 || fast >= slow/2 {
 		t.Errorf("the policy spares %v %% of the attempts and answers in %v ms instead of %v, want %.0f to %.0f %% as in the ledgers, and half the time", spared, fast, slow, least, most)
 	}
-	says := fmt.Sprintf("Outage. The circuit breaker is open: calls ended early, to spare the upstream. No call succeeds either way, but the policy spares the upstream %s %% of the attempts, and answers in %s ms instead of %s ms.", figures[1], figures[2], figures[3])
+	says := fmt.Sprintf("Outage. The circuit breaker is open: calls were refused at once, to spare the upstream. No call succeeds either way, but the policy spares the upstream %s %% of the attempts, and answers in %s ms instead of %s ms.", figures[1], figures[2], figures[3])
 	if words := missing(says, now.Text); len(words) > 0 {
 		t.Errorf("%q are not on the screen: %s", words, now.Text)
 	}
@@ -364,7 +368,8 @@ func TestFirstScreen(t *testing.T) {
 				for range 4 { // to the overload, which has the longest sentences
 					v.click("tour-next")
 				}
-				v.until(`document.getElementById("tour").dataset.step === "5" && ` + refusesSome)
+				v.until(`document.getElementById("tour").dataset.step === "5"`)
+				v.until(refusesSome)
 				if bottom := eval[float64](v, `document.querySelector("#charts").getBoundingClientRect().bottom`); bottom > float64(size.height) {
 					t.Errorf("in the overload of the tour the charts end at %.0f px of %d", bottom, size.height)
 				}

@@ -2,13 +2,16 @@ package page_test
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/page"
@@ -218,4 +221,75 @@ func TestEndpointAnnouncements(t *testing.T) {
 	if got := eval[[]string](v, `window.recorded.announce.filter(Boolean)`); !slices.Equal(got, want) {
 		t.Errorf("announcements = %q, want %q", got, want)
 	}
+}
+
+// An arrow key used to put each fault on its way in force: three restarts and three marks from
+// Healthy to Outage. It moves the focus; Enter and Space choose.
+func TestArrowKeysPutNothingInForce(t *testing.T) {
+	d := start(t, "--error-rate", "0")
+	v := visit(t, d.page, 1440, false)
+	v.until(isLive + ` && document.querySelector("input[name=scenario]:checked")?.value === "Healthy" && document.querySelector("input[name=rate]:checked")?.value === "0"`)
+	_ = eval[bool](v, `(() => {
+		const real = window.fetch;
+		window.puts = [];
+		window.fetch = (path, o) => { if (o?.method === "PUT") puts.push(path + " " + o.body); return real(path, o); };
+		document.querySelector("input[name=scenario]:checked").focus();
+		return true;
+	})()`)
+	const at = `document.activeElement.value + " of " + (document.querySelector("input[name=scenario]:checked")?.value ?? "none")`
+	for _, want := range []string{"30 % errors of Healthy", "Slow of Healthy", "One sick endpoint of Healthy", "Outage of Healthy"} {
+		v.do(chromedp.KeyEvent(kb.ArrowRight))
+		if got := eval[string](v, at); got != want {
+			t.Fatalf("the focus is on %s, want %s", got, want)
+		}
+	}
+	v.do(chromedp.KeyEvent(kb.Home), chromedp.KeyEvent(kb.ArrowLeft))
+	if got := eval[string](v, at); got != "Overload of Healthy" {
+		t.Errorf("left of the first is %s, want the last", got)
+	}
+	v.do(chromedp.KeyEvent(kb.ArrowUp), chromedp.KeyEvent(kb.ArrowUp))
+	if puts := eval[[]string](v, `window.puts`); len(puts) > 0 {
+		t.Errorf("arrow keys change %q, want nothing", puts)
+	}
+	v.do(chromedp.KeyEvent(kb.Enter))
+	v.until(`document.querySelector("input[name=scenario]:checked")?.value === "Outage" && document.querySelector("[data-fault=Outage]") !== null`)
+	if puts := eval[[]string](v, `window.puts`); len(puts) != 1 || !strings.Contains(puts[0], `"errorRate":1`) {
+		t.Errorf("Enter changes %q, want the outage", puts)
+	}
+	_ = eval[bool](v, `document.querySelector("input[name=rate]:checked").focus() ?? true`)
+	v.do(chromedp.KeyEvent(kb.ArrowDown), chromedp.KeyEvent(" "))
+	v.until(`document.querySelector("input[name=rate]:checked")?.value === "5"`)
+	if got := ask(t, http.MethodGet, d.page+"api/traffic", ""); !strings.Contains(got, `"perSecond":5`) {
+		t.Errorf("traffic = %s, want 5 a second", got)
+	}
+}
+
+// Two quick presses used to reach the server in any order.
+func TestChangesInTheOrderOfPresses(t *testing.T) {
+	d := start(t, "--error-rate", "0")
+	v := visit(t, d.page, 1440, false)
+	v.until(isLive + ` && document.querySelector("input[name=scenario]:checked")?.value === "Healthy"`)
+	_ = eval[bool](v, `(() => {
+		const real = window.fetch;
+		window.put = [];
+		let late = 900; // ms; each request is faster than the one before it
+		window.fetch = async (path, o) => {
+			if (o?.method !== "PUT") return real(path, o);
+			await new Promise((f) => setTimeout(f, late -= 300));
+			const answer = await real(path, o);
+			put.push(path.includes("seed=") ? "seed" : JSON.parse(o.body).errorRate ?? "slow");
+			return answer;
+		};
+		const [slow, outage] = ["Slow", "Outage"].map((name) => document.querySelector("input[value=" + name + "]"));
+		slow.click();
+		outage.click();
+		document.getElementById("seed").value = "77";
+		document.getElementById("seed-set").requestSubmit();
+		return true;
+	})()`)
+	v.until(`window.put.length === 3`)
+	if got := eval[[]any](v, `window.put`); fmt.Sprint(got) != "[slow 1 seed]" {
+		t.Errorf("the server got the changes %v, want slow, the outage, the seed", got)
+	}
+	v.until(`document.querySelector("input[name=scenario]:checked")?.value === "Outage" && document.getElementById("seed").value === "77"`)
 }

@@ -27,6 +27,7 @@ type drawing struct {
 
 type drawnRow struct {
 	Text     string // the name and the detail
+	Error    string // for screen readers
 	Icon     string
 	Bar      *struct{ Left, Width float64 }
 	Class    string // of the bar
@@ -45,7 +46,8 @@ const measured = `(() => {
 		rows: [...document.querySelectorAll("#waterfall [role=listitem]")].map((r) => {
 			const [bar, line] = [r.querySelector("[data-bar]"), r.querySelector("line.deadline")];
 			return {
-				text: [r.querySelector(".wf-name").textContent, r.querySelector(".wf-detail").textContent].join(": "), icon: r.querySelector("use")?.getAttribute("href") ?? "",
+				text: [r.querySelector(".wf-name").textContent, [...r.querySelector(".wf-detail").childNodes].filter((n) => n.className !== "hidden").map((n) => n.textContent).join("")].join(": "),
+				error: r.querySelector(".wf-detail .hidden")?.textContent ?? "", icon: r.querySelector("use")?.getAttribute("href") ?? "",
 				bar: bar && { left: left(bar), width: bar.getBoundingClientRect().width }, class: bar?.getAttribute("class") ?? "", deadline: line && middle(line),
 			};
 		}),
@@ -205,6 +207,10 @@ func TestWaterfall(t *testing.T) {
 			}
 			for i, want := range tc.rows {
 				r := got.Rows[i]
+				// It used to be in a title only, which needs a mouse.
+				if strings.Contains(want.text, ": attempt timeout ") && r.Error != " · error: what went wrong" {
+					t.Errorf("row %d has the error %q for a screen reader, want that of the attempt", i, r.Error)
+				}
 				if r.Text != want.text || r.Icon != want.icon || r.Class != want.class || (r.Bar != nil) != (want.to > 0) {
 					t.Errorf("row %d = %q with icon %q and class %q, want %+v", i, r.Text, r.Icon, r.Class, want)
 				} else if r.Bar != nil {

@@ -126,7 +126,11 @@ export function drawCall(call, before = false) {
     if (kind === "bad") bars.push(svg("rect", { class: "bar-cap", x: at(a.start + a.duration), width: 3, y: "15%", height: "70%" }));
     const name = el("span", { class: "wf-name" }, icon(kind, `is-${kind}`), `Attempt ${a.number}`);
     const detail = el("span", { class: "wf-detail" }, el("b", {}, a.good && a.reason === "ok" ? statusOf(a) || "ok" : a.grpc?.status ?? words(a.reason)), a.grpc?.message ? ` “${clipped(a.grpc.message, 60)}”` : "", ` · ${duration(a.duration)} · ${verdictOf(a, last)}`, a.breaker === "closed" ? "" : ` · circuit ${a.breaker}`, a.endpoint ? ` · at ${a.endpoint}` : "");
-    if (a.error || a.grpc?.message) detail.setAttribute("title", a.error || a.grpc.message);
+    const error = a.error || (a.grpc?.message?.length > 60 ? a.grpc.message : "");
+    if (error) {
+      detail.setAttribute("title", error);
+      detail.append(el("span", { class: "hidden" }, ` · error: ${error}`)); // a title is for the mouse only
+    }
     rows.push(row("attempt", name, track(...bars), detail));
     if (a.wait && (a.wait.actual > 0 || !last)) {
       const wait = svg("rect", { class: "bar-wait", x: at(a.start + a.duration), width: at(a.wait.actual), y: "30%", height: "40%", "data-bar": "wait" });

@@ -7,6 +7,8 @@ import { clock, count, duration, plural, statusOf, words } from "./format.js";
 import { oneStop } from "./onestop.js";
 import { known, LISTED, ofChosen } from "./state.js";
 
+const KEPT = 1024; // calls that the server keeps
+
 let paused = null; // the list when it was paused
 let filtered = null; // the server's calls with the chosen reason, of the chosen series
 let filteredFor = null; // the key of that series
@@ -49,7 +51,8 @@ async function askFiltered() {
   const chosen = filteredFor = known.chosen;
   const { upstream, policy } = known.picked && known.series.get(chosen) || {};
   if (reason || known.picked) {
-    const query = new URLSearchParams({ limit: LISTED });
+    // The server takes no upstream for any, so those of calls without one are looked for here.
+    const query = new URLSearchParams({ limit: known.picked && !upstream ? KEPT : LISTED });
     for (const [name, value] of Object.entries({ reason, upstream, policy })) if (value) query.set(name, value);
     try {
       const answer = await ask(`api/calls?${query}`);
@@ -116,7 +119,7 @@ export function drawRows() {
     if (paused) note = known.total < calls[0].id ? "Paused; the server has restarted since." : `Paused; ${plural(known.total - calls[0].id, "newer call")}.`;
     else if (held && known.total > calls[0].id) note = `Held while you point at it or have the focus in it; ${plural(known.total - calls[0].id, "newer call")}.`;
     else if ($("reason").value) note = `${calls.length < LISTED ? "" : "The newest "}${plural(calls.length, "call")} with this reason, or with an attempt that has it.`;
-    else if (known.picked) note = `${calls.length < LISTED ? "" : "The newest "}${plural(calls.length, "call")} of the picked upstream.`;
+    else if (known.picked) note = `${calls.length < LISTED ? "" : "The newest "}${plural(calls.length, "call")} ${known.series.get(known.chosen)?.upstream ? "of the picked upstream" : "without a route"}.`;
     else if (span > calls.length) note = `${count(calls.length)} of the last ${count(span)} calls; ${count(span - calls.length)} came too fast to list.`;
     else if (calls.length < LISTED && calls.length < known.total) note = `${count(calls.length)} of ${count(known.total)} calls; ${count(known.total - calls.length)} came too fast to list.`;
     else note = `The last ${plural(calls.length, "call")} of ${count(known.total)}.`;

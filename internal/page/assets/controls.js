@@ -48,15 +48,32 @@ export async function askFaults() {
 // The faults can change without this page too.
 setInterval(() => { if (known.settings.faults && !document.hidden && !known.lost) askFaults(); }, 3000);
 
-// choices fills an element with radio buttons, so that arrow keys work.
+// One change after the other, in the order in which they were pressed. next runs f after those
+// before it.
+let changing = Promise.resolve();
+export const next = (f) => { changing = changing.then(f, f); };
+
+// choices fills an element with radio buttons. Arrow keys only move the focus: by themselves they
+// would put every choice on the way in force. Space and Enter choose.
 function choices(id, name, list, act) {
   $(id).setAttribute("role", "radiogroup");
   $(id).setAttribute("aria-label", $(id).closest("fieldset").querySelector("legend").textContent);
   $(id).replaceChildren(...list.map(([value, word]) => {
     const input = el("input", { type: "radio", name, value });
-    input.addEventListener("change", () => act(value));
+    input.addEventListener("change", () => next(() => act(value)));
     return el("label", {}, input, el("span", {}, word));
   }));
+  $(id).addEventListener("keydown", (e) => {
+    if (e.altKey || e.ctrlKey || e.metaKey) return;
+    const all = [...$(id).querySelectorAll("label:not([hidden]) input")];
+    const i = all.indexOf(e.target);
+    if (i < 0) return;
+    if (e.key === "Enter") e.target.click();
+    const to = { ArrowRight: i + 1, ArrowDown: i + 1, ArrowLeft: i - 1, ArrowUp: i - 1, Home: 0, End: -1 }[e.key];
+    if (to === undefined) return;
+    e.preventDefault();
+    all.at(to % all.length).focus();
+  });
 }
 
 function check(id, value) {
@@ -101,7 +118,7 @@ export async function putBack({ faults, traffic, put, cut = false }) {
 let byHand = () => {};
 export function onHand(f) { byHand = f; }
 
-choices("scenarios", "scenario", scenarios.map((s) => [s.name, s.name]), (name) => { byHand(); press(name); });
+choices("scenarios", "scenario", scenarios.map((s) => [s.name, s.name]), (name) => { byHand(); return press(name); });
 choices("rates", "rate", [[0, "Off"], [5, "5"], [20, "20"], [50, "50"], [100, "100"], [200, "200"]], (perSecond) => setTraffic({ perSecond }));
 choices("paths", "path", [["with", "With policy"], ["without", "Without"], ["both", "Both, to compare"]], (path) => setTraffic({ path }));
 
@@ -120,18 +137,25 @@ export const lastError = () => $("controls-error").textContent;
 let seedTyped = false;
 $("seed").addEventListener("input", () => { seedTyped = true; text("seed-note", "the same seed, the same faults"); });
 $("seed").addEventListener("keydown", (e) => { if (e.key === "Escape") { seedTyped = false; drawControls(); } });
-$("seed-set").addEventListener("submit", async (e) => {
+$("seed-set").addEventListener("submit", (e) => {
   e.preventDefault();
-  const faults = await change("Setting the seed", async () => ask(`api/faults?seed=${encodeURIComponent($("seed").value)}`, "PUT", known.faults ?? await ask("api/faults")));
+  const seed = $("seed").value;
+  next(() => setSeed(seed));
+});
+
+async function setSeed(seed) {
+  const faults = await change("Setting the seed", async () => ask(`api/faults?seed=${encodeURIComponent(seed)}`, "PUT", known.faults ?? await ask("api/faults")));
   if (faults) {
     hear(faults, true);
     seedTyped = false;
   }
   text("seed-note", faults ? "set; the faults start over" : "the same seed, the same faults");
   drawControls();
-});
+}
 
-$("reset").addEventListener("click", async () => {
+$("reset").addEventListener("click", () => next(reset));
+
+async function reset() {
   byHand();
   await change("Reset", async () => {
     if (known.settings.traffic) known.traffic = await ask("api/traffic", "PUT", known.settings.traffic);
@@ -139,7 +163,7 @@ $("reset").addEventListener("click", async () => {
   });
   seedTyped = false;
   draw();
-});
+}
 
 export function drawControls() {
   const { traffic } = known;

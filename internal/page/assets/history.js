@@ -8,7 +8,7 @@ import { clock, plural } from "./format.js";
 import { atChosen, chosenSeries, keyOf, known, ofChosen, reals } from "./state.js";
 
 let view = null; // what is drawn
-const axis = group(tellTime);
+const axis = group(tellTime, (at) => (at === null ? "now" : clock(at)));
 const refusedOf = (s) => Object.values(s.refused ?? {}).reduce((a, b) => a + b, 0);
 
 const charts = [

@@ -19,26 +19,28 @@ export function sentence(s, faults, any, now) {
   const w = s?.window;
   const parts = [];
   if (faults?.name) parts.push(faults.age < 10_000 ? `${faults.name} for ${Math.max(1, Math.floor(faults.age / 1000))} s.` : `${faults.name}.`);
+  const fresh = Boolean(faults?.name) && faults.name !== "Healthy" && faults.age < 10_000;
   if (!w?.offered) parts.push(any ? `No calls in ${LAST}.` : "No calls yet.");
-  else if (s.all) parts.push(...ofAll(w));
-  else parts.push(...ofOne(s, w, now - Math.min(3000, faults?.age ?? Infinity)));
+  else if (s.all) parts.push(...ofAll(w, fresh));
+  else parts.push(...ofOne(s, w, now - Math.min(3000, faults?.age ?? Infinity), fresh));
   return parts.join(" ");
 }
 
 const refusedByCircuit = (w) => (w.refusedBy?.breaker_open ?? 0) + (w.refusedBy?.breaker_half_open ?? 0);
 
-// ofOne describes one series. What began after recent tells whether the upstream works again.
-function ofOne(s, w, recent) {
+// ofOne describes one series. What began after recent tells whether the upstream works again, and
+// fresh whether faults began within the time that the figures cover.
+function ofOne(s, w, recent, fresh) {
   const shed = (s.circuit?.state ?? "closed") === "closed" ? shedding(w) : "";
   // The limits are left out beside refusals of the circuit: the sentence keeps its length.
-  return shed ? [shed] : [...stateOf(s, w, recent), ...(refusedByCircuit(w) ? [] : limited(w))];
+  return shed ? [shed] : [...stateOf(s, w, recent, fresh), ...(refusedByCircuit(w) ? [] : limited(w))];
 }
 
-function stateOf(s, w, recent) {
+function stateOf(s, w, recent, fresh) {
   const state = s.circuit?.state;
   const early = refusedByCircuit(w);
-  const spared = `${count(early)} of ${plural(w.offered, "call")} of ${LAST} ended early`;
-  if (state === "open") return [`The circuit is open: ${early ? `${spared}, to spare the upstream` : "calls end early, to spare the upstream"}.`];
+  const spared = `${count(early)} of ${plural(w.offered, "call")} of ${LAST} ${early === 1 ? "was" : "were"} refused at once`;
+  if (state === "open") return [`The circuit is open: ${early ? `${spared}, to spare the upstream` : "calls are refused at once, to spare the upstream"}.`];
   if (state === "half-open") return [`The circuit is half-open: a few calls probe the upstream${early ? `; ${spared}` : ""}.`];
   if (early && recovered(s, recent)) {
     const failed = w.offered - w.good;
@@ -51,7 +53,7 @@ function stateOf(s, w, recent) {
     const rest = w.good === w.offered ? "no call" : `${percent(w.offered - w.good, w.offered)} of the calls`;
     return [sick.length < all && w.good >= 0.98 * w.offered ? `${out}; the others answered, and ${rest} of ${LAST} failed.` : `${out}; ${rest} of ${LAST} failed.`];
   }
-  return attempts(w, "the upstream");
+  return attempts(w, "the upstream", fresh);
 }
 
 // recovered reports whether nearly all calls of the seconds after recent were good.
@@ -67,7 +69,7 @@ function recovered(s, recent) {
 }
 
 // attempts compares what the upstream did to attempts with what its callers saw.
-function attempts(w, who) {
+function attempts(w, who, fresh) {
   if (!w.attempts) return [`${w.offered === 1 ? "The only call" : `None of the ${plural(w.offered, "call")}`} of ${LAST} ${w.offered === 1 ? "did not reach" : "reached"} an upstream.`];
   const all = judged(w);
   const gap = w.good / w.offered - w.attemptsGood / all;
@@ -75,7 +77,7 @@ function attempts(w, who) {
   const calls = `${percent(w.offered - w.good, w.offered)} of the calls failed.`;
   const left = w.attempts - all;
   if (!fails && left) return [`In ${LAST}, callers ended ${count(left)} of ${plural(w.attempts, "attempt")} before an answer${all ? "; the others succeeded" : ""}.`];
-  if (!fails) return [w.good === w.offered ? `Every call of ${LAST} succeeded at the first attempt.` : `In ${LAST} all attempts succeeded, but ${calls}`];
+  if (!fails) return [w.good === w.offered ? `${fresh ? "Until now every" : "Every"} call of ${LAST} succeeded at the first attempt.` : `In ${LAST} all attempts succeeded, but ${calls}`];
   const upstream = `In ${LAST} ${who} failed ${percent(fails, all)} of ${who === "the upstream" ? "its" : "their"} attempts`;
   if (w.good === w.offered) return [`${upstream}, but no call failed.`];
   return [gap > 0.02 ? `${upstream}, but only ${calls}` : `${upstream}, and ${calls}`];
@@ -83,7 +85,7 @@ function attempts(w, who) {
 
 // ofAll names the upstreams that do not do well. One upstream can have several series, one for each
 // policy. An upstream without calls in the last ten seconds counts if its circuit is not closed.
-function ofAll(w) {
+function ofAll(w, fresh) {
   const names = (some) => [...new Set(some.map((s) => s.upstream))];
   const named = (some) => some.slice(0, 3).map((name) => clipped(name, NAME)).join(", ") + (some.length > 3 ? ", …" : "");
   const notClosed = reals().filter((s) => s.circuit && s.circuit.state !== "closed");
@@ -99,7 +101,7 @@ function ofAll(w) {
   if (open.length || bad.length) parts.push(`Over all, ${percent(w.offered - w.good, w.offered)} of the calls${bad.length ? "" : ` of ${LAST}`} failed.`);
   else {
     if (all.length) parts.push(all.length === 1 ? "The only upstream with calls did well." : `All ${count(all.length)} upstreams with calls did well.`);
-    parts.push(...attempts(w, "the upstreams"));
+    parts.push(...attempts(w, "the upstreams", fresh));
   }
   return [...parts, ...limited(w)];
 }

@@ -28,7 +28,7 @@ export const known = {
 };
 
 export const ALL = "all"; // the key of the figures of all series together
-export const keyOf = (s) => (s.all ? ALL : JSON.stringify([s.upstream, s.policy]));
+export const keyOf = (s) => (s.all ? ALL : JSON.stringify([s.upstream ?? "", s.policy ?? ""]));
 export const chosenSeries = () => known.series.get(known.chosen);
 
 // reals returns the series of upstreams, without calls that had no route.
@@ -41,7 +41,7 @@ export const OTHERS = keyOf({ upstream: "(others)", policy: "" });
 // ofChosen reports whether a call, or a change of a circuit, belongs to what is shown.
 export function ofChosen(x) {
   if (known.chosen === ALL || known.chosen === null) return true;
-  const key = keyOf({ upstream: x.upstream ?? "", policy: x.policy ?? "" });
+  const key = keyOf(x);
   return key === known.chosen || known.chosen === OTHERS && !known.series.has(key);
 }
 

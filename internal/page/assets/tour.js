@@ -1,7 +1,7 @@
 // The guided tour: five faults, each with what to look at and what would happen without the policy.
 
 import { ask } from "./api.js";
-import { lastError, onHand, press, putBack, setTraffic, settingsOf } from "./controls.js";
+import { lastError, next, onHand, press, putBack, setTraffic, settingsOf } from "./controls.js";
 import { $, show, text } from "./dom.js";
 import { known } from "./state.js";
 
@@ -50,10 +50,6 @@ function keep(what) {
 }
 
 onHand(() => keep(null)); // from then on, what is in force is the visitor's
-
-// One change after the other: leaving the tour waits for the step that is being put in force.
-let changing = Promise.resolve();
-const next = (f) => { changing = changing.then(f, f); };
 
 // end hides the tour until its button is pressed, and puts back what it has changed.
 function end() {

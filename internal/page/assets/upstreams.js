@@ -112,6 +112,7 @@ function fill(row, s, key) {
   const n = (s.endpoints ?? []).length + (s.endpointsOmitted ?? 0);
   text(endpoints, n ? `${count(n)}${out.length ? `, out: ${out.slice(0, 2).map((e) => e.address).join(", ")}${out.length > 2 ? ` and ${out.length - 2} more` : ""}` : ""}` : "not known");
   row.dataset.state = kind;
+  row.cells[0].firstChild.setAttribute("aria-pressed", String(known.chosen === key));
   if (known.chosen === key) row.setAttribute("aria-current", "true");
   else row.removeAttribute("aria-current");
 }

@@ -22,9 +22,22 @@ const load = (r) => r.attempts / (r.sent || r.ended);
 
 const points = (n) => `${n.toFixed(1).replace(/\.0$/, "")} points`;
 
+const ENOUGH = 20; // ended calls
+const SETTLED = 2; // s
+export const COUNTING = "Counting since the faults changed.";
+
+// counting reports whether too few calls have ended for a verdict. At first, calls that are being
+// repeated have attempts but no end. A slow rate has half of the window to be enough.
+export function counting(a, b, perSecond, seconds) {
+  const enough = Math.min(ENOUGH, 5 * perSecond);
+  const [less, more] = [Math.min(a.ended, b.ended), Math.max(a.ended, b.ended)];
+  return more < enough || less < enough && seconds < SETTLED;
+}
+
 // verdict says in one sentence which way is ahead and by how much, or that it makes no difference.
-// Each way has its counts of the same time.
-export function verdict(a, b) {
+// Each way has its counts of the same time. whole tells that this is the whole of ten seconds.
+// Before that a price alone says nothing: until a circuit opens, it costs attempts and time.
+export function verdict(a, b, whole) {
   if (!a.ended && !b.ended) return "";
   if (!a.ended || !b.ended) { // calls hang
     const [some, none] = a.ended ? [a, b] : [b, a];
@@ -40,13 +53,15 @@ export function verdict(a, b) {
   if (ahead(b, a)) {
     return `Without the policy more calls succeed, by ${points(-difference)}: ${shares}${price ? `, ${price}` : ""}.`;
   }
+  // Chance explains the difference, but it is there: saying that only the price is would be wrong.
+  if (difference > 1 && spared < -0.1) return `With the policy ${shares}, which may be chance, ${price}.`;
   const success = b.good || a.good ? `About as many calls succeed either way` : "No call succeeds either way";
   const gains = [];
   if (spared > 0.1) gains.push(`spares the upstream ${share(spared)} of the attempts`);
   if (a.p50 < b.p50 / 2 && b.p50 - a.p50 > 1) gains.push(`answers in ${duration(a.p50)} instead of ${duration(b.p50)}`);
   if (gains.length) return `${success}, but the policy ${gains.join(" and ")}.`;
-  if (spared < -0.1) return `${success}, but with the policy the upstream takes ${share(-spared)} more attempts.`;
-  if (b.p50 < a.p50 / 2 && a.p50 - b.p50 > 1) return `${success}, but without the policy calls end in ${duration(b.p50)} instead of ${duration(a.p50)}.`;
+  if (spared < -0.1) return !whole ? COUNTING : `${success}, but with the policy the upstream takes ${share(-spared)} more attempts.`;
+  if (b.p50 < a.p50 / 2 && a.p50 - b.p50 > 1) return !whole ? COUNTING : `${success}, but without the policy calls end in ${duration(b.p50)} instead of ${duration(a.p50)}.`;
   return b.good === b.ended && a.good === a.ended ? "The policy makes no difference: every call succeeds either way." : `The policy makes no difference: ${success[0].toLowerCase()}${success.slice(1)}.`;
 }
 
