@@ -11,7 +11,9 @@ const (
 	brakeBlock    = 64          // successes that are judged together,
 	brakeTime     = time.Second // or all of so much time, if they are
 	brakeFew      = 12          // at least
-	lowered       = 0.7         // of the limit before
+	lowered       = 0.7         // of the limit before, at most,
+	leastLowered  = 0.4         // and at least
+	queueAfter    = 2           // times the floor: for so much latency the limit is lowered at once
 	queueFrom     = 1.75        // times the floor: above it the limit is lowered
 	queueUpTo     = 1.4         // times the floor: up to it the limit is raised,
 	noQueue       = 1.1         // faster up to this,
@@ -32,6 +34,8 @@ type brake struct {
 	usual float64 // s, the latency before the upstream was slow
 	floor float64 // s, the latency without a queue, as far as is known
 
+	queueFrom, queueUpTo float64 // times the floor
+
 	changed int64   // when the limit was changed, ns since epoch
 	since   int64   // when that began to show in the latency
 	n       int     // successes since then
@@ -44,7 +48,12 @@ type brake struct {
 	higher    int64   // the limit before it was lowered
 }
 
-func newBrake(at int64, usual float64) brake { return brake{usual: usual, floor: usual, changed: at} }
+func newBrake(at int64, usual, spread float64) brake {
+	return brake{
+		usual: usual, floor: usual, changed: at,
+		queueFrom: queueFrom + 2*spread, queueUpTo: queueUpTo + 1.5*spread,
+	}
+}
 
 // next returns the limit after a block of successes. full reports whether it has refused attempts.
 func (r *brake) next(at int64, b *sample, limit int64, full bool) int64 {
@@ -85,15 +94,15 @@ func (r *brake) judge(latency float64, limit int64, full, search bool) int64 {
 		case latency > r.before*(1+float64(limit)/float64(r.higher))/2:
 			r.lowering, r.floor = false, latency
 			return r.higher
-		case latency < queueUpTo*enough:
+		case latency < r.queueUpTo*enough:
 			r.lowering = false
 			return limit
 		}
 		return r.lower(latency, limit)
 	}
 	switch {
-	case latency > queueFrom*r.floor || search:
-		r.searching = latency <= queueFrom*r.floor
+	case latency > r.queueFrom*r.floor || search:
+		r.searching = latency <= r.queueFrom*r.floor
 		return r.lower(latency, limit)
 	case !full:
 		return limit
@@ -101,7 +110,7 @@ func (r *brake) judge(latency float64, limit int64, full, search bool) int64 {
 		return 2 * limit
 	case latency < noQueue*r.floor:
 		return limit + limit/2
-	case latency < queueUpTo*r.floor:
+	case latency < r.queueUpTo*r.floor:
 		return limit + max(1, limit/5)
 	}
 	return limit
@@ -110,7 +119,8 @@ func (r *brake) judge(latency float64, limit int64, full, search bool) int64 {
 // lower returns a lower limit. At the least limit there is nothing to learn: its latency is the
 // floor.
 func (r *brake) lower(latency float64, limit int64) int64 {
-	next := max(leastBrake, min(limit-1, int64(math.Round(lowered*float64(limit)))))
+	share := min(lowered, max(leastLowered, queueAfter*r.floor/latency))
+	next := max(leastBrake, min(limit-1, int64(math.Round(share*float64(limit)))))
 	r.lowering, r.before, r.higher = next < limit, latency, limit
 	if !r.lowering {
 		r.floor = latency

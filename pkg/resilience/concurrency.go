@@ -154,9 +154,11 @@ type limiterState struct {
 	sampling   sync.Mutex // taken by TryLock only
 	block      sample
 	slowness   brake
-	doubted    bool // the last block seemed slow, but did not count
+	needed     int64 // when it has refused attempts at last, or the upstream was slow, ns since epoch
+	doubted    bool  // the last block seemed slow, but did not count
 	usual      struct {
 		latency, inFlight float64 // s, attempts; 0 = unknown
+		spread            float64 // of the latency: its variance, divided by the square of its mean
 		rate              float64 // successes a second
 		at                int64   // of the last update, ns since epoch
 	}
@@ -170,8 +172,15 @@ type limiterState struct {
 type sample struct {
 	n                 int
 	latency, inFlight float64
+	squares           float64 // of the latencies
 	fastest           time.Duration
 	from              int64 // the first of them, ns since epoch
+}
+
+// spread returns the variance of the latencies, divided by the square of their mean.
+func (b *sample) spread() float64 {
+	n := float64(b.n)
+	return max(0, b.squares*n/(b.latency*b.latency)-1) * n / (n - 1)
 }
 
 // queued is an attempt that waits for a place.
@@ -417,6 +426,7 @@ func (l *limiter) succeeded(at, inFlight int64, latency time.Duration) {
 		l.suspect(at) // so that this process's own time is known when the block is judged
 	}
 	b.latency += latency.Seconds()
+	b.squares += latency.Seconds() * latency.Seconds()
 	b.inFlight += float64(inFlight)
 	if b.n >= blockSize && at-l.usual.at >= int64(blockTime) {
 		l.judge(at)
@@ -468,6 +478,7 @@ func (l *limiter) judge(at int64) {
 	if !seems && l.brake.Load() == 0 { // in trouble more are in flight than usual
 		u.rate += weight * (rate - u.rate)
 		u.inFlight += weight * (b.inFlight/float64(b.n) - u.inFlight)
+		u.spread += weight * (b.spread() - u.spread)
 		l.limit.Store(max(leastLimit, int64(math.Ceil(timesUsual*u.inFlight))))
 		l.many.Store(max(leastMany, int64(manyFactor*u.inFlight)))
 	}
@@ -477,17 +488,21 @@ func (l *limiter) judge(at int64) {
 	l.setFew()
 }
 
-// hold keeps the brake in force while the upstream is slow, or while the brake refuses attempts.
+// hold keeps the brake in force while the upstream is slow, or while the brake refuses attempts,
+// and for a second afterwards: by chance a short time needs no brake.
 func (l *limiter) hold(at int64, slow, full, fails bool) {
 	limit := l.brake.Load()
+	if slow || full {
+		l.needed = at
+	}
 	switch b := &l.block; {
 	case fails && slow:
 		// A part of it may hang, and hold places. A search would take them from the rest.
 		limit = l.limit.Load()
-		l.slowness = newBrake(at, l.usual.latency)
+		l.slowness = newBrake(at, l.usual.latency, l.usual.spread)
 	case fails:
 		limit = 0
-	case limit > 0 && (slow || full):
+	case limit > 0 && at-l.needed < int64(brakeTime):
 		limit = l.slowness.next(at, b, limit, full)
 	case slow:
 		// It is not known yet whether there is a queue: at first nothing in flight is too much.
@@ -498,7 +513,7 @@ func (l *limiter) hold(at int64, slow, full, fails bool) {
 			inFlight = max(inFlight, l.usual.rate*b.latency/float64(b.n))
 		}
 		limit = max(l.limit.Load(), 1+int64(math.Ceil(inFlight/normalShare)))
-		l.slowness = newBrake(at, l.usual.latency)
+		l.slowness = newBrake(at, l.usual.latency, l.usual.spread)
 	default:
 		limit = 0
 	}
