@@ -130,7 +130,8 @@ func TestHonouredDeadlines(t *testing.T) {
 // An upstream has a third of its capacity for half a minute. The limit must keep its queue short,
 // from five seconds on. It must not take the latency of the queue for the usual one: then it would
 // leave force, and the queue would grow until attempts time out. Many clients have at least a place
-// each, so that theirs is longer.
+// each, so that their queue is longer. At three times the load that two workers can serve, their
+// attempts time out before a client of eleven calls a second has seen enough of them.
 func TestDefaultPolicyInABrownOut(t *testing.T) {
 	statistics(t)
 	t.Parallel()
@@ -151,9 +152,10 @@ func TestDefaultPolicyInABrownOut(t *testing.T) {
 		"slower workers":                          {slower, fixed, 8, 60 * time.Millisecond, 1, 0.98, 2},
 		"fewer workers":                           {fewer, fixed, 6, 20 * time.Millisecond, 1, 0.98, 2.3},
 		"fewer workers, mixed work":               {fewer, mixed, 6, 50 * time.Millisecond, 1, 0.98, 2},
-		"slower workers, many clients":            {slower, fixed, 8, 60 * time.Millisecond, 20, 0.85, 24},
-		"fewer workers, many clients":             {fewer, fixed, 6, 20 * time.Millisecond, 20, 0.95, 70},
-		"fewer workers, mixed work, many clients": {fewer, mixed, 6, 50 * time.Millisecond, 20, 0.95, 70},
+		"slower workers, many clients":            {slower, fixed, 8, 60 * time.Millisecond, 20, 0.94, 25},
+		"fewer workers, many clients":             {fewer, fixed, 6, 20 * time.Millisecond, 20, 0.35, 76},
+		"three of eight workers, many clients":    {fewer, fixed, 8, 20 * time.Millisecond, 20, 0.95, 70},
+		"fewer workers, mixed work, many clients": {fewer, mixed, 6, 50 * time.Millisecond, 20, 0.96, 26},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

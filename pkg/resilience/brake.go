@@ -14,8 +14,9 @@ const (
 	lowered       = 0.7         // of the limit before, at most,
 	leastLowered  = 0.4         // and at least
 	queueAfter    = 2           // times the floor: for so much latency the limit is lowered at once
-	queueFrom     = 1.75        // times the floor: above it the limit is lowered
-	queueUpTo     = 1.4         // times the floor: up to it the limit is raised,
+	queueFrom     = 1.6         // times the floor: above it the limit is lowered
+	queueUpTo     = 1.3         // times the floor: up to it the limit is raised,
+	loses         = 0.75        // of the usual rate: with fewer successes capacity is lost
 	noQueue       = 1.1         // faster up to this,
 	muchFaster    = 0.8         // and fastest up to this
 	floorWeight   = 0.3         // of a latency below the floor
@@ -28,10 +29,11 @@ const (
 // a queue gets shorter, and the answers come sooner. If they do not, there was no queue: the limit
 // goes up again, and that latency is the floor from now on.
 //
-// So the latency stays between 1.4 and 1.75 times the floor while more is asked for than the
-// upstream can serve.
+// So the latency stays between 1.3 and 1.6 times the floor, and more if it varies by nature, while
+// more is asked for than the upstream can serve.
 type brake struct {
 	usual float64 // s, the latency before the upstream was slow
+	rate  float64 // successes a second at that time
 	floor float64 // s, the latency without a queue, as far as is known
 
 	queueFrom, queueUpTo float64 // times the floor
@@ -43,14 +45,18 @@ type brake struct {
 
 	held      int // judgements since the limit was changed
 	lowering  bool
+	loses     bool    // fewer successes come than before it was slow
 	searching bool    // for the floor, below the one that is known
 	before    float64 // s, the latency before the limit was lowered
 	higher    int64   // the limit before it was lowered
 }
 
-func newBrake(at int64, usual, spread float64) brake {
+// newBrake returns a brake for an upstream that had a latency, in seconds, and a rate of successes a
+// second before it was slow. spread is the variance of the latency, divided by the square of its
+// mean: the queue for a few workers varies with their work.
+func newBrake(at int64, usual, spread, rate float64) brake {
 	return brake{
-		usual: usual, floor: usual, changed: at,
+		usual: usual, rate: rate, floor: usual, changed: at,
 		queueFrom: queueFrom + 2*spread, queueUpTo: queueUpTo + 1.5*spread,
 	}
 }
@@ -62,7 +68,7 @@ func (r *brake) next(at int64, b *sample, limit int64, full bool) int64 {
 		if time.Duration(at-r.changed).Seconds() < 2*b.latency/float64(b.n) {
 			return limit
 		}
-		r.since = at
+		r.since = b.from
 	}
 	r.n += b.n
 	r.sum += b.latency
@@ -71,6 +77,7 @@ func (r *brake) next(at int64, b *sample, limit int64, full bool) int64 {
 	}
 	r.held++
 	search := full && limit > leastBrake && r.held > heldAtLeast && at-r.changed > int64(searchesAfter)
+	r.loses = float64(r.n)/time.Duration(at-r.since).Seconds() < loses*r.rate
 	next := r.judge(r.sum/float64(r.n), limit, full, search)
 	r.n, r.sum = 0, 0
 	if next != limit {
@@ -109,17 +116,29 @@ func (r *brake) judge(latency float64, limit int64, full, search bool) int64 {
 	case latency < muchFaster*r.floor:
 		return 2 * limit
 	case latency < noQueue*r.floor:
-		return limit + limit/2
+		return r.raise(latency, limit, limit+limit/2)
 	case latency < r.queueUpTo*r.floor:
-		return limit + max(1, limit/5)
+		return r.raise(latency, limit, limit+max(1, limit/5))
 	}
 	return limit
+}
+
+// raise returns a higher limit: next, or so much less that the latency stays below the one from
+// which the limit is lowered, if all that is more waits in a queue.
+func (r *brake) raise(latency float64, limit, next int64) int64 {
+	for next > limit+1 && latency*float64(places(next, normalShare)) > r.queueFrom*r.floor*float64(places(limit, normalShare)) {
+		next--
+	}
+	return next
 }
 
 // lower returns a lower limit. At the least limit there is nothing to learn: its latency is the
 // floor.
 func (r *brake) lower(latency float64, limit int64) int64 {
-	share := min(lowered, max(leastLowered, queueAfter*r.floor/latency))
+	share := lowered
+	if r.loses { // then there is a queue, and by Little's law the limit is in proportion to it
+		share = min(share, max(leastLowered, queueAfter*r.floor/latency))
+	}
 	next := max(leastBrake, min(limit-1, int64(math.Round(share*float64(limit)))))
 	r.lowering, r.before, r.higher = next < limit, latency, limit
 	if !r.lowering {

@@ -499,7 +499,7 @@ func (l *limiter) hold(at int64, slow, full, fails bool) {
 	case fails && slow:
 		// A part of it may hang, and hold places. A search would take them from the rest.
 		limit = l.limit.Load()
-		l.slowness = newBrake(at, l.usual.latency, l.usual.spread)
+		l.slowness = l.newBrake(at)
 	case fails:
 		limit = 0
 	case limit > 0 && at-l.needed < int64(brakeTime):
@@ -513,11 +513,16 @@ func (l *limiter) hold(at int64, slow, full, fails bool) {
 			inFlight = max(inFlight, l.usual.rate*b.latency/float64(b.n))
 		}
 		limit = max(l.limit.Load(), 1+int64(math.Ceil(inFlight/normalShare)))
-		l.slowness = newBrake(at, l.usual.latency, l.usual.spread)
+		l.slowness = l.newBrake(at)
 	default:
 		limit = 0
 	}
 	l.set(at, limit)
+}
+
+// newBrake returns a brake for this upstream.
+func (l *limiter) newBrake(at int64) brake {
+	return newBrake(at, l.usual.latency, l.usual.spread, l.usual.rate)
 }
 
 // set puts the brake in force with a limit, or releases it with 0. At no moment is it in force with
