@@ -18,9 +18,11 @@ type ConcurrencyPolicy struct {
 	// Max is the most attempts in flight. An attempt gives its place back when the response
 	// headers arrive, or when it fails; a body takes no place. 0 adapts to the upstream: it sets
 	// no limit while the upstream is well. While it gives no answers, the limit is three times
-	// what is usual, but at least 12, and 2 once attempts time out. While all its answers are
-	// slow, the limit is what it can serve with a short queue. Both leave out requests with a
-	// body, which may wait for their callers. -1 = no limit. -1 to 1000000.
+	// what is usual, but at least 12, and 2 when attempts have failed and nothing was answered for
+	// long. While all its answers are slow, the limit is what it can serve with a short queue. Both
+	// leave out requests with a body, which may wait for their callers. Calls get the share of
+	// their class, at least one place (normal 90 %: 10 of 12, and 1 of 2). After 1.5 s without a
+	// new attempt, one more passes while there are no answers. -1 = no limit. -1 to 1000000.
 	Max int `yaml:"max"`
 	// Queue is the number of attempts that may wait for a place. In a full queue an attempt takes
 	// the place of one of a lower class. 0 to 1000000; 0 refuses at once.
@@ -450,9 +452,11 @@ func (l *limiter) judge(at int64) {
 		l.suspect(at)
 	}
 	l.doubted = seems && !slow
+	l.learnPause(at, b.from, seems)
 	l.spentThen = l.spent.Load()
 	failures := float64(l.failures.Swap(0))
-	fails := failures > 1 && failures > failsToo*float64(b.n)
+	expected := failsToo * float64(b.n)
+	fails := failures > expected+2*math.Sqrt(expected) // more than by chance
 	if l.policy.Max == 0 {
 		l.hold(at, slow, l.full.Swap(false), fails)
 	} else {

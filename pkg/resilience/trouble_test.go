@@ -145,8 +145,8 @@ func TestSingleFailuresOfASlowUpstream(t *testing.T) {
 	}
 	with, without := refused(60), refused(0)
 	t.Logf("%d calls refused with single failures, %d without", with, without)
-	if with > 2*without {
-		t.Errorf("%d calls refused with single failures, %d without them, want less than twice as many", with, without)
+	if 4*with > 5*without {
+		t.Errorf("%d calls refused with single failures, %d without them, want at most a quarter more", with, without)
 	}
 }
 
@@ -171,7 +171,7 @@ func TestHangBehindALargeLimit(t *testing.T) {
 			}
 			calls.Go(func() {
 				_, report, _ := pl.Do(t.Context(), taking(latency))
-				if at > 11200*time.Millisecond && len(report.Attempts) > 0 {
+				if at > 10900*time.Millisecond && len(report.Attempts) > 0 {
 					mu.Lock()
 					late++
 					mu.Unlock()
@@ -182,7 +182,7 @@ func TestHangBehindALargeLimit(t *testing.T) {
 		calls.Wait()
 		t.Logf("the limit was %d before it hung, %d attempts later", limit, late)
 		if limit < 100 || late > 0 {
-			t.Errorf("the limit was %d while it was slow, and %d attempts were made 0.7 s after its last answer, want over 100, and none", limit, late)
+			t.Errorf("the limit was %d while it was slow, and %d attempts were made 0.4 s after its last answer, want over 100, and none", limit, late)
 		}
 	})
 }
