@@ -51,9 +51,9 @@ type brake struct {
 	higher    int64   // the limit before it was lowered
 }
 
-// newBrake returns a brake for an upstream that had a latency, in seconds, and a rate of successes a
-// second before it was slow. spread is the variance of the latency, divided by the square of its
-// mean: the queue for a few workers varies with their work.
+// newBrake returns a brake for an upstream that had a latency, in seconds, and a rate of successes
+// per second before it was slow. spread is the variance of the latency, divided by the square of
+// its mean: the queue for a few workers varies with their work.
 func newBrake(at int64, usual, spread, rate float64) brake {
 	return brake{
 		usual: usual, rate: rate, floor: usual, changed: at,

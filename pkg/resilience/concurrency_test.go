@@ -248,16 +248,16 @@ func TestAdaptiveLimit(t *testing.T) {
 				return time.Hour
 			}
 			return 20 * time.Millisecond
-			// 46.6 %: half of the calls come in the outage, and the others are those of the first 60 ms,
-			// the first twelve places, and the probes.
+			// 46.6 %: half of the calls come in the outage. Those of the first 60 ms get a place,
+			// and some probes.
 		}, 10 * time.Second, [2]float64{0.4, 0.5}, 100},
 		"it answers more slowly as a whole": {constant(300), func(at time.Duration, _ *rand.Rand) time.Duration {
 			if at > 5*time.Second {
 				return 500 * time.Millisecond
 			}
 			return 20 * time.Millisecond
-			// 8.4 %: one step down shows that there is no queue, so it ends after two seconds. The rest
-			// of the time the limit is close to the 150 attempts that are in flight.
+			// 8.4 %: one step down shows that there is no queue. Before and after it the limit is
+			// close to the 150 attempts that are in flight.
 		}, 10 * time.Second, [2]float64{0.067, 0.101}, 200},
 	} {
 		t.Run(name, func(t *testing.T) {

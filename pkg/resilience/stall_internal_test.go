@@ -115,8 +115,8 @@ func TestSuccessEndsAStallUnderNoLimit(t *testing.T) {
 }
 
 // A pause of the upstream is learned, so that the next one is no stall. A silence in which attempts
-// fail is none. But if a part of the attempts fails all the time, one of them may be the last result
-// before a pause.
+// fail is none, nor one after which all is slow. But if a part of the attempts fails all the time,
+// one of them may be the last result before a pause.
 func TestSilencesThatAreLearned(t *testing.T) {
 	for name, c := range map[string]struct {
 		fails time.Duration // after so much silence; 0 = none fails
