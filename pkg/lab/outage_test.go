@@ -152,8 +152,8 @@ func TestDefaultPolicyInABrownOut(t *testing.T) {
 		"slower workers":                          {slower, fixed, 8, 60 * time.Millisecond, 1, 0.98, 2},
 		"fewer workers":                           {fewer, fixed, 6, 20 * time.Millisecond, 1, 0.98, 2.3},
 		"fewer workers, mixed work":               {fewer, mixed, 6, 50 * time.Millisecond, 1, 0.98, 2},
-		"slower workers, many clients":            {slower, fixed, 8, 60 * time.Millisecond, 20, 0.94, 25},
-		"fewer workers, many clients":             {fewer, fixed, 6, 20 * time.Millisecond, 20, 0.35, 76},
+		"slower workers, many clients":            {slower, fixed, 8, 60 * time.Millisecond, 20, 0.95, 25},
+		"fewer workers, many clients":             {fewer, fixed, 6, 20 * time.Millisecond, 20, 0.36, 76},
 		"three of eight workers, many clients":    {fewer, fixed, 8, 20 * time.Millisecond, 20, 0.95, 70},
 		"fewer workers, mixed work, many clients": {fewer, mixed, 6, 50 * time.Millisecond, 20, 0.96, 26},
 	} {
