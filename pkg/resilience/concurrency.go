@@ -493,12 +493,14 @@ func (l *limiter) judge(at int64) {
 }
 
 // hold keeps the brake in force while the upstream is slow, or while the brake refuses attempts,
-// and for a second afterwards: by chance a short time needs no brake.
+// and for a second afterwards while fewer calls succeed than usual: by chance a short time needs no
+// brake.
 func (l *limiter) hold(at int64, slow, full, fails bool) {
 	limit := l.brake.Load()
 	if slow || full {
 		l.needed = at
 	}
+	rate := float64(l.block.n) / time.Duration(at-l.usual.at).Seconds()
 	switch b := &l.block; {
 	case fails && slow:
 		// A part of it may hang, and hold places. A search would take them from the rest.
@@ -506,7 +508,7 @@ func (l *limiter) hold(at int64, slow, full, fails bool) {
 		l.slowness = l.newBrake(at)
 	case fails:
 		limit = 0
-	case limit > 0 && at-l.needed < int64(brakeTime):
+	case limit > 0 && (slow || full || at-l.needed < int64(brakeTime) && rate < loses*l.usual.rate):
 		limit = l.slowness.next(at, b, limit, full)
 	case slow:
 		// It is not known yet whether there is a queue: at first nothing in flight is too much.
