@@ -91,7 +91,7 @@ func TestFewCallsWaitInAnOutage(t *testing.T) {
 		clients    int
 		rate       float64
 		mean, most float64
-	}{{1, 200, 0.015, 0.018}, {1, 300, 0.015, 0.018}, {20, 200, 0.3, 0.3}, {20, 300, 0.2, 0.2}} {
+	}{{1, 200, 0.015, 0.018}, {1, 300, 0.015, 0.018}, {20, 200, 0.25, 0.3}, {20, 300, 0.16, 0.2}} {
 		t.Run(fmt.Sprintf("%d clients, %g calls/s", c.clients, c.rate), func(t *testing.T) {
 			t.Parallel()
 			const seeds = 10
@@ -108,6 +108,7 @@ func TestFewCallsWaitInAnOutage(t *testing.T) {
 					t.Errorf("seed %d: %.2f %% of the calls wait over 50 ms, recovery %s, want at most %.1f %%, and 2 s", seed+1, 100*w.share(), shown(r.RecoveryS), 100*c.most)
 				}
 			}
+			t.Logf("%.2f %% of the calls wait over 50 ms", 100*sum/seeds)
 			if mean := sum / seeds; mean > c.mean {
 				t.Errorf("%.2f %% of the calls wait over 50 ms, want at most %.1f %%", 100*mean, 100*c.mean)
 			}

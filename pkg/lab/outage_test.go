@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/backend"
+	"github.com/rebound-dev/rebound/pkg/faults"
 	"github.com/rebound-dev/rebound/pkg/lab"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -125,45 +127,63 @@ func TestHonouredDeadlines(t *testing.T) {
 	}
 }
 
-// An upstream has a third of its capacity for half a minute. The limit must keep its queue short.
-// It must not take the latency of the queue for the usual one: then it would leave force, and the
-// queue would grow until attempts time out. Many clients have at least a place each.
+// An upstream has a third of its capacity for half a minute. The limit must keep its queue short,
+// from five seconds on. It must not take the latency of the queue for the usual one: then it would
+// leave force, and the queue would grow until attempts time out. Many clients have at least a place
+// each, so that their queue is longer. At three times the load that two workers can serve, their
+// attempts time out before a client of eleven calls a second has seen enough of them.
 func TestDefaultPolicyInABrownOut(t *testing.T) {
 	statistics(t)
 	t.Parallel()
-	const capacity, settles = 400, 5
+	const seeds = 10
+	fixed := faults.Latency{Distribution: faults.DistributionFixed, Value: 20 * time.Millisecond}
+	mixed := faults.Latency{Distribution: faults.DistributionLognormal, Median: 10 * time.Millisecond, P99: 50 * time.Millisecond}
+	slower := func(p *lab.Phase) { p.Slower = new(3.0) }
+	fewer := func(p *lab.Phase) { p.Working = new(1.0 / 3) }
 	for name, c := range map[string]struct {
 		change  func(*lab.Phase)
-		latency time.Duration // of a worker meanwhile
+		work    faults.Latency
+		workers float64
+		p99     time.Duration // of a worker meanwhile
 		clients int
-		least   float64 // goodput, as a share of what the upstream can serve
-		times   float64 // the largest p99, times that latency
+		least   float64 // mean goodput, as a share of what the upstream can serve
+		times   float64 // the largest mean p99, times that of a worker
 	}{
-		"slower workers":               {func(p *lab.Phase) { p.Slower = new(3.0) }, 60 * time.Millisecond, 1, 0.95, 2},
-		"fewer workers":                {func(p *lab.Phase) { p.Working = new(1.0 / 3) }, 20 * time.Millisecond, 1, 0.95, 4},
-		"slower workers, many clients": {func(p *lab.Phase) { p.Slower = new(3.0) }, 60 * time.Millisecond, 20, 0.85, 24},
-		"fewer workers, many clients":  {func(p *lab.Phase) { p.Working = new(1.0 / 3) }, 20 * time.Millisecond, 20, 0.95, 70},
+		"slower workers":                          {slower, fixed, 8, 60 * time.Millisecond, 1, 0.98, 2},
+		"fewer workers":                           {fewer, fixed, 6, 20 * time.Millisecond, 1, 0.98, 2.3},
+		"fewer workers, mixed work":               {fewer, mixed, 6, 50 * time.Millisecond, 1, 0.98, 2},
+		"slower workers, many clients":            {slower, fixed, 8, 60 * time.Millisecond, 20, 0.95, 25},
+		"fewer workers, many clients":             {fewer, fixed, 6, 20 * time.Millisecond, 20, 0.36, 76},
+		"three of eight workers, many clients":    {fewer, fixed, 8, 20 * time.Millisecond, 20, 0.95, 70},
+		"fewer workers, mixed work, many clients": {fewer, mixed, 6, 50 * time.Millisecond, 20, 0.96, 26},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			const begins, settles, lasts = 10 * time.Second, 5 * time.Second, 30 * time.Second
 			s := steady(func(s *lab.Scenario) {
-				s.Upstream.Faults.Latency.Value = 20 * time.Millisecond
-				s.Disturbance = lab.Span{At: 10 * time.Second, For: 30 * time.Second}
+				s.Upstream.Faults.Latency = c.work
+				s.Disturbance = lab.Span{At: begins + settles, For: lasts - settles}
 				s.Length = s.Disturbance.End() + time.Second
-				s.Upstream.Phases = []lab.Phase{phase(s.Disturbance.At, s.Disturbance.For, c.change)}
+				s.Upstream.Phases = []lab.Phase{phase(begins, lasts, c.change)}
 			})
-			r := simulate(t, lab.Experiment{
-				Policy: transport.DefaultPolicy(), Scenario: s, Load: lab.Load{Rate: 0.75 * capacity, Clients: c.clients, Capacity: capacity, Seed: 1},
-			})
-			var good, p99, seconds float64
-			for _, second := range r.Series[10+settles : 40] {
-				good, p99, seconds = good+float64(second.Goodput), p99+second.P99, seconds+1
+			capacity := c.workers / backend.Mean(c.work).Seconds()
+			var kept, times float64
+			worst, longest := 1e9, 0.0
+			for seed := range uint64(seeds) {
+				r := simulate(t, lab.Experiment{
+					Policy: transport.DefaultPolicy(), Scenario: s, Load: lab.Load{Rate: 0.75 * capacity, Clients: c.clients, Capacity: capacity, Seed: seed + 1},
+				})
+				k, p := r.During.Goodput/(capacity/3), r.During.P99/float64(c.p99.Milliseconds())
+				kept += k / seeds
+				times += p / seeds
+				worst, longest = min(worst, k), max(longest, p)
 			}
-			if kept := good / seconds / (capacity / 3.0); kept < c.least {
-				t.Errorf("goodput is %.0f %% of what the upstream can serve, want at least %.0f", 100*kept, 100*c.least)
+			t.Logf("goodput %.1f %% (worst %.1f), p99 %.2f (longest %.2f)", 100*kept, 100*worst, times, longest)
+			if kept < c.least {
+				t.Errorf("goodput is %.1f %% of what the upstream can serve, want at least %.0f", 100*kept, 100*c.least)
 			}
-			if times := p99 / seconds / float64(c.latency.Milliseconds()); times > c.times {
-				t.Errorf("p99 is %.1f times that of a worker, want at most %v", times, c.times)
+			if times > c.times {
+				t.Errorf("p99 is %.2f times that of a worker, want at most %v", times, c.times)
 			}
 		})
 	}

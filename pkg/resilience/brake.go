@@ -11,9 +11,12 @@ const (
 	brakeBlock    = 64          // successes that are judged together,
 	brakeTime     = time.Second // or all of so much time, if they are
 	brakeFew      = 12          // at least
-	lowered       = 0.7         // of the limit before
-	queueFrom     = 1.75        // times the floor: above it the limit is lowered
-	queueUpTo     = 1.4         // times the floor: up to it the limit is raised,
+	lowered       = 0.7         // of the limit before, at most,
+	leastLowered  = 0.4         // and at least
+	queueAfter    = 2           // times the floor: for so much latency the limit is lowered at once
+	queueFrom     = 1.6         // times the floor: above it the limit is lowered
+	queueUpTo     = 1.3         // times the floor: up to it the limit is raised,
+	loses         = 0.75        // of the usual rate: with fewer successes capacity is lost
 	noQueue       = 1.1         // faster up to this,
 	muchFaster    = 0.8         // and fastest up to this
 	floorWeight   = 0.3         // of a latency below the floor
@@ -26,11 +29,14 @@ const (
 // a queue gets shorter, and the answers come sooner. If they do not, there was no queue: the limit
 // goes up again, and that latency is the floor from now on.
 //
-// So the latency stays between 1.4 and 1.75 times the floor while more is asked for than the
-// upstream can serve.
+// So the latency stays between 1.3 and 1.6 times the floor, and more if it varies by nature, while
+// more is asked for than the upstream can serve.
 type brake struct {
 	usual float64 // s, the latency before the upstream was slow
+	rate  float64 // successes a second at that time
 	floor float64 // s, the latency without a queue, as far as is known
+
+	queueFrom, queueUpTo float64 // times the floor
 
 	changed int64   // when the limit was changed, ns since epoch
 	since   int64   // when that began to show in the latency
@@ -39,12 +45,21 @@ type brake struct {
 
 	held      int // judgements since the limit was changed
 	lowering  bool
+	loses     bool    // fewer successes come than before it was slow
 	searching bool    // for the floor, below the one that is known
 	before    float64 // s, the latency before the limit was lowered
 	higher    int64   // the limit before it was lowered
 }
 
-func newBrake(at int64, usual float64) brake { return brake{usual: usual, floor: usual, changed: at} }
+// newBrake returns a brake for an upstream that had a latency, in seconds, and a rate of successes
+// per second before it was slow. spread is the variance of the latency, divided by the square of
+// its mean: the queue for a few workers varies with their work.
+func newBrake(at int64, usual, spread, rate float64) brake {
+	return brake{
+		usual: usual, rate: rate, floor: usual, changed: at,
+		queueFrom: queueFrom + 2*spread, queueUpTo: queueUpTo + 1.5*spread,
+	}
+}
 
 // next returns the limit after a block of successes. full reports whether it has refused attempts.
 func (r *brake) next(at int64, b *sample, limit int64, full bool) int64 {
@@ -53,7 +68,7 @@ func (r *brake) next(at int64, b *sample, limit int64, full bool) int64 {
 		if time.Duration(at-r.changed).Seconds() < 2*b.latency/float64(b.n) {
 			return limit
 		}
-		r.since = at
+		r.since = b.from
 	}
 	r.n += b.n
 	r.sum += b.latency
@@ -62,6 +77,7 @@ func (r *brake) next(at int64, b *sample, limit int64, full bool) int64 {
 	}
 	r.held++
 	search := full && limit > leastBrake && r.held > heldAtLeast && at-r.changed > int64(searchesAfter)
+	r.loses = float64(r.n)/time.Duration(at-r.since).Seconds() < loses*r.rate
 	next := r.judge(r.sum/float64(r.n), limit, full, search)
 	r.n, r.sum = 0, 0
 	if next != limit {
@@ -85,32 +101,45 @@ func (r *brake) judge(latency float64, limit int64, full, search bool) int64 {
 		case latency > r.before*(1+float64(limit)/float64(r.higher))/2:
 			r.lowering, r.floor = false, latency
 			return r.higher
-		case latency < queueUpTo*enough:
+		case latency < r.queueUpTo*enough:
 			r.lowering = false
 			return limit
 		}
 		return r.lower(latency, limit)
 	}
 	switch {
-	case latency > queueFrom*r.floor || search:
-		r.searching = latency <= queueFrom*r.floor
+	case latency > r.queueFrom*r.floor || search:
+		r.searching = latency <= r.queueFrom*r.floor
 		return r.lower(latency, limit)
 	case !full:
 		return limit
 	case latency < muchFaster*r.floor:
 		return 2 * limit
 	case latency < noQueue*r.floor:
-		return limit + limit/2
-	case latency < queueUpTo*r.floor:
-		return limit + max(1, limit/5)
+		return r.raise(latency, limit, limit+limit/2)
+	case latency < r.queueUpTo*r.floor:
+		return r.raise(latency, limit, limit+max(1, limit/5))
 	}
 	return limit
+}
+
+// raise returns a higher limit: next, or so much less that the latency stays below the one from
+// which the limit is lowered, if all that is more waits in a queue.
+func (r *brake) raise(latency float64, limit, next int64) int64 {
+	for next > limit+1 && latency*float64(places(next, normalShare)) > r.queueFrom*r.floor*float64(places(limit, normalShare)) {
+		next--
+	}
+	return next
 }
 
 // lower returns a lower limit. At the least limit there is nothing to learn: its latency is the
 // floor.
 func (r *brake) lower(latency float64, limit int64) int64 {
-	next := max(leastBrake, min(limit-1, int64(math.Round(lowered*float64(limit)))))
+	share := lowered
+	if r.loses { // then there is a queue, and by Little's law the limit is in proportion to it
+		share = min(share, max(leastLowered, queueAfter*r.floor/latency))
+	}
+	next := max(leastBrake, min(limit-1, int64(math.Round(share*float64(limit)))))
 	r.lowering, r.before, r.higher = next < limit, latency, limit
 	if !r.lowering {
 		r.floor = latency

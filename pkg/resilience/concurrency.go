@@ -18,9 +18,11 @@ type ConcurrencyPolicy struct {
 	// Max is the most attempts in flight. An attempt gives its place back when the response
 	// headers arrive, or when it fails; a body takes no place. 0 adapts to the upstream: it sets
 	// no limit while the upstream is well. While it gives no answers, the limit is three times
-	// what is usual, but at least 12, and 2 once attempts time out. While all its answers are
-	// slow, the limit is what it can serve with a short queue. Both leave out requests with a
-	// body, which may wait for their callers. -1 = no limit. -1 to 1000000.
+	// what is usual, but at least 12, and 2 when attempts have failed and nothing was answered for
+	// long. While all its answers are slow, the limit is what it can serve with a short queue. Both
+	// leave out requests with a body, which may wait for their callers. Calls get the share of
+	// their class, at least one place (normal 90 %: 10 of 12, and 1 of 2). After 1.5 s without a
+	// new attempt, one more passes while there are no answers. -1 = no limit. -1 to 1000000.
 	Max int `yaml:"max"`
 	// Queue is the number of attempts that may wait for a place. In a full queue an attempt takes
 	// the place of one of a lower class. 0 to 1000000; 0 refuses at once.
@@ -154,9 +156,11 @@ type limiterState struct {
 	sampling   sync.Mutex // taken by TryLock only
 	block      sample
 	slowness   brake
-	doubted    bool // the last block seemed slow, but did not count
+	needed     int64 // when it has refused attempts at last, or the upstream was slow, ns since epoch
+	doubted    bool  // the last block seemed slow, but did not count
 	usual      struct {
 		latency, inFlight float64 // s, attempts; 0 = unknown
+		spread            float64 // of the latency: its variance, divided by the square of its mean
 		rate              float64 // successes a second
 		at                int64   // of the last update, ns since epoch
 	}
@@ -170,8 +174,15 @@ type limiterState struct {
 type sample struct {
 	n                 int
 	latency, inFlight float64
+	squares           float64 // of the latencies
 	fastest           time.Duration
 	from              int64 // the first of them, ns since epoch
+}
+
+// spread returns the variance of the latencies, divided by the square of their mean.
+func (b *sample) spread() float64 {
+	n := float64(b.n)
+	return max(0, b.squares*n/(b.latency*b.latency)-1) * n / (n - 1)
 }
 
 // queued is an attempt that waits for a place.
@@ -417,6 +428,7 @@ func (l *limiter) succeeded(at, inFlight int64, latency time.Duration) {
 		l.suspect(at) // so that this process's own time is known when the block is judged
 	}
 	b.latency += latency.Seconds()
+	b.squares += latency.Seconds() * latency.Seconds()
 	b.inFlight += float64(inFlight)
 	if b.n >= blockSize && at-l.usual.at >= int64(blockTime) {
 		l.judge(at)
@@ -440,9 +452,11 @@ func (l *limiter) judge(at int64) {
 		l.suspect(at)
 	}
 	l.doubted = seems && !slow
+	l.learnPause(at, b.from, seems)
 	l.spentThen = l.spent.Load()
 	failures := float64(l.failures.Swap(0))
-	fails := failures > 1 && failures > failsToo*float64(b.n)
+	expected := failsToo * float64(b.n)
+	fails := failures > expected+2*math.Sqrt(expected) // more than by chance
 	if l.policy.Max == 0 {
 		l.hold(at, slow, l.full.Swap(false), fails)
 	} else {
@@ -468,6 +482,7 @@ func (l *limiter) judge(at int64) {
 	if !seems && l.brake.Load() == 0 { // in trouble more are in flight than usual
 		u.rate += weight * (rate - u.rate)
 		u.inFlight += weight * (b.inFlight/float64(b.n) - u.inFlight)
+		u.spread += weight * (b.spread() - u.spread)
 		l.limit.Store(max(leastLimit, int64(math.Ceil(timesUsual*u.inFlight))))
 		l.many.Store(max(leastMany, int64(manyFactor*u.inFlight)))
 	}
@@ -477,17 +492,23 @@ func (l *limiter) judge(at int64) {
 	l.setFew()
 }
 
-// hold keeps the brake in force while the upstream is slow, or while the brake refuses attempts.
+// hold keeps the brake in force while the upstream is slow, or while the brake refuses attempts,
+// and for a second afterwards while fewer calls succeed than usual: by chance a short time needs no
+// brake.
 func (l *limiter) hold(at int64, slow, full, fails bool) {
 	limit := l.brake.Load()
+	if slow || full {
+		l.needed = at
+	}
+	rate := float64(l.block.n) / time.Duration(at-l.usual.at).Seconds()
 	switch b := &l.block; {
 	case fails && slow:
 		// A part of it may hang, and hold places. A search would take them from the rest.
 		limit = l.limit.Load()
-		l.slowness = newBrake(at, l.usual.latency)
+		l.slowness = l.newBrake(at)
 	case fails:
 		limit = 0
-	case limit > 0 && (slow || full):
+	case limit > 0 && (slow || full || at-l.needed < int64(brakeTime) && rate < loses*l.usual.rate):
 		limit = l.slowness.next(at, b, limit, full)
 	case slow:
 		// It is not known yet whether there is a queue: at first nothing in flight is too much.
@@ -498,11 +519,16 @@ func (l *limiter) hold(at int64, slow, full, fails bool) {
 			inFlight = max(inFlight, l.usual.rate*b.latency/float64(b.n))
 		}
 		limit = max(l.limit.Load(), 1+int64(math.Ceil(inFlight/normalShare)))
-		l.slowness = newBrake(at, l.usual.latency)
+		l.slowness = l.newBrake(at)
 	default:
 		limit = 0
 	}
 	l.set(at, limit)
+}
+
+// newBrake returns a brake for this upstream.
+func (l *limiter) newBrake(at int64) brake {
+	return newBrake(at, l.usual.latency, l.usual.spread, l.usual.rate)
 }
 
 // set puts the brake in force with a limit, or releases it with 0. At no moment is it in force with

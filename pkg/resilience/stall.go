@@ -3,6 +3,7 @@ package resilience
 import (
 	"math"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -19,10 +20,12 @@ const (
 	maxGap       = time.Second             // a longer one is a pause
 	longestPause = 500 * time.Millisecond  // a longer silence is an outage
 	pausesKept   = 5 * time.Minute         // a pause is known for that time, up to twice as long
+	pauseShows   = time.Second             // the first answers after a pause may all be late
+	failsBefore  = 3                       // times the usual time between two successes, in which failures are chance
 	leastMany    = 6                       // attempts in flight from which silence counts, at least
 	manyFactor   = 1.5                     // times the attempts that are usually in flight
 	suspectFor   = 5 * time.Second         // how long there are ticks after slow answers
-	hangGaps     = 50                      // as stallGaps, from which on it is no queue of a slow upstream
+	hangGaps     = 30                      // as stallGaps, from which on it is no queue of a slow upstream
 	hangPlaces   = 2                       // the limit while the upstream hangs
 	probeEvery   = 1500 * time.Millisecond // after the last place was taken one more is, at any limit
 )
@@ -49,14 +52,22 @@ type stallWatch struct {
 	spentThen int64        // the same after the last block; protected by sampling
 
 	// Used by the tick only.
-	seen  struct{ over, good, failed int64 }
+	seen  struct{ over, good, failed, gap int64 }
 	step  time.Duration // until this tick
 	own   time.Duration // of silence
 	asked time.Duration // of silence, since an attempt began in it
 	idle  time.Duration // of a stall with nothing in flight
+
+	pausing sync.Mutex // protects what follows
 	// The longest pauses that ended by themselves, in this period and the one before.
 	pauses [2]time.Duration
 	period int64 // when this period began, ns since epoch
+	// A silence that may be such a pause, and when it ended, ns since epoch. Its length is 0 if
+	// there is none.
+	ended struct {
+		silence time.Duration
+		at      int64
+	}
 }
 
 // watch begins to look for a stall, with many attempts in flight.
@@ -84,12 +95,12 @@ func (l *limiterState) tick() {
 	w.spent.Add(int64(w.step))
 	over, good, failed := w.over.Load(), l.lastGood.Load(), w.failed.Load()
 	at, timeout := int64(time.Since(l.epoch)), time.Duration(l.timeout.Load())
-	w.forget(at)
 	stalls := l.stalls()
 	switch {
 	case good != w.seen.good:
-		if w.own <= longestPause && w.seen.failed <= w.seen.good { // it ended by itself, and nothing failed
-			w.pauses[0] = max(w.pauses[0], w.own)
+		// It ended by itself, and nothing failed in it. A failure at its begin may be chance.
+		if w.own <= longestPause && w.seen.failed-w.seen.good <= max(int64(tick), failsBefore*w.seen.gap) {
+			w.endSilence(w.own, good)
 		}
 		w.own = 0
 	case !stalls && over == 0:
@@ -103,7 +114,7 @@ func (l *limiterState) tick() {
 	if good != w.seen.good || l.began.Load() < good-int64(time.Millisecond) {
 		w.asked = 0 // all that is in flight began before the last success: the callers may pause
 	}
-	w.seen.over, w.seen.good, w.seen.failed, w.step = over, good, failed, tick
+	w.seen.over, w.seen.good, w.seen.failed, w.seen.gap, w.step = over, good, failed, l.gap.Load(), tick
 	switch {
 	case stalls:
 		if w.own > longestPause {
@@ -154,7 +165,43 @@ func (l *limiter) suspect(at int64) {
 	}
 }
 
-// forget drops the pauses that are too old.
+// endSilence records the end of a silence, which may have been a pause of the upstream.
+func (w *stallWatch) endSilence(silence time.Duration, at int64) {
+	if stallFactor*float64(silence) <= float64(leastStall) {
+		return
+	}
+	w.pausing.Lock()
+	defer w.pausing.Unlock()
+	if silence > w.ended.silence {
+		w.ended.silence, w.ended.at = silence, at
+	}
+}
+
+// learnPause learns from a block of successes whether the last silence was a pause of the upstream.
+// After a pause all is as before. If it is slow instead, its answers came late for that.
+func (w *stallWatch) learnPause(at, from int64, slow bool) {
+	w.pausing.Lock()
+	defer w.pausing.Unlock()
+	switch e := &w.ended; {
+	case e.silence == 0 || from <= e.at: // a block of before shows nothing
+	case !slow:
+		w.forget(at)
+		w.pauses[0] = max(w.pauses[0], e.silence)
+		e.silence = 0
+	case at-e.at > int64(pauseShows):
+		e.silence = 0
+	}
+}
+
+// longestKnown returns the longest pause that is known.
+func (w *stallWatch) longestKnown(at int64) time.Duration {
+	w.pausing.Lock()
+	defer w.pausing.Unlock()
+	w.forget(at)
+	return max(w.pauses[0], w.pauses[1])
+}
+
+// forget drops the pauses that are too old. pausing is held.
 func (w *stallWatch) forget(at int64) {
 	switch age := at - w.period; {
 	case age > 2*int64(pausesKept):
@@ -176,7 +223,7 @@ func (l *limiterState) silenceOfAStall(at int64) time.Duration {
 		least = unknownStall
 	}
 	return max(least, time.Duration(stallFactor*float64(usual)), time.Duration(stallGaps*l.gap.Load()),
-		time.Duration(stallFactor*float64(max(w.pauses[0], w.pauses[1]))))
+		time.Duration(stallFactor*float64(w.longestKnown(at))))
 }
 
 // stalls reports whether the upstream stalls.

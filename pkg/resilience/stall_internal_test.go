@@ -113,3 +113,60 @@ func TestSuccessEndsAStallUnderNoLimit(t *testing.T) {
 		time.Sleep(5 * time.Second)
 	})
 }
+
+// A pause of the upstream is learned, so that the next one is no stall. A silence in which attempts
+// fail is none, nor one after which all is slow. But if a part of the attempts fails all the time,
+// one of them may be the last result before a pause.
+func TestSilencesThatAreLearned(t *testing.T) {
+	for name, c := range map[string]struct {
+		fails time.Duration // after so much silence; 0 = none fails
+		after time.Duration // the latency after the silence
+		least time.Duration
+		most  time.Duration
+	}{
+		"a pause":                  {0, 5 * time.Millisecond, 290 * time.Millisecond, 310 * time.Millisecond},
+		"a failure at its begin":   {5 * time.Millisecond, 5 * time.Millisecond, 290 * time.Millisecond, 310 * time.Millisecond},
+		"a failure in it":          {100 * time.Millisecond, 5 * time.Millisecond, 0, 60 * time.Millisecond},
+		"all is slow from then on": {0, 300 * time.Millisecond, 0, 60 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLimiter(ConcurrencyPolicy{}, 10*time.Second)
+				l.ticking.Store(true) // the test makes the ticks
+				l.timer = time.AfterFunc(time.Hour, func() {})
+				defer func() { l.timer.Stop() }()
+				l.step = tick
+				answer := func(latency time.Duration) {
+					time.Sleep(tick)
+					l.take(time.Now(), 1)
+					l.leave(time.Now(), Healthy, latency)
+					l.tick()
+				}
+				for range 2000 {
+					answer(5 * time.Millisecond)
+				}
+				for range 10 {
+					l.take(time.Now(), 1)
+				}
+				for silence := tick; silence < 300*time.Millisecond; silence += tick {
+					time.Sleep(tick)
+					if silence == c.fails {
+						l.leave(time.Now(), Unhealthy, silence)
+					}
+					l.tick()
+				}
+				time.Sleep(tick)
+				for range 9 {
+					l.leave(time.Now(), Healthy, 300*time.Millisecond)
+				}
+				l.tick()
+				for range 400 {
+					answer(c.after)
+				}
+				if got := l.longestKnown(int64(time.Since(l.epoch))); got < c.least || got > c.most {
+					t.Errorf("the longest pause known is %v, want from %v to %v", got, c.least, c.most)
+				}
+			})
+		})
+	}
+}
