@@ -60,7 +60,7 @@ func (a *Attempt) Breaker() State { return a.ticket.state }
 
 // Hold keeps the attempt open after the operation has returned a result whose body is not read yet.
 // Its context stays alive, and the breaker counts a good outcome at [Attempt.Release] only. The
-// holder must call Release. A half-open circuit waits for it no longer than the attempt timeout, and
+// holder must call Release. A half-open circuit waits for it no longer than the attempt timeout or
 // 10 s.
 func (a *Attempt) Hold() { a.held.Store(true) }
 
