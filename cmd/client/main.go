@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -54,6 +55,7 @@ func run(ctx context.Context, p cli.Program) int {
 	var level telemetry.Level
 	fs.TextVar(&level, "log-level", telemetry.Level(slog.LevelInfo), "the lowest `LEVEL` to log: debug (a line for each attempt), info, warn or error")
 	drainDelay := fs.Duration("drain-delay", 0, "how long to keep serving after readiness fails")
+	drainTimeout := fs.Duration("drain-timeout", 0, "the longest `TIME` that calls in flight have after that, before a stop cuts them; 0 means the longest timeout of the policies that routes use")
 
 	if code, done := p.Parse(fs, help); done {
 		return code
@@ -61,8 +63,10 @@ func run(ctx context.Context, p cli.Program) int {
 	if err := cli.CheckAddresses(*listen, *admin); err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
-	if *drainDelay < 0 {
-		return p.Fail(cli.ExitUsage, fmt.Errorf("--drain-delay: must be at least 0, got %v", *drainDelay))
+	for name, d := range map[string]time.Duration{"drain-delay": *drainDelay, "drain-timeout": *drainTimeout} {
+		if d < 0 {
+			return p.Fail(cli.ExitUsage, fmt.Errorf("--%s: must be at least 0, got %v", name, d))
+		}
 	}
 	if err := livePage.Check(); err != nil {
 		return p.Fail(cli.ExitUsage, fmt.Errorf("--%w", err))
@@ -141,7 +145,10 @@ func run(ctx context.Context, p cli.Program) int {
 		Data:         []serve.Listener{{Name: "data", Addr: *listen, Flag: "--listen", Handler: client.Data, TLS: client.TLS}},
 		Admin:        []serve.Listener{{Name: "admin", Addr: *admin, Flag: "--admin", Handler: client.Admin}},
 		DrainDelay:   *drainDelay,
-		DrainTimeout: client.LongestTimeout,
+		DrainTimeout: func() time.Duration {
+			longest := client.LongestTimeout()
+			return min(longest, cmp.Or(*drainTimeout, longest))
+		},
 		Flush:        client.Flush,
 		FlushTimeout: flushTimeout,
 		Reload:       reload,
@@ -245,7 +252,7 @@ Usage: client --config FILE [flags]
        client probe URL
 
 `)
-	config.Usage(w, fs, "listen", "admin", "config", "upstream", "timeout", "attempt-timeout", "check", "drain-delay", "log-level", "faults", "traces", "hosts", "version")
+	config.Usage(w, fs, "listen", "admin", "config", "upstream", "timeout", "attempt-timeout", "check", "drain-delay", "drain-timeout", "log-level", "faults", "traces", "hosts", "version")
 	fmt.Fprint(w, `
 Examples:
   client --upstream http://localhost:5000

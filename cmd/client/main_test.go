@@ -127,6 +127,27 @@ func TestProxiesAndDrains(t *testing.T) {
 	}
 }
 
+// A stop cuts a call that hangs, although its policy gives it an hour.
+func TestDrainTimeout(t *testing.T) {
+	arrived := make(chan struct{})
+	up := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(arrived)
+		<-r.Context().Done()
+	}))
+	t.Cleanup(up.Close)
+	routes, _, stop := client(t, "--upstream", up.URL, "--timeout=1h", "--attempt-timeout=1h", "--drain-timeout=1ms")
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		get(t, routes+"/")
+	}()
+	<-arrived
+	if code := stop(); code != 0 {
+		t.Errorf("got exit code %d, want 0", code)
+	}
+	<-ended
+}
+
 // The data port speaks TLS with HTTP/2, and still drains.
 func TestListenerTLS(t *testing.T) {
 	release, arrived := make(chan struct{}), make(chan struct{})
@@ -250,6 +271,7 @@ func TestUsageMistakes(t *testing.T) {
 		"bad duration":                    {[]string{"--upstream", "http://x", "--drain-delay", "soon"}, nil, "drain-delay"},
 		"bad duration in the environment": {[]string{"--upstream", "http://x"}, map[string]string{"REBOUND_DRAIN_DELAY": "soon"}, "REBOUND_DRAIN_DELAY"},
 		"negative duration":               {[]string{"--upstream", "http://x", "--drain-delay", "-1s"}, nil, "must be at least 0"},
+		"negative drain timeout":          {[]string{"--upstream", "http://x", "--drain-timeout", "-1s"}, nil, "--drain-timeout: must be at least 0"},
 		"no address":                      {[]string{"--upstream", "http://x", "--listen", "nope"}, nil, "must be an address such as :8080"},
 		"missing file":                    {[]string{"--config", "no/such/file.yaml"}, nil, "no/such/file.yaml"},
 		"directory":                       {[]string{"--config", "testdata"}, nil, "testdata"},

@@ -690,6 +690,9 @@ func TestTraefikTakesTheHeaviestService(t *testing.T) {
 					dropped++
 				}
 			}
+			if len(result.Policies) != 1 { // what is dropped is no policy of its own either
+				t.Errorf("got %d policies, want 1: %+v", len(result.Policies), result.Policies)
+			}
 			if dropped != 3 {
 				t.Errorf("the report drops %d settings of canary, want 3:\n%v", dropped, result.Report)
 			}

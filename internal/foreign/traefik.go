@@ -39,6 +39,8 @@ type traefikRouter struct {
 	transport     traefikName // if the router names it itself
 	upstream      traefikPart // what an IngressRoute says about its service
 	middlewares   []traefikName
+	// What only the services name that get fewer requests.
+	dropped, droppedTransports []traefikName
 }
 
 // traefikName is the name of a part, with the namespace of the object that refers to it.
@@ -154,6 +156,16 @@ func (x *traefik) policies() []Policy {
 			t.applyTo(&p)
 		}
 		all = append(all, p)
+		// The report has said that these are dropped, so they are no policies of their own.
+		var none Policy
+		for _, name := range router.dropped {
+			x.use(&none, name, map[*traefikPart]bool{})
+		}
+		for _, name := range router.droppedTransports {
+			if t := name.in(x.transports); t != nil {
+				t.applyTo(&none)
+			}
+		}
 	}
 	for _, part := range x.order {
 		if part.says && !part.used {
@@ -250,6 +262,12 @@ func (x *traefik) ingress(r *reader, n *node) {
 						most := heaviest(n)
 						r.list(n, func(r *reader, n *node) {
 							if n != most {
+								for _, m := range n.get("middlewares").all() {
+									router.dropped = append(router.dropped, x.reference(m))
+								}
+								if t := n.get("serversTransport"); t.value() != "" {
+									router.droppedTransports = append(router.droppedTransports, traefikName{cmp.Or(n.get("namespace").value(), x.namespace), t.value()})
+								}
 								r.object(n, fields{}.dropping("a route becomes one policy, that of the service with the largest weight", "passiveHealthCheck", "strategy", "healthCheck", "serversTransport", "middlewares").
 									ignoring(traefikServiceKeys()...))
 								return

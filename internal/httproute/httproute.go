@@ -80,6 +80,7 @@ func Config(name string, data []byte) (gateway.Config, []Note, error) {
 			read(root, path)
 		}
 	}
+	m.unusedTLS()
 	if m.tooMany == nil {
 		m.routes()
 	}
@@ -215,7 +216,7 @@ func (m *maker) object(n *yaml.Node, path string) {
 		}
 	case !slices.Contains(silentKinds(), o.Kind):
 		// A kind that routes, or sets TLS, and each one to come.
-		m.note(n, path+".kind", "a %s is not carried over: only HTTPRoute and BackendTLSPolicy are", o.Kind)
+		m.note(n, path+".kind", "a %s is not carried over", o.Kind)
 	}
 }
 
@@ -443,7 +444,7 @@ func (m *maker) upstream(rule *yaml.Node, refs []yaml.Node, namespace, path stri
 		backend
 		i, weight int
 	}
-	var services []service
+	var services, others []service
 	best := 0
 	for i := range refs {
 		s := service{i: i, weight: 1}
@@ -457,13 +458,21 @@ func (m *maker) upstream(rule *yaml.Node, refs []yaml.Node, namespace, path stri
 		switch {
 		case s.weight == 0:
 		case s.Group != "" || s.Kind != "" && s.Kind != "Service" || s.Name == "" || s.Port == 0:
-			m.note(&refs[i], at, "not carried over: not a Service with a port")
+			others = append(others, s)
 		default:
 			services = append(services, s)
 			if s.weight > services[best].weight {
 				best = len(services) - 1
 			}
 		}
+	}
+	for _, s := range others {
+		instead := ""
+		if len(services) > 0 {
+			to := services[best]
+			instead = fmt.Sprintf(", and %s of weight %d gets what is for it, of weight %d", to.Name, to.weight, s.weight)
+		}
+		m.note(&refs[s.i], fmt.Sprintf("%s[%d]", path, s.i), "not carried over: not a Service with a port%s", instead)
 	}
 	if len(services) == 0 {
 		m.note(rule, strings.TrimSuffix(path, ".backendRefs"), "not carried over: it has no Service to send requests to")
@@ -519,7 +528,7 @@ func (m *maker) policy(from foreign.Policy, r *rule, path string) transport.Poli
 	p.AttemptTimeout = cmp.Or(from.TryTimeout, noLimit)
 	if total {
 		p.Timeout = cmp.Or(from.Timeout, noLimit)
-		p.AttemptTimeout = min(p.AttemptTimeout, p.Timeout)
+		p.AttemptTimeout = min(cmp.Or(from.TryTimeout, p.Timeout), p.Timeout)
 	}
 	p.Timeout = max(p.Timeout, p.AttemptTimeout)
 	if given(r.Retry) {

@@ -60,6 +60,7 @@ func TestRoutes(t *testing.T) {
 		"another namespace":  {one("backendRefs: [{name: a, namespace: b, port: 80}]"), []string{"/ http://a.b:80 default"}, nil},
 		"two Services":       {one("backendRefs: [{name: z, port: 1, weight: 0}, {name: a, port: 80}, {name: b, port: 80}]"), []string{"/ http://a:80 default"}, []string{"f.yaml:6:74: spec.rules[0].backendRefs[2]: not carried over: a route has one upstream, and a of weight 1 gets what is for b of weight 1"}},
 		"a canary":           {one("backendRefs: [{name: canary, port: 80, weight: 1}, {name: stable, namespace: s, port: 81, weight: 99}, {name: c, port: 1, filters: [{type: URLRewrite}]}]"), []string{"/ http://stable.s:81 default"}, []string{"backendRefs[0]: not carried over: a route has one upstream, and stable of weight 99 gets what is for canary of weight 1", "backendRefs[2]: not carried over"}},
+		"no Service, heavy":  {one("backendRefs: [{group: x.io, kind: Bucket, name: b, weight: 99}, {name: a, port: 80}, {name: c}]"), []string{"/ http://a:80 default"}, []string{"backendRefs[0]: not carried over: not a Service with a port, and a of weight 1 gets what is for it, of weight 99", "backendRefs[2]: not carried over: not a Service with a port, and a of weight 1 gets what is for it, of weight 1"}},
 		"two namespaces":     {strings.Replace(one("backendRefs: [{name: a, namespace: x, port: 80}, {name: b, port: 80, weight: 2}]"), "name: shop", "name: shop, namespace: s", 1), []string{"/ http://b.s:80 default"}, []string{"backendRefs[0]: not carried over"}},
 		"other kinds":        {one(backend) + kind("Gateway") + kind("GatewayClass") + kind("ReferenceGrant") + kind("TLSRoute") + kind("TCPRoute"), []string{"/ http://a:80 default"}, []string{"[1].kind: a Gateway is not carried over", "[4].kind: a TLSRoute is not carried over", "[5].kind: a TCPRoute is not carried over"}},
 		"GET":                {one("matches: [{method: GET}, {method: GET, path: {value: /x}}], " + backend), []string{"GET / http://a:80 default", "GET /x http://a:80 default", "GET /x/ http://a:80 default"}, []string{"f.yaml:6:18: spec.rules[0].matches[0].method: a route of GET takes HEAD too"}},
@@ -129,6 +130,12 @@ func TestPolicies(t *testing.T) {
 		"of an attempt": {"timeouts: {backendRequest: 700ms}", func(p *transport.Policy) { p.AttemptTimeout, p.Retry.MaxAttempts = 700*time.Millisecond, 1 }, nil},
 		"of a very long attempt": {"timeouts: {backendRequest: 2h}", func(p *transport.Policy) {
 			p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = 2*time.Hour, 2*time.Hour, 1
+		}, nil},
+		"a very long one": {"timeouts: {request: 2h}", func(p *transport.Policy) {
+			p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = 2*time.Hour, 2*time.Hour, 1
+		}, nil},
+		"a very long one, of many attempts": {"timeouts: {request: 2h, backendRequest: 90m}", func(p *transport.Policy) {
+			p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts = 2*time.Hour, 90*time.Minute, 1
 		}, nil},
 		"both": {"timeouts: {request: 9s, backendRequest: 2s}, retry: {attempts: 1, codes: [503], backoff: 25ms}, matches: [{method: PUT}]", func(p *transport.Policy) {
 			p.Timeout, p.AttemptTimeout, p.Retry.MaxAttempts, p.Retry.Statuses = 9*time.Second, 2*time.Second, 2, []int{503}
@@ -240,10 +247,16 @@ func TestBackendTLS(t *testing.T) {
 	}{
 		"behind":          {one(backend) + sep + tlsFor("t", "a", ""), []string{"https://a:80 a.internal"}, nil},
 		"before":          {tlsFor("t", "a", "") + sep + secure, []string{"https://a:443 a.internal", "https://a:443 a.internal"}, []string{"takes HEAD too"}},
-		"another Service": {one(backend) + sep + tlsFor("t", "b", ""), []string{"http://a:80"}, nil},
+		"another Service": {one(backend) + sep + tlsFor("t", "b", ""), []string{"http://a:80"}, []string{"f.yaml:11:21: [1].spec.targetRefs[0]: has no effect: no rule here names the Service default/b"}},
 		"in a List":       {one(backend) + sep + "apiVersion: v1\nkind: List\nitems: [{apiVersion: gateway.networking.k8s.io/v1, kind: BackendTLSPolicy, metadata: {name: t}, spec: {targetRefs: [{group: '', kind: Service, name: a}], validation: {hostname: n}}}]\n", []string{"https://a:80 n"}, nil},
 		"another namespace": {strings.Replace(one(backend), "{name: shop}", "{name: shop, namespace: s}", 1) + sep + tlsFor("t", "a", ""),
-			[]string{"http://a.s:80"}, nil},
+			[]string{"http://a.s:80"}, []string{"[1].spec.targetRefs[0]: has no effect: no rule here names the Service default/a"}},
+		"another namespace, of the policy": {one(backend) + sep + strings.Replace(tlsFor("t", "a", ""), "{name: t}", "{name: t, namespace: s}", 1),
+			[]string{"http://a:80"}, []string{"[1].spec.targetRefs[0]: has no effect: no rule here names the Service s/a"}},
+		"v1alpha2": {one(backend) + "---\napiVersion: gateway.networking.k8s.io/v1alpha2\nkind: BackendTLSPolicy\nmetadata: {name: t}\nspec: {targetRef: {group: '', kind: Service, name: a}, tls: {hostname: a.internal, wellKnownCACerts: System}}\n",
+			[]string{"http://a:80"}, []string{"[1].spec.targetRefs: not carried over: there is none"}},
+		"no targets": {one(backend) + sep + strings.Replace(tlsFor("t", "a", ""), "[{group: '', kind: Service, name: a}]", "[]", 1),
+			[]string{"http://a:80"}, []string{"[1].spec.targetRefs: not carried over: there is none"}},
 		"two policies": {one(backend) + sep + tlsFor("t", "a", "") + sep + strings.Replace(tlsFor("u", "a", ""), "a.internal", "b.internal", 1),
 			[]string{"https://a:80 a.internal"}, []string{"[2].spec.targetRefs[0]: not carried over: t has the Service already"}},
 		"its own CA": {one(backend) + sep + strings.Replace(tlsFor("t", "a", ", options: {x: y}"), "wellKnownCACertificates: System", "subjectAltNames: [{type: Hostname, hostname: b}], caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]", 1),

@@ -16,6 +16,9 @@ type tlsPolicy struct {
 	name     string // of the policy
 	service  string // NAMESPACE/NAME
 	hostname string
+	used     bool // a rule names the Service
+	at       *yaml.Node
+	path     string
 }
 
 // tlsObject is a BackendTLSPolicy or a list, as far as it is read here.
@@ -25,7 +28,7 @@ type tlsObject struct {
 	Items      []yaml.Node
 	Metadata   struct{ Name, Namespace string }
 	Spec       struct {
-		TargetRefs []yaml.Node `yaml:"targetRefs"`
+		TargetRefs yaml.Node `yaml:"targetRefs"`
 		Validation struct {
 			Hostname string
 			CAs      yaml.Node `yaml:"caCertificateRefs"`
@@ -72,23 +75,45 @@ func (m *maker) backendTLS(n *yaml.Node, path string) {
 	if given(o.Spec.Options) {
 		m.note(&o.Spec.Options, path+".options", "not carried over")
 	}
-	for i := range o.Spec.TargetRefs {
+	if !given(o.Spec.TargetRefs) {
+		// As in v1alpha2, whose targetRef and tls are other fields.
+		m.note(n, path+".targetRefs", "not carried over: there is none, so no Service is called with TLS")
+		return
+	}
+	var targets []yaml.Node
+	if !m.decode(&o.Spec.TargetRefs, path+".targetRefs", &targets) {
+		return
+	}
+	for i := range targets {
 		at := fmt.Sprintf("%s.targetRefs[%d]", path, i)
 		var to target
 		switch {
-		case !m.decode(&o.Spec.TargetRefs[i], at, &to):
+		case !m.decode(&targets[i], at, &to):
 		case to.Group != "" || to.Kind != "Service" || to.Name == "":
-			m.note(&o.Spec.TargetRefs[i], at, "not carried over: not a Service")
+			m.note(&targets[i], at, "not carried over: not a Service")
 		default:
 			if given(to.Section) {
 				m.note(&to.Section, at+".sectionName", "not carried over: every port of the Service that a rule names is called with TLS")
 			}
-			p := tlsPolicy{o.Metadata.Name, serviceKey(to.Name, o.Metadata.Namespace), v.Hostname}
+			p := tlsPolicy{
+				name: o.Metadata.Name, service: serviceKey(to.Name, o.Metadata.Namespace), hostname: v.Hostname,
+				at: &targets[i], path: at,
+			}
 			if first := m.tlsOf(p.service); first != nil {
-				m.note(&o.Spec.TargetRefs[i], at, "not carried over: %s has the Service already", first.name)
+				m.note(&targets[i], at, "not carried over: %s has the Service already", first.name)
 			} else {
 				m.tls = append(m.tls, p)
 			}
+		}
+	}
+}
+
+// unusedTLS notes the BackendTLSPolicies for Services that no rule names. One of them may be meant
+// for a Service that is called in plain text, because only one of the two has a namespace.
+func (m *maker) unusedTLS() {
+	for _, p := range m.tls {
+		if !p.used {
+			m.note(p.at, p.path, "has no effect: no rule here names the Service %s", p.service)
 		}
 	}
 }
@@ -117,6 +142,7 @@ func (m *maker) address(name, namespace string, port int) string {
 	if p == nil {
 		return "http://" + address
 	}
+	p.used = true
 	if m.upstreams[address] == "" {
 		u := gateway.DefaultUpstream("https://" + address)
 		u.TLS.ServerName = p.hostname

@@ -110,6 +110,9 @@ func (l *Lease) RoundTrip(req *http.Request, fresh bool) (*http.Response, error)
 			l.set.hurry()
 		}
 	case resp != nil && healthOf(resp.StatusCode) != resilience.Unhealthy:
+		if healthOf(resp.StatusCode) == resilience.Healthy {
+			l.admission.Answered()
+		}
 		now := time.Now()
 		l.member.observe(now.Sub(l.start), l.set.since(now), false)
 	}

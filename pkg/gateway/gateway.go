@@ -271,8 +271,8 @@ func (g *Gateway) ReplayMemory() (bytes int64) { return g.memory.Used() }
 // end.
 func (g *Gateway) Active() int64 { return g.active.Load() }
 
-// LongestTimeout returns how long calls in flight may still take. It is the longest timeout of the
-// current policies, or longer while calls under replaced policies may still run.
+// LongestTimeout returns how long calls in flight may still take. It is the longest timeout of
+// the policies that routes use, or longer while calls under replaced policies may still run.
 func (g *Gateway) LongestTimeout() time.Duration {
 	longest := g.current.Load().longestTimeout()
 	g.reload.Lock()
@@ -284,8 +284,8 @@ func (g *Gateway) LongestTimeout() time.Duration {
 }
 
 func (n *generation) longestTimeout() (longest time.Duration) {
-	for _, p := range n.config.Policies {
-		longest = max(longest, p.Timeout)
+	for _, r := range n.config.Routes {
+		longest = max(longest, n.config.Policies[r.Policy].Timeout)
 	}
 	return longest
 }

@@ -322,6 +322,21 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 }
 
+// A policy that no route uses has no calls. The default one always exists, and has an hour with
+// HTTPRoutes.
+func TestLongestTimeoutIsOfUsedPolicies(t *testing.T) {
+	p, unused := calm(), calm()
+	p.Timeout, p.AttemptTimeout = 9*time.Second, time.Second
+	unused.Timeout = time.Hour
+	r := newReloaded(t, p, failing)
+	c := r.with(p)
+	c.Policies["unused"] = unused
+	r.to(c)
+	if got := r.LongestTimeout(); got != 9*time.Second {
+		t.Errorf("LongestTimeout = %v, want 9s", got)
+	}
+}
+
 // A drain waits for calls that began under a replaced policy, but no longer than their timeout
 // allows.
 func TestLongestTimeoutOutlivesItsPolicy(t *testing.T) {

@@ -60,7 +60,8 @@ func (a *Attempt) Breaker() State { return a.ticket.state }
 
 // Hold keeps the attempt open after the operation has returned a result whose body is not read yet.
 // Its context stays alive, and the breaker counts a good outcome at [Attempt.Release] only. The
-// holder must call Release. A half-open circuit waits for it no longer than the attempt timeout.
+// holder must call Release. A half-open circuit waits for it no longer than the attempt timeout or
+// 10 s.
 func (a *Attempt) Hold() { a.held.Store(true) }
 
 // Release ends a held attempt, reports its health to the breaker and cancels its context. Only the
@@ -80,7 +81,7 @@ func (a *Attempt) Settle(h Health) { a.settle(h, a.now()) }
 func (a *Attempt) Cancel(cause error) { a.cancel(cause) }
 
 func (a *Attempt) settle(h Health, now time.Time) {
-	if h == Healthy && !a.retryable.Load() && !a.ticket.settled.Load() {
+	if h == Healthy && !a.retryable.Load() && !a.ticket.settled() {
 		a.budget.earn()
 	}
 	a.ticket.settle(h, now)

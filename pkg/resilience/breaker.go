@@ -130,7 +130,8 @@ var (
 //   - a transition to half-open on time, not at the next call;
 //   - its own count of consecutive failures, because gobreaker's loses the failures of buckets
 //     that leave the window;
-//   - a time limit for probes, so that none keeps its slot forever.
+//   - a time limit for probes, so that none keeps its slot forever. A result that comes later still
+//     counts.
 //
 // mu is held during every call into gobreaker. gobreaker runs its callbacks under its own mutex, so
 // they only write fields of breaker. Observers are called after mu is released.
@@ -210,12 +211,26 @@ type ticket struct {
 	breaker    *breaker
 	generation uint64
 	at         time.Duration // when it was given, from the breaker's epoch
-	lease      time.Duration // the attempt timeout
+	lease      time.Duration // the attempt timeout, of a probe at most longestLease
 	probe      *probe        // nil through a closed circuit
 	state      State
-	settled    atomic.Bool
+	progress   atomic.Uint32
 	answered   atomic.Bool // a good answer has begun, but its body is not complete
 }
+
+// The progress of a ticket.
+const (
+	ticketOut uint32 = iota
+	ticketOverdue
+	ticketSettled
+)
+
+// longestLease is how long a probe keeps its slot at most. A policy without a limit, or for long
+// answers, has attempts of an hour. In that time one probe that hangs would have all other calls
+// refused, although the upstream is well.
+const longestLease = 10 * time.Second
+
+func (t *ticket) settled() bool { return t.progress.Load() == ticketSettled }
 
 // probe is what a ticket of a half-open circuit has besides.
 type probe struct {
@@ -223,6 +238,7 @@ type probe struct {
 	timer    *time.Timer // ends the lease
 	caller   caller
 	doubtful bool // it may decide nothing
+	capped   bool // the lease is shorter than the attempt may be
 	clock    *clock
 }
 
@@ -237,8 +253,8 @@ func (b *breaker) refusal(now time.Time) (time.Duration, error) {
 
 // allow fills t with the permission for an attempt, or returns errRefusedOpen or errRefusedHalfOpen
 // and the time until the next probe, 0 if that is unknown. A probe keeps its slot for at most
-// lease. When the lease ends, by reports whether the attempt waits for its caller, and c whether
-// this process was stopped meanwhile.
+// lease, and longestLease. When the lease ends, by reports whether the attempt waits for its
+// caller, and c whether this process was stopped meanwhile.
 //
 // Only one probe at a time may be doubtful, and after it has decided nothing, none for openFor.
 // Otherwise callers with slow uploads or little time could hold all probes, and the circuit would
@@ -269,7 +285,8 @@ func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, by caller
 	}
 	b.probesOut++
 	b.doubted = b.doubted || doubtful
-	p := &probe{done: done, caller: by, clock: c, doubtful: doubtful}
+	p := &probe{done: done, caller: by, clock: c, doubtful: doubtful, capped: lease > longestLease}
+	lease = min(lease, longestLease)
 	*t = ticket{breaker: b, generation: b.generation, at: now.Sub(b.epoch), lease: lease, state: HalfOpen, probe: p}
 	p.timer = time.AfterFunc(lease, t.expire)
 	return 0, nil
@@ -296,27 +313,36 @@ func (t *ticket) restart(now time.Time) {
 
 // settle reports the health of the attempt to the breaker. Only the first call counts.
 func (t *ticket) settle(h Health, now time.Time) {
-	if t.breaker == nil || !t.settled.CompareAndSwap(false, true) {
-		return
+	switch {
+	case t.breaker == nil:
+	case t.progress.CompareAndSwap(ticketOut, ticketSettled):
+		if t.probe != nil {
+			t.probe.timer.Stop()
+		}
+		t.breaker.report(t, h, now)
+	case t.progress.CompareAndSwap(ticketOverdue, ticketSettled):
+		t.breaker.reportOverdue(t, h, now)
 	}
-	if t.probe != nil {
-		t.probe.timer.Stop()
-	}
-	t.breaker.report(t, h, now)
 }
 
 // expire ends a probe's lease. A probe whose answer has begun is healthy. A probe that waits for
 // its caller is neutral, and so is one whose time passed while this process was stopped. Any other
-// probe without an answer is a failure.
+// probe without an answer is a failure, unless its attempt has time left: then it only gives its
+// slot back, and counts when it ends.
 func (t *ticket) expire() {
-	if !t.settled.CompareAndSwap(false, true) {
+	answered := t.answered.Load()
+	next := ticketSettled
+	if t.probe.capped && !answered {
+		next = ticketOverdue
+	}
+	if !t.progress.CompareAndSwap(ticketOut, next) {
 		return
 	}
 	h := Unhealthy
 	switch {
-	case t.answered.Load():
+	case answered:
 		h = Healthy
-	case t.probe.caller.callerBusy(), t.stalled(time.Now()):
+	case next == ticketOverdue, t.probe.caller.callerBusy(), t.stalled(time.Now()):
 		h = Neutral
 	}
 	t.breaker.report(t, h, time.Now())
@@ -373,6 +399,26 @@ func (b *breaker) report(t *ticket, h Health, now time.Time) {
 func (b *breaker) reportProbe(p *probe, h Health, now time.Time) {
 	b.probesOut--
 	b.doubted = b.doubted && !p.doubtful
+	b.countProbe(p, h, now)
+}
+
+// reportOverdue counts the result of a probe that has given its slot back. Without it the circuit
+// of an upstream whose good answers all take longer than longestLease would never close, and that
+// of one that hangs would never open again.
+func (b *breaker) reportOverdue(t *ticket, h Health, now time.Time) {
+	b.mu.Lock()
+	defer b.unlock()
+	switch {
+	case t.generation != b.generation:
+		b.stale++
+	case h == Healthy, h == Unhealthy && !b.probed: // see countProbe
+		b.countProbe(t.probe, h, now)
+	}
+}
+
+// countProbe counts the result of a probe. gobreaker takes a second result of one probe, and the
+// first was neutral then. It is called under mu.
+func (b *breaker) countProbe(p *probe, h Health, now time.Time) {
 	b.causes = probes(b.cb.Counts())
 	if h == Unhealthy && b.probed {
 		h = Neutral // the upstream answers some calls, which an open circuit would refuse

@@ -188,9 +188,9 @@ func (c *callState[T]) callerBusy() bool {
 	return ok && op.CallerBusy()
 }
 
-// doubtful reports whether the attempt may end because of its caller.
+// doubtful reports whether the attempt, as a probe, may end because of its caller before its lease.
 func (c *callState[T]) doubtful() bool {
-	return sends(c.op) || c.callersDeadline && c.report.Deadline.Sub(c.now) < c.pipeline.policy.AttemptTimeout
+	return sends(c.op) || c.callersDeadline && c.report.Deadline.Sub(c.now) < min(c.pipeline.policy.AttemptTimeout, longestLease)
 }
 
 // decide sets and records the verdict on the attempt that just ended.

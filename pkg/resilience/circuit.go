@@ -53,11 +53,16 @@ func (c *Circuit) Admit(a *Admission) {
 }
 
 // Probe fills a with the permission to probe a half-open circuit, and reports whether there was
-// one. The probe counts as a failure if it is not settled within lease.
+// one. The probe counts as a failure if it is not settled within lease, or as a success if
+// [Admission.Answered] was called. After 10 s of a longer lease it only gives its slot to the next
+// one, and still counts when it is settled.
 func (c *Circuit) Probe(a *Admission, lease time.Duration) bool {
 	_, err := c.breaker.allow(&a.ticket, time.Now(), lease, notBusy{}, &a.clock)
 	return err == nil
 }
+
+// Answered records that a good answer has begun, whose end may take longer than the lease.
+func (a *Admission) Answered() { a.ticket.answered.Store(true) }
 
 // Settle reports the health of the attempt. Only the first call counts.
 func (a *Admission) Settle(h Health) { a.ticket.settle(h, time.Now()) }

@@ -1,8 +1,10 @@
 package chart_test
 
 import (
+	"fmt"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -133,12 +135,15 @@ func TestHTTPRoutes(t *testing.T) {
 		text  string
 		grace int64
 	}{
-		"without limits":  {route, 30},
-		"a request's":     {route + "      timeouts: {request: 1m30s, backendRequest: 5s}\n", 120},
-		"an attempt's":    {route + "      timeouts:\n        backendRequest: '100s'\n", 120},
-		"JSON":            {`{"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "a"}, "spec": {"rules": [{"backendRefs": [{"name": "a", "port": 80}], "timeouts": {"request": "100s"}}]}}`, 120},
-		"several objects": {route + "---\n" + strings.Replace(route, "shop", "other", 1), 30},
-		"signs of YAML":   {"# {{ no template }} \"x\"\n\n" + route + "# \n", 30},
+		"without limits":       {route, 30},
+		"a request's":          {route + "      timeouts: {request: 1m30s, backendRequest: 5s}\n", 120},
+		"an attempt's":         {route + "      timeouts:\n        backendRequest: '100s'\n", 120},
+		"JSON":                 {`{"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "a"}, "spec": {"rules": [{"backendRefs": [{"name": "a", "port": 80}], "timeouts": {"request": "100s"}}]}}`, 120},
+		"space before a colon": {`{"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "a"}, "spec": {"rules": [{"backendRefs": [{"name": "a", "port": 80}], "timeouts": {"request" : "100s"}}]}}`, 120},
+		"an anchor":            {route + "      timeouts: {request: &t 100s, backendRequest: *t}\n", 120},
+		"a comment":            {route + "      # timeouts: {request: 2h}\n# request: 2h\n", 30},
+		"several objects":      {route + "---\n" + strings.Replace(route, "shop", "other", 1), 30},
+		"signs of YAML":        {"# {{ no template }} \"x\"\n\n" + route + "# \n", 30},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := mustRender(t, "rebound", map[string]any{"httpRoutes": tc.text})
@@ -152,6 +157,10 @@ func TestHTTPRoutes(t *testing.T) {
 			}
 			names[c.Name] = name
 			d := clientOf[*appsv1.Deployment](t, r)
+			// The drain delay, and 6 s to cut what is left and for the last spans.
+			if want := fmt.Sprintf("--drain-timeout=%ds", tc.grace-5-6); !slices.Contains(d.Spec.Template.Spec.Containers[0].Args, want) {
+				t.Errorf("got the arguments %q, want %s", d.Spec.Template.Spec.Containers[0].Args, want)
+			}
 			if got := *d.Spec.Template.Spec.TerminationGracePeriodSeconds; got != tc.grace {
 				t.Errorf("got %d s to end, want %d s", got, tc.grace)
 			}
@@ -173,8 +182,11 @@ func TestHTTPRoutes(t *testing.T) {
 		values map[string]any
 		want   string
 	}{
-		"another text": {map[string]any{"httpRoutes": "routes: []"}, "/httpRoutes"},
+		"an empty file": {map[string]any{"httpRoutes": ""}, "httpRoutes: is an empty text"},
+		"another text":  {map[string]any{"httpRoutes": "routes: []"}, "/httpRoutes"},
 		"a certificate": {map[string]any{"httpRoutes": route, "client": map[string]any{"tls": map[string]any{"secretName": "a"}}},
+			"client.tls: sets config.listener, and httpRoutes is in the place of config"},
+		"an issued certificate": {map[string]any{"httpRoutes": route, "client": map[string]any{"tls": map[string]any{"certificate": map[string]any{"enabled": true, "issuerRef": map[string]any{"name": "a"}, "dnsNames": []any{"a"}}}}},
 			"client.tls: sets config.listener, and httpRoutes is in the place of config"},
 		"files of upstreams": {map[string]any{"httpRoutes": route, "client": map[string]any{"upstreams": map[string]any{"a": map[string]any{"ca": map[string]any{"secret": "a"}}}}},
 			"client.upstreams: adds to config.upstreams"},

@@ -231,7 +231,7 @@ func keys(t *testing.T) (found []key) {
 				t.Errorf("values.yaml:%d: %s has no comment, want one", name.Line, k)
 			case !group:
 				k.standard = inline(t, value)
-				k.needed = !slices.Contains([]string{"`\"\"`", "`[]`", "`{}`", "`0`"}, k.standard) && !slices.Contains(nullable, k.String())
+				k.needed = !slices.Contains([]string{"`\"\"`", "`[]`", "`{}`", "`0`", "`null`"}, k.standard) && !slices.Contains(nullable, k.String())
 				found = append(found, k)
 			case k.comment != "":
 				found = append(found, k)

@@ -429,17 +429,21 @@ func checkPorts(t *testing.T, r release) {
 func checkDrain(t *testing.T, r release, c configuration) {
 	t.Helper()
 	d := clientOf[*appsv1.Deployment](t, r)
-	var delay, longest time.Duration
+	var delay, longest, drain time.Duration
 	for _, a := range d.Spec.Template.Spec.Containers[0].Args {
 		if text, ok := strings.CutPrefix(a, "--drain-delay="); ok {
 			delay = duration(t, text)
+		}
+		if text, ok := strings.CutPrefix(a, "--drain-timeout="); ok {
+			drain = duration(t, text)
 		}
 	}
 	if l := d.Spec.Template.Spec.Containers[0].Lifecycle; l != nil {
 		delay += time.Duration(l.PreStop.Sleep.Seconds) * time.Second
 	}
 	for _, p := range c.Policies {
-		// The hour stands for none in HTTPRoutes. Nobody wants pods to wait for so long.
+		// The hour stands for none in HTTPRoutes. Nobody wants pods to wait for so long, and
+		// --drain-timeout says how long they do.
 		if timeout := duration(t, p.Timeout); timeout != time.Hour {
 			longest = max(longest, timeout)
 		}
@@ -447,6 +451,7 @@ func checkDrain(t *testing.T, r release, c configuration) {
 	if longest == 0 {
 		t.Fatal("no policy has a timeout, want one")
 	}
+	checkDrainTimeout(t, d, delay, longest, drain)
 	grace := time.Duration(*d.Spec.Template.Spec.TerminationGracePeriodSeconds) * time.Second
 	if needed := delay + longest + 5*time.Second; grace < needed {
 		t.Errorf("the client has %v to end, want at least %v", grace, needed)
@@ -471,6 +476,20 @@ func checkDrain(t *testing.T, r release, c configuration) {
 		if grace := *d.Spec.Template.Spec.TerminationGracePeriodSeconds; grace < sleep+10+5 {
 			t.Errorf("%s has %d s to end, want at least %d s", d.Name, grace, sleep+10+5)
 		}
+	}
+}
+
+// checkDrainTimeout checks how long calls in flight have at most. With HTTPRoutes, policies have an
+// hour, and the flag ends the wait before the kubelet does.
+func checkDrainTimeout(t *testing.T, d *appsv1.Deployment, delay, longest, drain time.Duration) {
+	t.Helper()
+	grace := time.Duration(*d.Spec.Template.Spec.TerminationGracePeriodSeconds) * time.Second
+	switch {
+	case drain == 0:
+	case drain < longest:
+		t.Errorf("--drain-timeout is %v, want at least the longest timeout, %v", drain, longest)
+	case delay+drain+5*time.Second > grace:
+		t.Errorf("--drain-timeout is %v after %v, and the grace period %v, want 5 s more", drain, delay, grace)
 	}
 }
 

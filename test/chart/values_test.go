@@ -119,6 +119,7 @@ func TestWrongValues(t *testing.T) {
 		"port, in two arguments":         {"client: {extraArgs: [--traces=http://a, --listen, ':9000']}", "at '/client/extraArgs/1'"},
 		"another configuration":          {"client: {extraArgs: [--config=/tmp/a]}", "at '/client/extraArgs/0'"},
 		"another drain delay":            {"client: {extraArgs: [--drain-delay=1s]}", "at '/client/extraArgs/0'"},
+		"another drain timeout":          {"client: {extraArgs: [--drain-timeout=1h]}", "at '/client/extraArgs/0'"},
 		"an upstream besides the file":   {"client: {extraArgs: ['--upstream=http://a']}", "at '/client/extraArgs/0'"},
 		"only a check":                   {"client: {extraArgs: [--check]}", "at '/client/extraArgs/0'"},
 		"end of the flags":               {"client: {extraArgs: [--]}", "at '/client/extraArgs/0'"},

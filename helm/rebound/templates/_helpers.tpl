@@ -203,7 +203,7 @@ securityContext:
 
 {{/* The HTTPRoutes in place of config, or nothing. An upgrade with the values of an older release has no such value. */}}
 {{- define "rebound.httpRoutes" -}}
-{{- get .Values "httpRoutes" -}}
+{{- get .Values "httpRoutes" | default "" -}}
 {{- end -}}
 
 {{/* The policies as written in `config`. The policy default always exists. */}}
@@ -227,8 +227,9 @@ securityContext:
      count: its calls get the time of the others. */}}
 {{- define "rebound.longestTimeout" -}}
 {{- $longest := 0.0 -}}
-{{- range regexFindAll "[rR]equest[\"']?:\\s*[\"']?[0-9]+[0-9hms]+" (include "rebound.httpRoutes" .) -1 -}}
-{{- $longest = maxf $longest (splitList ":" . | last | include "rebound.seconds" | float64) -}}
+{{- $lines := regexReplaceAll "(?m)^\\s*#.*$" (include "rebound.httpRoutes" .) "" -}}
+{{- range regexFindAll "[rR]equest[\"']?\\s*:\\s*(&\\S+\\s+)?[\"']?[0-9]+[0-9hms]+" $lines -1 -}}
+{{- $longest = maxf $longest (regexFind "[0-9hms]+$" . | include "rebound.seconds" | float64) -}}
 {{- end -}}
 {{- range ternary (list dict) (include "rebound.policies" . | fromYaml) (ne (include "rebound.httpRoutes" .) "") -}}
 {{- $longest = maxf $longest (include "rebound.setting" (dict "root" $ "policy" . "path" "timeout") | include "rebound.seconds" | float64) -}}
@@ -269,6 +270,9 @@ securityContext:
 
 {{/* Rejects values that would have no effect, or the wrong one, because of a switch that is elsewhere. */}}
 {{- define "rebound.checkSwitches" -}}
+{{- if and (hasKey .Values "httpRoutes") (kindIs "string" .Values.httpRoutes) (not .Values.httpRoutes) -}}
+{{- fail "httpRoutes: is an empty text, such as that of an empty file: give a file with HTTPRoutes, or null to have config instead" -}}
+{{- end -}}
 {{- if include "rebound.httpRoutes" . -}}
 {{- if include "rebound.tlsSecret" . -}}
 {{- fail "client.tls: sets config.listener, and httpRoutes is in the place of config: let `client --config FILE --check` print the configuration of the HTTPRoutes, and use that as config" -}}

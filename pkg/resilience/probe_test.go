@@ -1,0 +1,128 @@
+package resilience_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// unlimited returns a pipeline whose circuit has just become half-open, with attempts of an hour.
+func unlimited(t *testing.T, probes int) *resilience.Pipeline[string] {
+	t.Helper()
+	p := single(func(b *resilience.BreakerPolicy) { b.ConsecutiveFailures, b.Probes = 1, probes })
+	p.Timeout, p.AttemptTimeout = time.Hour, time.Hour
+	pl := pipeline(t, p, resilience.Options{Random: half})
+	script(t, pl, "x")
+	time.Sleep(time.Second + 1)
+	if got := pl.Breaker().State; got != resilience.HalfOpen {
+		t.Fatalf("state %v, want half-open", got)
+	}
+	return pl
+}
+
+// A probe with an hour for its attempt does not hold its slot for an hour. One of three used to
+// keep the circuit half-open for that time, with all other calls refused.
+func TestLongProbeDoesNotKeepTheCircuitHalfOpen(t *testing.T) {
+	for name, long := range map[string]*op{
+		"a hang": taking(2 * time.Hour),
+		"a download": {attempt: func(_ context.Context, a *resilience.Attempt) (string, error) {
+			a.Hold()
+			time.AfterFunc(10*time.Minute, func() { a.Release(resilience.Healthy) })
+			return "ok", nil
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				pl := unlimited(t, 3)
+				ctx, cancel := context.WithCancel(t.Context())
+				var wg sync.WaitGroup
+				wg.Go(func() { _, _, _ = pl.Do(ctx, long) })
+				synctest.Wait()
+				script(t, pl, "oo")
+				time.Sleep(10*time.Second + 1)
+				synctest.Wait()
+				if _, _, err := pl.Do(t.Context(), answers("ok")); err != nil {
+					t.Errorf("a call beside the long probe returned %v, want no error", err)
+				}
+				if got := pl.Breaker().State; got != resilience.Closed {
+					t.Errorf("state %v after two good probes and 10 s, want closed", got)
+				}
+				cancel()
+				wg.Wait()
+				time.Sleep(time.Hour)
+			})
+		})
+	}
+}
+
+// The result of a probe that has given its slot back still counts: good answers that take long
+// close the circuit, and a probe that ends as a failure opens it.
+func TestOverdueProbeCountsWhenItEnds(t *testing.T) {
+	bad := taking(20 * time.Second)
+	bad.classify = func(string, error) resilience.Outcome {
+		return resilience.Outcome{Reason: resilience.StatusReason(500), Health: resilience.Unhealthy}
+	}
+	for name, tc := range map[string]struct {
+		op   *op
+		more string // probes between
+		want resilience.State
+	}{
+		"good":                       {taking(20 * time.Second), "", resilience.Closed},
+		"bad":                        {bad, "", resilience.Open},
+		"bad, and another succeeded": {bad, "o", resilience.HalfOpen},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				probes := 1 + len(tc.more)
+				pl := unlimited(t, probes)
+				var wg sync.WaitGroup
+				wg.Go(func() { _, _, _ = pl.Do(t.Context(), tc.op) })
+				synctest.Wait()
+				time.Sleep(11 * time.Second)
+				if s := pl.Breaker(); s.State != resilience.HalfOpen || s.Probes != 0 {
+					t.Fatalf("%v with %d probes after the lease, want half-open with 0", s.State, s.Probes)
+				}
+				script(t, pl, tc.more)
+				wg.Wait()
+				s := pl.Breaker()
+				if s.State != tc.want || s.Probes != 0 {
+					t.Errorf("%v with %d probes, want %v with 0", s.State, s.Probes, tc.want)
+				}
+				if s.State != resilience.HalfOpen {
+					return
+				}
+				// It took no slot: one is free, and no more.
+				_, _, _ = pl.Do(t.Context(), &op{attempt: func(context.Context, *resilience.Attempt) (string, error) {
+					if _, _, err := pl.Do(t.Context(), answers("ok")); err == nil {
+						t.Error("two probes more passed, want one")
+					}
+					return "ok", nil
+				}})
+			})
+		})
+	}
+}
+
+// With attempts of an hour, a caller that waits for half a minute is no doubtful probe. Each caller
+// with a deadline was, and only one of them could probe.
+func TestPatientCallersMayAllProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := unlimited(t, 3)
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				if _, r, err := pl.DoWithin(t.Context(), 30*time.Second, taking(time.Second)); err != nil {
+					t.Errorf("got %s, want it served", r.Reason)
+				}
+			})
+		}
+		wg.Wait()
+		if got := pl.Breaker().State; got != resilience.Closed {
+			t.Errorf("state %v, want closed", got)
+		}
+	})
+}
