@@ -215,9 +215,10 @@ export function chart(parent, { title, height, lines, moment, origin, paint }, g
     if (e.altKey || e.ctrlKey || e.metaKey) return; // the browser's, such as Alt and Left
     const other = { ArrowUp: -1, ArrowDown: 1 }[e.key];
     if (other) {
-      e.preventDefault();
       const to = g.charts[g.charts.findIndex((c) => c.plot === plot) + other]?.plot;
-      if (to) to.focus();
+      if (!to) return; // the page scrolls
+      e.preventDefault();
+      to.focus();
       return;
     }
     const by = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[e.key];

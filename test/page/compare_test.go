@@ -120,6 +120,27 @@ func TestVerdict(t *testing.T) {
 		// It used to say that about as many calls succeed, for more attempts.
 		"better, but perhaps by chance": {result(20, 20, 28, 25, 300), result(20, 17, 20, 25, 60), page.PathBoth,
 			"With the policy 100 % instead of 85.0 % of the calls succeed, which may be chance, for 1.40 attempts a call instead of 1.00.", 1.2, 0},
+		// It used to name a lead by chance, and a deficit never.
+		"worse, but perhaps by chance": {with: result(20, 17, 28, 25, 300), without: result(20, 20, 20, 25, 60), path: page.PathBoth,
+			want: "With the policy 85.0 % instead of 100 % of the calls succeed, which may be chance, for 1.40 attempts a call instead of 1.00."},
+		"worse by chance, and fewer attempts": {with: result(200, 190, 100, 25, 60), without: result(200, 194, 200, 25, 60), path: page.PathBoth,
+			want: "With the policy 95.0 % instead of 97.0 % of the calls succeed, which may be chance, and the upstream takes 50 % fewer attempts."},
+		"better by chance, and fewer attempts": {with: result(200, 194, 100, 25, 60), without: result(200, 190, 200, 25, 60), path: page.PathBoth,
+			want: "With the policy 97.0 % instead of 95.0 % of the calls succeed, which may be chance, and the upstream takes 50 % fewer attempts."},
+		"worse by chance, and faster": {with: result(200, 190, 200, 5, 60), without: result(200, 194, 200, 25, 60), path: page.PathBoth,
+			want: "With the policy 95.0 % instead of 97.0 % of the calls succeed, which may be chance, and calls end in 5.0 ms instead of 25.0 ms."},
+		"better by chance, and slower": {with: result(200, 194, 200, 80, 160), without: result(200, 190, 200, 25, 60), path: page.PathBoth,
+			want: "With the policy 97.0 % instead of 95.0 % of the calls succeed, which may be chance, and calls end in 80.0 ms instead of 25.0 ms."},
+		// It used to count on for ten seconds, so that a cost was never said if the faults changed
+		// more often.
+		"more attempts so far": {with: result(900, 450, 1260, 25, 60), without: result(900, 450, 900, 25, 60), path: page.PathBoth,
+			seconds: 5.1, want: "So far with the policy the upstream takes 40 % more attempts."},
+		"slower so far": {with: result(900, 900, 900, 80, 160), without: result(900, 900, 900, 25, 61), path: page.PathBoth,
+			seconds: 5.1, want: "So far without the policy calls end in 25.0 ms instead of 80.0 ms."},
+		"slower, in the first seconds": {with: result(900, 900, 900, 80, 160), without: result(900, 900, 900, 25, 61), path: page.PathBoth,
+			seconds: 4.9, want: "Counting since the faults changed."},
+		"more attempts of few calls": {with: result(19, 19, 28, 25, 60), without: result(20, 20, 20, 25, 60), path: page.PathBoth,
+			seconds: 6, want: "Counting since the faults changed."},
 		"more attempts, until the circuit opens": {with: result(20, 0, 25, 25, 200), without: result(21, 0, 21, 25, 60), path: page.PathBoth,
 			seconds: 4, want: "Counting since the faults changed."},
 		"more attempts for nothing": {result(200, 100, 280, 25, 60), result(200, 100, 200, 25, 60), page.PathBoth,

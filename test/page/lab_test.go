@@ -211,6 +211,20 @@ func TestStopsOfLabsPage(t *testing.T) {
 			t.Errorf("after key %d the focus and the number of stops are %s, want %s", i, got, want)
 		}
 	}
+	// At the first and the last chart, the keys used to do nothing. They scroll the page.
+	for key, name := range map[string]string{kb.ArrowUp: "first", kb.ArrowDown: "last"} {
+		_ = eval[bool](v, `(() => {
+			const all = [...document.querySelectorAll(".plot")];
+			all.at(`+map[string]string{"first": "0", "last": "-1"}[name]+`).focus();
+			window.left = null;
+			addEventListener("keydown", (e) => { window.left = !e.defaultPrevented; }, { once: true });
+			return true;
+		})()`)
+		v.do(chromedp.KeyEvent(key))
+		if !eval[bool](v, `window.left`) {
+			t.Errorf("at the %s chart the key is not left to the browser", name)
+		}
+	}
 	v.do(chromedp.KeyEvent(kb.ArrowLeft), chromedp.KeyEvent(kb.Tab))
 	if n := eval[int](v, `document.querySelectorAll(".cursor").length`); n < 24 {
 		t.Errorf("%d charts have the line where the key points, want all", n)

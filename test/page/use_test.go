@@ -2,10 +2,15 @@ package page_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -261,6 +266,52 @@ func TestArrowKeysPutNothingInForce(t *testing.T) {
 	v.until(`document.querySelector("input[name=rate]:checked")?.value === "5"`)
 	if got := ask(t, http.MethodGet, d.page+"api/traffic", ""); !strings.Contains(got, `"perSecond":5`) {
 		t.Errorf("traffic = %s, want 5 a second", got)
+	}
+}
+
+// One request without an answer used to block every control until the page was loaded again.
+func TestRequestWithoutAnswerIsGivenUp(t *testing.T) {
+	d := start(t, "--error-rate", "0")
+	u, err := url.Parse(d.page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var hangs, hung atomic.Bool
+	hangs.Store(true)
+	pass := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(u)
+		r.Out.Host = r.In.Host
+	}}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut && hangs.Load() {
+			_, _ = io.Copy(io.Discard, r.Body)
+			hung.Store(true)
+			<-r.Context().Done() // the page has given up
+			return
+		}
+		pass.ServeHTTP(w, r)
+	}))
+	defer s.Close()
+	defer s.CloseClientConnections()
+	v := visit(t, s.URL, 1440, false)
+	v.until(isLive + ` && document.querySelector("input[name=scenario]:checked")?.value === "Healthy"`)
+	_ = eval[bool](v, `(() => {
+		const real = AbortSignal.timeout.bind(AbortSignal);
+		AbortSignal.timeout = (ms) => real(ms / 5);
+		return true;
+	})()`)
+	v.press("Outage")
+	for began := time.Now(); !hung.Load(); time.Sleep(20 * time.Millisecond) {
+		if time.Since(began) > patience {
+			t.Fatal("the press of Outage sends no request")
+		}
+	}
+	hangs.Store(false)
+	v.record("controls-error")
+	v.press("Slow")
+	v.until(`document.getElementById("scenario-note").innerText.includes("half of the answers take over 250 ms") && document.getElementById("controls-error").hidden`)
+	if !eval[bool](v, had("controls-error", "Outage failed: the server did not answer in time")) {
+		t.Error("no error tells of the request without an answer")
 	}
 }
 

@@ -3,7 +3,7 @@
 import { $, meter, show, text } from "./dom.js";
 import { count, plural } from "./format.js";
 import { known } from "./state.js";
-import { COUNTING, counting, period, rows, verdict } from "./verdict.js";
+import { COUNTING, WHOLE, counting, period, rows, verdict } from "./verdict.js";
 
 const ways = ["with", "without"];
 
@@ -39,7 +39,7 @@ export function drawCompare() {
   // attempts are of before. That says nothing.
   const over = !traffic.perSecond && ![a, b].every((r) => r.sent && r.ended);
   const early = traffic.perSecond > 0 && a.ended + b.ended > 0 && counting(a, b, traffic.perSecond, traffic.seconds);
-  const whole = traffic.seconds >= 9.95;
-  const says = !early ? verdict(a, b, whole) : whole ? "Counting until enough calls have ended." : COUNTING;
+  const whole = traffic.seconds >= WHOLE;
+  const says = !early ? verdict(a, b, traffic.seconds) : whole ? "Counting until enough calls have ended." : COUNTING;
   text("verdict", (both && !over && says) || (traffic.perSecond ? both ? "No call has ended yet." : "Send the traffic both ways to compare them." : "Turn the traffic on to compare both ways."));
 }

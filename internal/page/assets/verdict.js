@@ -24,6 +24,8 @@ const points = (n) => `${n.toFixed(1).replace(/\.0$/, "")} points`;
 
 const ENOUGH = 20; // ended calls
 const SETTLED = 2; // s
+const SURE = 5; // s; the demo gives up a call after it, so the first calls have ended with all their retries
+export const WHOLE = 9.95; // s, shown as 10
 export const COUNTING = "Counting since the faults changed.";
 
 // counting reports whether too few calls have ended for a verdict. At first, calls that are being
@@ -35,9 +37,10 @@ export function counting(a, b, perSecond, seconds) {
 }
 
 // verdict says in one sentence which way is ahead and by how much, or that it makes no difference.
-// Each way has its counts of the same time. whole tells that this is the whole of ten seconds.
-// Before that a price alone says nothing: until a circuit opens, it costs attempts and time.
-export function verdict(a, b, whole) {
+// Each way has its counts of the same time, seconds long. A price alone says nothing at first:
+// until a circuit opens, it costs attempts and time. Later, before the ten seconds are whole, it is
+// that of so far.
+export function verdict(a, b, seconds) {
   if (!a.ended && !b.ended) return "";
   if (!a.ended || !b.ended) { // calls hang
     const [some, none] = a.ended ? [a, b] : [b, a];
@@ -53,15 +56,25 @@ export function verdict(a, b, whole) {
   if (ahead(b, a)) {
     return `Without the policy more calls succeed, by ${points(-difference)}: ${shares}${price ? `, ${price}` : ""}.`;
   }
-  // Chance explains the difference, but it is there: saying that only the price is would be wrong.
-  if (difference > 1 && spared < -0.1) return `With the policy ${shares}, which may be chance, ${price}.`;
+  const whole = seconds >= WHOLE;
+  const early = !whole && (seconds < SURE || Math.min(a.ended, b.ended) < ENOUGH);
+  const faster = a.p50 < b.p50 / 2 && b.p50 - a.p50 > 1;
+  const slower = b.p50 < a.p50 / 2 && a.p50 - b.p50 > 1;
+  // Chance explains the difference, but it is there, for the policy or against it: to name only
+  // what else differs would lean to one side.
+  if (Math.abs(difference) > 1) {
+    const also = Math.abs(spared) > 0.1 ? price : faster || slower && !early ? `and calls end in ${duration(a.p50)} instead of ${duration(b.p50)}` : "";
+    if (also) return `With the policy ${shares}, which may be chance, ${also}.`;
+  }
   const success = b.good || a.good ? `About as many calls succeed either way` : "No call succeeds either way";
   const gains = [];
   if (spared > 0.1) gains.push(`spares the upstream ${share(spared)} of the attempts`);
-  if (a.p50 < b.p50 / 2 && b.p50 - a.p50 > 1) gains.push(`answers in ${duration(a.p50)} instead of ${duration(b.p50)}`);
+  if (faster) gains.push(`answers in ${duration(a.p50)} instead of ${duration(b.p50)}`);
   if (gains.length) return `${success}, but the policy ${gains.join(" and ")}.`;
-  if (spared < -0.1) return !whole ? COUNTING : `${success}, but with the policy the upstream takes ${share(-spared)} more attempts.`;
-  if (b.p50 < a.p50 / 2 && a.p50 - b.p50 > 1) return !whole ? COUNTING : `${success}, but without the policy calls end in ${duration(b.p50)} instead of ${duration(a.p50)}.`;
+  if (early && (spared < -0.1 || slower)) return COUNTING;
+  const but = whole ? `${success}, but` : "So far";
+  if (spared < -0.1) return `${but} with the policy the upstream takes ${share(-spared)} more attempts.`;
+  if (slower) return `${but} without the policy calls end in ${duration(b.p50)} instead of ${duration(a.p50)}.`;
   return b.good === b.ended && a.good === a.ended ? "The policy makes no difference: every call succeeds either way." : `The policy makes no difference: ${success[0].toLowerCase()}${success.slice(1)}.`;
 }
 
