@@ -135,8 +135,8 @@ func TestUnreadBodiesDoNotBreakTheCallersConnection(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			get(t, tc.g.URL)
-			// The gateway waits only 50 ms for the rest of a body. On a busy machine, it may not be sent by
-			// then: the gateway closes the connection.
+			// The gateway waits only 50 ms for the rest of a body, and then closes the connection.
+			// On a busy machine, the rest may not be sent by then.
 			wait.OneOf(t, 3, func() string { return postUnread(t, tc.g.URL, tc.status) })
 		})
 	}
