@@ -20,6 +20,10 @@ const (
 // meets a closing connection, or a Go server with h2c answers it with 400.
 const unusedFor = 2 * time.Second
 
+// besidePause is how long no connection is opened beside a wrong one after one was closed unused.
+// Requests that come so rarely use the wrong one.
+const besidePause = time.Minute
+
 // takeIdle returns the HTTP/1 connection that was used last, or nil. The upstream may have closed
 // it. The caller holds mu. That is true for everything below but reap and reapSome.
 func (p *Pool) takeIdle(now time.Time, plain, fresh bool) *conn {
@@ -31,7 +35,7 @@ func (p *Pool) takeIdle(now time.Time, plain, fresh bool) *conn {
 		}
 		p.idle = slices.Delete(p.idle, at, at+1)
 		if c.expired(now) || now.Sub(c.idleSince) >= p.options.Limits.IdleTimeout || c.uses == 0 && now.Sub(c.idleSince) >= unusedFor {
-			p.toClose = append(p.toClose, c)
+			p.drop(c, now)
 			continue
 		}
 		c.use(plain)
@@ -40,17 +44,24 @@ func (p *Pool) takeIdle(now time.Time, plain, fresh bool) *conn {
 	return nil
 }
 
-// lookBack is among how many connections lastUsed looks for one of the right kind.
-const lookBack = 16
+// drop closes c, which was idle.
+func (p *Pool) drop(c *conn, now time.Time) {
+	if c.uses == 0 {
+		p.lastUnused = now
+	}
+	p.toClose = append(p.toClose, c)
+}
 
 // lastUsed returns the index of the connection for the next request: the one that was used last.
-// Requests that direct connections are not made for leave those to others if they can.
+// Requests that direct connections are not made for leave those to others if they can. Those of the
+// wrong kind may be many, but the right one may be behind them: without it, one more would change
+// its kind.
 func (p *Pool) lastUsed(plain bool) int {
 	last := len(p.idle) - 1
 	if !p.direct {
 		return last
 	}
-	for at := last; at >= max(0, last-lookBack); at-- {
+	for at := last; at >= 0; at-- {
 		if p.idle[at].isDirect() == plain {
 			return at
 		}
@@ -144,7 +155,7 @@ func (p *Pool) reapSome(at int, now time.Time) (next int, more bool) {
 		idle := now.Sub(c.idleSince)
 		gone := idle >= timeout || p.direct && idle >= lookEvery && c.client.Err() != nil
 		if gone {
-			p.toClose = append(p.toClose, c)
+			p.drop(c, now)
 		}
 		return gone
 	})
@@ -173,6 +184,9 @@ func (p *Pool) renew(c *conn, now time.Time, wrong bool) {
 		return
 	}
 	if limits.MaxAge == 0 {
+		if now.Sub(p.lastUnused) < besidePause {
+			return
+		}
 		c = nil
 	}
 	p.lastRenewal, p.renewing = now, true

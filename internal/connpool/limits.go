@@ -7,7 +7,8 @@ type Limits struct {
 	// IdleTimeout closes a connection that has been idle for this long. Above 0.
 	IdleTimeout time.Duration
 	// MaxAge replaces a connection at this age, ±10 %. At least 0. 0 = never; it also stops the
-	// replacement of HTTP/1 connections under traffic.
+	// replacement of HTTP/1 connections under traffic. For requests without a body, one may still
+	// be opened beside those that have carried bodies.
 	MaxAge time.Duration
 	// MaxIdle is the largest number of idle HTTP/1 connections. At least 0; 0 keeps none.
 	MaxIdle int

@@ -84,6 +84,7 @@ type Pool struct {
 	renewing      bool      // a background dial is running
 	lastRenewal   time.Time // when the last renewal began
 	lastWrong     time.Time // when a wrong connection was last given back
+	lastUnused    time.Time // when one that had had no request was last closed
 	lastFailure   time.Time // when the upstream last failed
 }
 

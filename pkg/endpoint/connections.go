@@ -13,7 +13,8 @@ type Connections struct {
 	IdleTimeout time.Duration `yaml:"idleTimeout"`
 	// MaxAge replaces a connection at this age, ±10 %, so that new machines behind a name get their
 	// share of the load. At least 0. 0 = never; it also stops the replacement of HTTP/1 connections
-	// under traffic.
+	// under traffic. For requests without a body, one may still be opened beside those that have
+	// carried bodies.
 	MaxAge time.Duration `yaml:"maxAge"`
 	// MaxIdle is the largest number of idle HTTP/1 connections. At least 0; 0 keeps none.
 	MaxIdle int `yaml:"maxIdle"`

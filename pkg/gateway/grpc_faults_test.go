@@ -2,10 +2,17 @@ package gateway_test
 
 import (
 	"context"
+	"errors"
+	"io"
+	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/metadata"
+
+	"github.com/rebound-dev/rebound/internal/testkit/grpctest"
 	"github.com/rebound-dev/rebound/internal/testkit/streams"
 	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	"github.com/rebound-dev/rebound/pkg/gateway"
@@ -58,4 +65,33 @@ func TestGRPCStreamsWithFaults(t *testing.T) {
 	upstream.Hangs.Store(false)
 	wait.Until(t, 20*time.Second, "a closed circuit", func() bool { _ = call(); return state() == resilience.Closed })
 	wait.Until(t, 20*time.Second, "a stream that succeeds again", func() bool { return call() == nil })
+}
+
+// The gateway learns with the first response that an upstream speaks HTTP/2. A stream that began
+// before that, and lost its connection while its caller waited, did not end, and kept a processor
+// busy.
+func TestGRPCFirstStreamLosesItsConnection(t *testing.T) {
+	upstream := streams.Start(t)
+	_, client := grpcGateway(t, counting(), gateway.Route{Name: "all", Match: "/", Upstream: "h2c://" + upstream.Address})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	s, err := client.NewStream(metadata.AppendToOutgoingContext(ctx, "fault", string(streams.Lost), "after", "1"), grpctest.Bidi(), grpctest.Method)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, in := grpctest.Message("m"), grpctest.Message(nil)
+	if err := s.SendMsg(&out); err != nil {
+		t.Fatal(err)
+	}
+	err = s.RecvMsg(&in)
+	if err == nil { // otherwise the answer was lost with its connection
+		err = s.RecvMsg(&in)
+	}
+	if err == nil || errors.Is(err, io.EOF) || ctx.Err() != nil {
+		t.Errorf("got %v, want an error of the stream before its deadline", err)
+	}
+	stacks := make([]byte, 1<<20)
+	wait.Until(t, 20*time.Second, "the end of every read of the caller's messages", func() bool {
+		return !strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "replayReader")
+	})
 }

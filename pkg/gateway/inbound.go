@@ -66,9 +66,7 @@ func (b *inboundBody) read(p []byte) (int, error) {
 // wait for the rest of it.
 func (b *inboundBody) Close() error {
 	b.closed.Store(true)
-	if b.inAnswer.Load() {
-		time.AfterFunc(lostAfter, b.endRead)
-	}
+	b.endRead()
 	return nil
 }
 
@@ -80,20 +78,16 @@ func (b *inboundBody) beginAnswer() {
 		return
 	}
 	b.inAnswer.Store(true)
-	if b.closed.Load() && !b.ended.Load() {
-		time.AfterFunc(lostAfter, b.endRead)
+	if b.closed.Load() {
+		b.endRead()
 	}
 }
 
-// lostAfter is the time that an answer gets to end by itself once net/http has closed the request's
-// body. It does so too for a server that answers early. Then a caller that still sends must get the
-// status, and not a reset for messages that nobody reads.
-const lostAfter = 100 * time.Millisecond
-
-// endRead ends a read of the caller's body unless the answer is over. Over HTTP/2, Close does not
-// wait.
+// endRead ends a read of the caller's body while a gRPC answer is being read. Over HTTP/2, Close
+// does not wait. The caller may go on sending: net/http's server drops what comes, and sends the
+// answer.
 func (b *inboundBody) endRead() {
-	if b.inAnswer.Load() {
+	if b.inAnswer.Load() && !b.ended.Load() {
 		_ = b.original.Close()
 	}
 }

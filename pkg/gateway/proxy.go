@@ -352,9 +352,11 @@ func (i *informer) inform(code int, header textproto.MIMEHeader) error {
 	if i.stopped || !c.in.ProtoAtLeast(1, 1) || code == http.StatusContinue && c.in.Header.Get("Expect") != "" {
 		return nil
 	}
-	if i.passed += informalSize(header); i.passed > maxInformed {
+	size := informalSize(header)
+	if i.passed+size > maxInformed {
 		return nil
 	}
+	i.passed += size
 	h := c.out.Header()
 	before := maps.Clone(h)
 	clear(h)

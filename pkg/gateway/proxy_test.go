@@ -254,12 +254,32 @@ func TestInformationalAnswersLeaveTheHeaderAlone(t *testing.T) {
 }
 
 // An upstream may send informational answers without end. A caller that does not read them used to
-// hold up the attempt beyond its timeout.
+// hold up the attempt beyond its timeout. Here they are more than the connections' buffers hold.
 func TestInformationalAnswersAreBounded(t *testing.T) {
-	const sent = 100
+	const sent = 20_000
 	hint := "HTTP/1.1 103 Early Hints\r\nLink: </" + strings.Repeat("x", 1000) + ">\r\n\r\n"
-	g := gatewayWith(t, gateway.Options{}, nil, all(answering(t, strings.Repeat(hint, sent)+"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")))
-	text, err := wire(t, g, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	p := calm()
+	p.Timeout, p.AttemptTimeout = 10*time.Second, 10*time.Second
+	g, calls := observedGateway(t, p, gateway.Options{}, all(answering(t, strings.Repeat(hint, sent)+"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")))
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", g.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case call := <-calls:
+		if call.Status != http.StatusOK || call.Report.Reason != resilience.ReasonOK {
+			t.Errorf("a caller that does not read: got status %d and reason %s, want 200 and %s", call.Status, call.Report.Reason, resilience.ReasonOK)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("a caller that does not read: the call has not ended after 30 s")
+	}
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	b, err := io.ReadAll(c)
+	text := string(b)
 	hints := strings.Count(text, "103 Early Hints")
 	if err != nil || hints < 10 || hints > 32 || !strings.HasSuffix(text, "\r\n\r\nok") {
 		t.Errorf("got %d of %d hints, error %v, and %q, want those of up to 32 KiB and the answer", hints, sent, err, text[max(0, len(text)-200):])

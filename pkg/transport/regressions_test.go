@@ -85,6 +85,91 @@ func closesEarly(second func(*http.Request) (*http.Response, error)) roundTrippe
 	}
 }
 
+// signalling says when its first Read begins.
+type signalling struct {
+	io.ReadCloser
+	begun chan struct{}
+	once  sync.Once
+}
+
+func (s *signalling) Read(p []byte) (int, error) {
+	s.once.Do(func() { close(s.begun) })
+	return s.ReadCloser.Read(p)
+}
+
+// HTTP/2 may read the body until after the response. When it closed the body, a read that waited
+// tried again for ever, and kept a processor busy.
+func TestReadOfTheBodyEndsWhenItIsClosed(t *testing.T) {
+	reader, writer := io.Pipe()
+	defer func() { _ = writer.Close() }()
+	caller := &signalling{ReadCloser: reader, begun: make(chan struct{})}
+	answer, answering := io.Pipe()
+	read := make(chan error, 1)
+	var body io.ReadCloser
+	rt := newTransport(t, roundTripper(func(r *http.Request) (*http.Response, error) {
+		body = r.Body
+		go func() {
+			_, err := r.Body.Read(make([]byte, 1))
+			read <- err
+		}()
+		return &http.Response{StatusCode: http.StatusOK, Body: answer}, nil
+	}), patient())
+	resp, err := rt.RoundTrip(request(t, http.MethodPost, "http://up", caller))
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-caller.begun
+	go func() { _ = body.Close() }()
+	select {
+	case err := <-read:
+		if !errors.Is(err, http.ErrBodyReadAfterClose) {
+			t.Errorf("got error %v, want %v", err, http.ErrBodyReadAfterClose)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the read has not ended 20 s after the body was closed")
+	}
+	_ = answering.Close()
+	_ = resp.Body.Close()
+}
+
+// sized is an empty body that keeps the size of the buffer that it is read into.
+type sized struct{ size int }
+
+func (s *sized) Read(p []byte) (int, error) {
+	s.size = len(p)
+	return 0, io.EOF
+}
+
+func (*sized) Close() error { return nil }
+
+// A renewed transport forgot that an upstream speaks HTTP/2. The first call after it read its body
+// on a goroutine of its own, into another buffer.
+func TestRenewedTransportKnowsTheUpstreamsVersion(t *testing.T) {
+	const size = 700
+	old := newTransport(t, roundTripper(func(r *http.Request) (*http.Response, error) {
+		_, _ = r.Body.Read(make([]byte, size))
+		_ = r.Body.Close()
+		return &http.Response{StatusCode: http.StatusOK, ProtoMajor: 2, Body: http.NoBody}, nil
+	}), patient())
+	read := func(rt http.RoundTripper) int {
+		body := &sized{}
+		r := request(t, http.MethodPost, "http://up", body)
+		r.Header.Set("Content-Type", "application/grpc")
+		call(t, rt, r)
+		return body.size
+	}
+	if first, second := read(old), read(old); first == size || second != size {
+		t.Fatalf("got buffers of %d and %d bytes, want another one first, and then the upstream's of %d", first, second, size)
+	}
+	renewed, err := old.Renew(patient(), func(string) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := read(renewed); n != size {
+		t.Errorf("after a renewal: got a buffer of %d bytes, want the upstream's of %d", n, size)
+	}
+}
+
 // The bytes that a finished attempt's pending Read received were dropped, and the next attempt
 // missed the beginning of its body.
 func TestBodyReadByAFinishedAttemptIsNotLost(t *testing.T) {

@@ -337,6 +337,9 @@ func (s *replaySource) read(p []byte, r *replayReader) (int, error) {
 		if r.ctx.Err() != nil {
 			return 0, context.Cause(r.ctx)
 		}
+		if r.closed.Load() { // perhaps original too: every read of it would fail at once
+			return 0, http.ErrBodyReadAfterClose
+		}
 		s.mu.Lock()
 		if n, ok, err := s.take(p, offset); ok {
 			s.mu.Unlock()

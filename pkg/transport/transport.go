@@ -202,6 +202,7 @@ func (t *Transport) Renew(p Policy, keep func(upstream string) bool) (*Transport
 		}
 		renewed := &upstream{name: u.name, pipeline: pipeline}
 		renewed.lastUsed.Store(u.lastUsed.Load())
+		renewed.http2.Store(u.http2.Load())
 		next.upstreams[o] = renewed
 	}
 	return next, nil

@@ -62,7 +62,7 @@ func Serve(t testing.TB, h func(stream grpc.ServerStream) error, options ...grpc
 	go func() { served <- s.Serve(listener) }()
 	t.Cleanup(func() {
 		s.Stop()
-		if err := <-served; err != nil {
+		if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) { // stopped before it began
 			t.Errorf("the server: %v", err)
 		}
 	})
@@ -164,8 +164,8 @@ func RoundTrip(ctx context.Context, conn *grpc.ClientConn, message bool) error {
 	}
 }
 
-// Exchange sends messages of stream n one by one, and wants each of them back once, until the
-// stream breaks off, which it may after as many as fails.
+// Exchange sends messages of stream n one by one, and wants each of them back once. The stream must
+// break off with UNAVAILABLE after as many as fails, or not at all if fails is negative.
 func Exchange(ctx context.Context, conn *grpc.ClientConn, n, messages, fails int) error {
 	s, err := conn.NewStream(ctx, Bidi(), Method)
 	if err != nil {
@@ -186,6 +186,9 @@ func Exchange(ctx context.Context, conn *grpc.ClientConn, n, messages, fails int
 		case string(in) != string(out):
 			return fmt.Errorf("message %d: got %q", i, in)
 		}
+	}
+	if fails >= 0 {
+		return fmt.Errorf("got all %d messages, want the stream to break off after %d", messages, fails)
 	}
 	if err := s.CloseSend(); err != nil {
 		return err

@@ -37,6 +37,9 @@ func TestExchange(t *testing.T) {
 	if err := grpctest.Exchange(breaks, conn, 8, 3, 1); err != nil {
 		t.Errorf("a stream that breaks off as it should: %v", err)
 	}
+	if err := grpctest.Exchange(t.Context(), conn, 10, 3, 1); err == nil {
+		t.Error("a stream that does not break off as it should: got no error")
+	}
 	if err := grpctest.Exchange(breaks, conn, 9, 3, -1); status.Code(err) != codes.Unavailable {
 		t.Errorf("a stream that should not break off: got %v, want UNAVAILABLE", err)
 	}

@@ -24,8 +24,9 @@ func Listen(t testing.TB) net.Listener {
 	return l
 }
 
-// FreeAddress returns a loopback address, as host:port, on which nothing listens. The system never
-// gives its port to a server that asks for any port, so no other test comes to listen there.
+// FreeAddress returns a loopback address, as host:port, on which nothing listens. By default, the
+// system does not give its port to a server that asks for any port, so no other test comes to
+// listen there.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	// Linux gives out ports from 32768 on, other systems from 49152 on.
