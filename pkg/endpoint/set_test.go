@@ -677,3 +677,55 @@ func fetchOnce(t *testing.T, client *http.Client) {
 		t.Fatalf("got %v, error %v, want status 200", resp, err)
 	}
 }
+
+// A probe does not keep an endpoint away for as long as its answer takes. Headers that came in time
+// bring the endpoint back, and a probe that hangs gives its turn to the next one after 10 s, also if
+// its attempt may take an hour.
+func TestLongProbe(t *testing.T) {
+	for what, tc := range map[string]struct {
+		answer answer
+		limit  time.Duration
+		wait   time.Duration
+		want   resilience.State
+	}{
+		"a long body":              {answer{}, time.Second, time.Second + 1, resilience.Closed},
+		"a long body, for an hour": {answer{}, time.Hour, 10*time.Second + 1, resilience.Closed},
+		"a hang, for an hour":      {answer{latency: 2 * time.Hour}, time.Hour, 10*time.Second + 1, resilience.HalfOpen},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 3, nil)
+				w.answer(2, answer{status: 503})
+				for w.set.Ejections() == 0 {
+					w.calls(1)
+				}
+				w.answer(2, tc.answer)
+				time.Sleep(1300 * time.Millisecond)
+				ctx, cancel := context.WithCancel(t.Context())
+				l := new(endpoint.Lease)
+				if err := w.set.Begin(ctx, l, &endpoint.Call{Repeatable: true}, tc.limit); err != nil || l.State() != endpoint.LeaseProbe {
+					t.Fatalf("got %v and a lease %s, want the probe", err, l.State())
+				}
+				var probe sync.WaitGroup
+				probe.Go(func() {
+					req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://orders/", nil)
+					_, _ = l.RoundTrip(req, false)
+				})
+				time.Sleep(tc.wait)
+				synctest.Wait()
+				w.answer(2, answer{})
+				if got := w.set.State()[1].Circuit; got != tc.want {
+					t.Errorf("its circuit is %v, want %v", got, tc.want)
+				}
+				if tc.want == resilience.HalfOpen {
+					if address, state, _ := w.attempt(&endpoint.Call{Repeatable: true}); address != name(2) || state != endpoint.LeaseProbe {
+						t.Errorf("the next call went to %s as %s, want another probe of %s", address, state, name(2))
+					}
+				}
+				cancel()
+				probe.Wait()
+				l.End(resilience.Neutral)
+			})
+		})
+	}
+}
