@@ -25,7 +25,7 @@ func TestLeastLimitIsLeft(t *testing.T) {
 	t.Errorf("the limit was %d for %v, want more", limit, 2*searchesAfter)
 }
 
-// Rare long calls must not make the brake take a long queue for short, nor a few calls after a pause.
+// Neither rare long calls nor a few calls after a pause make the brake take a long queue for short.
 func TestSpreadIsBounded(t *testing.T) {
 	for name, c := range map[string]struct {
 		latencies []float64 // s
