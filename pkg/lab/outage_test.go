@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -130,8 +131,9 @@ func TestHonouredDeadlines(t *testing.T) {
 // An upstream has a third of its capacity for half a minute. The limit must keep its queue short,
 // from five seconds on. It must not take the latency of the queue for the usual one: then it would
 // leave force, and the queue would grow until attempts time out. Many clients have at least a place
-// each, so that their queue is longer. At three times the load that two workers can serve, their
-// attempts time out before a client of eleven calls a second has seen enough of them.
+// each, so that their queue is longer, in two rows as long as the attempt timeout: there p99 says
+// nothing. At 2.25 times the load that two workers can serve, attempts time out before a client of
+// eleven calls a second has seen enough of them: this collapse is not prevented.
 func TestDefaultPolicyInABrownOut(t *testing.T) {
 	statistics(t)
 	t.Parallel()
@@ -147,14 +149,14 @@ func TestDefaultPolicyInABrownOut(t *testing.T) {
 		p99     time.Duration // of a worker meanwhile
 		clients int
 		least   float64 // mean goodput, as a share of what the upstream can serve
-		times   float64 // the largest mean p99, times that of a worker
+		times   float64 // the largest mean p99, times that of a worker; 0 = the attempt timeout
 	}{
 		"slower workers":                          {slower, fixed, 8, 60 * time.Millisecond, 1, 0.98, 2},
 		"fewer workers":                           {fewer, fixed, 6, 20 * time.Millisecond, 1, 0.98, 2.3},
 		"fewer workers, mixed work":               {fewer, mixed, 6, 50 * time.Millisecond, 1, 0.98, 2},
-		"slower workers, many clients":            {slower, fixed, 8, 60 * time.Millisecond, 20, 0.95, 25},
-		"fewer workers, many clients":             {fewer, fixed, 6, 20 * time.Millisecond, 20, 0.36, 76},
-		"three of eight workers, many clients":    {fewer, fixed, 8, 20 * time.Millisecond, 20, 0.95, 70},
+		"slower workers, many clients":            {slower, fixed, 8, 60 * time.Millisecond, 20, 0.95, 0},
+		"fewer workers, many clients":             {fewer, fixed, 6, 20 * time.Millisecond, 20, 0.36, 0},
+		"three of eight workers, many clients":    {fewer, fixed, 8, 20 * time.Millisecond, 20, 0.96, 60},
 		"fewer workers, mixed work, many clients": {fewer, mixed, 6, 50 * time.Millisecond, 20, 0.96, 26},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -167,13 +169,17 @@ func TestDefaultPolicyInABrownOut(t *testing.T) {
 				s.Upstream.Phases = []lab.Phase{phase(begins, lasts, c.change)}
 			})
 			capacity := c.workers / backend.Mean(c.work).Seconds()
+			left := capacity * math.Round(c.workers/3) / c.workers
+			if s.Upstream.Phases[0].Slower != nil {
+				left = capacity / 3
+			}
 			var kept, times float64
 			worst, longest := 1e9, 0.0
 			for seed := range uint64(seeds) {
 				r := simulate(t, lab.Experiment{
 					Policy: transport.DefaultPolicy(), Scenario: s, Load: lab.Load{Rate: 0.75 * capacity, Clients: c.clients, Capacity: capacity, Seed: seed + 1},
 				})
-				k, p := r.During.Goodput/(capacity/3), r.During.P99/float64(c.p99.Milliseconds())
+				k, p := r.During.Goodput/left, r.During.P99/float64(c.p99.Milliseconds())
 				kept += k / seeds
 				times += p / seeds
 				worst, longest = min(worst, k), max(longest, p)
@@ -182,7 +188,7 @@ func TestDefaultPolicyInABrownOut(t *testing.T) {
 			if kept < c.least {
 				t.Errorf("goodput is %.1f %% of what the upstream can serve, want at least %.0f", 100*kept, 100*c.least)
 			}
-			if times > c.times {
+			if c.times > 0 && times > c.times {
 				t.Errorf("p99 is %.2f times that of a worker, want at most %v", times, c.times)
 			}
 		})

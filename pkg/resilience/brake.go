@@ -13,7 +13,7 @@ const (
 	brakeFew      = 12          // at least
 	lowered       = 0.7         // of the limit before, at most,
 	leastLowered  = 0.4         // and at least
-	queueAfter    = 2           // times the floor: for so much latency the limit is lowered at once
+	queueAfter    = 2           // times the floor: the latency that a larger step down aims at
 	queueFrom     = 1.6         // times the floor: above it the limit is lowered
 	queueUpTo     = 1.3         // times the floor: up to it the limit is raised,
 	loses         = 0.75        // of the usual rate: with fewer successes capacity is lost
@@ -22,6 +22,10 @@ const (
 	floorWeight   = 0.3         // of a latency below the floor
 	searchesAfter = 20 * time.Second
 	heldAtLeast   = 3 // judgements, before a search
+
+	// A few long calls among many short ones have a larger spread, which would take every queue for
+	// short. And few calls show it only roughly.
+	mostSpread = 1
 )
 
 // brake finds the limit for an upstream that is slow. The upstream may have lost a part of its
@@ -76,7 +80,7 @@ func (r *brake) next(at int64, b *sample, limit int64, full bool) int64 {
 		return limit
 	}
 	r.held++
-	search := full && limit > leastBrake && r.held > heldAtLeast && at-r.changed > int64(searchesAfter)
+	search := full && r.held > heldAtLeast && at-r.changed > int64(searchesAfter)
 	r.loses = float64(r.n)/time.Duration(at-r.since).Seconds() < loses*r.rate
 	next := r.judge(r.sum/float64(r.n), limit, full, search)
 	r.n, r.sum = 0, 0
@@ -106,6 +110,10 @@ func (r *brake) judge(latency float64, limit int64, full, search bool) int64 {
 			return limit
 		}
 		return r.lower(latency, limit)
+	}
+	if search && limit == leastBrake { // no lower limit can show whether there is a queue
+		r.floor = latency
+		search = false
 	}
 	switch {
 	case latency > r.queueFrom*r.floor || search:

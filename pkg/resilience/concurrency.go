@@ -179,10 +179,14 @@ type sample struct {
 	from              int64 // the first of them, ns since epoch
 }
 
-// spread returns the variance of the latencies, divided by the square of their mean.
+// spread returns the variance of the latencies, divided by the square of their mean, but at most
+// mostSpread. It is 0 if all answers took no time.
 func (b *sample) spread() float64 {
+	if b.latency == 0 {
+		return 0
+	}
 	n := float64(b.n)
-	return max(0, b.squares*n/(b.latency*b.latency)-1) * n / (n - 1)
+	return min(mostSpread, max(0, b.squares*n/(b.latency*b.latency)-1)*n/(n-1))
 }
 
 // queued is an attempt that waits for a place.
@@ -494,7 +498,7 @@ func (l *limiter) judge(at int64) {
 
 // hold keeps the brake in force while the upstream is slow, or while the brake refuses attempts,
 // and for a second afterwards while fewer calls succeed than usual: by chance a short time needs no
-// brake.
+// brake. It does so too if fewer succeed because fewer are made, which it cannot know.
 func (l *limiter) hold(at int64, slow, full, fails bool) {
 	limit := l.brake.Load()
 	if slow || full {

