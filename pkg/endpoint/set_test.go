@@ -679,8 +679,8 @@ func fetchOnce(t *testing.T, client *http.Client) {
 }
 
 // A probe does not keep an endpoint away for as long as its answer takes. Headers that came in time
-// bring the endpoint back, and a probe that hangs gives its turn to the next one after 10 s, also if
-// its attempt may take an hour.
+// bring the endpoint back, and a probe that hangs gives its turn to the next one after 10 s, also
+// if its attempt may take an hour.
 func TestLongProbe(t *testing.T) {
 	for what, tc := range map[string]struct {
 		answer answer
