@@ -142,9 +142,9 @@ func run(ctx context.Context, p cli.Program) int {
 		})
 	}
 	err = serve.Run(ctx, serve.Config{
-		Data:         []serve.Listener{{Name: "data", Addr: *listen, Flag: "--listen", Handler: client.Data, TLS: client.TLS}},
-		Admin:        []serve.Listener{{Name: "admin", Addr: *admin, Flag: "--admin", Handler: client.Admin}},
-		DrainDelay:   *drainDelay,
+		Data:       []serve.Listener{{Name: "data", Addr: *listen, Flag: "--listen", Handler: client.Data, TLS: client.TLS}},
+		Admin:      []serve.Listener{{Name: "admin", Addr: *admin, Flag: "--admin", Handler: client.Admin}},
+		DrainDelay: *drainDelay,
 		DrainTimeout: func() time.Duration {
 			longest := client.LongestTimeout()
 			return min(longest, cmp.Or(*drainTimeout, longest))
