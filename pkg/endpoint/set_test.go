@@ -680,7 +680,7 @@ func fetchOnce(t *testing.T, client *http.Client) {
 
 // A probe does not keep an endpoint away for as long as its answer takes. Headers that came in time
 // bring the endpoint back, and a probe that hangs gives its turn to the next one after 10 s, also
-// if its attempt may take an hour.
+// if its attempt may take an hour, and the pause of an ejection.
 func TestLongProbe(t *testing.T) {
 	for what, tc := range map[string]struct {
 		answer answer
@@ -690,7 +690,7 @@ func TestLongProbe(t *testing.T) {
 	}{
 		"a long body":              {answer{}, time.Second, time.Second + 1, resilience.Closed},
 		"a long body, for an hour": {answer{}, time.Hour, 10*time.Second + 1, resilience.Closed},
-		"a hang, for an hour":      {answer{latency: 2 * time.Hour}, time.Hour, 10*time.Second + 1, resilience.HalfOpen},
+		"a hang, for an hour":      {answer{latency: 2 * time.Hour}, time.Hour, 11*time.Second + 1, resilience.HalfOpen},
 	} {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

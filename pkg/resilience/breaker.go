@@ -171,6 +171,8 @@ type breaker struct {
 	probesOut   int
 	doubted     bool      // one of the probes out is doubtful
 	undecided   time.Time // when the last doubtful probe ended without a decision
+	overdue     int       // how often probes were overdue since the circuit became half-open
+	pausedUntil time.Time // no probe begins before, because of those
 	stale       uint64
 	pending     []Transition
 	publishing  bool
@@ -258,7 +260,9 @@ func (b *breaker) refusal(now time.Time) (time.Duration, error) {
 //
 // Only one probe at a time may be doubtful, and after it has decided nothing, none for openFor.
 // Otherwise callers with slow uploads or little time could hold all probes, and the circuit would
-// never close.
+// never close. After probes that have given their slots back, none begins for openFor, and for
+// twice as long after each further time, up to maxOpenFor, unless one has succeeded. Each of them
+// hangs for its caller.
 func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, by caller, c *clock) (time.Duration, error) {
 	if b.admit(t, now, lease) {
 		return 0, nil
@@ -276,7 +280,7 @@ func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, by caller
 		return 0, nil
 	}
 	doubtful := by.doubtful()
-	if doubtful && (b.doubted || now.Sub(b.undecided) < b.policy.OpenFor) {
+	if doubtful && (b.doubted || now.Sub(b.undecided) < b.policy.OpenFor) || !b.probed && now.Before(b.pausedUntil) {
 		return 0, errRefusedHalfOpen
 	}
 	done, err := b.cb.Allow()
@@ -303,7 +307,7 @@ func (b *breaker) admit(t *ticket, now time.Time, lease time.Duration) bool {
 }
 
 // restart begins the lease of a probe anew at now, when the probe has waited in a queue. If its
-// lease has ended there, it decides nothing.
+// lease has ended there, it decides nothing, unless its attempt may take longer than longestLease.
 func (t *ticket) restart(now time.Time) {
 	if t.probe != nil && t.probe.timer.Stop() {
 		t.at = now.Sub(t.breaker.epoch)
@@ -345,7 +349,27 @@ func (t *ticket) expire() {
 	case next == ticketOverdue, t.probe.caller.callerBusy(), t.stalled(time.Now()):
 		h = Neutral
 	}
-	t.breaker.report(t, h, time.Now())
+	now := time.Now()
+	t.breaker.report(t, h, now)
+	if next == ticketOverdue {
+		t.breaker.pause(t, now)
+	}
+}
+
+// pause keeps probes away for a while after one that was overdue at now. Those that began with it
+// are overdue with it.
+func (b *breaker) pause(t *ticket, now time.Time) {
+	b.mu.Lock()
+	defer b.unlock()
+	if t.generation != b.generation || now.Before(b.pausedUntil) {
+		return
+	}
+	wait := b.policy.MaxOpenFor
+	if longer := math.Ldexp(float64(b.policy.OpenFor), b.overdue); longer < float64(wait) {
+		wait = time.Duration(longer)
+	}
+	b.overdue++
+	b.pausedUntil = now.Add(wait)
 }
 
 // stalled reports whether this process was stopped during a part of the lease, which ends at now.
@@ -589,6 +613,7 @@ func (b *breaker) onStateChange(_ string, _, to gobreaker.State) {
 	b.generation++
 	b.since = now
 	b.probesOut, b.doubted = 0, false
+	b.overdue, b.pausedUntil = 0, time.Time{}
 	b.probed = false
 	b.causes = tally{}
 	switch to {

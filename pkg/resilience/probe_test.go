@@ -3,6 +3,7 @@ package resilience_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,7 +14,7 @@ import (
 // unlimited returns a pipeline whose circuit has just become half-open, with attempts of an hour.
 func unlimited(t *testing.T, probes int) *resilience.Pipeline[string] {
 	t.Helper()
-	p := single(func(b *resilience.BreakerPolicy) { b.ConsecutiveFailures, b.Probes = 1, probes })
+	p := single(func(b *resilience.BreakerPolicy) { b.ConsecutiveFailures, b.Probes, b.MaxOpenFor = 1, probes, 30*time.Second })
 	p.Timeout, p.AttemptTimeout = time.Hour, time.Hour
 	pl := pipeline(t, p, resilience.Options{Random: half})
 	script(t, pl, "x")
@@ -105,6 +106,34 @@ func TestOverdueProbeCountsWhenItEnds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An upstream that hangs, with attempts of an hour, gets fewer and fewer probes: after 10 s without
+// an answer there is a pause of 1 s, then of 2 s, and so on up to 30 s. Each probe hangs for its
+// caller.
+func TestProbesOfAHangingUpstreamGetRare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := unlimited(t, 3)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		var sent atomic.Int64
+		for range 120 * 10 {
+			wg.Go(func() {
+				_, _, _ = pl.Do(ctx, &op{attempt: func(ctx context.Context, _ *resilience.Attempt) (string, error) {
+					sent.Add(1)
+					<-ctx.Done()
+					return "", ctx.Err()
+				}})
+			})
+			time.Sleep(100 * time.Millisecond)
+		}
+		// They begin at 0, 11, 23, 37, 55 and 81 s. Without a pause three begin each 10 s: 36.
+		if got := sent.Load(); got != 6*3 {
+			t.Errorf("got %d probes in two minutes, want 18", got)
+		}
+		cancel()
+		wg.Wait()
+	})
 }
 
 // With attempts of an hour, a caller that waits for half a minute is no doubtful probe. Each caller
