@@ -690,9 +690,16 @@ spec:
 	write("backendRefs")
 	// Longer than an attempt, or a call, may take by default.
 	p.install("--set-file", "httpRoutes="+file, "--set", "client.replicas=1,flakyServer.faults.errorRate=0,flakyServer.faults.latency.distribution=fixed,flakyServer.faults.latency.value=6s")
-	resp, body, err := try(t.Context(), http.MethodGet, p.forward("svc/client", "8080")+"/process", "", nil)
-	if err != nil || resp.StatusCode != http.StatusOK || resp.Header.Get("X-Attempt-Count") != "1" {
-		t.Errorf("a call of 6 s: got %v (%v), %s, want 200 by one attempt", resp, err, body)
+	address := p.forward("svc/client", "8080") + "/process"
+	var resp *http.Response
+	eventually(t, time.Minute, "a node knows the new pods' addresses", func() (bool, string) {
+		var body string
+		var err error
+		resp, body, err = try(t.Context(), http.MethodGet, address, "", nil)
+		return err == nil && !strings.Contains(body, "dial_error"), fmt.Sprintf("%v (%v), %s", resp, err, body)
+	})
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("X-Attempt-Count") != "1" {
+		t.Errorf("a call of 6 s: got %v, want 200 by one attempt", resp)
 	}
 	if log := p.kubectl("logs", "deployment/client"); !strings.Contains(log, "flaky-server of weight 99 gets what is for canary of weight 1") {
 		t.Errorf("the log says %s, want what is not carried over", log)
