@@ -288,6 +288,21 @@ func TestLeavingTheTourPutsThingsBack(t *testing.T) {
 			v.until(isLive + ` && document.getElementById("tour-skip").innerText === "No, thank you"`)
 			v.click("tour-skip")
 		},
+		"left when the record of a step fails": func(v *tab) {
+			_ = eval[bool](v, `(() => {
+				const fetching = window.fetch;
+				window.fetch = async (url, init, ...rest) => {
+					if (!String(url).includes("api/traffic")) return fetching(url, init, ...rest);
+					if (init?.method !== "PUT") { window.failed = true; window.fetch = fetching; throw new TypeError("the page is left"); }
+					const late = await fetching(url, init, ...rest);
+					return new Response(JSON.stringify({ ...await late.json(), perSecond: 5, path: "with" }), { headers: late.headers });
+				};
+				document.getElementById("tour-next").click();
+				return true;
+			})()`)
+			v.until(`window.failed === true`)
+			v.click("tour-skip")
+		},
 		"reloaded before a step is recorded": func(v *tab) {
 			_ = eval[bool](v, `(() => {
 				const fetching = window.fetch;

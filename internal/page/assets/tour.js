@@ -111,10 +111,11 @@ async function put(to) {
   if (!faults) why = lastError();
   if (at === to) failure = why;
   drawTour();
-  // The stream can be late, so known.traffic may still be that of before.
-  const traffic = await ask("api/traffic").catch(() => known.traffic);
+  // The stream can be late, so known.traffic may still be that of before. If the page is left just
+  // now, this fails, and what is in force stays unknown.
+  const traffic = await ask("api/traffic").catch(() => null);
   const was = before();
-  if (was) keep({ ...was, cut: false, put: { faults: faults ?? was.put.faults, traffic: settingsOf(traffic) } });
+  if (was && traffic) keep({ ...was, cut: false, put: { faults: faults ?? was.put.faults, traffic: settingsOf(traffic) } });
 }
 
 $("tour-next").addEventListener("click", () => {
