@@ -14,7 +14,9 @@ import (
 // unlimited returns a pipeline whose circuit has just become half-open, with attempts of an hour.
 func unlimited(t *testing.T, probes int) *resilience.Pipeline[string] {
 	t.Helper()
-	p := single(func(b *resilience.BreakerPolicy) { b.ConsecutiveFailures, b.Probes, b.MaxOpenFor = 1, probes, 30*time.Second })
+	p := single(func(b *resilience.BreakerPolicy) {
+		b.ConsecutiveFailures, b.Probes, b.MaxOpenFor = 1, probes, 30*time.Second
+	})
 	p.Timeout, p.AttemptTimeout = time.Hour, time.Hour
 	pl := pipeline(t, p, resilience.Options{Random: half})
 	script(t, pl, "x")
