@@ -63,10 +63,11 @@ func run(ctx context.Context, p cli.Program) int {
 	if err := cli.CheckAddresses(*listen, *admin); err != nil {
 		return p.Fail(cli.ExitUsage, err)
 	}
-	for name, d := range map[string]time.Duration{"drain-delay": *drainDelay, "drain-timeout": *drainTimeout} {
-		if d < 0 {
-			return p.Fail(cli.ExitUsage, fmt.Errorf("--%s: must be at least 0, got %v", name, d))
-		}
+	if *drainDelay < 0 {
+		return p.Fail(cli.ExitUsage, fmt.Errorf("--drain-delay: must be at least 0, got %v", *drainDelay))
+	}
+	if *drainTimeout < 0 {
+		return p.Fail(cli.ExitUsage, fmt.Errorf("--drain-timeout: must be at least 0, got %v", *drainTimeout))
 	}
 	if err := livePage.Check(); err != nil {
 		return p.Fail(cli.ExitUsage, fmt.Errorf("--%w", err))

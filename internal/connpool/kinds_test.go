@@ -169,8 +169,8 @@ func (g *together) later(t *testing.T, d time.Duration) {
 	}
 }
 
-// Without a maximum age, a request with a body between bursts of others used to take one of their
-// connections each time, if its own was not among the last ones. The pool grew by one each time.
+// Without a maximum age, the pool used to grow. After a burst of requests without a body, one with
+// a body took a connection of theirs, because its own was not among the last ones.
 func TestKindsInBurstsDoNotGrowThePool(t *testing.T) {
 	const n, bursts = 20, 40
 	gets := slices.Repeat([]string{http.MethodGet}, n)

@@ -21,13 +21,10 @@ type tlsPolicy struct {
 	path     string
 }
 
-// tlsObject is a BackendTLSPolicy or a list, as far as it is read here.
+// tlsObject is a BackendTLSPolicy, as far as it is read here.
 type tlsObject struct {
-	APIVersion string `yaml:"apiVersion"`
-	Kind       string
-	Items      []yaml.Node
-	Metadata   struct{ Name, Namespace string }
-	Spec       struct {
+	Metadata struct{ Name, Namespace string }
+	Spec     struct {
 		TargetRefs yaml.Node `yaml:"targetRefs"`
 		Validation struct {
 			Hostname string

@@ -678,9 +678,9 @@ func fetchOnce(t *testing.T, client *http.Client) {
 	}
 }
 
-// A probe does not keep an endpoint away for as long as its answer takes. Headers that came in time
-// bring the endpoint back, and a probe that hangs gives its turn to the next one after 10 s, also
-// if its attempt may take an hour, and the pause of an ejection.
+// A probe does not keep an endpoint away for as long as its answer takes. Headers that come in time
+// bring the endpoint back. A probe that hangs for 10 s gives its turn to another one, after the
+// pause of an ejection.
 func TestLongProbe(t *testing.T) {
 	for what, tc := range map[string]struct {
 		answer answer

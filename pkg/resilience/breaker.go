@@ -350,10 +350,10 @@ func (t *ticket) expire() {
 		h = Neutral
 	}
 	now := time.Now()
-	t.breaker.report(t, h, now)
 	if next == ticketOverdue {
-		t.breaker.pause(t, now)
+		t.breaker.pause(t, now) // before its slot is free
 	}
+	t.breaker.report(t, h, now)
 }
 
 // pause keeps probes away for a while after one that was overdue at now. Those that began with it
@@ -364,12 +364,8 @@ func (b *breaker) pause(t *ticket, now time.Time) {
 	if t.generation != b.generation || now.Before(b.pausedUntil) {
 		return
 	}
-	wait := b.policy.MaxOpenFor
-	if longer := math.Ldexp(float64(b.policy.OpenFor), b.overdue); longer < float64(wait) {
-		wait = time.Duration(longer)
-	}
+	b.pausedUntil = now.Add(b.doubled(b.overdue))
 	b.overdue++
-	b.pausedUntil = now.Add(wait)
 }
 
 // stalled reports whether this process was stopped during a part of the lease, which ends at now.
@@ -640,20 +636,23 @@ func (b *breaker) onStateChange(_ string, _, to gobreaker.State) {
 	b.pending = append(b.pending, tr)
 }
 
+// doubled returns min(OpenFor·2^times, MaxOpenFor).
+func (b *breaker) doubled(times int) time.Duration {
+	d := b.policy.OpenFor
+	for range times {
+		if d >= b.policy.MaxOpenFor/2 {
+			return b.policy.MaxOpenFor
+		}
+		d *= 2
+	}
+	return min(d, b.policy.MaxOpenFor)
+}
+
 // openPeriod returns min(OpenFor·2^reopenings, MaxOpenFor)·U(0.8, 1.2). A result above MaxOpenFor
 // is mirrored to below it. If it were capped instead, half of all instances would probe in
 // lockstep.
 func (b *breaker) openPeriod() time.Duration {
-	d := b.policy.OpenFor
-	for range b.reopenings {
-		if d >= b.policy.MaxOpenFor/2 {
-			d = b.policy.MaxOpenFor
-			break
-		}
-		d *= 2
-	}
-	d = min(d, b.policy.MaxOpenFor)
-	jittered := time.Duration(float64(d) * (0.8 + 0.4*b.random()))
+	jittered := time.Duration(float64(b.doubled(b.reopenings)) * (0.8 + 0.4*b.random()))
 	if over := jittered - b.policy.MaxOpenFor; over > 0 {
 		jittered = b.policy.MaxOpenFor - over
 	}

@@ -125,7 +125,7 @@ func TestCheckOfTheReadme(t *testing.T) {
 	t.Errorf("Helm renders no %s, want it", found[1])
 }
 
-// The text of httpRoutes reaches the client as it is, in place of config, and with it the check
+// The text of httpRoutes reaches the client as it is, in place of config. It also decides the check
 // before an installation, the name of the ConfigMap and the grace period.
 func TestHTTPRoutes(t *testing.T) {
 	client := build(t, "client")

@@ -21,6 +21,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/rebound-dev/rebound/internal/testkit/grpctest"
 )
 
 // Fault is what happens to a stream after some messages.
@@ -133,20 +135,6 @@ func read(r io.Reader) ([]byte, error) {
 	return frame, err
 }
 
-// message is a message as bytes, without a schema.
-type message []byte
-
-type codec struct{}
-
-func (codec) Name() string { return "bytes" }
-
-func (codec) Marshal(v any) ([]byte, error) { return *v.(*message), nil }
-
-func (codec) Unmarshal(data []byte, v any) error {
-	*v.(*message) = append(message(nil), data...)
-	return nil
-}
-
 // The name of each message has the number of its stream, so that all differ.
 var number atomic.Int64 //nolint:gochecknoglobals // streams of several runs may use one server
 
@@ -155,18 +143,17 @@ const messages = 6
 // exchange sends messages one by one, and wants each of them back, once and in order. ended is the
 // stream's error. wrong says what no stream may do, however it ends.
 func exchange(ctx context.Context, conn grpc.ClientConnInterface) (ended, wrong error) {
-	desc := &grpc.StreamDesc{StreamName: "Stream", ServerStreams: true, ClientStreams: true}
-	s, err := conn.NewStream(ctx, desc, "/test.Test/Echo", grpc.ForceCodec(codec{}))
+	s, err := conn.NewStream(ctx, grpctest.Bidi(), grpctest.Method, grpc.ForceCodec(grpctest.Codec{}))
 	if err != nil {
 		return err, nil
 	}
 	me := number.Add(1)
 	for i := range messages {
-		out := message(fmt.Sprintf("%d of stream %d", i, me))
+		out := grpctest.Message(fmt.Sprintf("%d of stream %d", i, me))
 		if err := s.SendMsg(&out); err != nil && !errors.Is(err, io.EOF) {
 			return err, nil
 		}
-		var in message
+		var in grpctest.Message
 		switch err := s.RecvMsg(&in); {
 		case errors.Is(err, io.EOF):
 			return nil, fmt.Errorf("message %d is lost, and the stream ended with OK", i)
@@ -179,7 +166,7 @@ func exchange(ctx context.Context, conn grpc.ClientConnInterface) (ended, wrong 
 	if err := s.CloseSend(); err != nil {
 		return err, nil
 	}
-	var in message
+	var in grpctest.Message
 	switch err := s.RecvMsg(&in); {
 	case err == nil:
 		return nil, fmt.Errorf("got %q after the last message", in)
