@@ -10,7 +10,7 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/nethttp"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
@@ -47,7 +47,7 @@ func (p Program) Probe(ctx context.Context) (code int, done bool) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
 		return p.Fail(ExitUsage, fmt.Errorf("%w, got %q", usage, args[0])), true
 	}
-	if err := config.CheckHost(u); err != nil {
+	if err := nethttp.CheckHost(u); err != nil {
 		return p.Fail(ExitUsage, fmt.Errorf("%w, got %q: %w", usage, args[0], err)), true
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)

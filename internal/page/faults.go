@@ -14,7 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/nethttp"
 	"github.com/rebound-dev/rebound/internal/problem"
 )
 
@@ -66,7 +66,7 @@ func checkURL(text, wanted string) (*url.URL, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("must be %s, got %q", wanted, text)
 	}
-	if err := config.CheckHost(u); err != nil {
+	if err := nethttp.CheckHost(u); err != nil {
 		return nil, fmt.Errorf("must be %s, got %q: %w", wanted, text, err)
 	}
 	return u, nil

@@ -19,7 +19,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"golang.org/x/net/http/httpguts"
 
-	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/nethttp"
 )
 
 // Variable describes one of OpenTelemetry's environment variables, or a few with the same meaning.
@@ -386,7 +386,7 @@ func endpoint(e environment, value string) error {
 	case grpc && strings.Trim(u.Path, "/") != "":
 		return wrong("grpc has no path")
 	}
-	if err := config.CheckHost(u); err != nil {
+	if err := nethttp.CheckHost(u); err != nil {
 		return wrong(err.Error())
 	}
 	if grpc && u.Port() == "" {
@@ -401,7 +401,7 @@ func hostPort(value string) bool {
 	if _, notNumber := strconv.Atoi(port); notNumber != nil {
 		return false
 	}
-	return err == nil && config.CheckHost(&url.URL{Host: net.JoinHostPort(host, port)}) == nil
+	return err == nil && nethttp.CheckHost(&url.URL{Host: net.JoinHostPort(host, port)}) == nil
 }
 
 func certificates(_ environment, file string) error {

@@ -17,8 +17,11 @@ const draws = 3
 // in Randomized Load Balancing, 2001).
 func (s *Set) choose(v *view, l *Lease, c *Call, now int64, limit time.Duration) (m *member, probe bool) {
 	for _, m := range v.halfOpen {
+		if len(v.usable) > 0 && (now < m.told.Load() || c.tried(m)) {
+			continue
+		}
 		due := c.Repeatable && c.first == nil || now-m.halfOpen.Load() > int64(probeWait)
-		if due && m.circuit.Probe(&l.admission, limit) {
+		if due && m.circuit.Probe(&l.admission, limit+probeGrace) {
 			return m, true
 		}
 	}
@@ -56,6 +59,10 @@ func (s *Set) choose(v *view, l *Lease, c *Call, now int64, limit time.Duration)
 
 // probeWait is how long the probe of a half-open endpoint waits for a call that can be repeated.
 const probeWait = time.Second
+
+// probeGrace is how much longer than an attempt its probe may take. So the attempt's own end comes
+// first, which knows whether the caller is to blame.
+const probeGrace = time.Second
 
 // best returns the endpoint with the lowest cost among those that the call has not tried, or among
 // all if it has tried all. Equal ones are taken in order from the index from.

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/retryafter"
 	"github.com/rebound-dev/rebound/internal/testkit/leaks"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -44,6 +45,7 @@ type answer struct {
 	err     error
 	status  int    // 200 if it is 0
 	retry   string // Retry-After
+	grpc    string // grpc-status, of an answer without messages
 	body    string
 }
 
@@ -95,6 +97,10 @@ func (i instance) RoundTrip(req *http.Request) (*http.Response, error) {
 	if a.retry != "" {
 		header.Set("Retry-After", a.retry)
 	}
+	if a.grpc != "" {
+		header.Set("Content-Type", "application/grpc")
+		header.Set("Grpc-Status", a.grpc)
+	}
 	return &http.Response{StatusCode: max(a.status, http.StatusOK), Body: io.NopCloser(strings.NewReader(a.body)), Request: req, Header: header}, nil
 }
 
@@ -119,10 +125,19 @@ func (w *world) attempt(c *endpoint.Call) (address string, state endpoint.LeaseS
 		w.t.Fatalf("Begin: got error %v, want none", err)
 	}
 	resp, err := l.RoundTrip(req, false)
-	h = resilience.Healthy
-	if err != nil || resp.StatusCode >= 500 {
+	var retryAfter time.Duration
+	switch {
+	case err != nil || resp.StatusCode >= 500:
 		h = resilience.Unhealthy
+	case resp.StatusCode == http.StatusTooManyRequests, resp.Header.Get("Grpc-Status") == "8":
+		h = resilience.Neutral
+	default:
+		h = resilience.Healthy
 	}
+	if resp != nil && h != resilience.Healthy {
+		retryAfter = retryafter.Of(resp, time.Now())
+	}
+	l.Report(h, retryAfter)
 	l.End(h)
 	return l.Address(), l.State(), h
 }

@@ -109,12 +109,16 @@ func (l *Lease) RoundTrip(req *http.Request, fresh bool) (*http.Response, error)
 		if isDialError(err) && !errors.Is(context.Cause(req.Context()), context.Canceled) {
 			l.set.hurry()
 		}
-	case resp != nil && healthOf(resp.StatusCode) != resilience.Unhealthy:
-		if healthOf(resp.StatusCode) == resilience.Healthy {
-			l.admission.Answered()
-		}
+	case resp != nil:
 		now := time.Now()
-		l.member.observe(now.Sub(l.start), l.set.since(now), false)
+		switch at := l.set.since(now); answerOf(resp) {
+		case resilience.Healthy:
+			l.admission.Answered()
+			l.member.observe(now.Sub(l.start), at, false)
+		case resilience.Neutral:
+			l.member.refused(at)
+		case resilience.Unhealthy:
+		}
 	}
 	return resp, err
 }

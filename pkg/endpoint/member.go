@@ -32,6 +32,10 @@ const (
 	penalty      = 2
 	maxPenalties = 3
 	avoidFor     = time.Second
+	// maxRefusals limits the penalties for answers in a row that say "too many requests". They eject
+	// nobody and come fast. So without up to 64 times the cost, a busy set would prefer the endpoint
+	// that gives them: it has the fewest requests in flight.
+	maxRefusals = 6
 	// waiting is the factor for an endpoint that has asked for time with Retry-After.
 	waiting = 4096
 	// broken is the factor for an endpoint that fails and is not ejected, because too many do. One
@@ -64,6 +68,7 @@ type member struct {
 	latency  atomic.Uint64 // seconds, the bits of a float64; 0 = unknown
 	measured atomic.Int64  // when latency was last updated
 	failures atomic.Int64  // in a row
+	refusals atomic.Int64  // in a row
 	avoid    atomic.Int64  // when the last failure is forgiven
 	told     atomic.Int64  // when the Retry-After of the last answer ends
 	lastGood atomic.Int64  // when the last request succeeded; 0 = never
@@ -109,7 +114,7 @@ func (m *member) expected(now, pending int64) float64 {
 	if now < m.told.Load() {
 		return latency * waiting
 	}
-	if m.state() == resilience.Open {
+	if m.state() != resilience.Closed {
 		// The average of one that does not answer goes to nothing.
 		return max(latency, seed.Seconds()) * broken
 	}
@@ -127,7 +132,7 @@ func (m *member) penalties(now int64) int {
 	if now >= m.avoid.Load() {
 		return 0
 	}
-	return int(min(m.failures.Load(), maxPenalties))
+	return int(m.failures.Load() + m.refusals.Load())
 }
 
 // average returns the average latency at now in seconds, or 0 if there is none.
@@ -162,6 +167,17 @@ func (m *member) succeeded(now int64) {
 	if m.failures.Load() != 0 {
 		m.failures.Store(0)
 	}
+	if m.refusals.Load() != 0 {
+		m.refusals.Store(0)
+	}
+}
+
+// refused records an answer that says "too many requests".
+func (m *member) refused(now int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refusals.Store(min(m.refusals.Load()+1, maxRefusals))
+	m.avoid.Store(max(m.avoid.Load(), now+int64(avoidFor)))
 }
 
 // failed records a failure. told is the answer's Retry-After, or 0.

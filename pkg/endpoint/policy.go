@@ -3,10 +3,11 @@ package endpoint
 import (
 	"fmt"
 	"net"
-	"strconv"
+	"net/url"
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/mistake"
+	"github.com/rebound-dev/rebound/internal/nethttp"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -118,10 +119,10 @@ func (p Policy) Validate() error {
 	return m.Err()
 }
 
+// validAddress reports whether s is a host and a port, in the only way to write the port.
 func validAddress(s string) bool {
-	host, port, err := net.SplitHostPort(s)
-	n, notNumber := strconv.ParseUint(port, 10, 16)
-	return err == nil && host != "" && notNumber == nil && n > 0
+	_, port, err := net.SplitHostPort(s)
+	return err == nil && port != "" && port[0] != '0' && nethttp.CheckHost(&url.URL{Host: s}) == nil
 }
 
 // mistakes returns the mistakes in e, with paths relative to it.

@@ -141,7 +141,8 @@ func (l *lookups) start(later bool) (*lookup, error) {
 		return l.running, l.err
 	}
 	if wait := hurryAfter - time.Since(l.began); !l.began.IsZero() && wait > 0 {
-		if later && l.timer != nil {
+		// A refresh that is more frequent than this comes sooner anyway.
+		if later && l.timer != nil && (l.idle.Load() || l.set.options.Policy.Refresh > hurryAfter) {
 			l.timer.Reset(wait)
 		}
 		return nil, l.err

@@ -286,6 +286,24 @@ func TestDialErrorLooksUp(t *testing.T) {
 	})
 }
 
+// Failed dials do not slow down lookups that are more frequent than theirs.
+func TestDialErrorsWithFrequentRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, func(o *endpoint.Options) { o.Policy.Refresh = 200 * time.Millisecond })
+		w.answer(2, answer{err: errRefused})
+		w.calls(10)
+		before := w.dns.count()
+		for range 100 { // two seconds
+			w.attempt(&endpoint.Call{})
+			w.attempt(&endpoint.Call{})
+			time.Sleep(pace)
+		}
+		if n := w.dns.count() - before; n < 9 || n > 11 {
+			t.Errorf("%d lookups within two seconds, want 10", n)
+		}
+	})
+}
+
 // Close ends a lookup, and what comes later uses what is known.
 func TestCloseDuringALookup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -337,6 +355,9 @@ func TestPolicyMistakes(t *testing.T) {
 		"addresses: must be left out with resolve: none; they belong to resolve: static": func(p *endpoint.Policy) { p.Addresses = []string{"a:1"} },
 		`addresses[0]: must be a host:port such as 10.0.0.7:8080, got "a"`:               func(p *endpoint.Policy) { p.Resolve, p.Addresses = endpoint.ResolveStatic, []string{"a"} },
 		`addresses[0]: must be a host:port such as 10.0.0.7:8080, got "a:0"`:             func(p *endpoint.Policy) { p.Resolve, p.Addresses = endpoint.ResolveStatic, []string{"a:0"} },
+		`addresses[0]: must be a host:port such as 10.0.0.7:8080, got "a:080"`:           func(p *endpoint.Policy) { p.Resolve, p.Addresses = endpoint.ResolveStatic, []string{"a:080"} },
+		`addresses[0]: must be a host:port such as 10.0.0.7:8080, got "a b:80"`:          func(p *endpoint.Policy) { p.Resolve, p.Addresses = endpoint.ResolveStatic, []string{"a b:80"} },
+		`addresses[0]: must be a host:port such as 10.0.0.7:8080, got "10.0.0.7/x:80"`:   func(p *endpoint.Policy) { p.Resolve, p.Addresses = endpoint.ResolveStatic, []string{"10.0.0.7/x:80"} },
 		"addresses[1]: a:1 is listed twice":                                              func(p *endpoint.Policy) { p.Resolve, p.Addresses = endpoint.ResolveStatic, []string{"a:1", "a:1"} },
 		"refresh: must be from 100ms to 1h0m0s, got 1ms":                                 func(p *endpoint.Policy) { p.Refresh = time.Millisecond },
 		"eject.consecutiveFailures: must be from 0 (never) to 1073741824, got -1":        func(p *endpoint.Policy) { p.Eject.ConsecutiveFailures = -1 },

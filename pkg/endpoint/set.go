@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/connpool"
+	"github.com/rebound-dev/rebound/internal/grpcwire"
 	"github.com/rebound-dev/rebound/internal/retryafter"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -291,7 +292,7 @@ func (s *Set) show(all []*member, now time.Time) {
 		}
 	}
 	failing, alone := len(all)-len(v.usable), len(all) == 1
-	most := int(s.options.Policy.Eject.MaxEjected * float64(len(all)))
+	most := int(s.options.Policy.Eject.MaxEjected*float64(len(all)) + 1e-9) // 0.29 of 100 is 28.999...
 	panicking := !alone && failing > most
 	if panicking || alone {
 		v.usable = all
@@ -401,6 +402,22 @@ func healthOf(status int) resilience.Health {
 		return resilience.Healthy
 	}
 	return resilience.Unhealthy
+}
+
+// answerOf returns what the beginning of an answer shows. The status of a gRPC answer without
+// messages is in its header.
+func answerOf(resp *http.Response) resilience.Health {
+	if !grpcwire.IsAnswer(resp) {
+		return healthOf(resp.StatusCode)
+	}
+	switch code, _ := grpcwire.Status(resp.Header); code {
+	case grpcwire.ResourceExhausted:
+		return resilience.Neutral
+	case grpcwire.Unknown, grpcwire.Internal, grpcwire.Unavailable, grpcwire.DataLoss, grpcwire.DeadlineExceeded:
+		return resilience.Unhealthy
+	default:
+		return resilience.Healthy
+	}
 }
 
 // RoundTrip sends a request to one endpoint. A response with a status of 500 or more, except 501

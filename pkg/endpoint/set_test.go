@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -143,6 +144,88 @@ func TestEjection(t *testing.T) {
 	})
 }
 
+// A probe that is told to come later decides nothing. The next one waits, and for as long as told.
+// The call goes on elsewhere.
+func TestRateLimitedProbe(t *testing.T) {
+	for name, tc := range map[string]struct {
+		retry string
+		most  int // of probes in six seconds
+	}{
+		"at once": {"", 6},
+		"20 s":    {"20", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 3, nil)
+				w.answer(2, answer{status: 503})
+				for w.set.Ejections() == 0 {
+					w.calls(1)
+				}
+				w.answer(2, answer{status: 429, retry: tc.retry})
+				probes := 0
+				for range 300 { // six seconds
+					c := &endpoint.Call{Repeatable: true}
+					first, _, h := w.attempt(c)
+					if first == "10.0.0.2:80" {
+						probes++
+					}
+					if h == resilience.Neutral {
+						if second, _, _ := w.attempt(c); second == first {
+							t.Fatalf("both attempts of a call went to %s", first)
+						}
+					}
+					time.Sleep(pace)
+				}
+				if probes < 1 || probes > tc.most {
+					t.Errorf("the endpoint got %d of 300 calls, want 1 to %d", probes, tc.most)
+				}
+				w.answer(2, answer{})
+				time.Sleep(21 * time.Second)
+				if n := w.calls(300)["10.0.0.2:80"]; n < 60 {
+					t.Errorf("the endpoint got %d of 300 calls after it recovered, want its share", n)
+				}
+			})
+		})
+	}
+}
+
+// An endpoint that refuses calls at once has the fewest in flight and the lowest latency. It still
+// gets no more than the others.
+func TestRateLimitedEndpointGetsNoMore(t *testing.T) {
+	for name, refusal := range map[string]answer{
+		"429":                {status: 429, latency: time.Millisecond},
+		"RESOURCE_EXHAUSTED": {grpc: "8", latency: time.Millisecond},
+	} {
+		for load, gap := range map[string]time.Duration{"few calls": pace, "many calls": 500 * time.Microsecond} {
+			t.Run(name+", "+load, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, 3, nil)
+					for n := 1; n <= 3; n++ {
+						w.answer(n, answer{latency: 10 * time.Millisecond})
+					}
+					w.calls(30)
+					w.answer(2, refusal)
+					var refused atomic.Int64
+					var wg sync.WaitGroup
+					const calls = 2000
+					for range calls {
+						wg.Go(func() {
+							if _, _, h := w.attempt(&endpoint.Call{Repeatable: true}); h == resilience.Neutral {
+								refused.Add(1)
+							}
+						})
+						time.Sleep(gap)
+					}
+					wg.Wait()
+					if n := refused.Load(); n == 0 || n > 0.34*calls {
+						t.Errorf("%d of %d calls were refused, want some, at most a third", n, calls)
+					}
+				})
+			})
+		}
+	}
+}
+
 // Only a call that can be repeated is risked as a probe, unless there is none for a second.
 func TestProbePrefersRepeatableCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -201,6 +284,25 @@ func TestPanic(t *testing.T) {
 		if counts := w.calls(100); counts[name(3)] < 95 {
 			t.Errorf("got %v of 100 calls, want nearly all at the good one", counts)
 		}
+		// Calls that cannot be repeated, also while the bad ones wait for their probes.
+		for n := 1; n <= 3; n++ {
+			w.answer(n, answer{latency: 10 * time.Millisecond, status: []int{503, 503, 200}[n-1]})
+		}
+		var failed atomic.Int64
+		var wg sync.WaitGroup
+		for range 20_000 { // 100 seconds
+			wg.Go(func() {
+				if _, _, h := w.attempt(&endpoint.Call{}); h != resilience.Healthy {
+					failed.Add(1)
+				}
+			})
+			time.Sleep(2 * time.Millisecond)
+		}
+		wg.Wait()
+		if n := failed.Load(); n > 6 { // probes
+			t.Errorf("%d of 20000 calls failed, want at most 6: the third endpoint works", n)
+		}
+		w.answer(3, answer{})
 		w.answer(1, answer{})
 		w.answer(2, answer{})
 		for range 50 { // until the probes have succeeded
@@ -283,6 +385,7 @@ func TestMaxEjected(t *testing.T) {
 		"none":                    {3, 0, 1, 0, nil},
 		"the only one":            {1, 1, 1, 0, nil},
 		"all of two":              {2, 1, 2, 2, endpoint.ErrEjected},
+		"29 of fifty, 29 bad":     {50, 0.58, 29, 29, nil}, // in floating point, 50 * 0.58 is less
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -290,7 +393,7 @@ func TestMaxEjected(t *testing.T) {
 				for i := range tc.bad {
 					w.answer(i+1, answer{status: 503})
 				}
-				for range 1000 {
+				for range 1000 * tc.bad {
 					time.Sleep(pace)
 					l := new(endpoint.Lease)
 					if err := w.set.Begin(t.Context(), l, new(endpoint.Call), time.Second); err != nil {
@@ -678,6 +781,28 @@ func fetchOnce(t *testing.T, client *http.Client) {
 	}
 }
 
+// The attempt that is a probe knows who took its time, such as a caller who sends slowly. It ends a
+// moment after its limit.
+func TestProbeThatItsCallerDelays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, nil)
+		w.answer(2, answer{status: 503})
+		for w.set.Ejections() == 0 {
+			w.calls(1)
+		}
+		time.Sleep(1300 * time.Millisecond)
+		l := new(endpoint.Lease)
+		if err := w.set.Begin(t.Context(), l, &endpoint.Call{Repeatable: true}, time.Second); err != nil || l.State() != endpoint.LeaseProbe {
+			t.Fatalf("got %v and a lease %s, want the probe", err, l.State())
+		}
+		time.Sleep(1100 * time.Millisecond)
+		l.End(resilience.Neutral)
+		if got := w.set.State()[1].Circuit; got != resilience.HalfOpen {
+			t.Errorf("its circuit is %v, want half-open: the endpoint did not fail", got)
+		}
+	})
+}
+
 // A probe does not keep an endpoint away for as long as its answer takes. Headers that come in time
 // bring the endpoint back. A probe that hangs for 10 s gives its turn to another one, after the
 // pause of an ejection.
@@ -688,7 +813,7 @@ func TestLongProbe(t *testing.T) {
 		wait   time.Duration
 		want   resilience.State
 	}{
-		"a long body":              {answer{}, time.Second, time.Second + 1, resilience.Closed},
+		"a long body":              {answer{}, time.Second, 2*time.Second + 1, resilience.Closed},
 		"a long body, for an hour": {answer{}, time.Hour, 10*time.Second + 1, resilience.Closed},
 		"a hang, for an hour":      {answer{latency: 2 * time.Hour}, time.Hour, 11*time.Second + 1, resilience.HalfOpen},
 	} {

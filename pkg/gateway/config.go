@@ -13,6 +13,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/config"
 	"github.com/rebound-dev/rebound/internal/mistake"
+	"github.com/rebound-dev/rebound/internal/nethttp"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
@@ -182,7 +183,7 @@ func parseUpstream(s string) (*url.URL, error) {
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return nil, fmt.Errorf(expected+": it must end with the path", shown)
 	}
-	if err := config.CheckHost(u); err != nil {
+	if err := nethttp.CheckHost(u); err != nil {
 		return nil, fmt.Errorf(expected+": %w", shown, err)
 	}
 	return u, nil

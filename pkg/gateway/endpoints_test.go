@@ -476,6 +476,60 @@ func TestReloadKeepsAddressesWhileDNSFails(t *testing.T) {
 	}
 }
 
+// stuck is a resolver whose first lookup takes until it is given up.
+type stuck struct{ lookups atomic.Int32 }
+
+func (s *stuck) LookupNetIP(ctx context.Context, _, host string) ([]netip.Addr, error) {
+	if s.lookups.Add(1) == 1 {
+		<-ctx.Done()
+		return nil, &net.DNSError{Err: "given up", Name: host}
+	}
+	return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+}
+
+// A reload ends the lookup that calls wait for. They wait for that of the new endpoints instead.
+func TestReloadDuringTheFirstLookup(t *testing.T) {
+	up := newReplica(t, nil)
+	_, port, _ := net.SplitHostPort(up.address())
+	with := func(idle time.Duration) gateway.Config {
+		c := over()
+		entry := c.Upstreams["orders"]
+		entry.URL, entry.Endpoints.Resolve, entry.Connections.IdleTimeout = "http://orders:"+port, endpoint.ResolveDNS, idle
+		c.Upstreams["orders"] = entry
+		c = patient(c)
+		for name, p := range c.Policies {
+			p.Retry.MaxAttempts = 1
+			c.Policies[name] = p
+		}
+		return c
+	}
+	dns := &stuck{}
+	g, front := gatewayOver(t, with(time.Minute), gateway.Options{Resolver: dns})
+	client := newClient(t)
+	status := make(chan string, 3)
+	for range cap(status) {
+		go func() {
+			resp, err := client.Do(request(t, http.MethodGet, front.URL, nil))
+			if err != nil {
+				status <- err.Error()
+				return
+			}
+			_ = resp.Body.Close()
+			status <- resp.Status
+		}()
+	}
+	wait.Until(t, 20*time.Second, "the lookup", func() bool { return dns.lookups.Load() == 1 })
+	time.Sleep(100 * time.Millisecond) // for all calls to wait for it
+	if err := g.Reload(func() (gateway.Config, error) { return with(2 * time.Minute), nil }); err != nil {
+		t.Fatal(err)
+	}
+	for range cap(status) {
+		if got := <-status; got != "200 OK" {
+			t.Errorf("got %s for a call during the reload, want 200 OK", got)
+		}
+	}
+}
+
 // /breakers lists the endpoints.
 func TestBreakersListEndpoints(t *testing.T) {
 	pods := []*replica{newReplica(t, nil), newReplica(t, nil)}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -202,9 +203,16 @@ func (e *endpoints) RoundTrip(req *http.Request) (*http.Response, error) {
 	return e.set.Load().RoundTrip(req)
 }
 
-// Begin chooses an endpoint for an attempt.
+// Begin chooses an endpoint for an attempt. A reload may end the lookup that it waits for: then it
+// asks the new set.
 func (e *endpoints) Begin(ctx context.Context, l *endpoint.Lease, c *endpoint.Call, limit time.Duration) error {
-	return e.set.Load().Begin(ctx, l, c, limit)
+	for {
+		set := e.set.Load()
+		err := set.Begin(ctx, l, c, limit)
+		if !errors.Is(err, endpoint.ErrNoEndpoint) || e.set.Load() == set {
+			return err
+		}
+	}
 }
 
 // CloseIdleConnections closes the connections that no call uses.

@@ -1,11 +1,11 @@
-package config_test
+package nethttp_test
 
 import (
 	"net/url"
 	"strings"
 	"testing"
 
-	"github.com/rebound-dev/rebound/internal/config"
+	"github.com/rebound-dev/rebound/internal/nethttp"
 )
 
 func TestCheckHost(t *testing.T) {
@@ -45,7 +45,7 @@ func TestCheckHost(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = config.CheckHost(u)
+			err = nethttp.CheckHost(u)
 			if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 				t.Errorf("got %v, want %q", err, want)
 			}
