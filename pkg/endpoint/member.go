@@ -32,9 +32,9 @@ const (
 	penalty      = 2
 	maxPenalties = 3
 	avoidFor     = time.Second
-	// maxRefusals limits the penalties for answers in a row that say "too many requests". They eject
-	// nobody and come fast. So without up to 64 times the cost, a busy set would prefer the endpoint
-	// that gives them: it has the fewest requests in flight.
+	// maxRefusals limits the penalties for answers in a row that say "too many requests". They
+	// eject nobody and come fast. So without up to 64 times the cost, a busy set would prefer the
+	// endpoint that gives them: it has the fewest requests in flight.
 	maxRefusals = 6
 	// waiting is the factor for an endpoint that has asked for time with Retry-After.
 	waiting = 4096
