@@ -2,7 +2,9 @@ package reboundgrpc_test
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"runtime"
 	"slices"
 	"syscall"
 	"testing"
@@ -20,7 +22,8 @@ import (
 // in memory. Three ways take turns in short rounds: grpc-go's own call, the same with a deadline as
 // the interceptor sends one, and the interceptor. The figures are medians of the rounds'
 // differences to their neighbours, in time and in processor time of the process, which has the
-// server too.
+// server too, on one processor core and on two. "alone" is the interceptor around a call that does
+// nothing, and "deadline" what it would take to give that call a deadline.
 func BenchmarkUnary(b *testing.B) {
 	listener := bufconn.Listen(1 << 20)
 	s := grpc.NewServer(grpc.ForceServerCodec(grpctest.Codec{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
@@ -55,17 +58,29 @@ func BenchmarkUnary(b *testing.B) {
 		func() error { return withDeadline(plain) },
 		func() error { return unary(ctx, through) },
 	}
-	for n, name := range []string{"own", "own with deadline", "interceptor"} {
+	alone, nothing := must(b, resilience.DefaultPolicy()), func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return nil }
+	single := append(slices.Clip(ways), func() error { return alone.Unary(ctx, "/orders.Orders/Get", nil, nil, nil, nothing) }, func() error {
+		_, cancel := context.WithTimeout(ctx, resilience.DefaultPolicy().AttemptTimeout)
+		cancel()
+		return nil
+	})
+	for n, name := range []string{"own", "own with deadline", "interceptor", "alone", "deadline"} {
 		b.Run(name, func(b *testing.B) { // alone, to count instructions or to profile
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := ways[n](); err != nil {
+				if err := single[n](); err != nil {
 					b.Fatal(err)
 				}
 			}
 		})
 	}
-	b.Run("difference", func(b *testing.B) { difference(b, ways) })
+	for _, cores := range []int{1, 2} {
+		b.Run(fmt.Sprintf("difference on %d", cores), func(b *testing.B) {
+			// Not by -cpu: with -benchtime 1x its first figures are those of its last number.
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cores))
+			difference(b, ways)
+		})
+	}
 }
 
 func difference(b *testing.B, ways []func() error) {

@@ -6,8 +6,10 @@ package bench_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -205,7 +207,8 @@ func BenchmarkRefusal(b *testing.B) {
 
 // BenchmarkTurns compares the same calls on a busy machine: they take turns in short rounds. The
 // figures are medians, of the rounds' differences to the bare RoundTripper in processor time of the
-// process, and of the ratios of these to that of the stock composition.
+// process, and of the ratios of these to that of the stock composition. The garbage collector of a
+// process with one core takes turns with the calls, on two it runs beside them.
 func BenchmarkTurns(b *testing.B) {
 	next := memory{http.StatusOK}
 	req := request(b)
@@ -239,23 +242,29 @@ func BenchmarkTurns(b *testing.B) {
 		}
 		return float64(processorTime(b)-before) / calls
 	}
-	for b.Loop() {
-		var stocks, successes, ratios, sampling, refusals []float64
-		for n := range rounds {
-			var took [5]float64
-			for i := range ways {
-				way := (i + n) % len(ways)
-				took[way] = round(ways[way])
+	for _, cores := range []int{1, 2} {
+		b.Run(fmt.Sprintf("on %d", cores), func(b *testing.B) {
+			// Not by -cpu: with -benchtime 1x its first figures are those of its last number.
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cores))
+			for b.Loop() {
+				var stocks, successes, ratios, sampling, refusals []float64
+				for n := range rounds {
+					var took [5]float64
+					for i := range ways {
+						way := (i + n) % len(ways)
+						took[way] = round(ways[way])
+					}
+					stocks, successes = append(stocks, took[1]-took[0]), append(successes, took[2]-took[0])
+					ratios = append(ratios, (took[2]-took[0])/(took[1]-took[0]))
+					sampling, refusals = append(sampling, took[3]-took[2]), append(refusals, took[4])
+				}
+				b.ReportMetric(median(stocks), "ns-stock")
+				b.ReportMetric(median(successes), "ns-success")
+				b.ReportMetric(median(ratios), "of-stock")
+				b.ReportMetric(median(sampling), "ns-sampled-out")
+				b.ReportMetric(median(refusals), "ns-refusal")
 			}
-			stocks, successes = append(stocks, took[1]-took[0]), append(successes, took[2]-took[0])
-			ratios = append(ratios, (took[2]-took[0])/(took[1]-took[0]))
-			sampling, refusals = append(sampling, took[3]-took[2]), append(refusals, took[4])
-		}
-		b.ReportMetric(median(stocks), "ns-stock")
-		b.ReportMetric(median(successes), "ns-success")
-		b.ReportMetric(median(ratios), "of-stock")
-		b.ReportMetric(median(sampling), "ns-sampled-out")
-		b.ReportMetric(median(refusals), "ns-refusal")
+		})
 	}
 }
 
