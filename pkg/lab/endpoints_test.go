@@ -206,8 +206,10 @@ func TestAllEndpointsBad(t *testing.T) {
 			s.Disturbance.For, s.Length = 10*time.Second, 30*time.Second
 			r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: perSecond(500, 1, 1)})
 			_, amplification := shares(r.During)
-			if r.Opened == 0 || amplification > 0.2 || r.RecoveryS == nil || *r.RecoveryS > 3 {
-				t.Errorf("%d circuits opened, %.3f attempts for a call, recovery %v s, want some, at most 0.2, and at most 3 s", r.Opened, amplification, seconds(r.RecoveryS))
+			// The last open period is that of the third failed probe, 4 s ± 20 %. How much of it is
+			// left when the endpoints are well again is chance.
+			if r.Opened == 0 || amplification > 0.2 || r.RecoveryS == nil || *r.RecoveryS > 4.8 {
+				t.Errorf("%d circuits opened, %.3f attempts for a call, recovery %v s, want some, at most 0.2, and at most 4.8 s", r.Opened, amplification, seconds(r.RecoveryS))
 			}
 		})
 	}
