@@ -115,11 +115,17 @@ type demo struct{ page, client, flaky, faults string }
 // unless args say so.
 func start(t *testing.T, args ...string) demo {
 	t.Helper()
+	return shipped(t, append([]string{"--traffic", "0", "--no-tour"}, args...)...)
+}
+
+// shipped runs the demo as start does, but with its own settings where args have none.
+func shipped(t *testing.T, args ...string) demo {
+	t.Helper()
 	if once.demo == "" {
 		t.Skip(once.skip)
 	}
 	free := "127.0.0.1:0"
-	cmd := exec.CommandContext(t.Context(), once.demo, append([]string{"--listen", free, "--admin", free, "--flaky-listen", free, "--flaky-admin", free, "--traffic", "0", "--no-tour"}, args...)...)
+	cmd := exec.CommandContext(t.Context(), once.demo, append([]string{"--listen", free, "--admin", free, "--flaky-listen", free, "--flaky-admin", free}, args...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	stderr := new(bytes.Buffer)

@@ -438,3 +438,33 @@ func TestMarksOfFaultsAfterAReload(t *testing.T) {
 		v.until(`window.age > 0 && window.age < Infinity`)
 	}
 }
+
+// A filter whose answer came after a second upstream appeared used to lack the calls that only the
+// server had.
+func TestFilterWhileAnUpstreamAppears(t *testing.T) {
+	l, at := own(t, page.Options{})
+	l.ObserveCall(t.Context(), *ended("http://a", time.Second, resilience.ReasonMaxAttempts, 503, step{reason: bad, took: time.Millisecond}))
+	for range 110 { // so many that the page lists others
+		l.ObserveCall(t.Context(), *ended("http://a", time.Second, good, 200, step{reason: bad, took: time.Millisecond}, step{reason: good, took: time.Millisecond}))
+	}
+	for _, n := l.Calls(1, live.Wanted{}); n < 111; _, n = l.Calls(1, live.Wanted{}) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	v := visit(t, at, 1440, false)
+	v.until(isLive + ` && document.querySelectorAll("#rows tr").length === 100 && ![...document.querySelectorAll("#rows tr")].some((r) => r.call.reason === "max_attempts")`)
+	_ = eval[bool](v, `(() => {
+		const fetching = window.fetch;
+		window.fetch = async (...of) => {
+			window.fetch = fetching;
+			await new Promise((go) => { window.go = go; });
+			return fetching(...of);
+		};
+		const e = document.getElementById("reason");
+		e.value = "max_attempts";
+		return e.dispatchEvent(new Event("change"));
+	})()`)
+	v.until(`window.go`)
+	l.ObserveCall(t.Context(), *call("http://b"))
+	v.until(`document.getElementById("series").value === "all" && (window.go(), true)`)
+	v.until(`document.querySelectorAll("#rows tr").length === 1 && document.querySelector("#rows tr").call.reason === "max_attempts"`)
+}

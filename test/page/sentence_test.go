@@ -256,14 +256,14 @@ func missing(says, text string) (words []string) {
 	return words
 }
 
-// Ten seconds after an outage begins, a visitor can say what the policy did. Each word and each
-// figure of what he says is on the screen, without scrolling, and the figures are those of both
-// upstreams' ledgers.
+// Ten seconds after an outage begins, a visitor of the demo, as it starts, can say what the policy
+// did. Each word and each figure of what he says is on the screen, without scrolling, and the
+// figures are those of both upstreams' ledgers.
 func TestTenSecondsOfAnOutage(t *testing.T) {
-	d := start(t, "--traffic", "50", "--error-rate", "0")
+	d := shipped(t)
 	v := visit(t, d.page, 1440, false)
 	v.size(1440, 900)
-	v.until(isLive)
+	v.until(isLive + ` && document.getElementById("tour").checkVisibility() && document.querySelector("input[name=rate]:checked")?.value === "20"`)
 	v.press("Outage")
 	v.until(`document.querySelector("input[name=scenario]:checked")?.value === "Outage"`)
 	type ledgers struct {

@@ -2,6 +2,7 @@ package page_test
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -132,6 +133,30 @@ func TestUpstreams(t *testing.T) {
 			v.do(chromedp.KeyEvent(kb.Home), chromedp.KeyEvent(kb.ArrowDown), chromedp.KeyEvent(kb.Enter))
 			v.until(only)
 		})
+	}
+}
+
+// The table used to say of endpoints that fail, but are kept because too many do, that they are out.
+func TestEndpointsThatAreKept(t *testing.T) {
+	failing := func(address string) endpoint.State { return endpoint.State{Address: address, Circuit: resilience.Open} }
+	out := func(address string) endpoint.State {
+		return endpoint.State{Address: address, Circuit: resilience.Open, Ejected: true}
+	}
+	fine := endpoint.State{Address: "10.0.0.9:80"}
+	want := map[string]string{"http://a": "3, 2 fail but are kept", "http://b": "2, out: 10.0.0.1:80, 1 fails but is kept", "http://c": "4, out: 10.0.0.1:80, 10.0.0.2:80 and 1 more", "http://d": "1"}
+	var all []observe.Upstream
+	for name, endpoints := range map[string][]endpoint.State{
+		"http://a": {failing("10.0.0.1:80"), failing("10.0.0.2:80"), fine}, "http://b": {out("10.0.0.1:80"), failing("10.0.0.2:80")},
+		"http://c": {out("10.0.0.1:80"), out("10.0.0.2:80"), out("10.0.0.3:80"), fine}, "http://d": {fine},
+	} {
+		all = append(all, observe.Upstream{Upstream: name, Policy: "default", Burst: 10, Endpoints: endpoints})
+	}
+	_, at := own(t, page.Options{}, func() []observe.Upstream { return all })
+	v := visit(t, at, 1440, false)
+	v.until(isLive + ` && document.querySelectorAll("#upstream-rows tr").length === 4`)
+	got := eval[map[string]string](v, `Object.fromEntries([...document.querySelectorAll("#upstream-rows tr")].map((r) => [r.cells[0].innerText.split(",")[0], r.cells[5].innerText]))`)
+	if !maps.Equal(got, want) {
+		t.Errorf("endpoints = %q, want %q", got, want)
 	}
 }
 
