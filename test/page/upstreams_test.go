@@ -136,7 +136,8 @@ func TestUpstreams(t *testing.T) {
 	}
 }
 
-// The table used to say of endpoints that fail, but are kept because too many do, that they are out.
+// The table used to say of endpoints that fail, but are kept because too many do, that they are
+// out.
 func TestEndpointsThatAreKept(t *testing.T) {
 	failing := func(address string) endpoint.State { return endpoint.State{Address: address, Circuit: resilience.Open} }
 	out := func(address string) endpoint.State {
