@@ -542,3 +542,27 @@ func TestScaledObjectFindsThePods(t *testing.T) {
 		})
 	}
 }
+
+// Where the platform assigns users, as OpenShift does, no pod asks for one: also not those of the
+// check and the test.
+func TestNoFixedUser(t *testing.T) {
+	r := mustRender(t, "rebound", parse(t, "{jaeger: {enabled: true, runAsUser: null}, podSecurityContext: {runAsUser: null, runAsGroup: null}}"))
+	found := pods(r)
+	if len(found) != 5 {
+		t.Errorf("got %d kinds of pods, want client, flaky-server, Jaeger, the test and the check", len(found))
+	}
+	for _, p := range found {
+		s := p.spec.SecurityContext
+		if s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot {
+			t.Fatalf("%s has the security context %v, want no root", p.name, s)
+		}
+		if s.RunAsUser != nil || s.RunAsGroup != nil || s.FSGroup != nil || len(s.SupplementalGroups) > 0 {
+			t.Errorf("%s asks for a user or a group: %v", p.name, s)
+		}
+		for _, c := range slices.Concat(p.spec.InitContainers, p.spec.Containers) {
+			if c.SecurityContext != nil && (c.SecurityContext.RunAsUser != nil || c.SecurityContext.RunAsGroup != nil) {
+				t.Errorf("%s of %s asks for a user or a group: %v", c.Name, p.name, c.SecurityContext)
+			}
+		}
+	}
+}
