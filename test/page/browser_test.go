@@ -36,14 +36,19 @@ import (
 var update = flag.Bool("update", false, "take the pictures in docs/ again")
 
 // patience is the timeout for everything on the page. It allows for a busy machine.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
-// shared holds the browser and the path of the demo. They are made once: it takes seconds.
+// shared holds the browser, the programs, and the pages of lab. They are made once: it takes
+// seconds.
 type shared struct {
 	browser context.Context
+	dir     string // for the programs and the pages of lab
 	demo    string // empty without a browser
 	skip    string // why there is no Chromium
 	firefox string // the path of a Firefox, or empty
+
+	mu    sync.Mutex
+	pages map[string]func() (string, error) // paths of pages of lab by the flags that make them
 }
 
 var once struct { //nolint:gochecknoglobals // see shared
@@ -68,8 +73,8 @@ func TestMain(m *testing.M) {
 	chromium := find("CHROMIUM", "chromium", "chromium-browser", "google-chrome")
 	once.firefox = find("FIREFOX", "firefox-esr", "firefox")
 	if chromium != "" || once.firefox != "" {
-		once.demo = filepath.Join(dir, "demo")
-		build := exec.Command("go", "build", "-o", once.demo, "./cmd/demo")
+		once.dir, once.demo, once.pages = dir, filepath.Join(dir, "demo"), map[string]func() (string, error){}
+		build := exec.Command("go", "build", "-o", dir, "./cmd/demo", "./cmd/lab")
 		build.Dir = "../.."
 		if out, err := build.CombinedOutput(); err != nil {
 			panic(string(out))
@@ -185,6 +190,8 @@ func visit(t *testing.T, url string, width int, dark bool) *tab {
 		scheme = "dark"
 	}
 	v.do(
+		// The tests run at the same time, and each of their pages looks as if it were in front.
+		command(emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true}),
 		command(network.Enable, network.EnableParams{}), command(log.Enable, cdp.Empty{}), command(runtime.Enable, cdp.Empty{}),
 		chromedp.EmulateViewport(int64(width), 900),
 		command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}),

@@ -18,6 +18,7 @@ import (
 
 // The sentence says what happens, for each state of an upstream and for all upstreams together.
 func TestSentence(t *testing.T) {
+	t.Parallel()
 	const took = 10 * time.Millisecond
 	type feed struct {
 		n      int
@@ -208,6 +209,7 @@ var present = regexp.MustCompile(`\b(fails?|succeeds?)\b`)
 
 // What is now is in the present, every figure of the last ten seconds in the past.
 func TestSentenceContradictsNoChange(t *testing.T) {
+	t.Parallel()
 	_, at := own(t, page.Options{})
 	v := visit(t, at, 1440, false)
 	_ = eval[bool](v, loadSentence)
@@ -260,6 +262,7 @@ func missing(says, text string) (words []string) {
 // did. Each word and each figure of what he says is on the screen, without scrolling, and the
 // figures are those of both upstreams' ledgers.
 func TestTenSecondsOfAnOutage(t *testing.T) {
+	t.Parallel()
 	d := shipped(t)
 	v := visit(t, d.page, 1440, false)
 	v.size(1440, 900)
@@ -345,6 +348,7 @@ const (
 
 // The charts, the sentence and the circuit are where a visitor sees them without scrolling.
 func TestFirstScreen(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "50", "--no-tour=false")
 	for _, size := range screens {
 		t.Run(fmt.Sprint(size.width), func(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 // The table has all upstreams, the worst first. The headline is about all of them, until a row is
 // clicked: then everything else shows that upstream alone.
 func TestUpstreams(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{12, 64} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			name := func(i int) string { return fmt.Sprintf("http://up-%02d", i) }
@@ -139,6 +140,7 @@ func TestUpstreams(t *testing.T) {
 // The table used to say of endpoints that fail, but are kept because too many do, that they are
 // out.
 func TestEndpointsThatAreKept(t *testing.T) {
+	t.Parallel()
 	failing := func(address string) endpoint.State { return endpoint.State{Address: address, Circuit: resilience.Open} }
 	out := func(address string) endpoint.State {
 		return endpoint.State{Address: address, Circuit: resilience.Open, Ejected: true}
@@ -164,6 +166,7 @@ func TestEndpointsThatAreKept(t *testing.T) {
 // Names of any length used to be in the headline as they are, and moved the charts below the first
 // screen.
 func TestLongNamesKeepTheChartsInView(t *testing.T) {
+	t.Parallel()
 	name := func(i int) string {
 		return fmt.Sprintf("http://a-service-with-a-long-name-%02d.some-namespace.svc.cluster.local:8080", i)
 	}
@@ -205,6 +208,7 @@ func TestLongNamesKeepTheChartsInView(t *testing.T) {
 
 // From the top to the charts there are fewer than ten stops of the tab key. Every long list is one.
 func TestStopsOfTheTabKey(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "50", "--no-tour=false")
 	v := visit(t, d.page, 1440, false)
 	v.until(isLive + ` && document.querySelectorAll("#rows tr").length > 50 && !document.getElementById("tour").hidden`)
@@ -244,6 +248,7 @@ func TestStopsOfTheTabKey(t *testing.T) {
 // Without a connection, nothing on the page looks alive: it says so, the figures are grey, the
 // countdown is gone, and the controls are off.
 func TestConnectionLost(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "20", "--no-tour=false")
 	between, v := visitThrough(t, d.page)
 	v.until(isLive)
@@ -276,6 +281,7 @@ func TestConnectionLost(t *testing.T) {
 // The row of the upstreams for which there is no place used to show no calls: they keep their own
 // names.
 func TestOtherUpstreams(t *testing.T) {
+	t.Parallel()
 	const n = 80
 	l, at := own(t, page.Options{})
 	v := visit(t, at, 1440, false)
@@ -306,6 +312,7 @@ func TestOtherUpstreams(t *testing.T) {
 
 // An upstream that was picked without a connection used to show a countdown to its next probe.
 func TestNothingToPickWithoutConnection(t *testing.T) {
+	t.Parallel()
 	all := []observe.Upstream{
 		{Upstream: "http://a", Policy: "default", Burst: 10},
 		{Upstream: "http://b", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Hour)}},
@@ -342,6 +349,7 @@ func TestNothingToPickWithoutConnection(t *testing.T) {
 // A picked upstream that has two policies, and the row of those without a place, used to list
 // nothing after a hundred newer calls of others.
 func TestPickedSeriesHasItsCalls(t *testing.T) {
+	t.Parallel()
 	l, at := own(t, page.Options{})
 	record := func(upstream, policy string, times int) {
 		for range times {
@@ -380,6 +388,7 @@ func TestPickedSeriesHasItsCalls(t *testing.T) {
 
 // Calls without a route are listed when they are picked, also those before a hundred others.
 func TestCallsWithoutARoute(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	ask(t, http.MethodPut, d.faults, "{}")
 	for range 2 {
