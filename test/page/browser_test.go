@@ -2,7 +2,9 @@
 // separate module because the browsers' drivers have dependencies.
 //
 // The tests use the Chromium that CHROMIUM names and the Firefox that FIREFOX names, or those in
-// PATH. Without a browser its tests are skipped. This command takes the pictures in docs/ again:
+// PATH. Without a browser its tests are skipped. As many tests run at a time as there are
+// processors, because most of them wait; -parallel says otherwise. This command takes the pictures
+// in docs/ again:
 //
 //	go test -run='TestPictures|TestLabPicture' -update
 package page_test
