@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -40,6 +41,7 @@ func run(ctx context.Context, p cli.Program) int {
 	listen := fs.String("listen", ":5000", "`ADDR` of the data port: GET /process, POST /orders, gRPC")
 	admin := fs.String("admin", ":5001", "`ADDR` of the admin port: /faults, /ledger, /metrics, /livez, /readyz")
 	file := fs.String("config", "", "YAML or JSON `FILE` with the faults; missing values keep their defaults; SIGHUP reloads it")
+	check := fs.Bool("check", false, "print the faults as YAML and exit with 0, or with 2 if the file or a variable is wrong")
 	var hosts siteguard.Hosts
 	fs.Var(&hosts, "hosts", "comma-separated host `NAMES` that the admin port accepts, or *; it always accepts IP addresses and names in a cluster")
 	var level telemetry.Level
@@ -79,6 +81,16 @@ func run(ctx context.Context, p cli.Program) int {
 		return p.Fail(cli.ExitUsage, err)
 	}
 	defer context.AfterFunc(ctx, server.Stop)()
+	if *check {
+		text, err := config.Marshal(spec)
+		if err == nil {
+			_, err = p.Stdout.Write(text)
+		}
+		if err := errors.Join(err, server.Flush(ctx)); err != nil {
+			return p.Fail(cli.ExitFailed, err)
+		}
+		return cli.ExitOK
+	}
 	var reload func() // nil without a file
 	if *file != "" {
 		reload = func() { server.Reload(load) }
@@ -110,7 +122,7 @@ Usage: flaky-server [flags]
        flaky-server probe URL
 
 `)
-	config.Usage(w, fs, "listen", "admin", "config", "seed", "log-level", "hosts", "version")
+	config.Usage(w, fs, "listen", "admin", "config", "check", "seed", "log-level", "hosts", "version")
 	fmt.Fprint(w, `
 Examples:
   flaky-server --seed 42

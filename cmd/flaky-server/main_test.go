@@ -170,6 +170,11 @@ func TestExits(t *testing.T) {
 		"bad document": {args: []string{"--config", bad}, code: 2, stderr: []string{
 			bad + ":1:12: errorRate: expected a rate from 0 to 1, got 2", bad + ":2:1: failfirst: unknown key",
 		}},
+		"check of a bad document": {args: []string{"--check", "--config", bad}, code: 2, stderr: []string{bad + ":1:12: errorRate", bad + ":2:1: failfirst"}},
+		"check of rates above 1": {args: []string{"--check", "--config", files.Temp(t, "faults.yaml", "resetRate: 0.8")}, code: 2, stderr: []string{
+			"resetRate: expected errorRate, resetRate, truncateRate, hangRate and slowBodyRate to add up to at most 1, got 1.1",
+		}},
+		"check of a bad variable": {args: []string{"--check"}, vars: map[string]string{"OTEL_TRACES_SAMPLER": "often"}, code: 2, stderr: []string{"OTEL_TRACES_SAMPLER"}},
 		"port in use": {args: []string{"--listen", "127.0.0.1:0", "--admin", taken.Addr().String()}, code: 1, stderr: []string{
 			"flaky-server: --admin: listen on " + taken.Addr().String() + " (admin): address already in use\n",
 		}},
@@ -195,6 +200,22 @@ func TestExits(t *testing.T) {
 				t.Errorf("got stderr %q, want one line", stderr.String())
 			}
 		})
+	}
+}
+
+// What --check prints is a file that gives the same again.
+func TestCheck(t *testing.T) {
+	file, before := files.Temp(t, "faults.yaml", "statuses: [500]"), ""
+	for range 2 {
+		var stdout, stderr bytes.Buffer
+		if code := execute(t.Context(), []string{"--check", "--config", file}, env(nil), &stdout, &stderr); code != cli.ExitOK || stderr.Len() > 0 {
+			t.Fatalf("got exit code %d, stderr %q, want 0 and nothing", code, stderr.String())
+		}
+		got := stdout.String()
+		if !strings.HasPrefix(got, "errorRate: 0.3\nstatuses:\n  - 500\n") || before != "" && got != before {
+			t.Errorf("got %s, want the default error rate and status 500, and the same as before: %s", got, before)
+		}
+		file, before = files.Temp(t, "faults.yaml", got), got
 	}
 }
 

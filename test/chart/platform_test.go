@@ -24,11 +24,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The check before an installation runs the client's own --check on the configuration, environment
-// and files that the pods will get, and a wrong configuration fails it at once. The environment was
-// once left out, and a wrong OTEL_* variable installed pods that could not start.
+// The check before an installation runs the programs' own --check on the configuration, faults,
+// environment and files that the pods will get, and a wrong one fails it at once. The environment
+// was once left out, and so were the faults: they installed pods that could not start.
 func TestCheckBeforeAnInstallation(t *testing.T) {
-	client := build(t, "client")
+	programs := map[string]string{"check": build(t, "client"), "check-faults": build(t, "flaky-server")}
 	for name, tc := range map[string]struct {
 		values string
 		ok     bool
@@ -42,32 +42,43 @@ func TestCheckBeforeAnInstallation(t *testing.T) {
 		"a word for a share":      {"client: {extraEnv: [{name: OTEL_TRACES_SAMPLER, value: traceidratio}, {name: OTEL_TRACES_SAMPLER_ARG, value: 10%}]}", false},
 		"a wrong attribute":       {"client: {extraEnv: [{name: OTEL_RESOURCE_ATTRIBUTES, value: a=100%}]}", false},
 		"an attribute in percent": {"otel: {resourceAttributes: {a: 100%}}", true},
+		"no flaky-server":         {"flakyServer: {enabled: false, faults: {resetRate: 0.8}}\nconfig: {routes: [{name: a, match: /, upstream: 'http://a'}]}", true},
+		"faults":                  {"flakyServer: {faults: {resetRate: 0.7}}", true},
+		"faults of more than all": {"flakyServer: {faults: {resetRate: 0.8}}", false},
+		"a status of no error":    {"flakyServer: {faults: {statuses: [200]}}", false},
+		"a variable of faults":    {"flakyServer: {extraEnv: [{name: OTEL_TRACES_SAMPLER, value: often}]}", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := mustRender(t, "rebound", parse(t, tc.values))
 			checkReferences(t, r)
 			job := find[*batchv1.Job](r, "client-check")
-			c := job.Spec.Template.Spec.Containers[0]
-			if rule := job.Spec.PodFailurePolicy.Rules[0]; rule.Action != batchv1.PodFailurePolicyActionFailJob || !slices.Equal(rule.OnExitCodes.Values, []int32{2}) {
-				t.Errorf("got %+v, want the Job to fail at exit code 2", rule)
+			if rule := job.Spec.PodFailurePolicy.Rules[0]; rule.Action != batchv1.PodFailurePolicyActionFailJob || !slices.Equal(rule.OnExitCodes.Values, []int32{2}) || rule.OnExitCodes.ContainerName != nil {
+				t.Errorf("got %+v, want the Job to fail at exit code 2 of any container", rule)
 			}
-			text := find[*corev1.ConfigMap](r, "client-check").Data["rebound.yaml"]
-			file := filepath.Join(t.TempDir(), "rebound.yaml")
-			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			args := slices.Clone(c.Args)
-			args[0] = "--config=" + file
-			cmd := exec.CommandContext(t.Context(), client, args...)
-			cmd.Env = environment(c)
-			out, err := cmd.CombinedOutput()
-			code := 0
-			if exit, failed := err.(*exec.ExitError); failed { //nolint:errorlint // as Output documents
-				code = exit.ExitCode()
+			data, code, said := find[*corev1.ConfigMap](r, "client-check").Data, 0, ""
+			for _, c := range job.Spec.Template.Spec.Containers {
+				key := filepath.Base(strings.TrimPrefix(c.Args[0], "--config="))
+				file := filepath.Join(t.TempDir(), key)
+				if err := os.WriteFile(file, []byte(data[key]), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				cmd := exec.CommandContext(t.Context(), programs[c.Name], append([]string{"--config=" + file}, c.Args[1:]...)...)
+				cmd.Env = environment(c)
+				out, err := cmd.CombinedOutput()
+				if exit, failed := err.(*exec.ExitError); failed { //nolint:errorlint // as Output documents
+					code = max(code, exit.ExitCode())
+				} else if err != nil {
+					t.Fatal(err)
+				}
+				said += string(out)
 			}
 			if want := map[bool]int{true: 0, false: 2}[tc.ok]; code != want {
-				t.Errorf("the check ends with %d, want %d:\n%s", code, want, out)
+				t.Errorf("the check ends with %d, want %d:\n%s", code, want, said)
 			}
+			if f := find[*corev1.ConfigMap](r, "flaky-server"); f != nil && strings.TrimSpace(f.Data["faults.yaml"]) != strings.TrimSpace(data["faults.yaml"]) {
+				t.Errorf("it checks the faults\n%s\nwant what the pod gets\n%s", data["faults.yaml"], f.Data["faults.yaml"])
+			}
+			text := data["rebound.yaml"]
 			if own := clientOf[*corev1.ConfigMap](t, r).Data["rebound.yaml"]; strings.TrimSpace(own) != strings.TrimSpace(text) {
 				t.Errorf("it checks\n%s\nwant what the pods get\n%s", text, own)
 			}
@@ -361,11 +372,11 @@ func TestNotationsOfNumbers(t *testing.T) {
 func TestImageRegistry(t *testing.T) {
 	r := mustRender(t, "rebound", parse(t, "{imageRegistry: 'mirror:5000/hub', jaeger: {enabled: true}, flakyServer: {image: {repository: ghcr.io/a/flaky}}}"))
 	for _, p := range pods(r) {
-		want := "mirror:5000/hub/"
-		if p.name == "flaky-server" {
-			want = "ghcr.io/a/flaky:"
-		}
 		for _, c := range p.spec.Containers {
+			want := "mirror:5000/hub/"
+			if c.Name == "flaky-server" || c.Name == "check-faults" {
+				want = "ghcr.io/a/flaky:"
+			}
 			if !strings.HasPrefix(c.Image, want) {
 				t.Errorf("%s runs %s, want %s…", p.name, c.Image, want)
 			}
@@ -529,5 +540,29 @@ func TestScaledObjectFindsThePods(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Where the platform assigns users, as OpenShift does, no pod asks for one: also not those of the
+// check and the test.
+func TestNoFixedUser(t *testing.T) {
+	r := mustRender(t, "rebound", parse(t, "{jaeger: {enabled: true, runAsUser: null}, podSecurityContext: {runAsUser: null, runAsGroup: null}}"))
+	found := pods(r)
+	if len(found) != 5 {
+		t.Errorf("got %d kinds of pods, want client, flaky-server, Jaeger, the test and the check", len(found))
+	}
+	for _, p := range found {
+		s := p.spec.SecurityContext
+		if s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot {
+			t.Fatalf("%s has the security context %v, want no root", p.name, s)
+		}
+		if s.RunAsUser != nil || s.RunAsGroup != nil || s.FSGroup != nil || len(s.SupplementalGroups) > 0 {
+			t.Errorf("%s asks for a user or a group: %v", p.name, s)
+		}
+		for _, c := range slices.Concat(p.spec.InitContainers, p.spec.Containers) {
+			if c.SecurityContext != nil && (c.SecurityContext.RunAsUser != nil || c.SecurityContext.RunAsGroup != nil) {
+				t.Errorf("%s of %s asks for a user or a group: %v", c.Name, p.name, c.SecurityContext)
+			}
+		}
 	}
 }

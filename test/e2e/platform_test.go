@@ -210,6 +210,10 @@ func TestBadConfigurationChangesNothing(t *testing.T) {
 	if said := p.fails("upgrade", "rebound", chart, "--reuse-values", "--set-json", share, "--timeout", "3m"); !strings.Contains(said, "OTEL_TRACES_SAMPLER_ARG: must be a number from 0 to 1") && !strings.Contains(p.kubectl("logs", "job/client-check"), "OTEL_TRACES_SAMPLER_ARG: must be a number from 0 to 1") {
 		t.Errorf("helm says %s, want the variable", said)
 	}
+	const rates = `flakyServer.faults={"errorRate":0.6,"resetRate":0.6}`
+	if said := p.fails("upgrade", "rebound", chart, "--reuse-values", "--set-json", rates, "--timeout", "3m"); !strings.Contains(said, "add up to at most 1") && !strings.Contains(p.kubectl("logs", "job/client-check", "--container=check-faults"), "add up to at most 1") {
+		t.Errorf("helm says %s, want flaky-server's words", said)
+	}
 	if got := p.configMap(); got != before {
 		t.Errorf("new pods mount %s, want %s as before", got, before)
 	}

@@ -16,6 +16,7 @@ import (
 // axe-core finds nothing serious on the page. AXE names its axe.min.js; without it, the one that
 // `npm ci --prefix test/page/axe` installs is used.
 func TestAxe(t *testing.T) {
+	t.Parallel()
 	script, err := os.ReadFile(cmp.Or(os.Getenv("AXE"), "axe/node_modules/axe-core/axe.min.js"))
 	if err != nil {
 		t.Skip("there is no axe-core: npm ci --prefix test/page/axe, or AXE=axe.min.js")

@@ -2,7 +2,9 @@
 // separate module because the browsers' drivers have dependencies.
 //
 // The tests use the Chromium that CHROMIUM names and the Firefox that FIREFOX names, or those in
-// PATH. Without a browser its tests are skipped. This command takes the pictures in docs/ again:
+// PATH. Without a browser its tests are skipped. As many tests run at a time as there are
+// processors, because most of them wait; -parallel says otherwise. This command takes the pictures
+// in docs/ again:
 //
 //	go test -run='TestPictures|TestLabPicture' -update
 package page_test
@@ -36,14 +38,19 @@ import (
 var update = flag.Bool("update", false, "take the pictures in docs/ again")
 
 // patience is the timeout for everything on the page. It allows for a busy machine.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
-// shared holds the browser and the path of the demo. They are made once: it takes seconds.
+// shared holds the browser, the programs, and the pages of lab. They are made once: it takes
+// seconds.
 type shared struct {
 	browser context.Context
+	dir     string // for the programs and the pages of lab
 	demo    string // empty without a browser
 	skip    string // why there is no Chromium
 	firefox string // the path of a Firefox, or empty
+
+	mu    sync.Mutex
+	pages map[string]func() (string, error) // paths of pages of lab by the flags that make them
 }
 
 var once struct { //nolint:gochecknoglobals // see shared
@@ -68,8 +75,8 @@ func TestMain(m *testing.M) {
 	chromium := find("CHROMIUM", "chromium", "chromium-browser", "google-chrome")
 	once.firefox = find("FIREFOX", "firefox-esr", "firefox")
 	if chromium != "" || once.firefox != "" {
-		once.demo = filepath.Join(dir, "demo")
-		build := exec.Command("go", "build", "-o", once.demo, "./cmd/demo")
+		once.dir, once.demo, once.pages = dir, filepath.Join(dir, "demo"), map[string]func() (string, error){}
+		build := exec.Command("go", "build", "-o", dir, "./cmd/demo", "./cmd/lab")
 		build.Dir = "../.."
 		if out, err := build.CombinedOutput(); err != nil {
 			panic(string(out))
@@ -115,11 +122,17 @@ type demo struct{ page, client, flaky, faults string }
 // unless args say so.
 func start(t *testing.T, args ...string) demo {
 	t.Helper()
+	return shipped(t, append([]string{"--traffic", "0", "--no-tour"}, args...)...)
+}
+
+// shipped runs the demo as start does, but with its own settings where args have none.
+func shipped(t *testing.T, args ...string) demo {
+	t.Helper()
 	if once.demo == "" {
 		t.Skip(once.skip)
 	}
 	free := "127.0.0.1:0"
-	cmd := exec.CommandContext(t.Context(), once.demo, append([]string{"--listen", free, "--admin", free, "--flaky-listen", free, "--flaky-admin", free, "--traffic", "0", "--no-tour"}, args...)...)
+	cmd := exec.CommandContext(t.Context(), once.demo, append([]string{"--listen", free, "--admin", free, "--flaky-listen", free, "--flaky-admin", free}, args...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	stderr := new(bytes.Buffer)
@@ -179,6 +192,8 @@ func visit(t *testing.T, url string, width int, dark bool) *tab {
 		scheme = "dark"
 	}
 	v.do(
+		// The tests run at the same time, and each of their pages looks as if it were in front.
+		command(emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true}),
 		command(network.Enable, network.EnableParams{}), command(log.Enable, cdp.Empty{}), command(runtime.Enable, cdp.Empty{}),
 		chromedp.EmulateViewport(int64(width), 900),
 		command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}),

@@ -54,6 +54,7 @@ const areDrawn = `document.querySelectorAll(".plot path[class^=line-][d^=M]").le
 // smaller than 11 px, lies on no other text, and is not cut off. Marks of an axis differ. With
 // SHOTS=dir, this test writes pictures of every width, in light and dark mode, to dir.
 func TestChartsAtEveryWidth(t *testing.T) {
+	t.Parallel()
 	for name, url := range chartPages(t) {
 		for i, width := range []int{375, 768, 1440, 2200} {
 			t.Run(fmt.Sprintf("%s, %d px", name, width), func(t *testing.T) {
@@ -195,6 +196,7 @@ func (v *tab) point(n int, share float64) {
 // The legends of lab's charts have the values of the second at which the mouse or an arrow key
 // points: every second can be reached, and all charts show the same one.
 func TestValuesOfLabsCharts(t *testing.T) {
+	t.Parallel()
 	v := visit(t, labPage(t, outage("simulate", "--config", istio)...), 1440, false)
 	v.until(areDrawn)
 	// shown is the second that all legends show, or what in them is not of the page's data.
@@ -255,6 +257,7 @@ func TestValuesOfLabsCharts(t *testing.T) {
 // names what was in force there, also for a time too short to be written in it, and changes of the
 // circuit. Both used to be titles of elements that were replaced before they could appear.
 func TestValuesOfThePagesCharts(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "50", "--error-rate", "0")
 	v := visit(t, d.page, 1440, false)
 	v.until(isLive + ` && document.querySelector("[data-fault=Healthy]") !== null`)
@@ -316,6 +319,7 @@ func TestValuesOfThePagesCharts(t *testing.T) {
 // Without scripts a page of lab has the figures as tables: where a browser has them switched off,
 // as a viewer of mail has, and where the server that shows the page forbids them, as Jenkins does.
 func TestLabPageWithoutScripts(t *testing.T) {
+	t.Parallel()
 	url := labPage(t, outage("simulate", "--config", istio)...)
 	forbids := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
@@ -353,6 +357,7 @@ func TestLabPageWithoutScripts(t *testing.T) {
 // On paper, text is not smaller than 11 px for who saw the page in a window where the charts are
 // wider than a sheet. Printing an outage of half a minute used to take a minute.
 func TestSizeOfTextOnPaper(t *testing.T) {
+	t.Parallel()
 	pages := chartPages(t)
 	for name, width := range map[string]int{"the page": 1440, "lab": 860} {
 		t.Run(name, func(t *testing.T) {
@@ -430,6 +435,7 @@ func textOfPDF(t *testing.T, file []byte) map[float64]int {
 // Keys with Alt, Ctrl or Cmd are the browser's, as Alt and Left for the page before: a chart that
 // has the focus used to take them.
 func TestChartsLeaveTheBrowsersKeys(t *testing.T) {
+	t.Parallel()
 	v := visit(t, labPage(t, outage("simulate", "--config", istio)...), 1440, false)
 	v.until(areDrawn)
 	taken := eval[[]string](v, `["", "altKey", "ctrlKey", "metaKey"].flatMap((modifier) => ["ArrowLeft", "ArrowRight"]
@@ -443,6 +449,7 @@ func TestChartsLeaveTheBrowsersKeys(t *testing.T) {
 // A pointer on a chart without data points at no time. On the page it used to point at one, which
 // stayed, and threw.
 func TestPointerBeforeTheFirstData(t *testing.T) {
+	t.Parallel()
 	_, at := own(t, page.Options{})
 	v := visit(t, at, 1440, false)
 	_ = eval[bool](v, `(import("/assets/chart.js").then((m) => { window.chart = m; }), true)`)
@@ -467,6 +474,7 @@ func TestPointerBeforeTheFirstData(t *testing.T) {
 
 // In a browser that cannot draw the charts, a page of lab keeps its tables.
 func TestTablesStayWithoutCharts(t *testing.T) {
+	t.Parallel()
 	url := labPage(t, outage("simulate", "--config", istio)...)
 	v := visit(t, "about:blank", 1440, false)
 	v.do(command(cdppage.AddScriptToEvaluateOnNewDocument, cdppage.AddScriptToEvaluateOnNewDocumentParams{Source: "delete window.ResizeObserver"}),
@@ -479,6 +487,7 @@ func TestTablesStayWithoutCharts(t *testing.T) {
 // A tap on a chart used to show nothing: no pointer moved, and what it showed was gone when the
 // finger was lifted. A tap beside the charts ends it.
 func TestTapOnAChart(t *testing.T) {
+	t.Parallel()
 	v := visit(t, labPage(t, outage("simulate", "--config", istio)...), 375, false)
 	v.do(command(emulation.SetTouchEmulationEnabled, emulation.SetTouchEmulationEnabledParams{Enabled: true}))
 	v.until(areDrawn)
@@ -506,6 +515,7 @@ func TestTapOnAChart(t *testing.T) {
 // Of a chart that has the focus, a screen reader hears what the visitor points at, and not each
 // second's figures.
 func TestFocusedChartDoesNotChatter(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "50")
 	v := visit(t, d.page, 1440, false)
 	v.until(areDrawn)

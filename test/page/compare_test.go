@@ -18,6 +18,7 @@ import (
 
 // The figures of the comparison agree with the ledgers of both upstreams, in an outage too.
 func TestComparisonAgreesWithBothLedgers(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	v := visit(t, d.page, 1440, false)
 	v.until(isLive)
@@ -68,13 +69,14 @@ func TestComparisonAgreesWithBothLedgers(t *testing.T) {
 
 // The verdict says which way is ahead and by how much, or that it makes no difference.
 func TestVerdict(t *testing.T) {
+	t.Parallel()
 	result := func(ended, good, attempts int, p50, p99 float64) page.TrafficResult {
 		return page.TrafficResult{Sent: ended, Ended: ended, Good: good, Attempts: attempts, P50: p50, P99: p99}
 	}
 	hanging := result(100, 0, 200, 5000, 5001) // half of them have not ended
 	hanging.Sent = 200
 	w := &wheel{}
-	_, at := own(t, page.Options{Traffic: w})
+	l, at := own(t, page.Options{Traffic: w})
 	v := visit(t, at, 1440, false)
 	v.until(isLive)
 	for name, tc := range map[string]struct {
@@ -170,6 +172,7 @@ func TestVerdict(t *testing.T) {
 			w.state.PerSecond = tc.perSecond
 		}
 		w.mu.Unlock()
+		l.ObserveCall(t.Context(), *call("http://upstream")) // without news, the page gets one event a second
 		t.Run(name, func(t *testing.T) {
 			v := &tab{t: t, ctx: v.ctx}
 			v.until(fmt.Sprintf(`document.getElementById("verdict").innerText === %q`, tc.want))
@@ -180,6 +183,7 @@ func TestVerdict(t *testing.T) {
 // In the first seconds of a fault the verdict used to say that the policy does harm. Each press
 // starts the figures anew, so that is what a visitor reads right after it.
 func TestNoVerdictBlamesThePolicyByChance(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "20", "--error-rate", "0")
 	v := visit(t, d.page, 1440, false)
 	v.record("verdict")
@@ -205,8 +209,9 @@ func TestNoVerdictBlamesThePolicyByChance(t *testing.T) {
 
 // The table used to grow by one or two lines with figures of few calls, and the controls moved.
 func TestComparisonKeepsItsHeight(t *testing.T) {
+	t.Parallel()
 	w := &wheel{}
-	_, at := own(t, page.Options{Traffic: w})
+	l, at := own(t, page.Options{Traffic: w})
 	for _, width := range []int{375, 768, 1200, 1399, 1440, 2200} {
 		v := visit(t, at, width, false)
 		v.until(isLive)
@@ -218,6 +223,7 @@ func TestComparisonKeepsItsHeight(t *testing.T) {
 			w.mu.Lock()
 			w.state = page.TrafficState{TrafficSettings: page.TrafficSettings{PerSecond: 200, Path: page.PathBoth}, Limit: 200, With: r, Without: r}
 			w.mu.Unlock()
+			l.ObserveCall(t.Context(), *call("http://upstream")) // without news, the page gets one event a second
 			v.until(fmt.Sprintf(`document.getElementById("with-note").textContent.startsWith(%q) && document.getElementById("with-note").textContent.includes("not sent") === %v`,
 				map[bool]string{true: "none ended", false: grouped(r.Ended) + " calls"}[r.Ended == 0], r.NotSent > 0))
 			heights[eval[float64](v, `Math.round(document.getElementById("compare-table").getBoundingClientRect().height)`)] = v.text("compare-table")
@@ -235,6 +241,7 @@ func TestComparisonKeepsItsHeight(t *testing.T) {
 // before a fault into its figures: "100 % instead of 91.2 % of the calls succeed", one second after
 // the begin of an outage.
 func TestComparisonIsOfOneTime(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "50", "--error-rate", "0")
 	v := visit(t, d.page, 1440, false)
 	v.until(isLive + ` && document.getElementById("compare-period").innerText === "the last 10 s"`)
@@ -251,6 +258,7 @@ func TestComparisonIsOfOneTime(t *testing.T) {
 // With a file that leads to another upstream, the page used to compare with 0 attempts. With one
 // that leads nowhere, it used to say that without the policy more calls succeed.
 func TestNoComparisonWithAnotherUpstream(t *testing.T) {
+	t.Parallel()
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer other.Close()
 	for name, route := range map[string]string{"another upstream": "GET /process", "no route": "POST /orders", "a route for another method": "POST /process"} {
@@ -270,6 +278,7 @@ func TestNoComparisonWithAnotherUpstream(t *testing.T) {
 // Leaving the tour used to leave its fault in force. It puts back the faults, the traffic and the
 // sick endpoints as they were, also after a reload in its middle.
 func TestLeavingTheTourPutsThingsBack(t *testing.T) {
+	t.Parallel()
 	const faults = "{errorRate: 0.1, latency: {distribution: fixed, value: 7ms}}"
 	for name, leave := range map[string]func(*tab){
 		"left": func(v *tab) { v.click("tour-skip") },
@@ -343,6 +352,7 @@ func TestLeavingTheTourPutsThingsBack(t *testing.T) {
 
 // Leaving the tour used to overwrite faults that somebody had set after it.
 func TestLeavingTheTourKeepsWhatWasSetSince(t *testing.T) {
+	t.Parallel()
 	const kept = `sessionStorage.getItem("rebound-before-tour") !== null`
 	for name, tc := range map[string]struct {
 		set     func(*tab, demo)
@@ -393,6 +403,7 @@ func TestLeavingTheTourKeepsWhatWasSetSince(t *testing.T) {
 
 // If the faults could not be put back, the traffic was, and nothing tried again.
 func TestLeavingTheTourIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--no-tour=false")
 	ask(t, http.MethodPut, d.faults, "errorRate: 0.1")
 	v := visit(t, d.page, 1440, false)

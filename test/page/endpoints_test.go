@@ -18,6 +18,7 @@ import (
 // Changes of the shown upstream's endpoints are listed among those of its circuit, and marked on
 // the time axis. Those of others are not.
 func TestEndpointChanges(t *testing.T) {
+	t.Parallel()
 	const shown = "http://upstream"
 	l, at := own(t, page.Options{}, func() []observe.Upstream { return []observe.Upstream{{Policy: "default", Upstream: shown}} })
 	began := time.Now()
@@ -70,6 +71,7 @@ func TestEndpointChanges(t *testing.T) {
 // The page lists the endpoints of the upstream, the worst first. The waterfall has the endpoint of
 // each attempt.
 func TestEndpoints(t *testing.T) {
+	t.Parallel()
 	l, at := own(t, page.Options{}, func() []observe.Upstream {
 		return []observe.Upstream{{Policy: "default", Upstream: "http://upstream", Endpoints: []endpoint.State{
 			{Address: "10.0.0.1:80", Circuit: resilience.Closed, Latency: 20 * time.Millisecond},
@@ -99,6 +101,7 @@ func TestEndpoints(t *testing.T) {
 // The rows used to be replaced by every update, so that an address could not be selected. They move
 // with their state and keep their elements. When a sick one was well again, all others moved.
 func TestEndpointsCanBeSelected(t *testing.T) {
+	t.Parallel()
 	var (
 		mu   sync.Mutex
 		sick bool

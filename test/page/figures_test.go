@@ -37,6 +37,7 @@ const perUpstream = `Object.fromEntries([...document.getElementById("series").op
 
 // The page shows the right current figures of recorded calls.
 func TestFigures(t *testing.T) {
+	t.Parallel()
 	many := func(n int, of func(upstream string) *observe.Call) func(*live.Live, string) {
 		return func(l *live.Live, upstream string) {
 			for range n {
@@ -191,6 +192,7 @@ func inMillis(t *testing.T, text string) float64 {
 
 // The countdown to the next probe continues without events.
 func TestCountdownBetweenEvents(t *testing.T) {
+	t.Parallel()
 	up := observe.Upstream{Upstream: "http://upstream", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Hour)}}
 	_, at := own(t, page.Options{}, func() []observe.Upstream { return []observe.Upstream{up} })
 	proxy := newSwitchable(t, strings.TrimPrefix(at, "http://"))
@@ -221,6 +223,7 @@ func TestCountdownBetweenEvents(t *testing.T) {
 // The page compares traffic with and without the policy, and its buttons change the generator. An
 // error stays until another change succeeds.
 func TestSteeringTheTraffic(t *testing.T) {
+	t.Parallel()
 	w := &wheel{state: page.TrafficState{
 		TrafficSettings: page.TrafficSettings{PerSecond: 5, Path: page.PathBoth}, Limit: 200,
 		With: page.TrafficResult{Ended: 2000, Good: 1900, Attempts: 2800, P50: 30, P99: 400}, Without: page.TrafficResult{Ended: 1000, Good: 700, Attempts: 1000, P50: 25, P99: 50},

@@ -188,6 +188,7 @@ func (f *fox) until(expression string) {
 // In Firefox too: the sentences, what the first screen shows, the figures of the comparison, the
 // keyboard, and a console without complaints.
 func TestFirefox(t *testing.T) {
+	t.Parallel()
 	f := startFirefox(t)
 	part := func(name string, test func(t *testing.T)) {
 		t.Run(name, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 // The live page and the pages of lab write numbers and times, and place the marks of an axis, with
 // the same functions.
 func TestFormats(t *testing.T) {
+	t.Parallel()
 	_, at := own(t, page.Options{})
 	v := visit(t, at, 1440, false)
 	_ = eval[bool](v, `(import("/assets/chart.js").then((m) => { window.chart = m; }), true)`)

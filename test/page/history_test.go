@@ -15,6 +15,7 @@ import (
 // In the charts of the last minutes, the points of each line add up to the recorded calls. A line
 // is not drawn across a pause. The band shows each state of the circuit for its duration.
 func TestHistory(t *testing.T) {
+	t.Parallel()
 	const shown = "http://upstream"
 	began := time.Now()
 	up := observe.Upstream{

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,17 +20,30 @@ import (
 	"github.com/rebound-dev/rebound/pkg/observe"
 )
 
-// labPage writes a page of lab and returns its URL.
+// labPage returns the URL of a page of lab. The tests share the pages, so none may change one.
 func labPage(t *testing.T, args ...string) string {
 	t.Helper()
 	if once.demo == "" {
 		t.Skip(once.skip)
 	}
-	path := filepath.Join(t.TempDir(), "lab.html")
-	cmd := exec.CommandContext(t.Context(), "go", append([]string{"run", "./cmd/lab"}, append(args, "--html", path)...)...)
-	cmd.Dir = "../.."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	once.mu.Lock()
+	made, ok := once.pages[strings.Join(args, " ")]
+	if !ok {
+		path := filepath.Join(once.dir, fmt.Sprintf("lab-%d.html", len(once.pages)))
+		made = sync.OnceValues(func() (string, error) {
+			cmd := exec.Command(filepath.Join(once.dir, "lab"), append(args, "--html", path)...)
+			cmd.Dir = "../.."
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return "", fmt.Errorf("%w: %s", err, out)
+			}
+			return path, nil
+		})
+		once.pages[strings.Join(args, " ")] = made
+	}
+	once.mu.Unlock()
+	path, err := made()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return "file://" + path
 }
@@ -39,6 +53,7 @@ const istio = "cmd/lab/testdata/istio.yaml"
 // The page of lab is readable at every width: no text is smaller than 11 px, none is cut off, and
 // none lies on other text.
 func TestLabPageAtEveryWidth(t *testing.T) {
+	t.Parallel()
 	for name, args := range map[string][]string{
 		"one policy": outage("simulate", "--config", istio),
 		"a ladder":   outage("compare"),
@@ -119,6 +134,7 @@ func TestLabPicture(t *testing.T) {
 // On paper, the page and the pages of lab have dark text and lines on a light ground, also for
 // those whose screen is dark, and nothing to press. Their charts keep their axes and legends.
 func TestPrint(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "50")
 	var upstreams []observe.Upstream
 	for i := range 12 {
@@ -188,6 +204,7 @@ const problemsOnPaper = `(() => {
 // The page of eight policies used to have 24 stops of the tab key. All its charts are one: up and
 // down lead from one to the next.
 func TestStopsOfLabsPage(t *testing.T) {
+	t.Parallel()
 	v := visit(t, labPage(t, outage("compare")...), 1440, false)
 	v.until(areDrawn)
 	if n := eval[int](v, `document.querySelectorAll(".plot").length`); n < 24 {

@@ -61,6 +61,7 @@ const refusalsDrawn = `[...document.querySelectorAll("path.line-refused")].some(
 // The page shows how much of a concurrency limit is in use, and the call that it refuses after it
 // has waited for a place.
 func TestConcurrencyLimit(t *testing.T) {
+	t.Parallel()
 	// Normal calls get 90 % of the limit, which is three places here.
 	d := startWith(t, `{timeout: 60s, attemptTimeout: 60s, concurrency: {max: 4, queue: 1, maxWait: 10s}}`)
 	v := visit(t, d.page, 1440, false)
@@ -104,6 +105,7 @@ func TestConcurrencyLimit(t *testing.T) {
 
 // The page shows the calls that a rate limit refuses, and no concurrency limit where there is none.
 func TestRateLimit(t *testing.T) {
+	t.Parallel()
 	d := startWith(t, `{rateLimit: {perSecond: 0.001, burst: 1}}`)
 	ask(t, http.MethodPut, d.faults, "{}")
 	v := visit(t, d.page, 1440, false)
@@ -129,6 +131,7 @@ func TestRateLimit(t *testing.T) {
 
 // An adaptive limit comes and goes. Nothing on the page moves then, at any width.
 func TestAdaptiveLimitMovesNothing(t *testing.T) {
+	t.Parallel()
 	up := make(chan observe.Upstream, 1)
 	up <- observe.Upstream{Upstream: "http://upstream", Policy: "default", Burst: 10}
 	_, at := own(t, page.Options{}, func() []observe.Upstream {

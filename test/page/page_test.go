@@ -43,6 +43,7 @@ const (
 
 // Using every control of the page causes no error in the console and no request to another host.
 func TestNoComplaintsAndNoRequestsElsewhere(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "20", "--traces", "http://localhost:16686")
 	v := visit(t, d.page, 1440, false)
 	v.until(isLive + ` && document.querySelectorAll("#rows tr").length > 5`)
@@ -71,6 +72,7 @@ func TestNoComplaintsAndNoRequestsElsewhere(t *testing.T) {
 // A call that succeeds at the third attempt has three bars and two waits. Their widths match the
 // report.
 func TestWaterfallOfACall(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	v := visit(t, d.page, 1440, false)
 	v.until(isLive + ` && !document.getElementById("call-empty").hidden`)
@@ -122,6 +124,7 @@ func TestWaterfallOfACall(t *testing.T) {
 
 // The button "Outage" opens the circuit, and "Healthy" closes it. The timeline shows both.
 func TestOutageAndRecovery(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "50")
 	v := visit(t, d.page, 1440, false)
 	state := func(word string) string {
@@ -146,6 +149,7 @@ func TestOutageAndRecovery(t *testing.T) {
 // After a thousand calls the page, the API, /metrics and flaky-server's ledger have the same
 // figures.
 func TestFiguresAgree(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--seed", "30", "--error-rate", "0.2")
 	v := visit(t, d.page, 1440, false)
 	v.until(isLive)
@@ -277,6 +281,7 @@ func grouped(n int) string {
 
 // Setting the seed on the page sets flaky-server's.
 func TestSeed(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--seed", "30")
 	v := visit(t, d.page, 1440, false)
 	v.until(`document.getElementById("seed").value === "30"`)
@@ -412,6 +417,7 @@ func (s *switchable) set(off, held bool) {
 // When its connection is cut, the page shows that, and catches up after it reconnects. Without
 // events the page shows that it is stale.
 func TestConnectionIsCutAndRestored(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	between, v := visitThrough(t, d.page)
 	call := func(n int) {
@@ -484,6 +490,7 @@ func call(upstream string) *observe.Call {
 
 // The page works below a path prefix, because all its addresses are relative.
 func TestPathPrefix(t *testing.T) {
+	t.Parallel()
 	l, at := own(t, page.Options{})
 	to, err := url.Parse(at)
 	if err != nil {
@@ -505,6 +512,7 @@ func TestPathPrefix(t *testing.T) {
 // Markup in names is shown as text. The name of a single upstream is in the page's header, and
 // several are in a selection.
 func TestMarkupIsText(t *testing.T) {
+	t.Parallel()
 	const evil = `<img src=x onerror="window.struck=1"><script>window.struck=1</script>"'&amp;`
 	for name, others := range map[string][]observe.Upstream{"the only one": nil, "one of two": {{Upstream: "http://other", Policy: "default"}}} {
 		t.Run(name, func(t *testing.T) {
@@ -541,6 +549,7 @@ func TestMarkupIsText(t *testing.T) {
 // With ten thousand calls between two events, the figures include all of them. The list shows how
 // many are missing.
 func TestTenThousandCallsBetweenTwoReads(t *testing.T) {
+	t.Parallel()
 	l, at := own(t, page.Options{})
 	v := visit(t, at, 1440, false)
 	v.until(isLive)
@@ -558,6 +567,7 @@ func TestTenThousandCallsBetweenTwoReads(t *testing.T) {
 
 // A browser whose clock is three days ahead shows the same times.
 func TestBrowsersClockDiffers(t *testing.T) {
+	t.Parallel()
 	up := observe.Upstream{Upstream: "http://upstream", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Minute)}}
 	l, at := own(t, page.Options{}, func() []observe.Upstream { return []observe.Upstream{up} })
 	v := visit(t, "about:blank", 1440, false)
@@ -580,6 +590,7 @@ func TestBrowsersClockDiffers(t *testing.T) {
 
 // A failed change shows an error, and unknown figures are not shown.
 func TestFaultsThatCannotBeChanged(t *testing.T) {
+	t.Parallel()
 	_, at := own(t, page.Options{Faults: "http://127.0.0.1:1", Example: "http://localhost:9000/it's"})
 	v := visit(t, at, 768, false)
 	v.until(`!document.getElementById("controls").hidden`)
@@ -593,6 +604,7 @@ func TestFaultsThatCannotBeChanged(t *testing.T) {
 
 // Without --faults and without a generator the page has no controls.
 func TestNothingToControl(t *testing.T) {
+	t.Parallel()
 	_, at := own(t, page.Options{})
 	v := visit(t, at, 768, false)
 	v.until(isLive)
@@ -607,6 +619,7 @@ func TestNothingToControl(t *testing.T) {
 // A call picked by mouse or keyboard stays while new calls arrive. The arrow keys move through a
 // chart.
 func TestPickingACall(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "20")
 	v := visit(t, d.page, 1440, false)
 	v.until(`document.querySelectorAll("#rows tr").length > 3`)
@@ -632,6 +645,7 @@ func TestPickingACall(t *testing.T) {
 // Every element has a name, a role and its place for a screen reader. Texts have enough contrast by
 // the formula of WCAG 2, in light and dark mode.
 func TestAccessible(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "50")
 	for _, dark := range []bool{false, true} {
 		t.Run(map[bool]string{false: "light", true: "dark"}[dark], func(t *testing.T) {
@@ -701,6 +715,7 @@ const accessibility = `(() => {
 
 // From a width of 375 px on, nothing overflows, and new calls do not shift the layout.
 func TestLayout(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "20")
 	for _, width := range []int{320, 375, 768, 1024, 1440, 2200} {
 		t.Run(strconv.Itoa(width), func(t *testing.T) {
@@ -748,6 +763,7 @@ func TestLayout(t *testing.T) {
 // In an outage the circuit changes several times a second, and in an overload the sentence has the
 // refusals of a limit or not. Nothing moves then.
 func TestOutageMovesNothing(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "50", "--error-rate", "1")
 	for _, width := range []int{375, 768, 1440, 2200} {
 		t.Run(strconv.Itoa(width), func(t *testing.T) {
@@ -794,6 +810,7 @@ func (v *tab) standsStill(until string) {
 // The page has no animations. They would cost layout work, and some visitors ask for reduced
 // motion.
 func TestNothingMovesByItself(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "50")
 	v := visit(t, d.page, 1440, false)
 	v.until(`document.querySelectorAll("#rows tr").length > 5`)

@@ -26,6 +26,7 @@ import (
 // A typed seed used to be overwritten when the field lost the focus, which pressing the button
 // causes.
 func TestTypedSeedStays(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "20")
 	v := visit(t, d.page, 1440, false)
 	v.until(`document.getElementById("seed").value === "30"`)
@@ -47,6 +48,7 @@ func TestTypedSeedStays(t *testing.T) {
 
 // Two calls that overlapped used to be shown alternately forever.
 func TestNewestCallStays(t *testing.T) {
+	t.Parallel()
 	l, at := own(t, page.Options{})
 	v := visit(t, at, 1440, false)
 	v.until(isLive)
@@ -68,6 +70,7 @@ func TestNewestCallStays(t *testing.T) {
 // Calls of an earlier server process used to be mixed with those of the next one, because both
 // count from 1.
 func TestAnotherProcess(t *testing.T) {
+	t.Parallel()
 	first, at := own(t, page.Options{})
 	second, other := own(t, page.Options{})
 	between, v := visitThrough(t, at)
@@ -109,6 +112,7 @@ func TestAnotherProcess(t *testing.T) {
 
 // The page used to wait forever for a connection that was lost without an error.
 func TestDeadConnectionIsGivenUp(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	between, v := visitThrough(t, d.page)
 	v.until(isLive)
@@ -163,6 +167,7 @@ func (g *generator) State() page.TrafficState {
 // An error of Reset used to be hidden by its next step, and an error of a button used to stay after
 // flaky-server was back. Reset used to turn the traffic off.
 func TestErrorsStayAndGo(t *testing.T) {
+	t.Parallel()
 	var away atomic.Bool
 	flaky := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if away.Load() {
@@ -203,6 +208,7 @@ func TestErrorsStayAndGo(t *testing.T) {
 // A changed configuration resets a circuit without a transition. The timeline used to keep the old
 // state.
 func TestCircuitThatBeganAnew(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	up := observe.Upstream{Upstream: "http://upstream", Policy: "default", Breaker: resilience.BreakerSnapshot{State: resilience.Closed, Since: time.Now()}}
 	l, at := own(t, page.Options{}, func() []observe.Upstream {
@@ -228,6 +234,7 @@ func TestCircuitThatBeganAnew(t *testing.T) {
 
 // Rows used to move while calls arrived, so that a click hit another call.
 func TestListStandsStill(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "100")
 	v := visit(t, d.page, 1440, false)
 	v.until(`document.querySelectorAll("#rows tr").length > 20`)
@@ -261,6 +268,7 @@ func TestListStandsStill(t *testing.T) {
 // Labels of an axis used to overlap, "Half-open" was wider than its tile, and attempts shorter than
 // a pixel were invisible.
 func TestNothingCollides(t *testing.T) {
+	t.Parallel()
 	up := observe.Upstream{Upstream: "http://upstream", Policy: "default", Breaker: resilience.BreakerSnapshot{State: resilience.HalfOpen, Since: time.Now()}}
 	l, at := own(t, page.Options{}, func() []observe.Upstream { return []observe.Upstream{up} })
 	for name, took := range map[string]time.Duration{"a call near its deadline": 4900 * time.Millisecond, "a short one": 700 * time.Millisecond, "one of 40 ms": 40 * time.Millisecond} {
@@ -297,6 +305,7 @@ func TestNothingCollides(t *testing.T) {
 // Seven figures of the charts used to be live regions, so that a screen reader read them every
 // second.
 func TestFiguresDoNotChatter(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "50")
 	v := visit(t, d.page, 1440, false)
 	v.until(`document.querySelectorAll("#rows tr").length > 5`)
@@ -325,6 +334,7 @@ func TestFiguresDoNotChatter(t *testing.T) {
 // "Outage for 1 s." used to be said of an outage that was minutes old: after one failed request for
 // the faults, and in a tab that had been hidden.
 func TestAgeOfFaultsThatTheTabSawBegin(t *testing.T) {
+	t.Parallel()
 	var (
 		away  atomic.Bool
 		rate  atomic.Value
@@ -391,6 +401,7 @@ func TestAgeOfFaultsThatTheTabSawBegin(t *testing.T) {
 // The marks of faults used to outlive the server's process: those of the one before were shown as
 // faults of the new one.
 func TestMarksOfFaultsEndWithTheProcess(t *testing.T) {
+	t.Parallel()
 	flaky := func() string {
 		now := atomic.Value{}
 		now.Store(`{"errorRate":0,"statuses":[503],"resetRate":0,"truncateRate":0,"hangRate":0,"slowBodyRate":0,"failFirst":0,"retryAfter":"","latency":{"distribution":"none"}}`)
@@ -422,6 +433,7 @@ func TestMarksOfFaultsEndWithTheProcess(t *testing.T) {
 // The marks of faults used to be in the tab: after a reload in the middle of an outage, and for a
 // second visitor, there were none, and the outage had no age.
 func TestMarksOfFaultsAfterAReload(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	v := visit(t, d.page, 1440, false)
 	v.until(isLive + ` && document.querySelector("[data-fault='30 % errors']") !== null`)
@@ -437,4 +449,35 @@ func TestMarksOfFaultsAfterAReload(t *testing.T) {
 		_ = eval[bool](v, `(import(new URL("assets/state.js", location.href)).then((m) => { window.age = m.faultsAge(); }), true)`)
 		v.until(`window.age > 0 && window.age < Infinity`)
 	}
+}
+
+// A filter whose answer came after a second upstream appeared used to lack the calls that only the
+// server had.
+func TestFilterWhileAnUpstreamAppears(t *testing.T) {
+	t.Parallel()
+	l, at := own(t, page.Options{})
+	l.ObserveCall(t.Context(), *ended("http://a", time.Second, resilience.ReasonMaxAttempts, 503, step{reason: bad, took: time.Millisecond}))
+	for range 110 { // so many that the page lists others
+		l.ObserveCall(t.Context(), *ended("http://a", time.Second, good, 200, step{reason: bad, took: time.Millisecond}, step{reason: good, took: time.Millisecond}))
+	}
+	for _, n := l.Calls(1, live.Wanted{}); n < 111; _, n = l.Calls(1, live.Wanted{}) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	v := visit(t, at, 1440, false)
+	v.until(isLive + ` && document.querySelectorAll("#rows tr").length === 100 && ![...document.querySelectorAll("#rows tr")].some((r) => r.call.reason === "max_attempts")`)
+	_ = eval[bool](v, `(() => {
+		const fetching = window.fetch;
+		window.fetch = async (...of) => {
+			window.fetch = fetching;
+			await new Promise((go) => { window.go = go; });
+			return fetching(...of);
+		};
+		const e = document.getElementById("reason");
+		e.value = "max_attempts";
+		return e.dispatchEvent(new Event("change"));
+	})()`)
+	v.until(`window.go`)
+	l.ObserveCall(t.Context(), *call("http://b"))
+	v.until(`document.getElementById("series").value === "all" && (window.go(), true)`)
+	v.until(`document.querySelectorAll("#rows tr").length === 1 && document.querySelector("#rows tr").call.reason === "max_attempts"`)
 }

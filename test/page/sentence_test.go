@@ -18,6 +18,7 @@ import (
 
 // The sentence says what happens, for each state of an upstream and for all upstreams together.
 func TestSentence(t *testing.T) {
+	t.Parallel()
 	const took = 10 * time.Millisecond
 	type feed struct {
 		n      int
@@ -208,6 +209,7 @@ var present = regexp.MustCompile(`\b(fails?|succeeds?)\b`)
 
 // What is now is in the present, every figure of the last ten seconds in the past.
 func TestSentenceContradictsNoChange(t *testing.T) {
+	t.Parallel()
 	_, at := own(t, page.Options{})
 	v := visit(t, at, 1440, false)
 	_ = eval[bool](v, loadSentence)
@@ -256,14 +258,15 @@ func missing(says, text string) (words []string) {
 	return words
 }
 
-// Ten seconds after an outage begins, a visitor can say what the policy did. Each word and each
-// figure of what he says is on the screen, without scrolling, and the figures are those of both
-// upstreams' ledgers.
+// Ten seconds after an outage begins, a visitor of the demo, as it starts, can say what the policy
+// did. Each word and each figure of what he says is on the screen, without scrolling, and the
+// figures are those of both upstreams' ledgers.
 func TestTenSecondsOfAnOutage(t *testing.T) {
-	d := start(t, "--traffic", "50", "--error-rate", "0")
+	t.Parallel()
+	d := shipped(t)
 	v := visit(t, d.page, 1440, false)
 	v.size(1440, 900)
-	v.until(isLive)
+	v.until(isLive + ` && document.getElementById("tour").checkVisibility() && document.querySelector("input[name=rate]:checked")?.value === "20"`)
 	v.press("Outage")
 	v.until(`document.querySelector("input[name=scenario]:checked")?.value === "Outage"`)
 	type ledgers struct {
@@ -345,6 +348,7 @@ const (
 
 // The charts, the sentence and the circuit are where a visitor sees them without scrolling.
 func TestFirstScreen(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "50", "--no-tour=false")
 	for _, size := range screens {
 		t.Run(fmt.Sprint(size.width), func(t *testing.T) {

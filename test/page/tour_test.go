@@ -11,6 +11,7 @@ import (
 // Each step of the tour puts its fault and its traffic in force, and its title has the focus, so
 // that a screen reader reads it. After the tour a button begins it again.
 func TestTour(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--no-tour=false")
 	v := visit(t, d.page, 1440, false)
 	v.until(isLive + ` && document.getElementById("tour").checkVisibility() && !document.getElementById("tour-again").checkVisibility()`)
@@ -47,6 +48,7 @@ func TestTour(t *testing.T) {
 
 // The tour that was refused used to be lost for good.
 func TestTourAfterNoThankYou(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--no-tour=false")
 	v := visit(t, d.page, 1440, false)
 	v.until(isLive + ` && document.getElementById("tour").checkVisibility()`)
@@ -58,6 +60,7 @@ func TestTourAfterNoThankYou(t *testing.T) {
 
 // With --no-tour, nothing offers one.
 func TestNoTour(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	v := visit(t, d.page, 1440, false)
 	v.until(isLive + ` && document.getElementById("reset").checkVisibility()`)
@@ -69,6 +72,7 @@ func TestNoTour(t *testing.T) {
 // The button makes one of the three endpoints sick, which is then ejected. Reset used to leave it
 // sick. The faults are marked on the time axis.
 func TestOneSickEndpoint(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "50", "--error-rate", "0")
 	v := visit(t, d.page, 1440, false)
 	v.until(isLive + ` && document.querySelector("input[name=scenario]:checked")?.value === "Healthy" && document.querySelector("[data-fault=Healthy]") !== null`)
@@ -96,6 +100,7 @@ func TestOneSickEndpoint(t *testing.T) {
 
 // A step whose fault could not be set used to look as if it were in force: the error was far below.
 func TestTourStepThatFails(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--no-tour=false")
 	v := visit(t, d.page, 1440, false)
 	v.until(isLive + ` && document.getElementById("tour").checkVisibility() && document.querySelector("input[name=scenario]:checked") !== null`)

@@ -2,6 +2,7 @@ package page_test
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ import (
 // The table has all upstreams, the worst first. The headline is about all of them, until a row is
 // clicked: then everything else shows that upstream alone.
 func TestUpstreams(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{12, 64} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			name := func(i int) string { return fmt.Sprintf("http://up-%02d", i) }
@@ -135,9 +137,36 @@ func TestUpstreams(t *testing.T) {
 	}
 }
 
+// The table used to say of endpoints that fail, but are kept because too many do, that they are
+// out.
+func TestEndpointsThatAreKept(t *testing.T) {
+	t.Parallel()
+	failing := func(address string) endpoint.State { return endpoint.State{Address: address, Circuit: resilience.Open} }
+	out := func(address string) endpoint.State {
+		return endpoint.State{Address: address, Circuit: resilience.Open, Ejected: true}
+	}
+	fine := endpoint.State{Address: "10.0.0.9:80"}
+	want := map[string]string{"http://a": "3, 2 fail but are kept", "http://b": "2, out: 10.0.0.1:80, 1 fails but is kept", "http://c": "4, out: 10.0.0.1:80, 10.0.0.2:80 and 1 more", "http://d": "1"}
+	var all []observe.Upstream
+	for name, endpoints := range map[string][]endpoint.State{
+		"http://a": {failing("10.0.0.1:80"), failing("10.0.0.2:80"), fine}, "http://b": {out("10.0.0.1:80"), failing("10.0.0.2:80")},
+		"http://c": {out("10.0.0.1:80"), out("10.0.0.2:80"), out("10.0.0.3:80"), fine}, "http://d": {fine},
+	} {
+		all = append(all, observe.Upstream{Upstream: name, Policy: "default", Burst: 10, Endpoints: endpoints})
+	}
+	_, at := own(t, page.Options{}, func() []observe.Upstream { return all })
+	v := visit(t, at, 1440, false)
+	v.until(isLive + ` && document.querySelectorAll("#upstream-rows tr").length === 4`)
+	got := eval[map[string]string](v, `Object.fromEntries([...document.querySelectorAll("#upstream-rows tr")].map((r) => [r.cells[0].innerText.split(",")[0], r.cells[5].innerText]))`)
+	if !maps.Equal(got, want) {
+		t.Errorf("endpoints = %q, want %q", got, want)
+	}
+}
+
 // Names of any length used to be in the headline as they are, and moved the charts below the first
 // screen.
 func TestLongNamesKeepTheChartsInView(t *testing.T) {
+	t.Parallel()
 	name := func(i int) string {
 		return fmt.Sprintf("http://a-service-with-a-long-name-%02d.some-namespace.svc.cluster.local:8080", i)
 	}
@@ -179,6 +208,7 @@ func TestLongNamesKeepTheChartsInView(t *testing.T) {
 
 // From the top to the charts there are fewer than ten stops of the tab key. Every long list is one.
 func TestStopsOfTheTabKey(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "50", "--no-tour=false")
 	v := visit(t, d.page, 1440, false)
 	v.until(isLive + ` && document.querySelectorAll("#rows tr").length > 50 && !document.getElementById("tour").hidden`)
@@ -218,6 +248,7 @@ func TestStopsOfTheTabKey(t *testing.T) {
 // Without a connection, nothing on the page looks alive: it says so, the figures are grey, the
 // countdown is gone, and the controls are off.
 func TestConnectionLost(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--traffic", "20", "--no-tour=false")
 	between, v := visitThrough(t, d.page)
 	v.until(isLive)
@@ -250,6 +281,7 @@ func TestConnectionLost(t *testing.T) {
 // The row of the upstreams for which there is no place used to show no calls: they keep their own
 // names.
 func TestOtherUpstreams(t *testing.T) {
+	t.Parallel()
 	const n = 80
 	l, at := own(t, page.Options{})
 	v := visit(t, at, 1440, false)
@@ -280,6 +312,7 @@ func TestOtherUpstreams(t *testing.T) {
 
 // An upstream that was picked without a connection used to show a countdown to its next probe.
 func TestNothingToPickWithoutConnection(t *testing.T) {
+	t.Parallel()
 	all := []observe.Upstream{
 		{Upstream: "http://a", Policy: "default", Burst: 10},
 		{Upstream: "http://b", Policy: "default", Burst: 10, Breaker: resilience.BreakerSnapshot{State: resilience.Open, ProbeAt: time.Now().Add(time.Hour)}},
@@ -316,6 +349,7 @@ func TestNothingToPickWithoutConnection(t *testing.T) {
 // A picked upstream that has two policies, and the row of those without a place, used to list
 // nothing after a hundred newer calls of others.
 func TestPickedSeriesHasItsCalls(t *testing.T) {
+	t.Parallel()
 	l, at := own(t, page.Options{})
 	record := func(upstream, policy string, times int) {
 		for range times {
@@ -354,6 +388,7 @@ func TestPickedSeriesHasItsCalls(t *testing.T) {
 
 // Calls without a route are listed when they are picked, also those before a hundred others.
 func TestCallsWithoutARoute(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	ask(t, http.MethodPut, d.faults, "{}")
 	for range 2 {

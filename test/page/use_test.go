@@ -31,6 +31,7 @@ const listed = `[...document.querySelectorAll("#rows tr")].map((r) => r.cells[1]
 // The list for a reason has exactly the calls that have it, or an attempt that has it. It includes
 // older calls that the page has not received as events.
 func TestFilterByReason(t *testing.T) {
+	t.Parallel()
 	l, at := own(t, page.Options{})
 	record := func(path string, age time.Duration, reason resilience.Reason, steps ...step) {
 		status := 200
@@ -64,6 +65,7 @@ func TestFilterByReason(t *testing.T) {
 // The page shows the newest call until the visitor picks one. Copy writes the curl command to the
 // clipboard, or selects it if that is not permitted.
 func TestFollowAndCopy(t *testing.T) {
+	t.Parallel()
 	l, at := own(t, page.Options{})
 	v := visit(t, at, 1440, false)
 	v.until(isLive)
@@ -115,6 +117,7 @@ func TestFollowAndCopy(t *testing.T) {
 
 // A change on one page is shown on other pages at once.
 func TestTwoPagesAgree(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	v := visit(t, d.page, 1440, false)
 	// Disable the other page's polling, so that only an event can tell it.
@@ -140,6 +143,7 @@ func TestTwoPagesAgree(t *testing.T) {
 // The page announces that the shown circuit opened or closed, with the cause. It does not announce
 // probes.
 func TestAnnouncements(t *testing.T) {
+	t.Parallel()
 	const shown = "http://shown"
 	up := observe.Upstream{Upstream: shown, Policy: "default", Burst: 10, Settings: resilience.BreakerPolicy{ConsecutiveFailures: 10, MinRequests: 50, FailureRatio: 0.5}}
 	l, at := own(t, page.Options{}, func() []observe.Upstream { return []observe.Upstream{up} })
@@ -166,6 +170,7 @@ func TestAnnouncements(t *testing.T) {
 // The page announces what happens to the shown upstream's endpoints: one announcement for all
 // changes of an update. It does not announce probes, lookups, or endpoints that come and go.
 func TestEndpointAnnouncements(t *testing.T) {
+	t.Parallel()
 	const shown = "http://shown"
 	var (
 		mu      sync.Mutex
@@ -231,6 +236,7 @@ func TestEndpointAnnouncements(t *testing.T) {
 // An arrow key used to put each fault on its way in force: three restarts and three marks from
 // Healthy to Outage. It moves the focus; Enter and Space choose.
 func TestArrowKeysPutNothingInForce(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--error-rate", "0")
 	v := visit(t, d.page, 1440, false)
 	v.until(isLive + ` && document.querySelector("input[name=scenario]:checked")?.value === "Healthy" && document.querySelector("input[name=rate]:checked")?.value === "0"`)
@@ -271,6 +277,7 @@ func TestArrowKeysPutNothingInForce(t *testing.T) {
 
 // One request without an answer used to block every control until the page was loaded again.
 func TestRequestWithoutAnswerIsGivenUp(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--error-rate", "0")
 	u, err := url.Parse(d.page)
 	if err != nil {
@@ -317,6 +324,7 @@ func TestRequestWithoutAnswerIsGivenUp(t *testing.T) {
 
 // Two quick presses used to reach the server in any order.
 func TestChangesInTheOrderOfPresses(t *testing.T) {
+	t.Parallel()
 	d := start(t, "--error-rate", "0")
 	v := visit(t, d.page, 1440, false)
 	v.until(isLive + ` && document.querySelector("input[name=scenario]:checked")?.value === "Healthy"`)

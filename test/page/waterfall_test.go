@@ -78,6 +78,7 @@ func ofGRPC(status, message, attempts string, c *observe.Call) *observe.Call {
 
 // The waterfall of a recorded call has the right texts and bars, all on the same scale.
 func TestWaterfall(t *testing.T) {
+	t.Parallel()
 	const ms = time.Millisecond
 	jitter := func(planned, actual time.Duration) resilience.Wait {
 		return resilience.Wait{Source: resilience.WaitJitter, Planned: planned, Actual: actual}
@@ -240,6 +241,7 @@ func TestWaterfall(t *testing.T) {
 
 // A trace ID links to the trace. A template that is not an http URL gives no link.
 func TestTraceLink(t *testing.T) {
+	t.Parallel()
 	traces := page.Options{Traces: "http://localhost:16686"}
 	l, at := own(t, traces)
 	scripted := between(t, l, traces, func(s string) string {

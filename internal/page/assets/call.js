@@ -163,14 +163,14 @@ export function drawCall(call, before = false) {
 // spare removes labels of an axis that overlap the previous label or the deadline's, which is
 // the last.
 function spare(axis) {
-  const words = [...axis.querySelectorAll("text")];
+  const labels = [...axis.querySelectorAll("text")];
   const deadline = axis.querySelector(".deadline-text");
   const end = deadline ? deadline.getBoundingClientRect().left - 8 : Infinity;
   let from = -Infinity;
-  for (const w of words) {
-    if (w === deadline) continue;
-    const box = w.getBoundingClientRect();
-    if (box.left < from || box.right > end) w.remove();
+  for (const label of labels) {
+    if (label === deadline) continue;
+    const box = label.getBoundingClientRect();
+    if (box.left < from || box.right > end) label.remove();
     else from = box.right + 8;
   }
 }

@@ -84,7 +84,7 @@ region.addEventListener("focusout", () => setTimeout(drawRows));
 
 export function drawRows() {
   if (filteredFor !== known.chosen) {
-    if (known.picked || filtered) askFiltered();
+    if (known.picked || $("reason").value || filtered) askFiltered();
     else filteredFor = known.chosen;
   }
   if (!pointed && !region.contains(document.activeElement)) held = null;

@@ -38,24 +38,23 @@ function tellTime() {
   text("cursor-time", at === null ? "now" : clock(at));
 }
 
-let drawnSecond = 0;
+let drawnMark = ""; // what was drawn of which second
 
 // drawHistory draws everything once each second, or at once with force.
 export function drawHistory(s, force = false) {
   const seconds = s ? [...s.seconds.values()].sort((a, b) => a.at - b.at) : [];
   // The current second is incomplete, and would look like a drop.
-  const newest = Math.max(seconds.length ? seconds[seconds.length - 1].at : 0, known.started + 1000 * Math.floor((known.now - known.started - 100) / 1000));
-  const mark = `${known.chosen} ${newest}`;
-  if (mark === drawnSecond && !force) return;
-  drawnSecond = mark;
-  const to = newest;
+  const to = Math.max(seconds.length ? seconds[seconds.length - 1].at : 0, known.started + 1000 * Math.floor((known.now - known.started - 100) / 1000));
+  const mark = `${known.chosen} ${to}`;
+  if (mark === drawnMark && !force) return;
+  drawnMark = mark;
   // The axis has the whole minutes since the start, up to what is kept.
   const minutes = Math.min((known.settings.seconds ?? 300) / 60, Math.max(1, Math.ceil((to - known.started) / 60_000)));
   text("history-title", minutes === 1 ? "The last minute" : `The last ${minutes} minutes`);
   const from = to - 60_000 * minutes;
   // The server does not send seconds in which nothing changed.
   const points = [];
-  for (let at = Math.max(seconds[0]?.at ?? newest, from); at < newest; at += 1000) points.push(s.seconds.get(at) ?? { at });
+  for (let at = Math.max(seconds[0]?.at ?? to, from); at < to; at += 1000) points.push(s.seconds.get(at) ?? { at });
 
   const transitions = known.transitions.filter(ofChosen);
   const spans = s?.all ? bandOfAll(from, to) : bandOf(s, transitions, points, from, to);

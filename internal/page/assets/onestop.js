@@ -22,7 +22,7 @@ export function oneStop(region, selector) {
     update() {
       const list = all();
       for (const b of list) if (b !== at) b.tabIndex = -1;
-      if (!at?.isConnected || !region.contains(at)) { at = null; move(list[0] ?? null); }
+      if (!region.contains(at)) { at = null; move(list[0] ?? null); }
     },
   };
 }

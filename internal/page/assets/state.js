@@ -36,7 +36,7 @@ export const reals = () => [...known.series.values()].filter((s) => s.upstream &
 
 // OTHERS is the key of the series of all upstreams for which the server has no place. Their calls
 // and changes keep their own names.
-export const OTHERS = keyOf({ upstream: "(others)", policy: "" });
+const OTHERS = keyOf({ upstream: "(others)", policy: "" });
 
 // ofChosen reports whether a call, or a change of a circuit, belongs to what is shown.
 export function ofChosen(x) {

@@ -48,7 +48,7 @@ function open() {
 function connection(state, word) {
   document.body.dataset.connection = state;
   text("connection", word);
-  const shape = { live: "closed", connecting: "again", reconnecting: "again", stale: "late", failed: "bad" }[state];
+  const shape = { live: "closed", reconnecting: "again", stale: "late", failed: "bad" }[state];
   $("connection-shape").setAttribute("href", `#shape-${shape}`);
   if (state === "live") text("connection-for", "");
   const lost = ["stale", "reconnecting", "failed"].includes(state) && lastEvent > 0;

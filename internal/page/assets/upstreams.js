@@ -49,11 +49,12 @@ function nameOf(s) {
 
 const rank = { open: 0, "half-open": 1 };
 const success = (s) => (s.window.offered ? s.window.good / s.window.offered : 2);
-const ejected = (s) => (s.endpoints ?? []).filter((e) => e.state !== "in_use").length;
+// unwell returns the endpoints that are ejected, and those that are kept because too many fail.
+const unwell = (s) => (s.endpoints ?? []).filter((e) => e.state !== "in_use");
 
 // worse orders series for the table.
 function worse(a, b) {
-  return (rank[a.circuit?.state] ?? 2) - (rank[b.circuit?.state] ?? 2) || success(a) - success(b) || ejected(b) - ejected(a) ||
+  return (rank[a.circuit?.state] ?? 2) - (rank[b.circuit?.state] ?? 2) || success(a) - success(b) || unwell(b).length - unwell(a).length ||
     b.window.offered - a.window.offered || nameOf(a).localeCompare(nameOf(b));
 }
 
@@ -93,6 +94,16 @@ export function drawUpstreams() {
   text("upstreams-note", bad ? `${count(bad)} of ${plural(all.length, "upstream")} ${bad === 1 ? "does" : "do"} not do well. A row shows that upstream alone.` : `${plural(all.length, "upstream")}, all well. A row shows that upstream alone.`);
 }
 
+// about says which of the endpoints are out, and how many fail but are kept.
+function about(some) {
+  const kept = some.filter((e) => e.state === "failing");
+  const out = some.filter((e) => !kept.includes(e)).map((e) => e.address);
+  const parts = [];
+  if (out.length) parts.push(`out: ${out.slice(0, 2).join(", ")}${out.length > 2 ? ` and ${out.length - 2} more` : ""}`);
+  if (kept.length) parts.push(`${count(kept.length)} ${kept.length === 1 ? "fails but is" : "fail but are"} kept`);
+  return parts;
+}
+
 function fill(row, s, key) {
   const state = s.circuit?.state;
   const [, health, good, amount, calls, endpoints] = row.cells;
@@ -108,9 +119,8 @@ function fill(row, s, key) {
   text(good, percent(w.good, w.offered));
   text(amount, w.offered ? (w.attempts / w.offered).toFixed(2) : "–");
   text(calls, w.offered ? rate(w.offered / Math.max(1, w.seconds)) : "–");
-  const out = (s.endpoints ?? []).filter((e) => e.state !== "in_use");
   const n = (s.endpoints ?? []).length + (s.endpointsOmitted ?? 0);
-  text(endpoints, n ? `${count(n)}${out.length ? `, out: ${out.slice(0, 2).map((e) => e.address).join(", ")}${out.length > 2 ? ` and ${out.length - 2} more` : ""}` : ""}` : "not known");
+  text(endpoints, n ? [count(n), ...about(unwell(s))].join(", ") : "not known");
   row.dataset.state = kind;
   row.cells[0].firstChild.setAttribute("aria-pressed", String(known.chosen === key));
   if (known.chosen === key) row.setAttribute("aria-current", "true");

@@ -66,7 +66,7 @@ export function verdict(a, b, seconds) {
     const also = Math.abs(spared) > 0.1 ? price : faster || slower && !early ? `and calls end in ${duration(a.p50)} instead of ${duration(b.p50)}` : "";
     if (also) return `With the policy ${shares}, which may be chance, ${also}.`;
   }
-  const success = b.good || a.good ? `About as many calls succeed either way` : "No call succeeds either way";
+  const success = b.good || a.good ? "About as many calls succeed either way" : "No call succeeds either way";
   const gains = [];
   if (spared > 0.1) gains.push(`spares the upstream ${share(spared)} of the attempts`);
   if (faster) gains.push(`answers in ${duration(a.p50)} instead of ${duration(b.p50)}`);
