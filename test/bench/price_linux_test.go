@@ -348,9 +348,10 @@ func (l load) open(n, perSecond int) (took []float64, failed int) {
 }
 
 // offer makes calls at a rate for a time, which callers that are behind try to catch up with. It
-// returns how many it made, and how many of them failed.
-func (l load) offer(perSecond int, during time.Duration) (made, failed int) {
-	var calls, failures atomic.Int64
+// returns how many it made, and counts in why for which reasons calls failed.
+func (l load) offer(perSecond int, during time.Duration, why map[string]int) (made int) {
+	var calls atomic.Int64
+	var mu sync.Mutex // guards why
 	var wg sync.WaitGroup
 	start := time.Now()
 	for first, call := range l.calls {
@@ -362,14 +363,26 @@ func (l load) offer(perSecond int, during time.Duration) (made, failed int) {
 					return
 				}
 				calls.Add(1)
-				if call() != nil {
-					failures.Add(1)
+				if err := call(); err != nil {
+					mu.Lock()
+					why[reason(err)]++
+					mu.Unlock()
 				}
 			}
 		})
 	}
 	wg.Wait()
-	return int(calls.Load()), int(failures.Load())
+	return int(calls.Load())
+}
+
+// reason returns the reason in a problem document, or else the first line of err.
+func reason(err error) string {
+	if _, rest, ok := strings.Cut(err.Error(), `"reason":"`); ok {
+		reason, _, _ := strings.Cut(rest, `"`)
+		return reason
+	}
+	line, _, _ := strings.Cut(err.Error(), "\r")
+	return line
 }
 
 // BenchmarkPrice compares the client program, with everything on, to the plain proxy: processor
@@ -549,14 +562,13 @@ func BenchmarkManyConnections(b *testing.B) {
 			}
 			before, start, made := p.used(b), time.Now(), 0
 			var memory []string
+			why := map[string]int{}
 			for range 6 { // the memory of each sixth shows whether it is flat
-				m, n := l.offer(perSecond, time.Duration(seconds)*time.Second/6)
-				made += m
-				failed += n
+				made += l.offer(perSecond, time.Duration(seconds)*time.Second/6, why)
 				memory = append(memory, fmt.Sprintf("%.0f", p.resident(b)/1024))
 			}
-			fmt.Printf(" %d failed of %d | %.0f calls/s | %.1f µs | MiB: %s |\n",
-				failed, made+connections, float64(made)/time.Since(start).Seconds(), float64((p.used(b)-before).Microseconds())/float64(made), strings.Join(memory, " "))
+			fmt.Printf(" %d of the first and %v failed of %d | %.0f calls/s | %.1f µs | MiB: %s |\n",
+				failed, why, made+connections, float64(made)/time.Since(start).Seconds(), float64((p.used(b)-before).Microseconds())/float64(made), strings.Join(memory, " "))
 			l.stop()
 		}
 	}
