@@ -151,8 +151,8 @@ func (p *Pool) newTransport(ping time.Duration) *http.Transport {
 		ExpectContinueTimeout: p.options.ContinueWait,
 		HTTP2: &http.HTTP2Config{
 			SendPingTimeout: ping, PingTimeout: ping,
-			// 1 is no table of earlier headers, and 0 the default. Ids and deadlines are new in each
-			// request, and each would push another entry out.
+			// 1 is no table of earlier headers, and 0 the default. Ids and deadlines are new in
+			// each request, and each would push another entry out.
 			MaxEncoderHeaderTableSize: 1,
 		},
 		Protocols: p.protocols(),
