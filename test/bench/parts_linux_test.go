@@ -27,9 +27,9 @@ var columns = []string{ //nolint:gochecknoglobals // a table
 	partServer, partUpstream, partPool, partPipeline, partGateway, partLog, partPage, partMetrics, partTracing, partGarbage, partScheduler,
 }
 
-// parts says what the time below a function is spent on. The innermost function of a sample that one
-// of them matches decides, and of several that match it, the first. Functions that both sides of a
-// proxy use, as those of headers, match none.
+// parts says what the time below a function is spent on. The innermost function of a sample that
+// one of them matches decides, and of several that match it, the first. Functions that both sides
+// of a proxy use, as those of headers, match none.
 var parts = []struct{ begins, part string }{ //nolint:gochecknoglobals // a table
 	{"runtime.gcBgMarkWorker", partGarbage},
 	{"runtime.gcAssistAlloc", partGarbage},
