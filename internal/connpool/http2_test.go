@@ -381,6 +381,39 @@ func framedServer(t *testing.T, answer func(*http2.Framer, http2.Frame) (goOn bo
 	return u.URL, u.Client().Transport.(*http.Transport).TLSClientConfig
 }
 
+// Headers are sent in full each time: a table of earlier ones costs more than it saves when a value
+// is new in each request.
+func TestHTTP2HeadersNeedNoTable(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var sizes []int
+	target, config := framedServer(t, func(f *http2.Framer, frame http2.Frame) bool {
+		if frame, ok := frame.(*http2.HeadersFrame); ok {
+			mu.Lock()
+			sizes = append(sizes, len(frame.HeaderBlockFragment()))
+			mu.Unlock()
+			// :status 200
+			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: frame.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true, EndStream: true})
+		}
+		return true
+	})
+	p := newPool(t, target, connpool.Options{Limits: defaults(), TLS: config})
+	for range 3 {
+		req := request(t.Context(), t, http.MethodGet, target, nil)
+		req.Header.Set("X-Request-Id", "the same each time")
+		resp, err := p.RoundTrip(req)
+		if _, _, err := read(resp, err); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	// Only the first request on a connection says what the size of the table is.
+	if len(sizes) != 3 || sizes[1] != sizes[2] || sizes[0]-sizes[1] > 8 {
+		t.Errorf("got headers of %v bytes, want three of the same size", sizes)
+	}
+}
+
 // gRPC servers close connections because of pings on a quiet stream. The pool then stops its pings.
 func TestHTTP2PingsThatAreNotWanted(t *testing.T) {
 	t.Parallel()

@@ -149,8 +149,13 @@ func (p *Pool) newTransport(ping time.Duration) *http.Transport {
 		IdleConnTimeout:       p.options.Limits.IdleTimeout,
 		TLSHandshakeTimeout:   handshakeTimeout,
 		ExpectContinueTimeout: p.options.ContinueWait,
-		HTTP2:                 &http.HTTP2Config{SendPingTimeout: ping, PingTimeout: ping},
-		Protocols:             p.protocols(),
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: ping, PingTimeout: ping,
+			// 1 is no table of earlier headers, and 0 the default. Ids and deadlines are new in
+			// each request, and each would push another entry out.
+			MaxEncoderHeaderTableSize: 1,
+		},
+		Protocols: p.protocols(),
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -294,6 +295,9 @@ func (n *generation) longestTimeout() (longest time.Duration) {
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.active.Add(1)
 	defer g.active.Add(-1)
+	if r.ProtoMajor == 2 {
+		growStack()
+	}
 	path := escapedPath(r.URL)
 	if path != r.URL.Path {
 		// otelhttp sets the decoded path, but url.path is the escaped one (RFC 3986, 3.3).
@@ -307,6 +311,16 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	g.refuse(w, r, current, path)
+}
+
+// growStack makes room on the goroutine's stack for a call, which needs almost 8 KiB. net/http's
+// server has a new goroutine for each HTTP/2 request, which begins with 2 KiB. It would double
+// twice, the second time deep in the call, and moving a stack takes as long as it has frames.
+//
+//go:noinline
+func growStack() {
+	var room [4 << 10]byte
+	runtime.KeepAlive(&room)
 }
 
 // routable reports whether r has a path to route by. CONNECT without a path and URLs such as urn:x

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	_ "net/http/pprof" //nolint:gosec // of the plain proxy, on loopback
 	"net/url"
 	"os"
 	"os/exec"
@@ -75,8 +76,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// proxy serves until its input ends. It prints its address. For each line of input it then prints
-// the processor time it has used so far, in nanoseconds.
+// proxy serves until its input ends. It prints its URL, and that of its profiles. For each line of
+// input it then prints the processor time it has used so far, in nanoseconds.
 func proxy(kind, upstream string) error {
 	var handler http.Handler
 	switch kind {
@@ -93,6 +94,9 @@ func proxy(kind, upstream string) error {
 			return err
 		}
 		handler = c.Data
+	case "bare": // no proxy, but net/http's server alone
+		payload := make([]byte, 200)
+		handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(payload) })
 	case "plain": // net/http's own connections, and nothing else
 		target, err := url.Parse(upstream)
 		if err != nil {
@@ -120,7 +124,12 @@ func proxy(kind, upstream string) error {
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
 	go func() { _ = server.Serve(l) }()
-	fmt.Println("http://" + l.Addr().String())
+	profiles, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	go func() { _ = http.Serve(profiles, nil) }() //nolint:gosec // net/http/pprof, on loopback
+	fmt.Printf("http://%s\nhttp://%s\n", l.Addr(), profiles.Addr())
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		var used syscall.Rusage
 		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
@@ -163,6 +172,7 @@ func startProxy(b *testing.B, kind, upstream string) *proxyProcess {
 	p := &proxyProcess{stdin: stdin, stdout: stdout}
 	p.stdout.Scan()
 	p.url = p.stdout.Text()
+	p.stdout.Scan() // the URL of its profiles
 	return p
 }
 

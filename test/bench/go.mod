@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/failsafe-go/failsafe-go v0.9.8
+	github.com/google/pprof v0.0.0-20260906184651-6331bc6350fe
 	github.com/hashicorp/go-retryablehttp v0.7.8
 	github.com/rebound-dev/rebound v0.0.0
 	go.opentelemetry.io/otel v1.47.0

@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	pprof "github.com/google/pprof/profile"
 	"golang.org/x/sys/unix"
 
 	"github.com/rebound-dev/rebound/internal/testkit/gobuild"
@@ -37,7 +38,8 @@ const (
 	// clientsVariable names programs to compare instead of one built from this tree, separated by
 	// colons, each with its variables: before:after GOGC=100.
 	clientsVariable = "BENCH_CLIENTS"
-	// profilesVariable is a directory for a processor profile of each client in each row.
+	// profilesVariable is a directory for a processor profile of each proxy in each row. Then a row
+	// of each shows where its time goes.
 	profilesVariable = "BENCH_PROFILES"
 	// roundsVariable is the number of rounds instead of 5.
 	roundsVariable = "BENCH_ROUNDS"
@@ -172,6 +174,21 @@ func (p priced) resident(b *testing.B) float64 {
 	return kib
 }
 
+// live returns the bytes of the heap and of the stacks that p uses after a collection.
+func (p priced) live(b *testing.B) (heap, stacks float64) {
+	for range 3 { // a collection halves a stack that is too large
+		content, err := download(b.Context(), p.admin+"/debug/pprof/heap?gc=1&debug=1")
+		if err != nil {
+			b.Fatal(err)
+		}
+		for line := range strings.Lines(string(content)) {
+			_, _ = fmt.Sscanf(line, "# HeapAlloc = %g", &heap)
+			_, _ = fmt.Sscanf(line, "# Stack = %g", &stacks)
+		}
+	}
+	return heap, stacks
+}
+
 // startAnswers starts the upstream and returns its URLs.
 func startAnswers(b *testing.B, size int) (plain, h2c string) {
 	cmd := exec.CommandContext(b.Context(), os.Args[0])
@@ -184,12 +201,19 @@ func startAnswers(b *testing.B, size int) (plain, h2c string) {
 }
 
 // startPlain starts httputil.ReverseProxy.
-func startPlain(b *testing.B, upstream string) priced {
+func startPlain(b *testing.B, upstream string) priced { return startKind(b, "plain", upstream) }
+
+// startKind starts one of the kinds of [proxy].
+func startKind(b *testing.B, kind, upstream string) priced {
 	cmd := exec.CommandContext(b.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), proxyVariable+"=plain", upstreamVariable+"="+upstream)
+	cmd.Env = append(os.Environ(), proxyVariable+"="+kind, upstreamVariable+"="+upstream)
 	_, stdout := startChild(b, cmd)
+	p := priced{name: kind, pid: cmd.Process.Pid}
 	stdout.Scan()
-	return priced{name: "plain", url: stdout.Text(), pid: cmd.Process.Pid}
+	p.url = stdout.Text()
+	stdout.Scan()
+	p.admin = stdout.Text()
+	return p
 }
 
 // startClient starts the client program with metrics, a log line for each call and the live page.
@@ -323,6 +347,44 @@ func (l load) open(n, perSecond int) (took []float64, failed int) {
 	return took, int(failures.Load())
 }
 
+// offer makes calls at a rate for a time, which callers that are behind try to catch up with. It
+// returns how many it made, and counts in why for which reasons calls failed.
+func (l load) offer(perSecond int, during time.Duration, why map[string]int) (made int) {
+	var calls atomic.Int64
+	var mu sync.Mutex // guards why
+	var wg sync.WaitGroup
+	start := time.Now()
+	for first, call := range l.calls {
+		wg.Go(func() {
+			for i := first; ; i += len(l.calls) {
+				due := time.Duration(i) * time.Second / time.Duration(perSecond)
+				time.Sleep(due - time.Since(start))
+				if due >= during || time.Since(start) >= during {
+					return
+				}
+				calls.Add(1)
+				if err := call(); err != nil {
+					mu.Lock()
+					why[reason(err)]++
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return int(calls.Load())
+}
+
+// reason returns the reason in a problem document, or else the first line of err.
+func reason(err error) string {
+	if _, rest, ok := strings.Cut(err.Error(), `"reason":"`); ok {
+		reason, _, _ := strings.Cut(rest, `"`)
+		return reason
+	}
+	line, _, _ := strings.Cut(err.Error(), "\r")
+	return line
+}
+
 // BenchmarkPrice compares the client program, with everything on, to the plain proxy: processor
 // time for each call, and the time that a caller waits. It prints the rows of the table in
 // docs/benchmarks.md.
@@ -375,7 +437,7 @@ func compare(b *testing.B, proxies []priced, callers, perSecond, rounds int, h2c
 		l.closed(b, 4000)
 		loads = append(loads, l)
 	}
-	profiles := profile(b, proxies)
+	finish := profile(b, proxies)
 	type figures struct {
 		price, ratio, p50, p99 []float64
 		failed                 int
@@ -412,7 +474,7 @@ func compare(b *testing.B, proxies []priced, callers, perSecond, rounds int, h2c
 			}
 		}
 	}
-	profiles()
+	profiled := finish()
 	fmt.Println()
 	for i, p := range proxies {
 		f := all[i]
@@ -422,78 +484,91 @@ func compare(b *testing.B, proxies []priced, callers, perSecond, rounds int, h2c
 		}
 		fmt.Printf(" %s | %d failed\n", spread(f.ratio), f.failed)
 	}
+	for i, p := range profiled {
+		fmt.Printf("| %s | %s |%s\n", b.Name(), proxies[i].name, microseconds(p, median(all[i].price)))
+	}
 }
 
 // spread returns the least and the greatest of v, which is sorted.
 func spread(v []float64) string { return fmt.Sprintf("%.2f to %.2f", v[0], v[len(v)-1]) }
 
-// profile begins a processor profile of each client, if profiles are wanted.
-func profile(b *testing.B, proxies []priced) (finish func()) {
+// profile begins a processor profile of each proxy, if profiles are wanted. finish returns them.
+func profile(b *testing.B, proxies []priced) (finish func() []*pprof.Profile) {
 	dir := os.Getenv(profilesVariable)
 	if dir == "" {
-		return func() {}
+		return func() []*pprof.Profile { return nil }
 	}
+	all := make([]*pprof.Profile, len(proxies))
 	var wg sync.WaitGroup
-	for _, p := range proxies {
-		if p.admin == "" {
-			continue
-		}
+	for i, p := range proxies {
 		wg.Go(func() {
 			name := strings.NewReplacer("/", "-", " ", "_", ",", "", "%", "").Replace(b.Name() + "-" + p.name + ".pprof")
-			if err := save(b.Context(), p.admin+"/debug/pprof/profile?seconds=20", filepath.Join(dir, name)); err != nil {
+			content, err := download(b.Context(), p.admin+"/debug/pprof/profile?seconds=20")
+			if err == nil {
+				err = os.WriteFile(filepath.Join(dir, name), content, 0o600)
+			}
+			if err == nil {
+				all[i], err = pprof.ParseData(content)
+			}
+			if err != nil {
 				b.Error(err)
 			}
 		})
 	}
-	return wg.Wait
+	return func() []*pprof.Profile { wg.Wait(); return all }
 }
 
-func save(ctx context.Context, url, file string) error {
+func download(ctx context.Context, url string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	content, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(file, content, 0o600)
+	return io.ReadAll(resp.Body)
 }
 
 // BenchmarkManyConnections offers calls over many connections, by default 20,000 a second over
-// 10,000 connections for 10 s, and prints the failures and the memory. Callers and proxies need an
-// ulimit -n of twice the connections. The first calls are one for each connection, so slow that the
-// machine serves them one by one.
+// 10,000 connections for a minute, and prints the failures and the memory. Callers and proxies need
+// an ulimit -n of twice the connections. The first calls are one for each connection, so slow that
+// the machine serves them one by one. The memory for each connection is that after these, and as
+// much of it as is in use after a collection. net/http's server alone is there to compare with.
 func BenchmarkManyConnections(b *testing.B) {
-	connections, perSecond, seconds := number(b, "BENCH_CONNECTIONS", 10_000), number(b, "BENCH_RATE", 20_000), number(b, "BENCH_SECONDS", 10)
+	connections, perSecond, seconds := number(b, "BENCH_CONNECTIONS", 10_000), number(b, "BENCH_RATE", 20_000), number(b, "BENCH_SECONDS", 60)
 	programs := clients(b)
 	upstream, _ := startAnswers(b, 200)
 	for b.Loop() {
-		proxies := []priced{startPlain(b, upstream)}
+		proxies := []priced{startKind(b, "bare", upstream), startPlain(b, upstream)}
 		for _, program := range programs {
 			proxies = append(proxies, startClient(b, program, upstream))
 		}
 		for _, p := range proxies {
+			heap, stacks := p.live(b)
 			idle := p.resident(b)
 			l := newLoad(b, p, connections, false)
 			_, failed := l.open(connections, max(1, perSecond/10))
 			open := p.resident(b)
-			before, start := p.used(b), time.Now()
+			openHeap, openStacks := p.live(b)
+			each := func(bytes float64) float64 { return bytes / 1024 / float64(connections) }
+			fmt.Printf("| %s | idle %.1f MiB | KiB a connection: %.1f resident, %.1f heap and %.1f stacks in use |",
+				p.name, idle/1024, (open-idle)/float64(connections), each(openHeap-heap), each(openStacks-stacks))
+			if p.name == "bare" {
+				fmt.Println()
+				l.stop()
+				continue
+			}
+			before, start, made := p.used(b), time.Now(), 0
 			var memory []string
+			why := map[string]int{}
 			for range 6 { // the memory of each sixth shows whether it is flat
-				_, n := l.open(seconds*perSecond/6, perSecond)
-				failed += n
+				made += l.offer(perSecond, time.Duration(seconds)*time.Second/6, why)
 				memory = append(memory, fmt.Sprintf("%.0f", p.resident(b)/1024))
 			}
-			n := seconds * perSecond / 6 * 6
-			fmt.Printf("| %s | %d failed of %d | %.0f calls/s | %.1f µs | idle %.1f MiB | %.1f KiB a connection | MiB: %s |\n",
-				p.name, failed, n+connections, float64(n)/time.Since(start).Seconds(), float64((p.used(b)-before).Microseconds())/float64(n),
-				idle/1024, (open-idle)/float64(connections), strings.Join(memory, " "))
+			fmt.Printf(" %d of the first and %v failed of %d | %.0f calls/s | %.1f µs | MiB: %s |\n",
+				failed, why, made+connections, float64(made)/time.Since(start).Seconds(), float64((p.used(b)-before).Microseconds())/float64(made), strings.Join(memory, " "))
 			l.stop()
 		}
 	}
