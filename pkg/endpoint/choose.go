@@ -16,8 +16,9 @@ const draws = 3
 // endpoint at the same time, all would find the same one (M. Mitzenmacher, The Power of Two Choices
 // in Randomized Load Balancing, 2001).
 func (s *Set) choose(v *view, l *Lease, c *Call, now int64, limit time.Duration) (m *member, probe bool) {
+	spared := 0 < len(v.usable) && len(v.usable) < len(v.all) // nobody needs those that are out
 	for _, m := range v.halfOpen {
-		if len(v.usable) > 0 && (now < m.told.Load() || c.tried(m)) {
+		if spared && (c.tried(m) || m.waits(now)) {
 			continue
 		}
 		due := c.Repeatable && c.first == nil || now-m.halfOpen.Load() > int64(probeWait)
@@ -61,7 +62,7 @@ func (s *Set) choose(v *view, l *Lease, c *Call, now int64, limit time.Duration)
 const probeWait = time.Second
 
 // probeGrace is how much longer than an attempt its probe may take. So the attempt's own end comes
-// first, which knows whether the caller is to blame.
+// first, which knows whether the caller is to blame. A probe gives its slot back after 10 s at most.
 const probeGrace = time.Second
 
 // best returns the endpoint with the lowest cost among those that the call has not tried, or among

@@ -45,7 +45,7 @@ type answer struct {
 	err     error
 	status  int    // 200 if it is 0
 	retry   string // Retry-After
-	grpc    string // grpc-status, of an answer without messages
+	grpc    string // grpc-status of an answer without messages; "later" is one with messages
 	body    string
 }
 
@@ -99,7 +99,9 @@ func (i instance) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if a.grpc != "" {
 		header.Set("Content-Type", "application/grpc")
-		header.Set("Grpc-Status", a.grpc)
+		if a.grpc != "later" {
+			header.Set("Grpc-Status", a.grpc)
+		}
 	}
 	return &http.Response{StatusCode: max(a.status, http.StatusOK), Body: io.NopCloser(strings.NewReader(a.body)), Request: req, Header: header}, nil
 }
@@ -118,11 +120,13 @@ func (w *world) attempt(c *endpoint.Call) (address string, state endpoint.LeaseS
 	w.t.Helper()
 	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodGet, "http://orders/", nil)
 	if err != nil {
-		w.t.Fatal(err)
+		w.t.Error(err)
+		return "", "", resilience.Unhealthy
 	}
 	l := new(endpoint.Lease)
 	if err := w.set.Begin(w.t.Context(), l, c, time.Second); err != nil {
-		w.t.Fatalf("Begin: got error %v, want none", err)
+		w.t.Errorf("Begin: got error %v, want none", err)
+		return "", "", resilience.Unhealthy
 	}
 	resp, err := l.RoundTrip(req, false)
 	var retryAfter time.Duration

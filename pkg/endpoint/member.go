@@ -132,7 +132,7 @@ func (m *member) penalties(now int64) int {
 	if now >= m.avoid.Load() {
 		return 0
 	}
-	return int(m.failures.Load() + m.refusals.Load())
+	return int(min(m.failures.Load()+m.refusals.Load(), maxRefusals))
 }
 
 // average returns the average latency at now in seconds, or 0 if there is none.
@@ -188,6 +188,11 @@ func (m *member) failed(now int64, told time.Duration) {
 	m.failures.Store(n)
 	m.avoid.Store(max(m.avoid.Load(), now+int64(avoidFor)))
 	m.keepAway(now, told)
+}
+
+// waits reports whether the endpoint has asked for time, which is not over at now.
+func (m *member) waits(now int64) bool {
+	return now < m.told.Load() || m.refusals.Load() > 0 && now < m.avoid.Load()
 }
 
 func (m *member) keepAway(now int64, told time.Duration) {

@@ -311,7 +311,8 @@ func (s *Set) show(all []*member, now time.Time) {
 		case out && !m.out:
 			s.ejections.Add(1)
 			m.ejected = true
-			s.tell(Event{Kind: EventEjected, Address: m.address, For: max(0, m.circuit.Snapshot().ProbeAt.Sub(now))})
+			until := max(m.circuit.Snapshot().ProbeAt.Sub(s.epoch), time.Duration(m.told.Load()))
+			s.tell(Event{Kind: EventEjected, Address: m.address, For: max(0, until-now.Sub(s.epoch))})
 		case m.working && m.ejected:
 			m.ejected = false
 			s.tell(Event{Kind: EventReturned, Address: m.address})
@@ -404,13 +405,17 @@ func healthOf(status int) resilience.Health {
 	return resilience.Unhealthy
 }
 
-// answerOf returns what the beginning of an answer shows. The status of a gRPC answer without
-// messages is in its header.
+// answerOf returns what the beginning of an answer shows. A gRPC answer without messages has its
+// status in the header, and any other one in the trailer.
 func answerOf(resp *http.Response) resilience.Health {
 	if !grpcwire.IsAnswer(resp) {
 		return healthOf(resp.StatusCode)
 	}
-	switch code, _ := grpcwire.Status(resp.Header); code {
+	code, known := grpcwire.Status(resp.Header)
+	if !known {
+		return resilience.Healthy
+	}
+	switch code {
 	case grpcwire.ResourceExhausted:
 		return resilience.Neutral
 	case grpcwire.Unknown, grpcwire.Internal, grpcwire.Unavailable, grpcwire.DataLoss, grpcwire.DeadlineExceeded:
@@ -452,7 +457,7 @@ func (s *Set) RoundTrip(req *http.Request) (*http.Response, error) {
 	case resp.StatusCode == http.StatusSwitchingProtocols:
 		l.End(resilience.Healthy)
 	default:
-		if h := healthOf(resp.StatusCode); h != resilience.Healthy { // otherwise the body decides
+		if h := answerOf(resp); h != resilience.Healthy { // otherwise the body decides
 			l.Report(h, retryafter.Of(resp, time.Now()))
 		}
 		if resp.Body == nil {
@@ -464,7 +469,8 @@ func (s *Set) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // probeLease is how long a probe may take until its response begins, for requests without a policy.
-const probeLease = 10 * time.Second
+// With probeGrace it is 10 s, after which a probe only gives its slot back.
+const probeLease = 10*time.Second - probeGrace
 
 // body ends the lease with the response body.
 type body struct {

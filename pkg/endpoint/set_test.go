@@ -189,6 +189,86 @@ func TestRateLimitedProbe(t *testing.T) {
 	}
 }
 
+// A Retry-After keeps no probe away from endpoints that get calls anyway: too many fail, or there
+// is no other one.
+func TestRetryAfterWhileNobodyIsOut(t *testing.T) {
+	for name, endpoints := range map[string]int{"panic": 3, "the only one": 1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				out := endpoints / 3 // once only one of three is left, it is out for as long as it asked
+				w := newWorld(t, endpoints, nil)
+				for n := range endpoints {
+					w.answer(n+1, answer{status: 503, retry: "60"})
+				}
+				w.calls(250) // five seconds
+				for n := range endpoints {
+					w.answer(n+1, answer{})
+				}
+				w.calls(750)
+				failing := 0
+				for _, s := range w.set.State() {
+					if s.Circuit != resilience.Closed {
+						failing++
+					}
+				}
+				if failing > out {
+					t.Errorf("%d of %d circuits are not closed after 15 good seconds, want at most %d", failing, endpoints, out)
+				}
+			})
+		})
+	}
+}
+
+// What the beginning of an answer shows: a good one gives the endpoint's latency, and settles a
+// probe whose body takes long.
+func TestAnswersThatAreMeasured(t *testing.T) {
+	for name, tc := range map[string]struct {
+		answer answer
+		good   bool
+	}{
+		"200":                               {answer{}, true},
+		"404":                               {answer{status: 404}, true},
+		"gRPC, messages follow":             {answer{grpc: "later"}, true},
+		"gRPC, OK without messages":         {answer{grpc: "0"}, true},
+		"gRPC, NOT_FOUND":                   {answer{grpc: "5"}, true},
+		"429":                               {answer{status: 429}, false},
+		"503":                               {answer{status: 503}, false},
+		"gRPC, UNAVAILABLE":                 {answer{grpc: "14"}, false},
+		"gRPC, RESOURCE_EXHAUSTED":          {answer{grpc: "8"}, false},
+		"gRPC, a status that is no number":  {answer{grpc: "x"}, false},
+		"gRPC, UNKNOWN and not well-formed": {answer{grpc: "99"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 3, nil)
+				w.answer(2, answer{status: 503})
+				for w.set.Ejections() == 0 {
+					w.calls(1)
+				}
+				tc.answer.latency = 40 * time.Millisecond
+				w.answer(2, tc.answer)
+				time.Sleep(12 * time.Second) // the latency so far is forgotten
+				l := new(endpoint.Lease)
+				if err := w.set.Begin(t.Context(), l, &endpoint.Call{Repeatable: true}, time.Second); err != nil || l.State() != endpoint.LeaseProbe {
+					t.Fatalf("got %v and a lease %s, want the probe", err, l.State())
+				}
+				req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://orders/", nil)
+				if _, err := l.RoundTrip(req, false); err != nil {
+					t.Fatal(err)
+				}
+				if got := w.set.State()[1].Latency; (got == 40*time.Millisecond) != tc.good {
+					t.Errorf("its latency is %v after an answer that took 40ms, want it measured: %v", got, tc.good)
+				}
+				time.Sleep(3 * time.Second)
+				if got := w.set.State()[1].Circuit; (got == resilience.Closed) != tc.good {
+					t.Errorf("its circuit is %v while the answer goes on, want closed: %v", got, tc.good)
+				}
+				l.End(resilience.Neutral)
+			})
+		})
+	}
+}
+
 // An endpoint that refuses calls at once has the fewest in flight and the lowest latency. It still
 // gets no more than the others.
 func TestRateLimitedEndpointGetsNoMore(t *testing.T) {
@@ -290,7 +370,7 @@ func TestPanic(t *testing.T) {
 		}
 		var failed atomic.Int64
 		var wg sync.WaitGroup
-		for range 20_000 { // 100 seconds
+		for range 20_000 { // 40 seconds
 			wg.Go(func() {
 				if _, _, h := w.attempt(&endpoint.Call{}); h != resilience.Healthy {
 					failed.Add(1)

@@ -55,8 +55,7 @@ func (c *Circuit) Admit(a *Admission) {
 // Probe fills a with the permission to probe a half-open circuit, and reports whether there was
 // one. The probe counts as a failure if it is not settled within lease, or as a success if
 // [Admission.Answered] was called. After 10 s of a longer lease it only gives its slot to the next
-// one, and still counts when it is settled. After a probe that was neutral, none begins for the
-// policy's OpenFor: otherwise a circuit whose probes decide nothing would get one after the other.
+// one, and still counts when it is settled.
 func (c *Circuit) Probe(a *Admission, lease time.Duration) bool {
 	_, err := c.breaker.allow(&a.ticket, time.Now(), lease, notBusy{}, &a.clock)
 	return err == nil
@@ -73,4 +72,4 @@ type notBusy struct{}
 
 func (notBusy) callerBusy() bool { return false }
 
-func (notBusy) doubtful() bool { return true }
+func (notBusy) doubtful() bool { return false }

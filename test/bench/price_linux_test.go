@@ -485,6 +485,9 @@ func compare(b *testing.B, proxies []priced, callers, perSecond, rounds int, h2c
 		fmt.Printf(" %s | %d failed\n", spread(f.ratio), f.failed)
 	}
 	for i, p := range profiled {
+		if p == nil {
+			continue // its download failed
+		}
 		fmt.Printf("| %s | %s |%s\n", b.Name(), proxies[i].name, microseconds(p, median(all[i].price)))
 	}
 }

@@ -161,10 +161,11 @@ func (p place) lines(msg string, do func(line logLine)) {
 }
 
 type logLine struct {
-	Time     time.Time `json:"time"`
-	Msg      string    `json:"msg"`
-	Reason   string    `json:"reason"`
-	Endpoint string    `json:"endpoint"`
+	Time     time.Time     `json:"time"`
+	Msg      string        `json:"msg"`
+	Reason   string        `json:"reason"`
+	Endpoint string        `json:"endpoint"`
+	Duration time.Duration `json:"duration"` // until the response's headers
 }
 
 // failures returns how many calls the client logged that were not ok, by time and reason.
@@ -198,6 +199,7 @@ func TestOneBadEndpoint(t *testing.T) {
 		}
 		return n
 	}
+	admin := p.forward("svc/client", "8081")
 	kinds := maps.Clone(sicknesses)
 	kinds["is slow"] = "latency: {distribution: fixed, value: 1s}"
 	kinds["truncates bodies"] = "truncateRate: 1"
@@ -215,7 +217,12 @@ func TestOneBadEndpoint(t *testing.T) {
 				got := stop()
 				toSick, toAll = served(t, sick)-toSick, ofAll()-toAll
 				putFaults(t, sick, "errorRate: 0")
-				time.Sleep(3 * time.Second)
+				stopAfter := p.load("http://client:8080/process", 200) // a probe is a call
+				eventually(t, time.Minute, "the pod is in use again", func() (bool, string) {
+					text := get(t, admin+"/breakers")
+					return !strings.Contains(strings.ReplaceAll(text, " ", ""), `"ejected":true`), text
+				})
+				stopAfter()
 				calls := float64(got.Calls)
 				t.Logf("%+v, %.4f attempts a call, %.4f at the sick pod", got, float64(toAll)/calls, float64(toSick)/calls)
 				if got.Calls < 1000 || got.Failed*1000 > got.Calls || float64(toAll) > 1.02*calls || float64(toSick) > 0.01*calls {
@@ -226,7 +233,7 @@ func TestOneBadEndpoint(t *testing.T) {
 			})
 		})
 	}
-	if text := get(t, p.forward("svc/client", "8081")+"/breakers"); strings.Count(text, `"address"`) != 3 {
+	if text := get(t, admin+"/breakers"); strings.Count(text, `"address"`) != 3 {
 		t.Errorf("/breakers: got %s, want three endpoints", text)
 	}
 }
@@ -283,7 +290,7 @@ func TestNoCallAfterDNS(t *testing.T) {
 			attempts++
 			address, _, _ := net.SplitHostPort(attempt.Endpoint)
 			if since, gone := left[address]; gone {
-				latest[address] = max(latest[address], attempt.Time.Sub(since))
+				latest[address] = max(latest[address], attempt.Time.Add(-attempt.Duration).Sub(since))
 			}
 		})
 		t.Logf("%+v, %d attempts, the last one after each of the %d addresses that left: %v", got, attempts, len(latest), latest)
