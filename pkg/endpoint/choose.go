@@ -62,7 +62,7 @@ func (s *Set) choose(v *view, l *Lease, c *Call, now int64, limit time.Duration)
 const probeWait = time.Second
 
 // probeGrace is how much longer than an attempt its probe may take. So the attempt's own end comes
-// first, which knows whether the caller is to blame. A probe gives its slot back after 10 s at most.
+// first, which knows whether the caller is to blame. After 10 s a probe gives its slot back anyway.
 const probeGrace = time.Second
 
 // best returns the endpoint with the lowest cost among those that the call has not tried, or among
