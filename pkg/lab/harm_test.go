@@ -3,6 +3,7 @@ package lab_test
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/rebound-dev/rebound/internal/virtual"
@@ -33,10 +34,9 @@ func TestDefaultPolicyDoesNoHarm(t *testing.T) {
 	}
 }
 
-// With 250 clients, a part of the capacity is gone at 90 % load, or 30 % of the attempts fail there.
-// Each client sees few answers. Retries that went on while answers were slow, because some were
-// not, or because the client took the latency of the queue for the usual one, kept the upstream
-// overloaded: 13 to 26 % of the goodput without a policy were lost.
+// With 250 clients, one of three instances fails at 90 % load. Each client sees few answers, and some
+// of them are not slow. Retries that went on meanwhile kept the upstream overloaded: 13 % of the
+// goodput without a policy were lost.
 func TestRetriesOfManyClientsKeepNoOverloadUp(t *testing.T) {
 	statistics(t)
 	t.Parallel()
@@ -44,20 +44,13 @@ func TestRetriesOfManyClientsKeepNoOverloadUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := 0
-	for _, c := range cells {
-		if name := c.Scenario.Name; name != "bad-instance" && name != "rolling-restart" || c.Load.Clients != 250 || c.Load.Rate != 0.9*c.Load.Capacity {
-			continue
-		}
-		found++
-		t.Run(cellName(c), func(t *testing.T) {
-			t.Parallel()
-			doesNoHarm(t, c)
-		})
+	i := slices.IndexFunc(cells, func(c lab.Cell) bool {
+		return c.Scenario.Name == "bad-instance" && c.Load.Clients == 250 && c.Load.Rate == 0.9*c.Load.Capacity
+	})
+	if i < 0 {
+		t.Fatal("there is no such cell")
 	}
-	if found != 2 {
-		t.Errorf("%d cells, want 2", found)
-	}
+	doesNoHarm(t, cells[i])
 }
 
 func cellName(c lab.Cell) string {

@@ -106,7 +106,6 @@ const (
 	blockSize  = 5                      // at least so many successes are judged together,
 	blockTime  = 100 * time.Millisecond // of at least so much time
 	slowHolds  = 5 * time.Second
-	restsFor   = 30 * time.Second // without retries, after slow answers, if none come since
 	usualOver  = 10 * time.Second // how fast the usual follows while the upstream is well
 	adoptOver  = time.Minute      // how fast it follows while the upstream is only slow
 	failsToo   = 0.1              // failures for each success from which a slow upstream is not only slow:
@@ -474,7 +473,7 @@ func (l *limiter) judge(at int64) {
 		l.set(at, 0)
 	}
 	over := usualOver
-	if seems || at < l.tired.Load() {
+	if seems || at < l.braked {
 		over = adoptOver // after it was slow its latency still has much of a queue in it
 	}
 	weight := 1.0
@@ -504,13 +503,12 @@ func (l *limiter) judge(at int64) {
 }
 
 // rest keeps retries away while most answers are slow. That needs no certainty: a call can do
-// without a retry. It ends a block or two after answers are as usual. With
-// no answers there is no block, and nothing to be had by a retry.
+// without a retry. It ends a block or two after answers are as usual.
 func (l *limiter) rest(at int64, slow bool) {
 	switch {
 	case slow:
 		l.waited = true
-		l.tired.Store(max(l.tired.Load(), at+int64(restsFor)))
+		l.tired.Store(max(l.tired.Load(), at+int64(slowHolds)))
 	case l.waited:
 		l.waited = false
 		l.tired.Store(max(l.braked, at+min(int64(slowHolds), 2*(at-l.usual.at))))
