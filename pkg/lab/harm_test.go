@@ -34,9 +34,9 @@ func TestDefaultPolicyDoesNoHarm(t *testing.T) {
 	}
 }
 
-// With 250 clients, one of three instances fails at 90 % load. Each client sees few answers, and some
-// of them are not slow. Retries that went on meanwhile kept the upstream overloaded: 13 % of the
-// goodput without a policy were lost.
+// With 250 clients, one of three instances fails at 90 % load. Each client sees few answers, and
+// some of them are not slow. Retries that went on meanwhile kept the upstream overloaded: 13 % of
+// the goodput without a policy were lost.
 func TestRetriesOfManyClientsKeepNoOverloadUp(t *testing.T) {
 	statistics(t)
 	t.Parallel()
