@@ -22,13 +22,19 @@ type Cell struct {
 // The limits of the do-no-harm gate.
 const (
 	// HarmGoodput is the least goodput with the policy, as a share of that of one attempt without
-	// any policy. It counts the calls that begin from the disturbance on.
+	// any policy. It counts the calls that begin from the disturbance on. While every instance
+	// hangs, answers without a policy do not count: their callers wait until the upstream goes on,
+	// and a policy that refuses them at once cannot know that it will.
 	HarmGoodput = 0.95
 	// HarmAmplification is the most attempts per call in any second.
 	HarmAmplification = 1.3
 	// HarmPartial is the same while a part of the attempts fails whatever the load. A policy that
 	// saves 97 % of the calls when 30 % of the attempts fail makes 1.39 attempts per call.
 	HarmPartial = 1.5
+	// harmPays is the share of the retries that save a call, as a share of the calls that succeed
+	// without a policy, from which any number of retries is worth its cost. They have found as much
+	// room as the first attempts, and so did not take it from others.
+	harmPays = 0.5
 	// harmIdle is the number of attempts a second, as a share of the capacity, that no upstream
 	// minds, however many of them are retries.
 	harmIdle = 0.35
@@ -42,7 +48,9 @@ type Harm struct {
 	// With and Without are the shares of calls that end well from the disturbance on.
 	With    float64 `json:"with"`
 	Without float64 `json:"without"`
-	// Peak is the largest amplification in any second, and Allowed what the gate allows.
+	// Peak is the largest amplification in any second, and Allowed what the gate allows. Seconds
+	// in which an upstream has little to do, or in which more retries than allowed pay, do not
+	// count.
 	Peak    float64 `json:"peakAmplification"`
 	Allowed float64 `json:"allowedAmplification"`
 }
@@ -195,22 +203,54 @@ func (s Scenario) sooner(tail time.Duration) Scenario {
 // Compare returns the harm that a policy did in the cell. with is the policy's result, and without
 // that of [NoPolicy].
 func (c Cell) Compare(with, without *Result) Harm {
-	share := func(r *Result) float64 {
-		return float64(r.During.OK+r.After.OK) / float64(max(1, r.During.Calls+r.After.Calls))
+	share := func(r *Result, ok uint64) float64 {
+		return float64(ok) / float64(max(1, r.During.Calls+r.After.Calls))
 	}
 	h := Harm{
 		Scenario: c.Scenario.Name, OfLoad: c.Load.Rate / c.Load.Capacity, Clients: c.Load.Clients,
-		With: share(with), Without: share(without), Allowed: HarmAmplification,
+		With: share(with, with.During.OK+with.After.OK), Without: share(without, without.During.OK+without.After.OK), Allowed: HarmAmplification,
+	}
+	if hangs(c.Scenario) {
+		h.Without = share(without, without.After.OK)
 	}
 	if c.Partial {
 		h.Allowed = HarmPartial
 	}
-	for _, s := range with.Series {
-		if float64(s.Attempts) > harmIdle*c.Load.Capacity && s.Offered > 0 {
-			h.Peak = max(h.Peak, float64(s.Attempts)/float64(s.Offered))
+	for i, s := range with.Series {
+		if float64(s.Attempts) <= harmIdle*c.Load.Capacity || s.Offered == 0 {
+			continue
 		}
+		peak := float64(s.Attempts) / float64(s.Offered)
+		if peak > h.Allowed && pay(with.Series, without.Series, i) {
+			continue
+		}
+		h.Peak = max(h.Peak, peak)
 	}
 	return h
+}
+
+// pay reports whether the retries of a second saved calls. A retry may end in the next second, and
+// its call may have begun in the one before.
+func pay(with, without []Second, at int) bool {
+	var retries, saved, alone, ok float64
+	for i := max(0, at-1); i < min(at+2, len(with), len(without)); i++ {
+		retries += float64(with[i].Attempts) - float64(with[i].Offered)
+		saved += float64(with[i].Goodput) - float64(without[i].Goodput)
+		alone += float64(without[i].Offered)
+		ok += float64(without[i].Goodput)
+	}
+	return ok > 0 && saved*alone >= harmPays*retries*ok
+}
+
+// hangs reports whether all instances hang during the disturbance.
+func hangs(s Scenario) bool {
+	for _, p := range s.Upstream.Phases {
+		if p.Instance == 0 && p.At == s.Disturbance.At && p.For == s.Disturbance.For &&
+			(p.HangRate != nil && *p.HangRate == 1 || p.Working != nil && *p.Working == 0) {
+			return true
+		}
+	}
+	return false
 }
 
 // partial reports whether a part of the attempts fails whatever the load: errors by chance, some of

@@ -122,6 +122,34 @@ func TestBrakeKeepsTheQueueShort(t *testing.T) {
 	}
 }
 
+// A limit with which calls waited too long is not tried again. Otherwise, again and again, they wait
+// for more than one other call.
+func TestTooHighLimitIsNotTriedAgain(t *testing.T) {
+	const service = 20 * time.Millisecond
+	var long, served int
+	for seed := range uint64(4) {
+		synctest.Test(t, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 1))
+			u := brownOut{seed, 6, 10 * time.Second, time.Minute, 2, func(at time.Duration) float64 {
+				return 250 / rng.ExpFloat64() // calls begin at random times
+			}, func(time.Duration, *rand.Rand) time.Duration { return service }}
+			answers, _ := u.run(t, 45*time.Second)
+			for _, a := range answers {
+				if a.refused || a.begun < 15*time.Second {
+					continue
+				}
+				if served++; a.ended-a.begun > 2*service {
+					long++
+				}
+			}
+		})
+	}
+	t.Logf("%d of %d calls waited for long", long, served)
+	if served < 11_000 || long*1000 > served {
+		t.Errorf("%d of %d calls took longer than %v, want at most 0.1 %% of at least 11000", long, served, 2*service)
+	}
+}
+
 // A limit that refuses nothing any more ends at once if as many calls succeed as before, and a
 // second later if fewer do: the callers may only pause.
 func TestLimitThatRefusesNothing(t *testing.T) {
