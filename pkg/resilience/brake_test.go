@@ -122,8 +122,8 @@ func TestBrakeKeepsTheQueueShort(t *testing.T) {
 	}
 }
 
-// A limit with which calls waited too long is not tried again. Otherwise, again and again, they wait
-// for more than one other call.
+// A limit with which calls waited too long is not tried again. Otherwise they would wait for more
+// than one other call, again and again.
 func TestTooHighLimitIsNotTriedAgain(t *testing.T) {
 	const service = 20 * time.Millisecond
 	var long, served int
