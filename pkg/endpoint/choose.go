@@ -18,7 +18,7 @@ const draws = 3
 func (s *Set) choose(v *view, l *Lease, c *Call, now int64, limit time.Duration) (m *member, probe bool) {
 	spared := 0 < len(v.usable) && len(v.usable) < len(v.all) // nobody needs those that are out
 	for _, m := range v.halfOpen {
-		if spared && (c.tried(m) || m.waits(now)) {
+		if spared && m.waits(now) || c.tried(m) && v.left(c) {
 			continue
 		}
 		due := c.Repeatable && c.first == nil || now-m.halfOpen.Load() > int64(probeWait)
@@ -56,6 +56,16 @@ func (s *Set) choose(v *view, l *Lease, c *Call, now int64, limit time.Duration)
 		m, from = nil, i
 	}
 	return best(v.usable, from, c, now), false
+}
+
+// left reports whether a usable endpoint is left that c has not tried.
+func (v *view) left(c *Call) bool {
+	for _, m := range v.usable {
+		if !c.tried(m) {
+			return true
+		}
+	}
+	return false
 }
 
 // probeWait is how long the probe of a half-open endpoint waits for a call that can be repeated.

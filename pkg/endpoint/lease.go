@@ -199,12 +199,7 @@ func (l *Lease) OthersLeft(c *Call) bool {
 	if l == nil || l.member == nil {
 		return false
 	}
-	for _, m := range l.set.current.Load().usable {
-		if !c.tried(m) {
-			return true
-		}
-	}
-	return false
+	return l.set.current.Load().left(c)
 }
 
 // recently is how long a good answer counts as a sign that its endpoint works.

@@ -219,6 +219,27 @@ func TestRetryAfterWhileNobodyIsOut(t *testing.T) {
 	}
 }
 
+// Also in a panic a retry goes to an endpoint that the call has not tried, although one that it has
+// tried waits for a probe.
+func TestRetryIsNoSecondProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, nil)
+		w.answer(1, answer{status: 503})
+		w.answer(2, answer{status: 503})
+		w.calls(250)
+		time.Sleep(time.Minute) // both wait for a probe
+		c := &endpoint.Call{Repeatable: true}
+		first, state, _ := w.attempt(c)
+		if state != endpoint.LeaseProbe {
+			t.Fatalf("the first attempt went to %s as %s, want a probe", first, state)
+		}
+		time.Sleep(time.Minute)
+		if second, _, _ := w.attempt(c); second == first {
+			t.Errorf("both attempts went to %s", first)
+		}
+	})
+}
+
 // What the beginning of an answer shows: a good one gives the endpoint's latency, and settles a
 // probe whose body takes long.
 func TestAnswersThatAreMeasured(t *testing.T) {

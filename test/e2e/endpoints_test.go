@@ -218,11 +218,11 @@ func TestOneBadEndpoint(t *testing.T) {
 				toSick, toAll = served(t, sick)-toSick, ofAll()-toAll
 				putFaults(t, sick, "errorRate: 0")
 				stopAfter := p.load("http://client:8080/process", 200) // a probe is a call
+				defer stopAfter()
 				eventually(t, time.Minute, "the pod is in use again", func() (bool, string) {
 					text := get(t, admin+"/breakers")
 					return !strings.Contains(strings.ReplaceAll(text, " ", ""), `"ejected":true`), text
 				})
-				stopAfter()
 				calls := float64(got.Calls)
 				t.Logf("%+v, %.4f attempts a call, %.4f at the sick pod", got, float64(toAll)/calls, float64(toSick)/calls)
 				if got.Calls < 1000 || got.Failed*1000 > got.Calls || float64(toAll) > 1.02*calls || float64(toSick) > 0.01*calls {
