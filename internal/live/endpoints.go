@@ -14,7 +14,7 @@ const maxEndpoints = 24
 // endpointShown is one endpoint of an upstream, whatever the policy.
 type endpointShown struct {
 	Address  string  `json:"address"`
-	State    string  `json:"state"`             // in_use, ejected, probing, or failing
+	State    string  `json:"state"`             // in_use, ejected, probing (ejected too), or failing (kept)
 	Share    float64 `json:"share"`             // of the upstream's requests in the window
 	Latency  float64 `json:"latency,omitempty"` // ms, a recent average
 	InFlight int64   `json:"inFlight,omitempty"`
@@ -104,12 +104,12 @@ func (l *Live) endpointsOf(u *observe.Upstream, second int64) (shown []endpointS
 
 func endpointState(e *endpoint.State) string {
 	switch {
-	case e.Circuit == resilience.HalfOpen:
+	case e.Ejected && e.Circuit == resilience.HalfOpen:
 		return "probing"
 	case e.Ejected:
 		return "ejected"
-	case e.Circuit == resilience.Open:
-		return "failing" // kept, because too many others fail too
+	case e.Circuit != resilience.Closed:
+		return "failing" // kept: too many fail, or it is the only one
 	}
 	return "in_use"
 }

@@ -18,6 +18,7 @@ func TestEndpoints(t *testing.T) {
 			{Address: "b:1", Circuit: resilience.Open, Ejected: true},
 			{Address: "c:1", Circuit: resilience.HalfOpen, Ejected: true},
 			{Address: "d:1", Circuit: resilience.Open},
+			{Address: "e:1", Circuit: resilience.HalfOpen},
 		}
 		l := New()
 		l.Attach(func() []observe.Upstream {
@@ -37,6 +38,7 @@ func TestEndpoints(t *testing.T) {
 			{Address: "b:1", State: "ejected"},
 			{Address: "c:1", State: "probing"},
 			{Address: "d:1", State: "failing", Share: 0.25},
+			{Address: "e:1", State: "failing"},
 		}
 		got := l.State().Series[0].Endpoints
 		if len(got) != len(want) {

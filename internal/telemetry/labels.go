@@ -34,7 +34,7 @@ const (
 	// the change: added, removed, ejected, returned, panic, calm or lookup_failed
 	labelChange attribute.Key = "change"
 	// the state: in_use, ejected, or failing, which is in use although it fails, because more fail
-	// than may be ejected
+	// than may be ejected or there is no other
 	labelEndpointState attribute.Key = "endpoint_state"
 )
 

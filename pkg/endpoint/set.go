@@ -526,8 +526,8 @@ type State struct {
 	Address string `json:"address"`
 	// Ejected reports whether the endpoint is left out.
 	Ejected bool `json:"ejected"`
-	// Circuit is the state of the endpoint's circuit. An endpoint with an open circuit is in use
-	// while too many others fail too.
+	// Circuit is the state of the endpoint's circuit. An endpoint whose circuit is not closed is in
+	// use while too many others fail too, and if there is no other.
 	Circuit resilience.State `json:"circuit"`
 	// Requests counts the requests so far, InFlight those that have not ended.
 	Requests uint64 `json:"requests"`

@@ -166,7 +166,7 @@ func TestHTTPRoutes(t *testing.T) {
 			}
 			checks := 0
 			for _, m := range all[*corev1.ConfigMap](r) {
-				if strings.HasSuffix(m.Name, "-check") {
+				if m.Name == "client-check" {
 					checks++
 					if m.Data["rebound.yaml"] != tc.text {
 						t.Errorf("the check gets %q, want %q", m.Data["rebound.yaml"], tc.text)

@@ -24,68 +24,148 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The check before an installation runs the programs' own --check on the configuration, faults,
-// environment and files that the pods will get, and a wrong one fails it at once. The environment
-// was once left out, and so were the faults: they installed pods that could not start.
+// The check of each program before an installation runs its own --check on the configuration,
+// faults, environment and files that its pods will get, and a wrong one fails it at once. The
+// environment was once left out, and so were the faults: they installed pods that could not start.
 func TestCheckBeforeAnInstallation(t *testing.T) {
-	programs := map[string]string{"check": build(t, "client"), "check-faults": build(t, "flaky-server")}
+	programs := map[string]string{"client": build(t, "client"), "flaky-server": build(t, "flaky-server")}
 	for name, tc := range map[string]struct {
-		values string
-		ok     bool
+		values, refuses string
 	}{
-		"a good one":              {"{}", true},
-		"conflicting patterns":    {"config: {routes: [{name: a, match: /a/, upstream: 'http://a'}, {name: b, match: 'GET /{x}/b', upstream: 'http://b'}]}", false},
-		"credentials":             {"config: {routes: [{name: a, match: /, upstream: 'http://user:secret@a'}]}", false},
-		"a missing file":          {"client: {upstreams: {a: {ca: {secret: none}}}}\nconfig: {routes: [{name: a, match: /, upstream: a}], upstreams: {a: {url: 'https://a'}}}", false},
-		"traces":                  {"otel: {endpoint: 'http://a:4318'}", true},
-		"traces without a port":   {"otel: {endpoint: 'http://a', protocol: grpc}", false},
-		"a word for a share":      {"client: {extraEnv: [{name: OTEL_TRACES_SAMPLER, value: traceidratio}, {name: OTEL_TRACES_SAMPLER_ARG, value: 10%}]}", false},
-		"a wrong attribute":       {"client: {extraEnv: [{name: OTEL_RESOURCE_ATTRIBUTES, value: a=100%}]}", false},
-		"an attribute in percent": {"otel: {resourceAttributes: {a: 100%}}", true},
-		"no flaky-server":         {"flakyServer: {enabled: false, faults: {resetRate: 0.8}}\nconfig: {routes: [{name: a, match: /, upstream: 'http://a'}]}", true},
-		"faults":                  {"flakyServer: {faults: {resetRate: 0.7}}", true},
-		"faults of more than all": {"flakyServer: {faults: {resetRate: 0.8}}", false},
-		"a status of no error":    {"flakyServer: {faults: {statuses: [200]}}", false},
-		"a variable of faults":    {"flakyServer: {extraEnv: [{name: OTEL_TRACES_SAMPLER, value: often}]}", false},
+		"a good one":              {"{}", ""},
+		"conflicting patterns":    {"config: {routes: [{name: a, match: /a/, upstream: 'http://a'}, {name: b, match: 'GET /{x}/b', upstream: 'http://b'}]}", "client"},
+		"credentials":             {"config: {routes: [{name: a, match: /, upstream: 'http://user:secret@a'}]}", "client"},
+		"a missing file":          {"client: {upstreams: {a: {ca: {secret: none}}}}\nconfig: {routes: [{name: a, match: /, upstream: a}], upstreams: {a: {url: 'https://a'}}}", "client"},
+		"traces":                  {"otel: {endpoint: 'http://a:4318'}", ""},
+		"traces without a port":   {"otel: {endpoint: 'http://a', protocol: grpc}", "client flaky-server"},
+		"a word for a share":      {"client: {extraEnv: [{name: OTEL_TRACES_SAMPLER, value: traceidratio}, {name: OTEL_TRACES_SAMPLER_ARG, value: 10%}]}", "client"},
+		"a wrong attribute":       {"client: {extraEnv: [{name: OTEL_RESOURCE_ATTRIBUTES, value: a=100%}]}", "client"},
+		"an attribute in percent": {"otel: {resourceAttributes: {a: 100%}}", ""},
+		"no flaky-server":         {"flakyServer: {enabled: false, faults: {resetRate: 0.8}}\nconfig: {routes: [{name: a, match: /, upstream: 'http://a'}]}", ""},
+		"faults":                  {"flakyServer: {faults: {resetRate: 0.7}}", ""},
+		"faults of more than all": {"flakyServer: {faults: {resetRate: 0.8}}", "flaky-server"},
+		"a status of no error":    {"flakyServer: {faults: {statuses: [200]}}", "flaky-server"},
+		"a variable of faults":    {"flakyServer: {extraEnv: [{name: OTEL_TRACES_SAMPLER, value: often}]}", "flaky-server"},
+		"faults unchecked":        {"flakyServer: {configCheck: false, faults: {resetRate: 0.8}}", ""},
+		"only faults checked":     {"client: {configCheck: false}\nconfig: {routes: [{name: a, match: /, upstream: 'http://user:secret@a'}]}", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := mustRender(t, "rebound", parse(t, tc.values))
 			checkReferences(t, r)
-			job := find[*batchv1.Job](r, "client-check")
-			if rule := job.Spec.PodFailurePolicy.Rules[0]; rule.Action != batchv1.PodFailurePolicyActionFailJob || !slices.Equal(rule.OnExitCodes.Values, []int32{2}) || rule.OnExitCodes.ContainerName != nil {
-				t.Errorf("got %+v, want the Job to fail at exit code 2 of any container", rule)
-			}
-			data, code, said := find[*corev1.ConfigMap](r, "client-check").Data, 0, ""
-			for _, c := range job.Spec.Template.Spec.Containers {
-				key := filepath.Base(strings.TrimPrefix(c.Args[0], "--config="))
-				file := filepath.Join(t.TempDir(), key)
-				if err := os.WriteFile(file, []byte(data[key]), 0o600); err != nil {
-					t.Fatal(err)
+			var refuses []string
+			for _, job := range all[*batchv1.Job](r) {
+				program := strings.TrimSuffix(job.Name, "-check")
+				code, said := runCheck(t, programs[program], r, job)
+				if code == 2 {
+					refuses = append(refuses, program)
+				} else if code != 0 {
+					t.Errorf("%s ends with %d, want 0 or 2:\n%s", job.Name, code, said)
 				}
-				cmd := exec.CommandContext(t.Context(), programs[c.Name], append([]string{"--config=" + file}, c.Args[1:]...)...)
-				cmd.Env = environment(c)
-				out, err := cmd.CombinedOutput()
-				if exit, failed := err.(*exec.ExitError); failed { //nolint:errorlint // as Output documents
-					code = max(code, exit.ExitCode())
-				} else if err != nil {
-					t.Fatal(err)
+				data := find[*corev1.ConfigMap](r, job.Name).Data
+				own := find[*corev1.ConfigMap](r, program)
+				if program == "client" {
+					own = clientOf[*corev1.ConfigMap](t, r)
 				}
-				said += string(out)
+				for key, text := range own.Data {
+					if strings.TrimSpace(data[key]) != strings.TrimSpace(text) {
+						t.Errorf("%s checks\n%s\nwant what the pods get\n%s", job.Name, data[key], text)
+					}
+				}
 			}
-			if want := map[bool]int{true: 0, false: 2}[tc.ok]; code != want {
-				t.Errorf("the check ends with %d, want %d:\n%s", code, want, said)
-			}
-			if f := find[*corev1.ConfigMap](r, "flaky-server"); f != nil && strings.TrimSpace(f.Data["faults.yaml"]) != strings.TrimSpace(data["faults.yaml"]) {
-				t.Errorf("it checks the faults\n%s\nwant what the pod gets\n%s", data["faults.yaml"], f.Data["faults.yaml"])
-			}
-			text := data["rebound.yaml"]
-			if own := clientOf[*corev1.ConfigMap](t, r).Data["rebound.yaml"]; strings.TrimSpace(own) != strings.TrimSpace(text) {
-				t.Errorf("it checks\n%s\nwant what the pods get\n%s", text, own)
+			if slices.Sort(refuses); strings.Join(refuses, " ") != tc.refuses {
+				t.Errorf("%q refuse it, want %q", refuses, tc.refuses)
 			}
 		})
 	}
-	if r := mustRender(t, "rebound", parse(t, "client: {configCheck: false}")); len(r.checks) > 0 {
-		t.Error("without configCheck there is a check, want none")
+}
+
+// runCheck runs the program as the only container of a check does, and returns its exit code and
+// what it said.
+func runCheck(t *testing.T, program string, r release, job *batchv1.Job) (code int, said string) {
+	t.Helper()
+	containers := job.Spec.Template.Spec.Containers
+	if len(containers) != 1 {
+		t.Fatalf("%s has %d containers, want 1", job.Name, len(containers))
+	}
+	c := containers[0]
+	path, ok := strings.CutPrefix(c.Args[0], "--config=")
+	if !ok {
+		t.Fatalf("%s has the arguments %q, want the file first", job.Name, c.Args)
+	}
+	file := filepath.Join(t.TempDir(), filepath.Base(path))
+	if err := os.WriteFile(file, []byte(find[*corev1.ConfigMap](r, job.Name).Data[filepath.Base(path)]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program, append([]string{"--config=" + file}, c.Args[1:]...)...)
+	cmd.Env = environment(c)
+	out, err := cmd.CombinedOutput()
+	if err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), string(out) // -1 is a signal
+}
+
+// Each program has a check of its own, which can be switched off by itself. Both were once one Job:
+// what kept flaky-server's from running, such as an image from before its --check, refused every
+// configuration of the client.
+func TestChecksApart(t *testing.T) {
+	for name, tc := range map[string]struct {
+		values string
+		want   []string
+	}{
+		"by default":             {"{}", []string{"client-check", "flaky-server-check"}},
+		"client's off":           {"client: {configCheck: false}", []string{"flaky-server-check"}},
+		"flaky-server's off":     {"flakyServer: {configCheck: false}", []string{"client-check"}},
+		"both off":               {"{client: {configCheck: false}, flakyServer: {configCheck: false}}", nil},
+		"without a flaky-server": {"{flakyServer: {enabled: false}, config: {routes: [{name: a, match: /, upstream: 'http://a'}]}}", []string{"client-check"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := mustRender(t, "rebound", parse(t, tc.values))
+			var jobs, files []string
+			for _, o := range r.checks {
+				if job, ok := o.(*batchv1.Job); ok {
+					jobs = append(jobs, job.Name)
+				} else {
+					files = append(files, o.GetName())
+				}
+			}
+			slices.Sort(jobs)
+			slices.Sort(files)
+			if !slices.Equal(jobs, tc.want) || !slices.Equal(files, tc.want) {
+				t.Errorf("got the Jobs %q and the ConfigMaps %q, want %q of both", jobs, files, tc.want)
+			}
+		})
+	}
+	r := mustRender(t, "rebound", parse(t, `
+client: {image: {tag: one, pullPolicy: Always}, nodeSelector: {a: client}}
+flakyServer: {image: {tag: two}, nodeSelector: {a: faults}, tolerations: [{key: faulty, operator: Exists}]}
+`))
+	for program, want := range map[string]string{"client": "client one Always 0", "flaky-server": "faults two IfNotPresent 1"} {
+		job := find[*batchv1.Job](r, program+"-check")
+		spec := job.Spec.Template.Spec
+		c := spec.Containers[0]
+		_, tag, _ := strings.Cut(c.Image, ":")
+		if got := fmt.Sprint(spec.NodeSelector["a"], " ", tag, " ", c.ImagePullPolicy, " ", len(spec.Tolerations)); got != want {
+			t.Errorf("%s has the node, image and tolerations %q, want %q", job.Name, got, want)
+		}
+	}
+}
+
+// Only the program's own exit code 2 fails a check at once. That of a container which something
+// injects once counted too, as a wrong configuration.
+func TestExitCodeOfTheCheck(t *testing.T) {
+	jobs := all[*batchv1.Job](mustRender(t, "rebound", nil))
+	if len(jobs) != 2 {
+		t.Errorf("got %d Jobs, want both checks", len(jobs))
+	}
+	for _, job := range jobs {
+		rule := job.Spec.PodFailurePolicy.Rules[0]
+		if rule.Action != batchv1.PodFailurePolicyActionFailJob || !slices.Equal(rule.OnExitCodes.Values, []int32{2}) {
+			t.Errorf("%s: got %+v, want it to fail at exit code 2", job.Name, rule)
+		}
+		if name := rule.OnExitCodes.ContainerName; name == nil || *name != job.Spec.Template.Spec.Containers[0].Name {
+			t.Errorf("%s: the rule is for the container %v, want the check's alone", job.Name, name)
+		}
 	}
 }
 
@@ -102,18 +182,33 @@ func environment(c corev1.Container) []string {
 	return all
 }
 
-// The check gets the variables of the pods. Only their memory is not that of the check.
+// Each check gets the variables of the pods, and their flags that --check looks at. Only their
+// memory is not that of the check.
 func TestEnvironmentOfTheCheck(t *testing.T) {
-	r := mustRender(t, "rebound", parse(t, "otel: {endpoint: 'http://a:4318'}\nclient: {extraEnv: [{name: A, value: b}]}"))
-	own := clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.Containers[0]
-	checked := find[*batchv1.Job](r, "client-check").Spec.Template.Spec.Containers[0]
-	others := func(v corev1.EnvVar) bool { return v.Name == "GOMEMLIMIT" }
-	want, got := slices.DeleteFunc(slices.Clone(own.Env), others), slices.DeleteFunc(slices.Clone(checked.Env), others)
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("the check gets %v, want the pods' %v", got, want)
-	}
-	if limit, given := checked.Resources.Limits.Memory().Value(), variable(checked, "GOMEMLIMIT"); given != fmt.Sprint(limit*9/10) {
-		t.Errorf("the check has GOMEMLIMIT %s, want nine tenths of %d", given, limit)
+	r := mustRender(t, "rebound", parse(t, `
+otel: {endpoint: 'http://a:4318'}
+client: {extraEnv: [{name: A, value: b}], extraArgs: [--traces=http://b], extraEnvFrom: [{secretRef: {name: c}}]}
+flakyServer: {extraEnv: [{name: C, value: d}], seed: 7}
+`))
+	for program, flags := range map[string][]string{"client": {"--config=/etc/rebound/rebound.yaml", "--traces=http://b"}, "flaky-server": {"--config=/etc/rebound/faults.yaml", "--seed=7"}} {
+		own := find[*appsv1.Deployment](r, program).Spec.Template.Spec.Containers[0]
+		checked := find[*batchv1.Job](r, program+"-check").Spec.Template.Spec.Containers[0]
+		others := func(v corev1.EnvVar) bool { return v.Name == "GOMEMLIMIT" }
+		want, got := slices.DeleteFunc(slices.Clone(own.Env), others), slices.DeleteFunc(slices.Clone(checked.Env), others)
+		if !reflect.DeepEqual(got, want) || !reflect.DeepEqual(checked.EnvFrom, own.EnvFrom) {
+			t.Errorf("%s: the check gets %v and %v, want the pods' %v and %v", program, got, checked.EnvFrom, want, own.EnvFrom)
+		}
+		if limit, given := checked.Resources.Limits.Memory().Value(), variable(checked, "GOMEMLIMIT"); given != fmt.Sprint(limit*9/10) {
+			t.Errorf("%s: the check has GOMEMLIMIT %s, want nine tenths of %d", program, given, limit)
+		}
+		for _, flag := range flags {
+			if !slices.Contains(checked.Args, flag) || !slices.Contains(own.Args, flag) {
+				t.Errorf("%s: the check has the arguments %q and the pods %q, want %s in both", program, checked.Args, own.Args, flag)
+			}
+		}
+		if !slices.Contains(checked.Args, "--check") {
+			t.Errorf("%s: the check has the arguments %q, want --check", program, checked.Args)
+		}
 	}
 }
 
@@ -123,7 +218,7 @@ func TestEnvironmentOfTheCheck(t *testing.T) {
 func TestCheckCanRun(t *testing.T) {
 	r := mustRender(t, "rebound", parse(t, `
 commonLabels: {sidecar.istio.io/inject: "true"}
-client:
+podDefaults:
   affinity:
     nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}
     podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app.kubernetes.io/component: client}}}]}
@@ -131,18 +226,22 @@ client:
 	if a := clientOf[*appsv1.Deployment](t, r).Spec.Template.Spec.Affinity; a == nil || a.NodeAffinity == nil || a.PodAntiAffinity == nil {
 		t.Errorf("the client has the affinity %v, want both kinds", a)
 	}
-	job := find[*batchv1.Job](r, "client-check")
-	if limit := job.Spec.ActiveDeadlineSeconds; limit == nil || *limit < 240 || *limit >= 300 {
-		t.Errorf("the check has %v seconds, want nearly 300", limit)
+	containers := slices.Clone(r.tests[0].(*corev1.Pod).Spec.Containers)
+	for _, name := range []string{"client-check", "flaky-server-check"} {
+		job := find[*batchv1.Job](r, name)
+		if limit := job.Spec.ActiveDeadlineSeconds; limit == nil || *limit < 240 || *limit >= 300 {
+			t.Errorf("%s has %v seconds, want nearly 300", name, limit)
+		}
+		template := job.Spec.Template
+		if template.Labels["sidecar.istio.io/inject"] != "false" || template.Annotations["linkerd.io/inject"] != "disabled" {
+			t.Errorf("%s: got labels %v and annotations %v, want no proxy of a mesh", name, template.Labels, template.Annotations)
+		}
+		if a := template.Spec.Affinity; a == nil || a.NodeAffinity == nil || a.PodAntiAffinity != nil {
+			t.Errorf("%s has the affinity %v, want only that to nodes", name, a)
+		}
+		containers = append(containers, template.Spec.Containers...)
 	}
-	template := job.Spec.Template
-	if template.Labels["sidecar.istio.io/inject"] != "false" || template.Annotations["linkerd.io/inject"] != "disabled" {
-		t.Errorf("got labels %v and annotations %v, want no proxy of a mesh", template.Labels, template.Annotations)
-	}
-	if a := template.Spec.Affinity; a == nil || a.NodeAffinity == nil || a.PodAntiAffinity != nil {
-		t.Errorf("the check has the affinity %v, want only that to nodes", a)
-	}
-	for _, c := range slices.Concat(template.Spec.Containers, r.tests[0].(*corev1.Pod).Spec.Containers) {
+	for _, c := range containers {
 		if c.Resources.Limits.Cpu().IsZero() || c.Resources.Limits.Memory().IsZero() {
 			t.Errorf("%s has the limits %v, want both", c.Name, c.Resources.Limits)
 		}
@@ -374,7 +473,7 @@ func TestImageRegistry(t *testing.T) {
 	for _, p := range pods(r) {
 		for _, c := range p.spec.Containers {
 			want := "mirror:5000/hub/"
-			if c.Name == "flaky-server" || c.Name == "check-faults" {
+			if c.Name == "flaky-server" || p.name == "flaky-server-check" {
 				want = "ghcr.io/a/flaky:"
 			}
 			if !strings.HasPrefix(c.Image, want) {
@@ -391,8 +490,8 @@ jaeger: {enabled: true, nodeSelector: {a: jaeger}}
 podDefaults: {nodeSelector: {a: all}, priorityClassName: low, runtimeClassName: kata, dnsPolicy: Default, dnsConfig: {searches: [b]}, hostAliases: [{ip: "::1", hostnames: [c]}], tolerations: [{operator: Exists}], affinity: {nodeAffinity: {}}}
 `))
 	found := pods(r)
-	if len(found) != 5 {
-		t.Errorf("got %d kinds of pods, want client, flaky-server, Jaeger, the test and the check", len(found))
+	if len(found) != 6 {
+		t.Errorf("got %d kinds of pods, want client, flaky-server, Jaeger, the test and both checks", len(found))
 	}
 	for _, p := range found {
 		s := p.spec
@@ -548,8 +647,8 @@ func TestScaledObjectFindsThePods(t *testing.T) {
 func TestNoFixedUser(t *testing.T) {
 	r := mustRender(t, "rebound", parse(t, "{jaeger: {enabled: true, runAsUser: null}, podSecurityContext: {runAsUser: null, runAsGroup: null}}"))
 	found := pods(r)
-	if len(found) != 5 {
-		t.Errorf("got %d kinds of pods, want client, flaky-server, Jaeger, the test and the check", len(found))
+	if len(found) != 6 {
+		t.Errorf("got %d kinds of pods, want client, flaky-server, Jaeger, the test and both checks", len(found))
 	}
 	for _, p := range found {
 		s := p.spec.SecurityContext

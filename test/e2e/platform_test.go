@@ -211,8 +211,11 @@ func TestBadConfigurationChangesNothing(t *testing.T) {
 		t.Errorf("helm says %s, want the variable", said)
 	}
 	const rates = `flakyServer.faults={"errorRate":0.6,"resetRate":0.6}`
-	if said := p.fails("upgrade", "rebound", chart, "--reuse-values", "--set-json", rates, "--timeout", "3m"); !strings.Contains(said, "add up to at most 1") && !strings.Contains(p.kubectl("logs", "job/client-check", "--container=check-faults"), "add up to at most 1") {
-		t.Errorf("helm says %s, want flaky-server's words", said)
+	if said := p.fails("upgrade", "rebound", chart, "--reuse-values", "--set-json", rates, "--timeout", "3m"); !strings.Contains(said, "flaky-server-check") || !strings.Contains(said, "add up to at most 1") {
+		t.Errorf("helm says %s, want that the check of the faults failed, and flaky-server's words", said)
+	}
+	if log := p.kubectl("logs", "job/flaky-server-check"); !strings.Contains(log, "add up to at most 1") {
+		t.Errorf("the check of the faults says %s, want flaky-server's words", log)
 	}
 	if got := p.configMap(); got != before {
 		t.Errorf("new pods mount %s, want %s as before", got, before)

@@ -60,28 +60,23 @@ var once struct { //nolint:gochecknoglobals // see shared
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	code, cleanup := 0, []func(){}
-	defer func() { os.Exit(code) }()
-	defer func() {
-		for _, f := range cleanup {
-			f()
-		}
-	}()
+	os.Exit(run(m))
+}
+
+// run makes what the tests share, and returns the exit code. Nothing here may exit or hide a panic:
+// a set-up that fails once looked like a package whose tests all passed.
+func run(m *testing.M) int {
+	fail := func(err error) int {
+		fmt.Fprintln(os.Stderr, "set-up:", err)
+		return 1
+	}
 	dir, err := os.MkdirTemp("", "page")
 	if err != nil {
-		panic(err)
+		return fail(err)
 	}
-	cleanup = append(cleanup, func() { _ = os.RemoveAll(dir) })
+	defer func() { _ = os.RemoveAll(dir) }()
 	chromium := find("CHROMIUM", "chromium", "chromium-browser", "google-chrome")
 	once.firefox = find("FIREFOX", "firefox-esr", "firefox")
-	if chromium != "" || once.firefox != "" {
-		once.dir, once.demo, once.pages = dir, filepath.Join(dir, "demo"), map[string]func() (string, error){}
-		build := exec.Command("go", "build", "-o", dir, "./cmd/demo", "./cmd/lab")
-		build.Dir = "../.."
-		if out, err := build.CombinedOutput(); err != nil {
-			panic(string(out))
-		}
-	}
 	if chromium == "" {
 		once.skip = "there is no Chromium: install Debian's chromium, or name one in CHROMIUM"
 	} else {
@@ -92,14 +87,38 @@ func TestMain(m *testing.M) {
 			chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
 			chromedp.Flag("hide-scrollbars", true), chromedp.Flag("font-render-hinting", "none"),
 		)
-		b, close := chromedp.NewContext(allocator)
+		defer stop()
+		b, closeBrowser := chromedp.NewContext(allocator)
+		defer closeBrowser()
 		if err := chromedp.Do(b); err != nil {
-			panic(err)
+			return fail(fmt.Errorf("%s: %w", chromium, err))
 		}
 		once.browser = b
-		cleanup = append([]func(){close, stop}, cleanup...)
 	}
-	code = m.Run()
+	if chromium != "" || once.firefox != "" {
+		once.dir, once.demo, once.pages = dir, filepath.Join(dir, "demo"), map[string]func() (string, error){}
+		build := exec.Command("go", "build", "-o", dir, "./cmd/demo", "./cmd/lab")
+		build.Dir = "../.."
+		if out, err := build.CombinedOutput(); err != nil {
+			return fail(fmt.Errorf("%w: %s", err, out))
+		}
+	}
+	return m.Run()
+}
+
+// A set-up that fails used to end with "ok" and without a test: a deferred exit hid its panic.
+func TestFailedSetUp(t *testing.T) {
+	t.Parallel()
+	broken, err := exec.LookPath("false")
+	if err != nil {
+		t.Skip(err)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), "CHROMIUM="+broken)
+	out, err := cmd.CombinedOutput()
+	if err == nil || cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), broken) {
+		t.Errorf("with a Chromium that does not start: got %v and %s, want exit code 1 and its name", err, out)
+	}
 }
 
 // find returns the browser that a variable of the environment names, or one in PATH, or "".

@@ -1,6 +1,7 @@
 package page_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -31,7 +32,10 @@ func labPage(t *testing.T, args ...string) string {
 	if !ok {
 		path := filepath.Join(once.dir, fmt.Sprintf("lab-%d.html", len(once.pages)))
 		made = sync.OnceValues(func() (string, error) {
-			cmd := exec.Command(filepath.Join(once.dir, "lab"), append(args, "--html", path)...)
+			// It does not belong to the test that makes it, so it does not end with that.
+			ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, filepath.Join(once.dir, "lab"), append(args, "--html", path)...)
 			cmd.Dir = "../.."
 			if out, err := cmd.CombinedOutput(); err != nil {
 				return "", fmt.Errorf("%w: %s", err, out)

@@ -477,6 +477,20 @@ func own(t *testing.T, o page.Options, upstreams ...func() []observe.Upstream) (
 	return l, s.URL
 }
 
+// recorded waits until l has n calls.
+func recorded(t *testing.T, l *live.Live, n uint64) {
+	t.Helper()
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		_, total := l.Calls(1, live.Wanted{})
+		switch {
+		case total >= n:
+			return
+		case time.Since(began) > patience:
+			t.Fatalf("%d calls are recorded after %v, want %d", total, patience, n)
+		}
+	}
+}
+
 func call(upstream string) *observe.Call {
 	start := time.Now().Add(-20 * time.Millisecond)
 	return &observe.Call{

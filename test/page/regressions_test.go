@@ -460,9 +460,7 @@ func TestFilterWhileAnUpstreamAppears(t *testing.T) {
 	for range 110 { // so many that the page lists others
 		l.ObserveCall(t.Context(), *ended("http://a", time.Second, good, 200, step{reason: bad, took: time.Millisecond}, step{reason: good, took: time.Millisecond}))
 	}
-	for _, n := l.Calls(1, live.Wanted{}); n < 111; _, n = l.Calls(1, live.Wanted{}) {
-		time.Sleep(10 * time.Millisecond)
-	}
+	recorded(t, l, 111)
 	v := visit(t, at, 1440, false)
 	v.until(isLive + ` && document.querySelectorAll("#rows tr").length === 100 && ![...document.querySelectorAll("#rows tr")].some((r) => r.call.reason === "max_attempts")`)
 	_ = eval[bool](v, `(() => {
@@ -480,4 +478,51 @@ func TestFilterWhileAnUpstreamAppears(t *testing.T) {
 	l.ObserveCall(t.Context(), *call("http://b"))
 	v.until(`document.getElementById("series").value === "all" && (window.go(), true)`)
 	v.until(`document.querySelectorAll("#rows tr").length === 1 && document.querySelector("#rows tr").call.reason === "max_attempts"`)
+}
+
+// A request for calls that failed when another filter was chosen, or the same one again, used to
+// put its error over the complete list.
+func TestFilterWhoseOldRequestFailsLate(t *testing.T) {
+	t.Parallel()
+	l, at := own(t, page.Options{})
+	l.ObserveCall(t.Context(), *ended("http://a", time.Second, resilience.ReasonMaxAttempts, 503, step{reason: bad, took: time.Millisecond}))
+	l.ObserveCall(t.Context(), *call("http://a"))
+	recorded(t, l, 2)
+	for name, tc := range map[string]struct {
+		then  []string // is chosen while the first request is on its way
+		calls int
+	}{"another filter": {[]string{""}, 2}, "the same filter again": {[]string{"", "max_attempts"}, 1}} {
+		t.Run(name, func(t *testing.T) {
+			v := visit(t, at, 1440, false)
+			v.until(isLive + ` && document.querySelectorAll("#rows tr").length === 2`)
+			_ = eval[bool](v, `(() => {
+				const fetching = window.fetch;
+				window.fetch = async () => {
+					window.fetch = fetching;
+					await new Promise((go) => { window.go = go; });
+					setTimeout(() => { window.failed = true; }); // after what follows the error
+					throw new TypeError("late");
+				};
+				return true;
+			})()`)
+			choose := func(reason string) {
+				_ = eval[bool](v, fmt.Sprintf(`(() => { const e = document.getElementById("reason"); e.value = %q; return e.dispatchEvent(new Event("change")); })()`, reason))
+			}
+			choose("max_attempts")
+			v.until(`window.go`)
+			for _, reason := range tc.then {
+				choose(reason)
+			}
+			listed := fmt.Sprintf(`document.querySelectorAll("#rows tr").length === %d`, tc.calls)
+			v.until(listed)
+			if tc.then[len(tc.then)-1] != "" {
+				v.until(`document.getElementById("rows-note").innerText.includes("with this reason")`)
+			}
+			_ = eval[bool](v, `(window.go(), true)`)
+			v.until(`window.failed`)
+			if note := v.text("rows-note"); strings.Contains(note, "could not be loaded") || !eval[bool](v, listed) {
+				t.Errorf("the note is %q, want none of the old request, and %d calls", note, tc.calls)
+			}
+		})
+	}
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
-	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/observe"
@@ -137,29 +136,53 @@ func TestUpstreams(t *testing.T) {
 	}
 }
 
-// The table used to say of endpoints that fail, but are kept because too many do, that they are
-// out.
+// The table used to say of endpoints that fail, but are kept because too many do or because there
+// is no other, that they are out: at first of all, later of those that wait for a probe.
 func TestEndpointsThatAreKept(t *testing.T) {
 	t.Parallel()
-	failing := func(address string) endpoint.State { return endpoint.State{Address: address, Circuit: resilience.Open} }
-	out := func(address string) endpoint.State {
-		return endpoint.State{Address: address, Circuit: resilience.Open, Ejected: true}
+	state := func(last int, circuit resilience.State, ejected bool) endpoint.State {
+		return endpoint.State{Address: fmt.Sprintf("10.0.0.%d:80", last), Circuit: circuit, Ejected: ejected}
 	}
-	fine := endpoint.State{Address: "10.0.0.9:80"}
-	want := map[string]string{"http://a": "3, 2 fail but are kept", "http://b": "2, out: 10.0.0.1:80, 1 fails but is kept", "http://c": "4, out: 10.0.0.1:80, 10.0.0.2:80 and 1 more", "http://d": "1"}
+	failing := func(last int) endpoint.State { return state(last, resilience.Open, false) }
+	waiting := func(last int) endpoint.State { return state(last, resilience.HalfOpen, false) }
+	out := func(last int) endpoint.State { return state(last, resilience.Open, true) }
+	probing := func(last int) endpoint.State { return state(last, resilience.HalfOpen, true) }
+	fine := state(9, resilience.Closed, false)
+	want := map[string]string{}
 	var all []observe.Upstream
-	for name, endpoints := range map[string][]endpoint.State{
-		"http://a": {failing("10.0.0.1:80"), failing("10.0.0.2:80"), fine}, "http://b": {out("10.0.0.1:80"), failing("10.0.0.2:80")},
-		"http://c": {out("10.0.0.1:80"), out("10.0.0.2:80"), out("10.0.0.3:80"), fine}, "http://d": {fine},
+	for says, endpoints := range map[string][]endpoint.State{
+		"3, 2 fail but are kept":                      {failing(1), failing(2), fine},
+		"2, out: 10.0.0.1:80; 1 fails but is kept":    {out(1), failing(2)},
+		"4, out: 10.0.0.1:80, 10.0.0.2:80 and 1 more": {out(1), out(2), out(3), fine},
+		"3, 3 fail but are kept":                      {waiting(1), waiting(2), failing(3)},
+		"1, 1 fails but is kept":                      {waiting(1)},
+		"3, out: 10.0.0.1:80; 1 fails but is kept":    {probing(1), waiting(2), fine},
+		"2, out: 10.0.0.2:80":                         {fine, probing(2)},
+		"1":                                           {fine},
 	} {
+		name := fmt.Sprintf("http://%d", len(all))
+		want[name] = says
 		all = append(all, observe.Upstream{Upstream: name, Policy: "default", Burst: 10, Endpoints: endpoints})
 	}
 	_, at := own(t, page.Options{}, func() []observe.Upstream { return all })
 	v := visit(t, at, 1440, false)
-	v.until(isLive + ` && document.querySelectorAll("#upstream-rows tr").length === 4`)
+	v.until(fmt.Sprintf(isLive+` && document.querySelectorAll("#upstream-rows tr").length === %d`, len(all)))
 	got := eval[map[string]string](v, `Object.fromEntries([...document.querySelectorAll("#upstream-rows tr")].map((r) => [r.cells[0].innerText.split(",")[0], r.cells[5].innerText]))`)
 	if !maps.Equal(got, want) {
 		t.Errorf("endpoints = %q, want %q", got, want)
+	}
+}
+
+// Of the only endpoint, its own table used to say that too many fail.
+func TestTheOnlyEndpointFails(t *testing.T) {
+	t.Parallel()
+	_, at := own(t, page.Options{}, func() []observe.Upstream {
+		return []observe.Upstream{{Upstream: "http://a", Policy: "default", Burst: 10, Endpoints: []endpoint.State{{Address: "10.0.0.1:80", Circuit: resilience.HalfOpen}}}}
+	})
+	v := visit(t, at, 1440, false)
+	v.until(isLive + ` && document.querySelectorAll("#endpoint-rows tr").length === 1`)
+	if got, want := eval[string](v, `document.querySelector("#endpoint-rows td:nth-child(2)").innerText.trim()`), "Failing, but kept"; got != want {
+		t.Errorf("its state is %q, want %q", got, want)
 	}
 }
 
@@ -358,11 +381,7 @@ func TestPickedSeriesHasItsCalls(t *testing.T) {
 			l.ObserveCall(t.Context(), *c)
 		}
 	}
-	gathered := func(total uint64) {
-		for _, n := l.Calls(1, live.Wanted{}); n < total; _, n = l.Calls(1, live.Wanted{}) {
-			time.Sleep(10 * time.Millisecond)
-		}
-	}
+	gathered := func(total uint64) { recorded(t, l, total) }
 	record("http://a", "default", 1)
 	record("http://a", "other", 4)
 	for i := range 60 {

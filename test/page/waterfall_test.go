@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -250,9 +249,7 @@ func TestTraceLink(t *testing.T) {
 	c := call("http://upstream")
 	c.TraceID = [16]byte{0xab, 15: 0xcd}
 	l.ObserveCall(t.Context(), *c)
-	for _, total := l.Calls(1, live.Wanted{}); total == 0; _, total = l.Calls(1, live.Wanted{}) {
-		time.Sleep(10 * time.Millisecond)
-	}
+	recorded(t, l, 1)
 	const id = "ab0000000000000000000000000000cd"
 	for url, want := range map[string]string{at: "http://localhost:16686/trace/" + id, scripted: ""} {
 		v := visit(t, url, 1440, false)

@@ -637,3 +637,84 @@ rebound.yaml: |
 {{- end }}
 {{- end -}}
 {{- end -}}
+
+{{/* What a component refuses is never installed: before an installation or upgrade, a Job runs its --check on a
+     ConfigMap, because the release's own does not exist yet. The installation ends with the component's own words,
+     and the release stays as it is. Takes root, name and values (the component's), data, args, volumes and
+     volumeMounts. */}}
+{{- define "rebound.check" -}}
+{{- $name := printf "%s-check" (include (printf "rebound.%s" .name) .root) -}}
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ $name }}
+  labels:
+    {{- include "rebound.labels" (dict "root" .root "component" "check") | nindent 4 }}
+  annotations:
+    helm.sh/hook: pre-install,pre-upgrade
+    helm.sh/hook-weight: "-1"
+    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
+data:
+  {{- .data | nindent 2 }}
+---
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {{ $name }}
+  labels:
+    {{- include "rebound.labels" (dict "root" .root "component" "check") | nindent 4 }}
+  annotations:
+    helm.sh/hook: pre-install,pre-upgrade
+    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+    helm.sh/hook-output-log-policy: hook-failed
+spec:
+  # The image may have to be pulled. Helm gives up after five minutes, and then names no reason.
+  activeDeadlineSeconds: 270
+  # A Job that failed is there to be looked at, for as long.
+  ttlSecondsAfterFinished: 600
+  backoffLimit: 3
+  podFailurePolicy:
+    rules:
+      # The configuration is wrong: trying again does not help. A container that something injects
+      # may end with the same code.
+      - action: FailJob
+        onExitCodes: {containerName: check, operator: In, values: [2]}
+  template:
+    metadata:
+      labels:
+        {{- /* The proxy of a mesh would not end, and the Job neither. The check calls nobody. */}}
+        {{- include "rebound.podLabels" (dict "root" .root "component" "check" "labels" (dict "sidecar.istio.io/inject" "false")) | nindent 8 }}
+      annotations:
+        linkerd.io/inject: disabled
+    spec:
+      {{- $account := ternary "default" .root.Values.serviceAccount.name .root.Values.serviceAccount.create | default "default" }}
+      {{- /* There may be no node for one pod more that keeps away from the component's. */}}
+      {{- include "rebound.pod" (dict "root" .root "values" .values "serviceAccount" $account "anyPods" true) | nindent 6 }}
+      restartPolicy: Never
+      containers:
+        - name: check
+          image: {{ include "rebound.image" (dict "root" .root "image" .values.image) }}
+          imagePullPolicy: {{ .values.image.pullPolicy }}
+          args:
+            {{- range .args }}
+            - {{ . | quote }}
+            {{- end }}
+          {{- /* A ResourceQuota may demand both limits. */}}
+          {{- $resources := dict "requests" (dict "cpu" "10m" "memory" "32Mi") "limits" (dict "cpu" "500m" "memory" "128Mi") }}
+          # Also what is wrong with a variable such as OTEL_RESOURCE_ATTRIBUTES is found here.
+          env:
+            {{- $values := set (pick .values "extraEnv") "resources" $resources }}
+            {{- include "rebound.env" (dict "root" .root "name" .name "values" $values) | trim | nindent 12 }}
+          {{- with get .values "extraEnvFrom" }}
+          envFrom:
+            {{- toYaml . | nindent 12 }}
+          {{- end }}
+          resources:
+            {{- toYaml $resources | nindent 12 }}
+          securityContext:
+            {{- toYaml .root.Values.securityContext | nindent 12 }}
+          volumeMounts:
+            {{- .volumeMounts | nindent 12 }}
+      volumes:
+        {{- .volumes | nindent 8 }}
+{{- end -}}

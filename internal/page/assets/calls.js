@@ -13,6 +13,7 @@ let paused = null; // the list when it was paused
 let filtered = null; // the server's calls with the chosen reason, of the chosen series
 let filteredFor = null; // the key of that series
 let filterError = "";
+let asked = 0; // requests for calls so far: only the last one's answer counts
 let drawnCalls = [];
 const rowOf = new Map(); // by call id
 
@@ -50,15 +51,17 @@ async function askFiltered() {
   const reason = $("reason").value;
   const chosen = filteredFor = known.chosen;
   const { upstream, policy } = known.picked && known.series.get(chosen) || {};
+  const mine = ++asked;
+  const stillWanted = () => asked === mine && $("reason").value === reason && known.chosen === chosen;
   if (reason || known.picked) {
     // The server takes no upstream for any, so those of calls without one are looked for here.
     const query = new URLSearchParams({ limit: known.picked && !upstream ? KEPT : LISTED });
     for (const [name, value] of Object.entries({ reason, upstream, policy })) if (value) query.set(name, value);
     try {
       const answer = await ask(`api/calls?${query}`);
-      if ($("reason").value === reason && known.chosen === chosen) filtered = known.older = answer.calls;
+      if (stillWanted()) filtered = known.older = answer.calls;
     } catch (err) {
-      filterError = `Older calls could not be loaded: ${err.message}. `;
+      if (stillWanted()) filterError = `Older calls could not be loaded: ${err.message}. `;
     }
   }
   if (paused) paused = listed();

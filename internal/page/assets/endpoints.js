@@ -7,7 +7,7 @@ const states = {
   in_use: ["In use", "good"],
   ejected: ["Ejected", "bad"],
   probing: ["Probing", "late"],
-  failing: ["Failing, but kept: too many fail", "bad"],
+  failing: ["Failing, but kept", "bad"],
 };
 
 const changes = {

@@ -49,7 +49,7 @@ function nameOf(s) {
 
 const rank = { open: 0, "half-open": 1 };
 const success = (s) => (s.window.offered ? s.window.good / s.window.offered : 2);
-// unwell returns the endpoints that are ejected, and those that are kept because too many fail.
+// unwell returns the endpoints that are ejected, and those that fail but are kept.
 const unwell = (s) => (s.endpoints ?? []).filter((e) => e.state !== "in_use");
 
 // worse orders series for the table.
@@ -94,14 +94,14 @@ export function drawUpstreams() {
   text("upstreams-note", bad ? `${count(bad)} of ${plural(all.length, "upstream")} ${bad === 1 ? "does" : "do"} not do well. A row shows that upstream alone.` : `${plural(all.length, "upstream")}, all well. A row shows that upstream alone.`);
 }
 
-// about says which of the endpoints are out, and how many fail but are kept.
-function about(some) {
+// about says how many of n endpoints there are, which are out, and how many fail but are kept.
+function about(n, some) {
   const kept = some.filter((e) => e.state === "failing");
   const out = some.filter((e) => !kept.includes(e)).map((e) => e.address);
   const parts = [];
   if (out.length) parts.push(`out: ${out.slice(0, 2).join(", ")}${out.length > 2 ? ` and ${out.length - 2} more` : ""}`);
   if (kept.length) parts.push(`${count(kept.length)} ${kept.length === 1 ? "fails but is" : "fail but are"} kept`);
-  return parts;
+  return [count(n), parts.join("; ")].filter(Boolean).join(", ");
 }
 
 function fill(row, s, key) {
@@ -120,7 +120,7 @@ function fill(row, s, key) {
   text(amount, w.offered ? (w.attempts / w.offered).toFixed(2) : "–");
   text(calls, w.offered ? rate(w.offered / Math.max(1, w.seconds)) : "–");
   const n = (s.endpoints ?? []).length + (s.endpointsOmitted ?? 0);
-  text(endpoints, n ? [count(n), ...about(unwell(s))].join(", ") : "not known");
+  text(endpoints, n ? about(n, unwell(s)) : "not known");
   row.dataset.state = kind;
   row.cells[0].firstChild.setAttribute("aria-pressed", String(known.chosen === key));
   if (known.chosen === key) row.setAttribute("aria-current", "true");
