@@ -25,6 +25,20 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
+// A device that is no terminal gets batches of lines in JSON, as a file does.
+func TestNullDeviceIsNoTerminal(t *testing.T) {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = null.Close() }()
+	l := telemetry.StartLog(null, slog.LevelInfo)
+	defer l.Close()
+	if telemetry.DroppedLines(l.Logger) == nil {
+		t.Errorf("%s counts as a terminal, want a file", os.DevNull)
+	}
+}
+
 // A line from StartLog is the same to the byte as one from slog, whatever is in it.
 func TestLogWritesWhatSlogWrites(t *testing.T) {
 	at := time.Date(2026, 11, 28, 12, 30, 1, 20_300_000, time.FixedZone("", 3600))

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/term"
 )
 
 // The messages of the log lines.
@@ -66,11 +67,7 @@ func (l *Level) UnmarshalText(text []byte) error {
 
 func terminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return ok && term.IsTerminal(int(f.Fd())) // /dev/null is none
 }
 
 // traced adds trace_id and span_id of the context's span to each line.
