@@ -22,19 +22,21 @@ type Cell struct {
 // The limits of the do-no-harm gate.
 const (
 	// HarmGoodput is the least goodput with the policy, as a share of that of one attempt without
-	// any policy. It counts the calls that begin from the disturbance on. While every instance
-	// hangs, answers without a policy do not count: their callers wait until the upstream goes on,
-	// and a policy that refuses them at once cannot know that it will.
+	// any policy. It counts the calls that begin from the disturbance on. If every instance hangs
+	// in the disturbance, it counts only those that begin after it: without a policy the last calls
+	// of the hang wait until the upstream goes on, and a policy that refuses them cannot know that
+	// it will.
 	HarmGoodput = 0.95
 	// HarmAmplification is the most attempts per call in any second.
 	HarmAmplification = 1.3
 	// HarmPartial is the same while a part of the attempts fails whatever the load. A policy that
 	// saves 97 % of the calls when 30 % of the attempts fail makes 1.39 attempts per call.
 	HarmPartial = 1.5
-	// harmPays is the share of the retries that save a call, as a share of the calls that succeed
-	// without a policy, from which any number of retries is worth its cost. They have found as much
-	// room as the first attempts, and so did not take it from others.
-	harmPays = 0.5
+	// Any number of retries is worth its cost if so large a share of them saves a call: harmPays
+	// times the share of the calls that succeed without a policy, and at least harmPaysLeast. They
+	// have found as much room as the first attempts, and so did not take it from others.
+	harmPays      = 0.5
+	harmPaysLeast = 0.3
 	// harmIdle is the number of attempts a second, as a share of the capacity, that no upstream
 	// minds, however many of them are retries.
 	harmIdle = 0.35
@@ -45,7 +47,8 @@ type Harm struct {
 	Scenario string  `json:"scenario"`
 	OfLoad   float64 `json:"ofCapacity"` // the rate of calls as a share of the capacity
 	Clients  int     `json:"clients"`
-	// With and Without are the shares of calls that end well from the disturbance on.
+	// With and Without are the shares of calls that end well from the disturbance on, or after it
+	// if every instance hangs in it.
 	With    float64 `json:"with"`
 	Without float64 `json:"without"`
 	// Peak is the largest amplification in any second, and Allowed what the gate allows. Seconds
@@ -203,15 +206,15 @@ func (s Scenario) sooner(tail time.Duration) Scenario {
 // Compare returns the harm that a policy did in the cell. with is the policy's result, and without
 // that of [NoPolicy].
 func (c Cell) Compare(with, without *Result) Harm {
-	share := func(r *Result, ok uint64) float64 {
-		return float64(ok) / float64(max(1, r.During.Calls+r.After.Calls))
+	share := func(r *Result) float64 {
+		if hangs(c.Scenario) {
+			return float64(r.After.OK) / float64(max(1, r.After.Calls))
+		}
+		return float64(r.During.OK+r.After.OK) / float64(max(1, r.During.Calls+r.After.Calls))
 	}
 	h := Harm{
 		Scenario: c.Scenario.Name, OfLoad: c.Load.Rate / c.Load.Capacity, Clients: c.Load.Clients,
-		With: share(with, with.During.OK+with.After.OK), Without: share(without, without.During.OK+without.After.OK), Allowed: HarmAmplification,
-	}
-	if hangs(c.Scenario) {
-		h.Without = share(without, without.After.OK)
+		With: share(with), Without: share(without), Allowed: HarmAmplification,
 	}
 	if c.Partial {
 		h.Allowed = HarmPartial
@@ -229,24 +232,23 @@ func (c Cell) Compare(with, without *Result) Harm {
 	return h
 }
 
-// pay reports whether the retries of a second saved calls. A retry may end in the next second, and
-// its call may have begun in the one before.
+// pay reports whether the retries of a second saved calls. They may end in the next second.
 func pay(with, without []Second, at int) bool {
 	var retries, saved, alone, ok float64
-	for i := max(0, at-1); i < min(at+2, len(with), len(without)); i++ {
-		retries += float64(with[i].Attempts) - float64(with[i].Offered)
+	for i := at; i < min(at+2, len(with), len(without)); i++ {
+		retries += max(0, float64(with[i].Attempts)-float64(with[i].Offered)) // refused calls hide none
 		saved += float64(with[i].Goodput) - float64(without[i].Goodput)
 		alone += float64(without[i].Offered)
 		ok += float64(without[i].Goodput)
 	}
-	return ok > 0 && saved*alone >= harmPays*retries*ok
+	return saved >= retries*max(harmPaysLeast, harmPays*ok/max(1, alone))
 }
 
-// hangs reports whether all instances hang during the disturbance.
+// hangs reports whether all instances hang during the whole disturbance.
 func hangs(s Scenario) bool {
 	for _, p := range s.Upstream.Phases {
 		if p.Instance == 0 && p.At == s.Disturbance.At && p.For == s.Disturbance.For &&
-			(p.HangRate != nil && *p.HangRate == 1 || p.Working != nil && *p.Working == 0) {
+			(p.HangRate != nil && *p.HangRate == 1 || p.Working != nil && *p.Working == 0 && p.WorkingAtEnd == nil) {
 			return true
 		}
 	}

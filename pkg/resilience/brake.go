@@ -130,8 +130,10 @@ func (r *brake) judge(latency float64, limit int64, full, search bool) int64 {
 		}
 		return r.lower(latency, limit)
 	}
-	if search && limit == leastBrake { // no lower limit can show whether there is a queue
-		r.floor = latency
+	if search && limit == leastBrake {
+		// No lower limit can show whether there is a queue. And more can never succeed than with a
+		// limit that was too high.
+		r.floor, r.tooHigh = latency, 0
 		search = false
 	}
 	switch {

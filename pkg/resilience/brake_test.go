@@ -150,6 +150,19 @@ func TestTooHighLimitIsNotTriedAgain(t *testing.T) {
 	}
 }
 
+// The least limit shows nothing about a higher one. A limit that was too high while one worker was
+// left must be tried again, or the recovered upstream would be held at the least one for ever.
+func TestLeastLimitEndsAfterTheRecovery(t *testing.T) {
+	const ends, until = time.Minute, 100 * time.Second
+	synctest.Test(t, func(t *testing.T) {
+		u := brownOut{1, 6, 20 * time.Second, ends, 1, func(time.Duration) float64 { return 250 },
+			func(time.Duration, *rand.Rand) time.Duration { return 20 * time.Millisecond }}
+		if _, last := u.run(t, until); last < ends || last > ends+25*time.Second {
+			t.Errorf("the limit was in force until %v, want from %v to %v", last, ends, ends+25*time.Second)
+		}
+	})
+}
+
 // A limit that refuses nothing any more ends at once if as many calls succeed as before, and a
 // second later if fewer do: the callers may only pause.
 func TestLimitThatRefusesNothing(t *testing.T) {

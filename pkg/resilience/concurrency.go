@@ -148,7 +148,7 @@ type limiterState struct {
 	slow     atomic.Int64 // until when the upstream counts as slow, ns since epoch
 	brake    atomic.Int64 // the limit while it is slow; 0 = it is not
 	full     atomic.Bool  // the brake has refused an attempt since the last block
-	tired    atomic.Int64 // until when it gets no retries after slow answers, ns since epoch
+	tired    atomic.Int64 // until when it gets no retries after it was slow, ns since epoch
 
 	stallWatch
 
@@ -158,8 +158,6 @@ type limiterState struct {
 	slowness   brake
 	needed     int64 // when it has refused attempts at last, or the upstream was slow, ns since epoch
 	doubted    bool  // the last block seemed slow, but did not count
-	waited     bool  // most answers of the last block were slow
-	braked     int64 // until when there are no retries after a brake, ns since epoch
 	usual      struct {
 		latency, inFlight float64 // s, attempts; 0 = unknown
 		spread            float64 // of the latency: its variance, divided by the square of its mean
@@ -174,7 +172,7 @@ type limiterState struct {
 
 // sample sums up successes.
 type sample struct {
-	n, late           int // late ones are slow for this upstream
+	n                 int
 	latency, inFlight float64
 	squares           float64 // of the latencies
 	fastest           time.Duration
@@ -430,10 +428,7 @@ func (l *limiter) succeeded(at, inFlight int64, latency time.Duration) {
 		b.fastest, b.from = latency, at
 	}
 	b.fastest = min(b.fastest, latency)
-	if latency > leastSlow && latency.Seconds() > slowFactor*l.usual.latency {
-		b.late++
-	}
-	if b.n++; b.n > 1 && b.late == b.n {
+	if b.n++; b.n > 1 && b.fastest > leastSlow && b.fastest.Seconds() > slowFactor*l.usual.latency {
 		l.suspect(at) // so that this process's own time is known when the block is judged
 	}
 	b.latency += latency.Seconds()
@@ -461,7 +456,6 @@ func (l *limiter) judge(at int64) {
 		l.suspect(at)
 	}
 	l.doubted = seems && !slow
-	l.rest(at, u.latency > 0 && 2*b.late > b.n && rate <= busier*u.rate)
 	l.learnPause(at, b.from, seems)
 	l.spentThen = l.spent.Load()
 	failures := float64(l.failures.Swap(0))
@@ -473,14 +467,14 @@ func (l *limiter) judge(at int64) {
 		l.set(at, 0)
 	}
 	over := usualOver
-	if seems || at < l.braked {
+	if seems || at < l.tired.Load() {
 		over = adoptOver // after it was slow its latency still has much of a queue in it
 	}
 	weight := 1.0
 	if u.latency > 0 {
 		weight = -math.Expm1(-float64(at-u.at) / float64(over))
 	}
-	if (slow || l.waited) && fails {
+	if slow && fails {
 		weight /= failsOver // it is hardly the new usual
 	}
 	if u.at > 0 {
@@ -500,19 +494,6 @@ func (l *limiter) judge(at int64) {
 		l.known.Store(at)
 	}
 	l.setFew()
-}
-
-// rest keeps retries away while most answers are slow. That needs no certainty: a call can do
-// without a retry. It ends a block or two after answers are as usual.
-func (l *limiter) rest(at int64, slow bool) {
-	switch {
-	case slow:
-		l.waited = true
-		l.tired.Store(max(l.tired.Load(), at+int64(slowHolds)))
-	case l.waited:
-		l.waited = false
-		l.tired.Store(max(l.braked, at+min(int64(slowHolds), 2*(at-l.usual.at))))
-	}
 }
 
 // hold keeps the brake in force while the upstream is slow, or while the brake refuses attempts,
@@ -564,8 +545,7 @@ func (l *limiter) set(at, limit int64) {
 	}
 	l.brake.Store(limit)
 	l.slow.Store(at + int64(slowHolds))
-	l.braked = at + int64(slowHolds)
-	l.tired.Store(max(l.tired.Load(), l.braked))
+	l.tired.Store(at + int64(slowHolds))
 }
 
 // wait waits for a place.

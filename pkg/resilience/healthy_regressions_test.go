@@ -238,6 +238,51 @@ func TestColdStartOfSlowCalls(t *testing.T) {
 	}
 }
 
+// Several long calls in a row are chance, not a slow upstream. They cost hardly a call its retry:
+// only if all answers of a block were long, as is once in half an hour here.
+func TestLongCallsAmongShortOnesCostNoRetries(t *testing.T) {
+	const length = 5 * time.Minute
+	var retried, refused atomic.Int64
+	for seed := range uint64(8) {
+		synctest.Test(t, func(t *testing.T) {
+			p := limited(resilience.ConcurrencyPolicy{})
+			p.Retry.MaxAttempts = 3
+			pl := pipeline(t, p, resilience.Options{})
+			random := rand.New(rand.NewPCG(seed, 0))
+			var calls sync.WaitGroup
+			for start := time.Now(); time.Since(start) < length; time.Sleep(100 * time.Millisecond) {
+				latency, first := 5*time.Millisecond, "ok"
+				if random.IntN(5) == 0 {
+					latency = 300 * time.Millisecond
+				}
+				if random.IntN(10) == 0 {
+					first = "busy"
+				}
+				calls.Go(func() {
+					_, report, _ := pl.Do(t.Context(), &op{attempt: func(_ context.Context, a *resilience.Attempt) (string, error) {
+						time.Sleep(latency)
+						if a.Number() == 1 {
+							return first, nil
+						}
+						return "ok", nil
+					}})
+					if report.Reason == resilience.ReasonConcurrencyLimit {
+						refused.Add(1)
+					}
+					if len(report.Attempts) > 1 {
+						retried.Add(1)
+					}
+				})
+			}
+			calls.Wait()
+		})
+	}
+	t.Logf("%d calls were retried, %d lost their retry", retried.Load(), refused.Load())
+	if retried.Load() < 2000 || refused.Load()*200 > retried.Load() {
+		t.Errorf("%d calls were retried, and %d lost their retry, want at least 2000, and at most 0.5 %% of that", retried.Load(), refused.Load())
+	}
+}
+
 // Attempts that the adaptive limit leaves out are in flight all the same.
 func TestInFlightCountsUploads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
