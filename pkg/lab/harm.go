@@ -34,9 +34,11 @@ const (
 	HarmPartial = 1.5
 	// Any number of retries is worth its cost if so large a share of them saves a call: harmPays
 	// times the share of the calls that succeed without a policy, and at least harmPaysLeast. They
-	// have found as much room as the first attempts, and so did not take it from others.
+	// have found as much room as the first attempts, and so did not take it from others. Where
+	// fewer than harmPaysFrom succeed without a policy, a limit or a circuit saves calls.
 	harmPays      = 0.5
 	harmPaysLeast = 0.3
+	harmPaysFrom  = 0.1
 	// harmIdle is the number of attempts a second, as a share of the capacity, that no upstream
 	// minds, however many of them are retries.
 	harmIdle = 0.35
@@ -236,12 +238,12 @@ func (c Cell) Compare(with, without *Result) Harm {
 func pay(with, without []Second, at int) bool {
 	var retries, saved, alone, ok float64
 	for i := at; i < min(at+2, len(with), len(without)); i++ {
-		retries += max(0, float64(with[i].Attempts)-float64(with[i].Offered)) // refused calls hide none
+		retries += max(0, float64(with[i].Attempts)-float64(with[i].Offered)) // a second of refusals hides none
 		saved += float64(with[i].Goodput) - float64(without[i].Goodput)
 		alone += float64(without[i].Offered)
 		ok += float64(without[i].Goodput)
 	}
-	return saved >= retries*max(harmPaysLeast, harmPays*ok/max(1, alone))
+	return ok >= harmPaysFrom*alone && saved >= retries*max(harmPaysLeast, harmPays*ok/max(1, alone))
 }
 
 // hangs reports whether all instances hang during the whole disturbance.

@@ -104,6 +104,7 @@ func TestWhatCountsAsHarm(t *testing.T) {
 		"all fail":                    {refusing, false, results([2]uint64{}, same, counts{500, 700, 0, 0}), 1, 1.4},
 		"up to the limit all count":   {refusing, true, results([2]uint64{950, 650}, same, counts{500, 700, 475, 350}), 1950. / 1650, 1.4},
 		"few are saved":               {refusing, true, results(same, same, storm, storm, storm), 1, 3},
+		"a limit saves them":          {refusing, true, results(same, same, counts{900, 2500, 480, 0}, counts{900, 2500, 480, 0}), 1, 2500. / 900},
 		"one is saved":                {refusing, true, results(same, same, counts{1500, 4500, 2, 1}, counts{1500, 4500, 0, 0}), 1, 3},
 		"the seconds around are paid": {refusing, true, results(same, same, counts{1000, 1400, 1000, 600}, counts{1000, 3000, 0, 0}, counts{1000, 1400, 1000, 600}), 1, 3},
 		"refused in the next second":  {refusing, true, results(same, same, counts{1000, 1600, 10, 0}, counts{1000, 300, 0, 0}), 1, 1.6},

@@ -152,7 +152,7 @@ func TestDefaultPolicyInABrownOut(t *testing.T) {
 		times   float64 // the largest mean p99, times that of a worker; 0 = the attempt timeout
 	}{
 		"slower workers":                          {slower, fixed, 8, 60 * time.Millisecond, 1, 0.98, 2},
-		"fewer workers":                           {fewer, fixed, 6, 20 * time.Millisecond, 1, 0.98, 2},
+		"fewer workers":                           {fewer, fixed, 6, 20 * time.Millisecond, 1, 0.98, 2.3},
 		"fewer workers, mixed work":               {fewer, mixed, 6, 50 * time.Millisecond, 1, 0.98, 2},
 		"slower workers, many clients":            {slower, fixed, 8, 60 * time.Millisecond, 20, 0.95, 0},
 		"fewer workers, many clients":             {fewer, fixed, 6, 20 * time.Millisecond, 20, 0.36, 0},
@@ -188,8 +188,7 @@ func TestDefaultPolicyInABrownOut(t *testing.T) {
 			if kept < c.least {
 				t.Errorf("goodput is %.1f %% of what the upstream can serve, want at least %.0f", 100*kept, 100*c.least)
 			}
-			const rounded = 1.03 // the figure, up to 2 %, and the network's time
-			if c.times > 0 && times > c.times*rounded {
+			if c.times > 0 && times > c.times {
 				t.Errorf("p99 is %.2f times that of a worker, want at most %v", times, c.times)
 			}
 		})

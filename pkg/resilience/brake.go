@@ -19,7 +19,6 @@ const (
 	loses         = 0.75        // of the usual rate: with fewer successes capacity is lost
 	noQueue       = 1.1         // faster up to this,
 	muchFaster    = 0.8         // and fastest up to this
-	servesMore    = 1.25        // times the rate of successes with a limit that was too high
 	floorWeight   = 0.3         // of a latency below the floor
 	searchesAfter = 20 * time.Second
 	heldAtLeast   = 3 // judgements, before a search
@@ -54,11 +53,6 @@ type brake struct {
 	searching bool    // for the floor, below the one that is known
 	before    float64 // s, the latency before the limit was lowered
 	higher    int64   // the limit before it was lowered
-
-	// tooHigh is the lowest limit with which there was a queue, and served the rate of successes
-	// with it. It is not tried again, unless more succeed than with it. 0 if there is none.
-	tooHigh int64
-	served  float64
 }
 
 // newBrake returns a brake for an upstream that had a latency, in seconds, and a rate of successes
@@ -87,18 +81,8 @@ func (r *brake) next(at int64, b *sample, limit int64, full bool) int64 {
 	}
 	r.held++
 	search := full && r.held > heldAtLeast && at-r.changed > int64(searchesAfter)
-	rate := float64(r.n) / time.Duration(at-r.since).Seconds()
-	r.loses = rate < loses*r.rate
-	if r.tooHigh > 0 && rate > servesMore*r.served {
-		r.tooHigh = 0
-	}
+	r.loses = float64(r.n)/time.Duration(at-r.since).Seconds() < loses*r.rate
 	next := r.judge(r.sum/float64(r.n), limit, full, search)
-	switch {
-	case next < limit:
-		r.served = rate
-	case next > limit && r.tooHigh > 0:
-		next = max(limit, min(next, r.tooHigh-1))
-	}
 	r.n, r.sum = 0, 0
 	if next != limit {
 		r.changed, r.held = at, 0
@@ -117,12 +101,9 @@ func (r *brake) judge(latency float64, limit int64, full, search bool) int64 {
 		if r.searching {
 			enough = r.usual
 		}
-		if r.before > r.queueFrom*r.floor {
-			r.tooHigh = r.higher
-		}
 		switch {
 		case latency > r.before*(1+float64(limit)/float64(r.higher))/2:
-			r.lowering, r.floor, r.tooHigh = false, latency, 0
+			r.lowering, r.floor = false, latency
 			return r.higher
 		case latency < r.queueUpTo*enough:
 			r.lowering = false
@@ -130,10 +111,8 @@ func (r *brake) judge(latency float64, limit int64, full, search bool) int64 {
 		}
 		return r.lower(latency, limit)
 	}
-	if search && limit == leastBrake {
-		// No lower limit can show whether there is a queue. And more can never succeed than with a
-		// limit that was too high.
-		r.floor, r.tooHigh = latency, 0
+	if search && limit == leastBrake { // no lower limit can show whether there is a queue
+		r.floor = latency
 		search = false
 	}
 	switch {
