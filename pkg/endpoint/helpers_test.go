@@ -146,6 +146,25 @@ func (w *world) attempt(c *endpoint.Call) (address string, state endpoint.LeaseS
 	return l.Address(), l.State(), h
 }
 
+// eject makes endpoint n answer 503 until it is ejected.
+func (w *world) eject(n int) {
+	w.t.Helper()
+	w.answer(n, answer{status: 503})
+	for w.set.Ejections() == 0 {
+		w.calls(1)
+	}
+}
+
+// probe begins an attempt, which must be a probe.
+func (w *world) probe(ctx context.Context, limit time.Duration) *endpoint.Lease {
+	w.t.Helper()
+	l := new(endpoint.Lease)
+	if err := w.set.Begin(ctx, l, &endpoint.Call{Repeatable: true}, limit); err != nil || l.State() != endpoint.LeaseProbe {
+		w.t.Fatalf("got %v and a lease %s, want the probe", err, l.State())
+	}
+	return l
+}
+
 // pace is the time between two calls.
 const pace = 20 * time.Millisecond
 

@@ -69,7 +69,7 @@ type member struct {
 	measured atomic.Int64  // when latency was last updated
 	failures atomic.Int64  // in a row
 	refusals atomic.Int64  // in a row
-	avoid    atomic.Int64  // when the last failure is forgiven
+	avoid    atomic.Int64  // when the last failure or refusal is forgiven
 	told     atomic.Int64  // when the Retry-After of the last answer ends
 	lastGood atomic.Int64  // when the last request succeeded; 0 = never
 	halfOpen atomic.Int64  // when the circuit became half-open

@@ -311,8 +311,8 @@ func (s *Set) show(all []*member, now time.Time) {
 		case out && !m.out:
 			s.ejections.Add(1)
 			m.ejected = true
-			until := max(m.circuit.Snapshot().ProbeAt.Sub(s.epoch), time.Duration(m.told.Load()))
-			s.tell(Event{Kind: EventEjected, Address: m.address, For: max(0, until-now.Sub(s.epoch))})
+			told := time.Duration(m.told.Load() - s.since(now))
+			s.tell(Event{Kind: EventEjected, Address: m.address, For: max(0, m.circuit.Snapshot().ProbeAt.Sub(now), told)})
 		case m.working && m.ejected:
 			m.ejected = false
 			s.tell(Event{Kind: EventReturned, Address: m.address})

@@ -147,26 +147,23 @@ func TestEjection(t *testing.T) {
 // A probe that is told to come later decides nothing. The next one waits, and for as long as told.
 // The call goes on elsewhere.
 func TestRateLimitedProbe(t *testing.T) {
-	for name, tc := range map[string]struct {
+	for title, tc := range map[string]struct {
 		retry string
 		most  int // of probes in six seconds
 	}{
 		"at once": {"", 6},
 		"20 s":    {"20", 1},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(title, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, 3, nil)
-				w.answer(2, answer{status: 503})
-				for w.set.Ejections() == 0 {
-					w.calls(1)
-				}
+				w.eject(2)
 				w.answer(2, answer{status: 429, retry: tc.retry})
 				probes := 0
 				for range 300 { // six seconds
 					c := &endpoint.Call{Repeatable: true}
 					first, _, h := w.attempt(c)
-					if first == "10.0.0.2:80" {
+					if first == name(2) {
 						probes++
 					}
 					if h == resilience.Neutral {
@@ -181,7 +178,7 @@ func TestRateLimitedProbe(t *testing.T) {
 				}
 				w.answer(2, answer{})
 				time.Sleep(21 * time.Second)
-				if n := w.calls(300)["10.0.0.2:80"]; n < 60 {
+				if n := w.calls(300)[name(2)]; n < 60 {
 					t.Errorf("the endpoint got %d of 300 calls after it recovered, want its share", n)
 				}
 			})
@@ -262,17 +259,11 @@ func TestAnswersThatAreMeasured(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, 3, nil)
-				w.answer(2, answer{status: 503})
-				for w.set.Ejections() == 0 {
-					w.calls(1)
-				}
+				w.eject(2)
 				tc.answer.latency = 40 * time.Millisecond
 				w.answer(2, tc.answer)
 				time.Sleep(12 * time.Second) // the latency so far is forgotten
-				l := new(endpoint.Lease)
-				if err := w.set.Begin(t.Context(), l, &endpoint.Call{Repeatable: true}, time.Second); err != nil || l.State() != endpoint.LeaseProbe {
-					t.Fatalf("got %v and a lease %s, want the probe", err, l.State())
-				}
+				l := w.probe(t.Context(), time.Second)
 				req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://orders/", nil)
 				if _, err := l.RoundTrip(req, false); err != nil {
 					t.Fatal(err)
@@ -331,10 +322,7 @@ func TestRateLimitedEndpointGetsNoMore(t *testing.T) {
 func TestProbePrefersRepeatableCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3, nil)
-		w.answer(2, answer{status: 503})
-		for w.set.Ejections() == 0 {
-			w.calls(1)
-		}
+		w.eject(2)
 		time.Sleep(1250 * time.Millisecond)
 		for range 100 {
 			if address, _, _ := w.attempt(&endpoint.Call{}); address == name(2) {
@@ -726,10 +714,7 @@ func TestOtherHostTakesNothing(t *testing.T) {
 		if other(w); w.dns.count() != 0 {
 			t.Errorf("%d lookups, want none", w.dns.count())
 		}
-		w.answer(2, answer{status: 503})
-		for w.set.Ejections() == 0 {
-			w.calls(1)
-		}
+		w.eject(2)
 		w.answer(2, answer{})
 		time.Sleep(3 * time.Second) // the probe is due, for any call
 		requests := w.set.State()[1].Requests
@@ -788,6 +773,20 @@ func TestEjectionTellsItsOwnPeriod(t *testing.T) {
 			t.Errorf("got %+v, want the second ejection of %s, for about a second", e, name(2))
 		}
 		first.Wait()
+	})
+}
+
+// An ejected endpoint gets no probe for as long as it asked, and the event says so.
+func TestEjectionTellsTheRetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, func(o *endpoint.Options) { o.Policy.Eject.ConsecutiveFailures = 1 })
+		w.answer(2, answer{status: 503, retry: "20"})
+		for w.set.Ejections() == 0 {
+			w.calls(1)
+		}
+		if e := w.events[0]; e.Kind != endpoint.EventEjected || e.For != 20*time.Second {
+			t.Errorf("got %+v, want the ejection, for 20 s", e)
+		}
 	})
 }
 
@@ -887,15 +886,9 @@ func fetchOnce(t *testing.T, client *http.Client) {
 func TestProbeThatItsCallerDelays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3, nil)
-		w.answer(2, answer{status: 503})
-		for w.set.Ejections() == 0 {
-			w.calls(1)
-		}
+		w.eject(2)
 		time.Sleep(1300 * time.Millisecond)
-		l := new(endpoint.Lease)
-		if err := w.set.Begin(t.Context(), l, &endpoint.Call{Repeatable: true}, time.Second); err != nil || l.State() != endpoint.LeaseProbe {
-			t.Fatalf("got %v and a lease %s, want the probe", err, l.State())
-		}
+		l := w.probe(t.Context(), time.Second)
 		time.Sleep(1100 * time.Millisecond)
 		l.End(resilience.Neutral)
 		if got := w.set.State()[1].Circuit; got != resilience.HalfOpen {
@@ -921,17 +914,11 @@ func TestLongProbe(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, 3, nil)
-				w.answer(2, answer{status: 503})
-				for w.set.Ejections() == 0 {
-					w.calls(1)
-				}
+				w.eject(2)
 				w.answer(2, tc.answer)
 				time.Sleep(1300 * time.Millisecond)
 				ctx, cancel := context.WithCancel(t.Context())
-				l := new(endpoint.Lease)
-				if err := w.set.Begin(ctx, l, &endpoint.Call{Repeatable: true}, tc.limit); err != nil || l.State() != endpoint.LeaseProbe {
-					t.Fatalf("got %v and a lease %s, want the probe", err, l.State())
-				}
+				l := w.probe(ctx, tc.limit)
 				var probe sync.WaitGroup
 				probe.Go(func() {
 					req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://orders/", nil)

@@ -433,18 +433,22 @@ func (f *shaky) LookupNetIP(ctx context.Context, _, host string) ([]netip.Addr, 
 	return nil, &net.DNSError{Err: "server misbehaving", Name: host}
 }
 
+// named returns a configuration with one upstream, which is found by its name. Another idle makes
+// new endpoints.
+func named(p *replica, idle time.Duration) gateway.Config {
+	_, port, _ := net.SplitHostPort(p.address())
+	c := over()
+	entry := c.Upstreams["orders"]
+	entry.URL, entry.Endpoints.Resolve, entry.Connections.IdleTimeout = "http://orders:"+port, endpoint.ResolveDNS, idle
+	entry.Endpoints.Refresh = time.Hour
+	c.Upstreams["orders"] = entry
+	return patient(c)
+}
+
 // A reload that makes new endpoints keeps the addresses of the name while DNS fails.
 func TestReloadKeepsAddressesWhileDNSFails(t *testing.T) {
 	up := newReplica(t, nil)
-	_, port, _ := net.SplitHostPort(up.address())
-	with := func(idle time.Duration) gateway.Config {
-		c := over()
-		entry := c.Upstreams["orders"]
-		entry.URL, entry.Endpoints.Resolve, entry.Connections.IdleTimeout = "http://orders:"+port, endpoint.ResolveDNS, idle
-		entry.Endpoints.Refresh = time.Hour
-		c.Upstreams["orders"] = entry
-		return patient(c)
-	}
+	with := func(idle time.Duration) gateway.Config { return named(up, idle) }
 	dns := &shaky{}
 	var events []string
 	var mu sync.Mutex
@@ -490,17 +494,11 @@ func (s *stuck) LookupNetIP(ctx context.Context, _, host string) ([]netip.Addr, 
 // A reload ends the lookup that calls wait for. They wait for that of the new endpoints instead.
 func TestReloadDuringTheFirstLookup(t *testing.T) {
 	up := newReplica(t, nil)
-	_, port, _ := net.SplitHostPort(up.address())
 	with := func(idle time.Duration) gateway.Config {
-		c := over()
-		entry := c.Upstreams["orders"]
-		entry.URL, entry.Endpoints.Resolve, entry.Connections.IdleTimeout = "http://orders:"+port, endpoint.ResolveDNS, idle
-		c.Upstreams["orders"] = entry
-		c = patient(c)
-		for name, p := range c.Policies {
-			p.Retry.MaxAttempts = 1
-			c.Policies[name] = p
-		}
+		c := named(up, idle)
+		p := c.Policies[gateway.DefaultPolicyName]
+		p.Retry.MaxAttempts = 1
+		c.Policies[gateway.DefaultPolicyName] = p
 		return c
 	}
 	dns := &stuck{}
@@ -518,8 +516,9 @@ func TestReloadDuringTheFirstLookup(t *testing.T) {
 			status <- resp.Status
 		}()
 	}
-	wait.Until(t, 20*time.Second, "the lookup", func() bool { return dns.lookups.Load() == 1 })
-	time.Sleep(100 * time.Millisecond) // for all calls to wait for it
+	wait.Until(t, 20*time.Second, "all calls and the lookup", func() bool {
+		return g.Active() == int64(cap(status)) && dns.lookups.Load() == 1
+	})
 	if err := g.Reload(func() (gateway.Config, error) { return with(2 * time.Minute), nil }); err != nil {
 		t.Fatal(err)
 	}

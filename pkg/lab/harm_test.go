@@ -27,36 +27,26 @@ func TestDefaultPolicyDoesNoHarm(t *testing.T) {
 		t.Fatalf("%d cells, want at least 15", len(cells))
 	}
 	for _, c := range cells {
-		t.Run(cellName(c), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s at %g %% with %d clients", c.Scenario.Name, 100*c.Load.Rate/c.Load.Capacity, c.Load.Clients), func(t *testing.T) {
 			t.Parallel()
-			doesNoHarm(t, c)
-		})
-	}
-}
-
-func cellName(c lab.Cell) string {
-	return fmt.Sprintf("%s at %g %% with %d clients", c.Scenario.Name, 100*c.Load.Rate/c.Load.Capacity, c.Load.Clients)
-}
-
-// doesNoHarm checks the default policy in a cell.
-func doesNoHarm(t *testing.T, c lab.Cell) {
-	t.Helper()
-	p := transport.DefaultPolicy()
-	var results [2]*lab.Result
-	for i, policy := range []transport.Policy{p, lab.NoPolicy(p)} {
-		virtual.Run(func() {
-			var err error
-			if results[i], err = (lab.Experiment{Policy: policy, Scenario: c.Scenario, Load: c.Load}).Run(t.Context()); err != nil {
-				t.Error(err)
+			p := transport.DefaultPolicy()
+			var results [2]*lab.Result
+			for i, policy := range []transport.Policy{p, lab.NoPolicy(p)} {
+				virtual.Run(func() {
+					var err error
+					if results[i], err = (lab.Experiment{Policy: policy, Scenario: c.Scenario, Load: c.Load}).Run(t.Context()); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			if t.Failed() {
+				return
+			}
+			if h := c.Compare(results[0], results[1]); h.Broken() {
+				t.Errorf("success is %.1f %% with the policy and %.1f %% without, with up to %.2f attempts per call in a second, want at least 95 %% of it, and at most %v",
+					100*h.With, 100*h.Without, h.Peak, h.Allowed)
 			}
 		})
-	}
-	if t.Failed() {
-		return
-	}
-	if h := c.Compare(results[0], results[1]); h.Broken() {
-		t.Errorf("success is %.1f %% with the policy and %.1f %% without, with up to %.2f attempts per call in a second, want at least 95 %% of it, and at most %v",
-			100*h.With, 100*h.Without, h.Peak, h.Allowed)
 	}
 }
 

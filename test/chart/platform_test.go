@@ -24,9 +24,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The check of each program before an installation runs its own --check on the configuration,
-// faults, environment and files that its pods will get, and a wrong one fails it at once. The
-// environment was once left out, and so were the faults: they installed pods that could not start.
+// Before an installation, each program checks what its pods will get: configuration or faults,
+// environment, and files. What is wrong fails the check at once. Environment and faults were once
+// left out: then pods were installed that could not start.
 func TestCheckBeforeAnInstallation(t *testing.T) {
 	programs := map[string]string{"client": build(t, "client"), "flaky-server": build(t, "flaky-server")}
 	for name, tc := range map[string]struct {

@@ -27,6 +27,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/live"
 	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -480,15 +481,10 @@ func own(t *testing.T, o page.Options, upstreams ...func() []observe.Upstream) (
 // recorded waits until l has n calls.
 func recorded(t *testing.T, l *live.Live, n uint64) {
 	t.Helper()
-	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+	wait.Until(t, patience, fmt.Sprintf("%d recorded calls", n), func() bool {
 		_, total := l.Calls(1, live.Wanted{})
-		switch {
-		case total >= n:
-			return
-		case time.Since(began) > patience:
-			t.Fatalf("%d calls are recorded after %v, want %d", total, patience, n)
-		}
-	}
+		return total >= n
+	})
 }
 
 func call(upstream string) *observe.Call {

@@ -381,18 +381,17 @@ func TestPickedSeriesHasItsCalls(t *testing.T) {
 			l.ObserveCall(t.Context(), *c)
 		}
 	}
-	gathered := func(total uint64) { recorded(t, l, total) }
 	record("http://a", "default", 1)
 	record("http://a", "other", 4)
 	for i := range 60 {
 		record(fmt.Sprintf("http://up-%02d", i), "default", 1)
 	}
-	gathered(65)
+	recorded(t, l, 65)
 	record("http://beyond", "default", 3)
 	record("http://beyond", "other", 3)
 	record("http://beyond", "third", 3)
 	record("http://a", "default", 400)
-	gathered(474)
+	recorded(t, l, 474)
 	v := visit(t, at, 1440, false)
 	v.until(isLive + ` && document.querySelectorAll("#rows tr").length === 100 && document.querySelectorAll("#upstream-rows tr").length > 60`)
 	for row, want := range map[string]string{"http://a, policy other": "http://a other 4", "(others)": "http://beyond"} {

@@ -97,7 +97,7 @@ export function drawUpstreams() {
 // about says how many of n endpoints there are, which are out, and how many fail but are kept.
 function about(n, some) {
   const kept = some.filter((e) => e.state === "failing");
-  const out = some.filter((e) => !kept.includes(e)).map((e) => e.address);
+  const out = some.filter((e) => e.state !== "failing").map((e) => e.address);
   const parts = [];
   if (out.length) parts.push(`out: ${out.slice(0, 2).join(", ")}${out.length > 2 ? ` and ${out.length - 2} more` : ""}`);
   if (kept.length) parts.push(`${count(kept.length)} ${kept.length === 1 ? "fails but is" : "fail but are"} kept`);
