@@ -368,6 +368,16 @@ func (p place) forward(target, port string) string {
 	return ""
 }
 
+// reached waits until a call of /process has succeeded. A node learns of new pods' addresses a moment
+// after they are ready, and until then the client cannot reach its upstream.
+func (p place) reached(url string) {
+	p.t.Helper()
+	eventually(p.t, time.Minute, "a call succeeds", func() (bool, string) {
+		resp, text, err := try(p.t.Context(), http.MethodGet, url+"/process", "", nil)
+		return err == nil && resp.StatusCode == http.StatusOK, fmt.Sprint(text, err)
+	})
+}
+
 var client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
 func request(t *testing.T, method, url, body string, header map[string]string) (*http.Response, string) {

@@ -24,7 +24,9 @@ import (
 func TestGRPC(t *testing.T) {
 	p := newPlace(t)
 	p.install()
-	conn, err := grpc.NewClient("passthrough:"+strings.TrimPrefix(p.forward("svc/client", "8080"), "http://"),
+	url := p.forward("svc/client", "8080")
+	p.reached(url)
+	conn, err := grpc.NewClient("passthrough:"+strings.TrimPrefix(url, "http://"),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -394,14 +395,18 @@ func rotateCertificate(t *testing.T) (missed string) {
 			return 0, err
 		}
 		defer func() { _ = resp.Body.Close() }()
-		if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
-			return 0, fmt.Errorf("%s: %w", resp.Status, err)
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			return 0, err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return 0, errors.New(resp.Status)
 		}
 		return resp.TLS.PeerCertificates[0].SerialNumber.Int64(), nil
 	}
-	if got, err := serial(); err != nil || got != 1 {
-		t.Fatalf("got certificate %d (%v), want the first one", got, err)
-	}
+	eventually(t, time.Minute, "the first certificate is served", func() (bool, string) { // once the upstream is reached
+		got, err := serial()
+		return err == nil && got == 1, fmt.Sprint(got, err)
+	})
 	stop := p.load("https://client:8080/process", 100, "-any-certificate")
 	time.Sleep(2 * time.Second) // calls over connections with the old one
 	if _, err := on.CoreV1().Secrets(p.namespace).Update(t.Context(), secret, metav1.UpdateOptions{}); err != nil {
@@ -436,6 +441,45 @@ func TestRotatedUpstream(t *testing.T) {
 	twice(t, func() string { return rotateUpstream(t) })
 }
 
+// serves runs the load image as an upstream with a Service of the same name, at port 8080. If secret
+// is not empty, /etc/files has the files of that Secret.
+func (p place) serves(name, args, secret string) {
+	p.t.Helper()
+	mounts, volumes := "[]", "[]"
+	if secret != "" {
+		mounts, volumes = "[{name: files, mountPath: /etc/files, readOnly: true}]", "[{name: files, secret: {secretName: "+secret+"}}]"
+	}
+	p.apply(fmt.Sprintf(`
+apiVersion: v1
+kind: Service
+metadata: {name: %[1]s}
+spec:
+  selector: {app: %[1]s}
+  ports: [{port: 8080}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %[1]s}
+spec:
+  selector: {matchLabels: {app: %[1]s}}
+  template:
+    metadata: {labels: {app: %[1]s}}
+    spec:
+      automountServiceAccountToken: false
+      securityContext: {runAsNonRoot: true, runAsUser: 65532, seccompProfile: {type: RuntimeDefault}}
+      containers:
+        - name: %[1]s
+          image: %[2]s
+          args: %[3]s
+          readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+          resources: {requests: {cpu: 100m}}
+          securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+          volumeMounts: %[4]s
+      volumes: %[5]s
+`, name, loadImage, args, mounts, volumes))
+	p.kubectl("rollout", "status", "deployment/"+name, "--timeout=2m")
+}
+
 // rotateUpstream does so in a place of its own, and returns which calls were lost.
 func rotateUpstream(t *testing.T) (missed string) {
 	p := newPlace(t)
@@ -457,42 +501,14 @@ func rotateUpstream(t *testing.T) (missed string) {
 			t.Fatal(err)
 		}
 	}
-	p.apply(fmt.Sprintf(`
-apiVersion: v1
-kind: Service
-metadata: {name: upstream}
-spec:
-  selector: {app: upstream}
-  ports: [{port: 8443}]
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: upstream}
-spec:
-  selector: {matchLabels: {app: upstream}}
-  template:
-    metadata: {labels: {app: upstream}}
-    spec:
-      automountServiceAccountToken: false
-      securityContext: {runAsNonRoot: true, runAsUser: 65532, seccompProfile: {type: RuntimeDefault}}
-      containers:
-        - name: upstream
-          image: %s
-          args: [-serve, ":8443", -files, /etc/upstream]
-          readinessProbe: {tcpSocket: {port: 8443}, periodSeconds: 1}
-          resources: {requests: {cpu: 100m}}
-          securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
-          volumeMounts: [{name: files, mountPath: /etc/upstream, readOnly: true}]
-      volumes: [{name: files, secret: {secretName: upstream}}]
-`, loadImage))
-	p.kubectl("rollout", "status", "deployment/upstream", "--timeout=2m")
+	p.serves("upstream", `[-serve, ":8080", -files, /etc/files]`, "upstream")
 	// On a busy machine everything may pause for a moment.
 	values := filepath.Join(t.TempDir(), "values.yaml")
 	if err := os.WriteFile(values, []byte(`
 flakyServer: {enabled: false}
 config:
   routes: [{name: orders, match: /, upstream: orders}]
-  upstreams: {orders: {url: "https://upstream:8443"}}
+  upstreams: {orders: {url: "https://upstream:8080"}}
   policies: {default: {timeout: 15s, attemptTimeout: 5s}}
 client:
   replicas: 1
@@ -863,40 +879,28 @@ func TestSidecar(t *testing.T) {
 // In 64 MiB, request bodies that are kept for retries once took all memory.
 func TestUploadsFitInMemory(t *testing.T) {
 	p := newPlace(t)
-	p.install("--set", "client.replicas=1", "--set", "flakyServer.faults.errorRate=0", "--set", "flakyServer.replicas=2", "--set", "client.resources.limits.memory=64Mi",
-		"--set", "client.resources.requests.memory=32Mi", "--set", "config.policies.demo.retry.replayBuffer=1MiB", "--set", "flakyServer.faults.latency.distribution=fixed", "--set", "flakyServer.faults.latency.value=1s",
-		"--set", "config.policies.demo.timeout=2m,config.policies.demo.attemptTimeout=2m")
-	url := p.forward("svc/client", "8080") + "/orders"
-	body := strings.Repeat("x", 1_000_000)
-	// All go over the one connection of kubectl port-forward, which is slow on a busy machine.
-	caller := &http.Client{Timeout: 3 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
-	var calls sync.WaitGroup
-	var answered atomic.Int32
-	for range 150 {
-		calls.Go(func() {
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			req.Header.Set("Idempotency-Key", "a")
-			if resp, err := caller.Do(req); err == nil { // whatever the answer is
-				// kubectl port-forward ends when a connection is reset.
-				_, _ = io.Copy(io.Discard, resp.Body)
-				_ = resp.Body.Close()
-				answered.Add(1)
-			}
-		})
+	p.serves("uploads", `[-uploads, ":8080"]`, "")
+	values := filepath.Join(t.TempDir(), "values.yaml")
+	if err := os.WriteFile(values, []byte(`
+flakyServer: {enabled: false}
+config:
+  routes: [{name: uploads, match: POST /, upstream: "http://uploads:8080"}]
+  policies: {default: {timeout: 2m, attemptTimeout: 2m, retry: {replayBuffer: 1MiB}}}
+client: {replicas: 1, resources: {limits: {memory: 64Mi}, requests: {memory: 32Mi}}}
+`), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	calls.Wait()
+	p.install("--values", values)
+	// Not over kubectl port-forward: it is slow on a busy machine, and ends when an upload is refused
+	// early and resets its connection.
+	got := p.load("http://client:8080/", 150, "-post", "1000000", "-for", "1s")()
+	t.Logf("%+v", got)
 	for _, pod := range p.pods("client") {
 		if s := pod.Status.ContainerStatuses[0]; s.RestartCount > 0 {
 			t.Errorf("the client was restarted %d times, want none: %+v", s.RestartCount, s.LastTerminationState)
 		}
 	}
-	// An upload that is refused early may reset its connection, and then kubectl port-forward ends,
-	// and with it all that are still under way.
-	if n := answered.Load(); n < 10 {
-		t.Errorf("%d of 150 uploads were answered, want at least 10", n)
+	if got.Calls < 100 || got.Failed > 0 {
+		t.Errorf("%d of %d uploads failed, want none of at least 100: %v", got.Failed, got.Calls, got.How)
 	}
 }

@@ -62,6 +62,7 @@ func TestInstall(t *testing.T) {
 // processSurvives makes 200 calls under the demo's faults and policy.
 func (p place) processSurvives(calls string) {
 	p.t.Helper()
+	p.reached(calls)
 	succeeded, attempts, failures := 0, map[string]int{}, ""
 	for range 200 {
 		resp, text, err := try(p.t.Context(), http.MethodGet, calls+"/process", "", nil)
@@ -244,7 +245,7 @@ func (p place) load(url string, rate int, more ...string) (stop func() outcome) 
 					RunAsNonRoot: &yes, RunAsUser: &user, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 				},
 				Containers: []corev1.Container{{
-					Name: "load", Image: loadImage, Args: append([]string{"-url", url, "-rate", fmt.Sprint(rate)}, more...),
+					Name: "load", Image: loadImage, Args: append([]string{"-url", url, "-rate", fmt.Sprint(rate), "-first", "1m"}, more...),
 					// Without a share of the CPU it would measure how it waits for one.
 					Resources:       corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("200m")}},
 					SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: &no, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
@@ -259,7 +260,7 @@ func (p place) load(url string, rate int, more ...string) (stop func() outcome) 
 	logs := func() (string, error) {
 		return output(p.t.Context(), "kubectl", p.kubectlArgs([]string{"logs", "--tail=-1", name})...)
 	}
-	eventually(p.t, time.Minute, "the load begins", func() (bool, string) {
+	eventually(p.t, 2*time.Minute, "the load begins", func() (bool, string) {
 		text, err := logs()
 		return err == nil && strings.Contains(text, "begun"), fmt.Sprint(err)
 	})
@@ -349,7 +350,7 @@ func TestEachReplicaHasItsOwnBreaker(t *testing.T) {
 	data, admin := make([]string, 2), make([]string, 2)
 	for i, pod := range pods {
 		data[i], admin[i] = p.forward("pod/"+pod.Name, "8080"), p.forward("pod/"+pod.Name, "8081")
-		get(t, data[i]+"/process")
+		p.reached(data[i])
 		if s := state(admin[i]); s != "closed" {
 			t.Errorf("%s: the circuit is %s at first, want closed", pod.Name, s)
 		}

@@ -1,5 +1,5 @@
 // Command load calls a URL at a steady rate from inside a cluster. When it receives a signal or its
-// time is up, it prints the results as JSON. With -serve it is an upstream instead.
+// time is up, it prints the results as JSON. With -serve or -uploads it is an upstream instead.
 package main
 
 import (
@@ -14,7 +14,10 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -31,35 +34,57 @@ type Result struct {
 	Slowest float64 `json:"slowest"`
 }
 
+// keys counts the idempotency keys that were sent.
+var keys atomic.Int64
+
 func main() {
 	url := flag.String("url", "", "what to `GET`")
+	size := flag.Int("post", 0, "POST so many `BYTES` with an Idempotency-Key instead")
+	patience := flag.Duration("first", 0, "wait so long at most for a first answer of 200, which is not counted")
 	rate := flag.Int("rate", 50, "calls a second")
 	limit := flag.Duration("for", 5*time.Minute, "for how long at most")
 	untrusted := flag.Bool("any-certificate", false, "accept every certificate of -url")
+	uploads := flag.String("uploads", "", "serve uploads on `ADDR` instead")
 	addr := flag.String("serve", "", "serve HTTPS on `ADDR` instead")
 	dir := flag.String("files", ".", "with -serve: the `FOLDER` of its certificates")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	if *addr != "" {
-		if err := serve(ctx, *addr, *dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
+	var err error
+	switch {
+	case *uploads != "":
+		err = serveUploads(ctx, *uploads)
+	case *addr != "":
+		err = serve(ctx, *addr, *dir)
+	default:
+		err = load(ctx, *url, strings.Repeat("x", *size), *rate, *patience, *limit, *untrusted)
 	}
-	ctx, cancel := context.WithTimeout(ctx, *limit)
-	defer cancel()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
 
+// load makes calls and prints their results.
+func load(ctx context.Context, url, body string, rate int, patience, limit time.Duration, untrusted bool) error {
 	// Keep every connection: after a stall, new ones and their lookups would prolong it.
 	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
-		MaxIdleConnsPerHost: 10_000, TLSClientConfig: &tls.Config{InsecureSkipVerify: *untrusted}, //nolint:gosec // a flag for tests
+		MaxIdleConnsPerHost: 10_000, TLSClientConfig: &tls.Config{InsecureSkipVerify: untrusted}, //nolint:gosec // a flag for tests
 	}}
+	// A node learns of new pods' addresses a moment after they are ready.
+	for begin := time.Now(); time.Since(begin) < patience && ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
+		if _, failure := call(client, url, body); failure == "" {
+			break
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+
 	result := Result{How: map[string]int{}}
 	var took []float64
 	var mu sync.Mutex
 	var calls sync.WaitGroup
-	tick := time.NewTicker(time.Second / time.Duration(*rate))
+	tick := time.NewTicker(time.Second / time.Duration(rate))
 	defer tick.Stop()
 	fmt.Println("begun")
 	start, begun := time.Now(), 0
@@ -69,10 +94,10 @@ func main() {
 		case <-tick.C:
 		}
 		// A ticker drops ticks on a busy machine, so this goes by the clock.
-		for ; begun < int(time.Since(start).Seconds()*float64(*rate)); begun++ {
+		for ; begun < int(time.Since(start).Seconds()*float64(rate)); begun++ {
 			calls.Go(func() {
 				sent := time.Now()
-				resent, failure := call(client, *url)
+				resent, failure := call(client, url, body)
 				duration := time.Since(sent).Seconds()
 				mu.Lock()
 				defer mu.Unlock()
@@ -93,20 +118,28 @@ func main() {
 	}
 	text, err := json.Marshal(result)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		return err
 	}
 	fmt.Println(string(text))
+	return nil
 }
 
-func call(client *http.Client, url string) (resent int, failure string) {
+// call posts a body, or gets the URL if there is none.
+func call(client *http.Client, url, body string) (resent int, failure string) {
 	sent := 0
 	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
 		WroteRequest: func(httptrace.WroteRequestInfo) { sent++ },
 	})
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	method := http.MethodGet
+	if body != "" {
+		method = http.MethodPost
+	}
+	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return 0, err.Error()
+	}
+	if body != "" {
+		req.Header.Set("Idempotency-Key", strconv.Itoa(int(keys.Add(1))))
 	}
 	resp, err := client.Do(req)
 	resent = max(0, sent-1)
@@ -114,13 +147,13 @@ func call(client *http.Client, url string) (resent int, failure string) {
 		return resent, err.Error()
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(resp.Body)
+	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return resent, resp.Status + ", " + err.Error()
 	}
 	if resp.StatusCode != http.StatusOK {
 		var problem struct{ Reason string }
-		_ = json.Unmarshal(body, &problem) // no reason if it is not the gateway's
+		_ = json.Unmarshal(text, &problem) // no reason if it is not the gateway's
 		if problem.Reason == "" {
 			return resent, resp.Status
 		}

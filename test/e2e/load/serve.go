@@ -55,12 +55,26 @@ func serve(ctx context.Context, addr, dir string) error {
 		ErrorLog:  log.New(io.Discard, "", 0), // the probes of the kubelet make no handshake
 	}
 	server.Protocols.SetHTTP1(true)
+	return untilDone(ctx, server, func() error { return server.ListenAndServeTLS("", "") })
+}
+
+// serveUploads serves HTTP until ctx ends. It reads each body, and answers a second later.
+func serveUploads(ctx context.Context, addr string) error {
+	server := &http.Server{Addr: addr, ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // its caller has left
+		time.Sleep(time.Second)
+	})}
+	return untilDone(ctx, server, server.ListenAndServe)
+}
+
+// untilDone shuts the server down when ctx ends.
+func untilDone(ctx context.Context, server *http.Server, listen func() error) error {
 	stopped := make(chan error, 1)
 	go func() {
 		<-ctx.Done()
 		stopped <- server.Shutdown(context.WithoutCancel(ctx))
 	}()
-	if err := server.ListenAndServeTLS("", ""); !errors.Is(err, http.ErrServerClosed) {
+	if err := listen(); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return <-stopped
