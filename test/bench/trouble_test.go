@@ -56,9 +56,9 @@ type trouble struct {
 	many     int // how many clients the column "many clients" has; 0 = 20
 	// loaded is when the upstream without a policy is asked for more than it can do. What it does
 	// then is what is possible: less than its capacity, as each job ends a little late.
-	loaded lab.Span
-	policy   func(*transport.Policy)
-	figures  []figure
+	loaded  lab.Span
+	policy  func(*transport.Policy)
+	figures []figure
 }
 
 // figure is one line of the table.
