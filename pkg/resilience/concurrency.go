@@ -123,7 +123,8 @@ var errNoPlace = errors.New("the concurrency limit is reached")
 //   - it stalls: many are in flight, and none has succeeded for a while since; or
 //   - it is slow: even the fastest of several successes took four times as long as usual, and over
 //     100 ms. A slow part of the endpoints does not look like that, but a queue in the upstream
-//     does. Then a brake finds the limit, as long as it refuses attempts.
+//     does. Then a brake finds the limit, as long as it refuses attempts. But the latency counts
+//     only while this process gets the processor time that it asks for.
 type limiter struct {
 	policy ConcurrencyPolicy
 	*limiterState
