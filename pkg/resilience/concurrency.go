@@ -123,7 +123,8 @@ var errNoPlace = errors.New("the concurrency limit is reached")
 //   - it stalls: many are in flight, and none has succeeded for a while since; or
 //   - it is slow: even the fastest of several successes took four times as long as usual, and over
 //     100 ms. A slow part of the endpoints does not look like that, but a queue in the upstream
-//     does. Then a brake finds the limit, as long as it refuses attempts.
+//     does. Then a brake finds the limit, as long as it refuses attempts. But the latency counts
+//     only while this process gets the processor time that it asks for.
 type limiter struct {
 	policy ConcurrencyPolicy
 	*limiterState
@@ -449,10 +450,15 @@ func (l *limiter) judge(at int64) {
 	rate := float64(b.n) / time.Duration(at-u.at).Seconds()
 	limit := max(slowFactor*u.latency, leastSlow.Seconds())
 	seems := u.latency > 0 && b.fastest.Seconds() > limit && rate <= busier*u.rate
-	slow := seems
-	if seems && l.brake.Load() == 0 {
+	own := l.ownShare(at)
+	// On a machine without processor time to spare, all that waits may wait for that.
+	starved := seems && own > 0 && own < enoughTime
+	slow := seems && !starved
+	if slow && l.brake.Load() == 0 {
 		// Answers that come all at once may only show that the upstream stood still.
-		slow = b.fastest.Seconds()*l.ownShare(at) > limit && (l.doubted || at-b.from >= int64(blockTime)/2)
+		slow = b.fastest.Seconds()*own > limit && (l.doubted || at-b.from >= int64(blockTime)/2)
+	}
+	if seems {
 		l.suspect(at)
 	}
 	l.doubted = seems && !slow
@@ -462,7 +468,7 @@ func (l *limiter) judge(at int64) {
 	expected := failsToo * float64(b.n)
 	fails := failures > expected+2*math.Sqrt(expected) // more than by chance
 	if l.policy.Max == 0 {
-		l.hold(at, slow, l.full.Swap(false), fails)
+		l.hold(at, slow, l.full.Swap(false), fails, starved)
 	} else {
 		l.set(at, 0)
 	}
@@ -498,8 +504,9 @@ func (l *limiter) judge(at int64) {
 
 // hold keeps the brake in force while the upstream is slow, or while the brake refuses attempts,
 // and for a second afterwards while fewer calls succeed than usual: by chance a short time needs no
-// brake. It does so too if fewer succeed because fewer are made, which it cannot know.
-func (l *limiter) hold(at int64, slow, full, fails bool) {
+// brake. It does so too if fewer succeed because fewer are made, which it cannot know. starved
+// reports that this process has too little processor time to judge by the latency.
+func (l *limiter) hold(at int64, slow, full, fails, starved bool) {
 	limit := l.brake.Load()
 	if slow || full {
 		l.needed = at
@@ -512,6 +519,10 @@ func (l *limiter) hold(at int64, slow, full, fails bool) {
 		l.slowness = l.newBrake(at)
 	case fails:
 		limit = 0
+	case starved && full:
+		limit *= 2 // what is refused here would be served
+		l.slowness.restart(at)
+	case starved && at-l.needed < int64(brakeTime):
 	case limit > 0 && (slow || full || at-l.needed < int64(brakeTime) && rate < loses*l.usual.rate):
 		limit = l.slowness.next(at, b, limit, full)
 	case slow:

@@ -25,6 +25,7 @@ const (
 	leastMany    = 6                       // attempts in flight from which silence counts, at least
 	manyFactor   = 1.5                     // times the attempts that are usually in flight
 	suspectFor   = 5 * time.Second         // how long there are ticks after slow answers
+	enoughTime   = 0.75                    // of what passes: with less of its own a process cannot judge by latency
 	hangGaps     = 30                      // as stallGaps, from which on it is no queue of a slow upstream
 	hangPlaces   = 2                       // the limit while the upstream hangs
 	probeEvery   = 1500 * time.Millisecond // after the last place was taken one more is, at any limit

@@ -170,3 +170,66 @@ func TestSilencesThatAreLearned(t *testing.T) {
 		})
 	}
 }
+
+// The machine has too little processor time: all answers come late, and as many as before. It does
+// not show that the upstream is slow, so nothing is refused, nor for long if the limit was in force
+// before. With enough processor time the same latency is a queue in the upstream.
+func TestLatencyWithoutProcessorTime(t *testing.T) {
+	for name, c := range map[string]struct {
+		own    time.Duration // of a tick's time, this process's own
+		before time.Duration // so long it has enough, with the same latency
+		limit  bool          // at the end
+	}{
+		"enough":               {tick, 0, true},
+		"nearly enough":        {tick * 9 / 10, 0, true},
+		"half of it":           {tick / 2, 0, false},
+		"half of it, later":    {tick / 2, 2 * time.Second, false},
+		"a fifth of it":        {tick / 5, 0, false},
+		"a fifth of it, later": {tick / 5, 2 * time.Second, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLimiter(ConcurrencyPolicy{}, 10*time.Second)
+				l.ticking.Store(true) // the test makes the ticks
+				l.timer = time.AfterFunc(time.Hour, func() {})
+				defer func() { l.timer.Stop() }()
+				var spent time.Duration // since the last tick
+				refused := 0            // of those in flight at the same time
+				answer := func(callers int, latency, own time.Duration) {
+					for range callers - int(l.inFlight.Load()) {
+						if !l.take(time.Now(), 1) {
+							refused++
+							break
+						}
+					}
+					time.Sleep(tick)
+					l.leave(time.Now(), Healthy, latency)
+					if spent += own; spent >= tick {
+						spent -= tick
+						l.step = tick
+						l.tick()
+					}
+				}
+				for range 2000 {
+					answer(2, 10*time.Millisecond, tick)
+				}
+				for range c.before / tick {
+					answer(80, 400*time.Millisecond, tick)
+				}
+				if limit := l.current(); (limit > 0) != (c.before > 0) {
+					t.Errorf("a limit of %d after %v of slow answers", limit, c.before)
+				}
+				refused = 0
+				for range 5 * time.Second / tick {
+					answer(80, 400*time.Millisecond, c.own)
+				}
+				if limit := l.current(); (limit > 0) != c.limit {
+					t.Errorf("a limit of %d at the end, want one: %v", limit, c.limit)
+				}
+				if most := int(500 * time.Millisecond / tick); !c.limit && refused > most {
+					t.Errorf("refused %d times, want at most %d", refused, most)
+				}
+			})
+		})
+	}
+}
