@@ -111,6 +111,8 @@ const (
 	failsToo   = 0.1              // failures for each success from which a slow upstream is not only slow:
 	failsOver  = 5                // then the usual follows so many times as slowly
 	busier     = 3                // times the usual rate of successes from which the traffic is another
+	lateBy     = 4                // standard deviations above the usual latency, and at least leastSlow
+	lateTime   = 250 * time.Millisecond
 )
 
 var errNoPlace = errors.New("the concurrency limit is reached")
@@ -159,8 +161,10 @@ type limiterState struct {
 	slowness   brake
 	needed     int64 // when it has refused attempts at last, or the upstream was slow, ns since epoch
 	doubted    bool  // the last block seemed slow, but did not count
+	lateSince  int64 // since when all successes have come late, ns since epoch; 0 = the last one did not
 	usual      struct {
 		latency, inFlight float64 // s, attempts; 0 = unknown
+		variance          float64 // of the latency, s²
 		spread            float64 // of the latency: its variance, divided by the square of its mean
 		rate              float64 // successes a second
 		at                int64   // of the last update, ns since epoch
@@ -432,12 +436,29 @@ func (l *limiter) succeeded(at, inFlight int64, latency time.Duration) {
 	if b.n++; b.n > 1 && b.fastest > leastSlow && b.fastest.Seconds() > slowFactor*l.usual.latency {
 		l.suspect(at) // so that this process's own time is known when the block is judged
 	}
+	l.restRetries(at, latency)
 	b.latency += latency.Seconds()
 	b.squares += latency.Seconds() * latency.Seconds()
 	b.inFlight += float64(inFlight)
 	if b.n >= blockSize && at-l.usual.at >= int64(blockTime) {
 		l.judge(at)
 		*b = sample{}
+	}
+}
+
+// restRetries allows no retries for a while if the last successes all came late: a queue is being
+// built up somewhere. It needs two of them, and lateTime, so a client with few calls knows it long
+// before it has a block. By chance it is rare: by Chebyshev's inequality at most one success in 16
+// is so late, whatever the latencies are.
+func (l *limiter) restRetries(at int64, latency time.Duration) {
+	u := &l.usual
+	switch {
+	case u.latency == 0 || latency.Seconds() <= max(leastSlow.Seconds(), u.latency+lateBy*math.Sqrt(u.variance)):
+		l.lateSince = 0
+	case l.lateSince == 0:
+		l.lateSince = at
+	case at-l.lateSince >= int64(lateTime):
+		l.tired.Store(at + int64(slowHolds))
 	}
 }
 
@@ -473,14 +494,15 @@ func (l *limiter) judge(at int64) {
 		l.set(at, 0)
 	}
 	over := usualOver
-	if seems || at < l.tired.Load() {
-		over = adoptOver // after it was slow its latency still has much of a queue in it
+	tired := at < l.tired.Load()
+	if seems || tired || fails {
+		over = adoptOver // the latency has much of a queue in it, also for a while after that
 	}
 	weight := 1.0
 	if u.latency > 0 {
 		weight = -math.Expm1(-float64(at-u.at) / float64(over))
 	}
-	if slow && fails {
+	if (slow || tired) && fails {
 		weight /= failsOver // it is hardly the new usual
 	}
 	if u.at > 0 {
@@ -488,6 +510,9 @@ func (l *limiter) judge(at int64) {
 		l.gap.Store(min((at-u.at)/int64(b.n), int64(maxGap)))
 	}
 	u.at = at
+	if !seems && !tired {
+		u.variance += weight * (b.squares/float64(b.n) - 2*mean*u.latency + u.latency*u.latency - u.variance)
+	}
 	u.latency += weight * (mean - u.latency)
 	if !seems && l.brake.Load() == 0 { // in trouble more are in flight than usual
 		u.rate += weight * (rate - u.rate)

@@ -218,3 +218,46 @@ func TestStandstillTeachesNoLatency(t *testing.T) {
 		calls.Wait()
 	})
 }
+
+// Two late answers in a row show a client of four calls a second that a queue is being built up,
+// and it makes no retries until five seconds after the last ones. A queue is not taken for usual,
+// however long it lasts. Late answers among others are no queue.
+func TestNoRetriesWhileAnswersComeLate(t *testing.T) {
+	const late, soon = 600 * time.Millisecond, 20 * time.Millisecond
+	for name, c := range map[string]struct {
+		latencies []time.Duration // of the calls from 10 s on, in turn
+		length    time.Duration
+		after     time.Duration // the end of that
+		retries   int
+	}{
+		"two late answers in a row":            {[]time.Duration{late, late, soon}, 3 * time.Second, 0, 0},
+		"for half a minute":                    {[]time.Duration{late, late, soon}, 30 * time.Second, 0, 0},
+		"six seconds after the last late ones": {[]time.Duration{late, late, soon}, 3 * time.Second, 6 * time.Second, 1},
+		"late answers, none of them in a row":  {[]time.Duration{late, soon}, 3 * time.Second, 0, 1},
+		"two late answers at the same time":    {[]time.Duration{late, late - 250*time.Millisecond, soon, soon}, 3 * time.Second, 0, 1},
+		"a tenth of a second is not late":      {[]time.Duration{99 * time.Millisecond}, 3 * time.Second, 0, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := limited(resilience.ConcurrencyPolicy{})
+				p.Retry.MaxAttempts = 2
+				pl := pipeline(t, p, resilience.Options{})
+				var calls sync.WaitGroup
+				call := func(latencies []time.Duration, length time.Duration) {
+					for i := range int(length / (250 * time.Millisecond)) {
+						calls.Go(func() { _, _, _ = pl.Do(t.Context(), taking(latencies[i%len(latencies)])) })
+						time.Sleep(250 * time.Millisecond)
+					}
+				}
+				call([]time.Duration{soon}, 10*time.Second)
+				call(c.latencies, c.length)
+				call([]time.Duration{soon}, c.after)
+				_, report, _ := pl.Do(t.Context(), answers("busy", "ok"))
+				if got := len(report.Attempts) - 1; got != c.retries {
+					t.Errorf("got %d retries, reason %s, want %d", got, report.Reason, c.retries)
+				}
+				calls.Wait()
+			})
+		})
+	}
+}
