@@ -15,16 +15,26 @@ import (
 // factor with the number of loads and clients, so that all of them are seen.
 const sampled = 29
 
+// In these scenarios a part of the upstream is gone and the rest is overloaded. With 250 clients
+// that see few answers each, retries once kept the queue up.
+var overloadedRest = []string{"rolling-restart", "hanging-endpoint", "bad-instance", "1-of-3-hang-none"}
+
 // The default policy does no harm.
 func TestDefaultPolicyDoesNoHarm(t *testing.T) {
 	statistics(t)
 	t.Parallel()
-	cells, err := lab.HarmGrid(sampled)
+	all, err := lab.HarmGrid(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(cells) < 15 {
-		t.Fatalf("%d cells, want at least 15", len(cells))
+	var cells []lab.Cell
+	for i, c := range all {
+		if i%sampled == 0 || slices.Contains(overloadedRest, c.Scenario.Name) && c.Load.Rate == 0.9*c.Load.Capacity && c.Load.Clients == 250 {
+			cells = append(cells, c)
+		}
+	}
+	if len(cells) < 15+len(overloadedRest) {
+		t.Fatalf("%d cells, want at least %d", len(cells), 15+len(overloadedRest))
 	}
 	for _, c := range cells {
 		t.Run(fmt.Sprintf("%s at %g %% with %d clients", c.Scenario.Name, 100*c.Load.Rate/c.Load.Capacity, c.Load.Clients), func(t *testing.T) {
