@@ -35,6 +35,7 @@ func levels() map[string]int {
 		"internal/grpcwire":      -1,
 		"internal/mistake":       -1,
 		"internal/nethttp":       -1,
+		"internal/recent":        -1,
 		"internal/reread":        -1,
 		"internal/retryafter":    -1,
 
