@@ -758,3 +758,14 @@ func TestObjectsOfUnknownGroups(t *testing.T) {
 		}
 	}
 }
+
+// A duration in ISO 8601 that is too long used to be a negative one, or the longest one, depending
+// on the processor.
+func TestDurationThatIsTooLong(t *testing.T) {
+	t.Parallel()
+	text := "resilience4j: {retry: {instances: {a: {waitDuration: P999999D}}}}"
+	_, err := foreign.Import(foreign.Resilience4j, "file.yaml", []byte(text))
+	if want := "waitDuration: expected a duration"; err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "P999999D") {
+		t.Errorf("got error %v, want one with %q and the value", err, want)
+	}
+}
