@@ -59,11 +59,18 @@ func parseProperties(name string, data []byte) ([]*node, error) {
 		if value != "" && (value[0] == '=' || value[0] == ':') {
 			value = strings.TrimLeft(value[1:], " \t\f")
 		}
+		parts := splitKey(key)
+		if len(parts) > maxDepth {
+			errs = append(errs, &mistake.Mistake{
+				File: name, Line: number, Column: indent + 1, Message: fmt.Sprintf("expected at most %d parts in a key, got %d", maxDepth, len(parts)),
+			})
+			continue
+		}
 		leaf := &node{path: key, text: strings.TrimSpace(value), line: number, column: indent + 1, keyLine: number, keyColumn: indent + 1}
 		if at := strings.LastIndex(text, leaf.text); leaf.text != "" && i+1 == number {
 			leaf.column = indent + 1 + utf8.RuneCountInString(text[:at])
 		}
-		if problem := root.put(splitKey(key), leaf); problem != "" {
+		if problem := root.put(parts, leaf); problem != "" {
 			errs = append(errs, &mistake.Mistake{File: name, Line: number, Column: indent + 1, Path: key, Message: problem})
 		}
 	}
