@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/testkit/gobuild"
+	"github.com/rebound-dev/rebound/internal/testkit/wait"
 )
 
 // process is one of the programs, running as its own process.
@@ -221,15 +222,10 @@ func TestB6HangupKillsNothing(t *testing.T) {
 		p.until(t, "configuration refused, the old one goes on") // the demo only logs warnings
 		write(t, strings.Replace(routes, "first", "second", 1))
 		signal(t, p, syscall.SIGHUP)
-		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		wait.Until(t, 20*time.Second, "the new configuration", func() bool {
 			_, body := get(t, p.urls[0]+"/config")
-			if strings.Contains(body, "name: second") {
-				break
-			}
-			if time.Since(began) > 20*time.Second {
-				t.Fatalf("got configuration\n%s\nwant the new one", body)
-			}
-		}
+			return strings.Contains(body, "name: second")
+		})
 		terminate(t, p)
 	})
 	t.Run("demo without a file", func(t *testing.T) {

@@ -89,33 +89,8 @@ func run(ctx context.Context, p cli.Program) int {
 		return p.Fail(cli.ExitUsage, err)
 	}
 	if *check {
-		for _, n := range notes {
-			fmt.Fprintf(p.Stderr, "client: %s\n", n)
-		}
-		// Also what only a client that starts finds: a wrong OTEL_* variable, a missing file of a
-		// certificate.
-		tel, err := telemetry.Start(ctx, telemetry.Options{Service: "client", LookupEnv: p.LookupEnv})
-		if err != nil {
-			return p.Fail(cli.ExitUsage, err)
-		}
-		if err := tel.Flush(ctx); err != nil {
-			return p.Fail(cli.ExitFailed, err)
-		}
-		g, err := gateway.New(cfg, gateway.Options{})
-		if err != nil {
-			return p.Fail(cli.ExitUsage, err)
-		}
-		g.Close()
-		text, err := config.Marshal(cfg)
-		if err != nil {
-			return p.Fail(cli.ExitFailed, err)
-		}
-		if _, err := p.Stdout.Write(text); err != nil {
-			return p.Fail(cli.ExitFailed, err)
-		}
-		return cli.ExitOK
+		return printConfiguration(ctx, p, cfg, notes)
 	}
-
 	httproute.Log(ctx, logger, notes)
 	defer heap.Relax(p.LookupEnv)()
 	ready := serve.NewReadiness()
@@ -163,6 +138,34 @@ func run(ctx context.Context, p cli.Program) int {
 		fmt.Fprintf(p.Stdout, "routes    %s\nadmin     %s\n%s", url(addrs["data"]), serve.URL(addrs["admin"]), app.Timeouts(cfg))
 	})
 	if err != nil {
+		return p.Fail(cli.ExitFailed, err)
+	}
+	return cli.ExitOK
+}
+
+// printConfiguration checks what only a client that starts finds, a wrong OTEL_* variable or a
+// missing file of a certificate, and prints the configuration. It returns the exit code.
+func printConfiguration(ctx context.Context, p cli.Program, cfg gateway.Config, notes []httproute.Note) int {
+	for _, n := range notes {
+		fmt.Fprintf(p.Stderr, "client: %s\n", n)
+	}
+	tel, err := telemetry.Start(ctx, telemetry.Options{Service: "client", LookupEnv: p.LookupEnv})
+	if err != nil {
+		return p.Fail(cli.ExitUsage, err)
+	}
+	if err := tel.Flush(ctx); err != nil {
+		return p.Fail(cli.ExitFailed, err)
+	}
+	g, err := gateway.New(cfg, gateway.Options{})
+	if err != nil {
+		return p.Fail(cli.ExitUsage, err)
+	}
+	g.Close()
+	text, err := config.Marshal(cfg)
+	if err != nil {
+		return p.Fail(cli.ExitFailed, err)
+	}
+	if _, err := p.Stdout.Write(text); err != nil {
 		return p.Fail(cli.ExitFailed, err)
 	}
 	return cli.ExitOK

@@ -181,7 +181,7 @@ upstreams: {up: {url: "%s", tls: {caFile: %[1]s, serverName: example.com}}}
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	routes, _, stop := client(t, "--config", config, "--listen", rawhttp.FreeAddress(t))
+	routes, admin, stop := client(t, "--config", config, "--listen", rawhttp.FreeAddress(t))
 	tr := up.Client().Transport.(*http.Transport).Clone()
 	tr.TLSClientConfig.ServerName, tr.ForceAttemptHTTP2 = "example.com", true
 	defer tr.CloseIdleConnections()
@@ -203,7 +203,10 @@ upstreams: {up: {url: "%s", tls: {caFile: %[1]s, serverName: example.com}}}
 	<-arrived
 	stopped := make(chan int)
 	go func() { stopped <- stop() }()
-	time.Sleep(50 * time.Millisecond) // the drain begins
+	wait.Until(t, 20*time.Second, "the drain", func() bool {
+		code, _ := get(t, admin+"/readyz")
+		return code != http.StatusOK
+	})
 	close(release)
 	if got := <-answer; got != "HTTP/2.0 200 https" {
 		t.Errorf("got %q for the call in flight, want HTTP/2.0 200 https", got)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/page"
 	"github.com/rebound-dev/rebound/internal/testkit/fetch"
+	"github.com/rebound-dev/rebound/internal/testkit/wait"
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
@@ -135,20 +136,15 @@ func TestNoComparisonWithAnotherUpstream(t *testing.T) {
 			if !lines.Scan() {
 				t.Fatal("the demo did not start")
 			}
-			for {
-				text := getBody(t, lines.Text()+"api/traffic")
-				var s page.TrafficState
-				if err := json.Unmarshal([]byte(text), &s); err != nil {
+			var s page.TrafficState
+			wait.Until(t, 20*time.Second, "five answers", func() bool {
+				if err := json.Unmarshal([]byte(getBody(t, lines.Text()+"api/traffic")), &s); err != nil {
 					t.Fatal(err)
 				}
-				if s.With.Ended < 5 {
-					time.Sleep(5 * time.Millisecond)
-					continue
-				}
-				if !s.Elsewhere || s.With.Attempts > 0 {
-					t.Errorf("traffic = %+v, want it to go elsewhere", s)
-				}
-				return
+				return s.With.Ended >= 5
+			})
+			if !s.Elsewhere || s.With.Attempts > 0 {
+				t.Errorf("traffic = %+v, want it to go elsewhere", s)
 			}
 		})
 	}
@@ -216,11 +212,7 @@ func TestRefusedFileKeepsTheComparison(t *testing.T) {
 	}
 	until := func(what string, ok func() bool) {
 		t.Helper()
-		for began := time.Now(); !ok(); time.Sleep(5 * time.Millisecond) {
-			if time.Since(began) > 20*time.Second {
-				t.Fatalf("waited for %s: %s", what, getBody(t, at+"config"))
-			}
-		}
+		wait.Until(t, 20*time.Second, what, ok)
 	}
 	reload := func() {
 		t.Helper()
@@ -316,16 +308,14 @@ func TestEachWayHasItsOwnCapacity(t *testing.T) {
 	put(at+"api/traffic", `{"perSecond": 100}`)
 	type ledger struct{ Work faults.Stats }
 	var ledgers [2]ledger
-	for began := time.Now(); ledgers[0].Work.Refused < 5 || ledgers[1].Work.Refused < 5; time.Sleep(5 * time.Millisecond) {
-		if time.Since(began) > 20*time.Second {
-			t.Fatalf("waited for five refusals by each upstream: %+v", ledgers)
-		}
+	wait.Until(t, 20*time.Second, "five refusals by each upstream", func() bool {
 		for i, path := range []string{"/ledger", "/without/ledger"} {
 			if err := json.Unmarshal([]byte(getBody(t, admin+path)), &ledgers[i]); err != nil {
 				t.Fatal(err)
 			}
 		}
-	}
+		return ledgers[0].Work.Refused >= 5 && ledgers[1].Work.Refused >= 5
+	})
 	for i, way := range []string{"with", "without"} {
 		if work := ledgers[i].Work; work.Busy+int(work.Served+work.Wasted) == 0 {
 			t.Errorf("%s the policy: %+v, want one call in work", way, work)

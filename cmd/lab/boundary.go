@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -23,6 +22,9 @@ type located struct {
 // boundaryCapacity is the default capacity of a search: a small one is quick.
 const boundaryCapacity = 200
 
+// mostSeeds limits the searches at the same time: each has a goroutine.
+const mostSeeds = 1000
+
 const aboutBoundary = `boundary finds the load from which a policy no longer recovers from a disturbance: the upstream is
 well again, and in the minute after that there are no five seconds in a row in each of which 95 % of
 the calls end well. It searches by bisection, in whole percents of the upstream's capacity, once for
@@ -36,7 +38,7 @@ func boundary(ctx context.Context, p cli.Program) int {
 	load := lab.Load{Clients: 20, Capacity: boundaryCapacity, Seed: 1}
 	fs.IntVar(&load.Clients, "clients", load.Clients, "`N` client instances make the calls, each with its own circuit and budget")
 	fs.Float64Var(&load.Capacity, "capacity", load.Capacity, "`CALLS` per second that the upstream can serve; above 0")
-	seeds := fs.Int("seeds", 5, "search with the seeds 1 to `N`")
+	seeds := fs.Int("seeds", 5, "search with the seeds 1 to `N`, at most 1000")
 	asJSON := fs.Bool("json", false, "print the verdict and the table as JSON")
 	if code, done := p.Parse(fs, usage(aboutBoundary, "lab boundary [flags]",
 		`  lab boundary
@@ -44,8 +46,11 @@ func boundary(ctx context.Context, p cli.Program) int {
 `)); done {
 		return code
 	}
-	if *seeds < 1 || load.Capacity <= 0 {
-		return p.Fail(cli.ExitUsage, errors.New("--seeds must be at least 1, and --capacity above 0"))
+	switch {
+	case *seeds < 1 || *seeds > mostSeeds:
+		return p.Fail(cli.ExitUsage, fmt.Errorf("--seeds: must be from 1 to %d, got %d", mostSeeds, *seeds))
+	case !(load.Capacity > 0): // also NaN
+		return p.Fail(cli.ExitUsage, fmt.Errorf("--capacity: must be above 0, got %v", load.Capacity))
 	}
 	s, err := (&loadFlags{scenario: scenario}).read()
 	if err != nil {

@@ -26,7 +26,7 @@ Examples:
   lab check --config rebound.yaml --limits limits.yaml
 
 lab COMMAND --help lists the flags of a command. Exit codes: 0 ok, 1 failed or a limit is broken,
-2 wrong flag or file.
+2 wrong flag or file, 3 a file without policies.
 `)
 }
 

@@ -188,13 +188,15 @@ func bySentence(report foreign.Report) foreign.Report {
 // writePaths writes the paths of a kind in one line, each once, without the numbers of elements.
 func writePaths(w io.Writer, title string, report foreign.Report, kind foreign.Kind) {
 	var paths []string
+	seen := map[string]bool{}
 	count := 0
 	for _, e := range report {
 		if e.Kind != kind {
 			continue
 		}
 		count += e.Fields
-		if path := listIndex.ReplaceAllString(e.Path, "[]"); !slices.Contains(paths, path) {
+		if path := listIndex.ReplaceAllString(e.Path, "[]"); !seen[path] {
+			seen[path] = true
 			paths = append(paths, path)
 		}
 	}

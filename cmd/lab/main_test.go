@@ -84,6 +84,8 @@ policies: {other: {retry: {maxAttempts: 5}}}`
 		"too short":         {[]string{"simulate", "--for", "10s"}, "lab simulate: --for: must be at least 40s, the end of the disturbance of scenario outage, got 10s"},
 		"clients, capacity": {[]string{"compare", "--clients", "0", "--capacity", "-1"}, "lab compare: --clients: must be from 1 to 100000, got 0\n--capacity: must be from 0 "},
 		"boundary":          {[]string{"boundary", "--capacity", "2e6"}, "lab boundary: --capacity: must be from 0 "},
+		"no seeds":          {[]string{"boundary", "--seeds", "0"}, "lab boundary: --seeds: must be from 1 to 1000, got 0"},
+		"too many seeds":    {[]string{"boundary", "--seeds", "1000000000000"}, "lab boundary: --seeds: must be from 1 to 1000, got 1000000000000"},
 		"which route":       {[]string{"simulate", "--config", config}, "has routes with different policies"},
 		"no such route":     {[]string{"compare", "--config", config, "--route", "c"}, `has no route "c"; its routes are a, b`},
 		"route of what":     {[]string{"check", "--route", "a", "--limits", "x"}, "--route: requires --config"},

@@ -161,3 +161,17 @@ func TestBoundaryTellsOfTheCapacityOnce(t *testing.T) {
 		t.Errorf("got exit code %d, stderr %q, want 2 and one mistake", code, errs)
 	}
 }
+
+// Times that are no whole number of seconds used to be a nanosecond too short: "1.000999999s".
+func TestTimesAreRounded(t *testing.T) {
+	t.Parallel()
+	scenario := files.Temp(t, "scenario.yaml", `name: brief
+length: 3s
+disturbance: {at: 1.001s, for: 500ms}
+upstream: {faults: {latency: {distribution: fixed, value: 10ms}}}
+`)
+	code, out, errs := execute(t, "simulate", "--scenario", scenario, "--rate", "20", "--clients", "1")
+	if want := "disturbed from 1.001s to 1.501s;"; code != cli.ExitOK || !strings.Contains(out, want) {
+		t.Errorf("got exit code %d, stderr %q, stdout\n%s\nwant %q", code, errs, out, want)
+	}
+}

@@ -33,7 +33,10 @@ func markdownTitle(r *lab.Result) string {
 	return "Scenario " + code(r.Scenario) + ", " + about + "."
 }
 
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// seconds returns s seconds, rounded: for 1.001 the product is a nanosecond too short.
+func seconds(s float64) time.Duration {
+	return time.Duration(s * float64(time.Second)).Round(time.Microsecond)
+}
 
 // figures returns the figures of one run, in lines for a terminal of so many columns.
 func figures(of policyResult, columns int) string {

@@ -178,12 +178,13 @@ func TestTraffic(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	running.Go(func() { traffic.Run(ctx, with.URL, without.URL) })
-	for s := traffic.State(); s.With.Ended < 10 || s.Without.Ended < 10; s = traffic.State() {
-		time.Sleep(time.Millisecond)
+	wait.Until(t, 20*time.Second, "10 answers each way", func() bool {
+		s := traffic.State()
 		if s.With.Good != s.With.Ended || s.Without.Good != 0 {
 			t.Fatalf("got %+v, want only good calls with the client and none without", s)
 		}
-	}
+		return s.With.Ended >= 10 && s.Without.Ended >= 10
+	})
 	for _, path := range []page.Path{page.PathWith, page.PathWithout} {
 		if err := traffic.Set(page.TrafficSettings{PerSecond: 200, Path: path}); err != nil {
 			t.Fatal(err)

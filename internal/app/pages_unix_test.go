@@ -82,16 +82,21 @@ func BenchmarkOpenPages(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
+			lines := bufio.NewReader(resp.Body)
+			for line := ""; line != "\n"; { // the page has its first event then
+				if line, err = lines.ReadString('\n'); err != nil {
+					b.Fatal(err)
+				}
+			}
 			reading.Go(func() {
 				defer resp.Body.Close()
-				for lines := bufio.NewReader(resp.Body); ; {
+				for {
 					if _, err := lines.ReadSlice('\n'); err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 						return
 					}
 				}
 			})
 		}
-		time.Sleep(300 * time.Millisecond) // until each page has received its first event
 		return second()
 	}
 	second() // open the connections

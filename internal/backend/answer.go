@@ -3,12 +3,11 @@ package backend
 import (
 	"context"
 	"io"
-	"math"
 	"net"
 	"net/http"
-	"strconv"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/retryafter"
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
@@ -29,7 +28,7 @@ func Answer(req *http.Request, fate faults.Fate) (*http.Response, error) {
 	switch fate.Fault {
 	case faults.FaultError, faults.FaultOverload, faults.FaultDropped:
 		resp.StatusCode = fate.Status
-		if after := retryAfter(fate.RetryAfter); after != "" {
+		if after := retryafter.Injected(fate.RetryAfter); after != "" {
 			resp.Header = http.Header{"Retry-After": {after}}
 		}
 	case faults.FaultReset:
@@ -44,17 +43,6 @@ func Answer(req *http.Request, fate faults.Fate) (*http.Response, error) {
 	case faults.FaultNone:
 	}
 	return resp, nil
-}
-
-// retryAfter returns the header value for text, as [faults.Spec.RetryAfter] describes.
-func retryAfter(text string) string {
-	if text == "date" {
-		return time.Now().Add(2 * time.Second).UTC().Format(http.TimeFormat)
-	}
-	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
-		return strconv.FormatFloat(math.Ceil(d.Seconds()), 'f', 0, 64)
-	}
-	return text
 }
 
 // body waits for a time, and then ends or fails.

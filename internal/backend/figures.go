@@ -86,6 +86,11 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	return 0
 }
 
+// Milliseconds returns d in milliseconds, to the microsecond.
+func Milliseconds(d time.Duration) float64 {
+	return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
+}
+
 // Mean returns the mean of a latency, or 0 if it is not above 0 or too large. The formulas are
 // those of the distributions of [faults.Latency.Sample].
 func Mean(l faults.Latency) time.Duration {

@@ -24,8 +24,9 @@ const Longest = 24 * time.Hour
 // Span is an interval of a run.
 type Span struct{ At, For time.Duration }
 
-// Covers reports whether the span has begun, and has not ended.
-func (s Span) Covers(elapsed time.Duration) bool { return elapsed >= s.At && elapsed < s.At+s.For }
+// Covers reports whether the span has begun, and has not ended. It subtracts instead of adding,
+// because At+For may overflow.
+func (s Span) Covers(elapsed time.Duration) bool { return elapsed >= s.At && elapsed-s.At < s.For }
 
 // Phase changes an instance for a time. It has the fields of a phase of package lab.
 type Phase struct {
@@ -298,7 +299,7 @@ func (in *Instance) nextChange(elapsed time.Duration) time.Duration {
 	}
 	for _, s := range in.shares {
 		sooner(s.At - elapsed)
-		sooner(s.At + s.For - elapsed)
+		sooner(s.For - (elapsed - s.At)) // before it begins this may overflow, but then At is next
 		if s.from != s.to && s.Covers(elapsed) {
 			sooner(rampStep)
 		}

@@ -2,6 +2,7 @@ package backend_test
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -95,6 +96,37 @@ func TestRestart(t *testing.T) {
 		in.Restart()
 		if err := probe(); err != nil || in.Stats().Queued != 0 {
 			t.Errorf("got probe error %v and %d calls in the queue after the restart, want none", err, in.Stats().Queued)
+		}
+		close(stop)
+		running.Wait()
+	})
+}
+
+// A phase that lasts for as long as a duration can say used to have no effect: its end overflowed.
+func TestEndlessPhase(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := config()
+		c.Phases = []backend.Phase{{
+			Window: faults.Window{At: time.Second, For: math.MaxInt64}, Refuse: true, Working: new(float64),
+		}}
+		in, err := backend.New(c, 1, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := make(chan struct{})
+		var running sync.WaitGroup
+		running.Go(func() { in.Run(time.Now(), stop) })
+		for at, want := range map[time.Duration]bool{0: false, time.Second: true, 24 * time.Hour: true} {
+			if got := in.Refuses(at); got != want {
+				t.Errorf("refuses at %v = %v, want %v", at, got, want)
+			}
+		}
+		time.Sleep(time.Hour)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := in.Probe(ctx); err == nil {
+			t.Error("a worker answered, want none to work")
 		}
 		close(stop)
 		running.Wait()

@@ -81,7 +81,7 @@ func (f *figures) second(now time.Time) *Second {
 // close completes the current second. The caller holds mu.
 func (f *figures) close() {
 	if f.current < len(f.seconds) && f.latency.Total() > 0 {
-		f.seconds[f.current].P99 = milliseconds(f.latency.Quantile(0.99))
+		f.seconds[f.current].P99 = backend.Milliseconds(f.latency.Quantile(0.99))
 		f.latency = backend.Histogram{}
 	}
 }
@@ -188,8 +188,4 @@ func (f *edgeFigures) attempt(s slot) {
 	if s.second < len(f.seconds) {
 		f.seconds[s.second].attempts++
 	}
-}
-
-func milliseconds(d time.Duration) float64 {
-	return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
 }

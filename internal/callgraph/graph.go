@@ -188,7 +188,8 @@ type Readiness struct {
 func Read(name string, data []byte) (Graph, error) {
 	var g Graph
 	g.SetDefaults()
-	return g, config.Decode(name, data, &g)
+	err := config.Decode(name, data, &g)
+	return g, err
 }
 
 // SetDefaults sets g to the defaults. Loaders call it before they decode a file into g.

@@ -160,7 +160,7 @@ func (s *sim) result() *Result {
 func (p *part) figures(length time.Duration) Part {
 	f := Part{
 		Calls: p.calls, OK: p.ok, Attempts: p.attempts, Success: 1,
-		P50: milliseconds(p.latency.Quantile(0.5)), P99: milliseconds(p.latency.Quantile(0.99)),
+		P50: backend.Milliseconds(p.latency.Quantile(0.5)), P99: backend.Milliseconds(p.latency.Quantile(0.99)),
 	}
 	if p.calls > 0 {
 		f.Success = float64(p.ok) / float64(p.calls)

@@ -143,7 +143,7 @@ func (s *Server) identify(h http.Header) (id string, attempt int, err error) {
 	if id == "" {
 		id = rand.Text()
 	}
-	return id, s.attempts.next(id), nil
+	return id, s.attempts.Next(id), nil
 }
 
 // next decides the fate of an arrival.

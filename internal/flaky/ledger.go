@@ -6,6 +6,8 @@ import (
 	"errors"
 	"slices"
 	"sync"
+
+	"github.com/rebound-dev/rebound/internal/recent"
 )
 
 // errKeyReused leads to a 422, as the IETF draft on the Idempotency-Key header field requires
@@ -34,8 +36,8 @@ type ledger struct {
 	era      uint64 // how often the ledger was reset
 	received uint64
 	seen     uint64 // orders seen since the last reset
-	orders   *recent[*Effect]
-	keys     *recent[*keyState]
+	orders   *recent.Map[*Effect]
+	keys     *recent.Map[*keyState]
 }
 
 // keyState is the state of an idempotency key.
@@ -55,8 +57,8 @@ func (l *ledger) reset() {
 	defer l.mu.Unlock()
 	l.era++
 	l.received, l.seen = 0, 0
-	l.orders = newRecent[*Effect](l.limit)
-	l.keys = newRecent[*keyState](l.limit)
+	l.orders = recent.NewMap[*Effect](l.limit)
+	l.keys = recent.NewMap[*keyState](l.limit)
 }
 
 func (l *ledger) receive() {
@@ -71,7 +73,7 @@ func (l *ledger) arrive(o order) (order, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if o.key != "" {
-		if k, known := l.keys.values[o.key]; known {
+		if k, known := l.keys.Get(o.key); known {
 			if k.first.fingerprint != o.fingerprint {
 				return order{}, errKeyReused
 			}
@@ -112,22 +114,22 @@ func (l *ledger) apply(o order) orderAnswer {
 
 // key returns the state of o's key, and adds it if it is new. Without a key nothing is stored.
 func (l *ledger) key(o order) *keyState {
-	k, known := l.keys.values[o.key]
+	k, known := l.keys.Get(o.key)
 	if !known {
 		k = &keyState{first: o}
 		if o.key != "" {
-			l.keys.put(o.key, k)
+			l.keys.Put(o.key, k)
 		}
 	}
 	return k
 }
 
 func (l *ledger) effect(o order) *Effect {
-	e, known := l.orders.values[o.name]
+	e, known := l.orders.Get(o.name)
 	if !known {
 		l.seen++
 		e = &Effect{Order: o.name, RequestID: o.requestID, IdempotencyKey: o.key, first: l.seen}
-		l.orders.put(o.name, e)
+		l.orders.Put(o.name, e)
 	}
 	return e
 }
@@ -138,59 +140,9 @@ func (l *ledger) effects() (effects []Effect, received uint64, truncated bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	effects = []Effect{} // so that JSON has [] instead of null
-	for _, e := range l.orders.values {
+	for _, e := range l.orders.All() {
 		effects = append(effects, *e)
 	}
 	slices.SortFunc(effects, func(a, b Effect) int { return cmp.Compare(a.first, b.first) })
-	return effects, l.received, l.orders.forgot || l.keys.forgot
-}
-
-// recent is a map that keeps only the newest keys, up to limit.
-type recent[V any] struct {
-	limit  int
-	values map[string]V
-	keys   []string // a ring once it is full
-	oldest int
-	forgot bool
-}
-
-func newRecent[V any](limit int) *recent[V] {
-	return &recent[V]{limit: limit, values: map[string]V{}}
-}
-
-// put adds a new key.
-func (m *recent[V]) put(key string, v V) {
-	m.values[key] = v
-	if len(m.keys) < m.limit {
-		m.keys = append(m.keys, key)
-		return
-	}
-	m.forgot = true
-	delete(m.values, m.keys[m.oldest])
-	m.keys[m.oldest] = key
-	m.oldest = (m.oldest + 1) % m.limit
-}
-
-// attemptCounter counts how often each request id was seen. It remembers only the newest ids: a
-// forgotten id starts again at 1. It is safe for concurrent use.
-type attemptCounter struct {
-	mu     sync.Mutex
-	counts *recent[int]
-}
-
-func newAttemptCounter(limit int) *attemptCounter {
-	return &attemptCounter{counts: newRecent[int](limit)}
-}
-
-// next counts an attempt of id and returns its number, from 1.
-func (c *attemptCounter) next(id string) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := c.counts.values[id] + 1
-	if n == 1 {
-		c.counts.put(id, n)
-	} else {
-		c.counts.values[id] = n
-	}
-	return n
+	return effects, l.received, l.orders.Forgot() || l.keys.Forgot()
 }

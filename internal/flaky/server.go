@@ -18,6 +18,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/flaky/flakypb"
 	"github.com/rebound-dev/rebound/internal/grpcwire"
 	"github.com/rebound-dev/rebound/internal/problem"
+	"github.com/rebound-dev/rebound/internal/recent"
 	"github.com/rebound-dev/rebound/internal/siteguard"
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
@@ -43,7 +44,7 @@ type Options struct {
 type Server struct {
 	faults   *faults.Injector
 	queue    *faults.Queue
-	attempts *attemptCounter
+	attempts *recent.Counter
 	ledger   *ledger
 	options  Options
 	health   *health.Server // of gRPC
@@ -83,7 +84,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		faults:   o.Faults,
 		queue:    faults.NewQueue(o.Faults.Capacity),
-		attempts: newAttemptCounter(o.Remember),
+		attempts: recent.NewCounter(o.Remember),
 		ledger:   newLedger(o.Remember),
 		options:  o,
 		health:   health.NewServer(),

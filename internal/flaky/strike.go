@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"net/http"
 	"strconv"
 	"time"
 
+	"github.com/rebound-dev/rebound/internal/retryafter"
 	"github.com/rebound-dev/rebound/pkg/faults"
 )
 
@@ -23,7 +23,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, fate faults.Fate
 	//exhaustive:enforce
 	switch fate.Fault {
 	case faults.FaultError, faults.FaultOverload, faults.FaultDropped:
-		if after := retryAfter(fate.RetryAfter); after != "" {
+		if after := retryafter.Injected(fate.RetryAfter); after != "" {
 			w.Header().Set("Retry-After", after)
 		}
 		refuse(w, fate.Status, injected(fate))
@@ -115,15 +115,3 @@ func resetConn(conn net.Conn) {
 
 // abort ends the handler without a complete answer. net/http closes the connection.
 func abort() { panic(http.ErrAbortHandler) }
-
-// retryAfter returns the header value for text, as [faults.Spec.RetryAfter] describes. An HTTP-date
-// is two seconds ahead.
-func retryAfter(text string) string {
-	if text == "date" {
-		return time.Now().Add(2 * time.Second).UTC().Format(http.TimeFormat)
-	}
-	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
-		return strconv.FormatFloat(math.Ceil(d.Seconds()), 'f', 0, 64)
-	}
-	return text
-}

@@ -238,7 +238,7 @@ func dotnetBreaker() Breaker {
 func timeSpanValue(r *reader, n *node) (time.Duration, bool) {
 	return spans("a time span such as 00:00:10", func(s string) (time.Duration, bool) {
 		if m := timeSpan.FindStringSubmatch(strings.TrimSpace(s)); m != nil {
-			return sum(m[1:], 24*time.Hour, time.Hour, time.Minute, time.Second), true
+			return sum(m[1:], 24*time.Hour, time.Hour, time.Minute, time.Second)
 		}
 		return units(s, 24*time.Hour, nil)
 	})(r, n)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -37,6 +36,7 @@ func parseProperties(name string, data []byte) ([]*node, error) {
 		return nil, err
 	}
 	root := &node{shape: mapping, line: 1, column: 1}
+	all := properties{}
 	var errs mistake.List
 	lines := strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
 	for i := 0; i < len(lines); i++ {
@@ -59,11 +59,18 @@ func parseProperties(name string, data []byte) ([]*node, error) {
 		if value != "" && (value[0] == '=' || value[0] == ':') {
 			value = strings.TrimLeft(value[1:], " \t\f")
 		}
+		parts := splitKey(key)
+		if len(parts) > maxDepth {
+			errs = append(errs, &mistake.Mistake{
+				File: name, Line: number, Column: indent + 1, Message: fmt.Sprintf("expected at most %d parts in a key, got %d", maxDepth, len(parts)),
+			})
+			continue
+		}
 		leaf := &node{path: key, text: strings.TrimSpace(value), line: number, column: indent + 1, keyLine: number, keyColumn: indent + 1}
 		if at := strings.LastIndex(text, leaf.text); leaf.text != "" && i+1 == number {
 			leaf.column = indent + 1 + utf8.RuneCountInString(text[:at])
 		}
-		if problem := root.put(splitKey(key), leaf); problem != "" {
+		if problem := all.put(root, parts, leaf); problem != "" {
 			errs = append(errs, &mistake.Mistake{File: name, Line: number, Column: indent + 1, Path: key, Message: problem})
 		}
 	}
@@ -84,8 +91,16 @@ func splitKey(key string) []string {
 	return keyPart.FindAllString(key, -1)
 }
 
+// properties finds the values below a mapping by their keys. A file may have a hundred thousand.
+type properties map[child]*node
+
+type child struct {
+	of  *node
+	key string
+}
+
 // put adds leaf below n at a path of keys, or returns what is wrong.
-func (n *node) put(keys []string, leaf *node) string {
+func (all properties) put(n *node, keys []string, leaf *node) string {
 	if len(keys) == 0 {
 		return "expected a key"
 	}
@@ -98,22 +113,25 @@ func (n *node) put(keys []string, leaf *node) string {
 	} else {
 		key = index
 	}
-	at := slices.IndexFunc(n.items, func(item *node) bool { return item.key == key })
+	item, known := all[child{n, key}]
+	switch {
+	case known && len(keys) == 1:
+		return fmt.Sprintf("the field is already given on line %d", item.line)
+	case known && item.shape == scalar:
+		return fmt.Sprintf("line %d gives %s a value, so it cannot have fields", item.line, item.path)
+	case len(keys) == 1:
+		item = leaf
+		item.key = key
+	case !known:
+		path := strings.TrimPrefix(n.path+"."+key, ".")
+		item = &node{path: path, key: key, shape: mapping, line: leaf.line, column: leaf.column, keyLine: leaf.keyLine, keyColumn: leaf.keyColumn}
+	}
+	if !known {
+		all[child{n, key}] = item
+		n.items = append(n.items, item)
+	}
 	if len(keys) == 1 {
-		if at >= 0 {
-			return fmt.Sprintf("the field is already given on line %d", n.items[at].line)
-		}
-		leaf.key = key
-		n.items = append(n.items, leaf)
 		return ""
 	}
-	if at < 0 {
-		path := strings.TrimPrefix(n.path+"."+key, ".")
-		n.items = append(n.items, &node{path: path, key: key, shape: mapping, line: leaf.line, column: leaf.column, keyLine: leaf.keyLine, keyColumn: leaf.keyColumn})
-		at = len(n.items) - 1
-	}
-	if n.items[at].shape == scalar {
-		return fmt.Sprintf("line %d gives %s a value, so it cannot have fields", n.items[at].line, n.items[at].path)
-	}
-	return n.items[at].put(keys[1:], leaf)
+	return all.put(item, keys[1:], leaf)
 }

@@ -758,3 +758,25 @@ func TestObjectsOfUnknownGroups(t *testing.T) {
 		}
 	}
 }
+
+// A duration in ISO 8601 that is too long used to be a negative one, or the longest one, depending
+// on the processor.
+func TestDurationThatIsTooLong(t *testing.T) {
+	t.Parallel()
+	text := "resilience4j: {retry: {instances: {a: {waitDuration: P999999D}}}}"
+	_, err := foreign.Import(foreign.Resilience4j, "file.yaml", []byte(text))
+	if want := "waitDuration: expected a duration"; err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "P999999D") {
+		t.Errorf("got error %v, want one with %q and the value", err, want)
+	}
+}
+
+// A key of many parts used to fill the memory: each part has a path of its own, as long as all
+// parts before it.
+func TestKeyOfManyParts(t *testing.T) {
+	t.Parallel()
+	text := "resilience4j.retry" + strings.Repeat(".a", 400_000) + "=1\n"
+	_, err := foreign.Import(foreign.Resilience4j, "application.properties", []byte(text))
+	if want := "application.properties:1:1: expected at most 100 parts in a key, got 400002"; err == nil || !strings.Contains(err.Error(), want) || len(err.Error()) > 500 {
+		t.Errorf("got error %.600v, want %q", err, want)
+	}
+}

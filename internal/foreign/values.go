@@ -209,11 +209,12 @@ func isoDuration(s string) (time.Duration, bool) {
 	if m == nil || len(s) < 3 {
 		return 0, false
 	}
-	return sum(m[1:], 24*time.Hour, time.Hour, time.Minute, time.Second), true
+	return sum(m[1:], 24*time.Hour, time.Hour, time.Minute, time.Second)
 }
 
-// sum adds up decimal texts in units. An empty text is 0.
-func sum(texts []string, in ...time.Duration) time.Duration {
+// sum adds up decimal texts in units. An empty text is 0. ok is false if the sum is too long for a
+// Duration.
+func sum(texts []string, in ...time.Duration) (d time.Duration, ok bool) {
 	var total float64
 	for i, text := range texts {
 		if text != "" {
@@ -221,7 +222,10 @@ func sum(texts []string, in ...time.Duration) time.Duration {
 			total += v * float64(in[i])
 		}
 	}
-	return time.Duration(math.Round(total))
+	if total >= math.MaxInt64 {
+		return 0, false
+	}
+	return time.Duration(math.Round(total)), true
 }
 
 // conditions reads a list of words with commas into the conditions for a retry. read reads one

@@ -67,6 +67,16 @@ func (c Code) String() string {
 	return names()[c]
 }
 
+// Fails reports whether c says that the server failed. DEADLINE_EXCEEDED does not: the code does
+// not tell whose time was up. Nor does RESOURCE_EXHAUSTED: the server works, and refuses for now.
+func (c Code) Fails() bool {
+	switch c {
+	case Unknown, Internal, Unavailable, DataLoss:
+		return true
+	}
+	return false
+}
+
 // ParseCode returns the code with a name, in capital letters, or with a number.
 func ParseCode(s string) (c Code, ok bool) {
 	for c, name := range names() {

@@ -33,6 +33,22 @@ func kind(name string) string {
 	return "---\napiVersion: gateway.networking.k8s.io/v1\nkind: " + name + "\nmetadata: {name: x}\nspec: {}\n"
 }
 
+// checkNotes checks that each note of a rule has one of the texts, and the other way round.
+func checkNotes(t *testing.T, notes []httproute.Note, texts []string) {
+	t.Helper()
+	notes = ofRules(notes)
+	for _, want := range texts {
+		if !slices.ContainsFunc(notes, func(n httproute.Note) bool {
+			return strings.Contains(n.String(), want) && strings.HasPrefix(n.String(), "f.yaml:")
+		}) {
+			t.Errorf("got notes %v, want one with %q", notes, want)
+		}
+	}
+	if len(notes) != len(texts) {
+		t.Errorf("got notes %v, want %q", notes, texts)
+	}
+}
+
 // ofRules leaves out the notes of the first rule that stand for all: TestDoNoHarm has them.
 func ofRules(notes []httproute.Note) []httproute.Note {
 	return slices.DeleteFunc(slices.Clone(notes), func(n httproute.Note) bool {
@@ -89,7 +105,6 @@ func TestRoutes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			notes = ofRules(notes)
 			var got []string
 			for _, r := range c.Routes {
 				got = append(got, r.Match+" "+r.Upstream+" "+r.Policy)
@@ -97,16 +112,7 @@ func TestRoutes(t *testing.T) {
 			if !slices.Equal(got, tc.want) {
 				t.Errorf("got routes %q, want %q", got, tc.want)
 			}
-			for _, want := range tc.notes {
-				if !slices.ContainsFunc(notes, func(n httproute.Note) bool {
-					return strings.Contains(n.String(), want) && strings.HasPrefix(n.String(), "f.yaml:")
-				}) {
-					t.Errorf("got notes %v, want one with %q", notes, want)
-				}
-			}
-			if len(notes) != len(tc.notes) {
-				t.Errorf("got notes %v, want %q", notes, tc.notes)
-			}
+			checkNotes(t, notes, tc.notes)
 			g, err := gateway.New(c, gateway.Options{})
 			if err != nil {
 				t.Fatal(err)
@@ -185,7 +191,6 @@ func TestPolicies(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			notes = ofRules(notes)
 			want := transport.DefaultPolicy()
 			want.Timeout, want.AttemptTimeout = time.Hour, time.Hour
 			tc.want(&want)
@@ -194,14 +199,7 @@ func TestPolicies(t *testing.T) {
 			if string(got) != string(expected) {
 				t.Errorf("got\n%s\nwant\n%s", got, expected)
 			}
-			for _, want := range tc.notes {
-				if !slices.ContainsFunc(notes, func(n httproute.Note) bool { return strings.Contains(n.String(), want) }) {
-					t.Errorf("got notes %v, want one with %q", notes, want)
-				}
-			}
-			if len(notes) != len(tc.notes) {
-				t.Errorf("got notes %v, want %q", notes, tc.notes)
-			}
+			checkNotes(t, notes, tc.notes)
 		})
 	}
 }
@@ -282,15 +280,7 @@ func TestBackendTLS(t *testing.T) {
 			if !slices.Equal(got, tc.want) {
 				t.Errorf("got upstreams %q, want %q", got, tc.want)
 			}
-			notes = ofRules(notes)
-			for _, want := range tc.notes {
-				if !slices.ContainsFunc(notes, func(n httproute.Note) bool { return strings.Contains(n.String(), want) }) {
-					t.Errorf("got notes %v, want one with %q", notes, want)
-				}
-			}
-			if len(notes) != len(tc.notes) {
-				t.Errorf("got notes %v, want %q", notes, tc.notes)
-			}
+			checkNotes(t, notes, tc.notes)
 			g, err := gateway.New(c, gateway.Options{})
 			if err != nil {
 				t.Fatal(err)

@@ -3,6 +3,7 @@ package live
 import (
 	"net/http"
 
+	"github.com/rebound-dev/rebound/internal/grpcwire"
 	"github.com/rebound-dev/rebound/pkg/observe"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -87,8 +88,7 @@ func goodAttempt(c *observe.Call, i int) bool {
 // goodRPC reports whether a gRPC status is a proper answer: not one that stands for a failure of
 // the server, or of what is between, or for the end of the time. Only the upstream can give one.
 func goodRPC(status string, reason resilience.Reason) bool {
-	switch status {
-	case "UNKNOWN", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS":
+	if code, known := grpcwire.ParseCode(status); known && (code.Fails() || code == grpcwire.DeadlineExceeded || code == grpcwire.ResourceExhausted) {
 		return false
 	}
 	_, sent := reason.GRPC()

@@ -1,4 +1,4 @@
-// Package nethttp knows what net/http does and its API does not tell.
+// Package nethttp knows what net/http does, and what HTTP means, where its API does not tell.
 package nethttp
 
 import (
@@ -8,6 +8,12 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 )
+
+// Fails reports whether a status says that the server failed, as one of 500 or more does. A caller
+// can cause 501 and 508, the latter with a Via header if there is another gateway behind this one.
+func Fails(status int) bool {
+	return status >= http.StatusInternalServerError && status != http.StatusNotImplemented && status != http.StatusLoopDetected
+}
 
 // StreamError has the shape of the HTTP/2 stream error inside net/http. The As method of that error
 // fills any struct of this shape.

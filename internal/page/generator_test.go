@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/internal/testkit/wait"
 )
 
 // generate runs a generator until the function that it returns is called.
@@ -21,6 +22,12 @@ func generate(t *testing.T, traffic *page.Generator, client string, direct ...st
 	var running sync.WaitGroup
 	running.Go(func() { traffic.Run(ctx, client, direct...) })
 	return func() { cancel(); running.Wait() }
+}
+
+// until waits for what happens on real connections.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	wait.Until(t, 20*time.Second, what, ok)
 }
 
 // Every change of the rate used to restart the interval: dragging the page's slider for 5 s stopped
@@ -108,20 +115,19 @@ func TestGeneratorCountsAttempts(t *testing.T) {
 		direct = append(direct, s.URL)
 	}
 	defer generate(t, traffic, client.URL, direct...)()
-	for traffic.State().With.Ended < 20 {
-		time.Sleep(time.Millisecond)
-	}
+	until(t, "20 answers", func() bool { return traffic.State().With.Ended >= 20 })
 	if err := traffic.Set(page.TrafficSettings{Path: page.PathBoth}); err != nil {
 		t.Fatal(err)
 	}
 	var s page.TrafficState
 	inFlight := func(r page.TrafficResult) bool { return r.Sent != r.Ended }
-	for s = traffic.State(); inFlight(s.With) || inFlight(s.Without) || s.With.Attempts != 3*s.With.Ended || s.Without.Attempts != s.Without.Ended; s = traffic.State() {
+	until(t, "three attempts a call with the client, and one without", func() bool {
+		s = traffic.State()
 		if s.With.Attempts > 3*s.With.Sent { // a call in flight has made some of its attempts
 			t.Fatalf("attempts with the client = %+v, want three a call", s.With)
 		}
-		time.Sleep(time.Millisecond)
-	}
+		return !inFlight(s.With) && !inFlight(s.Without) && s.With.Attempts == 3*s.With.Ended && s.Without.Attempts == s.Without.Ended
+	})
 	if s.With.P50 <= 0 || s.With.P99 < s.With.P50 {
 		t.Errorf("times until an answer = %v and %v ms, want a median above 0 and a 99th percentile not below it", s.With.P50, s.With.P99)
 	}
@@ -209,9 +215,7 @@ func TestGeneratorForgetsWhatWasSentUnderOtherFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for blocked.Load() < 10 {
-		time.Sleep(time.Millisecond)
-	}
+	until(t, "10 calls that wait", func() bool { return blocked.Load() >= 10 })
 	set(0)
 	sent := func() [2]int { s := traffic.State(); return [2]int{s.With.Sent, s.Without.Sent} }
 	for last := [2]int{}; last != sent(); time.Sleep(100 * time.Millisecond) { // until the rate is 0
@@ -225,9 +229,10 @@ func TestGeneratorForgetsWhatWasSentUnderOtherFaults(t *testing.T) {
 	close(release)
 	set(200)
 	var s page.TrafficState
-	for s = traffic.State(); s.With.Ended < 10 || s.Without.Ended < 10; s = traffic.State() {
-		time.Sleep(time.Millisecond)
-	}
+	until(t, "10 answers each way", func() bool {
+		s = traffic.State()
+		return s.With.Ended >= 10 && s.Without.Ended >= 10
+	})
 	for way, r := range map[string]page.TrafficResult{"with": s.With, "without": s.Without} {
 		if r.Good != r.Ended || r.Attempts > r.Sent {
 			t.Errorf("%s the policy: %+v, want good calls of one attempt only: the others were sent before", way, r)
@@ -274,9 +279,7 @@ func TestGeneratorWhoseCallsGoElsewhere(t *testing.T) {
 			client := httptest.NewServer(answer)
 			defer client.Close()
 			defer generate(t, traffic, client.URL, client.URL)()
-			for traffic.State().With.Ended < 3 {
-				time.Sleep(time.Millisecond)
-			}
+			until(t, "3 answers", func() bool { return traffic.State().With.Ended >= 3 })
 			if got := traffic.State().Elsewhere; got != tc.want {
 				t.Errorf("elsewhere = %v, want %v", got, tc.want)
 			}
@@ -297,9 +300,7 @@ func TestGeneratorFollowsNoRedirect(t *testing.T) {
 	defer client.Close()
 	defer generate(t, traffic, client.URL, client.URL)()
 	var s page.TrafficState
-	for s = traffic.State(); s.With.Ended < 5; s = traffic.State() {
-		time.Sleep(time.Millisecond)
-	}
+	until(t, "5 answers", func() bool { s = traffic.State(); return s.With.Ended >= 5 })
 	if n := followed.Load(); n > 0 || s.With.Good > 0 {
 		t.Errorf("%d calls reached the other host, and %d are good, want none", n, s.With.Good)
 	}
@@ -340,16 +341,15 @@ func TestGeneratorMeasuresTimes(t *testing.T) {
 	var with, without side
 	client, direct := hold(&with, time.Millisecond), hold(&without, 40*time.Millisecond)
 	defer generate(t, traffic, client, direct)()
-	for s := traffic.State(); s.With.Sent < 100 || s.Without.Sent < 100; s = traffic.State() {
-		time.Sleep(time.Millisecond)
-	}
+	until(t, "100 calls each way", func() bool { s := traffic.State(); return s.With.Sent >= 100 && s.Without.Sent >= 100 })
 	if err := traffic.Set(page.TrafficSettings{Path: page.PathBoth}); err != nil {
 		t.Fatal(err)
 	}
 	var s page.TrafficState
-	for s = traffic.State(); s.With.Ended < s.With.Sent || s.Without.Ended < s.Without.Sent; s = traffic.State() {
-		time.Sleep(time.Millisecond)
-	}
+	until(t, "all answers", func() bool {
+		s = traffic.State()
+		return s.With.Ended >= s.With.Sent && s.Without.Ended >= s.Without.Sent
+	})
 	for way, of := range map[string]struct {
 		shown page.TrafficResult
 		side  *side

@@ -1,9 +1,10 @@
-// Package retryafter reads the Retry-After header of a response.
+// Package retryafter reads the Retry-After header of a response, and writes that of a fault.
 package retryafter
 
 import (
 	"math"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -55,4 +56,16 @@ func Seconds(v string) (int64, bool) {
 		n = n*10 + int64(c-'0')
 	}
 	return n, true
+}
+
+// Injected returns the header value of a fault's text: a duration becomes whole seconds, rounded
+// up, and "date" an HTTP-date two seconds ahead. Any other text, and a negative duration, stays.
+func Injected(text string) string {
+	if text == "date" {
+		return time.Now().Add(2 * time.Second).UTC().Format(http.TimeFormat)
+	}
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return strconv.FormatFloat(math.Ceil(d.Seconds()), 'f', 0, 64)
+	}
+	return text
 }

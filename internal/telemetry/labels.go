@@ -149,8 +149,10 @@ func (l serverLabels) attributes() []attribute.KeyValue {
 // The semantic convention has UNIMPLEMENTED too. A caller can cause it with any made-up method, as
 // it can cause a 404, and what callers do must not use up an error budget.
 func rpcFault(status string) string {
-	switch status {
-	case "UNKNOWN", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS":
+	if status == "" { // as of every call that is none of gRPC
+		return ""
+	}
+	if code, ok := grpcwire.ParseCode(status); ok && (code.Fails() || code == grpcwire.DeadlineExceeded) {
 		return status
 	}
 	return ""

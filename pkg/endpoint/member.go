@@ -63,7 +63,8 @@ type member struct {
 	inFlight atomic.Int64
 	requests atomic.Uint64
 
-	// Times are in ns since the set's epoch. They are read without a lock, and written under mu.
+	// Times are in ns since the set's epoch. They are read without a lock. mu guards the changes
+	// that depend on the value before.
 	mu       sync.Mutex
 	latency  atomic.Uint64 // seconds, the bits of a float64; 0 = unknown
 	measured atomic.Int64  // when latency was last updated

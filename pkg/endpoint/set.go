@@ -16,6 +16,7 @@ import (
 
 	"github.com/rebound-dev/rebound/internal/connpool"
 	"github.com/rebound-dev/rebound/internal/grpcwire"
+	"github.com/rebound-dev/rebound/internal/nethttp"
 	"github.com/rebound-dev/rebound/internal/retryafter"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
@@ -394,35 +395,22 @@ func (s simple) CloseIdleConnections() {
 	}
 }
 
-// healthOf returns what a status says about an endpoint. A caller can cause 501 and 508.
-func healthOf(status int) resilience.Health {
-	switch {
-	case status == http.StatusTooManyRequests:
-		return resilience.Neutral
-	case status < http.StatusInternalServerError, status == http.StatusNotImplemented, status == http.StatusLoopDetected:
-		return resilience.Healthy
-	}
-	return resilience.Unhealthy
-}
-
 // answerOf returns what the beginning of an answer shows. A gRPC answer without messages has its
 // status in the header, and any other one in the trailer.
 func answerOf(resp *http.Response) resilience.Health {
-	if !grpcwire.IsAnswer(resp) {
-		return healthOf(resp.StatusCode)
+	refuses, fails := resp.StatusCode == http.StatusTooManyRequests, nethttp.Fails(resp.StatusCode)
+	if grpcwire.IsAnswer(resp) {
+		code, known := grpcwire.Status(resp.Header)
+		refuses = code == grpcwire.ResourceExhausted
+		fails = known && (code.Fails() || code == grpcwire.DeadlineExceeded)
 	}
-	code, known := grpcwire.Status(resp.Header)
-	if !known {
-		return resilience.Healthy
-	}
-	switch code {
-	case grpcwire.ResourceExhausted:
+	switch {
+	case refuses:
 		return resilience.Neutral
-	case grpcwire.Unknown, grpcwire.Internal, grpcwire.Unavailable, grpcwire.DataLoss, grpcwire.DeadlineExceeded:
+	case fails:
 		return resilience.Unhealthy
-	default:
-		return resilience.Healthy
 	}
+	return resilience.Healthy
 }
 
 // RoundTrip sends a request to one endpoint. A response with a status of 500 or more, except 501

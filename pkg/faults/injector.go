@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/rebound-dev/rebound/internal/recent"
 )
 
 // Fault is what goes wrong with a call.
@@ -60,7 +62,7 @@ type Injector struct {
 	spec     Spec // replaced, never changed: readers may keep it
 	since    time.Time
 	arrivals uint64
-	attempts *attempts
+	attempts *recent.Counter
 }
 
 // New returns an Injector whose schedule starts now. It returns the error of [Spec.Validate] if
@@ -103,7 +105,7 @@ func (i *Injector) Amend(spec Spec, restart Restart) error {
 		i.since = time.Now()
 	}
 	if restart.FailFirst {
-		i.attempts = newAttempts(rememberedIDs)
+		i.attempts = recent.NewCounter(rememberedIDs)
 	}
 	if restart.Arrivals {
 		i.arrivals = 0
@@ -199,7 +201,7 @@ func (i *Injector) arrive(requestID string) (spec Spec, seed, arrival uint64, at
 	defer i.mu.Unlock()
 	i.arrivals++
 	if i.spec.FailFirst > 0 {
-		attempt = i.attempts.next(requestID)
+		attempt = i.attempts.Next(requestID)
 	}
 	return i.spec.at(time.Since(i.since)), i.seed, i.arrivals, attempt
 }

@@ -159,18 +159,6 @@ func TestFailFirst(t *testing.T) {
 	}
 }
 
-func TestAttemptsForgetTheOldest(t *testing.T) {
-	a := faults.NewAttempts(2)
-	var got []int
-	for _, id := range []string{"a", "b", "a", "c", "b", "a", "c", "b"} {
-		got = append(got, a.Next(id))
-	}
-	// c evicts a; the second a evicts b; the second b evicts c.
-	if want := []int{1, 1, 2, 1, 2, 1, 2, 1}; !slices.Equal(got, want) {
-		t.Errorf("attempts %v, want %v", got, want)
-	}
-}
-
 func TestReplaceRefusesAndKeeps(t *testing.T) {
 	i := injector(t, faults.Spec{ErrorRate: 1}, 1)
 	if err := i.Replace(faults.Spec{ErrorRate: 2}); err == nil {

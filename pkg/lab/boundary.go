@@ -24,10 +24,11 @@ type Boundary struct {
 	BySeed []int `json:"bySeed"`
 }
 
-// FindBoundary finds the boundary by bisection, once for each of the seeds 1 to seeds. recovers
-// reports whether the policy recovers at a load with a seed; it is called for several seeds at the
-// same time. If a policy recovers at a load and not at a lower one, the result is one of the loads
-// where that changes. The error is the first of recovers, or the cause of ctx.
+// FindBoundary finds the boundary by bisection, once for each of the seeds 1 to seeds; there must
+// be at least one. recovers reports whether the policy recovers at a load with a seed; it is called
+// for several seeds at the same time. If a policy recovers at a load and not at a lower one, the
+// result is one of the loads where that changes. The error is the first of recovers, or the cause
+// of ctx.
 func FindBoundary(ctx context.Context, seeds int, recovers func(ctx context.Context, percent int, seed uint64) (bool, error)) (Boundary, error) {
 	b := Boundary{BySeed: make([]int, seeds)}
 	ctx, cancel := context.WithCancelCause(ctx)

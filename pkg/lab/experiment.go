@@ -48,6 +48,9 @@ type Load struct {
 // DefaultLoad returns a load of 20 clients at half the upstream's capacity.
 func DefaultLoad() Load { return Load{Rate: 500, Clients: 20, Capacity: 1000, Seed: 1} }
 
+// maxCallers limits the callers that wait for their responses: each has a goroutine.
+const maxCallers = 100_000
+
 func (l Load) validate(s Scenario) error {
 	var found mistake.List
 	check := found.Check
@@ -55,6 +58,8 @@ func (l Load) validate(s Scenario) error {
 	check(l.Rate >= 0 && l.Rate <= most, "rate", "must be from 0 to %v calls a second, got %v", int(most), l.Rate)
 	check(l.Clients >= 1 && l.Clients <= 100_000, "clients", "must be from 1 to 100000, got %d", l.Clients)
 	check(l.Capacity >= 0 && l.Capacity <= most, "capacity", "must be from 0 (no limit) to %v calls a second, got %v", int(most), l.Capacity)
+	callers := l.Rate * s.Load.Think.Seconds()
+	check(callers <= maxCallers, "rate", "must make at most %d callers, each with load.think of scenario %s (%v) between its calls, makes %.0f", maxCallers, s.Name, s.Load.Think, callers)
 	check(l.Length >= 0 && l.Length <= maxLength, "length", "must be above 0 and at most %v, got %v", maxLength, l.Length)
 	if length := l.length(s); length > 0 {
 		check(s.Disturbance.End() <= length, "length", "must be at least %v, the end of the disturbance of scenario %s, got %v", s.Disturbance.End(), s.Name, length)

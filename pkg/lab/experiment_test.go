@@ -174,6 +174,7 @@ func TestImpossibleExperiments(t *testing.T) {
 		"capacity":   {func(e *lab.Experiment) { e.Load.Capacity = 1e9 }, "capacity: must be from 0 (no limit) to 1000000 calls a second, got 1e+09"},
 		"too short":  {func(e *lab.Experiment) { e.Load.Length = time.Second }, "length: must be at least 2s, the end of the disturbance of scenario steady, got 1s"},
 		"no workers": {func(e *lab.Experiment) { e.Load.Capacity = 0 }, "capacity: must be above 0, because scenario steady stops workers, got 0"},
+		"callers":    {func(e *lab.Experiment) { e.Load.Rate, e.Scenario.Load.Think = 500, time.Hour }, "rate: must make at most 100000 callers, each with load.think of scenario steady (1h0m0s) between its calls, makes 1800000"},
 		"policy":     {func(e *lab.Experiment) { e.Policy.Timeout = 0 }, "timeout: must be above 0"},
 		"scenario":   {func(e *lab.Experiment) { e.Scenario.Name = "" }, "must be letters"},
 		"phases that clash": {func(e *lab.Experiment) {

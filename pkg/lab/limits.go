@@ -68,7 +68,8 @@ func LoadLimits(path string) (Limits, error) {
 	var l Limits
 	l.SetDefaults()
 	l.dir = filepath.Dir(path)
-	return l, config.Load(path, &l)
+	err := config.Load(path, &l)
+	return l, err
 }
 
 // Validate returns all invalid values at once, each with the path of its key.

@@ -80,7 +80,7 @@ func (r *recorder) second(now time.Time) *Second {
 func (r *recorder) close() {
 	if r.current < len(r.seconds) && r.latency.Total() > 0 {
 		s := &r.seconds[r.current]
-		s.P50, s.P99 = milliseconds(r.latency.Quantile(0.5)), milliseconds(r.latency.Quantile(0.99))
+		s.P50, s.P99 = backend.Milliseconds(r.latency.Quantile(0.5)), backend.Milliseconds(r.latency.Quantile(0.99))
 		*r.latency = backend.Histogram{}
 	}
 }
@@ -182,8 +182,4 @@ func (r *recorder) sample(open, ejected int, tokens float64) {
 	if s := r.second(time.Now()); s != nil {
 		s.Open, s.Ejected, s.Tokens = open, ejected, tokens
 	}
-}
-
-func milliseconds(d time.Duration) float64 {
-	return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
 }

@@ -138,9 +138,9 @@ func (r *run) result(work faults.Stats) *Result {
 func (p *part) figures(length time.Duration) Part {
 	f := Part{
 		Calls: p.calls, OK: p.ok, Success: 1,
-		P50: milliseconds(p.good.Quantile(0.5)), P99: milliseconds(p.good.Quantile(0.99)),
-		P999:      milliseconds(p.good.Quantile(0.999)),
-		FailedP50: milliseconds(p.lost.Quantile(0.5)), FailedP99: milliseconds(p.lost.Quantile(0.99)),
+		P50: backend.Milliseconds(p.good.Quantile(0.5)), P99: backend.Milliseconds(p.good.Quantile(0.99)),
+		P999:      backend.Milliseconds(p.good.Quantile(0.999)),
+		FailedP50: backend.Milliseconds(p.lost.Quantile(0.5)), FailedP99: backend.Milliseconds(p.lost.Quantile(0.99)),
 		AttemptsByInstance: p.attempts,
 	}
 	if p.calls > 0 {

@@ -39,12 +39,18 @@ type Scenario struct {
 
 // Span is an interval.
 type Span struct {
-	At  time.Duration `yaml:"at"`  // 0 or more
-	For time.Duration `yaml:"for"` // above 0
+	At  time.Duration `yaml:"at"`  // 0s to 24h
+	For time.Duration `yaml:"for"` // above 0s, at most 24h
 }
 
 // End returns the end of the span.
 func (s Span) End() time.Duration { return s.At + s.For }
+
+// check adds the mistakes in s at path.
+func (s Span) check(found *mistake.List, path string) {
+	found.Check(s.At >= 0 && s.At <= maxLength, path+".at", "must be from 0s to %v, got %v", maxLength, s.At)
+	found.Check(s.For > 0 && s.For <= maxLength, path+".for", "must be above 0s and at most %v, got %v", maxLength, s.For)
+}
 
 // Upstream is a service of equal instances behind one name.
 type Upstream struct {
@@ -94,8 +100,9 @@ type Shape struct {
 	// capital letters; GET by default.
 	Method string `yaml:"method"`
 	// Think makes callers wait for their response, and then for Think on average before the next
-	// call. There are as many callers as would reach the rate if responses took no time. 0, the
-	// default, makes calls at random times (Poisson), as callers of a public service do.
+	// call. There are as many callers as would reach the rate if responses took no time, at most
+	// 100000. 0, the default, makes calls at random times (Poisson), as callers of a public service
+	// do. At most 24h.
 	Think time.Duration `yaml:"think"`
 	// Surge sets another rate for a time.
 	Surge *Surge `yaml:"surge"`
@@ -137,8 +144,7 @@ func (s Scenario) Validate() error {
 	check := found.Check
 	check(validName(s.Name), "name", "must be letters, digits, dots, dashes or underscores, got %q", s.Name)
 	check(s.Length > 0 && s.Length <= maxLength, "length", "must be above 0 and at most %v, got %v", maxLength, s.Length)
-	check(s.Disturbance.At >= 0, "disturbance.at", "must be 0s or more, got %v", s.Disturbance.At)
-	check(s.Disturbance.For > 0, "disturbance.for", "must be above 0s, got %v", s.Disturbance.For)
+	s.Disturbance.check(&found, "disturbance")
 	check(s.Upstream.Instances >= 1 && s.Upstream.Instances <= 1000, "upstream.instances", "must be from 1 to 1000, got %d", s.Upstream.Instances)
 	policy := s.Upstream.Endpoints
 	if policy.Addresses = nil; policy.Resolve == endpoint.ResolveStatic {
@@ -164,11 +170,10 @@ func (s Scenario) Validate() error {
 			found.Merge(config.Index("upstream.phases", i), p.validate(s.Upstream))
 		}
 	}
-	check(s.Load.Think >= 0, "load.think", "must be at least 0s (0s: calls do not wait for each other), got %v", s.Load.Think)
+	check(s.Load.Think >= 0 && s.Load.Think <= maxLength, "load.think", "must be from 0s (calls do not wait for each other) to %v, got %v", maxLength, s.Load.Think)
 	if surge := s.Load.Surge; surge != nil {
 		check(s.Load.Think == 0, "load.surge", "must be left out with load.think: callers that wait for their responses cannot surge")
-		check(surge.At >= 0, "load.surge.at", "must be 0s or more, got %v", surge.At)
-		check(surge.For > 0, "load.surge.for", "must be above 0s, got %v", surge.For)
+		surge.check(&found, "load.surge")
 		check(surge.OfCapacity > 0 && surge.OfCapacity <= 100, "load.surge.ofCapacity", "must be above 0 and at most 100, got %v", surge.OfCapacity)
 	}
 	if herd := s.Load.Herd; herd != nil {
@@ -248,14 +253,16 @@ func Source(name string) ([]byte, error) {
 func LoadScenario(nameOrPath string) (Scenario, error) {
 	var s Scenario
 	s.SetDefaults()
-	if !isPath(nameOrPath) {
-		text, err := Source(nameOrPath)
-		if err != nil {
-			return Scenario{}, err
-		}
-		return s, config.Decode(nameOrPath+".yaml", text, &s)
+	if isPath(nameOrPath) {
+		err := config.Load(nameOrPath, &s)
+		return s, err
 	}
-	return s, config.Load(nameOrPath, &s)
+	text, err := Source(nameOrPath)
+	if err != nil {
+		return Scenario{}, err
+	}
+	err = config.Decode(nameOrPath+".yaml", text, &s)
+	return s, err
 }
 
 // isPath reports whether a scenario is named by the path of its file.

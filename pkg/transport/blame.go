@@ -3,6 +3,7 @@ package transport
 import (
 	"net/http"
 
+	"github.com/rebound-dev/rebound/internal/nethttp"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
@@ -164,10 +165,8 @@ func statusEnding(code int) ending {
 		return answered
 	case code == http.StatusTooManyRequests:
 		return rateLimited
-	// 508 does not blame the upstream: a caller can cause it with a Via header if there is another
-	// gateway behind this one.
-	case code < 500, code == http.StatusNotImplemented, code == http.StatusLoopDetected:
-		return rejected
+	case nethttp.Fails(code):
+		return serverError
 	}
-	return serverError
+	return rejected
 }

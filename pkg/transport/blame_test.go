@@ -39,8 +39,9 @@ func (r result) judged(t *testing.T) resilience.AttemptReport {
 // clients can refuse.
 func TestA3WhatNetHTTPRefusesIsNobodysFault(t *testing.T) {
 	ok := func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/slow" { // otherwise the answer may come before net/http sees the mistake
-			time.Sleep(50 * time.Millisecond)
+		if r.URL.Path == "/late" { // otherwise the answer may come before net/http sees the mistake
+			_, _ = io.Copy(io.Discard, r.Body)
+			<-r.Context().Done()
 		}
 		_, _ = io.Copy(w, r.Body)
 	}
@@ -75,7 +76,7 @@ func TestA3WhatNetHTTPRefusesIsNobodysFault(t *testing.T) {
 		}},
 		"body shorter than Content-Length": {change: func(r *http.Request) { r.Method, r.Body, r.ContentLength = "PUT", body("abc"), 5 }},
 		"body longer than Content-Length": {change: func(r *http.Request) {
-			r.Method, r.URL.Path, r.Body, r.ContentLength = "PUT", "/slow", body("abcdefgh"), 5
+			r.Method, r.URL.Path, r.Body, r.ContentLength = "PUT", "/late", body("abcdefgh"), 5
 		}},
 		"short in-memory body": {change: func(r *http.Request) {
 			r.Method, r.Body, r.ContentLength = "PUT", io.NopCloser(strings.NewReader("abc")), 5

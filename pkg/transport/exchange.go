@@ -315,7 +315,11 @@ func (c *exchange) expectedTimeout(a *resilience.Attempt) []string {
 // milliseconds rounds up. With a limit rounded down, an upstream that respects it would answer 504
 // before the attempt ends, and be blamed. The result is at least 1, because 0 would mean no limit.
 func milliseconds(d time.Duration) string {
-	return strconv.FormatInt(max(1, (d+time.Millisecond-1).Milliseconds()), 10)
+	ms := d.Milliseconds()
+	if d%time.Millisecond > 0 { // to add before the division would overflow for the longest limits
+		ms++
+	}
+	return strconv.FormatInt(max(1, ms), 10)
 }
 
 // hold keeps the attempt open until the response body has been read.

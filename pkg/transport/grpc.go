@@ -63,23 +63,21 @@ func grpcAnswer(resp *http.Response) (code grpcwire.Code, only bool) {
 // grpcEnding returns the ending that a gRPC status stands for. ours reports whether our own time
 // limit for the attempt had passed.
 func grpcEnding(code grpcwire.Code, ours bool) ending {
-	switch code {
-	case grpcwire.OK:
+	switch {
+	case code == grpcwire.OK:
 		return answered
-	case grpcwire.Unavailable:
+	case code == grpcwire.Unavailable:
 		return rpcUnavailable
-	case grpcwire.Unknown, grpcwire.Internal, grpcwire.DataLoss:
+	case code.Fails():
 		return rpcFailed
-	case grpcwire.ResourceExhausted:
+	case code == grpcwire.ResourceExhausted:
 		return rpcExhausted
-	case grpcwire.DeadlineExceeded:
-		if ours {
-			return rpcTimedOut
-		}
+	case code == grpcwire.DeadlineExceeded && ours:
+		return rpcTimedOut
+	case code == grpcwire.DeadlineExceeded:
 		return rpcDeadlinePassed
-	default:
-		return rpcRejected
 	}
+	return rpcRejected
 }
 
 // grpcOutcome returns the outcome of an attempt that got a status without messages.

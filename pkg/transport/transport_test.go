@@ -65,6 +65,20 @@ func TestUpstreamSeesWhichAttemptItIsAndHowMuchTimeIsLeft(t *testing.T) {
 	})
 }
 
+// With a limit as long as a duration can be, the upstream used to be told that 1 ms is left.
+func TestLongestTimeoutIsNoShortOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var seen string
+		next := inBubble(t, func(_ http.ResponseWriter, r *http.Request) { seen = r.Header.Get(transport.HeaderExpectedTimeout) })
+		p := steady()
+		p.Timeout, p.AttemptTimeout = math.MaxInt64, math.MaxInt64
+		get(t, newTransport(t, next, p), "http://up/")
+		if want := "9223372036855"; seen != want {
+			t.Errorf("upstream saw %q ms, want %q", seen, want)
+		}
+	})
+}
+
 func TestDeadlineThatComesInIsHonoured(t *testing.T) {
 	for header, want := range map[string]string{
 		"400": "400", "1": "1", " 400 ": "400",

@@ -35,6 +35,7 @@ func levels() map[string]int {
 		"internal/grpcwire":      -1,
 		"internal/mistake":       -1,
 		"internal/nethttp":       -1,
+		"internal/recent":        -1,
 		"internal/reread":        -1,
 		"internal/retryafter":    -1,
 
@@ -288,7 +289,7 @@ func forbiddenDeps(name string) []forbiddenDep {
 // kit is below everything, so that every test can use it.
 func levelOf(name string) (int, bool) {
 	switch {
-	case name == "internal/testkit/grpctest", name == "internal/testkit/leaks", name == "internal/testkit/rawhttp":
+	case name == "internal/testkit/grpctest", name == "internal/testkit/leaks", name == "internal/testkit/rawhttp", name == "internal/testkit/wait":
 		return -3, true // the rest of the kit may use them
 	case within(name, "internal/testkit"):
 		return -2, true

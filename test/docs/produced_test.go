@@ -131,18 +131,17 @@ func produce(t *testing.T) *produced {
 		}
 	})
 	// A stop with a call that hangs, and with a flush that fails.
-	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	ctx, stop = context.WithCancel(t.Context())
 	defer stop()
+	hang := func(_ http.ResponseWriter, r *http.Request) {
+		stop()
+		<-r.Context().Done()
+	}
 	run(t, ctx, serve.Config{
 		Data:  []serve.Listener{{Name: "data", Addr: "127.0.0.1:0", Handler: http.HandlerFunc(hang)}},
 		Flush: func(context.Context) error { return errors.New("nobody there") },
 	}, logger, serve.NewReadiness(), func(urls map[string]string) {
 		r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, urls["data"], nil)
-		go func() {
-			time.Sleep(50 * time.Millisecond) // the call is on its way through a real connection
-			stop()
-		}()
 		if resp, err := http.DefaultClient.Do(r); err == nil {
 			_ = resp.Body.Close()
 		}

@@ -2,11 +2,14 @@
 package conncount
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/rebound-dev/rebound/internal/testkit/wait"
 )
 
 // Counter counts when its [Counter.See] is a server's ConnState hook. The zero value is ready to
@@ -33,9 +36,5 @@ func (c *Counter) Open() int64 { return c.opened.Load() - c.closed.Load() }
 // WantOpen waits until n connections are open. The test ends if that takes 20 s.
 func (c *Counter) WantOpen(t testing.TB, n int64) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); c.Open() != n; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%d connections are open, want %d", c.Open(), n)
-		}
-	}
+	wait.Until(t, 20*time.Second, fmt.Sprintf("%d open connections", n), func() bool { return c.Open() == n })
 }
