@@ -368,8 +368,8 @@ func (p place) forward(target, port string) string {
 	return ""
 }
 
-// reached waits until a call of /process has succeeded. A node learns of new pods' addresses a moment
-// after they are ready, and until then the client cannot reach its upstream.
+// reached waits until a call of /process has succeeded. A node learns of new pods' addresses a
+// moment after they are ready, and until then the client cannot reach its upstream.
 func (p place) reached(url string) {
 	p.t.Helper()
 	eventually(p.t, time.Minute, "a call succeeds", func() (bool, string) {

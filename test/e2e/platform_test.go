@@ -441,8 +441,8 @@ func TestRotatedUpstream(t *testing.T) {
 	twice(t, func() string { return rotateUpstream(t) })
 }
 
-// serves runs the load image as an upstream with a Service of the same name, at port 8080. If secret
-// is not empty, /etc/files has the files of that Secret.
+// serves runs the load image as an upstream with a Service of the same name, at port 8080. If
+// secret is not empty, /etc/files has the files of that Secret.
 func (p place) serves(name, args, secret string) {
 	p.t.Helper()
 	mounts, volumes := "[]", "[]"
@@ -891,8 +891,8 @@ client: {replicas: 1, resources: {limits: {memory: 64Mi}, requests: {memory: 32M
 		t.Fatal(err)
 	}
 	p.install("--values", values)
-	// Not over kubectl port-forward: it is slow on a busy machine, and ends when an upload is refused
-	// early and resets its connection.
+	// Not over kubectl port-forward: it is slow on a busy machine, and ends when an upload is
+	// refused early and resets its connection.
 	got := p.load("http://client:8080/", 150, "-post", "1000000", "-for", "1s")()
 	t.Logf("%+v", got)
 	for _, pod := range p.pods("client") {
