@@ -111,8 +111,6 @@ const (
 	failsToo   = 0.1              // failures for each success from which a slow upstream is not only slow:
 	failsOver  = 5                // then the usual follows so many times as slowly
 	busier     = 3                // times the usual rate of successes from which the traffic is another
-	lateBy     = 4                // standard deviations above the usual latency, and at least leastSlow
-	lateTime   = 250 * time.Millisecond
 )
 
 var errNoPlace = errors.New("the concurrency limit is reached")
@@ -159,12 +157,11 @@ type limiterState struct {
 	sampling   sync.Mutex // taken by TryLock only
 	block      sample
 	slowness   brake
+	late       lateness
 	needed     int64 // when it has refused attempts at last, or the upstream was slow, ns since epoch
 	doubted    bool  // the last block seemed slow, but did not count
-	lateSince  int64 // since when all successes have come late, ns since epoch; 0 = the last one did not
 	usual      struct {
 		latency, inFlight float64 // s, attempts; 0 = unknown
-		variance          float64 // of the latency, s²
 		spread            float64 // of the latency: its variance, divided by the square of its mean
 		rate              float64 // successes a second
 		at                int64   // of the last update, ns since epoch
@@ -436,29 +433,13 @@ func (l *limiter) succeeded(at, inFlight int64, latency time.Duration) {
 	if b.n++; b.n > 1 && b.fastest > leastSlow && b.fastest.Seconds() > slowFactor*l.usual.latency {
 		l.suspect(at) // so that this process's own time is known when the block is judged
 	}
-	l.restRetries(at, latency)
+	l.late.see(at, latency.Seconds())
 	b.latency += latency.Seconds()
 	b.squares += latency.Seconds() * latency.Seconds()
 	b.inFlight += float64(inFlight)
 	if b.n >= blockSize && at-l.usual.at >= int64(blockTime) {
 		l.judge(at)
 		*b = sample{}
-	}
-}
-
-// restRetries allows no retries for a while if the last successes all came late: a queue is being
-// built up somewhere. It needs two of them, and lateTime, so a client with few calls knows it long
-// before it has a block. By chance it is rare: by Chebyshev's inequality at most one success in 16
-// is so late, whatever the latencies are.
-func (l *limiter) restRetries(at int64, latency time.Duration) {
-	u := &l.usual
-	switch {
-	case u.latency == 0 || latency.Seconds() <= max(leastSlow.Seconds(), u.latency+lateBy*math.Sqrt(u.variance)):
-		l.lateSince = 0
-	case l.lateSince == 0:
-		l.lateSince = at
-	case at-l.lateSince >= int64(lateTime):
-		l.tired.Store(at + int64(slowHolds))
 	}
 }
 
@@ -488,21 +469,21 @@ func (l *limiter) judge(at int64) {
 	failures := float64(l.failures.Swap(0))
 	expected := failsToo * float64(b.n)
 	fails := failures > expected+2*math.Sqrt(expected) // more than by chance
+	l.late.learn(at, b, seems, fails)
 	if l.policy.Max == 0 {
 		l.hold(at, slow, l.full.Swap(false), fails, starved)
 	} else {
 		l.set(at, 0)
 	}
 	over := usualOver
-	tired := at < l.tired.Load()
-	if seems || tired || fails {
-		over = adoptOver // the latency has much of a queue in it, also for a while after that
+	if seems || at < l.tired.Load() {
+		over = adoptOver // after it was slow its latency still has much of a queue in it
 	}
 	weight := 1.0
 	if u.latency > 0 {
 		weight = -math.Expm1(-float64(at-u.at) / float64(over))
 	}
-	if (slow || tired) && fails {
+	if slow && fails {
 		weight /= failsOver // it is hardly the new usual
 	}
 	if u.at > 0 {
@@ -510,9 +491,6 @@ func (l *limiter) judge(at int64) {
 		l.gap.Store(min((at-u.at)/int64(b.n), int64(maxGap)))
 	}
 	u.at = at
-	if !seems && !tired {
-		u.variance += weight * (b.squares/float64(b.n) - 2*mean*u.latency + u.latency*u.latency - u.variance)
-	}
 	u.latency += weight * (mean - u.latency)
 	if !seems && l.brake.Load() == 0 { // in trouble more are in flight than usual
 		u.rate += weight * (rate - u.rate)
@@ -684,14 +662,15 @@ func (l *limiter) remove(queue *list.List, e *list.Element) {
 }
 
 // crowded reports whether a retry would get no place at now. An upstream in trouble gets no retries
-// at all, and none for a while after it was slow: they would make it slow again.
+// at all, and none for a while after it was slow or answers came late: they would make it slow
+// again.
 func (l *limiter) crowded(now time.Time, p Priority) bool {
 	switch {
 	case l.policy.Max > 0:
 		return l.inFlight.Load()+1 > places(int64(l.policy.Max), p.share(true))
 	case l.policy.Max == 0:
 		at := int64(now.Sub(l.epoch))
-		return at < l.tired.Load() || l.inForce(at) > 0
+		return at < l.tired.Load() || at < l.late.until.Load() || l.inForce(at) > 0
 	}
 	return false
 }
