@@ -29,7 +29,7 @@ type lateness struct {
 // see takes the latency of a success, in seconds.
 func (l *lateness) see(at int64, latency float64) {
 	switch {
-	case l.learned == 0 || latency <= max(leastSlow.Seconds(), l.mean+lateBy*math.Sqrt(l.variance)):
+	case l.learned == 0 || latency <= max(leastSlow.Seconds(), l.mean+lateBy*math.Sqrt(max(0, l.variance))): // rounded
 		l.since = 0
 	case l.since == 0:
 		l.since = at
