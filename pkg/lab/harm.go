@@ -37,8 +37,11 @@ const (
 	// have found as much room as the first attempts, and so did not take it from others. Where
 	// fewer than harmPaysFrom succeed without a policy, a limit or a circuit saves calls.
 	harmPays      = 0.5
-	harmPaysLeast = 0.3
+	harmPaysLeast = 0.25
 	harmPaysFrom  = 0.1
+	// In fewer seconds chance decides, and a retry of a client with few calls may end so much later.
+	// 70 % of them must be saved within two seconds, so that no storm hides among good ones.
+	harmPaysOver = 5 // s
 	// harmIdle is the number of attempts a second, as a share of the capacity, that no upstream
 	// minds, however many of them are retries.
 	harmIdle = 0.35
@@ -234,16 +237,21 @@ func (c Cell) Compare(with, without *Result) Harm {
 	return h
 }
 
-// pay reports whether the retries of a second saved calls. They may end in the next second.
+// pay reports whether the retries of a second, and those of the next ones, saved calls.
 func pay(with, without []Second, at int) bool {
+	return paid(with, without, at, harmPaysOver, 1) && paid(with, without, at, 2, 0.7)
+}
+
+// paid reports whether the retries of some seconds saved a part of the calls that they have to.
+func paid(with, without []Second, at, seconds int, part float64) bool {
 	var retries, saved, alone, ok float64
-	for i := at; i < min(at+2, len(with), len(without)); i++ {
+	for i := at; i < min(at+seconds, len(with), len(without)); i++ {
 		retries += max(0, float64(with[i].Attempts)-float64(with[i].Offered)) // a second of refusals hides none
 		saved += float64(with[i].Goodput) - float64(without[i].Goodput)
 		alone += float64(without[i].Offered)
 		ok += float64(without[i].Goodput)
 	}
-	return ok >= harmPaysFrom*alone && saved >= retries*max(harmPaysLeast, harmPays*ok/max(1, alone))
+	return ok >= harmPaysFrom*alone && saved >= part*retries*max(harmPaysLeast, harmPays*ok/max(1, alone))
 }
 
 // hangs reports whether all instances hang during the whole disturbance.

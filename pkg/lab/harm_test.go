@@ -93,6 +93,7 @@ func TestWhatCountsAsHarm(t *testing.T) {
 	}
 	same := [2]uint64{1000, 1000}
 	storm := counts{1500, 4500, 650, 300}
+	paying, none := counts{1000, 1400, 1000, 600}, counts{500, 500, 250, 250}
 	for name, c := range map[string]struct {
 		scenario   lab.Scenario
 		partial    bool
@@ -107,6 +108,9 @@ func TestWhatCountsAsHarm(t *testing.T) {
 		"a limit saves them":          {refusing, true, results(same, same, counts{900, 2500, 480, 0}, counts{900, 2500, 480, 0}), 1, 2500. / 900},
 		"one is saved":                {refusing, true, results(same, same, counts{1500, 4500, 2, 1}, counts{1500, 4500, 0, 0}), 1, 3},
 		"the seconds around are paid": {refusing, true, results(same, same, counts{1000, 1400, 1000, 600}, counts{1000, 3000, 0, 0}, counts{1000, 1400, 1000, 600}), 1, 3},
+		"a storm before paid seconds": {refusing, true, results(same, same, counts{1000, 3000, 0, 0}, paying, paying, paying, paying), 1, 3},
+		"saved after three seconds":   {refusing, true, results(same, same, counts{500, 850, 300, 250}, counts{500, 500, 300, 250}, counts{500, 500, 350, 250}), 1, 1},
+		"saved after seven seconds":   {refusing, true, results(same, same, counts{500, 850, 300, 250}, none, none, none, none, none, counts{500, 500, 500, 250}), 1, 1.7},
 		"refused in the next second":  {refusing, true, results(same, same, counts{1000, 1600, 10, 0}, counts{1000, 300, 0, 0}), 1, 1.6},
 		"saved in the next second":    {refusing, true, results(same, same, counts{500, 850, 300, 250}, counts{500, 500, 500, 350}), 1, 1},
 		"answers after a hang":        {hanging, false, results([2]uint64{0, 150}, [2]uint64{990, 1000}), 0.99, 1},
