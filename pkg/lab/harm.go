@@ -39,8 +39,8 @@ const (
 	harmPays      = 0.5
 	harmPaysLeast = 0.25
 	harmPaysFrom  = 0.1
-	// In fewer seconds chance decides, and a retry of a client with few calls may end so much later.
-	// 70 % of them must be saved within two seconds, so that no storm hides among good ones.
+	// In fewer seconds chance decides, and a retry of a client with few calls may end as much
+	// later. Within two seconds 70 % of that must be saved, so that no storm hides among good ones.
 	harmPaysOver = 5 // s
 	// harmIdle is the number of attempts a second, as a share of the capacity, that no upstream
 	// minds, however many of them are retries.

@@ -28,8 +28,10 @@ type lateness struct {
 
 // see takes the latency of a success, in seconds.
 func (l *lateness) see(at int64, latency float64) {
+	// Rounding may make the variance of equal latencies negative.
+	limit := max(leastSlow.Seconds(), l.mean+lateBy*math.Sqrt(max(0, l.variance)))
 	switch {
-	case l.learned == 0 || latency <= max(leastSlow.Seconds(), l.mean+lateBy*math.Sqrt(max(0, l.variance))): // rounded
+	case l.learned == 0 || latency <= limit:
 		l.since = 0
 	case l.since == 0:
 		l.since = at

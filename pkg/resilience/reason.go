@@ -65,7 +65,7 @@ const (
 	ReasonNoEndpoint Reason = "no_endpoint"
 	// all endpoints of the upstream are ejected; only possible with maxEjected 1
 	ReasonEndpointEjected Reason = "endpoint_ejected"
-	// too many attempts are in flight
+	// too many attempts are in flight, or a retry would meet an upstream whose answers come late
 	ReasonConcurrencyLimit Reason = "concurrency_limit"
 	// too many calls have begun
 	ReasonRateLimited Reason = "rate_limited"
