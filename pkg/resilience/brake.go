@@ -65,11 +65,6 @@ func newBrake(at int64, usual, spread, rate float64) brake {
 	}
 }
 
-// restart begins to measure anew, after a change of the limit that the brake did not ask for.
-func (r *brake) restart(at int64) {
-	r.changed, r.n, r.sum, r.held, r.lowering = at, 0, 0, 0, false
-}
-
 // next returns the limit after a block of successes. full reports whether it has refused attempts.
 func (r *brake) next(at int64, b *sample, limit int64, full bool) int64 {
 	if r.n == 0 {

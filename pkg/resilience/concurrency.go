@@ -453,8 +453,8 @@ func (l *limiter) judge(at int64) {
 	limit := max(slowFactor*u.latency, leastSlow.Seconds())
 	seems := u.latency > 0 && b.fastest.Seconds() > limit && rate <= busier*u.rate
 	own := l.ownShare(at)
-	// On a machine without processor time to spare, all that waits may wait for that.
-	starved := seems && own > 0 && own < enoughTime
+	// On a machine without processor time to spare, all that waits may wait for that, but not long.
+	starved := seems && own > 0 && own < enoughTime && b.fastest < starvedUpTo
 	slow := seems && !starved
 	if slow && l.brake.Load() == 0 {
 		// Answers that come all at once may only show that the upstream stood still.
@@ -470,6 +470,9 @@ func (l *limiter) judge(at int64) {
 	expected := failsToo * float64(b.n)
 	fails := failures > expected+2*math.Sqrt(expected) // more than by chance
 	l.late.learn(at, b, seems, fails)
+	if starved {
+		l.late.forget()
+	}
 	if l.policy.Max == 0 {
 		l.hold(at, slow, l.full.Swap(false), fails, starved)
 	} else {
@@ -524,8 +527,7 @@ func (l *limiter) hold(at int64, slow, full, fails, starved bool) {
 		limit = 0
 	case starved && full:
 		limit *= 2 // what is refused here would be served
-		l.slowness.restart(at)
-	case starved && at-l.needed < int64(brakeTime):
+		l.slowness = l.newBrake(at)
 	case limit > 0 && (slow || full || at-l.needed < int64(brakeTime) && rate < loses*l.usual.rate):
 		limit = l.slowness.next(at, b, limit, full)
 	case slow:

@@ -26,6 +26,7 @@ const (
 	manyFactor   = 1.5                     // times the attempts that are usually in flight
 	suspectFor   = 5 * time.Second         // how long there are ticks after slow answers
 	enoughTime   = 0.75                    // of what passes: with less of its own a process cannot judge by latency
+	starvedUpTo  = time.Second             // a latency that a process may have caused by itself
 	hangGaps     = 30                      // as stallGaps, from which on it is no queue of a slow upstream
 	hangPlaces   = 2                       // the limit while the upstream hangs
 	probeEvery   = 1500 * time.Millisecond // after the last place was taken one more is, at any limit
