@@ -469,7 +469,7 @@ func (l *limiter) judge(at int64) {
 	failures := float64(l.failures.Swap(0))
 	expected := failsToo * float64(b.n)
 	fails := failures > expected+2*math.Sqrt(expected) // more than by chance
-	l.late.learn(at, b, seems, fails)
+	l.late.learn(at, b, fails)
 	if starved {
 		l.late.forget()
 	}

@@ -238,48 +238,102 @@ func TestColdStartOfSlowCalls(t *testing.T) {
 	}
 }
 
+// retries makes calls whose first attempt fails with a chance. It returns how many were retried, and
+// when others lost their retry to the concurrency limit.
+func retries(t *testing.T, seed uint64, length, gap time.Duration, failing float64, latency func(at time.Duration, random *rand.Rand) time.Duration) (retried int, lost []time.Duration) {
+	t.Helper()
+	var mu sync.Mutex
+	synctest.Test(t, func(t *testing.T) {
+		p := limited(resilience.ConcurrencyPolicy{})
+		p.Retry.MaxAttempts = 3
+		pl := pipeline(t, p, resilience.Options{})
+		random := rand.New(rand.NewPCG(seed, 0))
+		var calls sync.WaitGroup
+		start := time.Now()
+		for at := time.Duration(0); at < length; at = time.Since(start) {
+			takes, first := latency(at, random), "ok"
+			if random.Float64() < failing {
+				first = "busy"
+			}
+			calls.Go(func() {
+				_, report, _ := pl.Do(t.Context(), &op{attempt: func(_ context.Context, a *resilience.Attempt) (string, error) {
+					time.Sleep(takes)
+					if a.Number() == 1 {
+						return first, nil
+					}
+					return "ok", nil
+				}})
+				mu.Lock()
+				defer mu.Unlock()
+				if report.Reason == resilience.ReasonConcurrencyLimit {
+					lost = append(lost, at)
+				}
+				if len(report.Attempts) > 1 {
+					retried++
+				}
+			})
+			time.Sleep(gap)
+		}
+		calls.Wait()
+	})
+	return retried, lost
+}
+
 // Several long calls in a row are chance, not a slow upstream. They cost hardly a call its retry:
 // only if all answers of a block were long, as is once in half an hour here.
 func TestLongCallsAmongShortOnesCostNoRetries(t *testing.T) {
-	const length = 5 * time.Minute
-	var retried, refused atomic.Int64
+	retried, lost := 0, 0
 	for seed := range uint64(8) {
-		synctest.Test(t, func(t *testing.T) {
-			p := limited(resilience.ConcurrencyPolicy{})
-			p.Retry.MaxAttempts = 3
-			pl := pipeline(t, p, resilience.Options{})
-			random := rand.New(rand.NewPCG(seed, 0))
-			var calls sync.WaitGroup
-			for start := time.Now(); time.Since(start) < length; time.Sleep(97 * time.Millisecond) {
-				latency, first := 5*time.Millisecond, "ok"
-				if random.IntN(5) == 0 {
-					latency = 303 * time.Millisecond
-				}
-				if random.IntN(10) == 0 {
-					first = "busy"
-				}
-				calls.Go(func() {
-					_, report, _ := pl.Do(t.Context(), &op{attempt: func(_ context.Context, a *resilience.Attempt) (string, error) {
-						time.Sleep(latency)
-						if a.Number() == 1 {
-							return first, nil
-						}
-						return "ok", nil
-					}})
-					if report.Reason == resilience.ReasonConcurrencyLimit {
-						refused.Add(1)
-					}
-					if len(report.Attempts) > 1 {
-						retried.Add(1)
-					}
-				})
+		n, some := retries(t, seed, 5*time.Minute, 97*time.Millisecond, 0.1, func(_ time.Duration, random *rand.Rand) time.Duration {
+			if random.IntN(5) == 0 {
+				return 303 * time.Millisecond
 			}
-			calls.Wait()
+			return 5 * time.Millisecond
 		})
+		retried, lost = retried+n, lost+len(some)
 	}
-	t.Logf("%d calls were retried, %d lost their retry", retried.Load(), refused.Load())
-	if retried.Load() < 2000 || refused.Load()*50 > retried.Load() {
-		t.Errorf("%d calls were retried, and %d lost their retry, want at least 2000, and at most 2 %% of that", retried.Load(), refused.Load())
+	t.Logf("%d calls were retried, %d lost their retry", retried, lost)
+	if retried < 2000 || lost*50 > retried {
+		t.Errorf("%d calls were retried, and %d lost their retry, want at least 2000, and at most 2 %% of that", retried, lost)
+	}
+}
+
+// An upstream that becomes slower for good gets retries again within a minute, also if a part of
+// its attempts fails, and an upstream that is hardly slower never loses them.
+func TestRetriesReturnToASlowerUpstream(t *testing.T) {
+	const change = 20 * time.Second
+	for name, c := range map[string]struct {
+		before, after, spread time.Duration
+		failing               float64
+		rate                  int // calls a second
+		within                time.Duration
+	}{
+		"a fifth slower":                       {150, 180, 1, 0.1, 5, 0},
+		"just above a tenth of a second":       {95, 105, 1, 0.1, 50, 0},
+		"2.5 times as slow":                    {60, 150, 15, 0.1, 20, 30 * time.Second},
+		"2.5 times as slow, and failing":       {60, 150, 15, 0.3, 20, time.Minute},
+		"ten times as slow":                    {20, 200, 4, 0.1, 20, time.Minute},
+		"ten times as slow, with few calls":    {20, 200, 50, 0.1, 2, time.Minute},
+		"thirty times as slow, half of it bad": {20, 600, 50, 0.5, 10, 90 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(5) {
+				retried, lost := retries(t, seed, 5*time.Minute, time.Second/time.Duration(c.rate), c.failing, func(at time.Duration, random *rand.Rand) time.Duration {
+					usual := c.before
+					if at > change {
+						usual = c.after
+					}
+					return max(1, usual+time.Duration(random.NormFloat64()*float64(c.spread))) * time.Millisecond
+				})
+				var last time.Duration // after the change
+				for _, at := range lost {
+					last = max(last, at-change)
+				}
+				if retried < 30 || last > c.within {
+					t.Errorf("%d calls were retried, and the last one lost its retry %v after the change, want at least 30, and at most %v", retried, last, c.within)
+				}
+			}
+		})
 	}
 }
 

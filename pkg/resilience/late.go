@@ -42,17 +42,18 @@ func (l *lateness) see(at int64, latency float64) {
 	l.last = at
 }
 
-// learn takes a block of successes. slow reports whether it seems slow, and fails whether attempts
-// failed too. In a time of late answers the mean follows slowly, so that it ends if that is how the
-// upstream is now. The variance would follow too fast: one late answer weighs as much as many.
-func (l *lateness) learn(at int64, b *sample, slow, fails bool) {
+// learn takes a block of successes. In a time of late answers the mean follows slowly, so that it
+// ends if that is how the upstream is now, and also while attempts fail: then these are the fast
+// ones of an upstream in trouble. The variance would follow too fast: one late answer weighs as
+// much as many.
+func (l *lateness) learn(at int64, b *sample, fails bool) {
 	n := float64(b.n)
 	mean, square := b.latency/n, b.squares/n
 	if l.learned == 0 {
 		l.learned, l.mean, l.variance = at, mean, max(0, square-mean*mean) // rounded, it may be negative
 		return
 	}
-	late := slow || at < l.until.Load()
+	late := at < l.until.Load()
 	over := float64(usualOver)
 	if late || fails {
 		over = float64(adoptOver)

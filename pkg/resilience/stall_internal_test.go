@@ -177,15 +177,17 @@ func TestSilencesThatAreLearned(t *testing.T) {
 func TestLatencyWithoutProcessorTime(t *testing.T) {
 	for name, c := range map[string]struct {
 		own    time.Duration // of a tick's time, this process's own
+		slow   time.Duration // the latency
 		before time.Duration // so long it has enough, with the same latency
-		limit  bool          // at the end
+		limit  bool          // at the end, and no retries
 	}{
-		"enough":               {tick, 0, true},
-		"nearly enough":        {tick * 9 / 10, 0, true},
-		"half of it":           {tick / 2, 0, false},
-		"half of it, later":    {tick / 2, 2 * time.Second, false},
-		"a fifth of it":        {tick / 5, 0, false},
-		"a fifth of it, later": {tick / 5, 2 * time.Second, false},
+		"enough":                {tick, 400 * time.Millisecond, 0, true},
+		"nearly enough":         {tick * 9 / 10, 400 * time.Millisecond, 0, true},
+		"half of it":            {tick / 2, 400 * time.Millisecond, 0, false},
+		"half of it, later":     {tick / 2, 400 * time.Millisecond, 2 * time.Second, false},
+		"a fifth of it":         {tick / 5, 400 * time.Millisecond, 0, false},
+		"a fifth of it, later":  {tick / 5, 400 * time.Millisecond, 2 * time.Second, false},
+		"half, but much slower": {tick / 2, 4 * time.Second, 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -214,17 +216,20 @@ func TestLatencyWithoutProcessorTime(t *testing.T) {
 					answer(2, 10*time.Millisecond, tick)
 				}
 				for range c.before / tick {
-					answer(80, 400*time.Millisecond, tick)
+					answer(80, c.slow, tick)
 				}
 				if limit := l.current(); (limit > 0) != (c.before > 0) {
 					t.Errorf("a limit of %d after %v of slow answers", limit, c.before)
 				}
 				refused = 0
 				for range 5 * time.Second / tick {
-					answer(80, 400*time.Millisecond, c.own)
+					answer(80, c.slow, c.own)
 				}
 				if limit := l.current(); (limit > 0) != c.limit {
 					t.Errorf("a limit of %d at the end, want one: %v", limit, c.limit)
+				}
+				if late := int64(time.Since(l.epoch)) < l.late.until.Load(); late != c.limit {
+					t.Errorf("late answers at the end: %v, want %v", late, c.limit)
 				}
 				if most := int(500 * time.Millisecond / tick); !c.limit && refused > most {
 					t.Errorf("refused %d times, want at most %d", refused, most)

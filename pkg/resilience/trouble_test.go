@@ -227,15 +227,18 @@ func TestNoRetriesWhileAnswersComeLate(t *testing.T) {
 	for name, c := range map[string]struct {
 		latencies []time.Duration // of the calls from 10 s on, in turn
 		length    time.Duration
+		again     time.Duration // if not 0, once more after so much time without calls
 		after     time.Duration // the end of that
 		retries   int
 	}{
-		"two late answers in a row":            {[]time.Duration{late, late, soon}, 3 * time.Second, 0, 0},
-		"for half a minute":                    {[]time.Duration{late, late, soon}, 30 * time.Second, 0, 0},
-		"six seconds after the last late ones": {[]time.Duration{late, late, soon}, 3 * time.Second, 6 * time.Second, 1},
-		"late answers, none of them in a row":  {[]time.Duration{late, soon}, 3 * time.Second, 0, 1},
-		"two late answers at the same time":    {[]time.Duration{late, late - 250*time.Millisecond, soon, soon}, 3 * time.Second, 0, 1},
-		"a tenth of a second is not late":      {[]time.Duration{99 * time.Millisecond}, 3 * time.Second, 0, 1},
+		"two late answers in a row":             {[]time.Duration{late, late, soon}, 3 * time.Second, 0, 0, 0},
+		"for half a minute":                     {[]time.Duration{late, late, soon}, 30 * time.Second, 0, 0, 0},
+		"four seconds after the last late ones": {[]time.Duration{late, late, soon}, 3 * time.Second, 0, 4 * time.Second, 0},
+		"six seconds after the last late ones":  {[]time.Duration{late, late, soon}, 3 * time.Second, 0, 6 * time.Second, 1},
+		"late answers, none of them in a row":   {[]time.Duration{late, soon}, 3 * time.Second, 0, 0, 1},
+		"two late answers at the same time":     {[]time.Duration{late, late - 250*time.Millisecond, soon, soon}, 3 * time.Second, 0, 0, 1},
+		"two late answers ten seconds apart":    {[]time.Duration{late}, 250 * time.Millisecond, 10 * time.Second, 0, 1},
+		"a tenth of a second is not late":       {[]time.Duration{99 * time.Millisecond}, 3 * time.Second, 0, 0, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -251,6 +254,11 @@ func TestNoRetriesWhileAnswersComeLate(t *testing.T) {
 				}
 				call([]time.Duration{soon}, 10*time.Second)
 				call(c.latencies, c.length)
+				if c.again > 0 {
+					time.Sleep(c.again)
+					call(c.latencies, c.length)
+					calls.Wait()
+				}
 				call([]time.Duration{soon}, c.after)
 				_, report, _ := pl.Do(t.Context(), answers("busy", "ok"))
 				if got := len(report.Attempts) - 1; got != c.retries {
