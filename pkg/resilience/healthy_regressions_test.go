@@ -238,8 +238,8 @@ func TestColdStartOfSlowCalls(t *testing.T) {
 	}
 }
 
-// retries makes calls whose first attempt fails with a chance. It returns how many were retried, and
-// when others lost their retry to the concurrency limit.
+// retries makes calls whose first attempt fails with a chance. It returns how many were retried,
+// and when others lost their retry to the concurrency limit.
 func retries(t *testing.T, seed uint64, length, gap time.Duration, failing float64, latency func(at time.Duration, random *rand.Rand) time.Duration) (retried int, lost []time.Duration) {
 	t.Helper()
 	var mu sync.Mutex
