@@ -222,9 +222,9 @@ func TestB6HangupKillsNothing(t *testing.T) {
 		p.until(t, "configuration refused, the old one goes on") // the demo only logs warnings
 		write(t, strings.Replace(routes, "first", "second", 1))
 		signal(t, p, syscall.SIGHUP)
-		wait.Until(t, 20*time.Second, "the new configuration", func() bool {
+		wait.UntilSeen(t, 20*time.Second, "the new configuration", func() (bool, string) {
 			_, body := get(t, p.urls[0]+"/config")
-			return strings.Contains(body, "name: second")
+			return strings.Contains(body, "name: second"), body
 		})
 		terminate(t, p)
 	})

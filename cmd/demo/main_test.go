@@ -269,12 +269,12 @@ func TestPrintedExamplesWork(t *testing.T) {
 	caller := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	var resp *http.Response
 	// 1 in 400 fails five times, and more where a busy machine answers too late.
-	wait.Until(t, 20*time.Second, "an answer with status 200 to the first example, curl -i "+curl, func() bool {
+	wait.UntilSeen(t, 20*time.Second, "an answer with status 200 to the first example, curl -i "+curl, func() (bool, string) {
 		if resp, err = caller.Do(r); err != nil {
 			t.Fatalf("the first example, curl -i %s: got error %v", curl, err)
 		}
 		_ = resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
+		return resp.StatusCode == http.StatusOK, fmt.Sprint(resp.StatusCode, resp.Header)
 	})
 	if resp.Header.Get("X-Attempt-Count") == "" {
 		t.Errorf("got headers %v, want X-Attempt-Count", resp.Header)

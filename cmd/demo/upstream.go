@@ -90,6 +90,18 @@ func (u *upstream) route() gateway.Upstream {
 	return to
 }
 
+// take leads the demo's own routes to these endpoints.
+func (u *upstream) take(cfg *gateway.Config) {
+	cfg.Upstreams = map[string]gateway.Upstream{"demo": u.route()}
+	for i := range cfg.Routes {
+		if strings.HasPrefix(cfg.Routes[i].Upstream, "http://") {
+			cfg.Routes[i].Upstream = "demo"
+			continue
+		} // the others are for gRPC, which has one endpoint
+		cfg.Routes[i].Upstream = strings.Replace(cfg.Routes[i].Upstream, shippedUpstream, u.addrs[0], 1)
+	}
+}
+
 // twins is the admin handler of an upstream and of its twin. The twin follows every change, so that
 // both have the same faults and seed. Below /without/ the twin can be asked alone, and its ledger
 // emptied. It calls changed after each change of the faults.

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -212,7 +213,12 @@ func TestRefusedFileKeepsTheComparison(t *testing.T) {
 	}
 	until := func(what string, ok func() bool) {
 		t.Helper()
-		wait.Until(t, 20*time.Second, what, ok)
+		wait.UntilSeen(t, 20*time.Second, what, func() (bool, string) {
+			if ok() {
+				return true, ""
+			}
+			return false, getBody(t, at+"config")
+		})
 	}
 	reload := func() {
 		t.Helper()
@@ -308,13 +314,13 @@ func TestEachWayHasItsOwnCapacity(t *testing.T) {
 	put(at+"api/traffic", `{"perSecond": 100}`)
 	type ledger struct{ Work faults.Stats }
 	var ledgers [2]ledger
-	wait.Until(t, 20*time.Second, "five refusals by each upstream", func() bool {
+	wait.UntilSeen(t, 20*time.Second, "five refusals by each upstream", func() (bool, string) {
 		for i, path := range []string{"/ledger", "/without/ledger"} {
 			if err := json.Unmarshal([]byte(getBody(t, admin+path)), &ledgers[i]); err != nil {
 				t.Fatal(err)
 			}
 		}
-		return ledgers[0].Work.Refused >= 5 && ledgers[1].Work.Refused >= 5
+		return ledgers[0].Work.Refused >= 5 && ledgers[1].Work.Refused >= 5, fmt.Sprintf("%+v", ledgers)
 	})
 	for i, way := range []string{"with", "without"} {
 		if work := ledgers[i].Work; work.Busy+int(work.Served+work.Wasted) == 0 {

@@ -241,8 +241,8 @@ func (g Graph) Validate() error {
 	check(validName(g.Name), "name", "must be letters, digits, dots, dashes or underscores, got %q", g.Name)
 	longest := backend.Longest
 	check(g.Length > 0 && g.Length <= longest, "length", "must be above 0 and at most %v, got %v", longest, g.Length)
-	check(g.Disturbance.At >= 0, "disturbance.at", "must be 0s or more, got %v", g.Disturbance.At)
-	check(g.Disturbance.For > 0, "disturbance.for", "must be above 0s, got %v", g.Disturbance.For)
+	check(g.Disturbance.At >= 0 && g.Disturbance.At <= longest, "disturbance.at", "must be from 0s to %v, got %v", longest, g.Disturbance.At)
+	check(g.Disturbance.For > 0 && g.Disturbance.For <= longest, "disturbance.for", "must be above 0s and at most %v, got %v", longest, g.Disturbance.For)
 	check(g.Disturbance.At <= g.Length && g.Disturbance.For <= g.Length-g.Disturbance.At, "disturbance",
 		"must end within the length, %v, got %v", g.Length, g.Disturbance.End())
 	check(g.Load.Rate > 0 && g.Load.Rate <= maxCalls, "load.rate", "must be above 0 and at most %d calls a second, got %v", maxCalls, g.Load.Rate)

@@ -26,6 +26,8 @@ func TestMistakesInGraphs(t *testing.T) {
 		"empty":          {"", "g.yaml:1:1: is empty, expected a mapping with keys name, description"},
 		"no services":    {start, "g.yaml:1:1: services: must be from 1 to 1000, got 0"},
 		"no latency":     {start + "services: [{name: a}]", "g.yaml:4:12: services[0].faults.latency: must have a mean above 0s"},
+		"disturbed late": {"name: g\nlength: 24h\ndisturbance: {at: 25h, for: 10s}\n", "g.yaml:3:19: disturbance.at: must be from 0s to 24h0m0s, got 25h0m0s"},
+		"disturbed long": {"name: g\nlength: 24h\ndisturbance: {for: 25h}\n", "g.yaml:3:20: disturbance.for: must be above 0s and at most 24h0m0s, got 25h0m0s"},
 		"no name":        {start + "services: [{name: 'a b', " + work + "}]", `services[0].name: must be letters, digits, dots, dashes or underscores, got "a b"`},
 		"same name":      {start + "services: [{name: a, " + work + "}, {name: a, " + work + "}]", "services[1].name: a is the name of services[0] already"},
 		"no entry":       {start + "services: [{name: b, " + work + "}]", `load.entry: there is no service "a"`},

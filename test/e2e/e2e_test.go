@@ -372,7 +372,7 @@ func (p place) forward(target, port string) string {
 // moment after they are ready, and until then the client cannot reach its upstream.
 func (p place) reached(url string) {
 	p.t.Helper()
-	eventually(p.t, time.Minute, "a call succeeds", func() (bool, string) {
+	eventually(p.t, 20*time.Second, "a call succeeds", func() (bool, string) {
 		resp, text, err := try(p.t.Context(), http.MethodGet, url+"/process", "", nil)
 		return err == nil && resp.StatusCode == http.StatusOK, fmt.Sprint(text, err)
 	})

@@ -405,7 +405,10 @@ func rotateCertificate(t *testing.T) (missed string) {
 	}
 	eventually(t, time.Minute, "the first certificate is served", func() (bool, string) { // once the upstream is reached
 		got, err := serial()
-		return err == nil && got == 1, fmt.Sprint(got, err)
+		if err == nil && got != 1 {
+			t.Fatalf("got certificate %d, want the first one", got)
+		}
+		return err == nil, fmt.Sprint(err)
 	})
 	stop := p.load("https://client:8080/process", 100, "-any-certificate")
 	time.Sleep(2 * time.Second) // calls over connections with the old one

@@ -226,6 +226,7 @@ type outcome struct {
 	Calls, Failed, Resent int
 	P99, Slowest          float64
 	How                   map[string]int
+	Before                map[string]int // failures until the first success
 }
 
 // load starts callers inside the cluster. They call at a steady rate until stop is called, which
@@ -245,7 +246,7 @@ func (p place) load(url string, rate int, more ...string) (stop func() outcome) 
 					RunAsNonRoot: &yes, RunAsUser: &user, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 				},
 				Containers: []corev1.Container{{
-					Name: "load", Image: loadImage, Args: append([]string{"-url", url, "-rate", fmt.Sprint(rate), "-first", "1m"}, more...),
+					Name: "load", Image: loadImage, Args: append([]string{"-url", url, "-rate", fmt.Sprint(rate), "-first", "20s"}, more...),
 					// Without a share of the CPU it would measure how it waits for one.
 					Resources:       corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("200m")}},
 					SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: &no, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
@@ -279,6 +280,9 @@ func (p place) load(url string, rate int, more ...string) (stop func() outcome) 
 		lines := strings.Split(strings.TrimSpace(text), "\n")
 		if err := json.Unmarshal([]byte(lines[len(lines)-1]), &o); err != nil {
 			p.t.Fatalf("the load printed no result, want one: %v\n%s", err, strings.Join(lines[max(0, len(lines)-20):], "\n"))
+		}
+		if len(o.Before) > 0 {
+			p.t.Logf("calls of %s failed before the first that ended well: %v", url, o.Before)
 		}
 		return o
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -36,5 +37,8 @@ func (c *Counter) Open() int64 { return c.opened.Load() - c.closed.Load() }
 // WantOpen waits until n connections are open. The test ends if that takes 20 s.
 func (c *Counter) WantOpen(t testing.TB, n int64) {
 	t.Helper()
-	wait.Until(t, 20*time.Second, fmt.Sprintf("%d open connections", n), func() bool { return c.Open() == n })
+	wait.UntilSeen(t, 20*time.Second, fmt.Sprintf("%d open connections", n), func() (bool, string) {
+		open := c.Open()
+		return open == n, strconv.FormatInt(open, 10)
+	})
 }

@@ -12,9 +12,22 @@ import (
 // stacks of all goroutines. what completes "waited in vain for".
 func Until(t testing.TB, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
+	UntilSeen(t, limit, what, func() (bool, string) { return ok(), "" })
+}
+
+// UntilSeen is Until for a look that also returns what it saw. The failure shows the last.
+func UntilSeen(t testing.TB, limit time.Duration, what string, look func() (ok bool, seen string)) {
+	t.Helper()
 	const pause = 2 * time.Millisecond
-	for end := time.Now().Add(limit); !ok(); time.Sleep(pause) {
+	for end := time.Now().Add(limit); ; time.Sleep(pause) {
+		ok, seen := look()
+		if ok {
+			return
+		}
 		if time.Now().After(end) {
+			if seen != "" {
+				what += ", last seen: " + seen
+			}
 			stacks := make([]byte, 1<<20)
 			t.Fatalf("waited %v in vain for %s\n%s", limit, what, stacks[:runtime.Stack(stacks, true)])
 		}

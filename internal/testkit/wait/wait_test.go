@@ -52,11 +52,13 @@ func TestOneOf(t *testing.T) {
 func TestUntil(t *testing.T) {
 	for name, c := range map[string]struct {
 		trueAfter, want time.Duration
-		failure         string
+		seen, failure   string
 	}{
-		"at once": {0, 0, ""},
-		"soon":    {100 * time.Millisecond, 100 * time.Millisecond, ""},
-		"never":   {time.Hour, 1002 * time.Millisecond, "waited 1s in vain for the end\ngoroutine "},
+		"at once":               {0, 0, "", ""},
+		"soon":                  {100 * time.Millisecond, 100 * time.Millisecond, "", ""},
+		"soon, something seen":  {100 * time.Millisecond, 100 * time.Millisecond, "a", ""},
+		"never":                 {time.Hour, 1002 * time.Millisecond, "", "waited 1s in vain for the end\ngoroutine "},
+		"never, something seen": {time.Hour, 1002 * time.Millisecond, "a", "waited 1s in vain for the end, last seen: a\ngoroutine "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -65,7 +67,12 @@ func TestUntil(t *testing.T) {
 				done := make(chan struct{})
 				go func() {
 					defer close(done)
-					wait.Until(r, time.Second, "the end", func() bool { return time.Since(start) >= c.trueAfter })
+					ok := func() bool { return time.Since(start) >= c.trueAfter }
+					if c.seen == "" {
+						wait.Until(r, time.Second, "the end", ok)
+					} else {
+						wait.UntilSeen(r, time.Second, "the end", func() (bool, string) { return ok(), c.seen })
+					}
 				}()
 				<-done
 				if got := time.Since(start); got != c.want {

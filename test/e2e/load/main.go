@@ -27,6 +27,8 @@ type Result struct {
 	Calls  int            `json:"calls"`
 	Failed int            `json:"failed"`
 	How    map[string]int `json:"how"` // the failed ones, by status or error
+	// Before are the calls of -first that failed, as in How. No other field counts them.
+	Before map[string]int `json:"before"`
 	// Resent calls were sent again by net/http itself, on another connection.
 	Resent int `json:"resent"`
 	// P99 and Slowest are durations of calls, in seconds.
@@ -40,7 +42,7 @@ var keys atomic.Int64
 func main() {
 	url := flag.String("url", "", "what to `GET`")
 	size := flag.Int("post", 0, "POST so many `BYTES` with an Idempotency-Key instead")
-	patience := flag.Duration("first", 0, "wait so long at most for a first answer of 200, which is not counted")
+	patience := flag.Duration("first", 0, "wait so long at most for a first answer of 200, which is not counted; failures until then are counted apart")
 	rate := flag.Int("rate", 50, "calls a second")
 	limit := flag.Duration("for", 5*time.Minute, "for how long at most")
 	untrusted := flag.Bool("any-certificate", false, "accept every certificate of -url")
@@ -71,16 +73,18 @@ func load(ctx context.Context, url, body string, rate int, patience, limit time.
 	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
 		MaxIdleConnsPerHost: 10_000, TLSClientConfig: &tls.Config{InsecureSkipVerify: untrusted}, //nolint:gosec // a flag for tests
 	}}
+	result := Result{How: map[string]int{}, Before: map[string]int{}}
 	// A node learns of new pods' addresses a moment after they are ready.
 	for begin := time.Now(); time.Since(begin) < patience && ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
-		if _, failure := call(client, url, body); failure == "" {
+		_, failure := call(client, url, body)
+		if failure == "" {
 			break
 		}
+		result.Before[failure]++
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 
-	result := Result{How: map[string]int{}}
 	var took []float64
 	var mu sync.Mutex
 	var calls sync.WaitGroup
