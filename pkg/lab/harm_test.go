@@ -15,10 +15,6 @@ import (
 // factor with the number of loads and clients, so that all of them are seen.
 const sampled = 29
 
-// In these scenarios a part of the upstream is gone and the rest is overloaded. Retries once kept
-// the queue up, with 250 clients that see few answers each, and with one.
-var overloadedRest = map[string]int{"rolling-restart": 250, "hanging-endpoint": 250, "bad-instance": 250, "1-of-3-hang-none": 1}
-
 // The default policy does no harm.
 func TestDefaultPolicyDoesNoHarm(t *testing.T) {
 	statistics(t)
@@ -27,6 +23,9 @@ func TestDefaultPolicyDoesNoHarm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// In these scenarios a part of the upstream is gone and the rest is overloaded. Retries once
+	// kept the queue up, with 250 clients that see few answers each, and with one.
+	overloadedRest := map[string]int{"rolling-restart": 250, "hanging-endpoint": 250, "bad-instance": 250, "1-of-3-hang-none": 1}
 	var cells []lab.Cell
 	for i, c := range all {
 		if i%sampled == 0 || overloadedRest[c.Scenario.Name] == c.Load.Clients && c.Load.Rate == 0.9*c.Load.Capacity {
