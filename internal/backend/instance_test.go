@@ -70,6 +70,19 @@ func TestWorkEndsApartFromArrivals(t *testing.T) {
 	})
 }
 
+// running returns an instance whose workers follow its phases until stop.
+func running(t *testing.T, c backend.Config) (in *backend.Instance, stop func()) {
+	t.Helper()
+	in, err := backend.New(c, 1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopped := make(chan struct{})
+	var runs sync.WaitGroup
+	runs.Go(func() { in.Run(time.Now(), stopped) })
+	return in, func() { close(stopped); runs.Wait() }
+}
+
 // A restart empties the queue, and ends phases that stop the workers.
 func TestRestart(t *testing.T) {
 	t.Parallel()
@@ -77,13 +90,7 @@ func TestRestart(t *testing.T) {
 		c := config()
 		none := 0.0
 		c.Phases = []backend.Phase{{Window: faults.Window{For: time.Hour}, Working: &none}}
-		in, err := backend.New(c, 1, 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		stop := make(chan struct{})
-		var running sync.WaitGroup
-		running.Go(func() { in.Run(time.Now(), stop) })
+		in, stop := running(t, c)
 		time.Sleep(time.Second)
 		probe := func() error {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -97,8 +104,7 @@ func TestRestart(t *testing.T) {
 		if err := probe(); err != nil || in.Stats().Queued != 0 {
 			t.Errorf("got probe error %v and %d calls in the queue after the restart, want none", err, in.Stats().Queued)
 		}
-		close(stop)
-		running.Wait()
+		stop()
 	})
 }
 
@@ -110,13 +116,7 @@ func TestEndlessPhase(t *testing.T) {
 		c.Phases = []backend.Phase{{
 			Window: faults.Window{At: time.Second, For: math.MaxInt64}, Refuse: true, Working: new(float64),
 		}}
-		in, err := backend.New(c, 1, 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		stop := make(chan struct{})
-		var running sync.WaitGroup
-		running.Go(func() { in.Run(time.Now(), stop) })
+		in, stop := running(t, c)
 		for at, want := range map[time.Duration]bool{0: false, time.Second: true, 24 * time.Hour: true} {
 			if got := in.Refuses(at); got != want {
 				t.Errorf("refuses at %v = %v, want %v", at, got, want)
@@ -128,8 +128,7 @@ func TestEndlessPhase(t *testing.T) {
 		if err := in.Probe(ctx); err == nil {
 			t.Error("a worker answered, want none to work")
 		}
-		close(stop)
-		running.Wait()
+		stop()
 	})
 }
 

@@ -484,7 +484,7 @@ func (l *limiter) judge(at int64) {
 	}
 	weight := 1.0
 	if u.latency > 0 {
-		weight = -math.Expm1(-float64(at-u.at) / float64(over))
+		weight = follows(at-u.at, over)
 	}
 	if slow && fails {
 		weight /= failsOver // it is hardly the new usual
@@ -506,6 +506,12 @@ func (l *limiter) judge(at int64) {
 		l.known.Store(at)
 	}
 	l.setFew()
+}
+
+// follows returns the weight of a block in an average that follows within over, if passed ns have
+// passed since the block before.
+func follows(passed int64, over time.Duration) float64 {
+	return -math.Expm1(-float64(passed) / float64(over))
 }
 
 // hold keeps the brake in force while the upstream is slow, or while the brake refuses attempts,

@@ -298,8 +298,8 @@ func TestLongCallsAmongShortOnesCostNoRetries(t *testing.T) {
 	}
 }
 
-// An upstream that becomes slower for good gets retries again within a minute, also if a part of
-// its attempts fails, and an upstream that is hardly slower never loses them.
+// An upstream that becomes slower for good gets retries again soon, also if a part of its attempts
+// fails. One that is hardly slower never loses them.
 func TestRetriesReturnToASlowerUpstream(t *testing.T) {
 	const change = 20 * time.Second
 	for name, c := range map[string]struct {

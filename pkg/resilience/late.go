@@ -54,11 +54,11 @@ func (l *lateness) learn(at int64, b *sample, fails bool) {
 		return
 	}
 	late := at < l.until.Load()
-	over := float64(usualOver)
+	over := usualOver
 	if late || fails {
-		over = float64(adoptOver)
+		over = adoptOver
 	}
-	weight := -math.Expm1(-float64(at-l.learned) / over)
+	weight := follows(at-l.learned, over)
 	l.learned = at
 	if !late {
 		l.variance += weight * (max(0, square-2*l.mean*mean+l.mean*l.mean) - l.variance)

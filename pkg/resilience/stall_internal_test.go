@@ -49,12 +49,18 @@ func TestSlowAnswersAmongFastOnesNeedNoTicks(t *testing.T) {
 	}
 }
 
+// tickedByHand returns an adaptive limiter whose ticks the test makes.
+func tickedByHand() *limiter {
+	l := newLimiter(ConcurrencyPolicy{}, 10*time.Second)
+	l.ticking.Store(true)
+	l.timer = time.AfterFunc(time.Hour, func() {})
+	return l
+}
+
 // Silence and latency count in this process's own time: what passes without ticks does not.
 func TestOwnTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLimiter(ConcurrencyPolicy{}, 10*time.Second)
-		l.ticking.Store(true) // the test makes the ticks
-		l.timer = time.AfterFunc(time.Hour, func() {})
+		l := tickedByHand()
 		defer func() { l.timer.Stop() }()
 		l.step = tick
 		answer := func() {
@@ -131,9 +137,7 @@ func TestSilencesThatAreLearned(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := newLimiter(ConcurrencyPolicy{}, 10*time.Second)
-				l.ticking.Store(true) // the test makes the ticks
-				l.timer = time.AfterFunc(time.Hour, func() {})
+				l := tickedByHand()
 				defer func() { l.timer.Stop() }()
 				l.step = tick
 				answer := func(latency time.Duration) {
@@ -191,9 +195,7 @@ func TestLatencyWithoutProcessorTime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := newLimiter(ConcurrencyPolicy{}, 10*time.Second)
-				l.ticking.Store(true) // the test makes the ticks
-				l.timer = time.AfterFunc(time.Hour, func() {})
+				l := tickedByHand()
 				defer func() { l.timer.Stop() }()
 				var spent time.Duration // since the last tick
 				refused := 0            // of those in flight at the same time

@@ -219,9 +219,9 @@ func TestStandstillTeachesNoLatency(t *testing.T) {
 	})
 }
 
-// Two late answers in a row show a client of four calls a second that a queue is being built up,
-// and it makes no retries until five seconds after the last ones. A queue is not taken for usual,
-// however long it lasts. Late answers among others are no queue.
+// Two late answers in a row show a client of four calls a second that there is a queue. It makes no
+// retries until five seconds after the last ones. A queue is not taken for usual, however long it
+// lasts. Late answers among others are no queue.
 func TestNoRetriesWhileAnswersComeLate(t *testing.T) {
 	const late, soon = 600 * time.Millisecond, 20 * time.Millisecond
 	for name, c := range map[string]struct {

@@ -536,8 +536,8 @@ func overloads() (list []trouble) {
 	return list
 }
 
-// setPossible sets what was possible to the best goodput of all columns, or to the work of the last
-// upstream, which has no policy in front of it, if that is more. More may be possible, which nobody
+// setPossible sets what was possible. It is the best goodput of all columns. If the last upstream,
+// which has no policy in front of it, did more work, it is that. More may be possible, which nobody
 // showed.
 func setPossible(row []observed) {
 	best := row[len(row)-1].did
