@@ -56,7 +56,8 @@ type Options struct {
 // Gateway is the http.Handler of the data port. It is safe for concurrent use.
 type Gateway struct {
 	options Options
-	buffers bufferPool
+	buffers bufferPool[[copyBufferSize]byte]
+	large   bufferPool[[largeBufferSize]byte]
 	via     via
 	// current serves new calls. A call in flight keeps the generation that it began with.
 	current atomic.Pointer[generation]
@@ -363,16 +364,21 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, n *generation, 
 // pseudonym returns a random name for this process in Via.
 func pseudonym() string { return "rebound-" + strings.ToLower(rand.Text()[:8]) }
 
+// The sizes of the buffers that copy bodies. A body of known length ends soon, and with more room
+// it takes fewer system calls. A stream or a tunnel may hold its buffers for hours.
+const (
+	copyBufferSize  = 32 << 10
+	largeBufferSize = 64 << 10
+)
+
 // bufferPool reuses the buffers that copy bodies.
-type bufferPool struct{ pool sync.Pool }
+type bufferPool[B [copyBufferSize]byte | [largeBufferSize]byte] struct{ pool sync.Pool }
 
-const copyBufferSize = 32 << 10
-
-func (p *bufferPool) Get() []byte {
-	if b, ok := p.pool.Get().(*[copyBufferSize]byte); ok {
-		return b[:]
+func (p *bufferPool[B]) get() *B {
+	if b, ok := p.pool.Get().(*B); ok {
+		return b
 	}
-	return new([copyBufferSize]byte)[:]
+	return new(B)
 }
 
-func (p *bufferPool) Put(b []byte) { p.pool.Put((*[copyBufferSize]byte)(b)) }
+func (p *bufferPool[B]) put(b *B) { p.pool.Put(b) }

@@ -181,9 +181,18 @@ func (c *call) copyBody(resp *http.Response) error {
 	if resp.Body == http.NoBody {
 		return nil
 	}
-	pool := &c.route.gateway.buffers
-	buffer := pool.Get()
-	defer pool.Put(buffer)
+	g := c.route.gateway
+	if resp.ContentLength > copyBufferSize {
+		large := g.large.get()
+		defer g.large.put(large)
+		return c.copyThrough(large[:], resp)
+	}
+	b := g.buffers.get()
+	defer g.buffers.put(b)
+	return c.copyThrough(b[:], resp)
+}
+
+func (c *call) copyThrough(buffer []byte, resp *http.Response) error {
 	left := resp.ContentLength
 	prompt := left < 0 // unknown length, such as text/event-stream
 	watched := prompt || left > keptBack
@@ -437,7 +446,7 @@ type tunnel struct {
 	caller     net.Conn
 	fromCaller io.Reader     // begins with bytes that were read before the switch
 	limit      time.Duration // for each write to the caller; 0 for no limit
-	buffers    *bufferPool
+	buffers    *bufferPool[[copyBufferSize]byte]
 }
 
 func (t *tunnel) run(ctx context.Context, h http.Header) {
@@ -468,10 +477,10 @@ func (t *tunnel) close() {
 // copy copies one direction and passes its end on with CloseWrite. If copying or CloseWrite fails,
 // it closes both connections.
 func (t *tunnel) copy(to io.Writer, from io.Reader, end any) {
-	buffer := t.buffers.Get()
-	defer t.buffers.Put(buffer)
+	buffer := t.buffers.get()
+	defer t.buffers.put(buffer)
 	for {
-		n, readErr := from.Read(buffer)
+		n, readErr := from.Read(buffer[:])
 		if n > 0 {
 			if _, err := to.Write(buffer[:n]); err != nil {
 				break
