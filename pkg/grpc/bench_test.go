@@ -19,13 +19,13 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// BenchmarkUnary is the cost of the interceptor: unary calls over a connection in memory. Three ways
-// take turns in short rounds: grpc-go's own call, the same with a deadline as the interceptor sends
-// one, and the interceptor. The figures are medians of the rounds' differences to their neighbours,
-// in time and in processor time of the process, which has the server too: with one caller on one
-// processor core and on two, and with 16 callers on two, each with one call after the other. A
-// round's time counts once, however many callers share it. "alone" is the interceptor around a call
-// that does nothing, and "deadline" what it would take to give that call a deadline.
+// BenchmarkUnary is the cost of the interceptor: unary calls over a connection in memory. Three
+// ways take turns in short rounds: grpc-go's own call, the same with a deadline as the interceptor
+// sends one, and the interceptor. The figures are medians of the rounds' differences to their
+// neighbours, in time and in processor time of the process, which has the server too: with one
+// caller on one processor core and on two, and with 16 callers on two, each with one call after the
+// other. A round's time counts once, however many callers share it. "alone" is the interceptor
+// around a call that does nothing, and "deadline" what it would take to give that call a deadline.
 func BenchmarkUnary(b *testing.B) {
 	listener := bufconn.Listen(1 << 20)
 	s := grpc.NewServer(grpc.ForceServerCodec(grpctest.Codec{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
