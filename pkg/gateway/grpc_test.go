@@ -104,8 +104,8 @@ func counting() transport.Policy {
 	return p
 }
 
-// Every status of gRPC, at each point at which a server can send it: how often the call is made,
-// what its caller gets, and what the circuit counts.
+// Every status of gRPC, at each point at which a server can send it, for unary calls and for
+// streams: how often the call is made, what its caller gets, and what the circuit counts.
 func TestGRPCStatuses(t *testing.T) {
 	var attempts atomic.Int64
 	upstream := grpcServer(t, func(s grpc.ServerStream) error {
@@ -130,36 +130,47 @@ func TestGRPCStatuses(t *testing.T) {
 		codes.Unimplemented: true, codes.Unauthenticated: true,
 	}
 	neutral := map[codes.Code]bool{codes.DeadlineExceeded: true, codes.ResourceExhausted: true}
-	for _, idempotent := range []bool{false, true} {
-		for _, stage := range []string{"at once", "after headers", "after a message"} {
-			for code := codes.OK; code <= codes.Unauthenticated; code++ {
-				t.Run(fmt.Sprintf("%s %s idempotent=%v", code, stage, idempotent), func(t *testing.T) {
-					g, client := grpcGateway(t, counting(), gateway.Route{Name: "all", Match: "/", Upstream: upstream, GRPC: gateway.RouteGRPC{Idempotent: idempotent}})
-					attempts.Store(0)
-					want := int64(1)
-					if code == codes.Unavailable && stage == "at once" && idempotent {
-						want = 3
+	for _, kind := range []string{"unary", "stream"} {
+		for _, idempotent := range []bool{false, true} {
+			for _, stage := range []string{"at once", "after headers", "after a message"} {
+				for code := codes.OK; code <= codes.Unauthenticated; code++ {
+					if kind == "unary" && code == codes.OK && stage != "after a message" {
+						continue // a unary call that ends well has a message
 					}
-					ctx := metadata.AppendToOutgoingContext(t.Context(), "code", strconv.Itoa(int(code)), "stage", stage)
-					err := grpctest.RoundTrip(ctx, client, stage == "after a message")
-					if status.Code(err) != code || code != codes.OK && status.Convert(err).Message() != fmt.Sprintf("50 %% of %s", code) {
-						t.Errorf("the caller got %v, want %s with the server's message", err, code)
-					}
-					if got := attempts.Load(); got != want {
-						t.Errorf("%d attempts, want %d", got, want)
-					}
-					ok, failed := counts(t, g)
-					wantOK, wantFailed := 0, int(want)
-					if healthy[code] {
-						wantOK, wantFailed = int(want), 0
-					}
-					if neutral[code] {
-						wantOK, wantFailed = 0, 0
-					}
-					if ok != wantOK || failed != wantFailed {
-						t.Errorf("the circuit counts %d successes and %d failures, want %d and %d", ok, failed, wantOK, wantFailed)
-					}
-				})
+					t.Run(fmt.Sprintf("%s %s %s idempotent=%v", kind, code, stage, idempotent), func(t *testing.T) {
+						g, client := grpcGateway(t, counting(), gateway.Route{Name: "all", Match: "/", Upstream: upstream, GRPC: gateway.RouteGRPC{Idempotent: idempotent}})
+						attempts.Store(0)
+						want := int64(1)
+						if code == codes.Unavailable && stage == "at once" && idempotent {
+							want = 3
+						}
+						ctx := metadata.AppendToOutgoingContext(t.Context(), "code", strconv.Itoa(int(code)), "stage", stage)
+						var err error
+						if kind == "unary" {
+							out, in := grpctest.Message("hello"), grpctest.Message(nil)
+							err = client.Invoke(ctx, grpctest.Method, &out, &in)
+						} else {
+							err = grpctest.RoundTrip(ctx, client, stage == "after a message")
+						}
+						if status.Code(err) != code || code != codes.OK && status.Convert(err).Message() != fmt.Sprintf("50 %% of %s", code) {
+							t.Errorf("the caller got %v, want %s with the server's message", err, code)
+						}
+						if got := attempts.Load(); got != want {
+							t.Errorf("%d attempts, want %d", got, want)
+						}
+						ok, failed := counts(t, g)
+						wantOK, wantFailed := 0, int(want)
+						if healthy[code] {
+							wantOK, wantFailed = int(want), 0
+						}
+						if neutral[code] {
+							wantOK, wantFailed = 0, 0
+						}
+						if ok != wantOK || failed != wantFailed {
+							t.Errorf("the circuit counts %d successes and %d failures, want %d and %d", ok, failed, wantOK, wantFailed)
+						}
+					})
+				}
 			}
 		}
 	}

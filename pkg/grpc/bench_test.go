@@ -6,6 +6,7 @@ import (
 	"net"
 	"runtime"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,12 +19,13 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// BenchmarkUnary is the cost of the interceptor: unary calls one after the other over a connection
-// in memory. Three ways take turns in short rounds: grpc-go's own call, the same with a deadline as
-// the interceptor sends one, and the interceptor. The figures are medians of the rounds'
-// differences to their neighbours, in time and in processor time of the process, which has the
-// server too, on one processor core and on two. "alone" is the interceptor around a call that does
-// nothing, and "deadline" what it would take to give that call a deadline.
+// BenchmarkUnary is the cost of the interceptor: unary calls over a connection in memory. Three
+// ways take turns in short rounds: grpc-go's own call, the same with a deadline as the interceptor
+// sends one, and the interceptor. The figures are medians of the rounds' differences to their
+// neighbours, in time and in processor time of the process, which has the server too: with one
+// caller on one processor core and on two, and with 16 callers on two, each with one call after the
+// other. A round's time counts once, however many callers share it. "alone" is the interceptor
+// around a call that does nothing, and "deadline" what it would take to give that call a deadline.
 func BenchmarkUnary(b *testing.B) {
 	listener := bufconn.Listen(1 << 20)
 	s := grpc.NewServer(grpc.ForceServerCodec(grpctest.Codec{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
@@ -74,27 +76,42 @@ func BenchmarkUnary(b *testing.B) {
 			}
 		})
 	}
-	for _, cores := range []int{1, 2} {
-		b.Run(fmt.Sprintf("difference on %d", cores), func(b *testing.B) {
+	for _, c := range []struct{ cores, callers, rounds int }{{1, 1, 300}, {2, 1, 300}, {2, 16, 60}} {
+		name := fmt.Sprintf("difference on %d", c.cores)
+		if c.callers > 1 {
+			name += fmt.Sprintf(", %d callers", c.callers)
+		}
+		b.Run(name, func(b *testing.B) {
 			// Not by -cpu: with -benchtime 1x its first figures are those of its last number.
-			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cores))
-			difference(b, ways)
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(c.cores))
+			difference(b, ways, c.callers, c.rounds)
 		})
 	}
 }
 
-func difference(b *testing.B, ways []func() error) {
-	const rounds, calls = 300, 100
+func difference(b *testing.B, ways []func() error, callers, rounds int) {
+	const callsEach = 100
+	calls := time.Duration(callers * callsEach)
 	round := func(call func() error) (took, cpu time.Duration) {
 		start, used := time.Now(), processorTime(b)
-		for range calls {
-			if err := call(); err != nil {
-				b.Fatal(err)
-			}
+		var all sync.WaitGroup
+		for range callers {
+			all.Go(func() {
+				for range callsEach {
+					if err := call(); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+		if b.Failed() {
+			b.FailNow()
 		}
 		return time.Since(start) / calls, (processorTime(b) - used) / calls
 	}
-	var own, overOwn, overDeadline, overOwnCPU, overDeadlineCPU []time.Duration
+	var own, ownCPU, overOwn, overDeadline, overOwnCPU, overDeadlineCPU []time.Duration
 	for b.Loop() {
 		for n := range rounds {
 			var took, cpu [3]time.Duration
@@ -102,13 +119,13 @@ func difference(b *testing.B, ways []func() error) {
 				way := (i + n) % len(ways)
 				took[way], cpu[way] = round(ways[way])
 			}
-			own = append(own, took[0])
+			own, ownCPU = append(own, took[0]), append(ownCPU, cpu[0])
 			overOwn, overDeadline = append(overOwn, took[2]-took[0]), append(overDeadline, took[2]-took[1])
 			overOwnCPU, overDeadlineCPU = append(overOwnCPU, cpu[2]-cpu[0]), append(overDeadlineCPU, cpu[2]-cpu[1])
 		}
 	}
 	for name, d := range map[string][]time.Duration{
-		"µs/own-call": own, "µs-more": overOwn, "µs-more-than-with-deadline": overDeadline,
+		"µs/own-call": own, "µs-cpu/own-call": ownCPU, "µs-more": overOwn, "µs-more-than-with-deadline": overDeadline,
 		"µs-cpu-more": overOwnCPU, "µs-cpu-more-than-with-deadline": overDeadlineCPU,
 	} {
 		b.ReportMetric(float64(median(d))/1e3, name)

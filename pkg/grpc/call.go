@@ -36,7 +36,7 @@ type call struct {
 	cc           *grpc.ClientConn
 	opts         []grpc.CallOption // the caller's
 	trace        *callTrace        // nil without tracing and metrics
-	inbound      []string          // keyAttempts of the call that this process serves
+	inbound      string            // keyAttempts with which the call that this process serves is a retry
 
 	start time.Time     // of the last attempt
 	limit time.Duration // of the last attempt
@@ -45,7 +45,9 @@ type call struct {
 // prepare fills c for a call.
 func (i *Interceptors) prepare(ctx context.Context, c *call, method string, cc *grpc.ClientConn, opts []grpc.CallOption) (err error) {
 	c.interceptors, c.ctx, c.method, c.cc, c.opts = i, ctx, method, cc, opts
-	c.inbound = metadata.ValueFromIncomingContext(ctx, keyAttempts)
+	if in := metadata.ValueFromIncomingContext(ctx, keyAttempts); retried(in) {
+		c.inbound = in[0]
+	}
 	if c.upstream, err = i.upstream(cc); err == nil {
 		c.trace = i.tracer.start(c)
 	}
@@ -56,8 +58,8 @@ func (i *Interceptors) prepare(ctx context.Context, c *call, method string, cc *
 func (c *call) begin(ctx context.Context, a *resilience.Attempt) context.Context {
 	c.start, c.limit = a.Start(), a.Limit()
 	switch {
-	case retried(c.inbound): // the layers below see that this is a repetition
-		ctx = withAttempts(ctx, c.inbound[0])
+	case c.inbound != "": // the layers below see that this is a repetition
+		ctx = withAttempts(ctx, c.inbound)
 	case a.Number() > 1: // then no layer above retries
 		ctx = withAttempts(ctx, strconv.Itoa(a.Number()-1))
 	}
@@ -85,8 +87,8 @@ func retried(values []string) bool {
 
 // retriedAbove returns the value of keyAttempts with which the call's caller retries it, or "".
 func (c *call) retriedAbove() string {
-	if retried(c.inbound) {
-		return c.inbound[0]
+	if c.inbound != "" {
+		return c.inbound
 	}
 	if out, _ := metadata.FromOutgoingContext(c.ctx); retried(out[keyAttempts]) {
 		return out[keyAttempts][0]
@@ -193,15 +195,21 @@ func codeOf(err error) codes.Code {
 // seen is what grpc-go tells about one attempt, through call options.
 type seen struct {
 	header, trailer metadata.MD
-	peer            peer.Peer
+	peer            *peer.Peer // nil if nobody watches
 	// over reports that grpc-go got the options, and has ended the attempt. Without this, nothing
 	// in seen proves anything: an interceptor may have dropped the options.
 	over atomic.Bool
 }
 
-// reset empties s for another attempt.
-func (s *seen) reset() {
-	s.header, s.trailer, s.peer.Addr = nil, nil, nil
+// keyUnfilled is in a trailer that grpc-go has not written to. No header has this name.
+const keyUnfilled = ""
+
+// reset prepares s for an attempt. unfilled is an own trailer, which has keyUnfilled only.
+func (s *seen) reset(unfilled metadata.MD) {
+	s.header, s.trailer = nil, unfilled
+	if s.peer != nil {
+		s.peer.Addr = nil
+	}
 	s.over.Store(false)
 }
 
@@ -210,8 +218,7 @@ func (s *seen) end(error) { s.over.Store(true) }
 
 // describe adds the address that an attempt was sent to to its report and its trace.
 func (c *call) describe(r *resilience.AttemptReport, s *seen) {
-	watched := c.trace != nil || c.interceptors.options.Observer.Attempt != nil || c.interceptors.options.Observer.Call != nil
-	if watched && s.over.Load() && s.peer.Addr != nil {
+	if s.over.Load() && s.peer != nil && s.peer.Addr != nil {
 		r.Endpoint = s.peer.Addr.String()
 		c.trace.peer(r.Endpoint)
 	}
@@ -225,7 +232,11 @@ func (s *seen) options(storage, opts []grpc.CallOption, ended func(error)) []grp
 		storage = make([]grpc.CallOption, 0, len(opts)+4)
 	}
 	all := append(storage[:0], opts...)
-	return slices.Clip(append(all, grpc.Header(&s.header), grpc.Trailer(&s.trailer), grpc.Peer(&s.peer), grpc.OnFinish(ended)))
+	all = append(all, grpc.Header(&s.header), grpc.Trailer(&s.trailer), grpc.OnFinish(ended))
+	if s.peer != nil {
+		all = append(all, grpc.Peer(s.peer))
+	}
+	return slices.Clip(all)
 }
 
 // answered reports whether the server has answered with a status and no message (Trailers-Only).
@@ -233,8 +244,11 @@ func (s *seen) options(storage, opts []grpc.CallOption, ended func(error)) []grp
 func (s *seen) answered() bool { return s.header == nil && len(s.trailer["content-type"]) > 0 }
 
 // unsent reports whether the attempt certainly did not reach the server: there was no connection
-// that it could have been sent on.
-func (s *seen) unsent() bool { return s.over.Load() && s.peer.Addr == nil }
+// that it could have been sent on, and so no trailer for grpc-go to write.
+func (s *seen) unsent() bool {
+	_, unfilled := s.trailer[keyUnfilled]
+	return unfilled && s.over.Load()
+}
 
 // answer returns err as an attempt's result if it is an answer, and as its error otherwise: if
 // there was no connection or it broke before the answer, and if the attempt's time was up.

@@ -14,6 +14,8 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 
 	"github.com/rebound-dev/rebound/internal/mistake"
 	"github.com/rebound-dev/rebound/pkg/resilience"
@@ -28,6 +30,8 @@ type Interceptors struct {
 	priority func(ctx context.Context, method string) resilience.Priority
 	tracer   *tracer // nil without tracing and metrics
 	setup    []func(*Interceptors) error
+	watched  bool        // something wants the address of each attempt
+	unfilled metadata.MD // for [seen.reset]; nothing writes to it
 
 	targets sync.Map   // from a target as written to its *upstream
 	mu      sync.Mutex // for adding to targets
@@ -109,7 +113,7 @@ func (i *Interceptors) tracing() *tracer {
 // New returns interceptors for calls under policy p. If p or an option is not valid, the error
 // lists all mistakes.
 func New(p resilience.Policy, options ...Option) (*Interceptors, error) {
-	i := &Interceptors{policy: p}
+	i := &Interceptors{policy: p, unfilled: metadata.MD{keyUnfilled: nil}}
 	for _, o := range options {
 		o(i)
 	}
@@ -126,7 +130,16 @@ func New(p resilience.Policy, options ...Option) (*Interceptors, error) {
 	if !i.tracer.enabled() {
 		i.tracer = nil
 	}
+	i.watched = i.tracer != nil || i.options.Observer.Attempt != nil || i.options.Observer.Call != nil
 	return i, nil
+}
+
+// newPeer returns where grpc-go may write the address of an attempt, or nil if nobody watches.
+func (i *Interceptors) newPeer() *peer.Peer {
+	if !i.watched {
+		return nil
+	}
+	return new(peer.Peer)
 }
 
 // DialOptions returns what a connection needs: both interceptors, inside those that were added

@@ -95,6 +95,8 @@ type streamAttempt struct {
 // Attempt begins a stream, gives it to the caller, and waits for its headers.
 func (s *stream) Attempt(ctx context.Context, a *resilience.Attempt) (answer, error) {
 	t := &streamAttempt{call: s, attempt: a, over: make(chan struct{})}
+	t.seen.peer = s.interceptors.newPeer()
+	t.seen.reset(s.interceptors.unfilled)
 	s.last = t
 	ctx = s.begin(ctx, a)
 	var err error
@@ -142,7 +144,7 @@ func (t *streamAttempt) end(err error) {
 	t.mu.Unlock()
 	if held {
 		j := t.judge()
-		if t.seen.peer.Addr != nil {
+		if t.seen.peer != nil && t.seen.peer.Addr != nil {
 			t.call.trace.peer(t.seen.peer.Addr.String())
 		}
 		t.call.trace.streamEnded(codeOf(err), j.reason)

@@ -17,6 +17,7 @@ func (i *Interceptors) Unary(ctx context.Context, method string, req, reply any,
 	if err := i.prepare(ctx, &u.call, method, cc, opts); err != nil {
 		return err
 	}
+	u.seen.peer = i.newPeer()
 	u.withSeen = u.seen.options(u.storage[:0], opts, u.seen.end)
 	defer u.trace.abandon() // the invoker may panic
 	result, report, err := u.upstream.pipeline.Do(u.ctx, u)
@@ -41,9 +42,7 @@ type unary struct {
 
 // Attempt makes the call once.
 func (u *unary) Attempt(ctx context.Context, a *resilience.Attempt) (answer, error) {
-	if a.Number() > 1 {
-		u.seen.reset()
-	}
+	u.seen.reset(u.interceptors.unfilled)
 	ctx = u.begin(ctx, a)
 	u.last = u.invoker(ctx, u.method, u.req, u.reply, u.cc, u.withSeen...)
 	return u.seen.answer(ctx, u.last)

@@ -467,11 +467,13 @@ func TestDialWithoutAnAnswer(t *testing.T) {
 func TestConnectionBreaks(t *testing.T) {
 	for name, c := range map[string]struct {
 		idempotent bool
+		nameless   bool // the connection has no address
 		attempts   int64
 		reason     resilience.Reason
 	}{
-		"a method that may take effect twice": {true, 3, resilience.ReasonMaxAttempts},
-		"any other":                           {false, 1, resilience.ReasonMethodNotIdempotent},
+		"a method that may take effect twice":      {true, false, 3, resilience.ReasonMaxAttempts},
+		"any other":                                {false, false, 1, resilience.ReasonMethodNotIdempotent},
+		"any other, connection without an address": {false, true, 1, resilience.ReasonMethodNotIdempotent},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var breaks func()
@@ -485,10 +487,14 @@ func TestConnectionBreaks(t *testing.T) {
 			breaks = func() { _ = (<-conns).Close() }
 			dialer := grpc.WithContextDialer(func(ctx context.Context, to string) (net.Conn, error) {
 				conn, err := new(net.Dialer).DialContext(ctx, "tcp", to)
-				if err == nil {
-					conns <- conn
+				if err != nil {
+					return nil, err
 				}
-				return conn, err
+				conns <- conn
+				if c.nameless {
+					return nameless{conn}, nil
+				}
+				return conn, nil
 			})
 			p := counting()
 			p.Retry.Backoff.Base, p.Retry.Backoff.Max = 1500*time.Millisecond, 1500*time.Millisecond // grpc-go waits a second before it connects again
@@ -509,6 +515,11 @@ func TestConnectionBreaks(t *testing.T) {
 		})
 	}
 }
+
+// nameless is a connection of a dialer that knows no addresses.
+type nameless struct{ net.Conn }
+
+func (nameless) RemoteAddr() net.Addr { return nil }
 
 // A call that grpc-go did not send for a reason of the caller's is neither repeated nor held
 // against the server.
