@@ -240,7 +240,7 @@ func timeSpanValue(r *reader, n *node) (time.Duration, bool) {
 		if m := timeSpan.FindStringSubmatch(strings.TrimSpace(s)); m != nil {
 			return sum(m[1:], 24*time.Hour, time.Hour, time.Minute, time.Second)
 		}
-		return units(s, 24*time.Hour, nil)
+		return amount(s, 24*time.Hour, nil)
 	})(r, n)
 }
 

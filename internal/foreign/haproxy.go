@@ -338,7 +338,7 @@ const haproxyDynamic = "maxconn is the limit at any load"
 // haproxyTime accepts times such as 5s. A number is milliseconds.
 func haproxyTime(r *reader, n *node) (time.Duration, bool) {
 	return spans("a time such as 5s", func(s string) (time.Duration, bool) {
-		return units(s, time.Millisecond, map[string]time.Duration{
+		return amount(s, time.Millisecond, map[string]time.Duration{
 			"us": time.Microsecond, "ms": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour,
 		})
 	})(r, n)

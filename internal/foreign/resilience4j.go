@@ -252,7 +252,7 @@ func javaDuration(r *reader, n *node) (time.Duration, bool) {
 		if d, ok := isoDuration(s); ok {
 			return d, true
 		}
-		return units(s, time.Millisecond, map[string]time.Duration{
+		return amount(s, time.Millisecond, map[string]time.Duration{
 			"ns": time.Nanosecond, "us": time.Microsecond, "ms": time.Millisecond, "s": time.Second,
 			"m": time.Minute, "h": time.Hour, "d": 24 * time.Hour,
 		})

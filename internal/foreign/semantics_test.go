@@ -54,3 +54,15 @@ func TestLastOfTwoSettings(t *testing.T) {
 		})
 	}
 }
+
+// nginx adds up what several proxy_next_upstream of a block say; an inner block replaces it.
+func TestNginxNextUpstreamAddsUp(t *testing.T) {
+	t.Parallel()
+	const text = "server { proxy_next_upstream http_500; location / { proxy_next_upstream http_502;\n proxy_next_upstream http_503; proxy_pass http://a; } }"
+	p := imported(t, foreign.Nginx, text).Policies[0]
+	for code, want := range map[int]bool{500: false, 502: true, 503: true} {
+		if got := p.Retry.On.Status(code); got != want {
+			t.Errorf("retries status %d = %v, want %v", code, got, want)
+		}
+	}
+}

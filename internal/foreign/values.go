@@ -170,18 +170,19 @@ var (
 	timeSpan    = regexp.MustCompile(`^(?:(\d{1,5})\.)?(\d{1,2}):(\d{1,2})(?::(\d{1,2}(?:\.\d{1,7})?))?$`)
 )
 
-// units reads a list of numbers with units, such as 1m 30s. A number without a unit is in the unit
-// bare.
-func units(s string, bare time.Duration, known map[string]time.Duration) (time.Duration, bool) {
+// amount reads a whole number with a unit, such as 30s. A number without a unit is in the unit bare.
+func amount(s string, bare time.Duration, known map[string]time.Duration) (time.Duration, bool) {
+	return amounts(s, bare, known, 1)
+}
+
+// amounts reads up to most numbers with units, each smaller than the one before, such as 1m 30s.
+func amounts(s string, bare time.Duration, known map[string]time.Duration, most int) (time.Duration, bool) {
 	var total float64
-	found := false
+	last := time.Duration(math.MaxInt64)
 	for s = strings.TrimSpace(s); s != ""; s = strings.TrimLeft(s, " ") {
 		digits := len(s) - len(strings.TrimLeft(s, "0123456789"))
-		if digits == 0 || digits > 15 {
-			return 0, false
-		}
 		v, err := strconv.ParseFloat(s[:digits], 64)
-		if err != nil {
+		if err != nil || digits > 15 || most == 0 {
 			return 0, false
 		}
 		s = s[digits:]
@@ -190,14 +191,13 @@ func units(s string, bare time.Duration, known map[string]time.Duration) (time.D
 		if letters == 0 {
 			unit, ok = bare, true
 		}
-		if !ok {
+		if !ok || unit >= last {
 			return 0, false
 		}
-		s = s[letters:]
 		total += v * float64(unit)
-		found = true
+		s, last, most = s[letters:], unit, most-1
 	}
-	if !found || total >= math.MaxInt64 {
+	if last == math.MaxInt64 || total >= math.MaxInt64 {
 		return 0, false
 	}
 	return time.Duration(total), true
