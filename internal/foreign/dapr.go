@@ -220,8 +220,8 @@ func (d *dapr) retry(r *reader, n *node) {
 		"maxRetries":  set(&from, "Retry.MaxAttempts", &retries, whole(-1, 1_000_000)),
 		"matching": func(r *reader, n *node) {
 			r.object(n, fields{
-				"httpStatusCodes": daprStatuses(&from, &statuses),
-				"gRPCStatusCodes": daprCodes(&from, &codes),
+				"httpStatusCodes": daprAny(daprStatuses(&from, &statuses)),
+				"gRPCStatusCodes": daprAny(daprCodes(&from, &codes)),
 			})
 		},
 	})
@@ -250,10 +250,21 @@ func (d *dapr) retry(r *reader, n *node) {
 	}}
 }
 
+// daprAny is do for a list that may be empty: then every error is retried, as without the list.
+func daprAny(do action) action {
+	return func(r *reader, n *node) {
+		if n.shape == scalar && n.text == "" {
+			r.mark(n, Carried, "")
+			return
+		}
+		do(r, n)
+	}
+}
+
 // daprStatuses reads statuses and ranges with commas.
 func daprStatuses(p *Policy, dst *[]StatusRange) action {
 	return conditions(p, "a list of statuses such as 429,500-599", func(r *reader, n *node, word string) bool {
-		s, ok := statusWord(strings.TrimSpace(word))
+		s, ok := statusRange(strings.TrimSpace(word))
 		if !ok {
 			r.fail(n, "expected statuses such as 429,500-599, got %q", clip(word))
 			return false

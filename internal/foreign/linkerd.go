@@ -153,15 +153,28 @@ func linkerdStatuses(p *Policy, on *Conditions) action {
 	})
 }
 
-// statusWord reads a status, a range, a class such as 5xx, or gateway-error.
+// statusWord reads a status, a range, 5xx, or gateway-error.
 func statusWord(s string) (StatusRange, bool) {
-	if s == "gateway-error" {
+	switch s {
+	case "gateway-error":
 		return StatusRange{502, 504}, true
+	case "5xx":
+		return StatusRange{500, 599}, true
 	}
-	if len(s) == 3 && '1' <= s[0] && s[0] <= '5' && strings.EqualFold(s[1:], "xx") {
-		low := int(s[0]-'0') * 100
-		return StatusRange{low, low + 99}, true
+	return statusRange(s)
+}
+
+// statusClass reads a class of statuses, such as 5xx.
+func statusClass(s string) (StatusRange, bool) {
+	if len(s) != 3 || s[0] < '1' || s[0] > '5' || s[1:] != "xx" {
+		return StatusRange{}, false
 	}
+	low := int(s[0]-'0') * 100
+	return StatusRange{low, low + 99}, true
+}
+
+// statusRange reads a status, or two with a hyphen.
+func statusRange(s string) (StatusRange, bool) {
 	first, last, isRange := strings.Cut(s, "-")
 	if !isRange {
 		last = first

@@ -1,7 +1,9 @@
 package foreign_test
 
 import (
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/rebound-dev/rebound/internal/foreign"
 )
@@ -24,14 +26,15 @@ func TestHAProxyTakesBackAnOption(t *testing.T) {
 func TestLastOfTwoSettings(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		system        foreign.System
-		text          string
-		first, second string // places
-		line          int    // of the first
+		system foreign.System
+		text   string
+		line   int // of the first
 	}{
 		"HAProxy, timeout":  {system: foreign.HAProxy, text: "backend a\n timeout server 1s\n timeout server 2s\n server b c:80\n", line: 2},
 		"HAProxy, retries":  {system: foreign.HAProxy, text: "backend a\n retries 1\n retries 2\n server b c:80\n", line: 2},
 		"HAProxy, retry-on": {system: foreign.HAProxy, text: "backend a\n retry-on 503\n retry-on 504\n server b c:80\n", line: 2},
+		"Caddy, retries":    {system: foreign.Caddy, text: "reverse_proxy b {\n lb_retries 1\n lb_retries 2\n}\n", line: 2},
+		"Caddy, duration":   {system: foreign.Caddy, text: "reverse_proxy b {\n fail_duration 1s\n fail_duration 2s\n}\n", line: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -64,5 +67,46 @@ func TestNginxNextUpstreamAddsUp(t *testing.T) {
 		if got := p.Retry.On.Status(code); got != want {
 			t.Errorf("retries status %d = %v, want %v", code, got, want)
 		}
+	}
+}
+
+// Caddy takes a wait of 0 for its default if retries have a time limit, and so does not spin.
+func TestCaddyWaitsBetweenTries(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		text string
+		want time.Duration
+	}{
+		"0 with a time limit": {"reverse_proxy b {\n lb_try_duration 5s\n lb_try_interval 0\n}\n", 250 * time.Millisecond},
+		"0 in JSON":           {`{"handler": "reverse_proxy", "load_balancing": {"try_duration": 5000000000, "try_interval": 0}}`, 250 * time.Millisecond},
+		"0 with a number":     {"reverse_proxy b {\n lb_retries 5\n lb_try_interval 0\n}\n", 0},
+		"a day and a half":    {"reverse_proxy b {\n lb_retries 5\n lb_try_interval 1.5d\n}\n", 36 * time.Hour},
+		"hours and days":      {"reverse_proxy b {\n lb_retries 5\n lb_try_interval 1h1d\n}\n", 25 * time.Hour},
+		"nanoseconds":         {`{"handler": "reverse_proxy", "load_balancing": {"retries": 5, "try_interval": 500000}}`, 500 * time.Microsecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := imported(t, foreign.Caddy, c.text).Policies[0].Retry.Backoff.Base; got != c.want {
+				t.Errorf("wait = %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// Caddy retries a request that one of several matchers matches.
+func TestCaddyRetryMatchersAddUp(t *testing.T) {
+	t.Parallel()
+	const text = "reverse_proxy b {\n lb_retries 5\n lb_retry_match {\n  method GET\n }\n lb_retry_match {\n  method PUT\n }\n}\n"
+	if got, want := imported(t, foreign.Caddy, text).Policies[0].Retry.Methods, []string{"GET", "PUT"}; !slices.Equal(got, want) {
+		t.Errorf("retries %v, want %v", got, want)
+	}
+}
+
+// Dapr retries every error if a list of statuses is empty.
+func TestDaprEmptyStatuses(t *testing.T) {
+	t.Parallel()
+	p := imported(t, foreign.Dapr, resiliency+"  policies: {retries: {often: {matching: {httpStatusCodes: '', gRPCStatusCodes: ''}}}}\n  targets: {apps: {a: {retry: often}}}\n").Policies[0]
+	if !p.Retry.On.Status(404) || !p.Retry.On.Status(503) {
+		t.Errorf("retries %v, want every error", p.Retry.On.Statuses)
 	}
 }

@@ -430,7 +430,7 @@ func traefikRetry(r *reader, n *node, part *traefikPart) {
 		"timeout":         set(&from, "Retry.StopAfter", &retry.StopAfter, traefikDuration),
 		"status": func(r *reader, n *node) {
 			r.list(n, func(r *reader, n *node) {
-				s, ok := statusWord(n.value())
+				s, ok := statusRange(n.value())
 				if !ok {
 					r.fail(n, "expected a status such as 503 or 500-504, got %s", n.describe())
 					return
