@@ -33,6 +33,7 @@ func TestLastOfTwoSettings(t *testing.T) {
 		"HAProxy, timeout":  {system: foreign.HAProxy, text: "backend a\n timeout server 1s\n timeout server 2s\n server b c:80\n", line: 2},
 		"HAProxy, retries":  {system: foreign.HAProxy, text: "backend a\n retries 1\n retries 2\n server b c:80\n", line: 2},
 		"HAProxy, retry-on": {system: foreign.HAProxy, text: "backend a\n retry-on 503\n retry-on 504\n server b c:80\n", line: 2},
+		"AWS, variable":     {system: foreign.AWS, text: "# both\nAWS_MAX_ATTEMPTS=3\nexport AWS_MAX_ATTEMPTS=5\n", line: 2},
 		"Caddy, retries":    {system: foreign.Caddy, text: "reverse_proxy b {\n lb_retries 1\n lb_retries 2\n}\n", line: 2},
 		"Caddy, duration":   {system: foreign.Caddy, text: "reverse_proxy b {\n fail_duration 1s\n fail_duration 2s\n}\n", line: 2},
 	} {
@@ -108,5 +109,14 @@ func TestDaprEmptyStatuses(t *testing.T) {
 	p := imported(t, foreign.Dapr, resiliency+"  policies: {retries: {often: {matching: {httpStatusCodes: '', gRPCStatusCodes: ''}}}}\n  targets: {apps: {a: {retry: often}}}\n").Policies[0]
 	if !p.Retry.On.Status(404) || !p.Retry.On.Status(503) {
 		t.Errorf("retries %v, want every error", p.Retry.On.Statuses)
+	}
+}
+
+// Only sections of profiles have retries, also where others have settings of the same name.
+func TestAWSOtherSections(t *testing.T) {
+	t.Parallel()
+	result := imported(t, foreign.AWS, "[default]\nmax_attempts = 3\n[services s]\nmax_attempts = 9\n[sso-session x]\nretry_mode = fast\n")
+	if len(result.Policies) != 1 || result.Policies[0].Retry.MaxAttempts != 3 {
+		t.Errorf("got %+v, want only the default profile", result.Policies)
 	}
 }
