@@ -26,7 +26,7 @@ func readLinkerd(r *reader, roots []*node) []Policy {
 			p := &g.rules[i].policy
 			merge := from
 			merge.Name, merge.GRPC = p.Name, p.GRPC
-			if p.Timeout > 0 {
+			if p.From["Timeout"] != nil { // 0s is none
 				merge.Timeout = p.Timeout
 				merge.setFrom(p, "Timeout")
 			}

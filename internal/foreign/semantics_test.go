@@ -120,3 +120,104 @@ func TestAWSOtherSections(t *testing.T) {
 		t.Errorf("got %+v, want only the default profile", result.Policies)
 	}
 }
+
+// Istio and Envoy Gateway pass some numbers to Envoy only if they are above 0.
+func TestZeroThatMeansTheDefault(t *testing.T) {
+	t.Parallel()
+	const passive = traffic + "  healthCheck:\n    passive: "
+	for name, c := range map[string]struct {
+		system foreign.System
+		text   string
+		ejects float64
+		local  int // consecutive failures of the detector for the client's own
+	}{
+		"Istio":                {foreign.Istio, destinationRule + "    outlierDetection: {maxEjectionPercent: 0}\n", 0.1, 0},
+		"Istio, above 0":       {foreign.Istio, destinationRule + "    outlierDetection: {maxEjectionPercent: 1}\n", 0.01, 0},
+		"Istio, local origin":  {foreign.Istio, destinationRule + "    outlierDetection: {consecutiveLocalOriginFailures: 0, splitExternalLocalOriginErrors: true}\n", 0.1, 5},
+		"Envoy Gateway":        {foreign.EnvoyGateway, passive + "{maxEjectionPercent: 0}\n", 0.1, 0},
+		"Envoy, which takes 0": {foreign.Envoy, "{name: a, outlier_detection: {max_ejection_percent: 0}}", 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			local := 0
+			for _, b := range imported(t, c.system, c.text).Policies[0].Breakers {
+				if b.MaxEjected != c.ejects {
+					t.Errorf("ejects %v, want %v", b.MaxEjected, c.ejects)
+				}
+				if b.ConsecutiveFailures > 0 && len(b.Counts.Statuses) == 0 {
+					local = b.ConsecutiveFailures
+				}
+			}
+			if local != c.local {
+				t.Errorf("failures of the client = %d, want %d", local, c.local)
+			}
+		})
+	}
+}
+
+// Envoy's detector by success rate is on where nothing switches it off. Istio does so, and Envoy
+// Gateway does not.
+func TestSuccessRateOfEnvoy(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		system foreign.System
+		text   string
+		want   bool
+	}{
+		"Envoy":         {foreign.Envoy, "{name: a, outlier_detection: {consecutive_5xx: 3}}", true},
+		"Envoy Gateway": {foreign.EnvoyGateway, traffic + "  healthCheck: {passive: {consecutive5XxErrors: 3}}\n", true},
+		"Istio":         {foreign.Istio, destinationRule + "    outlierDetection: {consecutive5xxErrors: 3}\n", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			breakers := imported(t, c.system, c.text).Policies[0].Breakers
+			if got := slices.ContainsFunc(breakers, func(b foreign.Breaker) bool { return b.BelowMean > 0 }); got != c.want {
+				t.Errorf("compares with the mean = %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// Of several limits with the same priority, Envoy takes the first. A priority may be a number.
+func TestEnvoyTakesTheFirstThresholds(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		thresholds string
+		want       int
+	}{
+		"two":              {"[{max_requests: 5}, {priority: DEFAULT, max_requests: 7}]", 5},
+		"another before":   {"[{priority: HIGH, max_requests: 5}, {max_requests: 7}]", 7},
+		"another only":     {"[{priority: HIGH, max_requests: 5}]", 1024},
+		"by its number":    {"[{priority: 0, max_requests: 5}]", 5},
+		"another's number": {"[{priority: 1, max_requests: 5}]", 1024},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			result := imported(t, foreign.Envoy, "{name: a, circuit_breakers: {thresholds: "+c.thresholds+"}}")
+			if got := result.Policies[0].Concurrency.MaxRequests; got != c.want {
+				t.Errorf("requests = %d, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+// A route's timeout of 0s is none, also where a policy or an annotation has another.
+func TestRouteWithoutTimeout(t *testing.T) {
+	t.Parallel()
+	const routes = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: a\n  annotations: {timeout.linkerd.io/request: 3s}\n" +
+		"spec:\n  rules:\n    - backendRefs: [{name: a}]\n      timeouts: {request: 0s}\n"
+	for name, c := range map[string]struct {
+		system foreign.System
+		text   string
+	}{
+		"Envoy Gateway": {foreign.EnvoyGateway, routes + "---\n" + traffic + "  targetRef: {kind: HTTPRoute, name: a}\n  timeout: {http: {requestTimeout: 3s}}\n"},
+		"Linkerd":       {foreign.Linkerd, routes},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := named(t, imported(t, c.system, c.text), "a/0").Timeout; got != 0 {
+				t.Errorf("timeout = %v, want none", got)
+			}
+		})
+	}
+}
