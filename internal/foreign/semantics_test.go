@@ -221,3 +221,45 @@ func TestRouteWithoutTimeout(t *testing.T) {
 		})
 	}
 }
+
+// Linkerd's two rules for a breaker, each of which 0 switches off.
+func TestLinkerdBreaker(t *testing.T) {
+	t.Parallel()
+	const (
+		mode     = "    balancer.linkerd.io/failure-accrual: "
+		failures = "    balancer.linkerd.io/failure-accrual-consecutive-max-failures: "
+		rate     = "    balancer.alpha.linkerd.io/failure-accrual-success-rate-threshold: "
+	)
+	for name, c := range map[string]struct {
+		annotations string
+		breaker     bool
+		failures    int
+		ratio       float64
+		dropped     string // the end of a path
+	}{
+		"unified":                    {mode + "unified\n" + rate + "'0.75'\n", true, 7, 0.25, ""},
+		"unified, no rate":           {mode + "unified\n" + rate + "'0'\n", true, 7, 0, ""},
+		"unified, any failure":       {mode + "unified\n" + rate + "'1'\n", true, 7, 1e-9, ""},
+		"unified, failures are off":  {mode + "unified\n" + failures + "'0'\n" + rate + "'0.75'\n", true, 0, 0.25, ""},
+		"consecutive":                {mode + "consecutive\n" + rate + "'0.75'\n", true, 7, 0, `…"]`},
+		"no mode":                    {failures + "'3'\n", false, 0, 0, `max-failures"]`},
+		"no mode, days as a timeout": {rate + "'0.5'\n    timeout.linkerd.io/request: 1d\n", false, 0, 0, `…"]`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			result := imported(t, foreign.Linkerd, service+c.annotations)
+			breakers := result.Policies[0].Breakers
+			if len(breakers) > 1 || len(breakers) == 1 != c.breaker {
+				t.Fatalf("breakers = %d, want one = %v", len(breakers), c.breaker)
+			}
+			for _, b := range breakers {
+				if b.ConsecutiveFailures != c.failures || b.FailureRatio != c.ratio {
+					t.Errorf("opens at %d failures and a share of %v, want %d and %v", b.ConsecutiveFailures, b.FailureRatio, c.failures, c.ratio)
+				}
+			}
+			if c.dropped != "" {
+				wantKind(t, result, c.dropped, foreign.Dropped, "has no effect")
+			}
+		})
+	}
+}

@@ -170,7 +170,7 @@ var (
 	timeSpan    = regexp.MustCompile(`^(?:(\d{1,5})\.)?(\d{1,2}):(\d{1,2})(?::(\d{1,2}(?:\.\d{1,7})?))?$`)
 )
 
-// amount reads a whole number with a unit, such as 30s. A number without a unit is in the unit bare.
+// amount reads a whole number with a unit, such as 30s. A number without a unit is in the unit bare, if that is above 0.
 func amount(s string, bare time.Duration, known map[string]time.Duration) (time.Duration, bool) {
 	return amounts(s, bare, known, 1)
 }
@@ -189,7 +189,7 @@ func amounts(s string, bare time.Duration, known map[string]time.Duration, most 
 		letters := len(s) - len(strings.TrimLeft(s, "abcdefghijklmnopqrstuvwxyzM"))
 		unit, ok := known[s[:letters]]
 		if letters == 0 {
-			unit, ok = bare, true
+			unit, ok = bare, bare > 0
 		}
 		if !ok || unit >= last {
 			return 0, false
