@@ -263,3 +263,34 @@ func TestLinkerdBreaker(t *testing.T) {
 		})
 	}
 }
+
+// Dapr's defaults are for targets that the file does not name. One that it names has only what it
+// names.
+func TestDaprDefaultsAreForOthers(t *testing.T) {
+	t.Parallel()
+	result := imported(t, foreign.Dapr, resiliency+"  policies:\n    timeouts: {DefaultTimeoutPolicy: 2s}\n    retries: {DefaultAppRetryPolicy: {maxRetries: 4}, twice: {maxRetries: 2}}\n"+
+		"  targets: {apps: {named: {retry: twice}, empty: {}}}\n")
+	for name, want := range map[string]struct {
+		timeout  time.Duration
+		attempts int
+	}{
+		"app/named": {0, 3},
+		"app/empty": {0, 1},
+		"app/*":     {2 * time.Second, 5},
+		"all/*":     {2 * time.Second, 1},
+	} {
+		p := named(t, result, name)
+		if p.TryTimeout != want.timeout || p.Retry.MaxAttempts != want.attempts {
+			t.Errorf("%s: timeout %v and %d attempts, want %v and %d", name, p.TryTimeout, p.Retry.MaxAttempts, want.timeout, want.attempts)
+		}
+	}
+}
+
+// Dapr's breaker takes 0 for its default of a minute, and a limit of 0 failures for one.
+func TestDaprBreakerZeros(t *testing.T) {
+	t.Parallel()
+	b := imported(t, foreign.Dapr, resiliency+"  policies: {circuitBreakers: {c: {timeout: 0s, trip: consecutiveFailures >= 0}}}\n  targets: {apps: {a: {circuitBreaker: c}}}\n").Policies[0].Breakers[0]
+	if b.OpenFor != time.Minute || b.ConsecutiveFailures != 1 {
+		t.Errorf("open for %v after %d failures, want 1m after 1", b.OpenFor, b.ConsecutiveFailures)
+	}
+}
