@@ -2,6 +2,7 @@ package foreign_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -292,5 +293,74 @@ func TestDaprBreakerZeros(t *testing.T) {
 	b := imported(t, foreign.Dapr, resiliency+"  policies: {circuitBreakers: {c: {timeout: 0s, trip: consecutiveFailures >= 0}}}\n  targets: {apps: {a: {circuitBreaker: c}}}\n").Policies[0].Breakers[0]
 	if b.OpenFor != time.Minute || b.ConsecutiveFailures != 1 {
 		t.Errorf("open for %v after %d failures, want 1m after 1", b.OpenFor, b.ConsecutiveFailures)
+	}
+}
+
+// Configurations of resilience4j inherit others by baseConfig, and the one named default. Only that
+// of a breaker stands alone.
+func TestResilience4jInherits(t *testing.T) {
+	t.Parallel()
+	const configs = "    configs: {default: {%: 7}, a: {baseConfig: b}, b: {baseConfig: c}, c: {}, loop: {baseConfig: loop}}\n"
+	for name, c := range map[string]struct {
+		module, setting, instance string
+		want                      int
+	}{
+		"default":               {"retry", "maxAttempts", "{}", 7},
+		"through three":         {"retry", "maxAttempts", "{baseConfig: a}", 7},
+		"its own":               {"retry", "maxAttempts", "{baseConfig: a, maxAttempts: 4}", 4},
+		"a loop":                {"retry", "maxAttempts", "{baseConfig: loop}", 3},
+		"a breaker":             {"circuitbreaker", "permittedNumberOfCallsInHalfOpenState", "{}", 7},
+		"a breaker with a base": {"circuitbreaker", "permittedNumberOfCallsInHalfOpenState", "{baseConfig: a}", 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			text := "resilience4j:\n  " + c.module + ":\n" + strings.ReplaceAll(configs, "%", c.setting) + "    instances:\n      x: " + c.instance + "\n"
+			p := named(t, imported(t, foreign.Resilience4j, text), "x")
+			got := p.Retry.MaxAttempts
+			if c.module == "circuitbreaker" {
+				got = p.Breakers[0].HalfOpenCalls
+			}
+			if got != c.want {
+				t.Errorf("%s = %d, want %d", c.setting, got, c.want)
+			}
+		})
+	}
+}
+
+// What makes a wait of resilience4j grow counts only beside waitDuration.
+func TestResilience4jGrowsBesideItsWait(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		config, instance string
+		grows            bool
+		most             time.Duration
+	}{
+		"no wait":                  {"{}", "{enableExponentialBackoff: true}", false, 0},
+		"a wait":                   {"{}", "{waitDuration: 1s, enableExponentialBackoff: yes}", true, 0},
+		"a wait above":             {"{waitDuration: 1S}", "{enableExponentialBackoff: true}", false, 0},
+		"both above":               {"{waitDuration: 1s, enableExponentialBackoff: true}", "{}", true, 0},
+		"a wait below":             {"{enableExponentialBackoff: true}", "{waitDuration: 1s}", true, 0},
+		"a longest wait":           {"{}", "{waitDuration: 1s, enableExponentialBackoff: true, exponentialBackoffMultiplier: 2, exponentialMaxWaitDuration: 9s}", true, 9 * time.Second},
+		"a longest wait by itself": {"{}", "{waitDuration: 1s, enableExponentialBackoff: true, exponentialMaxWaitDuration: 9s}", true, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			result := imported(t, foreign.Resilience4j, "resilience4j:\n  retry:\n    configs: {default: "+c.config+"}\n    instances: {x: "+c.instance+"}\n")
+			b := named(t, result, "x").Retry.Backoff
+			if got := b.Kind == foreign.BackoffExponential; got != c.grows || b.Max != c.most {
+				t.Errorf("grows = %v up to %v, want %v up to %v", got, b.Max, c.grows, c.most)
+			}
+		})
+	}
+}
+
+// Spring takes the words of an enumeration in any spelling.
+func TestSpringSpellings(t *testing.T) {
+	t.Parallel()
+	for _, word := range []string{"TIME_BASED", "time_based", "time-based", "timeBased"} {
+		b := imported(t, foreign.Resilience4j, "resilience4j.circuitbreaker.instances.a: {slidingWindowType: "+word+", slidingWindowSize: 30}\n").Policies[0].Breakers[0]
+		if b.Window != 30*time.Second {
+			t.Errorf("%s: a window of %v, want 30s", word, b.Window)
+		}
 	}
 }
