@@ -103,6 +103,11 @@ func refusals() map[string]struct {
 		"resilience4j/placeholder":  {foreign.Resilience4j, "resilience4j.retry.instances.a.max-attempts=${MAX}\n"},
 		"dotnet/field":              {foreign.DotNet, `{"R": {"Retry": {"MaxRetryAttempts": 3, "MaxDelays": "00:00:05"}}}`},
 		"dotnet/span":               {foreign.DotNet, `{"R": {"AttemptTimeout": {"Timeout": "10s"}}}`},
+		"dotnet/a day":              {foreign.DotNet, `{"R": {"AttemptTimeout": {"Timeout": "24:00:00"}}}`},
+		"dotnet/minutes":            {foreign.DotNet, `{"R": {"AttemptTimeout": {"Timeout": "00:90:00"}}}`},
+		"dotnet/short":              {foreign.DotNet, `{"R": {"AttemptTimeout": {"Timeout": "00:00:00.001"}, "CircuitBreaker": {"SamplingDuration": "00:00:00", "BreakDuration": "2.00:00:00"}}}`},
+		"dotnet/total":              {foreign.DotNet, `{"R": {"AttemptTimeout": {"Timeout": "00:00:12"}, "TotalRequestTimeout": {"Timeout": "00:00:11"}}}`},
+		"dotnet/sampling":           {foreign.DotNet, `{"R": {"AttemptTimeout": {"Timeout": "00:00:20"}}}`},
 		"dotnet/part":               {foreign.DotNet, `{"R": {"AttemptTimeout": {"Timeout": "00:00:10"}, "CircuitBraker": {}}}`},
 		"grpc/field":                {foreign.GRPC, `{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempt": 3, "initialBackoff": "1s", "maxBackoff": "1s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`},
 		"grpc/missing":              {foreign.GRPC, `{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 3}}]}`},
@@ -156,6 +161,8 @@ func refusals() map[string]struct {
 		"traefik/toml":              {foreign.Traefik, "[http.middlewares.a.retry]\nattempts = three\n"},
 		"traefik/toml twice":        {foreign.Traefik, "[http.middlewares.a.retry]\nattempts = 3\nattempts = 4\n"},
 		"traefik/status class":      {foreign.Traefik, "http: {middlewares: {a: {retry: {attempts: 3, status: [5xx]}}}}\n"},
+		"traefik/two kinds":         {foreign.Traefik, "http: {middlewares: {a: {retry: {attempts: 3}, rateLimit: {average: 5}}}}\n"},
+		"traefik/two kinds CRD":     {foreign.Traefik, "apiVersion: traefik.io/v1alpha1\nkind: Middleware\nmetadata: {name: a}\nspec: {retry: {attempts: 3}, inFlightReq: {amount: 5}}\n"},
 		"traefik/status":            {foreign.Traefik, "http: {middlewares: {a: {retry: {attempts: 3, status: [\"500-400\"]}}}}\n"},
 	}
 }

@@ -29,7 +29,7 @@ func parseSpring(name string, data []byte) ([]*node, error) {
 	}
 	roots, err := parseYAML(name, data)
 	for _, root := range roots {
-		undot(root)
+		split(root, ".")
 		placeholders(root)
 	}
 	return roots, err
@@ -37,39 +37,6 @@ func parseSpring(name string, data []byte) ([]*node, error) {
 
 // propertiesForm matches a line of a properties file with a setting of resilience4j.
 var propertiesForm = regexp.MustCompile(`(?m)^\s*resilience4j\.[^\s:=]+\s*(=|:[ \t]*[^\s{\[])`)
-
-// undot turns the key a.b into b below a, as Spring reads it. Paths keep the text of the file.
-func undot(n *node) {
-	if n.shape != mapping {
-		for _, item := range n.items {
-			undot(item)
-		}
-		return
-	}
-	var items []*node
-	for _, item := range n.items {
-		first, rest, dotted := strings.Cut(item.key, ".")
-		if dotted && first != "" && rest != "" && !strings.HasPrefix(item.key, "[") {
-			parent := *item
-			inner := *item
-			inner.key = rest
-			parent.key, parent.shape, parent.items, parent.text = first, mapping, []*node{&inner}, ""
-			item = &parent
-		}
-		at := slices.IndexFunc(items, func(other *node) bool { return other.key == item.key && other.shape == mapping })
-		if at >= 0 && item.shape == mapping {
-			merged := *items[at]
-			merged.items = slices.Concat(merged.items, item.items)
-			items[at] = &merged
-			continue
-		}
-		items = append(items, item)
-	}
-	n.items = items
-	for _, item := range n.items {
-		undot(item)
-	}
-}
 
 var placeholder = regexp.MustCompile(`^\$\{[^:{}]+(?::([^{}]*))?\}$`)
 

@@ -364,3 +364,34 @@ func TestSpringSpellings(t *testing.T) {
 		}
 	}
 }
+
+// .NET reads a key with colons as a path.
+func TestDotNetPathsAsKeys(t *testing.T) {
+	t.Parallel()
+	p := named(t, imported(t, foreign.DotNet, `{"R:AttemptTimeout:Timeout": "00:00:05", "R": {"Retry": {"MaxRetryAttempts": 5}}}`), "R")
+	if p.TryTimeout != 5*time.Second || p.Retry.MaxAttempts != 6 {
+		t.Errorf("timeout %v and %d attempts, want 5s and 6", p.TryTimeout, p.Retry.MaxAttempts)
+	}
+}
+
+// Polly's breaker with a ratio of 0 opens at any failure.
+func TestDotNetRatioOfZero(t *testing.T) {
+	t.Parallel()
+	p := imported(t, foreign.DotNet, `{"R": {"CircuitBreaker": {"FailureRatio": 0, "MinimumThroughput": 2}}}`).Policies[0]
+	if got := p.Breakers[0].FailureRatio; got <= 0 || got > 1e-6 {
+		t.Errorf("ratio = %v, want the least above 0", got)
+	}
+}
+
+// Traefik takes times of 0 for its defaults.
+func TestTraefikZerosAreDefaults(t *testing.T) {
+	t.Parallel()
+	const middleware = "http: {middlewares: {a: "
+	b := imported(t, foreign.Traefik, middleware+"{circuitBreaker: {expression: 'NetworkErrorRatio() > 0.5', checkPeriod: 0, fallbackDuration: 0s}}}}\n").Policies[0].Breakers[0]
+	if b.CheckEvery != 100*time.Millisecond || b.OpenFor != 10*time.Second {
+		t.Errorf("checks every %v, open for %v, want 100ms and 10s", b.CheckEvery, b.OpenFor)
+	}
+	if l := imported(t, foreign.Traefik, middleware+"{rateLimit: {average: 5, period: 0s}}}}\n").Policies[0].RateLimit; l.Per != time.Second {
+		t.Errorf("period = %v, want 1s", l.Per)
+	}
+}

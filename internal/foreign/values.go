@@ -108,6 +108,18 @@ func positive[T float64 | time.Duration](parse parser[T]) parser[T] {
 	}
 }
 
+// within is parse for durations in a range.
+func within(low, high time.Duration, parse parser[time.Duration]) parser[time.Duration] {
+	return func(r *reader, n *node) (time.Duration, bool) {
+		v, ok := parse(r, n)
+		if ok && (v < low || v > high) {
+			r.fail(n, "must be from %v to %v, got %v", low, high, v)
+			return 0, false
+		}
+		return v, ok
+	}
+}
+
 // share accepts a percentage and returns it from 0 to 1.
 func share(r *reader, n *node) (float64, bool) {
 	v, ok := number(0, 100)(r, n)
@@ -167,7 +179,7 @@ var (
 	protoForm   = regexp.MustCompile(`^-?[0-9]{1,12}(\.[0-9]{1,9})?s$`)
 	gatewayForm = regexp.MustCompile(`^([0-9]{1,5}(h|m|s|ms)){1,4}$`)
 	isoForm     = regexp.MustCompile(`^P(?:(\d{1,6})D)?(?:T(?:(\d{1,6})H)?(?:(\d{1,8})M)?(?:(\d{1,9}(?:\.\d{1,9})?)S)?)?$`)
-	timeSpan    = regexp.MustCompile(`^(?:(\d{1,5})\.)?(\d{1,2}):(\d{1,2})(?::(\d{1,2}(?:\.\d{1,7})?))?$`)
+	timeSpan    = regexp.MustCompile(`^(?:(\d{1,5})\.)?([01]?\d|2[0-3]):([0-5]?\d)(?::([0-5]?\d(?:\.\d{1,7})?))?$`)
 )
 
 // amount reads a whole number with a unit, such as 30s. A number without a unit is in the unit bare, if that is above 0.
