@@ -82,7 +82,7 @@ func caddyPolicy(name string) Policy {
 		name = "reverse_proxy"
 	}
 	return Policy{
-		Name: name, ConnectTimeout: 3 * time.Second,
+		Name: name,
 		Retry: Retry{
 			MaxAttempts: 1, Methods: []string{"GET"}, UnsentAnyMethod: true, Resend: true,
 			On: Conditions{Connect: true, Refused: true, Reset: true, Timeout: true},
@@ -129,7 +129,8 @@ func (s *caddySettings) finish(r *reader, n *node) {
 	} else {
 		r.byDefault(n, "fail_duration: 0, so failures of an upstream are not remembered")
 	}
-	if len(p.From["ConnectTimeout"]) == 0 {
+	if p.ConnectTimeout == 0 { // HTTPTransport.NewTransport in Caddy's httptransport.go
+		p.ConnectTimeout = 3 * time.Second
 		r.byDefault(n, "dial_timeout: 3s")
 	}
 }

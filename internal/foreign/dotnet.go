@@ -207,13 +207,13 @@ func (d *dotnet) section(r *reader, n *node) {
 			"Hedging":             func(r *reader, n *node) { dotnetHedging(r, n, &p) },
 			"Endpoint":            func(r *reader, n *node) { r.object(n, parts) },
 		})
-		r.byDefault(n, missingIn2(n, "TotalRequestTimeout: 30s", "Hedging: 1 more attempt after 2s", "Endpoint: attempts of 10s, a breaker at 10 % of 100 in 30s for 5s"))
+		r.byDefault(n, missingLine(n, "TotalRequestTimeout: 30s", "Hedging: 1 more attempt after 2s", "Endpoint: attempts of 10s, a breaker at 10 % of 100 in 30s for 5s"))
 	} else {
 		parts["TotalRequestTimeout"] = timeout("Timeout", &p.Timeout)
 		parts["AttemptTimeout"] = timeout("TryTimeout", &p.TryTimeout)
 		parts["Retry"] = func(r *reader, n *node) { dotnetRetry(r, n, &p) }
 		r.object(n, parts)
-		r.byDefault(n, missingIn2(n, "TotalRequestTimeout: 30s", "AttemptTimeout: 10s", "Retry: 3 after 2s, doubled, with jitter",
+		r.byDefault(n, missingLine(n, "TotalRequestTimeout: 30s", "AttemptTimeout: 10s", "Retry: 3 after 2s, doubled, with jitter",
 			"CircuitBreaker: 10 % of at least 100 in 30s, open for 5s", "RateLimiter: 1000 calls at a time"))
 	}
 	dotnetFits(r, n, p)
@@ -231,8 +231,8 @@ func dotnetFits(r *reader, n *node, p Policy) {
 	}
 }
 
-// missingIn2 is missingIn as one line.
-func missingIn2(n *node, defaults ...string) string {
+// missingLine is missingIn as one line.
+func missingLine(n *node, defaults ...string) string {
 	return strings.Join(missingIn(n, defaults), ", ")
 }
 
@@ -311,7 +311,7 @@ func dotnetRetry(r *reader, n *node, p *Policy) {
 	default:
 		b.Jitter, b.Percent = JitterPercent, 25
 	}
-	r.byDefault(n, missingIn2(n, "MaxRetryAttempts: 3", "Delay: 2s", "BackoffType: Exponential", "UseJitter: true", "ShouldRetryAfterHeader: true"))
+	r.byDefault(n, missingLine(n, "MaxRetryAttempts: 3", "Delay: 2s", "BackoffType: Exponential", "UseJitter: true", "ShouldRetryAfterHeader: true"))
 }
 
 func dotnetCircuitFields(p *Policy) fields {
@@ -331,7 +331,7 @@ func dotnetCircuit(r *reader, n *node, p *Policy) {
 	if b := &p.Breakers[0]; b.FailureRatio == 0 {
 		b.FailureRatio = anyFailure // any failure is a share of more than 0
 	}
-	r.byDefault(n, missingIn2(n, "FailureRatio: 0.1", "MinimumThroughput: 100", "SamplingDuration: 30s", "BreakDuration: 5s"))
+	r.byDefault(n, missingLine(n, "FailureRatio: 0.1", "MinimumThroughput: 100", "SamplingDuration: 30s", "BreakDuration: 5s"))
 }
 
 func dotnetLimit(r *reader, n *node, p *Policy) {
@@ -343,7 +343,7 @@ func dotnetLimit(r *reader, n *node, p *Policy) {
 				"QueueLimit":           set(p, "Concurrency.MaxPending", &c.MaxPending, whole(0, maxWhole)),
 				"QueueProcessingOrder": approx(unread, "the queue is served from its oldest entry"),
 			})
-			r.byDefault(n, missingIn2(n, "PermitLimit: 1000", "QueueLimit: 0"))
+			r.byDefault(n, missingLine(n, "PermitLimit: 1000", "QueueLimit: 0"))
 		},
 		"RateLimiter": drop(dotnetCode),
 	}.ignoring("Name"))
@@ -359,5 +359,5 @@ func dotnetHedging(r *reader, n *node, p *Policy) {
 		"ActionGenerator":   drop(dotnetCode),
 	}.ignoring("Name"))
 	p.Hedge.MaxAttempts = more + 1
-	r.byDefault(n, missingIn2(n, "MaxHedgedAttempts: 1", "Delay: 2s"))
+	r.byDefault(n, missingLine(n, "MaxHedgedAttempts: 1", "Delay: 2s"))
 }

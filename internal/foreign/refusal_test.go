@@ -110,6 +110,8 @@ func refusals() map[string]struct {
 		"dotnet/sampling":           {foreign.DotNet, `{"R": {"AttemptTimeout": {"Timeout": "00:00:20"}}}`},
 		"dotnet/part":               {foreign.DotNet, `{"R": {"AttemptTimeout": {"Timeout": "00:00:10"}, "CircuitBraker": {}}}`},
 		"grpc/field":                {foreign.GRPC, `{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempt": 3, "initialBackoff": "1s", "maxBackoff": "1s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`},
+		"grpc/method alone":         {foreign.GRPC, `{"methodConfig": [{"name": [{"method": "Get"}], "timeout": "1s"}]}`},
+		"grpc/both":                 {foreign.GRPC, `{"methodConfig": [{"name": [{}], "hedgingPolicy": {"maxAttempts": 3}, "retryPolicy": {"maxAttempts": 3, "initialBackoff": "1s", "maxBackoff": "1s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`},
 		"grpc/missing":              {foreign.GRPC, `{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 3}}]}`},
 		"grpc/status":               {foreign.GRPC, `{"methodConfig": [{"hedgingPolicy": {"maxAttempts": 2, "nonFatalStatusCodes": ["UNAVALABLE", 99]}}]}`},
 		"grpc/factor 0":             {foreign.GRPC, `{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 3, "initialBackoff": "1s", "maxBackoff": "1s", "backoffMultiplier": 0, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`},

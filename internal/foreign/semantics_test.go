@@ -95,6 +95,15 @@ func TestCaddyWaitsBetweenTries(t *testing.T) {
 	}
 }
 
+// Caddy takes a dial_timeout of 0 for its default.
+func TestCaddyDialTimeoutOfZero(t *testing.T) {
+	t.Parallel()
+	p := imported(t, foreign.Caddy, "reverse_proxy b {\n transport http {\n  dial_timeout 0\n }\n}\n").Policies[0]
+	if p.ConnectTimeout != 3*time.Second {
+		t.Errorf("dial timeout = %v, want 3s", p.ConnectTimeout)
+	}
+}
+
 // Caddy retries a request that one of several matchers matches.
 func TestCaddyRetryMatchersAddUp(t *testing.T) {
 	t.Parallel()
