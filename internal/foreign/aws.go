@@ -95,13 +95,19 @@ func readAWS(r *reader, roots []*node) []Policy {
 	var all []Policy
 	for _, root := range roots {
 		variables := &node{shape: mapping, line: root.line, column: root.column}
-		for i, item := range root.items {
+		last := map[string]*node{} // of the variables
+		for _, item := range root.items {
+			if item.shape != mapping {
+				last[item.key] = item
+			}
+		}
+		for _, item := range root.items {
 			switch {
 			case item.shape == mapping && awsOther(item.key):
 				ignore(r, item)
 				continue
-			case item.shape != mapping && slices.ContainsFunc(root.items[i+1:], func(n *node) bool { return n.key == item.key && n.shape != mapping }):
-				r.mark(item, Dropped, "a later setting replaces it")
+			case item.shape != mapping && last[item.key] != item:
+				r.mark(item, Dropped, laterOne)
 				continue
 			}
 			if item.shape == mapping {

@@ -211,20 +211,26 @@ func (c *caddy) proxy(r *reader, n *node, name string) {
 		}
 		r.mark(arg, Unrelated, "")
 	}
-	f := caddyFields(&s)
+	var unused Policy
+	f, onlyCheck := caddyFields(&s), caddyFields(&caddySettings{policy: &unused})
 	c.imports = 0
 	settings := c.settings(r, n)
-	for i, item := range settings {
-		if strings.HasPrefix(item.key, "@") {
+	last := map[string]*node{}
+	for _, item := range settings {
+		last[item.key] = item
+	}
+	for _, item := range settings {
+		switch {
+		case strings.HasPrefix(item.key, "@"):
 			ignore(r, item)
-			continue
+		case caddyOnce(item.key) && last[item.key] != item:
+			first := len(r.report)
+			r.setting(item, onlyCheck)
+			unused.From = nil
+			r.replaced(first)
+		default:
+			r.setting(item, f)
 		}
-		if later := settings[i+1:]; caddyOnce(item.key) && slices.ContainsFunc(later, func(n *node) bool { return n.key == item.key }) {
-			r.setting(item, caddyFields(&caddySettings{policy: &Policy{}})) // checked, not kept
-			r.replaced(item)
-			continue
-		}
-		r.setting(item, f)
 	}
 	s.finish(r, n)
 	c.all = append(c.all, p)

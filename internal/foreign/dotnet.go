@@ -252,11 +252,18 @@ func dotnetBreaker() Breaker {
 
 // The ranges of Polly's options: the attributes of RetryStrategyOptions, TimeoutStrategyOptions and
 // CircuitBreakerStrategyOptions.
-var (
-	pollyDelay   = within(0, 24*time.Hour, timeSpanValue)
-	pollyTimeout = within(10*time.Millisecond, 24*time.Hour, timeSpanValue)
-	pollyBreak   = within(500*time.Millisecond, 24*time.Hour, timeSpanValue)
-)
+
+func pollyDelay(r *reader, n *node) (time.Duration, bool) {
+	return within(0, 24*time.Hour, timeSpanValue)(r, n)
+}
+
+func pollyTimeout(r *reader, n *node) (time.Duration, bool) {
+	return within(10*time.Millisecond, 24*time.Hour, timeSpanValue)(r, n)
+}
+
+func pollyBreak(r *reader, n *node) (time.Duration, bool) {
+	return within(500*time.Millisecond, 24*time.Hour, timeSpanValue)(r, n)
+}
 
 // timeSpanValue accepts .NET's time spans, such as 00:00:10 and 1.02:03:04. A whole number is days,
 // and so is an hour above 23, which is refused.

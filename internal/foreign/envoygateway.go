@@ -308,8 +308,8 @@ func envoyGatewayLimits(r *reader, n *node, p *Policy) {
 }
 
 func envoyGatewayPassive(r *reader, n *node, p *Policy) {
-	// The success rate is on: buildXdsOutlierDetection in Envoy Gateway leaves enforcing_success_rate
-	// out, which is 100 in Envoy.
+	// The success rate is on: buildXdsOutlierDetection in Envoy Gateway leaves out
+	// enforcing_success_rate, which is 100 in Envoy.
 	o := envoyOutlier()
 	o.interval = 3 * time.Second
 	r.object(n, fields{

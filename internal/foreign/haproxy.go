@@ -253,15 +253,19 @@ func (part *haproxyPart) lines(r *reader, lines []*node) {
 		}
 		unused := *part
 		unused.policy.From = nil
+		first := len(r.report)
 		unused.line(r, n)
-		r.replaced(n)
+		r.replaced(first)
 	}
 }
 
-// replaced drops the values of a setting that a later one replaces.
-func (r *reader) replaced(n *node) {
-	for _, arg := range n.args {
-		r.change(arg, Dropped, "a later setting replaces it")
+// laterOne is why a setting is dropped that a later one replaces.
+const laterOne = "a later setting replaces it"
+
+// replaced drops the entries from number first on, of a setting that a later one replaces.
+func (r *reader) replaced(first int) {
+	for i := range r.report[first:] {
+		r.report[first+i].Kind, r.report[first+i].Sentence = Dropped, laterOne
 	}
 }
 

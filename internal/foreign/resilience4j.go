@@ -53,7 +53,7 @@ func placeholders(n *node) {
 
 // relaxed is how Spring compares keys: maxAttempts, max-attempts and MAX_ATTEMPTS are the same.
 func relaxed(key string) string {
-	return strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(key))
+	return strings.ToLower(strings.ReplaceAll(strings.ReplaceAll(key, "-", ""), "_", ""))
 }
 
 func readResilience4j(r *reader, roots []*node) []Policy {
@@ -185,6 +185,10 @@ func (m r4jModule) chain(r *reader, instance *node, configs map[string]*r4jConfi
 		if c == nil || slices.Contains(chain, c.node) {
 			return chain
 		}
+		if len(chain) > maxDepth {
+			r.fail(at, "expected at most %d configurations in a row", maxDepth)
+			return chain
+		}
 		c.used = true
 		chain, at = append(chain, c.node), c.node
 	}
@@ -259,8 +263,9 @@ func overlay(n, below *node) *node {
 
 // field returns the value of a key of n in any of Spring's spellings, or nil.
 func field(n *node, key string) *node {
+	key = relaxed(key)
 	for _, item := range n.items {
-		if relaxed(item.key) == relaxed(key) {
+		if relaxed(item.key) == key {
 			return item
 		}
 	}

@@ -236,6 +236,8 @@ func split(n *node, separator string) {
 		return
 	}
 	var items []*node
+	mappings := map[string]int{} // the places of mappings in items, by key
+	own := map[int]bool{}        // those that are no part of an alias
 	for _, item := range n.items {
 		first, rest, separated := strings.Cut(item.key, separator)
 		if separated && first != "" && rest != "" && !strings.HasPrefix(item.key, "[") {
@@ -245,12 +247,17 @@ func split(n *node, separator string) {
 			parent.path, parent.key, parent.shape, parent.items, parent.text = config.Join(n.path, first), first, mapping, []*node{&inner}, ""
 			item = &parent
 		}
-		at := slices.IndexFunc(items, func(other *node) bool { return other.key == item.key && other.shape == mapping })
-		if at >= 0 && item.shape == mapping {
-			merged := *items[at]
-			merged.items = slices.Concat(merged.items, item.items)
-			items[at] = &merged
-			continue
+		if item.shape == mapping {
+			if at, again := mappings[item.key]; again {
+				if !own[at] {
+					merged := *items[at]
+					merged.items = slices.Clone(merged.items)
+					items[at], own[at] = &merged, true
+				}
+				items[at].items = append(items[at].items, item.items...)
+				continue
+			}
+			mappings[item.key] = len(items)
 		}
 		items = append(items, item)
 	}
