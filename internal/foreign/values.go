@@ -182,8 +182,8 @@ var (
 	timeSpan    = regexp.MustCompile(`^(?:(\d{1,5})\.)?([01]?\d|2[0-3]):([0-5]?\d)(?::([0-5]?\d(?:\.\d{1,7})?))?$`)
 )
 
-// amount reads a whole number with a unit, such as 30s. A number without a unit is in the unit bare,
-// if that is above 0.
+// amount reads a whole number with a unit, such as 30s. A number without a unit is in the unit
+// bare, if that is above 0.
 func amount(s string, bare time.Duration, known map[string]time.Duration) (time.Duration, bool) {
 	return amounts(s, bare, known, 1)
 }
