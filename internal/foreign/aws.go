@@ -1,7 +1,9 @@
 package foreign
 
 import (
+	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -25,6 +27,15 @@ func parseAWS(name string, data []byte) ([]*node, error) {
 	current := root
 	var parent *node // of indented lines
 	var errs mistake.List
+	seen := properties{}
+	again := func(n *node, what string, of *node) {
+		if first := seen[child{of, n.key}]; first != nil {
+			errs = append(errs, &mistake.Mistake{
+				File: name, Line: n.keyLine, Column: n.keyColumn, Path: n.path, Message: fmt.Sprintf("the %s is already given on line %d: the AWS CLI refuses it", what, first.keyLine),
+			})
+		}
+		seen[child{of, n.key}] = n
+	}
 	number := 0
 	for line := range strings.Lines(string(data)) {
 		number++
@@ -36,6 +47,7 @@ func parseAWS(name string, data []byte) ([]*node, error) {
 		}
 		if m := iniSection.FindStringSubmatch(text); m != nil {
 			current = &node{path: m[1], key: m[1], shape: mapping, line: number, column: column, keyLine: number, keyColumn: column}
+			again(current, "section", root)
 			root.items = append(root.items, current)
 			parent = nil
 			continue
@@ -54,6 +66,9 @@ func parseAWS(name string, data []byte) ([]*node, error) {
 		leaf.column += utf8.RuneCountInString(text) - utf8.RuneCountInString(strings.TrimSpace(m[2]))
 		if into == current {
 			parent = leaf
+		}
+		if into != root { // the last of two variables counts
+			again(leaf, "setting", into)
 		}
 		into.items = append(into.items, leaf)
 	}
@@ -80,7 +95,21 @@ func readAWS(r *reader, roots []*node) []Policy {
 	var all []Policy
 	for _, root := range roots {
 		variables := &node{shape: mapping, line: root.line, column: root.column}
+		last := map[string]*node{} // of the variables
 		for _, item := range root.items {
+			if item.shape != mapping {
+				last[item.key] = item
+			}
+		}
+		for _, item := range root.items {
+			switch {
+			case item.shape == mapping && awsOther(item.key):
+				ignore(r, item)
+				continue
+			case item.shape != mapping && last[item.key] != item:
+				r.mark(item, Dropped, laterOne)
+				continue
+			}
 			if item.shape == mapping {
 				if p, ok := awsSection(r, item, strings.TrimPrefix(item.key, "profile "), "max_attempts", "retry_mode"); ok {
 					all = append(all, p)
@@ -96,6 +125,12 @@ func readAWS(r *reader, roots []*node) []Policy {
 		}
 	}
 	return all
+}
+
+// awsOther reports whether a section is no profile.
+func awsOther(name string) bool {
+	kind, _, _ := strings.Cut(name, " ")
+	return slices.Contains([]string{"sso-session", "services", "plugins", "preview"}, kind)
 }
 
 // awsSection reads a profile or the environment, and reports whether it says anything about

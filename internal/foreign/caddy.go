@@ -2,6 +2,7 @@ package foreign
 
 import (
 	"bytes"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -81,7 +82,7 @@ func caddyPolicy(name string) Policy {
 		name = "reverse_proxy"
 	}
 	return Policy{
-		Name: name, ConnectTimeout: 3 * time.Second,
+		Name: name,
 		Retry: Retry{
 			MaxAttempts: 1, Methods: []string{"GET"}, UnsentAnyMethod: true, Resend: true,
 			On: Conditions{Connect: true, Refused: true, Reset: true, Timeout: true},
@@ -91,13 +92,12 @@ func caddyPolicy(name string) Policy {
 
 // caddySettings are what both forms have in common.
 type caddySettings struct {
-	policy      *Policy
-	retries     int
-	interval    time.Duration
-	hasInterval bool
-	fails       int
-	window      time.Duration
-	statuses    []StatusRange
+	policy   *Policy
+	retries  int
+	interval time.Duration
+	fails    int
+	window   time.Duration
+	statuses []StatusRange
 }
 
 func (s *caddySettings) finish(r *reader, n *node) {
@@ -109,7 +109,7 @@ func (s *caddySettings) finish(r *reader, n *node) {
 	case retry.StopAfter > 0:
 		retry.MaxAttempts = 0
 	}
-	if !s.hasInterval && retry.StopAfter > 0 {
+	if s.interval == 0 && retry.StopAfter > 0 { // also if it is set to 0: Handler.Provision in Caddy's reverseproxy.go
 		s.interval = 250 * time.Millisecond
 		r.byDefault(n, "lb_try_interval: 250ms")
 	}
@@ -129,32 +129,51 @@ func (s *caddySettings) finish(r *reader, n *node) {
 	} else {
 		r.byDefault(n, "fail_duration: 0, so failures of an upstream are not remembered")
 	}
-	if len(p.From["ConnectTimeout"]) == 0 {
+	if p.ConnectTimeout == 0 { // HTTPTransport.NewTransport in Caddy's httptransport.go
+		p.ConnectTimeout = 3 * time.Second
 		r.byDefault(n, "dial_timeout: 3s")
 	}
 }
 
-// caddyDuration accepts durations as Go writes them, with days. In JSON a number is nanoseconds.
+// caddyDuration accepts durations as Go writes them, with days.
 func caddyDuration(r *reader, n *node) (time.Duration, bool) {
-	return spans("a duration such as 250ms", func(s string) (time.Duration, bool) {
+	return spans("a duration such as 250ms", caddyTime)(r, n)
+}
+
+// caddyNumber is caddyDuration for JSON, where a number is nanoseconds.
+func caddyNumber(r *reader, n *node) (time.Duration, bool) {
+	return spans("a duration such as 250ms, or a number of nanoseconds", func(s string) (time.Duration, bool) {
 		if v, err := strconv.ParseInt(s, 10, 64); err == nil {
 			return time.Duration(v), true
 		}
-		if days, rest, ok := strings.Cut(s, "d"); ok {
-			v, err := strconv.ParseUint(days, 10, 16)
-			d, valid := goDuration(rest + "0s")
-			return time.Duration(v)*24*time.Hour + d, err == nil && valid
-		}
-		return goDuration(s)
+		return caddyTime(s)
 	})(r, n)
 }
+
+// caddyTime reads a duration. Go does not know days: they become hours.
+func caddyTime(s string) (time.Duration, bool) {
+	valid := true
+	s = caddyDays.ReplaceAllStringFunc(s, func(days string) string {
+		v, err := strconv.ParseFloat(strings.TrimSuffix(days, "d"), 64)
+		valid = valid && err == nil
+		return strconv.FormatFloat(24*v, 'f', -1, 64) + "h"
+	})
+	d, ok := goDuration(s)
+	return d, ok && valid
+}
+
+var caddyDays = regexp.MustCompile(`[0-9.]{1,12}d`)
 
 // caddyStatus accepts 503 and 5xx. In JSON, 5 means 5xx.
 func caddyStatus(s string) (StatusRange, bool) {
 	if len(s) == 1 {
 		s += "xx"
 	}
-	return statusWord(s)
+	if class, ok := statusClass(s); ok {
+		return class, true
+	}
+	status, ok := statusRange(s)
+	return status, ok && status.Low == status.High
 }
 
 // block looks for reverse_proxy at any depth of a Caddyfile.
@@ -192,16 +211,41 @@ func (c *caddy) proxy(r *reader, n *node, name string) {
 		}
 		r.mark(arg, Unrelated, "")
 	}
-	f := fields{
-		"lb_retries":      one(set(&p, "Retry.MaxAttempts", &s.retries, whole(0, maxWhole))),
-		"lb_try_duration": one(set(&p, "Retry.StopAfter", &p.Retry.StopAfter, caddyDuration)),
-		"lb_try_interval": func(r *reader, n *node) {
-			s.hasInterval = true
-			one(set(&p, "Retry.Backoff", &s.interval, caddyDuration))(r, n)
-		},
-		"lb_retry_match": func(r *reader, n *node) { caddyRetryMatch(r, n, &p) },
-		"max_fails":      one(set(&p, "Breakers.Failures", &s.fails, whole(0, maxWhole))),
-		"fail_duration":  one(set(&p, "Breakers.OpenFor", &s.window, caddyDuration)),
+	var unused Policy
+	f, onlyCheck := caddyFields(&s), caddyFields(&caddySettings{policy: &unused})
+	c.imports = 0
+	settings := c.settings(r, n)
+	last := map[string]*node{}
+	for _, item := range settings {
+		last[item.key] = item
+	}
+	for _, item := range settings {
+		switch {
+		case strings.HasPrefix(item.key, "@"):
+			ignore(r, item)
+		case caddyOnce(item.key) && last[item.key] != item:
+			first := len(r.report)
+			r.setting(item, onlyCheck)
+			unused.From = nil
+			r.replaced(first)
+		default:
+			r.setting(item, f)
+		}
+	}
+	s.finish(r, n)
+	c.all = append(c.all, p)
+}
+
+// caddyFields are the settings of a reverse_proxy in a Caddyfile.
+func caddyFields(s *caddySettings) fields {
+	p := s.policy
+	return fields{
+		"lb_retries":      one(set(p, "Retry.MaxAttempts", &s.retries, whole(0, maxWhole))),
+		"lb_try_duration": one(set(p, "Retry.StopAfter", &p.Retry.StopAfter, caddyDuration)),
+		"lb_try_interval": one(set(p, "Retry.Backoff", &s.interval, caddyDuration)),
+		"lb_retry_match":  func(r *reader, n *node) { caddyRetryMatch(r, n, p) },
+		"max_fails":       one(set(p, "Breakers.Failures", &s.fails, whole(0, maxWhole))),
+		"fail_duration":   one(set(p, "Breakers.OpenFor", &s.window, caddyDuration)),
 		"unhealthy_status": func(r *reader, n *node) {
 			for _, arg := range n.args {
 				status, ok := caddyStatus(arg.text)
@@ -220,8 +264,8 @@ func (c *caddy) proxy(r *reader, n *node, name string) {
 		},
 		"import":                  drop(includedFile),
 		"unhealthy_latency":       drop(caddySlow),
-		"unhealthy_request_count": one(caddyRequestCount(&p)),
-		"transport":               func(r *reader, n *node) { caddyTransport(r, n, &p) },
+		"unhealthy_request_count": one(caddyRequestCount(p)),
+		"transport":               func(r *reader, n *node) { caddyTransport(r, n, p) },
 	}.dropping(noActiveChecks, "health_uri", "health_path", "health_upstream", "health_port", "health_interval", "health_passes",
 		"health_fails", "health_timeout", "health_status", "health_body", "health_method", "health_request_body",
 		"health_follow_redirects", "health_headers").
@@ -229,16 +273,13 @@ func (c *caddy) proxy(r *reader, n *node, name string) {
 			"stream_timeout", "stream_close_delay", "verbose_logs", "proxy_status_name", "trusted_proxies", "header_up",
 			"header_down", "method", "rewrite", "replace_status", "handle_response", "buffer_requests",
 			"buffer_responses", "max_buffer_size")
-	c.imports = 0
-	for _, item := range c.settings(r, n) {
-		if strings.HasPrefix(item.key, "@") {
-			ignore(r, item)
-			continue
-		}
-		r.setting(item, f)
-	}
-	s.finish(r, n)
-	c.all = append(c.all, p)
+}
+
+// caddyOnce reports whether the last of several settings with this name counts.
+func caddyOnce(name string) bool {
+	return slices.Contains([]string{
+		"lb_retries", "lb_try_duration", "lb_try_interval", "max_fails", "fail_duration", "unhealthy_request_count",
+	}, name)
 }
 
 const caddySlow = "slow answers do not count as failures here"
@@ -278,6 +319,9 @@ func caddyRetryMatch(r *reader, n *node, p *Policy) {
 		r.mark(n, Dropped, "only methods can decide about retries")
 	}
 	if len(methods) > 0 {
+		if p.From["Retry.Methods"] != nil { // one matcher of several is enough
+			methods = slices.Concat(p.Retry.Methods, methods)
+		}
 		p.Retry.Methods = methods
 		p.setBy(r, "Retry.Methods", n)
 	}
@@ -287,17 +331,17 @@ func caddyTransport(r *reader, n *node, p *Policy) {
 	for _, arg := range n.args {
 		r.mark(arg, Unrelated, "")
 	}
-	f := caddyTransportFields(p, one)
+	f := caddyTransportFields(p, caddyDuration, one)
 	for _, item := range n.items {
 		r.setting(item, f)
 	}
 }
 
 // caddyTransportFields are the settings of the HTTP and FastCGI transports in both forms.
-func caddyTransportFields(p *Policy, value func(action) action) fields {
+func caddyTransportFields(p *Policy, duration parser[time.Duration], value func(action) action) fields {
 	return fields{
-		"dial_timeout":            value(set(p, "ConnectTimeout", &p.ConnectTimeout, caddyDuration)),
-		"response_header_timeout": value(set(p, "TryTimeout", &p.TryTimeout, caddyDuration)),
+		"dial_timeout":            value(set(p, "ConnectTimeout", &p.ConnectTimeout, duration)),
+		"response_header_timeout": value(set(p, "TryTimeout", &p.TryTimeout, duration)),
 		"max_conns_per_host":      value(approx(set(p, "Concurrency.MaxConnections", &p.Concurrency.MaxConnections, whole(0, maxWhole)), "with HTTP/1, this many requests at a time")),
 		"read_timeout":            drop("the time between two reads is not limited"),
 		"write_timeout":           drop("the time between two writes is not limited"),
@@ -338,16 +382,13 @@ func (c *caddy) handler(r *reader, n *node, name string) {
 	p := caddyPolicy(name)
 	s := caddySettings{policy: &p, fails: 1}
 	r.object(n, fields{
-		"transport": func(r *reader, n *node) { r.object(n, caddyTransportFields(&p, plain)) },
+		"transport": func(r *reader, n *node) { r.object(n, caddyTransportFields(&p, caddyNumber, plain)) },
 		"load_balancing": func(r *reader, n *node) {
 			r.object(n, fields{
 				"retries":      set(&p, "Retry.MaxAttempts", &s.retries, whole(0, maxWhole)),
-				"try_duration": set(&p, "Retry.StopAfter", &p.Retry.StopAfter, caddyDuration),
-				"try_interval": func(r *reader, n *node) {
-					s.hasInterval = true
-					set(&p, "Retry.Backoff", &s.interval, caddyDuration)(r, n)
-				},
-				"retry_match": func(r *reader, n *node) { caddyMatchers(r, n, &p) },
+				"try_duration": set(&p, "Retry.StopAfter", &p.Retry.StopAfter, caddyNumber),
+				"try_interval": set(&p, "Retry.Backoff", &s.interval, caddyNumber),
+				"retry_match":  func(r *reader, n *node) { caddyMatchers(r, n, &p) },
 				"selection_policy": func(r *reader, n *node) {
 					p.RoundRobin = n.get("policy").value() == "round_robin"
 					ignore(r, n)
@@ -360,7 +401,7 @@ func (c *caddy) handler(r *reader, n *node, name string) {
 				"passive": func(r *reader, n *node) {
 					r.object(n, fields{
 						"max_fails":               set(&p, "Breakers.Failures", &s.fails, whole(0, maxWhole)),
-						"fail_duration":           set(&p, "Breakers.OpenFor", &s.window, caddyDuration),
+						"fail_duration":           set(&p, "Breakers.OpenFor", &s.window, caddyNumber),
 						"unhealthy_latency":       drop(caddySlow),
 						"unhealthy_request_count": caddyRequestCount(&p),
 						"unhealthy_status": func(r *reader, n *node) {

@@ -59,7 +59,7 @@ func (d *dapr) read(r *reader, n *node) {
 			case strings.HasPrefix(name, "DaprBuiltIn"):
 				r.unused(part.node, "the retries that Dapr has of its own, for calls that found no connection, are left out")
 			case strings.HasPrefix(name, "Default") && strings.HasSuffix(name, "Policy"):
-				r.unused(part.node, "a default for calls into the application, for one type of component, or for targets that name their own")
+				r.unused(part.node, "a default for calls into the application, or for one type of component")
 			default:
 				r.unused(part.node, "no target uses it")
 			}
@@ -67,21 +67,21 @@ func (d *dapr) read(r *reader, n *node) {
 	}
 }
 
-// others adds a policy for the targets that the file does not name, if it has defaults for them.
+// others adds a policy for the targets that the file does not name, if it has defaults for them:
+// one for each kind of targets with defaults of its own, and one for the rest.
 func (d *dapr) others(r *reader, n *node) {
 	for _, kind := range []string{"app", "actor", "component"} {
-		for suffix, parts := range map[string]map[string]daprPart{
-			"TimeoutPolicy": d.timeouts, "RetryPolicy": d.retries, "CircuitBreakerPolicy": d.breakers,
-		} {
-			specific := daprDefaults(kind, suffix)
-			if slices.ContainsFunc(specific[:len(specific)-1], func(name string) bool { return parts[name].node != nil }) {
-				d.names(r, &node{shape: mapping, path: n.path, line: n.line, column: n.column}, kind+"/*")
+		for suffix, parts := range d.parts() {
+			own := daprDefaults(kind, suffix)
+			own = own[:len(own)-1]
+			if slices.ContainsFunc(own, func(name string) bool { return parts[name].node != nil }) {
+				d.byDefault(r, n, kind)
 				break
 			}
 		}
 	}
-	if len(d.all) == 0 && (d.timeouts["DefaultTimeoutPolicy"].node != nil || d.retries["DefaultRetryPolicy"].node != nil || d.breakers["DefaultCircuitBreakerPolicy"].node != nil) {
-		d.names(r, &node{shape: mapping, path: n.path, line: n.line, column: n.column}, "all/*")
+	if d.timeouts["DefaultTimeoutPolicy"].node != nil || d.retries["DefaultRetryPolicy"].node != nil || d.breakers["DefaultCircuitBreakerPolicy"].node != nil {
+		d.byDefault(r, n, "all")
 	}
 }
 
@@ -127,60 +127,78 @@ func (d *dapr) targets(r *reader, n *node) {
 	})
 }
 
-// names returns the fields of a target, which name its parts, and adds the target's policy.
+// parts are the named parts by the ends of the names of defaults.
+func (d *dapr) parts() map[string]map[string]daprPart {
+	return map[string]map[string]daprPart{"TimeoutPolicy": d.timeouts, "RetryPolicy": d.retries, "CircuitBreakerPolicy": d.breakers}
+}
+
+// use adds a part to p and reports whether there is one of this name.
+func use(parts map[string]daprPart, name string, p *Policy) bool {
+	part, ok := parts[name]
+	if ok {
+		part.used = true
+		parts[name] = part
+		part.apply(p)
+	}
+	return ok
+}
+
+func daprPolicy(name string) Policy { return Policy{Name: name, Retry: Retry{MaxAttempts: 1}} }
+
+// byDefault adds the policy for the targets of a kind that the file does not name.
+func (d *dapr) byDefault(r *reader, n *node, kind string) {
+	p := daprPolicy(kind + "/*")
+	for suffix, parts := range d.parts() {
+		for _, name := range daprDefaults(kind, suffix) {
+			if use(parts, name, &p) {
+				break
+			}
+		}
+	}
+	d.add(r, n, kind, p)
+}
+
+// names returns the fields of a target, which name its parts, and adds the target's policy. What a
+// target does not name it does not have, whatever the defaults: EndpointPolicy in Dapr's
+// resiliency.go takes them for other targets only.
 func (d *dapr) names(r *reader, n *node, name string) fields {
-	p := Policy{Name: name, Retry: Retry{MaxAttempts: 1}}
-	kind, _, _ := strings.Cut(name, "/")
-	part := func(parts map[string]daprPart, key, suffix string) action {
-		use := func(name string) bool {
-			part, ok := parts[name]
-			if ok {
-				part.used = true
-				parts[name] = part
-				part.apply(&p)
-			}
-			return ok
-		}
-		if n.get(key) == nil {
-			for _, byDefault := range daprDefaults(kind, suffix) {
-				if use(byDefault) {
-					break
-				}
-			}
-		}
+	p := daprPolicy(name)
+	part := func(parts map[string]daprPart) action {
 		return func(r *reader, n *node) {
-			if !use(n.value()) {
+			if !use(parts, n.value(), &p) {
 				r.badWord(n, "policy", n.value(), slices.Sorted(maps.Keys(parts)))
 			}
 			r.mark(n, Carried, "")
 		}
 	}
 	f := fields{
-		"timeout":        part(d.timeouts, "timeout", "TimeoutPolicy"),
-		"retry":          part(d.retries, "retry", "RetryPolicy"),
-		"circuitBreaker": part(d.breakers, "circuitBreaker", "CircuitBreakerPolicy"),
+		"timeout": part(d.timeouts), "retry": part(d.retries), "circuitBreaker": part(d.breakers),
+		"circuitBreakerScope": drop("a breaker guards one upstream, not each actor"),
 	}.ignoring("circuitBreakerCacheSize")
-	f["circuitBreakerScope"] = drop("a breaker guards one upstream, not each actor")
 	for _, key := range []string{"timeout", "retry", "circuitBreaker"} {
-		if item := n.get(key); item != nil {
+		if item := n.given(key); item != nil {
 			f[key](r, item)
 			f[key] = ignore // it is read
 		}
 	}
-	if kind == "app" && n.get("retry") == nil && p.Retry.MaxAttempts == 1 {
+	kind, _, _ := strings.Cut(name, "/")
+	d.add(r, n, kind, p)
+	return f
+}
+
+func (d *dapr) add(r *reader, n *node, kind string, p Policy) {
+	if kind == "app" && p.Retry.MaxAttempts == 1 && p.From["Retry.MaxAttempts"] == nil {
 		r.byDefault(n, "retry: Dapr's own 3 retries after 1s for calls that found no connection, which are left out")
 	}
 	d.all = append(d.all, p)
-	return f
 }
 
 // daprDefaults are the names of policies that apply to targets which name none, the strongest
 // first.
 func daprDefaults(kind, suffix string) []string {
-	specific := map[string]string{"app": "App", "actor": "Actor", "component": "ComponentOutbound"}[kind]
-	names := []string{"Default" + specific + suffix, "Default" + suffix}
-	if kind == "component" {
-		names = slices.Insert(names, 1, "DefaultComponent"+suffix)
+	names := map[string][]string{"app": {"App", ""}, "actor": {"Actor", ""}, "component": {"ComponentOutbound", "Component", ""}, "all": {""}}[kind]
+	for i := range names {
+		names[i] = "Default" + names[i] + suffix
 	}
 	return names
 }
@@ -220,8 +238,8 @@ func (d *dapr) retry(r *reader, n *node) {
 		"maxRetries":  set(&from, "Retry.MaxAttempts", &retries, whole(-1, 1_000_000)),
 		"matching": func(r *reader, n *node) {
 			r.object(n, fields{
-				"httpStatusCodes": daprStatuses(&from, &statuses),
-				"gRPCStatusCodes": daprCodes(&from, &codes),
+				"httpStatusCodes": daprAny(daprStatuses(&from, &statuses)),
+				"gRPCStatusCodes": daprAny(daprCodes(&from, &codes)),
 			})
 		},
 	})
@@ -229,7 +247,8 @@ func (d *dapr) retry(r *reader, n *node) {
 	retry.Backoff = Backoff{Kind: BackoffFixed, Base: wait}
 	if kind == "exponential" {
 		retry.Backoff = Backoff{Kind: BackoffExponential, Base: 500 * time.Millisecond, Max: most, Factor: 1.5, Jitter: JitterPercent, Percent: 50, JitterAboveMax: true}
-		r.byDefault(n, "the exponential backoff begins at 500ms and grows by 1.5, ±50 %")
+		retry.StopAfter = 15 * time.Minute // DefaultConfig in Dapr's kit/retry
+		r.byDefault(n, "the exponential backoff begins at 500ms and grows by 1.5, ±50 %, and ends after 15m")
 	}
 	retry.On = Conditions{Statuses: statuses, GRPC: codes, Connect: true, Refused: true, Reset: true, Timeout: true}
 	if statuses == nil {
@@ -250,10 +269,21 @@ func (d *dapr) retry(r *reader, n *node) {
 	}}
 }
 
+// daprAny is do for a list that may be empty: then every error is retried, as without the list.
+func daprAny(do action) action {
+	return func(r *reader, n *node) {
+		if n.shape == scalar && n.text == "" {
+			r.mark(n, Carried, "")
+			return
+		}
+		do(r, n)
+	}
+}
+
 // daprStatuses reads statuses and ranges with commas.
 func daprStatuses(p *Policy, dst *[]StatusRange) action {
 	return conditions(p, "a list of statuses such as 429,500-599", func(r *reader, n *node, word string) bool {
-		s, ok := statusWord(strings.TrimSpace(word))
+		s, ok := statusRange(strings.TrimSpace(word))
 		if !ok {
 			r.fail(n, "expected statuses such as 429,500-599, got %q", clip(word))
 			return false
@@ -299,7 +329,13 @@ func (d *dapr) breaker(r *reader, n *node) {
 			}
 		},
 		"interval": set(&from, "Breakers.Window", &b.Window, daprDuration),
-		"timeout":  set(&from, "Breakers.OpenFor", &b.OpenFor, daprDuration),
+		"timeout": func(r *reader, n *node) {
+			set(&from, "Breakers.OpenFor", &b.OpenFor, daprDuration)(r, n)
+			if b.OpenFor == 0 { // as gobreaker takes it
+				b.OpenFor = 60 * time.Second
+				r.change(n, Approximated, "0 means 60s")
+			}
+		},
 		"trip": func(r *reader, n *node) {
 			m := tripForm.FindStringSubmatch(n.value())
 			b.ConsecutiveFailures = 0
@@ -311,6 +347,7 @@ func (d *dapr) breaker(r *reader, n *node) {
 			if m[2] == ">" {
 				most++
 			}
+			most = max(1, most) // it is asked after a failure
 			if m[1] == "consecutiveFailures" {
 				b.ConsecutiveFailures = most
 			} else {

@@ -13,7 +13,11 @@ import (
 
 // parseDotNet reads JSON as .NET's configuration does: comments and trailing commas are allowed.
 func parseDotNet(name string, data []byte) ([]*node, error) {
-	return parseYAML(name, withoutComments(data))
+	roots, err := parseYAML(name, withoutComments(data))
+	for _, root := range roots {
+		split(root, ":") // .NET reads the key A:B as B below A
+	}
+	return roots, err
 }
 
 // withoutComments replaces comments in JSON with spaces, so that every place stays what it is.
@@ -186,7 +190,7 @@ func (d *dotnet) section(r *reader, n *node) {
 	timeout := func(name string, dst *time.Duration) action {
 		return func(r *reader, n *node) {
 			r.object(n, fields{
-				"Timeout":          set(&p, name, dst, timeSpanValue),
+				"Timeout":          set(&p, name, dst, pollyTimeout),
 				"TimeoutGenerator": drop(dotnetCode),
 			}.ignoring("Name"))
 		}
@@ -203,20 +207,32 @@ func (d *dotnet) section(r *reader, n *node) {
 			"Hedging":             func(r *reader, n *node) { dotnetHedging(r, n, &p) },
 			"Endpoint":            func(r *reader, n *node) { r.object(n, parts) },
 		})
-		r.byDefault(n, missingIn2(n, "TotalRequestTimeout: 30s", "Hedging: 1 more attempt after 2s", "Endpoint: attempts of 10s, a breaker at 10 % of 100 in 30s for 5s"))
+		r.byDefault(n, missingLine(n, "TotalRequestTimeout: 30s", "Hedging: 1 more attempt after 2s", "Endpoint: attempts of 10s, a breaker at 10 % of 100 in 30s for 5s"))
 	} else {
 		parts["TotalRequestTimeout"] = timeout("Timeout", &p.Timeout)
 		parts["AttemptTimeout"] = timeout("TryTimeout", &p.TryTimeout)
 		parts["Retry"] = func(r *reader, n *node) { dotnetRetry(r, n, &p) }
 		r.object(n, parts)
-		r.byDefault(n, missingIn2(n, "TotalRequestTimeout: 30s", "AttemptTimeout: 10s", "Retry: 3 after 2s, doubled, with jitter",
+		r.byDefault(n, missingLine(n, "TotalRequestTimeout: 30s", "AttemptTimeout: 10s", "Retry: 3 after 2s, doubled, with jitter",
 			"CircuitBreaker: 10 % of at least 100 in 30s, open for 5s", "RateLimiter: 1000 calls at a time"))
 	}
+	dotnetFits(r, n, p)
 	d.all = append(d.all, p)
 }
 
-// missingIn2 is missingIn as one line.
-func missingIn2(n *node, defaults ...string) string {
+// dotnetFits reports times that do not fit together: HttpStandardResilienceOptionsCustomValidator
+// and its like in .NET's Microsoft.Extensions.Http.Resilience.
+func dotnetFits(r *reader, n *node, p Policy) {
+	if p.TryTimeout > p.Timeout {
+		r.fail(n, "the timeout of an attempt, %v, must be at most TotalRequestTimeout, %v: .NET refuses it", p.TryTimeout, p.Timeout)
+	}
+	if window := p.Breakers[0].Window; window < 2*p.TryTimeout {
+		r.fail(n, "SamplingDuration, %v, must be at least twice the timeout of an attempt, %v: .NET refuses it", window, p.TryTimeout)
+	}
+}
+
+// missingLine is missingIn as one line.
+func missingLine(n *node, defaults ...string) string {
 	return strings.Join(missingIn(n, defaults), ", ")
 }
 
@@ -234,13 +250,29 @@ func dotnetBreaker() Breaker {
 	}
 }
 
-// timeSpanValue accepts .NET's time spans, such as 00:00:10 and 1.02:03:04. A whole number is days.
+// The ranges of Polly's options: the attributes of RetryStrategyOptions, TimeoutStrategyOptions and
+// CircuitBreakerStrategyOptions.
+
+func pollyDelay(r *reader, n *node) (time.Duration, bool) {
+	return within(0, 24*time.Hour, timeSpanValue)(r, n)
+}
+
+func pollyTimeout(r *reader, n *node) (time.Duration, bool) {
+	return within(10*time.Millisecond, 24*time.Hour, timeSpanValue)(r, n)
+}
+
+func pollyBreak(r *reader, n *node) (time.Duration, bool) {
+	return within(500*time.Millisecond, 24*time.Hour, timeSpanValue)(r, n)
+}
+
+// timeSpanValue accepts .NET's time spans, such as 00:00:10 and 1.02:03:04. A whole number is days,
+// and so is an hour above 23, which is refused.
 func timeSpanValue(r *reader, n *node) (time.Duration, bool) {
-	return spans("a time span such as 00:00:10", func(s string) (time.Duration, bool) {
+	return spans("a time span such as 00:00:10 or 1.12:00:00", func(s string) (time.Duration, bool) {
 		if m := timeSpan.FindStringSubmatch(strings.TrimSpace(s)); m != nil {
 			return sum(m[1:], 24*time.Hour, time.Hour, time.Minute, time.Second)
 		}
-		return units(s, 24*time.Hour, nil)
+		return amount(s, 24*time.Hour, nil)
 	})(r, n)
 }
 
@@ -261,8 +293,8 @@ func dotnetRetryFields(p *Policy, retries *int, kind *string, jitter *bool) fiel
 		"MaxRetryAttempts":       set(p, "Retry.MaxAttempts", retries, whole(1, maxWhole)),
 		"BackoffType":            set(p, "Retry.Backoff", kind, backoffType),
 		"UseJitter":              set(p, "Retry.Backoff.Jitter", jitter, boolean),
-		"Delay":                  set(p, "Retry.Backoff.Base", &b.Base, timeSpanValue),
-		"MaxDelay":               set(p, "Retry.Backoff.Max", &b.Max, timeSpanValue),
+		"Delay":                  set(p, "Retry.Backoff.Base", &b.Base, pollyDelay),
+		"MaxDelay":               set(p, "Retry.Backoff.Max", &b.Max, pollyDelay),
 		"ShouldRetryAfterHeader": set(p, "Retry.RetryAfter", &p.Retry.RetryAfter.Obey, boolean),
 		"ShouldHandle":           drop(dotnetCode),
 		"DelayGenerator":         drop(dotnetCode),
@@ -286,7 +318,7 @@ func dotnetRetry(r *reader, n *node, p *Policy) {
 	default:
 		b.Jitter, b.Percent = JitterPercent, 25
 	}
-	r.byDefault(n, missingIn2(n, "MaxRetryAttempts: 3", "Delay: 2s", "BackoffType: Exponential", "UseJitter: true", "ShouldRetryAfterHeader: true"))
+	r.byDefault(n, missingLine(n, "MaxRetryAttempts: 3", "Delay: 2s", "BackoffType: Exponential", "UseJitter: true", "ShouldRetryAfterHeader: true"))
 }
 
 func dotnetCircuitFields(p *Policy) fields {
@@ -294,8 +326,8 @@ func dotnetCircuitFields(p *Policy) fields {
 	return fields{
 		"FailureRatio":           set(p, "Breakers.FailureRatio", &b.FailureRatio, number(0, 1)),
 		"MinimumThroughput":      set(p, "Breakers.MinCalls", &b.MinCalls, whole(2, maxWhole)),
-		"SamplingDuration":       set(p, "Breakers.Window", &b.Window, timeSpanValue),
-		"BreakDuration":          set(p, "Breakers.OpenFor", &b.OpenFor, timeSpanValue),
+		"SamplingDuration":       set(p, "Breakers.Window", &b.Window, pollyBreak),
+		"BreakDuration":          set(p, "Breakers.OpenFor", &b.OpenFor, pollyBreak),
 		"ShouldHandle":           drop(dotnetCode),
 		"BreakDurationGenerator": drop(dotnetCode),
 	}.ignoring("Name")
@@ -303,7 +335,10 @@ func dotnetCircuitFields(p *Policy) fields {
 
 func dotnetCircuit(r *reader, n *node, p *Policy) {
 	r.object(n, dotnetCircuitFields(p))
-	r.byDefault(n, missingIn2(n, "FailureRatio: 0.1", "MinimumThroughput: 100", "SamplingDuration: 30s", "BreakDuration: 5s"))
+	if b := &p.Breakers[0]; b.FailureRatio == 0 {
+		b.FailureRatio = anyFailure // any failure is a share of more than 0
+	}
+	r.byDefault(n, missingLine(n, "FailureRatio: 0.1", "MinimumThroughput: 100", "SamplingDuration: 30s", "BreakDuration: 5s"))
 }
 
 func dotnetLimit(r *reader, n *node, p *Policy) {
@@ -315,7 +350,7 @@ func dotnetLimit(r *reader, n *node, p *Policy) {
 				"QueueLimit":           set(p, "Concurrency.MaxPending", &c.MaxPending, whole(0, maxWhole)),
 				"QueueProcessingOrder": approx(unread, "the queue is served from its oldest entry"),
 			})
-			r.byDefault(n, missingIn2(n, "PermitLimit: 1000", "QueueLimit: 0"))
+			r.byDefault(n, missingLine(n, "PermitLimit: 1000", "QueueLimit: 0"))
 		},
 		"RateLimiter": drop(dotnetCode),
 	}.ignoring("Name"))
@@ -331,5 +366,5 @@ func dotnetHedging(r *reader, n *node, p *Policy) {
 		"ActionGenerator":   drop(dotnetCode),
 	}.ignoring("Name"))
 	p.Hedge.MaxAttempts = more + 1
-	r.byDefault(n, missingIn2(n, "MaxHedgedAttempts: 1", "Delay: 2s"))
+	r.byDefault(n, missingLine(n, "MaxHedgedAttempts: 1", "Delay: 2s"))
 }

@@ -419,7 +419,7 @@ func envoyRetryPolicy(r *reader, n *node, p *Policy) {
 	b := Backoff{Kind: BackoffEnvoy, Base: 25 * time.Millisecond, Jitter: JitterFull}
 	listed := n.get("retriable_status_codes")
 	if listed != nil { // retry_on may come first
-		statusList(&codes)(r, listed)
+		statusList(100, &codes)(r, listed)
 	}
 	p.Retry.RetryAfter = RetryAfter{}
 	r.object(n, fields{
@@ -430,16 +430,17 @@ func envoyRetryPolicy(r *reader, n *node, p *Policy) {
 		"retriable_status_codes": func(*reader, *node) {},
 		"retry_back_off": func(r *reader, n *node) {
 			r.object(n, fields{
-				"base_interval": set(p, "Retry.Backoff.Base", &b.Base, envoyDuration),
-				"max_interval":  set(p, "Retry.Backoff.Max", &b.Max, envoyDuration),
+				"base_interval": set(p, "Retry.Backoff.Base", &b.Base, positive(envoyDuration)),
+				"max_interval":  set(p, "Retry.Backoff.Max", &b.Max, positive(envoyDuration)),
 			})
+			r.longEnough(n.get("max_interval"), b.Max, b.Base)
 		},
 		"rate_limited_retry_back_off": func(r *reader, n *node) {
 			p.Retry.RetryAfter = RetryAfter{Obey: true, Max: 300 * time.Second}
 			p.setBy(r, "Retry.RetryAfter", n)
 			r.object(n, fields{
 				"reset_headers": approx(unread, "Retry-After is obeyed, whichever header is named"),
-				"max_interval":  set(p, "Retry.RetryAfter.Max", &p.Retry.RetryAfter.Max, envoyDuration),
+				"max_interval":  set(p, "Retry.RetryAfter.Max", &p.Retry.RetryAfter.Max, positive(envoyDuration)),
 			})
 		},
 		"retry_host_predicate": func(r *reader, n *node) {
@@ -509,7 +510,7 @@ func (e *envoy) cluster(r *reader, n *node) {
 	p := &c.policy
 	panicBelow := 0.5
 	r.object(n, fields{
-		"connect_timeout":   set(p, "ConnectTimeout", &p.ConnectTimeout, envoyDuration),
+		"connect_timeout":   set(p, "ConnectTimeout", &p.ConnectTimeout, positive(envoyDuration)),
 		"circuit_breakers":  func(r *reader, n *node) { c.says = true; envoyThresholds(r, n, p) },
 		"outlier_detection": func(r *reader, n *node) { c.says = true; envoyOutlierDetection(r, n, p) },
 		"health_checks":     drop(noActiveChecks),
@@ -539,7 +540,7 @@ func (e *envoy) cluster(r *reader, n *node) {
 		p.Breakers[i].PanicBelow = panicBelow
 	}
 	if n.get("circuit_breakers") == nil && c.name != "" {
-		r.byDefault(n, "circuit_breakers: 1024 connections, pending requests and requests, 3 retries")
+		r.byDefault(n, envoyLimits)
 	}
 	e.clusters = append(e.clusters, c)
 }
@@ -559,16 +560,25 @@ func envoyClusterKeys() []string {
 		"round_robin_lb_config", "hosts", "tls_context"}
 }
 
+// envoyLimits are the defaults of Envoy's circuit breakers.
+const envoyLimits = "circuit_breakers: 1024 connections, pending requests and requests, 3 retries"
+
 func envoyThresholds(r *reader, n *node, p *Policy) {
 	c := &p.Concurrency
+	found := false
 	r.object(n, fields{
 		"per_host_thresholds": drop("there is no limit of connections per endpoint"),
 		"thresholds": func(r *reader, n *node) {
 			r.list(n, func(r *reader, n *node) {
-				if priority := n.get("priority").value(); priority != "" && priority != "DEFAULT" {
+				if !slices.Contains([]string{"", "DEFAULT", "0"}, n.get("priority").value()) {
 					r.mark(n, Dropped, "limits of other priorities than DEFAULT")
 					return
 				}
+				if found {
+					r.mark(n, Dropped, "Envoy takes the first of several with the same priority")
+					return
+				}
+				found = true
 				r.object(n, fields{
 					"max_connections":      set(p, "Concurrency.MaxConnections", &c.MaxConnections, limit),
 					"max_pending_requests": set(p, "Concurrency.MaxPending", &c.MaxPending, limit),
@@ -586,6 +596,9 @@ func envoyThresholds(r *reader, n *node, p *Policy) {
 			})
 		},
 	})
+	if !found {
+		r.byDefault(n, envoyLimits)
+	}
 }
 
 func envoyOutlierDetection(r *reader, n *node, p *Policy) {
@@ -596,9 +609,9 @@ func envoyOutlierDetection(r *reader, n *node, p *Policy) {
 	const always = "detections are enforced always or never, not at random"
 	r.object(n, fields{
 		"consecutive_5xx":                       set(p, "Breakers.ConsecutiveFailures", &o.consecutive5xx, count),
-		"interval":                              set(p, "Breakers.CheckEvery", &o.interval, envoyDuration),
-		"base_ejection_time":                    set(p, "Breakers.OpenFor", &o.base, envoyDuration),
-		"max_ejection_time":                     set(p, "Breakers.MaxOpenFor", &o.maxTime, envoyDuration),
+		"interval":                              set(p, "Breakers.CheckEvery", &o.interval, positive(envoyDuration)),
+		"base_ejection_time":                    set(p, "Breakers.OpenFor", &o.base, positive(envoyDuration)),
+		"max_ejection_time":                     set(p, "Breakers.MaxOpenFor", &o.maxTime, positive(envoyDuration)),
 		"max_ejection_percent":                  set(p, "Breakers.MaxEjected", &o.maxEjected, share),
 		"enforcing_consecutive_5xx":             set(p, "Breakers.ConsecutiveFailures", &o.enforce5xx, percent),
 		"consecutive_gateway_failure":           set(p, "Breakers.ConsecutiveFailures", &o.gateway, count),

@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,8 +55,8 @@ func envoyWords() []string {
 	}
 }
 
-// envoyRetryOn reads a retry_on text such as "5xx,reset". With numbers, a status is a word too, as
-// in Istio.
+// envoyRetryOn reads a retry_on text such as "5xx,reset". With numbers, a status that has a name is
+// a word too, as in Istio.
 func envoyRetryOn(p *Policy, codes *[]StatusRange, numbers bool) action {
 	return func(r *reader, n *node) {
 		if !r.scalar(n, "a list of conditions such as 5xx,reset") {
@@ -65,7 +66,7 @@ func envoyRetryOn(p *Policy, codes *[]StatusRange, numbers bool) action {
 		var notes []string
 		for word := range strings.SplitSeq(n.text, ",") {
 			word = strings.TrimSpace(word)
-			if code, err := strconv.Atoi(word); numbers && err == nil && 100 <= code && code <= 599 {
+			if code, err := strconv.Atoi(word); numbers && err == nil && 100 <= code && code <= 599 && http.StatusText(code) != "" {
 				on.Statuses = append(on.Statuses, StatusRange{code, code})
 				continue
 			}
@@ -105,11 +106,11 @@ func envoyDefaultRetry() Retry {
 	}
 }
 
-// statusList reads a list of HTTP statuses.
-func statusList(dst *[]StatusRange) action {
+// statusList reads a list of HTTP statuses from low on.
+func statusList(low int, dst *[]StatusRange) action {
 	return func(r *reader, n *node) {
 		r.list(n, func(r *reader, item *node) {
-			if code, ok := whole(100, 599)(r, item); ok {
+			if code, ok := whole(low, 599)(r, item); ok {
 				*dst = append(*dst, StatusRange{code, code})
 				r.mark(item, Carried, "")
 			}
@@ -140,6 +141,22 @@ func envoyOutlier() outlier {
 		interval: 10 * time.Second, base: 30 * time.Second, maxTime: 300 * time.Second, maxEjected: 0.1,
 		panicBelow: 0.5, successRate: true, successHosts: 5, successVolume: 100, stdev: 1900,
 		failureHosts: 5, failureVolume: 50,
+	}
+}
+
+// percentAboveZero takes a maxEjectionPercent of 0 for the default, as Istio and Envoy Gateway do:
+// they pass only larger ones to Envoy.
+func (o *outlier) percentAboveZero(r *reader, n *node) {
+	if o.maxEjected == 0 {
+		o.maxEjected = envoyOutlier().maxEjected
+		r.change(n.get("maxEjectionPercent"), Approximated, "0 means the default of 10")
+	}
+}
+
+// longEnough reports a longest wait that is shorter than the first one, as Envoy does.
+func (r *reader) longEnough(n *node, longest, first time.Duration) {
+	if n != nil && 0 < longest && longest < first {
+		r.fail(n, "must be at least the base interval of %v, got %v", first, longest)
 	}
 }
 

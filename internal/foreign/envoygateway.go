@@ -116,7 +116,7 @@ func envoyGatewayDefaults() Policy {
 // apply adds what the policy says to a rule of a route. The rule's own timeouts and retry win.
 func (t *envoyTraffic) apply(p *Policy) {
 	from := &t.policy
-	if p.Timeout == 0 {
+	if p.From["Timeout"] == nil { // a route's timeout of 0s is none
 		p.Timeout = from.Timeout
 		p.setFrom(from, "Timeout")
 	}
@@ -125,7 +125,7 @@ func (t *envoyTraffic) apply(p *Policy) {
 		p.Retry = from.Retry
 		p.Retry.Budget = budget
 		p.setFrom(from, "Retry")
-		if p.TryTimeout == 0 {
+		if p.From["TryTimeout"] == nil {
 			p.TryTimeout = from.TryTimeout
 			p.setFrom(from, "TryTimeout")
 		}
@@ -215,9 +215,10 @@ func envoyGatewayRetry(r *reader, n *node, p *Policy) {
 				"timeout": set(p, "TryTimeout", &p.TryTimeout, gatewayDuration),
 				"backOff": func(r *reader, n *node) {
 					r.object(n, fields{
-						"baseInterval": set(p, "Retry.Backoff.Base", &backoff.Base, gatewayDuration),
-						"maxInterval":  set(p, "Retry.Backoff.Max", &most, gatewayDuration),
+						"baseInterval": set(p, "Retry.Backoff.Base", &backoff.Base, positive(gatewayDuration)),
+						"maxInterval":  set(p, "Retry.Backoff.Max", &most, positive(gatewayDuration)),
 					})
+					r.longEnough(n.get("maxInterval"), most, backoff.Base)
 				},
 			})
 		},
@@ -237,7 +238,7 @@ func envoyGatewayRetryOn(r *reader, n *node, p *Policy) {
 		"triggers": func(r *reader, n *node) {
 			r.list(n, func(_ *reader, n *node) { words = append(words, n) })
 		},
-		"httpStatusCodes": statusList(&codes),
+		"httpStatusCodes": statusList(100, &codes),
 	})
 	p.Retry.On = Conditions{}
 	p.setBy(r, "Retry.On", n)
@@ -307,8 +308,10 @@ func envoyGatewayLimits(r *reader, n *node, p *Policy) {
 }
 
 func envoyGatewayPassive(r *reader, n *node, p *Policy) {
+	// The success rate is on: buildXdsOutlierDetection in Envoy Gateway leaves out
+	// enforcing_success_rate, which is 100 in Envoy.
 	o := envoyOutlier()
-	o.interval, o.successRate = 3*time.Second, false
+	o.interval = 3 * time.Second
 	r.object(n, fields{
 		"splitExternalLocalOriginErrors": set(p, "Breakers.Counts", &o.split, boolean),
 		"interval":                       set(p, "Breakers.CheckEvery", &o.interval, gatewayDuration),
@@ -323,8 +326,10 @@ func envoyGatewayPassive(r *reader, n *node, p *Policy) {
 	if n.get("consecutiveGatewayErrors") != nil {
 		o.enforceGateway = 100
 	}
+	o.percentAboveZero(r, n)
 	p.Breakers = o.breakers()
 	r.byDefault(n, missing(n, "consecutive5XxErrors: 5", "interval: 3s", "baseEjectionTime: 30s", "maxEjectionPercent: 10"))
+	r.byDefault(n, "endpoints 1.9 deviations below the mean success rate are ejected too: Envoy's default, which Envoy Gateway leaves on")
 }
 
 // envoyGatewayRate reads a local rate limit. Rules for some clients only cannot be carried over.
@@ -338,6 +343,9 @@ func envoyGatewayRate(r *reader, n *node, p *Policy) {
 					if n.get("clientSelectors") != nil {
 						r.mark(n, Dropped, "a rate limit for some clients only")
 						return
+					}
+					if p.RateLimit.Calls > 0 {
+						r.fail(n, "expected clientSelectors: Envoy Gateway refuses a second rule without them")
 					}
 					r.object(n, fields{"limit": func(r *reader, n *node) {
 						var calls float64

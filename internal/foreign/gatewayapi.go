@@ -102,6 +102,9 @@ func (g *gatewayAPI) rule(r *reader, n, object *node, k int) {
 				"request":        set(p, "Timeout", &p.Timeout, g.duration),
 				"backendRequest": set(p, "TryTimeout", &p.TryTimeout, g.duration),
 			})
+			if p.Timeout > 0 && p.TryTimeout > p.Timeout {
+				r.fail(n.get("backendRequest"), "must be at most request, %v, got %v", p.Timeout, p.TryTimeout)
+			}
 		},
 		"retry": func(r *reader, n *node) { g.retry(r, n, p) },
 		"backendRefs": func(r *reader, n *node) {
@@ -124,7 +127,7 @@ func (g *gatewayAPI) retry(r *reader, n *node, p *Policy) {
 	r.object(n, fields{
 		"attempts": set(p, "Retry.MaxAttempts", &retries, whole(0, 1000)),
 		"codes": func(r *reader, n *node) {
-			statusList(&codes)(r, n)
+			statusList(400, &codes)(r, n)
 			p.setBy(r, "Retry.On", n)
 		},
 		"backoff": approx(set(p, "Retry.Backoff", &p.Retry.Backoff.Base, g.duration),

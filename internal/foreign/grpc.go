@@ -92,8 +92,12 @@ func grpcMethods(r *reader, n *node) Policy {
 	r.object(n, fields{
 		"name": func(r *reader, n *node) {
 			r.list(n, func(r *reader, n *node) {
-				if service := n.get("service").value(); p.Name == "" && service != "" {
-					p.Name = strings.TrimSuffix(service+"/"+n.get("method").value(), "/")
+				service, method := field(n, "service"), field(n, "method")
+				if service.value() == "" && method.value() != "" {
+					r.fail(method, "expected a service too: gRPC refuses a method without one")
+				}
+				if p.Name == "" && service.value() != "" {
+					p.Name = strings.TrimSuffix(service.value()+"/"+method.value(), "/")
 				}
 				r.object(n, fields{}.ignoring("service", "method"))
 			})
@@ -103,6 +107,9 @@ func grpcMethods(r *reader, n *node) Policy {
 		"hedgingPolicy": func(r *reader, n *node) { grpcHedging(r, n, &p) },
 		"waitForReady":  drop("a call without a connection fails at once"),
 	}.ignoring("maxRequestMessageBytes", "maxResponseMessageBytes"))
+	if hedging := field(n, "hedgingPolicy"); hedging != nil && field(n, "retryPolicy") != nil {
+		r.fail(hedging, "retryPolicy and hedgingPolicy exclude each other: they are a oneof in gRPC's service_config.proto")
+	}
 	if field(n, "timeout") == nil {
 		r.byDefault(n, "timeout: none but the caller's deadline")
 	}

@@ -30,11 +30,21 @@ func parseHAProxy(name string, data []byte) ([]*node, error) {
 	number := 0
 	for line := range strings.Lines(string(data)) {
 		number++
-		words := haproxyWords(strings.TrimRight(line, "\r\n"), number)
+		words, open := haproxyWords(strings.TrimRight(line, "\r\n"), number)
+		if open != 0 {
+			errs = append(errs, &mistake.Mistake{File: name, Line: number, Column: open, Message: "this quote is never closed"})
+			continue
+		}
 		if len(words) == 0 {
 			continue
 		}
 		n := words[0]
+		if strings.HasPrefix(n.text, ".if") || strings.HasPrefix(n.text, ".el") {
+			errs = append(errs, &mistake.Mistake{
+				File: name, Line: number, Column: n.column, Message: "what stands below " + clip(n.text) + " depends on where HAProxy runs: take out the lines that do not apply",
+			})
+			continue
+		}
 		n.shape, n.key, n.args, n.text = mapping, n.text, words[1:], ""
 		if slices.Contains(haproxySections(), n.key) {
 			n.path = strings.TrimSpace(n.key + " " + strings.Join(n.words(), " "))
@@ -61,9 +71,9 @@ func parseHAProxy(name string, data []byte) ([]*node, error) {
 	return []*node{root}, nil
 }
 
-// haproxyWords splits a line. Quotes and a backslash keep spaces; # begins a comment.
-func haproxyWords(line string, number int) []*node {
-	var words []*node
+// haproxyWords splits a line. Quotes and a backslash keep spaces; # begins a comment. open is the
+// column of a quote that is never closed, or 0.
+func haproxyWords(line string, number int) (words []*node, open int) {
 	var word strings.Builder
 	start, quote := -1, byte(0)
 	end := func() {
@@ -82,7 +92,7 @@ func haproxyWords(line string, number int) []*node {
 			continue
 		case quote == 0 && c == '#':
 			end()
-			return words
+			return words, 0
 		}
 		if start < 0 {
 			start = i
@@ -92,21 +102,22 @@ func haproxyWords(line string, number int) []*node {
 			i++
 			word.WriteByte(line[i])
 		case quote == 0 && (c == '"' || c == '\''):
-			quote = c
+			quote, open = c, 1+utf8.RuneCountInString(line[:i])
 		case quote == c:
-			quote = 0
+			quote, open = 0, 0
 		default:
 			word.WriteByte(c)
 		}
 	}
 	end()
-	return words
+	return words, open
 }
 
 // haproxy reads backends. Each is one policy.
 type haproxy struct {
 	defaults map[string]haproxyPart
-	last     string // the name of the last defaults section
+	last     string         // the name of the last defaults section
+	lines    map[string]int // of the backends, by name
 	all      []Policy
 }
 
@@ -127,7 +138,7 @@ type haproxyServer struct {
 }
 
 func readHAProxy(r *reader, roots []*node) []Policy {
-	x := haproxy{defaults: map[string]haproxyPart{"": haproxyStart()}}
+	x := haproxy{defaults: map[string]haproxyPart{"": haproxyStart()}, lines: map[string]int{}}
 	for _, root := range roots {
 		for _, section := range root.items {
 			switch section.key {
@@ -181,9 +192,7 @@ func (x *haproxy) section(r *reader, n *node) {
 	}
 	p := &part.policy
 	p.From = maps.Clone(p.From)
-	for _, item := range n.items {
-		part.line(r, item)
-	}
+	part.lines(r, n.items)
 	if n.key == "defaults" {
 		x.last = ""
 		if len(words) > 0 && words[0] != "from" {
@@ -192,12 +201,15 @@ func (x *haproxy) section(r *reader, n *node) {
 		x.defaults[x.last] = part
 		return
 	}
+	if p.Name = n.key; len(words) > 0 {
+		p.Name = words[0]
+	}
+	if line, again := x.lines[p.Name]; again {
+		r.fail(n, "the name %s is already given on line %d: HAProxy refuses it", clip(p.Name), line)
+	}
+	x.lines[p.Name] = n.line
 	if part.servers == 0 {
 		return
-	}
-	p.Name = n.key
-	if len(words) > 0 {
-		p.Name = words[0]
 	}
 	part.finish(r, n)
 	x.all = append(x.all, part.policy)
@@ -222,10 +234,53 @@ func haproxyKnown() []string {
 	return []string{"timeout", "retries", "retry-on", "option", "server", "default-server", "server-template", "http-request", "fullconn", "balance"}
 }
 
+// lines reads the lines of a section. Of two that set the same, the last counts.
+func (part *haproxyPart) lines(r *reader, lines []*node) {
+	last := map[string]*node{}
+	key := func(n *node) string {
+		if n.key == "timeout" && len(n.args) > 0 {
+			return "timeout " + n.args[0].text
+		}
+		return n.key
+	}
+	for _, n := range lines {
+		last[key(n)] = n
+	}
+	for _, n := range lines {
+		if last[key(n)] == n || !slices.Contains([]string{"timeout", "retries", "retry-on"}, n.key) {
+			part.line(r, n)
+			continue
+		}
+		unused := *part
+		unused.policy.From = nil
+		first := len(r.report)
+		unused.line(r, n)
+		r.replaced(first)
+	}
+}
+
+// laterOne is why a setting is dropped that a later one replaces.
+const laterOne = "a later setting replaces it"
+
+// replaced drops the entries from number first on, of a setting that a later one replaces.
+func (r *reader) replaced(first int) {
+	for i := range r.report[first:] {
+		r.report[first+i].Kind, r.report[first+i].Sentence = Dropped, laterOne
+	}
+}
+
 // line reads one line of a section.
 func (part *haproxyPart) line(r *reader, n *node) {
 	p := &part.policy
 	switch n.key {
+	case "no", "default":
+		if len(n.args) > 1 && n.args[0].text == "option" && n.args[1].text == "redispatch" {
+			p.Retry.OtherEndpoint, p.Retry.SameEndpoint = false, true
+			p.setBy(r, "Retry.OtherEndpoint", n)
+			r.mark(n, Carried, "")
+			return
+		}
+		ignore(r, n)
 	case "timeout":
 		part.timeout(r, n)
 	case "retries":
@@ -287,7 +342,7 @@ const haproxyDynamic = "maxconn is the limit at any load"
 // haproxyTime accepts times such as 5s. A number is milliseconds.
 func haproxyTime(r *reader, n *node) (time.Duration, bool) {
 	return spans("a time such as 5s", func(s string) (time.Duration, bool) {
-		return units(s, time.Millisecond, map[string]time.Duration{
+		return amount(s, time.Millisecond, map[string]time.Duration{
 			"us": time.Microsecond, "ms": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour,
 		})
 	})(r, n)

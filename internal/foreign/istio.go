@@ -490,18 +490,23 @@ func istioOutlier(r *reader, n *node, p *Policy) {
 		"baseEjectionTime":               set(p, "Breakers.OpenFor", &o.base, duration),
 		"maxEjectionPercent":             set(p, "Breakers.MaxEjected", &o.maxEjected, share),
 		"minHealthPercent":               set(p, "Breakers.PanicBelow", &o.panicBelow, share),
-		"outlierDetectionHttpErrorCodes": statusList(&o.codes),
+		"outlierDetectionHttpErrorCodes": statusList(100, &o.codes),
 		"failurePercentageThreshold":     set(p, "Breakers.FailureRatio", &o.failurePercent, whole(0, 100)),
 	})
 	if gateway > 0 {
 		o.gateway, o.enforceGateway = gateway, 100
 	}
 	if alone := n.get("consecutiveLocalOriginFailures"); alone != nil {
-		o.local = local
-		if !o.split {
+		switch {
+		case !o.split:
 			r.change(alone, Dropped, "counts only with splitExternalLocalOriginErrors: true")
+		case local == 0:
+			r.change(alone, Approximated, "0 means the default of 5")
+		default:
+			o.local = local
 		}
 	}
+	o.percentAboveZero(r, n)
 	p.Breakers = o.breakers()
 	r.byDefault(n, missing(n, "consecutive5xxErrors: 5", "interval: 10s", "baseEjectionTime: 30s", "maxEjectionPercent: 10"))
 }

@@ -26,7 +26,7 @@ func readLinkerd(r *reader, roots []*node) []Policy {
 			p := &g.rules[i].policy
 			merge := from
 			merge.Name, merge.GRPC = p.Name, p.GRPC
-			if p.Timeout > 0 {
+			if p.From["Timeout"] != nil { // 0s is none
 				merge.Timeout = p.Timeout
 				merge.setFrom(p, "Timeout")
 			}
@@ -85,19 +85,19 @@ func linkerdAnnotations(r *reader, n *node, p *Policy) bool {
 		"retry.linkerd.io/http":                             linkerdStatuses(p, &on),
 		"retry.linkerd.io/grpc":                             linkerdGRPC(p, &on),
 		"retry.linkerd.io/limit":                            set(p, "Retry.MaxAttempts", &retries, whole(0, math.MaxUint16)),
-		"retry.linkerd.io/timeout":                          set(p, "TryTimeout", &p.TryTimeout, duration),
-		"timeout.linkerd.io/request":                        set(p, "Timeout", &p.Timeout, duration),
+		"retry.linkerd.io/timeout":                          set(p, "TryTimeout", &p.TryTimeout, linkerdDuration),
+		"timeout.linkerd.io/request":                        set(p, "Timeout", &p.Timeout, linkerdDuration),
 		"timeout.linkerd.io/response":                       drop("a limit for the time from the request's end to the answer's end"),
-		"config.linkerd.io/proxy-outbound-connect-timeout":  set(p, "ConnectTimeout", &p.ConnectTimeout, duration),
+		"config.linkerd.io/proxy-outbound-connect-timeout":  set(p, "ConnectTimeout", &p.ConnectTimeout, linkerdDuration),
 		"timeout.linkerd.io/idle":                           drop("a stall in the middle of an answer is not simulated"),
 		prefix:                                              set(p, "Breakers.Scope", &accrual, oneOf("consecutive", "unified")),
-		prefix + "-consecutive-max-failures":                set(p, "Breakers.ConsecutiveFailures", &b.ConsecutiveFailures, whole(1, maxWhole)),
-		prefix + "-consecutive-min-penalty":                 set(p, "Breakers.OpenFor", &b.OpenFor, duration),
-		prefix + "-consecutive-max-penalty":                 set(p, "Breakers.MaxOpenFor", &b.MaxOpenFor, duration),
+		prefix + "-consecutive-max-failures":                set(p, "Breakers.ConsecutiveFailures", &b.ConsecutiveFailures, whole(0, maxWhole)),
+		prefix + "-consecutive-min-penalty":                 set(p, "Breakers.OpenFor", &b.OpenFor, linkerdDuration),
+		prefix + "-consecutive-max-penalty":                 set(p, "Breakers.MaxOpenFor", &b.MaxOpenFor, linkerdDuration),
 		prefix + "-consecutive-jitter-ratio":                set(p, "Breakers.OpenJitter", &b.OpenJitter, number(0, 100)),
 		alpha + "failure-accrual-success-rate-threshold":    set(p, "Breakers.FailureRatio", &successRate, number(0, 1)),
-		alpha + "failure-accrual-success-rate-window":       set(p, "Breakers.Window", &window, duration),
-		alpha + "failure-accrual-success-rate-min-requests": set(p, "Breakers.MinCalls", &minCalls, whole(0, maxWhole)),
+		alpha + "failure-accrual-success-rate-window":       set(p, "Breakers.Window", &window, linkerdDuration),
+		alpha + "failure-accrual-success-rate-min-requests": set(p, "Breakers.MinCalls", &minCalls, whole(0, 1_000_000)),
 	}.dropping("a preference of the load balancer", alpha+"penalize-failures", alpha+"load-biaser-penalty", alpha+"load-biaser-max-retry-after")
 	found := false
 	for _, item := range annotations.items {
@@ -116,14 +116,59 @@ func linkerdAnnotations(r *reader, n *node, p *Policy) bool {
 	if found {
 		p.linkerdRetry(r, annotations, on, retries)
 	}
+	linkerdIdle(r, annotations, accrual, prefix+"-consecutive-", alpha+"failure-accrual-success-rate-")
 	if accrual != "" {
-		if accrual == "unified" {
-			b.FailureRatio, b.MinCalls, b.Window = 1-successRate, minCalls, window
+		if accrual == "unified" && successRate > 0 { // 0 switches it off
+			b.FailureRatio, b.MinCalls, b.Window = max(1-successRate, anyFailure), minCalls, window
 		}
+		linkerdPenalties(r, annotations, accrual, b)
 		p.Breakers = []Breaker{b}
 		r.byDefault(annotations, missing(annotations, prefix+"-consecutive-max-failures: 7", prefix+"-consecutive-min-penalty: 1s", prefix+"-consecutive-max-penalty: 1m"))
 	}
 	return found
+}
+
+// anyFailure is a share of failures that one failure exceeds.
+const anyFailure = 1e-9
+
+// linkerdIdle drops the settings of the breaker that its mode does not use: parse_accrual_config in
+// Linkerd's policy controller.
+func linkerdIdle(r *reader, annotations *node, accrual, consecutive, rate string) {
+	for _, item := range annotations.items {
+		switch {
+		case accrual == "" && strings.HasPrefix(item.key, consecutive):
+			r.change(item, Dropped, "has no effect without balancer.linkerd.io/failure-accrual")
+		case accrual != "unified" && strings.HasPrefix(item.key, rate):
+			r.change(item, Dropped, "has no effect without balancer.linkerd.io/failure-accrual: unified")
+		}
+	}
+}
+
+// linkerdPenalties reports what Linkerd refuses of a breaker.
+func linkerdPenalties(r *reader, annotations *node, accrual string, b Breaker) {
+	switch {
+	case b.MaxOpenFor == 0:
+		r.fail(annotations, "the longest penalty of failure-accrual must be above 0")
+	case b.OpenFor > b.MaxOpenFor:
+		r.fail(annotations, "the least penalty of failure-accrual, %v, must be at most the longest, %v", b.OpenFor, b.MaxOpenFor)
+	case b.ConsecutiveFailures == 0 && accrual == "consecutive":
+		r.fail(annotations, "failure-accrual: consecutive needs a number of failures above 0")
+	case b.FailureRatio > 0 && b.Window < 10*time.Millisecond:
+		r.fail(annotations, "the window of failure-accrual must be at least 10ms, got %v", b.Window)
+	}
+}
+
+// linkerdDuration accepts one number with a unit, as parse_duration in Linkerd's policy controller
+// does. 0 needs none.
+func linkerdDuration(r *reader, n *node) (time.Duration, bool) {
+	return spans("a number with a unit, such as 250ms", func(s string) (time.Duration, bool) {
+		if strings.TrimSpace(s) == "0" {
+			return 0, true
+		}
+		return amount(s, 0, map[string]time.Duration{
+			"ms": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour,
+		})
+	})(r, n)
 }
 
 func (p *Policy) linkerdRetry(r *reader, annotations *node, on Conditions, retries int) {
@@ -153,15 +198,28 @@ func linkerdStatuses(p *Policy, on *Conditions) action {
 	})
 }
 
-// statusWord reads a status, a range, a class such as 5xx, or gateway-error.
+// statusWord reads a status, a range, 5xx, or gateway-error.
 func statusWord(s string) (StatusRange, bool) {
-	if s == "gateway-error" {
+	switch s {
+	case "gateway-error":
 		return StatusRange{502, 504}, true
+	case "5xx":
+		return StatusRange{500, 599}, true
 	}
-	if len(s) == 3 && '1' <= s[0] && s[0] <= '5' && strings.EqualFold(s[1:], "xx") {
-		low := int(s[0]-'0') * 100
-		return StatusRange{low, low + 99}, true
+	return statusRange(s)
+}
+
+// statusClass reads a class of statuses, such as 5xx.
+func statusClass(s string) (StatusRange, bool) {
+	if len(s) != 3 || s[0] < '1' || s[0] > '5' || s[1:] != "xx" {
+		return StatusRange{}, false
 	}
+	low := int(s[0]-'0') * 100
+	return StatusRange{low, low + 99}, true
+}
+
+// statusRange reads a status, or two with a hyphen.
+func statusRange(s string) (StatusRange, bool) {
 	first, last, isRange := strings.Cut(s, "-")
 	if !isRange {
 		last = first

@@ -116,8 +116,12 @@ func (x *nginx) upstream(r *reader, n *node) {
 		return
 	}
 	r.mark(n.args[0], Unrelated, "")
+	name := n.args[0].text
+	if x.upstreams[name] != nil {
+		r.fail(n, "the upstream %s is already given: nginx refuses it", clip(name))
+	}
 	u := &nginxUpstream{fails: 1, window: 10 * time.Second}
-	x.upstreams[n.args[0].text] = u
+	x.upstreams[name] = u
 	f := fields{
 		"server":       func(r *reader, n *node) { u.server(r, n) },
 		"queue":        drop("requests do not wait for a server"),
@@ -221,6 +225,7 @@ func (x *nginx) block(r *reader, n *node, outer map[string]nginxSettings, name s
 	}
 	var passes []*node
 	var inner []*node
+	here := map[string]*node{} // the settings of modules
 	for _, item := range n.items {
 		module, rest, _ := strings.Cut(item.key, "_")
 		switch {
@@ -235,6 +240,14 @@ func (x *nginx) block(r *reader, n *node, outer map[string]nginxSettings, name s
 				r.mark(item, Unrelated, "")
 				continue
 			}
+			if first := here[item.key]; first != nil && nginxOnce(rest) {
+				r.fail(item, "the setting is already given on line %d: nginx refuses it", first.line)
+			} else if first != nil && rest == "next_upstream" { // nginx adds them up
+				both := *item
+				both.args = slices.Concat(first.args, item.args)
+				item = &both
+			}
+			here[item.key] = item
 			s.read(r, item, module, rest)
 			levels[module] = s
 		case len(item.items) > 0 && !strings.HasSuffix(item.key, "_by_lua_block"):
@@ -255,6 +268,11 @@ func (x *nginx) block(r *reader, n *node, outer map[string]nginxSettings, name s
 		r.nearMiss(item, []string{"upstream"})
 		x.block(r, item, levels, name)
 	}
+}
+
+// nginxOnce reports whether a module's setting may be given only once in a block.
+func nginxOnce(setting string) bool {
+	return slices.Contains([]string{"connect_timeout", "read_timeout", "send_timeout", "next_upstream_timeout", "next_upstream_tries"}, setting)
 }
 
 // includedFile is why a reference to another file is dropped.
@@ -331,10 +349,11 @@ func (x *nginx) alone(target string) bool {
 // nginxTime accepts times such as 30s, 1m30s and 500ms. A number is seconds.
 func nginxTime(r *reader, n *node) (time.Duration, bool) {
 	return spans("a time such as 30s", func(s string) (time.Duration, bool) {
-		return units(s, time.Second, map[string]time.Duration{
+		known := map[string]time.Duration{
 			"ms": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour,
 			"w": 7 * 24 * time.Hour, "M": 30 * 24 * time.Hour, "y": 365 * 24 * time.Hour,
-		})
+		}
+		return amounts(s, time.Second, known, len(known))
 	})(r, n)
 }
 

@@ -3,6 +3,7 @@ package foreign_test
 import (
 	"math"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -103,6 +104,12 @@ func TestNoExplosion(t *testing.T) {
 		"braces":        {foreign.Nginx, strings.Repeat("a {", 100_000)},
 		"a long key":    {foreign.Traefik, "[http]\n" + strings.Repeat("a.", 100_000) + "a = 1"},
 		"a long header": {foreign.Traefik, "[http]\n[" + strings.Repeat("a.", 100_000) + "a]"},
+		"lines":         {foreign.HAProxy, "backend a\n server b c:80\n" + strings.Repeat(" retries 1\n", 50_000)},
+		"settings":      {foreign.Caddy, "reverse_proxy x:80 {\n" + strings.Repeat(" lb_retries 1\n", 50_000) + "}\n"},
+		"variables":     {foreign.AWS, strings.Repeat("AWS_MAX_ATTEMPTS=3\n", 50_000)},
+		"keys as paths": {foreign.DotNet, "{" + numbered(20_000, `"A:k%d": 1,`) + `"R": {"Retry": {"MaxRetryAttempts": 3}}}`},
+		"configurations": {foreign.Resilience4j, "resilience4j:\n  retry:\n    configs:\n      c0: {}\n" + numbered(500, "      c%[1]d: {baseConfig: c%[2]d}\n") +
+			"    instances:\n" + numbered(500, "      i%[1]d: {baseConfig: c%[2]d}\n")},
 		"inline tables": {foreign.Traefik, "[http]\na = " + strings.Repeat("{a = ", 100_000)},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -112,6 +119,15 @@ func TestNoExplosion(t *testing.T) {
 			}
 		})
 	}
+}
+
+// numbered returns a text many times, with each number from 1 and the one before it.
+func numbered(n int, format string) string {
+	var b strings.Builder
+	for i := 1; i <= n; i++ {
+		b.WriteString(strings.NewReplacer("%[1]d", strconv.Itoa(i), "%[2]d", strconv.Itoa(i-1), "%d", strconv.Itoa(i)).Replace(format))
+	}
+	return b.String()
 }
 
 // Any text gives either mistakes with places or a report that accounts for all of it, in any

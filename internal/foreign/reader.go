@@ -263,6 +263,11 @@ func keep[T any](dst *T, parse parser[T]) action {
 	}
 }
 
+// check reads a value that has no effect.
+func check[T any](parse parser[T]) action {
+	return func(r *reader, n *node) { parse(r, n) }
+}
+
 // onlyWith is do if another field is on. Otherwise the value is checked, and dropped if no other
 // policy has it too.
 func onlyWith[T any](n *node, flag string, do action, parse parser[T]) action {

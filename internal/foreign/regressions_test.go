@@ -390,7 +390,7 @@ func TestValuesWithoutEffectAreDropped(t *testing.T) {
 			[]string{"waitDuration"}, []string{"exponentialBackoffMultiplier", "exponentialMaxWaitDuration", "randomizedWaitFactor"},
 		},
 		"resilience4j, one of two instances grows": {
-			foreign.Resilience4j, r4j + "      a: {}\n      b: {enableExponentialBackoff: true}\n      c: {enableExponentialBackoff: false}\n",
+			foreign.Resilience4j, r4j + "      a: {}\n      b: {waitDuration: 1s, enableExponentialBackoff: true}\n      c: {enableExponentialBackoff: false}\n",
 			[]string{"waitDuration", "exponentialBackoffMultiplier", "exponentialMaxWaitDuration"}, []string{"randomizedWaitFactor"},
 		},
 		"resilience4j, a breaker": {

@@ -29,47 +29,14 @@ func parseSpring(name string, data []byte) ([]*node, error) {
 	}
 	roots, err := parseYAML(name, data)
 	for _, root := range roots {
-		undot(root)
+		split(root, ".")
 		placeholders(root)
 	}
 	return roots, err
 }
 
 // propertiesForm matches a line of a properties file with a setting of resilience4j.
-var propertiesForm = regexp.MustCompile(`(?m)^\s*resilience4j\.[^\s:=]+\s*(=|:[ \t]*[^\s])`)
-
-// undot turns the key a.b into b below a, as Spring reads it. Paths keep the text of the file.
-func undot(n *node) {
-	if n.shape != mapping {
-		for _, item := range n.items {
-			undot(item)
-		}
-		return
-	}
-	var items []*node
-	for _, item := range n.items {
-		first, rest, dotted := strings.Cut(item.key, ".")
-		if dotted && first != "" && rest != "" && !strings.HasPrefix(item.key, "[") {
-			parent := *item
-			inner := *item
-			inner.key = rest
-			parent.key, parent.shape, parent.items, parent.text = first, mapping, []*node{&inner}, ""
-			item = &parent
-		}
-		at := slices.IndexFunc(items, func(other *node) bool { return other.key == item.key && other.shape == mapping })
-		if at >= 0 && item.shape == mapping {
-			merged := *items[at]
-			merged.items = slices.Concat(merged.items, item.items)
-			items[at] = &merged
-			continue
-		}
-		items = append(items, item)
-	}
-	n.items = items
-	for _, item := range n.items {
-		undot(item)
-	}
-}
+var propertiesForm = regexp.MustCompile(`(?m)^\s*resilience4j\.[^\s:=]+\s*(=|:[ \t]*[^\s{\[])`)
 
 var placeholder = regexp.MustCompile(`^\$\{[^:{}]+(?::([^{}]*))?\}$`)
 
@@ -86,7 +53,7 @@ func placeholders(n *node) {
 
 // relaxed is how Spring compares keys: maxAttempts, max-attempts and MAX_ATTEMPTS are the same.
 func relaxed(key string) string {
-	return strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(key))
+	return strings.ToLower(strings.ReplaceAll(strings.ReplaceAll(key, "-", ""), "_", ""))
 }
 
 func readResilience4j(r *reader, roots []*node) []Policy {
@@ -114,12 +81,12 @@ func (x *r4j) root(r *reader, root *node) {
 		switch key := relaxed(item.key); {
 		case key == "resilience4j":
 			r.object(item, fields{
-				"circuitbreaker":       module(x, r4jBreaker),
-				"retry":                module(x, r4jRetry),
-				"bulkhead":             module(x, r4jBulkhead),
-				"thread-pool-bulkhead": module(x, r4jThreads),
-				"ratelimiter":          module(x, r4jRate),
-				"timelimiter":          module(x, r4jTime),
+				"circuitbreaker":       x.module(r4jModule{read: r4jBreaker, wait: "waitDurationInOpenState", alone: true}),
+				"retry":                x.module(r4jModule{read: r4jRetry, wait: "waitDuration"}),
+				"bulkhead":             x.module(r4jModule{read: r4jBulkhead}),
+				"thread-pool-bulkhead": x.module(r4jModule{read: r4jThreads}),
+				"ratelimiter":          x.module(r4jModule{read: r4jRate}),
+				"timelimiter":          x.module(r4jModule{read: r4jTime}),
 			}.ignoring("micrometer", "scheduled", "metrics", "cache"))
 		case config.Distance(key, "resilience4j") <= 3:
 			r.unknown(item, fields{"resilience4j": nil})
@@ -129,15 +96,27 @@ func (x *r4j) root(r *reader, root *node) {
 	}
 }
 
-// module reads one module of resilience4j: its shared configurations and its instances. read
-// returns the defaults of the module.
-func module(x *r4j, read func(r *reader, n *node, p *Policy) []string) action {
+// r4jModule is a module of resilience4j.
+type r4jModule struct {
+	// read returns the defaults of the module.
+	read func(r *reader, n *node, p *Policy) []string
+	// wait is the setting without which others of the same wait have no effect, or "".
+	wait string
+	// alone means that a configuration stands alone: it does not inherit the one with the name
+	// default, nor settings of a wait that it has itself.
+	alone bool
+}
+
+// r4jConfig is a shared configuration.
+type r4jConfig struct {
+	node *node
+	used bool
+}
+
+// module reads one module: its shared configurations and its instances.
+func (x *r4j) module(m r4jModule) action {
 	return func(r *reader, n *node) {
-		type shared struct {
-			node *node
-			used bool
-		}
-		configs := map[string]*shared{}
+		configs := map[string]*r4jConfig{}
 		instances := map[string]*node{}
 		var order []string
 		collect := func(r *reader, n *node) {
@@ -150,7 +129,7 @@ func module(x *r4j, read func(r *reader, n *node, p *Policy) []string) action {
 		}
 		r.object(n, fields{
 			"configs": func(r *reader, n *node) {
-				r.byName(n, func(_ *reader, n *node) { configs[n.key] = &shared{node: n} })
+				r.byName(n, func(_ *reader, n *node) { configs[n.key] = &r4jConfig{node: n} })
 			},
 			"instances": collect,
 			"backends":  collect,
@@ -160,26 +139,15 @@ func module(x *r4j, read func(r *reader, n *node, p *Policy) []string) action {
 			ignoring("metrics", "enabled", "tags"))
 		for _, name := range order {
 			instance := instances[name]
-			base := "default"
-			named := field(instance, "baseConfig")
-			if named != nil {
-				base = named.value()
+			chain := m.chain(r, instance, configs)
+			if below := x.read[[2]string{n.key, name}]; below != nil { // of the document without a profile
+				chain = append(chain, below)
 			}
-			c := configs[base]
-			if c == nil && named != nil && base != "default" {
-				r.badWord(named, "configuration", base, slices.Sorted(maps.Keys(configs)))
-			}
-			over := x.read[[2]string{n.key, name}] // of the document without a profile
-			if c != nil {
-				c.used = true
-				over = overlay(c.node, over)
-			}
-			whole := overlay(instance, over)
+			whole := m.fold(r, chain)
 			if whole.shape == mapping && len(instance.items) == 0 {
 				r.mark(instance, Carried, "")
-				whole.accounted = true
 			}
-			defaults := read(r, whole, x.policy(name))
+			defaults := m.read(r, whole, x.policy(name))
 			r.byDefault(instance, strings.Join(missingIn(whole, defaults), ", "))
 			if x.profile == "" {
 				x.read[[2]string{n.key, name}] = whole
@@ -188,12 +156,88 @@ func module(x *r4j, read func(r *reader, n *node, p *Policy) []string) action {
 		for _, name := range slices.Sorted(maps.Keys(configs)) {
 			c := configs[name]
 			if c.used {
-				c.node.leaves(func(leaf *node) { r.mark(leaf, Dropped, "every instance has a value of its own") })
+				c.node.leaves(func(leaf *node) { r.idle = append(r.idle, idleValue{leaf, "every instance has a value of its own"}) })
 				continue
 			}
-			defaults := read(r, c.node, x.policy(name))
-			r.byDefault(c.node, strings.Join(missingIn(c.node, defaults), ", "))
+			whole := m.fold(r, m.chain(r, c.node, configs))
+			defaults := m.read(r, whole, x.policy(name))
+			r.byDefault(c.node, strings.Join(missingIn(whole, defaults), ", "))
 		}
+	}
+}
+
+// chain returns an instance and the configurations that it inherits, the nearest first.
+func (m r4jModule) chain(r *reader, instance *node, configs map[string]*r4jConfig) []*node {
+	chain := []*node{instance}
+	for at := instance; ; {
+		base := "default"
+		named := field(at, "baseConfig")
+		switch {
+		case named != nil:
+			base = named.value()
+		case m.alone && at != instance:
+			return chain
+		}
+		c := configs[base]
+		if c == nil && named != nil && base != "default" {
+			r.badWord(named, "configuration", base, slices.Sorted(maps.Keys(configs)))
+		}
+		if c == nil || slices.Contains(chain, c.node) {
+			return chain
+		}
+		if len(chain) > maxDepth {
+			r.fail(at, "expected at most %d configurations in a row", maxDepth)
+			return chain
+		}
+		c.used = true
+		chain, at = append(chain, c.node), c.node
+	}
+}
+
+// fold returns the first node of a chain with what it inherits from the others.
+func (m r4jModule) fold(r *reader, chain []*node) *node {
+	nearest := slices.IndexFunc(chain, func(n *node) bool { return m.wait != "" && field(n, m.wait) != nil })
+	var whole *node
+	for i := len(chain) - 1; i >= 0; i-- {
+		n := chain[i]
+		if m.wait != "" && (nearest < 0 || i < nearest || m.alone && i > nearest) {
+			n = r.withoutWait(n, m.wait)
+		}
+		whole = overlay(n, whole)
+	}
+	whole.accounted = len(whole.items) == 0 && whole.shape == mapping // what it is a copy of has the entry
+	return whole
+}
+
+// withoutWait returns n without the settings that have no effect because wait is not beside them:
+// configureRetryIntervalFunction and its like in resilience4j.
+func (r *reader) withoutWait(n *node, wait string) *node {
+	if n.shape != mapping {
+		return n
+	}
+	left := *n
+	left.items = nil
+	for _, item := range n.items {
+		name, ok := r.find(r4jWaitSettings(), item.key)
+		if !ok {
+			left.items = append(left.items, item)
+			continue
+		}
+		r4jWaitSettings()[name](r, item)
+		r.idle = append(r.idle, idleValue{item, "has no effect without " + wait + " beside it"})
+	}
+	return &left
+}
+
+// r4jWaitSettings are the settings of a wait beside its base, which they check only.
+func r4jWaitSettings() fields {
+	return fields{
+		"enableExponentialBackoff":              check(javaBoolean),
+		"enableRandomizedWait":                  check(javaBoolean),
+		"exponentialBackoffMultiplier":          check(number(1, 1e6)),
+		"exponentialMaxWaitDuration":            check(javaDuration),
+		"exponentialMaxWaitDurationInOpenState": check(javaDuration),
+		"randomizedWaitFactor":                  check(number(0, 1)),
 	}
 }
 
@@ -219,8 +263,9 @@ func overlay(n, below *node) *node {
 
 // field returns the value of a key of n in any of Spring's spellings, or nil.
 func field(n *node, key string) *node {
+	key = relaxed(key)
 	for _, item := range n.items {
-		if relaxed(item.key) == relaxed(key) {
+		if relaxed(item.key) == key {
 			return item
 		}
 	}
@@ -252,11 +297,41 @@ func javaDuration(r *reader, n *node) (time.Duration, bool) {
 		if d, ok := isoDuration(s); ok {
 			return d, true
 		}
-		return units(s, time.Millisecond, map[string]time.Duration{
+		return amount(strings.ToLower(s), time.Millisecond, map[string]time.Duration{
 			"ns": time.Nanosecond, "us": time.Microsecond, "ms": time.Millisecond, "s": time.Second,
 			"m": time.Minute, "h": time.Hour, "d": 24 * time.Hour,
 		})
 	})(r, n)
+}
+
+// javaBoolean accepts what Spring takes for true and false.
+func javaBoolean(r *reader, n *node) (bool, bool) {
+	if n.shape == scalar {
+		switch strings.ToLower(n.text) {
+		case "on", "yes", "1":
+			return true, true
+		case "off", "no", "0":
+			return false, true
+		}
+	}
+	return boolean(r, n)
+}
+
+// javaEnum accepts words in any of Spring's spellings: COUNT_BASED, count-based, countBased.
+func javaEnum(words ...string) parser[string] {
+	return func(r *reader, n *node) (string, bool) {
+		i := slices.IndexFunc(words, func(word string) bool { return n.shape == scalar && relaxed(word) == relaxed(n.text) })
+		if i < 0 {
+			return oneOf(words...)(r, n)
+		}
+		return words[i], true
+	}
+}
+
+// javaShare accepts a percentage of at least 1 and returns it from 0 to 1.
+func javaShare(r *reader, n *node) (float64, bool) {
+	v, ok := number(1, 100)(r, n)
+	return v / 100, ok
 }
 
 // everything is what resilience4j counts if a file does not name exceptions.
@@ -275,20 +350,20 @@ func r4jBreaker(r *reader, n *node, p *Policy) []string {
 	const exponential, randomized = "enableExponentialBackoff", "enableRandomizedWait"
 	var exceptions javaLists
 	r.object(n, fields{
-		"failureRateThreshold":                         set(p, "Breakers.FailureRatio", &b.FailureRatio, share),
-		"slowCallRateThreshold":                        set(p, "Breakers.SlowRatio", &b.SlowRatio, share),
-		"slowCallDurationThreshold":                    set(p, "Breakers.SlowCall", &b.SlowCall, javaDuration),
+		"failureRateThreshold":                         set(p, "Breakers.FailureRatio", &b.FailureRatio, javaShare),
+		"slowCallRateThreshold":                        set(p, "Breakers.SlowRatio", &b.SlowRatio, javaShare),
+		"slowCallDurationThreshold":                    set(p, "Breakers.SlowCall", &b.SlowCall, positive(javaDuration)),
 		"permittedNumberOfCallsInHalfOpenState":        set(p, "Breakers.HalfOpenCalls", &b.HalfOpenCalls, whole(1, maxWhole)),
 		"ringBufferSizeInHalfOpenState":                set(p, "Breakers.HalfOpenCalls", &b.HalfOpenCalls, whole(1, maxWhole)),
-		"slidingWindowType":                            set(p, "Breakers.CountWindow", &kind, oneOf("COUNT_BASED", "TIME_BASED")),
+		"slidingWindowType":                            set(p, "Breakers.CountWindow", &kind, javaEnum("COUNT_BASED", "TIME_BASED")),
 		"slidingWindowSize":                            set(p, "Breakers.CountWindow", &size, whole(1, maxWhole)),
 		"ringBufferSizeInClosedState":                  set(p, "Breakers.CountWindow", &size, whole(1, maxWhole)),
 		"minimumNumberOfCalls":                         set(p, "Breakers.MinCalls", &b.MinCalls, whole(1, maxWhole)),
-		"waitDurationInOpenState":                      set(p, "Breakers.OpenFor", &b.OpenFor, javaDuration),
-		exponential:                                    set(p, "Breakers.Growth", &grow, boolean),
+		"waitDurationInOpenState":                      set(p, "Breakers.OpenFor", &b.OpenFor, positive(javaDuration)),
+		exponential:                                    set(p, "Breakers.Growth", &grow, javaBoolean),
 		"exponentialBackoffMultiplier":                 onlyWith(n, exponential, approx(keep(&factor, number(1, 1e6)), "the open time doubles"), number(1, 1e6)),
 		"exponentialMaxWaitDurationInOpenState":        onlyWith(n, exponential, set(p, "Breakers.MaxOpenFor", &b.MaxOpenFor, javaDuration), javaDuration),
-		randomized:                                     approx(set(p, "Breakers.OpenJitter", &random, boolean), "the open time is lengthened only, not shortened"),
+		randomized:                                     approx(set(p, "Breakers.OpenJitter", &random, javaBoolean), "the open time is lengthened only, not shortened"),
 		"randomizedWaitFactor":                         onlyWith(n, randomized, keep(&width, number(0, 1)), number(0, 1)),
 		"automaticTransitionFromOpenToHalfOpenEnabled": approx(unread, "a circuit becomes half-open at the first call either way, which is the same for callers"),
 		"maxWaitDurationInHalfOpenState":               drop("a half-open circuit waits for its calls"),
@@ -305,8 +380,15 @@ func r4jBreaker(r *reader, n *node, p *Policy) []string {
 	} else {
 		b.MinCalls = min(b.MinCalls, size)
 	}
+	if grow && random {
+		r.fail(n, "enableExponentialBackoff and enableRandomizedWait exclude each other: resilience4j refuses both")
+	}
 	if grow {
 		b.Growth = GrowthExponential
+		if field(n, "exponentialBackoffMultiplier") == nil {
+			b.MaxOpenFor = 0
+			r.changeIn(n, "has no effect without exponentialBackoffMultiplier", "exponentialMaxWaitDurationInOpenState")
+		}
 	}
 	if random {
 		b.OpenJitter = width
@@ -324,6 +406,15 @@ func missingIn(n *node, defaults []string) []string {
 	})
 }
 
+// changeIn drops fields of n.
+func (r *reader) changeIn(n *node, sentence string, names ...string) {
+	for _, name := range names {
+		if set := field(n, name); set != nil {
+			r.change(set, Dropped, sentence)
+		}
+	}
+}
+
 const javaCode = "a class of the application decides"
 
 func r4jRetry(r *reader, n *node, p *Policy) []string {
@@ -339,10 +430,10 @@ func r4jRetry(r *reader, n *node, p *Policy) []string {
 		"maxAttempts":                     set(p, "Retry.MaxAttempts", &retry.MaxAttempts, whole(1, maxWhole)),
 		"maxRetryAttempts":                set(p, "Retry.MaxAttempts", &retry.MaxAttempts, whole(1, maxWhole)),
 		"waitDuration":                    set(p, "Retry.Backoff.Base", &b.Base, javaDuration),
-		exponential:                       set(p, "Retry.Backoff", &grow, boolean),
+		exponential:                       set(p, "Retry.Backoff", &grow, javaBoolean),
 		"exponentialBackoffMultiplier":    onlyWith(n, exponential, set(p, "Retry.Backoff.Factor", &factor, number(1, 1e6)), number(1, 1e6)),
 		"exponentialMaxWaitDuration":      onlyWith(n, exponential, set(p, "Retry.Backoff.Max", &b.Max, javaDuration), javaDuration),
-		randomized:                        set(p, "Retry.Backoff.Jitter", &random, boolean),
+		randomized:                        set(p, "Retry.Backoff.Jitter", &random, javaBoolean),
 		"randomizedWaitFactor":            onlyWith(n, randomized, set(p, "Retry.Backoff.Percent", &width, number(0, 1)), number(0, 1)),
 		"retryExceptions":                 exceptions.take(&exceptions.only),
 		"ignoreExceptions":                exceptions.take(&exceptions.not),
@@ -354,6 +445,13 @@ func r4jRetry(r *reader, n *node, p *Policy) []string {
 	exceptions.apply(r, p, "Retry.On", &retry.On)
 	if grow {
 		b.Kind, b.Factor = BackoffExponential, factor
+		if field(n, "exponentialBackoffMultiplier") == nil {
+			b.Max, width = 0, 0.5
+			r.changeIn(n, "has no effect without exponentialBackoffMultiplier", "exponentialMaxWaitDuration", "randomizedWaitFactor")
+		} else if random && field(n, "randomizedWaitFactor") == nil {
+			b.Max = 0
+			r.changeIn(n, "has no effect beside enableRandomizedWait without randomizedWaitFactor", "exponentialMaxWaitDuration")
+		}
 	}
 	if random {
 		b.Jitter, b.Percent = JitterPercent, 100*width
@@ -398,7 +496,7 @@ func r4jRate(r *reader, n *node, p *Policy) []string {
 	p.From = without(p.From, "RateLimit")
 	r.object(n, fields{
 		"limitForPeriod":     set(p, "RateLimit.Calls", &l.Calls, number(1, maxWhole)),
-		"limitRefreshPeriod": set(p, "RateLimit.Per", &l.Per, javaDuration),
+		"limitRefreshPeriod": set(p, "RateLimit.Per", &l.Per, positive(javaDuration)),
 		"timeoutDuration":    set(p, "RateLimit.MaxWait", &l.MaxWait, javaDuration),
 	}.ignoring("baseConfig", "registerHealthIndicator", "eventConsumerBufferSize", "subscribeForEvents",
 		"allowHealthIndicatorToFail", "writableStackTraceEnabled", "drainPermissionsOnResult"))

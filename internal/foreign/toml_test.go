@@ -21,7 +21,7 @@ func TestTOMLMistakes(t *testing.T) {
 		"attempts = {a = 1":                       "f:2:18: inline table is incomplete",
 		"\"ä\" = 1":                               "f:2:1: http.middlewares.a.retry[\"ä\"]: unknown field; known here: attempts, disableRetryOnNetworkError, initialInterval, maxRequestBodyBytes, retryNonIdempotentMethod, status, timeout",
 		"attempts = \"ä\" # c":                    "f:2:12: http.middlewares.a.retry.attempts: expected a whole number, got \"ä\"",
-		"attempts=1\nstatus = [  \n \"5xx\",'x']": "f:4:8: http.middlewares.a.retry.status[1]: expected a status such as 503 or 500-504, got \"x\"",
+		"attempts=1\nstatus = [  \n \"500\",'x']": "f:4:8: http.middlewares.a.retry.status[1]: expected a status such as 503 or 500-504, got \"x\"",
 	} {
 		_, err := foreign.Import(foreign.Traefik, "f", []byte(head+text+"\n"))
 		if err == nil || err.Error() != want {

@@ -357,6 +357,9 @@ func (x *traefik) serversTransport(r *reader, n *node) {
 
 func (x *traefik) middleware(r *reader, n *node) {
 	part := x.part(x.middlewares, n.key)
+	if len(n.items) > 1 && n.shape == mapping {
+		r.fail(n.items[1], "expected one kind of middleware, got another beside %s: Traefik refuses it", clip(n.items[0].key))
+	}
 	r.object(n, fields{
 		"retry":          func(r *reader, n *node) { traefikRetry(r, n, part) },
 		"circuitBreaker": func(r *reader, n *node) { traefikBreaker(r, n, part) },
@@ -430,7 +433,7 @@ func traefikRetry(r *reader, n *node, part *traefikPart) {
 		"timeout":         set(&from, "Retry.StopAfter", &retry.StopAfter, traefikDuration),
 		"status": func(r *reader, n *node) {
 			r.list(n, func(r *reader, n *node) {
-				s, ok := statusWord(n.value())
+				s, ok := statusRange(n.value())
 				if !ok {
 					r.fail(n, "expected a status such as 503 or 500-504, got %s", n.describe())
 					return
@@ -490,6 +493,9 @@ func traefikBreaker(r *reader, n *node, part *traefikPart) {
 		}
 		return
 	}
+	// Traefik passes only times above 0 to its breaker: pkg/middlewares/circuitbreaker.
+	base.CheckEvery = cmp.Or(base.CheckEvery, 100*time.Millisecond)
+	base.OpenFor = cmp.Or(base.OpenFor, 10*time.Second)
 	breakers, note := traefikExpression(expression.value(), base)
 	switch {
 	case len(breakers) == 0:
@@ -572,6 +578,7 @@ func traefikRate(r *reader, n *node, part *traefikPart) {
 		"sourceCriterion": drop("callers are not told apart"),
 		"redis":           drop("each instance has its own limit"),
 	})
+	l.Per = cmp.Or(l.Per, time.Second)
 	l.Burst = max(1, l.Burst) // as Traefik does: a bucket of less would let nothing pass
 	r.byDefault(n, missing(n, "period: 1s", "burst: 1"))
 	part.apply = append(part.apply, func(p *Policy) {

@@ -2,7 +2,9 @@ package foreign
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -221,5 +223,46 @@ func (b *yamlBuilder) merge(n, m *node) {
 		}
 	case !m.null:
 		b.errs = append(b.errs, &mistake.Mistake{File: b.file, Line: m.line, Column: m.column, Path: n.path, Message: "expected a mapping after <<"})
+	}
+}
+
+// split turns the key a.b into b below a, as Spring reads it. Paths of values keep the text of the
+// file.
+func split(n *node, separator string) {
+	if n.shape != mapping {
+		for _, item := range n.items {
+			split(item, separator)
+		}
+		return
+	}
+	var items []*node
+	mappings := map[string]int{} // the places of mappings in items, by key
+	own := map[int]bool{}        // those that are no part of an alias
+	for _, item := range n.items {
+		first, rest, separated := strings.Cut(item.key, separator)
+		if separated && first != "" && rest != "" && !strings.HasPrefix(item.key, "[") {
+			parent := *item
+			inner := *item
+			inner.key = rest
+			parent.path, parent.key, parent.shape, parent.items, parent.text = config.Join(n.path, first), first, mapping, []*node{&inner}, ""
+			item = &parent
+		}
+		if item.shape == mapping {
+			if at, again := mappings[item.key]; again {
+				if !own[at] {
+					merged := *items[at]
+					merged.items = slices.Clone(merged.items)
+					items[at], own[at] = &merged, true
+				}
+				items[at].items = append(items[at].items, item.items...)
+				continue
+			}
+			mappings[item.key] = len(items)
+		}
+		items = append(items, item)
+	}
+	n.items = items
+	for _, item := range n.items {
+		split(item, separator)
 	}
 }

@@ -108,6 +108,18 @@ func positive[T float64 | time.Duration](parse parser[T]) parser[T] {
 	}
 }
 
+// within is parse for durations in a range.
+func within(low, high time.Duration, parse parser[time.Duration]) parser[time.Duration] {
+	return func(r *reader, n *node) (time.Duration, bool) {
+		v, ok := parse(r, n)
+		if ok && (v < low || v > high) {
+			r.fail(n, "must be from %v to %v, got %v", low, high, v)
+			return 0, false
+		}
+		return v, ok
+	}
+}
+
 // share accepts a percentage and returns it from 0 to 1.
 func share(r *reader, n *node) (float64, bool) {
 	v, ok := number(0, 100)(r, n)
@@ -167,37 +179,38 @@ var (
 	protoForm   = regexp.MustCompile(`^-?[0-9]{1,12}(\.[0-9]{1,9})?s$`)
 	gatewayForm = regexp.MustCompile(`^([0-9]{1,5}(h|m|s|ms)){1,4}$`)
 	isoForm     = regexp.MustCompile(`^P(?:(\d{1,6})D)?(?:T(?:(\d{1,6})H)?(?:(\d{1,8})M)?(?:(\d{1,9}(?:\.\d{1,9})?)S)?)?$`)
-	timeSpan    = regexp.MustCompile(`^(?:(\d{1,5})\.)?(\d{1,2}):(\d{1,2})(?::(\d{1,2}(?:\.\d{1,7})?))?$`)
+	timeSpan    = regexp.MustCompile(`^(?:(\d{1,5})\.)?([01]?\d|2[0-3]):([0-5]?\d)(?::([0-5]?\d(?:\.\d{1,7})?))?$`)
 )
 
-// units reads a list of numbers with units, such as 1m 30s. A number without a unit is in the unit
-// bare.
-func units(s string, bare time.Duration, known map[string]time.Duration) (time.Duration, bool) {
+// amount reads a whole number with a unit, such as 30s. A number without a unit is in the unit
+// bare, if that is above 0.
+func amount(s string, bare time.Duration, known map[string]time.Duration) (time.Duration, bool) {
+	return amounts(s, bare, known, 1)
+}
+
+// amounts reads up to most numbers with units, each smaller than the one before, such as 1m 30s.
+func amounts(s string, bare time.Duration, known map[string]time.Duration, most int) (time.Duration, bool) {
 	var total float64
-	found := false
+	last := time.Duration(math.MaxInt64)
 	for s = strings.TrimSpace(s); s != ""; s = strings.TrimLeft(s, " ") {
 		digits := len(s) - len(strings.TrimLeft(s, "0123456789"))
-		if digits == 0 || digits > 15 {
-			return 0, false
-		}
 		v, err := strconv.ParseFloat(s[:digits], 64)
-		if err != nil {
+		if err != nil || digits > 15 || most == 0 {
 			return 0, false
 		}
 		s = s[digits:]
 		letters := len(s) - len(strings.TrimLeft(s, "abcdefghijklmnopqrstuvwxyzM"))
 		unit, ok := known[s[:letters]]
 		if letters == 0 {
-			unit, ok = bare, true
+			unit, ok = bare, bare > 0
 		}
-		if !ok {
+		if !ok || unit >= last {
 			return 0, false
 		}
-		s = s[letters:]
 		total += v * float64(unit)
-		found = true
+		s, last, most = s[letters:], unit, most-1
 	}
-	if !found || total >= math.MaxInt64 {
+	if last == math.MaxInt64 || total >= math.MaxInt64 {
 		return 0, false
 	}
 	return time.Duration(total), true

@@ -54,6 +54,9 @@ func (t *translation) breaker(b foreign.Breaker) resilience.BreakerPolicy {
 	case b.FixedWindow && b.FailureRatio > 0:
 		t.approximate("Breakers.Window", "a window that begins anew becomes a rolling one")
 	}
+	if b.Window > 0 && to.Window != b.Window && b.CountWindow == 0 {
+		t.approximate("Breakers.Window", "becomes %v: a window is from %v to %v", to.Window, shortestWindow, longestWindow)
+	}
 	if b.Failures > 0 {
 		to.ConsecutiveFailures = min(b.Failures, mostCount)
 		t.approximate("Breakers.Failures", "%d failures within %v become %d failures in a row", b.Failures, b.Window, b.Failures)

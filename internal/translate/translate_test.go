@@ -255,6 +255,30 @@ func TestConcurrencyOfNormalCalls(t *testing.T) {
 	}
 }
 
+// A window that Rebound cannot have is told.
+func TestWindowOutOfRange(t *testing.T) {
+	for name, c := range map[string]struct {
+		window time.Duration
+		told   bool
+	}{
+		"short": {time.Millisecond, true}, "the shortest": {10 * time.Millisecond, false},
+		"the longest": {24 * time.Hour, false}, "long": {25 * time.Hour, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			notes := translate.Policy(foreign.Policy{Timeout: time.Second, Retry: foreign.Retry{MaxAttempts: 1}, Breakers: []foreign.Breaker{
+				{Scope: foreign.ScopeUpstream, Window: c.window, FailureRatio: 0.5, OpenFor: time.Second, HalfOpenCalls: 1},
+			}}).Notes
+			told := false
+			for _, n := range notes {
+				told = told || n.Field == "Breakers.Window"
+			}
+			if told != c.told {
+				t.Errorf("told = %v, want %v: %v", told, c.told, notes)
+			}
+		})
+	}
+}
+
 func TestEject(t *testing.T) {
 	rule := func(change func(*foreign.Breaker)) foreign.Breaker {
 		b := foreign.Breaker{Scope: foreign.ScopeEndpoint, OpenFor: 30 * time.Second, MaxOpenFor: 300 * time.Second, Growth: foreign.GrowthLinear, MaxEjected: 0.1}
