@@ -11,18 +11,18 @@ import (
 func TestLeastLimitIsLeft(t *testing.T) {
 	const usual, latency = 0.02, 1.45 * 0.02 // s: neither fast enough to raise it nor slow enough to lower it
 	r := newBrake(0, usual, 0, 300)
-	limit := int64(leastBrake)
+	limit := float64(leastBrake)
 	for at := time.Duration(0); at < 2*searchesAfter; at += 500 * time.Millisecond {
 		b := sample{n: 30, latency: 30 * latency, from: int64(at)}
 		limit = r.next(int64(at+400*time.Millisecond), &b, limit, true)
 		if limit > leastBrake {
 			if at < searchesAfter {
-				t.Errorf("the limit was %d after %v, want it raised after %v", limit, at, searchesAfter)
+				t.Errorf("the limit was %v after %v, want it raised after %v", limit, at, searchesAfter)
 			}
 			return
 		}
 	}
-	t.Errorf("the limit was %d for %v, want more", limit, 2*searchesAfter)
+	t.Errorf("the limit was %v for %v, want more", limit, 2*searchesAfter)
 }
 
 // Neither rare long calls nor a few calls after a pause make the brake take a long queue for short.
