@@ -100,6 +100,7 @@ func (p Priority) share(retry bool) float64 {
 // The adaptive limit.
 const (
 	leastLimit = 12
+	leastFirst = 9 // when it begins to be slow
 	timesUsual = 3
 	slowFactor = 4                      // times the usual latency, and
 	leastSlow  = 100 * time.Millisecond // a process without processor time is not slow
@@ -555,13 +556,12 @@ func (l *limiter) hold(at int64, slow, full, fails, starved bool) {
 		l.needed = at
 	}
 	rate := float64(l.block.n) / time.Duration(at-l.usual.at).Seconds()
-	// Many clients have few places each. With leastLimit for each of them a queue could be as long
-	// as attemptTimeout, and would stay so.
-	usual := max(leastBrake, timesUsual*l.usual.inFlight)
+	usual := timesUsual * l.usual.inFlight
 	switch b := &l.block; {
 	case fails && slow:
-		// A part of it may hang, and hold places. A search would take them from the rest.
-		limit = usual
+		// A part of it may hang, and hold places. A search would take them from the rest. But with
+		// leastFirst places for each of many clients the queue may stay as long as attemptTimeout.
+		limit = max(leastBrake, usual)
 		l.slowness = l.newBrake(at)
 	case fails:
 		limit = 0
@@ -578,7 +578,7 @@ func (l *limiter) hold(at int64, slow, full, fails, starved bool) {
 			// Calls were refused as if it hung. The usual rate would need as many places.
 			inFlight = max(inFlight, l.usual.rate*b.latency/float64(b.n))
 		}
-		limit = max(usual, 1+inFlight/normalShare)
+		limit = max(leastFirst, usual, 1+inFlight/normalShare)
 		l.slowness = l.newBrake(at)
 	default:
 		limit = 0
