@@ -21,8 +21,9 @@ type ConcurrencyPolicy struct {
 	// what is usual, but at least 12, and 2 when attempts have failed and nothing was answered for
 	// long. While all its answers are slow, the limit is what it can serve with a short queue. Both
 	// leave out requests with a body, which may wait for their callers. Calls get the share of
-	// their class, at least one place (normal 90 %: 10 of 12, and 1 of 2). After 1.5 s without a
-	// new attempt, one more passes while there are no answers. -1 = no limit. -1 to 1000000.
+	// their class, in whole places and at least one (normal 90 %: 10 of 12, and 1 of 2); of a slow
+	// upstream also a part of a place, which is free for that part of the time. After 1.5 s without
+	// a new attempt, one more passes while there are no answers. -1 = no limit. -1 to 1000000.
 	Max int `yaml:"max"`
 	// Queue is the number of attempts that may wait for a place. In a full queue an attempt takes
 	// the place of one of a lower class. 0 to 1000000; 0 refuses at once.
