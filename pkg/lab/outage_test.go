@@ -130,13 +130,14 @@ func TestHonouredDeadlines(t *testing.T) {
 
 // An upstream has a third of its capacity for half a minute. The limit must keep its queue short,
 // from five seconds on. It must not take the latency of the queue for the usual one: then it would
-// leave force, and the queue would grow until attempts time out. Many clients have at least
-// 1.8 places each, so that their queue is longer. At 2.25 times the load that two workers can serve,
-// attempts time out before a client of eleven calls a second has seen enough of them. The limit must
-// be small then too, or they go on to time out for ever.
+// leave force, and the queue would grow until attempts time out.
 //
-// A worker needs 20 or 21 ms, in whole units of the simulator: p99 is 1.95 times 20 ms and 1.86 times
-// 21 ms.
+// Many clients have at least 1.8 places each, so that their queue is longer. At 2.25 times the load
+// that two workers can serve, attempts time out before a client of eleven calls a second has seen
+// enough of them. The limit must be small then too, or they go on to time out for ever.
+//
+// A worker needs 20 or 21 ms, in whole units of the simulator. So a p99 of 1.95 times 20 ms is 1.86
+// times what the slower calls need.
 func TestDefaultPolicyInABrownOut(t *testing.T) {
 	statistics(t)
 	t.Parallel()

@@ -25,8 +25,8 @@ func TestLeastLimitIsLeft(t *testing.T) {
 	t.Errorf("the limit was %v for %v, want more", limit, 2*searchesAfter)
 }
 
-// A part of a place is one for that part of the time: if others begin as soon as they may, as many are
-// in flight on average as the limit says.
+// A part of a place is one for that part of the time: if others begin as soon as they may, as many
+// are in flight on average as the limit says.
 func TestPartOfAPlace(t *testing.T) {
 	const latency, step, until = 40 * time.Millisecond, 50 * time.Microsecond, 20 * time.Second
 	for _, limit := range []float64{2, 2.25, 3.6, 4.5, 9.9} {
