@@ -73,7 +73,7 @@ func (u brownOut) run(t *testing.T, until time.Duration) (answers []answer, last
 
 // The limit keeps the queue of an upstream short, whatever it has seen before: few long calls among
 // many short ones, or answers in no time. With few long calls chance decides much: without a bound
-// for what it allows for them it would take 1.7 s, with it 0.7 s.
+// for what it allows for them it would take 1.7 s, with it 1.0 s.
 func TestBrakeKeepsTheQueueShort(t *testing.T) {
 	for name, c := range map[string]struct {
 		workers, left int

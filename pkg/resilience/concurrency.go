@@ -21,8 +21,9 @@ type ConcurrencyPolicy struct {
 	// what is usual, but at least 12, and 2 when attempts have failed and nothing was answered for
 	// long. While all its answers are slow, the limit is what it can serve with a short queue. Both
 	// leave out requests with a body, which may wait for their callers. Calls get the share of
-	// their class, at least one place (normal 90 %: 10 of 12, and 1 of 2). After 1.5 s without a
-	// new attempt, one more passes while there are no answers. -1 = no limit. -1 to 1000000.
+	// their class, in whole places and at least one (normal 90 %: 10 of 12, and 1 of 2); of a slow
+	// upstream also a part of a place, which is free for that part of the time. After 1.5 s without
+	// a new attempt, one more passes while there are no answers. -1 = no limit. -1 to 1000000.
 	Max int `yaml:"max"`
 	// Queue is the number of attempts that may wait for a place. In a full queue an attempt takes
 	// the place of one of a lower class. 0 to 1000000; 0 refuses at once.
@@ -100,6 +101,7 @@ func (p Priority) share(retry bool) float64 {
 // The adaptive limit.
 const (
 	leastLimit = 12
+	leastFirst = 9 // when it begins to be slow
 	timesUsual = 3
 	slowFactor = 4                      // times the usual latency, and
 	leastSlow  = 100 * time.Millisecond // a process without processor time is not slow
@@ -140,14 +142,16 @@ type limiterState struct {
 	began    atomic.Int64 // when the last place was taken, ns since epoch
 	few      atomic.Int64 // below it attempts of any class get a place
 	many     atomic.Int64 // from more on the upstream may stall
-	limit    atomic.Int64 // the first limit when it is slow
+	limit    atomic.Int64 // the limit while it stalls
 	lastGood atomic.Int64 // the last success, ns since epoch
 	typical  atomic.Int64 // the usual latency, ns; 0 = unknown
 	known    atomic.Int64 // since when it is known, ns since epoch
 	failures atomic.Int64 // since the last block
 	gap      atomic.Int64 // the usual time between two successes, ns
 	slow     atomic.Int64 // until when the upstream counts as slow, ns since epoch
-	brake    atomic.Int64 // the limit while it is slow; 0 = it is not
+	brake    places       // while it is slow; 0 = it is not
+	latency  atomic.Int64 // while it is slow, ns
+	left     atomic.Int64 // when an attempt ended at last while it was slow, ns since epoch
 	full     atomic.Bool  // the brake has refused an attempt since the last block
 	tired    atomic.Int64 // until when it gets no retries after it was slow, ns since epoch
 
@@ -280,7 +284,7 @@ func (l *limiterState) setFew() {
 	defer l.settingFew.Unlock()
 	few := l.many.Load()
 	if brake := l.brake.Load(); brake > 0 {
-		few = min(few, int64(float64(brake)*sheddableShare))
+		few = min(few, int64(brake*sheddableShare))
 	}
 	if l.stalls() {
 		few = 0
@@ -288,8 +292,14 @@ func (l *limiterState) setFew() {
 	l.few.Store(few)
 }
 
-// places returns the share of a limit. Of a small one it is still a place.
-func places(limit int64, share float64) int64 { return max(1, int64(float64(limit)*share)) }
+// ofLimit returns the share of a limit. Of a small one it is still a place.
+func ofLimit(limit int64, share float64) int64 { return max(1, int64(float64(limit)*share)) }
+
+// places is a limit that need not be whole. Its part of a place is one for a part of the time.
+type places struct{ bits atomic.Uint64 }
+
+func (p *places) Load() float64       { return math.Float64frombits(p.bits.Load()) }
+func (p *places) Store(limit float64) { p.bits.Store(math.Float64bits(limit)) }
 
 // takeFree takes a place if attempts of any class get one.
 func (l *limiter) takeFree(now time.Time) bool {
@@ -338,17 +348,37 @@ func (l *limiter) begin(now time.Time) {
 // fits reports whether n attempts may be in flight.
 func (l *limiter) fits(n int64, now time.Time, share float64) bool {
 	if l.policy.Max > 0 {
-		return n <= places(int64(l.policy.Max), share)
+		return n <= ofLimit(int64(l.policy.Max), share)
 	}
 	at := int64(now.Sub(l.epoch))
 	if n > l.many.Load() {
 		l.watch(at)
 	}
-	if limit := l.inForce(at); limit == 0 || n <= places(limit, share) {
+	switch {
+	case l.stalls():
+		if n <= ofLimit(l.placesInAStall(), share) {
+			return true
+		}
+	case at >= l.slow.Load() || l.fitsBrake(n, at, share):
 		return true
 	}
 	if !l.full.Load() {
 		l.full.Store(true)
+	}
+	return false
+}
+
+// fitsBrake reports whether n attempts may be in flight while the upstream is slow. One more than
+// the whole places may be if none has ended for a while. By Little's law an attempt ends each
+// latency/limit, and if the last place stays empty for a part of that time, the limit is kept on
+// average.
+func (l *limiter) fitsBrake(n, at int64, share float64) bool {
+	limit := share * l.brake.Load()
+	switch whole := math.Floor(limit); {
+	case limit == 0 || float64(n) <= whole:
+		return true
+	case float64(n) == whole+1:
+		return float64(at-l.left.Load()) >= (float64(n)-limit)*float64(l.latency.Load())/limit
 	}
 	return false
 }
@@ -359,7 +389,7 @@ func (l *limiter) inForce(at int64) int64 {
 	case l.stalls():
 		return l.placesInAStall()
 	case at < l.slow.Load():
-		return l.brake.Load()
+		return int64(math.Ceil(l.brake.Load()))
 	}
 	return 0
 }
@@ -377,6 +407,9 @@ func (l *limiter) leave(now time.Time, h Health, latency time.Duration) {
 	at := int64(now.Sub(l.epoch))
 	if h == Unhealthy { // first: the place may be one too many
 		l.failed.Store(at)
+	}
+	if l.brake.Load() > 0 {
+		l.left.Store(at)
 	}
 	n := l.inFlight.Add(-1)
 	if l.over.Load() != 0 && n <= l.many.Load() {
@@ -524,10 +557,12 @@ func (l *limiter) hold(at int64, slow, full, fails, starved bool) {
 		l.needed = at
 	}
 	rate := float64(l.block.n) / time.Duration(at-l.usual.at).Seconds()
+	usual := timesUsual * l.usual.inFlight
 	switch b := &l.block; {
 	case fails && slow:
-		// A part of it may hang, and hold places. A search would take them from the rest.
-		limit = l.limit.Load()
+		// A part of it may hang, and hold places. A search would take them from the rest. But with
+		// leastFirst places for each of many clients the queue may stay as long as attemptTimeout.
+		limit = max(leastBrake, usual)
 		l.slowness = l.newBrake(at)
 	case fails:
 		limit = 0
@@ -544,7 +579,7 @@ func (l *limiter) hold(at int64, slow, full, fails, starved bool) {
 			// Calls were refused as if it hung. The usual rate would need as many places.
 			inFlight = max(inFlight, l.usual.rate*b.latency/float64(b.n))
 		}
-		limit = max(l.limit.Load(), 1+int64(math.Ceil(inFlight/normalShare)))
+		limit = max(leastFirst, usual, 1+inFlight/normalShare)
 		l.slowness = l.newBrake(at)
 	default:
 		limit = 0
@@ -559,12 +594,13 @@ func (l *limiter) newBrake(at int64) brake {
 
 // set puts the brake in force with a limit, or releases it with 0. At no moment is it in force with
 // another limit than its own.
-func (l *limiter) set(at, limit int64) {
+func (l *limiter) set(at int64, limit float64) {
 	if limit == 0 {
 		l.slow.Store(0)
 		l.brake.Store(0)
 		return
 	}
+	l.latency.Store(int64(l.block.latency / float64(l.block.n) * float64(time.Second)))
 	l.brake.Store(limit)
 	l.slow.Store(at + int64(slowHolds))
 	l.tired.Store(at + int64(slowHolds))
@@ -675,7 +711,7 @@ func (l *limiter) remove(queue *list.List, e *list.Element) {
 func (l *limiter) crowded(now time.Time, p Priority) bool {
 	switch {
 	case l.policy.Max > 0:
-		return l.inFlight.Load()+1 > places(int64(l.policy.Max), p.share(true))
+		return l.inFlight.Load()+1 > ofLimit(int64(l.policy.Max), p.share(true))
 	case l.policy.Max == 0:
 		at := int64(now.Sub(l.epoch))
 		return at < l.tired.Load() || at < l.late.until.Load() || l.inForce(at) > 0
