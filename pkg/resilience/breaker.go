@@ -163,6 +163,7 @@ type breaker struct {
 	traffic     traffic
 	results     int           // at most as many as usual covers
 	usual       float64       // the failure rate before these failures
+	mixed       float64       // the share of the successes that came right after a failure
 	probed      bool          // a probe has succeeded since the circuit became half-open
 	cuts        atomic.Int32  // attempts that callers ended since the last success; written under mu
 	silent      time.Duration // since when nothing has succeeded, for them; from epoch
@@ -519,11 +520,24 @@ const (
 
 // succeeded ends the failures in a row. It is called under mu.
 func (b *breaker) succeeded() {
+	after := 0.0
 	for range min(b.consecutive, usualOf) {
 		b.learn(1)
+		after = 1
 	}
 	b.learn(0)
+	b.mixed += (after - b.mixed) / float64(b.results+assumed)
 	b.consecutive = 0
+}
+
+// chance returns the failure rate by chance. Then as many successes come after a failure as
+// attempts fail. If far fewer do, the failures came in runs: the upstream fails now and then as a
+// whole. It is called under mu.
+func (b *breaker) chance() float64 {
+	if b.mixed < b.usual/2 {
+		return b.mixed
+	}
+	return b.usual
 }
 
 // learn adds a result to usual, 1 for a failure. It is called under mu.
@@ -540,8 +554,8 @@ func (b *breaker) failsInARow() bool {
 	if n == 0 {
 		return false
 	}
-	if b.usual > partly {
-		n *= math.Log(partly) / math.Log(b.usual)
+	if usual := b.chance(); usual > partly {
+		n *= math.Log(partly) / math.Log(usual)
 	}
 	return float64(b.consecutive) >= n
 }
@@ -666,6 +680,18 @@ func (b *breaker) onTime() {
 	b.wake(time.Now())
 }
 
+// probeNow ends the open period.
+func (b *breaker) probeNow() {
+	b.mu.Lock()
+	defer b.unlock()
+	if b.state == Open {
+		now := time.Now()
+		b.probeAt = now
+		b.refusing.Store(int64(now.Sub(b.epoch)))
+		b.wake(now)
+	}
+}
+
 // wake turns an open circuit half-open if its period is over at now. It is called under mu.
 func (b *breaker) wake(now time.Time) {
 	if b.state == Open && !now.Before(b.probeAt) {
@@ -731,7 +757,7 @@ func (b *breaker) seen() traffic {
 		b.measure(b.window.total)
 	}
 	t := b.traffic
-	t.partly = b.usual >= partlyFails
+	t.partly = b.chance() >= partlyFails
 	return t
 }
 
