@@ -163,7 +163,7 @@ type breaker struct {
 	traffic     traffic
 	results     int           // at most as many as usual covers
 	usual       float64       // the failure rate before these failures
-	mixed       float64       // the share of the successes that came right after a failure
+	ended       float64       // how often failures in a row ended, for each result
 	probed      bool          // a probe has succeeded since the circuit became half-open
 	cuts        atomic.Int32  // attempts that callers ended since the last success; written under mu
 	silent      time.Duration // since when nothing has succeeded, for them; from epoch
@@ -516,34 +516,30 @@ const (
 	usualOf = 64
 	// assumed is the number of successes that are assumed before the first result.
 	assumed = 8
+	// longRun is the mean number of failures in a row from which they are not chance.
+	longRun = 3
 )
 
 // succeeded ends the failures in a row. It is called under mu.
 func (b *breaker) succeeded() {
-	after := 0.0
 	for range min(b.consecutive, usualOf) {
-		b.learn(1)
-		after = 1
+		b.learn(1, 0)
 	}
-	b.learn(0)
-	b.mixed += (after - b.mixed) / float64(b.results+assumed)
+	b.learn(0, float64(min(b.consecutive, 1)))
 	b.consecutive = 0
 }
 
-// chance returns the failure rate by chance. Then as many successes come after a failure as
-// attempts fail. If far fewer do, the failures came in runs: the upstream fails now and then as a
-// whole. It is called under mu.
-func (b *breaker) chance() float64 {
-	if b.mixed < b.usual/2 {
-		return b.mixed
-	}
-	return b.usual
-}
+// inRuns reports whether the failures came in runs of more than longRun: the upstream fails now and
+// then as a whole. By chance they are that long at a failure rate of 67 %. It is called under mu.
+func (b *breaker) inRuns() bool { return b.ended*longRun < b.usual }
 
-// learn adds a result to usual, 1 for a failure. It is called under mu.
-func (b *breaker) learn(failed float64) {
+// learn adds a result to usual, 1 for a failure, and to ended, 1 for the success after one. It is
+// called under mu.
+func (b *breaker) learn(failed, ended float64) {
 	b.results = min(b.results+1, usualOf-assumed)
-	b.usual += (failed - b.usual) / float64(b.results+assumed)
+	n := float64(b.results + assumed)
+	b.usual += (failed - b.usual) / n
+	b.ended += (ended - b.ended) / n
 }
 
 // failsInARow reports whether so many attempts failed in a row that the circuit opens. If a large
@@ -554,8 +550,8 @@ func (b *breaker) failsInARow() bool {
 	if n == 0 {
 		return false
 	}
-	if usual := b.chance(); usual > partly {
-		n *= math.Log(partly) / math.Log(usual)
+	if b.usual > partly {
+		n *= math.Log(partly) / math.Log(b.usual)
 	}
 	return float64(b.consecutive) >= n
 }
@@ -757,7 +753,7 @@ func (b *breaker) seen() traffic {
 		b.measure(b.window.total)
 	}
 	t := b.traffic
-	t.partly = b.chance() >= partlyFails
+	t.partly = b.usual >= partlyFails && !b.inRuns()
 	return t
 }
 
