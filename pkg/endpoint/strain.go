@@ -1,7 +1,6 @@
 package endpoint
 
 import (
-	"math"
 	"sync/atomic"
 	"time"
 )
@@ -37,7 +36,7 @@ func (s *strain) see(d, limit time.Duration, now int64, calm bool) {
 	case s.usual == 0:
 		s.usual = d.Seconds()
 	case calm:
-		s.usual += (d.Seconds() - s.usual) * -math.Expm1(-float64(age)/float64(decay))
+		s.usual += (d.Seconds() - s.usual) * min(1, float64(age)/float64(decay))
 	}
 }
 
