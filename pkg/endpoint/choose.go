@@ -63,9 +63,9 @@ func (s *Set) choose(v *view, l *Lease, c *Call, now int64, limit time.Duration)
 const probeShare = 0.05
 
 // relieve returns m, or in its stead an endpoint that fails if m has too much work. m is the better
-// of two, so those that work cannot serve all requests: if they had to, their queues would grow until
-// all requests time out. So each that fails gets its equal share, as without any ejection. And while
-// answers come late, those that fail are probed sooner, because they are needed.
+// of two, so those that work cannot serve all requests: their queues would grow until all requests
+// time out. So each that fails gets its equal share, as without any ejection. And while answers
+// come late, those that fail are probed sooner, because they are needed.
 func (s *Set) relieve(v *view, m *member, c *Call, now int64) *member {
 	if !v.fails() || !m.strain.late.holds.Load() || m.state() != resilience.Closed {
 		return m

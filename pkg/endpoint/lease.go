@@ -70,7 +70,7 @@ const (
 	LeaseReady LeaseState = "ready"
 	// the endpoint was ejected, and the attempt finds out whether it works again
 	LeaseProbe LeaseState = "probe"
-	// the endpoint fails, but too many do for any to be ejected
+	// the endpoint fails, but too many do for any to be ejected, or those that work are overloaded
 	LeasePanic LeaseState = "panic"
 )
 
@@ -124,7 +124,7 @@ func (l *Lease) RoundTrip(req *http.Request, fresh bool) (*http.Response, error)
 	return resp, err
 }
 
-// observe records how long the attempt has taken at now. failed reports whether it is no good answer.
+// observe records how long the attempt has taken at now. failed reports that it is no good answer.
 func (l *Lease) observe(now time.Time, failed bool) {
 	m, d, at := l.member, now.Sub(l.start), l.set.since(now)
 	m.mu.Lock()

@@ -10,8 +10,8 @@ import (
 	"github.com/rebound-dev/rebound/pkg/resilience"
 )
 
-// meanwhile makes n calls, one every gap, without waiting for their answers. It returns the number of
-// attempts by endpoint.
+// meanwhile makes n calls, one every gap, without waiting for their answers. It returns the number
+// of attempts by endpoint.
 func (w *world) meanwhile(n int, gap time.Duration) map[string]int {
 	w.t.Helper()
 	var mu sync.Mutex
@@ -30,8 +30,8 @@ func (w *world) meanwhile(n int, gap time.Duration) map[string]int {
 	return counts
 }
 
-// While the endpoints that work answer so late that attempts would soon time out, those that fail get
-// their share, whether they are ejected or not: they shed the load that the others cannot serve.
+// While the endpoints that work answer so late that attempts would soon time out, those that fail
+// get their share, ejected or not: they shed the load that the others cannot serve.
 func TestFailingEndpointsRelieveTheOthers(t *testing.T) {
 	const quick, slow = 10 * time.Millisecond, 600 * time.Millisecond // attempts have a second
 	for title, tc := range map[string]struct {
@@ -76,8 +76,8 @@ func TestFailingEndpointsRelieveTheOthers(t *testing.T) {
 	}
 }
 
-// An endpoint that has been ejected for long is probed soon while the others answer late, because it
-// is needed. Otherwise it waits for the end of its period.
+// An endpoint that has been ejected for long is probed soon while the others answer late, because
+// it is needed. Otherwise it waits for the end of its period.
 func TestEndpointThatIsNeededIsProbedSooner(t *testing.T) {
 	for title, tc := range map[string]struct {
 		latency time.Duration // of the others

@@ -31,8 +31,8 @@ func TestDefaultPolicyDoesNoHarm(t *testing.T) {
 	}
 	// Each of these once was harmed.
 	harmed := map[cell]bool{
-		// A part of the upstream is gone and the rest is overloaded. Retries kept the queue up, with
-		// clients that see few answers each, and with one.
+		// A part of the upstream is gone and the rest is overloaded. Retries kept the queue up,
+		// with clients that see few answers each, and with one.
 		{"rolling-restart", 0.9, 250}:  true,
 		{"hanging-endpoint", 0.9, 250}: true,
 		{"bad-instance", 0.9, 250}:     true,

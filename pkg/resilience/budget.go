@@ -17,7 +17,7 @@ type BudgetPolicy struct {
 	Ratio float64 `yaml:"ratio"`
 	// Burst is the largest number of tokens, and the number at the start. 0 to 1000000. -1 adapts
 	// it to the client. It means 20, but a client with steady traffic saves less: for the attempts
-	// of a quarter of a second, at least one, and at least four if over 10 % of the attempts fail.
+	// of a quarter of a second, at least one, and at least four if over 10 % fail by chance.
 	Burst float64 `yaml:"burst"`
 	// FloorPerSecond is the number of retries a second that need no token, so that a caller with
 	// little traffic can retry too. At most one second's worth of unused ones is kept, but at least

@@ -115,8 +115,8 @@ func TestNoRetriesWhileTheUpstreamIsSlow(t *testing.T) {
 }
 
 // A client with little traffic saves one token, so that many of them make no burst of retries. If a
-// part of its attempts usually fails, it saves four: it needs them. It does not if they fail in runs:
-// then the upstream fails as a whole, and retries save no call.
+// part of its attempts usually fails, it saves four: it needs them. It does not if they fail in
+// runs: then the upstream fails as a whole, and retries save no call.
 func TestTokensThatASmallClientSaves(t *testing.T) {
 	for name, c := range map[string]struct {
 		fails   func(i int) *op // nil = the call succeeds
