@@ -31,7 +31,7 @@ func (s *Set) choose(v *view, l *Lease, c *Call, now int64, limit time.Duration)
 		if n == 0 {
 			return nil, false
 		}
-		return v.usable[0], false
+		return s.relieve(v, v.usable[0], c, now), false
 	}
 	var from int
 	for range draws {
@@ -51,11 +51,41 @@ func (s *Set) choose(v *view, l *Lease, c *Call, now int64, limit time.Duration)
 			m = b
 		}
 		if m != nil && now >= m.told.Load() && m.state() == resilience.Closed {
-			return m, false
+			return s.relieve(v, m, c, now), false
 		}
 		m, from = nil, i
 	}
-	return best(v.usable, from, c, now), false
+	return s.relieve(v, best(v.usable, from, c, now), c, now), false
+}
+
+// probeShare is the part of the requests that may bring forward the probes of endpoints that are
+// needed. A busy set then probes them every EjectFor, and one with few requests seldom.
+const probeShare = 0.05
+
+// relieve returns m, or in its stead an endpoint that fails if m has too much work. m is the better
+// of two, so those that work cannot serve all requests: their queues would grow until all requests
+// time out. So each that fails gets its equal share, as without any ejection. And while answers
+// come late, those that fail are probed sooner, because they are needed.
+func (s *Set) relieve(v *view, m *member, c *Call, now int64) *member {
+	if !v.fails() || !m.strain.late.holds.Load() || m.state() != resilience.Closed {
+		return m
+	}
+	x := s.options.Random()
+	if x < probeShare {
+		for _, o := range v.open {
+			if now-o.opened.Load() >= int64(s.options.Policy.Eject.EjectFor) && !o.waits(now) {
+				o.circuit.ProbeNow()
+			}
+		}
+	}
+	if !m.strain.overloaded.holds.Load() {
+		return m
+	}
+	o := v.all[min(int(x*float64(len(v.all))), len(v.all)-1)]
+	if o.state() == resilience.Closed || o.waits(now) || c.tried(o) {
+		return m
+	}
+	return o
 }
 
 // left reports whether a usable endpoint is left that c has not tried.

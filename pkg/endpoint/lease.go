@@ -52,6 +52,7 @@ type Lease struct {
 	set       *Set
 	member    *member
 	start     time.Time
+	limit     time.Duration // until the response begins
 	admission resilience.Admission
 	state     LeaseState
 	again     bool // the call has tried the endpoint before
@@ -69,7 +70,7 @@ const (
 	LeaseReady LeaseState = "ready"
 	// the endpoint was ejected, and the attempt finds out whether it works again
 	LeaseProbe LeaseState = "probe"
-	// the endpoint fails, but too many do for any to be ejected
+	// the endpoint fails, but too many do for any to be ejected, or those that work are overloaded
 	LeasePanic LeaseState = "panic"
 )
 
@@ -114,13 +115,24 @@ func (l *Lease) RoundTrip(req *http.Request, fresh bool) (*http.Response, error)
 		switch at := l.set.since(now); answerOf(resp) {
 		case resilience.Healthy:
 			l.admission.Answered()
-			l.member.observe(now.Sub(l.start), at, false)
+			l.observe(now, false)
 		case resilience.Neutral:
 			l.member.refused(at)
 		case resilience.Unhealthy:
 		}
 	}
 	return resp, err
+}
+
+// observe records how long the attempt has taken at now. failed reports that it is no good answer.
+func (l *Lease) observe(now time.Time, failed bool) {
+	m, d, at := l.member, now.Sub(l.start), l.set.since(now)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.observe(d, at, failed)
+	if !failed || d >= l.limit/tooLate { // a failure that comes fast says nothing about the load
+		m.strain.see(d, l.limit, at, !failed && !l.set.current.Load().fails())
+	}
 }
 
 // serves reports whether u has the scheme, host and port of the set's target, or is nil.
@@ -155,10 +167,10 @@ func (l *Lease) Report(h resilience.Health, retryAfter time.Duration) {
 	case resilience.Healthy:
 		l.member.succeeded(at)
 	case resilience.Unhealthy:
-		l.member.observe(now.Sub(l.start), at, true)
+		l.observe(now, true)
 		l.member.failed(at, retryAfter)
 	default:
-		l.member.observe(now.Sub(l.start), at, true) // it may hang, and its callers lose patience
+		l.observe(now, true) // it may hang, and its callers lose patience
 		l.member.keepAway(at, retryAfter)
 	}
 	l.admission.Settle(h)
@@ -217,7 +229,7 @@ func (s *Set) Begin(ctx context.Context, l *Lease, c *Call, limit time.Duration)
 		return err
 	}
 	now := time.Now()
-	l.set, l.start = s, now
+	l.set, l.start, l.limit = s, now, limit
 	m, probe := s.choose(v, l, c, s.since(now), limit)
 	if m == nil {
 		return ErrEjected

@@ -66,6 +66,7 @@ type member struct {
 	// Times are in ns since the set's epoch. They are read without a lock. mu guards the changes
 	// that depend on the value before.
 	mu       sync.Mutex
+	strain   strain        // mu guards it, but for what strain says
 	latency  atomic.Uint64 // seconds, the bits of a float64; 0 = unknown
 	measured atomic.Int64  // when latency was last updated
 	failures atomic.Int64  // in a row
@@ -74,6 +75,7 @@ type member struct {
 	told     atomic.Int64  // when the Retry-After of the last answer ends
 	lastGood atomic.Int64  // when the last request succeeded; 0 = never
 	halfOpen atomic.Int64  // when the circuit became half-open
+	opened   atomic.Int64  // when the circuit last opened
 }
 
 // state returns the state of the endpoint's circuit.
@@ -147,9 +149,8 @@ func (m *member) average(now int64) float64 {
 }
 
 // observe adds a latency to the average. With only up set, a latency below the average is ignored.
+// The caller holds mu.
 func (m *member) observe(d time.Duration, now int64, onlyUp bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	s := d.Seconds()
 	before, age := math.Float64frombits(m.latency.Load()), max(0, now-m.measured.Load())
 	if s < before && age <= int64(forget) {

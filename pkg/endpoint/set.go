@@ -91,6 +91,7 @@ type view struct {
 	all      []*member
 	usable   []*member // without the ejected ones
 	halfOpen []*member // to be probed
+	open     []*member // to be probed later
 }
 
 // Event is a change of an endpoint.
@@ -191,6 +192,9 @@ func (s *Set) named() bool {
 	return s.options.Policy.Resolve != ResolveDNS && s.options.Policy.Resolve != ResolveStatic
 }
 
+// fails reports whether some endpoint fails, ejected or not.
+func (v *view) fails() bool { return len(v.open)+len(v.halfOpen) > 0 }
+
 // since returns the time from the set's epoch in ns.
 func (s *Set) since(now time.Time) int64 { return int64(now.Sub(s.epoch)) }
 
@@ -264,8 +268,12 @@ func closeSender(s sender) {
 
 // changed is called when the circuit of m has changed.
 func (s *Set) changed(m *member, t resilience.Transition) {
-	if t.To == resilience.HalfOpen {
-		m.halfOpen.Store(s.since(t.At))
+	switch at := s.since(t.At); t.To {
+	case resilience.HalfOpen:
+		m.halfOpen.Store(at)
+	case resilience.Open:
+		m.opened.Store(at)
+	case resilience.Closed:
 	}
 	s.mu.Lock()
 	defer s.unlock()
@@ -290,6 +298,7 @@ func (s *Set) show(all []*member, now time.Time) {
 		case resilience.HalfOpen:
 			v.halfOpen = append(v.halfOpen, m)
 		case resilience.Open:
+			v.open = append(v.open, m)
 		}
 	}
 	failing, alone := len(all)-len(v.usable), len(all) == 1

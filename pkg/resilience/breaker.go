@@ -163,6 +163,7 @@ type breaker struct {
 	traffic     traffic
 	results     int           // at most as many as usual covers
 	usual       float64       // the failure rate before these failures
+	ended       float64       // how often failures in a row ended, for each result
 	probed      bool          // a probe has succeeded since the circuit became half-open
 	cuts        atomic.Int32  // attempts that callers ended since the last success; written under mu
 	silent      time.Duration // since when nothing has succeeded, for them; from epoch
@@ -515,21 +516,30 @@ const (
 	usualOf = 64
 	// assumed is the number of successes that are assumed before the first result.
 	assumed = 8
+	// longRun is the mean number of failures in a row from which they are not chance.
+	longRun = 3
 )
 
 // succeeded ends the failures in a row. It is called under mu.
 func (b *breaker) succeeded() {
 	for range min(b.consecutive, usualOf) {
-		b.learn(1)
+		b.learn(1, 0)
 	}
-	b.learn(0)
+	b.learn(0, float64(min(b.consecutive, 1)))
 	b.consecutive = 0
 }
 
-// learn adds a result to usual, 1 for a failure. It is called under mu.
-func (b *breaker) learn(failed float64) {
+// inRuns reports whether the failures came in runs of more than longRun: the upstream fails now and
+// then as a whole. By chance they are that long at a failure rate of 67 %. It is called under mu.
+func (b *breaker) inRuns() bool { return b.ended*longRun < b.usual }
+
+// learn adds a result to usual, 1 for a failure, and to ended, 1 for the success after one. It is
+// called under mu.
+func (b *breaker) learn(failed, ended float64) {
 	b.results = min(b.results+1, usualOf-assumed)
-	b.usual += (failed - b.usual) / float64(b.results+assumed)
+	n := float64(b.results + assumed)
+	b.usual += (failed - b.usual) / n
+	b.ended += (ended - b.ended) / n
 }
 
 // failsInARow reports whether so many attempts failed in a row that the circuit opens. If a large
@@ -666,6 +676,18 @@ func (b *breaker) onTime() {
 	b.wake(time.Now())
 }
 
+// probeNow ends the open period.
+func (b *breaker) probeNow() {
+	b.mu.Lock()
+	defer b.unlock()
+	if b.state == Open {
+		now := time.Now()
+		b.probeAt = now
+		b.refusing.Store(int64(now.Sub(b.epoch)))
+		b.wake(now)
+	}
+}
+
 // wake turns an open circuit half-open if its period is over at now. It is called under mu.
 func (b *breaker) wake(now time.Time) {
 	if b.state == Open && !now.Before(b.probeAt) {
@@ -731,7 +753,7 @@ func (b *breaker) seen() traffic {
 		b.measure(b.window.total)
 	}
 	t := b.traffic
-	t.partly = b.usual >= partlyFails
+	t.partly = b.usual >= partlyFails && !b.inRuns()
 	return t
 }
 

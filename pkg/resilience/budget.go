@@ -17,7 +17,7 @@ type BudgetPolicy struct {
 	Ratio float64 `yaml:"ratio"`
 	// Burst is the largest number of tokens, and the number at the start. 0 to 1000000. -1 adapts
 	// it to the client. It means 20, but a client with steady traffic saves less: for the attempts
-	// of a quarter of a second, at least one, and at least four if over 10 % of the attempts fail.
+	// of a quarter of a second, at least one, and at least four if over 10 % fail by chance.
 	Burst float64 `yaml:"burst"`
 	// FloorPerSecond is the number of retries a second that need no token, so that a caller with
 	// little traffic can retry too. At most one second's worth of unused ones is kept, but at least
@@ -55,7 +55,8 @@ type budget struct {
 	adaptive      bool
 	interval      time.Duration // between two floor tokens; 0 = no floor
 
-	tokens atomic.Int64 // in 1/microTokens
+	tokens   atomic.Int64 // in 1/microTokens
+	timeouts atomic.Int64 // attempts in a row that timed out
 	// floor is the virtual time of the next floor token, in ns since epoch. This is the generic
 	// cell rate algorithm of ITU-T I.371 with a tolerance of one second.
 	floor atomic.Int64
@@ -78,11 +79,19 @@ func newBudget(p BudgetPolicy) *budget {
 }
 
 // earn credits one successful call.
-func (b *budget) earn() { b.credit(b.earned) }
+func (b *budget) earn() {
+	if b.timeouts.Load() != 0 {
+		b.timeouts.Store(0)
+	}
+	b.credit(b.earned)
+}
 
 // spend takes a token, if there is one, for an attempt that timed out. It has cost the upstream
 // as much as a retry.
-func (b *budget) spend() { b.credit(-microTokens) }
+func (b *budget) spend() {
+	b.timeouts.Add(1)
+	b.credit(-microTokens)
+}
 
 // credit adds amount to the balance, which stays from 0 to burst. It may be negative.
 func (b *budget) credit(amount int64) {
@@ -115,6 +124,9 @@ const (
 	savedTime   = 0.25 // s, for whose attempts a client with steady traffic may save tokens
 	leastSaved  = 1
 	leastPartly = 4 // if a part of its attempts usually fails
+	// hanging is the number of timeouts in a row after which nothing is spent. Retries would fill
+	// the queue of an upstream that hangs, and it would have to serve them first.
+	hanging = 3
 )
 
 // reserve takes a token. It returns noToken if there is none.
@@ -129,6 +141,9 @@ func (b *budget) reserve(seen traffic) token {
 			least = leastPartly
 		}
 		most = min(most, int64(max(least, seen.rate*savedTime)*microTokens))
+	}
+	if b.adaptive && b.timeouts.Load() >= hanging {
+		most = 0
 	}
 	for {
 		have := b.tokens.Load()

@@ -61,6 +61,10 @@ func (c *Circuit) Probe(a *Admission, lease time.Duration) bool {
 	return err == nil
 }
 
+// ProbeNow ends the open period of an open circuit, which becomes half-open. The next period is as
+// long as otherwise.
+func (c *Circuit) ProbeNow() { c.breaker.probeNow() }
+
 // Answered records that a good answer has begun, whose end may take longer than the lease.
 func (a *Admission) Answered() { a.ticket.answered.Store(true) }
 

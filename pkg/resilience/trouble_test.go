@@ -1,8 +1,10 @@
 package resilience_test
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -33,6 +35,40 @@ func TestTimeoutsCostTokens(t *testing.T) {
 				}
 				if tokens != c.want {
 					t.Errorf("%v tokens left of 5 after three calls, want %v", tokens, c.want)
+				}
+			})
+		})
+	}
+}
+
+// After three attempts in a row that timed out there are no retries until a call succeeds: they
+// would fill the queue of an upstream that hangs. It is different for a burst of one's own.
+func TestNoRetriesWhileAllTimeOut(t *testing.T) {
+	for name, c := range map[string]struct {
+		burst float64
+		want  []int // attempts of the calls
+	}{
+		"adaptive":       {resilience.AdaptiveBurst, []int{3, 1, 1, 1, 3, 1}},
+		"a burst of 100": {100, []int{3, 3, 3, 1, 3, 3}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := limited(resilience.ConcurrencyPolicy{Max: -1})
+				p.Retry.MaxAttempts = 3
+				p.Retry.Budget = resilience.BudgetPolicy{Ratio: 1, Burst: c.burst}
+				p.Breaker.ConsecutiveFailures, p.Breaker.FailureRatio = 0, 0
+				pl := pipeline(t, p, resilience.Options{Random: half})
+				var got []int
+				for i := range c.want {
+					latency := time.Hour
+					if i == 3 { // it works again for a moment
+						latency = time.Millisecond
+					}
+					_, report, _ := pl.Do(t.Context(), taking(latency))
+					got = append(got, len(report.Attempts))
+				}
+				if !slices.Equal(got, c.want) {
+					t.Errorf("got %v attempts, want %v", got, c.want)
 				}
 			})
 		})
@@ -79,11 +115,26 @@ func TestNoRetriesWhileTheUpstreamIsSlow(t *testing.T) {
 }
 
 // A client with little traffic saves one token, so that many of them make no burst of retries. If a
-// part of its attempts usually fails, it saves four: it needs them.
+// part of its attempts usually fails, it saves four: it needs them. It does not if they fail in
+// runs: then the upstream fails as a whole, and retries save no call.
 func TestTokensThatASmallClientSaves(t *testing.T) {
-	for name, c := range map[string]struct{ failing, retries int }{
-		"all well":         {0, 1},
-		"one in six fails": {6, 4},
+	for name, c := range map[string]struct {
+		fails   func(i int) *op // nil = the call succeeds
+		retries int
+	}{
+		"all well": {func(int) *op { return nil }, 1},
+		"one in six fails": {func(i int) *op {
+			if i%6 == 0 {
+				return answers("busy", "ok")
+			}
+			return nil
+		}, 4},
+		"down for two of five seconds": {func(i int) *op {
+			if i%10 < 4 {
+				return answers("busy")
+			}
+			return nil
+		}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -92,10 +143,7 @@ func TestTokensThatASmallClientSaves(t *testing.T) {
 				p.Retry.Budget = resilience.BudgetPolicy{Ratio: 1, Burst: resilience.AdaptiveBurst}
 				pl := pipeline(t, p, resilience.Options{})
 				for i := range 120 { // two a second
-					o := answers("ok")
-					if c.failing > 0 && i%c.failing == 0 {
-						o = answers("busy", "ok")
-					}
+					o := cmp.Or(c.fails(i), answers("ok"))
 					if _, _, err := pl.Do(t.Context(), o); err != nil {
 						t.Fatal(err)
 					}
