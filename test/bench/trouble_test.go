@@ -56,7 +56,7 @@ type trouble struct {
 	many     int // how many clients the column "many clients" has; 0 = 20
 	// loaded is when the callers ask for more than the upstream can do. Its goodput counts.
 	loaded lab.Span
-	// alone is the median of a call's work before the trouble. 0 does not measure [observed.beside].
+	// alone is the median of a call's work before the trouble. 0 leaves out observed.beside.
 	alone   time.Duration
 	policy  func(*transport.Policy)
 	figures []figure
