@@ -540,7 +540,7 @@ func (m *maker) policy(from foreign.Policy, r *rule, path string) transport.Poli
 		b.Base, b.Max, b.Factor = from.Retry.Backoff.Base, from.Retry.Backoff.Max, 3
 		p.Retry.Statuses = []int{}
 		for _, codes := range from.Retry.On.Statuses {
-			for code := max(400, codes.Low); code <= min(codes.High, 599); code++ {
+			for code := codes.Low; code <= codes.High; code++ {
 				p.Retry.Statuses = append(p.Retry.Statuses, code)
 			}
 		}
@@ -563,9 +563,6 @@ func (m *maker) policy(from foreign.Policy, r *rule, path string) transport.Poli
 func (m *maker) retryNotes(from foreign.Policy, r *rule, path string, methods []string) {
 	if from.Retry.MaxAttempts > mostAttempts {
 		m.note(field(&r.Retry, "attempts"), path+".retry.attempts", "a policy has at most %d attempts: taken as %d retries", mostAttempts, mostAttempts-1)
-	}
-	if codes := from.Retry.On.Statuses; slices.ContainsFunc(codes, func(s foreign.StatusRange) bool { return s.Low < http.StatusBadRequest }) {
-		m.note(field(&r.Retry, "codes"), path+".retry.codes", "not carried over: a response below 400 is no failure")
 	}
 	others := len(r.Matches) == 0
 	for i := range r.Matches {
