@@ -88,7 +88,7 @@ func linkerdAnnotations(r *reader, n *node, p *Policy) bool {
 		"retry.linkerd.io/timeout":                          set(p, "TryTimeout", &p.TryTimeout, linkerdDuration),
 		"timeout.linkerd.io/request":                        set(p, "Timeout", &p.Timeout, linkerdDuration),
 		"timeout.linkerd.io/response":                       drop("a limit for the time from the request's end to the answer's end"),
-		"config.linkerd.io/proxy-outbound-connect-timeout":  set(p, "ConnectTimeout", &p.ConnectTimeout, linkerdDuration),
+		"config.linkerd.io/proxy-outbound-connect-timeout":  set(p, "ConnectTimeout", &p.ConnectTimeout, duration),
 		"timeout.linkerd.io/idle":                           drop("a stall in the middle of an answer is not simulated"),
 		prefix:                                              set(p, "Breakers.Scope", &accrual, oneOf("consecutive", "unified")),
 		prefix + "-consecutive-max-failures":                set(p, "Breakers.ConsecutiveFailures", &b.ConsecutiveFailures, whole(0, maxWhole)),

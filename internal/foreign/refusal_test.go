@@ -125,8 +125,6 @@ func refusals() map[string]struct {
 		"aws/mode":                  {foreign.AWS, "[default]\nretry_mode = fast\n"},
 		"aws/key":                   {foreign.AWS, "[default]\nmax_atempts = 3\nretry_mode = standard\n"},
 		"aws/line":                  {foreign.AWS, "[default]\nwhat is this\n"},
-		"aws/setting twice":         {foreign.AWS, "[default]\nmax_attempts = 3\nmax_attempts = 4\n"},
-		"aws/section twice":         {foreign.AWS, "[profile a]\nmax_attempts = 3\n[profile a]\nmax_attempts = 4\n"},
 		"nginx/setting":             {foreign.Nginx, "server { location / { proxy_conect_timeout 5s; proxy_pass http://a; } }"},
 		"nginx/proxy":               {foreign.Nginx, "server { location / { proxy_something on; proxy_pass http://a; } }"},
 		"nginx/module":              {foreign.Nginx, "upstreem a { server b; }\nserver { location / { proxy_pass http://a; } }"},

@@ -35,6 +35,8 @@ func TestLastOfTwoSettings(t *testing.T) {
 		"HAProxy, retries":  {system: foreign.HAProxy, text: "backend a\n retries 1\n retries 2\n server b c:80\n", line: 2},
 		"HAProxy, retry-on": {system: foreign.HAProxy, text: "backend a\n retry-on 503\n retry-on 504\n server b c:80\n", line: 2},
 		"AWS, variable":     {system: foreign.AWS, text: "# both\nAWS_MAX_ATTEMPTS=3\nexport AWS_MAX_ATTEMPTS=5\n", line: 2},
+		"AWS, setting":      {system: foreign.AWS, text: "[default]\nmax_attempts = 3\nmax_attempts = 5\n", line: 2},
+		"AWS, section":      {system: foreign.AWS, text: "[default]\nmax_attempts = 3\n[default]\nmax_attempts = 5\n", line: 2},
 		"Caddy, retries":    {system: foreign.Caddy, text: "reverse_proxy b {\n lb_retries 1\n lb_retries 2\n}\n", line: 2},
 		"Caddy, duration":   {system: foreign.Caddy, text: "reverse_proxy b {\n fail_duration 1s\n fail_duration 2s\n}\n", line: 2},
 	} {
@@ -402,5 +404,23 @@ func TestTraefikZerosAreDefaults(t *testing.T) {
 	}
 	if l := imported(t, foreign.Traefik, middleware+"{rateLimit: {average: 5, period: 0s}}}}\n").Policies[0].RateLimit; l.Per != time.Second {
 		t.Errorf("period = %v, want 1s", l.Per)
+	}
+}
+
+// Settings below another belong to it: a doubled one is no error, in the AWS CLI too.
+func TestAWSNestedSettingTwice(t *testing.T) {
+	t.Parallel()
+	p := imported(t, foreign.AWS, "[default]\nmax_attempts = 4\ns3 =\n  multipart_threshold = 1MB\n  multipart_threshold = 2MB\n").Policies[0]
+	if p.Retry.MaxAttempts != 4 {
+		t.Errorf("attempts = %d, want 4", p.Retry.MaxAttempts)
+	}
+}
+
+// Linkerd's injector reads its annotations as Go's durations; the policy controller reads others.
+func TestLinkerdConnectTimeout(t *testing.T) {
+	t.Parallel()
+	p := imported(t, foreign.Linkerd, service+"    config.linkerd.io/proxy-outbound-connect-timeout: 1.5s\n    timeout.linkerd.io/request: 5s\n").Policies[0]
+	if p.ConnectTimeout != 1500*time.Millisecond {
+		t.Errorf("connect timeout = %v, want 1.5s", p.ConnectTimeout)
 	}
 }
