@@ -424,3 +424,23 @@ func TestLinkerdConnectTimeout(t *testing.T) {
 		t.Errorf("connect timeout = %v, want 1.5s", p.ConnectTimeout)
 	}
 }
+
+// A null is no value: nothing excludes it.
+func TestNullExcludesNothing(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		system foreign.System
+		text   string
+	}{
+		"gRPC": {foreign.GRPC, `{"methodConfig": [{"name": [{}], "hedgingPolicy": null, "retryPolicy": {"maxAttempts": 3, "initialBackoff": "1s",
+			"maxBackoff": "1s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`},
+		"Traefik": {foreign.Traefik, "http: {middlewares: {a: {rateLimit: null, retry: {attempts: 3}}}}\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := imported(t, c.system, c.text).Policies[0].Retry.MaxAttempts; got != 3 {
+				t.Errorf("attempts = %d, want 3", got)
+			}
+		})
+	}
+}
