@@ -107,7 +107,7 @@ func refusals() map[string]struct {
 		"dotnet/minutes":            {foreign.DotNet, `{"R": {"AttemptTimeout": {"Timeout": "00:90:00"}}}`},
 		"dotnet/short":              {foreign.DotNet, `{"R": {"AttemptTimeout": {"Timeout": "00:00:00.001"}, "CircuitBreaker": {"SamplingDuration": "00:00:00", "BreakDuration": "2.00:00:00"}}}`},
 		"dotnet/total":              {foreign.DotNet, `{"R": {"AttemptTimeout": {"Timeout": "00:00:12"}, "TotalRequestTimeout": {"Timeout": "00:00:11"}}}`},
-		"dotnet/sampling":           {foreign.DotNet, `{"R": {"AttemptTimeout": {"Timeout": "00:00:20"}}}`},
+		"dotnet/sampling":           {foreign.DotNet, `{"R": {"AttemptTimeout": {"Timeout": "00:00:20"}, "CircuitBreaker": {"SamplingDuration": "00:00:30"}}}`},
 		"dotnet/part":               {foreign.DotNet, `{"R": {"AttemptTimeout": {"Timeout": "00:00:10"}, "CircuitBraker": {}}}`},
 		"grpc/field":                {foreign.GRPC, `{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempt": 3, "initialBackoff": "1s", "maxBackoff": "1s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`},
 		"grpc/method alone":         {foreign.GRPC, `{"methodConfig": [{"name": [{"method": "Get"}], "timeout": "1s"}]}`},

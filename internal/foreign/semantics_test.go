@@ -444,3 +444,21 @@ func TestNullExcludesNothing(t *testing.T) {
 		})
 	}
 }
+
+// A file of .NET may be a part of its configuration: what other files may set is no mistake here.
+func TestDotNetPartOfAConfiguration(t *testing.T) {
+	t.Parallel()
+	result := imported(t, foreign.DotNet, `{"R": {"AttemptTimeout": {"Timeout": "00:01:00"}}}`)
+	if got := result.Policies[0].TryTimeout; got != time.Minute {
+		t.Errorf("timeout of an attempt = %v, want 1m", got)
+	}
+	told := 0
+	for _, e := range result.Report {
+		if e.Kind == foreign.Default && strings.Contains(e.Sentence, ".NET refuses it if") {
+			told++
+		}
+	}
+	if told != 2 {
+		t.Errorf("%d times are told that do not fit the defaults, want 2", told)
+	}
+}
