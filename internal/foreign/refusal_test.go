@@ -141,6 +141,7 @@ func refusals() map[string]struct {
 		"haproxy/keyword":           {foreign.HAProxy, "backend a\n  retrys 3\n  server b c:80\n"},
 		"haproxy/condition":         {foreign.HAProxy, "backend a\n  retry-on 503 conn-failures\n  server b c:80\n"},
 		"haproxy/parameter":         {foreign.HAProxy, "backend a\n  server b c:80 check maxcon 5\n"},
+		"haproxy/no option":         {foreign.HAProxy, "backend a\n  no option redispach\n  server b c:80\n"},
 		"haproxy/section":           {foreign.HAProxy, "retries 3\n"},
 		"haproxy/defaults":          {foreign.HAProxy, "backend a from b\n  server b c:80\n"},
 		"haproxy/quote":             {foreign.HAProxy, "backend a\n  server b \"c:80 maxconn 5\n"},

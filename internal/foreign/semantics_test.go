@@ -34,6 +34,7 @@ func TestLastOfTwoSettings(t *testing.T) {
 		"HAProxy, timeout":  {system: foreign.HAProxy, text: "backend a\n timeout server 1s\n timeout server 2s\n server b c:80\n", line: 2},
 		"HAProxy, retries":  {system: foreign.HAProxy, text: "backend a\n retries 1\n retries 2\n server b c:80\n", line: 2},
 		"HAProxy, retry-on": {system: foreign.HAProxy, text: "backend a\n retry-on 503\n retry-on 504\n server b c:80\n", line: 2},
+		"HAProxy, option":   {system: foreign.HAProxy, text: "backend a\n option redispatch\n no option redispatch\n server b c:80\n", line: 2},
 		"AWS, variable":     {system: foreign.AWS, text: "# both\nAWS_MAX_ATTEMPTS=3\nexport AWS_MAX_ATTEMPTS=5\n", line: 2},
 		"AWS, setting":      {system: foreign.AWS, text: "[default]\nmax_attempts = 3\nmax_attempts = 5\n", line: 2},
 		"AWS, section":      {system: foreign.AWS, text: "[default]\nmax_attempts = 3\n[default]\nmax_attempts = 5\n", line: 2},
