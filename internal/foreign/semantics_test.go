@@ -323,6 +323,7 @@ func TestResilience4jInherits(t *testing.T) {
 		"a loop":                {"retry", "maxAttempts", "{baseConfig: loop}", 3},
 		"a breaker":             {"circuitbreaker", "permittedNumberOfCallsInHalfOpenState", "{}", 7},
 		"a breaker with a base": {"circuitbreaker", "permittedNumberOfCallsInHalfOpenState", "{baseConfig: a}", 10},
+		"a breaker's own name":  {"circuitbreaker", "permittedNumberOfCallsInHalfOpenState", "{}\n    configs.x: {permittedNumberOfCallsInHalfOpenState: 4}", 4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -461,5 +462,30 @@ func TestDotNetPartOfAConfiguration(t *testing.T) {
 	}
 	if told != 2 {
 		t.Errorf("%d times are told that do not fit the defaults, want 2", told)
+	}
+}
+
+// A document for a profile adds to an instance and to a configuration: what belongs together may be
+// in two documents.
+func TestSpringProfileAddsToInstances(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		base, prod string
+		grows      bool
+		wait       time.Duration
+	}{
+		"a flag in the profile":          {"instances: {x: {waitDuration: 1s}}", "instances: {x: {enableExponentialBackoff: true}}", true, time.Second},
+		"a wait in the profile":          {"instances: {x: {waitDuration: 1s, enableExponentialBackoff: true}}", "instances: {x: {waitDuration: 5s}}", true, 5 * time.Second},
+		"a base in the other document":   {"configs: {a: {waitDuration: 3s}}, instances: {x: {baseConfig: a}}", "instances: {x: {maxAttempts: 4}}", false, 3 * time.Second},
+		"a configuration in the profile": {"configs: {a: {waitDuration: 3s}}, instances: {x: {baseConfig: a}}", "configs: {a: {waitDuration: 4s}}, instances: {x: {maxAttempts: 4}}", false, 4 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			text := "resilience4j: {retry: {" + c.base + "}}\n---\nspring: {config: {activate: {on-profile: prod}}}\nresilience4j: {retry: {" + c.prod + "}}\n"
+			b := named(t, imported(t, foreign.Resilience4j, text), "x/prod").Retry.Backoff
+			if got := b.Kind == foreign.BackoffExponential; got != c.grows || b.Base != c.wait {
+				t.Errorf("grows = %v from %v, want %v from %v", got, b.Base, c.grows, c.wait)
+			}
+		})
 	}
 }
