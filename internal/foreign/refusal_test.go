@@ -80,6 +80,7 @@ func refusals() map[string]struct {
 		"linkerd/penalties":         {foreign.Linkerd, service + "    balancer.linkerd.io/failure-accrual: consecutive\n    balancer.linkerd.io/failure-accrual-consecutive-min-penalty: 5m\n"},
 		"linkerd/no penalty":        {foreign.Linkerd, service + "    balancer.linkerd.io/failure-accrual: consecutive\n    balancer.linkerd.io/failure-accrual-consecutive-max-penalty: 0s\n"},
 		"linkerd/no failures":       {foreign.Linkerd, service + "    balancer.linkerd.io/failure-accrual: consecutive\n    balancer.linkerd.io/failure-accrual-consecutive-max-failures: \"0\"\n"},
+		"linkerd/requests":          {foreign.Linkerd, service + "    balancer.linkerd.io/failure-accrual: unified\n    balancer.alpha.linkerd.io/failure-accrual-success-rate-min-requests: '2000000'\n"},
 		"linkerd/window":            {foreign.Linkerd, service + "    balancer.linkerd.io/failure-accrual: unified\n    balancer.alpha.linkerd.io/failure-accrual-success-rate-window: 5ms\n"},
 		"linkerd/grpc":              {foreign.Linkerd, service + "    retry.linkerd.io/grpc: unavailabl\n"},
 		"linkerd/accrual":           {foreign.Linkerd, service + "    balancer.linkerd.io/failure-accrual: success\n"},

@@ -221,8 +221,13 @@ func (m r4jModule) fold(r *reader, chain []*node) *node {
 	var whole *node
 	for i := len(chain) - 1; i >= 0; i-- {
 		n := chain[i]
-		if m.wait != "" && (nearest < 0 || i < nearest || m.alone && i > nearest) {
-			n = r.withoutWait(n, m.wait)
+		switch {
+		case m.wait == "" || i == nearest:
+		case nearest < 0 || i < nearest || m.alone:
+			n = r.withoutWait(n, r4jWaitSettings(), "has no effect without "+m.wait+" beside it")
+		default: // mergePropertiesIfAny in resilience4j's ConfigUtils leaves it out
+			factor := "randomizedWaitFactor"
+			n = r.withoutWait(n, fields{factor: r4jWaitSettings()[factor]}, "has no effect with the "+m.wait+" of another")
 		}
 		whole = overlay(n, whole)
 	}
@@ -230,22 +235,22 @@ func (m r4jModule) fold(r *reader, chain []*node) *node {
 	return whole
 }
 
-// withoutWait returns n without the settings that have no effect because wait is not beside them:
+// withoutWait returns n without some settings of its wait that have no effect:
 // configureRetryIntervalFunction and its like in resilience4j.
-func (r *reader) withoutWait(n *node, wait string) *node {
+func (r *reader) withoutWait(n *node, settings fields, why string) *node {
 	if n.shape != mapping {
 		return n
 	}
 	left := *n
 	left.items = nil
 	for _, item := range n.items {
-		name, ok := r.find(r4jWaitSettings(), item.key)
+		name, ok := r.find(settings, item.key)
 		if !ok {
 			left.items = append(left.items, item)
 			continue
 		}
-		r4jWaitSettings()[name](r, item)
-		r.idle = append(r.idle, idleValue{item, "has no effect without " + wait + " beside it"})
+		settings[name](r, item)
+		r.idle = append(r.idle, idleValue{item, why})
 	}
 	return &left
 }

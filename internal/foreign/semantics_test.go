@@ -254,6 +254,7 @@ func TestLinkerdBreaker(t *testing.T) {
 		"unified, no rate":           {mode + "unified\n" + rate + "'0'\n", true, 7, 0, ""},
 		"unified, any failure":       {mode + "unified\n" + rate + "'1'\n", true, 7, 1e-9, ""},
 		"unified, failures are off":  {mode + "unified\n" + failures + "'0'\n" + rate + "'0.75'\n", true, 0, 0.25, ""},
+		"unified, both off":          {mode + "unified\n" + failures + "'0'\n" + rate + "'0'\n    balancer.alpha.linkerd.io/failure-accrual-success-rate-min-requests: '2000000'\n", false, 0, 0, ""},
 		"consecutive":                {mode + "consecutive\n" + rate + "'0.75'\n", true, 7, 0, `…"]`},
 		"no mode":                    {failures + "'3'\n", false, 0, 0, `max-failures"]`},
 		"no mode, days as a timeout": {rate + "'0.5'\n    timeout.linkerd.io/request: 1d\n", false, 0, 0, `…"]`},
@@ -487,5 +488,17 @@ func TestSpringProfileAddsToInstances(t *testing.T) {
 				t.Errorf("grows = %v from %v, want %v from %v", got, b.Base, c.grows, c.wait)
 			}
 		})
+	}
+}
+
+// An instance with a wait of its own inherits whether waits are random, not how much.
+func TestResilience4jRandomWaits(t *testing.T) {
+	t.Parallel()
+	const retry = "resilience4j.retry:\n  configs: {default: {waitDuration: 1s, enableRandomizedWait: true, randomizedWaitFactor: 0.2}}\n  instances: {own: {waitDuration: 2s}, inherits: {}}\n"
+	result := imported(t, foreign.Resilience4j, retry)
+	for name, want := range map[string]float64{"own": 50, "inherits": 20} {
+		if got := named(t, result, name).Retry.Backoff.Percent; got != want {
+			t.Errorf("%s: waits differ by %v %%, want %v %%", name, got, want)
+		}
 	}
 }
