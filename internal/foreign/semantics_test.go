@@ -502,3 +502,26 @@ func TestResilience4jRandomWaits(t *testing.T) {
 		}
 	}
 }
+
+// A rule of Envoy Gateway with an empty list of clients is for all of them.
+func TestEnvoyGatewayRateForAll(t *testing.T) {
+	t.Parallel()
+	for name, selectors := range map[string]string{"none": "", "an empty list": "clientSelectors: [], ", "a null": "clientSelectors: , "} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := imported(t, foreign.EnvoyGateway, traffic+"  rateLimit: {local: {rules: [{"+selectors+"limit: {requests: 5, unit: Minute}}]}}\n").Policies[0].RateLimit
+			if l.Calls != 5 || l.Per != time.Minute {
+				t.Errorf("limit = %v in %v, want 5 in 1m", l.Calls, l.Per)
+			}
+		})
+	}
+}
+
+// Envoy Gateway compares the longest wait only with a first one that the file has.
+func TestEnvoyGatewayLongestWaitAlone(t *testing.T) {
+	t.Parallel()
+	p := imported(t, foreign.EnvoyGateway, traffic+"  retry: {perRetry: {backOff: {maxInterval: 10ms}}}\n").Policies[0]
+	if got := p.Retry.Backoff.Max; got != 10*time.Millisecond {
+		t.Errorf("longest wait = %v, want 10ms", got)
+	}
+}
