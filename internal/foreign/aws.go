@@ -1,7 +1,6 @@
 package foreign
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,15 +26,7 @@ func parseAWS(name string, data []byte) ([]*node, error) {
 	current := root
 	var parent *node // of indented lines
 	var errs mistake.List
-	seen := properties{}
-	again := func(n *node, what string, of *node) {
-		if first := seen[child{of, n.key}]; first != nil {
-			errs = append(errs, &mistake.Mistake{
-				File: name, Line: n.keyLine, Column: n.keyColumn, Path: n.path, Message: fmt.Sprintf("the %s is already given on line %d: the AWS CLI refuses it", what, first.keyLine),
-			})
-		}
-		seen[child{of, n.key}] = n
-	}
+	sections := map[string]*node{}
 	number := 0
 	for line := range strings.Lines(string(data)) {
 		number++
@@ -46,10 +37,12 @@ func parseAWS(name string, data []byte) ([]*node, error) {
 			continue
 		}
 		if m := iniSection.FindStringSubmatch(text); m != nil {
-			current = &node{path: m[1], key: m[1], shape: mapping, line: number, column: column, keyLine: number, keyColumn: column}
-			again(current, "section", root)
-			root.items = append(root.items, current)
 			parent = nil
+			if current = sections[m[1]]; current == nil { // SDKs join sections of the same name
+				current = &node{path: m[1], key: m[1], shape: mapping, line: number, column: column, keyLine: number, keyColumn: column}
+				sections[m[1]] = current
+				root.items = append(root.items, current)
+			}
 			continue
 		}
 		m := envLine.FindStringSubmatch(text)
@@ -66,9 +59,6 @@ func parseAWS(name string, data []byte) ([]*node, error) {
 		leaf.column += utf8.RuneCountInString(text) - utf8.RuneCountInString(strings.TrimSpace(m[2]))
 		if into == current {
 			parent = leaf
-		}
-		if into != root { // the last of two variables counts
-			again(leaf, "setting", into)
 		}
 		into.items = append(into.items, leaf)
 	}
@@ -95,28 +85,19 @@ func readAWS(r *reader, roots []*node) []Policy {
 	var all []Policy
 	for _, root := range roots {
 		variables := &node{shape: mapping, line: root.line, column: root.column}
-		last := map[string]*node{} // of the variables
-		for _, item := range root.items {
+		for _, item := range awsLast(r, root.items, laterOne) {
 			if item.shape != mapping {
-				last[item.key] = item
+				variables.items = append(variables.items, item)
+				continue
 			}
-		}
-		for _, item := range root.items {
-			switch {
-			case item.shape == mapping && awsOther(item.key):
+			if awsOther(item.key) {
 				ignore(r, item)
 				continue
-			case item.shape != mapping && last[item.key] != item:
-				r.mark(item, Dropped, laterOne)
-				continue
 			}
-			if item.shape == mapping {
-				if p, ok := awsSection(r, item, strings.TrimPrefix(item.key, "profile "), "max_attempts", "retry_mode"); ok {
-					all = append(all, p)
-				}
-				continue
+			item.items = awsLast(r, item.items, laterOne+"; the AWS CLI refuses the file")
+			if p, ok := awsSection(r, item, strings.TrimPrefix(item.key, "profile "), "max_attempts", "retry_mode"); ok {
+				all = append(all, p)
 			}
-			variables.items = append(variables.items, item)
 		}
 		if len(variables.items) > 0 {
 			if p, ok := awsSection(r, variables, "environment", "AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"); ok {
@@ -125,6 +106,21 @@ func readAWS(r *reader, roots []*node) []Policy {
 		}
 	}
 	return all
+}
+
+// awsLast drops each setting that a later one of the same name replaces.
+func awsLast(r *reader, items []*node, sentence string) []*node {
+	last := map[string]*node{}
+	for _, item := range items {
+		last[item.key] = item
+	}
+	return slices.DeleteFunc(slices.Clone(items), func(item *node) bool {
+		replaced := last[item.key] != item
+		if replaced {
+			r.mark(item, Dropped, sentence)
+		}
+		return replaced
+	})
 }
 
 // awsOther reports whether a section is no profile.

@@ -155,7 +155,10 @@ func (d *dapr) byDefault(r *reader, n *node, kind string) {
 			}
 		}
 	}
-	d.add(r, n, kind, p)
+	if kind != "component" && kind != "actor" { // requestWithRetry in Dapr's direct_messaging.go: not for apps that have a target
+		r.byDefault(n, "retry: Dapr's own 3 retries after 1s, for calls into apps that found no connection, are left out")
+	}
+	d.all = append(d.all, p)
 }
 
 // names returns the fields of a target, which name its parts, and adds the target's policy. What a
@@ -181,16 +184,8 @@ func (d *dapr) names(r *reader, n *node, name string) fields {
 			f[key] = ignore // it is read
 		}
 	}
-	kind, _, _ := strings.Cut(name, "/")
-	d.add(r, n, kind, p)
-	return f
-}
-
-func (d *dapr) add(r *reader, n *node, kind string, p Policy) {
-	if kind == "app" && p.Retry.MaxAttempts == 1 && p.From["Retry.MaxAttempts"] == nil {
-		r.byDefault(n, "retry: Dapr's own 3 retries after 1s for calls that found no connection, which are left out")
-	}
 	d.all = append(d.all, p)
+	return f
 }
 
 // daprDefaults are the names of policies that apply to targets which name none, the strongest

@@ -2,6 +2,7 @@ package foreign
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -221,13 +222,21 @@ func (d *dotnet) section(r *reader, n *node) {
 }
 
 // dotnetFits reports times that do not fit together: HttpStandardResilienceOptionsCustomValidator
-// and its like in .NET's Microsoft.Extensions.Http.Resilience.
+// and its like in .NET's Microsoft.Extensions.Http.Resilience. A time that this file does not have
+// may be in another, or in code: then it is no mistake.
 func dotnetFits(r *reader, n *node, p Policy) {
+	refuse := func(other, format string, args ...any) {
+		if p.From["TryTimeout"] != nil && p.From[other] != nil {
+			r.fail(n, format+": .NET refuses it", args...)
+			return
+		}
+		r.byDefault(n, fmt.Sprintf(format, args...)+": .NET refuses it if no other file or code sets one of them")
+	}
 	if p.TryTimeout > p.Timeout {
-		r.fail(n, "the timeout of an attempt, %v, must be at most TotalRequestTimeout, %v: .NET refuses it", p.TryTimeout, p.Timeout)
+		refuse("Timeout", "the timeout of an attempt, %v, must be at most TotalRequestTimeout, %v", p.TryTimeout, p.Timeout)
 	}
 	if window := p.Breakers[0].Window; window < 2*p.TryTimeout {
-		r.fail(n, "SamplingDuration, %v, must be at least twice the timeout of an attempt, %v: .NET refuses it", window, p.TryTimeout)
+		refuse("Breakers.Window", "SamplingDuration, %v, must be at least twice the timeout of an attempt, %v", window, p.TryTimeout)
 	}
 }
 

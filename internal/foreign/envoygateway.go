@@ -218,7 +218,9 @@ func envoyGatewayRetry(r *reader, n *node, p *Policy) {
 						"baseInterval": set(p, "Retry.Backoff.Base", &backoff.Base, positive(gatewayDuration)),
 						"maxInterval":  set(p, "Retry.Backoff.Max", &most, positive(gatewayDuration)),
 					})
-					r.longEnough(n.get("maxInterval"), most, backoff.Base)
+					if n.given("baseInterval") != nil { // buildRetry in Envoy Gateway compares them only then
+						r.longEnough(n.get("maxInterval"), most, backoff.Base)
+					}
 				},
 			})
 		},
@@ -340,7 +342,7 @@ func envoyGatewayRate(r *reader, n *node, p *Policy) {
 		"local": func(r *reader, n *node) {
 			r.object(n, fields{"rules": func(r *reader, n *node) {
 				r.list(n, func(r *reader, n *node) {
-					if n.get("clientSelectors") != nil {
+					if selectors := n.get("clientSelectors"); selectors != nil && len(selectors.items) > 0 {
 						r.mark(n, Dropped, "a rate limit for some clients only")
 						return
 					}
@@ -356,7 +358,7 @@ func envoyGatewayRate(r *reader, n *node, p *Policy) {
 						})
 						per := map[string]time.Duration{"Second": time.Second, "Minute": time.Minute, "Hour": time.Hour, "Day": 24 * time.Hour}[unit]
 						p.RateLimit = RateLimit{Calls: calls, Per: per, Burst: calls, PerCall: true}
-					}})
+					}}.ignoring("clientSelectors")) // none
 				})
 			}})
 		},

@@ -107,16 +107,25 @@ func grpcMethods(r *reader, n *node) Policy {
 		"hedgingPolicy": func(r *reader, n *node) { grpcHedging(r, n, &p) },
 		"waitForReady":  drop("a call without a connection fails at once"),
 	}.ignoring("maxRequestMessageBytes", "maxResponseMessageBytes"))
-	if hedging := field(n, "hedgingPolicy"); hedging != nil && field(n, "retryPolicy") != nil {
+	retry, hedging := grpcGiven(n, "retryPolicy"), grpcGiven(n, "hedgingPolicy")
+	if retry != nil && hedging != nil {
 		r.fail(hedging, "retryPolicy and hedgingPolicy exclude each other: they are a oneof in gRPC's service_config.proto")
 	}
 	if field(n, "timeout") == nil {
 		r.byDefault(n, "timeout: none but the caller's deadline")
 	}
-	if field(n, "retryPolicy") == nil && field(n, "hedgingPolicy") == nil {
+	if retry == nil && hedging == nil {
 		r.byDefault(n, "retryPolicy: none; a stream that the server refused is still sent again once, which is left out")
 	}
 	return p
+}
+
+// grpcGiven is field without a null, which stands for no value.
+func grpcGiven(n *node, key string) *node {
+	if value := field(n, key); value != nil && !value.null {
+		return value
+	}
+	return nil
 }
 
 // grpcMostAttempts is the number to which gRPC cuts maxAttempts.

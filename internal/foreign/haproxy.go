@@ -237,17 +237,11 @@ func haproxyKnown() []string {
 // lines reads the lines of a section. Of two that set the same, the last counts.
 func (part *haproxyPart) lines(r *reader, lines []*node) {
 	last := map[string]*node{}
-	key := func(n *node) string {
-		if n.key == "timeout" && len(n.args) > 0 {
-			return "timeout " + n.args[0].text
-		}
-		return n.key
+	for _, n := range lines {
+		last[haproxySetting(n)] = n
 	}
 	for _, n := range lines {
-		last[key(n)] = n
-	}
-	for _, n := range lines {
-		if last[key(n)] == n || !slices.Contains([]string{"timeout", "retries", "retry-on"}, n.key) {
+		if setting := haproxySetting(n); setting == "" || last[setting] == n {
 			part.line(r, n)
 			continue
 		}
@@ -257,6 +251,23 @@ func (part *haproxyPart) lines(r *reader, lines []*node) {
 		unused.line(r, n)
 		r.replaced(first)
 	}
+}
+
+// haproxySetting names what a line sets alone, or returns "".
+func haproxySetting(n *node) string {
+	words := append([]string{n.key}, n.words()...)
+	switch {
+	case n.key == "timeout" && len(words) > 1:
+		return "timeout " + words[1]
+	case n.key == "retries", n.key == "retry-on":
+		return n.key
+	case n.key == "no", n.key == "default":
+		words = words[1:]
+	}
+	if len(words) > 1 && words[0] == "option" && words[1] == "redispatch" {
+		return "option redispatch"
+	}
+	return ""
 }
 
 // laterOne is why a setting is dropped that a later one replaces.
@@ -274,7 +285,12 @@ func (part *haproxyPart) line(r *reader, n *node) {
 	p := &part.policy
 	switch n.key {
 	case "no", "default":
-		if len(n.args) > 1 && n.args[0].text == "option" && n.args[1].text == "redispatch" {
+		if len(n.args) > 1 && n.args[0].text == "option" {
+			word := *n.args[1]
+			word.key = word.text
+			r.nearMiss(&word, []string{"redispatch"})
+		}
+		if haproxySetting(n) != "" {
 			p.Retry.OtherEndpoint, p.Retry.SameEndpoint = false, true
 			p.setBy(r, "Retry.OtherEndpoint", n)
 			r.mark(n, Carried, "")

@@ -88,7 +88,7 @@ func linkerdAnnotations(r *reader, n *node, p *Policy) bool {
 		"retry.linkerd.io/timeout":                          set(p, "TryTimeout", &p.TryTimeout, linkerdDuration),
 		"timeout.linkerd.io/request":                        set(p, "Timeout", &p.Timeout, linkerdDuration),
 		"timeout.linkerd.io/response":                       drop("a limit for the time from the request's end to the answer's end"),
-		"config.linkerd.io/proxy-outbound-connect-timeout":  set(p, "ConnectTimeout", &p.ConnectTimeout, linkerdDuration),
+		"config.linkerd.io/proxy-outbound-connect-timeout":  set(p, "ConnectTimeout", &p.ConnectTimeout, duration),
 		"timeout.linkerd.io/idle":                           drop("a stall in the middle of an answer is not simulated"),
 		prefix:                                              set(p, "Breakers.Scope", &accrual, oneOf("consecutive", "unified")),
 		prefix + "-consecutive-max-failures":                set(p, "Breakers.ConsecutiveFailures", &b.ConsecutiveFailures, whole(0, maxWhole)),
@@ -97,7 +97,7 @@ func linkerdAnnotations(r *reader, n *node, p *Policy) bool {
 		prefix + "-consecutive-jitter-ratio":                set(p, "Breakers.OpenJitter", &b.OpenJitter, number(0, 100)),
 		alpha + "failure-accrual-success-rate-threshold":    set(p, "Breakers.FailureRatio", &successRate, number(0, 1)),
 		alpha + "failure-accrual-success-rate-window":       set(p, "Breakers.Window", &window, linkerdDuration),
-		alpha + "failure-accrual-success-rate-min-requests": set(p, "Breakers.MinCalls", &minCalls, whole(0, 1_000_000)),
+		alpha + "failure-accrual-success-rate-min-requests": set(p, "Breakers.MinCalls", &minCalls, whole(0, maxWhole)),
 	}.dropping("a preference of the load balancer", alpha+"penalize-failures", alpha+"load-biaser-penalty", alpha+"load-biaser-max-retry-after")
 	found := false
 	for _, item := range annotations.items {
@@ -122,7 +122,9 @@ func linkerdAnnotations(r *reader, n *node, p *Policy) bool {
 			b.FailureRatio, b.MinCalls, b.Window = max(1-successRate, anyFailure), minCalls, window
 		}
 		linkerdPenalties(r, annotations, accrual, b)
-		p.Breakers = []Breaker{b}
+		if b.ConsecutiveFailures > 0 || b.FailureRatio > 0 {
+			p.Breakers = []Breaker{b}
+		}
 		r.byDefault(annotations, missing(annotations, prefix+"-consecutive-max-failures: 7", prefix+"-consecutive-min-penalty: 1s", prefix+"-consecutive-max-penalty: 1m"))
 	}
 	return found
@@ -155,6 +157,8 @@ func linkerdPenalties(r *reader, annotations *node, accrual string, b Breaker) {
 		r.fail(annotations, "failure-accrual: consecutive needs a number of failures above 0")
 	case b.FailureRatio > 0 && b.Window < 10*time.Millisecond:
 		r.fail(annotations, "the window of failure-accrual must be at least 10ms, got %v", b.Window)
+	case b.FailureRatio > 0 && b.MinCalls > 1_000_000:
+		r.fail(annotations, "the least requests of failure-accrual must be at most 1000000, got %d", b.MinCalls)
 	}
 }
 

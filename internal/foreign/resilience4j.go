@@ -14,9 +14,11 @@ import (
 // annotations sit on one method.
 type r4j struct {
 	policies map[string]*Policy
-	// read are the instances with their configurations, by module and name.
-	read  map[[2]string]*node
-	order []string
+	// read are the instances of the document without a profile, by module and name.
+	read map[[2]string]*node
+	// configs are its configurations, by module and name.
+	configs map[string]map[string]*r4jConfig
+	order   []string
 	// profile is that of the document. Its policies are those of the document without a profile,
 	// with changes.
 	profile string
@@ -57,7 +59,7 @@ func relaxed(key string) string {
 }
 
 func readResilience4j(r *reader, roots []*node) []Policy {
-	x := r4j{policies: map[string]*Policy{}, read: map[[2]string]*node{}}
+	x := r4j{policies: map[string]*Policy{}, read: map[[2]string]*node{}, configs: map[string]map[string]*r4jConfig{}}
 	for _, root := range roots {
 		x.profile = root.at("spring", "config", "activate", "on-profile").value()
 		if x.profile == "" {
@@ -137,20 +139,18 @@ func (x *r4j) module(m r4jModule) action {
 		}.dropping("the order of the annotations is taken as it is by default: retry, breaker, rate limit, timeout, bulkhead",
 			"circuitBreakerAspectOrder", "retryAspectOrder", "bulkheadAspectOrder", "rateLimiterAspectOrder", "timeLimiterAspectOrder").
 			ignoring("metrics", "enabled", "tags"))
+		all := x.shared(n.key, configs)
 		for _, name := range order {
 			instance := instances[name]
-			chain := m.chain(r, instance, configs)
-			if below := x.read[[2]string{n.key, name}]; below != nil { // of the document without a profile
-				chain = append(chain, below)
-			}
-			whole := m.fold(r, chain)
+			own := overlay(instance, x.read[[2]string{n.key, name}])
+			whole := m.fold(r, m.chain(r, own, all))
 			if whole.shape == mapping && len(instance.items) == 0 {
 				r.mark(instance, Carried, "")
 			}
 			defaults := m.read(r, whole, x.policy(name))
 			r.byDefault(instance, strings.Join(missingIn(whole, defaults), ", "))
 			if x.profile == "" {
-				x.read[[2]string{n.key, name}] = whole
+				x.read[[2]string{n.key, name}] = own
 			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(configs)) {
@@ -159,11 +159,30 @@ func (x *r4j) module(m r4jModule) action {
 				c.node.leaves(func(leaf *node) { r.idle = append(r.idle, idleValue{leaf, "every instance has a value of its own"}) })
 				continue
 			}
-			whole := m.fold(r, m.chain(r, c.node, configs))
+			whole := m.fold(r, m.chain(r, c.node, all))
 			defaults := m.read(r, whole, x.policy(name))
 			r.byDefault(c.node, strings.Join(missingIn(whole, defaults), ", "))
 		}
 	}
+}
+
+// shared returns the configurations of a module: those of this document, with what the document
+// without a profile says of them, and its others.
+func (x *r4j) shared(module string, configs map[string]*r4jConfig) map[string]*r4jConfig {
+	all := maps.Clone(x.configs[module])
+	if all == nil {
+		all = map[string]*r4jConfig{}
+	}
+	for name, c := range configs {
+		if below := all[name]; below != nil {
+			c.node = overlay(c.node, below.node)
+		}
+		all[name] = c
+	}
+	if x.profile == "" {
+		x.configs[module] = all
+	}
+	return all
 }
 
 // chain returns an instance and the configurations that it inherits, the nearest first.
@@ -177,6 +196,8 @@ func (m r4jModule) chain(r *reader, instance *node, configs map[string]*r4jConfi
 			base = named.value()
 		case m.alone && at != instance:
 			return chain
+		case m.alone && configs[at.key] != nil: // createDirectConfig in resilience4j
+			base = at.key
 		}
 		c := configs[base]
 		if c == nil && named != nil && base != "default" {
@@ -200,8 +221,13 @@ func (m r4jModule) fold(r *reader, chain []*node) *node {
 	var whole *node
 	for i := len(chain) - 1; i >= 0; i-- {
 		n := chain[i]
-		if m.wait != "" && (nearest < 0 || i < nearest || m.alone && i > nearest) {
-			n = r.withoutWait(n, m.wait)
+		switch {
+		case m.wait == "" || i == nearest:
+		case nearest < 0 || i < nearest || m.alone:
+			n = r.withoutWait(n, r4jWaitSettings(), "has no effect without "+m.wait+" beside it")
+		default: // mergePropertiesIfAny in resilience4j's ConfigUtils leaves it out
+			factor := "randomizedWaitFactor"
+			n = r.withoutWait(n, fields{factor: r4jWaitSettings()[factor]}, "has no effect with the "+m.wait+" of another")
 		}
 		whole = overlay(n, whole)
 	}
@@ -209,22 +235,22 @@ func (m r4jModule) fold(r *reader, chain []*node) *node {
 	return whole
 }
 
-// withoutWait returns n without the settings that have no effect because wait is not beside them:
+// withoutWait returns n without some settings of its wait that have no effect:
 // configureRetryIntervalFunction and its like in resilience4j.
-func (r *reader) withoutWait(n *node, wait string) *node {
+func (r *reader) withoutWait(n *node, settings fields, why string) *node {
 	if n.shape != mapping {
 		return n
 	}
 	left := *n
 	left.items = nil
 	for _, item := range n.items {
-		name, ok := r.find(r4jWaitSettings(), item.key)
+		name, ok := r.find(settings, item.key)
 		if !ok {
 			left.items = append(left.items, item)
 			continue
 		}
-		r4jWaitSettings()[name](r, item)
-		r.idle = append(r.idle, idleValue{item, "has no effect without " + wait + " beside it"})
+		settings[name](r, item)
+		r.idle = append(r.idle, idleValue{item, why})
 	}
 	return &left
 }

@@ -34,7 +34,10 @@ func TestLastOfTwoSettings(t *testing.T) {
 		"HAProxy, timeout":  {system: foreign.HAProxy, text: "backend a\n timeout server 1s\n timeout server 2s\n server b c:80\n", line: 2},
 		"HAProxy, retries":  {system: foreign.HAProxy, text: "backend a\n retries 1\n retries 2\n server b c:80\n", line: 2},
 		"HAProxy, retry-on": {system: foreign.HAProxy, text: "backend a\n retry-on 503\n retry-on 504\n server b c:80\n", line: 2},
+		"HAProxy, option":   {system: foreign.HAProxy, text: "backend a\n option redispatch\n no option redispatch\n server b c:80\n", line: 2},
 		"AWS, variable":     {system: foreign.AWS, text: "# both\nAWS_MAX_ATTEMPTS=3\nexport AWS_MAX_ATTEMPTS=5\n", line: 2},
+		"AWS, setting":      {system: foreign.AWS, text: "[default]\nmax_attempts = 3\nmax_attempts = 5\n", line: 2},
+		"AWS, section":      {system: foreign.AWS, text: "[default]\nmax_attempts = 3\n[default]\nmax_attempts = 5\n", line: 2},
 		"Caddy, retries":    {system: foreign.Caddy, text: "reverse_proxy b {\n lb_retries 1\n lb_retries 2\n}\n", line: 2},
 		"Caddy, duration":   {system: foreign.Caddy, text: "reverse_proxy b {\n fail_duration 1s\n fail_duration 2s\n}\n", line: 2},
 	} {
@@ -251,6 +254,7 @@ func TestLinkerdBreaker(t *testing.T) {
 		"unified, no rate":           {mode + "unified\n" + rate + "'0'\n", true, 7, 0, ""},
 		"unified, any failure":       {mode + "unified\n" + rate + "'1'\n", true, 7, 1e-9, ""},
 		"unified, failures are off":  {mode + "unified\n" + failures + "'0'\n" + rate + "'0.75'\n", true, 0, 0.25, ""},
+		"unified, both off":          {mode + "unified\n" + failures + "'0'\n" + rate + "'0'\n    balancer.alpha.linkerd.io/failure-accrual-success-rate-min-requests: '2000000'\n", false, 0, 0, ""},
 		"consecutive":                {mode + "consecutive\n" + rate + "'0.75'\n", true, 7, 0, `…"]`},
 		"no mode":                    {failures + "'3'\n", false, 0, 0, `max-failures"]`},
 		"no mode, days as a timeout": {rate + "'0.5'\n    timeout.linkerd.io/request: 1d\n", false, 0, 0, `…"]`},
@@ -320,6 +324,7 @@ func TestResilience4jInherits(t *testing.T) {
 		"a loop":                {"retry", "maxAttempts", "{baseConfig: loop}", 3},
 		"a breaker":             {"circuitbreaker", "permittedNumberOfCallsInHalfOpenState", "{}", 7},
 		"a breaker with a base": {"circuitbreaker", "permittedNumberOfCallsInHalfOpenState", "{baseConfig: a}", 10},
+		"a breaker's own name":  {"circuitbreaker", "permittedNumberOfCallsInHalfOpenState", "{}\n    configs.x: {permittedNumberOfCallsInHalfOpenState: 4}", 4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -402,5 +407,121 @@ func TestTraefikZerosAreDefaults(t *testing.T) {
 	}
 	if l := imported(t, foreign.Traefik, middleware+"{rateLimit: {average: 5, period: 0s}}}}\n").Policies[0].RateLimit; l.Per != time.Second {
 		t.Errorf("period = %v, want 1s", l.Per)
+	}
+}
+
+// Settings below another belong to it: a doubled one is no error, in the AWS CLI too.
+func TestAWSNestedSettingTwice(t *testing.T) {
+	t.Parallel()
+	p := imported(t, foreign.AWS, "[default]\nmax_attempts = 4\ns3 =\n  multipart_threshold = 1MB\n  multipart_threshold = 2MB\n").Policies[0]
+	if p.Retry.MaxAttempts != 4 {
+		t.Errorf("attempts = %d, want 4", p.Retry.MaxAttempts)
+	}
+}
+
+// Linkerd's injector reads its annotations as Go's durations; the policy controller reads others.
+func TestLinkerdConnectTimeout(t *testing.T) {
+	t.Parallel()
+	p := imported(t, foreign.Linkerd, service+"    config.linkerd.io/proxy-outbound-connect-timeout: 1.5s\n    timeout.linkerd.io/request: 5s\n").Policies[0]
+	if p.ConnectTimeout != 1500*time.Millisecond {
+		t.Errorf("connect timeout = %v, want 1.5s", p.ConnectTimeout)
+	}
+}
+
+// A null is no value: nothing excludes it.
+func TestNullExcludesNothing(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		system foreign.System
+		text   string
+	}{
+		"gRPC": {foreign.GRPC, `{"methodConfig": [{"name": [{}], "hedgingPolicy": null, "retryPolicy": {"maxAttempts": 3, "initialBackoff": "1s",
+			"maxBackoff": "1s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`},
+		"Traefik": {foreign.Traefik, "http: {middlewares: {a: {rateLimit: null, retry: {attempts: 3}}}}\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := imported(t, c.system, c.text).Policies[0].Retry.MaxAttempts; got != 3 {
+				t.Errorf("attempts = %d, want 3", got)
+			}
+		})
+	}
+}
+
+// A file of .NET may be a part of its configuration: what other files may set is no mistake here.
+func TestDotNetPartOfAConfiguration(t *testing.T) {
+	t.Parallel()
+	result := imported(t, foreign.DotNet, `{"R": {"AttemptTimeout": {"Timeout": "00:01:00"}}}`)
+	if got := result.Policies[0].TryTimeout; got != time.Minute {
+		t.Errorf("timeout of an attempt = %v, want 1m", got)
+	}
+	told := 0
+	for _, e := range result.Report {
+		if e.Kind == foreign.Default && strings.Contains(e.Sentence, ".NET refuses it if") {
+			told++
+		}
+	}
+	if told != 2 {
+		t.Errorf("%d times are told that do not fit the defaults, want 2", told)
+	}
+}
+
+// A document for a profile adds to an instance and to a configuration: what belongs together may be
+// in two documents.
+func TestSpringProfileAddsToInstances(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		base, prod string
+		grows      bool
+		wait       time.Duration
+	}{
+		"a flag in the profile":          {"instances: {x: {waitDuration: 1s}}", "instances: {x: {enableExponentialBackoff: true}}", true, time.Second},
+		"a wait in the profile":          {"instances: {x: {waitDuration: 1s, enableExponentialBackoff: true}}", "instances: {x: {waitDuration: 5s}}", true, 5 * time.Second},
+		"a base in the other document":   {"configs: {a: {waitDuration: 3s}}, instances: {x: {baseConfig: a}}", "instances: {x: {maxAttempts: 4}}", false, 3 * time.Second},
+		"a configuration in the profile": {"configs: {a: {waitDuration: 3s}}, instances: {x: {baseConfig: a}}", "configs: {a: {waitDuration: 4s}}, instances: {x: {maxAttempts: 4}}", false, 4 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			text := "resilience4j: {retry: {" + c.base + "}}\n---\nspring: {config: {activate: {on-profile: prod}}}\nresilience4j: {retry: {" + c.prod + "}}\n"
+			b := named(t, imported(t, foreign.Resilience4j, text), "x/prod").Retry.Backoff
+			if got := b.Kind == foreign.BackoffExponential; got != c.grows || b.Base != c.wait {
+				t.Errorf("grows = %v from %v, want %v from %v", got, b.Base, c.grows, c.wait)
+			}
+		})
+	}
+}
+
+// An instance with a wait of its own inherits whether waits are random, not how much.
+func TestResilience4jRandomWaits(t *testing.T) {
+	t.Parallel()
+	const retry = "resilience4j.retry:\n  configs: {default: {waitDuration: 1s, enableRandomizedWait: true, randomizedWaitFactor: 0.2}}\n  instances: {own: {waitDuration: 2s}, inherits: {}}\n"
+	result := imported(t, foreign.Resilience4j, retry)
+	for name, want := range map[string]float64{"own": 50, "inherits": 20} {
+		if got := named(t, result, name).Retry.Backoff.Percent; got != want {
+			t.Errorf("%s: waits differ by %v %%, want %v %%", name, got, want)
+		}
+	}
+}
+
+// A rule of Envoy Gateway with an empty list of clients is for all of them.
+func TestEnvoyGatewayRateForAll(t *testing.T) {
+	t.Parallel()
+	for name, selectors := range map[string]string{"none": "", "an empty list": "clientSelectors: [], ", "a null": "clientSelectors: , "} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := imported(t, foreign.EnvoyGateway, traffic+"  rateLimit: {local: {rules: [{"+selectors+"limit: {requests: 5, unit: Minute}}]}}\n").Policies[0].RateLimit
+			if l.Calls != 5 || l.Per != time.Minute {
+				t.Errorf("limit = %v in %v, want 5 in 1m", l.Calls, l.Per)
+			}
+		})
+	}
+}
+
+// Envoy Gateway compares the longest wait only with a first one that the file has.
+func TestEnvoyGatewayLongestWaitAlone(t *testing.T) {
+	t.Parallel()
+	p := imported(t, foreign.EnvoyGateway, traffic+"  retry: {perRetry: {backOff: {maxInterval: 10ms}}}\n").Policies[0]
+	if got := p.Retry.Backoff.Max; got != 10*time.Millisecond {
+		t.Errorf("longest wait = %v, want 10ms", got)
 	}
 }

@@ -357,8 +357,9 @@ func (x *traefik) serversTransport(r *reader, n *node) {
 
 func (x *traefik) middleware(r *reader, n *node) {
 	part := x.part(x.middlewares, n.key)
-	if len(n.items) > 1 && n.shape == mapping {
-		r.fail(n.items[1], "expected one kind of middleware, got another beside %s: Traefik refuses it", clip(n.items[0].key))
+	kinds := slices.DeleteFunc(slices.Clone(n.items), func(item *node) bool { return item.null })
+	if n.shape == mapping && len(kinds) > 1 {
+		r.fail(kinds[1], "expected one kind of middleware, got another beside %s: Traefik refuses it", clip(kinds[0].key))
 	}
 	r.object(n, fields{
 		"retry":          func(r *reader, n *node) { traefikRetry(r, n, part) },
