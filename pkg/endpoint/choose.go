@@ -67,7 +67,7 @@ const probeShare = 0.05
 // time out. So each that fails gets its equal share, as without any ejection. And while answers
 // come late, those that fail are probed sooner, because they are needed.
 func (s *Set) relieve(v *view, m *member, c *Call, now int64) *member {
-	if !v.fails() || !m.strain.late.holds.Load() || m.state() != resilience.Closed {
+	if !v.fails() || !m.strain.late.holds(now) || m.state() != resilience.Closed {
 		return m
 	}
 	x := s.options.Random()
@@ -78,7 +78,7 @@ func (s *Set) relieve(v *view, m *member, c *Call, now int64) *member {
 			}
 		}
 	}
-	if !m.strain.overloaded.holds.Load() {
+	if !c.Repeatable || c.first != nil || !m.strain.overloaded.holds(now) {
 		return m
 	}
 	o := v.all[min(int(x*float64(len(v.all))), len(v.all)-1)]

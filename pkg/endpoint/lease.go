@@ -115,7 +115,7 @@ func (l *Lease) RoundTrip(req *http.Request, fresh bool) (*http.Response, error)
 		switch at := l.set.since(now); answerOf(resp) {
 		case resilience.Healthy:
 			l.admission.Answered()
-			l.observe(now, false)
+			l.observe(now, resilience.Healthy)
 		case resilience.Neutral:
 			l.member.refused(at)
 		case resilience.Unhealthy:
@@ -124,13 +124,15 @@ func (l *Lease) RoundTrip(req *http.Request, fresh bool) (*http.Response, error)
 	return resp, err
 }
 
-// observe records how long the attempt has taken at now. failed reports that it is no good answer.
-func (l *Lease) observe(now time.Time, failed bool) {
+// observe records how long the attempt has taken at now, and its health.
+func (l *Lease) observe(now time.Time, h resilience.Health) {
 	m, d, at := l.member, now.Sub(l.start), l.set.since(now)
+	failed := h != resilience.Healthy
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.observe(d, at, failed)
-	if !failed || d >= l.limit/tooLate { // a failure that comes fast says nothing about the load
+	// Neither a caller that loses patience nor a failure that comes fast tells of the load.
+	if !failed || h == resilience.Unhealthy && d >= l.limit/tooLate {
 		m.strain.see(d, l.limit, at, !failed && !l.set.current.Load().fails())
 	}
 }
@@ -167,10 +169,10 @@ func (l *Lease) Report(h resilience.Health, retryAfter time.Duration) {
 	case resilience.Healthy:
 		l.member.succeeded(at)
 	case resilience.Unhealthy:
-		l.observe(now, true)
+		l.observe(now, h)
 		l.member.failed(at, retryAfter)
 	default:
-		l.observe(now, true) // it may hang, and its callers lose patience
+		l.observe(now, resilience.Neutral) // it may hang, and its callers lose patience
 		l.member.keepAway(at, retryAfter)
 	}
 	l.admission.Settle(h)

@@ -14,12 +14,19 @@ import (
 // of attempts by endpoint.
 func (w *world) meanwhile(n int, gap time.Duration) map[string]int {
 	w.t.Helper()
+	return w.meanwhileAs(endpoint.Call{Repeatable: true}, n, gap)
+}
+
+// meanwhileAs is meanwhile for calls like c.
+func (w *world) meanwhileAs(c endpoint.Call, n int, gap time.Duration) map[string]int {
+	w.t.Helper()
 	var mu sync.Mutex
 	counts := map[string]int{}
 	var all sync.WaitGroup
 	for range n {
 		all.Go(func() {
-			address, _, _ := w.attempt(&endpoint.Call{Repeatable: true})
+			call := endpoint.Call{Repeatable: c.Repeatable}
+			address, _, _ := w.attempt(&call)
 			mu.Lock()
 			defer mu.Unlock()
 			counts[address]++
@@ -74,6 +81,48 @@ func TestFailingEndpointsRelieveTheOthers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A call that cannot be repeated does not pay for the others' overload: it goes to an endpoint that
+// works.
+func TestOnlyRepeatableCallsRelieve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, nil)
+		for n := 1; n <= 3; n++ {
+			w.answer(n, answer{latency: 10 * time.Millisecond})
+		}
+		w.meanwhile(300, pace)
+		w.answer(1, answer{status: 503})
+		w.answer(2, answer{latency: 600 * time.Millisecond})
+		w.answer(3, answer{latency: 600 * time.Millisecond})
+		w.meanwhile(600, pace)
+		if got := w.meanwhile(600, pace)[name(1)]; got < 100 {
+			t.Errorf("%d of 600 repeatable attempts at the one that fails, want at least 100", got)
+		}
+		if got := w.meanwhileAs(endpoint.Call{}, 600, pace)[name(1)]; got > 10 {
+			t.Errorf("%d of 600 other attempts at the one that fails, want at most 10, its probes", got)
+		}
+	})
+}
+
+// Nobody knows whether an overload goes on during a pause. The first calls after it go to the
+// endpoints that work.
+func TestOverloadEndsInAPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, nil)
+		for n := 1; n <= 3; n++ {
+			w.answer(n, answer{latency: 10 * time.Millisecond})
+		}
+		w.meanwhile(300, pace)
+		w.answer(1, answer{status: 503})
+		w.answer(2, answer{latency: 600 * time.Millisecond})
+		w.answer(3, answer{latency: 600 * time.Millisecond})
+		w.meanwhile(600, pace)
+		time.Sleep(time.Hour)
+		if got := w.meanwhile(100, 0)[name(1)]; got > 5 {
+			t.Errorf("%d of 100 attempts at the one that fails, want at most 5, its probes", got)
+		}
+	})
 }
 
 // An endpoint that has been ejected for long is probed soon while the others answer late, because

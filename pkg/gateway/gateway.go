@@ -364,8 +364,8 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, n *generation, 
 // pseudonym returns a random name for this process in Via.
 func pseudonym() string { return "rebound-" + strings.ToLower(rand.Text()[:8]) }
 
-// The sizes of the buffers that copy bodies. A body of known length ends soon, and with more room
-// it takes fewer system calls. A stream or a tunnel may hold its buffers for hours.
+// The sizes of the buffers that copy bodies. A body of known length takes fewer system
+// calls with more room. A stream or a tunnel often holds its buffers for hours.
 const (
 	copyBufferSize  = 32 << 10
 	largeBufferSize = 64 << 10

@@ -53,6 +53,26 @@ func TestPartOfAPlace(t *testing.T) {
 	}
 }
 
+// Nothing wakes an attempt that waits for a part of a place. So where attempts may wait there is no
+// such part, which one that comes later, of a lower class, could take.
+func TestNoPartOfAPlaceOvertakesTheQueue(t *testing.T) {
+	for queue, want := range map[int]bool{0: true, 1: false} {
+		l := newLimiter(ConcurrencyPolicy{Queue: queue, MaxWait: time.Duration(queue) * time.Second}, time.Second)
+		l.brake.Store(2.8)
+		l.latency.Store(int64(40 * time.Millisecond))
+		l.slow.Store(int64(time.Hour))
+		now := l.epoch.Add(time.Second)
+		for range 2 {
+			if !l.take(now, 1) {
+				t.Fatalf("queue %d: no place for two attempts of 2.8", queue)
+			}
+		}
+		if got := l.take(now.Add(time.Second), 1); got != want {
+			t.Errorf("queue %d: a third attempt a second later has a place: %v, want %v", queue, got, want)
+		}
+	}
+}
+
 // A search that finds the same latency without a queue as before ends at the limit of before: calls
 // are refused only while it takes.
 func TestSearchThatFindsNothingNew(t *testing.T) {

@@ -56,7 +56,7 @@ type budget struct {
 	interval      time.Duration // between two floor tokens; 0 = no floor
 
 	tokens   atomic.Int64 // in 1/microTokens
-	timeouts atomic.Int64 // attempts in a row that timed out
+	timeouts atomic.Int64 // attempts that timed out since the last success
 	// floor is the virtual time of the next floor token, in ns since epoch. This is the generic
 	// cell rate algorithm of ITU-T I.371 with a tolerance of one second.
 	floor atomic.Int64
@@ -124,8 +124,8 @@ const (
 	savedTime   = 0.25 // s, for whose attempts a client with steady traffic may save tokens
 	leastSaved  = 1
 	leastPartly = 4 // if a part of its attempts usually fails
-	// hanging is the number of timeouts in a row after which nothing is spent. Retries would fill
-	// the queue of an upstream that hangs, and it would have to serve them first.
+	// hanging is the number of timeouts without a success after which nothing is spent. Retries
+	// would fill the queue of an upstream that hangs, and it would have to serve them first.
 	hanging = 3
 )
 

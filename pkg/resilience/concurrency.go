@@ -181,6 +181,7 @@ type sample struct {
 	n                 int
 	latency, inFlight float64
 	squares           float64 // of the latencies
+	failures          float64 // at the same time
 	fastest           time.Duration
 	from              int64 // the first of them, ns since epoch
 }
@@ -377,7 +378,7 @@ func (l *limiter) fitsBrake(n, at int64, share float64) bool {
 	switch whole := math.Floor(limit); {
 	case limit == 0 || float64(n) <= whole:
 		return true
-	case float64(n) == whole+1:
+	case float64(n) == whole+1 && limit > whole && l.policy.Queue == 0: // nothing would wake who waits for a part
 		return float64(at-l.left.Load()) >= (float64(n)-limit)*float64(l.latency.Load())/limit
 	}
 	return false
@@ -499,9 +500,9 @@ func (l *limiter) judge(at int64) {
 	l.doubted = seems && !slow
 	l.learnPause(at, b.from, seems)
 	l.spentThen = l.spent.Load()
-	failures := float64(l.failures.Swap(0))
+	b.failures = float64(l.failures.Swap(0))
 	expected := failsToo * float64(b.n)
-	fails := failures > expected+2*math.Sqrt(expected) // more than by chance
+	fails := b.failures > expected+2*math.Sqrt(expected) // more than by chance
 	l.late.learn(at, b, fails)
 	if starved {
 		l.late.forget()
@@ -560,9 +561,13 @@ func (l *limiter) hold(at int64, slow, full, fails, starved bool) {
 	usual := timesUsual * l.usual.inFlight
 	switch b := &l.block; {
 	case fails && slow:
-		// A part of it may hang, and hold places. A search would take them from the rest. But with
-		// leastFirst places for each of many clients the queue may stay as long as attemptTimeout.
-		limit = max(leastBrake, usual)
+		// A part of it may hang, and hold places. A search would take them from the rest. But if
+		// most attempts fail, it may be a queue as long as attemptTimeout. With leastLimit places
+		// for each of many clients it would stay so long.
+		limit = float64(l.limit.Load())
+		if b.failures > float64(b.n) {
+			limit = max(leastBrake, usual)
+		}
 		l.slowness = l.newBrake(at)
 	case fails:
 		limit = 0

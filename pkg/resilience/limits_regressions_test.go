@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
@@ -240,6 +241,40 @@ func TestFullQueueOfALowerClass(t *testing.T) {
 		}
 		if got := pl.Concurrency(); got.InFlight != 0 || got.Queued != 0 {
 			t.Errorf("got %+v after the calls, want nothing in flight", got)
+		}
+	})
+}
+
+// An upstream is slower for all, and a part of it hangs. The limit must leave a client of few calls
+// as many places as its usual traffic may need in a moment, or it refuses what would be served.
+func TestSlowUpstreamOfWhichAPartHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const perSecond, hangs = 20, 0.1
+		pl := pipeline(t, resilience.DefaultPolicy(), resilience.Options{})
+		random := rand.New(rand.NewPCG(1, 2))
+		var all sync.WaitGroup
+		var good atomic.Int64
+		calls := func(n int, latency time.Duration, hangs float64) {
+			for range n {
+				d := latency
+				if random.Float64() < hangs {
+					d = time.Hour
+				}
+				all.Go(func() {
+					if _, _, err := pl.Do(t.Context(), taking(d)); err == nil {
+						good.Add(1)
+					}
+				})
+				time.Sleep(time.Duration(random.ExpFloat64() / perSecond * float64(time.Second)))
+			}
+			all.Wait()
+		}
+		calls(20*perSecond, 20*time.Millisecond, 0)
+		good.Store(0)
+		const n = 60 * perSecond
+		calls(n, 150*time.Millisecond, hangs)
+		if share := float64(good.Load()) / n; share < 0.88 {
+			t.Errorf("%.1f %% of the calls succeeded, want at least 88 %% of 90 that do not hang", 100*share)
 		}
 	})
 }
