@@ -26,9 +26,9 @@ type strain struct {
 	usual float64 // the mean latency in seconds while no endpoint fails; 0 = unknown
 }
 
-// see takes the latency of an attempt that could take limit. calm reports whether it succeeded while
-// no endpoint failed: the usual latency is that of such a time. So a queue that grows because others
-// fail is not usual.
+// see takes the latency of an attempt that could take limit. calm reports whether it succeeded
+// while no endpoint failed: the usual latency is that of such a time. So a queue that grows because
+// others fail is not usual.
 func (s *strain) see(d, limit time.Duration, now int64, calm bool) {
 	age := max(0, now-s.last)
 	s.last = now

@@ -41,8 +41,8 @@ func TestTimeoutsCostTokens(t *testing.T) {
 	}
 }
 
-// After three attempts that timed out and no success there are no retries until a call succeeds: they
-// would fill the queue of an upstream that hangs. It is different for a burst of one's own.
+// After three attempts that timed out and no success there are no retries until a call succeeds:
+// they would fill the queue of an upstream that hangs. It is different for a burst of one's own.
 func TestNoRetriesWhileAllTimeOut(t *testing.T) {
 	for name, c := range map[string]struct {
 		burst float64
