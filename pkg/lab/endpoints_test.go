@@ -202,7 +202,7 @@ func TestOverloadedEndpointsAreRelieved(t *testing.T) {
 	s := builtin(t, "bad-endpoint", 5*time.Second)
 	l := lab.Load{Rate: 900, Clients: 250, Capacity: 1000, Seed: 1}
 	r := simulate(t, lab.Experiment{Policy: transport.DefaultPolicy(), Scenario: s, Load: l})
-	// Possible are two thirds of the capacity, 74 % of the calls. Without relief it was half of that.
+	// Possible are two thirds of the capacity, 74 % of the calls. Without relief it was half.
 	if got := float64(r.During.OK) / float64(r.During.Calls); got < 0.6 {
 		t.Errorf("%.1f %% of the calls succeed while one endpoint fails, want at least 60 %%", 100*got)
 	}
