@@ -64,8 +64,9 @@ const probeShare = 0.05
 
 // relieve returns m, or in its stead an endpoint that fails if m has too much work. m is the better
 // of two, so those that work cannot serve all requests: their queues would grow until all requests
-// time out. So each that fails gets its equal share, as without any ejection. And while answers
-// come late, those that fail are probed sooner, because they are needed.
+// time out. So each that fails gets its equal share, as without any ejection, of the first attempts
+// that can be repeated: another caller would pay for it. And while answers come late, those that
+// fail are probed sooner, because they are needed.
 func (s *Set) relieve(v *view, m *member, c *Call, now int64) *member {
 	if !v.fails() || !m.strain.late.holds(now) || m.state() != resilience.Closed {
 		return m
