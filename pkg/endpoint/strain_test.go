@@ -83,19 +83,27 @@ func TestFailingEndpointsRelieveTheOthers(t *testing.T) {
 	}
 }
 
+// overloaded returns a world of three endpoints, of which the first fails and the others have been
+// overloaded for a while.
+func overloaded(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t, 3, nil)
+	for n := 1; n <= 3; n++ {
+		w.answer(n, answer{latency: 10 * time.Millisecond})
+	}
+	w.meanwhile(300, pace)
+	w.answer(1, answer{status: 503})
+	w.answer(2, answer{latency: 600 * time.Millisecond})
+	w.answer(3, answer{latency: 600 * time.Millisecond})
+	w.meanwhile(600, pace)
+	return w
+}
+
 // A call that cannot be repeated does not pay for the others' overload: it goes to an endpoint that
 // works.
 func TestOnlyRepeatableCallsRelieve(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 3, nil)
-		for n := 1; n <= 3; n++ {
-			w.answer(n, answer{latency: 10 * time.Millisecond})
-		}
-		w.meanwhile(300, pace)
-		w.answer(1, answer{status: 503})
-		w.answer(2, answer{latency: 600 * time.Millisecond})
-		w.answer(3, answer{latency: 600 * time.Millisecond})
-		w.meanwhile(600, pace)
+		w := overloaded(t)
 		if got := w.meanwhile(600, pace)[name(1)]; got < 100 {
 			t.Errorf("%d of 600 repeatable attempts at the one that fails, want at least 100", got)
 		}
@@ -109,15 +117,7 @@ func TestOnlyRepeatableCallsRelieve(t *testing.T) {
 // endpoints that work.
 func TestOverloadEndsInAPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 3, nil)
-		for n := 1; n <= 3; n++ {
-			w.answer(n, answer{latency: 10 * time.Millisecond})
-		}
-		w.meanwhile(300, pace)
-		w.answer(1, answer{status: 503})
-		w.answer(2, answer{latency: 600 * time.Millisecond})
-		w.answer(3, answer{latency: 600 * time.Millisecond})
-		w.meanwhile(600, pace)
+		w := overloaded(t)
 		time.Sleep(time.Hour)
 		if got := w.meanwhile(100, 0)[name(1)]; got > 5 {
 			t.Errorf("%d of 100 attempts at the one that fails, want at most 5, its probes", got)
