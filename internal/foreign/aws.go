@@ -110,10 +110,7 @@ func readAWS(r *reader, roots []*node) []Policy {
 
 // awsLast drops each setting that a later one of the same name replaces.
 func awsLast(r *reader, items []*node, sentence string) []*node {
-	last := map[string]*node{}
-	for _, item := range items {
-		last[item.key] = item
-	}
+	last := lastOf(items, keyOf)
 	return slices.DeleteFunc(slices.Clone(items), func(item *node) bool {
 		replaced := last[item.key] != item
 		if replaced {

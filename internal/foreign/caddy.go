@@ -215,10 +215,7 @@ func (c *caddy) proxy(r *reader, n *node, name string) {
 	f, onlyCheck := caddyFields(&s), caddyFields(&caddySettings{policy: &unused})
 	c.imports = 0
 	settings := c.settings(r, n)
-	last := map[string]*node{}
-	for _, item := range settings {
-		last[item.key] = item
-	}
+	last := lastOf(settings, keyOf)
 	for _, item := range settings {
 		switch {
 		case strings.HasPrefix(item.key, "@"):

@@ -236,10 +236,7 @@ func haproxyKnown() []string {
 
 // lines reads the lines of a section. Of two that set the same, the last counts.
 func (part *haproxyPart) lines(r *reader, lines []*node) {
-	last := map[string]*node{}
-	for _, n := range lines {
-		last[haproxySetting(n)] = n
-	}
+	last := lastOf(lines, haproxySetting)
 	for _, n := range lines {
 		if setting := haproxySetting(n); setting == "" || last[setting] == n {
 			part.line(r, n)

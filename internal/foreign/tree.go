@@ -226,6 +226,17 @@ func (b *yamlBuilder) merge(n, m *node) {
 	}
 }
 
+// lastOf returns the last of the items with each name.
+func lastOf(items []*node, name func(*node) string) map[string]*node {
+	last := map[string]*node{}
+	for _, item := range items {
+		last[name(item)] = item
+	}
+	return last
+}
+
+func keyOf(n *node) string { return n.key }
+
 // split turns the key a.b into b below a, as Spring reads it. Paths of values keep the text of the
 // file.
 func split(n *node, separator string) {
