@@ -32,16 +32,6 @@ const (
 	// HarmPartial is the same while a part of the attempts fails whatever the load. A policy that
 	// saves 97 % of the calls when 30 % of the attempts fail makes 1.39 attempts per call.
 	HarmPartial = 1.5
-	// Any number of retries is worth its cost if so large a share of them saves a call: harmPays
-	// times the share of the calls that succeed without a policy, and at least harmPaysLeast. They
-	// have found as much room as the first attempts, and so did not take it from others. Where
-	// fewer than harmPaysFrom succeed without a policy, a limit or a circuit saves calls.
-	harmPays      = 0.5
-	harmPaysLeast = 0.25
-	harmPaysFrom  = 0.1
-	// In fewer seconds chance decides, and a retry of a client with few calls may end as much
-	// later. Within two seconds 70 % of that must be saved, so that no storm hides among good ones.
-	harmPaysOver = 5 // s
 	// harmIdle is the number of attempts a second, as a share of the capacity, that no upstream
 	// minds, however many of them are retries.
 	harmIdle = 0.35
@@ -57,8 +47,7 @@ type Harm struct {
 	With    float64 `json:"with"`
 	Without float64 `json:"without"`
 	// Peak is the largest amplification in any second, and Allowed what the gate allows. Seconds
-	// in which an upstream has little to do, or in which more retries than allowed pay, do not
-	// count.
+	// in which an upstream has little to do do not count.
 	Peak    float64 `json:"peakAmplification"`
 	Allowed float64 `json:"allowedAmplification"`
 }
@@ -224,34 +213,13 @@ func (c Cell) Compare(with, without *Result) Harm {
 	if c.Partial {
 		h.Allowed = HarmPartial
 	}
-	for i, s := range with.Series {
+	for _, s := range with.Series {
 		if float64(s.Attempts) <= harmIdle*c.Load.Capacity || s.Offered == 0 {
 			continue
 		}
-		peak := float64(s.Attempts) / float64(s.Offered)
-		if peak > h.Allowed && pay(with.Series, without.Series, i) {
-			continue
-		}
-		h.Peak = max(h.Peak, peak)
+		h.Peak = max(h.Peak, float64(s.Attempts)/float64(s.Offered))
 	}
 	return h
-}
-
-// pay reports whether the retries of a second, and those of the next ones, saved calls.
-func pay(with, without []Second, at int) bool {
-	return paid(with, without, at, harmPaysOver, 1) && paid(with, without, at, 2, 0.7)
-}
-
-// paid reports whether the retries of some seconds saved a part of the calls that they have to.
-func paid(with, without []Second, at, seconds int, part float64) bool {
-	var retries, saved, alone, ok float64
-	for i := at; i < min(at+seconds, len(with), len(without)); i++ {
-		retries += max(0, float64(with[i].Attempts)-float64(with[i].Offered)) // a second of refusals hides none
-		saved += float64(with[i].Goodput) - float64(without[i].Goodput)
-		alone += float64(without[i].Offered)
-		ok += float64(without[i].Goodput)
-	}
-	return ok >= harmPaysFrom*alone && saved >= part*retries*max(harmPaysLeast, harmPays*ok/max(1, alone))
 }
 
 // hangs reports whether all instances hang during the whole disturbance.

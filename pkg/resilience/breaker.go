@@ -736,10 +736,13 @@ func (b *breaker) retire() {
 
 // traffic describes the attempts of one client.
 type traffic struct {
-	rate   float64 // attempts a second, 0 = less than one, or too few to know
-	whole  bool    // rate has once been that of a whole window
-	partly bool    // a part of the attempts usually fails
+	rate  float64 // attempts a second, 0 = less than one, or too few to know
+	whole bool    // rate has once been that of a whole window
+	fails float64 // the share of the attempts that usually fails; 0 if they fail in long runs
 }
+
+// partly reports whether a part of the attempts usually fails.
+func (t traffic) partly() bool { return t.fails >= partlyFails }
 
 // partlyFails is the failure rate from which a part of the attempts usually fails.
 const partlyFails = 0.1
@@ -753,7 +756,9 @@ func (b *breaker) seen() traffic {
 		b.measure(b.window.total)
 	}
 	t := b.traffic
-	t.partly = b.usual >= partlyFails && !b.inRuns()
+	if !b.inRuns() {
+		t.fails = b.usual
+	}
 	return t
 }
 

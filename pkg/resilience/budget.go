@@ -17,7 +17,9 @@ type BudgetPolicy struct {
 	Ratio float64 `yaml:"ratio"`
 	// Burst is the largest number of tokens, and the number at the start. 0 to 1000000. -1 adapts
 	// it to the client. It means 20, but a client with steady traffic saves less: for the attempts
-	// of a quarter of a second, at least one, and at least four if over 10 % fail by chance.
+	// of a quarter of a second, at least one, and at least four if over 10 % fail by chance. Its
+	// retries are at most 22 % of its attempts, which is 1.28 attempts a call, or 36 % while from
+	// 10 to 33 % fail by chance.
 	Burst float64 `yaml:"burst"`
 	// FloorPerSecond is the number of retries a second that need no token, so that a caller with
 	// little traffic can retry too. At most one second's worth of unused ones is kept, but at least
@@ -57,6 +59,7 @@ type budget struct {
 
 	tokens   atomic.Int64 // in 1/microTokens
 	timeouts atomic.Int64 // attempts that timed out since the last success
+	pace     pace         // only if adaptive
 	// floor is the virtual time of the next floor token, in ns since epoch. This is the generic
 	// cell rate algorithm of ITU-T I.371 with a tolerance of one second.
 	floor atomic.Int64
@@ -75,6 +78,7 @@ func newBudget(p BudgetPolicy) *budget {
 	}
 	b.tokens.Store(b.burst)
 	b.floor.Store(math.MinInt64 / 2)
+	b.pace.next.Store(math.MinInt64 / 2)
 	return b
 }
 
@@ -106,11 +110,16 @@ func (b *budget) credit(amount int64) {
 	}
 }
 
-// token is the kind of token that a retry has taken.
-type token uint8
+// token is what a retry has taken from the budget. The zero value is no token.
+type token struct {
+	kind  tokenKind
+	paced time.Duration // of the pace, for an earned token
+}
+
+type tokenKind uint8
 
 const (
-	noToken token = iota
+	noToken tokenKind = iota
 	earnedToken
 	floorToken
 )
@@ -129,34 +138,59 @@ const (
 	hanging = 3
 )
 
-// reserve takes a token. It returns noToken if there is none.
+// reserve takes a token, whose kind is noToken if there is none.
+func (b *budget) reserve(seen traffic) token {
+	if !b.adaptive {
+		if b.take(b.burst) {
+			return token{kind: earnedToken}
+		}
+		return b.reserveFloor()
+	}
+	if b.timeouts.Load() < hanging {
+		now := time.Since(b.epoch)
+		if paced, ok := b.pace.take(now, seen); ok {
+			if b.take(min(b.burst, seen.saves())) {
+				return token{earnedToken, paced}
+			}
+			b.pace.giveBack(paced)
+		}
+	}
+	return b.reserveFloor()
+}
+
+// saves returns the tokens that a client may save with AdaptiveBurst.
 //
 // When an upstream fails, each client spends what it has saved. With many small clients that is a
 // burst of retries, so a client with little but steady traffic saves little.
-func (b *budget) reserve(seen traffic) token {
-	most := b.burst
-	if b.adaptive && seen.rate > 0 {
-		least := float64(leastSaved)
-		if seen.partly {
-			least = leastPartly
-		}
-		most = min(most, int64(max(least, seen.rate*savedTime)*microTokens))
+func (t traffic) saves() int64 {
+	if t.rate == 0 {
+		return mostSaved * microTokens
 	}
-	if b.adaptive && b.timeouts.Load() >= hanging {
-		most = 0
+	least := float64(leastSaved)
+	if t.partly() {
+		least = leastPartly
 	}
+	return int64(max(least, t.rate*savedTime) * microTokens)
+}
+
+// take takes an earned token, of which most count, and reports whether there was one.
+func (b *budget) take(most int64) bool {
 	for {
 		have := b.tokens.Load()
 		left := min(have, most) - microTokens
 		if left < 0 {
-			break
+			return false
 		}
 		if b.tokens.CompareAndSwap(have, left) {
-			return earnedToken
+			return true
 		}
 	}
+}
+
+// reserveFloor takes a token of the floor.
+func (b *budget) reserveFloor() token {
 	if b.interval == 0 {
-		return noToken
+		return token{}
 	}
 	now := int64(time.Since(b.epoch))
 	for {
@@ -164,19 +198,20 @@ func (b *budget) reserve(seen traffic) token {
 		// Up to one second's tokens accumulate, and at least one token.
 		tolerance := max(int64(time.Second-b.interval), 0)
 		if due > now+tolerance {
-			return noToken
+			return token{}
 		}
 		if b.floor.CompareAndSwap(due, max(due, now)+int64(b.interval)) {
-			return floorToken
+			return token{kind: floorToken}
 		}
 	}
 }
 
 // refund returns a token whose retry did not happen.
 func (b *budget) refund(t token) {
-	switch t {
+	switch t.kind {
 	case earnedToken:
 		b.credit(microTokens)
+		b.pace.giveBack(t.paced)
 	case floorToken:
 		b.floor.Add(-int64(b.interval))
 	case noToken:

@@ -71,7 +71,7 @@ func (c *callState[T]) stop(r Reason) {
 
 func (c *callState[T]) returnToken() {
 	c.pipeline.budget.refund(c.token)
-	c.token = noToken
+	c.token = token{}
 }
 
 // contextReason distinguishes a canceled call from one whose deadline passed.
@@ -235,7 +235,7 @@ func (c *callState[T]) situation() *Situation {
 	p := c.pipeline
 	seen := p.breaker.seen()
 	return &Situation{
-		Traffic: seen.steady(), Partly: seen.partly,
+		Traffic: seen.steady(), Partly: seen.partly(),
 		Attempt: c.number, Ended: c.ended(), Remaining: c.report.Deadline.Sub(c.now), Previous: c.wait(),
 		Random: p.random,
 		CircuitOpen: func() bool {
@@ -245,7 +245,7 @@ func (c *callState[T]) situation() *Situation {
 		Crowded: func() bool { return p.limiter.crowded(c.now, priority(c.op)) },
 		TakeToken: func() bool {
 			c.token = p.budget.reserve(seen)
-			return c.token != noToken
+			return c.token.kind != noToken
 		},
 	}
 }

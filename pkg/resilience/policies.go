@@ -173,7 +173,7 @@ func refusalReason(err error) Reason {
 func attemptTimeout[T any](d time.Duration) layer[T] {
 	return func(c *callState[T], inner func(*callState[T])) {
 		a := c.attempt
-		c.token = noToken // spent on this attempt
+		c.token = token{} // spent on this attempt
 		a.begin(c.Context, c.now, max(1, min(d, c.report.Deadline.Sub(c.now))))
 		inner(c)
 		if !a.clock.stop() && c.err == nil && a.held.Load() {

@@ -1,0 +1,113 @@
+package resilience_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rebound-dev/rebound/pkg/resilience"
+)
+
+// With an adaptive budget the retries are a share of the attempts, however many of them save a
+// call. With a burst of its own they are not.
+func TestRetriesAreAShareOfTheAttempts(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fails     float64 // the share of the attempts that fail
+		burst     float64
+		perCall   float64 // the most attempts a call
+		successes float64 // the least share of the calls
+	}{
+		"as many as they need": {0.2, resilience.AdaptiveBurst, 1.27, 0.985},
+		"30 % fail":            {0.3, resilience.AdaptiveBurst, 1.42, 0.965},
+		"half of them":         {0.5, resilience.AdaptiveBurst, 1.3, 0.62},
+		"70 %":                 {0.7, resilience.AdaptiveBurst, 1.3, 0.36},
+		"a burst of its own":   {0.5, 20, 1.8, 0.85},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := resilience.DefaultPolicy()
+				p.Retry.Budget.Burst = tc.burst
+				chance := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same in each run
+				var mu sync.Mutex
+				random := func() float64 {
+					mu.Lock()
+					defer mu.Unlock()
+					return chance.Float64()
+				}
+				pl := pipeline(t, p, resilience.Options{Random: random})
+				var calls sync.WaitGroup
+				const all, from, rate = 4000, 2000, 100
+				var attempts, ok int
+				for i := range all {
+					calls.Go(func() {
+						o := &op{}
+						o.attempt = func(context.Context, *resilience.Attempt) (string, error) {
+							time.Sleep(time.Millisecond)
+							if random() < tc.fails {
+								return "busy", nil
+							}
+							return "ok", nil
+						}
+						got, report, _ := pl.Do(t.Context(), o)
+						if i < from {
+							return
+						}
+						mu.Lock()
+						defer mu.Unlock()
+						attempts += len(report.Attempts)
+						if got == "ok" {
+							ok++
+						}
+					})
+					time.Sleep(time.Second / rate)
+				}
+				calls.Wait()
+				perCall, successes := float64(attempts)/(all-from), float64(ok)/(all-from)
+				if perCall > tc.perCall || successes < tc.successes {
+					t.Errorf("%.2f attempts a call, and %.3f of the calls succeed, want at most %v, and at least %v", perCall, successes, tc.perCall, tc.successes)
+				}
+			})
+		})
+	}
+}
+
+// A retry that does not happen, because its caller leaves during the wait, takes no place of the
+// ones that do.
+func TestRetryThatDoesNotHappenIsNotPaced(t *testing.T) {
+	for name, leaves := range map[string]bool{"all happen": false, "callers leave during the waits": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := resilience.DefaultPolicy()
+				p.Breaker.ConsecutiveFailures, p.Breaker.FailureRatio = 0, 0
+				p.Retry.MaxAttempts = 2
+				pl := pipeline(t, p, resilience.Options{Random: half})
+				for range 150 {
+					_, _, _ = pl.Do(t.Context(), answers("ok"))
+					time.Sleep(time.Second / 10)
+				}
+				for range 3 {
+					if !leaves {
+						break
+					}
+					ctx, cancel := context.WithCancel(t.Context())
+					time.AfterFunc(time.Millisecond, cancel)
+					_, report, _ := pl.Do(ctx, answers("busy"))
+					if report.Reason != resilience.ReasonCallerCanceled || report.Attempts[0].Verdict != resilience.VerdictRetry {
+						t.Fatalf("%v, attempts %+v, want a canceled wait", report.Reason, report.Attempts)
+					}
+				}
+				retries := 0
+				for range 5 {
+					_, report, _ := pl.Do(t.Context(), answers("busy", "ok"))
+					retries += len(report.Attempts) - 1
+				}
+				if want := 2; retries != want { // a client of ten calls a second saves no more
+					t.Errorf("%d retries, want %d", retries, want)
+				}
+			})
+		})
+	}
+}
