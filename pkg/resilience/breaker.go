@@ -161,6 +161,7 @@ type breaker struct {
 	consecutive int
 	window      window // of the results while the circuit is closed
 	traffic     traffic
+	pace        pace
 	results     int           // at most as many as usual covers
 	usual       float64       // the failure rate before these failures
 	ended       float64       // how often failures in a row ended, for each result
@@ -198,6 +199,7 @@ func newBreaker(name string, p BreakerPolicy, random func() float64, notify func
 		IsExcluded:    func(err error) bool { return errors.Is(err, errCountNeutral) },
 		OnStateChange: b.onStateChange,
 	})
+	b.pace.next.Store(math.MinInt64 / 2)
 	return b
 }
 
@@ -378,6 +380,7 @@ func (t *ticket) stalled(now time.Time) bool {
 func (b *breaker) report(t *ticket, h Health, now time.Time) {
 	b.mu.Lock()
 	defer b.unlock()
+	b.traffic.attempts++
 	if t.generation != b.generation {
 		// gobreaker would drop the result too. But it first reads the clock, which would turn an
 		// open circuit half-open too early.
@@ -739,6 +742,9 @@ type traffic struct {
 	rate  float64 // attempts a second, 0 = less than one, or too few to know
 	whole bool    // rate has once been that of a whole window
 	fails float64 // the share of the attempts that usually fails; 0 if they fail in long runs
+
+	attempts int64 // that have ended
+	pace     *pace // of the retries
 }
 
 // partly reports whether a part of the attempts usually fails.
@@ -756,6 +762,7 @@ func (b *breaker) seen() traffic {
 		b.measure(b.window.total)
 	}
 	t := b.traffic
+	t.pace = &b.pace
 	if !b.inRuns() {
 		t.fails = b.usual
 	}

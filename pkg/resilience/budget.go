@@ -18,8 +18,8 @@ type BudgetPolicy struct {
 	// Burst is the largest number of tokens, and the number at the start. 0 to 1000000. -1 adapts
 	// it to the client. It means 20, but a client with steady traffic saves less: for the attempts
 	// of a quarter of a second, at least one, and at least four if over 10 % fail by chance. Its
-	// retries are at most 22 % of its attempts, which is 1.28 attempts a call, or 36 % while from
-	// 10 to 33 % fail by chance.
+	// retries are at most 20 % of its attempts, which is 1.25 attempts a call, or 34 % while from 10
+	// to 37 % fail by chance.
 	Burst float64 `yaml:"burst"`
 	// FloorPerSecond is the number of retries a second that need no token, so that a caller with
 	// little traffic can retry too. At most one second's worth of unused ones is kept, but at least
@@ -59,7 +59,6 @@ type budget struct {
 
 	tokens   atomic.Int64 // in 1/microTokens
 	timeouts atomic.Int64 // attempts that timed out since the last success
-	pace     pace         // only if adaptive
 	// floor is the virtual time of the next floor token, in ns since epoch. This is the generic
 	// cell rate algorithm of ITU-T I.371 with a tolerance of one second.
 	floor atomic.Int64
@@ -78,7 +77,6 @@ func newBudget(p BudgetPolicy) *budget {
 	}
 	b.tokens.Store(b.burst)
 	b.floor.Store(math.MinInt64 / 2)
-	b.pace.next.Store(math.MinInt64 / 2)
 	return b
 }
 
@@ -113,7 +111,7 @@ func (b *budget) credit(amount int64) {
 // token is what a retry has taken from the budget. The zero value is no token.
 type token struct {
 	kind  tokenKind
-	paced time.Duration // of the pace, for an earned token
+	place place // in the pace, for an earned token
 }
 
 type tokenKind uint8
@@ -147,12 +145,11 @@ func (b *budget) reserve(seen traffic) token {
 		return b.reserveFloor()
 	}
 	if b.timeouts.Load() < hanging {
-		now := time.Since(b.epoch)
-		if paced, ok := b.pace.take(now, seen); ok {
+		if place, ok := seen.pace.take(seen); ok {
 			if b.take(min(b.burst, seen.saves())) {
-				return token{earnedToken, paced}
+				return token{earnedToken, place}
 			}
-			b.pace.giveBack(paced)
+			place.giveBack()
 		}
 	}
 	return b.reserveFloor()
@@ -211,7 +208,7 @@ func (b *budget) refund(t token) {
 	switch t.kind {
 	case earnedToken:
 		b.credit(microTokens)
-		b.pace.giveBack(t.paced)
+		t.place.giveBack()
 	case floorToken:
 		b.floor.Add(-int64(b.interval))
 	case noToken:

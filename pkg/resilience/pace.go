@@ -1,65 +1,72 @@
 package resilience
 
-import (
-	"sync/atomic"
-	"time"
-)
+import "sync/atomic"
 
 // The largest share of a client's attempts that may be retries, with an adaptive budget. A share s
-// is 1/(1-s) attempts a call.
+// is 1/(1-s) attempts a call. docs/defaults.md says how these were chosen.
 const (
-	// sharePaced is 1.28 attempts a call. While an upstream fails, more load does it more harm than
+	// sharePaced is 1.25 attempts a call. While an upstream fails, more load does it more harm than
 	// the calls are worth that one more retry saves.
-	sharePaced = 0.22
-	// sharePartly is for a client of which a part of the attempts usually fails, but not many:
-	// 97 % success at 30 % errors takes 1.39 attempts a call. With 1.56, the calls that need a
-	// retry seldom wait for each other.
-	sharePartly = 0.36
+	sharePaced = 0.2
+	// sharePartly is 1.52 attempts a call, for a client of which a part of the attempts usually
+	// fails, but not many: 97 % success at 30 % errors takes 1.39.
+	sharePartly = 0.34
 	// From mildUntil on, the share falls from sharePartly to sharePaced, at manyFail.
-	mildUntil = 0.33
-	manyFail  = 0.4
+	mildUntil = 0.37
+	manyFail  = 0.44
 )
 
 // The retries that a client may save. In an outage all clients spend them at once.
 const (
-	pacedTime   = 500 * time.Millisecond // saves the retries of so long,
-	pacedLeast  = 2                      // and at least so many
-	pacedPartly = 20                     // the least while a part of the attempts usually fails
+	pacedTime   = 0.4 // s, for whose attempts it saves the retries,
+	pacedLeast  = 2   // and at least so many;
+	pacedPartly = 12  // while a part of the attempts usually fails, but not many;
+	pacedNew    = 10  // in a client's first window, or if it makes less than one attempt a second
 )
 
 // pace limits how many of a client's attempts are retries. It is the virtual scheduling of the
-// generic cell rate algorithm (ITU-T I.371): retries have equal distances, which a pause saves. A
-// client with little traffic, or a new one, has no pace. The zero value saves nothing at first.
+// generic cell rate algorithm (ITU-T I.371), with attempts in place of time: a retry is due after
+// so many attempts, and those without a retry are saved. A new client begins with what it may save.
+// It is safe for concurrent use.
 type pace struct {
-	next atomic.Int64 // when the next retry is due at the earliest, in ns
+	next atomic.Int64 // the number of attempts at which the next retry is due, in 1/microTokens
 }
 
-// take takes the place of one retry, at now since some epoch. It returns what it took, for
-// giveBack, and whether the retry is within the pace.
-func (p *pace) take(now time.Duration, seen traffic) (time.Duration, bool) {
-	if seen.rate == 0 {
-		return 0, true
-	}
-	every := time.Duration(float64(time.Second) / (seen.rate * seen.share()))
-	least := pacedLeast
-	if seen.partly() && seen.fails < manyFail {
+// place is what a retry took from a pace. The zero value is nothing.
+type place struct {
+	pace *pace
+	took int64
+}
+
+// take takes the place of one retry, and reports whether there was one.
+func (p *pace) take(seen traffic) (place, bool) {
+	now, every := seen.attempts*microTokens, int64(microTokens/seen.share())
+	least := int64(pacedLeast)
+	switch {
+	case seen.partly() && seen.fails < manyFail:
 		least = pacedPartly
+	case seen.rate == 0, !seen.whole:
+		least = pacedNew
 	}
-	saved := max(pacedTime, time.Duration(least)*every)
+	saved := max(int64(seen.rate*pacedTime*microTokens), least*every)
 	for {
 		due := p.next.Load()
-		next := max(due, int64(now-saved)) + int64(every)
-		if next > int64(now) {
-			return 0, false
+		next := max(due, now-saved) + every
+		if next > now {
+			return place{}, false
 		}
 		if p.next.CompareAndSwap(due, next) {
-			return every, true
+			return place{p, every}, true
 		}
 	}
 }
 
-// giveBack returns what take took for a retry that does not happen.
-func (p *pace) giveBack(paced time.Duration) { p.next.Add(-int64(paced)) }
+// giveBack gives p back for a retry that does not happen.
+func (p place) giveBack() {
+	if p.pace != nil {
+		p.pace.next.Add(-p.took)
+	}
+}
 
 // share returns the largest share of the attempts that may be retries.
 func (t traffic) share() float64 {
