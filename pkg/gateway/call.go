@@ -284,6 +284,9 @@ func (c *call) fail(err error) {
 		c.report.Reason = cmp.Or(c.report.Reason, resilience.ReasonResetBeforeHeaders)
 	case e.Refused:
 		c.refused(e, &p)
+	case errors.Is(e, resilience.ErrTimeout) && e.Attempts == 0:
+		p.Status = http.StatusGatewayTimeout
+		p.Detail = "the time was up before " + c.upstreamForCaller() + " was called"
 	case errors.Is(e, resilience.ErrTimeout):
 		p.Status = http.StatusGatewayTimeout
 		p.Detail = c.detail("did not answer in time", e)

@@ -341,6 +341,26 @@ func TestGRPCWhoseTimeWasUp(t *testing.T) {
 	}
 }
 
+// A call whose time is up before its first attempt is not told that the upstream did not answer,
+// nor how an attempt ended that was never made.
+func TestGRPCWithoutTimeForAnAttempt(t *testing.T) {
+	upstream := grpcServer(t, grpctest.Echo(func(string) {}))
+	_, address := serveGRPC(t, gateway.ForUpstream(upstream), gateway.Options{})
+	r := request(t, http.MethodPost, "http://"+address+"/test.Test/Call", strings.NewReader(""))
+	r.Header.Set("Content-Type", "application/grpc")
+	r.Header.Set("Te", "trailers")
+	r.Header.Set("Grpc-Timeout", "1n")
+	resp, err := h2cTransport(t).RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	want := "deadline_exceeded: the time was up before " + upstream + " was called"
+	if got := resp.Header.Get("Grpc-Message"); got != want {
+		t.Errorf("got message %q, want %q", got, want)
+	}
+}
+
 // A caller that makes the gateway behind refuse its calls does not open the circuit of the gateway
 // before it: a forged Via, which it can read in any response, or a path that leads out of a route.
 func TestGRPCRefusedByTheGatewayBehind(t *testing.T) {
