@@ -24,7 +24,6 @@ const domain = "rebound"
 // upstream and the attempts. If retryIn is above 0, a google.rpc.RetryInfo and a pushback tell the
 // caller to wait for so long. WriteGRPC must be the first write to w. It returns the status.
 func WriteGRPC(w http.ResponseWriter, p Problem, retryIn time.Duration) (grpcwire.Code, string) {
-	s := GRPCStatus(p, retryIn)
 	h := w.Header()
 	if retryIn > 0 {
 		h[grpcwire.HeaderPushback] = []string{strconv.FormatInt(retryIn.Milliseconds(), 10)}
@@ -33,12 +32,23 @@ func WriteGRPC(w http.ResponseWriter, p Problem, retryIn time.Duration) (grpcwir
 		h.Del(name)
 	}
 	h.Set("Content-Type", grpcwire.ContentType)
-	h[grpcwire.HeaderStatus] = []string{strconv.Itoa(int(s.GetCode()))}
-	h[grpcwire.HeaderMessage] = []string{grpcwire.EncodeMessage(s.GetMessage())}
-	if encoded, err := (proto.MarshalOptions{Deterministic: true}).Marshal(s); err == nil {
-		h[grpcwire.HeaderDetails] = []string{base64.RawStdEncoding.EncodeToString(encoded)}
-	}
+	code, message := setGRPC(h, "", GRPCStatus(p, retryIn))
 	w.WriteHeader(http.StatusOK)
+	return code, message
+}
+
+// EndGRPC writes p as the trailers of a response that has begun. Otherwise it is like [WriteGRPC].
+func EndGRPC(w http.ResponseWriter, p Problem) (grpcwire.Code, string) {
+	return setGRPC(w.Header(), http.TrailerPrefix, GRPCStatus(p, 0))
+}
+
+// setGRPC sets s in h, with a prefix of the names.
+func setGRPC(h http.Header, prefix string, s *status.Status) (grpcwire.Code, string) {
+	h[prefix+grpcwire.HeaderStatus] = []string{strconv.Itoa(int(s.GetCode()))}
+	h[prefix+grpcwire.HeaderMessage] = []string{grpcwire.EncodeMessage(s.GetMessage())}
+	if encoded, err := (proto.MarshalOptions{Deterministic: true}).Marshal(s); err == nil {
+		h[prefix+grpcwire.HeaderDetails] = []string{base64.RawStdEncoding.EncodeToString(encoded)}
+	}
 	return grpcwire.Code(s.GetCode()), s.GetMessage() //nolint:gosec // one of the 17 codes
 }
 

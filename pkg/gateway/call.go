@@ -248,13 +248,18 @@ func (c *call) refuse(status int, reason resilience.Reason, detail string) {
 	c.write(problem.Problem{Status: status, Detail: detail})
 }
 
-// write answers with a problem document.
-func (c *call) write(p problem.Problem) {
+// complete adds to p what else the caller may know of the call.
+func (c *call) complete(p *problem.Problem) {
 	p.Reason, p.Route, p.TraceID = string(c.report.Reason), c.route.Name, traceID(c.in)
 	p.Attempts = -1
 	if c.route.listener.discloses {
 		p.Upstream, p.Attempts = c.route.upstreamName, len(c.report.Attempts)
 	}
+}
+
+// write answers with a problem document.
+func (c *call) write(p problem.Problem) {
+	c.complete(&p)
 	c.status = p.Status
 	h := c.out.Header()
 	c.describe(h)
@@ -284,6 +289,9 @@ func (c *call) fail(err error) {
 		c.report.Reason = cmp.Or(c.report.Reason, resilience.ReasonResetBeforeHeaders)
 	case e.Refused:
 		c.refused(e, &p)
+	case errors.Is(e, resilience.ErrTimeout) && e.Attempts == 0:
+		p.Status = http.StatusGatewayTimeout
+		p.Detail = "the time was up before " + c.upstreamForCaller() + " was called"
 	case errors.Is(e, resilience.ErrTimeout):
 		p.Status = http.StatusGatewayTimeout
 		p.Detail = c.detail("did not answer in time", e)

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/rebound-dev/rebound/internal/grpcwire"
+	"github.com/rebound-dev/rebound/internal/problem"
 	"github.com/rebound-dev/rebound/pkg/resilience"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
@@ -136,13 +136,12 @@ func (f *firstFlush) stop() {
 // endRPC ends a gRPC response that broke off after its headers. A reset of the stream would say
 // nothing to the caller.
 func (c *call) endRPC(err error) {
-	code, reason := grpcwire.Unavailable, resilience.ReasonBodyFailed
+	p := problem.Problem{Status: http.StatusBadGateway, Detail: "the response of " + c.upstreamForCaller() + " broke off"}
+	c.report.Reason = resilience.ReasonBodyFailed
 	if errors.Is(err, context.DeadlineExceeded) {
-		code, reason = grpcwire.DeadlineExceeded, resilience.ReasonDeadlineExceeded
+		p.Status, c.report.Reason = http.StatusGatewayTimeout, resilience.ReasonDeadlineExceeded
 	}
-	c.report.Reason = reason
-	h := c.out.Header()
-	c.rpc = rpcStatus{code.String(), string(reason) + ": the response of " + c.upstreamForCaller() + " broke off"}
-	h[http.TrailerPrefix+grpcwire.HeaderStatus] = []string{strconv.Itoa(int(code))}
-	h[http.TrailerPrefix+grpcwire.HeaderMessage] = []string{grpcwire.EncodeMessage(c.rpc.message)}
+	c.complete(&p)
+	code, message := problem.EndGRPC(c.out, p)
+	c.rpc = rpcStatus{code.String(), message}
 }

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -341,6 +343,26 @@ func TestGRPCWhoseTimeWasUp(t *testing.T) {
 	}
 }
 
+// A call whose time is up before its first attempt is not told that the upstream did not answer,
+// nor how an attempt ended that was never made.
+func TestGRPCWithoutTimeForAnAttempt(t *testing.T) {
+	upstream := grpcServer(t, grpctest.Echo(func(string) {}))
+	_, address := serveGRPC(t, gateway.ForUpstream(upstream), gateway.Options{})
+	r := request(t, http.MethodPost, "http://"+address+"/test.Test/Call", strings.NewReader(""))
+	r.Header.Set("Content-Type", "application/grpc")
+	r.Header.Set("Te", "trailers")
+	r.Header.Set("Grpc-Timeout", "1n")
+	resp, err := h2cTransport(t).RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	want := "deadline_exceeded: the time was up before " + upstream + " was called"
+	if got := resp.Header.Get("Grpc-Message"); got != want {
+		t.Errorf("got message %q, want %q", got, want)
+	}
+}
+
 // A caller that makes the gateway behind refuse its calls does not open the circuit of the gateway
 // before it: a forged Via, which it can read in any response, or a path that leads out of a route.
 func TestGRPCRefusedByTheGatewayBehind(t *testing.T) {
@@ -376,6 +398,38 @@ func TestGRPCRefusedByTheGatewayBehind(t *testing.T) {
 				t.Errorf("the circuit counts %d more successes and %d failures, want 1 and 0: the gateway behind works", now-ok, failed)
 			}
 		})
+	}
+}
+
+// A response that breaks off ends with an error of the gateway, which has details like any other.
+func TestGRPCResponseThatBreaksOffHasDetails(t *testing.T) {
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc")
+		_, _ = io.WriteString(w, "\x00\x00\x00\x00\x05hello")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}))
+	speakBoth(up)
+	up.Start()
+	t.Cleanup(up.Close)
+	upstream := strings.Replace(up.URL, "http://", "h2c://", 1)
+	_, client := grpcGateway(t, counting(), gateway.Route{Name: "all", Match: "/", Upstream: upstream})
+	stream, err := client.NewStream(t.Context(), grpctest.Bidi(), "/test.Test/Call")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var in grpctest.Message
+	if err := stream.RecvMsg(&in); string(in) != "hello" {
+		t.Fatalf("got message %q and %v, want hello", in, err)
+	}
+	s := status.Convert(stream.RecvMsg(&in))
+	if s.Code() != codes.Unavailable || !strings.HasPrefix(s.Message(), "body_failed: ") || len(s.Details()) != 1 {
+		t.Fatalf("got %v with details %v, want UNAVAILABLE, the reason body_failed and one detail", s, s.Details())
+	}
+	info, _ := s.Details()[0].(*errdetails.ErrorInfo)
+	want := map[string]string{"route": "all", "upstream": upstream, "attempts": "1"}
+	if info.GetReason() != "body_failed" || info.GetDomain() != "rebound" || !maps.Equal(info.GetMetadata(), want) {
+		t.Errorf("got details %v, want reason body_failed of domain rebound and %v", info, want)
 	}
 }
 

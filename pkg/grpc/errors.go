@@ -49,6 +49,8 @@ func (c *call) failure(err error, r *resilience.Report) error {
 		p.Status, p.Detail = refused(e)
 	case e.Reason == resilience.ReasonCallerCanceled:
 		p.Status, p.Detail = problem.StatusCallerGone, "the caller canceled the call"
+	case errors.Is(e, resilience.ErrTimeout) && e.Attempts == 0:
+		p.Status, p.Detail = http.StatusGatewayTimeout, "the time was up before "+e.Upstream+" was called"
 	case errors.Is(e, resilience.ErrTimeout):
 		p.Status, p.Detail = http.StatusGatewayTimeout, detail("did not answer in time", e, r)
 	case e.Last == resilience.ReasonDialError:
@@ -84,9 +86,6 @@ func detail(what string, e *resilience.Error, r *resilience.Report) string {
 	attempts := "1 attempt"
 	if e.Attempts != 1 {
 		attempts = fmt.Sprintf("%d attempts", e.Attempts)
-	}
-	if e.Last == "" {
-		return fmt.Sprintf("%s %s (%s in %v)", e.Upstream, what, attempts, r.Duration.Round(time.Millisecond))
 	}
 	return fmt.Sprintf("%s %s (%s in %v; the last ended with %s)", e.Upstream, what, attempts, r.Duration.Round(time.Millisecond), e.Last)
 }

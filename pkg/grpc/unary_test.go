@@ -441,6 +441,17 @@ func TestErrorsOfItsOwn(t *testing.T) {
 	}
 }
 
+// A call whose time is up before its first attempt is not told that the server did not answer.
+func TestNoTimeForAnAttempt(t *testing.T) {
+	conn := dial(t, rawhttp.FreeAddress(t), must(t, counting()))
+	ctx, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	want := "deadline_exceeded: the time was up before " + conn.CanonicalTarget() + " was called"
+	if s := status.Convert(unary(ctx, conn)); s.Code() != codes.DeadlineExceeded || s.Message() != want {
+		t.Errorf("got %s %q, want DeadlineExceeded %q", s.Code(), s.Message(), want)
+	}
+}
+
 // A dial without an answer has sent nothing, so any method is called again.
 func TestDialWithoutAnAnswer(t *testing.T) {
 	address := grpctest.Serve(t, grpctest.Echo(func(string) {}))

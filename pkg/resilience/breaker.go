@@ -219,8 +219,8 @@ type ticket struct {
 	lease      time.Duration // the attempt timeout, of a probe at most longestLease
 	probe      *probe        // nil through a closed circuit
 	state      State
-	progress   atomic.Uint32
-	answered   atomic.Bool // a good answer has begun, but its body is not complete
+	progress   atomic.Uint32 // written under mu: a settled ticket has no slot
+	answered   atomic.Bool   // a good answer has begun, but its body is not complete
 }
 
 // The progress of a ticket.
@@ -320,15 +320,20 @@ func (t *ticket) restart(now time.Time) {
 
 // settle reports the health of the attempt to the breaker. Only the first call counts.
 func (t *ticket) settle(h Health, now time.Time) {
-	switch {
-	case t.breaker == nil:
-	case t.progress.CompareAndSwap(ticketOut, ticketSettled):
+	b := t.breaker
+	if b == nil || t.settled() {
+		return
+	}
+	b.mu.Lock()
+	defer b.unlock()
+	switch t.progress.Swap(ticketSettled) {
+	case ticketOut:
 		if t.probe != nil {
 			t.probe.timer.Stop()
 		}
-		t.breaker.report(t, h, now)
-	case t.progress.CompareAndSwap(ticketOverdue, ticketSettled):
-		t.breaker.reportOverdue(t, h, now)
+		b.report(t, h, now)
+	case ticketOverdue:
+		b.reportOverdue(t, h, now)
 	}
 }
 
@@ -342,9 +347,6 @@ func (t *ticket) expire() {
 	if t.probe.capped && !answered {
 		next = ticketOverdue
 	}
-	if !t.progress.CompareAndSwap(ticketOut, next) {
-		return
-	}
 	h := Unhealthy
 	switch {
 	case answered:
@@ -353,17 +355,21 @@ func (t *ticket) expire() {
 		h = Neutral
 	}
 	now := time.Now()
-	if next == ticketOverdue {
-		t.breaker.pause(t, now) // before its slot is free
+	b := t.breaker
+	b.mu.Lock()
+	defer b.unlock()
+	if !t.progress.CompareAndSwap(ticketOut, next) {
+		return
 	}
-	t.breaker.report(t, h, now)
+	if next == ticketOverdue {
+		b.pause(t, now)
+	}
+	b.report(t, h, now)
 }
 
 // pause keeps probes away for a while after one that was overdue at now. Those that began with it
-// are overdue with it.
+// are overdue with it. pause is called under mu.
 func (b *breaker) pause(t *ticket, now time.Time) {
-	b.mu.Lock()
-	defer b.unlock()
 	if t.generation != b.generation || now.Before(b.pausedUntil) {
 		return
 	}
@@ -377,9 +383,8 @@ func (t *ticket) stalled(now time.Time) bool {
 	return t.probe.clock.stalled.Load() || late(now.Sub(t.breaker.epoch)-t.at-t.lease, t.lease)
 }
 
+// report counts the result of an attempt. It is called under mu.
 func (b *breaker) report(t *ticket, h Health, now time.Time) {
-	b.mu.Lock()
-	defer b.unlock()
 	b.traffic.attempts++
 	if t.generation != b.generation {
 		// gobreaker would drop the result too. But it first reads the clock, which would turn an
@@ -428,10 +433,8 @@ func (b *breaker) reportProbe(p *probe, h Health, now time.Time) {
 
 // reportOverdue counts the result of a probe that has given its slot back. Without it the circuit
 // of an upstream whose good answers all take longer than longestLease would never close, and that
-// of one that hangs would never open again.
+// of one that hangs would never open again. reportOverdue is called under mu.
 func (b *breaker) reportOverdue(t *ticket, h Health, now time.Time) {
-	b.mu.Lock()
-	defer b.unlock()
 	switch {
 	case t.generation != b.generation:
 		b.stale++

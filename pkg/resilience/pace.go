@@ -18,7 +18,7 @@ const (
 
 // The retries that a client may save. In an outage all clients spend them at once.
 const (
-	pacedTime   = 0.4 // s, for whose attempts it saves the retries,
+	pacedTime   = 0.5 // s, for whose attempts it saves the retries,
 	pacedLeast  = 2   // and at least so many;
 	pacedPartly = 12  // while a part of the attempts usually fails, but not many;
 	pacedNew    = 10  // in a client's first window, or if it makes less than one attempt a second

@@ -157,3 +157,39 @@ func TestPatientCallersMayAllProbe(t *testing.T) {
 		}
 	})
 }
+
+// lastWord is an operation that waits for its caller, and takes its time to say so at first. It
+// ends just after its time is up.
+type lastWord struct {
+	*op
+	asked atomic.Bool
+}
+
+func (l *lastWord) CallerBusy() bool {
+	if !l.asked.Swap(true) {
+		time.Sleep(time.Millisecond)
+	}
+	return true
+}
+
+// The lease of a probe ends at the instant when its attempt times out. When the call returns, the
+// slot is free whoever was first. The lease used to claim the result first and free the slot later,
+// so that the next call could be refused.
+func TestSlotIsFreeWhenTheProbesCallReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pl := tripped(t, resilience.Options{}, func(b *resilience.BreakerPolicy) { b.Probes = 1 })
+		time.Sleep(time.Second + 1)
+		_, _, _ = pl.Do(t.Context(), &lastWord{op: &op{attempt: func(ctx context.Context, _ *resilience.Attempt) (string, error) {
+			<-ctx.Done()
+			time.Sleep(time.Nanosecond) // the lease has ended
+			return "", context.Cause(ctx)
+		}}})
+		if s := pl.Breaker(); s.State != resilience.HalfOpen || s.Probes != 0 {
+			t.Errorf("state %v with %d probes in flight, want half-open with 0", s.State, s.Probes)
+		}
+		if got, _, err := pl.Do(t.Context(), answers("ok")); got != "ok" {
+			t.Errorf("the next probe returned %q, %v, want ok and no error", got, err)
+		}
+		time.Sleep(time.Millisecond) // until the lease has its answer
+	})
+}
