@@ -556,7 +556,7 @@ func TestAdaptiveBurst(t *testing.T) {
 		"a seldom used client": {resilience.AdaptiveBurst, 5 * time.Second, 10, false, 7, 50 * time.Millisecond},
 		"two calls a second":   {resilience.AdaptiveBurst, 500 * time.Millisecond, 30, false, 1, time.Second},
 		"and some fail":        {resilience.AdaptiveBurst, 500 * time.Millisecond, 60, true, 4, time.Second * 10 / 19},
-		"a hundred a second":   {resilience.AdaptiveBurst, 10 * time.Millisecond, 1500, false, 9, 50 * time.Millisecond},
+		"a hundred a second":   {resilience.AdaptiveBurst, 10 * time.Millisecond, 1500, false, 10, 50 * time.Millisecond},
 		"a burst of its own":   {10, 500 * time.Millisecond, 30, false, 10, 50 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
