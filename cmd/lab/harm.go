@@ -20,9 +20,8 @@ func harm(ctx context.Context, p cli.Program) int {
 	if code, done := p.Parse(fs, usage(`harm compares a policy with one attempt without any policy, in many scenarios, loads and numbers of
 clients, and prints a table, the worst cell first. The exit code is 1 if the policy does harm: if a
 cell has less than 95 % of the goodput without a policy, or more than 1.3 attempts per call in any
-second. 1.5 are allowed while a part of the attempts fails whatever the load, and more while they
-save calls. Seconds with fewer attempts than 35 % of the capacity do not count. All cells take some
-minutes.`, "lab harm [flags]",
+second, or 1.5 if a part of the attempts fails whatever the load. Seconds with fewer attempts than
+35 % of the capacity do not count. All cells take some minutes.`, "lab harm [flags]",
 		`  lab harm --every 7
   lab harm --config rebound.yaml --route process --worst 20
 `)); done {
