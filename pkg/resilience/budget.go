@@ -18,8 +18,8 @@ type BudgetPolicy struct {
 	// Burst is the largest number of tokens, and the number at the start. 0 to 1000000. -1 adapts
 	// it to the client. It means 20, but a client with steady traffic saves less: for the attempts
 	// of a quarter of a second, at least one, and at least four if over 10 % fail by chance. Its
-	// retries are at most 20 % of its attempts, which is 1.25 attempts a call, or 34 % while from
-	// 10 to 37 % fail by chance.
+	// retries are at most 20 % of its attempts, which is 1.25 attempts a call, or a third while
+	// from 10 to 37 % fail by chance.
 	Burst float64 `yaml:"burst"`
 	// FloorPerSecond is the number of retries a second that need no token, so that a caller with
 	// little traffic can retry too. At most one second's worth of unused ones is kept, but at least
