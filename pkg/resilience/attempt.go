@@ -14,14 +14,30 @@ type Attempt struct {
 	limit        time.Duration
 	callDeadline *time.Time
 	start        time.Time
-	ctx          context.Context // ends with the attempt; the operation gets an attemptContext
-	cancel       context.CancelCauseFunc
+	early        attemptEnd                 // made by begin, or only its ctx: the caller's
+	late         atomic.Pointer[attemptEnd] // made later, or nil
 	clock        clock
 	ticket       ticket
-	budget       *budget
+	pipeline     *shared
 	retryable    atomic.Bool // a retry may help, so the attempt earns no token
 	held         atomic.Bool
 }
+
+// attemptEnd ends an attempt. It costs a third of the time of a call in memory, so it is made when
+// somebody asks for it. A RoundTripper that asks once, as net/http does, asks in each attempt. So
+// from then on begin makes it, which is cheaper.
+type attemptEnd struct {
+	ctx    context.Context // ends with the attempt; the operation gets an attemptContext
+	cancel context.CancelCauseFunc
+	timer  *time.Timer // of the clock's next check; nil if the clock did not run any more
+}
+
+// over is the end of all attempts that ended before somebody asked.
+var over = func() *attemptEnd { //nolint:gochecknoglobals // nothing changes it
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(nil)
+	return &attemptEnd{ctx: ctx, cancel: cancel}
+}()
 
 // attemptContext is the attempt as a context: with its deadline, and canceled by its clock. Unlike
 // with context.WithDeadline, the clock can be stopped when the answer begins, and the context lives
@@ -30,11 +46,43 @@ type attemptContext Attempt
 
 func (c *attemptContext) Deadline() (time.Time, bool) { return (*Attempt)(c).deadline(), true }
 
-func (c *attemptContext) Done() <-chan struct{} { return c.ctx.Done() }
+func (c *attemptContext) Done() <-chan struct{} {
+	a := (*Attempt)(c)
+	e := a.end()
+	if e == nil {
+		a.pipeline.asked.Store(true)
+		e = a.makeEnd()
+	}
+	return e.ctx.Done()
+}
 
-func (c *attemptContext) Err() error { return c.ctx.Err() }
+// Err makes the end if there is an error, so that context.Cause finds the cause in its ctx.
+func (c *attemptContext) Err() error {
+	a := (*Attempt)(c)
+	e := a.end()
+	if e == nil {
+		if a.early.ctx.Err() == nil && (time.Since(a.start) < a.limit || !a.expire()) {
+			return nil
+		}
+		e = a.makeEnd()
+	}
+	return e.ctx.Err()
+}
 
-func (c *attemptContext) Value(key any) any { return c.ctx.Value(key) }
+// Value finds the caller's values. The context package looks for its own context there too, but
+// only after Done, or after an error of Err. Then there is an end.
+func (c *attemptContext) Value(key any) any {
+	e := (*Attempt)(c).end()
+	if e != nil && e != over {
+		return e.ctx.Value(key)
+	}
+	if e == over {
+		if v := e.ctx.Value(key); v != nil {
+			return v
+		}
+	}
+	return c.early.ctx.Value(key)
+}
 
 func (a *Attempt) deadline() time.Time { return a.start.Add(a.limit) }
 
@@ -69,7 +117,7 @@ func (a *Attempt) Hold() { a.held.Store(true) }
 func (a *Attempt) Release(h Health) {
 	if a.held.CompareAndSwap(true, false) {
 		a.settle(h, a.now())
-		a.cancel(nil)
+		a.finish(nil)
 	}
 }
 
@@ -78,26 +126,74 @@ func (a *Attempt) Release(h Health) {
 func (a *Attempt) Settle(h Health) { a.settle(h, a.now()) }
 
 // Cancel cancels the attempt's context with a cause. It does not release the attempt.
-func (a *Attempt) Cancel(cause error) { a.cancel(cause) }
+func (a *Attempt) Cancel(cause error) { a.finish(cause) }
 
 func (a *Attempt) settle(h Health, now time.Time) {
 	if h == Healthy && !a.retryable.Load() && !a.ticket.settled() {
-		a.budget.earn()
+		a.pipeline.budget.earn()
 	}
 	a.ticket.settle(h, now)
 }
 
-// begin creates the attempt's context and starts its clock.
+// begin starts the attempt.
 func (a *Attempt) begin(parent context.Context, now time.Time, limit time.Duration) {
 	a.start = now
 	a.limit = limit
-	a.ctx, a.cancel = context.WithCancelCause(parent)
-	a.startClock()
+	if !a.pipeline.asked.Load() {
+		a.early.ctx = parent
+		return
+	}
+	a.early.ctx, a.early.cancel = context.WithCancelCause(parent)
+	a.early.timer = time.AfterFunc(firstCheck(limit), a.check)
+}
+
+// end returns the attempt's end, or nil if nobody has asked for it.
+func (a *Attempt) end() *attemptEnd {
+	if a.early.cancel != nil {
+		return &a.early
+	}
+	return a.late.Load()
+}
+
+// makeEnd makes the end of an attempt that began without one. If another goroutine was faster, it
+// returns that one's.
+func (a *Attempt) makeEnd() *attemptEnd {
+	e := &attemptEnd{}
+	e.ctx, e.cancel = context.WithCancelCause(a.early.ctx)
+	passed := time.Since(a.start)
+	if passed < a.limit && a.clock.state.Load() == clockRuns {
+		e.timer = a.startClock(passed)
+	}
+	if !a.late.CompareAndSwap(nil, e) {
+		e.stopTimer()
+		e.cancel(nil)
+		return a.late.Load()
+	}
+	if passed >= a.limit {
+		a.expire()
+	}
+	return e
+}
+
+func (e *attemptEnd) stopTimer() bool { return e.timer != nil && e.timer.Stop() }
+
+// finish ends the attempt. Its context gets the cause, unless it has ended before.
+func (a *Attempt) finish(cause error) {
+	e := a.end()
+	if e == nil {
+		// After the caller's context has ended, the attempt's must show why.
+		if cause == nil && a.early.ctx.Err() == nil && a.late.CompareAndSwap(nil, over) {
+			return
+		}
+		e = a.makeEnd()
+	}
+	e.cancel(cause)
 }
 
 // timedOut reports whether the clock ended the attempt.
 func (a *Attempt) timedOut() bool {
-	return errors.Is(context.Cause(a.ctx), errAttemptTimeout)
+	e := a.end()
+	return e != nil && errors.Is(context.Cause(e.ctx), errAttemptTimeout)
 }
 
 // report reports the health to the breaker after the operation has returned. If the attempt is
@@ -105,7 +201,7 @@ func (a *Attempt) timedOut() bool {
 func (a *Attempt) report(h Health, now time.Time) {
 	if !a.held.Load() {
 		a.settle(h, now)
-		a.cancel(nil)
+		a.finish(nil)
 		return
 	}
 	if h == Healthy {

@@ -18,7 +18,6 @@ type callState[T any] struct {
 
 	attempt *Attempt // the last one started
 	first   Attempt  // storage for the first attempt; most calls need no other
-	number  int      // attempts started
 	result  T
 	err     error
 	outcome Outcome
@@ -53,7 +52,7 @@ func (c *callState[T]) composed() (*callState[T], error) { //nolint:unparam // t
 
 // startAttempt reports whether an attempt may start: the call has time left and is not canceled.
 func (c *callState[T]) startAttempt() bool {
-	if c.number > 0 {
+	if c.attempt != nil {
 		c.now = time.Now() // a wait is over
 	}
 	if ended := c.ended(); ended != "" {
@@ -86,13 +85,21 @@ func (c *callState[T]) contextReason() Reason {
 func (c *callState[T]) newAttempt() *Attempt {
 	c.endWait()
 	a := &c.first
-	if c.number > 0 {
+	if c.attempt != nil {
 		a = new(Attempt)
 	}
-	a.number = c.number + 1
-	a.budget = c.pipeline.budget
+	a.number = c.attempts() + 1
+	a.pipeline = &c.pipeline.shared
 	a.callDeadline = &c.report.Deadline
 	return a
+}
+
+// attempts returns how many attempts have started.
+func (c *callState[T]) attempts() int {
+	if c.attempt == nil {
+		return 0
+	}
+	return c.attempt.number
 }
 
 func (c *callState[T]) endWait() {
@@ -236,7 +243,7 @@ func (c *callState[T]) situation() *Situation {
 	seen := p.breaker.seen()
 	return &Situation{
 		Traffic: seen.steady(), Partly: seen.partly(),
-		Attempt: c.number, Ended: c.ended(), Remaining: c.report.Deadline.Sub(c.now), Previous: c.wait(),
+		Attempt: c.attempts(), Ended: c.ended(), Remaining: c.report.Deadline.Sub(c.now), Previous: c.wait(),
 		Random: p.random,
 		CircuitOpen: func() bool {
 			_, err := p.breaker.refusal(c.now)
@@ -325,7 +332,7 @@ func (c *callState[T]) hasResult() bool {
 
 func (c *callState[T]) failure() error {
 	e := &Error{
-		Upstream: c.pipeline.upstream, Reason: c.report.Reason, Attempts: c.number,
+		Upstream: c.pipeline.upstream, Reason: c.report.Reason, Attempts: c.attempts(),
 		Refused: c.refused != nil, RetryIn: c.retryIn, Err: c.err,
 	}
 	if n := len(c.report.Attempts); n > 0 {
@@ -345,9 +352,10 @@ func (c *callState[T]) failure() error {
 // abandon returns the token and the circuit's slot after the operation panicked.
 func (c *callState[T]) abandon() {
 	c.returnToken()
-	if a := c.attempt; a != nil && a.cancel != nil {
-		a.clock.stop()
-		a.settle(Unhealthy, time.Now())
-		a.cancel(nil)
+	if a := c.attempt; a != nil && a.early.ctx != nil {
+		now := time.Now()
+		a.stopClock(now)
+		a.settle(Unhealthy, now)
+		a.finish(nil)
 	}
 }

@@ -13,9 +13,9 @@ import (
 // shows that nothing ran before it. After a short stall, the last eighth leaves time to read an
 // answer that has already arrived.
 //
-// An attempt that ends in time needs one timer, as it would without the check for stalls.
+// An attempt that ends in time needs one timer, as it would without the check for stalls. If nobody
+// asks for its end it needs none, but then a stall cannot be told from an upstream that is late.
 type clock struct {
-	timer   *time.Timer // runs the first check
 	state   atomic.Uint32
 	stalled atomic.Bool
 }
@@ -34,11 +34,16 @@ const minStall = 100 * time.Millisecond
 // firstCheck returns the time from the start of an attempt to the first check.
 func firstCheck(limit time.Duration) time.Duration { return limit - limit/8 }
 
-// startClock starts the timer of the first check.
-func (a *Attempt) startClock() { a.clock.timer = time.AfterFunc(firstCheck(a.limit), a.check) }
+// startClock starts the timer of the next check, when a part of the limit has passed.
+func (a *Attempt) startClock(passed time.Duration) *time.Timer {
+	if left := firstCheck(a.limit) - passed; left > 0 {
+		return time.AfterFunc(left, a.check)
+	}
+	return time.AfterFunc(a.limit-passed, a.lastCheck)
+}
 
-// check is the first check. It cannot reset the first timer, because it may run before clock.timer
-// is set, so the last check has its own timer.
+// check is the first check. It cannot reset the first timer, because it may run before that is
+// stored, so the last check has its own timer.
 func (a *Attempt) check() {
 	a.clock.detectStall(a.limit, a.start.Add(firstCheck(a.limit)))
 	if left := time.Until(a.deadline()); left > 0 {
@@ -53,11 +58,13 @@ func (a *Attempt) lastCheck() {
 	a.expire()
 }
 
-// expire cancels the attempt unless its clock was stopped.
-func (a *Attempt) expire() {
-	if a.clock.state.CompareAndSwap(clockRuns, clockExpired) {
-		a.cancel(errAttemptTimeout)
+// expire cancels the attempt, and reports whether it did. It does not if the clock was stopped.
+func (a *Attempt) expire() bool {
+	expires := a.clock.state.CompareAndSwap(clockRuns, clockExpired)
+	if expires {
+		a.finish(errAttemptTimeout)
 	}
+	return expires
 }
 
 // detectStall records a stall if a check that was due at due runs late.
@@ -70,7 +77,12 @@ func (c *clock) detectStall(limit time.Duration, due time.Time) {
 // late reports whether a timer that is late by so much shows a stall.
 func late(by, limit time.Duration) bool { return by >= max(limit/16, minStall) }
 
-// stop stops the clock and reports whether the attempt had not timed out.
-func (c *clock) stop() bool {
-	return c.timer.Stop() || c.state.CompareAndSwap(clockRuns, clockStopped)
+// stopClock stops the clock at now and reports whether the attempt had not timed out. Somebody who
+// asks at the same time may start a timer that is left over: its checks have no effect.
+func (a *Attempt) stopClock(now time.Time) bool {
+	e := a.end()
+	if e == nil && now.Sub(a.start) >= a.limit {
+		a.expire()
+	}
+	return e != nil && e.stopTimer() || a.clock.state.CompareAndSwap(clockRuns, clockStopped)
 }

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/failsafe-go/failsafe-go"
@@ -74,16 +75,22 @@ type Options struct {
 // Pipeline runs operations against one upstream under one policy. It has a circuit and a retry
 // budget. It is safe for concurrent use.
 type Pipeline[T any] struct {
+	shared
 	upstream string
 	policy   Policy
 	observer Observer
 	random   func() float64
 	breaker  *breaker
-	budget   *budget
 	limiter  *limiter
 	rate     *rateLimit          // nil for no limit
 	first    func(*callState[T]) // makes the first attempt
 	executor failsafe.Executor[*callState[T]]
+}
+
+// shared is what a pipeline shares with its attempts.
+type shared struct {
+	budget *budget
+	asked  atomic.Bool // somebody has asked for the end of an attempt
 }
 
 // New returns a pipeline for an upstream. Errors and reports contain the upstream's name. The error
@@ -97,12 +104,12 @@ func New[T any](upstream string, p Policy, o Options) (*Pipeline[T], error) {
 		random = rand.Float64
 	}
 	pl := &Pipeline[T]{
+		shared:   shared{budget: newBudget(p.Retry.Budget)},
 		upstream: upstream,
 		policy:   p,
 		observer: o.Observer,
 		random:   random,
 		breaker:  newBreaker(upstream, p.Breaker, random, o.Observer.Transition),
-		budget:   newBudget(p.Retry.Budget),
 		limiter:  newLimiter(p.Concurrency, p.AttemptTimeout),
 		rate:     newRateLimit(p.RateLimit),
 	}
@@ -141,8 +148,9 @@ func (p *Pipeline[T]) Renew(policy Policy) (*Pipeline[T], error) {
 		return nil, err
 	}
 	next := &Pipeline[T]{
+		shared:   shared{budget: p.budget},
 		upstream: p.upstream, policy: policy, observer: p.observer, random: p.random,
-		breaker: p.breaker, budget: p.budget, limiter: p.limiter, rate: p.rate,
+		breaker: p.breaker, limiter: p.limiter, rate: p.rate,
 	}
 	if policy.Breaker != p.policy.Breaker {
 		next.breaker = newBreaker(p.upstream, policy.Breaker, p.random, p.observer.Transition)
@@ -204,7 +212,7 @@ func (p *Pipeline[T]) DoWithin(ctx context.Context, limit time.Duration, op Oper
 	}()
 	p.first(c)
 	if c.verdict == VerdictRetry {
-		c.resumes = c.number > 0
+		c.resumes = c.attempt != nil
 		// c has the result. The executor's own error only reports a canceled context, which c
 		// checks itself.
 		_, _ = p.executor.WithContext(c).Get(c.composed)

@@ -88,12 +88,12 @@ func circuit[T any](b *breaker, lease time.Duration) layer[T] {
 			c.stop(refusalReason(err))
 			return
 		}
-		before, number := c.attempt, c.number
-		c.attempt, c.number = a, a.number
+		before := c.attempt
+		c.attempt = a
 		inner(c)
 		if c.refused != nil { // by the concurrency limit: nothing was sent
 			a.ticket.settle(Neutral, c.now)
-			c.attempt, c.number = before, number
+			c.attempt = before
 			if !errors.Is(c.refused, errNoPlace) {
 				c.refused = nil // the caller left the queue
 			}
@@ -143,7 +143,7 @@ func concurrency[T any](l *limiter) layer[T] {
 // returns false.
 func (c *callState[T]) takePlace(l *limiter) bool {
 	c.queued.Store(true)
-	err := l.enter(c.Context, c.now, priority(c.op), c.number > 1, c.report.Deadline)
+	err := l.enter(c.Context, c.now, priority(c.op), c.attempts() > 1, c.report.Deadline)
 	if l.policy.Queue > 0 {
 		c.now = time.Now() // it may have waited
 		c.attempt.ticket.restart(c.now)
@@ -176,18 +176,18 @@ func attemptTimeout[T any](d time.Duration) layer[T] {
 		c.token = token{} // spent on this attempt
 		a.begin(c.Context, c.now, max(1, min(d, c.report.Deadline.Sub(c.now))))
 		inner(c)
-		if !a.clock.stop() && c.err == nil && a.held.Load() {
+		c.now = a.now()
+		if !a.stopClock(c.now) && c.err == nil && a.held.Load() {
 			// The attempt timed out as the answer began. The canceled context breaks the body, so
 			// the answer is useless.
 			late := c.result
 			var zero T
-			c.result, c.err, c.now = zero, errAttemptTimeout, time.Now()
+			c.result, c.err, c.now = zero, errAttemptTimeout, a.now()
 			c.classify()
 			a.settle(c.counts, c.now)
 			c.op.Discard(late, a)
 			return
 		}
-		c.now = a.now()
 		c.classify()
 	}
 }

@@ -32,6 +32,7 @@ const (
 // The paths whose instructions are counted.
 const (
 	pathSuccess    = "a successful call"
+	pathAsked      = "a successful call, asked for its end"
 	pathSampledOut = "a successful call, traces sampled out"
 	pathRefusal    = "a refusal by an open circuit"
 )
@@ -53,6 +54,8 @@ func walk(path, times string) error {
 	switch path {
 	case pathSuccess:
 		rt, err = transport.New(memory{http.StatusOK}, transport.DefaultPolicy())
+	case pathAsked:
+		rt, err = transport.New(asking{memory{http.StatusOK}}, transport.DefaultPolicy())
 	case pathSampledOut:
 		rt, err = sampled(sdktrace.NeverSample())
 	case pathRefusal:
@@ -110,7 +113,7 @@ func TestInstructions(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := figures{made, map[string]float64{}}
-	for _, path := range []string{pathSuccess, pathSampledOut, pathRefusal} {
+	for _, path := range []string{pathSuccess, pathAsked, pathSampledOut, pathRefusal} {
 		n := onePath(t, valgrind, binary, path)
 		// Noise adds to a run. The figure is the difference of two, so noise raises or lowers it.
 		for range 2 {

@@ -46,6 +46,22 @@ func (m memory) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: m.status, Header: http.Header{}, Body: &body{}, ContentLength: 1, Request: r}, nil
 }
 
+// asking is memory that asks for the end of the attempt, as net/http does: with a child context.
+type asking struct{ memory }
+
+func (a asking) RoundTrip(r *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	default:
+		return a.memory.RoundTrip(r)
+	}
+}
+
 func drain(b *testing.B, rt http.RoundTripper, req *http.Request) {
 	if err := roundTrip(rt, req); err != nil {
 		b.Fatal(err)
@@ -136,6 +152,10 @@ func BenchmarkSuccess(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	asked, err := transport.New(asking{next}, transport.DefaultPolicy())
+	if err != nil {
+		b.Fatal(err)
+	}
 	traced := func(sampler sdktrace.Sampler) http.RoundTripper {
 		rt, err := sampled(sampler)
 		if err != nil {
@@ -152,6 +172,8 @@ func BenchmarkSuccess(b *testing.B) {
 	}{
 		{"bare", next},
 		{"rebound", rebound},
+		{"bare, asking", asking{next}},
+		{"rebound, asking", asked},
 		{"rebound, traces sampled out", traced(sdktrace.NeverSample())},
 		{"rebound, traces recorded", traced(sdktrace.AlwaysSample())},
 		{"failsafehttp", stock(next)},
@@ -207,8 +229,9 @@ func BenchmarkRefusal(b *testing.B) {
 
 // BenchmarkTurns compares the same calls on a busy machine: they take turns in short rounds. The
 // figures are medians, of the rounds' differences to the bare RoundTripper in processor time of the
-// process, and of the ratios of these to that of the stock composition. The garbage collector of a
-// process with one core takes turns with the calls, on two it runs beside them.
+// process, and of the ratios of these to that of the stock composition. Those of the RoundTripper
+// that asks for the attempt's end are with it below both. The garbage collector of a process with
+// one core takes turns with the calls, on two it runs beside them.
 func BenchmarkTurns(b *testing.B) {
 	next := memory{http.StatusOK}
 	req := request(b)
@@ -220,17 +243,24 @@ func BenchmarkTurns(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	asked, err := transport.New(asking{next}, transport.DefaultPolicy())
+	if err != nil {
+		b.Fatal(err)
+	}
 	open, err := refusing(req)
 	if err != nil {
 		b.Fatal(err)
 	}
-	composition := stock(next)
+	composition, compositionAsked := stock(next), stock(asking{next})
 	ways := []func() error{
 		func() error { return roundTrip(next, req) },
 		func() error { return roundTrip(composition, req) },
 		func() error { return roundTrip(rebound, req) },
 		func() error { return roundTrip(unsampled, req) },
 		func() error { return refuse(open, req) },
+		func() error { return roundTrip(asking{next}, req) },
+		func() error { return roundTrip(compositionAsked, req) },
+		func() error { return roundTrip(asked, req) },
 	}
 	const rounds, calls = 300, 500
 	round := func(call func() error) float64 {
@@ -247,9 +277,9 @@ func BenchmarkTurns(b *testing.B) {
 			// Not by -cpu: with -benchtime 1x its first figures are those of its last number.
 			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cores))
 			for b.Loop() {
-				var stocks, successes, ratios, sampling, refusals []float64
+				var stocks, successes, ratios, sampling, refusals, successesAsked, ratiosAsked []float64
 				for n := range rounds {
-					var took [5]float64
+					var took [8]float64
 					for i := range ways {
 						way := (i + n) % len(ways)
 						took[way] = round(ways[way])
@@ -257,10 +287,14 @@ func BenchmarkTurns(b *testing.B) {
 					stocks, successes = append(stocks, took[1]-took[0]), append(successes, took[2]-took[0])
 					ratios = append(ratios, (took[2]-took[0])/(took[1]-took[0]))
 					sampling, refusals = append(sampling, took[3]-took[2]), append(refusals, took[4])
+					successesAsked = append(successesAsked, took[7]-took[5])
+					ratiosAsked = append(ratiosAsked, (took[7]-took[5])/(took[6]-took[5]))
 				}
 				b.ReportMetric(median(stocks), "ns-stock")
 				b.ReportMetric(median(successes), "ns-success")
 				b.ReportMetric(median(ratios), "of-stock")
+				b.ReportMetric(median(successesAsked), "ns-success-asked")
+				b.ReportMetric(median(ratiosAsked), "of-stock-asked")
 				b.ReportMetric(median(sampling), "ns-sampled-out")
 				b.ReportMetric(median(refusals), "ns-refusal")
 			}
