@@ -16,6 +16,8 @@ const (
 	// cut is an attempt that its caller ended after a fair share of its time. breaker.judgeCut
 	// decides what it counts as.
 	cut
+	// unsent is an attempt that got no place. It is neutral, and not counted among the attempts.
+	unsent
 )
 
 // ending is what ended an attempt, as far as the pipeline knows.

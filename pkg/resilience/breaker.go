@@ -385,7 +385,11 @@ func (t *ticket) stalled(now time.Time) bool {
 
 // report counts the result of an attempt. It is called under mu.
 func (b *breaker) report(t *ticket, h Health, now time.Time) {
-	b.traffic.attempts++
+	if h == unsent {
+		h = Neutral
+	} else {
+		b.traffic.attempts++
+	}
 	if t.generation != b.generation {
 		// gobreaker would drop the result too. But it first reads the clock, which would turn an
 		// open circuit half-open too early.
@@ -746,7 +750,7 @@ type traffic struct {
 	whole bool    // rate has once been that of a whole window
 	fails float64 // the share of the attempts that usually fails; 0 if they fail in long runs
 
-	attempts int64 // that have ended
+	attempts int64 // that have ended, without those that got no place
 	pace     *pace // of the retries
 }
 

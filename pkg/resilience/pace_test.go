@@ -111,3 +111,45 @@ func TestRetryThatDoesNotHappenIsNotPaced(t *testing.T) {
 		})
 	}
 }
+
+// An attempt that leaves the queue without a place is no attempt: it makes no place for a retry.
+func TestAttemptWithoutAPlaceIsNotPaced(t *testing.T) {
+	for name, refused := range map[string]int{"none": 0, "refused in the queue": 50} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := resilience.DefaultPolicy()
+				p.Breaker.ConsecutiveFailures, p.Breaker.FailureRatio = 0, 0
+				p.Retry.MaxAttempts = 2
+				p.Concurrency = resilience.ConcurrencyPolicy{Max: 2, Queue: 100, MaxWait: 10 * time.Millisecond}
+				pl := pipeline(t, p, resilience.Options{Random: half})
+				for range 600 {
+					_, _, _ = pl.Do(t.Context(), answers("ok"))
+					time.Sleep(time.Second / 40)
+				}
+				for range 5 { // spends all retries that are saved
+					_, _, _ = pl.Do(t.Context(), answers("busy"))
+				}
+				var calls sync.WaitGroup
+				defer calls.Wait()
+				calls.Go(func() { _, _, _ = pl.Do(t.Context(), taking(time.Second)) })
+				synctest.Wait()
+				for range refused {
+					calls.Go(func() {
+						if _, report, _ := pl.Do(t.Context(), answers("ok")); report.Reason != resilience.ReasonConcurrencyLimit {
+							t.Errorf("reason %s, want concurrency_limit", report.Reason)
+						}
+					})
+				}
+				calls.Wait()
+				retries := 0
+				for range 5 {
+					_, report, _ := pl.Do(t.Context(), answers("busy"))
+					retries += len(report.Attempts) - 1
+				}
+				if want := 1; retries != want { // a fifth of these attempts
+					t.Errorf("%d retries, want %d", retries, want)
+				}
+			})
+		})
+	}
+}

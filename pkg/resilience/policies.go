@@ -92,7 +92,7 @@ func circuit[T any](b *breaker, lease time.Duration) layer[T] {
 		c.attempt = a
 		inner(c)
 		if c.refused != nil { // by the concurrency limit: nothing was sent
-			a.ticket.settle(Neutral, c.now)
+			a.ticket.settle(unsent, c.now)
 			c.attempt = before
 			if !errors.Is(c.refused, errNoPlace) {
 				c.refused = nil // the caller left the queue
