@@ -241,6 +241,9 @@ func sends(op any) bool {
 func (c *callState[T]) situation() *Situation {
 	p := c.pipeline
 	seen := p.breaker.seen()
+	if c.outcome.AtOnce {
+		seen.pace = nil // the upstream has not seen the attempt, so the retry is no more load
+	}
 	return &Situation{
 		Traffic: seen.steady(), Partly: seen.partly(),
 		Attempt: c.attempts(), Ended: c.ended(), Remaining: c.report.Deadline.Sub(c.now), Previous: c.wait(),

@@ -27,7 +27,7 @@ const (
 // pace limits how many of a client's attempts are retries. It is the virtual scheduling of the
 // generic cell rate algorithm (ITU-T I.371), with attempts in place of time: a retry is due after
 // so many attempts, and those without a retry are saved. A new client begins with what it may save.
-// It is safe for concurrent use.
+// It is safe for concurrent use. A nil pace has a place for every retry.
 type pace struct {
 	next atomic.Int64 // the number of attempts at which the next retry is due, in 1/microTokens
 }
@@ -40,6 +40,9 @@ type place struct {
 
 // take takes the place of one retry, and reports whether there was one.
 func (p *pace) take(seen traffic) (place, bool) {
+	if p == nil {
+		return place{}, true
+	}
 	now, every := seen.attempts*microTokens, int64(microTokens/seen.share())
 	least := int64(pacedLeast)
 	switch {

@@ -50,7 +50,8 @@ type Outcome struct {
 	// Retry reports whether a retry may help.
 	Retry bool
 	// AtOnce means that a retry needs no wait: it goes to another endpoint, and the upstream has
-	// not received this attempt.
+	// not received this attempt. So the retry is no more load for it, and an adaptive budget has
+	// only a token to give for it, not a share of the attempts.
 	AtOnce bool
 	// Gates are the operation's own conditions for a retry, or nil. The pipeline reads them, up to
 	// the first shut one, if Retry is set and the call has time left. [slices.Values] makes them

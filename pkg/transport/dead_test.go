@@ -3,6 +3,7 @@ package transport_test
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/rebound-dev/rebound/internal/testkit/pipenet"
 	"github.com/rebound-dev/rebound/pkg/endpoint"
 	"github.com/rebound-dev/rebound/pkg/resilience"
+	"github.com/rebound-dev/rebound/pkg/transport"
 )
 
 // grave is three endpoints. The first is on a dead node: its dials get no answer.
@@ -175,4 +178,57 @@ func TestCallersDeadlineBlamesNoDial(t *testing.T) {
 			})
 		})
 	}
+}
+
+// While the endpoints restart one after the other, each refused connection is followed by an
+// attempt at the other endpoint, even if the client makes few: the upstream sees only that one. The
+// limit on the share of retries used to refuse some of them.
+func TestAttemptAfterARefusedConnectionIsNotPaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := pipenet.New()
+		addresses := []string{"10.0.0.1:80", "10.0.0.2:80"}
+		gone := make([]atomic.Bool, len(addresses))
+		for i, address := range addresses {
+			network.Serve(t, address, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if gone[i].Load() {
+					panic(http.ErrAbortHandler) // its kept connections break too
+				}
+				_, _ = w.Write([]byte("ok"))
+			}))
+		}
+		chance := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same in each run
+		o := endpoint.Options{
+			Policy: endpoint.DefaultPolicy(), Connections: endpoint.DefaultConnections(), Random: chance.Float64,
+			DialContext: func(ctx context.Context, kind, address string) (net.Conn, error) {
+				if gone[slices.Index(addresses, address)].Load() {
+					return nil, &net.OpError{Op: "dial", Net: kind, Err: syscall.ECONNREFUSED}
+				}
+				return network.Dial(ctx, kind, address)
+			},
+		}
+		o.Policy.Resolve, o.Policy.Addresses = endpoint.ResolveStatic, addresses
+		set := endpoint.New(&url.URL{Scheme: "http", Host: "orders"}, o)
+		t.Cleanup(set.Close)
+		rt := newTransport(t, set, transport.DefaultPolicy())
+		refused := 0
+		calls := func(d time.Duration) {
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Second / 2) {
+				r := get(t, rt, "http://orders/")
+				if r.body != "ok" {
+					t.Errorf("got %q, error %v, attempts %q, want ok", r.body, r.err, r.reasons())
+				}
+				refused += len(r.reasons()) - 1
+			}
+		}
+		calls(20 * time.Second)
+		for i := range gone {
+			gone[i].Store(true)
+			calls(10 * time.Second)
+			gone[i].Store(false)
+			calls(5 * time.Second)
+		}
+		if refused < 5 {
+			t.Errorf("%d attempts failed, want at least 5", refused)
+		}
+	})
 }
