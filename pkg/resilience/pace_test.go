@@ -153,3 +153,46 @@ func TestAttemptWithoutAPlaceIsNotPaced(t *testing.T) {
 		})
 	}
 }
+
+// The retries of floorPerSecond come on top of the share.
+func TestFloorIsNotPaced(t *testing.T) {
+	for name, tc := range map[string]struct {
+		floor float64
+		want  int
+	}{
+		"no floor": {0, 1},
+		"a floor":  {1, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := resilience.DefaultPolicy()
+				p.Breaker.ConsecutiveFailures, p.Breaker.FailureRatio = 0, 0
+				p.Retry.MaxAttempts, p.Retry.Budget.FloorPerSecond = 2, tc.floor
+				pl := pipeline(t, p, resilience.Options{Random: half})
+				for range 600 {
+					_, _, _ = pl.Do(t.Context(), answers("ok"))
+					time.Sleep(time.Second / 40)
+				}
+				for { // spends all retries that are saved, but not the tokens
+					_, report, _ := pl.Do(t.Context(), answers("busy"))
+					if report.Reason != resilience.ReasonBudgetExhausted {
+						continue
+					}
+					if report.BudgetTokens < 2 {
+						t.Fatalf("%v tokens are left, want at least 2", report.BudgetTokens)
+					}
+					break
+				}
+				retries := 0
+				for range 4 {
+					time.Sleep(time.Second)
+					_, report, _ := pl.Do(t.Context(), answers("busy"))
+					retries += len(report.Attempts) - 1
+				}
+				if retries != tc.want {
+					t.Errorf("%d retries, want %d", retries, tc.want)
+				}
+			})
+		})
+	}
+}
