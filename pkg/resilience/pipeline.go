@@ -184,7 +184,8 @@ func (p *Pipeline[T]) Breaker() BreakerSnapshot { return p.breaker.snapshot() }
 // Concurrency returns the state of the concurrency limit.
 func (p *Pipeline[T]) Concurrency() ConcurrencySnapshot { return p.limiter.snapshot() }
 
-// BudgetTokens returns the balance of the retry budget.
+// BudgetTokens returns the balance of the retry budget. With [AdaptiveBurst] a retry may be refused
+// although some tokens are left.
 func (p *Pipeline[T]) BudgetTokens() float64 { return p.budget.balance() }
 
 // Do runs op until it succeeds or the policy ends the call. It returns the result of the last

@@ -41,7 +41,7 @@ const (
 	ReasonBodyNotReplayable Reason = "body_not_replayable"
 	// all attempts of the policy are used
 	ReasonMaxAttempts Reason = "max_attempts"
-	// the budget has no token for a retry
+	// the budget has no token for a retry, or the retries have had their share of the attempts
 	ReasonBudgetExhausted Reason = "budget_exhausted"
 	// the circuit is open
 	ReasonBreakerOpen Reason = "breaker_open"

@@ -18,7 +18,8 @@ type Report struct {
 	Reason Reason
 	// Attempts lists the attempts in order, without those that the circuit refused.
 	Attempts []AttemptReport
-	// BudgetTokens is the balance of the retry budget at the end of the call.
+	// BudgetTokens is the balance of the retry budget at the end of the call. With [AdaptiveBurst]
+	// a retry may be refused although some are left.
 	BudgetTokens float64
 }
 
