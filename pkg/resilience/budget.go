@@ -138,19 +138,20 @@ const (
 
 // reserve takes a token, whose kind is noToken if there is none.
 func (b *budget) reserve(seen traffic) token {
-	if !b.adaptive {
-		if b.take(b.burst) {
-			return token{kind: earnedToken}
-		}
-		return b.reserveFloor()
+	most := b.burst
+	switch {
+	case !b.adaptive:
+		seen.pace = nil // only the tokens are limited
+	case b.timeouts.Load() >= hanging:
+		most = 0
+	default:
+		most = min(most, seen.saves())
 	}
-	if b.timeouts.Load() < hanging {
-		if place, ok := seen.pace.take(seen); ok {
-			if b.take(min(b.burst, seen.saves())) {
-				return token{earnedToken, place}
-			}
-			place.giveBack()
+	if place, ok := seen.pace.take(seen); ok {
+		if b.take(most) {
+			return token{earnedToken, place}
 		}
+		place.giveBack()
 	}
 	return b.reserveFloor()
 }
