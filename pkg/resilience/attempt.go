@@ -72,12 +72,8 @@ func (c *attemptContext) Err() error {
 // Value finds the caller's values. The context package looks for its own context there too, but
 // only after Done, or after an error of Err. Then there is an end.
 func (c *attemptContext) Value(key any) any {
-	e := (*Attempt)(c).end()
-	if e != nil && e != over {
-		return e.ctx.Value(key)
-	}
-	if e == over {
-		if v := e.ctx.Value(key); v != nil {
+	if e := (*Attempt)(c).end(); e != nil {
+		if v := e.ctx.Value(key); v != nil || e != over {
 			return v
 		}
 	}
