@@ -97,14 +97,14 @@ func TestWhatCountsAsHarm(t *testing.T) {
 	byDegrees.Upstream.Phases = slices.Clone(hanging.Upstream.Phases)
 	byDegrees.Upstream.Phases[0].WorkingAtEnd = new(1.0)
 	load := lab.Load{Rate: 500, Clients: 1, Capacity: 1000, Seed: 1}
-	type counts struct{ offered, attempts, with, without uint32 }
+	type counts struct{ offered, attempts uint32 }
 	results := func(during, after [2]uint64, seconds ...counts) (results [2]*lab.Result) {
 		for i := range results {
 			r := &lab.Result{During: lab.Part{Calls: 1000, OK: during[i]}, After: lab.Part{Calls: 1000, OK: after[i]}}
-			for _, s := range append([]counts{{500, 500, 500, 500}, {}}, seconds...) {
-				second := lab.Second{Offered: s.offered, Attempts: s.attempts, Goodput: s.with}
+			for _, s := range append([]counts{{500, 500}, {}}, seconds...) {
+				second := lab.Second{Offered: s.offered, Attempts: s.attempts}
 				if i == 1 {
-					second.Attempts, second.Goodput = s.offered, s.without
+					second.Attempts = s.offered
 				}
 				r.Series = append(r.Series, second)
 			}
@@ -119,12 +119,12 @@ func TestWhatCountsAsHarm(t *testing.T) {
 		results    [2]*lab.Result // with the policy and without
 		kept, peak float64
 	}{
-		"retries that save calls":     {refusing, true, results([2]uint64{950, 650}, same, counts{500, 850, 475, 250}), 1950. / 1650, 1.7},
-		"retries that save none":      {refusing, true, results([2]uint64{650, 650}, same, counts{500, 850, 250, 250}), 1, 1.7},
-		"all fail":                    {refusing, false, results([2]uint64{}, same, counts{500, 700, 0, 0}), 1, 1.4},
-		"little to do":                {refusing, false, results(same, same, counts{120, 350, 120, 90}), 1, 1},
-		"just more to do":             {refusing, false, results(same, same, counts{117, 351, 117, 90}), 1, 3},
-		"a second of refusals":        {refusing, true, results(same, same, counts{1000, 1600, 10, 0}, counts{1000, 300, 0, 0}), 1, 1.6},
+		"retries that save calls":     {refusing, true, results([2]uint64{950, 650}, same, counts{500, 850}), 1950. / 1650, 1.7},
+		"retries that save none":      {refusing, true, results([2]uint64{650, 650}, same, counts{500, 850}), 1, 1.7},
+		"all fail":                    {refusing, false, results([2]uint64{}, same, counts{500, 700}), 1, 1.4},
+		"little to do":                {refusing, false, results(same, same, counts{120, 350}), 1, 1},
+		"just more to do":             {refusing, false, results(same, same, counts{117, 351}), 1, 3},
+		"a second of refusals":        {refusing, true, results(same, same, counts{1000, 1600}, counts{1000, 300}), 1, 1.6},
 		"answers after a hang":        {hanging, false, results([2]uint64{0, 150}, [2]uint64{990, 1000}), 0.99, 1},
 		"answers during other ones":   {refusing, false, results([2]uint64{0, 150}, [2]uint64{990, 1000}), 990. / 1150, 1},
 		"answers that came too late":  {hanging, false, results([2]uint64{0, 150}, [2]uint64{900, 1000}), 0.9, 1},
