@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -196,9 +197,11 @@ func TestAttemptAfterARefusedConnectionIsNotPaced(t *testing.T) {
 				_, _ = w.Write([]byte("ok"))
 			}))
 		}
+		var mu sync.Mutex                     // the dials draw too, each in a goroutine of its own
 		chance := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same in each run
 		o := endpoint.Options{
-			Policy: endpoint.DefaultPolicy(), Connections: endpoint.DefaultConnections(), Random: chance.Float64,
+			Policy: endpoint.DefaultPolicy(), Connections: endpoint.DefaultConnections(),
+			Random: func() float64 { mu.Lock(); defer mu.Unlock(); return chance.Float64() },
 			DialContext: func(ctx context.Context, kind, address string) (net.Conn, error) {
 				if gone[slices.Index(addresses, address)].Load() {
 					return nil, &net.OpError{Op: "dial", Net: kind, Err: syscall.ECONNREFUSED}
