@@ -161,7 +161,6 @@ type breaker struct {
 	consecutive int
 	window      window // of the results while the circuit is closed
 	traffic     traffic
-	pace        pace
 	results     int           // at most as many as usual covers
 	usual       float64       // the failure rate before these failures
 	ended       float64       // how often failures in a row ended, for each result
@@ -199,8 +198,20 @@ func newBreaker(name string, p BreakerPolicy, random func() float64, notify func
 		IsExcluded:    func(err error) bool { return errors.Is(err, errCountNeutral) },
 		OnStateChange: b.onStateChange,
 	})
-	b.pace.next.Store(math.MinInt64 / 2)
+	b.traffic.pace = newPace()
 	return b
+}
+
+// renew returns a closed circuit for the same client and upstream under another policy. What b has
+// learned of the traffic does not depend on the policy. The results of b's attempts still count for
+// the pace that both share.
+func (b *breaker) renew(p BreakerPolicy) *breaker {
+	next := newBreaker(b.name, p, b.random, b.notify)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.measure()
+	next.traffic, next.results, next.usual, next.ended = b.traffic, b.results, b.usual, b.ended
+	return next
 }
 
 // caller is who makes an attempt.
@@ -388,7 +399,7 @@ func (b *breaker) report(t *ticket, h Health, now time.Time) {
 	if h == unsent {
 		h = Neutral
 	} else {
-		b.traffic.attempts++
+		b.traffic.pace.attempts.Add(1)
 	}
 	if t.generation != b.generation {
 		// gobreaker would drop the result too. But it first reads the clock, which would turn an
@@ -623,9 +634,7 @@ func (b *breaker) onStateChange(_ string, _, to gobreaker.State) {
 		Upstream: b.name, From: b.state, At: now, Consecutive: b.consecutive,
 		Successes: b.causes.successes, Failures: b.causes.failures,
 	}
-	if b.state == Closed {
-		b.measure(b.causes)
-	}
+	b.measure()
 	b.generation++
 	b.since = now
 	b.probesOut, b.doubted = 0, false
@@ -749,9 +758,7 @@ type traffic struct {
 	rate  float64 // attempts a second, 0 = less than one, or too few to know
 	whole bool    // rate has once been that of a whole window
 	fails float64 // the share of the attempts that usually fails; 0 if they fail in long runs
-
-	attempts int64 // that have ended, without those that got no place
-	pace     *pace // of the retries
+	pace  *pace   // of the retries
 }
 
 // partly reports whether a part of the attempts usually fails.
@@ -764,12 +771,8 @@ const partlyFails = 0.1
 func (b *breaker) seen() traffic {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.state == Closed {
-		b.window.advance(time.Since(b.since))
-		b.measure(b.window.total)
-	}
+	b.measure()
 	t := b.traffic
-	t.pace = &b.pace
 	if !b.inRuns() {
 		t.fails = b.usual
 	}
@@ -789,9 +792,14 @@ const fewAttempts = 10
 
 // measure updates traffic, which stays as it is while the circuit is not closed. Before the first
 // whole window, the highest rate so far counts. measure is called under mu.
-func (b *breaker) measure(results tally) {
-	n := float64(results.successes + results.failures)
-	if since := time.Since(b.since); since >= b.policy.Window {
+func (b *breaker) measure() {
+	if b.state != Closed {
+		return
+	}
+	since := time.Since(b.since)
+	b.window.advance(since)
+	n := float64(b.window.total.successes + b.window.total.failures)
+	if since >= b.policy.Window {
 		b.traffic.rate, b.traffic.whole = n/b.policy.Window.Seconds(), true
 	} else if n >= fewAttempts {
 		b.traffic.rate = max(b.traffic.rate, n/max(1, since.Seconds()))

@@ -1,6 +1,9 @@
 package resilience
 
-import "sync/atomic"
+import (
+	"math"
+	"sync/atomic"
+)
 
 // The largest share of a client's attempts that may be retries, with an adaptive budget. A share s
 // is 1/(1-s) attempts a call. docs/defaults.md says how these were chosen.
@@ -29,7 +32,14 @@ const (
 // so many attempts, and those without a retry are saved. A new client begins with what it may save.
 // It is safe for concurrent use. A nil pace has a place for every retry.
 type pace struct {
-	next atomic.Int64 // the number of attempts at which the next retry is due, in 1/microTokens
+	attempts atomic.Int64 // that have ended, without those that got no place
+	next     atomic.Int64 // the number of attempts at which the next retry is due, in 1/microTokens
+}
+
+func newPace() *pace {
+	p := &pace{}
+	p.next.Store(math.MinInt64 / 2)
+	return p
 }
 
 // place is what a retry took from a pace. The zero value is nothing.
@@ -43,7 +53,7 @@ func (p *pace) take(seen traffic) (place, bool) {
 	if p == nil {
 		return place{}, true
 	}
-	now, every := seen.attempts*microTokens, int64(microTokens/seen.share())
+	now, every := p.attempts.Load()*microTokens, int64(microTokens/seen.share())
 	least := int64(pacedLeast)
 	switch {
 	case seen.partly() && seen.fails < manyFail:

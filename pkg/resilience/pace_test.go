@@ -196,3 +196,53 @@ func TestFloorIsNotPaced(t *testing.T) {
 		})
 	}
 }
+
+// A reload of the breaker gives a new circuit, not a new client: the retries that are saved, and
+// what is known of the traffic, go on.
+func TestChangedBreakerGivesNoRetriesAgain(t *testing.T) {
+	change := map[string]func(*resilience.Policy){
+		"nothing":     func(*resilience.Policy) {},
+		"the timeout": func(p *resilience.Policy) { p.Timeout++ },
+		"the breaker": func(p *resilience.Policy) { p.Breaker.MaxOpenFor *= 2 },
+	}
+	for name, change := range change {
+		for when, spent := range map[string]bool{"before the failures": false, "after the saved retries": true} {
+			t.Run(name+", "+when, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p := resilience.DefaultPolicy()
+					p.Breaker.ConsecutiveFailures, p.Breaker.FailureRatio = 0, 0
+					p.Retry.MaxAttempts = 2
+					pl := pipeline(t, p, resilience.Options{Random: half})
+					for range 150 {
+						_, _, _ = pl.Do(t.Context(), answers("ok"))
+						time.Sleep(time.Second / 10)
+					}
+					retries := 0
+					fail := func() {
+						_, report, _ := pl.Do(t.Context(), answers("busy", "ok"))
+						retries += len(report.Attempts) - 1
+					}
+					if spent {
+						fail()
+						fail()
+					}
+					change(&p)
+					renewed, err := pl.Renew(p)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					pl.Retire(renewed)
+					pl = renewed
+					for range 5 {
+						fail()
+					}
+					want := 3 // two that were saved, and a fifth of these attempts
+					if retries != want {
+						t.Errorf("%d retries, want %d", retries, want)
+					}
+				})
+			})
+		}
+	}
+}

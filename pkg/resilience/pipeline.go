@@ -142,7 +142,8 @@ func (p *Pipeline[T]) compose() {
 
 // Renew returns a pipeline for the same upstream with another policy. Use it to change a policy
 // while calls are in progress. Calls of p end under p's policy. The new pipeline shares p's circuit
-// if the breaker's settings are the same, and so p's budget and rate limit. The attempts in flight
+// if the breaker's settings are the same, and likewise p's budget and rate limit. The limit
+// of retries to a share of the attempts goes on, whatever settings change. The attempts in flight
 // count under the new concurrency limit too. The error is that of [New].
 func (p *Pipeline[T]) Renew(policy Policy) (*Pipeline[T], error) {
 	if err := policy.Validate(); err != nil {
@@ -154,7 +155,7 @@ func (p *Pipeline[T]) Renew(policy Policy) (*Pipeline[T], error) {
 		breaker: p.breaker, limiter: p.limiter, rate: p.rate,
 	}
 	if policy.Breaker != p.policy.Breaker {
-		next.breaker = newBreaker(p.upstream, policy.Breaker, p.random, p.observer.Transition)
+		next.breaker = p.breaker.renew(policy.Breaker)
 	}
 	if policy.Concurrency != p.policy.Concurrency || policy.AttemptTimeout != p.policy.AttemptTimeout {
 		next.limiter = p.limiter.renew(policy.Concurrency, policy.AttemptTimeout)
