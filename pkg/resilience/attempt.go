@@ -171,7 +171,11 @@ func (a *Attempt) makeEnd() *attemptEnd {
 	return e
 }
 
-func (e *attemptEnd) stopTimer() bool { return e.timer != nil && e.timer.Stop() }
+func (e *attemptEnd) stopTimer() {
+	if e.timer != nil {
+		e.timer.Stop()
+	}
+}
 
 // finish ends the attempt. Its context gets the cause, unless it has ended before.
 func (a *Attempt) finish(cause error) {

@@ -77,12 +77,17 @@ func (c *clock) detectStall(limit time.Duration, due time.Time) {
 // late reports whether a timer that is late by so much shows a stall.
 func late(by, limit time.Duration) bool { return by >= max(limit/16, minStall) }
 
-// stopClock stops the clock at now and reports whether the attempt had not timed out. Somebody who
-// asks at the same time may start a timer that is left over: its checks have no effect.
+// stopClock stops the clock at now and reports whether the attempt had not timed out. It does the
+// last check itself if the attempt's time is up: there may be no timer, or its function may be a
+// moment late. Somebody who asks at the same time may start a timer that is left over: its checks
+// have no effect.
 func (a *Attempt) stopClock(now time.Time) bool {
 	e := a.end()
-	if e == nil && now.Sub(a.start) >= a.limit {
-		a.expire()
+	if e != nil {
+		e.stopTimer()
 	}
-	return e != nil && e.stopTimer() || a.clock.state.CompareAndSwap(clockRuns, clockStopped)
+	if now.Sub(a.start) >= a.limit && a.expire() && e != nil {
+		a.clock.detectStall(a.limit, a.deadline())
+	}
+	return a.clock.state.CompareAndSwap(clockRuns, clockStopped)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -256,6 +257,49 @@ func TestLimitOfAnAttempt(t *testing.T) {
 					}
 					time.Sleep(time.Minute)
 				})
+			}
+		})
+	}
+}
+
+// A driver may set a connection's deadline to that of the context. Then its error comes at the
+// moment of the limit, often before the context has ended. It is a timeout all the same: if it were
+// a failure of the upstream, callers with little time could open the circuit.
+func TestErrorAtTheLimitIsATimeout(t *testing.T) {
+	for name, tc := range map[string]struct {
+		caller time.Duration // the caller's limit, if above 0
+		reason resilience.Reason
+		health resilience.Health
+	}{
+		"the attempt timeout":   {0, resilience.ReasonAttemptTimeout, resilience.Unhealthy},
+		"the caller's deadline": {100 * time.Millisecond, resilience.ReasonDeadlineExceeded, resilience.Neutral},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, warm := range []bool{false, true} {
+				for range 100 {
+					synctest.Test(t, func(t *testing.T) {
+						p := steady()
+						p.Retry.MaxAttempts = 1
+						pl := pipeline(t, p, resilience.Options{})
+						if warm {
+							warmUp(t, pl)
+						}
+						ctx := t.Context()
+						if tc.caller > 0 {
+							limited, cancel := context.WithTimeout(ctx, tc.caller)
+							defer cancel()
+							ctx = limited
+						}
+						_, report, _ := pl.Do(ctx, &op{attempt: func(ctx context.Context, _ *resilience.Attempt) (string, error) {
+							at, _ := ctx.Deadline()
+							time.Sleep(time.Until(at))
+							return "", os.ErrDeadlineExceeded
+						}})
+						if got := report.Attempts[0]; got.Reason != tc.reason || got.Health != tc.health {
+							t.Errorf("others asked before: %v: %v, %v, want %v, %v", warm, got.Reason, got.Health, tc.reason, tc.health)
+						}
+					})
+				}
 			}
 		})
 	}
