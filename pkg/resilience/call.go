@@ -355,10 +355,16 @@ func (c *callState[T]) failure() error {
 // abandon returns the token and the circuit's slot after the operation panicked.
 func (c *callState[T]) abandon() {
 	c.returnToken()
-	if a := c.attempt; a != nil && a.early.ctx != nil {
-		now := time.Now()
-		a.stopClock(now)
-		a.settle(Unhealthy, now)
-		a.finish(nil)
+	a := c.attempt
+	if a == nil {
+		return
 	}
+	now := time.Now()
+	if a.early.ctx == nil { // it has not begun
+		a.settle(unsent, now)
+		return
+	}
+	a.stopClock(now)
+	a.settle(Unhealthy, now)
+	a.finish(nil)
 }

@@ -193,3 +193,34 @@ func TestSlotIsFreeWhenTheProbesCallReturns(t *testing.T) {
 		time.Sleep(time.Millisecond) // until the lease has its answer
 	})
 }
+
+// impolite is an operation that panics when it is asked for its class.
+type impolite struct{ *op }
+
+func (impolite) Priority() resilience.Priority { panic("no class") }
+
+// A probe that panics before its attempt begins gives its slot back. It used to keep it until the
+// end of its lease, and all other calls were refused.
+func TestProbeThatPanicsInTheQueueFreesItsSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := single(func(b *resilience.BreakerPolicy) { b.ConsecutiveFailures, b.Probes = 1, 1 })
+		p.Concurrency = resilience.ConcurrencyPolicy{Max: 1, Queue: 1, MaxWait: time.Second}
+		pl := pipeline(t, p, resilience.Options{Random: half})
+		script(t, pl, "x")
+		time.Sleep(p.Breaker.OpenFor + 1)
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			_, _, _ = pl.Do(t.Context(), impolite{answers("ok")})
+		}()
+		if got := pl.Breaker(); got.State != resilience.HalfOpen || got.Probes != 0 {
+			t.Errorf("%v with %d probes out, want half-open with none", got.State, got.Probes)
+		}
+		if _, _, err := pl.Do(t.Context(), answers("ok")); err != nil {
+			t.Errorf("the next call returned %v, want no error", err)
+		}
+	})
+}
