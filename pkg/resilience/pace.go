@@ -33,8 +33,12 @@ const (
 // It is safe for concurrent use. A nil pace has a place for every retry.
 type pace struct {
 	attempts atomic.Int64 // that have ended, without those that got no place
-	next     atomic.Int64 // the number of attempts at which the next retry is due, in 1/microTokens
+	next     atomic.Int64 // the number of attempts at which the next retry is due, in 1/paceUnits
 }
+
+// paceUnits is the number of units in an attempt. With a million of them, as in a token, int64
+// would overflow in a busy client after some years.
+const paceUnits = 1000
 
 func newPace() *pace {
 	p := &pace{}
@@ -53,7 +57,7 @@ func (p *pace) take(seen traffic) (place, bool) {
 	if p == nil {
 		return place{}, true
 	}
-	now, every := p.attempts.Load()*microTokens, int64(microTokens/seen.share())
+	now, every := p.attempts.Load()*paceUnits, int64(paceUnits/seen.share())
 	least := int64(pacedLeast)
 	switch {
 	case seen.partly() && seen.fails < manyFail:
@@ -61,7 +65,7 @@ func (p *pace) take(seen traffic) (place, bool) {
 	case seen.rate == 0, !seen.whole:
 		least = pacedNew
 	}
-	saved := max(int64(seen.rate*pacedTime*microTokens), least*every)
+	saved := max(int64(seen.rate*pacedTime*paceUnits), least*every)
 	for {
 		due := p.next.Load()
 		next := max(due, now-saved) + every
