@@ -188,9 +188,6 @@ func (c *exchange) Attempt(ctx context.Context, a *resilience.Attempt) (*http.Re
 	switch {
 	case err != nil:
 		c.unsent = isDialError(err)
-		if c.grpc && timeIsUp(ctx) {
-			<-ctx.Done() // it tells the pipeline whose limit it was
-		}
 		return nil, c.explainError(err)
 	case resp == nil:
 		return nil, errNoResponse
