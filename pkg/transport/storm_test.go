@@ -589,7 +589,7 @@ func TestStorm(t *testing.T) {
 		want    []string
 	}{
 		"RoundTripper": {false, 150, append([]string{"panic of a call"}, words(unusual())...)},
-		"pool":         {true, 50, nil},
+		"pool":         {true, 150, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			drawn := map[string]int{}
