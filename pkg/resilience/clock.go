@@ -58,13 +58,13 @@ func (a *Attempt) lastCheck() {
 	a.expire()
 }
 
-// expire cancels the attempt, and reports whether it did. It does not if the clock was stopped.
+// expire cancels the attempt, unless the clock was stopped, and reports whether the clock ran.
 func (a *Attempt) expire() bool {
-	expires := a.clock.state.CompareAndSwap(clockRuns, clockExpired)
-	if expires {
+	ran := a.clock.state.CompareAndSwap(clockRuns, clockExpired)
+	if a.clock.state.Load() == clockExpired { // another goroutine may be about to cancel it
 		a.finish(errAttemptTimeout)
 	}
-	return expires
+	return ran
 }
 
 // detectStall records a stall if a check that was due at due runs late.
@@ -86,8 +86,11 @@ func (a *Attempt) stopClock(now time.Time) bool {
 	if e != nil {
 		e.stopTimer()
 	}
-	if now.Sub(a.start) >= a.limit && a.expire() && e != nil {
+	if now.Sub(a.start) < a.limit && a.clock.state.CompareAndSwap(clockRuns, clockStopped) {
+		return true
+	}
+	if a.expire() && e != nil {
 		a.clock.detectStall(a.limit, a.deadline())
 	}
-	return a.clock.state.CompareAndSwap(clockRuns, clockStopped)
+	return a.clock.state.Load() == clockStopped
 }
