@@ -172,8 +172,9 @@ type limiterState struct {
 	}
 
 	queueing sync.Mutex
-	queues   [6]list.List // of *queued, by rank
-	waiting  atomic.Int64 // in all queues
+	queues   [6]list.List            // of *queued, by rank
+	waiting  atomic.Int64            // in all queues
+	newest   atomic.Pointer[limiter] // its limit holds for all that wait
 }
 
 // sample sums up successes.
@@ -207,6 +208,7 @@ type queued struct {
 
 func newLimiter(p ConcurrencyPolicy, attemptTimeout time.Duration) *limiter {
 	l := &limiter{policy: p, limiterState: &limiterState{epoch: time.Now()}}
+	l.newest.Store(l)
 	l.timeout.Store(int64(attemptTimeout))
 	l.limit.Store(leastLimit)
 	l.many.Store(leastMany)
@@ -214,14 +216,21 @@ func newLimiter(p ConcurrencyPolicy, attemptTimeout time.Duration) *limiter {
 	return l
 }
 
-// renew returns a limiter of the same upstream with another policy.
-func (l *limiter) renew(p ConcurrencyPolicy, attemptTimeout time.Duration) *limiter {
+// renew returns a limiter of the same upstream with another policy. It changes nothing until
+// takeOver.
+func (l *limiter) renew(p ConcurrencyPolicy) *limiter { return &limiter{p, l.limiterState} }
+
+// takeOver puts l's policy in force.
+func (l *limiter) takeOver(attemptTimeout time.Duration) {
+	if l.newest.Swap(l) == l {
+		return
+	}
 	l.timeout.Store(int64(attemptTimeout))
-	if p.Max != 0 { // nothing looks for a stall any more, nor for its end
+	if l.policy.Max != 0 { // nothing looks for a stall any more, nor for its end
 		l.over.Store(0)
 		l.endStall()
 	}
-	return &limiter{p, l.limiterState}
+	l.admit(time.Now())
 }
 
 // current returns the limit in force, or 0 if there is none.
@@ -348,8 +357,8 @@ func (l *limiter) begin(now time.Time) {
 
 // fits reports whether n attempts may be in flight.
 func (l *limiter) fits(n int64, now time.Time, share float64) bool {
-	if l.policy.Max > 0 {
-		return n <= ofLimit(int64(l.policy.Max), share)
+	if l.policy.Max != 0 {
+		return l.policy.Max < 0 || n <= ofLimit(int64(l.policy.Max), share)
 	}
 	at := int64(now.Sub(l.epoch))
 	if n > l.many.Load() {
@@ -429,7 +438,7 @@ func (l *limiter) leave(now time.Time, h Health, latency time.Duration) {
 		l.endStall() // under any policy: it may have changed
 	}
 	if l.waiting.Load() > 0 {
-		l.admit(now)
+		l.newest.Load().admit(now)
 	}
 }
 
@@ -630,7 +639,7 @@ func (l *limiter) wait(ctx context.Context, now time.Time, rank int, share float
 	element := queue.PushBack(w)
 	l.waiting.Add(1)
 	l.queueing.Unlock()
-	l.admit(now) // a place may have become free meanwhile
+	l.newest.Load().admit(now) // a place may have become free meanwhile
 
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -304,6 +305,81 @@ func TestChangedLimitCountsAttemptsInFlight(t *testing.T) {
 		calls.Wait()
 		if got := renewed.Concurrency(); got.InFlight != 0 || got.Queued != 0 {
 			t.Errorf("got %+v after all calls, want none", got)
+		}
+	})
+}
+
+// The limit of a new policy holds for all attempts that wait, whoever leaves a place to them. It
+// used to be the limit of the calls before: as many got a place as there were such calls.
+func TestNewLimitHoldsForAllThatWait(t *testing.T) {
+	queue := resilience.ConcurrencyPolicy{Max: 2, Queue: 20, MaxWait: 5 * time.Second}
+	lower, higher, none := queue, queue, resilience.ConcurrencyPolicy{Max: -1}
+	higher.Max = 20
+	for name, tc := range map[string]struct {
+		before, after resilience.ConcurrencyPolicy
+		atOnce, most  int // of those that wait run
+	}{
+		"a lower limit":  {higher, lower, 0, 2},
+		"a higher limit": {lower, higher, 18, 20},
+		"no limit":       {lower, none, 20, 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := limited(tc.before)
+				pl := pipeline(t, p, resilience.Options{})
+				var calls sync.WaitGroup
+				defer calls.Wait()
+				begin := func(o *op) {
+					calls.Go(func() { _, _, _ = pl.Do(t.Context(), classed{o, resilience.PriorityCritical}) })
+				}
+				for i := range tc.before.Max {
+					begin(taking(time.Second + time.Duration(i)*50*time.Millisecond))
+				}
+				synctest.Wait()
+				var running, most atomic.Int64
+				for range 20 {
+					begin(&op{attempt: func(context.Context, *resilience.Attempt) (string, error) {
+						most.Store(max(most.Load(), running.Add(1)))
+						time.Sleep(time.Second)
+						running.Add(-1)
+						return "ok", nil
+					}})
+				}
+				p.Concurrency = tc.after
+				next, err := pl.Renew(p)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				synctest.Wait()
+				if n := running.Load(); n != 0 {
+					t.Errorf("%d run before the change, want none", n)
+				}
+				pl.Retire(next)
+				synctest.Wait()
+				if n := running.Load(); n != int64(tc.atOnce) {
+					t.Errorf("%d run at once after the change, want %d", n, tc.atOnce)
+				}
+				calls.Wait()
+				if n := most.Load(); n > int64(tc.most) {
+					t.Errorf("%d ran together, want at most %d", n, tc.most)
+				}
+			})
+		})
+	}
+}
+
+// A renewed pipeline that replaces none changes nothing for the calls of the one before.
+func TestRenewalThatIsNotUsedChangesNothing(t *testing.T) {
+	withStalling(t, 1500*time.Millisecond, func(t *testing.T, s *stalling) {
+		s.call(1000, 5*time.Millisecond, 10*time.Millisecond)
+		s.call(30, time.Hour, 10*time.Millisecond)
+		before := s.Concurrency().Limit
+		if _, err := s.Renew(limited(resilience.ConcurrencyPolicy{Max: -1})); err != nil {
+			t.Fatal(err)
+		}
+		if after := s.Concurrency().Limit; before == 0 || after != before {
+			t.Errorf("a limit of %d, and of %d after a renewal, want the same", before, after)
 		}
 	})
 }

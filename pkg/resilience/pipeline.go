@@ -50,8 +50,8 @@ type Outcome struct {
 	// Retry reports whether a retry may help.
 	Retry bool
 	// AtOnce means that a retry needs no wait: it goes to another endpoint, and the upstream has
-	// not received this attempt. So the retry is no more load for it, and an adaptive budget has
-	// only a token to give for it, not a share of the attempts.
+	// not received this attempt. So the retry is no more load for it. With an adaptive budget it
+	// costs a token, but is no part of the share of the attempts.
 	AtOnce bool
 	// Gates are the operation's own conditions for a retry, or nil. The pipeline reads them, up to
 	// the first shut one, if Retry is set and the call has time left. [slices.Values] makes them
@@ -141,10 +141,11 @@ func (p *Pipeline[T]) compose() {
 }
 
 // Renew returns a pipeline for the same upstream with another policy. Use it to change a policy
-// while calls are in progress. Calls of p end under p's policy. The new pipeline shares p's circuit
-// if the breaker's settings are the same, and likewise p's budget and rate limit. The limit
-// of retries to a share of the attempts goes on, whatever settings change. The attempts in flight
-// count under the new concurrency limit too. The error is that of [New].
+// while calls are in progress, and then call [Pipeline.Retire]. Calls of p end under p's policy.
+// The new pipeline shares p's circuit if the breaker's settings are the same, and likewise p's
+// budget and rate limit. The limit of retries to a share of the attempts goes on, whatever settings
+// change. The attempts in flight count under the new concurrency limit too. The error is that of
+// [New].
 func (p *Pipeline[T]) Renew(policy Policy) (*Pipeline[T], error) {
 	if err := policy.Validate(); err != nil {
 		return nil, err
@@ -158,7 +159,7 @@ func (p *Pipeline[T]) Renew(policy Policy) (*Pipeline[T], error) {
 		next.breaker = p.breaker.renew(policy.Breaker)
 	}
 	if policy.Concurrency != p.policy.Concurrency || policy.AttemptTimeout != p.policy.AttemptTimeout {
-		next.limiter = p.limiter.renew(policy.Concurrency, policy.AttemptTimeout)
+		next.limiter = p.limiter.renew(policy.Concurrency)
 	}
 	if policy.RateLimit != p.policy.RateLimit {
 		next.rate = newRateLimit(policy.RateLimit)
@@ -172,8 +173,12 @@ func (p *Pipeline[T]) Renew(policy Policy) (*Pipeline[T], error) {
 
 // Retire tells p that it gets no new calls. successor is the pipeline from [Pipeline.Renew] that
 // replaces p, or nil. If successor does not share p's circuit, the observer gets no more
-// transitions of it. Calls in progress are not affected.
+// transitions of it. Calls in progress go on, but those that wait for a place wait for one under
+// successor's concurrency limit.
 func (p *Pipeline[T]) Retire(successor *Pipeline[T]) {
+	if successor != nil {
+		successor.limiter.takeOver(successor.policy.AttemptTimeout)
+	}
 	if successor == nil || successor.breaker != p.breaker {
 		p.breaker.retire()
 	}

@@ -101,7 +101,8 @@ func TestOwnTime(t *testing.T) {
 func TestSuccessEndsAStallUnderNoLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		before := newLimiter(ConcurrencyPolicy{}, time.Second)
-		l := before.renew(ConcurrencyPolicy{Max: -1}, time.Second)
+		l := before.renew(ConcurrencyPolicy{Max: -1})
+		l.takeOver(time.Second)
 		for range 2 * leastMany {
 			before.take(time.Now(), 1)
 		}

@@ -132,6 +132,7 @@ func TestStallEndsWithoutALimit(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			s.Retire(next)
 			s.Pipeline = next
 		}
 		if n := s.Concurrency().Limit; n != 0 {
@@ -150,6 +151,7 @@ func TestChangedAttemptTimeoutInAStall(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		s.Retire(next)
 		s.Pipeline = next
 		s.call(400, time.Hour, 10*time.Millisecond) // those of the new timeout end after 1.5 s
 		if n := s.Concurrency().Limit; n != 2 {
