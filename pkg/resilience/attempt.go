@@ -14,7 +14,7 @@ type Attempt struct {
 	limit        time.Duration
 	callDeadline *time.Time
 	start        time.Time
-	early        attemptEnd                 // made by begin, or only its ctx: the caller's
+	early        attemptEnd                 // made by begin; or it has only the caller's ctx
 	late         atomic.Pointer[attemptEnd] // made later, or nil
 	clock        clock
 	ticket       ticket
@@ -23,9 +23,9 @@ type Attempt struct {
 	held         atomic.Bool
 }
 
-// attemptEnd ends an attempt. It costs a third of the time of a call in memory, so it is made when
-// somebody asks for it. A RoundTripper that asks once, as net/http does, asks in each attempt. So
-// from then on begin makes it, which is cheaper.
+// attemptEnd ends an attempt. Making it takes a third of the time of a call in memory, so it is
+// made only when somebody asks for it. An operation that asks once, as net/http does, will ask in
+// each attempt. So from then on begin makes it, which is cheaper.
 type attemptEnd struct {
 	ctx    context.Context // ends with the attempt; the operation gets an attemptContext
 	cancel context.CancelCauseFunc
@@ -69,8 +69,9 @@ func (c *attemptContext) Err() error {
 	return e.ctx.Err()
 }
 
-// Value finds the caller's values. The context package looks for its own context there too, but
-// only after Done, or after an error of Err. Then there is an end.
+// Value finds the caller's values. By a key of its own, the context package also finds its context
+// here: that of the end. It asks only after Done, or after Err has returned an error, so there is
+// an end then.
 func (c *attemptContext) Value(key any) any {
 	if e := (*Attempt)(c).end(); e != nil {
 		if v := e.ctx.Value(key); v != nil || e != over {

@@ -274,9 +274,9 @@ func (b *breaker) refusal(now time.Time) (time.Duration, error) {
 //
 // Only one probe at a time may be doubtful, and after it has decided nothing, none for openFor.
 // Otherwise callers with slow uploads or little time could hold all probes, and the circuit would
-// never close. After probes that have given their slots back, none begins for openFor, and for
-// twice as long after each further time, up to maxOpenFor, unless one has succeeded. Each of them
-// hangs for its caller.
+// never close. The caller of a probe that is overdue waits for long. So unless a probe has
+// succeeded, none begins for openFor after one was overdue, and for twice as long each further
+// time, up to maxOpenFor.
 func (b *breaker) allow(t *ticket, now time.Time, lease time.Duration, by caller, c *clock) (time.Duration, error) {
 	if b.admit(t, now, lease) {
 		return 0, nil
@@ -378,8 +378,8 @@ func (t *ticket) expire() {
 	b.report(t, h, now)
 }
 
-// pause keeps probes away for a while after one that was overdue at now. Those that began with it
-// are overdue with it. pause is called under mu.
+// pause keeps probes away for a while after one was overdue at now. Others that began with it are
+// overdue too, and make the pause no longer. pause is called under mu.
 func (b *breaker) pause(t *ticket, now time.Time) {
 	if t.generation != b.generation || now.Before(b.pausedUntil) {
 		return
@@ -418,8 +418,9 @@ func (b *breaker) report(t *ticket, h Health, now time.Time) {
 	if h == Neutral {
 		return
 	}
-	// A result counts when its attempt began. The first step leaves before the window is over, and
-	// the failure of a long download would never count. It counts when it became known.
+	// A result counts at the time when its attempt began. If that has almost left the window, as
+	// after a long download, the result would never count. Then it counts at the time when it
+	// became known.
 	counts := t.at
 	if at-t.at >= b.policy.Window-b.window.step {
 		counts = at
@@ -458,8 +459,8 @@ func (b *breaker) reportOverdue(t *ticket, h Health, now time.Time) {
 	}
 }
 
-// countProbe counts the result of a probe. gobreaker takes a second result of one probe, and the
-// first was neutral then. It is called under mu.
+// countProbe counts the result of a probe. It may be the second result of this probe, after a
+// neutral one, which gobreaker accepts. countProbe is called under mu.
 func (b *breaker) countProbe(p *probe, h Health, now time.Time) {
 	b.causes = probes(b.cb.Counts())
 	if h == Unhealthy && b.probed {
@@ -756,7 +757,7 @@ func (b *breaker) retire() {
 // traffic describes the attempts of one client.
 type traffic struct {
 	rate  float64 // attempts a second, 0 = less than one, or too few to know
-	whole bool    // rate has once been that of a whole window
+	whole bool    // a whole window has been measured
 	fails float64 // the share of the attempts that usually fails; 0 if they fail in long runs
 	pace  *pace   // of the retries
 }

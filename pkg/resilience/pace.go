@@ -5,14 +5,15 @@ import (
 	"sync/atomic"
 )
 
-// The largest share of a client's attempts that may be retries, with an adaptive budget. A share s
-// is 1/(1-s) attempts a call. docs/defaults.md says how these were chosen.
+// The largest share of a client's attempts that may be retries, with an adaptive budget. With a
+// share s a call takes up to 1/(1-s) attempts on average. docs/defaults.md says how the shares were
+// chosen.
 const (
-	// sharePaced is 1.25 attempts a call. While an upstream fails, more load does it more harm than
-	// the calls are worth that one more retry saves.
+	// sharePaced allows 1.25 attempts a call. While an upstream fails, the load of more retries
+	// costs more calls than these save.
 	sharePaced = 0.2
-	// sharePartly is 1.5 attempts a call, for a client of which a part of the attempts usually
-	// fails, but not many: 97 % success at 30 % errors takes 1.39.
+	// sharePartly allows 1.5 attempts a call. It is for a client whose attempts usually fail in
+	// part, but not many of them: 97 % success at 30 % errors takes 1.39.
 	sharePartly = 1.0 / 3
 	// From mildUntil on, the share falls from sharePartly to sharePaced, at manyFail.
 	mildUntil = 0.37
@@ -21,10 +22,10 @@ const (
 
 // The retries that a client may save. In an outage all clients spend them at once.
 const (
-	pacedTime   = 0.5 // s, for whose attempts it saves the retries,
-	pacedLeast  = 2   // and at least so many;
-	pacedPartly = 12  // while a part of the attempts usually fails, but not many;
-	pacedNew    = 10  // in a client's first window, or if it makes less than one attempt a second
+	pacedTime   = 0.5 // s. A client saves the retries for the attempts of this time, but at least:
+	pacedLeast  = 2   // usually
+	pacedPartly = 12  // while a part of the attempts usually fails, but not many
+	pacedNew    = 10  // in its first window, or if it makes less than one attempt a second
 )
 
 // pace limits how many of a client's attempts are retries. It is the virtual scheduling of the
