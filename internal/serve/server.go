@@ -41,6 +41,8 @@ type server struct {
 	drained  func() // Listener.Drained
 	calls    calls
 	silent   silent
+	lot      *parkingLot             // nil with TLS
+	emptied  chan struct{}           // closed when the server takes no more from the lot
 	leaving  atomic.Bool             // responses ask the caller to close the connection
 	cut      context.CancelCauseFunc // ends the context of every request
 }
@@ -51,6 +53,9 @@ const maxStreams = 2000
 func newServer(ctx context.Context, l Listener, opened net.Listener, logger *slog.Logger) *server {
 	requests, cut := context.WithCancelCause(ctx)
 	s := &server{name: l.Name, listener: opened, drained: l.Drained, cut: cut}
+	if l.TLS == nil {
+		s.lot, s.emptied = newParkingLot(opened.Addr()), make(chan struct{})
+	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(l.TLS != nil)
@@ -69,7 +74,7 @@ func newServer(ctx context.Context, l Listener, opened net.Listener, logger *slo
 		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		TLSConfig:   l.TLS,
 		BaseContext: func(net.Listener) context.Context { return requests },
-		ConnState:   s.silent.see,
+		ConnState:   s.see,
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			limitUnsent(conn)
 			return WithConn(ctx, conn)
@@ -110,11 +115,24 @@ func (s *server) counted(next http.Handler) http.Handler {
 	})
 }
 
+// see is the ConnState of the server.
+func (s *server) see(c net.Conn, state http.ConnState) {
+	if state != http.StateIdle {
+		s.silent.see(c, state)
+	} else if c, ok := c.(*conn); ok {
+		c.state.Store(idle)
+	}
+}
+
 // serve returns nil after a shutdown.
 func (s *server) serve() error {
-	serve := func(l net.Listener) error { return s.http.Serve(firstBytes{l}) }
-	if s.http.TLSConfig != nil {
-		serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
+	serve := func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
+	if s.lot != nil {
+		go func() {
+			defer close(s.emptied)
+			_ = s.http.Serve(s.lot) // until the shutdown
+		}()
+		serve = func(l net.Listener) error { return s.http.Serve(accepting{l, s.lot}) }
 	}
 	if err := serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving %s (%s): %w", s.listener.Addr(), s.name, err)
@@ -127,6 +145,10 @@ func (s *server) serve() error {
 func (s *server) shutdown(limit context.Context) (cut int) {
 	stop := s.silent.closeAll()
 	defer stop()
+	if s.lot != nil {
+		s.lot.clear()
+		defer func() { <-s.emptied }()
+	}
 	_ = s.http.Shutdown(limit) // the error only says that limit ended; cut shows the effect
 	cut = s.calls.wait(limit)  // Shutdown does not know hijacked connections
 	s.cut(errCut)

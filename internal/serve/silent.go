@@ -22,7 +22,7 @@ type silent struct {
 	opened  map[net.Conn]time.Time
 }
 
-// see is the ConnState of an http.Server.
+// see is called with each state of a connection, but for idle.
 func (s *silent) see(c net.Conn, state http.ConnState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -102,21 +102,27 @@ func answerAll(conn net.Conn, text []byte) {
 
 // rawCaller makes one call after the other over HTTP/1. Like the upstream it is written by hand.
 type rawCaller struct {
+	dial func() (net.Conn, error) // before the first call
 	conn net.Conn
 	r    *bufio.Reader
 }
 
-func dialCaller(ctx context.Context, url string) (*rawCaller, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(url, "http://"))
-	if err != nil {
-		return nil, err
-	}
-	return &rawCaller{conn, bufio.NewReaderSize(conn, 2<<10)}, nil
+func newCaller(ctx context.Context, url string) *rawCaller {
+	return &rawCaller{dial: func() (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(url, "http://"))
+	}}
 }
 
 const callText = "GET /orders/1234567?full=1 HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: bench/1.0\r\nAccept: application/json\r\nAccept-Encoding: gzip\r\nAccept-Language: en\r\n\r\n"
 
 func (c *rawCaller) call() error {
+	if c.conn == nil {
+		conn, err := c.dial()
+		if err != nil {
+			return err
+		}
+		c.conn, c.r = conn, bufio.NewReaderSize(conn, 2<<10)
+	}
 	if _, err := io.WriteString(c.conn, callText); err != nil {
 		return err
 	}
@@ -291,16 +297,15 @@ func newLoad(b *testing.B, p priced, callers int, h2c bool) load {
 	}
 	var all []*rawCaller
 	for range callers {
-		c, err := dialCaller(b.Context(), p.url)
-		if err != nil {
-			b.Fatal(err)
-		}
+		c := newCaller(b.Context(), p.url)
 		all = append(all, c)
 		l.calls = append(l.calls, c.call)
 	}
 	l.stop = func() {
 		for _, c := range all {
-			_ = c.conn.Close()
+			if c.conn != nil {
+				_ = c.conn.Close()
+			}
 		}
 	}
 	return l
@@ -552,7 +557,7 @@ func BenchmarkManyConnections(b *testing.B) {
 			heap, stacks := p.live(b)
 			idle := p.resident(b)
 			l := newLoad(b, p, connections, false)
-			_, failed := l.open(connections, max(1, perSecond/10))
+			_, failed := l.open(connections, max(1, perSecond/10)) // each opens its connection
 			open := p.resident(b)
 			openHeap, openStacks := p.live(b)
 			each := func(bytes float64) float64 { return bytes / 1024 / float64(connections) }
