@@ -3,7 +3,6 @@ package bench_test
 import (
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"maps"
 	"net/http"
@@ -17,10 +16,9 @@ import (
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
 	"github.com/rebound-dev/rebound/pkg/transport"
 )
-
-var update = flag.Bool("update", false, "write testdata/instructions.json with this machine's figures")
 
 // pathVariable makes this test binary a process that walks one path of the library, as often as
 // walksVariable says.
@@ -102,10 +100,10 @@ func TestInstructions(t *testing.T) {
 	if err == nil {
 		err = json.Unmarshal(data, &want)
 	}
-	if err != nil && !*update {
+	if err != nil && !golden.Updating() {
 		t.Fatal(err)
 	}
-	if !*update && !maps.Equal(made, want.Made) {
+	if !golden.Updating() && !maps.Equal(made, want.Made) {
 		t.Skipf("the figures in %s were made with %v, and this is %v: they depend on it. Write them again with\n\t%s", figuresFile, want.Made, made, howToUpdate)
 	}
 	binary, err := os.Executable()
@@ -118,7 +116,7 @@ func TestInstructions(t *testing.T) {
 		// Noise adds to a run. The figure is the difference of two, so noise raises or lowers it.
 		for range 2 {
 			switch {
-			case *update:
+			case golden.Updating():
 			case n > want.Instructions[path]*(1+tolerance):
 				n = min(n, onePath(t, valgrind, binary, path))
 			case n < want.Instructions[path]*(1-tolerance):
@@ -128,7 +126,7 @@ func TestInstructions(t *testing.T) {
 		t.Logf("%s: %.0f instructions", path, n)
 		got.Instructions[path] = float64(int(n))
 	}
-	if *update {
+	if golden.Updating() {
 		data, err := json.MarshalIndent(got, "", "\t")
 		if err != nil {
 			t.Fatal(err)

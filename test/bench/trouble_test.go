@@ -392,7 +392,7 @@ func oneByOne(caller http.RoundTripper, url string) time.Duration {
 	return time.Duration(median(took))
 }
 
-var timing = regexp.MustCompile(`(attempt|wait)\d+;dur=([0-9.]+)`) //nolint:gochecknoglobals // constant
+var timing = regexp.MustCompile(`(attempt|wait)\d+;dur=([0-9.]+)`)
 
 // call makes the call, and reads from the answer how it ended and when its attempts began.
 func (c *called) call(caller http.RoundTripper, url string, start time.Time) {

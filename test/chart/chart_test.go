@@ -76,7 +76,7 @@ func renderBy(t *testing.T, by engine.Engine, name string, values map[string]any
 	if err != nil {
 		return release{}, err
 	}
-	files, err := by.Render(load(t), rendered)
+	files, err := by.RenderWithContext(t.Context(), load(t), rendered)
 	if err != nil {
 		return release{}, err
 	}

@@ -102,7 +102,7 @@ func TestGeneratedPolicy(t *testing.T) {
 
 // nullable lists the values that may be null although they have a default. Null for another value
 // removes its key, and no template expects that.
-var nullable = []string{
+var nullable = []string{ //nolint:gochecknoglobals // a table
 	"client.resources", "flakyServer.resources", "jaeger.resources", "jaeger.runAsUser",
 	"client.autoscaling.targetCPUUtilizationPercentage", "client.podDisruptionBudget.maxUnavailable",
 	"client.replicas", "client.topologySpread", "client.httpRoute.matches", "podSecurityContext", "securityContext",

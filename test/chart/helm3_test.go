@@ -38,7 +38,7 @@ func TestHelm3(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want, err := engine.Engine{Strict: true}.Render(load(t), again)
+			want, err := engine.Engine{Strict: true}.RenderWithContext(t.Context(), load(t), again)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -326,7 +326,7 @@ func checkReferences(t *testing.T, r release) {
 	for _, h := range all[*gatewayv1.HTTPRoute](r) {
 		for _, rule := range h.Spec.Rules {
 			for _, b := range rule.BackendRefs {
-				port(h.Name, string(b.Name), intstr.FromInt32(int32(*b.Port)))
+				port(h.Name, string(b.Name), intstr.FromInt32(*b.Port))
 			}
 		}
 	}
@@ -594,7 +594,7 @@ func TestChangeOfPolicy(t *testing.T) {
 			if with("client", "{}") == with("client", tc.values) {
 				t.Error("without hotReload the Deployment is the same, want new pods")
 			}
-			if with("client", tc.values) != with("client", tc.values) {
+			if once, again := with("client", tc.values), with("client", tc.values); once != again {
 				t.Error("the same values give two Deployments, want one")
 			}
 		})

@@ -24,7 +24,7 @@ func renderer(t *testing.T, bySchema bool) func(values map[string]any) string {
 		if err != nil {
 			return refused + err.Error() // then the value matters too
 		}
-		out, err := engine.Engine{Strict: true}.Render(c, rendered)
+		out, err := engine.Engine{Strict: true}.RenderWithContext(t.Context(), c, rendered)
 		if err != nil {
 			return refused + err.Error()
 		}

@@ -41,7 +41,7 @@ type cluster struct {
 	*kubernetes.Clientset
 }
 
-var on *cluster
+var on *cluster //nolint:gochecknoglobals // made once
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -378,7 +378,7 @@ func (p place) reached(url string) {
 	})
 }
 
-var client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+var client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}} //nolint:gochecknoglobals // as http.DefaultClient
 
 func request(t *testing.T, method, url, body string, header map[string]string) (*http.Response, string) {
 	t.Helper()

@@ -11,7 +11,7 @@ import (
 )
 
 // defaultRetries sets the default policy's number of attempts instead of the demo's.
-var defaultRetries = []string{"--set", "config.policies.demo.retry.maxAttempts=3", "--set", "flakyServer.faults.errorRate=0"}
+var defaultRetries = []string{"--set", "config.policies.demo.retry.maxAttempts=3", "--set", "flakyServer.faults.errorRate=0"} //nolint:gochecknoglobals // constant
 
 // One of three pods behind a ClusterIP is sick. From two seconds on, the other two serve nearly
 // every call, whatever connections the client keeps.
@@ -85,7 +85,7 @@ func TestE1NewPodsServe(t *testing.T) {
 }
 
 // sicknesses are faults documents, each of a pod that fails all calls.
-var sicknesses = map[string]string{
+var sicknesses = map[string]string{ //nolint:gochecknoglobals // a table
 	"answers 503": "errorRate: 1\nstatuses: [503]",
 	"hangs":       "hangRate: 1",
 	"resets":      "resetRate: 1",

@@ -35,8 +35,6 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-var update = flag.Bool("update", false, "take the pictures in docs/ again")
-
 // patience is the timeout for everything on the page. It allows for a busy machine.
 const patience = 30 * time.Second
 

@@ -18,6 +18,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"github.com/rebound-dev/rebound/internal/page"
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
 	"github.com/rebound-dev/rebound/pkg/observe"
 )
 
@@ -121,7 +122,7 @@ const problemsOfPage = `(() => {
 
 // TestLabPicture takes the picture in the README: the verdict on an Istio file.
 func TestLabPicture(t *testing.T) {
-	if !*update {
+	if !golden.Updating() {
 		t.Skip("go test -run TestLabPicture -update takes it")
 	}
 	const width = 1080

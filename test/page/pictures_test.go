@@ -8,6 +8,8 @@ import (
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+
+	"github.com/rebound-dev/rebound/internal/testkit/golden"
 )
 
 // shoot takes a picture of the first element that matches selector. An empty selector means the
@@ -29,7 +31,7 @@ func (v *tab) shoot(file, selector string, width, height int) {
 // outage, and one call. The seed makes the faults the same each time, but times differ between
 // machines.
 func TestPictures(t *testing.T) {
-	if !*update {
+	if !golden.Updating() {
 		t.Skip("go test -run TestPictures -update takes them")
 	}
 	d := start(t, "--seed", "30", "--traffic", "20", "--no-tour=false", "--listen", "127.0.0.1:8080", "--flaky-listen", "127.0.0.1:5000")

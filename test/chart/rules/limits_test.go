@@ -58,7 +58,7 @@ type counter struct {
 
 // of returns a counter of a client's calls.
 func of(namespace, route, reason string, each float64) counter {
-	return counter{labels.FromStrings(labels.MetricName, "rebound_calls_total", "job", "client", "namespace", namespace, "route", route, "reason", reason), each}
+	return counter{labels.FromStrings(model.MetricNameLabel, "rebound_calls_total", "job", "client", "namespace", namespace, "route", route, "reason", reason), each}
 }
 
 // hour is a storage with an hour of counters, one sample a minute.
@@ -209,7 +209,7 @@ func TestErrorRatio(t *testing.T) {
 // foreign returns the counter of a program that has OpenTelemetry's metric too, and fails every
 // call.
 func foreign(job, namespace, instance string) counter {
-	return counter{labels.FromStrings(labels.MetricName, "http_server_request_duration_seconds_count", "job", job, "namespace", namespace, "instance", instance,
+	return counter{labels.FromStrings(model.MetricNameLabel, "http_server_request_duration_seconds_count", "job", job, "namespace", namespace, "instance", instance,
 		"error_type", "500", "http_response_status_code", "500", "http_route", "/java"), 1000}
 }
 
@@ -226,7 +226,7 @@ func TestDashboardShowsOwnDurations(t *testing.T) {
 		t.Fatal(err)
 	}
 	series := func(name, instance, route string) counter {
-		return counter{labels.FromStrings(labels.MetricName, name, "job", "client", "namespace", "a", "instance", instance, "http_route", route, "le", "+Inf"), 60}
+		return counter{labels.FromStrings(model.MetricNameLabel, name, "job", "client", "namespace", "a", "instance", instance, "http_route", route, "le", "+Inf"), 60}
 	}
 	stored := hour([]counter{
 		series("http_server_request_duration_seconds_bucket", "10.0.0.1:8081", "/ours"), series("rebound_calls_active", "10.0.0.1:8081", ""),
@@ -274,13 +274,13 @@ func exported(t *testing.T, namespace string, calls []observe.Call) []counter {
 	}
 	var found []counter
 	for _, metric := range families["http_server_request_duration_seconds"].GetMetric() {
-		set := labels.NewBuilder(labels.FromStrings(labels.MetricName, "http_server_request_duration_seconds_count", "job", "client", "namespace", namespace, "instance", "10.0.0.1:8081"))
+		set := labels.NewBuilder(labels.FromStrings(model.MetricNameLabel, "http_server_request_duration_seconds_count", "job", "client", "namespace", namespace, "instance", "10.0.0.1:8081"))
 		for _, l := range metric.GetLabel() {
 			set.Set(l.GetName(), l.GetValue())
 		}
 		found = append(found, counter{set.Labels(), float64(metric.GetHistogram().GetSampleCount())})
 	}
-	return append(found, counter{labels.FromStrings(labels.MetricName, "rebound_calls_active", "job", "client", "namespace", namespace, "instance", "10.0.0.1:8081"), 0})
+	return append(found, counter{labels.FromStrings(model.MetricNameLabel, "rebound_calls_active", "job", "client", "namespace", namespace, "instance", "10.0.0.1:8081"), 0})
 }
 
 // The dashboard shows refusals by reason, and the limit, what is in flight and what waits in one

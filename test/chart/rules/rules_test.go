@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql/parser"
 
@@ -89,7 +88,7 @@ func check(t *testing.T, series map[string]map[string]bool, query string) {
 			t.Errorf("%s: got metric %s, want one that Rebound exports", query, v.Name)
 		}
 		for _, m := range v.LabelMatchers {
-			if m.Name != labels.MetricName && !known[m.Name] {
+			if m.Name != model.MetricNameLabel && !known[m.Name] {
 				t.Errorf("%s: %s has no label %s, want it", query, v.Name, m.Name)
 			}
 		}

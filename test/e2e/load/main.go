@@ -37,7 +37,7 @@ type Result struct {
 }
 
 // keys counts the idempotency keys that were sent.
-var keys atomic.Int64
+var keys atomic.Int64 //nolint:gochecknoglobals // of the process
 
 func main() {
 	url := flag.String("url", "", "what to `GET`")
