@@ -9,106 +9,86 @@ import (
 	"time"
 )
 
-// accepting wraps the connections of a listener without TLS.
-type accepting struct {
-	net.Listener
-	lot *parkingLot
-}
-
-func (l accepting) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &conn{Conn: c, lot: l.lot}, nil
-}
-
 const (
-	// serverBuffer is the size of the server's buffer for what it reads.
+	// parkAfter is how long a connection waits for its next request in net/http's server. A call
+	// on a connection that was parked takes a fifth more processor time, so one that is in use
+	// should not be.
+	parkAfter = 3 * time.Second
+	// serverBuffer is the size of the buffer that the server reads requests into.
 	serverBuffer = 4 << 10
-	// serverPeeks is how many bytes of a request end the server's wait for it.
+	// serverPeeks is how many bytes of the next request the server wants before it sets the time
+	// for the headers.
 	serverPeeks = 4
 )
 
-// conn does two things that net/http does not. It has the optional methods that net/http and
-// handlers ask a *net.TCPConn for.
+// conn is a connection without TLS that net/http's server serves. The first byte of a request has
+// come before, while the connection was parked. When it waits for its next request, it is parked
+// again: this conn then ends for the server, and the caller does not notice.
 //
-// It gives the first request time. net/http limits the time from the connection to the end of the
-// first request's headers. To detect HTTP/2 it reads a few bytes first. If the time is up between
-// them and the rest, it takes what it has for the whole request line and answers 400. A caller may
-// well send the first request over a connection that it opened long before. So the limit starts
-// anew at the first bytes, and until then a connection is idle, as one between two requests.
-//
-// And it leaves the server while it waits for a request: see [parkingLot].
+// It has the optional methods that net/http and handlers ask a *net.TCPConn for.
 type conn struct {
 	net.Conn
-	lot   *parkingLot
-	state atomic.Int32
-
-	// net/http reads with one goroutine at a time. No handler runs when these change.
-	first []byte    // a byte that was read while the connection was parked
-	begun bool      // the first Read has ended
-	until time.Time // when the server's wait for a request ends
+	parker *parker
+	state  atomic.Int32
+	first  [1]byte
+	read   bool      // the server has read first
+	until  time.Time // the end of the wait for a request
 }
 
-// The states of a conn. An HTTP/2 connection does not wait, as the server sets no deadline for it.
+// The states of a conn. HTTP/2 gets no further than idle: the server sets no limit for its reads.
 const (
-	idle    = iota // the server will set the deadline of its wait for a request
-	waiting        // the deadline is when to park
-	active         // a request has begun
-	parked         // the socket is not the conn's any more
+	active  = iota // some of a request has come, or the connection is hijacked
+	idle           // an answer has been sent
+	waiting        // the server has set the limit for the wait
+	parked         // the parker has the connection
 )
 
 func (c *conn) Read(b []byte) (int, error) {
-	if len(c.first) > 0 {
-		n := copy(b, c.first)
-		c.first = nil
-		return n, nil
+	if !c.read {
+		c.read = true
+		return copy(b, c.first[:]), nil
 	}
 	switch c.state.Load() {
 	case waiting:
 		return c.wait(b)
-	case parked: // net/http reads again after an error of the first Read
+	case parked:
 		return 0, io.EOF
 	}
 	return c.Conn.Read(b)
 }
 
-// wait reads the first bytes of a request, or parks the connection. It fails to set a deadline only
-// on a closed connection.
+// wait reads the first bytes of a request, or parks the connection.
 func (c *conn) wait(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		// If the first bytes have come with the request before, they are in the server's buffer.
-		if empty := !c.begun || len(b) == serverBuffer; empty && c.lot.park(c) {
-			return 0, io.EOF // the server ends its work for c
+	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+		// The first bytes may have come with the request before. Then the server's buffer has less
+		// room.
+		if len(b) == serverBuffer && c.parker.park(c) {
+			return 0, io.EOF
 		}
-		_ = c.Conn.SetReadDeadline(c.until)
+		_ = c.Conn.SetReadDeadline(c.until) // fails only on a closed connection, as Read does then
 		n, err = c.Conn.Read(b)
 	}
-	if n == 0 {
-		return n, err
+	if n > 0 {
+		c.state.Store(active)
+		if n < serverPeeks { // the server reads on before it sets the limit
+			_ = c.Conn.SetReadDeadline(time.Now().Add(readHeaderTimeout))
+		}
 	}
-	c.state.Store(active)
-	if !c.begun || n < serverPeeks {
-		_ = c.Conn.SetReadDeadline(time.Now().Add(readHeaderTimeout))
-	}
-	c.begun = true
 	return n, err
 }
 
-// SetReadDeadline is called by the server before the first Read, with readHeaderTimeout, after each
-// response, with idleTimeout, and when the next request has begun.
+// SetReadDeadline implements net.Conn. On an idle connection it is the server that sets the limit
+// for the wait, and then that for the headers.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	switch c.state.Load() {
 	case idle:
-		if !c.begun {
-			t = t.Add(idleTimeout - readHeaderTimeout)
+		if !t.IsZero() {
+			c.until = t
+			c.state.Store(waiting)
+			t = t.Add(parkAfter - idleTimeout)
 		}
-		c.until = t
-		c.state.Store(waiting)
-		t = t.Add(parkAfter - idleTimeout)
-	case waiting: // the next request was in the server's buffer
+	case waiting: // without a read: the request came with the one before
 		c.state.Store(active)
 	case parked:
 		return nil
@@ -116,7 +96,7 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(t)
 }
 
-// Close closes the connection, unless it is parked.
+// Close implements net.Conn.
 func (c *conn) Close() error {
 	if c.state.Load() == parked {
 		return nil

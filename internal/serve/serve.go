@@ -112,11 +112,15 @@ func Run(ctx context.Context, c Config, ready *Readiness, onListen func(map[stri
 		return err
 	}
 	all := append(append([]*server(nil), data...), admin...)
-	failed := make(chan error, len(all))
+	failed := make(chan error)
+	running := 0
 	addrs := make(map[string]net.Addr, len(all))
 	for _, s := range all {
 		addrs[s.name] = s.listener.Addr()
-		go func() { failed <- s.serve() }()
+		for _, l := range s.listeners() {
+			running++
+			go func() { failed <- s.serve(l) }()
+		}
 		c.Logger.InfoContext(ctx, lineListening, logListener, s.name, logAddr, s.listener.Addr().String())
 	}
 	ready.Set(Ready)
@@ -130,7 +134,6 @@ func Run(ctx context.Context, c Config, ready *Readiness, onListen func(map[stri
 	signals.Go(func() { c.handleSignals(ctx, done, hungUp) })
 	defer signals.Wait()
 	defer close(done)
-	running := len(all)
 	select {
 	case <-ctx.Done():
 	case <-hungUp:

@@ -37,12 +37,11 @@ var errCut = errors.New("the server is shutting down")
 type server struct {
 	name     string
 	listener net.Listener
+	parker   *parker // nil with TLS: to leave the server, a connection would have to close its TLS
 	http     *http.Server
 	drained  func() // Listener.Drained
 	calls    calls
 	silent   silent
-	lot      *parkingLot             // nil with TLS
-	emptied  chan struct{}           // closed when the server takes no more from the lot
 	leaving  atomic.Bool             // responses ask the caller to close the connection
 	cut      context.CancelCauseFunc // ends the context of every request
 }
@@ -52,10 +51,7 @@ const maxStreams = 2000
 
 func newServer(ctx context.Context, l Listener, opened net.Listener, logger *slog.Logger) *server {
 	requests, cut := context.WithCancelCause(ctx)
-	s := &server{name: l.Name, listener: opened, drained: l.Drained, cut: cut}
-	if l.TLS == nil {
-		s.lot, s.emptied = newParkingLot(opened.Addr()), make(chan struct{})
-	}
+	s := &server{name: l.Name, listener: limited{opened}, drained: l.Drained, cut: cut}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(l.TLS != nil)
@@ -75,14 +71,22 @@ func newServer(ctx context.Context, l Listener, opened net.Listener, logger *slo
 		TLSConfig:   l.TLS,
 		BaseContext: func(net.Listener) context.Context { return requests },
 		ConnState:   s.see,
-		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			limitUnsent(conn)
-			return WithConn(ctx, conn)
-		},
+		ConnContext: WithConn,
 		// net/http logs problems of single callers: a broken preface, a handler that panicked.
 		ErrorLog: slog.NewLogLogger(errorLog{logger.With(logListener, l.Name).Handler(), &s.silent}, slog.LevelWarn),
 	}
+	if l.TLS == nil {
+		s.parker = newParker(opened.Addr())
+	}
 	return s
+}
+
+// see is the ConnState of the http.Server.
+func (s *server) see(c net.Conn, state http.ConnState) {
+	if c, ok := c.(*conn); ok && state == http.StateIdle {
+		c.state.Store(idle)
+	}
+	s.silent.see(c, state)
 }
 
 type connKey struct{}
@@ -115,27 +119,34 @@ func (s *server) counted(next http.Handler) http.Handler {
 	})
 }
 
-// see is the ConnState of the server.
-func (s *server) see(c net.Conn, state http.ConnState) {
-	if state != http.StateIdle {
-		s.silent.see(c, state)
-	} else if c, ok := c.(*conn); ok {
-		c.state.Store(idle)
+// limited limits the unsent data of a listener's connections.
+type limited struct{ net.Listener }
+
+func (l limited) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		limitUnsent(c)
 	}
+	return c, err
 }
 
-// serve returns nil after a shutdown.
-func (s *server) serve() error {
-	serve := func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
-	if s.lot != nil {
-		go func() {
-			defer close(s.emptied)
-			_ = s.http.Serve(s.lot) // until the shutdown
-		}()
-		serve = func(l net.Listener) error { return s.http.Serve(accepting{l, s.lot}) }
+// listeners are those to serve.
+func (s *server) listeners() []net.Listener {
+	if s.parker == nil {
+		return []net.Listener{s.listener}
 	}
-	if err := serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serving %s (%s): %w", s.listener.Addr(), s.name, err)
+	return []net.Listener{arrivals{s.listener, s.parker}, s.parker}
+}
+
+// serve serves one of the listeners. It returns nil after a shutdown.
+func (s *server) serve(l net.Listener) (err error) {
+	if s.parker == nil {
+		err = s.http.ServeTLS(l, "", "")
+	} else {
+		err = s.http.Serve(l)
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving %s (%s): %w", l.Addr(), s.name, err)
 	}
 	return nil
 }
@@ -145,9 +156,8 @@ func (s *server) serve() error {
 func (s *server) shutdown(limit context.Context) (cut int) {
 	stop := s.silent.closeAll()
 	defer stop()
-	if s.lot != nil {
-		s.lot.clear()
-		defer func() { <-s.emptied }()
+	if s.parker != nil {
+		s.parker.stop()
 	}
 	_ = s.http.Shutdown(limit) // the error only says that limit ended; cut shows the effect
 	cut = s.calls.wait(limit)  // Shutdown does not know hijacked connections

@@ -18,22 +18,18 @@ const silentTime = time.Second
 // silent knows the connections on which no request has begun.
 type silent struct {
 	closing atomic.Bool
-	mu      sync.Mutex
-	opened  map[net.Conn]time.Time
+	opened  sync.Map // of net.Conn to time.Time
 }
 
-// see is called with each state of a connection, but for idle.
+// see is a ConnState. It takes a lock only for new connections and their first requests.
 func (s *silent) see(c net.Conn, state http.ConnState) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if state != http.StateNew {
-		delete(s.opened, c)
-		return
+	switch state {
+	case http.StateNew:
+		s.opened.Store(c, time.Now())
+	case http.StateIdle: // was active
+	default:
+		s.opened.Delete(c)
 	}
-	if s.opened == nil {
-		s.opened = map[net.Conn]time.Time{}
-	}
-	s.opened[c] = time.Now()
 }
 
 // closeAll closes the connections that are silent for too long, until stop is called.
@@ -56,19 +52,14 @@ func (s *silent) closeAll() (stop func()) {
 // closeOld closes the connections that are silent for too long and returns when the next may be.
 func (s *silent) closeOld() (next time.Duration) {
 	next = silentTime
-	var old []net.Conn
-	s.mu.Lock()
-	for c, opened := range s.opened {
-		if left := silentTime - time.Since(opened); left > 0 {
+	s.opened.Range(func(c, opened any) bool {
+		if left := silentTime - time.Since(opened.(time.Time)); left > 0 {
 			next = min(next, left)
 		} else {
-			old = append(old, c)
+			_ = c.(net.Conn).Close()
 		}
-	}
-	s.mu.Unlock()
-	for _, c := range old {
-		_ = c.Close()
-	}
+		return true
+	})
 	return next
 }
 

@@ -16,9 +16,6 @@ const (
 )
 
 func limitUnsent(conn net.Conn) {
-	if wrapper, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		conn = wrapper.NetConn()
-	}
 	tcp, ok := conn.(*net.TCPConn)
 	if !ok {
 		return
