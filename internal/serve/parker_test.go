@@ -4,13 +4,18 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/rebound-dev/rebound/internal/serve"
+	"github.com/rebound-dev/rebound/internal/testkit/wait"
 )
 
 const plainRequest = "GET / HTTP/1.1\r\nHost: data\r\n\r\n"
@@ -85,7 +90,10 @@ func TestRequestsOnAConnectionThatWaits(t *testing.T) {
 		"first bytes during the call": {
 			{0, strings.Replace(plainRequest, "/", "/slow", 1)}, {time.Second, "G"}, {8 * time.Second, plainRequest[1:]},
 		},
-		"after a body":                    {{0, "POST / HTTP/1.1\r\nHost: data\r\nContent-Length: 2\r\n\r\nab"}, {time.Minute, plainRequest}},
+		"after a body": {{0, "POST / HTTP/1.1\r\nHost: data\r\nContent-Length: 2\r\n\r\nab"}, {time.Minute, plainRequest}},
+		"pipelined, the end of a body late": {
+			{0, plainRequest + "POST / HTTP/1.1\r\nHost: data\r\nContent-Length: 2\r\n\r\na"}, {8 * time.Second, "b"}, {time.Minute, plainRequest},
+		},
 		"after a body with an empty line": {{0, "POST / HTTP/1.1\r\nHost: data\r\nContent-Length: 2\r\n\r\nab\r\n"}, {time.Minute, plainRequest}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -337,4 +345,56 @@ func TestFailedListenerWithAConnectionThatWaits(t *testing.T) {
 			t.Errorf("Run returned %v, want one net.ErrClosed", err)
 		}
 	})
+}
+
+// Parked connections hold little memory, and all of them answer again.
+func TestParkedConnectionsAreSmall(t *testing.T) {
+	const connections = 1000
+	const most = 12 << 10 // with both ends and race detection; in the server it is 19 KB
+	opened, addr, err := serve.Open(t.Context(), serve.Listener{Name: "data", Addr: "127.0.0.1:0", Handler: text("ok")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- serve.Run(ctx, serve.Config{Data: []serve.Listener{opened}, DrainTimeout: within(timeout)}, nil, nil)
+	}()
+	before := inUse()
+	var callers []*caller
+	for range connections {
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		callers = append(callers, &caller{c, bufio.NewReaderSize(c, 16)})
+	}
+	all := func() {
+		for _, c := range callers {
+			c.send(t, plainRequest)
+			if got, want := c.answer(t), (answer{status: 200, body: "ok"}); got != want {
+				t.Fatalf("got %+v, want %+v", got, want)
+			}
+		}
+	}
+	all()
+	wait.UntilSeen(t, 20*time.Second, "parked connections in little memory", func() (bool, string) {
+		each := (inUse() - before) / connections
+		return each <= most, fmt.Sprintf("%d bytes for each, want at most %d", each, most)
+	})
+	all()
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// inUse returns the bytes of the heap and the stacks in use.
+func inUse() int {
+	runtime.GC()
+	runtime.GC() // empties the pools of buffers
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc + m.StackInuse)
 }
